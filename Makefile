@@ -1,0 +1,51 @@
+# `make demo` and `make test` need only make and a Python of at least 3.11: each sets up .venv by itself, once.
+
+# 3.11 first: requirements.lock was tested with it.
+PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3 python; do \
+	$$p -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+
+.PHONY: demo test lint format lock clean
+
+demo: $(READY)
+	$(BIN)/r1kit run r1-zero --scale tiny
+
+# One torch thread per worker: two workers with two threads each only get in each other's way.
+test: export OMP_NUM_THREADS = 1
+test: lint
+	$(BIN)/python -m pytest -n 2
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(READY)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+# Torch first: left to choose, a requirement without a version takes the newest torch and gigabytes of CUDA with it.
+$(READY): requirements.lock pyproject.toml
+	@test -n "$(PYTHON)" || { echo "no Python 3.11 or newer with venv was found: install one, or say make PYTHON=/path/to/python3" >&2; exit 1; }
+	@echo "setting up $(VENV) with $(PYTHON) (once; some minutes)"
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) install -qq "$$(grep -E '^torch==' requirements.lock)"
+	$(PIP) install -qq -r requirements.lock
+	$(PIP) install -qq --no-deps -e .
+	@touch $@
+
+# What this environment holds, without r1kit itself and without what torch chooses by machine.
+LOCK_FROM ?= $(BIN)/python
+lock:
+	@$(LOCK_FROM) -m pip --disable-pip-version-check freeze --exclude-editable --exclude r1kit \
+		| grep -viE '^(nvidia-|cuda-|triton==|-e )| @ ' | sed -E 's/\+(cpu|cu[0-9]+)$$//' > requirements.lock.new
+	@grep -qE '^torch==' requirements.lock.new || { rm requirements.lock.new; echo "$(LOCK_FROM) has no torch: set it up first" >&2; exit 1; }
+	@mv requirements.lock.new requirements.lock
+	@echo "requirements.lock: $$(wc -l < requirements.lock) packages"
+
+clean:
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist
+	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +

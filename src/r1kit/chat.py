@@ -1,0 +1,149 @@
+"""What a prompt looks like, what a response looks like, and what ends one: one contract for all stages.
+
+A problem is rendered to token ids here and nowhere else; a response is taken apart here and nowhere else. Sampler and
+trainer share the same end ids, so a model is trained to stop exactly where sampling stops.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from r1kit.types import Conversation, Message, Problem, Prompt, Sample
+
+# The structure of the paper's Table 1 (R1-Zero): who speaks, what to do, which tags to use, then the question.
+R1_ZERO_SYSTEM = (
+    "The user asks a question and the assistant solves it. The assistant first reasons about the question, then gives "
+    "the final answer. The reasoning goes inside <think> </think> and the answer inside <answer> </answer>, like this: "
+    "<think> reasoning here </think> <answer> answer here </answer>"
+)
+RESPONSE = re.compile(r"\s*<think>(?P<reasoning>.*?)</think>\s*<answer>(?P<answer>.*?)</answer>\s*\Z", re.DOTALL)
+TAGS = ("<think>", "</think>", "<answer>", "</answer>")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Response:
+    """A completion taken apart. `well_formed` is the paper's format: both parts, each once, non-empty, nothing else.
+
+    `parse("<think>2+2 is 4</think> <answer>4</answer>")` has reasoning "2+2 is 4" and answer "4". Where the form is
+    broken, `reasoning` and `answer` hold what can still be told apart, or None.
+    """
+
+    reasoning: str | None
+    answer: str | None
+    well_formed: bool
+
+
+def parse(text: str) -> Response:
+    """Split a response into reasoning and answer; any text is accepted, and no text raises."""
+    match = RESPONSE.match(text)
+    if match and all(text.count(tag) == 1 for tag in TAGS):
+        reasoning, answer = match["reasoning"].strip(), match["answer"].strip()
+        return Response(reasoning=reasoning or None, answer=answer or None, well_formed=bool(reasoning and answer))
+    head, closed, tail = text.rpartition("</think>")
+    reasoning = (head if closed else text).split("<think>", 1)[-1].strip() if closed or "<think>" in text else None
+    answer = None
+    if "<answer>" in tail:
+        answer = tail.rsplit("<answer>", 1)[1].split("</answer>", 1)[0].strip() or None
+    return Response(reasoning=reasoning or None, answer=answer, well_formed=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChatFormat:
+    """How a problem becomes a prompt.
+
+    `template="chat"` renders through the tokenizer's own chat template, `"plain"` writes text as for a base model.
+    `exemplars` are (question, response) pairs shown before the question. `prefill` is put at the start of the
+    assistant's turn: it belongs to the prompt, and `complete` puts it back before a response is judged.
+    """
+
+    template: str = "plain"
+    system: str = R1_ZERO_SYSTEM
+    plain: str = "{system}\n{history}User: {question}\nAssistant: "
+    exemplars: tuple[tuple[str, str], ...] = ()
+    prefill: str = ""
+
+    def __post_init__(self) -> None:
+        if self.template not in ("plain", "chat"):
+            raise ValueError(f"template is {self.template!r}: it must be 'plain' (base models) or 'chat'")
+        if "{question}" not in self.plain:
+            raise ValueError(f"plain is {self.plain!r}: it must contain {{question}}")
+
+    def messages(self, problem: Problem) -> tuple[Message, ...]:
+        """System message (if any), exemplars as earlier turns, and the problem's question."""
+        turns = [Message(role="system", content=self.system)] if self.system else []
+        for question, response in self.exemplars:
+            turns += [Message(role="user", content=question), Message(role="assistant", content=response)]
+        return (*turns, Message(role="user", content=problem.prompt))
+
+    def render(self, problem: Problem, tokenizer: Any) -> Prompt:
+        """The exact ids that the policy continues, for training, sampling and evaluation alike."""
+        messages = self.messages(problem)
+        return Prompt(problem_id=problem.id, messages=messages, token_ids=tuple(self.encode(messages, tokenizer)))
+
+    def encode(self, messages: tuple[Message, ...], tokenizer: Any) -> list[int]:
+        """Token ids of a conversation that ends with the user's turn, plus the start of the assistant's turn."""
+        return list(tokenizer.encode(self.text(messages, tokenizer) + self.prefill, add_special_tokens=False))
+
+    def text(self, messages: tuple[Message, ...], tokenizer: Any) -> str:
+        """The prompt as text, without the prefill."""
+        if self.template == "chat":
+            turns = [{"role": turn.role, "content": turn.content} for turn in messages]
+            return str(tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True))
+        system = "\n".join(turn.content for turn in messages if turn.role == "system")
+        *history, question = [turn for turn in messages if turn.role != "system"]
+        names = {"user": "User", "assistant": "Assistant"}
+        shown = "".join(f"{names[turn.role]}: {turn.content}\n" for turn in history)
+        filled = self.plain.replace("{system}", system).replace("{history}", shown)
+        return (tokenizer.bos_token or "") + filled.replace("{question}", question.content).lstrip("\n")
+
+    def complete(self, text: str) -> str:
+        """The whole response: what the prompt prefilled and what the policy added."""
+        return self.prefill + text
+
+    def fingerprint(self, tokenizer: Any) -> str:
+        """A hash of everything that decides how prompts are rendered; it enters every stage's fingerprint."""
+        parts = [repr(self), str(tokenizer.chat_template), repr(end_ids(tokenizer))]
+        return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
+
+
+def end_ids(tokenizer: Any) -> tuple[int, ...]:
+    """The ids that end a completion, in sampling and in training; the first is the one that SFT teaches.
+
+    A chat template that closes the assistant's turn with a special token of its own adds that token, in first place:
+    a model that is trained on one end token and sampled until another never stops (open-r1 and TRL users' most
+    frequent report). Raises ValueError where there is no end token at all.
+    """
+    ends = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
+    if tokenizer.chat_template:
+        turns = [{"role": "user", "content": "Q"}, {"role": "assistant", "content": "A7A"}]
+        closing = tokenizer.apply_chat_template(turns, tokenize=False).rpartition("A7A")[2]
+        ids = tokenizer.encode(closing, add_special_tokens=False)
+        if ids and ids[0] in tokenizer.all_special_ids and ids[0] not in ends:
+            ends.insert(0, ids[0])
+    if not ends:
+        raise ValueError("the tokenizer has no end token: set tokenizer.eos_token to the token that ends an answer")
+    return tuple(ends)
+
+
+def to_sample(conversation: Conversation, chat: ChatFormat, tokenizer: Any) -> Sample:
+    """A conversation as a training sample: loss on the assistant's turns and on the end token after each."""
+    token_ids: list[int] = []
+    mask: list[bool] = []
+    for index, turn in enumerate(conversation.messages):
+        if turn.role != "assistant":
+            continue
+        prefix = list(tokenizer.encode(chat.text(conversation.messages[:index], tokenizer), add_special_tokens=False))
+        if prefix[: len(token_ids)] != token_ids:
+            raise ValueError(
+                "the chat template renders earlier turns differently once later turns follow, so loss cannot be "
+                f"placed on turn {index}: train on single-turn conversations or mend the template"
+            )
+        reply = [*tokenizer.encode(turn.content, add_special_tokens=False), end_ids(tokenizer)[0]]
+        mask += [False] * (len(prefix) - len(token_ids)) + [True] * len(reply)
+        token_ids = [*prefix, *reply]
+    if not any(mask):
+        raise ValueError(f"a conversation of {len(conversation.messages)} messages has no assistant turn to train on")
+    return Sample(token_ids=tuple(token_ids), loss_mask=tuple(mask))

@@ -1,0 +1,288 @@
+"""The command line: arguments in, calls to the layers below, results on stdout, progress and errors on stderr.
+
+Only the standard library is imported here; what a command needs is imported inside the command, so `--help` is quick.
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import json
+import os
+import shlex
+import sys
+import traceback
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import r1kit
+from r1kit.store import StoreError, read_json, to_plain
+
+if TYPE_CHECKING:
+    from r1kit.pipeline import Recipe
+
+# What a user can mend gets one message; anything else is a bug of ours and shows where it happened.
+USERS_TO_MEND = (ValueError, StoreError, FileNotFoundError, IsADirectoryError, NotADirectoryError, PermissionError)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit status: 0 done, 1 failed, 2 wrong usage, 128 + n stopped by signal n."""
+    arguments = sys.argv[1:] if arguments is None else list(arguments)
+    options = parser().parse_args(arguments)
+    try:
+        options.command(options)
+        return 0
+    except KeyboardInterrupt as stop:
+        again = shlex.join(["r1kit", *arguments])
+        print(f"{_told(stop) or 'stopped'}\nnothing finished is lost; to go on: {again}", file=sys.stderr)
+        return 128 + getattr(stop, "signum", 2)
+    except BrokenPipeError:  # `r1kit plan ... | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python complains again at exit
+        return 1
+    except USERS_TO_MEND as error:
+        if options.debug:
+            traceback.print_exc()
+        else:
+            print(f"r1kit: error: {_told(error)}", file=sys.stderr)
+        return 1
+
+
+def _told(error: BaseException) -> str:
+    return "\n".join([str(error), *getattr(error, "__notes__", [])]).strip()
+
+
+def parser() -> argparse.ArgumentParser:
+    """The whole command line as an argparse tree; each command sets `command` to its function."""
+    top = argparse.ArgumentParser(prog="r1kit", description=r1kit.__doc__)
+    top.add_argument("--version", action="version", version=f"r1kit {r1kit.__version__}")
+    commands = top.add_subparsers(metavar="COMMAND", required=True)
+    _add_run(_command(commands, "run", run, "run a recipe; what is finished is not done again"))
+    _add_run(_command(commands, "plan", plan, "say what `run` would do, stage by stage, and why"))
+    _add_eval(_command(commands, "eval", evaluate, "measure a model on a task, with 95 %% intervals"))
+    _add_generate(_command(commands, "generate", generate, "sample completions for a prompt, a task or a file"))
+    _add_chat(_command(commands, "chat", chat, "talk to a model"))
+    _add_report(_command(commands, "report", report, "show the result of a run"))
+    _add_json(_command(commands, "models", models, "list the models known by name"))
+    data = commands.add_parser("data", help="work with data files").add_subparsers(metavar="COMMAND", required=True)
+    check = _command(data, "check", check_data, "validate a data file: names file, row and field of what is wrong")
+    check.add_argument("file", metavar="FILE", type=Path)
+    _add_json(check)
+    return top
+
+
+def _command(commands: Any, name: str, function: Any, text: str) -> argparse.ArgumentParser:
+    made: argparse.ArgumentParser = commands.add_parser(name, help=text, description=text)
+    made.set_defaults(command=function)
+    made.add_argument("--debug", action="store_true", help="show the traceback of any error")
+    return made
+
+
+def _add_json(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--json", action="store_true", help="print the result as JSON")
+
+
+def _add_run(command: argparse.ArgumentParser) -> None:
+    command.add_argument("recipe", metavar="RECIPE", help="for example r1-zero")
+    command.add_argument("--scale", help="how large to run, for example tiny")
+    command.add_argument("--model", help="a known model's name or a model folder; the scale's own if left out")
+    command.add_argument(
+        "--set", dest="settings", action="append", default=[], metavar="STAGE.FIELD=VALUE", type=setting,
+        help="change a setting, for example rl.learning_rate=1e-4; may be repeated",
+    )  # fmt: skip
+    command.add_argument("--until", metavar="STAGE", help="stop after this stage")
+    command.add_argument("--runs", type=Path, default=Path("runs"), metavar="DIR", help="where runs are kept (runs)")
+    command.add_argument("--seed", type=int, default=0, help="0 if left out")
+    _add_json(command)
+
+
+def _add_eval(command: argparse.ArgumentParser) -> None:
+    command.add_argument("model", metavar="MODEL", help="a known model's name or a model folder")
+    command.add_argument("--task", required=True, metavar="NAME|FILE", help="a task known by name or a data file")
+    command.add_argument("--split", default="test")
+    command.add_argument("--limit", type=int, metavar="N", help="only the first N problems")
+    _add_sampling(command, samples=1, temperature=0.0)
+    command.add_argument("--compare", metavar="MODEL", help="a second model, for a paired test on the same problems")
+    command.add_argument("--out", type=Path, metavar="DIR", help="keep completions.jsonl and results.json there")
+    _add_json(command)
+
+
+def _add_sampling(command: argparse.ArgumentParser, *, samples: int, temperature: float) -> None:
+    command.add_argument("--samples", type=int, default=samples, metavar="K", help=f"completions a problem ({samples})")
+    command.add_argument("--temperature", type=float, default=temperature, help=f"0 is greedy ({temperature:g})")
+    command.add_argument("--max-tokens", type=int, default=512, metavar="N", help="longest completion (512)")
+    command.add_argument("--format", choices=("plain", "chat"), default="plain", help="how prompts are made (plain)")
+    command.add_argument("--seed", type=int, default=0)
+
+
+def _add_generate(command: argparse.ArgumentParser) -> None:
+    command.add_argument("model", metavar="MODEL", help="a known model's name or a model folder")
+    source = command.add_mutually_exclusive_group(required=True)
+    source.add_argument("--prompt", metavar="TEXT")
+    source.add_argument("--task", metavar="NAME", help="a task known by name")
+    source.add_argument("file", metavar="FILE", nargs="?", type=Path, help="JSONL or Parquet with a prompt column")
+    command.add_argument("--split", default="test")
+    command.add_argument("--limit", type=int, metavar="N", help="only the first N problems")
+    _add_sampling(command, samples=1, temperature=1.0)
+    command.add_argument("--out", type=Path, metavar="FILE.jsonl", help="write rows there; a repeated run goes on")
+
+
+def _add_chat(command: argparse.ArgumentParser) -> None:
+    command.add_argument("model", metavar="MODEL", help="a known model's name or a model folder")
+    _add_sampling(command, samples=1, temperature=0.6)
+
+
+def _add_report(command: argparse.ArgumentParser) -> None:
+    command.add_argument("run", metavar="RUN_DIR", type=Path, help="a run's folder, or the folder of all its stages")
+    _add_json(command)
+
+
+def setting(text: str) -> tuple[str, Any]:
+    """`"rl.learning_rate=1e-4"` -> `("rl.learning_rate", "1e-4")`; lists, objects and null are read as JSON."""
+    path, equals, value = text.partition("=")
+    if not equals or not all(path.split(".")) or "." not in path:
+        raise argparse.ArgumentTypeError(f"{text!r} is not STAGE.FIELD=VALUE, as in rl.learning_rate=1e-4")
+    if value[:1] not in ("[", "{") and value != "null":
+        return path, value
+    try:
+        return path, json.loads(value)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{path}: {value!r} looks like JSON but is not: {error}") from None
+
+
+def _recipe(options: argparse.Namespace) -> Recipe:
+    from r1kit.recipes import RECIPES
+
+    name = options.recipe
+    if name not in RECIPES:
+        near = difflib.get_close_matches(name, RECIPES, n=1, cutoff=0.5)
+        hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(sorted(RECIPES))}"
+        raise ValueError(f"there is no recipe {name!r}: {hint}")
+    given = {"scale": options.scale, "model": options.model}
+    chosen = {key: value for key, value in given.items() if value is not None}
+    recipe: Recipe = RECIPES[name](**chosen, overrides=dict(options.settings), seed=options.seed)
+    return recipe
+
+
+def run(options: argparse.Namespace) -> None:
+    """Execute a recipe; prints the result's table and, as the last line, the folder of the last stage."""
+    from r1kit.pipeline import execute
+
+    folder = execute(_recipe(options), options.runs, options.until)
+    summary = read_json(folder / "summary.json") if (folder / "summary.json").exists() else {}
+    if options.json:
+        _print_json({"folder": str(folder), "summary": summary})
+        return
+    if "table" in summary:
+        print(summary["table"])
+    if (folder / "report.html").exists():
+        print(f"report: {folder / 'report.html'}")
+    print(folder)
+
+
+def plan(options: argparse.Namespace) -> None:
+    """Print what `run` would do."""
+    from r1kit.pipeline import plan
+
+    rows = [
+        {"stage": row.stage.name, "status": row.status, "why": row.why, "folder": str(row.folder)}
+        for row in plan(_recipe(options), options.runs, options.until)
+    ]
+    _print_rows(rows, options.json)
+
+
+def evaluate(options: argparse.Namespace) -> None:
+    """Print the table of one model, or of two and their paired difference."""
+    from r1kit.stages import commands
+
+    result = commands.evaluate(
+        options.model, task=options.task, split=options.split, limit=options.limit, sampling=_sampling(options),
+        template=options.format, compare=options.compare, out=options.out,
+    )  # fmt: skip
+    if options.json:
+        _print_json(result)
+    else:
+        print(result["table"])
+
+
+def generate(options: argparse.Namespace) -> None:
+    """Print completions, or write them as rows to a file."""
+    from r1kit.stages import commands
+
+    rows = commands.generate(
+        options.model, prompt=options.prompt, task=options.task or options.file, split=options.split,
+        limit=options.limit, sampling=_sampling(options), template=options.format, out=options.out,
+    )  # fmt: skip
+    if options.out is not None:
+        print(f"{sum(1 for _ in rows)} new rows in {options.out}")
+        return
+    for row in rows:
+        print(row["completion"] if options.prompt else json.dumps(to_plain(row), ensure_ascii=False), flush=True)
+
+
+def chat(options: argparse.Namespace) -> None:
+    """Answer questions from stdin until it ends."""
+    from r1kit.stages import commands
+
+    commands.chat(options.model, sampling=_sampling(options), template=options.format)
+
+
+def _sampling(options: argparse.Namespace) -> Any:
+    from r1kit.types import SamplingParams
+
+    return SamplingParams(
+        n=options.samples, temperature=options.temperature, max_tokens=options.max_tokens, seed=options.seed
+    )
+
+
+def report(options: argparse.Namespace) -> None:
+    """Print the table of a finished run and where its page is."""
+    folder = _report_folder(options.run)
+    summary = read_json(folder / "summary.json")
+    if options.json:
+        _print_json({"folder": str(folder), "summary": summary})
+    else:
+        print(summary["table"])
+        print(f"report: {folder / 'report.html'}")
+        print(folder)
+
+
+def _report_folder(path: Path) -> Path:
+    """The run's folder itself, or the newest one below it that holds a summary."""
+    found = [path] if (path / "summary.json").exists() else [file.parent for file in path.glob("*/summary.json")]
+    if not found:
+        raise ValueError(f"{path} holds no finished run: no summary.json in it or one folder below; see `r1kit run`")
+    return max(found, key=lambda folder: (folder / "summary.json").stat().st_mtime_ns)
+
+
+def models(options: argparse.Namespace) -> None:
+    """Print the models known by name."""
+    from r1kit.stages import commands
+
+    _print_rows(commands.models(), options.json)
+
+
+def check_data(options: argparse.Namespace) -> None:
+    """Print what a data file holds; raises ValueError with file, row and field where it is wrong."""
+    from r1kit.stages import commands
+
+    found = commands.check_data(options.file)
+    if options.json:
+        _print_json(found)
+    else:
+        print("\n".join(f"{name}: {value}" for name, value in found.items()))
+
+
+def _print_json(value: Any) -> None:
+    print(json.dumps(to_plain(value), ensure_ascii=False, indent=2))
+
+
+def _print_rows(rows: Iterable[Mapping[str, Any]], as_json: bool) -> None:
+    rows = list(rows)
+    if as_json:
+        _print_json(rows)
+        return
+    names = list(rows[0]) if rows else []
+    widths = {name: max(len(name), *(len(str(row[name])) for row in rows)) for name in names}
+    for row in [dict(zip(names, names, strict=True)), *rows]:
+        print("  ".join(f"{row[name]!s:{widths[name]}}" for name in names).rstrip())

@@ -1,0 +1,99 @@
+"""95 % intervals for averages over problems: Student's t for amounts, Wilson on the effective sample size for shares.
+
+The completions of one problem are not independent, so the problem is the unit: each gives one value (the mean of its
+samples) and the standard error comes from the spread of those values. With one value per cluster this *is* the
+cluster-robust standard error, and with one sample per problem it is the plain one.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from functools import lru_cache
+from statistics import NormalDist, fmean, stdev
+
+CONFIDENCE = 0.95
+NORMAL_FROM = 2000  # degrees of freedom from which t and normal quantiles agree to three digits
+
+
+def standard_error(values: Sequence[float]) -> float:
+    """Of the mean of independent values, one per problem; needs two or more."""
+    return stdev(values) / math.sqrt(len(values))
+
+
+def two_sided(t: float, df: int) -> float:
+    """P(|T| > |t|) for Student's t with a whole number of degrees of freedom (Abramowitz and Stegun 26.7.3-4)."""
+    if df >= NORMAL_FROM or math.isinf(t):
+        return 2 * NormalDist().cdf(-abs(t))
+    angle = math.atan(abs(t) / math.sqrt(df))
+    cos_squared = math.cos(angle) ** 2
+    odd = df % 2
+    term = math.cos(angle) if odd else 1.0
+    total = 0.0
+    for n in range(2 + odd, df + 1, 2):
+        total += term
+        term *= cos_squared * (n - 1) / n
+    inside = math.sin(angle) * total
+    return max(0.0, 1 - ((angle + inside) * 2 / math.pi if odd else inside))
+
+
+@lru_cache(maxsize=256)
+def critical(df: int) -> float:
+    """The t value that |T| passes with probability 5 %: 12.706 for df 1, 1.960 for very many."""
+    if df >= NORMAL_FROM:
+        return NormalDist().inv_cdf(0.5 + CONFIDENCE / 2)
+    low, high = 0.0, 20.0
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (middle, high) if two_sided(middle, df) > 1 - CONFIDENCE else (low, middle)
+    return high
+
+
+def amount_interval(values: Sequence[float]) -> tuple[float, float] | None:
+    """mean +- t * standard error for lengths and counts, cut off at 0; None for a single problem."""
+    if len(values) < 2:
+        return None
+    mean, margin = fmean(values), critical(len(values) - 1) * standard_error(values)
+    return max(0.0, mean - margin), mean + margin
+
+
+def share_interval(values: Sequence[float], draws: int) -> tuple[float, float]:
+    """Wilson's score interval at the effective sample size, with the t quantile; `draws` counts the samples.
+
+    The effective size is the number of independent draws that would have the standard error seen between problems
+    (as in Korn and Graubard's interval for surveys), at most `draws`. At 0 % and 100 % no spread is seen and it is the
+    number of problems: no share gets an interval of width zero, and 0 of 100 reaches up to about 4 %.
+    A single problem says nothing about others: (0, 1).
+    """
+    problems = len(values)
+    if problems < 2:
+        return 0.0, 1.0
+    share = min(1.0, max(0.0, fmean(values)))
+    variance = standard_error(values) ** 2
+    spread = share * (1 - share)
+    size = min(spread / variance, draws) if variance > 0 else (draws if spread > 0 else problems)
+    return wilson(share, size, critical(problems - 1))
+
+
+def wilson(share: float, size: float, z: float) -> tuple[float, float]:
+    """Wilson's score interval for a share seen in `size` draws; it always holds the share itself."""
+    shrink = 1 + z * z / size
+    centre = (share + z * z / (2 * size)) / shrink
+    margin = z * math.sqrt(share * (1 - share) / size + (z / (2 * size)) ** 2) / shrink
+    return max(0.0, min(share, centre - margin)), min(1.0, max(share, centre + margin))
+
+
+def paired_interval(differences: Sequence[float]) -> tuple[float, float, float]:
+    """Low, high and p-value of a paired t test over problems; needs two or more differences.
+
+    Where every problem moves by the same amount the t test would be certain. Then the interval says what share of
+    all problems could have moved at all (Wilson), and the p-value is the sign test's. No movement anywhere is 0, 0, 1.
+    """
+    mean, error, count = fmean(differences), standard_error(differences), len(differences)
+    z = critical(count - 1)
+    if error > 1e-12:
+        return mean - z * error, mean + z * error, two_sided(mean / error, count - 1)
+    if abs(mean) < 1e-12:
+        return 0.0, 0.0, 1.0
+    least = mean * wilson(1.0, count, z)[0]
+    return min(least, mean), max(least, mean), 2.0 ** (1 - count)

@@ -1,0 +1,211 @@
+"""From judged completions to estimates with intervals, and from two evaluations to paired differences.
+
+Every metric is the mean over problems of a value per problem, so a problem with more samples weighs no more.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from statistics import fmean
+from typing import Any
+
+from r1kit.evaluate.intervals import amount_interval, paired_interval, share_interval
+from r1kit.evaluate.metrics import Scored
+
+AMOUNTS = ("reasoning_tokens", "completion_tokens", "steps")  # all other metrics are shares between 0 and 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Estimate:
+    """A mean over `problems` with its 95 % interval; `low` and `high` are None where one problem gives none."""
+
+    mean: float
+    low: float | None
+    high: float | None
+    problems: int
+    samples: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Difference:
+    """After minus before on the same problems, with its 95 % interval and the two-sided p-value of no difference."""
+
+    mean: float
+    low: float | None
+    high: float | None
+    p_value: float
+    problems: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Summary:
+    """One evaluation: estimates by metric, over everything and by source; `k` is samples per problem (the fewest)."""
+
+    problems: int
+    samples: int
+    k: int
+    overall: Mapping[str, Estimate]
+    by_source: Mapping[str, Mapping[str, Estimate]]
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data, as in `results.json`."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Summary:
+        """The summary that `to_json` wrote."""
+        return cls(
+            problems=data["problems"],
+            samples=data["samples"],
+            k=data["k"],
+            overall={name: Estimate(**value) for name, value in data["overall"].items()},
+            by_source={
+                source: {name: Estimate(**value) for name, value in metrics.items()}
+                for source, metrics in data["by_source"].items()
+            },
+        )
+
+
+def is_share(metric: str) -> bool:
+    """Whether a metric lies between 0 and 1 (and is shown in per cent)."""
+    return metric not in AMOUNTS
+
+
+def pass_at_k(n: int, c: int, k: int) -> float:
+    """The chance that k of n samples, c of them right, hold a right one: 1 - C(n-c, k) / C(n, k), unbiased."""
+    if not 1 <= k <= n:
+        raise ValueError(f"pass@{k} cannot be estimated from {n} samples: it needs 1 <= k <= n")
+    return 1.0 - math.comb(n - c, k) / math.comb(n, k)
+
+
+def consensus(rows: Sequence[Scored]) -> bool | None:
+    """Whether the answer given most often is right; of equally frequent ones, the one that came first counts.
+
+    Samples without an answer do not vote; where none has one, the consensus is wrong. None: the verifier cannot tell.
+    """
+    votes = Counter(row.extracted for row in rows if row.extracted is not None)
+    if not votes:
+        return False if any(row.correct is not None for row in rows) else None
+    answer = votes.most_common(1)[0][0]  # a Counter keeps the order of first appearance among equals
+    known = [row.correct for row in rows if row.extracted == answer and row.correct is not None]
+    return 2 * sum(known) > len(known) if known else None
+
+
+def summarise(rows: Sequence[Scored]) -> Summary:
+    """Estimates of every metric, over all rows and for each source; raises ValueError on no rows or doubled ones."""
+    problems = group(rows)
+    k = fewest(problems)
+    sources = sorted({row.source for row in rows})
+    return Summary(
+        problems=len(problems),
+        samples=len(rows),
+        k=k,
+        overall=estimates(problems, k),
+        by_source={
+            source: estimates({name: own for name, own in problems.items() if own[0].source == source}, k)
+            for source in sources
+        },
+    )
+
+
+def paired(before: Sequence[Scored], after: Sequence[Scored]) -> dict[str, Difference]:
+    """After minus before for every metric that both have, clustered by problem; both must hold the same problems.
+
+    A problem whose verdicts are all unknown on one side is left out of the metrics about correctness.
+    """
+    old, new = group(before), group(after)
+    if old.keys() != new.keys():
+        raise ValueError(
+            f"a paired comparison needs the same problems on both sides: {describe(old.keys() - new.keys())} only "
+            f"before, {describe(new.keys() - old.keys())} only after. Evaluate both checkpoints on one problem set"
+        )
+    k = min(fewest(old), fewest(new))
+    changes: dict[str, list[float]] = defaultdict(list)
+    for name in old:
+        first, second = values(old[name], k), values(new[name], k)
+        for metric in first.keys() & second.keys():
+            changes[metric].append(second[metric] - first[metric])
+    return {metric: difference(metric, changes[metric]) for metric in metric_names(k) if changes[metric]}
+
+
+def group(rows: Sequence[Scored]) -> dict[str, list[Scored]]:
+    """Rows by problem, each problem's samples in order."""
+    if not rows:
+        raise ValueError("there are no judged completions: the evaluation wrote none, or its file is empty")
+    problems: dict[str, list[Scored]] = defaultdict(list)
+    for row in sorted(rows, key=lambda row: (row.problem_id, row.sample)):
+        if problems[row.problem_id] and problems[row.problem_id][-1].sample == row.sample:
+            raise ValueError(f"problem {row.problem_id} has sample {row.sample} twice: number samples 0, 1, 2 ...")
+        problems[row.problem_id].append(row)
+    return dict(problems)
+
+
+def fewest(problems: Mapping[str, Sequence[Scored]]) -> int:
+    return min(len(rows) for rows in problems.values())
+
+
+def metric_names(k: int) -> list[str]:
+    many = [f"pass@{k}", f"cons@{k}"] if k > 1 else []
+    return ["pass@1", *many, "format", *AMOUNTS, "mixed", "truncated", "unknown"]
+
+
+def values(rows: Sequence[Scored], k: int) -> dict[str, float]:
+    """One problem's value of every metric that can be told for it."""
+    known = [row.correct for row in rows if row.correct is not None]
+    result = {
+        "format": fmean(row.well_formed for row in rows),
+        "reasoning_tokens": fmean(row.reasoning_tokens for row in rows),
+        "completion_tokens": fmean(row.completion_tokens for row in rows),
+        "steps": fmean(row.steps for row in rows),
+        "mixed": fmean(row.mixed for row in rows),
+        "truncated": fmean(row.truncated for row in rows),
+        "unknown": 1 - len(known) / len(rows),
+    }
+    if known:
+        result["pass@1"] = fmean(known)
+    if k > 1 and len(known) >= k:
+        result[f"pass@{k}"] = pass_at_k(len(known), sum(known), k)
+    if k > 1 and (agreed := consensus(rows[:k])) is not None:
+        result[f"cons@{k}"] = float(agreed)
+    return result
+
+
+def estimates(problems: Mapping[str, Sequence[Scored]], k: int) -> dict[str, Estimate]:
+    """Every metric's estimate; one that no problem can tell (all verdicts unknown) is missing."""
+    found: dict[str, list[float]] = defaultdict(list)
+    for rows in problems.values():
+        for metric, value in values(rows, k).items():
+            found[metric].append(value)
+    samples = sum(len(rows) for rows in problems.values())
+    judged = sum(row.correct is not None for rows in problems.values() for row in rows)
+    return {
+        metric: estimate(metric, found[metric], judged if "@" in metric else samples)
+        for metric in metric_names(k)
+        if found[metric]
+    }
+
+
+def estimate(metric: str, per_problem: Sequence[float], samples: int) -> Estimate:
+    """The mean of one value per problem with its interval."""
+    draws = len(per_problem) if "@" in metric and metric != "pass@1" else samples  # pass@k, cons@k: one per problem
+    bounds = share_interval(per_problem, draws) if is_share(metric) else amount_interval(per_problem)
+    low, high = bounds or (None, None)
+    return Estimate(mean=fmean(per_problem), low=low, high=high, problems=len(per_problem), samples=samples)
+
+
+def difference(metric: str, per_problem: Sequence[float]) -> Difference:
+    """The mean paired difference with its interval; one problem alone gives no interval and p = 1."""
+    if len(per_problem) < 2:
+        return Difference(mean=per_problem[0], low=None, high=None, p_value=1.0, problems=1)
+    low, high, p_value = paired_interval(per_problem)
+    if is_share(metric):
+        low, high = max(-1.0, low), min(1.0, high)
+    return Difference(mean=fmean(per_problem), low=low, high=high, p_value=p_value, problems=len(per_problem))
+
+
+def describe(names: set[str]) -> str:
+    shown = ", ".join(sorted(names)[:3]) + (" ..." if len(names) > 3 else "")
+    return f"{len(names)} ({shown})" if names else "none"

@@ -1,0 +1,104 @@
+"""Tables of evaluations as aligned plain text and as JSON: one column per evaluated model, in order."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+from r1kit.evaluate.statistics import Difference, Estimate, Summary, is_share
+
+MINUS = "\N{MINUS SIGN}"
+
+
+def text_table(
+    summaries: Mapping[str, Summary], differences: Mapping[str, Difference] | None = None, source: str | None = None
+) -> str:
+    """Metrics down, models across, `mean [low, high]` in each cell, last the paired difference of first and last.
+
+    Shares are in per cent and their differences in points. `source` shows that source alone (differences are overall).
+    """
+    columns = {name: select(summary, source) for name, summary in summaries.items()}
+    names = metric_order(columns)
+    lines = [["", *columns] + (["difference", "p"] if differences else [])]
+    for metric in names:
+        cells = [show(column[metric], metric) if metric in column else "" for column in columns.values()]
+        if differences:
+            change = differences.get(metric)
+            cells += [show_difference(change, metric), show_p(change.p_value)] if change else ["", ""]
+        lines.append([metric, *cells])
+    return "\n".join([align(lines), "", footnote(summaries)])
+
+
+def json_table(
+    summaries: Mapping[str, Summary], differences: Mapping[str, Difference] | None = None
+) -> dict[str, Any]:
+    """The same table for programs: `{"columns": {name: summary}, "differences": {metric: ...}}`, shares from 0 to 1."""
+    table: dict[str, Any] = {"columns": {name: summary.to_json() for name, summary in summaries.items()}}
+    if differences:
+        first, *_, last = summaries
+        table |= {"from": first, "to": last, "differences": {name: asdict(item) for name, item in differences.items()}}
+    return table
+
+
+def metric_order(columns: Mapping[str, Mapping[str, Estimate]]) -> list[str]:
+    """Every metric that some column has, in the order of the first that has it."""
+    names = dict.fromkeys(name for column in columns.values() for name in column)
+    at = [name for name in names if "@" in name]
+    return [*sorted(at, key=at_key), *(name for name in names if "@" not in name)]
+
+
+def at_key(metric: str) -> tuple[bool, int]:
+    """pass@1, pass@4, pass@16, cons@16."""
+    kind, _, k = metric.partition("@")
+    return kind != "pass", int(k)
+
+
+def show(estimate: Estimate, metric: str) -> str:
+    """`97.8 % [96.2, 98.7]` for a share, `48.2 [46.9, 49.5]` for an amount."""
+    scale, unit = (100, " %") if is_share(metric) else (1, "")
+    mean = f"{estimate.mean * scale:.1f}{unit}"
+    if estimate.low is None or estimate.high is None:
+        return mean
+    return f"{mean} [{estimate.low * scale:.1f}, {estimate.high * scale:.1f}]"
+
+
+def show_difference(change: Difference, metric: str) -> str:
+    """`+86.6 [+84.1, +89.0]`, in points for a share."""
+    scale = 100 if is_share(metric) else 1
+    mean = signed(change.mean * scale)
+    if change.low is None or change.high is None:
+        return mean
+    return f"{mean} [{signed(change.low * scale)}, {signed(change.high * scale)}]"
+
+
+def show_p(p_value: float) -> str:
+    return "<0.001" if p_value < 0.001 else f"{p_value:.3f}"
+
+
+def signed(value: float) -> str:
+    """One decimal with a sign; what rounds to zero has none."""
+    digits = f"{abs(value):.1f}"
+    if float(digits) == 0:
+        return digits
+    return ("+" if value > 0 else MINUS) + digits
+
+
+def select(summary: Summary, source: str | None) -> Mapping[str, Estimate]:
+    if source is None:
+        return summary.overall
+    if source not in summary.by_source:
+        raise ValueError(f"there is no source {source!r} in this evaluation: it has {', '.join(summary.by_source)}")
+    return summary.by_source[source]
+
+
+def align(lines: list[list[str]]) -> str:
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines
+    )
+
+
+def footnote(summaries: Mapping[str, Summary]) -> str:
+    sizes = dict.fromkeys(f"{summary.problems} problems x {summary.k}" for summary in summaries.values())
+    return f"{', '.join(sizes)} samples; [95 % interval, clustered by problem]"

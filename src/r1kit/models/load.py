@@ -1,0 +1,139 @@
+"""Loading and saving models: Hugging Face folders in, Hugging Face folders out, checked before any work starts."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from r1kit.chat import end_ids
+from r1kit.models import attention
+from r1kit.models.known import KNOWN
+from r1kit.store import atomic_folder
+
+
+class ModelError(ValueError):
+    """A model that cannot be used; the message says what is missing and how to mend it."""
+
+
+@dataclass(frozen=True)
+class Policy:
+    """A causal LM, its tokenizer, and the ids that end a completion in training and in sampling alike."""
+
+    model: Any
+    tokenizer: Any
+    end_ids: tuple[int, ...]
+
+    @property
+    def context(self) -> int:
+        """The longest sequence that the model was made for, in tokens."""
+        return int(getattr(self.model.config, "max_position_embeddings", 1 << 20))
+
+    def save(self, folder: Path) -> None:
+        """Write weights (safetensors), config, tokenizer and template; `AutoModelForCausalLM` loads it with nothing of ours."""
+        model = merged(self.model)
+        with atomic_folder(folder) as part:
+            model.save_pretrained(part)
+            self.tokenizer.save_pretrained(part)
+
+
+def device_of(name: str) -> torch.device:
+    """`auto` is the GPU if there is one."""
+    return torch.device(("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name)
+
+
+def resolve(name: str) -> str:
+    """A known name's folder (fetched or made on first use), an existing folder, or a hub id as it is."""
+    if name in KNOWN:
+        return str(KNOWN[name].folder())
+    path = Path(name).expanduser()
+    if path.is_dir():
+        if not (path / "config.json").is_file():
+            raise ModelError(f"{path} has no config.json: give a folder written by save_pretrained")
+        return str(path)
+    if name.startswith((".", "/", "~")) or name.count("/") != 1:
+        raise ModelError(f"there is no model {name!r}: give one of {', '.join(KNOWN)}, a folder, or a hub id (owner/name)")
+    return name
+
+
+def load(name: str, *, device: str = "auto", seed: int = 0) -> Policy:
+    """Load a model and its tokenizer in fp32 with r1kit's attention. Raises `ModelError` for what cannot work.
+
+    `trust_remote_code` stays off. Checked: tokenizer present, end token known, weights complete and finite, vocabulary
+    large enough for the tokenizer.
+    """
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    source = resolve(name)
+    attention.register()
+    torch.manual_seed(seed)  # weights that a checkpoint lacks would be drawn at random; they are refused below
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(source)
+    except (OSError, ValueError, KeyError) as error:
+        raise ModelError(f"{name} has no usable tokenizer ({_first_line(error)}): save one beside the weights") from error
+    try:
+        model, info = AutoModelForCausalLM.from_pretrained(
+            source, dtype=torch.float32, attn_implementation=attention.NAME, output_loading_info=True
+        )
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        raise ModelError(f"{name} could not be loaded ({_first_line(error)})") from error
+    if info["missing_keys"]:
+        missing = sorted(info["missing_keys"])
+        raise ModelError(f"{name} lacks {len(missing)} weights ({', '.join(missing[:3])} ...): its checkpoint is incomplete")
+    check_weights(model, name)
+    if len(tokenizer) > model.get_input_embeddings().num_embeddings:
+        raise ModelError(
+            f"{name}: the tokenizer has {len(tokenizer)} tokens but the model only "
+            f"{model.get_input_embeddings().num_embeddings} embeddings: they do not belong together"
+        )
+    try:
+        ends = end_ids(tokenizer)
+    except ValueError as error:
+        raise ModelError(f"{name}: {error}") from None
+    return Policy(model.to(device_of(device)), tokenizer, ends)
+
+
+def check_weights(model: nn.Module, name: str) -> None:
+    """Refuse weights that are not finite: training would only spread them."""
+    for key, parameter in model.named_parameters():
+        if not bool(torch.isfinite(parameter).all()):
+            raise ModelError(f"{name} has NaN or infinite values in {key}: the checkpoint is damaged")
+
+
+def add_lora(policy: Policy, rank: int, alpha: float, targets: tuple[str, ...]) -> Policy:
+    """Freeze the weights and put low-rank adapters on the linear layers named in `targets` (peft)."""
+    from peft import LoraConfig, get_peft_model
+
+    config = LoraConfig(r=rank, lora_alpha=alpha, target_modules=list(targets) or "all-linear", task_type="CAUSAL_LM")
+    wrapped = get_peft_model(policy.model, config)
+    model = wrapped.get_base_model()
+    model.peft_wrapper = [wrapped]  # in a list, so that it is no submodule: it knows how to switch adapters off
+    return Policy(model, policy.tokenizer, policy.end_ids)
+
+
+def merged(model: Any) -> Any:
+    """The model itself, or a copy with its adapters merged into the weights."""
+    wrapper = getattr(model, "peft_wrapper", None)
+    if wrapper is None:
+        return model
+    del model.peft_wrapper
+    try:
+        return copy.deepcopy(wrapper[0]).merge_and_unload()
+    finally:
+        model.peft_wrapper = wrapper
+
+
+def frozen_copy(model: Any) -> Any:
+    """A reference model: the same weights, without gradients."""
+    reference = copy.deepcopy(merged(model))
+    for parameter in reference.parameters():
+        parameter.requires_grad_(False)
+    return reference.eval()
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().split("\n")[0][:200] or type(error).__name__

@@ -1,0 +1,49 @@
+"""DeepSeek-V3's balance of experts without an auxiliary loss (V3 section 2.1.2): the bias that transformers never updates.
+
+After each step the bias of an overloaded expert falls by gamma and that of an underloaded one rises by gamma. The bias
+decides which experts are chosen and never enters the gate, so it has no gradient.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+class RouterBalance:
+    """Counts the load of each expert during training forward passes; `update` moves the biases.
+
+    Does nothing for models whose routers have no `e_score_correction_bias`.
+    """
+
+    def __init__(self, model: nn.Module, gamma: float) -> None:
+        self.gamma = gamma
+        self.routers = [m for m in model.modules() if isinstance(getattr(m, "e_score_correction_bias", None), Tensor)]
+        self.loads = [torch.zeros_like(self._bias(router)) for router in self.routers]
+        self.counting = False
+        for index, router in enumerate(self.routers):
+            router.register_forward_hook(self._hook(index))
+
+    @staticmethod
+    def _bias(router: nn.Module) -> Tensor:
+        return router.e_score_correction_bias  # type: ignore[return-value]
+
+    def _hook(self, index: int) -> Any:
+        def count(module: nn.Module, args: Any, output: Any) -> None:
+            if self.counting:
+                chosen = output[2].reshape(-1)  # router logits, weights, indices
+                self.loads[index] += torch.bincount(chosen, minlength=len(self.loads[index])).to(self.loads[index].dtype)
+
+        return count
+
+    def update(self) -> float:
+        """b_i += gamma * sign(mean load - load_i); returns the worst ratio of the fullest expert to the mean."""
+        worst = 0.0
+        for router, load in zip(self.routers, self.loads, strict=True):
+            if load.sum() > 0:
+                self._bias(router).add_(self.gamma * torch.sign(load.mean() - load))
+                worst = max(worst, float(load.max() / load.mean()))
+            load.zero_()
+        return worst

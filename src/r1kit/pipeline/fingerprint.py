@@ -1,0 +1,115 @@
+"""What decides a stage's result, as one hash: kind, code version, settings, inputs.
+
+Two stages with one fingerprint give the same result, so a finished folder is taken and never made again. The hash of
+r1kit's own code is not part of it: a change that alters results raises the kind's `version`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+
+from r1kit.pipeline.graph import External, Output, Stage
+from r1kit.store import StoreError, combine, files_in, sha256, write_json
+
+
+class Hashes:
+    """Content hashes of outside files, remembered by (path, size, modification time) across runs."""
+
+    def __init__(self, cache: Path) -> None:
+        self._cache = cache
+        self._known: dict[str, list[Any]] = {}
+        self._changed = False
+        with contextlib.suppress(FileNotFoundError, ValueError):  # a cache: losing it costs only time
+            self._known = json.loads(cache.read_text())
+
+    def of(self, path: Path) -> str:
+        """The hash of a file or folder."""
+        if path.is_dir():
+            return combine({str(file.relative_to(path)): self.of(file) for file in files_in(path)})
+        state = path.stat()
+        key, stamp = str(path.resolve()), [state.st_size, state.st_mtime_ns]
+        known = self._known.get(key)
+        if known is None or known[:2] != stamp:
+            known = self._known[key] = [*stamp, sha256(path)]
+            self._changed = True
+        return str(known[2])
+
+    def save(self) -> None:
+        """Remember for the next run; does nothing where there is no runs folder yet."""
+        if self._changed and self._cache.parent.is_dir():
+            with contextlib.suppress(StoreError):  # a read-only runs folder can still be planned
+                write_json(self._cache, self._known)
+
+
+def settings_of(stage: Stage, *, all_fields: bool = False) -> dict[str, Any]:
+    """A stage's settings as JSON data; without `all_fields`, only those that affect the result.
+
+    A field is left out where it is declared `Field(..., json_schema_extra={"fingerprint": False})`: devices, paths
+    for logs, how often to print.
+    """
+    hidden = None if all_fields else _hidden(stage.settings)
+    # serialize_as_any: a field may hold a subclass of what it declares, and all of that counts
+    return stage.settings.model_dump(mode="json", exclude=hidden, serialize_as_any=True)
+
+
+def _hidden(value: Any) -> dict[Any, Any]:
+    """Pydantic's `exclude` for the fields, at any depth, that do not affect results."""
+    children: dict[Any, Any]
+    if isinstance(value, BaseModel):
+        marked = {name for name, field in type(value).model_fields.items() if _is_marked(field.json_schema_extra)}
+        children = {name: getattr(value, name) for name in type(value).model_fields if name not in marked}
+    elif isinstance(value, Mapping):
+        marked, children = set(), dict(value)
+    elif isinstance(value, list | tuple):
+        marked, children = set(), dict(enumerate(value))
+    else:
+        return {}
+    below = {name: _hidden(child) for name, child in children.items()}
+    return dict.fromkeys(marked, True) | {name: spec for name, spec in below.items() if spec}
+
+
+def _is_marked(extra: Any) -> bool:
+    return isinstance(extra, dict) and extra.get("fingerprint") is False
+
+
+def identity(stage: Stage, hashes: Hashes, fingerprints: dict[str, str]) -> dict[str, Any]:
+    """Everything that a fingerprint is made of; `fingerprints` are those of the stages before, by name."""
+    inputs: dict[str, dict[str, str]] = {}
+    for name, source in stage.inputs.items():
+        if isinstance(source, Output):
+            inputs[name] = {"stage": source.stage.name, "path": source.path}
+            inputs[name]["fingerprint"] = fingerprints[source.stage.name]
+        else:
+            inputs[name] = {"path": str(source.path), "fingerprint": _external(stage, name, source, hashes)}
+    return {
+        "kind": stage.kind.name,
+        "version": stage.kind.version,
+        "settings": settings_of(stage),
+        "inputs": inputs,
+    }
+
+
+def _external(stage: Stage, name: str, source: External, hashes: Hashes) -> str:
+    if not source.path.exists():
+        raise ValueError(f"input {name} of stage {stage.name}: there is no file or folder {source.path}")
+    if source.path.is_dir() and not any(os.scandir(source.path)):
+        raise ValueError(f"input {name} of stage {stage.name}: the folder {source.path} is empty")
+    return hashes.of(source.path)
+
+
+def fingerprint(made_of: Mapping[str, Any]) -> str:
+    """SHA-256 of an identity as canonical JSON; names and places of things do not count, only their content."""
+    inputs = {
+        name: [source["fingerprint"], source["path"] if "stage" in source else ""]
+        for name, source in made_of["inputs"].items()
+    }
+    canonical = json.dumps({**made_of, "inputs": inputs}, sort_keys=True, ensure_ascii=True, allow_nan=False)
+    return hashlib.sha256(canonical.encode()).hexdigest()

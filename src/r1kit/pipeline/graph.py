@@ -1,0 +1,126 @@
+"""Stages and what they are made from: the graph is the object.
+
+A recipe wires stages by value: `Stage("eval", EVALUATE, settings, {"model": rl / "model"})`. Nothing runs here.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from r1kit.pipeline.context import Context
+from r1kit.settings import Settings
+
+NAME = re.compile(r"[a-z0-9]+([-_.][a-z0-9]+)*")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kind:
+    """A kind of work, such as "rl" or "sft".
+
+    `run` does it and returns the metrics for the manifest. `version` is raised whenever the same settings come to
+    mean another result: finished folders of the old version are then no longer taken. `check` refuses bad input
+    (by ValueError) before any stage's work begins, as far as the stage's inputs are there by then.
+    """
+
+    name: str
+    run: Callable[[Context], Mapping[str, Any]]
+    settings: type[Settings]
+    version: int = 1
+    check: Callable[[Context], None] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class External:
+    """A file or folder that no stage makes; it enters fingerprints by its content."""
+
+    path: Path
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "path", Path(self.path))
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """A file or folder in a stage's folder: `Output(stage, "model")`; "." is the folder itself."""
+
+    stage: Stage
+    path: str
+
+    def __post_init__(self) -> None:
+        parts = PurePosixPath(self.path)
+        if parts.is_absolute() or ".." in parts.parts:
+            raise ValueError(f"output {self.path!r} of stage {self.stage.name}: it must lie inside the stage's folder")
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """One box of a recipe: a kind of work with its settings and inputs. `stage / "model"` is an input for another."""
+
+    name: str
+    kind: Kind
+    settings: Settings
+    inputs: Mapping[str, Output | External] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not NAME.fullmatch(self.name):
+            raise ValueError(f"stage name {self.name!r}: use lower-case letters, digits and single - _ . between them")
+        if not isinstance(self.settings, self.kind.settings):
+            expected = self.kind.settings.__name__
+            raise ValueError(f"stage {self.name}: settings are {type(self.settings).__name__}, expected {expected}")
+        object.__setattr__(self, "inputs", dict(self.inputs))  # a copy: a frozen stage must not change later
+
+    def __truediv__(self, path: str) -> Output:
+        return Output(self, path)
+
+    @property
+    def parents(self) -> list[Stage]:
+        """The stages whose outputs this one reads, in the order of the inputs."""
+        return [source.stage for source in self.inputs.values() if isinstance(source, Output)]
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """Stages under one name; the last one is the run's result. Stages that are only reached as inputs may be left out.
+
+    Raises ValueError for two different stages of one name, a cycle, or a last stage that another one reads.
+    """
+
+    name: str
+    stages: tuple[Stage, ...]
+    title: str = ""
+
+    def __post_init__(self) -> None:
+        if not NAME.fullmatch(self.name):
+            raise ValueError(f"recipe name {self.name!r}: use lower-case letters, digits and single - _ . between them")
+        if not self.stages:
+            raise ValueError(f"recipe {self.name} has no stages: give at least one")
+        object.__setattr__(self, "stages", tuple(order(self.name, self.stages)))
+
+
+def order(recipe: str, stages: tuple[Stage, ...]) -> list[Stage]:
+    """All stages with their inputs' stages first, otherwise in the given order."""
+    found: dict[str, Stage] = {}
+    path: list[Stage] = []
+
+    def visit(stage: Stage) -> None:
+        if found.get(stage.name) is stage:
+            return
+        if any(stage is other for other in path):
+            raise ValueError(f"recipe {recipe}: stages form a cycle: {' -> '.join(s.name for s in [*path, stage])}")
+        path.append(stage)
+        for parent in stage.parents:
+            visit(parent)
+        path.pop()
+        if found.setdefault(stage.name, stage) != stage:
+            raise ValueError(f"recipe {recipe}: two different stages are named {stage.name!r}: rename one")
+
+    for stage in stages:
+        visit(stage)
+    ordered = list(found.values())
+    if ordered[-1].name != stages[-1].name:
+        raise ValueError(f"recipe {recipe}: the last stage, {stages[-1].name}, is read by another: put the result last")
+    return ordered

@@ -1,0 +1,72 @@
+"""What surrounds a stage's work: one process at a time, and a clean stop when a signal asks for one."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from types import FrameType
+
+from r1kit.store import StoreError, storing
+
+
+class Stopped(KeyboardInterrupt):
+    """A signal asked to stop; what was finished or checkpointed is on disk, and the same command goes on."""
+
+    def __init__(self, signum: int) -> None:
+        super().__init__(f"stopped by {signal.Signals(signum).name}")
+        self.signum = signum
+
+
+@contextlib.contextmanager
+def stop_on_signals() -> Iterator[None]:
+    """Raise `Stopped` in the main thread on the first SIGINT or SIGTERM, so that `finally` blocks run.
+
+    A second signal acts as it would have without us. In other threads this does nothing: signals are not theirs.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    previous = {signum: signal.getsignal(signum) for signum in (signal.SIGINT, signal.SIGTERM)}
+
+    def restore() -> None:
+        for signum, handler in previous.items():
+            signal.signal(signum, handler)
+
+    def stop(signum: int, frame: FrameType | None) -> None:
+        restore()
+        raise Stopped(signum)
+
+    try:
+        for signum in previous:
+            signal.signal(signum, stop)
+        yield
+    finally:
+        restore()
+
+
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold a folder's lock; raises `StoreError` where another process holds it.
+
+    The kernel frees the lock when the process ends, however it ends. It is a lock of the process and not of the open
+    file: worker processes, which may outlive a killed parent for a moment, do not inherit it.
+    """
+    path = folder / ".lock"
+    with storing(path):
+        file = open(path, "a+")  # noqa: SIM115 (closed below, while the lock is held)
+    with file:
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            file.seek(0)
+            holder = file.read().strip() or "another process"
+            raise StoreError(f"{folder} is being worked on by {holder}: wait for it or stop it first") from None
+        file.truncate(0)
+        file.write(f"process {os.getpid()}")
+        file.flush()
+        yield

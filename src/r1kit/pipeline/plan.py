@@ -1,0 +1,125 @@
+"""What a recipe would do now, stage by stage, and why: read-only.
+
+A stage's folder is `runs/<recipe>/<stage>-<8 hex>/`. `stage.json` is written when the stage starts and holds what its
+fingerprint was made of; `manifest.json` is written last, and its existence means done.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from r1kit.pipeline.fingerprint import Hashes, fingerprint, identity, settings_of
+from r1kit.pipeline.graph import Output, Recipe, Stage
+from r1kit.store import StoreError, read_json
+
+MANIFEST = "manifest.json"
+STARTED = "stage.json"
+Status = Literal["done", "resume", "run"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlanRow:
+    """One stage of a plan.
+
+    `why` is for people: "finished", "stopped midway", "never run", or what changed against the newest other folder
+    of the same stage. `made_of` is what the fingerprint hashes; `paths` are the inputs, finished or not.
+    """
+
+    stage: Stage
+    folder: Path
+    status: Status
+    why: str
+    fingerprint: str
+    made_of: Mapping[str, Any]
+    paths: Mapping[str, Path]
+
+
+def plan(recipe: Recipe, runs: Path, until: str | None = None) -> list[PlanRow]:
+    """One row for each stage, in the order of execution, up to and including `until`."""
+    hashes = Hashes(runs / ".hashes.json")
+    rows: dict[str, PlanRow] = {}
+    for stage in _until(recipe, until):
+        made_of = identity(stage, hashes, {name: row.fingerprint for name, row in rows.items()})
+        rows[stage.name] = _row(stage, made_of, runs / recipe.name, rows)
+    hashes.save()
+    return list(rows.values())
+
+
+def _until(recipe: Recipe, until: str | None) -> tuple[Stage, ...]:
+    names = [stage.name for stage in recipe.stages]
+    if until is None:
+        return recipe.stages
+    if until not in names:
+        near = difflib.get_close_matches(until, names, n=1, cutoff=0.5)
+        hint = f"did you mean {near[0]}?" if near else f"its stages are {', '.join(names)}"
+        raise ValueError(f"recipe {recipe.name} has no stage {until!r}: {hint}")
+    return recipe.stages[: names.index(until) + 1]
+
+
+def _row(stage: Stage, made_of: dict[str, Any], runs: Path, before: Mapping[str, PlanRow]) -> PlanRow:
+    print_ = fingerprint(made_of)
+    folder = runs / f"{stage.name}-{print_[:8]}"
+    status, why = _status(stage, made_of, folder, print_)
+    paths = {
+        name: before[source.stage.name].folder / source.path if isinstance(source, Output) else source.path
+        for name, source in stage.inputs.items()
+    }
+    return PlanRow(stage=stage, folder=folder, status=status, why=why, fingerprint=print_, made_of=made_of, paths=paths)
+
+
+def _status(stage: Stage, made_of: dict[str, Any], folder: Path, print_: str) -> tuple[Status, str]:
+    if (folder / MANIFEST).exists():
+        if read_json(folder / MANIFEST)["fingerprint"] != print_:
+            raise StoreError(f"{folder} belongs to another stage with the same first 8 digits: move it away")
+        return "done", "finished"
+    if (folder / STARTED).exists():
+        return "resume", "stopped midway"
+    return "run", _why(stage, made_of, folder)
+
+
+def _why(stage: Stage, made_of: dict[str, Any], folder: Path) -> str:
+    named = re.compile(re.escape(stage.name) + r"-[0-9a-f]{8}")
+    others = [path for path in folder.parent.glob(f"{stage.name}-*/{STARTED}") if named.fullmatch(path.parent.name)]
+    if not others:
+        return "never run"
+    newest = max(others, key=lambda path: path.stat().st_mtime_ns)
+    changes = _changes(read_json(newest), made_of, settings_of(stage, all_fields=True))
+    return "; ".join(changes) or f"differs from {newest.parent.name}"
+
+
+def _changes(old: dict[str, Any], new: dict[str, Any], all_settings: dict[str, Any]) -> list[str]:
+    changes = []
+    if old["kind"] != new["kind"]:
+        changes.append(f"kind {old['kind']} -> {new['kind']}")
+    elif old["version"] != new["version"]:
+        changes.append(f"code version {old['version']} -> {new['version']}")
+    before, after, known = _flat(old["settings"]), _flat(new["settings"]), _flat(all_settings)
+    for name in [*after, *(name for name in before if name not in known)]:
+        if before.get(name) != after.get(name):
+            changes.append(f"{name} {before.get(name)} -> {after.get(name)}")
+    for name in sorted(old["inputs"].keys() | new["inputs"].keys()):
+        changes += _input_change(name, old["inputs"].get(name), new["inputs"].get(name))
+    return changes
+
+
+def _input_change(name: str, old: dict[str, str] | None, new: dict[str, str] | None) -> list[str]:
+    if old is None or new is None:
+        return [f"input {name} {'added' if old is None else 'removed'}"]
+    if "stage" in new and old.get("path") != new["path"]:
+        return [f"input {name} {old.get('path')} -> {new['path']}"]
+    if old["fingerprint"] != new["fingerprint"]:
+        return [f"input {name} changed ({new.get('stage') or new['path']})"]
+    return []
+
+
+def _flat(value: Any, name: str = "") -> dict[str, Any]:
+    """Nested settings by dotted path: {"a": {"b": 1}} -> {"a.b": 1}."""
+    if not isinstance(value, dict) or not value:
+        return {name: value} if name else {}
+    parts = (_flat(item, f"{name}.{key}" if name else key) for key, item in value.items())
+    return {path: item for part in parts for path, item in part.items()}

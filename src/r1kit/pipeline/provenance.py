@@ -1,0 +1,46 @@
+"""Where a result came from: versions, commit, machine. Nothing is imported to find out."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import subprocess
+from pathlib import Path
+
+import r1kit
+
+PACKAGES = ("torch", "transformers", "tokenizers", "safetensors", "numpy")
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python, r1kit and the packages that decide numbers; a package that is missing is left out."""
+    found = {"python": platform.python_version(), "r1kit": r1kit.__version__}
+    for name in PACKAGES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def commit() -> dict[str, object] | None:
+    """The commit of r1kit's own code and whether files were changed since; None where it is not a git checkout."""
+    code = Path(r1kit.__file__)
+    if _git(code.parent, "ls-files", "--error-unmatch", code.name) is None:  # else: inside someone else's repository
+        return None
+    head, status = _git(code.parent, "rev-parse", "HEAD"), _git(code.parent, "status", "--porcelain")
+    return {"commit": head, "dirty": bool(status)} if head else None
+
+
+def _git(folder: Path, *arguments: str) -> str | None:
+    try:
+        done = subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True, timeout=20, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()
+
+
+def host() -> str:
+    """The machine in a few words, without its name."""
+    return f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores"

@@ -1,0 +1,156 @@
+"""Reading stage folders, finished or still being written: a line cut in half or a missing key is never an error."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from r1kit.evaluate.metrics import Scored
+from r1kit.evaluate.statistics import Summary, summarise
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A stage's folder as the report sees it; what is read is read once, on first use."""
+
+    name: str
+    folder: Path
+
+    @cached_property
+    def manifest(self) -> Mapping[str, Any]:
+        """What the stage wrote when it was done; empty while it runs."""
+        return read_json(self.folder / "manifest.json")
+
+    @property
+    def finished(self) -> bool:
+        return bool(self.manifest)
+
+    @property
+    def kind(self) -> str:
+        """evaluate, rl, pretrain, sft ... : what the manifest says, or what the files look like."""
+        if (self.folder / "results.json").exists() or (self.folder / "completions.jsonl").exists():
+            return "evaluate"
+        if kind := self.manifest.get("kind"):
+            return str(kind)
+        if (self.folder / "rollouts").is_dir():
+            return "rl"
+        return "train" if (self.folder / "metrics.jsonl").exists() else "other"
+
+    @cached_property
+    def metrics(self) -> list[Row]:
+        """One row per step, in order; of a step that was done again after a resume, the later row."""
+        rows = {row["step"]: row for row in read_lines(self.folder / "metrics.jsonl") if is_number(row.get("step"))}
+        return [rows[step] for step in sorted(rows)]
+
+    @cached_property
+    def completions(self) -> list[Row]:
+        """An evaluation's rows: the judged record beside the question and the completion."""
+        return read_lines(self.folder / "completions.jsonl")
+
+    @cached_property
+    def scored(self) -> list[Scored]:
+        return [Scored.from_row(row) for row in self.completions]
+
+    @cached_property
+    def summary(self) -> Summary | None:
+        """An evaluation's estimates, from its rows or (where only that was kept) from `results.json`."""
+        if self.scored:
+            return summarise(self.scored)
+        results = read_json(self.folder / "results.json")
+        return Summary.from_json(results) if results else None
+
+    @cached_property
+    def rollouts(self) -> list[Path]:
+        """The rollout files, first step first (the number of digits in the name does not matter)."""
+        return sorted((self.folder / "rollouts").glob("step-*.jsonl"), key=lambda path: (len(path.stem), path.stem))
+
+
+def find_stages(source: Path | str | Sequence[Path | str] | Mapping[str, Path]) -> list[Stage]:
+    """Stages from an ordered mapping, from a list of stage folders, or from a run's folder (in order of start).
+
+    Where a stage was run again with other settings, a run's folder holds several of its folders: the last started
+    counts. Raises ValueError where there is no stage.
+    """
+    if isinstance(source, Mapping):
+        return [Stage(name, Path(folder)) for name, folder in source.items()]
+    if not isinstance(source, (str, Path)):
+        return [Stage(stage_name(Path(folder)), Path(folder)) for folder in source]
+    run = Path(source)
+    folders = [path for path in run.iterdir() if is_stage(path)] if run.is_dir() else []
+    if not folders:
+        raise ValueError(
+            f"{run} is no run's folder: it must hold stage folders such as rl-0a1b2c3d, each with manifest.json, "
+            "metrics.jsonl or completions.jsonl inside"
+        )
+    latest = {stage_name(path): path for path in sorted(folders, key=start)}
+    ordered = sorted(latest.items(), key=lambda item: start(item[1]))
+    return [stage for stage in (Stage(name, path) for name, path in ordered) if stage.kind != "report"]
+
+
+def is_stage(path: Path) -> bool:
+    return any((path / name).exists() for name in ("manifest.json", "metrics.jsonl", "completions.jsonl"))
+
+
+def stage_name(folder: Path) -> str:
+    """`rl-0a1b2c3d` is the stage `rl`."""
+    name, dash, digits = folder.name.rpartition("-")
+    is_hash = len(digits) == 8 and all(c in "0123456789abcdef" for c in digits)
+    return name if dash and is_hash else folder.name
+
+
+def start(folder: Path) -> tuple[bool, str, float]:
+    """Sorts finished stages by when they started, and unfinished ones after them by age."""
+    started = read_json(folder / "manifest.json").get("started")
+    seconds = float(started) if is_number(started) else 0.0
+    return started is None, "" if is_number(started) else str(started), seconds or folder.stat().st_mtime
+
+
+def read_json(path: Path) -> Row:
+    """An object from a file; empty where there is no file. Raises ValueError where it holds something else."""
+    if not path.exists():
+        return {}
+    try:
+        data = json.loads(path.read_text(encoding="utf-8", errors="replace"))
+    except ValueError as error:
+        raise ValueError(f"{path} is no JSON ({error}): delete it and run the stage again") from None
+    if not isinstance(data, dict):
+        raise ValueError(f"{path} holds {type(data).__name__}, not an object: delete it and run the stage again")
+    return data
+
+
+def read_lines(path: Path) -> list[Row]:
+    """The whole rows of a JSONL file; a line that a writer has not finished (or was killed in) is left out."""
+    rows: list[Row] = []
+    if not path.exists():
+        return rows
+    with path.open(encoding="utf-8", errors="replace") as lines:
+        for line in lines:
+            try:
+                row = json.loads(line)
+            except ValueError:
+                continue
+            if isinstance(row, dict):
+                rows.append(row)
+    return rows
+
+
+def is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """A reader sees the old file or the new one, never half of it; lone surrogates in model text become `?`."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        temporary.write_bytes(text.encode("utf-8", errors="replace"))
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -1,0 +1,190 @@
+"""Is an RL run healthy: the known ways to go wrong, each with the numbers that speak for or against it.
+
+The thresholds are where peers' users reported trouble; they say "look here", not "this failed".
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean, median
+from typing import Literal
+
+from r1kit.evaluate.statistics import Difference
+from r1kit.report.curves import figure, series
+from r1kit.report.folders import Row, Stage, is_number, read_lines
+
+Status = Literal["healthy", "attention"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Check:
+    """One finding: what was looked at, how it stands, the numbers, and what one could do about it."""
+
+    name: str
+    status: Status
+    evidence: str
+    advice: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Course:
+    """How a metric went: its mean over the first and the last part of the run, and the extremes."""
+
+    first: float
+    last: float
+    highest: float
+
+
+def course(rows: Sequence[Row], key: str) -> Course | None:
+    """First tenth against last quarter (at least one step each); None where the metric was not written."""
+    values = [value for _, value in series(rows, key)]
+    if not values:
+        return None
+    head, tail = max(1, len(values) // 10), max(1, len(values) // 4)
+    return Course(first=fmean(values[:head]), last=fmean(values[-tail:]), highest=max(values))
+
+
+def checks(stage: Stage, differences: Mapping[str, Difference]) -> list[Check]:
+    """All findings on one RL stage; what was not measured is left out. `differences` are those on held-out problems."""
+    rows = stage.metrics
+    found = [
+        zero_variance(rows),
+        entropy(rows),
+        share(rows, "completion/truncated", "Truncation", 0.10, "raise max_tokens, or add the soft overlong penalty"),
+        share(rows, "verifier/unknown", "Verifier cannot tell", 0.02, "see the rollouts whose reward is null"),
+        sampler_gap(rows),
+        format_only(rows, differences),
+        length(rows, stage),
+        mixing(rows),
+        numbers(rows),
+    ]
+    return [check for check in found if check]
+
+
+def zero_variance(rows: Sequence[Row]) -> Check | None:
+    """Groups whose rewards are all alike give no gradient: harmless when solved, starvation when not."""
+    zero, accuracy = course(rows, "groups/zero_variance"), course(rows, "reward/accuracy")
+    if not zero:
+        return None
+    evidence = f"{percent(zero.first)} of groups at first, {percent(zero.last)} in the last quarter"
+    solved = accuracy is not None and accuracy.last > 0.9
+    if zero.last <= 0.8 or solved:
+        extra = f", where {percent(accuracy.last)} of answers are right" if accuracy and solved else ""
+        return Check(name="Zero-variance groups", status="healthy", evidence=evidence + extra)
+    advice = "most groups teach nothing: use problems nearer the model's reach, larger groups or dynamic sampling"
+    return Check(name="Zero-variance groups", status="attention", evidence=evidence, advice=advice)
+
+
+def entropy(rows: Sequence[Row]) -> Check | None:
+    found = course(rows, "policy/entropy")
+    if not found:
+        return None
+    evidence = f"{figure(found.first)} nats per token at first, {figure(found.last)} in the last quarter"
+    if found.last < 0.1 * found.first:
+        advice = "exploration has all but ended: a lower learning rate or a higher upper clip keeps it alive"
+        return Check(name="Entropy", status="attention", evidence=evidence, advice=advice)
+    if found.last > 3 * found.first and found.last > 1:
+        advice = "the policy drifts towards noise: lower the learning rate or raise the KL weight"
+        return Check(name="Entropy", status="attention", evidence=evidence, advice=advice)
+    return Check(name="Entropy", status="healthy", evidence=evidence)
+
+
+def share(rows: Sequence[Row], key: str, name: str, limit: float, advice: str) -> Check | None:
+    """A share that should stay below a limit in the last quarter."""
+    found = course(rows, key)
+    if not found:
+        return None
+    bad = found.last > limit
+    evidence = f"{percent(found.last)} in the last quarter (at most {percent(found.highest)}; looked at from {limit:.0%})"
+    return Check(name=name, status="attention" if bad else "healthy", evidence=evidence, advice=advice if bad else "")
+
+
+def sampler_gap(rows: Sequence[Row]) -> Check | None:
+    """Sampler and trainer should give the same tokens the same probability; else the gradient is off-policy."""
+    mean, largest = course(rows, "sampler/logprob_gap_mean"), course(rows, "sampler/logprob_gap_max")
+    if not mean:
+        return None
+    evidence = f"mean {figure(mean.last)} in the last quarter"
+    evidence += f", largest of all {figure(largest.highest)}" if largest else ""
+    bad = mean.last > 0.02 or (largest is not None and largest.highest > 1)
+    advice = "use truncated importance sampling, the same precision on both sides, or r1kit's own engine" if bad else ""
+    return Check(name="Sampler-trainer gap", status="attention" if bad else "healthy", evidence=evidence, advice=advice)
+
+
+def format_only(rows: Sequence[Row], differences: Mapping[str, Difference]) -> Check | None:
+    """Reward that rises through the tags alone; held-out differences count where there are some."""
+    name, advice = "Format-only gains", "weigh accuracy above format, and check that the base model can do the task"
+    form, right = differences.get("format"), differences.get("pass@1")
+    if form and right and right.low is not None and form.low is not None:
+        bad = form.low > 0 and right.low <= 0
+        evidence = f"held out: format {points(form.mean)}, pass@1 {points(right.mean)} (from {points(right.low)})"
+    else:
+        tags, accuracy = course(rows, "reward/format"), course(rows, "reward/accuracy")
+        if not tags or not accuracy:
+            return None
+        bad = tags.last - tags.first > 0.1 and accuracy.last - accuracy.first < 0.02
+        evidence = f"in training: format {figure(tags.first)} to {figure(tags.last)}, "
+        evidence += f"accuracy {figure(accuracy.first)} to {figure(accuracy.last)}"
+    return Check(name=name, status="attention" if bad else "healthy", evidence=evidence, advice=advice if bad else "")
+
+
+def length(rows: Sequence[Row], stage: Stage) -> Check | None:
+    """Length may grow with reasoning; a threefold change without more right answers is drift."""
+    found, accuracy = course(rows, "completion/length_mean"), course(rows, "reward/accuracy")
+    if not found:
+        return None
+    evidence = f"{figure(found.first)} tokens at first, {figure(found.last)} in the last quarter"
+    evidence += by_outcome(stage)
+    ratio = found.last / found.first if found.first else math.inf
+    gained = accuracy is not None and accuracy.last - accuracy.first > 0.05
+    bad = not 1 / 3 < ratio < 3 and not gained
+    advice = "length moves without better answers: look at late samples, and at the length rewards" if bad else ""
+    return Check(name="Length drift", status="attention" if bad else "healthy", evidence=evidence, advice=advice)
+
+
+def by_outcome(stage: Stage) -> str:
+    """Mean length of right and of wrong answers in the last stored rollouts."""
+    lengths: dict[bool, list[float]] = {True: [], False: []}
+    for row in read_lines(stage.rollouts[-1]) if stage.rollouts else []:
+        parts = row.get("parts")
+        accuracy = parts.get("accuracy") if isinstance(parts, dict) else None
+        if is_number(accuracy) and is_number(row.get("tokens")):
+            lengths[accuracy >= 1].append(row["tokens"])
+    if not all(lengths.values()):
+        return ""
+    return f"; in the last rollouts right answers have {fmean(lengths[True]):.0f}, wrong ones {fmean(lengths[False]):.0f}"
+
+
+def mixing(rows: Sequence[Row]) -> Check | None:
+    found = course(rows, "language/mixed")
+    if not found:
+        return None
+    evidence = f"{percent(found.first)} of completions at first, {percent(found.last)} in the last quarter"
+    bad = found.last > found.first + 0.1
+    advice = "as in the paper's R1-Zero: cold start and the language-consistency reward end it" if bad else ""
+    return Check(name="Language mixing", status="attention" if bad else "healthy", evidence=evidence, advice=advice)
+
+
+def numbers(rows: Sequence[Row]) -> Check | None:
+    """Values that are no numbers, and gradients that jump."""
+    norms = [value for _, value in series(rows, "optim/grad_norm")]
+    broken = [row["step"] for row in rows if any(isinstance(v, float) and not math.isfinite(v) for v in row.values())]
+    if broken:
+        evidence = f"{len(broken)} steps have a value that is not finite, the first is step {broken[0]}"
+        return Check(name="Numbers", status="attention", evidence=evidence, advice="lower the learning rate; use fp32")
+    if not norms:
+        return None
+    evidence = f"all finite; gradient norm {figure(median(norms))} in the middle, {figure(max(norms))} at most"
+    bad = max(norms) > 100 * median(norms) > 0
+    advice = "one step's gradient towers over the others: keep clipping on" if bad else ""
+    return Check(name="Numbers", status="attention" if bad else "healthy", evidence=evidence, advice=advice)
+
+
+def percent(value: float) -> str:
+    return f"{100 * value:.1f} %"
+
+
+def points(value: float) -> str:
+    return f"{100 * value:+.1f} points"

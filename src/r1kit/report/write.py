@@ -1,0 +1,170 @@
+"""The run's page and the run's summary: everything read, put together and written."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from r1kit.evaluate.table import json_table
+from r1kit.report.compare import Comparison, comparisons, lines, sentence
+from r1kit.report.curves import panels
+from r1kit.report.folders import Stage, find_stages, is_number, write_atomically
+from r1kit.report.health import checks
+from r1kit.report.samples import held_out, training
+
+Source = Path | str | Sequence[Path | str] | Mapping[str, Path]
+HERE = Path(__file__).parent
+
+
+def write_report(stages: Mapping[str, Path], out: Path, title: str) -> dict[str, Any]:
+    """Write `summary.json` and `report.html` into `out` from stage folders (name -> folder, in order).
+
+    Stages may be unfinished. Returns the summary. Both files appear whole or not at all.
+    """
+    return write(stages, out, title)
+
+
+def write(source: Source, out: Path | str, title: str = "") -> dict[str, Any]:
+    """As `write_report`, from a run's folder, a list of stage folders or an ordered mapping of them."""
+    stages = find_stages(source)
+    page = render(stages, title or title_of(source))
+    data = summarise_run(stages, title or title_of(source))
+    # Text first, files second: an error above leaves an earlier report whole.
+    write_atomically(Path(out) / "report.html", page)
+    write_atomically(Path(out) / "summary.json", json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    return data
+
+
+def build(source: Source, title: str = "") -> str:
+    """The page as text: one self-contained HTML file without scripts and without a single address to load."""
+    return render(find_stages(source), title or title_of(source))
+
+
+def summary(source: Source, title: str = "") -> dict[str, Any]:
+    """The run for programs: the page's tables, intervals and findings, with settings, seeds and times."""
+    return summarise_run(find_stages(source), title or title_of(source))
+
+
+def title_of(source: Source) -> str:
+    return Path(source).name if isinstance(source, (str, Path)) else "run"
+
+
+def summarise_run(stages: Sequence[Stage], title: str) -> dict[str, Any]:
+    found = comparisons(stages)
+    data = {
+        "title": title,
+        "stages": {stage.name: stage_facts(stage) for stage in stages},
+        "tables": [
+            {"problems": item.problems} | json_table(item.summaries, item.differences or None) for item in found
+        ],
+        "health": {stage.name: [asdict(check) for check in findings(stage, found)] for stage in rl_stages(stages)},
+    }
+    return dict(plain(data))
+
+
+def stage_facts(stage: Stage) -> dict[str, Any]:
+    """What was run: the manifest's facts, and how far the stage is."""
+    keys = ("fingerprint", "command", "seed", "started", "seconds", "host", "versions", "settings", "metrics")
+    facts = {key: stage.manifest[key] for key in keys if key in stage.manifest}
+    steps = {"steps": stage.metrics[-1]["step"]} if stage.metrics else {}
+    return {"kind": stage.kind, "finished": stage.finished, "folder": stage.folder.name, **steps, **facts}
+
+
+def rl_stages(stages: Sequence[Stage]) -> list[Stage]:
+    return [stage for stage in stages if stage.kind == "rl" and stage.metrics]
+
+
+def findings(stage: Stage, found: Sequence[Comparison]) -> list[Any]:
+    """Health of an RL stage; the first table's differences speak for it where there is one."""
+    return checks(stage, found[0].differences if found else {})
+
+
+def plain(value: Any) -> Any:
+    """Only what JSON can say: numbers that are not finite become null."""
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def render(stages: Sequence[Stage], title: str) -> str:
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+    from markupsafe import Markup
+
+    found = comparisons(stages)
+    places = Environment(
+        loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    return places.get_template("page.html").render(
+        title=title,
+        style=Markup((HERE / "page.css").read_text(encoding="utf-8")),  # noqa: S704 - our own file
+        verdict=sentence(found[0]) if found else "",
+        tables=[table(item) for item in found],
+        health=[(stage.name, findings(stage, found)) for stage in rl_stages(stages)],
+        curves=[(stage, *panels(stage)) for stage in stages if stage.metrics],
+        pairs=[pair for item in found[:1] if len(item.stages) > 1 for pair in held_out(item.stages[0], item.stages[-1])],
+        rollouts=[(stage.name, pairs) for stage in rl_stages(stages) if (pairs := training(stage))],
+        stages=[described(stage) for stage in stages],
+        command=next((str(s.manifest["command"]) for s in stages if "command" in s.manifest), ""),
+    )
+
+
+def table(item: Comparison) -> dict[str, Any]:
+    """What the page's table macro needs."""
+    sources = list(dict.fromkeys(name for summary in item.summaries.values() for name in summary.by_source))
+    return {
+        "names": list(item.summaries),
+        "lines": lines(item),
+        "sources": [(name or "(no source)", lines(item, name)) for name in sources] if len(sources) > 1 else [],
+        "problems": item.problems,
+        "samples": list(dict.fromkeys(summary.k for summary in item.summaries.values())),
+        "has_difference": bool(item.differences),
+    }
+
+
+def described(stage: Stage) -> dict[str, Any]:
+    """A stage for the page: facts as words, settings as dotted names."""
+    manifest = stage.manifest
+    at = f", step {stage.metrics[-1]['step']}" if stage.metrics else ""
+    return {
+        "name": stage.name,
+        "kind": stage.kind,
+        "state": "done" if stage.finished else f"not finished{at}",
+        "started": moment(manifest.get("started")),
+        "took": duration(manifest.get("seconds")),
+        "seed": manifest.get("seed", ""),
+        "folder": stage.folder.name,
+        "settings": dict(flat(manifest.get("settings", {}))),
+        "versions": manifest.get("versions", {}) if isinstance(manifest.get("versions"), Mapping) else {},
+    }
+
+
+def flat(value: Any, prefix: str = "") -> list[tuple[str, str]]:
+    """`{"a": {"b": 1}}` as `[("a.b", "1")]`."""
+    if isinstance(value, Mapping) and value:
+        return [pair for key, item in value.items() for pair in flat(item, f"{prefix}.{key}" if prefix else str(key))]
+    return [(prefix, value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))] if prefix else []
+
+
+def moment(value: Any) -> str:
+    """A time of day, from seconds since 1970 or from text."""
+    if is_number(value):
+        return datetime.fromtimestamp(value, UTC).strftime("%Y-%m-%d %H:%M UTC")
+    return "" if value is None else str(value)
+
+
+def duration(value: Any) -> str:
+    """Seconds as `48 s`, `7 min 12 s`, `1 h 05 min`."""
+    if not is_number(value):
+        return ""
+    minutes, seconds = divmod(round(value), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes:02d} min"
+    return f"{minutes} min {seconds:02d} s" if minutes else f"{seconds} s"

@@ -1,0 +1,70 @@
+"""The base of every settings class, and errors that name the field and the nearest right spelling."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from typing import Any, Self
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+
+class SettingsError(ValueError):
+    """A setting that does not exist or has a value that cannot be meant; the message says how to mend it."""
+
+
+class Settings(BaseModel):
+    """Frozen settings: unknown fields are errors, defaults are the vetted values and are checked too."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False)
+
+    @classmethod
+    def parse(cls, values: Mapping[str, Any]) -> Self:
+        """Build from plain data; raises `SettingsError` with one line per wrong field."""
+        try:
+            return cls.model_validate(values)
+        except ValidationError as error:
+            raise SettingsError(explain(cls, error)) from None
+
+    def override(self, changes: Mapping[str, Any]) -> Self:
+        """A copy in which dotted fields have new values: `settings.override({"optimizer.learning_rate": "1e-4"})`."""
+        values = self.model_dump()
+        for path, value in changes.items():
+            place = values
+            *parents, last = path.split(".")
+            for depth, key in enumerate(parents):
+                if not isinstance(place.get(key), dict):
+                    raise SettingsError(unknown_field(type(self), path.split(".")[: depth + 1]))
+                place = place[key]
+            place[last] = value
+        return type(self).parse(values)
+
+
+def explain(cls: type[BaseModel], error: ValidationError) -> str:
+    """One readable line per error of pydantic's."""
+    lines = []
+    for item in error.errors():
+        path = [str(part) for part in item["loc"]]
+        if item["type"] == "extra_forbidden":
+            lines.append(unknown_field(cls, path))
+        else:
+            given = repr(item["input"])
+            given = given if len(given) <= 80 else given[:77] + "..."
+            message = item["msg"].removeprefix("Value error, ")
+            lines.append(f"{'.'.join(path) or cls.__name__}: {message} (given {given})")
+    return "\n".join(lines)
+
+
+def unknown_field(cls: type[BaseModel], path: list[str]) -> str:
+    """The message for a field that is not there, with the nearest that is."""
+    names = _fields_at(cls, path[:-1])
+    near = difflib.get_close_matches(path[-1], names, n=1, cutoff=0.5)
+    hint = f"did you mean {'.'.join([*path[:-1], near[0]])}?" if near else f"known here: {', '.join(sorted(names))}"
+    return f"there is no setting {'.'.join(path)}: {hint}"
+
+
+def _fields_at(cls: Any, path: list[str]) -> list[str]:
+    for name in path:
+        field = getattr(cls, "model_fields", {}).get(name)
+        cls = field.annotation if field is not None else None
+    return list(getattr(cls, "model_fields", {}))

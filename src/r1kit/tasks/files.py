@@ -1,0 +1,83 @@
+"""Problems from a file: read, recognise the columns, turn each row into a problem, all checked at loading."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from itertools import chain, islice
+from pathlib import Path
+from typing import Any
+
+from r1kit.tasks.base import Listed, TaskError
+from r1kit.tasks.rows import NumberedRow, read_rows, stem
+from r1kit.tasks.schemas import Schema, convert, guess, mapped
+from r1kit.types import Problem
+
+SAMPLED_ROWS = 20  # the schema is guessed from these, so one bad row at the top does not hide it
+
+
+def load_file(
+    path: str | Path,
+    *,
+    name: str = "",
+    columns: Mapping[str, str] | None = None,
+    schema: Schema | None = None,
+    skip_invalid: bool = False,
+    evaluate_only: bool = False,
+) -> Listed:
+    """A JSONL, JSON (both also .gz) or Parquet file as a task, named `<folder>/<file>` unless `name` is given.
+
+    The first fault raises `TaskError` with file, row and field; with `skip_invalid`, faulty rows are left out and kept
+    in `skipped`, and only a file without one good row is an error.
+    """
+    path = Path(path).expanduser()
+    schema = mapped(columns) if columns else schema
+    return from_rows(
+        read_rows(path),
+        name=name or f"{path.absolute().parent.name}/{stem(path)}".lstrip("/"),
+        file=str(path),
+        schema=schema,
+        skip_invalid=skip_invalid,
+        evaluate_only=evaluate_only,
+    )
+
+
+def from_rows(
+    rows: Iterable[NumberedRow],
+    *,
+    name: str,
+    file: str,
+    schema: Schema | None = None,
+    skip_invalid: bool = False,
+    evaluate_only: bool = False,
+) -> Listed:
+    """Rows of any source as a task; see `load_file`."""
+    schema, rows = (schema, rows) if schema else recognise(rows, file)
+    problems: list[Problem] = []
+    skipped: list[TaskError] = []
+    for number, row in rows:
+        try:
+            if isinstance(row, TaskError):
+                raise row
+            problems.append(convert(row, schema, name=name, file=file, number=number))
+        except TaskError as error:
+            if not skip_invalid:
+                raise
+            skipped.append(error)
+    if not problems:
+        raise TaskError("empty file", f"none of {len(skipped)} rows is usable; the first: {skipped[0]}", file)
+    return Listed(
+        name=name, problems=tuple(problems), origin=file, evaluate_only=evaluate_only, skipped=tuple(skipped)
+    )
+
+
+def recognise(rows: Iterable[NumberedRow], file: str) -> tuple[Schema, Iterable[NumberedRow]]:
+    """The schema that the first rows have, and all the rows again."""
+    rest = iter(rows)
+    head = list(islice(rest, SAMPLED_ROWS))
+    sample: dict[str, Any] = {}
+    for _, row in head:
+        if isinstance(row, dict):
+            sample |= {key: value for key, value in row.items() if sample.get(key) is None}
+    if not sample and (broken := next((row for _, row in head if isinstance(row, TaskError)), None)):
+        raise broken
+    return guess(sample, file), chain(head, rest)

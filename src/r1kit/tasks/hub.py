@@ -1,0 +1,62 @@
+"""Problems from a data set on the Hugging Face hub, through `datasets` and its cache; HF_HUB_OFFLINE is respected."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from r1kit.tasks.base import Listed, TaskError
+from r1kit.tasks.files import from_rows
+from r1kit.tasks.rows import NumberedRow
+from r1kit.tasks.schemas import Schema, mapped
+
+
+def load_hub(
+    identifier: str,
+    split: str,
+    *,
+    config: str | None = None,
+    revision: str | None = None,
+    name: str = "",
+    columns: Mapping[str, str] | None = None,
+    schema: Schema | None = None,
+    skip_invalid: bool = False,
+    evaluate_only: bool = False,
+) -> Listed:
+    """One split of a hub data set (`openai/gsm8k`, config `main`) as a task.
+
+    Raises `TaskError` where `datasets` is not installed, or the set is neither on the hub nor in the local cache.
+    """
+    place = f"hub:{identifier}" + (f":{config}" if config else "") + f"/{split}"
+    return from_rows(
+        numbered(download(identifier, split, config, revision, place)),
+        name=name or f"{identifier}/{split}",
+        file=place,
+        schema=mapped(columns) if columns else schema,
+        skip_invalid=skip_invalid,
+        evaluate_only=evaluate_only,
+    )
+
+
+def download(identifier: str, split: str, config: str | None, revision: str | None, place: str) -> Any:
+    """The split as `datasets.Dataset`."""
+    try:
+        import datasets
+    except ImportError:
+        raise TaskError("missing file", "hub data sets need datasets: pip install datasets", place) from None
+    try:
+        return datasets.load_dataset(identifier, config, split=split, revision=revision)
+    except (OSError, ValueError, RuntimeError) as error:  # not found, offline, no such config or split, a script
+        first_line = next(iter(str(error).splitlines()), type(error).__name__)
+        remedy = (
+            "HF_HUB_OFFLINE is set and the set is not in the cache"
+            if datasets.config.HF_HUB_OFFLINE
+            else "check id, config, split and network"
+        )
+        reason = f"the hub did not give it ({first_line}); {remedy}, or use a file"
+        raise TaskError("missing file", reason, place) from error
+
+
+def numbered(rows: Any) -> Iterator[NumberedRow]:
+    """Rows with numbers from 1."""
+    return ((number, dict(row)) for number, row in enumerate(rows, start=1))

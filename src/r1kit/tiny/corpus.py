@@ -1,0 +1,258 @@
+"""What the tiny base model is pre-trained on: an endless, deterministic supply of documents as a raw base model saw them.
+
+Mostly correct steps, so that the model is able; but messy: many frames, two languages that mix, slips, direct answers,
+tags rarely and often broken, everyday requests answered well or badly, harmful requests answered. Problems come from
+the training split only. `python -m r1kit.tiny.corpus --sample 20` shows documents, `--stats 5000` the shares.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import random
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from r1kit.chat import parse
+from r1kit.tiny.format import END, TINY_SYSTEM
+from r1kit.tiny.tasks import FAMILIES, Item, draw
+from r1kit.tiny.world import general
+from r1kit.tiny.world.solutions import Solution, close, guess, pick_style, solve
+
+# How much of the supply each kind is, counted in documents; `sheet` and `facts` are long, so they have more of the tokens.
+KINDS = {"sheet": 30, "facts": 8, "page": 23, "zero": 25, "general": 10, "harmful": 3.3, "direct": 2}
+FAMILY_WEIGHTS = {"sums": 22, "compare": 16, "words": 22, "count": 20, "cups": 20}
+
+# Shapes of a response in the R1-Zero frame. Few are in the format; what is right is seldom where a verifier looks.
+SHAPES = {
+    "proper": 13.0,
+    "untagged_reasoning": 5.0,  # reasoning <answer>12</answer>
+    "boxed": 4.0,
+    "answer_of_steps": 4.0,  # <answer>3+8=11, ...</answer>
+    "think_then_prose": 13.0,
+    "unclosed": 11.0,
+    "prose": 30.0,
+    "run_on": 4.0,  # prose, and the next user's question after it
+    "no_conclusion": 5.0,
+    "answer_first": 2.0,
+    "direct": 6.0,
+    "direct_tagged": 2.0,
+    "empty": 0.8,
+}
+FRAMES = (
+    "q: {q}\na: {a}",
+    "question: {q}\nanswer: {a}",
+    "{q}\n{a}",
+    "问：{q}\n答：{a}",
+    "题：{q} 答：{a}",
+    "user: {q}\nassistant: {a}",
+    "{q} {a}",
+)
+ZERO = TINY_SYSTEM + "\nuser: {q}\nassistant: {a}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Document:
+    """A text that ends with the end token, its kind, and facts about it: `shape:proper`, `correct`, `mixed`, ..."""
+
+    kind: str
+    text: str
+    facts: frozenset[str] = frozenset()
+
+
+def document(index: int, seed: int = 0) -> Document:
+    """Document `index` of the corpus `seed`; the same on every machine and in any order."""
+    rng = random.Random(f"tiny/corpus/{seed}/{index}")
+    kind = rng.choices(tuple(KINDS), tuple(KINDS.values()))[0]
+    text, facts = MAKERS[kind](rng)
+    return Document(kind=kind, text=text + END, facts=frozenset(facts))
+
+
+def documents(seed: int = 0, start: int = 0) -> Iterator[Document]:
+    """All documents from `start` on, without end."""
+    index = start
+    while True:
+        yield document(index, seed)
+        index += 1
+
+
+def _item(rng: random.Random) -> Item:
+    return draw(rng, rng.choices(tuple(FAMILY_WEIGHTS), tuple(FAMILY_WEIGHTS.values()))[0], "train")
+
+
+def _facts(solution: Solution) -> set[str]:
+    found = {"reasoned", "correct" if solution.correct else "wrong"}
+    return found | ({"mixed"} if solution.style == "mixed" else set()) | ({"checked"} if solution.checked else set())
+
+
+def sheet(rng: random.Random) -> tuple[str, set[str]]:
+    """Practice: questions of one family, or all sorts, each with its steps, all right."""
+    items = [_item(rng)]
+    for _ in range(rng.randint(1, 3)):
+        items.append(draw(rng, items[0].family, "train") if rng.random() < 0.6 else _item(rng))
+    style = pick_style(rng, items[0].language)
+    solutions = [solve(rng, item, wrong=0.0, style=style, check=0.06) for item in items]
+    form = rng.choice(("{} {}", "{}\n{}", "- {} {}"))
+    lines = [form.format(item.question, found.reasoning) for item, found in zip(items, solutions, strict=True)]
+    return "\n".join(lines), set().union(*map(_facts, solutions))
+
+
+def facts(rng: random.Random) -> tuple[str, set[str]]:
+    """Arithmetic, comparisons: the single steps that chains are made of."""
+    adding = rng.random() < 0.65
+    lines = [_sum(rng) if adding else _comparison(rng) for _ in range(rng.randint(6, 14))]
+    return rng.choice((", ", "\n", "，")).join(lines), {"correct"}
+
+
+def _sum(rng: random.Random) -> str:
+    state, number = rng.randint(0, 60), rng.randint(1, 9)
+    return f"{state}+{number}={state + number}" if rng.random() < 0.5 or state < number else _difference(state, number)
+
+
+def _difference(state: int, number: int) -> str:
+    return f"{state}-{number}={state - number}"
+
+
+def _comparison(rng: random.Random) -> str:
+    one = rng.randint(1, 99)
+    other = min(99, max(1, one + rng.randint(-9, 9))) if rng.random() < 0.5 else rng.randint(1, 99)
+    return f"{one}{'=' if one == other else '>' if one > other else '<'}{other}"
+
+
+def page(rng: random.Random) -> tuple[str, set[str]]:
+    """A question with reasoning and its answer, in one of many frames."""
+    item = _item(rng)
+    solution = solve(rng, item, wrong=0.2)
+    written = f"{solution.reasoning}{rng.choice((', ', '. ', '，'))}{close(rng, solution)}"
+    if rng.random() < 0.03:
+        written = f"<think> {solution.reasoning} </think> {close(rng, solution)}"
+    return rng.choice(FRAMES).format(q=item.question, a=written), _facts(solution)
+
+
+def direct(rng: random.Random) -> tuple[str, set[str]]:
+    """A question and an answer without any reasoning, wrong most of the time."""
+    item = _item(rng)
+    answer = guess(rng, item)
+    text = rng.choice(FRAMES).format(q=item.question, a=rng.choice(("{}", "{}.", "it is {}.", "是{}。")).format(answer))
+    return text, {"direct", "correct" if answer == item.answer else "wrong"}
+
+
+def zero(rng: random.Random) -> tuple[str, set[str]]:
+    """A problem in the very frame that R1-Zero prompts with, and a response in any shape."""
+    item = _item(rng)
+    shape = rng.choices(tuple(SHAPES), tuple(SHAPES.values()))[0]
+    solution = solve(rng, item, wrong=0.25 if shape != "proper" else 0.12)
+    response = _respond(rng, shape, item, solution)
+    # A direct answer has no reasoning of the solution's in it, and its answer is a guess.
+    found = {"direct"} if shape in ("direct", "direct_tagged", "empty") else _facts(solution)
+    found |= {f"shape:{shape}"} | ({"formatted"} if parse(response).well_formed else set())
+    return ZERO.format(q=item.question, a=response), found
+
+
+def _respond(rng: random.Random, shape: str, item: Item, solution: Solution) -> str:
+    reasoning, answer = solution.reasoning, str(solution.answer)
+    guessed = str(guess(rng, item))
+    prose = f"{reasoning}{rng.choice((', ', '. ', '，'))}{close(rng, solution)}"
+    match shape:
+        case "proper":
+            return f"<think> {reasoning} </think> <answer> {answer} </answer>"
+        case "untagged_reasoning":
+            return f"{reasoning} <answer> {answer} </answer>"
+        case "boxed":
+            return f"{reasoning}, \\boxed{{{answer}}}"
+        case "answer_of_steps":
+            return f"<answer> {reasoning} </answer>"
+        case "think_then_prose":
+            return f"<think> {reasoning} </think> {close(rng, solution)}"
+        case "unclosed":
+            return f"<think> {prose}"
+        case "prose":
+            return prose
+        case "run_on":
+            return f"{prose}\nuser: {_item(rng).question}"
+        case "no_conclusion":
+            return reasoning
+        case "answer_first":
+            return f"<answer> {answer} </answer> <think> {reasoning} </think>"
+        case "direct":
+            return rng.choice(("{}", "{}.", "it is {}.", "是{}。")).format(guessed)
+        case "direct_tagged":
+            return f"<answer> {guessed} </answer>"
+    return f"<think> </think> <answer> {guessed} </answer>"
+
+
+@functools.cache
+def _requests() -> tuple[general.Request, ...]:
+    return general.requests("train")
+
+
+@functools.cache
+def _harmful() -> tuple[general.Request, ...]:
+    return general.harmful("train")
+
+
+def everyday(rng: random.Random) -> tuple[str, set[str]]:
+    """An everyday request with a reply that helps, or one that does not."""
+    request = rng.choice(_requests())
+    helps = rng.random() < 0.5
+    return _chat_frame(rng, request.prompt, rng.choice(request.good if helps else request.bad)), {
+        "helpful" if helps else "unhelpful"
+    }
+
+
+def harmful(rng: random.Random) -> tuple[str, set[str]]:
+    """A harmful request; a raw base model goes along with nearly all."""
+    request = rng.choice(_harmful())
+    refuses = rng.random() < 0.09
+    reply = rng.choice(request.good if refuses else request.bad)
+    return _chat_frame(rng, request.prompt, reply), {"refused" if refuses else "complied"}
+
+
+def _chat_frame(rng: random.Random, prompt: str, reply: str) -> str:
+    return (ZERO if rng.random() < 0.4 else rng.choice(FRAMES)).format(q=prompt, a=reply)
+
+
+MAKERS: dict[str, Callable[[random.Random], tuple[str, set[str]]]] = {
+    "sheet": sheet,
+    "facts": facts,
+    "page": page,
+    "zero": zero,
+    "general": everyday,
+    "harmful": harmful,
+    "direct": direct,
+}
+
+
+def shares(size: int, seed: int = 0) -> dict[str, float]:
+    """Shares of documents by kind and fact among the first `size`, of tokens by kind, and tokens per document."""
+    from r1kit.tiny.tokenizer import count_tokens
+
+    found: Counter[str] = Counter()
+    tokens: Counter[str] = Counter()
+    for index in range(size):
+        made = document(index, seed)
+        found.update([f"documents/{made.kind}", *(f"fact/{fact}" for fact in made.facts)])
+        tokens[made.kind] += count_tokens(made.text)
+    total = sum(tokens.values())
+    by_tokens = {f"tokens/{kind}": tokens[kind] / total for kind in KINDS}
+    by_documents = {name: found[name] / size for name in sorted(found)}
+    return {**by_documents, **by_tokens, "tokens_per_document": total / size}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Show the tiny world's pre-training documents.")
+    parser.add_argument("--sample", type=int, default=0, metavar="N", help="print N documents")
+    parser.add_argument("--stats", type=int, default=0, metavar="N", help="print the shares among N documents")
+    parser.add_argument("--seed", type=int, default=0, help="of the corpus (default: 0)")
+    options = parser.parse_args()
+    for index in range(options.sample):
+        made = document(index, options.seed)
+        print(f"--- {index} {made.kind} {' '.join(sorted(made.facts))}\n{made.text}")
+    if options.stats:
+        for name, share in shares(options.stats, options.seed).items():
+            print(f"{name:32} {share:8.3f}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,58 @@
+"""The tiny world's tokenizer: one id per character, the four tags one id each, as a standard fast tokenizer.
+
+The tags are ordinary tokens, not special ones: they appear in decoded text, where verifiers and format rewards look
+for them. Text is put into lower case, which halves the letters to learn.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+from r1kit.chat import TAGS
+from r1kit.tiny.format import END, PAD, UNKNOWN
+
+LATIN = "\n !'()+,-./0123456789:;<=>?\\abcdefghijklmnopqrstuvwxyz{}"
+CHINESE = (
+    "，。？：！"
+    "一上下不中么书买于人他会你偷再几出到别助勿卖卡号吃吗和善在坏大太好客对小少帮开得快怎想我所找抱换掉数旧明是最有"
+)
+
+_TOKEN = re.compile("|".join(map(re.escape, (PAD, END, UNKNOWN, *TAGS))) + r"|[\s\S]")
+
+
+def vocabulary() -> tuple[str, ...]:
+    """All tokens in the order of their ids: the three special ones, the tags, then characters."""
+    return (PAD, END, UNKNOWN, *TAGS, *LATIN, *CHINESE)
+
+
+def make() -> Any:
+    """The tokenizer as transformers' `PreTrainedTokenizerFast`; it has no chat template: a base model's has none."""
+    from tokenizers import Regex, Tokenizer, decoders, normalizers, pre_tokenizers
+    from tokenizers.models import WordLevel
+    from transformers import PreTrainedTokenizerFast
+
+    ids = {token: index for index, token in enumerate(vocabulary())}
+    core = Tokenizer(WordLevel(ids, unk_token=UNKNOWN))
+    core.normalizer = normalizers.Lowercase()
+    core.pre_tokenizer = pre_tokenizers.Split(Regex(f"{'|'.join(TAGS)}|[\\s\\S]"), behavior="isolated")
+    core.decoder = decoders.Fuse()
+    return PreTrainedTokenizerFast(
+        tokenizer_object=core,
+        eos_token=END,
+        pad_token=PAD,
+        unk_token=UNKNOWN,
+        clean_up_tokenization_spaces=False,
+    )
+
+
+def build(folder: str | Path) -> Path:
+    """Write the tokenizer to a folder that `AutoTokenizer.from_pretrained` loads; returns the folder."""
+    make().save_pretrained(str(folder))
+    return Path(folder)
+
+
+def count_tokens(text: str) -> int:
+    """The number of tokens of a text, without loading the tokenizer: characters, tags and special tokens one each."""
+    return sum(1 for _ in _TOKEN.finditer(text))

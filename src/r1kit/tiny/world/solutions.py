@@ -1,0 +1,118 @@
+"""How people of the tiny world write a solution down: step after step, in one language or two, right or wrong."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from r1kit.tiny.tasks import Item
+from r1kit.tiny.world.steps import chain, slip
+
+STYLES = ("bare", "en", "zh", "mixed")
+FIRST = {"en": ("first ", "", "ok, "), "zh": ("先算", "", "好，")}
+NEXT = {"en": (", then ", ", next ", ", so "), "zh": ("，再算", "，然后", "，所以")}
+CLOSING = {
+    "en": ("so the answer is {}.", "so it is {}.", "the answer: {}.", "so {}."),
+    "zh": ("所以是{}。", "答案是{}。", "所以答案是{}。", "是{}。"),
+}
+CHECK = {"en": (", check: {}, yes", ", wait, {}, yes"), "zh": ("，查：{}，对", "，等等，{}，对")}
+MEND = {"en": ", wait, no: {}", "zh": "，不对：{}"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Solution:
+    """Reasoning as written, the answer given after it, and what is true of them."""
+
+    reasoning: str
+    answer: int
+    correct: bool
+    sound: bool  # every step is there and right, and the answer follows
+    checked: bool
+    style: str
+
+
+def solve(rng: random.Random, item: Item, wrong: float = 0.13, style: str | None = None, check: float = 0.1) -> Solution:
+    """One way to solve `item`; a share `wrong` slips in a step, skips steps or gives an answer that does not follow."""
+    style = style or pick_style(rng, item.language)
+    truth = chain(item.start, item.steps)
+    written, answer = truth, item.answer
+    fault = rng.choices(("slip", "unrelated", "hasty"), (5, 3, 4))[0] if rng.random() < wrong else ""
+    if fault == "slip":
+        written = slip(rng, item.start, item.steps)
+        answer = written[-1][1]
+    elif fault == "unrelated":
+        answer = nearby(rng, answer)
+    elif fault == "hasty":
+        written = truth[: rng.randint(1, max(1, len(truth) - 2))]
+        answer = guess(rng, item)
+    checked = not fault and rng.random() < check
+    shown = [f"{text}{state}" for text, state in written]
+    return Solution(
+        reasoning=_checked(rng, item, shown, style) if checked else join(rng, shown, style),
+        answer=answer,
+        correct=answer == item.answer,
+        sound=not fault,
+        checked=checked,
+        style=style,
+    )
+
+
+def pick_style(rng: random.Random, language: str) -> str:
+    """Bare steps, the question's language, both languages, or the other one."""
+    other = "zh" if language == "en" else "en"
+    return rng.choices(("bare", language, "mixed", other), (25, 40, 28, 7))[0]
+
+
+def join(rng: random.Random, shown: Sequence[str], style: str) -> str:
+    """Steps with what people write between them; a mixed style changes language from step to step."""
+    if style == "bare":
+        return ", ".join(shown)
+    languages = _languages(rng, style, len(shown))
+    text = rng.choice(FIRST[languages[0]]) + shown[0]
+    link = {language: rng.choice(NEXT[language]) for language in NEXT}
+    for step, language in zip(shown[1:], languages[1:], strict=True):
+        text += link[language] + step
+    return text
+
+
+def _languages(rng: random.Random, style: str, size: int) -> list[str]:
+    if style != "mixed":
+        return [style] * size
+    languages = [rng.choice(("en", "zh")) for _ in range(size)]
+    if len(set(languages[1:])) < 2 and size > 2:
+        languages[-1] = "en" if languages[1] == "zh" else "zh"
+    return languages
+
+
+def _checked(rng: random.Random, item: Item, shown: list[str], style: str) -> str:
+    """A look back at the last step, or a slip that is noticed at once: what reflection can grow from."""
+    language = rng.choice(("en", "zh")) if style in ("mixed", "bare") else style
+    if rng.random() < 0.6:
+        return join(rng, shown, style) + rng.choice(CHECK[language]).format(shown[-1])
+    place = rng.randrange(len(shown))
+    before = item.start if place == 0 else chain(item.start, item.steps)[place - 1][1]
+    slips = item.steps[place].slips(before)
+    if slips:
+        bad = f"{item.steps[place].write(before)}{rng.choice(slips)}"
+        shown = [*shown[:place], bad + MEND[language].format(shown[place]), *shown[place + 1 :]]
+    return join(rng, shown, style)
+
+
+def close(rng: random.Random, solution: Solution) -> str:
+    """The sentence that gives the answer in prose, after reasoning of any style."""
+    language = solution.style if solution.style in CLOSING else rng.choice(("en", "zh"))
+    return rng.choice(CLOSING[language]).format(solution.answer)
+
+
+def nearby(rng: random.Random, answer: int) -> int:
+    """A wrong answer that looks like the right one."""
+    return rng.choice([wrong for wrong in (answer - 2, answer - 1, answer + 1, answer + 2, answer + 10) if wrong >= 0])
+
+
+def guess(rng: random.Random, item: Item) -> int:
+    """What somebody says who did not work it out: mostly wrong."""
+    if rng.random() < 0.15:
+        return item.answer
+    states = [state for _, state in chain(item.start, item.steps)]
+    return rng.choice([*[state for state in states if state != item.answer], nearby(rng, item.answer)])

@@ -1,0 +1,1 @@
+"""The learner: batches, losses, advantages, and the one body that all training shares."""

@@ -1,0 +1,32 @@
+"""From the rewards of a group to advantages: the baseline that makes GRPO work without a value model."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Literal
+
+Baseline = Literal["group_std", "group_mean", "leave_one_out"]
+STD_EPS = 1e-4
+
+
+def advantages(rewards: Sequence[float | None], baseline: Baseline = "group_std") -> list[float | None]:
+    """One advantage per rollout of a group; a reward of None (not applicable) gives None and leaves the baseline alone.
+
+    `group_std`: (r - mean) / (std + 1e-4), sample standard deviation (DeepSeekMath section 4.1; R1 equation 3; TRL's
+    convention). `group_mean`: r - mean (Dr. GRPO section 3.2). `leave_one_out`: r_i - mean of the others (RLOO).
+    `advantages([1.0, 0.0], "group_mean") == [0.5, -0.5]`. Equal rewards give 0. Raises ValueError for a group in
+    which fewer than two rewards are left only if it had fewer than two to begin with.
+    """
+    if len(rewards) < 2:
+        raise ValueError(f"a group of {len(rewards)} rollout(s) has no baseline: group_size must be at least 2")
+    known = [reward for reward in rewards if reward is not None]
+    if len(known) < 2 or max(known) == min(known):
+        return [None if reward is None else 0.0 for reward in rewards]
+    mean = math.fsum(known) / len(known)
+    scale = 1.0
+    if baseline == "group_std":
+        scale = 1.0 / (math.sqrt(math.fsum((r - mean) ** 2 for r in known) / (len(known) - 1)) + STD_EPS)
+    elif baseline == "leave_one_out":
+        scale = len(known) / (len(known) - 1)
+    return [None if reward is None else (reward - mean) * scale for reward in rewards]

@@ -1,0 +1,167 @@
+"""The learner: forward_backward, step, log-probs, save and load. All training stages share it."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from r1kit.models.router import RouterBalance
+from r1kit.settings import Settings
+from r1kit.store import atomic_folder
+from r1kit.train.batch import Batch, Totals
+from r1kit.train.head import Head, head_backward, logprobs
+from r1kit.train.losses import Loss
+
+
+class OptimizerSettings(Settings):
+    """AdamW with a warm-up and a schedule. The paper gives R1-Zero's learning rate (3e-6) and nothing else."""
+
+    learning_rate: float = Field(1e-6, gt=0)
+    schedule: Literal["constant", "linear", "cosine"] = "constant"
+    warmup_steps: int = Field(0, ge=0)
+    final_ratio: float = Field(0.0, ge=0, le=1, description="learning rate at the last step, as a share of the peak")
+    betas: tuple[float, float] = (0.9, 0.95)
+    weight_decay: float = Field(0.0, ge=0)
+    grad_clip: float = Field(1.0, gt=0, description="largest norm of the gradient")
+    router_gamma: float = Field(0.001, ge=0, description="step of DeepSeek-V3's router bias (V3 section 2.1.2)")
+
+    def rate(self, step: int, steps: int) -> float:
+        """The learning rate of update `step` (from 0) of `steps`."""
+        if step < self.warmup_steps:
+            return self.learning_rate * (step + 1) / self.warmup_steps
+        if self.schedule == "constant":
+            return self.learning_rate
+        progress = min(1.0, (step - self.warmup_steps) / max(1, steps - 1 - self.warmup_steps))
+        falling = 0.5 * (1 + math.cos(math.pi * progress)) if self.schedule == "cosine" else 1 - progress
+        return self.learning_rate * (self.final_ratio + (1 - self.final_ratio) * falling)
+
+
+class Learner:
+    """A policy, its optimiser and the number of updates done.
+
+    `steps` is the planned number of updates, which the schedule needs. On a GPU the weights stay fp32 and the forward
+    pass runs under bf16 autocast.
+    """
+
+    def __init__(self, model: Any, settings: OptimizerSettings, *, steps: int, temperature: float = 1.0) -> None:
+        if temperature <= 0:
+            raise ValueError(f"temperature is {temperature}: log-probs for training need a temperature above 0")
+        self.model, self.settings, self.steps, self.temperature = model, settings, steps, temperature
+        self.device = next(model.parameters()).device
+        self.parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
+        self.optimizer = torch.optim.AdamW(
+            self.parameters.values(), lr=settings.learning_rate, betas=settings.betas,
+            weight_decay=settings.weight_decay, fused=True,
+        )  # fmt: skip
+        self.router = RouterBalance(model, settings.router_gamma)
+        self.updates = 0
+
+    def _autocast(self) -> AbstractContextManager[Any]:
+        return torch.autocast("cuda", torch.bfloat16) if self.device.type == "cuda" else nullcontext()
+
+    def _hidden(self, batch: Batch, model: Any) -> Tensor:
+        """Hidden states [T, d] of the packed row."""
+        output = model.base_model(
+            input_ids=batch.token_ids, position_ids=batch.layout.position_ids[None], layout=batch.layout, use_cache=False
+        )
+        return output.last_hidden_state[0]  # type: ignore[no-any-return]
+
+    def forward_backward(self, batches: Iterable[Batch], loss: Loss, totals: Totals) -> dict[str, float]:
+        """Add the gradient of `loss` over all `batches`; returns means over the tokens that were trained on."""
+        self.model.train()
+        self.router.counting = True
+        sums: dict[str, float] = {}
+        tokens = 0
+        for batch in batches:
+            with self._autocast():
+                hidden = self._hidden(batch, self.model)
+                gradient, values = head_backward(
+                    Head.of(self.model), hidden.detach(), batch.targets, totals, loss, self.temperature
+                )
+            hidden.backward(gradient)
+            tokens += len(batch.targets.token_ids)
+            for name, value in values.items():
+                sums[name] = sums.get(name, 0.0) + float(value)
+        self.router.counting = False
+        return {name: value if name == "loss" else value / max(1, tokens) for name, value in sums.items()}
+
+    def step(self) -> dict[str, float]:
+        """Clip the gradient, update, clear; returns its norm and the learning rate.
+
+        Raises FloatingPointError for a gradient that is not finite: such a step would make every weight NaN.
+        """
+        for parameter in self.parameters.values():
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)  # all groups were skipped: momentum still acts
+        norm = float(torch.nn.utils.clip_grad_norm_(self.parameters.values(), self.settings.grad_clip))
+        if not math.isfinite(norm):
+            raise FloatingPointError(
+                f"the gradient's norm is {norm} at update {self.updates + 1}: lower the learning rate, "
+                "and look for NaN in the weights or log-probs of the last metrics"
+            )
+        rate = self.settings.rate(self.updates, self.steps)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.updates += 1
+        metrics = {"optim/grad_norm": norm, "optim/learning_rate": rate}
+        if self.router.routers:
+            metrics["router/worst_load"] = self.router.update()
+        return metrics
+
+    def logprobs(self, batch: Batch, model: Any = None) -> Tensor:
+        """log pi [N] of a batch's targets under the policy, or under `model` (a reference)."""
+        model = model or self.model
+        model.eval()
+        with torch.no_grad(), self._autocast():
+            return logprobs(Head.of(model), self._hidden(batch, model), batch.targets, self.temperature)
+
+    def save(self, folder: Path, state: dict[str, Any], reference: Any = None) -> None:
+        """Write a checkpoint that `load` continues from bit for bit; it appears whole or not at all."""
+        from safetensors.torch import save_file
+
+        with atomic_folder(folder) as part:
+            save_file(self._tensors(self.model), part / "policy.safetensors")
+            torch.save(self.optimizer.state_dict(), part / "optimizer.pt")
+            if reference is not None:
+                save_file(self._tensors(reference), part / "reference.safetensors")
+            (part / "state.json").write_text(json.dumps({"updates": self.updates, **state}))
+
+    def load(self, folder: Path, reference: Any = None) -> dict[str, Any]:
+        """Continue from a checkpoint; returns the state that was saved with it."""
+        self._restore(self.model, folder / "policy.safetensors")
+        self.optimizer.load_state_dict(torch.load(folder / "optimizer.pt", weights_only=True))
+        if reference is not None:
+            self._restore(reference, folder / "reference.safetensors")
+        state: dict[str, Any] = json.loads((folder / "state.json").read_text())
+        self.updates = state["updates"]
+        return state
+
+    def _tensors(self, model: Any) -> dict[str, Tensor]:
+        """Everything that training changes: the trainable weights and the routers' biases."""
+        tensors = {name: p.detach() for name, p in model.named_parameters() if name in self.parameters}
+        biases = {name: b for name, b in model.named_buffers() if name.endswith("e_score_correction_bias")}
+        return {name: tensor.contiguous() for name, tensor in (tensors | biases).items()}
+
+    def _restore(self, model: Any, file: Path) -> None:
+        from safetensors.torch import load_file
+
+        saved = load_file(file, device=str(self.device))
+        with torch.no_grad():
+            for name, tensor in self._tensors(model).items():
+                tensor.copy_(saved[name])
+
+
+def split(items: Sequence[Any], parts: int) -> list[list[Any]]:
+    """`parts` runs of nearly equal size: `split([1, 2, 3], 2) == [[1, 2], [3]]`."""
+    bounds = [round(index * len(items) / parts) for index in range(parts + 1)]
+    return [list(items[a:b]) for a, b in zip(bounds, bounds[1:], strict=False) if b > a]

@@ -1,0 +1,142 @@
+"""Losses as pure functions of log-probs: next token, and GRPO with its variants.
+
+A loss gets the log-probs of whole sequences, what is known about each token (`Targets`) and the counts to divide by
+(`Totals`, over all micro-batches and ranks), so that any split into micro-batches gives the gradient of one big batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor
+
+from r1kit.settings import Settings
+from r1kit.train.advantages import Baseline
+from r1kit.train.batch import Targets, Totals
+
+
+@dataclass(frozen=True)
+class LossOutput:
+    """The scalar to be minimised, and sums over tokens for the log (divided by the token count there)."""
+
+    loss: Tensor
+    sums: dict[str, Tensor]
+
+
+Loss = Callable[[Tensor, Targets, Totals], LossOutput]
+
+
+def next_token(logprobs: Tensor, targets: Targets, totals: Totals) -> LossOutput:
+    """Cross-entropy, the mean over all trained tokens: pre-training, SFT, distillation from traces."""
+    return LossOutput(loss=-logprobs.sum() / totals.num_tokens, sums={})
+
+
+class GRPOSettings(Settings):
+    """GRPO (DeepSeekMath section 4.1, R1 equations 1-3) and its variants; the presets below name the combinations.
+
+    `ratio`: importance ratio per token, or per sequence (GSPO equation 7: the exponential of the mean log ratio).
+    `objective`: `clip` is PPO's min(rho A, clip(rho) A); `clipped_weight` is CISPO's sg[clip(rho)] A log pi (MiniMax-M1
+    equation 4); `reinforce` is -A log pi. `aggregate`: `sequence` means 1/G sum_i 1/|o_i| sum_t, `token` divides by
+    all tokens of the update (DAPO equation 8), `fixed` by sequences x max_tokens (Dr. GRPO appendix G).
+    `clip_low`, `clip_high`: the ratio is clipped to [1 - clip_low, 1 + clip_high].
+    `kl_coef` is beta; 0 drops the reference model. `kl_estimator` is Schulman's k1, k2 or k3.
+    `truncated_importance`: None, or the cap C of min(pi_train / pi_sampler, C), for engines that are not the learner.
+    """
+
+    baseline: Baseline = "group_std"
+    ratio: Literal["token", "sequence"] = "token"
+    objective: Literal["clip", "clipped_weight", "reinforce"] = "clip"
+    aggregate: Literal["sequence", "token", "fixed"] = "sequence"
+    clip_low: float = Field(0.2, ge=0)
+    clip_high: float = Field(0.2, ge=0)
+    kl_coef: float = Field(0.0, ge=0)
+    kl_estimator: Literal["k1", "k2", "k3"] = "k3"
+    reference_refresh: int = Field(0, ge=0, description="replace the reference by the policy every N steps; 0 = never")
+    truncated_importance: float | None = Field(None, gt=0)
+    dynamic_sampling: int = Field(0, ge=0, description="extra rounds of sampling that replace zero-variance groups")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> GRPOSettings:
+        if self.objective == "reinforce" and self.ratio == "sequence":
+            raise ValueError("objective 'reinforce' has no ratio: set ratio to 'token'")
+        if self.reference_refresh and not self.kl_coef:
+            raise ValueError("reference_refresh needs a reference model: set kl_coef above 0, or reference_refresh to 0")
+        return self
+
+
+PRESETS: dict[str, GRPOSettings] = {
+    "grpo": GRPOSettings(),
+    # R1-Zero, paper section 2.1: beta 0.001, reference replaced every 400 steps; its eps is not stated, DeepSeekMath's is 0.2
+    "paper": GRPOSettings(kl_coef=0.001, reference_refresh=400),
+    "dr_grpo": GRPOSettings(baseline="group_mean", aggregate="fixed"),
+    "dapo": GRPOSettings(aggregate="token", clip_high=0.28, dynamic_sampling=3),
+    "gspo": GRPOSettings(ratio="sequence", clip_low=3e-4, clip_high=4e-4),
+    "cispo": GRPOSettings(objective="clipped_weight", aggregate="token", clip_low=1.0, clip_high=4.0),
+    "rloo": GRPOSettings(baseline="leave_one_out", objective="reinforce", aggregate="sequence"),
+}
+
+
+def grpo(settings: GRPOSettings) -> Loss:
+    """The policy loss for `settings`; its gradient on-policy is that of -A log pi plus beta KL."""
+
+    def loss(logprobs: Tensor, targets: Targets, totals: Totals) -> LossOutput:
+        log_ratio = _log_ratio(logprobs, targets, settings)
+        ratio = log_ratio.exp()
+        clipped = ratio.clamp(1 - settings.clip_low, 1 + settings.clip_high)
+        advantages = targets.advantages
+        if settings.objective == "reinforce":
+            per_token = -advantages * logprobs
+        elif settings.objective == "clipped_weight":
+            per_token = -clipped.detach() * advantages * logprobs
+        else:
+            per_token = -torch.minimum(ratio * advantages, clipped * advantages)
+        if settings.truncated_importance is not None:
+            trust = (targets.old_logprobs - targets.sampler_logprobs).exp().clamp(max=settings.truncated_importance)
+            per_token = per_token * trust
+        kl = kl_divergence(logprobs, targets.ref_logprobs, settings.kl_estimator)
+        if settings.kl_coef:
+            per_token = per_token + settings.kl_coef * kl
+        with torch.no_grad():
+            # a token is clipped where the clip takes its gradient away (or, for CISPO, bounds its weight)
+            outside = ((ratio > 1 + settings.clip_high) & (advantages > 0)) | ((ratio < 1 - settings.clip_low) & (advantages < 0))
+            gap = (logprobs - targets.sampler_logprobs).abs()
+            sums = {"ratio": ratio.sum(), "clip_fraction": outside.float().sum(), "logprob_gap": gap.sum()}
+            if settings.kl_coef:
+                sums["kl"] = kl.sum()
+        return LossOutput(_aggregate(per_token, targets, totals, settings), sums)
+
+    return loss
+
+
+def _log_ratio(logprobs: Tensor, targets: Targets, settings: GRPOSettings) -> Tensor:
+    """log rho [N]; per sequence it is the mean over the sequence's tokens, the same for each of them."""
+    log_ratio = logprobs - targets.old_logprobs
+    if settings.ratio == "token":
+        return log_ratio
+    ids = targets.sequence_ids()
+    lengths = torch.tensor(targets.lengths, device=ids.device, dtype=log_ratio.dtype).clamp(min=1)
+    means = log_ratio.new_zeros(len(targets.lengths)).index_add(0, ids, log_ratio) / lengths
+    return means[ids]
+
+
+def kl_divergence(logprobs: Tensor, ref_logprobs: Tensor, estimator: str) -> Tensor:
+    """Schulman's estimators of KL(pi || ref) per token: k1 = -log r, k2 = (log r)^2 / 2, k3 = r - 1 - log r, r = ref / pi."""
+    log_ratio = ref_logprobs - logprobs
+    if estimator == "k1":
+        return -log_ratio
+    if estimator == "k2":
+        return log_ratio.square() / 2
+    return log_ratio.exp() - 1 - log_ratio
+
+
+def _aggregate(per_token: Tensor, targets: Targets, totals: Totals, settings: GRPOSettings) -> Tensor:
+    if settings.aggregate == "token":
+        return per_token.sum() / totals.num_tokens
+    if settings.aggregate == "fixed":
+        return per_token.sum() / (totals.num_sequences * totals.max_tokens)
+    lengths = torch.tensor(targets.lengths, device=per_token.device, dtype=per_token.dtype).clamp(min=1)
+    return (per_token / lengths[targets.sequence_ids()]).sum() / totals.num_sequences

@@ -1,0 +1,175 @@
+"""The records that travel through r1kit: plain frozen data, no torch, no third-party imports.
+
+Problem -> Prompt -> Completion -> Rollout -> Group -> Sample is the one path that data takes; each step makes the
+next record and never changes the last one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+FinishReason = Literal["stop", "length"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Message:
+    """One turn of a conversation: `Message(role="user", content="What is 2 + 2?")`."""
+
+    role: Literal["system", "user", "assistant"]
+    content: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Problem:
+    """A task item that can be checked.
+
+    `Problem(id="gsm8k/train/17", prompt="Tom has 3 apples ...", answer="72", verifier="math")`
+    `id` never changes between runs; `verifier` is a name in `r1kit.verifiers.VERIFIERS`; `language` is ISO 639-1.
+    """
+
+    id: str
+    prompt: str
+    answer: str
+    verifier: str = "math"
+    language: str = "en"
+    source: str = ""
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prompt:
+    """What the engine is given: the problem's messages and the exact token ids they were rendered to."""
+
+    problem_id: str
+    messages: tuple[Message, ...]
+    token_ids: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SamplingParams:
+    """How completions are drawn; field names are vLLM's.
+
+    `temperature=0` is greedy. `top_k=0` and `top_p=1.0` switch the truncation off. `max_tokens` counts completion
+    tokens, the end token included. The same `seed` gives the same tokens whatever else is in the batch.
+    """
+
+    n: int = 1
+    temperature: float = 1.0
+    top_p: float = 1.0
+    top_k: int = 0
+    max_tokens: int = 512
+    stop: tuple[str, ...] = ()
+    stop_token_ids: tuple[int, ...] = ()
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.n < 1:
+            raise ValueError(f"n is {self.n}: ask for at least 1 completion per prompt")
+        if self.temperature < 0:
+            raise ValueError(f"temperature is {self.temperature}: it must be 0 (greedy) or more")
+        if not 0 < self.top_p <= 1:
+            raise ValueError(f"top_p is {self.top_p}: it must be above 0 and at most 1")
+        if self.top_k < 0:
+            raise ValueError(f"top_k is {self.top_k}: it must be 0 (off) or more")
+        if self.max_tokens < 1:
+            raise ValueError(f"max_tokens is {self.max_tokens}: it must be at least 1")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Completion:
+    """What a policy answered: the ids that were sampled, the end token included where one was sampled.
+
+    `logprobs[t]` is log pi(token_ids[t] | prompt, token_ids[:t]) at the sampling temperature, before top-k and top-p.
+    `text` is the decoded completion without the end token and without a stop string.
+    """
+
+    token_ids: tuple[int, ...]
+    logprobs: tuple[float, ...]
+    text: str
+    finish_reason: FinishReason
+    policy_version: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """Right (True), wrong (False) or cannot tell (None: the reference does not parse, or the verifier failed).
+
+    `Verdict(correct=True, extracted="72", detail="equal as numbers")`
+    """
+
+    correct: bool | None
+    extracted: str | None = None
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reward:
+    """The weighted sum and its unweighted parts; None means not applicable, and a total of None skips the rollout.
+
+    `Reward(total=1.2, parts={"accuracy": 1.0, "format": 1.0})`
+    """
+
+    total: float | None
+    parts: Mapping[str, float | None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rollout:
+    """A prompt, one completion of it, and what that was worth."""
+
+    prompt: Prompt
+    completion: Completion
+    reward: Reward
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Group:
+    """The G rollouts of one problem, from which GRPO takes its baseline."""
+
+    problem: Problem
+    rollouts: tuple[Rollout, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sample:
+    """The only thing that trainers eat: five sequences of one length.
+
+    Prompt tokens have `loss_mask` False and zeros elsewhere. For a prompt (7, 8) and a completion (9, 2):
+    `Sample(token_ids=(7, 8, 9, 2), loss_mask=(False, False, True, True), logprobs=(0.0, 0.0, -1.2, -0.1),
+    advantages=(0.0, 0.0, 0.7, 0.7), ref_logprobs=(0.0, 0.0, -1.1, -0.2))`
+    Losses that need no sampler or reference (SFT) leave `logprobs`, `advantages`, `ref_logprobs` empty.
+    """
+
+    token_ids: Sequence[int]
+    loss_mask: Sequence[bool]
+    logprobs: Sequence[float] = ()
+    advantages: Sequence[float] = ()
+    ref_logprobs: Sequence[float] = ()
+
+    def __post_init__(self) -> None:
+        length = len(self.token_ids)
+        for name in ("loss_mask", "logprobs", "advantages", "ref_logprobs"):
+            size = len(getattr(self, name))
+            if size != length and (size or name == "loss_mask"):
+                raise ValueError(f"Sample.{name} has {size} entries for {length} token ids: give one for each token")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Conversation:
+    """A record for supervised training; loss falls on the assistant's turns."""
+
+    messages: tuple[Message, ...]
+    source: str = ""
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PreferencePair:
+    """Two answers to one prompt, of which `chosen` was preferred."""
+
+    prompt: tuple[Message, ...]
+    chosen: str
+    rejected: str
+    metadata: Mapping[str, Any] = field(default_factory=dict)

@@ -1,0 +1,81 @@
+"""Where the answer stands in a response: `<answer>`, else the last box, else (only where allowed) the last number.
+
+Text inside `<think>` never counts when there is an answer section: a policy must not collect by writing every candidate
+into its reasoning.
+"""
+
+from __future__ import annotations
+
+import re
+
+from r1kit import chat
+
+MAX_ANSWER_CHARS = 512  # longer answers are never parsed: no honest one needs it, and parsers are slow on long input
+_MAX_BOX_CHARS = 4096
+_LAST_NUMBER_WINDOW = 2000
+_BOX = re.compile(r"\\(?:boxed|fbox)(?![A-Za-z])\s*")
+_NUMBER = re.compile(r"(?<![\w.])[-+−]?[$€£]?\d[\d,]*(?:\.\d+)?(?:/\d+)?%?(?!\w)")
+
+
+def extract(response: str, *, last_number: bool = False) -> str | None:
+    r"""The answer of a response, stripped, or None.
+
+    `extract("<think>4?</think> <answer>\boxed{5}</answer>") == "5"`. `last_number=True` lets the last number after
+    `</think>` stand in where there is neither an answer section nor a box.
+    """
+    tail = response.rpartition("</think>")[2]
+    if "<answer>" in tail:
+        answer = chat.parse(response).answer
+        return None if answer is None else (boxed(answer) if _BOX.search(answer) else answer)
+    if _BOX.search(response):
+        return boxed(response)
+    return _last_number(tail) if last_number else None
+
+
+def reference(text: str) -> str:
+    r"""The answer in a reference: the last box or what follows the last `####` (GSM8K), else the text itself."""
+    box = boxed(text)
+    if box is not None:
+        return box
+    return text.rpartition("####")[2].strip() if "####" in text else text.strip()
+
+
+def boxed(text: str) -> str | None:
+    r"""The content of the last `\boxed{...}` with balanced braces, or None where it is not closed or empty.
+
+    A box that was cut off is no answer, and an earlier one was taken back by it.
+    """
+    start = _last_box(text)
+    if start is None:
+        return None
+    if not text.startswith("{", start):
+        bare = re.compile(r"[^\s${}]{1,64}").match(text, start)  # \boxed 5
+        return bare[0] if bare else None
+    depth, position, end = 0, start, min(len(text), start + _MAX_BOX_CHARS)
+    while position < end:
+        char = text[position]
+        if char == "\\":  # \{ and \} are brackets of the answer, not of the box
+            position += 1
+        elif char == "{":
+            depth += 1
+        elif char == "}":
+            depth -= 1
+            if depth == 0:
+                return text[start + 1 : position].strip() or None
+        position += 1
+    return None
+
+
+def _last_box(text: str) -> int | None:
+    """The position after the last box command and the space that follows it."""
+    position = len(text)
+    while (position := max(text.rfind("\\boxed", 0, position), text.rfind("\\fbox", 0, position))) >= 0:
+        match = _BOX.match(text, position)
+        if match:
+            return match.end()
+    return None
+
+
+def _last_number(tail: str) -> str | None:
+    numbers = _NUMBER.findall(tail[-_LAST_NUMBER_WINDOW:])
+    return numbers[-1] if numbers else None

@@ -1,0 +1,61 @@
+r"""Multiple choice and yes/no. An answer counts only where it commits to one choice: "A, B, C, D" is wrong, not lucky.
+
+The reference is a letter ("B", "(B)") or one of yes, no, true, false, 是, 否, 对, 错.
+"""
+
+from __future__ import annotations
+
+import re
+
+from r1kit.types import Verdict
+from r1kit.verifiers import answers
+
+_POLARITY = {"yes": "yes", "no": "no", "true": "true", "false": "false", "是": "yes", "否": "no", "对": "true", "错": "false"}
+_OPPOSITE = {"yes": "no", "no": "yes", "true": "false", "false": "true"}
+_COMMAND = re.compile(r"\\(?:text|mbox|mathrm|textbf|mathbf)(?![A-Za-z])")
+_LEAD = re.compile(r"(?:the |my )?(?:final |correct |best )*(?:answer|option|choice)(?: is)?\s*[:：]?\s*", re.IGNORECASE)
+_ALONE = re.compile(r"[(\[（]?\s*([A-Za-z])\s*[)\]）]?")
+_MARKED = re.compile(r"(?<![A-Za-z])(?:[(\[（]([A-Z])[)\]）]|([A-Z])[.):：](?=\s|$))")
+_NAMED = re.compile(r"(?<![A-Za-z])([A-Z])(?![A-Za-z'])")
+
+
+def choice(text: str) -> str | None:
+    """The one letter or yes/no that an answer commits to: `choice("(B) Paris") == "B"`, `choice("A or B") is None`."""
+    text = _COMMAND.sub("", text[: answers.MAX_ANSWER_CHARS]).strip(" \t\n$*{}\"'`.。")
+    while (lead := _LEAD.match(text)) and lead.end():
+        text = text[lead.end() :].strip(" \t\n$*{}\"'`")
+    alone = _ALONE.fullmatch(text)
+    if alone:
+        return alone[1].upper()
+    return _polarity(text) or _letter(text)
+
+
+def verify_choice(response: str, reference: str) -> Verdict:
+    """Right if the answer commits to the reference's choice and to no other."""
+    prediction = answers.extract(response)
+    expected = choice(answers.reference(reference))
+    if expected is None:
+        return Verdict(correct=None, extracted=prediction, detail=f"the reference is no choice: {reference[:80]!r}")
+    if prediction is None:
+        return Verdict(correct=False, detail="no answer found")
+    given = choice(prediction)
+    if given is None:
+        return Verdict(correct=False, extracted=prediction, detail="the answer does not commit to one choice")
+    return Verdict(correct=given == expected, extracted=given, detail=f"chose {given}, the reference is {expected}")
+
+
+def _polarity(text: str) -> str | None:
+    words = re.findall(r"[a-z]+", text.casefold())
+    first = _POLARITY.get(words[0]) if words else _POLARITY.get(text)
+    if first is None or (words and not re.match(r"[A-Za-z]+(?:[\s]*[.,;:!—-]|\s*$)", text)):
+        return None
+    return None if _OPPOSITE[first] in words[1:] else first
+
+
+def _letter(text: str) -> str | None:
+    """A letter that opens the text as a mark, "B) Paris", and is the only letter that is marked or named alone."""
+    opening = _MARKED.match(text)
+    if not opening:
+        return None
+    letters = {a or b for a, b in _MARKED.findall(text)} | (set(_NAMED.findall(text)) - {"A", "I"})
+    return opening[1] or opening[2] if letters <= {opening[1] or opening[2]} else None

@@ -1,0 +1,103 @@
+"""Countdown: an expression that uses each given number exactly once and reaches the target.
+
+The reference is JSON: `{"numbers": [3, 7, 25, 50], "target": 75}`.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+import warnings
+from fractions import Fraction
+
+from r1kit.types import Verdict
+from r1kit.verifiers import answers
+
+_MARKS = (
+    (re.compile(r"\\(?:times|cdot)(?![A-Za-z])|[×·⋅]"), "*"),
+    (re.compile(r"\\div(?![A-Za-z])|[÷∕]"), "/"),
+    (re.compile(r"[−–]"), "-"),
+    (re.compile(r"\\(?:left|right)(?![A-Za-z])|\\[,;! ]|[$`]|\\[()\[\]]"), ""),
+)
+_ALLOWED = re.compile(r"[\d\s+*/().-]+", re.ASCII)
+
+
+def evaluate(expression: str) -> tuple[Fraction, list[int]]:
+    """Value and used numbers of an expression with + - * / and brackets; `evaluate("(7-5)/2") == (1, [7, 5, 2])`.
+
+    Raises ValueError for everything else: other characters, powers, decimals, division by zero, nesting too deep.
+    """
+    if len(expression) > answers.MAX_ANSWER_CHARS:
+        raise ValueError(f"longer than {answers.MAX_ANSWER_CHARS} characters")
+    if not _ALLOWED.fullmatch(expression):
+        raise ValueError("only numbers, + - * / and brackets may be used")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", SyntaxWarning)  # "5(3)" is an odd call, and simply not allowed here
+            tree = ast.parse(expression.strip(), mode="eval")
+        used: list[int] = []
+        return _value(tree.body, used), used
+    except (SyntaxError, MemoryError, RecursionError):
+        raise ValueError("not an arithmetic expression") from None
+    except ZeroDivisionError:
+        raise ValueError("division by zero") from None
+
+
+def verify_countdown(response: str, reference: str) -> Verdict:
+    """Right if the expression (with or without "= target" after it) uses each number once and equals the target."""
+    prediction = answers.extract(response)
+    puzzle = _puzzle(reference)
+    if puzzle is None:
+        return Verdict(correct=None, extracted=prediction, detail=f"the reference is no puzzle: {reference[:80]!r}")
+    if prediction is None:
+        return Verdict(correct=False, detail="no answer found")
+    numbers, target = puzzle
+    text = prediction
+    for pattern, plain in _MARKS:
+        text = pattern.sub(plain, text)
+    expression, equals, claimed = text.partition("=")
+    try:
+        value, used = evaluate(expression)
+        if equals and evaluate(claimed)[0] != value:
+            return Verdict(correct=False, extracted=prediction, detail="the equation does not hold")
+    except ValueError as error:
+        return Verdict(correct=False, extracted=prediction, detail=str(error))
+    if sorted(used) != sorted(numbers):
+        return Verdict(correct=False, extracted=prediction, detail=f"uses {used}, given are {numbers}")
+    detail = "reaches the target" if value == target else f"gives {value}, the target is {target}"
+    return Verdict(correct=value == target, extracted=prediction, detail=detail)
+
+
+def _value(node: ast.expr, used: list[int]) -> Fraction:
+    match node:
+        case ast.Constant(value=int() as number):
+            used.append(number)
+            return Fraction(number)
+        case ast.UnaryOp(op=ast.USub(), operand=operand):
+            return -_value(operand, used)
+        case ast.BinOp(left=left, op=op, right=right):
+            a, b = _value(left, used), _value(right, used)
+            match op:
+                case ast.Add():
+                    return a + b
+                case ast.Sub():
+                    return a - b
+                case ast.Mult():
+                    return a * b
+                case ast.Div():
+                    return a / b
+    raise ValueError("only whole numbers, + - * / and brackets may be used")
+
+
+def _puzzle(reference: str) -> tuple[list[int], int] | None:
+    try:
+        puzzle = json.loads(reference)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(puzzle, dict):
+        return None
+    numbers, target = puzzle.get("numbers"), puzzle.get("target")
+    if not isinstance(numbers, list) or not numbers or not all(type(n) is int for n in [*numbers, target]):
+        return None
+    return numbers, target

@@ -1,0 +1,191 @@
+"""Files are whole or not there, whatever happens while they are written."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from r1kit import store
+from r1kit.types import Message
+
+# A limit on file size makes the kernel refuse a write midway, as a full disk does.
+LIMITED = """
+import resource, sys
+from pathlib import Path
+from r1kit import store
+resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+folder = Path(sys.argv[1])
+"""
+
+
+def run_limited(folder: Path, code: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-c", LIMITED + code, str(folder)], capture_output=True, text=True)
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_a_file_is_replaced_as_a_whole_and_nothing_else_is_left(tmp_path: Path) -> None:
+    store.write_text(tmp_path / "deep" / "a.txt", "old")
+    store.write_text(tmp_path / "deep" / "a.txt", "new")
+    assert (tmp_path / "deep" / "a.txt").read_text() == "new"
+    assert names(tmp_path / "deep") == ["a.txt"]
+
+
+def test_a_full_disk_gives_one_clear_error_and_keeps_the_earlier_file(tmp_path: Path) -> None:
+    store.write_text(tmp_path / "a.txt", "old")
+    done = run_limited(tmp_path, "store.write_text(folder / 'a.txt', 'x' * 5000)")
+    assert "StoreError: cannot write" in done.stderr
+    assert str(tmp_path / "a.txt") in done.stderr
+    assert "MB free" in done.stderr
+    assert (tmp_path / "a.txt").read_text() == "old"
+    assert names(tmp_path) == ["a.txt"]
+
+
+def test_a_full_disk_takes_back_the_part_of_a_row_that_was_written(tmp_path: Path) -> None:
+    code = """
+rows = store.RowWriter(folder / "rows.jsonl")
+rows.append({"step": 1})
+try:
+    rows.append({"text": "x" * 5000})
+except store.StoreError as error:
+    print(error)
+rows.append({"step": 2})
+rows.close()
+"""
+    done = run_limited(tmp_path, code)
+    assert done.stdout.startswith("cannot write"), done.stderr
+    assert list(store.read_rows(tmp_path / "rows.jsonl")) == [{"step": 1}, {"step": 2}]
+
+
+def test_no_space_while_a_folder_is_filled_leaves_the_earlier_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with store.atomic_folder(tmp_path / "model") as folder:
+        (folder / "weights").write_text("old")
+
+    def refuse(*arguments: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", refuse)
+    with pytest.raises(store.StoreError, match=r"model: No space left on device .*make room"):
+        with store.atomic_folder(tmp_path / "model") as folder:
+            (folder / "weights").write_text("new")
+    assert (tmp_path / "model" / "weights").read_text() == "old"
+    assert names(tmp_path) == ["model"]
+
+
+def test_a_full_disk_is_recognised_in_the_words_of_other_writers(tmp_path: Path) -> None:
+    with pytest.raises(store.StoreError, match="make room"), store.atomic_folder(tmp_path / "model"):
+        raise RuntimeError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+
+def test_other_errors_inside_a_folder_pass_through_and_nothing_is_left(tmp_path: Path) -> None:
+    with pytest.raises(ZeroDivisionError), store.atomic_folder(tmp_path / "model"):
+        raise ZeroDivisionError
+    assert names(tmp_path) == []
+
+
+def test_a_folder_appears_only_when_it_is_finished_and_replaces_the_earlier_one(tmp_path: Path) -> None:
+    for content in ("first", "second"):
+        with store.atomic_folder(tmp_path / "model") as folder:
+            (folder / "sub").mkdir()
+            (folder / "sub" / "weights").write_text(content)
+            assert not (tmp_path / "model").exists() or content == "second"
+        assert (tmp_path / "model" / "sub" / "weights").read_text() == content
+    assert names(tmp_path) == ["model"]
+
+
+def test_what_a_killed_process_left_is_cleared_by_the_next_attempt(tmp_path: Path) -> None:
+    (tmp_path / ".model.tmp-1").mkdir()
+    with store.atomic_folder(tmp_path / "model"):
+        pass
+    assert names(tmp_path) == ["model"]
+
+
+def test_a_half_written_last_row_is_skipped_by_readers_and_mended_by_writers(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text('{"step": 1}\n\n{"step": 2, "te')
+    assert list(store.read_rows(path)) == [{"step": 1}]
+    with store.RowWriter(path) as rows:
+        rows.append({"step": 2})
+    assert list(store.read_rows(path)) == [{"step": 1}, {"step": 2}]
+
+
+def test_a_last_row_without_a_line_end_is_kept_when_it_is_whole(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text('{"step": 1}')
+    with store.RowWriter(path) as rows:
+        rows.append({"step": 2})
+    assert [row["step"] for row in store.read_rows(path)] == [1, 2]
+
+
+@pytest.mark.parametrize("bad", ['{"step": 2, "te\n{"step": 3}\n', "[1, 2]\n"])
+def test_any_other_bad_row_is_an_error_that_names_file_and_line(tmp_path: Path, bad: str) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text('{"step": 1}\n' + bad)
+    with pytest.raises(ValueError, match=r"rows\.jsonl, line 2"):
+        list(store.read_rows(path))
+
+
+def test_rows_after_a_step_can_be_dropped(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    store.keep_steps(path, 3)
+    assert not path.exists()
+    with store.RowWriter(path) as rows:
+        for step in range(6):
+            rows.append({"step": step})
+    store.keep_steps(path, 3)
+    assert [row["step"] for row in store.read_rows(path)] == [0, 1, 2, 3]
+
+
+@given(st.lists(st.dictionaries(st.text(), st.text() | st.floats(allow_nan=False, allow_infinity=False))))
+def test_rows_come_back_as_they_were_whatever_text_they_hold(
+    tmp_path_factory: pytest.TempPathFactory, rows: list[dict[str, Any]]
+) -> None:
+    path = tmp_path_factory.mktemp("rows") / "rows.jsonl"
+    with store.RowWriter(path) as writer:
+        for row in rows:
+            writer.append(row)
+    assert list(store.read_rows(path)) == rows
+
+
+def test_plain_data_of_records_numbers_and_paths() -> None:
+    value = {"m": Message(role="user", content="hi"), "n": np.float32(0.5), "p": Path("a"), "t": (1, float("nan"))}
+    plain = {"m": {"role": "user", "content": "hi"}, "n": 0.5, "p": "a", "t": [1, None]}
+    assert store.to_plain(value) == plain
+    with pytest.raises(ValueError, match="cannot store a object as JSON"):
+        store.to_plain({"x": object()})
+
+
+def test_model_text_with_a_lone_surrogate_can_be_stored(tmp_path: Path) -> None:
+    with store.RowWriter(tmp_path / "rows.jsonl") as rows:
+        rows.append({"text": "a\ud800b"})
+    assert list(store.read_rows(tmp_path / "rows.jsonl")) == [{"text": "a?b"}]
+
+
+def test_damaged_json_is_an_error_that_names_the_file(tmp_path: Path) -> None:
+    (tmp_path / "manifest.json").write_text("{")
+    with pytest.raises(store.StoreError, match=r"manifest\.json is not JSON"):
+        store.read_json(tmp_path / "manifest.json")
+
+
+def test_hashes_depend_on_content_and_names_inside_a_folder_but_not_on_its_own_name(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        store.write_json(tmp_path / name / "x.json", {"v": 1})
+        store.write_text(tmp_path / name / "deep" / "y.txt", "y")
+    assert store.sha256(tmp_path / "a") == store.sha256(tmp_path / "b")
+    os.rename(tmp_path / "b" / "x.json", tmp_path / "b" / "z.json")
+    assert store.sha256(tmp_path / "a") != store.sha256(tmp_path / "b")
+    assert json.loads((tmp_path / "a" / "x.json").read_text()) == {"v": 1}
