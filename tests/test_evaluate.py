@@ -3,8 +3,6 @@
 import itertools
 import json
 import math
-import sys
-from types import ModuleType
 
 import pytest
 from hypothesis import given
@@ -210,16 +208,18 @@ def test_what_rounds_to_zero_has_no_sign() -> None:
     assert [signed(x) for x in (0.04, -0.04, 1.0, -1.0)] == ["0.0", "0.0", "+1.0", "\N{MINUS SIGN}1.0"]
 
 
-def test_scoring_measures_the_whole_response(monkeypatch: pytest.MonkeyPatch) -> None:
-    language = ModuleType("r1kit.verifiers.language")
-    seen: list[str] = []
-    language.is_mixed = lambda text: bool(seen.append(text))  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "r1kit.verifiers.language", language)
-    text = "<think>First, 3 + 4 is 7.\n- so 7</think> <answer>7</answer>"
+def test_scoring_measures_the_whole_response() -> None:
+    text = "<think>First, 3 + 4 is seven.\n- 所以是七</think> <answer>7</answer>"
     completion = Completion(token_ids=(1, 2, 3), logprobs=(0.0,) * 3, text=text[7:], finish_reason="length")
     problem = Problem(id="a", prompt="3 + 4?", answer="7", source="sums")
     verdict = Verdict(correct=True, extracted="7")
     scored = score(problem, completion, verdict, text, 2, lambda part: len(part.split()))
-    assert (scored.well_formed, scored.truncated, scored.mixed, scored.sample) == (True, True, False, 2)
-    assert (scored.reasoning_tokens, scored.completion_tokens, scored.steps) == (9, 3, 2)
-    assert "think" not in seen[0] and "3 + 4 is 7" in seen[0]
+    assert (scored.well_formed, scored.truncated, scored.mixed, scored.sample) == (True, True, True, 2)
+    assert (scored.reasoning_tokens, scored.completion_tokens, scored.steps) == (8, 3, 2)
+
+
+def test_the_tags_are_no_second_language() -> None:
+    text = "<think>三加四等于七个</think> <answer>7</answer>"
+    completion = Completion(token_ids=(1,), logprobs=(0.0,), text=text, finish_reason="stop")
+    scored = score(Problem(id="a", prompt="", answer="7"), completion, Verdict(correct=None), text, 0, len)
+    assert (scored.mixed, scored.correct, scored.reasoning_tokens) == (False, None, 7)

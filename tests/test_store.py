@@ -79,9 +79,9 @@ def test_no_space_while_a_folder_is_filled_leaves_the_earlier_folder(
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", refuse)
-    with pytest.raises(store.StoreError, match=r"model: No space left on device .*make room"):
-        with store.atomic_folder(tmp_path / "model") as folder:
-            (folder / "weights").write_text("new")
+    full = pytest.raises(store.StoreError, match=r"model: No space left on device .*make room")
+    with full, store.atomic_folder(tmp_path / "model") as folder:
+        (folder / "weights").write_text("new")
     assert (tmp_path / "model" / "weights").read_text() == "old"
     assert names(tmp_path) == ["model"]
 

@@ -21,6 +21,7 @@ from types import TracebackType
 from typing import Any, Self
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO)
 # Writers that are not Python's (safetensors, torch.save) tell of a full disk in words only.
 FULL_IN_WORDS = re.compile(r"No space left|Disk quota|File too large|os error (27|28|122)\b|file write failed")
 
@@ -124,7 +125,9 @@ def storing(path: Path) -> Iterator[None]:
     except StoreError:
         raise
     except OSError as error:
-        raise StoreError(_cannot_write(path, error.strerror or str(error), error.errno in FULL)) from error
+        if error.errno not in FULL + REFUSED:
+            raise
+        raise StoreError(_cannot_write(path, str(error.strerror), error.errno in FULL)) from error
     except Exception as error:
         if not FULL_IN_WORDS.search(str(error)):
             raise

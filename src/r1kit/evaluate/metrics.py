@@ -12,7 +12,6 @@ from r1kit.types import Completion, Problem, Verdict
 
 # The markers that the reasoning-steps reward counts, so that the reward and the evaluation speak of the same steps.
 STEP = re.compile(r"(Step \d+:|^\d+\.|\n-|\n\*|First,|Second,|Next,|Finally,)", re.MULTILINE)
-TAG = re.compile("|".join(map(re.escape, chat.TAGS)))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,6 +70,6 @@ def score(
         reasoning_tokens=count_tokens(response.reasoning) if response.reasoning else 0,
         completion_tokens=len(completion.token_ids),
         steps=len(STEP.findall(full_text)),
-        mixed=is_mixed(TAG.sub(" ", full_text)),  # the tags' own letters are no language
+        mixed=is_mixed(full_text),
         truncated=completion.finish_reason == "length",
     )

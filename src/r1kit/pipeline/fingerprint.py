@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -100,8 +99,8 @@ def identity(stage: Stage, hashes: Hashes, fingerprints: dict[str, str]) -> dict
 def _external(stage: Stage, name: str, source: External, hashes: Hashes) -> str:
     if not source.path.exists():
         raise ValueError(f"input {name} of stage {stage.name}: there is no file or folder {source.path}")
-    if source.path.is_dir() and not any(os.scandir(source.path)):
-        raise ValueError(f"input {name} of stage {stage.name}: the folder {source.path} is empty")
+    if source.path.is_dir() and not files_in(source.path):
+        raise ValueError(f"input {name} of stage {stage.name}: the folder {source.path} holds no files")
     return hashes.of(source.path)
 
 

@@ -62,19 +62,19 @@ def _until(recipe: Recipe, until: str | None) -> tuple[Stage, ...]:
 
 
 def _row(stage: Stage, made_of: dict[str, Any], runs: Path, before: Mapping[str, PlanRow]) -> PlanRow:
-    print_ = fingerprint(made_of)
-    folder = runs / f"{stage.name}-{print_[:8]}"
-    status, why = _status(stage, made_of, folder, print_)
+    digest = fingerprint(made_of)
+    folder = runs / f"{stage.name}-{digest[:8]}"
+    status, why = _status(stage, made_of, folder, digest)
     paths = {
         name: before[source.stage.name].folder / source.path if isinstance(source, Output) else source.path
         for name, source in stage.inputs.items()
     }
-    return PlanRow(stage=stage, folder=folder, status=status, why=why, fingerprint=print_, made_of=made_of, paths=paths)
+    return PlanRow(stage=stage, folder=folder, status=status, why=why, fingerprint=digest, made_of=made_of, paths=paths)
 
 
-def _status(stage: Stage, made_of: dict[str, Any], folder: Path, print_: str) -> tuple[Status, str]:
+def _status(stage: Stage, made_of: dict[str, Any], folder: Path, digest: str) -> tuple[Status, str]:
     if (folder / MANIFEST).exists():
-        if read_json(folder / MANIFEST)["fingerprint"] != print_:
+        if read_json(folder / MANIFEST)["fingerprint"] != digest:
             raise StoreError(f"{folder} belongs to another stage with the same first 8 digits: move it away")
         return "done", "finished"
     if (folder / STARTED).exists():

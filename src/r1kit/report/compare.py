@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from r1kit.evaluate.statistics import Difference, Estimate, Summary, is_share, paired
-from r1kit.evaluate.table import metric_order, show_difference, show_p, signed
+from r1kit.evaluate.table import metric_order, show_p, signed
 from r1kit.report.folders import Stage
 
 TITLES = {
@@ -61,11 +61,11 @@ class Cell:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Line:
-    """One metric across the columns, with the paired difference as text where there is one."""
+    """One metric across the columns, with the paired difference where there is one."""
 
     title: str
     cells: Sequence[Cell | None]
-    difference: str = ""
+    difference: Cell | None = None
     p_value: str = ""
     is_clear: bool = False
 
@@ -76,17 +76,23 @@ def lines(comparison: Comparison, source: str | None = None) -> list[Line]:
         name: summary.overall if source is None else summary.by_source.get(source, {})
         for name, summary in comparison.summaries.items()
     }
-    found = []
-    for metric in metric_order(columns):
-        cells = [cell(column[metric], metric) if metric in column else None for column in columns.values()]
-        change = comparison.differences.get(metric) if source is None else None
-        if change:
-            clear = change.low is not None and change.high is not None and (change.low > 0 or change.high < 0)
-            texts = {"difference": show_difference(change, metric), "p_value": show_p(change.p_value)}
-            found.append(Line(title=TITLES.get(metric, metric), cells=cells, is_clear=clear, **texts))
-        else:
-            found.append(Line(title=TITLES.get(metric, metric), cells=cells))
-    return found
+    changes = comparison.differences if source is None else {}
+    return [
+        line(metric, [column.get(metric) for column in columns.values()], changes.get(metric))
+        for metric in metric_order(columns)
+    ]
+
+
+def line(metric: str, estimates: Sequence[Estimate | None], change: Difference | None) -> Line:
+    title, cells = TITLES.get(metric, metric), [cell(item, metric) if item else None for item in estimates]
+    if change is None:
+        return Line(title=title, cells=cells)
+    scale, interval = 100 if is_share(metric) else 1, ""
+    if change.low is not None and change.high is not None:
+        interval = f"{signed(change.low * scale)} to {signed(change.high * scale)}"
+    clear = change.low is not None and change.high is not None and not change.low <= 0 <= change.high
+    shown = Cell(mean=signed(change.mean * scale), interval=interval)
+    return Line(title=title, cells=cells, difference=shown, p_value=show_p(change.p_value), is_clear=clear)
 
 
 def cell(estimate: Estimate, metric: str) -> Cell:
@@ -108,7 +114,8 @@ def sentence(comparison: Comparison) -> str:
     if change is None or change.low is None or change.high is None:
         return f"pass@1 is {100 * last.mean:.1f} % on {comparison.problems} problems."
     first = comparison.summaries[names[0]].overall["pass@1"]
-    span = f"{signed(100 * change.mean)} points, 95 % interval {signed(100 * change.low)} to {signed(100 * change.high)}"
+    low, high = signed(100 * change.low), signed(100 * change.high)
+    span = f"{signed(100 * change.mean)} points, 95 % interval {low} to {high}"
     went = f"from {100 * first.mean:.1f} % to {100 * last.mean:.1f} %"
     where = f"on {comparison.problems} held-out problems"
     if change.low <= 0 <= change.high:

@@ -7,10 +7,12 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from r1kit.report.folders import Row, Stage, is_number
 
 Series = list[tuple[float, float]]
+SCHEDULES = ("Learning rate",)  # set, not measured: smoothing would only bend them
 
 # Stand-ins that matplotlib writes out and the page replaces by its own variables.
 INK, LINE = "#010203", "#020304"
@@ -20,7 +22,7 @@ VARIABLES = {INK: "--muted", LINE: "--line"} | {colour: f"--s{i}" for i, colour 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Panel:
-    """A picture and its words. `series` is (label, key, first value, last value), values already as text."""
+    """A picture and its words. `series` is (label, first value, last value), values already as text."""
 
     title: str
     note: str
@@ -70,7 +72,7 @@ def panels(stage: Stage) -> tuple[list[Panel], list[str]]:
 def panel(title: str, note: str, lines: Sequence[tuple[str, Series]], is_share: bool) -> Panel:
     words = []
     for label, points in lines:
-        smooth = smoothed([y for _, y in points])
+        smooth = smoothed([y for _, y in points], title in SCHEDULES)
         words.append((label, figure(smooth[0], is_share), figure(smooth[-1], is_share)))
     return Panel(title=title, note=note, svg=draw(title, lines, is_share), series=words)
 
@@ -83,8 +85,8 @@ def reward_parts(rows: Sequence[Row]) -> list[str]:
 def speeds(row: Row) -> Row:
     """Tokens per second, where tokens and seconds were both written down."""
     found = {}
-    for kind, seconds in (("rollout", row.get("time/rollout_s")), ("train", row.get("time/train_s"))):
-        seconds = seconds if seconds is not None or kind == "rollout" else row.get("time/step_s")
+    whole = row.get("time/step_s")  # of a stage that only trains
+    for kind, seconds in (("rollout", row.get("time/rollout_s")), ("train", row.get("time/train_s", whole))):
         tokens = row.get(f"tokens/{kind}")
         if is_number(tokens) and is_number(seconds) and seconds > 0:
             found[f"speed/{kind}"] = tokens / seconds
@@ -96,9 +98,9 @@ def series(rows: Sequence[Row], key: str) -> Series:
     return [(row["step"], row[key]) for row in rows if is_number(row.get(key)) and math.isfinite(row[key])]
 
 
-def smoothed(values: Sequence[float]) -> list[float]:
+def smoothed(values: Sequence[float], exact: bool = False) -> list[float]:
     """A centred moving average over about a tenth of the run; the window shrinks towards the ends."""
-    reach = len(values) // 20 + (len(values) > 8)
+    reach = 0 if exact else len(values) // 20 + (len(values) > 8)
     sums = [0.0]
     for value in values:
         sums.append(sums[-1] + value)
@@ -123,12 +125,12 @@ def draw(title: str, lines: Sequence[tuple[str, Series]], is_share: bool) -> str
     from matplotlib.ticker import FuncFormatter, MaxNLocator
 
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": title, "font.size": 8.5}):
-        picture = Figure(figsize=(3.4, 1.75))
-        axes = picture.add_axes((0.135, 0.15, 0.85, 0.8))
+        picture = Figure(figsize=(3.4, 1.75), facecolor="none")
+        axes = picture.add_axes((0.135, 0.15, 0.85, 0.8), facecolor="none")
         for colour, (_, points) in zip(SERIES * 9, lines, strict=False):
             steps, values = [x for x, _ in points], [y for _, y in points]
             axes.plot(steps, values, color=colour, linewidth=0.8, alpha=0.35)
-            axes.plot(steps, smoothed(values), color=colour, linewidth=1.7, solid_capstyle="round")
+            axes.plot(steps, smoothed(values, title in SCHEDULES), color=colour, linewidth=1.7, solid_capstyle="round")
             if len(points) == 1:
                 axes.plot(steps, values, color=colour, marker="o", markersize=3)
         for side in ("top", "right", "left"):
@@ -142,7 +144,8 @@ def draw(title: str, lines: Sequence[tuple[str, Series]], is_share: bool) -> str
         axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: tick(y, is_share)))
         axes.margins(x=0.01, y=0.08)
         target = io.StringIO()
-        FigureCanvasSVG(picture).print_svg(target, metadata={"Date": None})
+        canvas: Any = FigureCanvasSVG(picture)
+        canvas.print_svg(target, metadata={"Date": None})
     return inline(target.getvalue(), title)
 
 

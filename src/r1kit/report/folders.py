@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
+from r1kit import store
 from r1kit.evaluate.metrics import Scored
 from r1kit.evaluate.statistics import Summary, summarise
 
@@ -25,12 +25,20 @@ class Stage:
 
     @cached_property
     def manifest(self) -> Mapping[str, Any]:
-        """What the stage wrote when it was done; empty while it runs."""
-        return read_json(self.folder / "manifest.json")
+        """What the stage wrote when it was done, or when it began while it is not."""
+        return read_json(self.folder / "manifest.json") or read_json(self.folder / "stage.json")
 
     @property
     def finished(self) -> bool:
-        return bool(self.manifest)
+        return (self.folder / "manifest.json").exists()
+
+    @property
+    def started(self) -> float:
+        """Seconds since 1970; of a folder that does not say, the time of its last change."""
+        at = self.manifest.get("started")
+        if is_number(at):
+            return at
+        return datetime.fromisoformat(at).timestamp() if isinstance(at, str) else self.folder.stat().st_mtime
 
     @property
     def kind(self) -> str:
@@ -83,19 +91,18 @@ def find_stages(source: Path | str | Sequence[Path | str] | Mapping[str, Path]) 
     if not isinstance(source, (str, Path)):
         return [Stage(stage_name(Path(folder)), Path(folder)) for folder in source]
     run = Path(source)
-    folders = [path for path in run.iterdir() if is_stage(path)] if run.is_dir() else []
-    if not folders:
+    found = [Stage(stage_name(path), path) for path in run.iterdir() if is_stage(path)] if run.is_dir() else []
+    latest = {stage.name: stage for stage in sorted(found, key=lambda stage: stage.started) if stage.kind != "report"}
+    if not latest:
         raise ValueError(
             f"{run} is no run's folder: it must hold stage folders such as rl-0a1b2c3d, each with manifest.json, "
             "metrics.jsonl or completions.jsonl inside"
         )
-    latest = {stage_name(path): path for path in sorted(folders, key=start)}
-    ordered = sorted(latest.items(), key=lambda item: start(item[1]))
-    return [stage for stage in (Stage(name, path) for name, path in ordered) if stage.kind != "report"]
+    return sorted(latest.values(), key=lambda stage: stage.started)
 
 
 def is_stage(path: Path) -> bool:
-    return any((path / name).exists() for name in ("manifest.json", "metrics.jsonl", "completions.jsonl"))
+    return any((path / name).exists() for name in ("manifest.json", "stage.json", "metrics.jsonl", "completions.jsonl"))
 
 
 def stage_name(folder: Path) -> str:
@@ -105,52 +112,18 @@ def stage_name(folder: Path) -> str:
     return name if dash and is_hash else folder.name
 
 
-def start(folder: Path) -> tuple[bool, str, float]:
-    """Sorts finished stages by when they started, and unfinished ones after them by age."""
-    started = read_json(folder / "manifest.json").get("started")
-    seconds = float(started) if is_number(started) else 0.0
-    return started is None, "" if is_number(started) else str(started), seconds or folder.stat().st_mtime
-
-
 def read_json(path: Path) -> Row:
-    """An object from a file; empty where there is no file. Raises ValueError where it holds something else."""
-    if not path.exists():
-        return {}
-    try:
-        data = json.loads(path.read_text(encoding="utf-8", errors="replace"))
-    except ValueError as error:
-        raise ValueError(f"{path} is no JSON ({error}): delete it and run the stage again") from None
+    """An object from a file; empty where there is no file."""
+    data = store.read_json(path) if path.exists() else {}
     if not isinstance(data, dict):
         raise ValueError(f"{path} holds {type(data).__name__}, not an object: delete it and run the stage again")
     return data
 
 
 def read_lines(path: Path) -> list[Row]:
-    """The whole rows of a JSONL file; a line that a writer has not finished (or was killed in) is left out."""
-    rows: list[Row] = []
-    if not path.exists():
-        return rows
-    with path.open(encoding="utf-8", errors="replace") as lines:
-        for line in lines:
-            try:
-                row = json.loads(line)
-            except ValueError:
-                continue
-            if isinstance(row, dict):
-                rows.append(row)
-    return rows
+    """The whole rows of a JSONL file; none where there is no file yet, and without a last row that is half written."""
+    return list(store.read_rows(path)) if path.exists() else []
 
 
-def is_number(value: Any) -> bool:
+def is_number(value: Any) -> TypeGuard[float]:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """A reader sees the old file or the new one, never half of it; lone surrogates in model text become `?`."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_bytes(text.encode("utf-8", errors="replace"))
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)

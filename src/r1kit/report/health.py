@@ -14,6 +14,7 @@ from typing import Literal
 from r1kit.evaluate.statistics import Difference
 from r1kit.report.curves import figure, series
 from r1kit.report.folders import Row, Stage, is_number, read_lines
+from r1kit.report.samples import as_dict
 
 Status = Literal["healthy", "attention"]
 
@@ -97,7 +98,7 @@ def share(rows: Sequence[Row], key: str, name: str, limit: float, advice: str) -
     if not found:
         return None
     bad = found.last > limit
-    evidence = f"{percent(found.last)} in the last quarter (at most {percent(found.highest)}; looked at from {limit:.0%})"
+    evidence = f"{percent(found.last)} in the last quarter (at most {percent(found.highest)}, bound {percent(limit)})"
     return Check(name=name, status="attention" if bad else "healthy", evidence=evidence, advice=advice if bad else "")
 
 
@@ -148,13 +149,13 @@ def by_outcome(stage: Stage) -> str:
     """Mean length of right and of wrong answers in the last stored rollouts."""
     lengths: dict[bool, list[float]] = {True: [], False: []}
     for row in read_lines(stage.rollouts[-1]) if stage.rollouts else []:
-        parts = row.get("parts")
-        accuracy = parts.get("accuracy") if isinstance(parts, dict) else None
-        if is_number(accuracy) and is_number(row.get("tokens")):
-            lengths[accuracy >= 1].append(row["tokens"])
+        accuracy, tokens = as_dict(row.get("parts")).get("accuracy"), row.get("tokens")
+        if is_number(accuracy) and is_number(tokens):
+            lengths[accuracy >= 1].append(tokens)
     if not all(lengths.values()):
         return ""
-    return f"; in the last rollouts right answers have {fmean(lengths[True]):.0f}, wrong ones {fmean(lengths[False]):.0f}"
+    right, wrong = fmean(lengths[True]), fmean(lengths[False])
+    return f"; in the last rollouts right answers have {right:.0f}, wrong ones {wrong:.0f}"
 
 
 def mixing(rows: Sequence[Row]) -> Check | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from r1kit.chat import TAGS
 from r1kit.report.curves import figure
@@ -97,13 +98,17 @@ def question_of(row: Row) -> str:
 
 def rollout(row: Row) -> Sample:
     """A completion of a training step with the parts of its reward."""
-    parts = row.get("parts") if isinstance(row.get("parts"), dict) else {}
+    parts = as_dict(row.get("parts"))
     facts = [("reward", amount(row.get("reward"))), *((str(name), amount(value)) for name, value in parts.items())]
     facts += [("tokens", str(row["tokens"]))] if "tokens" in row else []
     facts += [("cut off", "yes")] if row.get("finish_reason") == "length" else []
     accuracy = parts.get("accuracy")
     correct = accuracy >= 1 if is_number(accuracy) else None
     return Sample(origin=f"step {row.get('step')}", pieces=pieces(row.get("completion")), facts=facts, correct=correct)
+
+
+def as_dict(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
 
 
 def amount(value: object) -> str:
@@ -116,5 +121,4 @@ def pieces(completion: object) -> list[tuple[str, bool]]:
     if len(text) > LONGEST:
         half = LONGEST // 2
         text = f"{text[:half]}\n[... {len(text) - LONGEST} characters left out ...]\n{text[-half:]}"
-    text = "".join(c if c.isprintable() or c in "\n\t " else "\N{REPLACEMENT CHARACTER}" for c in text.strip())
-    return [(piece, piece in TAGS) for piece in TAG.split(text) if piece]
+    return [(piece, piece in TAGS) for piece in TAG.split(text.strip()) if piece]

@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from r1kit import store
 from r1kit.evaluate.table import json_table
 from r1kit.report.compare import Comparison, comparisons, lines, sentence
 from r1kit.report.curves import panels
-from r1kit.report.folders import Stage, find_stages, is_number, write_atomically
+from r1kit.report.folders import Stage, find_stages, is_number
 from r1kit.report.health import checks
 from r1kit.report.samples import held_out, training
 
 Source = Path | str | Sequence[Path | str] | Mapping[str, Path]
 HERE = Path(__file__).parent
+# control characters that HTML does not allow
+UNPRINTABLE = dict.fromkeys((*range(9), 11, 12, *range(14, 32), 127), "\N{REPLACEMENT CHARACTER}")
 
 
 def write_report(stages: Mapping[str, Path], out: Path, title: str) -> dict[str, Any]:
@@ -35,8 +37,8 @@ def write(source: Source, out: Path | str, title: str = "") -> dict[str, Any]:
     page = render(stages, title or title_of(source))
     data = summarise_run(stages, title or title_of(source))
     # Text first, files second: an error above leaves an earlier report whole.
-    write_atomically(Path(out) / "report.html", page)
-    write_atomically(Path(out) / "summary.json", json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    store.write_text(Path(out) / "report.html", page)
+    store.write_json(Path(out) / "summary.json", data)
     return data
 
 
@@ -64,13 +66,13 @@ def summarise_run(stages: Sequence[Stage], title: str) -> dict[str, Any]:
         ],
         "health": {stage.name: [asdict(check) for check in findings(stage, found)] for stage in rl_stages(stages)},
     }
-    return dict(plain(data))
+    return dict(store.to_plain(data))
 
 
 def stage_facts(stage: Stage) -> dict[str, Any]:
     """What was run: the manifest's facts, and how far the stage is."""
-    keys = ("fingerprint", "command", "seed", "started", "seconds", "host", "versions", "settings", "metrics")
-    facts = {key: stage.manifest[key] for key in keys if key in stage.manifest}
+    known = "fingerprint command seed started attempts seconds host git versions settings metrics"
+    facts = {key: stage.manifest[key] for key in known.split() if key in stage.manifest}
     steps = {"steps": stage.metrics[-1]["step"]} if stage.metrics else {}
     return {"kind": stage.kind, "finished": stage.finished, "folder": stage.folder.name, **steps, **facts}
 
@@ -84,15 +86,6 @@ def findings(stage: Stage, found: Sequence[Comparison]) -> list[Any]:
     return checks(stage, found[0].differences if found else {})
 
 
-def plain(value: Any) -> Any:
-    """Only what JSON can say: numbers that are not finite become null."""
-    if isinstance(value, Mapping):
-        return {str(key): plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [plain(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
 def render(stages: Sequence[Stage], title: str) -> str:
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
     from markupsafe import Markup
@@ -101,18 +94,19 @@ def render(stages: Sequence[Stage], title: str) -> str:
     places = Environment(
         loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    return places.get_template("page.html").render(
+    page = places.get_template("page.html").render(
         title=title,
-        style=Markup((HERE / "page.css").read_text(encoding="utf-8")),  # noqa: S704 - our own file
+        style=Markup((HERE / "page.css").read_text(encoding="utf-8")),
         verdict=sentence(found[0]) if found else "",
         tables=[table(item) for item in found],
         health=[(stage.name, findings(stage, found)) for stage in rl_stages(stages)],
         curves=[(stage, *panels(stage)) for stage in stages if stage.metrics],
-        pairs=[pair for item in found[:1] if len(item.stages) > 1 for pair in held_out(item.stages[0], item.stages[-1])],
+        pairs=held_out(found[0].stages[0], found[0].stages[-1]) if found and len(found[0].stages) > 1 else [],
         rollouts=[(stage.name, pairs) for stage in rl_stages(stages) if (pairs := training(stage))],
         stages=[described(stage) for stage in stages],
         command=next((str(s.manifest["command"]) for s in stages if "command" in s.manifest), ""),
     )
+    return page.translate(UNPRINTABLE)
 
 
 def table(item: Comparison) -> dict[str, Any]:
@@ -136,7 +130,7 @@ def described(stage: Stage) -> dict[str, Any]:
         "name": stage.name,
         "kind": stage.kind,
         "state": "done" if stage.finished else f"not finished{at}",
-        "started": moment(manifest.get("started")),
+        "started": datetime.fromtimestamp(stage.started, UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "took": duration(manifest.get("seconds")),
         "seed": manifest.get("seed", ""),
         "folder": stage.folder.name,
@@ -150,13 +144,6 @@ def flat(value: Any, prefix: str = "") -> list[tuple[str, str]]:
     if isinstance(value, Mapping) and value:
         return [pair for key, item in value.items() for pair in flat(item, f"{prefix}.{key}" if prefix else str(key))]
     return [(prefix, value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))] if prefix else []
-
-
-def moment(value: Any) -> str:
-    """A time of day, from seconds since 1970 or from text."""
-    if is_number(value):
-        return datetime.fromtimestamp(value, UTC).strftime("%Y-%m-%d %H:%M UTC")
-    return "" if value is None else str(value)
 
 
 def duration(value: Any) -> str:

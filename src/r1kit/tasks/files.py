@@ -5,40 +5,32 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from itertools import chain, islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 from r1kit.tasks.base import Listed, TaskError
 from r1kit.tasks.rows import NumberedRow, read_rows, stem
-from r1kit.tasks.schemas import Schema, convert, guess, mapped
+from r1kit.tasks.schemas import Schema, convert, guess, mapped, relabelled
 from r1kit.types import Problem
 
 SAMPLED_ROWS = 20  # the schema is guessed from these, so one bad row at the top does not hide it
 
 
-def load_file(
-    path: str | Path,
-    *,
-    name: str = "",
-    columns: Mapping[str, str] | None = None,
-    schema: Schema | None = None,
-    skip_invalid: bool = False,
-    evaluate_only: bool = False,
-) -> Listed:
-    """A JSONL, JSON (both also .gz) or Parquet file as a task, named `<folder>/<file>` unless `name` is given.
+class ReadOptions(TypedDict, total=False):
+    """How rows become problems, for files and hub data sets alike; `from_rows` says what each one does."""
 
-    The first fault raises `TaskError` with file, row and field; with `skip_invalid`, faulty rows are left out and kept
-    in `skipped`, and only a file without one good row is an error.
-    """
+    columns: Mapping[str, str] | None
+    schema: Schema | None
+    verifier: str | None
+    language: str | None
+    skip_invalid: bool
+    evaluate_only: bool
+
+
+def load_file(path: str | Path, *, name: str = "", **options: Unpack[ReadOptions]) -> Listed:
+    """A JSONL, JSON (both also .gz) or Parquet file as a task, named `<folder>/<file>` unless `name` is given."""
     path = Path(path).expanduser()
-    schema = mapped(columns) if columns else schema
-    return from_rows(
-        read_rows(path),
-        name=name or f"{path.absolute().parent.name}/{stem(path)}".lstrip("/"),
-        file=str(path),
-        schema=schema,
-        skip_invalid=skip_invalid,
-        evaluate_only=evaluate_only,
-    )
+    name = name or f"{path.absolute().parent.name}/{stem(path)}".lstrip("/")
+    return from_rows(read_rows(path), name=name, file=str(path), **options)
 
 
 def from_rows(
@@ -46,28 +38,42 @@ def from_rows(
     *,
     name: str,
     file: str,
+    columns: Mapping[str, str] | None = None,
     schema: Schema | None = None,
+    verifier: str | None = None,
+    language: str | None = None,
     skip_invalid: bool = False,
     evaluate_only: bool = False,
 ) -> Listed:
-    """Rows of any source as a task; see `load_file`."""
-    schema, rows = (schema, rows) if schema else recognise(rows, file)
+    """Rows of any source as a task.
+
+    `columns` maps our fields to the data's ({"prompt": "q", "answer": "a"}), else `schema` is taken or guessed.
+    `verifier` and `language` hold for all rows. The first fault raises `TaskError` with file, row and field; with
+    `skip_invalid`, faulty rows are left out and kept in `skipped`, and only data without one good row is an error.
+    """
+    schema = mapped(columns) if columns else schema
+    if schema is None:
+        schema, rows = recognise(rows, file)
+    schema = relabelled(schema, verifier, language)
     problems: list[Problem] = []
     skipped: list[TaskError] = []
     for number, row in rows:
         try:
-            if isinstance(row, TaskError):
-                raise row
-            problems.append(convert(row, schema, name=name, file=file, number=number))
+            problems.append(problem_of(row, schema, name=name, file=file, number=number))
         except TaskError as error:
             if not skip_invalid:
                 raise
             skipped.append(error)
     if not problems:
         raise TaskError("empty file", f"none of {len(skipped)} rows is usable; the first: {skipped[0]}", file)
-    return Listed(
-        name=name, problems=tuple(problems), origin=file, evaluate_only=evaluate_only, skipped=tuple(skipped)
-    )
+    return Listed(name=name, problems=tuple(problems), origin=file, evaluate_only=evaluate_only, skipped=tuple(skipped))
+
+
+def problem_of(row: dict[str, Any] | TaskError, schema: Schema, *, name: str, file: str, number: int) -> Problem:
+    """A row as a problem; a row that could not be read raises its error."""
+    if isinstance(row, TaskError):
+        raise row
+    return convert(row, schema, name=name, file=file, number=number)
 
 
 def recognise(rows: Iterable[NumberedRow], file: str) -> tuple[Schema, Iterable[NumberedRow]]:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, Unpack
 
 from r1kit.tasks.base import Listed, TaskError
-from r1kit.tasks.files import from_rows
+from r1kit.tasks.files import ReadOptions, from_rows
 from r1kit.tasks.rows import NumberedRow
-from r1kit.tasks.schemas import Schema, mapped
 
 
 def load_hub(
@@ -18,24 +17,15 @@ def load_hub(
     config: str | None = None,
     revision: str | None = None,
     name: str = "",
-    columns: Mapping[str, str] | None = None,
-    schema: Schema | None = None,
-    skip_invalid: bool = False,
-    evaluate_only: bool = False,
+    **options: Unpack[ReadOptions],
 ) -> Listed:
-    """One split of a hub data set (`openai/gsm8k`, config `main`) as a task.
+    """One split of a hub data set (`openai/gsm8k`, config `main`) as a task; `options` as for files.
 
     Raises `TaskError` where `datasets` is not installed, or the set is neither on the hub nor in the local cache.
     """
     place = f"hub:{identifier}" + (f":{config}" if config else "") + f"/{split}"
-    return from_rows(
-        numbered(download(identifier, split, config, revision, place)),
-        name=name or f"{identifier}/{split}",
-        file=place,
-        schema=mapped(columns) if columns else schema,
-        skip_invalid=skip_invalid,
-        evaluate_only=evaluate_only,
-    )
+    rows = numbered(download(identifier, split, config, revision, place))
+    return from_rows(rows, name=name or f"{identifier}/{split}", file=place, **options)
 
 
 def download(identifier: str, split: str, config: str | None, revision: str | None, place: str) -> Any:

@@ -7,7 +7,7 @@ import json
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import Any, BinaryIO, cast
 
 from r1kit.tasks.answers import shown
 from r1kit.tasks.base import TaskError
@@ -46,7 +46,7 @@ def stem(path: Path) -> str:
 def json_rows(path: Path) -> Iterator[NumberedRow]:
     """Rows of a .jsonl or .json file, compressed or not."""
     try:
-        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+        with cast(BinaryIO, gzip.open(path) if path.suffix == ".gz" else path.open("rb")) as file:
             # Many a .json file holds JSON Lines: the first character tells.
             is_array = ".json" in path.suffixes[-2:] and first_byte(file) == b"["
             yield from array_rows(file.read(), path) if is_array else line_rows(file, path)
@@ -57,14 +57,14 @@ def json_rows(path: Path) -> Iterator[NumberedRow]:
         raise TaskError("damaged file", f"the file cannot be read: {error.strerror or error}", str(path)) from None
 
 
-def first_byte(file: IO[bytes]) -> bytes:
+def first_byte(file: BinaryIO) -> bytes:
     """The first byte that is not white space or a byte order mark; the file is wound back."""
     head = file.read(1024).removeprefix(b"\xef\xbb\xbf").lstrip()
     file.seek(0)
     return head[:1]
 
 
-def line_rows(file: IO[bytes], path: Path) -> Iterator[NumberedRow]:
+def line_rows(file: BinaryIO, path: Path) -> Iterator[NumberedRow]:
     """JSON Lines: one object a line."""
     for number, line in enumerate(file, start=1):
         if line.strip():

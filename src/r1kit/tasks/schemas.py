@@ -5,7 +5,8 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from string import ascii_uppercase
 from typing import Any
 
 from r1kit.tasks.answers import (
@@ -20,6 +21,7 @@ from r1kit.tasks.answers import (
     without_calculator,
 )
 from r1kit.tasks.base import TaskError
+from r1kit.tasks.messages import first_question, last_reply, replied_box, user_text
 from r1kit.types import Problem
 
 Row = Mapping[str, Any]
@@ -27,7 +29,6 @@ FIELDS = ("prompt", "answer", "verifier", "language", "source")
 PROMPTS = ("prompt", "question", "problem")
 ANSWERS = {"answer": reference, "ground_truth": reference, "solution": gold}
 LANGUAGE = re.compile(r"[a-z]{2,3}(-\w+)?", re.IGNORECASE)
-BOX_REQUEST = re.compile(r"^Return your final response within \\boxed\{\}\.\s*")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,21 +42,31 @@ class Schema:
     name: str
     prompt: tuple[str, ...]
     answer: str
+    read: Callable[[Any], str] = user_text
     parse: Callable[[Any], str] = reference
     verifier: str = "math"
+    language: str = "en"
     verifier_column: str = ""
     language_column: str = ""
     source_column: str = ""
+    choices_column: str = ""
     needs: tuple[str, ...] = ()
     looks: Callable[[str], bool] | None = None
     solution: Callable[[Any], str] | None = None
 
     def fits(self, sample: Row) -> bool:
         """Whether a row has every column and its answer the right look."""
-        columns = (*self.prompt, self.answer, self.language_column or self.answer, *self.needs)
-        if any(lookup(sample, column) is MISSING for column in columns):
+        columns = (*self.prompt, self.answer, self.language_column, self.choices_column, *self.needs)
+        if any(lookup(sample, column) is MISSING for column in columns if column):
             return False
         return self.looks is None or self.looks(str(lookup(sample, self.answer)))
+
+
+def relabelled(schema: Schema, verifier: str | None, language: str | None) -> Schema:
+    """The schema with one verifier or language for all rows, whatever their columns say."""
+    if verifier:
+        schema = replace(schema, verifier=verifier, verifier_column="")
+    return replace(schema, language=language, language_column="") if language else schema
 
 
 class Missing:
@@ -74,61 +85,6 @@ def lookup(row: Row, column: str) -> Any:
     return lookup(inner, rest) if dot and isinstance(inner, Mapping) else MISSING
 
 
-def user_text(value: Any) -> str:
-    """The question: text, or a list of messages with one user turn; the chat format brings its own system message."""
-    if isinstance(value, list):
-        turns = [(message_role(turn), turn) for turn in value]
-        asked = [turn for role, turn in turns if role == "user"]
-        if len(asked) != 1 or any(role == "assistant" for role, _ in turns):
-            raise TaskError("wrong type", f"{len(turns)} messages with {len(asked)} user turns: expected one question")
-        value = message_text(asked[0])
-    if value is None:
-        raise TaskError("empty prompt", "the prompt is empty: drop the row or fill it in")
-    if not isinstance(value, str):
-        raise TaskError("wrong type", f"the prompt is {shown(value)}: expected text or a list of messages")
-    return encodable(value.strip())
-
-
-def message_role(turn: Any) -> str:
-    """A turn's speaker, in OpenAI's words or ShareGPT's."""
-    role = turn.get("role", turn.get("from")) if isinstance(turn, Mapping) else None
-    if not isinstance(role, str):
-        raise TaskError("wrong type", f"{shown(turn)} is no message: expected role and content (or from and value)")
-    return {"human": "user", "gpt": "assistant"}.get(role, role)
-
-
-def message_text(turn: Mapping[str, Any]) -> Any:
-    """What a turn says."""
-    return turn.get("content", turn.get("value"))
-
-
-def first_question(value: Any) -> str:
-    """Bespoke-Stratos: the user's first turn, without the request for a box (the response format is ours to ask for)."""
-    asked = [turn for turn in as_turns(value) if message_role(turn) == "user"]
-    return BOX_REQUEST.sub("", user_text(asked[:1]))
-
-
-def last_reply(value: Any) -> str:
-    """Bespoke-Stratos: the assistant's last turn, thought and solution."""
-    replies = [message_text(turn) for turn in as_turns(value) if message_role(turn) == "assistant"]
-    if not replies or not isinstance(replies[-1], str):
-        raise TaskError("empty answer", "the conversation has no assistant turn with text")
-    return replies[-1]
-
-
-def replied_box(value: Any) -> str:
-    """Bespoke-Stratos: the boxed answer between the solution's marks."""
-    text = last_reply(value).rpartition("<|begin_of_solution|>")[2]
-    return boxed(text.partition("<|end_of_solution|>")[0])
-
-
-def as_turns(value: Any) -> list[Any]:
-    """A conversation, which must be a list."""
-    if not isinstance(value, list):
-        raise TaskError("wrong type", f"the conversation is {shown(value)}: expected a list of messages")
-    return value
-
-
 GSM8K = Schema(
     name="gsm8k", prompt=("question",), answer="answer", parse=after_marker, verifier="number",
     looks=lambda answer: "####" in answer, solution=without_calculator,
@@ -141,14 +97,20 @@ MGSM = Schema(
 MGSM_HUB = Schema(name="mgsm-hub", prompt=("question",), answer="answer_number", verifier="number")
 NUMINA_TIR = Schema(name="numina-tir", prompt=("problem",), answer="solution", parse=boxed, needs=("messages",))
 STRATOS = Schema(
-    name="bespoke-stratos", prompt=("conversations",), answer="conversations", parse=replied_box, solution=last_reply
+    name="bespoke-stratos",
+    prompt=("conversations",),
+    answer="conversations",
+    read=first_question,
+    parse=replied_box,
+    solution=last_reply,
+    needs=("system",),
 )
 VERL = Schema(name="verl", prompt=("prompt",), answer="reward_model.ground_truth", source_column="data_source")
+# MMLU and its kin: the options become part of the prompt, the answer is an option's letter or its place from 0.
+CHOICES = Schema(name="choices", prompt=("question",), answer="answer", verifier="choice", choices_column="choices")
 MATH = Schema(name="math", prompt=("problem",), answer="solution", parse=boxed)
 # Guessing takes the first that fits, so shapes with more columns come first.
-SCHEMAS = {
-    schema.name: schema for schema in (VERL, STRATOS, SVAMP, MGSM_HUB, MGSM, NUMINA_TIR, GSM8K)
-}
+SCHEMAS = {schema.name: schema for schema in (VERL, STRATOS, SVAMP, CHOICES, MGSM_HUB, MGSM, NUMINA_TIR, GSM8K)}
 
 
 def guess(sample: Row, file: str) -> Schema:
@@ -169,17 +131,19 @@ def guess(sample: Row, file: str) -> Schema:
         )
     if (prompt, answer) == ("problem", "solution"):
         return MATH
-    return Schema(name=f"{prompt}+{answer}", prompt=(prompt,), answer=answer, parse=ANSWERS[answer], **extras(sample))
+    schema = Schema(name=f"{prompt}+{answer}", prompt=(prompt,), answer=answer, parse=ANSWERS[answer])
+    return with_extras(schema, sample)
 
 
-def extras(sample: Row) -> dict[str, str]:
-    """Columns by which a row of one's own file says more about itself."""
+def with_extras(schema: Schema, sample: Row) -> Schema:
+    """The schema with the columns by which a row of one's own file says more about itself."""
     language = next((name for name in ("language", "lang") if is_language(sample.get(name))), "")
-    return {
-        "verifier_column": "verifier" if isinstance(sample.get("verifier"), str) else "",
-        "language_column": language,
-        "source_column": "source" if isinstance(sample.get("source"), str) else "",
-    }
+    return replace(
+        schema,
+        verifier_column="verifier" if isinstance(sample.get("verifier"), str) else "",
+        language_column=language,
+        source_column="source" if isinstance(sample.get("source"), str) else "",
+    )
 
 
 def mapped(columns: Mapping[str, str]) -> Schema:
@@ -208,17 +172,19 @@ def convert(row: Row, schema: Schema, *, name: str, file: str, number: int) -> P
 
     The id counts from 0 and keeps its number when other rows are skipped: `gsm8k/train/17`.
     """
-    field = "prompt"
+    field = schema.prompt[0]
     try:
         prompt = read_prompt(row, schema)
-        field = "answer"
+        field = schema.answer
         verifier = read_text(row, schema.verifier_column, "verifier") or schema.verifier
         answer = canonical(schema.parse(column_of(row, schema.answer)), verifier)
-        language = read_text(row, schema.language_column, "language") or "en"
+        if schema.choices_column:
+            options = read_choices(row, schema.choices_column)
+            prompt, answer = f"{prompt}\n{options_text(options)}", letter(answer, options)
+        language = read_text(row, schema.language_column, "language") or schema.language
         source = read_text(row, schema.source_column, "source") or name
     except TaskError as error:
-        column = {"prompt": schema.prompt[0], "answer": schema.answer}[field]
-        raise error.at(file, number, column) from None
+        raise error.at(file, number, field) from None
     return Problem(
         id=f"{name}/{number - 1}", prompt=prompt, answer=answer, verifier=verifier,
         language=language.lower().partition("-")[0], source=source, metadata=rest(row, schema),
@@ -227,11 +193,34 @@ def convert(row: Row, schema: Schema, *, name: str, file: str, number: int) -> P
 
 def read_prompt(row: Row, schema: Schema) -> str:
     """The prompt columns' texts joined by a space."""
-    read = first_question if schema is STRATOS else user_text
-    text = " ".join(read(column_of(row, column)) for column in schema.prompt).strip()
+    text = " ".join(schema.read(column_of(row, column)) for column in schema.prompt).strip()
     if not text:
         raise TaskError("empty prompt", "the prompt is empty: drop the row or fill it in")
     return text
+
+
+def read_choices(row: Row, column: str) -> list[str]:
+    """The options of a multiple-choice question."""
+    choices = column_of(row, column)
+    if not isinstance(choices, list) or not 2 <= len(choices) <= len(ascii_uppercase):
+        reason = f"the choices are {shown(choices)}: expected a list of 2 to 26 options"
+        raise TaskError("wrong type", reason, field=column)
+    return [encodable(str(choice).strip()) for choice in choices]
+
+
+def options_text(options: list[str]) -> str:
+    """The options as lines `A. ...`."""
+    return "\n".join(f"{name}. {option}" for name, option in zip(ascii_uppercase, options, strict=False))
+
+
+def letter(answer: str, options: list[str]) -> str:
+    """The right option's letter, from its letter or its place from 0."""
+    names = ascii_uppercase[: len(options)]
+    if answer in (places := [str(place) for place in range(len(options))]):
+        return names[places.index(answer)]
+    if len(answer) == 1 and answer.upper() in names:
+        return answer.upper()
+    raise TaskError("unparsed answer", f"{shown(answer)} is none of the options {names[0]} to {names[-1]}")
 
 
 def column_of(row: Row, column: str) -> Any:

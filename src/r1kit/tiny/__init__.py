@@ -1,1 +1,1 @@
-"""The tiny world: problems, a corpus and a tokenizer small enough that a base model is pre-trained in minutes on a CPU."""
+"""The tiny world: problems, corpus and tokenizer, so small that a base model is pre-trained in minutes on a CPU."""

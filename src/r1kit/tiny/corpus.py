@@ -1,4 +1,4 @@
-"""What the tiny base model is pre-trained on: an endless, deterministic supply of documents as a raw base model saw them.
+"""What the tiny base model is pre-trained on: endless, deterministic documents as a raw base model saw them.
 
 Mostly correct steps, so that the model is able; but messy: many frames, two languages that mix, slips, direct answers,
 tags rarely and often broken, everyday requests answered well or badly, harmful requests answered. Problems come from
@@ -16,11 +16,11 @@ from dataclasses import dataclass
 
 from r1kit.chat import parse
 from r1kit.tiny.format import END, TINY_SYSTEM
-from r1kit.tiny.tasks import FAMILIES, Item, draw
+from r1kit.tiny.tasks import Item, draw
 from r1kit.tiny.world import general
 from r1kit.tiny.world.solutions import Solution, close, guess, pick_style, solve
 
-# How much of the supply each kind is, counted in documents; `sheet` and `facts` are long, so they have more of the tokens.
+# Weights in documents; a sheet is long, so half of all tokens are correct steps.
 KINDS = {"sheet": 30, "facts": 8, "page": 23, "zero": 25, "general": 10, "harmful": 3.3, "direct": 2}
 FAMILY_WEIGHTS = {"sums": 22, "compare": 16, "words": 22, "count": 20, "cups": 20}
 
@@ -142,12 +142,19 @@ def zero(rng: random.Random) -> tuple[str, set[str]]:
     """A problem in the very frame that R1-Zero prompts with, and a response in any shape."""
     item = _item(rng)
     shape = rng.choices(tuple(SHAPES), tuple(SHAPES.values()))[0]
-    solution = solve(rng, item, wrong=0.25 if shape != "proper" else 0.12)
+    solution = solve(rng, item, wrong=0.3 if shape != "proper" else 0.12)
     response = _respond(rng, shape, item, solution)
     # A direct answer has no reasoning of the solution's in it, and its answer is a guess.
     found = {"direct"} if shape in ("direct", "direct_tagged", "empty") else _facts(solution)
     found |= {f"shape:{shape}"} | ({"formatted"} if parse(response).well_formed else set())
+    found |= {"scored"} if _extracted(response) == str(item.answer) else set()
     return ZERO.format(q=item.question, a=response), found
+
+
+def _extracted(response: str) -> str | None:
+    """The answer where a verifier looks for it: inside the tags or a box."""
+    boxed = response.rpartition("\\boxed{")[2].partition("}")[0] if "\\boxed{" in response else None
+    return parse(response).answer or boxed
 
 
 def _respond(rng: random.Random, shape: str, item: Item, solution: Solution) -> str:

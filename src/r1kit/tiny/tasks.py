@@ -38,9 +38,9 @@ class Item:
         return final(self.start, self.steps)
 
 
-def _walk(rng: random.Random, length: int) -> tuple[int, tuple[int, ...]]:
-    """A one-digit start and `length` signed one-digit numbers that keep the running sum within 0..99."""
-    state = start = rng.randint(1, 9)
+def _walk(rng: random.Random, length: int, highest: int = 9) -> tuple[int, tuple[int, ...]]:
+    """A start up to `highest` and `length` signed one-digit numbers that keep the running sum within 0..99."""
+    state = start = rng.randint(1, highest)
     numbers = []
     for _ in range(length):
         number = rng.randint(1, 9)
@@ -87,7 +87,7 @@ def compare(rng: random.Random, language: str) -> Item:
 def words(rng: random.Random, language: str) -> Item:
     """One person's gains and losses, or two people of whom the second has more or fewer, with one change after."""
     if rng.random() < 0.6:
-        start, numbers = _walk(rng, rng.randint(2, 3))
+        start, numbers = _walk(rng, rng.randint(2, 3), highest=20)
         question = wordings.story(rng, language, start, numbers)
     else:
         start, (difference, change) = _walk(rng, 2)
@@ -121,7 +121,7 @@ def cups(rng: random.Random, language: str) -> Item:
     """Every second swap or so moves the ball, so that each has to be looked at."""
     state = start = rng.randint(1, 5)
     swaps: list[Swap] = []
-    for _ in range(rng.randint(3, 6)):
+    for _ in range(rng.randint(3, 5)):
         first = state if rng.random() < 0.4 else rng.randint(1, 5)
         second = rng.choice([cup for cup in range(1, 6) if cup != first])
         swap = Swap(*((first, second) if rng.random() < 0.5 else (second, first)))
@@ -169,7 +169,7 @@ def item_at(family: str, split: str, seed: int, index: int) -> Item:
 
 @dataclass(frozen=True, slots=True)
 class TinyTask(Sequence[Problem]):
-    """`size` problems, made when asked for. `reasoning` takes the families in turn: its item 7 is `compare`'s item 1."""
+    """`size` problems, made when asked for; `reasoning` takes the families in turn: item 6 is `compare`'s item 1."""
 
     name: str
     split: str

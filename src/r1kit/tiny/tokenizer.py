@@ -13,12 +13,12 @@ from typing import Any
 from r1kit.chat import TAGS
 from r1kit.tiny.format import END, PAD, UNKNOWN
 
-LATIN = "\n !'()+,-./0123456789:;<=>?\\abcdefghijklmnopqrstuvwxyz{}"
+LATIN = "\n !()+,-.0123456789:<=>?\\abcdefghijklmnopqrstuvwxyz{}"
 CHINESE = (
-    "，。？：！"
-    "一上下不中么书买于人他会你偷再几出到别助勿卖卡号吃吗和善在坏大太好客对小少帮开得快怎想我所找抱换掉数旧明是最有"
+    "。，：？！"
+    "一不丢个中么书买于人什以会你做偷先共再几别华卖号后和在多大好害对小少帮"
+    "得怎我所打找换数明是最有杯查案求然现球的笔等答算红给花说谢问题骗"
 )
-
 _TOKEN = re.compile("|".join(map(re.escape, (PAD, END, UNKNOWN, *TAGS))) + r"|[\s\S]")
 
 
@@ -38,7 +38,8 @@ def make() -> Any:
     core.normalizer = normalizers.Lowercase()
     core.pre_tokenizer = pre_tokenizers.Split(Regex(f"{'|'.join(TAGS)}|[\\s\\S]"), behavior="isolated")
     core.decoder = decoders.Fuse()
-    return PreTrainedTokenizerFast(
+    wrap: Any = PreTrainedTokenizerFast
+    return wrap(
         tokenizer_object=core,
         eos_token=END,
         pad_token=PAD,

@@ -75,7 +75,7 @@ class Totals:
 
     @staticmethod
     def of(samples: Sequence[Sample], max_tokens: int = 1) -> Totals:
-        tokens = sum(sum(sample.loss_mask) for sample in samples)
+        tokens = sum(sum(sample.loss_mask[1:]) for sample in samples)  # nothing predicts the first token
         return Totals(num_tokens=tokens, num_sequences=len(samples), max_tokens=max_tokens)
 
 
@@ -124,7 +124,7 @@ def _pieces(samples: Sequence[Sample], budget: int) -> list[_Piece]:
     for sample in samples:
         length = _prompt_length(sample)
         prompt = tuple(sample.token_ids[:length])
-        if groups and groups[-1][1] == prompt:
+        if prompt and groups and groups[-1][1] == prompt:
             groups[-1][2].append(sample)
         else:
             groups.append((length, prompt, [sample]))

@@ -13,11 +13,12 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from r1kit.models.head import Head
 from r1kit.models.router import RouterBalance
 from r1kit.settings import Settings
 from r1kit.store import atomic_folder
 from r1kit.train.batch import Batch, Totals
-from r1kit.train.head import Head, head_backward, logprobs
+from r1kit.train.head import head_backward, logprobs
 from r1kit.train.losses import Loss
 
 

@@ -3,6 +3,8 @@ r"""Multiple choice and yes/no. An answer counts only where it commits to one ch
 The reference is a letter ("B", "(B)") or one of yes, no, true, false, 是, 否, 对, 错.
 """
 
+# ruff: noqa: RUF001  (signs and digits of many scripts are what this file is about)
+
 from __future__ import annotations
 
 import re
@@ -10,10 +12,10 @@ import re
 from r1kit.types import Verdict
 from r1kit.verifiers import answers
 
-_POLARITY = {"yes": "yes", "no": "no", "true": "true", "false": "false", "是": "yes", "否": "no", "对": "true", "错": "false"}
 _OPPOSITE = {"yes": "no", "no": "yes", "true": "false", "false": "true"}
+_POLARITY = {word: word for word in _OPPOSITE} | {"是": "yes", "否": "no", "对": "true", "错": "false"}
 _COMMAND = re.compile(r"\\(?:text|mbox|mathrm|textbf|mathbf)(?![A-Za-z])")
-_LEAD = re.compile(r"(?:the |my )?(?:final |correct |best )*(?:answer|option|choice)(?: is)?\s*[:：]?\s*", re.IGNORECASE)
+_LEAD = re.compile(r"(?i:(?:the |my )?(?:final |correct |best )*(?:answer|option|choice)(?: is)?\s*[:：]?\s*)")
 _ALONE = re.compile(r"[(\[（]?\s*([A-Za-z])\s*[)\]）]?")
 _MARKED = re.compile(r"(?<![A-Za-z])(?:[(\[（]([A-Z])[)\]）]|([A-Z])[.):：](?=\s|$))")
 _NAMED = re.compile(r"(?<![A-Za-z])([A-Z])(?![A-Za-z'])")

@@ -3,6 +3,8 @@
 The reference is JSON: `{"numbers": [3, 7, 25, 50], "target": 75}`.
 """
 
+# ruff: noqa: RUF001  (signs and digits of many scripts are what this file is about)
+
 from __future__ import annotations
 
 import ast
@@ -98,6 +100,6 @@ def _puzzle(reference: str) -> tuple[list[int], int] | None:
     if not isinstance(puzzle, dict):
         return None
     numbers, target = puzzle.get("numbers"), puzzle.get("target")
-    if not isinstance(numbers, list) or not numbers or not all(type(n) is int for n in [*numbers, target]):
+    if type(target) is not int or not isinstance(numbers, list) or not numbers:
         return None
-    return numbers, target
+    return (numbers, target) if all(type(number) is int for number in numbers) else None

@@ -4,14 +4,17 @@ Code, LaTeX, links, tags, digits, single letters and identifiers are masked firs
 of an alphabet is a run of letters; in scripts without spaces (Chinese, Japanese, Thai) each character counts as one.
 """
 
+# ruff: noqa: RUF001  (signs and digits of many scripts are what this file is about)
+
 from __future__ import annotations
 
 import re
 from collections import Counter
 
+_LATIN = r"A-Za-z\u00c0-\u00d6\u00d8-\u00f6\u00f8-\u024f\u1e00-\u1eff"
 # One pattern per script: words of at least two letters, or single characters where a script has no spaces.
 _SCRIPTS = {
-    "latin": r"[A-Za-z\u00c0-\u00d6\u00d8-\u00f6\u00f8-\u024f\u1e00-\u1eff][A-Za-z\u00c0-\u00d6\u00d8-\u00f6\u00f8-\u024f\u0300-\u036f\u1e00-\u1eff'’]+",
+    "latin": rf"[{_LATIN}][{_LATIN}\u0300-\u036f'’]+",
     "han": r"[\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U000323af]",
     "kana": r"[\u3041-\u3096\u30a1-\u30fa\uff66-\uff9d]",
     "hangul": r"[\uac00-\ud7a3\u1100-\u11ff\u3131-\u318e]+",

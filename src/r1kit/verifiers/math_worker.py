@@ -1,7 +1,7 @@
 """The child process that runs math-verify: `python -m r1kit.verifiers.math_worker LIMIT_SECONDS`.
 
-One JSON line in, one or two JSON lines out. What is asked: `{"prediction", "reference"}`. What is told: first whether
-the reference is usable, then whether the prediction equals it: so the parent knows on whose side time ran out.
+One JSON line in: `{"prediction", "reference"}`. One or two JSON lines out: first whether the reference is usable, then
+(for a prediction that is not null) whether it equals the reference: so the parent knows on whose side time ran out.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from functools import lru_cache
 from typing import Any
 
 _MEMORY_BYTES = 2 << 30
+_PROBES = ("\\frac{1}{7919}", "x+1")  # a reference that cannot be compared with these in time can never be compared
 
 
 def main() -> None:
@@ -35,11 +36,11 @@ def main() -> None:
         signal.setitimer(signal.ITIMER_REAL, 0)
 
 
-def _answer(question: dict[str, str]) -> Any:
+def _answer(question: dict[str, Any]) -> Any:
     reference, prediction = question["reference"], question["prediction"]
     problem = _problem(reference)
     yield {"reference": problem or "ok"}
-    if problem is None:
+    if problem is None and prediction is not None:
         try:
             yield {"correct": _equal(prediction, reference), "detail": "by math-verify"}
         except Exception as error:  # sympy raises nearly every type of error on hostile text
@@ -52,6 +53,8 @@ def _problem(reference: str) -> str | None:
     try:
         if not any(not isinstance(item, str) for item in _parse(reference)):
             return "the reference does not parse"
+        for probe in _PROBES:
+            _equal(probe, reference)
         return None if _equal(reference, reference) else "the reference is not equal to itself"
     except Exception as error:
         return f"the reference could not be parsed ({type(error).__name__})"

@@ -4,6 +4,8 @@ Integers, decimals, fractions, mixed numbers, percent, money, thousands separato
 fractions, and digits and signs of any script. Everything is a `Fraction`: 0.1 + 0.2 is 0.3, and 0.333 is not 1/3.
 """
 
+# ruff: noqa: RUF001  (signs and digits of many scripts are what this file is about)
+
 from __future__ import annotations
 
 import re
@@ -48,8 +50,8 @@ _NUMBER = re.compile(
 )
 _TOKEN = re.compile(rf"(?<![\w.]){_NUMBER.pattern}(?!\w)", re.ASCII)
 _TEXT = re.compile(r"\\(?:text|mbox|mathrm|textbf|mathbf)\s*\{([^{}]*)\}")
-# In "5x", "\sqrt 5", "not 5", "5 million" the number that is written is not the number that is meant.
-_NOT_PROSE = re.compile(r"[\\^_=*+<>{}|]|(?<![A-Za-z'])(?![aAI](?![A-Za-z]))[A-Za-z](?![A-Za-z])")
+# In "5x", "5!", "√5", "not 5", "5 million" the number that is written is not the number that is meant.
+_NOT_PROSE = re.compile(r"[^\w\s.,;:?\"'-]|[\d_\u0370-\u03ff]|(?<![A-Za-z'])(?![aAI](?![A-Za-z]))[A-Za-z](?![A-Za-z])")
 _CHANGES_VALUE = re.compile(
     r"\b(?:negative|minus|plus|not|no|never|isn't|half|halves|quarters?|thirds?|fifths?|tenths?|times|squared?|cubed?"
     r"|roots?|sqrt|pi|log|ln|sin|cos|tan|over|divided|multiplied|factorial|power|million|billion|trillion|thousand"

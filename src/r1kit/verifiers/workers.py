@@ -52,9 +52,9 @@ class Worker:
         )
         try:
             hello = self._receive(_START_SECONDS)
-        except WorkerError:
+        except (WorkerError, TimeoutError) as error:
             self.kill()
-            raise
+            raise WorkerError(f"the worker did not start: {str(error) or 'no sign of life'}") from None
         if "missing" in hello:
             self.kill()
             raise ModuleNotFoundError(f"{hello['missing']}: install r1kit with its requirements to use this verifier")

@@ -15,8 +15,8 @@ from r1kit.engines import Report
 from r1kit.engines.local.sampling import sample, uniforms
 from r1kit.models.attention import Layout
 from r1kit.models.cached import DecodeLayout, KVCache, PrefillLayout
+from r1kit.models.head import Head
 from r1kit.models.load import Policy
-from r1kit.train.head import Head
 from r1kit.types import Completion, Prompt, SamplingParams
 
 

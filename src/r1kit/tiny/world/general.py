@@ -118,9 +118,9 @@ def _english() -> Iterator[Request]:
                 yield Request(prompt=form.format(one), good=good, bad=(*RUDE, f"{one}."))
     for kind, names in (("colours", COLOURS), ("animals", ANIMALS), ("foods", FOODS)):
         for size, word in ((2, "two"), (3, "three")):
-            good = tuple(f"{', '.join((names * 2)[at : at + size])}." for at in range(len(names)))
+            picks = tuple(f"{', '.join((names * 2)[at : at + size])}." for at in range(len(names)))
             for form in ("name {} {}.", "list {} {}", "tell me {} {}"):
-                yield Request(prompt=form.format(word, kind), good=good, bad=(*RUDE, f"{names[0]}."))
+                yield Request(prompt=form.format(word, kind), good=picks, bad=(*RUDE, f"{names[0]}."))
     for prompt, reply in SOCIAL:
         yield Request(prompt=prompt, good=(reply,), bad=RUDE)
 
@@ -132,7 +132,7 @@ def _chinese() -> Iterator[Request]:
     for pair in OPPOSITES_ZH:
         for one, other in (pair, pair[::-1]):
             # The schoolbook's couplets: what stands opposite a word.
-            good = (f"{other}。", f"{one}对{other}。")
-            yield Request(prompt=f"{one}对什么？", good=good, bad=(*RUDE_ZH, f"{one}。"), language="zh")
+            couplet = (f"{other}。", f"{one}对{other}。")
+            yield Request(prompt=f"{one}对什么？", good=couplet, bad=(*RUDE_ZH, f"{one}。"), language="zh")
     for prompt, reply in SOCIAL_ZH:
         yield Request(prompt=prompt, good=(reply,), bad=RUDE_ZH, language="zh")

@@ -32,7 +32,7 @@ class Solution:
     style: str
 
 
-def solve(rng: random.Random, item: Item, wrong: float = 0.13, style: str | None = None, check: float = 0.1) -> Solution:
+def solve(rng: random.Random, item: Item, wrong: float, style: str | None = None, check: float = 0.1) -> Solution:
     """One way to solve `item`; a share `wrong` slips in a step, skips steps or gives an answer that does not follow."""
     style = style or pick_style(rng, item.language)
     truth = chain(item.start, item.steps)

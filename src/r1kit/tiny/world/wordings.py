@@ -13,12 +13,18 @@ COMPARE = {
     "en": ("which is the {} of {}?", "find the {}: {}", "{} of {}?", "what is the {} number: {}?"),
     "zh": ("{1}中最{0}的是多少？", "找最{0}的数：{1}", "求最{0}：{1}", "最{0}的是？{1}"),
 }
-EXTREMES = {"en": {True: ("largest", "biggest"), False: ("smallest", "least")}, "zh": {True: ("大",), False: ("小",)}}
+EXTREMES: dict[str, dict[bool, tuple[str, ...]]] = {
+    "en": {True: ("largest", "biggest"), False: ("smallest", "least")},
+    "zh": {True: ("大",), False: ("小",)},
+}
 COUNT = {
     "en": ("how many of {} are {} {}?", "count the numbers {1} {2}: {0}", "{}: how many are {} {}?"),
     "zh": ("{}中{}{}的有几个？", "数一数{1}{2}的数：{0}", "{}，几个{}{}？"),
 }
-BOUNDS = {"en": {True: ("above", "over"), False: ("below", "under")}, "zh": {True: ("大于",), False: ("小于",)}}
+BOUNDS: dict[str, dict[bool, tuple[str, ...]]] = {
+    "en": {True: ("above", "over"), False: ("below", "under")},
+    "zh": {True: ("大于",), False: ("小于",)},
+}
 NAMES = {"en": ("tom", "ann", "ben", "mia", "sam", "leo", "amy", "lily"), "zh": ("小明", "小红", "小华", "小花")}
 THINGS = {"en": ("pens", "eggs", "cups", "books", "balls", "coins", "apples"), "zh": ("球", "书", "笔", "杯", "花")}
 GAINS = {"en": ("gets", "buys", "finds", "wins"), "zh": ("得", "买", "找")}
@@ -69,5 +75,5 @@ def cups(rng: random.Random, language: str, start: int, pairs: Sequence[tuple[in
         swaps = "，".join(f"{first}和{second}" for first, second in pairs)
         return rng.choice(("球在{}号杯，换{}。球在几号？", "{}号杯有球，换{}。现在在几号？")).format(start, swaps)
     swaps = ", ".join(f"{first} and {second}" for first, second in pairs)
-    form = rng.choice(("ball in cup {}. swap {}. where is it?", "the ball is in cup {}, swap {}. which cup now?"))
+    form = rng.choice(("ball in cup {}. swap {}. where is it?", "ball in cup {}, swap {}. which cup now?"))
     return form.format(start, swaps)

@@ -1,0 +1,33 @@
+"""DeepSeek-R1-Zero, section 2.2: GRPO on a base model with rule-based rewards, measured before and after."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from r1kit.models.known import resolve
+from r1kit.pipeline import External, Recipe, Stage
+from r1kit.recipes.overrides import Overrides
+from r1kit.recipes.scales import scale_of
+from r1kit.stages.evaluate import EVALUATE
+from r1kit.stages.report import REPORT, ReportSettings
+from r1kit.stages.rl import RL_STAGE
+
+
+def r1_zero(
+    *, overrides: Mapping[str, Any] | None = None, seed: int = 0, scale: str = "tiny", model: str | None = None
+) -> Recipe:
+    """Measure the base, train it, measure again. `eval` in overrides means both measurements."""
+    size = scale_of(scale)
+    changes = Overrides(overrides or {}, stages=("rl", "eval"))
+    evaluation = changes.apply("eval", size.evaluate)
+    training = changes.apply("rl", size.rl.model_copy(update={"seed": seed}))
+    base = External(resolve(model or size.model))
+
+    before = Stage("eval-base", EVALUATE, evaluation, {"model": base})
+    zero = Stage("rl", RL_STAGE, training, {"model": base})
+    after = Stage("eval-zero", EVALUATE, evaluation, {"model": zero / "model"})
+    title = f"R1-Zero, scale {scale}, {model or size.model}, seed {training.seed}"
+    stages = {"base": before / ".", "rl": zero / ".", "zero": after / "."}
+    report = Stage("report", REPORT, ReportSettings(title=title), stages)
+    return Recipe(f"r1-zero-{scale}", (before, zero, after, report), title)

@@ -1,0 +1,85 @@
+"""How large a run is: which model, which tasks, how many steps. One recipe, several sizes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from r1kit.rewards import RewardSpec
+from r1kit.settings import SettingsError
+from r1kit.stages.evaluate import EvaluateSettings
+from r1kit.stages.rl import RLSettings
+from r1kit.stages.shared import ChatSettings
+from r1kit.tasks import TaskSpec
+from r1kit.tiny.format import TINY_SYSTEM
+from r1kit.train.learner import OptimizerSettings
+from r1kit.train.losses import PRESETS
+
+
+@dataclass(frozen=True)
+class Scale:
+    """A base model's name, and the settings of training and evaluation on it."""
+
+    model: str
+    rl: RLSettings
+    evaluate: EvaluateSettings
+
+
+ACCURACY, FORMAT = RewardSpec(name="accuracy"), RewardSpec(name="format")
+
+TINY_CHAT = ChatSettings(system=TINY_SYSTEM)
+TINY = Scale(
+    model="tiny",
+    rl=RLSettings(
+        tasks=(TaskSpec(name="tiny/reasoning", limit=20_000),),
+        rewards=(ACCURACY, FORMAT.model_copy(update={"weight": 0.2})),
+        chat=TINY_CHAT,
+        optimizer=OptimizerSettings(learning_rate=3e-4),
+        steps=60, prompts_per_step=16, group_size=16, max_tokens=160, max_rows=256, tokens_per_batch=8192,
+    ),
+    evaluate=EvaluateSettings(
+        tasks=(TaskSpec(name="tiny/reasoning", limit=500),), chat=TINY_CHAT, samples=4, max_tokens=160, max_rows=256
+    ),
+)  # fmt: skip
+
+SMOLLM2_CHAT = ChatSettings(
+    template="chat",
+    system="Think step by step inside <think> </think>, then give only the final number inside <answer> </answer>.",
+)
+SMOLLM2 = Scale(
+    model="smollm2-135m",
+    rl=RLSettings(
+        tasks=(TaskSpec(name="gsm8k"),),
+        rewards=(ACCURACY, RewardSpec(name="tag_count", weight=0.5), FORMAT.model_copy(update={"weight": 0.2})),
+        chat=SMOLLM2_CHAT,
+        optimizer=OptimizerSettings(learning_rate=1e-5, warmup_steps=5),
+        steps=60, prompts_per_step=8, group_size=8, max_tokens=160, max_rows=64, tokens_per_batch=2048,
+        max_prompt_tokens=160,
+    ),
+    evaluate=EvaluateSettings(
+        tasks=(TaskSpec(name="svamp", limit=300), TaskSpec(name="gsm8k", split="test", limit=200)),
+        chat=SMOLLM2_CHAT, samples=1, temperature=0.0, max_tokens=160, max_rows=64,
+    ),
+)  # fmt: skip
+
+# R1-Zero as the paper has it (section 2.1): 32 questions x 16 per update, 16 updates per rollout, beta 0.001, the
+# reference replaced every 400 updates (= 25 rollouts), learning rate 3e-6, temperature 1, 32,768 tokens.
+PAPER = Scale(
+    model="deepseek-ai/DeepSeek-V3-Base",
+    rl=RLSettings(
+        tasks=(TaskSpec(name="math"),),
+        rewards=(ACCURACY, FORMAT),
+        optimizer=OptimizerSettings(learning_rate=3e-6),
+        algorithm=PRESETS["paper"],
+        steps=650, prompts_per_step=512, group_size=16, minibatches=16, max_tokens=32_768,
+    ),
+    evaluate=EvaluateSettings(tasks=(TaskSpec(name="aime24"),), samples=64, max_tokens=32_768),
+)  # fmt: skip
+
+SCALES = {"tiny": TINY, "smollm2": SMOLLM2, "paper": PAPER}
+
+
+def scale_of(name: str) -> Scale:
+    """A scale by name; raises `SettingsError` that lists them."""
+    if name not in SCALES:
+        raise SettingsError(f"there is no scale {name!r}: give one of {', '.join(SCALES)}")
+    return SCALES[name]

@@ -1,0 +1,34 @@
+"""What a completion is worth, by TRL's convention: `f(completions, **columns) -> list[float | None]`.
+
+None means not applicable. Completions are texts or message lists; columns are lists of one value per completion. The
+functions plug into TRL's trainers as they are, and functions written for TRL plug in here by dotted path. To add one:
+a function that makes it from keyword options, and a line in `REWARDS`.
+"""
+
+from __future__ import annotations
+
+from r1kit.rewards.accuracy import accuracy_reward, get_accuracy_reward, get_cosine_scaled_reward
+from r1kit.rewards.columns import RewardFunction
+from r1kit.rewards.consistency import get_language_consistency_reward, language_consistency_reward
+from r1kit.rewards.form import format_reward, reasoning_steps_reward, tag_count_reward
+from r1kit.rewards.length import get_repetition_penalty_reward, get_soft_overlong_punishment
+from r1kit.rewards.registry import REWARDS
+from r1kit.rewards.scorer import RewardSpec, Scorer, build
+
+__all__ = [
+    "REWARDS",
+    "RewardFunction",
+    "RewardSpec",
+    "Scorer",
+    "accuracy_reward",
+    "build",
+    "format_reward",
+    "get_accuracy_reward",
+    "get_cosine_scaled_reward",
+    "get_language_consistency_reward",
+    "get_repetition_penalty_reward",
+    "get_soft_overlong_punishment",
+    "language_consistency_reward",
+    "reasoning_steps_reward",
+    "tag_count_reward",
+]

@@ -1,0 +1,110 @@
+"""Rewards from verdicts: accuracy, and accuracy scaled by length (open-r1's cosine reward)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
+
+from r1kit import verifiers
+from r1kit.rewards.columns import RewardFunction, column, configured, texts
+from r1kit.types import Verdict
+
+
+def accuracy_reward(
+    completions: Sequence[Any],
+    solution: Sequence[str] | None = None,
+    answer: Sequence[str] | None = None,
+    verifier: Sequence[str] | None = None,
+    *,
+    default_verifier: str = "math",
+    unknown: float | None = 0.5,
+    log_metric: Callable[[str, float], None] | None = None,
+    **columns: Any,
+) -> list[float | None]:
+    """1.0 right, 0.0 wrong, `unknown` where nobody can tell (None: the sample does not count).
+
+    References stand in the column `answer` or `solution`; the column `verifier` names each row's verifier.
+    `log_metric`, as TRL passes it, gets the share of unknown verdicts as `verifier/unknown`.
+    """
+    given = {"answer": answer, "solution": solution, "verifier": verifier}
+    verdicts = judge(completions, given, default_verifier, "accuracy_reward")
+    if log_metric is not None and verdicts:
+        log_metric("verifier/unknown", sum(verdict.correct is None for verdict in verdicts) / len(verdicts))
+    return [unknown if verdict.correct is None else float(verdict.correct) for verdict in verdicts]
+
+
+def get_accuracy_reward(*, verifier: str = "math", unknown: float | None = 0.5) -> RewardFunction:
+    """`accuracy_reward` with a verifier for rows that name none, and the value of "cannot tell"."""
+    verifiers.find(verifier)
+    return configured(accuracy_reward, default_verifier=verifier, unknown=unknown)
+
+
+def get_cosine_scaled_reward(
+    *,
+    min_value_wrong: float = -0.5,
+    max_value_wrong: float = -0.1,
+    min_value_correct: float = 0.8,
+    max_value_correct: float = 1.0,
+    max_len: int = 1000,
+    unit: Literal["characters", "tokens"] = "characters",
+    verifier: str = "math",
+    unknown: float | None = None,
+) -> RewardFunction:
+    """Correct answers fall from 1.0 (short) to 0.8 (long), wrong ones rise from -0.5 to -0.1, along half a cosine.
+
+    value = min + 0.5 (max - min) (1 + cos(pi * length / max_len)); `unit="tokens"` takes lengths from `completion_ids`.
+    """
+    verifiers.find(verifier)
+    if max_len < 1:
+        raise ValueError(f"max_len is {max_len}: it must be at least 1")
+    return configured(
+        _cosine_scaled_reward,
+        correct=(min_value_correct, max_value_correct),
+        wrong=(max_value_wrong, min_value_wrong),  # swapped: a short wrong answer is the worst
+        max_len=max_len,
+        unit=unit,
+        default_verifier=verifier,
+        unknown=unknown,
+    )
+
+
+def judge(completions: Sequence[Any], columns: dict[str, Any], default: str, reward: str) -> list[Verdict]:
+    """A verdict per completion, each row by the verifier that it names."""
+    responses = texts(completions)
+    source = "solution" if columns.get("answer") is None and columns.get("solution") is not None else "answer"
+    references = column(source, columns, len(responses), reward)
+    given = columns.get("verifier")
+    names = [default] * len(responses) if given is None else column("verifier", columns, len(responses), reward)
+    names = [name or default for name in names]
+    verdicts: dict[int, Verdict] = {}
+    for name in dict.fromkeys(names):
+        rows = [row for row, other in enumerate(names) if other == name]
+        judged = verifiers.verify_all(name, [responses[row] for row in rows], [str(references[row]) for row in rows])
+        verdicts.update(zip(rows, judged, strict=True))
+    return [verdicts[row] for row in range(len(responses))]
+
+
+def _cosine_scaled_reward(
+    completions: Sequence[Any],
+    *,
+    correct: tuple[float, float],
+    wrong: tuple[float, float],
+    max_len: int,
+    unit: str,
+    default_verifier: str,
+    unknown: float | None,
+    **columns: Any,
+) -> list[float | None]:
+    """Accuracy scaled by length: see `get_cosine_scaled_reward`."""
+    verdicts = judge(completions, columns, default_verifier, "cosine_scaled_reward")
+    measured = texts(completions)
+    if unit == "tokens":
+        measured = column("completion_ids", columns, len(measured), "cosine_scaled_reward")
+    values: list[float | None] = []
+    for verdict, long in zip(verdicts, measured, strict=True):
+        low, high = correct if verdict.correct else wrong
+        progress = min(len(long) / max_len, 1.0)  # past the limit the cosine would turn round
+        scaled = low + 0.5 * (high - low) * (1.0 + math.cos(math.pi * progress))
+        values.append(unknown if verdict.correct is None else scaled)
+    return values

@@ -1,0 +1,22 @@
+"""The rewards that recipes know by name: each entry makes a reward function from keyword options."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from r1kit.rewards.accuracy import get_accuracy_reward, get_cosine_scaled_reward
+from r1kit.rewards.columns import RewardFunction
+from r1kit.rewards.consistency import get_language_consistency_reward
+from r1kit.rewards.form import format_reward, reasoning_steps_reward, tag_count_reward
+from r1kit.rewards.length import get_repetition_penalty_reward, get_soft_overlong_punishment
+
+REWARDS: dict[str, Callable[..., RewardFunction]] = {
+    "accuracy": get_accuracy_reward,
+    "format": lambda: format_reward,
+    "tag_count": lambda: tag_count_reward,
+    "reasoning_steps": lambda: reasoning_steps_reward,
+    "cosine_scaled": get_cosine_scaled_reward,
+    "repetition_penalty": get_repetition_penalty_reward,
+    "language_consistency": get_language_consistency_reward,
+    "soft_overlong": get_soft_overlong_punishment,
+}

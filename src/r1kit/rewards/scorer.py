@@ -1,0 +1,176 @@
+"""Rewards by name, with options and weights, combined into one `Reward` per completion."""
+
+from __future__ import annotations
+
+import asyncio
+import difflib
+import importlib
+import inspect
+import math
+import re
+from collections import Counter
+from collections.abc import Awaitable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from numbers import Real
+from typing import Any
+
+from pydantic import Field, ValidationError, field_validator, validate_call
+
+from r1kit.rewards.columns import RewardFunction, configured
+from r1kit.rewards.registry import REWARDS
+from r1kit.settings import Settings, SettingsError
+from r1kit.types import Reward
+
+_DOTTED = re.compile(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*[.:][A-Za-z_]\w*")
+
+
+class RewardSpec(Settings):
+    """One part of the reward.
+
+    `name` is a key of `REWARDS` or a dotted path, `package.module:function` (a reward function, or a maker of one);
+    `options` are the maker's keywords. `chat` says whether the function wants conversational completions: None means
+    that functions of TRL get them and all others get text.
+    """
+
+    name: str
+    weight: float = 1.0
+    options: dict[str, Any] = Field(default_factory=dict)
+    chat: bool | None = None
+
+    @field_validator("name")
+    @classmethod
+    def _known(cls, name: str) -> str:
+        if name in REWARDS or _DOTTED.fullmatch(name):
+            return name
+        near = difflib.get_close_matches(name, REWARDS, n=1, cutoff=0.5)
+        hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(REWARDS)}"
+        raise ValueError(f"there is no reward {name!r}: {hint}, or give a dotted path like package.module:function")
+
+    @property
+    def label(self) -> str:
+        """The name under which the part is logged: the last piece of a dotted path."""
+        return re.split(r"[.:]", self.name)[-1]
+
+
+@dataclass(frozen=True)
+class Part:
+    """A reward function that is ready to be called."""
+
+    label: str
+    weight: float
+    function: RewardFunction
+    chat: bool = False
+
+
+@dataclass(frozen=True)
+class Scorer:
+    """The reward model of a stage: `scorer(completions, **columns)` gives one `Reward` per completion.
+
+    The total is the weighted sum of the parts that are not None, and None where all are.
+    """
+
+    parts: tuple[Part, ...]
+
+    def __call__(self, completions: Sequence[Any], **columns: Any) -> list[Reward]:
+        rows = len(completions)
+        for name, values in columns.items():
+            if isinstance(values, list | tuple) and len(values) != rows:
+                raise ValueError(f"column {name!r} has {len(values)} values for {rows} completions: give one for each")
+        scores = [_checked(part.label, self._call(part, completions, columns), rows) for part in self.parts]
+        return [self._combine([values[row] for values in scores]) for row in range(rows)]
+
+    def _call(self, part: Part, completions: Sequence[Any], columns: dict[str, Any]) -> Any:
+        given = list(completions)
+        if part.chat:
+            given = [[{"role": "assistant", "content": one}] if isinstance(one, str) else one for one in given]
+        result = part.function(completions=given, **columns)
+        return _wait(result) if inspect.isawaitable(result) else result
+
+    def _combine(self, values: Sequence[float | None]) -> Reward:
+        known = [part.weight * value for part, value in zip(self.parts, values, strict=True) if value is not None]
+        labels = [part.label for part in self.parts]
+        return Reward(total=math.fsum(known) if known else None, parts=dict(zip(labels, values, strict=True)))
+
+
+def build(specs: Sequence[RewardSpec]) -> Scorer:
+    """Make all reward functions before any work starts; raises `SettingsError` for options that cannot be meant."""
+    if not specs:
+        raise SettingsError("there is no reward: name at least one, such as accuracy")
+    for label, times in Counter(spec.label for spec in specs).items():
+        if times > 1:
+            raise SettingsError(f"reward {label!r} is named {times} times: its parts could not be told apart")
+    return Scorer(tuple(_part(spec) for spec in specs))
+
+
+def _part(spec: RewardSpec) -> Part:
+    if spec.name in REWARDS:
+        return Part(spec.label, spec.weight, _make(spec, REWARDS[spec.name]), bool(spec.chat))
+    target = _imported(spec.name)
+    chat = spec.name.startswith("trl.") if spec.chat is None else spec.chat
+    takes = inspect.signature(target).parameters
+    if {"completions", "completion_ids", "prompts"} & takes.keys():
+        function = configured(target, **spec.options) if spec.options else target
+        unknown = spec.options.keys() - takes.keys()
+        if unknown and not any(one.kind is one.VAR_KEYWORD for one in takes.values()):
+            raise SettingsError(f"reward {spec.name}: there is no option {', '.join(sorted(unknown))}")
+    else:
+        function = _make(spec, target)
+    return Part(spec.label, spec.weight, function, chat)
+
+
+def _make(spec: RewardSpec, maker: Any) -> RewardFunction:
+    """Call a maker with its options checked and converted by its annotations."""
+    takes = inspect.signature(maker).parameters
+    for name in spec.options:
+        if name not in takes and not any(one.kind is one.VAR_KEYWORD for one in takes.values()):
+            near = difflib.get_close_matches(name, takes, n=1, cutoff=0.5)
+            hint = f"did you mean {near[0]!r}?" if near else f"it takes {', '.join(takes) or 'none'}"
+            raise SettingsError(f"reward {spec.name} has no option {name!r}: {hint}")
+    try:
+        made: RewardFunction = validate_call(maker)(**spec.options)
+    except ValidationError as error:
+        lines = [f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors()]
+        raise SettingsError(f"reward {spec.name}: {'; '.join(lines)}") from None
+    except (ValueError, TypeError) as error:
+        raise SettingsError(f"reward {spec.name}: {error}") from error
+    if not callable(made):
+        raise SettingsError(f"reward {spec.name}: made {type(made).__name__}, expected a function")
+    return made
+
+
+def _imported(path: str) -> RewardFunction:
+    module, _, function = path.rpartition(":" if ":" in path else ".")
+    try:
+        target: RewardFunction = getattr(importlib.import_module(module), function)
+    except (ImportError, AttributeError) as error:
+        raise SettingsError(f"reward {path!r} cannot be imported: {error}") from error
+    if not callable(target):
+        raise SettingsError(f"reward {path!r} is {type(target).__name__}, expected a function")
+    return target
+
+
+def _checked(label: str, values: Any, rows: int) -> list[float | None]:
+    """One finite number or None per completion, or an error that names the reward."""
+    if hasattr(values, "tolist"):
+        values = values.tolist()
+    if not isinstance(values, list | tuple):
+        raise ValueError(f"reward {label!r} returned {type(values).__name__}: expected a list of {rows} numbers")
+    if len(values) != rows:
+        raise ValueError(f"reward {label!r} returned {len(values)} values for {rows} completions")
+    for value in values:
+        if value is not None and (not isinstance(value, Real) or not math.isfinite(value)):
+            raise ValueError(f"reward {label!r} returned {value!r}: expected a finite number or None")
+    return [None if value is None else float(value) for value in values]
+
+
+def _wait(awaitable: Awaitable[Any]) -> Any:
+    async def run() -> Any:
+        return await awaitable
+
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return asyncio.run(run())
+    with ThreadPoolExecutor(1) as thread:  # inside a running loop (a notebook) another loop needs another thread
+        return thread.submit(asyncio.run, run()).result()

@@ -1,0 +1,70 @@
+"""The stage `pretrain`: a small Llama from scratch on the tiny world's corpus. It makes the base model in the package."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pydantic import Field
+
+from r1kit.pipeline import Context, Kind
+from r1kit.settings import Settings
+from r1kit.stages.shared import HIDDEN
+from r1kit.train.learner import OptimizerSettings
+from r1kit.types import Sample
+
+OPTIMIZER = OptimizerSettings(
+    learning_rate=3e-3, schedule="cosine", warmup_steps=50, final_ratio=0.05, weight_decay=0.05, betas=(0.9, 0.98)
+)
+
+
+class PretrainSettings(Settings):
+    """The model's size and how many documents it sees; a document has about 137 tokens."""
+
+    steps: int = Field(1000, ge=1)
+    documents_per_step: int = Field(60, ge=1)
+    layers: int = Field(4, ge=1)
+    width: int = Field(128, ge=16)
+    heads: int = Field(4, ge=1)
+    context: int = Field(1024, ge=64)
+    optimizer: OptimizerSettings = OPTIMIZER
+    seed: int = 0
+    tokens_per_batch: int = Field(8192, ge=1)
+    checkpoint_every: int = Field(200, ge=0, json_schema_extra=HIDDEN)
+    device: str = Field("auto", json_schema_extra=HIDDEN)
+
+
+def run(context: Context) -> Mapping[str, Any]:
+    """Leaves metrics.jsonl, checkpoints/ and model/ (weights, config and tokenizer)."""
+    from r1kit.models.load import Policy, device_of, fresh_llama
+    from r1kit.tiny.corpus import document
+    from r1kit.tiny.tokenizer import make
+    from r1kit.train.learner import Learner
+    from r1kit.train.supervised import train_supervised
+
+    settings: PretrainSettings = context.settings
+    tokenizer = make()
+    model = fresh_llama(
+        tokenizer, layers=settings.layers, width=settings.width, heads=settings.heads, context=settings.context,
+        seed=settings.seed,
+    )  # fmt: skip
+    learner = Learner(model.to(device_of(settings.device)), settings.optimizer, steps=settings.steps)
+
+    def samples_at(step: int) -> Sequence[Sample]:
+        first = step * settings.documents_per_step
+        texts = [document(index, settings.seed).text for index in range(first, first + settings.documents_per_step)]
+        return [Sample(token_ids=ids, loss_mask=[True] * len(ids)) for ids in tokenizer(texts)["input_ids"]]
+
+    def log(step: int, row: dict[str, float]) -> None:
+        rate = row["tokens/train"] / row["time/step_s"]
+        context.progress.step(step, settings.steps, {"loss": row["optim/loss"], "tokens/s": rate})
+
+    train_supervised(
+        learner, samples_at, context.folder, tokens_per_batch=settings.tokens_per_batch,
+        checkpoint_every=settings.checkpoint_every, log=log,
+    )  # fmt: skip
+    Policy(model, tokenizer, (tokenizer.eos_token_id,)).save(context.folder / "model")
+    return {"parameters": sum(parameter.numel() for parameter in model.parameters())}
+
+
+PRETRAIN = Kind(name="pretrain", run=run, settings=PretrainSettings, version=1)

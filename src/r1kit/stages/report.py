@@ -1,0 +1,25 @@
+"""The stage `report`: one page and one summary of all stages before it. Its folder is the run's folder."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from r1kit.pipeline import Context, Kind
+from r1kit.report import write_report
+from r1kit.settings import Settings
+
+
+class ReportSettings(Settings):
+    """The title of the page."""
+
+    title: str = "r1kit run"
+
+
+def run(context: Context) -> Mapping[str, Any]:
+    """Leaves report.html and summary.json; the inputs are the folders of the stages, in the order of the recipe."""
+    write_report(context.inputs(), context.folder, context.settings.title)
+    return {"stages": len(context.paths)}
+
+
+REPORT = Kind(name="report", run=run, settings=ReportSettings, version=1)

@@ -1,0 +1,70 @@
+"""The stage `rl`: R1-Zero, reasoning RL, RL for all scenarios and an expert's RL are this with other prompts and rewards."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import Field
+
+from r1kit.pipeline import Context, Kind
+from r1kit.rewards import RewardSpec, build
+from r1kit.stages.shared import ChatSettings, DeviceSettings, Fitting
+from r1kit.tasks import TaskSpec, load_tasks
+from r1kit.train.learner import OptimizerSettings
+from r1kit.train.rl import RL, LoopSettings
+
+
+class RLSettings(LoopSettings, DeviceSettings):
+    """What `LoopSettings` says, on which tasks, for which rewards, from which prompt."""
+
+    tasks: tuple[TaskSpec, ...] = Field(min_length=1)
+    rewards: tuple[RewardSpec, ...] = Field(min_length=1)
+    chat: ChatSettings = ChatSettings()
+    optimizer: OptimizerSettings = OptimizerSettings()
+    max_prompt_tokens: int | None = Field(None, ge=1, description="leave longer prompts out; None: refuse them")
+    lora_rank: int = Field(0, ge=0, description="0 trains all weights")
+    lora_alpha: float = Field(32.0, gt=0)
+    lora_targets: tuple[str, ...] = Field((), description="names of linear layers; empty: all of them")
+
+
+def check(context: Context) -> None:
+    """Refuse rewards, tasks and prompts that cannot work, before the stage or a stage before it starts."""
+    settings: RLSettings = context.settings
+    build(settings.rewards)
+    load_tasks(settings.tasks, training=True)
+
+
+def run(context: Context) -> Mapping[str, Any]:
+    """Train the model of input "model"; leaves metrics.jsonl, rollouts/, checkpoints/ and model/."""
+    from r1kit.engines.local import LocalEngine
+    from r1kit.models.load import add_lora, load
+    from r1kit.train.learner import Learner
+
+    settings: RLSettings = context.settings
+    scorer, chat = build(settings.rewards), settings.chat.format()
+    policy = load(str(context.input("model")), device=settings.device, seed=settings.seed)
+    task = Fitting(
+        load_tasks(settings.tasks, training=True), chat, policy.tokenizer,
+        room=policy.context - settings.max_tokens, limit=settings.max_prompt_tokens,
+    )  # fmt: skip
+    if task.dropped:
+        context.progress.say(f"{task.dropped} problems with prompts of over {settings.max_prompt_tokens} tokens left out")
+    if settings.lora_rank:
+        policy = add_lora(policy, settings.lora_rank, settings.lora_alpha, settings.lora_targets)
+    updates = settings.steps * settings.minibatches * settings.epochs
+    learner = Learner(policy.model, settings.optimizer, steps=updates, temperature=settings.temperature)
+
+    def log(step: int, row: dict[str, float]) -> None:
+        shown = {"reward": "reward/mean", "length": "completion/length_mean", "entropy": "policy/entropy"}
+        context.progress.step(step, settings.steps, {name: row[key] for name, key in shown.items() if key in row})
+
+    engine = LocalEngine(policy, max_rows=settings.max_rows)
+    loop = RL(learner, engine, task, chat, scorer, settings, context.folder, log, context.progress.say)
+    context.progress.step(0, settings.steps)
+    loop.train()
+    policy.save(context.folder / "model")
+    return {"updates": learner.updates, "problems": len(task), "prompts_left_out": task.dropped}
+
+
+RL_STAGE = Kind(name="rl", run=run, settings=RLSettings, version=1, check=check)

@@ -1,0 +1,30 @@
+"""Problems to train and to evaluate on: files, hub data sets, known public sets, generators, and mixtures of them."""
+
+from r1kit.tasks.base import Listed, Task, TaskError, iterate
+from r1kit.tasks.check import Report, check_file
+from r1kit.tasks.files import load_file
+from r1kit.tasks.gym import load_gym
+from r1kit.tasks.hub import load_hub
+from r1kit.tasks.known import KNOWN, load_known
+from r1kit.tasks.mixture import Joined, Mixture, mix
+from r1kit.tasks.spec import TaskSpec, load_task, load_tasks
+
+__all__ = [
+    "KNOWN",
+    "Joined",
+    "Listed",
+    "Mixture",
+    "Report",
+    "Task",
+    "TaskError",
+    "TaskSpec",
+    "check_file",
+    "iterate",
+    "load_file",
+    "load_gym",
+    "load_hub",
+    "load_known",
+    "load_task",
+    "load_tasks",
+    "mix",
+]

@@ -1,0 +1,112 @@
+"""`r1kit data check FILE`: everything that is wrong with a file of problems, row by row, without stopping."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from r1kit.tasks.base import TaskError
+from r1kit.tasks.files import problem_of, recognise
+from r1kit.tasks.rows import NumberedRow, read_rows
+from r1kit.tasks.schemas import Schema, mapped
+
+LISTED_PER_KIND = 50  # a million faulty rows are counted, and shown as fifty
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """What a file holds. `problems` counts usable rows; `counts` has every fault by kind, `issues` the first of each.
+
+    Repeated prompts are counted among the issues but do not make a file unusable.
+    """
+
+    file: str
+    rows: int
+    problems: int
+    schema: str | None
+    counts: Mapping[str, int]
+    issues: tuple[TaskError, ...]
+
+    @property
+    def ok(self) -> bool:
+        """Whether the file loads without a fault."""
+        return self.problems > 0 and not any(kind != "duplicate prompt" for kind in self.counts)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain data for JSON."""
+        return {
+            "file": self.file, "ok": self.ok, "rows": self.rows, "problems": self.problems, "schema": self.schema,
+            "counts": dict(self.counts), "issues": [issue.as_dict() for issue in self.issues],
+        }  # fmt: skip
+
+
+def check_file(path: str | Path, columns: Mapping[str, str] | None = None) -> Report:
+    """Check every row of a JSONL, JSON or Parquet file; faults of the file itself are in the report too.
+
+    Raises `TaskError` only for a `columns` mapping that cannot be meant.
+    """
+    path = Path(path).expanduser()
+    return Check(str(path), mapped(columns) if columns else None).run(path)
+
+
+class Check:
+    """One pass over a file; counts as it goes."""
+
+    def __init__(self, file: str, schema: Schema | None) -> None:
+        self.file, self.schema = file, schema
+        self.rows = self.problems = 0
+        self.counts: Counter[str] = Counter()
+        self.issues: list[TaskError] = []
+        self.first_seen: dict[str, int] = {}
+
+    def run(self, path: Path) -> Report:
+        """The report on a file."""
+        rows = self.counted(read_rows(path))
+        try:
+            schema, again = (self.schema, rows) if self.schema else recognise(rows, self.file)
+            self.schema = schema
+            for number, row in again:
+                self.look_at(number, row, schema)
+        except TaskError as error:
+            self.note(error)
+            self.finish(rows)
+        return Report(
+            file=self.file, rows=self.rows, problems=self.problems, schema=self.schema.name if self.schema else None,
+            counts=dict(self.counts), issues=tuple(self.issues),
+        )  # fmt: skip
+
+    def counted(self, rows: Iterable[NumberedRow]) -> Iterator[NumberedRow]:
+        """The same rows, counted as they pass."""
+        for row in rows:
+            self.rows += 1
+            yield row
+
+    def finish(self, rows: Iterator[NumberedRow]) -> None:
+        """Count the rows behind a fault that ends the check."""
+        try:
+            for _ in rows:
+                pass
+        except TaskError as error:
+            self.note(error)
+
+    def look_at(self, number: int, row: dict[str, Any] | TaskError, schema: Schema) -> None:
+        """Note what is wrong with one row."""
+        try:
+            problem = problem_of(row, schema, name="check", file=self.file, number=number)
+        except TaskError as error:
+            self.note(error)
+            return
+        self.problems += 1
+        first = self.first_seen.setdefault(" ".join(problem.prompt.split()), number)
+        if first != number:
+            reason = f"the prompt repeats row {first}'s"
+            self.note(TaskError("duplicate prompt", reason, self.file, number, schema.prompt[0]))
+
+    def note(self, error: TaskError) -> None:
+        """Count a fault, and keep it while there are few of its kind."""
+        self.counts[error.kind] += 1
+        if self.counts[error.kind] <= LISTED_PER_KIND:
+            self.issues.append(error)

@@ -1,0 +1,118 @@
+"""Where the answer is found in a response, and where it never is."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from r1kit.verifiers import answers, language
+
+PIECES = ("<think>", "</think>", "<answer>", "</answer>", "\\boxed{", "\\boxed", "\\fbox{", "{", "}", "\\", "\\{", "$", "4")
+
+
+@pytest.mark.parametrize(
+    ("response", "answer"),
+    [
+        ("<think>2+2</think> <answer>4</answer>", "4"),
+        ("<think>\\boxed{5}</think> <answer>4</answer>", "4"),
+        ("<think>x</think> <answer>so it is \\boxed{4}.</answer>", "4"),
+        ("<think>x</think> <answer> \n 4 \n </answer> trailing junk", "4"),
+        ("<think>x</think> \\boxed{3} and <answer>4</answer>", "4"),
+        ("<think>x</think> <answer>4", "4"),
+        ("<think>x</think> <answer></answer> \\boxed{4}", None),
+        ("<think>x</think> It is \\boxed{4}.", "4"),
+        ("\\boxed{3} no, \\boxed{4}", "4"),
+        ("\\boxed{\\frac{1}{2}}", "\\frac{1}{2}"),
+        ("\\boxed{\\{1, 2\\}}", "\\{1, 2\\}"),
+        ("\\boxed{[0, \\infty)}", "[0, \\infty)"),
+        ("\\boxed{\\boxed{4}}", "4"),
+        ("\\boxed 4", "4"),
+        ("\\fbox{4}", "4"),
+        ("\\boxed{3} then \\boxed{4", None),
+        ("\\boxed{}", None),
+        ("\\boxedness{4}", None),
+        ("the answer is 4", None),
+        ("", None),
+    ],
+)
+def test_the_answer_is_taken_from_the_answer_section_else_the_last_box(response: str, answer: str | None) -> None:
+    assert answers.extract(response) == answer
+
+
+@pytest.mark.parametrize(
+    ("response", "answer"),
+    [
+        ("<think>9</think> The total is $1,234.50, paid once", "$1,234.50"),
+        ("It is -3", "-3"),
+        ("<think>9</think> I do not know", None),
+        ("<think>9</think> <answer>none</answer> 4", "none"),
+        ("\\boxed{3} 4", "3"),
+    ],
+)
+def test_the_last_number_counts_only_where_allowed_and_nothing_better_is_there(response: str, answer: str | None) -> None:
+    assert answers.extract(response, last_number=True) == answer
+
+
+def test_a_reference_may_be_a_solution_with_a_box_or_a_gsm8k_solution() -> None:
+    assert answers.reference("We add.\nSo \\boxed{\\frac12}.") == "\\frac12"
+    assert answers.reference("2+2 = <<2+2=4>>4\n#### 4") == "4"
+    assert answers.reference("  4 ") == "4"
+
+
+@given(st.lists(st.sampled_from(PIECES) | st.text(max_size=5), max_size=40).map("".join))
+def test_any_text_gives_an_answer_or_none(text: str) -> None:
+    for allowed in (False, True):
+        answer = answers.extract(text, last_number=allowed)
+        assert answer is None or (answer == answer.strip() and answer)
+
+
+@given(st.text(), st.text(alphabet="abc123+-=/ ", min_size=1).filter(str.strip))
+def test_reasoning_never_leaks_into_an_answer_section(reasoning: str, answer: str) -> None:
+    clean = reasoning.replace("<", "")
+    assert answers.extract(f"<think>{clean}</think> <answer>{answer}</answer>") == answer.strip()
+
+
+@pytest.mark.parametrize("piece", ["\\boxed{", "\\boxed", "<answer>", "</think>", "{", "}", "$", "`", "\\(", "1", "$a", "_"])
+def test_a_megabyte_of_anything_is_read_in_one_go(piece: str) -> None:
+    text = piece * (1_000_000 // len(piece))
+    answers.extract(text, last_number=True)
+    language.count_words(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "counts"),
+    [
+        ("so 答案 is x", {"latin": 2, "han": 2}),
+        ("先算 $a_1 + \\text{cost}$ 再算", {"han": 4}),
+        ("we use `print(hello)` and ```\nimport numpy\n``` here", {"latin": 4}),
+        ("it costs $5 for an apple and $6 more", {"latin": 6}),
+        ("see https://example.org/some/page now", {"latin": 2}),
+        ("the value x_total and n2 and 17", {"latin": 4}),
+        ("<think>привет мир</think>", {"cyrillic": 2}),
+        ("ありがとう 東京", {"kana": 5, "han": 2}),
+        ("안녕 세계", {"hangul": 2}),
+        ("3 + 4 = 7", {}),
+    ],
+)
+def test_words_are_counted_by_script_and_what_has_no_language_is_masked(text: str, counts: dict[str, int]) -> None:
+    assert dict(language.count_words(text)) == counts
+
+
+def test_mixing_needs_words_of_both_scripts() -> None:
+    assert language.is_mixed("first 3 + 4 = 7, 然后 7 + 2 = 9")
+    assert not language.is_mixed("first 3 + 4 = 7, then 7 + 2 = 9")
+    assert not language.is_mixed("先算三加四等于七 $x + y$ 然后再加二")
+    assert not language.is_mixed("我们先看这个国家在这一年里的总产值是多少，然后再计算它和前一年相比增加了多少百分点" + " GDP")
+
+
+@given(st.text())
+def test_shares_are_proportions_in_every_known_language(text: str) -> None:
+    for name in language.LANGUAGES:
+        share = language.share(text, name)
+        assert share is None or 0.0 <= share <= 1.0
+
+
+def test_an_unknown_language_is_an_error_that_lists_the_known_ones() -> None:
+    with pytest.raises(ValueError, match="xx.*known are"):
+        language.share("text", "xx")

@@ -1,0 +1,204 @@
+"""The command line: quick help, clear errors, results on stdout, exit statuses."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import types
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from r1kit import cli
+from r1kit.pipeline import Context, External, Kind, Recipe, Stage, Stopped
+from r1kit.settings import Settings
+from r1kit.store import write_json
+from r1kit.types import SamplingParams
+
+
+class Toy(Settings):
+    size: int = 1
+    seed: int = 0
+
+
+def summarise(context: Context) -> Mapping[str, Any]:
+    write_json(context.folder / "summary.json", {"table": "accuracy  11 %  98 %", "size": context.settings.size})
+    (context.folder / "report.html").write_text("<html>")
+    return {}
+
+
+def explode(context: Context) -> Mapping[str, Any]:
+    errors = {"value": ValueError("bad data"), "bug": KeyError("oops"), "stop": Stopped(15)}
+    raise errors[context.input("how").read_text()]
+
+
+def toy(*, scale: str = "tiny", model: str | None = None, overrides: Mapping[str, Any], seed: int = 0) -> Recipe:
+    changes = {name.removeprefix("report."): value for name, value in overrides.items()}
+    settings = Toy(seed=seed).override(changes)
+    return Recipe("toy", (Stage("report", Kind(name="toy", run=summarise, settings=Toy), settings),))
+
+
+@pytest.fixture(autouse=True)
+def recipes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
+    def broken(*, overrides: Mapping[str, Any], seed: int) -> Recipe:
+        kind = Kind(name="broken", run=explode, settings=Settings)
+        return Recipe("broken", (Stage("boom", kind, Settings(), {"how": External(Path("how"))}),))
+
+    module = types.ModuleType("r1kit.recipes")
+    module.RECIPES = {"toy": toy, "r1-zero": toy, "broken": broken}  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "r1kit.recipes", module)
+    monkeypatch.chdir(tmp_path)
+    yield
+
+
+def test_run_prints_the_table_and_its_last_line_is_the_runs_folder(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["run", "toy"]) == 0
+    *_, table, page, folder = capsys.readouterr().out.splitlines()
+    assert table == "accuracy  11 %  98 %"
+    assert page == f"report: {folder}/report.html"
+    assert (Path(folder) / "summary.json").exists()
+    assert folder.startswith("runs/toy/report-")
+
+
+def test_run_as_json_prints_nothing_else_on_stdout(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["run", "toy", "--json", "--set", "report.size=7", "--seed", "3"]) == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert printed["summary"]["size"] == 7
+    manifest = json.loads((Path(printed["folder"]) / "manifest.json").read_text())
+    assert manifest["seed"] == 3
+
+
+def test_plan_tells_status_and_reason_as_text_and_as_json(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["plan", "toy"]) == 0
+    heading, row = capsys.readouterr().out.splitlines()
+    assert heading.split() == ["stage", "status", "why", "folder"]
+    assert row.split()[:4] == ["report", "run", "never", "run"]
+    cli.main(["run", "toy"])
+    capsys.readouterr()
+    assert cli.main(["plan", "toy", "--set", "report.size=2", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)[0]["why"] == "size 1 -> 2"
+
+
+def test_report_finds_the_newest_run_in_a_folder(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    cli.main(["run", "toy"])
+    capsys.readouterr()
+    assert cli.main(["report", "runs/toy", "--json"]) == 0
+    folder = json.loads(capsys.readouterr().out)["folder"]
+    assert cli.main(["report", folder]) == 0
+    assert capsys.readouterr().out.splitlines()[0] == "accuracy  11 %  98 %"
+    assert cli.main(["report", str(tmp_path / "none")]) == 1
+    assert "holds no finished run" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["run", "r1zero"], "there is no recipe 'r1zero': did you mean r1-zero?"),
+        (["run", "qqq"], "there is no recipe 'qqq': known are broken, r1-zero, toy"),
+        (["run", "toy", "--set", "report.sizee=3"], "there is no setting sizee: did you mean size?"),
+        (["run", "toy", "--until", "reprot"], "recipe toy has no stage 'reprot': did you mean report?"),
+        (["run", "broken"], "input how of stage boom: there is no file or folder how"),
+    ],
+)
+def test_what_a_user_can_mend_is_one_message_and_status_1(
+    capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
+) -> None:
+    assert cli.main(arguments) == 1
+    error = capsys.readouterr().err
+    assert f"r1kit: error: {message}" in error
+    assert "Traceback" not in error
+
+
+def test_a_failing_stage_is_named_and_debug_shows_the_traceback(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    (tmp_path / "how").write_text("value")
+    assert cli.main(["run", "broken"]) == 1
+    error = capsys.readouterr().err
+    assert "r1kit: error: bad data\nin stage boom (runs/broken/boom-" in error
+    assert "Traceback" not in error
+    assert cli.main(["run", "broken", "--debug"]) == 1
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_a_bug_is_not_hidden(tmp_path: Path) -> None:
+    (tmp_path / "how").write_text("bug")
+    with pytest.raises(KeyError, match="oops"):
+        cli.main(["run", "broken"])
+
+
+def test_a_stopped_run_says_how_to_go_on(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    (tmp_path / "how").write_text("stop")
+    assert cli.main(["run", "broken", "--seed", "1"]) == 128 + 15
+    error = capsys.readouterr().err
+    assert "stopped by SIGTERM" in error
+    assert error.splitlines()[-1] == "nothing finished is lost; to go on: r1kit run broken --seed 1"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["runn"],
+        ["run"],
+        ["run", "toy", "--set", "size=3"],
+        ["run", "toy", "--set", "report.size"],
+        ["run", "toy", "--set", "report.size=[1"],
+        ["eval", "tiny"],
+        ["generate", "tiny"],
+        ["generate", "tiny", "--prompt", "x", "--task", "y"],
+    ],
+)
+def test_wrong_usage_is_status_2(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        cli.main(arguments)
+    assert stop.value.code == 2
+    assert "usage: r1kit" in capsys.readouterr().err
+
+
+def test_settings_on_the_command_line_are_text_unless_they_are_json() -> None:
+    assert cli.setting("rl.learning_rate=1e-4") == ("rl.learning_rate", "1e-4")
+    assert cli.setting('rl.a.b={"x": [1]}') == ("rl.a.b", {"x": [1]})
+    assert cli.setting("rl.limit=null") == ("rl.limit", None)
+    assert cli.setting("rl.text=a=b") == ("rl.text", "a=b")
+
+
+def test_eval_and_generate_hand_over_what_was_asked(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    calls: list[dict[str, Any]] = []
+    commands = types.ModuleType("r1kit.stages.commands")
+
+    def evaluate(model: str, **asked: Any) -> dict[str, Any]:
+        calls.append(asked)
+        return {"table": "a table", "pass@1": 0.5}
+
+    def generate(model: str, **asked: Any) -> Iterator[dict[str, Any]]:
+        calls.append(asked)
+        yield {"completion": "four", "sample": 0}
+
+    commands.evaluate = evaluate  # type: ignore[attr-defined]
+    commands.generate = generate  # type: ignore[attr-defined]
+    stages = types.ModuleType("r1kit.stages")
+    stages.commands = commands  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "r1kit.stages", stages)
+    monkeypatch.setitem(sys.modules, "r1kit.stages.commands", commands)
+    assert cli.main(["eval", "tiny", "--task", "gsm8k", "--samples", "4", "--temperature", "0.6"]) == 0
+    assert calls[0]["sampling"] == SamplingParams(n=4, temperature=0.6, max_tokens=512)
+    assert cli.main(["eval", "tiny", "--task", "gsm8k", "--json"]) == 0
+    assert cli.main(["generate", "tiny", "--prompt", "2 + 2?"]) == 0
+    assert cli.main(["generate", "tiny", "rows.jsonl"]) == 0
+    assert (calls[2]["prompt"], calls[2]["task"]) == ("2 + 2?", None)
+    assert (calls[3]["prompt"], calls[3]["task"]) == (None, Path("rows.jsonl"))
+    out = capsys.readouterr().out
+    assert out.startswith("a table\n{")
+    assert out.endswith('\nfour\n{"completion": "four", "sample": 0}\n')
+
+
+def test_the_module_runs_and_help_lists_the_commands() -> None:
+    done = subprocess.run([sys.executable, "-m", "r1kit", "--help"], capture_output=True, text=True, check=True)
+    for command in ("run", "plan", "eval", "generate", "chat", "report", "models", "data"):
+        assert f"\n    {command} " in done.stdout

@@ -1,0 +1,295 @@
+"""The report, on a synthetic run whose numbers move as those of the tiny world do."""
+
+import json
+import math
+import random
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from r1kit.report import build, summary, write, write_report
+from r1kit.report.curves import figure, smoothed
+from r1kit.report.folders import Stage, find_stages, stage_name
+from r1kit.report.health import checks
+
+STEPS = 60
+
+
+def lines(path: Path, rows: list[dict[str, object]], tail: str = "") -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows) + tail, encoding="utf-8")
+
+
+def manifest(folder: Path, kind: str, started: float) -> None:
+    facts = {
+        "stage": folder.name[:-9], "kind": kind, "fingerprint": folder.name[-8:], "seed": 0, "started": started,
+        "settings": {"optimizer": {"learning_rate": 3e-4, "warmup": 5}, "loss": {"name": "grpo", "kl_coef": 0.001},
+                     "group_size": 16, "prompts_per_step": 16, "rewards": {"accuracy": 1.0, "format": 0.2}},
+        "versions": {"r1kit": "0.1.0", "torch": "2.13.0", "python": "3.11.2"}, "host": "laptop", "seconds": 172.4,
+        "command": "r1kit run r1-zero --scale tiny", "inputs": {}, "metrics": {},
+    }  # fmt: skip
+    (folder / "manifest.json").write_text(json.dumps(facts))
+
+
+def answer(skilled: bool, seed: int, a: int, b: int, c: int) -> tuple[str, str]:
+    chance = random.Random(seed)
+    if skilled:
+        total = str(a + b + c) if chance.random() < 0.96 else str(a + b + c + 10)
+        first = chance.choice([f"First, {a} + {b} = {a + b}.", f"首先 {a} 加 {b} 等于 {a + b}。"])
+        return f"<think>{first}\nThen {a + b} + {c} = {total}.</think> <answer>{total}</answer>", total
+    total = str(a + b + c + chance.choice([0, 1, -1, 10, 100, -9, 3, 7]))
+    return chance.choice([f"The answer is {total}", f"<think></think> {total}", f"答案是 {total}。 so {total}"]), total
+
+
+def evaluation(folder: Path, skilled: bool, started: float, problems: int = 200, k: int = 4) -> None:
+    rows = []
+    for i in range(problems):
+        a, b, c = (random.Random(f"{i}/{j}").randint(100, 999) for j in range(3))
+        for sample in range(k):
+            text, total = answer(skilled, i * k + sample, a, b, c)
+            rows.append({
+                "problem_id": f"sums/test/{i}", "source": "sums" if i % 3 else "countdown", "sample": sample,
+                "correct": None if i % 50 == 49 else total == str(a + b + c), "extracted": total,
+                "well_formed": skilled, "reasoning_tokens": 44 + i % 9 if skilled else i % 5,
+                "completion_tokens": 60 + (i + sample) % 9 if skilled else 29 + i % 7, "steps": 2 if skilled else 0,
+                "mixed": "首" in text and "Then" in text, "truncated": i % 40 == 0 and not skilled,
+                "question": f"Work out {a} + {b} + {c}.", "completion": text,
+            })  # fmt: skip
+    lines(folder / "completions.jsonl", rows)
+    manifest(folder, "evaluate", started)
+
+
+def training_row(step: int) -> dict[str, object]:
+    noise = random.Random(step)
+    rise = 1 / (1 + math.exp(-(step - 18) / 5))
+    wobble = lambda size: noise.gauss(0, size)  # noqa: E731
+    return {
+        "step": step, "reward/mean": 0.12 + 1.05 * rise + wobble(0.03), "reward/std": 0.4 - 0.3 * rise,
+        "reward/accuracy": min(1, 0.11 + 0.86 * rise + wobble(0.03)), "reward/format": min(1, 0.1 + 0.9 * rise),
+        "completion/length_mean": 29 + 22 * rise + wobble(1), "completion/length_max": 96,
+        "completion/truncated": max(0, 0.05 - 0.05 * rise + wobble(0.004)), "policy/kl": 0.3 * rise + abs(wobble(0.01)),
+        "policy/entropy": 0.62 - 0.45 * rise + wobble(0.02), "policy/clip_fraction": abs(wobble(0.004)),
+        "groups/zero_variance": min(1, 0.3 * (1 - rise) + 0.75 * rise + wobble(0.05)),
+        "sampler/logprob_gap_mean": 2e-6 + abs(wobble(4e-7)), "sampler/logprob_gap_max": 3e-5,
+        "optim/grad_norm": 1.1 - 0.6 * rise + abs(wobble(0.1)), "optim/learning_rate": 3e-4 * min(1, step / 5),
+        "optim/loss": wobble(0.01), "verifier/unknown": 0.0, "time/rollout_s": 1.6 + 0.5 * rise + abs(wobble(0.1)),
+        "time/train_s": 1.0 + 0.3 * rise, "time/step_s": 3.0 + rise, "tokens/rollout": 256 * (29 + 22 * rise),
+        "tokens/train": 256 * (40 + 22 * rise), "language/mixed": max(0, 0.22 + 0.25 * rise + wobble(0.02)),
+    }  # fmt: skip
+
+
+def rollouts(folder: Path, step: int, skilled: bool, problems: range) -> None:
+    rows = []
+    for i in problems:
+        text, total = answer(skilled, step * 100 + i, 100 + i, 200, 300)
+        right, form = float(total == str(600 + i)), float(skilled)
+        rows.append({
+            "step": step, "problem_id": f"sums/train/{i}", "question": f"Work out {100 + i} + 200 + 300.",
+            "prompt": "...", "completion": text, "answer": str(600 + i), "reward": right + 0.2 * form,
+            "parts": {"accuracy": right, "format": form, "cosine": None}, "advantage": 0.5, "finish_reason": "stop",
+            "tokens": len(text),
+        })  # fmt: skip
+    lines(folder / "rollouts" / f"step-{step:06d}.jsonl", rows)
+
+
+def make_run(run: Path) -> Path:
+    evaluation(run / "base-eval-00000001", False, 1.7e9)
+    rl = run / "r1-zero-00000002"
+    lines(rl / "metrics.jsonl", [training_row(step) for step in range(1, STEPS + 1)])
+    for step in (1, 20, 40, 60):
+        rollouts(rl, step, step > 15, range(step % 3, step % 3 + 8))
+    manifest(rl, "rl", 1.7e9 + 60)
+    evaluation(run / "r1-zero-eval-00000003", True, 1.7e9 + 300)
+    return run
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_run(tmp_path_factory.mktemp("runs") / "r1-zero-tiny")
+
+
+@pytest.fixture(scope="module")
+def page(run: Path) -> str:
+    return build(run)
+
+
+class Tags(HTMLParser):
+    """Every tag with its attributes, and whether each that opens is closed."""
+
+    VOID = ("meta", "link", "br", "img", "input", "hr")
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.seen: list[tuple[str, dict[str, str | None]]] = []
+        self.open: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.seen.append((tag, dict(attrs)))
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.seen.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+
+def test_the_page_loads_nothing_and_runs_nothing(page: str) -> None:
+    assert "http://" not in page and "https://" not in page
+    tags = Tags(page)
+    assert tags.open == []
+    assert not {"script", "link", "img", "iframe"} & {tag for tag, _ in tags.seen}
+    for tag, attributes in tags.seen:
+        assert "src" not in attributes and not any(name.startswith("on") for name in attributes)
+        assert (attributes.get("href") or "#").startswith("#"), tag
+    assert not re.search(r"url\((?!#)", page)
+
+
+def test_the_page_tells_the_story_of_the_run(page: str) -> None:
+    assert "pass@1 rose from" in page
+    expected = [
+        "base-eval", "r1-zero-eval", "Entropy", "Zero-variance groups", "Reward parts", "before and after",
+        "Rollouts of r1-zero", "optimizer.learning_rate", "r1kit run r1-zero --scale tiny", "2 min 52 s",
+    ]  # fmt: skip
+    assert [words for words in expected if words not in page] == []
+    assert "Zero throughout: verifier cannot tell" in page
+
+
+def test_model_text_is_shown_and_never_run(tmp_path: Path) -> None:
+    attack = "<think>x</think><script>alert(1)</script><img src=x onerror=alert(2)>\ud800\x00 http://evil.example"
+    for name, started in (("a", 1.0), ("b", 2.0)):
+        evaluation(tmp_path / f"{name}-0000000{name}", True, started, problems=3, k=1)
+        path = tmp_path / f"{name}-0000000{name}" / "completions.jsonl"
+        rows = [json.loads(line) | {"completion": attack, "question": attack} for line in path.read_text().splitlines()]
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    write(tmp_path, tmp_path / "out", title="<script>alert(3)</script>")
+    page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    assert "<script" not in page and "<img" not in page
+    assert "&lt;script&gt;alert(1)" in page and "&lt;script&gt;alert(3)" in page
+    assert "\x00" not in page
+
+
+def test_the_summary_holds_the_page_s_table_for_programs(run: Path, tmp_path: Path) -> None:
+    stages = {stage.name: stage.folder for stage in find_stages(run)}
+    data = write_report(stages, tmp_path, "R1-Zero")
+    assert json.loads((tmp_path / "summary.json").read_text(encoding="utf-8")) == data
+    assert {path.name for path in tmp_path.iterdir()} == {"summary.json", "report.html"}
+    (table,) = data["tables"]
+    assert (table["problems"], table["from"], table["to"]) == (200, "base-eval", "r1-zero-eval")
+    change = table["differences"]["pass@1"]
+    assert 0 < change["low"] < change["mean"] < change["high"]
+    pass_at_1 = table["columns"]["r1-zero-eval"]["overall"]["pass@1"]
+    assert pass_at_1["low"] < pass_at_1["mean"] < pass_at_1["high"]
+    assert list(data["stages"]) == ["base-eval", "r1-zero", "r1-zero-eval"]
+    assert data["stages"]["r1-zero"]["steps"] == STEPS
+    assert data["stages"]["r1-zero"]["settings"]["group_size"] == 16
+    assert {check["name"]: check["status"] for check in data["health"]["r1-zero"]}["Language mixing"] == "attention"
+
+
+def test_a_run_in_progress_has_a_page_too(tmp_path: Path) -> None:
+    rl = tmp_path / "rl-0a1b2c3d"
+    lines(rl / "metrics.jsonl", [{"step": 1, "reward/mean": 0.1}, {"step": 2}], tail='{"step": 3, "rew')
+    data = summary(tmp_path)
+    assert data["stages"]["rl"] | {"kind": "rl", "finished": False, "steps": 2} == data["stages"]["rl"] | {"kind": "rl"}
+    assert "not finished, step 2" in build(tmp_path)
+
+
+def test_a_stage_that_has_only_begun_says_when(tmp_path: Path) -> None:
+    (tmp_path / "rl-0a1b2c3d").mkdir()
+    begun = {"stage": "rl", "kind": "rl", "started": "2026-01-02T03:04:05+00:00"}
+    (tmp_path / "rl-0a1b2c3d" / "stage.json").write_text(json.dumps(begun))
+    assert "2026-01-02 03:04 UTC" in build(tmp_path) and "not finished" in build(tmp_path)
+
+
+def test_of_a_stage_run_twice_the_later_one_counts(tmp_path: Path) -> None:
+    evaluation(tmp_path / "eval-0000000b", False, 1.0, problems=3)
+    evaluation(tmp_path / "eval-0000000a", True, 2.0, problems=3)
+    assert [stage.folder.name for stage in find_stages(tmp_path)] == ["eval-0000000a"]
+
+
+def test_an_evaluation_in_progress_stands_apart(run: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "half-eval-00000009"
+    evaluation(folder, True, 9e9, problems=20)
+    (folder / "manifest.json").unlink()
+    stages = [*(stage.folder for stage in find_stages(run)), folder]
+    tables = summary(stages)["tables"]
+    assert [list(table["columns"]) for table in tables] == [["base-eval", "r1-zero-eval"], ["half-eval"]]
+
+
+def test_of_a_step_done_twice_the_later_row_counts(tmp_path: Path) -> None:
+    rows = [{"step": 1, "optim/loss": 3.0}, {"step": 2, "optim/loss": 2.0}, {"step": 2, "optim/loss": 1.0}]
+    lines(tmp_path / "metrics.jsonl", rows)
+    assert [row["optim/loss"] for row in Stage("pretrain", tmp_path).metrics] == [3.0, 1.0]
+
+
+def test_values_that_are_no_numbers_are_named_and_drawn_around(tmp_path: Path) -> None:
+    rows = [training_row(step) | ({"optim/loss": math.nan, "reward/mean": math.inf} if step == 7 else {})
+            for step in range(1, 20)]  # fmt: skip
+    lines(tmp_path / "rl-0a1b2c3d" / "metrics.jsonl", rows)
+    (tmp_path / "rl-0a1b2c3d" / "rollouts").mkdir()
+    found = {check["name"]: check for check in summary(tmp_path)["health"]["rl"]}
+    assert found["Numbers"]["status"] == "attention" and "first is step 7" in found["Numbers"]["evidence"]
+    assert "NaN" not in json.dumps(summary(tmp_path)) and build(tmp_path)
+
+
+def changed(tmp_path: Path, **course: tuple[float, float]) -> dict[str, str]:
+    """Statuses of a run whose metrics go from one value to another."""
+    names = {"zero": "groups/zero_variance", "entropy": "policy/entropy", "cut": "completion/truncated",
+             "unknown": "verifier/unknown", "gap": "sampler/logprob_gap_mean", "form": "reward/format",
+             "right": "reward/accuracy", "length": "completion/length_mean"}  # fmt: skip
+    paths = {names[key]: [a + (b - a) * min(1, i / 20) for i in range(40)] for key, (a, b) in course.items()}
+    rows = [{"step": i + 1} | {name: values[i] for name, values in paths.items()} for i in range(40)]
+    lines(tmp_path / "metrics.jsonl", rows)
+    return {check.name: check.status for check in checks(Stage("rl", tmp_path), {})}
+
+
+def test_a_run_that_goes_wrong_is_called_out(tmp_path: Path) -> None:
+    found = changed(
+        tmp_path, zero=(0.2, 1.0), entropy=(1.0, 0.0), cut=(0.0, 0.5), unknown=(0.0, 0.2), gap=(0.0, 0.2),
+        form=(0.0, 1.0), right=(0.1, 0.1), length=(30, 300),
+    )  # fmt: skip
+    assert len(found) == 7 and set(found.values()) == {"attention"}
+
+
+def test_a_run_that_goes_well_is_left_in_peace(tmp_path: Path) -> None:
+    found = changed(
+        tmp_path, zero=(0.2, 1.0), entropy=(1.0, 0.3), cut=(0.1, 0.0), unknown=(0.0, 0.0), gap=(1e-6, 2e-6),
+        form=(0.0, 1.0), right=(0.1, 1.0), length=(30, 300),
+    )  # fmt: skip
+    assert len(found) == 7 and set(found.values()) == {"healthy"}
+
+
+def test_a_folder_without_stages_is_refused_with_the_remedy(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="it must hold stage folders"):
+        build(tmp_path)
+
+
+def test_a_failed_write_leaves_the_earlier_report_whole(run: Path, tmp_path: Path) -> None:
+    write(run, tmp_path)
+    before = (tmp_path / "report.html").read_bytes()
+    broken = tmp_path / "broken-0a1b2c3d"
+    lines(broken / "completions.jsonl", [{"problem_id": "a"}])
+    with pytest.raises(ValueError, match="lacks source"):
+        write([broken], tmp_path)
+    assert (tmp_path / "report.html").read_bytes() == before
+
+
+def test_only_a_hash_is_taken_off_a_folder_s_name() -> None:
+    assert [stage_name(Path(name)) for name in ("r1-zero-0a1b2c3d", "r1-zero", "rl-00zz1122")] == [
+        "r1-zero", "r1-zero", "rl-00zz1122",
+    ]  # fmt: skip
+
+
+def test_smoothing_keeps_a_constant_and_a_line() -> None:
+    assert smoothed([2.0] * 30) == pytest.approx([2.0] * 30)
+    assert smoothed([float(i) for i in range(30)])[10:20] == pytest.approx([float(i) for i in range(10, 20)])
+    assert smoothed([5.0]) == [5.0]
+
+
+def test_numbers_are_written_for_reading() -> None:
+    assert [figure(x) for x in (0, 0.01234, 48.21, 1234.5, 3e-6)] == ["0", "0.0123", "48.2", "1,234", "3e-06"]
+    assert figure(0.978, True) == "97.8 %"

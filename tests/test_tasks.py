@@ -1,0 +1,598 @@
+"""Facts about tasks: what files become, what is refused, and how tasks are mixed."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import pickle
+import subprocess
+import sys
+import types
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from r1kit.settings import SettingsError
+from r1kit.tasks import (
+    KNOWN,
+    Listed,
+    TaskError,
+    TaskSpec,
+    check_file,
+    iterate,
+    load_file,
+    load_known,
+    load_task,
+    load_tasks,
+    mix,
+)
+from r1kit.tasks import gym as gym_module
+from r1kit.tasks.answers import clean_number, last_boxed, reference
+from r1kit.tasks.known import DATA_VARIABLE
+from r1kit.tasks.mixture import PERIOD, apportion
+from r1kit.tasks.schemas import convert, guess
+from r1kit.types import Problem
+
+ROOT = Path(__file__).parents[1]
+DATA = ROOT.parent / "shared" / "data"
+needs_data = pytest.mark.skipif(not DATA.is_dir(), reason="the shared data folder is not here")
+JSON_VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@pytest.fixture(autouse=True)
+def _no_data_folder_and_no_hub(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(DATA_VARIABLE, raising=False)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+
+
+def write(path: Path, *rows: Any) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+def only(row: dict[str, Any]) -> Problem:
+    return convert(row, guess(row, "f"), name="set/train", file="f", number=1)
+
+
+def numbers(name: str, count: int) -> Listed:
+    return Listed(
+        name=name, problems=tuple(Problem(id=f"{name}/{i}", prompt=f"{i}?", answer=str(i)) for i in range(count))
+    )
+
+
+# Answers
+
+
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [
+        ("1,080", "1080"), ("$1,080.50", "1080.5"), ("-$5", "-5"), ("\u22125", "-5"), ("025", "25"), ("72.0", "72"),
+        ("80 000", "80000"), ("80\u202f000 €", "80000"), (".5", "0.5"), ("18.", "18"), ("-0.0", "0"), ("\\$3", "3"),
+        ("३", "3"), ("+7", "7"), ("1,08", None), ("1,0800", None), ("", None), (".", None), ("1e5", None),
+        ("two", None), ("3/4", None), ("50%", None), ("5 apples", None),
+    ],
+)  # fmt: skip
+def test_a_number_has_one_spelling(text: str, number: str | None) -> None:
+    assert clean_number(text) == number
+
+
+@given(st.integers(), st.sampled_from(["", "$", "€"]))
+def test_thousands_separators_and_currency_do_not_change_a_number(value: int, sign: str) -> None:
+    assert clean_number(f"{'-' if value < 0 else ''}{sign}{abs(value):,}") == str(value)
+
+
+@given(st.text() | st.text("0123456789.,-+$€ \u0663\u00b2"))
+def test_cleaning_accepts_any_text_and_settles_at_once(text: str) -> None:
+    number = clean_number(text)
+    assert number is None or (clean_number(number) == number and float(number) is not None)
+
+
+@pytest.mark.parametrize(
+    ("text", "box"),
+    [
+        (r"a \boxed{1} b \boxed{\frac{1}{2}}.", r"\frac{1}{2}"),
+        (r"\boxed{\left\{1, 2\right.}", r"\left\{1, 2\right."),
+        (r"\fbox{ 7 }", "7"),
+        (r"so $\boxed 5$", "5"),
+        (r"\boxed{1} and \boxed{2", "1"),
+        (r"x \\boxed{3}", None),
+        (r"\boxed{}", ""),
+        ("none", None),
+    ],
+)
+def test_the_last_closed_box_is_the_answer(text: str, box: str | None) -> None:
+    assert last_boxed(text) == box
+
+
+@given(st.text() | st.lists(st.sampled_from(["\\boxed{", "\\fbox{", "{", "}", "\\{", "\\", "x", " "])).map("".join))
+def test_looking_for_a_box_accepts_any_text(text: str) -> None:
+    found = last_boxed(text)
+    assert found is None or found in text
+
+
+@given(st.text("abc12+ ", max_size=30))
+def test_what_is_put_into_a_box_comes_out(inner: str) -> None:
+    assert last_boxed(f"first \\boxed{{0}} then \\boxed{{{inner}}} done") == inner.strip()
+
+
+@given(JSON_VALUES)
+def test_a_reference_is_text_or_a_task_error(value: Any) -> None:
+    try:
+        assert reference(value)
+    except TaskError as error:
+        assert error.kind in {"empty answer", "wrong type", "unparsed answer", "invalid UTF-8"}
+
+
+# Schemas
+
+
+@pytest.mark.parametrize(
+    ("row", "expected"),
+    [
+        (
+            {"question": "Q", "answer": "48/2 = <<48/2=24>>24\n#### 1,024"},
+            {"answer": "1024", "verifier": "number", "metadata": {"solution": "48/2 = 24"}},
+        ),
+        (
+            {"problem": "Q", "level": "Level 5", "solution": r"So $\boxed{\frac12}$."},
+            {
+                "answer": r"\frac12",
+                "verifier": "math",
+                "metadata": {"level": "Level 5", "solution": r"So $\boxed{\frac12}$."},
+            },
+        ),
+        ({"problem": "Q", "answer": "025", "url": "u"}, {"answer": "25", "metadata": {"url": "u"}}),
+        ({"Body": "A", "Question": "B?", "Answer": 72.0}, {"prompt": "A B?", "answer": "72", "verifier": "number"}),
+        ({"lang": "zh", "question": "Q", "answer": "2,125"}, {"answer": "2125", "language": "zh"}),
+        ({"question": "Q", "answer": None, "answer_number": 18}, {"answer": "18", "verifier": "number"}),
+        ({"problem": "Q", "solution": r"\boxed{7}", "messages": [{"role": "user", "content": "Q"}]}, {"answer": "7"}),
+        (
+            {
+                "system": "S",
+                "conversations": [
+                    {"from": "user", "value": r"Return your final response within \boxed{}. Q"},
+                    {
+                        "from": "assistant",
+                        "value": r"<|begin_of_thought|>\boxed{1}<|end_of_thought|>"
+                        r"<|begin_of_solution|>\boxed{2}<|end_of_solution|>",
+                    },
+                ],
+            },
+            {"prompt": "Q", "answer": "2"},
+        ),
+        (
+            {
+                "data_source": "openai/gsm8k",
+                "prompt": [{"role": "system", "content": "S"}, {"role": "user", "content": "Q"}],
+                "reward_model": {"style": "rule", "ground_truth": "72"},
+                "extra_info": {"index": 0},
+            },
+            {"prompt": "Q", "answer": "72", "source": "openai/gsm8k"},
+        ),
+        ({"prompt": [{"role": "user", "content": "Q"}], "solution": "$x^2$"}, {"prompt": "Q", "answer": "$x^2$"}),
+        ({"prompt": "Q", "ground_truth": "Paris"}, {"answer": "Paris", "verifier": "math"}),
+        ({"prompt": "Q", "answer": "007", "verifier": "exact"}, {"answer": "007", "verifier": "exact"}),
+        ({"question": "Q", "choices": ["x", "y"], "answer": 1}, {"prompt": "Q\nA. x\nB. y", "answer": "B"}),
+        ({"question": "Q", "answer": "A, 1,234"}, {"answer": "A, 1,234"}),
+    ],
+)  # fmt: skip
+def test_columns_of_known_data_sets_are_understood(row: dict[str, Any], expected: dict[str, Any]) -> None:
+    problem = only(row)
+    assert {field: getattr(problem, field) for field in expected} == expected
+    assert problem.prompt.startswith(expected.get("prompt", "Q"))
+
+
+@given(
+    st.dictionaries(st.sampled_from(["prompt", "question", "answer", "solution", "lang", "choices", "x"]), JSON_VALUES)
+)
+def test_any_row_is_a_problem_or_a_task_error_that_names_the_row(row: dict[str, Any]) -> None:
+    try:
+        schema = guess(row, "f")
+    except TaskError as error:
+        assert error.kind == "missing column"
+        return
+    try:
+        problem = convert(row, schema, name="n", file="f", number=3)
+    except TaskError as error:
+        assert (error.file, error.row) == ("f", 3) and error.field in row
+    else:
+        assert problem.prompt and problem.answer and problem.id == "n/2"
+
+
+# Files
+
+
+def test_every_kind_of_file_gives_the_same_problems(tmp_path: Path) -> None:
+    rows = [{"question": f"{i} + 1?", "answer": str(i + 1)} for i in range(5)]
+    plain = write(tmp_path / "a" / "rows.jsonl", *rows)
+    (tmp_path / "a" / "rows.jsonl.gz").write_bytes(gzip.compress(b"\xef\xbb\xbf" + plain.read_bytes()))
+    (tmp_path / "a" / "rows.json").write_text(json.dumps(rows, indent=1))
+    (tmp_path / "a" / "lines.json").write_bytes(plain.read_bytes())
+    pyarrow = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    parquet.write_table(pyarrow.Table.from_pylist(rows), tmp_path / "a" / "rows.parquet")
+    expected = load_file(plain).problems
+    assert [problem.answer for problem in expected] == ["1", "2", "3", "4", "5"]
+    for name in ("rows.jsonl.gz", "rows.json", "rows.parquet"):
+        assert load_file(tmp_path / "a" / name).problems == expected
+    assert load_file(tmp_path / "a" / "lines.json", name="a/rows").problems == expected
+
+
+def test_ids_come_from_folder_file_and_row_and_survive_skipping(tmp_path: Path) -> None:
+    good = {"question": "Q", "answer": "1"}
+    task = load_file(write(tmp_path / "own" / "sums.jsonl", good, {"question": "Q"}, good), skip_invalid=True)
+    assert [problem.id for problem in iterate(task)] == ["own/sums/0", "own/sums/2"]
+    assert [(error.row, error.field, error.kind) for error in task.skipped] == [(2, "answer", "missing column")]
+
+
+def test_an_explicit_mapping_wins_over_guessing(tmp_path: Path) -> None:
+    row = {"q": "Q", "meta": {"gold": 3}, "l": "fr-CA", "question": "not this", "answer": "not this"}
+    path = write(tmp_path / "a.jsonl", row)
+    problem = load_file(path, columns={"prompt": "q", "answer": "meta.gold", "language": "l"})[0]
+    assert (problem.prompt, problem.answer, problem.language) == ("Q", "3", "fr")
+    with pytest.raises(TaskError, match=r"did you mean answer\?"):
+        load_file(path, columns={"prompt": "q", "anser": "a"})
+
+
+def test_verifier_and_language_can_be_set_for_all_rows(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.jsonl", {"question": "Q", "answer": "007", "lang": "de", "verifier": "math"})
+    problem = load_file(path, verifier="exact", language="fr")[0]
+    assert (problem.answer, problem.verifier, problem.language) == ("007", "exact", "fr")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "kind", "says"),
+    [
+        ("a.jsonl", b"", "empty file", "no rows"),
+        ("a.jsonl", b"\n \n", "empty file", "no rows"),
+        ("a.json", b"[]", "empty file", "no rows"),
+        ("a.jsonl.gz", gzip.compress(b'{"question": "Q", "answer": "1"}\n' * 9)[:-12], "damaged file", "cut off"),
+        ("a.jsonl.gz", b"not gzip at all", "damaged file", "gzip"),
+        ("a.parquet", b"PAR1 nonsense", "damaged file", "Parquet"),
+        ("a.jsonl", b'{"question": "Q", "answer": "1"}\n{"question": "\xff"}\n', "invalid UTF-8", "row 2"),
+        ("a.jsonl", b'{"question": "Q", "answer": "1"}\n{"question": \n', "invalid JSON", "row 2"),
+        ("a.json", b'[{"question": "Q", ]', "invalid JSON", "column"),
+        ("a.jsonl", b"[" * 100_000 + b"\n", "invalid JSON", "row 1"),
+        ("a.jsonl", b'{"question": "Q", "answer": ' + b"9" * 5000 + b"}\n", "invalid JSON", "row 1"),
+        ("a.jsonl", b"[1, 2]\n", "wrong type", "row 1"),
+        ("a.jsonl", b'{"question": "Q", "answr": "1"}\n', "missing column", "answr"),
+        ("a.jsonl", b'{"question": "Q", "answer": "1"}\n{"question": "Q"}\n', "missing column", "row 2, field answer"),
+        ("a.jsonl", b'{"question": "Q", "answer": " "}\n', "empty answer", "row 1, field answer"),
+        ("a.jsonl", b'{"question": "", "answer": "1"}\n', "empty prompt", "row 1, field question"),
+        ("a.jsonl", b'{"question": 7, "answer": "1"}\n', "wrong type", "row 1, field question"),
+        ("a.jsonl", b'{"question": "Q", "answer": NaN}\n', "wrong type", "row 1, field answer"),
+        ("a.jsonl", b'{"question": "Q", "answer": true}\n', "wrong type", "row 1, field answer"),
+        ("a.jsonl", b'{"question": "\\ud800", "answer": "1"}\n', "invalid UTF-8", "row 1, field question"),
+        ("a.jsonl", b'{"problem": "Q", "solution": "no box"}\n', "unparsed answer", "row 1, field solution"),
+        ("a.jsonl", b'{"question": "Q", "answer": "x\\n#### many"}\n', "unparsed answer", "row 1, field answer"),
+        ("a.csv", b"question,answer\n", "wrong type", ".parquet"),
+    ],
+)  # fmt: skip
+def test_bad_files_give_one_clear_message(tmp_path: Path, name: str, content: bytes, kind: str, says: str) -> None:
+    path = tmp_path / name
+    path.write_bytes(content)
+    with pytest.raises(TaskError) as caught:
+        load_file(path)
+    assert caught.value.kind == kind
+    assert says in str(caught.value) and str(path) in str(caught.value) and "\n" not in str(caught.value)
+    report = check_file(path)
+    assert not report.ok and report.counts[kind] == 1 and str(report.issues[0]) == str(caught.value)
+
+
+def test_a_missing_file_and_a_folder_are_named(tmp_path: Path) -> None:
+    with pytest.raises(TaskError, match="no such file"):
+        load_file(tmp_path / "none.jsonl")
+    with pytest.raises(TaskError, match="folder"):
+        load_file(tmp_path)
+
+
+def test_errors_survive_the_way_back_from_a_worker_process() -> None:
+    error = pickle.loads(pickle.dumps(TaskError("empty answer", "it is empty", "f.jsonl", 3, "answer")))
+    assert str(error) == "f.jsonl, row 3, field answer: it is empty"
+    assert error.as_dict()["row"] == 3
+
+
+# The check
+
+
+def test_the_check_goes_on_behind_a_fault_and_counts_every_row(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.jsonl", {"question": "Q 1", "answer": "1"}, {"question": "Q  1", "answer": ""},
+                 {"question": "Q  1", "answer": "1"}, 5, {"question": "R", "answer": "2"})  # fmt: skip
+    report = check_file(path)
+    assert (report.rows, report.problems, report.schema, report.ok) == (5, 3, "question+answer", False)
+    assert report.counts == {"empty answer": 1, "duplicate prompt": 1, "wrong type": 1}
+    assert [(issue.row, issue.field) for issue in report.issues] == [(2, "answer"), (3, "question"), (4, None)]
+    assert json.loads(json.dumps(report.as_dict()))["issues"][1]["reason"] == "the prompt repeats row 1's"
+
+
+def test_repeated_prompts_alone_leave_a_file_usable(tmp_path: Path) -> None:
+    report = check_file(write(tmp_path / "a.jsonl", *[{"question": "Q", "answer": "1"}] * 200))
+    assert report.ok and report.counts == {"duplicate prompt": 199} and len(report.issues) == 50
+
+
+def test_rows_are_counted_even_where_the_columns_are_not_recognised(tmp_path: Path) -> None:
+    report = check_file(write(tmp_path / "a.jsonl", *[{"text": "Q"}] * 30))
+    assert (report.rows, report.problems, report.schema) == (30, 0, None)
+
+
+@settings(deadline=None)  # the first Parquet file imports pyarrow
+@given(content=st.binary(max_size=200), kind=st.sampled_from([".jsonl", ".json", ".jsonl.gz", ".parquet"]))
+def test_no_file_breaks_the_check(tmp_path_factory: pytest.TempPathFactory, content: bytes, kind: str) -> None:
+    path = tmp_path_factory.getbasetemp() / f"any{kind}"
+    path.write_bytes(content)
+    assert isinstance(json.dumps(check_file(path).as_dict()), str)
+
+
+# Mixtures
+
+
+def test_a_mixture_keeps_its_weights_at_every_point_and_cycles_members() -> None:
+    task = mix([numbers("a", 2000), numbers("b", 3)], [3, 1])
+    items = [problem.id for problem in iterate(task)]
+    assert len(items) == 2003
+    for end in (4, 10, 333, 1000, 1001, 2003):
+        assert abs(sum(item.startswith("b") for item in items[:end]) - end / 4) <= 1
+    assert [item for item in items if item.startswith("b")][:5] == ["b/0", "b/1", "b/2", "b/0", "b/1"]
+    firsts = [item for item in items if item.startswith("a")]
+    assert firsts == [f"a/{i}" for i in range(len(firsts))]
+
+
+def test_an_item_of_a_mixture_depends_on_its_index_alone() -> None:
+    def make() -> Any:
+        return mix([numbers("a", 900), numbers("b", 900), numbers("c", 10)], [1, 0.5, 0.1])
+
+    in_order = [problem.id for problem in iterate(make())]
+    task = make()
+    assert [task[i].id for i in reversed(range(len(task)))] == in_order[::-1]
+    assert task[-1] == task[len(task) - 1]
+    with pytest.raises(IndexError):
+        task[len(task)]
+
+
+@given(st.lists(st.floats(1e-6, 1e6), min_size=1, max_size=20))
+def test_turns_in_a_period_follow_the_weights(weights: list[float]) -> None:
+    quotas = apportion(weights)
+    assert sum(quotas) == PERIOD and min(quotas) >= 1
+    assert all(
+        abs(quota - weight / sum(weights) * PERIOD) <= len(weights)
+        for quota, weight in zip(quotas, weights, strict=True)
+    )
+
+
+def test_weights_and_members_that_cannot_be_meant_are_refused() -> None:
+    with pytest.raises(ValueError, match="above 0"):
+        mix([numbers("a", 1)], [0])
+    with pytest.raises(ValueError, match="no problems"):
+        mix([numbers("a", 0)], [1])
+    with pytest.raises(ValueError, match="one weight"):
+        mix([numbers("a", 1)], [1, 2])
+
+
+# Settings
+
+
+def test_tasks_are_mixed_for_training_and_joined_for_evaluation(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        write(tmp_path / f"{name}.jsonl", *[{"question": f"{name}{i}", "answer": "1"} for i in range(3)])
+    specs = [TaskSpec(name=str(tmp_path / "a.jsonl")), TaskSpec(name=str(tmp_path / "b.jsonl"))]
+    assert [problem.prompt for problem in iterate(load_tasks(specs, training=True))][:4] == ["a0", "b0", "a1", "b1"]
+    joined = load_tasks(specs, training=False)
+    assert [problem.prompt for problem in iterate(joined)] == ["a0", "a1", "a2", "b0", "b1", "b2"]
+    assert joined[-1].prompt == "b2"
+
+
+def test_limit_and_shuffle_choose_the_same_problems_every_time(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.jsonl", *[{"question": f"{i}", "answer": "1"} for i in range(50)])
+
+    def drawn(**changes: Any) -> list[str]:
+        return [problem.prompt for problem in iterate(load_task(TaskSpec(name=str(path), **changes)))]
+
+    assert drawn(limit=3) == ["0", "1", "2"]
+    assert drawn(limit=5, shuffle=True) == drawn(limit=5, shuffle=True) != drawn(limit=5, shuffle=True, seed=1)
+    assert sorted(drawn(shuffle=True), key=int) == drawn()
+
+
+@pytest.mark.parametrize(
+    ("values", "says"),
+    [
+        ({"name": ""}, "name"),
+        ({"name": "gsm8k", "weight": 0}, "weight"),
+        ({"name": "gsm8k", "limit": 0}, "limit"),
+        ({"name": "gsm8k", "columns": {"prompt": "q"}}, "answer"),
+        ({"name": "gsm8k", "columns": {"prompt": "q", "answer": "a"}}, "no effect"),
+        ({"name": "tiny/sums", "language": "zh"}, "language would have no effect on tiny/sums"),
+        ({"name": "a.jsonl", "split": "test"}, "no effect"),
+        ({"name": "gsm8k", "spilt": "test"}, "did you mean split"),
+    ],
+)
+def test_settings_that_cannot_be_meant_are_refused(values: dict[str, Any], says: str) -> None:
+    with pytest.raises(SettingsError, match=says):
+        TaskSpec.parse(values)
+
+
+@pytest.mark.parametrize("name", ["gsm9k", "no/such/file"])
+def test_unknown_names_say_what_there_is(name: str) -> None:
+    with pytest.raises(TaskError, match="gsm8k"):
+        load_task(TaskSpec(name=name))
+
+
+def test_no_tasks_at_all_is_an_error() -> None:
+    with pytest.raises(TaskError, match="at least one"):
+        load_tasks([], training=True)
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        {"name": "gsm8k", "split": "test"},
+        {"name": "math", "split": "test"},
+        *({"name": name, "split": "test"} for name in ("math500", "svamp", "aime24", "amc23", "mgsm")),
+        {"name": "svamp"},
+        {"name": "mgsm", "split": "zh"},
+        {"name": "hub:openai/gsm8k:main", "split": "test"},
+        {"name": "hub:openai/gsm8k:main", "split": "train+test[:5]"},
+        {"name": "hub:HuggingFaceH4/aime_2024"},
+        {"name": "somewhere/gsm8k/test.jsonl.gz"},
+        {"name": "somewhere/mgsm/zh.jsonl.gz"},
+    ],
+)
+def test_training_on_a_benchmark_is_refused(spec: dict[str, Any]) -> None:
+    with pytest.raises(TaskError, match="for evaluation only"):
+        load_tasks([TaskSpec(**spec)], training=True)
+
+
+def test_a_link_to_a_benchmark_is_still_the_benchmark(tmp_path: Path) -> None:
+    write(tmp_path / "gsm8k" / "test.jsonl", {"question": "Q", "answer": "#### 1"})
+    (tmp_path / "mine.jsonl").symlink_to(tmp_path / "gsm8k" / "test.jsonl")
+    with pytest.raises(TaskError, match="for evaluation only"):
+        load_tasks([TaskSpec(name=str(tmp_path / "mine.jsonl"))], training=True)
+
+
+def test_known_sets_are_found_in_the_data_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path / "gsm8k" / "train.jsonl", {"question": "Q", "answer": "#### 1"})
+    write(tmp_path / "gsm8k" / "test.jsonl", {"question": "R", "answer": "#### 2"})
+    by_option = [TaskSpec(name="gsm8k", data=tmp_path)]
+    assert load_tasks(by_option, training=True)[0].id == "gsm8k/train/0"
+    assert load_tasks(by_option, training=False)[0].id == "gsm8k/test/0"
+    monkeypatch.setenv(DATA_VARIABLE, str(tmp_path))
+    assert load_known("gsm8k", "test").evaluate_only and not load_known("gsm8k", "train").evaluate_only
+    monkeypatch.setenv(DATA_VARIABLE, str(tmp_path / "none"))
+    with pytest.raises(TaskError, match=f"{DATA_VARIABLE} names"):
+        load_known("gsm8k", "train")
+    with pytest.raises(TaskError, match="it has train, test"):
+        load_known("gsm8k", "dev")
+
+
+def test_offline_and_without_data_the_message_says_how_to_go_on() -> None:
+    code = (
+        "from r1kit.tasks import TaskSpec, load_task\n"
+        "try: load_task(TaskSpec(name='gsm8k'))\nexcept ValueError as error: print(error)"
+    )
+    environment = os.environ | {"HF_HUB_OFFLINE": "1", "HF_HOME": "/nonexistent", "PYTHONPATH": str(ROOT / "src")}
+    environment.pop(DATA_VARIABLE, None)
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=120)
+    assert "HF_HUB_OFFLINE is set" in done.stdout, done.stderr
+    assert "gsm8k/train.jsonl.gz" in done.stdout and DATA_VARIABLE in done.stdout
+
+
+def test_importing_tasks_loads_nothing_heavy() -> None:
+    code = "import sys, r1kit.tasks; print([n for n in ('torch', 'datasets', 'pyarrow', 'numpy') if n in sys.modules])"
+    environment = os.environ | {"PYTHONPATH": str(ROOT / "src")}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=120)
+    assert done.stdout.strip() == "[]", done.stderr
+
+
+def test_a_task_of_ones_own_is_found_by_module_and_function(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = types.ModuleType("own_task")
+    module.make = lambda split, seed, size, step=1: numbers(f"{split}/{seed}/{step}", size)  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "own_task", module)
+    task = load_tasks([TaskSpec(name="own_task:make", limit=4, seed=7, options={"step": 2})], training=True)
+    assert (task.name, len(task)) == ("train/7/2", 4)
+    with pytest.raises(TaskError, match="no function other"):
+        load_task(TaskSpec(name="own_task:other"))
+    with pytest.raises(TaskError, match="importable"):
+        load_task(TaskSpec(name="no_such_module_here:make"))
+
+
+def test_the_example_prints_three_problems() -> None:
+    script = ROOT / "examples" / "add_a_task.py"
+    environment = os.environ | {"PYTHONPATH": str(ROOT / "src")}
+    done = subprocess.run([sys.executable, script], env=environment, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("answer: ") == 3
+    assert len(script.read_text().splitlines()) < 60
+
+
+# Generators of reasoning-gym
+
+
+def test_gym_seed_ranges_never_meet() -> None:
+    ranges = [
+        range(start, start + gym_module.STRIDE)
+        for seed in (0, 1, 42, 43, gym_module.LAST_SEED)
+        for split in gym_module.SPLITS
+        for start in [gym_module.first_seed(split, seed, gym_module.STRIDE)]
+    ]
+    ranges.sort(key=lambda part: part.start)
+    assert all(left.stop <= right.start for left, right in pairwise(ranges))
+    assert ranges[-1].stop <= 2**32
+    with pytest.raises(TaskError, match="seed"):
+        gym_module.first_seed("train", gym_module.LAST_SEED + 1, 10)
+
+
+def test_gym_problems_are_checked_by_the_simplest_sound_verifier() -> None:
+    pytest.importorskip("reasoning_gym", reason="reasoning-gym is not installed")
+    sums = load_tasks([TaskSpec(name="gym/chain_sum", limit=20, options={"max_terms": 3})], True)
+    assert {problem.verifier for problem in iterate(sums)} == {"number"} and len(sums) == 20
+    cipher = load_task(TaskSpec(name="gym/caesar_cipher", limit=2))
+    assert cipher[0].verifier == "exact"
+    countdown = load_task(TaskSpec(name="gym/countdown", limit=2))
+    assert countdown[1].verifier == "reasoning_gym"
+    assert json.loads(countdown[1].answer)["metadata"]["source_dataset"] == "countdown"
+    assert countdown[1] == load_task(TaskSpec(name="gym/countdown", limit=9))[1]
+    with pytest.raises(TaskError, match="did you mean gym/countdown"):
+        load_task(TaskSpec(name="gym/cuntdown"))
+    with pytest.raises(TaskError, match="options"):
+        load_task(TaskSpec(name="gym/countdown", options={"nonsense": 1}))
+
+
+# Real data
+
+
+@needs_data
+@pytest.mark.parametrize(
+    ("name", "split", "size"),
+    [
+        ("gsm8k", "train", 7473), ("gsm8k", "test", 1319), ("math500", "test", 500), ("svamp", "test", 1000),
+        ("aime24", "test", 30), ("amc23", "test", 40), ("math", "test", 5000), ("mgsm", "zh", 250),
+    ],
+)  # fmt: skip
+def test_real_sets_load_whole(name: str, split: str, size: int) -> None:
+    task = load_known(name, split, data=DATA)
+    assert len(task) == size and not task.skipped
+    assert task.evaluate_only == (split != "train")
+    if name in ("gsm8k", "svamp", "aime24", "amc23", "mgsm"):
+        assert all(clean_number(problem.answer) == problem.answer for problem in iterate(task))
+
+
+@needs_data
+def test_math_training_rows_without_an_answer_are_left_out_and_kept_in_the_record() -> None:
+    task = load_known("math", "train", data=DATA)
+    assert len(task) + len(task.skipped) == 7474
+    assert {error.kind for error in task.skipped} == {"empty answer"}
+
+
+@needs_data
+def test_all_of_mgsm_keeps_the_languages_level() -> None:
+    task = load_known("mgsm", "test", data=DATA)
+    assert len(task) == 2750
+    assert len({problem.language for problem in task.problems[:11]}) == 11
+    assert {problem.answer for problem in task.problems[:11]} == {"18"}
+
+
+@needs_data
+def test_the_answers_of_math500_are_the_boxes_of_its_solutions() -> None:
+    task = load_known("math500", "test", data=DATA)
+    equal = sum(last_boxed(str(problem.metadata["solution"])) == problem.answer for problem in iterate(task))
+    assert equal >= 0.95 * len(task)
+
+
+def test_every_benchmark_is_marked() -> None:
+    trainable = {
+        f"{name}/{split}"
+        for name, known in KNOWN.items()
+        for split, part in known.splits.items()
+        if not part.evaluate_only
+    }
+    assert trainable == {"gsm8k/train", "math/train"}
