@@ -132,7 +132,9 @@ def test_language_consistency_is_the_share_of_words_in_the_problems_language() -
 @pytest.mark.parametrize("name", REWARDS)
 @given(data=st.data())
 def test_no_completion_makes_a_reward_raise_or_leave_its_range(name: str, data: st.DataObject) -> None:
-    pieces = st.sampled_from(["<think>", "</think>", "<answer>", "</answer>", "1. ", "好", "\n- "]) | st.text(max_size=8)
+    pieces = st.sampled_from(["<think>", "</think>", "<answer>", "</answer>", "1. ", "好", "\n- "]) | st.text(
+        max_size=8
+    )
     texts = data.draw(st.lists(st.lists(pieces, max_size=8).map("".join), max_size=3))
     rows = len(texts)
     columns = {"answer": ["17"] * rows, "language": ["en"] * rows, "completion_ids": [[1] * len(one) for one in texts]}

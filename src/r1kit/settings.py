@@ -28,16 +28,31 @@ class Settings(BaseModel):
 
     def override(self, changes: Mapping[str, Any]) -> Self:
         """A copy in which dotted fields have new values: `settings.override({"optimizer.learning_rate": "1e-4"})`."""
-        values = self.model_dump()
-        for path, value in changes.items():
-            place = values
-            *parents, last = path.split(".")
-            for depth, key in enumerate(parents):
-                if not isinstance(place.get(key), dict):
-                    raise SettingsError(unknown_field(type(self), path.split(".")[: depth + 1]))
-                place = place[key]
-            place[last] = value
-        return type(self).parse(values)
+        settings = self
+        # shallow fields first: a preset given by name is a group of fields by the time one of them is changed
+        for depth in sorted({path.count(".") for path in changes}):
+            values = settings.model_dump()
+            for path, value in changes.items():
+                if path.count(".") == depth:
+                    _put(values, path.split("."), value, type(self))
+            settings = type(self).parse(values)
+        return settings
+
+
+def listed(value: Any) -> Any:
+    """One item, or a comma-separated text, where a list is wanted: `"accuracy,format"` is two items."""
+    if isinstance(value, str):
+        return [part.strip() for part in value.split(",")]
+    return [value] if isinstance(value, Mapping) else value
+
+
+def _put(values: dict[str, Any], path: list[str], value: Any, cls: type[BaseModel]) -> None:
+    *parents, last = path
+    for depth, key in enumerate(parents):
+        if not isinstance(values.get(key), dict):
+            raise SettingsError(unknown_field(cls, path[: depth + 1]))
+        values = values[key]
+    values[last] = value
 
 
 def explain(cls: type[BaseModel], error: ValidationError) -> str:

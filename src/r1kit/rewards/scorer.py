@@ -38,6 +38,12 @@ class RewardSpec(Settings):
     options: dict[str, Any] = Field(default_factory=dict)
     chat: bool | None = None
 
+    @model_validator(mode="before")
+    @classmethod
+    def _by_name(cls, value: Any) -> Any:
+        """A plain text is the name."""
+        return {"name": value} if isinstance(value, str) else value
+
     @field_validator("name")
     @classmethod
     def _known(cls, name: str) -> str:

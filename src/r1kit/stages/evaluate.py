@@ -7,12 +7,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from r1kit.chat import ChatFormat
 from r1kit.evaluate.metrics import Scored, score
 from r1kit.evaluate.statistics import Summary, summarise
 from r1kit.pipeline import Context, Kind
+from r1kit.settings import listed
 from r1kit.stages.shared import ChatSettings, DeviceSettings
 from r1kit.store import RowWriter, read_rows, write_json
 from r1kit.tasks import TaskSpec, load_tasks
@@ -31,6 +32,8 @@ class EvaluateSettings(DeviceSettings):
     top_p: float = Field(0.95, gt=0, le=1)
     max_tokens: int = Field(256, ge=1)
     seed: int = 0
+
+    _lists = field_validator("tasks", mode="before")(listed)
 
     def sampling(self) -> SamplingParams:
         return SamplingParams(

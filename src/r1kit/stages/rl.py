@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from r1kit.pipeline import Context, Kind
 from r1kit.rewards import RewardSpec, build
+from r1kit.settings import listed
 from r1kit.stages.shared import ChatSettings, DeviceSettings, Fitting
 from r1kit.tasks import TaskSpec, load_tasks
 from r1kit.train.learner import OptimizerSettings
@@ -26,6 +27,8 @@ class RLSettings(LoopSettings, DeviceSettings):
     lora_rank: int = Field(0, ge=0, description="0 trains all weights")
     lora_alpha: float = Field(32.0, gt=0)
     lora_targets: tuple[str, ...] = Field((), description="names of linear layers; empty: all of them")
+
+    _lists = field_validator("tasks", "rewards", mode="before")(listed)
 
 
 def check(context: Context) -> None:

@@ -13,7 +13,7 @@ from r1kit.tasks.base import TaskError
 NUMBER = re.compile(r"([+-]?)(\d{1,3}(?:[,\u0020\u00a0\u202f]\d{3})+|\d+)?(?:\.(\d*))?")
 PLAIN_NUMBER = re.compile(r"[+-]?\d+(\.\d+)?")
 BOX_PARTS = re.compile(r"\\(?:boxed|fbox)\s*\{|\\.|[{}]", re.DOTALL)
-BARE_BOX = re.compile(r"\\(?:boxed|fbox)\s*([^\s{}$.,]+)")
+BARE_BOX = re.compile(r"\\(?:boxed|fbox)(?![A-Za-z])\s*([^\s{}$.,]+)")
 CALCULATOR = re.compile(r"<<[^<>]*>>")
 
 
@@ -39,20 +39,21 @@ def ascii_digit(char: str) -> str:
 
 
 def last_boxed(text: str) -> str | None:
-    """What the last closed \\boxed{} or \\fbox{} holds, or None; linear in the text's length.
+    """What the last \\boxed{} or \\fbox{} holds, or None where there is none or it is cut off; linear in the length.
 
     `last_boxed(r"so \\boxed{\\frac{1}{2}}") == r"\\frac{1}{2}"`. Escaped braces do not count: `\\boxed{\\{1, 2\\}}`.
     """
-    found, open_braces = None, list[int | None]()
+    found, found_at = None, -1
+    open_braces: list[int] = []  # where a box's content starts, or -1 for a plain brace
     for part in BOX_PARTS.finditer(text):
         if part[0].endswith("{") and part[0] != "\\{":
-            open_braces.append(part.end() if part[0].startswith("\\") else None)
-        elif part[0] == "}" and open_braces:
-            start = open_braces.pop()
-            found = found if start is None else text[start : part.start()].strip()
-    if found is None and (bare := BARE_BOX.search(text)):
-        return bare[1]
-    return found
+            open_braces.append(part.end() if part[0].startswith("\\") else -1)
+        elif part[0] == "}" and open_braces and (start := open_braces.pop()) >= 0:
+            found, found_at = text[start : part.start()].strip(), start
+    if any(start > found_at for start in open_braces):
+        return None
+    bare = None if found is not None else BARE_BOX.findall(text)
+    return bare[-1] if bare else found
 
 
 def reference(value: Any) -> str:

@@ -66,6 +66,16 @@ class Listed:
     def __getitem__(self, index: int) -> Problem:
         return self.problems[index]
 
+    def easiest(self) -> Listed:
+        """Shortest reference solution first, the best guess at ease that needs no model; others keep their order.
+
+        Raises `TaskError` where a problem has no solution in its metadata.
+        """
+        for problem in self.problems:
+            if not isinstance(problem.metadata.get("solution"), str):
+                raise TaskError("missing column", f"{problem.id} has no reference solution: order 'easiest' needs one")
+        return replace(self, problems=tuple(sorted(self.problems, key=lambda problem: len(problem.metadata["solution"]))))
+
     def shuffled(self, seed: int) -> Listed:
         """Another order, the same for the same name, length and seed; sets are often sorted by topic or difficulty."""
         order = random.Random(f"{self.name}/{seed}").sample(self.problems, len(self.problems))

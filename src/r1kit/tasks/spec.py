@@ -6,7 +6,7 @@ import importlib
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -22,9 +22,9 @@ from r1kit.tasks.schemas import mapped
 
 GENERATED = 1000  # problems of a generator where no limit is set
 NO_EFFECT = {
-    "tiny": ("columns", "verifier", "language", "shuffle", "skip_invalid", "data", "options"),
-    "function": ("columns", "verifier", "language", "shuffle", "skip_invalid", "data"),
-    "gym": ("columns", "language", "shuffle", "skip_invalid", "data"),
+    "tiny": ("columns", "verifier", "language", "order", "skip_invalid", "data", "options"),
+    "function": ("columns", "verifier", "language", "order", "skip_invalid", "data"),
+    "gym": ("columns", "language", "order", "skip_invalid", "data"),
     "hub": ("data", "options"),
     "known": ("columns", "options"),
     "file": ("split", "data", "options"),
@@ -52,14 +52,21 @@ class TaskSpec(Settings):
     limit: int | None = Field(
         default=None, ge=1, description=f"the first problems; of generators the size (else {GENERATED})"
     )
-    shuffle: bool = Field(
-        default=False, description="put files and hub sets in an order drawn with seed, before the limit"
+    order: Literal["file", "shuffled", "easiest"] = Field(
+        default="file",
+        description="before the limit: as in the data, drawn with seed, or shortest reference solution first",
     )
     skip_invalid: bool = Field(default=False, description="leave faulty rows out, in place of stopping at the first")
     seed: int = Field(default=0, ge=0)
     weight: float = Field(default=1.0, gt=0, description="share in a mixture; weights need not add up to 1")
     data: Path | None = Field(default=None, description="folder with <set>/<split>.jsonl.gz, in place of R1KIT_DATA")
     options: dict[str, Any] = Field(default={}, description="own settings of a gym generator or function")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _by_name(cls, value: Any) -> Any:
+        """A plain text is the name."""
+        return {"name": value} if isinstance(value, str) else value
 
     @field_validator("columns")
     @classmethod
@@ -173,7 +180,10 @@ def hub_parts(name: str) -> tuple[str, str | None]:
 
 def ordered(task: Listed, spec: TaskSpec) -> Listed:
     """The problems that the spec asks for, in its order."""
-    task = task.shuffled(spec.seed) if spec.shuffle else task
+    if spec.order == "shuffled":
+        task = task.shuffled(spec.seed)
+    elif spec.order == "easiest":
+        task = task.easiest()
     return task.first(spec.limit) if spec.limit else task
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from pydantic import Field, model_validator
@@ -55,9 +55,19 @@ class GRPOSettings(Settings):
     clip_high: float = Field(0.2, ge=0)
     kl_coef: float = Field(0.0, ge=0)
     kl_estimator: Literal["k1", "k2", "k3"] = "k3"
-    reference_refresh: int = Field(0, ge=0, description="replace the reference by the policy every N steps; 0 = never")
+    reference_refresh: int = Field(0, ge=0, description="replace the reference by the policy every N updates; 0 = never")
     truncated_importance: float | None = Field(None, gt=0)
     dynamic_sampling: int = Field(0, ge=0, description="extra rounds of sampling that replace zero-variance groups")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _by_name(cls, value: Any) -> Any:
+        """A preset's name stands for its settings."""
+        if not isinstance(value, str):
+            return value
+        if value not in PRESETS:
+            raise ValueError(f"there is no algorithm {value!r}: give one of {', '.join(PRESETS)}")
+        return PRESETS[value].model_dump()
 
     @model_validator(mode="after")
     def _consistent(self) -> GRPOSettings:
@@ -70,7 +80,7 @@ class GRPOSettings(Settings):
 
 PRESETS: dict[str, GRPOSettings] = {
     "grpo": GRPOSettings(),
-    # R1-Zero, paper section 2.1: beta 0.001, reference replaced every 400 steps; its eps is not stated, DeepSeekMath's is 0.2
+    # R1-Zero, paper section 2.1: beta 0.001, reference replaced every 400 updates; its eps is not stated, DeepSeekMath's is 0.2
     "paper": GRPOSettings(kl_coef=0.001, reference_refresh=400),
     "dr_grpo": GRPOSettings(baseline="group_mean", aggregate="fixed"),
     "dapo": GRPOSettings(aggregate="token", clip_high=0.28, dynamic_sampling=3),

@@ -119,7 +119,7 @@ class RL:
                 collected = self.collect(step, draws)
                 sampled = time.perf_counter()
                 row = group_metrics(collected) | self.update(step, collected.samples)
-                self._refresh_reference(step + 1)
+                self._refresh_reference(since=self.engine.version)
                 row |= {
                     "time/rollout_s": sampled - started,
                     "time/train_s": time.perf_counter() - sampled,
@@ -200,9 +200,10 @@ class RL:
             batches[index] = replace(batch, targets=targets)
         return batches
 
-    def _refresh_reference(self, step: int) -> None:
+    def _refresh_reference(self, since: int) -> None:
+        """Let the reference catch up whenever another `reference_refresh` updates are full (the paper: 400)."""
         every = self.settings.algorithm.reference_refresh
-        if self.reference is not None and every and step % every == 0:
+        if self.reference is not None and every and self.learner.updates // every > since // every:
             self.reference = frozen_copy(self.learner.model)
 
     def _resume(self) -> tuple[int, Draws]:

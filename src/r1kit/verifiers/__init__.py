@@ -15,6 +15,7 @@ from r1kit.types import Verdict
 from r1kit.verifiers.choice import verify_choice
 from r1kit.verifiers.countdown import verify_countdown
 from r1kit.verifiers.exact import verify_exact
+from r1kit.verifiers.gym import verify_reasoning_gym
 from r1kit.verifiers.math import verify_math, verify_math_batch
 from r1kit.verifiers.number import verify_last_number, verify_number
 
@@ -34,6 +35,7 @@ VERIFIERS: dict[str, Verifier] = {
     "exact": verify_exact,
     "choice": verify_choice,
     "countdown": verify_countdown,
+    "reasoning_gym": verify_reasoning_gym,
 }
 # Verifiers that judge many at a time faster than one by one.
 BATCHED: dict[str, Callable[[Sequence[str], Sequence[str]], list[Verdict]]] = {"math": verify_math_batch}

@@ -4,8 +4,6 @@ Text inside `<think>` never counts when there is an answer section: a policy mus
 into its reasoning.
 """
 
-# ruff: noqa: RUF001  (signs and digits of many scripts are what this file is about)
-
 from __future__ import annotations
 
 import re

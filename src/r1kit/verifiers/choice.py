@@ -3,8 +3,6 @@ r"""Multiple choice and yes/no. An answer counts only where it commits to one ch
 The reference is a letter ("B", "(B)") or one of yes, no, true, false, 是, 否, 对, 错.
 """
 
-# ruff: noqa: RUF001  (signs and digits of many scripts are what this file is about)
-
 from __future__ import annotations
 
 import re

@@ -3,8 +3,6 @@
 The reference is JSON: `{"numbers": [3, 7, 25, 50], "target": 75}`.
 """
 
-# ruff: noqa: RUF001  (signs and digits of many scripts are what this file is about)
-
 from __future__ import annotations
 
 import ast

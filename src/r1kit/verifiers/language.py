@@ -4,8 +4,6 @@ Code, LaTeX, links, tags, digits, single letters and identifiers are masked firs
 of an alphabet is a run of letters; in scripts without spaces (Chinese, Japanese, Thai) each character counts as one.
 """
 
-# ruff: noqa: RUF001  (signs and digits of many scripts are what this file is about)
-
 from __future__ import annotations
 
 import re

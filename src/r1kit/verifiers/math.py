@@ -17,6 +17,7 @@ from r1kit.verifiers.workers import WorkerError, WorkerTimeout, pool
 
 SECONDS = 2.0  # wall-clock limit for the reference, and again for the prediction
 _MAX_REFERENCE_CHARS = 2048
+_MAX_DEPTH = 30
 _WORKER = "r1kit.verifiers.math_worker"
 _FORMULA = re.compile(r"\$[^$]{0,512}\$")
 _TAKEN_BACK = re.compile(r"\b(?:not|isn't|never|except|wrong|incorrect|either|maybe)\b", re.IGNORECASE)
@@ -135,11 +136,23 @@ def _unusable(prediction: str | None) -> Verdict | None:
     if len(prediction) > answers.MAX_ANSWER_CHARS:
         detail = f"the answer is longer than {answers.MAX_ANSWER_CHARS} characters"
         return Verdict(correct=False, extracted=prediction[: answers.MAX_ANSWER_CHARS], detail=detail)
+    if _depth(prediction) > _MAX_DEPTH:
+        return Verdict(correct=False, extracted=prediction, detail=f"brackets nested deeper than {_MAX_DEPTH}")
     return None
+
+
+def _depth(text: str) -> int:
+    """The deepest nesting of brackets: parsers take exponential time on text that is nothing but brackets."""
+    depth = deepest = 0
+    for char in text:
+        depth += (char in "([{") - (char in ")]}")
+        deepest = max(deepest, depth)
+    return deepest
 
 
 def _refuse(prediction: str, reference: str) -> Verdict | None:
     """Differences that math-verify overlooks: units, number bases, a set given for a tuple or an interval."""
+    prediction = _LEAD.sub("", prediction.strip(), count=1)
     sides = [number.parse(side) for side in _bare(prediction).split("=")]
     values = [side for side in sides if side is not None]
     if len(values) > 1 and not all(number.equal(side, values[0]) for side in values):

@@ -4,8 +4,6 @@ Integers, decimals, fractions, mixed numbers, percent, money, thousands separato
 fractions, and digits and signs of any script. Everything is a `Fraction`: 0.1 + 0.2 is 0.3, and 0.333 is not 1/3.
 """
 
-# ruff: noqa: RUF001  (signs and digits of many scripts are what this file is about)
-
 from __future__ import annotations
 
 import re
@@ -28,9 +26,10 @@ _MARKS = str.maketrans(
     | {"，": ",", "٬": ",", "．": ".", "٫": ".", "＄": "$", "￥": "¥", "’": "'", "（": "(", "）": ")", "。": "."}
 )
 _LATEX = (
-    (re.compile(r"\\[dtc]?frac\s*(?:\{\s*(\d+)\s*\}|(\d))\s*(?:\{\s*(\d+)\s*\}|(\d))"), r" \1\2/\3\4 "),
+    (re.compile(r"\\!"), ""),
     (re.compile(r"\{,\}"), ","),
-    (re.compile(r"\\(?:left|right|displaystyle)(?![A-Za-z])|\\!"), ""),
+    (re.compile(r"\\[dtc]?frac\s*(?:\{\s*(-?[\d,]+)\s*\}|(\d))\s*(?:\{\s*([\d,]+)\s*\}|(\d))"), r" \1\2/\3\4 "),
+    (re.compile(r"\\(?:left|right|displaystyle)(?![A-Za-z])"), ""),
     (re.compile(r"\\(?:times|cdot)(?![A-Za-z])"), "*"),
     (re.compile(r"\\[,;: ]|~|\\q?quad(?![A-Za-z])"), " "),
     (re.compile(r"\\([$%#])"), r"\1"),
