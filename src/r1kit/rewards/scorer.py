@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from numbers import Real
 from typing import Any
 
-from pydantic import Field, ValidationError, field_validator, validate_call
+from pydantic import Field, ValidationError, field_validator, model_validator, validate_call
 
 from r1kit.rewards.columns import RewardFunction, configured
 from r1kit.rewards.registry import REWARDS
