@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from r1kit.chat import ChatFormat
@@ -19,11 +19,15 @@ def rollout(
     scorer: Scorer,
     params: SamplingParams,
     report: Report | None = None,
+    log_metric: Callable[[str, float], None] | None = None,
 ) -> list[Group]:
-    """`params.n` scored completions of each problem; all are scored in one call, so that reward models can batch."""
+    """`params.n` scored completions of each problem; all are scored in one call, so that reward models can batch.
+
+    `log_metric(name, value)` takes what reward functions report of themselves (TRL's convention).
+    """
     answers = engine.generate(prompts, params, report)
     flat = [(problem, prompt, c) for problem, prompt, cs in zip(problems, prompts, answers, strict=True) for c in cs]
-    rewards = scorer([chat.complete(completion.text) for _, _, completion in flat], **columns(flat, params))
+    rewards = scorer([chat.complete(completion.text) for _, _, completion in flat], log_metric=log_metric, **columns(flat, params))
     rollouts = [
         Rollout(prompt=prompt, completion=completion, reward=reward)
         for (_, prompt, completion), reward in zip(flat, rewards, strict=True)

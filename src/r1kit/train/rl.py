@@ -88,6 +88,7 @@ class Collected:
     groups: list[Group]
     advantages: list[list[float | None]]
     samples: list[Sample]
+    reported: dict[str, float]  # what reward functions said of themselves; the worst of a step's rounds
 
 
 @dataclass
@@ -137,13 +138,18 @@ class RL:
         give way to new ones until the step is full or the rounds are used up."""
         settings = self.settings
         groups: list[Group] = []
+        reported: dict[str, float] = {}
         useful = 0
+
+        def note(name: str, value: float) -> None:
+            reported[name] = max(value, reported.get(name, value))
+
         for extra in range(settings.algorithm.dynamic_sampling + 1):
             wanted = settings.prompts_per_step - useful
             problems = draws.next(wanted)
             prompts = [self.chat.render(problem, self.engine.policy.tokenizer) for problem in problems]
             params = replace(settings.sampling(step), seed=settings.sampling(step).seed + extra * 7_919)
-            groups += rollout(self.engine, problems, prompts, self.chat, self.scorer, params)
+            groups += rollout(self.engine, problems, prompts, self.chat, self.scorer, params, log_metric=note)
             useful = sum(_varies(group) for group in groups)
             if useful >= settings.prompts_per_step:
                 break
@@ -161,7 +167,7 @@ class RL:
             for rollout, advantage in zip(group.rollouts, by_group[id(group)], strict=True)
             if advantage is not None and (settings.truncated == "keep" or rollout.completion.finish_reason == "stop")
         ]
-        return Collected(groups, values, samples)
+        return Collected(groups, values, samples, reported)
 
     def update(self, step: int, samples: Sequence[Sample]) -> dict[str, float]:
         """All updates of one rollout; returns the means of their metrics."""
@@ -271,8 +277,7 @@ def group_metrics(collected: Collected) -> dict[str, float]:
         values = [value for r in rollouts if (value := r.reward.parts[name]) is not None]
         if values:
             row[f"reward/{name}"] = statistics.fmean(values)
-        row["verifier/unknown"] = max(row.get("verifier/unknown", 0.0), 1 - len(values) / len(rollouts))
-    return row
+    return row | collected.reported
 
 
 NAMES = {

@@ -11,6 +11,9 @@ from r1kit.types import Verdict
 from r1kit.verifiers import answers
 
 
+TEXT_FAULTS = (ValueError, TypeError, LookupError, ArithmeticError, SyntaxError, AttributeError, RecursionError)
+
+
 def verify_reasoning_gym(response: str, reference: str) -> Verdict:
     """Right only at a score of 1: scorers give 0.01 for no answer and a share for one that is merely contained."""
     try:
@@ -27,5 +30,5 @@ def verify_reasoning_gym(response: str, reference: str) -> Verdict:
         return Verdict(correct=False, extracted=given, detail="no answer, or one that is too long")
     try:
         return Verdict(correct=scorer(given, entry) >= 1.0, extracted=given, detail="scored by the generator")
-    except Exception as error:  # scorers parse the text without guard: nobody can tell, and the alarm counts it
-        return Verdict(correct=None, extracted=given, detail=f"the generator's scorer failed: {error!r}")
+    except TEXT_FAULTS as error:  # scorers parse the text without guard; what they cannot parse is no full score
+        return Verdict(correct=False, extracted=given, detail=f"the generator's scorer cannot read it: {error!r}")
