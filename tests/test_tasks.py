@@ -401,7 +401,9 @@ def test_limit_and_order_choose_the_same_problems_every_time(tmp_path: Path) -> 
         return [problem.prompt for problem in iterate(load_task(TaskSpec(name=str(path), **changes)))]
 
     assert drawn(limit=3) == ["0", "1", "2"]
-    assert drawn(limit=5, order="shuffled") == drawn(limit=5, order="shuffled") != drawn(limit=5, order="shuffled", seed=1)
+    assert (
+        drawn(limit=5, order="shuffled") == drawn(limit=5, order="shuffled") != drawn(limit=5, order="shuffled", seed=1)
+    )
     assert sorted(drawn(order="shuffled"), key=int) == drawn()
 
 

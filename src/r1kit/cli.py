@@ -31,8 +31,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     options = parser().parse_args(arguments)
     try:
-        options.command(options)
-        return 0
+        status: int | None = options.command(options)
+        return status or 0
     except KeyboardInterrupt as stop:
         again = shlex.join(["r1kit", *arguments])
         print(f"{_told(stop) or 'stopped'}\nnothing finished is lost; to go on: {again}", file=sys.stderr)
@@ -111,7 +111,9 @@ def _add_sampling(command: argparse.ArgumentParser, *, samples: int, temperature
     command.add_argument("--samples", type=int, default=samples, metavar="K", help=f"completions a problem ({samples})")
     command.add_argument("--temperature", type=float, default=temperature, help=f"0 is greedy ({temperature:g})")
     command.add_argument("--max-tokens", type=int, default=512, metavar="N", help="longest completion (512)")
-    command.add_argument("--format", choices=("plain", "chat"), default="plain", help="how prompts are made (plain)")
+    command.add_argument(
+        "--format", metavar="plain|chat|FILE", help="how prompts are made; as the model was trained if left out"
+    )
     command.add_argument("--seed", type=int, default=0)
 
 
@@ -262,15 +264,17 @@ def models(options: argparse.Namespace) -> None:
     _print_rows(commands.models(), options.json)
 
 
-def check_data(options: argparse.Namespace) -> None:
-    """Print what a data file holds; raises ValueError with file, row and field where it is wrong."""
+def check_data(options: argparse.Namespace) -> int:
+    """Print what a data file holds and what is wrong with it; the status is 1 where anything is."""
     from r1kit.stages import commands
 
     found = commands.check_data(options.file)
+    text = found.pop("text")
     if options.json:
         _print_json(found)
     else:
-        print("\n".join(f"{name}: {value}" for name, value in found.items()))
+        print(text)
+    return 0 if found["ok"] else 1
 
 
 def _print_json(value: Any) -> None:

@@ -27,7 +27,9 @@ def rollout(
     """
     answers = engine.generate(prompts, params, report)
     flat = [(problem, prompt, c) for problem, prompt, cs in zip(problems, prompts, answers, strict=True) for c in cs]
-    rewards = scorer([chat.complete(completion.text) for _, _, completion in flat], log_metric=log_metric, **columns(flat, params))
+    rewards = scorer(
+        [chat.complete(completion.text) for _, _, completion in flat], log_metric=log_metric, **columns(flat, params)
+    )
     rollouts = [
         Rollout(prompt=prompt, completion=completion, reward=reward)
         for (_, prompt, completion), reward in zip(flat, rewards, strict=True)

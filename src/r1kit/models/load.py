@@ -30,7 +30,8 @@ class Policy:
         return int(getattr(self.model.config, "max_position_embeddings", 1 << 20))
 
     def save(self, folder: Path) -> None:
-        """Write weights (safetensors), config, tokenizer and template; `AutoModelForCausalLM` loads it with nothing of ours."""
+        """Write weights (safetensors), config, tokenizer and template; `AutoModelForCausalLM` loads it with nothing
+        of ours."""
         model = merged(self.model)
         with atomic_folder(folder) as part:
             model.save_pretrained(part)
@@ -56,7 +57,9 @@ def load(name: str, *, device: str = "auto", seed: int = 0) -> Policy:
     try:
         tokenizer = AutoTokenizer.from_pretrained(source)
     except (OSError, ValueError, KeyError) as error:
-        raise ModelError(f"{name} has no usable tokenizer ({_first_line(error)}): save one beside the weights") from error
+        raise ModelError(
+            f"{name} has no usable tokenizer ({_first_line(error)}): save one beside the weights"
+        ) from error
     try:
         model, info = AutoModelForCausalLM.from_pretrained(
             source, dtype=torch.float32, attn_implementation=attention.NAME, output_loading_info=True
@@ -65,7 +68,9 @@ def load(name: str, *, device: str = "auto", seed: int = 0) -> Policy:
         raise ModelError(f"{name} could not be loaded ({_first_line(error)})") from error
     if info["missing_keys"]:
         missing = sorted(info["missing_keys"])
-        raise ModelError(f"{name} lacks {len(missing)} weights ({', '.join(missing[:3])} ...): its checkpoint is incomplete")
+        raise ModelError(
+            f"{name} lacks {len(missing)} weights ({', '.join(missing[:3])} ...): its checkpoint is incomplete"
+        )
     check_weights(model, name)
     if len(tokenizer) > model.get_input_embeddings().num_embeddings:
         raise ModelError(

@@ -1,7 +1,8 @@
 """Training rows without padding: a prompt once, the completions of its group after it.
 
 A row is a flat run of tokens: first all prompts, then all completions, group by group. Each prompt sees itself; each
-completion sees its group's prompt and itself. Linear layers run on the flat row; only attention, per block, is padded to
+completion sees its group's prompt and itself. Linear layers run on the flat row; only attention, per block, is
+padded to
 the longest member of the block, and as the padding stands to the right of everything real, the causal mask hides it.
 """
 
@@ -59,7 +60,9 @@ class PackedLayout:
         self.longest = max(span.prompt + max(span.completions, default=0) for span in spans)
         self.prompt_padding = Padding(self.prompts, device) if self.prompts else None
         self.paddings = [Padding(span.completions, device) for span in spans]
-        self.masks = [self._mask(span.prompt, pad.shape[1], device) for span, pad in zip(spans, self.paddings, strict=True)]
+        self.masks = [
+            self._mask(span.prompt, pad.shape[1], device) for span, pad in zip(spans, self.paddings, strict=True)
+        ]
         starts = [range(span.prompt) for span in spans if span.prompt]
         owns = [range(span.prompt, span.prompt + length) for span in spans for length in span.completions]
         self.position_ids = torch.tensor([p for run in (*starts, *owns) for p in run], device=device)  # [T]
@@ -109,5 +112,3 @@ def bucket(lengths: Sequence[int], waste: float = 0.15) -> list[list[int]]:
         buckets.append([index])
         real = lengths[index]
     return buckets
-
-

@@ -1,4 +1,5 @@
-"""DeepSeek-V3's balance of experts without an auxiliary loss (V3 section 2.1.2): the bias that transformers never updates.
+"""DeepSeek-V3's balance of experts without an auxiliary loss (V3 section 2.1.2): the bias that transformers never
+updates.
 
 After each step the bias of an overloaded expert falls by gamma and that of an underloaded one rises by gamma. The bias
 decides which experts are chosen and never enters the gate, so it has no gradient.
@@ -34,7 +35,9 @@ class RouterBalance:
         def count(module: nn.Module, args: Any, output: Any) -> None:
             if self.counting:
                 chosen = output[2].reshape(-1)  # router logits, weights, indices
-                self.loads[index] += torch.bincount(chosen, minlength=len(self.loads[index])).to(self.loads[index].dtype)
+                self.loads[index] += torch.bincount(chosen, minlength=len(self.loads[index])).to(
+                    self.loads[index].dtype
+                )
 
         return count
 

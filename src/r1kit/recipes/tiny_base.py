@@ -20,4 +20,6 @@ def tiny_base(*, overrides: Mapping[str, Any] | None = None, seed: int = 0) -> R
     evaluate = Stage("eval-base", EVALUATE, changes.apply("eval", TINY.evaluate), {"model": pretrain / "model"})
     title = f"The tiny base model, seed {seed}"
     stages = {"pretrain": pretrain / ".", "base": evaluate / "."}
-    return Recipe("tiny-base", (pretrain, evaluate, Stage("report", REPORT, ReportSettings(title=title), stages)), title)
+    return Recipe(
+        "tiny-base", (pretrain, evaluate, Stage("report", REPORT, ReportSettings(title=title), stages)), title
+    )

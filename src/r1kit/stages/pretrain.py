@@ -1,4 +1,5 @@
-"""The stage `pretrain`: a small Llama from scratch on the tiny world's corpus. It makes the base model in the package."""
+"""The stage `pretrain`: a small Llama from scratch on the tiny world's corpus. It makes the base model in the
+package."""
 
 from __future__ import annotations
 
@@ -9,7 +10,9 @@ from pydantic import Field
 
 from r1kit.pipeline import Context, Kind
 from r1kit.settings import Settings
-from r1kit.stages.shared import HIDDEN
+from r1kit.stages import chat_format
+from r1kit.stages.shared import HIDDEN, ChatSettings
+from r1kit.tiny.format import TINY_SYSTEM
 from r1kit.train.learner import OptimizerSettings
 from r1kit.types import Sample
 
@@ -35,7 +38,7 @@ class PretrainSettings(Settings):
 
 
 def run(context: Context) -> Mapping[str, Any]:
-    """Leaves metrics.jsonl, checkpoints/ and model/ (weights, config and tokenizer)."""
+    """Leaves metrics.jsonl, checkpoints/ and model/ (weights, config, tokenizer and prompt format)."""
     from r1kit.models.load import Policy, device_of, fresh_llama
     from r1kit.tiny.corpus import document
     from r1kit.tiny.tokenizer import make
@@ -64,6 +67,7 @@ def run(context: Context) -> Mapping[str, Any]:
         checkpoint_every=settings.checkpoint_every, log=log,
     )  # fmt: skip
     Policy(model, tokenizer, (tokenizer.eos_token_id,)).save(context.folder / "model")
+    chat_format.save(ChatSettings(system=TINY_SYSTEM), context.folder / "model")  # the corpus is written in it
     return {"parameters": sum(parameter.numel() for parameter in model.parameters())}
 
 

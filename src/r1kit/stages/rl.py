@@ -1,4 +1,5 @@
-"""The stage `rl`: R1-Zero, reasoning RL, RL for all scenarios and an expert's RL are this with other prompts and rewards."""
+"""The stage `rl`: R1-Zero, reasoning RL, RL for all scenarios and an expert's RL are this with other prompts and
+rewards."""
 
 from __future__ import annotations
 
@@ -10,6 +11,7 @@ from pydantic import Field, field_validator
 from r1kit.pipeline import Context, Kind
 from r1kit.rewards import RewardSpec, build
 from r1kit.settings import listed
+from r1kit.stages import chat_format
 from r1kit.stages.shared import ChatSettings, DeviceSettings, Fitting
 from r1kit.tasks import TaskSpec, load_tasks
 from r1kit.train.learner import OptimizerSettings
@@ -52,7 +54,9 @@ def run(context: Context) -> Mapping[str, Any]:
         room=policy.context - settings.max_tokens, limit=settings.max_prompt_tokens,
     )  # fmt: skip
     if task.dropped:
-        context.progress.say(f"{task.dropped} problems with prompts of over {settings.max_prompt_tokens} tokens left out")
+        context.progress.say(
+            f"{task.dropped} problems with prompts of over {settings.max_prompt_tokens} tokens left out"
+        )
     if settings.lora_rank:
         policy = add_lora(policy, settings.lora_rank, settings.lora_alpha, settings.lora_targets)
     updates = settings.steps * settings.minibatches * settings.epochs
@@ -67,6 +71,7 @@ def run(context: Context) -> Mapping[str, Any]:
     context.progress.step(0, settings.steps)
     loop.train()
     policy.save(context.folder / "model")
+    chat_format.save(settings.chat, context.folder / "model")
     return {"updates": learner.updates, "problems": len(task), "prompts_left_out": task.dropped}
 
 

@@ -74,7 +74,8 @@ class Listed:
         for problem in self.problems:
             if not isinstance(problem.metadata.get("solution"), str):
                 raise TaskError("missing column", f"{problem.id} has no reference solution: order 'easiest' needs one")
-        return replace(self, problems=tuple(sorted(self.problems, key=lambda problem: len(problem.metadata["solution"]))))
+        by_length = sorted(self.problems, key=lambda problem: len(problem.metadata["solution"]))
+        return replace(self, problems=tuple(by_length))
 
     def shuffled(self, seed: int) -> Listed:
         """Another order, the same for the same name, length and seed; sets are often sorted by topic or difficulty."""

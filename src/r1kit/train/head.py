@@ -1,7 +1,8 @@
 """The language-model head, only where a token is predicted and in chunks, with its gradient formed on the way.
 
 Full logits of a large vocabulary are most of a small model's memory traffic. Here each chunk's logits are made once:
-log-probs, the loss and d(loss)/d(log-prob) come from the chunk, and d(loss)/d(logits) = (onehot - p) d(loss)/d(log-prob)
+log-probs, the loss and d(loss)/d(log-prob) come from the chunk, and d(loss)/d(logits) = (onehot - p)
+d(loss)/d(log-prob)
 is written over the logits before the two products that carry it to the hidden states and to the head's weight.
 A chunk holds whole sequences, so losses that need a sequence (GSPO) work as well.
 """
@@ -18,6 +19,7 @@ from r1kit.models.head import Head
 from r1kit.train.batch import Targets, Totals
 from r1kit.train.losses import Loss
 
+
 def logprobs(head: Head, hidden: Tensor, targets: Targets, temperature: float) -> Tensor:
     """log pi of each target [N], without a gradient."""
     pieces = []
@@ -30,7 +32,9 @@ def logprobs(head: Head, hidden: Tensor, targets: Targets, temperature: float) -
     return torch.cat(pieces) if pieces else hidden.new_zeros(0)
 
 
-def head_backward(head: Head, hidden: Tensor, targets: Targets, totals: Totals, loss: Loss, temperature: float) -> tuple[Tensor, dict[str, Tensor]]:
+def head_backward(
+    head: Head, hidden: Tensor, targets: Targets, totals: Totals, loss: Loss, temperature: float
+) -> tuple[Tensor, dict[str, Tensor]]:
     """Gradient of the loss with respect to `hidden` [T, d]; adds the head's own gradient to its parameters.
 
     Returns the gradient and the sums for the log: loss, entropy, the loss's own.
@@ -50,7 +54,9 @@ def head_backward(head: Head, hidden: Tensor, targets: Targets, totals: Totals, 
 ChunkLoss = Callable[[Tensor, Targets], Any]
 
 
-def _plain_chunk(head: Head, states: Tensor, chunk: Targets, loss: ChunkLoss, temperature: float) -> tuple[Tensor, dict[str, Tensor]]:
+def _plain_chunk(
+    head: Head, states: Tensor, chunk: Targets, loss: ChunkLoss, temperature: float
+) -> tuple[Tensor, dict[str, Tensor]]:
     with torch.no_grad():
         logits = head.logits(states, temperature)  # [n, V]
         normaliser = logits.logsumexp(dim=-1, keepdim=True)
@@ -73,7 +79,9 @@ def _plain_chunk(head: Head, states: Tensor, chunk: Targets, loss: ChunkLoss, te
     return grad_states, {"loss": output.loss.detach(), "entropy": entropy, **output.sums}
 
 
-def _capped_chunk(head: Head, states: Tensor, chunk: Targets, loss: ChunkLoss, temperature: float) -> tuple[Tensor, dict[str, Tensor]]:
+def _capped_chunk(
+    head: Head, states: Tensor, chunk: Targets, loss: ChunkLoss, temperature: float
+) -> tuple[Tensor, dict[str, Tensor]]:
     """The same through autograd, for heads with a soft cap on their logits."""
     with torch.enable_grad():
         leaf = states.detach().requires_grad_()
@@ -83,7 +91,11 @@ def _capped_chunk(head: Head, states: Tensor, chunk: Targets, loss: ChunkLoss, t
         grads = torch.autograd.grad(output.loss, wanted)
     for parameter, grad in zip(wanted[1:], grads[1:], strict=True):
         _accumulate(parameter, lambda grad=grad: grad)  # type: ignore[misc]
-    return grads[0], {"loss": output.loss.detach(), "entropy": torch.special.entr(logprobs.detach().exp()).sum(), **output.sums}
+    return grads[0], {
+        "loss": output.loss.detach(),
+        "entropy": torch.special.entr(logprobs.detach().exp()).sum(),
+        **output.sums,
+    }
 
 
 def _accumulate(parameter: Tensor, gradient: Callable[[], Tensor]) -> None:

@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
 
@@ -71,7 +72,10 @@ class Learner:
     def _hidden(self, batch: Batch, model: Any) -> Tensor:
         """Hidden states [T, d] of the packed row."""
         output = model.base_model(
-            input_ids=batch.token_ids, position_ids=batch.layout.position_ids[None], layout=batch.layout, use_cache=False
+            input_ids=batch.token_ids,
+            position_ids=batch.layout.position_ids[None],
+            layout=batch.layout,
+            use_cache=False,
         )
         return output.last_hidden_state[0]  # type: ignore[no-any-return]
 
@@ -165,4 +169,4 @@ class Learner:
 def split(items: Sequence[Any], parts: int) -> list[list[Any]]:
     """`parts` runs of nearly equal size: `split([1, 2, 3], 2) == [[1, 2], [3]]`."""
     bounds = [round(index * len(items) / parts) for index in range(parts + 1)]
-    return [list(items[a:b]) for a, b in zip(bounds, bounds[1:], strict=False) if b > a]
+    return [list(items[a:b]) for a, b in pairwise(bounds) if b > a]

@@ -55,7 +55,9 @@ class GRPOSettings(Settings):
     clip_high: float = Field(0.2, ge=0)
     kl_coef: float = Field(0.0, ge=0)
     kl_estimator: Literal["k1", "k2", "k3"] = "k3"
-    reference_refresh: int = Field(0, ge=0, description="replace the reference by the policy every N updates; 0 = never")
+    reference_refresh: int = Field(
+        0, ge=0, description="replace the reference by the policy every N updates; 0 = never"
+    )
     truncated_importance: float | None = Field(None, gt=0)
     dynamic_sampling: int = Field(0, ge=0, description="extra rounds of sampling that replace zero-variance groups")
 
@@ -74,13 +76,16 @@ class GRPOSettings(Settings):
         if self.objective == "reinforce" and self.ratio == "sequence":
             raise ValueError("objective 'reinforce' has no ratio: set ratio to 'token'")
         if self.reference_refresh and not self.kl_coef:
-            raise ValueError("reference_refresh needs a reference model: set kl_coef above 0, or reference_refresh to 0")
+            raise ValueError(
+                "reference_refresh needs a reference model: set kl_coef above 0, or reference_refresh to 0"
+            )
         return self
 
 
 PRESETS: dict[str, GRPOSettings] = {
     "grpo": GRPOSettings(),
-    # R1-Zero, paper section 2.1: beta 0.001, reference replaced every 400 updates; its eps is not stated, DeepSeekMath's is 0.2
+    # R1-Zero, paper section 2.1: beta 0.001, reference replaced every 400 updates; its eps is not stated,
+    # DeepSeekMath's is 0.2
     "paper": GRPOSettings(kl_coef=0.001, reference_refresh=400),
     "dr_grpo": GRPOSettings(baseline="group_mean", aggregate="fixed"),
     "dapo": GRPOSettings(aggregate="token", clip_high=0.28, dynamic_sampling=3),
@@ -112,7 +117,9 @@ def grpo(settings: GRPOSettings) -> Loss:
             per_token = per_token + settings.kl_coef * kl
         with torch.no_grad():
             # a token is clipped where the clip takes its gradient away (or, for CISPO, bounds its weight)
-            outside = ((ratio > 1 + settings.clip_high) & (advantages > 0)) | ((ratio < 1 - settings.clip_low) & (advantages < 0))
+            outside = ((ratio > 1 + settings.clip_high) & (advantages > 0)) | (
+                (ratio < 1 - settings.clip_low) & (advantages < 0)
+            )
             gap = (logprobs - targets.sampler_logprobs).abs()
             sums = {"ratio": ratio.sum(), "clip_fraction": outside.float().sum(), "logprob_gap": gap.sum()}
             if settings.kl_coef:
@@ -134,7 +141,8 @@ def _log_ratio(logprobs: Tensor, targets: Targets, settings: GRPOSettings) -> Te
 
 
 def kl_divergence(logprobs: Tensor, ref_logprobs: Tensor, estimator: str) -> Tensor:
-    """Schulman's estimators of KL(pi || ref) per token: k1 = -log r, k2 = (log r)^2 / 2, k3 = r - 1 - log r, r = ref / pi."""
+    """Schulman's estimators of KL(pi || ref) per token: k1 = -log r, k2 = (log r)^2 / 2, k3 = r - 1 - log r, r = ref
+    / pi."""
     log_ratio = ref_logprobs - logprobs
     if estimator == "k1":
         return -log_ratio

@@ -1,4 +1,5 @@
-"""The GRPO loop: sample, score, take advantages, update. Synchronous; the engine samples with the learner's own weights."""
+"""The GRPO loop: sample, score, take advantages, update. Synchronous; the engine samples with the learner's own
+weights."""
 
 from __future__ import annotations
 
@@ -31,10 +32,13 @@ Log = Callable[[int, dict[str, float]], None]
 
 
 class LoopSettings(Settings):
-    """How much is sampled and updated per step. One step is one rollout of `prompts_per_step` x `group_size` completions.
+    """How much is sampled and updated per step. One step is one rollout of `prompts_per_step` x `group_size`
+    completions.
 
-    `minibatches` x `epochs` is the number of updates that each rollout gives (the paper: 16 x 1). `truncated`: completions
-    that hit `max_tokens` are trained on like all others (`keep`) or left out of the loss (`skip`, DAPO's overlong filter).
+    `minibatches` x `epochs` is the number of updates that each rollout gives (the paper: 16 x 1). `truncated`:
+    completions
+    that hit `max_tokens` are trained on like all others (`keep`) or left out of the loss (`skip`, DAPO's overlong
+    filter).
     """
 
     steps: int = Field(40, ge=1)
@@ -52,7 +56,9 @@ class LoopSettings(Settings):
     seed: int = 0
     tokens_per_batch: int = Field(4096, ge=1, description="packed tokens per forward pass; changes memory, not results")
     checkpoint_every: int = Field(10, ge=0, json_schema_extra={"fingerprint": False})
-    rollouts_every: int = Field(5, ge=1, json_schema_extra={"fingerprint": False}, description="readable samples on disk")
+    rollouts_every: int = Field(
+        5, ge=1, json_schema_extra={"fingerprint": False}, description="readable samples on disk"
+    )
 
     def sampling(self, step: int) -> SamplingParams:
         """The step's own random numbers: a resumed step draws what it would have drawn."""

@@ -10,7 +10,6 @@ import json
 from r1kit.types import Verdict
 from r1kit.verifiers import answers
 
-
 TEXT_FAULTS = (ValueError, TypeError, LookupError, ArithmeticError, SyntaxError, AttributeError, RecursionError)
 
 

@@ -1,4 +1,5 @@
-"""Continuous batching: prompts are prefilled once for all their completions, finished rows leave, new prompts come in."""
+"""Continuous batching: prompts are prefilled once for all their completions, finished rows leave, new prompts come
+in."""
 
 from __future__ import annotations
 
@@ -6,7 +7,6 @@ from collections import Counter
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
-
 
 import torch
 from torch import Tensor
@@ -164,13 +164,17 @@ class _Generation:
     def _append(self, logits: Tensor, first: int) -> None:
         """Sample the next token of rows [first:], then let finished rows leave."""
         rows = self.rows[first:]
-        draws = torch.tensor([row.uniforms[len(row.token_ids)] for row in rows], dtype=torch.float64, device=self.device)
+        draws = torch.tensor(
+            [row.uniforms[len(row.token_ids)] for row in rows], dtype=torch.float64, device=self.device
+        )
         tokens, logprobs = sample(logits, draws, self.params)
         self.tokens[first : first + len(rows)] = tokens
         for row, token, logprob in zip(rows, tokens.tolist(), logprobs.tolist(), strict=True):
             row.token_ids.append(token)
             row.logprobs.append(logprob)
-        for index in range(len(self.rows) - 1, first - 1, -1):  # from the end, so that the row moved in is a finished check
+        for index in range(
+            len(self.rows) - 1, first - 1, -1
+        ):  # from the end, so that the row moved in is a finished check
             if self._finish(self.rows[index]):
                 self._leave(index)
 
@@ -216,5 +220,3 @@ class _Generation:
         text = self._text(row.token_ids)
         cuts = [place for place in (text.find(stop) for stop in self.params.stop) if place >= 0]
         return text[: min(cuts)] if cuts else None
-
-

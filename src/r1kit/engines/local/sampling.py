@@ -56,7 +56,8 @@ def _draw(probs: Tensor, uniform: Tensor) -> Tensor:
 
 
 def _draw_truncated(probs: Tensor, uniform: Tensor, params: SamplingParams) -> Tensor:
-    """Top-k, then top-p among what is left (the smallest set of tokens whose mass reaches top_p), as vLLM orders them."""
+    """Top-k, then top-p among what is left (the smallest set of tokens whose mass reaches top_p), as vLLM orders
+    them."""
     vocabulary = probs.shape[1]
     width = min(params.top_k or 1024, vocabulary)
     top, index = probs.topk(width, dim=-1)
