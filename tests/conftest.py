@@ -27,3 +27,16 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip("no real data: ../shared/data is not beside the repository")
     return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_policy_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A saved Llama of 30 thousand random weights with the tiny world's tokenizer, context 1024; do not write to it."""
+    from r1kit.models.load import Policy, fresh_llama
+    from r1kit.tiny.tokenizer import make
+
+    tokenizer = make()
+    model = fresh_llama(tokenizer, layers=2, width=32, heads=2, context=1024, seed=0)
+    folder = tmp_path_factory.mktemp("models") / "tiny-random"
+    Policy(model, tokenizer, (tokenizer.eos_token_id,)).save(folder)
+    return folder

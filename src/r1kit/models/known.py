@@ -112,7 +112,7 @@ def tiny_deepseek() -> Path:
             num_hidden_layers=3, first_k_dense_replace=1, num_attention_heads=4, num_key_value_heads=4,
             n_shared_experts=1, n_routed_experts=8, num_experts_per_tok=2, n_group=2, topk_group=1,
             routed_scaling_factor=2.5, norm_topk_prob=True, q_lora_rank=32, kv_lora_rank=16, qk_nope_head_dim=16,
-            qk_rope_head_dim=8, v_head_dim=16, max_position_embeddings=1024, num_nextn_predict_layers=0,
+            qk_rope_head_dim=8, v_head_dim=16, max_position_embeddings=1024,
             bos_token_id=None, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id,
         )  # fmt: skip
         torch.manual_seed(0)

@@ -61,11 +61,12 @@ def load(name: str, *, device: str = "auto", seed: int = 0) -> Policy:
             f"{name} has no usable tokenizer ({_first_line(error)}): save one beside the weights"
         ) from error
     try:
-        model, info = AutoModelForCausalLM.from_pretrained(
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
             source, dtype=torch.float32, attn_implementation=attention.NAME, output_loading_info=True
         )
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         raise ModelError(f"{name} could not be loaded ({_first_line(error)})") from error
+    model, info = loaded
     if info["missing_keys"]:
         missing = sorted(info["missing_keys"])
         raise ModelError(
@@ -107,13 +108,13 @@ def check_weights(model: nn.Module, name: str) -> None:
             raise ModelError(f"{name} has NaN or infinite values in {key}: the checkpoint is damaged")
 
 
-def add_lora(policy: Policy, rank: int, alpha: float, targets: tuple[str, ...]) -> Policy:
+def add_lora(policy: Policy, rank: int, alpha: int, targets: tuple[str, ...]) -> Policy:
     """Freeze the weights and put low-rank adapters on the linear layers named in `targets` (peft)."""
     from peft import LoraConfig, get_peft_model
 
     config = LoraConfig(r=rank, lora_alpha=alpha, target_modules=list(targets) or "all-linear", task_type="CAUSAL_LM")
     wrapped = get_peft_model(policy.model, config)
-    model = wrapped.get_base_model()
+    model: Any = wrapped.get_base_model()
     model.peft_wrapper = [wrapped]  # in a list, so that it is no submodule: it knows how to switch adapters off
     return Policy(model, policy.tokenizer, policy.end_ids)
 

@@ -27,7 +27,7 @@ class RLSettings(LoopSettings, DeviceSettings):
     optimizer: OptimizerSettings = OptimizerSettings()
     max_prompt_tokens: int | None = Field(None, ge=1, description="leave longer prompts out; None: refuse them")
     lora_rank: int = Field(0, ge=0, description="0 trains all weights")
-    lora_alpha: float = Field(32.0, gt=0)
+    lora_alpha: int = Field(32, gt=0)
     lora_targets: tuple[str, ...] = Field((), description="names of linear layers; empty: all of them")
 
     _lists = field_validator("tasks", "rewards", mode="before")(listed)

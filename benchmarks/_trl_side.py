@@ -1,0 +1,136 @@
+"""TRL's side: its GRPOTrainer at its best on a CPU, unchanged but for clocks. `python _trl_side.py JOB RESULT`.
+
+What has to be said to TRL on a CPU, and why, is in README.md beside this file.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from _workload import LEARNING_RATE, Job, Result, Rollouts, Step, peak_mb, read_job, reward, write_result
+from datasets import Dataset
+from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
+from trl import GRPOConfig, GRPOTrainer
+
+from r1kit.chat import end_ids
+from r1kit.train.rl import Draws
+
+
+@dataclass(frozen=True)
+class Variant:
+    """How a configuration differs from T1: fp32, static generation."""
+
+    about: str
+    dtype: torch.dtype = torch.float32
+    matmul: str = "highest"
+    autocast: bool = False
+    continuous: bool = False
+    compiled: bool = False
+
+
+VARIANTS = {
+    "t1": Variant("fp32 weights and arithmetic"),
+    "t1m": Variant("fp32 with matmul precision medium", matmul="medium"),
+    "t2": Variant("fp32 weights under bf16 autocast", autocast=True),
+    "t3": Variant("bf16 weights, no fp32 copy of them", dtype=torch.bfloat16),
+    "t4": Variant("fp32 with transformers' continuous batching", continuous=True),
+    "t5": Variant("fp32, compiled, lengths padded to multiples of 64", compiled=True),
+}
+
+
+class Clocked(GRPOTrainer):
+    """GRPOTrainer that notes how long sampling and scoring took, and what came of it."""
+
+    def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
+        start = time.perf_counter()
+        output: dict[str, Any] = super()._generate_and_score_completions(inputs)
+        self.rollout_s = time.perf_counter() - start
+        self.sampled = {name: output[name] for name in ("prompt_mask", "completion_mask", "advantages")}
+        return output
+
+
+class Clock(TrainerCallback):
+    """Seconds from the start of a step (data at hand) to its end (weights updated)."""
+
+    def __init__(self, group: int) -> None:
+        self.group, self.steps, self.trainer = group, list[Step](), None
+
+    def on_step_begin(self, *_: Any, **__: Any) -> None:
+        self.start = time.perf_counter()
+
+    def on_step_end(self, *_: Any, **__: Any) -> None:
+        whole, trainer = time.perf_counter() - self.start, self.trainer
+        assert isinstance(trainer, Clocked)
+        rest = whole - trainer.rollout_s
+        groups = _groups(trainer.sampled, self.group)
+        self.steps.append(Step(rollout_s=trainer.rollout_s, train_s=rest, step_s=whole, groups=groups))
+
+
+def _groups(sampled: dict[str, torch.Tensor], group: int) -> list[Rollouts]:
+    prompts, lengths = (sampled[name].sum(1).tolist() for name in ("prompt_mask", "completion_mask"))
+    advantages = sampled["advantages"].flatten().tolist()
+    return [
+        Rollouts(prompt=prompts[i], lengths=lengths[i : i + group], trained=any(advantages[i : i + group]))
+        for i in range(0, len(lengths), group)
+    ]
+
+
+def config(job: Job, variant: Variant, folder: str) -> GRPOConfig:
+    parts = job.prompts * job.group // job.batch
+    length: dict[str, Any] = {}
+    if job.fixed:  # the continuous batcher knows no minimum, but does without an end token
+        length = {"eos_token_id": -1} if variant.continuous else {"min_new_tokens": job.max_tokens}
+    return GRPOConfig(
+        output_dir=folder, max_steps=job.warmup + job.steps, seed=job.seed, shuffle_dataset=False,
+        use_cpu=True, bf16=variant.autocast, gradient_checkpointing=False,
+        beta=0.0, num_iterations=1, loss_type="grpo", num_generations=job.group,
+        per_device_train_batch_size=job.batch, gradient_accumulation_steps=parts, steps_per_generation=parts,
+        temperature=1.0, top_p=1.0, top_k=0, max_completion_length=job.max_tokens, generation_kwargs=length or None,
+        use_vllm=False, use_transformers_continuous_batching=variant.continuous,
+        torch_compile=variant.compiled, pad_to_multiple_of=64 if variant.compiled else None,
+        optim="adamw_torch_fused", learning_rate=LEARNING_RATE, lr_scheduler_type="constant",
+        report_to="none", save_strategy="no", logging_strategy="no", log_completions=False, disable_tqdm=True,
+        dataloader_pin_memory=False,
+    )  # fmt: skip
+
+
+def trainer_for(job: Job, folder: str) -> Clocked:
+    """A trainer on the job's model and prompts, with the end tokens and the prompt ids that r1kit uses."""
+    variant, chat = VARIANTS[job.variant], job.format
+    torch.set_float32_matmul_precision(variant.matmul)
+    tokenizer = AutoTokenizer.from_pretrained(job.model, padding_side="left")
+    model = AutoModelForCausalLM.from_pretrained(job.model, dtype=variant.dtype, attn_implementation="sdpa")
+    model.generation_config.eos_token_id = list(end_ids(tokenizer))
+    problems = Draws(job.task, job.seed).next(len(job.problems))
+    texts = [chat.text(chat.messages(problem), tokenizer) + chat.prefill for problem in problems]
+    for problem, text in zip(problems, texts, strict=True):
+        if tuple(tokenizer(text=[text])["input_ids"][0]) != chat.render(problem, tokenizer).token_ids:
+            raise ValueError("TRL's tokenisation of the prompt differs from r1kit's: the sides would not do the same work")
+    return Clocked(
+        model=model, reward_funcs=reward, args=config(job, variant, folder), processing_class=tokenizer,
+        train_dataset=Dataset.from_dict({"prompt": texts}),
+    )  # fmt: skip
+
+
+def run(job: Job) -> Result:
+    with tempfile.TemporaryDirectory() as folder:
+        trainer, clock = trainer_for(job, folder), Clock(job.group)
+        clock.trainer = trainer
+        trainer.add_callback(clock)
+        trainer.train()
+    return Result(steps=clock.steps[job.warmup :], peak_mb=peak_mb())
+
+
+def main() -> None:
+    job = read_job(sys.argv[1])
+    torch.set_num_threads(job.threads)
+    write_result(sys.argv[2], run(job))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,277 @@
+"""The commands on a real, random model: what they write, what they take up again, what they refuse and in which words."""
+
+from __future__ import annotations
+
+import importlib
+import io
+import json
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from r1kit import cli
+from r1kit.pipeline import execute
+from r1kit.recipes import RECIPES
+from r1kit.stages import chat_format, commands
+from r1kit.stages.shared import ChatSettings
+from r1kit.store import StoreError, read_rows, write_text
+from r1kit.tiny.format import TINY_SYSTEM
+from r1kit.types import SamplingParams
+
+SHORT = SamplingParams(n=2, max_tokens=8)
+ROWS = [{"question": f"what is {n} + 2?", "answer": str(n + 2), "verifier": "number"} for n in range(3)]
+
+
+def write(path: Path, rows: list[dict[str, Any]]) -> Path:
+    write_text(path, "".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+@pytest.fixture
+def rows(tmp_path: Path) -> Path:
+    return write(tmp_path / "rows.jsonl", ROWS)
+
+
+@pytest.fixture(scope="module")
+def model(tiny_policy_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The random model with the prompt format that the tiny world's stages save."""
+    folder = tmp_path_factory.mktemp("commands") / "model"
+    shutil.copytree(tiny_policy_folder, folder)
+    chat_format.save(ChatSettings(system=TINY_SYSTEM), folder)
+    return str(folder)
+
+
+def test_eval_prints_a_table_and_keeps_rows_and_results(
+    model: str, rows: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    arguments = ["eval", model, "--task", str(rows), "--samples", "2", "--max-tokens", "8", "--out", str(out)]
+    assert cli.main(arguments) == 0
+    printed = capsys.readouterr()
+    assert "pass@1" in printed.out
+    assert "3 problems x 2 samples" in printed.out
+    assert "prompt format: chat_format.json of the model" in printed.err
+    kept = list(read_rows(out / "completions.jsonl"))
+    assert [(row["question"], row["sample"]) for row in kept] == [(r["question"], n) for r in ROWS for n in range(2)]
+    assert cli.main([*arguments, "--json"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert result["columns"][model] == json.loads((out / "results.json").read_text())
+    assert result["formats"][model]["system"] == TINY_SYSTEM
+    assert list(read_rows(out / "completions.jsonl")) == kept
+
+
+def test_a_comparison_is_paired_by_problem(model: str, tiny_policy_folder: Path, rows: Path, tmp_path: Path) -> None:
+    other = str(tiny_policy_folder)
+    result = commands.evaluate(model, task=rows, sampling=SHORT, compare=other, limit=2, out=tmp_path / "out")
+    assert (result["from"], result["to"]) == (model, other)
+    assert result["differences"]["format"]["problems"] == 2
+    assert "difference" in result["table"]
+    assert result["formats"][other]["system"] != TINY_SYSTEM
+    assert (tmp_path / "out" / "compare" / "results.json").is_file()
+    with pytest.raises(ValueError, match="name another one"):
+        commands.evaluate(model, task=rows, compare=model)
+
+
+def test_an_evaluation_is_never_mixed_with_another(model: str, rows: Path, tmp_path: Path) -> None:
+    commands.evaluate(model, task=rows, sampling=SHORT, limit=2, out=tmp_path / "out")
+    more = commands.evaluate(model, task=rows, sampling=SHORT, out=tmp_path / "out")
+    assert more["columns"][model]["problems"] == 3
+    before = (tmp_path / "out" / "completions.jsonl").read_bytes()
+    with pytest.raises(StoreError, match="holds an evaluation with other sampling: name another folder"):
+        commands.evaluate(model, task=rows, sampling=SamplingParams(n=2, max_tokens=9), out=tmp_path / "out")
+    (tmp_path / "out" / "setup.json").unlink()
+    with pytest.raises(StoreError, match="name another folder"):
+        commands.evaluate(model, task=rows, sampling=SHORT, out=tmp_path / "out")
+    assert (tmp_path / "out" / "completions.jsonl").read_bytes() == before
+
+
+def test_generate_goes_on_where_it_was_stopped(model: str, rows: Path, tmp_path: Path) -> None:
+    whole = list(commands.generate(model, task=rows, sampling=SHORT))
+    out = tmp_path / "out.jsonl"
+    some = commands.generate(model, task=rows, sampling=SHORT, out=out)
+    first = [next(some) for _ in range(3)]
+    some.close()
+    assert list(read_rows(out)) == first
+    rest = list(commands.generate(model, task=rows, sampling=SHORT, out=out))
+    assert first + rest == list(read_rows(out)) == whole
+    assert list(commands.generate(model, task=rows, sampling=SHORT, out=out)) == []
+    with pytest.raises(StoreError, match="rows of another model, prompt format or sampling: name another file"):
+        list(commands.generate(model, task=rows, sampling=SamplingParams(n=2, max_tokens=8, seed=1), out=out))
+
+
+def test_generate_answers_a_prompt_and_a_file_without_answers(
+    model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["generate", model, "--prompt", "2+2?", "--samples", "2", "--max-tokens", "4"]) == 0
+    [row] = commands.generate(model, prompt="2+2?", sampling=SamplingParams(max_tokens=4, temperature=0.0))
+    assert (row["problem_id"], row["prompt"], row["tokens"], "answer" in row) == ("prompt", "2+2?", 4, False)
+    file = write(tmp_path / "prompts.jsonl", [{"prompt": "a"}, {"prompt": "b"}])
+    capsys.readouterr()
+    assert cli.main(["generate", model, str(file), "--max-tokens", "4", "--limit", "1"]) == 0
+    assert [json.loads(line)["prompt"] for line in capsys.readouterr().out.splitlines()] == ["a"]
+    assert cli.main(["generate", model, str(file), "--max-tokens", "4", "--out", str(tmp_path / "out.jsonl")]) == 0
+    assert capsys.readouterr().out == f"2 new rows in {tmp_path / 'out.jsonl'}\n"
+
+
+def answers(monkeypatch: pytest.MonkeyPatch, texts: list[str]) -> list[str]:
+    """Let the engine give these texts in turn; returns the list that its prompts are put into, as text."""
+    from r1kit.engines.local import LocalEngine
+    from r1kit.types import Completion
+
+    left, asked = iter(texts), list[str]()
+
+    def say(self: LocalEngine, prompts: Any, params: SamplingParams, report: Any = None) -> list[list[Completion]]:
+        asked.extend(self.policy.tokenizer.decode(prompt.token_ids) for prompt in prompts)
+        return [[Completion(token_ids=(1,), logprobs=(0.0,), text=next(left), finish_reason="stop")] for _ in prompts]
+
+    monkeypatch.setattr(LocalEngine, "generate", say)
+    return asked
+
+
+def test_chat_keeps_earlier_answers_in_the_prompt_without_their_reasoning(
+    model: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = answers(monkeypatch, ["<think>two and two</think> <answer>4</answer>", "no tags\x1b[2J"])
+    monkeypatch.setattr(sys, "stdin", io.StringIO("2+2?\n\nand 3 more?\n"))
+    assert cli.main(["chat", model]) == 0
+    assert capsys.readouterr().out == "4\nno tags\N{REPLACEMENT CHARACTER}[2J\n"
+    assert asked[1] == f"{TINY_SYSTEM}\nuser: 2+2?\nassistant: 4\nuser: and 3 more?\nassistant: "
+
+
+def test_chat_shows_the_reasoning_to_people_and_ends_calmly_when_interrupted(
+    model: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    commands.show("plain")
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    commands.show("<think>two and two</think> <answer>4</answer>")
+    plain, reasoning, answer = capsys.readouterr().out.splitlines()
+    assert (plain, reasoning[:2], answer) == ("plain", "  ", "4")
+    assert "two and two" in reasoning
+
+    def interrupt(prompt: str) -> str:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("builtins.input", interrupt)
+    commands.chat(model)
+
+
+def test_chat_forgets_the_oldest_turns_and_refuses_a_question_that_never_fits(
+    model: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = answers(monkeypatch, ["1", "2", "3"])
+    monkeypatch.setattr(sys, "stdin", io.StringIO(f"{'a' * 500}\n{'b' * 300}\n{'c' * 1000}\nd\n"))
+    commands.chat(model, sampling=SamplingParams(max_tokens=100))
+    assert ["aaa" in prompt for prompt in asked] == [True, False, False]
+    assert "too long" in capsys.readouterr().err
+
+
+def test_a_format_is_the_models_own_unless_another_is_asked_for(model: str, tmp_path: Path) -> None:
+    class Tokenizer:
+        chat_template: str | None = None
+
+    templated = Tokenizer()
+    templated.chat_template = "{{ messages }}"
+    assert chat_format.choose(None, Path(model), Tokenizer())[0].system == TINY_SYSTEM
+    assert chat_format.choose(model, tmp_path, Tokenizer())[0].system == TINY_SYSTEM
+    assert chat_format.choose("plain", Path(model), Tokenizer())[0] == ChatSettings()
+    assert chat_format.choose(None, tmp_path, Tokenizer())[0].template == "plain"
+    assert chat_format.choose(None, tmp_path, templated)[0].template == "chat"
+    with pytest.raises(ValueError, match="has no chat template: use the format plain"):
+        chat_format.choose("chat", tmp_path, Tokenizer())
+    with pytest.raises(ValueError, match="there is no prompt format plane: give plain, chat"):
+        chat_format.choose("plane", tmp_path, Tokenizer())
+    write_text(tmp_path / "chat_format.json", '{"sistem": ""}')
+    with pytest.raises(ValueError, match=r"chat_format.json: .*did you mean system"):
+        chat_format.choose(None, tmp_path, Tokenizer())
+
+
+def test_the_stages_save_the_format_they_train_in(tmp_path: Path) -> None:
+    small = {"pretrain.steps": 1, "pretrain.documents_per_step": 2, "pretrain.layers": 1, "pretrain.width": 32}
+    folder = execute(RECIPES["tiny-base"](overrides=small), tmp_path, until="pretrain")
+    assert chat_format.read(folder / "model").format().system == TINY_SYSTEM
+    # plain transformers takes the folder as it is
+    from transformers import AutoModelForCausalLM
+
+    AutoModelForCausalLM.from_pretrained(folder / "model")
+
+
+def test_the_example_of_an_own_reward_logs_its_parts(
+    model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "examples"))
+    example = importlib.import_module("add_a_reward")
+    assert example.brevity(["<think>short</think>", "no tags"], answer=["1", "2"]) == [1.0, None]
+    found = example.main(model, tmp_path)
+    assert [row["step"] for row in found] == [1, 2]
+    assert "step 2: {'reward/mean'" in capsys.readouterr().out
+    [rl] = tmp_path.glob("r1-zero-tiny/rl-*/model")
+    assert chat_format.read(rl).system == TINY_SYSTEM
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["eval", "./nowhere", "--task", "ROWS"], "there is no model './nowhere'"),
+        (["eval", "FOLDER", "--task", "ROWS"], "has no config.json: give a folder that save_pretrained wrote"),
+        (["eval", "BARE", "--task", "ROWS"], "has no usable tokenizer"),
+        (["eval", "MODEL", "--task", "gsm9k"], "there is no task 'gsm9k': did you mean gsm8k?"),
+        (["eval", "MODEL", "--task", "EMPTY"], "the file has no rows"),
+        (["eval", "MODEL", "--task", "ROWS", "--split", "train"], "split would have no effect"),
+        (["eval", "MODEL", "--task", "ROWS", "--limit", "0"], "limit: "),
+        (["eval", "MODEL", "--task", "ROWS", "--samples", "0"], "ask for at least 1 completion"),
+        (["eval", "MODEL", "--task", "ROWS", "--max-tokens", "1020"], "and the model's context is 1024"),
+        (["eval", "MODEL", "--task", "WRONG"], "there is no verifier 'nmber'"),
+        (["eval", "MODEL", "--task", "ROWS", "--format", "chat"], "has no chat template"),
+        (["generate", "MODEL", "--prompt", " "], "the prompt is empty"),
+        (["generate", "MODEL", "--prompt", "x" * 600], "the prompt of prompt has"),
+        (["generate", "MODEL", "EMPTY"], "the file has no rows"),
+        (["chat", "MODEL", "--max-tokens", "1024"], "max_tokens is 1024, the model's context 1024"),
+    ],
+)
+def test_bad_input_is_one_clear_message(
+    arguments: list[str], message: str, model: str, rows: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bare = tmp_path / "bare"
+    shutil.copytree(model, bare, ignore=shutil.ignore_patterns("token*"))
+    write(tmp_path / "empty.jsonl", [])
+    write(tmp_path / "wrong.jsonl", [ROWS[0] | {"verifier": "nmber"}])
+    places = {"MODEL": model, "ROWS": str(rows), "FOLDER": str(tmp_path), "BARE": str(bare)}
+    places |= {"EMPTY": str(tmp_path / "empty.jsonl"), "WRONG": str(tmp_path / "wrong.jsonl")}
+    assert cli.main([places.get(argument, argument) for argument in arguments]) == 1
+    printed = capsys.readouterr()
+    assert message in printed.err
+    assert printed.err.count("r1kit: error:") == 1
+    assert "Traceback" not in printed.err
+    assert printed.out == ""
+
+
+def test_data_check_lists_every_fault_and_its_status_is_1(
+    rows: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["data", "check", str(rows)]) == 0
+    assert "3 of 3 rows are usable" in capsys.readouterr().out
+    faulty = write(tmp_path / "faulty.jsonl", [ROWS[0], ROWS[1] | {"answer": None}, {"question": "", "answer": "1"}])
+    assert cli.main(["data", "check", str(faulty)]) == 1
+    text = capsys.readouterr().out
+    assert "1 of 3 rows are usable" in text
+    assert "faulty.jsonl, row 2, field answer: " in text
+    assert "faulty.jsonl, row 3, field question: " in text
+    assert cli.main(["data", "check", str(tmp_path / "none.jsonl"), "--json"]) == 1
+    found = json.loads(capsys.readouterr().out)
+    assert (found["ok"], found["issues"][0]["kind"]) == (False, "missing file")
+
+
+def test_models_count_the_parameters_of_weights_that_are_there(
+    tiny_policy_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from transformers import AutoModelForCausalLM
+
+    expected = AutoModelForCausalLM.from_pretrained(tiny_policy_folder).num_parameters()
+    assert commands.parameters_in(tiny_policy_folder / "model.safetensors") == expected
+    assert cli.main(["models", "--json"]) == 0
+    listed = {row["name"]: row for row in json.loads(capsys.readouterr().out)}
+    assert listed["tiny"]["parameters"].endswith("M") or listed["tiny"]["parameters"] == "not made"
+    assert listed["smollm2-135m"]["parameters"] == "135M"
