@@ -1,7 +1,7 @@
 """The physical bound of one synchronous GRPO step, from what this machine's matrix products and memory give right now.
 
-Only the arithmetic and the memory traffic that the mathematics needs are counted: prompts once per group, no recompute,
-the head at completion tokens only, no reward, tokenisation or sampling. No implementation can be faster; none is as fast.
+Only the arithmetic and the memory traffic that the mathematics needs are counted: prompts once per group, nothing
+computed twice, the head at completion tokens only; no reward, tokenisation or sampling.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class Shapes:
 
 @dataclass(frozen=True)
 class Roofs:
-    """Measured flop/s of the trunk's and the head's products at the row counts in use, and bytes/s of reading memory."""
+    """Measured flop/s of the trunk's and the head's products at the row counts in use; bytes/s of reading memory."""
 
     decode: float
     decode_head: float
@@ -108,7 +108,7 @@ def _seconds(work: Callable[[], Any], least: float = 0.5) -> float:
 
 
 def bound(groups: Sequence[Rollouts], shapes: Shapes, roofs: Roofs, slots: int) -> dict[str, float]:
-    """Seconds of rollout, training and step that the work in `groups` takes at the roofs; `slots` rows decode at once."""
+    """Seconds of rollout, training and step that the work in `groups` takes at the roofs, `slots` rows at once."""
     attention = 4 * shapes.heads * shapes.head_dim * shapes.layers  # flop per query and key
     kv = 2 * shapes.layers * shapes.kv_heads * shapes.head_dim * 4  # bytes per token, fp32
     prompts = sum(g.prompt for g in groups)

@@ -76,7 +76,7 @@ def _trl(job: Job, samples: list[Sample]) -> tuple[float, dict[str, Any]]:
     trainer.current_gradient_accumulation_steps = 1
     loss = trainer._compute_loss(model, _padded(samples))
     loss.backward()
-    return float(loss), {name: p.grad for name, p in model.named_parameters()}
+    return float(loss.detach()), {name: p.grad for name, p in model.named_parameters()}
 
 
 def _padded(samples: list[Sample]) -> dict[str, torch.Tensor]:

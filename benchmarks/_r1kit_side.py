@@ -38,9 +38,10 @@ def run(job: Job) -> Result:
     learner = Learner(policy.model, OptimizerSettings(learning_rate=LEARNING_RATE), steps=total)
     rows: list[dict[str, float]] = []
     with tempfile.TemporaryDirectory() as folder:
+        engine, scorer = LocalEngine(policy, max_rows=job.max_rows), build((RewardSpec(name="_workload:reward"),))
         loop = RL(
-            learner, LocalEngine(policy, max_rows=job.max_rows), job.task, job.format,
-            build((RewardSpec(name="_workload:reward"),)), settings, Path(folder), lambda _, row: rows.append(row), print,
+            learner, engine, job.task, job.format, scorer, settings,
+            folder=Path(folder), log=lambda _, row: rows.append(row), note=print,
         )  # fmt: skip
         loop.train()
         files = sorted((Path(folder) / "rollouts").glob("*.jsonl"))

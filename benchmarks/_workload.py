@@ -101,8 +101,11 @@ class Result:
 
 
 def peak_mb() -> float:
-    unit = 2**20 if sys.platform == "darwin" else 2**10
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
+    """The largest resident set of this process in MB. On Linux `ru_maxrss` would count the parent's before exec too."""
+    status = Path("/proc/self/status")
+    if status.is_file():
+        return int(status.read_text().partition("VmHWM:")[2].split()[0]) / 2**10
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 
 
 def run_side(script: str, job: Job) -> Result:
@@ -112,14 +115,14 @@ def run_side(script: str, job: Job) -> Result:
         given.write_text(json.dumps(asdict(job)))
         done = subprocess.run(
             [sys.executable, str(HERE / script), str(given), str(result)],
-            capture_output=True, text=True, cwd=folder, env=os.environ | _environment(job.threads),
+            capture_output=True, text=True, env=os.environ | _environment(job.threads),
         )  # fmt: skip
         if done.returncode:
             raise RuntimeError(f"{script} failed:\n" + "\n".join(done.stderr.strip().splitlines()[-12:]))
         raw = json.loads(result.read_text())
     steps = [Step(**(row | {"groups": [Rollouts(**g) for g in row["groups"]]})) for row in raw["steps"]]
     if job.fixed and any(n != job.max_tokens for step in steps for g in step.groups for n in g.lengths):
-        raise RuntimeError(f"{script} ({job.variant}) did not keep to {job.max_tokens} tokens in the fixed-length regime")
+        raise RuntimeError(f"{script} ({job.variant}) did not give {job.max_tokens} tokens to each completion")
     return Result(steps=steps, peak_mb=raw["peak_mb"], extra=raw["extra"])
 
 
@@ -150,19 +153,19 @@ def problems_for(model: str, tokenizer: Any, chat: ChatSettings, count: int) -> 
         task = word_problems(count)
     fitting = Fitting(task, chat.format(), tokenizer, room=10**6, limit=MAX_PROMPT if len(tokenizer) >= 1000 else None)
     if len(fitting) < count:
-        raise ValueError(f"only {len(fitting)} problems have prompts of at most {MAX_PROMPT} tokens: {count} are needed")
+        raise ValueError(f"{len(fitting)} problems have prompts of at most {MAX_PROMPT} tokens: {count} are needed")
     return fitting.problems[:count]
 
 
 NAMES = ("Maya", "Tom", "Lin", "Omar", "Sofia", "Jack", "Nina", "Victor")
 THINGS = ("apples", "stickers", "marbles", "pencils", "books", "shells", "coins", "cards")
 STORIES = (
-    "{a} has {x} {t}. {b} gives {a} {y} more {t}, and then {a} gives away half of what is there to a sister, who already "
-    "has {z} {t}. How many {t} does the sister have now?",
-    "A shop sells {t} in boxes of {y}. On Monday {a} buys {x} boxes, and on Tuesday {b} buys {z} boxes fewer than that. How "
-    "many {t} do {a} and {b} have together if {a} loses {y} of them on the way home?",
-    "{a} collects {t} every day for {y} days. On the first day {a} finds {x} of them, and on each later day {z} more than "
-    "on the day before. {b} collects {x} {t} every day. How many more {t} than {b} does {a} have in the end?",
+    "{a} has {x} {t}. {b} gives {a} {y} more {t}, and then {a} gives away half of what is there to a sister, who "
+    "already has {z} {t}. How many {t} does the sister have now?",
+    "A shop sells {t} in boxes of {y}. On Monday {a} buys {x} boxes, and on Tuesday {b} buys {z} boxes fewer than "
+    "that. How many {t} do {a} and {b} have together if {a} loses {y} of them on the way home?",
+    "{a} collects {t} every day for {y} days. On the first day {a} finds {x} of them, and on each later day {z} more "
+    "than on the day before. {b} collects {x} {t} every day. How many more {t} than {b} does {a} have in the end?",
 )
 
 

@@ -1,4 +1,4 @@
-"""The commands on a real, random model: what they write, what they take up again, what they refuse and in which words."""
+"""The commands on a real, random model: what they write, what they take up again, what they refuse."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import pytest
 from r1kit import cli
 from r1kit.pipeline import execute
 from r1kit.recipes import RECIPES
-from r1kit.stages import chat_format, commands
+from r1kit.stages import chat_format, commands, talk
 from r1kit.stages.shared import ChatSettings
 from r1kit.store import StoreError, read_rows, write_text
 from r1kit.tiny.format import TINY_SYSTEM
@@ -82,6 +82,8 @@ def test_an_evaluation_is_never_mixed_with_another(model: str, rows: Path, tmp_p
     before = (tmp_path / "out" / "completions.jsonl").read_bytes()
     with pytest.raises(StoreError, match="holds an evaluation with other sampling: name another folder"):
         commands.evaluate(model, task=rows, sampling=SamplingParams(n=2, max_tokens=9), out=tmp_path / "out")
+    with pytest.raises(StoreError, match="with other task"):
+        commands.evaluate(model, task=write(rows, ROWS[:2]), sampling=SHORT, out=tmp_path / "out")
     (tmp_path / "out" / "setup.json").unlink()
     with pytest.raises(StoreError, match="name another folder"):
         commands.evaluate(model, task=rows, sampling=SHORT, out=tmp_path / "out")
@@ -144,9 +146,9 @@ def test_chat_keeps_earlier_answers_in_the_prompt_without_their_reasoning(
 def test_chat_shows_the_reasoning_to_people_and_ends_calmly_when_interrupted(
     model: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    commands.show("plain")
+    talk.show("plain")
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
-    commands.show("<think>two and two</think> <answer>4</answer>")
+    talk.show("<think>two and two</think> <answer>4</answer>")
     plain, reasoning, answer = capsys.readouterr().out.splitlines()
     assert (plain, reasoning[:2], answer) == ("plain", "  ", "4")
     assert "two and two" in reasoning
@@ -162,10 +164,11 @@ def test_chat_forgets_the_oldest_turns_and_refuses_a_question_that_never_fits(
     model: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     asked = answers(monkeypatch, ["1", "2", "3"])
-    monkeypatch.setattr(sys, "stdin", io.StringIO(f"{'a' * 500}\n{'b' * 300}\n{'c' * 1000}\nd\n"))
+    monkeypatch.setattr(sys, "stdin", io.StringIO(f"{'a' * 500}\n{'b' * 500}\n{'c' * 1000}\nd\n"))
     commands.chat(model, sampling=SamplingParams(max_tokens=100))
     assert ["aaa" in prompt for prompt in asked] == [True, False, False]
-    assert "too long" in capsys.readouterr().err
+    assert "bbb" in asked[2]
+    assert "too long: the prompt has" in capsys.readouterr().err
 
 
 def test_a_format_is_the_models_own_unless_another_is_asked_for(model: str, tmp_path: Path) -> None:
@@ -216,6 +219,7 @@ def test_the_example_of_an_own_reward_logs_its_parts(
     [
         (["eval", "./nowhere", "--task", "ROWS"], "there is no model './nowhere'"),
         (["eval", "FOLDER", "--task", "ROWS"], "has no config.json: give a folder that save_pretrained wrote"),
+        (["eval", "MODEL", "--task", "ROWS", "--compare", "./nowhere"], "there is no model './nowhere'"),
         (["eval", "BARE", "--task", "ROWS"], "has no usable tokenizer"),
         (["eval", "MODEL", "--task", "gsm9k"], "there is no task 'gsm9k': did you mean gsm8k?"),
         (["eval", "MODEL", "--task", "EMPTY"], "the file has no rows"),

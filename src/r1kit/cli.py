@@ -72,7 +72,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def _command(commands: Any, name: str, function: Any, text: str) -> argparse.ArgumentParser:
-    made: argparse.ArgumentParser = commands.add_parser(name, help=text, description=text)
+    made: argparse.ArgumentParser = commands.add_parser(name, help=text, description=text.replace("%%", "%"))
     made.set_defaults(command=function)
     made.add_argument("--debug", action="store_true", help="show the traceback of any error")
     return made

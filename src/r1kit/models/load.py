@@ -13,6 +13,7 @@ from torch import nn
 from r1kit.chat import end_ids
 from r1kit.models import attention
 from r1kit.models.known import ModelError, resolve
+from r1kit.models.preflight import check_attention
 from r1kit.store import atomic_folder
 
 
@@ -26,8 +27,10 @@ class Policy:
 
     @property
     def context(self) -> int:
-        """The longest sequence that the model was made for, in tokens."""
-        return int(getattr(self.model.config, "max_position_embeddings", 1 << 20))
+        """The longest sequence that the model was made for, in tokens; a sliding window is refused, so it is a bound."""
+        config = self.model.config
+        longest = int(getattr(config, "max_position_embeddings", 1 << 20))
+        return min(longest, getattr(config, "sliding_window", None) or longest)
 
     def save(self, folder: Path) -> None:
         """Write weights (safetensors), config, tokenizer and template; `AutoModelForCausalLM` loads it with nothing
@@ -50,8 +53,10 @@ def load(name: str, *, device: str = "auto", seed: int = 0) -> Policy:
     large enough for the tokenizer.
     """
     from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers.utils import logging as transformers_logging
 
     source = str(resolve(name))
+    transformers_logging.disable_progress_bar()  # a bar per load among our own progress lines helps nobody
     attention.register()
     torch.manual_seed(seed)  # weights that a checkpoint lacks would be drawn at random; they are refused below
     try:
@@ -65,7 +70,7 @@ def load(name: str, *, device: str = "auto", seed: int = 0) -> Policy:
             source, dtype=torch.float32, attn_implementation=attention.NAME, output_loading_info=True
         )
     except (OSError, ValueError, KeyError, RuntimeError) as error:
-        raise ModelError(f"{name} could not be loaded ({_first_line(error)})") from error
+        raise ModelError(f"{name} could not be loaded with r1kit's attention ({_first_line(error)})") from error
     model, info = loaded
     if info["missing_keys"]:
         missing = sorted(info["missing_keys"])
@@ -73,6 +78,7 @@ def load(name: str, *, device: str = "auto", seed: int = 0) -> Policy:
             f"{name} lacks {len(missing)} weights ({', '.join(missing[:3])} ...): its checkpoint is incomplete"
         )
     check_weights(model, name)
+    check_attention(model, name)
     if len(tokenizer) > model.get_input_embeddings().num_embeddings:
         raise ModelError(
             f"{name}: the tokenizer has {len(tokenizer)} tokens but the model only "

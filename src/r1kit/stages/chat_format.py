@@ -1,4 +1,4 @@
-"""A model's prompt format beside its weights: stages write it, and commands ask a model in the words it was trained on."""
+"""A model's prompt format beside its weights: stages write it, commands ask the model as it was trained."""
 
 from __future__ import annotations
 

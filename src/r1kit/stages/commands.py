@@ -4,81 +4,35 @@ from __future__ import annotations
 
 import json
 import struct
-import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass, replace
-from hashlib import sha256
+from dataclasses import asdict
 from math import prod
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from r1kit.chat import ChatFormat, parse
 from r1kit.evaluate.metrics import Scored
 from r1kit.evaluate.statistics import Summary, paired
 from r1kit.evaluate.table import json_table, text_table
 from r1kit.models.known import KNOWN, ModelError, resolve
 from r1kit.pipeline import Progress
-from r1kit.stages import chat_format
 from r1kit.stages.evaluate import measure
+from r1kit.stages.opened import MAX_ROWS, Opened, open_model
 from r1kit.stages.shared import ChatSettings
-from r1kit.store import RowWriter, StoreError, read_json, read_rows, to_plain, write_json
-from r1kit.store import sha256 as content_hash
+from r1kit.stages.talk import chat
+from r1kit.store import RowWriter, StoreError, combine, read_json, read_rows, sha256, to_plain, write_json
 from r1kit.tasks import TaskError, TaskSpec, check_file, iterate, load_file, load_task
 from r1kit.tasks.rows import read_rows as read_data
 from r1kit.tasks.schemas import PROMPTS, Schema
-from r1kit.types import Message, Problem, Prompt, SamplingParams
+from r1kit.types import Problem, SamplingParams
 from r1kit.verifiers import find
 
-MAX_ROWS = 128  # completions that grow at once
+__all__ = ["chat", "check_data", "evaluate", "generate", "models"]
+
 GREEDY = SamplingParams(temperature=0.0)
 SETUP = "setup.json"  # what made an evaluation's rows: others must not be mixed with them
-
-
-@dataclass(frozen=True)
-class Opened:
-    """A model that is ready to answer, and the format in which it is asked."""
-
-    folder: Path
-    engine: Any
-    settings: ChatSettings
-    chat: ChatFormat
-
-    @property
-    def policy(self) -> Any:
-        return self.engine.policy
-
-    def refuse_long(self, problems: Sequence[Problem], max_tokens: int) -> None:
-        """Raise ValueError, before any work, for a prompt that leaves no room for an answer."""
-        for problem in problems:
-            size, context = len(self.chat.render(problem, self.policy.tokenizer).token_ids), self.policy.context
-            if size + max_tokens > context:
-                raise ValueError(
-                    f"the prompt of {problem.id} has {size} tokens; with max_tokens {max_tokens} that is "
-                    f"{size + max_tokens}, and the model's context is {context}: lower max_tokens or drop long prompts"
-                )
-
-    def setup(self, sampling: SamplingParams) -> dict[str, Any]:
-        """What decides a completion beside the problem: two equal setups give equal rows."""
-        drawn = {name: value for name, value in asdict(sampling).items() if name != "n"}  # more samples may be added
-        made: dict[str, Any] = to_plain(
-            {"weights": content_hash(self.folder), "chat": self.settings, "sampling": drawn}
-        )
-        return made
-
-
-def open_model(name: str, template: str | None, progress: Progress) -> Opened:
-    """Load a model by name or folder; `template` is what `chat_format.choose` takes."""
-    from r1kit.engines.local import LocalEngine
-    from r1kit.models.load import load
-
-    folder = resolve(name)
-    policy = load(name)
-    settings, source = chat_format.choose(template, folder, policy.tokenizer)
-    progress.say(f"prompt format: {source}")
-    return Opened(folder, LocalEngine(policy, max_rows=MAX_ROWS), settings, settings.format())
 
 
 def evaluate(
@@ -93,6 +47,8 @@ def evaluate(
     """
     if compare == model:
         raise ValueError(f"the model to compare is {model} itself: name another one")
+    for name in filter(None, (model, compare)):
+        resolve(name)  # both are there, before the first is measured
     problems = problems_of(task, split, limit)
     for name in {problem.verifier for problem in problems}:
         find(name)
@@ -106,7 +62,8 @@ def evaluate(
                 opened = open_model(name, template, progress)
                 opened.refuse_long(problems, sampling.max_tokens)
                 if out is not None:
-                    claim(folder, opened.setup(sampling) | {"task": str(task), "split": split, "n": sampling.n})
+                    data = sha256(Path(task)) if Path(task).is_file() else str(task)
+                    claim(folder, opened.setup(sampling) | {"task": data, "split": split, "n": sampling.n})
                 file = folder / "completions.jsonl"
                 found[name] = measure(opened.engine, problems, opened.chat, sampling, file, progress.step)
             write_json(folder / "results.json", found[name].to_json())
@@ -169,14 +126,14 @@ def generate(
     with Progress(f"generate {model}") as progress:
         opened = open_model(model, template, progress)
         opened.refuse_long(problems, sampling.max_tokens)
-        setup = sha256(json.dumps(opened.setup(sampling), sort_keys=True).encode()).hexdigest()[:8]
+        setup = combine(opened.setup(sampling))[:8]
         done = samples_in(out, setup) if out is not None else Counter()
-        left = [problem for problem in problems if done[problem.id] < sampling.n]
+        left = [problem for problem in problems if done[problem.id, problem.prompt] < sampling.n]
         size = max(1, MAX_ROWS // sampling.n)  # as many problems as the engine works on at once
         with RowWriter(out) if out is not None else nullcontext() as rows:
             for start in range(0, len(left), size):
                 for row in answered(opened, left[start : start + size], sampling):
-                    if row["sample"] >= done[row["problem_id"]]:
+                    if row["sample"] >= done[row["problem_id"], row["prompt"]]:
                         row |= {"model": model, "setup": setup}
                         if rows is not None:
                             rows.append(row)
@@ -197,69 +154,12 @@ def answered(opened: Opened, problems: Sequence[Problem], sampling: SamplingPara
             }  # fmt: skip
 
 
-def samples_in(out: Path, setup: str) -> Counter[str]:
-    """How many samples of each problem a file of rows has; raises `StoreError` where another setup made them."""
+def samples_in(out: Path, setup: str) -> Counter[tuple[str, str]]:
+    """How many samples of each (problem_id, prompt) a file has; raises `StoreError` where another setup made them."""
     rows = list(read_rows(out)) if out.is_file() else []
     if any(row.get("setup") != setup for row in rows):
         raise StoreError(f"{out} holds rows of another model, prompt format or sampling: name another file")
-    return Counter(row["problem_id"] for row in rows)
-
-
-def chat(model: str, *, sampling: SamplingParams | None = None, template: str | None = None) -> None:
-    """Answer each line of stdin until it ends, on stdout; on a terminal the reasoning is shown too, dimmed.
-
-    Earlier turns stay in the prompt, their answers without the reasoning; where they no longer fit, the oldest go.
-    """
-    opened = open_model(model, template, Progress(model))
-    stop = ("\nUser:",) if opened.settings.template == "plain" else ()  # a base model would go on as the user
-    sampling = replace(sampling or SamplingParams(temperature=0.6), n=1, stop=stop)
-    if sampling.max_tokens >= opened.policy.context:
-        raise ValueError(f"max_tokens is {sampling.max_tokens}, the model's context {opened.policy.context}: lower it")
-    history: list[Message] = []
-    try:
-        while True:
-            if question := input("> " if sys.stdin.isatty() else "").strip():
-                history = reply(opened, [*history, Message(role="user", content=question)], sampling)
-    except (EOFError, KeyboardInterrupt):
-        if sys.stdin.isatty():
-            print(file=sys.stderr)
-
-
-def reply(opened: Opened, turns: list[Message], sampling: SamplingParams) -> list[Message]:
-    """Print the answer to the last turn; returns the turns that it saw and the answer, for the next prompt."""
-    opening = opened.chat.messages(Problem(id="", prompt="", answer=""))[:-1]
-    while True:
-        messages = (*opening, *turns)
-        ids = tuple(opened.chat.encode(messages, opened.policy.tokenizer))
-        if len(ids) + sampling.max_tokens <= opened.policy.context:
-            break
-        if len(turns) == 1:
-            print(f"too long: {len(ids)} tokens beside max_tokens {sampling.max_tokens}", file=sys.stderr)
-            return []
-        turns = turns[2:]
-    prompt = Prompt(problem_id=f"chat/{len(ids)}", messages=messages, token_ids=ids)
-    [[completion]] = opened.engine.generate([prompt], sampling)
-    text = opened.chat.complete(completion.text)
-    show(text)
-    return [*turns, Message(role="assistant", content=parse(text).answer or text.strip())]
-
-
-def show(text: str) -> None:
-    """The answer alone for programs; for people, the reasoning above it. A text without an answer is shown whole."""
-    response = parse(text)
-    answer = readable(response.answer or text.strip())
-    if response.answer and response.reasoning and sys.stdout.isatty():
-        from rich.console import Console
-        from rich.padding import Padding
-        from rich.text import Text
-
-        Console().print(Padding(Text(readable(response.reasoning), style="dim"), (0, 0, 0, 2)))
-    print(answer, flush=True)
-
-
-def readable(text: str) -> str:
-    """Model text for a terminal: what could steer it (escape sequences) is replaced."""
-    return "".join(mark if mark.isprintable() or mark in "\n\t" else "\N{REPLACEMENT CHARACTER}" for mark in text)
+    return Counter((row["problem_id"], row["prompt"]) for row in rows)
 
 
 def models() -> list[dict[str, str]]:

@@ -75,7 +75,7 @@ def _plain_chunk(
         _accumulate(head.weight, lambda: grad_logits.T @ states)
         if head.bias is not None:
             _accumulate(head.bias, lambda: grad_logits.sum(0))
-        grad_states = grad_logits @ head.weight
+        grad_states = (grad_logits @ head.weight).to(states.dtype)  # autocast gives bf16
     return grad_states, {"loss": output.loss.detach(), "entropy": entropy, **output.sums}
 
 

@@ -81,7 +81,7 @@ class Learner:
 
     def forward_backward(self, batches: Iterable[Batch], loss: Loss, totals: Totals) -> dict[str, float]:
         """Add the gradient of `loss` over all `batches`; returns means over the tokens that were trained on."""
-        self.model.train()
+        self.model.eval()  # no dropout: on-policy the ratio is exactly 1
         self.router.counting = True
         sums: dict[str, float] = {}
         tokens = 0
@@ -152,8 +152,9 @@ class Learner:
         return state
 
     def _tensors(self, model: Any) -> dict[str, Tensor]:
-        """Everything that training changes: the trainable weights and the routers' biases."""
-        tensors = {name: p.detach() for name, p in model.named_parameters() if name in self.parameters}
+        """Everything that training changes: the policy's trainable weights, all of a reference's, and routers' biases."""
+        ours = self.parameters if model is self.model else dict(model.named_parameters())
+        tensors = {name: parameter.detach() for name, parameter in ours.items()}
         biases = {name: b for name, b in model.named_buffers() if name.endswith("e_score_correction_bias")}
         return {name: tensor.contiguous() for name, tensor in (tensors | biases).items()}
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from r1kit.chat import ChatFormat
 from r1kit.engines.local import LocalEngine
@@ -59,6 +59,14 @@ class LoopSettings(Settings):
     rollouts_every: int = Field(
         5, ge=1, json_schema_extra={"fingerprint": False}, description="readable samples on disk"
     )
+
+    @model_validator(mode="after")
+    def _computable(self) -> LoopSettings:
+        if self.recompute_old_logprobs and self.epochs > 1:
+            raise ValueError("recompute_old_logprobs works with epochs = 1: later epochs have no old policy to ask")
+        if self.algorithm.truncated_importance is not None and not self.recompute_old_logprobs:
+            raise ValueError("truncated_importance compares the learner with the sampler: set recompute_old_logprobs to true")
+        return self
 
     def sampling(self, step: int) -> SamplingParams:
         """The step's own random numbers: a resumed step draws what it would have drawn."""
@@ -124,6 +132,7 @@ class RL:
                 started = time.perf_counter()
                 self.engine.version = self.learner.updates
                 collected = self.collect(step, draws)
+                self._require_rewards(step + 1, collected)
                 sampled = time.perf_counter()
                 row = group_metrics(collected) | self.update(step, collected.samples)
                 self._refresh_reference(since=self.engine.version)
@@ -159,11 +168,6 @@ class RL:
             useful = sum(_varies(group) for group in groups)
             if useful >= settings.prompts_per_step:
                 break
-        if all(rollout.reward.total is None for group in groups for rollout in group.rollouts):
-            raise ValueError(
-                f"step {step + 1}: no completion got a reward (all parts gave None): "
-                "the verifier failed or the rewards do not apply to this task; see rollouts/ in the stage's folder"
-            )
         kept = [group for group in groups if _varies(group)] if settings.algorithm.dynamic_sampling else groups
         values = [advantages([r.reward.total for r in group.rollouts], settings.algorithm.baseline) for group in groups]
         by_group = dict(zip(map(id, groups), values, strict=True))
@@ -186,13 +190,13 @@ class RL:
                 random.Random(f"minibatches/{settings.seed}/{step}/{epoch}").shuffle(groups)
             parts = [[s for group in part for s in group] for part in split(groups, settings.minibatches)]
             totals = [Totals.of(part, settings.max_tokens) for part in parts]
-            packed = [self._prepare(part, first=epoch == 0) for part in parts]
+            packed = [self._prepare(part) for part in parts]
             for batches, total in zip(packed, totals, strict=True):
                 sums = self.learner.forward_backward(batches, loss, total)
                 rows.append(sums | self.learner.step() | {"tokens/train": float(sum(b.num_tokens for b in batches))})
         return update_metrics(rows)
 
-    def _prepare(self, samples: Sequence[Sample], *, first: bool) -> list[Batch]:
+    def _prepare(self, samples: Sequence[Sample]) -> list[Batch]:
         """Packed batches with the reference's and, if asked for, the learner's own log-probs.
 
         Without a KL term a sample with advantage 0 has no gradient: it stays in the totals but is not computed.
@@ -201,8 +205,6 @@ class RL:
         if not settings.algorithm.kl_coef:
             samples = [sample for sample in samples if sample.advantages[-1] != 0.0]
         batches = pack(samples, settings.tokens_per_batch, self.learner.device) if samples else []
-        if settings.recompute_old_logprobs and not first:
-            raise ValueError("recompute_old_logprobs works with epochs = 1: later epochs have no old policy to ask")
         for index, batch in enumerate(batches):
             targets = batch.targets
             if self.reference is not None:
@@ -212,24 +214,37 @@ class RL:
             batches[index] = replace(batch, targets=targets)
         return batches
 
+    def _require_rewards(self, step: int, collected: Collected) -> None:
+        if all(rollout.reward.total is None for group in collected.groups for rollout in group.rollouts):
+            self._write_rollouts(step, collected)
+            raise ValueError(
+                f"step {step}: no completion got a reward (all parts gave None): the verifier failed or the rewards "
+                f"do not apply to this task; see rollouts/step-{step:06d}.jsonl in the stage's folder"
+            )
+
     def _refresh_reference(self, since: int) -> None:
         """Let the reference catch up whenever another `reference_refresh` updates are full (the paper: 400)."""
         every = self.settings.algorithm.reference_refresh
         if self.reference is not None and every and self.learner.updates // every > since // every:
             self.reference = frozen_copy(self.learner.model)
 
+    @property
+    def _moving_reference(self) -> Any:
+        """The reference, if it can have become another than the policy of the start: then checkpoints must hold it."""
+        return self.reference if self.settings.algorithm.reference_refresh else None
+
     def _resume(self) -> tuple[int, Draws]:
         newest = checkpoints.latest(self.folder)
         state: dict[str, Any] = {"step": 0, "position": 0}
         if newest is not None:
-            state = self.learner.load(newest, self.reference)
+            state = self.learner.load(newest, self._moving_reference)
             self.note(f"goes on from step {state['step']}")
         keep_steps(self.folder / "metrics.jsonl", state["step"])
         return state["step"], Draws(self.task, self.settings.seed, state["position"])
 
     def _checkpoint(self, step: int, draws: Draws) -> None:
         state = {"step": step, "position": draws.position}
-        self.learner.save(checkpoints.folder_of(self.folder, step), state, self.reference)
+        self.learner.save(checkpoints.folder_of(self.folder, step), state, self._moving_reference)
         checkpoints.prune(self.folder, keep=2)
 
     def _write_rollouts(self, step: int, collected: Collected) -> None:

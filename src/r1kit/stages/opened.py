@@ -1,0 +1,60 @@
+"""A model that a command has opened: its weights in an engine, and the format in which it is asked."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from r1kit.chat import ChatFormat
+from r1kit.models.known import resolve
+from r1kit.pipeline import Progress
+from r1kit.stages import chat_format
+from r1kit.stages.shared import ChatSettings
+from r1kit.store import sha256, to_plain
+from r1kit.types import Problem, SamplingParams
+
+MAX_ROWS = 128  # completions that grow at once
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A model that is ready to answer, and the format in which it is asked."""
+
+    folder: Path
+    engine: Any
+    settings: ChatSettings
+    chat: ChatFormat
+
+    @property
+    def policy(self) -> Any:
+        return self.engine.policy
+
+    def refuse_long(self, problems: Sequence[Problem], max_tokens: int) -> None:
+        """Raise ValueError, before any work, for a prompt that leaves no room for an answer."""
+        for problem in problems:
+            size, context = len(self.chat.render(problem, self.policy.tokenizer).token_ids), self.policy.context
+            if size + max_tokens > context:
+                raise ValueError(
+                    f"the prompt of {problem.id} has {size} tokens; with max_tokens {max_tokens} that is "
+                    f"{size + max_tokens}, and the model's context is {context}: lower max_tokens or drop long prompts"
+                )
+
+    def setup(self, sampling: SamplingParams) -> dict[str, Any]:
+        """What decides a completion beside the problem: two equal setups give equal rows."""
+        drawn = {name: value for name, value in asdict(sampling).items() if name != "n"}  # more samples may be added
+        made: dict[str, Any] = to_plain({"weights": sha256(self.folder), "chat": self.settings, "sampling": drawn})
+        return made
+
+
+def open_model(name: str, template: str | None, progress: Progress) -> Opened:
+    """Load a model by name or folder; `template` is what `chat_format.choose` takes."""
+    from r1kit.engines.local import LocalEngine
+    from r1kit.models.load import load
+
+    folder = resolve(name)
+    policy = load(name)
+    settings, source = chat_format.choose(template, folder, policy.tokenizer)
+    progress.say(f"prompt format: {source}")
+    return Opened(folder, LocalEngine(policy, max_rows=MAX_ROWS), settings, settings.format())

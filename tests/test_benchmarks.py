@@ -1,0 +1,78 @@
+"""The benchmarks run from end to end and write what they promise; their times are not looked at."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+BENCHMARKS = ROOT / "benchmarks"
+
+
+def run(script: str, *arguments: str) -> str:
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT / "src"), os.environ.get("PYTHONPATH", "")])}
+    command = [sys.executable, str(BENCHMARKS / script), *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.slow
+def test_a_step_is_compared_with_trl_and_with_the_bound(tmp_path: Path) -> None:
+    pytest.importorskip("trl", reason="the comparison needs TRL")
+    printed = run("grpo_step.py", "--smoke", "--out", str(tmp_path))
+    assert printed.startswith("gate:")
+    results = json.loads((tmp_path / "grpo_step-smoke.json").read_text())
+    assert results["gate"]["relative_error"] < 1e-4
+    assert set(results["regimes"]) == {"fixed", "natural"}
+    for regime in results["regimes"].values():
+        assert set(regime["ratio"]) == {"rollout", "train", "step"}
+        for side in ("r1kit", "trl"):
+            assert regime[side]["times_bound"]["step"]["median"] > 1, "nothing is faster than the bound"
+            assert regime[side]["zero_variance_share"] == 0
+    assert results["regimes"]["fixed"]["r1kit"]["completion_tokens"]["median"] == 2 * 4 * 8
+    assert str(Path.home()) not in json.dumps(results) and str(ROOT) not in json.dumps(results)
+
+
+@pytest.fixture(scope="module")
+def on_path() -> None:
+    pytest.importorskip("torch")
+    if str(BENCHMARKS) not in sys.path:
+        sys.path.append(str(BENCHMARKS))
+
+
+@pytest.mark.usefixtures("on_path")
+def test_the_bound_of_a_step_is_the_formula_on_numbers_that_can_be_worked_out_by_hand() -> None:
+    from _bound import Roofs, Shapes, bound
+    from _workload import Rollouts
+
+    # 1,000 trunk weights, a head of 10 x 100, no attention to speak of; everything runs at 1 flop/s, memory at no cost
+    shapes = Shapes(((100, 10),), (100, 10), layers=0, heads=1, kv_heads=1, head_dim=1, parameters=0)
+    roofs = Roofs(decode=1, decode_head=1, prefill=1, train=1, train_head=1, bandwidth=float("inf"))
+    group = Rollouts(prompt=7, lengths=[3, 5], trained=True)
+    seconds = bound([group], shapes, roofs, slots=2)
+    assert seconds["rollout_s"] == 7 * 2000 + 2000 + (8 - 2) * 4000
+    assert seconds["train_s"] == 3 * ((7 + 8) * 2000 + 8 * 2000)
+    assert seconds["step_s"] == seconds["rollout_s"] + seconds["train_s"]
+
+
+@pytest.mark.usefixtures("on_path")
+def test_a_group_without_variance_is_no_work_for_the_bound_of_training() -> None:
+    from _bound import Roofs, Shapes, bound
+    from _workload import Rollouts
+
+    shapes = Shapes(((100, 10),), (100, 10), layers=2, heads=1, kv_heads=1, head_dim=4, parameters=0)
+    roofs = Roofs(decode=1, decode_head=1, prefill=1, train=1, train_head=1, bandwidth=1)
+    assert bound([Rollouts(prompt=7, lengths=[3, 5], trained=False)], shapes, roofs, slots=2)["train_s"] == 0
+
+
+def test_the_rate_of_verdicts_is_measured_by_kind(tmp_path: Path) -> None:
+    run("verdicts.py", "--count", "40", "--out", str(tmp_path))
+    kinds = json.loads((tmp_path / "verdicts.json").read_text())["kinds"]
+    assert set(kinds) == {"typical", "fractions", "symbolic"}
+    assert all(row["unknown"] == 0 and row["right"] > 0 and row["wrong"] > 0 for row in kinds.values())

@@ -1,0 +1,275 @@
+"""The engine samples what transformers samples, whatever else is in the batch, and wastes no work on finished rows."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+torch = pytest.importorskip("torch")
+transformers = pytest.importorskip("transformers")
+
+from r1kit.engines.local import LocalEngine, engine as engine_module  # noqa: E402
+from r1kit.engines.local.sampling import sample, uniforms  # noqa: E402
+from r1kit.models import attention  # noqa: E402
+from r1kit.models.load import Policy  # noqa: E402
+from r1kit.tiny.tokenizer import make  # noqa: E402
+from r1kit.types import Completion, Prompt, SamplingParams  # noqa: E402
+
+torch.set_num_threads(1)
+attention.register()
+
+TOKENIZER = make()
+BASE: dict[str, Any] = {
+    "vocab_size": len(TOKENIZER), "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2,
+    "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 128,
+    "bos_token_id": None, "eos_token_id": 1, "pad_token_id": 0,
+}  # fmt: skip
+DEEPSEEK: dict[str, Any] = {
+    **BASE, "moe_intermediate_size": 16, "first_k_dense_replace": 1, "num_key_value_heads": 4, "n_shared_experts": 1,
+    "n_routed_experts": 4, "num_experts_per_tok": 2, "n_group": 2, "topk_group": 1, "q_lora_rank": 16,
+    "kv_lora_rank": 16, "qk_nope_head_dim": 8, "qk_rope_head_dim": 8, "v_head_dim": 8, "num_nextn_predict_layers": 0,
+}  # fmt: skip
+CONFIGS = {
+    "llama": lambda: transformers.LlamaConfig(**BASE),
+    "qwen2": lambda: transformers.Qwen2Config(**BASE),
+    "deepseek-v3": lambda: transformers.DeepseekV3Config(**DEEPSEEK),
+    "gemma2": lambda: transformers.Gemma2Config(
+        **BASE, head_dim=8, query_pre_attn_scalar=8, attn_logit_softcapping=None, final_logit_softcapping=3.0
+    ),
+}
+QUESTIONS = ("1+2=", "tom has 3 apples", "a", "which is largest: 4, 9, 2?", "0", "count the 7s")
+
+
+def build(name: str = "llama", ends: tuple[int, ...] = (1,)) -> Policy:
+    torch.manual_seed(0)
+    model = transformers.AutoModelForCausalLM.from_config(CONFIGS[name](), attn_implementation=attention.NAME)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.15)
+    return Policy(model.float(), TOKENIZER, ends)
+
+
+@pytest.fixture(scope="module")
+def policy() -> Policy:
+    return build(ends=())
+
+
+def prompts(texts: Sequence[str] = QUESTIONS) -> list[Prompt]:
+    return [
+        Prompt(problem_id=text, messages=(), token_ids=tuple(TOKENIZER.encode(text, add_special_tokens=False)))
+        for text in texts
+    ]
+
+
+def generate(policy: Policy, asked: Sequence[Prompt], *, max_rows: int = 128, **params: Any) -> list[list[Completion]]:
+    return LocalEngine(policy, max_rows=max_rows).generate(asked, SamplingParams(**params))
+
+
+def recomputed(policy: Policy, prompt: Prompt, completion: Completion, temperature: float = 1.0) -> list[float]:
+    """Log-probs of a completion from one plain forward pass."""
+    policy.model.set_attn_implementation("eager")
+    ids = torch.tensor([[*prompt.token_ids, *completion.token_ids]])
+    with torch.no_grad():
+        logits = policy.model(ids).logits[0, len(prompt.token_ids) - 1 : -1].float() / temperature
+    policy.model.set_attn_implementation(attention.NAME)
+    return logits.log_softmax(-1).gather(1, torch.tensor(completion.token_ids)[:, None])[:, 0].tolist()
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_greedy_is_transformers_greedy_token_for_token(name: str) -> None:
+    policy = build(name)
+    free = generate(policy, prompts(), temperature=0.0, max_tokens=40)
+    end = free[0][0].token_ids[7]  # a token that comes up early, so that some rows end and others do not
+    policy = Policy(policy.model, policy.tokenizer, (end,))
+    ours = [group[0] for group in generate(policy, prompts(), temperature=0.0, max_tokens=40, max_rows=4)]
+    policy.model.set_attn_implementation("eager")
+    for prompt, completion in zip(prompts(), ours, strict=True):
+        ids = torch.tensor([prompt.token_ids])
+        theirs = policy.model.generate(
+            ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=40, eos_token_id=end
+        )
+        assert list(completion.token_ids) == theirs[0, len(prompt.token_ids) :].tolist()
+        assert completion.finish_reason == ("stop" if completion.token_ids[-1] == end else "length")
+    assert {completion.finish_reason for completion in ours} >= {"stop"}
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize("temperature", [1.0, 0.6])
+def test_sampled_log_probs_equal_recomputed_ones(name: str, temperature: float) -> None:
+    policy = build(name)
+    found = generate(policy, prompts(), n=3, temperature=temperature, top_p=0.9, max_tokens=20, max_rows=7)
+    for prompt, group in zip(prompts(), found, strict=True):
+        for completion in group:
+            expected = recomputed(policy, prompt, completion, temperature)
+            assert completion.logprobs == pytest.approx(expected, abs=1e-4)
+
+
+def test_the_same_seed_gives_the_same_tokens_whatever_else_is_in_the_batch(policy: Policy) -> None:
+    asked = prompts()
+    together = generate(policy, asked, n=4, max_tokens=24, seed=5)
+    for rows in (1, 3, 10):
+        assert tokens(generate(policy, asked, n=4, max_tokens=24, seed=5, max_rows=rows)) == tokens(together)
+    for prompt, group in zip(asked, together, strict=True):
+        assert tokens(generate(policy, [prompt], n=4, max_tokens=24, seed=5)) == tokens([group])
+        assert tokens(generate(policy, [prompt], n=2, max_tokens=24, seed=5)) == tokens([group[:2]])
+    assert tokens(generate(policy, list(reversed(asked)), n=4, max_tokens=24, seed=5))[::-1] == tokens(together)
+
+
+def test_samples_of_one_prompt_differ_and_so_do_seeds(policy: Policy) -> None:
+    (group,) = generate(policy, prompts()[:1], n=8, max_tokens=10)
+    (other,) = generate(policy, prompts()[:1], n=8, max_tokens=10, seed=1)
+    assert len({one.token_ids for one in group} | {one.token_ids for one in other}) == 16
+
+
+def test_a_problem_that_is_asked_twice_is_sampled_anew(policy: Policy) -> None:
+    first, second = generate(policy, prompts()[:1] * 2, n=2, max_tokens=10)
+    assert not {one.token_ids for one in first} & {one.token_ids for one in second}
+
+
+def test_finished_rows_leave_and_prompts_are_computed_once(policy: Policy, monkeypatch: pytest.MonkeyPatch) -> None:
+    decoded: list[int] = []
+    prefilled: list[int] = []
+
+    class CountedDecode(engine_module.DecodeLayout):
+        def __init__(self, cache: Any, rows: int, device: Any) -> None:
+            decoded.append(rows)
+            super().__init__(cache, rows, device)
+
+    class CountedPrefill(engine_module.PrefillLayout):
+        def __init__(self, cache: Any, lengths: Sequence[int], slots: Any, device: Any) -> None:
+            prefilled.append(sum(lengths))
+            super().__init__(cache, lengths, slots, device)
+
+    monkeypatch.setattr(engine_module, "DecodeLayout", CountedDecode)
+    monkeypatch.setattr(engine_module, "PrefillLayout", CountedPrefill)
+    many = Policy(policy.model, policy.tokenizer, tuple(range(30)))  # a likely end, so that lengths differ
+    found = generate(many, prompts(), n=4, max_tokens=30, max_rows=8)
+    lengths = [len(one.token_ids) for group in found for one in group]
+    assert len(set(lengths)) > 3
+    assert max(decoded) <= 8
+    assert sum(decoded) == sum(lengths) - len(lengths)  # the first token comes from the prompt's pass
+    assert sum(prefilled) == sum(len(prompt.token_ids) for prompt in prompts())
+
+
+def test_a_group_larger_than_the_cache_comes_in_parts(policy: Policy) -> None:
+    assert tokens(generate(policy, prompts(), n=7, max_tokens=12, max_rows=3)) == tokens(
+        generate(policy, prompts(), n=7, max_tokens=12)
+    )
+
+
+def test_progress_counts_every_completion_once(policy: Policy) -> None:
+    seen: list[tuple[int, int]] = []
+    engine = LocalEngine(policy, max_rows=4)
+    engine.generate(prompts(), SamplingParams(n=3, max_tokens=5), lambda done, total: seen.append((done, total)))
+    assert seen == [(count, 18) for count in range(1, 19)]
+
+
+def test_greedy_gives_n_equal_completions(policy: Policy) -> None:
+    (group,) = generate(policy, prompts()[:1], n=3, temperature=0.0, max_tokens=6)
+    assert len(group) == 3 and len({one.token_ids for one in group}) == 1
+
+
+def test_max_tokens_bounds_every_completion_and_one_is_enough(policy: Policy) -> None:
+    for limit in (1, 2, 33):
+        for group in generate(policy, prompts(), n=2, max_tokens=limit):
+            assert all(len(one.token_ids) == limit and one.finish_reason == "length" for one in group)
+
+
+def test_end_and_stop_ids_end_a_completion_and_are_kept_in_its_ids_but_not_in_its_text(policy: Policy) -> None:
+    ends, stops = (20, 21), (22, 23)
+    limited = Policy(policy.model, policy.tokenizer, ends)
+    found = generate(limited, prompts(), n=6, max_tokens=100, stop_token_ids=stops)
+    stopped = [one for group in found for one in group if one.finish_reason == "stop"]
+    assert {one.token_ids[-1] for one in stopped} & set(ends) and {one.token_ids[-1] for one in stopped} & set(stops)
+    for one in stopped:
+        assert not set(one.token_ids[:-1]) & {*ends, *stops}
+        assert one.text == TOKENIZER.decode(one.token_ids[:-1])
+
+
+def test_a_stop_string_cuts_the_text_at_its_first_place(policy: Policy) -> None:
+    free = generate(policy, prompts(), n=4, max_tokens=60)
+    for group, again in zip(free, generate(policy, prompts(), n=4, max_tokens=60, stop=("7", "ab")), strict=True):
+        for whole, cut in zip(group, again, strict=True):
+            places = [place for place in (whole.text.find("7"), whole.text.find("ab")) if place >= 0]
+            assert cut.text == (whole.text[: min(places)] if places else whole.text)
+            assert cut.finish_reason == ("stop" if places else "length")
+            assert whole.token_ids[: len(cut.token_ids)] == cut.token_ids
+
+
+def test_no_prompts_give_no_completions(policy: Policy) -> None:
+    assert generate(policy, [], n=4) == []
+
+
+def test_what_cannot_fit_is_refused_before_any_work(policy: Policy) -> None:
+    (long,) = prompts(["1" * 100])
+    assert len(generate(policy, [long], max_tokens=28)[0]) == 1
+    with pytest.raises(ValueError, match=r"has 100 tokens; with max_tokens 29 .* context is 128: lower max_tokens"):
+        generate(policy, [*prompts(), long], max_tokens=29)
+    with pytest.raises(ValueError, match="is empty"):
+        generate(policy, prompts([""]), max_tokens=2)
+    with pytest.raises(ValueError, match="max_rows is 0"):
+        LocalEngine(policy, max_rows=0)
+
+
+def test_completions_carry_the_version_of_the_weights(policy: Policy) -> None:
+    engine = LocalEngine(policy)
+    engine.version = 7
+    assert engine.generate(prompts()[:1], SamplingParams(max_tokens=2))[0][0].policy_version == 7
+
+
+WARPED = [
+    {"top_k": 5},
+    {"top_p": 0.8},
+    {"top_k": 20, "top_p": 0.7},
+    {"temperature": 0.5},
+    {"temperature": 1.7, "top_p": 0.3, "top_k": 3},
+    {"top_k": 10_000},
+    {"top_p": 1e-6},
+]
+
+
+@pytest.mark.parametrize("settings", WARPED, ids=str)
+@pytest.mark.parametrize("vocabulary", [50, 1200])
+def test_frequencies_are_those_of_transformers_warpers(settings: dict[str, Any], vocabulary: int) -> None:
+    params = SamplingParams(**settings)
+    logits = torch.randn(1, vocabulary, generator=torch.Generator().manual_seed(3)) * 2
+    expected = logits / params.temperature
+    if params.top_k:
+        expected = transformers.TopKLogitsWarper(min(params.top_k, vocabulary))(None, expected)
+    if params.top_p < 1:
+        expected = transformers.TopPLogitsWarper(params.top_p)(None, expected)
+    expected = expected[0].double().softmax(-1)
+    count = 8_000
+    grid = (torch.arange(count, dtype=torch.float64) + 0.5) / count  # evenly spread numbers: frequencies without noise
+    found = torch.zeros(vocabulary, dtype=torch.float64)
+    for part in grid.split(2_000):
+        tokens, _ = sample(logits.repeat(len(part), 1), part, params)
+        found += torch.bincount(tokens, minlength=vocabulary) / count
+    torch.testing.assert_close(found, expected, atol=2 / count + 1e-6, rtol=0)
+    assert not bool((found[expected == 0] > 0).any())
+
+
+def test_the_rows_own_random_numbers_are_uniform_and_independent_of_how_many_are_asked() -> None:
+    numbers = torch.stack([uniforms(0, f"problem#{index}/0", 200) for index in range(200)])
+    assert torch.equal(uniforms(0, "problem#3/0", 50), numbers[3, :50])
+    assert bool(((numbers >= 0) & (numbers < 1)).all())
+    counts = torch.histc(numbers.flatten().float(), bins=20, min=0, max=1)
+    chi = float(((counts - 2000).square() / 2000).sum())
+    assert chi < 19 + 5 * math.sqrt(2 * 19)
+    assert abs(float(torch.corrcoef(numbers[:2])[0, 1])) < 0.3
+
+
+def test_the_extremes_of_the_uniform_numbers_give_tokens_that_can_be_drawn() -> None:
+    logits = torch.full((2, 600), -1e9)
+    logits[:, [5, 300]] = 0.0
+    for params in (SamplingParams(), SamplingParams(top_p=0.9), SamplingParams(top_k=4)):
+        tokens, logprobs = sample(logits.clone(), torch.tensor([0.0, 1 - 2**-53], dtype=torch.float64), params)
+        assert set(tokens.tolist()) <= {5, 300}
+        assert logprobs.tolist() == pytest.approx([math.log(0.5)] * 2)
+
+
+def tokens(groups: Sequence[Sequence[Completion]]) -> list[list[tuple[int, ...]]]:
+    return [[one.token_ids for one in group] for group in groups]
