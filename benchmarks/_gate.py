@@ -72,7 +72,8 @@ def _trl(job: Job, samples: list[Sample]) -> tuple[float, dict[str, Any]]:
     """Loss and gradient by the trainer's own `_compute_loss`, on the padded tensors that it makes for itself."""
     with tempfile.TemporaryDirectory() as folder:
         trainer = trainer_for(job, folder)
-    model = trainer.model.train()
+    model: Any = trainer.model
+    model.train()
     trainer.current_gradient_accumulation_steps = 1
     loss = trainer._compute_loss(model, _padded(samples))
     loss.backward()

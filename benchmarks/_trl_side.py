@@ -15,7 +15,8 @@ import torch
 from _workload import LEARNING_RATE, Job, Result, Rollouts, Step, peak_mb, read_job, reward, write_result
 from datasets import Dataset
 from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
-from trl import GRPOConfig, GRPOTrainer
+from trl.trainer.grpo_config import GRPOConfig
+from trl.trainer.grpo_trainer import GRPOTrainer
 
 from r1kit.chat import end_ids
 from r1kit.train.rl import Draws
@@ -57,18 +58,17 @@ class Clocked(GRPOTrainer):
 class Clock(TrainerCallback):
     """Seconds from the start of a step (data at hand) to its end (weights updated)."""
 
-    def __init__(self, group: int) -> None:
-        self.group, self.steps, self.trainer = group, list[Step](), None
+    def __init__(self, trainer: Clocked, group: int) -> None:
+        self.trainer, self.group = trainer, group
+        self.steps: list[Step] = []
 
     def on_step_begin(self, *_: Any, **__: Any) -> None:
         self.start = time.perf_counter()
 
     def on_step_end(self, *_: Any, **__: Any) -> None:
-        whole, trainer = time.perf_counter() - self.start, self.trainer
-        assert isinstance(trainer, Clocked)
-        rest = whole - trainer.rollout_s
-        groups = _groups(trainer.sampled, self.group)
-        self.steps.append(Step(rollout_s=trainer.rollout_s, train_s=rest, step_s=whole, groups=groups))
+        whole, rollout = time.perf_counter() - self.start, self.trainer.rollout_s
+        groups = _groups(self.trainer.sampled, self.group)
+        self.steps.append(Step(rollout_s=rollout, train_s=whole - rollout, step_s=whole, groups=groups))
 
 
 def _groups(sampled: dict[str, torch.Tensor], group: int) -> list[Rollouts]:
@@ -137,8 +137,8 @@ def trainer_for(job: Job, folder: str) -> Clocked:
 
 def run(job: Job) -> Result:
     with tempfile.TemporaryDirectory() as folder:
-        trainer, clock = trainer_for(job, folder), Clock(job.group)
-        clock.trainer = trainer
+        trainer = trainer_for(job, folder)
+        clock = Clock(trainer, job.group)
         trainer.add_callback(clock)
         trainer.train()
     return Result(steps=clock.steps[job.warmup :], peak_mb=peak_mb())

@@ -25,7 +25,7 @@ LEARNING_RATE = 1e-6
 MAX_PROMPT = 160  # tokens, for real word problems
 
 
-def reward(completions: Sequence[str], **_: Any) -> list[float]:
+def reward(completions: Sequence[str], **_: Any) -> list[float | None]:
     """A checksum of the text: cheap, the same on both sides, and hardly ever equal within a group.
 
     So no group has zero variance and both sides train on every completion; what skipping such groups gains is a row of

@@ -11,7 +11,8 @@ import pytest
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
-from r1kit.engines.local import LocalEngine, engine as engine_module  # noqa: E402
+from r1kit.engines.local import LocalEngine  # noqa: E402
+from r1kit.engines.local import engine as engine_module  # noqa: E402
 from r1kit.engines.local.sampling import sample, uniforms  # noqa: E402
 from r1kit.models import attention  # noqa: E402
 from r1kit.models.load import Policy  # noqa: E402
@@ -269,6 +270,14 @@ def test_the_extremes_of_the_uniform_numbers_give_tokens_that_can_be_drawn() -> 
         tokens, logprobs = sample(logits.clone(), torch.tensor([0.0, 1 - 2**-53], dtype=torch.float64), params)
         assert set(tokens.tolist()) <= {5, 300}
         assert logprobs.tolist() == pytest.approx([math.log(0.5)] * 2)
+
+
+@pytest.mark.parametrize("params", [{}, {"temperature": 0.0}, {"top_p": 0.9}], ids=str)
+def test_logits_that_are_no_distribution_are_refused(params: dict[str, Any]) -> None:
+    logits = torch.zeros(2, 512)
+    logits[1, 3] = float("nan")
+    with pytest.raises(FloatingPointError, match="NaN or infinite"):
+        sample(logits, torch.tensor([0.5, 0.5], dtype=torch.float64), SamplingParams(**params))
 
 
 def tokens(groups: Sequence[Sequence[Completion]]) -> list[list[tuple[int, ...]]]:

@@ -1,10 +1,11 @@
-"""Every objective, aggregate and KL estimator against numbers worked out by hand; splits into micro-batches change nothing."""
+"""Every objective, aggregate and KL estimator against numbers by hand; splits into micro-batches change nothing."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -52,14 +53,16 @@ def evaluate(
 
 
 def test_the_clipped_objective_takes_the_lower_bound_and_stops_the_gradient_there() -> None:
-    # token 1: rho 1.65 > 1.2 with A > 0 -> 1.2 A, no gradient; token 2: rho 1; token 3: rho 0.67 < 0.8 with A < 0 -> 0.8 A
+    # rho 1.65 > 1.2 with A > 0 gives 1.2 A and no gradient; rho 1; rho 0.67 < 0.8 with A < 0 gives 0.8 A and none
     loss, grad = evaluate(GRPOSettings(aggregate="token"))
     assert loss == pytest.approx(-(1.2 * 2 + 1.0 * 2 + 0.8 * -1) / 3)
     assert grad == pytest.approx([0.0, -2 / 3, 0.0])
 
 
 def test_the_clip_leaves_tokens_alone_that_move_against_their_advantage() -> None:
-    given = targets(advantages=[-2.0, -2.0, 1.0])  # rho 1.65 with A < 0 and rho 0.67 with A > 0: the unclipped term is lower
+    given = targets(
+        advantages=[-2.0, -2.0, 1.0]
+    )  # rho 1.65 with A < 0 and rho 0.67 with A > 0: the unclipped term is lower
     loss, grad = evaluate(GRPOSettings(aggregate="token"), given)
     assert loss == pytest.approx(-(RATIOS[0] * -2 + 1.0 * -2 + RATIOS[2] * 1) / 3)
     assert grad == pytest.approx([2 * RATIOS[0] / 3, 2 / 3, -RATIOS[2] / 3])
@@ -207,7 +210,7 @@ def test_advantages_sum_to_zero_keep_the_order_and_ignore_a_shift(
     assert sum(values) == pytest.approx(0, abs=1e-6)
     assert advantages([reward + shift for reward in rewards], baseline) == pytest.approx(values, abs=1e-3)
     order = sorted(range(len(rewards)), key=lambda i: rewards[i])
-    assert all(values[a] <= values[b] + 1e-9 for a, b in zip(order, order[1:], strict=False))
+    assert all(values[a] <= values[b] + 1e-9 for a, b in pairwise(order))
 
 
 def test_equal_rewards_give_exactly_zero() -> None:

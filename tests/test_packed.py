@@ -16,7 +16,7 @@ from hypothesis import given  # noqa: E402
 from hypothesis import strategies as st  # noqa: E402
 
 from r1kit.models import attention, head  # noqa: E402
-from r1kit.models.packed import bucket  # noqa: E402
+from r1kit.models.packed import PackedLayout, Span, bucket  # noqa: E402
 from r1kit.train.batch import Targets, Totals, pack  # noqa: E402
 from r1kit.train.learner import Learner, OptimizerSettings  # noqa: E402
 from r1kit.train.losses import LossOutput  # noqa: E402
@@ -136,7 +136,9 @@ def packed(
         for logprobs, weights in zip(*parts, strict=True):
             found[tuple(weights.tolist())] = logprobs.tolist()  # advantages are drawn apart, so they name the sample
     trained = [[t for t in range(1, len(one.token_ids)) if one.loss_mask[t]] for one in samples]
-    keys = [tuple(torch.tensor([one.advantages[t] for t in at]).tolist()) for one, at in zip(samples, trained, strict=True)]
+    keys = [
+        tuple(torch.tensor([one.advantages[t] for t in at]).tolist()) for one, at in zip(samples, trained, strict=True)
+    ]
     return [found[key] for key in keys], gradients(model)
 
 
@@ -237,6 +239,12 @@ def test_buckets_hold_every_sequence_and_waste_little(lengths: list[int]) -> Non
     assert sorted(index for one in buckets for index in one) == list(range(len(lengths)))
     for one in buckets:
         assert max(lengths[i] for i in one) * len(one) <= 1.15 * sum(lengths[i] for i in one)
+
+
+def test_one_long_sequence_does_not_make_the_short_ones_long() -> None:
+    layout = PackedLayout([Span(400, (300, *[3] * 15)), *[Span(5, (4,))] * 50])
+    for paddings in (layout.prompt_paddings, [block.padding for block in layout.blocks]):
+        assert sum(pad.shape[0] * pad.shape[1] for pad in paddings) <= 2 * sum(sum(pad.lengths) for pad in paddings)
 
 
 def test_a_sample_without_a_trained_token_is_refused() -> None:

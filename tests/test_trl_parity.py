@@ -64,7 +64,7 @@ def trainer_for(folder: Path, **settings: Any) -> Any:
 
 
 def frozen_batch(trainer: Any, *, off_policy: bool) -> dict[str, Any]:
-    """What TRL itself samples, scores and hands to its loss; random old and reference log-probs for more than ratio 1."""
+    """What TRL itself samples, scores and hands to its loss; old and reference log-probs are drawn around its own."""
     torch.manual_seed(1)
     batch: dict[str, Any] = trainer._generate_and_score_completions(
         [{"prompt": prompt} for prompt in PROMPTS for _ in range(GROUP)]
@@ -98,7 +98,10 @@ def samples_of(batch: dict[str, Any]) -> list[Sample]:
     return found
 
 
-CISPO = {"loss_type": "cispo", "epsilon_high": 5.0}  # TRL's bound is on the ratio itself, r1kit's on its distance from 1
+CISPO = {
+    "loss_type": "cispo",
+    "epsilon_high": 5.0,
+}  # TRL's bound is on the ratio itself, r1kit's on its distance from 1
 DAPO = {"loss_type": "dapo", "epsilon_high": 0.28}
 GSPO = {"loss_type": "grpo", "importance_sampling_level": "sequence", "epsilon": 3e-4, "epsilon_high": 4e-4}
 CASES: dict[str, tuple[dict[str, Any], GRPOSettings]] = {

@@ -90,14 +90,27 @@ class ChatFormat:
     def text(self, messages: tuple[Message, ...], tokenizer: Any) -> str:
         """The prompt as text, without the prefill."""
         if self.template == "chat":
-            turns = [{"role": turn.role, "content": turn.content} for turn in messages]
-            return str(tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True))
+            return self._templated(messages, tokenizer)
         system = "\n".join(turn.content for turn in messages if turn.role == "system")
         *history, question = [turn for turn in messages if turn.role != "system"]
         names = {"user": "User", "assistant": "Assistant"}
         shown = "".join(f"{names[turn.role]}: {turn.content}\n" for turn in history)
         filled = self.plain.replace("{system}", system).replace("{history}", shown)
         return (tokenizer.bos_token or "") + filled.replace("{question}", question.content).lstrip("\n")
+
+    @staticmethod
+    def _templated(messages: tuple[Message, ...], tokenizer: Any) -> str:
+        from jinja2 import TemplateError
+
+        if not tokenizer.chat_template:
+            raise ValueError("the tokenizer has no chat template: set chat.template to 'plain'")
+        turns = [{"role": turn.role, "content": turn.content} for turn in messages]
+        try:
+            return str(tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True))
+        except TemplateError as error:
+            raise ValueError(
+                f"the model's chat template refuses these messages ({error}): set chat.system to '' if it takes none"
+            ) from error
 
     def complete(self, text: str) -> str:
         """The whole response: what the prompt prefilled and what the policy added."""

@@ -27,7 +27,7 @@ class Policy:
 
     @property
     def context(self) -> int:
-        """The longest sequence that the model was made for, in tokens; a sliding window is refused, so it is a bound."""
+        """The longest sequence that the model takes, in tokens; a sliding window bounds it, for r1kit has none."""
         config = self.model.config
         longest = int(getattr(config, "max_position_embeddings", 1 << 20))
         return min(longest, getattr(config, "sliding_window", None) or longest)
@@ -52,6 +52,7 @@ def load(name: str, *, device: str = "auto", seed: int = 0) -> Policy:
     `trust_remote_code` stays off. Checked: tokenizer present, end token known, weights complete and finite, vocabulary
     large enough for the tokenizer.
     """
+    from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM, AutoTokenizer
     from transformers.utils import logging as transformers_logging
 
@@ -69,7 +70,7 @@ def load(name: str, *, device: str = "auto", seed: int = 0) -> Policy:
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             source, dtype=torch.float32, attn_implementation=attention.NAME, output_loading_info=True
         )
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise ModelError(f"{name} could not be loaded with r1kit's attention ({_first_line(error)})") from error
     model, info = loaded
     if info["missing_keys"]:
@@ -121,6 +122,8 @@ def add_lora(policy: Policy, rank: int, alpha: int, targets: tuple[str, ...]) ->
     config = LoraConfig(r=rank, lora_alpha=alpha, target_modules=list(targets) or "all-linear", task_type="CAUSAL_LM")
     wrapped = get_peft_model(policy.model, config)
     model: Any = wrapped.get_base_model()
+    if hasattr(model.get_output_embeddings(), "lora_A"):
+        raise ModelError("lora_targets names the language-model head, which r1kit computes itself: leave it out")
     model.peft_wrapper = [wrapped]  # in a list, so that it is no submodule: it knows how to switch adapters off
     return Policy(model, policy.tokenizer, policy.end_ids)
 

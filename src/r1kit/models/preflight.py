@@ -1,4 +1,4 @@
-"""Whether r1kit's attention computes what a model's own code computes: two short forward passes instead of a list of names.
+"""Whether r1kit's attention computes what a model's own code computes: short forward passes, not a list of names.
 
 Architectures with recurrent or convolutional layers run without complaint on a packed row and let sequences leak into
 each other; position biases and logit scalings that r1kit does not know would be left out in silence. A comparison of
@@ -38,8 +38,8 @@ def check_attention(model: Any, name: str) -> None:
     gap = max(float((one - other).abs().max()) for one, other in zip(packed, plain, strict=True))
     if not gap <= TOLERANCE * spread:
         raise ModelError(
-            f"{name}: r1kit's attention does not compute what {kind} computes (logits differ by {gap:.2g}, their spread "
-            f"is {spread:.2g}): use a model with plain softmax attention, such as Llama, Qwen2/3, Gemma, DeepSeek-V3"
+            f"{name}: r1kit's attention does not compute what {kind} computes (logits differ by {gap:.2g}, "
+            f"their spread is {spread:.2g}): use a model with plain softmax attention, such as Llama or Qwen3"
         )
 
 

@@ -16,7 +16,7 @@ from r1kit.pipeline.graph import Recipe
 from r1kit.pipeline.guards import locked, stop_on_signals
 from r1kit.pipeline.plan import MANIFEST, STARTED, PlanRow, plan
 from r1kit.pipeline.progress import Progress
-from r1kit.pipeline.provenance import commit, host, versions
+from r1kit.pipeline.provenance import command, commit, host, versions
 from r1kit.store import StoreError, read_json, storing, write_json
 
 
@@ -97,6 +97,7 @@ def _start(row: PlanRow) -> dict[str, Any]:
         "inputs": {name: _input(row, name) for name in row.paths},
         "versions": versions(),
         "git": commit(),
+        "command": command(),
         "host": host(),
         "seed": getattr(row.stage.settings, "seed", 0),
     }

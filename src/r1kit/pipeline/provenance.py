@@ -5,7 +5,9 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import platform
+import shlex
 import subprocess
+import sys
 from pathlib import Path
 
 import r1kit
@@ -39,6 +41,12 @@ def _git(folder: Path, *arguments: str) -> str | None:
     except (OSError, subprocess.SubprocessError):
         return None
     return done.stdout.strip()
+
+
+def command() -> str:
+    """How this process was called, without the folder that r1kit lies in."""
+    called = "r1kit" if Path(sys.argv[0]).stem in ("r1kit", "__main__") else Path(sys.argv[0]).name
+    return shlex.join([called, *sys.argv[1:]])
 
 
 def host() -> str:

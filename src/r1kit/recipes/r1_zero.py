@@ -9,6 +9,7 @@ from r1kit.models.known import resolve
 from r1kit.pipeline import External, Recipe, Stage
 from r1kit.recipes.overrides import Overrides
 from r1kit.recipes.scales import scale_of
+from r1kit.recipes.sources import externals
 from r1kit.stages.evaluate import EVALUATE
 from r1kit.stages.report import REPORT, ReportSettings
 from r1kit.stages.rl import RL_STAGE
@@ -24,9 +25,10 @@ def r1_zero(
     training = changes.apply("rl", size.rl.model_copy(update={"seed": seed}))
     base = External(resolve(model or size.model))
 
-    before = Stage("eval-base", EVALUATE, evaluation, {"model": base})
-    zero = Stage("rl", RL_STAGE, training, {"model": base})
-    after = Stage("eval-zero", EVALUATE, evaluation, {"model": zero / "model"})
+    held_out = externals(evaluation.tasks)
+    before = Stage("eval-base", EVALUATE, evaluation, {"model": base, **held_out})
+    zero = Stage("rl", RL_STAGE, training, {"model": base, **externals(training.tasks, training.rewards)})
+    after = Stage("eval-zero", EVALUATE, evaluation, {"model": zero / "model", **held_out})
     title = f"R1-Zero, scale {scale}, {model or size.model}, seed {training.seed}"
     stages = {"base": before / ".", "rl": zero / ".", "zero": after / "."}
     report = Stage("report", REPORT, ReportSettings(title=title), stages)

@@ -13,7 +13,7 @@ from r1kit.rewards.consistency import get_language_consistency_reward, language_
 from r1kit.rewards.form import format_reward, reasoning_steps_reward, tag_count_reward
 from r1kit.rewards.length import get_repetition_penalty_reward, get_soft_overlong_punishment
 from r1kit.rewards.registry import REWARDS
-from r1kit.rewards.scorer import RewardSpec, Scorer, build
+from r1kit.rewards.scorer import RewardSpec, Scorer, build, source_file
 
 __all__ = [
     "REWARDS",
@@ -30,5 +30,6 @@ __all__ = [
     "get_soft_overlong_punishment",
     "language_consistency_reward",
     "reasoning_steps_reward",
+    "source_file",
     "tag_count_reward",
 ]

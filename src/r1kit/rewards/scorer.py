@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from numbers import Real
+from pathlib import Path
 from typing import Any
 
 from pydantic import Field, ValidationError, field_validator, model_validator, validate_call
@@ -107,6 +108,11 @@ def build(specs: Sequence[RewardSpec]) -> Scorer:
         if times > 1:
             raise SettingsError(f"reward {label!r} is named {times} times: its parts could not be told apart")
     return Scorer(tuple(_part(spec) for spec in specs))
+
+
+def source_file(spec: RewardSpec) -> Path | None:
+    """The file with the code of a reward that is named by a dotted path."""
+    return None if spec.name in REWARDS else Path(inspect.getfile(_imported(spec.name)))
 
 
 def _part(spec: RewardSpec) -> Part:

@@ -14,7 +14,7 @@ from r1kit.evaluate.metrics import Scored, score
 from r1kit.evaluate.statistics import Summary, summarise
 from r1kit.pipeline import Context, Kind
 from r1kit.settings import listed
-from r1kit.stages.shared import ChatSettings, DeviceSettings
+from r1kit.stages.shared import ChatSettings, DeviceSettings, Fitting
 from r1kit.store import RowWriter, read_rows, write_json
 from r1kit.tasks import TaskSpec, load_tasks
 from r1kit.types import Problem, SamplingParams
@@ -100,14 +100,15 @@ def run(context: Context) -> Mapping[str, Any]:
     settings: EvaluateSettings = context.settings
     task = load_tasks(settings.tasks, training=False)
     policy = load(str(context.input("model")), device=settings.device)
-    problems = [task[index] for index in range(len(task))]
+    chat, room = settings.chat.format(), policy.context - settings.max_tokens
+    problems = Fitting(task, chat, policy.tokenizer, room=room, limit=None).problems
 
     def report(done: int, total: int) -> None:
         context.progress.step(done, total)
 
     engine = LocalEngine(policy, max_rows=settings.max_rows)
     summary = measure(
-        engine, problems, settings.chat.format(), settings.sampling(), context.folder / "completions.jsonl", report
+        engine, problems, chat, settings.sampling(), context.folder / "completions.jsonl", report
     )
     write_json(context.folder / "results.json", summary.to_json())
     return {name: estimate.mean for name, estimate in summary.overall.items()}

@@ -7,7 +7,7 @@ from r1kit.tasks.gym import load_gym
 from r1kit.tasks.hub import load_hub
 from r1kit.tasks.known import KNOWN, load_known
 from r1kit.tasks.mixture import Joined, Mixture, mix
-from r1kit.tasks.spec import TaskSpec, load_task, load_tasks
+from r1kit.tasks.spec import TaskSpec, load_task, load_tasks, source_files
 
 __all__ = [
     "KNOWN",
@@ -27,4 +27,5 @@ __all__ = [
     "load_task",
     "load_tasks",
     "mix",
+    "source_files",
 ]

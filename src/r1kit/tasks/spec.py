@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,7 +16,7 @@ from r1kit.tasks.base import Listed, Task, TaskError
 from r1kit.tasks.files import ReadOptions, load_file
 from r1kit.tasks.gym import load_gym
 from r1kit.tasks.hub import load_hub
-from r1kit.tasks.known import KNOWN, benchmark_in_hub, benchmark_in_path, load_known, nearest
+from r1kit.tasks.known import KNOWN, benchmark_in_hub, benchmark_in_path, find_local, load_known, nearest
 from r1kit.tasks.mixture import Joined, mix
 from r1kit.tasks.rows import SUFFIXES
 from r1kit.tasks.schemas import mapped
@@ -203,3 +204,15 @@ def refuse_benchmark(spec: TaskSpec) -> None:
             f"{spec.name} (split {split}) holds {name}, which is for evaluation only: train on another set or split, "
             "such as gsm8k or math, split train",
         )
+
+
+def source_files(spec: TaskSpec) -> list[Path]:
+    """The local files whose content decides what the task is: data files, or the code of one's own task."""
+    if spec.kind == "function":
+        return [Path(inspect.getfile(import_maker(spec.name)))]
+    if spec.kind == "file":
+        return [path] if (path := Path(spec.name).expanduser()).is_file() else []
+    if spec.kind == "known":
+        parts = [part.local for split, part in KNOWN[spec.name].splits.items() if not spec.split or split == spec.split]
+        return [path for part in parts if (path := find_local(part, spec.data)) is not None]
+    return []

@@ -152,6 +152,7 @@ def _split(prompt: int, members: list[Sample], budget: int) -> list[_Piece]:
 
 
 def _batch(row: list[_Piece], device: torch.device) -> Batch:
+    row = sorted(row, key=lambda piece: -piece.prompt)  # neighbours of one length share attention's padding
     spans = [Span(piece.prompt, tuple(len(s.token_ids) - piece.prompt for s in piece.samples)) for piece in row]
     token_ids = [token for piece in row for token in piece.samples[0].token_ids[: piece.prompt]]
     place = len(token_ids)  # all prompts stand before all completions

@@ -152,7 +152,7 @@ class Learner:
         return state
 
     def _tensors(self, model: Any) -> dict[str, Tensor]:
-        """Everything that training changes: the policy's trainable weights, all of a reference's, and routers' biases."""
+        """What training changes: the policy's trainable weights, all of a reference's, and the routers' biases."""
         ours = self.parameters if model is self.model else dict(model.named_parameters())
         tensors = {name: parameter.detach() for name, parameter in ours.items()}
         biases = {name: b for name, b in model.named_buffers() if name.endswith("e_score_correction_bias")}

@@ -65,7 +65,9 @@ class LoopSettings(Settings):
         if self.recompute_old_logprobs and self.epochs > 1:
             raise ValueError("recompute_old_logprobs works with epochs = 1: later epochs have no old policy to ask")
         if self.algorithm.truncated_importance is not None and not self.recompute_old_logprobs:
-            raise ValueError("truncated_importance compares the learner with the sampler: set recompute_old_logprobs to true")
+            raise ValueError(
+                "truncated_importance compares the learner with the sampler: set recompute_old_logprobs to true"
+            )
         return self
 
     def sampling(self, step: int) -> SamplingParams:

@@ -23,11 +23,13 @@ def sample(logits: Tensor, uniform: Tensor, params: SamplingParams) -> tuple[Ten
     """Next tokens [B] and their log-probs [B] from logits [B, V] in fp32 and uniform numbers [B].
 
     The log-prob is that of the whole distribution at the sampling temperature (1 for greedy), before top-k and top-p.
-    `logits` may be overwritten.
+    `logits` may be overwritten. Raises FloatingPointError for logits that are no distribution: no token can be drawn.
     """
     if params.temperature not in (0.0, 1.0):
         logits = logits.div_(params.temperature)
     normaliser = logits.logsumexp(dim=-1)
+    if not bool(normaliser.isfinite().all()):
+        raise FloatingPointError("the model's logits are NaN or infinite: its weights are damaged or training diverged")
     if params.temperature == 0.0:
         tokens = logits.argmax(dim=-1)
     elif params.top_k == 0 and params.top_p == 1.0:

@@ -32,12 +32,19 @@ class Solution:
     style: str
 
 
-def solve(rng: random.Random, item: Item, wrong: float, style: str | None = None, check: float = 0.1) -> Solution:
-    """One way to solve `item`; a share `wrong` slips in a step, skips steps or gives an answer that does not follow."""
-    style = style or pick_style(rng, item.language)
+def solve(
+    rng: random.Random, item: Item, *, wrong: float, hasty: float = 0.0, style: str | None = None, check: float = 0.1
+) -> Solution:
+    """One way to solve `item`.
+
+    A share `hasty` skips steps and mostly guesses; of the others a share `wrong` slips in a step or gives an answer
+    that does not follow. Who hurries writes in one language; who works it out often writes in two: so a policy that
+    learns to work things out comes to mix languages, as R1-Zero did (paper section 2.2.4).
+    """
+    fault = "hasty" if rng.random() < hasty else rng.choice(("slip", "unrelated")) if rng.random() < wrong else ""
+    style = style or pick_style(rng, item.language, hurried=fault == "hasty")
     truth = chain(item.start, item.steps)
     written, answer = truth, item.answer
-    fault = rng.choices(("slip", "unrelated", "hasty"), (5, 3, 4))[0] if rng.random() < wrong else ""
     if fault == "slip":
         written = slip(rng, item.start, item.steps)
         answer = written[-1][1]
@@ -58,10 +65,10 @@ def solve(rng: random.Random, item: Item, wrong: float, style: str | None = None
     )
 
 
-def pick_style(rng: random.Random, language: str) -> str:
+def pick_style(rng: random.Random, language: str, *, hurried: bool = False) -> str:
     """Bare steps, the question's language, both languages, or the other one."""
     other = "zh" if language == "en" else "en"
-    return rng.choices(("bare", language, "mixed", other), (25, 40, 28, 7))[0]
+    return rng.choices(("bare", language, "mixed", other), (50, 50, 0, 0) if hurried else (18, 32, 43, 7))[0]
 
 
 def join(rng: random.Random, shown: Sequence[str], style: str) -> str:

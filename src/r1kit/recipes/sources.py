@@ -1,0 +1,16 @@
+"""Data files and code of the user's own as inputs, so that a change in them redoes what depends on them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from r1kit.pipeline import External
+from r1kit.rewards import RewardSpec, source_file
+from r1kit.tasks import TaskSpec, source_files
+
+
+def externals(tasks: Sequence[TaskSpec], rewards: Sequence[RewardSpec] = ()) -> dict[str, External]:
+    """Inputs by name: `data/0`, `data/1`, ... and `code/<reward>`."""
+    files = [path for spec in tasks for path in source_files(spec)]
+    code = {f"code/{spec.label}": External(path) for spec in rewards if (path := source_file(spec)) is not None}
+    return {f"data/{index}": External(path) for index, path in enumerate(files)} | code

@@ -1,0 +1,363 @@
+"""The learner continues bit for bit from a checkpoint, refuses gradients that are not finite, and wastes no pass."""
+
+from __future__ import annotations
+
+import errno
+import json
+import math
+import random
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+torch = pytest.importorskip("torch")
+transformers = pytest.importorskip("transformers")
+
+from r1kit.models import attention  # noqa: E402
+from r1kit.models.known import ModelError  # noqa: E402
+from r1kit.models.load import Policy, add_lora, fresh_llama, frozen_copy  # noqa: E402
+from r1kit.store import StoreError  # noqa: E402
+from r1kit.tiny.tokenizer import make  # noqa: E402
+from r1kit.train import checkpoints  # noqa: E402
+from r1kit.train.batch import Totals, pack  # noqa: E402
+from r1kit.train.learner import Learner, OptimizerSettings, split  # noqa: E402
+from r1kit.train.losses import PRESETS, grpo, next_token  # noqa: E402
+from r1kit.train.supervised import train_supervised  # noqa: E402
+from r1kit.types import Sample  # noqa: E402
+
+torch.set_num_threads(1)
+attention.register()
+
+TOKENIZER = make()
+SETTINGS = OptimizerSettings(learning_rate=1e-2, schedule="cosine", warmup_steps=2, weight_decay=0.1)
+
+
+def llama(seed: int = 0) -> Any:
+    return fresh_llama(TOKENIZER, layers=2, width=32, heads=4, context=128, seed=seed)
+
+
+def deepseek(seed: int = 0) -> Any:
+    torch.manual_seed(seed)
+    config = transformers.DeepseekV3Config(
+        vocab_size=len(TOKENIZER), hidden_size=32, intermediate_size=48, moe_intermediate_size=16, num_hidden_layers=2,
+        first_k_dense_replace=1, num_attention_heads=4, num_key_value_heads=4, n_shared_experts=1, n_routed_experts=8,
+        num_experts_per_tok=2, n_group=2, topk_group=1, q_lora_rank=16, kv_lora_rank=16, qk_nope_head_dim=8,
+        qk_rope_head_dim=8, v_head_dim=8, max_position_embeddings=128, num_nextn_predict_layers=0,
+        bos_token_id=None, eos_token_id=1, pad_token_id=0,
+    )  # fmt: skip
+    return transformers.AutoModelForCausalLM.from_config(config, attn_implementation=attention.NAME).float()
+
+
+def samples(step: int = 0, zero: int = 0) -> list[Sample]:
+    """Three groups of three with their own advantages, the first `zero` samples with none."""
+    rng = random.Random(step)
+    found = []
+    for index in range(9):
+        prompt = [20 + index // 3, 21, 22]
+        completion = [rng.randrange(3, 60) for _ in range(rng.randrange(2, 8))]
+        advantage = 0.0 if index < zero else rng.gauss(0, 1)
+        found.append(Sample(
+            token_ids=[*prompt, *completion],
+            loss_mask=[False] * 3 + [True] * len(completion),
+            logprobs=[0.0] * 3 + [rng.gauss(-4.8, 0.1) for _ in completion],
+            advantages=[0.0] * 3 + [advantage] * len(completion),
+        ))  # fmt: skip
+    return found
+
+
+def update(learner: Learner, step: int) -> dict[str, float]:
+    given = samples(step)
+    sums = learner.forward_backward(pack(given, 60), grpo(PRESETS["dapo"]), Totals.of(given))
+    return sums | learner.step()
+
+
+def state(model: Any) -> dict[str, Any]:
+    return {name: tensor.clone() for name, tensor in model.state_dict().items()}
+
+
+def assert_identical(one: dict[str, Any], other: dict[str, Any]) -> None:
+    assert one.keys() == other.keys()
+    for name in one:
+        assert torch.equal(one[name], other[name]), f"{name} differs"
+
+
+@pytest.mark.parametrize("make_model", [llama, deepseek])
+def test_a_run_that_goes_on_from_a_checkpoint_ends_with_the_same_bits(
+    make_model: Callable[..., Any], tmp_path: Path
+) -> None:
+    straight = Learner(make_model(), SETTINGS, steps=6)
+    rows = [update(straight, step) for step in range(6)]
+
+    first = Learner(make_model(), SETTINGS, steps=6)
+    for step in range(3):
+        update(first, step)
+    first.save(tmp_path / "saved", {"position": 17})
+
+    second = Learner(make_model(seed=1), SETTINGS, steps=6)  # other weights, which the checkpoint replaces
+    assert second.load(tmp_path / "saved") == {"updates": 3, "position": 17}
+    assert [update(second, step) for step in range(3, 6)] == rows[3:]
+    assert_identical(state(second.model), state(straight.model))
+
+
+def test_a_reference_is_saved_and_restored_beside_the_policy(tmp_path: Path) -> None:
+    learner = Learner(llama(), SETTINGS, steps=4)
+    update(learner, 0)
+    reference = frozen_copy(learner.model)
+    update(learner, 1)
+    learner.save(tmp_path / "saved", {}, reference)
+    other = Learner(llama(), SETTINGS, steps=4)
+    restored = frozen_copy(other.model)
+    other.load(tmp_path / "saved", restored)
+    assert_identical(state(restored), state(reference))
+    assert_identical(state(other.model), state(learner.model))
+
+
+def test_a_reference_made_of_adapters_is_saved_whole(tmp_path: Path) -> None:
+    pytest.importorskip("peft")
+    learner = Learner(add_lora(Policy(llama(), TOKENIZER, (1,)), 4, 8, ()).model, SETTINGS, steps=4)
+    update(learner, 0)
+    update(learner, 1)
+    reference = frozen_copy(learner.model)
+    learner.save(tmp_path / "saved", {}, reference)
+    restored = frozen_copy(llama(seed=3))
+    Learner(add_lora(Policy(llama(), TOKENIZER, (1,)), 4, 8, ()).model, SETTINGS, steps=4).load(
+        tmp_path / "saved", restored
+    )
+    assert_identical(state(restored), state(reference))
+
+
+def test_a_gradient_that_is_not_finite_raises_and_leaves_the_weights_alone() -> None:
+    learner = Learner(llama(), SETTINGS, steps=2)
+    before = state(learner.model)
+    bad = [replace(one, advantages=[math.nan] * len(one.advantages)) for one in samples()]
+    learner.forward_backward(pack(bad, 100), grpo(PRESETS["grpo"]), Totals.of(bad))
+    with pytest.raises(FloatingPointError, match="norm is nan at update 1: lower the learning rate"):
+        learner.step()
+    assert_identical(state(learner.model), before)
+
+
+def test_samples_without_advantage_can_be_left_out_of_the_computation() -> None:
+    given = samples(zero=4)
+    for name in ("grpo", "dr_grpo", "dapo", "cispo", "rloo"):
+        totals = Totals.of(given, max_tokens=10)
+        gradients = []
+        for kept in (given, given[4:]):
+            learner = Learner(llama(), SETTINGS, steps=1)
+            learner.forward_backward(pack(kept, 60), grpo(PRESETS[name]), totals)
+            gradients.append([p.grad for p in learner.parameters.values()])
+        torch.testing.assert_close(gradients[0], gradients[1], atol=1e-7, rtol=1e-5)
+
+
+def test_the_gradient_is_clipped_to_its_norm_and_the_norm_before_is_reported() -> None:
+    # with plain SGD-like first steps of Adam the size of the gradient cancels, so look at the gradient itself
+    learner = Learner(llama(), OptimizerSettings(grad_clip=1e-3), steps=1)
+    given = samples()
+    learner.forward_backward(pack(given, 100), grpo(PRESETS["grpo"]), Totals.of(given))
+    raw = math.sqrt(sum(float(p.grad.square().sum()) for p in learner.parameters.values()))
+    seen: list[float] = []
+
+    def look(*_: Any) -> None:
+        seen.append(math.sqrt(sum(float(p.grad.square().sum()) for p in learner.parameters.values())))
+
+    learner.optimizer.register_step_pre_hook(look)
+    assert learner.step()["optim/grad_norm"] == pytest.approx(raw, rel=1e-5)
+    assert seen == [pytest.approx(1e-3, rel=1e-3)]
+
+
+def test_an_update_without_any_sample_still_counts() -> None:
+    learner = Learner(llama(), SETTINGS, steps=2)
+    before = state(learner.model)
+    assert learner.forward_backward([], next_token, Totals(0, 0)) == {}
+    row = Learner.step(learner)
+    assert row["optim/grad_norm"] == 0.0 and learner.updates == 1
+    assert all(torch.isfinite(tensor).all() for tensor in before.values())
+
+
+def test_dropout_in_a_models_config_does_not_reach_the_ratio() -> None:
+    config = transformers.GPT2Config(vocab_size=len(TOKENIZER), n_embd=32, n_layer=2, n_head=4, n_positions=64)
+    assert config.resid_pdrop > 0
+    model = transformers.AutoModelForCausalLM.from_config(config, attn_implementation=attention.NAME)
+    learner = Learner(model, SETTINGS, steps=1)
+    (batch,) = pack(samples(), 1000)
+    own = learner.logprobs(batch)
+    batch = replace(batch, targets=replace(batch.targets, old_logprobs=own, sampler_logprobs=own))
+    sums = learner.forward_backward([batch], grpo(PRESETS["grpo"]), Totals.of(samples()))
+    assert sums["ratio"] == pytest.approx(1.0, abs=1e-6) and sums["logprob_gap"] < 1e-6
+
+
+@pytest.mark.parametrize("make_model", [llama, deepseek])
+def test_under_autocast_the_gradient_points_the_same_way(
+    make_model: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def gradient() -> Any:
+        learner = Learner(make_model(), SETTINGS, steps=1)
+        learner.forward_backward(pack(samples(), 100), next_token, Totals.of(samples()))
+        assert all(p.grad.dtype == torch.float32 for p in learner.parameters.values() if p.grad is not None)
+        return torch.cat([p.grad.flatten() for p in learner.parameters.values()])
+
+    exact = gradient()
+    monkeypatch.setattr(Learner, "_autocast", lambda _: torch.autocast("cpu", torch.bfloat16))
+    assert float(torch.cosine_similarity(exact, gradient(), dim=0)) > 0.98
+
+
+def test_the_learning_rate_warms_up_and_falls_as_its_schedule_says() -> None:
+    def rates(**settings: Any) -> list[float]:
+        return [OptimizerSettings(learning_rate=1.0, **settings).rate(step, 5) for step in range(5)]
+
+    assert rates() == [1.0] * 5
+    assert rates(schedule="linear") == pytest.approx([1.0, 0.75, 0.5, 0.25, 0.0])
+    assert rates(schedule="linear", final_ratio=0.5) == pytest.approx([1.0, 0.875, 0.75, 0.625, 0.5])
+    assert rates(schedule="cosine", warmup_steps=2)[:3] == pytest.approx([0.5, 1.0, 1.0])
+    assert rates(schedule="cosine", warmup_steps=2)[-1] == pytest.approx(0.0)
+
+
+def test_lora_trains_adapters_only_and_the_first_forward_is_the_base_models() -> None:
+    pytest.importorskip("peft")
+    policy = add_lora(Policy(llama(), TOKENIZER, (1,)), 4, 8, ())
+    learner = Learner(policy.model, SETTINGS, steps=3)
+    assert learner.parameters and all("lora_" in name for name in learner.parameters)
+    before = state(policy.model)
+    (batch,) = pack(samples(), 1000)
+    torch.testing.assert_close(learner.logprobs(batch), Learner(llama(), SETTINGS, steps=1).logprobs(batch))
+    for step in range(3):
+        update(learner, step)
+    changed = {name for name, tensor in state(policy.model).items() if not torch.equal(tensor, before[name])}
+    assert changed == set(learner.parameters)
+
+
+def test_an_adapter_on_the_head_is_refused() -> None:
+    pytest.importorskip("peft")
+    config = transformers.LlamaConfig(
+        vocab_size=132, hidden_size=32, intermediate_size=48, num_hidden_layers=1, num_attention_heads=4
+    )
+    model = transformers.AutoModelForCausalLM.from_config(config)
+    with pytest.raises(ModelError, match="lora_targets names the language-model head"):
+        add_lora(Policy(model, TOKENIZER, (1,)), 4, 8, ("q_proj", "lm_head"))
+
+
+def test_a_lora_run_goes_on_from_its_checkpoint_and_saves_one_merged_model(tmp_path: Path) -> None:
+    pytest.importorskip("peft")
+
+    def fresh(seed: int = 0) -> tuple[Policy, Learner]:
+        torch.manual_seed(seed)
+        policy = add_lora(Policy(llama(), TOKENIZER, (1,)), 4, 8, ("q_proj", "v_proj"))
+        return policy, Learner(policy.model, SETTINGS, steps=4)
+
+    policy, straight = fresh()
+    for step in range(2):
+        update(straight, step)
+    straight.save(tmp_path / "checkpoint", {})
+    other, resumed = fresh(seed=5)
+    resumed.load(tmp_path / "checkpoint")
+    for step in range(2, 4):
+        assert update(straight, step) == update(resumed, step)
+    assert_identical(state(policy.model), state(other.model))
+
+    policy.save(tmp_path / "model")
+    plain = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "model", attn_implementation="eager")
+    assert not [name for name, _ in plain.named_parameters() if "lora" in name]
+    (batch,) = pack(samples()[:1], 100)
+    ids = torch.tensor([samples()[0].token_ids])
+    with torch.no_grad():
+        logprobs = plain(ids).logits[0, 2:-1].log_softmax(-1).gather(1, ids[0, 3:, None])[:, 0]
+    torch.testing.assert_close(straight.logprobs(batch), logprobs, atol=1e-5, rtol=1e-5)
+    update(straight, 9)  # saving must not have changed what trains
+
+
+def test_the_routers_bias_moves_against_the_load_by_gamma() -> None:
+    model = deepseek()
+    learner = Learner(model, OptimizerSettings(router_gamma=0.01), steps=2)
+    (router,) = learner.router.routers
+    given = samples()
+    learner.forward_backward(pack(given, 100), next_token, Totals.of(given))
+    load = learner.router.loads[0].clone()
+    batches = pack(given, 100)
+    assert load.sum() == 2 * sum(batch.num_tokens for batch in batches)  # two experts a token
+    metrics = learner.step()
+    expected = 0.01 * torch.sign(load.mean() - load)
+    assert torch.equal(router.e_score_correction_bias, expected) and bool((expected != 0).any())
+    assert metrics["router/worst_load"] == pytest.approx(float(load.max() / load.mean()))
+    learner.logprobs(batches[0])
+    assert float(learner.router.loads[0].sum()) == 0.0  # neither sampling nor a reference counts
+
+
+def test_balancing_evens_out_the_load() -> None:
+    learner = Learner(deepseek(), OptimizerSettings(learning_rate=1e-9, router_gamma=0.02), steps=40)
+    learner.router.routers[0].e_score_correction_bias[:2] = 0.5  # every token goes to the first two experts
+    worst = []
+    for _ in range(40):
+        given = samples()
+        learner.forward_backward(pack(given, 100), next_token, Totals.of(given))
+        worst.append(learner.step()["router/worst_load"])
+    assert worst[0] == pytest.approx(4.0) and max(worst[-5:]) < 3.0
+
+
+def test_a_disk_that_fills_up_leaves_earlier_checkpoints_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    learner = Learner(llama(), SETTINGS, steps=3)
+    learner.save(checkpoints.folder_of(tmp_path, 1), {"step": 1})
+    update(learner, 0)
+
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    for place in ("torch.save", "safetensors.torch.save_file"):
+        with monkeypatch.context() as patched:
+            patched.setattr(place, full)
+            with pytest.raises(StoreError, match=r"No space left .* make room"):
+                learner.save(checkpoints.folder_of(tmp_path, 2), {"step": 2})
+        newest = checkpoints.latest(tmp_path)
+        assert newest == checkpoints.folder_of(tmp_path, 1)
+        assert [path.name for path in newest.parent.iterdir()] == ["step-000001"]
+        assert Learner(llama(), SETTINGS, steps=3).load(newest) == {"updates": 0, "step": 1}
+
+
+def test_only_the_newest_checkpoints_are_kept(tmp_path: Path) -> None:
+    for step in (1, 2, 10):
+        checkpoints.folder_of(tmp_path, step).mkdir(parents=True)
+    checkpoints.prune(tmp_path, keep=2)
+    assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == ["step-000002", "step-000010"]
+    assert checkpoints.latest(tmp_path) == checkpoints.folder_of(tmp_path, 10)
+    assert checkpoints.latest(tmp_path / "nowhere") is None
+
+
+def test_supervised_training_learns_and_resumes_with_the_same_bits(tmp_path: Path) -> None:
+    texts = ["1+2=3", "2+3=5", "tom has 4", "a b c"]
+
+    def samples_at(step: int) -> list[Sample]:
+        chosen = [texts[step % 4], texts[(step + 1) % 4]]
+        return [Sample(token_ids=ids, loss_mask=[True] * len(ids)) for ids in TOKENIZER(chosen)["input_ids"]]
+
+    def run(folder: Path, stop: int | None = None) -> Learner:
+        learner = Learner(llama(), SETTINGS, steps=12)
+
+        def log(step: int, row: dict[str, float]) -> None:
+            if step == stop:
+                raise KeyboardInterrupt
+
+        train_supervised(learner, samples_at, folder, tokens_per_batch=64, checkpoint_every=5, log=log)
+        return learner
+
+    straight = run(tmp_path / "straight")
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "torn", stop=8)
+    assert_identical(state(run(tmp_path / "torn").model), state(straight.model))
+    rows = [
+        [{k: v for k, v in json.loads(line).items() if not k.startswith("time/")} for line in text.splitlines()]
+        for text in ((tmp_path / name / "metrics.jsonl").read_text() for name in ("straight", "torn"))
+    ]
+    assert rows[0] == rows[1] and [row["step"] for row in rows[0]] == list(range(1, 13))
+    assert rows[0][-1]["optim/loss"] < rows[0][0]["optim/loss"] - 1
+
+
+def test_split_gives_runs_of_nearly_equal_size_and_no_empty_ones() -> None:
+    assert split([1, 2, 3, 4, 5], 2) == [[1, 2], [3, 4, 5]]
+    assert split([1, 2], 4) == [[1], [2]]
+    assert split([], 3) == []
+
+
+def test_a_temperature_of_zero_is_refused() -> None:
+    with pytest.raises(ValueError, match="temperature above 0"):
+        Learner(llama(), SETTINGS, steps=1, temperature=0.0)

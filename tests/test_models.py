@@ -1,0 +1,240 @@
+"""Models come in checked and go out as plain Hugging Face folders; what cannot work is refused before any work."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+torch = pytest.importorskip("torch")
+transformers = pytest.importorskip("transformers")
+
+from safetensors.torch import load_file, save_file  # noqa: E402
+
+from r1kit.engines.local import LocalEngine  # noqa: E402
+from r1kit.models import attention  # noqa: E402
+from r1kit.models.known import KNOWN, ModelError, resolve  # noqa: E402
+from r1kit.models.load import Policy, fresh_llama, load  # noqa: E402
+from r1kit.models.preflight import check_attention  # noqa: E402
+from r1kit.tiny.tokenizer import make  # noqa: E402
+from r1kit.types import Prompt, SamplingParams  # noqa: E402
+
+torch.set_num_threads(1)
+attention.register()
+
+TOKENIZER = make()
+BASE: dict[str, Any] = {
+    "vocab_size": len(TOKENIZER), "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2,
+    "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 128,
+    "bos_token_id": None, "eos_token_id": 1, "pad_token_id": 0,
+}  # fmt: skip
+
+
+def llama() -> Any:
+    return fresh_llama(TOKENIZER, layers=2, width=32, heads=4, context=64, seed=0)
+
+
+def deepseek() -> Any:
+    torch.manual_seed(0)
+    config = transformers.DeepseekV3Config(
+        **{**BASE, "num_key_value_heads": 4}, moe_intermediate_size=16, first_k_dense_replace=1, n_shared_experts=1,
+        n_routed_experts=8, num_experts_per_tok=2, n_group=2, topk_group=1, q_lora_rank=16, kv_lora_rank=16,
+        qk_nope_head_dim=8, qk_rope_head_dim=8, v_head_dim=8, num_nextn_predict_layers=0,
+    )  # fmt: skip
+    model = transformers.AutoModelForCausalLM.from_config(config, attn_implementation=attention.NAME).float()
+    for name, buffer in model.named_buffers():
+        if name.endswith("e_score_correction_bias"):
+            buffer.copy_(torch.linspace(-0.1, 0.1, len(buffer)))
+    return model
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("models") / "llama"
+    Policy(llama(), TOKENIZER, (1,)).save(folder)
+    return folder
+
+
+@pytest.fixture
+def folder(saved: Path, tmp_path: Path) -> Path:
+    """A copy of a sound model folder, to be damaged."""
+    return Path(shutil.copytree(saved, tmp_path / "model"))
+
+
+READ = """
+import json, sys, torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+torch.set_num_threads(1)
+out = []
+for folder in sys.argv[1:]:
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    model = AutoModelForCausalLM.from_pretrained(folder)
+    with torch.no_grad():
+        logits = model(torch.tensor([tokenizer.encode("1+2=", add_special_tokens=False)])).logits[0, -1]
+    out.append({"logits": logits.tolist(), "text": tokenizer.decode([20, 21]), "eos": tokenizer.eos_token_id})
+assert not [name for name in sys.modules if name.startswith("r1kit")]
+print(json.dumps(out))
+"""
+
+
+def test_what_is_saved_loads_with_transformers_alone(tmp_path: Path) -> None:
+    models = {"llama": llama(), "deepseek": deepseek()}
+    for name, model in models.items():
+        Policy(model, TOKENIZER, (1,)).save(tmp_path / name)
+        config = (tmp_path / name / "config.json").read_text()
+        assert attention.NAME not in config
+        assert json.loads(config)["architectures"] == [type(model).__name__]
+    result = subprocess.run(
+        [sys.executable, "-I", "-W", "ignore", "-c", READ, *(str(tmp_path / name) for name in models)],
+        capture_output=True, text=True, cwd=tmp_path,
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    ids = torch.tensor([TOKENIZER.encode("1+2=", add_special_tokens=False)])
+    for model, found in zip(models.values(), json.loads(result.stdout), strict=True):
+        model.set_attn_implementation("eager")
+        with torch.no_grad():
+            assert found["logits"] == pytest.approx(model(ids).logits[0, -1].tolist(), abs=1e-5)
+        assert found["eos"] == 1 and found["text"] == TOKENIZER.decode([20, 21])
+
+
+def test_a_router_bias_survives_saving_and_loading(tmp_path: Path) -> None:
+    Policy(deepseek(), TOKENIZER, (1,)).save(tmp_path / "model")
+    again = load(str(tmp_path / "model"), device="cpu")
+    biases = [b for name, b in again.model.named_buffers() if name.endswith("e_score_correction_bias")]
+    assert biases and all(torch.allclose(bias, torch.linspace(-0.1, 0.1, 8)) for bias in biases)
+
+
+def test_a_loaded_policy_generates_and_knows_its_end_and_its_context(folder: Path) -> None:
+    policy = load(str(folder), device="cpu")
+    assert policy.end_ids == (TOKENIZER.eos_token_id,) and policy.context == 64
+    assert {parameter.dtype for parameter in policy.model.parameters()} == {torch.float32}
+    prompt = Prompt(problem_id="p", messages=(), token_ids=(20, 21, 22))
+    (group,) = LocalEngine(policy).generate([prompt], SamplingParams(n=2, max_tokens=4))
+    assert len(group) == 2
+
+
+def test_a_sliding_window_bounds_the_context() -> None:
+    config = transformers.MistralConfig(**BASE, sliding_window=50)
+    model = transformers.AutoModelForCausalLM.from_config(config, attn_implementation=attention.NAME)
+    assert Policy(model, TOKENIZER, (1,)).context == 50
+
+
+def test_a_folder_without_a_tokenizer_is_refused(folder: Path) -> None:
+    for file in folder.glob("*token*"):
+        file.unlink()
+    with pytest.raises(ModelError, match=r"model has no usable tokenizer .*save one beside the weights"):
+        load(str(folder))
+
+
+def damage(folder: Path, change: Any) -> None:
+    tensors = load_file(folder / "model.safetensors")
+    change(tensors)
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+def test_weights_that_are_not_finite_are_refused_by_name(folder: Path) -> None:
+    for value in (float("nan"), float("inf")):
+        damage(folder, lambda tensors, value=value: tensors["model.norm.weight"][3:4].fill_(value))
+        with pytest.raises(ModelError, match=r"NaN or infinite values in model.norm.weight"):
+            load(str(folder))
+
+
+def test_a_checkpoint_that_lacks_weights_is_refused(folder: Path) -> None:
+    damage(folder, lambda tensors: tensors.pop("model.norm.weight"))
+    with pytest.raises(ModelError, match=r"lacks 1 weights \(model.norm.weight"):
+        load(str(folder))
+
+
+def test_a_truncated_weight_file_is_refused(folder: Path) -> None:
+    file = folder / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:1000])
+    with pytest.raises(ModelError, match="could not be loaded"):
+        load(str(folder))
+
+
+def test_a_tokenizer_larger_than_the_vocabulary_is_refused(folder: Path) -> None:
+    tokenizer = make()
+    tokenizer.add_tokens(["<new>"])
+    tokenizer.save_pretrained(folder)
+    with pytest.raises(ModelError, match="do not belong together"):
+        load(str(folder))
+
+
+def test_a_tokenizer_without_an_end_token_is_refused(folder: Path) -> None:
+    tokenizer = make()
+    tokenizer.eos_token = None
+    tokenizer.save_pretrained(folder)
+    with pytest.raises(ModelError, match="no end token"):
+        load(str(folder))
+
+
+def test_names_that_lead_nowhere_are_refused_with_the_nearest(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="did you mean smollm2-135m"):
+        resolve("smollm2-135")
+    with pytest.raises(ModelError, match=r"no config\.json"):
+        resolve(str(tmp_path))
+    with pytest.raises(ModelError, match="there is no model"):
+        resolve("./nowhere")
+    assert set(KNOWN) >= {"tiny", "smollm2-135m", "tiny-deepseek-v3"}
+
+
+SOUND = {
+    "llama": transformers.LlamaConfig,
+    "qwen2": transformers.Qwen2Config,
+    "qwen3": transformers.Qwen3Config,
+    "gemma3": transformers.Gemma3TextConfig,
+    "granite": lambda **base: transformers.GraniteConfig(**base, logits_scaling=8.0),
+    "cohere": transformers.CohereConfig,
+    "gpt2": lambda **_: transformers.GPT2Config(vocab_size=90, n_embd=32, n_layer=2, n_head=4),
+}
+LEAKY = {
+    "linear attention": lambda: transformers.Qwen3NextConfig(
+        **BASE, head_dim=8, num_experts=4, num_experts_per_tok=2, moe_intermediate_size=16,
+        shared_expert_intermediate_size=16, linear_num_value_heads=2, linear_num_key_heads=2, linear_key_head_dim=8,
+        linear_value_head_dim=8, layer_types=["linear_attention", "full_attention"],
+    ),
+    "position bias": lambda: transformers.BloomConfig(vocab_size=90, hidden_size=32, n_layer=2, n_head=4),
+    "convolution": lambda: transformers.Lfm2Config(**BASE, layer_types=["conv", "full_attention"]),
+    "soft cap": lambda: transformers.Gemma2Config(**BASE, head_dim=8),
+    "sinks": lambda: transformers.GptOssConfig(**BASE, head_dim=8, num_local_experts=4, num_experts_per_tok=2),
+}  # fmt: skip
+
+
+def architecture(config: Any) -> Any:
+    """Weights as large as those of a trained model: an untrained one can hide a leak."""
+    torch.manual_seed(0)
+    model = transformers.AutoModelForCausalLM.from_config(config, attn_implementation=attention.NAME).float()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.15)
+    return model
+
+
+@pytest.mark.parametrize("name", SOUND)
+def test_architectures_whose_attention_is_computed_pass_the_check(name: str) -> None:
+    model = architecture(SOUND[name](**BASE))
+    check_attention(model, name)
+    assert model.config._attn_implementation == attention.NAME
+
+
+def test_deepseek_passes_the_check() -> None:
+    check_attention(deepseek(), "deepseek-v3")
+
+
+@pytest.mark.parametrize("name", LEAKY)
+def test_architectures_that_would_compute_something_else_are_refused(name: str) -> None:
+    with pytest.raises(ModelError, match="r1kit's attention does not"):
+        check_attention(architecture(LEAKY[name]()), name)
+
+
+def test_loading_runs_the_check(tmp_path: Path) -> None:
+    Policy(
+        architecture(transformers.BloomConfig(vocab_size=132, hidden_size=32, n_layer=2, n_head=4)), TOKENIZER, (1,)
+    ).save(tmp_path / "bloom")
+    with pytest.raises(ModelError, match="does not compute what bloom computes"):
+        load(str(tmp_path / "bloom"))

@@ -1,0 +1,343 @@
+"""The RL loop learns, resumes bit for bit after SIGKILL, and says clearly what cannot work."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("transformers")
+
+from r1kit.chat import ChatFormat  # noqa: E402
+from r1kit.engines.local import LocalEngine  # noqa: E402
+from r1kit.models import attention  # noqa: E402
+from r1kit.models.load import Policy, fresh_llama  # noqa: E402
+from r1kit.rewards.scorer import Part, Scorer  # noqa: E402
+from r1kit.settings import SettingsError  # noqa: E402
+from r1kit.store import StoreError  # noqa: E402
+from r1kit.tasks.base import Listed  # noqa: E402
+from r1kit.tiny.tokenizer import make  # noqa: E402
+from r1kit.train import checkpoints  # noqa: E402
+from r1kit.train.learner import Learner, OptimizerSettings  # noqa: E402
+from r1kit.train.losses import PRESETS  # noqa: E402
+from r1kit.train.rl import RL, Draws, LoopSettings  # noqa: E402
+from r1kit.types import Problem  # noqa: E402
+
+torch.set_num_threads(1)
+attention.register()
+
+TOKENIZER = make()
+TASK = Listed(
+    name="letters", problems=tuple(Problem(id=f"p{i}", prompt=f"{i}+{i}=", answer=str(2 * i)) for i in range(12))
+)
+SMALL: dict[str, Any] = {"steps": 2, "prompts_per_step": 4, "group_size": 4, "max_tokens": 8, "tokens_per_batch": 200}
+
+
+def share_of_low_ids(completions: Sequence[str], completion_ids: Sequence[list[int]], **_: Any) -> list[float]:
+    """Trivial to learn: the share of tokens from the first half of the vocabulary."""
+    return [sum(token < len(TOKENIZER) // 2 for token in ids) / len(ids) for ids in completion_ids]
+
+
+def loop(
+    folder: Path, settings: dict[str, Any], *, reward: Callable[..., Any] = share_of_low_ids, rate: float = 3e-3,
+    ends: tuple[int, ...] = (1,), log: Callable[[int, dict[str, float]], None] = lambda step, row: None,
+) -> RL:  # fmt: skip
+    parsed = LoopSettings.parse({**SMALL, **settings})
+    policy = Policy(fresh_llama(TOKENIZER, layers=1, width=32, heads=2, context=64, seed=0), TOKENIZER, ends)
+    learner = Learner(
+        policy.model, OptimizerSettings(learning_rate=rate),
+        steps=parsed.steps * parsed.minibatches * parsed.epochs, temperature=parsed.temperature,
+    )  # fmt: skip
+    chat = ChatFormat(system="", plain="{question}")
+    scorer = Scorer((Part("share", 1.0, reward),))
+    return RL(learner, LocalEngine(policy), TASK, chat, scorer, parsed, folder, log, lambda text: None)
+
+
+def rows(folder: Path) -> list[dict[str, Any]]:
+    """metrics.jsonl without what a clock says."""
+    lines = (folder / "metrics.jsonl").read_text().splitlines()
+    return [{key: value for key, value in json.loads(line).items() if not key.startswith("time/")} for line in lines]
+
+
+def weights(run: RL) -> dict[str, Any]:
+    return dict(run.learner.model.state_dict())
+
+
+def assert_identical(one: dict[str, Any], other: dict[str, Any]) -> None:
+    for name in one.keys() | other.keys():
+        assert torch.equal(one[name], other[name]), f"{name} differs"
+
+
+@pytest.mark.parametrize("preset", ["grpo", "dr_grpo", "dapo", "gspo", "cispo", "rloo"])
+def test_a_trivial_reward_rises(preset: str, tmp_path: Path) -> None:
+    settings = {"steps": 15, "prompts_per_step": 6, "group_size": 8, "algorithm": PRESETS[preset].model_dump()}
+    loop(tmp_path, settings, rate=1e-2).train()
+    rewards = [row["reward/mean"] for row in rows(tmp_path)]
+    assert rewards[0] < 0.65 and min(rewards[-3:]) > rewards[0] + 0.15
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_every_preset_runs_and_is_on_policy_at_first(preset: str, tmp_path: Path) -> None:
+    run = loop(tmp_path, {"algorithm": PRESETS[preset].model_dump()})
+    before = {name: tensor.clone() for name, tensor in weights(run).items()}
+    run.train()
+    first, second = rows(tmp_path)
+    assert first["policy/ratio_mean"] == pytest.approx(1.0, abs=1e-4)
+    assert second["policy/ratio_mean"] == pytest.approx(1.0, abs=1e-4)
+    assert first["policy/clip_fraction"] == 0.0
+    assert first["sampler/logprob_gap_mean"] < 1e-5
+    assert first["optim/grad_norm"] > 0
+    assert first.get("policy/kl", 0.0) == pytest.approx(0.0, abs=1e-6)
+    assert any(not torch.equal(tensor, before[name]) for name, tensor in weights(run).items())
+    assert run.learner.updates == 2
+
+
+def test_temperature_and_truncation_of_the_distribution_leave_the_ratio_at_one(tmp_path: Path) -> None:
+    loop(tmp_path, {"temperature": 0.7, "top_p": 0.9, "top_k": 20}).train()
+    for row in rows(tmp_path):
+        assert row["policy/ratio_mean"] == pytest.approx(1.0, abs=1e-4)
+        assert row["sampler/logprob_gap_mean"] < 1e-5
+
+
+SCRIPT = """
+import os, signal, sys
+from pathlib import Path
+sys.path.insert(0, {tests!r})
+import test_rl
+
+def log(step, row):
+    if step == {stop}:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+test_rl.loop(Path({folder!r}), {settings!r}, log=log).train()
+"""
+
+RESUMED = {
+    "steps": 7, "checkpoint_every": 2, "minibatches": 2, "epochs": 2, "rollouts_every": 1,
+    "algorithm": {"kl_coef": 0.05, "reference_refresh": 8, "dynamic_sampling": 1, "aggregate": "token"},
+}  # fmt: skip
+
+
+def test_killed_in_the_middle_and_run_again_it_ends_with_the_same_bits(tmp_path: Path) -> None:
+    straight = loop(tmp_path / "straight", RESUMED)
+    straight.train()
+    torn = tmp_path / "torn"
+    code = SCRIPT.format(tests=str(Path(__file__).parent), stop=5, folder=str(torn), settings=RESUMED)
+    died = subprocess.run([sys.executable, "-c", code], env=dict(os.environ), capture_output=True, text=True)
+    assert died.returncode == -signal.SIGKILL, died.stderr
+    assert [row["step"] for row in rows(torn)] == [1, 2, 3, 4, 5]
+    assert checkpoints.latest(torn) == checkpoints.folder_of(torn, 4)
+
+    resumed = loop(torn, RESUMED)
+    resumed.train()
+    assert rows(torn) == rows(tmp_path / "straight")
+    assert_identical(weights(resumed), weights(straight))
+    assert_identical(dict(resumed.reference.state_dict()), dict(straight.reference.state_dict()))
+    for file in sorted((tmp_path / "straight" / "rollouts").iterdir()):
+        assert (torn / "rollouts" / file.name).read_text() == file.read_text()
+
+
+def test_settings_that_change_memory_only_change_no_result(tmp_path: Path) -> None:
+    runs = {}
+    for name, settings in (
+        ("one", {}),
+        ("other", {"tokens_per_batch": 30, "checkpoint_every": 1, "rollouts_every": 1}),
+    ):
+        runs[name] = loop(tmp_path / name, {"steps": 3, **settings})
+        runs[name].train()
+    left, right = rows(tmp_path / "one"), rows(tmp_path / "other")
+    for row, again in zip(left, right, strict=True):
+        for key in ("reward/mean", "optim/grad_norm", "optim/loss", "completion/length_mean"):
+            assert row[key] == pytest.approx(again[key], abs=1e-5)
+
+
+def test_the_reference_moves_only_when_its_time_has_come(tmp_path: Path) -> None:
+    run = loop(tmp_path, {"steps": 4, "minibatches": 2, "algorithm": {"kl_coef": 0.1, "reference_refresh": 4}})
+    kls: list[float] = []
+    moved: list[bool] = []
+    reference: list[Any] = []
+
+    def log(step: int, row: dict[str, float]) -> None:
+        kls.append(row["policy/kl"])
+        moved.append(bool(reference) and run.reference is not reference[-1])
+        reference.append(run.reference)
+
+    run.log = log
+    run.train()
+    assert moved == [False, True, False, True]  # every four updates are two steps of two
+    assert kls[1] > kls[0] > 0 and kls[2] < kls[1]
+
+
+def test_several_updates_per_rollout_move_the_ratio_and_count(tmp_path: Path) -> None:
+    run = loop(tmp_path, {"minibatches": 2, "epochs": 3}, rate=1e-2)
+    run.train()
+    assert run.learner.updates == 2 * 2 * 3
+    assert abs(rows(tmp_path)[0]["policy/ratio_mean"] - 1) > 1e-4
+    assert rows(tmp_path)[0]["sampler/logprob_gap_mean"] < 1e-5  # the first update's, before the weights moved
+
+
+def test_old_log_probs_can_be_the_learners_own(tmp_path: Path) -> None:
+    settings = {"recompute_old_logprobs": True, "minibatches": 2, "algorithm": {"truncated_importance": 2.0}}
+    loop(tmp_path, settings).train()
+    assert len(rows(tmp_path)) == 2
+    with pytest.raises(SettingsError, match="works with epochs = 1"):
+        LoopSettings.parse({"recompute_old_logprobs": True, "epochs": 2})
+    with pytest.raises(SettingsError, match="set recompute_old_logprobs"):
+        LoopSettings.parse({"algorithm": {"truncated_importance": 2.0}})
+
+
+def zero_for_some(
+    completions: Sequence[str], completion_ids: Sequence[list[int]], problem_id: list[str], **_: Any
+) -> Any:
+    """No group of an even problem teaches anything."""
+    shares = share_of_low_ids(completions, completion_ids)
+    return [0.0 if int(name[1:]) % 2 == 0 else share for name, share in zip(problem_id, shares, strict=True)]
+
+
+def test_dynamic_sampling_replaces_groups_without_variance(tmp_path: Path) -> None:
+    settings = {"steps": 1, "prompts_per_step": 5, "algorithm": {"dynamic_sampling": 6}}
+    run = loop(tmp_path, settings, reward=zero_for_some)
+    draws = Draws(TASK, 0)
+    collected = run.collect(0, draws)
+    assert len(collected.samples) == 5 * 4  # full, and with useful groups only
+    assert {one.advantages[-1] for one in collected.samples} != {0.0}
+    useful = [group for group in collected.groups if int(group.problem.id[1:]) % 2]
+    assert len(useful) >= 5 and len(collected.groups) > 5
+    assert draws.position == len(collected.groups)
+    without = loop(tmp_path, {**settings, "algorithm": {}}, reward=zero_for_some).collect(0, Draws(TASK, 0))
+    assert len(without.groups) == 5 and len(without.samples) == 20
+
+
+def test_a_step_in_which_nothing_varies_goes_by_without_harm(tmp_path: Path) -> None:
+    def flat(completions: Sequence[str], **_: Any) -> list[float]:
+        return [0.5] * len(completions)
+
+    for algorithm in ({}, {"dynamic_sampling": 1}, {"kl_coef": 0.1}):
+        folder = tmp_path / "-".join([*algorithm, "run"])
+        run = loop(folder, {"algorithm": algorithm}, reward=flat)
+        before = {name: tensor.clone() for name, tensor in weights(run).items()}
+        run.train()
+        assert [row["groups/zero_variance"] for row in rows(folder)] == [1.0, 1.0]
+        gap = max(float((tensor - before[name]).abs().max()) for name, tensor in weights(run).items())
+        assert gap < 1e-6 or algorithm.get("kl_coef")  # with KL, rounding in the gradient is all that Adam sees
+
+
+def test_truncated_completions_can_be_left_out_of_the_loss(tmp_path: Path) -> None:
+    ends = tuple(range(20))
+    kept = loop(tmp_path / "keep", {}, ends=ends).collect(0, Draws(TASK, 0))
+    left = loop(tmp_path / "skip", {"truncated": "skip"}, ends=ends).collect(0, Draws(TASK, 0))
+    reasons = [rollout.completion.finish_reason for group in kept.groups for rollout in group.rollouts]
+    assert 0 < reasons.count("length") < len(reasons)
+    assert len(kept.samples) == len(reasons) and len(left.samples) == reasons.count("stop")
+    assert left.advantages == kept.advantages  # the baseline is the whole group's
+    never = loop(tmp_path / "never", {"truncated": "skip"}, ends=())
+    never.train()  # no sample is left in any step
+    assert [row["completion/truncated"] for row in rows(tmp_path / "never")] == [1.0, 1.0]
+
+
+def test_rewards_that_do_not_apply_are_skipped_and_a_step_of_none_but_them_is_an_error(tmp_path: Path) -> None:
+    def some(completions: Sequence[str], completion_ids: Sequence[list[int]], **_: Any) -> list[float | None]:
+        shares = share_of_low_ids(completions, completion_ids)
+        return [None if index % 3 == 0 else share for index, share in enumerate(shares)]
+
+    run = loop(tmp_path / "some", {}, reward=some)
+    assert len(run.collect(0, Draws(TASK, 0)).samples) == 16 - 6
+    run.train()
+
+    def none(completions: Sequence[str], **_: Any) -> list[None]:
+        return [None] * len(completions)
+
+    with pytest.raises(ValueError, match=r"step 1: no completion got a reward .* rollouts/step-000001.jsonl"):
+        loop(tmp_path / "none", {}, reward=none).train()
+    shown = (tmp_path / "none" / "rollouts" / "step-000001.jsonl").read_text().splitlines()
+    assert len(shown) == 16 and json.loads(shown[0])["reward"] is None
+
+
+def test_a_reward_that_is_not_a_number_stops_the_run_by_name(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="reward 'share' returned nan"):
+        loop(tmp_path, {}, reward=lambda completions, **_: [float("nan")] * len(completions)).train()
+
+
+def test_weights_that_become_nan_stop_the_run_at_once_and_leave_the_checkpoint(tmp_path: Path) -> None:
+    run = loop(tmp_path, {"steps": 4, "checkpoint_every": 1})
+
+    def poison(step: int, row: dict[str, float]) -> None:
+        if checkpoints.latest(tmp_path) is not None:
+            run.learner.model.model.norm.weight.data.fill_(float("nan"))
+
+    run.log = poison
+    with pytest.raises(FloatingPointError, match="logits are NaN or infinite"):
+        run.train()
+    assert len(rows(tmp_path)) == 2
+
+
+def test_a_disk_that_fills_up_leaves_a_run_that_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = {"steps": 5, "checkpoint_every": 2}
+    straight = loop(tmp_path / "straight", settings)
+    straight.train()
+    folder = tmp_path / "full"
+    save, calls = torch.save, []
+
+    def full(value: Any, path: Path) -> None:
+        calls.append(path)
+        if len(calls) == 2:
+            path.write_bytes(b"half")
+            raise OSError(28, "No space left on device")
+        save(value, path)
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(StoreError, match="No space left"):
+        loop(folder, settings).train()
+    assert [path.name for path in (folder / "checkpoints").iterdir()] == ["step-000002"]
+    resumed = loop(folder, settings)
+    resumed.train()
+    assert rows(folder) == rows(tmp_path / "straight")
+    assert_identical(weights(resumed), weights(straight))
+
+
+def test_draws_visit_every_problem_once_per_epoch_in_an_order_of_the_seed() -> None:
+    names = [problem.id for problem in Draws(TASK, 3).next(24)]
+    assert set(names[:12]) == set(names[12:]) == {problem.id for problem in TASK.problems}
+    assert names[:12] != names[12:]
+    assert [problem.id for problem in Draws(TASK, 3, position=17).next(5)] == names[17:22]
+    assert [problem.id for problem in Draws(TASK, 4).next(24)] != names
+
+
+def test_a_prompt_that_comes_twice_in_a_step_keeps_two_baselines(tmp_path: Path) -> None:
+    run = loop(tmp_path, {"steps": 1, "prompts_per_step": 30})
+    collected = run.collect(0, Draws(TASK, 0))
+    assert len(collected.groups) == 30
+    by_group = [[rollout.completion.token_ids for rollout in group.rollouts] for group in collected.groups]
+    assert len({tuple(group) for group in by_group}) == 30
+    run.train()
+
+
+def test_a_group_of_one_is_refused_by_its_field() -> None:
+    with pytest.raises(SettingsError, match="group_size: Input should be greater than or equal to 2"):
+        LoopSettings.parse({"group_size": 1})
+
+
+def test_the_log_and_the_samples_on_disk_hold_what_a_reader_needs(tmp_path: Path) -> None:
+    loop(tmp_path, {"rollouts_every": 1, "algorithm": {"kl_coef": 0.1}}).train()
+    needed = {
+        "step", "reward/mean", "reward/std", "reward/share", "completion/length_mean", "completion/length_max",
+        "completion/truncated", "policy/kl", "policy/entropy", "policy/clip_fraction", "policy/ratio_mean",
+        "groups/zero_variance", "sampler/logprob_gap_mean", "optim/grad_norm", "optim/learning_rate", "optim/loss",
+        "tokens/rollout", "tokens/train", "language/mixed",
+    }  # fmt: skip
+    first = rows(tmp_path)[0]
+    assert needed <= first.keys()
+    shown = [json.loads(line) for line in (tmp_path / "rollouts" / "step-000001.jsonl").read_text().splitlines()]
+    assert len(shown) == 16
+    for row in shown:
+        assert {"step", "problem_id", "question", "completion", "answer", "reward", "parts", "advantage"} <= row.keys()
+    assert sum(row["tokens"] for row in shown) == first["tokens/rollout"]
+    assert sum(row["reward"] for row in shown) / 16 == pytest.approx(first["reward/mean"])
