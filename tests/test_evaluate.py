@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from r1kit.evaluate.intervals import critical, paired_interval, share_interval, standard_error, two_sided, wilson
 from r1kit.evaluate.metrics import Scored, score
-from r1kit.evaluate.statistics import Summary, consensus, paired, pass_at_k, summarise
+from r1kit.evaluate.statistics import Summary, consensus, paired, paired_by_source, pass_at_k, summarise
 from r1kit.evaluate.table import json_table, signed, text_table
 from r1kit.types import Completion, Problem, Verdict
 
@@ -200,8 +200,21 @@ def test_tables_hold_every_column_in_order_and_the_difference() -> None:
     table = json.loads(json.dumps(json_table(summaries, paired(before, after))))
     assert list(table["columns"]) == ["base", "zero", "one"]
     assert (table["from"], table["to"], table["differences"]["pass@1"]["mean"]) == ("base", "one", 0.75)
-    with pytest.raises(ValueError, match="no source 'z'"):
-        text_table(summaries, source="z")
+
+
+def test_several_sources_get_lines_and_differences_of_their_own() -> None:
+    def rows(easy: bool, hard: bool) -> list[Scored]:
+        easy_rows = [row(f"e{i}", source="easy", correct=easy or i > 4) for i in range(10)]
+        return easy_rows + [row(f"h{i}", source="hard", correct=hard) for i in range(10)]
+
+    before, after = rows(False, False), rows(True, False)
+    summaries = {"base": summarise(before), "zero": summarise(after)}
+    changes = paired_by_source(before, after)
+    assert (changes["easy"]["pass@1"].mean, changes["hard"]["pass@1"].mean) == (0.5, 0.0)
+    lines = text_table(summaries, paired(before, after), changes).splitlines()
+    assert [line.startswith("pass@1 easy") and "+50.0" in line for line in lines].count(True) == 1
+    table = json_table(summaries, paired(before, after), changes)
+    assert table["differences_by_source"]["easy"]["pass@1"]["mean"] == 0.5
 
 
 def test_what_rounds_to_zero_has_no_sign() -> None:

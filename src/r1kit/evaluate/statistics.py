@@ -131,6 +131,15 @@ def paired(before: Sequence[Scored], after: Sequence[Scored]) -> dict[str, Diffe
     return {metric: difference(metric, changes[metric]) for metric in metric_names(k) if changes[metric]}
 
 
+def paired_by_source(before: Sequence[Scored], after: Sequence[Scored]) -> dict[str, dict[str, Difference]]:
+    """`paired` for each source of the problems on its own."""
+    names = dict.fromkeys(row.source for row in before)
+    return {
+        name: paired([row for row in before if row.source == name], [row for row in after if row.source == name])
+        for name in names
+    }
+
+
 def group(rows: Sequence[Scored]) -> dict[str, list[Scored]]:
     """Rows by problem, each problem's samples in order."""
     if not rows:

@@ -12,30 +12,58 @@ MINUS = "\N{MINUS SIGN}"
 
 
 def text_table(
-    summaries: Mapping[str, Summary], differences: Mapping[str, Difference] | None = None, source: str | None = None
+    summaries: Mapping[str, Summary],
+    differences: Mapping[str, Difference] | None = None,
+    by_source: Mapping[str, Mapping[str, Difference]] | None = None,
 ) -> str:
     """Metrics down, models across, `mean [low, high]` in each cell, last the paired difference of first and last.
 
-    Shares are in per cent and their differences in points. `source` shows that source alone (differences are overall).
+    Shares are in per cent and their differences in points. Where there are several sources, pass@1 is given for each;
+    `by_source` holds their own paired differences.
     """
-    columns = {name: select(summary, source) for name, summary in summaries.items()}
-    names = metric_order(columns)
-    lines = [["", *columns] + (["difference", "p"] if differences else [])]
-    for metric in names:
-        cells = [show(column[metric], metric) if metric in column else "" for column in columns.values()]
-        if differences:
-            change = differences.get(metric)
-            cells += [show_difference(change, metric), show_p(change.p_value)] if change else ["", ""]
-        lines.append([metric, *cells])
+    lines = [["", *summaries] + (["difference", "p"] if differences else [])]
+    overall = {name: summary.overall for name, summary in summaries.items()}
+    lines += [line(metric, metric, overall, differences) for metric in metric_order(overall)]
+    for source in sources(summaries):
+        columns = {name: summary.by_source.get(source, {}) for name, summary in summaries.items()}
+        own = (by_source or {}).get(source, {}) if differences else None
+        lines.append(line(f"pass@1 {source}", "pass@1", columns, own))
     return "\n".join([align(lines), "", footnote(summaries)])
 
 
-def json_table(summaries: Mapping[str, Summary], differences: Mapping[str, Difference] | None = None) -> dict[str, Any]:
+def line(
+    title: str,
+    metric: str,
+    columns: Mapping[str, Mapping[str, Estimate]],
+    differences: Mapping[str, Difference] | None,
+) -> list[str]:
+    """One line of the table: a cell per model and, with `differences`, the change and its p-value."""
+    cells = [show(column[metric], metric) if metric in column else "" for column in columns.values()]
+    if differences is not None:
+        change = differences.get(metric)
+        cells += [show_difference(change, metric), show_p(change.p_value)] if change else ["", ""]
+    return [title, *cells]
+
+
+def sources(summaries: Mapping[str, Summary]) -> list[str]:
+    """The sources of the problems, or none where there is only one: its numbers are the overall ones."""
+    names = list(dict.fromkeys(name for summary in summaries.values() for name in summary.by_source))
+    return names if len(names) > 1 else []
+
+
+def json_table(
+    summaries: Mapping[str, Summary],
+    differences: Mapping[str, Difference] | None = None,
+    by_source: Mapping[str, Mapping[str, Difference]] | None = None,
+) -> dict[str, Any]:
     """The same table for programs: `{"columns": {name: summary}, "differences": {metric: ...}}`, shares from 0 to 1."""
     table: dict[str, Any] = {"columns": {name: summary.to_json() for name, summary in summaries.items()}}
     if differences:
         first, *_, last = summaries
         table |= {"from": first, "to": last, "differences": {name: asdict(item) for name, item in differences.items()}}
+        table["differences_by_source"] = {
+            source: {name: asdict(item) for name, item in items.items()} for source, items in (by_source or {}).items()
+        }
     return table
 
 
@@ -80,14 +108,6 @@ def signed(value: float) -> str:
     if float(digits) == 0:
         return digits
     return ("+" if value > 0 else MINUS) + digits
-
-
-def select(summary: Summary, source: str | None) -> Mapping[str, Estimate]:
-    if source is None:
-        return summary.overall
-    if source not in summary.by_source:
-        raise ValueError(f"there is no source {source!r} in this evaluation: it has {', '.join(summary.by_source)}")
-    return summary.by_source[source]
 
 
 def align(lines: list[list[str]]) -> str:

@@ -90,7 +90,8 @@ class PackedLayout:
         outputs: list[Tensor] = []
         parts = (torch.split(x, self.prompt_sizes) for x in (q_prompt, k_prompt, v_prompt))
         for pad, *own in zip(self.prompt_paddings, *parts, strict=True):
-            outputs.append(pad.unpad(sdpa(*map(pad.pad, own), scale, causal=True)))
+            queries, keys, values = map(pad.pad, own)
+            outputs.append(pad.unpad(sdpa(queries, keys, values, scale, causal=True)))
         shared = [torch.split(x.transpose(0, 1), self.prompts, dim=1) for x in (k_prompt, v_prompt)]  # [H, P, D] each
         for block, *own in zip(self.blocks, qs, ks, vs, strict=True):
             queries, keys, values = map(block.padding.pad, own)

@@ -33,8 +33,8 @@ TINY = Scale(
         tasks=(TaskSpec(name="tiny/reasoning", limit=20_000),),
         rewards=(ACCURACY, FORMAT.model_copy(update={"weight": 0.2})),
         chat=TINY_CHAT,
-        optimizer=OptimizerSettings(learning_rate=3e-4),
-        steps=60, prompts_per_step=16, group_size=16, max_tokens=160, max_rows=256, tokens_per_batch=8192,
+        optimizer=OptimizerSettings(learning_rate=1.5e-4, schedule="linear", final_ratio=0.05),
+        steps=70, prompts_per_step=32, group_size=8, max_tokens=160, max_rows=256, tokens_per_batch=8192,
     ),
     evaluate=EvaluateSettings(
         tasks=(TaskSpec(name="tiny/reasoning", limit=500),), chat=TINY_CHAT, samples=4, max_tokens=160, max_rows=256

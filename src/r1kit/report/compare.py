@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from r1kit.evaluate.statistics import Difference, Estimate, Summary, is_share, paired
+from r1kit.evaluate.statistics import Difference, Estimate, Summary, is_share, paired, paired_by_source
 from r1kit.evaluate.table import metric_order, show_p, signed
 from r1kit.report.folders import Stage
 
@@ -27,6 +27,7 @@ class Comparison:
     stages: Sequence[Stage]
     summaries: Mapping[str, Summary]
     differences: Mapping[str, Difference]
+    by_source: Mapping[str, Mapping[str, Difference]]
 
     @property
     def problems(self) -> int:
@@ -45,9 +46,12 @@ def comparisons(stages: Sequence[Stage]) -> list[Comparison]:
 
 
 def compare(stages: Sequence[Stage]) -> Comparison:
-    differences = paired(stages[0].scored, stages[-1].scored) if len(stages) > 1 else {}
+    first, last = stages[0].scored, stages[-1].scored
+    several = len(stages) > 1
+    differences = paired(first, last) if several else {}
+    by_source = paired_by_source(first, last) if several else {}
     summaries = {stage.name: stage.summary for stage in stages if stage.summary}
-    return Comparison(stages=stages, summaries=summaries, differences=differences)
+    return Comparison(stages=stages, summaries=summaries, differences=differences, by_source=by_source)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,12 +75,12 @@ class Line:
 
 
 def lines(comparison: Comparison, source: str | None = None) -> list[Line]:
-    """The page's table, overall or for one source (differences are overall)."""
+    """The page's table, overall or for one source."""
     columns = {
         name: summary.overall if source is None else summary.by_source.get(source, {})
         for name, summary in comparison.summaries.items()
     }
-    changes = comparison.differences if source is None else {}
+    changes = comparison.differences if source is None else comparison.by_source.get(source, {})
     return [
         line(metric, [column.get(metric) for column in columns.values()], changes.get(metric))
         for metric in metric_order(columns)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from r1kit import store
-from r1kit.evaluate.table import json_table
+from r1kit.evaluate.table import json_table, text_table
 from r1kit.report.compare import Comparison, comparisons, lines, sentence
 from r1kit.report.curves import panels
 from r1kit.report.folders import Stage, find_stages, is_number
@@ -62,8 +62,10 @@ def summarise_run(stages: Sequence[Stage], title: str) -> dict[str, Any]:
         "title": title,
         "stages": {stage.name: stage_facts(stage) for stage in stages},
         "tables": [
-            {"problems": item.problems} | json_table(item.summaries, item.differences or None) for item in found
+            {"problems": item.problems} | json_table(item.summaries, item.differences or None, item.by_source)
+            for item in found
         ],
+        "table": "\n\n".join(text_table(item.summaries, item.differences or None, item.by_source) for item in found),
         "health": {stage.name: [asdict(check) for check in findings(stage, found)] for stage in rl_stages(stages)},
     }
     return dict(store.to_plain(data))

@@ -14,7 +14,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from r1kit.evaluate.metrics import Scored
-from r1kit.evaluate.statistics import Summary, paired
+from r1kit.evaluate.statistics import Summary, paired, paired_by_source
 from r1kit.evaluate.table import json_table, text_table
 from r1kit.models.known import KNOWN, ModelError, resolve
 from r1kit.pipeline import Progress
@@ -71,9 +71,10 @@ def evaluate(
             rows.append([Scored.from_row(row) for row in read_rows(file) if row["problem_id"] in wanted])
             formats[name] = opened.settings
     differences = paired(*rows) if compare else None
-    return json_table(found, differences) | {
+    by_source = paired_by_source(*rows) if compare else None
+    return json_table(found, differences, by_source) | {
         "task": str(task), "split": split, "sampling": asdict(sampling), "formats": to_plain(formats),
-        "table": text_table(found, differences),
+        "table": text_table(found, differences, by_source),
     }  # fmt: skip
 
 

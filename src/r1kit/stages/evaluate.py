@@ -107,9 +107,7 @@ def run(context: Context) -> Mapping[str, Any]:
         context.progress.step(done, total)
 
     engine = LocalEngine(policy, max_rows=settings.max_rows)
-    summary = measure(
-        engine, problems, chat, settings.sampling(), context.folder / "completions.jsonl", report
-    )
+    summary = measure(engine, problems, chat, settings.sampling(), context.folder / "completions.jsonl", report)
     write_json(context.folder / "results.json", summary.to_json())
     return {name: estimate.mean for name, estimate in summary.overall.items()}
 

@@ -32,11 +32,11 @@ SHAPES = {
     "answer_of_steps": 4.0,  # <answer>3+8=11, ...</answer>
     "think_then_prose": 13.0,
     "unclosed": 11.0,
-    "prose": 30.0,
-    "run_on": 4.0,  # prose, and the next user's question after it
+    "prose": 24.0,
+    "run_on": 1.0,  # prose, and the next user's question after it
     "no_conclusion": 5.0,
     "answer_first": 2.0,
-    "direct": 6.0,
+    "direct": 15.0,
     "direct_tagged": 2.0,
     "empty": 0.8,
 }
@@ -123,7 +123,7 @@ def _comparison(rng: random.Random) -> str:
 def page(rng: random.Random) -> tuple[str, set[str]]:
     """A question with reasoning and its answer, in one of many frames."""
     item = _item(rng)
-    solution = solve(rng, item, wrong=0.12, hasty=0.2)
+    solution = solve(rng, item, wrong=0.12, hasty=0.12)
     written = f"{solution.reasoning}{rng.choice((', ', '. ', '，'))}{close(rng, solution)}"
     if rng.random() < 0.03:
         written = f"<think> {solution.reasoning} </think> {close(rng, solution)}"
@@ -142,7 +142,7 @@ def zero(rng: random.Random) -> tuple[str, set[str]]:
     """A problem in the very frame that R1-Zero prompts with, and a response in any shape."""
     item = _item(rng)
     shape = rng.choices(tuple(SHAPES), tuple(SHAPES.values()))[0]
-    solution = solve(rng, item, wrong=0.12, hasty=0.5, check=0.15)
+    solution = solve(rng, item, wrong=0.12, hasty=0.3, check=0.15)
     response = _respond(rng, shape, item, solution)
     # A direct answer has no reasoning of the solution's in it, and its answer is a guess.
     found = {"direct"} if shape in ("direct", "direct_tagged", "empty") else _facts(solution)
