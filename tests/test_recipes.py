@@ -16,9 +16,8 @@ import pytest
 from r1kit.cli import main
 
 SMALL = {
-    "rl.steps": "4", "rl.prompts_per_step": "3", "rl.group_size": "4", "rl.max_tokens": "16", "rl.checkpoint_every": "1",
-   
-    "rl.rollouts_every": "2", "eval.max_tokens": "16", "eval.samples": "2",
+    "rl.steps": "4", "rl.prompts_per_step": "3", "rl.group_size": "4", "rl.max_tokens": "16", "rl.rollouts_every": "2",
+    "rl.checkpoint_every": "1", "eval.max_tokens": "16", "eval.samples": "2",
     "eval.tasks": '[{"name": "tiny/sums", "limit": 6}]',
 }  # fmt: skip
 

@@ -6,7 +6,6 @@ trainer share the same end ids, so a model is trained to stop exactly where samp
 
 from __future__ import annotations
 
-import hashlib
 import re
 from dataclasses import dataclass
 from typing import Any
@@ -21,6 +20,7 @@ R1_ZERO_SYSTEM = (
 )
 RESPONSE = re.compile(r"\s*<think>(?P<reasoning>.*?)</think>\s*<answer>(?P<answer>.*?)</answer>\s*\Z", re.DOTALL)
 TAGS = ("<think>", "</think>", "<answer>", "</answer>")
+_STEP = re.compile(r"(Step \d+:|^\d+\.|\n-|\n\*|First,|Second,|Next,|Finally,)", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,8 +38,9 @@ class Response:
 
 def parse(text: str) -> Response:
     """Split a response into reasoning and answer; any text is accepted, and no text raises."""
-    match = RESPONSE.match(text)
-    if match and all(text.count(tag) == 1 for tag in TAGS):
+    # counted first: over many tags the pattern would take quadratic time
+    match = RESPONSE.match(text) if all(text.count(tag) == 1 for tag in TAGS) else None
+    if match:
         reasoning, answer = match["reasoning"].strip(), match["answer"].strip()
         return Response(reasoning=reasoning or None, answer=answer or None, well_formed=bool(reasoning and answer))
     head, closed, tail = text.rpartition("</think>")
@@ -48,6 +49,11 @@ def parse(text: str) -> Response:
     if "<answer>" in tail:
         answer = tail.rsplit("<answer>", 1)[1].split("</answer>", 1)[0].strip() or None
     return Response(reasoning=reasoning or None, answer=answer, well_formed=False)
+
+
+def count_steps(text: str) -> int:
+    """Marks of visible steps: "Step 1:", numbered or bulleted lines, "First,", "Next," and their like."""
+    return len(_STEP.findall(text))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,26 +106,24 @@ class ChatFormat:
 
     @staticmethod
     def _templated(messages: tuple[Message, ...], tokenizer: Any) -> str:
-        from jinja2 import TemplateError
-
         if not tokenizer.chat_template:
             raise ValueError("the tokenizer has no chat template: set chat.template to 'plain'")
         turns = [{"role": turn.role, "content": turn.content} for turn in messages]
-        try:
-            return str(tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True))
-        except TemplateError as error:
-            raise ValueError(
-                f"the model's chat template refuses these messages ({error}): set chat.system to '' if it takes none"
-            ) from error
+        return _apply(tokenizer, turns, "set chat.system to '' if it takes none", add_generation_prompt=True)
 
     def complete(self, text: str) -> str:
         """The whole response: what the prompt prefilled and what the policy added."""
         return self.prefill + text
 
-    def fingerprint(self, tokenizer: Any) -> str:
-        """A hash of everything that decides how prompts are rendered; it enters every stage's fingerprint."""
-        parts = [repr(self), str(tokenizer.chat_template), repr(end_ids(tokenizer))]
-        return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
+
+def _apply(tokenizer: Any, turns: list[dict[str, str]], remedy: str, **options: Any) -> str:
+    """The chat template's text; raises ValueError where the template fails, which it may do in any way it likes."""
+    from jinja2 import TemplateError
+
+    try:
+        return str(tokenizer.apply_chat_template(turns, tokenize=False, **options))
+    except TemplateError as error:
+        raise ValueError(f"the model's chat template refuses these messages ({error}): {remedy}") from error
 
 
 def end_ids(tokenizer: Any) -> tuple[int, ...]:
@@ -132,7 +136,7 @@ def end_ids(tokenizer: Any) -> tuple[int, ...]:
     ends = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
     if tokenizer.chat_template:
         turns = [{"role": "user", "content": "Q"}, {"role": "assistant", "content": "A7A"}]
-        closing = tokenizer.apply_chat_template(turns, tokenize=False).rpartition("A7A")[2]
+        closing = _apply(tokenizer, turns, "it must take a question and an answer").rpartition("A7A")[2]
         ids = tokenizer.encode(closing, add_special_tokens=False)
         if ids and ids[0] in tokenizer.all_special_ids and ids[0] not in ends:
             ends.insert(0, ids[0])

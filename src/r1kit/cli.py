@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import inspect
+import io
 import json
 import os
 import shlex
@@ -23,19 +25,24 @@ if TYPE_CHECKING:
     from r1kit.pipeline import Recipe
 
 # What a user can mend gets one message; anything else is a bug of ours and shows where it happened.
-USERS_TO_MEND = (ValueError, StoreError, FileNotFoundError, IsADirectoryError, NotADirectoryError, PermissionError)
+USERS_TO_MEND = (ValueError, StoreError, OSError, FloatingPointError)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status: 0 done, 1 failed, 2 wrong usage, 128 + n stopped by signal n."""
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     options = parser().parse_args(arguments)
+    if isinstance(sys.stdout, io.TextIOWrapper):  # model text may hold what a terminal's encoding lacks
+        sys.stdout.reconfigure(errors="replace")
     try:
         status: int | None = options.command(options)
+        if sys.stdout is not None:  # closed by the caller
+            sys.stdout.flush()  # here, where an error is still told
         return status or 0
     except KeyboardInterrupt as stop:
-        again = shlex.join(["r1kit", *arguments])
-        print(f"{_told(stop) or 'stopped'}\nnothing finished is lost; to go on: {again}", file=sys.stderr)
+        keeps = options.command is run or getattr(options, "out", None) is not None
+        again = f"\nnothing finished is lost; to go on: {shlex.join(['r1kit', *arguments])}" if keeps else ""
+        print(f"{_told(stop) or 'stopped'}{again}", file=sys.stderr)
         return 128 + getattr(stop, "signum", 2)
     except BrokenPipeError:  # `r1kit plan ... | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python complains again at exit
@@ -162,6 +169,8 @@ def _recipe(options: argparse.Namespace) -> Recipe:
         raise ValueError(f"there is no recipe {name!r}: {hint}")
     given = {"scale": options.scale, "model": options.model}
     chosen = {key: value for key, value in given.items() if value is not None}
+    if idle := [f"--{key}" for key in chosen if key not in inspect.signature(RECIPES[name]).parameters]:
+        raise ValueError(f"recipe {name} has no {' and no '.join(idle)}: leave it out")
     recipe: Recipe = RECIPES[name](**chosen, overrides=dict(options.settings), seed=options.seed)
     return recipe
 
@@ -241,6 +250,8 @@ def report(options: argparse.Namespace) -> None:
     """Print the table of a finished run and where its page is."""
     folder = _report_folder(options.run)
     summary = read_json(folder / "summary.json")
+    if not isinstance(summary, dict) or "table" not in summary:
+        raise ValueError(f"{folder / 'summary.json'} holds no table: it is not of a run of r1kit")
     if options.json:
         _print_json({"folder": str(folder), "summary": summary})
     else:

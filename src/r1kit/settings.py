@@ -58,8 +58,11 @@ def _put(values: dict[str, Any], path: list[str], value: Any, cls: type[BaseMode
 def explain(cls: type[BaseModel], error: ValidationError) -> str:
     """One readable line per error of pydantic's."""
     lines = []
-    for item in error.errors():
+    errors = error.errors()
+    for item in errors:
         path = [str(part) for part in item["loc"]]
+        if item["type"] == "too_short" and any(other["loc"][:-1][: len(path)] == item["loc"] for other in errors):
+            continue  # pydantic counts the good items only, and what is wrong with the others has a line of its own
         if item["type"] == "extra_forbidden":
             lines.append(unknown_field(cls, path))
         else:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import errno
+import fcntl
 import hashlib
 import json
 import math
@@ -16,6 +17,7 @@ import os
 import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping
+from io import FileIO
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -152,15 +154,21 @@ def _sync(path: Path) -> None:
 class RowWriter:
     """Appends rows to a JSONL file; each row is on disk, as far as other processes see, when `append` returns.
 
-    Opening mends the end of a file whose writer was killed in the middle of a row.
+    Opening mends the end of a file whose writer was killed in the middle of a row, and keeps other processes from
+    writing until it is closed (or until this process reads the file: such locks end with the first `close`).
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         with storing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
-            _mend_end(path)
-            self._file = open(path, "ab", buffering=0)  # noqa: SIM115 (closed by close)
+            self._file = open(path, "a+b", buffering=0)  # noqa: SIM115 (closed by close)
+            try:
+                fcntl.lockf(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                _mend_end(self._file)
+            except (BlockingIOError, PermissionError):  # the two ways to say that it is locked
+                self._file.close()
+                raise StoreError(f"{path} is being written by another process: wait for it or stop it") from None
 
     def append(self, row: Any) -> None:
         """Add one row (a mapping or a record), whole or not at all."""
@@ -189,18 +197,16 @@ class RowWriter:
         self.close()
 
 
-def _mend_end(path: Path) -> None:
-    if not path.exists():
-        return
-    data = path.read_bytes()
+def _mend_end(file: FileIO) -> None:
+    file.seek(0)
+    data = file.read()
     start = data.rfind(b"\n") + 1
     if start == len(data):
         return
     if _is_json(data[start:]):
-        with open(path, "ab") as file:
-            file.write(b"\n")
+        file.write(b"\n")
     else:
-        os.truncate(path, start)
+        file.truncate(start)
 
 
 def _is_json(text: bytes) -> bool:

@@ -67,8 +67,8 @@ class SamplingParams:
     def __post_init__(self) -> None:
         if self.n < 1:
             raise ValueError(f"n is {self.n}: ask for at least 1 completion per prompt")
-        if self.temperature < 0:
-            raise ValueError(f"temperature is {self.temperature}: it must be 0 (greedy) or more")
+        if not 0 <= self.temperature < float("inf"):
+            raise ValueError(f"temperature is {self.temperature}: it must be 0 (greedy) or a number above")
         if not 0 < self.top_p <= 1:
             raise ValueError(f"top_p is {self.top_p}: it must be above 0 and at most 1")
         if self.top_k < 0:

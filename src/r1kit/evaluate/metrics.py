@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
 from r1kit import chat
 from r1kit.types import Completion, Problem, Verdict
-
-# The markers that the reasoning-steps reward counts, so that the reward and the evaluation speak of the same steps.
-STEP = re.compile(r"(Step \d+:|^\d+\.|\n-|\n\*|First,|Second,|Next,|Finally,)", re.MULTILINE)
+from r1kit.verifiers.language import is_mixed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,8 +54,6 @@ def score(
 
     Steps and languages are looked for in the whole response: a base model reasons before it knows any tag.
     """
-    from r1kit.verifiers.language import is_mixed
-
     response = chat.parse(full_text)
     return Scored(
         problem_id=problem.id,
@@ -69,7 +64,7 @@ def score(
         well_formed=response.well_formed,
         reasoning_tokens=count_tokens(response.reasoning) if response.reasoning else 0,
         completion_tokens=len(completion.token_ids),
-        steps=len(STEP.findall(full_text)),
+        steps=chat.count_steps(full_text),
         mixed=is_mixed(full_text),
         truncated=completion.finish_reason == "length",
     )

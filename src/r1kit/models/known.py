@@ -145,7 +145,7 @@ def resolve(name: str) -> Path:
     if path.is_dir():
         if not (path / "config.json").is_file():
             raise ModelError(f"{path} has no config.json: give a folder that save_pretrained wrote")
-        return path
+        return path.absolute()  # `./tiny` must not turn into the known name `tiny`
     if name.startswith((".", "/", "~")) or name.count("/") != 1:
         near = difflib.get_close_matches(name, KNOWN, n=1)
         hint = f"did you mean {near[0]}? Else" if near else "give"

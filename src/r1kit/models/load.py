@@ -42,8 +42,13 @@ class Policy:
 
 
 def device_of(name: str) -> torch.device:
-    """`auto` is the GPU if there is one."""
-    return torch.device(("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name)
+    """`auto` is the GPU if there is one. Raises `ModelError` for a device that is not here."""
+    try:
+        device = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:  # an unknown name; a kind that this torch or machine lacks
+        raise ModelError(f"device {name!r} cannot be used ({_first_line(error)}): give auto, cpu or cuda") from error
+    return device
 
 
 def load(name: str, *, device: str = "auto", seed: int = 0) -> Policy:

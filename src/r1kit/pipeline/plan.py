@@ -118,7 +118,8 @@ def _input_change(name: str, old: dict[str, str] | None, new: dict[str, str] | N
 
 
 def _flat(value: Any, name: str = "") -> dict[str, Any]:
-    """Nested settings by dotted path: {"a": {"b": 1}} -> {"a.b": 1}."""
+    """Nested settings by dotted path: {"a": {"b": 1}, "c": [2]} -> {"a.b": 1, "c.0": 2}."""
+    value = dict(enumerate(value)) if isinstance(value, list) else value
     if not isinstance(value, dict) or not value:
         return {name: value} if name else {}
     parts = (_flat(item, f"{name}.{key}" if name else key) for key, item in value.items())

@@ -23,13 +23,14 @@ def r1_zero(
     changes = Overrides(overrides or {}, stages=("rl", "eval"))
     evaluation = changes.apply("eval", size.evaluate)
     training = changes.apply("rl", size.rl.model_copy(update={"seed": seed}))
-    base = External(resolve(model or size.model))
+    name = size.model if model is None else model
+    base = External(resolve(name))
 
     held_out = externals(evaluation.tasks)
     before = Stage("eval-base", EVALUATE, evaluation, {"model": base, **held_out})
     zero = Stage("rl", RL_STAGE, training, {"model": base, **externals(training.tasks, training.rewards)})
     after = Stage("eval-zero", EVALUATE, evaluation, {"model": zero / "model", **held_out})
-    title = f"R1-Zero, scale {scale}, {model or size.model}, seed {training.seed}"
+    title = f"R1-Zero, scale {scale}, {name}, seed {training.seed}"
     stages = {"base": before / ".", "rl": zero / ".", "zero": after / "."}
     report = Stage("report", REPORT, ReportSettings(title=title), stages)
     return Recipe(f"r1-zero-{scale}", (before, zero, after, report), title)

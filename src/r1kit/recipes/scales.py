@@ -33,7 +33,7 @@ TINY = Scale(
         tasks=(TaskSpec(name="tiny/reasoning", limit=20_000),),
         rewards=(ACCURACY, FORMAT.model_copy(update={"weight": 0.2})),
         chat=TINY_CHAT,
-        optimizer=OptimizerSettings(learning_rate=1.5e-4, schedule="linear", final_ratio=0.05),
+        optimizer=OptimizerSettings(learning_rate=2e-4, schedule="linear", final_ratio=0.05),
         steps=70, prompts_per_step=32, group_size=8, max_tokens=160, max_rows=256, tokens_per_batch=8192,
     ),
     evaluate=EvaluateSettings(
@@ -41,23 +41,34 @@ TINY = Scale(
     ),
 )  # fmt: skip
 
+# An instruct model of 135M parameters never uses a tag by itself: two exemplars show it how, and how short to be.
 SMOLLM2_CHAT = ChatSettings(
     template="chat",
     system="Think step by step inside <think> </think>, then give only the final number inside <answer> </answer>.",
+    exemplars=(
+        (
+            "Ann has 4 pens. She buys 3 more and gives 2 away. How many pens does she have?",
+            "<think>Ann has 4 pens. She buys 3 more: 4 + 3 = 7. She gives 2 away: 7 - 2 = 5.</think> <answer>5</answer>",
+        ),
+        (
+            "A box holds 6 eggs. How many eggs are in 5 boxes?",
+            "<think>Each box holds 6 eggs. 5 boxes hold 5 * 6 = 30 eggs.</think> <answer>30</answer>",
+        ),
+    ),
 )
 SMOLLM2 = Scale(
     model="smollm2-135m",
     rl=RLSettings(
-        tasks=(TaskSpec(name="gsm8k"),),
-        rewards=(ACCURACY, RewardSpec(name="tag_count", weight=0.5), FORMAT.model_copy(update={"weight": 0.2})),
+        tasks=(TaskSpec(name="gsm8k", order="easiest", limit=2000),),
+        rewards=(ACCURACY, FORMAT.model_copy(update={"weight": 0.2})),
         chat=SMOLLM2_CHAT,
-        optimizer=OptimizerSettings(learning_rate=1e-5, warmup_steps=5),
-        steps=60, prompts_per_step=8, group_size=8, max_tokens=160, max_rows=64, tokens_per_batch=2048,
-        max_prompt_tokens=160,
+        optimizer=OptimizerSettings(learning_rate=2e-5, warmup_steps=5, schedule="linear", final_ratio=0.1),
+        steps=40, prompts_per_step=16, group_size=8, max_tokens=96, max_rows=128, tokens_per_batch=4096,
+        max_prompt_tokens=320,
     ),
     evaluate=EvaluateSettings(
-        tasks=(TaskSpec(name="svamp", limit=300), TaskSpec(name="gsm8k", split="test", limit=200)),
-        chat=SMOLLM2_CHAT, samples=1, temperature=0.0, max_tokens=160, max_rows=64,
+        tasks=(TaskSpec(name="svamp", limit=500), TaskSpec(name="gsm8k", split="test", limit=200)),
+        chat=SMOLLM2_CHAT, samples=1, temperature=0.0, max_tokens=96,
     ),
 )  # fmt: skip
 

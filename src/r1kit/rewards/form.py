@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from typing import Any
 
 from r1kit import chat
 from r1kit.rewards.columns import texts
-
-_STEPS = re.compile(r"(Step \d+:|^\d+\.|\n-|\n\*|First,|Second,|Next,|Finally,)", re.MULTILINE)
 
 
 def format_reward(completions: Sequence[Any], **columns: Any) -> list[float]:
@@ -23,5 +20,5 @@ def tag_count_reward(completions: Sequence[Any], **columns: Any) -> list[float]:
 
 
 def reasoning_steps_reward(completions: Sequence[Any], **columns: Any) -> list[float]:
-    """min(1, marks / 3), where marks are "Step 1:", numbered or bulleted lines, "First,", "Next," and their like."""
-    return [min(1.0, len(_STEPS.findall(text)) / 3) for text in texts(completions)]
+    """min(1, marks / 3), where marks are what `chat.count_steps` counts."""
+    return [min(1.0, chat.count_steps(text) / 3) for text in texts(completions)]

@@ -24,6 +24,7 @@ from r1kit.stages.shared import ChatSettings
 from r1kit.stages.talk import chat
 from r1kit.store import RowWriter, StoreError, combine, read_json, read_rows, sha256, to_plain, write_json
 from r1kit.tasks import TaskError, TaskSpec, check_file, iterate, load_file, load_task
+from r1kit.tasks.answers import encodable
 from r1kit.tasks.rows import read_rows as read_data
 from r1kit.tasks.schemas import PROMPTS, Schema
 from r1kit.types import Problem, SamplingParams
@@ -123,6 +124,7 @@ def generate(
         raise ValueError("generate takes a prompt or a task: give exactly one of them")
     if prompt is not None and not prompt.strip():
         raise ValueError("the prompt is empty: say what the model is to answer")
+    encodable(prompt or "")
     problems = [Problem(id="prompt", prompt=prompt, answer="")] if prompt else questions_of(task or "", split, limit)
     with Progress(f"generate {model}") as progress:
         opened = open_model(model, template, progress)

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from r1kit.pipeline import Context, Kind
 from r1kit.settings import Settings
@@ -35,6 +35,12 @@ class PretrainSettings(Settings):
     tokens_per_batch: int = Field(8192, ge=1)
     checkpoint_every: int = Field(200, ge=0, json_schema_extra=HIDDEN)
     device: str = Field("auto", json_schema_extra=HIDDEN)
+
+    @model_validator(mode="after")
+    def _heads_fit(self) -> PretrainSettings:
+        if self.width % (2 * self.heads):
+            raise ValueError(f"width is {self.width} and heads {self.heads}: each head needs an even, equal width")
+        return self
 
 
 def run(context: Context) -> Mapping[str, Any]:

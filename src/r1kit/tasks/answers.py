@@ -4,56 +4,29 @@ from __future__ import annotations
 
 import math
 import re
-import unicodedata
+from decimal import Decimal, localcontext
 from typing import Any
 
 from r1kit.tasks.base import TaskError
+from r1kit.verifiers.answers import MAX_ANSWER_CHARS
+from r1kit.verifiers.answers import boxed as last_box
+from r1kit.verifiers.number import parse
 
-# Groups of three behind commas or (also narrow) spaces, or plain digits; then an optional fraction.
-NUMBER = re.compile(r"([+-]?)(\d{1,3}(?:[,\u0020\u00a0\u202f]\d{3})+|\d+)?(?:\.(\d*))?")
 PLAIN_NUMBER = re.compile(r"[+-]?\d+(\.\d+)?")
-BOX_PARTS = re.compile(r"\\(?:boxed|fbox)\s*\{|\\.|[{}]", re.DOTALL)
-BARE_BOX = re.compile(r"\\(?:boxed|fbox)(?![A-Za-z])\s*([^\s{}$.,]+)")
 CALCULATOR = re.compile(r"<<[^<>]*>>")
 
 
 def clean_number(text: str) -> str | None:
     """One spelling for one number, or None: `clean_number("$1,080.50") == "1080.5"`, `clean_number("1,08") is None`.
 
-    Currency signs, thousands separators, leading and trailing zeros and a full stop at the end go; digits become ASCII.
+    What decimals cannot say (percent, thirds) stays as it is written.
     """
-    text = text.strip().replace("\u2212", "-").replace("\\$", "$")
-    text = re.sub(r"^([+-]?)\s*[$€£¥]\s*|\s*[$€£¥]$", r"\1", text)
-    match = NUMBER.fullmatch(text)
-    if not match or not (match[2] or match[3]):
+    number = parse(text)
+    if number is None:
         return None
-    whole = "".join(ascii_digit(char) for char in match[2] or "" if char.isdigit()).lstrip("0") or "0"
-    fraction = "".join(ascii_digit(char) for char in match[3] or "").rstrip("0")
-    sign = "-" if match[1] == "-" and (whole != "0" or fraction) else ""
-    return f"{sign}{whole}.{fraction}" if fraction else f"{sign}{whole}"
-
-
-def ascii_digit(char: str) -> str:
-    """Any script's decimal digit as 0-9."""
-    return str(unicodedata.decimal(char))
-
-
-def last_boxed(text: str) -> str | None:
-    """What the last \\boxed{} or \\fbox{} holds, or None where there is none or it is cut off; linear in the length.
-
-    `last_boxed(r"so \\boxed{\\frac{1}{2}}") == r"\\frac{1}{2}"`. Escaped braces do not count: `\\boxed{\\{1, 2\\}}`.
-    """
-    found, found_at = None, -1
-    open_braces: list[int] = []  # where a box's content starts, or -1 for a plain brace
-    for part in BOX_PARTS.finditer(text):
-        if part[0].endswith("{") and part[0] != "\\{":
-            open_braces.append(part.end() if part[0].startswith("\\") else -1)
-        elif part[0] == "}" and open_braces and (start := open_braces.pop()) >= 0:
-            found, found_at = text[start : part.start()].strip(), start
-    if any(start > found_at for start in open_braces):
-        return None
-    bare = None if found is not None else BARE_BOX.findall(text)
-    return bare[-1] if bare else found
+    with localcontext(prec=MAX_ANSWER_CHARS):
+        spelled = f"{Decimal(number.value.numerator) / number.value.denominator:f}"
+    return spelled if parse(spelled) == number else text.strip()
 
 
 def reference(value: Any) -> str:
@@ -96,11 +69,9 @@ def boxed(value: Any) -> str:
     """MATH's form: the last \\boxed{} of a worked solution."""
     if not isinstance(value, str):
         raise TaskError("wrong type", f"the solution is {shown(value)}: expected text with a \\boxed{{}}")
-    found = last_boxed(value)
+    found = last_box(value)
     if found is None:
-        raise TaskError("unparsed answer", f"no closed \\boxed{{}} in {shown(value[-80:])}")
-    if not found:
-        raise TaskError("empty answer", "the last \\boxed{} is empty")
+        raise TaskError("unparsed answer", f"no \\boxed{{}} that is closed and holds something in {shown(value[-80:])}")
     return encodable(found)
 
 

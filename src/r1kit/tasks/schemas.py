@@ -23,6 +23,7 @@ from r1kit.tasks.answers import (
 from r1kit.tasks.base import TaskError
 from r1kit.tasks.messages import first_question, last_reply, replied_box, user_text
 from r1kit.types import Problem
+from r1kit.verifiers import find
 
 Row = Mapping[str, Any]
 FIELDS = ("prompt", "answer", "verifier", "language", "source")
@@ -176,7 +177,7 @@ def convert(row: Row, schema: Schema, *, name: str, file: str, number: int) -> P
     try:
         prompt = read_prompt(row, schema)
         field = schema.answer
-        verifier = read_text(row, schema.verifier_column, "verifier") or schema.verifier
+        verifier = known_verifier(read_text(row, schema.verifier_column, "verifier") or schema.verifier)
         answer = canonical(schema.parse(column_of(row, schema.answer)), verifier)
         if schema.choices_column:
             options = read_choices(row, schema.choices_column)
@@ -189,6 +190,15 @@ def convert(row: Row, schema: Schema, *, name: str, file: str, number: int) -> P
         id=f"{name}/{number - 1}", prompt=prompt, answer=answer, verifier=verifier,
         language=language.lower().partition("-")[0], source=source, metadata=rest(row, schema),
     )  # fmt: skip
+
+
+def known_verifier(name: str) -> str:
+    """The name of a verifier that exists."""
+    try:
+        find(name)
+    except ValueError as error:
+        raise TaskError("unknown verifier", str(error), field="verifier") from None
+    return name
 
 
 def read_prompt(row: Row, schema: Schema) -> str:

@@ -12,7 +12,7 @@ from typing import Any, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from r1kit.settings import Settings
-from r1kit.tasks.base import Listed, Task, TaskError
+from r1kit.tasks.base import Listed, Task, TaskError, iterate
 from r1kit.tasks.files import ReadOptions, load_file
 from r1kit.tasks.gym import load_gym
 from r1kit.tasks.hub import load_hub
@@ -113,7 +113,19 @@ def load_tasks(specs: Sequence[TaskSpec], training: bool) -> Task:
     tasks = [load_task(spec, "train" if training else "test") for spec in specs]
     if len(tasks) == 1:
         return tasks[0]
-    return mix(tasks, [spec.weight for spec in specs]) if training else Joined(members=tuple(tasks))
+    return mix(tasks, [spec.weight for spec in specs]) if training else joined(tasks)
+
+
+def joined(tasks: Sequence[Task]) -> Task:
+    """Tasks end to end; raises `TaskError` where two of them have a problem of one id, whose samples would be mixed."""
+    owners: dict[str, str] = {}
+    for task in tasks:
+        for name in {problem.id for problem in iterate(task)}:
+            if name in owners:
+                reason = f"{owners[name]} and {task.name} both have a problem {name}: name each set once"
+                raise TaskError("duplicate problem", f"{reason}, and keep files of one name in folders of unlike names")
+            owners[name] = task.name
+    return Joined(members=tuple(tasks))
 
 
 def load_task(spec: TaskSpec, default_split: str = "train") -> Task:

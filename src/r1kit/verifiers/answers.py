@@ -45,9 +45,12 @@ def boxed(text: str) -> str | None:
 
     A box that was cut off is no answer, and an earlier one was taken back by it.
     """
-    start = _last_box(text)
-    if start is None:
+    box = None
+    for box in _BOX.finditer(text):
+        pass
+    if box is None:
         return None
+    start = box.end()
     if not text.startswith("{", start):
         bare = re.compile(r"[^\s${}]{1,64}").match(text, start)  # \boxed 5
         return bare[0] if bare else None
@@ -63,16 +66,6 @@ def boxed(text: str) -> str | None:
             if depth == 0:
                 return text[start + 1 : position].strip() or None
         position += 1
-    return None
-
-
-def _last_box(text: str) -> int | None:
-    """The position after the last box command and the space that follows it."""
-    position = len(text)
-    while (position := max(text.rfind("\\boxed", 0, position), text.rfind("\\fbox", 0, position))) >= 0:
-        match = _BOX.match(text, position)
-        if match:
-            return match.end()
     return None
 
 

@@ -56,12 +56,13 @@ def verify_math_batch(responses: Sequence[str], references: Sequence[str]) -> li
         (answers.extract(response), answers.reference(reference))
         for response, reference in zip(responses, references, strict=True)
     ]
-    verdicts = {pair: quick(*pair) for pair in dict.fromkeys(pairs)}
-    slow = [pair for pair, verdict in verdicts.items() if verdict is None]
+    settled = {pair: quick(*pair) for pair in dict.fromkeys(pairs)}
+    slow = [pair for pair, verdict in settled.items() if verdict is None]
+    judged: dict[tuple[str | None, str], Verdict] = {}
     if slow:
         with ThreadPoolExecutor(min(len(slow), pool(_WORKER, seconds=SECONDS).size)) as threads:
-            verdicts.update(zip(slow, threads.map(lambda pair: judge(*pair), slow), strict=True))
-    return [verdict for pair in pairs if (verdict := verdicts[pair]) is not None]
+            judged.update(zip(slow, threads.map(lambda pair: judge(*pair), slow), strict=True))
+    return [settled[pair] or judged[pair] for pair in pairs]
 
 
 def judge(prediction: str | None, reference: str) -> Verdict:
