@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from r1kit import chat
 from r1kit.verifiers import answers, language
 
 PIECES = (
@@ -46,6 +47,9 @@ PIECES = (
         ("\\boxed{3} then \\boxed{4", None),
         ("\\boxed{}", None),
         ("\\boxedness{4}", None),
+        ("\\boxed{\\left\\{1, 2\\right.}", "\\left\\{1, 2\\right."),
+        ("\\boxed{1 and \\boxed{2}", "2"),
+        ("\\boxed 4 or \\boxed 5", "5"),
         ("the answer is 4", None),
         ("", None),
     ],
@@ -83,6 +87,11 @@ def test_any_text_gives_an_answer_or_none(text: str) -> None:
         assert answer is None or (answer == answer.strip() and answer)
 
 
+@given(st.text("abc12+ ", max_size=30))
+def test_what_is_put_into_a_box_comes_out(inner: str) -> None:
+    assert answers.boxed(f"first \\boxed{{0}} then \\boxed{{{inner}}} done") == (inner.strip() or None)
+
+
 @given(st.text(), st.text(alphabet="abc123+-=/ ", min_size=1).filter(str.strip))
 def test_reasoning_never_leaks_into_an_answer_section(reasoning: str, answer: str) -> None:
     clean = reasoning.replace("<", "")
@@ -90,11 +99,14 @@ def test_reasoning_never_leaks_into_an_answer_section(reasoning: str, answer: st
 
 
 @pytest.mark.parametrize(
-    "piece", ["\\boxed{", "\\boxed", "<answer>", "</think>", "{", "}", "$", "`", "\\(", "1", "$a", "_"]
+    "piece",
+    ["\\boxed{", "\\boxed", "\\boxeds", "<answer>", "</think>", "</think><answer>", *"{}$`1_", "\\(", "$a"],
 )
 def test_a_megabyte_of_anything_is_read_in_one_go(piece: str) -> None:
     text = piece * (1_000_000 // len(piece))
     answers.extract(text, last_number=True)
+    answers.boxed("\\boxed{4}" + text)
+    chat.parse("<think>" + text)
     language.count_words(text)
 
 

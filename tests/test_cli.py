@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import subprocess
 import sys
@@ -32,6 +33,7 @@ def summarise(context: Context) -> Mapping[str, Any]:
 
 def explode(context: Context) -> Mapping[str, Any]:
     errors = {"value": ValueError("bad data"), "bug": KeyError("oops"), "stop": Stopped(15)}
+    errors |= {"nan": FloatingPointError("the gradient is nan"), "io": OSError(28, "No space left on device")}
     raise errors[context.input("how").read_text()]
 
 
@@ -100,6 +102,7 @@ def test_report_finds_the_newest_run_in_a_folder(capsys: pytest.CaptureFixture[s
         (["run", "qqq"], "there is no recipe 'qqq': known are broken, r1-zero, toy"),
         (["run", "toy", "--set", "report.sizee=3"], "there is no setting sizee: did you mean size?"),
         (["run", "toy", "--until", "reprot"], "recipe toy has no stage 'reprot': did you mean report?"),
+        (["run", "broken", "--model", "m", "--scale", "s"], "recipe broken has no --scale and no --model"),
         (["run", "broken"], "input how of stage boom: there is no file or folder how"),
     ],
 )
@@ -122,6 +125,40 @@ def test_a_failing_stage_is_named_and_debug_shows_the_traceback(
     assert "Traceback" not in error
     assert cli.main(["run", "broken", "--debug"]) == 1
     assert "Traceback" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("trouble", "message"), [("nan", "the gradient is nan"), ("io", "No space left")])
+def test_a_diverged_training_and_a_failing_disk_are_no_bugs_of_ours(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, trouble: str, message: str
+) -> None:
+    (tmp_path / "how").write_text(trouble)
+    assert cli.main(["run", "broken"]) == 1
+    assert message in capsys.readouterr().err
+
+
+def test_output_that_cannot_be_written_is_told_and_text_that_cannot_be_shown_is_replaced(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    write_json(tmp_path / "summary.json", {"table": "accuracy \N{GREEK SMALL LETTER ALPHA}"})
+    page = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    monkeypatch.setattr(sys, "stdout", page)
+    assert cli.main(["report", str(tmp_path)]) == 0
+    page.seek(0)
+    assert page.readline() == "accuracy ?\n"
+
+    class Full(io.StringIO):
+        def flush(self) -> None:
+            raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(sys, "stdout", Full())
+    assert cli.main(["report", str(tmp_path)]) == 1
+    assert "No space left on device" in capsys.readouterr().err
+
+
+def test_a_summary_of_something_else_is_refused(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    write_json(tmp_path / "summary.json", {"tables": []})
+    assert cli.main(["report", str(tmp_path)]) == 1
+    assert "holds no table" in capsys.readouterr().err
 
 
 def test_a_bug_is_not_hidden(tmp_path: Path) -> None:

@@ -91,9 +91,9 @@ def test_cispo_weighs_the_log_prob_and_keeps_the_gradient_of_clipped_tokens() ->
 
 
 def test_reinforce_is_minus_advantage_times_log_prob_whatever_the_ratio() -> None:
-    loss, grad = evaluate(PRESETS["rloo"])
-    assert loss == pytest.approx(-((2 * -1.0 + 2 * -2.0) / 2 + -1 * -0.5) / 2)
-    assert grad == pytest.approx([-2 / 4, -2 / 4, 1 / 2])
+    loss, grad = evaluate(PRESETS["rloo"])  # RLOO's 1/G sum_i A_i log pi(o_i), over max_tokens = 4
+    assert loss == pytest.approx(-((2 * -1.0 + 2 * -2.0) + -1 * -0.5) / 2 / 4)
+    assert grad == pytest.approx([-2 / 8, -2 / 8, 1 / 8])
 
 
 def test_gspo_uses_one_ratio_per_sequence() -> None:

@@ -165,6 +165,27 @@ def test_a_tokenizer_larger_than_the_vocabulary_is_refused(folder: Path) -> None
         load(str(folder))
 
 
+def test_a_folder_that_is_called_like_a_known_model_is_still_the_folder(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(folder, tmp_path / "tiny")
+    monkeypatch.chdir(tmp_path)
+    assert resolve(str(resolve("./tiny"))) == tmp_path / "tiny"
+
+
+@pytest.mark.parametrize("template", ["{{ raise_exception('no') }}", "{% if %}", "{{ messages[5].content }}"])
+def test_a_chat_template_that_fails_is_refused(folder: Path, template: str) -> None:
+    config = folder / "tokenizer_config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"chat_template": template}))
+    with pytest.raises(ModelError, match="chat template refuses these messages"):
+        load(str(folder))
+
+
+def test_a_device_that_is_not_there_is_named(folder: Path) -> None:
+    with pytest.raises(ModelError, match="device 'gpu' cannot be used"):
+        load(str(folder), device="gpu")
+
+
 def test_a_tokenizer_without_an_end_token_is_refused(folder: Path) -> None:
     tokenizer = make()
     tokenizer.eos_token = None

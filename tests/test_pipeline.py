@@ -151,6 +151,7 @@ def test_the_plan_says_which_setting_which_input_and_which_version_changed(tmp_p
     execute(toy_recipe(data), runs)
     rows = plan(toy_recipe(data, first=Toy(factor=4, part=Part(weight=3))), runs)
     assert [row.why for row in rows] == ["factor 2 -> 4; part.weight 1.0 -> 3.0", "input x changed (one)"]
+    assert plan(toy_recipe(data, first=Toy(parts=(Part(weight=3),))), runs)[0].why == "parts.0.weight 1.0 -> 3.0"
     newer = Kind(name="toy", run=multiply, settings=Toy, version=2)
     assert plan(toy_recipe(data, kind=newer), runs)[0].why == "code version 1 -> 2"
     data.write_text("66")

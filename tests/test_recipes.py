@@ -14,6 +14,8 @@ from pathlib import Path
 import pytest
 
 from r1kit.cli import main
+from r1kit.recipes import RECIPES
+from r1kit.settings import SettingsError
 
 SMALL = {
     "rl.steps": "4", "rl.prompts_per_step": "3", "rl.group_size": "4", "rl.max_tokens": "16", "rl.rollouts_every": "2",
@@ -133,3 +135,11 @@ def test_data_that_changed_is_trained_on_again(
     with file.open("a") as more:
         more.write('{"question": "9+1=?", "answer": "10"}\n')
     assert statuses(capsys, wanted) == {"eval-base": "done", "rl": "run", "eval-zero": "run", "report": "run"}
+
+
+def test_a_wrong_item_of_a_list_is_one_line() -> None:
+    with pytest.raises(SettingsError, match="there is no reward 'accurcy'") as caught:
+        RECIPES["r1-zero"](overrides={"rl.rewards": "accurcy"})
+    assert "\n" not in str(caught.value)
+    with pytest.raises(SettingsError, match="width is 33 and heads 4"):
+        RECIPES["tiny-base"](overrides={"pretrain.width": 33})

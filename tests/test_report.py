@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from r1kit.report import build, summary, write, write_report
+from r1kit.report import build, summary, write_report
 from r1kit.report.curves import figure, smoothed
 from r1kit.report.folders import Stage, find_stages, stage_name
 from r1kit.report.health import checks
+from r1kit.report.samples import is_right
 
 STEPS = 60
 
@@ -72,7 +73,7 @@ def training_row(step: int) -> dict[str, object]:
         "completion/truncated": max(0, 0.05 - 0.05 * rise + wobble(0.004)), "policy/kl": 0.3 * rise + abs(wobble(0.01)),
         "policy/entropy": 0.62 - 0.45 * rise + wobble(0.02), "policy/clip_fraction": abs(wobble(0.004)),
         "groups/zero_variance": min(1, 0.3 * (1 - rise) + 0.75 * rise + wobble(0.05)),
-        "sampler/logprob_gap_mean": 2e-6 + abs(wobble(4e-7)), "sampler/logprob_gap_max": 3e-5,
+        "sampler/logprob_gap_mean": 2e-6 + abs(wobble(4e-7)),
         "optim/grad_norm": 1.1 - 0.6 * rise + abs(wobble(0.1)), "optim/learning_rate": 3e-4 * min(1, step / 5),
         "optim/loss": wobble(0.01), "verifier/unknown": 0.0, "time/rollout_s": 1.6 + 0.5 * rise + abs(wobble(0.1)),
         "time/train_s": 1.0 + 0.3 * rise, "time/step_s": 3.0 + rise, "tokens/rollout": 256 * (29 + 22 * rise),
@@ -166,7 +167,7 @@ def test_model_text_is_shown_and_never_run(tmp_path: Path) -> None:
         path = tmp_path / f"{name}-0000000{name}" / "completions.jsonl"
         rows = [json.loads(line) | {"completion": attack, "question": attack} for line in path.read_text().splitlines()]
         path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    write(tmp_path, tmp_path / "out", title="<script>alert(3)</script>")
+    write_report(tmp_path, tmp_path / "out", title="<script>alert(3)</script>")
     page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
     assert "<script" not in page and "<img" not in page
     assert "&lt;script&gt;alert(1)" in page and "&lt;script&gt;alert(3)" in page
@@ -227,13 +228,18 @@ def test_of_a_step_done_twice_the_later_row_counts(tmp_path: Path) -> None:
 
 
 def test_values_that_are_no_numbers_are_named_and_drawn_around(tmp_path: Path) -> None:
-    rows = [training_row(step) | ({"optim/loss": math.nan, "reward/mean": math.inf} if step == 7 else {})
+    rows = [training_row(step) | ({"optim/loss": None, "reward/mean": None} if step == 7 else {})
             for step in range(1, 20)]  # fmt: skip
     lines(tmp_path / "rl-0a1b2c3d" / "metrics.jsonl", rows)
     (tmp_path / "rl-0a1b2c3d" / "rollouts").mkdir()
     found = {check["name"]: check for check in summary(tmp_path)["health"]["rl"]}
     assert found["Numbers"]["status"] == "attention" and "first is step 7" in found["Numbers"]["evidence"]
     assert "NaN" not in json.dumps(summary(tmp_path)) and build(tmp_path)
+
+
+def test_what_the_verifier_could_not_tell_is_neither_right_nor_wrong() -> None:
+    rows = [{"parts": {"accuracy": value}} for value in (1.0, 0.0, 0.5, None)]
+    assert [is_right(row) for row in [*rows, {}]] == [True, False, None, None, None]
 
 
 def changed(tmp_path: Path, **course: tuple[float, float]) -> dict[str, str]:
@@ -269,12 +275,12 @@ def test_a_folder_without_stages_is_refused_with_the_remedy(tmp_path: Path) -> N
 
 
 def test_a_failed_write_leaves_the_earlier_report_whole(run: Path, tmp_path: Path) -> None:
-    write(run, tmp_path)
+    write_report(run, tmp_path)
     before = (tmp_path / "report.html").read_bytes()
     broken = tmp_path / "broken-0a1b2c3d"
     lines(broken / "completions.jsonl", [{"problem_id": "a"}])
     with pytest.raises(ValueError, match="lacks source"):
-        write([broken], tmp_path)
+        write_report([broken], tmp_path)
     assert (tmp_path / "report.html").read_bytes() == before
 
 

@@ -139,6 +139,17 @@ def test_any_other_bad_row_is_an_error_that_names_file_and_line(tmp_path: Path, 
         list(store.read_rows(path))
 
 
+def test_two_processes_cannot_append_to_one_file(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    code = f"from r1kit.store import *; RowWriter(Path({str(path)!r})).append({{'n': 2}})"
+    with store.RowWriter(path) as rows:
+        rows.append({"n": 1})
+        second = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+        assert "rows.jsonl is being written by another process" in second.stderr
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+    assert list(store.read_rows(path)) == [{"n": 1}, {"n": 2}]
+
+
 def test_rows_after_a_step_can_be_dropped(tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
     store.keep_steps(path, 3)

@@ -13,7 +13,7 @@ CHUNK_ELEMENTS = 16 * 1024 * 1024  # logits per chunk: 64 MB in fp32
 
 @dataclass(frozen=True)
 class Head:
-    """logits = cap(hidden W^T + b) * scale / temperature, as the model's own head computes them."""
+    """logits = cap((hidden W^T + b) * scale) / temperature, as the model's own head computes them."""
 
     weight: Tensor  # [V, d]
     bias: Tensor | None

@@ -33,6 +33,11 @@ class KnownModel:
     folder: Callable[[], Path]
 
 
+def first_line(error: BaseException) -> str:
+    """What an error says, in one line; its type where it says nothing."""
+    return str(error).strip().split("\n")[0][:200] or type(error).__name__
+
+
 def cache() -> Path:
     """Where fetched models live: R1KIT_CACHE, else ~/.cache/r1kit."""
     return Path(os.environ.get("R1KIT_CACHE", Path.home() / ".cache" / "r1kit")).expanduser()
@@ -162,4 +167,4 @@ def _from_hub(name: str) -> Path:
     try:
         return Path(snapshot_download(name, allow_patterns=["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]))
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
-        raise ModelError(f"{name} could not be fetched from the hub ({str(error).strip().splitlines()[0]})") from error
+        raise ModelError(f"{name} could not be fetched from the hub ({first_line(error)})") from error

@@ -12,7 +12,7 @@ from torch import nn
 
 from r1kit.chat import end_ids
 from r1kit.models import attention
-from r1kit.models.known import ModelError, resolve
+from r1kit.models.known import ModelError, first_line, resolve
 from r1kit.models.preflight import check_attention
 from r1kit.store import atomic_folder
 
@@ -47,7 +47,7 @@ def device_of(name: str) -> torch.device:
         device = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name)
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:  # an unknown name; a kind that this torch or machine lacks
-        raise ModelError(f"device {name!r} cannot be used ({_first_line(error)}): give auto, cpu or cuda") from error
+        raise ModelError(f"device {name!r} cannot be used ({first_line(error)}): give auto, cpu or cuda") from error
     return device
 
 
@@ -69,14 +69,14 @@ def load(name: str, *, device: str = "auto", seed: int = 0) -> Policy:
         tokenizer = AutoTokenizer.from_pretrained(source)
     except (OSError, ValueError, KeyError) as error:
         raise ModelError(
-            f"{name} has no usable tokenizer ({_first_line(error)}): save one beside the weights"
+            f"{name} has no usable tokenizer ({first_line(error)}): save one beside the weights"
         ) from error
     try:
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             source, dtype=torch.float32, attn_implementation=attention.NAME, output_loading_info=True
         )
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        raise ModelError(f"{name} could not be loaded with r1kit's attention ({_first_line(error)})") from error
+        raise ModelError(f"{name} could not be loaded with r1kit's attention ({first_line(error)})") from error
     model, info = loaded
     if info["missing_keys"]:
         missing = sorted(info["missing_keys"])
@@ -151,7 +151,3 @@ def frozen_copy(model: Any) -> Any:
     for parameter in reference.parameters():
         parameter.requires_grad_(False)
     return reference.eval()
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).strip().split("\n")[0][:200] or type(error).__name__

@@ -1,4 +1,4 @@
-"""DeepSeek-R1-Zero, section 2.2: GRPO on a base model with rule-based rewards, measured before and after."""
+"""DeepSeek-R1-Zero, section 2: GRPO on a base model with rule-based rewards, measured before and after."""
 
 from __future__ import annotations
 

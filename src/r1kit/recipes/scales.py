@@ -41,7 +41,8 @@ TINY = Scale(
     ),
 )  # fmt: skip
 
-# An instruct model of 135M parameters never uses a tag by itself: two exemplars show it how, and how short to be.
+# An instruct model of 135M parameters never uses a tag by itself. Two exemplars show it how, and how short to be; the
+# opening tag is given, and at temperature 0.8 it stays on the subject: see docs/log.md for what did not work.
 SMOLLM2_CHAT = ChatSettings(
     template="chat",
     system="Think step by step inside <think> </think>, then give only the final number inside <answer> </answer>.",
@@ -55,20 +56,21 @@ SMOLLM2_CHAT = ChatSettings(
             "<think>Each box holds 6 eggs. 5 boxes hold 5 * 6 = 30 eggs.</think> <answer>30</answer>",
         ),
     ),
+    prefill="<think>",
 )
 SMOLLM2 = Scale(
     model="smollm2-135m",
     rl=RLSettings(
         tasks=(TaskSpec(name="gsm8k", order="easiest", limit=2000),),
-        rewards=(ACCURACY, FORMAT.model_copy(update={"weight": 0.2})),
+        rewards=(ACCURACY, FORMAT.model_copy(update={"weight": 0.5})),
         chat=SMOLLM2_CHAT,
-        optimizer=OptimizerSettings(learning_rate=2e-5, warmup_steps=5, schedule="linear", final_ratio=0.1),
-        steps=40, prompts_per_step=16, group_size=8, max_tokens=96, max_rows=128, tokens_per_batch=4096,
-        max_prompt_tokens=320,
+        optimizer=OptimizerSettings(learning_rate=3e-5, warmup_steps=2, schedule="linear", final_ratio=0.1),
+        steps=24, prompts_per_step=8, group_size=8, temperature=0.8, max_tokens=72, max_rows=64, tokens_per_batch=4096,
+        max_prompt_tokens=320, checkpoint_every=4,
     ),
     evaluate=EvaluateSettings(
-        tasks=(TaskSpec(name="svamp", limit=500), TaskSpec(name="gsm8k", split="test", limit=200)),
-        chat=SMOLLM2_CHAT, samples=1, temperature=0.0, max_tokens=96,
+        tasks=(TaskSpec(name="svamp", order="shuffled", limit=400),),
+        chat=SMOLLM2_CHAT, samples=1, temperature=0.0, max_tokens=72,
     ),
 )  # fmt: skip
 

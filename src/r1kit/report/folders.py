@@ -1,4 +1,4 @@
-"""Reading stage folders, finished or still being written: a line cut in half or a missing key is never an error."""
+"""Reading stage folders, finished or still being written: a last line cut in half or a missing metric is no error."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from r1kit.chat import TAGS
 from r1kit.report.curves import figure
-from r1kit.report.folders import Row, Stage, is_number, read_lines
+from r1kit.report.folders import Row, Stage, read_lines
 
 LONGEST = 4000  # characters of a completion that are shown
 FILES = 12  # rollout files read at each end of a run in search of a question that came up at both
@@ -102,9 +102,14 @@ def rollout(row: Row) -> Sample:
     facts = [("reward", amount(row.get("reward"))), *((str(name), amount(value)) for name, value in parts.items())]
     facts += [("tokens", str(row["tokens"]))] if "tokens" in row else []
     facts += [("cut off", "yes")] if row.get("finish_reason") == "length" else []
-    accuracy = parts.get("accuracy")
-    correct = accuracy >= 1 if is_number(accuracy) else None
-    return Sample(origin=f"step {row.get('step')}", pieces=pieces(row.get("completion")), facts=facts, correct=correct)
+    origin, correct = f"step {row.get('step')}", is_right(row)
+    return Sample(origin=origin, pieces=pieces(row.get("completion")), facts=facts, correct=correct)
+
+
+def is_right(row: Row) -> bool | None:
+    """What the accuracy reward says of a rollout; None for any value between, which stands for "cannot tell"."""
+    accuracy = as_dict(row.get("parts")).get("accuracy")
+    return bool(accuracy) if accuracy in (0, 1) else None
 
 
 def as_dict(value: Any) -> dict[str, Any]:

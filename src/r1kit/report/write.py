@@ -23,16 +23,12 @@ HERE = Path(__file__).parent
 UNPRINTABLE = dict.fromkeys((*range(9), 11, 12, *range(14, 32), 127), "\N{REPLACEMENT CHARACTER}")
 
 
-def write_report(stages: Mapping[str, Path], out: Path, title: str) -> dict[str, Any]:
-    """Write `summary.json` and `report.html` into `out` from stage folders (name -> folder, in order).
+def write_report(source: Source, out: Path | str, title: str = "") -> dict[str, Any]:
+    """Write `summary.json` and `report.html` into `out`, each whole or not at all; returns the summary.
 
-    Stages may be unfinished. Returns the summary. Both files appear whole or not at all.
+    From a run's folder, a list of stage folders, or a mapping of them (name -> folder, in order); they may be
+    unfinished.
     """
-    return write(stages, out, title)
-
-
-def write(source: Source, out: Path | str, title: str = "") -> dict[str, Any]:
-    """As `write_report`, from a run's folder, a list of stage folders or an ordered mapping of them."""
     stages = find_stages(source)
     page = render(stages, title or title_of(source))
     data = summarise_run(stages, title or title_of(source))

@@ -30,12 +30,10 @@ def get_repetition_penalty_reward(*, ngram_size: int = 3, max_penalty: float = -
 
 
 def _soft_overlong_punishment(
-    completions: Sequence[Any] | None = None, *, max_length: int, cache: int, **columns: Any
+    completions: Sequence[Any], *, max_length: int, cache: int, **columns: Any
 ) -> list[float]:
     """Punishment for length alone: see `get_soft_overlong_punishment`."""
-    ids = columns.get("completion_ids")
-    rows = len(completions) if completions is not None else len(ids or ())
-    ids = column("completion_ids", columns, rows, "soft_overlong_punishment")
+    ids = column("completion_ids", columns, len(completions), "soft_overlong_punishment")
     return [_overlong(len(one), max_length, cache) for one in ids]
 
 

@@ -50,14 +50,11 @@ class TaskError(ValueError):
 class Listed:
     """Problems held in memory, in file order: what files and hub data sets become.
 
-    `origin` says where they were read, `skipped` what was left out and why. `evaluate_only` marks public benchmarks,
-    which `load_tasks(training=True)` refuses.
+    `skipped` is what was left out, and why.
     """
 
     name: str
     problems: tuple[Problem, ...]
-    origin: str = ""
-    evaluate_only: bool = False
     skipped: tuple[TaskError, ...] = ()
 
     def __len__(self) -> int:

@@ -23,7 +23,6 @@ class ReadOptions(TypedDict, total=False):
     verifier: str | None
     language: str | None
     skip_invalid: bool
-    evaluate_only: bool
 
 
 def load_file(path: str | Path, *, name: str = "", **options: Unpack[ReadOptions]) -> Listed:
@@ -43,7 +42,6 @@ def from_rows(
     verifier: str | None = None,
     language: str | None = None,
     skip_invalid: bool = False,
-    evaluate_only: bool = False,
 ) -> Listed:
     """Rows of any source as a task.
 
@@ -66,7 +64,7 @@ def from_rows(
             skipped.append(error)
     if not problems:
         raise TaskError("empty file", f"none of {len(skipped)} rows is usable; the first: {skipped[0]}", file)
-    return Listed(name=name, problems=tuple(problems), origin=file, evaluate_only=evaluate_only, skipped=tuple(skipped))
+    return Listed(name=name, problems=tuple(problems), skipped=tuple(skipped))
 
 
 def problem_of(row: dict[str, Any] | TaskError, schema: Schema, *, name: str, file: str, number: int) -> Problem:

@@ -109,7 +109,6 @@ def load_known(
         verifier=verifier,
         language=language or part.language,
         skip_invalid=skip_invalid or part.skip_invalid,
-        evaluate_only=part.evaluate_only,
     )
     path = find_local(part.local, data)
     if path is not None:
@@ -134,12 +133,7 @@ def all_languages(data: str | Path | None, verifier: str | None) -> Listed:
     """MGSM as a whole: each problem in every language before the next, so that a limit keeps the languages level."""
     parts = [load_known("mgsm", code, data=data, verifier=verifier) for code in MGSM_LANGUAGES]
     rows = zip(*(part.problems for part in parts), strict=True)
-    return Listed(
-        name="mgsm/test",
-        problems=tuple(problem for row in rows for problem in row),
-        origin=", ".join(part.origin for part in parts),
-        evaluate_only=True,
-    )
+    return Listed(name="mgsm/test", problems=tuple(problem for row in rows for problem in row))
 
 
 def find_local(local: str, data: str | Path | None = None) -> Path | None:

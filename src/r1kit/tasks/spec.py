@@ -20,6 +20,7 @@ from r1kit.tasks.known import KNOWN, benchmark_in_hub, benchmark_in_path, find_l
 from r1kit.tasks.mixture import Joined, mix
 from r1kit.tasks.rows import SUFFIXES
 from r1kit.tasks.schemas import mapped
+from r1kit.verifiers import find
 
 GENERATED = 1000  # problems of a generator where no limit is set
 NO_EFFECT = {
@@ -75,6 +76,13 @@ class TaskSpec(Settings):
         if columns:
             mapped(columns)
         return columns
+
+    @field_validator("verifier")
+    @classmethod
+    def _exists(cls, verifier: str | None) -> str | None:
+        if verifier is not None:
+            find(verifier)
+        return verifier
 
     @model_validator(mode="after")
     def _all_have_effect(self) -> Self:
@@ -226,5 +234,5 @@ def source_files(spec: TaskSpec) -> list[Path]:
         return [path] if (path := Path(spec.name).expanduser()).is_file() else []
     if spec.kind == "known":
         parts = [part.local for split, part in KNOWN[spec.name].splits.items() if not spec.split or split == spec.split]
-        return [path for part in parts if (path := find_local(part, spec.data)) is not None]
+        return [local for part in parts if (local := find_local(part, spec.data)) is not None]
     return []

@@ -15,8 +15,8 @@ def advantages(rewards: Sequence[float | None], baseline: Baseline = "group_std"
 
     `group_std`: (r - mean) / (std + 1e-4), sample standard deviation (DeepSeekMath section 4.1; R1 equation 3; TRL's
     convention). `group_mean`: r - mean (Dr. GRPO section 3.2). `leave_one_out`: r_i - mean of the others (RLOO).
-    `advantages([1.0, 0.0], "group_mean") == [0.5, -0.5]`. Equal rewards give 0. Raises ValueError for a group in
-    which fewer than two rewards are left only if it had fewer than two to begin with.
+    `advantages([1.0, 0.0], "group_mean") == [0.5, -0.5]`. Equal rewards give 0, and so does one that is left alone.
+    Raises ValueError for a group of fewer than two rollouts.
     """
     if len(rewards) < 2:
         raise ValueError(f"a group of {len(rewards)} rollout(s) has no baseline: group_size must be at least 2")

@@ -94,6 +94,7 @@ class _Piece:
 def pack(samples: Sequence[Sample], tokens_per_batch: int, device: torch.device | str = "cpu") -> list[Batch]:
     """Packed batches of at most `tokens_per_batch` tokens, in an order that depends on the samples alone.
 
+    A sample that is longer than this is a batch of its own.
     Neighbouring samples with one and the same prompt share it. The longest pieces come first, so that a batch that
     does not fit in memory fails at the start of a run. Raises ValueError for a sample without a token to train on.
     """

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from itertools import pairwise
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any, Literal
 
 import torch
@@ -17,7 +18,7 @@ from torch import Tensor
 from r1kit.models.head import Head
 from r1kit.models.router import RouterBalance
 from r1kit.settings import Settings
-from r1kit.store import atomic_folder
+from r1kit.store import StoreError, atomic_folder
 from r1kit.train.batch import Batch, Totals
 from r1kit.train.head import head_backward, logprobs
 from r1kit.train.losses import Loss
@@ -142,12 +143,19 @@ class Learner:
             (part / "state.json").write_text(json.dumps({"updates": self.updates, **state}))
 
     def load(self, folder: Path, reference: Any = None) -> dict[str, Any]:
-        """Continue from a checkpoint; returns the state that was saved with it."""
-        self._restore(self.model, folder / "policy.safetensors")
-        self.optimizer.load_state_dict(torch.load(folder / "optimizer.pt", weights_only=True))
-        if reference is not None:
-            self._restore(reference, folder / "reference.safetensors")
-        state: dict[str, Any] = json.loads((folder / "state.json").read_text())
+        """Continue from a checkpoint; returns the state that was saved with it. Raises `StoreError` for a damaged
+        one."""
+        from safetensors import SafetensorError
+
+        try:
+            self._restore(self.model, folder / "policy.safetensors")
+            self.optimizer.load_state_dict(torch.load(folder / "optimizer.pt", weights_only=True))
+            if reference is not None:
+                self._restore(reference, folder / "reference.safetensors")
+            state: dict[str, Any] = json.loads((folder / "state.json").read_text())
+        except (SafetensorError, RuntimeError, UnpicklingError, OSError, KeyError, ValueError) as error:
+            reason = str(error).split("\n")[0][:200]
+            raise StoreError(f"{folder} is damaged ({reason}): delete it, and the run goes on without it") from error
         self.updates = state["updates"]
         return state
 

@@ -91,7 +91,8 @@ PRESETS: dict[str, GRPOSettings] = {
     "dapo": GRPOSettings(aggregate="token", clip_high=0.28, dynamic_sampling=3),
     "gspo": GRPOSettings(ratio="sequence", clip_low=3e-4, clip_high=4e-4),
     "cispo": GRPOSettings(objective="clipped_weight", aggregate="token", clip_low=1.0, clip_high=4.0),
-    "rloo": GRPOSettings(baseline="leave_one_out", objective="reinforce", aggregate="sequence"),
+    # the log-prob of a whole completion is a sum over its tokens: any division by its own length would not be RLOO
+    "rloo": GRPOSettings(baseline="leave_one_out", objective="reinforce", aggregate="fixed"),
 }
 
 
@@ -112,18 +113,18 @@ def grpo(settings: GRPOSettings) -> Loss:
         if settings.truncated_importance is not None:
             trust = (targets.old_logprobs - targets.sampler_logprobs).exp().clamp(max=settings.truncated_importance)
             per_token = per_token * trust
-        kl = kl_divergence(logprobs, targets.ref_logprobs, settings.kl_estimator)
+        sums: dict[str, Tensor] = {}
         if settings.kl_coef:
+            kl = kl_divergence(logprobs, targets.ref_logprobs, settings.kl_estimator)
             per_token = per_token + settings.kl_coef * kl
+            sums["kl"] = kl.detach().sum()
         with torch.no_grad():
-            # a token is clipped where the clip takes its gradient away (or, for CISPO, bounds its weight)
+            # a token counts as clipped where PPO's clip takes its gradient away
             outside = ((ratio > 1 + settings.clip_high) & (advantages > 0)) | (
                 (ratio < 1 - settings.clip_low) & (advantages < 0)
             )
             gap = (logprobs - targets.sampler_logprobs).abs()
-            sums = {"ratio": ratio.sum(), "clip_fraction": outside.float().sum(), "logprob_gap": gap.sum()}
-            if settings.kl_coef:
-                sums["kl"] = kl.sum()
+            sums |= {"ratio": ratio.sum(), "clip_fraction": outside.float().sum(), "logprob_gap": gap.sum()}
         return LossOutput(_aggregate(per_token, targets, totals, settings), sums)
 
     return loss

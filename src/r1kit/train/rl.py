@@ -26,7 +26,8 @@ from r1kit.train.advantages import advantages
 from r1kit.train.batch import Batch, Totals, pack
 from r1kit.train.learner import Learner, split
 from r1kit.train.losses import PRESETS, GRPOSettings, grpo
-from r1kit.types import Group, Problem, Sample, SamplingParams
+from r1kit.types import Group, Problem, Rollout, Sample, SamplingParams
+from r1kit.verifiers.language import is_mixed
 
 Log = Callable[[int, dict[str, float]], None]
 
@@ -83,7 +84,7 @@ class Draws:
 
     def __init__(self, task: Task, seed: int, position: int = 0) -> None:
         self.task, self.seed, self.position = task, seed, position
-        self._epoch, self._order = -1, list(range(len(task)))
+        self._epoch, self._order = -1, list[int]()
 
     def next(self, count: int) -> list[Problem]:
         problems = []
@@ -174,10 +175,10 @@ class RL:
         values = [advantages([r.reward.total for r in group.rollouts], settings.algorithm.baseline) for group in groups]
         by_group = dict(zip(map(id, groups), values, strict=True))
         samples = [
-            to_sample(rollout, advantage)
+            to_sample(scored, advantage)
             for group in kept
-            for rollout, advantage in zip(group.rollouts, by_group[id(group)], strict=True)
-            if advantage is not None and (settings.truncated == "keep" or rollout.completion.finish_reason == "stop")
+            for scored, advantage in zip(group.rollouts, by_group[id(group)], strict=True)
+            if advantage is not None and (settings.truncated == "keep" or scored.completion.finish_reason == "stop")
         ]
         return Collected(groups, values, samples, reported)
 
@@ -264,9 +265,9 @@ class RL:
                     })  # fmt: skip
 
 
-def to_sample(rollout: Any, advantage: float) -> Sample:
+def to_sample(scored: Rollout, advantage: float) -> Sample:
     """Prompt and completion ids as they were sampled; nothing is decoded and encoded again."""
-    prompt, completion = rollout.prompt.token_ids, rollout.completion
+    prompt, completion = scored.prompt.token_ids, scored.completion
     zeros = (0.0,) * len(prompt)
     return Sample(
         token_ids=(*prompt, *completion.token_ids),
@@ -278,8 +279,6 @@ def to_sample(rollout: Any, advantage: float) -> Sample:
 
 def group_metrics(collected: Collected) -> dict[str, float]:
     """What the completions of a step were like; shares are between 0 and 1, lengths in tokens."""
-    from r1kit.verifiers.language import is_mixed
-
     rollouts = [rollout for group in collected.groups for rollout in group.rollouts]
     totals = [r.reward.total for r in rollouts if r.reward.total is not None]
     lengths = [len(r.completion.token_ids) for r in rollouts]

@@ -45,12 +45,10 @@ def boxed(text: str) -> str | None:
 
     A box that was cut off is no answer, and an earlier one was taken back by it.
     """
-    box = None
-    for box in _BOX.finditer(text):
-        pass
-    if box is None:
+    boxes = list(_BOX.finditer(text))
+    if not boxes:
         return None
-    start = box.end()
+    start = boxes[-1].end()
     if not text.startswith("{", start):
         bare = re.compile(r"[^\s${}]{1,64}").match(text, start)  # \boxed 5
         return bare[0] if bare else None

@@ -172,9 +172,7 @@ class _Generation:
         for row, token, logprob in zip(rows, tokens.tolist(), logprobs.tolist(), strict=True):
             row.token_ids.append(token)
             row.logprobs.append(logprob)
-        for index in range(
-            len(self.rows) - 1, first - 1, -1
-        ):  # from the end, so that the row moved in is a finished check
+        for index in reversed(range(first, len(self.rows))):  # from the end: a row that moves in was looked at already
             if self._finish(self.rows[index]):
                 self._leave(index)
 
@@ -182,7 +180,8 @@ class _Generation:
         """Store the row's completion if it ended."""
         ended = row.token_ids[-1] in self.ends
         text = self._stopped_text(row) if self.params.stop and not ended else None
-        if not ended and text is None and len(row.token_ids) < self.params.max_tokens:
+        stopped = ended or text is not None
+        if not stopped and len(row.token_ids) < self.params.max_tokens:
             return False
         if text is None:
             text = self._text(row.token_ids[:-1] if ended else row.token_ids)
@@ -190,7 +189,7 @@ class _Generation:
             token_ids=tuple(row.token_ids),
             logprobs=tuple(row.logprobs),
             text=text,
-            finish_reason="stop" if ended or self._stop_found(row) else "length",
+            finish_reason="stop" if stopped else "length",
             policy_version=self.engine.version,
         )
         self.done += 1
@@ -208,9 +207,6 @@ class _Generation:
 
     def _text(self, token_ids: Sequence[int]) -> str:
         return str(self.policy.tokenizer.decode(token_ids, skip_special_tokens=False))
-
-    def _stop_found(self, row: _Row) -> bool:
-        return bool(self.params.stop) and self._stopped_text(row) is not None
 
     def _stopped_text(self, row: _Row) -> str | None:
         """The text before the first stop string, if the newest token completed one."""

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from r1kit.tiny.tasks import Item
 from r1kit.tiny.world.steps import chain, slip
 
-STYLES = ("bare", "en", "zh", "mixed")
 FIRST = {"en": ("first ", "", "ok, "), "zh": ("先算", "", "好，")}
 NEXT = {"en": (", then ", ", next ", ", so "), "zh": ("，再算", "，然后", "，所以")}
 CLOSING = {
