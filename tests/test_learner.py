@@ -102,6 +102,17 @@ def test_a_run_that_goes_on_from_a_checkpoint_ends_with_the_same_bits(
     assert_identical(state(second.model), state(straight.model))
 
 
+@pytest.mark.parametrize("name", ["policy.safetensors", "optimizer.pt", "state.json"])
+def test_a_damaged_checkpoint_is_named(tmp_path: Path, name: str) -> None:
+    learner = Learner(llama(), SETTINGS, steps=2)
+    update(learner, 0)
+    learner.save(tmp_path / "saved", {})
+    for damaged in (b"", (tmp_path / "saved" / name).read_bytes()[:9]):
+        (tmp_path / "saved" / name).write_bytes(damaged)
+        with pytest.raises(StoreError, match=r"saved is damaged .*: delete it, and the run goes on"):
+            learner.load(tmp_path / "saved")
+
+
 def test_a_reference_is_saved_and_restored_beside_the_policy(tmp_path: Path) -> None:
     learner = Learner(llama(), SETTINGS, steps=4)
     update(learner, 0)

@@ -49,7 +49,8 @@ SMOLLM2_CHAT = ChatSettings(
     exemplars=(
         (
             "Ann has 4 pens. She buys 3 more and gives 2 away. How many pens does she have?",
-            "<think>Ann has 4 pens. She buys 3 more: 4 + 3 = 7. She gives 2 away: 7 - 2 = 5.</think> <answer>5</answer>",
+            "<think>Ann has 4 pens. She buys 3 more: 4 + 3 = 7. She gives 2 away: 7 - 2 = 5.</think> "
+            "<answer>5</answer>",
         ),
         (
             "A box holds 6 eggs. How many eggs are in 5 boxes?",

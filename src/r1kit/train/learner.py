@@ -153,8 +153,8 @@ class Learner:
             if reference is not None:
                 self._restore(reference, folder / "reference.safetensors")
             state: dict[str, Any] = json.loads((folder / "state.json").read_text())
-        except (SafetensorError, RuntimeError, UnpicklingError, OSError, KeyError, ValueError) as error:
-            reason = str(error).split("\n")[0][:200]
+        except (SafetensorError, RuntimeError, UnpicklingError, EOFError, OSError, KeyError, ValueError) as error:
+            reason = str(error).split("\n")[0][:200] or type(error).__name__
             raise StoreError(f"{folder} is damaged ({reason}): delete it, and the run goes on without it") from error
         self.updates = state["updates"]
         return state
