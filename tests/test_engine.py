@@ -140,9 +140,9 @@ def test_finished_rows_leave_and_prompts_are_computed_once(policy: Policy, monke
             super().__init__(cache, rows, device)
 
     class CountedPrefill(engine_module.PrefillLayout):
-        def __init__(self, cache: Any, lengths: Sequence[int], slots: Any, device: Any) -> None:
-            prefilled.append(sum(lengths))
-            super().__init__(cache, lengths, slots, device)
+        def __init__(self, cache: Any, shared: int, lengths: Sequence[int], slots: Any, device: Any) -> None:
+            prefilled.append(shared * len(lengths) + sum(lengths))
+            super().__init__(cache, shared, lengths, slots, device)
 
     monkeypatch.setattr(engine_module, "DecodeLayout", CountedDecode)
     monkeypatch.setattr(engine_module, "PrefillLayout", CountedPrefill)
@@ -153,6 +153,32 @@ def test_finished_rows_leave_and_prompts_are_computed_once(policy: Policy, monke
     assert max(decoded) <= 8
     assert sum(decoded) == sum(lengths) - len(lengths)  # the first token comes from the prompt's pass
     assert sum(prefilled) == sum(len(prompt.token_ids) for prompt in prompts())
+
+
+def test_what_all_prompts_begin_with_is_computed_once_and_changes_nothing(
+    policy: Policy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows: list[int] = []
+
+    class CountedPrefill(engine_module.PrefillLayout):
+        def __init__(self, cache: Any, shared: int, lengths: Sequence[int], slots: Any, device: Any) -> None:
+            rows.append(shared + sum(lengths))
+            super().__init__(cache, shared, lengths, slots, device)
+
+    system = tuple(range(40, 60))
+    asked = [Prompt(problem_id=str(n), messages=(), token_ids=(*system, *range(30 + n, 33 + 2 * n))) for n in range(5)]
+    alone = [tokens(generate(policy, [prompt], n=2, max_tokens=12))[0] for prompt in asked]
+    monkeypatch.setattr(engine_module, "PrefillLayout", CountedPrefill)
+    assert tokens(generate(policy, asked, n=2, max_tokens=12)) == alone
+    assert rows == [len(system) + sum(len(prompt.token_ids) - len(system) for prompt in asked)]
+
+
+@pytest.mark.parametrize(
+    ("runs", "shared"),
+    [([[7, 8], [7, 9]], 1), ([[7, 8]], 1), ([[7], [7, 8]], 0), ([[1, 2], [1, 2]], 1), ([[1, 2, 3], [2, 2, 3]], 0)],
+)
+def test_the_common_prefix_leaves_a_token_of_each(runs: list[list[int]], shared: int) -> None:
+    assert engine_module.common_prefix(runs) == shared
 
 
 def test_a_group_larger_than_the_cache_comes_in_parts(policy: Policy) -> None:

@@ -41,23 +41,28 @@ class KVCache:
 
 
 class PrefillLayout(PackedLayout):
-    """Runs prompts as one packed row and copies each prompt's keys and values into all slots of its group."""
+    """Runs prompts as one packed row and copies their keys and values into all slots of their groups.
+
+    The first `shared` tokens, which all prompts have in common (a system message, exemplars), stand in the row once;
+    `lengths` are those of the rests, at least 1 each.
+    """
 
     def __init__(
-        self, cache: KVCache, lengths: Sequence[int], slots: Sequence[range], device: torch.device | str
+        self, cache: KVCache, shared: int, lengths: Sequence[int], slots: Sequence[range], device: torch.device | str
     ) -> None:
-        super().__init__([Span(length, ()) for length in lengths], device)
-        self.cache, self.slots = cache, tuple(slots)
+        super().__init__([Span(shared, tuple(lengths))], device)
+        self.cache, self.shared, self.lengths, self.slots = cache, shared, tuple(lengths), tuple(slots)
         for length, group in zip(lengths, self.slots, strict=True):
-            cache.lengths[group.start : group.stop] = length
+            cache.lengths[group.start : group.stop] = shared + length
 
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
-        keys, values = self.cache.layer(layer, k, v)
-        start = 0
-        for length, group in zip(self.prompts, self.slots, strict=True):
-            keys[group.start : group.stop, :, :length] = k[0, :, start : start + length]
-            values[group.start : group.stop, :, :length] = v[0, :, start : start + length]
-            start += length
+        for cached, new in zip(self.cache.layer(layer, k, v), (k, v), strict=True):
+            start = self.shared
+            cached[self.slots[0].start : self.slots[-1].stop, :, :start] = new[0, :, :start]
+            for length, group in zip(self.lengths, self.slots, strict=True):
+                own = new[0, :, start : start + length]
+                cached[group.start : group.stop, :, self.shared : self.shared + length] = own
+                start += length
         return super().attend(layer, q, k, v, scale)
 
 

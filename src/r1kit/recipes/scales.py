@@ -70,7 +70,7 @@ SMOLLM2 = Scale(
         max_prompt_tokens=320, checkpoint_every=4,
     ),
     evaluate=EvaluateSettings(
-        tasks=(TaskSpec(name="svamp", order="shuffled", limit=400),),
+        tasks=(TaskSpec(name="svamp"),),
         chat=SMOLLM2_CHAT, samples=1, temperature=0.0, max_tokens=72,
     ),
 )  # fmt: skip

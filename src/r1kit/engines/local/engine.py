@@ -140,10 +140,12 @@ class _Generation:
         for work in admitted:
             slots.append(range(start, start + len(work.numbers)))
             start += len(work.numbers)
-        layout = PrefillLayout(self.cache, [len(run) for run in ids], slots, self.device)
-        flat = torch.tensor([[token for run in ids for token in run]], device=self.device)
-        hidden = self._forward(flat, layout.position_ids[None], layout)[0]
-        last = torch.tensor([len(run) for run in ids], device=self.device).cumsum(0) - 1
+        shared = common_prefix(ids)
+        rests = [run[shared:] for run in ids]
+        layout = PrefillLayout(self.cache, shared, [len(rest) for rest in rests], slots, self.device)
+        flat = [*ids[0][:shared], *(token for rest in rests for token in rest)]
+        hidden = self._forward(torch.tensor([flat], device=self.device), layout.position_ids[None], layout)[0]
+        last = shared + torch.tensor([len(rest) for rest in rests], device=self.device).cumsum(0) - 1
         counts = torch.tensor([len(group) for group in slots], device=self.device)
         self._append(torch.repeat_interleave(self.head.logits(hidden[last]), counts, dim=0), first)
 
@@ -216,3 +218,11 @@ class _Generation:
         text = self._text(row.token_ids)
         cuts = [place for place in (text.find(stop) for stop in self.params.stop) if place >= 0]
         return text[: min(cuts)] if cuts else None
+
+
+def common_prefix(runs: Sequence[Sequence[int]]) -> int:
+    """How many first tokens all runs share, with at least one of each left: `common_prefix([[7, 8], [7, 9]]) == 1`."""
+    first, last = min(runs), max(runs)  # what the smallest and the largest share in order, all between them share
+    limit = min(len(run) for run in runs) - 1
+    same = next((i for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), limit)
+    return min(same, limit)
