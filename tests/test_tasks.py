@@ -231,7 +231,7 @@ def test_verifier_and_language_can_be_set_for_all_rows(tmp_path: Path) -> None:
         ("a.jsonl", b"", "empty file", "no rows"),
         ("a.jsonl", b"\n \n", "empty file", "no rows"),
         ("a.json", b"[]", "empty file", "no rows"),
-        ("a.jsonl.gz", gzip.compress(b'{"prompt": "Q", "answer": "1"}\n' * 9, mtime=0)[:-12], "damaged file", "cut off"),
+        ("a.jsonl.gz", gzip.compress(b'{"prompt": "Q", "answer": "1"}\n' * 9, mtime=0)[:-12], "damaged file", "cut"),
         ("a.jsonl.gz", b"not gzip at all", "damaged file", "gzip"),
         ("a.parquet", b"PAR1 nonsense", "damaged file", "Parquet"),
         ("a.jsonl", b'{"question": "Q", "answer": "1"}\n{"question": "\xff"}\n', "invalid UTF-8", "row 2"),
