@@ -218,7 +218,9 @@ def test_several_sources_get_lines_and_differences_of_their_own() -> None:
 
 
 def test_what_rounds_to_zero_has_no_sign() -> None:
-    assert [signed(x) for x in (0.04, -0.04, 1.0, -1.0)] == ["0.0", "0.0", "+1.0", "\N{MINUS SIGN}1.0"]
+    shown = [signed(x, "reasoning_tokens") for x in (0.04, -0.04, 1.0, -1.0)]
+    assert shown == ["0.0", "0.0", "+1.0", "\N{MINUS SIGN}1.0"]
+    assert (signed(0.014, "steps"), signed(0.5, "pass@1")) == ("+0.01", "+50.0")
 
 
 def test_scoring_measures_the_whole_response() -> None:

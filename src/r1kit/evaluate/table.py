@@ -82,29 +82,32 @@ def at_key(metric: str) -> tuple[bool, int]:
 
 def show(estimate: Estimate, metric: str) -> str:
     """`97.8 % [96.2, 98.7]` for a share, `48.2 [46.9, 49.5]` for an amount."""
-    scale, unit = (100, " %") if is_share(metric) else (1, "")
-    mean = f"{estimate.mean * scale:.1f}{unit}"
+    mean = number(estimate.mean, metric) + (" %" if is_share(metric) else "")
     if estimate.low is None or estimate.high is None:
         return mean
-    return f"{mean} [{estimate.low * scale:.1f}, {estimate.high * scale:.1f}]"
+    return f"{mean} [{number(estimate.low, metric)}, {number(estimate.high, metric)}]"
 
 
 def show_difference(change: Difference, metric: str) -> str:
     """`+86.6 [+84.1, +89.0]`, in points for a share."""
-    scale = 100 if is_share(metric) else 1
-    mean = signed(change.mean * scale)
+    mean = signed(change.mean, metric)
     if change.low is None or change.high is None:
         return mean
-    return f"{mean} [{signed(change.low * scale)}, {signed(change.high * scale)}]"
+    return f"{mean} [{signed(change.low, metric)}, {signed(change.high, metric)}]"
+
+
+def number(value: float, metric: str) -> str:
+    """Per cent for shares; a decimal more for steps, of which a completion has few."""
+    return f"{100 * value:.1f}" if is_share(metric) else f"{value:.{2 if metric == 'steps' else 1}f}"
 
 
 def show_p(p_value: float) -> str:
     return "<0.001" if p_value < 0.001 else f"{p_value:.3f}"
 
 
-def signed(value: float) -> str:
-    """One decimal with a sign; what rounds to zero has none."""
-    digits = f"{abs(value):.1f}"
+def signed(value: float, metric: str) -> str:
+    """`number` with a sign; what rounds to zero has none."""
+    digits = number(abs(value), metric)
     if float(digits) == 0:
         return digits
     return ("+" if value > 0 else MINUS) + digits

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from r1kit.evaluate.statistics import Difference, Estimate, Summary, is_share, paired, paired_by_source
-from r1kit.evaluate.table import metric_order, show_p, signed
+from r1kit.evaluate.table import metric_order, number, show_p, signed
 from r1kit.report.folders import Stage
 
 TITLES = {
@@ -91,20 +91,19 @@ def line(metric: str, estimates: Sequence[Estimate | None], change: Difference |
     title, cells = TITLES.get(metric, metric), [cell(item, metric) if item else None for item in estimates]
     if change is None:
         return Line(title=title, cells=cells)
-    scale, interval = 100 if is_share(metric) else 1, ""
+    interval = ""
     if change.low is not None and change.high is not None:
-        interval = f"{signed(change.low * scale)} to {signed(change.high * scale)}"
+        interval = f"{signed(change.low, metric)} to {signed(change.high, metric)}"
     clear = change.low is not None and change.high is not None and not change.low <= 0 <= change.high
-    shown = Cell(mean=signed(change.mean * scale), interval=interval)
+    shown = Cell(mean=signed(change.mean, metric), interval=interval)
     return Line(title=title, cells=cells, difference=shown, p_value=show_p(change.p_value), is_clear=clear)
 
 
 def cell(estimate: Estimate, metric: str) -> Cell:
-    scale, unit = (100, " %") if is_share(metric) else (1, "")
-    mean = f"{estimate.mean * scale:.1f}{unit}"
+    mean = number(estimate.mean, metric) + (" %" if is_share(metric) else "")
     if estimate.low is None or estimate.high is None:
         return Cell(mean=mean, interval="")
-    interval = f"{estimate.low * scale:.1f} \N{EN DASH} {estimate.high * scale:.1f}"
+    interval = f"{number(estimate.low, metric)} \N{EN DASH} {number(estimate.high, metric)}"
     bar = (100 * estimate.low, 100 * estimate.mean, 100 * estimate.high) if is_share(metric) else None
     return Cell(mean=mean, interval=interval, bar=bar)
 
@@ -118,8 +117,8 @@ def sentence(comparison: Comparison) -> str:
     if change is None or change.low is None or change.high is None:
         return f"pass@1 is {100 * last.mean:.1f} % on {comparison.problems} problems."
     first = comparison.summaries[names[0]].overall["pass@1"]
-    low, high = signed(100 * change.low), signed(100 * change.high)
-    span = f"{signed(100 * change.mean)} points, 95 % interval {low} to {high}"
+    low, high = signed(change.low, "pass@1"), signed(change.high, "pass@1")
+    span = f"{signed(change.mean, 'pass@1')} points, 95 % interval {low} to {high}"
     went = f"from {100 * first.mean:.1f} % to {100 * last.mean:.1f} %"
     where = f"on {comparison.problems} held-out problems"
     if change.low <= 0 <= change.high:

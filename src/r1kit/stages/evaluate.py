@@ -19,7 +19,7 @@ from r1kit.store import RowWriter, read_rows, write_json
 from r1kit.tasks import TaskSpec, load_tasks
 from r1kit.types import Problem, SamplingParams
 
-CHUNK = 64  # problems between two looks at the disk: what a stop can lose
+CHUNK = 256  # problems between two looks at the disk: what a stop can lose; fewer would let the batch run empty
 
 
 class EvaluateSettings(DeviceSettings):
