@@ -22,7 +22,7 @@ from r1kit.types import Problem
 
 HERE = Path(__file__).parent
 LEARNING_RATE = 1e-6
-MAX_PROMPT = 160  # tokens, for real word problems
+MAX_PROMPT = 400  # tokens, for real word problems
 
 
 def reward(completions: Sequence[str], **_: Any) -> list[float | None]:
