@@ -175,9 +175,9 @@ def test_what_all_prompts_begin_with_is_computed_once_and_changes_nothing(
 
 @pytest.mark.parametrize(
     ("runs", "shared"),
-    [([[7, 8], [7, 9]], 1), ([[7, 8]], 1), ([[7], [7, 8]], 0), ([[1, 2], [1, 2]], 1), ([[1, 2, 3], [2, 2, 3]], 0)],
+    [([(7, 8), (7, 9)], 1), ([(7, 8)], 1), ([(7,), (7, 8)], 0), ([(1, 2), (1, 2)], 1), ([(1, 2, 3), (2, 2, 3)], 0)],
 )
-def test_the_common_prefix_leaves_a_token_of_each(runs: list[list[int]], shared: int) -> None:
+def test_the_common_prefix_leaves_a_token_of_each(runs: list[tuple[int, ...]], shared: int) -> None:
     assert engine_module.common_prefix(runs) == shared
 
 

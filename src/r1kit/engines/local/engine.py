@@ -220,7 +220,7 @@ class _Generation:
         return text[: min(cuts)] if cuts else None
 
 
-def common_prefix(runs: Sequence[Sequence[int]]) -> int:
+def common_prefix(runs: Sequence[tuple[int, ...]]) -> int:
     """How many first tokens all runs share, with at least one of each left: `common_prefix([[7, 8], [7, 9]]) == 1`."""
     first, last = min(runs), max(runs)  # what the smallest and the largest share in order, all between them share
     limit = min(len(run) for run in runs) - 1
