@@ -33,13 +33,11 @@ Log = Callable[[int, dict[str, float]], None]
 
 
 class LoopSettings(Settings):
-    """How much is sampled and updated per step. One step is one rollout of `prompts_per_step` x `group_size`
-    completions.
+    """How much is sampled and updated per step: one rollout of `prompts_per_step` x `group_size` completions.
 
     `minibatches` x `epochs` is the number of updates that each rollout gives (the paper: 16 x 1). `truncated`:
-    completions
-    that hit `max_tokens` are trained on like all others (`keep`) or left out of the loss (`skip`, DAPO's overlong
-    filter).
+    completions that hit `max_tokens` are trained on like all others (`keep`) or left out of the loss (`skip`, DAPO's
+    overlong filter).
     """
 
     steps: int = Field(40, ge=1)

@@ -221,7 +221,7 @@ class _Generation:
 
 
 def common_prefix(runs: Sequence[tuple[int, ...]]) -> int:
-    """How many first tokens all runs share, with at least one of each left: `common_prefix([[7, 8], [7, 9]]) == 1`."""
+    """How many first tokens all runs share, with at least one of each left: `common_prefix([(7, 8), (7, 9)]) == 1`."""
     first, last = min(runs), max(runs)  # what the smallest and the largest share in order, all between them share
     limit = min(len(run) for run in runs) - 1
     same = next((i for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), limit)
