@@ -380,6 +380,26 @@ def test_an_evaluation_on_two_sets_with_the_same_ids_is_refused(tmp_path: Path) 
         load_tasks(specs, training=False)
 
 
+def test_easiest_puts_short_solutions_first_and_steps_left_gives_the_rest_of_them(tmp_path: Path) -> None:
+    long = {"question": "q", "answer": "1+1=<<1+1=2>>2\n2+1=3\n3+1=4\n#### 4"}
+    short = {"question": "p", "answer": "5+1=6\n#### 6"}
+    path = str(write(tmp_path / "rows.jsonl", long, short))
+
+    def prompts(**asked: Any) -> list[str]:
+        return [problem.prompt for problem in iterate(load_tasks([TaskSpec(name=path, **asked)], training=True))]
+
+    assert prompts(order="easiest") == ["p", "q"]
+    assert prompts(steps_left=1) == ["q\n1+1=2\n2+1=3", "p"]
+    assert prompts(steps_left=2) == ["q\n1+1=2", "p"]
+    assert prompts(steps_left=9) == ["q", "p"]
+    plain = str(write(tmp_path / "plain.jsonl", {"prompt": "q", "answer": "1"}))
+    for asked in ({"order": "easiest"}, {"steps_left": 1}):
+        with pytest.raises(TaskError, match="no reference solution"):
+            load_tasks([TaskSpec(name=plain, **asked)], training=True)
+    with pytest.raises(SettingsError, match="steps_left would have no effect"):
+        TaskSpec.parse({"name": "tiny/sums", "steps_left": 1})
+
+
 def test_limit_and_order_choose_the_same_problems_every_time(tmp_path: Path) -> None:
     path = write(tmp_path / "a.jsonl", *[{"question": f"{i}", "answer": "1"} for i in range(50)])
 

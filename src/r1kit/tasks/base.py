@@ -63,15 +63,20 @@ class Listed:
     def __getitem__(self, index: int) -> Problem:
         return self.problems[index]
 
+    def with_steps_given(self, left: int) -> Listed:
+        """The first steps (lines) of the reference solution stand in the prompt, and the last `left` are still to do.
+
+        A start near the end gives a weak model right answers to learn from: the reverse curriculum of R3 (Xi et al.
+        2024). Problems of `left` steps or fewer stay as they are; raises `TaskError` where one has no solution.
+        """
+        return replace(self, problems=tuple(replace(one, prompt=_begun(one, left)) for one in self.problems))
+
     def easiest(self) -> Listed:
         """Shortest reference solution first, the best guess at ease that needs no model; others keep their order.
 
         Raises `TaskError` where a problem has no solution in its metadata.
         """
-        for problem in self.problems:
-            if not isinstance(problem.metadata.get("solution"), str):
-                raise TaskError("missing column", f"{problem.id} has no reference solution: order 'easiest' needs one")
-        by_length = sorted(self.problems, key=lambda problem: len(problem.metadata["solution"]))
+        by_length = sorted(self.problems, key=lambda problem: len(_solution(problem, "order 'easiest'")))
         return replace(self, problems=tuple(by_length))
 
     def shuffled(self, seed: int) -> Listed:
@@ -82,6 +87,19 @@ class Listed:
     def first(self, limit: int) -> Listed:
         """The first `limit` problems, or all where there are fewer."""
         return replace(self, problems=self.problems[:limit])
+
+
+def _solution(problem: Problem, wanted_by: str) -> str:
+    solution = problem.metadata.get("solution")
+    if not isinstance(solution, str):
+        raise TaskError("missing column", f"{problem.id} has no reference solution: {wanted_by} needs one")
+    return solution
+
+
+def _begun(problem: Problem, left: int) -> str:
+    lines = [line for line in _solution(problem, "steps_left").splitlines() if line.strip()]
+    given = lines[: max(0, len(lines) - left)]
+    return "\n".join([problem.prompt, *given])
 
 
 def iterate(task: Task) -> Iterator[Problem]:

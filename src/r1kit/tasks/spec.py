@@ -24,9 +24,9 @@ from r1kit.verifiers import find
 
 GENERATED = 1000  # problems of a generator where no limit is set
 NO_EFFECT = {
-    "tiny": ("columns", "verifier", "language", "order", "skip_invalid", "data", "options"),
-    "function": ("columns", "verifier", "language", "order", "skip_invalid", "data"),
-    "gym": ("columns", "language", "order", "skip_invalid", "data"),
+    "tiny": ("columns", "verifier", "language", "order", "steps_left", "skip_invalid", "data", "options"),
+    "function": ("columns", "verifier", "language", "order", "steps_left", "skip_invalid", "data"),
+    "gym": ("columns", "language", "order", "steps_left", "skip_invalid", "data"),
     "hub": ("data", "options"),
     "known": ("columns", "options"),
     "file": ("split", "data", "options"),
@@ -57,6 +57,9 @@ class TaskSpec(Settings):
     order: Literal["file", "shuffled", "easiest"] = Field(
         default="file",
         description="before the limit: as in the data, drawn with seed, or shortest reference solution first",
+    )
+    steps_left: int | None = Field(
+        default=None, ge=1, description="put all but the last N lines of the reference solution into the prompt"
     )
     skip_invalid: bool = Field(default=False, description="leave faulty rows out, in place of stopping at the first")
     seed: int = Field(default=0, ge=0)
@@ -205,7 +208,8 @@ def ordered(task: Listed, spec: TaskSpec) -> Listed:
         task = task.shuffled(spec.seed)
     elif spec.order == "easiest":
         task = task.easiest()
-    return task.first(spec.limit) if spec.limit else task
+    task = task.first(spec.limit) if spec.limit else task
+    return task.with_steps_given(spec.steps_left) if spec.steps_left else task
 
 
 def refuse_benchmark(spec: TaskSpec) -> None:
