@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import json
 import math
 import random
 from collections.abc import Callable
@@ -25,7 +24,6 @@ from r1kit.train import checkpoints  # noqa: E402
 from r1kit.train.batch import Totals, pack  # noqa: E402
 from r1kit.train.learner import Learner, OptimizerSettings, split  # noqa: E402
 from r1kit.train.losses import PRESETS, grpo, next_token  # noqa: E402
-from r1kit.train.supervised import train_supervised  # noqa: E402
 from r1kit.types import Sample  # noqa: E402
 
 torch.set_num_threads(1)
@@ -332,35 +330,6 @@ def test_only_the_newest_checkpoints_are_kept(tmp_path: Path) -> None:
     assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == ["step-000002", "step-000010"]
     assert checkpoints.latest(tmp_path) == checkpoints.folder_of(tmp_path, 10)
     assert checkpoints.latest(tmp_path / "nowhere") is None
-
-
-def test_supervised_training_learns_and_resumes_with_the_same_bits(tmp_path: Path) -> None:
-    texts = ["1+2=3", "2+3=5", "tom has 4", "a b c"]
-
-    def samples_at(step: int) -> list[Sample]:
-        chosen = [texts[step % 4], texts[(step + 1) % 4]]
-        return [Sample(token_ids=ids, loss_mask=[True] * len(ids)) for ids in TOKENIZER(chosen)["input_ids"]]
-
-    def run(folder: Path, stop: int | None = None) -> Learner:
-        learner = Learner(llama(), SETTINGS, steps=12)
-
-        def log(step: int, row: dict[str, float]) -> None:
-            if step == stop:
-                raise KeyboardInterrupt
-
-        train_supervised(learner, samples_at, folder, tokens_per_batch=64, checkpoint_every=5, log=log)
-        return learner
-
-    straight = run(tmp_path / "straight")
-    with pytest.raises(KeyboardInterrupt):
-        run(tmp_path / "torn", stop=8)
-    assert_identical(state(run(tmp_path / "torn").model), state(straight.model))
-    rows = [
-        [{k: v for k, v in json.loads(line).items() if not k.startswith("time/")} for line in text.splitlines()]
-        for text in ((tmp_path / name / "metrics.jsonl").read_text() for name in ("straight", "torn"))
-    ]
-    assert rows[0] == rows[1] and [row["step"] for row in rows[0]] == list(range(1, 13))
-    assert rows[0][-1]["optim/loss"] < rows[0][0]["optim/loss"] - 1
 
 
 def test_split_gives_runs_of_nearly_equal_size_and_no_empty_ones() -> None:

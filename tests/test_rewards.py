@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import gzip
+import json
 import math
 import pickle
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,11 +14,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from r1kit import rewards
-from r1kit.rewards import REWARDS, RewardSpec, build
+from r1kit.rewards import REWARDS, RewardSpec, build, weighted
+from r1kit.rewards.length import repetition
+from r1kit.rewards.reasoning import quality
 from r1kit.settings import SettingsError
+from r1kit.types import Verdict
+from r1kit.verifiers import VERIFIERS
 
 GOOD = "<think>2 and 2</think> <answer>4</answer>"
 BAD = "<think>2 and 2</think> <answer>5</answer>"
+RULES = [name for name in REWARDS if not name.endswith("_judged")]  # those have tests of their own
 OPTIONS: dict[str, dict[str, Any]] = {"soft_overlong": {"max_length": 100, "cache": 20}}
 
 
@@ -51,10 +59,77 @@ def test_a_missing_reference_column_is_an_error_that_names_it() -> None:
         rewards.accuracy_reward([GOOD])
 
 
-def test_the_share_of_unknown_verdicts_is_logged() -> None:
+def test_the_shares_of_unknown_and_failed_verdicts_are_logged() -> None:
     logged: dict[str, float] = {}
     rewards.accuracy_reward([GOOD, GOOD], ["4", "\\frac{"], log_metric=logged.__setitem__)
-    assert logged == {"verifier/unknown": 0.5}
+    assert logged == {"verifier/unknown": 0.5, "verifier/failed": 0.0}
+
+
+def breaks_on_nine(response: str, reference: str) -> Verdict:
+    """A verifier whose library raises on one answer."""
+    if "9" in response:
+        raise RuntimeError("bug in the library")
+    return Verdict(correct=reference in response, extracted=reference)
+
+
+def test_a_verifier_that_raises_has_failed_on_that_row_alone_and_is_worth_no_number(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(VERIFIERS, "number", breaks_on_nine)
+    both = build([RewardSpec(name="accuracy"), RewardSpec(name="format", weight=0.2)])
+    nine = "<think>2 and 2</think> <answer>9</answer>"
+    first, second, third = both([GOOD, nine, BAD], answer=["4"] * 3, verifier=["number"] * 3)
+    assert (first.total, third.total) == (1.2, 0.2)
+    assert second.total is None  # 0.2 for the form alone would stand for a wrong answer
+    assert second.parts == {"accuracy": None, "format": 1.0}
+    assert second.notes["verdict"] == "failed" and "number raised RuntimeError" in second.notes["detail"]
+    cosine = build([RewardSpec(name="cosine_scaled", options={"unknown": 0.0})])
+    assert cosine([nine], answer=["4"], verifier=["number"])[0].total is None
+
+
+def test_a_sample_that_cannot_be_judged_counts_by_its_setting_or_not_at_all() -> None:
+    for unknown, total in ((0.5, 0.7), (None, None)):
+        accuracy = RewardSpec(name="accuracy", options={"unknown": unknown})
+        made = build([accuracy, RewardSpec(name="format", weight=0.2)])
+        found = made([GOOD], answer=["\\frac{"])[0]
+        assert found.notes["verdict"] == "unknown"
+        assert found.total == (None if total is None else pytest.approx(total))
+
+
+def test_a_row_without_a_reference_is_not_the_accuracy_rewards_business() -> None:
+    both = build([RewardSpec(name="accuracy"), RewardSpec(name="format", weight=0.2)])
+    logged: dict[str, float] = {}
+    general, task = both([GOOD, GOOD], answer=["", "4"], log_metric=logged.__setitem__)
+    assert (general.total, general.parts["accuracy"], general.notes["verdict"]) == (0.2, None, "")
+    assert (task.total, logged["verifier/unknown"]) == (1.2, 0.0)
+
+
+def test_what_a_reward_logs_beside_a_completion_is_kept_with_it() -> None:
+    found = scorer("accuracy")([GOOD, BAD], answer=["4", "4"])
+    assert [one.notes["verdict"] for one in found] == ["right", "wrong"]
+    assert [one.notes["extracted"] for one in found] == ["4", "5"]
+    two = build([RewardSpec(name="accuracy"), RewardSpec(name="cosine_scaled")])
+    assert two([BAD], answer=["4"])[0].notes.keys() >= {"verdict", "cosine_verdict"}
+
+
+def logs_too_few(completions: list[str], log_extra: Any, **columns: Any) -> list[float]:
+    log_extra("seen", [1])
+    return [1.0] * len(completions)
+
+
+def logs_anything(completions: list[str], log_extra: Any, **columns: Any) -> list[float]:
+    log_extra("seen", [{1, 2} if one == "a" else math.nan for one in completions])
+    return [1.0] * len(completions)
+
+
+def test_notes_are_what_a_file_can_hold() -> None:
+    found = scorer(f"{__name__}:logs_anything")(["a", "b"])
+    assert [one.notes["seen"] for one in found] == ["{1, 2}", None]
+
+
+def test_notes_of_another_number_than_the_completions_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"logs_too_few.*logs 1 'seen' for 2"):
+        scorer(f"{__name__}:logs_too_few")(["a", "b"])
 
 
 @pytest.mark.parametrize(
@@ -112,7 +187,23 @@ def test_the_cosine_reward_can_count_tokens() -> None:
 
 def test_the_repetition_penalty_is_the_share_of_ngrams_that_come_again() -> None:
     penalty = rewards.get_repetition_penalty_reward(ngram_size=2, max_penalty=-1.0)
-    assert penalty(["a b c d", "a A a a a", "a", "", "好好好好好", "一二三四"]) == [0.0, -0.75, 0.0, 0.0, -0.75, 0.0]
+    assert penalty(["a b c d", "a A a a a", "a", ""]) == [0.0, -0.75, 0.0, 0.0]
+
+
+def test_two_characters_make_a_word_of_chinese_three_one_of_kana_four_one_of_thai() -> None:
+    penalty = rewards.get_repetition_penalty_reward(ngram_size=2, max_penalty=-1.0)
+    # n-grams of two words are 4 of 5, 6 of 7 and 8 of 9 characters: two each, which are the same
+    assert penalty(["好好好好好", "あああああああ", "ก" * 9]) == [-0.5, -0.5, -0.5]
+    assert penalty(["一二三四五", "一二三", "あいうえ", "we 好好 add 好好"]) == [0.0, 0.0, 0.0, 0.0]
+
+
+@pytest.mark.parametrize("language", ["de", "en", "es", "ja", "ru", "th", "zh"])
+def test_natural_text_is_hardly_repetitive_in_any_language(language: str, shared_data: Path) -> None:
+    with gzip.open(shared_data / "mgsm" / f"{language}.jsonl.gz", "rt", encoding="utf-8") as file:
+        questions = [json.loads(line)["question"] for line in file]
+    texts = [" ".join(questions[start : start + 4]) for start in range(0, 100, 4)]
+    assert sum(map(repetition, texts)) / len(texts) < 0.04
+    assert all(repetition(text * 5) > 0.75 for text in texts)
 
 
 def test_the_overlong_punishment_grows_over_the_cache() -> None:
@@ -122,14 +213,64 @@ def test_the_overlong_punishment_grows_over_the_cache() -> None:
     assert rewards.get_soft_overlong_punishment(max_length=10, cache=0)(["x"], completion_ids=[[1] * 10]) == [0.0]
 
 
-def test_language_consistency_is_the_share_of_words_in_the_problems_language() -> None:
-    texts = [f"<think>{one}</think> <answer>4</answer>" for one in ("we add two", "我们加", "we 加 two 二", "2+2=4")]
-    assert rewards.language_consistency_reward(texts, language=["en"] * 4) == [1.0, 0.0, 0.5, None]
-    assert rewards.language_consistency_reward(texts[:2], language=["zh"] * 2) == [0.0, 1.0]
-    assert rewards.language_consistency_reward(["4"], language=["en"]) == [0.0]
+TOM = "Tom has 3 apples, buys 5 more and gives 2 away. How many apples does he have?"
+STEPS = "Tom starts with 3 apples. He buys 5 more apples, so he has 3 + 5 = 8 apples. Then he gives 2 away: 8 - 2 = 6."
+CHECK = " Let me check: 6 + 2 = 8 and 8 - 5 = 3, which is right."
 
 
-@pytest.mark.parametrize("name", REWARDS)
+def test_reasoning_that_works_it_out_says_what_is_given_and_checks_it_scores_one() -> None:
+    assert quality(STEPS + CHECK, "6", TOM).score == pytest.approx(1.0)
+    chinese = "已知汤姆有3个苹果。他又买了5个苹果，所以现在有3+5=8个。他送出2个，剩下8-2=6个苹果。验算：6+2=8。"
+    assert quality(chinese, "6").score == pytest.approx(1.0)
+    text = [f"<think>{STEPS}{CHECK}</think> <answer>6</answer>"]
+    logged: dict[str, float] = {}
+    assert rewards.reasoning_quality_reward(text, prompts=[TOM], log_metric=logged.__setitem__) == [pytest.approx(1.0)]
+    assert logged == {f"reasoning/{part}": 1.0 for part in ("flow", "completeness", "assumptions", "correction")}
+    messages = [[{"role": "system", "content": "Think."}, {"role": "user", "content": TOM}]]
+    assert rewards.reasoning_quality_reward(text, prompts=messages) == [pytest.approx(1.0)]
+
+
+def test_each_part_of_the_quality_is_lost_with_what_it_stands_for() -> None:
+    best = quality(STEPS + CHECK, "6", TOM)
+    assert quality(STEPS, "6", TOM).correction == 0.0 == best.correction - 1
+    assert (
+        quality("3 + 5 = 8. 8 - 2 = 6.", "6", TOM).assumptions == 0.5
+    )  # the numbers are used, nothing is said of them
+    assert quality(STEPS.replace("8 - 2 = 6", "8 - 2 = 5"), "5", TOM).completeness == pytest.approx(0.5)
+    assert quality(STEPS, "9", TOM).completeness == pytest.approx(0.3)  # it ends somewhere else
+    scattered = "Tom likes green apples. Rivers flow towards oceans. Mountains stand above valleys. 8 - 2 = 6."
+    assert quality(scattered, "6", TOM).flow < 0.4
+
+
+@pytest.mark.parametrize(
+    "empty",
+    [
+        "First, given that, therefore. Then, because, so. Next, assume. However, wait. Let me check. Thus, hence.",
+        "First, therefore 6. Then, because, so 6. Wait. Let me check 6. Thus, finally, hence 6.",
+        "Check verify wait assume given therefore because 3 5 2 8 6. Assume check 3 wait 6. Given 5 wait 8.",
+        "Step 1: think. Step 2: think again. Step 3: verify carefully. Step 4: conclude 6.",
+        "1. 2. 3. 4. 5. 6. 7. 8.",
+        "The answer is 6.",
+        TOM,
+        "首先，已知，因此。然后，因为，所以。等等，检查，验证。最后，答案是6。",
+        "",
+    ],
+)
+def test_words_that_only_sound_like_reasoning_earn_nothing(empty: str) -> None:
+    for text in (empty, f"{empty} " * 10):
+        assert quality(text, "6", TOM).score == 0.0
+
+
+def test_saying_it_again_and_padding_it_with_connectives_pays_less_than_saying_it_once() -> None:
+    once = quality(STEPS, "6", TOM).score
+    assert quality(STEPS + STEPS + STEPS, "6", TOM).score < once
+    padded = ". So, therefore. ".join(STEPS.split(". "))
+    assert quality(padded, "6", TOM).score < once
+    assert quality(STEPS + " Wait. Let me verify. Check, check." * 5, "6", TOM).score < once
+    assert quality("1 + 1 = 2. 2 + 2 = 4. 4 + 4 = 8.", "6", TOM).score < 0.5  # sums that lead elsewhere
+
+
+@pytest.mark.parametrize("name", RULES)
 @given(data=st.data())
 def test_no_completion_makes_a_reward_raise_or_leave_its_range(name: str, data: st.DataObject) -> None:
     pieces = st.sampled_from(["<think>", "</think>", "<answer>", "</answer>", "1. ", "好", "\n- "]) | st.text(
@@ -137,13 +278,16 @@ def test_no_completion_makes_a_reward_raise_or_leave_its_range(name: str, data: 
     )
     texts = data.draw(st.lists(st.lists(pieces, max_size=8).map("".join), max_size=3))
     rows = len(texts)
-    columns = {"answer": ["17"] * rows, "language": ["en"] * rows, "completion_ids": [[1] * len(one) for one in texts]}
+    columns = {
+        "answer": ["17"] * rows, "language": ["en"] * rows, "completion_ids": [[1] * len(one) for one in texts],
+        "prompts": ["What is 8 + 9?"] * rows,
+    }  # fmt: skip
     plain = scorer(name, **OPTIONS.get(name, {}))(texts, **columns)
     assert plain == scorer(name, **OPTIONS.get(name, {}))([chat(one) for one in texts], **columns)
     assert all(reward.total is None or -1.0 <= reward.total <= 1.0 for reward in plain)
 
 
-@pytest.mark.parametrize("name", REWARDS)
+@pytest.mark.parametrize("name", RULES)
 def test_every_reward_has_a_name_and_pickles(name: str) -> None:
     function = scorer(name, **OPTIONS.get(name, {})).parts[0].function
     assert pickle.loads(pickle.dumps(function)).__name__ == function.__name__
@@ -154,6 +298,17 @@ def test_the_total_is_the_weighted_sum_and_parts_stay_unweighted() -> None:
     first, second = both([GOOD, "5"], answer=["4", "4"], max_tokens=10)
     assert (first.total, first.parts) == (1.2, {"accuracy": 1.0, "format": 1.0})
     assert (second.total, second.parts) == (0.0, {"accuracy": 0.0, "format": 0.0})
+
+
+def test_rewards_are_put_together_with_weights() -> None:
+    specs = weighted(("accuracy", RewardSpec(name="format"), "graded_language"), (0.4, 0.3, 0.3))
+    assert [spec.weight for spec in specs] == [0.4, 0.3, 0.3]
+    english = "<think>we add two and two</think> <answer>4</answer>"
+    assert build(specs)([english], answer=["4"], language=["en"])[0].total == pytest.approx(1.0)
+    assert build(rewards.REASONING)([english], answer=["4"], language=["en"])[0].total == pytest.approx(3.0)
+    assert sum(spec.weight for spec in rewards.REASONING_WEIGHTED) == pytest.approx(1.0)
+    with pytest.raises(SettingsError, match="2 rewards but 3 weights"):
+        weighted(("accuracy", "format"), (0.4, 0.3, 0.3))
 
 
 def some_none(completions: list[str], **columns: Any) -> list[float | None]:
@@ -238,6 +393,8 @@ def test_an_unknown_reward_is_refused_when_settings_are_read() -> None:
         ("format", {"strict": True}, "no option 'strict'"),
         ("repetition_penalty", {"max_penalty": 1.0}, "0 or negative"),
         ("language_consistency", {"default_language": "xx"}, "not known"),
+        ("graded_language", {"default_language": "xx"}, "not known"),
+        ("graded_language", {"detect": "words"}, "'language' or 'script'"),
         ("no.such:function", {}, "cannot be imported"),
         ("r1kit.rewards:nothing", {}, "cannot be imported"),
     ],

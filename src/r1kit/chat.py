@@ -145,22 +145,43 @@ def end_ids(tokenizer: Any) -> tuple[int, ...]:
     return tuple(ends)
 
 
-def to_sample(conversation: Conversation, chat: ChatFormat, tokenizer: Any) -> Sample:
-    """A conversation as a training sample: loss on the assistant's turns and on the end token after each."""
-    token_ids: list[int] = []
-    mask: list[bool] = []
+def to_samples(conversation: Conversation, chat: ChatFormat, tokenizer: Any) -> list[Sample]:
+    """A conversation as training samples: loss on the assistant's turns and on the end token after each.
+
+    What is trained is what is sampled: each turn follows the ids that an engine would be given, prefill included, and
+    ends where it would stop. Where the template renders earlier turns in another way once later turns follow (it drops
+    their reasoning, or writes no end token), turns cannot share a row, and each such turn starts a sample of its own.
+    Raises ValueError for a conversation that cannot be trained on, saying which turn and why.
+    """
+    ends = end_ids(tokenizer)
+    samples: list[tuple[list[int], list[bool]]] = []
     for index, turn in enumerate(conversation.messages):
         if turn.role != "assistant":
             continue
-        prefix = list(tokenizer.encode(chat.text(conversation.messages[:index], tokenizer), add_special_tokens=False))
-        if prefix[: len(token_ids)] != token_ids:
-            raise ValueError(
-                "the chat template renders earlier turns differently once later turns follow, so loss cannot be "
-                f"placed on turn {index}: train on single-turn conversations or mend the template"
-            )
-        reply = [*tokenizer.encode(turn.content, add_special_tokens=False), end_ids(tokenizer)[0]]
-        mask += [False] * (len(prefix) - len(token_ids)) + [True] * len(reply)
-        token_ids = [*prefix, *reply]
-    if not any(mask):
+        reply = _reply(conversation, index, chat, tokenizer, ends)
+        prompt = chat.encode(conversation.messages[:index], tokenizer)
+        if not samples or prompt[: len(samples[-1][0])] != samples[-1][0]:
+            samples.append(([], []))
+        token_ids, mask = samples[-1]
+        mask += [False] * (len(prompt) - len(token_ids)) + [True] * len(reply)
+        token_ids += [*prompt[len(token_ids) :], *reply]
+    if not samples:
         raise ValueError(f"a conversation of {len(conversation.messages)} messages has no assistant turn to train on")
-    return Sample(token_ids=tuple(token_ids), loss_mask=tuple(mask))
+    return [Sample(token_ids=tuple(ids), loss_mask=tuple(mask)) for ids, mask in samples]
+
+
+def _reply(
+    conversation: Conversation, index: int, chat: ChatFormat, tokenizer: Any, ends: tuple[int, ...]
+) -> list[int]:
+    """The ids that the policy would have sampled for an assistant's turn: its text after the prefill, and the end."""
+    content = conversation.messages[index].content
+    if index == 0 or conversation.messages[index - 1].role != "user":
+        raise ValueError(f"turn {index} is the assistant's and follows no user's turn: nothing asks for it")
+    if not content.startswith(chat.prefill):
+        raise ValueError(f"turn {index} does not begin with the format's prefill {chat.prefill!r}, as sampling would")
+    ids = list(tokenizer.encode(content.removeprefix(chat.prefill), add_special_tokens=False))
+    if not ids:
+        raise ValueError(f"turn {index} is empty: it would teach to answer nothing")
+    if any(token in ends for token in ids):
+        raise ValueError(f"turn {index} holds an end token inside its text, where sampling would have stopped")
+    return [*ids, ends[0]]

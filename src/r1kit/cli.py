@@ -14,7 +14,7 @@ import os
 import shlex
 import sys
 import traceback
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -70,11 +70,15 @@ def parser() -> argparse.ArgumentParser:
     _add_generate(_command(commands, "generate", generate, "sample completions for a prompt, a task or a file"))
     _add_chat(_command(commands, "chat", chat, "talk to a model"))
     _add_report(_command(commands, "report", report, "show the result of a run"))
+    _add_review(_command(commands, "review", review, "read, edit, accept or reject samples on a page in the browser"))
     _add_json(_command(commands, "models", models, "list the models known by name"))
     data = commands.add_parser("data", help="work with data files").add_subparsers(metavar="COMMAND", required=True)
     check = _command(data, "check", check_data, "validate a data file: names file, row and field of what is wrong")
     check.add_argument("file", metavar="FILE", type=Path)
     _add_json(check)
+    _add_verify(_command(commands, "verify", verify, "judge answers, or measure how often a verifier is wrong"))
+    _add_score(_command(commands, "score", score, "give completions their rewards, part by part"))
+    _add_sandbox(commands.add_parser("sandbox", help="where untrusted programs run"))
     return top
 
 
@@ -144,6 +148,57 @@ def _add_chat(command: argparse.ArgumentParser) -> None:
 def _add_report(command: argparse.ArgumentParser) -> None:
     command.add_argument("run", metavar="RUN_DIR", type=Path, help="a run's folder, or the folder of all its stages")
     _add_json(command)
+
+
+def _add_review(command: argparse.ArgumentParser) -> None:
+    command.add_argument("queue", metavar="QUEUE", type=Path, help="a queue's file, or the folder of a review stage")
+    command.add_argument("--import", dest="rows", metavar="FILE.jsonl", type=Path, help="add samples; makes the queue")
+    command.add_argument(
+        "--double", metavar="SHARE", type=float, help="give this share of the samples to two reviewers, 0 to 1 (0)"
+    )
+    command.add_argument("--lease", metavar="MINUTES", type=float, help="how long a sample is kept for one person (15)")
+    command.add_argument("--auto-accept", action="store_true", help="accept what is pending, without a page")
+    command.add_argument("--export", metavar="FILE.jsonl", type=Path, help="write accepted samples, without a page")
+    command.add_argument("--rejected", metavar="FILE.jsonl", type=Path, help="with --export: write rejected ones too")
+    command.add_argument("--reviewer", default="", metavar="NAME", help="whoever opens the page; asked for if left out")
+    command.add_argument("--host", default="127.0.0.1", help="address to serve at (127.0.0.1: this machine alone)")
+    command.add_argument("--port", type=int, default=8765, help="port to serve at; 0 takes a free one (8765)")
+
+
+def _add_verify(command: argparse.ArgumentParser) -> None:
+    command.add_argument("file", metavar="FILE", nargs="?", type=Path, help="rows with prediction and answer")
+    command.add_argument(
+        "--verifier", metavar="NAME", help="for example math; with --conformance also package.module:f"
+    )
+    command.add_argument("--out", type=Path, metavar="FILE.jsonl", help="write the rows there and print the counts")
+    command.add_argument("--conformance", action="store_true", help="run labelled cases and print error rates")
+    command.add_argument("--cases", metavar="NAME|FILE.jsonl", help="with --conformance: whose cases, or your own")
+    _add_json(command)
+
+
+def _add_score(command: argparse.ArgumentParser) -> None:
+    command.add_argument("file", metavar="FILE", type=Path, help="rows with completion and the rewards' columns")
+    command.add_argument("--rewards", required=True, metavar="A,B", help="names, dotted paths, or a JSON list of specs")
+    command.add_argument(
+        "--set", dest="settings", action="append", default=[], metavar="NAME.OPTION=VALUE", type=setting,
+        help="set a reward's option or weight, for example cosine_scaled.max_len=500; may be repeated",
+    )  # fmt: skip
+    command.add_argument("--out", type=Path, metavar="FILE.jsonl", help="write the rows there and print the means")
+    _add_json(command)
+
+
+def _add_sandbox(command: argparse.ArgumentParser) -> None:
+    commands = command.add_subparsers(metavar="COMMAND", required=True)
+    _add_json(
+        _command(commands, "check", check_sandbox, "say what runs untrusted programs here, and prove what it holds")
+    )
+    serving = _command(commands, "serve", serve_sandbox, "run programs for other machines, over HTTP")
+    serving.add_argument("--host", default="127.0.0.1", help="address to serve at (127.0.0.1: this machine alone)")
+    serving.add_argument("--port", type=int, default=8190, help="port to serve at; 0 takes a free one (8190)")
+    serving.add_argument(
+        "--token-variable", default="R1KIT_SANDBOX_TOKEN", metavar="NAME",
+        help="environment variable with the token that clients must send (R1KIT_SANDBOX_TOKEN)",
+    )  # fmt: skip
 
 
 def setting(text: str) -> tuple[str, Any]:
@@ -268,6 +323,31 @@ def _report_folder(path: Path) -> Path:
     return max(found, key=lambda folder: (folder / "summary.json").stat().st_mtime_ns)
 
 
+def review(options: argparse.Namespace) -> None:
+    """Import, accept, export as asked, in this order; without the last two, serve the page until Ctrl+C."""
+    from r1kit.curate.review import ReviewError, ReviewQueue
+    from r1kit.store import read_rows
+
+    path = options.queue / "review.db" if options.queue.is_dir() else options.queue
+    if options.rejected and not options.export:
+        raise ReviewError("--rejected goes with --export: give both")
+    opening = {"double_share": options.double, "lease_minutes": options.lease}
+    if options.rows is not None:
+        ReviewQueue.create(path, read_rows(options.rows), **opening).close()
+    with ReviewQueue.create(path, **opening) if path.exists() else ReviewQueue(path) as queue:
+        if options.auto_accept:
+            print(f"{queue.auto_accept()} samples accepted by nobody")
+        if options.export:
+            print(f"{queue.export(options.export, rejected=options.rejected)} accepted samples in {options.export}")
+            if left := queue.pending():
+                print(f"{left} samples are still pending", file=sys.stderr)
+    if options.auto_accept or options.export:
+        return
+    from r1kit.web.serve import serve
+
+    serve(path, host=options.host, port=options.port, who=options.reviewer)
+
+
 def models(options: argparse.Namespace) -> None:
     """Print the models known by name."""
     from r1kit.stages import commands
@@ -286,6 +366,77 @@ def check_data(options: argparse.Namespace) -> int:
     else:
         print(text)
     return 0 if found["ok"] else 1
+
+
+def verify(options: argparse.Namespace) -> int:
+    """Print rows with verdicts, or with --out their counts; with --conformance error rates (status 1 if not good)."""
+    from collections import Counter
+
+    from r1kit.stages import verdicts
+
+    if options.conformance:
+        if options.file is not None or options.out is not None:
+            raise ValueError("--conformance runs labelled cases: give no file and no --out; own cases go to --cases")
+        found, text, good = verdicts.conformance(options.verifier, options.cases)
+        _print_json(found) if options.json else print(text)
+        return 0 if good else 1
+    if options.file is None or options.verifier is None or options.cases is not None:
+        raise ValueError(
+            "verify takes a FILE and --verifier NAME, or --conformance with --verifier and --cases if wanted"
+        )
+    counts: Counter[str] = Counter()
+    rows = verdicts.verify(options.file, options.verifier, options.out, counts)
+    for _ in _printed(rows, options):
+        pass
+    summary = verdicts.verify_summary(options.verifier, counts)
+    _print_summary(summary, options)
+    return 0
+
+
+def score(options: argparse.Namespace) -> None:
+    """Print rows with rewards, or with --out or --json the means."""
+    from r1kit.stages import verdicts
+
+    scorer = verdicts.scorer_of(options.rewards, options.settings)
+    rows = verdicts.score(options.file, scorer, options.out)
+    _print_summary(verdicts.score_summary(_printed(rows, options), scorer), options)
+
+
+def _printed(rows: Iterable[Mapping[str, Any]], options: argparse.Namespace) -> Iterator[Any]:
+    """The same rows, each printed as a line of JSON where neither a file nor a summary takes its place."""
+    for row in rows:
+        if options.out is None and not options.json:
+            print(json.dumps(to_plain(row), ensure_ascii=False), flush=True)
+        yield row
+
+
+def _print_summary(summary: dict[str, Any], options: argparse.Namespace) -> None:
+    """As JSON, or as text: on stderr where rows were printed."""
+    text = summary.pop("text")
+    if options.json:
+        _print_json(summary)
+    else:
+        print(text, file=sys.stderr if options.out is None else sys.stdout)
+
+
+def check_sandbox(options: argparse.Namespace) -> int:
+    """Print which sandbox there is and what it enforces; the status is 1 where programs cannot be run safely."""
+    from r1kit.stages import sandbox
+
+    found = sandbox.check()
+    text = found.pop("text")
+    if options.json:
+        _print_json(found)
+    else:
+        print(text)
+    return 0 if found["ok"] else 1
+
+
+def serve_sandbox(options: argparse.Namespace) -> None:
+    """Serve until Ctrl+C."""
+    from r1kit.stages import sandbox
+
+    sandbox.serve(options.host, options.port, options.token_variable)
 
 
 def _print_json(value: Any) -> None:

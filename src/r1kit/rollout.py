@@ -41,8 +41,14 @@ def rollout(
 
 
 def columns(flat: Sequence[tuple[Problem, Prompt, Completion]], params: SamplingParams) -> dict[str, Any]:
-    """What reward functions are given beside the completions: TRL's convention, one entry per completion."""
-    return {
+    """What reward functions are given beside the completions: TRL's convention, one entry per completion.
+
+    Without `completion_ids` where an engine sends text alone: a reward that counts tokens then fails by name, in place
+    of taking every completion for an empty one.
+    """
+    ids = [list(completion.token_ids) for _, _, completion in flat]
+    counted = all(some or not completion.text for some, (_, _, completion) in zip(ids, flat, strict=True))
+    return ({"completion_ids": ids} if counted else {}) | {
         "prompts": [problem.prompt for problem, _, _ in flat],
         "problem_id": [problem.id for problem, _, _ in flat],
         "answer": [problem.answer for problem, _, _ in flat],
@@ -50,7 +56,6 @@ def columns(flat: Sequence[tuple[Problem, Prompt, Completion]], params: Sampling
         "verifier": [problem.verifier for problem, _, _ in flat],
         "language": [problem.language for problem, _, _ in flat],
         "source": [problem.source for problem, _, _ in flat],
-        "completion_ids": [list(completion.token_ids) for _, _, completion in flat],
         "finish_reason": [completion.finish_reason for _, _, completion in flat],
         "max_tokens": params.max_tokens,
     }

@@ -108,11 +108,13 @@ class Verdict:
 class Reward:
     """The weighted sum and its unweighted parts; None means not applicable, and a total of None skips the rollout.
 
-    `Reward(total=1.2, parts={"accuracy": 1.0, "format": 1.0})`
+    `Reward(total=1.2, parts={"accuracy": 1.0, "format": 1.0}, notes={"verdict": "right", "extracted": "72"})`
+    `notes` are what reward functions said of the completion (TRL's `log_extra`), for readers and monitors.
     """
 
     total: float | None
     parts: Mapping[str, float | None]
+    notes: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -40,5 +40,12 @@ class Head:
             logits = torch.tanh(logits / self.softcap) * self.softcap
         return logits if temperature in (0.0, 1.0) else logits / temperature
 
+    def slope(self, logits: Tensor, temperature: float = 1.0) -> Tensor | float:
+        """d(logits)/d(hidden W^T + b) at what `logits` returned: a number, or [N, V] where a soft cap bends them."""
+        scale = self.scale if temperature in (0.0, 1.0) else self.scale / temperature
+        if self.softcap is None:
+            return scale
+        return scale * (1 - (logits * (temperature or 1.0) / self.softcap).square())
+
     def chunk_size(self) -> int:
         return max(32, CHUNK_ELEMENTS // self.weight.shape[0])

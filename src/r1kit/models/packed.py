@@ -55,7 +55,7 @@ class _Block:
 
     prompt: int | None  # which of the row's prompts they follow
     padding: Padding
-    mask: Tensor  # [width, prompt + width], True where a completion's token may look
+    mask: Tensor | None  # [width, prompt + width], True where a completion's token may look; None: causal
 
 
 class PackedLayout:
@@ -80,7 +80,9 @@ class PackedLayout:
         self.position_ids = torch.tensor([p for run in (*starts, *owns) for p in run], device=device)  # [T]
 
     @staticmethod
-    def _mask(prompt: int, width: int, device: torch.device) -> Tensor:
+    def _mask(prompt: int, width: int, device: torch.device) -> Tensor | None:
+        if not prompt:  # of a document of 32k tokens it would take a gigabyte
+            return None
         return torch.ones(width, prompt + width, dtype=torch.bool, device=device).tril(diagonal=prompt)
 
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:

@@ -30,7 +30,7 @@ def check_attention(model: Any, name: str) -> None:
         with torch.no_grad():
             packed = _packed(model.eval(), tokens).split(COMPLETIONS)
             model.set_attn_implementation("eager")
-            plain = [model(torch.cat([prompt, own])[None]).logits[0, PROMPT:].float() for own in completions]
+            plain = [_plain(model, torch.cat([prompt, own])) for own in completions]
             model.set_attn_implementation(attention.NAME)
     except (AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
         raise ModelError(f"{name}: r1kit's attention does not run on {kind} ({error}): use another model") from error
@@ -43,10 +43,18 @@ def check_attention(model: Any, name: str) -> None:
         )
 
 
+def _plain(model: Any, tokens: Tensor) -> Tensor:
+    """Logits [completion, V] of one sequence as the model's own code has them; of a classifier the hidden states."""
+    if model.get_output_embeddings() is None:
+        return model.base_model(tokens[None]).last_hidden_state[0, PROMPT:].float()  # type: ignore[no-any-return]
+    return model(tokens[None]).logits[0, PROMPT:].float()  # type: ignore[no-any-return]
+
+
 def _packed(model: Any, tokens: Tensor) -> Tensor:
-    """Logits at the completions' tokens [sum of COMPLETIONS, V]."""
+    """The same for the completions' tokens [sum of COMPLETIONS, V] of a packed row."""
     layout = PackedLayout([Span(PROMPT, COMPLETIONS)], model.device)
     output = model.base_model(
         input_ids=tokens[None], position_ids=layout.position_ids[None], layout=layout, use_cache=False
     )
-    return Head.of(model).logits(output.last_hidden_state[0, PROMPT:])
+    hidden: Tensor = output.last_hidden_state[0, PROMPT:]
+    return hidden.float() if model.get_output_embeddings() is None else Head.of(model).logits(hidden)

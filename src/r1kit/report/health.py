@@ -11,11 +11,23 @@ from dataclasses import dataclass
 from statistics import fmean, median
 from typing import Literal
 
+from r1kit.evaluate.intervals import NORMAL_FROM, critical, wilson
 from r1kit.evaluate.statistics import Difference
 from r1kit.report.curves import figure, series
 from r1kit.report.folders import Row, Stage, is_number, read_lines
 from r1kit.report.samples import is_right
 
+# metric, what it is called, of what it is a share, and what to do where it rises
+HACKS = (
+    ("hack/copied", "Copied answers", "of answers are wrong and repeat a number of the prompt",
+     "look at late wrong answers: the policy may have stopped working things out"),
+    ("hack/one_answer", "One answer for all", "of answers are the commonest one where it is wrong",
+     "the policy says one thing whatever is asked: look at what the right answers are"),
+    ("hack/repetition", "Repetition", "of word trigrams came before in the completion",
+     "add the repetition penalty, and look at long samples"),
+    ("language/other", "Language switching", "of completions are mostly not in the problem's script",
+     "the language-consistency reward ends it"),
+)  # fmt: skip
 Status = Literal["healthy", "attention"]
 
 
@@ -54,11 +66,14 @@ def checks(stage: Stage, differences: Mapping[str, Difference]) -> list[Check]:
         zero_variance(rows),
         entropy(rows),
         share(rows, "completion/truncated", "Truncation", 0.10, "raise max_tokens, or add the soft overlong penalty"),
-        share(rows, "verifier/unknown", "Verifier cannot tell", 0.02, "see the rollouts whose reward is null"),
+        share(rows, "verifier/unknown", "Verifier cannot tell", 0.02, "see the rollouts whose verdict is unknown"),
+        failures(rows),
+        audit(stage),
         sampler_gap(rows),
         format_only(rows, differences),
         length(rows, stage),
         mixing(rows),
+        *(hack(rows, *one) for one in HACKS),
         numbers(rows),
     ]
     return [check for check in found if check]
@@ -102,6 +117,56 @@ def share(rows: Sequence[Row], key: str, name: str, limit: float, advice: str) -
     return Check(name=name, status="attention" if bad else "healthy", evidence=evidence, advice=advice if bad else "")
 
 
+def failures(rows: Sequence[Row]) -> Check | None:
+    """A verifier that broke: one bad step is one too many, wherever it was."""
+    found = [(row["step"], value) for row in rows if is_number(value := row.get("verifier/failed"))]
+    if not found:
+        return None
+    bad = [(step, value) for step, value in found if value > 0]
+    if not bad:
+        return Check(name="Verifier failures", status="healthy", evidence=f"none in {len(found)} steps")
+    step, worst = max(bad, key=lambda pair: pair[1])
+    evidence = f"in {len(bad)} of {len(found)} steps, at most {percent(worst)} of the verdicts (step {step})"
+    advice = "these completions were left out, not scored 0; the rollouts' notes say what the verifier raised"
+    status: Status = "attention" if worst > 0.01 or len(bad) > 0.1 * len(found) else "healthy"
+    return Check(name="Verifier failures", status=status, evidence=evidence, advice=advice)
+
+
+def audit(stage: Stage) -> Check | None:
+    """Verdicts that a second verifier gave otherwise, over the whole run, with examples."""
+    counts = [(row.get("audit/count"), row.get("audit/disagreement")) for row in stage.metrics]
+    known = [(count, share) for count, share in counts if is_number(count) and is_number(share)]
+    total = sum(count for count, _ in known)
+    if not total:
+        return None
+    differing = sum(count * share for count, share in known)
+    low, high = wilson(differing / total, total, critical(NORMAL_FROM))
+    evidence = f"{differing:.0f} of {total:.0f} verdicts given again differ (95 %: {percent(low)} to {percent(high)})"
+    examples = read_lines(stage.folder / "audit.jsonl")
+    if examples:
+        evidence += "; the last: " + "; ".join(map(differing_verdicts, examples[-3:]))
+    bad = low > 0.01
+    advice = "read audit.jsonl: one of the two verifiers is wrong on these answers" if bad else ""
+    return Check(name="Audit of verdicts", status="attention" if bad else "healthy", evidence=evidence, advice=advice)
+
+
+def differing_verdicts(row: Row) -> str:
+    """`'72.0' for '72' is wrong by exact, right by math`."""
+    given, answer = brief(row.get("extracted")), brief(row.get("answer"))
+    first = f"{row.get('verdict')} by {row.get('verifier')}"
+    return f"{given} for {answer} is {first}, {row.get('second_verdict')} by {row.get('second')}"
+
+
+def hack(rows: Sequence[Row], key: str, name: str, words: str, advice: str) -> Check | None:
+    """A share that is high at the end and has risen: what was there from the start is the model's or the task's."""
+    found = course(rows, key)
+    if not found:
+        return None
+    bad = found.last > 0.2 and found.last - found.first > 0.1
+    evidence = f"{percent(found.first)} {words} at first, {percent(found.last)} in the last quarter"
+    return Check(name=name, status="attention" if bad else "healthy", evidence=evidence, advice=advice if bad else "")
+
+
 def sampler_gap(rows: Sequence[Row]) -> Check | None:
     """Sampler and trainer should give the same tokens the same probability; else the gradient is off-policy."""
     found = course(rows, "sampler/logprob_gap_mean")
@@ -131,17 +196,32 @@ def format_only(rows: Sequence[Row], differences: Mapping[str, Difference]) -> C
 
 
 def length(rows: Sequence[Row], stage: Stage) -> Check | None:
-    """Length may grow with reasoning; a threefold change without more right answers is drift."""
+    """Length may grow with reasoning; a threefold change without more right answers is drift, and so is one of right or
+    of wrong answers alone that the mean of all hides."""
     found, accuracy = course(rows, "completion/length_mean"), course(rows, "reward/accuracy")
     if not found:
         return None
+    parts = {name: course(rows, f"completion/length_{name}") for name in ("right", "wrong")}
+    known = {name: part for name, part in parts.items() if part}
     evidence = f"{figure(found.first)} tokens at first, {figure(found.last)} in the last quarter"
-    evidence += by_outcome(stage)
-    ratio = found.last / found.first if found.first else math.inf
+    evidence += "".join(f"; {name} answers {figure(part.first)} to {figure(part.last)}" for name, part in known.items())
+    evidence += "" if known else by_outcome(stage)
     gained = accuracy is not None and accuracy.last - accuracy.first > 0.05
-    bad = not 1 / 3 < ratio < 3 and not gained
-    advice = "length moves without better answers: look at late samples, and at the length rewards" if bad else ""
-    return Check(name="Length drift", status="attention" if bad else "healthy", evidence=evidence, advice=advice)
+    drifted = [name for name, part in {"all": found, **known}.items() if not 1 / 3 < ratio(part) < 3]
+    bad = bool(drifted) and (not gained or drifted == ["wrong"])
+    advice = f"length of {' and '.join(drifted)} answers moves without better ones: see late samples, length rewards"
+    return Check(
+        name="Length drift", status="attention" if bad else "healthy", evidence=evidence, advice=advice if bad else ""
+    )
+
+
+def ratio(found: Course) -> float:
+    return found.last / found.first if found.first else math.inf
+
+
+def brief(value: object) -> str:
+    text = " ".join(str(value).split())
+    return repr(text if len(text) <= 40 else text[:39] + "…")
 
 
 def by_outcome(stage: Stage) -> str:

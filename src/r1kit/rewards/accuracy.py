@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Literal
 
 from r1kit import verifiers
 from r1kit.rewards.columns import RewardFunction, column, configured, texts
+from r1kit.rewards.verdicts import judge, outcome, tell
 from r1kit.types import Verdict
 
 
@@ -20,18 +22,18 @@ def accuracy_reward(
     default_verifier: str = "math",
     unknown: float | None = 0.5,
     log_metric: Callable[[str, float], None] | None = None,
+    log_extra: Callable[[str, list[Any]], None] | None = None,
     **columns: Any,
 ) -> list[float | None]:
-    """1.0 right, 0.0 wrong, `unknown` where nobody can tell (None: the sample does not count).
+    """1.0 right, 0.0 wrong, `unknown` where the reference cannot be used (None: the sample does not count).
 
-    References stand in the column `answer` or `solution`; the column `verifier` names each row's verifier.
-    `log_metric`, as TRL passes it, gets the share of unknown verdicts as `verifier/unknown`.
+    References stand in the column `answer` or `solution`; the column `verifier` names each row's verifier. None where
+    a row has no reference, and where the verifier failed, whatever `unknown` is: see `r1kit.rewards.verdicts`.
     """
     given = {"answer": answer, "solution": solution, "verifier": verifier}
     verdicts = judge(completions, given, default_verifier, "accuracy_reward")
-    if log_metric is not None and verdicts:
-        log_metric("verifier/unknown", sum(verdict.correct is None for verdict in verdicts) / len(verdicts))
-    return [unknown if verdict.correct is None else float(verdict.correct) for verdict in verdicts]
+    tell(verdicts, log_metric, log_extra)
+    return [_value(verdict, float, unknown) for verdict in verdicts]
 
 
 def get_accuracy_reward(*, verifier: str = "math", unknown: float | None = 0.5) -> RewardFunction:
@@ -59,7 +61,7 @@ def get_cosine_scaled_reward(
     if max_len < 1:
         raise ValueError(f"max_len is {max_len}: it must be at least 1")
     return configured(
-        _cosine_scaled_reward,
+        cosine_scaled_reward,
         correct=(min_value_correct, max_value_correct),
         wrong=(max_value_wrong, min_value_wrong),  # swapped: a short wrong answer is the worst
         max_len=max_len,
@@ -69,23 +71,7 @@ def get_cosine_scaled_reward(
     )
 
 
-def judge(completions: Sequence[Any], columns: dict[str, Any], default: str, reward: str) -> list[Verdict]:
-    """A verdict per completion, each row by the verifier that it names."""
-    responses = texts(completions)
-    source = "solution" if columns.get("answer") is None and columns.get("solution") is not None else "answer"
-    references = column(source, columns, len(responses), reward)
-    given = columns.get("verifier")
-    names = [default] * len(responses) if given is None else column("verifier", columns, len(responses), reward)
-    names = [name or default for name in names]
-    verdicts: dict[int, Verdict] = {}
-    for name in dict.fromkeys(names):
-        rows = [row for row, other in enumerate(names) if other == name]
-        judged = verifiers.verify_all(name, [responses[row] for row in rows], [str(references[row]) for row in rows])
-        verdicts.update(zip(rows, judged, strict=True))
-    return [verdicts[row] for row in range(len(responses))]
-
-
-def _cosine_scaled_reward(
+def cosine_scaled_reward(
     completions: Sequence[Any],
     *,
     correct: tuple[float, float],
@@ -94,17 +80,30 @@ def _cosine_scaled_reward(
     unit: str,
     default_verifier: str,
     unknown: float | None,
+    log_metric: Callable[[str, float], None] | None = None,
+    log_extra: Callable[[str, list[Any]], None] | None = None,
     **columns: Any,
 ) -> list[float | None]:
     """Accuracy scaled by length: see `get_cosine_scaled_reward`."""
     verdicts = judge(completions, columns, default_verifier, "cosine_scaled_reward")
+    tell(verdicts, log_metric, log_extra, prefix="cosine_")
     measured = texts(completions)
     if unit == "tokens":
         measured = column("completion_ids", columns, len(measured), "cosine_scaled_reward")
-    values: list[float | None] = []
-    for verdict, long in zip(verdicts, measured, strict=True):
-        low, high = correct if verdict.correct else wrong
-        progress = min(len(long) / max_len, 1.0)  # past the limit the cosine would turn round
-        scaled = low + 0.5 * (high - low) * (1.0 + math.cos(math.pi * progress))
-        values.append(unknown if verdict.correct is None else scaled)
-    return values
+
+    def scaled(is_correct: bool, size: int) -> float:
+        low, high = correct if is_correct else wrong
+        progress = min(size / max_len, 1.0)  # past the limit the cosine would turn round
+        return low + 0.5 * (high - low) * (1.0 + math.cos(math.pi * progress))
+
+    return [
+        _value(verdict, partial(scaled, size=len(long)), unknown)
+        for verdict, long in zip(verdicts, measured, strict=True)
+    ]
+
+
+def _value(verdict: Verdict | None, decided: Callable[[bool], float], unknown: float | None) -> float | None:
+    """What a verdict is worth; a verifier that failed is worth nothing, not even the value of "cannot tell"."""
+    if verdict is None or outcome(verdict) == "failed":
+        return None
+    return unknown if verdict.correct is None else decided(verdict.correct)

@@ -30,7 +30,7 @@ def column(name: str, columns: dict[str, Any], rows: int, reward: str) -> list[A
 def configured(function: RewardFunction, **options: Any) -> RewardFunction:
     """The function with its options set: it pickles, and trainers that log by `__name__` find one."""
     made: Any = partial(function, **options)
-    made.__name__, made.__doc__ = function.__name__.strip("_"), function.__doc__
+    made.__name__, made.__doc__ = function.__name__, function.__doc__
     result: RewardFunction = made
     return result
 

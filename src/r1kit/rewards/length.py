@@ -8,30 +8,38 @@ from typing import Any
 
 from r1kit.rewards.columns import RewardFunction, column, configured, texts
 
-# A character of a script without spaces (Han, kana, Thai) is a word of its own; else words end at white space.
-_UNSPACED = r"\u0e00-\u0e7f\u3041-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U000323af"
-_WORD = re.compile(rf"[{_UNSPACED}]|[^\s{_UNSPACED}]+")
+# In scripts without spaces each character is a unit of its own, and a word is so many of them on average. Characters
+# taken for words would make natural Chinese and Japanese look five to ten times as repetitive as English.
+_HAN, _KANA, _THAI = (
+    r"\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U000323af",
+    r"\u3041-\u30ff\uff66-\uff9d",
+    r"\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff",  # Thai, Lao, Burmese, Khmer
+)
+_UNIT = re.compile(rf"(?P<han>[{_HAN}])|(?P<kana>[{_KANA}])|(?P<thai>[{_THAI}])|[^\s{_HAN}{_KANA}{_THAI}]+")
+_WORD = 12
+_SIZE = {None: _WORD, "han": _WORD // 2, "kana": _WORD // 3, "thai": _WORD // 4}
 
 
 def get_soft_overlong_punishment(*, max_length: int, cache: int) -> RewardFunction:
     """DAPO, equation 13, in tokens: 0 up to max_length - cache, then falling to -1 at max_length, and -1 beyond."""
     if not 0 <= cache <= max_length:
         raise ValueError(f"cache is {cache} with max_length {max_length}: it must be between 0 and max_length")
-    return configured(_soft_overlong_punishment, max_length=max_length, cache=cache)
+    return configured(soft_overlong_punishment, max_length=max_length, cache=cache)
 
 
 def get_repetition_penalty_reward(*, ngram_size: int = 3, max_penalty: float = -0.1) -> RewardFunction:
-    """(1 - unique / all n-grams of lower-cased words) * max_penalty; 0 for texts with fewer words than n."""
+    """(1 - unique / all n-grams of lower-cased words) * max_penalty; 0 for texts with fewer words than n.
+
+    For what counts as a word where a script has no spaces, see `repetition`.
+    """
     if ngram_size < 1:
         raise ValueError(f"ngram_size is {ngram_size}: it must be at least 1")
     if max_penalty > 0:
         raise ValueError(f"max_penalty is {max_penalty}: a penalty is 0 or negative")
-    return configured(_repetition_penalty_reward, ngram_size=ngram_size, max_penalty=max_penalty)
+    return configured(repetition_penalty_reward, ngram_size=ngram_size, max_penalty=max_penalty)
 
 
-def _soft_overlong_punishment(
-    completions: Sequence[Any], *, max_length: int, cache: int, **columns: Any
-) -> list[float]:
+def soft_overlong_punishment(completions: Sequence[Any], *, max_length: int, cache: int, **columns: Any) -> list[float]:
     """Punishment for length alone: see `get_soft_overlong_punishment`."""
     ids = column("completion_ids", columns, len(completions), "soft_overlong_punishment")
     return [_overlong(len(one), max_length, cache) for one in ids]
@@ -44,14 +52,28 @@ def _overlong(length: int, max_length: int, cache: int) -> float:
     return (start - length) / cache if length <= max_length else -1.0
 
 
-def _repetition_penalty_reward(
+def repetition_penalty_reward(
     completions: Sequence[Any], *, ngram_size: int, max_penalty: float, **columns: Any
 ) -> list[float]:
     """Penalty for n-grams that come again: see `get_repetition_penalty_reward`."""
-    values = []
-    for text in texts(completions):
-        words = _WORD.findall(text.lower())
-        total = len(words) - ngram_size + 1
-        unique = len({tuple(words[start : start + ngram_size]) for start in range(total)})
-        values.append((1 - unique / total) * max_penalty if total > 0 else 0.0)
-    return values
+    return [repetition(text, ngram_size) * max_penalty for text in texts(completions)]
+
+
+def repetition(text: str, ngram_size: int = 3) -> float:
+    """The share of n-grams of lower-cased words that came before; 0 for fewer words than n.
+
+    `repetition("a b a b a b", 2) == 0.6`. Of Chinese two characters make a word, of Japanese kana three, of Thai four.
+    """
+    units = [(match[0], _SIZE[match.lastgroup]) for match in _UNIT.finditer(text.lower())]
+    seen: set[tuple[str, ...]] = set()
+    total = end = size = 0
+    for start, (_, first) in enumerate(units):
+        while size < ngram_size * _WORD and end < len(units):
+            size += units[end][1]
+            end += 1
+        if size < ngram_size * _WORD:
+            break
+        seen.add(tuple(unit for unit, _ in units[start:end]))
+        total += 1
+        size -= first
+    return 1 - len(seen) / total if total else 0.0

@@ -20,7 +20,9 @@ from pydantic import Field, ValidationError, field_validator, model_validator, v
 
 from r1kit.rewards.columns import RewardFunction, configured
 from r1kit.rewards.registry import REWARDS
+from r1kit.rewards.verdicts import is_undecided
 from r1kit.settings import Settings, SettingsError
+from r1kit.store import to_plain
 from r1kit.types import Reward
 
 _DOTTED = re.compile(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*[.:][A-Za-z_]\w*")
@@ -74,7 +76,9 @@ class Part:
 class Scorer:
     """The reward model of a stage: `scorer(completions, **columns)` gives one `Reward` per completion.
 
-    The total is the weighted sum of the parts that are not None, and None where all are.
+    The total is the weighted sum of the parts that are not None, and None where all are. It is None too where a part
+    could not judge (a note named `verdict` says so) and has no value for that: the rest of the sum would stand for a
+    wrong answer.
     """
 
     parts: tuple[Part, ...]
@@ -84,8 +88,23 @@ class Scorer:
         for name, values in columns.items():
             if isinstance(values, list | tuple) and len(values) != rows:
                 raise ValueError(f"column {name!r} has {len(values)} values for {rows} completions: give one for each")
-        scores = [_checked(part.label, self._call(part, completions, columns), rows) for part in self.parts]
-        return [self._combine([values[row] for values in scores]) for row in range(rows)]
+        scored = [self._score(part, completions, columns) for part in self.parts]
+        return [self._combine([(values[row], notes[row]) for values, notes in scored]) for row in range(rows)]
+
+    def _score(
+        self, part: Part, completions: Sequence[Any], columns: dict[str, Any]
+    ) -> tuple[list[float | None], list[dict[str, Any]]]:
+        """A part's values, and the notes that it made by `log_extra`."""
+        rows = len(completions)
+        notes: list[dict[str, Any]] = [{} for _ in range(rows)]
+
+        def log_extra(column: str, values: Sequence[Any]) -> None:
+            if len(values) != rows:
+                raise ValueError(f"reward {part.label!r} logs {len(values)} {column!r} for {rows} completions")
+            for note, value in zip(notes, values, strict=True):
+                note[column] = _storable(value)
+
+        return _checked(part.label, self._call(part, completions, {**columns, "log_extra": log_extra}), rows), notes
 
     def _call(self, part: Part, completions: Sequence[Any], columns: dict[str, Any]) -> Any:
         given = list(completions)
@@ -94,10 +113,13 @@ class Scorer:
         result = part.function(completions=given, **columns)
         return _wait(result) if inspect.isawaitable(result) else result
 
-    def _combine(self, values: Sequence[float | None]) -> Reward:
-        known = [part.weight * value for part, value in zip(self.parts, values, strict=True) if value is not None]
-        labels = [part.label for part in self.parts]
-        return Reward(total=math.fsum(known) if known else None, parts=dict(zip(labels, values, strict=True)))
+    def _combine(self, scored: Sequence[tuple[float | None, dict[str, Any]]]) -> Reward:
+        parts = dict(zip([part.label for part in self.parts], [value for value, _ in scored], strict=True))
+        notes = {name: value for _, note in scored for name, value in note.items()}
+        known = [part.weight * value for part, (value, _) in zip(self.parts, scored, strict=True) if value is not None]
+        if not known or any(value is None and is_undecided(note) for value, note in scored):
+            return Reward(total=None, parts=parts, notes=notes)
+        return Reward(total=math.fsum(known), parts=parts, notes=notes)
 
 
 def build(specs: Sequence[RewardSpec]) -> Scorer:
@@ -174,6 +196,14 @@ def _checked(label: str, values: Any, rows: int) -> list[float | None]:
         if value is not None and (not isinstance(value, Real) or not math.isfinite(value)):
             raise ValueError(f"reward {label!r} returned {value!r}: expected a finite number or None")
     return [None if value is None else float(value) for value in values]
+
+
+def _storable(value: Any) -> Any:
+    """A note as JSON can hold it; what it cannot hold, as text."""
+    try:
+        return to_plain(value)
+    except ValueError:
+        return str(value)[:1000]
 
 
 def _wait(awaitable: Awaitable[Any]) -> Any:

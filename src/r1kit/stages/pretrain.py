@@ -3,7 +3,7 @@ package."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from pydantic import Field, model_validator
@@ -49,7 +49,7 @@ def run(context: Context) -> Mapping[str, Any]:
     from r1kit.tiny.corpus import document
     from r1kit.tiny.tokenizer import make
     from r1kit.train.learner import Learner
-    from r1kit.train.supervised import train_supervised
+    from r1kit.train.supervised import Update, train_supervised
 
     settings: PretrainSettings = context.settings
     tokenizer = make()
@@ -59,19 +59,17 @@ def run(context: Context) -> Mapping[str, Any]:
     )  # fmt: skip
     learner = Learner(model.to(device_of(settings.device)), settings.optimizer, steps=settings.steps)
 
-    def samples_at(step: int) -> Sequence[Sample]:
+    def update_at(step: int) -> Update:
         first = step * settings.documents_per_step
         texts = [document(index, settings.seed).text for index in range(first, first + settings.documents_per_step)]
-        return [Sample(token_ids=ids, loss_mask=[True] * len(ids)) for ids in tokenizer(texts)["input_ids"]]
+        samples = [Sample(token_ids=ids, loss_mask=[True] * len(ids)) for ids in tokenizer(texts)["input_ids"]]
+        return Update.of(samples, settings.tokens_per_batch, learner)
 
     def log(step: int, row: dict[str, float]) -> None:
         rate = row["tokens/train"] / row["time/step_s"]
         context.progress.step(step, settings.steps, {"loss": row["optim/loss"], "tokens/s": rate})
 
-    train_supervised(
-        learner, samples_at, context.folder, tokens_per_batch=settings.tokens_per_batch,
-        checkpoint_every=settings.checkpoint_every, log=log,
-    )  # fmt: skip
+    train_supervised(learner, update_at, context.folder, checkpoint_every=settings.checkpoint_every, log=log)
     Policy(model, tokenizer, (tokenizer.eos_token_id,)).save(context.folder / "model")
     chat_format.save(ChatSettings(system=TINY_SYSTEM), context.folder / "model")  # the corpus is written in it
     return {"parameters": sum(parameter.numel() for parameter in model.parameters())}

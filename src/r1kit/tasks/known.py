@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Unpack
 
@@ -17,7 +17,7 @@ from r1kit.tasks.base import Listed, TaskError
 from r1kit.tasks.files import ReadOptions, load_file
 from r1kit.tasks.hub import load_hub
 from r1kit.tasks.rows import SUFFIXES, stem
-from r1kit.tasks.schemas import GSM8K, MGSM, MGSM_HUB, SVAMP, Schema
+from r1kit.tasks.schemas import GSM8K, HUMANEVAL, MBPP, MGSM, MGSM_HUB, SVAMP, Schema
 
 DATA_VARIABLE = "R1KIT_DATA"
 
@@ -26,7 +26,8 @@ DATA_VARIABLE = "R1KIT_DATA"
 class Split:
     """One split: `local` is its file in a data folder without the ending, `hub` its name (and `config`) on the hub.
 
-    Splits are for evaluation unless they say otherwise: a benchmark in the training data measures memory.
+    Splits are for evaluation unless they say otherwise: a benchmark in the training data measures memory. `rows` are
+    the first row and the one after the last, from 0, where the local file holds several splits.
     """
 
     local: str
@@ -35,6 +36,7 @@ class Split:
     evaluate_only: bool = True
     skip_invalid: bool = False
     language: str | None = None
+    rows: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,6 +86,22 @@ KNOWN: dict[str, Known] = {
         revision="refs/convert/parquet",
         splits={code: Split(local=f"mgsm/{code}", hub="test", config=code, language=code) for code in MGSM_LANGUAGES},
     ),
+    "humaneval": Known(
+        hub="openai/openai_humaneval",
+        schema=HUMANEVAL,
+        hub_schema=HUMANEVAL,
+        splits={"test": Split(local="humaneval/HumanEval", hub="test")},
+    ),
+    "mbpp": Known(
+        hub="google-research-datasets/mbpp",
+        schema=MBPP,
+        hub_schema=MBPP,
+        splits={
+            "test": Split(local="mbpp/mbpp", hub="test", config="full", rows=(10, 510)),
+            "validation": Split(local="mbpp/mbpp", hub="validation", config="full", rows=(510, 600)),
+            "train": Split(local="mbpp/mbpp", hub="train", config="full", rows=(600, 974), evaluate_only=False),
+        },
+    ),
 }
 
 
@@ -113,8 +131,16 @@ def load_known(
     path = find_local(part.local, data)
     if path is not None:
         options["schema"] = known.schema
-        return load_file(path, name=f"{name}/{split}", **options)
+        return within(load_file(path, name=f"{name}/{split}", **options), part.rows)
     return from_hub(known, part, f"{name}/{split}", **options)
+
+
+def within(listed: Listed, rows: tuple[int, int] | None) -> Listed:
+    """The problems of some rows of a file, which keep the numbers that they have there."""
+    if rows is None:
+        return listed
+    chosen = [one for one in listed.problems if rows[0] <= int(one.id.rpartition("/")[2]) < rows[1]]
+    return replace(listed, problems=tuple(chosen))
 
 
 def from_hub(known: Known, part: Split, name: str, **options: Unpack[ReadOptions]) -> Listed:

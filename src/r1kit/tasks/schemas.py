@@ -21,6 +21,7 @@ from r1kit.tasks.answers import (
     without_calculator,
 )
 from r1kit.tasks.base import TaskError
+from r1kit.tasks.code import humaneval_answer, humaneval_prompt, mbpp_answer, mbpp_prompt, mbpp_solution
 from r1kit.tasks.messages import first_question, last_reply, replied_box, user_text
 from r1kit.types import Problem
 from r1kit.verifiers import find
@@ -37,7 +38,7 @@ class Schema:
     """One shape of rows. A dotted column reaches into a nested one: `reward_model.ground_truth`.
 
     Several prompt columns are joined by a space. `needs` and `looks` (given an answer as text) only help to recognise
-    the shape, where its columns alone are everyone's.
+    the shape, where its columns alone are everyone's. `ask` and `judge` make prompt and answer of several columns.
     """
 
     name: str
@@ -54,6 +55,8 @@ class Schema:
     needs: tuple[str, ...] = ()
     looks: Callable[[str], bool] | None = None
     solution: Callable[[Any], str] | None = None
+    ask: Callable[[Row], str] | None = None
+    judge: Callable[[Row], str] | None = None
 
     def fits(self, sample: Row) -> bool:
         """Whether a row has every column and its answer the right look."""
@@ -109,9 +112,20 @@ STRATOS = Schema(
 VERL = Schema(name="verl", prompt=("prompt",), answer="reward_model.ground_truth", source_column="data_source")
 # MMLU and its kin: the options become part of the prompt, the answer is an option's letter or its place from 0.
 CHOICES = Schema(name="choices", prompt=("question",), answer="answer", verifier="choice", choices_column="choices")
+HUMANEVAL = Schema(
+    name="humaneval", prompt=("prompt",), answer="canonical_solution", verifier="code", needs=("entry_point", "test"),
+    solution=str, ask=humaneval_prompt, judge=humaneval_answer,
+)  # fmt: skip
+MBPP = Schema(
+    name="mbpp", prompt=("text",), answer="code", verifier="code", needs=("test_list",), solution=mbpp_solution,
+    ask=mbpp_prompt, judge=mbpp_answer,
+)  # fmt: skip
 MATH = Schema(name="math", prompt=("problem",), answer="solution", parse=boxed)
 # Guessing takes the first that fits, so shapes with more columns come first.
-SCHEMAS = {schema.name: schema for schema in (VERL, STRATOS, SVAMP, CHOICES, MGSM_HUB, MGSM, NUMINA_TIR, GSM8K)}
+SCHEMAS = {
+    schema.name: schema
+    for schema in (VERL, STRATOS, HUMANEVAL, MBPP, SVAMP, CHOICES, MGSM_HUB, MGSM, NUMINA_TIR, GSM8K)
+}
 
 
 def guess(sample: Row, file: str) -> Schema:
@@ -178,7 +192,8 @@ def convert(row: Row, schema: Schema, *, name: str, file: str, number: int) -> P
         prompt = read_prompt(row, schema)
         field = schema.answer
         verifier = known_verifier(read_text(row, schema.verifier_column, "verifier") or schema.verifier)
-        answer = canonical(schema.parse(column_of(row, schema.answer)), verifier)
+        given = column_of(row, schema.answer)
+        answer = schema.judge(row) if schema.judge else canonical(schema.parse(given), verifier)
         if schema.choices_column:
             options = read_choices(row, schema.choices_column)
             prompt, answer = f"{prompt}\n{options_text(options)}", letter(answer, options)
@@ -204,6 +219,7 @@ def known_verifier(name: str) -> str:
 def read_prompt(row: Row, schema: Schema) -> str:
     """The prompt columns' texts joined by a space."""
     text = " ".join(schema.read(column_of(row, column)) for column in schema.prompt).strip()
+    text = schema.ask(row) if schema.ask and text else text
     if not text:
         raise TaskError("empty prompt", "the prompt is empty: drop the row or fill it in")
     return text

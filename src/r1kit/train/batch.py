@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -33,20 +33,28 @@ class Targets:
         lengths = torch.tensor(self.lengths, device=self.token_ids.device)
         return torch.repeat_interleave(torch.arange(len(self.lengths), device=lengths.device), lengths)
 
-    def chunks(self, size: int) -> list[Targets]:
-        """Runs of whole sequences of about `size` tokens, so that sequence-level losses can work chunk by chunk."""
-        pieces: list[Targets] = []
+    def chunks(self, size: int, *, whole: bool = True) -> Iterator[Targets]:
+        """Runs of about `size` tokens.
+
+        `whole`: of whole sequences, so that sequence-level losses can work chunk by chunk; else a long sequence is
+        cut, and memory stays bounded whatever its length.
+        """
+        lengths = self.lengths if whole else tuple(part for n in self.lengths for part in _parts(n, size))
         first = start = 0
-        while first < len(self.lengths):
+        while first < len(lengths):
             last, tokens = first, 0
-            while last < len(self.lengths) and (last == first or tokens + self.lengths[last] <= size):
-                tokens += self.lengths[last]
+            while last < len(lengths) and (last == first or tokens + lengths[last] <= size):
+                tokens += lengths[last]
                 last += 1
             cut = slice(start, start + tokens)
             tensors = {name: getattr(self, name)[cut] for name in TENSORS}
-            pieces.append(Targets(lengths=self.lengths[first:last], **tensors))
+            yield Targets(lengths=lengths[first:last], **tensors)
             first, start = last, start + tokens
-        return pieces
+
+
+def _parts(length: int, size: int) -> list[int]:
+    """A length cut into parts of at most `size`: `_parts(7, 3) == [3, 3, 1]`."""
+    return [min(size, length - start) for start in range(0, length, size)]
 
 
 TENSORS = ("token_ids", "positions", "sampler_logprobs", "old_logprobs", "ref_logprobs", "advantages")
@@ -54,11 +62,16 @@ TENSORS = ("token_ids", "positions", "sampler_logprobs", "old_logprobs", "ref_lo
 
 @dataclass(frozen=True)
 class Batch:
-    """One packed row: `token_ids` [1, T], the layout that says who sees whom, and the tokens to be predicted."""
+    """One packed row: `token_ids` [1, T], the layout that says who sees whom, and the tokens to be predicted.
+
+    Sequence s of the row is sample `order[s]` of those that were packed, and its last token stands at `ends[s]`.
+    """
 
     token_ids: Tensor
     layout: PackedLayout
     targets: Targets
+    order: tuple[int, ...]
+    ends: Tensor  # [sequences]
 
     @property
     def num_tokens(self) -> int:
@@ -81,14 +94,14 @@ class Totals:
 
 @dataclass(frozen=True)
 class _Piece:
-    """Samples that share one prompt, or documents (prompt 0) of about one length."""
+    """Samples (by index) that share one prompt, or documents (prompt 0) of about one length."""
 
     prompt: int
-    samples: tuple[Sample, ...]
+    members: tuple[tuple[int, Sample], ...]
 
     @property
     def tokens(self) -> int:
-        return self.prompt + sum(len(sample.token_ids) - self.prompt for sample in self.samples)
+        return self.prompt + sum(len(sample.token_ids) - self.prompt for _, sample in self.members)
 
 
 def pack(samples: Sequence[Sample], tokens_per_batch: int, device: torch.device | str = "cpu") -> list[Batch]:
@@ -98,7 +111,33 @@ def pack(samples: Sequence[Sample], tokens_per_batch: int, device: torch.device 
     Neighbouring samples with one and the same prompt share it. The longest pieces come first, so that a batch that
     does not fit in memory fails at the start of a run. Raises ValueError for a sample without a token to train on.
     """
-    pieces = _pieces(samples, tokens_per_batch)
+    return _rows(_pieces(samples, tokens_per_batch), tokens_per_batch, device)
+
+
+def pack_together(
+    groups: Sequence[Sequence[Sample]], tokens_per_batch: int, device: torch.device | str = "cpu"
+) -> list[Batch]:
+    """`pack` for groups that must stay whole and in order in one batch, such as the two answers of a preference pair.
+
+    What the samples of a group have in common from the start is computed once. `order` counts samples over all groups.
+    """
+    pieces, index = [], 0
+    for group in groups:
+        members = tuple(enumerate(group, index))
+        index += len(group)
+        pieces.append(_Piece(_common(group) if len(group) > 1 else 0, members))
+    return _rows(pieces, tokens_per_batch, device)
+
+
+def _common(group: Sequence[Sample]) -> int:
+    """How many tokens all samples begin with; at least one is left to each."""
+    shortest = min(len(sample.token_ids) for sample in group) - 1
+    first = group[0].token_ids
+    differs = (t for t in range(shortest) if any(sample.token_ids[t] != first[t] for sample in group[1:]))
+    return next(differs, shortest)
+
+
+def _rows(pieces: Sequence[_Piece], tokens_per_batch: int, device: torch.device | str) -> list[Batch]:
     rows: list[list[_Piece]] = []
     room: list[int] = []
     for piece in sorted(pieces, key=lambda piece: -piece.tokens):  # best fit, longest first
@@ -121,61 +160,68 @@ def _prompt_length(sample: Sample) -> int:
 
 
 def _pieces(samples: Sequence[Sample], budget: int) -> list[_Piece]:
-    groups: list[tuple[int, tuple[int, ...], list[Sample]]] = []
-    for sample in samples:
+    groups: list[tuple[int, tuple[int, ...], list[tuple[int, Sample]]]] = []
+    for index, sample in enumerate(samples):
         length = _prompt_length(sample)
         prompt = tuple(sample.token_ids[:length])
         if prompt and groups and groups[-1][1] == prompt:
-            groups[-1][2].append(sample)
+            groups[-1][2].append((index, sample))
         else:
-            groups.append((length, prompt, [sample]))
+            groups.append((length, prompt, [(index, sample)]))
     shared = [group for group in groups if len(group[2]) > 1]
     single = [group[2][0] for group in groups if len(group[2]) == 1]
     pieces = [piece for length, _, members in shared for piece in _split(length, members, budget)]
-    for indices in bucket([len(sample.token_ids) for sample in single]):
+    for indices in bucket([len(sample.token_ids) for _, sample in single]):
         pieces += _split(0, [single[i] for i in indices], budget)
     return pieces
 
 
-def _split(prompt: int, members: list[Sample], budget: int) -> list[_Piece]:
+def _split(prompt: int, members: list[tuple[int, Sample]], budget: int) -> list[_Piece]:
     """Cut a group into pieces within the budget; each repeats the prompt."""
     pieces: list[_Piece] = []
-    current: list[Sample] = []
+    current: list[tuple[int, Sample]] = []
     tokens = prompt
-    for sample in sorted(members, key=lambda sample: -len(sample.token_ids)):
+    for index, sample in sorted(members, key=lambda member: -len(member[1].token_ids)):
         own = len(sample.token_ids) - prompt
         if current and tokens + own > budget:
             pieces.append(_Piece(prompt, tuple(current)))
             current, tokens = [], prompt
-        current.append(sample)
+        current.append((index, sample))
         tokens += own
     return [*pieces, _Piece(prompt, tuple(current))]
 
 
 def _batch(row: list[_Piece], device: torch.device) -> Batch:
     row = sorted(row, key=lambda piece: -piece.prompt)  # neighbours of one length share attention's padding
-    spans = [Span(piece.prompt, tuple(len(s.token_ids) - piece.prompt for s in piece.samples)) for piece in row]
-    token_ids = [token for piece in row for token in piece.samples[0].token_ids[: piece.prompt]]
+    spans = [Span(piece.prompt, tuple(len(s.token_ids) - piece.prompt for _, s in piece.members)) for piece in row]
+    token_ids = [token for piece in row for token in piece.members[0][1].token_ids[: piece.prompt]]
     place = len(token_ids)  # all prompts stand before all completions
     last_of_prompt = -1
     columns: dict[str, list[float]] = {name: [] for name in TENSORS}
     lengths: list[int] = []
+    order: list[int] = []
+    ends: list[int] = []
     for piece in row:
         last_of_prompt += piece.prompt
-        for sample in piece.samples:
+        for index, sample in piece.members:
             chosen = [t for t in range(max(piece.prompt, 1), len(sample.token_ids)) if sample.loss_mask[t]]
             before = [place + t - piece.prompt - 1 if t > piece.prompt else last_of_prompt for t in chosen]
             _extend(columns, sample, chosen, before)
             lengths.append(len(chosen))
             token_ids += sample.token_ids[piece.prompt :]
             place += len(sample.token_ids) - piece.prompt
+            order.append(index)
+            ends.append(place - 1)
     whole = {"token_ids", "positions"}
     tensors = {
         name: torch.tensor(values, device=device, dtype=torch.long if name in whole else torch.float32)
         for name, values in columns.items()
     }
     targets = Targets(lengths=tuple(lengths), **tensors)
-    return Batch(torch.tensor([token_ids], device=device), PackedLayout(spans, device), targets)
+    return Batch(
+        torch.tensor([token_ids], device=device), PackedLayout(spans, device), targets,
+        order=tuple(order), ends=torch.tensor(ends, device=device),
+    )  # fmt: skip
 
 
 def _extend(columns: dict[str, list[float]], sample: Sample, chosen: list[int], before: list[int]) -> None:

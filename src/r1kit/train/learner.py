@@ -20,7 +20,7 @@ from r1kit.models.router import RouterBalance
 from r1kit.settings import Settings
 from r1kit.store import StoreError, atomic_folder
 from r1kit.train.batch import Batch, Totals
-from r1kit.train.head import head_backward, logprobs
+from r1kit.train.head import Objective, OfLogprobs, logprobs
 from r1kit.train.losses import Loss
 
 
@@ -30,6 +30,7 @@ class OptimizerSettings(Settings):
     learning_rate: float = Field(1e-6, gt=0)
     schedule: Literal["constant", "linear", "cosine"] = "constant"
     warmup_steps: int = Field(0, ge=0)
+    warmup_ratio: float = Field(0.0, ge=0, lt=1, description="warm-up as a share of all updates, if warmup_steps is 0")
     final_ratio: float = Field(0.0, ge=0, le=1, description="learning rate at the last step, as a share of the peak")
     betas: tuple[float, float] = (0.9, 0.95)
     weight_decay: float = Field(0.0, ge=0)
@@ -38,13 +39,27 @@ class OptimizerSettings(Settings):
 
     def rate(self, step: int, steps: int) -> float:
         """The learning rate of update `step` (from 0) of `steps`."""
-        if step < self.warmup_steps:
-            return self.learning_rate * (step + 1) / self.warmup_steps
+        warmup = self.warmup_steps or math.ceil(self.warmup_ratio * steps)
+        if step < warmup:
+            return self.learning_rate * (step + 1) / warmup
         if self.schedule == "constant":
             return self.learning_rate
-        progress = min(1.0, (step - self.warmup_steps) / max(1, steps - 1 - self.warmup_steps))
+        progress = min(1.0, (step - warmup) / max(1, steps - 1 - warmup))
         falling = 0.5 * (1 + math.cos(math.pi * progress)) if self.schedule == "cosine" else 1 - progress
         return self.learning_rate * (self.final_ratio + (1 - self.final_ratio) * falling)
+
+
+def autocast(device: torch.device) -> AbstractContextManager[Any]:
+    """bf16 for the forward pass on a GPU; nothing elsewhere: on CPUs fp32 is the faster."""
+    return torch.autocast("cuda", torch.bfloat16) if device.type == "cuda" else nullcontext()
+
+
+def hidden_states(model: Any, batch: Batch) -> Tensor:
+    """Hidden states [T, d] of a packed row, of a language model or of a sequence classifier."""
+    output = model.base_model(
+        input_ids=batch.token_ids, position_ids=batch.layout.position_ids[None], layout=batch.layout, use_cache=False
+    )
+    return output.last_hidden_state[0]  # type: ignore[no-any-return]
 
 
 class Learner:
@@ -68,36 +83,29 @@ class Learner:
         self.updates = 0
 
     def _autocast(self) -> AbstractContextManager[Any]:
-        return torch.autocast("cuda", torch.bfloat16) if self.device.type == "cuda" else nullcontext()
+        return autocast(self.device)
 
-    def _hidden(self, batch: Batch, model: Any) -> Tensor:
-        """Hidden states [T, d] of the packed row."""
-        output = model.base_model(
-            input_ids=batch.token_ids,
-            position_ids=batch.layout.position_ids[None],
-            layout=batch.layout,
-            use_cache=False,
-        )
-        return output.last_hidden_state[0]  # type: ignore[no-any-return]
+    def forward_backward(self, batches: Iterable[Batch], loss: Loss | Objective, totals: Totals) -> dict[str, float]:
+        """Add the gradient of `loss` over all `batches`.
 
-    def forward_backward(self, batches: Iterable[Batch], loss: Loss, totals: Totals) -> dict[str, float]:
-        """Add the gradient of `loss` over all `batches`; returns means over the tokens that were trained on."""
+        Returns the loss and means over what it counts: tokens that were trained on, or pairs of a reward model.
+        """
+        objective = loss if isinstance(loss, Objective) else OfLogprobs(loss)
         self.model.eval()  # no dropout: on-policy the ratio is exactly 1
-        self.router.counting = True
         sums: dict[str, float] = {}
-        tokens = 0
+        total, count = 0.0, 0
         for batch in batches:
             with self._autocast():
-                hidden = self._hidden(batch, self.model)
-                gradient, values = head_backward(
-                    Head.of(self.model), hidden.detach(), batch.targets, totals, loss, self.temperature
-                )
-            hidden.backward(gradient)
-            tokens += len(batch.targets.token_ids)
-            for name, value in values.items():
+                self.router.counting = True  # not in the backward pass, which may compute activations again
+                hidden = hidden_states(self.model, batch)
+                self.router.counting = False
+                found = objective.backward(self.model, hidden.detach(), batch, totals, self.temperature)
+            hidden.backward(found.hidden)
+            total, count = total + float(found.loss), count + found.count
+            for name, value in found.sums.items():
                 sums[name] = sums.get(name, 0.0) + float(value)
-        self.router.counting = False
-        return {name: value if name == "loss" else value / max(1, tokens) for name, value in sums.items()}
+        means = {name: value / max(1, count) for name, value in sums.items()}
+        return {"loss": total, **means} if count else means
 
     def step(self) -> dict[str, float]:
         """Clip the gradient, update, clear; returns its norm and the learning rate.
@@ -129,7 +137,7 @@ class Learner:
         model = model or self.model
         model.eval()
         with torch.no_grad(), self._autocast():
-            return logprobs(Head.of(model), self._hidden(batch, model), batch.targets, self.temperature)
+            return logprobs(Head.of(model), hidden_states(model, batch), batch.targets, self.temperature)
 
     def save(self, folder: Path, state: dict[str, Any], reference: Any = None) -> None:
         """Write a checkpoint that `load` continues from bit for bit; it appears whole or not at all."""
@@ -158,6 +166,17 @@ class Learner:
             raise StoreError(f"{folder} is damaged ({reason}): delete it, and the run goes on without it") from error
         self.updates = state["updates"]
         return state
+
+    def keep(self, folder: Path) -> None:
+        """Write the weights alone, as the best so far; `restore` takes them back."""
+        from safetensors.torch import save_file
+
+        with atomic_folder(folder) as part:
+            save_file(self._tensors(self.model), part / "policy.safetensors")
+
+    def restore(self, folder: Path) -> None:
+        """Take back the weights that `keep` wrote."""
+        self._restore(self.model, folder / "policy.safetensors")
 
     def _tensors(self, model: Any) -> dict[str, Tensor]:
         """What training changes: the policy's trainable weights, all of a reference's, and the routers' biases."""

@@ -23,11 +23,13 @@ from r1kit.store import RowWriter, keep_steps
 from r1kit.tasks import Task
 from r1kit.train import checkpoints
 from r1kit.train.advantages import advantages
+from r1kit.train.audit import Audit
 from r1kit.train.batch import Batch, Totals, pack
 from r1kit.train.learner import Learner, split
 from r1kit.train.losses import PRESETS, GRPOSettings, grpo
+from r1kit.train.monitors import Alarm, hack_metrics, verdict_metrics
 from r1kit.types import Group, Problem, Rollout, Sample, SamplingParams
-from r1kit.verifiers.language import is_mixed
+from r1kit.verifiers import find
 
 Log = Callable[[int, dict[str, float]], None]
 
@@ -58,6 +60,16 @@ class LoopSettings(Settings):
     rollouts_every: int = Field(
         5, ge=1, json_schema_extra={"fingerprint": False}, description="readable samples on disk"
     )
+    max_unknown_rate: float = Field(
+        0.1, ge=0, le=1, json_schema_extra={"fingerprint": False},
+        description="stop above this share of verdicts that cannot be given",
+    )  # fmt: skip
+    audit_share: float = Field(
+        0.02, ge=0, le=1, json_schema_extra={"fingerprint": False}, description="of the verdicts, given again"
+    )
+    audit_verifier: str = Field(
+        "", json_schema_extra={"fingerprint": False}, description="which gives them; '': math for numbers and text"
+    )
 
     @model_validator(mode="after")
     def _computable(self) -> LoopSettings:
@@ -67,6 +79,8 @@ class LoopSettings(Settings):
             raise ValueError(
                 "truncated_importance compares the learner with the sampler: set recompute_old_logprobs to true"
             )
+        if self.audit_verifier:
+            find(self.audit_verifier)
         return self
 
     def sampling(self, step: int) -> SamplingParams:
@@ -103,7 +117,7 @@ class Collected:
     groups: list[Group]
     advantages: list[list[float | None]]
     samples: list[Sample]
-    reported: dict[str, float]  # what reward functions said of themselves; the worst of a step's rounds
+    reported: dict[str, float]  # what reward functions said of themselves; the mean of their calls
 
 
 @dataclass
@@ -123,19 +137,30 @@ class RL:
     def train(self) -> None:
         """Run the remaining steps; continues from the newest checkpoint in the folder, with the same result.
 
-        Raises ValueError where a whole step gave no reward at all: then nothing could be learned from any more.
+        Raises ValueError where a whole step gave no reward at all, and `VerdictError` where too many verdicts of a step
+        could not be given: then nothing could be learned from any more. The last step's result is saved before.
         """
         settings = self.settings
+        self.audit = Audit(self.folder, settings.audit_share, settings.audit_verifier, settings.seed)
+        alarm = Alarm(settings.max_unknown_rate)
         self.reference = frozen_copy(self.learner.model) if settings.algorithm.kl_coef else None
         first, draws = self._resume()
         with RowWriter(self.folder / "metrics.jsonl") as metrics:
             for step in range(first, settings.steps):
                 started = time.perf_counter()
                 self.engine.version = self.learner.updates
+                position = draws.position
                 collected = self.collect(step, draws)
-                self._require_rewards(step + 1, collected)
+                row = group_metrics(collected) | self.watch(step + 1, collected)
+                try:
+                    alarm.check(step + 1, collected.groups)
+                    self._require_rewards(step + 1, collected)
+                except ValueError:
+                    self._stop(step, position, collected)
+                    metrics.append({"step": step + 1, **row})  # for the report; a resume writes it anew
+                    raise
                 sampled = time.perf_counter()
-                row = group_metrics(collected) | self.update(step, collected.samples)
+                row |= self.update(step, collected.samples)
                 self._refresh_reference(since=self.engine.version)
                 row |= {
                     "time/rollout_s": sampled - started,
@@ -147,18 +172,18 @@ class RL:
                 metrics.append({"step": step + 1, **row})
                 self.log(step + 1, row)
                 if settings.checkpoint_every and (step + 1) % settings.checkpoint_every == 0:
-                    self._checkpoint(step + 1, draws)
+                    self._checkpoint(step + 1, draws.position)
 
     def collect(self, step: int, draws: Draws) -> Collected:
         """Groups of scored completions. With dynamic sampling (DAPO section 3.2), groups in which all rewards are equal
         give way to new ones until the step is full or the rounds are used up."""
         settings = self.settings
         groups: list[Group] = []
-        reported: dict[str, float] = {}
+        reported: dict[str, list[float]] = {}
         useful = 0
 
         def note(name: str, value: float) -> None:
-            reported[name] = max(value, reported.get(name, value))
+            reported.setdefault(name, []).append(float(value))
 
         for extra in range(settings.algorithm.dynamic_sampling + 1):
             wanted = settings.prompts_per_step - useful
@@ -178,7 +203,8 @@ class RL:
             for scored, advantage in zip(group.rollouts, by_group[id(group)], strict=True)
             if advantage is not None and (settings.truncated == "keep" or scored.completion.finish_reason == "stop")
         ]
-        return Collected(groups, values, samples, reported)
+        means = {name: statistics.fmean(values) for name, values in reported.items()}
+        return Collected(groups, values, samples, means)
 
     def update(self, step: int, samples: Sequence[Sample]) -> dict[str, float]:
         """All updates of one rollout; returns the means of their metrics."""
@@ -215,9 +241,19 @@ class RL:
             batches[index] = replace(batch, targets=targets)
         return batches
 
+    def watch(self, step: int, collected: Collected) -> dict[str, float]:
+        """Metrics of the verdicts, of a second opinion on some of them, and of the known ways to cheat."""
+        groups, complete = collected.groups, self.chat.complete
+        return verdict_metrics(groups) | hack_metrics(groups, complete) | self.audit(step, groups, complete)
+
+    def _stop(self, done: int, position: int, collected: Collected) -> None:
+        """Leave what a person needs after an alarm: the step's completions, and the result of the step before."""
+        self._write_rollouts(done + 1, collected)
+        if done and checkpoints.latest(self.folder) != checkpoints.folder_of(self.folder, done):
+            self._checkpoint(done, position)
+
     def _require_rewards(self, step: int, collected: Collected) -> None:
         if all(rollout.reward.total is None for group in collected.groups for rollout in group.rollouts):
-            self._write_rollouts(step, collected)
             raise ValueError(
                 f"step {step}: no completion got a reward (all parts gave None): the verifier failed or the rewards "
                 f"do not apply to this task; see rollouts/step-{step:06d}.jsonl in the stage's folder"
@@ -241,10 +277,11 @@ class RL:
             state = self.learner.load(newest, self._moving_reference)
             self.note(f"goes on from step {state['step']}")
         keep_steps(self.folder / "metrics.jsonl", state["step"])
+        self.audit.resume(state["step"])
         return state["step"], Draws(self.task, self.settings.seed, state["position"])
 
-    def _checkpoint(self, step: int, draws: Draws) -> None:
-        state = {"step": step, "position": draws.position}
+    def _checkpoint(self, step: int, position: int) -> None:
+        state = {"step": step, "position": position}
         self.learner.save(checkpoints.folder_of(self.folder, step), state, self._moving_reference)
         checkpoints.prune(self.folder, keep=2)
 
@@ -259,6 +296,7 @@ class RL:
                         "step": step, "problem_id": group.problem.id, "question": group.problem.prompt,
                         "completion": self.chat.complete(one.completion.text), "answer": group.problem.answer,
                         "reward": one.reward.total, "parts": dict(one.reward.parts), "advantage": advantage,
+                        "notes": dict(one.reward.notes),
                         "finish_reason": one.completion.finish_reason, "tokens": len(one.completion.token_ids),
                     })  # fmt: skip
 
@@ -280,8 +318,8 @@ def group_metrics(collected: Collected) -> dict[str, float]:
     rollouts = [rollout for group in collected.groups for rollout in group.rollouts]
     totals = [r.reward.total for r in rollouts if r.reward.total is not None]
     lengths = [len(r.completion.token_ids) for r in rollouts]
-    row = {
-        "reward/mean": statistics.fmean(totals),
+    row = {"reward/mean": statistics.fmean(totals)} if totals else {}
+    row |= {
         "reward/std": statistics.fmean(
             statistics.pstdev([r.reward.total for r in group.rollouts if r.reward.total is not None] or [0.0])
             for group in collected.groups
@@ -290,7 +328,6 @@ def group_metrics(collected: Collected) -> dict[str, float]:
         "completion/length_mean": statistics.fmean(lengths),
         "completion/length_max": float(max(lengths)),
         "completion/truncated": statistics.fmean(r.completion.finish_reason == "length" for r in rollouts),
-        "language/mixed": statistics.fmean(is_mixed(r.completion.text) for r in rollouts),
         "tokens/rollout": float(sum(lengths)),
     }
     for name in rollouts[0].reward.parts:

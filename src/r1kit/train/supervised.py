@@ -1,49 +1,184 @@
-"""Training on given tokens: pre-training and supervised fine-tuning are this loop with other samples."""
+"""The loop for training on given data: pre-training, SFT, distillation and reward models have it in common."""
 
 from __future__ import annotations
 
+import math
+import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
+from pydantic import Field
+
+from r1kit.settings import Settings
 from r1kit.store import RowWriter, keep_steps
 from r1kit.train import checkpoints
-from r1kit.train.batch import Totals, pack
-from r1kit.train.learner import Learner
-from r1kit.train.losses import next_token
+from r1kit.train.batch import Batch, Totals, pack
+from r1kit.train.head import Objective, OfLogprobs
+from r1kit.train.learner import Learner, OptimizerSettings
+from r1kit.train.losses import Loss, next_token
 from r1kit.types import Sample
 
 Log = Callable[[int, dict[str, float]], None]
+NEXT_TOKEN = OfLogprobs(next_token, cut=True)
+
+
+class TrainingSettings(Settings):
+    """How given rows are gone through: `epochs` times, each time in another order, `batch_size` rows per update.
+
+    Rows of more than `max_tokens` are left out (None: the model's context). Of the rows, `validation_share` are held
+    out by a hash of their prompt, so that one prompt is never on both sides; files of their own can be given instead.
+    `patience`: stop after that many validations without a better score, and keep the best weights; 0 goes to the end.
+    """
+
+    epochs: int = Field(2, ge=1)
+    batch_size: int = Field(128, ge=1, description="rows per update")
+    max_tokens: int | None = Field(32_768, ge=2, description="longest row; None: the model's context")
+    optimizer: OptimizerSettings = OptimizerSettings(
+        learning_rate=5e-5, schedule="cosine", final_ratio=0.1, warmup_ratio=0.03
+    )
+    validation_share: float = Field(0.0, ge=0, lt=1)
+    validation_every: int = Field(0, ge=0, description="updates between validations; 0: once per epoch")
+    patience: int = Field(0, ge=0)
+    seed: int = 0
+    tokens_per_batch: int = Field(8192, ge=1, description="packed tokens per forward pass; changes memory, not results")
+    activation_checkpointing: bool = Field(
+        False, json_schema_extra={"fingerprint": False}, description="slower, for long rows on little memory"
+    )
+    checkpoint_every: int = Field(50, ge=0, json_schema_extra={"fingerprint": False})
+
+    def updates(self, rows: int) -> int:
+        """How many updates `rows` rows make."""
+        return math.ceil(rows * self.epochs / self.batch_size)
+
+    def between_validations(self, rows: int) -> int:
+        return self.validation_every or max(1, math.ceil(rows / self.batch_size))
+
+
+class Epochs:
+    """Which rows an update takes: every epoch goes through all of them, in an order of the seed and the epoch."""
+
+    def __init__(self, rows: int, settings: TrainingSettings) -> None:
+        self.rows, self.size, self.seed = rows, settings.batch_size, settings.seed
+        self.total = rows * settings.epochs
+        self._epoch, self._order = -1, list[int]()
+
+    def __getitem__(self, update: int) -> list[int]:
+        return list(self._at(range(update * self.size, min((update + 1) * self.size, self.total))))
+
+    def _at(self, places: range) -> Iterator[int]:
+        for place in places:
+            epoch, index = divmod(place, self.rows)
+            if epoch != self._epoch:
+                self._epoch, self._order = epoch, list(range(self.rows))
+                random.Random(f"epochs/{self.seed}/{epoch}").shuffle(self._order)
+            yield self._order[index]
+
+
+@dataclass(frozen=True)
+class Update:
+    """What one update trains on, and for what."""
+
+    batches: Sequence[Batch]
+    totals: Totals
+    loss: Loss | Objective = NEXT_TOKEN
+
+    @staticmethod
+    def of(
+        samples: Sequence[Sample], tokens_per_batch: int, learner: Learner, loss: Loss | Objective = NEXT_TOKEN
+    ) -> Update:
+        """Samples packed, without anything else."""
+        return Update(pack(samples, tokens_per_batch, learner.device), Totals.of(samples), loss)
+
+
+@dataclass(frozen=True)
+class Validation:
+    """A measure on held-out data every some updates; `watch` names the value that early stopping looks at."""
+
+    measure: Callable[[], dict[str, float]]
+    every: int
+    watch: str = "validation/loss"
+    higher_is_better: bool = False
+    patience: int = 0
+
+
+@dataclass
+class Best:
+    """The best validation so far and how many came after it."""
+
+    step: int = 0
+    value: float | None = None
+    since: int = 0
+
+    def take(self, step: int, value: float, higher_is_better: bool) -> bool:
+        """Note a value; whether it is the best."""
+        better = self.value is None or (value > self.value if higher_is_better else value < self.value)
+        if better:
+            self.step, self.value, self.since = step, value, 0
+        else:
+            self.since += 1
+        return better
 
 
 def train_supervised(
-    learner: Learner,
-    samples_at: Callable[[int], Sequence[Sample]],
-    folder: Path,
-    *,
-    tokens_per_batch: int,
-    checkpoint_every: int,
-    log: Log,
-) -> None:
-    """Run the learner's remaining steps; step s trains on `samples_at(s)`, so a resumed run sees the same data.
+    learner: Learner, update_at: Callable[[int], Update], folder: Path, *,
+    checkpoint_every: int, log: Log, validation: Validation | None = None,
+) -> Best:  # fmt: skip
+    """Run the learner's remaining updates; update s depends on s alone, so a resumed run sees the same data.
 
-    Writes `metrics.jsonl` and checkpoints below `folder`, and continues from the newest of them.
+    Writes `metrics.jsonl` and checkpoints below `folder`, and continues from the newest of them. With patience, the
+    learner ends with the weights of the best validation. Returns which that was.
     """
     newest = checkpoints.latest(folder)
-    if newest is not None:
-        learner.load(newest)
+    best = Best(**(learner.load(newest).get("best", {}) if newest is not None else {}))
     keep_steps(folder / "metrics.jsonl", learner.updates)
     with RowWriter(folder / "metrics.jsonl") as metrics:
-        while learner.updates < learner.steps:
-            started = time.perf_counter()
-            samples = samples_at(learner.updates)
-            totals = Totals.of(samples)
-            batches = pack(samples, tokens_per_batch, learner.device)
-            sums = learner.forward_backward(batches, next_token, totals)
-            row = {"optim/loss": sums["loss"], "policy/entropy": sums["entropy"], **learner.step()}
-            row |= {"tokens/train": totals.num_tokens, "time/step_s": time.perf_counter() - started}
+        while learner.updates < learner.steps and not _is_over(best, validation):
+            row = _update(learner, update_at(learner.updates))
+            if validation and (learner.updates % validation.every == 0 or learner.updates == learner.steps):
+                row |= _validate(learner, validation, best, folder)
             metrics.append({"step": learner.updates, **row})
             log(learner.updates, row)
             if checkpoint_every and learner.updates % checkpoint_every == 0 and learner.updates < learner.steps:
-                learner.save(checkpoints.folder_of(folder, learner.updates), {})
+                learner.save(checkpoints.folder_of(folder, learner.updates), {"best": asdict(best)})
                 checkpoints.prune(folder, keep=2)
+    if validation and validation.patience and best.value is not None:
+        learner.restore(folder / "best")
+    return best
+
+
+NAMES = {"loss": "optim/loss", "entropy": "policy/entropy"}
+
+
+def _update(learner: Learner, update: Update) -> dict[str, Any]:
+    started = time.perf_counter()
+    sums = learner.forward_backward(update.batches, update.loss, update.totals)
+    row: dict[str, Any] = {NAMES.get(name, f"train/{name}"): value for name, value in sums.items()} | learner.step()
+    tokens = sum(batch.num_tokens for batch in update.batches)
+    return row | {"tokens/train": tokens, "time/step_s": time.perf_counter() - started}
+
+
+def _is_over(best: Best, validation: Validation | None) -> bool:
+    return bool(validation and validation.patience and best.since >= validation.patience)
+
+
+def _validate(learner: Learner, validation: Validation, best: Best, folder: Path) -> dict[str, float]:
+    started = time.perf_counter()
+    row = validation.measure()
+    if best.take(learner.updates, row[validation.watch], validation.higher_is_better) and validation.patience:
+        learner.keep(folder / "best")
+    return row | {"time/validation_s": time.perf_counter() - started}
+
+
+def validation_loss(learner: Learner, samples: Sequence[Sample], tokens_per_batch: int) -> dict[str, float]:
+    """Cross-entropy per trained token of held-out samples, and its exponential."""
+    total, tokens = 0.0, 0
+    for start in range(0, len(samples), 256):  # packed in parts: a large set need not lie in memory at once
+        part = [samples[index] for index in range(start, min(start + 256, len(samples)))]
+        for batch in pack(part, tokens_per_batch, learner.device):
+            total -= float(learner.logprobs(batch).double().sum())
+            tokens += len(batch.targets.token_ids)
+    loss = total / tokens
+    return {"validation/loss": loss, "validation/perplexity": math.exp(min(loss, 700.0))}

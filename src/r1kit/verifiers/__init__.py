@@ -13,6 +13,7 @@ from typing import Protocol
 
 from r1kit.types import Verdict
 from r1kit.verifiers.choice import verify_choice
+from r1kit.verifiers.code import verify_code, verify_code_batch
 from r1kit.verifiers.countdown import verify_countdown
 from r1kit.verifiers.exact import verify_exact
 from r1kit.verifiers.gym import verify_reasoning_gym
@@ -34,11 +35,15 @@ VERIFIERS: dict[str, Verifier] = {
     "last-number": verify_last_number,
     "exact": verify_exact,
     "choice": verify_choice,
+    "code": verify_code,
     "countdown": verify_countdown,
     "reasoning_gym": verify_reasoning_gym,
 }
 # Verifiers that judge many at a time faster than one by one.
-BATCHED: dict[str, Callable[[Sequence[str], Sequence[str]], list[Verdict]]] = {"math": verify_math_batch}
+BATCHED: dict[str, Callable[[Sequence[str], Sequence[str]], list[Verdict]]] = {
+    "math": verify_math_batch,
+    "code": verify_code_batch,
+}
 
 
 def find(name: str) -> Verifier:

@@ -1,7 +1,7 @@
 """Where the answer stands in a response: `<answer>`, else the last box, else (only where allowed) the last number.
 
-Text inside `<think>` never counts when there is an answer section: a policy must not collect by writing every candidate
-into its reasoning.
+Text inside `<think>` never counts when there is an answer section, which is `<answer>`, or else whatever follows
+`</think>`: a policy must not collect by writing every candidate into its reasoning.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ from r1kit import chat
 MAX_ANSWER_CHARS = 512  # longer answers are never parsed: no honest one needs it, and parsers are slow on long input
 _MAX_BOX_CHARS = 4096
 _LAST_NUMBER_WINDOW = 2000
+_PLAIN_TEXT = ("last-number", "code")
+_STRUCTURE = re.compile(r"</?think>|</?answer>|\\(?:boxed|fbox)(?![A-Za-z])")
 _BOX = re.compile(r"\\(?:boxed|fbox)(?![A-Za-z])\s*")
 _NUMBER = re.compile(r"(?<![\w.])[-+−]?[$€£]?\d[\d,]*(?:\.\d+)?(?:/\d+)?%?(?!\w)")
 
@@ -23,13 +25,26 @@ def extract(response: str, *, last_number: bool = False) -> str | None:
     `extract("<think>4?</think> <answer>\boxed{5}</answer>") == "5"`. `last_number=True` lets the last number after
     `</think>` stand in where there is neither an answer section nor a box.
     """
-    tail = response.rpartition("</think>")[2]
+    _, thought, tail = response.rpartition("</think>")
     if "<answer>" in tail:
         answer = chat.parse(response).answer
         return None if answer is None else (boxed(answer) if _BOX.search(answer) else answer)
-    if _BOX.search(response):
-        return boxed(response)
+    if "<answer>" in response:
+        return None  # it was taken back by thinking on
+    spoken = tail if thought and tail.strip() else response
+    if _BOX.search(spoken):
+        return boxed(spoken)
     return _last_number(tail) if last_number else None
+
+
+def as_response(prediction: str, verifier: str = "") -> str:
+    """A prediction as a whole response: text without tags and boxes is taken as the answer itself.
+
+    `as_response("72") == "<answer>72</answer>"`. Verifiers that find answers in plain text get it as it is.
+    """
+    if verifier in _PLAIN_TEXT or _STRUCTURE.search(prediction):
+        return prediction
+    return f"<answer>{prediction}</answer>"
 
 
 def reference(text: str) -> str:

@@ -8,22 +8,30 @@ from __future__ import annotations
 import re
 
 from r1kit.types import Verdict
-from r1kit.verifiers import answers
+from r1kit.verifiers import answers, spelling
 
 _OPPOSITE = {"yes": "no", "no": "yes", "true": "false", "false": "true"}
 _POLARITY = {word: word for word in _OPPOSITE} | {"是": "yes", "否": "no", "对": "true", "错": "false"}
 _COMMAND = re.compile(r"\\(?:text|mbox|mathrm|textbf|mathbf)(?![A-Za-z])")
-_LEAD = re.compile(r"(?i:(?:the |my )?(?:final |correct |best )*(?:answer|option|choice)(?: is)?\s*[:：]?\s*)")
-_ALONE = re.compile(r"[(\[（]?\s*([A-Za-z])\s*[)\]）]?")
-_MARKED = re.compile(r"(?<![A-Za-z])(?:[(\[（]([A-Z])[)\]）]|([A-Z])[.):：](?=\s|$))")
+_LEAD = re.compile(
+    r"(?i:(?:the |my )?(?:final |correct |best )*(?:answer|option|choice)(?: is)?\s*[:：]?\s*)|答案[是为]?\s*:?\s*"
+)
+_TAIL = re.compile(
+    r"\s+is\s+(?:correct|right|true|the (?:correct |right |best |final )*(?:answer|option|choice|one))$", re.I
+)
+_DENIED = re.compile(r"\b(?:not|n't|never|neither|nor|wrong|incorrect|false|except|but|or|unsure)\b", re.IGNORECASE)
+_ALONE = re.compile(r"[(\[]?\s*([A-Za-z])\s*[)\]]?")
+_MARKED = re.compile(r"(?<![A-Za-z])(?:[(\[]([A-Z])[)\]]|([A-Z])[.):](?=\s|$))")
 _NAMED = re.compile(r"(?<![A-Za-z])([A-Z])(?![A-Za-z'])")
 
 
 def choice(text: str) -> str | None:
     """The one letter or yes/no that an answer commits to: `choice("(B) Paris") == "B"`, `choice("A or B") is None`."""
-    text = _COMMAND.sub("", text[: answers.MAX_ANSWER_CHARS]).strip(" \t\n$*{}\"'`.。")
+    text = spelling.characters(text[: answers.MAX_ANSWER_CHARS])
+    text = _COMMAND.sub("", text).strip(" \t\n$*{}\"'`.")
     while (lead := _LEAD.match(text)) and lead.end():
         text = text[lead.end() :].strip(" \t\n$*{}\"'`")
+    text = _TAIL.sub("", text)
     alone = _ALONE.fullmatch(text)
     if alone:
         return alone[1].upper()
@@ -55,7 +63,7 @@ def _polarity(text: str) -> str | None:
 def _letter(text: str) -> str | None:
     """A letter that opens the text as a mark, "B) Paris", and is the only letter that is marked or named alone."""
     opening = _MARKED.match(text)
-    if not opening:
+    if not opening or _DENIED.search(text):
         return None
     letters = {a or b for a, b in _MARKED.findall(text)} | (set(_NAMED.findall(text)) - {"A", "I"})
     return opening[1] or opening[2] if letters <= {opening[1] or opening[2]} else None

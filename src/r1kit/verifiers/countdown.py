@@ -12,14 +12,17 @@ import warnings
 from fractions import Fraction
 
 from r1kit.types import Verdict
-from r1kit.verifiers import answers
+from r1kit.verifiers import answers, spelling
 
 _MARKS = (
-    (re.compile(r"\\(?:times|cdot)(?![A-Za-z])|[×·⋅]"), "*"),
-    (re.compile(r"\\div(?![A-Za-z])|[÷∕]"), "/"),
-    (re.compile(r"[−–]"), "-"),
-    (re.compile(r"\\(?:left|right)(?![A-Za-z])|\\[,;! ]|[$`]|\\[()\[\]]"), ""),
+    (re.compile(r"\\frac\s*\{([^{}]*)\}\s*\{([^{}]*)\}"), r"((\1)/(\2))"),
+    (re.compile(r"\\(?:times|cdot)(?![A-Za-z])"), "*"),
+    (re.compile(r"\\div(?![A-Za-z])|(?<=[\d)\s]):(?=[\s\d(])"), "/"),
+    (re.compile(r"\\[()\[\]]|[$`\n]"), " "),
+    (re.compile(r"\["), "("),
+    (re.compile(r"\]"), ")"),
 )
+_ZEROS = re.compile(r"\.0+$")  # "= 41.0"
 _ALLOWED = re.compile(r"[\d\s+*/().-]+", re.ASCII)
 
 
@@ -45,7 +48,7 @@ def evaluate(expression: str) -> tuple[Fraction, list[int]]:
 
 
 def verify_countdown(response: str, reference: str) -> Verdict:
-    """Right if the expression (with or without "= target" after it) uses each number once and equals the target."""
+    """Right if the expression (with or without "= target") uses each number once and equals the target."""
     prediction = answers.extract(response)
     puzzle = _puzzle(reference)
     if puzzle is None:
@@ -53,20 +56,34 @@ def verify_countdown(response: str, reference: str) -> Verdict:
     if prediction is None:
         return Verdict(correct=False, detail="no answer found")
     numbers, target = puzzle
-    text = prediction
-    for pattern, plain in _MARKS:
-        text = pattern.sub(plain, text)
-    expression, equals, claimed = text.partition("=")
+    if len(prediction) > answers.MAX_ANSWER_CHARS:
+        detail = f"the answer is longer than {answers.MAX_ANSWER_CHARS} characters"
+        return Verdict(correct=False, extracted=prediction[: answers.MAX_ANSWER_CHARS], detail=detail)
     try:
-        value, used = evaluate(expression)
-        if equals and evaluate(claimed)[0] != value:
-            return Verdict(correct=False, extracted=prediction, detail="the equation does not hold")
+        value, used = _claim(prediction)
     except ValueError as error:
         return Verdict(correct=False, extracted=prediction, detail=str(error))
     if sorted(used) != sorted(numbers):
         return Verdict(correct=False, extracted=prediction, detail=f"uses {used}, given are {numbers}")
     detail = "reaches the target" if value == target else f"gives {value}, the target is {target}"
     return Verdict(correct=value == target, extracted=prediction, detail=detail)
+
+
+def _claim(answer: str) -> tuple[Fraction, list[int]]:
+    """Value and numbers of an answer, "expression", "expression = value" or "value = expression"; raises ValueError."""
+    text = spelling.undressed(spelling.characters(answer))
+    for pattern, plain in _MARKS:
+        text = pattern.sub(plain, text)
+    sides = [side.strip().removesuffix(".") for side in text.split("=")]
+    if len(sides) > 2:
+        raise ValueError("more than one equals sign")
+    value, used = evaluate(sides[0])
+    if len(sides) == 1:
+        return value, used
+    claimed, others = evaluate(_ZEROS.sub("", sides[1]))
+    if claimed != value:
+        raise ValueError("the equation does not hold")
+    return (value, used) if len(used) >= len(others) else (value, others)
 
 
 def _value(node: ast.expr, used: list[int]) -> Fraction:

@@ -1,26 +1,42 @@
-"""Exact text: equal up to white space, case, Unicode form and a final full stop."""
+"""Exact text: equal up to white space, case, Unicode form, markup and a final full stop."""
 
 from __future__ import annotations
 
+import re
 import unicodedata
 
 from r1kit.types import Verdict
-from r1kit.verifiers import answers
+from r1kit.verifiers import answers, spelling
+
+MAX_CHARS = 4096  # bringing text into one Unicode form may take quadratic time
+
+
+_TEXT = re.compile(r"^\\(?:text|mbox|mathrm|textbf|textit)\s*\{([^{}]*)\}$")
 
 
 def normalise(text: str) -> str:
     """`normalise("  New\\n York. ") == "new york"`."""
-    text = " ".join(unicodedata.normalize("NFC", text).casefold().split())
-    return text[:-1].rstrip() if text.endswith((".", "。")) else text
+    text = spelling.characters(" ".join(unicodedata.normalize("NFC", text).split()))
+    before = None
+    while text != before:
+        before, text = text, spelling.unwrapped(_TEXT.sub(r"\1", text)).removesuffix(".").strip()
+    return " ".join(text.casefold().split())
 
 
 def verify_exact(response: str, reference: str) -> Verdict:
     """Right if the answer is the reference, letter by letter after `normalise`; an empty reference cannot tell."""
     prediction = answers.extract(response)
-    expected = normalise(answers.reference(reference))
+    wanted = answers.reference(reference)
+    if len(wanted) > MAX_CHARS:
+        detail = f"the reference is longer than {MAX_CHARS} characters"
+        return Verdict(correct=None, extracted=prediction and prediction[:MAX_CHARS], detail=detail)
+    expected = normalise(wanted)
     if not expected:
         return Verdict(correct=None, extracted=prediction, detail="the reference is empty")
     if prediction is None:
         return Verdict(correct=False, detail="no answer found")
+    if len(prediction) > MAX_CHARS:
+        detail = f"the answer is longer than {MAX_CHARS} characters"
+        return Verdict(correct=False, extracted=prediction[:MAX_CHARS], detail=detail)
     same = normalise(prediction) == expected
     return Verdict(correct=same, extracted=prediction, detail="same text" if same else "different text")

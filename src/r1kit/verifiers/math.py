@@ -1,7 +1,20 @@
-r"""Mathematical answers: exact text, then exact numbers, then math-verify in a process that can be killed.
+r"""Mathematical answers: exact text, then exact numbers, then the answer's form, then algebra in a killable process.
 
 Equality is mathematical: for the reference `4`, `2+2` is right too. Where a task's prompt already shows the expression
-to be computed, `number` is the verifier, which takes numbers only.
+to be computed, `number` is the verifier, which takes numbers only. An answer must commit: "5 or 6", "not 5", "x > 5"
+and an equation that does not hold are wrong for 5, and `[0,1]` is wrong for `(0,1)`. Values must be exact: 3.14 is not
+pi, 0.333 is not 1/3. A unit may be left out, a wrong one is wrong, and 50 mm is 5 cm.
+
+What counts as wrong and what as "cannot tell" (None):
+
+- An answer that no parser reads, that is too long or too deep, or on which algebra raises an error *is wrong*: but only
+  after the same process found the reference equal to itself once more. If that fails too, the library is broken: None.
+- An answer that uses up its processor time is wrong, since processor time does not depend on what else the machine
+  does. An answer whose wall-clock time runs out first is None: the machine was too busy to tell.
+- Whatever goes wrong with the reference is None: it does not parse, or uses up its time, whatever was answered.
+- A worker that dies (killed, crashed) is replaced and the question asked again; the second death is None.
+
+None on the verifier's side begins with "verifier failed", is never cached and never a zero.
 """
 
 from __future__ import annotations
@@ -12,37 +25,24 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 
 from r1kit.types import Verdict
-from r1kit.verifiers import answers, number
-from r1kit.verifiers.workers import WorkerError, WorkerTimeout, pool
+from r1kit.verifiers import answers, number, shapes, spelling, units
+from r1kit.verifiers.choice import choice
+from r1kit.verifiers.comparison import Ask, Comparison, Unknown, need
+from r1kit.verifiers.expressions import expression, formulas
+from r1kit.verifiers.readings import LETTER_IN_TEXT, WRAPPED, base, known_symbol, letter, tidy, wording
+from r1kit.verifiers.shapes import Equation, Group, Matrix, Scalar, Shape
+from r1kit.verifiers.workers import OutOfTime, WorkerError, pool
 
-SECONDS = 2.0  # wall-clock limit for the reference, and again for the prediction
+SECONDS = 1.0  # processor time for the reference, and again for the prediction: a typical one takes 0.01
 _MAX_REFERENCE_CHARS = 2048
 _MAX_DEPTH = 30
 _WORKER = "r1kit.verifiers.math_worker"
-_FORMULA = re.compile(r"\$[^$]{0,512}\$")
-_TAKEN_BACK = re.compile(r"\b(?:not|isn't|never|except|wrong|incorrect|either|maybe)\b", re.IGNORECASE)
-_TEXT = r"\\(?:text|mbox|textbf|textit|mathrm|mathbf|operatorname)\s*"
-_WRAPPED = re.compile(_TEXT + r"\{([^{}]*)\}")
-_LEAD = re.compile(r"(?:so |thus |hence |therefore |the |our |my |final )*answer(?: is)?\s*[:=]?\s*", re.IGNORECASE)
-_BASE = re.compile(r"\b(\d+)\s*_\s*\{?\s*(\d+)\s*\}?")
-_POWER = r"\s*(?:\^\s*\{?\s*([23])\s*\}?)?\s*\.?$"
-_WRAPPED_UNIT = re.compile(_TEXT + r"\{\s*([A-Za-z][A-Za-z ./]*?)\s*\}" + _POWER)
-_BARE_UNIT = re.compile(r"(?:[\d})]\s*|\s)([A-Za-z]+)" + _POWER)
-_UNITS = {
-    **dict.fromkeys(("cm", "centimeter", "centimetre"), "cm"),
-    **dict.fromkeys(("mm", "millimeter", "millimetre"), "mm"),
-    **dict.fromkeys(("km", "kilometer", "kilometre"), "km"),
-    **dict.fromkeys(("m", "meter", "metre"), "m"),
-    **dict.fromkeys(("in", "inch", "inche"), "in"),
-    **dict.fromkeys(("ft", "foot", "feet"), "ft"),
-    **dict.fromkeys(("s", "sec", "second"), "s"),
-    **dict.fromkeys(("min", "minute"), "min"),
-    **dict.fromkeys(("h", "hr", "hour"), "h"),
-    **dict.fromkeys(("g", "gram"), "g"),
-    **dict.fromkeys(("kg", "kilogram"), "kg"),
-    **dict.fromkeys(("mph", "miles per hour", "mile per hour"), "mph"),
-    **{name: name for name in ("mile", "yard", "day", "week", "month", "year", "degree", "dollar", "cent", "liter")},
-}
+_CLOCK_OR_DATE = re.compile(r"\d\s*:\s*\d|\b\d{4}-\d{2}-\d{2}\b|\b\d{1,2}/\d{1,2}/\d{2,4}\b")
+_PLAIN_WORD = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{3,}")
+
+
+class _NotYet(Exception):
+    """The verdict needs a worker."""
 
 
 def verify_math(response: str, reference: str) -> Verdict:
@@ -51,7 +51,7 @@ def verify_math(response: str, reference: str) -> Verdict:
 
 
 def verify_math_batch(responses: Sequence[str], references: Sequence[str]) -> list[Verdict]:
-    """As `verify_math` for each pair; what needs math-verify is spread over all workers, equal pairs once."""
+    """As `verify_math` for each pair; what needs a worker is spread over all of them, equal pairs once."""
     pairs = [
         (answers.extract(response), answers.reference(reference))
         for response, reference in zip(responses, references, strict=True)
@@ -67,78 +67,133 @@ def verify_math_batch(responses: Sequence[str], references: Sequence[str]) -> li
 
 def judge(prediction: str | None, reference: str) -> Verdict:
     """Judge an answer that was already extracted (None: there is none)."""
-    verdict = quick(prediction, reference)
-    if verdict is not None:
-        return verdict
-    try:
-        return _ask(prediction, reference)
-    except WorkerError as error:  # not cached: the next time may go well
-        return Verdict(correct=None, extracted=prediction, detail=f"verifier failed: {error}")
+    return _judge(prediction, reference, _ask)
 
 
 def quick(prediction: str | None, reference: str) -> Verdict | None:
-    """The verdict where text and exact numbers settle it, else None."""
-    if not reference:
-        return Verdict(correct=None, extracted=prediction, detail="the reference is empty")
-    if prediction is not None and _tidy(prediction) == _tidy(reference):
-        return Verdict(correct=True, extracted=prediction, detail="same text")
-    if len(reference) > _MAX_REFERENCE_CHARS:
-        return Verdict(correct=None, extracted=prediction, detail=f"reference above {_MAX_REFERENCE_CHARS} characters")
-    expected = number.parse(reference)
-    if expected is not None:
-        return _compare_number(prediction, expected)
-    words = _words(reference)
-    if words is not None:
-        if prediction is None or len(prediction) > answers.MAX_ANSWER_CHARS:
-            return _unusable(prediction)
-        same = _plain_words(prediction) == words
-        return Verdict(correct=same, extracted=prediction, detail="same words" if same else "different words")
-    return None
-
-
-def _compare_number(prediction: str | None, expected: number.Number) -> Verdict | None:
-    if prediction is None:
-        return Verdict(correct=False, detail="no answer found")
-    if len(prediction) > answers.MAX_ANSWER_CHARS:
-        return _unusable(prediction)
-    given = number.parse_in_prose(_LEAD.sub("", prediction.strip(), count=1))
-    if given is not None:
-        same = number.equal(given, expected)
-        return Verdict(correct=same, extracted=prediction, detail="equal as numbers" if same else "different numbers")
-    if not any(char.isalnum() for char in prediction) or _BASE.search(prediction):
-        return Verdict(correct=False, extracted=prediction, detail="the answer is not a number")
-    return None
-
-
-@lru_cache(maxsize=65536)
-def _ask(prediction: str | None, reference: str) -> Verdict:
-    """The verdict of math-verify. Time that runs out counts against the side it ran out on."""
-    extracted = prediction
-    refused = _unusable(prediction) or _refuse(prediction or "", reference)
-    asked = None if refused or prediction is None else _align(prediction, reference)
-    question = {"reference": reference, "prediction": asked}
+    """The verdict where no worker is needed for it, else None."""
     try:
-        replies = pool(_WORKER, seconds=SECONDS).ask(question, 1 if refused else 2)
-    except WorkerTimeout as timeout:
-        if timeout.replies:
-            return Verdict(correct=False, extracted=extracted, detail=f"no result within {SECONDS:g} s on the answer")
-        raise WorkerError(f"no result within {SECONDS:g} s on the reference") from None
+        return _judge(prediction, reference, _not_yet)
+    except _NotYet:
+        return None
+
+
+def _judge(prediction: str | None, reference: str, ask: Ask) -> Verdict:
+    shown = prediction if prediction is None else prediction[: answers.MAX_ANSWER_CHARS]
+    try:
+        correct, detail = _compare(prediction, reference, ask)
+        return Verdict(correct=correct, extracted=shown, detail=detail)
+    except Unknown as reason:
+        return Verdict(correct=None, extracted=shown, detail=str(reason))
+    except WorkerError as error:
+        return Verdict(correct=None, extracted=shown, detail=f"verifier failed: {error}")
+
+
+def _compare(prediction: str | None, reference: str, ask: Ask) -> tuple[bool, str]:
+    if not reference.strip():
+        raise Unknown("the reference is empty")
+    if prediction == reference:
+        return True, "same text"
+    if len(reference) > _MAX_REFERENCE_CHARS:
+        raise Unknown(f"the reference is longer than {_MAX_REFERENCE_CHARS} characters")
+    if prediction is not None and len(prediction) <= len(reference) + 8 and tidy(prediction) == tidy(reference):
+        return True, "same text"
+    expected = number.parse(reference)
+    if expected is None and _depth(reference) > _MAX_DEPTH:
+        raise Unknown(f"the reference has brackets nested deeper than {_MAX_DEPTH}")
+    target = None if expected is not None else _target(reference)
+    if target is not None:
+        _usable(target, ask)
+    refused = _refused(prediction)
+    if refused is not None or prediction is None:
+        return False, refused or ""
+    if expected is not None:
+        given = number.parse_in_prose(prediction)
+        if given is not None:
+            same = number.equal(given, expected)
+            return same, "equal as numbers" if same else "different numbers"
+        target = Scalar(reference)
+    if isinstance(target, str):
+        same = wording(prediction) == target
+        return same, "same words" if same else "different words"
+    assert target is not None
+    if isinstance(target, Scalar) and (wanted := letter(target.text)):
+        chosen = choice(LETTER_IN_TEXT.sub(r"\1", spelling.characters(prediction)))
+        return chosen == wanted, f"chose {chosen}"
+    return Comparison(ask).answer(prediction, target)
+
+
+def _target(reference: str) -> Shape | str:
+    """A reference as what it is compared as: its words, where it is text, else its shape."""
+    text = spelling.plain(reference)
+    if _CLOCK_OR_DATE.search(spelling.undressed(text)) and number.parse(text) is None:
+        return wording(text)
+    words = WRAPPED.sub(r" \1 ", text)
+    if number.parse_in_prose(text) is None or not text[:1].isdigit():
+        bare = text if WRAPPED.search(text) is None else words
+        if (
+            _PLAIN_WORD.search(re.sub(r"\\[A-Za-z]+", " ", bare))
+            and re.fullmatch(r"[A-Za-z][A-Za-z0-9 ,.'()/-]*", words.strip())
+            and units.split(text)[1] is None
+            and expression(text) is None
+        ):
+            return wording(text)
+    return shapes.parse(formulas(text) or text)
+
+
+def _usable(target: Shape | str, ask: Ask) -> None:
+    """Raise `Unknown` where a part of the reference cannot serve."""
+    match target:
+        case Scalar(text):
+            if not (number.parse_in_prose(text) or known_symbol(text) or base(text)):
+                need(ask(None, units.split(text)[0], "value"))
+        case Group(items=items):
+            for item in items:
+                _usable(item, ask)
+        case Matrix(rows):
+            for row in rows:
+                for item in row:
+                    _usable(item, ask)
+        case Equation(name, sides):
+            if name is None:
+                need(ask(None, "=".join(sides), "equation"))
+            else:
+                _usable(shapes.parse(sides[-1]), ask)
+
+
+def _not_yet(prediction: str | None, reference: str, kind: str) -> Verdict:
+    raise _NotYet
+
+
+def _ask(prediction: str | None, reference: str, kind: str) -> Verdict:
+    """The worker's verdict, cached: both texts are short here, whatever was answered."""
+    return _asked(prediction, expression(reference) or reference if prediction is None else reference, kind)
+
+
+@lru_cache(maxsize=32768)
+def _asked(prediction: str | None, reference: str, kind: str) -> Verdict:
+    question = {"reference": reference, "prediction": prediction, "kind": kind}
+    try:
+        replies = pool(_WORKER, seconds=SECONDS).ask(question, 1 if prediction is None else 2)
+    except OutOfTime as out:
+        if out.replies:
+            return Verdict(correct=False, detail=f"the answer takes more than {SECONDS:g} s of processor time")
+        return Verdict(correct=None, detail=f"the reference takes more than {SECONDS:g} s of processor time")
     if replies[0]["reference"] != "ok":
-        return Verdict(correct=None, extracted=extracted, detail=replies[0]["reference"])
-    if refused:
-        return refused
-    return Verdict(correct=replies[1]["correct"], extracted=extracted, detail=replies[1]["detail"])
-
-
-def _unusable(prediction: str | None) -> Verdict | None:
-    """The verdict on an answer that is not worth a parser's time."""
+        return Verdict(correct=None, detail=replies[0]["reference"])
     if prediction is None:
-        return Verdict(correct=False, detail="no answer found")
+        return Verdict(correct=False, detail="the reference is usable")
+    return Verdict(correct=replies[1]["correct"], detail=replies[1]["detail"])
+
+
+def _refused(prediction: str | None) -> str | None:
+    """Why an answer is not worth a parser's time."""
+    if prediction is None:
+        return "no answer found"
     if len(prediction) > answers.MAX_ANSWER_CHARS:
-        detail = f"the answer is longer than {answers.MAX_ANSWER_CHARS} characters"
-        return Verdict(correct=False, extracted=prediction[: answers.MAX_ANSWER_CHARS], detail=detail)
+        return f"the answer is longer than {answers.MAX_ANSWER_CHARS} characters"
     if _depth(prediction) > _MAX_DEPTH:
-        return Verdict(correct=False, extracted=prediction, detail=f"brackets nested deeper than {_MAX_DEPTH}")
+        return f"brackets nested deeper than {_MAX_DEPTH}"
     return None
 
 
@@ -149,79 +204,3 @@ def _depth(text: str) -> int:
         depth += (char in "([{") - (char in ")]}")
         deepest = max(deepest, depth)
     return deepest
-
-
-def _refuse(prediction: str, reference: str) -> Verdict | None:
-    """Differences that math-verify overlooks: units, number bases, a set given for a tuple or an interval."""
-    prediction = _LEAD.sub("", prediction.strip(), count=1)
-    sides = [number.parse(side) for side in _bare(prediction).split("=")]
-    values = [side for side in sides if side is not None]
-    if len(values) > 1 and not all(number.equal(side, values[0]) for side in values):
-        return Verdict(correct=False, extracted=prediction, detail="the answer is an equation that does not hold")
-    if _TAKEN_BACK.search(_FORMULA.sub(" ", prediction)):
-        return Verdict(correct=False, extracted=prediction, detail="the answer does not commit to one value")
-    units = _unit(prediction), _unit(reference)
-    if all(units) and units[0] != units[1]:
-        return Verdict(correct=False, extracted=prediction, detail=f"unit {units[0]}, the reference has {units[1]}")
-    bases = _BASE.fullmatch(_bare(prediction)), _BASE.fullmatch(_bare(reference))
-    if bases[1]:
-        digits = bases[0][1] if bases[0] and bases[0][2] == bases[1][2] else _bare(prediction)
-        same = digits == bases[1][1]
-        return Verdict(correct=same, extracted=prediction, detail="same digits" if same else "other digits or base")
-    kinds = _brackets(prediction), _brackets(reference)
-    if all(kinds) and kinds[0] != kinds[1]:
-        return Verdict(correct=False, extracted=prediction, detail=f"a {kinds[0]}, the reference is a {kinds[1]}")
-    return None
-
-
-def _align(prediction: str, reference: str) -> str:
-    """The answer without a leading phrase, and with the brackets of a tuple where only those are missing."""
-    prediction = _LEAD.sub("", prediction.strip(), count=1).strip()
-    if _brackets(reference) == "tuple" and "," in prediction and prediction[:1] not in ("(", "[", "\\", "$"):
-        return f"({prediction})"
-    return prediction
-
-
-def _brackets(text: str) -> str | None:
-    text = re.sub(r"\\left\s*|\\right\s*|\\[!,;]", "", _bare(text))
-    if "," in text and text[:1] in ("(", "[") and text[-1:] in (")", "]"):
-        return "tuple"
-    return "set" if text.startswith("\\{") and text.endswith("\\}") else None
-
-
-def _unit(text: str) -> str | None:
-    """The unit that ends a quantity in one spelling: `_unit("5\\text{ centimeters}^2") == "cm^2"`."""
-    text = _bare(text)
-    match = _WRAPPED_UNIT.search(text) or _BARE_UNIT.search(text)
-    if match is None or not match.start():
-        return None
-    name, power = " ".join(match[1].casefold().split()), match[2]
-    for word, exponent in (("square ", "2"), ("sq ", "2"), ("cubic ", "3")):
-        if name.startswith(word):
-            name, power = name.removeprefix(word), exponent
-    known = _UNITS.get(name) or _UNITS.get(name.rstrip(".s"))
-    if known is None and not _WRAPPED_UNIT.search(text):
-        return None
-    return (known or name.rstrip(".s")) + (f"^{power}" if power else "")
-
-
-def _bare(text: str) -> str:
-    text = text.strip().removesuffix(".")
-    return text[1:-1].strip() if len(text) > 2 and text[0] == text[-1] == "$" else text
-
-
-def _tidy(text: str) -> str:
-    return " ".join(_bare(text).split())
-
-
-def _words(text: str) -> str | None:
-    """An answer that is plain words, like `\\text{Friday}`, in one spelling; products of variables are no words."""
-    if not _WRAPPED.search(text) and not re.search(r"(?<!\\)\b[A-Za-z]{4}", text):
-        return None
-    plain = _plain_words(text)
-    return plain if re.fullmatch(r"[a-z][a-z .,'-]*[a-z]", plain) else None
-
-
-def _plain_words(text: str) -> str:
-    plain = _WRAPPED.sub(r"\1", _bare(_LEAD.sub("", text.strip(), count=1)))
-    return " ".join(plain.strip(" .()").casefold().split())

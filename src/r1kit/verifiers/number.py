@@ -7,64 +7,70 @@ fractions, and digits and signs of any script. Everything is a `Fraction`: 0.1 +
 from __future__ import annotations
 
 import re
-import unicodedata
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 
 from r1kit.types import Verdict
-from r1kit.verifiers import answers
+from r1kit.verifiers import answers, spelling, words
 
 _MAX_EXPONENT = 400  # 10**400 is a number, 10**999999999 is an attack on memory
+_MAX_PROSE_WORDS = 12
 _PLAIN = re.compile(r"-?\d{1,18}", re.ASCII)
-_MARKS = str.maketrans(
-    dict.fromkeys("−‐‑‒–—﹣－", "-")
-    | dict.fromkeys("＋﹢", "+")
-    | dict.fromkeys("⁄∕／", "/")
-    | dict.fromkeys("×·⋅∙✕", "*")
-    | dict.fromkeys("％٪﹪", "%")
-    | dict.fromkeys("\u00a0\u2007\u2009\u202f\u3000\t\n\r", " ")
-    | {"，": ",", "٬": ",", "．": ".", "٫": ".", "＄": "$", "￥": "¥", "’": "'", "（": "(", "）": ")", "。": "."}
-)
 _LATEX = (
-    (re.compile(r"\\!"), ""),
-    (re.compile(r"\{,\}"), ","),
-    (re.compile(r"\\[dtc]?frac\s*(?:\{\s*(-?[\d,]+)\s*\}|(\d))\s*(?:\{\s*([\d,]+)\s*\}|(\d))"), r" \1\2/\3\4 "),
-    (re.compile(r"\\(?:left|right|displaystyle)(?![A-Za-z])"), ""),
+    (re.compile(r"\\frac\s*(?:\{\s*(-?[\d,]+)\s*\}|(\d))\s*(?:\{\s*([\d,]+)\s*\}|(\d))"), r" \1\2/\3\4 "),
     (re.compile(r"\\(?:times|cdot)(?![A-Za-z])"), "*"),
-    (re.compile(r"\\[,;: ]|~|\\q?quad(?![A-Za-z])"), " "),
     (re.compile(r"\\([$%#])"), r"\1"),
 )
-_WRAPPERS = (("$", "$"), ("\\(", "\\)"), ("\\[", "\\]"), ("**", "**"), ("`", "`"))
-_WHOLE = r"(?:\d{1,3}(?:,\d{3})+|\d{1,3}(?: \d{3})+|\d{1,3}(?:'\d{3})+|\d+)"
+_WHOLE = (
+    r"(?:\d{1,3}(?:,\d{3})+|\d{1,2}(?:,\d{2})+,\d{3}|\d{1,3}(?:\.\d{3}){2,}(?![\d.])"
+    r"|\d{1,3}(?: \d{3})+|\d{1,3}(?:'\d{3})+|\d+)"
+)
 _DECIMAL = rf"(?:{_WHOLE}(?:\.\d*)?|\.\d+)"
 _CURRENCY = r"(?:US\s?\$|[$€£¥₹])"
+_SCALE = "hundred|dozen|" + "|".join(words.SCALES)
 _BODY = (
-    rf"(?:(?P<mixed>{_WHOLE})\s+(?P<part>[1-9]\d*)\s*/\s*(?P<of>\d+)"
+    rf"(?:(?P<mixed>{_WHOLE})\s+(?:and\s+)?(?P<part>[1-9]\d*)\s*/\s*(?P<of>\d+)"
     rf"|(?P<over>{_DECIMAL})\s*/\s*(?P<under>{_DECIMAL})"
     rf"|(?P<decimal>{_DECIMAL})(?:[eE](?P<e>[+-]?\d+)|\s*[*x]\s*10\s*(?:\^|\*\*)\s*\{{?\s*(?P<ten>[+-]?\d+)\s*\}}?)?)"
 )
 _NUMBER = re.compile(
-    rf"(?P<sign>[+-]?)\s*{_CURRENCY}?\s*(?P<inner>[+-]?)\s*{_BODY}\s*(?P<percent>%|percent|per cent)?(?:\s*[€₹¥£])?",
+    rf"(?P<sign>[+-]?)\s*(?P<money>{_CURRENCY}?)\s*(?P<inner>[+-]?)\s*{_BODY}(?:\s*(?P<scale>{_SCALE})(?![A-Za-z]))?"
+    r"\s*(?P<percent>%|percent|per cent)?(?:\s*(?P<coin>[€₹¥£]))?",
     re.ASCII,
 )
 _TOKEN = re.compile(rf"(?<![\w.]){_NUMBER.pattern}(?!\w)", re.ASCII)
+_REPEATING = re.compile(r"(-?)(\d{0,18})\.(\d{0,18})\\overline\s*\{(\d{1,18})\}", re.ASCII)
+_BRACKETED = re.compile(r"([+-]?)\s*\((.*)\)", re.DOTALL)
+_TWICE = re.compile(r"([^()]*[^()\s])\s*\(([^()]*)\)")
 _TEXT = re.compile(r"\\(?:text|mbox|mathrm|textbf|mathbf)\s*\{([^{}]*)\}")
 # In "5x", "5!", "√5", "not 5", "5 million" the number that is written is not the number that is meant.
-_NOT_PROSE = re.compile(r"[^\w\s.,;:?\"'-]|[\d_\u0370-\u03ff]|(?<![A-Za-z'])(?![aAI](?![A-Za-z]))[A-Za-z](?![A-Za-z])")
+_NOT_PROSE = re.compile(
+    r"[^\w\s.,;:\"'-]|[\d_\u0370-\u03ff]|(?<![A-Za-z])-|-(?![A-Za-z])"
+    r"|(?<![A-Za-z'])(?![aAI](?![A-Za-z]))[A-Za-z](?![A-Za-z])"
+)
 _CHANGES_VALUE = re.compile(
-    r"\b(?:negative|minus|plus|not|no|never|isn't|half|halves|quarters?|thirds?|fifths?|tenths?|times|squared?|cubed?"
-    r"|roots?|sqrt|pi|log|ln|sin|cos|tan|over|divided|multiplied|factorial|power|million|billion|trillion|thousand"
-    r"|hundred|dozen|cents?|or|between|than|least|most|except|wrong|incorrect)s?\b|[十百千万萬亿億兆负不或]",
+    r"\b(?:negative|minus|plus|half|halve|quarter|third|fourth|fifth|sixth|eighth|tenth|twice|double|triple|treble|thrice"
+    r"|times|square|squared|cube|cubed|root|sqrt|pi|log|ln|sin|cos|tan|over|under|above|below|beyond|within|divided"
+    r"|divisible|divides|divisor|factor|multiple|multiplied|factorial|choose|power|million|billion|trillion|thousand"
+    r"|hundred|dozen|cent|percent|percentage|or|nor|between|than|least|most|up to|to the|range"
+    r"|about|around|approximately|approx|roughly|nearly|almost|circa|mod|modulo"
+    r"|not|no|none|never|neither|cannot|can't|isn't|wasn't|doesn't|don't|won't|couldn't|hardly|doubt|except|excluding"
+    r"|but|without|unless|if|instead|either|maybe|perhaps|possibly|wrong|incorrect|false|unlike|versus|vs)s?\b"
+    r"|[十百千万萬亿億兆负不非或约]",
     re.IGNORECASE,
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Number:
-    """An exact value; `percent` tells that it was written with a percent sign (50 % has the value 1/2)."""
+    """An exact value; `percent` tells that it was written with a percent sign (50 % has the value 1/2).
+
+    `currency` is the sign that stood with it, if any: "$", "€" ...; numbers are equal whatever it is.
+    """
 
     value: Fraction
     percent: bool = False
+    currency: str = field(default="", compare=False)
 
 
 def parse(text: str) -> Number | None:
@@ -73,8 +79,16 @@ def parse(text: str) -> Number | None:
         return Number(Fraction(int(text)))
     if len(text) > answers.MAX_ANSWER_CHARS:
         return None
-    match = _NUMBER.fullmatch(clean(text))
-    return _value(match) if match else None
+    text = clean(text)
+    match = _NUMBER.fullmatch(text)
+    if match:
+        return _value(match)
+    if repeating := _REPEATING.fullmatch(text):
+        return _repeating(repeating)
+    if bracketed := _BRACKETED.fullmatch(text):
+        inner = parse(bracketed[2])
+        return inner and Number(-inner.value if bracketed[1] == "-" else inner.value, inner.percent, inner.currency)
+    return None
 
 
 def parse_in_prose(text: str) -> Number | None:
@@ -82,16 +96,30 @@ def parse_in_prose(text: str) -> Number | None:
     number = parse(text)
     if number is not None or len(text) > answers.MAX_ANSWER_CHARS:
         return number
-    phrase = clean(_TEXT.sub(r" \1 ", text))
+    phrase = clean(_TEXT.sub(r" \1 ", spelling.plain(text)))
+    number = parse(phrase)
+    if number is not None:
+        return number
+    twice = _TWICE.fullmatch(phrase)
+    if twice:  # "72 (seventy-two)"
+        first, second = parse(twice[1]), parse(twice[2])
+        return first if first is not None and first == second else None
     matches = list(_TOKEN.finditer(phrase))
     if len(matches) != 1 or sum(char.isdigit() for char in phrase) != sum(char.isdigit() for char in matches[0][0]):
         return None
     rest = phrase[: matches[0].start()] + " " + phrase[matches[0].end() :]
-    return None if _NOT_PROSE.search(rest) or _CHANGES_VALUE.search(rest) else _value(matches[0])
+    return None if not neutral(rest) or _NOT_PROSE.search(rest) else _value(matches[0])
+
+
+def neutral(prose: str) -> bool:
+    """Whether words beside a number or formula leave it as it is: "she sold clips" does, "at least" does not."""
+    return len(prose.split()) <= _MAX_PROSE_WORDS and not _CHANGES_VALUE.search(prose)
 
 
 def equal(prediction: Number, reference: Number) -> bool:
     """Equal in value, or alike but for a percent sign that one side left out ("how many percent": 50 and 50 %)."""
+    if prediction.currency and reference.currency and prediction.currency != reference.currency:
+        return False
     if prediction.value == reference.value:
         return True
     if prediction.percent == reference.percent:
@@ -101,18 +129,20 @@ def equal(prediction: Number, reference: Number) -> bool:
 
 
 def clean(text: str) -> str:
-    """One spelling of digits, signs, spaces and LaTeX, without wrappers and the final full stop."""
-    if not text.isascii():
-        text = "".join(map(_character, text)).translate(_MARKS)
-    text = text.strip().lstrip("#").strip()
-    if "\\" in text or "{" in text or "~" in text:
+    """One spelling of digits, signs, spaces and LaTeX, without wrappers and the final full stop; words as digits."""
+    text = spelling.undressed(spelling.characters(text))
+    text = " ".join(text.split()).lstrip("#").strip()
+    before = None
+    while text != before:
+        before = text
+        text = spelling.unwrapped(text)
+        if text.endswith(".") and not text.endswith(".."):
+            text = text[:-1].rstrip()
+    text = words.digits(text)
+    if "\\" in text:
         for pattern, plain in _LATEX:
             text = pattern.sub(plain, text)
-    for opening, closing in _WRAPPERS:
-        inner = text[len(opening) : -len(closing)]
-        if text.startswith(opening) and text.endswith(closing) and len(text) > len(opening + closing):
-            text = inner.strip()
-    return text[:-1].rstrip() if text.endswith(".") and not text.endswith("..") else text.strip()
+    return text.strip()
 
 
 def verify_number(response: str, reference: str) -> Verdict:
@@ -138,18 +168,6 @@ def _judge(prediction: str | None, reference: str) -> Verdict:
     return Verdict(correct=same, extracted=prediction, detail="equal as numbers" if same else "different numbers")
 
 
-def _character(char: str) -> str:
-    """Digits of any script as ASCII (but never x² as x2), and ½ as " 1/2"."""
-    if char.isascii():
-        return char
-    digit = unicodedata.decimal(char, None)
-    if digit is not None:
-        return str(digit)
-    if unicodedata.category(char) == "No" and "⁄" in (parts := unicodedata.normalize("NFKC", char)):
-        return " " + parts
-    return char
-
-
 def _value(match: re.Match[str]) -> Number | None:
     """The value of a match of `_NUMBER`; None where it has none (division by zero) or is too large to hold."""
     if match["sign"] and match["inner"]:
@@ -167,10 +185,24 @@ def _value(match: re.Match[str]) -> Number | None:
         value = _plain(match["decimal"]) * Fraction(10) ** exponent
     if value is None:
         return None
+    if match["scale"]:
+        value *= {"hundred": 100, "dozen": 12, **words.SCALES}[match["scale"]]
     if "-" in (match["sign"], match["inner"]):
         value = -value
-    return Number(value / 100, percent=True) if match["percent"] else Number(value)
+    currency = match["money"][-1:] or match["coin"] or ""
+    return Number(value / 100 if match["percent"] else value, bool(match["percent"]), currency)
+
+
+def _repeating(match: re.Match[str]) -> Number:
+    """`0.1\\overline{6}` is 1/6."""
+    sign, whole, fixed, cycle = match.groups()
+    tail = Fraction(int(cycle), (10 ** len(cycle) - 1) * 10 ** len(fixed))
+    value = Fraction(int(whole or 0)) + Fraction(int(fixed or 0), 10 ** len(fixed)) + tail
+    return Number(-value if sign else value)
 
 
 def _plain(digits: str) -> Fraction:
-    return Fraction(re.sub(r"[ ,']", "", digits).removesuffix(".") or "0")
+    digits = re.sub(r"[ ,']", "", digits)
+    if digits.count(".") > 1:  # 1.234.567
+        digits = digits.replace(".", "")
+    return Fraction(digits.removesuffix(".") or "0")

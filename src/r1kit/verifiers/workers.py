@@ -1,5 +1,9 @@
 """Killable processes for questions that may never end, each answered or killed within a fixed time.
 
+Two limits, because two things can be slow. Processor time is what the question itself costs, on any machine and under
+any load: the worker's own timer ends it there (`OutOfTime`). Wall-clock time bounds the wait of the caller: when it
+runs out first, the machine is busy or broken and nothing is known about the question (`WorkerError`).
+
 Plain child processes with pipes, not multiprocessing: a script without a `__main__` guard is not run again, torch is
 never forked, a daemonic process may have them too, and it works the same from any thread. Started at the first
 question, replaced when they die, ended with the parent.
@@ -13,6 +17,7 @@ import json
 import os
 import queue
 import select
+import signal
 import subprocess
 import sys
 import threading
@@ -20,6 +25,7 @@ import time
 from typing import Any
 
 _START_SECONDS = 120.0  # importing sympy on a busy machine
+WALL_SECONDS = 4.0  # for all replies to one question, on a machine that is busy with other things too
 _QUESTIONS_PER_WORKER = 5000  # then a new one, so that no cache of the libraries grows without end
 
 
@@ -27,40 +33,40 @@ class WorkerError(RuntimeError):
     """A worker died or never started: nothing is known about the question."""
 
 
-class WorkerTimeout(WorkerError):
-    """Time ran out after the replies in `replies`."""
+class Overloaded(WorkerError):
+    """The wall-clock limit passed before the question had used up its processor time."""
+
+
+class OutOfTime(Exception):
+    """The question used up its processor time, after the replies in `replies`."""
 
     def __init__(self, replies: list[dict[str, Any]]) -> None:
-        super().__init__(f"no answer in time, after {len(replies)} replies")
+        super().__init__(f"processor time ran out after {len(replies)} replies")
         self.replies = replies
 
 
 class Worker:
-    """One child process; it serves one question at a time."""
+    """One child process; it serves one question at a time. It starts in the background: the first question waits."""
 
     def __init__(self, module: str, seconds: float) -> None:
         paths = [os.path.abspath(path) for path in sys.path]  # the child sees the packages that the parent sees
-        self.seconds, self.asked, self._buffer = seconds, 0, b""
-        self._process = subprocess.Popen(
-            [sys.executable, "-P", "-m", module, str(seconds)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            bufsize=0,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
-            start_new_session=True,  # Ctrl-C is for the parent
-        )
+        self.asked, self._ready, self._buffer = 0, False, b""
         try:
-            hello = self._receive(_START_SECONDS)
-        except (WorkerError, TimeoutError) as error:
-            self.kill()
-            raise WorkerError(f"the worker did not start: {str(error) or 'no sign of life'}") from None
-        if "missing" in hello:
-            self.kill()
-            raise ModuleNotFoundError(f"{hello['missing']}: install r1kit with its requirements to use this verifier")
+            self._process = subprocess.Popen(
+                [sys.executable, "-P", "-m", module, str(seconds), str(WALL_SECONDS)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                bufsize=0,
+                env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
+                start_new_session=True,  # Ctrl-C is for the parent
+            )
+        except OSError as error:  # no more processes, no memory
+            raise WorkerError(f"the worker did not start: {error}") from None
 
     def ask(self, question: dict[str, Any], replies: int) -> list[dict[str, Any]]:
-        """Up to `replies` replies, each within the time limit; fewer where the first tells that it is the last."""
+        """Up to `replies` replies within the time limits; fewer where the first tells that it is the last."""
+        self._greet()
         self.asked += 1
         assert self._process.stdin is not None
         try:
@@ -68,11 +74,18 @@ class Worker:
         except OSError as error:
             raise WorkerError(f"the worker is gone ({error})") from None
         got: list[dict[str, Any]] = []
+        deadline = time.monotonic() + WALL_SECONDS
         while len(got) < replies and (not got or got[-1].get("reference") == "ok"):
             try:
-                got.append(self._receive(self.seconds))
+                got.append(self._receive(deadline))
             except TimeoutError:
-                raise WorkerTimeout(got) from None
+                raise Overloaded(f"no answer within {WALL_SECONDS:g} s: the machine is overloaded") from None
+            except EOFError:
+                if self._process.wait() == -signal.SIGPROF:
+                    raise OutOfTime(got) from None
+                raise WorkerError(f"the worker died (exit code {self._process.returncode})") from None
+        if "broken" in got[-1]:
+            raise WorkerError(f"the library is broken ({got[-1]['broken']})")
         return got
 
     def kill(self) -> None:
@@ -83,9 +96,24 @@ class Worker:
             if pipe is not None:
                 pipe.close()
 
-    def _receive(self, seconds: float) -> dict[str, Any]:
+    def _greet(self) -> None:
+        """Wait until the worker has imported its libraries."""
+        if self._ready:
+            return
+        try:
+            hello = self._receive(time.monotonic() + _START_SECONDS)
+        except TimeoutError:
+            raise WorkerError(f"the worker did not start: no sign of life in {_START_SECONDS:g} s") from None
+        except EOFError:
+            raise WorkerError(f"the worker did not start (exit code {self._process.wait()})") from None
+        if "missing" in hello:
+            raise ModuleNotFoundError(f"{hello['missing']}: install r1kit with its requirements to use this verifier")
+        self._ready = True
+
+    def _receive(self, deadline: float) -> dict[str, Any]:
+        """The next reply; raises TimeoutError, EOFError where the process ended, or `WorkerError` for nonsense."""
         assert self._process.stdout is not None
-        stdout, deadline = self._process.stdout.fileno(), time.monotonic() + seconds
+        stdout = self._process.stdout.fileno()
         poll = select.poll()
         poll.register(stdout, select.POLLIN)
         while b"\n" not in self._buffer:
@@ -93,10 +121,13 @@ class Worker:
                 raise TimeoutError
             piece = os.read(stdout, 65536)
             if not piece:
-                raise WorkerError(f"the worker died (exit code {self._process.wait()})")
+                raise EOFError
             self._buffer += piece
         line, _, self._buffer = self._buffer.partition(b"\n")
-        reply: dict[str, Any] = json.loads(line)
+        try:
+            reply: dict[str, Any] = json.loads(line)
+        except ValueError:
+            raise WorkerError(f"the worker said {line[:80]!r}, which is no reply") from None
         return reply
 
 
@@ -111,11 +142,11 @@ class Pool:
         atexit.register(self.close)
 
     def ask(self, question: dict[str, Any], replies: int) -> list[dict[str, Any]]:
-        """Replies of one worker; a worker that died is replaced and asked again once, a slow one is killed."""
+        """Replies of one worker; a worker that died is replaced and asked again once, a slow one is only replaced."""
         for attempt in (1, 2):
             try:
                 return self._ask(question, replies)
-            except WorkerTimeout:
+            except Overloaded:
                 raise
             except WorkerError:
                 if attempt == 2:
@@ -139,9 +170,11 @@ class Pool:
             worker = worker or Worker(self.module, self.seconds)
             answer = worker.ask(question, replies)
             if worker.asked >= _QUESTIONS_PER_WORKER:
-                worker.kill()
-                worker = None
+                worker = self._successor(worker)
             return answer
+        except (OutOfTime, Overloaded):
+            worker = self._successor(worker)
+            raise
         except BaseException:  # an interrupt too leaves the worker in the middle of a question
             if worker is not None:
                 worker.kill()
@@ -150,13 +183,25 @@ class Pool:
         finally:
             self._free.put(worker)
 
+    def _successor(self, worker: Worker | None) -> Worker | None:
+        """A new worker that starts while nobody waits for it; None where it cannot start now."""
+        if worker is not None:
+            worker.kill()
+        try:
+            return Worker(self.module, self.seconds)
+        except WorkerError:
+            return None
+
 
 _pools: dict[str, Pool] = {}
 _lock = threading.Lock()
 
 
 def pool(module: str, *, seconds: float) -> Pool:
-    """The process-wide pool of a worker module, made at the first call; a forked child makes its own."""
+    """The process-wide pool of a worker module, made at the first call; a forked child makes its own.
+
+    `seconds` is the processor time for each reply.
+    """
     with _lock:
         if not _pools:
             _on_fork()

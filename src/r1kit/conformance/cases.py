@@ -1,0 +1,69 @@
+"""The labelled cases: one JSON object a line, in `cases/<verifier>.jsonl` and `cases/rewards.jsonl`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from r1kit.store import read_rows
+
+FOLDER = Path(__file__).with_name("cases")
+CASES = ("math", "number", "last-number", "exact", "choice", "countdown")  # verifiers that have cases
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Case:
+    """An answer, a reference, and whether the answer is right; None where nobody can tell.
+
+    `Case(id="math:7", kind="unicode", prediction="７２", answer="72", correct=True)`; `prediction` is an answer or a
+    whole response, as in `r1kit.verifiers.answers.as_response`.
+    """
+
+    id: str
+    kind: str
+    prediction: str
+    answer: str
+    correct: bool | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RewardCase:
+    """A completion, its row's other columns, the maker's options, and the value that the formula gives."""
+
+    id: str
+    kind: str
+    reward: str
+    completion: str
+    expected: float | None
+    columns: Mapping[str, Any] = field(default_factory=dict)
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+def cases(source: str | Path) -> tuple[Case, ...]:
+    """The cases of a verifier by name, or of a file; raises ValueError that names file, line and field."""
+    path = source if isinstance(source, Path) else FOLDER / f"{source}.jsonl"
+    if not path.is_file():
+        raise ValueError(f"there are no cases {str(source)!r}: known are {', '.join(CASES)}, or name a .jsonl file")
+    return tuple(_case(path, number, row) for number, row in _numbered(path))
+
+
+def reward_cases() -> tuple[RewardCase, ...]:
+    """The cases of all rewards."""
+    return tuple(RewardCase(id=f"rewards:{number}", **row) for number, row in _numbered(FOLDER / "rewards.jsonl"))
+
+
+def _numbered(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    return enumerate(read_rows(path), start=1)
+
+
+def _case(path: Path, number: int, row: dict[str, Any]) -> Case:
+    where = f"{path}, case {number}"
+    for name in ("prediction", "answer"):
+        if not isinstance(row.get(name), str):
+            raise ValueError(f"{where}: field {name!r} is {row.get(name)!r:.60}: expected text")
+    if "correct" not in row or not (row["correct"] is None or isinstance(row["correct"], bool)):
+        raise ValueError(f"{where}: field 'correct' is {row.get('correct')!r:.60}: expected true, false or null")
+    texts = {name: row[name] for name in ("prediction", "answer")}
+    return Case(id=f"{path.stem}:{number}", kind=str(row.get("kind", "")), correct=row["correct"], **texts)

@@ -1,0 +1,150 @@
+"""Error rates over labelled cases.
+
+A false positive is an answer that is judged right and is not; a false negative is a right answer that is not judged
+right ("cannot tell" included: it earns nothing). For rewards the two are values above and below the formula's.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from r1kit.conformance.cases import CASES, Case, RewardCase, cases, reward_cases
+from r1kit.conformance.subject import subject
+from r1kit.evaluate.intervals import NORMAL_FROM, critical, wilson
+from r1kit.rewards import RewardSpec, build
+from r1kit.verifiers.answers import as_response
+
+MAX_FALSE_NEGATIVES = 0.02
+_CLOSE = 1e-9
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rate:
+    """`count` of `of` cases, and the 95 % interval (Wilson) of the share; None where there are no such cases."""
+
+    count: int
+    of: int
+    low: float | None
+    high: float | None
+
+    @classmethod
+    def among(cls, count: int, of: int) -> Rate:
+        """The rate of `count` in `of`."""
+        low, high = wilson(count / of, of, critical(NORMAL_FROM)) if of else (None, None)
+        return cls(count=count, of=of, low=low, high=high)
+
+    @property
+    def share(self) -> float:
+        """0.0 where there are no cases."""
+        return self.count / self.of if self.of else 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failure:
+    """A case that was not judged as labelled."""
+
+    case: str
+    kind: str
+    given: str
+    reference: str
+    expected: bool | float | None
+    found: bool | float | None
+    detail: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """What a verifier or reward makes of its cases. `cannot_tell` counts verdicts of None on cases with an answer."""
+
+    name: str
+    cases: int
+    false_positives: Rate
+    false_negatives: Rate
+    cannot_tell: int
+    failures: tuple[Failure, ...]
+
+    @property
+    def ok(self) -> bool:
+        """No false positive and few false negatives."""
+        return not self.false_positives.count and self.false_negatives.share <= MAX_FALSE_NEGATIVES
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain data for JSON."""
+        return asdict(self) | {"ok": self.ok}
+
+
+def measure(name: str, source: str | Path | None = None) -> Report:
+    """Run cases on a verifier, by name or dotted path; without `source` those of its name, or those of math."""
+    labelled = cases(source if source is not None else name if name in CASES else "math")
+    judged = subject(name)
+    verdicts = judged.judge([as_response(case.prediction, name) for case in labelled], [one.answer for one in labelled])
+    found = list(zip(labelled, verdicts, strict=True))
+    wrong = [verdict for case, verdict in found if case.correct is not True]
+    right = [verdict for case, verdict in found if case.correct is True]
+    return Report(
+        name=name,
+        cases=len(labelled),
+        false_positives=Rate.among(sum(verdict.correct is True for verdict in wrong), len(wrong)),
+        false_negatives=Rate.among(sum(verdict.correct is not True for verdict in right), len(right)),
+        cannot_tell=sum(verdict.correct is None and case.correct is not None for case, verdict in found),
+        failures=tuple(
+            _failure(case, verdict.correct, verdict.detail)
+            for case, verdict in found
+            if verdict.correct is not case.correct
+        ),
+    )
+
+
+def measure_rewards(names: Sequence[str] | None = None) -> list[Report]:
+    """Run the cases of each reward (or of those named) and compare with the values that the formulas give."""
+    by_name: dict[str, list[RewardCase]] = {}
+    for case in reward_cases():
+        by_name.setdefault(case.reward, []).append(case)
+    for name in names or ():
+        if name not in by_name:
+            near = difflib.get_close_matches(name, by_name, n=1, cutoff=0.5)
+            hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(by_name)}"
+            raise ValueError(f"there are no cases for a reward {name!r}: {hint}")
+    return [_reward_report(name, by_name[name]) for name in names or by_name]
+
+
+def _reward_report(name: str, labelled: Sequence[RewardCase]) -> Report:
+    values = [_value(case) for case in labelled]
+    found = [(case, value) for case, value in zip(labelled, values, strict=True) if not _same(value, case.expected)]
+    too_high = [case for case, value in found if value is not None and value > (case.expected or 0.0)]
+    return Report(
+        name=name,
+        cases=len(labelled),
+        false_positives=Rate.among(len(too_high), len(labelled)),
+        false_negatives=Rate.among(len(found) - len(too_high), len(labelled)),
+        cannot_tell=sum(value is None and case.expected is not None for case, value in found),
+        failures=tuple(
+            Failure(case=case.id, kind=case.kind, given=case.completion, reference=str(dict(case.columns)),
+                    expected=case.expected, found=value, detail=str(dict(case.options)))
+            for case, value in found
+        ),
+    )  # fmt: skip
+
+
+def _value(case: RewardCase) -> float | None:
+    scorer = build([RewardSpec(name=case.reward, options=dict(case.options))])
+    columns = {name: [value] for name, value in case.columns.items()}
+    return scorer([case.completion], **columns)[0].parts[case.reward]
+
+
+def _same(value: float | None, expected: float | None) -> bool:
+    if value is None or expected is None:
+        return value is expected
+    return math.isclose(value, expected, rel_tol=0.0, abs_tol=_CLOSE)
+
+
+def _failure(case: Case, found: bool | None, detail: str) -> Failure:
+    return Failure(
+        case=case.id, kind=case.kind, given=case.prediction, reference=case.answer,
+        expected=case.correct, found=found, detail=detail,
+    )  # fmt: skip

@@ -1,0 +1,86 @@
+"""What is measured: a verifier by name, or any function by dotted path, brought into one form.
+
+A function may take `(response, reference)` and return a `Verdict`, a truth value, a number (1 is right) or None; or it
+may be a reward function of the TRL convention, `f(completions, solution=..., answer=..., **columns)`.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from numbers import Real
+from typing import Any
+
+from r1kit.types import Verdict
+from r1kit.verifiers import VERIFIERS, find, verify_all
+
+Judge = Callable[[Sequence[str], Sequence[str]], list[Verdict]]
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """A verifier under test: responses and references in, one verdict for each out."""
+
+    name: str
+    judge: Judge
+
+
+def subject(name: str) -> Subject:
+    """A verifier by name or by dotted path; raises ValueError where there is none."""
+    if name in VERIFIERS or not (":" in name or "." in name):
+        find(name)
+        return Subject(name, partial(verify_all, name))
+    module, _, attribute = name.rpartition(":" if ":" in name else ".")
+    try:
+        function = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ValueError(f"verifier {name!r} cannot be imported: {error}") from error
+    if not callable(function):
+        raise ValueError(f"verifier {name!r} is {type(function).__name__}: expected a function")
+    return Subject(name, partial(_judge_each, _adapted(function, module)))
+
+
+def _adapted(function: Callable[..., Any], module: str) -> Callable[[str, str], Any]:
+    if "completions" not in _parameters(function):
+        return function
+    chat = module.split(".")[0] == "trl"
+
+    def judge(response: str, reference: str) -> Any:
+        completion: Any = [{"role": "assistant", "content": response}] if chat else response
+        return function(completions=[completion], solution=[reference], answer=[reference])[0]
+
+    return judge
+
+
+def _parameters(function: Callable[..., Any]) -> Sequence[str]:
+    try:
+        return list(inspect.signature(function).parameters)
+    except (TypeError, ValueError):  # some of C's functions have no signature
+        return []
+
+
+def _judge_each(
+    function: Callable[[str, str], Any], responses: Sequence[str], references: Sequence[str]
+) -> list[Verdict]:
+    return [_guarded(function, *pair) for pair in zip(responses, references, strict=True)]
+
+
+def _guarded(function: Callable[[str, str], Any], response: str, reference: str) -> Verdict:
+    """One verdict; an error is a finding about the function under test, and the other cases go on."""
+    try:
+        return _verdict(function(response, reference))
+    except Exception as error:
+        return Verdict(correct=None, detail=f"raised {type(error).__name__}: {error}"[:200])
+
+
+def _verdict(value: Any) -> Verdict:
+    if isinstance(value, Verdict):
+        return value
+    if value is None or isinstance(value, bool):
+        return Verdict(correct=value)
+    if isinstance(value, Real):
+        return Verdict(correct=float(value) >= 1, detail=f"value {float(value):g}")
+    raise TypeError(f"returned {type(value).__name__}: expected a Verdict, a bool, a number or None")

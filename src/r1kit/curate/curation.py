@@ -1,0 +1,305 @@
+"""From rows of samples to a training set: filters, quality, decontamination, duplicates, balance; all of it resumes.
+
+Two passes over the rows and one over their facts. The first pass judges each row alone and stores facts, the decision
+about duplicates and balance is made on those, the second pass writes `kept.jsonl` and `dropped.jsonl` in the order of
+the rows. A run that is killed goes on, and gives the same files bit for bit.
+"""
+
+from __future__ import annotations
+
+import functools
+import shutil
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+from pydantic import Field, model_validator
+
+from r1kit import store
+from r1kit.curate import decontaminate, filters, funnel, quality, selection
+from r1kit.curate.balance import BalanceSettings
+from r1kit.curate.decontaminate import DecontaminationSettings, Index
+from r1kit.curate.duplicates import NearDuplicates
+from r1kit.curate.facts import DECONTAMINATION, QUALITY, ROWS, Facts, Judge
+from r1kit.curate.filters import FilterSpec
+from r1kit.curate.filters.base import excerpt
+from r1kit.curate.funnel import Drop, Example, FunnelStep
+from r1kit.curate.quality import QualitySettings
+from r1kit.curate.rows import Output, Rereader, encoded
+from r1kit.curate.selection import Decisions
+from r1kit.settings import Settings
+from r1kit.tasks.rows import parse_json
+from r1kit.types import Problem
+
+KEPT_FILE, DROPPED_FILE, REPORT_FILE, WORK = "kept.jsonl", "dropped.jsonl", "curation.json", "work"
+FORMAT = 1  # of the facts: a folder of another one is begun anew
+
+# What the paper names (section 2.3.3), and what makes a sample useless whatever it is for.
+DEFAULT_FILTERS = (
+    "truncated", "too_long", "not_in_format", "code_blocks", "long_paragraphs", "unreadable", "mixed_languages",
+    "wrong_language", "repetition",
+)  # fmt: skip
+
+
+class CurateSettings(Settings):
+    """What happens to samples on their way into a training set, in the order of the fields."""
+
+    skip_invalid: bool = Field(default=False, description="drop rows that cannot be read, in place of stopping there")
+    filters: tuple[FilterSpec, ...] = tuple(FilterSpec(name=name) for name in DEFAULT_FILTERS)
+    quality: QualitySettings | None = Field(default=None, description="the composite score; null: not computed")
+    decontamination: DecontaminationSettings = DecontaminationSettings()
+    near_duplicates: tuple[NearDuplicates, ...] = (
+        NearDuplicates(within="problem", text="response"),
+        NearDuplicates(within="numbers", text="both"),
+    )
+    balance: BalanceSettings = BalanceSettings()
+    examples: int = Field(default=3, ge=0, description="dropped rows shown in the funnel, per reason")
+
+    @model_validator(mode="after")
+    def _names_tell_apart(self) -> Self:
+        titles = [spec.title for spec in self.filters]
+        titles += [ROWS, QUALITY, DECONTAMINATION, *selection.step_names(self.near_duplicates, self.balance)]
+        twice = next((title for title in titles if titles.count(title) > 1), None)
+        if twice is not None:
+            raise ValueError(f"two steps are called {twice!r}: give each filter of that name its own label")
+        if self.balance.choose == "diverse" and "response" not in [near.text for near in self.near_duplicates]:
+            raise ValueError(
+                "balance.choose 'diverse' needs a near_duplicates entry with text 'response' to compare by"
+            )
+        return self
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Curation:
+    """What came of it; the same stands in `curation.json`.
+
+    `decontamination` has one entry per evaluation set: its size in the index, how many rows hit it, and examples.
+    """
+
+    folder: Path
+    rows: int
+    kept: int
+    funnel: tuple[FunnelStep, ...]
+    decontamination: tuple[Mapping[str, Any], ...]
+
+    @property
+    def kept_file(self) -> Path:
+        return self.folder / KEPT_FILE
+
+    @property
+    def dropped_file(self) -> Path:
+        return self.folder / DROPPED_FILE
+
+
+def curate(
+    files: Sequence[Path],
+    folder: Path,
+    settings: CurateSettings | None = None,
+    *,
+    evaluation: Mapping[str, Iterable[Problem]] | None = None,
+    progress: Callable[[str, int], None] | None = None,
+    workers: int = 1,
+) -> Curation:
+    """Curate the rows of `files` (JSONL, as `record.from_row` reads them) into `folder`.
+
+    `evaluation` are the sets that must not leak into training; `decontaminate.evaluation_sets` makes them from task
+    specs. `progress` is told the phase ("judge", "write") and the number of rows done. `workers`
+    processes judge the rows; the result does not depend on their number. What is finished is not done
+    again; with other settings, sets or rows, the folder is begun anew. Raises `TaskError` with file, row and field for
+    a row that cannot be read, unless `skip_invalid` is set.
+    """
+    settings = settings or CurateSettings()
+    index = decontaminate.build(evaluation, settings.decontamination) if evaluation else None
+    fingerprint = _fingerprint(files, settings, index)
+    done = _finished(folder, fingerprint)
+    if done is not None:
+        return done
+    say = progress or (lambda phase, rows: None)
+    facts = Facts(_work_folder(folder, fingerprint), files)
+    for rows in facts.collect(functools.partial(make_judge, settings, index), workers):
+        say("judge", rows)
+    steps = make_judge(settings, index).steps
+    steps += selection.step_names(settings.near_duplicates, settings.balance)
+    decisions = selection.decide(facts, steps, settings.near_duplicates, settings.balance)
+    with Rereader(files) as reader:
+        work = _Work(facts, decisions, settings, reader)
+        for rows in work.write(folder):
+            say("write", rows)
+        report = work.report(index)
+    store.write_json(folder / REPORT_FILE, {"fingerprint": fingerprint, **report})
+    shutil.rmtree(folder / WORK)
+    return _read(folder, report)
+
+
+def make_judge(settings: CurateSettings, index: Index | None) -> Judge:
+    """What the settings say about single rows."""
+    return Judge(
+        filters=filters.build(settings.filters),
+        quality=settings.quality,
+        index=index,
+        near=settings.near_duplicates,
+        skip_invalid=settings.skip_invalid,
+    )
+
+
+class _Work:
+    """The second pass, and the report."""
+
+    def __init__(self, facts: Facts, decisions: Decisions, settings: CurateSettings, reader: Rereader) -> None:
+        self.facts, self.decisions, self.settings, self.reader = facts, decisions, settings, reader
+        self.places = [facts.column(name) for name in ("file", "offset", "length")]
+        self.quality = facts.column("quality")
+        self.first_global = decisions.steps.index(selection.SAME_ID)
+        self.partner_id = functools.lru_cache(maxsize=4096)(lambda row: str(self.row(row).get("id", "")))
+
+    def line(self, row: int) -> bytes:
+        file, offset, length = (int(column[row]) for column in self.places)
+        return self.reader.read(file, offset, length)
+
+    def row(self, row: int) -> dict[str, Any]:
+        value: dict[str, Any] = parse_json(self.line(row))
+        return value
+
+    def why(self, row: int) -> dict[str, str]:
+        """Reason, detail and example of a row that a later step dropped."""
+        partner = int(self.decisions.partner[row])
+        found = self.decisions.why(row, self.settings.balance, self.partner_id(partner) if partner >= 0 else "")
+        return {"step": self.decisions.steps[self.decisions.step[row]], "reason": found.reason, "detail": found.detail}
+
+    def write(self, folder: Path) -> Iterator[int]:
+        """Both files, in the order of the rows; yields how many are done from time to time."""
+        kept, dropped = Output(folder / KEPT_FILE), Output(folder / DROPPED_FILE)
+        told = self.facts.dropped()
+        try:
+            for row, step in enumerate(self.decisions.step.tolist()):
+                if step < 0:
+                    kept.put(functools.partial(self._kept, row))
+                else:
+                    reason = next(told)[1] if step < self.first_global else None
+                    dropped.put(functools.partial(self._dropped, row, reason))
+                if row % 2000 == 1999:
+                    yield row + 1
+            kept.finish()
+            dropped.finish()
+        finally:
+            kept.close()
+            dropped.close()
+
+    def _kept(self, row: int) -> bytes:
+        line = self.line(row)
+        if self.settings.quality is None:
+            return line if line.endswith(b"\n") else line + b"\n"
+        value = parse_json(line)
+        value["scores"] = {**(value.get("scores") or {}), quality.PART: float(self.quality[row])}
+        return encoded(value)
+
+    def _dropped(self, row: int, told: Mapping[str, Any] | None) -> bytes:
+        reason = dict(told) if told is not None else self.why(row)
+        reason = {name: reason[name] for name in ("step", "reason", "detail", "example") if reason.get(name)}
+        if told is not None and told["step"] == ROWS and told["reason"].startswith("invalid"):
+            text = self.line(row)[:2000].rstrip(b"\r\n").decode("utf-8", "replace")
+            return encoded({"raw": text, "dropped": reason})
+        return encoded({**self.row(row), "dropped": reason})
+
+    def report(self, index: Index | None) -> dict[str, Any]:
+        """What `curation.json` says."""
+        steps, counted = self.decisions.steps, self.decisions.step
+        table, shown = funnel.count(steps, len(counted), self._drops(), self.settings.examples)
+        wanted = {drop.row for drop in shown}
+        details = {row: told for row, told in self.facts.dropped() if row in wanted}
+        examples = [(drop.step, self._example(drop, details.get(drop.row))) for drop in shown]
+        table = [
+            replace(step, examples=tuple(example for name, example in examples if name == step.name)) for step in table
+        ]
+        return {
+            "rows": len(counted),
+            "kept": int((counted < 0).sum()),
+            "funnel": [step.to_json() for step in table],
+            "decontamination": self._hits(index, table) if index else [],
+            "settings": self.settings.model_dump(mode="json"),
+            "files": [str(file) for file in self.facts.files],
+        }
+
+    def _drops(self) -> Iterator[Drop]:
+        for row, told in self.facts.dropped():
+            yield Drop(told["step"], told["reason"], row)
+        for row in np.flatnonzero(self.decisions.step >= self.first_global).tolist():
+            step = self.decisions.steps[self.decisions.step[row]]
+            yield Drop(step, self.decisions.why(row, self.settings.balance, "").reason, row)
+
+    def _example(self, drop: Drop, told: Mapping[str, Any] | None) -> Example:
+        if told is not None:
+            text = told.get("example", "") or ""
+            return Example(
+                id=told["id"], problem_id=told["problem_id"], reason=drop.reason, detail=told["detail"], text=text
+            )
+        row = self.row(drop.row)
+        text, detail = excerpt(row["messages"][-1]["content"]), self.why(drop.row)["detail"]
+        return Example(
+            id=row["id"], problem_id=row.get("problem_id") or "", reason=drop.reason, detail=detail, text=text
+        )
+
+    def _hits(self, index: Index, table: Sequence[FunnelStep]) -> list[dict[str, Any]]:
+        """Per evaluation set: its size in the index, the rows that hit it (a row can hit several), and examples."""
+        step = next(step for step in table if step.name == DECONTAMINATION)
+        rows = Counter(name for _, told in self.facts.dropped() for name in told.get("found_in", ()))
+        examples = {name: [asdict(one) for one in step.examples if one.reason == f"in {name}"] for name in rows}
+        return [
+            {
+                **described,
+                "rows": rows[described["set"]],
+                "share": rows[described["set"]] / step.rows_in if step.rows_in else 0.0,
+                "examples": examples.get(described["set"], []),
+            }
+            for described in index.sets
+        ]
+
+
+def _fingerprint(files: Sequence[Path], settings: CurateSettings, index: Index | None) -> str:
+    hashes = {f"{number} {file.name}": store.sha256(file) for number, file in enumerate(files)}
+    hashes |= {"settings": settings.model_dump_json(), "format": str(FORMAT)}
+    return store.combine(hashes | {"index": index.digest() if index else ""})
+
+
+def _finished(folder: Path, fingerprint: str) -> Curation | None:
+    path = folder / REPORT_FILE
+    if not path.exists():
+        return None
+    report = store.read_json(path)
+    if report.get("fingerprint") != fingerprint or not all(
+        (folder / name).exists() for name in (KEPT_FILE, DROPPED_FILE)
+    ):
+        return None
+    shutil.rmtree(folder / WORK, ignore_errors=True)  # left by a kill in the last instant
+    return _read(folder, report)
+
+
+def _work_folder(folder: Path, fingerprint: str) -> Path:
+    """The folder of facts; what an attempt with other settings, sets or rows left is removed."""
+    work, name = folder / WORK, folder / WORK / "fingerprint.txt"
+    if not name.exists() or name.read_text() != fingerprint:
+        shutil.rmtree(work, ignore_errors=True)
+        for file in (REPORT_FILE, KEPT_FILE, DROPPED_FILE, f"{KEPT_FILE}.part", f"{DROPPED_FILE}.part"):
+            (folder / file).unlink(missing_ok=True)
+        store.write_text(name, fingerprint)
+    return work
+
+
+def _read(folder: Path, report: Mapping[str, Any]) -> Curation:
+    return Curation(
+        folder=folder,
+        rows=report["rows"],
+        kept=report["kept"],
+        funnel=tuple(_step(step) for step in report["funnel"]),
+        decontamination=tuple(report["decontamination"]),
+    )
+
+
+def _step(row: Mapping[str, Any]) -> FunnelStep:
+    examples = tuple(Example(**example) for example in row["examples"])
+    return FunnelStep(
+        **{**{name: row[name] for name in ("name", "rows_in", "rows_out", "reasons")}, "examples": examples}
+    )

@@ -1,0 +1,209 @@
+"""Removes what the evaluation sets hold: n-grams of words, 10 of them in a row as the paper does (appendix D.1).
+
+Questions of evaluation problems, and their answers where those are long enough, are looked for in the question and the
+response of every row. In Chinese a word is a character, so more of them make an n-gram. Questions shorter than an
+n-gram match as a whole only.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from r1kit import store
+from r1kit.curate import words
+from r1kit.curate.filters.base import Rejection
+from r1kit.curate.record import CuratedSample
+from r1kit.settings import Settings
+from r1kit.tasks.base import iterate
+from r1kit.tasks.spec import TaskSpec, load_task
+from r1kit.types import Problem
+
+WHOLE, WORDS, CHARACTERS = "whole question", "words", "characters"
+
+
+class DecontaminationSettings(Settings):
+    """How contamination is found.
+
+    An n-gram that more than `wording` problems of one set share is how the set asks ("The last line of your response
+    should be"), not what it asks, and is no evidence; None counts every n-gram, as the paper does.
+    """
+
+    ngram: int = Field(default=10, ge=4, description="words in a row")
+    ngram_characters: int = Field(default=16, ge=8, description="the same for Chinese, Japanese and Thai")
+    wording: int | None = Field(default=10, ge=1, description="problems of a set that may share an n-gram")
+    mask_numbers: bool = Field(default=False, description="also find problems that differ in their numbers only")
+    look_in: tuple[Literal["question", "response"], ...] = Field(default=("question", "response"), min_length=1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hit:
+    """A piece of a row that an evaluation problem holds too; `kind` is `WHOLE`, `WORDS` or `CHARACTERS`."""
+
+    evaluation_set: str
+    problem_id: str
+    kind: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """Sorted hashes with the problem that each belongs to; `present` rules most hashes out at once."""
+
+    hashes: words.Hashes
+    owners: NDArray[np.uint32]
+    present: NDArray[np.bool_]
+    mask: np.uint64
+
+    @classmethod
+    def of(cls, pieces: Sequence[tuple[int, words.Hashes]]) -> Table:
+        """From (owner, hashes) pairs."""
+        hashes = np.concatenate([np.zeros(0, np.uint64), *(piece for _, piece in pieces)])
+        owners = np.repeat(
+            np.array([owner for owner, _ in pieces], dtype=np.uint32), [len(piece) for _, piece in pieces]
+        )
+        order = np.argsort(hashes, kind="stable")
+        present = np.zeros(2 ** max(16, (16 * len(hashes)).bit_length()), dtype=np.bool_)
+        mask = np.uint64(len(present) - 1)
+        present[hashes & mask] = True
+        return cls(hashes[order], owners[order], present, mask)
+
+    def find(self, wanted: words.Hashes) -> Iterator[tuple[int, int]]:
+        """(position in `wanted`, owner) of every hash that is in the table."""
+        places = self.present[wanted & self.mask].nonzero()[0]
+        if not len(places):
+            return
+        lows = np.searchsorted(self.hashes, wanted[places], side="left")
+        highs = np.searchsorted(self.hashes, wanted[places], side="right")
+        for place, low, high in zip(places, lows, highs, strict=True):
+            for owner in self.owners[low:high]:
+                yield int(place), int(owner)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Index:
+    """All evaluation sets in use, ready for `find`; `sets` says per set how much of it is in the index."""
+
+    settings: DecontaminationSettings
+    problems: tuple[tuple[str, str], ...]  # (set, problem id) by owner
+    tables: Mapping[str, Table]
+    sets: tuple[Mapping[str, Any], ...]
+
+    def digest(self) -> str:
+        """A hash of everything that decides what is found."""
+        arrays = {kind: hashlib.sha256(table.hashes.tobytes() + table.owners.tobytes()).hexdigest()
+                  for kind, table in self.tables.items()}  # fmt: skip
+        return store.combine({**arrays, "problems": repr(self.problems), "settings": self.settings.model_dump_json()})
+
+    def find(self, sample: CuratedSample) -> list[Hit]:
+        """The first hit for each evaluation set that the sample has something of."""
+        hits: dict[str, Hit] = {}
+        if not self.problems:
+            return []
+        if "question" in self.settings.look_in:
+            pieces = _pieces(sample.question)
+            wanted = np.array([words.key(piece) for piece in pieces], dtype=np.uint64)
+            for place, owner in self.tables[WHOLE].find(wanted):
+                self._note(hits, owner, WHOLE, pieces[place])
+        for name in self.settings.look_in:
+            self._look(hits, getattr(sample, name))
+        return [hits[name] for name in sorted(hits)]
+
+    def _look(self, hits: dict[str, Hit], text: str) -> None:
+        found = _words(text, self.settings)
+        for kind, n in _lengths(self.settings).items():
+            if kind == CHARACTERS and not found.single.any():
+                continue
+            for place, owner in self.tables[kind].find(words.ngrams(found.hashes, n)):
+                self._note(hits, owner, kind, found.excerpt(place, n))
+
+    def _note(self, hits: dict[str, Hit], owner: int, kind: str, text: str) -> None:
+        name, problem = self.problems[owner]
+        hits.setdefault(name, Hit(evaluation_set=name, problem_id=problem, kind=kind, text=text[:200]))
+
+
+def evaluation_sets(specs: Iterable[TaskSpec]) -> dict[str, Iterable[Problem]]:
+    """The problems of evaluation tasks by name: what `build` takes."""
+    return {spec.name: iterate(load_task(spec, "test")) for spec in specs}
+
+
+def build(sets: Mapping[str, Iterable[Problem]], settings: DecontaminationSettings) -> Index:
+    """Read every evaluation set once; the problems themselves are not kept."""
+    problems: list[tuple[str, str]] = []
+    pieces: dict[str, list[tuple[int, words.Hashes]]] = {WHOLE: [], WORDS: [], CHARACTERS: []}
+    described = []
+    for name, members in sets.items():
+        added = _read(name, members, problems, settings)
+        wording = {kind: _wording(added[kind], settings.wording) for kind in (WORDS, CHARACTERS)}
+        for kind, common in wording.items():
+            added[kind] = [(owner, part[~np.isin(part, common)]) for owner, part in added[kind]]
+        for kind, parts in added.items():
+            pieces[kind] += parts
+        described.append(
+            {
+                "set": name,
+                "problems": len(added[WHOLE]),
+                "ngrams": sum(len(part) for kind in wording for _, part in added[kind]),
+                "shared_wording": sum(len(common) for common in wording.values()),
+            }
+        )
+    tables = {kind: Table.of(parts) for kind, parts in pieces.items()}
+    return Index(settings=settings, problems=tuple(problems), tables=tables, sets=tuple(described))
+
+
+def _read(
+    name: str, members: Iterable[Problem], problems: list[tuple[str, str]], settings: DecontaminationSettings
+) -> dict[str, list[tuple[int, words.Hashes]]]:
+    """Hashes of a set by kind; a question that comes twice is read once, so that it does not pass for wording."""
+    pieces: dict[str, list[tuple[int, words.Hashes]]] = {WHOLE: [], WORDS: [], CHARACTERS: []}
+    seen: set[int] = set()
+    for problem in members:
+        whole = words.key(problem.prompt)
+        if whole in seen or not problem.prompt.strip():
+            continue
+        seen.add(whole)
+        owner = len(problems)
+        problems.append((name, problem.id))
+        pieces[WHOLE].append((owner, np.array([whole], dtype=np.uint64)))
+        for text in (problem.prompt, str(problem.metadata.get("solution") or problem.answer)):
+            found = _words(text, settings)
+            kind = CHARACTERS if found.single.sum() * 2 > len(found) else WORDS
+            pieces[kind].append((owner, np.unique(words.ngrams(found.hashes, _lengths(settings)[kind]))))
+    return pieces
+
+
+def _wording(pieces: Sequence[tuple[int, words.Hashes]], limit: int | None) -> words.Hashes:
+    """The n-grams that more than `limit` problems of a set share."""
+    if limit is None or not pieces:
+        return np.zeros(0, dtype=np.uint64)
+    hashes, counts = np.unique(np.concatenate([piece for _, piece in pieces]), return_counts=True)
+    return hashes[counts > limit]
+
+
+def _pieces(question: str) -> list[str]:
+    """The question, and its first and last line: instructions often stand on lines of their own around it."""
+    lines = [line for line in question.strip().splitlines() if line.strip()]
+    return [question, lines[0], lines[-1]] if len(lines) > 1 else [question]
+
+
+def _words(text: str, settings: DecontaminationSettings) -> words.Words:
+    return words.words(words.normal(text, mask_numbers=True)) if settings.mask_numbers else words.words_of(text)
+
+
+def _lengths(settings: DecontaminationSettings) -> dict[str, int]:
+    return {WORDS: settings.ngram, CHARACTERS: settings.ngram_characters}
+
+
+def rejection(hits: Sequence[Hit]) -> Rejection | None:
+    """The hits of a row as a reason to drop it, or None where there are none."""
+    if not hits:
+        return None
+    detail = "; ".join(f"{hit.evaluation_set} {hit.problem_id} ({hit.kind})" for hit in hits)
+    names = tuple(hit.evaluation_set for hit in hits)
+    return Rejection(reason=f"in {names[0]}", detail=detail, example=hits[0].text, found_in=names)

@@ -1,0 +1,157 @@
+"""Near-duplicates by MinHash and locality-sensitive hashing, within a problem or over the whole set.
+
+A text is the set of its shingles (n words in a row), and two texts are as alike as their sets overlap (Jaccard). A
+signature of 128 values estimates that: the smallest hash in each of 128 ranges, empty ranges filled from others
+(one-permutation hashing with optimal densification, Shrivastava 2017). Eight bits of each are stored (b-bit minwise
+hashing, Li and Koenig 2010). Rows that agree in one band of values are compared. 200 bytes a row in all.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections import defaultdict
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from r1kit.curate import words
+from r1kit.curate.record import CuratedSample
+from r1kit.settings import Settings
+
+VALUES = 128
+_BITS = 7  # of a hash that choose its range: 2**7 == VALUES
+_EDGES = np.append(np.arange(VALUES, dtype=np.uint64) << np.uint64(64 - _BITS), np.uint64(2**64 - 1))
+_FOUND = 0.98  # share of pairs at the threshold that come to be compared
+_CHANCE = 1 / 256  # that eight bits of different values agree
+_COMPARED = 64  # kept rows of a bucket that a row is compared with: bounds the time in sets made from few templates
+
+
+class NearDuplicates(Settings):
+    """One search for near-duplicates.
+
+    `within="problem"` compares samples of one problem; `"numbers"` samples whose questions hold the same numbers in
+    the same order, so that one wording with other numbers stays another problem; `"everything"` compares all.
+    """
+
+    within: Literal["problem", "numbers", "everything"] = "problem"
+    text: Literal["question", "response", "both"] = "response"
+    threshold: float = Field(default=0.8, ge=0.3, lt=1, description="overlap from which the later one is dropped")
+    shingle: int = Field(default=5, ge=1, description="words (in Chinese: characters) in a row")
+
+    @property
+    def title(self) -> str:
+        return f"near-duplicates ({self.text}, within {self.within})"
+
+
+@dataclass(frozen=True, slots=True)
+class Near:
+    """For each row the row that it is dropped for (else -1), and their similarity."""
+
+    partner: NDArray[np.int64]
+    similarity: NDArray[np.float32]
+
+
+@functools.cache
+def shape(threshold: float) -> tuple[int, int]:
+    """Bands and values per band: as selective as finds 98 % of the pairs at the threshold."""
+    for rows in range(VALUES, 1, -1):
+        bands = VALUES // rows
+        if 1 - (1 - threshold**rows) ** bands >= _FOUND:
+            return bands, rows
+    return VALUES, 1
+
+
+def sketch(sample: CuratedSample, settings: NearDuplicates) -> tuple[int, NDArray[np.uint32], NDArray[np.uint8]]:
+    """What is stored of a sample: the group it is compared in, its bands, and its signature."""
+    question, response = words.words_of(sample.question).hashes, words.words_of(sample.response).hashes
+    chosen = {"question": question, "response": response, "both": np.concatenate([question, response])}
+    values = minhash(chosen[settings.text], settings.shingle)
+    return group(sample, settings.within), bands(values, settings.threshold), values.astype(np.uint8)
+
+
+def group(sample: CuratedSample, within: str) -> int:
+    """Only rows of one group are compared; samples of no problem are one group each."""
+    if within == "problem":
+        return words.stable_hash(f"problem {sample.problem_id}" if sample.problem_id else f"sample {sample.id}")
+    return words.stable_hash("numbers " + " ".join(words.numbers(sample.question))) if within == "numbers" else 0
+
+
+def minhash(hashes: words.Hashes, shingle: int) -> words.Hashes:
+    """The signature of a text given as hashes of its words; texts shorter than a shingle are one shingle."""
+    shingles = np.sort(words.ngrams(hashes, min(shingle, max(1, len(hashes)))))
+    if not len(shingles):
+        return np.zeros(VALUES, dtype=np.uint64)
+    edges = shingles.searchsorted(_EDGES)  # sorted, so the first of a range is its smallest
+    first, filled = edges[:-1], edges[1:] > edges[:-1]
+    if not filled.all():
+        empty = (~filled).nonzero()[0]
+        order = _orders()[empty]
+        first[empty] = first[order[np.arange(len(order)), filled[order].argmax(axis=1)]]
+    return words.mix(shingles[first])
+
+
+def bands(values: words.Hashes, threshold: float) -> NDArray[np.uint32]:
+    """One hash per band of a signature."""
+    count, rows = shape(threshold)
+    return words.ngrams(values, rows)[: count * rows : rows].astype(np.uint32)
+
+
+def similarity(one: NDArray[np.uint8], others: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Estimated overlap of one signature with each of several, without what agrees by chance."""
+    equal = (others == one).mean(axis=1, dtype=np.float32)
+    return np.asarray((equal - _CHANCE) / (1 - _CHANCE), dtype=np.float32)
+
+
+def find_near(
+    order: NDArray[np.int64],
+    groups: NDArray[np.uint64],
+    banded: NDArray[np.uint32],
+    signatures: NDArray[np.uint8],
+    threshold: float,
+) -> Near:
+    """Which rows to drop, taken in `order`: a row stays if no row that stayed before it is that similar.
+
+    `order` holds row numbers, best first; the result depends on it and not on the order of the rows.
+    """
+    near = Near(np.full(len(groups), -1, dtype=np.int64), np.zeros(len(groups), dtype=np.float32))
+    buckets = _shared_buckets(groups[order], banded, order)
+    kept: dict[int, list[int]] = defaultdict(list)
+    for place in np.flatnonzero((buckets >= 0).any(axis=1)):
+        row = int(order[place])
+        mine = buckets[place][buckets[place] >= 0].tolist()
+        candidates = sorted({other for bucket in mine for other in kept.get(bucket, ())})
+        if candidates:
+            alike = similarity(signatures[row], signatures[candidates])
+            best = int(np.argmax(alike))
+            if alike[best] >= threshold:
+                near.partner[row], near.similarity[row] = candidates[best], alike[best]
+                continue
+        for bucket in mine:
+            if len(kept[bucket]) < _COMPARED:
+                kept[bucket].append(row)
+    return near
+
+
+def _shared_buckets(
+    groups: NDArray[np.uint64], banded: NDArray[np.uint32], order: NDArray[np.int64]
+) -> NDArray[np.int32]:
+    """A number per row and band for rows that agree in it, -1 where a row is alone; most rows are alone everywhere."""
+    buckets = np.full((len(order), banded.shape[1]), -1, dtype=np.int32)
+    used = 0
+    for band in range(banded.shape[1]):
+        keys = words.mix(words.mix(groups + np.uint64(band)) ^ banded[order, band].astype(np.uint64))
+        _, place, counts = np.unique(keys, return_inverse=True, return_counts=True)
+        number = np.cumsum(counts > 1) - 1 + used
+        shared = counts[place] > 1
+        buckets[shared, band] = number[place[shared]]
+        used += int((counts > 1).sum())
+    return buckets
+
+
+@functools.cache
+def _orders() -> NDArray[np.int64]:
+    """For each range, the order in which the others are asked when it is empty."""
+    return np.argsort(words.mix(np.arange(VALUES * VALUES, dtype=np.uint64)).reshape(VALUES, VALUES), axis=1)

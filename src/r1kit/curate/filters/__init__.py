@@ -1,0 +1,113 @@
+"""Filters: each says why a sample is dropped, with an example. To add one: a maker, and a line in `FILTERS`."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Sequence
+from fnmatch import fnmatchcase
+from typing import Any
+
+from pydantic import Field, ValidationError, field_validator, model_validator, validate_call
+
+from r1kit.curate.filters.base import Filter, Rejection
+from r1kit.curate.filters.content import (
+    get_low_score,
+    get_not_correct,
+    get_unfaithful_summary,
+    get_unreadable,
+)
+from r1kit.curate.filters.form import (
+    get_code_blocks,
+    get_long_paragraphs,
+    get_not_in_format,
+    get_too_long,
+    get_too_short,
+    get_truncated,
+)
+from r1kit.curate.filters.language import get_mixed_languages, get_wrong_language
+from r1kit.curate.filters.repetition import get_repetition
+from r1kit.curate.record import View
+from r1kit.settings import Settings
+
+__all__ = ["FILTERS", "Filter", "FilterSpec", "Rejection", "build"]
+
+FILTERS: dict[str, Callable[..., Filter]] = {  # the cheap ones first
+    "not_correct": get_not_correct,
+    "low_score": get_low_score,
+    "truncated": get_truncated,
+    "too_long": get_too_long,
+    "too_short": get_too_short,
+    "not_in_format": get_not_in_format,
+    "code_blocks": get_code_blocks,
+    "long_paragraphs": get_long_paragraphs,
+    "unreadable": get_unreadable,
+    "mixed_languages": get_mixed_languages,
+    "wrong_language": get_wrong_language,
+    "unfaithful_summary": get_unfaithful_summary,
+    "repetition": get_repetition,
+}
+
+
+class FilterSpec(Settings):
+    """One filter of a stage; `options` are the keywords of its maker.
+
+    `only` and `skip` are patterns of sources: `FilterSpec(name="code_blocks", skip=("code*",))`.
+    """
+
+    name: str
+    options: dict[str, Any] = Field(default_factory=dict)
+    only: tuple[str, ...] = Field(default=(), description="patterns of the sources it looks at; empty: all")
+    skip: tuple[str, ...] = Field(default=(), description="patterns of the sources it passes over")
+    label: str = Field(default="", description="its name in the funnel; empty: the filter's name")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _by_name(cls, value: Any) -> Any:
+        """A plain text is the name."""
+        return {"name": value} if isinstance(value, str) else value
+
+    @field_validator("name")
+    @classmethod
+    def _known(cls, name: str) -> str:
+        if name in FILTERS:
+            return name
+        near = difflib.get_close_matches(name, FILTERS, n=1, cutoff=0.5)
+        hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(FILTERS)}"
+        raise ValueError(f"there is no filter {name!r}: {hint}")
+
+    @model_validator(mode="after")
+    def _can_be_made(self) -> FilterSpec:
+        _make(self)
+        return self
+
+    @property
+    def title(self) -> str:
+        return self.label or self.name
+
+    def looks_at(self, source: str) -> bool:
+        """Whether samples of that source are filtered."""
+        if any(fnmatchcase(source, pattern) for pattern in self.skip):
+            return False
+        return not self.only or any(fnmatchcase(source, pattern) for pattern in self.only)
+
+
+def build(specs: Sequence[FilterSpec]) -> dict[str, Filter]:
+    """The filters by title, in order; each passes over the sources that its spec leaves out."""
+    return {spec.title: _limited(_make(spec), spec) if spec.only or spec.skip else _make(spec) for spec in specs}
+
+
+def _limited(made: Filter, spec: FilterSpec) -> Filter:
+    def limited(view: View) -> Rejection | None:
+        return made(view) if spec.looks_at(view.sample.source) else None
+
+    return limited
+
+
+def _make(spec: FilterSpec) -> Filter:
+    """Call the maker with its options checked; raises ValueError that says which option is wrong and what it takes."""
+    try:
+        made: Filter = validate_call(FILTERS[spec.name])(**spec.options)
+    except ValidationError as error:
+        lines = [f"option {'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors()]
+        raise ValueError(f"filter {spec.name}: {'; '.join(lines)}") from None
+    return made

@@ -1,0 +1,165 @@
+"""Filters that look at content: readable or not, a summary that follows the reasoning, verdicts and scores."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+
+from r1kit import chat
+from r1kit.curate import words
+from r1kit.curate.filters.base import Filter, Rejection, excerpt
+from r1kit.curate.record import View
+from r1kit.verifiers import answers, number
+from r1kit.verifiers.exact import normalise
+
+_CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ufffd\ue000-\uf8ff\ud800-\udfff]")
+_SENTENCE_END = re.compile(r"[.!?。！？](?:\s|$)|[。！？]|\n")
+_ENVIRONMENT = re.compile(r"\\(begin|end)\{([A-Za-z*]{1,30})\}")
+_SHORT_ANSWER_CHARS = 80
+_PRICE = re.compile(r"\$\s?\d")
+
+
+def get_unreadable(*, max_control_share: float = 0.001, long_chars: int = 1500, min_steps: int = 3) -> Filter:
+    """Drop what people cannot read.
+
+    Control, private and replacement characters beyond a share of the text; LaTeX that does not balance; reasoning of
+    at least `long_chars` characters with fewer than `min_steps` lines, sentences or marked steps.
+    """
+
+    def unreadable(view: View) -> Rejection | None:
+        text = view.response
+        strange = _CONTROL.findall(text)
+        if len(strange) > max_control_share * len(text):
+            first = _CONTROL.search(text)
+            detail = f"{len(strange)} characters such as {strange[0]!a}"
+            return Rejection(reason="control characters", detail=detail, example=ascii_excerpt(text, first))
+        fault = latex_fault(text)
+        if fault:
+            return Rejection(reason="LaTeX not balanced", detail=fault, example=excerpt(text, len(text), before=120))
+        prose = view.prose
+        if len(prose) >= long_chars and max(len(_SENTENCE_END.findall(prose)), chat.count_steps(prose)) < min_steps:
+            detail = f"{len(prose)} characters in fewer than {min_steps} lines, sentences or steps"
+            return Rejection(reason="no visible steps", detail=detail, example=excerpt(prose))
+        return None
+
+    return unreadable
+
+
+def ascii_excerpt(text: str, match: re.Match[str] | None) -> str:
+    """`excerpt` with every character that does not print spelled out."""
+    piece = excerpt(text, match.start() if match else 0)
+    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in piece)
+
+
+def latex_fault(text: str) -> str:
+    r"""What does not balance, or an empty text: `latex_fault(r"so \(x") == r"1 \( but 0 \)"`.
+
+    An odd number of $ is a fault only where none of them could be money.
+    """
+    for opening, closing in (("\\(", "\\)"), ("\\[", "\\]")):
+        opened, closed = _count(text, opening), _count(text, closing)
+        if opened != closed:
+            return f"{opened} {opening} but {closed} {closing}"
+    if "\\begin{" in text or "\\end{" in text:
+        balance = Counter[str]()
+        for match in _ENVIRONMENT.finditer(text):
+            balance[match[2]] += 1 if match[1] == "begin" else -1
+        open_ones = [name for name, left in balance.items() if left]
+        if open_ones:
+            return f"environment {open_ones[0]} is not closed as often as opened"
+    if _count(text, "$") % 2 and not _PRICE.search(text):
+        return "an odd number of $"
+    return ""
+
+
+def _count(text: str, mark: str) -> int:
+    r"""Occurrences that are not escaped: `\\(` is a line break and a bracket, `\$` a dollar."""
+    found = text.count(mark)
+    if found and "\\" + mark in text:
+        doubled = text.replace("\\\\", "")
+        return doubled.count(mark) - (doubled.count("\\" + mark) if mark == "$" else 0)
+    return found
+
+
+def get_unfaithful_summary() -> Filter:
+    """Drop summaries whose answer is not the one that the reasoning comes to.
+
+    Only for samples with a reference answer and both parts, and where an answer can be found in the summary. Where the
+    reasoning ends in a box, that must hold the same; else the answer must stand somewhere in the reasoning.
+    """
+
+    def unfaithful_summary(view: View) -> Rejection | None:
+        if view.sample.answer is None or not view.reasoning or not view.summary:
+            return None
+        given, reached = _answer_of(view.summary), answers.boxed(view.reasoning)
+        if given is None or (_same(given, reached) if reached else _stands_in(given, view.reasoning)):
+            return None
+        said = f"comes to {reached[:80]!r}" if reached else "does not come to it"
+        detail = f"the summary says {given[:80]!r}, the reasoning {said}"
+        return Rejection(reason="summary not faithful", detail=detail, example=excerpt(view.summary))
+
+    return unfaithful_summary
+
+
+def _answer_of(summary: str) -> str | None:
+    """The last box, else the only number, else all of a short summary; None where the answer cannot be told."""
+    box = answers.boxed(summary)
+    if box is not None or len(summary) > _SHORT_ANSWER_CHARS:
+        return box
+    numbers = words.numbers(summary)
+    return numbers[0] if len(numbers) == 1 else summary
+
+
+def _same(one: str, other: str) -> bool:
+    first, second = number.parse_in_prose(one), number.parse_in_prose(other)
+    if first is not None and second is not None:
+        return number.equal(first, second)
+    return _plain(one) == _plain(other)
+
+
+def _stands_in(answer: str, text: str) -> bool:
+    """Whether all numbers of the answer, or its text where it has none, occur; True where the text writes no digits."""
+    wanted, written = set(words.numbers(answer)), set(words.numbers(text))
+    if wanted:
+        return not written or wanted <= written
+    return _plain(answer) in _plain(text)
+
+
+def _plain(text: str) -> str:
+    return "".join(normalise(text).split())
+
+
+def get_not_correct(*, verdicts: Sequence[str] = (), keep_unknown: bool = False) -> Filter:
+    """Drop samples that a verdict calls wrong, and those that no verdict calls right.
+
+    Looks at the named verdicts, or at all. With `keep_unknown` samples that nobody can judge stay.
+    """
+
+    def not_correct(view: View) -> Rejection | None:
+        found = view.sample.verdicts
+        judged = {name: found[name] for name in (verdicts or found) if name in found}
+        wrong = next((name for name, verdict in judged.items() if verdict.correct is False), None)
+        if wrong is not None:
+            return Rejection(reason="wrong", detail=f"{wrong}: {judged[wrong].detail}", example=excerpt(view.response))
+        if keep_unknown or any(verdict.correct for verdict in judged.values()):
+            return None
+        reason = "cannot tell" if judged else "no verdict"
+        return Rejection(reason=reason, detail=", ".join(judged), example=excerpt(view.response))
+
+    return not_correct
+
+
+def get_low_score(*, part: str, min_score: float, keep_unknown: bool = False) -> Filter:
+    """Drop samples whose score (a name in the row's `scores`) is below `min_score`, or, by default, not known."""
+
+    def low_score(view: View) -> Rejection | None:
+        score = view.sample.scores.get(part)
+        if score is None:
+            return None if keep_unknown else Rejection(reason=f"no score for {part}", example=excerpt(view.response))
+        if score >= min_score:
+            return None
+        detail = f"{score:.3g}, at least {min_score:g}"
+        return Rejection(reason=f"low {part}", detail=detail, example=excerpt(view.response))
+
+    return low_score

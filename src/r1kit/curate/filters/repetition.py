@@ -1,0 +1,76 @@
+"""The filter for text that repeats itself: too many n-grams that came before, or a loop."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from r1kit.curate import words
+from r1kit.curate.filters.base import Filter, Rejection, excerpt
+from r1kit.curate.record import View
+
+_START = np.zeros(1, dtype=np.int64)
+_LOOP_NGRAM = 4  # words in a row that must come again at the same distance, time after time
+
+
+class Loop(NamedTuple):
+    """`times` times the same `period` words, from the word at `start` on."""
+
+    start: int
+    period: int
+    times: int
+
+
+def get_repetition(
+    *, ngram: int = 10, max_share: float = 0.3, min_words: int = 100, loop_times: int = 5, loop_words: int = 60
+) -> Filter:
+    """Drop responses with many repeated n-grams, and loops.
+
+    More than `max_share` of the n-grams (of words) came before, in texts of at least `min_words` words; or one piece
+    stands `loop_times` times in a row and more, over at least `loop_words` words in all.
+    """
+    if ngram < 1 or not 0 < max_share <= 1 or loop_times < 2:
+        raise ValueError(f"{ngram=}, {max_share=}, {loop_times=}: expected ngram >= 1, 0 < max_share <= 1, times >= 2")
+
+    def repetition(view: View) -> Rejection | None:
+        text = words.words_of(view.response)
+        loop = find_loop(text.hashes, times=loop_times, length=loop_words)
+        if loop is not None:
+            detail = f"{loop.times} times the same {loop.period} words"
+            return Rejection(reason="loop", detail=detail, example=excerpt(text.text, int(text.starts[loop.start])))
+        share = repeated_share(text.hashes, ngram)
+        if len(text) < min_words or share <= max_share:
+            return None
+        detail = f"{share:.0%} of the {ngram}-grams came before, at most {max_share:.0%}"
+        return Rejection(reason="repeated n-grams", detail=detail, example=excerpt(view.response))
+
+    return repetition
+
+
+def repeated_share(hashes: words.Hashes, n: int) -> float:
+    """1 - distinct / all n-grams; 0 for fewer than n words. `repeated_share([5, 5, 5, 5, 5], n=2) == 0.75`."""
+    grams = words.ngrams(hashes, n)
+    return 1 - len(np.unique(grams)) / len(grams) if len(grams) else 0.0
+
+
+def find_loop(hashes: words.Hashes, *, times: int, length: int) -> Loop | None:
+    """The longest run of one piece after itself, at least `times` times and `length` words; None if there is none.
+
+    An n-gram inside a loop comes again at the distance of the loop's period, each time: so it is looked for among the
+    positions of each n-gram, which are found for all at once by one sort.
+    """
+    if len(hashes) < max(length, _LOOP_NGRAM + 1):
+        return None
+    grams = words.ngrams(hashes, _LOOP_NGRAM)
+    order = np.argsort(grams, kind="stable")  # equal n-grams together, by position
+    gaps = order[1:] - order[:-1]
+    sorted_grams = grams[order]
+    gaps[sorted_grams[1:] != sorted_grams[:-1]] = 0
+    starts = np.concatenate([_START, (gaps[1:] != gaps[:-1]).nonzero()[0] + 1])
+    repeats = np.concatenate([starts[1:], [len(gaps)]]) - starts + 1
+    covered = gaps[starts] * repeats * (repeats >= times)
+    best = int(covered.argmax())
+    if covered[best] < length:
+        return None
+    return Loop(start=int(order[starts[best]]), period=int(gaps[starts[best]]), times=int(repeats[best]))

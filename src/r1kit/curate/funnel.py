@@ -1,0 +1,102 @@
+"""The funnel: how many rows each step got, how many it let through, and why it dropped the others."""
+
+from __future__ import annotations
+
+import html
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, NamedTuple
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Example:
+    """One dropped row: `Example(id="p1#3", problem_id="p1", reason="loop", detail="9 times ...", text="so so ...")`."""
+
+    id: str
+    problem_id: str
+    reason: str
+    detail: str = ""
+    text: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FunnelStep:
+    """Rows into a step and out of it, the dropped ones by reason, and some of them as examples."""
+
+    name: str
+    rows_in: int
+    rows_out: int
+    reasons: Mapping[str, int] = field(default_factory=dict)
+    examples: tuple[Example, ...] = ()
+
+    @property
+    def share(self) -> float | None:
+        """Rows out over rows in; None where none came in."""
+        return self.rows_out / self.rows_in if self.rows_in else None
+
+    def to_json(self) -> dict[str, Any]:
+        return {**asdict(self), "examples": [asdict(one) for one in self.examples], "share": self.share}
+
+
+class Drop(NamedTuple):
+    """A dropped row, as the funnel counts it."""
+
+    step: str
+    reason: str
+    row: int
+
+
+def count(steps: Sequence[str], rows: int, drops: Iterable[Drop], examples: int) -> tuple[list[FunnelStep], list[Drop]]:
+    """The funnel without examples, and the rows to show as examples: the first few of each reason."""
+    reasons: dict[str, Counter[str]] = {step: Counter() for step in steps}
+    shown: list[Drop] = []
+    for drop in drops:
+        reasons[drop.step][drop.reason] += 1
+        if reasons[drop.step][drop.reason] <= examples:
+            shown.append(drop)
+    funnel = []
+    for step in steps:
+        left = rows - reasons[step].total()
+        funnel.append(FunnelStep(name=step, rows_in=rows, rows_out=left, reasons=dict(reasons[step].most_common())))
+        rows = left
+    return funnel, shown
+
+
+HEADER = ("step", "in", "out", "kept", "why dropped")
+
+
+def cells(funnel: Sequence[FunnelStep]) -> Sequence[tuple[str, ...]]:
+    """The table as plain text cells below `HEADER`; escape them for HTML."""
+    table: list[tuple[str, ...]] = []
+    for step in funnel:
+        share = "" if step.share is None else f"{100 * step.share:.1f} %"
+        reasons = ", ".join(f"{reason} {number:,}" for reason, number in step.reasons.items())
+        table.append((step.name, f"{step.rows_in:,}", f"{step.rows_out:,}", share, reasons))
+    return table
+
+
+def example_cells(funnel: Sequence[FunnelStep]) -> Sequence[tuple[str, ...]]:
+    """Step, reason, id, detail and text of every example, as plain text cells."""
+    return [(step.name, one.reason, one.id, one.detail, one.text) for step in funnel for one in step.examples]
+
+
+def markdown(funnel: Sequence[FunnelStep], *, examples: bool = True) -> str:
+    """The funnel as Markdown tables; model text in it is escaped."""
+    text = _table(HEADER, cells(funnel))
+    shown = example_cells(funnel)
+    if examples and shown:
+        text += "\n" + _table(("step", "reason", "id", "detail", "text"), shown)
+    return text
+
+
+def _table(header: Sequence[str], table: Sequence[Sequence[str]]) -> str:
+    lines = [header, ["---"] * len(header), *table]
+    return "".join("| " + " | ".join(map(_cell, line)) + " |\n" for line in lines)
+
+
+def _cell(text: str) -> str:
+    text = html.escape(" ".join(text.split()), quote=False)
+    for mark in "\\|`*_[":
+        text = text.replace(mark, "\\" + mark)
+    return text

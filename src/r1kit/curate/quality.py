@@ -1,0 +1,73 @@
+"""The composite quality score: a weighted mean of parts that were judged elsewhere, and the score that is accepted."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Self
+
+from pydantic import Field, model_validator
+
+from r1kit.curate.filters.base import Rejection
+from r1kit.curate.record import CuratedSample
+from r1kit.settings import Settings
+from r1kit.tasks.base import TaskError
+
+PART = "quality"  # the name of the composite among a row's scores
+
+
+class QualitySettings(Settings):
+    """Weights by name of the part, and the score from which a sample is accepted; parts are from 0 to 1.
+
+    A part that is None or missing does not apply and leaves its weight to the others, except those in `required`:
+    without them a sample has no score, and is not accepted. Unknown is never a zero.
+    """
+
+    weights: dict[str, float] = Field(default={"accuracy": 0.4, "reasoning": 0.3, "language": 0.2, "format": 0.1})
+    accept: float = Field(default=0.8, ge=0, le=1)
+    required: tuple[str, ...] = ("accuracy",)
+
+    @model_validator(mode="after")
+    def _weights_make_sense(self) -> Self:
+        if not self.weights or any(weight <= 0 for weight in self.weights.values()):
+            raise ValueError("weights must name at least one part, each with a weight above 0")
+        unknown = [name for name in self.required if name not in self.weights]
+        if unknown:
+            raise ValueError(f"required names {', '.join(unknown)}, which has no weight: give it one or leave it out")
+        return self
+
+
+def parts_of(sample: CuratedSample) -> dict[str, float | None]:
+    """The sample's scores; accuracy, where it is not among them, from the verdicts that could tell."""
+    parts = dict(sample.scores)
+    if parts.get("accuracy") is None:
+        known = [verdict.correct for verdict in sample.verdicts.values() if verdict.correct is not None]
+        parts["accuracy"] = float(all(known)) if known else None
+    return parts
+
+
+def composite(parts: Mapping[str, float | None], settings: QualitySettings) -> float | None:
+    """The weighted mean of the parts that apply; None without a required part.
+
+    `composite({"accuracy": 1, "reasoning": 0.5, "language": 1, "format": 1}, QualitySettings()) == 0.85`.
+    Raises `TaskError` for a part that is not from 0 to 1.
+    """
+    known = {name: value for name in settings.weights if (value := parts.get(name)) is not None}
+    for name, value in known.items():
+        if not 0 <= value <= 1:
+            raise TaskError("wrong type", f"the value is {value}: expected a part from 0 to 1", field=f"scores.{name}")
+    if not known or any(name not in known for name in settings.required):
+        return None
+    weight = math.fsum(settings.weights[name] for name in known)
+    return round(math.fsum(settings.weights[name] * value for name, value in known.items()) / weight, 9)
+
+
+def judge(score: float | None, parts: Mapping[str, float | None], settings: QualitySettings) -> Rejection | None:
+    """Why a sample with that score is not accepted, or None."""
+    if score is None:
+        missing = [name for name in settings.required if parts.get(name) is None]
+        return Rejection(reason="no quality score", detail=f"missing: {', '.join(missing) or 'all parts'}")
+    if score >= settings.accept:
+        return None
+    shown = ", ".join(f"{name} {value:.2f}" for name in settings.weights if (value := parts.get(name)) is not None)
+    return Rejection(reason="low quality", detail=f"{score:.3f}, at least {settings.accept:g} ({shown})")

@@ -1,0 +1,213 @@
+"""A sample on its way into a training set: the conversation and where it comes from, as a plain JSON row.
+
+The row is what stages write and people read: `{"id": "gsm8k/train/17#3", "messages": [...], "problem_id": ...}`. Only
+`id` and `messages` must be there. Columns that are not known here stay in the row untouched.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, get_args
+
+from r1kit import chat
+from r1kit.curate import formats
+from r1kit.tasks.answers import shown
+from r1kit.tasks.base import TaskError
+from r1kit.types import Conversation, FinishReason, Message, Verdict
+
+ROLES = ("system", "user", "assistant")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CuratedSample:
+    """A conversation that ends with the assistant's turn, and its provenance.
+
+    `CuratedSample(id="gsm8k/train/17#3", messages=(Message(role="user", ...), Message(role="assistant", ...)),
+    problem_id="gsm8k/train/17", source="rejection", language="en", answer="72", verdicts={"math": Verdict(...)},
+    scores={"accuracy": 1.0}, pass_rate=0.25, made_by={"model": "runs/r1/rl-1a2b", "temperature": 1.0})`
+    `answer` is the reference; `pass_rate` the share of right samples of the problem; `tokens` and `finish_reason` are
+    of the completion; `parent` is the id of the sample that this one was rewritten from.
+    """
+
+    id: str
+    messages: tuple[Message, ...]
+    problem_id: str = ""
+    source: str = ""
+    language: str = ""
+    answer: str | None = None
+    verdicts: Mapping[str, Verdict] = field(default_factory=dict)
+    scores: Mapping[str, float | None] = field(default_factory=dict)
+    pass_rate: float | None = None
+    tokens: int | None = None
+    finish_reason: FinishReason | None = None
+    made_by: Mapping[str, Any] = field(default_factory=dict)
+    parent: str | None = None
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def question(self) -> str:
+        """What the user asked last."""
+        return next((turn.content for turn in reversed(self.messages) if turn.role == "user"), "")
+
+    @property
+    def response(self) -> str:
+        """What the assistant answered last."""
+        return self.messages[-1].content
+
+    def conversation(self) -> Conversation:
+        """The part that training reads."""
+        metadata = {"id": self.id, "problem_id": self.problem_id, "language": self.language, **self.metadata}
+        return Conversation(messages=self.messages, source=self.source, metadata=metadata)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class View:
+    """A sample with its response taken apart once, for all filters.
+
+    `form` is the name in `formats.FORMATS`, or None where the response is in none of them; `reasoning` and `summary`
+    then hold what can still be told apart. `prose` is the reasoning, or the whole response where there is none.
+    """
+
+    sample: CuratedSample
+    question: str
+    response: str
+    form: str | None
+    reasoning: str | None
+    summary: str | None
+
+    @property
+    def prose(self) -> str:
+        return self.response if self.reasoning is None else self.reasoning
+
+
+def view(sample: CuratedSample) -> View:
+    """Take a sample's response apart; any text is accepted."""
+    response = sample.response
+    found = formats.split(response)
+    if found is None:
+        broken = chat.parse(response)
+        form, reasoning, summary = None, broken.reasoning, broken.answer
+    else:
+        form, reasoning, summary = found.form, found.reasoning, found.summary
+    return View(
+        sample=sample, question=sample.question, response=response, form=form, reasoning=reasoning, summary=summary
+    )
+
+
+def from_row(row: Mapping[str, Any], *, file: str | None = None, number: int | None = None) -> CuratedSample:
+    """A row as a record; raises `TaskError` that names file, row and field for what is missing or of a wrong type."""
+    try:
+        return CuratedSample(
+            id=_text(row, "id", required=True),
+            messages=_messages(row.get("messages")),
+            verdicts=_verdicts(row.get("verdicts")),
+            scores={name: _number(value, f"scores.{name}") for name, value in _mapping(row, "scores").items()},
+            pass_rate=_share(row.get("pass_rate")),
+            tokens=_count(row.get("tokens")),
+            finish_reason=_finish_reason(row.get("finish_reason")),
+            made_by=_mapping(row, "made_by"),
+            metadata=_mapping(row, "metadata"),
+            answer=_text(row, "answer") or None,
+            parent=_text(row, "parent") or None,
+            problem_id=_text(row, "problem_id"),
+            source=_text(row, "source"),
+            language=_text(row, "language"),
+        )
+    except TaskError as error:
+        raise TaskError(error.kind, error.reason, file, number, error.field) from None
+
+
+def _text(row: Mapping[str, Any], name: str, *, required: bool = False) -> str:
+    value = row.get(name)
+    if value is None and not required:
+        return ""
+    if not isinstance(value, str) or (required and not value):
+        kind = "missing column" if value is None else "wrong type"
+        raise TaskError(kind, f"{_given(row, name)}: expected a text", field=name)
+    return value
+
+
+def _given(row: Mapping[str, Any], name: str) -> str:
+    return f"the value is {shown(row[name])}" if name in row else f"it is missing (the row has {', '.join(row)})"
+
+
+def _messages(value: Any) -> tuple[Message, ...]:
+    if not isinstance(value, list) or not value:
+        reason = f'the value is {shown(value)}: expected a list of {{"role": ..., "content": ...}}'
+        raise TaskError("missing column" if value is None else "wrong type", reason, field="messages")
+    messages = tuple(_message(turn, index) for index, turn in enumerate(value))
+    if messages[-1].role != "assistant":
+        reason = f"the last turn is the {messages[-1].role}'s: expected the assistant's, which is trained on"
+        raise TaskError("wrong type", reason, field=f"messages.{len(messages) - 1}.role")
+    return messages
+
+
+def _message(turn: Any, index: int) -> Message:
+    place = f"messages.{index}"
+    if not isinstance(turn, dict):
+        raise TaskError(
+            "wrong type", f'the turn is {shown(turn)}: expected {{"role": ..., "content": ...}}', field=place
+        )
+    role, content = turn.get("role"), turn.get("content")
+    if role not in ROLES:
+        raise TaskError(
+            "wrong type", f"the role is {shown(role)}: expected one of {', '.join(ROLES)}", field=f"{place}.role"
+        )
+    if not isinstance(content, str):
+        raise TaskError("wrong type", f"the content is {shown(content)}: expected a text", field=f"{place}.content")
+    return Message(role=role, content=content)
+
+
+def _mapping(row: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    value = row.get(name)
+    if value is None:
+        return {}
+    if not isinstance(value, dict):
+        raise TaskError("wrong type", f"the value is {shown(value)}: expected an object", field=name)
+    return value
+
+
+def _verdicts(value: Any) -> Mapping[str, Verdict]:
+    """`{"math": {"correct": true, "extracted": "72"}}` or, in short, `{"math": true}`."""
+    return {
+        name: _verdict(item, f"verdicts.{name}") for name, item in _mapping({"verdicts": value}, "verdicts").items()
+    }
+
+
+def _verdict(value: Any, place: str) -> Verdict:
+    given = value if isinstance(value, dict) else {"correct": value}
+    correct = given.get("correct")
+    if not (correct is None or isinstance(correct, bool)):
+        raise TaskError("wrong type", f"correct is {shown(correct)}: expected true, false or null", field=place)
+    return Verdict(correct=correct, extracted=given.get("extracted"), detail=str(given.get("detail", "")))
+
+
+def _number(value: Any, place: str) -> float | None:
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise TaskError("wrong type", f"the value is {shown(value)}: expected a finite number or null", field=place)
+    return float(value)
+
+
+def _share(value: Any) -> float | None:
+    number = _number(value, "pass_rate")
+    if number is not None and not 0 <= number <= 1:
+        raise TaskError("wrong type", f"the value is {number}: expected a share from 0 to 1", field="pass_rate")
+    return number
+
+
+def _count(value: Any) -> int | None:
+    if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 0):
+        raise TaskError("wrong type", f"the value is {shown(value)}: expected a number of tokens", field="tokens")
+    return value
+
+
+def _finish_reason(value: Any) -> FinishReason | None:
+    known: tuple[FinishReason, ...] = get_args(FinishReason)
+    if value is not None and value not in known:
+        reason = f"the value is {shown(value)}: expected one of {', '.join(known)}, or null"
+        raise TaskError("wrong type", reason, field="finish_reason")
+    return None if value is None else known[known.index(value)]

@@ -1,0 +1,129 @@
+"""Asking a judge: several votes for each question, unreadable replies asked for again, all of it counted."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Generic, Self
+
+from pydantic import Field, model_validator
+
+from r1kit.engines import Engine, PromptError, StructuredEngine
+from r1kit.judges.quoting import Question
+from r1kit.judges.replies import F, read
+from r1kit.settings import Settings
+from r1kit.types import Completion, Message, Prompt, SamplingParams
+
+
+class JudgeSettings(Settings):
+    """How a judge is asked. `votes` replies decide together; an unreadable one is asked for again `retries` times."""
+
+    votes: int = Field(3, ge=1, description="replies for each question")
+    threshold: float = Field(
+        0.5, ge=0.5, le=1, description="share of the votes that a verdict needs; at 0.5, more than half"
+    )
+    retries: int = Field(2, ge=0, description="rounds, each with another seed, for replies that cannot be read")
+    temperature: float = Field(0.6, ge=0)
+    top_p: float = Field(0.95, gt=0, le=1)
+    max_tokens: int = Field(2048, ge=1)
+    max_chars: int = Field(60_000, ge=1, description="longer texts are not judged: cannot tell")
+    accept_suspicious: bool = Field(
+        False, description="let a good verdict stand on a text that speaks to its judge; else it becomes cannot tell"
+    )
+    seed: int = 0
+
+    @model_validator(mode="after")
+    def _draws(self) -> Self:
+        if self.temperature == 0 and (self.votes > 1 or self.retries > 0):
+            raise ValueError(
+                f"temperature 0 gives the same reply again: with votes {self.votes} and retries {self.retries} set it "
+                "above 0, or set votes to 1 and retries to 0"
+            )
+        return self
+
+    def sampling(self, n: int, attempt: int) -> SamplingParams:
+        return SamplingParams(
+            n=n, temperature=self.temperature, top_p=self.top_p, max_tokens=self.max_tokens, seed=self.seed + attempt
+        )
+
+
+@dataclass
+class Tally:
+    """Counts of one judge since it was made: questions asked, replies, those unreadable, questions refused."""
+
+    questions: int = 0
+    replies: int = 0
+    unreadable: int = 0
+    refused: int = 0
+
+
+@dataclass(frozen=True)
+class Replies(Generic[F]):
+    """What a judge said to one question: the forms that could be read, at most as many as `votes`."""
+
+    forms: tuple[F, ...] = ()
+    refused: str = ""
+
+    @property
+    def missing(self) -> str:
+        """Why there is no reply at all, for `detail`."""
+        return f"the judge could not be asked: {self.refused}" if self.refused else "no reply of the judge is readable"
+
+
+@dataclass
+class Panel(Generic[F]):
+    """A judge that fills in one form."""
+
+    engine: Engine
+    settings: JudgeSettings
+    form: type[F]
+    tally: Tally = field(default_factory=Tally)
+
+    def __post_init__(self) -> None:
+        if isinstance(self.engine, StructuredEngine):
+            self.engine = self.engine.structured(self.form.model_json_schema())
+
+    def ask(self, questions: Sequence[Question]) -> list[Replies[F]]:
+        """Replies in the questions' order; equal questions are asked once. Raises `EngineError` of a dead engine."""
+        asked = {question.id: question for question in questions}
+        forms: dict[str, list[F]] = {name: [] for name in asked}
+        refused: dict[str, str] = {}
+        self.tally.questions += len(asked)
+        for attempt in range(1 + self.settings.retries):
+            for count in range(1, self.settings.votes + 1):
+                open_ = [one for one in asked.values() if self.settings.votes - len(forms[one.id]) == count]
+                for question, completions in self._round(open_, count, attempt, refused):
+                    found = [read(_whole(one), question.code, self.form) for one in completions]
+                    forms[question.id] += [one for one in found if one is not None]
+                    self.tally.replies += len(found)
+                    self.tally.unreadable += found.count(None)
+            for name in refused:
+                asked.pop(name, None)
+        return [Replies(tuple(forms[one.id]), refused.get(one.id, "")) for one in questions]
+
+    def _round(
+        self, questions: Sequence[Question], n: int, attempt: int, refused: dict[str, str]
+    ) -> list[tuple[Question, list[Completion]]]:
+        """`n` replies to each question; one that the engine refuses (too long) is left out, the others are asked."""
+        left, allowed = list(questions), max(3, len(questions) // 10)
+        while left:
+            prompts = [
+                Prompt(problem_id=one.id, messages=(Message(role="user", content=one.text),), token_ids=())
+                for one in left
+            ]
+            try:
+                answers = self.engine.generate(prompts, self.settings.sampling(n, attempt))
+                return list(zip(left, answers, strict=True))
+            except PromptError as error:
+                refused[error.prompt_id] = str(error)
+                self.tally.refused += 1
+                kept = [one for one in left if one.id != error.prompt_id]
+                if len(questions) - len(kept) > allowed or len(kept) == len(left):
+                    raise  # not this prompt's fault
+                left = kept
+        return []
+
+
+def _whole(completion: Completion) -> str:
+    """The reply, or nothing where it was cut off: what it would have ended with is not known."""
+    return completion.text if completion.finish_reason == "stop" else ""

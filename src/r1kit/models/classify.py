@@ -1,0 +1,188 @@
+"""Reward models: standard sequence classifiers with one output, read at the last token of packed sequences.
+
+`AutoModelForSequenceClassification` loads a folder that `RewardModel.save` wrote and gives the same scores.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from r1kit.chat import ChatFormat, parse, to_samples
+from r1kit.models import attention
+from r1kit.models.known import ModelError, first_line, resolve
+from r1kit.models.load import check_weights, device_of, load
+from r1kit.models.packed import PackedLayout, Span, bucket
+from r1kit.models.preflight import check_attention
+from r1kit.store import atomic_folder, read_json, write_json
+from r1kit.types import Conversation, Message, Sample
+
+On = Literal["answer", "response"]
+FACTS = "reward_model.json"
+
+
+@dataclass(frozen=True)
+class RewardModel:
+    """A classifier, its tokenizer, the prompt format it was trained in, and which part of a response it reads."""
+
+    model: Any
+    tokenizer: Any
+    chat: ChatFormat
+    on: On = "response"
+
+    @property
+    def context(self) -> int:
+        """The longest sequence that the model takes, in tokens."""
+        return int(getattr(self.model.config, "max_position_embeddings", 1 << 20))
+
+    def sample(self, prompt: Sequence[Message], response: str) -> Sample:
+        """The sequence that is scored: the prompt as the policy saw it, the judged part of the response, the end.
+
+        Raises ValueError for a prompt or response that cannot be rendered, or where nothing is left to judge.
+        """
+        part = judged_part(response, self.on)
+        if part is None:
+            raise ValueError("the response has no final answer to judge")
+        if self.on == "response" and not part.startswith(self.chat.prefill):
+            part = self.chat.prefill + part
+        chat = self.chat if self.on == "response" else without_prefill(self.chat)
+        turns = tuple(prompt)
+        if chat.system and not (turns and turns[0].role == "system"):
+            turns = (Message(role="system", content=chat.system), *turns)
+        conversation = Conversation(messages=(*turns, Message(role="assistant", content=part)))
+        return to_samples(conversation, chat, self.tokenizer)[-1]
+
+    def scores(self, rows: Sequence[Sequence[int]], tokens_per_batch: int = 8192) -> list[float]:
+        """The score of each sequence of token ids, in order."""
+        found = [0.0] * len(rows)
+        self.model.eval()
+        for part in _batches([len(row) for row in rows], tokens_per_batch):
+            with torch.no_grad():
+                values = score_at_ends(self.model, *self._packed([rows[index] for index in part]))
+            for index, value in zip(part, values.tolist(), strict=True):
+                found[index] = value
+        return found
+
+    def _packed(self, rows: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
+        """Hidden states [T, d] of rows one after another, and where each row ends."""
+        lengths = [len(row) for row in rows]
+        device = next(self.model.parameters()).device
+        layout = PackedLayout([Span(0, tuple(lengths))], device)
+        ids = torch.tensor([[token for row in rows for token in row]], device=device)
+        output = self.model.base_model(
+            input_ids=ids, position_ids=layout.position_ids[None], layout=layout, use_cache=False
+        )
+        return output.last_hidden_state[0], torch.tensor(lengths, device=device).cumsum(0) - 1
+
+    def save(self, folder: Path) -> None:
+        """Weights, config, tokenizer, and which part of a response is read; the prompt format is the stage's to add."""
+        with atomic_folder(folder) as part:
+            self.model.save_pretrained(part)
+            self.tokenizer.save_pretrained(part)
+            write_json(part / FACTS, {"on": self.on})
+
+
+def score_at_ends(model: Any, hidden: Tensor, ends: Tensor) -> Tensor:
+    """Scores [S] in fp32 from hidden states [T, d], read at each sequence's last token."""
+    return model.score(hidden[ends]).float()[:, 0]  # type: ignore[no-any-return]
+
+
+def judged_part(response: str, on: On) -> str | None:
+    """What a reward model reads: the whole response, or what comes after the reasoning (None where nothing does).
+
+    `judged_part("<think>2+2</think> <answer>4</answer>", "answer") == "4"`. Without tags the response is the answer;
+    after `</think>` it is the rest (R1's form); a response that never ends its reasoning has none.
+    """
+    if on == "response":
+        return response if response.strip() else None
+    found = parse(response)
+    if found.answer is not None:
+        return found.answer
+    _, closed, rest = response.rpartition("</think>")
+    if "<answer>" in rest or (not closed and "<think>" in response):
+        return None
+    return (rest if closed else response).strip() or None
+
+
+def without_prefill(chat: ChatFormat) -> ChatFormat:
+    """The format for final answers alone, which do not begin as the policy's responses do."""
+    return ChatFormat(template=chat.template, system=chat.system, plain=chat.plain, exemplars=chat.exemplars)
+
+
+def fresh_reward_model(name: str, chat: ChatFormat, on: On, *, device: str = "auto", seed: int = 0) -> RewardModel:
+    """The body of a language model under a new head with small random weights; raises `ModelError` like `load`."""
+    policy = load(name, device="cpu", seed=seed)
+    model = _classifier(str(resolve(name)), name)
+    width = model.score.weight.shape[1]
+    with torch.no_grad():
+        drawn = torch.randn(model.score.weight.shape, generator=torch.Generator().manual_seed(seed))
+        model.score.weight.copy_(drawn / (width + 1) ** 0.5)
+    pad = _padding(policy.tokenizer, policy.end_ids, name)
+    policy.tokenizer.pad_token = pad
+    model.config.pad_token_id = policy.tokenizer.convert_tokens_to_ids(pad)
+    return RewardModel(model.to(device_of(device)), policy.tokenizer, chat, on)
+
+
+def load_reward_model(name: str, *, device: str = "auto") -> RewardModel:
+    """A folder that the stage `reward-model` wrote; any other classifier with one output that has a chat template."""
+    from transformers import AutoTokenizer
+
+    folder = resolve(name)
+    if read_json(folder / "config.json").get("architectures", [""])[0].endswith("ForCausalLM"):
+        raise ModelError(f"{name} is a language model: train a reward model from it, or give one's folder")
+    model = _classifier(str(folder), name, missing=())
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    on: On = read_json(folder / FACTS)["on"] if (folder / FACTS).is_file() else "response"
+    written = folder / "chat_format.json"
+    chat = ChatFormat(**read_json(written)) if written.is_file() else ChatFormat(template="chat", system="")
+    return RewardModel(model.to(device_of(device)), tokenizer, chat, on)
+
+
+def _classifier(source: str, name: str, missing: Sequence[str] = ("score.weight",)) -> Any:
+    """A checked classifier in fp32 with r1kit's attention; only the weights in `missing` may be absent."""
+    from safetensors import SafetensorError
+    from transformers import AutoModelForSequenceClassification
+
+    attention.register()
+    try:
+        loaded: Any = AutoModelForSequenceClassification.from_pretrained(
+            source, num_labels=1, dtype=torch.float32, attn_implementation=attention.NAME, output_loading_info=True
+        )
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+        raise ModelError(f"{name} could not be loaded as a sequence classifier ({first_line(error)})") from error
+    model, info = loaded
+    absent = sorted(set(info["missing_keys"]) - set(missing))
+    if absent or not hasattr(model, "score"):
+        what = ", ".join(absent[:3]) or "the head `score`"
+        raise ModelError(f"{name} lacks {what} as a sequence classifier: give a model that transformers can use as one")
+    check_weights(model, name)
+    check_attention(model, name)
+    return model
+
+
+def _padding(tokenizer: Any, ends: Sequence[int], name: str) -> str:
+    """A pad token that ends no scored sequence: transformers reads the score at the last token that is not it."""
+    candidates = [tokenizer.pad_token, tokenizer.unk_token, tokenizer.bos_token, *tokenizer.all_special_tokens]
+    for token in candidates:
+        if token is not None and tokenizer.convert_tokens_to_ids(token) not in ends:
+            return str(token)
+    raise ModelError(f"{name}: every special token ends an answer, so none can pad: add a pad token to its tokenizer")
+
+
+def _batches(lengths: Sequence[int], tokens_per_batch: int) -> list[list[int]]:
+    """Indices of rows of about one length, each run within the budget."""
+    found: list[list[int]] = []
+    for run in bucket(lengths):
+        part: list[int] = []
+        for index in run:
+            if part and sum(lengths[i] for i in part) + lengths[index] > tokens_per_batch:
+                found.append(part)
+                part = []
+            part.append(index)
+        found.append(part)
+    return found

@@ -1,0 +1,92 @@
+"""A trained reward model as a reward: helpfulness of the final answer, harmlessness of the whole response."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from r1kit.rewards.columns import RewardFunction, column, configured, texts
+from r1kit.types import Message
+
+Scale = Literal["sigmoid", "raw"]
+
+
+def reward_model_reward(
+    completions: Sequence[Any], *, model: str, on: Literal["answer", "response"] | None = None,
+    scale: Scale = "sigmoid", missing: float | None = 0.0, device: str = "auto", tokens_per_batch: int = 8192,
+    log_metric: Callable[[str, float], None] | None = None, **columns: Any,
+) -> list[float | None]:  # fmt: skip
+    """The model's score of each completion as the answer to its prompt (column `prompts`).
+
+    `missing` for a completion without what is judged (no final answer: a sigmoid's least). None, which is counted as
+    `reward_model/not_scored`, where the sequence is longer than the model takes or cannot be rendered.
+    """
+    judge = _loaded(model, on, device)
+    responses = texts(completions)
+    values: list[float | None] = [None] * len(responses)
+    rows: dict[int, Sequence[int]] = {}
+    unscored = 0
+    for index, prompt in enumerate(column("prompts", columns, len(responses), "reward_model")):
+        ids = _ids(judge, prompt, responses[index])
+        if ids is None:
+            values[index] = missing
+        elif ids:
+            rows[index] = ids
+        else:
+            unscored += 1
+    for index, score in zip(rows, judge.scores(list(rows.values()), tokens_per_batch), strict=True):
+        values[index] = score if scale == "raw" else _sigmoid(score)
+    if log_metric is not None:
+        log_metric("reward_model/not_scored", unscored / max(1, len(responses)))
+    return values
+
+
+def get_reward_model(
+    *, model: str, on: Literal["answer", "response"] | None = None, scale: Scale = "sigmoid",
+    missing: float | None = 0.0, device: str = "auto", tokens_per_batch: int = 8192,
+) -> RewardFunction:  # fmt: skip
+    """`reward_model_reward` for the model in a folder that the stage `reward-model` wrote; it is loaded on first use.
+
+    `on`: None reads the part of a response that the model was trained on. `scale`: `sigmoid` gives 0 to 1, `raw` the
+    score itself. Raises ValueError for a folder that is not there.
+    """
+    if not (Path(model).expanduser() / "config.json").is_file():
+        raise ValueError(f"there is no model in {model}: give the folder model/ of a reward-model stage")
+    return configured(
+        reward_model_reward, model=model, on=on, scale=scale, missing=missing, device=device,
+        tokens_per_batch=tokens_per_batch,
+    )  # fmt: skip
+
+
+@functools.lru_cache(maxsize=4)
+def _loaded(model: str, on: Literal["answer", "response"] | None, device: str) -> Any:
+    from dataclasses import replace
+
+    from r1kit.models.classify import load_reward_model
+
+    found = load_reward_model(model, device=device)
+    return found if on is None else replace(found, on=on)
+
+
+def _ids(judge: Any, prompt: Any, response: str) -> Sequence[int] | None:
+    """The sequence to score; None where there is nothing to judge, empty where it cannot be scored."""
+    from r1kit.models.classify import judged_part
+
+    if judged_part(response, judge.on) is None:
+        return None
+    if isinstance(prompt, str):
+        turns = [Message(role="user", content=prompt)]
+    else:
+        turns = [Message(role=turn["role"], content=turn["content"]) for turn in prompt]
+    try:
+        ids: Sequence[int] = judge.sample(turns, response).token_ids
+    except ValueError:  # a template that refuses it, an end token inside: text of the model's, so no error of ours
+        return ()
+    return ids if len(ids) <= judge.context else ()
+
+
+def _sigmoid(value: float) -> float:
+    return 0.5 * (1 + math.tanh(value / 2))

@@ -1,0 +1,212 @@
+"""Reasoning quality by rule: does the text work something out, or does it only sound like it?
+
+Four parts in [0, 1], and their weighted mean:
+
+- flow: statements that take up a number or a term of the three before them and add one of their own, or check them;
+- completeness: at least three statements of substance, the last of which reach the answer; equations must hold;
+- assumptions: what is given or assumed is said and used later; with a `prompts` column, the question's numbers occur;
+- correction: a check or a second thought that looks at something computed before.
+
+A statement has substance if it calculates, or if it has three terms, two of them words of content. Connectives,
+announcements ("let me check"), bare numbers, and what an earlier statement said already have none, and pull the flow
+down. Marks are known in English and Chinese; flow and completeness work in any language. Sense is beyond a rule: nouns
+strung together so that each statement shares one with the last will pass, and only a judge sees that.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from statistics import fmean
+from typing import Any
+
+from r1kit import chat
+from r1kit.rewards.columns import texts
+from r1kit.verifiers.countdown import evaluate
+
+WEIGHTS = {"flow": 0.3, "completeness": 0.4, "assumptions": 0.15, "correction": 0.15}
+_NEAR = 3  # statements back to which one may link
+_STEPS = 3
+_MAX_STATEMENTS = 2000
+_SHORT_OF_THE_GOAL = 0.3  # what completeness is at most where the last statements do not reach the answer
+
+_END = re.compile(r"[\n。！？；;]+|(?<=[.!?])\s+")
+_COMMA = re.compile(r"[,，]\s*")
+_NUMBER = re.compile(r"(?<![\w.])\d{1,15}(?:\.\d{1,9})?(?![\w.]*\d)")
+_TERM = re.compile(r"[^\W\d_]{4,40}|(?<![A-Za-z\u00c0-\u024f'’])[b-zB-HJ-Z](?![A-Za-z\u00c0-\u024f'’])")
+_HAN = re.compile(r"(?=([\u3400-\u9fff]{2}))")
+_EQUATION = re.compile(r"(?<![\w.=])([\d(][\d\s()+*/×÷·−-]{1,60})=\s{0,3}(-?\d{1,15})(?![\d.]*\d)")
+_CALCULATES = re.compile(r"\d\s{0,3}[-+*/×÷·−=<>≤≥≈^]\s{0,3}[-(\d]")
+_SIGNS = str.maketrans({"×": "*", "·": "*", "÷": "/", "−": "-"})
+_ASSUMED = re.compile(
+    r"\b(?:given|assum\w{1,5}|suppose|let|we know|known|denote|there (?:is|are)|has|have|had|starts? with)\b"
+    r"|已知|设|假设|给定",
+    re.IGNORECASE,
+)
+_CHECKED = re.compile(
+    r"\b(?:check\w{0,3}|verif\w{1,5}|confirm\w{0,3}|wait|actually|mistake|wrong|instead|recomput\w{1,3}|re-?check\w{0,3}|"
+    r"double-check\w{0,3}|plug\w{0,4}|other way)\b|检查|验证|验算|等等|不对|查[:：]",
+    re.IGNORECASE,
+)
+# Words that link or announce; they are no content.
+_LINKS = """
+    then thus therefore hence because since first firstly second secondly third next finally after afterwards also
+    moreover furthermore however although though while when where which that this these those with from into have
+    will would could should must need needs lets step steps answer result solution problem question reasoning think
+    check checking verify verifying wait actually assume assuming suppose given know known consider considering now
+    again correct indeed clearly obviously follows conclude conclusion logically consequently recall note make sure
+    carefully everything about more very much some there here what been being were does done just only such than
+    因此 所以 然后 首先 其次 最后 接着 于是 由于 因为 检查 验证 假设 已知 等等 不对 答案
+"""
+_EMPTY = frozenset(_LINKS.split())
+
+
+@dataclass(frozen=True, slots=True)
+class Quality:
+    """The parts of the score, each in [0, 1]; see the module's text for what they mean."""
+
+    flow: float
+    completeness: float
+    assumptions: float
+    correction: float
+
+    @property
+    def score(self) -> float:
+        """The weighted mean of the parts."""
+        return float(sum(WEIGHTS[name] * value for name, value in asdict(self).items()))
+
+
+@dataclass(frozen=True, slots=True)
+class Statement:
+    """A sentence, or a clause of one that strings equations together."""
+
+    text: str
+    terms: frozenset[str]  # numbers, words of content, variables
+    fresh: bool  # it says something, and not what was said before
+
+
+def reasoning_quality_reward(
+    completions: Sequence[Any],
+    prompts: Sequence[Any] | None = None,
+    *,
+    log_metric: Callable[[str, float], None] | None = None,
+    **columns: Any,
+) -> list[float]:
+    """The score of `quality` for each completion's reasoning; 0.0 where there is none. Parts are logged by name."""
+    responses = [chat.parse(text) for text in texts(completions)]
+    questions = [""] * len(responses) if prompts is None else [_question(prompt) for prompt in prompts]
+    found = [
+        quality(one.reasoning or "", one.answer or "", question)
+        for one, question in zip(responses, questions, strict=True)
+    ]
+    if log_metric is not None and found:
+        for name in WEIGHTS:
+            log_metric(f"reasoning/{name}", fmean(getattr(one, name) for one in found))
+    return [one.score for one in found]
+
+
+def quality(reasoning: str, answer: str, question: str = "") -> Quality:
+    """Judge a chain of thought that leads to `answer`; any text is accepted, in linear time."""
+    statements = _statements(reasoning)
+    fresh = [one for one in statements if one.fresh]
+    asked = _terms(question)
+    if not any(one.terms - asked for one in fresh):  # nothing, or the question said again
+        return Quality(flow=0.0, completeness=0.0, assumptions=0.0, correction=0.0)
+    return Quality(
+        flow=_flow(statements),
+        completeness=_completeness(fresh, reasoning, answer),
+        assumptions=_assumptions(fresh, _numbers(question)),
+        correction=_correction(fresh),
+    )
+
+
+def _flow(statements: Sequence[Statement]) -> float:
+    fresh = [one for one in statements if one.fresh]
+    if len(fresh) < 2:
+        return 0.0
+    linked = 0
+    for at in range(1, len(fresh)):
+        before = frozenset().union(*(one.terms for one in fresh[max(0, at - _NEAR) : at]))
+        adds = bool(fresh[at].terms - before) or _CHECKED.search(fresh[at].text) is not None
+        linked += adds and bool(fresh[at].terms & before)
+    return linked / (len(fresh) - 1) * len(fresh) / len(statements)
+
+
+def _completeness(fresh: Sequence[Statement], reasoning: str, answer: str) -> float:
+    goal = _numbers(answer) or _terms(answer)
+    arrives = bool(goal) and any(goal <= one.terms for one in fresh[-_NEAR:])
+    holds = [value for match in _EQUATION.finditer(reasoning) if (value := _holds(match)) is not None]
+    sound = sum(holds) / len(holds) if holds else 1.0
+    reach = 1.0 if arrives else _SHORT_OF_THE_GOAL
+    return min(1.0, len(fresh) / _STEPS) * reach * sound if len(fresh) > 1 else 0.0
+
+
+def _assumptions(fresh: Sequence[Statement], asked: frozenset[str]) -> float:
+    stated = any(
+        _ASSUMED.search(one.text) and any(one.terms & later.terms for later in fresh[at + 1 :])
+        for at, one in enumerate(fresh[: _STEPS + 1])
+    )
+    if not asked:
+        return float(stated)
+    used = frozenset().union(*(one.terms for one in fresh)) if fresh else frozenset()
+    return (stated + len(asked & used) / len(asked)) / 2 if len(fresh) > 1 else 0.0
+
+
+def _correction(fresh: Sequence[Statement]) -> float:
+    """A check must hold a number or term that was there before; half of the text cannot be checks."""
+    found = 0
+    before: set[str] = set()
+    for one in fresh:
+        found += bool(_CHECKED.search(one.text)) and bool(_numbers(one.text)) and bool(one.terms & before)
+        before |= one.terms
+    return float(0 < found <= len(fresh) / 2)
+
+
+def _statements(text: str) -> list[Statement]:
+    pieces = [piece for sentence in _END.split(text) for piece in _clauses(sentence) if piece.strip()]
+    statements, seen = [], set[frozenset[str]]()
+    for piece in pieces[:_MAX_STATEMENTS]:
+        terms = _terms(piece)
+        says = (len(terms) >= 3 and len(terms - _numbers(piece)) >= 2) or _CALCULATES.search(piece) is not None
+        statements.append(Statement(piece, terms, says and terms not in seen))
+        seen.add(terms)
+    return statements
+
+
+def _clauses(sentence: str) -> list[str]:
+    """A sentence that strings equations together, cut at the commas between them; others whole."""
+    if sentence.count("=") < 2:
+        return [sentence]
+    clauses: list[str] = []
+    for piece in _COMMA.split(sentence):
+        if "=" in piece or not clauses:
+            clauses.append(piece)
+        else:
+            clauses[-1] += f", {piece}"
+    return clauses
+
+
+def _terms(text: str) -> frozenset[str]:
+    words = {word.casefold() for word in _TERM.findall(text)} | set(_HAN.findall(text))
+    return _numbers(text) | (words - _EMPTY)
+
+
+def _numbers(text: str) -> frozenset[str]:
+    return frozenset(_NUMBER.findall(text.replace(",", "")))
+
+
+def _holds(match: re.Match[str]) -> bool | None:
+    """Whether an equation of plain numbers holds; None where its left side is no calculation."""
+    try:
+        value, used = evaluate(match[1].translate(_SIGNS).strip())
+    except ValueError:
+        return None
+    return value == int(match[2]) if len(used) > 1 else None
+
+
+def _question(prompt: Any) -> str:
+    """The text of a prompt; of a conversation, its last message."""
+    if isinstance(prompt, str):
+        return prompt
+    return str(prompt[-1].get("content") or "") if isinstance(prompt, Sequence) and prompt else ""

@@ -1,0 +1,49 @@
+"""Which Python runs inside, and what of the host it needs to see to run: system folders and its own, nothing else."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+_SYSTEM = ("/usr", "/nix/store")
+_LINKED = ("/lib", "/lib64", "/lib32", "/bin")  # links into /usr, or folders where the two are not merged
+_LINKER = ("/etc/ld.so.cache", "/etc/alternatives")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Interpreter:
+    """A Python outside virtual environments: its file, and the folders it must see."""
+
+    path: str
+    folders: tuple[str, ...]
+
+    def links(self) -> list[tuple[str, str]]:
+        """Links to make: where they stand and what they say."""
+        return [(path, os.readlink(path)) for path in _LINKED if os.path.islink(path)]
+
+
+def interpreters(chosen: str = "") -> Iterator[Interpreter]:
+    """Those to try in turn: the one that was chosen, or r1kit's own, which may lie where no one else can reach it, and
+    then the system's."""
+    seen = set()
+    for path in [chosen] if chosen else [_own(), "/usr/bin/python3", "/usr/local/bin/python3"]:
+        real = os.path.realpath(path)
+        if os.access(real, os.X_OK) and real not in seen:
+            seen.add(real)
+            yield Interpreter(path=real, folders=tuple(_folders(Path(real))))
+
+
+def _own() -> str:
+    return os.path.join(sys.base_prefix, "bin", f"python{sys.version_info.major}.{sys.version_info.minor}")
+
+
+def _folders(python: Path) -> Iterator[str]:
+    yield from (path for path in _SYSTEM if os.path.isdir(path))
+    yield from (path for path in _LINKED if os.path.isdir(path) and not os.path.islink(path))
+    yield from (path for path in _LINKER if os.path.exists(path))
+    prefix = python.parents[1] if len(python.parents) > 2 else python.parent  # .../bin/python3.11
+    if not any(prefix.is_relative_to(folder) for folder in _SYSTEM):
+        yield str(prefix)

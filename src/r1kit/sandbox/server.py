@@ -1,0 +1,127 @@
+"""`r1kit sandbox serve`: this machine's sandbox for others, by the protocol of `r1kit.sandbox.remote`."""
+
+from __future__ import annotations
+
+import dataclasses
+import hmac
+import json
+import os
+import threading
+from collections.abc import Callable, Mapping
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+from r1kit.sandbox.base import Limits, Sandbox, SandboxError, relative
+from r1kit.sandbox.probes import Finding
+from r1kit.settings import SettingsError
+
+MAX_REQUEST_BYTES = 32 << 20
+_CEILING = Limits(wall_s=120, cpu_s=120, memory_mb=4096, processes=64, file_mb=256, output_kb=16384, open_files=256)
+_IDLE_S = 60.0
+
+
+class Server(ThreadingHTTPServer):
+    """Serves a sandbox; as many programs at a time as there are processors, the others wait their turn."""
+
+    daemon_threads = True
+
+    def __init__(self, address: tuple[str, int], sandbox: Sandbox, findings: list[Finding], token: str = "") -> None:
+        if address[0] not in ("127.0.0.1", "::1", "localhost") and not token:
+            raise ValueError(f"{address[0]} can be reached by others: set a token, or listen on 127.0.0.1")
+        self.sandbox, self.findings, self.token = sandbox, findings, token
+        self.turns = threading.BoundedSemaphore(len(os.sched_getaffinity(0)))
+        super().__init__(address, _Handler)
+
+    @property
+    def url(self) -> str:
+        """Where it listens."""
+        return f"http://{self.server_address[0]!s}:{self.server_address[1]}"
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: Server
+    timeout = _IDLE_S
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self) -> None:
+        self._serve(None, {"/health": self._health})
+
+    def do_POST(self) -> None:
+        text = self.headers.get("Content-Length", "")
+        length = int(text) if text.isascii() and text.isdigit() else -1
+        if not 0 <= length <= MAX_REQUEST_BYTES:
+            self.close_connection = True
+            self._reply(413, {"error": f"a body of at most {MAX_REQUEST_BYTES} bytes with its length is expected"})
+            return
+        self._serve(self.rfile.read(length), {"/run": self._run, "/converse": self._converse})
+
+    def _serve(self, body: bytes | None, paths: Mapping[str, Callable[[dict[str, Any]], dict[str, Any]]]) -> None:
+        token = f"Bearer {self.server.token}"
+        if self.server.token and not hmac.compare_digest(
+            self.headers.get("Authorization", "").encode(), token.encode()
+        ):
+            self._reply(401, {"error": "the token is missing or wrong"})
+        elif self.path not in paths:
+            self._reply(404, {"error": f"there is no {self.path}: {', '.join(paths)}"})
+        else:
+            try:
+                question = {} if body is None else json.loads(body)
+                if not isinstance(question, dict):
+                    raise TypeError("the body must be an object")
+                self._reply(200, paths[self.path](question))
+            except (ValueError, TypeError, KeyError, RecursionError) as error:
+                self._reply(400, {"error": f"{type(error).__name__}: {error}"})
+            except SandboxError as error:
+                self._reply(503, {"error": str(error)})
+
+    def _health(self, _: dict[str, Any]) -> dict[str, Any]:
+        return {"kind": self.server.sandbox.kind, "findings": [dataclasses.asdict(one) for one in self.server.findings]}
+
+    def _run(self, question: dict[str, Any]) -> dict[str, Any]:
+        stdin, files = _text(question.get("stdin", "")), _files(question.get("files", {}))
+        with self.server.turns:
+            done = self.server.sandbox.run(
+                _text(question["program"]), stdin=stdin, files=files, limits=_limits(question)
+            )
+        return {"execution": dataclasses.asdict(done)}
+
+    def _converse(self, question: dict[str, Any]) -> dict[str, Any]:
+        checker, program = _text(question["checker"]), _text(question["program"])
+        with self.server.turns:
+            first, second = self.server.sandbox.converse(
+                checker, program, checker_files=_files(question.get("checker_files", {})),
+                files=_files(question.get("files", {})), limits=_limits(question),
+            )  # fmt: skip
+        return {"checker": dataclasses.asdict(first), "program": dataclasses.asdict(second)}
+
+    def _reply(self, status: int, answer: dict[str, Any]) -> None:
+        data = json.dumps(answer).encode()
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Requests are not logged: they hold model text, and there are very many."""
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"text is expected, not {type(value).__name__}")
+    return value
+
+
+def _files(value: Any) -> dict[str, str]:
+    if not isinstance(value, dict):
+        raise TypeError("files is an object of names and texts")
+    return relative({str(name): _text(text) for name, text in value.items()})
+
+
+def _limits(question: Mapping[str, Any]) -> Limits:
+    """The limits that were asked for; more than the server gives to anyone is refused."""
+    limits = Limits.parse(question.get("limits", {}))
+    for name, value in limits.model_dump().items():
+        if value > getattr(_CEILING, name):
+            raise SettingsError(f"{name} is {value}: this server allows at most {getattr(_CEILING, name)}")
+    return limits

@@ -1,0 +1,157 @@
+"""The stages `distill` and `teacher-logits`: a student learns a teacher's distribution, in memory or from disk."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from pydantic import Field, field_validator
+
+from r1kit.models.known import ModelError
+from r1kit.pipeline import Context, Kind
+from r1kit.settings import listed
+from r1kit.stages.sft import (
+    GivenSettings,
+    data_files,
+    longest_row,
+    tokenised,
+    train_given,
+)
+from r1kit.stages.sft import check as check_data
+from r1kit.stages.shared import HIDDEN, ChatSettings
+from r1kit.train.data import conversation
+from r1kit.train.distill import Distillation, DistillationSettings, Teacher
+from r1kit.train.learner import OptimizerSettings
+from r1kit.train.prepare import ConversationSettings, Reading, conversation_samples
+from r1kit.train.teacher import (
+    ModelTeacher,
+    StoredTeacher,
+    TeacherStore,
+    key_of,
+    require_same_tokens,
+    store_logits,
+    tokenizer_facts,
+)
+from r1kit.train.tokens import TokenFile
+from r1kit.types import Sample
+
+
+class DistillSettings(GivenSettings, DistillationSettings):
+    """What `GivenSettings` and `DistillationSettings` say; the paper's students see batches of 64 (V2 B.4.3)."""
+
+    batch_size: int = Field(64, ge=1, description="rows per update")
+    optimizer: OptimizerSettings = OptimizerSettings(
+        learning_rate=5e-5, schedule="cosine", final_ratio=0.1, warmup_ratio=0.03
+    )
+
+
+class TeacherLogitsSettings(ConversationSettings):
+    """`top_k` tokens of every target are stored, with the exact mass of the others at each of `temperatures`.
+
+    `max_tokens` and the prompt format must be those of the stage that learns from them.
+    """
+
+    top_k: int = Field(64, ge=1)
+    temperatures: tuple[float, ...] = Field((1.0, 3.0), min_length=1)
+    chat: ChatSettings = ChatSettings()
+    max_tokens: int | None = Field(32_768, ge=2, description="longest row; None: the model's context")
+    tokens_per_batch: int = Field(8192, ge=1)
+    targets_per_shard: int = Field(100_000, ge=1, json_schema_extra=HIDDEN)
+    device: str = Field("auto", json_schema_extra=HIDDEN)
+
+    _lists = field_validator("temperatures", mode="before")(listed)
+
+
+def check(context: Context) -> None:
+    """Refuse a stage without data, or with no teacher or two, before any work starts."""
+    check_data(context)
+    given = [name for name in ("teacher", "logits") if name in context.paths]
+    if len(given) != 1:
+        raise ValueError(
+            f"stage {context.stage} has {' and '.join(given) or 'no teacher'}: give the input 'teacher' (a model) or "
+            "'logits' (the folder logits of a teacher-logits stage)"
+        )
+
+
+def run(context: Context) -> Mapping[str, Any]:
+    """Train the student of input "model" on "data..."; leaves what the stage sft leaves."""
+    from r1kit.models.load import load
+
+    settings: DistillSettings = context.settings
+    student = load(str(context.input("model")), device=settings.device, seed=settings.seed)
+    teacher_of, models, store = _teacher(context, student)
+    data = tokenised(context, student, longest_row(settings.max_tokens, *models))
+    if store is not None:
+        _require_stored(store, data.rows, settings.temperature)
+    return train_given(context, student, data, lambda samples: Distillation(settings, teacher_of(samples)))
+
+
+TeacherOf = Callable[[list[Sample]], Teacher]
+
+
+def _teacher(context: Context, student: Any) -> tuple[TeacherOf, list[Any], TeacherStore | None]:
+    """What gives the soft targets of an update's samples, the models whose contexts bound a row, and the store."""
+    from r1kit.models.load import load
+
+    settings: DistillSettings = context.settings
+    if "teacher" in context.paths:
+        teacher = load(str(context.input("teacher")), device=settings.device)
+        require_same_tokens(student.tokenizer, teacher.tokenizer)
+        in_memory = ModelTeacher(frozen(teacher.model), len(student.tokenizer))
+        return lambda samples: in_memory, [student, teacher], None
+    store = TeacherStore.open(context.input("logits"))
+    ours = tokenizer_facts(student.tokenizer)
+    theirs = {name: store.about.get(name) for name in ours}
+    if ours != theirs:
+        raise ModelError(
+            f"the stored logits are of a tokenizer with {theirs['vocabulary']} tokens, the student's has "
+            f"{ours['vocabulary']}, and they differ: use a teacher of the student's family, or its traces with sft"
+        )
+    return lambda samples: StoredTeacher(store, samples), [student], store
+
+
+def frozen(model: Any) -> Any:
+    """The same model without gradients."""
+    for parameter in model.parameters():
+        parameter.requires_grad_(False)
+    return model.eval()
+
+
+def _require_stored(store: TeacherStore, rows: TokenFile, temperature: float) -> None:
+    """Refuse now what would stop the run when its row comes."""
+    store.require_temperature(temperature)
+    missing = sum(1 for row in rows if key_of(row) not in store.places)
+    if missing:
+        raise ValueError(
+            f"{missing} of {len(rows)} rows have no stored logits: make them from the same data, with the same prompt "
+            "format and max_tokens"
+        )
+
+
+def check_teacher_logits(context: Context) -> None:
+    """Refuse a stage without data before any work starts."""
+    data_files(context, "data")
+
+
+def run_teacher_logits(context: Context) -> Mapping[str, Any]:
+    """Run the teacher of input "model" over "data..."; leaves logits/, which any number of students can use."""
+    from r1kit.models.load import load
+
+    settings: TeacherLogitsSettings = context.settings
+    policy = load(str(context.input("model")), device=settings.device)
+    limit = longest_row(settings.max_tokens, policy)
+    make = conversation_samples(settings, settings.chat.format(), policy.tokenizer, limit)
+    rows = Reading(settings, conversation, make).tokenise(data_files(context, "data"), context.folder / "tokens")
+    names = tokenizer_facts(policy.tokenizer)
+    about = {**names, "top_k": min(settings.top_k, names["vocabulary"]), "temperatures": list(settings.temperatures)}
+    store = store_logits(
+        policy.model, names["vocabulary"], rows, context.folder / "logits", about, report=context.progress.step,
+        tokens_per_batch=settings.tokens_per_batch, targets_per_shard=settings.targets_per_shard,
+    )  # fmt: skip
+    return {"rows": len(store.places), "shards": store.shards, "rows_left_out": rows.facts["dropped"], **about}
+
+
+DISTILL = Kind(name="distill", run=run, settings=DistillSettings, version=1, check=check)
+TEACHER_LOGITS = Kind(
+    name="teacher-logits", run=run_teacher_logits, settings=TeacherLogitsSettings, version=1, check=check_teacher_logits
+)

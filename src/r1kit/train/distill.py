@@ -1,0 +1,125 @@
+"""Distillation from a teacher's distribution over next tokens (Hinton, Vinyals and Dean, section 2), chunk by chunk."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor
+
+from r1kit.models.head import Head
+from r1kit.settings import Settings
+from r1kit.train.batch import Batch, Targets, Totals
+from r1kit.train.head import Accumulated, Gradient
+
+
+class SoftTargets(Protocol):
+    """What a teacher says of n predicted tokens, at the distillation temperature."""
+
+    def pull(self, log_q: Tensor) -> tuple[Tensor, Tensor]:
+        """For the student's log-probs [n, V]: the probabilities [n, V] that KL's gradient pulls it to, and KL [n]."""
+
+
+Targeting = Callable[[slice], SoftTargets]  # of a batch's targets, by their places
+
+
+class Teacher(Protocol):
+    """A source of soft targets: a model in memory, or what one said and was stored."""
+
+    def targets(self, batch: Batch, temperature: float) -> Targeting: ...
+
+
+class DistillationSettings(Settings):
+    """loss = soft_weight T^2 KL(teacher || student at temperature T) + hard_weight cross-entropy, per trained token.
+
+    T^2 keeps the soft part's gradient at the size of the hard part's whatever T is.
+    """
+
+    temperature: float = Field(3.0, gt=0)
+    soft_weight: float = Field(0.7, ge=0)
+    hard_weight: float = Field(0.3, ge=0)
+
+
+@dataclass(frozen=True)
+class Dense:
+    """A teacher's whole distribution: its logits [n, U], of which the first `vocabulary` are real tokens.
+
+    Embeddings are often padded to a round number, and to another one in each model of a family: what is padding on
+    either side gets no probability from the teacher.
+    """
+
+    logits: Tensor
+    vocabulary: int
+    temperature: float
+
+    def pull(self, log_q: Tensor) -> tuple[Tensor, Tensor]:
+        log_p = (self.logits[:, : self.vocabulary] / self.temperature).log_softmax(-1)
+        p = log_p.exp()
+        kl = (p * (log_p - log_q[:, : self.vocabulary])).sum(-1)
+        return F.pad(p, (0, log_q.shape[1] - self.vocabulary)), kl
+
+
+@dataclass(frozen=True)
+class TopK:
+    """The k likeliest tokens [n, k] with their log-probs, and the log of the mass of all others [n].
+
+    KL is taken over k + 1 outcomes, the last of them "any other token": exact in the k and in the tail's mass, and a
+    lower bound of the full KL, which says nothing of how the tail is spread.
+    """
+
+    token_ids: Tensor
+    logprobs: Tensor
+    log_tail: Tensor
+
+    def pull(self, log_q: Tensor) -> tuple[Tensor, Tensor]:
+        own = log_q.gather(1, self.token_ids)  # [n, k]
+        rest = log_q.scatter(1, self.token_ids, float("-inf"))
+        log_rest = rest.logsumexp(-1)  # -inf where k is the whole vocabulary
+        p, tail = self.logprobs.exp(), self.log_tail.exp()
+        in_tail = torch.where(tail > 0, tail * (self.log_tail - log_rest), 0.0)
+        share = torch.where(tail > 0, self.log_tail - log_rest, float("-inf"))
+        target = (rest + share[:, None]).exp().scatter(1, self.token_ids, p)
+        return target, (p * (self.logprobs - own)).sum(-1) + in_tail
+
+
+@dataclass(frozen=True)
+class Distillation:
+    """The objective for the learner; logits of a chunk are made once, and its gradient is formed without autograd."""
+
+    settings: DistillationSettings
+    teacher: Teacher
+
+    def backward(self, model: Any, hidden: Tensor, batch: Batch, totals: Totals, temperature: float) -> Gradient:
+        if temperature != 1.0:
+            raise ValueError(f"the learner's temperature is {temperature}: distillation has its own, leave this at 1")
+        head, found, start = Head.of(model), Accumulated(hidden), 0
+        with torch.no_grad():
+            soft = self.teacher.targets(batch, self.settings.temperature)
+            for chunk in batch.targets.chunks(head.chunk_size(), whole=False):
+                stop = start + len(chunk.token_ids)
+                states = hidden[chunk.positions]
+                found.add(head, chunk, states, *self._chunk(head, states, chunk, totals, soft(slice(start, stop))))
+                start = stop
+        return found.gradient()
+
+    def _chunk(
+        self, head: Head, states: Tensor, chunk: Targets, totals: Totals, soft: SoftTargets
+    ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+        settings, t = self.settings, self.settings.temperature
+        logits = head.logits(states)
+        log_q = (logits / t).log_softmax(-1)
+        target, kl = soft.pull(log_q)
+        grad = (log_q.exp() - target).mul_(settings.soft_weight * t)  # d(T^2 KL) / d(logits) = T (q - p)
+        log_q = logits.log_softmax(-1)
+        probs, chosen = log_q.exp(), chunk.token_ids[:, None]
+        entropy = -torch.dot(probs.view(-1), log_q.view(-1))
+        hard = -log_q.gather(1, chosen)[:, 0]
+        probs.scatter_add_(1, chosen, -torch.ones_like(hard)[:, None])
+        grad.add_(probs, alpha=settings.hard_weight)
+        loss = settings.soft_weight * t * t * kl.sum() + settings.hard_weight * hard.sum()
+        grad.mul_(head.slope(logits)).div_(totals.num_tokens)
+        return grad, loss / totals.num_tokens, {"kl": kl.sum(), "cross_entropy": hard.sum(), "entropy": entropy}

@@ -1,0 +1,43 @@
+"""Some samples as text with the loss mask, for people: what is trained on, what is only read."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from r1kit.types import Sample
+
+SAMPLES, HEAD, TAIL = 4, 320, 120  # of a long sample, its start and its end
+
+
+def excerpt(samples: Sequence[Sample], tokenizer: Any) -> list[dict[str, Any]]:
+    """Samples spread evenly over the rows, each as pieces `[text, is it trained]` of whole characters.
+
+    A piece is a token, or the few tokens that spell one character. `skipped` says how many tokens are left out
+    before the piece of that index.
+    """
+    count = min(SAMPLES, len(samples))
+    chosen = [samples[index * len(samples) // count] for index in range(count)]
+    return [_shown(sample, tokenizer) for sample in chosen]
+
+
+def _shown(sample: Sample, tokenizer: Any) -> dict[str, Any]:
+    ids, mask = list(sample.token_ids), list(sample.loss_mask)
+    shown: dict[str, Any] = {"tokens": len(ids), "trained": sum(mask), "skipped": None}
+    if len(ids) <= HEAD + TAIL:
+        return shown | {"pieces": _pieces(ids, mask, tokenizer)}
+    head = _pieces(ids[:HEAD], mask[:HEAD], tokenizer)
+    tail = _pieces(ids[-TAIL:], mask[-TAIL:], tokenizer)
+    return shown | {"pieces": head + tail, "skipped": [len(head), len(ids) - HEAD - TAIL]}
+
+
+def _pieces(ids: list[int], mask: list[bool], tokenizer: Any) -> list[list[Any]]:
+    pieces: list[list[Any]] = []
+    start = 0
+    for stop in range(1, len(ids) + 1):
+        text = tokenizer.decode(ids[start:stop], skip_special_tokens=False)
+        is_torn = text.endswith("\N{REPLACEMENT CHARACTER}") and stop - start < 4  # UTF-8 has at most four bytes
+        if not is_torn or stop == len(ids) or mask[stop] != mask[start]:
+            pieces.append([text, bool(mask[start])])
+            start = stop
+    return pieces

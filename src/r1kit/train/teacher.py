@@ -1,0 +1,222 @@
+"""Teachers for distillation: a model in memory, or its k likeliest tokens stored on disk with the exact rest."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from r1kit.models.head import Head
+from r1kit.models.known import ModelError
+from r1kit.store import StoreError, read_json, write_bytes, write_json
+from r1kit.train.batch import Batch, pack
+from r1kit.train.distill import Dense, SoftTargets, Targeting, TopK
+from r1kit.train.learner import autocast, hidden_states
+from r1kit.types import Sample
+
+ABOUT = "teacher.json"
+SHARD = "shard-{:06d}.safetensors"
+
+
+@dataclass(frozen=True)
+class ModelTeacher:
+    """A language model that runs beside the student; `vocabulary` counts the tokens that both know."""
+
+    model: Any
+    vocabulary: int
+
+    def targets(self, batch: Batch, temperature: float) -> Targeting:
+        head, hidden = Head.of(self.model), hidden_states(self.model.eval(), batch)[batch.targets.positions]
+        return lambda cut: Dense(head.logits(hidden[cut]), self.vocabulary, temperature)
+
+
+@dataclass(frozen=True)
+class StoredTeacher:
+    """What was stored of some samples; `samples` are those that the batches were packed of."""
+
+    store: TeacherStore
+    samples: Sequence[Sample]
+
+    def targets(self, batch: Batch, temperature: float) -> Targeting:
+        found = [self.store.lookup(self.samples[index], temperature) for index in batch.order]
+        device = batch.token_ids.device
+        ids, logprobs, tails = (torch.cat([one[part] for one in found]).to(device) for part in range(3))
+
+        def of(cut: slice) -> SoftTargets:
+            return TopK(ids[cut].long(), logprobs[cut], tails[cut])
+
+        return of
+
+
+@dataclass
+class TeacherStore:
+    """A folder of shards, each whole or not there: token ids, logits, and log-sum-exp and tail at each temperature.
+
+    Rows are found by what they consist of (token ids and loss mask), so one store serves any number of students and
+    any order; `teacher.json` says of which tokenizer the ids are.
+    """
+
+    folder: Path
+    about: dict[str, Any] = field(default_factory=dict)
+    places: dict[str, tuple[int, int]] = field(default_factory=dict)
+    shards: int = 0
+
+    @staticmethod
+    def open(folder: Path) -> TeacherStore:
+        """Read which rows are there; raises `StoreError` for a folder that is no store."""
+        if not (folder / ABOUT).is_file():
+            raise StoreError(f"{folder} holds no teacher's logits: give the folder logits/ of a teacher-logits stage")
+        store = TeacherStore(folder, read_json(folder / ABOUT))
+        while (folder / SHARD.format(store.shards)).is_file():
+            keys = _header(folder / SHARD.format(store.shards))["keys"].split()
+            store.places |= {key: (store.shards, row) for row, key in enumerate(keys)}
+            store.shards += 1
+        return store
+
+    def append(self, samples: Sequence[Sample], tensors: dict[str, Tensor]) -> None:
+        """Write one shard; `tensors` are those of `top_k`, with the samples' targets one after another."""
+        from safetensors.torch import save
+
+        keys = [key_of(sample) for sample in samples]
+        starts = np.cumsum([0, *(sum(sample.loss_mask[1:]) for sample in samples)])
+        data = save({**tensors, "starts": torch.from_numpy(starts)}, metadata={"keys": " ".join(keys)})
+        write_bytes(self.folder / SHARD.format(self.shards), data)
+        self.places |= {key: (self.shards, row) for row, key in enumerate(keys)}
+        self.shards += 1
+
+    def require_temperature(self, temperature: float) -> int:
+        """Where a temperature stands; raises ValueError for one whose tail mass was not stored."""
+        known: list[float] = self.about["temperatures"]
+        if temperature not in known:
+            raise ValueError(
+                f"the logits were stored for temperatures {known}, not {temperature}: the mass of the tail at another "
+                "one is not known; store them again with it"
+            )
+        return known.index(temperature)
+
+    def lookup(self, sample: Sample, temperature: float) -> tuple[Tensor, Tensor, Tensor]:
+        """Token ids [n, k], their log-probs and the log of the tail's mass [n] for a sample's n targets."""
+        from safetensors import safe_open
+
+        at = self.require_temperature(temperature)
+        shard, row = self.places[key_of(sample)]
+        with safe_open(self.folder / SHARD.format(shard), framework="pt") as file:
+            first, last = file.get_slice("starts")[row : row + 2].tolist()
+            ids, logits = (file.get_slice(name)[first:last] for name in ("token_ids", "logits"))
+            normaliser, tail = (file.get_slice(name)[first:last, at] for name in ("logsumexp", "log_tail"))
+        return ids, logits / temperature - normaliser[:, None], tail
+
+
+def _header(path: Path) -> dict[str, str]:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            found: dict[str, str] = file.metadata()
+    except (SafetensorError, OSError) as error:
+        remedy = "delete it and all later shards, and they are made again"
+        raise StoreError(f"{path} is damaged ({error}): {remedy}") from error
+    return found
+
+
+def key_of(sample: Sample) -> str:
+    """What a sample consists of, as 16 hex digits."""
+    ids = np.asarray(sample.token_ids, dtype=np.uint32).tobytes()
+    mask = np.asarray(sample.loss_mask, dtype=np.bool_).tobytes()
+    return hashlib.sha256(ids + mask).hexdigest()[:16]
+
+
+def top_k(logits: Tensor, k: int, temperatures: Sequence[float]) -> dict[str, Tensor]:
+    """The k largest logits [n, k] with their ids, and for each temperature log-sum-exp and the tail's log mass [n, m].
+
+    The tail is summed from its own logits, so a mass of 1e-12 is as exact as one of 0.1; it is -inf where k is all.
+    """
+    values, ids = logits.topk(k, dim=-1)
+    rest = logits.scatter(1, ids, float("-inf"))
+    whole = torch.stack([(logits / t).logsumexp(-1) for t in temperatures], dim=1)
+    tail = torch.stack([(rest / t).logsumexp(-1) for t in temperatures], dim=1) - whole
+    return {"token_ids": ids.int(), "logits": values, "logsumexp": whole, "log_tail": tail}
+
+
+def store_logits(
+    model: Any, vocabulary: int, samples: Sequence[Sample], folder: Path, about: dict[str, Any], *,
+    tokens_per_batch: int, targets_per_shard: int, report: Callable[[int, int], None],
+) -> TeacherStore:  # fmt: skip
+    """Run a teacher over samples and store what it says; goes on after the last whole shard.
+
+    `about` needs `top_k`, `temperatures`, and what names the tokenizer.
+    """
+    write_json(folder / ABOUT, about)
+    store = TeacherStore.open(folder)
+    done = 0
+    for part in _parts(samples, targets_per_shard):
+        new = list({key: one for one in part if (key := key_of(one)) not in store.places}.values())
+        if new:
+            store.append(new, _said(model, vocabulary, new, about, tokens_per_batch))
+        done += len(part)
+        report(done, len(samples))
+    return store
+
+
+def _parts(samples: Sequence[Sample], size: int) -> Iterator[list[Sample]]:
+    """Runs of samples with about `size` targets."""
+    part: list[Sample] = []
+    targets = 0
+    for sample in samples:
+        part.append(sample)
+        targets += sum(sample.loss_mask)
+        if targets >= size:
+            yield part
+            part, targets = [], 0
+    if part:
+        yield part
+
+
+def _said(
+    model: Any, vocabulary: int, samples: Sequence[Sample], about: dict[str, Any], tokens_per_batch: int
+) -> dict[str, Tensor]:
+    """The tensors of `top_k` for all targets, in the order of the samples."""
+    device = next(model.parameters()).device
+    found: list[dict[str, Tensor]] = [{}] * len(samples)
+    for batch in pack(samples, tokens_per_batch, device):
+        rows = _of_batch(model, vocabulary, batch, about)
+        pieces = {name: tensor.split(list(batch.targets.lengths)) for name, tensor in rows.items()}
+        for place, index in enumerate(batch.order):
+            found[index] = {name: parts[place] for name, parts in pieces.items()}
+    return {name: torch.cat([one[name] for one in found]).contiguous() for name in found[0]}
+
+
+def _of_batch(model: Any, vocabulary: int, batch: Batch, about: dict[str, Any]) -> dict[str, Tensor]:
+    with torch.no_grad(), autocast(batch.token_ids.device):
+        head, hidden = Head.of(model), hidden_states(model.eval(), batch)[batch.targets.positions]
+        chunks = [
+            top_k(head.logits(states)[:, :vocabulary], about["top_k"], about["temperatures"])
+            for states in hidden.split(head.chunk_size())
+        ]
+    return {name: torch.cat([chunk[name] for chunk in chunks]).cpu() for name in chunks[0]}
+
+
+def tokenizer_facts(tokenizer: Any) -> dict[str, Any]:
+    """What must be alike for two models to mean the same by a token id."""
+    vocabulary = json.dumps(sorted(tokenizer.get_vocab().items(), key=lambda item: item[1]))
+    return {"vocabulary": len(tokenizer), "tokenizer": hashlib.sha256(vocabulary.encode()).hexdigest()[:16]}
+
+
+def require_same_tokens(student: Any, teacher: Any) -> None:
+    """Raise `ModelError`, which shows where they differ, for tokenizers that do not give each id the same token."""
+    ours, theirs = ({i: token for token, i in one.get_vocab().items()} for one in (student, teacher))
+    differing = [i for i in sorted(ours.keys() | theirs.keys()) if ours.get(i) != theirs.get(i)]
+    if differing:
+        first = differing[0]
+        raise ModelError(
+            f"teacher and student have different tokens ({len(theirs)} and {len(ours)}; {len(differing)} ids differ, "
+            f"the first is {first}: {theirs.get(first)!r} and {ours.get(first)!r}): logits cannot be compared; use a "
+            "teacher of the student's family, or train on the teacher's traces with the stage sft"
+        )

@@ -1,0 +1,212 @@
+r"""One answer against one reference by their shapes: part by part, and only single values are computed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from fractions import Fraction
+from itertools import pairwise
+
+from r1kit.types import Verdict
+from r1kit.verifiers import number, shapes, units
+from r1kit.verifiers.expressions import expression, formulas
+from r1kit.verifiers.readings import INFINITE, WRAPPED, base, tidy, wording
+from r1kit.verifiers.shapes import Equation, Group, Inequality, Matrix, Scalar, Shape
+
+_MAX_COMPARISONS = 40  # in one verdict: a list against a list takes one for each pair that might match
+
+Ask = Callable[[str | None, str, str], Verdict]  # prediction, reference and kind, as the worker takes them
+
+
+class Unknown(Exception):
+    """The verdict is "cannot tell", for the reason given."""
+
+
+def need(verdict: Verdict) -> None:
+    """Raise `Unknown` where a verdict is None."""
+    if verdict.correct is None:
+        raise Unknown(verdict.detail)
+
+
+class Comparison:
+    """One prediction against one usable reference; counts what it asks of workers."""
+
+    def __init__(self, ask: Ask) -> None:
+        self._ask, self._asked, self._own, self.detail = ask, 0, False, ""
+
+    def answer(self, prediction: str, target: Shape) -> tuple[bool, str]:
+        """Whether the answer is the target, and why."""
+        text = formulas(prediction)
+        if text is None:
+            return False, "the answer does not commit to one value"
+        if isinstance(target, Group):
+            text = units.split(text)[0]
+        same = self.same(shapes.parse(text), target)
+        return same, self.detail or ("equal" if same else f"a {_kind(shapes.parse(text))}, not the {_kind(target)}")
+
+    def same(self, given: Shape, expected: Shape) -> bool:
+        """Whether two shapes are equal, part by part."""
+        match given, expected:
+            case Equation(), Equation():
+                return self._equations(given, expected)
+            case Equation(), _:
+                return self._holds(given) and self.same(shapes.parse(given.sides[-1]), expected)
+            case Group(opening="{", items=(only,)), Scalar(text) if text != shapes.EMPTY_SET:
+                return self.same(only, expected)
+            case _, Equation(name=str()):
+                return self.same(given, shapes.parse(expected.sides[-1]))
+            case Group(), Group():
+                return self._groups(given, expected)
+            case Matrix(), Matrix():
+                return self._rows(given, expected)
+            case Scalar(), Scalar():
+                return self._scalars(given.text, expected.text)
+            case Inequality(), Inequality():
+                return given == expected
+        return False
+
+    def _equations(self, given: Equation, expected: Equation) -> bool:
+        if (given.name and given.name == expected.name) or (
+            given.name and not expected.name and len(expected.sides) < 2
+        ):
+            return self._holds(given) and self.same(shapes.parse(given.sides[-1]), shapes.parse(expected.sides[-1]))
+        whole = ["=".join(([side.name] if side.name else []) + list(side.sides)) for side in (given, expected)]
+        if any(text.count("=") != 1 or expression(text.replace("=", "+")) is None for text in whole):
+            return False
+        return self._algebra(whole[0], whole[1], "equation")
+
+    def _holds(self, equation: Equation) -> bool:
+        """Whether a chain of sides is one value: `2+3=5` is, `x+1=5` and `12=13` are not."""
+        if len(equation.sides) > 4:
+            return False
+        self._own = True  # both sides are the prediction's: if one cannot be used, that is no fault of the reference
+        holds = all(self.same(shapes.parse(left), shapes.parse(right)) for left, right in pairwise(equation.sides))
+        self._own = False
+        if not holds:
+            self.detail = "the answer is an equation that does not name a value, or does not hold"
+        return holds
+
+    def _groups(self, given: Group, expected: Group) -> bool:
+        if given.name and expected.name and given.name != expected.name:
+            return False
+        brackets = given.opening + given.closing, expected.opening + expected.closing
+        if "uu" in brackets:
+            return self._unions(given, expected)
+        loose = {"", "{}"}
+        if brackets[0] in loose and brackets[1] in loose:
+            distinct = "{}" in brackets
+            return self._unordered(given.items, expected.items, distinct=distinct)
+        if len(given.items) != len(expected.items):
+            return False
+        if brackets[0] != brackets[1] and not (set(brackets) <= {"", "()"} or len(given.items) > 2):
+            return False
+        if "{}" in brackets:
+            return False
+        return all(self.same(one, other) for one, other in zip(given.items, expected.items, strict=True))
+
+    def _unions(self, given: Group, expected: Group) -> bool:
+        if given.opening == expected.opening and self._unordered(given.items, expected.items, distinct=True):
+            return True
+        texts = [_set_text(one) for one in (given, expected)]
+        return None not in texts and self._algebra(str(texts[0]), str(texts[1]), "set")
+
+    def _unordered(self, given: Sequence[Shape], expected: Sequence[Shape], *, distinct: bool) -> bool:
+        """Whether two collections hold the same, each as often (or, where `distinct`, at all).
+
+        Equality carries over, so the first partner that fits is as good as any.
+        """
+        if distinct:
+            return all(any(self.same(one, other) for other in expected) for one in given) and all(
+                any(self.same(other, one) for other in given) for one in expected
+            )
+        if len(given) != len(expected):
+            return False
+        left = list(expected)
+        for one in given:
+            partner = next((place for place, other in enumerate(left) if self.same(one, other)), None)
+            if partner is None:
+                return False
+            left.pop(partner)
+        return True
+
+    def _rows(self, given: Matrix, expected: Matrix) -> bool:
+        if [len(row) for row in given.rows] != [len(row) for row in expected.rows]:
+            return False
+        pairs = zip(given.rows, expected.rows, strict=True)
+        return all(self.same(a, b) for row, other in pairs for a, b in zip(row, other, strict=True))
+
+    def _scalars(self, given: str, expected: str) -> bool:
+        if tidy(given) == tidy(expected):
+            return True
+        if WRAPPED.search(given) and wording(given) == wording(expected):
+            return True
+        if wanted := base(expected):
+            return (base(given) or (given.lstrip("0"), wanted[1])) == wanted
+        if base(given):
+            return False
+        core, unit = units.split(expected)
+        mine_core, mine_unit = units.split(given, letters=unit is not None)
+        if unit and mine_unit and unit.powers != mine_unit.powers:
+            self.detail = "another unit than the reference"
+            return False
+        if unit and (plain := number.parse(mine_core)) and (plain.percent or (plain.currency and not mine_unit)):
+            return False
+        factor = mine_unit.factor / unit.factor if unit and mine_unit else 1
+        return self._values(mine_core, core, factor)
+
+    def _values(self, given: str, expected: str, factor: Fraction | int) -> bool:
+        numbers = number.parse(given), number.parse_in_prose(expected)
+        if numbers[0] is not None and numbers[1] is not None:
+            self.detail = "as numbers"
+            if factor != 1:
+                return bool(numbers[0].value * factor == numbers[1].value)
+            return number.equal(numbers[0], numbers[1])
+        if INFINITE.fullmatch(given) or INFINITE.fullmatch(expected):
+            return tidy(given).lstrip("+") == tidy(expected).lstrip("+")
+        readable = expression(given)
+        if readable is None:
+            self.detail = "the answer is no expression that can be computed"
+            return False
+        if factor != 1:
+            readable = f"({factor})*({readable})"
+        if numbers[1] is not None:  # as the parser reads it: no separators, no percent
+            expected = f"\\frac{{{numbers[1].value.numerator}}}{{{numbers[1].value.denominator}}}"
+        return self._algebra(readable, expression(expected) or expected, "value")
+
+    def _algebra(self, given: str, expected: str, kind: str) -> bool:
+        self._asked += 1
+        if self._asked > _MAX_COMPARISONS:
+            self.detail = "too many parts to compare"
+            return False
+        verdict = self._ask(given, expected, kind)
+        if not self._own:
+            need(verdict)
+        self.detail = verdict.detail
+        return bool(verdict.correct)
+
+
+def _kind(shape: Shape) -> str:
+    match shape:
+        case Group(opening="u"):
+            return "union"
+        case Group(opening="{"):
+            return "set"
+        case Group(opening=""):
+            return "list"
+        case Group():
+            return "tuple or interval"
+    return type(shape).__name__.casefold()
+
+
+def _set_text(shape: Shape) -> str | None:
+    """A union of intervals as text for the parser."""
+    if not isinstance(shape, Group):
+        return None
+    if shape.opening == "u":
+        parts = [_set_text(item) for item in shape.items]
+        return None if None in parts else " \\cup ".join(str(part) for part in parts)
+    inner = [item.text for item in shape.items if isinstance(item, Scalar)]
+    if len(inner) != len(shape.items) or shape.opening == "" or len(inner) > 8:
+        return None
+    brackets = {"{": "\\{", "}": "\\}"}
+    opening, closing = (brackets.get(one, one) for one in (shape.opening, shape.closing))
+    return f"{opening}{', '.join(inner)}{closing}"

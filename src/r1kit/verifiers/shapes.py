@@ -1,0 +1,253 @@
+r"""What kind of thing an answer is, before anything is computed: a tuple is no set, a closed interval no open one.
+
+`parse("x=1 \\text{ or } x=2")` is a `Group` of two scalars. Text goes in, frozen records come out; what has no inner
+form is a `Scalar`, whatever stands in it. Nesting is bounded by the caller.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from functools import lru_cache
+
+from r1kit.verifiers import number, spelling
+
+MAX_ITEMS = 64
+EMPTY_SET = "\\emptyset"
+
+
+@dataclass(frozen=True, slots=True)
+class Scalar:
+    """One value, or text that has no form of its own."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Several values. `opening` and `closing` are its brackets: "(" and "]", "{" and "}" for a set, "" for a list.
+
+    Sets and lists have no order; a union's items (brackets "u") are intervals or sets. `name` is the variable of an
+    interval that was written as an inequality.
+    """
+
+    opening: str
+    closing: str
+    items: tuple[Shape, ...]
+    name: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Equation:
+    """`sides` of an equation, left to right; `name` is the first where it merely names the value: x, f(x), AB."""
+
+    name: str | None
+    sides: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Inequality:
+    """An inequality that is no plain interval, as text."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Matrix:
+    """Rows of entries."""
+
+    rows: tuple[tuple[Shape, ...], ...]
+
+
+Shape = Scalar | Group | Equation | Inequality | Matrix
+
+_OPENING, _CLOSING = "([{", ")]}"
+_COMMAND = re.compile(r"\\(?:begin|end)\s*\{[a-z*]+\}(?:\{[lcr| ]*\})?|\\[A-Za-z]+|\\.", re.DOTALL)
+_WORD = (
+    r"\\(?:text|mbox|mathrm|textrm)\s*\{\s*(?:,\s*)?(?:and|or)\s*\}|(?<![A-Za-z\\])(?:and|or)(?![A-Za-z])|\\lor|\\vee"
+)
+_AND = re.compile(r"(?<![A-Za-z\\])and(?![A-Za-z])")
+_SEPARATOR = re.compile(rf"\s*(?:[,;]\s*(?:{_WORD})?|{_WORD}|\\\\|\n)\s*")
+_UNION = re.compile(r"\\cup(?![A-Za-z])|\\bigcup(?![A-Za-z])")
+_IN = re.compile(r"\s*[A-Za-z](?:_\{?\w\}?)?\s*\\in(?![A-Za-z])\s*")
+_RELATIONS = (
+    (re.compile(r"\\leq?(?:slant)?(?![A-Za-z])|<="), "≤"),
+    (re.compile(r"\\geq?(?:slant)?(?![A-Za-z])|>="), "≥"),
+    (re.compile(r"\\lt(?![A-Za-z])"), "<"),
+    (re.compile(r"\\gt(?![A-Za-z])"), ">"),
+    (re.compile(r"\\neq?(?![A-Za-z])|!=|\\not\s*="), "≠"),
+    (re.compile(r":=|=="), "="),
+)
+_INEQUALITY = re.compile(r"[<>≤≥]")
+_VARIABLE = re.compile(r"[A-Za-z](?:_\{?\w\}?)?|\\[a-z]{2,7}", re.ASCII)
+_CALL = r"(?:[A-Za-z]{1,3}|\\text\{[A-Za-z ]+\})'*(?:_\{?\w\}?)?\([A-Za-z0-9 ,|]{1,20}\)"
+_OVER = r"m?\s*\\(?:angle|triangle|overline|vec|mathbf|widehat|hat|bar|cos|sin|tan)\s*"
+_NAME = re.compile(
+    rf"[A-Za-z]'*(?:_\{{?\w{{1,3}}\}}?)?|\\(?!pi|sqrt|frac|infty|cdot)[a-z]{{2,7}}|{_CALL}"  # x, x_1, \theta, f(x)
+    rf"|(?:{_OVER})?\{{?\s*[A-Z]{{1,4}}\s*\}}?|\|\s*[A-Z]{{2}}\s*\||\[\s*[A-Z]{{3,6}}\s*\]"  # AB, \angle ABC, [ABC]
+    r"|\\(?:sin|cos|tan)\s*(?:\\[a-z]+|[A-Za-z])|(?:\\text\{)?[A-Za-z][A-Za-z ]{2,30}\}?"  # \sin x, Area
+    r"|\(\s*[A-Za-z]\s*(?:,\s*[A-Za-z]\s*){1,3}\)"  # (x, y)
+)
+_MATRIX = re.compile(r"\\begin\{([pb]?)matrix\}(.*)\\end\{\1matrix\}", re.DOTALL)
+_ARRAY = re.compile(r"[(\[]\s*\\begin\{array\}\{[lcr| ]*\}(.*)\\end\{array\}\s*[)\]]", re.DOTALL)
+_POINT = re.compile(r"[A-Z]'?\s*(?=\([^()]*,[^()]*\)$)")
+_REALS = re.compile(r"\\mathbb\s*\{?\s*R\s*\}?|\\R(?![A-Za-z])")
+_NO_SET = re.compile(r"\\(?:varnothing|emptyset)(?![A-Za-z])|\\\{\s*\\\}|\\phi")
+_PM = re.compile(r"\\(pm|mp)(?![A-Za-z])")
+
+
+@lru_cache(maxsize=4096)
+def parse(text: str) -> Shape:
+    """The shape of an answer in one spelling (`spelling.plain`)."""
+    text = spelling.undressed(text)
+    for pattern, sign in _RELATIONS:
+        text = pattern.sub(sign, text)
+    return _parse(text.strip())
+
+
+def _parse(text: str) -> Shape:
+    text = spelling.unwrapped(text.strip())
+    if number.parse(text) is not None:  # 1,234 and 3 1/2 are no lists
+        return Scalar(text)
+    if contained := _IN.match(text):
+        return _parse(text[contained.end() :])
+    if point := _POINT.match(text):
+        return _parse(text[point.end() :])
+    if _REALS.fullmatch(text):
+        return Group("(", ")", (Scalar("-\\infty"), Scalar("\\infty")))
+    if _NO_SET.fullmatch(text):
+        return Scalar(EMPTY_SET)
+    return _matrix(text) or _union(text) or _bracketed(text) or _list(text) or _relation(text) or _plus_minus(text)
+
+
+def pieces(text: str, separator: re.Pattern[str]) -> list[str]:
+    """The text between separators that stand in no brackets; one piece where there is none, or far too many."""
+    found, start, depth, position = [], 0, 0, 0
+    while position < len(text):
+        cut = separator.match(text, position) if depth == 0 else None
+        if cut and cut.end() > cut.start():
+            found.append(text[start : cut.start()].strip())
+            start = position = cut.end()
+            continue
+        command = _COMMAND.match(text, position)
+        token = command[0] if command else text[position]
+        opens = token in ("\\{", "\\langle", "\\lbrace") or token.startswith("\\begin")
+        closes = token in ("\\}", "\\rangle", "\\rbrace") or token.startswith("\\end")
+        depth += (opens or token in _OPENING) - (closes or token in _CLOSING)
+        position += len(token)
+    found.append(text[start:].strip())
+    return found if len(found) <= MAX_ITEMS else [text]
+
+
+def _matrix(text: str) -> Shape | None:
+    match = _MATRIX.fullmatch(text) or _ARRAY.fullmatch(text)
+    if match is None or "\\begin" in match[match.lastindex or 1]:
+        return None
+    rows = [row for row in re.split(r"\\\\(?:\[[^\]]*\])?", match[match.lastindex or 1]) if row.strip()]
+    return Matrix(tuple(tuple(_parse(entry) for entry in row.split("&")) for row in rows))
+
+
+def _union(text: str) -> Shape | None:
+    parts = pieces(text, _UNION)
+    return Group("u", "u", tuple(_parse(part) for part in parts)) if len(parts) > 1 and all(parts) else None
+
+
+def _bracketed(text: str) -> Shape | None:
+    for opening, closing in (("\\{", "\\}"), ("\\lbrace", "\\rbrace"), ("\\langle", "\\rangle")):
+        if text.startswith(opening) and text.endswith(closing):
+            return _inside(text[len(opening) : -len(closing)], *("()" if "angle" in opening else "{}"))
+    if text[:1] in tuple(_OPENING) and text[-1:] in tuple(_CLOSING) and text[:1] and len(text) > 2:
+        return _inside(text[1:-1], text[0], text[-1])
+    return None
+
+
+def _inside(inner: str, opening: str, closing: str) -> Shape | None:
+    depth = 0
+    for char in inner.replace("\\{", "").replace("\\}", ""):  # "(1,2),(3,4)" begins and ends with brackets too
+        depth += (char in _OPENING) - (char in _CLOSING)
+        if depth < 0:
+            return None
+    items = pieces(inner, _SEPARATOR)
+    if len(items) == 1 and opening != "{":
+        return _parse(inner) if (opening, closing) == ("(", ")") and not inner.startswith("-") else None
+    return Group(opening, closing, _expanded(tuple(_parse(item) for item in items), opening))
+
+
+def _expanded(items: tuple[Shape, ...], opening: str) -> tuple[Shape, ...]:
+    """A set's or list's items with those of `1 \\pm 2` in place of it."""
+    if opening in ("(", "["):
+        return items
+    flat: list[Shape] = []
+    for item in items:
+        flat.extend(item.items if isinstance(item, Group) and item.opening == "" else [item])
+    return tuple(flat)
+
+
+def _list(text: str) -> Shape | None:
+    items = pieces(text, _SEPARATOR)
+    if len(items) < 2:
+        return None
+    shapes = [_parse(item) for item in items if item]
+    if not all(items):  # "1,2," is no answer in this form
+        return Scalar(text)
+    if all(isinstance(shape, Group) and shape.name for shape in shapes):  # inequalities
+        return Inequality("".join(text.split())) if _AND.search(text) else Group("u", "u", tuple(shapes))
+    named = [(shape.name, shape) for shape in shapes if isinstance(shape, Equation) and shape.name]
+    if named and len({name for name, _ in named}) == 1:  # x = 1 or x = 2; x = 1, 2
+        shapes = [Scalar(shape.sides[-1]) if isinstance(shape, Equation) else shape for shape in shapes]
+    elif len(named) == len(shapes):  # x = 1, y = 2 is a point
+        named.sort(key=lambda pair: pair[0])
+        return Group("(", ")", tuple(_parse(shape.sides[-1]) for _, shape in named))
+    return Group("", "", _expanded(tuple(shapes), ""))
+
+
+def _relation(text: str) -> Shape | None:
+    exact, approximates, rough = text.partition("\\approx")
+    if approximates and number.parse(rough) is not None:  # \frac{5}{12} \approx 0.4167
+        return _parse(exact)
+    if "≠" in text or approximates:
+        return Inequality("".join(text.split()))
+    if _INEQUALITY.search(text):
+        return _interval(text) or Inequality("".join(text.split()))
+    sides = pieces(text, re.compile("="))
+    if len(sides) < 2:
+        return None
+    if not all(sides):
+        return Scalar(text)
+    if len(sides) == 2 and _NAME.fullmatch(sides[1]) and not _NAME.fullmatch(sides[0]):
+        sides.reverse()  # 5 = x
+    name = "".join(sides[0].split()) if _NAME.fullmatch(sides[0]) else None
+    return Equation(name, tuple(sides[1:] if name else sides))
+
+
+def _interval(text: str) -> Shape | None:
+    """`x > 3`, `3 < x`, `0 ≤ x < 1` as an interval; None for other inequalities."""
+    parts = [part.strip() for part in re.split(r"([<>≤≥])", text)]
+    if len(parts) == 3:
+        left, sign, right = parts
+        if _VARIABLE.fullmatch(right) and not _VARIABLE.fullmatch(left):
+            left, sign, right = right, sign.translate(str.maketrans("<>≤≥", "><≥≤")), left
+        if not _VARIABLE.fullmatch(left) or "=" in right or not right:
+            return None
+        bracket = {"<": ")", ">": "(", "≤": "]", "≥": "["}[sign]
+        bound = _parse(right)
+        if bracket in ")]":
+            return Group("(", bracket, (Scalar("-\\infty"), bound), left)
+        return Group(bracket, ")", (bound, Scalar("\\infty")), left)
+    if len(parts) == 5 and _VARIABLE.fullmatch(parts[2]) and parts[0] and parts[4]:
+        low, first, _, second, high = parts
+        if first in ">≥" and second in ">≥":
+            low, first, second, high = high, second, first, low
+            first, second = first.translate(str.maketrans(">≥", "<≤")), second.translate(str.maketrans(">≥", "<≤"))
+        if first in "<≤" and second in "<≤":
+            brackets = "(" if first == "<" else "[", ")" if second == "<" else "]"
+            return Group(*brackets, (_parse(low), _parse(high)), parts[2])
+    return None
+
+
+def _plus_minus(text: str) -> Shape:
+    signs = _PM.findall(text)
+    if len(signs) != 1 or "=" in text:
+        return Scalar(text)
+    both = [_PM.sub(sign, text).strip().removeprefix("+").strip() for sign in ("+", "-")]
+    return Group("", "", tuple(Scalar(one) for one in both))

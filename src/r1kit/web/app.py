@@ -1,0 +1,313 @@
+"""The review page as a web application: what each address shows and does. It works without JavaScript.
+
+A sample is one form with two texts. Every decision is a POST that answers with a redirect, so that going back or
+reloading sends nothing twice. The script adds the live preview and the keys; what it shows is made here too.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, unquote
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response, StreamingResponse
+from starlette.routing import Mount, Route
+from starlette.staticfiles import StaticFiles
+
+from r1kit.chat import TAGS
+from r1kit.curate.review import LeaseLost, Progress, ReviewError, ReviewQueue, Text, Turn, reviewer
+from r1kit.curate.review_records import checks
+from r1kit.evaluate.intervals import wilson
+from r1kit.store import StoreError
+from r1kit.web.guard import Guard
+from r1kit.web.markup import Rendered, render, shown
+from r1kit.web.words import changes
+
+HERE = Path(__file__).parent
+NAME = "r1kit-reviewer"
+SAID = {
+    "accept": "Accepted.",
+    "edit": "Accepted with your edit.",
+    "reject": "Rejected.",
+    "skip": "Skipped: it comes back when the others are done.",
+    "undo": "Undone: here it is again.",
+    "undo-elsewhere": "Undone. Another reviewer has the sample now; it comes back later.",
+    "nothing": "There is nothing of yours to undo.",
+}
+REASONS = (
+    "wrong answer", "wrong step", "hard to read", "mixed languages", "summary does not follow", "too long", "unsafe",
+)  # fmt: skip
+TITLES = {
+    400: "This cannot be done",
+    403: "Not allowed",
+    404: "Not here",
+    409: "Not recorded",
+    507: "Nothing was saved",
+}
+
+
+def make_app(queue: ReviewQueue, *, who: str = "", names: frozenset[str] = frozenset(), key: str = "") -> Starlette:
+    """The application for one queue; with `who` every visitor is that reviewer, else each gives a name.
+
+    `names` are host names it answers to besides `localhost` and plain addresses; visitors must bring a `key` if set.
+    """
+    page = Page(queue, who)
+    routes = [
+        Route("/", page.sample),
+        Route("/name", page.take_name, methods=["POST"]),
+        Route("/name", page.ask_name),
+        Route("/decide", page.decide, methods=["POST"]),
+        Route("/undo", page.undo, methods=["POST"]),
+        Route("/live", page.live, methods=["POST"]),
+        Route("/progress", page.progress),
+        Route("/history", page.history),
+        Route("/accepted.jsonl", page.accepted),
+        Mount("/static", StaticFiles(directory=HERE / "static")),
+    ]
+    guard = Middleware(
+        Guard, secret=queue.setting("secret"), names=names, key=key,
+        refuse=lambda request, refusal: page.message(request, refusal.status, str(refusal)),
+    )  # fmt: skip
+    handlers: dict[Any, Any] = {
+        ReviewError: lambda request, error: page.message(request, 400, str(error)),
+        StoreError: lambda request, error: page.message(request, 507, str(error)),
+        404: lambda request, error: page.message(request, 404, "There is no such page."),
+        405: lambda request, error: RedirectResponse("/", 303),  # a reload of what a form was sent to
+    }
+    return Starlette(routes=routes, middleware=[guard], exception_handlers=handlers)
+
+
+class Page:
+    """The addresses of one queue's page."""
+
+    def __init__(self, queue: ReviewQueue, who: str = "") -> None:
+        self.queue, self.who = queue, reviewer(who) if who else ""
+        self.places = Environment(
+            loader=FileSystemLoader(HERE / "templates"), autoescape=True, undefined=StrictUndefined,
+            trim_blocks=True, lstrip_blocks=True, finalize=_final,
+        )  # fmt: skip
+        self.places.globals.update(rendered=_rendered, checks=checks, plain=_plain, reasons=REASONS)
+
+    def name_of(self, request: Request) -> str:
+        """The reviewer's name; "" where they have not given one."""
+        if self.who:
+            return self.who
+        try:
+            return reviewer(unquote(request.cookies.get(NAME, "")))
+        except ReviewError:
+            return ""
+
+    def sample(self, request: Request) -> Response:
+        """The reviewer's next sample, which is then theirs; or that there is none."""
+        who = self.name_of(request)
+        if not who:
+            return RedirectResponse("/name", 303)
+        turn = self.queue.next(who)
+        said = SAID.get(request.query_params.get("said", ""), "")
+        if turn is None:
+            return self._page(request, "done.html", said=said, agreement=self._agreement())
+        return self._sample(request, turn, _shown(turn.start), said=said)
+
+    def _sample(self, request: Request, turn: Turn, text: Text, status: int = 200, **more: Any) -> Response:
+        facts = self._facts(turn.item.text, turn.start, text)
+        more = {"said": "", "problem": "", "reason": ""} | more
+        return self._page(request, "sample.html", status, turn=turn, item=turn.item, text=text, facts=facts, **more)
+
+    def ask_name(self, request: Request) -> Response:
+        """The form that asks who is there."""
+        return self._page(request, "name.html", problem="")
+
+    def take_name(self, request: Request) -> Response:
+        """Remember the reviewer in this browser."""
+        try:
+            who = reviewer(request.state.form.get("name", ""))
+        except ReviewError as error:
+            return self._page(request, "name.html", 400, problem=str(error))
+        answer = RedirectResponse("/", 303)
+        answer.set_cookie(NAME, quote(who), max_age=30 * 24 * 3600, httponly=True, samesite="strict")
+        return answer
+
+    def decide(self, request: Request) -> Response:
+        """Record a decision and go on; or, without a script, show the preview or the original again."""
+        form: Mapping[str, str] = request.state.form
+        who, item, action = self.name_of(request), form.get("item", ""), form.get("do", "")
+        if not who:
+            return RedirectResponse("/name", 303)
+        if action in ("preview", "revert"):
+            return self._again(request, who, item, action)
+        try:
+            decision = self.queue.decide(
+                who, item, action, text=self._edited(item, form), reason=form.get("reason", "")
+            )
+        except LeaseLost as error:
+            if self._is_repeated(who, item, action):  # a double click
+                return RedirectResponse("/", 303)
+            return self._page(request, "lost.html", 409, problem=str(error), text=_of(form))
+        except (ReviewError, StoreError) as error:
+            status = 507 if isinstance(error, StoreError) else 400
+            return self._again(request, who, item, "keep", status, problem=str(error), reason=form.get("reason", ""))
+        return RedirectResponse(f"/?said={decision.action}", 303)
+
+    def _again(self, request: Request, who: str, item: str, action: str, status: int = 200, **more: str) -> Response:
+        """The same sample once more, with what was typed."""
+        turn = self.queue.turn(who, item)
+        text = _of(request.state.form)
+        if turn is None:
+            problem = "this sample is no longer reserved for you"
+            return self._page(request, "lost.html", 409, problem=problem, text=text)
+        if action == "revert" or text is None:
+            text = _shown(turn.item.text if action == "revert" else turn.start)
+        return self._sample(request, turn, text, status, **more)
+
+    def _edited(self, item: str, form: Mapping[str, str]) -> Text | None:
+        """What was typed; a field that was not touched keeps what the page could not show, as control characters."""
+        typed, start = _of(form), self.queue.start(item)
+        if typed is None:
+            return None
+        return Text(
+            reasoning=start.reasoning if typed.reasoning == shown(start.reasoning) else typed.reasoning,
+            summary=start.summary if typed.summary == shown(start.summary) else typed.summary,
+        )
+
+    def _is_repeated(self, who: str, item: str, action: str) -> bool:
+        last = self.queue.history(who=who, limit=1)
+        taken = "accept" if last and last[0].accepts else last[0].action if last else ""
+        return bool(last) and last[0].item == item and taken == action
+
+    def undo(self, request: Request) -> Response:
+        """Take the last decision back."""
+        who = self.name_of(request)
+        if not who:
+            return RedirectResponse("/name", 303)
+        undone = self.queue.undo(who)
+        if undone is None:
+            return RedirectResponse("/?said=nothing", 303)
+        has = self.queue.turn(who, undone.item) is not None
+        return RedirectResponse("/?said=undo" if has else "/?said=undo-elsewhere", 303)
+
+    def live(self, request: Request) -> Response:
+        """Preview, changes and notes for what is being typed; typing keeps the sample reserved."""
+        form: Mapping[str, str] = request.state.form
+        turn = self.queue.turn(self.name_of(request), form.get("item", ""))
+        text = _of(form)
+        if turn is None or text is None:
+            return JSONResponse({"yours": False})
+        return JSONResponse({"yours": True} | self._facts(turn.item.text, turn.start, text))
+
+    def _facts(self, original: Text, start: Text, text: Text) -> dict[str, Any]:
+        """All that the page says about a text, as HTML that is safe to put in."""
+        parts = {"reasoning": render(text.reasoning), "summary": render(text.summary)}
+        found = {name: changes(getattr(original, name), getattr(text, name)) for name in ("reasoning", "summary")}
+        return {
+            "preview": {name: part.html for name, part in parts.items()},
+            "words": {name: len(getattr(text, name).split()) for name in parts},
+            "changes": {name: change.html if change else "" for name, change in found.items()},
+            "changed": _told(sum(each.removed for each in found.values()), sum(each.added for each in found.values())),
+            "differs": any(found.values()),
+            "edited": text != _shown(start),
+            "notes": _notes(text, parts),
+        }
+
+    def progress(self, request: Request) -> Response:
+        """Counts, per reviewer too, and how far reviewers agree."""
+        return self._page(request, "progress.html", reviewers=self.queue.reviewers(), agreement=self._agreement())
+
+    def _agreement(self) -> dict[str, Any] | None:
+        found = self.queue.agreement()
+        if not found.pairs:
+            return None
+        share = found.agreed / found.pairs
+        low, high = wilson(share, found.pairs, 1.96)
+        return {
+            "pairs": found.pairs,
+            "agreed": found.agreed,
+            "kappa": found.kappa,
+            "share": share,
+            "low": low,
+            "high": high,
+        }
+
+    def history(self, request: Request) -> Response:
+        """What this reviewer decided, newest first."""
+        who = self.name_of(request)
+        return self._page(request, "history.html", lines=self.queue.history(who=who, limit=200) if who else [])
+
+    def accepted(self, request: Request) -> Response:
+        """The accepted samples as a file."""
+        lines = (json.dumps(row, ensure_ascii=False).encode("utf-8", "replace") + b"\n" for row in self.queue.rows())
+        name = quote(f"{self.queue.path.stem}-accepted.jsonl")
+        headers = {"content-disposition": f"attachment; filename*=UTF-8''{name}"}
+        return StreamingResponse(lines, media_type="application/x-ndjson", headers=headers)
+
+    def message(self, request: Request, status: int, text: str) -> Response:
+        """A page that says what went wrong."""
+        return self._page(request, "message.html", status, title=TITLES.get(status, "This was refused"), problem=text)
+
+    def _page(self, request: Request, template: str, status: int = 200, **values: Any) -> Response:
+        counts: Progress = self.queue.progress()
+        shared = {
+            "name": self.queue.path.name,
+            "who": self.name_of(request),
+            "fixed": bool(self.who),
+            "token": getattr(request.state, "token", ""),
+            "here": request.url.path,
+            "counts": counts,
+        }
+        return HTMLResponse(self.places.get_template(template).render(**shared | values), status)
+
+
+def new_key() -> str:
+    """A key for a page that other machines can reach."""
+    return secrets.token_urlsafe(12)
+
+
+def _of(form: Mapping[str, str]) -> Text | None:
+    if "reasoning" not in form or "summary" not in form:
+        return None
+    return _shown(Text(reasoning=form["reasoning"], summary=form["summary"]))
+
+
+def _shown(text: Text) -> Text:
+    return Text(reasoning=shown(text.reasoning), summary=shown(text.summary))
+
+
+def _notes(text: Text, parts: Mapping[str, Rendered]) -> list[str]:
+    """What a reader may overlook."""
+    found = []
+    tags = sorted(tag for tag in TAGS if tag in text.reasoning or tag in text.summary)
+    if tags:
+        found.append(f"The text holds {', '.join(tags)}: such tags are added by the format, not written in the text.")
+    if broken := sum(part.broken for part in parts.values()):
+        found.append(f"{_many(broken, 'formula')} cannot be shown: look for marked LaTeX.")
+    if hidden := sum(part.hidden for part in parts.values()):
+        found.append(f"{_many(hidden, 'hidden character')}: marked by code, as they turn or join text unseen.")
+    return found
+
+
+def _told(removed: int, added: int) -> str:
+    return f"{_many(removed, 'word')} out, {added} in"
+
+
+def _many(count: int, word: str) -> str:
+    return f"1 {word}" if count == 1 else f"{count} {word}s"
+
+
+def _rendered(text: str) -> Markup:
+    return Markup(render(text).html)
+
+
+def _plain(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def _final(value: Any) -> Any:
+    """What a template puts out: text that is not ours may hold what a page cannot."""
+    return shown(value) if isinstance(value, str) and not isinstance(value, Markup) else value

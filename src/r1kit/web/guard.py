@@ -1,0 +1,141 @@
+"""What every request passes before the page sees it: who may ask, from where, how much, and what answers carry.
+
+The page is for people on this machine, yet any web page they visit can send requests here too. A name that is
+rebound to this address fails the host check; a form on another site fails the origin and token checks; model text
+that slips through as HTML meets a content security policy under which nothing but the page's own files runs.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import ipaddress
+import secrets
+from collections.abc import Callable, Mapping
+from urllib.parse import parse_qs, urlsplit
+
+from starlette.datastructures import MutableHeaders
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+LARGEST = 8 * 1024 * 1024  # bytes of a form
+SESSION = "r1kit-session"
+KEY = "r1kit-key"
+HEADERS = {
+    "content-security-policy": "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; "
+    "img-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
+    "x-content-type-options": "nosniff",
+    "referrer-policy": "same-origin",
+    "cross-origin-opener-policy": "same-origin",
+    "cross-origin-resource-policy": "same-origin",
+    "cache-control": "no-store",
+}
+
+
+class Refused(Exception):
+    """A request that is not answered; `status` is HTTP's."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class Guard:
+    """ASGI middleware. Checked forms go to the page as `request.state.form`, the token for its forms as `.token`.
+
+    `names` are host names that may be asked for besides `localhost` and plain addresses. With a `key`, a visitor must
+    bring it once, as `?key=...`; the page served to other machines has one.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        secret: str,
+        names: frozenset[str],
+        key: str,
+        refuse: Callable[[Request, Refused], Response],
+    ) -> None:
+        self.app, self.secret, self.names, self.key, self.refuse = app, secret.encode(), names, key, refuse
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        request = Request(scope, receive)
+        session = request.cookies.get(SESSION) or secrets.token_urlsafe(24)
+        state = scope.setdefault("state", {})
+        state.update(form={}, token=self.token(session))
+        answer = self.app
+        try:
+            check_host(request, self.names)
+            self._check_key(request)
+            if request.method == "POST":
+                check_origin(request)
+                state["form"] = await read_form(request)
+                if not hmac.compare_digest(state["form"].get("token", "").encode(), state["token"].encode()):
+                    raise Refused(403, "this form is from another session: open the page anew and send it again")
+        except Refused as refusal:
+            answer = self.refuse(request, refusal)
+        await answer(scope, receive, self._with_headers(request, session, send))
+
+    def token(self, session: str) -> str:
+        """What a form of this session must carry."""
+        return hmac.new(self.secret, session.encode("utf-8", "replace"), hashlib.sha256).hexdigest()
+
+    def _check_key(self, request: Request) -> None:
+        given = request.query_params.get("key") or request.cookies.get(KEY, "")
+        if self.key and not hmac.compare_digest(given.encode("utf-8", "replace"), self.key.encode()):
+            raise Refused(403, "this page needs its key: open the whole address that r1kit printed")
+
+    def _with_headers(self, request: Request, session: str, send: Send) -> Send:
+        async def send_with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                headers.update(HEADERS)
+                cookies = {SESSION: session} | ({KEY: self.key} if request.query_params.get("key") == self.key else {})
+                for name, value in cookies.items():
+                    if value and request.cookies.get(name) != value:
+                        headers.append("set-cookie", f"{name}={value}; Path=/; HttpOnly; SameSite=Strict")
+            await send(message)
+
+        return send_with_headers
+
+
+def check_host(request: Request, names: frozenset[str]) -> None:
+    """A name that points to this address is not ours unless it was given; an address cannot be rebound."""
+    name = (urlsplit(f"//{request.headers.get('host', '')}").hostname or "").lower()
+    if name == "localhost" or name.endswith(".localhost") or name in names:
+        return
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        raise Refused(
+            421, f"this page does not answer to the name {name!r:.60}: use the address that r1kit printed"
+        ) from None
+
+
+def check_origin(request: Request) -> None:
+    """A form must come from this page; browsers say where from."""
+    origin, site = request.headers.get("origin"), request.headers.get("sec-fetch-site")
+    if origin is not None and urlsplit(origin).netloc.lower() != request.headers.get("host", "").lower():
+        raise Refused(403, "this form was sent from another site")
+    if site not in (None, "same-origin"):
+        raise Refused(403, "this form was sent from another site")
+
+
+async def read_form(request: Request) -> Mapping[str, str]:
+    """The fields of a form, the last one where a name comes twice; line ends are LF."""
+    if request.headers.get("content-type", "").partition(";")[0].strip() != "application/x-www-form-urlencoded":
+        raise Refused(415, "a form is expected")
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > LARGEST:
+            raise Refused(413, f"the form is larger than {LARGEST // 2**20} MiB")
+    try:
+        fields = parse_qs(body.decode("ascii"), keep_blank_values=True, errors="replace", max_num_fields=50)
+    except ValueError as error:
+        raise Refused(400, f"the form cannot be read: {error}") from None
+    return {name: values[-1].replace("\r\n", "\n") for name, values in fields.items()}

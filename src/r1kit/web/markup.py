@@ -1,0 +1,183 @@
+"""Model text as HTML: everything escaped, formulas as MathML, characters that deceive the eye made visible.
+
+MathML is drawn by the browser itself, so formulas need no script and no fonts. What comes out of the converter is
+written anew from a list of known elements and attributes: LaTeX can ask for links, styles and raw tags.
+"""
+
+from __future__ import annotations
+
+import html
+import re
+import unicodedata
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from xml.etree.ElementTree import Element
+
+LONGEST = 2000  # characters of a formula; the converter's time and depth are bounded by it
+DEEPEST = 40  # braces in braces
+_ENVIRONMENTS = "align|aligned|alignat|array|cases|equation|gather|multline|split|[bBpvV]?matrix"
+_OPENERS = re.compile(rf"\\\\|\\\$|\$\$|\$|\\\[|\\\(|\\boxed\s*{{|\\begin{{((?:{_ENVIRONMENTS})\*?)}}")
+_BRACE = re.compile("[{}]")
+_CLOSERS = {"$$": "$$", "\\[": "\\]", "\\(": "\\)", "$": "$"}
+_TAGS = frozenset(
+    re.findall(
+        r"\w+",
+        """math mrow mi mn mo ms mtext mspace mfrac msqrt mroot mstyle mpadded mphantom msub msup msubsup munder mover
+        munderover mmultiscripts mprescripts mtable mtr mtd""",
+    )
+)
+_ATTRIBUTES = frozenset(
+    re.findall(
+        r"\w+",
+        """display displaystyle scriptlevel mathvariant stretchy fence separator form accent accentunder linethickness
+        lspace rspace minsize maxsize movablelimits largeop symmetric columnalign width height depth voffset""",
+    )
+)
+_VALUE = re.compile(r"[\w .%+-]{1,40}")
+_NUMBERED = re.compile(r"\\(begin|end)\{(align|gather|equation|multline|alignat)\*?\}")
+_UNNUMBERED = {"align": "aligned", "gather": "gathered", "equation": "gathered", "multline": "gathered"}
+# Turn the direction of text, or take no room: a reader does not see them, a model learns them.
+_HIDDEN = frozenset("\u061c\u180e\u200b\u200e\u200f\u2028\u2029\u2060\u2061\u2062\u2063\u2064\ufeff\u00ad") | frozenset(
+    map(chr, (*range(0x202A, 0x202F), *range(0x2066, 0x2070), *range(0xE0000, 0xE0080)))
+)
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
+_MARKED = re.compile("[" + "".join(sorted(_HIDDEN)) + "]")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rendered:
+    """Safe HTML of a text, how many formulas could not be shown, and which hidden characters it holds."""
+
+    html: str
+    broken: int = 0
+    hidden: int = 0
+
+
+def shown(text: str) -> str:
+    """The text that a page can hold and a form sends back as it is: line ends are LF, control characters U+FFFD."""
+    return _CONTROL.sub("\N{REPLACEMENT CHARACTER}", text.replace("\r\n", "\n").replace("\r", "\n"))
+
+
+def render(text: str) -> Rendered:
+    """HTML of a text with its formulas: `$...$`, `$$...$$`, `\\(...\\)`, `\\[...\\]`, `\\boxed{...}`, environments."""
+    pieces: list[str] = []
+    broken, hidden, after_display = 0, 0, False
+    for piece, latex, display in split(shown(text)):
+        formula = mathml(latex, display) if latex else None
+        if display and formula is not None and pieces:  # a block has its own space around it
+            pieces[-1] = pieces[-1].rstrip("\n ")
+        if after_display:
+            piece = piece.lstrip("\n ")
+        after_display = display and formula is not None
+        if formula is not None:
+            pieces.append(f'<span class="display">{formula}</span>' if display else formula)
+            continue
+        escaped, count = escape(piece)
+        hidden += count
+        broken += bool(latex)
+        title = "this formula cannot be shown: it is left as it is written"
+        pieces.append(f'<span class="broken" title="{title}">{escaped}</span>' if latex else escaped)
+    return Rendered(html="".join(pieces), broken=broken, hidden=hidden)
+
+
+def escape(text: str) -> tuple[str, int]:
+    """Escaped text in which hidden characters are written out, and how many there are."""
+    return _MARKED.subn(_written_out, html.escape(text))
+
+
+def _written_out(match: re.Match[str]) -> str:
+    letter = match[0]
+    name = unicodedata.name(letter, "hidden character")
+    return f'<span class="hidden" title="{name}">U+{ord(letter):04X}</span>'
+
+
+def split(text: str) -> Iterator[tuple[str, str, bool]]:
+    """Pieces in order: (as written, LaTeX or "", whether it stands on a line of its own)."""
+    done = 0
+    for opener in _OPENERS.finditer(text):
+        if opener.start() < done:
+            continue
+        found = _formula(text, opener)
+        if found is None:
+            continue
+        latex, end, display = found
+        if opener.start() > done:
+            yield text[done : opener.start()], "", False
+        yield text[opener.start() : end], latex, display
+        done = end
+    if done < len(text):
+        yield text[done:], "", False
+
+
+def _formula(text: str, opener: re.Match[str]) -> tuple[str, int, bool] | None:
+    """LaTeX, end and display of the formula that starts here; None where none does."""
+    mark, start = opener[0], opener.end()
+    if mark in ("\\\\", "\\$"):  # escaped
+        return None
+    if opener[1]:
+        mark, start, closer = "env", opener.start(), f"\\end{{{opener[1]}}}"
+        at = text.find(closer, start, start + LONGEST)
+        return None if at < 0 else (text[start : at + len(closer)], at + len(closer), True)
+    if mark not in _CLOSERS:
+        end = _brace_end(text, start)
+        return None if end is None else (text[opener.start() : end], end, False)
+    at = text.find(_CLOSERS[mark], start, start + LONGEST)
+    inner, end = text[start:at], at + len(_CLOSERS[mark])
+    if at < 0 or not inner.strip() or "\n\n" in inner:
+        return None
+    if mark == "$":  # "$5 and $10" is money
+        if inner != inner.strip() or inner.endswith("\\") or text[end : end + 1].isdigit():
+            return None
+        return inner, end, False
+    return inner.strip(), end, mark != "\\("
+
+
+def _brace_end(text: str, start: int) -> int | None:
+    depth = 1
+    for brace in _BRACE.finditer(text, start, start + LONGEST):
+        depth += 1 if brace[0] == "{" else -1
+        if depth == 0:
+            return brace.end()
+        if depth > DEEPEST:
+            break
+    return None
+
+
+@lru_cache(maxsize=4096)
+def mathml(latex: str, display: bool) -> str | None:
+    """A formula as MathML; None for one that the converter cannot read."""
+    from latex2mathml.converter import convert_to_element
+
+    latex = _NUMBERED.sub(lambda match: f"\\{match[1]}{{{_UNNUMBERED.get(match[2], match[2])}}}", latex)
+    try:
+        element = convert_to_element(latex, display="block" if display else "inline")
+        return _written(element)
+    except Exception:  # the converter's errors share no base class, and any text can reach it
+        return None
+
+
+def _written(element: Element) -> str:
+    """The element and what is in it, by known names only; text is escaped."""
+    tag = element.tag if element.tag in _TAGS else "mrow"
+    kept = {name: value for name, value in element.attrib.items() if name in _ATTRIBUTES and _VALUE.fullmatch(value)}
+    text = html.unescape(element.text or "")
+    if "box" in element.get("notation", ""):  # menclose, which browsers do not draw
+        kept["class"] = "boxed"
+    elif tag == "mi" and text.startswith("\\") and len(text) > 1:
+        kept["class"] = "broken"  # a command that the converter does not know
+    attributes = "".join(f' {name}="{html.escape(value)}"' for name, value in kept.items())
+    children = list(element)
+    for before, child in zip([None, *children], children, strict=False):
+        if _is_sign(child) and (before is None or _expects_operand(before)):
+            child.set("form", "prefix")  # the sign of -1, which stands closer than a minus
+    inside = escape(shown(text))[0] + "".join(map(_written, children))
+    return f"<{tag}{attributes}>{inside}</{tag}>{escape(shown(element.tail or ''))[0]}"
+
+
+def _is_sign(element: Element) -> bool:
+    return element.tag == "mo" and html.unescape(element.text or "") in ("-", "\N{MINUS SIGN}", "+")
+
+
+def _expects_operand(element: Element) -> bool:
+    return element.tag == "mo" and html.unescape(element.text or "") not in (")", "]", "}", "|", "!", "'", "")

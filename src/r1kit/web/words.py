@@ -1,0 +1,82 @@
+"""What an edit changed, word by word, as HTML."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from difflib import SequenceMatcher
+
+from r1kit.web.markup import escape, shown
+
+# A word with the space after it, so that common spaces match nothing by themselves; Chinese and Japanese by letter.
+_WORD = re.compile(
+    r"(?:[\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]|\\[A-Za-z]+|[^\W\u3040-\u30ff\u3400-\u9fff]+|[^\w\s])\s*|\s+"
+)
+LARGEST = 1_000_000  # pairs of words that are compared; what differs by more is shown as replaced
+KEPT = 12  # unchanged words that are shown on each side of a change
+
+Piece = tuple[str, Sequence[str]]  # "same", "del" or "ins", and the words
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Changes:
+    """Safe HTML, and how many words went and came; false where the texts are the same."""
+
+    html: str
+    removed: int
+    added: int
+    differs: bool
+
+    def __bool__(self) -> bool:
+        return self.differs
+
+
+def changes(before: str, after: str) -> Changes:
+    """`changes("2 + 3 is 6", "2 + 3 is 5")` takes one word out and puts one in."""
+    pieces = list(compare(_WORD.findall(shown(before)), _WORD.findall(shown(after))))
+    counts = {"same": 0, "del": 0, "ins": 0}
+    for kind, words in pieces:
+        counts[kind] += sum(any(map(str.isalnum, word)) for word in words)
+    last = len(pieces) - 1
+    html = "".join(_html(kind, words, at > 0, at < last) for at, (kind, words) in enumerate(pieces))
+    return Changes(
+        html=html, removed=counts["del"], added=counts["ins"], differs=any(kind != "same" for kind, _ in pieces)
+    )
+
+
+def compare(before: Sequence[str], after: Sequence[str]) -> Iterator[Piece]:
+    """Pieces in order; equal ends are cut off first, which is most of a long text with one edit."""
+    start = _equal(before, after)
+    end = _equal(before[start:][::-1], after[start:][::-1])
+    old, new = before[start : len(before) - end], after[start : len(after) - end]
+    if start:
+        yield "same", before[:start]
+    if len(old) * len(new) > LARGEST:
+        yield "del", old
+        yield "ins", new
+    else:
+        for kind, a, b, c, d in SequenceMatcher(None, old, new, autojunk=False).get_opcodes():
+            if kind == "equal":
+                yield "same", old[a:b]
+            else:
+                yield from ((name, words) for name, words in (("del", old[a:b]), ("ins", new[c:d])) if words)
+    if end:
+        yield "same", before[len(before) - end :]
+
+
+def _equal(first: Sequence[str], second: Sequence[str]) -> int:
+    pairs = enumerate(zip(first, second, strict=False))
+    return next((at for at, (a, b) in pairs if a != b), min(len(first), len(second)))
+
+
+def _html(kind: str, words: Sequence[str], has_before: bool, has_after: bool) -> str:
+    if kind != "same":
+        return f"<{kind}>{escape(''.join(words))[0]}</{kind}>"
+    head = words[:KEPT] if has_before else []
+    tail = words[len(words) - KEPT :] if has_after else []
+    left = len(words) - len(head) - len(tail)
+    if left <= KEPT:
+        return escape("".join(words))[0]
+    note = f'<span class="left-out">{left} words as before</span>'
+    return escape("".join(head))[0] + f" {note} " + escape("".join(tail))[0]

@@ -1,0 +1,373 @@
+"""The sandbox: what it lets through, what it stops, and that it is refused where it would not hold."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from r1kit.sandbox import Execution, Limits, Sandbox, SandboxError, SandboxSettings, choose, open_sandbox, process
+from r1kit.sandbox.bubblewrap import Bubblewrap
+from r1kit.sandbox.landlock import Landlock
+from r1kit.sandbox.probes import PROBES, examine
+from r1kit.sandbox.remote import Remote
+from r1kit.sandbox.server import Server
+
+sys.path.insert(0, str(Path(__file__).parent))
+from sandbox_worker import workers
+
+BRIEF = Limits(wall_s=2, cpu_s=2, memory_mb=256)
+Ask = Callable[..., Any]
+
+
+@pytest.fixture(scope="module")
+def ask() -> Iterator[Ask]:
+    with workers() as asking:
+        yield asking
+
+
+def opened(kind: str) -> Sandbox:
+    try:
+        return open_sandbox(SandboxSettings.parse({"kind": kind}))
+    except SandboxError as error:
+        pytest.skip(f"{kind} does not work here: {error} (apt-get install bubblewrap)")
+
+
+@pytest.fixture(scope="module", params=["bubblewrap", "landlock"])
+def local(request: pytest.FixtureRequest) -> Sandbox:
+    return opened(request.param)
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    sandbox = opened("auto")
+    with Server(("127.0.0.1", 0), sandbox, examine(sandbox, quick=True), token="secret") as made:
+        threading.Thread(target=made.serve_forever, daemon=True).start()
+        yield made
+        made.shutdown()
+
+
+@pytest.fixture(params=["bubblewrap", "landlock", "remote"])
+def sandbox(request: pytest.FixtureRequest, server: Server) -> Sandbox:
+    return Remote.connect(server.url, "secret") if request.param == "remote" else opened(request.param)
+
+
+# --- what goes in and comes out
+
+
+def test_a_program_reads_its_input_and_files_and_writes_output(sandbox: Sandbox) -> None:
+    program = "import sys\nprint(input() + open('a/b.txt').read())\nprint('é', file=sys.stderr)"
+    done = sandbox.run(program, stdin="given ", files={"a/b.txt": "text\r\n"})
+    assert (done.stdout, done.stderr) == ("given text\n\n", "é\n")
+    assert (done.exit_status, done.limit, done.timed_out) == (0, None, False)
+
+
+@pytest.mark.parametrize(
+    ("program", "status", "told"),
+    [
+        ("raise ValueError('no')", 1, "ValueError: no"),
+        ("import sys; sys.exit(7)", 7, ""),
+        ("import os; os._exit(3)", 3, ""),
+        ("def", 1, "SyntaxError"),
+        ("\0", 1, "null bytes"),
+        ("import ctypes; ctypes.string_at(0)", -11, ""),
+    ],
+)
+def test_a_program_that_fails_is_an_execution_and_no_error(
+    local: Sandbox, program: str, status: int, told: str
+) -> None:
+    done = local.run(program, limits=BRIEF)
+    assert done.exit_status == status
+    assert told in done.stderr
+
+
+def test_programs_are_modules_of_their_own_with_the_same_start(sandbox: Sandbox) -> None:
+    program = "import os, sys\nprint(__name__, sys.argv, sorted(globals()), hash('a'), os.environ.get('USER'))"
+    first, second = sandbox.run(program), sandbox.run(program)
+    assert first.stdout == second.stdout
+    assert first.stdout.startswith("__main__ ['main.py'] ['__builtins__'")
+    assert "None" in first.stdout
+
+
+def test_two_programs_talk_and_end_with_the_first(sandbox: Sandbox) -> None:
+    checker = "import sys\nprint('ping', flush=True)\nprint('got', input(), open('x').read(), file=sys.stderr)"
+    program = "import time\nprint(input()[::-1], flush=True)\ntime.sleep(1000)"
+    first, second = sandbox.converse(checker, program, checker_files={"x": "1"}, limits=BRIEF)
+    assert (first.stderr, first.exit_status) == ("got gnip 1\n", 0)
+    assert second.limit is None
+    assert second.wall_s < 60
+
+
+def test_either_side_sees_the_end_of_the_other(local: Sandbox) -> None:
+    first, _ = local.converse("import sys\nprint(repr(sys.stdin.read()), file=sys.stderr)", "print(1)", limits=BRIEF)
+    assert first.stderr == "'1\\n'\n"
+
+
+@pytest.mark.parametrize(
+    ("program", "limit"),
+    [
+        ("import time\ntime.sleep(1000)", "wall"),
+        ("while True: pass", "cpu"),
+        ("x = bytearray(8 << 30)", "memory"),
+        ("while True: print('x' * 1000)", "output"),
+        ("import sys\nwhile True: sys.stderr.write('x' * 1000)", "output"),
+        ("import signal\nsignal.signal(signal.SIGXCPU, signal.SIG_IGN)\nwhile True: pass", None),
+    ],
+)
+def test_the_limit_that_ended_a_run_is_told(local: Sandbox, program: str, limit: str | None) -> None:
+    patience = 1 if "sleep" in program else 60
+    done = local.run(program, limits=Limits(wall_s=patience, cpu_s=1, memory_mb=256, output_kb=64))
+    assert done.limit == limit
+    assert done.exit_status == -9 or limit  # the hard limit on CPU kills without a word
+    assert done.wall_s < 50
+    assert len(done.stdout) <= 64 * 1024 and len(done.stderr) <= 64 * 1024
+
+
+def test_input_that_nobody_reads_and_output_without_an_end_do_not_block(local: Sandbox) -> None:
+    done = local.run("print('y' * 200000)", stdin="x" * 5_000_000)
+    assert (done.exit_status, len(done.stdout)) == (0, 200_001)
+
+
+def test_files_cannot_be_put_outside_the_working_folder(sandbox: Sandbox) -> None:
+    for name in ("../x", "/tmp/x", "a//b", "a/../../x", ""):
+        with pytest.raises((ValueError, SandboxError), match="no relative path"):
+            sandbox.run("", files={name: "1"})
+
+
+def test_many_programs_run_side_by_side(local: Sandbox) -> None:
+    found: dict[int, Execution] = {}
+    threads = [
+        threading.Thread(target=lambda n=n: found.update({n: local.run(f"print({n})")}))  # type: ignore[misc]
+        for n in range(8)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert {n: done.stdout for n, done in found.items()} == {n: f"{n}\n" for n in range(8)}
+
+
+def test_nothing_is_left_open_behind(local: Sandbox) -> None:
+    local.run("pass")
+    before = len(os.listdir("/proc/self/fd"))
+    for _ in range(3):
+        local.run("print(1)")
+        local.converse("print(1)", "input()")
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+# --- what is held
+
+
+@pytest.mark.parametrize(("who", "kind"), [("root", "bubblewrap"), ("root", "landlock"), ("user", "bubblewrap"),
+                                           ("user", "landlock")])  # fmt: skip
+def test_every_probe_holds(ask: Ask, who: str, kind: str) -> None:
+    findings = ask(who, do="examine", kind=kind)
+    assert [one["what"] for one in findings] == [probe.what for probe in PROBES]
+    assert [f"{one['what']}: {one['detail']}" for one in findings if not one["held"]] == []
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can drop its uid")
+def test_as_root_the_kernel_sees_another_uid(local: Sandbox) -> None:
+    mark = f"m{os.getpid()}"
+    program = f"import ctypes, time\nctypes.CDLL(None).prctl(15, b'{mark}')\ntime.sleep(1000)"
+    thread = threading.Thread(target=lambda: local.run(program, limits=Limits(wall_s=5)))
+    thread.start()
+    uids = set()
+    while thread.is_alive() and not uids:
+        uids = {Path(f"/proc/{pid}").stat().st_uid for pid in named(mark)}
+        time.sleep(0.01)
+    thread.join()
+    assert uids == {process.NOBODY}
+
+
+def test_a_background_process_ends_with_the_program() -> None:
+    mark = f"d{os.getpid()}"
+    program = (
+        f"import ctypes, os, time\nctypes.CDLL(None).prctl(15, b'{mark}')\n"
+        "if os.fork() == 0:\n    os.setsid()\n    if os.fork() == 0:\n        os.closerange(0, 64)\n"
+        "        time.sleep(1000)\n    os._exit(0)\ntime.sleep(0.2)\nprint('left')"
+    )
+    assert opened("bubblewrap").run(program, limits=BRIEF).stdout == "left\n"
+    until_gone(mark)
+
+
+def test_a_program_ends_with_the_process_that_runs_it(local: Sandbox) -> None:
+    mark = f"e{os.getpid()}{local.kind[:2]}"
+    program = f"import ctypes, time\nctypes.CDLL(None).prctl(15, b'{mark}')\ntime.sleep(1000)"
+    code = (
+        "from r1kit.sandbox import SandboxSettings, open_sandbox\n"
+        f"open_sandbox(SandboxSettings(kind={local.kind!r})).run({program!r})"
+    )
+    host = subprocess.Popen([sys.executable, "-c", code])
+    deadline = time.monotonic() + 60
+    while not named(mark):
+        assert host.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    host.kill()
+    host.wait()
+    until_gone(mark)
+
+
+def named(mark: str) -> list[int]:
+    """The processes that call themselves so."""
+    found = []
+    for folder in Path("/proc").iterdir():
+        try:
+            if folder.name.isdigit() and (folder / "comm").read_text().strip() == mark:
+                found.append(int(folder.name))
+        except OSError:  # it ended in the meantime
+            continue
+    return found
+
+
+def until_gone(mark: str) -> None:
+    deadline = time.monotonic() + 10
+    while named(mark):
+        assert time.monotonic() < deadline, "a process outlives its sandbox"
+        time.sleep(0.02)
+
+
+# --- which one, and when none
+
+
+def test_without_any_mechanism_nothing_runs_and_the_reasons_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "/nowhere")
+    monkeypatch.setattr("r1kit.sandbox.landlock.abi", lambda: -1)
+    with pytest.raises(SandboxError, match=r"(?s)not run without one.*no bwrap: install.*Landlock is none"):
+        open_sandbox(SandboxSettings())
+
+
+def test_a_sandbox_that_leaks_fails_its_self_test(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("r1kit.sandbox.probes.PROBES", PROBES[:2])
+
+    class Open:
+        """Runs everything with nothing around it."""
+
+        kind = "open"
+
+        def run(self, program: str, **_: Any) -> Execution:
+            done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+            return Execution(
+                stdout=done.stdout, stderr=done.stderr, exit_status=done.returncode, limit=None, wall_s=0.1
+            )
+
+    with pytest.raises(
+        SandboxError, match=r"no network: a datagram arrived.*tcp SUCCEEDED.*read: read \S+/secret SUCCEEDED"
+    ):
+        choose.tested(Open())  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("who", ["silent", "liar"])
+def test_a_self_test_that_says_nothing_or_dies_is_no_proof(who: str) -> None:
+    class Broken:
+        kind = "broken"
+
+        def run(self, program: str, **_: Any) -> Execution:
+            stdout, status = ("", 0) if who == "silent" else ("done", 1)
+            return Execution(stdout=stdout, stderr="", exit_status=status, limit=None, wall_s=0.1)
+
+    with pytest.raises(SandboxError, match="self-test fails"):
+        choose.tested(Broken())  # type: ignore[arg-type]
+
+
+def test_an_interpreter_that_is_not_there_is_named() -> None:
+    with pytest.raises(SandboxError, match="no Python at '/no/python'"):
+        open_sandbox(SandboxSettings(python="/no/python"))
+
+
+def test_a_mechanism_that_breaks_in_mid_run_is_an_error_and_no_result(monkeypatch: pytest.MonkeyPatch) -> None:
+    working = opened("bubblewrap")
+    assert isinstance(working, Bubblewrap)
+    with pytest.raises(SandboxError, match="cannot be started"):
+        Bubblewrap(working.interpreter, "/gone/bwrap").run("pass")
+    with pytest.raises(SandboxError, match="did not start"):
+        Bubblewrap(working.interpreter, "/usr/bin/false").run("pass")
+    monkeypatch.setattr(process, "CHILD", Path(os.devnull))
+    with pytest.raises(SandboxError, match="did not start"):
+        working.run("pass")
+
+
+def test_an_old_kernel_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("r1kit.sandbox.landlock.abi", lambda: 2)
+    with pytest.raises(SandboxError, match="version 2"):
+        Landlock.find(next(choose.interpreters("/usr/bin/python3")))
+
+
+def test_settings_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("R1KIT_SANDBOX", raising=False)
+    assert SandboxSettings.from_environment().kind == "auto"
+    monkeypatch.setenv("R1KIT_SANDBOX_URL", "http://localhost:1")
+    assert SandboxSettings.from_environment().kind == "remote"
+    monkeypatch.setenv("R1KIT_SANDBOX", "bubblewarp")
+    with pytest.raises(ValueError, match="bubblewrap"):
+        SandboxSettings.from_environment()
+
+
+# --- the remote one
+
+
+def test_a_server_takes_no_one_without_its_token(server: Server) -> None:
+    with pytest.raises(SandboxError, match="status 401"):
+        Remote.connect(server.url, "wrong")
+    with pytest.raises(ValueError, match="set a token"):
+        Server(("0.0.0.0", 0), server.sandbox, server.findings)
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "status"),
+    [
+        ("/run", b"{", 400),
+        ("/run", b"[]", 400),
+        ("/run", b'{"stdin": ""}', 400),
+        ("/run", b'{"program": 1}', 400),
+        ("/run", b'{"program": "", "limits": {"wall_s": 9999}}', 400),
+        ("/run", b'{"program": "", "limits": {"walls": 1}}', 400),
+        ("/run", b"[" * 100_000, 400),
+        ("/other", b"{}", 404),
+    ],
+)
+def test_a_server_answers_what_is_wrong_with_a_request(server: Server, path: str, body: bytes, status: int) -> None:
+    request = urllib.request.Request(server.url + path, data=body, headers={"Authorization": "Bearer secret"})
+    with pytest.raises(urllib.error.HTTPError) as caught:
+        urllib.request.urlopen(request, timeout=20)
+    with caught.value as reply:
+        assert reply.code == status
+        assert json.load(reply)["error"]
+
+
+def test_a_server_that_is_none_or_does_not_hold_is_refused(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("r1kit.sandbox.remote._TRIES", 1)
+    for url, told in (("localhost:80", "expected http"), ("http://127.0.0.1:9", "does not answer")):
+        with pytest.raises(SandboxError, match=told):
+            Remote.connect(url)
+    for findings, told in (([], "no self-test"), ([{"what": "x", "held": False, "detail": ""}], "does not hold: x")):
+        monkeypatch.setattr(Remote, "ask", lambda *_, found=findings: {"findings": found})
+        with pytest.raises(SandboxError, match=told):
+            Remote.connect(server.url)
+
+
+def test_a_server_whose_sandbox_breaks_makes_errors_and_no_executions(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: Any, **__: Any) -> Execution:
+        raise SandboxError("it broke")
+
+    monkeypatch.setattr(type(server.sandbox), "run", broken)
+    monkeypatch.setattr("r1kit.sandbox.remote._TRIES", 1)
+    with pytest.raises(SandboxError, match=r"status 503.*it broke"):
+        Remote(server.url, "secret").run("pass")
+    monkeypatch.setattr(Remote, "ask", lambda *_: {"execution": {"stdout": "passed"}})
+    with pytest.raises(SandboxError, match="sent no execution"):
+        Remote(server.url, "secret").run("pass")
