@@ -259,3 +259,14 @@ def test_settings_that_cannot_be_meant_are_refused_by_name() -> None:
     for values, field in (({"epochs": 0}, "epochs"), ({"validation_share": 1.0}, "validation_share")):
         with pytest.raises(SettingsError, match=field):
             TrainingSettings.parse(values)
+
+
+def test_the_loss_of_each_source_is_its_own_mean() -> None:
+    learner = Learner(llama(), SETTINGS, steps=1)
+    samples = documents(TEXTS)
+    found = validation_loss(learner, samples, 20, ["sums", "sums", "words", ""])
+    assert found["validation/loss/sums"] == pytest.approx(validation_loss(learner, samples[:2], 99)["validation/loss"])
+    assert found["validation/loss/unnamed"] == pytest.approx(
+        validation_loss(learner, samples[3:], 99)["validation/loss"]
+    )
+    assert validation_loss(learner, samples, 20, ["one"] * 4).keys() == {"validation/loss", "validation/perplexity"}

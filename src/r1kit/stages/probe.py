@@ -13,6 +13,8 @@ from r1kit.stages.shared import HIDDEN, Fitting
 from r1kit.tasks import TaskSpec, load_tasks
 from r1kit.types import SamplingParams
 
+NAMES = {"pass@1": "accuracy"}
+
 
 class ProbeSettings(Settings):
     """Problems that are answered greedily at every validation; no tasks, no probe.
@@ -39,9 +41,8 @@ def make_probe(settings: ProbeSettings, policy: Any, chat: ChatFormat) -> Callab
     if not settings.tasks:
         return dict
     task = load_tasks(settings.tasks, training=False)
-    problems = Fitting(
-        task, chat, policy.tokenizer, room=policy.context - settings.max_tokens, limit=None
-    ).problems  # fmt: skip
+    room = policy.context - settings.max_tokens
+    problems = Fitting(task, chat, policy.tokenizer, room=room, limit=None).problems
     prompts = [chat.render(problem, policy.tokenizer) for problem in problems]
     greedy = SamplingParams(temperature=0.0, max_tokens=settings.max_tokens)
     engine = LocalEngine(policy, max_rows=settings.max_rows)
@@ -49,15 +50,13 @@ def make_probe(settings: ProbeSettings, policy: Any, chat: ChatFormat) -> Callab
     def measure() -> dict[str, float]:
         found = judge(problems, engine.generate(prompts, greedy), chat, policy.tokenizer)
         summary = summarise([Scored.from_row(row) for row in found])
-        whole = {_named(name): estimate.mean for name, estimate in summary.overall.items()}
-        parts = {
-            f"{_named('pass@1')}/{source}": metrics["pass@1"].mean
-            for source, metrics in summary.by_source.items() if len(summary.by_source) > 1 and "pass@1" in metrics
+        if "pass@1" not in summary.overall:
+            raise ValueError("the verifier could tell right from wrong for no answer of the probe: see its tasks")
+        whole = {f"probe/{NAMES.get(name, name)}": estimate.mean for name, estimate in summary.overall.items()}
+        by_source = summary.by_source if len(summary.by_source) > 1 else {}
+        return whole | {
+            f"probe/accuracy/{source}": metrics["pass@1"].mean
+            for source, metrics in by_source.items() if "pass@1" in metrics
         }  # fmt: skip
-        return {_named("pass@1"): 0.0} | whole | parts
 
     return measure
-
-
-def _named(metric: str) -> str:
-    return f"probe/{'accuracy' if metric == 'pass@1' else metric}"

@@ -131,22 +131,27 @@ def validating(settings: GivenSettings, policy: Any, learner: Learner, data: Dat
 
     Raises ValueError where early stopping has nothing to follow.
     """
-    probe, held_out = make_probe(settings.probe, policy, settings.chat.format()), data.held_out
-    watch = "probe/accuracy" if settings.probe.watch else "validation/loss"
-    if settings.probe.watch and not settings.probe.tasks:
+    held_out, probe = data.held_out, settings.probe
+    if probe.watch and not probe.tasks:
         raise ValueError("probe.watch follows the answers to probe.tasks: name at least one task")
-    if settings.patience and held_out is None and not settings.probe.watch:
-        raise ValueError("patience needs held-out rows: set validation_share, or give the input 'validation'")
-    if held_out is None and not settings.probe.tasks:
+    if held_out is None and not probe.tasks:
+        if settings.patience:
+            raise ValueError("patience needs held-out rows: set validation_share, or give the input 'validation'")
         return None
+    answers = make_probe(probe, policy, settings.chat.format())
+    sources = [] if held_out is None else [row["source"] for row in held_out.rows()]
 
     def measure() -> dict[str, float]:
-        loss = {} if held_out is None else validation_loss(learner, held_out, settings.tokens_per_batch)
-        return loss | probe()
+        if held_out is None:
+            return answers()
+        return validation_loss(learner, held_out, settings.tokens_per_batch, sources) | answers()
 
-    every = settings.between_validations(len(data.rows))
-    followed = watch if settings.probe.watch or held_out is not None else "probe/accuracy"
-    return Validation(measure, every, followed, followed == "probe/accuracy", settings.patience)
+    follows_answers = probe.watch or held_out is None
+    return Validation(
+        measure, settings.between_validations(len(data.rows)),
+        watch="probe/accuracy" if follows_answers else "validation/loss",
+        higher_is_better=follows_answers, patience=settings.patience,
+    )  # fmt: skip
 
 
 def logging(context: Context, learner: Learner) -> Any:

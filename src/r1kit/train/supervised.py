@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import random
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -21,6 +22,7 @@ from r1kit.train.learner import Learner, OptimizerSettings
 from r1kit.train.losses import Loss, next_token
 from r1kit.types import Sample
 
+PART = 256  # held-out samples that are packed at once
 Log = Callable[[int, dict[str, float]], None]
 NEXT_TOKEN = OfLogprobs(next_token, cut=True)
 
@@ -172,13 +174,23 @@ def _validate(learner: Learner, validation: Validation, best: Best, folder: Path
     return row | {"time/validation_s": time.perf_counter() - started}
 
 
-def validation_loss(learner: Learner, samples: Sequence[Sample], tokens_per_batch: int) -> dict[str, float]:
-    """Cross-entropy per trained token of held-out samples, and its exponential."""
-    total, tokens = 0.0, 0
-    for start in range(0, len(samples), 256):  # packed in parts: a large set need not lie in memory at once
-        part = [samples[index] for index in range(start, min(start + 256, len(samples)))]
+def validation_loss(
+    learner: Learner, samples: Sequence[Sample], tokens_per_batch: int, sources: Sequence[str] = ()
+) -> dict[str, float]:
+    """Cross-entropy per trained token of held-out samples and its exponential; of each source, where there are several.
+
+    One source's loss that rises while others fall shows what is being forgotten.
+    """
+    losses, tokens = Counter[str](), Counter[str]()
+    for start in range(0, len(samples), PART):  # packed in parts: a large set need not lie in memory at once
+        part = [samples[index] for index in range(start, min(start + PART, len(samples)))]
         for batch in pack(part, tokens_per_batch, learner.device):
-            total -= float(learner.logprobs(batch).double().sum())
-            tokens += len(batch.targets.token_ids)
-    loss = total / tokens
-    return {"validation/loss": loss, "validation/perplexity": math.exp(min(loss, 700.0))}
+            found = learner.logprobs(batch).double().split(list(batch.targets.lengths))
+            for index, logprobs in zip(batch.order, found, strict=True):
+                source = sources[start + index] if sources else ""
+                losses[source] -= float(logprobs.sum())
+                tokens[source] += len(logprobs)
+    loss = losses.total() / tokens.total()
+    row = {"validation/loss": loss, "validation/perplexity": math.exp(min(loss, 700.0))}
+    several = [source for source in tokens if tokens[source]] if len(tokens) > 1 else []
+    return row | {f"validation/loss/{source or 'unnamed'}": losses[source] / tokens[source] for source in several}
