@@ -611,6 +611,11 @@ def test_wording_that_many_problems_share_is_no_evidence() -> None:
     harmless = row(1, question=f"Which gas is blue? {suffix}")
     assert not hits(harmless, *exam)
     assert hits(harmless, *exam, wording=None)
+    assert hits(harmless, *exam[:3])  # few enough to be a question that is asked in several ways
+    halves = {"one": exam[:10], "other": exam[10:], "again": exam}
+    assert not decontaminate.build(halves, DecontaminationSettings(wording=19)).find(from_row(row(2)))
+    assert decontaminate.build(halves, DecontaminationSettings(wording=20)).find(from_row(harmless))
+    assert not decontaminate.build(halves, DecontaminationSettings(wording=19)).find(from_row(harmless))
     assert hits(row(1, question=" ".join(VOCABULARY[20:35])), *exam)
     assert hits(row(1, question=QUESTION), *[problem(QUESTION)] * 20)  # one problem twenty times is not wording
 

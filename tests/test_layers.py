@@ -16,7 +16,8 @@ SOURCE = Path(__file__).parents[1] / "src" / "r1kit"
 # Each row may import the rows below it; neighbours on a row do not import each other. "r1kit" is the package itself.
 ROWS = (
     ("__main__",),
-    ("cli", "web"),
+    ("cli",),
+    ("web",),
     ("recipes",),
     ("stages", "cluster"),
     ("report", "conformance"),

@@ -31,15 +31,19 @@ WHOLE, WORDS, CHARACTERS = "whole question", "words", "characters"
 class DecontaminationSettings(Settings):
     """How contamination is found.
 
-    An n-gram that more than `wording` problems of one set share is how the set asks ("The last line of your response
-    should be"), not what it asks, and is no evidence; None counts every n-gram, as the paper does.
+    An n-gram that more than `wording` different questions of the sets in use share is how exams ask ("where m and n are
+    relatively prime positive integers. Find m + n"), not what they ask, and is no evidence. The paper says nothing of
+    this; None counts every n-gram.
     """
 
     ngram: int = Field(default=10, ge=4, description="words in a row")
     ngram_characters: int = Field(default=16, ge=8, description="the same for Chinese, Japanese and Thai")
-    wording: int | None = Field(default=10, ge=1, description="problems of a set that may share an n-gram")
+    wording: int | None = Field(default=3, ge=1, description="questions that may share an n-gram")
     mask_numbers: bool = Field(default=False, description="also find problems that differ in their numbers only")
     look_in: tuple[Literal["question", "response"], ...] = Field(default=("question", "response"), min_length=1)
+
+
+Piece = tuple[int, words.Hashes]  # the number of a problem, and hashes of it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,7 +66,7 @@ class Table:
     mask: np.uint64
 
     @classmethod
-    def of(cls, pieces: Sequence[tuple[int, words.Hashes]]) -> Table:
+    def of(cls, pieces: Sequence[Piece]) -> Table:
         """From (owner, hashes) pairs."""
         hashes = np.concatenate([np.zeros(0, np.uint64), *(piece for _, piece in pieces)])
         owners = np.repeat(
@@ -136,32 +140,39 @@ def evaluation_sets(specs: Iterable[TaskSpec]) -> dict[str, Iterable[Problem]]:
 def build(sets: Mapping[str, Iterable[Problem]], settings: DecontaminationSettings) -> Index:
     """Read every evaluation set once; the problems themselves are not kept."""
     problems: list[tuple[str, str]] = []
-    pieces: dict[str, list[tuple[int, words.Hashes]]] = {WHOLE: [], WORDS: [], CHARACTERS: []}
-    described = []
+    pieces: dict[str, list[Piece]] = {WHOLE: [], WORDS: [], CHARACTERS: []}
     for name, members in sets.items():
-        added = _read(name, members, problems, settings)
-        wording = {kind: _wording(added[kind], settings.wording) for kind in (WORDS, CHARACTERS)}
-        for kind, common in wording.items():
-            added[kind] = [(owner, part[~np.isin(part, common)]) for owner, part in added[kind]]
-        for kind, parts in added.items():
-            pieces[kind] += parts
-        described.append(
-            {
-                "set": name,
-                "problems": len(added[WHOLE]),
-                "ngrams": sum(len(part) for kind in wording for _, part in added[kind]),
-                "shared_wording": sum(len(common) for common in wording.values()),
-            }
-        )
-    tables = {kind: Table.of(parts) for kind, parts in pieces.items()}
-    return Index(settings=settings, problems=tuple(problems), tables=tables, sets=tuple(described))
+        _read(name, members, settings, problems, pieces)
+    wording = {kind: _wording(pieces[kind], pieces[WHOLE], settings.wording) for kind in (WORDS, CHARACTERS)}
+    kept = {WHOLE: pieces[WHOLE]}
+    for kind, common in wording.items():
+        kept[kind] = [(owner, part[~np.isin(part, common)]) for owner, part in pieces[kind]]
+    described = tuple(
+        {
+            "set": name,
+            "problems": sum(problems[owner][0] == name for owner, _ in pieces[WHOLE]),
+            "ngrams": sum(len(part) for kind in wording for owner, part in kept[kind] if problems[owner][0] == name),
+            "shared_wording": sum(
+                len(before) - len(after)
+                for kind in wording
+                for (owner, before), (_, after) in zip(pieces[kind], kept[kind], strict=True)
+                if problems[owner][0] == name
+            ),
+        }
+        for name in sets
+    )
+    tables = {kind: Table.of(parts) for kind, parts in kept.items()}
+    return Index(settings=settings, problems=tuple(problems), tables=tables, sets=described)
 
 
 def _read(
-    name: str, members: Iterable[Problem], problems: list[tuple[str, str]], settings: DecontaminationSettings
-) -> dict[str, list[tuple[int, words.Hashes]]]:
-    """Hashes of a set by kind; a question that comes twice is read once, so that it does not pass for wording."""
-    pieces: dict[str, list[tuple[int, words.Hashes]]] = {WHOLE: [], WORDS: [], CHARACTERS: []}
+    name: str,
+    members: Iterable[Problem],
+    settings: DecontaminationSettings,
+    problems: list[tuple[str, str]],
+    pieces: dict[str, list[Piece]],
+) -> None:
+    """Add the hashes of a set by kind; a question that comes twice in it is read once."""
     seen: set[int] = set()
     for problem in members:
         whole = words.key(problem.prompt)
@@ -175,14 +186,18 @@ def _read(
             found = _words(text, settings)
             kind = CHARACTERS if found.single.sum() * 2 > len(found) else WORDS
             pieces[kind].append((owner, np.unique(words.ngrams(found.hashes, _lengths(settings)[kind]))))
-    return pieces
 
 
-def _wording(pieces: Sequence[tuple[int, words.Hashes]], limit: int | None) -> words.Hashes:
-    """The n-grams that more than `limit` problems of a set share."""
-    if limit is None or not pieces:
+def _wording(pieces: Sequence[Piece], questions: Sequence[Piece], limit: int | None) -> words.Hashes:
+    """The n-grams that more than `limit` different questions share; one that stands in several sets counts once."""
+    first: dict[int, int] = {}
+    for owner, whole in questions:
+        first.setdefault(int(whole[0]), owner)
+    counted = set(first.values())
+    once = [piece for owner, piece in pieces if owner in counted]
+    if limit is None or not once:
         return np.zeros(0, dtype=np.uint64)
-    hashes, counts = np.unique(np.concatenate([piece for _, piece in pieces]), return_counts=True)
+    hashes, counts = np.unique(np.concatenate(once), return_counts=True)
     return hashes[counts > limit]
 
 

@@ -72,6 +72,7 @@ def render(text: str) -> Rendered:
         after_display = display and formula is not None
         if formula is not None:
             pieces.append(f'<span class="display">{formula}</span>' if display else formula)
+            broken += 'class="broken"' in formula  # quotes in text are escaped
             continue
         escaped, count = escape(piece)
         hidden += count
