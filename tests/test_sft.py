@@ -437,7 +437,7 @@ def test_held_out_rows_can_be_files_of_their_own_and_data_several(tmp_path: Path
 def test_held_out_problems_are_answered_on_the_way_and_can_stop_it_early(tmp_path: Path) -> None:
     rows = write_rows(tmp_path / "rows.jsonl", 16)
     settings = {
-        "epochs": 3, "validation_every": 2, "patience": 1, "validation_share": 0.2, "optimizer": {"learning_rate": 1e-9},
+        "epochs": 3, "validation_every": 2, "patience": 1, "validation_share": 0.2, "optimizer": {"learning_rate": 1e-9},  # noqa: E501
         "probe": {"tasks": [{"name": "tiny/sums", "limit": 12}], "max_tokens": 40, "watch": True},
     }  # fmt: skip
     found = train(tmp_path / "sft", rows, tiny(), **settings)
@@ -445,7 +445,7 @@ def test_held_out_problems_are_answered_on_the_way_and_can_stop_it_early(tmp_pat
     assert [row["step"] for row in probed] == [2, 4] and found["updates"] == 4  # nothing changed, so nothing got better
     assert {"probe/format", "probe/truncated", "validation/loss", "validation/loss/odd"} <= probed[0].keys()
     assert found["best_update"] == 2 and found["best_validation"] == probed[0]["probe/accuracy"]
-    with pytest.raises(ValueError, match="probe.watch follows the answers to probe.tasks"):
+    with pytest.raises(ValueError, match="probe.watch follows the answers to probe.tasks"):  # noqa: RUF043
         train(tmp_path / "none", rows, tiny(), probe={"watch": True})
 
 
