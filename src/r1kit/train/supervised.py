@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import random
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -181,7 +181,8 @@ def validation_loss(
 
     One source's loss that rises while others fall shows what is being forgotten.
     """
-    losses, tokens = Counter[str](), Counter[str]()
+    losses: defaultdict[str, float] = defaultdict(float)
+    tokens = Counter[str]()
     for start in range(0, len(samples), PART):  # packed in parts: a large set need not lie in memory at once
         part = [samples[index] for index in range(start, min(start + PART, len(samples)))]
         for batch in pack(part, tokens_per_batch, learner.device):
@@ -190,7 +191,7 @@ def validation_loss(
                 source = sources[start + index] if sources else ""
                 losses[source] -= float(logprobs.sum())
                 tokens[source] += len(logprobs)
-    loss = losses.total() / tokens.total()
+    loss = sum(losses.values()) / tokens.total()
     row = {"validation/loss": loss, "validation/perplexity": math.exp(min(loss, 700.0))}
     several = [source for source in tokens if tokens[source]] if len(tokens) > 1 else []
     return row | {f"validation/loss/{source or 'unnamed'}": losses[source] / tokens[source] for source in several}

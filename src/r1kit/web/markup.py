@@ -16,7 +16,7 @@ from xml.etree.ElementTree import Element
 
 LONGEST = 2000  # characters of a formula; the converter's time and depth are bounded by it
 DEEPEST = 40  # braces in braces
-_ENVIRONMENTS = "align|aligned|alignat|array|cases|equation|gather|multline|split|[bBpvV]?matrix"
+_ENVIRONMENTS = "align|aligned|alignat|array|cases|eqnarray|equation|gather|gathered|multline|split|[bBpvV]?matrix"
 _OPENERS = re.compile(rf"\\\\|\\\$|\$\$|\$|\\\[|\\\(|\\boxed\s*{{|\\begin{{((?:{_ENVIRONMENTS})\*?)}}")
 _BRACE = re.compile("[{}]")
 _CLOSERS = {"$$": "$$", "\\[": "\\]", "\\(": "\\)", "$": "$"}
@@ -35,8 +35,10 @@ _ATTRIBUTES = frozenset(
     )
 )
 _VALUE = re.compile(r"[\w .%+-]{1,40}")
-_NUMBERED = re.compile(r"\\(begin|end)\{(align|gather|equation|multline|alignat)\*?\}")
-_UNNUMBERED = {"align": "aligned", "gather": "gathered", "equation": "gathered", "multline": "gathered"}
+_ENVIRONMENT = re.compile(
+    r"\\(begin|end)\{(alignat|aligned|align|eqnarray|equation|gathered|gather|multline)\*?\}(\{\d+\})?"
+)
+_KNOWN_AS = {"equation": "", "gather": "matrix", "gathered": "matrix", "multline": "matrix"}  # all others: align*
 # Turn the direction of text, or take no room: a reader does not see them, a model learns them.
 _HIDDEN = frozenset("\u061c\u180e\u200b\u200e\u200f\u2028\u2029\u2060\u2061\u2062\u2063\u2064\ufeff\u00ad") | frozenset(
     map(chr, (*range(0x202A, 0x202F), *range(0x2066, 0x2070), *range(0xE0000, 0xE0080)))
@@ -150,12 +152,18 @@ def mathml(latex: str, display: bool) -> str | None:
     """A formula as MathML; None for one that the converter cannot read."""
     from latex2mathml.converter import convert_to_element
 
-    latex = _NUMBERED.sub(lambda match: f"\\{match[1]}{{{_UNNUMBERED.get(match[2], match[2])}}}", latex)
+    latex = _ENVIRONMENT.sub(_known_environment, latex)
     try:
         element = convert_to_element(latex, display="block" if display else "inline")
         return _written(element)
     except Exception:  # the converter's errors share no base class, and any text can reach it
         return None
+
+
+def _known_environment(match: re.Match[str]) -> str:
+    """The environment that the converter knows and that has no equation numbers."""
+    name = _KNOWN_AS.get(match[2], "align*")
+    return f"\\{match[1]}{{{name}}}" if name else ""
 
 
 def _written(element: Element) -> str:
