@@ -104,7 +104,7 @@ class Tags(HTMLParser):
 
 
 HARMLESS = re.compile(
-    r"(math|m[a-z]+|span|del|ins)(@(class|title|display|form|[a-z]*space|stretchy|fence|accent|width))?"
+    r"(math|m[a-z]+|span|del|ins)(@(class|title|display|displaystyle|scriptlevel|columnalign|form|[a-z]*space|stretchy|fence|accent|width))?"
 )
 
 

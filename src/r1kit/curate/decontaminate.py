@@ -182,10 +182,14 @@ def _read(
         owner = len(problems)
         problems.append((name, problem.id))
         pieces[WHOLE].append((owner, np.array([whole], dtype=np.uint64)))
+        own: dict[str, list[words.Hashes]] = {WORDS: [], CHARACTERS: []}
         for text in (problem.prompt, str(problem.metadata.get("solution") or problem.answer)):
             found = _words(text, settings)
             kind = CHARACTERS if found.single.sum() * 2 > len(found) else WORDS
-            pieces[kind].append((owner, np.unique(words.ngrams(found.hashes, _lengths(settings)[kind]))))
+            own[kind].append(words.ngrams(found.hashes, _lengths(settings)[kind]))
+        for kind, parts in own.items():
+            if parts:
+                pieces[kind].append((owner, np.unique(np.concatenate(parts))))
 
 
 def _wording(pieces: Sequence[Piece], questions: Sequence[Piece], limit: int | None) -> words.Hashes:

@@ -40,6 +40,7 @@ SHAPES = {
     "direct_tagged": 2.0,
     "empty": 0.8,
 }
+WORKED_OUT = ("proper", "think_then_prose", "unclosed")  # shapes of people who take their time; most others hurry
 FRAMES = (
     "q: {q}\na: {a}",
     "question: {q}\nanswer: {a}",
@@ -92,7 +93,7 @@ def sheet(rng: random.Random) -> tuple[str, set[str]]:
     for _ in range(rng.randint(1, 3)):
         items.append(draw(rng, items[0].family, "train") if rng.random() < 0.6 else _item(rng))
     style = pick_style(rng, items[0].language)
-    solutions = [solve(rng, item, wrong=0.0, style=style, check=0.06) for item in items]
+    solutions = [solve(rng, item, wrong=False, style=style, check=0.06) for item in items]
     form = rng.choice(("{} {}", "{}\n{}", "- {} {}"))
     lines = [form.format(item.question, found.reasoning) for item, found in zip(items, solutions, strict=True)]
     return "\n".join(lines), set().union(*map(_facts, solutions))
@@ -123,7 +124,7 @@ def _comparison(rng: random.Random) -> str:
 def page(rng: random.Random) -> tuple[str, set[str]]:
     """A question with reasoning and its answer, in one of many frames."""
     item = _item(rng)
-    solution = solve(rng, item, wrong=0.12, hasty=0.12)
+    solution = solve(rng, item, wrong=True, hasty=0.12)
     written = f"{solution.reasoning}{rng.choice((', ', '. ', '，'))}{close(rng, solution)}"
     if rng.random() < 0.03:
         written = f"<think> {solution.reasoning} </think> {close(rng, solution)}"
@@ -142,7 +143,7 @@ def zero(rng: random.Random) -> tuple[str, set[str]]:
     """A problem in the very frame that R1-Zero prompts with, and a response in any shape."""
     item = _item(rng)
     shape = rng.choices(tuple(SHAPES), tuple(SHAPES.values()))[0]
-    solution = solve(rng, item, wrong=0.12, hasty=0.3, check=0.15)
+    solution = solve(rng, item, wrong=True, hasty=0.15 if shape in WORKED_OUT else 0.7, check=0.15)
     response = _respond(rng, shape, item, solution)
     # A direct answer has no reasoning of the solution's in it, and its answer is a guess.
     found = {"direct"} if shape in ("direct", "direct_tagged", "empty") else _facts(solution)

@@ -17,6 +17,7 @@ CLOSING = {
 }
 CHECK = {"en": (", check: {}, yes", ", wait, {}, yes"), "zh": ("，查：{}，对", "，等等，{}，对")}
 MEND = {"en": ", wait, no: {}", "zh": "，不对：{}"}
+WRONG = {"bare": 0.25, "one language": 0.2, "mixed": 0.04}  # share of careful solutions that go wrong, by style
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,16 +33,18 @@ class Solution:
 
 
 def solve(
-    rng: random.Random, item: Item, *, wrong: float, hasty: float = 0.0, style: str | None = None, check: float = 0.1
+    rng: random.Random, item: Item, *, wrong: bool, hasty: float = 0.0, style: str | None = None, check: float = 0.1
 ) -> Solution:
-    """One way to solve `item`.
+    """One way to solve `item`; with `wrong`, also the ways that go wrong.
 
-    A share `hasty` skips steps and mostly guesses; of the others a share `wrong` slips in a step or gives an answer
-    that does not follow. Who hurries writes in one language; who works it out often writes in two: so a policy that
-    learns to work things out comes to mix languages, as R1-Zero did (paper section 2.2.4).
+    A share `hasty` skips steps and mostly guesses; of the others some slip in a step or give an answer that does not
+    follow, as often as `WRONG` says. Who hurries writes in one language; who works it out often writes in two, and errs
+    least: so a policy that learns to work things out comes to mix languages, as R1-Zero did (paper section 2.2.4).
     """
-    fault = "hasty" if rng.random() < hasty else rng.choice(("slip", "unrelated")) if rng.random() < wrong else ""
-    style = style or pick_style(rng, item.language, hurried=fault == "hasty")
+    hurried = rng.random() < hasty
+    style = style or pick_style(rng, item.language, hurried=hurried)
+    slips = wrong and rng.random() < WRONG.get(style, WRONG["one language"])
+    fault = "hasty" if hurried else rng.choice(("slip", "unrelated")) if slips else ""
     truth = chain(item.start, item.steps)
     written, answer = truth, item.answer
     if fault == "slip":
@@ -67,7 +70,7 @@ def solve(
 def pick_style(rng: random.Random, language: str, *, hurried: bool = False) -> str:
     """Bare steps, the question's language, both languages, or the other one."""
     other = "zh" if language == "en" else "en"
-    return rng.choices(("bare", language, "mixed", other), (50, 50, 0, 0) if hurried else (18, 32, 43, 7))[0]
+    return rng.choices(("bare", language, "mixed", other), (50, 50, 0, 0) if hurried else (15, 31, 48, 6))[0]
 
 
 def join(rng: random.Random, shown: Sequence[str], style: str) -> str:
