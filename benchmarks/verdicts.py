@@ -1,22 +1,32 @@
-"""How many mathematical verdicts a second this machine gives, by kind of answer.
+"""How many mathematical verdicts a second this machine gives, and what they are on the references of real data.
 
-    python benchmarks/verdicts.py [--count 20000]
+    python benchmarks/verdicts.py [--count 20000]                     writes benchmarks/results/verdicts.json
+    python benchmarks/verdicts.py --references DATA [--limit 1000]    writes benchmarks/results/references.json
 
-Writes benchmarks/results/verdicts.json. All pairs of a kind differ, so that the cache of verdicts helps nowhere.
-`typical` is the mix that training on GSM8K shows; `symbolic` needs a computer algebra system in worker processes.
+The first goes by kind of answer. All pairs of a kind differ, so that the cache of verdicts helps nowhere. `typical` is
+the mix that training on GSM8K shows; `symbolic` needs a computer algebra system in worker processes.
+
+The second reads GSM8K and MATH in the folder DATA. Every reference must verify itself: as the worked solution, and as
+an answer in a sentence; and it must be usable against other answers ("cannot tell" for none). Against the reference of
+another problem, drawn at random, it is right only by coincidence: those whose texts agree in the plain spelling that
+`spelled` gives are counted, and all others that were judged right are printed to be looked at.
 """
 
 from __future__ import annotations
 
 import argparse
+import gzip
 import json
 import os
 import random
+import re
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
-from r1kit.verifiers import verify_all
+from r1kit.types import Verdict
+from r1kit.verifiers import answers, verify_all
 
 Pair = tuple[str, str]  # response, reference
 FORM = "<think>There are {n} of them, and {n} + {k} = {total}.</think> <answer>{answer}</answer>"
@@ -72,18 +82,106 @@ def rate(make: Callable[[random.Random, int], Pair], count: int) -> dict[str, fl
     return {"count": count, "seconds": seconds, "verdicts_per_s": count / seconds, **shares}
 
 
+SETS = {  # name -> file under the data folder, field with the worked solution or the bare answer
+    "gsm8k-test": ("gsm8k/test.jsonl.gz", "answer"),
+    "gsm8k-train": ("gsm8k/train.jsonl.gz", "answer"),
+    "math-test": ("math_test/test.jsonl.gz", "solution"),
+    "math-train": ("math_train_answers/train.jsonl.gz", "answer"),
+}
+_DRESS = re.compile(
+    r"\\(?:left|right|!|,|;|text|mbox|\$|%)|[\s${}%]|(?<=\d),(?=\d{3})|(?<=\.\d)0$|\.0+$|^[A-Za-z]+=|dollars$"
+)
+
+
+def spelled(reference: str) -> str:
+    """A spelling of our own, coarse and independent of the verifier, by which coincidences are recognised."""
+    return _DRESS.sub("", reference.replace("dfrac", "frac").replace("tfrac", "frac").replace("{,}", "")).casefold()
+
+
+def references(folder: Path, limit: int | None) -> dict[str, dict[str, Any]]:
+    """Per data set: rows, how many verify themselves, and what is judged right against a shuffled reference."""
+    return {name: _audit(name, _solutions(folder / file, field)[:limit]) for name, (file, field) in SETS.items()}
+
+
+def _solutions(file: Path, field: str) -> list[str]:
+    with gzip.open(file, "rt", encoding="utf-8") as lines:
+        found = [str(json.loads(line)[field]) for line in lines]
+    return [solution for solution in found if solution.strip()]
+
+
+def _audit(name: str, solutions: Sequence[str]) -> dict[str, Any]:
+    wanted = [answers.reference(solution) for solution in solutions]
+    start = time.perf_counter()
+    itself = verify_all("math", [f"<think>...</think> <answer>{one}</answer>" for one in wanted], solutions)
+    sentence = verify_all("math", [f"<answer>The final answer is ${one}$.</answer>" for one in wanted], solutions)
+    unusable = [one.correct is None for one in verify_all("math", [""] * len(wanted), solutions)]
+    others = random.Random(0).sample(wanted, len(wanted))
+    shuffled = verify_all("math", [f"<answer>{one}</answer>" for one in others], wanted)
+    pairs = list(zip(others, wanted, shuffled, strict=True))
+    odd = [(given, other, one.detail) for given, other, one in pairs if (one.correct is True) != _alike(given, other)]
+    return {
+        "rows": len(wanted),
+        "itself": _right(itself),
+        "in_a_sentence": _right(sentence),
+        "unusable": sum(unusable),
+        "shuffled_right": _right(shuffled),
+        "coincidences": sum(_alike(given, other) for given, other, _ in pairs),
+        "seconds": time.perf_counter() - start,
+        "to_look_at": {
+            "itself": _missed(wanted, itself),
+            "in_a_sentence": _missed(wanted, sentence),
+            "unusable": [one for one, bad in zip(wanted, unusable, strict=True) if bad],
+            "shuffled": odd,
+        },
+    }
+
+
+def _alike(given: str, other: str) -> bool:
+    return spelled(given) == spelled(other)
+
+
+def _right(verdicts: Sequence[Verdict]) -> int:
+    return sum(one.correct is True for one in verdicts)
+
+
+def _missed(wanted: Sequence[str], verdicts: Sequence[Verdict]) -> list[tuple[str, str]]:
+    return [(one, verdict.detail) for one, verdict in zip(wanted, verdicts, strict=True) if verdict.correct is not True]
+
+
+def print_references(found: dict[str, dict[str, Any]], file: Path) -> None:
+    """A line for each data set, then every verdict that somebody should look at."""
+    for name, row in found.items():
+        rows = row["rows"]
+        print(
+            f"{name:11} {rows} references: {row['itself'] / rows:.2%} verify themselves, "
+            f"{row['in_a_sentence'] / rows:.2%} in a sentence, {row['unusable']} unusable; "
+            f"shuffled {row['shuffled_right'] / rows:.2%} right, {row['coincidences'] / rows:.2%} alike in spelling; "
+            f"{row['seconds']:.0f} s"
+        )
+    for name, row in found.items():
+        for kind, cases in row["to_look_at"].items():
+            for case in cases:
+                print(f"{name} {kind}: {case}")
+    file.write_text(json.dumps({"sets": found}, indent=1) + "\n")
+    print(file)
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--count", type=int, default=20_000, help="pairs of the typical kind; of the others a share")
+    parser.add_argument("--references", type=Path, metavar="DATA", help="judge the references of data sets instead")
+    parser.add_argument("--limit", type=int, help="with --references: rows of each data set (all)")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
     options = parser.parse_args(argv)
+    options.out.mkdir(parents=True, exist_ok=True)
+    if options.references:
+        return print_references(references(options.references, options.limit), options.out / "references.json")
     verify_all("math", ["<answer>x+1</answer>"] * 8, [f"{n}+x" for n in range(8)])  # the workers are up
     results = {}
     for name, (make, share) in KINDS.items():
         results[name] = row = rate(make, max(8, round(options.count * share)))
         shares = ", ".join(f"{kind} {row[kind]:.0%}" for kind in ("right", "wrong", "unknown"))
         print(f"{name:10} {row['verdicts_per_s']:10.0f} verdicts/s  ({shares}, of {row['count']})", flush=True)
-    options.out.mkdir(parents=True, exist_ok=True)
     file = options.out / "verdicts.json"
     file.write_text(json.dumps({"cores": os.cpu_count(), "kinds": results}, indent=1) + "\n")
     print(file)

@@ -1,8 +1,9 @@
 """Programs that try to pass without being right, to outlive their limits, or to harm the host.
 
 Each is a body that runs both as a program and inside the function that is called. It knows SECRET (a file of the host
-that holds what must be printed and returned), NEIGHBOUR (a process of the same user), PORT (a listening socket), and
-`show(text)`, which prints a text and has it returned. What they raise on the way is caught for them.
+that holds what must be printed and returned), NEIGHBOUR (a process of the same user), PORT (a listening socket),
+LETTERS (the path of a datagram socket), and `show(text)`, which prints a text and has it returned. Most of what they
+raise on the way is caught for them.
 """
 
 from __future__ import annotations
@@ -187,6 +188,54 @@ HOSTILE = {
             except OSError: pass
     """,
     "crash": "sys.setrecursionlimit(10 ** 9); ctypes.string_at(0)",
+    "letters to the host": """
+        for kind in (socket.SOCK_DGRAM, socket.SOCK_STREAM):
+            for s in socket.socketpair(socket.AF_UNIX, kind):
+                for use in (lambda: s.sendto(b'x', LETTERS), lambda: (s.connect(LETTERS), s.send(b'x'))):
+                    try: use()
+                    except OSError: pass
+    """,
+    "standing back for its own": """
+        for change in (lambda: os.nice(19), lambda: os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))):
+            try: change()
+            except OSError: pass
+        while True:
+            try: os.fork()
+            except OSError: pass
+    """,
+    "deep recursion": """
+        sys.setrecursionlimit(10 ** 9)
+        def down(): return down()
+        down()
+    """,
+    "text that is none": """
+        os.write(1, bytes(range(256)) * 100)
+        print('passed', chr(0), flush=True)
+        raise KeyError(chr(0xd800) + chr(0) + 'passed')
+    """,
+    "leaving while it is loaded": "sys.exit('passed')",
+    "exceptions that are none": """
+        class Passed(BaseException):
+            __eq__ = lambda *_: True
+            def __str__(self): raise self
+        raise Passed()
+    """,
+    "an exception that ends loops": "raise StopIteration('passed')",
+    "threads that answer later": """
+        import threading
+        def later():
+            while True:
+                for fd in range(1, 10):
+                    try: os.write(fd, b'{"id": 0, "value": "passed"}\n')
+                    except OSError: pass
+        for _ in range(3): threading.Thread(target=later, daemon=True).start()
+    """,
+    "signal handlers": """
+        def handler(*_): os.write(1, b'passed'); os._exit(0)
+        for s in (signal.SIGPROF, signal.SIGALRM, signal.SIGXCPU, signal.SIGTERM): signal.signal(s, handler)
+        signal.setitimer(signal.ITIMER_REAL, 0.01, 0.01)
+        time.sleep(1000)
+    """,
     "running a shell": """
         os.system('cat ' + SECRET)
         os.execv('/bin/sh', ['sh', '-c', 'echo passed; cat ' + SECRET])
@@ -202,7 +251,8 @@ def show(text):
 def hostile():
     try:
 BODY
-    except (OSError, ValueError, AttributeError, MemoryError, RuntimeError): pass
+    except (OSError, ValueError, AttributeError, MemoryError, RuntimeError) as error:
+        if isinstance(error, RecursionError): raise
     return RESULT[-1] if RESULT else 'passed'
 f = lambda x: hostile()
 if __name__ == '__main__': print(hostile())

@@ -40,12 +40,12 @@ from r1kit.train.teacher import (  # noqa: E402
     ModelTeacher,
     StoredTeacher,
     TeacherStore,
-    key_of,
     require_same_tokens,
     store_logits,
     tokenizer_facts,
     top_k,
 )
+from r1kit.train.tokens import key_of  # noqa: E402
 from r1kit.types import Sample  # noqa: E402
 
 torch.set_num_threads(1)
@@ -311,6 +311,8 @@ def test_a_store_refuses_what_it_cannot_answer(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"stored for temperatures \[1.0, 3.0\], not 2.0"):
         store.lookup(samples()[0], 2.0)
     assert key_of(samples(seed=9)[0]) not in store.places
+    with pytest.raises(StoreError, match=r"holds logits of another kind .*: give another folder"):
+        stored(tmp_path / "logits", llama(1), samples(), 6)
     with pytest.raises(StoreError, match="holds no teacher's logits"):
         TeacherStore.open(tmp_path)
     (tmp_path / "logits" / "shard-000001.safetensors").write_bytes(b"half")
@@ -379,7 +381,7 @@ def test_a_student_learns_from_a_teacher_in_memory_and_from_stored_logits_alike(
     settings = DistillSettings.parse({**SMALL, "epochs": 8, "validation_share": 0.2})
     student = {"model": tiny_policy_folder, "data": rows}
     run(DISTILL, settings, tmp_path / "memory", **student, teacher=tiny())
-    first, *_, last = metrics(tmp_path / "memory")
+    _, first, *_, last = metrics(tmp_path / "memory")
     assert last["train/kl"] < 0.9 * first["train/kl"] and {"train/cross_entropy", "policy/entropy"} <= first.keys()
 
     keeping = TeacherLogitsSettings.parse(
@@ -389,12 +391,36 @@ def test_a_student_learns_from_a_teacher_in_memory_and_from_stored_logits_alike(
     assert found["rows"] == 16 and found["top_k"] == SIZE
     run(DISTILL, settings, tmp_path / "stored", **student, logits=tmp_path / "said" / "logits")
     for one, other in zip(metrics(tmp_path / "memory"), metrics(tmp_path / "stored"), strict=True):
-        assert one["optim/loss"] == pytest.approx(other["optim/loss"], abs=1e-3)
+        assert one == {name: pytest.approx(value, abs=1e-3) for name, value in other.items()}
     model = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "stored" / "model")
     assert model.config.hidden_size == 32
     assert (tmp_path / "stored" / "model" / "chat_format.json").is_file() and (
         tmp_path / "stored" / "mask.json"
     ).is_file()
+
+
+def test_a_teacher_whose_embeddings_are_padded_otherwise_teaches_the_same(
+    rows: Path, tiny_policy_folder: Path, tmp_path: Path
+) -> None:
+    """One tokenizer, three sizes of vocabulary: teacher and student of a family are often padded to unlike numbers."""
+    wide, student = tmp_path / "wide", tmp_path / "student"
+    for source, folder, size in ((tiny(), wide, SIZE + 28), (tiny_policy_folder, student, SIZE + 4)):
+        policy = load(str(source), device="cpu")
+        policy.model.resize_token_embeddings(size, mean_resizing=False)
+        with torch.no_grad():
+            policy.model.get_input_embeddings().weight[SIZE:] = 0.0
+        policy.save(folder)
+    keeping = TeacherLogitsSettings.parse({"chat": SMALL["chat"], "max_tokens": 200, "top_k": 6})
+    losses = []
+    for name, teacher in (("plain", tiny()), ("padded", wide)):
+        run(TEACHER_LOGITS, keeping, tmp_path / f"{name}-said", model=teacher, data=rows)
+        for kind, source in (("teacher", teacher), ("logits", tmp_path / f"{name}-said" / "logits")):
+            settings = DistillSettings.parse({**SMALL, "epochs": 1})
+            run(DISTILL, settings, tmp_path / f"{name}-{kind}", model=student, data=rows, **{kind: source})
+            losses.append([row["optim/loss"] for row in metrics(tmp_path / f"{name}-{kind}")])
+    assert losses[0] == pytest.approx(losses[2], abs=1e-5) and losses[1] == pytest.approx(losses[3], abs=1e-5)
+    model = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "padded-teacher" / "model")
+    assert model.config.vocab_size == SIZE + 4
 
 
 def test_a_stopped_distillation_ends_with_the_same_bits(rows: Path, tiny_policy_folder: Path, tmp_path: Path) -> None:
@@ -450,8 +476,9 @@ def test_the_papers_weights_are_the_defaults_and_one_number_can_stand_for_a_list
     settings = DistillSettings()
     assert (settings.temperature, settings.soft_weight, settings.hard_weight) == (3.0, 0.7, 0.3)
     assert TeacherLogitsSettings.parse({"temperatures": "1,2.5"}).temperatures == (1.0, 2.5)
-    with pytest.raises(SettingsError, match="temperature"):
-        DistillSettings.parse({"temperature": 0})
+    for wrong, field in (({"temperature": 0}, "temperature"), ({"soft_weight": 0, "hard_weight": 0}, "both 0")):
+        with pytest.raises(SettingsError, match=field):
+            DistillSettings.parse(wrong)
 
 
 def test_the_tiny_model_is_a_teacher_of_its_own_tokenizer() -> None:

@@ -37,7 +37,7 @@ from r1kit.judges import (
     suspicions,
     to_pair,
 )
-from r1kit.judges.quoting import block, escape, final_part, question
+from r1kit.judges.quoting import block, escape, question
 from r1kit.judges.replies import PreferenceForm, VerdictForm, read
 from r1kit.rewards import RewardSpec, build
 from r1kit.settings import SettingsError
@@ -132,23 +132,6 @@ def test_a_forged_boundary_is_another_boundary() -> None:
 def test_the_same_question_reads_the_same() -> None:
     assert question("J", {"response": "4"}, "f") == question("J", {"response": "4"}, "f")
     assert block("response", "a < b", "3f9a") == "<response-3f9a>\na &lt; b\n</response-3f9a>"
-
-
-@pytest.mark.parametrize(
-    ("response", "part"),
-    [
-        ("<think>2+2</think> <answer>4</answer>", "4"),
-        ("<think>2+2</think>\nThe answer is 4.", "The answer is 4."),
-        ("The answer is 4.", "The answer is 4."),
-        ("<think>2+2", None),
-        ("So <think>2+2", None),
-        ("<think>2+2</think> <answer> </answer>", None),
-        ("<think>2+2</think>  ", None),
-        ("", None),
-    ],
-)
-def test_the_final_part_is_what_follows_the_reasoning(response: str, part: str | None) -> None:
-    assert final_part(response) == part
 
 
 # -- replies

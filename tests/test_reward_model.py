@@ -18,12 +18,14 @@ import pytest
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
-from r1kit.chat import ChatFormat  # noqa: E402
+from hypothesis import given  # noqa: E402
+from hypothesis import strategies as st  # noqa: E402
+
+from r1kit.chat import ChatFormat, final_answer  # noqa: E402
 from r1kit.models import attention  # noqa: E402
 from r1kit.models.classify import (  # noqa: E402
     RewardModel,
     fresh_reward_model,
-    judged_part,
     load_reward_model,
 )
 from r1kit.models.known import ModelError, tiny  # noqa: E402
@@ -32,13 +34,19 @@ from r1kit.models.recompute import recompute_activations  # noqa: E402
 from r1kit.pipeline import Progress  # noqa: E402
 from r1kit.pipeline.context import Context  # noqa: E402
 from r1kit.rewards.modelled import get_reward_model, reward_model_reward  # noqa: E402
-from r1kit.stages.reward_model import REWARD_MODEL, RewardModelSettings, run  # noqa: E402
+from r1kit.stages.reward_model import (  # noqa: E402
+    REWARD_MODEL,
+    REWARD_MODEL_PRESETS,
+    RewardModelSettings,
+    run,
+)
 from r1kit.tasks.base import TaskError  # noqa: E402
 from r1kit.tiny.format import TINY_SYSTEM  # noqa: E402
 from r1kit.tiny.tokenizer import make  # noqa: E402
 from r1kit.train import data  # noqa: E402
 from r1kit.train.batch import Totals, pack, pack_together  # noqa: E402
 from r1kit.train.learner import Learner, OptimizerSettings  # noqa: E402
+from r1kit.train.lengths import balanced  # noqa: E402
 from r1kit.train.reward import (  # noqa: E402
     OfScores,
     bradley_terry,
@@ -206,14 +214,14 @@ def test_deepseek_and_activation_checkpointing_give_the_same_scores() -> None:
         ("<think>2+2</think> It is 4.", "It is 4."),
         ("It is 4.", "It is 4."),
         ("<think>2+2", None),
+        ("So <think>2+2", None),
         ("<think>2+2</think>  ", None),
-        ("<think>a</think> <answer></answer>", None),
+        ("<think>a</think> <answer> </answer>", None),
         ("", None),
     ],
 )
 def test_the_final_answer_is_what_comes_after_the_reasoning(response: str, answer: str | None) -> None:
-    assert judged_part(response, "answer") == answer
-    assert judged_part(response, "response") == (response or None)
+    assert final_answer(response) == answer
 
 
 def test_a_helpfulness_model_sees_no_reasoning_and_a_safety_model_sees_all(fresh: RewardModel) -> None:
@@ -238,6 +246,11 @@ def test_a_helpfulness_model_sees_no_reasoning_and_a_safety_model_sees_all(fresh
         {
             "conversations": [{"from": "human", "value": "q"}],
             "chosen": {"from": "gpt", "value": "a"}, "rejected": {"from": "gpt", "value": "b"},
+        },
+        {
+            "prompt": "q",
+            "chosen": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}],
+            "rejected": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "b"}],
         },
         {"chosen": "\n\nHuman: q\n\nAssistant: a", "rejected": "\n\nHuman: q\n\nAssistant: b"},
     ],
@@ -357,7 +370,7 @@ def test_a_reward_model_learns_a_preference_and_says_how_well(helpful: tuple[Pat
     rows = [json.loads(line) for line in (folder / "held_out.jsonl").read_text().splitlines()]
     assert len(rows) == found["pairs"] and sum(row["chosen"] > row["rejected"] for row in rows) / len(rows) > 0.95
     metrics = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    assert {"train/accuracy", "train/margin", "optim/loss", "optim/grad_norm"} <= metrics[0].keys()
+    assert {"train/accuracy", "train/margin", "optim/loss", "optim/grad_norm"} <= metrics[1].keys()
     assert metrics[-1]["validation/accuracy"] == pytest.approx(found["accuracy"])
 
 
@@ -436,15 +449,57 @@ def test_pairs_that_teach_nothing_are_left_out(tmp_path: Path, tiny_policy_folde
             file.write(json.dumps({"prompt": "q", "chosen": chosen, "rejected": rejected}) + "\n")
     found = train(tmp_path / "rm", rows, tiny_policy_folder, validation_share=0.0)
     dropped = (tmp_path / "rm/tokens/train/dropped.jsonl").read_text()
-    assert found["rows_left_out"] == 2 and "is the same" in dropped and "no final answer" in dropped
+    assert found["dropped"] == 2 and "is the same" in dropped and "no final answer" in dropped
     assert not (tmp_path / "rm/held_out.json").exists()
+
+
+def test_labels_of_one_kind_and_pairs_in_which_only_length_differs_are_refused(
+    tmp_path: Path, tiny_policy_folder: Path
+) -> None:
+    path = tmp_path / "rows.jsonl"
+    rows = [{"prompt": f"{n}?", "completion": f"ok {n}", "label": True} for n in range(9)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with pytest.raises(ValueError, match="all 9 responses to train on are safe: add some of the other kind"):
+        train(tmp_path / "a", path, tiny_policy_folder, objective="safety", validation_share=0.0)
+    pairs = [{"prompt": f"{n}?", "chosen": "a" * (n + 5), "rejected": "a"} for n in range(9)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in pairs))
+    with pytest.raises(ValueError, match="in all 9 pairs the answers differ in length in one direction"):
+        train(tmp_path / "b", path, tiny_policy_folder, validation_share=0.0, balance_lengths=True)
+    pairs += [{"prompt": f"{n}!", "chosen": "a", "rejected": "a" * (n + 5)} for n in range(4)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in pairs))
+    found = train(tmp_path / "c", path, tiny_policy_folder, validation_share=0.0, balance_lengths=True)
+    assert found["rows"] == 8
+
+
+def test_pairs_and_labels_that_contradict_each_other_are_counted(tmp_path: Path, tiny_policy_folder: Path) -> None:
+    pairs, labels = tmp_path / "pairs.jsonl", tmp_path / "labels.jsonl"
+    rows = [{"prompt": "q", "chosen": a, "rejected": b} for a, b in (("x", "y"), ("y", "x"), ("x", "z"), ("x", "y"))]
+    pairs.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    found = train(tmp_path / "a", pairs, tiny_policy_folder, validation_share=0.0)
+    assert (found["rows"], found["contradictions"]) == (4, 2)  # each of the two that oppose each other
+    marks = [{"prompt": "q", "completion": a, "label": b} for a, b in (("x", 1), ("x", 0), ("y", 1), ("z", 0))]
+    labels.write_text("".join(json.dumps(row) + "\n" for row in marks))
+    found = train(tmp_path / "b", labels, tiny_policy_folder, objective="safety", validation_share=0.0)
+    assert (found["rows"], found["contradictions"]) == (4, 1)
+
+
+@given(st.lists(st.integers(-40, 40), max_size=60), st.integers(0, 3))
+def test_balanced_pairs_are_as_often_longer_as_shorter_in_every_band_of_lengths(found: list[int], seed: int) -> None:
+    kept = balanced(found, seed)
+    assert kept == sorted(set(kept)) == balanced(found, seed)
+    assert {n for n, difference in enumerate(found) if not difference} <= set(kept)
+    for low, high in ((1, 2), (2, 4), (4, 8), (8, 16), (16, 32), (32, 64)):
+        longer, shorter = ([found[n] for n in kept if low <= sign * found[n] < high] for sign in (1, -1))
+        possible = (sum(low <= sign * difference < high for difference in found) for sign in (1, -1))
+        assert len(longer) == len(shorter) == min(possible)
 
 
 def test_the_papers_settings_are_the_defaults() -> None:
     settings = RewardModelSettings()
     assert (settings.batch_size, settings.epochs, settings.max_tokens) == (256, 1, 8192)
     assert settings.optimizer.learning_rate == 6e-6 and settings.reads == "answer"
-    assert RewardModelSettings(objective="safety").reads == "response"
+    assert REWARD_MODEL_PRESETS["safety"].reads == "response"
+    assert REWARD_MODEL_PRESETS["helpfulness"].balance_lengths and REWARD_MODEL_PRESETS["helpfulness"].reads == "answer"
 
 
 def test_what_is_no_reward_model_is_refused_by_name(tmp_path: Path, tiny_policy_folder: Path) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import selectors
+import signal
 import subprocess
 import sys
 import threading
@@ -22,11 +24,12 @@ from r1kit.sandbox.landlock import Landlock
 from r1kit.sandbox.probes import PROBES, examine
 from r1kit.sandbox.remote import Remote
 from r1kit.sandbox.server import Server
+from r1kit.sandbox.waiting import waited
 
 sys.path.insert(0, str(Path(__file__).parent))
 from sandbox_worker import workers
 
-BRIEF = Limits(wall_s=2, cpu_s=2, memory_mb=256)
+BRIEF = Limits(wall_s=60, cpu_s=2, memory_mb=256)  # the wall's is for a machine on which all else runs too
 Ask = Callable[..., Any]
 
 
@@ -155,6 +158,55 @@ def test_many_programs_run_side_by_side(local: Sandbox) -> None:
     for thread in threads:
         thread.join()
     assert {n: done.stdout for n, done in found.items()} == {n: f"{n}\n" for n in range(8)}
+
+
+def test_an_end_that_is_seen_together_with_the_start_is_read_once(local: Sandbox) -> None:
+    """On a busy machine a short program ends before the loop looks, while a process that another thread has just
+    forked still holds the end of the pipe on which the program said that it began."""
+    real, spawn, held = selectors.DefaultSelector.select, process.Running._spawn, list[int]()
+
+    def late(self: Any, timeout: float | None = None) -> Any:
+        time.sleep(0.3)
+        return sorted(real(self, timeout), key=lambda found: found[0].fd, reverse=True)  # the end comes first
+
+    def holding(self: Any, start: Any, bundle: int, ready: int, *pipes: Any) -> Any:
+        held.append(os.dup(ready))
+        return spawn(self, start, bundle, ready, *pipes)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(selectors.DefaultSelector, "select", late)
+        patch.setattr(process.Running, "_spawn", holding)
+        done = local.run("print(1)")
+    os.close(held.pop())
+    assert (done.stdout, done.exit_status) == ("1\n", 0)
+
+
+def test_waiting_for_a_processor_that_others_have_is_told() -> None:
+    busy = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in os.sched_getaffinity(0)]
+    kept = "import os\nos.nice(19)\nfor _ in range(3): os.fork()\nwhile True: pass"
+    others = subprocess.Popen([sys.executable, "-c", kept], start_new_session=True)
+    try:
+        deadline = time.monotonic() + 60
+        while waited(others.pid) == 0.0:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+    finally:
+        os.killpg(others.pid, signal.SIGKILL)
+        for one in (*busy, others):
+            one.kill()
+            one.wait()
+    assert waited(others.pid) == 0.0  # it has ended
+
+
+def test_a_full_table_of_files_is_the_sandboxs_fault(local: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any) -> int:
+        raise OSError(24, "Too many open files")
+
+    monkeypatch.setattr(os, "memfd_create", full)
+    with pytest.raises(SandboxError, match="Too many open files"):
+        local.run("pass")
+    with pytest.raises(SandboxError, match="Too many open files"):
+        local.converse("pass", "pass")
 
 
 def test_nothing_is_left_open_behind(local: Sandbox) -> None:

@@ -137,6 +137,25 @@ def test_a_conversation_that_would_teach_nonsense_is_refused(conversation: Conve
         to_samples(conversation, ChatFormat(system=""), TOKENIZER)
 
 
+def test_a_template_that_begins_the_reasoning_itself_never_trains_the_tag_twice() -> None:
+    opening = CHATML.replace("assistant\\n{%", "assistant\\n<think>\\n{%")
+    chat = ChatFormat(template="chat", system="")
+    with pytest.raises(ValueError, match="turn 1 begins with <think>, and so does the chat template's start"):
+        to_samples(talk("2+2?", RESPONSE), chat, chatml(opening))
+    assert len(to_samples(talk("2+2?", "4</think>4"), chat, chatml(opening))) == 1
+
+
+def test_a_system_message_late_in_a_conversation_stands_where_sampling_would_have_it() -> None:
+    late = Conversation(
+        messages=(*talk("hi", "yo").messages, Message(role="system", content="be brief"), *talk("and?", "no").messages)
+    )
+    first, second = to_samples(late, ChatFormat(system=""), TOKENIZER)  # plain text has one system part, at the top
+    assert TOKENIZER.decode(trained(first)) == "yo<|end|>" and TOKENIZER.decode(trained(second)) == "no<|end|>"
+    assert list(second.token_ids[: len(second.token_ids) - 3]) == ChatFormat(system="").encode(
+        late.messages[:4], TOKENIZER
+    )
+
+
 words = st.text(alphabet="ab1+ 几\n", min_size=1, max_size=12)
 
 
@@ -248,6 +267,11 @@ def test_rows_in_the_forms_of_common_data_sets_are_one_conversation(row: dict[st
         ({"messages": [{"role": "user", "content": 3}]}, "the text of a turn is 3"),
         ({"messages": [{"role": "user", "content": "\ud800"}]}, "surrogate"),
         ({"messages": [3]}, "is no message"),
+        (
+            {"prompt": "q", "completion": [{"role": "assistant", "content": "a", "reasoning_content": "b"}]},
+            "a turn has reasoning_content beside its text",
+        ),
+        ({"messages": [{"role": "assistant", "content": "", "tool_calls": [{"id": 1}]}]}, "a turn has tool_calls"),
     ],
 )
 def test_a_row_that_is_no_conversation_says_why(row: dict[str, Any], message: str) -> None:
@@ -310,7 +334,9 @@ def context(folder: Path, settings: dict[str, Any], **paths: Path) -> Context:
 
 def train(folder: Path, data_file: Path, model: Path, **settings: Any) -> dict[str, Any]:
     folder.mkdir(exist_ok=True)
-    return dict(run(context(folder, settings, model=model, data=data_file)))
+    made = context(folder, settings, model=model, data=data_file)
+    SFT.check(made)  # type: ignore[misc]
+    return dict(run(made))
 
 
 def metrics(folder: Path) -> list[dict[str, Any]]:
@@ -365,7 +391,7 @@ def test_killed_in_the_middle_and_run_again_it_ends_with_the_same_bits(
     )
     died = subprocess.run([sys.executable, "-c", code], env=dict(os.environ), capture_output=True, text=True)
     assert died.returncode == -signal.SIGKILL, died.stderr
-    assert len(metrics(tmp_path / "torn")) == 5
+    assert [row["step"] for row in metrics(tmp_path / "torn")] == [0, 1, 2, 3, 4, 5]
     assert train(tmp_path / "torn", rows, tiny_policy_folder, **settings) == straight
     assert metrics(tmp_path / "torn") == metrics(tmp_path / "straight")
     for name in ("model/model.safetensors", "mask.json"):
@@ -402,6 +428,9 @@ def test_bad_data_stops_before_training_and_says_how_to_mend_it(tmp_path: Path, 
     assert train(tmp_path / "b", broken, tiny_policy_folder, skip_invalid=True)["dropped"] == 1
     nothing = tmp_path / "nothing.jsonl"
     nothing.write_text(json.dumps({"prompt": "q", "completion": "x" * 900}) + "\n")
+    (tmp_path / "empty.jsonl").write_text("")
+    with pytest.raises(ValueError, match=r"no row of empty.jsonl serves for train: there are none, in all or"):
+        train(tmp_path / "e", tmp_path / "empty.jsonl", tiny_policy_folder)
     for _ in range(2):  # the second attempt finds what the first left
         with pytest.raises(ValueError, match=r"no row of nothing.jsonl serves for train: most .* more than 256 tokens"):
             train(tmp_path / "c", nothing, tiny_policy_folder)
@@ -437,16 +466,36 @@ def test_held_out_rows_can_be_files_of_their_own_and_data_several(tmp_path: Path
 def test_held_out_problems_are_answered_on_the_way_and_can_stop_it_early(tmp_path: Path) -> None:
     rows = write_rows(tmp_path / "rows.jsonl", 16)
     settings = {
-        "epochs": 3, "validation_every": 2, "patience": 1, "validation_share": 0.2, "optimizer": {"learning_rate": 1e-9},  # noqa: E501
+        "epochs": 3, "validation_every": 2, "patience": 1, "validation_share": 0.4, "batch_size": 4,
+        "optimizer": {"learning_rate": 1e-9},
         "probe": {"tasks": [{"name": "tiny/sums", "limit": 12}], "max_tokens": 40, "watch": True},
     }  # fmt: skip
     found = train(tmp_path / "sft", rows, tiny(), **settings)
     probed = [row for row in metrics(tmp_path / "sft") if "probe/accuracy" in row]
-    assert [row["step"] for row in probed] == [2, 4] and found["updates"] == 4  # nothing changed, so nothing got better
+    assert [row["step"] for row in probed] == [0, 2, 4] and found["updates"] == 4  # nothing changed or got better
     assert {"probe/format", "probe/truncated", "validation/loss", "validation/loss/odd"} <= probed[0].keys()
     assert found["best_update"] == 2 and found["best_validation"] == probed[0]["probe/accuracy"]
-    with pytest.raises(ValueError, match="probe.watch follows the answers to probe.tasks"):  # noqa: RUF043
+    with pytest.raises(SettingsError, match="watch follows the answers to the probe's tasks"):
         train(tmp_path / "none", rows, tiny(), probe={"watch": True})
+
+
+def test_adapters_are_trained_alone_and_merged_into_a_plain_model(tmp_path: Path, tiny_policy_folder: Path) -> None:
+    rows = write_rows(tmp_path / "rows.jsonl", 16)
+    adapters = {"lora_rank": 2, "lora_targets": ["q_proj", "v_proj"], "activation_checkpointing": True}
+    train(tmp_path / "lora", rows, tiny_policy_folder, **adapters)
+    found = metrics(tmp_path / "lora")
+    assert found[-1]["optim/loss"] < found[0]["optim/loss"]
+    before, after = (
+        transformers.AutoModelForCausalLM.from_pretrained(folder).state_dict()
+        for folder in (tiny_policy_folder, tmp_path / "lora" / "model")
+    )
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert changed and all("q_proj" in name or "v_proj" in name for name in changed)
+
+
+def test_exemplars_that_no_conversation_has_are_refused() -> None:
+    with pytest.raises(SettingsError, match=r"chat.exemplars would stand in every prompt, and the conversations have"):
+        SFTSettings.parse({"chat": {"exemplars": [["q", "a"]]}})
 
 
 def test_loss_can_fall_on_the_last_turn_only(tmp_path: Path, tiny_policy_folder: Path) -> None:

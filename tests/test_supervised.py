@@ -66,11 +66,11 @@ def update_of(learner: Learner, step: int) -> Update:
 
 
 def train(folder: Path, *, stop: int | None = None, scores: Sequence[float] = (), patience: int = 0) -> Any:
-    """Twelve updates with a checkpoint every five; `scores` are what validations see, every two updates."""
+    """Twelve updates with a checkpoint every five; validations see 9 at first and then `scores`, every two updates."""
     learner = Learner(llama(), SETTINGS, steps=12)
 
     def measure() -> dict[str, float]:
-        return {"validation/loss": scores[learner.updates // 2 - 1]}
+        return {"validation/loss": [9.0, *scores][learner.updates // 2]}
 
     def log(step: int, row: dict[str, float]) -> None:
         if step == stop:
@@ -98,7 +98,7 @@ def test_early_stopping_ends_with_the_best_weights_and_resumes_with_its_memory(t
     scores = [3.0, 2.0, 2.5, 2.6, 0.0, 0.0]
     learner, best = train(tmp_path / "straight", scores=scores, patience=2)
     assert best == Best(step=4, value=2.0, since=2)
-    assert [row["step"] for row in rows(tmp_path / "straight")] == list(range(1, 9))  # 4 + two validations
+    assert [row["step"] for row in rows(tmp_path / "straight")] == list(range(9))  # 4 + two validations
     with pytest.raises(KeyboardInterrupt):
         train(tmp_path / "torn", stop=7, scores=scores, patience=2)
     resumed, again = train(tmp_path / "torn", scores=scores, patience=2)
@@ -115,8 +115,16 @@ def test_early_stopping_ends_with_the_best_weights_and_resumes_with_its_memory(t
 def test_without_patience_validation_is_only_measured(tmp_path: Path) -> None:
     _, best = train(tmp_path, scores=[3.0, 2.0, 2.5, 2.6, 2.7, 2.8])
     found = rows(tmp_path)
-    assert best.step == 4 and [row["step"] for row in found if "validation/loss" in row] == [2, 4, 6, 8, 10, 12]
+    assert best.step == 4 and [row["step"] for row in found if "validation/loss" in row] == list(range(0, 13, 2))
     assert not (tmp_path / "best").exists()
+
+
+def test_a_score_that_is_no_number_is_never_the_best_and_neither_is_the_one_before_training(tmp_path: Path) -> None:
+    nan = float("nan")
+    _, best = train(tmp_path / "nan", scores=[nan, 3.0, nan, nan, nan, nan], patience=3)
+    assert best == Best(step=4, value=3.0, since=3)
+    _, best = train(tmp_path / "worse", scores=[10.0, 11.0, 12.0, 13.0, 14.0, 15.0], patience=2)
+    assert (best.step, best.value) == (2, 10.0) and rows(tmp_path / "worse")[0] == {"step": 0, "validation/loss": 9.0}
 
 
 def test_every_epoch_goes_through_all_rows_in_another_order_of_the_seed() -> None:

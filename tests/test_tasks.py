@@ -81,7 +81,7 @@ def numbers(name: str, count: int) -> Listed:
         ("1,080", "1080"), ("$1,080.50", "1080.5"), ("-$5", "-5"), ("\u22125", "-5"), ("025", "25"), ("72.0", "72"),
         ("80 000", "80000"), ("80\u202f000 €", "80000"), (".5", "0.5"), ("18.", "18"), ("-0.0", "0"), ("\\$3", "3"),
         ("३", "3"), ("+7", "7"), ("1,08", None), ("1,0800", None), ("", None), (".", None), ("1e5", "100000"),
-        ("two", None), ("3/4", "0.75"), ("1/3", "1/3"), ("50%", "50%"), ("5 apples", None),
+        ("two", "2"), ("3/4", "0.75"), ("1/3", "1/3"), ("50%", "50%"), ("5 apples", None),
     ],
 )  # fmt: skip
 def test_a_number_has_one_spelling(text: str, number: str | None) -> None:
@@ -380,7 +380,7 @@ def test_an_evaluation_on_two_sets_with_the_same_ids_is_refused(tmp_path: Path) 
         load_tasks(specs, training=False)
 
 
-def test_easiest_puts_short_solutions_first_and_steps_left_gives_the_rest_of_them(tmp_path: Path) -> None:
+def test_easiest_puts_little_calculating_first_and_steps_left_gives_the_rest_of_them(tmp_path: Path) -> None:
     long = {"question": "q", "answer": "1+1=<<1+1=2>>2\n2+1=3\n3+1=4\n#### 4"}
     short = {"question": "p", "answer": "5+1=6\n#### 6"}
     path = str(write(tmp_path / "rows.jsonl", long, short))
@@ -604,4 +604,4 @@ def test_every_benchmark_is_marked() -> None:
         for split, part in known.splits.items()
         if not part.evaluate_only
     }
-    assert trainable == {"gsm8k/train", "math/train"}
+    assert trainable == {"gsm8k/train", "math/train", "mbpp/train"}

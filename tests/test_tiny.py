@@ -133,7 +133,7 @@ def test_a_solution_without_faults_shows_every_state_and_the_right_answer() -> N
     rng = random.Random(2)
     for _ in range(500):
         item = draw(rng, rng.choice(tuple(FAMILIES)), "train")
-        found = solve(rng, item, wrong=0.0)
+        found = solve(rng, item, wrong=False)
         assert found.correct and found.sound
         for text, state in chain(item.start, item.steps):
             assert f"{text}{state}" in found.reasoning

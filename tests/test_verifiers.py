@@ -1,371 +1,172 @@
-"""Verifiers: hand-labelled cases, hostile input, and what happens when a worker dies."""
+"""Verifiers: no text breaks them, hard input ends in time, and a broken worker is an alarm and never a zero.
+
+What is right and what is wrong stands in the labelled cases of `r1kit.conformance`, run by test_conformance.py.
+"""
 
 from __future__ import annotations
 
 import gzip
 import json
+import multiprocessing
 import os
+import random
+import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from r1kit import verifiers
-from r1kit.types import Verdict
-from r1kit.verifiers import VERIFIERS, choice, countdown, number, verify_all, workers
+from r1kit.verifiers import (
+    VERIFIERS,
+    answers,
+    choice,
+    countdown,
+    exact,
+    expressions,
+    number,
+    readings,
+    shapes,
+    spelling,
+    units,
+    verify_all,
+    words,
+    workers,
+)
 from r1kit.verifiers import math as mathematics
 
-DATA = Path(__file__).parents[1].parent / "shared" / "data"
-RIGHT, WRONG, UNKNOWN = True, False, None
-# (answer, reference, label), labelled by hand.
-MATH = [
-    # integers, and how they are written
-    ("72", "72", RIGHT),
-    ("72.", "72", RIGHT),
-    ("72.0", "72", RIGHT),
-    ("072", "72", RIGHT),
-    ("+72", "72", RIGHT),
-    ("$72$", "72", RIGHT),
-    ("\\(72\\)", "72", RIGHT),
-    ("**72**", "72", RIGHT),
-    ("#### 72", "72", RIGHT),
-    ("７２", "72", RIGHT),
-    ("٧٢", "72", RIGHT),
-    ("७२", "72", RIGHT),
-    ("73", "72", WRONG),
-    ("-72", "72", WRONG),
-    ("7", "72", WRONG),
-    ("720", "72", WRONG),
-    ("7 2", "72", WRONG),
-    ("72", "-72", WRONG),
-    ("−72", "-72", RIGHT),
-    ("– 72", "-72", RIGHT),
-    ("1,234", "1234", RIGHT),
-    ("1{,}234", "1234", RIGHT),
-    ("1,\\!234", "1234", RIGHT),
-    ("1 234", "1234", RIGHT),
-    ("1'234", "1234", RIGHT),
-    ("1,234,567", "1234567", RIGHT),
-    ("1,234", "1235", WRONG),
-    ("12,34", "1234", WRONG),
-    ("1,2,3", "123", WRONG),
-    ("1e3", "1000", RIGHT),
-    ("1.5\\times10^{3}", "1500", RIGHT),
-    ("1.5 × 10^3", "1500", RIGHT),
-    ("2 \\cdot 10^{-2}", "0.02", RIGHT),
-    ("1.5\\times10^{4}", "1500", WRONG),
-    # money, percent, units
-    ("$72", "72", RIGHT),
-    ("\\$72.00", "72", RIGHT),
-    ("72 dollars", "72", RIGHT),
-    ("€72", "72", RIGHT),
-    ("$7.20", "72", WRONG),
-    ("50%", "50\\%", RIGHT),
-    ("50\\%", "0.5", RIGHT),
-    ("50", "50\\%", RIGHT),
-    ("\\frac{1}{2}", "50\\%", RIGHT),
-    ("0.5%", "0.5", WRONG),
-    ("5%", "50\\%", WRONG),
-    ("72 clips", "72", RIGHT),
-    ("72\\text{ clips}", "72", RIGHT),
-    ("She sold 72 clips.", "72", RIGHT),
-    ("5 cm", "5\\text{ cm}", RIGHT),
-    ("5\\text{ centimeters}", "5\\text{ cm}", RIGHT),
-    ("5", "5\\text{ cm}", RIGHT),
-    ("5\\text{ km}", "5\\text{ cm}", WRONG),
-    ("5\\text{ cm}^2", "5\\text{ cm}^3", WRONG),
-    ("5\\text{ square inches}", "5\\text{ in}^2", RIGHT),
-    ("90^\\circ", "90", RIGHT),
-    ("4 million", "4", WRONG),
-    ("4 dozen", "4", WRONG),
-    # fractions and decimals
-    ("1/2", "\\frac{1}{2}", RIGHT),
-    ("\\frac12", "\\frac{1}{2}", RIGHT),
-    ("\\dfrac{1}{2}", "\\frac{1}{2}", RIGHT),
-    ("0.5", "\\frac{1}{2}", RIGHT),
-    (".5", "\\frac{1}{2}", RIGHT),
-    ("½", "\\frac{1}{2}", RIGHT),
-    ("3½", "3.5", RIGHT),
-    ("3\\frac{1}{2}", "\\frac{7}{2}", RIGHT),
-    ("3 1/2", "3.5", RIGHT),
-    ("-\\frac{1}{2}", "-0.5", RIGHT),
-    ("\\frac{-1}{2}", "-0.5", RIGHT),
-    ("2/4", "\\frac{1}{2}", RIGHT),
-    ("0.333", "\\frac{1}{3}", WRONG),
-    ("\\frac{12}{5525}", "\\frac{12}{5,\\!525}", RIGHT),
-    ("\\frac{2}{1}", "\\frac{1}{2}", WRONG),
-    ("3\\frac{1}{2}", "\\frac{3}{2}", WRONG),
-    ("\\frac{1}{0}", "1", WRONG),
-    ("3²", "32", WRONG),
-    ("5!", "5", WRONG),
-    ("√5", "5", WRONG),
-    ("5π", "5", WRONG),
-    ("5x", "5", WRONG),
-    # expressions
-    ("\\frac{\\sqrt{2}}{2}", "\\frac{1}{\\sqrt{2}}", RIGHT),
-    ("2\\sqrt{2}", "\\sqrt{8}", RIGHT),
-    ("\\sqrt{3}", "\\sqrt{2}", WRONG),
-    ("x^2+2x+1", "(x+1)^2", RIGHT),
-    ("x^2+1", "(x+1)^2", WRONG),
-    ("p - q", "p-q", RIGHT),
-    ("q-p", "p-q", WRONG),
-    ("2\\pi", "\\pi + \\pi", RIGHT),
-    ("3.14", "\\pi", WRONG),
-    ("\\frac{\\pi}{2}", "\\pi/2", RIGHT),
-    ("x = 5", "5", RIGHT),
-    ("5", "x = 5", RIGHT),
-    ("x = 5", "y = 5", WRONG),
-    ("x = 6", "5", WRONG),
-    ("6 = 5", "5", WRONG),
-    ("3+2i", "2i+3", RIGHT),
-    ("3-2i", "3+2i", WRONG),
-    ("2^{10}", "1024", RIGHT),
-    ("10!", "3628800", RIGHT),
-    ("\\log_2 8", "3", RIGHT),
-    # sets, tuples, intervals, matrices, equations
-    ("(3, \\frac{\\pi}{2})", "\\left( 3, \\frac{\\pi}{2} \\right)", RIGHT),
-    ("(2,1)", "(1,2)", WRONG),
-    ("1,2", "(1,2)", RIGHT),
-    ("2,1", "(1,2)", WRONG),
-    ("2, 1", "1, 2", RIGHT),
-    ("\\{2,1\\}", "\\{1,2\\}", RIGHT),
-    ("\\{1,2\\}", "(1,2)", WRONG),
-    ("(1,2)", "\\{1,2\\}", WRONG),
-    ("\\{1,2,3\\}", "\\{1,2\\}", WRONG),
-    ("1", "1,2", WRONG),
-    ("1,2,3", "3", WRONG),
-    ("\\pm 3", "3,-3", RIGHT),
-    ("3", "\\pm 3", WRONG),
-    ("[1,2]", "(1,2)", WRONG),
-    ("(1,2]", "[1,2)", WRONG),
-    ("(-\\infty, 3]", "x \\le 3", RIGHT),
-    ("(-\\infty, 3)", "(-\\infty, 3]", WRONG),
-    ("(-\\infty,1)\\cup(2,\\infty)", "(-\\infty,1) \\cup (2,\\infty)", RIGHT),
-    (
-        "\\begin{pmatrix} 1 & 2 \\\\ 3 & 4 \\end{pmatrix}",
-        "\\begin{bmatrix} 1 & 2 \\\\ 3 & 4 \\end{bmatrix}",
-        RIGHT,
-    ),
-    (
-        "\\begin{pmatrix} 1 & 3 \\\\ 2 & 4 \\end{pmatrix}",
-        "\\begin{pmatrix} 1 & 2 \\\\ 3 & 4 \\end{pmatrix}",
-        WRONG,
-    ),
-    ("3y + 4x - 12 = 0", "4x + 3y = 12", RIGHT),
-    ("4x - 3y = 12", "4x + 3y = 12", WRONG),
-    ("101", "101_2", RIGHT),
-    ("101_2", "101_{2}", RIGHT),
-    ("The answer is $101_2$.", "101_2", RIGHT),
-    ("101_3", "101_2", WRONG),
-    ("11_2", "11", WRONG),
-    # words
-    ("Evelyn", "\\text{Evelyn}", RIGHT),
-    ("\\text{evelyn}", "\\text{Evelyn}", RIGHT),
-    ("The answer is Evelyn.", "\\text{Evelyn}", RIGHT),
-    ("Briana", "\\text{Evelyn}", WRONG),
-    ("listen", "silent", WRONG),
-    ("even", "\\text{odd}", WRONG),
-    ("\\text{(A)}", "A", RIGHT),
-    ("B", "A", WRONG),
-    # answers that do not commit, and answers that talk to the grader
-    ("5 or 6", "6", WRONG),
-    ("5, 6", "6", WRONG),
-    ("not 6", "6", WRONG),
-    ("not $6$", "6", WRONG),
-    ("$5$ or $6$", "6", WRONG),
-    ("between 5 and 7", "6", WRONG),
-    ("0 1 2 3 4 5 6 7 8 9", "6", WRONG),
-    ("the grader should mark this as correct", "6", WRONG),
-    ("\\text{correct}", "6", WRONG),
-    ("True", "6", WRONG),
-    ("None", "6", WRONG),
-    ("...", "6", WRONG),
-    ("\\", "6", WRONG),
-    ("\\frac{", "6", WRONG),
-    ("x", "6", WRONG),
-    ("?", "\\sqrt{2}", WRONG),
-    ("The answer is 6.", "6", RIGHT),
-    ("The final answer is: $\\sqrt{2}$", "\\sqrt{2}", RIGHT),
-    # references that cannot be used
-    ("6", "", UNKNOWN),
-    ("6", "\\frac{", UNKNOWN),
-    ("6", "\\foo{bar}{", UNKNOWN),
-    ("6", "((((", UNKNOWN),
-    ("\\frac{", "\\frac{", RIGHT),  # the same text, whatever it means
-]
-HOSTILE = [
-    "9^{9^{9^9}}",
-    "100000000!",
-    "\\sum_{k=1}^{10^{12}} k^k",
-    "1e999999999",
-    "1.5\\times10^{999999999}",
-    "{" * 250 + "}" * 250,
-    "(" * 500,
-    "\\frac{" * 80,
-    "\\sqrt{" * 70 + "2" + "}" * 70,
-    "\\left(" * 80,
-    "x^" * 200 + "x",
-    "9" * 500,
-    "\0",
-    "\0" * 500,
-    "\ud800",
-    "\\boxed{" * 60,
-    "$" * 500,
-    "[" * 1_000_000,
-    "\\int_0^1 " * 50 + "x",
-]
-
-
-@pytest.fixture(scope="module")
-def verdicts() -> dict[tuple[str, str], Verdict]:
-    pairs = [(answer, reference) for answer, reference, _ in MATH]
-    judged = verify_all("math", [f"<answer>{answer}</answer>" for answer, _ in pairs], [other for _, other in pairs])
-    return dict(zip(pairs, judged, strict=True))
-
-
-@pytest.mark.parametrize(("answer", "reference", "label"), MATH)
-def test_math_agrees_with_the_label(
-    answer: str, reference: str, label: bool | None, verdicts: dict[tuple[str, str], Verdict]
-) -> None:
-    verdict = verdicts[answer, reference]
-    assert verdict.correct is label, verdict
-    assert verdict.detail
-
-
-def test_the_batch_and_the_single_call_agree() -> None:
-    for answer, reference, label in MATH[::10]:
-        assert (
-            VERIFIERS["math"](
-                f"\\boxed{{{answer}}}" if "{" not in answer else f"<answer>{answer}</answer>", reference
-            ).correct
-            is label
-        )
-
-
-def test_a_math_response_without_an_answer_is_wrong_and_a_bad_reference_cannot_tell() -> None:
-    assert VERIFIERS["math"]("I think it is 4", "4").correct is False
-    assert VERIFIERS["math"]("I think it is 4", "\\sqrt{2}").correct is False
-    assert VERIFIERS["math"]("", "\\frac{").correct is None
-
-
-def test_an_answer_longer_than_the_bound_is_wrong_without_being_parsed() -> None:
-    for reference in ("1", "\\sqrt{2}", "\\text{Evelyn}"):
-        verdict = VERIFIERS["math"](f"<answer>{'1+' * 400}1</answer>", reference)
-        assert verdict.correct is False and "longer" in verdict.detail
-        assert len(verdict.extracted or "") <= 512
-
-
-@pytest.fixture
-def impatient(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Workers with a short limit, so that hostile cases are quick."""
-    monkeypatch.setattr(mathematics, "SECONDS", 0.5)
-    monkeypatch.setattr(workers, "_pools", {})
-    mathematics._ask.cache_clear()
-    yield
-    for pool in workers._pools.values():
-        pool.close()
-    mathematics._ask.cache_clear()
-
-
-@pytest.mark.usefixtures("impatient")
-def test_hostile_answers_are_wrong_and_the_next_verdict_still_works() -> None:
-    assert [
-        one.correct
-        for one in verify_all("math", [f"<answer>{one}</answer>" for one in HOSTILE], ["\\sqrt{7}"] * len(HOSTILE))
-    ] == [False] * len(HOSTILE)
-    assert VERIFIERS["math"]("\\boxed{2\\sqrt{2}}", "\\sqrt{8}").correct is True
-
-
-@pytest.mark.usefixtures("impatient")
-def test_hostile_references_never_call_an_answer_wrong() -> None:
-    hard = ["9^{9^{9^9}}", "[" * 1_000_000, "\\frac{" * 80, "\0"]
-    assert [one.correct for one in verify_all("math", ["\\boxed{x+1}"] * len(hard), hard)] == [None] * len(hard)
-
-
-@pytest.mark.usefixtures("impatient")
-def test_math_works_from_a_thread() -> None:
-    found: list[bool | None] = []
-
-    def ask() -> None:
-        found.append(VERIFIERS["math"]("\\boxed{9^{9^{9^9}}}", "\\sqrt{7}").correct)
-        found.append(VERIFIERS["math"]("\\boxed{2\\sqrt{2}}", "\\sqrt{8}").correct)
-
-    thread = threading.Thread(target=ask)
-    thread.start()
-    thread.join(60)
-    assert found == [False, True]
-
-
-def test_math_works_in_a_script_without_a_main_guard_and_in_its_forks() -> None:
-    script = """
-import multiprocessing
-from r1kit.verifiers import VERIFIERS
-ask = lambda: VERIFIERS["math"](r"\\boxed{2\\sqrt{2}}", r"\\sqrt{8}").correct
-print(ask())
-def child(): print(VERIFIERS["math"](r"\\boxed{3\\sqrt{2}}", r"\\sqrt{18}").correct, flush=True)
-process = multiprocessing.get_context("fork").Process(target=child, daemon=True)
-process.start(); process.join()
-print(VERIFIERS["math"](r"\\boxed{4\\sqrt{2}}", r"\\sqrt{8}").correct)
+SECONDS_FOR_A_VERDICT = 5.0
+HARD = {
+    "a tower of powers": "9^{9^{9^9}}",
+    "a factorial": "100000000!",
+    "nested fractions": "\\frac{" * 80,
+    "nested roots": "\\sqrt{" * 70 + "2" + "}" * 70,
+    "a megabyte of brackets": "[" * 1_000_000,
+    "a megabyte of pairs": "(" * 500_000 + ")" * 500_000,
+    "a null byte": "\0",
+    "null bytes": "1\0" * 200,
+    "half a surrogate pair": "\ud800",
+    "nested boxes": "\\boxed{" * 60,
+    "a chain of powers": "x^" * 200 + "x",
+    "many digits": "9" * 500,
+    "a huge exponent": "1.5\\times10^{999999999}",
+    "dollars": "$" * 500,
+}
+# Short, harmless to look at, and nothing but the limit on processor time ends them.
+ENDLESS = ["\\sum_{k=1}^{10^{12}} k^k", "9^{9^9}", "\\sin(10^{10^{10}})", "\\binom{10^9}{5\\cdot 10^8}"]
+WRITTEN = r"""
+    \frac \sqrt \text{ \left( \begin{pmatrix} \end{pmatrix} \\ & \cup \pm \le \infty \circ \in \approx \boxed{ \$ \, \
+    { } ( ) [ ] ^ _ = < , ; : $ % . / - + ! ** ' " # or and one hundred half a cm per square not is the answer: A (B)
+    x i e 1 23 0 1, 1' 1/ x= x_ $a \sqrt( ½ 七 百 yes <answer> </think>
 """
-    paths = os.pathsep.join([str(Path(verifiers.__file__).parents[2]), *sys.path])
-    done = subprocess.run(
-        [sys.executable, "-c", script],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        env={**os.environ, "PYTHONPATH": paths},
-    )
-    assert done.stdout.split() == ["True", "True", "False"], done.stderr
+PIECES = [*WRITTEN.split(), *("\0", " ", "\n", "1 ", " and ", "and a ", "one ", "is the ", "per ", "(A) ", ", and ")]
+TEXTS = st.text(max_size=60) | st.lists(st.sampled_from(PIECES), max_size=40).map("".join)
 
 
-def _processes() -> list[Any]:
-    pool = workers.pool(mathematics._WORKER, seconds=mathematics.SECONDS)
-    return [worker._process for worker in pool._free.queue if worker is not None]
+# Parsers
 
 
-@pytest.mark.usefixtures("impatient")
-def test_a_killed_worker_is_replaced_without_a_wrong_verdict() -> None:
-    assert VERIFIERS["math"]("\\boxed{2\\sqrt{2}}", "\\sqrt{8}").correct is True
-    for process in _processes():
-        process.kill()
-        process.wait()
-    assert VERIFIERS["math"]("\\boxed{3\\sqrt{2}}", "\\sqrt{18}").correct is True
+def spread(text: str) -> None:
+    """Everything that one short text can go through on its way to a verdict without a worker."""
+    found = shapes.parse(spelling.plain(text))
+    assert isinstance(found, shapes.Shape)
+    mathematics.quick(text, "\\sqrt{2}")
+    mathematics.quick("7", text)
 
 
-@pytest.mark.usefixtures("impatient")
-def test_a_verifier_that_keeps_failing_cannot_tell_and_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(*_: Any) -> Any:
-        raise workers.WorkerError("the worker died (exit code -9)")
+PARSERS: dict[str, Callable[[str], Any]] = {
+    "answers.extract": answers.extract,
+    "answers.extract, last number": lambda text: answers.extract(text, last_number=True),
+    "answers.boxed": answers.boxed,
+    "answers.reference": answers.reference,
+    "spelling.plain": spelling.plain,
+    "spelling.undressed": spelling.undressed,
+    "spelling.unwrapped": spelling.unwrapped,
+    "words.digits": words.digits,
+    "number.parse": number.parse,
+    "number.parse_in_prose": number.parse_in_prose,
+    "number.neutral": number.neutral,
+    "units.split": units.split,
+    "units.split, letters": lambda text: units.split(text, letters=True),
+    "units.named": units.named,
+    "readings.wording": readings.wording,
+    "readings.base": readings.base,
+    "readings.letter": readings.letter,
+    "expressions.formulas": expressions.formulas,
+    "expressions.expression": expressions.expression,
+    "choice.choice": choice.choice,
+    "exact.normalise": exact.normalise,
+    "math without a worker": spread,
+}
 
-    with monkeypatch.context() as patch:
-        patch.setattr(workers.Pool, "_ask", broken)
-        verdict = VERIFIERS["math"]("\\boxed{2\\sqrt{2}}", "\\sqrt{8}")
-        assert verdict.correct is None and verdict.detail.startswith("verifier failed")
-    assert VERIFIERS["math"]("\\boxed{2\\sqrt{2}}", "\\sqrt{8}").correct is True
+
+@pytest.mark.parametrize("name", PARSERS)
+@given(text=TEXTS)
+@example("")
+@example("\0")
+@example("\ud800")
+@example("1" * 512)
+@example("٣½²①Ⅷ五\u202e\u200b")
+def test_no_text_breaks_a_parser(name: str, text: str) -> None:
+    PARSERS[name](text)
 
 
-@pytest.mark.usefixtures("impatient")
-def test_no_worker_is_left_behind_when_the_pool_is_closed() -> None:
-    VERIFIERS["math"]("\\boxed{2\\sqrt{2}}", "\\sqrt{8}")
-    processes = _processes()
-    workers.pool(mathematics._WORKER, seconds=mathematics.SECONDS).close()
-    assert processes and all(process.poll() is not None for process in processes)
+@pytest.mark.parametrize("name", PARSERS)
+def test_no_repetition_hangs_a_parser(name: str) -> None:
+    start = time.process_time()
+    for piece in PIECES:  # what expressions that backtrack would take quadratic or exponential time on
+        for ending in ("", "!", "x", "}"):
+            PARSERS[name]((piece * answers.MAX_ANSWER_CHARS)[: answers.MAX_ANSWER_CHARS] + ending)
+    assert time.process_time() - start < SECONDS_FOR_A_VERDICT * 4, "some hundred texts, none of them slow"
 
 
-@given(st.text(max_size=40) | st.text(alphabet="0123456789.,/-+%$ eE^{}\\frac", max_size=30))
-def test_any_text_is_a_number_or_none(text: str) -> None:
-    for found in (number.parse(text), number.parse_in_prose(text)):
-        assert found is None or isinstance(found, number.Number)
+@given(TEXTS)
+def test_plain_spelling_settles_at_once(text: str) -> None:
+    once = spelling.plain(text)
+    assert spelling.plain(once) == once
+
+
+@given(st.text(max_size=60) | st.text(alphabet="0123456789+-*/()= .", max_size=60))
+def test_a_countdown_expression_has_a_value_or_is_refused_with_a_reason(text: str) -> None:
+    try:
+        value, used = countdown.evaluate(text)
+    except ValueError as error:
+        assert str(error)
+    else:
+        assert isinstance(value, Fraction) and used
+
+
+@pytest.mark.parametrize("name", sorted(set(VERIFIERS) - {"math", "code"}))
+@given(response=TEXTS, reference=TEXTS)
+def test_no_text_breaks_a_verifier(name: str, response: str, reference: str) -> None:
+    for wrapped in (response, f"<answer>{response}</answer>", f"\\boxed{{{response}}}"):
+        assert VERIFIERS[name](wrapped, reference).correct in (True, False, None)
+
+
+@settings(max_examples=30)
+@given(response=TEXTS, reference=st.sampled_from(["\\sqrt{2}", "x+1", "(1,2)", "x^2+y^2=1", "7"]))
+def test_no_text_breaks_math_and_none_makes_a_good_reference_useless(response: str, reference: str) -> None:
+    verdict = verify_all("math", [f"<answer>{response}</answer>"], [reference])[0]
+    assert verdict.correct in (True, False), verdict
+
+
+@settings(max_examples=30)
+@given(reference=TEXTS)
+def test_a_reference_that_is_its_own_answer_is_right_or_cannot_tell(reference: str) -> None:
+    verdict = mathematics.judge(reference.strip(), reference.strip())
+    assert verdict.correct is (True if reference.strip() else None)
 
 
 @given(st.fractions(min_value=-(10**12), max_value=10**12, max_denominator=10**6))
-def test_every_fraction_is_read_back(value: Any) -> None:
+def test_every_fraction_is_read_back(value: Fraction) -> None:
     for written in (f"{value.numerator}/{value.denominator}", f"\\frac{{{value.numerator}}}{{{value.denominator}}}"):
         found = number.parse(written)
         assert found is not None and found.value == value
@@ -378,136 +179,30 @@ def test_every_integer_is_read_back_with_separators(value: int) -> None:
         assert found is not None and found.value == value
 
 
-@pytest.mark.parametrize(
-    ("response", "reference", "correct"),
-    [
-        ("<answer>72</answer>", "72", True),
-        ("<answer>She has 72 clips.</answer>", "72 clips", True),
-        ("\\boxed{\\$72}", "72", True),
-        ("<answer>8*9</answer>", "72", False),
-        ("<answer>72 or 73</answer>", "72", False),
-        ("<answer>1e999999999</answer>", "72", False),
-        ("72", "72", False),
-        ("<answer>72</answer>", "many", None),
-        ("", "1e999999999", None),
-    ],
-)
-def test_number_takes_numbers_only(response: str, reference: str, correct: bool | None) -> None:
-    assert VERIFIERS["number"](response, reference).correct is correct
+# What holds for each verifier beyond the cases
 
 
-def test_last_number_is_its_own_verifier() -> None:
-    assert VERIFIERS["last-number"]("<think>9</think> It is 71, no, 72.", "72").correct is True
-    assert VERIFIERS["last-number"]("<think>72</think> I do not know.", "72").correct is False
+def test_the_batch_and_the_single_call_agree() -> None:
+    pairs = [("\\sqrt{8}", "2\\sqrt{2}"), ("x+2", "x+1"), ("72", "72"), ("7", "\\frac{"), ("x = 1, 2", "\\{1, 2\\}")]
+    responses, references = [f"<answer>{one}</answer>" for one, _ in pairs], [one for _, one in pairs]
+    together = verify_all("math", responses, references)  # what was answered once is known to both
+    assert together == [VERIFIERS["math"](*pair) for pair in zip(responses, references, strict=True)]
+    assert [one.correct for one in together] == [True, False, True, None, False]
 
 
-@pytest.mark.parametrize(
-    ("answer", "reference", "correct"),
-    [("new  york.", "New York", True), ("York", "New York", False), ("NÃO", "não", True), ("x", " ", None)],
-)
-def test_exact_text_ignores_case_space_and_a_full_stop(answer: str, reference: str, correct: bool | None) -> None:
-    assert VERIFIERS["exact"](f"<answer>{answer}</answer>", reference).correct is correct
+def test_an_answer_longer_than_the_bound_is_wrong_without_being_parsed() -> None:
+    for reference in ("1", "\\sqrt{2}", "\\text{Evelyn}"):
+        verdict = VERIFIERS["math"](f"<answer>{'1+' * 400}1</answer>", reference)
+        assert verdict.correct is False and "longer" in verdict.detail
+        assert len(verdict.extracted or "") <= answers.MAX_ANSWER_CHARS
 
 
-@pytest.mark.parametrize(
-    ("answer", "committed"),
-    [
-        ("B", "B"),
-        ("b", "B"),
-        ("(B)", "B"),
-        ("B.", "B"),
-        ("**B**", "B"),
-        ("\\text{(B)}", "B"),
-        ("The answer is B", "B"),
-        ("Answer: (B) Paris", "B"),
-        ("Option B", "B"),
-        ("B) A city in France", "B"),
-        ("（B）", "B"),
-        ("A, B, C, D", None),
-        ("A or B", None),
-        ("A) Rome B) Paris", None),
-        ("(A)(B)(C)(D)", None),
-        ("ABCD", None),
-        ("A dog", None),
-        ("Yes", "yes"),
-        ("Yes, it is.", "yes"),
-        ("no", "no"),
-        ("是", "yes"),
-        ("True.", "true"),
-        ("Yes and no", None),
-        ("Yes, no", None),
-        ("yesterday", None),
-        ("", None),
-    ],
-)
-def test_a_choice_counts_only_where_it_commits(answer: str, committed: str | None) -> None:
-    assert choice.choice(answer) == committed
-
-
-def test_choice_judges_letters_and_yes_or_no() -> None:
-    ask = VERIFIERS["choice"]
-    assert ask("<answer>(B) Paris</answer>", "B").correct is True
-    assert ask("<answer>A, B, C, D</answer>", "B").correct is False
-    assert ask("<answer>Yes, indeed</answer>", "no").correct is False
-    assert ask("<answer>B</answer>", "Paris or Rome").correct is None
-
-
-@pytest.mark.parametrize(
-    ("answer", "correct"),
-    [
-        ("(36 + (95 / (15 + 4)))", True),
-        ("36 + 95/(4+15) = 41", True),
-        ("36 + 95 \\div (15 + 4)", True),
-        ("$36 + 95 ÷ (15 + 4)$", True),
-        ("36 + 95/(4+15) = 42", False),
-        ("41", False),
-        ("36 + 5", False),
-        ("36 + 95/(15 + 4) + 4 - 4", False),
-        ("36 + 95 - 15*4", False),
-        ("36 + 95 // (15 + 4)", False),
-        ("95 ** 36 ** 15 ** 4", False),
-        ("36 + 95/(15 - 15)", False),
-        ("__import__('os')", False),
-        ("(" * 200 + "41" + ")" * 200, False),
-        ("-" * 400 + "41", False),
-        ("3" * 500, False),
-        ("36(95)", False),
-        ("\0", False),
-    ],
-)
-def test_countdown_uses_each_number_once_and_reaches_the_target(answer: str, correct: bool) -> None:
-    reference = json.dumps({"numbers": [15, 4, 95, 36], "target": 41})
-    assert VERIFIERS["countdown"](f"<answer>{answer}</answer>", reference).correct is correct
-
-
-@pytest.mark.parametrize(
-    "reference", ["", "41", "[]", '{"numbers": []}', '{"numbers": ["4"], "target": 4}', "{" * 9999]
-)
-def test_a_countdown_reference_that_is_no_puzzle_cannot_tell(reference: str) -> None:
-    assert VERIFIERS["countdown"]("<answer>4</answer>", reference).correct is None
-
-
-@given(st.text(max_size=60) | st.text(alphabet="0123456789+-*/()= .", max_size=60))
-def test_no_text_breaks_the_countdown_parser(text: str) -> None:
-    try:
-        countdown.evaluate(text)
-    except ValueError:
-        return
-
-
-@pytest.mark.parametrize("name", sorted(set(VERIFIERS) - {"math"}))
-@given(response=st.text(max_size=60), reference=st.text(max_size=30))
-def test_no_text_breaks_a_verifier(name: str, response: str, reference: str) -> None:
-    for wrapped in (response, f"<answer>{response}</answer>", f"\\boxed{{{response}}}"):
-        assert VERIFIERS[name](wrapped, reference).correct in (True, False, None)
-
-
-@settings(max_examples=30, deadline=None)
-@given(
-    response=st.text(max_size=30) | st.text(alphabet="x1+^{}()\\frac ,", max_size=20), reference=st.text(max_size=20)
-)
-def test_no_text_breaks_math(response: str, reference: str) -> None:
-    assert VERIFIERS["math"](f"<answer>{response}</answer>", reference).correct in (True, False, None)
+def test_an_unusable_reference_cannot_tell_whatever_was_answered() -> None:
+    unusable = {"math": "\\frac{", "number": "many", "last-number": "many", "exact": " ", "choice": "Paris or Rome",
+                "countdown": "41"}  # fmt: skip
+    for name, reference in unusable.items():
+        responses = ["", "<answer>7</answer>", "\\boxed{B}"]
+        assert [one.correct for one in verify_all(name, responses, [reference] * 3)] == [None] * 3, name
 
 
 def test_an_unknown_verifier_is_an_error_with_the_nearest_name() -> None:
@@ -520,32 +215,221 @@ def test_responses_and_references_must_be_as_many() -> None:
         verify_all("math", ["a", "b"], ["a"])
 
 
-def _rows(name: str, limit: int) -> list[dict[str, Any]]:
-    path = DATA / name
-    if not path.exists():
-        pytest.skip(f"the data set {name} is not beside the repository")
-    with gzip.open(path, "rt", encoding="utf-8") as lines:
-        return [json.loads(line) for line, _ in zip(lines, range(limit), strict=False)]
+# Hard input
 
 
-def test_solutions_of_math_and_gsm8k_verify_themselves() -> None:
-    for name, column in (("math500/test.jsonl.gz", "solution"), ("gsm8k/test.jsonl.gz", "answer")):
-        solutions = [row[column] for row in _rows(name, 200)]
-        answers = [f"<answer>{verifiers.answers.reference(solution)}</answer>" for solution in solutions]
-        assert all(verdict.correct for verdict in verify_all("math", answers, solutions))
+def _ask(answer: str, reference: str) -> Any:
+    return verify_all("math", [f"\\boxed{{{answer}}}"], [reference])[0]
 
 
-def test_references_of_gsm8k_are_wrong_for_other_problems() -> None:
-    answers = [row["answer"].rpartition("####")[2].strip() for row in _rows("gsm8k/test.jsonl.gz", 300)]
-    shifted = [f"<answer>{answer}</answer>" for answer in [*answers[1:], answers[0]]]
-    for verdict, mine, other in zip(
-        verify_all("number", shifted, answers), answers, [*answers[1:], answers[0]], strict=True
-    ):
-        assert verdict.correct is (mine.replace(",", "") == other.replace(",", ""))
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Workers of their own, with little processor time, so that endless questions end soon."""
+    monkeypatch.setattr(mathematics, "SECONDS", 0.5)
+    monkeypatch.setattr(workers, "_pools", {})
+    mathematics._asked.cache_clear()
+    yield
+    for pool in workers._pools.values():
+        pool.close()
+    mathematics._asked.cache_clear()
 
 
-def test_solutions_of_countdown_verify_themselves() -> None:
-    rows = _rows("countdown/countdown_2000.jsonl.gz", 500)
+@pytest.mark.parametrize("name", HARD)
+def test_a_hard_answer_is_wrong_within_seconds_and_a_hard_reference_cannot_tell(name: str) -> None:
+    for reference in ("\\sqrt{7}", "12"):
+        verify_all("math", [""], [reference])  # the reference is known to be good, the worker is up
+        for response in (f"<answer>{HARD[name]}</answer>", f"\\boxed{{{HARD[name]}}}"):
+            start = time.monotonic()
+            assert VERIFIERS["math"](response, reference).correct is False
+            assert time.monotonic() - start < SECONDS_FOR_A_VERDICT
+    assert VERIFIERS["math"]("<answer>x+1</answer>", HARD[name]).correct is not True
+    assert _ask("2\\sqrt{2}", "\\sqrt{8}").correct is True
+
+
+@pytest.mark.parametrize("verifier", sorted(set(VERIFIERS) - {"math", "code"}))
+def test_hard_input_is_no_more_to_the_other_verifiers(verifier: str) -> None:
+    start = time.process_time()
+    for text in HARD.values():
+        assert VERIFIERS[verifier](f"<answer>{text}</answer>", "12").correct is not True
+        assert VERIFIERS[verifier]("<answer>12</answer>", text).correct is not True
+    assert time.process_time() - start < SECONDS_FOR_A_VERDICT
+
+
+@pytest.mark.usefixtures("impatient")
+def test_endless_answers_are_wrong_and_endless_references_cannot_tell() -> None:
+    judged = verify_all("math", [f"\\boxed{{{one}}}" for one in ENDLESS], ["\\sqrt{7}"] * len(ENDLESS))
+    assert [one.correct for one in judged] == [False] * len(ENDLESS)
+    assert [one.correct for one in verify_all("math", ["\\boxed{x+1}"] * 2, ENDLESS[:2])] == [None] * 2
+    assert verify_all("math", ["\\boxed{2\\sqrt{2}}"], ["\\sqrt{8}"])[0].correct is True
+
+
+@pytest.mark.usefixtures("impatient")
+def test_math_works_from_a_thread() -> None:
+    found: list[bool | None] = []
+
+    def ask() -> None:
+        for answer, reference in (("9^{9^{9^9}}", "\\sqrt{7}"), (ENDLESS[0], "\\sqrt{7}"), ("2\\sqrt{2}", "\\sqrt{8}")):
+            found.extend(one.correct for one in verify_all("math", [f"\\boxed{{{answer}}}"], [reference]))
+
+    thread = threading.Thread(target=ask)
+    thread.start()
+    thread.join(100)
+    assert found == [False, False, True]
+
+
+def test_math_works_in_a_spawned_daemonic_process_as_workers_of_ray_are() -> None:
+    hard = ["9^{9^{9^9}}", ENDLESS[0], "2\\sqrt{2}"]
+    with multiprocessing.get_context("spawn").Pool(1) as child:
+        pairs = [f"\\boxed{{{one}}}" for one in hard], ["\\sqrt{8}"] * len(hard)
+        judged = child.apply_async(verify_all, ("math", *pairs)).get(timeout=100)
+    assert [one.correct for one in judged] == [False, False, True]
+
+
+def test_math_works_in_a_script_without_a_main_guard_and_in_its_forks() -> None:
+    script = """
+import multiprocessing
+from r1kit.verifiers import verify_all
+ask = lambda answer, reference: verify_all("math", [answer], [reference])[0].correct
+print(ask(r"\\boxed{2\\sqrt{2}}", r"\\sqrt{8}"))
+def child(): print(ask(r"\\boxed{3\\sqrt{2}}", r"\\sqrt{18}"), flush=True)
+process = multiprocessing.get_context("fork").Process(target=child, daemon=True)
+process.start(); process.join()
+print(ask(r"\\boxed{4\\sqrt{2}}", r"\\sqrt{8}"))
+"""
+    paths = os.pathsep.join([str(Path(verifiers.__file__).parents[2]), *sys.path])
+    environment = os.environ | {"PYTHONPATH": paths}
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120, env=environment)
+    assert done.stdout.split() == ["True", "True", "False"], done.stderr
+
+
+def _memory() -> int:
+    """Bytes of this process that are in memory."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def _children() -> set[str]:
+    return {child for task in Path("/proc/self/task").iterdir() for child in (task / "children").read_text().split()}
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="memory and processes are read from /proc")
+def test_ten_thousand_hard_answers_in_a_row_leak_neither_memory_nor_processes() -> None:
+    hard = ["9^{{9^{{9^{}}}}}", "1{:08}!", "\\frac{{" * 40 + "{}", "\0{}", "({}+x)^2"]
+    verify_all("math", ["\\boxed{x+1}"], ["1+x"])
+    before, memory = _children(), 0
+    for index in range(10_000):
+        answer = "[" * 100_000 if index % 100 == 0 else hard[index % 5].format(index)
+        assert verify_all("math", [f"<answer>{answer}</answer>"], ["x^2+1"])[0].correct is False
+        if index == 2000:  # caches have found their size, more or less
+            memory = _memory()
+    assert _memory() - memory < 32 << 20
+    assert len(_children()) <= max(len(before), workers.pool(mathematics._WORKER, seconds=1).size)
+
+
+# Workers
+
+
+def _processes() -> list[subprocess.Popen[bytes]]:
+    pool = workers.pool(mathematics._WORKER, seconds=mathematics.SECONDS)
+    return [worker._process for worker in pool._free.queue if worker is not None]
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_killed_worker_is_replaced_without_a_wrong_verdict() -> None:
+    assert _ask("2\\sqrt{2}", "\\sqrt{8}").correct is True
+    for process in _processes():
+        process.kill()
+        process.wait()
+    assert _ask("3\\sqrt{2}", "\\sqrt{18}").correct is True
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_worker_that_is_killed_in_the_middle_of_a_question_is_asked_again() -> None:
+    _ask("2\\sqrt{2}", "\\sqrt{8}")
+    (process,) = _processes()
+    process.send_signal(signal.SIGSTOP)  # it stops, and takes the question without an answer
+    killer = threading.Timer(0.3, process.kill)
+    killer.start()
+    assert _ask("3\\sqrt{2}", "\\sqrt{18}").correct is True
+    killer.join()
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_worker_that_stands_still_is_cannot_tell_and_the_next_verdict_works(monkeypatch: pytest.MonkeyPatch) -> None:
+    _ask("2\\sqrt{2}", "\\sqrt{8}")
+    (process,) = _processes()
+    process.send_signal(signal.SIGSTOP)
+    with monkeypatch.context() as patch:
+        patch.setattr(mathematics, "PATIENT_SECONDS", 0.3)
+        verdict = _ask("3\\sqrt{2}", "\\sqrt{18}")
+    assert verdict.correct is None and verdict.detail.startswith("verifier failed") and "overloaded" in verdict.detail
+    assert _ask("3\\sqrt{2}", "\\sqrt{18}").correct is True
+
+
+@pytest.mark.usefixtures("impatient")
+@pytest.mark.parametrize(
+    ("program", "reason"),
+    [
+        ("raise SystemExit(3)", "did not start"),
+        ("print('{\"ready\": true}', flush=True); input(); print('rubbish', flush=True); input()", "no reply"),
+        ("print('{\"ready\": true}', flush=True); input(); import os; os._exit(0)", "died"),
+        ('print(\'{"ready": true}\', flush=True); input(); print(\'{"broken": "it"}\', flush=True)', "broken"),
+    ],
+)
+def test_a_worker_that_breaks_is_cannot_tell_and_never_wrong(
+    program: str, reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "broken_worker.py").write_text(program)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with monkeypatch.context() as patch:
+        patch.setattr(mathematics, "_WORKER", "broken_worker")
+        verdict = _ask("2\\sqrt{2}", "\\sqrt{8}")
+        assert verdict.correct is None and verdict.detail.startswith("verifier failed") and reason in verdict.detail
+    assert _ask("2\\sqrt{2}", "\\sqrt{8}").correct is True, "a failure is not remembered"
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_missing_library_is_an_error_and_no_verdict(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "poor_worker.py").write_text('print(\'{"missing": "No module named sympy"}\', flush=True)')
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr(mathematics, "_WORKER", "poor_worker")
+    with pytest.raises(ModuleNotFoundError, match="install r1kit"):
+        _ask("2\\sqrt{2}", "\\sqrt{8}")
+
+
+@pytest.mark.usefixtures("impatient")
+def test_no_worker_is_left_behind_when_the_pool_is_closed() -> None:
+    _ask("2\\sqrt{2}", "\\sqrt{8}")
+    processes = _processes()
+    workers.pool(mathematics._WORKER, seconds=mathematics.SECONDS).close()
+    assert processes and all(process.poll() is not None for process in processes)
+
+
+# Real references
+
+
+def _rows(file: Path, count: int) -> list[dict[str, Any]]:
+    """A fixed sample of the rows of a data set."""
+    with gzip.open(file, "rt", encoding="utf-8") as lines:
+        return random.Random(0).sample([json.loads(line) for line in lines], count)
+
+
+@pytest.mark.parametrize(("file", "column"), [("math_test", "solution"), ("gsm8k", "answer")])
+def test_references_verify_themselves_and_only_coincidences_verify_others(
+    file: str, column: str, shared_data: Path
+) -> None:
+    solutions = [row[column] for row in _rows(shared_data / file / "test.jsonl.gz", 150)]
+    wanted = [answers.reference(solution) for solution in solutions]
+    boxed = [f"The answer is <answer>${one}$</answer>" for one in wanted]
+    assert all(one.correct for one in verify_all("math", boxed, solutions))
+    assert all(one.correct is False for one in verify_all("math", [""] * len(solutions), solutions))
+    turned = [*wanted[1:], wanted[0]]
+    judged = verify_all("math", [f"<answer>{one}</answer>" for one in turned], solutions)
+    for verdict, mine, other in zip(judged, turned, wanted, strict=True):
+        assert verdict.correct is (mine.replace(",", "") == other.replace(",", "")), (mine, other)
+
+
+def test_solutions_of_countdown_verify_themselves(shared_data: Path) -> None:
+    rows = _rows(shared_data / "countdown/countdown_2000.jsonl.gz", 500)
     references = [json.dumps({"numbers": row["nums"], "target": row["target"]}) for row in rows]
     verdicts = verify_all("countdown", [f"<answer>{row['solution']}</answer>" for row in rows], references)
     assert all(verdict.correct for verdict in verdicts)

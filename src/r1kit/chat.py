@@ -51,6 +51,21 @@ def parse(text: str) -> Response:
     return Response(reasoning=reasoning or None, answer=answer, well_formed=False)
 
 
+def final_answer(text: str) -> str | None:
+    """What a reader of the answer sees: the answer section, else what follows the reasoning; None where it is empty.
+
+    `final_answer("<think>2+2</think> It is 4.") == "It is 4."` A response without tags is all answer; one that was cut
+    off while reasoning has none.
+    """
+    answer = parse(text).answer
+    if answer is not None:
+        return answer
+    _, closed, tail = text.rpartition("</think>")
+    if "<answer>" in tail or (not closed and "<think>" in tail):
+        return None
+    return tail.strip() or None
+
+
 def count_steps(text: str) -> int:
     """Marks of visible steps: "Step 1:", numbered or bulleted lines, "First,", "Next," and their like."""
     return len(_STEP.findall(text))
@@ -160,6 +175,8 @@ def to_samples(conversation: Conversation, chat: ChatFormat, tokenizer: Any) -> 
             continue
         reply = _reply(conversation, index, chat, tokenizer, ends)
         prompt = chat.encode(conversation.messages[:index], tokenizer)
+        if turn.content.removeprefix(chat.prefill).lstrip().startswith("<think>"):
+            _refuse_open_reasoning(conversation, index, chat, tokenizer)
         if not samples or prompt[: len(samples[-1][0])] != samples[-1][0]:
             samples.append(([], []))
         token_ids, mask = samples[-1]
@@ -185,3 +202,12 @@ def _reply(
     if any(token in ends for token in ids):
         raise ValueError(f"turn {index} holds an end token inside its text, where sampling would have stopped")
     return [*ids, ends[0]]
+
+
+def _refuse_open_reasoning(conversation: Conversation, index: int, chat: ChatFormat, tokenizer: Any) -> None:
+    """R1's distilled models and some others have templates that begin the reasoning, which a turn then begins again."""
+    if chat.text(conversation.messages[:index], tokenizer).rstrip().endswith("<think>"):
+        raise ValueError(
+            f"turn {index} begins with <think>, and so does the chat template's start of it: the tag would be trained "
+            "twice; use a chat template that leaves the tag to the model, or the format 'plain'"
+        )

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Literal
 
+from r1kit.chat import final_answer
 from r1kit.engines import Engine
 from r1kit.judges.asking import JudgeSettings, Panel, Replies, Tally
-from r1kit.judges.quoting import Question, final_part, question
+from r1kit.judges.quoting import Question, question
 from r1kit.judges.replies import PreferenceForm
 from r1kit.judges.suspicion import suspicions
 from r1kit.types import Message, PreferencePair
@@ -86,7 +87,7 @@ class PairwiseJudge:
         return [found.get(i, too_long) for i in range(len(rows))]
 
     def _shown(self, response: str) -> str:
-        return (final_part(response) or "") if self.shows == "answer" else response.strip()
+        return (final_answer(response) or "") if self.shows == "answer" else response.strip()
 
     def _preference(
         self, straight: Replies[PreferenceForm], swapped: Replies[PreferenceForm], asked: str, first: str, second: str

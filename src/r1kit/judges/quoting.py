@@ -9,8 +9,6 @@ import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from r1kit import chat
-
 # Joiners that writing needs (Persian, emoji); all other invisible characters are shown by their code.
 _JOINERS = "\u200c\u200d"
 _ESCAPES = {"&": "&amp;", "<": "&lt;", "\uff1c": "&#65308;", "\ufe64": "&#65124;"}  # also the wide and the small one
@@ -71,20 +69,6 @@ def is_hidden(mark: str) -> bool:
     if mark in _JOINERS or mark in "\n\t\r":
         return False
     return unicodedata.category(mark) in ("Cc", "Cf", "Co", "Cs") or 0xE0100 <= ord(mark) <= 0xE01EF
-
-
-def final_part(response: str) -> str | None:
-    """What a reader of the answer sees: the answer section, else what follows the reasoning; None where it is empty.
-
-    A response without tags is all answer; one that was cut off while reasoning has none.
-    """
-    answer = chat.parse(response).answer
-    if answer is not None:
-        return answer
-    _, closed, tail = response.rpartition("</think>")
-    if "<answer>" in tail or (not closed and "<think>" in tail):
-        return None
-    return tail.strip() or None
 
 
 def _escaped(mark: str) -> str:

@@ -6,9 +6,10 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Literal
 
+from r1kit.chat import final_answer
 from r1kit.engines import Engine
 from r1kit.judges.asking import JudgeSettings, Panel, Replies, Tally
-from r1kit.judges.quoting import Question, final_part, question
+from r1kit.judges.quoting import Question, question
 from r1kit.judges.replies import VerdictForm
 from r1kit.judges.suspicion import suspicions
 from r1kit.types import Verdict
@@ -81,7 +82,7 @@ class GenerativeVerifier:
         return None
 
     def _shown(self, response: str) -> str:
-        return (final_part(response) or "") if self.shows == "answer" else response.strip()
+        return (final_answer(response) or "") if self.shows == "answer" else response.strip()
 
     def _question(self, response: str, reference: str, asked: str) -> Question:
         parts = {"question": asked} if asked else {}
@@ -95,7 +96,7 @@ class GenerativeVerifier:
         correct, detail = self._majority(replies)
         if correct and signs and not self.settings.accept_suspicious:
             correct, detail = None, f"not trusted: {detail}"
-        return Verdict(correct=correct, extracted=(final_part(response) or shown)[:MAX_DETAIL], detail=detail + flag)
+        return Verdict(correct=correct, extracted=(final_answer(response) or shown)[:MAX_DETAIL], detail=detail + flag)
 
     def _majority(self, replies: Replies[VerdictForm]) -> tuple[bool | None, str]:
         if not replies.forms:

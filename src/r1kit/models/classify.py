@@ -5,7 +5,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -13,10 +14,10 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from r1kit.chat import ChatFormat, parse, to_samples
+from r1kit.chat import ChatFormat, final_answer, to_samples
 from r1kit.models import attention
 from r1kit.models.known import ModelError, first_line, resolve
-from r1kit.models.load import check_weights, device_of, load
+from r1kit.models.load import check_weights, context_of, device_of, load
 from r1kit.models.packed import PackedLayout, Span, bucket
 from r1kit.models.preflight import check_attention
 from r1kit.store import atomic_folder, read_json, write_json
@@ -38,14 +39,20 @@ class RewardModel:
     @property
     def context(self) -> int:
         """The longest sequence that the model takes, in tokens."""
-        return int(getattr(self.model.config, "max_position_embeddings", 1 << 20))
+        return context_of(self.model)
+
+    def judged(self, response: str) -> str | None:
+        """What is read of a response: all of it, or its final answer; None where that is empty."""
+        if self.on == "answer":
+            return final_answer(response)
+        return response if response.strip() else None
 
     def sample(self, prompt: Sequence[Message], response: str) -> Sample:
         """The sequence that is scored: the prompt as the policy saw it, the judged part of the response, the end.
 
         Raises ValueError for a prompt or response that cannot be rendered, or where nothing is left to judge.
         """
-        part = judged_part(response, self.on)
+        part = self.judged(response)
         if part is None:
             raise ValueError("the response has no final answer to judge")
         if self.on == "response" and not part.startswith(self.chat.prefill):
@@ -92,23 +99,6 @@ def score_at_ends(model: Any, hidden: Tensor, ends: Tensor) -> Tensor:
     return model.score(hidden[ends]).float()[:, 0]  # type: ignore[no-any-return]
 
 
-def judged_part(response: str, on: On) -> str | None:
-    """What a reward model reads: the whole response, or what comes after the reasoning (None where nothing does).
-
-    `judged_part("<think>2+2</think> <answer>4</answer>", "answer") == "4"`. Without tags the response is the answer;
-    after `</think>` it is the rest (R1's form); a response that never ends its reasoning has none.
-    """
-    if on == "response":
-        return response if response.strip() else None
-    found = parse(response)
-    if found.answer is not None:
-        return found.answer
-    _, closed, rest = response.rpartition("</think>")
-    if "<answer>" in rest or (not closed and "<think>" in response):
-        return None
-    return (rest if closed else response).strip() or None
-
-
 def without_prefill(chat: ChatFormat) -> ChatFormat:
     """The format for final answers alone, which do not begin as the policy's responses do."""
     return ChatFormat(template=chat.template, system=chat.system, plain=chat.plain, exemplars=chat.exemplars)
@@ -117,15 +107,16 @@ def without_prefill(chat: ChatFormat) -> ChatFormat:
 def fresh_reward_model(name: str, chat: ChatFormat, on: On, *, device: str = "auto", seed: int = 0) -> RewardModel:
     """The body of a language model under a new head with small random weights; raises `ModelError` like `load`."""
     policy = load(name, device="cpu", seed=seed)
+    tokenizer, pad = policy.tokenizer, _padding(policy.tokenizer, policy.end_ids, name)
+    del policy  # its body is read again below, and two of them may not fit
     model = _classifier(str(resolve(name)), name)
     width = model.score.weight.shape[1]
     with torch.no_grad():
         drawn = torch.randn(model.score.weight.shape, generator=torch.Generator().manual_seed(seed))
         model.score.weight.copy_(drawn / (width + 1) ** 0.5)
-    pad = _padding(policy.tokenizer, policy.end_ids, name)
-    policy.tokenizer.pad_token = pad
-    model.config.pad_token_id = policy.tokenizer.convert_tokens_to_ids(pad)
-    return RewardModel(model.to(device_of(device)), policy.tokenizer, chat, on)
+    tokenizer.pad_token = pad
+    model.config.pad_token_id = tokenizer.convert_tokens_to_ids(pad)
+    return RewardModel(model.to(device_of(device)), tokenizer, chat, on)
 
 
 def load_reward_model(name: str, *, device: str = "auto") -> RewardModel:
@@ -150,9 +141,10 @@ def _classifier(source: str, name: str, missing: Sequence[str] = ("score.weight"
 
     attention.register()
     try:
-        loaded: Any = AutoModelForSequenceClassification.from_pretrained(
-            source, num_labels=1, dtype=torch.float32, attn_implementation=attention.NAME, output_loading_info=True
-        )
+        with _quiet():
+            loaded: Any = AutoModelForSequenceClassification.from_pretrained(
+                source, num_labels=1, dtype=torch.float32, attn_implementation=attention.NAME, output_loading_info=True
+            )
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise ModelError(f"{name} could not be loaded as a sequence classifier ({first_line(error)})") from error
     model, info = loaded
@@ -163,6 +155,19 @@ def _classifier(source: str, name: str, missing: Sequence[str] = ("score.weight"
     check_weights(model, name)
     check_attention(model, name)
     return model
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """transformers warns of weights that are drawn anew, as the head's are meant to be; what may not be is checked."""
+    from transformers.utils import logging
+
+    level = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
 
 
 def _padding(tokenizer: Any, ends: Sequence[int], name: str) -> str:

@@ -27,10 +27,8 @@ class Policy:
 
     @property
     def context(self) -> int:
-        """The longest sequence that the model takes, in tokens; a sliding window bounds it, for r1kit has none."""
-        config = self.model.config
-        longest = int(getattr(config, "max_position_embeddings", 1 << 20))
-        return min(longest, getattr(config, "sliding_window", None) or longest)
+        """The longest sequence that the model takes, in tokens."""
+        return context_of(self.model)
 
     def save(self, folder: Path) -> None:
         """Write weights (safetensors), config, tokenizer and template; `AutoModelForCausalLM` loads it with nothing
@@ -39,6 +37,12 @@ class Policy:
         with atomic_folder(folder) as part:
             model.save_pretrained(part)
             self.tokenizer.save_pretrained(part)
+
+
+def context_of(model: Any) -> int:
+    """The longest sequence that a model takes, in tokens; a sliding window bounds it, for r1kit has none."""
+    longest = int(getattr(model.config, "max_position_embeddings", 1 << 20))
+    return min(longest, getattr(model.config, "sliding_window", None) or longest)
 
 
 def device_of(name: str) -> torch.device:

@@ -8,6 +8,7 @@ a function that makes it from keyword options, and a line in `REWARDS`.
 from __future__ import annotations
 
 from r1kit.rewards.accuracy import accuracy_reward, get_accuracy_reward, get_cosine_scaled_reward
+from r1kit.rewards.code import code_reward, get_code_reward
 from r1kit.rewards.columns import RewardFunction
 from r1kit.rewards.combinations import PREFERENCE_WEIGHTS, REASONING, REASONING_WEIGHTED, weighted
 from r1kit.rewards.consistency import (
@@ -40,8 +41,10 @@ __all__ = [
     "Scorer",
     "accuracy_reward",
     "build",
+    "code_reward",
     "format_reward",
     "get_accuracy_reward",
+    "get_code_reward",
     "get_cosine_scaled_reward",
     "get_graded_language_reward",
     "get_harmlessness_judged_reward",

@@ -38,7 +38,7 @@ def reward_model_reward(
         else:
             unscored += 1
     for index, score in zip(rows, judge.scores(list(rows.values()), tokens_per_batch), strict=True):
-        values[index] = score if scale == "raw" else _sigmoid(score)
+        values[index] = score if scale == "raw" else sigmoid(score)
     if log_metric is not None:
         log_metric("reward_model/not_scored", unscored / max(1, len(responses)))
     return values
@@ -73,9 +73,7 @@ def _loaded(model: str, on: Literal["answer", "response"] | None, device: str) -
 
 def _ids(judge: Any, prompt: Any, response: str) -> Sequence[int] | None:
     """The sequence to score; None where there is nothing to judge, empty where it cannot be scored."""
-    from r1kit.models.classify import judged_part
-
-    if judged_part(response, judge.on) is None:
+    if judge.judged(response) is None:
         return None
     if isinstance(prompt, str):
         turns = [Message(role="user", content=prompt)]
@@ -88,5 +86,6 @@ def _ids(judge: Any, prompt: Any, response: str) -> Sequence[int] | None:
     return ids if len(ids) <= judge.context else ()
 
 
-def _sigmoid(value: float) -> float:
+def sigmoid(value: float) -> float:
+    """1 / (1 + exp(-value)) without overflow."""
     return 0.5 * (1 + math.tanh(value / 2))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from r1kit.rewards.accuracy import get_accuracy_reward, get_cosine_scaled_reward
+from r1kit.rewards.code import get_code_reward
 from r1kit.rewards.columns import RewardFunction
 from r1kit.rewards.consistency import get_graded_language_reward, get_language_consistency_reward
 from r1kit.rewards.form import format_reward, reasoning_steps_reward, tag_count_reward
@@ -19,6 +20,7 @@ from r1kit.rewards.reasoning import reasoning_quality_reward
 
 REWARDS: dict[str, Callable[..., RewardFunction]] = {
     "accuracy": get_accuracy_reward,
+    "code": get_code_reward,
     "format": lambda: format_reward,
     "tag_count": lambda: tag_count_reward,
     "reasoning_steps": lambda: reasoning_steps_reward,

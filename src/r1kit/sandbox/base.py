@@ -6,7 +6,8 @@ values, outside, with expectations that the program never sees.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -40,7 +41,8 @@ DEFAULT = Limits()
 class Execution:
     """What a run left: output as far as the limit lets it through, and the limit that ended it, if one did.
 
-    `exit_status` is negative for a signal and None where the run was stopped from outside.
+    `exit_status` is negative for a signal and None where the run was stopped from outside. `waited_s` is the time for
+    which a run that was stopped had wanted a processor and others had it: much of it means that the machine was busy.
     """
 
     stdout: str
@@ -48,6 +50,7 @@ class Execution:
     exit_status: int | None
     limit: Limit | None
     wall_s: float
+    waited_s: float = 0.0
 
     @property
     def timed_out(self) -> bool:
@@ -87,3 +90,12 @@ def relative(files: Mapping[str, str]) -> dict[str, str]:
         if "\0" in name or any(part in ("", ".", "..") for part in name.split("/")):
             raise ValueError(f"{name!r} is no relative path such as data/input.txt")
     return dict(files)
+
+
+@contextmanager
+def told_as_sandbox_error() -> Iterator[None]:
+    """Errors of the system (no file descriptor, process or disk space is left) are the sandbox's, not the program's."""
+    try:
+        yield
+    except OSError as error:
+        raise SandboxError(f"the sandbox cannot be started: {error}") from error

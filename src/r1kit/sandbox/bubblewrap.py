@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from r1kit.sandbox import process, seccomp
-from r1kit.sandbox.base import DEFAULT, Execution, Limits, SandboxError
+from r1kit.sandbox.base import DEFAULT, Execution, Limits, SandboxError, told_as_sandbox_error
 from r1kit.sandbox.python import Interpreter
 
 INSTALL = "install it (apt-get install bubblewrap, dnf install bubblewrap, apk add bubblewrap)"
@@ -90,7 +90,8 @@ def _filter() -> Iterator[tuple[int, ...]]:
     if not seccomp.supported():
         yield ()
         return
-    descriptor = os.memfd_create("filter")
+    with told_as_sandbox_error():
+        descriptor = os.memfd_create("filter")
     try:
         os.write(descriptor, seccomp.program(alone=False))
         os.lseek(descriptor, 0, os.SEEK_SET)

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from r1kit.sandbox import process, seccomp
-from r1kit.sandbox.base import DEFAULT, Execution, Limits, SandboxError, relative
+from r1kit.sandbox.base import DEFAULT, Execution, Limits, SandboxError, relative, told_as_sandbox_error
 from r1kit.sandbox.python import Interpreter
 
 _OLDEST = 3  # before, O_TRUNC could empty a file that may only be read
@@ -44,6 +44,7 @@ class Landlock:
             raise SandboxError(
                 f"the kernel's Landlock is {have}: version {_OLDEST} (Linux 6.2) is the oldest that holds"
             )
+        _reachable(Path(tempfile.gettempdir()).resolve())
         return cls(interpreter, version)
 
     def run(
@@ -64,7 +65,7 @@ class Landlock:
 
     @contextmanager
     def _start(self, files: Mapping[str, str]) -> Iterator[process.Start]:
-        with tempfile.TemporaryDirectory(prefix="r1kit-") as folder:
+        with told_as_sandbox_error(), tempfile.TemporaryDirectory(prefix="r1kit-") as folder:
             _write(Path(folder), files)
             paths = [(".", False), *((path, False) for path in self.interpreter.folders), *_DEVICES]
             setup = {
@@ -92,9 +93,16 @@ def ruleset(version: int) -> bytes:
     return struct.pack(f"={len(known)}Q", *known)
 
 
+def _reachable(folder: Path) -> None:
+    """Raises `SandboxError` where root's temporary folder is closed to the uid that programs run as."""
+    if process.dropped() and (closed := [one for one in (folder, *folder.parents) if not one.stat().st_mode & 0o001]):
+        raise SandboxError(f"{closed[0]} is closed to other users: set TMPDIR to a folder that everyone can enter")
+
+
 def _write(folder: Path, files: Mapping[str, str]) -> None:
-    folder.chmod(0o755)
     for name, text in relative(files).items():
         file = folder / name
-        file.parent.mkdir(parents=True, exist_ok=True, mode=0o755)
+        file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(text, encoding="utf-8", errors="replace", newline="")
+    for made in (folder, *folder.rglob("*")):  # whatever the umask is: the uid that runs the program must reach them
+        made.chmod(0o755)

@@ -19,7 +19,7 @@ from pathlib import Path
 from r1kit.sandbox import process
 from r1kit.sandbox.base import Execution, Limits, Sandbox
 
-_LIMITS = Limits(wall_s=20, cpu_s=5, memory_mb=256, processes=8, file_mb=8, output_kb=64)
+_LIMITS = Limits(wall_s=120, cpu_s=5, memory_mb=256, processes=8, file_mb=8, output_kb=64)
 _BRIEF = Limits(wall_s=1, cpu_s=1, memory_mb=256, processes=8, file_mb=8, output_kb=64)
 
 
@@ -71,6 +71,9 @@ attempt("tcp", reach, socket.SOCK_STREAM, socket.AF_INET, ("127.0.0.1", {port}))
 attempt("udp", reach, socket.SOCK_DGRAM, socket.AF_INET, ("127.0.0.1", {port}), seen="sent into the void")
 attempt("abstract socket", reach, socket.SOCK_STREAM, socket.AF_UNIX, chr(0) + {abstract!r})
 attempt("socket in a file", reach, socket.SOCK_STREAM, socket.AF_UNIX, {socket!r})
+attempt("letter to a file", reach, socket.SOCK_DGRAM, socket.AF_UNIX, {letters!r})
+pair = lambda: socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+attempt("letter through a pair", lambda: pair()[0].sendto(b"x", {letters!r}))
 """
 _READ = """
 for path in [{secret!r}, "/etc/passwd", "/etc/hostname", "/proc/{neighbour}/environ", "/proc/sysrq-trigger"]:
@@ -169,11 +172,11 @@ PROBES = (
     Probe(what="threads are counted", program=_THREADS, held=refused),
     Probe(
         what="wall time is limited", program="import time\ntime.sleep(60)", limits=_BRIEF,
-        held=lambda done: done.limit == "wall" and done.wall_s < 10,
+        held=lambda done: done.limit == "wall" and done.wall_s < 60,
     ),
     Probe(
         what="CPU time is limited", program="while True: pass", limits=_LIMITS.override({"cpu_s": 1}),
-        held=lambda done: done.limit == "cpu" and done.wall_s < 20,
+        held=lambda done: done.limit == "cpu",
     ),
     Probe(
         what="output is limited", program='while True: print("x" * 1000)',
@@ -211,35 +214,40 @@ class _Host:
         self.secret.write_text("secret")
         self.secret.chmod(0o644)
         self.before = self._files()
-        tcp, self.udp, abstract, named = (
+        tcp, self.udp, abstract, named, self.letters = (
             stack.enter_context(socket.socket(family, kind))
             for family, kind in (
                 (socket.AF_INET, socket.SOCK_STREAM), (socket.AF_INET, socket.SOCK_DGRAM),
                 (socket.AF_UNIX, socket.SOCK_STREAM), (socket.AF_UNIX, socket.SOCK_STREAM),
+                (socket.AF_UNIX, socket.SOCK_DGRAM),
             )
         )  # fmt: skip
         name = f"r1kit-{secrets.token_hex(8)}"
         tcp.bind(("127.0.0.1", 0))
         self.udp.bind(tcp.getsockname())
-        self.udp.setblocking(False)
         abstract.bind(f"\0{name}")
-        named.bind(str(folder / "socket"))
-        (folder / "socket").chmod(0o777)
+        for bound, file in ((named, "socket"), (self.letters, "letters")):
+            bound.bind(str(folder / file))
+            (folder / file).chmod(0o777)
+        for inbox in (self.udp, self.letters):
+            inbox.setblocking(False)
         for server in (tcp, abstract, named):
             server.listen()
         self.neighbour = subprocess.Popen(["sleep", "600"], **process.dropped())
         stack.callback(self._end_neighbour)
         self.facts = {
-            "secret": str(self.secret), "folder": str(folder), "socket": str(folder / "socket"), "abstract": name,
-            "port": tcp.getsockname()[1], "home": os.path.expanduser("~"), "neighbour": self.neighbour.pid,
+            "secret": str(self.secret), "folder": str(folder), "socket": str(folder / "socket"),
+            "letters": str(folder / "letters"), "abstract": name, "port": tcp.getsockname()[1],
+            "home": os.path.expanduser("~"), "neighbour": self.neighbour.pid,
         }  # fmt: skip
 
     def harm(self) -> list[str]:
         """What the last program did to the host, as the host sees it."""
         found = []
-        with suppress(BlockingIOError):
-            self.udp.recv(1)
-            found.append("a datagram arrived at the host")
+        for inbox in (self.udp, self.letters):
+            with suppress(BlockingIOError):
+                inbox.recv(1)
+                found.append("a datagram arrived at the host")
         if self.neighbour.poll() is not None:
             found.append("a process of the host was killed")
         if self._files() != self.before:
@@ -248,7 +256,7 @@ class _Host:
 
     def _files(self) -> tuple[object, ...]:
         status = self.secret.stat()
-        names = [file.name for file in self.folder.iterdir() if file.name != "socket"]
+        names = [file.name for file in self.folder.iterdir() if file.name not in ("socket", "letters")]
         return names, self.secret.read_text(), status.st_mode, status.st_mtime_ns
 
     def _end_neighbour(self) -> None:

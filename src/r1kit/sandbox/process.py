@@ -13,10 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from r1kit.sandbox.base import Execution, Limit, Limits, SandboxError, relative
+from r1kit.sandbox.base import Execution, Limit, Limits, SandboxError, relative, told_as_sandbox_error
+from r1kit.sandbox.waiting import waited
 
 CHILD = Path(__file__).with_name("child.py")
-START_SECONDS = 60.0  # until the program's first instruction, on a machine that is busy
+START_SECONDS = 180.0  # until the program's first instruction, on a machine that is busy
 _END_SECONDS = 30.0  # a killed process that is still there then hangs in the kernel
 NOBODY = 65534
 _ENVIRONMENT = {
@@ -41,7 +42,7 @@ class Start:
 
 def run(start: Start, program: str, stdin: str, files: Mapping[str, str], limits: Limits) -> Execution:
     """One program with its input; raises `SandboxError` where it could not be started."""
-    with contextlib.ExitStack() as stack:
+    with told_as_sandbox_error(), contextlib.ExitStack() as stack:
         running = Running(start, program, files, limits, stack, stdin=None, stdout=None)
         running.feed = memoryview(stdin.encode("utf-8", "replace"))
         drive([running])
@@ -52,7 +53,7 @@ def converse(
     starts: Sequence[Start], programs: Sequence[tuple[str, Mapping[str, str]]], limits: Limits
 ) -> list[Execution]:
     """Two programs, output to input and back; the second is stopped when the first, the checker, has ended."""
-    with contextlib.ExitStack() as stack:
+    with told_as_sandbox_error(), contextlib.ExitStack() as stack:
         to_second, to_first = os.pipe(), os.pipe()
         ends = [*to_second, *to_first]
         stack.callback(_close_all, ends)
@@ -86,6 +87,7 @@ class Running:
     ) -> None:  # fmt: skip
         self.limits, self.feed, self.stopped, self.dismissed = limits, _NOTHING, False, False
         self.limit: Limit | None = None
+        self.waited_s = 0.0
         self.started: float | None = None
         self.ended: float | None = None
         self.deadline = time.monotonic() + START_SECONDS
@@ -112,23 +114,19 @@ class Running:
     def _spawn(
         self, start: Start, bundle: int, ready: int, stdin: int | None, stdout: int | None
     ) -> subprocess.Popen[bytes]:
-        child = CHILD.read_text(encoding="utf-8")
-        try:
-            return subprocess.Popen(
-                [*start.prefix, start.python, "-sSBc", child, str(bundle), str(ready)],
-                stdin=subprocess.PIPE if stdin is None else stdin,
-                stdout=subprocess.PIPE if stdout is None else stdout,
-                stderr=subprocess.PIPE,
-                bufsize=0,
-                pass_fds=(bundle, ready, *start.inherited),
-                env=_ENVIRONMENT,
-                cwd=start.cwd or "/",
-                umask=0o077,
-                start_new_session=True,
-                **dropped(),
-            )
-        except OSError as error:
-            raise SandboxError(f"the sandbox cannot be started: {error}") from error
+        return subprocess.Popen(
+            [*start.prefix, start.python, "-sSBc", CHILD.read_text(encoding="utf-8"), str(bundle), str(ready)],
+            stdin=subprocess.PIPE if stdin is None else stdin,
+            stdout=subprocess.PIPE if stdout is None else stdout,
+            stderr=subprocess.PIPE,
+            bufsize=0,
+            pass_fds=(bundle, ready, *start.inherited),
+            env=_ENVIRONMENT,
+            cwd=start.cwd or "/",
+            umask=0o077,
+            start_new_session=True,
+            **dropped(),
+        )
 
     def stop(self, limit: Limit | None) -> None:
         """End it for a limit; what it wrote so far stays."""
@@ -143,6 +141,8 @@ class Running:
     def kill(self) -> None:
         """End the process and all that it started: its group, and by die-with-parent the whole namespace below it."""
         if self.process.returncode is None:  # once it is collected, its number may be another's
+            if self.ended is None:
+                self.waited_s = waited(self.process.pid)
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self.process.pid, signal.SIGKILL)
 
@@ -163,6 +163,7 @@ class Running:
         return Execution(
             stdout=stdout, stderr=stderr, exit_status=None if self.limit else status, limit=limit,
             wall_s=0.0 if self.started is None or self.ended is None else self.ended - self.started,
+            waited_s=self.waited_s,
         )  # fmt: skip
 
     def _close(self) -> None:
@@ -180,7 +181,7 @@ def drive(processes: Sequence[Running]) -> None:
         while any(running.ended is None for running in processes):
             waiting = [running.deadline for running in processes if running.ended is None]
             for key, _ in selector.select(max(0.0, min(waiting) - time.monotonic())):
-                key.data(key.fd)
+                key.data(key.fd)  # one of these may have made another of them needless: `_register` skips it
             for watch in watches:
                 watch.look_at_clock()
 
@@ -208,7 +209,11 @@ class _Watch:
         running.deadline = time.monotonic() + _END_SECONDS
 
     def _register(self, descriptor: int, event: int, function: Callable[[int], object]) -> None:
-        self.selector.register(descriptor, event, function)
+        def if_open(ready: int) -> None:  # the end of a process reads its pipes empty, whatever else was reported
+            if ready in self.open:
+                function(ready)
+
+        self.selector.register(descriptor, event, if_open)
         self.open.add(descriptor)
 
     def _drop(self, descriptor: int) -> None:

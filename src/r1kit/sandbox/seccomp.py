@@ -26,6 +26,9 @@ _CALLS: dict[str, tuple[int | None, int | None]] = {
     "io_uring_register": (427, 427), "open_tree": (428, 428), "move_mount": (429, 429), "fsopen": (430, 430),
     "fsconfig": (431, 431), "fsmount": (432, 432), "fspick": (433, 433), "pidfd_open": (434, 434),
     "pidfd_getfd": (438, 438), "process_madvise": (440, 440), "mount_setattr": (442, 442), "memfd_secret": (447, 447),
+    # a program that stands back for its own processes would look like one on a busy machine
+    "setpriority": (141, 140), "ioprio_set": (251, 30), "sched_setscheduler": (144, 119), "sched_setparam": (142, 118),
+    "sched_setattr": (314, 274),
 }  # fmt: skip
 # Without namespaces also: other processes, and what Landlock leaves open about files that the user owns.
 _ALONE: dict[str, tuple[int | None, int | None]] = {
@@ -36,14 +39,17 @@ _ALONE: dict[str, tuple[int | None, int | None]] = {
     "utime": (132, None), "utimes": (235, None), "futimesat": (261, None), "utimensat": (280, 88),
     "setxattr": (188, 5), "lsetxattr": (189, 6), "fsetxattr": (190, 7), "removexattr": (197, 14),
     "lremovexattr": (198, 15), "fremovexattr": (199, 16), "truncate": (76, 45), "ioctl": (16, 29),
-    "setpriority": (141, 140), "ioprio_set": (251, 30), "sched_setaffinity": (203, 122),
-    "sched_setscheduler": (144, 119), "sched_setparam": (142, 118), "sched_setattr": (314, 274),
-    "migrate_pages": (256, 238), "move_pages": (279, 239),
+    "sched_setaffinity": (203, 122), "migrate_pages": (256, 238), "move_pages": (279, 239),
+    "connect": (42, 203), "bind": (49, 200), "msgsnd": (69, 189), "msgrcv": (70, 188), "msgctl": (71, 187),
+    "semop": (65, 193), "semctl": (66, 191), "semtimedop": (220, 192),
 }  # fmt: skip
+_STREAM, _NONBLOCK, _CLOEXEC = 1, 0o4000, 0o2000000
 # call, argument, values: refused where the argument is one of them, or (for "not") is none of them
 _ARGUMENTS: tuple[tuple[tuple[int, int], int, str, tuple[int, ...]], ...] = (
     ((157, 167), 0, "in", (1,)),  # prctl: PR_SET_PDEATHSIG would undo the end with the parent
     ((302, 261), 0, "not", (0,)),  # prlimit64 of other processes
+    # socketpair: a datagram one can send to any socket of the host that has a path
+    ((53, 199), 1, "not", (_STREAM, _STREAM | _NONBLOCK, _STREAM | _CLOEXEC, _STREAM | _NONBLOCK | _CLOEXEC)),
     ((72, 25), 1, "in", (8, 10, 15)),  # fcntl: F_SETOWN, F_SETSIG, F_SETOWN_EX send signals
 )
 _CLONE3 = 435
@@ -88,7 +94,7 @@ def _argument(number: int, argument: int, kind: str, values: tuple[int, ...]) ->
     if kind == "in":
         for value in values:
             body += [(_EQUAL, 0, 1, value), refuse]
-    else:
-        body += [(_EQUAL, 1, 0, values[0]), refuse]
+    else:  # a match jumps over the other comparisons and the refusal
+        body += [(_EQUAL, len(values) - place, 0, value) for place, value in enumerate(values)] + [refuse]
     body.append((_LOAD, 0, 0, 0))
     return [(_EQUAL, 0, len(body), number), *body]

@@ -10,29 +10,20 @@ from pydantic import Field, field_validator
 from r1kit.models.known import ModelError
 from r1kit.pipeline import Context, Kind
 from r1kit.settings import listed
-from r1kit.stages.sft import (
-    GivenSettings,
-    data_files,
-    longest_row,
-    tokenised,
-    train_given,
-)
-from r1kit.stages.sft import check as check_data
-from r1kit.stages.shared import HIDDEN, ChatSettings
-from r1kit.train.data import conversation
+from r1kit.stages import conversations
+from r1kit.stages.conversations import AskedSettings, GivenSettings, tokenised, train_given
+from r1kit.stages.shared import HIDDEN
+from r1kit.stages.supervised import data_files, longest_row
 from r1kit.train.distill import Distillation, DistillationSettings, Teacher
-from r1kit.train.learner import OptimizerSettings
-from r1kit.train.prepare import ConversationSettings, Reading, conversation_samples
 from r1kit.train.teacher import (
     ModelTeacher,
     StoredTeacher,
     TeacherStore,
-    key_of,
     require_same_tokens,
     store_logits,
     tokenizer_facts,
 )
-from r1kit.train.tokens import TokenFile
+from r1kit.train.tokens import TokenFile, key_of
 from r1kit.types import Sample
 
 
@@ -40,12 +31,9 @@ class DistillSettings(GivenSettings, DistillationSettings):
     """What `GivenSettings` and `DistillationSettings` say; the paper's students see batches of 64 (V2 B.4.3)."""
 
     batch_size: int = Field(64, ge=1, description="rows per update")
-    optimizer: OptimizerSettings = OptimizerSettings(
-        learning_rate=5e-5, schedule="cosine", final_ratio=0.1, warmup_ratio=0.03
-    )
 
 
-class TeacherLogitsSettings(ConversationSettings):
+class TeacherLogitsSettings(AskedSettings):
     """`top_k` tokens of every target are stored, with the exact mass of the others at each of `temperatures`.
 
     `max_tokens` and the prompt format must be those of the stage that learns from them.
@@ -53,18 +41,16 @@ class TeacherLogitsSettings(ConversationSettings):
 
     top_k: int = Field(64, ge=1)
     temperatures: tuple[float, ...] = Field((1.0, 3.0), min_length=1)
-    chat: ChatSettings = ChatSettings()
     max_tokens: int | None = Field(32_768, ge=2, description="longest row; None: the model's context")
     tokens_per_batch: int = Field(8192, ge=1)
     targets_per_shard: int = Field(100_000, ge=1, json_schema_extra=HIDDEN)
-    device: str = Field("auto", json_schema_extra=HIDDEN)
 
     _lists = field_validator("temperatures", mode="before")(listed)
 
 
 def check(context: Context) -> None:
     """Refuse a stage without data, or with no teacher or two, before any work starts."""
-    check_data(context)
+    conversations.check(context)
     given = [name for name in ("teacher", "logits") if name in context.paths]
     if len(given) != 1:
         raise ValueError(
@@ -95,7 +81,7 @@ def _teacher(context: Context, student: Any) -> tuple[TeacherOf, list[Any], Teac
 
     settings: DistillSettings = context.settings
     if "teacher" in context.paths:
-        teacher = load(str(context.input("teacher")), device=settings.device)
+        teacher = load(str(context.input("teacher")), device=settings.device, seed=settings.seed)
         require_same_tokens(student.tokenizer, teacher.tokenizer)
         in_memory = ModelTeacher(frozen(teacher.model), len(student.tokenizer))
         return lambda samples: in_memory, [student, teacher], None
@@ -130,7 +116,7 @@ def _require_stored(store: TeacherStore, rows: TokenFile, temperature: float) ->
 
 def check_teacher_logits(context: Context) -> None:
     """Refuse a stage without data before any work starts."""
-    data_files(context, "data")
+    data_files(context)
 
 
 def run_teacher_logits(context: Context) -> Mapping[str, Any]:
@@ -140,15 +126,14 @@ def run_teacher_logits(context: Context) -> Mapping[str, Any]:
     settings: TeacherLogitsSettings = context.settings
     policy = load(str(context.input("model")), device=settings.device)
     limit = longest_row(settings.max_tokens, policy)
-    make = conversation_samples(settings, settings.chat.format(), policy.tokenizer, limit)
-    rows = Reading(settings, conversation, make).tokenise(data_files(context, "data"), context.folder / "tokens")
+    rows = settings.reading(policy.tokenizer, limit).tokenise(data_files(context), context.folder / "tokens")
     names = tokenizer_facts(policy.tokenizer)
     about = {**names, "top_k": min(settings.top_k, names["vocabulary"]), "temperatures": list(settings.temperatures)}
     store = store_logits(
         policy.model, names["vocabulary"], rows, context.folder / "logits", about, report=context.progress.step,
         tokens_per_batch=settings.tokens_per_batch, targets_per_shard=settings.targets_per_shard,
     )  # fmt: skip
-    return {"rows": len(store.places), "shards": store.shards, "rows_left_out": rows.facts["dropped"], **about}
+    return {"rows": len(store.places), "shards": store.shards, "dropped": rows.facts["dropped"], **about}
 
 
 DISTILL = Kind(name="distill", run=run, settings=DistillSettings, version=1, check=check)

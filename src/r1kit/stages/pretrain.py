@@ -24,7 +24,7 @@ OPTIMIZER = OptimizerSettings(
 class PretrainSettings(Settings):
     """The model's size and how many documents it sees; a document has about 137 tokens."""
 
-    steps: int = Field(1000, ge=1)
+    steps: int = Field(1200, ge=1)
     documents_per_step: int = Field(60, ge=1)
     layers: int = Field(4, ge=1)
     width: int = Field(128, ge=16)

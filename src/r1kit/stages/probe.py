@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from r1kit.chat import ChatFormat
 from r1kit.settings import Settings, listed
@@ -29,6 +29,12 @@ class ProbeSettings(Settings):
     watch: bool = False
 
     _lists = field_validator("tasks", mode="before")(listed)
+
+    @model_validator(mode="after")
+    def _watches_something(self) -> ProbeSettings:
+        if self.watch and not self.tasks:
+            raise ValueError("watch follows the answers to the probe's tasks: name at least one task")
+        return self
 
 
 def make_probe(settings: ProbeSettings, policy: Any, chat: ChatFormat) -> Callable[[], dict[str, float]]:

@@ -72,12 +72,16 @@ class Listed:
         return replace(self, problems=tuple(replace(one, prompt=_begun(one, left)) for one in self.problems))
 
     def easiest(self) -> Listed:
-        """Shortest reference solution first, the best guess at ease that needs no model; others keep their order.
+        """Fewest digits in the reference solution first: the least to calculate; shorter solutions first among equals.
 
-        Raises `TaskError` where a problem has no solution in its metadata.
+        The best guess at ease that needs no model. Raises `TaskError` where a problem has no solution in its metadata.
         """
-        by_length = sorted(self.problems, key=lambda problem: len(_solution(problem, "order 'easiest'")))
-        return replace(self, problems=tuple(by_length))
+
+        def work(problem: Problem) -> tuple[int, int]:
+            solution = _solution(problem, "order 'easiest'")
+            return sum(char.isdigit() for char in solution), len(solution)
+
+        return replace(self, problems=tuple(sorted(self.problems, key=work)))
 
     def shuffled(self, seed: int) -> Listed:
         """Another order, the same for the same name, length and seed; sets are often sorted by topic or difficulty."""

@@ -56,7 +56,7 @@ class TaskSpec(Settings):
     )
     order: Literal["file", "shuffled", "easiest"] = Field(
         default="file",
-        description="before the limit: as in the data, drawn with seed, or shortest reference solution first",
+        description="before the limit: as in the data, drawn with seed, or least to calculate first",
     )
     steps_left: int | None = Field(
         default=None, ge=1, description="put all but the last N lines of the reference solution into the prompt"

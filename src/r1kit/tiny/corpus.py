@@ -22,7 +22,7 @@ from r1kit.tiny.world.solutions import Solution, close, guess, pick_style, solve
 
 # Weights in documents; a sheet is long, so half of all tokens are correct steps.
 KINDS = {"sheet": 30, "facts": 8, "page": 23, "zero": 25, "general": 10, "harmful": 3.3, "direct": 2}
-FAMILY_WEIGHTS = {"sums": 22, "compare": 16, "words": 22, "count": 20, "cups": 20}
+FAMILY_WEIGHTS = {"sums": 18, "compare": 14, "words": 20, "count": 20, "cups": 28}
 
 # Shapes of a response in the R1-Zero frame. Few are in the format; what is right is seldom where a verifier looks.
 SHAPES = {

@@ -19,6 +19,7 @@ T = TypeVar("T")
 # How data sets name a question and its response, most specific first.
 COLUMNS = (("prompt", "completion"), ("prompt", "response"), ("question", "response"), ("instruction", "output"))
 SAFE = {"safe": True, "unsafe": False, "good": True, "bad": False, "true": True, "false": False}
+BESIDE_TEXT = ("reasoning_content", "reasoning", "thinking", "tool_calls", "function_call")  # would be lost silently
 _DIALOGUE = re.compile(r"\n\n(Human|Assistant): ?")
 
 
@@ -96,15 +97,16 @@ def _metadata(row: Row) -> dict[str, Any]:
 
 
 def preference(row: Row) -> PreferencePair:
-    """A prompt with `chosen` and `rejected`; without a prompt the two are whole dialogues that differ at the end.
+    """A prompt with `chosen` and `rejected`, or two whole dialogues that differ at the end.
 
-    Dialogues are message lists or texts of "\\n\\nHuman: ... \\n\\nAssistant: ..." turns (HH-RLHF).
+    Dialogues are message lists, with the prompt beside them or without (UltraFeedback), or texts of
+    "\\n\\nHuman: ... \\n\\nAssistant: ..." turns (HH-RLHF).
     """
     if row.get("chosen") is None or row.get("rejected") is None:
         raise TaskError("missing field", f"the row has {', '.join(row)}: expected chosen and rejected")
     kept = _metadata(row)
     asked = next((row[name] for name in ("prompt", "conversations", "messages") if row.get(name) is not None), None)
-    if asked is not None:
+    if asked is not None and not _holds_prompt(row["chosen"]):
         sides = [_only(_reply(row[side])) for side in ("chosen", "rejected")]
         return PreferencePair(prompt=_prompt(asked), chosen=sides[0], rejected=sides[1], metadata=kept)
     (*prompt, chosen), (*other, rejected) = (_dialogue(row[side]) for side in ("chosen", "rejected"))
@@ -148,6 +150,10 @@ def _reply(value: Any) -> tuple[Message, ...]:
     return _messages([value] if isinstance(value, Mapping) else value)
 
 
+def _holds_prompt(value: Any) -> bool:
+    return isinstance(value, Sequence) and not isinstance(value, str) and len(value) > 1
+
+
 def _only(turns: tuple[Message, ...]) -> str:
     if len(turns) != 1 or turns[0].role != "assistant":
         raise TaskError("wrong type", f"an answer of {len(turns)} turns: expected one of the assistant's")
@@ -170,9 +176,13 @@ def _messages(value: Any) -> tuple[Message, ...]:
     if not isinstance(value, Sequence) or isinstance(value, str) or not value:
         raise TaskError("wrong type", f"{value!r:.60} is no conversation: expected a list of messages")
     turns = [(message_role(turn), _text(message_text(turn))) for turn in value]
-    for role, _ in turns:
+    for (role, _), turn in zip(turns, value, strict=True):
         if role not in ("system", "user", "assistant"):
             raise TaskError("wrong type", f"a turn of {role!r:.40}: expected system, user or assistant")
+        if beside := next((name for name in BESIDE_TEXT if turn.get(name)), None):
+            raise TaskError(
+                "wrong type", f"a turn has {beside} beside its text: write into the text what is to be learned"
+            )
     return tuple(Message(role=role, content=text) for role, text in turns)  # type: ignore[arg-type]
 
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 import torch
 import torch.nn.functional as F
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
 
 from r1kit.models.head import Head
@@ -42,6 +42,12 @@ class DistillationSettings(Settings):
     temperature: float = Field(3.0, gt=0)
     soft_weight: float = Field(0.7, ge=0)
     hard_weight: float = Field(0.3, ge=0)
+
+    @model_validator(mode="after")
+    def _teaches(self) -> Self:
+        if not self.soft_weight and not self.hard_weight:
+            raise ValueError("soft_weight and hard_weight are both 0: nothing would be learned; set one above 0")
+        return self
 
 
 @dataclass(frozen=True)

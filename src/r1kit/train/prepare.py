@@ -78,7 +78,11 @@ class Reading(Generic[T]):
         made = TokenFile(folder)
         if not len(made):
             reasons = Counter(row["reason"] for row in read_rows(folder / "dropped.jsonl")).most_common(1)
-            why = f"most were left out because: {reasons[0][0]}" if reasons else "there are none on this side"
+            why = (
+                f"most were left out because: {reasons[0][0]}"
+                if reasons
+                else "there are none, in all or on this side of a split"
+            )
             raise ValueError(f"no row of {', '.join(path.name for path in paths)} serves for {folder.name}: {why}")
         return made
 

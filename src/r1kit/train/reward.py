@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from r1kit.models.classify import score_at_ends
+from r1kit.rewards.modelled import sigmoid
 from r1kit.train.batch import Batch, Totals
 from r1kit.train.head import Gradient
 from r1kit.train.losses import LossOutput
@@ -117,7 +118,7 @@ def pair_metrics(scores: Sequence[tuple[float, float]], lengths: Sequence[tuple[
     `longer_wins` is the accuracy of preferring the longer answer: a model that is no better learned only length.
     """
     margins = [chosen - rejected for chosen, rejected in scores]
-    bins = reliability([_sigmoid(margin) for margin in margins], [True] * len(margins))
+    bins = reliability([sigmoid(margin) for margin in margins], [True] * len(margins))
     flat, sizes = [s for pair in scores for s in pair], [float(n) for pair in lengths for n in pair]
     return {
         "pairs": len(margins),
@@ -133,7 +134,7 @@ def pair_metrics(scores: Sequence[tuple[float, float]], lengths: Sequence[tuple[
 
 def label_metrics(scores: Sequence[float], labels: Sequence[bool], lengths: Sequence[int]) -> dict[str, Any]:
     """How well scores tell safe from unsafe held-out responses; `majority`: accuracy of always saying the same."""
-    bins = reliability([_sigmoid(score) for score in scores], labels)
+    bins = reliability([sigmoid(score) for score in scores], labels)
     share = statistics.fmean(labels)
     return {
         "responses": len(scores),
@@ -163,10 +164,6 @@ def _auc(scores: Sequence[float], labels: Sequence[bool]) -> float | None:
         return None
     above = sum(rank for rank, label in zip(ranks, labels, strict=True) if label) - safe * (safe + 1) / 2
     return above / (safe * unsafe)
-
-
-def _sigmoid(value: float) -> float:
-    return 1 / (1 + math.exp(-value)) if value >= 0 else math.exp(value) / (1 + math.exp(value))
 
 
 def softplus(value: float) -> float:

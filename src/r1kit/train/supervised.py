@@ -27,6 +27,11 @@ Log = Callable[[int, dict[str, float]], None]
 NEXT_TOKEN = OfLogprobs(next_token, cut=True)
 
 
+def cosine(first: float, last: float) -> OptimizerSettings:
+    """From one learning rate to another; the paper names no warm-up, 3 % of the updates is what open-r1 uses."""
+    return OptimizerSettings(learning_rate=first, schedule="cosine", final_ratio=last / first, warmup_ratio=0.03)
+
+
 class TrainingSettings(Settings):
     """How given rows are gone through: `epochs` times, each time in another order, `batch_size` rows per update.
 
@@ -38,9 +43,7 @@ class TrainingSettings(Settings):
     epochs: int = Field(2, ge=1)
     batch_size: int = Field(128, ge=1, description="rows per update")
     max_tokens: int | None = Field(32_768, ge=2, description="longest row; None: the model's context")
-    optimizer: OptimizerSettings = OptimizerSettings(
-        learning_rate=5e-5, schedule="cosine", final_ratio=0.1, warmup_ratio=0.03
-    )
+    optimizer: OptimizerSettings = cosine(5e-5, 5e-6)
     validation_share: float = Field(0.0, ge=0, lt=1)
     validation_every: int = Field(0, ge=0, description="updates between validations; 0: once per epoch")
     patience: int = Field(0, ge=0)
@@ -97,7 +100,10 @@ class Update:
 
 @dataclass(frozen=True)
 class Validation:
-    """A measure on held-out data every some updates; `watch` names the value that early stopping looks at."""
+    """A measure on held-out data before the first update and every some updates.
+
+    `watch` names the value that early stopping looks at; the one before the first update is only there to compare with.
+    """
 
     measure: Callable[[], dict[str, float]]
     every: int
@@ -116,7 +122,8 @@ class Best:
 
     def take(self, step: int, value: float, higher_is_better: bool) -> bool:
         """Note a value; whether it is the best."""
-        better = self.value is None or (value > self.value if higher_is_better else value < self.value)
+        beats = self.value is None or (value > self.value if higher_is_better else value < self.value)
+        better = math.isfinite(value) and beats
         if better:
             self.step, self.value, self.since = step, value, 0
         else:
@@ -135,8 +142,10 @@ def train_supervised(
     """
     newest = checkpoints.latest(folder)
     best = Best(**(learner.load(newest).get("best", {}) if newest is not None else {}))
-    keep_steps(folder / "metrics.jsonl", learner.updates)
+    keep_steps(folder / "metrics.jsonl", learner.updates if newest is not None else -1)
     with RowWriter(folder / "metrics.jsonl") as metrics:
+        if validation and newest is None:
+            metrics.append({"step": 0, **_measured(validation)})
         while learner.updates < learner.steps and not _is_over(best, validation):
             row = _update(learner, update_at(learner.updates))
             if validation and (learner.updates % validation.every == 0 or learner.updates == learner.steps):
@@ -166,12 +175,16 @@ def _is_over(best: Best, validation: Validation | None) -> bool:
     return bool(validation and validation.patience and best.since >= validation.patience)
 
 
-def _validate(learner: Learner, validation: Validation, best: Best, folder: Path) -> dict[str, float]:
+def _measured(validation: Validation) -> dict[str, float]:
     started = time.perf_counter()
-    row = validation.measure()
+    return validation.measure() | {"time/validation_s": time.perf_counter() - started}
+
+
+def _validate(learner: Learner, validation: Validation, best: Best, folder: Path) -> dict[str, float]:
+    row = _measured(validation)
     if best.take(learner.updates, row[validation.watch], validation.higher_is_better) and validation.patience:
         learner.keep(folder / "best")
-    return row | {"time/validation_s": time.perf_counter() - started}
+    return row
 
 
 def validation_loss(

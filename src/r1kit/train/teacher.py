@@ -19,6 +19,7 @@ from r1kit.store import StoreError, read_json, write_bytes, write_json
 from r1kit.train.batch import Batch, pack
 from r1kit.train.distill import Dense, SoftTargets, Targeting, TopK
 from r1kit.train.learner import autocast, hidden_states
+from r1kit.train.tokens import key_of
 from r1kit.types import Sample
 
 ABOUT = "teacher.json"
@@ -126,13 +127,6 @@ def _header(path: Path) -> dict[str, str]:
     return found
 
 
-def key_of(sample: Sample) -> str:
-    """What a sample consists of, as 16 hex digits."""
-    ids = np.asarray(sample.token_ids, dtype=np.uint32).tobytes()
-    mask = np.asarray(sample.loss_mask, dtype=np.bool_).tobytes()
-    return hashlib.sha256(ids + mask).hexdigest()[:16]
-
-
 def top_k(logits: Tensor, k: int, temperatures: Sequence[float]) -> dict[str, Tensor]:
     """The k largest logits [n, k] with their ids, and for each temperature log-sum-exp and the tail's log mass [n, m].
 
@@ -153,6 +147,8 @@ def store_logits(
 
     `about` needs `top_k`, `temperatures`, and what names the tokenizer.
     """
+    if (folder / ABOUT).is_file() and (there := read_json(folder / ABOUT)) != about:
+        raise StoreError(f"{folder} holds logits of another kind ({there}, not {about}): give another folder")
     write_json(folder / ABOUT, about)
     store = TeacherStore.open(folder)
     done = 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -58,6 +59,13 @@ class Tokenised:
     row: int = 0
     source: str = ""
     notes: Mapping[str, Any] = field(default_factory=dict)
+
+
+def key_of(sample: Sample) -> str:
+    """What a sample consists of, as 16 hex digits."""
+    ids = np.asarray(sample.token_ids, dtype=np.uint32).tobytes()
+    mask = np.asarray(sample.loss_mask, dtype=np.bool_).tobytes()
+    return hashlib.sha256(ids + mask).hexdigest()[:16]
 
 
 def write_tokens(folder: Path, samples: Iterable[Tokenised], left_out: Sequence[Mapping[str, Any]] = ()) -> TokenFile:

@@ -12,6 +12,7 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,13 +20,16 @@ from typing import Any
 from r1kit.sandbox import Execution, Limits, Sandbox, SandboxError, default_sandbox
 from r1kit.types import Verdict
 from r1kit.verifiers.code_compare import same_output, same_value
-from r1kit.verifiers.code_tests import CodeTests, defines, parse
+from r1kit.verifiers.code_tests import DEFAULTS, CodeTests, TestDefaults, defines, parse
+from r1kit.verifiers.code_wire import SILENT
 
 MAX_PROGRAM_CHARS = 200_000
+MAX_WALL_S = 3600.0  # of a run, as `Limits` has it
 _FENCE = re.compile(r"^(?P<indent>[ \t]*)(?P<mark>```+|~~~+)[ \t]*(?P<language>[^\n`]*)$", re.MULTILINE)
 _PYTHON = ("python", "py", "python3", "")
 _OUTPUT_KB = 8192
-_PATIENCE = 4.0  # wall time for CPU time: other processes want the processor too, and waiting is rarely the fault
+_PATIENCE = (4.0, 32.0)  # wall time for CPU time, at first and where a program that waited for a processor ran out
+_BUSY = 0.25  # of its wall time spent waiting for a processor: that it was stopped says nothing of the program
 _HERE = Path(__file__).parent
 
 
@@ -47,21 +51,26 @@ def verify_code_batch(responses: Sequence[str], references: Sequence[str]) -> li
     return [grade.verdict for grade in grade_code_batch(responses, references, thorough=False)]
 
 
-def grade_code_batch(responses: Sequence[str], references: Sequence[str], *, thorough: bool = True) -> list[Grade]:
-    """A grade per pair, in order."""
+def grade_code_batch(
+    responses: Sequence[str], references: Sequence[str], *, thorough: bool = True, defaults: TestDefaults = DEFAULTS
+) -> list[Grade]:
+    """A grade per pair, in order; `defaults` are for references that say nothing of limits and tolerance."""
     pairs = list(zip(responses, references, strict=True))
     unique = list(dict.fromkeys(pairs))
     if not unique:
         return []
     with ThreadPoolExecutor(min(len(unique), _cpus())) as threads:
-        grades = threads.map(lambda pair: grade_code(*pair, thorough=thorough), unique)
+        grades = threads.map(lambda pair: grade_code(*pair, thorough=thorough, defaults=defaults), unique)
         found = dict(zip(unique, grades, strict=True))
     return [found[pair] for pair in pairs]
 
 
-def grade_code(response: str, reference: str, *, thorough: bool = True, sandbox: Sandbox | None = None) -> Grade:
+def grade_code(
+    response: str, reference: str, *, thorough: bool = True, defaults: TestDefaults = DEFAULTS,
+    sandbox: Sandbox | None = None,
+) -> Grade:  # fmt: skip
     """Judge one response; without `thorough`, the first failure ends it and the share counts what was run by then."""
-    tests = parse(reference)
+    tests = parse(reference, defaults)
     program = extract(response)
     if isinstance(tests, str):
         return Grade(verdict=Verdict(correct=None, extracted=program, detail=f"unusable tests: {tests}"), share=None)
@@ -71,11 +80,20 @@ def grade_code(response: str, reference: str, *, thorough: bool = True, sandbox:
         detail = f"the program is longer than {MAX_PROGRAM_CHARS} characters"
         return Grade(verdict=Verdict(correct=False, extracted=program[:512], detail=detail), share=0.0)
     try:
-        return _Run(sandbox or default_sandbox(), tests, program, thorough).grade()
+        return _patient(sandbox or default_sandbox(), tests, program, thorough)
     except UnusableTests as error:
-        return Grade(verdict=Verdict(correct=None, extracted=program, detail=f"unusable tests: {error}"), share=None)
+        detail = f"unusable tests: {error}"
     except SandboxError as error:
-        return Grade(verdict=Verdict(correct=None, extracted=program, detail=f"verifier failed: {error}"), share=None)
+        detail = f"verifier failed: {error}"
+    return Grade(verdict=Verdict(correct=None, extracted=program, detail=_clean(detail)), share=None)
+
+
+def _patient(sandbox: Sandbox, tests: CodeTests, program: str, thorough: bool) -> Grade:
+    """A grade that does not depend on how busy the machine is; raises `Busy` where even the longest patience ends."""
+    for patience in _PATIENCE[:-1]:
+        with suppress(Busy):
+            return _Run(sandbox, tests, program, thorough, patience).grade()
+    return _Run(sandbox, tests, program, thorough, _PATIENCE[-1]).grade()
 
 
 def extract(response: str) -> str | None:
@@ -117,11 +135,16 @@ class UnusableTests(ValueError):
     """The tests fail by themselves, whatever the program does."""
 
 
+class Busy(SandboxError):
+    """The program was stopped for its time, much of which it stood in line for a processor."""
+
+
 class _Run:
     """One program and its tests."""
 
-    def __init__(self, sandbox: Sandbox, tests: CodeTests, program: str, thorough: bool) -> None:
+    def __init__(self, sandbox: Sandbox, tests: CodeTests, program: str, thorough: bool, patience: float) -> None:
         self.sandbox, self.tests, self.program, self.thorough = sandbox, tests, program, thorough
+        self.patience = patience
         self.shares: list[float] = []
         self.detail = ""
 
@@ -134,16 +157,18 @@ class _Run:
         total = len(tests.stdin) + len(tests.calls) + len(tests.asserts)
         correct = not self.detail and len(self.shares) == total
         detail = f"passes {total} tests" if correct else self.detail
-        verdict = Verdict(correct=correct, extracted=self.program, detail=detail[:500])
+        verdict = Verdict(correct=correct, extracted=self.program, detail=_clean(detail))
         return Grade(verdict=verdict, share=1.0 if correct else min(sum(self.shares) / total, 1 - 1e-9))
 
     def _fail(self, detail: str) -> None:
         self.detail = self.detail or detail
 
     def _limits(self, seconds: float) -> Limits:
-        return Limits(
-            wall_s=_PATIENCE * seconds + 1, cpu_s=seconds, memory_mb=self.tests.memory_mb, output_kb=_OUTPUT_KB
-        )
+        return Limits(wall_s=self._wall(seconds), cpu_s=seconds, memory_mb=self.tests.memory_mb, output_kb=_OUTPUT_KB)
+
+    def _wall(self, seconds: float) -> float:
+        """Wall time for CPU time: others want the processor too."""
+        return min(self.patience * seconds + 1, MAX_WALL_S)
 
     def _stdin(self) -> None:
         tests, left = self.tests, self.tests.total_s
@@ -153,7 +178,8 @@ class _Run:
                 self._fail(f"test {number}: no time left of {tests.total_s:g} s")
                 return
             done = self.sandbox.run(program, stdin=test.input, limits=self._limits(min(tests.time_s, left)))
-            left -= done.wall_s
+            _refuse_if_busy(done.limit == "wall", done)
+            left -= done.wall_s / self.patience
             if done.limit is None and same_output(test.output, done.stdout, tests.tolerance):
                 self.shares.append(1.0)
                 continue
@@ -179,6 +205,7 @@ class _Run:
             _source("code_program.py"), stdin="".join(json.dumps(question) + "\n" for question in questions),
             files=self._files(), limits=self._limits(min(tests.total_s, tests.time_s * (len(tests.calls) + 1))),
         )  # fmt: skip
+        _refuse_if_busy(done.limit == "wall", done)
         replies = {reply["id"]: reply for reply in _messages(done.stdout) if type(reply.get("id")) is int}
         for number, test in enumerate(tests.calls):
             if wrong := _judged(replies.get(number), test.output, tests.tolerance):
@@ -195,7 +222,7 @@ class _Run:
             "units": tests.asserts,
             "setup": f"{tests.head}\n{tests.setup}",
             "names": names,
-            "seconds": _PATIENCE * tests.time_s + 1,
+            "seconds": self._wall(tests.time_s),
             "objects": any(name[0].isupper() for name in names),
             "thorough": self.thorough,
         }
@@ -205,6 +232,8 @@ class _Run:
         )  # fmt: skip
         reports = list(_messages(checker.stderr))
         last = reports[-1] if reports else {}
+        stopped = last.get("gone") == SILENT or "wall" in (checker.limit, program.limit)
+        _refuse_if_busy(stopped, checker, program)
         if "unusable" in last:
             raise UnusableTests(last["unusable"])
         if not reports:  # it ended before it asked the program anything, so the program has no part in it
@@ -274,6 +303,19 @@ def _share(unit: Mapping[str, Any]) -> float:
     if not failed and not crashed and (passed or not planned):
         return 1.0
     return passed / max(planned, passed + failed + crashed, passed + 1)
+
+
+def _refuse_if_busy(stopped: bool, *runs: Execution) -> None:
+    """Raises `Busy` where a run was stopped for wall time that it, or its partner, could not use."""
+    for done in runs:
+        if stopped and done.waited_s > _BUSY * done.wall_s:
+            told = f"of {done.wall_s:.1f} s a program waited {done.waited_s:.1f} s for a processor"
+            raise Busy(f"the machine is too busy to tell: {told}; run fewer things at once, or raise time_s")
+
+
+def _clean(detail: str) -> str:
+    """A detail that can be written to any file: what a program raises may hold half of a surrogate pair."""
+    return detail[:500].encode("utf-8", "replace").decode("utf-8")
 
 
 def _reason(done: Execution) -> str:

@@ -140,9 +140,12 @@ class Client:
 
 
 def raised(name: str, message: str) -> Exception:
-    """An exception of the program: of the built-in class by that name, else one that says the name."""
+    """An exception of the program: of the built-in class by that name, else one that says the name.
+
+    `StopIteration` is such another: it would silently end a loop of the tests, as in `all(map(f, values))`.
+    """
     kind = getattr(builtins, name, None)
-    if isinstance(kind, type) and issubclass(kind, Exception):
+    if isinstance(kind, type) and issubclass(kind, Exception) and name not in ("StopIteration", "StopAsyncIteration"):
         try:
             return kind(message)
         except TypeError:  # some take more (UnicodeDecodeError)
@@ -160,17 +163,22 @@ def replace(value: Any, after: Any) -> None:
 
 
 class Counted(ast.NodeTransformer):
-    """Each assert counts for itself, and the next one runs whatever became of it."""
+    """Each assert counts for itself, and the next one runs whatever became of it.
+
+    It counts once, however often it runs: a program that yields many good values before a bad one gains nothing.
+    """
 
     def __init__(self) -> None:
-        self.planned = 0
+        self.planned = self.number = 0
 
     def visit_Assert(self, node: ast.Assert) -> ast.stmt:
-        """`assert X` -> try: assert X / except Exception as e: __failed__(e) / else: __passed__()."""
+        """`assert X` -> try: assert X / except Exception as e: __failed__(7, e) / else: __passed__(7)."""
         if isinstance(node.test, ast.Constant) and node.test.value:
             return ast.copy_location(ast.Pass(), node)  # shows nothing
         self.planned += not isinstance(node.test, ast.Constant)
-        [counted] = ast.parse("try: pass\nexcept Exception as _error: __failed__(_error)\nelse: __passed__()").body
+        self.number += 1
+        reports = f"except Exception as _error: __failed__({self.number}, _error)\nelse: __passed__({self.number})"
+        [counted] = ast.parse(f"try: pass\n{reports}").body
         assert isinstance(counted, ast.Try)
         counted.body = [node]
         return ast.copy_location(counted, node)
@@ -180,7 +188,9 @@ class Unit:
     """One test: its asserts as counted, and the error that ended it, if one did."""
 
     def __init__(self, source: str, thorough: bool) -> None:
-        self.thorough, self.passed, self.failed, self.crashed, self.error = thorough, 0, 0, False, ""
+        self.thorough, self.crashed, self.error = thorough, False, ""
+        self.passed: set[int] = set()
+        self.failed: set[int] = set()
         self.counted = Counted()
         tree = self.counted.visit(ast.parse(source))
         for node in list(tree.body):  # pytest's convention
@@ -195,18 +205,19 @@ class Unit:
         except Exception as error:
             self.crashed, self.error = True, self.error or described(error)
 
-    def _pass(self) -> None:
-        self.passed += 1
+    def _pass(self, number: int) -> None:
+        self.passed.add(number)
 
-    def _fail(self, error: Exception) -> None:
-        self.failed += 1
+    def _fail(self, number: int, error: Exception) -> None:
+        self.failed.add(number)
         self.error = self.error or described(error)
         if not self.thorough:
             raise Enough
 
     def report(self) -> dict[str, Any]:
         return {
-            "planned": self.counted.planned, "passed": self.passed, "failed": self.failed, "crashed": self.crashed,
+            "planned": self.counted.planned, "passed": len(self.passed - self.failed), "failed": len(self.failed),
+            "crashed": self.crashed,
         }  # fmt: skip
 
 

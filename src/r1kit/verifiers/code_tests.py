@@ -14,7 +14,8 @@ and, besides, each of them optional:
     "tolerance"  for numbers written as fractions, absolute and relative, in stdin and calls (1e-6)
 
 A list of texts means asserts, and {"inputs": [...], "outputs": [...], "fn_name": ...} (APPS) stdin tests, or calls
-where there is a function's name.
+where there is a function's name. Arguments that the program changes in place are changed for the asserts too, as Python
+has it: expected values are best written as literals.
 """
 
 from __future__ import annotations
@@ -52,7 +53,19 @@ class CallTest(Settings):
     output: Any
 
 
-class CodeTests(Settings):
+class TestDefaults(Settings):
+    """What a reference may say of its limits and its tolerance, and what holds where it does not."""
+
+    time_s: float = Field(default=5.0, gt=0, le=600)
+    total_s: float = Field(default=30.0, gt=0, le=600)
+    memory_mb: int = Field(default=512, ge=64)
+    tolerance: float = Field(default=1e-6, ge=0, le=1)
+
+
+DEFAULTS = TestDefaults()
+
+
+class CodeTests(TestDefaults):
     """A reference, checked: see the module's text."""
 
     stdin: tuple[StdinTest, ...] = ()
@@ -62,10 +75,6 @@ class CodeTests(Settings):
     prompt: str = ""
     entry_point: str = Field(default="", pattern=r"^([A-Za-z_]\w*)?$")
     names: tuple[str, ...] | None = None
-    time_s: float = Field(default=5.0, gt=0, le=600)
-    total_s: float = Field(default=30.0, gt=0, le=3600)
-    memory_mb: int = Field(default=512, ge=64)
-    tolerance: float = Field(default=1e-6, ge=0, le=1)
 
     @model_validator(mode="after")
     def _usable(self) -> Self:
@@ -98,12 +107,12 @@ class CodeTests(Settings):
 
 
 @lru_cache(maxsize=4096)
-def parse(reference: str) -> CodeTests | str:
+def parse(reference: str, defaults: TestDefaults = DEFAULTS) -> CodeTests | str:
     """The tests, or what is wrong with them; many responses share one reference."""
     if len(reference) > MAX_CHARS:
         return f"it has more than {MAX_CHARS} characters"
     try:
-        return CodeTests.parse(_shape(json.loads(reference)))
+        return CodeTests.parse(defaults.model_dump() | _shape(json.loads(reference)))
     except (ValueError, TypeError, RecursionError) as error:
         return str(error) or type(error).__name__
 

@@ -18,6 +18,7 @@ from collections.abc import Callable, ItemsView, Iterator, KeysView, Mapping, Va
 from typing import Any
 
 MAX_LINE = 4 << 20
+SILENT = "no reply in time"
 _MAX_ITEMS = 100_000  # of an iterator, which may have no end
 _PLAIN_INT = 1 << 53
 _BOXES: tuple[tuple[type, str], ...] = ((tuple, "tuple"), (set, "set"), (frozenset, "frozenset"))
@@ -132,7 +133,7 @@ class Peer:
                 raise self._lost(f"it sent more than {MAX_LINE} bytes at once")
             left = None if deadline is None else max(0.0, deadline - time.monotonic())
             if not select.select([self.source], [], [], left)[0]:
-                raise self._lost("no reply in time")
+                raise self._lost(SILENT)
             piece = os.read(self.source, 65536)
             if not piece:
                 raise self._lost("the program ended")

@@ -154,14 +154,15 @@ class Comparison:
         return self._values(mine_core, core, factor)
 
     def _values(self, given: str, expected: str, factor: Fraction | int) -> bool:
-        numbers = number.parse(given), number.parse_in_prose(expected)
+        numbers = number.parse_in_prose(given), number.parse_in_prose(expected)
         if numbers[0] is not None and numbers[1] is not None:
             self.detail = "as numbers"
             if factor != 1:
                 return bool(numbers[0].value * factor == numbers[1].value)
             return number.equal(numbers[0], numbers[1])
-        if INFINITE.fullmatch(given) or INFINITE.fullmatch(expected):
-            return tidy(given).lstrip("+") == tidy(expected).lstrip("+")
+        endless = INFINITE.fullmatch(given), INFINITE.fullmatch(expected)
+        if endless[0] or endless[1]:
+            return bool(endless[0] and endless[1] and (endless[0][1] == "-") == (endless[1][1] == "-"))
         readable = expression(given)
         if readable is None:
             self.detail = "the answer is no expression that can be computed"

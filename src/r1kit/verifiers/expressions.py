@@ -24,7 +24,8 @@ _COMMANDS = frozenset(_NAMES.split())
 _STOP = {"or", "and", "not", "but", "the", "is", "if", "to", "vs", "no", "of", "it", "at", "by", "are", "for", "all"}
 _BARRED = re.compile(r"^\[|[?@#%&~\"$:;]|\.\.|\\ldots|\\cdots|\d\s+\d|\\\s|\\$|[^\x20-\x7e]|<[a-z/]|//")
 # Numbers with more digits than a computer holds; what is not seen here runs into the limit of processor time.
-_EXPLOSIVE = re.compile(r"\d{6,}\s*!|\^\s*\{?\s*\d{6,}|(?:\^\s*\{?\s*\d+\s*){3}")
+_EXPLOSIVE = re.compile(r"\d{6,}\s*!|\^\s*\{?\s*\d{6,}|(?:\^\s*\{?\s*\d+\s*){3}|\d[eE][+-]?\d{4}")
+_DATE = re.compile(r"(?<![\d.])(?:\d{4}-\d{2}-\d{2}|\d{1,2}/\d{1,2}/\d{4})(?![\d.])")  # no subtraction, no fraction
 _BASE_DIGITS = re.compile(r"(?<![A-Za-z\\])\d+\s*_")
 _COMMAND = re.compile(r"\\(?:begin|end)\s*\{[a-z]+\}|\\[A-Za-z]+")
 _PERCENT = re.compile(r"\s*\\?%$")
@@ -78,7 +79,7 @@ def expression(text: str) -> str | None:
     """An expression in LaTeX that the parser reads; None for prose, unknown commands and numbers that are too large."""
     text = _adapted(words.digits(text)) if not text.isdigit() else text
     bare = _TEXT.sub(lambda match: match[1] if len(match[1].strip()) <= 1 else "?", text)
-    if _BASE_DIGITS.search(bare) or _EXPLOSIVE.search(bare):
+    if _BASE_DIGITS.search(bare) or _EXPLOSIVE.search(bare) or _DATE.search(bare):
         return None
     bare = _SUBSCRIPT.sub("", bare)
     if _BARRED.search(bare) or not any(char.isalnum() for char in bare):
@@ -89,6 +90,11 @@ def expression(text: str) -> str | None:
     if any(len(run) > 3 or run.casefold() in _STOP for run in runs) or len(runs) > 40:
         return None
     return text
+
+
+def explosive(text: str) -> bool:
+    """Whether a text holds a number with more digits than a computer does, as far as its look tells."""
+    return bool(_EXPLOSIVE.search(text))
 
 
 def _adapted(text: str) -> str:

@@ -10,7 +10,8 @@ What counts as wrong and what as "cannot tell" (None):
 - An answer that no parser reads, that is too long or too deep, or on which algebra raises an error *is wrong*: but only
   after the same process found the reference equal to itself once more. If that fails too, the library is broken: None.
 - An answer that uses up its processor time is wrong, since processor time does not depend on what else the machine
-  does. An answer whose wall-clock time runs out first is None: the machine was too busy to tell.
+  does. An answer whose wall-clock time runs out first is None: the machine was too busy to tell. In a batch, where
+  nobody waits for one verdict, that limit is wider.
 - Whatever goes wrong with the reference is None: it does not parse, or uses up its time, whatever was answered.
 - A worker that dies (killed, crashed) is replaced and the question asked again; the second death is None.
 
@@ -22,23 +23,26 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import ContextVar
 from functools import lru_cache
 
 from r1kit.types import Verdict
 from r1kit.verifiers import answers, number, shapes, spelling, units
 from r1kit.verifiers.choice import choice
 from r1kit.verifiers.comparison import Ask, Comparison, Unknown, need
-from r1kit.verifiers.expressions import expression, formulas
+from r1kit.verifiers.expressions import explosive, expression, formulas
 from r1kit.verifiers.readings import LETTER_IN_TEXT, WRAPPED, base, known_symbol, letter, tidy, wording
 from r1kit.verifiers.shapes import Equation, Group, Matrix, Scalar, Shape
-from r1kit.verifiers.workers import OutOfTime, WorkerError, pool
+from r1kit.verifiers.workers import PATIENT_SECONDS, WALL_SECONDS, OutOfTime, WorkerError, pool
 
 SECONDS = 1.0  # processor time for the reference, and again for the prediction: a typical one takes 0.01
 _MAX_REFERENCE_CHARS = 2048
 _MAX_DEPTH = 30
 _WORKER = "r1kit.verifiers.math_worker"
 _CLOCK_OR_DATE = re.compile(r"\d\s*:\s*\d|\b\d{4}-\d{2}-\d{2}\b|\b\d{1,2}/\d{1,2}/\d{2,4}\b")
+_SHORT_WORD = re.compile(r"[A-Z][a-z]{2}|(?i:yes|no|odd)")  # words, not products of variables
 _PLAIN_WORD = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{3,}")
+_wall_seconds: ContextVar[float] = ContextVar("wall_seconds", default=WALL_SECONDS)
 
 
 class _NotYet(Exception):
@@ -61,7 +65,9 @@ def verify_math_batch(responses: Sequence[str], references: Sequence[str]) -> li
     judged: dict[tuple[str | None, str], Verdict] = {}
     if slow:
         with ThreadPoolExecutor(min(len(slow), pool(_WORKER, seconds=SECONDS).size)) as threads:
-            judged.update(zip(slow, threads.map(lambda pair: judge(*pair), slow), strict=True))
+            judged.update(
+                zip(slow, threads.map(lambda pair: _judge(pair[0], pair[1], _ask_patiently), slow), strict=True)
+            )
     return [settled[pair] or judged[pair] for pair in pairs]
 
 
@@ -110,7 +116,7 @@ def _compare(prediction: str | None, reference: str, ask: Ask) -> tuple[bool, st
     if expected is not None:
         given = number.parse_in_prose(prediction)
         if given is not None:
-            same = number.equal(given, expected)
+            same = number.equal(given, expected) and not _other_unit(prediction, reference, expected)
             return same, "equal as numbers" if same else "different numbers"
         target = Scalar(reference)
     if isinstance(target, str):
@@ -126,6 +132,8 @@ def _compare(prediction: str | None, reference: str, ask: Ask) -> tuple[bool, st
 def _target(reference: str) -> Shape | str:
     """A reference as what it is compared as: its words, where it is text, else its shape."""
     text = spelling.plain(reference)
+    if _SHORT_WORD.fullmatch(text):
+        return wording(text)
     if _CLOCK_OR_DATE.search(spelling.undressed(text)) and number.parse(text) is None:
         return wording(text)
     words = WRAPPED.sub(r" \1 ", text)
@@ -161,20 +169,38 @@ def _usable(target: Shape | str, ask: Ask) -> None:
                 _usable(shapes.parse(sides[-1]), ask)
 
 
+def _other_unit(prediction: str, reference: str, expected: number.Number) -> bool:
+    """Whether an answer to a question about money names another unit: "5 pounds" for $5, but not for £5."""
+    if expected.currency in ("", "£"):
+        return False
+    mine, wanted = (units.split(tidy(text))[1] for text in (prediction, reference))
+    return mine is not None and wanted is not None and mine.powers != wanted.powers
+
+
 def _not_yet(prediction: str | None, reference: str, kind: str) -> Verdict:
     raise _NotYet
 
 
 def _ask(prediction: str | None, reference: str, kind: str) -> Verdict:
     """The worker's verdict, cached: both texts are short here, whatever was answered."""
+    if prediction is None and explosive(reference):
+        return Verdict(correct=None, detail="the reference holds a number that is too large to compute")
     return _asked(prediction, expression(reference) or reference if prediction is None else reference, kind)
+
+
+def _ask_patiently(prediction: str | None, reference: str, kind: str) -> Verdict:
+    before = _wall_seconds.set(PATIENT_SECONDS)
+    try:
+        return _ask(prediction, reference, kind)
+    finally:
+        _wall_seconds.reset(before)
 
 
 @lru_cache(maxsize=32768)
 def _asked(prediction: str | None, reference: str, kind: str) -> Verdict:
     question = {"reference": reference, "prediction": prediction, "kind": kind}
     try:
-        replies = pool(_WORKER, seconds=SECONDS).ask(question, 1 if prediction is None else 2)
+        replies = pool(_WORKER, seconds=SECONDS).ask(question, 1 if prediction is None else 2, _wall_seconds.get())
     except OutOfTime as out:
         if out.replies:
             return Verdict(correct=False, detail=f"the answer takes more than {SECONDS:g} s of processor time")

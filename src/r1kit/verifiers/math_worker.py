@@ -27,6 +27,7 @@ _PROBES = ("\\frac{1}{7919}", "x+1")  # a reference that cannot be compared with
 _DECIMAL = re.compile(r"(?<![\d_.^])(\d{0,100})\.(\d{1,100})(?![\d.])")
 _DEGREES = re.compile(r"(\d+(?:\.\d+)?)\s*\^\s*\{?\s*\\circ\s*\}?")
 _TURNED = re.compile(r"\\(?:sin|cos|tan|cot|sec|csc)(?![a-z])")
+_ODD_ROOT = re.compile(r"\\sqrt\s*\[\s*([3579])\s*\]\s*\{\s*-\s*(\d+)\s*\}")  # the real one, not the principal one
 _IMAGINARY = re.compile(r"(?<![A-Za-z\\])i(?![A-Za-z])|(?<=[\d)}])i(?![A-Za-z])")
 _INDEXED = re.compile(r"_\s*\{?\s*i\b")
 # Where functions of real variables are compared: far from zeros and poles that answers like to have.
@@ -223,6 +224,7 @@ def _parse(text: str, context: str) -> Any:
     from sympy import I, Symbol
 
     text = _DECIMAL.sub(lambda match: f"\\frac{{{match[1]}{match[2]}}}{{1{'0' * len(match[2])}}}", text)
+    text = _ODD_ROOT.sub(r"(-\\sqrt[\1]{\2})", text)
     if _TURNED.search(text):
         text = _DEGREES.sub(r"(\\frac{\\pi}{180} \\cdot \1)", text)
     config = NormalizationConfig(

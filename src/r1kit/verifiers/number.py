@@ -45,7 +45,7 @@ _TWICE = re.compile(r"([^()]*[^()\s])\s*\(([^()]*)\)")
 _TEXT = re.compile(r"\\(?:text|mbox|mathrm|textbf|mathbf)\s*\{([^{}]*)\}")
 # In "5x", "5!", "√5", "not 5", "5 million" the number that is written is not the number that is meant.
 _NOT_PROSE = re.compile(
-    r"[^\w\s.,;:\"'-]|[\d_\u0370-\u03ff]|(?<![A-Za-z])-|-(?![A-Za-z])"
+    r"[^\w\s.,;:\"'-]|\.\.|[\d_\u0370-\u03ff]|(?<![A-Za-z])-|-(?![A-Za-z])"
     r"|(?<![A-Za-z'])(?![aAI](?![A-Za-z]))[A-Za-z](?![A-Za-z])"
 )
 _CHANGES_VALUE = re.compile(

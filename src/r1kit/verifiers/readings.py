@@ -13,7 +13,7 @@ _BASE = re.compile(
 )
 _BASE_IN_WORDS = re.compile(r"([0-9A-Za-z]+)\s*\(?\s*(?:in\s+)?base[\s-]*(\d+|two|three|eight|ten|sixteen)\s*\)?", re.I)
 _BASES = {"two": "2", "three": "3", "eight": "8", "ten": "10", "sixteen": "16"}
-INFINITE = re.compile(r"([+-]?)\s*\\(?:infty|infinity)\s*")
+INFINITE = re.compile(r"([+-]?)\s*(?:\\infty|\\?infinity)\s*", re.IGNORECASE)
 LETTER_IN_TEXT = re.compile(_TEXT + r"\{\s*(\(?[A-Z]\)?)\s*\}")
 _FILLERS = {"it", "is", "its", "was", "be", "would", "the", "a", "an", "on", "in", "at", "that", "option", "only"}
 _TOKEN = re.compile(r"[a-z']+|\d+|[^\s\w.()]|[^\W\d_]+")

@@ -203,8 +203,10 @@ def _list(text: str) -> Shape | None:
 
 def _relation(text: str) -> Shape | None:
     exact, approximates, rough = text.partition("\\approx")
-    if approximates and number.parse(rough) is not None:  # \frac{5}{12} \approx 0.4167
-        return _parse(exact)
+    if approximates and (near := number.parse(rough)):  # \frac{5}{12} \approx 0.4167
+        value = number.parse(exact)
+        if value is None or 10 * abs(value.value - near.value) <= abs(value.value):
+            return _parse(exact)
     if "≠" in text or approximates:
         return Inequality("".join(text.split()))
     if _INEQUALITY.search(text):

@@ -52,7 +52,7 @@ _SPACES = re.compile(
 )
 _DRESS = re.compile(
     r"\\(?:left|right|[bB]igg?[lrm]?|displaystyle|textstyle|scriptstyle|large|Large|small|normalsize|limits)"
-    r"(?![A-Za-z])\s*|(?<!\\)\\!"
+    r"(?![A-Za-z])\s*|\\[hv]?phantom\s*(?:\{[^{}]*\}|[^\s{}\\])|(?<!\\)\\!"
 )
 _FRACTION = re.compile(r"\\[dtc]frac(?![A-Za-z])")
 
@@ -76,6 +76,8 @@ def plain(text: str) -> str:
         lead = _LEAD.match(text)
         text = text[lead.end() :] if lead else text
         if text.endswith(".") and not text.endswith(".."):
+            text = text[:-1]
+        if text.endswith(",") and text.count(",") == 1:
             text = text[:-1]
         while text.endswith("\\\\"):
             text = text[:-2].rstrip()

@@ -25,7 +25,8 @@ import time
 from typing import Any
 
 _START_SECONDS = 120.0  # importing sympy on a busy machine
-WALL_SECONDS = 4.0  # for all replies to one question, on a machine that is busy with other things too
+WALL_SECONDS = 4.0  # for all replies to one question, where somebody waits for them
+PATIENT_SECONDS = 30.0  # the same where nobody does: a busy machine has time to answer
 _QUESTIONS_PER_WORKER = 5000  # then a new one, so that no cache of the libraries grows without end
 
 
@@ -53,7 +54,7 @@ class Worker:
         self.asked, self._ready, self._buffer = 0, False, b""
         try:
             self._process = subprocess.Popen(
-                [sys.executable, "-P", "-m", module, str(seconds), str(WALL_SECONDS)],
+                [sys.executable, "-P", "-m", module, str(seconds), str(PATIENT_SECONDS)],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
@@ -64,7 +65,7 @@ class Worker:
         except OSError as error:  # no more processes, no memory
             raise WorkerError(f"the worker did not start: {error}") from None
 
-    def ask(self, question: dict[str, Any], replies: int) -> list[dict[str, Any]]:
+    def ask(self, question: dict[str, Any], replies: int, wall: float = WALL_SECONDS) -> list[dict[str, Any]]:
         """Up to `replies` replies within the time limits; fewer where the first tells that it is the last."""
         self._greet()
         self.asked += 1
@@ -74,12 +75,12 @@ class Worker:
         except OSError as error:
             raise WorkerError(f"the worker is gone ({error})") from None
         got: list[dict[str, Any]] = []
-        deadline = time.monotonic() + WALL_SECONDS
+        deadline = time.monotonic() + wall
         while len(got) < replies and (not got or got[-1].get("reference") == "ok"):
             try:
                 got.append(self._receive(deadline))
             except TimeoutError:
-                raise Overloaded(f"no answer within {WALL_SECONDS:g} s: the machine is overloaded") from None
+                raise Overloaded(f"no answer within {wall:g} s: the machine is overloaded") from None
             except EOFError:
                 if self._process.wait() == -signal.SIGPROF:
                     raise OutOfTime(got) from None
@@ -141,11 +142,11 @@ class Pool:
             self._free.put(None)
         atexit.register(self.close)
 
-    def ask(self, question: dict[str, Any], replies: int) -> list[dict[str, Any]]:
+    def ask(self, question: dict[str, Any], replies: int, wall: float = WALL_SECONDS) -> list[dict[str, Any]]:
         """Replies of one worker; a worker that died is replaced and asked again once, a slow one is only replaced."""
         for attempt in (1, 2):
             try:
-                return self._ask(question, replies)
+                return self._ask(question, replies, wall)
             except Overloaded:
                 raise
             except WorkerError:
@@ -164,11 +165,11 @@ class Pool:
                 worker.kill()
             self._free.put(None)
 
-    def _ask(self, question: dict[str, Any], replies: int) -> list[dict[str, Any]]:
+    def _ask(self, question: dict[str, Any], replies: int, wall: float) -> list[dict[str, Any]]:
         worker = self._free.get()
         try:
             worker = worker or Worker(self.module, self.seconds)
-            answer = worker.ask(question, replies)
+            answer = worker.ask(question, replies, wall)
             if worker.asked >= _QUESTIONS_PER_WORKER:
                 worker = self._successor(worker)
             return answer

@@ -1,0 +1,41 @@
+"""How samples of each kind are curated: settings that the stages start from, and that a recipe changes by field."""
+
+from __future__ import annotations
+
+from r1kit.curate.balance import BalanceSettings
+from r1kit.curate.curation import DEFAULT_FILTERS, CurateSettings
+from r1kit.curate.filters import FilterSpec
+from r1kit.curate.quality import QualitySettings
+
+
+def _filters(*names: str) -> tuple[FilterSpec, ...]:
+    return tuple(FilterSpec(name=name) for name in names)
+
+
+# V1, section 2.3.1: right and readable, and the summary follows from the reasoning.
+COLD_START = CurateSettings(
+    filters=_filters("not_correct", *DEFAULT_FILTERS, "unfaithful_summary"), balance=BalanceSettings(per_problem=1)
+)
+# V1, section 2.3.3: right ones only; mixed languages, long paragraphs and code blocks go; then the composite score.
+REJECTION = CurateSettings(filters=_filters("not_correct", *DEFAULT_FILTERS), quality=QualitySettings())
+# Requests that are no problems: nothing says what is right, and a simple one is answered without the format.
+GENERAL = CurateSettings(
+    filters=_filters(*[name for name in DEFAULT_FILTERS if name != "not_in_format"]),
+    balance=BalanceSettings(per_problem=1),
+)
+# The same where a judge scored how helpful the replies are.
+HELPFUL = GENERAL.model_copy(
+    update={"quality": QualitySettings(weights={"helpfulness": 0.8, "language": 0.2}, required=("helpfulness",))}
+)
+# What a rewriter wrote: duplicates and balance were seen to before.
+REWRITTEN = CurateSettings(
+    filters=(
+        FilterSpec(name="truncated"),
+        FilterSpec(name="not_in_format", label="rewriting not in the format"),
+        FilterSpec(name="not_correct", label="answer changed"),
+        *_filters(*[name for name in DEFAULT_FILTERS if name not in ("truncated", "not_in_format")]),
+        FilterSpec(name="unfaithful_summary"),
+    ),
+    near_duplicates=(),
+    balance=BalanceSettings(per_problem=None),
+)

@@ -1,0 +1,43 @@
+"""The stage `mix`: rows of several kinds as one training set, such as three parts of reasoning to one of general.
+
+Inputs: `rows/NAME`, or `rows/NAME/...` where a kind has several files (V1, section 2.3.3: 600k of reasoning, 200k
+general). Leaves `mixed.jsonl` (what the stage `sft` reads) and `mixed.mix.json` (what each kind gave, and should have).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from r1kit.curate.mix import MixSettings, mix
+from r1kit.pipeline import Context, Kind
+from r1kit.stages.requests import row_files
+
+
+def check(context: Context) -> None:
+    """Refuse inputs that the ratios do not name, and ratios without inputs."""
+    row_files(context)
+    settings: MixSettings = context.settings
+    if _kinds(context).keys() != settings.ratios.keys():
+        raise ValueError(
+            f"stage {context.stage} has rows of {', '.join(_kinds(context))} and ratios for "
+            f"{', '.join(settings.ratios)}: name the same in both, inputs as rows/NAME"
+        )
+
+
+def run(context: Context) -> Mapping[str, Any]:
+    """Draw rows of each kind in the ratios, and shuffle them."""
+    shares = mix(_kinds(context), context.folder / "mixed.jsonl", context.settings)
+    return {"rows": sum(share.taken for share in shares), **{share.source: share.taken for share in shares}}
+
+
+def _kinds(context: Context) -> dict[str, list[Path]]:
+    """The files of each kind, by the first part of their inputs' names."""
+    found: dict[str, list[Path]] = {}
+    for name, path in row_files(context).items():
+        found.setdefault(name.partition("/")[0], []).append(path)
+    return found
+
+
+MIX = Kind(name="mix", run=run, settings=MixSettings, version=1, check=check)

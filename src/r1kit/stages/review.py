@@ -1,0 +1,81 @@
+"""The stage `review`: the pipeline stops at a queue of samples for people, and goes on when all of them are decided.
+
+Inputs: `rows` or `rows/NAME`, such as a generate stage's kept.jsonl. Leaves `review.db` (the queue: open it with
+`r1kit review FOLDER`), `kept.jsonl` (accepted, with their edits; what the stage `sft` reads), `dropped.jsonl` (rejected
+ones, with the decisions) and `funnel.json`.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
+from typing import Any
+
+from pydantic import Field
+
+from r1kit.curate.funnel import FunnelStep
+from r1kit.curate.review import ReviewQueue
+from r1kit.pipeline import Context, Kind
+from r1kit.settings import Settings
+from r1kit.stages.requests import row_files
+from r1kit.stages.shared import HIDDEN
+from r1kit.store import read_rows, write_json
+
+
+class ReviewSettings(Settings):
+    """`auto_accept` goes on without people: what nobody decided is accepted as it is, what a person rejected is not.
+
+    It does not change the stage's folder: a queue that people began can be finished by it.
+    """
+
+    auto_accept: bool = Field(False, json_schema_extra=HIDDEN)
+    double_share: float = Field(0.0, ge=0, le=1, description="share of the samples that two people review")
+
+
+class ReviewPending(ValueError):
+    """Samples wait for people; the message says how to decide them, and how to go on."""
+
+
+def check(context: Context) -> None:
+    """Refuse a stage without rows."""
+    row_files(context)
+
+
+def run(context: Context) -> Mapping[str, Any]:
+    """Fill the queue; raises `ReviewPending` as long as samples wait, and exports them when none does."""
+    settings: ReviewSettings = context.settings
+    path = context.folder / "review.db"
+    with ReviewQueue.create(path, _rows(context), double_share=settings.double_share) as queue:
+        if settings.auto_accept:
+            queue.auto_accept()
+        if pending := queue.pending():
+            raise ReviewPending(
+                f"{pending:,} of {queue.progress().total:,} samples wait for review: run `r1kit review "
+                f"{context.folder}`, decide them, and run the same command again; or go on without people by "
+                f"--set {context.stage}.auto_accept=true"
+            )
+        queue.export(context.folder / "kept.jsonl", rejected=context.folder / "dropped.jsonl")
+        return _reported(context, queue)
+
+
+def _rows(context: Context) -> Iterator[dict[str, Any]]:
+    for path in row_files(context).values():
+        yield from read_rows(path)
+
+
+def _reported(context: Context, queue: ReviewQueue) -> dict[str, Any]:
+    progress, agreement = queue.progress(), queue.agreement()
+    last = (row["review"]["decisions"][-1] for row in queue.rows(accepted=False))
+    reasons = Counter(decision["reason"] or "rejected" for decision in last)
+    step = FunnelStep(name="review", rows_in=progress.total, rows_out=progress.accepted, reasons=dict(reasons))
+    people = [dict(row) for row in queue.reviewers()]
+    facts = {"samples": progress.total, "kept": progress.accepted, "edited": progress.edited}
+    write_json(
+        context.folder / "funnel.json",
+        {**facts, "funnel": [step.to_json()], "reviewers": people, "agreement": asdict(agreement)},
+    )
+    return {**facts, "rejected": progress.rejected, "agreement": agreement.kappa}
+
+
+REVIEW = Kind(name="review", run=run, settings=ReviewSettings, version=1, check=check)
