@@ -282,6 +282,9 @@ def test_calls_are_judged_by_what_comes_back(works: None) -> None:
     half = grade("def order(items, key=None): return items", entry_point="order", calls=calls)
     assert (half.verdict.correct, half.share) == (False, 0.5)
     assert half.verdict.detail == "call 1: returned [2, 1]"
+    for broken in ("def order(", "def order(items, key=None): return sorted(items)\nraise KeyError('late')"):
+        found = grade(broken, entry_point="order", calls=calls)
+        assert (found.share, found.verdict.detail.split(":")[0]) == (0.0, "it does not load")
     method = "class Solution:\n    def order(self, items, key=None): return sorted(items)"
     assert grade(method, entry_point="order", calls=calls).verdict.correct is True
 
@@ -420,6 +423,7 @@ def test_the_reward_is_the_share_or_all_or_nothing(works: None) -> None:
     columns = {"answer": [tests] * 5, "verifier": names}
     assert get_code_reward()(completions, **columns) == [1.0, 0.75, 0.0, 0.0, None]
     assert get_code_reward(partial=False)(completions, **columns) == [1.0, 0.0, 0.0, 0.0, None]
+    assert get_code_reward()(completions[:2], answer=[json.loads(tests)] * 2) == [1.0, 0.75]
     unusable = {"solution": ["{}"]}
     assert get_code_reward()([completions[0]], **unusable) == [None]
     assert get_code_reward(unknown=0.5)([completions[0]], **unusable) == [0.5]

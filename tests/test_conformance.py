@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from r1kit import cli, conformance
 from r1kit.store import read_rows, write_text
-from r1kit.verifiers import VERIFIERS, verify_all
+from r1kit.verifiers import answers, verify_all
 
 OWN = '''
 from r1kit.types import Verdict
@@ -239,32 +239,31 @@ def test_verify_takes_a_puzzle_as_an_object(tmp_path: Path, capsys: pytest.Captu
 
 
 @pytest.mark.parametrize(
-    ("line", "reason"),
+    ("command", "line", "reason"),
     [
-        ('{"answer": "4"}', "no field 'prediction'"),
-        ('{"prediction": "4"}', "no field 'answer'"),
-        ('{"prediction": true, "answer": "4"}', "expected text or a number"),
-        ('{"prediction": ["4"], "answer": "4"}', "expected text or a number"),
-        ('{"prediction": ', "row 2"),
-        ("7", "row 2"),
+        ("verify", '{"answer": "4"}', "no field 'prediction'"),
+        ("verify", '{"prediction": "4"}', "no field 'answer'"),
+        ("verify", '{"prediction": true, "answer": "4"}', "expected text or a number"),
+        ("verify", '{"prediction": ["4"], "answer": "4"}', "expected text or a number"),
+        ("verify", '{"prediction": "4", "answer": NaN}', "expected a finite number"),
+        ("verify", '{"prediction": ', "JSON"),
+        ("verify", "7", "object"),
+        ("score", '{"answer": "4"}', "no field 'completion'"),
+        ("score", '{"completion": 4}', "expected text or messages"),
+        ("score", '{"completion": [4]}', "expected text or messages"),
+        ("score", '{"completion": ', "JSON"),
+        ("score", "7", "object"),
     ],
 )
-@pytest.mark.parametrize("command", ["verify", "score"])
 def test_a_bad_row_is_named_with_file_and_number(
     command: str, line: str, reason: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file = tmp_path / "rows.jsonl"
-    file.write_text('{"prediction": "4", "completion": "4", "answer": "4"}\n' + line.replace("prediction",
-                    "prediction" if command == "verify" else "completion") + "\n")  # fmt: skip
-    extra = ["--verifier", "number"] if command == "verify" else ["--rewards", "format"]
-    if command == "score" and ("answer" in reason or '["4"]' in line):
-        pytest.skip("the reward for form needs no answer, and takes a list of messages")
-    assert cli.main([command, str(file), *extra]) != 0
+    write_text(file, '{"prediction": "4", "completion": "4", "answer": "4"}\n' + line + "\n")
+    kind = ["--verifier", "number"] if command == "verify" else ["--rewards", "format"]
+    assert cli.main([command, str(file), *kind]) != 0
     printed = capsys.readouterr().err
-    assert "rows.jsonl" in printed and "2" in printed and "Traceback" not in printed
-    assert reason.replace("prediction", "prediction" if command == "verify" else "completion") in printed or (
-        command == "score" and "expected text or messages" in printed
-    )
+    assert "rows.jsonl" in printed and "2" in printed and reason in printed and "Traceback" not in printed
 
 
 # r1kit score FILE
@@ -322,9 +321,7 @@ def test_score_refuses_rewards_that_are_none(
 
 
 def test_a_reference_is_never_wrong_for_itself() -> None:
-    for name in conformance.CASES:
+    for name in set(conformance.CASES) - {"countdown"}:
         references = sorted({case.answer for case in conformance.cases(name)})
-        answers = [f"<answer>{one}</answer>" for one in references]
-        if name != "countdown":
-            assert not [one for one in verify_all(name, answers, references) if one.correct is False]
-    assert set(conformance.CASES) <= set(VERIFIERS)
+        responses = [f"<answer>{answers.reference(one)}</answer>" for one in references]
+        assert not [one for one in verify_all(name, responses, references) if one.correct is False], name

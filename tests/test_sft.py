@@ -138,7 +138,7 @@ def test_a_conversation_that_would_teach_nonsense_is_refused(conversation: Conve
 
 
 def test_a_template_that_begins_the_reasoning_itself_never_trains_the_tag_twice() -> None:
-    opening = CHATML.replace("assistant\\n{%", "assistant\\n<think>\\n{%")
+    opening = CHATML.replace("assistant\n{%", "assistant\n<think>\n{%")
     chat = ChatFormat(template="chat", system="")
     with pytest.raises(ValueError, match="turn 1 begins with <think>, and so does the chat template's start"):
         to_samples(talk("2+2?", RESPONSE), chat, chatml(opening))
@@ -429,7 +429,7 @@ def test_bad_data_stops_before_training_and_says_how_to_mend_it(tmp_path: Path, 
     nothing = tmp_path / "nothing.jsonl"
     nothing.write_text(json.dumps({"prompt": "q", "completion": "x" * 900}) + "\n")
     (tmp_path / "empty.jsonl").write_text("")
-    with pytest.raises(ValueError, match=r"no row of empty.jsonl serves for train: there are none, in all or"):
+    with pytest.raises(TaskError, match=r"empty.jsonl: the file has no rows"):
         train(tmp_path / "e", tmp_path / "empty.jsonl", tiny_policy_folder)
     for _ in range(2):  # the second attempt finds what the first left
         with pytest.raises(ValueError, match=r"no row of nothing.jsonl serves for train: most .* more than 256 tokens"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -41,12 +42,17 @@ def code_reward(
     named = ["code"] * len(responses) if given is None else column("verifier", columns, len(responses), "code_reward")
     rows = [row for row, name in enumerate(named) if name in ("code", None, "") and references[row]]
     graded = grade_code_batch(
-        [responses[row] for row in rows], [str(references[row]) for row in rows], thorough=partial, defaults=defaults
+        [responses[row] for row in rows], [_tests(references[row]) for row in rows], thorough=partial, defaults=defaults
     )
     grades = dict(zip(rows, graded, strict=True))
     verdicts = [grades[row].verdict if row in grades else None for row in range(len(responses))]
     tell(verdicts, log_metric, log_extra, "code_")
     return [_value(grades.get(row), partial, unknown) for row in range(len(responses))]
+
+
+def _tests(reference: Any) -> str:
+    """Tests as text; columns may hold them as data too."""
+    return reference if isinstance(reference, str) else json.dumps(reference, default=str)
 
 
 def _value(grade: Grade | None, partial: bool, unknown: float | None) -> float | None:

@@ -50,6 +50,7 @@ class AskingSettings(DeviceSettings):
     exemplars: tuple[Exemplar, ...] = Field((), description="few_shot: two or three, with long chains of thought")
     reply_format: Form = Field("special_token", description="few_shot: how exemplars and replies are delimited")
     system: str = Field("", description="few_shot, reflect, general: in place of their own system prompt")
+    prefill: str = Field("", description="few_shot, reflect: how the reply of a local model begins, such as <think>")
     hard_words: int = Field(20, ge=1, description="general: requests of so many words get a chain of thought")
     format: Form = Field("think_answer", description="of the responses that are written")
     row_system: str = Field("", description="a system message for the rows, as V3's <system prompt, problem, response>")
@@ -74,6 +75,10 @@ class AskingSettings(DeviceSettings):
             raise ValueError(f"system has no effect with prompting {self.prompting!r}: set chat.system")
         if self.chat is not None and self.prompting != "own":
             raise ValueError(f"chat has no effect with prompting {self.prompting!r}: leave it out")
+        if self.prefill and self.prompting not in ("few_shot", "reflect"):
+            raise ValueError(
+                f"prefill has no effect with prompting {self.prompting!r}: set chat.prefill, or leave it out"
+            )
         if self.temperature == 0 and self.samples > 1:
             raise ValueError(
                 f"temperature 0 gives {self.samples} equal samples: set samples to 1 or temperature above 0"
@@ -108,6 +113,7 @@ class Asked:
     encode: Callable[[tuple[Message, ...]], Sequence[int]] | None = None  # None: the server does that
     room: int = 0
     limit: int | None = None
+    prefill: str = ""
 
     @property
     def samples(self) -> int:
@@ -145,7 +151,7 @@ class Asked:
         return [found.get(prompt.problem_id, TOO_LONG) for prompt in prompts]
 
     def response(self, request: Request, completion: Completion) -> str:
-        return self.way.response(request, completion.text)
+        return self.way.response(request, self.prefill + completion.text)
 
 
 TOO_LONG = "longer than max_prompt_tokens"
@@ -203,12 +209,12 @@ def _local(settings: AskingSettings, folder: Path) -> Asked:
     local: Any = LocalEngine(policy, max_rows=settings.max_rows)
     chat = own
     if settings.prompting != "own":  # it sees conversations, and stops where it would go on as the user
-        chat = ChatFormat(template=own.template, system="")
+        chat = ChatFormat(template=own.template, system="", prefill=settings.prefill)
         local = MessageEngine(local, chat)
     return Asked(
         name_of(folder), settings.way(own), local, settings.sampling(),
         encode=lambda messages: chat.encode(messages, policy.tokenizer),
-        room=policy.context - settings.max_tokens, limit=settings.max_prompt_tokens,
+        room=policy.context - settings.max_tokens, limit=settings.max_prompt_tokens, prefill=settings.prefill,
     )  # fmt: skip
 
 
@@ -224,8 +230,8 @@ def check_asked(context: Context) -> None:
         raise ValueError(f"stage {context.stage} has {' and '.join(given) or 'no model to ask'}: give {expected}")
     if settings.engine is not None and settings.max_prompt_tokens is not None:
         raise ValueError("max_prompt_tokens needs the input 'model': a server counts tokens itself")
-    if settings.engine is not None and settings.chat is not None and settings.chat.prefill:
-        raise ValueError("chat.prefill needs the input 'model': a server writes the assistant's turn from its start")
+    if settings.engine is not None and (settings.prefill or (settings.chat is not None and settings.chat.prefill)):
+        raise ValueError("a prefill needs the input 'model': a server writes the assistant's turn from its start")
 
 
 class Engines:

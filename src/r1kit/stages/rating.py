@@ -9,12 +9,14 @@ from fnmatch import fnmatchcase
 
 from r1kit.curate import formats
 from r1kit.curate.prompting import Request
+from r1kit.curate.words import numbers
 from r1kit.judges import GenerativeVerifier, RubricJudge
 from r1kit.rewards import reasoning
 from r1kit.rewards.verdicts import outcome, verify
 from r1kit.types import Verdict
-from r1kit.verifiers.language import LANGUAGES, share
+from r1kit.verifiers.language import LANGUAGES, count_words, share
 
+MIN_NUMBERS = 3  # of a chain without words, lest a lone answer pass for one
 MAX_FAILED = 0.2  # of a batch's verdicts: beyond it the verifier is broken, and what it says is not used
 
 
@@ -100,12 +102,10 @@ class Rater:
         judged = self.depth.assess(responses, questions) if self.depth is not None else None
         scores = []
         for place, (request, response) in enumerate(zip(requests, responses, strict=True)):
-            parts = formats.split(response)
-            depth = reasoning.quality(parts.reasoning, parts.summary, questions[place]).score if parts else 0.0
             scores.append({
-                "reasoning": depth if judged is None else judged[place].score,
+                "reasoning": _depth(request, response) if judged is None else judged[place].score,
                 "language": _language(request, response),
-                "format": float(parts is not None),
+                "format": float(formats.split(response) is not None),
             })  # fmt: skip
         return scores
 
@@ -128,6 +128,18 @@ def _refuse_broken(name: str, verdicts: Sequence[Verdict]) -> None:
             f"verifier {name} failed on {len(failed)} of {len(verdicts)} responses ({failed[0].detail[:200]}): mend "
             "it; nothing was decided by it"
         )
+
+
+def _depth(request: Request, response: str) -> float | None:
+    """The rule's score of the reasoning; None for bare notation (`35 87 -> 87, 87 30 -> 87`), which it cannot read."""
+    parts = formats.split(response)
+    if parts is None:
+        return 0.0
+    found = reasoning.quality(parts.reasoning, parts.summary, request.problem.prompt).score
+    shown = len(numbers(parts.reasoning))
+    if not found and shown >= MIN_NUMBERS and count_words(parts.reasoning).total() <= shown:
+        return None
+    return found
 
 
 def _language(request: Request, response: str) -> float | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
@@ -167,6 +168,8 @@ def _text(row: Row, name: str, file: Path, number: int) -> str:
         return ""
     if isinstance(value, bool) or not isinstance(value, str | int | float):
         raise TaskError("wrong type", f"{value!r:.60}: expected text or a number", str(file), number, name)
+    if isinstance(value, float) and not math.isfinite(value):
+        raise TaskError("wrong type", f"{value}: expected a finite number", str(file), number, name)
     return value if isinstance(value, str) else number_text(value)
 
 

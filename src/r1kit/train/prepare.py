@@ -81,7 +81,7 @@ class Reading(Generic[T]):
             why = (
                 f"most were left out because: {reasons[0][0]}"
                 if reasons
-                else "there are none, in all or on this side of a split"
+                else "no row falls on this side of the split"
             )
             raise ValueError(f"no row of {', '.join(path.name for path in paths)} serves for {folder.name}: {why}")
         return made

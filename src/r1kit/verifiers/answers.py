@@ -34,7 +34,9 @@ def extract(response: str, *, last_number: bool = False) -> str | None:
     spoken = tail if thought and tail.strip() else response
     if _BOX.search(spoken):
         return boxed(spoken)
-    return _last_number(tail) if last_number else None
+    if not last_number or (not thought and "<think>" in response):  # it never stopped thinking
+        return None
+    return _last_number(tail)
 
 
 def as_response(prediction: str, verifier: str = "") -> str:

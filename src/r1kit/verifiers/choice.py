@@ -22,6 +22,7 @@ _TAIL = re.compile(
 _DENIED = re.compile(r"\b(?:not|n't|never|neither|nor|wrong|incorrect|false|except|but|or|unsure)\b", re.IGNORECASE)
 _ALONE = re.compile(r"[(\[]?\s*([A-Za-z])\s*[)\]]?")
 _MARKED = re.compile(r"(?<![A-Za-z])(?:[(\[]([A-Z])[)\]]|([A-Z])[.):](?=\s|$))")
+_SMALL = re.compile(r"[(\[]?[a-z][)\]]\s")
 _NAMED = re.compile(r"(?<![A-Za-z])([A-Z])(?![A-Za-z'])")
 
 
@@ -62,6 +63,8 @@ def _polarity(text: str) -> str | None:
 
 def _letter(text: str) -> str | None:
     """A letter that opens the text as a mark, "B) Paris", and is the only letter that is marked or named alone."""
+    if _SMALL.match(text):
+        text = text.upper()
     opening = _MARKED.match(text)
     if not opening or _DENIED.search(text):
         return None

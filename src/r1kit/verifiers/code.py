@@ -206,7 +206,11 @@ class _Run:
             files=self._files(), limits=self._limits(min(tests.total_s, tests.time_s * (len(tests.calls) + 1))),
         )  # fmt: skip
         _refuse_if_busy(done.limit == "wall", done)
-        replies = {reply["id"]: reply for reply in _messages(done.stdout) if type(reply.get("id")) is int}
+        messages = list(_messages(done.stdout))
+        if broken := next((one for one in messages if one.get("id") is None and "raised" in one), None):
+            self._fail(f"it does not load: {broken['raised']}: {broken.get('message')}")
+            return
+        replies = {reply["id"]: reply for reply in messages if type(reply.get("id")) is int}
         for number, test in enumerate(tests.calls):
             if wrong := _judged(replies.get(number), test.output, tests.tolerance):
                 self._fail(f"call {number + 1}: {_reason(done) if wrong == 'no result' and done.limit else wrong}")
