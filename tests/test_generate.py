@@ -19,7 +19,7 @@ import pytest
 sys.path.append(str(Path(__file__).parent))  # --import-mode=importlib leaves it out
 from chat_server import FAULTS, ChatServer, completion, serving
 from r1kit.chat import ChatFormat
-from r1kit.curate import FORMATS, from_row
+from r1kit.curate import FORMATS, CurateSettings, from_row
 from r1kit.curate.formats import SPECIAL_TOKEN, convert, render
 from r1kit.curate.journal import Journal
 from r1kit.curate.prompting import REFLECT_SYSTEM, Exemplar, FewShot, General, Own, Reflect, Request, in_form
@@ -28,7 +28,7 @@ from r1kit.pipeline import External, Kind, Progress, Recipe, Stage, execute, pla
 from r1kit.pipeline.context import Context
 from r1kit.settings import Settings, SettingsError
 from r1kit.stages import sampling
-from r1kit.stages.generate import GENERATE, GenerateSettings
+from r1kit.stages.generate import CURATED, GENERATE, GenerateSettings
 from r1kit.stages.mix import MIX
 from r1kit.stages.rating import Rater
 from r1kit.stages.requests import Requests, request
@@ -399,7 +399,7 @@ def test_hard_requests_get_a_chain_of_thought_and_simple_ones_none(tmp_path: Pat
         return "Hello! What can I do for you?"
 
     plan_it = "Please plan a week in the mountains for six people with two dogs and little money."
-    rows = [{"prompt": "hello"}, {"prompt": plan_it}, {"prompt": "Prove it.", "hard": True}]
+    rows: list[dict[str, Any]] = [{"prompt": "hello"}, {"prompt": plan_it}, {"prompt": "Prove it.", "hard": True}]
     with teacher(tmp_path, answer) as (_, model):
         made = Made(tmp_path / "out", {"requests/chat": Path(write(tmp_path / "chat.jsonl", rows))}, {
             "prompting": "general", "engine": model, "samples": 1, "hard_words": 12,
@@ -464,7 +464,7 @@ import json, sys
 from pathlib import Path
 from r1kit.pipeline import External, Recipe, Stage, execute
 from r1kit.stages import sampling
-from r1kit.stages.generate import GENERATE, GenerateSettings
+from r1kit.stages.generate import CURATED, GENERATE, GenerateSettings
 sampling.BATCH = 16
 values = json.loads(sys.argv[2])
 stage = Stage("gen", GENERATE, GenerateSettings.parse(values))
@@ -594,7 +594,7 @@ HOSTILE = [
 
 def test_no_text_of_a_model_breaks_the_stage(tmp_path: Path) -> None:
     def answer(body: dict[str, Any]) -> str:
-        place = (numbers(asked(body))[-1] - 3) // 11
+        place = (int(re.findall(r"What is \d+ \+ (\d+)", asked(body))[0]) - 3) // 11
         return HOSTILE[place] if place < len(HOSTILE) else rewriting(body)
 
     with teacher(tmp_path, answer) as (_, model):
@@ -630,6 +630,18 @@ def test_no_text_of_a_model_breaks_the_stage(tmp_path: Path) -> None:
 def test_settings_that_cannot_be_meant_are_refused(values: dict[str, Any], message: str) -> None:
     with pytest.raises(SettingsError, match=message):
         GenerateSettings.parse({"tasks": "tiny/sums", **values})
+
+
+@pytest.mark.parametrize(("prompting", "preset"), CURATED.items())
+def test_some_fields_of_curation_change_the_preset_of_the_prompting_and_leave_the_rest(
+    prompting: str, preset: CurateSettings
+) -> None:
+    values = {"prompting": prompting, "exemplars": EXEMPLARS if prompting == "few_shot" else []}
+    settings = GenerateSettings.parse(values)
+    assert settings.curate == preset
+    changed = settings.override({"curate.balance.per_problem": "3"}).curate
+    assert changed == GenerateSettings.parse(values | {"curate": {"balance": changed.balance}}).curate
+    assert (changed.filters, changed.quality, changed.balance.per_problem) == (preset.filters, preset.quality, 3)
 
 
 SERVER = {"kind": "openai", "model": "m", "base_url": "http://127.0.0.1:9/v1"}

@@ -329,7 +329,7 @@ def test_metrics_of_labels_know_the_order_and_the_majority() -> None:
 
 SMALL: dict[str, Any] = {
     "epochs": 3, "batch_size": 16, "max_tokens": 256, "chat": {"system": TINY_SYSTEM}, "checkpoint_every": 3,
-    "validation_share": 0.25, "optimizer": {"learning_rate": 1e-3},
+    "validation_share": 0.25, "optimizer": {"learning_rate": 3e-4, "warmup_steps": 2},
 }  # fmt: skip
 
 

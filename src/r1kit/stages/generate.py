@@ -159,7 +159,7 @@ def _reported(
     funnel = {"funnel": [step.to_json() for step in steps], "decontamination": list(curation.decontamination)}
     write_json(context.folder / "funnel.json", {**facts, **funnel, "counts": dict(sorted(counts.items()))})
     if not curation.kept:
-        reasons = Counter({name: count for step in steps for name, count in step.reasons.items()})
+        reasons = sum((Counter(step.reasons) for step in steps), Counter[str]())
         most = ", ".join(f"{name} {count:,}" for name, count in reasons.most_common(3))
         raise ValueError(
             f"none of {facts['samples']:,} samples was kept ({most}): see {context.folder / 'funnel.json'}"

@@ -2,6 +2,7 @@ r"""One answer against one reference by their shapes: part by part, and only sin
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from fractions import Fraction
 from itertools import pairwise
@@ -12,6 +13,7 @@ from r1kit.verifiers.expressions import expression, formulas
 from r1kit.verifiers.readings import INFINITE, WRAPPED, base, tidy, wording
 from r1kit.verifiers.shapes import Equation, Group, Inequality, Matrix, Scalar, Shape
 
+_PRIME = re.compile(r"'|\\prime(?![A-Za-z])")
 _MAX_COMPARISONS = 40  # in one verdict: a list against a list takes one for each pair that might match
 
 Ask = Callable[[str | None, str, str], Verdict]  # prediction, reference and kind, as the worker takes them
@@ -40,8 +42,9 @@ class Comparison:
             return False, "the answer does not commit to one value"
         if isinstance(target, Group):
             text = units.split(text)[0]
-        same = self.same(shapes.parse(text), target)
-        return same, self.detail or ("equal" if same else f"a {_kind(shapes.parse(text))}, not the {_kind(target)}")
+        given = _only(shapes.parse(text), target)
+        same = self.same(given, target)
+        return same, self.detail or ("equal" if same else f"a {_kind(given)}, not the {_kind(target)}")
 
     def same(self, given: Shape, expected: Shape) -> bool:
         """Whether two shapes are equal, part by part."""
@@ -49,9 +52,7 @@ class Comparison:
             case Equation(), Equation():
                 return self._equations(given, expected)
             case Equation(), _:
-                return self._holds(given) and self.same(shapes.parse(given.sides[-1]), expected)
-            case Group(opening="{", items=(only,)), Scalar(text) if text != shapes.EMPTY_SET:
-                return self.same(only, expected)
+                return self._holds(given) and self.same(_only(shapes.parse(given.sides[-1]), expected), expected)
             case _, Equation(name=str()):
                 return self.same(given, shapes.parse(expected.sides[-1]))
             case Group(), Group():
@@ -69,6 +70,8 @@ class Comparison:
             given.name and not expected.name and len(expected.sides) < 2
         ):
             return self._holds(given) and self.same(shapes.parse(given.sides[-1]), shapes.parse(expected.sides[-1]))
+        if "(" in (given.name or "") + (expected.name or ""):  # f(2) = 3 is not f(3) = 3
+            return False
         whole = ["=".join(([side.name] if side.name else []) + list(side.sides)) for side in (given, expected)]
         if any(text.count("=") != 1 or expression(text.replace("=", "+")) is None for text in whole):
             return False
@@ -178,11 +181,21 @@ class Comparison:
         if self._asked > _MAX_COMPARISONS:
             self.detail = "too many parts to compare"
             return False
+        if len(_PRIME.findall(given)) != len(_PRIME.findall(expected)):  # the parser drops them
+            self.detail = "primes differ"
+            return False
         verdict = self._ask(given, expected, kind)
         if not self._own:
             need(verdict)
         self.detail = verdict.detail
         return bool(verdict.correct)
+
+
+def _only(given: Shape, expected: Shape) -> Shape:
+    """What a set with one member holds, where no set was asked for."""
+    if expected == Scalar(shapes.EMPTY_SET) or (isinstance(expected, Group) and expected.opening in ("{", "u", "")):
+        return given
+    return given.items[0] if isinstance(given, Group) and given.opening == "{" and len(given.items) == 1 else given
 
 
 def _kind(shape: Shape) -> str:

@@ -91,7 +91,7 @@ _NAME = re.compile(
 _MATRIX = re.compile(r"\\begin\{([pb]?)matrix\}(.*)\\end\{\1matrix\}", re.DOTALL)
 _ARRAY = re.compile(r"[(\[]\s*\\begin\{array\}\{[lcr| ]*\}(.*)\\end\{array\}\s*[)\]]", re.DOTALL)
 _POINT = re.compile(r"[A-Z]'?\s*(?=\([^()]*,[^()]*\)$)")
-_REALS = re.compile(r"\\mathbb\s*\{?\s*R\s*\}?|\\R(?![A-Za-z])")
+_REALS = re.compile(r"\\mathbb\s*\{?\s*R\s*\}?|\\R(?![A-Za-z])|(?:all\s+)?real(?:s|\s+numbers)")
 _NO_SET = re.compile(r"\\(?:varnothing|emptyset)(?![A-Za-z])|\\\{\s*\\\}|\\phi")
 _PM = re.compile(r"\\(pm|mp)(?![A-Za-z])")
 

@@ -47,6 +47,9 @@ _ABBREVIATED = {"mph": "mile/hour", "kph": "km/hour", "kmh": "km/hour", "mps": "
 _POWER = r"\s*(?:\^\s*\{?\s*([1-4])\s*\}?)?"
 _WRAPPED = re.compile(_TEXT + r"\{([^{}]*)\}" + _POWER + r"$")
 _RATIO = re.compile(rf"\\frac\s*\{{\s*{_TEXT}\{{([^{{}}]*)\}}\s*\}}\s*\{{\s*{_TEXT}\{{([^{{}}]*)\}}\s*\}}$")
+_PLAIN_UNITS = re.compile(
+    rf"\s*(?:{_TEXT}\{{\s*)?(?:square|cubic|sq\.?|cu\.?)?\s*(?<![A-Za-z])units?\s*\}}?(?:\^\{{?\d\}}?)?$"
+)
 _DEGREES = re.compile(r"\^\s*(?:\{\s*\\circ\s*\}|\\circ(?![A-Za-z]))\s*[CF]?$|\\degrees?\s*[CF]?$")
 _TURNED = re.compile(r"\\(?:sin|cos|tan|cot|sec|csc)(?![a-z])")
 _BARE = re.compile(r"(?<=[\d})\sA-Za-z.])(?<![\\A-Za-z])([A-Za-z][A-Za-z/. ]{0,39}?)" + _POWER + r"$")
@@ -66,13 +69,15 @@ def split(text: str, *, letters: bool = False) -> tuple[str, Unit | None]:
 
     Bare single letters ("5 m") are units only with `letters`: they may be variables.
     """
+    if (plain := _PLAIN_UNITS.search(text)) and plain.start():
+        return text[: plain.start()].strip(), None
     if ratio := _RATIO.search(text):
         return text[: ratio.start()].strip(), named(f"{ratio[1]}/{ratio[2]}")
     if (degrees := _DEGREES.search(text)) and not _TURNED.search(text):
         return text[: degrees.start()].strip(), named("degree")
     if wrapped := _WRAPPED.search(text):
         core, unit = text[: wrapped.start()].strip(), named(wrapped[1], wrapped[2])
-        if core and (unit is not None or number.neutral(wrapped[1])):
+        if core and (unit is not None or (len(wrapped[1].strip()) > 1 and number.neutral(wrapped[1]))):
             return core, unit
         return text, None
     if sign := _SIGN.search(text):
