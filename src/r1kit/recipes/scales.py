@@ -41,27 +41,16 @@ TINY = Scale(
     ),
 )  # fmt: skip
 
-# An instruct model of 135M parameters never uses a tag by itself and calculates badly. Four exemplars show it the format,
-# how short to be, and how to go on from a step that is given; the opening tag is given too. GSM8K with all but the last
-# step given has enough right answers (1 in 20) to learn from: see docs/log.md for what did not work.
+# An instruct model of 135M parameters never uses a tag by itself and calculates badly. One exemplar and the opening tag
+# show it the format, which it then keeps half of the time; GSM8K with all but the last step given has the most right
+# answers. A higher rate or more steps end in one calculation for everything: docs/log.md.
 SMOLLM2_CHAT = ChatSettings(
     template="chat",
     system="Think step by step inside <think> </think>, then give only the final number inside <answer> </answer>.",
     exemplars=(
         (
-            "Ann has 4 pens. She buys 3 more and gives 2 away. How many pens does she have?\n"
-            "With the new ones she has 4 + 3 = 7 pens.",
-            "<think>7 - 2 = 5.</think> <answer>5</answer>",
-        ),
-        ("A box holds 6 eggs. How many eggs are in 5 boxes?", "<think>5 * 6 = 30.</think> <answer>30</answer>"),
-        (
             "Tim read 15 pages on Monday and 9 pages on Tuesday. How many more pages did he read on Monday?",
             "<think>15 - 9 = 6.</think> <answer>6</answer>",
-        ),
-        (
-            "There are 24 children in 4 equal groups. In each group 2 children are ill. How many children of a group are "
-            "well?\nThere are 24 / 4 = 6 children in each group.",
-            "<think>6 - 2 = 4.</think> <answer>4</answer>",
         ),
     ),
     prefill="<think>",
@@ -70,11 +59,11 @@ SMOLLM2 = Scale(
     model="smollm2-135m",
     rl=RLSettings(
         tasks=(TaskSpec(name="gsm8k", order="easiest", limit=1500, steps_left=1),),
-        rewards=(ACCURACY, FORMAT.model_copy(update={"weight": 0.2})),
+        rewards=(ACCURACY, FORMAT.model_copy(update={"weight": 0.3})),
         chat=SMOLLM2_CHAT,
-        optimizer=OptimizerSettings(learning_rate=3e-5, warmup_steps=2, schedule="linear", final_ratio=0.1),
-        steps=40, prompts_per_step=8, group_size=16, temperature=0.8, max_tokens=48, max_rows=128, tokens_per_batch=4096,
-        max_prompt_tokens=400, checkpoint_every=4,
+        optimizer=OptimizerSettings(learning_rate=1.5e-5, warmup_steps=2, schedule="linear", final_ratio=0.1),
+        steps=20, prompts_per_step=8, group_size=16, temperature=0.8, max_tokens=48, max_rows=128, tokens_per_batch=4096,
+        max_prompt_tokens=320, checkpoint_every=4,
     ),
     evaluate=EvaluateSettings(tasks=(TaskSpec(name="svamp"),), chat=SMOLLM2_CHAT, samples=4, max_tokens=48, max_rows=256),
 )  # fmt: skip

@@ -42,7 +42,8 @@ class Execution:
     """What a run left: output as far as the limit lets it through, and the limit that ended it, if one did.
 
     `exit_status` is negative for a signal and None where the run was stopped from outside. `waited_s` is the time for
-    which a run that was stopped had wanted a processor and others had it: much of it means that the machine was busy.
+    which a run wanted a processor and others had it, as seen in looks that are a second apart: much of it means that
+    the machine was busy.
     """
 
     stdout: str

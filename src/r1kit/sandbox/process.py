@@ -24,6 +24,7 @@ _ENVIRONMENT = {
     "PATH": "/usr/local/bin:/usr/bin:/bin", "HOME": "/tmp", "LANG": "C.UTF-8", "PYTHONUTF8": "1", "PYTHONHASHSEED": "0",
     "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1",
 }  # fmt: skip
+_LOOK_SECONDS = 1.0  # between looks at how long a run has waited for a processor: once it has ended, none can tell
 _PIECE = 65536
 _NOTHING = memoryview(b"")
 
@@ -91,6 +92,7 @@ class Running:
         self.started: float | None = None
         self.ended: float | None = None
         self.deadline = time.monotonic() + START_SECONDS
+        self.next_look = time.monotonic() + _LOOK_SECONDS
         self.when_ended: Callable[[], None] | None = None
         self.read: dict[int, bytearray] = {}
         bundle = _bundle(start, program, files, limits)
@@ -142,9 +144,14 @@ class Running:
         """End the process and all that it started: its group, and by die-with-parent the whole namespace below it."""
         if self.process.returncode is None:  # once it is collected, its number may be another's
             if self.ended is None:
-                self.waited_s = waited(self.process.pid)
+                self.look()
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self.process.pid, signal.SIGKILL)
+
+    def look(self) -> None:
+        """See how long it has waited for a processor."""
+        self.waited_s = max(self.waited_s, waited(self.process.pid))
+        self.next_look = time.monotonic() + _LOOK_SECONDS
 
     def execution(self) -> Execution:
         """The record of a process that has ended; raises `SandboxError` where the program never began."""
@@ -179,7 +186,7 @@ def drive(processes: Sequence[Running]) -> None:
     with selectors.DefaultSelector() as selector:
         watches = [_Watch(running, selector) for running in processes]
         while any(running.ended is None for running in processes):
-            waiting = [running.deadline for running in processes if running.ended is None]
+            waiting = [min(running.deadline, running.next_look) for running in processes if running.ended is None]
             for key, _ in selector.select(max(0.0, min(waiting) - time.monotonic())):
                 key.data(key.fd)  # one of these may have made another of them needless: `_register` skips it
             for watch in watches:
@@ -201,6 +208,8 @@ class _Watch:
 
     def look_at_clock(self) -> None:
         running = self.running
+        if running.ended is None and time.monotonic() >= running.next_look:
+            running.look()
         if running.ended is not None or time.monotonic() < running.deadline:
             return
         if running.stopped:
