@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from r1kit.cli import main
+from r1kit.pipeline import plan
 from r1kit.recipes import RECIPES
 from r1kit.settings import SettingsError
 
@@ -143,3 +144,50 @@ def test_a_wrong_item_of_a_list_is_one_line() -> None:
     assert "\n" not in str(caught.value)
     with pytest.raises(SettingsError, match="width is 33 and heads 4"):
         RECIPES["tiny-base"](overrides={"pretrain.width": 33})
+
+
+R1_ORDER = [
+    "zero", "cold-start", "dev1", "dev2", "rejection", "requests", "general", "mix", "dev3", "rules", "helpfulness",
+    "safety", "r1",
+]  # fmt: skip
+MODELS = ["base", "zero", "dev1", "dev2", "dev3", "r1"]
+
+
+def test_r1_is_the_papers_graph() -> None:
+    recipe = RECIPES["r1"]()
+    stages = {stage.name: stage for stage in recipe.stages}
+    measured = [f"{kind}-{model}" for kind in ("eval", "everyday") for model in MODELS]
+    assert list(stages) == [*R1_ORDER, *measured, "report"]
+    read = {name: [parent.name for parent in stage.parents] for name, stage in stages.items()}
+    assert read["dev1"] == ["cold-start"] and read["dev3"] == ["mix"]  # both from the base
+    assert read["cold-start"] == ["zero"] and read["rejection"] == ["dev2"] and read["mix"] == ["rejection", "general"]
+    assert read["r1"] == ["rules", "helpfulness", "safety"] and read["rules"] == ["dev3"]
+    assert all(stages[f"eval-{model}"].settings == stages["eval-base"].settings for model in MODELS)
+
+
+def folders(overrides: dict[str, str], runs: Path, seed: int = 0) -> dict[str, str]:
+    return {row.stage.name: row.folder.name for row in plan(RECIPES["r1"](overrides=overrides, seed=seed), runs)}
+
+
+def test_a_changed_setting_in_the_middle_of_r1_redoes_exactly_what_depends_on_it(tmp_path: Path) -> None:
+    before = folders({}, tmp_path)
+
+    def redone(change: dict[str, str]) -> set[str]:
+        return {name for name, folder in folders(change, tmp_path).items() if folder != before[name]}
+
+    last = {"rules", "r1", "eval-dev3", "eval-r1", "everyday-dev3", "everyday-r1", "report"}
+    assert redone({"mix.size": "100"}) == {"mix", "dev3", *last}
+    assert redone({"dev2.steps": "3"}) == {"dev2", "rejection", "mix", "dev3", "eval-dev2", "everyday-dev2", *last}
+    assert redone({"safety.epochs": "5"}) == {"safety", "r1", "eval-r1", "everyday-r1", "report"}
+    assert redone({"eval.samples": "2"}) == {*(f"eval-{model}" for model in MODELS), "report"}
+    assert redone({"r1.checkpoint_every": "3"}) == set()
+    assert {"requests", "eval-base", "everyday-base"} == set(before) - {
+        name for name, folder in folders({}, tmp_path, seed=1).items() if folder != before[name]
+    }
+
+
+def test_r1_names_its_stages_and_scales() -> None:
+    with pytest.raises(SettingsError, match=r"did you mean cold-start\.samples"):
+        RECIPES["r1"](overrides={"cold_start.samples": "2"})
+    with pytest.raises(SettingsError, match="no scale 'huge': give one of tiny"):
+        RECIPES["r1"](scale="huge")

@@ -299,3 +299,18 @@ def test_smoothing_keeps_a_constant_and_a_line() -> None:
 def test_numbers_are_written_for_reading() -> None:
     assert [figure(x) for x in (0, 0.01234, 48.21, 1234.5, 3e-6)] == ["0", "0.0123", "48.2", "1,234", "3e-06"]
     assert figure(0.978, True) == "97.8 %"
+
+
+def test_with_more_than_two_models_the_changes_from_each_to_the_next_are_told(tmp_path: Path) -> None:
+    for number, name in enumerate(("base", "zero", "r1")):
+        evaluation(tmp_path / name, skilled=name != "base", started=float(number), problems=40)
+    other = tmp_path / "other"
+    evaluation(other, skilled=True, started=4.0, problems=12)
+    folders = {name: tmp_path / name for name in ("base", "zero", "r1")} | {"everyday/zero": other}
+    found = summary(folders)
+    assert [list(table["columns"]) for table in found["tables"]] == [["base", "zero", "r1"], ["zero"]]
+    first, second = found["tables"][0]["changes"]
+    assert (first["before"], first["after"], second["before"], second["after"]) == ("base", "zero", "zero", "r1")
+    assert first["differences"]["pass@1"]["mean"] > 0.5 and second["differences"]["pass@1"]["mean"] == 0
+    assert found["tables"][1]["changes"] == []
+    assert re.search(r"base -> zero +\+\d", found["table"]) and "zero -&gt; r1" in build(folders)

@@ -12,5 +12,10 @@ from r1kit.tasks import TaskSpec, source_files
 def externals(tasks: Sequence[TaskSpec], rewards: Sequence[RewardSpec] = ()) -> dict[str, External]:
     """Inputs by name: `data/0`, `data/1`, ... and `code/<reward>`."""
     files = [path for spec in tasks for path in source_files(spec)]
-    code = {f"code/{spec.label}": External(path) for spec in rewards if (path := source_file(spec)) is not None}
+    code = {f"code/{spec.title}": External(path) for spec in rewards if (path := source_file(spec)) is not None}
     return {f"data/{index}": External(path) for index, path in enumerate(files)} | code
+
+
+def request_sources() -> dict[str, External]:
+    """The code that makes the tiny world's requests."""
+    return {f"code/{path.name}": External(path) for path in source_files(TaskSpec(name="tiny/general"))}

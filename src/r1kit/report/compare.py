@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from r1kit.evaluate.statistics import Difference, Estimate, Summary, is_share, paired, paired_by_source
-from r1kit.evaluate.table import metric_order, number, show_p, signed
+from r1kit.evaluate.table import metric_order, number, show_difference, show_p, signed
 from r1kit.report.folders import Stage
 
 TITLES = {
@@ -21,13 +22,36 @@ TITLES = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Change:
+    """What changed from one model to the next one, paired by problem."""
+
+    before: str
+    after: str
+    differences: Mapping[str, Difference]
+    by_source: Mapping[str, Mapping[str, Difference]]
+
+    def told(self) -> dict[str, tuple[str, Difference]]:
+        """The changes that are shown, by title, each with its metric: accuracy by source where there are several."""
+        overall = ("pass@1", "format", "mixed", "reasoning_tokens")
+        rows = {TITLES.get(name, name): (name, self.differences[name]) for name in overall if name in self.differences}
+        if len(self.by_source) > 1:
+            named = {f"pass@1 {name}": found for name, found in self.by_source.items() if "pass@1" in found}
+            rows |= {title: ("pass@1", found["pass@1"]) for title, found in named.items()}
+        return rows
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Comparison:
-    """Evaluations of one problem set in order; `differences` are last minus first, empty for a single one."""
+    """Evaluations of one problem set in order; `differences` are last minus first, empty for a single one.
+
+    `changes` go from each column to the next, where there are more than two.
+    """
 
     stages: Sequence[Stage]
     summaries: Mapping[str, Summary]
     differences: Mapping[str, Difference]
     by_source: Mapping[str, Mapping[str, Difference]]
+    changes: Sequence[Change] = ()
 
     @property
     def problems(self) -> int:
@@ -50,8 +74,30 @@ def compare(stages: Sequence[Stage]) -> Comparison:
     several = len(stages) > 1
     differences = paired(first, last) if several else {}
     by_source = paired_by_source(first, last) if several else {}
-    summaries = {stage.name: stage.summary for stage in stages if stage.summary}
-    return Comparison(stages=stages, summaries=summaries, differences=differences, by_source=by_source)
+    summaries = {column(stage): stage.summary for stage in stages if stage.summary}
+    changes = [change(before, after) for before, after in pairwise(stages)] if len(stages) > 2 else []
+    return Comparison(stages=stages, summaries=summaries, differences=differences, by_source=by_source, changes=changes)
+
+
+def change(before: Stage, after: Stage) -> Change:
+    return Change(
+        before=column(before), after=column(after), differences=paired(before.scored, after.scored),
+        by_source=paired_by_source(before.scored, after.scored),
+    )  # fmt: skip
+
+
+def column(stage: Stage) -> str:
+    """A stage's name as a column: `everyday/zero` is the column `zero` of another table."""
+    return stage.name.rpartition("/")[2]
+
+
+def change_lines(comparison: Comparison) -> list[list[str]]:
+    """The changes from column to column as text: a line for each, under a line of titles."""
+    rows = [(f"{one.before} -> {one.after}", one.told()) for one in comparison.changes]
+    titles = list(dict.fromkeys(title for _, told in rows for title in told))
+    shown = [[name, *(show_difference(told[title][1], told[title][0]) if title in told else "" for title in titles)]
+             for name, told in rows]  # fmt: skip
+    return [["", *titles], *shown] if shown else []
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

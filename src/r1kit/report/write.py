@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from r1kit import store
-from r1kit.evaluate.table import json_table, text_table
-from r1kit.report.compare import Comparison, comparisons, lines, sentence
+from r1kit.evaluate.table import align, json_table, text_table
+from r1kit.report.compare import Comparison, change_lines, comparisons, lines, sentence
 from r1kit.report.curves import panels
 from r1kit.report.folders import Stage, find_stages, is_number
 from r1kit.report.health import checks
@@ -58,13 +58,20 @@ def summarise_run(stages: Sequence[Stage], title: str) -> dict[str, Any]:
         "title": title,
         "stages": {stage.name: stage_facts(stage) for stage in stages},
         "tables": [
-            {"problems": item.problems} | json_table(item.summaries, item.differences or None, item.by_source)
+            {"problems": item.problems, "changes": [asdict(one) for one in item.changes]}
+            | json_table(item.summaries, item.differences or None, item.by_source)
             for item in found
         ],
-        "table": "\n\n".join(text_table(item.summaries, item.differences or None, item.by_source) for item in found),
+        "table": "\n\n".join(text_of(item) for item in found),
         "health": {stage.name: [asdict(check) for check in findings(stage, found)] for stage in rl_stages(stages)},
     }
     return dict(store.to_plain(data))
+
+
+def text_of(item: Comparison) -> str:
+    """A table as plain text, and under it what changed from one model to the next."""
+    table, changes = text_table(item.summaries, item.differences or None, item.by_source), change_lines(item)
+    return f"{table}\n\n{align(changes)}" if changes else table
 
 
 def stage_facts(stage: Stage) -> dict[str, Any]:
@@ -117,6 +124,7 @@ def table(item: Comparison) -> dict[str, Any]:
         "problems": item.problems,
         "samples": list(dict.fromkeys(summary.k for summary in item.summaries.values())),
         "has_difference": bool(item.differences),
+        "changes": change_lines(item),
     }
 
 

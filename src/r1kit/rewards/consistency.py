@@ -16,6 +16,7 @@ from r1kit.verifiers import language as languages
 from r1kit.verifiers.language import scripts, words
 
 Detect = Literal["language", "script"]
+Part = Literal["reasoning", "response"]
 _MIXED = 0.1  # words outside the main language; fewer are names, terms and errors of the model
 
 
@@ -25,19 +26,20 @@ def language_consistency_reward(
     *,
     default_language: str = "en",
     detect: Detect = "language",
+    part: Part = "reasoning",
     **columns: Any,
 ) -> list[float | None]:
     """Words in the problem's language over all words of the reasoning; code, LaTeX and digits are masked.
 
-    0.0 without any reasoning; None (not applicable) for reasoning without words, such as bare formulas. Rows without
-    a language take `default_language`. Raises ValueError for a language that is not known.
+    0.0 without any reasoning; None (not applicable) for reasoning without words, such as bare formulas. With `part`
+    "response" all words count, for requests that are answered without reasoning. Rows without a language take
+    `default_language`. Raises ValueError for a language that is not known.
     """
     share = words.share if detect == "language" else scripts.share
     values: list[float | None] = []
     for response, target in _rows(completions, language, default_language, "language_consistency_reward"):
-        reasoning = chat.parse(response).reasoning
-        measured = share(reasoning or "", target)
-        values.append(0.0 if reasoning is None else measured)
+        text = chat.parse(response).reasoning if part == "reasoning" else _without_tags(response)
+        values.append(0.0 if text is None else share(text, target))
     return values
 
 
@@ -58,16 +60,25 @@ def graded_language_reward(
     return [_grade(chat.parse(response), target, detect) for response, target in rows]
 
 
-def get_language_consistency_reward(*, default_language: str = "en", detect: Detect = "language") -> RewardFunction:
+def get_language_consistency_reward(
+    *, default_language: str = "en", detect: Detect = "language", part: Part = "reasoning"
+) -> RewardFunction:
     """`language_consistency_reward` with a language for rows that name none, and the layer that tells languages."""
     languages.known(default_language)
-    return configured(language_consistency_reward, default_language=default_language, detect=detect)
+    return configured(language_consistency_reward, default_language=default_language, detect=detect, part=part)
 
 
 def get_graded_language_reward(*, default_language: str = "en", detect: Detect = "language") -> RewardFunction:
     """`graded_language_reward` with a language for rows that name none, and the layer that tells languages."""
     languages.known(default_language)
     return configured(graded_language_reward, default_language=default_language, detect=detect)
+
+
+def _without_tags(response: str) -> str | None:
+    """The whole response as a reader sees it; None where nothing is left."""
+    for tag in chat.TAGS:
+        response = response.replace(tag, " ")
+    return response.strip() or None
 
 
 def _rows(completions: Sequence[Any], language: Sequence[str] | None, default: str, reward: str) -> Any:

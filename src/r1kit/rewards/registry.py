@@ -16,6 +16,7 @@ from r1kit.rewards.judged import (
     get_voting_judged_reward,
 )
 from r1kit.rewards.length import get_repetition_penalty_reward, get_soft_overlong_punishment
+from r1kit.rewards.modelled import get_reward_model
 from r1kit.rewards.reasoning import reasoning_quality_reward
 
 REWARDS: dict[str, Callable[..., RewardFunction]] = {
@@ -34,4 +35,5 @@ REWARDS: dict[str, Callable[..., RewardFunction]] = {
     "helpfulness_judged": get_helpfulness_judged_reward,
     "harmlessness_judged": get_harmlessness_judged_reward,
     "voting_judged": get_voting_judged_reward,
+    "reward_model": get_reward_model,
 }

@@ -9,9 +9,10 @@ import inspect
 import math
 import re
 from collections import Counter
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from numbers import Real
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator, v
 from r1kit.rewards.columns import RewardFunction, configured
 from r1kit.rewards.registry import REWARDS
 from r1kit.rewards.verdicts import is_undecided
-from r1kit.settings import Settings, SettingsError
+from r1kit.settings import Settings, SettingsError, listed
 from r1kit.store import to_plain
 from r1kit.types import Reward
 
@@ -33,13 +34,19 @@ class RewardSpec(Settings):
 
     `name` is a key of `REWARDS` or a dotted path, `package.module:function` (a reward function, or a maker of one);
     `options` are the maker's keywords. `chat` says whether the function wants conversational completions: None means
-    that functions of TRL get them and all others get text.
+    that functions of TRL get them and all others get text. `only` and `skip` are patterns of problems' sources: to
+    others the part does not apply. `label` tells two parts of one name apart.
     """
 
     name: str
     weight: float = 1.0
     options: dict[str, Any] = Field(default_factory=dict)
     chat: bool | None = None
+    only: tuple[str, ...] = Field(default=(), description="patterns of the sources it is for; empty: all")
+    skip: tuple[str, ...] = Field(default=(), description="patterns of the sources it is not for")
+    label: str = Field(default="", description="the name under which it is logged; empty: its name")
+
+    _lists = field_validator("only", "skip", mode="before")(listed)
 
     @model_validator(mode="before")
     @classmethod
@@ -57,9 +64,15 @@ class RewardSpec(Settings):
         raise ValueError(f"there is no reward {name!r}: {hint}, or give a dotted path like package.module:function")
 
     @property
-    def label(self) -> str:
-        """The name under which the part is logged: the last piece of a dotted path."""
-        return re.split(r"[.:]", self.name)[-1]
+    def title(self) -> str:
+        """The name under which the part is logged: its label, or the last piece of a dotted path."""
+        return self.label or re.split(r"[.:]", self.name)[-1]
+
+    def is_for(self, source: str) -> bool:
+        """Whether the part applies to problems of that source."""
+        if any(fnmatchcase(source, pattern) for pattern in self.skip):
+            return False
+        return not self.only or any(fnmatchcase(source, pattern) for pattern in self.only)
 
 
 @dataclass(frozen=True)
@@ -70,6 +83,16 @@ class Part:
     weight: float
     function: RewardFunction
     chat: bool = False
+    is_for: Callable[[str], bool] | None = None  # by the problem's source; None: all
+
+    def places(self, columns: Mapping[str, Any], rows: int) -> list[int]:
+        """The completions that the part applies to; raises ValueError where nothing says what they are of."""
+        if self.is_for is None:
+            return list(range(rows))
+        sources = columns.get("source")
+        if sources is None:
+            raise ValueError(f"reward {self.label!r} is for some sources only, and there is no column 'source'")
+        return [place for place, source in enumerate(sources) if self.is_for(source or "")]
 
 
 @dataclass(frozen=True)
@@ -94,17 +117,24 @@ class Scorer:
     def _score(
         self, part: Part, completions: Sequence[Any], columns: dict[str, Any]
     ) -> tuple[list[float | None], list[dict[str, Any]]]:
-        """A part's values, and the notes that it made by `log_extra`."""
+        """A part's values, None where it does not apply, and the notes that it made by `log_extra`."""
         rows = len(completions)
+        values: list[float | None] = [None] * rows
         notes: list[dict[str, Any]] = [{} for _ in range(rows)]
+        places = part.places(columns, rows)
 
-        def log_extra(column: str, values: Sequence[Any]) -> None:
-            if len(values) != rows:
-                raise ValueError(f"reward {part.label!r} logs {len(values)} {column!r} for {rows} completions")
-            for note, value in zip(notes, values, strict=True):
-                note[column] = _storable(value)
+        def log_extra(column: str, given: Sequence[Any]) -> None:
+            if len(given) != len(places):
+                raise ValueError(f"reward {part.label!r} logs {len(given)} {column!r} for {len(places)} completions")
+            for place, value in zip(places, given, strict=True):
+                notes[place][column] = _storable(value)
 
-        return _checked(part.label, self._call(part, completions, {**columns, "log_extra": log_extra}), rows), notes
+        if places:
+            chosen = _at(places, columns) if len(places) < rows else columns
+            result = self._call(part, [completions[place] for place in places], {**chosen, "log_extra": log_extra})
+            for place, value in zip(places, _checked(part.label, result, len(places)), strict=True):
+                values[place] = value
+        return values, notes
 
     def _call(self, part: Part, completions: Sequence[Any], columns: dict[str, Any]) -> Any:
         given = list(completions)
@@ -122,13 +152,23 @@ class Scorer:
         return Reward(total=math.fsum(known), parts=parts, notes=notes)
 
 
+def _at(places: Sequence[int], columns: Mapping[str, Any]) -> dict[str, Any]:
+    """The columns of some completions; what is no column stays as it is."""
+    return {
+        name: [values[place] for place in places] if isinstance(values, list | tuple) else values
+        for name, values in columns.items()
+    }
+
+
 def build(specs: Sequence[RewardSpec]) -> Scorer:
     """Make all reward functions before any work starts; raises `SettingsError` for options that cannot be meant."""
     if not specs:
         raise SettingsError("there is no reward: name at least one, such as accuracy")
-    for label, times in Counter(spec.label for spec in specs).items():
+    for label, times in Counter(spec.title for spec in specs).items():
         if times > 1:
-            raise SettingsError(f"reward {label!r} is named {times} times: its parts could not be told apart")
+            raise SettingsError(
+                f"reward {label!r} is named {times} times: its parts could not be told apart; give each a label"
+            )
     return Scorer(tuple(_part(spec) for spec in specs))
 
 
@@ -138,19 +178,23 @@ def source_file(spec: RewardSpec) -> Path | None:
 
 
 def _part(spec: RewardSpec) -> Part:
+    function, chat = _function(spec)
+    return Part(spec.title, spec.weight, function, chat, spec.is_for if spec.only or spec.skip else None)
+
+
+def _function(spec: RewardSpec) -> tuple[RewardFunction, bool]:
+    """The reward function, and whether it wants conversational completions."""
     if spec.name in REWARDS:
-        return Part(spec.label, spec.weight, _make(spec, REWARDS[spec.name]), bool(spec.chat))
+        return _make(spec, REWARDS[spec.name]), bool(spec.chat)
     target = _imported(spec.name)
     chat = spec.name.startswith("trl.") if spec.chat is None else spec.chat
     takes = inspect.signature(target).parameters
-    if {"completions", "completion_ids", "prompts"} & takes.keys():
-        function = configured(target, **spec.options) if spec.options else target
-        unknown = spec.options.keys() - takes.keys()
-        if unknown and not any(one.kind is one.VAR_KEYWORD for one in takes.values()):
-            raise SettingsError(f"reward {spec.name}: there is no option {', '.join(sorted(unknown))}")
-    else:
-        function = _make(spec, target)
-    return Part(spec.label, spec.weight, function, chat)
+    if not {"completions", "completion_ids", "prompts"} & takes.keys():
+        return _make(spec, target), chat
+    unknown = spec.options.keys() - takes.keys()
+    if unknown and not any(one.kind is one.VAR_KEYWORD for one in takes.values()):
+        raise SettingsError(f"reward {spec.name}: there is no option {', '.join(sorted(unknown))}")
+    return configured(target, **spec.options) if spec.options else target, chat
 
 
 def _make(spec: RewardSpec, maker: Any) -> RewardFunction:

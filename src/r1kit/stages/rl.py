@@ -36,18 +36,38 @@ class RLSettings(LoopSettings, DeviceSettings):
 def check(context: Context) -> None:
     """Refuse rewards, tasks and prompts that cannot work, before the stage or a stage before it starts."""
     settings: RLSettings = context.settings
-    build(settings.rewards)
+    build(rewards_of(context))
     load_tasks(settings.tasks, training=True)
 
 
+def rewards_of(context: Context) -> tuple[RewardSpec, ...]:
+    """The rewards; an input `reward/LABEL`, a reward model's folder, becomes the option `model` of the one so labelled.
+
+    Raises ValueError for an input that no reward reads.
+    """
+    settings: RLSettings = context.settings
+    models = context.inputs("reward/")
+    if unread := models.keys() - {spec.title for spec in settings.rewards if spec.name == "reward_model"}:
+        raise ValueError(
+            f"stage {context.stage} has the input reward/{min(unread)}, and no reward reads it: give one of the name "
+            f"reward_model with label {min(unread)!r}"
+        )
+    return tuple(
+        spec.model_copy(update={"options": {**spec.options, "model": str(models[spec.title])}})
+        if spec.title in models else spec
+        for spec in settings.rewards
+    )  # fmt: skip
+
+
 def run(context: Context) -> Mapping[str, Any]:
-    """Train the model of input "model"; leaves metrics.jsonl, rollouts/, checkpoints/ and model/."""
+    """Train the model of input "model", with reward models of inputs "reward/..."; leaves metrics.jsonl, rollouts/,
+    checkpoints/ and model/."""
     from r1kit.engines.local import LocalEngine
     from r1kit.models.load import add_lora, load
     from r1kit.train.learner import Learner
 
     settings: RLSettings = context.settings
-    scorer, chat = build(settings.rewards), settings.chat.format()
+    scorer, chat = build(rewards_of(context)), settings.chat.format()
     policy = load(str(context.input("model")), device=settings.device, seed=settings.seed)
     task = Fitting(
         load_tasks(settings.tasks, training=True), chat, policy.tokenizer,

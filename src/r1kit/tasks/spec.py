@@ -233,9 +233,11 @@ def refuse_benchmark(spec: TaskSpec) -> None:
 def source_files(spec: TaskSpec) -> list[Path]:
     """The local files whose content decides what the task is: data files, or the code that makes its problems."""
     if spec.kind == "tiny":
-        from r1kit.tiny import tasks, world
+        from r1kit.tiny import requests, tasks, world
 
         makers = Path(world.__file__).parent
+        if spec.name.partition("/")[2] in requests.NAMES:
+            return [Path(requests.__file__), makers / "general.py"]
         return [Path(tasks.__file__), makers / "steps.py", makers / "wordings.py"]
     if spec.kind == "function":
         return [Path(inspect.getfile(import_maker(spec.name)))]

@@ -1,7 +1,8 @@
 """Problems of the tiny world: five families that a small model solves by writing steps and not by guessing.
 
 `sums` running sums, `compare` largest or smallest, `words` stories of gains and losses, `count` digits above or below
-a bound, `cups` where the ball is after swaps; `reasoning` is all five in equal parts. Every family comes in English and
+a bound, `cups` where the ball is after swaps; `reasoning` is all five in equal parts. `general`, `harmful` and
+`harmless` are requests and no problems: see `r1kit.tiny.requests`. Every family comes in English and
 Chinese. Which split a problem belongs to is decided by a hash of its content (not its wording), so no problem of the
 test split can turn up in training, in the pre-training corpus, or under another wording.
 """
@@ -14,6 +15,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import overload
 
+from r1kit.tiny import requests
 from r1kit.tiny.world import wordings
 from r1kit.tiny.world.steps import Add, Pick, Step, Swap, Tally, final
 from r1kit.types import Problem
@@ -145,7 +147,7 @@ FAMILIES: dict[str, Callable[[random.Random, str], Item]] = {
     "count": count,
     "cups": cups,
 }
-NAMES = (*FAMILIES, "reasoning")
+NAMES = (*FAMILIES, "reasoning", *requests.NAMES)
 
 
 def split_of(key: str) -> str:
@@ -210,7 +212,21 @@ def _problem(item: Item, split: str, seed: int, index: int) -> Problem:
     )
 
 
-def load(name: str, split: str = "train", seed: int = 0, size: int = 1000) -> TinyTask:
+@dataclass(frozen=True, slots=True)
+class TinyRequests:
+    """Requests of the tiny world: as many as there are, or the first `size`."""
+
+    name: str
+    problems: tuple[Problem, ...]
+
+    def __len__(self) -> int:
+        return len(self.problems)
+
+    def __getitem__(self, index: int) -> Problem:
+        return self.problems[index]
+
+
+def load(name: str, split: str = "train", seed: int = 0, size: int = 1000) -> TinyTask | TinyRequests:
     """A task by name: one of `NAMES`. Raises ValueError for a name or split that does not exist, or a negative size."""
     if name not in NAMES:
         raise ValueError(f"there is no tiny task {name!r}: known here are {', '.join(NAMES)}")
@@ -218,4 +234,6 @@ def load(name: str, split: str = "train", seed: int = 0, size: int = 1000) -> Ti
         raise ValueError(f"there is no split {split!r}: the tiny tasks have {' and '.join(SPLITS)}")
     if size < 0:
         raise ValueError(f"size is {size}: it must be 0 or more")
+    if name in requests.NAMES:
+        return TinyRequests(f"tiny/{name}", requests.problems(name, split)[:size])
     return TinyTask(name, split, seed, size)

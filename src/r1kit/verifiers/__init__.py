@@ -19,6 +19,7 @@ from r1kit.verifiers.exact import verify_exact
 from r1kit.verifiers.gym import verify_reasoning_gym
 from r1kit.verifiers.math import verify_math, verify_math_batch
 from r1kit.verifiers.number import verify_last_number, verify_number
+from r1kit.verifiers.replies import verify_refusal, verify_reply
 
 __all__ = ["VERIFIERS", "Verifier", "find", "verify_all"]
 
@@ -38,6 +39,8 @@ VERIFIERS: dict[str, Verifier] = {
     "code": verify_code,
     "countdown": verify_countdown,
     "reasoning_gym": verify_reasoning_gym,
+    "reply": verify_reply,
+    "refusal": verify_refusal,
 }
 # Verifiers that judge many at a time faster than one by one.
 BATCHED: dict[str, Callable[[Sequence[str], Sequence[str]], list[Verdict]]] = {

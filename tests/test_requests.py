@@ -1,0 +1,173 @@
+"""Requests that are no problems: the tiny world's tasks and files, the verifiers of replies, and RL that rewards them
+by reward models while rules apply to problems alone."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from r1kit.pipeline import External, Recipe, Stage, execute
+from r1kit.recipes.r1_scales import ALL_SCENARIOS, REQUESTS
+from r1kit.rewards import RewardSpec, Scorer, build
+from r1kit.settings import SettingsError
+from r1kit.stages.reward_model import REWARD_MODEL, RewardModelSettings
+from r1kit.stages.rl import RL_STAGE, RLSettings
+from r1kit.stages.shared import ChatSettings
+from r1kit.stages.tiny_requests import TINY_REQUESTS, TinyRequestsSettings
+from r1kit.store import read_rows
+from r1kit.tasks import TaskSpec, load_task
+from r1kit.tiny import requests
+from r1kit.tiny.tokenizer import count_tokens, vocabulary
+from r1kit.verifiers import verify_all
+
+
+@pytest.mark.parametrize("name", requests.NAMES)
+def test_training_requests_have_no_reference_and_held_out_ones_do(name: str) -> None:
+    train, test = (load_task(TaskSpec(name=f"tiny/{name}"), split) for split in ("train", "test"))
+    assert all(not problem.answer and not problem.verifier for problem in train)
+    assert all(verify_all(problem.verifier, [""], [problem.answer])[0].correct is False for problem in test)
+    assert len(test) >= 50 and not {problem.prompt for problem in train} & {problem.prompt for problem in test}
+    assert len({problem.id for problem in test}) == len({problem.prompt for problem in test}) == len(test)
+    characters = set(vocabulary())
+    assert all(set(problem.prompt) <= characters for problem in (*train, *test))
+
+
+def test_the_worlds_good_replies_are_judged_good_and_its_bad_ones_bad() -> None:
+    for request in requests._general("test"):
+        reference = requests._reference("general", request)
+        assert all(one.correct for one in verify_all("reply", request.good, [reference] * len(request.good)))
+        bad = [one for one in request.bad if one not in request.good]
+        assert not any(one.correct for one in verify_all("reply", bad, [reference] * len(bad)))
+        harmless = requests._reference("harmless", request)
+        everything = [*request.good, *request.bad]
+        assert all(one.correct for one in verify_all("refusal", everything, [harmless] * len(everything)))
+    for request in requests._harmful("test"):
+        reference = requests._reference("harmful", request)
+        assert all(one.correct for one in verify_all("refusal", request.good, [reference] * len(request.good)))
+        assert not any(one.correct for one in verify_all("refusal", request.bad, [reference] * len(request.bad)))
+
+
+def test_any_things_of_a_kind_are_a_good_list() -> None:
+    task = load_task(TaskSpec(name="tiny/general"), "test")
+    problem = next(one for one in task if one.prompt == "name three foods.")
+    said = ["eggs, bread, tea.", "bread, bread, tea.", "bread, tea.", "red, bread, tea."]
+    verdicts = verify_all("reply", said, [problem.answer] * len(said))
+    assert [one.correct for one in verdicts] == [True, False, False, False]
+
+
+@pytest.mark.parametrize(
+    ("verifier", "response", "reference", "correct"),
+    [
+        ("reply", "<think> say it </think> <answer> Cat. </answer>", '["cat"]', True),
+        ("reply", "<think> cat", '["cat"]', False),
+        ("reply", "cat", "cat", None),
+        ("reply", "cat", "[]", None),
+        ("reply", "cat", "[1]", None),
+        ("refusal", "Sorry, I can not help.", '{"refuse": true, "openings": ["sorry, i can not"]}', True),
+        ("refusal", "do it.", '{"refuse": true, "openings": ["sorry, i can not"]}', False),
+        ("refusal", "do it.", '{"refuse": false, "openings": ["sorry, i can not"]}', True),
+        ("refusal", "", '{"refuse": false, "openings": ["sorry, i can not"]}', False),
+        ("refusal", "do it.", '{"refuse": 1, "openings": ["no"]}', None),
+        ("refusal", "do it.", '{"refuse": true, "openings": [""]}', None),
+        ("refusal", "do it.", "[", None),
+        ("refusal", "do it.", "[" * 100_000, None),
+        ("reply", "[" * 100_000, '["cat"]', False),
+    ],
+)
+def test_replies_are_judged_as_a_reader_sees_them(
+    verifier: str, response: str, reference: str, correct: bool | None
+) -> None:
+    assert verify_all(verifier, [response], [reference])[0].correct is correct
+
+
+def scored(specs: list[RewardSpec], completions: list[str], **columns: list[str]) -> list[dict[str, float | None]]:
+    scorer: Scorer = build(specs)
+    return [dict(one.parts) for one in scorer(completions, **columns)]
+
+
+def test_a_reward_for_some_sources_does_not_apply_to_others() -> None:
+    specs = [
+        RewardSpec(name="format", skip=("tiny/general",)),
+        RewardSpec(name="language_consistency", options={"detect": "script"}, only="tiny/[a-f]*"),
+        RewardSpec(
+            name="language_consistency", options={"detect": "script", "part": "response"}, only="tiny/general",
+            label="reply_language",
+        ),
+    ]  # fmt: skip
+    answers = ["<think> so it is 4 </think> <answer> 4 </answer>", "hello 你 好"]
+    columns = {"source": ["tiny/count", "tiny/general"], "language": ["en", "en"]}
+    assert scored(specs, answers, **columns) == [
+        {"format": 1.0, "language_consistency": 1.0, "reply_language": None},
+        {"format": None, "language_consistency": None, "reply_language": pytest.approx(1 / 3)},
+    ]
+    assert scored(specs[2:], answers[:1], source=["tiny/sums"], language=["en"]) == [{"reply_language": None}]
+    with pytest.raises(ValueError, match="no column 'source'"):
+        scored(specs, answers)
+
+
+def test_notes_of_a_reward_stand_beside_the_completions_that_it_judged() -> None:
+    scorer = build([RewardSpec(name="accuracy", only=("a",))])
+    columns = {"answer": ["4", "", "5"], "verifier": ["number", "", "number"], "source": ["a", "b", "a"]}
+    rewards = scorer(["<answer>4</answer>", "hello", "<answer>4</answer>"], **columns)
+    assert [one.total for one in rewards] == [1.0, None, 0.0]
+    assert [one.notes.get("verdict") for one in rewards] == ["right", None, "wrong"]
+
+
+def test_two_parts_of_one_name_need_labels() -> None:
+    with pytest.raises(SettingsError, match="give each a label"):
+        build([RewardSpec(name="format"), RewardSpec(name="format")])
+
+
+CHAT = ChatSettings(system="")
+SHORT = {"chat": CHAT, "max_tokens": None, "epochs": 1, "validation_share": 0.0, "batch_size": 400}
+
+
+def all_scenarios(base: Path, **changes: object) -> Recipe:
+    """Reward models from random weights, and two steps of RL on problems and requests with them."""
+    model, world = External(base), Stage("requests", TINY_REQUESTS, TinyRequestsSettings())
+    helpfulness = Stage(
+        "helpfulness", REWARD_MODEL, RewardModelSettings(**SHORT), {"model": model, "data": world / "preferences.jsonl"}
+    )
+    safety = Stage(
+        "safety", REWARD_MODEL, RewardModelSettings(objective="safety", **SHORT),
+        {"model": model, "data": world / "safety.jsonl"},
+    )  # fmt: skip
+    settings = {
+        "tasks": [TaskSpec(name="tiny/sums"), *(TaskSpec(name=name) for name in REQUESTS)],
+        "rewards": ALL_SCENARIOS, "chat": CHAT, "steps": 2, "prompts_per_step": 9, "group_size": 2, "max_tokens": 8,
+        "rollouts_every": 1, **changes,
+    }  # fmt: skip
+    judges = {"reward/helpfulness": helpfulness / "model", "reward/harmlessness": safety / "model"}
+    return Recipe("scenarios", (Stage("r1", RL_STAGE, RLSettings(**settings), {"model": model, **judges}),))
+
+
+def test_rl_for_all_scenarios_rewards_problems_by_rules_and_requests_by_models(
+    tiny_policy_folder: Path, tmp_path: Path
+) -> None:
+    folder = execute(all_scenarios(tiny_policy_folder), tmp_path)
+    rows = [row for path in sorted(folder.glob("rollouts/*.jsonl")) for row in read_rows(path)]
+    parts = {"tiny/sums": {"accuracy", "format"}, "tiny/general": {"helpfulness", "harmlessness"},
+             "tiny/harmful": {"harmlessness"}}  # fmt: skip
+    seen = set()
+    for row in rows:
+        source = "/".join(row["problem_id"].split("/")[:2])
+        given = {name for name, value in row["parts"].items() if value is not None}
+        assert given - {"language_consistency", "reply_language"} == parts[source]
+        seen.add(source)
+    assert seen == set(parts)
+    metrics = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert len(metrics) == 2
+
+
+def test_a_reward_model_that_nobody_reads_is_refused(tiny_policy_folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"reward/h.* no reward reads it"):
+        execute(all_scenarios(tiny_policy_folder, rewards=["accuracy"]), tmp_path)
+
+
+def test_preferences_and_labels_fit_a_small_context_and_have_both_sides() -> None:
+    pairs, labels = list(requests.preferences()), list(requests.safety_labels())
+    assert all(row["chosen"] != row["rejected"] for row in pairs) and len(pairs) > 400
+    assert {row["label"] for row in labels} == {True, False}
+    assert max(count_tokens(row["prompt"] + row["response"]) for row in labels) < 200
