@@ -16,11 +16,13 @@ from r1kit.rewards.judged import (
     get_voting_judged_reward,
 )
 from r1kit.rewards.length import get_repetition_penalty_reward, get_soft_overlong_punishment
+from r1kit.rewards.modelled import get_reward_model
 from r1kit.rewards.reasoning import reasoning_quality_reward
 
 REWARDS: dict[str, Callable[..., RewardFunction]] = {
     "accuracy": get_accuracy_reward,
     "code": get_code_reward,
+    "reward_model": get_reward_model,
     "format": lambda: format_reward,
     "tag_count": lambda: tag_count_reward,
     "reasoning_steps": lambda: reasoning_steps_reward,
