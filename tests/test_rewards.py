@@ -23,7 +23,8 @@ from r1kit.verifiers import VERIFIERS
 
 GOOD = "<think>2 and 2</think> <answer>4</answer>"
 BAD = "<think>2 and 2</think> <answer>5</answer>"
-RULES = [name for name in REWARDS if not name.endswith("_judged") and name != "reward_model"]  # those: tests of their own
+# Judges and reward models have tests of their own.
+RULES = [name for name in REWARDS if not name.endswith("_judged") and name != "reward_model"]
 OPTIONS: dict[str, dict[str, Any]] = {"soft_overlong": {"max_length": 100, "cache": 20}}
 
 
