@@ -415,3 +415,10 @@ def test_the_same_reward_twice_is_refused() -> None:
 def test_no_reward_at_all_is_refused() -> None:
     with pytest.raises(SettingsError, match="no reward"):
         build([])
+
+
+def test_a_column_of_an_options_name_changes_no_reward() -> None:
+    row = {"answer": ["5"], "wrong": [3], "correct": [9], "max_len": [1], "unknown": [7], "ngram_size": [9]}
+    for name in ("cosine_scaled", "accuracy", "repetition_penalty"):
+        plain = scorer(name)([BAD], answer=["5"])
+        assert scorer(name)([BAD], **(row | {"answer": ["5"]})) == plain, name

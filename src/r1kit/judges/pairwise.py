@@ -11,7 +11,7 @@ from typing import Literal
 from r1kit.chat import final_answer
 from r1kit.engines import Engine
 from r1kit.judges.asking import JudgeSettings, Panel, Replies, Tally
-from r1kit.judges.quoting import Question, question
+from r1kit.judges.quoting import Question, question, size
 from r1kit.judges.replies import PreferenceForm
 from r1kit.judges.suspicion import suspicions
 from r1kit.types import Message, PreferencePair
@@ -79,7 +79,7 @@ class PairwiseJudge:
             )
         shown = [[self._shown(text) for text in side] for side in (firsts, seconds)]
         rows = list(zip(questions, *shown, strict=True))
-        short = [i for i, row in enumerate(rows) if sum(map(len, row)) <= self.settings.max_chars]
+        short = [i for i, row in enumerate(rows) if size(*row) <= self.settings.max_chars]
         asked = [_question(rows[i][0], *sides) for i in short for sides in (rows[i][1:], rows[i][:0:-1])]
         replies = self._panel.ask(asked)
         found = {i: self._preference(replies[2 * n], replies[2 * n + 1], *rows[i]) for n, i in enumerate(short)}

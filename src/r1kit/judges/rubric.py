@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, create_model
 from r1kit.chat import final_answer
 from r1kit.engines import Engine
 from r1kit.judges.asking import JudgeSettings, Panel, Replies, Tally
-from r1kit.judges.quoting import Question, question
+from r1kit.judges.quoting import Question, question, size
 from r1kit.judges.replies import F, Form, VoteForm
 from r1kit.judges.rubrics import Rubric
 from r1kit.judges.suspicion import suspicions
@@ -74,7 +74,7 @@ class _Judge(Generic[F]):
         return (final_answer(response) or "") if self.shows == "answer" else response.strip()
 
     def _fits(self, row: tuple[str, str]) -> bool:
-        return len(row[0]) + len(row[1]) <= self.settings.max_chars
+        return size(row[0], row[1]) <= self.settings.max_chars
 
     def _without_judge(self, row: tuple[str, str]) -> Assessment:
         if row[0]:

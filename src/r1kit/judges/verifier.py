@@ -9,7 +9,7 @@ from typing import Literal
 from r1kit.chat import final_answer
 from r1kit.engines import Engine
 from r1kit.judges.asking import JudgeSettings, Panel, Replies, Tally
-from r1kit.judges.quoting import Question, question
+from r1kit.judges.quoting import Question, question, size
 from r1kit.judges.replies import VerdictForm
 from r1kit.judges.suspicion import suspicions
 from r1kit.types import Verdict
@@ -77,7 +77,7 @@ class GenerativeVerifier:
             return Verdict(correct=None, extracted=shown[:MAX_DETAIL] or None, detail="the reference is empty")
         if not shown:
             return Verdict(correct=False, detail="no answer found")
-        if len(shown) + len(reference) > self.settings.max_chars:
+        if size(shown, reference) > self.settings.max_chars:
             return Verdict(correct=None, extracted=shown[:MAX_DETAIL], detail="too long to be judged: see max_chars")
         return None
 
