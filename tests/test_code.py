@@ -712,3 +712,24 @@ def test_a_file_of_either_set_is_recognised(shared_data: Path) -> None:
 
 def test_the_verifier_is_known_by_name() -> None:
     assert find("code") is verify_code
+
+
+def test_objects_of_the_program_never_count_as_equal() -> None:
+    tests = json.dumps({"asserts": ["assert V(1, 2).add(V(3, 4)) == V(4, 6)"]})
+    one_for_all = """
+class V:
+    one = None
+    def __new__(cls, *parts):
+        cls.one = cls.one or object.__new__(cls)
+        return cls.one
+    def add(self, other):
+        return self
+"""
+    found = verify_all("code", [f"<answer>```python\n{one_for_all}```</answer>"], [tests])[0]
+    assert found.correct is False and "compare objects of the program" in found.detail
+
+
+def test_a_fence_that_never_ends_takes_no_time() -> None:
+    before = time.process_time()
+    assert extract("```" + " " * 400_000 + "`") is None
+    assert time.process_time() - before < 2

@@ -647,3 +647,9 @@ def test_a_missing_question_or_engine_is_an_error_before_anything_is_asked(tmp_p
         build([RewardSpec(name="helpfulness_judged")])
     with pytest.raises(SettingsError, match="base_url"):
         build([RewardSpec(name="helpfulness_judged", options={"engine": {"kind": "openai", "model": "m"}})])
+
+
+@pytest.mark.parametrize("judge", [GenerativeVerifier, PairwiseJudge, VotingJudge])
+def test_a_part_that_no_judge_reads_is_refused(judge: Any) -> None:
+    with pytest.raises(ValueError, match="must be 'answer' or 'response'"):
+        judge(None, None, shows="foo")

@@ -23,7 +23,8 @@ from r1kit.verifiers import VERIFIERS
 
 GOOD = "<think>2 and 2</think> <answer>4</answer>"
 BAD = "<think>2 and 2</think> <answer>5</answer>"
-RULES = [name for name in REWARDS if not name.endswith(("_judged", "_model"))]  # those have tests of their own
+# Judges and reward models have tests of their own.
+RULES = [name for name in REWARDS if not name.endswith("_judged") and name != "reward_model"]
 OPTIONS: dict[str, dict[str, Any]] = {"soft_overlong": {"max_length": 100, "cache": 20}}
 
 
@@ -414,3 +415,10 @@ def test_the_same_reward_twice_is_refused() -> None:
 def test_no_reward_at_all_is_refused() -> None:
     with pytest.raises(SettingsError, match="no reward"):
         build([])
+
+
+def test_a_column_of_an_options_name_changes_no_reward() -> None:
+    row = {"answer": ["5"], "wrong": [3], "correct": [9], "max_len": [1], "unknown": [7], "ngram_size": [9]}
+    for name in ("cosine_scaled", "accuracy", "repetition_penalty"):
+        plain = scorer(name)([BAD], answer=["5"])
+        assert scorer(name)([BAD], **(row | {"answer": ["5"]})) == plain, name

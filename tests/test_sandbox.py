@@ -8,6 +8,7 @@ import selectors
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import urllib.error
@@ -261,15 +262,17 @@ def test_a_program_ends_with_the_process_that_runs_it(local: Sandbox) -> None:
         "from r1kit.sandbox import SandboxSettings, open_sandbox\n"
         f"open_sandbox(SandboxSettings(kind={local.kind!r})).run({program!r})"
     )
-    host = subprocess.Popen([sys.executable, "-c", code])
-    deadline = time.monotonic() + 60
-    while not named(mark):
-        assert host.poll() is None
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-    host.kill()
-    host.wait()
-    until_gone(mark)
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:  # what is killed cannot tidy up after itself
+        Path(folder).chmod(0o755)
+        host = subprocess.Popen([sys.executable, "-c", code], env=os.environ | {"TMPDIR": folder})
+        deadline = time.monotonic() + 120
+        while not named(mark):
+            assert host.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        host.kill()
+        host.wait()
+        until_gone(mark)
 
 
 def named(mark: str) -> list[int]:

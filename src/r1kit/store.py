@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator, Mapping
 from io import FileIO
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, BinaryIO, Self
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO)
@@ -53,20 +53,30 @@ def to_plain(value: Any) -> Any:
     raise ValueError(f"cannot store a {type(value).__name__} as JSON: {value!r:.80}")
 
 
-def write_bytes(path: Path, data: bytes) -> None:
-    """Write a file so that readers see the old content or the new, never a part; raises `StoreError`."""
+@contextlib.contextmanager
+def atomic_file(path: Path) -> Iterator[BinaryIO]:
+    """Write a file so that readers see the old content or the new, never a part; raises `StoreError`.
+
+    The new one takes the path's place when the block ends well.
+    """
     temporary = path.with_name(f".{path.name}.tmp-{os.getpid()}")
     with storing(path):
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             with open(temporary, "wb") as file:
-                file.write(data)
+                yield file
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(temporary, path)
             _sync(path.parent)
         finally:
             temporary.unlink(missing_ok=True)
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """`atomic_file` for content that is there already."""
+    with atomic_file(path) as file:
+        file.write(data)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -134,6 +144,28 @@ def storing(path: Path) -> Iterator[None]:
         if not FULL_IN_WORDS.search(str(error)):
             raise
         raise StoreError(_cannot_write(path, str(error), True)) from error
+
+
+@contextlib.contextmanager
+def held(path: Path, holder: str, refusal: str) -> Iterator[None]:
+    """Hold a lock file that names its holder; raises `StoreError` where another process does: `refusal` on whom.
+
+    The kernel frees the lock when the process ends, however it ends. It is a lock of the process and not of the open
+    file: worker processes, which may outlive a killed parent for a moment, do not inherit it.
+    """
+    with storing(path):
+        file = open(path, "a+")  # noqa: SIM115 (closed below, while the lock is held)
+    with file:
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            file.seek(0)
+            other = file.read().strip() or "another process"
+            raise StoreError(refusal.replace("{holder}", other)) from None
+        file.truncate(0)
+        file.write(holder)
+        file.flush()
+        yield
 
 
 def _cannot_write(path: Path, reason: str, full: bool) -> str:

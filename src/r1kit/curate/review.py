@@ -7,7 +7,6 @@ worked out from it in the same transaction. A lease keeps a sample with one revi
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 import secrets
@@ -36,7 +35,8 @@ from r1kit.curate.review_records import (
     wants_two,
     with_text,
 )
-from r1kit.store import StoreError, storing, to_plain
+from r1kit.curate.rows import encoded
+from r1kit.store import StoreError, atomic_file, held, storing, to_plain
 
 __all__ = ["AUTO", "Agreement", "LeaseLost", "Progress", "ReviewError", "ReviewItem", "ReviewQueue", "Text", "Turn"]
 
@@ -325,19 +325,8 @@ class ReviewQueue:
     @contextlib.contextmanager
     def serving(self, address: str) -> Iterator[None]:
         """Hold the one place for a server of this queue; raises `StoreError` where another process has it."""
-        path = self.path.with_name(f"{self.path.name}.lock")
-        with storing(path):
-            file = open(path, "a+")  # noqa: SIM115 (closed below, while the lock is held)
-        with file:
-            try:
-                fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                file.seek(0)
-                holder = file.read().strip() or "another process"
-                raise StoreError(f"{self.path} is served already, at {holder}: use that page or stop it") from None
-            file.truncate(0)
-            file.write(f"{address} (process {os.getpid()})")
-            file.flush()
+        refusal = f"{self.path} is served already, at {{holder}}: use that page or stop it"
+        with held(self.path.with_name(f"{self.path.name}.lock"), f"{address} (process {os.getpid()})", refusal):
             yield
 
     def close(self) -> None:
@@ -454,20 +443,11 @@ class ReviewQueue:
         return with_text(json.loads(row["body"]), text) | {"review": review}
 
     def _write(self, path: Path, accepted: int) -> int:
-        temporary = path.with_name(f".{path.name}.tmp-{os.getpid()}")
         count = 0
-        with storing(path):
-            try:
-                path.parent.mkdir(parents=True, exist_ok=True)
-                with open(temporary, "w", encoding="utf-8", errors="replace") as file:
-                    for row in self.rows(accepted=bool(accepted)):
-                        file.write(json.dumps(row, ensure_ascii=False) + "\n")
-                        count += 1
-                    file.flush()
-                    os.fsync(file.fileno())
-                os.replace(temporary, path)
-            finally:
-                temporary.unlink(missing_ok=True)
+        with atomic_file(path) as file:
+            for row in self.rows(accepted=bool(accepted)):
+                file.write(encoded(row))
+                count += 1
         return count
 
     def _one(self, query: str, *values: Any) -> sqlite3.Row:

@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from pydantic import Field
 
 from r1kit.curate import formats
-from r1kit.curate.answers import ask
 from r1kit.curate.prompting import without_own_thoughts
 from r1kit.curate.record import CuratedSample, view
 from r1kit.engines import Engine, Report
+from r1kit.engines.answers import ask
 from r1kit.settings import Settings
 from r1kit.types import Completion, FinishReason, Message, Prompt, SamplingParams
 

@@ -8,11 +8,27 @@ from typing import Generic, Self
 
 from pydantic import Field, model_validator
 
-from r1kit.engines import Engine, PromptError, StructuredEngine
+from r1kit.chat import final_answer
+from r1kit.engines import Engine, StructuredEngine
+from r1kit.engines.answers import ask
 from r1kit.judges.quoting import Question
 from r1kit.judges.replies import F, read
 from r1kit.settings import Settings
 from r1kit.types import Completion, Message, Prompt, SamplingParams
+
+SHOWS = ("answer", "response")
+
+
+def shown(response: str, shows: str) -> str:
+    """What a judge reads of a response: the final answer ("" where there is none), or all of it."""
+    return (final_answer(response) or "") if shows == "answer" else response.strip()
+
+
+def known_part(shows: str) -> str:
+    """The same; raises ValueError for a part that no judge reads."""
+    if shows not in SHOWS:
+        raise ValueError(f"shows is {shows!r}: it must be 'answer' or 'response'")
+    return shows
 
 
 class JudgeSettings(Settings):
@@ -103,25 +119,21 @@ class Panel(Generic[F]):
 
     def _round(
         self, questions: Sequence[Question], n: int, attempt: int, refused: dict[str, str]
-    ) -> list[tuple[Question, list[Completion]]]:
+    ) -> list[tuple[Question, Sequence[Completion]]]:
         """`n` replies to each question; one that the engine refuses (too long) is left out, the others are asked."""
-        left, allowed = list(questions), max(3, len(questions) // 10)
-        while left:
-            prompts = [
-                Prompt(problem_id=one.id, messages=(Message(role="user", content=one.text),), token_ids=())
-                for one in left
-            ]
-            try:
-                answers = self.engine.generate(prompts, self.settings.sampling(n, attempt))
-                return list(zip(left, answers, strict=True))
-            except PromptError as error:
-                refused[error.prompt_id] = str(error)
+        prompts = [
+            Prompt(problem_id=one.id, messages=(Message(role="user", content=one.text),), token_ids=())
+            for one in questions
+        ]
+        found = []
+        answers = ask(self.engine, prompts, self.settings.sampling(n, attempt)) if prompts else []
+        for one, answer in zip(questions, answers, strict=True):
+            if isinstance(answer, str):
+                refused[one.id] = answer
                 self.tally.refused += 1
-                kept = [one for one in left if one.id != error.prompt_id]
-                if len(questions) - len(kept) > allowed or len(kept) == len(left):
-                    raise  # not this prompt's fault
-                left = kept
-        return []
+            else:
+                found.append((one, answer))
+        return found
 
 
 def _whole(completion: Completion) -> str:

@@ -8,10 +8,9 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Literal
 
-from r1kit.chat import final_answer
 from r1kit.engines import Engine
-from r1kit.judges.asking import JudgeSettings, Panel, Replies, Tally
-from r1kit.judges.quoting import Question, question
+from r1kit.judges.asking import JudgeSettings, Panel, Replies, Tally, known_part, shown
+from r1kit.judges.quoting import Question, question, size
 from r1kit.judges.replies import PreferenceForm
 from r1kit.judges.suspicion import suspicions
 from r1kit.types import Message, PreferencePair
@@ -57,7 +56,7 @@ class PairwiseJudge:
     def __init__(
         self, engine: Engine, settings: JudgeSettings | None = None, *, shows: Literal["answer", "response"] = "answer"
     ) -> None:
-        self.settings, self.shows = settings or JudgeSettings(votes=4), shows
+        self.settings, self.shows = settings or JudgeSettings(votes=4), known_part(shows)
         if self.settings.votes % 2:
             raise ValueError(f"votes is {self.settings.votes}: half of them swap the sides, so give an even number")
         each_side = self.settings.model_copy(update={"votes": self.settings.votes // 2})
@@ -77,17 +76,14 @@ class PairwiseJudge:
                 f"{len(questions)} questions, {len(firsts)} first and {len(seconds)} second answers: give one of each "
                 "for each"
             )
-        shown = [[self._shown(text) for text in side] for side in (firsts, seconds)]
-        rows = list(zip(questions, *shown, strict=True))
-        short = [i for i, row in enumerate(rows) if sum(map(len, row)) <= self.settings.max_chars]
-        asked = [_question(rows[i][0], *sides) for i in short for sides in (rows[i][1:], rows[i][:0:-1])]
+        sides = [[shown(text, self.shows) for text in side] for side in (firsts, seconds)]
+        rows = list(zip(questions, *sides, strict=True))
+        short = [i for i, row in enumerate(rows) if size(*row) <= self.settings.max_chars]
+        asked = [_question(rows[i][0], *both) for i in short for both in (rows[i][1:], rows[i][:0:-1])]
         replies = self._panel.ask(asked)
         found = {i: self._preference(replies[2 * n], replies[2 * n + 1], *rows[i]) for n, i in enumerate(short)}
         too_long = Preference(preferred=None, detail="too long to be judged: see max_chars")
         return [found.get(i, too_long) for i in range(len(rows))]
-
-    def _shown(self, response: str) -> str:
-        return (final_answer(response) or "") if self.shows == "answer" else response.strip()
 
     def _preference(
         self, straight: Replies[PreferenceForm], swapped: Replies[PreferenceForm], asked: str, first: str, second: str

@@ -64,6 +64,11 @@ def escape(text: str) -> str:
     return _NOT_PLAIN.sub(lambda match: _escaped(match[0]), _BRACKET_TOKEN.sub("&#91;", text.replace("&", "&amp;")))
 
 
+def size(*texts: str) -> int:
+    """Characters as the judge sees them: a hidden one takes eight."""
+    return sum(len(escape(text)) for text in texts)
+
+
 def is_hidden(mark: str) -> bool:
     """Whether a character cannot be seen: control, format (bidirectional, tags), private, lone surrogate, selector."""
     if mark in _JOINERS or mark in "\n\t\r":

@@ -9,10 +9,9 @@ from typing import Annotated, Any, Generic, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, create_model
 
-from r1kit.chat import final_answer
 from r1kit.engines import Engine
-from r1kit.judges.asking import JudgeSettings, Panel, Replies, Tally
-from r1kit.judges.quoting import Question, question
+from r1kit.judges.asking import JudgeSettings, Panel, Replies, Tally, known_part, shown
+from r1kit.judges.quoting import Question, question, size
 from r1kit.judges.replies import F, Form, VoteForm
 from r1kit.judges.rubrics import Rubric
 from r1kit.judges.suspicion import suspicions
@@ -44,7 +43,7 @@ class _Judge(Generic[F]):
     """What both judges share: one text to read, half of the votes readable at least, nobody talked into a score."""
 
     def __init__(self, engine: Engine, settings: JudgeSettings | None, form: type[F], shows: str) -> None:
-        self.settings, self.shows = settings or JudgeSettings(), shows
+        self.settings, self.shows = settings or JudgeSettings(), known_part(shows)
         self._panel = Panel(engine, self.settings, form)
 
     @property
@@ -62,7 +61,7 @@ class _Judge(Generic[F]):
         questions = [""] * len(responses) if questions is None else questions
         if len(responses) != len(questions):
             raise ValueError(f"{len(responses)} responses but {len(questions)} questions: give one for each")
-        rows = [(self._shown(text), asked) for text, asked in zip(responses, questions, strict=True)]
+        rows = [(shown(text, self.shows), asked) for text, asked in zip(responses, questions, strict=True)]
         asked = {i: self._question(*row) for i, row in enumerate(rows) if row[0] and self._fits(row)}
         replies = dict(zip(asked, self._panel.ask(list(asked.values())), strict=True))
         return [
@@ -70,19 +69,16 @@ class _Judge(Generic[F]):
             for i, row in enumerate(rows)
         ]
 
-    def _shown(self, response: str) -> str:
-        return (final_answer(response) or "") if self.shows == "answer" else response.strip()
-
     def _fits(self, row: tuple[str, str]) -> bool:
-        return len(row[0]) + len(row[1]) <= self.settings.max_chars
+        return size(row[0], row[1]) <= self.settings.max_chars
 
     def _without_judge(self, row: tuple[str, str]) -> Assessment:
         if row[0]:
             return Assessment(score=None, detail="too long to be judged: see max_chars")
         return Assessment(score=0.0, detail=f"there is no {self.shows}")
 
-    def _assessment(self, replies: Replies[F], shown: str, asked: str) -> Assessment:
-        signs = suspicions(shown, asked)
+    def _assessment(self, replies: Replies[F], part: str, asked: str) -> Assessment:
+        signs = suspicions(part, asked)
         flag = f"suspicious: {', '.join(signs)}" if signs else ""
         found = self._scored(replies)
         if (found.score or 0.0) > 0.5 and signs and not self.settings.accept_suspicious:  # a bad score stands
@@ -93,7 +89,7 @@ class _Judge(Generic[F]):
     def _enough(self, forms: Sequence[Form]) -> bool:
         return 2 * len(forms) >= self.settings.votes and bool(forms)
 
-    def _question(self, shown: str, asked: str) -> Question:
+    def _question(self, part: str, asked: str) -> Question:
         raise NotImplementedError
 
     def _scored(self, replies: Replies[F]) -> Assessment:
@@ -110,12 +106,12 @@ class RubricJudge(_Judge[Any]):
         super().__init__(engine, settings, _form(rubric), rubric.shows)
         self.rubric = rubric
 
-    def _question(self, shown: str, asked: str) -> Question:
+    def _question(self, part: str, asked: str) -> Question:
         criteria = "\n".join(f"{one.name}, {one.low:g} to {one.high:g}. {one.asks}." for one in self.rubric.criteria)
         keys = ", ".join(f'"{one.name}": {{"reason": "...", "score": 0}}' for one in self.rubric.criteria)
         instructions = RUBRIC_INSTRUCTIONS.format(purpose=self.rubric.purpose, criteria=criteria)
         parts = {"request": asked} if asked else {}
-        return question(instructions, parts | {"response": shown}, keys)
+        return question(instructions, parts | {"response": part}, keys)
 
     def _scored(self, replies: Replies[Any]) -> Assessment:
         if not self._enough(replies.forms):
@@ -150,10 +146,10 @@ class VotingJudge(_Judge[VoteForm]):
         super().__init__(engine, settings, VoteForm, shows)
         self.purpose = purpose
 
-    def _question(self, shown: str, asked: str) -> Question:
+    def _question(self, part: str, asked: str) -> Question:
         form = '"analysis": "what speaks for it and what against", "vote": "approve, reject or cannot tell"'
         parts = {"request": asked} if asked else {}
-        return question(VOTE_INSTRUCTIONS.format(purpose=self.purpose), parts | {"response": shown}, form)
+        return question(VOTE_INSTRUCTIONS.format(purpose=self.purpose), parts | {"response": part}, form)
 
     def _scored(self, replies: Replies[VoteForm]) -> Assessment:
         told = [form for form in replies.forms if form.vote != "cannot tell"]

@@ -8,8 +8,8 @@ from typing import Literal
 
 from r1kit.chat import final_answer
 from r1kit.engines import Engine
-from r1kit.judges.asking import JudgeSettings, Panel, Replies, Tally
-from r1kit.judges.quoting import Question, question
+from r1kit.judges.asking import JudgeSettings, Panel, Replies, Tally, known_part, shown
+from r1kit.judges.quoting import Question, question, size
 from r1kit.judges.replies import VerdictForm
 from r1kit.judges.suspicion import suspicions
 from r1kit.types import Verdict
@@ -42,9 +42,7 @@ class GenerativeVerifier:
     def __init__(
         self, engine: Engine, settings: JudgeSettings | None = None, *, shows: Literal["answer", "response"] = "answer"
     ) -> None:
-        if shows not in SHOWN:
-            raise ValueError(f"shows is {shows!r}: it must be 'answer' or 'response'")
-        self.settings, self.shows = settings or JudgeSettings(), shows
+        self.settings, self.shows = settings or JudgeSettings(), known_part(shows)
         self._panel = Panel(engine, self.settings, VerdictForm)
 
     @property
@@ -72,31 +70,28 @@ class GenerativeVerifier:
 
     def _without_judge(self, response: str, reference: str) -> Verdict | None:
         """What can be said without a judge; None where it is needed."""
-        shown = self._shown(response)
+        part = shown(response, self.shows)
         if not reference.strip():
-            return Verdict(correct=None, extracted=shown[:MAX_DETAIL] or None, detail="the reference is empty")
-        if not shown:
+            return Verdict(correct=None, extracted=part[:MAX_DETAIL] or None, detail="the reference is empty")
+        if not part:
             return Verdict(correct=False, detail="no answer found")
-        if len(shown) + len(reference) > self.settings.max_chars:
-            return Verdict(correct=None, extracted=shown[:MAX_DETAIL], detail="too long to be judged: see max_chars")
+        if size(part, reference) > self.settings.max_chars:
+            return Verdict(correct=None, extracted=part[:MAX_DETAIL], detail="too long to be judged: see max_chars")
         return None
-
-    def _shown(self, response: str) -> str:
-        return (final_answer(response) or "") if self.shows == "answer" else response.strip()
 
     def _question(self, response: str, reference: str, asked: str) -> Question:
         parts = {"question": asked} if asked else {}
-        parts |= {"reference": reference, "response": self._shown(response)}
+        parts |= {"reference": reference, "response": shown(response, self.shows)}
         return question(INSTRUCTIONS.format(shown=SHOWN[self.shows]), parts, FORM)
 
     def _verdict(self, replies: Replies[VerdictForm], response: str, asked: str) -> Verdict:
-        shown = self._shown(response)
-        signs = suspicions(shown, asked)
+        part = shown(response, self.shows)
+        signs = suspicions(part, asked)
         flag = f"; suspicious: {', '.join(signs)}" if signs else ""
         correct, detail = self._majority(replies)
         if correct and signs and not self.settings.accept_suspicious:
             correct, detail = None, f"not trusted: {detail}"
-        return Verdict(correct=correct, extracted=(final_answer(response) or shown)[:MAX_DETAIL], detail=detail + flag)
+        return Verdict(correct=correct, extracted=(final_answer(response) or part)[:MAX_DETAIL], detail=detail + flag)
 
     def _majority(self, replies: Replies[VerdictForm]) -> tuple[bool | None, str]:
         if not replies.forms:

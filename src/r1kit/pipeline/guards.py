@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import signal
 import threading
@@ -11,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
 
-from r1kit.store import StoreError, storing
+from r1kit.store import held
 
 
 class Stopped(KeyboardInterrupt):
@@ -51,22 +50,7 @@ def stop_on_signals() -> Iterator[None]:
 
 @contextlib.contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Hold a folder's lock; raises `StoreError` where another process holds it.
-
-    The kernel frees the lock when the process ends, however it ends. It is a lock of the process and not of the open
-    file: worker processes, which may outlive a killed parent for a moment, do not inherit it.
-    """
-    path = folder / ".lock"
-    with storing(path):
-        file = open(path, "a+")  # noqa: SIM115 (closed below, while the lock is held)
-    with file:
-        try:
-            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            file.seek(0)
-            holder = file.read().strip() or "another process"
-            raise StoreError(f"{folder} is being worked on by {holder}: wait for it or stop it first") from None
-        file.truncate(0)
-        file.write(f"process {os.getpid()}")
-        file.flush()
+    """Hold a folder's lock; raises `StoreError` where another process holds it."""
+    refusal = f"{folder} is being worked on by {{holder}}: wait for it or stop it first"
+    with held(folder / ".lock", f"process {os.getpid()}", refusal):
         yield

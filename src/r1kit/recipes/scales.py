@@ -61,11 +61,13 @@ SMOLLM2 = Scale(
         tasks=(TaskSpec(name="gsm8k", order="easiest", limit=1500, steps_left=1),),
         rewards=(ACCURACY, FORMAT.model_copy(update={"weight": 0.3})),
         chat=SMOLLM2_CHAT,
-        optimizer=OptimizerSettings(learning_rate=1.5e-5, warmup_steps=2, schedule="linear", final_ratio=0.1),
-        steps=20, prompts_per_step=8, group_size=16, temperature=0.8, max_tokens=48, max_rows=128, tokens_per_batch=4096,
-        max_prompt_tokens=320, checkpoint_every=4,
+        optimizer=OptimizerSettings(learning_rate=5e-6, warmup_steps=1, schedule="linear", final_ratio=0.1),
+        steps=16, prompts_per_step=8, group_size=16, temperature=0.8, max_tokens=48, max_rows=128,
+        tokens_per_batch=4096, max_prompt_tokens=320, checkpoint_every=4,
     ),
-    evaluate=EvaluateSettings(tasks=(TaskSpec(name="svamp"),), chat=SMOLLM2_CHAT, samples=4, max_tokens=48, max_rows=256),
+    evaluate=EvaluateSettings(
+        tasks=(TaskSpec(name="svamp"),), chat=SMOLLM2_CHAT, samples=4, max_tokens=48, max_rows=256
+    ),
 )  # fmt: skip
 
 # R1-Zero as the paper has it (section 2.1): 32 questions x 16 per update, 16 updates per rollout, beta 0.001, the

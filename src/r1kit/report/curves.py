@@ -34,6 +34,20 @@ class Panel:
 PANELS: tuple[tuple[str, tuple[tuple[str, str], ...], bool, str], ...] = (
     ("Reward", (("reward/mean", "mean"),), False, "what the policy is trained to raise"),
     ("Loss", (("optim/loss", "loss"),), False, ""),
+    ("Held-out accuracy", (("probe/accuracy", "share"),), True, "problems answered on the way, greedily"),
+    (
+        "Held-out answers",
+        (("probe/format", "in form"), ("probe/mixed", "mixed"), ("probe/truncated", "truncated")),
+        True,
+        "",
+    ),
+    (
+        "Pairs in order",
+        (("train/accuracy", "in training"), ("validation/accuracy", "held out")),
+        True,
+        "a reward model's accuracy",
+    ),
+    ("Calibration error", (("validation/calibration_error", "held out"),), True, "of a reward model's certainty"),
     (
         "Completion length",
         (("completion/length_mean", "all"), ("completion/length_right", "right"), ("completion/length_wrong", "wrong")),
@@ -75,7 +89,11 @@ def panels(stage: Stage) -> tuple[list[Panel], list[str]]:
     """The stage's pictures, and the titles of those that were zero all along (a line of text says as much)."""
     rows = [row | speeds(row) for row in stage.metrics]
     parts = reward_parts(rows)
-    wanted = [*PANELS[:1], ("Reward parts", tuple((f"reward/{p}", p) for p in parts), False, "unweighted"), *PANELS[1:]]
+    wanted = [
+        *PANELS[:1], ("Reward parts", tuple((f"reward/{p}", p) for p in parts), False, "unweighted"), *PANELS[1:],
+        ("Held-out loss", by_source(rows, "validation/loss"), False, "nats per token; one that rises is forgotten"),
+        ("Accuracy by task", by_source(rows, "probe/accuracy")[1:], True, "problems answered on the way"),
+    ]  # fmt: skip
     if parts:  # the loss of a policy gradient says nothing about progress
         wanted = [panel for panel in wanted if panel[0] != "Loss"]
     drawn, flat = [], []
@@ -101,6 +119,12 @@ def panel(title: str, note: str, lines: Sequence[tuple[str, Series]], is_share: 
 def reward_parts(rows: Sequence[Row]) -> list[str]:
     names = dict.fromkeys(key.removeprefix("reward/") for row in rows for key in row if key.startswith("reward/"))
     return [name for name in names if name not in ("mean", "std")]
+
+
+def by_source(rows: Sequence[Row], key: str) -> tuple[tuple[str, str], ...]:
+    """The lines of a metric: over everything, and for each source."""
+    names = dict.fromkeys(name for row in rows for name in row if name.startswith(f"{key}/"))
+    return ((key, "all"), *((name, name.removeprefix(f"{key}/")) for name in names))
 
 
 def speeds(row: Row) -> Row:

@@ -15,6 +15,7 @@ from r1kit.report.compare import Comparison, change_lines, comparisons, lines, s
 from r1kit.report.curves import panels
 from r1kit.report.folders import Stage, find_stages, is_number
 from r1kit.report.health import checks
+from r1kit.report.mask import mask_pictures
 from r1kit.report.samples import held_out, training
 
 Source = Path | str | Sequence[Path | str] | Mapping[str, Path]
@@ -108,6 +109,7 @@ def render(stages: Sequence[Stage], title: str) -> str:
         curves=[(stage, *panels(stage)) for stage in stages if stage.metrics],
         pairs=held_out(found[0].stages[0], found[0].stages[-1]) if found and len(found[0].stages) > 1 else [],
         rollouts=[(stage.name, pairs) for stage in rl_stages(stages) if (pairs := training(stage))],
+        masks=[(stage.name, shown) for stage in stages if (shown := mask_pictures(stage))],
         stages=[described(stage) for stage in stages],
         command=next((str(s.manifest["command"]) for s in stages if "command" in s.manifest), ""),
     )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Any, TypeAlias
 
 RewardFunction: TypeAlias = Callable[..., Any]  # f(completions, **columns) -> list[float | None], sync or async
@@ -27,12 +26,24 @@ def column(name: str, columns: dict[str, Any], rows: int, reward: str) -> list[A
     return list(values)
 
 
+class Configured:
+    """A function with its options set: it pickles, and trainers that log by `__name__` find one.
+
+    Options are not to be had from the data: a column of an option's name is left out.
+    """
+
+    def __init__(self, function: RewardFunction, options: dict[str, Any]) -> None:
+        self.function, self.options = function, options
+        self.__name__, self.__doc__ = function.__name__, function.__doc__
+
+    def __call__(self, completions: Sequence[Any], **columns: Any) -> Any:
+        return self.function(completions, **(columns | self.options))
+
+
 def configured(function: RewardFunction, **options: Any) -> RewardFunction:
-    """The function with its options set: it pickles, and trainers that log by `__name__` find one."""
-    made: Any = partial(function, **options)
-    made.__name__, made.__doc__ = function.__name__, function.__doc__
-    result: RewardFunction = made
-    return result
+    """`function` with its options set: see `Configured`."""
+    made: RewardFunction = Configured(function, options)
+    return made
 
 
 def _text(completion: Any) -> str:

@@ -22,6 +22,7 @@ from r1kit.rewards.reasoning import reasoning_quality_reward
 REWARDS: dict[str, Callable[..., RewardFunction]] = {
     "accuracy": get_accuracy_reward,
     "code": get_code_reward,
+    "reward_model": get_reward_model,
     "format": lambda: format_reward,
     "tag_count": lambda: tag_count_reward,
     "reasoning_steps": lambda: reasoning_steps_reward,
@@ -35,5 +36,4 @@ REWARDS: dict[str, Callable[..., RewardFunction]] = {
     "helpfulness_judged": get_helpfulness_judged_reward,
     "harmlessness_judged": get_harmlessness_judged_reward,
     "voting_judged": get_voting_judged_reward,
-    "reward_model": get_reward_model,
 }

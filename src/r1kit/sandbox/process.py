@@ -88,7 +88,7 @@ class Running:
     ) -> None:  # fmt: skip
         self.limits, self.feed, self.stopped, self.dismissed = limits, _NOTHING, False, False
         self.limit: Limit | None = None
-        self.waited_s = 0.0
+        self.waited_s = self.waited_before = 0.0
         self.started: float | None = None
         self.ended: float | None = None
         self.deadline = time.monotonic() + START_SECONDS
@@ -150,7 +150,7 @@ class Running:
 
     def look(self) -> None:
         """See how long it has waited for a processor."""
-        self.waited_s = max(self.waited_s, waited(self.process.pid))
+        self.waited_s = max(self.waited_s, waited(self.process.pid) - self.waited_before)
         self.next_look = time.monotonic() + _LOOK_SECONDS
 
     def execution(self) -> Execution:
@@ -232,6 +232,8 @@ class _Watch:
 
     def _ready(self, descriptor: int) -> None:
         if os.read(descriptor, 1):
+            self.running.waited_before = waited(self.running.process.pid)
+            self.running.waited_s = 0.0
             self.running.started = time.monotonic()
             self.running.deadline = self.running.started + self.running.limits.wall_s
         self._drop(descriptor)

@@ -10,7 +10,6 @@ from typing import Any, Literal, Self
 from pydantic import Field, model_validator
 
 from r1kit.chat import ChatFormat
-from r1kit.curate.answers import Answers, ask
 from r1kit.curate.formats import render
 from r1kit.curate.prompting import (
     FEW_SHOT_SYSTEM,
@@ -26,6 +25,7 @@ from r1kit.curate.prompting import (
     Request,
 )
 from r1kit.engines import Engine, Report
+from r1kit.engines.answers import Answers, ask
 from r1kit.engines.settings import EngineSettings
 from r1kit.pipeline import Context
 from r1kit.stages import chat_format

@@ -13,12 +13,12 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
 
-from r1kit.curate.answers import Answers
 from r1kit.curate.journal import Journal
 from r1kit.curate.prompting import General, Request, turns
 from r1kit.curate.record import CuratedSample, from_row
 from r1kit.curate.rewriting import Rewriter, Rewritten
 from r1kit.engines import Report
+from r1kit.engines.answers import Answers
 from r1kit.pipeline import Progress
 from r1kit.stages.asking import Asked, AskingSettings, References
 from r1kit.stages.rating import Rater, Rating

@@ -19,7 +19,12 @@ _LEAD = re.compile(
 _TAIL = re.compile(
     r"\s+is\s+(?:correct|right|true|the (?:correct |right |best |final )*(?:answer|option|choice|one))$", re.I
 )
-_DENIED = re.compile(r"\b(?:not|n't|never|neither|nor|wrong|incorrect|false|except|but|or|unsure)\b", re.IGNORECASE)
+_DENIED = re.compile(
+    r"\b(?:not|cannot|never|neither|nor|no|nope|nah|wrong|incorrect|false|untrue|except|excluded|rejected|but|or|unsure"
+    r"|maybe|perhaps|possibly|unless|if|instead|actually|rather)\b|n['’]t\b",
+    re.IGNORECASE,
+)
+_RIVAL = re.compile(r"\b(?:option|choice|answer)\s+([b-z])\b|[(\[]([a-z])[)\]]", re.IGNORECASE)
 _ALONE = re.compile(r"[(\[]?\s*([A-Za-z])\s*[)\]]?")
 _MARKED = re.compile(r"(?<![A-Za-z])(?:[(\[]([A-Z])[)\]]|([A-Z])[.):](?=\s|$))")
 _SMALL = re.compile(r"[(\[]?[a-z][)\]]\s")
@@ -58,7 +63,8 @@ def _polarity(text: str) -> str | None:
     first = _POLARITY.get(words[0]) if words else _POLARITY.get(text)
     if first is None or (words and not re.match(r"[A-Za-z]+(?:[\s]*[.,;:!—-]|\s*$)", text)):
         return None
-    return None if _OPPOSITE[first] in words[1:] else first
+    rest = text[len(words[0]) :] if words else ""
+    return None if _OPPOSITE[first] in words[1:] or _DENIED.search(rest) else first
 
 
 def _letter(text: str) -> str | None:
@@ -69,4 +75,5 @@ def _letter(text: str) -> str | None:
     if not opening or _DENIED.search(text):
         return None
     letters = {a or b for a, b in _MARKED.findall(text)} | (set(_NAMED.findall(text)) - {"A", "I"})
+    letters |= {(a or b).upper() for a, b in _RIVAL.findall(text)}
     return opening[1] or opening[2] if letters <= {opening[1] or opening[2]} else None

@@ -25,7 +25,7 @@ from r1kit.verifiers.code_wire import SILENT
 
 MAX_PROGRAM_CHARS = 200_000
 MAX_WALL_S = 3600.0  # of a run, as `Limits` has it
-_FENCE = re.compile(r"^(?P<indent>[ \t]*)(?P<mark>```+|~~~+)[ \t]*(?P<language>[^\n`]*)$", re.MULTILINE)
+_FENCE = re.compile(r"^(?P<indent>[ \t]*)(?P<mark>```+|~~~+)(?P<language>[^\n`]*)$", re.MULTILINE)
 _PYTHON = ("python", "py", "python3", "")
 _OUTPUT_KB = 8192
 _PATIENCE = (4.0, 32.0)  # wall time for CPU time, at first and where a program that waited for a processor ran out

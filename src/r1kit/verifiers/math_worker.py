@@ -79,6 +79,7 @@ def _answer(question: dict[str, Any]) -> Any:
 
 
 def _whose_fault(reference: str, kind: str, error: str) -> dict[str, Any]:
+    _read.cache_clear()
     try:
         sound = equal(reference, reference, kind)
     except Exception as again:
@@ -222,6 +223,11 @@ def _close(a: Any, b: Any) -> bool:
 
 def _parse(text: str, context: str) -> Any:
     """The expression that a text is, as math-verify's parser reads it; `context` tells whether i is imaginary."""
+    return _read(text, imaginary=bool(_IMAGINARY.search(context)) and not _INDEXED.search(context))
+
+
+@lru_cache(maxsize=1024)  # a reference is parsed against probes, itself and every answer: most of the work
+def _read(text: str, *, imaginary: bool) -> Any:
     from latex2sympy2_extended import NormalizationConfig, normalize_latex
     from latex2sympy2_extended.latex2sympy2 import ConversionConfig, latex2sympy
     from sympy import I, Symbol
@@ -237,7 +243,7 @@ def _parse(text: str, context: str) -> Any:
         normalize_latex(text, config), is_real=True, normalization_config=None,
         conversion_config=ConversionConfig(lowercase_symbols=False),
     )  # fmt: skip
-    if _IMAGINARY.search(context) and not _INDEXED.search(context):
+    if imaginary:
         symbols = [one for one in found.free_symbols if str(one) == "i"]
         found = found.subs(dict.fromkeys(symbols, I)) if symbols else found
     return found.subs({one: Symbol(str(one), real=True) for one in found.free_symbols})

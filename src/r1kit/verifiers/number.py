@@ -55,7 +55,9 @@ _CHANGES_VALUE = re.compile(
     r"|hundred|dozen|cent|percent|percentage|or|nor|between|than|least|most|up to|to the|range"
     r"|about|around|approximately|approx|roughly|nearly|almost|circa|mod|modulo"
     r"|not|no|none|never|neither|cannot|can't|isn't|wasn't|doesn't|don't|won't|couldn't|hardly|doubt|except|excluding"
-    r"|but|without|unless|if|instead|st|nd|rd|th|either|maybe|perhaps|possibly|wrong|incorrect|false|unlike|versus|vs)s?\b"
+    r"|but|without|unless|if|instead|st|nd|rd|th|either|maybe|perhaps|possibly|wrong|incorrect|false|unlike|versus|vs"
+    r"|thousandth|hundredth|seventh|ninth|lakh|crore|grand|reciprocal|inverse|exceed|upward|excluded|incorrectly|kidding|far"
+    r"|wasnt|isnt|aint|ain't)s?\b"
     r"|[十百千万萬亿億兆负不非或约]",
     re.IGNORECASE,
 )
