@@ -12,8 +12,10 @@ import pytest
 from r1kit.report import build, summary, write_report
 from r1kit.report.curves import figure, smoothed
 from r1kit.report.folders import Stage, find_stages, stage_name
+from r1kit.report.graph import picture
 from r1kit.report.health import checks
 from r1kit.report.samples import is_right
+from r1kit.report.stages import Row
 
 STEPS = 60
 
@@ -313,4 +315,78 @@ def test_with_more_than_two_models_the_changes_from_each_to_the_next_are_told(tm
     assert (first["before"], first["after"], second["before"], second["after"]) == ("base", "zero", "zero", "r1")
     assert first["differences"]["pass@1"]["mean"] > 0.5 and second["differences"]["pass@1"]["mean"] == 0
     assert found["tables"][1]["changes"] == []
-    assert re.search(r"base -> zero +\+\d", found["table"]) and "zero -&gt; r1" in build(folders)
+    assert "zero -&gt; r1" in build(folders)
+    whole = found["table_of_stages"]
+    assert whole["columns"] == ["base", "zero", "r1"] and found["table"].splitlines()[1].startswith("accuracy")
+    titles = [row["title"] for row in whole["rows"]]
+    assert titles[:3] == ["accuracy", "accuracy countdown", "accuracy sums"] and "reasoning tokens" in titles
+    accuracy = whole["rows"][0]
+    assert [(one["from"], one["to"]) for one in accuracy["differences"]] == [
+        ("base", "zero"), ("base", "r1"), ("zero", "r1")
+    ]  # fmt: skip
+    first = next(line for line in found["table"].splitlines() if line.startswith("accuracy "))
+    assert first.count("*") == 1  # the base is beaten, and the third column is the second again
+
+
+def test_other_evaluations_of_the_models_are_rows_under_the_name_of_what_they_measure(tmp_path: Path) -> None:
+    for name in ("base", "r1"):
+        evaluation(tmp_path / name, skilled=name == "r1", started=1.0, problems=40)
+        evaluation(tmp_path / f"replies-{name}", skilled=name == "r1", started=1.0, problems=12)
+        path = tmp_path / f"replies-{name}" / "completions.jsonl"
+        told = path.read_text().replace('"countdown"', '"tiny/harmful"').replace('"sums"', '"tiny/general"')
+        path.write_text(told.replace("sums/test", "replies/test"))
+    folders = {name: tmp_path / name for name in ("base", "r1")}
+    whole = summary(folders | {f"everyday/{name}": tmp_path / f"replies-{name}" for name in folders})["table_of_stages"]
+    assert {"helpfulness", "refuses the harmful", "accuracy"} <= {row["title"] for row in whole["rows"]}
+    assert all(set(row["cells"]) == {"base", "r1"} for row in whole["rows"])
+
+
+def row_of(**per_problem: dict[str, float]) -> Row:
+    return Row("accuracy", "pass@1", {}, per_problem)
+
+
+def test_a_student_keeps_all_of_what_it_does_as_well_and_half_of_what_it_does_half_as_well() -> None:
+    teacher = {str(place): float(place % 4 > 0) for place in range(40)}
+    half = {name: value / 2 for name, value in teacher.items()}
+    row = row_of(r1=teacher, same=teacher, half=half, none={})
+    assert row.retained("r1", "same") == (1.0, 1.0, 1.0)
+    assert row.retained("r1", "half") == (0.5, 0.5, 0.5)
+    assert row.retained("r1", "none") is None and row.retained("none", "r1") is None
+    other = {name: float(int(name) % 3 > 0) for name in teacher}
+    share, low, high = row_of(r1=teacher, other=other).retained("r1", "other") or (0.0, 0.0, 0.0)
+    assert low < share < high and share == pytest.approx(sum(other.values()) / sum(teacher.values()))
+
+
+def test_the_page_shows_what_students_keep_and_what_data_was_dropped(tmp_path: Path) -> None:
+    for name in ("base", "r1", "student"):
+        evaluation(tmp_path / name, skilled=name != "base", started=1.0, problems=40)
+    data = tmp_path / "cold-start"
+    steps = [
+        {"name": "rows", "rows_in": 9, "rows_out": 9, "reasons": {}, "examples": []},
+        {"name": "not_correct", "rows_in": 9, "rows_out": 4, "reasons": {"wrong": 5}, "examples": [
+            {"id": "a", "problem_id": "p", "reason": "wrong", "detail": "different", "text": "<b>7</b>"}]},
+    ]  # fmt: skip
+    manifest_of(data, "generate", {"asked": 9, "samples": 9, "kept": 4, "funnel": steps, "decontamination": []})
+    folders = {name: tmp_path / name for name in ("base", "r1", "student")} | {"cold-start": data}
+    found = write_report(folders, tmp_path / "out", "t", "r1")
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert found["table_of_stages"]["retention"]["accuracy"]["student"]["share"] == 1.0
+    assert found["funnels"]["cold-start"]["kept"] == 4
+    assert "kept of r1" in page and "wrong 5" in page and "&lt;b&gt;7" in page and "<b>7</b>" not in page
+
+
+def manifest_of(folder: Path, kind: str, funnel: dict[str, object], **inputs: str) -> None:
+    folder.mkdir()
+    (folder / "funnel.json").write_text(json.dumps(funnel))
+    told = {name: {"path": path} for name, path in inputs.items()}
+    (folder / "manifest.json").write_text(json.dumps({"kind": kind, "started": 1.0, "inputs": told}))
+
+
+def test_the_picture_joins_stages_to_what_they_read_and_leaves_measurements_out(tmp_path: Path) -> None:
+    manifest_of(tmp_path / "zero-00000001", "rl", {}, model="../../base")
+    manifest_of(tmp_path / "cold-00000002", "generate", {}, model="../zero-00000001/model")
+    manifest_of(tmp_path / "dev1-00000003", "sft", {}, data="../cold-00000002/kept.jsonl", model="/base")
+    manifest_of(tmp_path / "eval-00000004", "evaluate", {}, model="../dev1-00000003/model")
+    svg = picture([Stage("base", tmp_path / "eval-00000004")])
+    assert svg.count("<rect") == 3 and svg.count("<path") == 2 and "eval" not in svg
+    assert picture([Stage("zero", tmp_path / "zero-00000001")]) == ""

@@ -158,7 +158,7 @@ def fewest(problems: Mapping[str, Sequence[Scored]]) -> int:
 
 def metric_names(k: int) -> list[str]:
     many = [f"pass@{k}", f"cons@{k}"] if k > 1 else []
-    return ["pass@1", *many, "format", *AMOUNTS, "mixed", "truncated", "unknown"]
+    return ["pass@1", *many, "format", "language", "readable", *AMOUNTS, "mixed", "truncated", "unknown"]
 
 
 def values(rows: Sequence[Scored], k: int) -> dict[str, float]:
@@ -173,6 +173,9 @@ def values(rows: Sequence[Scored], k: int) -> dict[str, float]:
         "truncated": fmean(row.truncated for row in rows),
         "unknown": 1 - len(known) / len(rows),
     }
+    for metric in ("language", "readable"):
+        if told := [value for row in rows if (value := getattr(row, metric)) is not None]:
+            result[metric] = fmean(told)
     if known:
         result["pass@1"] = fmean(known)
     if k > 1 and len(known) >= k:

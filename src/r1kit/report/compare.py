@@ -12,6 +12,7 @@ from r1kit.report.folders import Stage
 
 TITLES = {
     "format": "format kept",
+    "language": "language consistency",
     "reasoning_tokens": "reasoning tokens",
     "completion_tokens": "completion tokens",
     "steps": "reasoning steps",

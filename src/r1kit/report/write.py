@@ -14,9 +14,12 @@ from r1kit.evaluate.table import align, json_table, text_table
 from r1kit.report.compare import Comparison, change_lines, comparisons, lines, sentence
 from r1kit.report.curves import panels
 from r1kit.report.folders import Stage, find_stages, is_number
+from r1kit.report.funnels import funnel
+from r1kit.report.graph import picture
 from r1kit.report.health import checks
 from r1kit.report.mask import mask_pictures
 from r1kit.report.samples import held_out, training
+from r1kit.report.stages import StageTable, pages_rows, retention_lines, stage_table, text, to_json
 
 Source = Path | str | Sequence[Path | str] | Mapping[str, Path]
 HERE = Path(__file__).parent
@@ -24,15 +27,15 @@ HERE = Path(__file__).parent
 UNPRINTABLE = dict.fromkeys((*range(9), 11, 12, *range(14, 32), 127), "\N{REPLACEMENT CHARACTER}")
 
 
-def write_report(source: Source, out: Path | str, title: str = "") -> dict[str, Any]:
+def write_report(source: Source, out: Path | str, title: str = "", teacher: str = "") -> dict[str, Any]:
     """Write `summary.json` and `report.html` into `out`, each whole or not at all; returns the summary.
 
     From a run's folder, a list of stage folders, or a mapping of them (name -> folder, in order); they may be
-    unfinished.
+    unfinished. `teacher` is the column whose accuracy those after it are compared with.
     """
     stages = find_stages(source)
-    page = render(stages, title or title_of(source))
-    data = summarise_run(stages, title or title_of(source))
+    page = render(stages, title or title_of(source), teacher)
+    data = summarise_run(stages, title or title_of(source), teacher)
     # Text first, files second: an error above leaves an earlier report whole.
     store.write_text(Path(out) / "report.html", page)
     store.write_json(Path(out) / "summary.json", data)
@@ -53,17 +56,20 @@ def title_of(source: Source) -> str:
     return Path(source).name if isinstance(source, (str, Path)) else "run"
 
 
-def summarise_run(stages: Sequence[Stage], title: str) -> dict[str, Any]:
+def summarise_run(stages: Sequence[Stage], title: str, teacher: str = "") -> dict[str, Any]:
     found = comparisons(stages)
+    whole = stage_table(found, teacher)
     data = {
         "title": title,
+        "table_of_stages": to_json(whole) if whole else {},
+        "funnels": {stage.name: told for stage in stages if (told := funnel(stage))},
         "stages": {stage.name: stage_facts(stage) for stage in stages},
         "tables": [
             {"problems": item.problems, "changes": [asdict(one) for one in item.changes]}
             | json_table(item.summaries, item.differences or None, item.by_source)
             for item in found
         ],
-        "table": "\n\n".join(text_of(item) for item in found),
+        "table": text(whole) if whole else "\n\n".join(text_of(item) for item in found),
         "health": {stage.name: [asdict(check) for check in findings(stage, found)] for stage in rl_stages(stages)},
     }
     return dict(store.to_plain(data))
@@ -92,7 +98,7 @@ def findings(stage: Stage, found: Sequence[Comparison]) -> list[Any]:
     return checks(stage, found[0].differences if found else {})
 
 
-def render(stages: Sequence[Stage], title: str) -> str:
+def render(stages: Sequence[Stage], title: str, teacher: str = "") -> str:
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
     from markupsafe import Markup
 
@@ -104,6 +110,9 @@ def render(stages: Sequence[Stage], title: str) -> str:
         title=title,
         style=Markup((HERE / "page.css").read_text(encoding="utf-8")),
         verdict=sentence(found[0]) if found else "",
+        whole=shown_table(stage_table(found, teacher)),
+        graph=Markup(picture(stages)),
+        funnels=[(stage.name, told) for stage in stages if (told := funnel(stage))],
         tables=[table(item) for item in found],
         health=[(stage.name, findings(stage, found)) for stage in rl_stages(stages)],
         curves=[(stage, *panels(stage)) for stage in stages if stage.metrics],
@@ -114,6 +123,13 @@ def render(stages: Sequence[Stage], title: str) -> str:
         command=next((str(s.manifest["command"]) for s in stages if "command" in s.manifest), ""),
     )
     return page.translate(UNPRINTABLE)
+
+
+def shown_table(whole: StageTable | None) -> dict[str, Any] | None:
+    """What the page needs of the table of stages."""
+    if whole is None:
+        return None
+    return {"columns": whole.columns, "rows": pages_rows(whole), "kept": retention_lines(whole)}
 
 
 def table(item: Comparison) -> dict[str, Any]:

@@ -112,4 +112,4 @@ def run(context: Context) -> Mapping[str, Any]:
     return {name: estimate.mean for name, estimate in summary.overall.items()}
 
 
-EVALUATE = Kind(name="evaluate", run=run, settings=EvaluateSettings, version=1, check=check)
+EVALUATE = Kind(name="evaluate", run=run, settings=EvaluateSettings, version=2, check=check)

@@ -11,15 +11,16 @@ from r1kit.settings import Settings
 
 
 class ReportSettings(Settings):
-    """The title of the page."""
+    """The title of the page, and the column that those after it are compared with as its students."""
 
     title: str = "r1kit run"
+    teacher: str = ""
 
 
 def run(context: Context) -> Mapping[str, Any]:
     """Leaves report.html and summary.json; the inputs are the folders of the stages, in the order of the recipe."""
-    write_report(context.inputs(), context.folder, context.settings.title)
+    write_report(context.inputs(), context.folder, context.settings.title, context.settings.teacher)
     return {"stages": len(context.paths)}
 
 
-REPORT = Kind(name="report", run=run, settings=ReportSettings, version=1)
+REPORT = Kind(name="report", run=run, settings=ReportSettings, version=2)

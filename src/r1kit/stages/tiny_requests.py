@@ -34,4 +34,4 @@ def run(context: Context) -> Mapping[str, Any]:
     return counts
 
 
-TINY_REQUESTS = Kind(name="tiny-requests", run=run, settings=TinyRequestsSettings, version=1)
+TINY_REQUESTS = Kind(name="tiny-requests", run=run, settings=TinyRequestsSettings, version=2)
