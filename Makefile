@@ -19,6 +19,20 @@ base: $(READY)
 demo: $(READY)
 	$(BIN)/r1kit run r1-zero --scale tiny
 
+# Parts of the recipe r1, each up to its last stage; what is done is not done again. SCALE=smollm2 for a real model.
+SCALE ?= tiny
+PART_sft-train := dev1
+PART_rl-train-reasoning := dev2
+PART_generate-synthetic := mix
+PART_sft-train-expanded := dev3
+PART_rl-train-utility := r1
+PART_distill := student-logits
+PART_evaluate := report
+PARTS := sft-train rl-train-reasoning generate-synthetic sft-train-expanded rl-train-utility distill evaluate
+.PHONY: $(PARTS)
+$(PARTS): $(READY)
+	$(BIN)/r1kit run r1 --scale $(SCALE) --until $(PART_$@) $(ARGS)
+
 # One torch thread per worker: two workers with two threads each only get in each other's way.
 test: export OMP_NUM_THREADS = 1
 test: lint

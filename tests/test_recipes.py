@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -147,26 +148,34 @@ def test_a_wrong_item_of_a_list_is_one_line() -> None:
 
 
 R1_ORDER = [
-    "zero", "cold-start", "dev1", "dev2", "rejection", "requests", "general", "mix", "dev3", "rules", "helpfulness",
-    "safety", "r1",
+    "zero", "cold-start", "review", "dev1", "dev2", "rejection", "requests", "general", "mix", "dev3", "rules",
+    "helpfulness", "safety", "r1",
 ]  # fmt: skip
-MODELS = ["base", "zero", "dev1", "dev2", "dev3", "r1"]
+STUDENTS = ["student", "student-rl", "student-sft", "student-logits"]
+MODELS = ["base", "zero", "dev1", "dev2", "dev3", "r1", *STUDENTS]
+
+
+def graph(name: str, **options: Any) -> dict[str, list[str]]:
+    """A recipe's stages with what each reads."""
+    return {stage.name: [parent.name for parent in stage.parents] for stage in RECIPES[name](**options).stages}
 
 
 def test_r1_is_the_papers_graph() -> None:
-    recipe = RECIPES["r1"]()
-    stages = {stage.name: stage for stage in recipe.stages}
+    read = graph("r1")
     measured = [f"{kind}-{model}" for kind in ("eval", "everyday") for model in MODELS]
-    assert list(stages) == [*R1_ORDER, *measured, "report"]
-    read = {name: [parent.name for parent in stage.parents] for name, stage in stages.items()}
-    assert read["dev1"] == ["cold-start"] and read["dev3"] == ["mix"]  # both from the base
-    assert read["cold-start"] == ["zero"] and read["rejection"] == ["dev2"] and read["mix"] == ["rejection", "general"]
+    assert list(read) == [*R1_ORDER, *STUDENTS, *measured, "report"]
+    assert read["review"] == ["cold-start"] and read["dev1"] == ["review"]  # Dev1 and Dev3 are both from the base
+    assert read["dev3"] == ["mix"] and read["mix"] == ["rejection", "general"]
+    assert read["cold-start"] == ["zero"] and read["rejection"] == ["dev2"]
     assert read["r1"] == ["rules", "helpfulness", "safety"] and read["rules"] == ["dev3"]
+    assert read["student-sft"] == ["student", "mix"] and read["student-logits"] == ["student", "r1", "mix"]
+    assert read["student-rl"] == ["student"]
+    stages = {stage.name: stage for stage in RECIPES["r1"]().stages}
     assert all(stages[f"eval-{model}"].settings == stages["eval-base"].settings for model in MODELS)
 
 
-def folders(overrides: dict[str, str], runs: Path, seed: int = 0) -> dict[str, str]:
-    return {row.stage.name: row.folder.name for row in plan(RECIPES["r1"](overrides=overrides, seed=seed), runs)}
+def folders(overrides: dict[str, str], runs: Path, seed: int = 0, name: str = "r1") -> dict[str, str]:
+    return {row.stage.name: row.folder.name for row in plan(RECIPES[name](overrides=overrides, seed=seed), runs)}
 
 
 def test_a_changed_setting_in_the_middle_of_r1_redoes_exactly_what_depends_on_it(tmp_path: Path) -> None:
@@ -175,15 +184,61 @@ def test_a_changed_setting_in_the_middle_of_r1_redoes_exactly_what_depends_on_it
     def redone(change: dict[str, str]) -> set[str]:
         return {name for name, folder in folders(change, tmp_path).items() if folder != before[name]}
 
-    last = {"rules", "r1", "eval-dev3", "eval-r1", "everyday-dev3", "everyday-r1", "report"}
+    def measured(*models: str) -> set[str]:
+        return {f"{kind}-{model}" for kind in ("eval", "everyday") for model in models}
+
+    pupils = {"student-logits", *measured("student-logits")}
+    last = {"rules", "r1", "report", "student-sft", *pupils, *measured("dev3", "r1", "student-sft")}
     assert redone({"mix.size": "100"}) == {"mix", "dev3", *last}
-    assert redone({"dev2.steps": "3"}) == {"dev2", "rejection", "mix", "dev3", "eval-dev2", "everyday-dev2", *last}
-    assert redone({"safety.epochs": "5"}) == {"safety", "r1", "eval-r1", "everyday-r1", "report"}
+    assert redone({"dev2.steps": "3"}) == {"dev2", "rejection", "mix", "dev3", *measured("dev2"), *last}
+    assert redone({"safety.epochs": "5"}) == {"safety", "r1", "report", *pupils, *measured("r1")}
+    assert redone({"student-rl.steps": "2"}) == {"student-rl", "report", *measured("student-rl")}
     assert redone({"eval.samples": "2"}) == {*(f"eval-{model}" for model in MODELS), "report"}
-    assert redone({"r1.checkpoint_every": "3"}) == set()
-    assert {"requests", "eval-base", "everyday-base"} == set(before) - {
-        name for name, folder in folders({}, tmp_path, seed=1).items() if folder != before[name]
-    }
+    assert redone({"r1.checkpoint_every": "3", "review.auto_accept": "false"}) == set()
+    same = {"requests", "general", *measured("base")}
+    assert same - {"general"} <= set(before) - redone_by_seed(tmp_path, before) <= same
+
+
+def redone_by_seed(runs: Path, before: dict[str, str]) -> set[str]:
+    return {name for name, folder in folders({}, runs, seed=1).items() if folder != before[name]}
+
+
+def test_distill_and_v3_take_what_r1_has_done(tmp_path: Path) -> None:
+    before = folders({}, tmp_path)
+    for name in ("distill", "v3"):
+        found = folders({}, tmp_path, name=name)
+        assert all(found[stage] == before[stage] for stage in R1_ORDER)
+        assert plan(RECIPES[name](), tmp_path)[0].folder.parent == tmp_path / "r1-tiny"
+
+
+def test_distill_of_a_teacher_of_ones_own_needs_no_other_stage(tiny_policy_folder: Path) -> None:
+    read = graph("distill", teacher=str(tiny_policy_folder))
+    assert read["student-sft"] == ["student", "traces"] and "zero" not in read and "eval-teacher" in read
+    (report,) = [stage for stage in RECIPES["distill"](teacher="tiny").stages if stage.name == "report"]
+    assert report.settings.model_dump()["teacher"] == "teacher"
+
+
+def test_v3_blends_two_kinds_of_samples_for_each_expert() -> None:
+    read = graph("v3", teacher="tiny")
+    assert not {"zero", "dev1", "r1"} & set(read)
+    for domain in ("math", "logic"):
+        assert read[f"start-{domain}"] == [f"original-{domain}", f"reflected-{domain}"]
+        assert read[f"expert-{domain}"] == [f"start-{domain}"] and read[f"data-{domain}"] == [f"expert-{domain}"]
+    assert read["v3-mix"] == ["data-math", "data-logic", "general"] and read["v3-sft"] == ["v3-mix"]
+    assert read["v3"] == ["v3-sft", "helpfulness", "safety"]
+    stages = {stage.name: stage.settings.model_dump() for stage in RECIPES["v3"](teacher="tiny").stages}
+    assert stages["reflected-math"]["row_system"] and not stages["original-math"]["row_system"]
+    assert stages["expert-math"]["temperature"] > 1
+
+
+@pytest.mark.parametrize("name", ["r1", "distill", "v3"])
+def test_the_paper_s_scale_can_be_planned_and_not_run(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    wanted = [name, "--scale", "paper", "--runs", str(tmp_path)]
+    assert set(statuses(capsys, wanted).values()) == {"run"}
+    assert main(["run", *wanted, "--until", "zero"]) == 1
+    assert "DeepSeek-V3-Base" in capsys.readouterr().err
 
 
 def test_r1_names_its_stages_and_scales() -> None:
@@ -191,3 +246,16 @@ def test_r1_names_its_stages_and_scales() -> None:
         RECIPES["r1"](overrides={"cold_start.samples": "2"})
     with pytest.raises(SettingsError, match="no scale 'huge': give one of tiny"):
         RECIPES["r1"](scale="huge")
+    with pytest.raises(SettingsError, match="start-math"):
+        RECIPES["r1"](overrides={"start-math.epochs": "2"})
+
+
+def test_the_make_targets_run_parts_of_the_recipe_that_exist() -> None:
+    text = (Path(__file__).parents[1] / "Makefile").read_text()
+    named = set(re.findall(r"PART_([\w-]+) := (\S+)", text))
+    assert {target for target, _ in named} == {
+        "sft-train", "rl-train-reasoning", "generate-synthetic", "sft-train-expanded", "rl-train-utility", "distill",
+        "evaluate",
+    }  # fmt: skip
+    for scale in ("tiny", "paper"):
+        assert {stage for _, stage in named} <= {stage.name for stage in RECIPES["r1"](scale=scale).stages}

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from r1kit.pipeline import External, Recipe, Stage, execute
-from r1kit.recipes.r1_scales import ALL_SCENARIOS, REQUESTS
+from r1kit.recipes.r1_tiny import ALL_SCENARIOS, REQUESTS
 from r1kit.rewards import RewardSpec, Scorer, build
 from r1kit.settings import SettingsError
 from r1kit.stages.reward_model import REWARD_MODEL, RewardModelSettings

@@ -65,7 +65,7 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument("--version", action="version", version=f"r1kit {r1kit.__version__}")
     commands = top.add_subparsers(metavar="COMMAND", required=True)
     _add_run(_command(commands, "run", run, "run a recipe; what is finished is not done again"))
-    _add_run(_command(commands, "plan", plan, "say what `run` would do, stage by stage, and why"))
+    _add_plan(_command(commands, "plan", plan, "say what `run` would do, stage by stage, and why"))
     _add_eval(_command(commands, "eval", evaluate, "measure a model on a task, with 95 %% intervals"))
     _add_generate(_command(commands, "generate", generate, "sample completions for a prompt, a task or a file"))
     _add_chat(_command(commands, "chat", chat, "talk to a model"))
@@ -97,6 +97,7 @@ def _add_run(command: argparse.ArgumentParser) -> None:
     command.add_argument("recipe", metavar="RECIPE", help="for example r1-zero")
     command.add_argument("--scale", help="how large to run, for example tiny")
     command.add_argument("--model", help="a known model's name or a model folder; the scale's own if left out")
+    command.add_argument("--teacher", metavar="MODEL", help="for distill and v3: who writes, in place of R1")
     command.add_argument(
         "--set", dest="settings", action="append", default=[], metavar="STAGE.FIELD=VALUE", type=setting,
         help="change a setting, for example rl.learning_rate=1e-4; may be repeated",
@@ -105,6 +106,12 @@ def _add_run(command: argparse.ArgumentParser) -> None:
     command.add_argument("--runs", type=Path, default=Path("runs"), metavar="DIR", help="where runs are kept (runs)")
     command.add_argument("--seed", type=int, default=0, help="0 if left out")
     _add_json(command)
+
+
+def _add_plan(command: argparse.ArgumentParser) -> None:
+    _add_run(command)
+    command.add_argument("--hardware", metavar="NAME", help="estimate samples, tokens, memory and hours: cpu, h100 ...")
+    command.add_argument("--devices", type=int, default=1, metavar="N", help="how many of them (1); of cpu, cores")
 
 
 def _add_eval(command: argparse.ArgumentParser) -> None:
@@ -222,7 +229,7 @@ def _recipe(options: argparse.Namespace) -> Recipe:
         near = difflib.get_close_matches(name, RECIPES, n=1, cutoff=0.5)
         hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(sorted(RECIPES))}"
         raise ValueError(f"there is no recipe {name!r}: {hint}")
-    given = {"scale": options.scale, "model": options.model}
+    given = {"scale": options.scale, "model": options.model, "teacher": options.teacher}
     chosen = {key: value for key, value in given.items() if value is not None}
     if idle := [f"--{key}" for key in chosen if key not in inspect.signature(RECIPES[name]).parameters]:
         raise ValueError(f"recipe {name} has no {' and no '.join(idle)}: leave it out")
@@ -250,11 +257,27 @@ def plan(options: argparse.Namespace) -> None:
     """Print what `run` would do."""
     from r1kit.pipeline import plan
 
+    recipe = _recipe(options)
     rows = [
         {"stage": row.stage.name, "status": row.status, "why": row.why, "folder": str(row.folder)}
-        for row in plan(_recipe(options), options.runs, options.until)
+        for row in plan(recipe, options.runs, options.until)
     ]
+    if options.hardware is not None:
+        from r1kit.recipes import estimate
+
+        lengths = estimate.lengths_of(options.recipe, options.scale)
+        if options.json:
+            found = estimate.estimates(recipe, options.hardware, options.devices, lengths)
+            rows = [row | {"estimate": to_plain(found[row["stage"]])} for row in rows]
+        else:
+            told = estimate.rows(recipe, options.hardware, options.devices, lengths)
+            rows = [{**_without(row, "folder"), **told[row["stage"]]} for row in rows]
+            rows.append({"stage": "all", "status": "", "why": "", **told[""]})
     _print_rows(rows, options.json)
+
+
+def _without(row: Mapping[str, Any], name: str) -> dict[str, Any]:
+    return {key: value for key, value in row.items() if key != name}
 
 
 def evaluate(options: argparse.Namespace) -> None:

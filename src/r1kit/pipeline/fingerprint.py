@@ -97,6 +97,8 @@ def identity(stage: Stage, hashes: Hashes, fingerprints: dict[str, str]) -> dict
 
 
 def _external(stage: Stage, name: str, source: External, hashes: Hashes) -> str:
+    if not source.is_there:
+        return f"planned {source.path}"
     if not source.path.exists():
         raise ValueError(f"input {name} of stage {stage.name}: there is no file or folder {source.path}")
     if source.path.is_dir() and not files_in(source.path):

@@ -35,9 +35,16 @@ class Kind:
 
 @dataclass(frozen=True, slots=True)
 class External:
-    """A file or folder that no stage makes; it enters fingerprints by its content."""
+    """A file or folder that no stage makes; it enters fingerprints by its content, or by its name where it is only
+    `planned`: such a recipe can be looked at, and not run."""
 
     path: Path
+    is_there: bool = True
+
+    @classmethod
+    def planned(cls, name: str) -> External:
+        """What a run would need, such as a model of 671B parameters."""
+        return cls(Path(name), is_there=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "path", Path(self.path))

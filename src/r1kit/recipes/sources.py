@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
+from r1kit import tiny
 from r1kit.pipeline import External
 from r1kit.rewards import RewardSpec, source_file
 from r1kit.tasks import TaskSpec, source_files
@@ -19,3 +21,9 @@ def externals(tasks: Sequence[TaskSpec], rewards: Sequence[RewardSpec] = ()) -> 
 def request_sources() -> dict[str, External]:
     """The code that makes the tiny world's requests."""
     return {f"code/{path.name}": External(path) for path in source_files(TaskSpec(name="tiny/general"))}
+
+
+def world_sources() -> dict[str, External]:
+    """The code that makes the corpus of the tiny world."""
+    world = sorted(Path(tiny.__file__).parent.rglob("*.py"))
+    return {f"code/{path.parent.name}/{path.name}": External(path) for path in world}

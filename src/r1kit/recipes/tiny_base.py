@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
-from r1kit import tiny
-from r1kit.pipeline import External, Recipe, Stage
+from r1kit.pipeline import Recipe, Stage
 from r1kit.recipes.overrides import Overrides
 from r1kit.recipes.scales import TINY
-from r1kit.recipes.sources import externals
+from r1kit.recipes.sources import externals, world_sources
 from r1kit.stages.evaluate import EVALUATE
 from r1kit.stages.pretrain import PRETRAIN, PretrainSettings
 from r1kit.stages.report import REPORT, ReportSettings
@@ -19,9 +17,7 @@ from r1kit.stages.report import REPORT, ReportSettings
 def tiny_base(*, overrides: Mapping[str, Any] | None = None, seed: int = 0) -> Recipe:
     """Pre-train the tiny Llama on the generated corpus and measure it in the R1-Zero prompt."""
     changes = Overrides(overrides or {}, stages=("pretrain", "eval"))
-    world = sorted(Path(tiny.__file__).parent.rglob("*.py"))
-    corpus = {f"code/{path.parent.name}/{path.name}": External(path) for path in world}
-    pretrain = Stage("pretrain", PRETRAIN, changes.apply("pretrain", PretrainSettings(seed=seed)), corpus)
+    pretrain = Stage("pretrain", PRETRAIN, changes.apply("pretrain", PretrainSettings(seed=seed)), world_sources())
     measuring = changes.apply("eval", TINY.evaluate)
     held_out = externals(measuring.tasks)
     evaluate = Stage("eval-base", EVALUATE, measuring, {"model": pretrain / "model", **held_out})

@@ -1,0 +1,100 @@
+"""What recipes have in common: stages made from a scale's settings with the user's changes, measured and reported."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from r1kit.models.known import resolve
+from r1kit.pipeline import External, Kind, Output, Recipe, Stage
+from r1kit.recipes.overrides import Overrides
+from r1kit.recipes.r1_scales import R1Scale, r1_scale_of
+from r1kit.recipes.sources import externals
+from r1kit.settings import Settings
+from r1kit.stages.data_requests import DATA_REQUESTS
+from r1kit.stages.evaluate import EVALUATE
+from r1kit.stages.report import REPORT, ReportSettings
+from r1kit.stages.tiny_requests import TINY_REQUESTS, TinyRequestsSettings
+
+MEASURED = ("eval", "everyday")  # settings that all models share; their seeds stay, so that all see the same
+PLOTTED = ("rl", "sft", "distill", "reward-model", "pretrain")  # kinds with curves
+MADE = ("generate", "review")  # kinds with a funnel
+Model = Output | External
+
+
+@dataclass(frozen=True)
+class Made:
+    """Part of a recipe: the models to measure, by column, and all of its stages by name."""
+
+    models: Mapping[str, Model]
+    stages: Mapping[str, Stage]
+
+    def __or__(self, other: Made) -> Made:
+        return Made({**self.models, **other.models}, {**self.stages, **other.stages})
+
+
+class Boxes:
+    """`box("dev1", SFT, model=base, data=rows)` is a stage with the scale's settings for `dev1`.
+
+    `changes` are the user's, for stages of these settings and no others. Raises `SettingsError` for a scale or a
+    setting that does not exist.
+    """
+
+    def __init__(
+        self, recipe: str, scale: str, changes: Mapping[str, Any] | None, seed: int, model: str | None = None
+    ) -> None:
+        self.recipe, self.scale, self.seed = recipe, scale, seed
+        self.size: R1Scale = r1_scale_of(recipe, scale)
+        self.changes = Overrides(changes or {}, stages=tuple(self.size.settings))
+        self.model = self.size.model if model is None else model
+
+    @property
+    def base(self) -> External:
+        """The base model; of a scale that only can be planned, a name."""
+        return self.external(self.model)
+
+    def external(self, model: str) -> External:
+        if self.size.planned and model in (self.size.model, self.size.student):
+            return External.planned(model)
+        return External(resolve(model))
+
+    def __call__(self, name: str, kind: Kind, **inputs: Model) -> Stage:
+        settings = self.settings(name)
+        return Stage(name, kind, settings, {**inputs, **self._sources(settings)})
+
+    def requests(self) -> Stage:
+        """Files of general requests, preference pairs and safety labels: the tiny world's, or from the data folder."""
+        if not self.size.requests:
+            return Stage("requests", TINY_REQUESTS, TinyRequestsSettings(), self.size.request_sources())
+        return Stage("requests", DATA_REQUESTS, self.settings("requests"), self.size.request_sources())
+
+    def finish(self, made: Made, folder: str, teacher: str = "") -> Recipe:
+        """Every model measured, and all of it reported; `teacher` is the column whose accuracy students keep."""
+        tables = {key: self._measured("eval", key, of) for key, of in made.models.items()}
+        replies = {f"everyday/{key}": self._measured("everyday", key, of) for key, of in made.models.items()}
+        curves = {f"training/{key}": stage for key, stage in made.stages.items() if stage.kind.name in PLOTTED}
+        data = {f"data/{key}": stage for key, stage in made.stages.items() if stage.kind.name in MADE}
+        shown = tables | replies | curves | data
+        title = f"{self.recipe}, scale {self.scale}, {self.model}, seed {self.seed}"
+        settings = ReportSettings(title=title, teacher=teacher)
+        report = Stage("report", REPORT, settings, {key: stage / "." for key, stage in shown.items()})
+        return Recipe(
+            f"{folder}-{self.scale}", (*made.stages.values(), *tables.values(), *replies.values(), report), title
+        )
+
+    def settings(self, name: str) -> Settings:
+        """A stage's settings: the scale's, with the run's seed and the user's changes."""
+        given = self.size.settings[name]
+        if name not in MEASURED and "seed" in type(given).model_fields:
+            given = given.model_copy(update={"seed": self.seed})
+        return self.changes.apply(name, given)
+
+    def _measured(self, settings: str, key: str, model: Model) -> Stage:
+        how = self.settings(settings)
+        return Stage(f"{settings}-{key}", EVALUATE, how, {"model": model, **self._sources(how)})
+
+    def _sources(self, settings: Settings) -> dict[str, External]:
+        if self.size.planned:
+            return {}
+        return externals(getattr(settings, "tasks", ()), getattr(settings, "rewards", ()))

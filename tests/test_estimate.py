@@ -1,0 +1,69 @@
+"""Estimates of a plan: at the paper's scale they meet the published hours, and they grow with what they stand for."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from r1kit.cli import main
+from r1kit.recipes import RECIPES
+from r1kit.recipes.estimate import Estimate, estimates, lengths_of
+from r1kit.settings import SettingsError
+
+R1_STAGES = ("dev1", "dev2", "dev3", "rules", "helpfulness", "safety", "r1")
+
+
+def paper(devices: int = 512) -> dict[str, Estimate]:
+    return estimates(RECIPES["r1"](scale="paper"), "h800", devices, lengths_of("r1", "paper"))
+
+
+def test_at_paper_scale_the_hours_are_near_the_published_ones() -> None:
+    """V2, table 7: 101K H800-hours for R1-Zero, 5K for the SFT data, 41K for R1, on 512 devices.
+
+    The data's hours are known least: samples per problem, judging and general data are not published.
+    """
+    hours = {name: 512 * one.hours for name, one in paper().items()}
+    assert hours["zero"] == pytest.approx(101_000, rel=0.25)
+    assert sum(hours[name] for name in R1_STAGES) == pytest.approx(41_000, rel=0.25)
+    assert 5_000 / 3 < hours["cold-start"] + hours["rejection"] < 5_000 * 3
+
+
+def test_at_paper_scale_the_samples_are_the_published_ones() -> None:
+    found = paper()
+    assert found["zero"].samples == pytest.approx(5.3e6, rel=0.01)  # 10,400 updates of 512
+    assert found["dev3"].samples == 2 * 804_745
+    assert found["zero"].tokens == found["zero"].samples * 5_800
+
+
+def test_training_costs_what_its_arithmetic_says() -> None:
+    """6 operations per parameter and token, at a third of the peak: 37B active, 8.9G tokens, 512 devices."""
+    one = paper()["dev3"]
+    assert one.hours == pytest.approx(6 * 37e9 * one.tokens / (0.33 * 9.89e14 * 512) / 3600)
+
+
+def test_more_devices_halve_training_and_leave_the_longest_completion() -> None:
+    few, many = paper(512), paper(1024)
+    assert many["dev3"].hours == pytest.approx(few["dev3"].hours / 2)
+    assert 0.9 * few["zero"].hours < many["zero"].hours < few["zero"].hours
+
+
+def test_the_plan_shows_estimates_for_the_hardware_given(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    wanted = ["plan", "r1", "--runs", str(tmp_path), "--hardware", "cpu", "--devices", "2"]
+    assert main(wanted) == 0
+    header, first, *_, last = capsys.readouterr().out.splitlines()
+    assert header.split()[-4:] == ["samples", "tokens", "GiB", "hours"]
+    assert first.split()[0] == "zero" and last.split()[0] == "all" and 0 < float(last.split()[-1]) < 2
+    assert main([*wanted, "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert rows[0]["estimate"]["samples"] == 70 * 32 * 8
+
+
+def test_hardware_that_is_not_known_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SettingsError, match="give one of cpu"):
+        estimates(RECIPES["r1"](), "abacus")
+    with pytest.raises(SettingsError, match="devices is 0"):
+        estimates(RECIPES["r1"](), "cpu", 0)
+    assert main(["plan", "tiny-base", "--hardware", "abacus"]) == 1
+    assert "abacus" in capsys.readouterr().err
