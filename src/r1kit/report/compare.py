@@ -80,6 +80,14 @@ def compare(stages: Sequence[Stage]) -> Comparison:
     return Comparison(stages=stages, summaries=summaries, differences=differences, by_source=by_source, changes=changes)
 
 
+def until(comparison: Comparison, last: str) -> Comparison:
+    """The columns up to one; all of them where there is none of that name."""
+    names = [column(stage) for stage in comparison.stages]
+    if last not in names[:-1]:
+        return comparison
+    return compare(comparison.stages[: names.index(last) + 1])
+
+
 def change(before: Stage, after: Stage) -> Change:
     return Change(
         before=column(before), after=column(after), differences=paired(before.scored, after.scored),

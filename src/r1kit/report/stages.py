@@ -34,6 +34,7 @@ OVERALL = {
     "reasoning_tokens": "reasoning tokens",
 }
 CLEAR = 0.05  # p-value below which a change is marked
+ACROSS = 5  # columns beside each other in a terminal
 
 
 @dataclass(frozen=True)
@@ -92,7 +93,7 @@ class StageTable:
 
     def retention(self) -> list[tuple[str, dict[str, tuple[float, float, float] | None]]]:
         """What students keep of the teacher's accuracy: a line for each row that counts right answers."""
-        told = [row for row in self.rows if row.metric == "pass@1"]
+        told = [row for row in self.rows if row.title.startswith(OVERALL["pass@1"])]
         return [(row.title, {name: row.retained(self.teacher, name) for name in self.students}) for row in told]
 
 
@@ -162,10 +163,21 @@ def retention_lines(table: StageTable) -> list[list[str]]:
 
 def text(table: StageTable) -> str:
     """For the terminal."""
-    parts = [align(lines(table)), "[95 % interval, clustered by problem]; * differs from the column before, p < 0.05"]
+    parts = [
+        *_blocks(lines(table)),
+        "[95 % interval, clustered by problem]; * differs from the column before, p < 0.05",
+    ]
     if kept := retention_lines(table):
         parts.append(align(kept))
     return "\n\n".join(parts)
+
+
+def _blocks(whole: Sequence[Sequence[str]]) -> list[str]:
+    """A wide table as several that fit beside their titles."""
+    width = len(whole[0]) - 1
+    count = math.ceil(width / ACROSS)
+    each = math.ceil(width / count)
+    return [align([[line[0], *line[1 + at : 1 + at + each]] for line in whole]) for at in range(0, width, each)]
 
 
 def pages_rows(table: StageTable) -> list[dict[str, Any]]:
@@ -179,7 +191,7 @@ def pages_rows(table: StageTable) -> list[dict[str, Any]]:
             cells.append({
                 "mean": mean, "interval": interval.removesuffix("]").replace(", ", " \N{EN DASH} "),
                 "change": show_difference(change, row.metric) if change and told else "",
-                "p": show_p(change.p_value) if change else "", "clear": is_clear(change),
+                "p": show_p(change.p_value) if change else "", "is_clear": is_clear(change),
             })  # fmt: skip
         found.append({"title": row.title, "cells": cells})
     return found

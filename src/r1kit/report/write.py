@@ -11,7 +11,7 @@ from typing import Any
 
 from r1kit import store
 from r1kit.evaluate.table import align, json_table, text_table
-from r1kit.report.compare import Comparison, change_lines, comparisons, lines, sentence
+from r1kit.report.compare import Comparison, change_lines, column, comparisons, lines, sentence, until
 from r1kit.report.curves import panels
 from r1kit.report.folders import Stage, find_stages, is_number
 from r1kit.report.funnels import funnel
@@ -94,8 +94,11 @@ def rl_stages(stages: Sequence[Stage]) -> list[Stage]:
 
 
 def findings(stage: Stage, found: Sequence[Comparison]) -> list[Any]:
-    """Health of an RL stage; the first table's differences speak for it where there is one."""
-    return checks(stage, found[0].differences if found else {})
+    """Health of an RL stage; the change to its own column speaks for it, or the only difference that there is."""
+    if not found or not found[0].changes:
+        return checks(stage, found[0].differences if found else {})
+    own = (change.differences for change in found[0].changes if change.after == column(stage))
+    return checks(stage, next(own, {}))
 
 
 def render(stages: Sequence[Stage], title: str, teacher: str = "") -> str:
@@ -109,7 +112,7 @@ def render(stages: Sequence[Stage], title: str, teacher: str = "") -> str:
     page = places.get_template("page.html").render(
         title=title,
         style=Markup((HERE / "page.css").read_text(encoding="utf-8")),
-        verdict=sentence(found[0]) if found else "",
+        verdict=sentence(until(found[0], teacher)) if found else "",
         whole=shown_table(stage_table(found, teacher)),
         graph=Markup(picture(stages)),
         funnels=[(stage.name, told) for stage in stages if (told := funnel(stage))],
