@@ -10,7 +10,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 .PHONY: base demo test lint format lock clean
 
-# The weights in the package, made anew: about a quarter of an hour on 2 cores.
+# The weights in the package, made anew: about half an hour on one core.
 base: $(READY)
 	$(BIN)/r1kit run tiny-base
 	rm -rf src/r1kit/tiny/base

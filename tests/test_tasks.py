@@ -380,24 +380,37 @@ def test_an_evaluation_on_two_sets_with_the_same_ids_is_refused(tmp_path: Path) 
         load_tasks(specs, training=False)
 
 
-def test_easiest_puts_little_calculating_first_and_steps_left_gives_the_rest_of_them(tmp_path: Path) -> None:
+def test_easiest_puts_little_calculating_first(tmp_path: Path) -> None:
     long = {"question": "q", "answer": "1+1=<<1+1=2>>2\n2+1=3\n3+1=4\n#### 4"}
     short = {"question": "p", "answer": "5+1=6\n#### 6"}
     path = str(write(tmp_path / "rows.jsonl", long, short))
+    assert [one.prompt for one in iterate(load_tasks([TaskSpec(name=path, order="easiest")], training=True))] == [
+        "p",
+        "q",
+    ]
 
-    def prompts(**asked: Any) -> list[str]:
-        return [problem.prompt for problem in iterate(load_tasks([TaskSpec(name=path, **asked)], training=True))]
 
-    assert prompts(order="easiest") == ["p", "q"]
-    assert prompts(steps_left=1) == ["q\n1+1=2\n2+1=3", "p"]
-    assert prompts(steps_left=2) == ["q\n1+1=2", "p"]
-    assert prompts(steps_left=9) == ["q", "p"]
+def test_calculations_asks_for_each_true_equation_of_two_numbers(tmp_path: Path) -> None:
+    taken = ["He has $15 + $7 = $<<15+7=22>>22 now.", "Half is 22/2=11."]
+    left = ["A third: 1/3 * 6 = 2", "1+1+1 = 3", "so 2 + 2 = 5", "4 - 1 = 3 and 3 x 2 = 6", "5 * 0.5 = 2.5",
+            "7 / 0 = 0", "1,200 + 1 = 1,201", "nothing"]  # fmt: skip
+    path = write(tmp_path / "rows.jsonl", {"question": "q", "answer": "\n".join([*taken, *left, "#### 11"])})
+    found = list(iterate(load_tasks([TaskSpec(name=str(path), calculations=True)], training=True)))
+    assert [one.prompt for one in found] == ["He has $15 + $7 = $? now.", "Half is 22/2=?."]
+    assert [one.answer for one in found] == ["22", "11"]
+    assert [one.id[-4:] for one in found] == ["/0/0", "/0/1"]
+
+
+def test_what_needs_a_reference_solution_says_so_where_there_is_none(tmp_path: Path) -> None:
     plain = str(write(tmp_path / "plain.jsonl", {"prompt": "q", "answer": "1"}))
-    for asked in ({"order": "easiest"}, {"steps_left": 1}):
+    for asked in ({"order": "easiest"}, {"calculations": True}):
         with pytest.raises(TaskError, match="no reference solution"):
             load_tasks([TaskSpec(name=plain, **asked)], training=True)
-    with pytest.raises(SettingsError, match="steps_left would have no effect"):
-        TaskSpec.parse({"name": "tiny/sums", "steps_left": 1})
+    wordy = str(write(tmp_path / "wordy.jsonl", {"question": "q", "answer": "one and one\n#### 2"}))
+    with pytest.raises(TaskError, match=r"no solution of .* has a line with one calculation"):
+        load_tasks([TaskSpec(name=wordy, calculations=True)], training=True)
+    with pytest.raises(SettingsError, match="calculations would have no effect"):
+        TaskSpec.parse({"name": "tiny/sums", "calculations": True})
 
 
 def test_limit_and_order_choose_the_same_problems_every_time(tmp_path: Path) -> None:

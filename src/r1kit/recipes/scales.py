@@ -58,7 +58,7 @@ SMOLLM2_CHAT = ChatSettings(
 SMOLLM2 = Scale(
     model="smollm2-135m",
     rl=RLSettings(
-        tasks=(TaskSpec(name="gsm8k", order="easiest", limit=1500, steps_left=1),),
+        tasks=(TaskSpec(name="gsm8k", calculations=True, order="easiest", limit=8000),),
         rewards=(ACCURACY, FORMAT.model_copy(update={"weight": 0.3})),
         chat=SMOLLM2_CHAT,
         optimizer=OptimizerSettings(learning_rate=5e-6, warmup_steps=1, schedule="linear", final_ratio=0.1),

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from r1kit.types import Problem
+
+CALCULATION = re.compile(r"(?<![\d.,])(\d+)\s*([-+*x×/÷])\s*\$?(\d+)\s*=\s*\$?(?P<result>\d+)(?![\d,]|\.\d)")
 
 
 class Task(Protocol):
@@ -63,13 +66,17 @@ class Listed:
     def __getitem__(self, index: int) -> Problem:
         return self.problems[index]
 
-    def with_steps_given(self, left: int) -> Listed:
-        """The first steps (lines) of the reference solution stand in the prompt, and the last `left` are still to do.
+    def calculations(self) -> Listed:
+        """The calculations of the reference solutions as problems of their own: `She sold 48 / 2 = ? clips in May.`
 
-        A start near the end gives a weak model right answers to learn from: the reverse curriculum of R3 (Xi et al.
-        2024). Problems of `left` steps or fewer stay as they are; raises `TaskError` where one has no solution.
+        One step of a real problem: easier than the whole, and so a start for a model that is right too seldom to learn
+        from whole ones. Lines with one true equation of two whole numbers are taken. Raises `TaskError` where a problem
+        has no solution in its metadata, or where no line is such.
         """
-        return replace(self, problems=tuple(replace(one, prompt=_begun(one, left)) for one in self.problems))
+        found = tuple(part for one in self.problems for part in _calculations(one))
+        if self.problems and not found:
+            raise TaskError("empty", f"no solution of {self.name} has a line with one calculation, such as 48 / 2 = 24")
+        return replace(self, problems=found)
 
     def easiest(self) -> Listed:
         """Fewest digits in the reference solution first: the least to calculate; shorter solutions first among equals.
@@ -100,10 +107,21 @@ def _solution(problem: Problem, wanted_by: str) -> str:
     return solution
 
 
-def _begun(problem: Problem, left: int) -> str:
-    lines = [line for line in _solution(problem, "steps_left").splitlines() if line.strip()]
-    given = lines[: max(0, len(lines) - left)]
-    return "\n".join([problem.prompt, *given])
+def _calculations(problem: Problem) -> Iterator[Problem]:
+    for number, line in enumerate(_solution(problem, "calculations").splitlines()):
+        found = list(CALCULATION.finditer(line))
+        if line.count("=") == len(found) == 1 and _is_true(found[0]):
+            start, end = found[0].span("result")
+            yield replace(problem, id=f"{problem.id}/{number}", prompt=f"{line[:start]}?{line[end:]}".strip(),
+                          answer=found[0]["result"], metadata={**problem.metadata, "solution": line})  # fmt: skip
+
+
+def _is_true(calculation: re.Match[str]) -> bool:
+    """False too for the end of a longer calculation, which reads as a wrong one: `1/3 * 6 = 2`."""
+    left, right, result = int(calculation[1]), int(calculation[3]), int(calculation["result"])
+    if calculation[2] in "/÷":
+        return right > 0 and left == right * result
+    return result == {"+": left + right, "-": left - right}.get(calculation[2], left * right)
 
 
 def iterate(task: Task) -> Iterator[Problem]:

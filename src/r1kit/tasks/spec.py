@@ -24,9 +24,9 @@ from r1kit.verifiers import find
 
 GENERATED = 1000  # problems of a generator where no limit is set
 NO_EFFECT = {
-    "tiny": ("columns", "verifier", "language", "order", "steps_left", "skip_invalid", "data", "options"),
-    "function": ("columns", "verifier", "language", "order", "steps_left", "skip_invalid", "data"),
-    "gym": ("columns", "language", "order", "steps_left", "skip_invalid", "data"),
+    "tiny": ("columns", "verifier", "language", "order", "calculations", "skip_invalid", "data", "options"),
+    "function": ("columns", "verifier", "language", "order", "calculations", "skip_invalid", "data"),
+    "gym": ("columns", "language", "order", "calculations", "skip_invalid", "data"),
     "hub": ("data", "options"),
     "known": ("columns", "options"),
     "file": ("split", "data", "options"),
@@ -58,8 +58,8 @@ class TaskSpec(Settings):
         default="file",
         description="before the limit: as in the data, drawn with seed, or least to calculate first",
     )
-    steps_left: int | None = Field(
-        default=None, ge=1, description="put all but the last N lines of the reference solution into the prompt"
+    calculations: bool = Field(
+        default=False, description="ask for each calculation of the reference solutions, not for the whole problem"
     )
     skip_invalid: bool = Field(default=False, description="leave faulty rows out, in place of stopping at the first")
     seed: int = Field(default=0, ge=0)
@@ -204,12 +204,12 @@ def hub_parts(name: str) -> tuple[str, str | None]:
 
 def ordered(task: Listed, spec: TaskSpec) -> Listed:
     """The problems that the spec asks for, in its order."""
+    task = task.calculations() if spec.calculations else task
     if spec.order == "shuffled":
         task = task.shuffled(spec.seed)
     elif spec.order == "easiest":
         task = task.easiest()
-    task = task.first(spec.limit) if spec.limit else task
-    return task.with_steps_given(spec.steps_left) if spec.steps_left else task
+    return task.first(spec.limit) if spec.limit else task
 
 
 def refuse_benchmark(spec: TaskSpec) -> None:
