@@ -65,9 +65,9 @@ class Boxes:
 
     def requests(self) -> Stage:
         """Files of general requests, preference pairs and safety labels: the tiny world's, or from the data folder."""
-        if not self.size.requests:
-            return Stage("requests", TINY_REQUESTS, TinyRequestsSettings(), self.size.request_sources())
-        return Stage("requests", DATA_REQUESTS, self.settings("requests"), self.size.request_sources())
+        settings = self.settings("requests")
+        kind = TINY_REQUESTS if isinstance(settings, TinyRequestsSettings) else DATA_REQUESTS
+        return Stage("requests", kind, settings, self.size.request_sources())
 
     def finish(self, made: Made, folder: str, teacher: str = "") -> Recipe:
         """Every model measured, and all of it reported; `teacher` is the column whose accuracy students keep."""

@@ -23,6 +23,7 @@ from r1kit.stages.evaluate import EvaluateSettings
 from r1kit.stages.generate import GenerateSettings
 from r1kit.stages.pretrain import PretrainSettings
 from r1kit.stages.rl import RLSettings
+from r1kit.stages.tiny_requests import TinyRequestsSettings
 from r1kit.tasks import TaskSpec
 from r1kit.tasks.spec import GENERATED
 from r1kit.tiny import requests
@@ -165,8 +166,8 @@ class _Work:
             return settings.size or given
         if isinstance(settings, DataRequestsSettings):
             return settings.rows
-        if stage.kind.name == "tiny-requests":
-            return sum(1 for _ in requests.replies())
+        if isinstance(settings, TinyRequestsSettings):
+            return settings.rows or sum(1 for _ in requests.replies())
         return given if stage.kind.name in ("review", "preferences") else 0
 
     def _rl(self, stage: Stage, settings: RLSettings) -> Estimate:

@@ -41,7 +41,7 @@ REPLY_LANGUAGE = RewardSpec(
 
 
 def _gsm8k(order: str = "easiest", limit: int = PROMPTS) -> TaskSpec:
-    return TaskSpec.parse({"name": "gsm8k", "order": order, "limit": limit, "steps_left": 1})
+    return TaskSpec.parse({"name": "gsm8k", "order": order, "limit": limit, "calculations": True})
 
 
 def _rl(**changes: Any) -> RLSettings:

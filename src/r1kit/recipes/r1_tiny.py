@@ -19,6 +19,7 @@ from r1kit.stages.review import ReviewSettings
 from r1kit.stages.reward_model import RewardModelSettings
 from r1kit.stages.rl import RLSettings
 from r1kit.stages.sft import SFTSettings
+from r1kit.stages.tiny_requests import TinyRequestsSettings
 from r1kit.tasks import TaskSpec
 from r1kit.train.learner import OptimizerSettings
 from r1kit.train.supervised import cosine
@@ -72,6 +73,7 @@ SCENARIOS = _rl(25, 1e-4, rewards=ALL_SCENARIOS, temperature=0.7, tasks=(REASONI
 # All of the tiny world's requests are alike ("say cat", "say dog"): as near duplicates most of them would go.
 GENERAL = GenerateSettings(prompting="reference").override(_curated(presets.GENERAL, near_duplicates=[]))
 R1: dict[str, Settings] = {
+    "requests": TinyRequestsSettings(),
     "zero": TINY.rl,
     "cold-start": SAMPLING.override(
         {"tasks": _problems(600, 1)} | _curated(presets.COLD_START, **{"balance.per_problem": 2})

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from pydantic import Field
+
 from r1kit.pipeline import Context, Kind
 from r1kit.settings import Settings
 from r1kit.store import RowWriter
@@ -18,19 +20,22 @@ FILES = {"general": requests.replies, "preferences": requests.preferences, "safe
 
 
 class TinyRequestsSettings(Settings):
-    """Nothing to set: the files are the same wherever they are written."""
+    """The files are the same wherever they are written; `rows` takes so many of each, spread over all kinds."""
+
+    rows: int | None = Field(None, ge=1)
 
 
 def run(context: Context) -> Mapping[str, Any]:
     """Write the files; the number of rows of each."""
+    settings: TinyRequestsSettings = context.settings
     counts: dict[str, int] = {}
     for name, rows in FILES.items():
-        path = context.folder / f"{name}.jsonl"
+        path, every = context.folder / f"{name}.jsonl", list(rows())
+        counts[name] = min(len(every), settings.rows or len(every))
         path.unlink(missing_ok=True)
         with RowWriter(path) as file:
-            for row in rows():
-                file.append(row)
-                counts[name] = counts.get(name, 0) + 1
+            for place in range(counts[name]):
+                file.append(every[place * len(every) // counts[name]])
     return counts
 
 

@@ -1,0 +1,44 @@
+"""The recipe r1 from the shipped base to its students, at the smallest sizes: every stage runs, and nothing is left."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from r1kit.cli import main
+
+STEPS = {"steps": "1", "prompts_per_step": "2", "group_size": "2", "max_tokens": "60"}
+SAMPLED = {"tasks": '[{"name": "tiny/reasoning", "limit": 10, "seed": 1}]', "max_tokens": "60"}
+JUDGES = {"batch_size": "40", "validation_share": "0.1"}
+TRAINED = ("zero", "dev2", "rules", "r1", "student-rl")
+SMALLEST = {
+    **{f"{stage}.{name}": value for stage in TRAINED for name, value in STEPS.items()},
+    **{f"{stage}.{name}": value for stage in ("cold-start", "rejection") for name, value in SAMPLED.items()},
+    **{f"{stage}.{name}": value for stage in ("helpfulness", "safety") for name, value in JUDGES.items()},
+    "requests.rows": "40", "mix.size": "8", "student.steps": "1", "student.documents_per_step": "2",
+    "eval.tasks": '[{"name": "tiny/sums", "limit": 2}]', "eval.samples": "1", "eval.max_tokens": "30",
+    "everyday.tasks": '[{"name": "tiny/general", "limit": 2}, {"name": "tiny/harmful", "limit": 2}]',
+    "everyday.samples": "1", "everyday.max_tokens": "10",
+}  # fmt: skip
+COLUMNS = ["base", "zero", "dev1", "dev2", "dev3", "r1", "student", "student-rl", "student-sft", "student-logits"]
+
+
+def test_every_stage_runs_and_the_report_has_the_table_of_stages(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    changes = [part for name, value in SMALLEST.items() for part in ("--set", f"{name}={value}")]
+    wanted = ["r1", "--runs", str(tmp_path), *changes]
+    assert main(["run", *wanted, "--until", "dev1"]) == 0
+    assert main(["run", *wanted]) == 0
+    folder = Path(capsys.readouterr().out.splitlines()[-1])
+    whole = json.loads((folder / "summary.json").read_text())["table_of_stages"]
+    assert whole["columns"] == COLUMNS and whole["teacher"] == "r1"
+    titles = {row["title"] for row in whole["rows"]}
+    assert {"accuracy", "format kept", "language consistency", "readable", "reasoning tokens", "helpfulness",
+            "refuses the harmful"} <= titles  # fmt: skip
+    page = (folder / "report.html").read_text()
+    assert "Data of data/cold-start" in page and "<svg class=" in page
+    assert main(["plan", *wanted, "--json"]) == 0
+    assert {row["status"] for row in json.loads(capsys.readouterr().out)} == {"done"}
