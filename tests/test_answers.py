@@ -66,12 +66,44 @@ def test_the_answer_is_taken_from_the_answer_section_else_the_last_box(response:
         ("<think>9</think> I do not know", None),
         ("<think>9</think> <answer>none</answer> 4", "none"),
         ("\\boxed{3} 4", "3"),
+        ("It is 72!", "72"),
+        ("It is 72! That is all.", "72"),
+        ("72! = 1", "1"),
+        ("so 72!/2", None),
+        ("2^72", None),
+        ("2^{72}", None),
+        ("√72", None),
+        ("\\sqrt{72}", None),
+        ("8 * 72", None),
+        ("x - 72", None),
+        ("72 - x", None),
+        ("72 - that is all", "72"),
+        ("- 72", "72"),
+        ("**72**", "72"),
+        ("72 million", "72 million"),
+        ("\\frac{7}{72}", "\\frac{7}{72}"),
     ],
 )
 def test_the_last_number_counts_only_where_allowed_and_nothing_better_is_there(
     response: str, answer: str | None
 ) -> None:
     assert answers.extract(response, last_number=True) == answer
+
+
+@pytest.mark.parametrize(
+    ("response", "answer"),
+    [
+        ("\\boxed{5} is wrong", None),
+        ("$\\boxed{5}$ is not the answer.", None),
+        ("The answer isn't $\\boxed{5}$", None),
+        ("<answer>\\boxed{5} cannot be right</answer>", None),
+        ("\\boxed{5}, not 6", "5"),
+        ("\\boxed{5} is right. Wrong answers are common.", "5"),
+        ("We do not need more: \\boxed{5}", "5"),
+    ],
+)
+def test_a_box_that_is_denied_is_no_answer(response: str, answer: str | None) -> None:
+    assert answers.extract(response) == answer
 
 
 def test_a_reference_may_be_a_solution_with_a_box_or_a_gsm8k_solution() -> None:

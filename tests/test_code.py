@@ -21,8 +21,8 @@ from r1kit.rewards import REWARDS, code_reward, get_code_reward
 from r1kit.sandbox import Execution, Limits, SandboxError, choose, default_sandbox, process
 from r1kit.tasks import TaskSpec, load_known, load_task, load_tasks
 from r1kit.types import Problem
+from r1kit.verifiers import VERIFIERS, verify_all
 from r1kit.verifiers import code as code_verifier
-from r1kit.verifiers import find, verify_all
 from r1kit.verifiers.code import Grade, extract, grade_code, grade_code_batch, verify_code
 from r1kit.verifiers.code_compare import same_output, same_value
 from r1kit.verifiers.code_tests import CodeTests, parse
@@ -116,10 +116,16 @@ def test_no_text_is_too_odd_to_look_for_a_program(text: str) -> None:
         ("1.5", "1e9999", False),
         ("", "", True),
         ("", "0", False),
+        (" 3", "3", False),
+        ("3", "\t3", False),
+        ("1  2", "1 2", True),
+        ("\n3", "3", False),
+        ("  0.5", "  0.5000001", True),
     ],
 )
 def test_outputs_are_compared_by_lines_and_fractions_by_tolerance(expected: str, printed: str, same: bool) -> None:
     assert same_output(expected, printed, 1e-6) is same
+    assert same_output(expected, printed, 1e-6, indent=False) is (same or expected.strip() == printed.strip())
 
 
 @pytest.mark.parametrize(
@@ -368,9 +374,9 @@ def test_asserts_of_many_kinds_pass(works: None, program: str, tests: list[str])
         ("def f(x): return __import__('itertools').count()", ["assert 7 not in f(1)"], 0.0, "AssertionError"),
         (
             "def f(x): return 1",
-            ["assert f(1) == 1, f(1)", "assert f(open) == 1", "assert f(object()) == 1"],
-            2 / 3,
-            "cannot hand a object",
+            ["assert f(1) == 1, f(1)", "assert f(open) == 1", "assert f(object()) == 1", "assert f(2) == 2"],
+            2 / 4,
+            "AssertionError",
         ),
     ],
 )
@@ -711,11 +717,11 @@ def test_a_file_of_either_set_is_recognised(shared_data: Path) -> None:
 
 
 def test_the_verifier_is_known_by_name() -> None:
-    assert find("code") is verify_code
+    assert VERIFIERS["code"] is verify_code
 
 
-def test_objects_of_the_program_never_count_as_equal() -> None:
-    tests = json.dumps({"asserts": ["assert V(1, 2).add(V(3, 4)) == V(4, 6)"]})
+def test_objects_of_the_program_never_count_as_equal_and_nobody_can_tell(works: None) -> None:
+    tests = {"asserts": ["assert V(1, 2).add(V(3, 4)) == V(4, 6)"]}
     one_for_all = """
 class V:
     one = None
@@ -725,8 +731,57 @@ class V:
     def add(self, other):
         return self
 """
-    found = verify_all("code", [f"<answer>```python\n{one_for_all}```</answer>"], [tests])[0]
-    assert found.correct is False and "compare objects of the program" in found.detail
+    right = """
+class V:
+    def __init__(self, x, y): self.x, self.y = x, y
+    def add(self, other): return V(self.x + other.x, self.y + other.y)
+    def __eq__(self, other): return (self.x, self.y) == (other.x, other.y)
+"""
+    for program in (one_for_all, right):
+        found = grade(program, **tests)
+        assert (found.verdict.correct, found.share) == (None, None)
+        assert found.verdict.detail.startswith("unusable tests: the tests compare objects of the program")
+    more = tests["asserts"] + ["assert V(1, 2).add(V(3, 4)).x == 4"]
+    assert grade(right, asserts=more).verdict.correct is None
+    assert grade(one_for_all, asserts=more).verdict.correct is False  # what can be told is told
+    plain = "class V:\n    def __init__(self, *_): pass\n    def f(self): return self"
+    assert grade(plain, asserts=["assert V().f() == 3"]).verdict.correct is False
+
+
+def test_what_the_tests_cannot_hand_over_is_not_the_programs_fault(works: None) -> None:
+    setup = "class Node:\n    def __init__(self, value): self.value = value"
+    found = grade("def f(node): return node.value", setup=setup, asserts=["assert f(Node(3)) == 3"])
+    assert found.verdict.correct is None and "cannot hand a Node" in found.verdict.detail
+
+
+def test_a_crash_after_the_right_output_is_a_crash(works: None) -> None:
+    tests = [{"input": "", "output": "3"}]
+    for end, told in (
+        ("1 / 0", "ZeroDivisionError"),
+        ("raise SystemExit(3)", "status 3"),
+        ("import os; os._exit(1)", "status 1"),
+        ("import os; os.kill(os.getpid(), 9)", "status"),
+    ):
+        found = grade(f"print(3, flush=True)\n{end}", stdin=tests)
+        assert found.verdict.correct is False and told in found.verdict.detail, end
+    assert grade("print(3)\nraise SystemExit", stdin=tests).verdict.correct is True
+
+
+def test_white_space_before_the_first_word_counts_unless_a_setting_says_no(works: None) -> None:
+    tests = [{"input": "", "output": "  *\n ***"}]
+    assert grade("print('  *'); print(' ***')", stdin=tests).verdict.correct is True
+    assert grade("print('*'); print('***')", stdin=tests).verdict.correct is False
+    assert grade("print('*'); print('***')", stdin=tests, indent=False).verdict.correct is True
+    assert REWARDS["code"](indent=False)([answer("print(3)")], answer=[json.dumps({"stdin": [
+        {"input": "", "output": "\n 3"}]})]) == [1.0]  # fmt: skip
+
+
+@pytest.mark.parametrize("memory", [1e17, 10**30, -1])
+def test_limits_that_no_system_can_set_are_unusable(memory: float) -> None:
+    verdict = verify_code(answer("print(1)"), json.dumps({"asserts": ["assert f() == 1"], "memory_mb": memory}))
+    assert verdict.correct is None and "memory_mb" in verdict.detail
+    with pytest.raises(ValueError, match="memory_mb"):
+        REWARDS["code"](memory_mb=memory)
 
 
 def test_a_fence_that_never_ends_takes_no_time() -> None:

@@ -277,6 +277,17 @@ def test_the_audit_keeps_what_two_verifiers_see_differently(tmp_path: Path) -> N
     assert rows(tmp_path / "audit.jsonl") == []
 
 
+def test_the_audit_counts_what_the_second_verifier_cannot_tell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(VERIFIERS, "choice", lambda response, reference: Verdict(correct=None, detail="no choice"))
+    audit, groups = Audit(tmp_path, 1.0, "choice", 0), [group(["right", "wrong"], ["4", "5"], verifier="exact")]
+    assert audit(1, groups, plain) == {"audit/unknown": 2.0}
+    assert not (tmp_path / "audit.jsonl").exists()
+    mixed = {"audit/count": 30.0, "audit/disagreement": 0.0, "audit/unknown": 10.0}
+    for row, status in (({"audit/unknown": 2.0}, "attention"), (mixed, "healthy")):
+        found = next(one for one in checks(stage(tmp_path, lambda at, row=row: row), {}) if "Audit" in one.name)
+        assert found.status == status and "the second verifier could not tell" in found.evidence
+
+
 def test_the_audit_draws_its_share_by_seed_and_step(tmp_path: Path) -> None:
     groups = [group(["right"] * 8, number=n) for n in range(50)]
     counts = [Audit(tmp_path, 0.1, "math", seed)(step, groups, plain)["audit/count"] for seed, step in ((0, 1), (0, 1))]

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from r1kit import rewards
 from r1kit.rewards import REWARDS, RewardSpec, build, weighted
+from r1kit.rewards.columns import reference_text
 from r1kit.rewards.length import repetition
 from r1kit.rewards.reasoning import quality
 from r1kit.settings import SettingsError
@@ -105,6 +106,54 @@ def test_a_row_without_a_reference_is_not_the_accuracy_rewards_business() -> Non
     assert (task.total, logged["verifier/unknown"]) == (1.2, 0.0)
 
 
+@pytest.mark.parametrize("empty", [None, math.nan, "", "  ", {}, []])
+def test_a_row_without_an_answer_takes_its_solution_and_one_with_neither_has_no_verdict(empty: Any) -> None:
+    found = rewards.accuracy_reward([GOOD, BAD, GOOD], answer=[empty, empty, "5"], solution=["4", empty, "4"])
+    assert found == [1.0, None, 0.0]
+    assert rewards.code_reward([GOOD], answer=[empty], solution=[empty]) == [None]
+
+
+def test_a_reference_may_be_data() -> None:
+    puzzle = {"numbers": [3, 5, 7], "target": 6}
+    replies = ["<answer>(7 - 5) * 3</answer>", GOOD, GOOD]
+    names = ["countdown", "number", ""]
+    assert rewards.accuracy_reward(replies, answer=[puzzle, 4.0, 4], verifier=names) == [1.0, 1.0, 1.0]
+    assert reference_text(["à", 1]) == '["à", 1]' and reference_text(72.0) == "72" and reference_text(True) == "True"
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        ({"verifier": [["math"]]}, "column 'verifier' has .* for completion 1: expected a name"),
+        ({"verifier": "m"}, "column 'verifier' is 'm': expected a list"),
+        ({"answer": 4}, "column 'answer' is 4: expected a list"),
+        ({"default_verifier": ["math"]}, "default_verifier is"),
+    ],
+)
+def test_a_column_of_another_kind_is_named(columns: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        rewards.accuracy_reward([GOOD], **({"answer": ["4"]} | columns))
+
+
+def test_a_completion_may_come_in_parts_of_text() -> None:
+    parts = [
+        {"role": "assistant", "content": [{"type": "text", "text": GOOD[:20]}, {"type": "text", "text": GOOD[20:]}]}
+    ]
+    assert rewards.accuracy_reward([parts], answer=["4"]) == [1.0]
+    for content in (4, [{"type": "image", "image": "x"}]):
+        with pytest.raises(ValueError, match="expected text, or parts"):
+            rewards.accuracy_reward([[{"role": "assistant", "content": content}]], answer=["4"])
+    with pytest.raises(ValueError, match="a completion is a text or"):
+        rewards.accuracy_reward([4], answer=["4"])
+
+
+def test_a_column_that_has_an_arguments_name_is_refused_and_self_is_none() -> None:
+    for name in ("completions", "log_metric", "log_extra"):
+        with pytest.raises(ValueError, match=f"column '{name}' has the name of an argument"):
+            scorer("accuracy")([GOOD], **{"answer": ["4"], name: [1]})
+    assert scorer("accuracy")([GOOD], **{"answer": ["4"], "self": [1]})[0].total == 1.0
+
+
 def test_what_a_reward_logs_beside_a_completion_is_kept_with_it() -> None:
     found = scorer("accuracy")([GOOD, BAD], answer=["4", "4"])
     assert [one.notes["verdict"] for one in found] == ["right", "wrong"]
@@ -145,6 +194,10 @@ def test_notes_of_another_number_than_the_completions_are_refused() -> None:
         ("<think></think><answer>4</answer>", 0.0),
         ("<think> \n </think><answer>4</answer>", 0.0),
         ("<think>a</think><answer> </answer>", 0.0),
+        ("<think>\u200b\u200d</think><answer>4</answer>", 0.0),
+        ("<think>a</think><answer>\u200b\ufeff \u2060</answer>", 0.0),
+        ("<think>a</think><answer>\u3164\u2800\ufe0f\u034f</answer>", 0.0),
+        ("<think>\u200ba</think><answer>\U0001f44d</answer>", 1.0),
         ("<think>a</think> so <answer>4</answer>", 0.0),
         ("<think>a</think></think><answer>4</answer>", 0.0),
         ("<think>a</think><answer>4</answer><answer>5</answer>", 0.0),
@@ -397,6 +450,8 @@ def test_an_unknown_reward_is_refused_when_settings_are_read() -> None:
         ("graded_language", {"default_language": "xx"}, "not known"),
         ("graded_language", {"detect": "words"}, "'language' or 'script'"),
         ("no.such:function", {}, "cannot be imported"),
+        ("os:system", {}, "is built into Python"),
+        ("collections:Counter", {}, "neither a reward function nor"),
         ("r1kit.rewards:nothing", {}, "cannot be imported"),
     ],
 )

@@ -230,6 +230,40 @@ def test_every_probe_holds(ask: Ask, who: str, kind: str) -> None:
     assert [f"{one['what']}: {one['detail']}" for one in findings if not one["held"]] == []
 
 
+FLOOD = """
+import os
+for n in range(10**8): os.close(os.open("/tmp/%d" % n, os.O_CREAT | os.O_WRONLY))
+"""
+HIDDEN = """
+import os, signal, time
+signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody ever asks how long the children have run
+while True:
+    try:
+        if os.fork() == 0:
+            end = time.monotonic() + 0.1
+            while time.monotonic() < end: pass
+            os._exit(0)
+    except OSError:
+        pass
+"""
+
+
+@pytest.mark.parametrize("who", ["root", "user"])
+def test_a_flood_of_empty_files_is_stopped(ask: Ask, who: str) -> None:
+    limits = {"wall_s": 60, "cpu_s": 60, "memory_mb": 256}
+    done = ask(who, kind="bubblewrap", do="run", program=FLOOD, limits=limits)
+    assert done["limit"] == "files"
+    few = "for n in range(300): open(f'/tmp/{n}', 'w').close()\nimport time; time.sleep(1)\nprint(n)"
+    assert ask(who, kind="bubblewrap", do="run", program=few, limits=limits)["stdout"] == "299\n"
+
+
+@pytest.mark.parametrize("who", ["root", "user"])
+def test_a_program_that_waits_for_its_own_processes_is_on_no_busy_machine(ask: Ask, who: str) -> None:
+    limits = {"wall_s": 4, "cpu_s": 60, "memory_mb": 256}
+    done = ask(who, kind="bubblewrap", do="run", program=HIDDEN, limits=limits)
+    assert (done["limit"], done["waited_s"]) == ("wall", 0.0)
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can drop its uid")
 def test_as_root_the_kernel_sees_another_uid(local: Sandbox) -> None:
     mark = f"m{os.getpid()}"

@@ -32,7 +32,9 @@ from r1kit.verifiers import (
     countdown,
     exact,
     expressions,
+    math_worker,
     number,
+    prose,
     readings,
     shapes,
     spelling,
@@ -67,7 +69,8 @@ WRITTEN = r"""
     { } ( ) [ ] ^ _ = < , ; : $ % . / - + ! ** ' " # or and one hundred half a cm per square not is the answer: A (B)
     x i e 1 23 0 1, 1' 1/ x= x_ $a \sqrt( ½ 七 百 yes <answer> </think>
 """
-PIECES = [*WRITTEN.split(), *("\0", " ", "\n", "1 ", " and ", "and a ", "one ", "is the ", "per ", "(A) ", ", and ")]
+PIECES = [*WRITTEN.split(), *("\0", " ", "\n", "1 ", " and ", "and a ", "one ", "is the ", "per ", "(A) ", ", and ",
+          "eggs ", "a day ", "kids' ", "in ", "no-one ", "a.m. ", "m/s ", "ft^2 ")]  # fmt: skip
 TEXTS = st.text(max_size=60) | st.lists(st.sampled_from(PIECES), max_size=40).map("".join)
 
 
@@ -93,7 +96,10 @@ PARSERS: dict[str, Callable[[str], Any]] = {
     "words.digits": words.digits,
     "number.parse": number.parse,
     "number.parse_in_prose": number.parse_in_prose,
-    "number.neutral": number.neutral,
+    "number.of_reference": number.of_reference,
+    "prose.before": prose.before,
+    "prose.after": prose.after,
+    "units.following": units.following,
     "units.split": units.split,
     "units.split, letters": lambda text: units.split(text, letters=True),
     "units.named": units.named,
@@ -203,6 +209,23 @@ def test_an_unusable_reference_cannot_tell_whatever_was_answered() -> None:
     for name, reference in unusable.items():
         responses = ["", "<answer>7</answer>", "\\boxed{B}"]
         assert [one.correct for one in verify_all(name, responses, [reference] * 3)] == [None] * 3, name
+
+
+@pytest.mark.parametrize("name", VERIFIERS)
+@pytest.mark.parametrize(
+    "reference", [None, float("nan"), float("inf"), "", " ", "nan", [], ["5"], {}, {"a": 5}, True, b"5"]
+)
+def test_what_is_no_reference_cannot_tell_from_any_verifier(name: str, reference: Any) -> None:
+    for response in ("", "<answer>5</answer>", "<answer>nan</answer>", "\\boxed{True}"):
+        assert verifiers.find(name)(response, reference).correct is None
+        assert verify_all(name, [response], [reference])[0].correct is None
+
+
+def test_a_number_is_a_reference_and_what_is_no_text_is_no_answer() -> None:
+    mixed: list[Any] = [5, None, 5.0, "5"]
+    given: list[Any] = ["<answer>5</answer>", "<answer>5</answer>", "<answer>6</answer>", None]
+    for name in ("math", "number"):
+        assert [one.correct for one in verify_all(name, given, mixed)] == [True, None, False, False]
 
 
 def test_an_unknown_verifier_is_an_error_with_the_nearest_name() -> None:
@@ -374,6 +397,7 @@ def test_a_worker_that_stands_still_is_cannot_tell_and_the_next_verdict_works(mo
         ("print('{\"ready\": true}', flush=True); input(); print('rubbish', flush=True); input()", "no reply"),
         ("print('{\"ready\": true}', flush=True); input(); import os; os._exit(0)", "died"),
         ('print(\'{"ready": true}\', flush=True); input(); print(\'{"broken": "it"}\', flush=True)', "broken"),
+        ('print(\'{"broken": "no good"}\', flush=True)', "did not start: no good"),
     ],
 )
 def test_a_worker_that_breaks_is_cannot_tell_and_never_wrong(
@@ -386,6 +410,35 @@ def test_a_worker_that_breaks_is_cannot_tell_and_never_wrong(
         verdict = _ask("2\\sqrt{2}", "\\sqrt{8}")
         assert verdict.correct is None and verdict.detail.startswith("verifier failed") and reason in verdict.detail
     assert _ask("2\\sqrt{2}", "\\sqrt{8}").correct is True, "a failure is not remembered"
+
+
+@pytest.mark.usefixtures("impatient")
+@pytest.mark.parametrize("executable", ["", None, "/nowhere/python"])
+def test_a_worker_that_cannot_be_launched_is_a_failure(executable: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    workers.pool(mathematics._WORKER, seconds=mathematics.SECONDS).close()
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "executable", executable)
+        verdict = _ask("2\\sqrt{2}", "\\sqrt{8}")
+    assert (
+        verdict.correct is None and verdict.detail.startswith("verifier failed") and "did not start" in verdict.detail
+    )
+
+
+@pytest.mark.parametrize("error", ["ImportError", "RuntimeError"])
+def test_a_library_that_breaks_after_the_start_is_a_failure_and_no_bad_reference(
+    error: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: Any, **__: Any) -> Any:
+        raise {"ImportError": ImportError, "RuntimeError": RuntimeError}[error]("no grammar")
+
+    question = {"reference": "\\sqrt{8}", "prediction": "2", "kind": "value"}
+    assert next(math_worker._answer({**question, "reference": "\\frac{"})) != {"reference": "ok"}
+    monkeypatch.setattr(math_worker, "_parse", broken)
+    math_worker._problem.cache_clear()
+    (reply,) = list(math_worker._answer(question))
+    assert "no grammar" in reply["broken"]
+    monkeypatch.undo()
+    assert next(math_worker._answer(question)) == {"reference": "ok"}, "a failure is not remembered"
 
 
 @pytest.mark.usefixtures("impatient")

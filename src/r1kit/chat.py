@@ -7,6 +7,7 @@ trainer share the same end ids, so a model is trained to stop exactly where samp
 from __future__ import annotations
 
 import re
+import unicodedata
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +21,7 @@ R1_ZERO_SYSTEM = (
 )
 RESPONSE = re.compile(r"\s*<think>(?P<reasoning>.*?)</think>\s*<answer>(?P<answer>.*?)</answer>\s*\Z", re.DOTALL)
 TAGS = ("<think>", "</think>", "<answer>", "</answer>")
+_BLANK = frozenset("\u115f\u1160\u2800\u3164\uffa0")  # letters and a symbol that show nothing
 _STEP = re.compile(r"(Step \d+:|^\d+\.|\n-|\n\*|First,|Second,|Next,|Finally,)", re.MULTILINE)
 
 
@@ -41,14 +43,18 @@ def parse(text: str) -> Response:
     # counted first: over many tags the pattern would take quadratic time
     match = RESPONSE.match(text) if all(text.count(tag) == 1 for tag in TAGS) else None
     if match:
-        reasoning, answer = match["reasoning"].strip(), match["answer"].strip()
-        return Response(reasoning=reasoning or None, answer=answer or None, well_formed=bool(reasoning and answer))
+        reasoning, answer = _said(match["reasoning"]), _said(match["answer"])
+        return Response(reasoning=reasoning, answer=answer, well_formed=None not in (reasoning, answer))
     head, closed, tail = text.rpartition("</think>")
-    reasoning = (head if closed else text).split("<think>", 1)[-1].strip() if closed or "<think>" in text else None
-    answer = None
-    if "<answer>" in tail:
-        answer = tail.rsplit("<answer>", 1)[1].split("</answer>", 1)[0].strip() or None
-    return Response(reasoning=reasoning or None, answer=answer, well_formed=False)
+    reasoning = (head if closed else text).split("<think>", 1)[-1] if closed or "<think>" in text else ""
+    answer = tail.rsplit("<answer>", 1)[1].split("</answer>", 1)[0] if "<answer>" in tail else ""
+    return Response(reasoning=_said(reasoning), answer=_said(answer), well_formed=False)
+
+
+def _said(part: str) -> str | None:
+    """A part without the white space around it; None where nothing in it can be seen (zero-width characters, say)."""
+    text = part.strip()
+    return text if any(unicodedata.category(mark)[0] in "LNPS" and mark not in _BLANK for mark in text) else None
 
 
 def final_answer(text: str) -> str | None:
@@ -63,7 +69,7 @@ def final_answer(text: str) -> str | None:
     _, closed, tail = text.rpartition("</think>")
     if "<answer>" in tail or (not closed and "<think>" in tail):
         return None
-    return tail.strip() or None
+    return _said(tail)
 
 
 def count_steps(text: str) -> int:

@@ -29,7 +29,10 @@ USERS_TO_MEND = (ValueError, StoreError, OSError, FloatingPointError)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; returns the exit status: 0 done, 1 failed, 2 wrong usage, 128 + n stopped by signal n."""
+    """Run one command; returns the exit status: 0 done, 1 failed, 2 wrong usage, 128 + n stopped by signal n.
+
+    Verifiers, rewards and options that do not exist are wrong usage of `verify` and `score`, as `--verfier` is.
+    """
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     options = parser().parse_args(arguments)
     if isinstance(sys.stdout, io.TextIOWrapper):  # model text may hold what a terminal's encoding lacks
@@ -52,7 +55,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
             traceback.print_exc()
         else:
             print(f"r1kit: error: {_told(error)}", file=sys.stderr)
-        return 1
+        return 2 if options.command in (verify, score) and _is_usage(error) else 1
+
+
+def _is_usage(error: BaseException) -> bool:
+    from r1kit.settings import SettingsError
+
+    return isinstance(error, SettingsError)
 
 
 def _told(error: BaseException) -> str:
@@ -382,29 +391,24 @@ def check_data(options: argparse.Namespace) -> int:
     """Print what a data file holds and what is wrong with it; the status is 1 where anything is."""
     from r1kit.stages import commands
 
-    found = commands.check_data(options.file)
-    text = found.pop("text")
-    if options.json:
-        _print_json(found)
-    else:
-        print(text)
-    return 0 if found["ok"] else 1
+    return _print_checked(commands.check_data(options.file), options)
 
 
 def verify(options: argparse.Namespace) -> int:
     """Print rows with verdicts, or with --out their counts; with --conformance error rates (status 1 if not good)."""
     from collections import Counter
 
+    from r1kit.settings import SettingsError
     from r1kit.stages import verdicts
 
     if options.conformance:
         if options.file is not None or options.out is not None:
-            raise ValueError("--conformance runs labelled cases: give no file and no --out; own cases go to --cases")
+            raise SettingsError("--conformance runs labelled cases: give no file and no --out; own cases go to --cases")
         found, text, good = verdicts.conformance(options.verifier, options.cases)
         _print_json(found) if options.json else print(text)
         return 0 if good else 1
     if options.file is None or options.verifier is None or options.cases is not None:
-        raise ValueError(
+        raise SettingsError(
             "verify takes a FILE and --verifier NAME, or --conformance with --verifier and --cases if wanted"
         )
     counts: Counter[str] = Counter()
@@ -446,13 +450,7 @@ def check_sandbox(options: argparse.Namespace) -> int:
     """Print which sandbox there is and what it enforces; the status is 1 where programs cannot be run safely."""
     from r1kit.stages import sandbox
 
-    found = sandbox.check()
-    text = found.pop("text")
-    if options.json:
-        _print_json(found)
-    else:
-        print(text)
-    return 0 if found["ok"] else 1
+    return _print_checked(sandbox.check(), options)
 
 
 def serve_sandbox(options: argparse.Namespace) -> None:
@@ -460,6 +458,13 @@ def serve_sandbox(options: argparse.Namespace) -> None:
     from r1kit.stages import sandbox
 
     sandbox.serve(options.host, options.port, options.token_variable)
+
+
+def _print_checked(found: dict[str, Any], options: argparse.Namespace) -> int:
+    """What a check found, as JSON or as text; its exit status."""
+    text = found.pop("text")
+    _print_json(found) if options.json else print(text)
+    return 0 if found["ok"] else 1
 
 
 def _print_json(value: Any) -> None:

@@ -9,7 +9,7 @@ can be given too.
 from __future__ import annotations
 
 from r1kit.conformance.cases import CASES, Case, RewardCase, cases, reward_cases
-from r1kit.conformance.measure import MAX_FALSE_NEGATIVES, Failure, Rate, Report, measure, measure_rewards
+from r1kit.conformance.measure import MAX_FALSE_NEGATIVES, Failure, Rate, Report, measure, measure_rewards, obstacle
 from r1kit.conformance.subject import Subject, subject
 
 __all__ = [
@@ -24,6 +24,7 @@ __all__ = [
     "cases",
     "measure",
     "measure_rewards",
+    "obstacle",
     "reward_cases",
     "subject",
 ]

@@ -17,6 +17,7 @@ from r1kit.conformance.cases import CASES, Case, RewardCase, cases, reward_cases
 from r1kit.conformance.subject import subject
 from r1kit.evaluate.intervals import NORMAL_FROM, critical, wilson
 from r1kit.rewards import RewardSpec, build
+from r1kit.sandbox import SandboxError, default_sandbox
 from r1kit.verifiers.answers import as_response
 
 MAX_FALSE_NEGATIVES = 0.02
@@ -98,6 +99,16 @@ def measure(name: str, source: str | Path | None = None) -> Report:
             if verdict.correct is not case.correct
         ),
     )
+
+
+def obstacle(name: str) -> str:
+    """Why a verifier cannot be measured on this machine; "" where it can."""
+    if name == "code":
+        try:
+            default_sandbox()
+        except SandboxError as error:
+            return str(error)
+    return ""
 
 
 def measure_rewards(names: Sequence[str] | None = None) -> list[Report]:

@@ -14,6 +14,7 @@ from functools import partial
 from numbers import Real
 from typing import Any
 
+from r1kit.settings import SettingsError
 from r1kit.types import Verdict
 from r1kit.verifiers import VERIFIERS, find, verify_all
 
@@ -29,7 +30,7 @@ class Subject:
 
 
 def subject(name: str) -> Subject:
-    """A verifier by name or by dotted path; raises ValueError where there is none."""
+    """A verifier by name or by dotted path; raises `SettingsError` where there is none."""
     if name in VERIFIERS or not (":" in name or "." in name):
         find(name)
         return Subject(name, partial(verify_all, name))
@@ -37,9 +38,11 @@ def subject(name: str) -> Subject:
     try:
         function = getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError, ValueError) as error:
-        raise ValueError(f"verifier {name!r} cannot be imported: {error}") from error
+        raise SettingsError(f"verifier {name!r} cannot be imported: {error}") from error
     if not callable(function):
-        raise ValueError(f"verifier {name!r} is {type(function).__name__}: expected a function")
+        raise SettingsError(f"verifier {name!r} is {type(function).__name__}: expected a function")
+    if not _takes_two(function):
+        raise SettingsError(f"verifier {name!r} does not take (response, reference), and is no reward function")
     return Subject(name, partial(_judge_each, _adapted(function, module)))
 
 
@@ -53,6 +56,19 @@ def _adapted(function: Callable[..., Any], module: str) -> Callable[[str, str], 
         return function(completions=[completion], solution=[reference], answer=[reference])[0]
 
     return judge
+
+
+def _takes_two(function: Callable[..., Any]) -> bool:
+    """Whether it can be called as a verifier or as a reward function, as far as its signature says."""
+    if "completions" in _parameters(function):
+        return True
+    try:
+        inspect.signature(function).bind("response", "reference")
+    except TypeError:
+        return False
+    except ValueError:  # some of C's functions have no signature
+        pass
+    return True
 
 
 def _parameters(function: Callable[..., Any]) -> Sequence[str]:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Generic, Self
+from typing import Generic, Literal, Self
 
 from pydantic import Field, model_validator
 
 from r1kit.chat import final_answer
 from r1kit.engines import Engine, StructuredEngine
 from r1kit.engines.answers import ask
-from r1kit.judges.quoting import Question
+from r1kit.judges.quoting import Question, size
 from r1kit.judges.replies import F, read
 from r1kit.settings import Settings
 from r1kit.types import Completion, Message, Prompt, SamplingParams
@@ -22,6 +22,18 @@ SHOWS = ("answer", "response")
 def shown(response: str, shows: str) -> str:
     """What a judge reads of a response: the final answer ("" where there is none), or all of it."""
     return (final_answer(response) or "") if shows == "answer" else response.strip()
+
+
+def too_long(response: str, others: str, limit: int) -> Literal["response", "others", ""]:
+    """Whose fault it is that a judge would have to read more than `limit` characters; "" where it would not.
+
+    A policy chooses how much it writes and with what it pads it, so it is the response's wherever the rest takes no
+    more than half of the room.
+    """
+    rest = size(others)
+    if size(response) + rest <= limit:
+        return ""
+    return "others" if rest > limit / 2 else "response"
 
 
 def known_part(shows: str) -> str:
@@ -42,7 +54,9 @@ class JudgeSettings(Settings):
     temperature: float = Field(0.6, ge=0)
     top_p: float = Field(0.95, gt=0, le=1)
     max_tokens: int = Field(2048, ge=1)
-    max_chars: int = Field(60_000, ge=1, description="longer texts are not judged: cannot tell")
+    max_chars: int = Field(
+        60_000, ge=1, description="a judge reads no more, and longer responses are wrong: set what its context holds"
+    )
     accept_suspicious: bool = Field(
         False, description="let a good verdict stand on a text that speaks to its judge; else it becomes cannot tell"
     )

@@ -10,8 +10,8 @@ from typing import Annotated, Any, Generic, Literal
 from pydantic import BaseModel, ConfigDict, Field, create_model
 
 from r1kit.engines import Engine
-from r1kit.judges.asking import JudgeSettings, Panel, Replies, Tally, known_part, shown
-from r1kit.judges.quoting import Question, question, size
+from r1kit.judges.asking import JudgeSettings, Panel, Replies, Tally, known_part, shown, too_long
+from r1kit.judges.quoting import Question, question
 from r1kit.judges.replies import F, Form, VoteForm
 from r1kit.judges.rubrics import Rubric
 from r1kit.judges.suspicion import suspicions
@@ -56,26 +56,29 @@ class _Judge(Generic[F]):
     def assess(self, responses: Sequence[str], questions: Sequence[str] | None = None) -> list[Assessment]:
         """One assessment per response, in order. Raises `EngineError` where the judge's engine fails for good.
 
-        A response without the part that is to be read (an answer that never came) has the score 0.
+        A response without the part that is to be read (an answer that never came), or too long to be read, has the
+        score 0.
         """
         questions = [""] * len(responses) if questions is None else questions
         if len(responses) != len(questions):
             raise ValueError(f"{len(responses)} responses but {len(questions)} questions: give one for each")
         rows = [(shown(text, self.shows), asked) for text, asked in zip(responses, questions, strict=True)]
-        asked = {i: self._question(*row) for i, row in enumerate(rows) if row[0] and self._fits(row)}
+        asked = {i: self._question(*row) for i, row in enumerate(rows) if row[0] and not self._too_long(*row)}
         replies = dict(zip(asked, self._panel.ask(list(asked.values())), strict=True))
         return [
             self._assessment(replies[i], *row) if i in replies else self._without_judge(row)
             for i, row in enumerate(rows)
         ]
 
-    def _fits(self, row: tuple[str, str]) -> bool:
-        return size(row[0], row[1]) <= self.settings.max_chars
+    def _too_long(self, part: str, asked: str) -> str:
+        return too_long(part, asked, self.settings.max_chars)
 
     def _without_judge(self, row: tuple[str, str]) -> Assessment:
-        if row[0]:
-            return Assessment(score=None, detail="too long to be judged: see max_chars")
-        return Assessment(score=0.0, detail=f"there is no {self.shows}")
+        if not row[0]:
+            return Assessment(score=0.0, detail=f"there is no {self.shows}")
+        if self._too_long(*row) == "response":
+            return Assessment(score=0.0, detail="the response is too long to be judged: see max_chars")
+        return Assessment(score=None, detail="the request is too long to be judged: see max_chars")
 
     def _assessment(self, replies: Replies[F], part: str, asked: str) -> Assessment:
         signs = suspicions(part, asked)

@@ -16,6 +16,7 @@ _DEMAND = (
     r"(?![a-z])|判|给|应|请)"
 )
 _TEXT = r"(?:answer|response|solution|reply|submission)"
+_UNSEEN = ("Cc", "Cf", "Co", "Cs", "Mn", "Me")
 _SIGNS: dict[str, re.Pattern[str]] = {
     "speaks to the grader": re.compile(
         rf"{_GRADER}[^.\n]{{0,80}}?{_DEMAND}|{_DEMAND}[^.\n]{{0,40}}?{_GRADER}"
@@ -38,12 +39,20 @@ _SIGNS: dict[str, re.Pattern[str]] = {
         r"[\"'“”](?:correctness|verdict|vote|is_correct|approved?)[\"'“”]\s{0,4}:|[\"'“”]label[\"'“”]\s{0,4}:\s{0,4}[\"'“”][ab][>=]"
     ),
     "contains tags or control tokens": re.compile(
-        r"<\|[a-z0-9_]{2,40}\|>|<｜|\[/?inst\]|<<sys>>|</s>|<(?:start|end)_of_turn>"
+        r"<\|[^\s|<>]{2,40}\|>|\[/?inst\]|<<sys>>|</s>|<(?:start|end)_of_turn>"
         r"|</?(?:system|assistant|user|response|reference|question|instructions?|verdict|judge|grader)\b"
         r"|(?:^|\n)[ \t#*]{0,12}(?:system|assistant|human|user)[ \t*]{0,4}:"
     ),
 }
 _TWO_ALPHABETS = re.compile(r"[A-Za-z][\u0400-\u04ff]|[\u0400-\u04ff][A-Za-z]")
+_JOINED_LATIN = re.compile(r"[A-Za-z][\u200c\u200d]+[A-Za-z]")  # joiners are for other scripts
+# Letters that look like Latin ones: Cyrillic, Greek, Armenian, small capitals. Case first, since Н is H and η is n.
+_LOOKS_LIKE = str.maketrans(
+    "АВЕЅІЈКМНОРСТУХԚԜҮ" "авеѕіјкмнорстухһԁԛԝүɡгп"
+    "ΑΒΕΖΗΙΚΜΝΟΡΤΥΧ" "αβεικνορτυχηωγμσ" "օսհոցԱՕՍ" "ıɑᴀʙᴄᴅᴇꜰɢʜɪᴊᴋʟᴍɴᴏᴘʀꜱᴛᴜᴠᴡʏᴢ",
+    "abesijkmhopctyxqwy" "abesijkmhopctyxhdqwygrn"
+    "abezhikmnoptyx" "abeikvoptuxnwyuo" "ouhngaou" "iaabcdefghijklmnoprstuvwyz",
+)  # fmt: skip
 
 
 def suspicions(text: str, question: str = "") -> tuple[str, ...]:
@@ -53,14 +62,18 @@ def suspicions(text: str, question: str = "") -> tuple[str, ...]:
     """
     plain, asked = _plain(text), _plain(question)
     found = [name for name, pattern in _SIGNS.items() if pattern.search(plain) and not pattern.search(asked)]
-    if any(map(is_hidden, text)) and not any(map(is_hidden, question)):
+    if _has_hidden(text) and not _has_hidden(question):
         found.append("contains hidden characters")
     if _TWO_ALPHABETS.search(text) and not _TWO_ALPHABETS.search(question):
         found.append("mixes alphabets inside a word")
     return tuple(found)
 
 
+def _has_hidden(text: str) -> bool:
+    return any(map(is_hidden, text)) or _JOINED_LATIN.search(text) is not None
+
+
 def _plain(text: str) -> str:
-    """Lower case, one form for each letter, nothing invisible: what a reader takes the text for."""
-    seen = "".join(mark for mark in text if not is_hidden(mark))
-    return unicodedata.normalize("NFKC", seen).casefold()
+    """Lower case, one form for each letter, no accents, nothing invisible: what a reader takes the text for."""
+    parts = unicodedata.normalize("NFKD", text).translate(_LOOKS_LIKE).casefold()
+    return "".join(mark for mark in parts if mark in "\n\t\r" or unicodedata.category(mark) not in _UNSEEN)

@@ -8,8 +8,8 @@ from typing import Literal
 
 from r1kit.chat import final_answer
 from r1kit.engines import Engine
-from r1kit.judges.asking import JudgeSettings, Panel, Replies, Tally, known_part, shown
-from r1kit.judges.quoting import Question, question, size
+from r1kit.judges.asking import JudgeSettings, Panel, Replies, Tally, known_part, shown, too_long
+from r1kit.judges.quoting import Question, question
 from r1kit.judges.replies import VerdictForm
 from r1kit.judges.suspicion import suspicions
 from r1kit.types import Verdict
@@ -75,8 +75,10 @@ class GenerativeVerifier:
             return Verdict(correct=None, extracted=part[:MAX_DETAIL] or None, detail="the reference is empty")
         if not part:
             return Verdict(correct=False, detail="no answer found")
-        if size(part, reference) > self.settings.max_chars:
-            return Verdict(correct=None, extracted=part[:MAX_DETAIL], detail="too long to be judged: see max_chars")
+        if guilty := too_long(part, reference, self.settings.max_chars):
+            whose, correct = ("response", False) if guilty == "response" else ("reference", None)
+            detail = f"the {whose} is too long to be judged: see max_chars"
+            return Verdict(correct=correct, extracted=part[:MAX_DETAIL], detail=detail)
         return None
 
     def _question(self, response: str, reference: str, asked: str) -> Question:

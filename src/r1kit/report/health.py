@@ -133,20 +133,25 @@ def failures(rows: Sequence[Row]) -> Check | None:
 
 
 def audit(stage: Stage) -> Check | None:
-    """Verdicts that a second verifier gave otherwise, over the whole run, with examples."""
+    """Verdicts that a second verifier gave otherwise, or could not give, over the whole run, with examples."""
     counts = [(row.get("audit/count"), row.get("audit/disagreement")) for row in stage.metrics]
     known = [(count, share) for count, share in counts if is_number(count) and is_number(share)]
-    total = sum(count for count, _ in known)
-    if not total:
+    total, unknown = sum(count for count, _ in known), sum(value for _, value in series(stage.metrics, "audit/unknown"))
+    if not total + unknown:
         return None
     differing = sum(count * share for count, share in known)
-    low, high = wilson(differing / total, total, critical(NORMAL_FROM))
+    low, high = wilson(differing / total, total, critical(NORMAL_FROM)) if total else (0.0, 1.0)
     evidence = f"{differing:.0f} of {total:.0f} verdicts given again differ (95 %: {percent(low)} to {percent(high)})"
+    if unknown:
+        evidence += f"; of {total + unknown:.0f} the second verifier could not tell {unknown:.0f}"
     examples = read_lines(stage.folder / "audit.jsonl")
     if examples:
         evidence += "; the last: " + "; ".join(map(differing_verdicts, examples[-3:]))
-    bad = low > 0.01
+    bad, blind = low > 0.01, unknown > 0.5 * (total + unknown)
     advice = "read audit.jsonl: one of the two verifiers is wrong on these answers" if bad else ""
+    if blind and not bad:
+        advice = "the audit says little: choose a second verifier that can read these references"
+    bad = bad or blind
     return Check(name="Audit of verdicts", status="attention" if bad else "healthy", evidence=evidence, advice=advice)
 
 

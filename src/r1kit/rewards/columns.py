@@ -1,9 +1,12 @@
-"""What every reward shares: the text of a completion, and columns that must be there."""
+"""What every reward shares: the text of a completion, columns that must be there, and the reference of each row."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import json
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias
+
+from r1kit.tasks.answers import number_text
 
 RewardFunction: TypeAlias = Callable[..., Any]  # f(completions, **columns) -> list[float | None], sync or async
 
@@ -11,19 +14,61 @@ RewardFunction: TypeAlias = Callable[..., Any]  # f(completions, **columns) -> l
 def texts(completions: Sequence[Any]) -> list[str]:
     """Plain texts of plain or conversational completions (TRL's `[{"role": ..., "content": ...}]`).
 
-    Of several messages, the assistant's are joined. Raises TypeError for anything else.
+    Of several messages, the assistant's are joined, and so are the parts of a content in parts, which must be text.
+    Raises ValueError for anything else.
     """
     return [_text(completion) for completion in completions]
 
 
-def column(name: str, columns: dict[str, Any], rows: int, reward: str) -> list[Any]:
-    """A column of one value per completion; raises ValueError where it is missing or has another length."""
+def column(name: str, columns: Mapping[str, Any], rows: int, reward: str) -> list[Any]:
+    """A column of one value per completion; raises ValueError where it is missing, no list, or of another length."""
     values = columns.get(name)
     if values is None:
         raise ValueError(f"{reward} needs the column {name!r}, given are {', '.join(sorted(columns)) or 'none'}")
+    if isinstance(values, str) or not hasattr(values, "__len__"):
+        raise ValueError(f"{reward}: column {name!r} is {values!r:.60}: expected a list with a value per completion")
     if len(values) != rows:
         raise ValueError(f"{reward}: column {name!r} has {len(values)} values for {rows} completions")
     return list(values)
+
+
+def names(name: str, columns: Mapping[str, Any], rows: int, default: str, reward: str) -> list[str]:
+    """A column of names, `default` where a row has none; raises ValueError for what is neither text nor empty."""
+    given = [default] * rows if columns.get(name) is None else column(name, columns, rows, reward)
+    for number, value in enumerate(given, start=1):
+        if not isinstance(value, str) and not _is_missing(value):
+            raise ValueError(f"{reward}: column {name!r} has {value!r:.60} for completion {number}: expected a name")
+    return [default if _is_missing(value) else value for value in given]
+
+
+def references(columns: Mapping[str, Any], rows: int, reward: str) -> list[str]:
+    """Each row's reference as text: that of the column `answer`, else that of `solution`; "" where it has neither.
+
+    Raises ValueError where both columns are missing.
+    """
+    named = [name for name in ("answer", "solution") if columns.get(name) is not None] or ["answer"]
+    given = zip(*(column(name, columns, rows, reward) for name in named), strict=True)
+    return [next(filter(None, map(reference_text, row)), "") for row in given]
+
+
+def reference_text(value: Any) -> str:
+    """A reference as text: objects and lists as JSON, numbers as people write them; "" for null, NaN and the empty."""
+    if hasattr(value, "tolist"):  # arrays and scalars of other libraries
+        value = value.tolist()
+    if _is_missing(value) or (isinstance(value, dict | list | tuple) and not value):
+        return ""
+    if isinstance(value, dict | list | tuple):
+        return json.dumps(value, ensure_ascii=False, default=str)
+    if isinstance(value, int | float) and not isinstance(value, bool) and abs(value) != float("inf"):
+        return number_text(value)
+    return str(value)
+
+
+def _is_missing(value: Any) -> bool:
+    """Null, NaN (as tables have it for null) or text of white space."""
+    if isinstance(value, str):
+        return not value.strip()
+    return value is None or (isinstance(value, float) and value != value)
 
 
 class Configured:
@@ -36,7 +81,7 @@ class Configured:
         self.function, self.options = function, options
         self.__name__, self.__doc__ = function.__name__, function.__doc__
 
-    def __call__(self, completions: Sequence[Any], **columns: Any) -> Any:
+    def __call__(self, /, completions: Sequence[Any], **columns: Any) -> Any:
         return self.function(completions, **(columns | self.options))
 
 
@@ -51,5 +96,16 @@ def _text(completion: Any) -> str:
         return completion
     if isinstance(completion, Sequence) and all(isinstance(turn, dict) and "content" in turn for turn in completion):
         turns = [turn for turn in completion if turn.get("role", "assistant") == "assistant"]
-        return "".join(turn["content"] or "" for turn in turns)
-    raise TypeError(f"a completion is a str or a list of messages, not {type(completion).__name__}")
+        return "".join(_content(turn["content"]) for turn in turns)
+    raise ValueError(f"a completion is a text or a list of messages, not {type(completion).__name__}")
+
+
+def _content(content: Any) -> str:
+    """The text of a message, whose content may be in parts: `[{"type": "text", "text": "4"}]`."""
+    if content is None or isinstance(content, str):
+        return content or ""
+    parts = content if isinstance(content, list | tuple) else [content]
+    for part in parts:
+        if not isinstance(part, dict) or not isinstance(part.get("text"), str):
+            raise ValueError(f"the content of a message is {part!r:.60}: expected text, or parts that are text")
+    return "".join(part["text"] for part in parts)

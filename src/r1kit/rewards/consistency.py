@@ -7,11 +7,11 @@ script alone, which is all that English beside Chinese needs, and takes some mic
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
 from r1kit import chat
-from r1kit.rewards.columns import RewardFunction, configured, texts
+from r1kit.rewards.columns import RewardFunction, configured, names, texts
 from r1kit.verifiers import language as languages
 from r1kit.verifiers.language import scripts, words
 
@@ -81,12 +81,12 @@ def _without_tags(response: str) -> str | None:
     return response.strip() or None
 
 
-def _rows(completions: Sequence[Any], language: Sequence[str] | None, default: str, reward: str) -> Any:
+def _rows(
+    completions: Sequence[Any], language: Sequence[str] | None, default: str, reward: str
+) -> Iterator[tuple[str, str]]:
     """Pairs of a response and the language that it should be in."""
     responses = texts(completions)
-    targets = [default] * len(responses) if language is None else [one or default for one in language]
-    if len(targets) != len(responses):
-        raise ValueError(f"{reward}: column 'language' has {len(targets)} values for {len(responses)} completions")
+    targets = names("language", {"language": language}, len(responses), default, reward)
     for target in set(targets):
         languages.known(target)
     return zip(responses, targets, strict=True)

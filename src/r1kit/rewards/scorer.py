@@ -17,7 +17,7 @@ from numbers import Real
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field, ValidationError, field_validator, model_validator, validate_call
+from pydantic import Field, PydanticUserError, ValidationError, field_validator, model_validator, validate_call
 
 from r1kit.rewards.columns import RewardFunction, configured
 from r1kit.rewards.registry import REWARDS
@@ -26,6 +26,7 @@ from r1kit.settings import Settings, SettingsError, listed
 from r1kit.store import to_plain
 from r1kit.types import Reward
 
+RESERVED = ("completions", "log_metric", "log_extra")  # what reward functions are given beside columns
 _DOTTED = re.compile(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*[.:][A-Za-z_]\w*")
 
 
@@ -106,9 +107,13 @@ class Scorer:
 
     parts: tuple[Part, ...]
 
-    def __call__(self, completions: Sequence[Any], **columns: Any) -> list[Reward]:
+    def __call__(self, completions: Sequence[Any], /, **columns: Any) -> list[Reward]:
         rows = len(completions)
         for name, values in columns.items():
+            if name in RESERVED and values is not None and not callable(values):
+                raise ValueError(
+                    f"column {name!r} has the name of an argument that reward functions are given: rename it"
+                )
             if isinstance(values, list | tuple) and len(values) != rows:
                 raise ValueError(f"column {name!r} has {len(values)} values for {rows} completions: give one for each")
         scored = [self._score(part, completions, columns) for part in self.parts]
@@ -188,6 +193,8 @@ def _function(spec: RewardSpec) -> tuple[RewardFunction, bool]:
         return _make(spec, REWARDS[spec.name]), bool(spec.chat)
     target = _imported(spec.name)
     chat = spec.name.startswith("trl.") if spec.chat is None else spec.chat
+    if inspect.isbuiltin(target):
+        raise SettingsError(f"reward {spec.name!r} is built into Python: expected a reward function, or a maker of one")
     takes = inspect.signature(target).parameters
     if not {"completions", "completion_ids", "prompts"} & takes.keys():
         return _make(spec, target), chat
@@ -212,6 +219,8 @@ def _make(spec: RewardSpec, maker: Any) -> RewardFunction:
         raise SettingsError(f"reward {spec.name}: {'; '.join(lines)}") from None
     except (ValueError, TypeError) as error:
         raise SettingsError(f"reward {spec.name}: {error}") from error
+    except PydanticUserError as error:  # a class, for example
+        raise SettingsError(f"reward {spec.name} is neither a reward function nor a function that makes one") from error
     if not callable(made):
         raise SettingsError(f"reward {spec.name}: made {type(made).__name__}, expected a function")
     return made

@@ -10,18 +10,18 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, get_args
 
 from r1kit import verifiers
-from r1kit.rewards.columns import column, texts
+from r1kit.rewards.columns import names, references, texts
 from r1kit.types import Rollout, Verdict
+from r1kit.verifiers.failure import failed, has_failed
 
 Outcome = Literal["right", "wrong", "unknown", "failed"]
 OUTCOMES = get_args(Outcome)
-FAILED = "verifier failed"  # how the detail of such a verdict begins, here and in the verifiers
 
 
 def outcome(verdict: Verdict) -> Outcome:
     """Right, wrong, unknown (the reference cannot be used) or failed (the verifier broke, or ran out of time)."""
     if verdict.correct is None:
-        return "failed" if verdict.detail.startswith(FAILED) else "unknown"
+        return "failed" if has_failed(verdict) else "unknown"
     return "right" if verdict.correct else "wrong"
 
 
@@ -41,21 +41,20 @@ def noted(rollout: Rollout, name: Literal["verdict", "extracted", "detail"]) -> 
 def judge(completions: Sequence[Any], columns: Mapping[str, Any], default: str, reward: str) -> list[Verdict | None]:
     """A verdict per completion, each row by the verifier that it names; None where a row has no reference at all.
 
-    References stand in the column `answer` or `solution`. An error that a verifier raises becomes a verdict that says
-    so; only a package that is missing stops at once.
+    References stand in the column `answer`, or `solution` in rows where that holds none. An error that a verifier
+    raises becomes a verdict that says so; only a package that is missing stops at once.
     """
+    if not isinstance(default, str):
+        raise ValueError(f"{reward}: default_verifier is {default!r:.60}: expected a name; is there a column of it?")
     responses = texts(completions)
-    source = "solution" if columns.get("answer") is None and columns.get("solution") is not None else "answer"
-    references = ["" if one is None else str(one) for one in column(source, dict(columns), len(responses), reward)]
-    given = columns.get("verifier")
-    names = [default] * len(responses) if given is None else column("verifier", dict(columns), len(responses), reward)
+    known = references(columns, len(responses), reward)
     verdicts: dict[int, Verdict] = {}
     by_name: dict[str, list[int]] = {}
-    for row, name in enumerate(names):
-        if references[row].strip():
-            by_name.setdefault(name or default, []).append(row)
+    for row, name in enumerate(names("verifier", columns, len(responses), default, reward)):
+        if known[row]:
+            by_name.setdefault(name, []).append(row)
     for name, rows in by_name.items():
-        judged = verify(name, [responses[row] for row in rows], [references[row] for row in rows])
+        judged = verify(name, [responses[row] for row in rows], [known[row] for row in rows])
         verdicts.update(zip(rows, judged, strict=True))
     return [verdicts.get(row) for row in range(len(responses))]
 
@@ -98,4 +97,4 @@ def _guarded(name: str, response: str, reference: str) -> Verdict:
     except ImportError:
         raise
     except Exception as error:  # not hidden: counted, shown, and above a rate the run stops
-        return Verdict(correct=None, detail=f"{FAILED}: {name} raised {type(error).__name__}: {error}"[:500])
+        return failed(f"{name} raised {type(error).__name__}: {error}"[:500])

@@ -15,7 +15,8 @@ from pydantic import Field
 
 from r1kit.settings import Settings
 
-Limit = Literal["wall", "cpu", "memory", "output"]
+Limit = Literal["wall", "cpu", "memory", "output", "files"]
+_MOST_MB = 1 << 20  # a terabyte: what is beyond is a slip, and overflows the system's own counters
 
 
 class SandboxError(RuntimeError):
@@ -27,11 +28,16 @@ class Limits(Settings):
 
     wall_s: float = Field(default=10.0, gt=0, le=3600, description="from the program's first instruction")
     cpu_s: float = Field(default=10.0, gt=0, le=3600, description="of each process; rounded up to whole seconds")
-    memory_mb: int = Field(default=512, ge=32, description="address space of each process")
+    memory_mb: int = Field(default=512, ge=32, le=_MOST_MB, description="address space of each process")
     processes: int = Field(default=8, ge=1, le=1024, description="processes and threads at a time; landlock allows 1")
-    file_mb: int = Field(default=16, ge=1, description="all files written, which only bubblewrap allows, in /tmp")
-    output_kb: int = Field(default=256, ge=1, description="of standard output, and again of standard error")
-    open_files: int = Field(default=64, ge=16)
+    file_mb: int = Field(
+        default=16, ge=1, le=_MOST_MB, description="all files written, which only bubblewrap allows, in /tmp"
+    )
+    files: int = Field(
+        default=10_000, ge=100, description="files and folders in /tmp, counted now and then: a flood is stopped late"
+    )
+    output_kb: int = Field(default=256, ge=1, le=_MOST_MB, description="of standard output, and again of its errors")
+    open_files: int = Field(default=64, ge=16, le=_MOST_MB)
 
 
 DEFAULT = Limits()
@@ -42,8 +48,8 @@ class Execution:
     """What a run left: output as far as the limit lets it through, and the limit that ended it, if one did.
 
     `exit_status` is negative for a signal and None where the run was stopped from outside. `waited_s` is the time for
-    which a run wanted a processor and others had it, as seen in looks that are a second apart: much of it means that
-    the machine was busy.
+    which a run wanted a processor and others had it, as seen now and then: much of it means that the machine was
+    busy. It is 0 for a run that was seen with processes of its own, which may be those that it waited for.
     """
 
     stdout: str

@@ -62,7 +62,9 @@ class Bubblewrap:
             prefix = [self.executable, *_namespaces(), *_view(self.interpreter, limits)]
             for descriptor in inherited:
                 prefix += ["--add-seccomp-fd", str(descriptor)]
-            yield process.Start(prefix=prefix, python=self.interpreter.path, inherited=inherited)
+            yield process.Start(  # bwrap, which waits outside, bwrap as init inside, and Python
+                prefix=prefix, python=self.interpreter.path, inherited=inherited, processes=3
+            )
 
 
 def _namespaces() -> list[str]:
@@ -81,7 +83,8 @@ def _view(interpreter: Interpreter, limits: Limits) -> list[str]:
         view += ["--symlink", target, place]
     view += ["--proc", "/proc", "--dev", "/dev", "--size", str(limits.file_mb << 20), "--tmpfs", "/tmp"]
     # both are tmpfs too, without a limit, and writable: /dev/shm would hold half of the machine's memory
-    return [*view, "--chdir", "/tmp", "--remount-ro", "/dev", "--remount-ro", "/"]
+    # in /proc a program could put itself last in line for processors, and look like one on a busy machine
+    return [*view, "--chdir", "/tmp", "--remount-ro", "/dev", "--remount-ro", "/proc", "--remount-ro", "/"]
 
 
 @contextmanager

@@ -159,6 +159,16 @@ def fill():
             file.write(bytes(1 << 20))
 attempt("100 MB of files", fill)
 """
+_NEIGHBOURLY = """
+import ctypes, fcntl
+libc = ctypes.CDLL(None, use_errno=True)
+def watch():
+    if libc.inotify_init1(0) < 0:
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+attempt("watch", watch)
+attempt("lock", lambda: fcntl.flock(os.open(os.__file__, os.O_RDONLY), fcntl.LOCK_SH))
+attempt("stand back", lambda: open("/proc/self/autogroup", "w").write("19"))
+"""
 PROBES = (
     Probe(what="no network", program=_NETWORK + _DONE, held=refused, quick=True),
     Probe(what="no file of the host is read", program=_READ + _DONE, held=refused, quick=True),
@@ -168,6 +178,7 @@ PROBES = (
     Probe(what="no signals to others", program=_SIGNALS + _DONE, held=refused, quick=True),
     Probe(what="memory is limited", program=_MEMORY + _DONE, held=refused, quick=True),
     Probe(what="memory that no limit counts is refused", program=_HIDDEN_MEMORY + _DONE, held=refused),
+    Probe(what="files of the host are neither watched nor locked", program=_NEIGHBOURLY + _DONE, held=refused),
     Probe(what="files are limited", program=_DISK + _DONE, held=refused),
     Probe(what="threads are counted", program=_THREADS, held=refused),
     Probe(

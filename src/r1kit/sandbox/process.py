@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import random
 import selectors
 import signal
 import subprocess
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from r1kit.sandbox.base import Execution, Limit, Limits, SandboxError, relative, told_as_sandbox_error
-from r1kit.sandbox.waiting import waited
+from r1kit.sandbox.waiting import family, files_in_tmp, waited
 
 CHILD = Path(__file__).with_name("child.py")
 START_SECONDS = 180.0  # until the program's first instruction, on a machine that is busy
@@ -24,14 +25,14 @@ _ENVIRONMENT = {
     "PATH": "/usr/local/bin:/usr/bin:/bin", "HOME": "/tmp", "LANG": "C.UTF-8", "PYTHONUTF8": "1", "PYTHONHASHSEED": "0",
     "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1",
 }  # fmt: skip
-_LOOK_SECONDS = 1.0  # between looks at how long a run has waited for a processor: once it has ended, none can tell
+_LOOK_SECONDS = (0.1, 0.9)  # between looks at a run that goes on, by chance: none can be prepared for
 _PIECE = 65536
 _NOTHING = memoryview(b"")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Start:
-    """How a mechanism starts Python: what stands before the interpreter, and where."""
+    """How a mechanism starts Python: what stands before the interpreter, where, and as which of how many processes."""
 
     prefix: Sequence[str]
     python: str
@@ -39,6 +40,7 @@ class Start:
     inherited: tuple[int, ...] = ()
     landlock: Mapping[str, Any] | None = None
     files_in_bundle: bool = True
+    processes: int = 1
 
 
 def run(start: Start, program: str, stdin: str, files: Mapping[str, str], limits: Limits) -> Execution:
@@ -87,12 +89,13 @@ class Running:
         stdin: int | None, stdout: int | None,
     ) -> None:  # fmt: skip
         self.limits, self.feed, self.stopped, self.dismissed = limits, _NOTHING, False, False
+        self.alone, self.processes = True, start.processes
         self.limit: Limit | None = None
         self.waited_s = self.waited_before = 0.0
         self.started: float | None = None
         self.ended: float | None = None
         self.deadline = time.monotonic() + START_SECONDS
-        self.next_look = time.monotonic() + _LOOK_SECONDS
+        self.next_look = time.monotonic() + random.uniform(*_LOOK_SECONDS)
         self.when_ended: Callable[[], None] | None = None
         self.read: dict[int, bytearray] = {}
         bundle = _bundle(start, program, files, limits)
@@ -133,6 +136,7 @@ class Running:
     def stop(self, limit: Limit | None) -> None:
         """End it for a limit; what it wrote so far stays."""
         self.limit, self.stopped = self.limit or limit, True
+        self.deadline = time.monotonic() + _END_SECONDS
         self.kill()
 
     def dismiss(self) -> None:
@@ -149,9 +153,18 @@ class Running:
                 os.killpg(self.process.pid, signal.SIGKILL)
 
     def look(self) -> None:
-        """See how long it has waited for a processor."""
-        self.waited_s = max(self.waited_s, waited(self.process.pid) - self.waited_before)
-        self.next_look = time.monotonic() + _LOOK_SECONDS
+        """See how long it has waited for a processor, and how many files it has made.
+
+        Processes that it starts may be what it waits for, and those that it never asks after hide their CPU time from
+        everyone: a run that was seen with such has nothing to say about how busy the machine is.
+        """
+        found = list(family(self.process.pid))
+        self.alone = self.alone and (self.started is None or len(found) <= self.processes)
+        longest = max(self.waited_s, waited(self.process.pid) - self.waited_before)
+        self.waited_s = longest if self.alone else 0.0
+        self.next_look = time.monotonic() + random.uniform(*_LOOK_SECONDS)
+        if self.started is not None and not self.stopped and files_in_tmp(found) > self.limits.files:
+            self.stop("files")
 
     def execution(self) -> Execution:
         """The record of a process that has ended; raises `SandboxError` where the program never began."""
@@ -215,7 +228,6 @@ class _Watch:
         if running.stopped:
             raise SandboxError(f"process {running.process.pid} does not end, {_END_SECONDS:g} s after it was killed")
         running.stop("wall" if running.started is not None else None)
-        running.deadline = time.monotonic() + _END_SECONDS
 
     def _register(self, descriptor: int, event: int, function: Callable[[int], object]) -> None:
         def if_open(ready: int) -> None:  # the end of a process reads its pipes empty, whatever else was reported

@@ -26,6 +26,8 @@ _CALLS: dict[str, tuple[int | None, int | None]] = {
     "io_uring_register": (427, 427), "open_tree": (428, 428), "move_mount": (429, 429), "fsopen": (430, 430),
     "fsconfig": (431, 431), "fsmount": (432, 432), "fspick": (433, 433), "pidfd_open": (434, 434),
     "pidfd_getfd": (438, 438), "process_madvise": (440, 440), "mount_setattr": (442, 442), "memfd_secret": (447, 447),
+    # files of the host that can be read can also be watched, and locked
+    "inotify_init": (253, None), "inotify_init1": (294, 26), "inotify_add_watch": (254, 27), "flock": (73, 32),
     # a program that stands back for its own processes would look like one on a busy machine
     "setpriority": (141, 140), "ioprio_set": (251, 30), "sched_setscheduler": (144, 119), "sched_setparam": (142, 118),
     "sched_setattr": (314, 274),
@@ -50,7 +52,8 @@ _ARGUMENTS: tuple[tuple[tuple[int, int], int, str, tuple[int, ...]], ...] = (
     ((302, 261), 0, "not", (0,)),  # prlimit64 of other processes
     # socketpair: a datagram one can send to any socket of the host that has a path
     ((53, 199), 1, "not", (_STREAM, _STREAM | _NONBLOCK, _STREAM | _CLOEXEC, _STREAM | _NONBLOCK | _CLOEXEC)),
-    ((72, 25), 1, "in", (8, 10, 15)),  # fcntl: F_SETOWN, F_SETSIG, F_SETOWN_EX send signals
+    # fcntl: F_SETOWN, F_SETSIG, F_SETOWN_EX send signals; F_SETLK(W), F_OFD_SETLK(W), F_SETLEASE lock, F_NOTIFY watches
+    ((72, 25), 1, "in", (8, 10, 15, 6, 7, 37, 38, 1024, 1026)),
 )
 _CLONE3 = 435
 _NEWEST = 449  # later calls than futex_waitv are unknown here (fchmodat2, setxattrat ...), so they do not exist inside

@@ -1,9 +1,12 @@
-"""How long a process stood in line for a processor: what tells a slow program from a busy machine."""
+"""What can be seen of a process from outside: how long it stood in line for a processor, how many files it made.
+
+The first tells a slow program from a busy machine.
+"""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -17,17 +20,29 @@ def waited(pid: int) -> float:
     processors with its own processes waits for nobody else.
     """
     longest = used = 0.0
-    for one in _family(pid):
+    for one in family(pid):
         used += _used(one)
         longest = max([longest, *_waits(one)])
     return max(0.0, longest - used)
 
 
-def _family(pid: int) -> Iterator[int]:
+def family(pid: int) -> Iterator[int]:
+    """The process `pid` and those below it, as far as they are there now."""
     yield pid
     for children in _files(pid, "task/*/children"):
         for child in children.split():
-            yield from _family(int(child))
+            yield from family(int(child))
+
+
+def files_in_tmp(pids: Sequence[int]) -> int:
+    """Files and folders in the /tmp of these processes, where it is a file system of their own; else 0."""
+    for pid in pids:
+        with suppress(OSError):
+            folder = f"{_PROC}/{pid}/root/tmp"
+            if os.stat(folder).st_dev != os.stat("/tmp").st_dev:
+                found = os.statvfs(folder)
+                return found.f_files - found.f_ffree
+    return 0
 
 
 def _used(pid: int) -> float:

@@ -11,8 +11,9 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from r1kit.conformance import CASES, Failure, Rate, Report, measure, measure_rewards
+from r1kit.conformance import CASES, Failure, Rate, Report, measure, measure_rewards, obstacle
 from r1kit.rewards import RewardSpec, Scorer, build
+from r1kit.rewards.columns import reference_text
 from r1kit.settings import SettingsError
 from r1kit.store import RowWriter, StoreError
 from r1kit.tasks.answers import number_text
@@ -62,18 +63,18 @@ def verify_summary(verifier: str, counts: Mapping[str, int]) -> Row:
 def score(file: Path, scorer: Scorer, out: Path | None = None) -> Iterator[Row]:
     """The rows of a file with `rewards` (by part) and `total` for their `completion`; other fields are the columns.
 
-    A field that some rows lack is None in them. Raises ValueError that names the file, and row and field where it can.
+    A field that some rows lack is None in them. Raises `TaskError` that names file, row and field of a completion, and
+    `SettingsError` where the rewards cannot be given for these columns.
     """
     with _writer(out) as writer:
         for batch in _batches(file):
             completions = [_completion(row, file, number) for number, row in batch]
-            names = dict.fromkeys(name for _, row in batch for name in row if name not in ("completion", "completions"))
+            names = dict.fromkeys(name for _, row in batch for name in row if name != "completion")
             columns = {name: [row.get(name) for _, row in batch] for name in names}
             try:
                 rewards = scorer(completions, **columns)
             except (ValueError, TypeError) as error:
-                error.add_note(f"in {file}, rows {batch[0][0]} to {batch[-1][0]}")
-                raise
+                raise SettingsError(f"{error}\nin {file}, rows {batch[0][0]} to {batch[-1][0]}") from error
             for (_, row), reward in zip(batch, rewards, strict=True):
                 scored = row | {"rewards": dict(reward.parts), "total": reward.total}
                 if writer is not None:
@@ -125,18 +126,23 @@ def scorer_of(rewards: str, settings: Sequence[tuple[str, Any]] = ()) -> Scorer:
 def conformance(verifier: str | None = None, cases: str | None = None) -> tuple[Row, str, bool]:
     """Error rates of a verifier (by name or dotted path), or of all verifiers and rewards that have cases.
 
-    Gives plain data, the text for people, and whether all are good: no false positive and few false negatives.
+    Gives plain data, the text for people, and whether all are good: no false positive and few false negatives. Of all
+    verifiers, those that cannot work on this machine are left out, and the reason is told.
     """
+    skipped: dict[str, str] = {}
     if verifier is None:
         if cases is not None:
             raise ValueError("cases are given for no verifier: name one")
-        verifiers, rewards = [measure(name) for name in CASES], measure_rewards()
+        skipped = {name: reason for name in CASES if (reason := obstacle(name))}
+        verifiers, rewards = [measure(name) for name in CASES if name not in skipped], measure_rewards()
     else:
         source = Path(cases) if cases and cases.endswith(".jsonl") else cases
         verifiers, rewards = [measure(verifier, source)], []
     reports = [*verifiers, *rewards]
     found = {"verifiers": [one.as_dict() for one in verifiers], "rewards": [one.as_dict() for one in rewards]}
-    return found, _report_text(verifiers, rewards), all(report.ok for report in reports)
+    told = [f"{name} is not measured: {reason}" for name, reason in skipped.items()]
+    text = "\n\n".join([_report_text(verifiers, rewards), *told])
+    return found | {"skipped": skipped}, text, all(report.ok for report in reports)
 
 
 def _batches(file: Path) -> Iterator[list[tuple[int, Row]]]:
@@ -177,7 +183,7 @@ def _reference(row: Row, file: Path, number: int) -> str:
     """The reference; an object, as countdown and code have it, becomes its JSON."""
     value = row.get("answer")
     if isinstance(value, dict | list):
-        return json.dumps(value, ensure_ascii=False)
+        return reference_text(value)
     return _text(row, "answer", file, number)
 
 

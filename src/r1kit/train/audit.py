@@ -36,19 +36,24 @@ class Audit:
         keep_steps(self.folder / "audit.jsonl", step)
 
     def __call__(self, step: int, groups: Sequence[Group], complete: Callable[[str], str]) -> dict[str, float]:
-        """`audit/count` verdicts that both could give, and `audit/disagreement`, the share in which they differ."""
+        """`audit/count` verdicts that both could give, and `audit/disagreement`, the share in which they differ.
+
+        `audit/unknown` is how many the second could not give, where there are such.
+        """
         chance = random.Random(f"audit/{self.seed}/{step}")
         pairs = [(group.problem, one) for group in groups for one in group.rollouts]
         drawn = [pair for pair in pairs if chance.random() < self.share]
-        rows = [row for problem, one in drawn if (row := self._judge(problem, one, complete))]
+        again = [row for problem, one in drawn if (row := self._judge(problem, one, complete))]
+        rows = [row for row in again if row["second_verdict"] in ("right", "wrong")]
+        unknown = {"audit/unknown": float(len(again) - len(rows))} if len(again) > len(rows) else {}
         differing = [row for row in rows if row["verdict"] != row["second_verdict"]]
         if differing:
             with RowWriter(self.folder / "audit.jsonl") as file:
                 for row in differing:
                     file.append({"step": step, **row})
         if not rows:
-            return {}
-        return {"audit/count": float(len(rows)), "audit/disagreement": len(differing) / len(rows)}
+            return unknown
+        return {"audit/count": float(len(rows)), "audit/disagreement": len(differing) / len(rows), **unknown}
 
     def _judge(self, problem: Problem, rollout: Rollout, complete: Callable[[str], str]) -> dict[str, object] | None:
         first, name = noted(rollout, "verdict"), self.verifier or SECOND.get(problem.verifier, "")
@@ -58,8 +63,6 @@ class Audit:
         if problem.verifier == "last-number" and extracted is not None:  # where others find no answer
             response = f"<answer>{extracted}</answer>"
         second = verify(name, [response], [problem.answer])[0]
-        if second.correct is None:
-            return None
         return {
             "problem_id": problem.id, "question": problem.prompt, "completion": complete(rollout.completion.text),
             "answer": problem.answer, "verifier": problem.verifier, "verdict": first, "extracted": extracted,

@@ -2,15 +2,19 @@
 
 A verifier takes the whole response and extracts the answer itself. `correct=None` means that nobody can tell: the
 reference cannot be used, or the verifier itself failed. An unusable reference gives None for every response, the empty
-one too, so `verify_all(name, [""] * n, references)` checks a data set. To add one: a file, and a line in `VERIFIERS`.
+one too, so `verify_all(name, [""] * n, references)` checks a data set. A reference is text or a number; whatever else a
+row holds in its place (nothing, NaN, a list) gives None. To add a verifier: a file, and a line in `VERIFIERS`.
 """
 
 from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from functools import partial
+from math import isfinite
+from typing import Any, Protocol
 
+from r1kit.settings import SettingsError
 from r1kit.types import Verdict
 from r1kit.verifiers.choice import verify_choice
 from r1kit.verifiers.code import verify_code, verify_code_batch
@@ -49,20 +53,48 @@ BATCHED: dict[str, Callable[[Sequence[str], Sequence[str]], list[Verdict]]] = {
 }
 
 
+_MISSING = ("nan", "NaN", "NaT", "<NA>")  # what tables write where a value is missing
+
+
 def find(name: str) -> Verifier:
-    """The verifier of that name; raises ValueError with the nearest name for one that does not exist."""
-    if name not in VERIFIERS:
-        near = difflib.get_close_matches(name, VERIFIERS, n=1, cutoff=0.5)
-        hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(VERIFIERS)}"
-        raise ValueError(f"there is no verifier {name!r}: {hint}")
-    return VERIFIERS[name]
+    """The verifier of that name; raises `SettingsError` with the nearest name for one that does not exist."""
+    return partial(_checked, _registered(name))
 
 
 def verify_all(name: str, responses: Sequence[str], references: Sequence[str]) -> list[Verdict]:
     """One verdict per pair, in order; hard math is spread over worker processes."""
     if len(responses) != len(references):
         raise ValueError(f"{len(responses)} responses but {len(references)} references: give one for each")
-    verifier = find(name)
-    if name in BATCHED:
-        return BATCHED[name](responses, references)
-    return [verifier(response, reference) for response, reference in zip(responses, references, strict=True)]
+    verifier = _registered(name)
+    if name not in BATCHED:
+        return [_checked(verifier, *pair) for pair in zip(responses, references, strict=True)]
+    wanted = [_as_text(reference) for reference in references]
+    rows = [row for row, reference in enumerate(wanted) if reference is not None]
+    judged = BATCHED[name]([_as_text(responses[row]) or "" for row in rows], [wanted[row] or "" for row in rows])
+    verdicts = dict(zip(rows, judged, strict=True))
+    return [verdicts.get(row) or _unusable(reference) for row, reference in enumerate(references)]
+
+
+def _registered(name: str) -> Verifier:
+    if name not in VERIFIERS:
+        near = difflib.get_close_matches(name, VERIFIERS, n=1, cutoff=0.5)
+        hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(VERIFIERS)}"
+        raise SettingsError(f"there is no verifier {name!r}: {hint}")
+    return VERIFIERS[name]
+
+
+def _checked(verifier: Verifier, response: Any, reference: Any) -> Verdict:
+    wanted = _as_text(reference)
+    return _unusable(reference) if wanted is None else verifier(_as_text(response) or "", wanted)
+
+
+def _as_text(value: Any) -> str | None:
+    """Text, or a number as text; None for everything else, which can be no reference."""
+    if isinstance(value, str):
+        return None if value.strip() in _MISSING else value
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return str(value) if is_number and isfinite(value) else None
+
+
+def _unusable(reference: Any) -> Verdict:
+    return Verdict(correct=None, detail=f"the reference is no text: {str(reference)[:60]!r}")

@@ -16,7 +16,32 @@ _LAST_NUMBER_WINDOW = 2000
 _PLAIN_TEXT = ("last-number", "code")
 _STRUCTURE = re.compile(r"</?think>|</?answer>|\\(?:boxed|fbox)(?![A-Za-z])")
 _BOX = re.compile(r"\\(?:boxed|fbox)(?![A-Za-z])\s*")
-_NUMBER = re.compile(r"(?<![\w.])[-+−]?[$€£]?\d[\d,]*(?:\.\d+)?(?:/\d+)?%?(?!\w)")
+_NUMBER = re.compile(
+    r"\\[dt]?frac\s*\{-?\d+\}\s*\{\d+\}"
+    r"|(?<![\w.])[-+−]?\\?[$€£]?\d[\d,]*(?:\.\d+)?(?:/\d+)?(?:\\?%|\s*(?:hundred|dozen|thousand|[mbtr]+illion)(?!\w))?(?!\w)"
+)
+# What makes a number a part of something else: 2^72, √72, x - 72, 5 * 72, \frac{7}{72}; 72^2, 72 - x, 72! = ...
+_PART_OF_BEFORE = re.compile(
+    r"(?:[\^_√]|\\(?:sqrt|times|cdot|div)|[×·÷⋅∙])\s*[({]?\s*$|\\sqrt\[\d\]\{$|(?<!ed)\{$"
+    r"|(?:[\d!)}\]]|(?<![A-Za-z'])[A-Za-z])\s*(?:[-+−*/^]|\*\*)\s*[({]?\s*$"
+)
+_PART_OF_AFTER = re.compile(
+    r"\s*(?:[\^×·÷⋅∙]|\\(?:times|cdot|div|sqrt)|\*\s*[\w(\\]|\*\*\s*\d|[-+−/]\s*(?:[A-Za-z](?![A-Za-z])|\\|\()|[²³⁴-⁹])"
+    r"|!(?!\s*(?:$|[*\"')\]]*\s+[A-Z\"'(*]|[*\"')\]]+\s*$|\n))"
+)
+_DENIED_AFTER = re.compile(
+    r"[\s$*)\]}]*(?:\\[)\]])?[\s*]*,?\s*(?:(?:is|was|would be|seems|looks|must be)\s+)?"
+    r"(?:(?:clearly|also|definitely|certainly)\s+)*"
+    r"(?:(?:is|was|wo|ca|could|would|does)n['’]t|cannot|not(?!\s*[\d$\\])|never|wrong|incorrect|false|impossible|untrue|excluded)(?![A-Za-z])"
+    r"(?!\s+(?:only|just|surprising))",
+    re.IGNORECASE,
+)
+_DENIED_BEFORE = re.compile(
+    r"(?:\b(?:not|never|except|anything but|cannot be|rather than|instead of)|n['’]t)"
+    r"\s*(?:be\s+)?(?:equal to\s+|the\s+(?:\w+\s+)?answer\s+)?[\s$*(]*(?:\\[(\[])?\s*$",
+    re.IGNORECASE,
+)
+_NEAR = 60  # characters around a box in which it may be denied
 
 
 def extract(response: str, *, last_number: bool = False) -> str | None:
@@ -28,12 +53,12 @@ def extract(response: str, *, last_number: bool = False) -> str | None:
     _, thought, tail = response.rpartition("</think>")
     if "<answer>" in tail:
         answer = chat.parse(response).answer
-        return None if answer is None else (boxed(answer) if _BOX.search(answer) else answer)
+        return None if answer is None else (_stated(answer) if _BOX.search(answer) else answer)
     if "<answer>" in response:
         return None  # it was taken back by thinking on
     spoken = tail if thought and tail.strip() else response
     if _BOX.search(spoken):
-        return boxed(spoken)
+        return _stated(spoken)
     if not last_number or (not thought and "<think>" in response):  # it never stopped thinking
         return None
     return _last_number(tail)
@@ -62,13 +87,29 @@ def boxed(text: str) -> str | None:
 
     A box that was cut off is no answer, and an earlier one was taken back by it.
     """
+    found = _last_box(text)
+    return found[0] if found else None
+
+
+def _stated(text: str) -> str | None:
+    r"""As `boxed`, but None where the words at the box deny it: `\boxed{5} is wrong`, `not \boxed{5}`."""
+    found = _last_box(text)
+    if found is None:
+        return None
+    content, start, end = found
+    denied = _DENIED_AFTER.match(text[end : end + _NEAR]) or _DENIED_BEFORE.search(text[max(0, start - _NEAR) : start])
+    return None if denied else content
+
+
+def _last_box(text: str) -> tuple[str, int, int] | None:
+    """The last box's content, and where the box begins and ends."""
     boxes = list(_BOX.finditer(text))
     if not boxes:
         return None
     start = boxes[-1].end()
     if not text.startswith("{", start):
         bare = re.compile(r"[^\s${}]{1,64}").match(text, start)  # \boxed 5
-        return bare[0] if bare else None
+        return (bare[0], boxes[-1].start(), bare.end()) if bare else None
     depth, position, end = 0, start, min(len(text), start + _MAX_BOX_CHARS)
     while position < end:
         char = text[position]
@@ -79,11 +120,18 @@ def boxed(text: str) -> str | None:
         elif char == "}":
             depth -= 1
             if depth == 0:
-                return text[start + 1 : position].strip() or None
+                content = text[start + 1 : position].strip()
+                return (content, boxes[-1].start(), position + 1) if content else None
         position += 1
     return None
 
 
 def _last_number(tail: str) -> str | None:
-    numbers = _NUMBER.findall(tail[-_LAST_NUMBER_WINDOW:])
-    return numbers[-1] if numbers else None
+    """The last number, if it stands by itself: in 2^72 and 72! = ... there is another value."""
+    window = tail[-_LAST_NUMBER_WINDOW:]
+    numbers = list(_NUMBER.finditer(window))
+    if not numbers:
+        return None
+    last = numbers[-1]
+    before, after = window[max(0, last.start() - _NEAR) : last.start()], window[last.end() : last.end() + _NEAR]
+    return None if _PART_OF_BEFORE.search(before) or _PART_OF_AFTER.match(after) else last[0]

@@ -27,6 +27,9 @@ _DENIED = re.compile(
 _RIVAL = re.compile(r"\b(?:option|choice|answer)\s+([b-z])\b|[(\[]([a-z])[)\]]", re.IGNORECASE)
 _ALONE = re.compile(r"[(\[]?\s*([A-Za-z])\s*[)\]]?")
 _MARKED = re.compile(r"(?<![A-Za-z])(?:[(\[]([A-Z])[)\]]|([A-Z])[.):](?=\s|$))")
+_OFFERED = re.compile(  # "A. a b c d": letters in a row, or nothing but a letter
+    r"(?<![A-Za-z'])[A-Ja-j](?:(?:\s*[,;/|&]\s*|\s+)(?:(?:and|or)\s+)?[A-Ja-j](?![A-Za-z'(^]))+|^\W*[A-Ja-j]\W*$"
+)
 _SMALL = re.compile(r"[(\[]?[a-z][)\]]\s")
 _NAMED = re.compile(r"(?<![A-Za-z])([A-Z])(?![A-Za-z'])")
 
@@ -73,6 +76,8 @@ def _letter(text: str) -> str | None:
         text = text.upper()
     opening = _MARKED.match(text)
     if not opening or _DENIED.search(text):
+        return None
+    if _OFFERED.search(text[opening.end() :]):
         return None
     letters = {a or b for a, b in _MARKED.findall(text)} | (set(_NAMED.findall(text)) - {"A", "I"})
     letters |= {(a or b).upper() for a, b in _RIVAL.findall(text)}

@@ -22,6 +22,7 @@ from r1kit.types import Verdict
 from r1kit.verifiers.code_compare import same_output, same_value
 from r1kit.verifiers.code_tests import DEFAULTS, CodeTests, TestDefaults, defines, parse
 from r1kit.verifiers.code_wire import SILENT
+from r1kit.verifiers.failure import failed
 
 MAX_PROGRAM_CHARS = 200_000
 MAX_WALL_S = 3600.0  # of a run, as `Limits` has it
@@ -82,10 +83,10 @@ def grade_code(
     try:
         return _patient(sandbox or default_sandbox(), tests, program, thorough)
     except UnusableTests as error:
-        detail = f"unusable tests: {error}"
+        verdict = Verdict(correct=None, extracted=program, detail=_clean(f"unusable tests: {error}"))
     except SandboxError as error:
-        detail = f"verifier failed: {error}"
-    return Grade(verdict=Verdict(correct=None, extracted=program, detail=_clean(detail)), share=None)
+        verdict = failed(_clean(str(error)), program)
+    return Grade(verdict=verdict, share=None)
 
 
 def _patient(sandbox: Sandbox, tests: CodeTests, program: str, thorough: bool) -> Grade:
@@ -132,7 +133,7 @@ def fenced(text: str) -> str | None:
 
 
 class UnusableTests(ValueError):
-    """The tests fail by themselves, whatever the program does."""
+    """The tests fail by themselves, or cannot be decided from outside, whatever the program does."""
 
 
 class Busy(SandboxError):
@@ -180,10 +181,12 @@ class _Run:
             done = self.sandbox.run(program, stdin=test.input, limits=self._limits(min(tests.time_s, left)))
             _refuse_if_busy(done.limit == "wall", done)
             left -= done.wall_s / self.patience
-            if done.limit is None and same_output(test.output, done.stdout, tests.tolerance):
+            same = same_output(test.output, done.stdout, tests.tolerance, tests.indent)
+            if same and done.limit is None and done.exit_status == 0:  # a crash after the output is a crash
                 self.shares.append(1.0)
                 continue
-            self._fail(f"test {number}: {_reason(done) or 'another output'}")
+            crash = f"it ended with status {done.exit_status}" if done.exit_status else ""
+            self._fail(f"test {number}: {_reason(done) or crash or 'another output'}")
             if not self.thorough:
                 return
 
@@ -246,6 +249,8 @@ class _Run:
             self._fail(f"the tests do not end on the program's values: {_reason(checker) or 'no report'}")
             return
         self.shares += [_share(unit) for unit in last["units"]]
+        if last.get("undecided") and not (self.detail or last["gone"] or last["detail"]):
+            raise UnusableTests(last["undecided"])
         if last["gone"] or last["detail"] or min(self.shares) < 1:
             detail = last["detail"] or last["gone"] or "an assert was never reached"
             self._fail(f"{detail} ({_reason(program)})" if last["gone"] and program.limit else detail)

@@ -2,7 +2,8 @@
 
 The report goes to standard error: a JSON line `{"asked": true}` before the first question to the program, and one at
 the end, `{"units": [{"planned", "passed", "failed", "crashed"}, ...], "gone": reason, "detail": first failure}`, or
-`{"unusable": reason}` where the tests fail without the program's doing.
+`{"unusable": reason}` where the tests fail without the program's doing. With "undecided" beside the units, an assert
+asked for what can be found out in here for no program; what other asserts found stands.
 """
 
 from __future__ import annotations
@@ -21,6 +22,10 @@ from r1kit.verifiers.code_wire import Gone, Peer, Refused, decode, encode
 
 class Enough(BaseException):
     """One failure is enough; no test that catches exceptions catches this."""
+
+
+class Undecided(Exception):
+    """What an assert asks for only the program could say, of whatever kind it is; no share is lost by it."""
 
 
 class Function:
@@ -44,7 +49,7 @@ class Object(Function):
 
     def __eq__(self, other: object) -> bool:
         if isinstance(other, Object):
-            raise Refused("the tests compare objects of the program, and only it could say whether they are equal")
+            raise Undecided("the tests compare objects of the program, and only it could say whether they are equal")
         return False
 
     def __getattr__(self, name: str) -> Any:
@@ -128,7 +133,7 @@ class Client:
         if callable(value):
             self.callbacks.append(value)
             return {"callback": len(self.callbacks) - 1}
-        raise Refused(f"the tests cannot hand a {type(value).__name__} to the program")
+        raise Undecided(f"the tests cannot hand a {type(value).__name__} to the program")
 
     def resolve(self, tag: str, content: Any) -> Any:
         number, kind = content
@@ -196,7 +201,7 @@ class Unit:
     """One test: its asserts as counted, and the error that ended it, if one did."""
 
     def __init__(self, source: str, thorough: bool) -> None:
-        self.thorough, self.crashed, self.error = thorough, False, ""
+        self.thorough, self.crashed, self.error, self.undecided = thorough, False, "", ""
         self.passed: set[int] = set()
         self.failed: set[int] = set()
         self.counted = Counted()
@@ -210,6 +215,8 @@ class Unit:
         namespace.update(__passed__=self._pass, __failed__=self._fail)
         try:
             exec(self.code, namespace)
+        except Undecided as error:
+            self.undecided = self.undecided or str(error)
         except Exception as error:
             self.crashed, self.error = True, self.error or described(error)
 
@@ -217,6 +224,9 @@ class Unit:
         self.passed.add(number)
 
     def _fail(self, number: int, error: Exception) -> None:
+        if isinstance(error, Undecided):
+            self.undecided = self.undecided or str(error)
+            return
         self.failed.add(number)
         self.error = self.error or described(error)
         if not self.thorough:
@@ -258,7 +268,7 @@ def examined(job: dict[str, Any], client: Client, report: Any) -> dict[str, Any]
         )
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         return {"unusable": described(error)}
-    module, detail = type(sys)("tests"), ""
+    module, detail, undecided = type(sys)("tests"), "", ""
     sys.modules["tests"] = module
     try:
         if "hello" not in client.peer.receive(None):
@@ -278,10 +288,15 @@ def examined(job: dict[str, Any], client: Client, report: Any) -> dict[str, Any]
             unit.run(module.__dict__)
     except Enough:
         pass
+    except Undecided as error:
+        undecided = str(error)
     except Exception as error:  # the program does not load, or breaks the setup: no test can run
         detail = described(error)
     detail = detail or next((unit.error for unit in units if unit.error), "")
-    return {"units": [unit.report() for unit in units], "gone": client.peer.gone, "detail": detail}
+    undecided = undecided or next((unit.undecided for unit in units if unit.undecided), "")
+    return {
+        "units": [unit.report() for unit in units], "gone": client.peer.gone, "detail": detail, "undecided": undecided,
+    }  # fmt: skip
 
 
 if __name__ == "__main__":

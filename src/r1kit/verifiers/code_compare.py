@@ -13,15 +13,20 @@ _NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d{1,4})?", re.ASCII)
 _MAX_DIGITS = 400
 
 
-def same_output(expected: str, printed: str, tolerance: float) -> bool:
+def same_output(expected: str, printed: str, tolerance: float, indent: bool = True) -> bool:
     """Line by line without the white space at line ends and after the last line, else word by word.
 
-    Words must be equal; where the expected one is written as a fraction ("0.50", "1e-3"), a number that is close will
-    do: `same_output("0.5 7", "0.5000001 7\\n", 1e-6)`. Whole numbers have no tolerance, however large.
+    White space before the first word of a line and empty lines at the start count unless `indent` is False, for sets
+    whose expected outputs are careless about it. Words must be equal; where the expected one is written as a fraction
+    ("0.50", "1e-3"), a number that is close will do: `same_output("0.5 7", "0.5000001 7\\n", 1e-6)`. Whole numbers have
+    no tolerance, however large.
     """
-    if _lines(expected) == _lines(printed):
-        return True
-    wanted, given = [line.split() for line in _lines(expected)], [line.split() for line in _lines(printed)]
+    if not indent:
+        expected, printed = expected.lstrip(), printed.lstrip()
+    lines, others = _lines(expected), _lines(printed)
+    if indent and [_indent(line) for line in lines] != [_indent(line) for line in others]:
+        return False
+    wanted, given = [line.split() for line in lines], [line.split() for line in others]
     if [len(line) for line in wanted] != [len(line) for line in given]:
         return False
     words = zip(chain.from_iterable(wanted), chain.from_iterable(given), strict=True)
@@ -67,6 +72,10 @@ def _named(data: Any, size: int) -> dict[str, Any] | None:
 
 def _lines(text: str) -> list[str]:
     return [line.rstrip() for line in text.rstrip().split("\n")]
+
+
+def _indent(line: str) -> str:
+    return line[: len(line) - len(line.lstrip())]
 
 
 def _close(want: str, got: str, tolerance: float) -> bool:

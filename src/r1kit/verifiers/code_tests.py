@@ -12,6 +12,7 @@ and, besides, each of them optional:
     "time_s"     seconds for each test or call (5); "total_s" for all of them (30)
     "memory_mb"  address space (512)
     "tolerance"  for numbers written as fractions, absolute and relative, in stdin and calls (1e-6)
+    "indent"     whether white space at the start of lines, and empty lines at the start of all, count in stdin (true)
 
 A list of texts means asserts, and {"inputs": [...], "outputs": [...], "fn_name": ...} (APPS) stdin tests, or calls
 where there is a function's name. Arguments that the program changes in place are changed for the asserts too, as Python
@@ -58,8 +59,9 @@ class TestDefaults(Settings):
 
     time_s: float = Field(default=5.0, gt=0, le=600)
     total_s: float = Field(default=30.0, gt=0, le=600)
-    memory_mb: int = Field(default=512, ge=64)
+    memory_mb: int = Field(default=512, ge=64, le=1 << 20)
     tolerance: float = Field(default=1e-6, ge=0, le=1)
+    indent: bool = True
 
 
 DEFAULTS = TestDefaults()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from fractions import Fraction
 from itertools import pairwise
 
@@ -14,6 +15,9 @@ from r1kit.verifiers.readings import INFINITE, WRAPPED, base, tidy, wording
 from r1kit.verifiers.shapes import Equation, Group, Inequality, Matrix, Scalar, Shape
 
 _PRIME = re.compile(r"'|\\prime(?![A-Za-z])")
+_COMMANDS = re.compile(r"\\[A-Za-z]+")
+_FREE = re.compile(r"[A-Za-z]")
+_SPACED_LETTER = re.compile(r"\s[A-Za-z]$")
 _MAX_COMPARISONS = 40  # in one verdict: a list against a list takes one for each pair that might match
 
 Ask = Callable[[str | None, str, str], Verdict]  # prediction, reference and kind, as the worker takes them
@@ -37,6 +41,8 @@ class Comparison:
 
     def answer(self, prediction: str, target: Shape) -> tuple[bool, str]:
         """Whether the answer is the target, and why."""
+        if isinstance(target, Scalar) and (same := _as_numbers(prediction, target.text)) is not None:
+            return same, "as numbers"
         text = formulas(prediction)
         if text is None:
             return False, "the answer does not commit to one value"
@@ -146,23 +152,25 @@ class Comparison:
             return (base(given) or (given.lstrip("0"), wanted[1])) == wanted
         if base(given):
             return False
-        core, unit = units.split(expected)
-        mine_core, mine_unit = units.split(given, letters=unit is not None)
-        if unit and mine_unit and unit.powers != mine_unit.powers:
+        if (same := _as_numbers(given, expected)) is not None:
+            self.detail = "as numbers"
+            return same
+        core, unit = _split(expected, given)
+        mine_core, mine_unit = _split(given, expected)
+        factor = units.agree(mine_unit, unit)
+        if factor is None:
             self.detail = "another unit than the reference"
             return False
-        if unit and (plain := number.parse(mine_core)) and (plain.percent or (plain.currency and not mine_unit)):
+        plain = number.parse(mine_core)
+        if unit.powers and plain and plain.percent:
             return False
-        factor = mine_unit.factor / unit.factor if unit and mine_unit else 1
         return self._values(mine_core, core, factor)
 
-    def _values(self, given: str, expected: str, factor: Fraction | int) -> bool:
-        numbers = number.parse_in_prose(given), number.parse_in_prose(expected)
+    def _values(self, given: str, expected: str, factor: Fraction) -> bool:
+        numbers = number.parse_in_prose(given), number.of_reference(expected)
         if numbers[0] is not None and numbers[1] is not None:
             self.detail = "as numbers"
-            if factor != 1:
-                return bool(numbers[0].value * factor == numbers[1].value)
-            return number.equal(numbers[0], numbers[1])
+            return number.equal(replace(numbers[0], value=numbers[0].value * factor), numbers[1])
         endless = INFINITE.fullmatch(given), INFINITE.fullmatch(expected)
         if endless[0] or endless[1]:
             return bool(endless[0] and endless[1] and (endless[0][1] == "-") == (endless[1][1] == "-"))
@@ -189,6 +197,19 @@ class Comparison:
             need(verdict)
         self.detail = verdict.detail
         return bool(verdict.correct)
+
+
+def _as_numbers(given: str, expected: str) -> bool | None:
+    """Whether two texts say the same number of the same thing; None where one of them is no number."""
+    wanted = number.of_reference(expected)
+    mine = None if wanted is None else number.parse_in_prose(given, number.said(expected))
+    return None if wanted is None or mine is None else number.equal(mine, wanted)
+
+
+def _split(text: str, other: str) -> tuple[str, units.Unit]:
+    """A text without its unit; a letter alone is a unit only beside a text without variables: `5 m` is `5`."""
+    letters = not _FREE.search(_COMMANDS.sub(" ", units.split(other)[0]))
+    return units.split(text, letters=letters and _SPACED_LETTER.search(text) is not None)
 
 
 def _only(given: Shape, expected: Shape) -> Shape:

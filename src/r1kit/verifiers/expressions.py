@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 
-from r1kit.verifiers import number, spelling, words
+from r1kit.verifiers import prose, spelling, units, words
 
 _FORMULA = re.compile(r"\$\$?([^$]{1,400})\$\$?|\\\((.{1,400}?)\\\)")
 _JOINED = re.compile(r"\s*(?:,|;|and|or|,\s*and|,\s*or)?\s*", re.IGNORECASE)
@@ -49,7 +49,7 @@ def formulas(text: str) -> str | None:
     """
     text = spelling.plain(text)
     subject = _SUBJECT.match(text)
-    if subject and number.neutral(subject[0]):
+    if subject and prose.before(subject[0]) is not None:
         text = spelling.plain(text[subject.end() :])
     text = text.replace("\\$", spelling.DOLLAR)
     found = [match[1] or match[2] for match in _FORMULA.finditer(text)]
@@ -63,13 +63,14 @@ def _one(text: str, found: list[str]) -> str | None:
     """What the formulas of a text say together."""
     between = _FORMULA.sub("\0", text).split("\0")
     if len(found) == 1:
-        prose = " ".join(between).strip()
-        if any(char.isdigit() or char in "\\=?+<>^*/" for char in prose):
+        beside = " ".join(between).strip()
+        if any(char.isdigit() or char in "\\=?+<>^*/" for char in beside):
             # a formula with a unit or a name in plain text beside it: AB = $5$, $5$ cm
-            return None if any(char.isdigit() for char in prose) else text.replace("$", "")
-        if len(prose.split()) <= 1 and not between[0].strip() and number.neutral(prose):
-            return f"{found[0]} {prose}".strip()  # $5$ cm
-        return found[0].strip() if number.neutral(prose) else None
+            return None if any(char.isdigit() for char in beside) else text.replace("$", "")
+        if beside and not between[0].strip() and units.named(beside):
+            return f"{found[0]} {beside}".strip()  # $5$ cm
+        harmless = prose.before(between[0]) is not None and units.following(between[1]) is not None
+        return found[0].strip() if harmless else None
     if all(_JOINED.fullmatch(part) for part in between) and all(part.strip() for part in between[1:-1]):
         return ", ".join(one.strip().strip(",") for one in found)
     return None

@@ -31,6 +31,7 @@ from r1kit.verifiers import answers, number, shapes, spelling, units
 from r1kit.verifiers.choice import choice
 from r1kit.verifiers.comparison import Ask, Comparison, Unknown, need
 from r1kit.verifiers.expressions import explosive, expression, formulas
+from r1kit.verifiers.failure import failed
 from r1kit.verifiers.readings import LETTER_IN_TEXT, WRAPPED, base, known_symbol, letter, tidy, wording
 from r1kit.verifiers.shapes import Equation, Group, Matrix, Scalar, Shape
 from r1kit.verifiers.workers import PATIENT_SECONDS, WALL_SECONDS, OutOfTime, WorkerError, pool
@@ -92,7 +93,7 @@ def _judge(prediction: str | None, reference: str, ask: Ask) -> Verdict:
     except Unknown as reason:
         return Verdict(correct=None, extracted=shown, detail=str(reason))
     except WorkerError as error:
-        return Verdict(correct=None, extracted=shown, detail=f"verifier failed: {error}")
+        return failed(str(error), shown)
 
 
 def _compare(prediction: str | None, reference: str, ask: Ask) -> tuple[bool, str]:
@@ -116,7 +117,7 @@ def _compare(prediction: str | None, reference: str, ask: Ask) -> tuple[bool, st
     if expected is not None:
         given = number.parse_in_prose(prediction)
         if given is not None:
-            same = number.equal(given, expected) and not _other_unit(prediction, reference, expected)
+            same = number.equal(given, expected)
             return same, "equal as numbers" if same else "different numbers"
         target = Scalar(reference)
     if isinstance(target, str):
@@ -137,12 +138,12 @@ def _target(reference: str) -> Shape | str:
     if _CLOCK_OR_DATE.search(spelling.undressed(text)) and number.parse(text) is None:
         return wording(text)
     words = WRAPPED.sub(r" \1 ", text)
-    if number.parse_in_prose(text) is None or not text[:1].isdigit():
+    if number.of_reference(text) is None or not text[:1].isdigit():
         bare = text if WRAPPED.search(text) is None else words
         if (
             _PLAIN_WORD.search(re.sub(r"\\[A-Za-z]+", " ", bare))
             and re.fullmatch(r"[A-Za-z][A-Za-z0-9 ,.'()/-]*", words.strip())
-            and units.split(text)[1] is None
+            and units.split(text)[1] is units.NO_UNIT
             and expression(text) is None
         ):
             return wording(text)
@@ -153,7 +154,7 @@ def _usable(target: Shape | str, ask: Ask) -> None:
     """Raise `Unknown` where a part of the reference cannot serve."""
     match target:
         case Scalar(text):
-            if not (number.parse_in_prose(text) or known_symbol(text) or base(text)):
+            if not (number.of_reference(text) or known_symbol(text) or base(text)):
                 need(ask(None, units.split(text)[0], "value"))
         case Group(items=items):
             for item in items:
@@ -167,14 +168,6 @@ def _usable(target: Shape | str, ask: Ask) -> None:
                 need(ask(None, "=".join(sides), "equation"))
             else:
                 _usable(shapes.parse(sides[-1]), ask)
-
-
-def _other_unit(prediction: str, reference: str, expected: number.Number) -> bool:
-    """Whether an answer to a question about money names another unit: "5 pounds" for $5, but not for £5."""
-    if expected.currency in ("", "£"):
-        return False
-    mine, wanted = (units.split(tidy(text))[1] for text in (prediction, reference))
-    return mine is not None and wanted is not None and mine.powers != wanted.powers
 
 
 def _not_yet(prediction: str | None, reference: str, kind: str) -> Verdict:

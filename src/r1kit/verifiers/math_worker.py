@@ -4,6 +4,7 @@ One JSON line in: `{"reference", "prediction", "kind"}`, the kind being "value",
 lines out: first whether the reference is usable, then (for a prediction that is not null) whether it equals the
 reference, so that the parent knows on whose side time ran out. Expressions are read by math-verify's parser, with
 decimals as exact fractions, and compared at exact numbers to 60 digits; what that leaves open is math-verify's to say.
+A process in which not even its own examples come out right says {"broken"}: that is no fault of any reference.
 
 Processor time is limited by a timer of the kernel that ends the process, in C code too. An error while the prediction
 is compared is the prediction's fault only if the reference still equals itself right after it; else this process is
@@ -24,6 +25,11 @@ _MEMORY_BYTES = 2 << 30
 _DIGITS = 60
 _CLOSE = 10.0**-50
 _PROBES = ("\\frac{1}{7919}", "x+1")  # a reference that cannot be compared with these in time can never be compared
+_EXAMPLES = (  # answers, references, kinds, whether they are equal
+    ("\\frac12", "0.5", "value", True),
+    ("x^2-1", "(x-1)(x+1)", "value", True),
+    ("\\{1,2\\}", "\\{1,3\\}", "set", False),
+)
 _DECIMAL = re.compile(r"(?<![\d_.^])(\d{0,100})\.(\d{1,100})(?![\d.])")
 _DEGREES = re.compile(r"(\d+(?:\.\d+)?)\s*\^\s*\{?\s*\\circ\s*\}?")
 _TURNED = re.compile(r"\\(?:sin|cos|tan|cot|sec|csc)(?![a-z])")
@@ -48,12 +54,11 @@ def main() -> None:
     processor_s, wall_s = float(sys.argv[1]), float(sys.argv[2])
     _restrict()
     try:
-        equal("\\frac12", "0.5")  # imports and warms up, so that the first question is not the slow one
-        equal("x^2-1", "(x-1)(x+1)")
+        fault = _fault()  # imports and warms up, so that the first question is not the slow one
     except ImportError as error:
         print(json.dumps({"missing": str(error)}), file=replies, flush=True)
         return
-    print(json.dumps({"ready": True}), file=replies, flush=True)
+    print(json.dumps({"broken": fault} if fault else {"ready": True}), file=replies, flush=True)
     for line in sys.stdin:
         signal.setitimer(signal.ITIMER_REAL, wall_s + 1)  # ends an orphan
         signal.setitimer(signal.ITIMER_PROF, processor_s)
@@ -66,9 +71,17 @@ def main() -> None:
         signal.setitimer(signal.ITIMER_REAL, 0)
 
 
+class _Broken(Exception):
+    """This process cannot judge, whatever the reference is."""
+
+
 def _answer(question: dict[str, Any]) -> Any:
     reference, prediction, kind = question["reference"], question["prediction"], question["kind"]
-    problem = _problem(reference, kind)
+    try:
+        problem = _problem(reference, kind)
+    except _Broken as broken:
+        yield {"broken": str(broken)}
+        return
     yield {"reference": problem or "ok"}
     if problem is not None or prediction is None:
         return
@@ -98,7 +111,24 @@ def _problem(reference: str, kind: str) -> str | None:
             equal(probe, reference, kind)
         return None if equal(reference, reference, kind) else "the reference is not equal to itself"
     except Exception as error:
+        fault = str(error) if isinstance(error, ImportError) else _fault()
+        if fault:
+            raise _Broken(fault) from None
         return f"the reference could not be parsed ({type(error).__name__})"
+
+
+def _fault() -> str | None:
+    """What is wrong with the libraries, by examples that use each of them; raises ImportError for a missing one."""
+    _read.cache_clear()
+    try:
+        for given, expected, kind, same in _EXAMPLES:
+            if equal(given, expected, kind) is not same:
+                return f"{given} and {expected} are judged {'different' if same else 'equal'}"
+    except ImportError:
+        raise
+    except Exception as error:
+        return f"{type(error).__name__}: {error}"[:200]
+    return None
 
 
 def equal(prediction: str, reference: str, kind: str = "value") -> bool:

@@ -7,14 +7,15 @@ fractions, and digits and signs of any script. Everything is a `Fraction`: 0.1 +
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from collections.abc import Collection
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 
 from r1kit.types import Verdict
-from r1kit.verifiers import answers, spelling, words
+from r1kit.verifiers import answers, prose, spelling, units, words
+from r1kit.verifiers.units import NO_UNIT, Unit
 
 _MAX_EXPONENT = 400  # 10**400 is a number, 10**999999999 is an attack on memory
-_MAX_PROSE_WORDS = 12
 _PLAIN = re.compile(r"-?\d{1,18}", re.ASCII)
 _LATEX = (
     (re.compile(r"\\frac\s*(?:\{\s*(-?[\d,]+)\s*\}|(\d))\s*(?:\{\s*([\d,]+)\s*\}|(\d))"), r" \1\2/\3\4 "),
@@ -43,36 +44,24 @@ _REPEATING = re.compile(r"(-?)(\d{0,18})\.(\d{0,18})\\overline\s*\{(\d{1,18})\}"
 _BRACKETED = re.compile(r"([+-]?)\s*\((.*)\)", re.DOTALL)
 _TWICE = re.compile(r"([^()]*[^()\s])\s*\(([^()]*)\)")
 _TEXT = re.compile(r"\\(?:text|mbox|mathrm|textbf|mathbf)\s*\{([^{}]*)\}")
-# In "5x", "5!", "√5", "not 5", "5 million" the number that is written is not the number that is meant.
-_NOT_PROSE = re.compile(
-    r"[^\w\s.,;:\"'-]|\.\.|[\d_\u0370-\u03ff]|(?<![A-Za-z])-|-(?![A-Za-z])"
-    r"|(?<![A-Za-z'])(?![aAI](?![A-Za-z]))[A-Za-z](?![A-Za-z])"
-)
-_CHANGES_VALUE = re.compile(
-    r"\b(?:negative|minus|plus|half|halve|quarter|third|fourth|fifth|sixth|eighth|tenth|twice|double|triple|treble|thrice"
-    r"|times|square|squared|cube|cubed|root|sqrt|pi|log|ln|sin|cos|tan|over|under|above|below|beyond|within|divided"
-    r"|divisible|divides|divisor|factor|multiple|multiplied|factorial|choose|power|million|billion|trillion|thousand"
-    r"|hundred|dozen|cent|percent|percentage|or|nor|between|than|least|most|up to|to the|range"
-    r"|about|around|approximately|approx|roughly|nearly|almost|circa|mod|modulo"
-    r"|not|no|none|never|neither|cannot|can't|isn't|wasn't|doesn't|don't|won't|couldn't|hardly|doubt|except|excluding"
-    r"|but|without|unless|if|instead|st|nd|rd|th|either|maybe|perhaps|possibly|wrong|incorrect|false|unlike|versus|vs"
-    r"|thousandth|hundredth|seventh|ninth|lakh|crore|grand|reciprocal|inverse|exceed|upward|excluded|incorrectly|kidding|far"
-    r"|wasnt|isnt|aint|ain't)s?\b"
-    r"|[十百千万萬亿億兆负不非或约]",
-    re.IGNORECASE,
-)
+_IN_DOLLARS = re.compile(r"\$\s*(-?\d[\d.,/]*)\s*\$")
+_DEGREES = re.compile(r"\^\s*\{?\s*\\circ(?![A-Za-z])\s*\}?\s*([CF](?![A-Za-z]))?")
+_HALF_OF_DAY = re.compile(r"(?<![A-Za-z])([ap])\.\s?m(?:\.|(?![A-Za-z]))", re.IGNORECASE)
+_NO_WORDS = re.compile(r"\\[A-Za-z]+|[^A-Za-z' -]")
+_LETTER = re.compile(r"[A-Za-z]")
+_ONE_LETTER = re.compile(r"\d[A-Za-z]$")
 
 
 @dataclass(frozen=True, slots=True)
 class Number:
     """An exact value; `percent` tells that it was written with a percent sign (50 % has the value 1/2).
 
-    `currency` is the sign that stood with it, if any: "$", "€" ...; numbers are equal whatever it is.
+    `unit` is what stood with it: a unit, a currency, the thing counted. `==` compares values only, `equal` all.
     """
 
     value: Fraction
     percent: bool = False
-    currency: str = field(default="", compare=False)
+    unit: Unit = field(default=NO_UNIT, compare=False)
 
 
 def parse(text: str) -> Number | None:
@@ -89,40 +78,84 @@ def parse(text: str) -> Number | None:
         return _repeating(repeating)
     if bracketed := _BRACKETED.fullmatch(text):
         inner = parse(bracketed[2])
-        return inner and Number(-inner.value if bracketed[1] == "-" else inner.value, inner.percent, inner.currency)
+        return inner and (replace(inner, value=-inner.value) if bracketed[1] == "-" else inner)
     return None
 
 
-def parse_in_prose(text: str) -> Number | None:
-    """The only number of a short phrase ("She sold 72 clips."), or None where what it means could be doubted."""
+def parse_in_prose(text: str, known: Collection[str] = frozenset()) -> Number | None:
+    """The only number of a short phrase ("She sold 72 clips."), or None where what it means could be doubted.
+
+    `known` are words that are no cause for doubt, since the reference says them too; see `of_reference`.
+    """
     number = parse(text)
     if number is not None or len(text) > answers.MAX_ANSWER_CHARS:
         return number
-    phrase = clean(_TEXT.sub(r" \1 ", spelling.plain(text)))
+    phrase = clean(_TEXT.sub(r" \1 ", _IN_DOLLARS.sub(r"\1", spelling.plain(text))))
     number = parse(phrase)
     if number is not None:
         return number
+    core, unit = units.split(phrase, letters=True)
+    if unit is not NO_UNIT and (number := parse(core)):
+        return _with(number, unit)
     twice = _TWICE.fullmatch(phrase)
     if twice:  # "72 (seventy-two)"
         first, second = parse(twice[1]), parse(twice[2])
         return first if first is not None and first == second else None
+    return _only(_HALF_OF_DAY.sub(r"\1m", _DEGREES.sub(r" degrees \1", phrase)), known)
+
+
+def of_reference(text: str) -> Number | None:
+    """As `parse_in_prose`, but any noun may stand beside the number. `5m` may be algebra: only `5 m` is a length."""
+    plain = spelling.plain(text)
+    return None if _ONE_LETTER.search(plain) and parse(text) is None else parse_in_prose(text, prose.EVERYTHING)
+
+
+def said(text: str) -> Collection[str]:
+    """The words of a reference, in the singular, which an answer may repeat."""
+    found = prose.tokens(_NO_WORDS.sub(" ", text)) if _LETTER.search(text) else None
+    return frozenset(map(prose.singular, found or ()))
+
+
+def _only(phrase: str, known: Collection[str]) -> Number | None:
+    """The one number of a phrase whose other words leave it as it is."""
     matches = list(_TOKEN.finditer(phrase))
-    if len(matches) != 1 or sum(char.isdigit() for char in phrase) != sum(char.isdigit() for char in matches[0][0]):
+    if len(matches) != 1:
         return None
-    rest = phrase[: matches[0].start()] + " " + phrase[matches[0].end() :]
-    return None if not neutral(rest) or _NOT_PROSE.search(rest) else _value(matches[0])
+    before, after = phrase[: matches[0].start()], phrase[matches[0].end() :]
+    if any(char.isdigit() for char in re.sub(r"\^\s*\{?\s*[1-4]", "", before + after)):
+        return None
+    number = _value(matches[0])
+    head, _, code = before.rpartition(" ") if before.rstrip() == before else before.rstrip().rpartition(" ")
+    if code and (sum_of := units.currency(code)):  # USD 72
+        before, number = head, number and _with(number, sum_of)
+    label = None if number is None else prose.before(before, known)
+    if number is None or label is None:
+        return None
+    unit = units.following(after, known, one=abs(number.value) <= 1)
+    if unit is None:
+        return None
+    return _with(number, replace(unit, label=unit.label | label))
 
 
-def neutral(prose: str) -> bool:
-    """Whether words beside a number or formula leave it as it is: "she sold clips" does, "at least" does not."""
-    return len(prose.split()) <= _MAX_PROSE_WORDS and not _CHANGES_VALUE.search(prose)
+def _with(number: Number, unit: Unit) -> Number | None:
+    """The number with a unit beside what it has; None where it has another ("$5 cm")."""
+    mine = number.unit
+    if mine.powers and unit.powers and mine.powers != unit.powers:
+        return None
+    held = mine if mine.powers else unit
+    return replace(number, unit=Unit(held.powers, held.factor, mine.label | unit.label))
 
 
 def equal(prediction: Number, reference: Number) -> bool:
-    """Equal in value, or alike but for a percent sign that one side left out ("how many percent": 50 and 50 %)."""
-    if prediction.currency and reference.currency and prediction.currency != reference.currency:
+    """Equal in value and unit, or alike but for a percent sign that one side left out (50 and 50 %)."""
+    factor = units.agree(prediction.unit, reference.unit)
+    if (
+        factor is None
+        or (prediction.percent and reference.unit.powers)
+        or (reference.percent and prediction.unit.powers)
+    ):
         return False
-    if prediction.value == reference.value:
+    if prediction.value * factor == reference.value:
         return True
     if prediction.percent == reference.percent:
         return False
@@ -158,12 +191,13 @@ def verify_last_number(response: str, reference: str) -> Verdict:
 
 
 def _judge(prediction: str | None, reference: str) -> Verdict:
-    expected = parse_in_prose(answers.reference(reference))
+    wanted = answers.reference(reference)
+    expected = of_reference(wanted)
     if expected is None:
         return Verdict(correct=None, extracted=prediction, detail=f"the reference is not a number: {reference[:80]!r}")
     if prediction is None:
         return Verdict(correct=False, detail="no answer found")
-    given = parse_in_prose(prediction)
+    given = parse_in_prose(prediction, said(wanted))
     if given is None:
         return Verdict(correct=False, extracted=prediction, detail="the answer is not a number")
     same = equal(given, expected)
@@ -191,8 +225,9 @@ def _value(match: re.Match[str]) -> Number | None:
         value *= {"hundred": 100, "dozen": 12, **words.SCALES}[match["scale"]]
     if "-" in (match["sign"], match["inner"]):
         value = -value
-    currency = match["money"][-1:] or match["coin"] or ""
-    return Number(value / 100 if match["percent"] else value, bool(match["percent"]), currency)
+    sign = match["money"][-1:] or match["coin"]
+    unit = units.money(sign) if sign else NO_UNIT
+    return Number(value / 100 if match["percent"] else value, bool(match["percent"]), unit)
 
 
 def _repeating(match: re.Match[str]) -> Number:

@@ -80,6 +80,7 @@ _RELATIONS = (
 )
 _INEQUALITY = re.compile(r"[<>≤≥]")
 _VARIABLE = re.compile(r"[A-Za-z](?:_\{?\w\}?)?|\\[a-z]{2,7}", re.ASCII)
+_VARIABLES = re.compile(rf"\\\\[A-Za-z]{{8,}}|{_VARIABLE.pattern}", re.ASCII)
 _CALL = r"(?:[A-Za-z]{1,3}|\\text\{[A-Za-z ]+\})'*(?:_\{?\w\}?)?\([A-Za-z0-9 ,|]{1,20}\)"
 _OVER = r"m?\s*\\(?:angle|triangle|overline|vec|mathbf|widehat|hat|bar|cos|sin|tan)\s*"
 _NAME = re.compile(
@@ -219,6 +220,8 @@ def _relation(text: str) -> Shape | None:
     if len(sides) == 2 and _NAME.fullmatch(sides[1]) and not _NAME.fullmatch(sides[0]):
         sides.reverse()  # 5 = x
     name = "".join(sides[0].split()) if _NAME.fullmatch(sides[0]) else None
+    if name and _VARIABLE.fullmatch(name) and any(name in _VARIABLES.findall(side) for side in sides[1:]):
+        name = None  # x = 2x + 1 has a solution, it names none
     return Equation(name, tuple(sides[1:] if name else sides))
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from fractions import Fraction
 
-_SMALL = {
+SMALL = {
     word: value
     for value, word in enumerate(
         [
@@ -36,16 +36,16 @@ _SMALL = {
         ]
     )
 }
-_TENS = {
+TENS = {
     word: 10 * n
     for n, word in enumerate(["twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety"], 2)
 }
 SCALES = {"thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12}
 _PARTS = {"half": 2, "third": 3, "quarter": 4, "fourth": 4, "fifth": 5, "sixth": 6, "seventh": 7}
 _PARTS |= {"eighth": 8, "ninth": 9, "tenth": 10, "twelfth": 12, "twentieth": 20}
-_DENOMINATORS = _PARTS | {f"{word}s": value for word, value in _PARTS.items()} | {"halves": 2}
-_NAMES = "|".join(sorted([*_SMALL, *_TENS, *SCALES, *_DENOMINATORS, "hundred", "dozen"], key=len, reverse=True))
-_START = "|".join(sorted([*_SMALL, *_TENS], key=len, reverse=True))
+DENOMINATORS = _PARTS | {f"{word}s": value for word, value in _PARTS.items()} | {"halves": 2}
+_NAMES = "|".join(sorted([*SMALL, *TENS, *SCALES, *DENOMINATORS, "hundred", "dozen"], key=len, reverse=True))
+_START = "|".join(sorted([*SMALL, *TENS], key=len, reverse=True))
 _RUN = re.compile(
     rf"(?<![A-Za-z\d'-])(?:(?:{_START})|an?(?=\s+(?:hundred|thousand|million|billion|dozen|half))|half)"
     rf"(?:(?:\s*-\s*|\s+and\s+(?:an?\s+)?|\s+)(?:{_NAMES}))*(?![A-Za-z'])",
@@ -74,9 +74,9 @@ def _or_as_is(value: Fraction | None, text: str) -> str:
 
 def _english(run: str) -> Fraction | None:
     words = re.findall(r"[a-z]+", run.casefold())
-    if len(words) > 1 and words[-1] in _DENOMINATORS and words[-2] in (*_SMALL, "a", "an"):
-        top = 1 if words[-2] in ("a", "an") else _SMALL[words[-2]]
-        part = Fraction(top, _DENOMINATORS[words[-1]])
+    if len(words) > 1 and words[-1] in DENOMINATORS and words[-2] in (*SMALL, "a", "an"):
+        top = 1 if words[-2] in ("a", "an") else SMALL[words[-2]]
+        part = Fraction(top, DENOMINATORS[words[-1]])
         before = words[:-2]
         if not before:
             return part
@@ -94,10 +94,10 @@ def cardinal(words: list[str]) -> int | None:
     for word in words:
         if word in ("a", "an") and not last:
             group, last = 1, "small"
-        elif word in _SMALL and (last != "small" and (last != "tens" or 0 < _SMALL[word] < 10)):
-            group, last = group + _SMALL[word], "small"
-        elif word in _TENS and last not in ("small", "tens"):
-            group, last = group + _TENS[word], "tens"
+        elif word in SMALL and (last != "small" and (last != "tens" or 0 < SMALL[word] < 10)):
+            group, last = group + SMALL[word], "small"
+        elif word in TENS and last not in ("small", "tens"):
+            group, last = group + TENS[word], "tens"
         elif word == "hundred" and last in ("small", "tens") and 0 < group < 100:
             group, last = group * 100, "hundred"
         elif word in SCALES and group and SCALES[word] < limit:

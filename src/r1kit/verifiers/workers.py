@@ -50,9 +50,11 @@ class Worker:
     """One child process; it serves one question at a time. It starts in the background: the first question waits."""
 
     def __init__(self, module: str, seconds: float) -> None:
-        paths = [os.path.abspath(path) for path in sys.path]  # the child sees the packages that the parent sees
         self.asked, self._ready, self._buffer = 0, False, b""
+        if not sys.executable:
+            raise WorkerError("the worker did not start: this program knows no Python interpreter (sys.executable)")
         try:
+            paths = [os.path.abspath(path) for path in sys.path]  # the child sees the packages that the parent sees
             self._process = subprocess.Popen(
                 [sys.executable, "-P", "-m", module, str(seconds), str(PATIENT_SECONDS)],
                 stdin=subprocess.PIPE,
@@ -62,7 +64,7 @@ class Worker:
                 env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
                 start_new_session=True,  # Ctrl-C is for the parent
             )
-        except OSError as error:  # no more processes, no memory
+        except OSError as error:  # no more processes, no memory, no working directory
             raise WorkerError(f"the worker did not start: {error}") from None
 
     def ask(self, question: dict[str, Any], replies: int, wall: float = WALL_SECONDS) -> list[dict[str, Any]]:
@@ -109,6 +111,8 @@ class Worker:
             raise WorkerError(f"the worker did not start (exit code {self._process.wait()})") from None
         if "missing" in hello:
             raise ModuleNotFoundError(f"{hello['missing']}: install r1kit with its requirements to use this verifier")
+        if "broken" in hello:
+            raise WorkerError(f"the worker did not start: {hello['broken']}")
         self._ready = True
 
     def _receive(self, deadline: float) -> dict[str, Any]:

@@ -1,0 +1,236 @@
+"""Words beside a number or formula: which leave it as it is, and which say what was counted.
+
+A whitelist: "the answer is", "she sold", "in total" are harmless by name, a noun may follow a number where it has the
+form of one that counts ("18 fresh eggs per day"), and a subject may stand before a verb ("the number of eggs is").
+Everything else ("max 5", "5 and up", "opposite of 5") makes the text no answer. Within the two places that are open to
+any noun, words that deny or change a number are barred: conjunctions, denials, numerals and comparatives are closed
+classes of words.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+from r1kit.verifiers import words
+
+_MAX_WORDS = 12
+
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+_HARMLESS = _words("""
+    a an the this that these those it its it's that's he she they we you i his her their our my your there here
+    so thus hence therefore then finally final answer answers result solution value total correct right exactly
+    precisely be is are was were been will would could should must also just only simply all altogether overall
+    together still now today tomorrow yesterday sure surely certainly
+""")
+_BEFORE = _HARMLESS | _words("""
+    in for at to another us me him them conclude conclusion get find obtain think guess believe
+""")
+_AFTER = _HARMLESS | _words("""
+    left remaining more extra additional different distinct apiece daily weekly monthly yearly annually o'clock
+    old long tall high wide deep away off ago later hence guess think believe new whole full
+""")
+_PREPOSITIONS = _words("""
+    of in for per at on from each every
+""")
+_SIDES = frozenset(("left", "right"))  # harmless, but 5 to the left are not 5 to the right
+_PERIODS = _words("""
+    second minute hour day night week month year person piece
+""")
+_MEASURES = _words("""
+    total profit cost price revenue income amount distance length width height depth area volume perimeter speed
+    rate weight mass age salary average mean bill fee balance count payment savings earnings
+    temperature duration
+""")
+# After one of these the number stands for itself, whatever the subject was.
+_VERBS = _words("""
+    : is are was were be been equals equal has have had make makes made earn earns earned sell sells sold eat
+    eats ate spend spends spent pay pays paid get gets got need needs needed buy buys bought give gives gave
+    receive receives received save saves saved use uses used run runs ran drive drives drove walk walks walked
+    read reads wrote write writes take takes took cost costs weigh weighs weighed contain contains contained
+    hold holds held collect collects collected bake bakes baked pick picks picked plant plants planted find
+    finds found score scores scored produce produces produced raise raises raised drink drinks drank watch
+    watches watched catch catches caught work works worked travel travels traveled charge charges charged carry
+    carries carried build builds built keep keeps kept owns own there's es ist est son sind
+""")
+_DENIALS = _words("""
+    not no none never neither nor nobody nothing nowhere cannot cant dont isnt wasnt aint wont hardly barely
+    scarcely doubt doubtful unlikely impossible wrong incorrect incorrectly false falsely untrue deny denies
+    denied reject rejects rejected excluded except excluding exclude excludes exception unless if whether or
+    either but however instead maybe perhaps possibly probably may might without unlike error mistake mistaken
+    wrongly nope nah kidding joking lie lies approximate approximately approx roughly estimate estimated rough
+    about around almost nearly circa any some uncertain uncertainty unknown max min bound
+""")
+_SIGNS = _words("negative minus plus opposite reciprocal inverse double twice triple half")
+_NAMES = (*words.SMALL, *words.TENS, *words.SCALES, *words.DENOMINATORS, "hundred", "dozen", "lakh", "crore", "score")
+_NUMERALS = frozenset(form for name in _NAMES for form in (name, name + "s", name + "es", name + "th", name + "ths"))
+_CHANGES = (
+    _DENIALS
+    | _NUMERALS
+    | _words("""
+    than versus vs up upward upwards down downward downwards over under above below beyond within between and
+    plus minus less lesser fewer greater most least maximum minimum maxima minima squared cubed factorial
+    negative positive reciprocal inverse opposite opposites reciprocals negatives inverses sixties twice double
+    triple half pi k m grand myriad binary octal hex hexadecimal base modulo mod divided multiplied
+    percent power as thus perhaps yes always besides across otherwise top apart short behind ahead remainder
+""")
+)
+_IRREGULAR = re.compile(r".*(?:people|children|men|women|feet|teeth|mice|geese)|fish|sheep|deer|dice|cattle|staff|data")
+_NO_PLURAL = re.compile(r".*(?:ss|us|is|less)|as|yes|was|has|does")
+_BOUND = re.compile(r"\bat (?:least|most)\b", re.IGNORECASE)
+_EYE = re.compile(r"\b[iI]\b(?!['’]| (?:think|guess|believe)\b)")  # the imaginary unit, not who thinks
+_NO_NOUN = re.compile(r".*(?:ed|ly|ing|wise)")
+_WORD = re.compile(r"[^\W\d_]+(?:['-][^\W\d_]+)*(?:(?<=s)'(?!\w))?")
+_MARKS = re.compile(r"(?!.*\.\.)[\s.,;:\"]*", re.DOTALL)
+_HAN = re.compile(r"[\u4e00-\u9fff]")
+_HAN_BEFORE = re.compile(
+    r"(?:因此|所以|故|则|一?共|总[共计数]|合计|有|是|为|等于|[最终正确]*答案|结果|得到?|[她他它我]们?|卖了?|需要|还?剩下?|[\s:,])*"
+)
+_HAN_AFTER = re.compile(r"\s*([\u4e00-\u9fff]{1,4})")
+_HAN_CHANGES = re.compile(r"[十百千万萬亿億兆负負不非没无或约多少余餘左右以上下几倍半成折和与至到错误]")
+
+
+@dataclass(frozen=True, slots=True)
+class Label:
+    """What was counted ("egg", or "") and the other words that tell one quantity from another."""
+
+    noun: str = ""
+    others: frozenset[str] = frozenset()
+
+
+class _Everything(frozenset[str]):
+    def __contains__(self, word: object) -> bool:
+        return len(str(word)) > 1  # a letter alone may be a variable
+
+
+EVERYTHING: Collection[str] = _Everything()  # as `known`: a reference says what it says, whatever its nouns
+
+
+def tokens(text: str) -> list[str] | None:
+    """The words of a prose in lower case and its colons; None where it holds anything but words and their marks."""
+    if _MARKS.fullmatch(_WORD.sub("", text)) is None:
+        return None
+    found = [match[0] for match in re.finditer(rf"{_WORD.pattern}|:", text.casefold())]
+    return found if len(found) <= 2 * _MAX_WORDS else None
+
+
+def neutral(before_it: str, after_it: str) -> bool:
+    """Whether words around a formula leave it as it is: "she sold", "clips" do, "at least" does not."""
+    return before(before_it) is not None and after(after_it) is not None
+
+
+def before(text: str, known: Collection[str] = frozenset()) -> frozenset[str] | None:
+    """Words that tell which quantity a number is ("profit of"), or None where they may change it."""
+    if not text.strip():
+        return frozenset()
+    if _HAN.search(text):
+        return frozenset() if _HAN_BEFORE.fullmatch(text) else None
+    found = tokens(text)
+    if found is None or len(found) > _MAX_WORDS:
+        return None
+    verbs = [place for place, word in enumerate(found) if word in _VERBS]
+    if verbs:
+        subject = found[: verbs[-1]]
+        if any(map(_denies, subject)) or not _SIGNS.isdisjoint(subject[-1:]) or _BOUND.search(text):
+            return None
+        found = found[verbs[-1] + 1 :]
+    label: set[str] = set()
+    for place, word in enumerate(found):
+        if word in _BEFORE or (word == "of" and place and found[place - 1] in (*_MEASURES, *label)):
+            continue
+        if not (found[place + 1 : place + 2] == ["of"] and word in _MEASURES) and not _allowed(word, known):
+            return None
+        label.add(singular(word))
+    return frozenset(label)
+
+
+def after(text: str, known: Collection[str] = frozenset(), *, one: bool = False) -> Label | None:
+    """What a number counts, by the words that follow it, or None where they may change it.
+
+    `after("fresh eggs per day") == Label("egg", {"fresh", "day"})`, `after("and up") is None`; `one` allows the
+    singular. Words in `known` stand in the reference too.
+    """
+    if not text.strip():
+        return Label()
+    if _HAN.search(text):
+        counted = _HAN_AFTER.fullmatch(text)
+        return Label(counted[1]) if counted and not _HAN_CHANGES.search(text) else None
+    found = tokens(text)
+    if not found:
+        return None if found is None else Label()
+    if len(found) > _MAX_WORDS or len(found[-1]) == 1 or _EYE.search(text):
+        return None
+    start = next((at for at, word in enumerate(found) if word not in _AFTER or _opens(found, at)), len(found))
+    stop = next((place for place in range(start, len(found)) if _ends_noun(found[place])), len(found))
+    run = found[start:stop]
+    rest = tail(found[stop:], known)
+    if rest is None:
+        return None
+    rest |= _SIDES.intersection(found[:start])
+    if not run:
+        return Label("", rest)
+    if len(run) > 4 or not all(_allowed(word, known) or _content(word) for word in run):
+        return None
+    if not (_allowed(run[-1], known) or plural(run[-1]) or (one and not _NO_NOUN.fullmatch(run[-1]))):
+        return None
+    return Label(singular(run[-1]), rest | {singular(word) for word in run[:-1]})
+
+
+def tail(found: Sequence[str], known: Collection[str] = frozenset()) -> frozenset[str] | None:
+    """The telling words of what follows the thing counted ("per day", "in the box"), or None."""
+    label: set[str] = set()
+    opened = False
+    for place, word in enumerate(found):
+        opened = opened or _opens(found, place)
+        if word not in _SIDES and (word in _AFTER or word in _PREPOSITIONS):
+            continue
+        if not (word in _SIDES or _allowed(word, known) or (opened and _content(word))):
+            return None
+        label.add(singular(word))
+    return frozenset(label)
+
+
+def plural(word: str) -> bool:
+    """Whether a word has the form of a plural noun."""
+    return bool(_IRREGULAR.fullmatch(word)) or (len(word) > 3 and word[-1] == "s" and not _NO_PLURAL.fullmatch(word))
+
+
+def singular(word: str) -> str:
+    """One form of a noun's two, to compare by: `singular("cherries") == "cherry"`."""
+    word = word.removesuffix("'s").removesuffix("s'")
+    if not plural(word) or _IRREGULAR.fullmatch(word):
+        return {"people": "person", "children": "child", "men": "man", "women": "woman"}.get(word, word)
+    if word.endswith("ies") and len(word) > 4:
+        return word[:-3] + "y"
+    return word[:-2] if re.search(r"(?:ss|x|ch|sh)es$", word) else word[:-1]
+
+
+def _opens(found: Sequence[str], place: int) -> bool:
+    """Whether nouns may follow: after "per", and after "a" in "a day"."""
+    word = found[place]
+    return word in _PREPOSITIONS or (word in ("a", "an") and not _PERIODS.isdisjoint(found[place + 1 :]))
+
+
+def _ends_noun(word: str) -> bool:
+    return word in _PREPOSITIONS or word in _AFTER
+
+
+def _allowed(word: str, known: Collection[str]) -> bool:
+    return (word in known or singular(word) in known) and not _alters(word)
+
+
+def _content(word: str) -> bool:
+    return len(word) > 1 and not _alters(word)
+
+
+def _alters(word: str) -> bool:
+    return not _CHANGES.isdisjoint((word, singular(word))) or _denies(word)
+
+
+def _denies(word: str) -> bool:
+    return word in _DENIALS or word.endswith("n't")
