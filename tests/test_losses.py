@@ -122,6 +122,16 @@ def test_kl_estimators_agree_with_the_true_divergence() -> None:
     assert bool((kl_divergence(new, old, "k3") >= 0).all())
 
 
+@pytest.mark.parametrize("estimator", ["k1", "k2"])
+def test_on_policy_the_gradient_of_a_kl_term_is_that_of_the_divergence(estimator: str) -> None:
+    logits, other = torch.randn(2, 50, generator=torch.Generator().manual_seed(0))
+    new = logits.requires_grad_().log_softmax(-1)
+    ref = other.log_softmax(-1)
+    (true,) = torch.autograd.grad((new.exp() * (new - ref)).sum(), logits, retain_graph=True)
+    (ours,) = torch.autograd.grad((new.exp().detach() * kl_divergence(new, ref, estimator)).sum(), logits)
+    torch.testing.assert_close(ours, true)
+
+
 def test_the_kl_term_is_added_once_per_token_with_its_own_gradient() -> None:
     given = targets(old=NEW, advantages=[0.0, 0.0, 0.0])
     loss, grad = evaluate(GRPOSettings(kl_coef=0.1, aggregate="token"), given)

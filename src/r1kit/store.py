@@ -24,8 +24,10 @@ from typing import Any, BinaryIO, Self
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO)
-# Writers that are not Python's (safetensors, torch.save) tell of a full disk in words only.
-FULL_IN_WORDS = re.compile(r"No space left|Disk quota|File too large|os error (27|28|122)\b|file write failed")
+# Writers that are not Python's tell of a full disk in words only; torch.save's are those of a short write.
+FULL_IN_WORDS = re.compile(
+    r"No space left|Disk quota|File too large|os error (27|28|122)\b|file write failed|unexpected pos|iostream error"
+)
 
 
 class StoreError(RuntimeError):

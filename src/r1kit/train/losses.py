@@ -97,7 +97,7 @@ PRESETS: dict[str, GRPOSettings] = {
 
 
 def grpo(settings: GRPOSettings) -> Loss:
-    """The policy loss for `settings`; its gradient on-policy is that of -A log pi plus beta KL."""
+    """The policy loss for `settings`; on-policy its gradient is that of -A log pi plus beta times the divergence."""
 
     def loss(logprobs: Tensor, targets: Targets, totals: Totals) -> LossOutput:
         log_ratio = _log_ratio(logprobs, targets, settings)
@@ -142,14 +142,16 @@ def _log_ratio(logprobs: Tensor, targets: Targets, settings: GRPOSettings) -> Te
 
 
 def kl_divergence(logprobs: Tensor, ref_logprobs: Tensor, estimator: str) -> Tensor:
-    """Schulman's estimators of KL(pi || ref) per token: k1 = -log r, k2 = (log r)^2 / 2, k3 = r - 1 - log r, r = ref
-    / pi."""
+    """Schulman's estimators of KL(pi || ref) per token: k1 = -log r, k2 = (log r)^2 / 2, k3 = r - 1 - log r, r = ref / pi.
+
+    All estimate one value, but not one gradient: on-policy k2's is that of KL(pi || ref), k3's (the papers' choice)
+    is near to it where pi is near ref, and k1's is zero on average. So k1 is given k2's gradient.
+    """
     log_ratio = ref_logprobs - logprobs
-    if estimator == "k1":
-        return -log_ratio
-    if estimator == "k2":
-        return log_ratio.square() / 2
-    return log_ratio.exp() - 1 - log_ratio
+    if estimator == "k3":
+        return log_ratio.exp() - 1 - log_ratio
+    k2 = log_ratio.square() / 2
+    return k2 if estimator == "k2" else k2 + (-log_ratio - k2).detach()
 
 
 def _aggregate(per_token: Tensor, targets: Targets, totals: Totals, settings: GRPOSettings) -> Tensor:
