@@ -256,14 +256,13 @@ def run(options: argparse.Namespace) -> None:
 
 
 def plan(options: argparse.Namespace) -> None:
-    """Print what `run` would do."""
-    from r1kit.pipeline import plan
+    """Print what `run` would do; raises what `run` would raise before it begins."""
+    from r1kit.pipeline import check_ready, plan
 
-    rows = [
-        {"stage": row.stage.name, "status": row.status, "why": row.why, "folder": str(row.folder)}
-        for row in plan(_recipe(options), options.runs, options.until)
-    ]
-    _print_rows(rows, options.json)
+    rows = plan(_recipe(options), options.runs, options.until)
+    shown = [{"stage": row.stage.name, "status": row.status, "why": row.why, "folder": str(row.folder)} for row in rows]
+    _print_rows(shown, options.json)
+    check_ready(rows)
 
 
 def evaluate(options: argparse.Namespace) -> None:

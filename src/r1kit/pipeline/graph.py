@@ -35,9 +35,13 @@ class Kind:
 
 @dataclass(frozen=True, slots=True)
 class External:
-    """A file or folder that no stage makes; it enters fingerprints by its content."""
+    """A file or folder that no stage makes; it enters fingerprints by its content.
+
+    One that is not on this machine yet has `fetch`, which gets it and says where it is; `path` is its name until then.
+    """
 
     path: Path
+    fetch: Callable[[], Path] | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "path", Path(self.path))
