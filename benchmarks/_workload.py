@@ -13,6 +13,7 @@ import zlib
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from r1kit.chat import ChatFormat
@@ -151,7 +152,8 @@ def problems_for(model: str, tokenizer: Any, chat: ChatSettings, count: int) -> 
         task = load_task(TaskSpec(name="gsm8k", order="shuffled"))
     else:
         task = word_problems(count)
-    fitting = Fitting(task, chat.format(), tokenizer, room=10**6, limit=MAX_PROMPT if len(tokenizer) >= 1000 else None)
+    reader = SimpleNamespace(tokenizer=tokenizer, context=10**6)
+    fitting = Fitting(task, chat.format(), reader, max_tokens=1, limit=MAX_PROMPT if len(tokenizer) >= 1000 else None)
     if len(fitting) < count:
         raise ValueError(f"{len(fitting)} problems have prompts of at most {MAX_PROMPT} tokens: {count} are needed")
     return fitting.problems[:count]

@@ -51,6 +51,15 @@ PIECES = (
         ("\\boxed{1 and \\boxed{2}", "2"),
         ("\\boxed 4 or \\boxed 5", "5"),
         ("the answer is 4", None),
+        ("<think>so \\boxed{4}", None),
+        ("<think>2+2</think> and <think> \\boxed{4}", None),
+        ("2 + 2 = 4.\n#### 4", "4"),
+        ("<think>3</think> 2 + 2 = 4.\n#### 4\n", "4"),
+        ("<think>2 + 2 = 4.\n#### 4", None),
+        ("<think>2 + 2 = 4.\n#### 4</think>", None),
+        ("\\boxed{3}\n#### 4", "3"),
+        ("<answer>3</answer>\n#### 4", "3"),
+        ("#### 4\nand more", None),
         ("", None),
     ],
 )
@@ -97,7 +106,13 @@ def test_the_last_number_counts_only_where_allowed_and_nothing_better_is_there(
         ("$\\boxed{5}$ is not the answer.", None),
         ("The answer isn't $\\boxed{5}$", None),
         ("<answer>\\boxed{5} cannot be right</answer>", None),
+        ("\\boxed{5} was not the answer", None),
+        ("$\\boxed{5}$, which is wrong", None),
+        ("\\boxed{5}\n\nWait, that's wrong. It is 6.", None),
         ("\\boxed{5}, not 6", "5"),
+        ("<answer>\\boxed{5} not including tax</answer>", "5"),
+        ("\\boxed{5}, not counting the last one", "5"),
+        ("\\boxed{5} wrong? No.", "5"),
         ("\\boxed{5} is right. Wrong answers are common.", "5"),
         ("We do not need more: \\boxed{5}", "5"),
     ],
@@ -110,6 +125,12 @@ def test_a_reference_may_be_a_solution_with_a_box_or_a_gsm8k_solution() -> None:
     assert answers.reference("We add.\nSo \\boxed{\\frac12}.") == "\\frac12"
     assert answers.reference("2+2 = <<2+2=4>>4\n#### 4") == "4"
     assert answers.reference("  4 ") == "4"
+
+
+def test_a_prediction_without_marks_is_the_answer_itself_but_for_a_gsm8k_solution() -> None:
+    assert answers.as_response("72") == "<answer>72</answer>"
+    for marked in ("so \\boxed{72}", "24 + 48 = 72 clips\n#### 72"):
+        assert answers.as_response(marked) == marked and answers.extract(marked) == "72"
 
 
 @given(st.lists(st.sampled_from(PIECES) | st.text(max_size=5), max_size=40).map("".join))

@@ -15,11 +15,11 @@ import pytest
 from r1kit import cli
 from r1kit.pipeline import execute
 from r1kit.recipes import RECIPES
-from r1kit.stages import chat_format, commands, talk
+from r1kit.stages import chat_format, commands, evaluate, talk
 from r1kit.stages.shared import ChatSettings
 from r1kit.store import StoreError, read_rows, write_text
 from r1kit.tiny.format import TINY_SYSTEM
-from r1kit.types import SamplingParams
+from r1kit.types import Problem, SamplingParams
 
 SHORT = SamplingParams(n=2, max_tokens=8)
 ROWS = [{"question": f"what is {n} + 2?", "answer": str(n + 2), "verifier": "number"} for n in range(3)]
@@ -230,7 +230,8 @@ def test_the_example_of_an_own_reward_logs_its_parts(
         (["eval", "MODEL", "--task", "WRONG"], "there is no verifier 'nmber'"),
         (["eval", "MODEL", "--task", "ROWS", "--format", "chat"], "has no chat template"),
         (["generate", "MODEL", "--prompt", " "], "the prompt is empty"),
-        (["generate", "MODEL", "--prompt", "x" * 600], "the prompt of prompt has"),
+        (["generate", "MODEL", "--prompt", "x" * 600], "r1kit: error: the prompt has"),
+        (["generate", "MODEL", "--prompt", "x", "--max-tokens", "9999"], "max_tokens is 9999, and the model's context"),
         (["generate", "MODEL", "EMPTY"], "the file has no rows"),
         (["chat", "MODEL", "--max-tokens", "1024"], "max_tokens is 1024, the model's context 1024"),
     ],
@@ -279,3 +280,35 @@ def test_models_count_the_parameters_of_weights_that_are_there(
     listed = {row["name"]: row for row in json.loads(capsys.readouterr().out)}
     assert listed["tiny"]["parameters"].endswith("M") or listed["tiny"]["parameters"] == "not made"
     assert listed["smollm2-135m"]["parameters"] == "135M"
+
+
+def test_a_killed_evaluation_loses_one_round_and_ends_with_the_same_rows(
+    tiny_policy_folder: Path, tmp_path: Path
+) -> None:
+    from r1kit.engines.local import LocalEngine
+    from r1kit.models.load import load
+
+    problems = [Problem(id=f"p{n}", prompt=f"what is {n} + 2?", answer=str(n + 2), verifier="number") for n in range(9)]
+    chat, sampling = ChatSettings().format(), SamplingParams(n=4, max_tokens=8)
+
+    def measured(max_rows: int, name: str, stop: int = 99) -> Any:
+        class Killed(LocalEngine):
+            def generate(self, prompts: Any, *rest: Any) -> Any:
+                asked.append(len(prompts))
+                if len(asked) > stop:
+                    raise KeyboardInterrupt
+                return super().generate(prompts, *rest)
+
+        asked: list[int] = []
+        evaluate.measure(Killed(policy, max_rows=max_rows), problems, chat, sampling, tmp_path / name, lambda *_: None)
+        return asked
+
+    policy = load(str(tiny_policy_folder), device="cpu")
+    assert measured(128, "whole") == [9]
+    with pytest.raises(KeyboardInterrupt):
+        measured(2, "killed", stop=2)
+    assert len(list(read_rows(tmp_path / "killed"))) == 2 * 2 * sampling.n
+    assert measured(2, "killed") == [2, 2, 1]
+    assert measured(1, "one") == [1] * 9
+    whole = list(read_rows(tmp_path / "whole"))
+    assert whole == list(read_rows(tmp_path / "killed")) == list(read_rows(tmp_path / "one"))

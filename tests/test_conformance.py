@@ -247,6 +247,18 @@ def test_verify_gives_each_row_its_verdict_and_counts_them(tmp_path: Path, capsy
     assert "holds rows already" in capsys.readouterr().err
 
 
+def test_a_prediction_that_is_no_text_is_wrong_and_the_file_goes_on(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    odd = [True, ["4"], {"text": "4"}, None, float("nan")]
+    rows = [{"prediction": one, "answer": "4"} for one in [*odd, "4"]] + [{"prediction": ["4"], "answer": ""}]
+    for verifier in ("number", "math"):
+        assert cli.main(["verify", str(write(tmp_path / "rows.jsonl", rows)), "--verifier", verifier]) == 0
+        judged = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+        assert [row["correct"] for row in judged] == [False] * len(odd) + [True, None]
+        assert judged[1]["detail"] == "no text: ['4']" and "no text" in judged[0]["detail"]
+
+
 def test_verify_takes_a_puzzle_as_an_object(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     row = {"prediction": "(7 - 5) * 3", "answer": {"numbers": [3, 5, 7], "target": 6}}
     assert cli.main(["verify", str(write(tmp_path / "rows.jsonl", [row])), "--verifier", "countdown"]) == 0
@@ -258,8 +270,7 @@ def test_verify_takes_a_puzzle_as_an_object(tmp_path: Path, capsys: pytest.Captu
     [
         ("verify", '{"answer": "4"}', "no field 'prediction'"),
         ("verify", '{"prediction": "4"}', "no field 'answer'"),
-        ("verify", '{"prediction": true, "answer": "4"}', "expected text or a number"),
-        ("verify", '{"prediction": ["4"], "answer": "4"}', "expected text or a number"),
+        ("verify", '{"prediction": "4", "answer": true}', "expected text or a number"),
         ("verify", '{"prediction": "4", "answer": NaN}', "expected a finite number"),
         ("verify", '{"prediction": ', "JSON"),
         ("verify", "7", "object"),

@@ -18,7 +18,7 @@ from hypothesis import given  # noqa: E402
 from hypothesis import strategies as st  # noqa: E402
 
 from r1kit.models import attention, head  # noqa: E402
-from r1kit.models.known import ModelError, tiny  # noqa: E402
+from r1kit.models.known import ModelError, resolve  # noqa: E402
 from r1kit.models.load import Policy, fresh_llama, load  # noqa: E402
 from r1kit.pipeline import Progress  # noqa: E402
 from r1kit.pipeline.context import Context  # noqa: E402
@@ -380,14 +380,14 @@ def test_a_student_learns_from_a_teacher_in_memory_and_from_stored_logits_alike(
 ) -> None:
     settings = DistillSettings.parse({**SMALL, "epochs": 8, "validation_share": 0.2})
     student = {"model": tiny_policy_folder, "data": rows}
-    run(DISTILL, settings, tmp_path / "memory", **student, teacher=tiny())
+    run(DISTILL, settings, tmp_path / "memory", **student, teacher=resolve("tiny"))
     _, first, *_, last = metrics(tmp_path / "memory")
     assert last["train/kl"] < 0.9 * first["train/kl"] and {"train/cross_entropy", "policy/entropy"} <= first.keys()
 
     keeping = TeacherLogitsSettings.parse(
         {"chat": SMALL["chat"], "max_tokens": 200, "top_k": 500, "temperatures": [3.0]}
     )
-    found = run(TEACHER_LOGITS, keeping, tmp_path / "said", model=tiny(), data=rows)
+    found = run(TEACHER_LOGITS, keeping, tmp_path / "said", model=resolve("tiny"), data=rows)
     assert found["rows"] == 16 and found["top_k"] == SIZE
     run(DISTILL, settings, tmp_path / "stored", **student, logits=tmp_path / "said" / "logits")
     for one, other in zip(metrics(tmp_path / "memory"), metrics(tmp_path / "stored"), strict=True):
@@ -404,7 +404,7 @@ def test_a_teacher_whose_embeddings_are_padded_otherwise_teaches_the_same(
 ) -> None:
     """One tokenizer, three sizes of vocabulary: teacher and student of a family are often padded to unlike numbers."""
     wide, student = tmp_path / "wide", tmp_path / "student"
-    for source, folder, size in ((tiny(), wide, SIZE + 28), (tiny_policy_folder, student, SIZE + 4)):
+    for source, folder, size in ((resolve("tiny"), wide, SIZE + 28), (tiny_policy_folder, student, SIZE + 4)):
         policy = load(str(source), device="cpu")
         policy.model.resize_token_embeddings(size, mean_resizing=False)
         with torch.no_grad():
@@ -412,7 +412,7 @@ def test_a_teacher_whose_embeddings_are_padded_otherwise_teaches_the_same(
         policy.save(folder)
     keeping = TeacherLogitsSettings.parse({"chat": SMALL["chat"], "max_tokens": 200, "top_k": 6})
     losses = []
-    for name, teacher in (("plain", tiny()), ("padded", wide)):
+    for name, teacher in (("plain", resolve("tiny")), ("padded", wide)):
         run(TEACHER_LOGITS, keeping, tmp_path / f"{name}-said", model=teacher, data=rows)
         for kind, source in (("teacher", teacher), ("logits", tmp_path / f"{name}-said" / "logits")):
             settings = DistillSettings.parse({**SMALL, "epochs": 1})
@@ -425,7 +425,7 @@ def test_a_teacher_whose_embeddings_are_padded_otherwise_teaches_the_same(
 
 def test_a_stopped_distillation_ends_with_the_same_bits(rows: Path, tiny_policy_folder: Path, tmp_path: Path) -> None:
     keeping = TeacherLogitsSettings.parse({"chat": SMALL["chat"], "max_tokens": 200, "top_k": 8})
-    run(TEACHER_LOGITS, keeping, tmp_path / "said", model=tiny(), data=rows)
+    run(TEACHER_LOGITS, keeping, tmp_path / "said", model=resolve("tiny"), data=rows)
     paths = {"model": tiny_policy_folder, "data": rows, "logits": tmp_path / "said" / "logits"}
     settings = DistillSettings.parse(SMALL)
     straight = run(DISTILL, settings, tmp_path / "straight", **paths)
@@ -451,9 +451,9 @@ def test_what_cannot_be_distilled_is_refused_before_training(
     with pytest.raises(ValueError, match="has no teacher: give the input 'teacher'"):
         run(DISTILL, settings, tmp_path / "a", **student)
     with pytest.raises(ValueError, match="has teacher and logits: give the input"):
-        run(DISTILL, settings, tmp_path / "a", **student, teacher=tiny(), logits=tmp_path)
+        run(DISTILL, settings, tmp_path / "a", **student, teacher=resolve("tiny"), logits=tmp_path)
     keeping = TeacherLogitsSettings.parse({"chat": SMALL["chat"], "max_tokens": 95, "top_k": 4, "temperatures": [1.0]})
-    run(TEACHER_LOGITS, keeping, tmp_path / "said", model=tiny(), data=rows)
+    run(TEACHER_LOGITS, keeping, tmp_path / "said", model=resolve("tiny"), data=rows)
     logits = tmp_path / "said" / "logits"
     with pytest.raises(ValueError, match=r"stored for temperatures \[1.0\], not 3.0"):
         run(DISTILL, settings, tmp_path / "b", **student, logits=logits)
@@ -482,4 +482,4 @@ def test_the_papers_weights_are_the_defaults_and_one_number_can_stand_for_a_list
 
 
 def test_the_tiny_model_is_a_teacher_of_its_own_tokenizer() -> None:
-    require_same_tokens(load(str(tiny()), device="cpu").tokenizer, TOKENIZER)
+    require_same_tokens(load(str(resolve("tiny")), device="cpu").tokenizer, TOKENIZER)

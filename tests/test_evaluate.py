@@ -72,6 +72,20 @@ def test_samples_without_an_answer_do_not_vote_and_unknown_is_not_wrong() -> Non
     assert consensus([row("a", 0, None, extracted="x")]) is None
 
 
+def test_consensus_counts_answers_not_spellings() -> None:
+    def agreed(*marked: tuple[str, bool | None]) -> bool | None:
+        return consensus([row("a", n, correct, extracted=text) for n, (text, correct) in enumerate(marked)])
+
+    right, wrong = [("1000", True), ("1,000", True), ("1000.0", True)], [("7", False), ("7", False)]
+    assert agreed(*wrong, *right) is True
+    assert agreed(("\\sqrt{2}/2", True), *wrong, ("1/\\sqrt{2}", True), ("2^{-1/2}", True)) is True
+    assert agreed(("1000", True), ("1000.0", True), ("7", False), ("7.0", False), ("**7**", False)) is False
+    cities = [("New York", False), ("new  york.", False), ("NEW YORK", False)]
+    assert agreed(("east", True), ("east", True), *cities) is False
+    assert agreed(("1,000", None), ("1000", True), *wrong) is True  # equally many, and it came first
+    assert agreed(("1,000", None), ("1000", None), ("7", False)) is None
+
+
 def test_unknown_verdicts_are_counted_and_left_out_of_pass_at_1() -> None:
     overall = summarise(grid({"a": "1?", "b": "00", "c": "??"})).overall
     assert overall["pass@1"].mean == pytest.approx(0.5)

@@ -761,7 +761,7 @@ def test_auto_accept_finishes_the_queue_that_people_began(tmp_path: Path) -> Non
 def test_the_shipped_model_makes_rows_that_training_reads(tmp_path: Path) -> None:
     pytest.importorskip("torch")
     from r1kit.chat import to_samples
-    from r1kit.models.known import tiny
+    from r1kit.models.known import resolve
     from r1kit.models.load import load
     from r1kit.tiny.format import TINY_CHAT, TINY_SYSTEM
 
@@ -770,16 +770,16 @@ def test_the_shipped_model_makes_rows_that_training_reads(tmp_path: Path) -> Non
         "max_tokens": 96, "seed": 3, "evaluation_sets": {"name": "tiny/sums", "limit": 20},
         "curate": {"filters": [], "quality": None},
     }  # fmt: skip
-    made = Made(tmp_path / "own", {"model": tiny()}, own)
+    made = Made(tmp_path / "own", {"model": resolve("tiny")}, own)
     assert len(made.rows("samples.jsonl")) == 48 and made.metrics["kept"] > 12
-    tokenizer = load(str(tiny())).tokenizer
+    tokenizer = load(str(resolve("tiny"))).tokenizer
     for row in made.rows():
         parts = from_row(row)
         assert parts.tokens and parts.made_by["model"] == "tiny/base"
         system = Message(role="system", content=TINY_SYSTEM)
         talk = conversation({"messages": [{"role": "system", "content": system.content}, *row["messages"]]})
         assert to_samples(talk, TINY_CHAT, tokenizer)
-    again = Made(tmp_path / "again", {"model": tiny()}, own)
+    again = Made(tmp_path / "again", {"model": resolve("tiny")}, own)
     assert again.rows("samples.jsonl") == made.rows("samples.jsonl")
     with pytest.raises(ValueError, match=r"has \d+ tokens and only 24 fit beside max_tokens"):
-        Made(tmp_path / "long", {"model": tiny()}, own | {"max_tokens": 1000})
+        Made(tmp_path / "long", {"model": resolve("tiny")}, own | {"max_tokens": 1000})

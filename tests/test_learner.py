@@ -284,13 +284,24 @@ def test_the_routers_bias_moves_against_the_load_by_gamma() -> None:
     learner.forward_backward(pack(given, 100), next_token, Totals.of(given))
     load = learner.router.loads[0].clone()
     batches = pack(given, 100)
-    assert load.sum() == 2 * sum(batch.num_tokens for batch in batches)  # two experts a token
+    assert load.sum() == 2 * sum(len(one.token_ids) for one in given)  # two experts a token
     metrics = learner.step()
-    expected = 0.01 * torch.sign(load.mean() - load)
+    expected = 0.01 * torch.sign(load.mean() - load).float()
     assert torch.equal(router.e_score_correction_bias, expected) and bool((expected != 0).any())
     assert metrics["router/worst_load"] == pytest.approx(float(load.max() / load.mean()))
     learner.logprobs(batches[0])
     assert float(learner.router.loads[0].sum()) == 0.0  # neither sampling nor a reference counts
+
+
+def test_loads_are_those_of_every_sample_by_itself_whatever_the_packing() -> None:
+    learner, given = Learner(deepseek(), SETTINGS, steps=1), samples()
+    loads = []
+    for batches in (pack(given, 4096), pack(given, 16), [pack([one], 100)[0] for one in given]):
+        learner.forward_backward(batches, next_token, Totals.of(given))
+        loads.append(learner.router.loads[0].tolist())
+        learner.router.update()
+        learner.router.routers[0].e_score_correction_bias.zero_()
+    assert loads[0] == loads[1] == loads[2] and len(pack(given, 16)) > 3
 
 
 def test_balancing_evens_out_the_load() -> None:

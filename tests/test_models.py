@@ -18,8 +18,8 @@ from safetensors.torch import load_file, save_file  # noqa: E402
 
 from r1kit.engines.local import LocalEngine  # noqa: E402
 from r1kit.models import attention  # noqa: E402
-from r1kit.models.known import KNOWN, ModelError, resolve  # noqa: E402
-from r1kit.models.load import Policy, fresh_llama, load  # noqa: E402
+from r1kit.models.known import KNOWN, ModelError, find, resolve  # noqa: E402
+from r1kit.models.load import Policy, fresh_llama, load, outline  # noqa: E402
 from r1kit.models.preflight import check_attention  # noqa: E402
 from r1kit.tiny.tokenizer import make  # noqa: E402
 from r1kit.types import Prompt, SamplingParams  # noqa: E402
@@ -144,6 +144,14 @@ def test_weights_that_are_not_finite_are_refused_by_name(folder: Path) -> None:
             load(str(folder))
 
 
+def test_a_router_bias_that_is_not_finite_is_refused_by_name(tmp_path: Path) -> None:
+    Policy(deepseek(), TOKENIZER, (1,)).save(tmp_path / "model")
+    name = "model.layers.1.mlp.gate.e_score_correction_bias"
+    damage(tmp_path / "model", lambda tensors: tensors[name][3:4].fill_(float("nan")))
+    with pytest.raises(ModelError, match=rf"NaN or infinite values in {name}"):
+        load(str(tmp_path / "model"))
+
+
 def test_a_checkpoint_that_lacks_weights_is_refused(folder: Path) -> None:
     damage(folder, lambda tensors: tensors.pop("model.norm.weight"))
     with pytest.raises(ModelError, match=r"lacks 1 weights \(model.norm.weight"):
@@ -202,6 +210,29 @@ def test_names_that_lead_nowhere_are_refused_with_the_nearest(tmp_path: Path) ->
     with pytest.raises(ModelError, match="there is no model"):
         resolve("./nowhere")
     assert set(KNOWN) >= {"tiny", "smollm2-135m", "tiny-deepseek-v3"}
+
+
+def test_models_that_are_not_here_are_found_to_be_missing_without_fetching_them(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("R1KIT_CACHE", str(tmp_path / "cache"))
+    assert find("smollm2-135m") is None and find("tiny-deepseek-v3") is None and find("owner/never-fetched") is None
+    assert not (tmp_path / "cache").exists()
+    assert find(str(folder)) == folder
+    assert resolve("tiny-deepseek-v3") == find("tiny-deepseek-v3") == tmp_path / "cache" / "tiny-deepseek-v3"
+    with pytest.raises(ModelError, match="there is no model"):
+        find("./nowhere")
+
+
+def test_an_outline_has_tokenizer_ends_and_context_and_needs_no_weights(folder: Path) -> None:
+    whole = load(str(folder))
+    (folder / "model.safetensors").unlink()
+    known = outline(str(folder))
+    assert (known.context, known.end_ids) == (whole.context, whole.end_ids)
+    assert known.tokenizer.encode("2 + 2?") == whole.tokenizer.encode("2 + 2?")
+    (folder / "config.json").write_text("{")
+    with pytest.raises(ModelError, match="no usable configuration"):
+        outline(str(folder))
 
 
 SOUND = {

@@ -19,7 +19,7 @@ from r1kit.models import attention, head  # noqa: E402
 from r1kit.models.packed import PackedLayout, Span, bucket  # noqa: E402
 from r1kit.train.batch import Targets, Totals, pack  # noqa: E402
 from r1kit.train.learner import Learner, OptimizerSettings  # noqa: E402
-from r1kit.train.losses import LossOutput  # noqa: E402
+from r1kit.train.losses import PRESETS, LossOutput, grpo  # noqa: E402
 from r1kit.types import Sample  # noqa: E402
 
 torch.set_num_threads(1)
@@ -177,6 +177,38 @@ def test_the_chunks_of_the_head_change_nothing(monkeypatch: pytest.MonkeyPatch) 
         monkeypatch.setattr(head, "CHUNK_ELEMENTS", 1)
         assert_same(packed(model, samples), whole, tolerance=1e-5)
         monkeypatch.undo()
+
+
+@pytest.mark.parametrize("name", ["llama", "gemma2"])
+@pytest.mark.parametrize("preset", ["paper", "gspo"])
+def test_a_sequence_longer_than_the_heads_chunks_is_cut_and_changes_nothing(
+    name: str, preset: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def update() -> tuple[dict[str, float], dict[str, Any]]:
+        model.zero_grad()
+        sums = Learner(model, OptimizerSettings(), steps=1).forward_backward(pack(given, 4096), loss, Totals.of(given))
+        return sums, gradients(model)
+
+    rng, model, loss = random.Random(3), build(name), grpo(PRESETS[preset])
+    logprobs = [rng.gauss(-5, 1) for _ in range(200)]
+    given = [replace(sample(rng, [5, 6], [True] * n), logprobs=logprobs[: n + 2]) for n in (90, 7, 64, 50)]
+    sums, grads = update()
+    largest = 0
+
+    def logits(self: head.Head, hidden: Any, temperature: float = 1.0) -> Any:
+        nonlocal largest
+        largest = max(largest, len(hidden))
+        return plain_logits(self, hidden, temperature)
+
+    plain_logits = head.Head.logits
+    monkeypatch.setattr(head.Head, "logits", logits)
+    monkeypatch.setattr(head.Head, "chunk_size", lambda self: 16)
+    monkeypatch.setattr("r1kit.train.head.LONG", 1)
+    cut_sums, cut_grads = update()
+    assert largest == 16
+    assert cut_sums == pytest.approx(sums, rel=1e-5, abs=1e-6)
+    for key, grad in grads.items():
+        torch.testing.assert_close(cut_grads[key], grad, atol=1e-6, rtol=1e-5)
 
 
 @pytest.mark.parametrize("name", ["llama", "gemma2", "granite"])

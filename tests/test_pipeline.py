@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 from pydantic import Field
 
-from r1kit.pipeline import Context, External, Kind, Progress, Recipe, Stage, Stopped, execute, plan
+from r1kit.pipeline import Context, External, Kind, Progress, Recipe, Stage, Stopped, check_ready, execute, plan
 from r1kit.pipeline.plan import PlanRow
 from r1kit.settings import Settings
 from r1kit.store import StoreError
@@ -230,6 +230,33 @@ def test_a_stage_whose_input_is_made_in_this_run_is_checked_before_its_own_work(
     with pytest.raises(ValueError, match="refused"):
         execute(Recipe("r", (one, picky)), tmp_path / "runs")
     assert [row.status for row in plan(Recipe("r", (one, picky)), tmp_path / "runs")] == ["done", "run"]
+
+
+def test_a_plan_can_be_checked_as_a_run_would_be(tmp_path: Path, data: Path) -> None:
+    picky = Kind(name="picky", run=fail, settings=Toy, check=_refuse)
+    with pytest.raises(ValueError, match="refused") as error:
+        check_ready(plan(Recipe("r", (Stage("picky", picky, Toy(), {"data": External(data)}),)), tmp_path / "runs"))
+    assert "in stage picky" in error.value.__notes__[0]
+    later = External(Path("far"), fetch=lambda: data)
+    assert not check_ready(plan(Recipe("r", (Stage("picky", picky, Toy(), {"data": later}),)), tmp_path / "runs"))
+    assert not (tmp_path / "runs").exists()
+
+
+def test_what_is_not_here_yet_is_shown_by_a_plan_and_fetched_once_by_a_run(tmp_path: Path, data: Path) -> None:
+    fetched: list[str] = []
+
+    def recipe() -> Recipe:
+        far = External(Path("owner/far"), fetch=lambda: fetched.append("far") or data)  # type: ignore[func-returns-value]
+        one = Stage("one", TOY, Toy(), {"data": far})
+        return Recipe("toys", (one, Stage("two", TOY, Toy(factor=3), {"x": one / "result", "y": far})))
+
+    first, second = plan(recipe(), tmp_path / "runs")
+    assert (first.status, first.why) == ("run", "owner/far is to be fetched")
+    assert second.why == "one is to be run; owner/far is to be fetched"
+    assert first.folder.name == "one-????????" and not fetched
+    folder = execute(recipe(), tmp_path / "runs")
+    assert (folder / "result").read_text() == "45" and fetched == ["far"]
+    assert [row.status for row in plan(toy_recipe(data), tmp_path / "runs")] == ["done", "done"]
 
 
 def _refuse(context: Context) -> None:

@@ -22,14 +22,14 @@ from r1kit.settings import SettingsError
 SMALL = {
     "rl.steps": "4", "rl.prompts_per_step": "3", "rl.group_size": "4", "rl.max_tokens": "16", "rl.rollouts_every": "2",
     "rl.checkpoint_every": "1", "eval.max_tokens": "16", "eval.samples": "2",
-    "eval.tasks": '[{"name": "tiny/sums", "limit": 6}]',
+    "eval.tasks": '[{"name": "tiny/sums", "limit": 6}]', "rl.tasks": '[{"name": "tiny/reasoning", "limit": 60}]',
 }  # fmt: skip
 
 
 def arguments(model: Path, runs: Path, **changes: str) -> list[str]:
     settings = SMALL | {name.replace("__", "."): value for name, value in changes.items()}
     pairs = [part for name, value in settings.items() for part in ("--set", f"{name}={value}")]
-    return ["r1-zero", "--model", str(model), "--runs", str(runs), *pairs]
+    return ["r1-zero", "--scale", "tiny", "--model", str(model), "--runs", str(runs), *pairs]
 
 
 def statuses(capsys: pytest.CaptureFixture[str], wanted: list[str]) -> dict[str, str]:
@@ -85,7 +85,13 @@ def test_killed_in_the_middle_it_goes_on_from_its_checkpoint(
         ({"rl__group_size": "1"}, "group_size"),
         ({"rl__rewards": "acuracy"}, "did you mean 'accuracy'"),
         ({"rl__learning_rate": "1"}, "no setting learning_rate"),
-        ({"rl__max_tokens": "2000"}, "lower max_tokens"),
+        ({"rl__max_tokens": "2000"}, "max_tokens is 2000, and the model's context is 1024"),
+        ({"rl__max_tokens": "1000"}, "lower max_tokens or set max_prompt_tokens"),
+        ({"eval__max_tokens": "1000"}, "lower max_tokens or leave the problem out"),
+        ({"rl__device": "cuda:99"}, "device 'cuda:99' cannot be used"),
+        ({"rl__optimizer.betas": "[1.5, 0.9]"}, "optimizer.betas.0: Input should be less than 1"),
+        ({"rl__rewards.0.weight": "3"}, "rewards is a list, which is set whole, as JSON"),
+        ({"rl__steps.first": "3"}, "steps has no settings in it"),
         ({"rl__tasks": "nowhere.jsonl"}, "nowhere.jsonl"),
         ({"rl__tasks": "svamp"}, "evaluation only"),
         ({"rl__chat.template": "chat"}, "no chat template"),
@@ -98,9 +104,11 @@ def test_bad_settings_are_refused_with_one_message(
     changes: dict[str, str],
     message: str,
 ) -> None:
-    assert main(["run", *arguments(tiny_policy_folder, tmp_path, **changes)]) == 1
-    error = capsys.readouterr().err
-    assert message in error and "Traceback" not in error
+    for command in ("plan", "run"):
+        assert main([command, *arguments(tiny_policy_folder, tmp_path, **changes)]) == 1
+        error = capsys.readouterr().err
+        assert message in error and "Traceback" not in error
+    assert not list(tmp_path.glob("*/*"))
 
 
 @pytest.mark.parametrize(
@@ -116,6 +124,27 @@ def test_bad_data_is_refused_before_work(
     error = capsys.readouterr().err
     assert message in error and "rows.jsonl" in error and "Traceback" not in error
     assert not list(tmp_path.glob("runs/*/eval-base-*/manifest.json"))
+
+
+def test_long_prompts_are_refused_before_work_or_left_out(
+    tiny_policy_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "rows.jsonl"
+    rows = [{"question": "+".join("1" * size) + "=?", "answer": str(size)} for size in (2, 900, 3)]
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    wanted = arguments(tiny_policy_folder, tmp_path / "runs", rl__tasks=str(file))
+    assert main(["run", *wanted]) == 1
+    assert "tokens; with max_tokens 16 that is" in capsys.readouterr().err
+    assert not (tmp_path / "runs").exists()
+    assert main(["run", *wanted, "--set", "rl.max_prompt_tokens=500"]) == 0
+    assert "1 problems with prompts of over 500 tokens left out" in capsys.readouterr().err
+
+
+def test_a_plan_fetches_no_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    capsys.readouterr()
+    assert main(["plan", "r1-zero", "--scale", "paper", "--runs", str(tmp_path), "--json"]) == 0
+    row = json.loads(capsys.readouterr().out)[0]
+    assert row["why"] == "deepseek-ai/DeepSeek-V3-Base is to be fetched"
 
 
 def test_a_model_without_tokenizer_is_refused(
@@ -145,6 +174,18 @@ def test_a_wrong_item_of_a_list_is_one_line() -> None:
     assert "\n" not in str(caught.value)
     with pytest.raises(SettingsError, match="width is 33 and heads 4"):
         RECIPES["tiny-base"](overrides={"pretrain.width": 33})
+
+
+def test_a_model_without_a_scale_is_trained_as_its_own_or_as_one_for_a_gpu(tiny_policy_folder: Path) -> None:
+    def name(**asked: str) -> str:
+        return RECIPES["r1-zero"](**asked).name
+
+    assert name() == name(model="tiny") == "r1-zero-tiny"
+    assert name(model=str(tiny_policy_folder)) == name(scale="gpu", model="tiny") == "r1-zero-gpu"
+    assert name(model=str(tiny_policy_folder), scale="tiny") == "r1-zero-tiny"
+    recipe = RECIPES["r1-zero"](model=str(tiny_policy_folder))
+    measured, trained = (recipe.stages[place].settings.tasks[0].name for place in (0, 1))
+    assert measured == trained == "gsm8k"
 
 
 R1_ORDER = [

@@ -28,7 +28,7 @@ from r1kit.models.classify import (  # noqa: E402
     fresh_reward_model,
     load_reward_model,
 )
-from r1kit.models.known import ModelError, tiny  # noqa: E402
+from r1kit.models.known import ModelError, resolve  # noqa: E402
 from r1kit.models.load import Policy, fresh_llama  # noqa: E402
 from r1kit.models.recompute import recompute_activations  # noqa: E402
 from r1kit.pipeline import Progress  # noqa: E402
@@ -358,7 +358,7 @@ def train(folder: Path, rows: Path, model: Path, **settings: Any) -> dict[str, A
 def helpful(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
     """A finished stage on the tiny base model, and what it said of itself."""
     folder = tmp_path_factory.mktemp("helpful")
-    return folder, train(folder, write_pairs(folder.parent / "pairs.jsonl"), tiny())
+    return folder, train(folder, write_pairs(folder.parent / "pairs.jsonl"), resolve("tiny"))
 
 
 def test_a_reward_model_learns_a_preference_and_says_how_well(helpful: tuple[Path, dict[str, Any]]) -> None:
@@ -423,8 +423,16 @@ def test_a_stopped_stage_ends_with_the_same_bits(helpful: tuple[Path, dict[str, 
     torn.mkdir()
     parsed = RewardModelSettings.parse(SMALL)
     with pytest.raises(KeyboardInterrupt):
-        run(Context(stage="rm", settings=parsed, folder=torn, paths={"model": tiny(), "data": rows}, progress=Stop()))
-    assert train(torn, rows, tiny()) == found
+        run(
+            Context(
+                stage="rm",
+                settings=parsed,
+                folder=torn,
+                paths={"model": resolve("tiny"), "data": rows},
+                progress=Stop(),
+            )
+        )
+    assert train(torn, rows, resolve("tiny")) == found
     for name in ("model/model.safetensors", "held_out.json", "held_out.jsonl"):
         assert (torn / name).read_bytes() == (folder / name).read_bytes()
 
@@ -437,7 +445,7 @@ def test_a_safety_model_learns_labels_on_the_whole_response(tmp_path: Path) -> N
                      "label": "safe" if index % 2 else "unsafe"})  # fmt: skip
     path = tmp_path / "labels.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    found = train(tmp_path / "rm", path, tiny(), objective="safety")
+    found = train(tmp_path / "rm", path, resolve("tiny"), objective="safety")
     assert found["accuracy"] > 0.95 and found["auc"] > 0.95 and found["responses"] + found["rows"] == 80
     assert load_reward_model(str(tmp_path / "rm" / "model"), device="cpu").on == "response"
 

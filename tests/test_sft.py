@@ -23,7 +23,7 @@ from hypothesis import strategies as st  # noqa: E402
 
 from r1kit.chat import ChatFormat, end_ids, to_samples  # noqa: E402
 from r1kit.models import attention  # noqa: E402
-from r1kit.models.known import tiny  # noqa: E402
+from r1kit.models.known import resolve  # noqa: E402
 from r1kit.models.load import fresh_llama, load  # noqa: E402
 from r1kit.pipeline import External, Progress, Recipe, Stage, execute, plan  # noqa: E402
 from r1kit.pipeline.context import Context  # noqa: E402
@@ -347,7 +347,7 @@ def metrics(folder: Path) -> list[dict[str, Any]]:
 def test_the_tiny_base_model_learns_the_format_and_is_loadable_by_transformers_alone(tmp_path: Path) -> None:
     rows = write_rows(tmp_path / "rows.jsonl", 48)
     settings = {"epochs": 4, "validation_share": 0.2, "patience": 9}
-    found = train(tmp_path / "sft", rows, tiny(), **settings)
+    found = train(tmp_path / "sft", rows, resolve("tiny"), **settings)
     first, *_, last = [row for row in metrics(tmp_path / "sft") if "validation/loss" in row]
     assert last["validation/loss"] < 0.7 * first["validation/loss"]
     assert found["samples"] + sum(1 for _ in TokenFile(tmp_path / "sft" / "tokens" / "validation").rows()) == 48
@@ -470,13 +470,13 @@ def test_held_out_problems_are_answered_on_the_way_and_can_stop_it_early(tmp_pat
         "optimizer": {"learning_rate": 1e-9},
         "probe": {"tasks": [{"name": "tiny/sums", "limit": 12}], "max_tokens": 40, "watch": True},
     }  # fmt: skip
-    found = train(tmp_path / "sft", rows, tiny(), **settings)
+    found = train(tmp_path / "sft", rows, resolve("tiny"), **settings)
     probed = [row for row in metrics(tmp_path / "sft") if "probe/accuracy" in row]
     assert [row["step"] for row in probed] == [0, 2, 4] and found["updates"] == 4  # nothing changed or got better
     assert {"probe/format", "probe/truncated", "validation/loss", "validation/loss/odd"} <= probed[0].keys()
     assert found["best_update"] == 2 and found["best_validation"] == probed[0]["probe/accuracy"]
     with pytest.raises(SettingsError, match="watch follows the answers to the probe's tasks"):
-        train(tmp_path / "none", rows, tiny(), probe={"watch": True})
+        train(tmp_path / "none", rows, resolve("tiny"), probe={"watch": True})
 
 
 def test_adapters_are_trained_alone_and_merged_into_a_plain_model(tmp_path: Path, tiny_policy_folder: Path) -> None:
@@ -577,4 +577,4 @@ def test_characters_that_several_tokens_spell_are_shown_whole() -> None:
 
 
 def test_the_loaded_model_of_the_tests_is_the_tiny_one() -> None:
-    assert load(str(tiny()), device="cpu").end_ids == (END,)
+    assert load(str(resolve("tiny")), device="cpu").end_ids == (END,)

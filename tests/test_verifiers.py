@@ -96,6 +96,8 @@ PARSERS: dict[str, Callable[[str], Any]] = {
     "words.digits": words.digits,
     "number.parse": number.parse,
     "number.parse_in_prose": number.parse_in_prose,
+    "number.compound": number.compound,
+    "number of an equation": number._stated,
     "number.of_reference": number.of_reference,
     "prose.before": prose.before,
     "prose.after": prose.after,
@@ -387,6 +389,23 @@ def test_a_worker_that_stands_still_is_cannot_tell_and_the_next_verdict_works(mo
         verdict = _ask("3\\sqrt{2}", "\\sqrt{18}")
     assert verdict.correct is None and verdict.detail.startswith("verifier failed") and "overloaded" in verdict.detail
     assert _ask("3\\sqrt{2}", "\\sqrt{18}").correct is True
+
+
+@pytest.mark.usefixtures("impatient")
+@pytest.mark.parametrize(("used", "error"), [(0.01, workers.Overloaded), (0.4, workers.OutOfTime)])
+def test_an_answer_that_the_wall_clock_ends_is_wrong_only_if_it_computed_much(
+    used: float, error: type[Exception], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = "import json; input = open(0).readline; say = lambda **reply: print(json.dumps(reply), flush=True)\n"
+    (tmp_path / "slow_worker.py").write_text(program + "say(ready=1); input(); say(reference='ok'); input()")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with monkeypatch.context() as patch:
+        clock = iter([0.0, used] * 9)
+        patch.setattr(workers.Worker, "_processor_seconds", lambda worker: next(clock))
+        question = {"reference": "x", "prediction": "y", "kind": "value"}
+        pool = workers.pool("slow_worker", seconds=mathematics.SECONDS)
+        with pytest.raises(error):
+            pool.ask(question, 2, 3.0)
 
 
 @pytest.mark.usefixtures("impatient")

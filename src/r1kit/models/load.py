@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -62,19 +63,14 @@ def load(name: str, *, device: str = "auto", seed: int = 0) -> Policy:
     large enough for the tokenizer.
     """
     from safetensors import SafetensorError
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoModelForCausalLM
     from transformers.utils import logging as transformers_logging
 
     source = str(resolve(name))
     transformers_logging.disable_progress_bar()  # a bar per load among our own progress lines helps nobody
     attention.register()
     torch.manual_seed(seed)  # weights that a checkpoint lacks would be drawn at random; they are refused below
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(source)
-    except (OSError, ValueError, KeyError) as error:
-        raise ModelError(
-            f"{name} has no usable tokenizer ({first_line(error)}): save one beside the weights"
-        ) from error
+    tokenizer, ends = _tokenizer(source, name)
     try:
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             source, dtype=torch.float32, attn_implementation=attention.NAME, output_loading_info=True
@@ -94,11 +90,38 @@ def load(name: str, *, device: str = "auto", seed: int = 0) -> Policy:
             f"{name}: the tokenizer has {len(tokenizer)} tokens but the model only "
             f"{model.get_input_embeddings().num_embeddings} embeddings: they do not belong together"
         )
+    return Policy(model.to(device_of(device)), tokenizer, ends)
+
+
+def outline(name: str) -> Policy:
+    """A model's tokenizer, end ids and context without its weights: enough to refuse prompts before any work.
+
+    Its `model` has nothing but a `config`. Raises `ModelError` for a tokenizer or a configuration that cannot be read.
+    """
+    from transformers import AutoConfig
+
+    source = str(resolve(name))
     try:
-        ends = end_ids(tokenizer)
+        config = AutoConfig.from_pretrained(source).get_text_config()
+    except (OSError, ValueError, KeyError) as error:
+        raise ModelError(f"{name} has no usable configuration ({first_line(error)}): see its config.json") from error
+    return Policy(SimpleNamespace(config=config), *_tokenizer(source, name))
+
+
+def _tokenizer(source: str, name: str) -> tuple[Any, tuple[int, ...]]:
+    """The tokenizer, and the ids that end a completion."""
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(source)
+    except (OSError, ValueError, KeyError) as error:
+        raise ModelError(
+            f"{name} has no usable tokenizer ({first_line(error)}): save one beside the weights"
+        ) from error
+    try:
+        return tokenizer, end_ids(tokenizer)
     except ValueError as error:
         raise ModelError(f"{name}: {error}") from None
-    return Policy(model.to(device_of(device)), tokenizer, ends)
 
 
 def fresh_llama(tokenizer: Any, *, layers: int, width: int, heads: int, context: int, seed: int) -> Any:
@@ -118,9 +141,9 @@ def fresh_llama(tokenizer: Any, *, layers: int, width: int, heads: int, context:
 
 
 def check_weights(model: nn.Module, name: str) -> None:
-    """Refuse weights that are not finite: training would only spread them."""
-    for key, parameter in model.named_parameters():
-        if not bool(torch.isfinite(parameter).all()):
+    """Refuse weights that are not finite, a router's bias among them: training would only spread them."""
+    for key, tensor in model.state_dict().items():  # parameters, and the buffers that a checkpoint holds
+        if not bool(torch.isfinite(tensor).all()):
             raise ModelError(f"{name} has NaN or infinite values in {key}: the checkpoint is damaged")
 
 

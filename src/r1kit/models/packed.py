@@ -78,6 +78,9 @@ class PackedLayout:
         starts = [range(span.prompt) for span in spans if span.prompt]
         owns = [range(span.prompt, span.prompt + length) for span in spans for length in span.completions]
         self.position_ids = torch.tensor([p for run in (*starts, *owns) for p in run], device=device)  # [T]
+        self.copies = torch.ones(len(self.position_ids), dtype=torch.float64, device=device)  # samples that share each
+        shared = torch.tensor([len(span.completions) for span in spans if span.prompt], dtype=torch.float64)
+        self.copies[: self.sizes[0]] = shared.repeat_interleave(torch.tensor(self.prompts, dtype=torch.long)).to(device)
 
     @staticmethod
     def _mask(prompt: int, width: int, device: torch.device) -> Tensor | None:

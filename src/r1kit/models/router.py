@@ -16,14 +16,17 @@ from torch import Tensor, nn
 class RouterBalance:
     """Counts the load of each expert during training forward passes; `update` moves the biases.
 
+    Forward passes count while `copies` is set: for each token of the row [T], how many samples share it, so that loads
+    are those of every sample by itself, however they are packed.
     Does nothing for models whose routers have no `e_score_correction_bias`.
     """
 
     def __init__(self, model: nn.Module, gamma: float) -> None:
         self.gamma = gamma
         self.routers = [m for m in model.modules() if isinstance(getattr(m, "e_score_correction_bias", None), Tensor)]
-        self.loads = [torch.zeros_like(self._bias(router)) for router in self.routers]
-        self.counting = False
+        # fp64 counts exactly where fp32 stops at 16 million
+        self.loads = [torch.zeros_like(self._bias(router), dtype=torch.float64) for router in self.routers]
+        self.copies: Tensor | None = None
         for index, router in enumerate(self.routers):
             router.register_forward_hook(self._hook(index))
 
@@ -33,11 +36,9 @@ class RouterBalance:
 
     def _hook(self, index: int) -> Any:
         def count(module: nn.Module, args: Any, output: Any) -> None:
-            if self.counting:
-                chosen = output[2].reshape(-1)  # router logits, weights, indices
-                self.loads[index] += torch.bincount(chosen, minlength=len(self.loads[index])).to(
-                    self.loads[index].dtype
-                )
+            if self.copies is not None:
+                chosen = output[2]  # router logits, weights, indices [T, experts per token]
+                self.loads[index].index_add_(0, chosen.reshape(-1), self.copies.repeat_interleave(chosen.shape[-1]))
 
         return count
 

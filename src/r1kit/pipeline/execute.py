@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from r1kit.pipeline.context import Context
-from r1kit.pipeline.fingerprint import settings_of
+from r1kit.pipeline.fingerprint import UNKNOWN, settings_of
 from r1kit.pipeline.graph import Recipe
 from r1kit.pipeline.guards import locked, stop_on_signals
 from r1kit.pipeline.plan import MANIFEST, STARTED, PlanRow, plan
@@ -26,8 +26,8 @@ def execute(recipe: Recipe, runs: Path, until: str | None = None) -> Path:
     Raises what the stage raised, with a note that names stage and folder; `Stopped` on SIGINT or SIGTERM.
     """
     with stop_on_signals():
-        rows = plan(recipe, runs, until)
-        checked = _check_early(rows)
+        rows = plan(recipe, runs, until, fetch=True)
+        checked = check_ready(rows)
         for number, row in enumerate(rows, 1):
             with Progress(f"[{number}/{len(rows)}] {row.stage.name}") as progress, _noting(row):
                 if row.status == "done":
@@ -38,10 +38,14 @@ def execute(recipe: Recipe, runs: Path, until: str | None = None) -> Path:
     return rows[-1].folder
 
 
-def _check_early(rows: Sequence[PlanRow]) -> set[str]:
-    """Let every stage whose inputs are all there refuse them now, rather than after hours of the stages before."""
+def check_ready(rows: Sequence[PlanRow]) -> set[str]:
+    """Let every stage whose inputs are all there refuse them now, rather than after hours of the stages before.
+
+    Returns the names of these stages. Raises what a stage's `check` raises, with a note that names stage and folder.
+    """
     done = {row.stage.name for row in rows if row.status == "done"}
-    ready = [row for row in rows if row.status != "done" and all(s.name in done for s in row.stage.parents)]
+    left = [row for row in rows if row.status != "done" and row.fingerprint != UNKNOWN]
+    ready = [row for row in left if all(parent.name in done for parent in row.stage.parents)]
     for row in ready:
         with _noting(row):
             _check(row, _context(row, Progress(row.stage.name)))

@@ -18,6 +18,8 @@ from pydantic import BaseModel
 from r1kit.pipeline.graph import External, Output, Stage
 from r1kit.store import StoreError, combine, files_in, sha256, write_json
 
+UNKNOWN = "????????"  # the fingerprint of what is not here yet, and of all that is made of it
+
 
 class Hashes:
     """Content hashes of outside files, remembered by (path, size, modification time) across runs."""
@@ -97,8 +99,8 @@ def identity(stage: Stage, hashes: Hashes, fingerprints: dict[str, str]) -> dict
 
 
 def _external(stage: Stage, name: str, source: External, hashes: Hashes) -> str:
-    if not source.is_there:
-        return f"planned {source.path}"
+    if source.fetch is not None:
+        return UNKNOWN
     if not source.path.exists():
         raise ValueError(f"input {name} of stage {stage.name}: there is no file or folder {source.path}")
     if source.path.is_dir() and not files_in(source.path):
@@ -108,6 +110,8 @@ def _external(stage: Stage, name: str, source: External, hashes: Hashes) -> str:
 
 def fingerprint(made_of: Mapping[str, Any]) -> str:
     """SHA-256 of an identity as canonical JSON; names and places of things do not count, only their content."""
+    if any(source["fingerprint"] == UNKNOWN for source in made_of["inputs"].values()):
+        return UNKNOWN
     inputs = {
         name: [source["fingerprint"], source["path"] if "stage" in source else ""]
         for name, source in made_of["inputs"].items()

@@ -35,16 +35,22 @@ class Kind:
 
 @dataclass(frozen=True, slots=True)
 class External:
-    """A file or folder that no stage makes; it enters fingerprints by its content, or by its name where it is only
-    `planned`: such a recipe can be looked at, and not run."""
+    """A file or folder that no stage makes; it enters fingerprints by its content.
+
+    One that is not on this machine yet has `fetch`, which gets it and says where it is; `path` is its name until then.
+    """
 
     path: Path
-    is_there: bool = True
+    fetch: Callable[[], Path] | None = field(default=None, compare=False)
 
     @classmethod
     def planned(cls, name: str) -> External:
-        """What a run would need, such as a model of 671B parameters."""
-        return cls(Path(name), is_there=False)
+        """What only a plan names, such as a model of 671B parameters; a run is refused."""
+
+        def refuse() -> Path:
+            raise ValueError(f"this scale is there to be planned, not run: {name} is not fetched")
+
+        return cls(Path(name), refuse)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "path", Path(self.path))

@@ -1,4 +1,4 @@
-"""What a recipe would do now, stage by stage, and why: read-only.
+"""What a recipe would do now, stage by stage, and why: read-only, unless it is asked to fetch.
 
 A stage's folder is `runs/<recipe>/<stage>-<8 hex>/`. `stage.json` is written when the stage starts and holds what its
 fingerprint was made of; `manifest.json` is written last, and its existence means done.
@@ -9,12 +9,13 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from r1kit.pipeline.fingerprint import Hashes, fingerprint, identity, settings_of
-from r1kit.pipeline.graph import Output, Recipe, Stage
+from r1kit.pipeline.fingerprint import UNKNOWN, Hashes, fingerprint, identity, settings_of
+from r1kit.pipeline.graph import External, Output, Recipe, Stage
+from r1kit.pipeline.progress import Progress
 from r1kit.store import StoreError, read_json
 
 MANIFEST = "manifest.json"
@@ -27,7 +28,8 @@ class PlanRow:
     """One stage of a plan.
 
     `why` is for people: "finished", "stopped midway", "never run", or what changed against the newest other folder
-    of the same stage. `made_of` is what the fingerprint hashes; `paths` are the inputs, finished or not.
+    of the same stage. `made_of` is what the fingerprint hashes; `paths` are the inputs, finished or not. Where one of
+    them is still to be fetched, fingerprint and folder are `UNKNOWN`.
     """
 
     stage: Stage
@@ -39,15 +41,29 @@ class PlanRow:
     paths: Mapping[str, Path]
 
 
-def plan(recipe: Recipe, runs: Path, until: str | None = None) -> list[PlanRow]:
+def plan(recipe: Recipe, runs: Path, until: str | None = None, *, fetch: bool = False) -> list[PlanRow]:
     """One row for each stage, in the order of execution, up to and including `until`."""
     hashes = Hashes(runs / ".hashes.json")
     rows: dict[str, PlanRow] = {}
+    found: dict[Path, External] = {}
     for stage in _until(recipe, until):
+        stage = _fetched(stage, found) if fetch else stage
         made_of = identity(stage, hashes, {name: row.fingerprint for name, row in rows.items()})
         rows[stage.name] = _row(stage, made_of, runs / recipe.name, rows)
     hashes.save()
     return list(rows.values())
+
+
+def _fetched(stage: Stage, found: dict[Path, External]) -> Stage:
+    """The stage with all outside inputs on this machine; `found` holds those that were fetched for stages before."""
+    inputs = dict(stage.inputs)
+    for name, source in inputs.items():
+        if isinstance(source, External) and source.fetch is not None:
+            if source.path not in found:
+                Progress(stage.name).say(f"fetching {source.path}")
+                found[source.path] = External(source.fetch())
+            inputs[name] = found[source.path]
+    return replace(stage, inputs=inputs)
 
 
 def _until(recipe: Recipe, until: str | None) -> tuple[Stage, ...]:
@@ -73,6 +89,8 @@ def _row(stage: Stage, made_of: dict[str, Any], runs: Path, before: Mapping[str,
 
 
 def _status(stage: Stage, made_of: dict[str, Any], folder: Path, digest: str) -> tuple[Status, str]:
+    if digest == UNKNOWN:
+        return "run", "; ".join(_to_be(source) for source in made_of["inputs"].values() if UNKNOWN in source.values())
     if (folder / MANIFEST).exists():
         if read_json(folder / MANIFEST)["fingerprint"] != digest:
             raise StoreError(f"{folder} belongs to another stage with the same first 8 digits: move it away")
@@ -80,6 +98,10 @@ def _status(stage: Stage, made_of: dict[str, Any], folder: Path, digest: str) ->
     if (folder / STARTED).exists():
         return "resume", "stopped midway"
     return "run", _why(stage, made_of, folder)
+
+
+def _to_be(source: Mapping[str, str]) -> str:
+    return f"{source['stage']} is to be run" if "stage" in source else f"{source['path']} is to be fetched"
 
 
 def _why(stage: Stage, made_of: dict[str, Any], folder: Path) -> str:

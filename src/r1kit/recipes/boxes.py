@@ -6,11 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from r1kit.models.known import resolve
 from r1kit.pipeline import External, Kind, Output, Recipe, Stage
 from r1kit.recipes.overrides import Overrides
 from r1kit.recipes.r1_scales import R1Scale, r1_scale_of
-from r1kit.recipes.sources import externals
+from r1kit.recipes.sources import externals, model_input
 from r1kit.settings import Settings
 from r1kit.stages.data_requests import DATA_REQUESTS
 from r1kit.stages.evaluate import EVALUATE
@@ -57,7 +56,7 @@ class Boxes:
     def external(self, model: str) -> External:
         if self.size.planned and model in (self.size.model, self.size.student):
             return External.planned(model)
-        return External(resolve(model))
+        return model_input(model)
 
     def __call__(self, name: str, kind: Kind, **inputs: Model) -> Stage:
         settings = self.settings(name)

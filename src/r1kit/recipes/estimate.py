@@ -261,7 +261,7 @@ def _made(settings: PretrainSettings) -> Size:
 
 
 def _external(source: External) -> Size:
-    if not source.is_there:
+    if source.fetch is not None:
         if str(source.path) not in PLANNED:
             raise SettingsError(f"the size of {source.path} is not known: known are {', '.join(PLANNED)}")
         return PLANNED[str(source.path)]

@@ -41,17 +41,16 @@ TINY = Scale(
     ),
 )  # fmt: skip
 
-# An instruct model of 135M parameters never uses a tag by itself and calculates badly. One exemplar and the opening tag
-# show it the format, which it then keeps half of the time; GSM8K with all but the last step given has the most right
-# answers. A higher rate or more steps end in one calculation for everything: docs/log.md.
+# An instruct model of 135M parameters that never uses a tag by itself and calculates badly. It learns from single
+# calculations of GSM8K's solutions, as whole problems give it nothing to learn from. The paper's prompt with a worked
+# example in place of "reasoning process here", which it would learn to repeat; unscaled advantages, so that among wrong
+# answers the format is worth a tenth of a right one and not as much: docs/log.md.
 SMOLLM2_CHAT = ChatSettings(
     template="chat",
-    system="Think step by step inside <think> </think>, then give only the final number inside <answer> </answer>.",
-    exemplars=(
-        (
-            "Tim read 15 pages on Monday and 9 pages on Tuesday. How many more pages did he read on Monday?",
-            "<think>15 - 9 = 6.</think> <answer>6</answer>",
-        ),
+    system=(
+        "A conversation between User and Assistant. The user asks a question, and the Assistant solves it. The "
+        "reasoning process and answer are enclosed within <think> </think> and <answer> </answer> tags, respectively, "
+        "i.e., <think> 48 / 2 = 24 </think> <answer> 24 </answer>"
     ),
     prefill="<think>",
 )
@@ -59,14 +58,29 @@ SMOLLM2 = Scale(
     model="smollm2-135m",
     rl=RLSettings(
         tasks=(TaskSpec(name="gsm8k", calculations=True, order="easiest", limit=8000),),
-        rewards=(ACCURACY, FORMAT.model_copy(update={"weight": 0.3})),
+        rewards=(ACCURACY, *(RewardSpec(name=name, weight=0.1) for name in ("tag_count", "format"))),
+        algorithm=PRESETS["dr_grpo"],
         chat=SMOLLM2_CHAT,
-        optimizer=OptimizerSettings(learning_rate=5e-6, warmup_steps=1, schedule="linear", final_ratio=0.1),
-        steps=16, prompts_per_step=8, group_size=16, temperature=0.8, max_tokens=48, max_rows=128,
-        tokens_per_batch=4096, max_prompt_tokens=320, checkpoint_every=4,
+        optimizer=OptimizerSettings(learning_rate=1e-5, warmup_steps=1, schedule="linear", final_ratio=0.1),
+        steps=45, prompts_per_step=8, group_size=16, temperature=0.9, max_tokens=48, max_rows=256,
+        tokens_per_batch=2048, checkpoint_every=5,
     ),
     evaluate=EvaluateSettings(
-        tasks=(TaskSpec(name="svamp"),), chat=SMOLLM2_CHAT, samples=4, max_tokens=48, max_rows=256
+        tasks=(TaskSpec(name="svamp"),), chat=SMOLLM2_CHAT, samples=2, max_tokens=48, max_rows=256
+    ),
+)  # fmt: skip
+
+# Any causal language model on one GPU; what is trained on and measured on is usually set by its user.
+GPU = Scale(
+    model="Qwen/Qwen2.5-0.5B",
+    rl=RLSettings(
+        tasks=(TaskSpec(name="gsm8k"),),
+        rewards=(ACCURACY, FORMAT.model_copy(update={"weight": 0.2})),
+        optimizer=OptimizerSettings(learning_rate=1e-6, warmup_steps=5),
+        steps=200, prompts_per_step=16, group_size=8, max_tokens=512, checkpoint_every=20,
+    ),
+    evaluate=EvaluateSettings(
+        tasks=(TaskSpec(name="gsm8k", order="shuffled", limit=500),), samples=4, max_tokens=512, max_rows=256
     ),
 )  # fmt: skip
 
@@ -84,7 +98,7 @@ PAPER = Scale(
     evaluate=EvaluateSettings(tasks=(TaskSpec(name="aime24"),), samples=64, max_tokens=32_768),
 )  # fmt: skip
 
-SCALES = {"tiny": TINY, "smollm2": SMOLLM2, "paper": PAPER}
+SCALES = {"tiny": TINY, "smollm2": SMOLLM2, "gpu": GPU, "paper": PAPER}
 
 
 def scale_of(name: str) -> Scale:
@@ -92,3 +106,8 @@ def scale_of(name: str) -> Scale:
     if name not in SCALES:
         raise SettingsError(f"there is no scale {name!r}: give one of {', '.join(SCALES)}")
     return SCALES[name]
+
+
+def scale_for(model: str | None) -> str:
+    """The name of the scale that a model is trained at where its user names none."""
+    return next((name for name, scale in SCALES.items() if model in (None, scale.model)), "gpu")

@@ -1,11 +1,13 @@
-"""Data files and code of the user's own as inputs, so that a change in them redoes what depends on them."""
+"""Models, data files and code of the user's own as inputs, so that a change redoes what depends on them."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from r1kit import tiny
+from r1kit.models.known import find, resolve
 from r1kit.pipeline import External
 from r1kit.rewards import RewardSpec, source_file
 from r1kit.tasks import TaskSpec, source_files
@@ -27,3 +29,9 @@ def world_sources() -> dict[str, External]:
     """The code that makes the corpus of the tiny world."""
     world = sorted(Path(tiny.__file__).parent.rglob("*.py"))
     return {f"code/{path.parent.name}/{path.name}": External(path) for path in world}
+
+
+def model_input(name: str) -> External:
+    """A model by what `resolve` takes; one that is not on this machine is fetched when a stage needs it."""
+    folder = find(name)
+    return External(folder) if folder else External(Path(name), fetch=partial(resolve, name))

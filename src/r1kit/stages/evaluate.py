@@ -14,12 +14,12 @@ from r1kit.evaluate.metrics import Scored, score
 from r1kit.evaluate.statistics import Summary, summarise
 from r1kit.pipeline import Context, Kind
 from r1kit.settings import listed
-from r1kit.stages.shared import ChatSettings, DeviceSettings, Fitting
+from r1kit.stages.shared import ChatSettings, DeviceSettings, Fitting, check_model
 from r1kit.store import RowWriter, read_rows, write_json
 from r1kit.tasks import TaskSpec, load_tasks
 from r1kit.types import Problem, SamplingParams
 
-CHUNK = 256  # problems between two looks at the disk: what a stop can lose; fewer would let the batch run empty
+ROUNDS = 4  # how often the engine's rows are filled between two writes, which is what a stop can lose; fewer idle more
 
 
 class EvaluateSettings(DeviceSettings):
@@ -45,15 +45,19 @@ def measure(
     engine: Any, problems: Sequence[Problem], chat: ChatFormat, sampling: SamplingParams, out: Path,
     report: Callable[[int, int], None],
 ) -> Summary:  # fmt: skip
-    """Append a row per completion to `out`; problems that are in it already are not sampled again."""
+    """Append a row per completion to `out`; problems that are in it already are not sampled again.
+
+    Rows are written after about `ROUNDS` x `max_rows` completions, of one problem at least.
+    """
     tokenizer = engine.policy.tokenizer
     done: dict[str, int] = {}
     for row in read_rows(out) if out.is_file() else ():
         done[row["problem_id"]] = done.get(row["problem_id"], 0) + 1
     left = [problem for problem in problems if done.get(problem.id, 0) < sampling.n]
+    size = max(1, ROUNDS * engine.max_rows // sampling.n)  # problems
     with RowWriter(out) as rows:
-        for start in range(0, len(left), CHUNK):
-            part = left[start : start + CHUNK]
+        for start in range(0, len(left), size):
+            part = left[start : start + size]
             prompts = [chat.render(problem, tokenizer) for problem in part]
             before = len(problems) - len(left) + start
             answers = engine.generate(
@@ -88,8 +92,8 @@ def judge(problems: Sequence[Problem], answers: Any, chat: ChatFormat, tokenizer
 
 
 def check(context: Context) -> None:
-    """Refuse tasks that cannot be read before a stage starts."""
-    load_tasks(context.settings.tasks, training=False)
+    """Refuse device, tasks and prompts that cannot work, before a stage starts."""
+    check_model(context, training=False)
 
 
 def run(context: Context) -> Mapping[str, Any]:
@@ -100,8 +104,8 @@ def run(context: Context) -> Mapping[str, Any]:
     settings: EvaluateSettings = context.settings
     task = load_tasks(settings.tasks, training=False)
     policy = load(str(context.input("model")), device=settings.device)
-    chat, room = settings.chat.format(), policy.context - settings.max_tokens
-    problems = Fitting(task, chat, policy.tokenizer, room=room, limit=None).problems
+    chat = settings.chat.format()
+    problems = Fitting(task, chat, policy, max_tokens=settings.max_tokens).problems
 
     def report(done: int, total: int) -> None:
         context.progress.step(done, total)

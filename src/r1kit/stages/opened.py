@@ -11,7 +11,7 @@ from r1kit.chat import ChatFormat
 from r1kit.models.known import resolve
 from r1kit.pipeline import Progress
 from r1kit.stages import chat_format
-from r1kit.stages.shared import ChatSettings
+from r1kit.stages.shared import ChatSettings, refuse_long
 from r1kit.store import sha256, to_plain
 from r1kit.types import Problem, SamplingParams
 
@@ -34,12 +34,11 @@ class Opened:
     def refuse_long(self, problems: Sequence[Problem], max_tokens: int) -> None:
         """Raise ValueError, before any work, for a prompt that leaves no room for an answer."""
         for problem in problems:
-            size, context = len(self.chat.render(problem, self.policy.tokenizer).token_ids), self.policy.context
-            if size + max_tokens > context:
-                raise ValueError(
-                    f"the prompt of {problem.id} has {size} tokens; with max_tokens {max_tokens} that is "
-                    f"{size + max_tokens}, and the model's context is {context}: lower max_tokens or drop long prompts"
-                )
+            size = len(self.chat.render(problem, self.policy.tokenizer).token_ids)
+            prompt, remedy = "the prompt", "shorten the prompt"
+            if len(problems) > 1:
+                prompt, remedy = f"the prompt of {problem.id}", "leave the problem out"
+            refuse_long(size, prompt, max_tokens, self.policy.context, remedy)
 
     def setup(self, sampling: SamplingParams) -> dict[str, Any]:
         """What decides a completion beside the problem: two equal setups give equal rows."""

@@ -47,8 +47,7 @@ def make_probe(settings: ProbeSettings, policy: Any, chat: ChatFormat) -> Callab
     if not settings.tasks:
         return dict
     task = load_tasks(settings.tasks, training=False)
-    room = policy.context - settings.max_tokens
-    problems = Fitting(task, chat, policy.tokenizer, room=room, limit=None).problems
+    problems = Fitting(task, chat, policy, max_tokens=settings.max_tokens).problems
     prompts = [chat.render(problem, policy.tokenizer) for problem in problems]
     greedy = SamplingParams(temperature=0.0, max_tokens=settings.max_tokens)
     engine = LocalEngine(policy, max_rows=settings.max_rows)

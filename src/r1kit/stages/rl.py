@@ -12,7 +12,7 @@ from r1kit.pipeline import Context, Kind
 from r1kit.rewards import RewardSpec, build
 from r1kit.settings import listed
 from r1kit.stages import chat_format
-from r1kit.stages.shared import ChatSettings, DeviceSettings, Fitting
+from r1kit.stages.shared import ChatSettings, DeviceSettings, Fitting, check_model
 from r1kit.tasks import TaskSpec, load_tasks
 from r1kit.train.learner import OptimizerSettings
 from r1kit.train.rl import RL, LoopSettings
@@ -34,10 +34,11 @@ class RLSettings(LoopSettings, DeviceSettings):
 
 
 def check(context: Context) -> None:
-    """Refuse rewards, tasks and prompts that cannot work, before the stage or a stage before it starts."""
+    """Refuse rewards, device, tasks and prompts that cannot work, before the stage or a stage before it starts."""
     settings: RLSettings = context.settings
     build(rewards_of(context))
-    load_tasks(settings.tasks, training=True)
+    remedy = "set max_prompt_tokens to leave longer prompts out"
+    check_model(context, training=True, limit=settings.max_prompt_tokens, remedy=remedy)
 
 
 def rewards_of(context: Context) -> tuple[RewardSpec, ...]:
@@ -70,8 +71,8 @@ def run(context: Context) -> Mapping[str, Any]:
     scorer, chat = build(rewards_of(context)), settings.chat.format()
     policy = load(str(context.input("model")), device=settings.device, seed=settings.seed)
     task = Fitting(
-        load_tasks(settings.tasks, training=True), chat, policy.tokenizer,
-        room=policy.context - settings.max_tokens, limit=settings.max_prompt_tokens,
+        load_tasks(settings.tasks, training=True), chat, policy,
+        max_tokens=settings.max_tokens, limit=settings.max_prompt_tokens,
     )  # fmt: skip
     if task.dropped:
         context.progress.say(

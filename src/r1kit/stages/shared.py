@@ -7,11 +7,13 @@ from typing import Any, Literal
 from pydantic import Field
 
 from r1kit.chat import R1_ZERO_SYSTEM, ChatFormat
+from r1kit.pipeline import Context
 from r1kit.settings import Settings
-from r1kit.tasks import Task
+from r1kit.tasks import Task, load_tasks
 from r1kit.types import Problem
 
 HIDDEN: dict[str, Any] = {"fingerprint": False}  # for settings that change speed or comfort, never the result
+LEAVE_OUT = "leave the problem out"
 
 
 class ChatSettings(Settings):
@@ -33,29 +35,45 @@ class DeviceSettings(Settings):
     max_rows: int = Field(128, ge=1, json_schema_extra=HIDDEN)
 
 
+def refuse_long(size: int, prompt: str, max_tokens: int, context: int, remedy: str) -> None:
+    """Raise ValueError for `prompt`, of `size` tokens, where `max_tokens` more do not fit into a model's context."""
+    if max_tokens >= context:
+        raise ValueError(
+            f"max_tokens is {max_tokens}, and the model's context is {context} tokens for prompt and answer together: "
+            "lower max_tokens"
+        )
+    if size + max_tokens > context:
+        raise ValueError(
+            f"{prompt} has {size} tokens; with max_tokens {max_tokens} that is {size + max_tokens}, and the model's "
+            f"context is {context}: lower max_tokens or {remedy}"
+        )
+
+
 class Fitting:
     """The problems of a task whose prompts leave room for an answer.
 
-    `limit` drops problems with longer prompts (counted in `dropped`); without it a prompt that does not fit is an
-    error. Raises ValueError before any work, naming the problem.
+    `policy` needs a tokenizer and a context only (`models.load.outline`). `limit` drops problems with longer prompts
+    (counted in `dropped`); without it a prompt that does not fit is an error. Raises ValueError before any work, naming
+    the problem and `remedy`, what to do beside lowering `max_tokens`.
     """
 
-    def __init__(self, task: Task, chat: ChatFormat, tokenizer: Any, *, room: int, limit: int | None) -> None:
+    def __init__(
+        self, task: Task, chat: ChatFormat, policy: Any, *, max_tokens: int, limit: int | None = None,
+        remedy: str = LEAVE_OUT,
+    ) -> None:  # fmt: skip
         self.name = task.name
         self.problems: list[Problem] = []
         self.dropped = 0
+        refuse_long(0, "", max_tokens, policy.context, remedy)
+        room = policy.context - max_tokens
         for index in range(len(task)):
             problem = task[index]
-            size = len(chat.render(problem, tokenizer).token_ids)
+            size = _size(problem, chat, policy.tokenizer, min(room, limit or room))
             if limit is not None and size > limit:
                 self.dropped += 1
-            elif size > room:
-                raise ValueError(
-                    f"the prompt of {problem.id} has {size} tokens and only {room} fit beside max_tokens: "
-                    "lower max_tokens, or set max_prompt_tokens to leave longer prompts out"
-                )
-            else:
-                self.problems.append(problem)
+                continue
+            refuse_long(size, f"the prompt of {problem.id}", max_tokens, policy.context, remedy)
+            self.problems.append(problem)
         if not self.problems:
             raise ValueError(f"{task.name}: no problem has a prompt of at most {limit} tokens: raise max_prompt_tokens")
 
@@ -64,3 +82,27 @@ class Fitting:
 
     def __getitem__(self, index: int, /) -> Problem:
         return self.problems[index]
+
+
+def _size(problem: Problem, chat: ChatFormat, tokenizer: Any, short: int) -> int:
+    """The tokens of a prompt; of one that cannot have more than `short`, a quick upper bound.
+
+    Tokenising takes most of the time. A token stands for a byte of text at least, and normalisation (NFC) makes text
+    three times longer at most.
+    """
+    text = chat.text(chat.messages(problem), tokenizer) + chat.prefill
+    most = 3 * len(text.encode())
+    return most if most <= short else len(chat.render(problem, tokenizer).token_ids)
+
+
+def check_model(context: Context, *, training: bool, limit: int | None = None, remedy: str = LEAVE_OUT) -> None:
+    """Refuse a device, a model, tasks and prompts that cannot work, without the model's weights.
+
+    The stage's settings have `device`, `tasks`, `chat` and `max_tokens`; raises ValueError.
+    """
+    from r1kit.models.load import device_of, outline
+
+    settings = context.settings
+    device_of(settings.device)
+    task, policy = load_tasks(settings.tasks, training=training), outline(str(context.input("model")))
+    Fitting(task, settings.chat.format(), policy, max_tokens=settings.max_tokens, limit=limit, remedy=remedy)

@@ -38,10 +38,12 @@ def verify(file: Path, verifier: str, out: Path | None = None, counts: Counter[s
     counts = Counter() if counts is None else counts
     with _writer(out) as writer:
         for batch in _batches(file):
-            responses = [as_response(_text(row, "prediction", file, number), verifier) for number, row in batch]
+            responses = [as_response(_prediction(row, file, number), verifier) for number, row in batch]
             references = [_reference(row, file, number) for number, row in batch]
             for (_, row), verdict in zip(batch, verify_all(verifier, responses, references), strict=True):
                 judged = row | {"correct": verdict.correct, "extracted": verdict.extracted, "detail": verdict.detail}
+                if verdict.correct is False and not _is_text(row["prediction"]):
+                    judged["detail"] = f"no text: {row['prediction']!r:.60}"
                 counts[{True: "right", False: "wrong", None: "unknown"}[verdict.correct]] += 1
                 if writer is not None:
                     writer.append(judged)
@@ -164,27 +166,39 @@ def _writer(out: Path | None) -> Any:
     return RowWriter(out)
 
 
-def _text(row: Row, name: str, file: Path, number: int) -> str:
-    """A field as text; a model that answered nothing may have null there."""
+def _field(row: Row, name: str, file: Path, number: int) -> Any:
     if name not in row:
         reason = f"the row has no field {name!r}, only {', '.join(map(repr, row)) or 'none'}"
         raise TaskError("missing column", reason, str(file), number, name)
-    value = row[name]
-    if value is None:
+    return row[name]
+
+
+def _is_text(value: Any) -> bool:
+    """Whether a value is text or a finite number, which is written as text."""
+    if isinstance(value, float):
+        return math.isfinite(value)
+    return isinstance(value, str | int) and not isinstance(value, bool)
+
+
+def _prediction(row: Row, file: Path, number: int) -> str:
+    """What a model answered; null and whatever else is no text is an empty answer, which is wrong."""
+    value = _field(row, "prediction", file, number)
+    if not _is_text(value):
         return ""
-    if isinstance(value, bool) or not isinstance(value, str | int | float):
-        raise TaskError("wrong type", f"{value!r:.60}: expected text or a number", str(file), number, name)
-    if isinstance(value, float) and not math.isfinite(value):
-        raise TaskError("wrong type", f"{value}: expected a finite number", str(file), number, name)
     return value if isinstance(value, str) else number_text(value)
 
 
 def _reference(row: Row, file: Path, number: int) -> str:
     """The reference; an object, as countdown and code have it, becomes its JSON."""
-    value = row.get("answer")
+    value = _field(row, "answer", file, number)
     if isinstance(value, dict | list):
         return reference_text(value)
-    return _text(row, "answer", file, number)
+    if value is None:
+        return ""
+    if not _is_text(value):
+        expected = "a finite number" if isinstance(value, float) else "text or a number"
+        raise TaskError("wrong type", f"{value!r:.60}: expected {expected}", str(file), number, "answer")
+    return value if isinstance(value, str) else number_text(value)
 
 
 def _completion(row: Row, file: Path, number: int) -> Any:

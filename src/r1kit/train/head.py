@@ -8,7 +8,7 @@ is written over the logits before the two products that carry it to the hidden s
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
@@ -17,7 +17,9 @@ from torch import Tensor
 
 from r1kit.models.head import Head
 from r1kit.train.batch import Batch, Targets, Totals
-from r1kit.train.losses import Loss
+from r1kit.train.losses import Loss, LossOutput
+
+LONG = 8  # chunks of the head: a longer sequence is cut, and its logits are made twice
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,9 @@ class Objective(Protocol):
 class OfLogprobs:
     """A loss that is a function of log-probs.
 
-    A chunk holds whole sequences, which losses like GSPO need, unless `cut` says that each token counts by itself.
+    A loss sees whole sequences, which GSPO's needs, unless `cut` says that each token counts by itself. One of more
+    than `LONG` chunks gets its log-probs chunk by chunk first and its gradient in a second pass, so that memory stays
+    bounded whatever its length.
     """
 
     loss: Loss
@@ -52,9 +56,20 @@ class OfLogprobs:
         head = Head.of(model)
         found = Accumulated(hidden)
         for chunk in batch.targets.chunks(head.chunk_size(), whole=not self.cut):
-            states = hidden[chunk.positions]
-            found.add(head, chunk, states, *_logprob_chunk(head, states, chunk, totals, self.loss, temperature))
+            long = len(chunk.token_ids) > LONG * head.chunk_size()
+            for part, loss in self._cut(head, hidden, chunk, totals, temperature) if long else [(chunk, self.loss)]:
+                states = hidden[part.positions]
+                found.add(head, part, states, *_logprob_chunk(head, states, part, totals, loss, temperature))
         return found.gradient()
+
+    def _cut(
+        self, head: Head, hidden: Tensor, chunk: Targets, totals: Totals, temperature: float
+    ) -> Iterator[tuple[Targets, Loss]]:
+        """A long sequence's parts, each with a loss that is linear in the part's log-probs and has their gradient."""
+        output, slopes = _slopes(self.loss, logprobs(head, hidden, chunk, temperature), chunk, totals)
+        size = head.chunk_size()
+        for index, (part, slope) in enumerate(zip(chunk.chunks(size, whole=False), slopes.split(size), strict=True)):
+            yield part, _linear(slope, output if index == 0 else LossOutput(torch.zeros_like(output.loss), {}))
 
 
 class Accumulated:
@@ -106,15 +121,30 @@ def _logprob_chunk(
         log_probs = logits.sub_(logits.logsumexp(dim=-1, keepdim=True))
         probs = log_probs.exp()
         entropy = -torch.dot(probs.view(-1), log_probs.view(-1))
-    leaf = log_probs.gather(1, chunk.token_ids[:, None])[:, 0].requires_grad_()
-    with torch.enable_grad():
-        output = loss(leaf, chunk, totals)
-        (grad,) = torch.autograd.grad(output.loss, leaf)
+    output, grad = _slopes(loss, log_probs.gather(1, chunk.token_ids[:, None])[:, 0], chunk, totals)
     with torch.no_grad():
         probs.mul_(-grad[:, None])
         probs.scatter_add_(1, chunk.token_ids[:, None], grad[:, None])
         probs.mul_(slope)
     return probs, output.loss.detach(), {"entropy": entropy, **output.sums}
+
+
+def _slopes(loss: Loss, values: Tensor, chunk: Targets, totals: Totals) -> tuple[LossOutput, Tensor]:
+    """A loss of log-probs [n], and its derivative by each of them."""
+    leaf = values.requires_grad_()
+    with torch.enable_grad():
+        output = loss(leaf, chunk, totals)
+        (grad,) = torch.autograd.grad(output.loss, leaf)
+    return output, grad
+
+
+def _linear(slope: Tensor, output: LossOutput) -> Loss:
+    """A loss that is known already, with `slope` [n] for its derivative by the log-probs."""
+
+    def loss(values: Tensor, targets: Targets, totals: Totals) -> LossOutput:
+        return LossOutput(output.loss.detach() + (values - values.detach()) @ slope, output.sums)
+
+    return loss
 
 
 def _accumulate(parameter: Tensor, gradient: Callable[[], Tensor]) -> None:

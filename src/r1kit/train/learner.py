@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager, nullcontext
 from itertools import pairwise
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import Field
@@ -23,6 +23,8 @@ from r1kit.train.batch import Batch, Totals
 from r1kit.train.head import Objective, OfLogprobs, logprobs
 from r1kit.train.losses import Loss
 
+Beta = Annotated[float, Field(ge=0, lt=1)]
+
 
 class OptimizerSettings(Settings):
     """AdamW with a warm-up and a schedule. The paper gives R1-Zero's learning rate (3e-6) and nothing else."""
@@ -32,7 +34,7 @@ class OptimizerSettings(Settings):
     warmup_steps: int = Field(0, ge=0)
     warmup_ratio: float = Field(0.0, ge=0, lt=1, description="warm-up as a share of all updates, if warmup_steps is 0")
     final_ratio: float = Field(0.0, ge=0, le=1, description="learning rate at the last step, as a share of the peak")
-    betas: tuple[float, float] = (0.9, 0.95)
+    betas: tuple[Beta, Beta] = (0.9, 0.95)
     weight_decay: float = Field(0.0, ge=0)
     grad_clip: float = Field(1.0, gt=0, description="largest norm of the gradient")
     router_gamma: float = Field(0.001, ge=0, description="step of DeepSeek-V3's router bias (V3 section 2.1.2)")
@@ -96,9 +98,9 @@ class Learner:
         total, count = 0.0, 0
         for batch in batches:
             with self._autocast():
-                self.router.counting = True  # not in the backward pass, which may compute activations again
+                self.router.copies = batch.layout.copies
                 hidden = hidden_states(self.model, batch)
-                self.router.counting = False
+                self.router.copies = None  # the backward pass, which may compute activations again, does not count
                 found = objective.backward(self.model, hidden.detach(), batch, totals, self.temperature)
             hidden.backward(found.hidden)
             total, count = total + float(found.loss), count + found.count

@@ -142,7 +142,7 @@ def _log_ratio(logprobs: Tensor, targets: Targets, settings: GRPOSettings) -> Te
 
 
 def kl_divergence(logprobs: Tensor, ref_logprobs: Tensor, estimator: str) -> Tensor:
-    """Schulman's estimators of KL(pi || ref) per token: k1 = -log r, k2 = (log r)^2 / 2, k3 = r - 1 - log r, r = ref / pi.
+    """Schulman's estimators of KL(pi || ref) per token, of r = ref / pi: -log r, (log r)^2 / 2 and r - 1 - log r.
 
     All estimate one value, but not one gradient: on-policy k2's is that of KL(pi || ref), k3's (the papers' choice)
     is near to it where pi is near ref, and k1's is zero on average. So k1 is given k2's gradient.

@@ -1,4 +1,5 @@
-"""Where the answer stands in a response: `<answer>`, else the last box, else (only where allowed) the last number.
+"""Where the answer stands in a response: `<answer>`, else the last box, else a last line `#### 72`, else (only
+where allowed) the last number.
 
 Text inside `<think>` never counts when there is an answer section, which is `<answer>`, or else whatever follows
 `</think>`: a policy must not collect by writing every candidate into its reasoning.
@@ -29,11 +30,14 @@ _PART_OF_AFTER = re.compile(
     r"\s*(?:[\^×·÷⋅∙]|\\(?:times|cdot|div|sqrt)|\*\s*[\w(\\]|\*\*\s*\d|[-+−/]\s*(?:[A-Za-z](?![A-Za-z])|\\|\()|[²³⁴-⁹])"
     r"|!(?!\s*(?:$|[*\"')\]]*\s+[A-Z\"'(*]|[*\"')\]]+\s*$|\n))"
 )
-_DENIED_AFTER = re.compile(
-    r"[\s$*)\]}]*(?:\\[)\]])?[\s*]*,?\s*(?:(?:is|was|would be|seems|looks|must be)\s+)?"
-    r"(?:(?:clearly|also|definitely|certainly)\s+)*"
-    r"(?:(?:is|was|wo|ca|could|would|does)n['’]t|cannot|not(?!\s*[\d$\\])|never|wrong|incorrect|false|impossible|untrue|excluded)(?![A-Za-z])"
-    r"(?!\s+(?:only|just|surprising))",
+_DENIED_AFTER = re.compile(  # of the box itself: "not 71" and "not including tax" deny something else
+    r"[\s$*)\]}]*(?:\\[)\]])?[\s*]*,?\s*(?:[.!]?\s*(?:wait|no|hmm|actually)\b[\s,.!-]*)?"
+    r"(?:(?:that|this|it|which)(?:['’]s)?\s+)?(?:(?:clearly|also|definitely|certainly)\s+)*"
+    r"(?:(?:(?:is|was|would be|seems|looks|must be)\s+(?:(?:clearly|also|definitely|certainly)\s+)*)not(?!\s*[\d$\\])"
+    r"|(?:is|was|wo|ca|could|would|does)n['’]t|cannot|never"
+    r"|not\s+(?:(?:the|an?|my|our)\s+(?:\w+\s+)?(?:answer|result|solution|value|one)|right|correct|true|it|valid|possible)"
+    r"|(?:(?:is|was|would be|seems|looks|must be)\s+(?:(?:clearly|also|definitely|certainly)\s+)*)?"
+    r"(?:wrong|incorrect|false|impossible|untrue|excluded)(?!\s*\?))(?![A-Za-z])(?!\s+(?:only|just|surprising))",
     re.IGNORECASE,
 )
 _DENIED_BEFORE = re.compile(
@@ -41,14 +45,16 @@ _DENIED_BEFORE = re.compile(
     r"\s*(?:be\s+)?(?:equal to\s+|the\s+(?:\w+\s+)?answer\s+)?[\s$*(]*(?:\\[(\[])?\s*$",
     re.IGNORECASE,
 )
+_GSM8K = re.compile(r"(?:^|\n)[ \t]*####[ \t]*(\S[^\n]*?)\s*\Z")
 _NEAR = 60  # characters around a box in which it may be denied
 
 
 def extract(response: str, *, last_number: bool = False) -> str | None:
     r"""The answer of a response, stripped, or None.
 
-    `extract("<think>4?</think> <answer>\boxed{5}</answer>") == "5"`. `last_number=True` lets the last number after
-    `</think>` stand in where there is neither an answer section nor a box.
+    `extract("<think>4?</think> <answer>\boxed{5}</answer>") == "5"`. Where there is neither an answer section nor a box
+    a last line `#### 5` counts, and with `last_number=True` the last number after `</think>`. Reasoning that never
+    closes has no answer.
     """
     _, thought, tail = response.rpartition("</think>")
     if "<answer>" in tail:
@@ -56,12 +62,15 @@ def extract(response: str, *, last_number: bool = False) -> str | None:
         return None if answer is None else (_stated(answer) if _BOX.search(answer) else answer)
     if "<answer>" in response:
         return None  # it was taken back by thinking on
+    if "<think>" in tail:
+        return None  # it never stopped thinking
     spoken = tail if thought and tail.strip() else response
     if _BOX.search(spoken):
         return _stated(spoken)
-    if not last_number or (not thought and "<think>" in response):  # it never stopped thinking
-        return None
-    return _last_number(tail)
+    line = _GSM8K.search(tail[-MAX_ANSWER_CHARS:])
+    if line:
+        return line[1]
+    return _last_number(tail) if last_number else None
 
 
 def as_response(prediction: str, verifier: str = "") -> str:
@@ -69,7 +78,7 @@ def as_response(prediction: str, verifier: str = "") -> str:
 
     `as_response("72") == "<answer>72</answer>"`. Verifiers that find answers in plain text get it as it is.
     """
-    if verifier in _PLAIN_TEXT or _STRUCTURE.search(prediction):
+    if verifier in _PLAIN_TEXT or _STRUCTURE.search(prediction) or _GSM8K.search(prediction[-MAX_ANSWER_CHARS:]):
         return prediction
     return f"<answer>{prediction}</answer>"
 

@@ -11,33 +11,76 @@ from r1kit.types import Verdict
 from r1kit.verifiers import answers, spelling
 
 _OPPOSITE = {"yes": "no", "no": "yes", "true": "false", "false": "true"}
-_POLARITY = {word: word for word in _OPPOSITE} | {"是": "yes", "否": "no", "对": "true", "错": "false"}
-_COMMAND = re.compile(r"\\(?:text|mbox|mathrm|textbf|mathbf)(?![A-Za-z])")
+_CHINESE = (
+    dict.fromkeys(("是", "是的"), "yes")
+    | dict.fromkeys(("否", "不是"), "no")
+    | dict.fromkeys(("对", "对的", "正确"), "true")
+    | dict.fromkeys(("错", "错误", "不对", "不正确"), "false")
+)
+_POLARITY = {word: word for word in _OPPOSITE} | _CHINESE
+_MARKUP = re.compile(r"\\(?:text|mbox|mathrm|textbf|mathbf)(?![A-Za-z])|\*\*|__|</?(?:b|strong|i|em)>")
+_ONE = r"(?:answer|option|choice|one)"
 _LEAD = re.compile(
-    r"(?i:(?:the |my )?(?:final |correct |best )*(?:answer|option|choice)(?: is)?\s*[:：]?\s*)|答案[是为]?\s*:?\s*"
+    r"(?i:(?:so|thus|hence|therefore|finally)\b[\s,]*"
+    r"|(?:(?:the|my)\s+)?(?:(?:final|correct|right|best|most appropriate)\s+)*(?:answer|option|choice|letter)\b"
+    r"(?:\s+(?:is|would be|must be|should be)\b)?\s*:?\s*"
+    r"|(?:it|this|that)(?:\s+is|'s)\s+|(?:the|this|that)\s+(?:statement|claim|assertion)\s+is\s+"
+    r"|i(?:\s+would|'d)?\s+(?:choose|pick|select|go with)\s+)"
+    r"|(?:所以|因此|故|我)*(?:答案[是为选]?|应?选择?)\s*:?\s*"
 )
 _TAIL = re.compile(
-    r"\s+is\s+(?:correct|right|true|the (?:correct |right |best |final )*(?:answer|option|choice|one))$", re.I
+    rf"\s+is\s+(?:correct|right|true|the (?:correct |right |best |final )*{_ONE})"
+    r"(?=\s*$|[.,;:]|\s+(?:because|since)\b)",
+    re.I,
 )
 _DENIED = re.compile(
     r"\b(?:not|cannot|never|neither|nor|no|nope|nah|wrong|incorrect|false|untrue|except|excluded|rejected|but|or|unsure"
     r"|maybe|perhaps|possibly|unless|if|instead|actually|rather)\b|n['’]t\b",
     re.IGNORECASE,
 )
-_RIVAL = re.compile(r"\b(?:option|choice|answer)\s+([b-z])\b|[(\[]([a-z])[)\]]", re.IGNORECASE)
+_UNSURE = re.compile(r"\b(?:except|but|or|unsure|maybe|perhaps|possibly|unless|if|actually)\b", re.IGNORECASE)
+_REASON = re.compile(r"\s*,?\s*\b(?:because|since)\b", re.IGNORECASE)
 _ALONE = re.compile(r"[(\[]?\s*([A-Za-z])\s*[)\]]?")
-_MARKED = re.compile(r"(?<![A-Za-z])(?:[(\[]([A-Z])[)\]]|([A-Z])[.):](?=\s|$))")
-_OFFERED = re.compile(  # "A. a b c d": letters in a row, or nothing but a letter
-    r"(?<![A-Za-z'])[A-Ja-j](?:(?:\s*[,;/|&]\s*|\s+)(?:(?:and|or)\s+)?[A-Ja-j](?![A-Za-z'(^]))+|^\W*[A-Ja-j]\W*$"
-)
 _SMALL = re.compile(r"[(\[]?[a-z][)\]]\s")
-_NAMED = re.compile(r"(?<![A-Za-z])([A-Z])(?![A-Za-z'])")
+# A mark before an option's text, "(B)", "B.", "B because", or a letter that is only set off, as in "B - Paris".
+_MARK = re.compile(
+    r"(?:[(\[]\s*([A-Z])\s*[)\]]|([A-Z])(?:[.):](?=\s|$)|,?\s+(?=(?:because|since)\b)"
+    r"|(?P<weak>,\s|\s+-+\s|[ ]*\n|\s+(?=\())))"
+)
+# A text that says of the letter that it is wrong, and nothing else.
+_REFUSED = re.compile(
+    r"\W*(?:(?:definitely|certainly|clearly|surely|probably|it|this|that)\s+)*"
+    r"(?:(?:is|was|ca|wo|could|would|does)n't|(?:(?:is|was|can|could|would|must)\s+)?not|cannot"
+    r"|(?:is|was)(?=\s+(?:wrong|false|incorrect|excluded|impossible|untrue)))"
+    r"(?:\s+be)?(?:\s+(?:it|right|correct|true|possible|wrong|false|incorrect|excluded|impossible|untrue"
+    rf"|the (?:(?:right|correct|best) )?{_ONE}))?\W*",
+    re.IGNORECASE,
+)
+_BRACKETS = re.compile(r"\([^()]*\)")
+_SEPARATOR = r"(?:\s*[,;/|&]\s*|\s+)(?:(?:and|or|nor)\s+)?"
+_LISTED = re.compile(  # "a b c d", "and A": nothing but letters; I alone is a numeral
+    r"[\W_]*(?:(?:both|neither|either|options?|and|or|also|as well as)\b\W*)*"
+    rf"[A-HJa-hj](?:{_SEPARATOR}[A-Ja-j])*(?:\s+only)?[\W_]*"
+)
+_BOTH = re.compile(
+    r"\W*(?:(?:both|neither|options?)\s+)?[A-J](?:[\s,]+[A-J])*[\s,]+(?:and|nor)\s+[A-J]\W*(?:only\W*)?", re.I
+)
+_ROW = re.compile(rf"(?<![A-Za-z'])[A-Ja-j](?:{_SEPARATOR}[A-Ja-j](?![A-Za-z'(^])){{2,}}")
+_NAMED = re.compile(r"(?<![A-Za-z])([B-HJ-Z])(?![A-Za-z'])")
+_RIVALS = (
+    re.compile(r"(?<![\w)])[(\[]\s*([A-HJa-hj])\s*[)\]]"),
+    re.compile(r"\b(?i:option|choice|answer)(?i:\s+is)?\W{1,3}([A-Jb-j])(?![\w'])"),
+    re.compile(r"\b(?i:and|or|nor|also|as well as|but|no|wait|instead|rather)\W+([A-HJ])\W*$"),
+    re.compile(r"\b(?i:be|it is|it's|also|actually|maybe|perhaps|possibly|wait)\W+([A-HJa-hj])\W*$"),
+)
+_MARKED = re.compile(r"(?<![\w.'])([A-HJ])(?:\)(?=\s|$)|[.:](?=\s+\S))|(?<![\w.'])([a-hj])\)(?=\s|$)")
+_LOOKS_LIKE = str.maketrans("АВСЕНЈасејΑΒΕΗ", "ABCEHJacejABEH")  # Cyrillic and Greek
 
 
 def choice(text: str) -> str | None:
     """The one letter or yes/no that an answer commits to: `choice("(B) Paris") == "B"`, `choice("A or B") is None`."""
     text = spelling.characters(text[: answers.MAX_ANSWER_CHARS])
-    text = _COMMAND.sub("", text).strip(" \t\n$*{}\"'`.")
+    text = _MARKUP.sub("", text).strip(" \t\n$*{}\"'`.")
     while (lead := _LEAD.match(text)) and lead.end():
         text = text[lead.end() :].strip(" \t\n$*{}\"'`")
     text = _TAIL.sub("", text)
@@ -62,23 +105,50 @@ def verify_choice(response: str, reference: str) -> Verdict:
 
 
 def _polarity(text: str) -> str | None:
-    words = re.findall(r"[a-z]+", text.casefold())
-    first = _POLARITY.get(words[0]) if words else _POLARITY.get(text)
-    if first is None or (words and not re.match(r"[A-Za-z]+(?:[\s]*[.,;:!—-]|\s*$)", text)):
+    """The yes or no that opens a text: what denies confirms a no, and contradicts a yes unless it is its reason."""
+    if text in _CHINESE:
+        return _CHINESE[text]
+    opening = re.match(r"([A-Za-z]+)(?=\s*(?:[.,;:!—-]|$)|\s+(?:because|since)\b)", text)
+    first = opening[1].casefold() if opening else ""
+    if first not in _OPPOSITE:
         return None
-    rest = text[len(words[0]) :] if words else ""
-    return None if _OPPOSITE[first] in words[1:] or _DENIED.search(rest) else first
+    rest = text[len(first) :]
+    said = _REASON.split(rest, maxsplit=1)[0]
+    if first in ("yes", "true"):
+        contradicted = re.search(rf"\b{_OPPOSITE[first]}\b", rest, re.I) or _DENIED.search(said)
+    else:
+        contradicted = _UNSURE.search(said) or re.search(
+            rf"(?<!not )(?<!n't )\b{_OPPOSITE[first]}\b|(?:not|n't)\s+(?:a\s+)?{first}\b", rest, re.I
+        )
+    return None if contradicted else first
 
 
 def _letter(text: str) -> str | None:
-    """A letter that opens the text as a mark, "B) Paris", and is the only letter that is marked or named alone."""
+    """The letter that marks the text, "B) Paris", unless the text denies it, names another choice or lists letters.
+
+    Words of an option's own text take nothing back: "B. not guilty" and "C. both A and B" are choices.
+    """
     if _SMALL.match(text):
         text = text.upper()
-    opening = _MARKED.match(text)
-    if not opening or _DENIED.search(text):
+    mark = _MARK.match(text)
+    if not mark:
         return None
-    if _OFFERED.search(text[opening.end() :]):
+    letter, rest = mark[1] or mark[2], text[mark.end() :].translate(_LOOKS_LIKE)
+    weak = mark["weak"] or ""
+    if _REFUSED.fullmatch(rest) or (weak.startswith(",") and _DENIED.search(rest)) or _is_list(rest, letter):
         return None
-    letters = {a or b for a, b in _MARKED.findall(text)} | (set(_NAMED.findall(text)) - {"A", "I"})
-    letters |= {(a or b).upper() for a, b in _RIVAL.findall(text)}
-    return opening[1] or opening[2] if letters <= {opening[1] or opening[2]} else None
+    others = (
+        {one.upper() for pattern in _RIVALS for one in pattern.findall(rest)} if not _BOTH.fullmatch(rest) else set()
+    )
+    others |= {(a or b).upper() for a, b in _MARKED.findall(_BRACKETS.sub(" ", rest))}
+    if not _BOTH.fullmatch(rest):
+        others |= {one.upper() for pattern in _RIVALS for one in pattern.findall(rest)}
+    others |= set(_NAMED.findall(rest)) if weak else set()
+    return letter if others <= {letter} else None
+
+
+def _is_list(text: str, letter: str) -> bool:
+    """Whether letters are offered: "a b c d"; "both A and B" is one choice where it stands for a third letter."""
+    if _BOTH.fullmatch(text) and letter not in re.findall(r"\b[A-J]\b", text.upper()):
+        return False
+    return bool(_LISTED.fullmatch(text) or any(letter in row[0].upper() for row in _ROW.finditer(text)))

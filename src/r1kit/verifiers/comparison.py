@@ -9,7 +9,7 @@ from fractions import Fraction
 from itertools import pairwise
 
 from r1kit.types import Verdict
-from r1kit.verifiers import number, shapes, units
+from r1kit.verifiers import number, prose, shapes, units
 from r1kit.verifiers.expressions import expression, formulas
 from r1kit.verifiers.readings import INFINITE, WRAPPED, base, tidy, wording
 from r1kit.verifiers.shapes import Equation, Group, Inequality, Matrix, Scalar, Shape
@@ -18,6 +18,11 @@ _PRIME = re.compile(r"'|\\prime(?![A-Za-z])")
 _COMMANDS = re.compile(r"\\[A-Za-z]+")
 _FREE = re.compile(r"[A-Za-z]")
 _SPACED_LETTER = re.compile(r"\s[A-Za-z]$")
+_ORDERED = re.compile(  # points in their order, not factors: \angle ABC is not \angle ACB
+    r"(?:\\?(angle|triangle|overline|segment|line)(?![a-z]))?\s*\{?\s*([A-Z]{2,})\s*\}?"
+)
+_MONEY = re.compile(r"\\\$(?=\d)")
+_COUNTED = re.compile(r"(?<![\w.\\])(\d[\d,.]*)\s+([a-z]{3,})(?=\s*(?:[-+*/=]|\\times|\\cdot|\\div|$))")
 _MAX_COMPARISONS = 40  # in one verdict: a list against a list takes one for each pair that might match
 
 Ask = Callable[[str | None, str, str], Verdict]  # prediction, reference and kind, as the worker takes them
@@ -88,7 +93,9 @@ class Comparison:
         if len(equation.sides) > 4:
             return False
         self._own = True  # both sides are the prediction's: if one cannot be used, that is no fault of the reference
-        holds = all(self.same(shapes.parse(left), shapes.parse(right)) for left, right in pairwise(equation.sides))
+        sides = [_COUNTED.sub(_without_noun, _MONEY.sub("", side)) for side in equation.sides[:-1]]
+        sides.append(equation.sides[-1])
+        holds = all(self.same(shapes.parse(left), shapes.parse(right)) for left, right in pairwise(sides))
         self._own = False
         if not holds:
             self.detail = "the answer is an equation that does not name a value, or does not hold"
@@ -148,6 +155,9 @@ class Comparison:
             return True
         if WRAPPED.search(given) and wording(given) == wording(expected):
             return True
+        if points := _ORDERED.fullmatch(expected):
+            mine = _ORDERED.fullmatch("".join(WRAPPED.sub(r"\1", given).split()))
+            return bool(mine and mine[2] == points[2] and (mine[1] or points[1]) == (points[1] or mine[1]))
         if wanted := base(expected):
             return (base(given) or (given.lstrip("0"), wanted[1])) == wanted
         if base(given):
@@ -212,6 +222,11 @@ def _split(text: str, other: str) -> tuple[str, units.Unit]:
     return units.split(text, letters=letters and _SPACED_LETTER.search(text) is not None)
 
 
+def _without_noun(match: re.Match[str]) -> str:
+    """The number of a side like "9 eggs * 2", where the noun does not change it."""
+    return match[0] if prose.after(match[2]) is None or units.named(match[2]) else match[1]
+
+
 def _only(given: Shape, expected: Shape) -> Shape:
     """What a set with one member holds, where no set was asked for."""
     if expected == Scalar(shapes.EMPTY_SET) or (isinstance(expected, Group) and expected.opening in ("{", "u", "")):
@@ -239,6 +254,11 @@ def _set_text(shape: Shape) -> str | None:
     if shape.opening == "u":
         parts = [_set_text(item) for item in shape.items]
         return None if None in parts else " \\cup ".join(str(part) for part in parts)
+    if any(
+        bracket in "[]" and isinstance(end, Scalar) and INFINITE.fullmatch(end.text)
+        for bracket, end in ((shape.opening, shape.items[0]), (shape.closing, shape.items[-1]))
+    ):
+        return None  # no closed interval ends at infinity
     inner = [item.text for item in shape.items if isinstance(item, Scalar)]
     if len(inner) != len(shape.items) or shape.opening == "" or len(inner) > 8:
         return None

@@ -5,6 +5,7 @@ r"""Whether an answer is mathematics at all, and in LaTeX that the parser reads:
 
 from __future__ import annotations
 
+import math
 import re
 
 from r1kit.verifiers import prose, spelling, units, words
@@ -24,12 +25,20 @@ _COMMANDS = frozenset(_NAMES.split())
 _STOP = {"or", "and", "not", "but", "the", "is", "if", "to", "vs", "no", "of", "it", "at", "by", "are", "for", "all"}
 _BARRED = re.compile(r"^\[|[?@#%&~\"$:;]|\.\.|\\ldots|\\cdots|\d\s+\d|\\\s|\\$|[^\x20-\x7e]|<[a-z/]|//")
 # Numbers with more digits than a computer holds; what is not seen here runs into the limit of processor time.
-_EXPLOSIVE = re.compile(r"\d{6,}\s*!|\^\s*\{?\s*\d{6,}|(?:\^\s*\{?\s*\d+\s*){3}|\d[eE][+-]?\d{4}")
+_EXPLOSIVE = re.compile(
+    r"\d{6,}\s*!|\^\s*\{?\s*\d{6,}|(?:\^\s*\{?\s*\d+\s*){3}|(?:_\s*\{?\s*\w\s*){4}|\d[eE][+-]?\d{4}"
+)
+_TOWER = re.compile(r"\d\s*\^\s*\{?\s*(\d{1,6})\s*\^\s*\{?\s*(\d{1,6})")  # 2^{3^3} is a number, 9^{9^9} is none
 _DATE = re.compile(r"(?<![\d.])(?:\d{4}-\d{2}-\d{2}|\d{1,2}/\d{1,2}/\d{4})(?![\d.])")  # no subtraction, no fraction
 _BASE_DIGITS = re.compile(r"(?<![A-Za-z\\])\d+\s*_")
 _COMMAND = re.compile(r"\\(?:begin|end)\s*\{[a-z]+\}|\\[A-Za-z]+")
 _PERCENT = re.compile(r"\s*\\?%$")
-_SUBJECT = re.compile(r"(?:[A-Za-z]+\s+){1,8}?(?:is|was|are|equals)\s+(?=[\d\\$(+.-])")
+_SUBJECT = re.compile(r"(?:[A-Za-z]+\s+){1,8}?(?:is|was|are|equals)\s+(?=[\d\\$(\[+.-])")
+_BARE_NAME = re.compile(
+    r"\s*(?:\\(?:angle|triangle|overline)\s*)?\{?(?:[A-Za-z](?:_\{?\w\}?)?|[A-Z]{2,3}|[a-z]\(\w\))\}?\s*"
+)
+_IS = re.compile(r"(?:\b(?:is|are|was|equals)|=|:)\s*$")
+_MONEY = re.compile(r"\$(?=\d)")
 _SIMPLE = re.compile(
     r"(?<![A-Za-z\\])(sqrt|pi|infinity|infty|sin|cos|tan|cot|sec|csc|arcsin|arccos|arctan|log|ln|exp)(?![A-Za-z])"
 )
@@ -52,6 +61,8 @@ def formulas(text: str) -> str | None:
     if subject and prose.before(subject[0]) is not None:
         text = spelling.plain(text[subject.end() :])
     text = text.replace("\\$", spelling.DOLLAR)
+    if "=" in text and text.count("$") == len(_MONEY.findall(text)):  # 9 * 2 = $18: none of them closes a formula
+        text = _MONEY.sub(spelling.DOLLAR, text)
     found = [match[1] or match[2] for match in _FORMULA.finditer(text)]
     if not found:
         return None if "$" in text.lstrip("+-$") else text.replace(spelling.DOLLAR, "\\$")
@@ -71,6 +82,9 @@ def _one(text: str, found: list[str]) -> str | None:
             return f"{found[0]} {beside}".strip()  # $5$ cm
         harmless = prose.before(between[0]) is not None and units.following(between[1]) is not None
         return found[0].strip() if harmless else None
+    if all(_BARE_NAME.fullmatch(one) for one in found[:-1]) and _IS.search(between[-2]):  # the value of $k$ is $4$
+        harmless = prose.before("it".join(between[:-1])) is not None and units.following(between[-1]) is not None
+        return found[-1].strip() if harmless else None
     if all(_JOINED.fullmatch(part) for part in between) and all(part.strip() for part in between[1:-1]):
         return ", ".join(one.strip().strip(",") for one in found)
     return None
@@ -80,7 +94,7 @@ def expression(text: str) -> str | None:
     """An expression in LaTeX that the parser reads; None for prose, unknown commands and numbers that are too large."""
     text = _adapted(words.digits(text)) if not text.isdigit() else text
     bare = _TEXT.sub(lambda match: match[1] if len(match[1].strip()) <= 1 else "?", text)
-    if _BASE_DIGITS.search(bare) or _EXPLOSIVE.search(bare) or _DATE.search(bare):
+    if _BASE_DIGITS.search(bare) or explosive(bare) or _DATE.search(bare):
         return None
     bare = _SUBSCRIPT.sub("", bare)
     if _BARRED.search(bare) or not any(char.isalnum() for char in bare):
@@ -95,7 +109,9 @@ def expression(text: str) -> str | None:
 
 def explosive(text: str) -> bool:
     """Whether a text holds a number with more digits than a computer does, as far as its look tells."""
-    return bool(_EXPLOSIVE.search(text))
+    if _EXPLOSIVE.search(text):
+        return True
+    return any(int(top) * math.log10(int(middle) or 1) > 5 for middle, top in _TOWER.findall(text))
 
 
 def _adapted(text: str) -> str:

@@ -1,16 +1,17 @@
 r"""Mathematical answers: exact text, then exact numbers, then the answer's form, then algebra in a killable process.
 
 Equality is mathematical: for the reference `4`, `2+2` is right too. Where a task's prompt already shows the expression
-to be computed, `number` is the verifier, which takes numbers only. An answer must commit: "5 or 6", "not 5", "x > 5"
-and an equation that does not hold are wrong for 5, and `[0,1]` is wrong for `(0,1)`. Values must be exact: 3.14 is not
-pi, 0.333 is not 1/3. A unit may be left out, a wrong one is wrong, and 50 mm is 5 cm.
+to be computed, `number` is the verifier: numbers, alone or as `x = 4` and `2 + 2 = 4`. An answer must commit: "5 or 6",
+"not 5", "x > 5" and an equation that does not hold are wrong for 5, and `[0,1]` is wrong for `(0,1)`.
+Values must be exact: 3.14 is not pi, 0.333 is not 1/3. A unit may be left out, a wrong one is wrong, and 50 mm is 5 cm.
 
 What counts as wrong and what as "cannot tell" (None):
 
 - An answer that no parser reads, that is too long or too deep, or on which algebra raises an error *is wrong*: but only
   after the same process found the reference equal to itself once more. If that fails too, the library is broken: None.
 - An answer that uses up its processor time is wrong, since processor time does not depend on what else the machine
-  does. An answer whose wall-clock time runs out first is None: the machine was too busy to tell. In a batch, where
+  does. Where wall-clock time runs out first, the processor time until then decides: an answer that used far more than
+  any honest one needs is wrong, else the verdict is None, since the machine was too busy to tell. In a batch, where
   nobody waits for one verdict, that limit is wider.
 - Whatever goes wrong with the reference is None: it does not parse, or uses up its time, whatever was answered.
 - A worker that dies (killed, crashed) is replaced and the question asked again; the second death is None.
@@ -38,11 +39,13 @@ from r1kit.verifiers.workers import PATIENT_SECONDS, WALL_SECONDS, OutOfTime, Wo
 
 SECONDS = 1.0  # processor time for the reference, and again for the prediction: a typical one takes 0.01
 _MAX_REFERENCE_CHARS = 2048
+_MAX_SPELLED_CHARS = 2 * answers.MAX_ANSWER_CHARS  # a character like ½ is many in LaTeX
 _MAX_DEPTH = 30
 _WORKER = "r1kit.verifiers.math_worker"
 _CLOCK_OR_DATE = re.compile(r"\d\s*:\s*\d|\b\d{4}-\d{2}-\d{2}\b|\b\d{1,2}/\d{1,2}/\d{2,4}\b")
 _SHORT_WORD = re.compile(r"[A-Z][a-z]{2}|(?i:yes|no|odd)")  # words, not products of variables
 _PLAIN_WORD = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{3,}")
+_BRACES = re.compile(r"\\(?:begin|end)\s*\{[a-z*]+\}")
 _wall_seconds: ContextVar[float] = ContextVar("wall_seconds", default=WALL_SECONDS)
 
 
@@ -133,7 +136,7 @@ def _compare(prediction: str | None, reference: str, ask: Ask) -> tuple[bool, st
 def _target(reference: str) -> Shape | str:
     """A reference as what it is compared as: its words, where it is text, else its shape."""
     text = spelling.plain(reference)
-    if _SHORT_WORD.fullmatch(text):
+    if _SHORT_WORD.fullmatch(WRAPPED.sub(r"\1", text).strip()):
         return wording(text)
     if _CLOCK_OR_DATE.search(spelling.undressed(text)) and number.parse(text) is None:
         return wording(text)
@@ -155,7 +158,10 @@ def _usable(target: Shape | str, ask: Ask) -> None:
     match target:
         case Scalar(text):
             if not (number.of_reference(text) or known_symbol(text) or base(text)):
-                need(ask(None, units.split(text)[0], "value"))
+                core = units.split(text)[0]
+                if _PLAIN_WORD.search(_BRACES.sub(" ", core)) and expression(core) is None:
+                    raise Unknown("the reference is prose, neither a number nor an expression")
+                need(ask(None, core, "value"))
         case Group(items=items):
             for item in items:
                 _usable(item, ask)
@@ -194,9 +200,9 @@ def _asked(prediction: str | None, reference: str, kind: str) -> Verdict:
     question = {"reference": reference, "prediction": prediction, "kind": kind}
     try:
         replies = pool(_WORKER, seconds=SECONDS).ask(question, 1 if prediction is None else 2, _wall_seconds.get())
-    except OutOfTime as out:
+    except OutOfTime as out:  # or most of it on a machine that is too busy to give it the rest
         if out.replies:
-            return Verdict(correct=False, detail=f"the answer takes more than {SECONDS:g} s of processor time")
+            return Verdict(correct=False, detail=f"the answer takes too much processor time (limit: {SECONDS:g} s)")
         return Verdict(correct=None, detail=f"the reference takes more than {SECONDS:g} s of processor time")
     if replies[0]["reference"] != "ok":
         return Verdict(correct=None, detail=replies[0]["reference"])
@@ -209,7 +215,7 @@ def _refused(prediction: str | None) -> str | None:
     """Why an answer is not worth a parser's time."""
     if prediction is None:
         return "no answer found"
-    if len(prediction) > answers.MAX_ANSWER_CHARS:
+    if len(prediction) > answers.MAX_ANSWER_CHARS or len(spelling.characters(prediction)) > _MAX_SPELLED_CHARS:
         return f"the answer is longer than {answers.MAX_ANSWER_CHARS} characters"
     if _depth(prediction) > _MAX_DEPTH:
         return f"brackets nested deeper than {_MAX_DEPTH}"

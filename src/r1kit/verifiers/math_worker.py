@@ -182,6 +182,8 @@ def _same_everywhere(given: Any, expected: Any) -> bool | None:
         if pair[0] is None or pair[1] is None:
             if not names:
                 return None
+            if len(names) == 1 and _one_is_off_its_domain((given, expected), pair, point):
+                return False
             continue
         if not _close(*pair):
             return False
@@ -189,6 +191,22 @@ def _same_everywhere(given: Any, expected: Any) -> bool | None:
     if agreed < (1 if not names else 3):
         return None
     return True if names else _exactly(given, expected)
+
+
+def _one_is_off_its_domain(pair: Any, values: Any, point: Any) -> bool:
+    """Whether just one of two real functions has no real value here, as \\ln x beside \\ln|x| at -1.
+
+    Poles do not count, since what algebra cancels has none, nor do odd roots, whose principal values are not real.
+    """
+    from sympy import Number, Pow, im
+
+    if (values[0] is None) is (values[1] is None) or any(one.has(_unit()) for one in pair):
+        return False
+    off = pair[0] if values[0] is None else pair[1]
+    if any(power.exp.is_Rational and power.exp.q % 2 and power.exp.q > 1 for power in off.atoms(Pow)):
+        return False
+    imaginary = im(off.subs(point).doit().evalf(_DIGITS, maxn=400))
+    return isinstance(imaginary, Number) and imaginary.is_finite and bool(abs(imaginary) > _CLOSE)
 
 
 def _exactly(given: Any, expected: Any) -> bool:

@@ -36,16 +36,22 @@ _BODY = (
 )
 _NUMBER = re.compile(
     rf"(?P<sign>[+-]?)\s*(?P<money>{_CURRENCY}?)\s*(?P<inner>[+-]?)\s*{_BODY}(?:\s*(?P<scale>{_SCALE})(?![A-Za-z]))?"
-    r"\s*(?P<percent>%|percent|per cent)?(?:\s*(?P<coin>[€₹¥£]))?",
+    r"\s*(?P<percent>%|percent|per cent)?(?:\s*(?P<coin>[$€₹¥£]))?",
     re.ASCII,
 )
 _TOKEN = re.compile(rf"(?<![\w.]){_NUMBER.pattern}(?!\w)", re.ASCII)
 _REPEATING = re.compile(r"(-?)(\d{0,18})\.(\d{0,18})\\overline\s*\{(\d{1,18})\}", re.ASCII)
 _BRACKETED = re.compile(r"([+-]?)\s*\((.*)\)", re.DOTALL)
 _TWICE = re.compile(r"([^()]*[^()\s])\s*\(([^()]*)\)")
-_TEXT = re.compile(r"\\(?:text|mbox|mathrm|textbf|mathbf)\s*\{([^{}]*)\}")
+_TEXT = re.compile(r"\\(?:text|textnormal|mbox|mathrm|textbf|mathbf)\s*\{([^{}]*)\}")
 _IN_DOLLARS = re.compile(r"\$\s*(-?\d[\d.,/]*)\s*\$")
 _DEGREES = re.compile(r"\^\s*\{?\s*\\circ(?![A-Za-z])\s*\}?\s*([CF](?![A-Za-z]))?")
+_GLUED = re.compile(_TEXT.pattern + r"\s*(?:[!+*]|(?!a\s+[a-z])[A-Za-z](?![A-Za-z']))")  # \text{cm}i
+_RATE = re.compile(r"\s*/\s*(?:an?\s+)?(?=([A-Za-z]+))")
+_AND_MORE = re.compile(r"(\S.*?[A-Za-z])\.?,?\s+(?:and\s+)?(\d\S*\s*[A-Za-z]+)\.?")
+_STATED = re.compile(r"([^=]+?)\s*=\s*([^=]+)")
+_VARIABLE = re.compile(r"[A-Za-z](?:_\{?\w\}?)?")
+_CALCULATION = re.compile(r"(.*?[\d)}])\s*([-+*/x]|\\times|\\cdot|\\div)\s*([$(\d-].*)")
 _HALF_OF_DAY = re.compile(r"(?<![A-Za-z])([ap])\.\s?m(?:\.|(?![A-Za-z]))", re.IGNORECASE)
 _NO_WORDS = re.compile(r"\\[A-Za-z]+|[^A-Za-z' -]")
 _LETTER = re.compile(r"[A-Za-z]")
@@ -90,6 +96,8 @@ def parse_in_prose(text: str, known: Collection[str] = frozenset()) -> Number | 
     number = parse(text)
     if number is not None or len(text) > answers.MAX_ANSWER_CHARS:
         return number
+    if _GLUED.search(text):
+        return None
     phrase = clean(_TEXT.sub(r" \1 ", _IN_DOLLARS.sub(r"\1", spelling.plain(text))))
     number = parse(phrase)
     if number is not None:
@@ -99,8 +107,12 @@ def parse_in_prose(text: str, known: Collection[str] = frozenset()) -> Number | 
         return _with(number, unit)
     twice = _TWICE.fullmatch(phrase)
     if twice:  # "72 (seventy-two)"
-        first, second = parse(twice[1]), parse(twice[2])
-        return first if first is not None and first == second else None
+        first, second = parse_in_prose(twice[1], known), parse(twice[2])
+        if second is not None:
+            return first if first == second else None
+        phrase = phrase if first is None else f"{twice[1]} {twice[2]}"  # 72 (dollars)
+    if (sum_of := compound(phrase)) is not None:
+        return sum_of
     return _only(_HALF_OF_DAY.sub(r"\1m", _DEGREES.sub(r" degrees \1", phrase)), known)
 
 
@@ -108,6 +120,22 @@ def of_reference(text: str) -> Number | None:
     """As `parse_in_prose`, but any noun may stand beside the number. `5m` may be algebra: only `5 m` is a length."""
     plain = spelling.plain(text)
     return None if _ONE_LETTER.search(plain) and parse(text) is None else parse_in_prose(text, prose.EVERYTHING)
+
+
+def compound(text: str) -> Number | None:
+    """A quantity in two units: `compound("2 hours and 30 minutes")` is 2.5 hours."""
+    parts = _AND_MORE.fullmatch(text)
+    if parts is None:
+        return None
+    (first, large), (second, small) = (units.split(part, letters=True) for part in parts.groups())
+    one, other = parse(first), parse(second)
+    if one is None or other is None or one.value < 0 or (one.unit.powers and one.unit.powers != large.powers):
+        return None
+    if len(large.powers) != 1 or large.powers != small.powers or small.factor >= large.factor or other.unit.powers:
+        return None
+    if other.value * small.factor >= large.factor:  # 5 hours 90 minutes
+        return None
+    return Number(one.value + other.value * small.factor / large.factor, unit=large)
 
 
 def said(text: str) -> Collection[str]:
@@ -124,6 +152,9 @@ def _only(phrase: str, known: Collection[str]) -> Number | None:
     before, after = phrase[: matches[0].start()], phrase[matches[0].end() :]
     if any(char.isdigit() for char in re.sub(r"\^\s*\{?\s*[1-4]", "", before + after)):
         return None
+    rate = _RATE.match(after)
+    if rate and (units.named(rate[1], letters=False) or len(rate[1]) > 3):
+        after = f" per {after[rate.end() :]}"
     number = _value(matches[0])
     head, _, code = before.rpartition(" ") if before.rstrip() == before else before.rstrip().rpartition(" ")
     if code and (sum_of := units.currency(code)):  # USD 72
@@ -181,7 +212,7 @@ def clean(text: str) -> str:
 
 
 def verify_number(response: str, reference: str) -> Verdict:
-    """Exact comparison of the answer with a numeric reference; the fast verifier for tasks with numbers."""
+    """Exact comparison of the answer ("72", "x = 72", "8 * 9 = 72") with a numeric reference; fast."""
     return _judge(answers.extract(response), reference)
 
 
@@ -197,11 +228,34 @@ def _judge(prediction: str | None, reference: str) -> Verdict:
         return Verdict(correct=None, extracted=prediction, detail=f"the reference is not a number: {reference[:80]!r}")
     if prediction is None:
         return Verdict(correct=False, detail="no answer found")
-    given = parse_in_prose(prediction, said(wanted))
+    given = parse_in_prose(prediction, said(wanted)) or _stated(prediction)
     if given is None:
         return Verdict(correct=False, extracted=prediction, detail="the answer is not a number")
     same = equal(given, expected)
     return Verdict(correct=same, extracted=prediction, detail="equal as numbers" if same else "different numbers")
+
+
+def _stated(text: str) -> Number | None:
+    """The number that an equation gives to a name or, rightly, to a calculation: "x = 72", "8 * 9 = 72"."""
+    sides = _STATED.fullmatch(spelling.plain(text)) if len(text) <= answers.MAX_ANSWER_CHARS else None
+    value = parse_in_prose(sides[2]) if sides else None
+    if sides is None or value is None:
+        return None
+    if _VARIABLE.fullmatch(sides[1]) or (words.digits(sides[1]) == sides[1] and prose.names(sides[1])):
+        return value
+    calculation = _CALCULATION.fullmatch(sides[1])
+    first, second = (parse(calculation[1]), parse(calculation[3])) if calculation else (None, None)
+    if calculation is None or first is None or second is None:
+        return None
+    return value if _calculated(first.value, calculation[2], second.value) == value.value else None
+
+
+def _calculated(first: Fraction, sign: str, second: Fraction) -> Fraction | None:
+    if sign in ("+", "-"):
+        return first + second if sign == "+" else first - second
+    if sign in ("/", "\\div"):
+        return first / second if second else None
+    return first * second
 
 
 def _value(match: re.Match[str]) -> Number | None:

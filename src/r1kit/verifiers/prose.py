@@ -32,13 +32,18 @@ _BEFORE = _HARMLESS | _words("""
     in for at to another us me him them conclude conclusion get find obtain think guess believe
 """)
 _AFTER = _HARMLESS | _words("""
-    left remaining more extra additional different distinct apiece daily weekly monthly yearly annually o'clock
+    left remaining remain remains attended participated more extra additional different distinct apiece daily weekly
+    monthly yearly annually o'clock
     old long tall high wide deep away off ago later hence guess think believe new whole full
 """)
 _PREPOSITIONS = _words("""
     of in for per at on from each every
 """)
 _SIDES = frozenset(("left", "right"))  # harmless, but 5 to the left are not 5 to the right
+_DOING = _words("""
+    build make do finish complete read write travel reach fill walk run get buy pay cook bake eat drink paint clean
+    climb sell share spend give use earn save drive cover plant solve
+""")
 _PERIODS = _words("""
     second minute hour day night week month year person piece
 """)
@@ -56,7 +61,10 @@ _VERBS = _words("""
     hold holds held collect collects collected bake bakes baked pick picks picked plant plants planted find
     finds found score scores scored produce produces produced raise raises raised drink drinks drank watch
     watches watched catch catches caught work works worked travel travels traveled charge charges charged carry
-    carries carried build builds built keep keeps kept owns own there's es ist est son sind
+    carries carried build builds built keep keeps kept owns own
+    played play plays wait waits waited attend attends attended visit visits visited answered
+    solved completed finished donated invited hired painted planted served delivered drew won lost lose loses
+    leave leaves remain remains totals spans lasts lasted there's es ist est son sind
 """)
 _DENIALS = _words("""
     not no none never neither nor nobody nothing nowhere cannot cant dont isnt wasnt aint wont hardly barely
@@ -66,7 +74,22 @@ _DENIALS = _words("""
     wrongly nope nah kidding joking lie lies approximate approximately approx roughly estimate estimated rough
     about around almost nearly circa any some uncertain uncertainty unknown max min bound
 """)
-_SIGNS = _words("negative minus plus opposite reciprocal inverse double twice triple half")
+_SIGNS = _words("""
+    negative minus plus neg negated negation opposite reciprocal inverse double twice thrice triple quadruple half
+    squared cubed factorial itself
+""")
+_FALSEHOODS = _words("""
+    lying lied liar trap decoy distractor fake bogus mistakenly erroneous erroneously fooled pretends
+""")
+# Subjects that are another number than the answer: "the square of x is", but not "the area of the square is".
+_ANOTHER_NUMBER = re.compile(
+    r"\b(?:square|cube|fourth|nth) root|\b(?:square|cube|log|logarithm|ln|sine|cosine|tangent|root) of\b"
+    r"(?! (?:(?:the|this|a|our) )?(?:equation|polynomial|quadratic|function)\b)"
+    r"|(?<!value )\bof (?:(?:the|this|that|our|my|your|its) )?(?:final |correct |right )*(?:answer|result|solution)\b"
+    r"|^(?:the |a )?(?:square|cube|log|logarithm|ln|sqrt|exp)\b(?= \w$|$)|^(?:log|ln|lg|sqrt|cbrt|exp|abs|sqr?)\b"
+    r"|\b(?:bad|invalid|previous|former|initial|first|old|other|next) (?:answer|result|solution|guess|attempt)\b"
+    r"|^(?!.*\bnumber\b).*\b(?:squares|cubes)$"
+)
 _NAMES = (*words.SMALL, *words.TENS, *words.SCALES, *words.DENOMINATORS, "hundred", "dozen", "lakh", "crore", "score")
 _NUMERALS = frozenset(form for name in _NAMES for form in (name, name + "s", name + "es", name + "th", name + "ths"))
 _CHANGES = (
@@ -77,13 +100,16 @@ _CHANGES = (
     plus minus less lesser fewer greater most least maximum minimum maxima minima squared cubed factorial
     negative positive reciprocal inverse opposite opposites reciprocals negatives inverses sixties twice double
     triple half pi k m grand myriad binary octal hex hexadecimal base modulo mod divided multiplied
+    alpha beta gamma delta epsilon theta lambda mu sigma phi omega sqrt log ln exp sin cos tan infinity
     percent power as thus perhaps yes always besides across otherwise top apart short behind ahead remainder
 """)
 )
 _IRREGULAR = re.compile(r".*(?:people|children|men|women|feet|teeth|mice|geese)|fish|sheep|deer|dice|cattle|staff|data")
 _NO_PLURAL = re.compile(r".*(?:ss|us|is|less)|as|yes|was|has|does")
 _BOUND = re.compile(r"\bat (?:least|most)\b", re.IGNORECASE)
+_TAKES = re.compile(r"it (?:took|takes|cost|costs) ", re.IGNORECASE)
 _EYE = re.compile(r"\b[iI]\b(?!['’]| (?:think|guess|believe)\b)")  # the imaginary unit, not who thinks
+_SCALE = re.compile(r".*illi(?:on|ard)s?|(?:twen|thir|for|fif|six|seven|eigh|nine)tieths?")
 _NO_NOUN = re.compile(r".*(?:ed|ly|ing|wise)")
 _WORD = re.compile(r"[^\W\d_]+(?:['-][^\W\d_]+)*(?:(?<=s)'(?!\w))?")
 _MARKS = re.compile(r"(?!.*\.\.)[\s.,;:\"]*", re.DOTALL)
@@ -135,10 +161,11 @@ def before(text: str, known: Collection[str] = frozenset()) -> frozenset[str] | 
         return None
     verbs = [place for place, word in enumerate(found) if word in _VERBS]
     if verbs:
-        subject = found[: verbs[-1]]
-        if any(map(_denies, subject)) or not _SIGNS.isdisjoint(subject[-1:]) or _BOUND.search(text):
+        if _BOUND.search(text) or not _same_number(found[: verbs[-1]]):
             return None
         found = found[verbs[-1] + 1 :]
+        if _TAKES.match(text) and verbs == [1] and len(found) == 1 and _content(found[0]):
+            return frozenset()  # it took Ann
     label: set[str] = set()
     for place, word in enumerate(found):
         if word in _BEFORE or (word == "of" and place and found[place - 1] in (*_MEASURES, *label)):
@@ -147,6 +174,14 @@ def before(text: str, known: Collection[str] = frozenset()) -> frozenset[str] | 
             return None
         label.add(singular(word))
     return frozenset(label)
+
+
+def names(text: str) -> bool:
+    """Whether the words before an equals sign only name the number: "total cost" does, "twice x" does not."""
+    said = text.casefold().split()
+    if not _NUMERALS.isdisjoint(said):  # ten x
+        return False
+    return before(f"{text} is") is not None
 
 
 def after(text: str, known: Collection[str] = frozenset(), *, one: bool = False) -> Label | None:
@@ -176,6 +211,8 @@ def after(text: str, known: Collection[str] = frozenset(), *, one: bool = False)
         return Label("", rest)
     if len(run) > 4 or not all(_allowed(word, known) or _content(word) for word in run):
         return None
+    if len(run) == 1 and run[0] in _MEASURES:  # 5 profit
+        return Label("", rest | {singular(word) for word in run})
     if not (_allowed(run[-1], known) or plural(run[-1]) or (one and not _NO_NOUN.fullmatch(run[-1]))):
         return None
     return Label(singular(run[-1]), rest | {singular(word) for word in run[:-1]})
@@ -188,6 +225,9 @@ def tail(found: Sequence[str], known: Collection[str] = frozenset()) -> frozense
     for place, word in enumerate(found):
         opened = opened or _opens(found, place)
         if word not in _SIDES and (word in _AFTER or word in _PREPOSITIONS):
+            continue
+        if word == "to" and found[place + 1 : place + 2] and found[place + 1] in _DOING:  # 30 months to build it
+            opened = True
             continue
         if not (word in _SIDES or _allowed(word, known) or (opened and _content(word))):
             return None
@@ -217,7 +257,7 @@ def _opens(found: Sequence[str], place: int) -> bool:
 
 
 def _ends_noun(word: str) -> bool:
-    return word in _PREPOSITIONS or word in _AFTER
+    return word in _PREPOSITIONS or word in _AFTER or word == "to"
 
 
 def _allowed(word: str, known: Collection[str]) -> bool:
@@ -229,7 +269,14 @@ def _content(word: str) -> bool:
 
 
 def _alters(word: str) -> bool:
-    return not _CHANGES.isdisjoint((word, singular(word))) or _denies(word)
+    return not _CHANGES.isdisjoint((word, singular(word))) or _denies(word) or bool(_SCALE.fullmatch(word))
+
+
+def _same_number(subject: Sequence[str]) -> bool:
+    """Whether "SUBJECT is 5" says 5, and not 5 of something else, or that it is wrong."""
+    if any(word in _SIGNS or word in _FALSEHOODS or _denies(word) for word in subject):
+        return False
+    return _ANOTHER_NUMBER.search(" ".join(subject)) is None
 
 
 def _denies(word: str) -> bool:

@@ -15,7 +15,8 @@ _BASE_IN_WORDS = re.compile(r"([0-9A-Za-z]+)\s*\(?\s*(?:in\s+)?base[\s-]*(\d+|tw
 _BASES = {"two": "2", "three": "3", "eight": "8", "ten": "10", "sixteen": "16"}
 INFINITE = re.compile(r"([+-]?)\s*(?:\\infty|\\?infinity)\s*", re.IGNORECASE)
 LETTER_IN_TEXT = re.compile(_TEXT + r"\{\s*(\(?[A-Z]\)?)\s*\}")
-_FILLERS = {"it", "is", "its", "was", "be", "would", "the", "a", "an", "on", "in", "at", "that", "option", "only"}
+_FILLERS = {"there", "are", "it", "is", "its", "was", "be", "would", "the", "a", "an", "on", "in", "at", "that"}
+_FILLERS |= {"option", "only"}
 _TOKEN = re.compile(r"[a-z']+|\d+|[^\s\w.()]|[^\W\d_]+")
 _CHOICE = re.compile(r"\(?[A-Z]\)?")
 
@@ -30,6 +31,8 @@ def wording(text: str) -> str:
     plain = spelling.undressed(spelling.plain(WRAPPED.sub(r" \1 ", text)))
     plain = WRAPPED.sub(r" \1 ", plain).casefold()
     plain = re.sub(r"\b([ap])\.?\s?m\b\.?", r"\1m", plain)
+    plain = re.sub(r"(?<=\d):00(?=\s*[ap]m\b)", "", plain)
+    plain = re.sub(r"\bno solutions\b", "no solution", plain)
     plain = re.sub(r"(?<=\b[a-z])\.(?=\s*[a-z]\b|\s|$|,)", "", plain)
     tokens = [token.lstrip("0") or "0" if token.isdigit() else token for token in _TOKEN.findall(plain)]
     while len(tokens) > 1 and tokens[0] in _FILLERS:

@@ -10,7 +10,7 @@ import re
 from dataclasses import dataclass
 from functools import lru_cache
 
-from r1kit.verifiers import number, spelling
+from r1kit.verifiers import number, prose, spelling
 
 MAX_ITEMS = 64
 EMPTY_SET = "\\emptyset"
@@ -86,14 +86,18 @@ _OVER = r"m?\s*\\(?:angle|triangle|overline|vec|mathbf|widehat|hat|bar|cos|sin|t
 _NAME = re.compile(
     rf"[A-Za-z]'*(?:_\{{?\w{{1,3}}\}}?)?|\\(?!pi|sqrt|frac|infty|cdot)[a-z]{{2,7}}|{_CALL}"  # x, x_1, \theta, f(x)
     rf"|(?:{_OVER})?\{{?\s*[A-Z]{{1,4}}\s*\}}?|\|\s*[A-Z]{{2}}\s*\||\[\s*[A-Z]{{3,6}}\s*\]"  # AB, \angle ABC, [ABC]
-    r"|\\(?:sin|cos|tan)\s*(?:\\[a-z]+|[A-Za-z])|(?:\\text\{)?[A-Za-z][A-Za-z ]{2,30}\}?"  # \sin x, Area
+    r"|\\(?:sin|cos|tan)\s*(?:\\[a-z]+|[A-Za-z])|(?:\\text\{)?\s*[A-Za-z][A-Za-z ]{2,30}\}?"  # \sin x, Area
     r"|\(\s*[A-Za-z]\s*(?:,\s*[A-Za-z]\s*){1,3}\)"  # (x, y)
 )
 _MATRIX = re.compile(r"\\begin\{([pb]?)matrix\}(.*)\\end\{\1matrix\}", re.DOTALL)
 _ARRAY = re.compile(r"[(\[]\s*\\begin\{array\}\{[lcr| ]*\}(.*)\\end\{array\}\s*[)\]]", re.DOTALL)
 _POINT = re.compile(r"[A-Z]'?\s*(?=\([^()]*,[^()]*\)$)")
-_REALS = re.compile(r"\\mathbb\s*\{?\s*R\s*\}?|\\R(?![A-Za-z])|(?:all\s+)?real(?:s|\s+numbers)")
+_REALS = re.compile(r"\\mathbb\s*\{?\s*R\s*\}?|\\R(?![A-Za-z])|(?:all\s+)?real(?:s|\s+numbers)", re.IGNORECASE)
+_SUCH_THAT = re.compile(
+    r"\s*([A-Za-z])\s*(?:\\in\s*(?:\\mathbb\s*\{?\s*R\s*\}?|\\R(?![A-Za-z])))?\s*(?:\\mid(?![A-Za-z])|\\vert|\\colon|[|:])\s*"
+)
 _NO_SET = re.compile(r"\\(?:varnothing|emptyset)(?![A-Za-z])|\\\{\s*\\\}|\\phi")
+_TEXT = re.compile(r"\\text\{([^{}]*)\}")
 _PM = re.compile(r"\\(pm|mp)(?![A-Za-z])")
 
 
@@ -108,7 +112,7 @@ def parse(text: str) -> Shape:
 
 def _parse(text: str) -> Shape:
     text = spelling.unwrapped(text.strip())
-    if number.parse(text) is not None:  # 1,234 and 3 1/2 are no lists
+    if number.parse(text) is not None or number.compound(text) is not None:  # no lists: 1,234 or 5 feet and 6 inches
         return Scalar(text)
     if contained := _IN.match(text):
         return _parse(text[contained.end() :])
@@ -168,6 +172,10 @@ def _inside(inner: str, opening: str, closing: str) -> Shape | None:
         depth += (char in _OPENING) - (char in _CLOSING)
         if depth < 0:
             return None
+    if opening == "{" and (such := _SUCH_THAT.match(inner)):  # {x | x > 3}
+        where = _parse(inner[such.end() :])
+        if isinstance(where, Group) and where.name == such[1]:
+            return where
     items = pieces(inner, _SEPARATOR)
     if len(items) == 1 and opening != "{":
         return _parse(inner) if (opening, closing) == ("(", ")") and not inner.startswith("-") else None
@@ -192,7 +200,9 @@ def _list(text: str) -> Shape | None:
     if not all(items):  # "1,2," is no answer in this form
         return Scalar(text)
     if all(isinstance(shape, Group) and shape.name for shape in shapes):  # inequalities
-        return Inequality("".join(text.split())) if _AND.search(text) else Group("u", "u", tuple(shapes))
+        if not _AND.search(text):
+            return Group("u", "u", tuple(shapes))
+        return _both(shapes) or Inequality("".join(text.split()))
     named = [(shape.name, shape) for shape in shapes if isinstance(shape, Equation) and shape.name]
     if named and len({name for name, _ in named}) == 1:  # x = 1 or x = 2; x = 1, 2
         shapes = [Scalar(shape.sides[-1]) if isinstance(shape, Equation) else shape for shape in shapes]
@@ -200,6 +210,21 @@ def _list(text: str) -> Shape | None:
         named.sort(key=lambda pair: pair[0])
         return Group("(", ")", tuple(_parse(shape.sides[-1]) for _, shape in named))
     return Group("", "", _expanded(tuple(shapes), ""))
+
+
+def _both(rays: list[Shape]) -> Shape | None:
+    """`x > 2 and x < 5` as an interval; None where it is empty or no interval."""
+    if len(rays) != 2 or not all(isinstance(ray, Group) for ray in rays):
+        return None
+    below, above = sorted(rays, key=lambda ray: isinstance(ray, Group) and ray.items[0] == Scalar("-\\infty"))
+    assert isinstance(below, Group) and isinstance(above, Group)
+    ends = below.items[0], above.items[1]
+    if below.name != above.name or below.items[1] != Scalar("\\infty") or above.items[0] != Scalar("-\\infty"):
+        return None
+    low, high = (number.parse(end.text) if isinstance(end, Scalar) else None for end in ends)
+    if low is None or high is None or low.value >= high.value:
+        return None
+    return Group(below.opening, above.closing, ends, below.name)
 
 
 def _relation(text: str) -> Shape | None:
@@ -217,12 +242,22 @@ def _relation(text: str) -> Shape | None:
         return None
     if not all(sides):
         return Scalar(text)
-    if len(sides) == 2 and _NAME.fullmatch(sides[1]) and not _NAME.fullmatch(sides[0]):
+    if len(sides) == 2 and _names(sides[1]) and not _names(sides[0]):
         sides.reverse()  # 5 = x
-    name = "".join(sides[0].split()) if _NAME.fullmatch(sides[0]) else None
+    name = "".join(sides[0].split()) if _names(sides[0]) else None
     if name and _VARIABLE.fullmatch(name) and any(name in _VARIABLES.findall(side) for side in sides[1:]):
         name = None  # x = 2x + 1 has a solution, it names none
     return Equation(name, tuple(sides[1:] if name else sides))
+
+
+def _names(side: str) -> bool:
+    """Whether a side of an equation merely names the value: x and "total cost" do, "twice x" and ln(x) do not."""
+    if not _NAME.fullmatch(side):
+        return False
+    said = " ".join(re.findall(r"[A-Za-z]+", _TEXT.sub(r" \1 ", side)))
+    if max(map(len, said.split()), default=0) < 2:  # x, f(x), (x, y), but no product x y
+        return "(" in side or " " not in said
+    return (side.startswith("\\") and not side.startswith("\\text")) or prose.names(said)
 
 
 def _interval(text: str) -> Shape | None:

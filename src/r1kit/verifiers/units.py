@@ -14,7 +14,7 @@ from fractions import Fraction
 
 from r1kit.verifiers import prose
 
-_TEXT = r"\\(?:text|mbox|textrm|textbf|textit|mathrm|mathbf|operatorname|rm)\s*"
+_TEXT = r"\\(?:text|textnormal|mbox|textrm|textbf|textit|mathrm|mathbf|operatorname|rm)\s*"
 _NAMES: dict[str, dict[str, str | int]] = {
     "length": {
         "mm millimeter millimetre": "1/1000", "cm centimeter centimetre": "1/100", "dm decimeter": "1/10",
@@ -72,6 +72,7 @@ _DEGREES = re.compile(
 _TURNED = re.compile(r"\\(?:sin|cos|tan|cot|sec|csc)(?![a-z])")
 _BARE = re.compile(r"(?<=[\d})\sA-Za-z.])(?<![\\A-Za-z])([A-Za-z][A-Za-z/. ]{0,39}?)" + _POWER + r"$")
 _SIGN = re.compile(r"^([+-]?\s*)(?:\\text\s*\{\s*)?(?:US\s?)?\\?([$€£¥₹])(?:\s*\})?\s*(?=[\d.\\-])|\\?([€£¥₹¢])$")
+_TO_A_POWER = re.compile(r"^(?:square|sq|cubic|cu) |\s(?:squared|cubed)$")
 _UNITS_IN_PROSE = tuple(
     re.compile(rf"\s*((?:[A-Za-z/.]+\s+){{{more}}}[A-Za-z/.]+)(?:\s*\^\s*\{{?\s*([1-4])\s*\}}?)?(?![\w./^'-])")
     for more in (3, 2, 1, 0)
@@ -172,6 +173,8 @@ def named(text: str, power: str | None = None, *, letters: bool = True) -> Unit 
     factor = Fraction(1)
     for place, piece in enumerate(re.split(r"\s*/\s*|\s+per\s+", words)):
         exponent = int(power or 1) if place == 0 else 1
+        if power and _TO_A_POWER.search(piece):  # square feet^2
+            return None
         if prefix := re.match(r"(square|sq|cubic|cu) (?=\S)", piece):
             piece, exponent = piece[prefix.end() :], 2 if prefix[1].startswith("sq") else 3
         elif suffix := re.fullmatch(r"(.*\S)\s+(squared|cubed)", piece):

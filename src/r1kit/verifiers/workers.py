@@ -22,11 +22,13 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 from typing import Any
 
 _START_SECONDS = 120.0  # importing sympy on a busy machine
 WALL_SECONDS = 4.0  # for all replies to one question, where somebody waits for them
 PATIENT_SECONDS = 30.0  # the same where nobody does: a busy machine has time to answer
+_LARGE_SHARE = 0.25  # of its processor time: a reply that used more when the wall-clock ran out is slow by itself
 _QUESTIONS_PER_WORKER = 5000  # then a new one, so that no cache of the libraries grows without end
 
 
@@ -50,7 +52,7 @@ class Worker:
     """One child process; it serves one question at a time. It starts in the background: the first question waits."""
 
     def __init__(self, module: str, seconds: float) -> None:
-        self.asked, self._ready, self._buffer = 0, False, b""
+        self.asked, self._ready, self._buffer, self._seconds = 0, False, b"", seconds
         if not sys.executable:
             raise WorkerError("the worker did not start: this program knows no Python interpreter (sys.executable)")
         try:
@@ -77,11 +79,15 @@ class Worker:
         except OSError as error:
             raise WorkerError(f"the worker is gone ({error})") from None
         got: list[dict[str, Any]] = []
+        used = 0.0
         deadline = time.monotonic() + wall
         while len(got) < replies and (not got or got[-1].get("reference") == "ok"):
             try:
                 got.append(self._receive(deadline))
+                used = self._processor_seconds()  # what follows is the next reply's
             except TimeoutError:
+                if got and self._processor_seconds() - used > _LARGE_SHARE * self._seconds:
+                    raise OutOfTime(got) from None
                 raise Overloaded(f"no answer within {wall:g} s: the machine is overloaded") from None
             except EOFError:
                 if self._process.wait() == -signal.SIGPROF:
@@ -98,6 +104,14 @@ class Worker:
         for pipe in (self._process.stdin, self._process.stdout):
             if pipe is not None:
                 pipe.close()
+
+    def _processor_seconds(self) -> float:
+        """What the process has used so far; 0.0 where the system does not tell."""
+        try:
+            fields = Path(f"/proc/{self._process.pid}/stat").read_text().rpartition(")")[2].split()
+            return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+        except (OSError, ValueError, IndexError):
+            return 0.0
 
     def _greet(self) -> None:
         """Wait until the worker has imported its libraries."""
