@@ -71,11 +71,8 @@ def test_public_requests_say_where_their_data_belong(monkeypatch: pytest.MonkeyP
 
 @needs_data
 @pytest.mark.parametrize("name", ["r1", "distill", "v3"])
-def test_smollm2_has_all_stages_on_public_data(
-    name: str, monkeypatch: pytest.MonkeyPatch, tiny_policy_folder: Path
-) -> None:
+def test_smollm2_has_all_stages_on_public_data(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(DATA_VARIABLE, str(DATA))
-    monkeypatch.setattr("r1kit.recipes.boxes.resolve", lambda model: tiny_policy_folder)
     recipe = RECIPES[name](scale="smollm2")
     stages = {stage.name: stage for stage in recipe.stages}
     assert {"zero", "dev1", "dev2", "dev3", "r1"} <= set(stages) and R1_SMOLLM2.domains == ("math",)
