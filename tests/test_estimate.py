@@ -10,13 +10,15 @@ import pytest
 from r1kit.cli import main
 from r1kit.recipes import RECIPES
 from r1kit.recipes.estimate import Estimate, estimates, lengths_of
+from r1kit.recipes.scales import SCALES
 from r1kit.settings import SettingsError
 
 R1_STAGES = ("dev1", "dev2", "dev3", "rules", "helpfulness", "safety", "r1")
 
 
 def paper(devices: int = 512) -> dict[str, Estimate]:
-    return estimates(RECIPES["r1"](scale="paper"), "h800", devices, lengths_of("r1", "paper"))
+    recipe = RECIPES["r1"](scale="paper")
+    return estimates(recipe, "h800", devices, lengths_of(recipe))
 
 
 def test_at_paper_scale_the_hours_are_near_the_published_ones() -> None:
@@ -67,3 +69,11 @@ def test_hardware_that_is_not_known_is_refused(capsys: pytest.CaptureFixture[str
         estimates(RECIPES["r1"](), "cpu", 0)
     assert main(["plan", "tiny-base", "--hardware", "abacus"]) == 1
     assert "abacus" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("scale", SCALES)
+def test_r1_zero_is_estimated_at_each_of_its_scales(scale: str, tiny_policy_folder: Path) -> None:
+    model = {} if scale == "paper" else {"model": str(tiny_policy_folder)}
+    recipe = RECIPES["r1-zero"](scale=scale, **model)
+    assert bool(lengths_of(recipe)) == (scale in ("tiny", "paper"))
+    assert estimates(recipe, "a100", 1, lengths_of(recipe))["rl"].hours > 0

@@ -781,5 +781,7 @@ def test_the_shipped_model_makes_rows_that_training_reads(tmp_path: Path) -> Non
         assert to_samples(talk, TINY_CHAT, tokenizer)
     again = Made(tmp_path / "again", {"model": resolve("tiny")}, own)
     assert again.rows("samples.jsonl") == made.rows("samples.jsonl")
-    with pytest.raises(ValueError, match=r"has \d+ tokens and only 24 fit beside max_tokens"):
+    with pytest.raises(
+        ValueError, match=r"has \d+ tokens; with max_tokens 1000 that is \d+, and the model's context is 1024"
+    ):
         Made(tmp_path / "long", {"model": resolve("tiny")}, own | {"max_tokens": 1000})

@@ -272,7 +272,7 @@ def plan(options: argparse.Namespace) -> None:
     if options.hardware is not None:
         from r1kit.recipes import estimate
 
-        lengths = estimate.lengths_of(options.recipe, options.scale)
+        lengths = estimate.lengths_of(recipe)
         if options.json:
             found = estimate.estimates(recipe, options.hardware, options.devices, lengths)
             shown = [row | {"estimate": to_plain(found[row["stage"]])} for row in shown]

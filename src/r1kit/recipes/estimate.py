@@ -15,7 +15,7 @@ from typing import Any
 
 from r1kit.curate.mix import MixSettings
 from r1kit.pipeline import External, Output, Recipe, Stage
-from r1kit.recipes.r1_scales import RECIPES_OF, r1_scale_of
+from r1kit.recipes.r1_scales import r1_scales
 from r1kit.settings import SettingsError
 from r1kit.stages.commands import parameters_in
 from r1kit.stages.data_requests import DataRequestsSettings
@@ -103,12 +103,12 @@ def estimates(
     return {stage.name: work.estimate(stage) for stage in recipe.stages}
 
 
-def lengths_of(recipe: str, scale: str | None) -> Mapping[str, int]:
-    """What a scale knows of its completions' lengths, by stage; nothing for recipes without scales."""
-    if recipe == "tiny-base":
+def lengths_of(recipe: Recipe) -> Mapping[str, int]:
+    """What the scale, with which a recipe's name ends, knows of lengths by stage; R1-Zero's RL is R1's stage `zero`."""
+    scale = r1_scales().get(recipe.name.rpartition("-")[2])
+    if scale is None or "zero" not in scale.lengths:
         return {}
-    found = r1_scale_of(recipe if recipe in RECIPES_OF else "r1", scale or "tiny").lengths
-    return {**found, "rl": found["zero"]} if "zero" in found else found
+    return {**scale.lengths, "rl": scale.lengths["zero"]}
 
 
 def rows(recipe: Recipe, hardware: str, devices: int, lengths: Mapping[str, int]) -> dict[str, dict[str, str]]:

@@ -44,13 +44,18 @@ class R1Scale:
         return R1Scale(**{**vars(self), "settings": settings})
 
 
-def r1_scale_of(recipe: str, name: str) -> R1Scale:
-    """A recipe's scale by name; raises `SettingsError` that lists them."""
+def r1_scales() -> dict[str, R1Scale]:
+    """All scales, by name."""
     from r1kit.recipes.r1_paper import R1_PAPER
     from r1kit.recipes.r1_smollm2 import R1_SMOLLM2
     from r1kit.recipes.r1_tiny import R1_TINY
 
-    scales = {"tiny": R1_TINY, "smollm2": R1_SMOLLM2, "paper": R1_PAPER}
+    return {"tiny": R1_TINY, "smollm2": R1_SMOLLM2, "paper": R1_PAPER}
+
+
+def r1_scale_of(recipe: str, name: str) -> R1Scale:
+    """A recipe's scale by name; raises `SettingsError` that lists them."""
+    scales = r1_scales()
     if name not in scales:
         raise SettingsError(f"the recipe {recipe} has no scale {name!r}: give one of {', '.join(scales)}")
     return scales[name].of(recipe)

@@ -44,7 +44,7 @@ TINY = Scale(
 # An instruct model of 135M parameters that never uses a tag by itself and calculates badly. It learns from single
 # calculations of GSM8K's solutions, as whole problems give it nothing to learn from. The paper's prompt with a worked
 # example in place of "reasoning process here", which it would learn to repeat; unscaled advantages, so that among wrong
-# answers the format is worth a tenth of a right one and not as much: docs/log.md.
+# answers the format is worth a fifth of a right one and not as much: docs/log.md.
 SMOLLM2_CHAT = ChatSettings(
     template="chat",
     system=(

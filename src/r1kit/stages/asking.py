@@ -29,7 +29,7 @@ from r1kit.engines.answers import Answers, ask
 from r1kit.engines.settings import EngineSettings
 from r1kit.pipeline import Context
 from r1kit.stages import chat_format
-from r1kit.stages.shared import ChatSettings, DeviceSettings
+from r1kit.stages.shared import ChatSettings, DeviceSettings, refuse_long
 from r1kit.tasks.base import TaskError
 from r1kit.types import Completion, Message, Prompt, SamplingParams
 
@@ -111,7 +111,7 @@ class Asked:
     engine: Engine
     sampling: SamplingParams
     encode: Callable[[tuple[Message, ...]], Sequence[int]] | None = None  # None: the server does that
-    room: int = 0
+    context: int = 0
     limit: int | None = None
     prefill: str = ""
 
@@ -129,11 +129,9 @@ class Asked:
         size = len(prompt.token_ids)
         if self.limit is not None and size > self.limit:
             return False
-        if self.encode and size > self.room:
-            raise ValueError(
-                f"the prompt of {prompt.problem_id} has {size} tokens and only {self.room} fit beside max_tokens: "
-                "lower max_tokens, or set max_prompt_tokens to leave longer prompts out"
-            )
+        if self.encode:
+            remedy = "set max_prompt_tokens to leave longer prompts out"
+            refuse_long(size, f"the prompt of {prompt.problem_id}", self.sampling.max_tokens, self.context, remedy)
         return True
 
     def check(self, request: Request) -> None:
@@ -214,7 +212,7 @@ def _local(settings: AskingSettings, folder: Path) -> Asked:
     return Asked(
         name_of(folder), settings.way(own), local, settings.sampling(),
         encode=lambda messages: chat.encode(messages, policy.tokenizer),
-        room=policy.context - settings.max_tokens, limit=settings.max_prompt_tokens, prefill=settings.prefill,
+        context=policy.context, limit=settings.max_prompt_tokens, prefill=settings.prefill,
     )  # fmt: skip
 
 

@@ -96,4 +96,4 @@ def run(context: Context) -> Mapping[str, Any]:
     return {"updates": learner.updates, "problems": len(task), "prompts_left_out": task.dropped}
 
 
-RL_STAGE = Kind(name="rl", run=run, settings=RLSettings, version=1, check=check)
+RL_STAGE = Kind(name="rl", run=run, settings=RLSettings, version=2, check=check)
