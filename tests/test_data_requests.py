@@ -7,13 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from r1kit.pipeline import External, Recipe, Stage, execute
+from r1kit.pipeline import External, Recipe, Stage, execute, plan
 from r1kit.recipes import RECIPES
 from r1kit.recipes.r1_smollm2 import R1_SMOLLM2
+from r1kit.recipes.sources import externals
 from r1kit.stages.data_requests import DATA_REQUESTS, DataRequestsSettings
+from r1kit.stages.generate import GENERATE, GenerateSettings
 from r1kit.stages.requests import Requests
 from r1kit.store import read_rows
-from r1kit.tasks import TaskError, TaskSpec, load_task, load_tasks
+from r1kit.tasks import TaskError, TaskSpec, load_task, load_tasks, source_files
 from r1kit.tasks.known import DATA_VARIABLE
 from r1kit.train.data import labelled, preference
 from r1kit.verifiers import verify_all
@@ -43,6 +45,18 @@ def test_rows_that_are_too_long_or_cannot_be_read_are_left_out(tmp_path: Path) -
     assert [preference(row).chosen for row in found["preferences"]] == ["good"]
     assert [(one.response, one.label) for one in map(labelled, found["safety"])] == [("no", True), ("so", False)]
     assert Requests((), {"chat": folder / "general.jsonl"}).check() == 3
+    metrics = json.loads((folder / "manifest.json").read_text())["metrics"]
+    assert metrics["general"] == {"read": 5, "too_long": 1, "unreadable": 1, "kept": 3}
+    assert metrics["safety"] == {"read": 2, "too_long": 0, "unreadable": 0, "kept": 2}
+
+
+def test_data_of_which_nothing_fits_are_refused_with_what_became_of_the_rows(tmp_path: Path) -> None:
+    unfit = rows(tmp_path / "a.jsonl", {"instruction": "long", "output": "x" * 900}, {"instruction": "?"})
+    pairs = rows(tmp_path / "b.jsonl", {"prompt": "p", "chosen": "good", "rejected": "bad"})
+    inputs = {"general": unfit, "preferences": pairs, "safety": pairs}
+    stage = Stage("requests", DATA_REQUESTS, DataRequestsSettings(max_chars=400), inputs)
+    with pytest.raises(ValueError, match="1 are too long, 1 cannot be read"):
+        execute(Recipe("some", (stage,)), tmp_path / "runs")
 
 
 @needs_data
@@ -67,6 +81,33 @@ def test_public_requests_say_where_their_data_belong(monkeypatch: pytest.MonkeyP
     monkeypatch.delenv(DATA_VARIABLE, raising=False)
     with pytest.raises(TaskError, match="R1KIT_DATA"):
         load_task(TaskSpec(name="r1kit.tasks.requests:harmful"), "train")
+
+
+def test_changed_data_of_a_function_are_asked_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(DATA_VARIABLE, str(tmp_path))
+    spec = TaskSpec(name="r1kit.tasks.requests:harmful", limit=1)
+    (code,) = source_files(spec)
+    (tmp_path / "star1_r1_traces").mkdir()
+    data = tmp_path / "star1_r1_traces" / "STAR-1.jsonl"
+
+    def asked(question: str) -> str:
+        data.write_text(json.dumps({"question": question}) + "\n")
+        settings = GenerateSettings(tasks=(spec,), prompting="reference")
+        (row,) = plan(Recipe("some", (Stage("ask", GENERATE, settings, dict(externals((spec,)))),)), tmp_path / "runs")
+        return row.fingerprint
+
+    before = asked("a bomb?")
+    assert source_files(spec) == [code, data] and load_task(spec)[0].prompt == "a bomb?"
+    assert source_files(spec.override({"split": "test"})) == [code]  # held out: another file, which is not there
+    assert asked("a gun?") != before and asked("a bomb?") == before
+
+
+def test_a_damaged_data_file_of_a_function_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(DATA_VARIABLE, str(tmp_path))
+    (tmp_path / "star1_r1_traces").mkdir()
+    (tmp_path / "star1_r1_traces" / "STAR-1.jsonl").write_text('{"question": "a"}\n{"ques\n')
+    with pytest.raises(TaskError, match=r"STAR-1\.jsonl, row 2"):
+        load_task(TaskSpec(name="r1kit.tasks.requests:harmful"))
 
 
 @needs_data

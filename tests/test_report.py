@@ -376,6 +376,25 @@ def test_the_page_shows_what_students_keep_and_what_data_was_dropped(tmp_path: P
     assert "kept of r1" in page and "wrong 5" in page and "&lt;b&gt;7" in page and "<b>7</b>" not in page
 
 
+def test_a_run_s_folder_gives_the_page_of_its_own_report(tmp_path: Path) -> None:
+    names = {"base": "eval-base", "r1": "eval-r1", "student": "eval-student"}
+    for number, name in enumerate(reversed(names.values())):  # finished in another order than the recipe's
+        evaluation(tmp_path / f"{name}-0000000{number}", skilled=number < 2, started=float(number), problems=40)
+    manifest_of(tmp_path / "requests-00000005", "tiny-requests", {})  # a stage that the report does not show
+    told = {name: f"../{stage}-0000000{2 - place}/." for place, (name, stage) in enumerate(names.items())}
+    own = tmp_path / "report-00000009"
+    manifest_of(own, "report", {}, **told)
+    facts = json.loads((own / "manifest.json").read_text()) | {"settings": {"title": "r1, tiny", "teacher": "r1"}}
+    (own / "manifest.json").write_text(json.dumps(facts))
+    given = {name: own / path for name, path in told.items()}
+    assert build(tmp_path) != build(given)  # which has no teacher and another title
+    expected = write_report(given, tmp_path / "expected", "r1, tiny", "r1")
+    assert write_report(tmp_path, tmp_path / "found") == expected == summary(tmp_path)
+    page = (tmp_path / "expected" / "report.html").read_text()
+    assert (tmp_path / "found" / "report.html").read_text() == page == build(tmp_path)
+    assert "kept of r1" in page and summary(tmp_path, "other")["title"] == "other"
+
+
 def manifest_of(folder: Path, kind: str, funnel: dict[str, object], **inputs: str) -> None:
     folder.mkdir()
     (folder / "funnel.json").write_text(json.dumps(funnel))

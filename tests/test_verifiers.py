@@ -392,15 +392,21 @@ def test_a_worker_that_stands_still_is_cannot_tell_and_the_next_verdict_works(mo
 
 
 @pytest.mark.usefixtures("impatient")
-@pytest.mark.parametrize(("used", "error"), [(0.01, workers.Overloaded), (0.4, workers.OutOfTime)])
+@pytest.mark.parametrize(
+    ("before", "used", "error"),
+    [
+        (0.0, 0.01, workers.Overloaded), (0.0, 0.4, workers.OutOfTime),
+        (0.0, None, workers.Overloaded), (None, 0.4, workers.Overloaded),  # the system does not tell
+    ],
+)  # fmt: skip
 def test_an_answer_that_the_wall_clock_ends_is_wrong_only_if_it_computed_much(
-    used: float, error: type[Exception], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    before: float | None, used: float | None, error: type[Exception], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     program = "import json; input = open(0).readline; say = lambda **reply: print(json.dumps(reply), flush=True)\n"
     (tmp_path / "slow_worker.py").write_text(program + "say(ready=1); input(); say(reference='ok'); input()")
     monkeypatch.syspath_prepend(str(tmp_path))
     with monkeypatch.context() as patch:
-        clock = iter([0.0, used] * 9)
+        clock = iter([before, used] * 9)
         patch.setattr(workers.Worker, "_processor_seconds", lambda worker: next(clock))
         question = {"reference": "x", "prediction": "y", "kind": "value"}
         pool = workers.pool("slow_worker", seconds=mathematics.SECONDS)

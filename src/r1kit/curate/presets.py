@@ -23,10 +23,6 @@ GENERAL = CurateSettings(
     filters=_filters(*[name for name in DEFAULT_FILTERS if name != "not_in_format"]),
     balance=BalanceSettings(per_problem=1),
 )
-# The same where a judge scored how helpful the replies are.
-HELPFUL = GENERAL.model_copy(
-    update={"quality": QualitySettings(weights={"helpfulness": 0.8, "language": 0.2}, required=("helpfulness",))}
-)
 # What a rewriter wrote: duplicates and balance were seen to before.
 REWRITTEN = CurateSettings(
     filters=(

@@ -81,10 +81,11 @@ class Stage:
 
 
 def find_stages(source: Path | str | Sequence[Path | str] | Mapping[str, Path]) -> list[Stage]:
-    """Stages from an ordered mapping, from a list of stage folders, or from a run's folder (in order of start).
+    """Stages from an ordered mapping, from a list of stage folders, or from a run's folder.
 
     Where a stage was run again with other settings, a run's folder holds several of its folders: the last started
-    counts. Raises ValueError where there is no stage.
+    counts. They are those of the run's own report, under its names and in its order; of a run without one yet, all in
+    order of start. Raises ValueError where there is no stage.
     """
     if isinstance(source, Mapping):
         return [Stage(name, Path(folder)) for name, folder in source.items()]
@@ -98,7 +99,27 @@ def find_stages(source: Path | str | Sequence[Path | str] | Mapping[str, Path]) 
             f"{run} is no run's folder: it must hold stage folders such as rl-0a1b2c3d, each with manifest.json, "
             "metrics.jsonl or completions.jsonl inside"
         )
+    if (report := last_report(run)) is not None:
+        known = {title: latest.get(stage_name(Path(folder))) for title, folder in inputs_of(report).items()}
+        if named := [Stage(title, stage.folder) for title, stage in known.items() if stage is not None]:
+            return named
     return sorted(latest.values(), key=lambda stage: stage.started)
+
+
+def last_report(source: Any) -> Stage | None:
+    """The stage that made the last report in a run's folder; None where there is none, or no run's folder is given."""
+    if not isinstance(source, (str, Path)):
+        return None
+    found = [Stage(stage_name(path.parent), path.parent) for path in Path(source).glob("*/manifest.json")]
+    return max((stage for stage in found if stage.kind == "report"), key=lambda stage: stage.started, default=None)
+
+
+def inputs_of(stage: Stage) -> dict[str, str]:
+    """Folders beside a finished stage's that it reads, by the input's name: `{"model": "sft-1a2b3c4d"}`."""
+    given = stage.manifest.get("inputs")
+    told = given.items() if isinstance(given, Mapping) else ()
+    paths = {name: Path(str(one.get("path", ""))).parts for name, one in told if isinstance(one, Mapping)}
+    return {name: parts[1] for name, parts in paths.items() if parts[:1] == ("..",) and parts[1:2] not in ((), ("..",))}
 
 
 def is_stage(path: Path) -> bool:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 
-from r1kit.report.folders import Stage, stage_name
+from r1kit.report.folders import Stage, inputs_of, stage_name
 
 WIDTH, HEIGHT, GAP, STEP = 104, 26, 12, 150  # of a box, between boxes, and from one column to the next
 MEASURING = ("evaluate", "report")  # they hang on all models, and would hide the recipe
@@ -51,24 +51,12 @@ def _reachable(stages: Sequence[Stage]) -> dict[str, Stage]:
         if name in found or not stage.manifest:
             continue
         found[name] = stage
-        left += [folder.parent / _folder(path) for path in _paths(stage).values()]
+        left += [folder.parent / one for one in inputs_of(stage).values()]
     return {name: stage for name, stage in found.items() if stage.kind not in MEASURING}
 
 
-def _paths(stage: Stage) -> Mapping[str, str]:
-    """Inputs that are outputs of stages beside this one, by name: `{"model": "../sft-1a2b3c4d/model"}`."""
-    given = stage.manifest.get("inputs")
-    told = given.items() if isinstance(given, Mapping) else ()
-    paths = {name: str(one["path"]) for name, one in told if isinstance(one, Mapping) and "path" in one}
-    return {name: path for name, path in paths.items() if path.startswith("../") and not path.startswith("../../")}
-
-
-def _folder(path: str) -> str:
-    return Path(path).parts[1]
-
-
 def _read(stage: Stage) -> list[str]:
-    return list(dict.fromkeys(stage_name(Path(_folder(path))) for path in _paths(stage).values()))
+    return list(dict.fromkeys(stage_name(Path(folder)) for folder in inputs_of(stage).values()))
 
 
 def _placed(found: Mapping[str, Stage], reads: Mapping[str, Sequence[str]]) -> dict[str, Box]:

@@ -13,7 +13,7 @@ from r1kit import store
 from r1kit.evaluate.table import align, json_table, text_table
 from r1kit.report.compare import Comparison, change_lines, column, comparisons, lines, sentence, until
 from r1kit.report.curves import panels
-from r1kit.report.folders import Stage, find_stages, is_number
+from r1kit.report.folders import Stage, find_stages, is_number, last_report
 from r1kit.report.funnels import funnel
 from r1kit.report.graph import picture
 from r1kit.report.health import checks
@@ -31,11 +31,13 @@ def write_report(source: Source, out: Path | str, title: str = "", teacher: str 
     """Write `summary.json` and `report.html` into `out`, each whole or not at all; returns the summary.
 
     From a run's folder, a list of stage folders, or a mapping of them (name -> folder, in order); they may be
-    unfinished. `teacher` is the column whose accuracy those after it are compared with.
+    unfinished. `teacher` is the column whose accuracy those after it are compared with; of a run's folder with a
+    report, title and teacher are that report's where they are not given.
     """
     stages = find_stages(source)
-    page = render(stages, title or title_of(source), teacher)
-    data = summarise_run(stages, title or title_of(source), teacher)
+    title, teacher = title_of(source, title), teacher_of(source, teacher)
+    page = render(stages, title, teacher)
+    data = summarise_run(stages, title, teacher)
     # Text first, files second: an error above leaves an earlier report whole.
     store.write_text(Path(out) / "report.html", page)
     store.write_json(Path(out) / "summary.json", data)
@@ -44,16 +46,26 @@ def write_report(source: Source, out: Path | str, title: str = "", teacher: str 
 
 def build(source: Source, title: str = "") -> str:
     """The page as text: one self-contained HTML file without scripts and without a single address to load."""
-    return render(find_stages(source), title or title_of(source))
+    return render(find_stages(source), title_of(source, title), teacher_of(source))
 
 
 def summary(source: Source, title: str = "") -> dict[str, Any]:
     """The run for programs: the page's tables, intervals and findings, with settings, seeds and times."""
-    return summarise_run(find_stages(source), title or title_of(source))
+    return summarise_run(find_stages(source), title_of(source, title), teacher_of(source))
 
 
-def title_of(source: Source) -> str:
-    return Path(source).name if isinstance(source, (str, Path)) else "run"
+def title_of(source: Source, given: str = "") -> str:
+    return given or _told(source, "title") or (Path(source).name if isinstance(source, (str, Path)) else "run")
+
+
+def teacher_of(source: Source, given: str = "") -> str:
+    return given or _told(source, "teacher")
+
+
+def _told(source: Source, name: str) -> str:
+    """A setting of the run's own report; empty where there is none."""
+    report = last_report(source)
+    return str(report.manifest.get("settings", {}).get(name, "")) if report else ""
 
 
 def summarise_run(stages: Sequence[Stage], title: str, teacher: str = "") -> dict[str, Any]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -54,35 +53,48 @@ FILES: Mapping[str, tuple[Callable[[Any], Any], Callable[[Any], Rows]]] = {
 
 
 def run(context: Context) -> Mapping[str, Any]:
-    """Write the files; the number of rows of each. Raises ValueError for an input of which no row can be used."""
-    counts = {}
+    """Write the files; what became of the rows of each, as far as they were read.
+
+    Raises ValueError for an input of which no row can be used.
+    """
+    told = {}
     for name in FILES:
-        counts[name] = _written(context, name)
-        if not counts[name]:
-            raise ValueError(f"input {name} of stage {context.stage} has no row that fits: raise max_chars")
+        counts = told[name] = _written(context, name)
+        if not counts["kept"]:
+            unfit = f"{counts['too_long']:,} are too long, {counts['unreadable']:,} cannot be read"
+            raise ValueError(
+                f"input {name} of stage {context.stage} has no row that fits ({unfit}): raise max_chars, "
+                "or see `r1kit data check`"
+            )
+    return told
+
+
+def _written(context: Context, name: str) -> dict[str, int]:
+    """Write one file; rows read and kept, too long and unreadable. Where a pair gives two rows, each counts."""
+    settings: DataRequestsSettings = context.settings
+    path, counts = context.folder / f"{name}.jsonl", dict.fromkeys(("read", "too_long", "unreadable", "kept"), 0)
+    path.unlink(missing_ok=True)
+    with RowWriter(path) as file:
+        for row in _rows(context.input(name), name):
+            counts["read"] += 1
+            if row is None or len(str(row)) > settings.max_chars:
+                counts["unreadable" if row is None else "too_long"] += 1
+                continue
+            file.append(row)
+            counts["kept"] += 1
+            if counts["kept"] == settings.rows:
+                break
     return counts
 
 
-def _written(context: Context, name: str) -> int:
-    settings: DataRequestsSettings = context.settings
-    path = context.folder / f"{name}.jsonl"
-    path.unlink(missing_ok=True)
-    with RowWriter(path) as file:
-        count = 0
-        for row in islice(_fitting(context.input(name), name, settings.max_chars), settings.rows):
-            file.append(row)
-            count += 1
-    return count
-
-
-def _fitting(path: Path, name: str, max_chars: int) -> Rows:
+def _rows(path: Path, name: str) -> Iterator[dict[str, Any] | None]:
+    """The rows of a file in the stage's form; None for one that cannot be read."""
     read, made = FILES[name]
     for found in data.read([path], read):
         if isinstance(found, TaskError):
-            continue
-        for row in made(found.record):
-            if len(str(row)) <= max_chars:
-                yield row
+            yield None
+        else:
+            yield from made(found.record)
 
 
 DATA_REQUESTS = Kind(name="data-requests", run=run, settings=DataRequestsSettings, version=1)

@@ -7,7 +7,6 @@ models to say. The files come from the data folder (R1KIT_DATA). XSTest is never
 
 from __future__ import annotations
 
-import gzip
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any
 
 from r1kit.tasks.base import Listed, TaskError
 from r1kit.tasks.known import DATA_VARIABLE, find_local
+from r1kit.tasks.rows import read_rows
 from r1kit.types import Problem
 
 ALPACA, STAR, XSTEST = "llamafactory_demo/alpaca_en_demo", "star1_r1_traces/STAR-1", "xstest/prompts"
@@ -47,6 +47,14 @@ def harmless(*, split: str, seed: int, size: int) -> Listed:
     return _task("harmless", split, _labelled("safe"), size, refuse=False)
 
 
+def data_files(function: str, split: str) -> list[Path]:
+    """What a function of this module reads for a split, or for any where it is empty; none of what is not there."""
+    held_out = {"general": (), "harmful": (XSTEST,), "harmless": (XSTEST,)}
+    trained = {"general": (ALPACA,), "harmful": (STAR,), "harmless": ()}
+    read = {"train": trained[function], "": trained[function] + held_out[function]}.get(split, held_out[function])
+    return [path for local in read if (path := find_local(local)) is not None]
+
+
 def _labelled(label: str) -> Iterator[str]:
     return (row["prompt"] for row in _rows(XSTEST) if row["label"] == label)
 
@@ -65,9 +73,10 @@ def _task(name: str, split: str, asked: Iterator[str], size: int, refuse: bool |
 
 
 def _rows(local: str) -> Iterator[dict[str, Any]]:
-    path = source(local)
-    with gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8") as lines:
-        yield from map(json.loads, lines)
+    for _, row in read_rows(source(local)):
+        if isinstance(row, TaskError):
+            raise row
+        yield row
 
 
 def source(local: str) -> Path:

@@ -38,7 +38,8 @@ class TaskSpec(Settings):
     """One task of a run.
 
     `name` is a known set (`gsm8k`), `tiny/<generator>`, `gym/<generator>`, `hub:<id>` or `hub:<id>:<config>`, the path
-    of a file, or `<module>:<function>` for a task of one's own: `function(split, seed, size)` gives the task.
+    of a file, or `<module>:<function>` for a task of one's own: `function(split, seed, size)` gives the task. Where it
+    reads files, `data_files(function, split)` of its module lists them, so that changed data are asked again.
     A setting that could have no effect on the kind of task named is refused.
     """
 
@@ -240,10 +241,18 @@ def source_files(spec: TaskSpec) -> list[Path]:
             return [Path(requests.__file__), makers / "general.py"]
         return [Path(tasks.__file__), makers / "steps.py", makers / "wordings.py"]
     if spec.kind == "function":
-        return [Path(inspect.getfile(import_maker(spec.name)))]
+        return made_from(spec)
     if spec.kind == "file":
         return [path] if (path := Path(spec.name).expanduser()).is_file() else []
     if spec.kind == "known":
         parts = [part.local for split, part in KNOWN[spec.name].splits.items() if not spec.split or split == spec.split]
         return [local for part in parts if (local := find_local(part, spec.data)) is not None]
     return []
+
+
+def made_from(spec: TaskSpec) -> list[Path]:
+    """A function's module, and what the module's `data_files` says that the function reads."""
+    maker = import_maker(spec.name)
+    files = getattr(inspect.getmodule(maker), "data_files", None)
+    read = files(spec.name.partition(":")[2], spec.split) if files is not None else ()
+    return [Path(inspect.getfile(maker)), *map(Path, read)]

@@ -11,7 +11,7 @@ import argparse
 import functools
 import random
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from r1kit.chat import parse
@@ -68,14 +68,6 @@ def document(index: int, seed: int = 0) -> Document:
     kind = rng.choices(tuple(KINDS), tuple(KINDS.values()))[0]
     text, facts = MAKERS[kind](rng)
     return Document(kind=kind, text=text + END, facts=frozenset(facts))
-
-
-def documents(seed: int = 0, start: int = 0) -> Iterator[Document]:
-    """All documents from `start` on, without end."""
-    index = start
-    while True:
-        yield document(index, seed)
-        index += 1
 
 
 def _item(rng: random.Random) -> Item:

@@ -17,7 +17,6 @@ _CHINESE = (
     | dict.fromkeys(("对", "对的", "正确"), "true")
     | dict.fromkeys(("错", "错误", "不对", "不正确"), "false")
 )
-_POLARITY = {word: word for word in _OPPOSITE} | _CHINESE
 _MARKUP = re.compile(r"\\(?:text|mbox|mathrm|textbf|mathbf)(?![A-Za-z])|\*\*|__|</?(?:b|strong|i|em)>")
 _ONE = r"(?:answer|option|choice|one)"
 _LEAD = re.compile(
@@ -137,10 +136,7 @@ def _letter(text: str) -> str | None:
     weak = mark["weak"] or ""
     if _REFUSED.fullmatch(rest) or (weak.startswith(",") and _DENIED.search(rest)) or _is_list(rest, letter):
         return None
-    others = (
-        {one.upper() for pattern in _RIVALS for one in pattern.findall(rest)} if not _BOTH.fullmatch(rest) else set()
-    )
-    others |= {(a or b).upper() for a, b in _MARKED.findall(_BRACKETS.sub(" ", rest))}
+    others = {(a or b).upper() for a, b in _MARKED.findall(_BRACKETS.sub(" ", rest))}
     if not _BOTH.fullmatch(rest):
         others |= {one.upper() for pattern in _RIVALS for one in pattern.findall(rest)}
     others |= set(_NAMED.findall(rest)) if weak else set()

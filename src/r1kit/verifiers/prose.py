@@ -145,11 +145,6 @@ def tokens(text: str) -> list[str] | None:
     return found if len(found) <= 2 * _MAX_WORDS else None
 
 
-def neutral(before_it: str, after_it: str) -> bool:
-    """Whether words around a formula leave it as it is: "she sold", "clips" do, "at least" does not."""
-    return before(before_it) is not None and after(after_it) is not None
-
-
 def before(text: str, known: Collection[str] = frozenset()) -> frozenset[str] | None:
     """Words that tell which quantity a number is ("profit of"), or None where they may change it."""
     if not text.strip():

@@ -79,14 +79,15 @@ class Worker:
         except OSError as error:
             raise WorkerError(f"the worker is gone ({error})") from None
         got: list[dict[str, Any]] = []
-        used = 0.0
+        used: float | None = None
         deadline = time.monotonic() + wall
         while len(got) < replies and (not got or got[-1].get("reference") == "ok"):
             try:
                 got.append(self._receive(deadline))
                 used = self._processor_seconds()  # what follows is the next reply's
             except TimeoutError:
-                if got and self._processor_seconds() - used > _LARGE_SHARE * self._seconds:
+                now = self._processor_seconds()
+                if used is not None and now is not None and now - used > _LARGE_SHARE * self._seconds:
                     raise OutOfTime(got) from None
                 raise Overloaded(f"no answer within {wall:g} s: the machine is overloaded") from None
             except EOFError:
@@ -105,13 +106,13 @@ class Worker:
             if pipe is not None:
                 pipe.close()
 
-    def _processor_seconds(self) -> float:
-        """What the process has used so far; 0.0 where the system does not tell."""
+    def _processor_seconds(self) -> float | None:
+        """What the process has used so far; None where the system does not tell."""
         try:
             fields = Path(f"/proc/{self._process.pid}/stat").read_text().rpartition(")")[2].split()
             return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
         except (OSError, ValueError, IndexError):
-            return 0.0
+            return None
 
     def _greet(self) -> None:
         """Wait until the worker has imported its libraries."""
