@@ -468,15 +468,15 @@ def test_held_out_problems_are_answered_on_the_way_and_can_stop_it_early(tmp_pat
     settings = {
         "epochs": 3, "validation_every": 2, "patience": 1, "validation_share": 0.4, "batch_size": 4,
         "optimizer": {"learning_rate": 1e-9},
-        "probe": {"tasks": [{"name": "tiny/sums", "limit": 12}], "max_tokens": 40, "watch": True},
+        "probe": {"tasks": [{"name": "tiny/sums", "limit": 12}], "max_tokens": 40, "watch": "accuracy"},
     }  # fmt: skip
     found = train(tmp_path / "sft", rows, resolve("tiny"), **settings)
     probed = [row for row in metrics(tmp_path / "sft") if "probe/accuracy" in row]
     assert [row["step"] for row in probed] == [0, 2, 4] and found["updates"] == 4  # nothing changed or got better
     assert {"probe/format", "probe/truncated", "validation/loss", "validation/loss/odd"} <= probed[0].keys()
     assert found["best_update"] == 2 and found["best_validation"] == probed[0]["probe/accuracy"]
-    with pytest.raises(SettingsError, match="watch follows the answers to the probe's tasks"):
-        train(tmp_path / "none", rows, resolve("tiny"), probe={"watch": True})
+    with pytest.raises(SettingsError, match="look at the answers to the probe's tasks: name at least one"):
+        train(tmp_path / "none", rows, resolve("tiny"), probe={"watch": "accuracy"})
 
 
 def test_adapters_are_trained_alone_and_merged_into_a_plain_model(tmp_path: Path, tiny_policy_folder: Path) -> None:

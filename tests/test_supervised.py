@@ -24,14 +24,13 @@ from r1kit.train.learner import Learner, OptimizerSettings  # noqa: E402
 from r1kit.train.losses import next_token  # noqa: E402
 from r1kit.train.supervised import (  # noqa: E402
     NEXT_TOKEN,
-    Best,
     Epochs,
     TrainingSettings,
     Update,
-    Validation,
     train_supervised,
     validation_loss,
 )
+from r1kit.train.validation import Best, Validation  # noqa: E402
 from r1kit.types import Sample  # noqa: E402
 
 torch.set_num_threads(1)

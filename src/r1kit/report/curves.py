@@ -93,6 +93,8 @@ def panels(stage: Stage) -> tuple[list[Panel], list[str]]:
         *PANELS[:1], ("Reward parts", tuple((f"reward/{p}", p) for p in parts), False, "unweighted"), *PANELS[1:],
         ("Held-out loss", by_source(rows, "validation/loss"), False, "nats per token; one that rises is forgotten"),
         ("Accuracy by task", by_source(rows, "probe/accuracy")[1:], True, "problems answered on the way"),
+        ("Held-out judges", judges(rows), False, "of the same answers; one that falls while the reward rises is gamed"),
+        ("Judge cannot tell", by_source(rows, "probe/unknown")[1:], True, "answers that a held-out judge left open"),
     ]  # fmt: skip
     if parts:  # the loss of a policy gradient says nothing about progress
         wanted = [panel for panel in wanted if panel[0] != "Loss"]
@@ -125,6 +127,12 @@ def by_source(rows: Sequence[Row], key: str) -> tuple[tuple[str, str], ...]:
     """The lines of a metric: over everything, and for each source."""
     names = dict.fromkeys(name for row in rows for name in row if name.startswith(f"{key}/"))
     return ((key, "all"), *((name, name.removeprefix(f"{key}/")) for name in names))
+
+
+def judges(rows: Sequence[Row]) -> tuple[tuple[str, str], ...]:
+    """The held-out judges, and their weighted sum where there are several."""
+    everything, *each = by_source(rows, "probe/reward")
+    return (everything, *each) if len(each) > 1 else tuple(each)
 
 
 def speeds(row: Row) -> Row:

@@ -73,6 +73,7 @@ def checks(stage: Stage, differences: Mapping[str, Difference]) -> list[Check]:
         format_only(rows, differences),
         length(rows, stage),
         mixing(rows),
+        over_optimisation(stage),
         *(hack(rows, *one) for one in HACKS),
         numbers(rows),
     ]
@@ -250,6 +251,26 @@ def mixing(rows: Sequence[Row]) -> Check | None:
     bad = found.last > found.first + 0.1
     advice = "as in the paper's R1-Zero: cold start and the language-consistency reward end it" if bad else ""
     return Check(name="Language mixing", status="attention" if bad else "healthy", evidence=evidence, advice=advice)
+
+
+def over_optimisation(stage: Stage) -> Check | None:
+    """The reward rises in training while the held-out score that the probe watches falls from its best: the policy has
+    found what the reward does not see."""
+    settings = stage.manifest.get("settings")
+    probe = settings.get("probe") if isinstance(settings, Mapping) else None
+    watch = (probe.get("watch") if isinstance(probe, Mapping) else None) or "accuracy"
+    reward, held_out = course(stage.metrics, "reward/mean"), course(stage.metrics, f"probe/{watch}")
+    if not reward or not held_out:
+        return None
+    fallen = held_out.highest - held_out.last > max(0.05, 0.1 * abs(held_out.highest))
+    bad = fallen and reward.last > reward.first
+    evidence = f"training reward {figure(reward.first)} to {figure(reward.last)}; held-out {watch} "
+    evidence += f"{figure(held_out.first)} at first, {figure(held_out.highest)} at best, {figure(held_out.last)} last"
+    advice = "stop where the held-out score was best: set patience; a KL term or a better reward model helps too"
+    return Check(
+        name="Over-optimisation", status="attention" if bad else "healthy", evidence=evidence,
+        advice=advice if bad else "",
+    )  # fmt: skip
 
 
 def numbers(rows: Sequence[Row]) -> Check | None:

@@ -9,17 +9,17 @@ from pydantic import Field, model_validator
 
 from r1kit.pipeline import Context
 from r1kit.stages import chat_format
-from r1kit.stages.probe import ProbeSettings, make_probe
+from r1kit.stages.probe import ProbeSettings, check_probe, make_probe, probe_of, refuse_unread
 from r1kit.stages.shared import HIDDEN, ChatSettings
 from r1kit.stages.supervised import Data, check_given, divided, train_rows
 from r1kit.store import write_json
-from r1kit.tasks import load_tasks
 from r1kit.train.data import conversation
 from r1kit.train.head import Objective
 from r1kit.train.learner import Learner
 from r1kit.train.mask import excerpt
 from r1kit.train.prepare import ConversationSettings, Reading, conversation_samples
-from r1kit.train.supervised import TrainingSettings, Update, Validation, validation_loss
+from r1kit.train.supervised import TrainingSettings, Update, validation_loss
+from r1kit.train.validation import Validation
 from r1kit.types import Conversation, Sample
 
 LossOf = Callable[[list[Sample]], Objective]  # what an update's samples are trained for
@@ -58,11 +58,13 @@ class GivenSettings(TrainingSettings, AskedSettings):
 
 
 def check(context: Context) -> None:
-    """Refuse a stage without data, tasks that cannot be read, and early stopping without a score to follow."""
-    probe: ProbeSettings = context.settings.probe
-    check_given(context, answers=bool(probe.tasks))
-    if probe.tasks:
-        load_tasks(probe.tasks, training=False)
+    """Refuse a stage without data, a probe that cannot work, and early stopping without a score to follow."""
+    settings: GivenSettings = context.settings
+    check_given(context, answers=bool(settings.probe.tasks))
+    refuse_unread(context, settings.probe.rewards)
+    has_loss = bool(settings.validation_share or context.inputs("validation"))
+    follows = settings.probe.watch or ("" if has_loss else "accuracy")
+    check_probe(context, follows=bool(settings.patience) and follows == "accuracy")
 
 
 def tokenised(context: Context, policy: Any, limit: int) -> Data:
@@ -84,19 +86,20 @@ def train_given(context: Context, policy: Any, data: Data, loss_of: LossOf) -> M
         return Update.of(samples, settings.tokens_per_batch, learner, loss_of(samples))
 
     facts = train_rows(
-        context, policy.model, len(data.rows), update_of, lambda learner: _validation(settings, policy, learner, data)
+        context, policy.model, len(data.rows), update_of, lambda learner: _validation(context, policy, learner, data)
     )
     policy.save(context.folder / "model")
     chat_format.save(settings.chat, context.folder / "model")
     return {**facts, "samples": len(data.rows), **data.rows.facts}
 
 
-def _validation(settings: GivenSettings, policy: Any, learner: Learner, data: Data) -> Validation | None:
+def _validation(context: Context, policy: Any, learner: Learner, data: Data) -> Validation | None:
     """Loss on held-out rows and answers to held-out problems, as far as there are any."""
+    settings: GivenSettings = context.settings
     held_out, probe = data.held_out, settings.probe
     if held_out is None and not probe.tasks:
         return None
-    answers = make_probe(probe, policy, settings.chat.format())
+    answers = make_probe(probe_of(context), policy, settings.chat.format())
     sources = [] if held_out is None else [row["source"] for row in held_out.rows()]
 
     def measure() -> dict[str, float]:
@@ -104,9 +107,9 @@ def _validation(settings: GivenSettings, policy: Any, learner: Learner, data: Da
             return answers()
         return validation_loss(learner, held_out, settings.tokens_per_batch, sources) | answers()
 
-    follows_answers = probe.watch or held_out is None
+    follows = probe.watch or ("accuracy" if held_out is None else "")
     return Validation(
         measure, settings.between_validations(len(data.rows)),
-        watch="probe/accuracy" if follows_answers else "validation/loss",
-        higher_is_better=follows_answers, patience=settings.patience,
+        watch=f"probe/{follows}" if follows else "validation/loss",
+        higher_is_better=bool(follows), patience=settings.patience,
     )  # fmt: skip

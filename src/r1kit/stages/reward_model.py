@@ -17,7 +17,8 @@ from r1kit.train.data import labelled, preference
 from r1kit.train.learner import Learner, OptimizerSettings
 from r1kit.train.preferences import Pairs, Responses, labelled_sample, pair_samples, score_all
 from r1kit.train.prepare import Reading, RowSettings
-from r1kit.train.supervised import TrainingSettings, Update, Validation
+from r1kit.train.supervised import TrainingSettings, Update
+from r1kit.train.validation import Validation
 
 Rows = Pairs | Responses
 

@@ -3,6 +3,7 @@ rewards."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,14 +13,21 @@ from r1kit.pipeline import Context, Kind
 from r1kit.rewards import RewardSpec, build
 from r1kit.settings import listed
 from r1kit.stages import chat_format
+from r1kit.stages.probe import ProbeSettings, check_probe, make_probe, probe_of, refuse_unread, with_models
 from r1kit.stages.shared import ChatSettings, DeviceSettings, Fitting, check_model
 from r1kit.tasks import TaskSpec, load_tasks
 from r1kit.train.learner import OptimizerSettings
 from r1kit.train.rl import RL, LoopSettings
+from r1kit.train.validation import Validation
 
 
 class RLSettings(LoopSettings, DeviceSettings):
-    """What `LoopSettings` says, on which tasks, for which rewards, from which prompt."""
+    """What `LoopSettings` says, on which tasks, for which rewards, from which prompt.
+
+    `probe`: held-out problems, answered before the first step and every `probe_every` steps; its `watch` is accuracy
+    unless it says otherwise. `patience`: stop after that many probes without a better score, and keep the best weights;
+    0 goes to the end.
+    """
 
     tasks: tuple[TaskSpec, ...] = Field(min_length=1)
     rewards: tuple[RewardSpec, ...] = Field(min_length=1)
@@ -29,35 +37,38 @@ class RLSettings(LoopSettings, DeviceSettings):
     lora_rank: int = Field(0, ge=0, description="0 trains all weights")
     lora_alpha: int = Field(32, gt=0)
     lora_targets: tuple[str, ...] = Field((), description="names of linear layers; empty: all of them")
+    probe: ProbeSettings = ProbeSettings()
+    probe_every: int = Field(0, ge=0, description="steps between probes; 0: a tenth of the steps")
+    patience: int = Field(0, ge=0)
 
     _lists = field_validator("tasks", "rewards", mode="before")(listed)
+
+    @property
+    def watch(self) -> str:
+        """What early stopping follows, as the probe names it."""
+        return self.probe.watch or "accuracy"
 
 
 def check(context: Context) -> None:
     """Refuse rewards, device, tasks and prompts that cannot work, before the stage or a stage before it starts."""
     settings: RLSettings = context.settings
     build(rewards_of(context))
+    # not a validator of the settings: `override` sets these two before probe.tasks
+    if not settings.probe.tasks and (idle := [name for name in ("probe_every", "patience") if getattr(settings, name)]):
+        raise ValueError(f"{idle[0]} needs held-out problems: name at least one task in probe.tasks")
     remedy = "set max_prompt_tokens to leave longer prompts out"
     check_model(context, training=True, limit=settings.max_prompt_tokens, remedy=remedy)
+    check_probe(context, follows=bool(settings.patience) and settings.watch == "accuracy")
 
 
 def rewards_of(context: Context) -> tuple[RewardSpec, ...]:
     """The rewards; an input `reward/LABEL`, a reward model's folder, becomes the option `model` of the one so labelled.
 
-    Raises ValueError for an input that no reward reads.
+    Raises ValueError for an input that neither they nor the probe's rewards read.
     """
     settings: RLSettings = context.settings
-    models = context.inputs("reward/")
-    if unread := models.keys() - {spec.title for spec in settings.rewards if spec.name == "reward_model"}:
-        raise ValueError(
-            f"stage {context.stage} has the input reward/{min(unread)}, and no reward reads it: give one of the name "
-            f"reward_model with label {min(unread)!r}"
-        )
-    return tuple(
-        spec.model_copy(update={"options": {**spec.options, "model": str(models[spec.title])}})
-        if spec.title in models else spec
-        for spec in settings.rewards
-    )  # fmt: skip
+    refuse_unread(context, (*settings.rewards, *settings.probe.rewards))
+    return with_models(settings.rewards, context.inputs("reward/"))
 
 
 def run(context: Context) -> Mapping[str, Any]:
@@ -85,15 +96,33 @@ def run(context: Context) -> Mapping[str, Any]:
 
     def log(step: int, row: dict[str, float]) -> None:
         shown = {"reward": "reward/mean", "length": "completion/length_mean", "entropy": "policy/entropy"}
+        shown |= {settings.watch: f"probe/{settings.watch}"}
         context.progress.step(step, settings.steps, {name: row[key] for name, key in shown.items() if key in row})
 
     engine = LocalEngine(policy, max_rows=settings.max_rows)
-    loop = RL(learner, engine, task, chat, scorer, settings, context.folder, log, context.progress.say)
+    loop = RL(
+        learner, engine, task, chat, scorer, settings, context.folder, log, context.progress.say,
+        _validation(context, policy),
+    )  # fmt: skip
     context.progress.step(0, settings.steps)
-    loop.train()
+    best = loop.train()
     policy.save(context.folder / "model")
     chat_format.save(settings.chat, context.folder / "model")
-    return {"updates": learner.updates, "problems": len(task), "prompts_left_out": task.dropped}
+    return {
+        "updates": learner.updates, "problems": len(task), "prompts_left_out": task.dropped, **best.facts("step")
+    }  # fmt: skip
+
+
+def _validation(context: Context, policy: Any) -> Validation | None:
+    """The probe, if there is one."""
+    settings: RLSettings = context.settings
+    if not settings.probe.tasks:
+        return None
+    return Validation(
+        make_probe(probe_of(context), policy, settings.chat.format()),
+        every=settings.probe_every or math.ceil(settings.steps / 10),
+        watch=f"probe/{settings.watch}", higher_is_better=True, patience=settings.patience,
+    )  # fmt: skip
 
 
 RL_STAGE = Kind(name="rl", run=run, settings=RLSettings, version=2, check=check)

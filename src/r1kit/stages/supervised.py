@@ -10,8 +10,9 @@ from typing import Any, TypeVar
 from r1kit.pipeline import Context
 from r1kit.train.learner import Learner
 from r1kit.train.prepare import Reading, Split
-from r1kit.train.supervised import Epochs, TrainingSettings, Update, Validation, train_supervised
+from r1kit.train.supervised import Epochs, TrainingSettings, Update, train_supervised
 from r1kit.train.tokens import TokenFile
+from r1kit.train.validation import Validation
 from r1kit.types import Message
 
 T = TypeVar("T")
@@ -89,8 +90,7 @@ def train_rows(
         learner, lambda update: update_of(epochs[update], learner), context.folder,
         checkpoint_every=settings.checkpoint_every, log=_logging(context, learner), validation=validation(learner),
     )  # fmt: skip
-    at_best = {"best_update": best.step, "best_validation": best.value} if best.value is not None else {}
-    return {"updates": learner.updates, **at_best}
+    return {"updates": learner.updates, **best.facts("update")}
 
 
 def _logging(context: Context, learner: Learner) -> Callable[[int, Mapping[str, float]], None]:

@@ -28,6 +28,7 @@ from r1kit.train.batch import Batch, Totals, pack
 from r1kit.train.learner import Learner, split
 from r1kit.train.losses import PRESETS, GRPOSettings, grpo
 from r1kit.train.monitors import Alarm, hack_metrics, verdict_metrics
+from r1kit.train.validation import Best, EarlyStopping, Validation
 from r1kit.types import Group, Problem, Rollout, Sample, SamplingParams
 from r1kit.verifiers import find
 
@@ -133,46 +134,61 @@ class RL:
     folder: Path
     log: Log
     note: Callable[[str], None]
+    validation: Validation | None = None
 
-    def train(self) -> None:
+    def train(self) -> Best:
         """Run the remaining steps; continues from the newest checkpoint in the folder, with the same result.
 
+        With a validation that has patience the run may end early, and the learner ends with the weights that were best
+        on it. Returns which those were.
         Raises ValueError where a whole step gave no reward at all, and `VerdictError` where too many verdicts of a step
         could not be given: then nothing could be learned from any more. The last step's result is saved before.
         """
         settings = self.settings
         self.audit = Audit(self.folder, settings.audit_share, settings.audit_verifier, settings.seed)
-        alarm = Alarm(settings.max_unknown_rate)
+        self.alarm = Alarm(settings.max_unknown_rate)
         self.reference = frozen_copy(self.learner.model) if settings.algorithm.kl_coef else None
         first, draws = self._resume()
         with RowWriter(self.folder / "metrics.jsonl") as metrics:
+            if not first and (measured := self.stopping.before()):
+                metrics.append({"step": 0, **measured})
             for step in range(first, settings.steps):
-                started = time.perf_counter()
-                self.engine.version = self.learner.updates
-                position = draws.position
-                collected = self.collect(step, draws)
-                row = group_metrics(collected) | self.watch(step + 1, collected)
-                try:
-                    alarm.check(step + 1, collected.groups)
-                    self._require_rewards(step + 1, collected)
-                except ValueError:
-                    self._stop(step, position, collected)
-                    metrics.append({"step": step + 1, **row})  # for the report; a resume writes it anew
-                    raise
-                sampled = time.perf_counter()
-                row |= self.update(step, collected.samples)
-                self._refresh_reference(since=self.engine.version)
-                row |= {
-                    "time/rollout_s": sampled - started,
-                    "time/train_s": time.perf_counter() - sampled,
-                    "time/step_s": time.perf_counter() - started,
-                }
-                if step % settings.rollouts_every == 0 or step == settings.steps - 1:
-                    self._write_rollouts(step + 1, collected)
+                if self.stopping.is_over:
+                    self.note(f"stops after step {step}: {self.stopping.words}")
+                    break
+                row = self._step(step, draws, metrics)
+                row |= self.stopping.after(step + 1, last=step + 1 == settings.steps)
                 metrics.append({"step": step + 1, **row})
                 self.log(step + 1, row)
                 if settings.checkpoint_every and (step + 1) % settings.checkpoint_every == 0:
                     self._checkpoint(step + 1, draws.position)
+        return self.stopping.finish()
+
+    def _step(self, step: int, draws: Draws, metrics: RowWriter) -> dict[str, float]:
+        """Sample, score, update; returns the step's metrics. After an alarm they are in the log before it is raised."""
+        started = time.perf_counter()
+        self.engine.version = self.learner.updates
+        position = draws.position
+        collected = self.collect(step, draws)
+        row = group_metrics(collected) | self.watch(step + 1, collected)
+        try:
+            self.alarm.check(step + 1, collected.groups)
+            self._require_rewards(step + 1, collected)
+        except ValueError:
+            self._stop(step, position, collected)
+            metrics.append({"step": step + 1, **row})  # for the report; a resume writes it anew
+            raise
+        sampled = time.perf_counter()
+        row |= self.update(step, collected.samples)
+        self._refresh_reference(since=self.engine.version)
+        row |= {
+            "time/rollout_s": sampled - started,
+            "time/train_s": time.perf_counter() - sampled,
+            "time/step_s": time.perf_counter() - started,
+        }
+        if step % self.settings.rollouts_every == 0 or step == self.settings.steps - 1:
+            self._write_rollouts(step + 1, collected)
+        return row
 
     def collect(self, step: int, draws: Draws) -> Collected:
         """Groups of scored completions. With dynamic sampling (DAPO section 3.2), groups in which all rewards are equal
@@ -276,12 +292,13 @@ class RL:
         if newest is not None:
             state = self.learner.load(newest, self._moving_reference)
             self.note(f"goes on from step {state['step']}")
-        keep_steps(self.folder / "metrics.jsonl", state["step"])
+        self.stopping = EarlyStopping(self.validation, self.learner, self.folder, state)
+        keep_steps(self.folder / "metrics.jsonl", state["step"] or -1)  # what is measured before step 1 is step 0's row
         self.audit.resume(state["step"])
         return state["step"], Draws(self.task, self.settings.seed, state["position"])
 
     def _checkpoint(self, step: int, position: int) -> None:
-        state = {"step": step, "position": position}
+        state = {"step": step, "position": position, **self.stopping.state}
         self.learner.save(checkpoints.folder_of(self.folder, step), state, self._moving_reference)
         checkpoints.prune(self.folder, keep=2)
 

@@ -7,7 +7,7 @@ import random
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from r1kit.train.batch import Batch, Totals, pack
 from r1kit.train.head import Objective, OfLogprobs
 from r1kit.train.learner import Learner, OptimizerSettings
 from r1kit.train.losses import Loss, next_token
+from r1kit.train.validation import Best, EarlyStopping, Validation
 from r1kit.types import Sample
 
 PART = 256  # held-out samples that are packed at once
@@ -98,39 +99,6 @@ class Update:
         return Update(pack(samples, tokens_per_batch, learner.device), Totals.of(samples), loss)
 
 
-@dataclass(frozen=True)
-class Validation:
-    """A measure on held-out data before the first update and every some updates.
-
-    `watch` names the value that early stopping looks at; the one before the first update is only there to compare with.
-    """
-
-    measure: Callable[[], dict[str, float]]
-    every: int
-    watch: str = "validation/loss"
-    higher_is_better: bool = False
-    patience: int = 0
-
-
-@dataclass
-class Best:
-    """The best validation so far and how many came after it."""
-
-    step: int = 0
-    value: float | None = None
-    since: int = 0
-
-    def take(self, step: int, value: float, higher_is_better: bool) -> bool:
-        """Note a value; whether it is the best."""
-        beats = self.value is None or (value > self.value if higher_is_better else value < self.value)
-        better = math.isfinite(value) and beats
-        if better:
-            self.step, self.value, self.since = step, value, 0
-        else:
-            self.since += 1
-        return better
-
-
 def train_supervised(
     learner: Learner, update_at: Callable[[int], Update], folder: Path, *,
     checkpoint_every: int, log: Log, validation: Validation | None = None,
@@ -141,23 +109,20 @@ def train_supervised(
     learner ends with the weights of the best validation. Returns which that was.
     """
     newest = checkpoints.latest(folder)
-    best = Best(**(learner.load(newest).get("best", {}) if newest is not None else {}))
+    stopping = EarlyStopping(validation, learner, folder, learner.load(newest) if newest is not None else None)
     keep_steps(folder / "metrics.jsonl", learner.updates if newest is not None else -1)
     with RowWriter(folder / "metrics.jsonl") as metrics:
-        if validation and newest is None:
-            metrics.append({"step": 0, **_measured(validation)})
-        while learner.updates < learner.steps and not _is_over(best, validation):
+        if newest is None and (row := stopping.before()):
+            metrics.append({"step": 0, **row})
+        while learner.updates < learner.steps and not stopping.is_over:
             row = _update(learner, update_at(learner.updates))
-            if validation and (learner.updates % validation.every == 0 or learner.updates == learner.steps):
-                row |= _validate(learner, validation, best, folder)
+            row |= stopping.after(learner.updates, last=learner.updates == learner.steps)
             metrics.append({"step": learner.updates, **row})
             log(learner.updates, row)
             if checkpoint_every and learner.updates % checkpoint_every == 0 and learner.updates < learner.steps:
-                learner.save(checkpoints.folder_of(folder, learner.updates), {"best": asdict(best)})
+                learner.save(checkpoints.folder_of(folder, learner.updates), stopping.state)
                 checkpoints.prune(folder, keep=2)
-    if validation and validation.patience and best.value is not None:
-        learner.restore(folder / "best")
-    return best
+    return stopping.finish()
 
 
 NAMES = {"loss": "optim/loss", "entropy": "policy/entropy"}
@@ -169,22 +134,6 @@ def _update(learner: Learner, update: Update) -> dict[str, Any]:
     row: dict[str, Any] = {NAMES.get(name, f"train/{name}"): value for name, value in sums.items()} | learner.step()
     tokens = sum(batch.num_tokens for batch in update.batches)
     return row | {"tokens/train": tokens, "time/step_s": time.perf_counter() - started}
-
-
-def _is_over(best: Best, validation: Validation | None) -> bool:
-    return bool(validation and validation.patience and best.since >= validation.patience)
-
-
-def _measured(validation: Validation) -> dict[str, float]:
-    started = time.perf_counter()
-    return validation.measure() | {"time/validation_s": time.perf_counter() - started}
-
-
-def _validate(learner: Learner, validation: Validation, best: Best, folder: Path) -> dict[str, float]:
-    row = _measured(validation)
-    if best.take(learner.updates, row[validation.watch], validation.higher_is_better) and validation.patience:
-        learner.keep(folder / "best")
-    return row
 
 
 def validation_loss(
