@@ -29,7 +29,14 @@ def test_at_paper_scale_the_hours_are_near_the_published_ones() -> None:
     hours = {name: 512 * one.hours for name, one in paper().items()}
     assert hours["zero"] == pytest.approx(101_000, rel=0.25)
     assert sum(hours[name] for name in R1_STAGES) == pytest.approx(41_000, rel=0.25)
-    assert 5_000 / 3 < hours["cold-start"] + hours["rejection"] < 5_000 * 3
+    sampled = sum(hours[name] for name in ("few-shot", "reflect", "cold-start", "rejection"))
+    assert 5_000 / 3 < sampled < 5_000 * 3
+
+
+def test_a_model_behind_a_server_costs_tokens_and_no_hours_of_these_devices() -> None:
+    engine = {"kind": "openai", "model": "big", "base_url": "http://localhost:9/v1"}
+    one = estimates(RECIPES["r1"](overrides={"reflect.engine": engine}), "cpu")["reflect"]
+    assert (one.samples, one.hours) == (240, 0.0) and one.tokens > 0
 
 
 def test_at_paper_scale_the_samples_are_the_published_ones() -> None:

@@ -324,6 +324,23 @@ def test_nothing_kept_is_an_error_that_says_why(tmp_path: Path) -> None:
         Made(tmp_path / "out", {}, {"engine": model, "tasks": tasks(tmp_path)})
 
 
+@pytest.mark.parametrize("rewrites", [False, True])
+def test_one_of_several_sources_may_keep_nothing(rewrites: bool, tmp_path: Path) -> None:
+    with teacher(tmp_path, lambda body: solve(body, slip=1)) as (_, model):
+        rewriter = {"rewriter": model} if rewrites else {}
+        values = {"engine": model, "tasks": tasks(tmp_path), "may_be_empty": True, **rewriter}
+        made = Made(tmp_path / "out", {}, values)
+    assert (made.metrics["kept"], made.rows(), len(made.rows("dropped.jsonl"))) == (0, [], 0 if rewrites else 24)
+    assert made.reasons() == {"wrong": 24} and made.funnel["kept"] == 0
+    talk = [{"role": "user", "content": "1?"}, {"role": "assistant", "content": "1!"}]
+    other = Path(write(tmp_path / "other.jsonl", [{"id": "s", "messages": talk}]))
+    inputs = {"rows/few-shot": made.folder / "kept.jsonl", "rows/cold-start": other}
+    reviewed = Made(tmp_path / "review", inputs, {"auto_accept": True}, REVIEW)
+    assert [row["id"] for row in reviewed.rows()] == ["s"]
+    with pytest.raises(ValueError, match=r"no sample to review: rows/few-shot are empty"):
+        Made(tmp_path / "none", {"rows/few-shot": made.folder / "kept.jsonl"}, {"auto_accept": True}, REVIEW)
+
+
 @pytest.mark.parametrize(
     ("reasoning", "score"), [("35 87 -> 87, 87 30 -> 87", None), ("ok", 0.0), ("87", 0.0), ("I guess it is 87", 0.0)]
 )

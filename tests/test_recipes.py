@@ -15,8 +15,12 @@ from typing import Any
 import pytest
 
 from r1kit.cli import main
+from r1kit.curate import presets
+from r1kit.curate.curation import curate
+from r1kit.curate.formats import render
+from r1kit.curate.prompting import Exemplar
 from r1kit.pipeline import plan
-from r1kit.recipes import RECIPES
+from r1kit.recipes import RECIPES, exemplars
 from r1kit.settings import SettingsError
 
 SMALL = {
@@ -189,8 +193,8 @@ def test_a_model_without_a_scale_is_trained_as_its_own_or_as_one_for_a_gpu(tiny_
 
 
 R1_ORDER = [
-    "zero", "cold-start", "review", "dev1", "dev2", "rejection", "requests", "general", "mix", "dev3", "rules",
-    "helpfulness", "safety", "r1",
+    "zero", "few-shot", "reflect", "cold-start", "review", "dev1", "dev2", "rejection", "requests", "general", "mix",
+    "dev3", "rules", "helpfulness", "safety", "r1",
 ]  # fmt: skip
 STUDENTS = ["student", "student-rl", "student-sft", "student-logits"]
 MODELS = ["base", "zero", "dev1", "dev2", "dev3", "r1", *STUDENTS]
@@ -205,14 +209,44 @@ def test_r1_is_the_papers_graph() -> None:
     read = graph("r1")
     measured = [f"{kind}-{model}" for kind in ("eval", "everyday") for model in MODELS]
     assert list(read) == [*R1_ORDER, *STUDENTS, *measured, "report"]
-    assert read["review"] == ["cold-start"] and read["dev1"] == ["review"]  # Dev1 and Dev3 are both from the base
-    assert read["dev3"] == ["mix"] and read["mix"] == ["rejection", "general"]
-    assert read["cold-start"] == ["zero"] and read["rejection"] == ["dev2"]
+    assert read["review"] == ["few-shot", "reflect", "cold-start"] and read["dev1"] == ["review"]
+    assert read["dev3"] == ["mix"] and read["mix"] == ["rejection", "general"]  # Dev1 and Dev3 are both from the base
+    assert all(read[name] == ["zero"] for name in read["review"]) and read["rejection"] == ["dev2"]
     assert read["r1"] == ["rules", "helpfulness", "safety"] and read["rules"] == ["dev3"]
     assert read["student-sft"] == ["student", "mix"] and read["student-logits"] == ["student", "r1", "mix"]
     assert read["student-rl"] == ["student"]
     stages = {stage.name: stage for stage in RECIPES["r1"]().stages}
     assert all(stages[f"eval-{model}"].settings == stages["eval-base"].settings for model in MODELS)
+
+
+def test_a_teacher_writes_cold_start_data_where_the_settings_name_one() -> None:
+    teacher = {"kind": "openai", "model": "big", "base_url": "http://localhost:9/v1"}
+    named = {f"{name}.engine": teacher for name in ("few-shot", "reflect")}
+    read = graph("r1", overrides=named)
+    assert read["few-shot"] == read["reflect"] == [] and read["cold-start"] == ["zero"]
+
+
+@pytest.mark.parametrize("scale", ["tiny", "paper"])
+def test_cold_start_has_all_of_the_papers_sources(scale: str) -> None:
+    stages = {stage.name: stage.settings.model_dump() for stage in RECIPES["r1"](scale=scale).stages}
+    asked = {name: stages[name]["prompting"] for name in ("few-shot", "reflect", "cold-start")}
+    assert asked == {"few-shot": "few_shot", "reflect": "reflect", "cold-start": "own"}
+    assert [name for name in asked if stages[name]["may_be_empty"]] == ["few-shot", "reflect"]
+    assert "unfaithful_summary" in {one["name"] for one in stages["few-shot"]["curate"]["filters"]}
+
+
+@pytest.mark.parametrize("shown", [exemplars.TINY, exemplars.SMOLLM2, exemplars.MATH], ids=["tiny", "smollm2", "math"])
+def test_exemplars_are_what_the_filters_of_cold_start_let_through(shown: tuple[Exemplar, ...], tmp_path: Path) -> None:
+    rows = [
+        {"id": str(number), "problem_id": str(number), "source": "exemplars", "language": one.language,
+         "messages": [{"role": "user", "content": one.question},
+                      {"role": "assistant", "content": render(one.reasoning, one.summary, "think_answer")}],
+         "verdicts": {"math": {"correct": True}}, "finish_reason": "stop"}
+        for number, one in enumerate(shown)
+    ]  # fmt: skip
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    found = curate([tmp_path / "rows.jsonl"], tmp_path / "out", presets.COLD_START)
+    assert found.kept == len(shown), [step.reasons for step in found.funnel]
 
 
 def folders(overrides: dict[str, str], runs: Path, seed: int = 0, name: str = "r1") -> dict[str, str]:

@@ -20,18 +20,40 @@ from r1kit.store import read_rows
 from r1kit.tasks import TaskSpec, load_task
 from r1kit.tiny import requests
 from r1kit.tiny.tokenizer import count_tokens, vocabulary
+from r1kit.tiny.world import general
 from r1kit.verifiers import verify_all
 
 
 @pytest.mark.parametrize("name", requests.NAMES)
 def test_training_requests_have_no_reference_and_held_out_ones_do(name: str) -> None:
-    train, test = (load_task(TaskSpec(name=f"tiny/{name}"), split) for split in ("train", "test"))
+    train, *others = (load_task(TaskSpec(name=f"tiny/{name}"), split) for split in ("train", "test", "validation"))
     assert all(not problem.answer and not problem.verifier for problem in train)
-    assert all(verify_all(problem.verifier, [""], [problem.answer])[0].correct is False for problem in test)
-    assert len(test) >= 50 and not {problem.prompt for problem in train} & {problem.prompt for problem in test}
-    assert len({problem.id for problem in test}) == len({problem.prompt for problem in test}) == len(test)
+    for held_out, least in zip(others, (50, 40), strict=True):
+        assert all(verify_all(problem.verifier, [""], [problem.answer])[0].correct is False for problem in held_out)
+        assert len(held_out) >= least and not {one.prompt for one in train} & {one.prompt for one in held_out}
+        assert len({one.id for one in held_out}) == len({one.prompt for one in held_out}) == len(held_out)
+    assert not {one.prompt for one in others[0]} & {one.prompt for one in others[1]}
     characters = set(vocabulary())
-    assert all(set(problem.prompt) <= characters for problem in (*train, *test))
+    assert all(set(problem.prompt) <= characters for task in (train, *others) for problem in task)
+
+
+def test_the_validation_split_is_in_nothing_that_is_trained_on() -> None:
+    held_out = {one.prompt for name in requests.NAMES for one in requests.problems(name, "validation")}
+    replies, pairs, labels = list(requests.replies()), list(requests.preferences()), list(requests.safety_labels())
+    prompts = {row["messages"][0]["content"] for row in replies} | {row["prompt"] for row in (*pairs, *labels)}
+    prompts |= {one.prompt for one in (*general.requests(), *general.harmful())}  # the pre-training corpus has them
+    assert held_out and not held_out & prompts
+    said = {row["messages"][1]["content"] for row in replies} | {row["response"] for row in labels}
+    said |= {row[side] for row in pairs for side in ("chosen", "rejected")}
+    words = {*requests.SAY["validation"], *requests.SAY_ZH["validation"]}
+    assert not said & {form.format(word) for word in words for form in ("{}", "{}.", "{}。")}
+
+
+def test_problems_have_no_validation_split_and_say_what_to_take() -> None:
+    with pytest.raises(ValueError, match=r"no split 'validation', .* take train with a seed of their own"):
+        load_task(TaskSpec(name="tiny/sums"), "validation")
+    with pytest.raises(ValueError, match="tiny/general has no split 'dev', it has train, validation, test"):
+        load_task(TaskSpec(name="tiny/general"), "dev")
 
 
 def test_the_worlds_good_replies_are_judged_good_and_its_bad_ones_bad() -> None:

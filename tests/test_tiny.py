@@ -108,7 +108,7 @@ def test_no_constant_answer_is_right_often() -> None:
 
 @pytest.mark.parametrize(
     ("wrong", "message"),
-    [({"name": "sum"}, "sums, compare"), ({"split": "dev"}, "train and test"), ({"size": -1}, "size")],
+    [({"name": "sum"}, "sums, compare"), ({"split": "dev"}, "it has train, test"), ({"size": -1}, "size")],
 )
 def test_a_task_that_does_not_exist_is_refused_with_the_remedy(wrong: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):

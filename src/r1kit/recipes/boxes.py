@@ -11,8 +11,10 @@ from r1kit.recipes.overrides import Overrides
 from r1kit.recipes.r1_scales import R1Scale, r1_scale_of
 from r1kit.recipes.sources import externals, model_input
 from r1kit.settings import Settings
+from r1kit.stages.asking import AskingSettings
 from r1kit.stages.data_requests import DATA_REQUESTS
 from r1kit.stages.evaluate import EVALUATE
+from r1kit.stages.probe import ProbeSettings
 from r1kit.stages.report import REPORT, ReportSettings
 from r1kit.stages.tiny_requests import TINY_REQUESTS, TinyRequestsSettings
 
@@ -59,7 +61,10 @@ class Boxes:
         return model_input(model)
 
     def __call__(self, name: str, kind: Kind, **inputs: Model) -> Stage:
+        """A stage; where its settings name who is asked (`engine`) or ask nobody, it does not read the model given."""
         settings = self.settings(name)
+        if isinstance(settings, AskingSettings) and (settings.engine or settings.prompting == "reference"):
+            inputs.pop("model", None)
         return Stage(name, kind, settings, {**inputs, **self._sources(settings)})
 
     def requests(self) -> Stage:
@@ -96,4 +101,6 @@ class Boxes:
     def _sources(self, settings: Settings) -> dict[str, External]:
         if self.size.planned:
             return {}
-        return externals(getattr(settings, "tasks", ()), getattr(settings, "rewards", ()))
+        probe = getattr(settings, "probe", ProbeSettings())
+        tasks, rewards = getattr(settings, "tasks", ()), getattr(settings, "rewards", ())
+        return externals((*tasks, *probe.tasks), (*rewards, *probe.rewards))

@@ -188,6 +188,8 @@ class _Work:
         if isinstance(settings, GenerateSettings) and settings.prompting == "reference":
             return Estimate(stage=stage.name, samples=self.rows[stage.name])
         length, samples = self._length(stage, settings.max_tokens), _asked(settings.tasks) * settings.samples
+        if "model" not in stage.inputs:  # a model behind a server
+            return Estimate(stage=stage.name, samples=samples, tokens=samples * length)
         size = size_of(stage)
         seconds = self._rollout(size, samples, length, settings.max_tokens)
         return _of(stage, samples, samples * length, self._cache(size, settings.max_rows, length), seconds)

@@ -8,11 +8,9 @@ from typing import Any
 
 from r1kit.pipeline import Output, Recipe
 from r1kit.recipes.boxes import Boxes, Made, Model
-from r1kit.recipes.sources import world_sources
 from r1kit.stages.distill import DISTILL
 from r1kit.stages.generate import GENERATE
 from r1kit.stages.mix import MIX
-from r1kit.stages.pretrain import PRETRAIN
 from r1kit.stages.review import REVIEW
 from r1kit.stages.reward_model import REWARD_MODEL
 from r1kit.stages.rl import RL_STAGE
@@ -35,13 +33,16 @@ def reasoner(box: Boxes) -> Made:
     """From the base to R1.
 
     RL for all scenarios is two stages: `rules` with rule rewards alone, then `r1` with the preference rewards too. The
-    paper has these in the last 400 of 1,700 steps, lest the policy find the reward models' weak spots. Cold-start
-    samples pass the review queue, which accepts them all unless `review.auto_accept=false` asks for people.
+    paper has these in the last 400 of 1,700 steps, lest the policy find the reward models' weak spots. Reward models
+    start from the SFT checkpoint, as V3's do (section 5.2.1): it knows what a good reply looks like. Cold-start
+    samples are Zero's own, and what it writes after exemplars (`few-shot`) and asked to reflect and verify (`reflect`)
+    unless `engine` of these names a teacher. They pass the review queue, which accepts them all unless
+    `review.auto_accept=false` asks for people.
     """
     base, requests = box.base, box.requests()
     zero = box("zero", RL_STAGE, model=base)
-    cold_start = box("cold-start", GENERATE, model=zero / "model")
-    review = box("review", REVIEW, rows=cold_start / "kept.jsonl")
+    sources = [box(name, GENERATE, model=zero / "model") for name in ("few-shot", "reflect", "cold-start")]
+    review = box("review", REVIEW, **{f"rows/{one.name}": one / "kept.jsonl" for one in sources})
     dev1 = box("dev1", SFT, model=base, data=review / "kept.jsonl")
     dev2 = box("dev2", RL_STAGE, model=dev1 / "model")
     rejection = box("rejection", GENERATE, model=dev2 / "model")
@@ -49,27 +50,24 @@ def reasoner(box: Boxes) -> Made:
     mix = box("mix", MIX, **{"rows/reasoning": rejection / "kept.jsonl", "rows/general": general / "kept.jsonl"})
     dev3 = box("dev3", SFT, model=base, data=mix / "mixed.jsonl")
     rules = box("rules", RL_STAGE, model=dev3 / "model")
-    helpfulness = box("helpfulness", REWARD_MODEL, model=base, data=requests / "preferences.jsonl")
-    safety = box("safety", REWARD_MODEL, model=base, data=requests / "safety.jsonl")
+    helpfulness = box("helpfulness", REWARD_MODEL, model=dev3 / "model", data=requests / "preferences.jsonl")
+    safety = box("safety", REWARD_MODEL, model=dev3 / "model", data=requests / "safety.jsonl")
     judges = {"reward/helpfulness": helpfulness / "model", "reward/harmlessness": safety / "model"}
     last = box("r1", RL_STAGE, model=rules / "model", **judges)
 
-    order = (zero, cold_start, review, dev1, dev2, rejection, requests, general, mix, dev3, rules, helpfulness, safety)
+    order = (zero, *sources, review, dev1, dev2, rejection, requests, general, mix, dev3, rules, helpfulness, safety)
     trained = {"zero": zero, "dev1": dev1, "dev2": dev2, "dev3": dev3, "r1": last}
     models: dict[str, Model] = {"base": base} | {key: stage / "model" for key, stage in trained.items()}
     return Made(models, {stage.name: stage for stage in (*order, last)})
 
 
 def students(box: Boxes, teacher: Model, data: Output) -> Made:
-    """A smaller base three ways: RL alone, SFT on the data that the teacher made, and the teacher's logits on it.
-
-    The scale names the student's base, or says how to make one (`student`).
-    """
-    made = None if box.size.student else box("student", PRETRAIN, **world_sources())
-    base: Model = box.external(box.size.student) if made is None else made / "model"
+    """A smaller base three ways: RL alone, SFT on the data that the teacher made, and the teacher's logits on it."""
+    base = box.external(box.size.student)
     alone = box("student-rl", RL_STAGE, model=base)
     traces = box("student-sft", SFT, model=base, data=data)
     logits = box("student-logits", DISTILL, model=base, teacher=teacher, data=data)
-    stages = [stage for stage in (made, alone, traces, logits) if stage is not None]
-    models = {stage.name: stage / "model" for stage in (alone, traces, logits)}
-    return Made({"student": base, **models}, {stage.name: stage for stage in stages})
+    stages = (alone, traces, logits)
+    return Made(
+        {"student": base} | {stage.name: stage / "model" for stage in stages}, {stage.name: stage for stage in stages}
+    )

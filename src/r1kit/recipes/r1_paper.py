@@ -1,14 +1,17 @@
 """The whole recipe as DeepSeek ran it, for `r1kit plan`: nobody runs it from here.
 
 Numbers are the paper's (V2, sections 2 and 3, B.4) where it gives them. Assumed, since nobody published them: lengths
-of completions between the points of the figures, the steps of the first RL stage on Dev1, samples per problem.
+of completions between the points of the figures, the steps of the first RL stage on Dev1, samples per problem, how much
+of the cold start came from prompting.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
+from r1kit.curate import presets
 from r1kit.curate.mix import MixSettings
+from r1kit.recipes import exemplars
 from r1kit.recipes.r1_scales import R1Scale
 from r1kit.recipes.r1_tiny import all_scenarios
 from r1kit.recipes.scales import PAPER
@@ -41,9 +44,15 @@ SCENARIOS = all_scenarios(
                           only=("*/general", "*/harmful"))
 )  # fmt: skip
 SAMPLING = GenerateSettings(tasks=(TaskSpec(name="tiny/reasoning", limit=PROBLEMS),), samples=16, max_tokens=32_768)
+COLD_START = SAMPLING.override(
+    {"tasks": [{"name": "tiny/reasoning", "limit": 1_000}], "samples": 4, "curate": presets.COLD_START.model_dump(),
+     "may_be_empty": True}
+)  # fmt: skip
 R1: dict[str, Settings] = {
     "requests": DataRequestsSettings(rows=200_000),
     "zero": PAPER.rl.model_copy(update={"tasks": (REASONING_TASK,)}),
+    "few-shot": COLD_START.override({"prompting": "few_shot", "exemplars": exemplars.MATH}),
+    "reflect": COLD_START.override({"prompting": "reflect"}),
     "cold-start": SAMPLING.override({"tasks": [{"name": "tiny/reasoning", "limit": 5_000}]}),
     "review": ReviewSettings(),
     "dev1": SFT_PRESETS["cold-start"],
@@ -83,7 +92,8 @@ R1_PAPER = R1Scale(
     student="Qwen/Qwen2.5-32B", planned=True, domains=DOMAINS,
     requests={"general": "general", "preferences": "preferences", "safety": "safety"},
     lengths={
-        "zero": 5_800, "cold-start": 5_800, "dev1": 5_800, "dev2": 6_000, "rejection": 5_900, "dev3": 5_355,
+        "zero": 5_800, "few-shot": 5_800, "reflect": 5_800, "cold-start": 5_800, "dev1": 5_800, "dev2": 6_000,
+        "rejection": 5_900, "dev3": 5_355,
         "rules": 6_000, "r1": 5_000, "helpfulness": 1_500, "safety": 1_500, "student-rl": 4_000, "student-sft": 5_355,
         "student-logits": 5_355, "eval": 8_800, "everyday": 1_500,
     },

@@ -18,14 +18,14 @@ class R1Scale:
     """A base model's name, and the settings of each stage, by recipe and the name that `--set` takes.
 
     `eval` measures answers to problems and `everyday` replies to requests, of every model. `student` names the base of
-    students (empty: the stage `student` makes it). `requests` are files of the data folder that the stage `requests`
+    students. `requests` are files of the data folder that the stage `requests`
     reads (empty: the tiny world's). `domains` have an expert each. `planned`: models and data need not be there, since
     nobody runs it. `lengths` are tokens per completion by stage, for estimates.
     """
 
     model: str
     by_recipe: Mapping[str, Mapping[str, Settings]]
-    student: str = ""
+    student: str
     requests: Mapping[str, str] = field(default_factory=dict)
     domains: tuple[str, ...] = ()
     planned: bool = False

@@ -9,6 +9,7 @@ from r1kit.curate.balance import BalanceSettings
 from r1kit.curate.curation import CurateSettings
 from r1kit.curate.filters import FilterSpec
 from r1kit.curate.mix import MixSettings
+from r1kit.recipes import exemplars
 from r1kit.recipes.r1_scales import R1Scale
 from r1kit.recipes.r1_tiny import all_scenarios
 from r1kit.recipes.scales import SMOLLM2, SMOLLM2_CHAT
@@ -70,6 +71,8 @@ SAMPLING = GenerateSettings(
     tasks=(_gsm8k(),), samples=8, temperature=0.8, max_tokens=48, max_rows=128, max_prompt_tokens=320,
     curate=_curated("not_correct", "truncated", "not_in_format", "repetition"),
 )  # fmt: skip
+CHECKING = SMOLLM2_CHAT.system + " Check each step."
+COLD_START = SAMPLING.override({"tasks": [_gsm8k(limit=PROMPTS // 2)], "samples": 4, "may_be_empty": True})
 REPLIES = tuple(
     TaskSpec(name=f"r1kit.tasks.requests:{name}", limit=PROMPTS, weight=0.5) for name in ("general", "harmful")
 )
@@ -79,6 +82,10 @@ SCENARIOS = _rl(
 R1: dict[str, Settings] = {
     "requests": DataRequestsSettings(rows=PROMPTS, max_chars=900),
     "zero": _rl(chat=SMOLLM2_CHAT, rewards=SMOLLM2.rl.rewards),
+    "few-shot": COLD_START.override(
+        {"prompting": "few_shot", "exemplars": exemplars.SMOLLM2, "reply_format": "think_answer", "prefill": "<think>"}
+    ),
+    "reflect": COLD_START.override({"prompting": "reflect", "system": CHECKING, "prefill": "<think>"}),
     "cold-start": SAMPLING,
     "review": ReviewSettings(auto_accept=True),
     "dev1": SFT,
@@ -101,7 +108,6 @@ R1: dict[str, Settings] = {
     ),
 }  # fmt: skip
 DISTILL: dict[str, Settings] = {"traces": R1["rejection"]}
-CHECKING = SMOLLM2_CHAT.system + " Check each step."
 V3: dict[str, Settings] = {
     "original-math": SAMPLING.override({"chat": SMOLLM2_CHAT.model_dump()}),
     "reflected-math": SAMPLING.override({"chat": SMOLLM2_CHAT.model_dump(), "row_system": CHECKING}),

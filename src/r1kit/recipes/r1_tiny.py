@@ -7,6 +7,7 @@ from typing import Any
 from r1kit.curate import presets
 from r1kit.curate.curation import CurateSettings
 from r1kit.curate.mix import MixSettings
+from r1kit.recipes import exemplars
 from r1kit.recipes.r1_scales import R1Scale
 from r1kit.recipes.scales import TINY, TINY_CHAT
 from r1kit.rewards import RewardSpec, weighted
@@ -14,14 +15,16 @@ from r1kit.settings import Settings
 from r1kit.stages.distill import DistillSettings
 from r1kit.stages.evaluate import EvaluateSettings
 from r1kit.stages.generate import GenerateSettings
-from r1kit.stages.pretrain import PretrainSettings
+from r1kit.stages.probe import ProbeSettings
 from r1kit.stages.review import ReviewSettings
 from r1kit.stages.reward_model import RewardModelSettings
 from r1kit.stages.rl import RLSettings
 from r1kit.stages.sft import SFTSettings
 from r1kit.stages.tiny_requests import TinyRequestsSettings
 from r1kit.tasks import TaskSpec
+from r1kit.tiny.format import TINY_SYSTEM
 from r1kit.train.learner import OptimizerSettings
+from r1kit.train.losses import PRESETS
 from r1kit.train.supervised import cosine
 
 # Requests are answered without reasoning: there the reply is what equation 7 looks at.
@@ -53,6 +56,14 @@ def _rl(steps: int, learning_rate: float, **changes: Any) -> RLSettings:
     return TINY.rl.model_copy(update={"steps": steps, "optimizer": rates, **changes})
 
 
+def _refine(steps: int, **changes: Any) -> RLSettings:
+    """RL on a policy that knows how to reason. Its first updates must be small: at 2e-4 without warm-up it loses ten
+    points in three steps. And unscaled: else a group of right answers learns as much from a stray word of another
+    language as others do from a wrong answer."""
+    rates = OptimizerSettings(learning_rate=1e-4, warmup_steps=3, schedule="linear", final_ratio=0.05)
+    return _rl(steps, 1e-4, **{"optimizer": rates, "algorithm": PRESETS["dr_grpo"], "rewards": RULES, **changes})
+
+
 def _problems(limit: int, seed: int, *names: str) -> tuple[TaskSpec, ...]:
     """Problems for sampling; RL's come with seed 0."""
     return tuple(TaskSpec(name=f"tiny/{name}", limit=limit, seed=seed) for name in names or ("reasoning",))
@@ -69,27 +80,43 @@ REWARD_MODEL = RewardModelSettings(
 SAMPLING = GenerateSettings(tasks=_problems(400, 1), samples=4, max_tokens=160, max_rows=256)
 REASONING = TINY.rl.tasks[0]
 REPLIES = (TaskSpec(name="tiny/general", weight=0.4), TaskSpec(name="tiny/harmful", weight=0.3))
-SCENARIOS = _rl(25, 1e-4, rewards=ALL_SCENARIOS, temperature=0.7, tasks=(REASONING, *REPLIES))
+# The tiny world's own judgement, on requests and problems of no other use: reward models can be fooled, it can not.
+WATCHED = ProbeSettings(
+    tasks=(
+        TaskSpec(name="tiny/reasoning", split="train", seed=9, limit=60),
+        *(TaskSpec(name=f"tiny/{name}", split="validation") for name in ("general", "harmful")),
+    ),
+    max_tokens=160, max_rows=256,
+)  # fmt: skip
+SCENARIOS = _refine(
+    25, rewards=ALL_SCENARIOS, temperature=0.7, tasks=(REASONING, *REPLIES), probe=WATCHED, probe_every=5, patience=2
+)
+COLD_START = SAMPLING.override({**_curated(presets.COLD_START), "may_be_empty": True})
+CHECKING = "think, check each step, then answer: <think> steps </think> <answer> number </answer>"
 # All of the tiny world's requests are alike ("say cat", "say dog"): as near duplicates most of them would go.
 GENERAL = GenerateSettings(prompting="reference").override(_curated(presets.GENERAL, near_duplicates=[]))
 R1: dict[str, Settings] = {
     "requests": TinyRequestsSettings(),
     "zero": TINY.rl,
+    "few-shot": COLD_START.override(
+        {"tasks": _problems(60, 5), "prompting": "few_shot", "exemplars": exemplars.TINY, "system": TINY_SYSTEM,
+         "reply_format": "think_answer"}
+    ),
+    "reflect": COLD_START.override({"tasks": _problems(60, 6), "prompting": "reflect", "system": CHECKING}),
     "cold-start": SAMPLING.override(
-        {"tasks": _problems(600, 1)} | _curated(presets.COLD_START, **{"balance.per_problem": 2})
+        {"tasks": _problems(2000, 1), "samples": 2} | _curated(presets.COLD_START)
     ),
     "review": ReviewSettings(auto_accept=True),
     "dev1": SFT_TINY.model_copy(update={"epochs": 3}),
-    "dev2": _rl(25, 2e-4, rewards=RULES),
+    "dev2": _refine(40),
     "rejection": SAMPLING.override({"tasks": _problems(600, 2)} | _curated(presets.REJECTION)),
     "general": GENERAL,
     "mix": MixSettings(ratios={"reasoning": 3.0, "general": 1.0}),
     "dev3": SFT_TINY,
     "helpfulness": REWARD_MODEL.override({"objective": "helpfulness"}),
     "safety": REWARD_MODEL.override({"objective": "safety"}),
-    "rules": _rl(5, 1e-4, rewards=RULES, temperature=0.7),
+    "rules": _refine(5, temperature=0.7),
     "r1": SCENARIOS,
-    "student": PretrainSettings(layers=2, steps=300),
     "student-rl": _rl(40, 2e-4),
     "student-sft": SFT_TINY.model_copy(update={"epochs": 3}),
     "student-logits": DistillSettings(
@@ -105,7 +132,6 @@ DISTILL: dict[str, Settings] = {"traces": R1["rejection"]}
 
 # V3's experts: arithmetic, and looking at things one by one.
 DOMAINS = {"math": ("sums", "words"), "logic": ("compare", "count", "cups")}
-CHECKING = "think, check each step, then answer: <think> steps </think> <answer> number </answer>"
 
 
 def _expert(domain: str, names: tuple[str, ...]) -> dict[str, Settings]:
@@ -115,7 +141,7 @@ def _expert(domain: str, names: tuple[str, ...]) -> dict[str, Settings]:
         f"original-{domain}": original,
         f"reflected-{domain}": original.override({"row_system": CHECKING}),
         f"start-{domain}": SFT_TINY,
-        f"expert-{domain}": _rl(15, 1e-4, rewards=RULES, temperature=1.2, tasks=_problems(10_000, 0, *names)),
+        f"expert-{domain}": _refine(15, temperature=1.2, tasks=_problems(10_000, 0, *names)),
         f"data-{domain}": SAMPLING.override({"tasks": _problems(300, 4, *names)} | _curated(presets.REJECTION)),
     }
 
@@ -126,6 +152,7 @@ V3: dict[str, Settings] = {
 V3 |= {"v3-mix": R1["mix"], "v3-sft": SFT_TINY, "v3": SCENARIOS}
 
 R1_TINY = R1Scale(
-    model="tiny", by_recipe={"r1": R1, "distill": DISTILL, "v3": V3}, domains=tuple(DOMAINS),
-    lengths={"zero": 50, "cold-start": 50, "dev2": 50, "rejection": 50, "rules": 50, "r1": 40, "student-rl": 50},
+    model="tiny", student="tiny-half", by_recipe={"r1": R1, "distill": DISTILL, "v3": V3}, domains=tuple(DOMAINS),
+    lengths={"zero": 50, "few-shot": 50, "reflect": 50, "cold-start": 50, "dev2": 50, "rejection": 50, "rules": 50,
+             "r1": 40, "student-rl": 50},
 )  # fmt: skip

@@ -1,4 +1,7 @@
-"""The tiny base model: pre-trained from scratch, measured, reported. `make base` puts its weights into the package."""
+"""The tiny base model and one of half its layers for students: pre-trained from scratch, measured, reported.
+
+`make base` puts their weights into the package.
+"""
 
 from __future__ import annotations
 
@@ -15,14 +18,18 @@ from r1kit.stages.report import REPORT, ReportSettings
 
 
 def tiny_base(*, overrides: Mapping[str, Any] | None = None, seed: int = 0) -> Recipe:
-    """Pre-train the tiny Llama on the generated corpus and measure it in the R1-Zero prompt."""
-    changes = Overrides(overrides or {}, stages=("pretrain", "eval"))
-    pretrain = Stage("pretrain", PRETRAIN, changes.apply("pretrain", PretrainSettings(seed=seed)), world_sources())
+    """Pre-train both models (`pretrain`, `half`) on the generated corpus and measure them in the R1-Zero prompt."""
+    changes = Overrides(overrides or {}, stages=("pretrain", "half", "eval"))
+    whole = PretrainSettings(seed=seed)
+    sizes = {"pretrain": whole, "half": whole.model_copy(update={"layers": whole.layers // 2})}
+    made = {name: Stage(name, PRETRAIN, changes.apply(name, size), world_sources()) for name, size in sizes.items()}
     measuring = changes.apply("eval", TINY.evaluate)
     held_out = externals(measuring.tasks)
-    evaluate = Stage("eval-base", EVALUATE, measuring, {"model": pretrain / "model", **held_out})
-    title = f"The tiny base model, seed {seed}"
-    stages = {"pretrain": pretrain / ".", "base": evaluate / "."}
-    return Recipe(
-        "tiny-base", (pretrain, evaluate, Stage("report", REPORT, ReportSettings(title=title), stages)), title
-    )
+    tables = {
+        column: Stage(f"eval-{column}", EVALUATE, measuring, {"model": made[name] / "model", **held_out})
+        for column, name in (("base", "pretrain"), ("half", "half"))
+    }
+    title = f"The tiny base models, seed {seed}"
+    shown = {name: stage / "." for name, stage in (made | tables).items()}
+    report = Stage("report", REPORT, ReportSettings(title=title), shown)
+    return Recipe("tiny-base", (*made.values(), *tables.values(), report), title)

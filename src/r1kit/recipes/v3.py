@@ -8,7 +8,7 @@ from typing import Any
 from r1kit.pipeline import Recipe, Stage
 from r1kit.recipes.boxes import Boxes, Made, Model
 from r1kit.recipes.r1 import reasoner
-from r1kit.stages.generate import GENERATE, GenerateSettings
+from r1kit.stages.generate import GENERATE
 from r1kit.stages.mix import MIX
 from r1kit.stages.rl import RL_STAGE
 from r1kit.stages.sft import SFT
@@ -50,16 +50,9 @@ def expert(box: Boxes, domain: str, writer: Model) -> tuple[Stage, ...]:
     The kinds are <problem, original response> and <system prompt that asks for reflection and verification, problem,
     R1's response>. The expert is asked without the system prompt in RL and for the data, as in the report.
     """
-    original = box(f"original-{domain}", GENERATE, **_asked(box, f"original-{domain}"))
+    original = box(f"original-{domain}", GENERATE, model=box.base)  # not asked where the data have responses
     reflected = box(f"reflected-{domain}", GENERATE, model=writer)
     rows = {"data/original": original / "kept.jsonl", "data/reflected": reflected / "kept.jsonl"}
     start = box(f"start-{domain}", SFT, model=box.base, **rows)
     trained = box(f"expert-{domain}", RL_STAGE, model=start / "model")
     return original, reflected, start, trained, box(f"data-{domain}", GENERATE, model=trained / "model")
-
-
-def _asked(box: Boxes, name: str) -> dict[str, Model]:
-    """Original responses are those of the data; where it has none, the base model is asked."""
-    settings = box.settings(name)
-    is_given = isinstance(settings, GenerateSettings) and settings.prompting == "reference"
-    return {} if is_given else {"model": box.base}

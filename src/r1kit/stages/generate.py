@@ -66,6 +66,9 @@ class GenerateSettings(AskingSettings):
     curate: CurateSettings = Field(default_factory=lambda values: CURATED[values["prompting"]])
     rewritten: CurateSettings = Field(presets.REWRITTEN, description="as curate, for what the rewriter wrote")
     evaluation_sets: tuple[TaskSpec, ...] = Field((), description="all in use: what they hold is dropped")
+    may_be_empty: bool = Field(
+        False, description="go on where no sample was kept, as one of several sources can", json_schema_extra=HIDDEN
+    )
     workers: int = Field(1, ge=1, description="processes that curate", json_schema_extra=HIDDEN)
 
     _lists = field_validator("tasks", "evaluation_sets", "judge_sources", mode="before")(listed)
@@ -154,11 +157,11 @@ def _curated(context: Context, rows: Path, folder: Path, settings: CurateSetting
 def _reported(
     context: Context, curation: Curation, steps: Sequence[FunnelStep], counts: Mapping[str, int]
 ) -> Mapping[str, Any]:
-    """Write funnel.json; the metrics. Raises ValueError where nothing was kept, for nothing could be trained on it."""
+    """Write funnel.json; the metrics. Raises ValueError where nothing was kept and something has to be."""
     facts = {"asked": counts["asked"], "samples": steps[0].rows_out, "kept": curation.kept}
     funnel = {"funnel": [step.to_json() for step in steps], "decontamination": list(curation.decontamination)}
     write_json(context.folder / "funnel.json", {**facts, **funnel, "counts": dict(sorted(counts.items()))})
-    if not curation.kept:
+    if not curation.kept and not context.settings.may_be_empty:
         reasons = sum((Counter(step.reasons) for step in steps), Counter[str]())
         most = ", ".join(f"{name} {count:,}" for name, count in reasons.most_common(3))
         raise ValueError(

@@ -1,8 +1,8 @@
 """The stage `review`: the pipeline stops at a queue of samples for people, and goes on when all of them are decided.
 
-Inputs: `rows` or `rows/NAME`, such as a generate stage's kept.jsonl. Leaves `review.db` (the queue: open it with
-`r1kit review FOLDER`), `kept.jsonl` (accepted, with their edits; what the stage `sft` reads), `dropped.jsonl` (rejected
-ones, with the decisions) and `funnel.json`.
+Inputs: `rows` or `rows/NAME`, such as the kept.jsonl of several generate stages, of which some may be empty. Leaves
+`review.db` (the queue: open it with `r1kit review FOLDER`), `kept.jsonl` (accepted, with their edits; what the stage
+`sft` reads), `dropped.jsonl` (rejected ones, with the decisions) and `funnel.json`.
 """
 
 from __future__ import annotations
@@ -43,10 +43,15 @@ def check(context: Context) -> None:
 
 
 def run(context: Context) -> Mapping[str, Any]:
-    """Fill the queue; raises `ReviewPending` as long as samples wait, and exports them when none does."""
+    """Fill the queue; raises `ReviewPending` as long as samples wait, and exports them when none does.
+
+    Raises ValueError where the inputs hold no sample at all.
+    """
     settings: ReviewSettings = context.settings
     path = context.folder / "review.db"
     with ReviewQueue.create(path, _rows(context), double_share=settings.double_share) as queue:
+        if not queue.progress().total:
+            raise ValueError(f"stage {context.stage} has no sample to review: {', '.join(context.paths)} are empty")
         if settings.auto_accept:
             queue.auto_accept()
         if pending := queue.pending():

@@ -230,8 +230,10 @@ def load(name: str, split: str = "train", seed: int = 0, size: int = 1000) -> Ti
     """A task by name: one of `NAMES`. Raises ValueError for a name or split that does not exist, or a negative size."""
     if name not in NAMES:
         raise ValueError(f"there is no tiny task {name!r}: known here are {', '.join(NAMES)}")
-    if split not in SPLITS:
-        raise ValueError(f"there is no split {split!r}: the tiny tasks have {' and '.join(SPLITS)}")
+    splits = requests.SPLITS if name in requests.NAMES else SPLITS
+    if split not in splits:
+        hint = "; to validate on problems, take train with a seed of their own" if split == "validation" else ""
+        raise ValueError(f"tiny/{name} has no split {split!r}, it has {', '.join(splits)}{hint}")
     if size < 0:
         raise ValueError(f"size is {size}: it must be 0 or more")
     if name in requests.NAMES:
