@@ -171,6 +171,16 @@ def test_chat_forgets_the_oldest_turns_and_refuses_a_question_that_never_fits(
     assert "too long: the prompt has" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("errors", ["strict", "surrogateescape"])
+def test_chat_answers_questions_that_are_no_utf_8(
+    model: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], errors: str
+) -> None:
+    answers(monkeypatch, ["1", "2"])
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"caf\xe9?\nand?\n"), "utf-8", errors))
+    commands.chat(model)
+    assert capsys.readouterr().out == "1\n2\n"
+
+
 def test_a_format_is_the_models_own_unless_another_is_asked_for(model: str, tmp_path: Path) -> None:
     class Tokenizer:
         chat_template: str | None = None

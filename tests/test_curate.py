@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import resource
 import subprocess
 import sys
 from collections import Counter
@@ -45,6 +46,7 @@ from r1kit.curate import (
     words,
 )
 from r1kit.curate.filters.repetition import find_loop, repeated_share
+from r1kit.curate.journal import Journal
 from r1kit.curate.quality import judge, parts_of
 from r1kit.curate.record import view
 from r1kit.settings import SettingsError
@@ -211,6 +213,7 @@ ASSISTANT = {"role": "assistant", "content": "a"}
         ({"scores": {"quality": "high"}}, "scores.quality", "expected a finite number"),
         ({"scores": {"quality": float("nan")}}, "scores.quality", "expected a finite number"),
         ({"scores": {"quality": True}}, "scores.quality", "expected a finite number"),
+        ({"scores": {"quality": 10**400}}, "scores.quality", "expected a finite number"),
         ({"verdicts": {"math": 1}}, "verdicts.math", "expected true, false or null"),
         ({"pass_rate": 1.5}, "pass_rate", "from 0 to 1"),
         ({"tokens": -1}, "tokens", "expected a number of tokens"),
@@ -556,6 +559,19 @@ def test_exact_duplicates_ignore_white_space_and_ids_are_unique(tmp_path: Path) 
     assert done.kept == 2
 
 
+def test_conversations_that_end_alike_are_no_duplicates(tmp_path: Path) -> None:
+    end = [{"role": "user", "content": "And now?"}, {"role": "assistant", "content": "Now we rest, all of us."}]
+
+    def talk(number: int, name: str) -> dict[str, Any]:
+        words_ = " ".join(VOCABULARY[20 * number : 20 * number + 15])
+        begun = [{"role": "user", "content": f"Tell of {words_}"}, {"role": "assistant", "content": f"{words_}, yes."}]
+        return {"id": name, "messages": [*begun, *end]}
+
+    near = {"near_duplicates": [{"within": "numbers", "text": "both"}]}
+    done = run(tmp_path, [talk(1, "a"), talk(2, "b"), talk(1, "c")], near)
+    assert done.kept == 2 and [one["dropped"]["reason"] for one in read(done.dropped_file)] == ["same text"]
+
+
 # --- decontamination
 
 QUESTION = "A farmer has 1,080 apples and gives 12.50 percent of them to each of his three hungry neighbours on Sunday."
@@ -603,6 +619,21 @@ def test_questions_and_answers_are_looked_for_in_the_response_too() -> None:
         hits(row(1, response=QUESTION), problem(QUESTION))[0].text
         == "a farmer has 1080 apples and gives 12.5 percent of"
     )
+
+
+def test_every_turn_of_a_conversation_is_looked_at() -> None:
+    short = "What is 2+2?"
+    last = [{"role": "user", "content": "thanks"}, {"role": "assistant", "content": "you are welcome"}]
+    for role, asks, kind in (
+        ("user", short, decontaminate.WHOLE),
+        ("user", QUESTION, decontaminate.WHOLE),
+        ("assistant", f"Try this one. {QUESTION}", decontaminate.WORDS),
+        ("system", f"Answer as here. {QUESTION} It is 4.", decontaminate.WORDS),
+    ):
+        talk = [{"role": role, "content": asks}, *last]
+        found = hits({"id": "a", "messages": talk}, problem(QUESTION), problem(short))
+        assert [hit.kind for hit in found] == [kind], (role, asks)
+    assert not hits({"id": "a", "messages": last}, problem(QUESTION), problem(short))
 
 
 def test_wording_that_many_problems_share_is_no_evidence() -> None:
@@ -795,6 +826,14 @@ def test_a_scarce_source_is_repeated_when_asked_or_filled_up_by_the_others(tmp_p
 
 def ids_of_mixed(path: Path) -> list[str]:
     return [one["metadata"]["id"] for one in read(path)]
+
+
+def test_a_row_is_repeated_as_often_as_the_order_has_room_for(tmp_path: Path) -> None:
+    sources = {"a": [write(tmp_path / "a.jsonl", [row(1)])], "b": [write(tmp_path / "b.jsonl", map(row, range(256)))]}
+    shares = mix(sources, tmp_path / "mixed.jsonl", MixSettings(ratios={"a": 1, "b": 1}, max_repeats=256, size=512))
+    assert [share.taken for share in shares] == [256, 256]
+    with pytest.raises(SettingsError, match="max_repeats"):
+        MixSettings.parse({"max_repeats": 257})
 
 
 def test_a_mixture_that_was_stopped_goes_on_and_one_that_is_done_is_not_written_again(tmp_path: Path) -> None:
@@ -1089,6 +1128,29 @@ def test_a_line_that_is_too_large_is_not_read_into_memory(tmp_path: Path, monkey
     done = run(tmp_path, content, {"skip_invalid": True})
     assert ids(done.kept_file) == ["s1", "s3"]
     assert len(read(done.dropped_file)[0]["raw"]) == 2000
+
+
+@pytest.mark.parametrize("made", ["kept.jsonl", "rows.jsonl"])
+def test_a_full_disk_is_one_clear_error_and_the_work_goes_on_when_there_is_room(tmp_path: Path, made: str) -> None:
+    content = [row(n) for n in range(40)]
+
+    def work() -> int:
+        if made == "kept.jsonl":
+            return run(tmp_path, content).kept
+        with Journal(tmp_path / made) as journal:
+            while journal.batches < 20:
+                journal.append(content[2 * journal.batches : 2 * journal.batches + 2], {})
+            return journal.rows
+
+    file = write(tmp_path / "rows.jsonl", content) if made == "kept.jsonl" else tmp_path / made
+    _, most = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (12_000, most))  # the files of facts fit, the rows do not
+    try:
+        with pytest.raises(StoreError, match=r"cannot write .*File too large.*make room"):
+            curate([file], tmp_path / "out", CurateSettings.parse(NOTHING)) if made == "kept.jsonl" else work()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
+    assert work() == 40
 
 
 def test_an_output_that_does_not_fit_what_was_left_is_an_error(tmp_path: Path) -> None:

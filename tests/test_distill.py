@@ -316,7 +316,7 @@ def test_a_store_refuses_what_it_cannot_answer(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="holds no teacher's logits"):
         TeacherStore.open(tmp_path)
     (tmp_path / "logits" / "shard-000001.safetensors").write_bytes(b"half")
-    with pytest.raises(StoreError, match=r"shard-000001.safetensors is damaged .*: delete it and all later shards"):
+    with pytest.raises(StoreError, match=r"shard-000001.safetensors is damaged .*: delete it, all later shards"):
         TeacherStore.open(tmp_path / "logits")
 
 

@@ -8,7 +8,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from r1kit.evaluate.intervals import critical, paired_interval, share_interval, standard_error, two_sided, wilson
+from r1kit.evaluate.intervals import (
+    clustered_interval,
+    critical,
+    paired_interval,
+    share_interval,
+    standard_error,
+    two_sided,
+    wilson,
+)
 from r1kit.evaluate.metrics import Scored, score
 from r1kit.evaluate.statistics import Summary, consensus, paired, paired_by_source, pass_at_k, summarise
 from r1kit.evaluate.table import json_table, signed, text_table
@@ -166,6 +174,16 @@ def test_a_change_of_every_problem_alike_is_not_called_certain() -> None:
     low, high, p_value = paired_interval([1.0] * 10)
     assert 0.5 < low < high == 1.0
     assert p_value == pytest.approx(2 / 2**10)
+
+
+def test_answers_to_one_prompt_count_as_one_where_they_agree_and_each_where_they_do_not() -> None:
+    alone = clustered_interval([[float(n % 4 > 0)] for n in range(40)])
+    assert clustered_interval([[float(n % 4 > 0)] * 3 for n in range(40)]) == pytest.approx(alone)
+    assert alone == pytest.approx(share_interval([float(n % 4 > 0) for n in range(40)], 40))
+    low, high = clustered_interval([[1.0, 0.0, 1.0, 1.0]] * 40)
+    assert alone[0] < low < 0.75 < high < alone[1]
+    assert clustered_interval([[1.0, 0.0]]) == (0.0, 1.0)
+    assert clustered_interval([[1.0]] * 40) == pytest.approx(share_interval([1.0] * 40, 40))
 
 
 def test_one_problem_gives_no_interval_of_a_difference() -> None:

@@ -19,11 +19,12 @@ import pytest
 sys.path.append(str(Path(__file__).parent))  # --import-mode=importlib leaves it out
 from chat_server import FAULTS, ChatServer, completion, serving
 from r1kit.chat import ChatFormat
-from r1kit.curate import FORMATS, CurateSettings, from_row
+from r1kit.curate import FORMATS, CurateSettings, from_row, rows
 from r1kit.curate.formats import SPECIAL_TOKEN, convert, render
 from r1kit.curate.journal import Journal
 from r1kit.curate.prompting import REFLECT_SYSTEM, Exemplar, FewShot, General, Own, Reflect, Request, in_form
 from r1kit.curate.review import ReviewQueue
+from r1kit.engines import EngineError
 from r1kit.pipeline import External, Kind, Progress, Recipe, Stage, execute, plan
 from r1kit.pipeline.context import Context
 from r1kit.settings import Settings, SettingsError
@@ -429,6 +430,26 @@ def test_hard_requests_get_a_chain_of_thought_and_simple_ones_none(tmp_path: Pat
     assert found == [("gen/chat/1#0", False, False), ("gen/chat/2#0", True, True), ("gen/chat/3#0", True, True)]
 
 
+def test_a_judge_reads_the_turns_before_the_question(tmp_path: Path) -> None:
+    talk = [("system", "Speak as a sailor."), ("user", "What is rain?"), ("assistant", "Water."), ("user", "And snow?")]
+    rows = [{"messages": [{"role": role, "content": text} for role, text in talk]}]
+    judged: list[str] = []
+
+    def answer(body: dict[str, Any]) -> str:
+        if "You score one response" in asked(body):
+            judged.append(asked(body))
+            return "no idea"
+        return "Ice, aye."
+
+    with teacher(tmp_path, answer) as (_, model):
+        made = Made(tmp_path / "out", {"requests": Path(write(tmp_path / "chat.jsonl", rows))}, {
+            "prompting": "general", "engine": model, "judge": model, "samples": 1,
+            "judging": {"votes": 1, "retries": 0},
+        })  # fmt: skip
+    said = "system: Speak as a sailor.\n\nuser: What is rain?\n\nassistant: Water.\n\nuser: And snow?"
+    assert len(judged) == 1 and said in judged[0] and made.rows()[0]["scores"]["helpfulness"] is None
+
+
 def test_a_hard_request_in_chinese_is_told_by_its_characters() -> None:
     way = General("think_answer", 12)
     assert way.is_hard(Request(problem=Problem(id="p", prompt="请你给六个人安排一个星期的旅行", answer="")))
@@ -589,6 +610,17 @@ def test_a_journal_cuts_off_what_stands_behind_its_last_whole_batch(tmp_path: Pa
         Journal(path)
 
 
+def test_what_was_paid_is_told_of_work_that_failed_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def refuse(number: int, body: dict[str, Any]) -> Any:
+        return (401, {}, {"error": {"message": "no"}}) if number == 3 else None
+
+    with serving(solve, refuse) as server:
+        priced = engine(server, tmp_path, concurrency=1, prompt_price=1e6, completion_price=1e6)
+        with pytest.raises(EngineError, match="Replies that arrived are kept"):
+            Made(tmp_path / "out", {}, {"engine": priced, "tasks": tasks(tmp_path), "samples": 1})
+    assert "4 requests (1 failed), 21 + 9 tokens, $30.00" in "".join(capsys.readouterr())
+
+
 def test_a_prompt_that_the_server_refuses_is_left_out_and_counted(tmp_path: Path) -> None:
     def refuse(number: int, body: dict[str, Any]) -> Any:
         return (400, {}, {"error": {"message": "too long"}}) if "1007" in asked(body) else None
@@ -620,6 +652,20 @@ def test_no_text_of_a_model_breaks_the_stage(tmp_path: Path) -> None:
             "curate": {"filters": ["truncated"], "quality": None, "near_duplicates": []},
         })  # fmt: skip
     assert len(made.rows("samples.jsonl")) == len(HOSTILE) + 4 and made.metrics["kept"] > 0
+
+
+def test_a_reply_too_large_to_be_a_sample_is_dropped_and_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rows, "MAX_ROW_BYTES", 8000)
+
+    def answer(body: dict[str, Any]) -> str:
+        return "so " * 4000 if "1007" in asked(body) else solve(body)
+
+    with teacher(tmp_path, answer) as (_, model):
+        made = Made(tmp_path / "out", {}, {"engine": model, "tasks": tasks(tmp_path), "samples": 1})
+    assert made.reasons() == {"invalid: too large": 1} and made.metrics["kept"] == 5
+    assert "1007" in made.rows("dropped.jsonl")[0]["raw"]
 
 
 # --- input that cannot be used
@@ -721,6 +767,19 @@ def test_instruction_files_with_a_bad_row_are_refused_with_its_place(
         Requests((), {"chat": Path(write(tmp_path / "chat.jsonl", rows))}).check()
 
 
+def test_a_benchmark_is_refused_as_a_file_of_requests_too(tmp_path: Path) -> None:
+    (tmp_path / "gsm8k").mkdir()
+    file = Path(write(tmp_path / "gsm8k" / "test.jsonl", [{"prompt": "hi"}]))
+    with pytest.raises(TaskError, match="for evaluation only"):
+        Requests((), {"chat": file})
+
+
+def test_rows_that_are_numbered_from_0_are_told_apart(tmp_path: Path) -> None:
+    file = Path(write(tmp_path / "chat.jsonl", [{"id": n, "prompt": f"hi {n}"} for n in range(3)]))
+    assert [one.problem.id for one in Requests((), {"chat": file}).starting_at(0)] == ["chat/0", "chat/1", "chat/2"]
+    assert Requests((), {"chat": file}).check() == 3
+
+
 def test_batches_are_the_same_however_often_the_work_is_begun_again(tmp_path: Path) -> None:
     file = Path(write(tmp_path / "chat.jsonl", [{"prompt": f"hi {n}"} for n in range(7)]))
     requests = Requests((TaskSpec(name="tiny/sums", limit=5), TaskSpec(name="tiny/count", limit=4)), {"chat": file})
@@ -770,6 +829,8 @@ def test_auto_accept_finishes_the_queue_that_people_began(tmp_path: Path) -> Non
         queue.decide("ana", turn.item.id, "reject", reason="wrong")
     assert execute(review(tmp_path, auto_accept=True), tmp_path) == folder
     assert [row["id"] for row in read_rows(folder / "kept.jsonl")] == ["s1", "s2"]
+    funnel = json.loads((folder / "funnel.json").read_text())
+    assert funnel["funnel"][0]["reasons"] == {"wrong": 1}  # the person's, though nobody decided last
 
 
 # --- a local model

@@ -642,6 +642,10 @@ def test_rewards_by_judge_follow_the_calling_convention_of_trl(tmp_path: Path) -
         count = len(server.asked)
         assert again(prompts=["Say hi."] * 3, completions=["good", "bad", "odd"]) == [1.0, 0.0, None]
         assert len(server.asked) == count
+        spec = {"engine": {"kind": "openai", "model": "judge", "base_url": server.url, "cache": str(tmp_path / "b")}}
+        both = build([RewardSpec(name="helpfulness_judged", options=spec), RewardSpec(name="format")])
+        totals = [one.total for one in both(["good", "bad", "odd"], prompts=["Say hi."] * 3)]
+        assert totals == [1.0, 0.0, None]  # the format alone would stand for the worst score
     assert logged["helpfulness_judged_reward/cost"] == pytest.approx(15 * (7 + 3) / 1e6)
     assert logged["helpfulness_judged_reward/unknown"] == pytest.approx(1 / 3)
     assert logged["helpfulness_judged_reward/unreadable"] == pytest.approx(9 / 15)

@@ -425,6 +425,14 @@ def test_any_reply_is_an_answer_or_malformed(body: str) -> None:
         assert isinstance(read(body).text, str)
 
 
+def test_half_a_surrogate_pair_in_a_reply_is_a_replacement_character_and_no_fault() -> None:
+    for written, text in (
+        ("a\\ud83d", "a\ufffd"), ("\\uDE00a", "\ufffda"), ("\\ud83d\\ude00", "\U0001f600"),
+        ("\\ud83d\\ud83d\\ude00", "\ufffd\U0001f600"), ("\\\\ud83d", "\\ud83d"),
+    ):  # fmt: skip
+        assert read(f'{{"choices": [{{"message": {{"content": "{written}"}}}}]}}').text == text
+
+
 @given(st.text(), st.lists(st.integers(0, 9)))
 def test_the_cache_gives_back_what_it_was_given(text: str, ids: list[int]) -> None:
     reply = Reply(text=text + "\ud800", finish_reason="stop", token_ids=tuple(ids), logprobs=(-0.5,) * len(ids))

@@ -78,6 +78,19 @@ def test_reasoning_is_not_shown_to_a_judge_of_answers(tmp_path: Path) -> None:
     assert pair["chosen"] == texts[1]  # whole, though only its answer was judged
 
 
+def test_replies_that_cannot_be_read_are_counted_and_what_the_judge_took_is_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = samples(tmp_path / "rows.jsonl", one=["plain", "star *"])
+    with serving(lambda body: judge(body) if body["seed"] % 2 else "well, A I think") as server:
+        folder = made(tmp_path, rows, server.url)
+        unreadable = sum(not body["seed"] % 2 for body in server.asked)
+        replies = len(server.asked)
+    counts = json.loads((folder / "funnel.json").read_text())["counts"]
+    assert unreadable and counts == {"judge replies": replies, "judge unreadable": unreadable}
+    assert f"{replies} requests" in "".join(capsys.readouterr())
+
+
 def test_a_judge_without_a_clear_word_makes_no_data(tmp_path: Path) -> None:
     rows = samples(tmp_path / "rows.jsonl", one=["this", "that"])
     with serving(judge) as server, pytest.raises(ValueError, match="none of 1 pairs has a clear winner"):

@@ -321,6 +321,11 @@ def test_the_report_draws_the_probe_and_names_over_optimisation(tmp_path: Path) 
     (found,) = [check for check in checks(fallen, {}) if check.name == "Over-optimisation"]
     assert found.status == "attention" and "patience" in found.advice
     assert found.evidence == ("training reward 0.1 to 0.5; held-out reward/other 0.4 at first, 0.8 at best, 0.5 last")
+    begun = json.loads((fallen.folder / "stage.json").read_text())
+    begun["settings"]["patience"] = 2
+    (fallen.folder / "stage.json").write_text(json.dumps(begun))
+    (kept,) = [one for one in checks(ReportStage("rl", fallen.folder), {}) if one.name == "Over-optimisation"]
+    assert kept.status == "attention" and kept.advice.startswith("the weights of the best held-out score were kept")
     drawn, flat = panels(fallen)
     assert {"Held-out judges", "Held-out accuracy"} <= {panel.title for panel in drawn} and flat == []
     for name, scores in (("rising", [0.4, 0.6, 0.7, 0.7, 0.8]), ("noisy", [0.4, 0.8, 0.76, 0.78, 0.77])):

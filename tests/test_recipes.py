@@ -196,7 +196,8 @@ R1_ORDER = [
     "zero", "few-shot", "reflect", "cold-start", "review", "dev1", "dev2", "rejection", "requests", "general", "mix",
     "dev3", "rules", "helpfulness", "safety", "r1",
 ]  # fmt: skip
-STUDENTS = ["student", "student-rl", "student-sft", "student-logits"]
+PUPILS = ["student-rl", "student-sft", "student-logits"]
+STUDENTS = ["student", *PUPILS]
 MODELS = ["base", "zero", "dev1", "dev2", "dev3", "r1", *STUDENTS]
 
 
@@ -208,13 +209,13 @@ def graph(name: str, **options: Any) -> dict[str, list[str]]:
 def test_r1_is_the_papers_graph() -> None:
     read = graph("r1")
     measured = [f"{kind}-{model}" for kind in ("eval", "everyday") for model in MODELS]
-    assert list(read) == [*R1_ORDER, *STUDENTS, *measured, "report"]
+    assert list(read) == [*R1_ORDER, *PUPILS, *measured, "report"]
     assert read["review"] == ["few-shot", "reflect", "cold-start"] and read["dev1"] == ["review"]
     assert read["dev3"] == ["mix"] and read["mix"] == ["rejection", "general"]  # Dev1 and Dev3 are both from the base
     assert all(read[name] == ["zero"] for name in read["review"]) and read["rejection"] == ["dev2"]
     assert read["r1"] == ["rules", "helpfulness", "safety"] and read["rules"] == ["dev3"]
-    assert read["student-sft"] == ["student", "mix"] and read["student-logits"] == ["student", "r1", "mix"]
-    assert read["student-rl"] == ["student"]
+    assert read["helpfulness"] == read["safety"] == ["dev3", "requests"]
+    assert read["student-rl"] == [] and read["student-sft"] == ["mix"] and read["student-logits"] == ["r1", "mix"]
     stages = {stage.name: stage for stage in RECIPES["r1"]().stages}
     assert all(stages[f"eval-{model}"].settings == stages["eval-base"].settings for model in MODELS)
 
@@ -263,14 +264,23 @@ def test_a_changed_setting_in_the_middle_of_r1_redoes_exactly_what_depends_on_it
         return {f"{kind}-{model}" for kind in ("eval", "everyday") for model in models}
 
     pupils = {"student-logits", *measured("student-logits")}
-    last = {"rules", "r1", "report", "student-sft", *pupils, *measured("dev3", "r1", "student-sft")}
+    last = {
+        "rules",
+        "helpfulness",
+        "safety",
+        "r1",
+        "report",
+        "student-sft",
+        *pupils,
+        *measured("dev3", "r1", "student-sft"),
+    }
     assert redone({"mix.size": "100"}) == {"mix", "dev3", *last}
     assert redone({"dev2.steps": "3"}) == {"dev2", "rejection", "mix", "dev3", *measured("dev2"), *last}
     assert redone({"safety.epochs": "5"}) == {"safety", "r1", "report", *pupils, *measured("r1")}
     assert redone({"student-rl.steps": "2"}) == {"student-rl", "report", *measured("student-rl")}
     assert redone({"eval.samples": "2"}) == {*(f"eval-{model}" for model in MODELS), "report"}
     assert redone({"r1.checkpoint_every": "3", "review.auto_accept": "false"}) == set()
-    same = {"requests", "general", *measured("base")}
+    same = {"requests", "general", *measured("base", "student")}
     assert same - {"general"} <= set(before) - redone_by_seed(tmp_path, before) <= same
 
 
@@ -288,7 +298,7 @@ def test_distill_and_v3_take_what_r1_has_done(tmp_path: Path) -> None:
 
 def test_distill_of_a_teacher_of_ones_own_needs_no_other_stage(tiny_policy_folder: Path) -> None:
     read = graph("distill", teacher=str(tiny_policy_folder))
-    assert read["student-sft"] == ["student", "traces"] and "zero" not in read and "eval-teacher" in read
+    assert read["student-sft"] == ["traces"] and "zero" not in read and "eval-teacher" in read
     (report,) = [stage for stage in RECIPES["distill"](teacher="tiny").stages if stage.name == "report"]
     assert report.settings.model_dump()["teacher"] == "teacher"
 
@@ -300,7 +310,7 @@ def test_v3_blends_two_kinds_of_samples_for_each_expert() -> None:
         assert read[f"start-{domain}"] == [f"original-{domain}", f"reflected-{domain}"]
         assert read[f"expert-{domain}"] == [f"start-{domain}"] and read[f"data-{domain}"] == [f"expert-{domain}"]
     assert read["v3-mix"] == ["data-math", "data-logic", "general"] and read["v3-sft"] == ["v3-mix"]
-    assert read["v3"] == ["v3-sft", "helpfulness", "safety"]
+    assert read["v3"] == ["v3-sft", "helpfulness", "safety"] and read["safety"] == ["v3-sft", "requests"]
     stages = {stage.name: stage.settings.model_dump() for stage in RECIPES["v3"](teacher="tiny").stages}
     assert stages["reflected-math"]["row_system"] and not stages["original-math"]["row_system"]
     assert stages["expert-math"]["temperature"] > 1
@@ -314,6 +324,25 @@ def test_the_paper_s_scale_can_be_planned_and_not_run(
     assert set(statuses(capsys, wanted).values()) == {"run"}
     assert main(["run", *wanted, "--until", "zero"]) == 1
     assert "DeepSeek-V3-Base" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("name", "stage"), [("r1", "dev2"), ("r1-zero", "rl")])
+def test_early_stopping_by_what_the_run_is_measured_by_is_refused(name: str, stage: str) -> None:
+    same = {f"{stage}.probe.tasks": [{"name": "tiny/reasoning", "limit": 60}]}
+    RECIPES[name](overrides=same)  # watching alone chooses nothing
+    with pytest.raises(SettingsError, match=f"stage {stage}: patience follows tiny/reasoning, split test"):
+        RECIPES[name](overrides=same | {f"{stage}.patience": "2"})
+    other = {f"{stage}.probe.tasks": [{"name": "tiny/reasoning", "split": "train", "seed": 9, "limit": 60}]}
+    RECIPES[name](overrides=other | {f"{stage}.patience": "2"})
+
+
+def test_at_paper_scale_general_prompts_are_rewarded_as_in_equations_8_to_10() -> None:
+    rewards = {stage.name: stage.settings for stage in RECIPES["r1"](scale="paper").stages}["r1"].rewards
+    for source, parts in (
+        ("math", {"accuracy", "format", "language_consistency"}),
+        ("r1/general", {"helpfulness", "harmlessness", "format", "language_consistency"}),
+    ):
+        assert {spec.title for spec in rewards if spec.is_for(source)} == parts
 
 
 def test_r1_names_its_stages_and_scales() -> None:
@@ -334,3 +363,20 @@ def test_the_make_targets_run_parts_of_the_recipe_that_exist() -> None:
     }  # fmt: skip
     for scale in ("tiny", "paper"):
         assert {stage for _, stage in named} <= {stage.name for stage in RECIPES["r1"](scale=scale).stages}
+
+
+@pytest.mark.parametrize("name", ["r1", "v3", "distill"])
+def test_what_is_made_is_held_against_all_that_the_run_is_measured_by(name: str) -> None:
+    stages = {stage.name: stage for stage in RECIPES[name](scale="tiny").stages}
+    measured = {
+        spec.name for key in ("eval-base", "everyday-base") if key in stages for spec in stages[key].settings.tasks
+    }
+    assert measured or name == "distill"
+    makers = [stage for stage in stages.values() if stage.kind.name == "generate"]
+    assert makers and all(measured <= {spec.name for spec in one.settings.evaluation_sets} for one in makers)
+
+
+def test_evaluation_sets_of_ones_own_stand_in_place_of_those_of_the_run() -> None:
+    recipe = RECIPES["r1"](overrides={"rejection.evaluation_sets": "tiny/sums"})
+    stages = {stage.name: stage for stage in recipe.stages}
+    assert [spec.name for spec in stages["rejection"].settings.evaluation_sets] == ["tiny/sums"]

@@ -223,6 +223,28 @@ def test_an_evaluation_in_progress_stands_apart(run: Path, tmp_path: Path) -> No
     assert [list(table["columns"]) for table in tables] == [["base-eval", "r1-zero-eval"], ["half-eval"]]
 
 
+def test_evaluations_of_other_questions_under_the_same_names_are_not_compared(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        evaluation(tmp_path / name, name == "b", 1.0, problems=3)
+    path = tmp_path / "b" / "completions.jsonl"
+    path.write_text(path.read_text().replace("Work out", "Add up"))  # as of another split of the same set
+    tables = summary({name: tmp_path / name for name in ("a", "b")})["tables"]
+    assert [list(table["columns"]) for table in tables] == [["a"], ["b"]]
+
+
+def test_what_was_made_from_an_earlier_run_of_a_stage_is_left_out(tmp_path: Path) -> None:
+    for place, name in enumerate(["zero-0000000a", "dev1-0000000a", "zero-0000000b"]):
+        evaluation(tmp_path / name, True, float(place), problems=3)
+    path = tmp_path / "dev1-0000000a" / "manifest.json"
+    facts = json.loads(path.read_text()) | {"inputs": {"model": {"path": "../zero-0000000a/model"}}}
+    path.write_text(json.dumps(facts))
+    assert [stage.folder.name for stage in find_stages(tmp_path)] == ["zero-0000000b"]
+    begun = {"model": {"stage": "zero", "path": "model", "fingerprint": "0000000b" * 8}}
+    (tmp_path / "dev1-0000000b").mkdir()
+    (tmp_path / "dev1-0000000b" / "stage.json").write_text(json.dumps({"kind": "sft", "started": 9.0, "inputs": begun}))
+    assert [stage.folder.name for stage in find_stages(tmp_path)] == ["zero-0000000b", "dev1-0000000b"]
+
+
 def test_of_a_step_done_twice_the_later_row_counts(tmp_path: Path) -> None:
     rows = [{"step": 1, "optim/loss": 3.0}, {"step": 2, "optim/loss": 2.0}, {"step": 2, "optim/loss": 1.0}]
     lines(tmp_path / "metrics.jsonl", rows)
@@ -261,6 +283,14 @@ def test_a_run_that_goes_wrong_is_called_out(tmp_path: Path) -> None:
         form=(0.0, 1.0), right=(0.1, 0.1), length=(30, 300),
     )  # fmt: skip
     assert len(found) == 7 and set(found.values()) == {"attention"}
+
+
+def test_a_reward_model_that_scores_nothing_is_called_out(tmp_path: Path) -> None:
+    for share, status in ((0.0, "healthy"), (0.5, "attention")):
+        rows = [training_row(step) | {"reward_model/not_scored": share} for step in range(1, 20)]
+        lines(tmp_path / status / "metrics.jsonl", rows)
+        (found,) = [one for one in checks(Stage("rl", tmp_path / status), {}) if one.name == "No score (reward_model)"]
+        assert found.status == status
 
 
 def test_a_run_that_goes_well_is_left_in_peace(tmp_path: Path) -> None:
@@ -373,6 +403,7 @@ def test_the_page_shows_what_students_keep_and_what_data_was_dropped(tmp_path: P
     assert found["table_of_stages"]["retention"]["accuracy"]["student"]["share"] == 1.0
     assert found["funnels"]["cold-start"]["kept"] == 4
     assert page.count("change clear") < page.count('class="change')  # not everything differs
+    assert "<b>r1</b>" in page and "<b>student</b>" not in page  # whose answers are shown to be read
     assert "kept of r1" in page and "wrong 5" in page and "&lt;b&gt;7" in page and "<b>7</b>" not in page
 
 

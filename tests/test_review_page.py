@@ -240,6 +240,7 @@ def test_a_form_needs_the_pages_token(make: Make) -> None:
     [
         {"origin": "http://evil.example"},
         {"origin": "null"},
+        {"origin": "http://["},
         {"sec-fetch-site": "cross-site"},
         {"sec-fetch-site": "same-site"},
     ],
@@ -253,7 +254,7 @@ def test_a_form_from_another_site_is_refused(make: Make, headers: dict[str, str]
 
 @pytest.mark.parametrize(("host", "status"), [
     ("evil.example", 421), ("127.0.0.1.evil.example", 421), ("", 421), ("localhost:1", 200), ("127.0.0.1:8765", 200),
-    ("[::1]:8765", 200), ("tower", 200),
+    ("[::1]:8765", 200), ("tower", 200), ("[", 421), ("[::1", 421),
 ])  # fmt: skip
 def test_a_name_that_was_rebound_to_this_machine_is_not_answered(make: Make, host: str, status: int) -> None:
     visitor = Visitor(make(), names=frozenset({"tower"}))
@@ -346,6 +347,20 @@ def test_a_decision_that_cannot_be_recorded_keeps_what_was_typed(make: Make) -> 
     queue._all(f"PRAGMA max_page_count = {pages}")
     full = ana.post("/decide", do="accept", **typed | {"reasoning": "typed " * 30_000})
     assert full.status_code == 507 and "disk is full" in full.text and "also typed</textarea>" in full.text
+
+
+def test_a_queue_that_is_damaged_while_it_is_served_is_told_as_text(make: Make) -> None:
+    with ReviewQueue(make(*map(apples, range(60))).path) as queue:
+        ana = Visitor(queue, "ana")
+        assert ana.get().status_code == 200
+        queue._all("PRAGMA wal_checkpoint(TRUNCATE)")
+        queue._all("PRAGMA cache_size = 0")
+        with open(queue.path, "r+b") as file:
+            file.seek(4096)
+            file.write(b"Z" * (queue.path.stat().st_size - 4096))
+        answer = ana.get()
+    assert (answer.status_code, answer.headers["content-type"]) == (507, "text/plain; charset=utf-8")
+    assert "the file is damaged: restore it from a copy" in answer.text
 
 
 def test_a_server_for_one_person_asks_no_name(make: Make) -> None:

@@ -33,6 +33,7 @@ from r1kit.models.load import Policy, fresh_llama  # noqa: E402
 from r1kit.models.recompute import recompute_activations  # noqa: E402
 from r1kit.pipeline import Progress  # noqa: E402
 from r1kit.pipeline.context import Context  # noqa: E402
+from r1kit.rewards import RewardSpec, build  # noqa: E402
 from r1kit.rewards.modelled import get_reward_model, reward_model_reward  # noqa: E402
 from r1kit.stages.reward_model import (  # noqa: E402
     REWARD_MODEL,
@@ -314,6 +315,22 @@ def test_calibration_error_is_zero_for_true_probabilities_and_large_for_false_ce
     assert calibration_error(sure) == pytest.approx(0.49)
 
 
+def test_a_model_without_an_opinion_is_calibrated() -> None:
+    found = pair_metrics([(1.0, 1.0)] * 5, [(3, 4)] * 5)
+    assert found["accuracy"] == 0.5 and found["calibration_error"] == 0.0
+
+
+def test_the_length_correlation_of_pairs_is_that_of_the_answers_and_not_of_their_prompts() -> None:
+    """Scores of one prompt's answers can all be moved together, without a change of any preference."""
+    scores, lengths = [(2.0, 1.0), (-1.0, 1.0), (3.0, 0.0)], [(20, 10), (100, 120), (330, 300)]
+    assert pair_metrics(scores, lengths)["length_correlation"] == pytest.approx(1.0)
+    moved = [(a + 5 * n, b + 5 * n) for n, (a, b) in enumerate(scores)]
+    assert pair_metrics(moved, lengths)["length_correlation"] == pytest.approx(1.0)
+    turned = [(b, a) for a, b in scores]
+    assert pair_metrics(turned, lengths)["length_correlation"] == pytest.approx(-1.0)
+    assert pair_metrics(scores, [(4, 4)] * 3)["length_correlation"] is None
+
+
 def test_metrics_of_labels_know_the_order_and_the_majority() -> None:
     labels = [True, True, True, False]
     found = label_metrics([2.0, 1.0, -1.0, -2.0], labels, [4, 3, 2, 1])
@@ -385,10 +402,13 @@ def test_transformers_alone_loads_the_result_and_scores_alike(helpful: tuple[Pat
     )
     with torch.no_grad():
         polite, rude = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits[:, 0].tolist()
-    raw = get_reward_model(model=str(folder / "model"), scale="raw")
+    raw = get_reward_model(model=str(folder / "model"), scale="raw", missing=-9.0)
     responses = ["<think> a </think> <answer> yes, 4 </answer>", "<answer> no! it is not 4 </answer>"]
     assert raw(completions=responses, prompts=["2+2?"] * 2) == pytest.approx([polite, rude], abs=1e-4)
     assert polite > rude
+    assert raw(completions=["<think> and so on"], prompts=["2+2?"]) == [-9.0]
+    with pytest.raises(ValueError, match="a raw score has no least value: set missing"):  # 0 may be a good one
+        get_reward_model(model=str(folder / "model"), scale="raw")
 
 
 def test_the_reward_is_a_share_and_punishes_a_response_without_an_answer(helpful: tuple[Path, dict[str, Any]]) -> None:
@@ -398,6 +418,11 @@ def test_the_reward_is_a_share_and_punishes_a_response_without_an_answer(helpful
     values = reward(completions=responses, prompts=["2+2?"] * 5, log_metric=seen.__setitem__, answer=["4"] * 5)
     assert 0.5 < values[0] < 1 and values[1:] == [0.0, 0.0, None, None]
     assert seen == {"reward_model/not_scored": pytest.approx(0.4)}
+    both = build(
+        [RewardSpec(name="reward_model", options={"model": str(helpful[0] / "model")}), RewardSpec(name="format")]
+    )
+    totals = [one.total for one in both(responses, prompts=["2+2?"] * 5)]
+    assert totals[3:] == [None, None] and None not in totals[:3]  # the format alone would stand for the worst score
     chat = [[{"role": "assistant", "content": responses[0]}]]
     assert reward(completions=chat, prompts=[[{"role": "user", "content": "2+2?"}]]) == [
         pytest.approx(values[0], abs=1e-6)
@@ -477,6 +502,9 @@ def test_labels_of_one_kind_and_pairs_in_which_only_length_differs_are_refused(
     path.write_text("".join(json.dumps(row) + "\n" for row in pairs))
     found = train(tmp_path / "c", path, tiny_policy_folder, validation_share=0.0, balance_lengths=True)
     assert found["rows"] == 8
+    for setting in ({"balance_lengths": True}, {"center": 0.01}):
+        with pytest.raises(ValueError, match=f"{next(iter(setting))} is about pairs"):
+            train(tmp_path / "d", path, tiny_policy_folder, objective="safety", **setting)
 
 
 def test_pairs_and_labels_that_contradict_each_other_are_counted(tmp_path: Path, tiny_policy_folder: Path) -> None:

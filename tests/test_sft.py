@@ -442,6 +442,16 @@ def test_bad_data_stops_before_training_and_says_how_to_mend_it(tmp_path: Path, 
         SFT.check(context(tmp_path, {}, model=tiny_policy_folder, data=tmp_path))  # type: ignore[misc]
 
 
+def test_validations_of_nothing_are_refused(tmp_path: Path, tiny_policy_folder: Path) -> None:
+    for setting in ("patience", "validation_every"):
+        context = Context(
+            stage="sft", settings=SFTSettings.parse({setting: 2}), folder=tmp_path,
+            paths={"model": tiny_policy_folder, "data": tmp_path / "rows.jsonl"},
+        )  # fmt: skip
+        with pytest.raises(ValueError, match=f"{setting} needs held-out rows: set validation_share"):
+            SFT.check(context)  # type: ignore[misc]
+
+
 def test_one_question_is_never_on_both_sides(tmp_path: Path, tiny_policy_folder: Path) -> None:
     path = tmp_path / "rows.jsonl"
     path.write_text(

@@ -17,6 +17,7 @@ from r1kit.models import attention, head  # noqa: E402
 from r1kit.models.load import fresh_llama, frozen_copy  # noqa: E402
 from r1kit.models.recompute import recompute_activations  # noqa: E402
 from r1kit.settings import SettingsError  # noqa: E402
+from r1kit.store import StoreError  # noqa: E402
 from r1kit.tiny.tokenizer import make  # noqa: E402
 from r1kit.train.batch import Totals, pack, pack_together  # noqa: E402
 from r1kit.train.head import OfLogprobs  # noqa: E402
@@ -109,6 +110,17 @@ def test_early_stopping_ends_with_the_best_weights_and_resumes_with_its_memory(t
         four.forward_backward(update.batches, update.loss, update.totals)
         four.step()
     assert_identical(four.model, learner.model)
+
+
+def test_best_weights_that_are_damaged_or_gone_are_named_with_the_remedy(tmp_path: Path) -> None:
+    learner = Learner(llama(), SETTINGS, steps=1)
+    with pytest.raises(StoreError, match=r"best are damaged or gone .*: delete best/ and checkpoints/"):
+        learner.restore(tmp_path / "best")
+    learner.keep(tmp_path / "best")
+    weights = tmp_path / "best" / "policy.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    with pytest.raises(StoreError, match="damaged or gone"):
+        learner.restore(tmp_path / "best")
 
 
 def test_without_patience_validation_is_only_measured(tmp_path: Path) -> None:

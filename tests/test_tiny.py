@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 
 from r1kit.chat import parse
+from r1kit.recipes import exemplars
 from r1kit.tiny.corpus import document, shares
 from r1kit.tiny.format import END, TINY_CHAT
-from r1kit.tiny.tasks import FAMILIES, draw, item_at, load
+from r1kit.tiny.tasks import FAMILIES, draw, item_at, load, split_of
 from r1kit.tiny.tokenizer import CHINESE, build, count_tokens, vocabulary
 from r1kit.tiny.world import general
 from r1kit.tiny.world.solutions import nearby, solve
@@ -54,6 +55,17 @@ def independent_answer(family: str, question: str) -> int:
     for clause, number in zip(clauses[1:], numbers[1:], strict=True):
         total += -number if any(verb in clause for verb in LOSSES) else number
     return total
+
+
+def test_no_exemplar_is_a_problem_of_the_test_split() -> None:
+    keys = set()
+    for one in exemplars.TINY:
+        digits = [int(found) for found in re.findall(r"\d", one.question)]
+        if "+" in one.question:
+            keys.add(f"add {re.search(r'[0-9+-]+', one.question)[0]}")
+        else:  # "over 5: 8 2 7 1"
+            keys.add(f"count True {digits[0]} {sorted(digits[1:])}")
+    assert len(keys) == 3 and {split_of(key) for key in keys} == {"train"}
 
 
 @pytest.mark.parametrize("family", FAMILIES)

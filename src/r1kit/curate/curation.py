@@ -11,6 +11,7 @@ import functools
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Self
@@ -35,7 +36,7 @@ from r1kit.tasks.rows import parse_json
 from r1kit.types import Problem
 
 KEPT_FILE, DROPPED_FILE, REPORT_FILE, WORK = "kept.jsonl", "dropped.jsonl", "curation.json", "work"
-FORMAT = 1  # of the facts: a folder of another one is begun anew
+FORMAT = 2  # of the facts: a folder of another one is begun anew
 
 # What the paper names (section 2.3.3), and what makes a sample useless whatever it is for.
 DEFAULT_FILTERS = (
@@ -171,9 +172,8 @@ class _Work:
 
     def write(self, folder: Path) -> Iterator[int]:
         """Both files, in the order of the rows; yields how many are done from time to time."""
-        kept, dropped = Output(folder / KEPT_FILE), Output(folder / DROPPED_FILE)
         told = self.facts.dropped()
-        try:
+        with closing(Output(folder / KEPT_FILE)) as kept, closing(Output(folder / DROPPED_FILE)) as dropped:
             for row, step in enumerate(self.decisions.step.tolist()):
                 if step < 0:
                     kept.put(functools.partial(self._kept, row))
@@ -184,9 +184,6 @@ class _Work:
                     yield row + 1
             kept.finish()
             dropped.finish()
-        finally:
-            kept.close()
-            dropped.close()
 
     def _kept(self, row: int) -> bytes:
         line = self.line(row)

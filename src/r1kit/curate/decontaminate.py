@@ -1,8 +1,8 @@
 """Removes what the evaluation sets hold: n-grams of words, 10 of them in a row as the paper does (appendix D.1).
 
 Questions of evaluation problems, and their answers where those are long enough, are looked for in the question and the
-response of every row. In Chinese a word is a character, so more of them make an n-gram. Questions shorter than an
-n-gram match as a whole only.
+response of every row, in all turns of a conversation: each is trained on. In Chinese a word is a character, so more of
+them make an n-gram. Questions shorter than an n-gram match as a whole only.
 """
 
 from __future__ import annotations
@@ -40,7 +40,9 @@ class DecontaminationSettings(Settings):
     ngram_characters: int = Field(default=16, ge=8, description="the same for Chinese, Japanese and Thai")
     wording: int | None = Field(default=3, ge=1, description="questions that may share an n-gram")
     mask_numbers: bool = Field(default=False, description="also find problems that differ in their numbers only")
-    look_in: tuple[Literal["question", "response"], ...] = Field(default=("question", "response"), min_length=1)
+    look_in: tuple[Literal["question", "response"], ...] = Field(
+        default=("question", "response"), min_length=1, description="what is asked, what is answered; in every turn"
+    )
 
 
 Piece = tuple[int, words.Hashes]  # the number of a problem, and hashes of it
@@ -110,16 +112,18 @@ class Index:
         hits: dict[str, Hit] = {}
         if not self.problems:
             return []
-        if "question" in self.settings.look_in:
-            pieces = _pieces(sample.question)
+        for name in self.settings.look_in:
+            for turn in sample.messages:
+                if (turn.role == "assistant") == (name == "response"):
+                    self._look(hits, turn.content, whole=name == "question")
+        return [hits[name] for name in sorted(hits)]
+
+    def _look(self, hits: dict[str, Hit], text: str, whole: bool) -> None:
+        if whole:
+            pieces = _pieces(text)
             wanted = np.array([words.key(piece) for piece in pieces], dtype=np.uint64)
             for place, owner in self.tables[WHOLE].find(wanted):
                 self._note(hits, owner, WHOLE, pieces[place])
-        for name in self.settings.look_in:
-            self._look(hits, getattr(sample, name))
-        return [hits[name] for name in sorted(hits)]
-
-    def _look(self, hits: dict[str, Hit], text: str) -> None:
         found = _words(text, self.settings)
         for kind, n in _lengths(self.settings).items():
             if kind == CHARACTERS and not found.single.any():

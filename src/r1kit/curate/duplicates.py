@@ -66,7 +66,7 @@ def shape(threshold: float) -> tuple[int, int]:
 
 def sketch(sample: CuratedSample, settings: NearDuplicates) -> tuple[int, NDArray[np.uint32], NDArray[np.uint8]]:
     """What is stored of a sample: the group it is compared in, its bands, and its signature."""
-    question, response = words.words_of(sample.question).hashes, words.words_of(sample.response).hashes
+    question, response = words.words_of(sample.asked).hashes, words.words_of(sample.response).hashes
     chosen = {"question": question, "response": response, "both": np.concatenate([question, response])}
     values = minhash(chosen[settings.text], settings.shingle)
     return group(sample, settings.within), bands(values, settings.threshold), values.astype(np.uint8)
@@ -76,7 +76,7 @@ def group(sample: CuratedSample, within: str) -> int:
     """Only rows of one group are compared; samples of no problem are one group each."""
     if within == "problem":
         return words.stable_hash(f"problem {sample.problem_id}" if sample.problem_id else f"sample {sample.id}")
-    return words.stable_hash("numbers " + " ".join(words.numbers(sample.question))) if within == "numbers" else 0
+    return words.stable_hash("numbers " + " ".join(words.numbers(sample.asked))) if within == "numbers" else 0
 
 
 def minhash(hashes: words.Hashes, shingle: int) -> words.Hashes:

@@ -58,7 +58,8 @@ class Journal:
         store.write_json(self._state, state | {"counts": dict(sorted(self.counts.items()))})
 
     def close(self) -> None:
-        self._file.close()
+        with store.storing(self.path):  # closing writes what is left in the buffer
+            self._file.close()
 
     def __enter__(self) -> Self:
         return self

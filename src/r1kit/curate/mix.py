@@ -34,7 +34,7 @@ class MixSettings(Settings):
 
     ratios: dict[str, float] = Field(default={"reasoning": 3.0, "general": 1.0}, min_length=1)
     size: int | None = Field(default=None, ge=1)
-    max_repeats: int = Field(default=1, ge=1, description="how often a row of a scarce source may be taken")
+    max_repeats: int = Field(default=1, ge=1, le=256, description="how often a row of a scarce source may be taken")
     seed: int = Field(default=0, ge=0)
 
     @model_validator(mode="after")

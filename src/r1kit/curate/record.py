@@ -7,7 +7,7 @@ The row is what stages write and people read: `{"id": "gsm8k/train/17#3", "messa
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, get_args
 
@@ -52,6 +52,11 @@ class CuratedSample:
         return next((turn.content for turn in reversed(self.messages) if turn.role == "user"), "")
 
     @property
+    def asked(self) -> str:
+        """The question with the turns before it, as `asked` writes them, but without a system message."""
+        return asked([turn for turn in self.messages[:-1] if turn.role != "system"])
+
+    @property
     def response(self) -> str:
         """What the assistant answered last."""
         return self.messages[-1].content
@@ -60,6 +65,16 @@ class CuratedSample:
         """The part that training reads."""
         metadata = {"id": self.id, "problem_id": self.problem_id, "language": self.language, **self.metadata}
         return Conversation(messages=self.messages, source=self.source, metadata=metadata)
+
+
+def asked(turns: Sequence[Message]) -> str:
+    """What was asked as one text: the turn that stands alone, else all of them with who says what.
+
+    "And in French?" says nothing to a judge, and is one question in two conversations.
+    """
+    if len(turns) == 1:
+        return turns[0].content
+    return "\n\n".join(f"{turn.role}: {turn.content}" for turn in turns)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -187,9 +202,16 @@ def _verdict(value: Any, place: str) -> Verdict:
 def _number(value: Any, place: str) -> float | None:
     if value is None:
         return None
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, int | float) or not _is_finite(value):
         raise TaskError("wrong type", f"the value is {shown(value)}: expected a finite number or null", field=place)
     return float(value)
+
+
+def _is_finite(value: float) -> bool:
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # a whole number of more than 308 digits
+        return False
 
 
 def _share(value: Any) -> float | None:

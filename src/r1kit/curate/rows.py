@@ -125,7 +125,8 @@ class Output:
 
     def close(self) -> None:
         """Leave the file for a later attempt."""
-        self._file.close()
+        with store.storing(self.path):  # closing writes what is left in the buffer
+            self._file.close()
 
 
 def _mend(file: Any) -> int:

@@ -75,6 +75,19 @@ def share_interval(values: Sequence[float], draws: int) -> tuple[float, float]:
     return wilson(share, size, critical(problems - 1))
 
 
+def clustered_interval(clusters: Sequence[Sequence[float]]) -> tuple[float, float]:
+    """`share_interval` for the mean over all values, where clusters differ in size: by the cluster-robust error."""
+    draws, count = sum(map(len, clusters)), len(clusters)
+    if count < 2:
+        return 0.0, 1.0
+    share = math.fsum(value for own in clusters for value in own) / draws
+    off = [math.fsum(value - share for value in own) for own in clusters]
+    variance = count / (count - 1) * math.fsum(one * one for one in off) / draws**2
+    spread = share * (1 - share)
+    size = min(spread / variance, draws) if variance > 1e-24 else (draws if spread > 0 else count)
+    return wilson(share, size, critical(count - 1))
+
+
 def wilson(share: float, size: float, z: float) -> tuple[float, float]:
     """Wilson's score interval for a share seen in `size` draws; it always holds the share itself."""
     shrink = 1 + z * z / size

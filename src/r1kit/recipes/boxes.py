@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,13 +10,15 @@ from r1kit.pipeline import External, Kind, Output, Recipe, Stage
 from r1kit.recipes.overrides import Overrides
 from r1kit.recipes.r1_scales import R1Scale, r1_scale_of
 from r1kit.recipes.sources import externals, model_input
-from r1kit.settings import Settings
+from r1kit.settings import Settings, SettingsError
 from r1kit.stages.asking import AskingSettings
 from r1kit.stages.data_requests import DATA_REQUESTS
 from r1kit.stages.evaluate import EVALUATE
+from r1kit.stages.generate import GenerateSettings
 from r1kit.stages.probe import ProbeSettings
 from r1kit.stages.report import REPORT, ReportSettings
 from r1kit.stages.tiny_requests import TINY_REQUESTS, TinyRequestsSettings
+from r1kit.tasks import TaskSpec
 
 MEASURED = ("eval", "everyday")  # settings that all models share; their seeds stay, so that all see the same
 PLOTTED = ("rl", "sft", "distill", "reward-model", "pretrain")  # kinds with curves
@@ -75,6 +77,7 @@ class Boxes:
 
     def finish(self, made: Made, folder: str, teacher: str = "") -> Recipe:
         """Every model measured, and all of it reported; `teacher` is the column whose accuracy students keep."""
+        refuse_peeking(made.stages.values(), self._measured_by())
         tables = {key: self._measured("eval", key, of) for key, of in made.models.items()}
         replies = {f"everyday/{key}": self._measured("everyday", key, of) for key, of in made.models.items()}
         curves = {f"training/{key}": stage for key, stage in made.stages.items() if stage.kind.name in PLOTTED}
@@ -88,11 +91,21 @@ class Boxes:
         )
 
     def settings(self, name: str) -> Settings:
-        """A stage's settings: the scale's, with the run's seed and the user's changes."""
+        """A stage's settings: the scale's, with the run's seed and the user's changes.
+
+        What data stages make is held against all that the run is measured by, unless they name other sets.
+        """
         given = self.size.settings[name]
         if name not in MEASURED and "seed" in type(given).model_fields:
             given = given.model_copy(update={"seed": self.seed})
-        return self.changes.apply(name, given)
+        settings = self.changes.apply(name, given)
+        if isinstance(settings, GenerateSettings) and not settings.evaluation_sets:
+            settings = settings.model_copy(update={"evaluation_sets": self._measured_by()})
+        return settings
+
+    def _measured_by(self) -> tuple[TaskSpec, ...]:
+        measuring: list[Any] = [self.settings(name) for name in MEASURED]
+        return tuple(spec for one in measuring for spec in one.tasks)
 
     def _measured(self, settings: str, key: str, model: Model) -> Stage:
         how = self.settings(settings)
@@ -102,5 +115,25 @@ class Boxes:
         if self.size.planned:
             return {}
         probe = getattr(settings, "probe", ProbeSettings())
-        tasks, rewards = getattr(settings, "tasks", ()), getattr(settings, "rewards", ())
-        return externals((*tasks, *probe.tasks), (*rewards, *probe.rewards))
+        tasks, held_out = getattr(settings, "tasks", ()), getattr(settings, "evaluation_sets", ())
+        rewards = getattr(settings, "rewards", ())
+        return externals((*tasks, *probe.tasks, *held_out), (*rewards, *probe.rewards))
+
+
+def refuse_peeking(stages: Iterable[Stage], measured: Sequence[TaskSpec]) -> None:
+    """Raise `SettingsError` where early stopping would choose weights by the problems that they are measured by."""
+    known = {_drawn(spec) for spec in measured}
+    for stage in stages:
+        probe = getattr(stage.settings, "probe", ProbeSettings())
+        seen = next((spec for spec in probe.tasks if _drawn(spec) in known), None)
+        patience: int = getattr(stage.settings, "patience", 0)
+        if seen is not None and patience:
+            raise SettingsError(
+                f"stage {stage.name}: patience follows {seen.name}, split {_drawn(seen)[1]}, by which the run is "
+                "measured at last: give probe.tasks another split or seed, or set patience to 0 to watch alone"
+            )
+
+
+def _drawn(spec: TaskSpec) -> tuple[str, str, int]:
+    """What decides which problems there are; both probes and measurements take the split `test` by default."""
+    return spec.name, spec.split or "test", spec.seed

@@ -175,7 +175,7 @@ class _Work:
         length = self._length(stage, settings.max_tokens)
         size, samples = size_of(stage), settings.steps * each
         sampling = settings.steps * self._rollout(size, each, length, settings.max_tokens)
-        passes = 6 * settings.epochs + (2 if settings.algorithm.kl_coef else 0)
+        passes = 6 * settings.epochs + 2 * (bool(settings.algorithm.kl_coef) + settings.recompute_old_logprobs)
         trained = samples * (length + PROMPT / settings.group_size)
         judges = sum(2 * size_of(source.stage).active * samples * (length + PROMPT)
                      for name, source in stage.inputs.items()

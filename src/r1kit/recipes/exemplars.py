@@ -12,8 +12,8 @@ TINY = (
         summary="14", language="en",
     ),
     Exemplar(
-        question="count the numbers over 5: 8 2 6 1",
-        reasoning="ok, 8>5: 1, next 2<5: 1, next 6>5: 2, next 1<5: 2",
+        question="count the numbers over 5: 8 2 7 1",
+        reasoning="ok, 8>5: 1, next 2<5: 1, next 7>5: 2, next 1<5: 2",
         summary="2", language="en",
     ),
     Exemplar(
@@ -22,8 +22,8 @@ TINY = (
         summary="6", language="zh",
     ),
     Exemplar(
-        question="数一数大于5的数：8 2 6 1",
-        reasoning="好，8>5: 1，然后2<5: 1，然后6>5: 2，然后1<5: 2",
+        question="数一数大于5的数：8 2 7 1",
+        reasoning="好，8>5: 1，然后2<5: 1，然后7>5: 2，然后1<5: 2",
         summary="2", language="zh",
     ),
 )  # fmt: skip

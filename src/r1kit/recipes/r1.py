@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from r1kit.pipeline import Output, Recipe
+from r1kit.pipeline import Output, Recipe, Stage
 from r1kit.recipes.boxes import Boxes, Made, Model
 from r1kit.stages.distill import DISTILL
 from r1kit.stages.generate import GENERATE
@@ -50,15 +50,24 @@ def reasoner(box: Boxes) -> Made:
     mix = box("mix", MIX, **{"rows/reasoning": rejection / "kept.jsonl", "rows/general": general / "kept.jsonl"})
     dev3 = box("dev3", SFT, model=base, data=mix / "mixed.jsonl")
     rules = box("rules", RL_STAGE, model=dev3 / "model")
-    helpfulness = box("helpfulness", REWARD_MODEL, model=dev3 / "model", data=requests / "preferences.jsonl")
-    safety = box("safety", REWARD_MODEL, model=dev3 / "model", data=requests / "safety.jsonl")
-    judges = {"reward/helpfulness": helpfulness / "model", "reward/harmlessness": safety / "model"}
-    last = box("r1", RL_STAGE, model=rules / "model", **judges)
+    helpfulness, safety = reward_models(box, dev3 / "model", requests)
+    last = box("r1", RL_STAGE, model=rules / "model", **as_rewards(helpfulness, safety))
 
     order = (zero, *sources, review, dev1, dev2, rejection, requests, general, mix, dev3, rules, helpfulness, safety)
     trained = {"zero": zero, "dev1": dev1, "dev2": dev2, "dev3": dev3, "r1": last}
     models: dict[str, Model] = {"base": base} | {key: stage / "model" for key, stage in trained.items()}
     return Made(models, {stage.name: stage for stage in (*order, last)})
+
+
+def reward_models(box: Boxes, model: Model, requests: Stage) -> tuple[Stage, Stage]:
+    """Helpfulness and safety, from an SFT checkpoint."""
+    helpfulness = box("helpfulness", REWARD_MODEL, model=model, data=requests / "preferences.jsonl")
+    return helpfulness, box("safety", REWARD_MODEL, model=model, data=requests / "safety.jsonl")
+
+
+def as_rewards(helpfulness: Stage, safety: Stage) -> dict[str, Output]:
+    """Reward models as inputs of RL for all scenarios."""
+    return {"reward/helpfulness": helpfulness / "model", "reward/harmlessness": safety / "model"}
 
 
 def students(box: Boxes, teacher: Model, data: Output) -> Made:

@@ -15,7 +15,6 @@ from r1kit.recipes import exemplars
 from r1kit.recipes.r1_scales import R1Scale
 from r1kit.recipes.r1_tiny import all_scenarios
 from r1kit.recipes.scales import PAPER
-from r1kit.rewards import RewardSpec
 from r1kit.rewards.combinations import REASONING
 from r1kit.settings import Settings
 from r1kit.stages.data_requests import DataRequestsSettings
@@ -39,10 +38,10 @@ def _rl(updates: int, **changes: Any) -> RLSettings:
     return PAPER.rl.model_copy(update={**kept, "steps": updates // ROLLOUT, **changes})
 
 
-SCENARIOS = all_scenarios(
-    REASONING, RewardSpec(name="language_consistency", options={"part": "response"}, label="reply_language",
-                          only=("*/general", "*/harmful"))
-)  # fmt: skip
+# Equations 8 to 10: accuracy where a rule can judge, reward models elsewhere; format and language on everything, since
+# R1 thinks before it answers requests too.
+ACCURACY, FORMAT, LANGUAGE = REASONING
+SCENARIOS = (*all_scenarios((ACCURACY,), LANGUAGE), FORMAT)
 SAMPLING = GenerateSettings(tasks=(TaskSpec(name="tiny/reasoning", limit=PROBLEMS),), samples=16, max_tokens=32_768)
 COLD_START = SAMPLING.override(
     {"tasks": [{"name": "tiny/reasoning", "limit": 1_000}], "samples": 4, "curate": presets.COLD_START.model_dump(),

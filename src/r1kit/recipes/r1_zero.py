@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from r1kit.pipeline import Recipe, Stage
+from r1kit.recipes.boxes import refuse_peeking
 from r1kit.recipes.overrides import Overrides
 from r1kit.recipes.scales import scale_for, scale_of
 from r1kit.recipes.sources import externals, model_input
@@ -32,6 +33,7 @@ def r1_zero(
     held_out = externals(evaluation.tasks)
     before = Stage("eval-base", EVALUATE, evaluation, {"model": base, **held_out})
     zero = Stage("rl", RL_STAGE, training, {"model": base, **externals(training.tasks, training.rewards)})
+    refuse_peeking([zero], evaluation.tasks)
     after = Stage("eval-zero", EVALUATE, evaluation, {"model": zero / "model", **held_out})
     title = f"R1-Zero, scale {scale}, {name}, seed {training.seed}"
     stages = {"base": before / ".", "rl": zero / ".", "zero": after / "."}

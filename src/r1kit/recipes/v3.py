@@ -7,7 +7,7 @@ from typing import Any
 
 from r1kit.pipeline import Recipe, Stage
 from r1kit.recipes.boxes import Boxes, Made, Model
-from r1kit.recipes.r1 import reasoner
+from r1kit.recipes.r1 import as_rewards, reasoner, reward_models
 from r1kit.stages.generate import GENERATE
 from r1kit.stages.mix import MIX
 from r1kit.stages.rl import RL_STAGE
@@ -21,24 +21,27 @@ def v3(
     """Experts, SFT on what they make with general data (2 epochs, cosine 5e-6 to 1e-6 at paper scale), RL with rules
     and reward models.
 
-    `teacher` writes the R1 responses; without one it is R1, whose stages run first, shared with the recipe r1.
+    `teacher` writes the R1 responses; without one it is R1, whose stages run first, shared with the recipe r1. With one
+    the reward models start from the V3 SFT checkpoint (section 5.2.1), else they are R1's.
     """
     box = Boxes("v3", scale, overrides, seed, model)
-    made = reasoner(box)
-    writer = made.models["r1"] if teacher is None else box.external(teacher)
+    if teacher is None:
+        made = reasoner(box)
+        writer, before = made.models["r1"], made.stages
+    else:
+        requests = box.requests()
+        general = box("general", GENERATE, requests=requests / "general.jsonl")
+        writer, before = box.external(teacher), {"requests": requests, "general": general}
     parts = {domain: expert(box, domain, writer) for domain in box.size.domains}
     rows = {f"rows/reasoning/{domain}": part[-1] / "kept.jsonl" for domain, part in parts.items()}
-    mix = box("v3-mix", MIX, **{**rows, "rows/general": made.stages["general"] / "kept.jsonl"})
+    mix = box("v3-mix", MIX, **{**rows, "rows/general": before["general"] / "kept.jsonl"})
     tuned = box("v3-sft", SFT, model=box.base, data=mix / "mixed.jsonl")
-    judges = {f"reward/{label}": made.stages[name] / "model"
-              for label, name in (("helpfulness", "helpfulness"), ("harmlessness", "safety"))}  # fmt: skip
-    last = box("v3", RL_STAGE, model=tuned / "model", **judges)
+    judges = ((before["helpfulness"], before["safety"]) if teacher is None else
+              reward_models(box, tuned / "model", before["requests"]))  # fmt: skip
+    last = box("v3", RL_STAGE, model=tuned / "model", **as_rewards(*judges))
 
-    needed = made.stages if teacher is None else {
-        name: made.stages[name] for name in ("requests", "general", "helpfulness", "safety")
-    }  # fmt: skip
-    stages = {**needed} | {stage.name: stage for part in parts.values() for stage in part}
-    stages |= {stage.name: stage for stage in (mix, tuned, last)}
+    stages = {**before} | {stage.name: stage for part in parts.values() for stage in part}
+    stages |= {stage.name: stage for stage in (mix, tuned, *judges, last)}
     experts = {f"expert-{domain}": part[-2] / "model" for domain, part in parts.items()}
     models: dict[str, Model] = {"base": box.base, **experts, "v3-sft": tuned / "model", "v3": last / "model"}
     return box.finish(Made(models, stages), "r1" if teacher is None else "v3")

@@ -64,8 +64,9 @@ def comparisons(stages: Sequence[Stage]) -> list[Comparison]:
     groups: dict[object, list[Stage]] = {}
     for stage in stages:
         if stage.kind == "evaluate" and stage.summary:
-            # without rows (only results.json kept) nothing says which problems it were: the stage stands alone
-            key = frozenset(row.problem_id for row in stage.scored) or stage.name
+            # without rows (only results.json kept) nothing says which problems it were: the stage stands alone; names
+            # alone do not tell, as data sets number each split, and a file that was changed, from 0
+            key = frozenset((row["problem_id"], row.get("question")) for row in stage.completions) or stage.name
             groups.setdefault(key, []).append(stage)
     return sorted((compare(group) for group in groups.values()), key=lambda found: -len(found.stages))
 

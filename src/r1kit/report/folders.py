@@ -84,8 +84,9 @@ def find_stages(source: Path | str | Sequence[Path | str] | Mapping[str, Path]) 
     """Stages from an ordered mapping, from a list of stage folders, or from a run's folder.
 
     Where a stage was run again with other settings, a run's folder holds several of its folders: the last started
-    counts. They are those of the run's own report, under its names and in its order; of a run without one yet, all in
-    order of start. Raises ValueError where there is no stage.
+    counts, and what was made from another one is left out, so that no two runs are mixed. They are those of the run's
+    own report, under its names and in its order; of a run without one yet, all in order of start. Raises ValueError
+    where there is no stage.
     """
     if isinstance(source, Mapping):
         return [Stage(name, Path(folder)) for name, folder in source.items()]
@@ -94,6 +95,7 @@ def find_stages(source: Path | str | Sequence[Path | str] | Mapping[str, Path]) 
     run = Path(source)
     found = [Stage(stage_name(path), path) for path in run.iterdir() if is_stage(path)] if run.is_dir() else []
     latest = {stage.name: stage for stage in sorted(found, key=lambda stage: stage.started) if stage.kind != "report"}
+    latest = {name: stage for name, stage in latest.items() if _is_current(stage, latest)}
     if not latest:
         raise ValueError(
             f"{run} is no run's folder: it must hold stage folders such as rl-0a1b2c3d, each with manifest.json, "
@@ -106,6 +108,14 @@ def find_stages(source: Path | str | Sequence[Path | str] | Mapping[str, Path]) 
     return sorted(latest.values(), key=lambda stage: stage.started)
 
 
+def _is_current(stage: Stage, latest: Mapping[str, Stage]) -> bool:
+    """Whether all that a stage was made from are the folders that count."""
+    parents = [(latest.get(stage_name(Path(folder))), folder) for folder in inputs_of(stage).values()]
+    return all(
+        parent is None or (parent.folder.name == folder and _is_current(parent, latest)) for parent, folder in parents
+    )
+
+
 def last_report(source: Any) -> Stage | None:
     """The stage that made the last report in a run's folder; None where there is none, or no run's folder is given."""
     if not isinstance(source, (str, Path)):
@@ -115,11 +125,15 @@ def last_report(source: Any) -> Stage | None:
 
 
 def inputs_of(stage: Stage) -> dict[str, str]:
-    """Folders beside a finished stage's that it reads, by the input's name: `{"model": "sft-1a2b3c4d"}`."""
+    """Folders beside a stage's that it reads, by the input's name: `{"model": "sft-1a2b3c4d"}`."""
     given = stage.manifest.get("inputs")
-    told = given.items() if isinstance(given, Mapping) else ()
-    paths = {name: Path(str(one.get("path", ""))).parts for name, one in told if isinstance(one, Mapping)}
-    return {name: parts[1] for name, parts in paths.items() if parts[:1] == ("..",) and parts[1:2] not in ((), ("..",))}
+    told = {name: one for name, one in given.items() if isinstance(one, Mapping)} if isinstance(given, Mapping) else {}
+    begun = {name: f"{one['stage']}-{one['fingerprint'][:8]}" for name, one in told.items() if "stage" in one}
+    paths = {name: Path(str(one.get("path", ""))).parts for name, one in told.items()}
+    beside = {
+        name: parts[1] for name, parts in paths.items() if parts[:1] == ("..",) and parts[1:2] not in ((), ("..",))
+    }
+    return begun | beside  # a stage's first note says stage and fingerprint, its manifest the folder
 
 
 def is_stage(path: Path) -> bool:

@@ -28,6 +28,7 @@ HACKS = (
     ("language/other", "Language switching", "of completions are mostly not in the problem's script",
      "the language-consistency reward ends it"),
 )  # fmt: skip
+UNSCORED = ("reward_model/not_scored", "_judged_reward/unknown")  # shares that rewards report of themselves
 Status = Literal["healthy", "attention"]
 
 
@@ -68,6 +69,7 @@ def checks(stage: Stage, differences: Mapping[str, Difference]) -> list[Check]:
         share(rows, "completion/truncated", "Truncation", 0.10, "raise max_tokens, or add the soft overlong penalty"),
         share(rows, "verifier/unknown", "Verifier cannot tell", 0.02, "see the rollouts whose verdict is unknown"),
         failures(rows),
+        *unscored(rows),
         audit(stage),
         sampler_gap(rows),
         format_only(rows, differences),
@@ -131,6 +133,15 @@ def failures(rows: Sequence[Row]) -> Check | None:
     advice = "these completions were left out, not scored 0; the rollouts' notes say what the verifier raised"
     status: Status = "attention" if worst > 0.01 or len(bad) > 0.1 * len(found) else "healthy"
     return Check(name="Verifier failures", status=status, evidence=evidence, advice=advice)
+
+
+def unscored(rows: Sequence[Row]) -> list[Check | None]:
+    """Reward models and judges that gave no score: their completions are left out, and teach nothing."""
+    keys = dict.fromkeys(key for row in rows for key in row if key.endswith(UNSCORED))
+    advice = (
+        "see the rollouts' notes: responses longer than the reward model takes, or a judge whose replies are unreadable"
+    )
+    return [share(rows, key, f"No score ({key.partition('/')[0]})", 0.02, advice) for key in keys]
 
 
 def audit(stage: Stage) -> Check | None:
@@ -257,7 +268,8 @@ def over_optimisation(stage: Stage) -> Check | None:
     """The reward rises in training while the held-out score that the probe watches falls from its best: the policy has
     found what the reward does not see."""
     settings = stage.manifest.get("settings")
-    probe = settings.get("probe") if isinstance(settings, Mapping) else None
+    settings = settings if isinstance(settings, Mapping) else {}
+    probe = settings.get("probe")
     watch = (probe.get("watch") if isinstance(probe, Mapping) else None) or "accuracy"
     reward, held_out = course(stage.metrics, "reward/mean"), course(stage.metrics, f"probe/{watch}")
     if not reward or not held_out:
@@ -267,6 +279,8 @@ def over_optimisation(stage: Stage) -> Check | None:
     evidence = f"training reward {figure(reward.first)} to {figure(reward.last)}; held-out {watch} "
     evidence += f"{figure(held_out.first)} at first, {figure(held_out.highest)} at best, {figure(held_out.last)} last"
     advice = "stop where the held-out score was best: set patience; a KL term or a better reward model helps too"
+    if settings.get("patience"):
+        advice = "the weights of the best held-out score were kept; a KL term or a better reward model lets it go on"
     return Check(
         name="Over-optimisation", status="attention" if bad else "healthy", evidence=evidence,
         advice=advice if bad else "",

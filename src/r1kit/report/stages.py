@@ -30,6 +30,7 @@ OVERALL = {
     "pass@1": "accuracy",
     "format": "format kept",
     "language": "language consistency",
+    "mixed": "mixes languages",
     "readable": "readable",
     "reasoning_tokens": "reasoning tokens",
 }

@@ -118,20 +118,21 @@ def render(stages: Sequence[Stage], title: str, teacher: str = "") -> str:
     from markupsafe import Markup
 
     found = comparisons(stages)
+    main = until(found[0], teacher) if found else None  # a student's answers are not the run's result
     places = Environment(
         loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     page = places.get_template("page.html").render(
         title=title,
         style=Markup((HERE / "page.css").read_text(encoding="utf-8")),
-        verdict=sentence(until(found[0], teacher)) if found else "",
+        verdict=sentence(main) if main else "",
         whole=shown_table(stage_table(found, teacher)),
         graph=Markup(picture(stages)),
         funnels=[(stage.name, told) for stage in stages if (told := funnel(stage))],
         tables=[table(item) for item in found],
         health=[(stage.name, findings(stage, found)) for stage in rl_stages(stages)],
         curves=[(stage, *panels(stage)) for stage in stages if stage.metrics],
-        pairs=held_out(found[0].stages[0], found[0].stages[-1]) if found and len(found[0].stages) > 1 else [],
+        pairs=held_out(main.stages[0], main.stages[-1]) if main and len(main.stages) > 1 else [],
         rollouts=[(stage.name, pairs) for stage in rl_stages(stages) if (pairs := training(stage))],
         masks=[(stage.name, shown) for stage in stages if (shown := mask_pictures(stage))],
         stages=[described(stage) for stage in stages],

@@ -32,8 +32,9 @@ class JudgedReward:
         return RubricJudge(engine, self.rubric, self.settings)
 
     def __call__(
-        self, completions: Sequence[Any], log_metric: Callable[[str, float], None] | None = None, **columns: Any
-    ) -> list[float | None]:
+        self, completions: Sequence[Any], log_metric: Callable[[str, float], None] | None = None,
+        log_extra: Callable[[str, list[Any]], None] | None = None, **columns: Any,
+    ) -> list[float | None]:  # fmt: skip
         responses = texts(completions)
         questions = [_asked(prompt) for prompt in column("prompts", columns, len(responses), self.__name__)]
         before = replace(self.judge.tally)
@@ -41,6 +42,8 @@ class JudgedReward:
         if log_metric is not None and scores:
             for name, value in self._metrics(scores, before).items():
                 log_metric(f"{self.__name__}/{name}", value)
+        if log_extra is not None:  # a sum without this part would stand for the worst score
+            log_extra(f"{self.__name__}_not_scored", [score is None for score in scores])
         return scores
 
     def _metrics(self, scores: Sequence[float | None], before: Tally) -> dict[str, float]:

@@ -12,53 +12,68 @@ from r1kit.rewards.columns import RewardFunction, column, configured, texts
 from r1kit.types import Message
 
 Scale = Literal["sigmoid", "raw"]
+Missing = float | Literal["least"] | None
 
 
 def reward_model_reward(
     completions: Sequence[Any], *, model: str, on: Literal["answer", "response"] | None = None,
-    scale: Scale = "sigmoid", missing: float | None = 0.0, device: str = "auto", tokens_per_batch: int = 8192,
-    log_metric: Callable[[str, float], None] | None = None, **columns: Any,
+    scale: Scale = "sigmoid", missing: Missing = "least", device: str = "auto", tokens_per_batch: int = 8192,
+    log_metric: Callable[[str, float], None] | None = None,
+    log_extra: Callable[[str, list[Any]], None] | None = None, **columns: Any,
 ) -> list[float | None]:  # fmt: skip
     """The model's score of each completion as the answer to its prompt (column `prompts`).
 
-    `missing` for a completion without what is judged (no final answer: a sigmoid's least). None, which is counted as
-    `reward_model/not_scored`, where the sequence is longer than the model takes or cannot be rendered.
+    `missing` for a completion without what is judged (no final answer): `least` is a sigmoid's, 0. None, which is
+    counted as `reward_model/not_scored`, where the sequence is longer than the model takes or cannot be rendered.
     """
-    judge = _loaded(model, on, device)
+    nothing, judge = _worth_of_nothing(missing, scale), _loaded(model, on, device)
     responses = texts(completions)
     values: list[float | None] = [None] * len(responses)
     rows: dict[int, Sequence[int]] = {}
-    unscored = 0
+    unscored = set[int]()
     for index, prompt in enumerate(column("prompts", columns, len(responses), "reward_model")):
         ids = _ids(judge, prompt, responses[index])
         if ids is None:
-            values[index] = missing
+            values[index] = nothing
         elif ids:
             rows[index] = ids
         else:
-            unscored += 1
+            unscored.add(index)
     for index, score in zip(rows, judge.scores(list(rows.values()), tokens_per_batch), strict=True):
         values[index] = score if scale == "raw" else sigmoid(score)
     if log_metric is not None:
-        log_metric("reward_model/not_scored", unscored / max(1, len(responses)))
+        log_metric("reward_model/not_scored", len(unscored) / max(1, len(responses)))
+    if log_extra is not None:  # a sum without this part would stand for the worst score
+        log_extra("reward_model_not_scored", [index in unscored for index in range(len(responses))])
     return values
 
 
 def get_reward_model(
     *, model: str, on: Literal["answer", "response"] | None = None, scale: Scale = "sigmoid",
-    missing: float | None = 0.0, device: str = "auto", tokens_per_batch: int = 8192,
+    missing: Missing = "least", device: str = "auto", tokens_per_batch: int = 8192,
 ) -> RewardFunction:  # fmt: skip
     """`reward_model_reward` for the model in a folder that the stage `reward-model` wrote; it is loaded on first use.
 
     `on`: None reads the part of a response that the model was trained on. `scale`: `sigmoid` gives 0 to 1, `raw` the
-    score itself. Raises ValueError for a folder that is not there.
+    score itself, which needs a number for `missing` (or None, to leave such a completion's part out). Raises ValueError
+    for a folder that is not there.
     """
+    _worth_of_nothing(missing, scale)
     if not (Path(model).expanduser() / "config.json").is_file():
         raise ValueError(f"there is no model in {model}: give the folder model/ of a reward-model stage")
     return configured(
         reward_model_reward, model=model, on=on, scale=scale, missing=missing, device=device,
         tokens_per_batch=tokens_per_batch,
     )  # fmt: skip
+
+
+def _worth_of_nothing(missing: Missing, scale: Scale) -> float | None:
+    """What a completion without an answer gets; of a raw score nobody knows the least, and 0 may be a good one."""
+    if missing != "least":
+        return missing
+    if scale == "raw":
+        raise ValueError("a raw score has no least value: set missing to a number below the model's scores, or to null")
+    return 0.0
 
 
 @functools.lru_cache(maxsize=4)

@@ -26,8 +26,11 @@ def outcome(verdict: Verdict) -> Outcome:
 
 
 def is_undecided(note: Mapping[str, Any]) -> bool:
-    """Whether a reward function's notes say that it could not judge the completion."""
-    return any(name.endswith("verdict") and value in ("unknown", "failed") for name, value in note.items())
+    """Whether a reward function's notes say that it could not judge the completion: no verdict, or no score."""
+    return any(
+        (name.endswith("verdict") and value in ("unknown", "failed")) or (name.endswith("not_scored") and value is True)
+        for name, value in note.items()
+    )
 
 
 def noted(rollout: Rollout, name: Literal["verdict", "extracted", "detail"]) -> str | None:

@@ -233,10 +233,14 @@ def check_asked(context: Context) -> None:
 
 
 class Engines:
-    """Engines by their settings, each opened once: a teacher that also judges is loaded once."""
+    """Engines by their settings, each opened once: a teacher that also judges is loaded once.
 
-    def __init__(self) -> None:
+    As a context manager it tells at the end, also of work that failed, what the servers were asked and what it cost.
+    """
+
+    def __init__(self, say: Callable[[str], None]) -> None:
         self._open: dict[str, Engine] = {}
+        self._say = say
 
     def open(self, settings: EngineSettings) -> Engine:
         key = settings.model_dump_json()
@@ -244,9 +248,13 @@ class Engines:
             self._open[key] = settings.open()
         return self._open[key]
 
-    def usage(self) -> list[str]:
-        """What the servers were asked, and what it cost."""
-        return [engine.usage.summary() for engine in self._open.values() if hasattr(engine, "usage")]
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for engine in self._open.values():
+            if hasattr(engine, "usage"):
+                self._say(engine.usage.summary())
 
 
 def name_of(folder: Path) -> str:

@@ -107,18 +107,16 @@ def check(context: Context) -> None:
 def run(context: Context) -> Mapping[str, Any]:
     """Sample, judge, curate and, with a rewriter, rewrite and curate again; see the text of the module."""
     settings: GenerateSettings = context.settings
-    engines, path = Engines(), context.folder / "samples.jsonl"
-    counts, steps = _sampled(context, engines, path)
-    rewrites = _is_given(context, "rewriter")
-    curation = _curated(context, path, context.folder / "selected" if rewrites else context.folder, settings.curate)
-    steps += curation.funnel
-    if rewrites:
-        counts = counts + _rewritten(context, engines, curation.kept_file)
-        path = context.folder / "rewritten.jsonl"
-        curation = _curated(context, path, context.folder, settings.rewritten)
-        steps += [replace(step, name=f"rewritten: {step.name}") for step in curation.funnel]
-    for line in engines.usage():
-        context.progress.say(line)
+    path, rewrites = context.folder / "samples.jsonl", _is_given(context, "rewriter")
+    with Engines(context.progress.say) as engines:
+        counts, steps = _sampled(context, engines, path)
+        curation = _curated(context, path, context.folder / "selected" if rewrites else context.folder, settings.curate)
+        steps += curation.funnel
+        if rewrites:
+            counts = counts + _rewritten(context, engines, curation.kept_file)
+            path = context.folder / "rewritten.jsonl"
+            curation = _curated(context, path, context.folder, settings.rewritten)
+            steps += [replace(step, name=f"rewritten: {step.name}") for step in curation.funnel]
     return _reported(context, curation, steps, counts)
 
 
@@ -146,8 +144,10 @@ def _rewritten(context: Context, engines: Engines, selected: Path) -> Counter[st
 
 
 def _curated(context: Context, rows: Path, folder: Path, settings: CurateSettings) -> Curation:
+    """Curate rows of our own making; one that cannot be read back, a reply of megabytes, is dropped and counted."""
     given: GenerateSettings = context.settings
     total = sum(1 for _ in lines(rows))
+    settings = settings.model_copy(update={"skip_invalid": True})
     return curate(
         [rows], folder, settings, evaluation=evaluation_sets(given.evaluation_sets), workers=given.workers,
         progress=lambda phase, done: context.progress.step(done, total, {"phase": phase}),
@@ -202,4 +202,4 @@ def _given(context: Context, engines: Engines, name: str) -> tuple[Engine, str]:
     return engines.open(local), name_of(folder)
 
 
-GENERATE = Kind(name="generate", run=run, settings=GenerateSettings, version=1, check=check)
+GENERATE = Kind(name="generate", run=run, settings=GenerateSettings, version=2, check=check)

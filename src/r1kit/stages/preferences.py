@@ -3,7 +3,8 @@
 Inputs: `rows` or `rows/NAME`, samples with several responses to each request (samples.jsonl or kept.jsonl of the stage
 `generate`), and the folder of a local model `judge` (or the setting of that name). Leaves `judged.jsonl` (every pair
 with all that the judge said), `preferences.jsonl` (what `reward-model` reads, each pair with the judge's reasons, as V3
-keeps them), `dropped.jsonl` (the others, with why) and `funnel.json`. A run that is killed asks no whole batch again.
+keeps them), `dropped.jsonl` (the others, with why) and `funnel.json`, which also counts the judge's replies and those
+that could not be read. A run that is killed asks no whole batch again.
 
 The paper's helpfulness pairs (V2, section 3.1): four replies, sides swapped, a margin above 1. Their lengths are
 balanced where they are trained on: `reward-model` with `balance_lengths`.
@@ -24,11 +25,12 @@ from pydantic import Field
 from r1kit.chat import final_answer
 from r1kit.curate.funnel import FunnelStep
 from r1kit.curate.journal import Journal
-from r1kit.curate.record import CuratedSample, from_row
+from r1kit.curate.record import CuratedSample, asked, from_row
 from r1kit.engines.settings import EngineSettings
 from r1kit.judges import JudgeSettings, PairwiseJudge, Preference, to_pair
 from r1kit.pipeline import Context, Kind
 from r1kit.settings import Settings
+from r1kit.stages.asking import Engines
 from r1kit.stages.requests import row_files
 from r1kit.store import RowWriter, read_rows, write_json
 
@@ -69,10 +71,10 @@ def run(context: Context) -> Mapping[str, Any]:
     settings: PreferencesSettings = context.settings
     with Journal(context.folder / "judged.jsonl") as journal:
         if not journal.done:
-            engine = (settings.judge or EngineSettings(model=str(context.input("judge")))).open()
-            judge = PairwiseJudge(engine, settings.judging, shows=settings.shows)
-            _judge_all(context, judge, journal)
-    return _sorted(context)
+            with Engines(context.progress.say) as engines:
+                engine = engines.open(settings.judge or EngineSettings(model=str(context.input("judge"))))
+                _judge_all(context, PairwiseJudge(engine, settings.judging, shows=settings.shows), journal)
+        return _sorted(context, journal.counts)
 
 
 def candidates(files: Iterable[Path], settings: PreferencesSettings) -> Iterator[list[Candidate]]:
@@ -95,13 +97,19 @@ def _judge_all(context: Context, judge: PairwiseJudge, journal: Journal) -> None
     found = (pair for pairs in candidates(row_files(context).values(), settings) for pair in pairs)
     left = islice(found, journal.rows, None)
     while batch := list(islice(left, BATCH)):
+        before = _counts(judge)
         told = judge.compare(
-            [one.first.question for one in batch], [one.first.response for one in batch],
+            [asked(one.first.messages[:-1]) for one in batch], [one.first.response for one in batch],
             [one.second.response for one in batch],
         )  # fmt: skip
-        journal.append([_row(*one) for one in zip(batch, told, strict=True)], {})
+        journal.append([_row(*one) for one in zip(batch, told, strict=True)], _counts(judge) - before)
         context.progress.say(f"{journal.rows} pairs judged")
     journal.finish()
+
+
+def _counts(judge: PairwiseJudge) -> Counter[str]:
+    tally = judge.tally
+    return Counter({f"judge {name}": getattr(tally, name) for name in ("replies", "unreadable", "refused")})
 
 
 def _row(pair: Candidate, told: Preference) -> dict[str, Any]:
@@ -112,8 +120,8 @@ def _row(pair: Candidate, told: Preference) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _sorted(context: Context) -> Mapping[str, Any]:
-    """Write preferences.jsonl, dropped.jsonl and funnel.json from what was judged; the metrics."""
+def _sorted(context: Context, counts: Mapping[str, int]) -> Mapping[str, Any]:
+    """Write preferences.jsonl, dropped.jsonl and funnel.json from what was judged and counted; the metrics."""
     settings: PreferencesSettings = context.settings
     kept, dropped = (context.folder / f"{name}.jsonl" for name in ("preferences", "dropped"))
     reasons, longer = Counter[str](), 0
@@ -133,10 +141,10 @@ def _sorted(context: Context) -> Mapping[str, Any]:
     asked = sum(1 for _ in candidates(row_files(context).values(), settings))
     step = FunnelStep(name="margin", rows_in=count + total, rows_out=count, reasons=dict(reasons))
     facts = {"asked": asked, "samples": count + total, "kept": count}
-    write_json(context.folder / "funnel.json", {**facts, "funnel": [step.to_json()]})
+    write_json(context.folder / "funnel.json", {**facts, "funnel": [step.to_json()], "counts": counts})
     if not count:
         raise ValueError(f"none of {total} pairs has a clear winner ({dict(reasons)}): lower min_margin, or ask others")
-    return {**facts, "longer_wins": longer / count, **reasons}
+    return {**facts, "longer_wins": longer / count, **reasons, **counts}
 
 
 def _decided(row: Mapping[str, Any], min_margin: float) -> tuple[dict[str, Any] | None, str]:
@@ -156,4 +164,4 @@ def _tuple(value: Any) -> Any:
     return tuple(value) if isinstance(value, Sequence) and not isinstance(value, str) else value
 
 
-PREFERENCES = Kind(name="preferences", run=run, settings=PreferencesSettings, version=1, check=check)
+PREFERENCES = Kind(name="preferences", run=run, settings=PreferencesSettings, version=2, check=check)

@@ -9,11 +9,12 @@ from fnmatch import fnmatchcase
 
 from r1kit.curate import formats
 from r1kit.curate.prompting import Request
+from r1kit.curate.record import asked
 from r1kit.curate.words import numbers
 from r1kit.judges import GenerativeVerifier, RubricJudge
 from r1kit.rewards import reasoning
 from r1kit.rewards.verdicts import outcome, verify
-from r1kit.types import Verdict
+from r1kit.types import Message, Verdict
 from r1kit.verifiers.language import LANGUAGES, count_words, share
 
 MIN_NUMBERS = 3  # of a chain without words, lest a lone answer pass for one
@@ -85,16 +86,18 @@ class Rater:
             place for place, request in enumerate(requests)
             if request.problem.answer.strip() and all(verdict.correct is None for verdict in found[place].values())
         ]  # fmt: skip
-        problems = [requests[place].problem for place in places]
+        given = [requests[place] for place in places]
         verdicts = judge.verify(
-            [responses[place] for place in places], [one.answer for one in problems], [one.prompt for one in problems]
+            [responses[place] for place in places],
+            [one.problem.answer for one in given],
+            [_asked(one) for one in given],
         )
         self.tally.update(f"judge {outcome(verdict)}" for verdict in verdicts)
         for place, verdict in zip(places, verdicts, strict=True):
             found[place]["judge"] = verdict
 
     def _scores(self, requests: Sequence[Request], responses: Sequence[str]) -> list[dict[str, float | None]]:
-        questions = [request.problem.prompt for request in requests]
+        questions = [_asked(request) for request in requests]
         if self.helpful is not None:
             found = self.helpful.assess(responses, questions)
             return [{"helpfulness": one.score, "language": _language(request, response)}
@@ -119,6 +122,11 @@ class Rater:
                 counted.update({f"{name} replies": told.replies, f"{name} unreadable": told.unreadable,
                                 f"{name} refused": told.refused})  # fmt: skip
         return counted
+
+
+def _asked(request: Request) -> str:
+    """What a judge reads of a request: the turns before the question too."""
+    return asked((*request.history, Message(role="user", content=request.problem.prompt)))
 
 
 def _refuse_broken(name: str, verdicts: Sequence[Verdict]) -> None:

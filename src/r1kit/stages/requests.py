@@ -40,7 +40,7 @@ class Requests:
     """
 
     def __init__(self, tasks: Sequence[TaskSpec], files: Mapping[str, Path]) -> None:
-        for spec in tasks:
+        for spec in (*tasks, *(TaskSpec(name=str(path.absolute())) for path in files.values())):
             refuse_benchmark(spec)
         loaded = [load_task(spec, "train") for spec in tasks]
         self.task: Task | None = joined(loaded) if len(loaded) > 1 else loaded[0] if loaded else None
@@ -103,8 +103,9 @@ def request(row: Mapping[str, Any], source: str, number: int) -> Request:
     question, hard = turns[last].content, row.get("hard")
     if not (hard is None or isinstance(hard, bool)):
         raise TaskError("wrong type", f"the value is {hard!r:.40}: expected true, false or null", field="hard")
+    name = number if row.get("id") in (None, "") else row["id"]
     problem = Problem(
-        id=f"{source}/{row.get('id') or number}", prompt=question, answer=reply, verifier="",
+        id=f"{source}/{name}", prompt=question, answer=reply, verifier="",
         language=str(row.get("language") or main_language(question)[0] or ""), source=str(row.get("source") or source),
     )  # fmt: skip
     return Request(problem=problem, history=turns[:last], hard=hard)

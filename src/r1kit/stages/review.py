@@ -71,8 +71,10 @@ def _rows(context: Context) -> Iterator[dict[str, Any]]:
 
 def _reported(context: Context, queue: ReviewQueue) -> dict[str, Any]:
     progress, agreement = queue.progress(), queue.agreement()
-    last = (row["review"]["decisions"][-1] for row in queue.rows(accepted=False))
-    reasons = Counter(decision["reason"] or "rejected" for decision in last)
+    rejected = (row["review"]["decisions"] for row in queue.rows(accepted=False))
+    reasons = Counter(
+        next(one["reason"] for one in reversed(decisions) if one["action"] == "reject") for decisions in rejected
+    )
     step = FunnelStep(name="review", rows_in=progress.total, rows_out=progress.accepted, reasons=dict(reasons))
     people = [dict(row) for row in queue.reviewers()]
     facts = {"samples": progress.total, "kept": progress.accepted, "edited": progress.edited}

@@ -56,6 +56,15 @@ REWARD_MODEL_PRESETS = {
 }
 
 
+def check(context: Context) -> None:
+    """Refuse a stage without data, or with settings of pairs for labelled responses, before any work starts."""
+    settings: RewardModelSettings = context.settings
+    check_given(context)
+    if settings.objective == "safety" and (settings.balance_lengths or settings.center):
+        name = "balance_lengths" if settings.balance_lengths else "center"
+        raise ValueError(f"{name} is about pairs, and the objective safety has none: leave it out")
+
+
 def run(context: Context) -> Mapping[str, Any]:
     """Train a classifier from the language model of input "model" on the inputs "data..."; leaves metrics.jsonl,
     checkpoints/, tokens/, held_out.json with its rows in held_out.jsonl, and model/."""
@@ -112,14 +121,17 @@ def _held_out(
     context: Context, settings: RewardModelSettings, model: RewardModel, held_out: Rows | None
 ) -> dict[str, Any]:
     """The finished model on the held-out rows: figures for the manifest, each row's scores on disk."""
-    from r1kit.evaluate.intervals import critical, wilson
+    from r1kit.evaluate.intervals import clustered_interval
 
     if held_out is None:
         return {}
     scores = score_all(model, held_out.tokens, settings.tokens_per_batch)
     found = held_out.measure(scores)
-    interval = wilson(found["accuracy"], len(held_out), critical(max(1, len(held_out) - 1)))
-    write_json(context.folder / "held_out.json", found | {"accuracy_interval": interval})
+    by_prompt: dict[str, list[float]] = {}  # answers to one prompt are not independent
+    for prompt, value in zip(held_out.prompts(), held_out.right(scores), strict=True):
+        by_prompt.setdefault(prompt, []).append(value)
+    told = {"accuracy_interval": clustered_interval(list(by_prompt.values())), "prompts": len(by_prompt)}
+    write_json(context.folder / "held_out.json", found | told)
     path = context.folder / "held_out.jsonl"
     path.unlink(missing_ok=True)
     with RowWriter(path) as file:
@@ -128,4 +140,4 @@ def _held_out(
     return {name: value for name, value in found.items() if name != "reliability"}
 
 
-REWARD_MODEL = Kind(name="reward-model", run=run, settings=RewardModelSettings, version=1, check=check_given)
+REWARD_MODEL = Kind(name="reward-model", run=run, settings=RewardModelSettings, version=1, check=check)

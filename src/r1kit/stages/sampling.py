@@ -144,7 +144,7 @@ def _request(one: CuratedSample) -> Request:
         id=one.problem_id, prompt=one.question, answer=one.answer or "",
         verifier=str(one.metadata.get("verifier") or ""), language=one.language, source=one.source,
     )  # fmt: skip
-    return Request(problem=problem)
+    return Request(problem=problem, history=one.messages[:-2])
 
 
 def _batches(items: Iterable[T], size: int) -> Iterator[list[T]]:

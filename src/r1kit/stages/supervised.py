@@ -45,8 +45,9 @@ def check_given(context: Context, *, answers: bool = False) -> None:
     """
     settings: TrainingSettings = context.settings
     data_files(context)
-    if settings.patience and not (answers or settings.validation_share or context.inputs("validation")):
-        raise ValueError("patience needs held-out rows: set validation_share, or give the input 'validation'")
+    watched = answers or settings.validation_share or context.inputs("validation")
+    if not watched and (idle := [name for name in ("patience", "validation_every") if getattr(settings, name)]):
+        raise ValueError(f"{idle[0]} needs held-out rows: set validation_share, or give the input 'validation'")
 
 
 def divided(context: Context, reading: Reading[T], messages: Callable[[T], Sequence[Message]]) -> Data:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 from dataclasses import replace
 
@@ -23,6 +24,8 @@ def chat(model: str, *, sampling: SamplingParams | None = None, template: str | 
     if sampling.max_tokens >= opened.policy.context:
         raise ValueError(f"max_tokens is {sampling.max_tokens}, the model's context {opened.policy.context}: lower it")
     history: list[Message] = []
+    if isinstance(sys.stdin, io.TextIOWrapper):
+        sys.stdin.reconfigure(errors="replace")  # no tokenizer takes bytes that are no UTF-8
     try:
         while True:
             if question := input("> " if sys.stdin.isatty() else "").strip():

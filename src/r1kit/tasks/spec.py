@@ -23,6 +23,7 @@ from r1kit.tasks.schemas import mapped
 from r1kit.verifiers import find
 
 GENERATED = 1000  # problems of a generator where no limit is set
+HELD_OUT = ("test", "validation")  # splits of tasks that make their problems
 NO_EFFECT = {
     "tiny": ("columns", "verifier", "language", "order", "calculations", "skip_invalid", "data", "options"),
     "function": ("columns", "verifier", "language", "order", "calculations", "skip_invalid", "data"),
@@ -214,13 +215,19 @@ def ordered(task: Listed, spec: TaskSpec) -> Listed:
 
 
 def refuse_benchmark(spec: TaskSpec) -> None:
-    """Training on a public benchmark makes its score worthless: refused by name, hub id, and place in a data folder."""
+    """Training on what is measured makes its score worthless.
+
+    Public benchmarks are refused by name, hub id, and place in a data folder; of tasks that make their problems, the
+    splits that are held out.
+    """
     split = spec.split or "train"
     if spec.kind == "known":
         part = KNOWN[spec.name].splits.get(split)
         name = spec.name if part is None or part.evaluate_only else None
     elif spec.kind == "hub":
         name = benchmark_in_hub(hub_parts(spec.name)[0], split)
+    elif spec.kind in ("tiny", "gym", "function"):
+        name = "its held-out part" if split in HELD_OUT else None
     else:
         name = benchmark_in_path(Path(spec.name))
     if name is not None:

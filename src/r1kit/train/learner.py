@@ -177,8 +177,16 @@ class Learner:
             save_file(self._tensors(self.model), part / "policy.safetensors")
 
     def restore(self, folder: Path) -> None:
-        """Take back the weights that `keep` wrote."""
-        self._restore(self.model, folder / "policy.safetensors")
+        """Take back the weights that `keep` wrote; raises `StoreError` where they are damaged or gone."""
+        from safetensors import SafetensorError
+
+        try:
+            self._restore(self.model, folder / "policy.safetensors")
+        except (SafetensorError, RuntimeError, OSError, KeyError) as error:
+            raise StoreError(
+                f"the best weights in {folder} are damaged or gone ({str(error)[:200]}): delete {folder.name}/ and "
+                "checkpoints/ beside it, and the stage is trained again"
+            ) from error
 
     def _tensors(self, model: Any) -> dict[str, Tensor]:
         """What training changes: the policy's trainable weights, all of a reference's, and the routers' biases."""

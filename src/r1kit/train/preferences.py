@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -14,9 +15,14 @@ from r1kit.train.prepare import refuse_long
 from r1kit.train.reward import OfScores, bradley_terry, label_metrics, pair_metrics, safety
 from r1kit.train.supervised import Update
 from r1kit.train.tokens import TokenFile, Tokenised, key_of
-from r1kit.types import PreferencePair, Sample
+from r1kit.types import Message, PreferencePair, Sample
 
 PART = 256  # rows that are scored at once
+
+
+def prompt_key(prompt: Sequence[Message]) -> str:
+    """What tells prompts apart, as 16 hex digits: answers to one prompt are not independent."""
+    return hashlib.sha256(repr([(turn.role, turn.content) for turn in prompt]).encode()).hexdigest()[:16]
 
 
 def pair_samples(model: RewardModel, limit: int) -> Callable[[PreferencePair], list[Tokenised]]:
@@ -27,7 +33,7 @@ def pair_samples(model: RewardModel, limit: int) -> Callable[[PreferencePair], l
         if samples[0].token_ids == samples[1].token_ids:
             raise ValueError("what is judged of the two answers is the same")
         refuse_long(samples, limit)
-        return [Tokenised(sample) for sample in samples]
+        return [Tokenised(sample, notes={"prompt": prompt_key(pair.prompt)}) for sample in samples]
 
     return make
 
@@ -38,7 +44,7 @@ def labelled_sample(model: RewardModel, limit: int) -> Callable[[Labelled], list
     def make(row: Labelled) -> list[Tokenised]:
         samples = [model.sample(row.prompt, row.response)]
         refuse_long(samples, limit)
-        return [Tokenised(sample, notes={"label": row.label}) for sample in samples]
+        return [Tokenised(sample, notes={"label": row.label, "prompt": prompt_key(row.prompt)}) for sample in samples]
 
     return make
 
@@ -86,6 +92,14 @@ class Pairs:
         sizes = list(zip(lengths[::2], lengths[1::2], strict=True))
         return pair_metrics(list(zip(scores[::2], scores[1::2], strict=True)), sizes)
 
+    def right(self, scores: Sequence[float]) -> list[float]:
+        """Whether each pair is in order; half of a draw."""
+        return [(a > b) + 0.5 * (a == b) for a, b in zip(scores[::2], scores[1::2], strict=True)]
+
+    def prompts(self) -> list[str]:
+        """The key of each pair's prompt."""
+        return [row["prompt"] for row in self.tokens.rows()][::2]
+
     def shown(self, scores: Sequence[float]) -> list[dict[str, Any]]:
         """A row per pair for held_out.jsonl."""
         return [
@@ -123,6 +137,14 @@ class Responses:
     def measure(self, scores: Sequence[float]) -> dict[str, Any]:
         """`label_metrics` of the scores."""
         return label_metrics(scores, self.labels, self.tokens.lengths())
+
+    def right(self, scores: Sequence[float]) -> list[float]:
+        """Whether each response is told rightly."""
+        return [float((score > 0) == label) for score, label in zip(scores, self.labels, strict=True)]
+
+    def prompts(self) -> list[str]:
+        """The key of each response's prompt."""
+        return [row["prompt"] for row in self.tokens.rows()]
 
     def shown(self, scores: Sequence[float]) -> list[dict[str, Any]]:
         """A row per response for held_out.jsonl."""

@@ -79,7 +79,9 @@ class Reading(Generic[T]):
         if not len(made):
             reasons = Counter(row["reason"] for row in read_rows(folder / "dropped.jsonl")).most_common(1)
             why = (
-                f"most were left out because: {reasons[0][0]}" if reasons else "no row falls on this side of the split"
+                f"most were left out because: {reasons[0][0]}"
+                if reasons
+                else "no row falls on this side of the split: change validation_share"
             )
             raise ValueError(f"no row of {', '.join(path.name for path in paths)} serves for {folder.name}: {why}")
         return made

@@ -88,7 +88,10 @@ class Bin:
 
 def reliability(probabilities: Sequence[float], outcomes: Sequence[bool]) -> list[Bin]:
     """Bins of equal width over the confidence in the likelier outcome, 0.5 to 1; empty ones are left out."""
-    rows = [(max(p, 1 - p), (p > 0.5) == outcome) for p, outcome in zip(probabilities, outcomes, strict=True)]
+    rows = [
+        (max(p, 1 - p), 0.5 if p == 0.5 else float((p > 0.5) == outcome))  # of no opinion, half is right
+        for p, outcome in zip(probabilities, outcomes, strict=True)
+    ]
     found = []
     for index in range(BINS):
         low, high = 0.5 + index / (2 * BINS), 0.5 + (index + 1) / (2 * BINS)
@@ -115,18 +118,21 @@ def correlation(one: Sequence[float], other: Sequence[float]) -> float | None:
 def pair_metrics(scores: Sequence[tuple[float, float]], lengths: Sequence[tuple[int, int]]) -> dict[str, Any]:
     """How well scores (chosen, rejected) order held-out pairs.
 
-    `longer_wins` is the accuracy of preferring the longer answer: a model that is no better learned only length.
+    `longer_wins` is the accuracy of preferring the longer answer: a model that is no better learned only length. The
+    length correlation is within pairs: of margins with differences in length, in which the prompt plays no part.
     """
     margins = [chosen - rejected for chosen, rejected in scores]
     bins = reliability([sigmoid(margin) for margin in margins], [True] * len(margins))
-    flat, sizes = [s for pair in scores for s in pair], [float(n) for pair in lengths for n in pair]
+    longer = [float(chosen - rejected) for chosen, rejected in lengths]
+    both = [(value, -value) for value in margins], [(value, -value) for value in longer]  # whichever side comes first
+    apart, sizes = ([value for pair in one for value in pair] for one in both)
     return {
         "pairs": len(margins),
         "accuracy": statistics.fmean((margin > 0) + 0.5 * (margin == 0) for margin in margins),
         "loss": statistics.fmean(softplus(-margin) for margin in margins),
         "margin": statistics.fmean(margins),
         "calibration_error": calibration_error(bins),
-        "length_correlation": correlation(flat, sizes),
+        "length_correlation": correlation(apart, sizes) if len(margins) > 1 else None,
         "longer_wins": statistics.fmean((a > b) + 0.5 * (a == b) for a, b in lengths),
         "reliability": [asdict(one) for one in bins],
     }

@@ -122,7 +122,7 @@ def _header(path: Path) -> dict[str, str]:
         with safe_open(path, framework="pt") as file:
             found: dict[str, str] = file.metadata()
     except (SafetensorError, OSError) as error:
-        remedy = "delete it and all later shards, and they are made again"
+        remedy = "delete it, all later shards and the manifest.json beside logits/, and they are made again"
         raise StoreError(f"{path} is damaged ({error}): {remedy}") from error
     return found
 

@@ -18,7 +18,14 @@ from markupsafe import Markup
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response, StreamingResponse
+from starlette.responses import (
+    HTMLResponse,
+    JSONResponse,
+    PlainTextResponse,
+    RedirectResponse,
+    Response,
+    StreamingResponse,
+)
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
@@ -248,8 +255,12 @@ class Page:
         return StreamingResponse(lines, media_type="application/x-ndjson", headers=headers)
 
     def message(self, request: Request, status: int, text: str) -> Response:
-        """A page that says what went wrong."""
-        return self._page(request, "message.html", status, title=TITLES.get(status, "This was refused"), problem=text)
+        """A page that says what went wrong; bare text where the queue cannot even be counted for it."""
+        try:
+            title = TITLES.get(status, "This was refused")
+            return self._page(request, "message.html", status, title=title, problem=text)
+        except (ReviewError, StoreError):
+            return PlainTextResponse(text, status)
 
     def _page(self, request: Request, template: str, status: int = 200, **values: Any) -> Response:
         counts: Progress = self.queue.progress()

@@ -105,7 +105,7 @@ class Guard:
 
 def check_host(request: Request, names: frozenset[str]) -> None:
     """A name that points to this address is not ours unless it was given; an address cannot be rebound."""
-    name = (urlsplit(f"//{request.headers.get('host', '')}").hostname or "").lower()
+    name = _name_in(f"//{request.headers.get('host', '')}")
     if name == "localhost" or name.endswith(".localhost") or name in names:
         return
     try:
@@ -119,10 +119,18 @@ def check_host(request: Request, names: frozenset[str]) -> None:
 def check_origin(request: Request) -> None:
     """A form must come from this page; browsers say where from."""
     origin, site = request.headers.get("origin"), request.headers.get("sec-fetch-site")
-    if origin is not None and urlsplit(origin).netloc.lower() != request.headers.get("host", "").lower():
+    if origin is not None and origin.lower().partition("//")[2] != request.headers.get("host", "").lower():
         raise Refused(403, "this form was sent from another site")
     if site not in (None, "same-origin"):
         raise Refused(403, "this form was sent from another site")
+
+
+def _name_in(address: str) -> str:
+    """The host of an address in lower case; "" for one that is none, such as an open bracket."""
+    try:
+        return (urlsplit(address).hostname or "").lower()
+    except ValueError:
+        return ""
 
 
 async def read_form(request: Request) -> Mapping[str, str]:

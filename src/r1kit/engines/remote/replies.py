@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Any
 
 from pydantic import BaseModel, ValidationError, field_validator
 
 from r1kit.types import Completion, FinishReason
+
+# An escape in JSON; `half` is one half of a surrogate pair without the other.
+_ESCAPE = re.compile(r"\\(?:u[dD][89abAB]..\\u[dD][c-fC-F]..|(?P<half>u[dD][89a-fA-F]..)|.)", re.DOTALL)
 
 
 class Malformed(Exception):
@@ -73,9 +77,13 @@ class _Body(BaseModel):
 
 
 def read(body: str) -> Reply:
-    """The reply in a server's JSON; raises `Malformed` for anything that holds no answer."""
+    """The reply in a server's JSON; raises `Malformed` for anything that holds no answer.
+
+    Half a surrogate pair, which some servers write where a reply was cut inside an emoji, becomes U+FFFD: the parser
+    takes none, and asked again the server would write the same.
+    """
     try:
-        parsed = _Body.model_validate_json(body)
+        parsed = _Body.model_validate_json(_ESCAPE.sub(_without_half, body))
     except ValidationError:
         raise Malformed(f"the reply is not a chat completion: {body[:200]!r}") from None
     usage = parsed.usage or _Usage()
@@ -90,6 +98,10 @@ def read(body: str) -> Reply:
         text=text, finish_reason="length" if choice.finish_reason == "length" else "stop",
         prompt_tokens=usage.prompt_tokens, completion_tokens=usage.completion_tokens, token_ids=ids, logprobs=logprobs,
     )  # fmt: skip
+
+
+def _without_half(escape: re.Match[str]) -> str:
+    return r"\ufffd" if escape["half"] else escape[0]
 
 
 def _text(message: _Message, finish_reason: str | None) -> str | None:
