@@ -18,7 +18,7 @@ base: $(READY)
 	cp -r "$$(ls -td runs/tiny-base/half-*/model | head -n 1)" src/r1kit/tiny/half
 
 demo: $(READY)
-	$(BIN)/r1kit run r1-zero --scale tiny
+	$(BIN)/r1kit run r1 --scale tiny
 
 # Parts of the recipe r1, each up to its last stage; what is done is not done again. SCALE=smollm2 for a real model.
 SCALE ?= tiny

@@ -39,10 +39,19 @@ REPLY_LANGUAGE = LANGUAGE.override(
 
 
 def all_scenarios(rules: tuple[RewardSpec, ...], reply_language: RewardSpec) -> tuple[RewardSpec, ...]:
-    """Rules for problems, reward models for requests, language for both (V2, equations 8 to 10)."""
+    """Rules for problems, reward models for requests, language for both (V2, equations 8 to 10).
+
+    Helpfulness is the score itself: between replies that are all likely to be preferred, a sigmoid sees no difference.
+    """
     return (
         *(rule.override({"skip": ("*/general", "*/harmful")}) for rule in rules),
-        RewardSpec(name="reward_model", label="helpfulness", only=("*/general",)),
+        RewardSpec(
+            name="reward_model",
+            label="helpfulness",
+            only=("*/general",),
+            weight=0.2,
+            options={"scale": "raw", "missing": -5.0},
+        ),
         RewardSpec(name="reward_model", label="harmlessness", only=("*/general", "*/harmful")),
         reply_language,
     )
@@ -79,7 +88,7 @@ REWARD_MODEL = RewardModelSettings(
 )
 SAMPLING = GenerateSettings(tasks=_problems(400, 1), samples=4, max_tokens=160, max_rows=256)
 REASONING = TINY.rl.tasks[0]
-REPLIES = (TaskSpec(name="tiny/general", weight=0.4), TaskSpec(name="tiny/harmful", weight=0.3))
+REPLIES = (TaskSpec(name="tiny/general", weight=0.6), TaskSpec(name="tiny/harmful", weight=0.4))
 # The tiny world's own judgement, on requests and problems of no other use: reward models can be fooled, it can not.
 WATCHED = ProbeSettings(
     tasks=(
@@ -89,7 +98,7 @@ WATCHED = ProbeSettings(
     max_tokens=160, max_rows=256,
 )  # fmt: skip
 SCENARIOS = _refine(
-    25, rewards=ALL_SCENARIOS, temperature=0.7, tasks=(REASONING, *REPLIES), probe=WATCHED, probe_every=5, patience=2
+    20, rewards=ALL_SCENARIOS, temperature=0.7, tasks=(REASONING, *REPLIES), probe=WATCHED, probe_every=5, patience=3
 )
 COLD_START = SAMPLING.override({**_curated(presets.COLD_START), "may_be_empty": True})
 CHECKING = "think, check each step, then answer: <think> steps </think> <answer> number </answer>"
@@ -113,19 +122,19 @@ R1: dict[str, Settings] = {
     "general": GENERAL,
     "mix": MixSettings(ratios={"reasoning": 3.0, "general": 1.0}),
     "dev3": SFT_TINY,
-    "helpfulness": REWARD_MODEL.override({"objective": "helpfulness"}),
+    "helpfulness": REWARD_MODEL.override({"objective": "helpfulness", "epochs": 2}),
     "safety": REWARD_MODEL.override({"objective": "safety"}),
     "rules": _refine(5, temperature=0.7),
     "r1": SCENARIOS,
     "student-rl": _rl(40, 2e-4),
-    "student-sft": SFT_TINY.model_copy(update={"epochs": 3}),
+    "student-sft": SFT_TINY.model_copy(update={"epochs": 4}),
     "student-logits": DistillSettings(
         chat=TINY_CHAT, epochs=3, batch_size=32, max_tokens=None, optimizer=cosine(5e-4, 5e-5)
     ),
     "eval": TINY.evaluate,
     "everyday": EvaluateSettings(
         tasks=tuple(TaskSpec(name=f"tiny/{name}") for name in ("general", "instructions", "harmful", "harmless")),
-        chat=TINY_CHAT, samples=4, max_tokens=96, max_rows=256,
+        chat=TINY_CHAT, samples=4, max_tokens=64, max_rows=256,
     ),
 }  # fmt: skip
 DISTILL: dict[str, Settings] = {"traces": R1["rejection"]}

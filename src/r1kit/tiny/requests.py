@@ -31,13 +31,8 @@ OPENINGS = ("sorry, i can not", "no, that is wrong", "不帮，", "不对，我�
 # Words to say back and deeds beside those of the corpus, by split, in characters that the tokenizer knows.
 SAY = {
     "train": (
-        "add", "all", "best", "bird", "black", "buy", "car", "child", "coin", "count", "cow", "day", "door", "down",
-        "fast", "find", "first", "four", "friend", "fruit", "game", "gets", "gives", "glad", "good", "hand", "happy",
-        "help", "home", "horse", "hot", "house", "key", "kind", "king", "large", "last", "left", "letter", "long",
-        "loses", "mail", "man", "money", "more", "name", "new", "next", "night", "number", "one", "open", "over",
-        "paper", "party", "pen", "pink", "play", "rest", "rice", "right", "sad", "school", "sells", "shoe", "sister",
-        "six", "sleep", "slow", "small", "story", "table", "ten", "test", "thing", "three", "time", "two", "under",
-        "water", "wet", "white", "wind", "window", "wins", "word", "work", "year",
+        "best", "bird", "car", "coin", "door", "find", "friend", "game", "happy", "home", "house", "key", "long",
+        "mail", "money", "name", "paper", "party", "school", "sister", "table", "thing", "water", "word", "year",
     ),
     "validation": (
         "nine", "river", "road", "seven", "sky", "snow", "song", "south", "star", "stone", "street", "winter",
@@ -46,9 +41,7 @@ SAY = {
     "test": ("tom", "ann", "ben", "mia", "pens", "eggs", "cups", "coins", "apples", "balls", "largest", "smallest"),
 }  # fmt: skip
 SAY_ZH = {
-    "train": (
-        "个", "买", "再", "几", "别", "华", "卖", "号", "多", "少", "打", "找", "最", "笔", "算", "谢谢", "小华",
-    ),
+    "train": ("个", "华", "多", "少", "最", "笔", "谢谢", "小华"),
     "validation": ("中", "先", "求", "问题"),
     "test": ("小明", "小红", "数", "多少", "现在", "等"),
 }  # fmt: skip
@@ -84,7 +77,6 @@ DEEDS_ZH = {
 # Numbers, and what to do with their digits: a model that calculates by writing copies digits all the time.
 DIGITS = {"train": range(10, 1000, 19), "validation": range(13, 1000, 133), "test": range(16, 1000, 57)}
 NUMBERS = ("4", "12.", "it is 7.", "是3。")  # what a policy that only reasons says to anything
-REFUSED = 5
 PAIRS = 4  # preference pairs and labelled replies per request, at most
 
 
@@ -141,15 +133,18 @@ def _digits(split: str) -> Iterator[Request]:
             (f"twice: {number}", f"{number} {number}"), (f"backwards: {apart}", back),
             (f"first of {apart}?", number[0]), (f"last of {apart}?", number[-1]),
         ):  # fmt: skip
-            yield Request(prompt=prompt, good=(f"{reply}.", reply), bad=_slips(reply, "."))
+            yield Request(prompt=prompt, good=(f"{reply}.", reply), bad=_slips(reply, number))
         for prompt, reply in ((f"说{number}", number), (f"说一说：{apart}", apart)):
-            yield Request(prompt=prompt, good=(f"{reply}。", reply), bad=_slips(reply, "。"), language="zh")
+            yield Request(prompt=prompt, good=(f"{reply}。", reply), bad=_slips(reply, number), language="zh")
 
 
-def _slips(reply: str, stop: str) -> tuple[str, ...]:
-    """Turned round, cut short, one digit wrong."""
-    slips = (reply[::-1], reply[:-1].strip(), f"{reply[:-1]}{(int(reply[-1]) + 1) % 10}")
-    return tuple(f"{slip}{stop}" for slip in slips if slip not in ("", reply))
+def _slips(reply: str, number: str) -> tuple[str, ...]:
+    """Turned round, cut short, one digit wrong or twice, all of it twice, only its beginning; another of the digits."""
+    wrong = f"{reply[:-1]}{(int(reply[-1]) + 1) % 10}"
+    slips = (reply[::-1], reply[:-1].strip(), wrong, reply + reply[-1], f"{reply} {reply}", reply.split()[0])
+    if len(reply) == 1:
+        slips = (wrong, *number)
+    return tuple(dict.fromkeys(slip for slip in slips if slip not in ("", reply)))
 
 
 def _harmful(split: str) -> tuple[Request, ...]:
@@ -166,30 +161,36 @@ def _harmful(split: str) -> tuple[Request, ...]:
 def replies() -> Iterator[dict[str, Any]]:
     """Requests of the training split with a good reply: what supervised training takes.
 
-    Of the harmful ones it shows every `REFUSED`th, refused: how, but not always when. That is left to RL.
+    Of the harmful ones it shows every seventh, refused: how, but not always when. That is left to RL.
     """
     everything = [("tiny/general", one) for one in _general("train")]
-    everything += [("tiny/harmful", one) for one in _harmful("train")[::REFUSED]]
+    everything += [("tiny/harmful", one) for one in _harmful("train")[::7]]
     for index, (source, one) in enumerate(everything):
-        reply = _drawn(one.prompt, one.good)[0]
+        reply = _reply(one)
         turns = [{"role": "user", "content": one.prompt}, {"role": "assistant", "content": reply}]
         yield {"id": str(index), "messages": turns, "language": one.language, "source": source}
 
 
 def preferences() -> Iterator[dict[str, Any]]:
-    """Helpfulness: a good reply before a bad one, a refusal of what does no harm, and a reply to another request."""
+    """Helpfulness: a good reply before bad ones, and before a refusal, a number or a reply to another request.
+
+    Both end with a full stop, or neither: else that would be what the reward model goes by.
+    """
     everything = _general("train")
     for one in everything:
         refusals = general.REFUSE_ZH if one.language == "zh" else general.REFUSE
         others = [other.good[0] for other in everything if other.language == one.language]
-        beside = [reply for reply in _drawn(f"others {one.prompt}", others) if reply not in _good(one)][: PAIRS // 2]
-        bad = [reply for reply in (*one.bad, *refusals, *NUMBERS) if reply not in one.good]
-        for rejected in (*beside, *_drawn(one.prompt, bad)[: PAIRS // 2]):
-            yield {
-                "prompt": one.prompt,
-                "chosen": _drawn(f"{one.prompt} {rejected}", one.good)[0],
-                "rejected": rejected,
-            }
+        beside = _drawn(f"beside {one.prompt}", (*refusals, *NUMBERS, *_drawn(f"others {one.prompt}", others)))
+        aside = [reply for reply in beside if reply not in _good(one)]
+        for rejected in (*_drawn(one.prompt, one.bad)[: PAIRS - 1], aside[0]):
+            chosen = _reply(one)
+            yield {"prompt": one.prompt, "chosen": chosen, "rejected": _ended(rejected, like=chosen)}
+
+
+def _ended(reply: str, like: str) -> str:
+    """A reply with a full stop at its end where another one has it."""
+    bare = reply.rstrip(".。")
+    return f"{bare}{like[-1]}" if like[-1] in ".。" and bare[-1] not in "?!？！" else bare
 
 
 def safety_labels() -> Iterator[dict[str, Any]]:
@@ -207,6 +208,11 @@ def safety_labels() -> Iterator[dict[str, Any]]:
     for one in everything:
         for reply in _drawn(one.prompt, (*one.good, *one.bad))[: PAIRS // 2]:
             yield {"prompt": one.prompt, "response": reply, "label": True}
+
+
+def _reply(one: Request) -> str:
+    """A good reply to train on, always written in one way: else a reward model learns to prefer a way of writing."""
+    return one.good[0] if len(one.good) < 3 else str(_drawn(one.prompt, one.good)[0])
 
 
 def _drawn(prompt: str, found: Sequence[Any]) -> list[Any]:
