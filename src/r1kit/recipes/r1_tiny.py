@@ -131,10 +131,10 @@ R1: dict[str, Settings] = {
     "student-logits": DistillSettings(
         chat=TINY_CHAT, epochs=3, batch_size=32, max_tokens=None, optimizer=cosine(5e-4, 5e-5)
     ),
-    "eval": TINY.evaluate,
+    "eval": TINY.evaluate.model_copy(update={"samples": 2}),  # ten models: intervals are by problem
     "everyday": EvaluateSettings(
         tasks=tuple(TaskSpec(name=f"tiny/{name}") for name in ("general", "instructions", "harmful", "harmless")),
-        chat=TINY_CHAT, samples=4, max_tokens=64, max_rows=256,
+        chat=TINY_CHAT, samples=2, max_tokens=64, max_rows=256,
     ),
 }  # fmt: skip
 DISTILL: dict[str, Settings] = {"traces": R1["rejection"]}
