@@ -122,14 +122,14 @@ R1: dict[str, Settings] = {
     "general": GENERAL,
     "mix": MixSettings(ratios={"reasoning": 3.0, "general": 1.0}),
     "dev3": SFT_TINY,
-    "helpfulness": REWARD_MODEL.override({"objective": "helpfulness", "epochs": 2}),
+    "helpfulness": REWARD_MODEL.override({"objective": "helpfulness"}),
     "safety": REWARD_MODEL.override({"objective": "safety"}),
     "rules": _refine(5, temperature=0.7),
     "r1": SCENARIOS,
     "student-rl": _rl(40, 2e-4),
     "student-sft": SFT_TINY.model_copy(update={"epochs": 4}),
     "student-logits": DistillSettings(
-        chat=TINY_CHAT, epochs=3, batch_size=32, max_tokens=None, optimizer=cosine(5e-4, 5e-5)
+        chat=TINY_CHAT, epochs=2, batch_size=32, max_tokens=None, optimizer=cosine(5e-4, 5e-5)
     ),
     "eval": TINY.evaluate.model_copy(update={"samples": 2}),  # ten models: intervals are by problem
     "everyday": EvaluateSettings(
