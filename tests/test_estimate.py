@@ -61,7 +61,7 @@ def test_more_devices_halve_training_and_leave_the_longest_completion() -> None:
 def test_the_plan_shows_estimates_for_the_hardware_given(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     wanted = ["plan", "r1", "--runs", str(tmp_path), "--hardware", "cpu", "--devices", "2"]
     assert main(wanted) == 0
-    header, first, *_, last = capsys.readouterr().out.splitlines()
+    header, first, *_, last, _ = capsys.readouterr().out.splitlines()
     assert header.split()[-4:] == ["samples", "tokens", "GiB", "hours"]
     assert first.split()[0] == "zero" and last.split()[0] == "all" and 0 < float(last.split()[-1]) < 2
     assert main([*wanted, "--json"]) == 0

@@ -44,3 +44,18 @@ def test_every_stage_runs_and_the_report_has_the_table_of_stages(
     assert all(f">{name}</text>" in page for name in SOURCES)
     assert main(["plan", *wanted, "--json"]) == 0
     assert {row["status"] for row in json.loads(capsys.readouterr().out)} == {"done"}
+    changed = [*wanted, "--set", "dev3.batch_size=7", "--json"]
+    assert main(["plan", *changed]) == 0
+    kept = {row["stage"] for row in json.loads(capsys.readouterr().out) if row["status"] == "done"}
+    assert {"zero", *SOURCES, "dev1", "dev2", "mix", "student-rl", "student-sft", "eval-dev2"} <= kept
+    assert not kept & {
+        "dev3",
+        "rules",
+        "helpfulness",
+        "safety",
+        "r1",
+        "student-logits",
+        "eval-dev3",
+        "eval-r1",
+        "report",
+    }

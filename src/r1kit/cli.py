@@ -281,6 +281,9 @@ def plan(options: argparse.Namespace) -> None:
             shown = [{**_without(row, "folder"), **told[row["stage"]]} for row in shown]
             shown.append({"stage": "all", "status": "", "why": "", **told[""]})
     _print_rows(shown, options.json)
+    if not options.json:
+        left = sum(row.status != "done" for row in rows)
+        print(f"{left} of {len(rows)} stages to do" if left else "nothing to do")
     check_ready(rows)
 
 
