@@ -278,7 +278,7 @@ def test_a_changed_setting_in_the_middle_of_r1_redoes_exactly_what_depends_on_it
     assert redone({"dev2.steps": "3"}) == {"dev2", "rejection", "mix", "dev3", *measured("dev2"), *last}
     assert redone({"safety.epochs": "5"}) == {"safety", "r1", "report", *pupils, *measured("r1")}
     assert redone({"student-rl.steps": "2"}) == {"student-rl", "report", *measured("student-rl")}
-    assert redone({"eval.samples": "2"}) == {*(f"eval-{model}" for model in MODELS), "report"}
+    assert redone({"eval.samples": "3"}) == {*(f"eval-{model}" for model in MODELS), "report"}
     assert redone({"r1.checkpoint_every": "3", "review.auto_accept": "false"}) == set()
     same = {"requests", "general", *measured("base", "student")}
     assert same - {"general"} <= set(before) - redone_by_seed(tmp_path, before) <= same

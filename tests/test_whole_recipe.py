@@ -18,7 +18,7 @@ SMALLEST = {
     **{f"{stage}.{name}": value for stage in TRAINED for name, value in STEPS.items()},
     **{f"{stage}.{name}": value for stage in SOURCES for name, value in SAMPLED.items()},
     **{f"{stage}.{name}": value for stage in ("helpfulness", "safety") for name, value in JUDGES.items()},
-    "requests.rows": "40", "mix.size": "8", "student.steps": "1", "student.documents_per_step": "2",
+    "requests.rows": "40", "mix.size": "8",
     "eval.tasks": '[{"name": "tiny/sums", "limit": 2}]', "eval.samples": "1", "eval.max_tokens": "30",
     "everyday.tasks": '[{"name": "tiny/general", "limit": 2}, {"name": "tiny/harmful", "limit": 2}]',
     "everyday.samples": "1", "everyday.max_tokens": "10",

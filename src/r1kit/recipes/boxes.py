@@ -99,7 +99,7 @@ class Boxes:
         if name not in MEASURED and "seed" in type(given).model_fields:
             given = given.model_copy(update={"seed": self.seed})
         settings = self.changes.apply(name, given)
-        if isinstance(settings, GenerateSettings) and not settings.evaluation_sets:
+        if isinstance(settings, GenerateSettings) and not (settings.evaluation_sets or self.size.planned):
             settings = settings.model_copy(update={"evaluation_sets": self._measured_by()})
         return settings
 
