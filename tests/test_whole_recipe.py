@@ -10,7 +10,7 @@ import pytest
 from r1kit.cli import main
 
 STEPS = {"steps": "1", "prompts_per_step": "2", "group_size": "2", "max_tokens": "60"}
-SAMPLED = {"tasks": '[{"name": "tiny/reasoning", "limit": 10, "seed": 1}]', "max_tokens": "60"}
+SAMPLED = {"tasks": '[{"name": "tiny/reasoning", "limit": 20, "seed": 1}]', "samples": "4", "max_tokens": "60"}
 JUDGES = {"batch_size": "40", "validation_share": "0.1"}
 SOURCES = ("few-shot", "reflect", "cold-start", "rejection")
 TRAINED = ("zero", "dev2", "rules", "r1", "student-rl")
