@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from r1kit.pipeline import External, Recipe, Stage, execute
-from r1kit.recipes.r1_tiny import ALL_SCENARIOS, REQUESTS
+from r1kit.recipes.r1_tiny import ALL_SCENARIOS
 from r1kit.rewards import RewardSpec, Scorer, build
 from r1kit.settings import SettingsError
 from r1kit.stages.reward_model import REWARD_MODEL, RewardModelSettings
@@ -157,7 +157,7 @@ def all_scenarios(base: Path, **changes: object) -> Recipe:
         {"model": model, "data": world / "safety.jsonl"},
     )  # fmt: skip
     settings = {
-        "tasks": [TaskSpec(name="tiny/sums"), *(TaskSpec(name=name) for name in REQUESTS)],
+        "tasks": [TaskSpec(name="tiny/sums"), *(TaskSpec(name=f"tiny/{name}") for name in ("general", "harmful"))],
         "rewards": ALL_SCENARIOS, "chat": CHAT, "steps": 2, "prompts_per_step": 9, "group_size": 2, "max_tokens": 8,
         "rollouts_every": 1, **changes,
     }  # fmt: skip

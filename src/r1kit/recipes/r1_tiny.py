@@ -27,12 +27,11 @@ from r1kit.train.learner import OptimizerSettings
 from r1kit.train.losses import PRESETS
 from r1kit.train.supervised import cosine
 
-# Requests are answered without reasoning: there the reply is what equation 7 looks at.
-REQUESTS = ("tiny/general", "tiny/harmful")
 LANGUAGE = RewardSpec(name="language_consistency", options={"detect": "script"})
 # The paper adds the three with weight 1 each. At that weight the tiny policy gives accuracy for language: from 0.89 to
 # 0.78 in 15 steps while its language goes from 0.88 to 0.97.
 RULES = weighted(("accuracy", "format", LANGUAGE), (1.0, 0.2, 0.3))
+# Requests are answered without reasoning: there the reply is what equation 7 looks at.
 REPLY_LANGUAGE = LANGUAGE.override(
     {"options": {"detect": "script", "part": "response"}, "only": ("*/general", "*/harmful"), "label": "reply_language"}
 )
@@ -60,8 +59,10 @@ def all_scenarios(rules: tuple[RewardSpec, ...], reply_language: RewardSpec) -> 
 ALL_SCENARIOS = all_scenarios(RULES, REPLY_LANGUAGE)
 
 
-def _rl(steps: int, learning_rate: float, **changes: Any) -> RLSettings:
-    rates = OptimizerSettings(learning_rate=learning_rate, schedule="linear", final_ratio=0.05)
+def _rl(steps: int, learning_rate: float, warmup_steps: int = 0, **changes: Any) -> RLSettings:
+    rates = OptimizerSettings(
+        learning_rate=learning_rate, warmup_steps=warmup_steps, schedule="linear", final_ratio=0.05
+    )
     return TINY.rl.model_copy(update={"steps": steps, "optimizer": rates, **changes})
 
 
@@ -69,8 +70,7 @@ def _refine(steps: int, **changes: Any) -> RLSettings:
     """RL on a policy that knows how to reason. Its first updates must be small: at 2e-4 without warm-up it loses ten
     points in three steps. And unscaled: else a group of right answers learns as much from a stray word of another
     language as others do from a wrong answer."""
-    rates = OptimizerSettings(learning_rate=1e-4, warmup_steps=3, schedule="linear", final_ratio=0.05)
-    return _rl(steps, 1e-4, **{"optimizer": rates, "algorithm": PRESETS["dr_grpo"], "rewards": RULES, **changes})
+    return _rl(steps, 1e-4, warmup_steps=3, **{"algorithm": PRESETS["dr_grpo"], "rewards": RULES, **changes})
 
 
 def _problems(limit: int, seed: int, *names: str) -> tuple[TaskSpec, ...]:
