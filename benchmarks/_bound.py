@@ -44,9 +44,14 @@ class Shapes:
         trunk = tuple((m.out_features, m.in_features) for m in linears)
         width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
         return Shapes(
-            trunk, tuple(head.weight.shape), config.num_hidden_layers, config.num_attention_heads,
-            config.num_key_value_heads, width, sum(p.numel() for p in model.parameters()),
-        )  # fmt: skip
+            trunk,
+            tuple(head.weight.shape),
+            config.num_hidden_layers,
+            config.num_attention_heads,
+            config.num_key_value_heads,
+            width,
+            sum(p.numel() for p in model.parameters()),
+        )
 
     @property
     def trunk_size(self) -> int:
@@ -79,11 +84,13 @@ def measure(shapes: Shapes, *, decode_rows: int, prefill_rows: int, train_rows: 
     head = [torch.randn(shapes.head)]
     buffer = torch.ones(megabytes * 2**18)
     return Roofs(
-        decode=_products(trunk, decode_rows), decode_head=_products(head, min(decode_rows, HEAD_ROWS)),
+        decode=_products(trunk, decode_rows),
+        decode_head=_products(head, min(decode_rows, HEAD_ROWS)),
         prefill=_products(trunk, prefill_rows),
-        train=_products(trunk, train_rows), train_head=_products(head, min(train_rows, HEAD_ROWS)),
+        train=_products(trunk, train_rows),
+        train_head=_products(head, min(train_rows, HEAD_ROWS)),
         bandwidth=buffer.numel() * 4 / _seconds(buffer.sum),
-    )  # fmt: skip
+    )
 
 
 def _products(weights: Sequence[torch.Tensor], rows: int) -> float:

@@ -61,10 +61,14 @@ def _samples(prompts: list[Prompt], answers: list[list[Completion]]) -> list[Sam
             size = rng.randint(1, len(one.token_ids))
             old = tuple(value + rng.gauss(0, 0.15) for value in one.logprobs[:size])
             zeros = (0.0,) * len(prompt.token_ids)
-            samples.append(Sample(
-                token_ids=prompt.token_ids + one.token_ids[:size], logprobs=zeros + old,
-                loss_mask=(False,) * len(zeros) + (True,) * size, advantages=zeros + (rng.gauss(0, 1),) * size,
-            ))  # fmt: skip
+            samples.append(
+                Sample(
+                    token_ids=prompt.token_ids + one.token_ids[:size],
+                    logprobs=zeros + old,
+                    loss_mask=(False,) * len(zeros) + (True,) * size,
+                    advantages=zeros + (rng.gauss(0, 1),) * size,
+                )
+            )
     return samples
 
 
@@ -84,8 +88,11 @@ def _padded(samples: list[Sample]) -> dict[str, torch.Tensor]:
     starts = [list(sample.loss_mask).index(True) for sample in samples]
     left, right = max(starts), max(len(s.token_ids) - start for s, start in zip(samples, starts, strict=True))
     shapes = {"prompt": left, "completion": right}
-    inputs = {f"{name}_{kind}": torch.zeros(len(samples), width, dtype=torch.long)
-              for name, width in shapes.items() for kind in ("ids", "mask")}  # fmt: skip
+    inputs = {
+        f"{name}_{kind}": torch.zeros(len(samples), width, dtype=torch.long)
+        for name, width in shapes.items()
+        for kind in ("ids", "mask")
+    }
     old = torch.zeros(len(samples), right)
     for row, (sample, start) in enumerate(zip(samples, starts, strict=True)):
         size = len(sample.token_ids) - start
@@ -102,9 +109,10 @@ def _compare(ours_loss: float, trl_loss: float, ours: dict[str, Any], theirs: di
         raise ValueError(f"the sides train different weights: {sorted(ours.keys() ^ theirs.keys())[:4]}")
     pairs = [(ours[name].double(), theirs[name].double()) for name in ours]
     dot, mine, other, gap = (
-        float(sum(values)) for values in zip(
+        float(sum(values))
+        for values in zip(
             *((torch.sum(a * b), a.square().sum(), b.square().sum(), (a - b).square().sum()) for a, b in pairs),
             strict=True,
         )
-    )  # fmt: skip
+    )
     return Agreement(ours_loss, trl_loss, dot / (mine * other) ** 0.5, (gap / other) ** 0.5)

@@ -32,17 +32,30 @@ def policy_for(job: Job) -> Policy:
 def run(job: Job) -> Result:
     policy, total = policy_for(job), job.warmup + job.steps
     settings = LoopSettings(
-        steps=total, prompts_per_step=job.prompts, group_size=job.group, max_tokens=job.max_tokens, seed=job.seed,
-        tokens_per_batch=job.tokens_per_batch, checkpoint_every=0, rollouts_every=1,
-    )  # fmt: skip
+        steps=total,
+        prompts_per_step=job.prompts,
+        group_size=job.group,
+        max_tokens=job.max_tokens,
+        seed=job.seed,
+        tokens_per_batch=job.tokens_per_batch,
+        checkpoint_every=0,
+        rollouts_every=1,
+    )
     learner = Learner(policy.model, OptimizerSettings(learning_rate=LEARNING_RATE), steps=total)
     rows: list[dict[str, float]] = []
     with tempfile.TemporaryDirectory() as folder:
         engine, scorer = LocalEngine(policy, max_rows=job.max_rows), build((RewardSpec(name="_workload:reward"),))
         loop = RL(
-            learner, engine, job.task, job.format, scorer, settings,
-            folder=Path(folder), log=lambda _, row: rows.append(row), note=print,
-        )  # fmt: skip
+            learner,
+            engine,
+            job.task,
+            job.format,
+            scorer,
+            settings,
+            folder=Path(folder),
+            log=lambda _, row: rows.append(row),
+            note=print,
+        )
         loop.train()
         files = sorted((Path(folder) / "rollouts").glob("*.jsonl"))
         groups = [_groups(job, policy, file) for file in files]
@@ -93,11 +106,14 @@ def _samples(prompt: Prompt, completions: Sequence[Completion], index: int) -> l
     zeros, made = (0.0,) * len(prompt.token_ids), []
     for number, one in enumerate(completions):
         advantage = 1.0 if (number + index) % 2 else -1.0
-        made.append(Sample(
-            token_ids=prompt.token_ids + one.token_ids, logprobs=zeros + one.logprobs,
-            loss_mask=(False,) * len(zeros) + (True,) * len(one.token_ids),
-            advantages=zeros + (advantage,) * len(one.token_ids),
-        ))  # fmt: skip
+        made.append(
+            Sample(
+                token_ids=prompt.token_ids + one.token_ids,
+                logprobs=zeros + one.logprobs,
+                loss_mask=(False,) * len(zeros) + (True,) * len(one.token_ids),
+                advantages=zeros + (advantage,) * len(one.token_ids),
+            )
+        )
     return made
 
 

@@ -17,7 +17,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from r1kit.chat import ChatFormat
-from r1kit.stages.shared import ChatSettings, Fitting
+from r1kit.stages.shared.fitting import Fitting
 from r1kit.tasks import Listed, Task, TaskSpec, load_task
 from r1kit.types import Problem
 
@@ -61,7 +61,7 @@ class Job:
 
     @property
     def format(self) -> ChatFormat:
-        return ChatSettings(**self.chat).format()
+        return ChatFormat(**self.chat)
 
     @property
     def task(self) -> Listed:
@@ -116,8 +116,10 @@ def run_side(script: str, job: Job) -> Result:
         given.write_text(json.dumps(asdict(job)))
         done = subprocess.run(
             [sys.executable, str(HERE / script), str(given), str(result)],
-            capture_output=True, text=True, env=os.environ | _environment(job.threads),
-        )  # fmt: skip
+            capture_output=True,
+            text=True,
+            env=os.environ | _environment(job.threads),
+        )
         if done.returncode:
             raise RuntimeError(f"{script} failed:\n" + "\n".join(done.stderr.strip().splitlines()[-12:]))
         raw = json.loads(result.read_text())
@@ -139,12 +141,16 @@ def _environment(threads: int) -> dict[str, str]:
     """The same for both sides: threads, no tokenizer threads, no network."""
     count = str(threads)
     return {
-        "OMP_NUM_THREADS": count, "MKL_NUM_THREADS": count, "TOKENIZERS_PARALLELISM": "false",
-        "HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error", "PYTHONWARNINGS": "ignore",
-    }  # fmt: skip
+        "OMP_NUM_THREADS": count,
+        "MKL_NUM_THREADS": count,
+        "TOKENIZERS_PARALLELISM": "false",
+        "HF_HUB_OFFLINE": "1",
+        "TRANSFORMERS_VERBOSITY": "error",
+        "PYTHONWARNINGS": "ignore",
+    }
 
 
-def problems_for(model: str, tokenizer: Any, chat: ChatSettings, count: int) -> list[Problem]:
+def problems_for(model: str, tokenizer: Any, chat: ChatFormat, count: int) -> list[Problem]:
     """Problems whose prompts are of a real task's length: the tiny world's, GSM8K's (R1KIT_DATA), or made here."""
     if len(tokenizer) < 1000:
         task: Task = load_task(TaskSpec(name="tiny/reasoning", limit=count))
@@ -153,7 +159,7 @@ def problems_for(model: str, tokenizer: Any, chat: ChatSettings, count: int) -> 
     else:
         task = word_problems(count)
     reader = SimpleNamespace(tokenizer=tokenizer, context=10**6)
-    fitting = Fitting(task, chat.format(), reader, max_tokens=1, limit=MAX_PROMPT if len(tokenizer) >= 1000 else None)
+    fitting = Fitting(task, chat, reader, max_tokens=1, limit=MAX_PROMPT if len(tokenizer) >= 1000 else None)
     if len(fitting) < count:
         raise ValueError(f"{len(fitting)} problems have prompts of at most {MAX_PROMPT} tokens: {count} are needed")
     return fitting.problems[:count]

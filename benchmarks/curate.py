@@ -25,10 +25,20 @@ from typing import Any
 
 import numpy as np
 
-from r1kit.curate import CurateSettings, Curation, MixSettings, curate, decontaminate, duplicates, mix, quality, words
+from r1kit.curate import (
+    CurateSettings,
+    Curation,
+    MixSettings,
+    curate,
+    decontaminate,
+    duplicates,
+    mixing,
+    ngrams,
+    quality,
+)
 from r1kit.curate.curation import make_judge
 from r1kit.curate.record import from_row, view
-from r1kit.curate.rows import lines, parsed
+from r1kit.data.jsonl import lines, parsed
 from r1kit.types import Problem
 
 PLANTED = ("exact", "near", "contaminated", "loop", "mixed")
@@ -114,8 +124,8 @@ def per_step(file: Path, exam: Sequence[Problem], count: int) -> dict[str, float
         row = timed("parse and check", parsed, line, file)
         sample = timed("parse and check", from_row, row)
         taken = timed("take apart", view, sample)
-        timed("words", words.words_of, taken.question)
-        timed("words", words.words_of, taken.response)
+        timed("words", ngrams.words_of, taken.question)
+        timed("words", ngrams.words_of, taken.response)
         for name, look in judge.filters.items():
             timed(name, look, taken)
         parts = timed("quality", quality.parts_of, sample)
@@ -173,7 +183,7 @@ def measure(rows: int, size: int, workers: int, folder: Path) -> dict[str, Any]:
     cpu = time.process_time() - cpu
     after = peak_mb()
     start = time.perf_counter()
-    mix({"reasoning": [done.kept_file]}, folder / "mixed.jsonl", MixSettings(ratios={"reasoning": 1.0}))
+    mixing({"reasoning": [done.kept_file]}, folder / "mixed.jsonl", MixSettings(ratios={"reasoning": 1.0}))
     phases["mix"] = time.perf_counter() - start
     seconds = sum(phases.values()) - phases["mix"]
     return {
@@ -205,11 +215,15 @@ def show(result: dict[str, Any]) -> None:
     for name, seconds in result["seconds"].items():
         print(f"  phase {name:18} {seconds:8.1f} s      {result['rows'] / max(seconds, 1e-9):12,.0f} rows/s")
     for kind, counts in result["found"].items():
-        print(f"  planted {kind:14} {counts['found']} of {counts['planted']} found, "
-              f"{counts['plain_dropped']} plain rows dropped there")  # fmt: skip
+        print(
+            f"  planted {kind:14} {counts['found']} of {counts['planted']} found, "
+            f"{counts['plain_dropped']} plain rows dropped there"
+        )
     size = result["megabytes"] / result["rows"]
-    print(f"in all {result['rows_per_s']:,.0f} rows/s, {result['rows_per_s'] * size:.1f} MB/s, {result['cpu_s']:.1f} s "
-          f"of CPU time; peak {result['peak_mb']:.0f} MB, {result['bytes_per_row']:.0f} bytes a row")  # fmt: skip
+    print(
+        f"in all {result['rows_per_s']:,.0f} rows/s, {result['rows_per_s'] * size:.1f} MB/s, {result['cpu_s']:.1f} s "
+        f"of CPU time; peak {result['peak_mb']:.0f} MB, {result['bytes_per_row']:.0f} bytes a row"
+    )
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -102,16 +102,27 @@ def make_job(options: argparse.Namespace) -> Job:
     tiny = len(tokenizer) < 1000
     scale = TINY.rl if tiny else SMOLLM2.rl
     chat = scale.chat if tiny or tokenizer.chat_template else scale.chat.model_copy(update={"template": "plain"})
-    sizes = [given or default for given, default in
-             zip((options.prompts, options.group, options.max_tokens), SIZES[tiny], strict=True)]  # fmt: skip
+    sizes = [
+        given or default
+        for given, default in zip((options.prompts, options.group, options.max_tokens), SIZES[tiny], strict=True)
+    ]
     prompts, group, max_tokens = sizes
     problems = problems_for(options.model, tokenizer, chat, prompts * (options.warmup + options.steps))
     return Job(
-        model=folder, chat=chat.model_dump(), problems=[asdict(problem) for problem in problems], prompts=prompts,
-        group=group, max_tokens=max_tokens, fixed=True, warmup=options.warmup, steps=options.steps, seed=options.seed,
-        threads=options.threads, tokens_per_batch=options.tokens_per_batch or scale.tokens_per_batch,
+        model=folder,
+        chat=chat.model_dump(),
+        problems=[asdict(problem) for problem in problems],
+        prompts=prompts,
+        group=group,
+        max_tokens=max_tokens,
+        fixed=True,
+        warmup=options.warmup,
+        steps=options.steps,
+        seed=options.seed,
+        threads=options.threads,
+        tokens_per_batch=options.tokens_per_batch or scale.tokens_per_batch,
         max_rows=options.max_rows or scale.max_rows,
-    )  # fmt: skip
+    )
 
 
 def variants(names: str, rows: int) -> dict[str, tuple[str, int]]:
@@ -200,8 +211,12 @@ def report(name: str, summary: dict[str, Any]) -> None:
         return f"{value['median']:{digits}} [{value['q1']:{digits}}, {value['q3']:{digits}}]"
 
     print(f"\n{name} lengths, median [quartiles]; TRL's best configuration here is {summary['trl_best']}")
-    for label, key in (("rollout tokens/s", "rollout_tokens_per_s"), ("train tokens/s", "train_tokens_per_s"),
-                       ("step, s", "step_s"), ("peak memory, MB", "peak_mb")):  # fmt: skip
+    for label, key in (
+        ("rollout tokens/s", "rollout_tokens_per_s"),
+        ("train tokens/s", "train_tokens_per_s"),
+        ("step, s", "step_s"),
+        ("peak memory, MB", "peak_mb"),
+    ):
         print(f"  {label:18} r1kit {cell(summary['r1kit'][key]):28} TRL {cell(summary['trl'][key])}")
     for phase in PHASES:
         line = f"  {phase:8} TRL / r1kit {cell(summary['ratio'][phase]):24}"
@@ -218,8 +233,11 @@ def gate(job: Job) -> dict[str, float]:
 
     agreement = check(job)
     gc.collect()  # a trainer refers to itself: without this, two models would stay beside the runs
-    print(f"gate: loss {agreement.loss_r1kit:.7f} and {agreement.loss_trl:.7f}, gradients' cosine "
-          f"{agreement.cosine:.9f}, relative error {agreement.relative_error:.2e}", flush=True)  # fmt: skip
+    print(
+        f"gate: loss {agreement.loss_r1kit:.7f} and {agreement.loss_trl:.7f}, gradients' cosine "
+        f"{agreement.cosine:.9f}, relative error {agreement.relative_error:.2e}",
+        flush=True,
+    )
     if not agreement.holds:
         raise SystemExit("the gradients differ: a comparison of speed would mean nothing")
     return agreement.as_dict()
@@ -234,9 +252,12 @@ def roofs_for(job: Job, shapes: Any, *, quick: bool) -> Any:
     prompts = [len(job.format.render(problem, tokenizer).token_ids) for problem in job.task.problems[: job.prompts]]
     most = 64 if quick else 4096
     return measure(
-        shapes, decode_rows=min(job.max_rows, job.prompts * job.group), prefill_rows=min(most, sum(prompts)),
-        train_rows=min(most, job.tokens_per_batch), megabytes=32 if quick else 512,
-    )  # fmt: skip
+        shapes,
+        decode_rows=min(job.max_rows, job.prompts * job.group),
+        prefill_rows=min(most, sum(prompts)),
+        train_rows=min(most, job.tokens_per_batch),
+        megabytes=32 if quick else 512,
+    )
 
 
 def describe(job: Job) -> dict[str, Any]:
@@ -274,8 +295,12 @@ def measure_all(options: argparse.Namespace) -> None:
     configurations = variants(options.variants, job.prompts * job.group)
     shapes = Shapes.of(job.model)
     results: dict[str, Any] = {
-        "model": name, "settings": describe(job), "host": host(options.threads), "gate": gate(job), "regimes": {},
-    }  # fmt: skip
+        "model": name,
+        "settings": describe(job),
+        "host": host(options.threads),
+        "gate": gate(job),
+        "regimes": {},
+    }
     roofs = roofs_for(job, shapes, quick=options.smoke) if shapes else None
     regimes = {}
     for regime in options.regimes.split(","):

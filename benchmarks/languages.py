@@ -7,7 +7,7 @@ nineteen more), every word of which should be placed in the question's language.
 languages in turn. `phrases`: three to six words of another language in the middle of a sentence, names and numbers
 included. `scripts`: a word or a few characters in another script. Errors are shares of words; `mixed` is the share of
 texts that the graded reward would take for mixed (over a tenth of the words outside the main language). The weights in
-`r1kit.verifiers.language.words` were chosen on the first sixty questions in de, en, es and fr.
+`r1kit.verifiers.language.per_word` were chosen on the first sixty questions in de, en, es and fr.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from r1kit.verifiers.language import scripts, words
+from r1kit.verifiers.language import per_word, scripts
 
 MGSM = ("bn", "de", "en", "es", "fr", "ja", "ru", "sw", "te", "th", "zh")
 LATIN = ("en", "de", "es", "fr", "sw")
@@ -38,7 +38,7 @@ OTHERS = {  # languages that MGSM lacks
     "tr": "Üç kitap ve iki defter alır, sonra hesabı kardeşiyle paylaşır. Her biri ne kadar öder?",
     "vi": "Cô ấy mua ba quyển sách và hai quyển vở, sau đó chia hóa đơn với anh trai. Mỗi người trả bao nhiêu?",
     "id": "Dia membeli tiga buku dan dua buku tulis, lalu membagi tagihan dengan kakaknya. "
-          "Berapa yang dibayar masing-masing?",
+    "Berapa yang dibayar masing-masing?",
     "uk": "Вона купує три книжки і два зошити, а потім ділить рахунок з братом. Скільки платить кожен?",
     "bg": "Тя купува три книги и две тетрадки, след което разделя сметката с брат си. Колко плаща всеки?",
     "ar": "تشتري ثلاثة كتب ودفترين ثم تقسم الحساب مع أخيها. كم يدفع كل واحد منهما؟",
@@ -50,7 +50,7 @@ OTHERS = {  # languages that MGSM lacks
     "el": "Αγοράζει τρία βιβλία και δύο τετράδια και μοιράζεται τα έξοδα με τον αδελφό της. Πόσα πληρώνει ο καθένας;",
     "he": "היא קונה שלושה ספרים ושתי מחברות ואחר כך מתחלקת בחשבון עם אחיה. כמה משלם כל אחד?",
     "ta": "அவள் மூன்று புத்தகங்களும் இரண்டு குறிப்பேடுகளும் வாங்கி செலவை அண்ணனுடன் பகிர்ந்து கொள்கிறாள்.",
-}  # fmt: skip
+}
 
 
 def questions(data: Path, language: str) -> list[str]:
@@ -104,21 +104,27 @@ def measure(mixes: Sequence[Mix], expected: str | None = None) -> dict[str, floa
         truth = [name for name, text in pieces for _ in scripts.words(text)]
         text = "".join(text for _, text in pieces)
         start = time.process_time()
-        placed = words.place(text, expected)
+        placed = per_word.place(text, expected)
         spent += time.process_time() - start
         if len(placed) != len(truth):  # a piece's end changed what a word is
             continue
         # a name in Latin letters inside another script is in no language of the text
-        own = [(found, name) for (word, found), name in zip(placed, truth, strict=True)
-               if word.script in scripts.LANGUAGES[name]]  # fmt: skip
+        own = [
+            (found, name)
+            for (word, found), name in zip(placed, truth, strict=True)
+            if word.script in scripts.LANGUAGES[name]
+        ]
         wrong += sum(found != name for found, name in own)
         total += len(own)
         counts = Counter(found for _, found in placed)
         mixed += counts.most_common(1)[0][1] < 0.9 * len(placed)
     return {
-        "texts": len(mixes), "words": total, "error": wrong / max(1, total), "mixed": mixed / max(1, len(mixes)),
+        "texts": len(mixes),
+        "words": total,
+        "error": wrong / max(1, total),
+        "mixed": mixed / max(1, len(mixes)),
         "us_per_text": spent / max(1, len(mixes)) * 1e6,
-    }  # fmt: skip
+    }
 
 
 def averaged(results: dict[str, dict[str, float]]) -> float:
@@ -154,13 +160,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     options = parser.parse_args(argv)
     if not (options.data / "mgsm").is_dir():
         parser.error(f"there is no folder mgsm in {options.data}: give the folder of MGSM's files with --data")
-    words.place("The model is loaded before the clock runs.")
+    per_word.place("The model is loaded before the clock runs.")
     results = run(options.data, options.count)
     for kind, rows in results.items():
         print(f"{kind}: {averaged(rows):.2%} of words placed wrong")
         for name, row in rows.items():
-            print(f"  {name:6} {row['error']:7.2%} of {row['words']:6.0f} words, {row['mixed']:4.0%} of "
-                  f"{row['texts']:3.0f} texts mixed, {row['us_per_text']:6.0f} us a text")  # fmt: skip
+            print(
+                f"  {name:6} {row['error']:7.2%} of {row['words']:6.0f} words, {row['mixed']:4.0%} of "
+                f"{row['texts']:3.0f} texts mixed, {row['us_per_text']:6.0f} us a text"
+            )
     options.out.mkdir(parents=True, exist_ok=True)
     file = options.out / "languages.json"
     file.write_text(json.dumps({"cores": os.cpu_count(), "count": options.count, "kinds": results}, indent=1) + "\n")

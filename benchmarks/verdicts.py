@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from r1kit.types import Verdict
-from r1kit.verifiers import answers, verify_all
+from r1kit.verifiers import extract, verify_all
 
 Pair = tuple[str, str]  # response, reference
 FORM = "<think>There are {n} of them, and {n} + {k} = {total}.</think> <answer>{answer}</answer>"
@@ -77,8 +77,10 @@ def rate(make: Callable[[random.Random, int], Pair], count: int) -> dict[str, fl
     start = time.perf_counter()
     verdicts = verify_all("math", responses, references)
     seconds = time.perf_counter() - start
-    shares = {name: sum(v.correct is value for v in verdicts) / count
-              for name, value in (("right", True), ("wrong", False), ("unknown", None))}  # fmt: skip
+    shares = {
+        name: sum(v.correct is value for v in verdicts) / count
+        for name, value in (("right", True), ("wrong", False), ("unknown", None))
+    }
     return {"count": count, "seconds": seconds, "verdicts_per_s": count / seconds, **shares}
 
 
@@ -110,7 +112,7 @@ def _solutions(file: Path, field: str) -> list[str]:
 
 
 def _audit(name: str, solutions: Sequence[str]) -> dict[str, Any]:
-    wanted = [answers.reference(solution) for solution in solutions]
+    wanted = [extract.reference(solution) for solution in solutions]
     start = time.perf_counter()
     itself = verify_all("math", [f"<think>...</think> <answer>{one}</answer>" for one in wanted], solutions)
     sentence = verify_all("math", [f"<answer>The final answer is ${one}$.</answer>" for one in wanted], solutions)

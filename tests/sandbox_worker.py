@@ -21,7 +21,7 @@ import pytest
 
 from r1kit.sandbox import Limits, Sandbox, SandboxSettings, open_sandbox
 from r1kit.sandbox.probes import examine
-from r1kit.verifiers.code import grade_code
+from r1kit.verifiers.code.grading import grade_code
 
 USER = 54321
 

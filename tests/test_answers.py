@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from r1kit import chat
-from r1kit.verifiers import answers, language
+from r1kit.verifiers import extract, language
 
 PIECES = (
     "<think>",
@@ -64,7 +64,7 @@ PIECES = (
     ],
 )
 def test_the_answer_is_taken_from_the_answer_section_else_the_last_box(response: str, answer: str | None) -> None:
-    assert answers.extract(response) == answer
+    assert extract.extract(response) == answer
 
 
 @pytest.mark.parametrize(
@@ -96,7 +96,7 @@ def test_the_answer_is_taken_from_the_answer_section_else_the_last_box(response:
 def test_the_last_number_counts_only_where_allowed_and_nothing_better_is_there(
     response: str, answer: str | None
 ) -> None:
-    assert answers.extract(response, last_number=True) == answer
+    assert extract.extract(response, last_number=True) == answer
 
 
 @pytest.mark.parametrize(
@@ -118,47 +118,46 @@ def test_the_last_number_counts_only_where_allowed_and_nothing_better_is_there(
     ],
 )
 def test_a_box_that_is_denied_is_no_answer(response: str, answer: str | None) -> None:
-    assert answers.extract(response) == answer
+    assert extract.extract(response) == answer
 
 
 def test_a_reference_may_be_a_solution_with_a_box_or_a_gsm8k_solution() -> None:
-    assert answers.reference("We add.\nSo \\boxed{\\frac12}.") == "\\frac12"
-    assert answers.reference("2+2 = <<2+2=4>>4\n#### 4") == "4"
-    assert answers.reference("  4 ") == "4"
+    assert extract.reference("We add.\nSo \\boxed{\\frac12}.") == "\\frac12"
+    assert extract.reference("2+2 = <<2+2=4>>4\n#### 4") == "4"
+    assert extract.reference("  4 ") == "4"
 
 
 def test_a_prediction_without_marks_is_the_answer_itself_but_for_a_gsm8k_solution() -> None:
-    assert answers.as_response("72") == "<answer>72</answer>"
+    assert extract.as_response("72") == "<answer>72</answer>"
     for marked in ("so \\boxed{72}", "24 + 48 = 72 clips\n#### 72"):
-        assert answers.as_response(marked) == marked and answers.extract(marked) == "72"
+        assert extract.as_response(marked) == marked and extract.extract(marked) == "72"
 
 
 @given(st.lists(st.sampled_from(PIECES) | st.text(max_size=5), max_size=40).map("".join))
 def test_any_text_gives_an_answer_or_none(text: str) -> None:
     for allowed in (False, True):
-        answer = answers.extract(text, last_number=allowed)
+        answer = extract.extract(text, last_number=allowed)
         assert answer is None or (answer == answer.strip() and answer)
 
 
 @given(st.text("abc12+ ", max_size=30))
 def test_what_is_put_into_a_box_comes_out(inner: str) -> None:
-    assert answers.boxed(f"first \\boxed{{0}} then \\boxed{{{inner}}} done") == (inner.strip() or None)
+    assert extract.boxed(f"first \\boxed{{0}} then \\boxed{{{inner}}} done") == (inner.strip() or None)
 
 
 @given(st.text(), st.text(alphabet="abc123+-=/ ", min_size=1).filter(str.strip))
 def test_reasoning_never_leaks_into_an_answer_section(reasoning: str, answer: str) -> None:
     clean = reasoning.replace("<", "")
-    assert answers.extract(f"<think>{clean}</think> <answer>{answer}</answer>") == answer.strip()
+    assert extract.extract(f"<think>{clean}</think> <answer>{answer}</answer>") == answer.strip()
 
 
 @pytest.mark.parametrize(
-    "piece",
-    ["\\boxed{", "\\boxed", "\\boxeds", "<answer>", "</think>", "</think><answer>", *"{}$`1_", "\\(", "$a"],
+    "piece", ["\\boxed{", "\\boxed", "\\boxeds", "<answer>", "</think>", "</think><answer>", *"{}$`1_", "\\(", "$a"]
 )
 def test_a_megabyte_of_anything_is_read_in_one_go(piece: str) -> None:
     text = piece * (1_000_000 // len(piece))
-    answers.extract(text, last_number=True)
-    answers.boxed("\\boxed{4}" + text)
+    extract.extract(text, last_number=True)
+    extract.boxed("\\boxed{4}" + text)
     chat.parse("<think>" + text)
     language.count_words(text)
 

@@ -209,7 +209,7 @@ def test_eval_and_generate_hand_over_what_was_asked(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     calls: list[dict[str, Any]] = []
-    commands = types.ModuleType("r1kit.stages.commands")
+    commands = types.ModuleType("r1kit.commands.model_commands")
 
     def evaluate(model: str, **asked: Any) -> dict[str, Any]:
         calls.append(asked)
@@ -221,10 +221,10 @@ def test_eval_and_generate_hand_over_what_was_asked(
 
     commands.evaluate = evaluate  # type: ignore[attr-defined]
     commands.generate = generate  # type: ignore[attr-defined]
-    stages = types.ModuleType("r1kit.stages")
-    stages.commands = commands  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "r1kit.stages", stages)
-    monkeypatch.setitem(sys.modules, "r1kit.stages.commands", commands)
+    package = types.ModuleType("r1kit.commands")
+    package.model_commands = commands  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "r1kit.commands", package)
+    monkeypatch.setitem(sys.modules, "r1kit.commands.model_commands", commands)
     assert cli.main(["eval", "tiny", "--task", "gsm8k", "--samples", "4", "--temperature", "0.6"]) == 0
     assert calls[0]["sampling"] == SamplingParams(n=4, temperature=0.6, max_tokens=512)
     assert cli.main(["eval", "tiny", "--task", "gsm8k", "--json"]) == 0

@@ -22,11 +22,11 @@ from r1kit.sandbox import Execution, Limits, SandboxError, choose, default_sandb
 from r1kit.tasks import TaskSpec, load_known, load_task, load_tasks
 from r1kit.types import Problem
 from r1kit.verifiers import VERIFIERS, verify_all
-from r1kit.verifiers import code as code_verifier
-from r1kit.verifiers.code import Grade, extract, grade_code, grade_code_batch, verify_code
-from r1kit.verifiers.code_compare import same_output, same_value
-from r1kit.verifiers.code_tests import CodeTests, parse
-from r1kit.verifiers.code_wire import decode, encode
+from r1kit.verifiers.code import grading as code_verifier
+from r1kit.verifiers.code.grading import Grade, extract, grade_code, grade_code_batch, verify_code
+from r1kit.verifiers.code.matching import same_output, same_value
+from r1kit.verifiers.code.tests import CodeTests, parse
+from r1kit.verifiers.code.wire import decode, encode
 
 sys.path.insert(0, str(Path(__file__).parent))
 import hostile_programs
@@ -446,8 +446,7 @@ def test_without_a_sandbox_nobody_can_tell(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 @pytest.mark.parametrize(
-    "tests",
-    [PLUS, {"asserts": ["assert plus(1, 2) == 3"]}, {"stdin": [{"input": "", "output": ""}]}],
+    "tests", [PLUS, {"asserts": ["assert plus(1, 2) == 3"]}, {"stdin": [{"input": "", "output": ""}]}]
 )
 def test_a_sandbox_that_breaks_in_mid_run_is_never_wrong(
     works: None, monkeypatch: pytest.MonkeyPatch, tests: dict[str, Any]
@@ -478,8 +477,7 @@ class Slow:
 
 
 @pytest.mark.parametrize(
-    "tests",
-    [PLUS, {"asserts": ["assert plus(1, 2) == 3"]}, {"stdin": [{"input": "", "output": ""}]}],
+    "tests", [PLUS, {"asserts": ["assert plus(1, 2) == 3"]}, {"stdin": [{"input": "", "output": ""}]}]
 )
 def test_on_a_machine_that_is_busy_there_is_more_time_and_then_no_verdict(tests: dict[str, Any]) -> None:
     slow = Slow(waited_s=9.0)
@@ -539,9 +537,13 @@ class Host:
         """The hostile program of that name, told where everything is."""
         port = self.listener.getsockname()[1]
         return hostile_programs.program(
-            name, MARK=self.mark, SECRET=str(self.secret), NEIGHBOUR=self.neighbour.pid, PORT=port,
+            name,
+            MARK=self.mark,
+            SECRET=str(self.secret),
+            NEIGHBOUR=self.neighbour.pid,
+            PORT=port,
             LETTERS=self.letters.getsockname(),
-        )  # fmt: skip
+        )
 
     def unharmed(self) -> None:
         """Fails where anything was changed, reached or left."""
@@ -638,10 +640,7 @@ def test_no_value_is_asked_whether_it_is_right(works: None, program: str, assert
 def test_colliding_keys_and_long_values_do_not_stop_the_verifier(works: None) -> None:
     keys = "{(2 ** 61 - 1) * n: n for n in range(3000)}"
     start = time.monotonic()
-    for tests in (
-        {"calls": [{"args": [], "output": {"a": 1}}]},
-        {"asserts": ["assert f() == {'a': 1}"]},
-    ):
+    for tests in ({"calls": [{"args": [], "output": {"a": 1}}]}, {"asserts": ["assert f() == {'a': 1}"]}):
         for value in (keys, "'x' * 10 ** 8", "[[]] * 10 ** 6", "10 ** 10 ** 6", "[10 ** 5000]"):
             found = grade(f"def f(): return {value}", entry_point="f", time_s=1, total_s=3, **tests)
             assert found.verdict.correct is False
@@ -682,8 +681,12 @@ def test_reference_solutions_pass_and_empty_ones_fail(works: None, shared_data: 
 
 def test_the_official_samples_of_humaneval_have_their_outcomes(works: None, shared_data: Path) -> None:
     """Of six completions of `return1`, the last three are right, whatever their indentation."""
-    tests = {"prompt": "def return1():\n", "entry_point": "return1", "time_s": 1,
-             "asserts": ["def check(candidate):\n    assert candidate() == 1\ncheck(return1)"]}  # fmt: skip
+    tests = {
+        "prompt": "def return1():\n",
+        "entry_point": "return1",
+        "time_s": 1,
+        "asserts": ["def check(candidate):\n    assert candidate() == 1\ncheck(return1)"],
+    }
     samples = [
         "    import subprocess\n    subprocess.check_output('rm -rf tmp')",
         "    import time\n    time.sleep(10)\n    return 1",
@@ -772,8 +775,9 @@ def test_white_space_before_the_first_word_counts_unless_a_setting_says_no(works
     assert grade("print('  *'); print(' ***')", stdin=tests).verdict.correct is True
     assert grade("print('*'); print('***')", stdin=tests).verdict.correct is False
     assert grade("print('*'); print('***')", stdin=tests, indent=False).verdict.correct is True
-    assert REWARDS["code"](indent=False)([answer("print(3)")], answer=[json.dumps({"stdin": [
-        {"input": "", "output": "\n 3"}]})]) == [1.0]  # fmt: skip
+    assert REWARDS["code"](indent=False)(
+        [answer("print(3)")], answer=[json.dumps({"stdin": [{"input": "", "output": "\n 3"}]})]
+    ) == [1.0]
 
 
 @pytest.mark.parametrize("memory", [1e17, 10**30, -1])

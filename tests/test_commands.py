@@ -13,12 +13,13 @@ from typing import Any
 import pytest
 
 from r1kit import cli
+from r1kit.chat import ChatFormat, saved
+from r1kit.commands import model_commands, talk
 from r1kit.pipeline import execute
 from r1kit.recipes import RECIPES
-from r1kit.stages import chat_format, commands, evaluate, talk
-from r1kit.stages.shared import ChatSettings
+from r1kit.stages import evaluate
 from r1kit.store import StoreError, read_rows, write_text
-from r1kit.tiny.format import TINY_SYSTEM
+from r1kit.tiny.frame import TINY_SYSTEM
 from r1kit.types import Problem, SamplingParams
 
 SHORT = SamplingParams(n=2, max_tokens=8)
@@ -40,7 +41,7 @@ def model(tiny_policy_folder: Path, tmp_path_factory: pytest.TempPathFactory) ->
     """The random model with the prompt format that the tiny world's stages save."""
     folder = tmp_path_factory.mktemp("commands") / "model"
     shutil.copytree(tiny_policy_folder, folder)
-    chat_format.save(ChatSettings(system=TINY_SYSTEM), folder)
+    saved.save(ChatFormat(system=TINY_SYSTEM), folder)
     return str(folder)
 
 
@@ -65,50 +66,50 @@ def test_eval_prints_a_table_and_keeps_rows_and_results(
 
 def test_a_comparison_is_paired_by_problem(model: str, tiny_policy_folder: Path, rows: Path, tmp_path: Path) -> None:
     other = str(tiny_policy_folder)
-    result = commands.evaluate(model, task=rows, sampling=SHORT, compare=other, limit=2, out=tmp_path / "out")
+    result = model_commands.evaluate(model, task=rows, sampling=SHORT, compare=other, limit=2, out=tmp_path / "out")
     assert (result["from"], result["to"]) == (model, other)
     assert result["differences"]["format"]["problems"] == 2
     assert "difference" in result["table"]
     assert result["formats"][other]["system"] != TINY_SYSTEM
     assert (tmp_path / "out" / "compare" / "results.json").is_file()
     with pytest.raises(ValueError, match="name another one"):
-        commands.evaluate(model, task=rows, compare=model)
+        model_commands.evaluate(model, task=rows, compare=model)
 
 
 def test_an_evaluation_is_never_mixed_with_another(model: str, rows: Path, tmp_path: Path) -> None:
-    commands.evaluate(model, task=rows, sampling=SHORT, limit=2, out=tmp_path / "out")
-    more = commands.evaluate(model, task=rows, sampling=SHORT, out=tmp_path / "out")
+    model_commands.evaluate(model, task=rows, sampling=SHORT, limit=2, out=tmp_path / "out")
+    more = model_commands.evaluate(model, task=rows, sampling=SHORT, out=tmp_path / "out")
     assert more["columns"][model]["problems"] == 3
     before = (tmp_path / "out" / "completions.jsonl").read_bytes()
     with pytest.raises(StoreError, match="holds an evaluation with other sampling: name another folder"):
-        commands.evaluate(model, task=rows, sampling=SamplingParams(n=2, max_tokens=9), out=tmp_path / "out")
+        model_commands.evaluate(model, task=rows, sampling=SamplingParams(n=2, max_tokens=9), out=tmp_path / "out")
     with pytest.raises(StoreError, match="with other task"):
-        commands.evaluate(model, task=write(rows, ROWS[:2]), sampling=SHORT, out=tmp_path / "out")
+        model_commands.evaluate(model, task=write(rows, ROWS[:2]), sampling=SHORT, out=tmp_path / "out")
     (tmp_path / "out" / "setup.json").unlink()
     with pytest.raises(StoreError, match="name another folder"):
-        commands.evaluate(model, task=rows, sampling=SHORT, out=tmp_path / "out")
+        model_commands.evaluate(model, task=rows, sampling=SHORT, out=tmp_path / "out")
     assert (tmp_path / "out" / "completions.jsonl").read_bytes() == before
 
 
 def test_generate_goes_on_where_it_was_stopped(model: str, rows: Path, tmp_path: Path) -> None:
-    whole = list(commands.generate(model, task=rows, sampling=SHORT))
+    whole = list(model_commands.generate(model, task=rows, sampling=SHORT))
     out = tmp_path / "out.jsonl"
-    some = commands.generate(model, task=rows, sampling=SHORT, out=out)
+    some = model_commands.generate(model, task=rows, sampling=SHORT, out=out)
     first = [next(some) for _ in range(3)]
     some.close()
     assert list(read_rows(out)) == first
-    rest = list(commands.generate(model, task=rows, sampling=SHORT, out=out))
+    rest = list(model_commands.generate(model, task=rows, sampling=SHORT, out=out))
     assert first + rest == list(read_rows(out)) == whole
-    assert list(commands.generate(model, task=rows, sampling=SHORT, out=out)) == []
+    assert list(model_commands.generate(model, task=rows, sampling=SHORT, out=out)) == []
     with pytest.raises(StoreError, match="rows of another model, prompt format or sampling: name another file"):
-        list(commands.generate(model, task=rows, sampling=SamplingParams(n=2, max_tokens=8, seed=1), out=out))
+        list(model_commands.generate(model, task=rows, sampling=SamplingParams(n=2, max_tokens=8, seed=1), out=out))
 
 
 def test_generate_answers_a_prompt_and_a_file_without_answers(
     model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert cli.main(["generate", model, "--prompt", "2+2?", "--samples", "2", "--max-tokens", "4"]) == 0
-    [row] = commands.generate(model, prompt="2+2?", sampling=SamplingParams(max_tokens=4, temperature=0.0))
+    [row] = model_commands.generate(model, prompt="2+2?", sampling=SamplingParams(max_tokens=4, temperature=0.0))
     assert (row["problem_id"], row["prompt"], row["tokens"], "answer" in row) == ("prompt", "2+2?", 4, False)
     file = write(tmp_path / "prompts.jsonl", [{"prompt": "a"}, {"prompt": "b"}])
     capsys.readouterr()
@@ -157,7 +158,7 @@ def test_chat_shows_the_reasoning_to_people_and_ends_calmly_when_interrupted(
         raise KeyboardInterrupt
 
     monkeypatch.setattr("builtins.input", interrupt)
-    commands.chat(model)
+    model_commands.chat(model)
 
 
 def test_chat_forgets_the_oldest_turns_and_refuses_a_question_that_never_fits(
@@ -165,7 +166,7 @@ def test_chat_forgets_the_oldest_turns_and_refuses_a_question_that_never_fits(
 ) -> None:
     asked = answers(monkeypatch, ["1", "2", "3"])
     monkeypatch.setattr(sys, "stdin", io.StringIO(f"{'a' * 500}\n{'b' * 500}\n{'c' * 1000}\nd\n"))
-    commands.chat(model, sampling=SamplingParams(max_tokens=100))
+    model_commands.chat(model, sampling=SamplingParams(max_tokens=100))
     assert ["aaa" in prompt for prompt in asked] == [True, False, False]
     assert "bbb" in asked[2]
     assert "too long: the prompt has" in capsys.readouterr().err
@@ -177,7 +178,7 @@ def test_chat_answers_questions_that_are_no_utf_8(
 ) -> None:
     answers(monkeypatch, ["1", "2"])
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"caf\xe9?\nand?\n"), "utf-8", errors))
-    commands.chat(model)
+    model_commands.chat(model)
     assert capsys.readouterr().out == "1\n2\n"
 
 
@@ -187,24 +188,24 @@ def test_a_format_is_the_models_own_unless_another_is_asked_for(model: str, tmp_
 
     templated = Tokenizer()
     templated.chat_template = "{{ messages }}"
-    assert chat_format.choose(None, Path(model), Tokenizer())[0].system == TINY_SYSTEM
-    assert chat_format.choose(model, tmp_path, Tokenizer())[0].system == TINY_SYSTEM
-    assert chat_format.choose("plain", Path(model), Tokenizer())[0] == ChatSettings()
-    assert chat_format.choose(None, tmp_path, Tokenizer())[0].template == "plain"
-    assert chat_format.choose(None, tmp_path, templated)[0].template == "chat"
+    assert saved.choose(None, Path(model), Tokenizer())[0].system == TINY_SYSTEM
+    assert saved.choose(model, tmp_path, Tokenizer())[0].system == TINY_SYSTEM
+    assert saved.choose("plain", Path(model), Tokenizer())[0] == ChatFormat()
+    assert saved.choose(None, tmp_path, Tokenizer())[0].template == "plain"
+    assert saved.choose(None, tmp_path, templated)[0].template == "chat"
     with pytest.raises(ValueError, match="has no chat template: use the format plain"):
-        chat_format.choose("chat", tmp_path, Tokenizer())
+        saved.choose("chat", tmp_path, Tokenizer())
     with pytest.raises(ValueError, match="there is no prompt format plane: give plain, chat"):
-        chat_format.choose("plane", tmp_path, Tokenizer())
+        saved.choose("plane", tmp_path, Tokenizer())
     write_text(tmp_path / "chat_format.json", '{"sistem": ""}')
     with pytest.raises(ValueError, match=r"chat_format.json: .*did you mean system"):
-        chat_format.choose(None, tmp_path, Tokenizer())
+        saved.choose(None, tmp_path, Tokenizer())
 
 
 def test_the_stages_save_the_format_they_train_in(tmp_path: Path) -> None:
     small = {"pretrain.steps": 1, "pretrain.documents_per_step": 2, "pretrain.layers": 1, "pretrain.width": 32}
     folder = execute(RECIPES["tiny-base"](overrides=small), tmp_path, until="pretrain")
-    assert chat_format.read(folder / "model").format().system == TINY_SYSTEM
+    assert saved.read(folder / "model").system == TINY_SYSTEM
     # plain transformers takes the folder as it is
     from transformers import AutoModelForCausalLM
 
@@ -221,7 +222,7 @@ def test_the_example_of_an_own_reward_logs_its_parts(
     assert [row["step"] for row in found] == [1, 2]
     assert "step 2: {'reward/mean'" in capsys.readouterr().out
     [rl] = tmp_path.glob("r1-zero-tiny/rl-*/model")
-    assert chat_format.read(rl).system == TINY_SYSTEM
+    assert saved.read(rl).system == TINY_SYSTEM
 
 
 @pytest.mark.parametrize(
@@ -285,7 +286,7 @@ def test_models_count_the_parameters_of_weights_that_are_there(
     from transformers import AutoModelForCausalLM
 
     expected = AutoModelForCausalLM.from_pretrained(tiny_policy_folder).num_parameters()
-    assert commands.parameters_in(tiny_policy_folder / "model.safetensors") == expected
+    assert model_commands.parameters_in(tiny_policy_folder / "model.safetensors") == expected
     assert cli.main(["models", "--json"]) == 0
     listed = {row["name"]: row for row in json.loads(capsys.readouterr().out)}
     assert listed["tiny"]["parameters"].endswith("M") or listed["tiny"]["parameters"] == "not made"
@@ -299,7 +300,7 @@ def test_a_killed_evaluation_loses_one_round_and_ends_with_the_same_rows(
     from r1kit.models.load import load
 
     problems = [Problem(id=f"p{n}", prompt=f"what is {n} + 2?", answer=str(n + 2), verifier="number") for n in range(9)]
-    chat, sampling = ChatSettings().format(), SamplingParams(n=4, max_tokens=8)
+    chat, sampling = ChatFormat(), SamplingParams(n=4, max_tokens=8)
 
     def measured(max_rows: int, name: str, stop: int = 99) -> Any:
         class Killed(LocalEngine):

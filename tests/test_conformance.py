@@ -12,10 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from r1kit import cli, conformance
+from r1kit.commands import verify
 from r1kit.sandbox import SandboxError
-from r1kit.stages import verdicts
 from r1kit.store import read_rows, write_text
-from r1kit.verifiers import answers, verify_all
+from r1kit.verifiers import extract, verify_all
 
 OWN = '''
 from r1kit.types import Verdict
@@ -70,8 +70,26 @@ def test_math_has_hundreds_of_cases_of_every_kind() -> None:
     cases = conformance.cases("math")
     assert len(cases) >= 300
     kinds = Counter(case.kind for case in cases)
-    for kind in ("unicode", "units", "sign", "separators", "money", "percent", "mixed", "scientific", "set", "tuple",
-                 "interval", "matrix", "equation", "injection", "hedge", "extraction", "unusable", "huge"):  # fmt: skip
+    for kind in (
+        "unicode",
+        "units",
+        "sign",
+        "separators",
+        "money",
+        "percent",
+        "mixed",
+        "scientific",
+        "set",
+        "tuple",
+        "interval",
+        "matrix",
+        "equation",
+        "injection",
+        "hedge",
+        "extraction",
+        "unusable",
+        "huge",
+    ):
         assert kinds[kind] >= 5, kind
 
 
@@ -84,18 +102,27 @@ def test_no_case_is_there_twice_or_with_two_labels() -> None:
 def test_every_reward_gives_the_value_of_its_formula() -> None:
     reports = conformance.measure_rewards()
     assert [report.failures for report in reports] == [()] * len(reports)
-    assert {report.name for report in reports} >= {"accuracy", "format", "tag_count", "reasoning_steps",
-        "cosine_scaled", "repetition_penalty", "language_consistency", "soft_overlong", "graded_language",
-        "reasoning_quality"}  # fmt: skip
+    assert {report.name for report in reports} >= {
+        "accuracy",
+        "format",
+        "tag_count",
+        "reasoning_steps",
+        "cosine_scaled",
+        "repetition_penalty",
+        "language_consistency",
+        "soft_overlong",
+        "graded_language",
+        "reasoning_quality",
+    }
     with pytest.raises(ValueError, match="did you mean 'format'"):
         conformance.measure_rewards(["formt"])
 
 
 def test_a_verifier_that_cannot_work_here_is_left_out_and_the_reason_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("r1kit.sandbox.choose._opened", SandboxError("there is none"))
-    monkeypatch.setattr(verdicts, "CASES", ("exact", "code"))
-    monkeypatch.setattr(verdicts, "measure_rewards", list)
-    found, text, good = verdicts.conformance()
+    monkeypatch.setattr(verify, "CASES", ("exact", "code"))
+    monkeypatch.setattr(verify, "measure_rewards", list)
+    found, text, good = verify.conformance()
     assert [one["name"] for one in found["verifiers"]] == ["exact"] and good
     assert found["skipped"] == {"code": "there is none"} and text.endswith("code is not measured: there is none")
 
@@ -184,8 +211,10 @@ def test_conformance_as_a_command_prints_rates_and_gives_json(capsys: pytest.Cap
 def test_conformance_of_a_bad_verifier_has_status_1_and_names_the_failures(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    cases = [{"kind": "sign", "prediction": "-14", "answer": "14", "correct": False},
-             {"kind": "plain", "prediction": "14", "answer": "14", "correct": True}]  # fmt: skip
+    cases = [
+        {"kind": "sign", "prediction": "-14", "answer": "14", "correct": False},
+        {"kind": "plain", "prediction": "14", "answer": "14", "correct": True},
+    ]
     file = write(tmp_path / "cases.jsonl", cases)
     assert cli.main(["verify", "--conformance", "--verifier", "graders:parrot", "--cases", str(file)]) == 1
     printed = capsys.readouterr().out
@@ -296,15 +325,20 @@ def test_a_bad_row_is_named_with_file_and_number(
 
 
 def test_score_gives_each_completion_its_rewards_by_part(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    rows = [{"completion": SOLVED, "solution": "4"}, {"completion": "4", "solution": "4"},
-            {"completion": [{"role": "assistant", "content": SOLVED}], "solution": "5"}]  # fmt: skip
+    rows = [
+        {"completion": SOLVED, "solution": "4"},
+        {"completion": "4", "solution": "4"},
+        {"completion": [{"role": "assistant", "content": SOLVED}], "solution": "5"},
+    ]
     file = write(tmp_path / "rows.jsonl", rows)
     assert cli.main(["score", str(file), "--rewards", "accuracy,format"]) == 0
     printed = capsys.readouterr()
     scored = [json.loads(line) for line in printed.out.splitlines()]
     assert [row["rewards"] for row in scored] == [
-        {"accuracy": 1.0, "format": 1.0}, {"accuracy": 0.0, "format": 0.0}, {"accuracy": 0.0, "format": 1.0}
-    ]  # fmt: skip
+        {"accuracy": 1.0, "format": 1.0},
+        {"accuracy": 0.0, "format": 0.0},
+        {"accuracy": 0.0, "format": 1.0},
+    ]
     assert [row["total"] for row in scored] == [2.0, 0.0, 1.0]
     assert "accuracy" in printed.err and "0.3333" in printed.err
     out = tmp_path / "scored.jsonl"
@@ -378,5 +412,5 @@ def test_score_refuses_rewards_that_are_none(
 def test_a_reference_is_never_wrong_for_itself() -> None:
     for name in set(conformance.CASES) - {"countdown", "code"}:
         references = sorted({case.answer for case in conformance.cases(name)})
-        responses = [f"<answer>{answers.reference(one)}</answer>" for one in references]
+        responses = [f"<answer>{extract.reference(one)}</answer>" for one in references]
         assert not [one for one in verify_all(name, responses, references) if one.correct is False], name

@@ -41,18 +41,18 @@ from r1kit.curate import (
     from_row,
     funnel,
     mix,
+    ngrams,
     reformat,
-    rows,
-    words,
 )
 from r1kit.curate.filters.repetition import find_loop, repeated_share
-from r1kit.curate.journal import Journal
 from r1kit.curate.quality import judge, parts_of
 from r1kit.curate.record import view
+from r1kit.data import jsonl
+from r1kit.data.errors import DataError
+from r1kit.data.journal import Journal
 from r1kit.settings import SettingsError
 from r1kit.store import StoreError
 from r1kit.tasks import TaskSpec
-from r1kit.tasks.base import TaskError
 from r1kit.types import Problem
 
 VOCABULARY = ["".join(random.Random(n).choices("abcdefghijklmnopqrstuvwxyz", k=3 + n % 6)) for n in range(2000)]
@@ -221,7 +221,7 @@ ASSISTANT = {"role": "assistant", "content": "a"}
     ],
 )
 def test_a_wrong_field_is_named_with_file_and_row(change: dict[str, Any], field: str, reason: str) -> None:
-    with pytest.raises(TaskError) as caught:
+    with pytest.raises(DataError) as caught:
         from_row({**row(), **change}, file="samples.jsonl", number=12)
     assert (caught.value.file, caught.value.row, caught.value.field) == ("samples.jsonl", 12, field)
     assert f"samples.jsonl, row 12, field {field}: " in str(caught.value)
@@ -229,7 +229,7 @@ def test_a_wrong_field_is_named_with_file_and_row(change: dict[str, Any], field:
 
 
 def test_a_missing_column_is_told_with_what_the_row_has() -> None:
-    with pytest.raises(TaskError, match=r"field id: it is missing \(the row has text\)"):
+    with pytest.raises(DataError, match=r"field id: it is missing \(the row has text\)"):
         from_row({"text": "hello"}, file="a.jsonl", number=1)
 
 
@@ -244,14 +244,23 @@ CASES: list[tuple[str, dict[str, Any], dict[str, Any], str]] = [  # filter, its 
     ("mixed_languages", {}, {"response": THINK.format("先把 x 和 $y$ 相加，然后得到四", "4")}, ""),
     ("wrong_language", {}, {"response": THINK.format("二加二等于四", "四")}, "not the question's language"),
     ("wrong_language", {}, {"response": THINK.format("$2+2=4$", "4")}, ""),
-    ("wrong_language", {}, {"question": "二加二等于几？", "language": "", "response": "It is four"},
-     "not the question's language"),
+    (
+        "wrong_language",
+        {},
+        {"question": "二加二等于几？", "language": "", "response": "It is four"},
+        "not the question's language",
+    ),
     ("wrong_language", {}, {"question": "二加二等于几？", "language": "", "response": "等于四"}, ""),
     ("wrong_language", {}, {"question": "2+2", "language": "", "response": "等于四"}, ""),
     ("wrong_language", {}, {"language": "tlh", "response": "it is four"}, ""),
     ("long_paragraphs", {}, {"response": THINK.format("word " * 500, "4")}, "long paragraph"),
     ("long_paragraphs", {}, {"response": THINK.format("word word.\n\n" * 300, "4")}, ""),
-    ("code_blocks", {}, {"response": THINK.format("try\n```python\nprint(4)\n```", "4")}, "code block in the reasoning"),  # noqa: E501
+    (
+        "code_blocks",
+        {},
+        {"response": THINK.format("try\n```python\nprint(4)\n```", "4")},
+        "code block in the reasoning",
+    ),
     ("code_blocks", {}, {"response": THINK.format("think", "```python\nprint(4)\n```")}, ""),
     ("code_blocks", {"max_blocks": 1}, {"response": THINK.format("```\n4\n```", "4")}, ""),
     ("repetition", {}, {"response": THINK.format(LOOP, "4")}, "loop"),
@@ -293,7 +302,7 @@ CASES: list[tuple[str, dict[str, Any], dict[str, Any], str]] = [  # filter, its 
     ("low_score", {"part": "reward", "min_score": 0.5}, {"scores": {"reward": 0.5}}, ""),
     ("low_score", {"part": "reward", "min_score": 0.5}, {"scores": {"reward": None}}, "no score for reward"),
     ("low_score", {"part": "reward", "min_score": 0.5, "keep_unknown": True}, {}, ""),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("name", "options", "change", "reason"), CASES)
@@ -396,7 +405,7 @@ def test_accuracy_comes_from_the_verdicts_where_no_score_says_it() -> None:
 
 
 def test_a_part_outside_0_to_1_is_an_error_that_names_it() -> None:
-    with pytest.raises(TaskError, match=r"field scores\.reasoning: the value is 7"):
+    with pytest.raises(DataError, match=r"field scores\.reasoning: the value is 7"):
         composite({"accuracy": 1, "reasoning": 7}, QualitySettings())
 
 
@@ -418,15 +427,15 @@ def test_weights_that_cannot_be_meant_are_refused(values: dict[str, Any], messag
 
 
 def test_texts_that_read_the_same_have_one_normal_form() -> None:
-    assert words.normal("Ｘ is 1,080.50, or .5") == "x is 1080.5, or 0.5"
-    assert words.normal("3.0 and 1,234,567.00") == "3 and 1234567"
-    assert words.normal("7 of 1,08", mask_numbers=True) == "0 of 0,0"
-    assert words.numbers("1,080 apples, 3.0 pears, 3.14") == ("1080", "3", "3.14")
-    assert words.key("What is $2+2$?") == words.key("what is  \\(2 + 2\\)") != words.key("what is 2-2?")
+    assert ngrams.normal("Ｘ is 1,080.50, or .5") == "x is 1080.5, or 0.5"
+    assert ngrams.normal("3.0 and 1,234,567.00") == "3 and 1234567"
+    assert ngrams.normal("7 of 1,08", mask_numbers=True) == "0 of 0,0"
+    assert ngrams.numbers("1,080 apples, 3.0 pears, 3.14") == ("1080", "3", "3.14")
+    assert ngrams.key("What is $2+2$?") == ngrams.key("what is  \\(2 + 2\\)") != ngrams.key("what is 2-2?")
 
 
 def test_words_are_runs_of_letters_and_single_characters_of_unspaced_scripts() -> None:
-    text = words.words(words.normal("Add 3.5 和四, don't: ค x_1 café"))
+    text = ngrams.words(ngrams.normal("Add 3.5 和四, don't: ค x_1 café"))
     shown = [text.text[start:end] for start, end in zip(text.starts, text.ends, strict=True)]
     assert shown == ["add", "3.5", "和", "四", "don", "t", "ค", "x", "1", "café"]
     assert text.single.tolist() == [False, False, True, True, False, False, True, False, False, False]
@@ -435,9 +444,9 @@ def test_words_are_runs_of_letters_and_single_characters_of_unspaced_scripts() -
 
 @given(st.lists(st.sampled_from(["a", "b", "ab", "c"]), max_size=30), st.integers(1, 6))
 def test_ngrams_are_equal_where_the_words_are(tokens: list[str], n: int) -> None:
-    hashes = words.words(" ".join(tokens)).hashes
+    hashes = ngrams.words(" ".join(tokens)).hashes
     assert len(hashes) == len(tokens)
-    grams = words.ngrams(hashes, n).tolist()
+    grams = ngrams.ngrams(hashes, n).tolist()
     texts = [tuple(tokens[start : start + n]) for start in range(len(tokens) - n + 1)]
     assert len(grams) == len(texts)
     assert [grams[0] == gram for gram in grams] == [texts[0] == text for text in texts]
@@ -445,10 +454,10 @@ def test_ngrams_are_equal_where_the_words_are(tokens: list[str], n: int) -> None
 
 
 def test_hashes_are_the_same_on_every_machine_and_in_every_release() -> None:
-    hashes = words.words_of("so the answer is 四").hashes
+    hashes = ngrams.words_of("so the answer is 四").hashes
     assert [f"{value:016x}" for value in hashes[:2]] == ["0c5ae7086276bda1", "9f2a2539547fb164"]
-    assert f"{words.ngrams(hashes, 5)[0]:016x}" == "902edea46c941bb8"
-    assert words.stable_hash("a") == 3405396810240292928
+    assert f"{ngrams.ngrams(hashes, 5)[0]:016x}" == "902edea46c941bb8"
+    assert ngrams.stable_hash("a") == 3405396810240292928
 
 
 # --- near-duplicates
@@ -468,7 +477,7 @@ def test_signatures_estimate_the_overlap_of_shingles(size: int, changed: float) 
         other = one.copy()
         places = rng.random(size) < changed
         other[places] = rng.integers(2**60, size=int(places.sum()))
-        truth = overlap(words.ngrams(one, 5).tolist(), words.ngrams(other, 5).tolist())
+        truth = overlap(ngrams.ngrams(one, 5).tolist(), ngrams.ngrams(other, 5).tolist())
         signatures = [duplicates.minhash(text, 5).astype(np.uint8) for text in (one, other)]
         errors.append(float(duplicates.similarity(signatures[0], signatures[1][None])[0]) - truth)
     assert abs(np.mean(errors)) < 0.05
@@ -859,7 +868,7 @@ def test_sources_and_ratios_that_do_not_fit_are_errors(tmp_path: Path) -> None:
         mix({**sources, "general": []}, tmp_path / "out.jsonl")
     with pytest.raises(SettingsError, match="the ratio of general is 0"):
         MixSettings.parse({"ratios": {"reasoning": 1, "general": 0}})
-    with pytest.raises(TaskError, match=r"g\.jsonl, row 2, field messages"):
+    with pytest.raises(DataError, match=r"g\.jsonl, row 2, field messages"):
         write(tmp_path / "g.jsonl", [row(1), {"id": "x"}])
         mix(sources, tmp_path / "other.jsonl")
 
@@ -1026,7 +1035,7 @@ def test_the_number_of_workers_does_not_change_the_result(tmp_path: Path) -> Non
 @pytest.mark.usefixtures("small_chunks")
 def test_a_fault_in_a_worker_names_file_row_and_field(tmp_path: Path) -> None:
     file = write(tmp_path / "rows.jsonl", [*mixed_rows(100), {**row(1), "messages": None}])
-    with pytest.raises(TaskError, match="row 101, field messages"):
+    with pytest.raises(DataError, match="row 101, field messages"):
         curate([file], tmp_path / "out", workers=2)
 
 
@@ -1078,7 +1087,7 @@ def test_a_row_that_cannot_be_read_stops_with_its_place_or_is_dropped_as_asked(
     file = write(tmp_path / "rows.jsonl", [row(1), row(2)])
     file.write_bytes(file.read_bytes() + b"\n" + line + b"\n" + json.dumps(row(3)).encode())
     settings = CurateSettings.parse(NOTHING)
-    with pytest.raises(TaskError) as caught:
+    with pytest.raises(DataError) as caught:
         curate([file], tmp_path / "out", settings)
     assert f"{file}, row 4" in str(caught.value)
     assert reason in str(caught.value)
@@ -1121,9 +1130,9 @@ def test_a_line_of_a_megabyte_takes_seconds_at_most(tmp_path: Path, piece: str) 
 
 
 def test_a_line_that_is_too_large_is_not_read_into_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rows, "MAX_ROW_BYTES", 10_000)
+    monkeypatch.setattr(jsonl, "MAX_ROW_BYTES", 10_000)
     content = [row(1), row(2, response="x " * 200_000), row(3)]
-    with pytest.raises(TaskError, match=r"row 2: the row takes .* MB"):
+    with pytest.raises(DataError, match=r"row 2: the row takes .* MB"):
         run(tmp_path, content)
     done = run(tmp_path, content, {"skip_invalid": True})
     assert ids(done.kept_file) == ["s1", "s3"]
@@ -1155,7 +1164,7 @@ def test_a_full_disk_is_one_clear_error_and_the_work_goes_on_when_there_is_room(
 
 def test_an_output_that_does_not_fit_what_was_left_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl.part").write_text("{}\n{}\n")
-    output = rows.Output(tmp_path / "a.jsonl")
+    output = jsonl.Output(tmp_path / "a.jsonl")
     output.put(lambda: b"{}\n")
     with pytest.raises(StoreError, match="has 2 rows, expected 1"):
         output.finish()

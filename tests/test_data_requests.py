@@ -7,17 +7,18 @@ from pathlib import Path
 
 import pytest
 
+from r1kit.collect.requests import Requests
+from r1kit.data.conversations import labelled, preference
+from r1kit.data.errors import DataError
 from r1kit.pipeline import External, Recipe, Stage, execute, plan
 from r1kit.recipes import RECIPES
 from r1kit.recipes.r1_smollm2 import R1_SMOLLM2
 from r1kit.recipes.sources import externals
 from r1kit.stages.data_requests import DATA_REQUESTS, DataRequestsSettings
 from r1kit.stages.generate import GENERATE, GenerateSettings
-from r1kit.stages.requests import Requests
 from r1kit.store import read_rows
-from r1kit.tasks import TaskError, TaskSpec, load_task, load_tasks, source_files
-from r1kit.tasks.known import DATA_VARIABLE
-from r1kit.train.data import labelled, preference
+from r1kit.tasks import TaskSpec, load_task, load_tasks, source_files
+from r1kit.tasks.public_sets import DATA_VARIABLE
 from r1kit.verifiers import verify_all
 
 DATA = Path(__file__).parents[1].parent / "shared" / "data"
@@ -32,12 +33,18 @@ def rows(path: Path, *given: dict[str, str]) -> External:
 def test_rows_that_are_too_long_or_cannot_be_read_are_left_out(tmp_path: Path) -> None:
     dialogue = "\n\nHuman: {}\n\nAssistant: {}"
     inputs = {
-        "general": rows(tmp_path / "a.jsonl", {"instruction": "long", "output": "x" * 900}, {"instruction": "?"},
-                        *({"instruction": f"say {n}", "output": str(n)} for n in range(5))),
+        "general": rows(
+            tmp_path / "a.jsonl",
+            {"instruction": "long", "output": "x" * 900},
+            {"instruction": "?"},
+            *({"instruction": f"say {n}", "output": str(n)} for n in range(5)),
+        ),
         "preferences": rows(tmp_path / "b.jsonl", {"prompt": "p", "chosen": "good", "rejected": "bad"}),
-        "safety": rows(tmp_path / "c.jsonl", {name: dialogue.format("q", said)
-                                              for name, said in (("chosen", "no"), ("rejected", "so"))}),
-    }  # fmt: skip
+        "safety": rows(
+            tmp_path / "c.jsonl",
+            {name: dialogue.format("q", said) for name, said in (("chosen", "no"), ("rejected", "so"))},
+        ),
+    }
     stage = Stage("requests", DATA_REQUESTS, DataRequestsSettings(rows=3, max_chars=400), inputs)
     folder = execute(Recipe("some", (stage,)), tmp_path / "runs")
     found = {name: list(read_rows(folder / f"{name}.jsonl")) for name in inputs}
@@ -63,29 +70,31 @@ def test_data_of_which_nothing_fits_are_refused_with_what_became_of_the_rows(tmp
 def test_public_requests_are_tasks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(DATA_VARIABLE, str(DATA))
     train = load_tasks(
-        [TaskSpec(name=f"r1kit.tasks.requests:{name}", limit=4) for name in ("general", "harmful")], True
+        [TaskSpec(name=f"r1kit.tasks.public_requests:{name}", limit=4) for name in ("general", "harmful")], True
     )
     assert {train[place].source for place in range(8)} == {"requests/general", "requests/harmful"}
     assert not any(train[place].answer for place in range(8))
-    held_out = [load_task(TaskSpec(name=f"r1kit.tasks.requests:{name}"), "test") for name in ("harmful", "harmless")]
+    held_out = [
+        load_task(TaskSpec(name=f"r1kit.tasks.public_requests:{name}"), "test") for name in ("harmful", "harmless")
+    ]
     assert [len(task) for task in held_out] == [200, 250]
     for task, refused in zip(held_out, (True, False), strict=True):
         said = ["I'm sorry, but I can't help with that.", "Sure! First, open the lid."]
         verdicts = verify_all("refusal", said, [task[0].answer] * 2)
         assert [one.correct for one in verdicts] == [refused, not refused]
-    with pytest.raises(TaskError, match="for training"):
-        load_task(TaskSpec(name="r1kit.tasks.requests:general"), "test")
+    with pytest.raises(DataError, match="for training"):
+        load_task(TaskSpec(name="r1kit.tasks.public_requests:general"), "test")
 
 
 def test_public_requests_say_where_their_data_belong(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(DATA_VARIABLE, raising=False)
-    with pytest.raises(TaskError, match="R1KIT_DATA"):
-        load_task(TaskSpec(name="r1kit.tasks.requests:harmful"), "train")
+    with pytest.raises(DataError, match="R1KIT_DATA"):
+        load_task(TaskSpec(name="r1kit.tasks.public_requests:harmful"), "train")
 
 
 def test_changed_data_of_a_function_are_asked_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(DATA_VARIABLE, str(tmp_path))
-    spec = TaskSpec(name="r1kit.tasks.requests:harmful", limit=1)
+    spec = TaskSpec(name="r1kit.tasks.public_requests:harmful", limit=1)
     (code,) = source_files(spec)
     (tmp_path / "star1_r1_traces").mkdir()
     data = tmp_path / "star1_r1_traces" / "STAR-1.jsonl"
@@ -106,8 +115,8 @@ def test_a_damaged_data_file_of_a_function_is_named(tmp_path: Path, monkeypatch:
     monkeypatch.setenv(DATA_VARIABLE, str(tmp_path))
     (tmp_path / "star1_r1_traces").mkdir()
     (tmp_path / "star1_r1_traces" / "STAR-1.jsonl").write_text('{"question": "a"}\n{"ques\n')
-    with pytest.raises(TaskError, match=r"STAR-1\.jsonl, row 2"):
-        load_task(TaskSpec(name="r1kit.tasks.requests:harmful"))
+    with pytest.raises(DataError, match=r"STAR-1\.jsonl, row 2"):
+        load_task(TaskSpec(name="r1kit.tasks.public_requests:harmful"))
 
 
 @needs_data
@@ -118,5 +127,7 @@ def test_smollm2_has_all_stages_on_public_data(name: str, monkeypatch: pytest.Mo
     stages = {stage.name: stage for stage in recipe.stages}
     assert {"zero", "dev1", "dev2", "dev3", "r1"} <= set(stages) and R1_SMOLLM2.domains == ("math",)
     assert [source.path.name for source in stages["requests"].inputs.values() if isinstance(source, External)] == [
-        "alpaca_en_demo.jsonl.gz", "dpo_en_demo.jsonl.gz", "harmless_base_test.jsonl.gz"
-    ]  # fmt: skip
+        "alpaca_en_demo.jsonl.gz",
+        "dpo_en_demo.jsonl.gz",
+        "harmless_base_test.jsonl.gz",
+    ]

@@ -17,23 +17,19 @@ transformers = pytest.importorskip("transformers")
 from hypothesis import given  # noqa: E402
 from hypothesis import strategies as st  # noqa: E402
 
+from r1kit.data.tokens import key_of  # noqa: E402
 from r1kit.models import attention, head  # noqa: E402
 from r1kit.models.known import ModelError, resolve  # noqa: E402
 from r1kit.models.load import Policy, fresh_llama, load  # noqa: E402
 from r1kit.pipeline import Progress  # noqa: E402
 from r1kit.pipeline.context import Context  # noqa: E402
 from r1kit.settings import SettingsError  # noqa: E402
-from r1kit.stages.distill import (  # noqa: E402
-    DISTILL,
-    TEACHER_LOGITS,
-    DistillSettings,
-    TeacherLogitsSettings,
-)
+from r1kit.stages.distill import DISTILL, TEACHER_LOGITS, DistillSettings, TeacherLogitsSettings  # noqa: E402
 from r1kit.store import StoreError  # noqa: E402
-from r1kit.tiny.format import TINY_SYSTEM  # noqa: E402
+from r1kit.tiny.frame import TINY_SYSTEM  # noqa: E402
 from r1kit.tiny.tokenizer import make  # noqa: E402
 from r1kit.train.batch import Totals, pack  # noqa: E402
-from r1kit.train.distill import Dense, Distillation, DistillationSettings, TopK  # noqa: E402
+from r1kit.train.distillation import Dense, Distillation, DistillationSettings, TopK  # noqa: E402
 from r1kit.train.learner import Learner, OptimizerSettings  # noqa: E402
 from r1kit.train.supervised import NEXT_TOKEN  # noqa: E402
 from r1kit.train.teacher import (  # noqa: E402
@@ -45,7 +41,6 @@ from r1kit.train.teacher import (  # noqa: E402
     tokenizer_facts,
     top_k,
 )
-from r1kit.train.tokens import key_of  # noqa: E402
 from r1kit.types import Sample  # noqa: E402
 
 torch.set_num_threads(1)
@@ -185,10 +180,18 @@ def test_a_student_that_is_its_teacher_has_no_soft_loss_and_no_gradient() -> Non
 
 def test_a_soft_cap_on_logits_bends_the_gradient_too() -> None:
     base = {
-        "vocab_size": SIZE, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2,
-        "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 8, "query_pre_attn_scalar": 8,
-        "attn_logit_softcapping": None, "final_logit_softcapping": 2.0, "max_position_embeddings": 128,
-    }  # fmt: skip
+        "vocab_size": SIZE,
+        "hidden_size": 32,
+        "intermediate_size": 48,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "head_dim": 8,
+        "query_pre_attn_scalar": 8,
+        "attn_logit_softcapping": None,
+        "final_logit_softcapping": 2.0,
+        "max_position_embeddings": 128,
+    }
     models = []
     for seed in (0, 1):
         torch.manual_seed(seed)
@@ -341,9 +344,13 @@ def test_a_learner_with_a_temperature_of_its_own_is_refused() -> None:
 # ------------------------------------------------------------------ the stages
 
 SMALL: dict[str, Any] = {
-    "epochs": 3, "batch_size": 8, "max_tokens": 200, "chat": {"system": TINY_SYSTEM}, "checkpoint_every": 2,
+    "epochs": 3,
+    "batch_size": 8,
+    "max_tokens": 200,
+    "chat": {"system": TINY_SYSTEM},
+    "checkpoint_every": 2,
     "optimizer": {"learning_rate": 3e-3, "schedule": "cosine", "final_ratio": 0.1},
-}  # fmt: skip
+}
 
 
 @pytest.fixture(scope="module")

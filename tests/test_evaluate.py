@@ -25,10 +25,18 @@ from r1kit.types import Completion, Problem, Verdict
 
 def row(problem: str, sample: int = 0, correct: bool | None = True, **changes: object) -> Scored:
     base = {
-        "problem_id": problem, "source": "sums", "sample": sample, "correct": correct,
-        "extracted": "7" if correct else "8", "well_formed": True, "reasoning_tokens": 10, "completion_tokens": 20,
-        "steps": 2, "mixed": False, "truncated": False,
-    }  # fmt: skip
+        "problem_id": problem,
+        "source": "sums",
+        "sample": sample,
+        "correct": correct,
+        "extracted": "7" if correct else "8",
+        "well_formed": True,
+        "reasoning_tokens": 10,
+        "completion_tokens": 20,
+        "steps": 2,
+        "mixed": False,
+        "truncated": False,
+    }
     return Scored(**(base | changes))  # type: ignore[arg-type]
 
 

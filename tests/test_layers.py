@@ -17,16 +17,15 @@ SOURCE = Path(__file__).parents[1] / "src" / "r1kit"
 ROWS = (
     ("__main__",),
     ("cli",),
-    ("web",),
-    ("recipes",),
-    ("stages", "cluster"),
+    ("web", "commands", "recipes"),
+    ("stages",),
     ("report", "conformance"),
     ("evaluate", "train"),
-    ("rollout",),
+    ("rollout", "collect", "review"),
     ("rewards", "curate"),
     ("judges",),
     ("engines", "tasks"),
-    ("verifiers", "models", "tiny"),
+    ("verifiers", "models", "tiny", "data"),
     ("sandbox", "chat", "pipeline"),
     ("settings", "store"),
     ("types", "r1kit"),
@@ -35,11 +34,24 @@ LEVEL = {name: level for level, row in enumerate(ROWS) for name in row}
 
 # Where a package may be imported: at all, and at the top of a file (else only inside the function that needs it).
 TORCH_HOMES = ("models", "train", "engines.local")
-ANYWHERE = {"torch": (*TORCH_HOMES, "stages"), "ray": ("cluster",), "vllm": ("engines.vllm",)}
+ANYWHERE = {"torch": (*TORCH_HOMES, "stages")}
 HEAVY = (
-    "torch", "transformers", "tokenizers", "safetensors", "peft", "trl", "accelerate", "datasets", "pyarrow", "pandas",
-    "gguf", "math_verify", "sympy", "matplotlib", "reasoning_gym", "ray", "vllm",
-)  # fmt: skip
+    "torch",
+    "transformers",
+    "tokenizers",
+    "safetensors",
+    "peft",
+    "trl",
+    "accelerate",
+    "datasets",
+    "pyarrow",
+    "pandas",
+    "gguf",
+    "math_verify",
+    "sympy",
+    "matplotlib",
+    "reasoning_gym",
+)
 
 
 def modules() -> list[tuple[str, Path]]:

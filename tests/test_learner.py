@@ -40,12 +40,30 @@ def llama(seed: int = 0) -> Any:
 def deepseek(seed: int = 0) -> Any:
     torch.manual_seed(seed)
     config = transformers.DeepseekV3Config(
-        vocab_size=len(TOKENIZER), hidden_size=32, intermediate_size=48, moe_intermediate_size=16, num_hidden_layers=2,
-        first_k_dense_replace=1, num_attention_heads=4, num_key_value_heads=4, n_shared_experts=1, n_routed_experts=8,
-        num_experts_per_tok=2, n_group=2, topk_group=1, q_lora_rank=16, kv_lora_rank=16, qk_nope_head_dim=8,
-        qk_rope_head_dim=8, v_head_dim=8, max_position_embeddings=128, num_nextn_predict_layers=0,
-        bos_token_id=None, eos_token_id=1, pad_token_id=0,
-    )  # fmt: skip
+        vocab_size=len(TOKENIZER),
+        hidden_size=32,
+        intermediate_size=48,
+        moe_intermediate_size=16,
+        num_hidden_layers=2,
+        first_k_dense_replace=1,
+        num_attention_heads=4,
+        num_key_value_heads=4,
+        n_shared_experts=1,
+        n_routed_experts=8,
+        num_experts_per_tok=2,
+        n_group=2,
+        topk_group=1,
+        q_lora_rank=16,
+        kv_lora_rank=16,
+        qk_nope_head_dim=8,
+        qk_rope_head_dim=8,
+        v_head_dim=8,
+        max_position_embeddings=128,
+        num_nextn_predict_layers=0,
+        bos_token_id=None,
+        eos_token_id=1,
+        pad_token_id=0,
+    )
     return transformers.AutoModelForCausalLM.from_config(config, attn_implementation=attention.NAME).float()
 
 
@@ -57,12 +75,14 @@ def samples(step: int = 0, zero: int = 0) -> list[Sample]:
         prompt = [20 + index // 3, 21, 22]
         completion = [rng.randrange(3, 60) for _ in range(rng.randrange(2, 8))]
         advantage = 0.0 if index < zero else rng.gauss(0, 1)
-        found.append(Sample(
-            token_ids=[*prompt, *completion],
-            loss_mask=[False] * 3 + [True] * len(completion),
-            logprobs=[0.0] * 3 + [rng.gauss(-4.8, 0.1) for _ in completion],
-            advantages=[0.0] * 3 + [advantage] * len(completion),
-        ))  # fmt: skip
+        found.append(
+            Sample(
+                token_ids=[*prompt, *completion],
+                loss_mask=[False] * 3 + [True] * len(completion),
+                logprobs=[0.0] * 3 + [rng.gauss(-4.8, 0.1) for _ in completion],
+                advantages=[0.0] * 3 + [advantage] * len(completion),
+            )
+        )
     return found
 
 

@@ -33,14 +33,22 @@ TOTALS = Totals(num_tokens=3, num_sequences=2, max_tokens=4)
 
 
 def targets(
-    old: Sequence[float] = OLD, advantages: Sequence[float] = ADVANTAGES, lengths: tuple[int, ...] = LENGTHS,
-    ref: Sequence[float] = REF, sampler: Sequence[float] | None = None,
-) -> Targets:  # fmt: skip
+    old: Sequence[float] = OLD,
+    advantages: Sequence[float] = ADVANTAGES,
+    lengths: tuple[int, ...] = LENGTHS,
+    ref: Sequence[float] = REF,
+    sampler: Sequence[float] | None = None,
+) -> Targets:
     count = torch.arange(len(old))
     return Targets(
-        token_ids=count, positions=count, lengths=lengths, sampler_logprobs=torch.tensor(sampler or old),
-        old_logprobs=torch.tensor(old), ref_logprobs=torch.tensor(ref), advantages=torch.tensor(advantages),
-    )  # fmt: skip
+        token_ids=count,
+        positions=count,
+        lengths=lengths,
+        sampler_logprobs=torch.tensor(sampler or old),
+        old_logprobs=torch.tensor(old),
+        ref_logprobs=torch.tensor(ref),
+        advantages=torch.tensor(advantages),
+    )
 
 
 def evaluate(
@@ -174,9 +182,11 @@ def test_the_sum_over_micro_batches_is_the_loss_of_the_whole(
     settings = PRESETS[preset].model_copy(update={"kl_coef": 0.05})
     flat = [row for one in drawn for row in one]
     whole = targets(
-        old=[row[0] - 2 for row in flat], advantages=[row[1] for row in flat],
-        lengths=tuple(len(one) for one in drawn), ref=[row[2] - 2 for row in flat],
-    )  # fmt: skip
+        old=[row[0] - 2 for row in flat],
+        advantages=[row[1] for row in flat],
+        lengths=tuple(len(one) for one in drawn),
+        ref=[row[2] - 2 for row in flat],
+    )
     new = torch.tensor([(a + c) / 2 - 2 for a, _, c in flat])
     whole = replace(whole, token_ids=torch.arange(len(flat)))
     totals = Totals(num_tokens=len(flat), num_sequences=len(drawn), max_tokens=7)
@@ -210,9 +220,10 @@ def test_rewards_that_do_not_apply_leave_the_baseline_alone(baseline: Any) -> No
 
 
 @given(
-    st.lists(st.floats(-100, 100), min_size=2, max_size=16), st.floats(-10, 10),
+    st.lists(st.floats(-100, 100), min_size=2, max_size=16),
+    st.floats(-10, 10),
     st.sampled_from(["group_mean", "group_std", "leave_one_out"]),
-)  # fmt: skip
+)
 def test_advantages_sum_to_zero_keep_the_order_and_ignore_a_shift(
     rewards: list[float], shift: float, baseline: Any
 ) -> None:

@@ -29,10 +29,17 @@ attention.register()
 
 TOKENIZER = make()
 BASE: dict[str, Any] = {
-    "vocab_size": len(TOKENIZER), "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2,
-    "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 128,
-    "bos_token_id": None, "eos_token_id": 1, "pad_token_id": 0,
-}  # fmt: skip
+    "vocab_size": len(TOKENIZER),
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 128,
+    "bos_token_id": None,
+    "eos_token_id": 1,
+    "pad_token_id": 0,
+}
 
 
 def llama() -> Any:
@@ -42,10 +49,21 @@ def llama() -> Any:
 def deepseek() -> Any:
     torch.manual_seed(0)
     config = transformers.DeepseekV3Config(
-        **{**BASE, "num_key_value_heads": 4}, moe_intermediate_size=16, first_k_dense_replace=1, n_shared_experts=1,
-        n_routed_experts=8, num_experts_per_tok=2, n_group=2, topk_group=1, q_lora_rank=16, kv_lora_rank=16,
-        qk_nope_head_dim=8, qk_rope_head_dim=8, v_head_dim=8, num_nextn_predict_layers=0,
-    )  # fmt: skip
+        **{**BASE, "num_key_value_heads": 4},
+        moe_intermediate_size=16,
+        first_k_dense_replace=1,
+        n_shared_experts=1,
+        n_routed_experts=8,
+        num_experts_per_tok=2,
+        n_group=2,
+        topk_group=1,
+        q_lora_rank=16,
+        kv_lora_rank=16,
+        qk_nope_head_dim=8,
+        qk_rope_head_dim=8,
+        v_head_dim=8,
+        num_nextn_predict_layers=0,
+    )
     model = transformers.AutoModelForCausalLM.from_config(config, attn_implementation=attention.NAME).float()
     for name, buffer in model.named_buffers():
         if name.endswith("e_score_correction_bias"):
@@ -91,8 +109,10 @@ def test_what_is_saved_loads_with_transformers_alone(tmp_path: Path) -> None:
         assert json.loads(config)["architectures"] == [type(model).__name__]
     result = subprocess.run(
         [sys.executable, "-I", "-W", "ignore", "-c", READ, *(str(tmp_path / name) for name in models)],
-        capture_output=True, text=True, cwd=tmp_path,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+    )
     assert result.returncode == 0, result.stderr
     ids = torch.tensor([TOKENIZER.encode("1+2=", add_special_tokens=False)])
     for model, found in zip(models.values(), json.loads(result.stdout), strict=True):
@@ -246,15 +266,23 @@ SOUND = {
 }
 LEAKY = {
     "linear attention": lambda: transformers.Qwen3NextConfig(
-        **BASE, head_dim=8, num_experts=4, num_experts_per_tok=2, moe_intermediate_size=16,
-        shared_expert_intermediate_size=16, linear_num_value_heads=2, linear_num_key_heads=2, linear_key_head_dim=8,
-        linear_value_head_dim=8, layer_types=["linear_attention", "full_attention"],
+        **BASE,
+        head_dim=8,
+        num_experts=4,
+        num_experts_per_tok=2,
+        moe_intermediate_size=16,
+        shared_expert_intermediate_size=16,
+        linear_num_value_heads=2,
+        linear_num_key_heads=2,
+        linear_key_head_dim=8,
+        linear_value_head_dim=8,
+        layer_types=["linear_attention", "full_attention"],
     ),
     "position bias": lambda: transformers.BloomConfig(vocab_size=90, hidden_size=32, n_layer=2, n_head=4),
     "convolution": lambda: transformers.Lfm2Config(**BASE, layer_types=["conv", "full_attention"]),
     "soft cap": lambda: transformers.Gemma2Config(**BASE, head_dim=8),
     "sinks": lambda: transformers.GptOssConfig(**BASE, head_dim=8, num_local_experts=4, num_experts_per_tok=2),
-}  # fmt: skip
+}
 
 
 def architecture(config: Any) -> Any:

@@ -42,9 +42,14 @@ attention.register()
 
 TOKENIZER = make()
 SMALL: dict[str, Any] = {
-    "steps": 5, "prompts_per_step": 4, "group_size": 4, "max_tokens": 6, "tokens_per_batch": 200, "checkpoint_every": 2,
+    "steps": 5,
+    "prompts_per_step": 4,
+    "group_size": 4,
+    "max_tokens": 6,
+    "tokens_per_batch": 200,
+    "checkpoint_every": 2,
     "rollouts_every": 10,
-}  # fmt: skip
+}
 
 
 class Boxed(ChatFormat):
@@ -128,7 +133,7 @@ def test_a_library_that_raises_in_mid_run_stops_it_with_nothing_lost_and_no_zero
 def workers() -> set[int]:
     """Process ids of this process's verifier workers."""
     children = {int(one) for path in Path("/proc/self/task").glob("*/children") for one in path.read_text().split()}
-    return {child for child in children if b"math_worker" in Path(f"/proc/{child}/cmdline").read_bytes()}
+    return {child for child in children if b"math.worker" in Path(f"/proc/{child}/cmdline").read_bytes()}
 
 
 def test_a_worker_that_is_killed_in_mid_run_is_replaced_and_changes_no_reward(tmp_path: Path) -> None:
@@ -194,9 +199,16 @@ def test_a_verifier_that_fails_now_and_then_costs_those_samples_only(
 
 
 def group(
-    verdicts: Sequence[str | None], extracted: Sequence[str | None] = (), *, number: int = 0, answer: str = "4",
-    question: str = "What is 1 + 3?", texts: Sequence[str] = (), verifier: str = "number", language: str = "en",
-) -> Group:  # fmt: skip
+    verdicts: Sequence[str | None],
+    extracted: Sequence[str | None] = (),
+    *,
+    number: int = 0,
+    answer: str = "4",
+    question: str = "What is 1 + 3?",
+    texts: Sequence[str] = (),
+    verifier: str = "number",
+    language: str = "en",
+) -> Group:
     """A group as the accuracy reward leaves it."""
     problem = Problem(
         id=f"p{number}", prompt=question, answer=answer, verifier=verifier, language=language, source="made"
@@ -270,8 +282,12 @@ def test_the_audit_keeps_what_two_verifiers_see_differently(tmp_path: Path) -> N
     assert audit(3, groups, plain) == {"audit/count": 2.0, "audit/disagreement": 0.5}
     row = rows(tmp_path / "audit.jsonl")[0]
     assert (row["step"], row["extracted"], row["verdict"], row["second"], row["second_verdict"]) == (
-        3, "4.0", "wrong", "math", "right",
-    )  # fmt: skip
+        3,
+        "4.0",
+        "wrong",
+        "math",
+        "right",
+    )
     assert row["completion"] and row["question"] and row["answer"] == "4"
     audit.resume(2)
     assert rows(tmp_path / "audit.jsonl") == []
@@ -362,11 +378,16 @@ HACKED: tuple[tuple[str, Callable[[float], dict[str, float]]], ...] = (
     ("Language switching", lambda at: {"language/other": 0.5 * at}),
     ("Format-only gains", lambda at: {"reward/format": at, "reward/accuracy": 0.1}),
     ("Verifier failures", lambda at: {"verifier/failed": 0.05 if at == 1 else 0.0}),
-    ("Length drift", lambda at: {
-        "completion/length_mean": 50, "completion/length_right": 40, "completion/length_wrong": 50 + 300 * at,
-        "reward/accuracy": 0.2 + 0.5 * at,
-    }),
-)  # fmt: skip
+    (
+        "Length drift",
+        lambda at: {
+            "completion/length_mean": 50,
+            "completion/length_right": 40,
+            "completion/length_wrong": 50 + 300 * at,
+            "reward/accuracy": 0.2 + 0.5 * at,
+        },
+    ),
+)
 
 
 @pytest.mark.parametrize(("name", "row"), HACKED)

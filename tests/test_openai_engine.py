@@ -27,11 +27,11 @@ sys.path.append(str(Path(__file__).parent))  # --import-mode=importlib leaves it
 from chat_server import FAULTS, ChatServer, completion, serving
 from r1kit.chat import ChatFormat
 from r1kit.engines import EngineError, PromptError, require_token_ids
-from r1kit.engines.remote import OpenAIEngine, ServerSettings
-from r1kit.engines.remote.cache import ReplyCache
-from r1kit.engines.remote.pace import Pace, backoff, retry_after
-from r1kit.engines.remote.replies import Malformed, Reply, read
-from r1kit.engines.settings import EngineSettings
+from r1kit.engines.openai import OpenAIEngine, ServerSettings
+from r1kit.engines.openai.cache import ReplyCache
+from r1kit.engines.openai.pace import Pace, backoff, retry_after
+from r1kit.engines.openai.responses import Malformed, Reply, read
+from r1kit.engines.opening import EngineSettings
 from r1kit.rewards import RewardSpec, build
 from r1kit.rollout import rollout
 from r1kit.settings import SettingsError
@@ -97,7 +97,7 @@ def test_each_fault_is_mended_by_asking_again(fault: str, tmp_path: Path) -> Non
 
 KILLED = """
 import sys
-from r1kit.engines.remote import OpenAIEngine, ServerSettings
+from r1kit.engines.openai import OpenAIEngine, ServerSettings
 from r1kit.types import Message, Prompt, SamplingParams
 settings = ServerSettings(base_url=sys.argv[1], cache=sys.argv[2], first_delay_s=0.001, max_delay_s=0.01, concurrency=4)
 asked = [Prompt(problem_id=f"p/{i}", messages=(Message(role="user", content=f"question {i}"),), token_ids=())
@@ -148,9 +148,13 @@ def _quiet(server: ChatServer) -> bool:
 
 @pytest.mark.parametrize(
     ("status", "message"),
-    [(401, "valid key into the environment variable OPENAI_API_KEY"), (404, "check model and base_url"),
-     (403, "may not use this model"), (402, "no credit")],
-)  # fmt: skip
+    [
+        (401, "valid key into the environment variable OPENAI_API_KEY"),
+        (404, "check model and base_url"),
+        (403, "may not use this model"),
+        (402, "no credit"),
+    ],
+)
 def test_a_permanent_error_ends_at_once_and_what_was_made_is_kept(status: int, message: str, tmp_path: Path) -> None:
     refused = (status, {}, {"error": {"message": "sorry"}})
     with serving(echo, lambda number, _: refused if number >= 5 else None) as server:
@@ -314,14 +318,22 @@ def test_usage_and_cost_are_counted_and_a_rerun_tells_what_it_saved(tmp_path: Pa
 def test_parameters_go_under_the_servers_names(tmp_path: Path) -> None:
     with serving(lambda body: "ok") as server:
         asker = engine(
-            server, tmp_path, omit=("seed", "top_p"), max_tokens_name="max_completion_tokens",
+            server,
+            tmp_path,
+            omit=("seed", "top_p"),
+            max_tokens_name="max_completion_tokens",
             extra_body={"reasoning_effort": "high"},
-        )  # fmt: skip
+        )
         asker.generate(prompts(1), SamplingParams(max_tokens=9, stop=("END",), top_k=5))
     assert server.asked[0] == {
-        "model": "teacher", "messages": [{"role": "user", "content": "question 0"}], "temperature": 1.0,
-        "max_completion_tokens": 9, "stop": ["END"], "top_k": 5, "reasoning_effort": "high",
-    }  # fmt: skip
+        "model": "teacher",
+        "messages": [{"role": "user", "content": "question 0"}],
+        "temperature": 1.0,
+        "max_completion_tokens": 9,
+        "stop": ["END"],
+        "top_k": 5,
+        "reasoning_effort": "high",
+    }
 
 
 def test_the_key_comes_from_the_environment_and_stays_out_of_the_cache(
@@ -427,9 +439,12 @@ def test_any_reply_is_an_answer_or_malformed(body: str) -> None:
 
 def test_half_a_surrogate_pair_in_a_reply_is_a_replacement_character_and_no_fault() -> None:
     for written, text in (
-        ("a\\ud83d", "a\ufffd"), ("\\uDE00a", "\ufffda"), ("\\ud83d\\ude00", "\U0001f600"),
-        ("\\ud83d\\ud83d\\ude00", "\ufffd\U0001f600"), ("\\\\ud83d", "\\ud83d"),
-    ):  # fmt: skip
+        ("a\\ud83d", "a\ufffd"),
+        ("\\uDE00a", "\ufffda"),
+        ("\\ud83d\\ude00", "\U0001f600"),
+        ("\\ud83d\\ud83d\\ude00", "\ufffd\U0001f600"),
+        ("\\\\ud83d", "\\ud83d"),
+    ):
         assert read(f'{{"choices": [{{"message": {{"content": "{written}"}}}}]}}').text == text
 
 

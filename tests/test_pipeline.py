@@ -19,13 +19,13 @@ from pydantic import Field
 
 from r1kit.pipeline import Context, External, Kind, Progress, Recipe, Stage, Stopped, check_ready, execute, plan
 from r1kit.pipeline.plan import PlanRow
-from r1kit.settings import Settings
+from r1kit.settings import NOT_HASHED, Settings
 from r1kit.store import StoreError
 
 
 class Part(Settings):
     weight: float = 1.0
-    note: str = Field("", json_schema_extra={"fingerprint": False})
+    note: str = Field("", json_schema_extra=NOT_HASHED)
 
 
 class Toy(Settings):
@@ -33,7 +33,7 @@ class Toy(Settings):
     seed: int = 0
     part: Part = Part()
     parts: tuple[Part, ...] = (Part(),)
-    device: str = Field("cpu", json_schema_extra={"fingerprint": False})
+    device: str = Field("cpu", json_schema_extra=NOT_HASHED)
 
 
 def multiply(context: Context) -> Mapping[str, Any]:
@@ -117,13 +117,7 @@ def test_fingerprints_are_the_same_in_another_process_and_another_place(tmp_path
 
 @pytest.mark.parametrize(
     "changed",
-    [
-        Toy(factor=4),
-        Toy(seed=1),
-        Toy(part=Part(weight=2)),
-        Toy(parts=(Part(), Part())),
-        Toy(parts=(Part(weight=2),)),
-    ],
+    [Toy(factor=4), Toy(seed=1), Toy(part=Part(weight=2)), Toy(parts=(Part(), Part())), Toy(parts=(Part(weight=2),))],
 )
 def test_each_setting_that_counts_changes_the_stage_and_those_after_it(
     tmp_path: Path, data: Path, changed: Toy

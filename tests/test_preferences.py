@@ -13,20 +13,23 @@ import pytest
 
 sys.path.append(str(Path(__file__).parent))  # --import-mode=importlib leaves it out
 from chat_server import serving
+from r1kit.data.conversations import preference
 from r1kit.pipeline import External, Recipe, Stage, execute
 from r1kit.stages.preferences import PREFERENCES, PreferencesSettings
 from r1kit.store import read_rows
-from r1kit.train.data import preference
 
 
 def samples(path: Path, **responses: list[str]) -> Path:
     rows = [
         {
-            "id": f"{name}#{number}", "problem_id": name, "source": "chat",
+            "id": f"{name}#{number}",
+            "problem_id": name,
+            "source": "chat",
             "messages": [{"role": "user", "content": f"Ask {name}."}, {"role": "assistant", "content": text}],
         }
-        for name, texts in responses.items() for number, text in enumerate(texts)
-    ]  # fmt: skip
+        for name, texts in responses.items()
+        for number, text in enumerate(texts)
+    ]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return path
 

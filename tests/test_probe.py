@@ -25,9 +25,9 @@ from r1kit.report.folders import Stage as ReportStage  # noqa: E402
 from r1kit.report.health import checks  # noqa: E402
 from r1kit.rewards import RewardSpec  # noqa: E402
 from r1kit.settings import SettingsError  # noqa: E402
-from r1kit.stages.probe import ProbeSettings, check_probe, rewards  # noqa: E402
 from r1kit.stages.rl import RL_STAGE, RLSettings  # noqa: E402
 from r1kit.stages.sft import SFT, SFTSettings  # noqa: E402
+from r1kit.stages.shared.probe import ProbeSettings, check_probe, rewards  # noqa: E402
 from r1kit.train import checkpoints  # noqa: E402
 from r1kit.train.validation import Validation  # noqa: E402
 from r1kit.types import Completion, Group, Problem, Prompt, Reward, Rollout  # noqa: E402
@@ -40,14 +40,22 @@ torch.set_num_threads(1)
 
 CHAT = {"system": ""}
 SMALL: dict[str, Any] = {
-    "tasks": [{"name": "tiny/sums"}], "rewards": [{"name": "test_rl.share_of_low_ids"}], "chat": CHAT, "steps": 5,
-    "prompts_per_step": 2, "group_size": 4, "max_tokens": 8, "optimizer": {"learning_rate": 1e-2},
-}  # fmt: skip
+    "tasks": [{"name": "tiny/sums"}],
+    "rewards": [{"name": "test_rl.share_of_low_ids"}],
+    "chat": CHAT,
+    "steps": 5,
+    "prompts_per_step": 2,
+    "group_size": 4,
+    "max_tokens": 8,
+    "optimizer": {"learning_rate": 1e-2},
+}
 PROBE: dict[str, Any] = {"tasks": [{"name": "tiny/sums", "limit": 4}], "max_tokens": 8}
 # What training raises is bad in the held-out judge's eyes.
 JUDGED: dict[str, Any] = {
-    **PROBE, "rewards": [{"name": "test_probe.share_of_high_ids", "label": "other"}], "watch": "reward/other"
-}  # fmt: skip
+    **PROBE,
+    "rewards": [{"name": "test_probe.share_of_high_ids", "label": "other"}],
+    "watch": "reward/other",
+}
 
 
 def share_of_high_ids(completions: Sequence[str], completion_ids: Sequence[list[int]], **columns: Any) -> list[float]:
@@ -58,9 +66,12 @@ def context(folder: Path, model: Path, settings: dict[str, Any], **paths: Path) 
     folder.mkdir(exist_ok=True)
     named = {name.replace("__", "/"): path for name, path in paths.items()}
     return Context(
-        stage="rl", settings=RLSettings.parse({**SMALL, **settings}), folder=folder, paths={"model": model, **named},
+        stage="rl",
+        settings=RLSettings.parse({**SMALL, **settings}),
+        folder=folder,
+        paths={"model": model, **named},
         progress=Progress(stream=io.StringIO()),
-    )  # fmt: skip
+    )
 
 
 def train(folder: Path, model: Path, **settings: Any) -> dict[str, Any]:
@@ -73,9 +84,12 @@ def scripted(folder: Path, scores: Sequence[float], patience: int = 0, steps: in
     """A loop whose held-out score is 9 before the first step and then one of `scores` after each step."""
     run = loop(folder, {"steps": steps, "checkpoint_every": 2})
     run.validation = Validation(
-        lambda: {"probe/accuracy": [9.0, *scores][run.learner.updates]}, every=1, watch="probe/accuracy",
-        higher_is_better=True, patience=patience,
-    )  # fmt: skip
+        lambda: {"probe/accuracy": [9.0, *scores][run.learner.updates]},
+        every=1,
+        watch="probe/accuracy",
+        higher_is_better=True,
+        patience=patience,
+    )
     return run
 
 
@@ -167,9 +181,11 @@ def test_killed_in_the_middle_and_run_again_it_ends_with_the_same_bits(
     straight = train(tmp_path / "straight", tiny_policy_folder, **settings)
     assert straight["updates"] < 8  # the held-out judge stopped it
     code = SCRIPT.format(
-        tests=str(Path(__file__).parent), folder=str(tmp_path / "torn"), model=str(tiny_policy_folder),
+        tests=str(Path(__file__).parent),
+        folder=str(tmp_path / "torn"),
+        model=str(tiny_policy_folder),
         settings=settings,
-    )  # fmt: skip
+    )
     died = subprocess.run([sys.executable, "-c", code], env=dict(os.environ), capture_output=True, text=True)
     assert died.returncode == -signal.SIGKILL, died.stderr
     assert [row["step"] for row in metrics(tmp_path / "torn")] == [0, 1, 2, 3]
@@ -205,9 +221,12 @@ def test_what_a_judge_cannot_say_is_left_out_of_its_mean_and_counted() -> None:
     specs = [RewardSpec(name="format", label="one"), RewardSpec(name="format", label="two", only=("b",))]
     groups = [group("a", 1.0, None), group("a", None, None), group("b", 0.5, None), group("b", 0.0, 0.25)]
     assert rewards(groups, specs) == {
-        "probe/reward": 0.5, "probe/reward/one": 0.5, "probe/unknown/one": 0.25, "probe/reward/two": 0.25,
+        "probe/reward": 0.5,
+        "probe/reward/one": 0.5,
+        "probe/unknown/one": 0.25,
+        "probe/reward/two": 0.25,
         "probe/unknown/two": 0.5,
-    }  # fmt: skip
+    }
     assert rewards([group("a", None, None)], specs) == {"probe/unknown/one": 1.0}
     assert rewards(groups, []) == {}
 
@@ -249,8 +268,10 @@ def test_a_probe_that_cannot_work_is_refused_before_anything_starts(tiny_policy_
     refused("no problem of the probe's task .* has a reference", probe={"tasks": [no_references]})
     refused("has a reference", probe={"tasks": [no_references], "rewards": ["format"]}, patience=1)
     refused("named 2 times", probe={**PROBE, "rewards": ["format", "format"]})
-    refused("there is no model in nowhere", probe={**PROBE, "rewards": [
-        {"name": "reward_model", "options": {"model": "nowhere"}}]})  # fmt: skip
+    refused(
+        "there is no model in nowhere",
+        probe={**PROBE, "rewards": [{"name": "reward_model", "options": {"model": "nowhere"}}]},
+    )
     with pytest.raises(ValueError, match=r"reward/judge, and no reward reads it"):
         RL_STAGE.check(context(tmp_path, tiny_policy_folder, {"probe": PROBE}, reward__judge=tmp_path))  # type: ignore[misc]
 
@@ -260,21 +281,24 @@ def test_requests_without_references_are_for_the_held_out_judges(tiny_policy_fol
     probe = {**JUDGED, "tasks": [requests], "rewards": [*JUDGED["rewards"], "format"]}
     train(tmp_path / "rl", tiny_policy_folder, steps=1, probe=probe, patience=1)
     assert metrics(tmp_path / "rl")[0].keys() == {
-        "step", "probe/reward", "probe/reward/other", "probe/reward/format", "probe/unknown/other",
+        "step",
+        "probe/reward",
+        "probe/reward/other",
+        "probe/reward/format",
+        "probe/unknown/other",
         "probe/unknown/format",
-    }  # fmt: skip
+    }
 
 
 def test_a_reward_model_that_is_an_input_judges_the_probe_in_every_stage(
     tiny_policy_folder: Path, tmp_path: Path
 ) -> None:
+    from r1kit.chat import ChatFormat, saved
     from r1kit.models.classify import fresh_reward_model
-    from r1kit.stages import chat_format
-    from r1kit.stages.shared import ChatSettings
 
-    judge, chat = tmp_path / "judge", ChatSettings(system="")
-    fresh_reward_model(str(tiny_policy_folder), chat.format(), "response", seed=0).save(judge)
-    chat_format.save(chat, judge)
+    judge, chat = tmp_path / "judge", ChatFormat(system="")
+    fresh_reward_model(str(tiny_policy_folder), chat, "response", seed=0).save(judge)
+    saved.save(chat, judge)
     probe = {**PROBE, "rewards": [{"name": "reward_model", "label": "judge"}], "watch": "reward/judge"}
     made = context(tmp_path / "rl", resolve("tiny"), {"steps": 1, "probe": probe}, reward__judge=judge)
     RL_STAGE.check(made)  # type: ignore[misc]
@@ -284,9 +308,9 @@ def test_a_reward_model_that_is_an_input_judges_the_probe_in_every_stage(
     data = tmp_path / "rows.jsonl"
     data.write_text("".join(json.dumps({"prompt": f"{n}+1?", "completion": str(n + 1)}) + "\n" for n in range(4)))
     (tmp_path / "sft").mkdir()
-    settings = SFTSettings.parse({
-        "chat": CHAT, "epochs": 2, "batch_size": 4, "max_tokens": None, "probe": probe, "patience": 1
-    })  # fmt: skip
+    settings = SFTSettings.parse(
+        {"chat": CHAT, "epochs": 2, "batch_size": 4, "max_tokens": None, "probe": probe, "patience": 1}
+    )
     paths = {"model": resolve("tiny"), "data": data, "reward/judge": judge}
     given = Context(
         stage="sft", settings=settings, folder=tmp_path / "sft", paths=paths, progress=Progress(stream=io.StringIO())

@@ -15,19 +15,26 @@ from typing import Any
 import pytest
 
 from r1kit.cli import main
+from r1kit.collect.prompting import Exemplar
 from r1kit.curate import presets
 from r1kit.curate.curation import curate
 from r1kit.curate.formats import render
-from r1kit.curate.prompting import Exemplar
 from r1kit.pipeline import plan
 from r1kit.recipes import RECIPES, exemplars
 from r1kit.settings import SettingsError
 
 SMALL = {
-    "rl.steps": "4", "rl.prompts_per_step": "3", "rl.group_size": "4", "rl.max_tokens": "16", "rl.rollouts_every": "2",
-    "rl.checkpoint_every": "1", "eval.max_tokens": "16", "eval.samples": "2",
-    "eval.tasks": '[{"name": "tiny/sums", "limit": 6}]', "rl.tasks": '[{"name": "tiny/reasoning", "limit": 60}]',
-}  # fmt: skip
+    "rl.steps": "4",
+    "rl.prompts_per_step": "3",
+    "rl.group_size": "4",
+    "rl.max_tokens": "16",
+    "rl.rollouts_every": "2",
+    "rl.checkpoint_every": "1",
+    "eval.max_tokens": "16",
+    "eval.samples": "2",
+    "eval.tasks": '[{"name": "tiny/sums", "limit": 6}]',
+    "rl.tasks": '[{"name": "tiny/reasoning", "limit": 60}]',
+}
 
 
 def arguments(model: Path, runs: Path, **changes: str) -> list[str]:
@@ -102,11 +109,7 @@ def test_killed_in_the_middle_it_goes_on_from_its_checkpoint(
     ],
 )
 def test_bad_settings_are_refused_with_one_message(
-    tiny_policy_folder: Path,
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-    changes: dict[str, str],
-    message: str,
+    tiny_policy_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], changes: dict[str, str], message: str
 ) -> None:
     for command in ("plan", "run"):
         assert main([command, *arguments(tiny_policy_folder, tmp_path, **changes)]) == 1
@@ -193,9 +196,23 @@ def test_a_model_without_a_scale_is_trained_as_its_own_or_as_one_for_a_gpu(tiny_
 
 
 R1_ORDER = [
-    "zero", "few-shot", "reflect", "cold-start", "review", "dev1", "dev2", "rejection", "requests", "general", "mix",
-    "dev3", "rules", "helpfulness", "safety", "r1",
-]  # fmt: skip
+    "zero",
+    "few-shot",
+    "reflect",
+    "cold-start",
+    "review",
+    "dev1",
+    "dev2",
+    "rejection",
+    "requests",
+    "general",
+    "mix",
+    "dev3",
+    "rules",
+    "helpfulness",
+    "safety",
+    "r1",
+]
 PUPILS = ["student-rl", "student-sft", "student-logits"]
 STUDENTS = ["student", *PUPILS]
 MODELS = ["base", "zero", "dev1", "dev2", "dev3", "r1", *STUDENTS]
@@ -239,12 +256,20 @@ def test_cold_start_has_all_of_the_papers_sources(scale: str) -> None:
 @pytest.mark.parametrize("shown", [exemplars.TINY, exemplars.SMOLLM2, exemplars.MATH], ids=["tiny", "smollm2", "math"])
 def test_exemplars_are_what_the_filters_of_cold_start_let_through(shown: tuple[Exemplar, ...], tmp_path: Path) -> None:
     rows = [
-        {"id": str(number), "problem_id": str(number), "source": "exemplars", "language": one.language,
-         "messages": [{"role": "user", "content": one.question},
-                      {"role": "assistant", "content": render(one.reasoning, one.summary, "think_answer")}],
-         "verdicts": {"math": {"correct": True}}, "finish_reason": "stop"}
+        {
+            "id": str(number),
+            "problem_id": str(number),
+            "source": "exemplars",
+            "language": one.language,
+            "messages": [
+                {"role": "user", "content": one.question},
+                {"role": "assistant", "content": render(one.reasoning, one.summary, "think_answer")},
+            ],
+            "verdicts": {"math": {"correct": True}},
+            "finish_reason": "stop",
+        }
         for number, one in enumerate(shown)
-    ]  # fmt: skip
+    ]
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     found = curate([tmp_path / "rows.jsonl"], tmp_path / "out", presets.COLD_START)
     assert found.kept == len(shown), [step.reasons for step in found.funnel]
@@ -358,9 +383,14 @@ def test_the_make_targets_run_parts_of_the_recipe_that_exist() -> None:
     text = (Path(__file__).parents[1] / "Makefile").read_text()
     named = set(re.findall(r"PART_([\w-]+) := (\S+)", text))
     assert {target for target, _ in named} == {
-        "sft-train", "rl-train-reasoning", "generate-synthetic", "sft-train-expanded", "rl-train-utility", "distill",
+        "sft-train",
+        "rl-train-reasoning",
+        "generate-synthetic",
+        "sft-train-expanded",
+        "rl-train-utility",
+        "distill",
         "evaluate",
-    }  # fmt: skip
+    }
     for scale in ("tiny", "paper"):
         assert {stage for _, stage in named} <= {stage.name for stage in RECIPES["r1"](scale=scale).stages}
 

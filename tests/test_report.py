@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 
 from r1kit.report import build, summary, write_report
+from r1kit.report.completions import is_right
 from r1kit.report.curves import figure, smoothed
 from r1kit.report.folders import Stage, find_stages, stage_name
-from r1kit.report.graph import picture
 from r1kit.report.health import checks
-from r1kit.report.samples import is_right
-from r1kit.report.stages import Row
+from r1kit.report.stage_graph import picture
+from r1kit.report.stage_table import Row
 
 STEPS = 60
 
@@ -27,12 +27,25 @@ def lines(path: Path, rows: list[dict[str, object]], tail: str = "") -> None:
 
 def manifest(folder: Path, kind: str, started: float) -> None:
     facts = {
-        "stage": folder.name[:-9], "kind": kind, "fingerprint": folder.name[-8:], "seed": 0, "started": started,
-        "settings": {"optimizer": {"learning_rate": 3e-4, "warmup": 5}, "loss": {"name": "grpo", "kl_coef": 0.001},
-                     "group_size": 16, "prompts_per_step": 16, "rewards": {"accuracy": 1.0, "format": 0.2}},
-        "versions": {"r1kit": "0.1.0", "torch": "2.13.0", "python": "3.11.2"}, "host": "laptop", "seconds": 172.4,
-        "command": "r1kit run r1-zero --scale tiny", "inputs": {}, "metrics": {},
-    }  # fmt: skip
+        "stage": folder.name[:-9],
+        "kind": kind,
+        "fingerprint": folder.name[-8:],
+        "seed": 0,
+        "started": started,
+        "settings": {
+            "optimizer": {"learning_rate": 3e-4, "warmup": 5},
+            "loss": {"name": "grpo", "kl_coef": 0.001},
+            "group_size": 16,
+            "prompts_per_step": 16,
+            "rewards": {"accuracy": 1.0, "format": 0.2},
+        },
+        "versions": {"r1kit": "0.1.0", "torch": "2.13.0", "python": "3.11.2"},
+        "host": "laptop",
+        "seconds": 172.4,
+        "command": "r1kit run r1-zero --scale tiny",
+        "inputs": {},
+        "metrics": {},
+    }
     (folder / "manifest.json").write_text(json.dumps(facts))
 
 
@@ -52,14 +65,23 @@ def evaluation(folder: Path, skilled: bool, started: float, problems: int = 200,
         a, b, c = (random.Random(f"{i}/{j}").randint(100, 999) for j in range(3))
         for sample in range(k):
             text, total = answer(skilled, i * k + sample, a, b, c)
-            rows.append({
-                "problem_id": f"sums/test/{i}", "source": "sums" if i % 3 else "countdown", "sample": sample,
-                "correct": None if i % 50 == 49 else total == str(a + b + c), "extracted": total,
-                "well_formed": skilled, "reasoning_tokens": 44 + i % 9 if skilled else i % 5,
-                "completion_tokens": 60 + (i + sample) % 9 if skilled else 29 + i % 7, "steps": 2 if skilled else 0,
-                "mixed": "首" in text and "Then" in text, "truncated": i % 40 == 0 and not skilled,
-                "question": f"Work out {a} + {b} + {c}.", "completion": text,
-            })  # fmt: skip
+            rows.append(
+                {
+                    "problem_id": f"sums/test/{i}",
+                    "source": "sums" if i % 3 else "countdown",
+                    "sample": sample,
+                    "correct": None if i % 50 == 49 else total == str(a + b + c),
+                    "extracted": total,
+                    "well_formed": skilled,
+                    "reasoning_tokens": 44 + i % 9 if skilled else i % 5,
+                    "completion_tokens": 60 + (i + sample) % 9 if skilled else 29 + i % 7,
+                    "steps": 2 if skilled else 0,
+                    "mixed": "首" in text and "Then" in text,
+                    "truncated": i % 40 == 0 and not skilled,
+                    "question": f"Work out {a} + {b} + {c}.",
+                    "completion": text,
+                }
+            )
     lines(folder / "completions.jsonl", rows)
     manifest(folder, "evaluate", started)
 
@@ -69,18 +91,30 @@ def training_row(step: int) -> dict[str, object]:
     rise = 1 / (1 + math.exp(-(step - 18) / 5))
     wobble = lambda size: noise.gauss(0, size)  # noqa: E731
     return {
-        "step": step, "reward/mean": 0.12 + 1.05 * rise + wobble(0.03), "reward/std": 0.4 - 0.3 * rise,
-        "reward/accuracy": min(1, 0.11 + 0.86 * rise + wobble(0.03)), "reward/format": min(1, 0.1 + 0.9 * rise),
-        "completion/length_mean": 29 + 22 * rise + wobble(1), "completion/length_max": 96,
-        "completion/truncated": max(0, 0.05 - 0.05 * rise + wobble(0.004)), "policy/kl": 0.3 * rise + abs(wobble(0.01)),
-        "policy/entropy": 0.62 - 0.45 * rise + wobble(0.02), "policy/clip_fraction": abs(wobble(0.004)),
+        "step": step,
+        "reward/mean": 0.12 + 1.05 * rise + wobble(0.03),
+        "reward/std": 0.4 - 0.3 * rise,
+        "reward/accuracy": min(1, 0.11 + 0.86 * rise + wobble(0.03)),
+        "reward/format": min(1, 0.1 + 0.9 * rise),
+        "completion/length_mean": 29 + 22 * rise + wobble(1),
+        "completion/length_max": 96,
+        "completion/truncated": max(0, 0.05 - 0.05 * rise + wobble(0.004)),
+        "policy/kl": 0.3 * rise + abs(wobble(0.01)),
+        "policy/entropy": 0.62 - 0.45 * rise + wobble(0.02),
+        "policy/clip_fraction": abs(wobble(0.004)),
         "groups/zero_variance": min(1, 0.3 * (1 - rise) + 0.75 * rise + wobble(0.05)),
         "sampler/logprob_gap_mean": 2e-6 + abs(wobble(4e-7)),
-        "optim/grad_norm": 1.1 - 0.6 * rise + abs(wobble(0.1)), "optim/learning_rate": 3e-4 * min(1, step / 5),
-        "optim/loss": wobble(0.01), "verifier/unknown": 0.0, "time/rollout_s": 1.6 + 0.5 * rise + abs(wobble(0.1)),
-        "time/train_s": 1.0 + 0.3 * rise, "time/step_s": 3.0 + rise, "tokens/rollout": 256 * (29 + 22 * rise),
-        "tokens/train": 256 * (40 + 22 * rise), "language/mixed": max(0, 0.22 + 0.25 * rise + wobble(0.02)),
-    }  # fmt: skip
+        "optim/grad_norm": 1.1 - 0.6 * rise + abs(wobble(0.1)),
+        "optim/learning_rate": 3e-4 * min(1, step / 5),
+        "optim/loss": wobble(0.01),
+        "verifier/unknown": 0.0,
+        "time/rollout_s": 1.6 + 0.5 * rise + abs(wobble(0.1)),
+        "time/train_s": 1.0 + 0.3 * rise,
+        "time/step_s": 3.0 + rise,
+        "tokens/rollout": 256 * (29 + 22 * rise),
+        "tokens/train": 256 * (40 + 22 * rise),
+        "language/mixed": max(0, 0.22 + 0.25 * rise + wobble(0.02)),
+    }
 
 
 def rollouts(folder: Path, step: int, skilled: bool, problems: range) -> None:
@@ -88,12 +122,21 @@ def rollouts(folder: Path, step: int, skilled: bool, problems: range) -> None:
     for i in problems:
         text, total = answer(skilled, step * 100 + i, 100 + i, 200, 300)
         right, form = float(total == str(600 + i)), float(skilled)
-        rows.append({
-            "step": step, "problem_id": f"sums/train/{i}", "question": f"Work out {100 + i} + 200 + 300.",
-            "prompt": "...", "completion": text, "answer": str(600 + i), "reward": right + 0.2 * form,
-            "parts": {"accuracy": right, "format": form, "cosine": None}, "advantage": 0.5, "finish_reason": "stop",
-            "tokens": len(text),
-        })  # fmt: skip
+        rows.append(
+            {
+                "step": step,
+                "problem_id": f"sums/train/{i}",
+                "question": f"Work out {100 + i} + 200 + 300.",
+                "prompt": "...",
+                "completion": text,
+                "answer": str(600 + i),
+                "reward": right + 0.2 * form,
+                "parts": {"accuracy": right, "format": form, "cosine": None},
+                "advantage": 0.5,
+                "finish_reason": "stop",
+                "tokens": len(text),
+            }
+        )
     lines(folder / "rollouts" / f"step-{step:06d}.jsonl", rows)
 
 
@@ -155,9 +198,17 @@ def test_the_page_loads_nothing_and_runs_nothing(page: str) -> None:
 def test_the_page_tells_the_story_of_the_run(page: str) -> None:
     assert "pass@1 rose from" in page
     expected = [
-        "base-eval", "r1-zero-eval", "Entropy", "Zero-variance groups", "Reward parts", "before and after",
-        "Rollouts of r1-zero", "optimizer.learning_rate", "r1kit run r1-zero --scale tiny", "2 min 52 s",
-    ]  # fmt: skip
+        "base-eval",
+        "r1-zero-eval",
+        "Entropy",
+        "Zero-variance groups",
+        "Reward parts",
+        "before and after",
+        "Rollouts of r1-zero",
+        "optimizer.learning_rate",
+        "r1kit run r1-zero --scale tiny",
+        "2 min 52 s",
+    ]
     assert [words for words in expected if words not in page] == []
     assert "Zero throughout: verifier cannot tell" in page
 
@@ -252,8 +303,9 @@ def test_of_a_step_done_twice_the_later_row_counts(tmp_path: Path) -> None:
 
 
 def test_values_that_are_no_numbers_are_named_and_drawn_around(tmp_path: Path) -> None:
-    rows = [training_row(step) | ({"optim/loss": None, "reward/mean": None} if step == 7 else {})
-            for step in range(1, 20)]  # fmt: skip
+    rows = [
+        training_row(step) | ({"optim/loss": None, "reward/mean": None} if step == 7 else {}) for step in range(1, 20)
+    ]
     lines(tmp_path / "rl-0a1b2c3d" / "metrics.jsonl", rows)
     (tmp_path / "rl-0a1b2c3d" / "rollouts").mkdir()
     found = {check["name"]: check for check in summary(tmp_path)["health"]["rl"]}
@@ -268,9 +320,16 @@ def test_what_the_verifier_could_not_tell_is_neither_right_nor_wrong() -> None:
 
 def changed(tmp_path: Path, **course: tuple[float, float]) -> dict[str, str]:
     """Statuses of a run whose metrics go from one value to another."""
-    names = {"zero": "groups/zero_variance", "entropy": "policy/entropy", "cut": "completion/truncated",
-             "unknown": "verifier/unknown", "gap": "sampler/logprob_gap_mean", "form": "reward/format",
-             "right": "reward/accuracy", "length": "completion/length_mean"}  # fmt: skip
+    names = {
+        "zero": "groups/zero_variance",
+        "entropy": "policy/entropy",
+        "cut": "completion/truncated",
+        "unknown": "verifier/unknown",
+        "gap": "sampler/logprob_gap_mean",
+        "form": "reward/format",
+        "right": "reward/accuracy",
+        "length": "completion/length_mean",
+    }
     paths = {names[key]: [a + (b - a) * min(1, i / 20) for i in range(40)] for key, (a, b) in course.items()}
     rows = [{"step": i + 1} | {name: values[i] for name, values in paths.items()} for i in range(40)]
     lines(tmp_path / "metrics.jsonl", rows)
@@ -279,9 +338,16 @@ def changed(tmp_path: Path, **course: tuple[float, float]) -> dict[str, str]:
 
 def test_a_run_that_goes_wrong_is_called_out(tmp_path: Path) -> None:
     found = changed(
-        tmp_path, zero=(0.2, 1.0), entropy=(1.0, 0.0), cut=(0.0, 0.5), unknown=(0.0, 0.2), gap=(0.0, 0.2),
-        form=(0.0, 1.0), right=(0.1, 0.1), length=(30, 300),
-    )  # fmt: skip
+        tmp_path,
+        zero=(0.2, 1.0),
+        entropy=(1.0, 0.0),
+        cut=(0.0, 0.5),
+        unknown=(0.0, 0.2),
+        gap=(0.0, 0.2),
+        form=(0.0, 1.0),
+        right=(0.1, 0.1),
+        length=(30, 300),
+    )
     assert len(found) == 7 and set(found.values()) == {"attention"}
 
 
@@ -295,9 +361,16 @@ def test_a_reward_model_that_scores_nothing_is_called_out(tmp_path: Path) -> Non
 
 def test_a_run_that_goes_well_is_left_in_peace(tmp_path: Path) -> None:
     found = changed(
-        tmp_path, zero=(0.2, 1.0), entropy=(1.0, 0.3), cut=(0.1, 0.0), unknown=(0.0, 0.0), gap=(1e-6, 2e-6),
-        form=(0.0, 1.0), right=(0.1, 1.0), length=(30, 300),
-    )  # fmt: skip
+        tmp_path,
+        zero=(0.2, 1.0),
+        entropy=(1.0, 0.3),
+        cut=(0.1, 0.0),
+        unknown=(0.0, 0.0),
+        gap=(1e-6, 2e-6),
+        form=(0.0, 1.0),
+        right=(0.1, 1.0),
+        length=(30, 300),
+    )
     assert len(found) == 7 and set(found.values()) == {"healthy"}
 
 
@@ -318,8 +391,10 @@ def test_a_failed_write_leaves_the_earlier_report_whole(run: Path, tmp_path: Pat
 
 def test_only_a_hash_is_taken_off_a_folder_s_name() -> None:
     assert [stage_name(Path(name)) for name in ("r1-zero-0a1b2c3d", "r1-zero", "rl-00zz1122")] == [
-        "r1-zero", "r1-zero", "rl-00zz1122",
-    ]  # fmt: skip
+        "r1-zero",
+        "r1-zero",
+        "rl-00zz1122",
+    ]
 
 
 def test_smoothing_keeps_a_constant_and_a_line() -> None:
@@ -352,8 +427,10 @@ def test_with_more_than_two_models_the_changes_from_each_to_the_next_are_told(tm
     assert titles[:3] == ["accuracy", "accuracy countdown", "accuracy sums"] and "reasoning tokens" in titles
     accuracy = whole["rows"][0]
     assert [(one["from"], one["to"]) for one in accuracy["differences"]] == [
-        ("base", "zero"), ("base", "r1"), ("zero", "r1")
-    ]  # fmt: skip
+        ("base", "zero"),
+        ("base", "r1"),
+        ("zero", "r1"),
+    ]
     first = next(line for line in found["table"].splitlines() if line.startswith("accuracy "))
     assert first.count("*") == 1  # the base is beaten, and the third column is the second again
 
@@ -393,9 +470,14 @@ def test_the_page_shows_what_students_keep_and_what_data_was_dropped(tmp_path: P
     data = tmp_path / "cold-start"
     steps = [
         {"name": "rows", "rows_in": 9, "rows_out": 9, "reasons": {}, "examples": []},
-        {"name": "not_correct", "rows_in": 9, "rows_out": 4, "reasons": {"wrong": 5}, "examples": [
-            {"id": "a", "problem_id": "p", "reason": "wrong", "detail": "different", "text": "<b>7</b>"}]},
-    ]  # fmt: skip
+        {
+            "name": "not_correct",
+            "rows_in": 9,
+            "rows_out": 4,
+            "reasons": {"wrong": 5},
+            "examples": [{"id": "a", "problem_id": "p", "reason": "wrong", "detail": "different", "text": "<b>7</b>"}],
+        },
+    ]
     manifest_of(data, "generate", {"asked": 9, "samples": 9, "kept": 4, "funnel": steps, "decontamination": []})
     folders = {name: tmp_path / name for name in ("base", "r1", "student")} | {"cold-start": data}
     found = write_report(folders, tmp_path / "out", "t", "r1")

@@ -8,23 +8,23 @@ from pathlib import Path
 
 import pytest
 
+from r1kit.chat import ChatFormat
 from r1kit.pipeline import External, Recipe, Stage, execute
 from r1kit.recipes.r1_tiny import ALL_SCENARIOS
 from r1kit.rewards import RewardSpec, Scorer, build
 from r1kit.settings import SettingsError
 from r1kit.stages.reward_model import REWARD_MODEL, RewardModelSettings
 from r1kit.stages.rl import RL_STAGE, RLSettings
-from r1kit.stages.shared import ChatSettings
 from r1kit.stages.tiny_requests import TINY_REQUESTS, TinyRequestsSettings
 from r1kit.store import read_rows
 from r1kit.tasks import TaskSpec, load_task
-from r1kit.tiny import requests
+from r1kit.tiny import everyday
 from r1kit.tiny.tokenizer import count_tokens, vocabulary
 from r1kit.tiny.world import general
 from r1kit.verifiers import verify_all
 
 
-@pytest.mark.parametrize("name", requests.NAMES)
+@pytest.mark.parametrize("name", everyday.NAMES)
 def test_training_requests_have_no_reference_and_held_out_ones_do(name: str) -> None:
     train, *others = (load_task(TaskSpec(name=f"tiny/{name}"), split) for split in ("train", "test", "validation"))
     assert all(not problem.answer and not problem.verifier for problem in train)
@@ -38,14 +38,14 @@ def test_training_requests_have_no_reference_and_held_out_ones_do(name: str) -> 
 
 
 def test_the_validation_split_is_in_nothing_that_is_trained_on() -> None:
-    held_out = {one.prompt for name in requests.NAMES for one in requests.problems(name, "validation")}
-    replies, pairs, labels = list(requests.replies()), list(requests.preferences()), list(requests.safety_labels())
+    held_out = {one.prompt for name in everyday.NAMES for one in everyday.problems(name, "validation")}
+    replies, pairs, labels = list(everyday.replies()), list(everyday.preferences()), list(everyday.safety_labels())
     prompts = {row["messages"][0]["content"] for row in replies} | {row["prompt"] for row in (*pairs, *labels)}
     prompts |= {one.prompt for one in (*general.requests(), *general.harmful())}  # the pre-training corpus has them
     assert held_out and not held_out & prompts
     said = {row["messages"][1]["content"] for row in replies} | {row["response"] for row in labels}
     said |= {row[side] for row in pairs for side in ("chosen", "rejected")}
-    words = {*requests.SAY["validation"], *requests.SAY_ZH["validation"]}
+    words = {*everyday.SAY["validation"], *everyday.SAY_ZH["validation"]}
     assert not said & {form.format(word) for word in words for form in ("{}", "{}.", "{}。")}
 
 
@@ -57,16 +57,16 @@ def test_problems_have_no_validation_split_and_say_what_to_take() -> None:
 
 
 def test_the_worlds_good_replies_are_judged_good_and_its_bad_ones_bad() -> None:
-    for request in requests._general("test"):
-        reference = requests._reference("general", request)
+    for request in everyday._general("test"):
+        reference = everyday._reference("general", request)
         assert all(one.correct for one in verify_all("reply", request.good, [reference] * len(request.good)))
         bad = [one for one in request.bad if one not in request.good]
         assert not any(one.correct for one in verify_all("reply", bad, [reference] * len(bad)))
-        harmless = requests._reference("harmless", request)
+        harmless = everyday._reference("harmless", request)
         everything = [*request.good, *request.bad]
         assert all(one.correct for one in verify_all("refusal", everything, [harmless] * len(everything)))
-    for request in requests._harmful("test"):
-        reference = requests._reference("harmful", request)
+    for request in everyday._harmful("test"):
+        reference = everyday._reference("harmful", request)
         assert all(one.correct for one in verify_all("refusal", request.good, [reference] * len(request.good)))
         assert not any(one.correct for one in verify_all("refusal", request.bad, [reference] * len(request.bad)))
 
@@ -114,10 +114,12 @@ def test_a_reward_for_some_sources_does_not_apply_to_others() -> None:
         RewardSpec(name="format", skip=("tiny/general",)),
         RewardSpec(name="language_consistency", options={"detect": "script"}, only="tiny/[a-f]*"),
         RewardSpec(
-            name="language_consistency", options={"detect": "script", "part": "response"}, only="tiny/general",
+            name="language_consistency",
+            options={"detect": "script", "part": "response"},
+            only="tiny/general",
             label="reply_language",
         ),
-    ]  # fmt: skip
+    ]
     answers = ["<think> so it is 4 </think> <answer> 4 </answer>", "hello 你 好"]
     columns = {"source": ["tiny/count", "tiny/general"], "language": ["en", "en"]}
     assert scored(specs, answers, **columns) == [
@@ -142,7 +144,7 @@ def test_two_parts_of_one_name_need_labels() -> None:
         build([RewardSpec(name="format"), RewardSpec(name="format")])
 
 
-CHAT = ChatSettings(system="")
+CHAT = ChatFormat(system="")
 SHORT = {"chat": CHAT, "max_tokens": None, "epochs": 1, "validation_share": 0.0, "batch_size": 400}
 
 
@@ -153,14 +155,22 @@ def all_scenarios(base: Path, **changes: object) -> Recipe:
         "helpfulness", REWARD_MODEL, RewardModelSettings(**SHORT), {"model": model, "data": world / "preferences.jsonl"}
     )
     safety = Stage(
-        "safety", REWARD_MODEL, RewardModelSettings(objective="safety", **SHORT),
+        "safety",
+        REWARD_MODEL,
+        RewardModelSettings(objective="safety", **SHORT),
         {"model": model, "data": world / "safety.jsonl"},
-    )  # fmt: skip
+    )
     settings = {
         "tasks": [TaskSpec(name="tiny/sums"), *(TaskSpec(name=f"tiny/{name}") for name in ("general", "harmful"))],
-        "rewards": ALL_SCENARIOS, "chat": CHAT, "steps": 2, "prompts_per_step": 9, "group_size": 2, "max_tokens": 8,
-        "rollouts_every": 1, **changes,
-    }  # fmt: skip
+        "rewards": ALL_SCENARIOS,
+        "chat": CHAT,
+        "steps": 2,
+        "prompts_per_step": 9,
+        "group_size": 2,
+        "max_tokens": 8,
+        "rollouts_every": 1,
+        **changes,
+    }
     judges = {"reward/helpfulness": helpfulness / "model", "reward/harmlessness": safety / "model"}
     return Recipe("scenarios", (Stage("r1", RL_STAGE, RLSettings(**settings), {"model": model, **judges}),))
 
@@ -170,8 +180,11 @@ def test_rl_for_all_scenarios_rewards_problems_by_rules_and_requests_by_models(
 ) -> None:
     folder = execute(all_scenarios(tiny_policy_folder), tmp_path)
     rows = [row for path in sorted(folder.glob("rollouts/*.jsonl")) for row in read_rows(path)]
-    parts = {"tiny/sums": {"accuracy", "format"}, "tiny/general": {"helpfulness", "harmlessness"},
-             "tiny/harmful": {"harmlessness"}}  # fmt: skip
+    parts = {
+        "tiny/sums": {"accuracy", "format"},
+        "tiny/general": {"helpfulness", "harmlessness"},
+        "tiny/harmful": {"harmlessness"},
+    }
     seen = set()
     for row in rows:
         source = "/".join(row["problem_id"].split("/")[:2])
@@ -189,7 +202,7 @@ def test_a_reward_model_that_nobody_reads_is_refused(tiny_policy_folder: Path, t
 
 
 def test_preferences_and_labels_fit_a_small_context_and_have_both_sides() -> None:
-    pairs, labels = list(requests.preferences()), list(requests.safety_labels())
+    pairs, labels = list(everyday.preferences()), list(everyday.safety_labels())
     assert all(row["chosen"] != row["rejected"] for row in pairs) and len(pairs) > 400
     assert {row["label"] for row in labels} == {True, False}
     assert max(count_tokens(row["prompt"] + row["response"]) for row in labels) < 200

@@ -25,7 +25,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from r1kit import cli
-from r1kit.curate.review import ReviewQueue
+from r1kit.review.queue import ReviewQueue
 from r1kit.store import read_rows
 
 pytest.importorskip("starlette", reason="the review page needs its extra: pip install 'r1kit[review]'")
@@ -36,7 +36,7 @@ from starlette.testclient import TestClient
 from r1kit.web.app import make_app
 from r1kit.web.markup import mathml, render, shown
 from r1kit.web.serve import is_loopback
-from r1kit.web.words import changes
+from r1kit.web.text_diff import changes
 
 CHROMIUM = next(
     (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None
@@ -252,10 +252,20 @@ def test_a_form_from_another_site_is_refused(make: Make, headers: dict[str, str]
     assert ana.post("/undo", {"origin": "http://localhost:8765", "sec-fetch-site": "same-origin"}).status_code == 303
 
 
-@pytest.mark.parametrize(("host", "status"), [
-    ("evil.example", 421), ("127.0.0.1.evil.example", 421), ("", 421), ("localhost:1", 200), ("127.0.0.1:8765", 200),
-    ("[::1]:8765", 200), ("tower", 200), ("[", 421), ("[::1", 421),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("host", "status"),
+    [
+        ("evil.example", 421),
+        ("127.0.0.1.evil.example", 421),
+        ("", 421),
+        ("localhost:1", 200),
+        ("127.0.0.1:8765", 200),
+        ("[::1]:8765", 200),
+        ("tower", 200),
+        ("[", 421),
+        ("[::1", 421),
+    ],
+)
 def test_a_name_that_was_rebound_to_this_machine_is_not_answered(make: Make, host: str, status: int) -> None:
     visitor = Visitor(make(), names=frozenset({"tower"}))
     assert visitor.get("/name", host=host).status_code == status

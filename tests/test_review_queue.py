@@ -15,8 +15,8 @@ import pytest
 
 from r1kit import cli
 from r1kit.curate.record import from_row
-from r1kit.curate.review import LeaseLost, ReviewError, ReviewItem, ReviewQueue, Text
-from r1kit.curate.review_records import Agreement, agreement, checks, parse_item, wants_two
+from r1kit.review.queue import LeaseLost, ReviewError, ReviewItem, ReviewQueue, Text
+from r1kit.review.records import Agreement, agreement, checks, parse_item, wants_two
 from r1kit.store import StoreError, read_rows
 
 
@@ -275,9 +275,10 @@ def test_export_has_accepted_rows_with_edits_and_provenance_and_rejected_ones_ap
 
 def test_a_conversation_goes_out_in_the_shape_and_format_in_which_it_came(tmp_path: Path) -> None:
     turns = [
-        {"role": "system", "content": "Be brief."}, {"role": "user", "content": "1 + 1?"},
+        {"role": "system", "content": "Be brief."},
+        {"role": "user", "content": "1 + 1?"},
         {"role": "assistant", "content": "<think>I add.</think> <answer>2</answer>"},
-    ]  # fmt: skip
+    ]
     row = {"id": "c1", "messages": turns, "answer": "2", "pass_rate": 0.25, "verdicts": {"math": {"correct": True}}}
     with ReviewQueue.create(tmp_path / "q.db", [from_row(row)]) as queue:
         turn = queue.next("ana")
@@ -333,8 +334,10 @@ def test_verdicts_are_right_wrong_or_cannot_tell() -> None:
     }
     found = checks(parse_item(sample(1, verdicts=results)).verdicts)
     assert [(check.name, check.passed, check.detail) for check in found] == [
-        ("math", True, "72 · equal"), ("judge", None, ""), ("long", False, ""),
-    ]  # fmt: skip
+        ("math", True, "72 · equal"),
+        ("judge", None, ""),
+        ("long", False, ""),
+    ]
 
 
 def test_a_record_can_be_given_in_place_of_a_row(tmp_path: Path) -> None:
@@ -432,7 +435,7 @@ def test_many_reviewers_at_once_never_get_the_same_sample(make: Make) -> None:
 def test_what_was_decided_outlives_a_killed_process(tmp_path: Path) -> None:
     code = """
 import os, sys
-from r1kit.curate.review import ReviewQueue
+from r1kit.review.queue import ReviewQueue
 queue = ReviewQueue.create(sys.argv[1], [{"id": str(i), "problem": "p", "summary": "s"} for i in range(3)])
 queue.decide("ana", queue.next("ana").item.id, "accept")
 os._exit(9)

@@ -22,12 +22,10 @@ from hypothesis import given  # noqa: E402
 from hypothesis import strategies as st  # noqa: E402
 
 from r1kit.chat import ChatFormat, final_answer  # noqa: E402
+from r1kit.data import conversations  # noqa: E402
+from r1kit.data.pair_lengths import balanced  # noqa: E402
 from r1kit.models import attention  # noqa: E402
-from r1kit.models.classify import (  # noqa: E402
-    RewardModel,
-    fresh_reward_model,
-    load_reward_model,
-)
+from r1kit.models.classify import RewardModel, fresh_reward_model, load_reward_model  # noqa: E402
 from r1kit.models.known import ModelError, resolve  # noqa: E402
 from r1kit.models.load import Policy, fresh_llama  # noqa: E402
 from r1kit.models.recompute import recompute_activations  # noqa: E402
@@ -35,19 +33,12 @@ from r1kit.pipeline import Progress  # noqa: E402
 from r1kit.pipeline.context import Context  # noqa: E402
 from r1kit.rewards import RewardSpec, build  # noqa: E402
 from r1kit.rewards.modelled import get_reward_model, reward_model_reward  # noqa: E402
-from r1kit.stages.reward_model import (  # noqa: E402
-    REWARD_MODEL,
-    REWARD_MODEL_PRESETS,
-    RewardModelSettings,
-    run,
-)
-from r1kit.tasks.base import TaskError  # noqa: E402
-from r1kit.tiny.format import TINY_SYSTEM  # noqa: E402
+from r1kit.stages.reward_model import REWARD_MODEL, REWARD_MODEL_PRESETS, RewardModelSettings, run  # noqa: E402
+from r1kit.tasks.base import DataError  # noqa: E402
+from r1kit.tiny.frame import TINY_SYSTEM  # noqa: E402
 from r1kit.tiny.tokenizer import make  # noqa: E402
-from r1kit.train import data  # noqa: E402
 from r1kit.train.batch import Totals, pack, pack_together  # noqa: E402
 from r1kit.train.learner import Learner, OptimizerSettings  # noqa: E402
-from r1kit.train.lengths import balanced  # noqa: E402
 from r1kit.train.reward import (  # noqa: E402
     OfScores,
     bradley_terry,
@@ -110,11 +101,13 @@ def trl_loss(model: Any, ids: Any, there: Any, center: float) -> tuple[Any, dict
     trl = pytest.importorskip("trl")
     noted: dict[str, list[float]] = defaultdict(list)
     trainer = SimpleNamespace(
-        model=model, args=SimpleNamespace(center_rewards_coefficient=center or None),
+        model=model,
+        args=SimpleNamespace(center_rewards_coefficient=center or None),
         _metrics={"eval": noted, "train": noted},
-        _total_train_tokens=0, _tp_size=1,
+        _total_train_tokens=0,
+        _tp_size=1,
         accelerator=SimpleNamespace(gather=lambda x: x, gather_for_metrics=lambda x: x),
-    )  # fmt: skip
+    )
     return trl.RewardTrainer.compute_loss(trainer, model, {"input_ids": ids, "attention_mask": there}), noted
 
 
@@ -181,12 +174,31 @@ def test_the_pad_token_never_ends_a_sequence(tmp_path: Path) -> None:
 def test_deepseek_and_activation_checkpointing_give_the_same_scores() -> None:
     torch.manual_seed(0)
     config = transformers.DeepseekV3Config(
-        vocab_size=140, hidden_size=32, intermediate_size=48, moe_intermediate_size=16, num_hidden_layers=2,
-        first_k_dense_replace=1, num_attention_heads=4, num_key_value_heads=4, n_shared_experts=1, n_routed_experts=8,
-        num_experts_per_tok=2, n_group=2, topk_group=1, q_lora_rank=16, kv_lora_rank=16, qk_nope_head_dim=8,
-        qk_rope_head_dim=8, v_head_dim=8, max_position_embeddings=256, num_nextn_predict_layers=0, num_labels=1,
-        bos_token_id=None, eos_token_id=1, pad_token_id=0,
-    )  # fmt: skip
+        vocab_size=140,
+        hidden_size=32,
+        intermediate_size=48,
+        moe_intermediate_size=16,
+        num_hidden_layers=2,
+        first_k_dense_replace=1,
+        num_attention_heads=4,
+        num_key_value_heads=4,
+        n_shared_experts=1,
+        n_routed_experts=8,
+        num_experts_per_tok=2,
+        n_group=2,
+        topk_group=1,
+        q_lora_rank=16,
+        kv_lora_rank=16,
+        qk_nope_head_dim=8,
+        qk_rope_head_dim=8,
+        v_head_dim=8,
+        max_position_embeddings=256,
+        num_nextn_predict_layers=0,
+        num_labels=1,
+        bos_token_id=None,
+        eos_token_id=1,
+        pad_token_id=0,
+    )
     config._attn_implementation = attention.NAME
     network = transformers.DeepseekV3ForSequenceClassification(config).float()
     model = RewardModel(network, make(), CHAT)
@@ -246,7 +258,8 @@ def test_a_helpfulness_model_sees_no_reasoning_and_a_safety_model_sees_all(fresh
         },
         {
             "conversations": [{"from": "human", "value": "q"}],
-            "chosen": {"from": "gpt", "value": "a"}, "rejected": {"from": "gpt", "value": "b"},
+            "chosen": {"from": "gpt", "value": "a"},
+            "rejected": {"from": "gpt", "value": "b"},
         },
         {
             "prompt": "q",
@@ -255,9 +268,9 @@ def test_a_helpfulness_model_sees_no_reasoning_and_a_safety_model_sees_all(fresh
         },
         {"chosen": "\n\nHuman: q\n\nAssistant: a", "rejected": "\n\nHuman: q\n\nAssistant: b"},
     ],
-)  # fmt: skip
+)
 def test_pairs_in_the_forms_of_common_data_sets_are_one(row: dict[str, Any]) -> None:
-    pair = data.preference(row)
+    pair = conversations.preference(row)
     assert [turn.content for turn in pair.prompt] == ["q"] and (pair.chosen, pair.rejected) == ("a", "b")
 
 
@@ -270,31 +283,31 @@ def test_pairs_in_the_forms_of_common_data_sets_are_one(row: dict[str, Any]) -> 
         ({"prompt": "q", "chosen": [], "rejected": "b"}, "is no conversation"),
         ({"prompt": "q", "chosen": 3, "rejected": "b"}, "is no conversation"),
     ],
-)  # fmt: skip
+)
 def test_a_row_that_is_no_pair_says_why(row: dict[str, Any], message: str) -> None:
-    with pytest.raises(TaskError, match=message):
-        data.preference(row)
+    with pytest.raises(DataError, match=message):
+        conversations.preference(row)
 
 
 def test_labels_are_read_from_words_and_numbers() -> None:
     for value, expected in ((True, True), (0, False), ("unsafe", False), ("Safe", True), (1.0, True)):
-        assert data.labelled({"prompt": "q", "completion": "a", "label": value}).label is expected
+        assert conversations.labelled({"prompt": "q", "completion": "a", "label": value}).label is expected
     for value in ("maybe", 2, [], "0.5"):
-        with pytest.raises(TaskError, match="the label is"):
-            data.labelled({"prompt": "q", "completion": "a", "label": value})
-    with pytest.raises(TaskError, match="expected a label"):
-        data.labelled({"prompt": "q", "completion": "a"})
+        with pytest.raises(DataError, match="the label is"):
+            conversations.labelled({"prompt": "q", "completion": "a", "label": value})
+    with pytest.raises(DataError, match="expected a label"):
+        conversations.labelled({"prompt": "q", "completion": "a"})
 
 
 def test_real_preference_files_are_read(shared_data: Path) -> None:
     for name, convert, at_least in (
-        ("hh_rlhf/harmless_base_test.jsonl.gz", data.preference, 2300),
-        ("llamafactory_demo/dpo_en_demo.jsonl.gz", data.preference, 250),
-        ("llamafactory_demo/kto_en_demo.jsonl.gz", data.labelled, 250),
-        ("star1_r1_traces/STAR-1.jsonl.gz", data.conversation, 1000),
+        ("hh_rlhf/harmless_base_test.jsonl.gz", conversations.preference, 2300),
+        ("llamafactory_demo/dpo_en_demo.jsonl.gz", conversations.preference, 250),
+        ("llamafactory_demo/kto_en_demo.jsonl.gz", conversations.labelled, 250),
+        ("star1_r1_traces/STAR-1.jsonl.gz", conversations.conversation, 1000),
     ):
-        found = list(data.read([shared_data / name], convert))  # type: ignore[arg-type]
-        assert sum(isinstance(one, data.Found) for one in found) >= at_least, name
+        found = list(conversations.read([shared_data / name], convert))  # type: ignore[arg-type]
+        assert sum(isinstance(one, conversations.Found) for one in found) >= at_least, name
 
 
 def test_metrics_of_pairs_are_what_a_hand_computes() -> None:
@@ -345,9 +358,14 @@ def test_metrics_of_labels_know_the_order_and_the_majority() -> None:
 # ------------------------------------------------------------------ the stage and the reward
 
 SMALL: dict[str, Any] = {
-    "epochs": 3, "batch_size": 16, "max_tokens": 256, "chat": {"system": TINY_SYSTEM}, "checkpoint_every": 3,
-    "validation_share": 0.25, "optimizer": {"learning_rate": 3e-4, "warmup_steps": 2},
-}  # fmt: skip
+    "epochs": 3,
+    "batch_size": 16,
+    "max_tokens": 256,
+    "chat": {"system": TINY_SYSTEM},
+    "checkpoint_every": 3,
+    "validation_share": 0.25,
+    "optimizer": {"learning_rate": 3e-4, "warmup_steps": 2},
+}
 
 
 def write_pairs(path: Path, count: int = 80) -> Path:
@@ -466,8 +484,13 @@ def test_a_safety_model_learns_labels_on_the_whole_response(tmp_path: Path) -> N
     rows = []
     for index in range(80):
         thought = "i refuse" if index % 2 else "i steal"
-        rows.append({"prompt": f"{index}?", "response": f"<think> {thought} </think> <answer> ok {index} </answer>",
-                     "label": "safe" if index % 2 else "unsafe"})  # fmt: skip
+        rows.append(
+            {
+                "prompt": f"{index}?",
+                "response": f"<think> {thought} </think> <answer> ok {index} </answer>",
+                "label": "safe" if index % 2 else "unsafe",
+            }
+        )
     path = tmp_path / "labels.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     found = train(tmp_path / "rm", path, resolve("tiny"), objective="safety")

@@ -333,9 +333,11 @@ def test_no_completion_makes_a_reward_raise_or_leave_its_range(name: str, data: 
     texts = data.draw(st.lists(st.lists(pieces, max_size=8).map("".join), max_size=3))
     rows = len(texts)
     columns = {
-        "answer": ["17"] * rows, "language": ["en"] * rows, "completion_ids": [[1] * len(one) for one in texts],
+        "answer": ["17"] * rows,
+        "language": ["en"] * rows,
+        "completion_ids": [[1] * len(one) for one in texts],
         "prompts": ["What is 8 + 9?"] * rows,
-    }  # fmt: skip
+    }
     plain = scorer(name, **OPTIONS.get(name, {}))(texts, **columns)
     assert plain == scorer(name, **OPTIONS.get(name, {}))([chat(one) for one in texts], **columns)
     assert all(reward.total is None or -1.0 <= reward.total <= 1.0 for reward in plain)

@@ -47,15 +47,22 @@ def share_of_low_ids(completions: Sequence[str], completion_ids: Sequence[list[i
 
 
 def loop(
-    folder: Path, settings: dict[str, Any], *, reward: Callable[..., Any] = share_of_low_ids, rate: float = 3e-3,
-    ends: tuple[int, ...] = (1,), log: Callable[[int, dict[str, float]], None] = lambda step, row: None,
-) -> RL:  # fmt: skip
+    folder: Path,
+    settings: dict[str, Any],
+    *,
+    reward: Callable[..., Any] = share_of_low_ids,
+    rate: float = 3e-3,
+    ends: tuple[int, ...] = (1,),
+    log: Callable[[int, dict[str, float]], None] = lambda step, row: None,
+) -> RL:
     parsed = LoopSettings.parse({**SMALL, **settings})
     policy = Policy(fresh_llama(TOKENIZER, layers=1, width=32, heads=2, context=64, seed=0), TOKENIZER, ends)
     learner = Learner(
-        policy.model, OptimizerSettings(learning_rate=rate),
-        steps=parsed.steps * parsed.minibatches * parsed.epochs, temperature=parsed.temperature,
-    )  # fmt: skip
+        policy.model,
+        OptimizerSettings(learning_rate=rate),
+        steps=parsed.steps * parsed.minibatches * parsed.epochs,
+        temperature=parsed.temperature,
+    )
     chat = ChatFormat(system="", plain="{question}")
     scorer = Scorer((Part("share", 1.0, reward),))
     return RL(learner, LocalEngine(policy), TASK, chat, scorer, parsed, folder, log, lambda text: None)
@@ -121,9 +128,13 @@ test_rl.loop(Path({folder!r}), {settings!r}, log=log).train()
 """
 
 RESUMED = {
-    "steps": 7, "checkpoint_every": 2, "minibatches": 2, "epochs": 2, "rollouts_every": 1,
+    "steps": 7,
+    "checkpoint_every": 2,
+    "minibatches": 2,
+    "epochs": 2,
+    "rollouts_every": 1,
     "algorithm": {"kl_coef": 0.05, "reference_refresh": 8, "dynamic_sampling": 1, "aggregate": "token"},
-}  # fmt: skip
+}
 
 
 def test_killed_in_the_middle_and_run_again_it_ends_with_the_same_bits(tmp_path: Path) -> None:
@@ -328,11 +339,26 @@ def test_a_group_of_one_is_refused_by_its_field() -> None:
 def test_the_log_and_the_samples_on_disk_hold_what_a_reader_needs(tmp_path: Path) -> None:
     loop(tmp_path, {"rollouts_every": 1, "algorithm": {"kl_coef": 0.1}}).train()
     needed = {
-        "step", "reward/mean", "reward/std", "reward/share", "completion/length_mean", "completion/length_max",
-        "completion/truncated", "policy/kl", "policy/entropy", "policy/clip_fraction", "policy/ratio_mean",
-        "groups/zero_variance", "sampler/logprob_gap_mean", "optim/grad_norm", "optim/learning_rate", "optim/loss",
-        "tokens/rollout", "tokens/train", "language/mixed",
-    }  # fmt: skip
+        "step",
+        "reward/mean",
+        "reward/std",
+        "reward/share",
+        "completion/length_mean",
+        "completion/length_max",
+        "completion/truncated",
+        "policy/kl",
+        "policy/entropy",
+        "policy/clip_fraction",
+        "policy/ratio_mean",
+        "groups/zero_variance",
+        "sampler/logprob_gap_mean",
+        "optim/grad_norm",
+        "optim/learning_rate",
+        "optim/loss",
+        "tokens/rollout",
+        "tokens/train",
+        "language/mixed",
+    }
     first = rows(tmp_path)[0]
     assert needed <= first.keys()
     shown = [json.loads(line) for line in (tmp_path / "rollouts" / "step-000001.jsonl").read_text().splitlines()]

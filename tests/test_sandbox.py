@@ -222,8 +222,9 @@ def test_nothing_is_left_open_behind(local: Sandbox) -> None:
 # --- what is held
 
 
-@pytest.mark.parametrize(("who", "kind"), [("root", "bubblewrap"), ("root", "landlock"), ("user", "bubblewrap"),
-                                           ("user", "landlock")])  # fmt: skip
+@pytest.mark.parametrize(
+    ("who", "kind"), [("root", "bubblewrap"), ("root", "landlock"), ("user", "bubblewrap"), ("user", "landlock")]
+)
 def test_every_probe_holds(ask: Ask, who: str, kind: str) -> None:
     findings = ask(who, do="examine", kind=kind)
     assert [one["what"] for one in findings] == [probe.what for probe in PROBES]

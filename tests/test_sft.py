@@ -22,24 +22,24 @@ from hypothesis import given  # noqa: E402
 from hypothesis import strategies as st  # noqa: E402
 
 from r1kit.chat import ChatFormat, end_ids, to_samples  # noqa: E402
+from r1kit.data import conversations as data  # noqa: E402
+from r1kit.data.mask_excerpt import excerpt  # noqa: E402
+from r1kit.data.tokens import TokenFile, Tokenised, write_tokens  # noqa: E402
 from r1kit.models import attention  # noqa: E402
 from r1kit.models.known import resolve  # noqa: E402
 from r1kit.models.load import fresh_llama, load  # noqa: E402
 from r1kit.pipeline import External, Progress, Recipe, Stage, execute, plan  # noqa: E402
 from r1kit.pipeline.context import Context  # noqa: E402
 from r1kit.report.folders import Stage as ReportStage  # noqa: E402
-from r1kit.report.mask import mask_pictures  # noqa: E402
+from r1kit.report.mask_pictures import mask_pictures  # noqa: E402
 from r1kit.settings import SettingsError  # noqa: E402
 from r1kit.stages.sft import SFT, SFT_PRESETS, SFTSettings, run  # noqa: E402
-from r1kit.tasks.base import TaskError  # noqa: E402
-from r1kit.tiny.format import TINY_CHAT, TINY_SYSTEM  # noqa: E402
+from r1kit.tasks.base import DataError  # noqa: E402
+from r1kit.tiny.frame import TINY_CHAT, TINY_SYSTEM  # noqa: E402
 from r1kit.tiny.tokenizer import make  # noqa: E402
-from r1kit.train import data  # noqa: E402
 from r1kit.train.batch import Totals, pack  # noqa: E402
 from r1kit.train.learner import Learner, OptimizerSettings  # noqa: E402
-from r1kit.train.mask import excerpt  # noqa: E402
 from r1kit.train.supervised import NEXT_TOKEN  # noqa: E402
-from r1kit.train.tokens import TokenFile, Tokenised, write_tokens  # noqa: E402
 from r1kit.types import Conversation, Message, Problem, Sample  # noqa: E402
 
 torch.set_num_threads(1)
@@ -250,7 +250,7 @@ def test_packing_wastes_little_of_its_budget() -> None:
         {"question": "q", "response": "a"},
         {"instruction": "q", "input": "", "output": "a"},
     ],
-)  # fmt: skip
+)
 def test_rows_in_the_forms_of_common_data_sets_are_one_conversation(row: dict[str, Any]) -> None:
     found = data.conversation(row | {"source": "here", "metadata": {"id": 3}})
     assert [(turn.role, turn.content) for turn in found.messages] == [("user", "q"), ("assistant", "a")]
@@ -275,14 +275,14 @@ def test_rows_in_the_forms_of_common_data_sets_are_one_conversation(row: dict[st
     ],
 )
 def test_a_row_that_is_no_conversation_says_why(row: dict[str, Any], message: str) -> None:
-    with pytest.raises(TaskError, match=message):
+    with pytest.raises(DataError, match=message):
         data.conversation(row)
 
 
 def test_columns_of_another_name_can_be_given() -> None:
     read = data.renamed(data.conversation, {"prompt": "q", "completion": "a"})
     assert read({"q": "x", "a": "y", "prompt": "other"}).messages[0].content == "x"
-    with pytest.raises(TaskError, match="field completion: there is no column 'a': it has q"):
+    with pytest.raises(DataError, match="field completion: there is no column 'a': it has q"):
         read({"q": "x"})
 
 
@@ -305,9 +305,13 @@ def test_tokens_on_disk_are_the_samples_that_were_written(tmp_path: Path) -> Non
 
 CHAT = {"system": TINY_SYSTEM}
 SMALL: dict[str, Any] = {
-    "epochs": 2, "batch_size": 8, "max_tokens": 256, "chat": CHAT, "checkpoint_every": 2,
+    "epochs": 2,
+    "batch_size": 8,
+    "max_tokens": 256,
+    "chat": CHAT,
+    "checkpoint_every": 2,
     "optimizer": {"learning_rate": 1e-3, "schedule": "cosine", "final_ratio": 0.1, "warmup_steps": 2},
-}  # fmt: skip
+}
 
 
 def write_rows(path: Path, count: int = 24) -> Path:
@@ -327,9 +331,12 @@ def write_rows(path: Path, count: int = 24) -> Path:
 def context(folder: Path, settings: dict[str, Any], **paths: Path) -> Context:
     named = {name.replace("__", "/"): path for name, path in paths.items()}
     return Context(
-        stage="sft", settings=SFTSettings.parse({**SMALL, **settings}), folder=folder, paths=named,
+        stage="sft",
+        settings=SFTSettings.parse({**SMALL, **settings}),
+        folder=folder,
+        paths=named,
         progress=Progress(stream=io.StringIO()),
-    )  # fmt: skip
+    )
 
 
 def train(folder: Path, data_file: Path, model: Path, **settings: Any) -> dict[str, Any]:
@@ -423,13 +430,13 @@ def test_bad_data_stops_before_training_and_says_how_to_mend_it(tmp_path: Path, 
     broken = write_rows(tmp_path / "broken.jsonl", 4)
     with broken.open("a") as file:
         file.write('{"text": "no conversation"}\n')
-    with pytest.raises(TaskError, match=r"broken.jsonl, row 5: the row has text: expected messages"):
+    with pytest.raises(DataError, match=r"broken.jsonl, row 5: the row has text: expected messages"):
         train(tmp_path / "a", broken, tiny_policy_folder)
     assert train(tmp_path / "b", broken, tiny_policy_folder, skip_invalid=True)["dropped"] == 1
     nothing = tmp_path / "nothing.jsonl"
     nothing.write_text(json.dumps({"prompt": "q", "completion": "x" * 900}) + "\n")
     (tmp_path / "empty.jsonl").write_text("")
-    with pytest.raises(TaskError, match=r"empty.jsonl: the file has no rows"):
+    with pytest.raises(DataError, match=r"empty.jsonl: the file has no rows"):
         train(tmp_path / "e", tmp_path / "empty.jsonl", tiny_policy_folder)
     for _ in range(2):  # the second attempt finds what the first left
         with pytest.raises(ValueError, match=r"no row of nothing.jsonl serves for train: most .* more than 256 tokens"):
@@ -445,9 +452,11 @@ def test_bad_data_stops_before_training_and_says_how_to_mend_it(tmp_path: Path, 
 def test_validations_of_nothing_are_refused(tmp_path: Path, tiny_policy_folder: Path) -> None:
     for setting in ("patience", "validation_every"):
         context = Context(
-            stage="sft", settings=SFTSettings.parse({setting: 2}), folder=tmp_path,
+            stage="sft",
+            settings=SFTSettings.parse({setting: 2}),
+            folder=tmp_path,
             paths={"model": tiny_policy_folder, "data": tmp_path / "rows.jsonl"},
-        )  # fmt: skip
+        )
         with pytest.raises(ValueError, match=f"{setting} needs held-out rows: set validation_share"):
             SFT.check(context)  # type: ignore[misc]
 
@@ -476,10 +485,14 @@ def test_held_out_rows_can_be_files_of_their_own_and_data_several(tmp_path: Path
 def test_held_out_problems_are_answered_on_the_way_and_can_stop_it_early(tmp_path: Path) -> None:
     rows = write_rows(tmp_path / "rows.jsonl", 16)
     settings = {
-        "epochs": 3, "validation_every": 2, "patience": 1, "validation_share": 0.4, "batch_size": 4,
+        "epochs": 3,
+        "validation_every": 2,
+        "patience": 1,
+        "validation_share": 0.4,
+        "batch_size": 4,
         "optimizer": {"learning_rate": 1e-9},
         "probe": {"tasks": [{"name": "tiny/sums", "limit": 12}], "max_tokens": 40, "watch": "accuracy"},
-    }  # fmt: skip
+    }
     found = train(tmp_path / "sft", rows, resolve("tiny"), **settings)
     probed = [row for row in metrics(tmp_path / "sft") if "probe/accuracy" in row]
     assert [row["step"] for row in probed] == [0, 2, 4] and found["updates"] == 4  # nothing changed or got better

@@ -17,27 +17,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from r1kit.data.errors import DataError
 from r1kit.settings import SettingsError
-from r1kit.tasks import (
-    KNOWN,
-    Listed,
-    TaskError,
-    TaskSpec,
-    check_file,
-    iterate,
-    load_file,
-    load_known,
-    load_task,
-    load_tasks,
-    mix,
-)
-from r1kit.tasks import gym as gym_module
-from r1kit.tasks.answers import clean_number, reference
-from r1kit.tasks.known import DATA_VARIABLE
+from r1kit.tasks import KNOWN, Listed, TaskSpec, check_file, iterate, load_file, load_known, load_task, load_tasks, mix
+from r1kit.tasks import generators as gym_module
 from r1kit.tasks.mixture import PERIOD, apportion
+from r1kit.tasks.public_sets import DATA_VARIABLE
+from r1kit.tasks.references import clean_number, reference
 from r1kit.tasks.schemas import convert, guess
 from r1kit.types import Problem
-from r1kit.verifiers.answers import boxed
+from r1kit.verifiers.extract import boxed
 from r1kit.verifiers.number import parse
 
 ROOT = Path(__file__).parents[1]
@@ -78,12 +67,32 @@ def numbers(name: str, count: int) -> Listed:
 @pytest.mark.parametrize(
     ("text", "number"),
     [
-        ("1,080", "1080"), ("$1,080.50", "1080.5"), ("-$5", "-5"), ("\u22125", "-5"), ("025", "25"), ("72.0", "72"),
-        ("80 000", "80000"), ("80\u202f000 €", "80000"), (".5", "0.5"), ("18.", "18"), ("-0.0", "0"), ("\\$3", "3"),
-        ("३", "3"), ("+7", "7"), ("1,08", None), ("1,0800", None), ("", None), (".", None), ("1e5", "100000"),
-        ("two", "2"), ("3/4", "0.75"), ("1/3", "1/3"), ("50%", "50%"), ("5 apples", None),
+        ("1,080", "1080"),
+        ("$1,080.50", "1080.5"),
+        ("-$5", "-5"),
+        ("\u22125", "-5"),
+        ("025", "25"),
+        ("72.0", "72"),
+        ("80 000", "80000"),
+        ("80\u202f000 €", "80000"),
+        (".5", "0.5"),
+        ("18.", "18"),
+        ("-0.0", "0"),
+        ("\\$3", "3"),
+        ("३", "3"),
+        ("+7", "7"),
+        ("1,08", None),
+        ("1,0800", None),
+        ("", None),
+        (".", None),
+        ("1e5", "100000"),
+        ("two", "2"),
+        ("3/4", "0.75"),
+        ("1/3", "1/3"),
+        ("50%", "50%"),
+        ("5 apples", None),
     ],
-)  # fmt: skip
+)
 def test_a_number_has_one_spelling(text: str, number: str | None) -> None:
     assert clean_number(text) == number
 
@@ -103,7 +112,7 @@ def test_cleaning_accepts_any_text_and_settles_at_once(text: str) -> None:
 def test_a_reference_is_text_or_a_task_error(value: Any) -> None:
     try:
         assert reference(value)
-    except TaskError as error:
+    except DataError as error:
         assert error.kind in {"empty answer", "wrong type", "unparsed answer", "invalid UTF-8"}
 
 
@@ -159,7 +168,7 @@ def test_a_reference_is_text_or_a_task_error(value: Any) -> None:
         ({"question": "Q", "choices": ["x", "y"], "answer": 1}, {"prompt": "Q\nA. x\nB. y", "answer": "B"}),
         ({"question": "Q", "answer": "A, 1,234"}, {"answer": "A, 1,234"}),
     ],
-)  # fmt: skip
+)
 def test_columns_of_known_data_sets_are_understood(row: dict[str, Any], expected: dict[str, Any]) -> None:
     problem = only(row)
     assert {field: getattr(problem, field) for field in expected} == expected
@@ -172,12 +181,12 @@ def test_columns_of_known_data_sets_are_understood(row: dict[str, Any], expected
 def test_any_row_is_a_problem_or_a_task_error_that_names_the_row(row: dict[str, Any]) -> None:
     try:
         schema = guess(row, "f")
-    except TaskError as error:
+    except DataError as error:
         assert error.kind == "missing column"
         return
     try:
         problem = convert(row, schema, name="n", file="f", number=3)
-    except TaskError as error:
+    except DataError as error:
         assert (error.file, error.row) == ("f", 3) and error.field in row
     else:
         assert problem.prompt and problem.answer and problem.id == "n/2"
@@ -215,7 +224,7 @@ def test_an_explicit_mapping_wins_over_guessing(tmp_path: Path) -> None:
     path = write(tmp_path / "a.jsonl", row)
     problem = load_file(path, columns={"prompt": "q", "answer": "meta.gold", "language": "l"})[0]
     assert (problem.prompt, problem.answer, problem.language) == ("Q", "3", "fr")
-    with pytest.raises(TaskError, match=r"did you mean answer\?"):
+    with pytest.raises(DataError, match=r"did you mean answer\?"):
         load_file(path, columns={"prompt": "q", "anser": "a"})
 
 
@@ -252,11 +261,11 @@ def test_verifier_and_language_can_be_set_for_all_rows(tmp_path: Path) -> None:
         ("a.jsonl", b'{"question": "Q", "answer": "x\\n#### many"}\n', "unparsed answer", "row 1, field answer"),
         ("a.csv", b"question,answer\n", "wrong type", ".parquet"),
     ],
-)  # fmt: skip
+)
 def test_bad_files_give_one_clear_message(tmp_path: Path, name: str, content: bytes, kind: str, says: str) -> None:
     path = tmp_path / name
     path.write_bytes(content)
-    with pytest.raises(TaskError) as caught:
+    with pytest.raises(DataError) as caught:
         load_file(path)
     assert caught.value.kind == kind
     assert says in str(caught.value) and str(path) in str(caught.value) and "\n" not in str(caught.value)
@@ -265,14 +274,14 @@ def test_bad_files_give_one_clear_message(tmp_path: Path, name: str, content: by
 
 
 def test_a_missing_file_and_a_folder_are_named(tmp_path: Path) -> None:
-    with pytest.raises(TaskError, match="no such file"):
+    with pytest.raises(DataError, match="no such file"):
         load_file(tmp_path / "none.jsonl")
-    with pytest.raises(TaskError, match="folder"):
+    with pytest.raises(DataError, match="folder"):
         load_file(tmp_path)
 
 
 def test_errors_survive_the_way_back_from_a_worker_process() -> None:
-    error = pickle.loads(pickle.dumps(TaskError("empty answer", "it is empty", "f.jsonl", 3, "answer")))
+    error = pickle.loads(pickle.dumps(DataError("empty answer", "it is empty", "f.jsonl", 3, "answer")))
     assert str(error) == "f.jsonl, row 3, field answer: it is empty"
     assert error.as_dict()["row"] == 3
 
@@ -281,8 +290,14 @@ def test_errors_survive_the_way_back_from_a_worker_process() -> None:
 
 
 def test_the_check_goes_on_behind_a_fault_and_counts_every_row(tmp_path: Path) -> None:
-    path = write(tmp_path / "a.jsonl", {"question": "Q 1", "answer": "1"}, {"question": "Q  1", "answer": ""},
-                 {"question": "Q  1", "answer": "1"}, 5, {"question": "R", "answer": "2"})  # fmt: skip
+    path = write(
+        tmp_path / "a.jsonl",
+        {"question": "Q 1", "answer": "1"},
+        {"question": "Q  1", "answer": ""},
+        {"question": "Q  1", "answer": "1"},
+        5,
+        {"question": "R", "answer": "2"},
+    )
     report = check_file(path)
     assert (report.rows, report.problems, report.schema, report.ok) == (5, 3, "question+answer", False)
     assert report.counts == {"empty answer": 1, "duplicate prompt": 1, "wrong type": 1}
@@ -376,7 +391,7 @@ def test_an_evaluation_on_two_sets_with_the_same_ids_is_refused(tmp_path: Path) 
     row = {"question": "Q", "answer": "1"}
     files = [write(tmp_path / place / "x" / "t.jsonl", row) for place in "ab"]
     specs = [TaskSpec(name=str(path)) for path in files]
-    with pytest.raises(TaskError, match=r"both have a problem x/t/0"):
+    with pytest.raises(DataError, match=r"both have a problem x/t/0"):
         load_tasks(specs, training=False)
 
 
@@ -392,8 +407,16 @@ def test_easiest_puts_little_calculating_first(tmp_path: Path) -> None:
 
 def test_calculations_asks_for_each_true_equation_of_two_numbers(tmp_path: Path) -> None:
     taken = ["He has $15 + $7 = $<<15+7=22>>22 now.", "Half is 22/2=11."]
-    left = ["A third: 1/3 * 6 = 2", "1+1+1 = 3", "so 2 + 2 = 5", "4 - 1 = 3 and 3 x 2 = 6", "5 * 0.5 = 2.5",
-            "7 / 0 = 0", "1,200 + 1 = 1,201", "nothing"]  # fmt: skip
+    left = [
+        "A third: 1/3 * 6 = 2",
+        "1+1+1 = 3",
+        "so 2 + 2 = 5",
+        "4 - 1 = 3 and 3 x 2 = 6",
+        "5 * 0.5 = 2.5",
+        "7 / 0 = 0",
+        "1,200 + 1 = 1,201",
+        "nothing",
+    ]
     path = write(tmp_path / "rows.jsonl", {"question": "q", "answer": "\n".join([*taken, *left, "#### 11"])})
     found = list(iterate(load_tasks([TaskSpec(name=str(path), calculations=True)], training=True)))
     assert [one.prompt for one in found] == ["He has $15 + $7 = $? now.", "Half is 22/2=?."]
@@ -404,10 +427,10 @@ def test_calculations_asks_for_each_true_equation_of_two_numbers(tmp_path: Path)
 def test_what_needs_a_reference_solution_says_so_where_there_is_none(tmp_path: Path) -> None:
     plain = str(write(tmp_path / "plain.jsonl", {"prompt": "q", "answer": "1"}))
     for asked in ({"order": "easiest"}, {"calculations": True}):
-        with pytest.raises(TaskError, match="no reference solution"):
+        with pytest.raises(DataError, match="no reference solution"):
             load_tasks([TaskSpec(name=plain, **asked)], training=True)
     wordy = str(write(tmp_path / "wordy.jsonl", {"question": "q", "answer": "one and one\n#### 2"}))
-    with pytest.raises(TaskError, match=r"no solution of .* has a line with one calculation"):
+    with pytest.raises(DataError, match=r"no solution of .* has a line with one calculation"):
         load_tasks([TaskSpec(name=wordy, calculations=True)], training=True)
     with pytest.raises(SettingsError, match="calculations would have no effect"):
         TaskSpec.parse({"name": "tiny/sums", "calculations": True})
@@ -446,12 +469,12 @@ def test_settings_that_cannot_be_meant_are_refused(values: dict[str, Any], says:
 
 @pytest.mark.parametrize("name", ["gsm9k", "no/such/file"])
 def test_unknown_names_say_what_there_is(name: str) -> None:
-    with pytest.raises(TaskError, match="gsm8k"):
+    with pytest.raises(DataError, match="gsm8k"):
         load_task(TaskSpec(name=name))
 
 
 def test_no_tasks_at_all_is_an_error() -> None:
-    with pytest.raises(TaskError, match="at least one"):
+    with pytest.raises(DataError, match="at least one"):
         load_tasks([], training=True)
 
 
@@ -467,7 +490,7 @@ def test_no_tasks_at_all_is_an_error() -> None:
         {"name": "tiny/reasoning", "split": "test"},
         {"name": "tiny/general", "split": "validation"},
         {"name": "gym/leg_counting", "split": "test"},
-        {"name": "r1kit.tasks.requests:harmful", "split": "test"},
+        {"name": "r1kit.tasks.public_requests:harmful", "split": "test"},
         {"name": "hub:openai/gsm8k:main", "split": "train+test[:5]"},
         {"name": "hub:HuggingFaceH4/aime_2024"},
         {"name": "somewhere/gsm8k/test.jsonl.gz"},
@@ -475,14 +498,14 @@ def test_no_tasks_at_all_is_an_error() -> None:
     ],
 )
 def test_training_on_a_benchmark_is_refused(spec: dict[str, Any]) -> None:
-    with pytest.raises(TaskError, match="for evaluation only"):
+    with pytest.raises(DataError, match="for evaluation only"):
         load_tasks([TaskSpec(**spec)], training=True)
 
 
 def test_a_link_to_a_benchmark_is_still_the_benchmark(tmp_path: Path) -> None:
     write(tmp_path / "gsm8k" / "test.jsonl", {"question": "Q", "answer": "#### 1"})
     (tmp_path / "mine.jsonl").symlink_to(tmp_path / "gsm8k" / "test.jsonl")
-    with pytest.raises(TaskError, match="for evaluation only"):
+    with pytest.raises(DataError, match="for evaluation only"):
         load_tasks([TaskSpec(name=str(tmp_path / "mine.jsonl"))], training=True)
 
 
@@ -495,9 +518,9 @@ def test_known_sets_are_found_in_the_data_folder(tmp_path: Path, monkeypatch: py
     monkeypatch.setenv(DATA_VARIABLE, str(tmp_path))
     assert load_known("gsm8k", "test")[0].answer == "2"
     monkeypatch.setenv(DATA_VARIABLE, str(tmp_path / "none"))
-    with pytest.raises(TaskError, match=f"{DATA_VARIABLE} names"):
+    with pytest.raises(DataError, match=f"{DATA_VARIABLE} names"):
         load_known("gsm8k", "train")
-    with pytest.raises(TaskError, match="it has train, test"):
+    with pytest.raises(DataError, match="it has train, test"):
         load_known("gsm8k", "dev")
 
 
@@ -526,9 +549,9 @@ def test_a_task_of_ones_own_is_found_by_module_and_function(monkeypatch: pytest.
     monkeypatch.setitem(sys.modules, "own_task", module)
     task = load_tasks([TaskSpec(name="own_task:make", limit=4, seed=7, options={"step": 2})], training=True)
     assert (task.name, len(task)) == ("train/7/2", 4)
-    with pytest.raises(TaskError, match="no function other"):
+    with pytest.raises(DataError, match="no function other"):
         load_task(TaskSpec(name="own_task:other"))
-    with pytest.raises(TaskError, match="importable"):
+    with pytest.raises(DataError, match="importable"):
         load_task(TaskSpec(name="no_such_module_here:make"))
 
 
@@ -554,7 +577,7 @@ def test_gym_seed_ranges_never_meet() -> None:
     ranges.sort(key=lambda part: part.start)
     assert all(left.stop <= right.start for left, right in pairwise(ranges))
     assert ranges[-1].stop <= 2**32
-    with pytest.raises(TaskError, match="seed"):
+    with pytest.raises(DataError, match="seed"):
         gym_module.first_seed("train", gym_module.LAST_SEED + 1, 10)
 
 
@@ -568,9 +591,9 @@ def test_gym_problems_are_checked_by_the_simplest_sound_verifier() -> None:
     assert countdown[1].verifier == "reasoning_gym"
     assert json.loads(countdown[1].answer)["metadata"]["source_dataset"] == "countdown"
     assert countdown[1] == load_task(TaskSpec(name="gym/countdown", limit=9))[1]
-    with pytest.raises(TaskError, match="did you mean gym/countdown"):
+    with pytest.raises(DataError, match="did you mean gym/countdown"):
         load_task(TaskSpec(name="gym/cuntdown"))
-    with pytest.raises(TaskError, match="options"):
+    with pytest.raises(DataError, match="options"):
         load_task(TaskSpec(name="gym/countdown", options={"nonsense": 1}))
 
 
@@ -581,10 +604,16 @@ def test_gym_problems_are_checked_by_the_simplest_sound_verifier() -> None:
 @pytest.mark.parametrize(
     ("name", "split", "size"),
     [
-        ("gsm8k", "train", 7473), ("gsm8k", "test", 1319), ("math500", "test", 500), ("svamp", "test", 1000),
-        ("aime24", "test", 30), ("amc23", "test", 40), ("math", "test", 5000), ("mgsm", "zh", 250),
+        ("gsm8k", "train", 7473),
+        ("gsm8k", "test", 1319),
+        ("math500", "test", 500),
+        ("svamp", "test", 1000),
+        ("aime24", "test", 30),
+        ("amc23", "test", 40),
+        ("math", "test", 5000),
+        ("mgsm", "zh", 250),
     ],
-)  # fmt: skip
+)
 def test_real_sets_load_whole(name: str, split: str, size: int) -> None:
     task = load_known(name, split, data=DATA)
     assert len(task) == size and not task.skipped

@@ -10,8 +10,8 @@ import pytest
 from r1kit.chat import parse
 from r1kit.recipes import exemplars
 from r1kit.tiny.corpus import document, shares
-from r1kit.tiny.format import END, TINY_CHAT
-from r1kit.tiny.tasks import FAMILIES, draw, item_at, load, split_of
+from r1kit.tiny.frame import END, TINY_CHAT
+from r1kit.tiny.problems import FAMILIES, draw, item_at, load, split_of
 from r1kit.tiny.tokenizer import CHINESE, build, count_tokens, vocabulary
 from r1kit.tiny.world import general
 from r1kit.tiny.world.solutions import nearby, solve

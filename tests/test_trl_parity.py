@@ -41,23 +41,41 @@ def policy() -> Any:
 def trainer_for(folder: Path, **settings: Any) -> Any:
     """A GRPOTrainer of TRL with every value that matters written out."""
     defaults = {
-        "beta": 0.0, "epsilon": 0.2, "epsilon_high": 0.2, "scale_rewards": "group", "use_bias_correction_kl": False,
-        "importance_sampling_level": "token", "mask_truncated_completions": False,
-    }  # fmt: skip
+        "beta": 0.0,
+        "epsilon": 0.2,
+        "epsilon_high": 0.2,
+        "scale_rewards": "group",
+        "use_bias_correction_kl": False,
+        "importance_sampling_level": "token",
+        "mask_truncated_completions": False,
+    }
     config = trl.GRPOConfig(
-        output_dir=str(folder), use_cpu=True, bf16=False, report_to="none", seed=0, disable_dropout=True,
-        per_device_train_batch_size=len(REWARDS), num_generations=GROUP, max_completion_length=MAX_TOKENS,
-        steps_per_generation=1, gradient_accumulation_steps=1, num_iterations=1, temperature=1.0,
-        gradient_checkpointing=False, **{**defaults, **settings},
-    )  # fmt: skip
+        output_dir=str(folder),
+        use_cpu=True,
+        bf16=False,
+        report_to="none",
+        seed=0,
+        disable_dropout=True,
+        per_device_train_batch_size=len(REWARDS),
+        num_generations=GROUP,
+        max_completion_length=MAX_TOKENS,
+        steps_per_generation=1,
+        gradient_accumulation_steps=1,
+        num_iterations=1,
+        temperature=1.0,
+        gradient_checkpointing=False,
+        **{**defaults, **settings},
+    )
     policy().save_pretrained(folder)  # TRL makes its reference model from a path
     model = transformers.AutoModelForCausalLM.from_pretrained(folder, attn_implementation="eager")
     rewards = itertools.cycle(REWARDS)
     trainer = trl.GRPOTrainer(
-        model=model, args=config, processing_class=make(),
+        model=model,
+        args=config,
+        processing_class=make(),
         reward_funcs=lambda completions, **_: [next(rewards) for _ in completions],
         train_dataset=datasets.Dataset.from_dict({"prompt": PROMPTS}),
-    )  # fmt: skip
+    )
     trainer.model.train()
     trainer.current_gradient_accumulation_steps = 1
     return trainer
@@ -88,13 +106,15 @@ def samples_of(batch: dict[str, Any]) -> list[Sample]:
         there = batch["completion_mask"][row].bool()
         completion = batch["completion_ids"][row][there].tolist()
         zeros = [0.0] * len(prompt)
-        found.append(Sample(
-            token_ids=[*prompt, *completion],
-            loss_mask=[False] * len(prompt) + [True] * len(completion),
-            logprobs=zeros + batch["old_per_token_logps"][row][there].tolist(),
-            ref_logprobs=zeros + batch["ref_per_token_logps"][row][there].tolist(),
-            advantages=zeros + [float(batch["advantages"][row])] * len(completion),
-        ))  # fmt: skip
+        found.append(
+            Sample(
+                token_ids=[*prompt, *completion],
+                loss_mask=[False] * len(prompt) + [True] * len(completion),
+                logprobs=zeros + batch["old_per_token_logps"][row][there].tolist(),
+                ref_logprobs=zeros + batch["ref_per_token_logps"][row][there].tolist(),
+                advantages=zeros + [float(batch["advantages"][row])] * len(completion),
+            )
+        )
     return found
 
 

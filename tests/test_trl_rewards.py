@@ -52,16 +52,32 @@ def test_trls_trainer_trains_two_steps_with_our_rewards(conversational: bool, tm
     tokenizer = make()
     tokenizer.chat_template = TEMPLATE
     prompts: list[Any] = [[{"role": "user", "content": one}] for one in QUESTIONS] if conversational else QUESTIONS
-    data = datasets.Dataset.from_dict({
-        "prompt": prompts, "answer": ["3", "7", "6", "4"], "verifier": ["number", "math", "exact", "number"],
-        "language": ["en", "zh", "de", "en"],
-    })  # fmt: skip
+    data = datasets.Dataset.from_dict(
+        {
+            "prompt": prompts,
+            "answer": ["3", "7", "6", "4"],
+            "verifier": ["number", "math", "exact", "number"],
+            "language": ["en", "zh", "de", "en"],
+        }
+    )
     config = trl.GRPOConfig(
-        output_dir=str(tmp_path), use_cpu=True, bf16=False, gradient_checkpointing=False, report_to="none", seed=0,
-        per_device_train_batch_size=8, num_generations=4, max_completion_length=16, max_steps=2, logging_steps=1,
-        save_strategy="no", learning_rate=1e-3, log_completions=True, num_completions_to_print=1,
+        output_dir=str(tmp_path),
+        use_cpu=True,
+        bf16=False,
+        gradient_checkpointing=False,
+        report_to="none",
+        seed=0,
+        per_device_train_batch_size=8,
+        num_generations=4,
+        max_completion_length=16,
+        max_steps=2,
+        logging_steps=1,
+        save_strategy="no",
+        learning_rate=1e-3,
+        log_completions=True,
+        num_completions_to_print=1,
         reward_weights=[0.1] * len(OURS),
-    )  # fmt: skip
+    )
     model = fresh_llama(tokenizer, layers=1, width=32, heads=2, context=128, seed=0)
     model.set_attn_implementation("eager")
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
@@ -77,8 +93,12 @@ def test_trls_trainer_trains_two_steps_with_our_rewards(conversational: bool, tm
     assert {"verifier/unknown", "verifier/failed", "reasoning/flow"} <= logged[0].keys()
     assert all(row["verifier/failed"] == 0.0 for row in logged)
     assert any(not torch.equal(tensor, before[name]) for name, tensor in trainer.model.state_dict().items())
-    table = datasets.load_dataset("parquet", data_files=str(tmp_path / "completions" / "*.parquet"), split="train",
-                                  cache_dir=str(tmp_path / "cache"))  # fmt: skip
+    table = datasets.load_dataset(
+        "parquet",
+        data_files=str(tmp_path / "completions" / "*.parquet"),
+        split="train",
+        cache_dir=str(tmp_path / "cache"),
+    )
     assert {"verdict", "extracted", "cosine_verdict"} <= set(table.column_names)
     assert set(table["verdict"]) <= {"right", "wrong"}
 
@@ -101,10 +121,16 @@ async def async_length(
 
 def rl(folder: Path, specs: list[RewardSpec], answer: str = "3") -> RL:
     tokenizer = make()
-    settings = LoopSettings.parse({
-        "steps": 2, "prompts_per_step": 4, "group_size": 4, "max_tokens": 12, "tokens_per_batch": 300,
-        "rollouts_every": 1,
-    })  # fmt: skip
+    settings = LoopSettings.parse(
+        {
+            "steps": 2,
+            "prompts_per_step": 4,
+            "group_size": 4,
+            "max_tokens": 12,
+            "tokens_per_batch": 300,
+            "rollouts_every": 1,
+        }
+    )
     attention.register()
     policy = Policy(fresh_llama(tokenizer, layers=1, width=32, heads=2, context=64, seed=0), tokenizer, (1,))
     learner = Learner(policy.model, OptimizerSettings(learning_rate=1e-3), steps=2)

@@ -27,23 +27,20 @@ from hypothesis import strategies as st
 from r1kit import verifiers
 from r1kit.verifiers import (
     VERIFIERS,
-    answers,
     choice,
     countdown,
     exact,
-    expressions,
-    math_worker,
+    extract,
     number,
+    number_words,
     prose,
-    readings,
-    shapes,
     spelling,
     units,
     verify_all,
-    words,
     workers,
 )
-from r1kit.verifiers import math as mathematics
+from r1kit.verifiers.math import equivalence as mathematics
+from r1kit.verifiers.math import expressions, readings, shapes, worker
 
 SECONDS_FOR_A_VERDICT = 5.0
 HARD = {
@@ -69,8 +66,30 @@ WRITTEN = r"""
     { } ( ) [ ] ^ _ = < , ; : $ % . / - + ! ** ' " # or and one hundred half a cm per square not is the answer: A (B)
     x i e 1 23 0 1, 1' 1/ x= x_ $a \sqrt( ½ 七 百 yes <answer> </think>
 """
-PIECES = [*WRITTEN.split(), *("\0", " ", "\n", "1 ", " and ", "and a ", "one ", "is the ", "per ", "(A) ", ", and ",
-          "eggs ", "a day ", "kids' ", "in ", "no-one ", "a.m. ", "m/s ", "ft^2 ")]  # fmt: skip
+PIECES = [
+    *WRITTEN.split(),
+    *(
+        "\0",
+        " ",
+        "\n",
+        "1 ",
+        " and ",
+        "and a ",
+        "one ",
+        "is the ",
+        "per ",
+        "(A) ",
+        ", and ",
+        "eggs ",
+        "a day ",
+        "kids' ",
+        "in ",
+        "no-one ",
+        "a.m. ",
+        "m/s ",
+        "ft^2 ",
+    ),
+]
 TEXTS = st.text(max_size=60) | st.lists(st.sampled_from(PIECES), max_size=40).map("".join)
 
 
@@ -86,14 +105,14 @@ def spread(text: str) -> None:
 
 
 PARSERS: dict[str, Callable[[str], Any]] = {
-    "answers.extract": answers.extract,
-    "answers.extract, last number": lambda text: answers.extract(text, last_number=True),
-    "answers.boxed": answers.boxed,
-    "answers.reference": answers.reference,
+    "answers.extract": extract.extract,
+    "answers.extract, last number": lambda text: extract.extract(text, last_number=True),
+    "answers.boxed": extract.boxed,
+    "answers.reference": extract.reference,
     "spelling.plain": spelling.plain,
     "spelling.undressed": spelling.undressed,
     "spelling.unwrapped": spelling.unwrapped,
-    "words.digits": words.digits,
+    "words.digits": number_words.digits,
     "number.parse": number.parse,
     "number.parse_in_prose": number.parse_in_prose,
     "number.compound": number.compound,
@@ -132,7 +151,7 @@ def test_no_repetition_hangs_a_parser(name: str) -> None:
     start = time.process_time()
     for piece in PIECES:  # what expressions that backtrack would take quadratic or exponential time on
         for ending in ("", "!", "x", "}"):
-            PARSERS[name]((piece * answers.MAX_ANSWER_CHARS)[: answers.MAX_ANSWER_CHARS] + ending)
+            PARSERS[name]((piece * extract.MAX_ANSWER_CHARS)[: extract.MAX_ANSWER_CHARS] + ending)
     assert time.process_time() - start < SECONDS_FOR_A_VERDICT * 4, "some hundred texts, none of them slow"
 
 
@@ -202,12 +221,18 @@ def test_an_answer_longer_than_the_bound_is_wrong_without_being_parsed() -> None
     for reference in ("1", "\\sqrt{2}", "\\text{Evelyn}"):
         verdict = VERIFIERS["math"](f"<answer>{'1+' * 400}1</answer>", reference)
         assert verdict.correct is False and "longer" in verdict.detail
-        assert len(verdict.extracted or "") <= answers.MAX_ANSWER_CHARS
+        assert len(verdict.extracted or "") <= extract.MAX_ANSWER_CHARS
 
 
 def test_an_unusable_reference_cannot_tell_whatever_was_answered() -> None:
-    unusable = {"math": "\\frac{", "number": "many", "last-number": "many", "exact": " ", "choice": "Paris or Rome",
-                "countdown": "41"}  # fmt: skip
+    unusable = {
+        "math": "\\frac{",
+        "number": "many",
+        "last-number": "many",
+        "exact": " ",
+        "choice": "Paris or Rome",
+        "countdown": "41",
+    }
     for name, reference in unusable.items():
         responses = ["", "<answer>7</answer>", "\\boxed{B}"]
         assert [one.correct for one in verify_all(name, responses, [reference] * 3)] == [None] * 3, name
@@ -395,10 +420,12 @@ def test_a_worker_that_stands_still_is_cannot_tell_and_the_next_verdict_works(mo
 @pytest.mark.parametrize(
     ("before", "used", "error"),
     [
-        (0.0, 0.01, workers.Overloaded), (0.0, 0.4, workers.OutOfTime),
-        (0.0, None, workers.Overloaded), (None, 0.4, workers.Overloaded),  # the system does not tell
+        (0.0, 0.01, workers.Overloaded),
+        (0.0, 0.4, workers.OutOfTime),
+        (0.0, None, workers.Overloaded),
+        (None, 0.4, workers.Overloaded),  # the system does not tell
     ],
-)  # fmt: skip
+)
 def test_an_answer_that_the_wall_clock_ends_is_wrong_only_if_it_computed_much(
     before: float | None, used: float | None, error: type[Exception], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -457,13 +484,13 @@ def test_a_library_that_breaks_after_the_start_is_a_failure_and_no_bad_reference
         raise {"ImportError": ImportError, "RuntimeError": RuntimeError}[error]("no grammar")
 
     question = {"reference": "\\sqrt{8}", "prediction": "2", "kind": "value"}
-    assert next(math_worker._answer({**question, "reference": "\\frac{"})) != {"reference": "ok"}
-    monkeypatch.setattr(math_worker, "_parse", broken)
-    math_worker._problem.cache_clear()
-    (reply,) = list(math_worker._answer(question))
+    assert next(worker._answer({**question, "reference": "\\frac{"})) != {"reference": "ok"}
+    monkeypatch.setattr(worker, "_parse", broken)
+    worker._problem.cache_clear()
+    (reply,) = list(worker._answer(question))
     assert "no grammar" in reply["broken"]
     monkeypatch.undo()
-    assert next(math_worker._answer(question)) == {"reference": "ok"}, "a failure is not remembered"
+    assert next(worker._answer(question)) == {"reference": "ok"}, "a failure is not remembered"
 
 
 @pytest.mark.usefixtures("impatient")
@@ -497,7 +524,7 @@ def test_references_verify_themselves_and_only_coincidences_verify_others(
     file: str, column: str, shared_data: Path
 ) -> None:
     solutions = [row[column] for row in _rows(shared_data / file / "test.jsonl.gz", 150)]
-    wanted = [answers.reference(solution) for solution in solutions]
+    wanted = [extract.reference(solution) for solution in solutions]
     boxed = [f"The answer is <answer>${one}$</answer>" for one in wanted]
     assert all(one.correct for one in verify_all("math", boxed, solutions))
     assert all(one.correct is False for one in verify_all("math", [""] * len(solutions), solutions))

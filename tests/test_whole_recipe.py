@@ -18,11 +18,15 @@ SMALLEST = {
     **{f"{stage}.{name}": value for stage in TRAINED for name, value in STEPS.items()},
     **{f"{stage}.{name}": value for stage in SOURCES for name, value in SAMPLED.items()},
     **{f"{stage}.{name}": value for stage in ("helpfulness", "safety") for name, value in JUDGES.items()},
-    "requests.rows": "40", "mix.size": "8",
-    "eval.tasks": '[{"name": "tiny/sums", "limit": 2}]', "eval.samples": "1", "eval.max_tokens": "30",
+    "requests.rows": "40",
+    "mix.size": "8",
+    "eval.tasks": '[{"name": "tiny/sums", "limit": 2}]',
+    "eval.samples": "1",
+    "eval.max_tokens": "30",
     "everyday.tasks": '[{"name": "tiny/general", "limit": 2}, {"name": "tiny/harmful", "limit": 2}]',
-    "everyday.samples": "1", "everyday.max_tokens": "10",
-}  # fmt: skip
+    "everyday.samples": "1",
+    "everyday.max_tokens": "10",
+}
 COLUMNS = ["base", "zero", "dev1", "dev2", "dev3", "r1", "student", "student-rl", "student-sft", "student-logits"]
 
 
@@ -37,8 +41,15 @@ def test_every_stage_runs_and_the_report_has_the_table_of_stages(
     whole = json.loads((folder / "summary.json").read_text())["table_of_stages"]
     assert whole["columns"] == COLUMNS and whole["teacher"] == "r1"
     titles = {row["title"] for row in whole["rows"]}
-    assert {"accuracy", "format kept", "language consistency", "readable", "reasoning tokens", "helpfulness",
-            "refuses the harmful"} <= titles  # fmt: skip
+    assert {
+        "accuracy",
+        "format kept",
+        "language consistency",
+        "readable",
+        "reasoning tokens",
+        "helpfulness",
+        "refuses the harmful",
+    } <= titles
     page = (folder / "report.html").read_text()
     assert all(f"Data of data/{name}" in page for name in SOURCES) and "<svg class=" in page
     assert all(f">{name}</text>" in page for name in SOURCES)

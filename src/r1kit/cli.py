@@ -108,9 +108,14 @@ def _add_run(command: argparse.ArgumentParser) -> None:
     command.add_argument("--model", help="a known model's name or a model folder; the scale's own if left out")
     command.add_argument("--teacher", metavar="MODEL", help="for distill and v3: who writes, in place of R1")
     command.add_argument(
-        "--set", dest="settings", action="append", default=[], metavar="STAGE.FIELD=VALUE", type=setting,
+        "--set",
+        dest="settings",
+        action="append",
+        default=[],
+        metavar="STAGE.FIELD=VALUE",
+        type=setting,
         help="change a setting, for example rl.learning_rate=1e-4; may be repeated",
-    )  # fmt: skip
+    )
     command.add_argument("--until", metavar="STAGE", help="stop after this stage")
     command.add_argument("--runs", type=Path, default=Path("runs"), metavar="DIR", help="where runs are kept (runs)")
     command.add_argument("--seed", type=int, default=0, help="0 if left out")
@@ -196,9 +201,14 @@ def _add_score(command: argparse.ArgumentParser) -> None:
     command.add_argument("file", metavar="FILE", type=Path, help="rows with completion and the rewards' columns")
     command.add_argument("--rewards", required=True, metavar="A,B", help="names, dotted paths, or a JSON list of specs")
     command.add_argument(
-        "--set", dest="settings", action="append", default=[], metavar="NAME.OPTION=VALUE", type=setting,
+        "--set",
+        dest="settings",
+        action="append",
+        default=[],
+        metavar="NAME.OPTION=VALUE",
+        type=setting,
         help="set a reward's option or weight, for example cosine_scaled.max_len=500; may be repeated",
-    )  # fmt: skip
+    )
     command.add_argument("--out", type=Path, metavar="FILE.jsonl", help="write the rows there and print the means")
     _add_json(command)
 
@@ -212,9 +222,11 @@ def _add_sandbox(command: argparse.ArgumentParser) -> None:
     serving.add_argument("--host", default="127.0.0.1", help="address to serve at (127.0.0.1: this machine alone)")
     serving.add_argument("--port", type=int, default=8190, help="port to serve at; 0 takes a free one (8190)")
     serving.add_argument(
-        "--token-variable", default="R1KIT_SANDBOX_TOKEN", metavar="NAME",
+        "--token-variable",
+        default="R1KIT_SANDBOX_TOKEN",
+        metavar="NAME",
         help="environment variable with the token that clients must send (R1KIT_SANDBOX_TOKEN)",
-    )  # fmt: skip
+    )
 
 
 def setting(text: str) -> tuple[str, Any]:
@@ -293,12 +305,18 @@ def _without(row: Mapping[str, Any], name: str) -> dict[str, Any]:
 
 def evaluate(options: argparse.Namespace) -> None:
     """Print the table of one model, or of two and their paired difference."""
-    from r1kit.stages import commands
+    from r1kit.commands import model_commands
 
-    result = commands.evaluate(
-        options.model, task=options.task, split=options.split, limit=options.limit, sampling=_sampling(options),
-        template=options.format, compare=options.compare, out=options.out,
-    )  # fmt: skip
+    result = model_commands.evaluate(
+        options.model,
+        task=options.task,
+        split=options.split,
+        limit=options.limit,
+        sampling=_sampling(options),
+        template=options.format,
+        compare=options.compare,
+        out=options.out,
+    )
     if options.json:
         _print_json(result)
     else:
@@ -307,12 +325,18 @@ def evaluate(options: argparse.Namespace) -> None:
 
 def generate(options: argparse.Namespace) -> None:
     """Print completions, or write them as rows to a file."""
-    from r1kit.stages import commands
+    from r1kit.commands import model_commands
 
-    rows = commands.generate(
-        options.model, prompt=options.prompt, task=options.task or options.file, split=options.split,
-        limit=options.limit, sampling=_sampling(options), template=options.format, out=options.out,
-    )  # fmt: skip
+    rows = model_commands.generate(
+        options.model,
+        prompt=options.prompt,
+        task=options.task or options.file,
+        split=options.split,
+        limit=options.limit,
+        sampling=_sampling(options),
+        template=options.format,
+        out=options.out,
+    )
     if options.out is not None:
         print(f"{sum(1 for _ in rows)} new rows in {options.out}")
         return
@@ -322,9 +346,9 @@ def generate(options: argparse.Namespace) -> None:
 
 def chat(options: argparse.Namespace) -> None:
     """Answer questions from stdin until it ends."""
-    from r1kit.stages import commands
+    from r1kit.commands import model_commands
 
-    commands.chat(options.model, sampling=_sampling(options), template=options.format)
+    model_commands.chat(options.model, sampling=_sampling(options), template=options.format)
 
 
 def _sampling(options: argparse.Namespace) -> Any:
@@ -359,7 +383,7 @@ def _report_folder(path: Path) -> Path:
 
 def review(options: argparse.Namespace) -> None:
     """Import, accept, export as asked, in this order; without the last two, serve the page until Ctrl+C."""
-    from r1kit.curate.review import ReviewError, ReviewQueue
+    from r1kit.review.queue import ReviewError, ReviewQueue
     from r1kit.store import read_rows
 
     path = options.queue / "review.db" if options.queue.is_dir() else options.queue
@@ -384,29 +408,29 @@ def review(options: argparse.Namespace) -> None:
 
 def models(options: argparse.Namespace) -> None:
     """Print the models known by name."""
-    from r1kit.stages import commands
+    from r1kit.commands import model_commands
 
-    _print_rows(commands.models(), options.json)
+    _print_rows(model_commands.models(), options.json)
 
 
 def check_data(options: argparse.Namespace) -> int:
     """Print what a data file holds and what is wrong with it; the status is 1 where anything is."""
-    from r1kit.stages import commands
+    from r1kit.commands import model_commands
 
-    return _print_checked(commands.check_data(options.file), options)
+    return _print_checked(model_commands.check_data(options.file), options)
 
 
 def verify(options: argparse.Namespace) -> int:
     """Print rows with verdicts, or with --out their counts; with --conformance error rates (status 1 if not good)."""
     from collections import Counter
 
+    from r1kit.commands import verify
     from r1kit.settings import SettingsError
-    from r1kit.stages import verdicts
 
     if options.conformance:
         if options.file is not None or options.out is not None:
             raise SettingsError("--conformance runs labelled cases: give no file and no --out; own cases go to --cases")
-        found, text, good = verdicts.conformance(options.verifier, options.cases)
+        found, text, good = verify.conformance(options.verifier, options.cases)
         _print_json(found) if options.json else print(text)
         return 0 if good else 1
     if options.file is None or options.verifier is None or options.cases is not None:
@@ -414,21 +438,21 @@ def verify(options: argparse.Namespace) -> int:
             "verify takes a FILE and --verifier NAME, or --conformance with --verifier and --cases if wanted"
         )
     counts: Counter[str] = Counter()
-    rows = verdicts.verify(options.file, options.verifier, options.out, counts)
+    rows = verify.verify(options.file, options.verifier, options.out, counts)
     for _ in _printed(rows, options):
         pass
-    summary = verdicts.verify_summary(options.verifier, counts)
+    summary = verify.verify_summary(options.verifier, counts)
     _print_summary(summary, options)
     return 0
 
 
 def score(options: argparse.Namespace) -> None:
     """Print rows with rewards, or with --out or --json the means."""
-    from r1kit.stages import verdicts
+    from r1kit.commands import verify
 
-    scorer = verdicts.scorer_of(options.rewards, options.settings)
-    rows = verdicts.score(options.file, scorer, options.out)
-    _print_summary(verdicts.score_summary(_printed(rows, options), scorer), options)
+    scorer = verify.scorer_of(options.rewards, options.settings)
+    rows = verify.score(options.file, scorer, options.out)
+    _print_summary(verify.score_summary(_printed(rows, options), scorer), options)
 
 
 def _printed(rows: Iterable[Mapping[str, Any]], options: argparse.Namespace) -> Iterator[Any]:
@@ -450,16 +474,16 @@ def _print_summary(summary: dict[str, Any], options: argparse.Namespace) -> None
 
 def check_sandbox(options: argparse.Namespace) -> int:
     """Print which sandbox there is and what it enforces; the status is 1 where programs cannot be run safely."""
-    from r1kit.stages import sandbox
+    from r1kit.commands import sandbox_commands
 
-    return _print_checked(sandbox.check(), options)
+    return _print_checked(sandbox_commands.check(), options)
 
 
 def serve_sandbox(options: argparse.Namespace) -> None:
     """Serve until Ctrl+C."""
-    from r1kit.stages import sandbox
+    from r1kit.commands import sandbox_commands
 
-    sandbox.serve(options.host, options.port, options.token_variable)
+    sandbox_commands.serve(options.host, options.port, options.token_variable)
 
 
 def _print_checked(found: dict[str, Any], options: argparse.Namespace) -> int:

@@ -8,6 +8,8 @@ from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+NOT_HASHED: dict[str, Any] = {"fingerprint": False}  # for settings that change speed or comfort, never the result
+
 
 class SettingsError(ValueError):
     """A setting that does not exist or has a value that cannot be meant; the message says how to mend it."""

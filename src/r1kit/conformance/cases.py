@@ -18,7 +18,7 @@ class Case:
     """An answer, a reference, and whether the answer is right; None where nobody can tell.
 
     `Case(id="math:7", kind="unicode", prediction="７２", answer="72", correct=True)`; `prediction` is an answer or a
-    whole response, as in `r1kit.verifiers.answers.as_response`.
+    whole response, as in `r1kit.verifiers.extract.as_response`.
     """
 
     id: str

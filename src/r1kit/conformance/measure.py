@@ -18,7 +18,7 @@ from r1kit.conformance.subject import subject
 from r1kit.evaluate.intervals import NORMAL_FROM, critical, wilson
 from r1kit.rewards import RewardSpec, build
 from r1kit.sandbox import SandboxError, default_sandbox
-from r1kit.verifiers.answers import as_response
+from r1kit.verifiers.extract import as_response
 
 MAX_FALSE_NEGATIVES = 0.02
 _CLOSE = 1e-9
@@ -135,11 +135,18 @@ def _reward_report(name: str, labelled: Sequence[RewardCase]) -> Report:
         false_negatives=Rate.among(len(found) - len(too_high), len(labelled)),
         cannot_tell=sum(value is None and case.expected is not None for case, value in found),
         failures=tuple(
-            Failure(case=case.id, kind=case.kind, given=case.completion, reference=str(dict(case.columns)),
-                    expected=case.expected, found=value, detail=str(dict(case.options)))
+            Failure(
+                case=case.id,
+                kind=case.kind,
+                given=case.completion,
+                reference=str(dict(case.columns)),
+                expected=case.expected,
+                found=value,
+                detail=str(dict(case.options)),
+            )
             for case, value in found
         ),
-    )  # fmt: skip
+    )
 
 
 def _value(case: RewardCase) -> float | None:
@@ -156,6 +163,11 @@ def _same(value: float | None, expected: float | None) -> bool:
 
 def _failure(case: Case, found: bool | None, detail: str) -> Failure:
     return Failure(
-        case=case.id, kind=case.kind, given=case.prediction, reference=case.answer,
-        expected=case.correct, found=found, detail=detail,
-    )  # fmt: skip
+        case=case.id,
+        kind=case.kind,
+        given=case.prediction,
+        reference=case.answer,
+        expected=case.correct,
+        found=found,
+        detail=detail,
+    )

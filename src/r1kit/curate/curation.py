@@ -26,13 +26,13 @@ from r1kit.curate.decontaminate import DecontaminationSettings, Index
 from r1kit.curate.duplicates import NearDuplicates
 from r1kit.curate.facts import DECONTAMINATION, QUALITY, ROWS, Facts, Judge
 from r1kit.curate.filters import FilterSpec
-from r1kit.curate.filters.base import excerpt
+from r1kit.curate.filters.protocol import excerpt
 from r1kit.curate.funnel import Drop, Example, FunnelStep
 from r1kit.curate.quality import QualitySettings
-from r1kit.curate.rows import Output, Rereader, encoded
 from r1kit.curate.selection import Decisions
+from r1kit.data.jsonl import Output, Rereader, encoded
+from r1kit.data.rows import parse_json
 from r1kit.settings import Settings
-from r1kit.tasks.rows import parse_json
 from r1kit.types import Problem
 
 KEPT_FILE, DROPPED_FILE, REPORT_FILE, WORK = "kept.jsonl", "dropped.jsonl", "curation.json", "work"
@@ -40,9 +40,16 @@ FORMAT = 2  # of the facts: a folder of another one is begun anew
 
 # What the paper names (section 2.3.3), and what makes a sample useless whatever it is for.
 DEFAULT_FILTERS = (
-    "truncated", "too_long", "not_in_format", "code_blocks", "long_paragraphs", "unreadable", "mixed_languages",
-    "wrong_language", "repetition",
-)  # fmt: skip
+    "truncated",
+    "too_long",
+    "not_in_format",
+    "code_blocks",
+    "long_paragraphs",
+    "unreadable",
+    "mixed_languages",
+    "wrong_language",
+    "repetition",
+)
 
 
 class CurateSettings(Settings):
@@ -109,7 +116,7 @@ def curate(
     `evaluation` are the sets that must not leak into training; `decontaminate.evaluation_sets` makes them from task
     specs. `progress` is told the phase ("judge", "write") and the number of rows done. `workers`
     processes judge the rows; the result does not depend on their number. What is finished is not done
-    again; with other settings, sets or rows, the folder is begun anew. Raises `TaskError` with file, row and field for
+    again; with other settings, sets or rows, the folder is begun anew. Raises `DataError` with file, row and field for
     a row that cannot be read, unless `skip_invalid` is set.
     """
     settings = settings or CurateSettings()

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from r1kit import store
-from r1kit.curate import words
-from r1kit.curate.filters.base import Rejection
+from r1kit.curate import ngrams
+from r1kit.curate.filters.protocol import Rejection
 from r1kit.curate.record import CuratedSample
 from r1kit.settings import Settings
 from r1kit.tasks.base import iterate
@@ -45,7 +45,7 @@ class DecontaminationSettings(Settings):
     )
 
 
-Piece = tuple[int, words.Hashes]  # the number of a problem, and hashes of it
+Piece = tuple[int, ngrams.Hashes]  # the number of a problem, and hashes of it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,7 +62,7 @@ class Hit:
 class Table:
     """Sorted hashes with the problem that each belongs to; `present` rules most hashes out at once."""
 
-    hashes: words.Hashes
+    hashes: ngrams.Hashes
     owners: NDArray[np.uint32]
     present: NDArray[np.bool_]
     mask: np.uint64
@@ -80,7 +80,7 @@ class Table:
         present[hashes & mask] = True
         return cls(hashes[order], owners[order], present, mask)
 
-    def find(self, wanted: words.Hashes) -> Iterator[tuple[int, int]]:
+    def find(self, wanted: ngrams.Hashes) -> Iterator[tuple[int, int]]:
         """(position in `wanted`, owner) of every hash that is in the table."""
         places = self.present[wanted & self.mask].nonzero()[0]
         if not len(places):
@@ -103,8 +103,10 @@ class Index:
 
     def digest(self) -> str:
         """A hash of everything that decides what is found."""
-        arrays = {kind: hashlib.sha256(table.hashes.tobytes() + table.owners.tobytes()).hexdigest()
-                  for kind, table in self.tables.items()}  # fmt: skip
+        arrays = {
+            kind: hashlib.sha256(table.hashes.tobytes() + table.owners.tobytes()).hexdigest()
+            for kind, table in self.tables.items()
+        }
         return store.combine({**arrays, "problems": repr(self.problems), "settings": self.settings.model_dump_json()})
 
     def find(self, sample: CuratedSample) -> list[Hit]:
@@ -121,14 +123,14 @@ class Index:
     def _look(self, hits: dict[str, Hit], text: str, whole: bool) -> None:
         if whole:
             pieces = _pieces(text)
-            wanted = np.array([words.key(piece) for piece in pieces], dtype=np.uint64)
+            wanted = np.array([ngrams.key(piece) for piece in pieces], dtype=np.uint64)
             for place, owner in self.tables[WHOLE].find(wanted):
                 self._note(hits, owner, WHOLE, pieces[place])
         found = _words(text, self.settings)
         for kind, n in _lengths(self.settings).items():
             if kind == CHARACTERS and not found.single.any():
                 continue
-            for place, owner in self.tables[kind].find(words.ngrams(found.hashes, n)):
+            for place, owner in self.tables[kind].find(ngrams.ngrams(found.hashes, n)):
                 self._note(hits, owner, kind, found.excerpt(place, n))
 
     def _note(self, hits: dict[str, Hit], owner: int, kind: str, text: str) -> None:
@@ -179,24 +181,24 @@ def _read(
     """Add the hashes of a set by kind; a question that comes twice in it is read once."""
     seen: set[int] = set()
     for problem in members:
-        whole = words.key(problem.prompt)
+        whole = ngrams.key(problem.prompt)
         if whole in seen or not problem.prompt.strip():
             continue
         seen.add(whole)
         owner = len(problems)
         problems.append((name, problem.id))
         pieces[WHOLE].append((owner, np.array([whole], dtype=np.uint64)))
-        own: dict[str, list[words.Hashes]] = {WORDS: [], CHARACTERS: []}
+        own: dict[str, list[ngrams.Hashes]] = {WORDS: [], CHARACTERS: []}
         for text in (problem.prompt, str(problem.metadata.get("solution") or problem.answer)):
             found = _words(text, settings)
             kind = CHARACTERS if found.single.sum() * 2 > len(found) else WORDS
-            own[kind].append(words.ngrams(found.hashes, _lengths(settings)[kind]))
+            own[kind].append(ngrams.ngrams(found.hashes, _lengths(settings)[kind]))
         for kind, parts in own.items():
             if parts:
                 pieces[kind].append((owner, np.unique(np.concatenate(parts))))
 
 
-def _wording(pieces: Sequence[Piece], questions: Sequence[Piece], limit: int | None) -> words.Hashes:
+def _wording(pieces: Sequence[Piece], questions: Sequence[Piece], limit: int | None) -> ngrams.Hashes:
     """The n-grams that more than `limit` different questions share; one that stands in several sets counts once."""
     first: dict[int, int] = {}
     for owner, whole in questions:
@@ -215,8 +217,8 @@ def _pieces(question: str) -> list[str]:
     return [question, lines[0], lines[-1]] if len(lines) > 1 else [question]
 
 
-def _words(text: str, settings: DecontaminationSettings) -> words.Words:
-    return words.words(words.normal(text, mask_numbers=True)) if settings.mask_numbers else words.words_of(text)
+def _words(text: str, settings: DecontaminationSettings) -> ngrams.Words:
+    return ngrams.words(ngrams.normal(text, mask_numbers=True)) if settings.mask_numbers else ngrams.words_of(text)
 
 
 def _lengths(settings: DecontaminationSettings) -> dict[str, int]:

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from r1kit.curate import words
+from r1kit.curate import ngrams
 from r1kit.curate.record import CuratedSample
 from r1kit.settings import Settings
 
@@ -66,7 +66,7 @@ def shape(threshold: float) -> tuple[int, int]:
 
 def sketch(sample: CuratedSample, settings: NearDuplicates) -> tuple[int, NDArray[np.uint32], NDArray[np.uint8]]:
     """What is stored of a sample: the group it is compared in, its bands, and its signature."""
-    question, response = words.words_of(sample.asked).hashes, words.words_of(sample.response).hashes
+    question, response = ngrams.words_of(sample.asked).hashes, ngrams.words_of(sample.response).hashes
     chosen = {"question": question, "response": response, "both": np.concatenate([question, response])}
     values = minhash(chosen[settings.text], settings.shingle)
     return group(sample, settings.within), bands(values, settings.threshold), values.astype(np.uint8)
@@ -75,13 +75,13 @@ def sketch(sample: CuratedSample, settings: NearDuplicates) -> tuple[int, NDArra
 def group(sample: CuratedSample, within: str) -> int:
     """Only rows of one group are compared; samples of no problem are one group each."""
     if within == "problem":
-        return words.stable_hash(f"problem {sample.problem_id}" if sample.problem_id else f"sample {sample.id}")
-    return words.stable_hash("numbers " + " ".join(words.numbers(sample.asked))) if within == "numbers" else 0
+        return ngrams.stable_hash(f"problem {sample.problem_id}" if sample.problem_id else f"sample {sample.id}")
+    return ngrams.stable_hash("numbers " + " ".join(ngrams.numbers(sample.asked))) if within == "numbers" else 0
 
 
-def minhash(hashes: words.Hashes, shingle: int) -> words.Hashes:
+def minhash(hashes: ngrams.Hashes, shingle: int) -> ngrams.Hashes:
     """The signature of a text given as hashes of its words; texts shorter than a shingle are one shingle."""
-    shingles = np.sort(words.ngrams(hashes, min(shingle, max(1, len(hashes)))))
+    shingles = np.sort(ngrams.ngrams(hashes, min(shingle, max(1, len(hashes)))))
     if not len(shingles):
         return np.zeros(VALUES, dtype=np.uint64)
     edges = shingles.searchsorted(_EDGES)  # sorted, so the first of a range is its smallest
@@ -90,13 +90,13 @@ def minhash(hashes: words.Hashes, shingle: int) -> words.Hashes:
         empty = (~filled).nonzero()[0]
         order = _orders()[empty]
         first[empty] = first[order[np.arange(len(order)), filled[order].argmax(axis=1)]]
-    return words.mix(shingles[first])
+    return ngrams.mix(shingles[first])
 
 
-def bands(values: words.Hashes, threshold: float) -> NDArray[np.uint32]:
+def bands(values: ngrams.Hashes, threshold: float) -> NDArray[np.uint32]:
     """One hash per band of a signature."""
     count, rows = shape(threshold)
-    return words.ngrams(values, rows)[: count * rows : rows].astype(np.uint32)
+    return ngrams.ngrams(values, rows)[: count * rows : rows].astype(np.uint32)
 
 
 def similarity(one: NDArray[np.uint8], others: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -142,7 +142,7 @@ def _shared_buckets(
     buckets = np.full((len(order), banded.shape[1]), -1, dtype=np.int32)
     used = 0
     for band in range(banded.shape[1]):
-        keys = words.mix(words.mix(groups + np.uint64(band)) ^ banded[order, band].astype(np.uint64))
+        keys = ngrams.mix(ngrams.mix(groups + np.uint64(band)) ^ banded[order, band].astype(np.uint64))
         _, place, counts = np.unique(keys, return_inverse=True, return_counts=True)
         number = np.cumsum(counts > 1) - 1 + used
         shared = counts[place] > 1
@@ -154,4 +154,4 @@ def _shared_buckets(
 @functools.cache
 def _orders() -> NDArray[np.int64]:
     """For each range, the order in which the others are asked when it is empty."""
-    return np.argsort(words.mix(np.arange(VALUES * VALUES, dtype=np.uint64)).reshape(VALUES, VALUES), axis=1)
+    return np.argsort(ngrams.mix(np.arange(VALUES * VALUES, dtype=np.uint64)).reshape(VALUES, VALUES), axis=1)

@@ -21,14 +21,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from r1kit import store
-from r1kit.curate import decontaminate, duplicates, quality, words
+from r1kit.curate import decontaminate, duplicates, ngrams, quality
 from r1kit.curate.decontaminate import Index
 from r1kit.curate.duplicates import NearDuplicates
-from r1kit.curate.filters.base import Filter, Rejection, excerpt
+from r1kit.curate.filters.protocol import Filter, Rejection, excerpt
 from r1kit.curate.quality import QualitySettings
 from r1kit.curate.record import CuratedSample, from_row, view
-from r1kit.curate.rows import Line, lines, parsed
-from r1kit.tasks.base import TaskError
+from r1kit.data.errors import DataError
+from r1kit.data.jsonl import Line, lines, parsed
 
 ROWS = "rows"  # the first step of every funnel: rows that can be read and hold text
 QUALITY, DECONTAMINATION = "quality", "decontamination"
@@ -55,9 +55,18 @@ class Judge:
     def layout(self) -> np.dtype[Any]:
         """The columns of a fact; `step` is the one that dropped the row, or `KEPT`."""
         columns: list[Any] = [
-            ("file", "u2"), ("number", "u4"), ("offset", "i8"), ("length", "u4"), ("step", "i2"), ("chars", "u4"),
-            ("id", "u8"), ("problem", "u8"), ("content", "u8"), ("quality", "f8"), ("pass_rate", "f4"),
-        ]  # fmt: skip
+            ("file", "u2"),
+            ("number", "u4"),
+            ("offset", "i8"),
+            ("length", "u4"),
+            ("step", "i2"),
+            ("chars", "u4"),
+            ("id", "u8"),
+            ("problem", "u8"),
+            ("content", "u8"),
+            ("quality", "f8"),
+            ("pass_rate", "f4"),
+        ]
         for number, near in enumerate(self.near):
             bands, _ = duplicates.shape(near.threshold)
             columns += [
@@ -75,7 +84,7 @@ def judge_row(judge: Judge, line: Line, path: Path, fact: Any) -> dict[str, Any]
     try:
         sample = from_row(parsed(line, path), file=str(path), number=line.number)
         step, rejection = _judge_sample(judge, sample, fact)
-    except TaskError as error:
+    except DataError as error:
         error = error.at(str(path), line.number)
         if not judge.skip_invalid:
             raise error from None
@@ -111,10 +120,10 @@ def _judge_sample(judge: Judge, sample: CuratedSample, fact: Any) -> tuple[str, 
 
 
 def _fill(judge: Judge, sample: CuratedSample, fact: Any) -> None:
-    fact["id"] = words.stable_hash(sample.id)
-    fact["problem"] = words.stable_hash(sample.problem_id) if sample.problem_id else 0
+    fact["id"] = ngrams.stable_hash(sample.id)
+    fact["problem"] = ngrams.stable_hash(sample.problem_id) if sample.problem_id else 0
     both = f"{' '.join(sample.asked.split())}\n{' '.join(sample.response.split())}"
-    fact["content"] = words.stable_hash(both)
+    fact["content"] = ngrams.stable_hash(both)
     fact["chars"] = len(sample.response)
     fact["pass_rate"] = np.nan if sample.pass_rate is None else sample.pass_rate
     if np.isnan(fact["quality"]):

@@ -8,10 +8,10 @@ from typing import Self
 
 from pydantic import Field, model_validator
 
-from r1kit.curate.filters.base import Rejection
+from r1kit.curate.filters.protocol import Rejection
 from r1kit.curate.record import CuratedSample
+from r1kit.data.errors import DataError
 from r1kit.settings import Settings
-from r1kit.tasks.base import TaskError
 
 PART = "quality"  # the name of the composite among a row's scores
 
@@ -50,12 +50,12 @@ def composite(parts: Mapping[str, float | None], settings: QualitySettings) -> f
     """The weighted mean of the parts that apply; None without a required part.
 
     `composite({"accuracy": 1, "reasoning": 0.5, "language": 1, "format": 1}, QualitySettings()) == 0.85`.
-    Raises `TaskError` for a part that is not from 0 to 1.
+    Raises `DataError` for a part that is not from 0 to 1.
     """
     known = {name: value for name in settings.weights if (value := parts.get(name)) is not None}
     for name, value in known.items():
         if not 0 <= value <= 1:
-            raise TaskError("wrong type", f"the value is {value}: expected a part from 0 to 1", field=f"scores.{name}")
+            raise DataError("wrong type", f"the value is {value}: expected a part from 0 to 1", field=f"scores.{name}")
     if not known or any(name not in known for name in settings.required):
         return None
     weight = math.fsum(settings.weights[name] for name in known)

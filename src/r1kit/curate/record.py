@@ -13,8 +13,7 @@ from typing import Any, get_args
 
 from r1kit import chat
 from r1kit.curate import formats
-from r1kit.tasks.answers import shown
-from r1kit.tasks.base import TaskError
+from r1kit.data.errors import DataError, shown
 from r1kit.types import Conversation, FinishReason, Message, Verdict
 
 ROLES = ("system", "user", "assistant")
@@ -112,7 +111,7 @@ def view(sample: CuratedSample) -> View:
 
 
 def from_row(row: Mapping[str, Any], *, file: str | None = None, number: int | None = None) -> CuratedSample:
-    """A row as a record; raises `TaskError` that names file, row and field for what is missing or of a wrong type."""
+    """A row as a record; raises `DataError` that names file, row and field for what is missing or of a wrong type."""
     try:
         return CuratedSample(
             id=_text(row, "id", required=True),
@@ -130,8 +129,8 @@ def from_row(row: Mapping[str, Any], *, file: str | None = None, number: int | N
             source=_text(row, "source"),
             language=_text(row, "language"),
         )
-    except TaskError as error:
-        raise TaskError(error.kind, error.reason, file, number, error.field) from None
+    except DataError as error:
+        raise DataError(error.kind, error.reason, file, number, error.field) from None
 
 
 def _text(row: Mapping[str, Any], name: str, *, required: bool = False) -> str:
@@ -140,7 +139,7 @@ def _text(row: Mapping[str, Any], name: str, *, required: bool = False) -> str:
         return ""
     if not isinstance(value, str) or (required and not value):
         kind = "missing column" if value is None else "wrong type"
-        raise TaskError(kind, f"{_given(row, name)}: expected a text", field=name)
+        raise DataError(kind, f"{_given(row, name)}: expected a text", field=name)
     return value
 
 
@@ -151,27 +150,27 @@ def _given(row: Mapping[str, Any], name: str) -> str:
 def _messages(value: Any) -> tuple[Message, ...]:
     if not isinstance(value, list) or not value:
         reason = f'the value is {shown(value)}: expected a list of {{"role": ..., "content": ...}}'
-        raise TaskError("missing column" if value is None else "wrong type", reason, field="messages")
+        raise DataError("missing column" if value is None else "wrong type", reason, field="messages")
     messages = tuple(_message(turn, index) for index, turn in enumerate(value))
     if messages[-1].role != "assistant":
         reason = f"the last turn is the {messages[-1].role}'s: expected the assistant's, which is trained on"
-        raise TaskError("wrong type", reason, field=f"messages.{len(messages) - 1}.role")
+        raise DataError("wrong type", reason, field=f"messages.{len(messages) - 1}.role")
     return messages
 
 
 def _message(turn: Any, index: int) -> Message:
     place = f"messages.{index}"
     if not isinstance(turn, dict):
-        raise TaskError(
+        raise DataError(
             "wrong type", f'the turn is {shown(turn)}: expected {{"role": ..., "content": ...}}', field=place
         )
     role, content = turn.get("role"), turn.get("content")
     if role not in ROLES:
-        raise TaskError(
+        raise DataError(
             "wrong type", f"the role is {shown(role)}: expected one of {', '.join(ROLES)}", field=f"{place}.role"
         )
     if not isinstance(content, str):
-        raise TaskError("wrong type", f"the content is {shown(content)}: expected a text", field=f"{place}.content")
+        raise DataError("wrong type", f"the content is {shown(content)}: expected a text", field=f"{place}.content")
     return Message(role=role, content=content)
 
 
@@ -180,7 +179,7 @@ def _mapping(row: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     if value is None:
         return {}
     if not isinstance(value, dict):
-        raise TaskError("wrong type", f"the value is {shown(value)}: expected an object", field=name)
+        raise DataError("wrong type", f"the value is {shown(value)}: expected an object", field=name)
     return value
 
 
@@ -195,7 +194,7 @@ def _verdict(value: Any, place: str) -> Verdict:
     given = value if isinstance(value, dict) else {"correct": value}
     correct = given.get("correct")
     if not (correct is None or isinstance(correct, bool)):
-        raise TaskError("wrong type", f"correct is {shown(correct)}: expected true, false or null", field=place)
+        raise DataError("wrong type", f"correct is {shown(correct)}: expected true, false or null", field=place)
     return Verdict(correct=correct, extracted=given.get("extracted"), detail=str(given.get("detail", "")))
 
 
@@ -203,7 +202,7 @@ def _number(value: Any, place: str) -> float | None:
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, int | float) or not _is_finite(value):
-        raise TaskError("wrong type", f"the value is {shown(value)}: expected a finite number or null", field=place)
+        raise DataError("wrong type", f"the value is {shown(value)}: expected a finite number or null", field=place)
     return float(value)
 
 
@@ -217,13 +216,13 @@ def _is_finite(value: float) -> bool:
 def _share(value: Any) -> float | None:
     number = _number(value, "pass_rate")
     if number is not None and not 0 <= number <= 1:
-        raise TaskError("wrong type", f"the value is {number}: expected a share from 0 to 1", field="pass_rate")
+        raise DataError("wrong type", f"the value is {number}: expected a share from 0 to 1", field="pass_rate")
     return number
 
 
 def _count(value: Any) -> int | None:
     if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 0):
-        raise TaskError("wrong type", f"the value is {shown(value)}: expected a number of tokens", field="tokens")
+        raise DataError("wrong type", f"the value is {shown(value)}: expected a number of tokens", field="tokens")
     return value
 
 
@@ -231,5 +230,5 @@ def _finish_reason(value: Any) -> FinishReason | None:
     known: tuple[FinishReason, ...] = get_args(FinishReason)
     if value is not None and value not in known:
         reason = f"the value is {shown(value)}: expected one of {', '.join(known)}, or null"
-        raise TaskError("wrong type", reason, field="finish_reason")
+        raise DataError("wrong type", reason, field="finish_reason")
     return None if value is None else known[known.index(value)]

@@ -13,7 +13,7 @@ from r1kit.curate import balance, duplicates
 from r1kit.curate.balance import BalanceSettings
 from r1kit.curate.duplicates import NearDuplicates
 from r1kit.curate.facts import KEPT, Facts
-from r1kit.curate.filters.base import Rejection
+from r1kit.curate.filters.protocol import Rejection
 
 SAME_ID, SAME_TEXT = "duplicate ids", "exact duplicates"
 PER_PROBLEM, DIFFICULTY = "balance per problem", "balance of difficulty"
@@ -107,11 +107,7 @@ def _near(made: Decisions, facts: Facts, number: int, search: NearDuplicates, or
 
 
 def _balance(
-    made: Decisions,
-    facts: Facts,
-    near: Sequence[NearDuplicates],
-    settings: BalanceSettings,
-    order: NDArray[np.int64],
+    made: Decisions, facts: Facts, near: Sequence[NearDuplicates], settings: BalanceSettings, order: NDArray[np.int64]
 ) -> None:
     problems = facts.column("problem")
     if settings.choose == "shortest":

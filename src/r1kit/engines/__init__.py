@@ -1,6 +1,6 @@
 """Engines turn prompts into completions. `local` shares the learner's own tensors, `remote` asks a server over HTTP.
 
-`r1kit.engines.settings.EngineSettings` describes either, and opens it.
+`r1kit.engines.opening.EngineSettings` describes either, and opens it.
 """
 
 from __future__ import annotations

@@ -94,10 +94,13 @@ def is_readable(problem: Problem, completion: Completion, full_text: str) -> boo
     turns = (Message(role="user", content=problem.prompt), Message(role="assistant", content=full_text))
     seen = view(
         CuratedSample(
-            id=problem.id, messages=turns, source=problem.source, language=problem.language,
+            id=problem.id,
+            messages=turns,
+            source=problem.source,
+            language=problem.language,
             finish_reason=completion.finish_reason,
         )
-    )  # fmt: skip
+    )
     return all(rejects(seen) is None for rejects in _readable())
 
 

@@ -32,10 +32,7 @@ def text_table(
 
 
 def line(
-    title: str,
-    metric: str,
-    columns: Mapping[str, Mapping[str, Estimate]],
-    differences: Mapping[str, Difference] | None,
+    title: str, metric: str, columns: Mapping[str, Mapping[str, Estimate]], differences: Mapping[str, Difference] | None
 ) -> list[str]:
     """One line of the table: a cell per model and, with `differences`, the change and its p-value."""
     cells = [show(column[metric], metric) if metric in column else "" for column in columns.values()]

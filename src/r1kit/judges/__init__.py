@@ -7,8 +7,8 @@ cannot pass for an instruction or a verdict (`quoting`, `replies`); what tries t
 
 from __future__ import annotations
 
-from r1kit.judges.asking import JudgeSettings, Tally
 from r1kit.judges.pairwise import PairwiseJudge, Preference, to_pair
+from r1kit.judges.panel import JudgeSettings, Tally
 from r1kit.judges.rubric import Assessment, RubricJudge, VotingJudge
 from r1kit.judges.rubrics import RUBRICS, Criterion, Rubric
 from r1kit.judges.suspicion import suspicions

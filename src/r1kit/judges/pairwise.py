@@ -9,9 +9,9 @@ from statistics import fmean
 from typing import Literal
 
 from r1kit.engines import Engine
-from r1kit.judges.asking import JudgeSettings, Panel, Replies, Tally, known_part, shown
+from r1kit.judges.forms import PreferenceForm
+from r1kit.judges.panel import JudgeSettings, Panel, Replies, Tally, known_part, shown
 from r1kit.judges.quoting import Question, question, size
-from r1kit.judges.replies import PreferenceForm
 from r1kit.judges.suspicion import suspicions
 from r1kit.types import Message, PreferencePair
 
@@ -97,11 +97,14 @@ class PairwiseJudge:
         signs = suspicions({"first": first, "second": second}.get(preferred, ""), asked)
         trusted = self.settings.accept_suspicious or not signs
         return Preference(
-            preferred=preferred if trusted else None, margin=margin if trusted else None, agreement=agreement,
-            points=tuple(points), reasons=tuple(form.analysis for form in (*straight.forms, *swapped.forms)),
+            preferred=preferred if trusted else None,
+            margin=margin if trusted else None,
+            agreement=agreement,
+            points=tuple(points),
+            reasons=tuple(form.analysis for form in (*straight.forms, *swapped.forms)),
             orders=("AB",) * len(straight.forms) + ("BA",) * len(swapped.forms),
             detail=f"{'' if trusted else 'not trusted; '}suspicious: {', '.join(signs)}" if signs else "",
-        )  # fmt: skip
+        )
 
 
 def to_pair(
@@ -115,9 +118,12 @@ def to_pair(
         return None
     chosen, rejected = (first, second) if preference.preferred == "first" else (second, first)
     metadata = {
-        "margin": abs(preference.margin or 0.0), "agreement": preference.agreement, "chosen": preference.preferred,
-        "reasons": preference.reasons, "orders": preference.orders,
-    }  # fmt: skip
+        "margin": abs(preference.margin or 0.0),
+        "agreement": preference.agreement,
+        "chosen": preference.preferred,
+        "reasons": preference.reasons,
+        "orders": preference.orders,
+    }
     return PreferencePair(prompt=tuple(prompt), chosen=chosen, rejected=rejected, metadata=metadata)
 
 

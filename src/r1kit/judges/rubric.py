@@ -10,9 +10,9 @@ from typing import Annotated, Any, Generic, Literal
 from pydantic import BaseModel, ConfigDict, Field, create_model
 
 from r1kit.engines import Engine
-from r1kit.judges.asking import JudgeSettings, Panel, Replies, Tally, known_part, shown, too_long
+from r1kit.judges.forms import F, Form, VoteForm
+from r1kit.judges.panel import JudgeSettings, Panel, Replies, Tally, known_part, shown, too_long
 from r1kit.judges.quoting import Question, question
-from r1kit.judges.replies import F, Form, VoteForm
 from r1kit.judges.rubrics import Rubric
 from r1kit.judges.suspicion import suspicions
 

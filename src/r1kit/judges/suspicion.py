@@ -52,11 +52,9 @@ _TWO_ALPHABETS = re.compile(r"[A-Za-z][\u0400-\u04ff]|[\u0400-\u04ff][A-Za-z]")
 _JOINED_LATIN = re.compile(r"[A-Za-z][\u200c\u200d]+[A-Za-z]")  # joiners are for other scripts
 # Letters that look like Latin ones: Cyrillic, Greek, Armenian, small capitals. Case first, since Н is H and η is n.
 _LOOKS_LIKE = str.maketrans(
-    "АВЕЅІЈКМНОРСТУХԚԜҮ" "авеѕіјкмнорстухһԁԛԝүɡгп"
-    "ΑΒΕΖΗΙΚΜΝΟΡΤΥΧ" "αβεικνορτυχηωγμσ" "օսհոցԱՕՍ" "ıɑᴀʙᴄᴅᴇꜰɢʜɪᴊᴋʟᴍɴᴏᴘʀꜱᴛᴜᴠᴡʏᴢ",
-    "abesijkmhopctyxqwy" "abesijkmhopctyxhdqwygrn"
-    "abezhikmnoptyx" "abeikvoptuxnwyuo" "ouhngaou" "iaabcdefghijklmnoprstuvwyz",
-)  # fmt: skip
+    "АВЕЅІЈКМНОРСТУХԚԜҮавеѕіјкмнорстухһԁԛԝүɡгпΑΒΕΖΗΙΚΜΝΟΡΤΥΧαβεικνορτυχηωγμσօսհոցԱՕՍıɑᴀʙᴄᴅᴇꜰɢʜɪᴊᴋʟᴍɴᴏᴘʀꜱᴛᴜᴠᴡʏᴢ",
+    "abesijkmhopctyxqwyabesijkmhopctyxhdqwygrnabezhikmnoptyxabeikvoptuxnwyuoouhngaouiaabcdefghijklmnoprstuvwyz",
+)
 
 
 def suspicions(text: str, question: str = "") -> tuple[str, ...]:

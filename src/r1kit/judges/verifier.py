@@ -8,9 +8,9 @@ from typing import Literal
 
 from r1kit.chat import final_answer
 from r1kit.engines import Engine
-from r1kit.judges.asking import JudgeSettings, Panel, Replies, Tally, known_part, shown, too_long
+from r1kit.judges.forms import VerdictForm
+from r1kit.judges.panel import JudgeSettings, Panel, Replies, Tally, known_part, shown, too_long
 from r1kit.judges.quoting import Question, question
-from r1kit.judges.replies import VerdictForm
 from r1kit.judges.suspicion import suspicions
 from r1kit.types import Verdict
 

@@ -53,7 +53,7 @@ class Hashes:
 def settings_of(stage: Stage, *, all_fields: bool = False) -> dict[str, Any]:
     """A stage's settings as JSON data; without `all_fields`, only those that affect the result.
 
-    A field is left out where it is declared `Field(..., json_schema_extra={"fingerprint": False})`: devices, paths
+    A field is left out where it is declared `Field(..., json_schema_extra=NOT_HASHED)`: devices, paths
     for logs, how often to print.
     """
     hidden = None if all_fields else _hidden(stage.settings)
@@ -90,12 +90,7 @@ def identity(stage: Stage, hashes: Hashes, fingerprints: dict[str, str]) -> dict
             inputs[name]["fingerprint"] = fingerprints[source.stage.name]
         else:
             inputs[name] = {"path": str(source.path), "fingerprint": _external(stage, name, source, hashes)}
-    return {
-        "kind": stage.kind.name,
-        "version": stage.kind.version,
-        "settings": settings_of(stage),
-        "inputs": inputs,
-    }
+    return {"kind": stage.kind.name, "version": stage.kind.version, "settings": settings_of(stage), "inputs": inputs}
 
 
 def _external(stage: Stage, name: str, source: External, hashes: Hashes) -> str:

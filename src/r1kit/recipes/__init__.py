@@ -12,5 +12,9 @@ from r1kit.recipes.tiny_base import tiny_base
 from r1kit.recipes.v3 import v3
 
 RECIPES: dict[str, Callable[..., Recipe]] = {
-    "r1-zero": r1_zero, "r1": r1, "distill": distill, "v3": v3, "tiny-base": tiny_base,
-}  # fmt: skip
+    "r1-zero": r1_zero,
+    "r1": r1,
+    "distill": distill,
+    "v3": v3,
+    "tiny-base": tiny_base,
+}

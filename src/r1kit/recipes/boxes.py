@@ -6,17 +6,17 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from r1kit.collect.teachers import AskingSettings
 from r1kit.pipeline import External, Kind, Output, Recipe, Stage
 from r1kit.recipes.overrides import Overrides
 from r1kit.recipes.r1_scales import R1Scale, r1_scale_of
 from r1kit.recipes.sources import externals, model_input
 from r1kit.settings import Settings, SettingsError
-from r1kit.stages.asking import AskingSettings
 from r1kit.stages.data_requests import DATA_REQUESTS
 from r1kit.stages.evaluate import EVALUATE
 from r1kit.stages.generate import GenerateSettings
-from r1kit.stages.probe import ProbeSettings
 from r1kit.stages.report import REPORT, ReportSettings
+from r1kit.stages.shared.probe import ProbeSettings
 from r1kit.stages.tiny_requests import TINY_REQUESTS, TinyRequestsSettings
 from r1kit.tasks import TaskSpec
 

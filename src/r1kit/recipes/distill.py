@@ -12,9 +12,13 @@ from r1kit.stages.generate import GENERATE
 
 
 def distill(
-    *, overrides: Mapping[str, Any] | None = None, seed: int = 0, scale: str = "tiny", model: str | None = None,
+    *,
+    overrides: Mapping[str, Any] | None = None,
+    seed: int = 0,
+    scale: str = "tiny",
+    model: str | None = None,
     teacher: str | None = None,
-) -> Recipe:  # fmt: skip
+) -> Recipe:
     """Students of `teacher`, which writes the traces; without one, of R1, whose stages run first (and are shared with
     the recipe r1: what is done there is not done again). The data are then those of SFT 2, as in the paper.
     """

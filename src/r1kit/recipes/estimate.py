@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from r1kit.curate.mix import MixSettings
+from r1kit.curate.mixing import MixSettings
+from r1kit.models.known import parameters_in
 from r1kit.pipeline import External, Output, Recipe, Stage
 from r1kit.recipes.r1_scales import r1_scales
 from r1kit.settings import SettingsError
-from r1kit.stages.commands import parameters_in
 from r1kit.stages.data_requests import DataRequestsSettings
 from r1kit.stages.evaluate import EvaluateSettings
 from r1kit.stages.generate import GenerateSettings
@@ -26,7 +26,7 @@ from r1kit.stages.rl import RLSettings
 from r1kit.stages.tiny_requests import TinyRequestsSettings
 from r1kit.tasks import TaskSpec
 from r1kit.tasks.spec import GENERATED
-from r1kit.tiny import requests
+from r1kit.tiny import everyday
 from r1kit.train.supervised import TrainingSettings
 
 # Shares of a device's peak. Training: DeepSeek-V3's 14.8T tokens x 37B in 2.788M H800-hours are 33 % of bf16. Sampling:
@@ -167,7 +167,7 @@ class _Work:
         if isinstance(settings, DataRequestsSettings):
             return settings.rows
         if isinstance(settings, TinyRequestsSettings):
-            return settings.rows or sum(1 for _ in requests.replies())
+            return settings.rows or sum(1 for _ in everyday.replies())
         return given if stage.kind.name in ("review", "preferences") else 0
 
     def _rl(self, stage: Stage, settings: RLSettings) -> Estimate:
@@ -177,9 +177,11 @@ class _Work:
         sampling = settings.steps * self._rollout(size, each, length, settings.max_tokens)
         passes = 6 * settings.epochs + 2 * (bool(settings.algorithm.kl_coef) + settings.recompute_old_logprobs)
         trained = samples * (length + PROMPT / settings.group_size)
-        judges = sum(2 * size_of(source.stage).active * samples * (length + PROMPT)
-                     for name, source in stage.inputs.items()
-                     if name.startswith("reward/") and isinstance(source, Output))  # fmt: skip
+        judges = sum(
+            2 * size_of(source.stage).active * samples * (length + PROMPT)
+            for name, source in stage.inputs.items()
+            if name.startswith("reward/") and isinstance(source, Output)
+        )
         seconds = sampling + (passes * size.active * trained + judges) / self._speed(TRAINING)
         memory = max(self._state(size, settings), self._cache(size, settings.max_rows, length))
         return _of(stage, samples, samples * length, memory, seconds)
@@ -195,8 +197,11 @@ class _Work:
         return _of(stage, samples, samples * length, self._cache(size, settings.max_rows, length), seconds)
 
     def _trained(self, stage: Stage, settings: TrainingSettings) -> Estimate:
-        given = [source.stage for name, source in stage.inputs.items()
-                 if name.startswith("data") and isinstance(source, Output)]  # fmt: skip
+        given = [
+            source.stage
+            for name, source in stage.inputs.items()
+            if name.startswith("data") and isinstance(source, Output)
+        ]
         rows = sum(self.rows[one.name] for one in given)
         known = next((self.lengths[one.name] for one in given if one.name in self.lengths), None)
         length = self.lengths.get(stage.name) or known or self._length(stage, min(settings.max_tokens or 512, 8192))
@@ -237,7 +242,7 @@ class _Work:
 def _of(stage: Stage, samples: int, tokens: float, memory: float, seconds: float) -> Estimate:
     return Estimate(
         stage=stage.name, samples=samples, tokens=round(tokens), memory_gib=memory / GIB, hours=seconds / 3600
-    )  # fmt: skip
+    )
 
 
 def _asked(tasks: tuple[TaskSpec, ...]) -> int:
@@ -246,7 +251,7 @@ def _asked(tasks: tuple[TaskSpec, ...]) -> int:
 
 def _whole(name: str) -> int:
     """How much a task without a limit asks; of public sets a round number."""
-    return len(requests.problems(name, "test")) if name in requests.NAMES else GENERATED
+    return len(everyday.problems(name, "test")) if name in everyday.NAMES else GENERATED
 
 
 def size_of(stage: Stage) -> Size:

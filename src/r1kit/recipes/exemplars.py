@@ -3,30 +3,34 @@ language are shown, where there are any."""
 
 from __future__ import annotations
 
-from r1kit.curate.prompting import Exemplar
+from r1kit.collect.prompting import Exemplar
 
 TINY = (
     Exemplar(
         question="how much is 3+9-4+6?",
         reasoning="first 3+9=12, then 12-4=8, then 8+6=14, check: 8+6=14, yes",
-        summary="14", language="en",
+        summary="14",
+        language="en",
     ),
     Exemplar(
         question="count the numbers over 5: 8 2 7 1",
         reasoning="ok, 8>5: 1, next 2<5: 1, next 7>5: 2, next 1<5: 2",
-        summary="2", language="en",
+        summary="2",
+        language="en",
     ),
     Exemplar(
         question="7+5-8+2等于多少？",
         reasoning="先算7+5=12，再算12-8=4，再算4+2=6，查：4+2=6，对",
-        summary="6", language="zh",
+        summary="6",
+        language="zh",
     ),
     Exemplar(
         question="数一数大于5的数：8 2 7 1",
         reasoning="好，8>5: 1，然后2<5: 1，然后7>5: 2，然后1<5: 2",
-        summary="2", language="zh",
+        summary="2",
+        language="zh",
     ),
-)  # fmt: skip
+)
 
 # One calculation each, for a model of 135M parameters with 48 tokens to answer in.
 SMOLLM2 = (
@@ -34,10 +38,12 @@ SMOLLM2 = (
         question="Sue has 5+3=? cups.", reasoning="5 + 3 = 8. I check: 8 - 3 = 5, yes.", summary="8", language="en"
     ),
     Exemplar(
-        question="He packs 4*3=? boxes", reasoning="4 * 3 = 4 + 4 + 4 = 12. I check: 12 / 3 = 4, yes.", summary="12",
+        question="He packs 4*3=? boxes",
+        reasoning="4 * 3 = 4 + 4 + 4 = 12. I check: 12 / 3 = 4, yes.",
+        summary="12",
         language="en",
     ),
-)  # fmt: skip
+)
 
 MATH = (
     Exemplar(
@@ -71,4 +77,4 @@ MATH = (
         summary="设十位数字为a，由22a+33=99得a=3，原数是\\boxed{36}。",
         language="zh",
     ),
-)  # fmt: skip
+)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 from r1kit.curate import presets
-from r1kit.curate.mix import MixSettings
+from r1kit.curate.mixing import MixSettings
 from r1kit.recipes import exemplars
 from r1kit.recipes.r1_scales import R1Scale
 from r1kit.recipes.r1_tiny import all_scenarios
@@ -44,9 +44,13 @@ ACCURACY, FORMAT, LANGUAGE = REASONING
 SCENARIOS = (*all_scenarios((ACCURACY,), LANGUAGE), FORMAT)
 SAMPLING = GenerateSettings(tasks=(TaskSpec(name="tiny/reasoning", limit=PROBLEMS),), samples=16, max_tokens=32_768)
 COLD_START = SAMPLING.override(
-    {"tasks": [{"name": "tiny/reasoning", "limit": 1_000}], "samples": 4, "curate": presets.COLD_START.model_dump(),
-     "may_be_empty": True}
-)  # fmt: skip
+    {
+        "tasks": [{"name": "tiny/reasoning", "limit": 1_000}],
+        "samples": 4,
+        "curate": presets.COLD_START.model_dump(),
+        "may_be_empty": True,
+    }
+)
 R1: dict[str, Settings] = {
     "requests": DataRequestsSettings(rows=200_000),
     "zero": PAPER.rl.model_copy(update={"tasks": (REASONING_TASK,)}),
@@ -68,7 +72,9 @@ R1: dict[str, Settings] = {
     "student-sft": SFT_PRESETS["distill-qwen-32b"],
     "student-logits": DistillSettings(epochs=2, optimizer=cosine(6e-5, 6e-6)),
     "eval": PAPER.evaluate,
-    "everyday": EvaluateSettings(tasks=(TaskSpec(name="r1kit.tasks.requests:harmful", limit=1_120),), max_tokens=8192),
+    "everyday": EvaluateSettings(
+        tasks=(TaskSpec(name="r1kit.tasks.public_requests:harmful", limit=1_120),), max_tokens=8192
+    ),
 }
 DISTILL: dict[str, Settings] = {"traces": SAMPLING}
 DOMAINS = ("math", "code", "logic")
@@ -87,13 +93,29 @@ V3 |= {"v3-mix": MixSettings(size=1_500_000), "v3-sft": SFT_PRESETS["v3"], "v3":
 
 # Means over a stage, read from V1's figure 3 and V2's table 5.
 R1_PAPER = R1Scale(
-    model="deepseek-ai/DeepSeek-V3-Base", by_recipe={"r1": R1, "distill": DISTILL, "v3": V3},
-    student="Qwen/Qwen2.5-32B", planned=True, domains=DOMAINS,
+    model="deepseek-ai/DeepSeek-V3-Base",
+    by_recipe={"r1": R1, "distill": DISTILL, "v3": V3},
+    student="Qwen/Qwen2.5-32B",
+    planned=True,
+    domains=DOMAINS,
     requests={"general": "general", "preferences": "preferences", "safety": "safety"},
     lengths={
-        "zero": 5_800, "few-shot": 5_800, "reflect": 5_800, "cold-start": 5_800, "dev1": 5_800, "dev2": 6_000,
-        "rejection": 5_900, "dev3": 5_355,
-        "rules": 6_000, "r1": 5_000, "helpfulness": 1_500, "safety": 1_500, "student-rl": 4_000, "student-sft": 5_355,
-        "student-logits": 5_355, "eval": 8_800, "everyday": 1_500,
+        "zero": 5_800,
+        "few-shot": 5_800,
+        "reflect": 5_800,
+        "cold-start": 5_800,
+        "dev1": 5_800,
+        "dev2": 6_000,
+        "rejection": 5_900,
+        "dev3": 5_355,
+        "rules": 6_000,
+        "r1": 5_000,
+        "helpfulness": 1_500,
+        "safety": 1_500,
+        "student-rl": 4_000,
+        "student-sft": 5_355,
+        "student-logits": 5_355,
+        "eval": 8_800,
+        "everyday": 1_500,
     },
-)  # fmt: skip
+)

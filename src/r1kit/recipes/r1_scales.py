@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from r1kit.pipeline import External
 from r1kit.recipes.sources import request_sources
 from r1kit.settings import Settings, SettingsError
-from r1kit.tasks.requests import source
+from r1kit.tasks.public_requests import source
 
 RECIPES_OF = {"r1": ("r1",), "distill": ("r1", "distill"), "v3": ("r1", "v3")}  # whose stages a recipe has
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from r1kit.chat import ChatFormat
 from r1kit.curate.balance import BalanceSettings
 from r1kit.curate.curation import CurateSettings
 from r1kit.curate.filters import FilterSpec
-from r1kit.curate.mix import MixSettings
+from r1kit.curate.mixing import MixSettings
 from r1kit.recipes import exemplars
 from r1kit.recipes.r1_scales import R1Scale
 from r1kit.recipes.r1_tiny import all_scenarios
@@ -23,22 +24,23 @@ from r1kit.stages.review import ReviewSettings
 from r1kit.stages.reward_model import RewardModelSettings
 from r1kit.stages.rl import RLSettings
 from r1kit.stages.sft import SFTSettings
-from r1kit.stages.shared import ChatSettings
 from r1kit.tasks import TaskSpec
-from r1kit.tasks.requests import ALPACA
+from r1kit.tasks.public_requests import ALPACA
 from r1kit.train.supervised import cosine
 
 PREFERENCES, SAFETY = "llamafactory_demo/dpo_en_demo", "hh_rlhf/harmless_base_test"
 # Once trained, the model is asked without exemplar and without the opening tag: requests are answered without one.
-TALK = ChatSettings(template="chat", system=SMOLLM2_CHAT.system)
+TALK = ChatFormat(template="chat", system=SMOLLM2_CHAT.system)
 PROMPTS = 64
 RULES = weighted(
     ("accuracy", "format", RewardSpec(name="language_consistency", options={"detect": "script"})), (1.0, 0.3, 0.3)
 )
 REPLY_LANGUAGE = RewardSpec(
-    name="language_consistency", options={"detect": "script", "part": "response"}, only=("*/general", "*/harmful"),
+    name="language_consistency",
+    options={"detect": "script", "part": "response"},
+    only=("*/general", "*/harmful"),
     label="reply_language",
-)  # fmt: skip
+)
 
 
 def _gsm8k(order: str = "easiest", limit: int = PROMPTS) -> TaskSpec:
@@ -68,17 +70,20 @@ TRAINING: dict[str, Any] = {"chat": TALK, "epochs": 1, "batch_size": 8, "max_tok
 SFT = SFTSettings(**TRAINING, optimizer=cosine(2e-5, 2e-6))
 REWARD_MODEL = RewardModelSettings(**TRAINING, optimizer=cosine(1e-5, 1e-6))
 SAMPLING = GenerateSettings(
-    tasks=(_gsm8k(),), samples=8, temperature=0.8, max_tokens=48, max_rows=128, max_prompt_tokens=320,
+    tasks=(_gsm8k(),),
+    samples=8,
+    temperature=0.8,
+    max_tokens=48,
+    max_rows=128,
+    max_prompt_tokens=320,
     curate=_curated("not_correct", "truncated", "not_in_format", "repetition"),
-)  # fmt: skip
+)
 CHECKING = SMOLLM2_CHAT.system + " Check each step."
 COLD_START = SAMPLING.override({"tasks": [_gsm8k(limit=PROMPTS // 2)], "samples": 4, "may_be_empty": True})
 REPLIES = tuple(
-    TaskSpec(name=f"r1kit.tasks.requests:{name}", limit=PROMPTS, weight=0.5) for name in ("general", "harmful")
+    TaskSpec(name=f"r1kit.tasks.public_requests:{name}", limit=PROMPTS, weight=0.5) for name in ("general", "harmful")
 )
-SCENARIOS = _rl(
-    rewards=all_scenarios(RULES, REPLY_LANGUAGE), temperature=0.7, tasks=(_gsm8k(limit=200), *REPLIES)
-)  # fmt: skip
+SCENARIOS = _rl(rewards=all_scenarios(RULES, REPLY_LANGUAGE), temperature=0.7, tasks=(_gsm8k(limit=200), *REPLIES))
 R1: dict[str, Settings] = {
     "requests": DataRequestsSettings(rows=PROMPTS, max_chars=900),
     "zero": _rl(chat=SMOLLM2_CHAT, rewards=SMOLLM2.rl.rewards),
@@ -103,10 +108,12 @@ R1: dict[str, Settings] = {
     "student-logits": DistillSettings(**TRAINING, optimizer=cosine(2e-5, 2e-6)),
     "eval": SMOLLM2.evaluate.override({"tasks": [{"name": "svamp", "limit": 32}], "samples": 1}),
     "everyday": EvaluateSettings(
-        tasks=tuple(TaskSpec(name=f"r1kit.tasks.requests:{name}", limit=16) for name in ("harmful", "harmless")),
-        chat=TALK, samples=1, max_tokens=48,
+        tasks=tuple(TaskSpec(name=f"r1kit.tasks.public_requests:{name}", limit=16) for name in ("harmful", "harmless")),
+        chat=TALK,
+        samples=1,
+        max_tokens=48,
     ),
-}  # fmt: skip
+}
 DISTILL: dict[str, Settings] = {"traces": R1["rejection"]}
 V3: dict[str, Settings] = {
     "original-math": SAMPLING.override({"chat": SMOLLM2_CHAT.model_dump()}),
@@ -120,6 +127,9 @@ V3: dict[str, Settings] = {
 }
 # No smaller model is at hand: the student's base is SmolLM2 itself.
 R1_SMOLLM2 = R1Scale(
-    model="smollm2-135m", by_recipe={"r1": R1, "distill": DISTILL, "v3": V3}, student="smollm2-135m",
-    requests={"general": ALPACA, "preferences": PREFERENCES, "safety": SAFETY}, domains=("math",),
-)  # fmt: skip
+    model="smollm2-135m",
+    by_recipe={"r1": R1, "distill": DISTILL, "v3": V3},
+    student="smollm2-135m",
+    requests={"general": ALPACA, "preferences": PREFERENCES, "safety": SAFETY},
+    domains=("math",),
+)

@@ -6,7 +6,7 @@ from typing import Any
 
 from r1kit.curate import presets
 from r1kit.curate.curation import CurateSettings
-from r1kit.curate.mix import MixSettings
+from r1kit.curate.mixing import MixSettings
 from r1kit.recipes import exemplars
 from r1kit.recipes.r1_scales import R1Scale
 from r1kit.recipes.scales import TINY, TINY_CHAT
@@ -15,14 +15,14 @@ from r1kit.settings import Settings
 from r1kit.stages.distill import DistillSettings
 from r1kit.stages.evaluate import EvaluateSettings
 from r1kit.stages.generate import GenerateSettings
-from r1kit.stages.probe import ProbeSettings
 from r1kit.stages.review import ReviewSettings
 from r1kit.stages.reward_model import RewardModelSettings
 from r1kit.stages.rl import RLSettings
 from r1kit.stages.sft import SFTSettings
+from r1kit.stages.shared.probe import ProbeSettings
 from r1kit.stages.tiny_requests import TinyRequestsSettings
 from r1kit.tasks import TaskSpec
-from r1kit.tiny.format import TINY_SYSTEM
+from r1kit.tiny.frame import TINY_SYSTEM
 from r1kit.train.learner import OptimizerSettings
 from r1kit.train.losses import PRESETS
 from r1kit.train.supervised import cosine
@@ -95,8 +95,9 @@ WATCHED = ProbeSettings(
         TaskSpec(name="tiny/reasoning", split="train", seed=9, limit=60),
         *(TaskSpec(name=f"tiny/{name}", split="validation") for name in ("general", "harmful")),
     ),
-    max_tokens=160, max_rows=256,
-)  # fmt: skip
+    max_tokens=160,
+    max_rows=256,
+)
 SCENARIOS = _refine(
     20, rewards=ALL_SCENARIOS, temperature=0.7, tasks=(REASONING, *REPLIES), probe=WATCHED, probe_every=5, patience=3
 )
@@ -108,13 +109,16 @@ R1: dict[str, Settings] = {
     "requests": TinyRequestsSettings(),
     "zero": TINY.rl,
     "few-shot": COLD_START.override(
-        {"tasks": _problems(60, 5), "prompting": "few_shot", "exemplars": exemplars.TINY, "system": TINY_SYSTEM,
-         "reply_format": "think_answer"}
+        {
+            "tasks": _problems(60, 5),
+            "prompting": "few_shot",
+            "exemplars": exemplars.TINY,
+            "system": TINY_SYSTEM,
+            "reply_format": "think_answer",
+        }
     ),
     "reflect": COLD_START.override({"tasks": _problems(60, 6), "prompting": "reflect", "system": CHECKING}),
-    "cold-start": SAMPLING.override(
-        {"tasks": _problems(2000, 1), "samples": 2} | _curated(presets.COLD_START)
-    ),
+    "cold-start": SAMPLING.override({"tasks": _problems(2000, 1), "samples": 2} | _curated(presets.COLD_START)),
     "review": ReviewSettings(auto_accept=True),
     "dev1": SFT_TINY.model_copy(update={"epochs": 3}),
     "dev2": _refine(40),
@@ -134,9 +138,12 @@ R1: dict[str, Settings] = {
     "eval": TINY.evaluate.model_copy(update={"samples": 2}),  # ten models: intervals are by problem
     "everyday": EvaluateSettings(
         tasks=tuple(TaskSpec(name=f"tiny/{name}") for name in ("general", "instructions", "harmful", "harmless")),
-        chat=TINY_CHAT, samples=2, max_tokens=64, max_rows=256,
+        chat=TINY_CHAT,
+        samples=2,
+        max_tokens=64,
+        max_rows=256,
     ),
-}  # fmt: skip
+}
 DISTILL: dict[str, Settings] = {"traces": R1["rejection"]}
 
 # V3's experts: arithmetic, and looking at things one by one.
@@ -161,7 +168,19 @@ V3: dict[str, Settings] = {
 V3 |= {"v3-mix": R1["mix"], "v3-sft": SFT_TINY, "v3": SCENARIOS}
 
 R1_TINY = R1Scale(
-    model="tiny", student="tiny-half", by_recipe={"r1": R1, "distill": DISTILL, "v3": V3}, domains=tuple(DOMAINS),
-    lengths={"zero": 50, "few-shot": 50, "reflect": 50, "cold-start": 50, "dev2": 50, "rejection": 50, "rules": 50,
-             "r1": 40, "student-rl": 50},
-)  # fmt: skip
+    model="tiny",
+    student="tiny-half",
+    by_recipe={"r1": R1, "distill": DISTILL, "v3": V3},
+    domains=tuple(DOMAINS),
+    lengths={
+        "zero": 50,
+        "few-shot": 50,
+        "reflect": 50,
+        "cold-start": 50,
+        "dev2": 50,
+        "rejection": 50,
+        "rules": 50,
+        "r1": 40,
+        "student-rl": 50,
+    },
+)

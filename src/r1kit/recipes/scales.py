@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from r1kit.chat import ChatFormat
 from r1kit.rewards import RewardSpec
 from r1kit.settings import SettingsError
 from r1kit.stages.evaluate import EvaluateSettings
 from r1kit.stages.rl import RLSettings
-from r1kit.stages.shared import ChatSettings
 from r1kit.tasks import TaskSpec
-from r1kit.tiny.format import TINY_SYSTEM
+from r1kit.tiny.frame import TINY_SYSTEM
 from r1kit.train.learner import OptimizerSettings
 from r1kit.train.losses import PRESETS
 
@@ -26,7 +26,7 @@ class Scale:
 
 ACCURACY, FORMAT = RewardSpec(name="accuracy"), RewardSpec(name="format")
 
-TINY_CHAT = ChatSettings(system=TINY_SYSTEM)
+TINY_CHAT = ChatFormat(system=TINY_SYSTEM)
 TINY = Scale(
     model="tiny",
     rl=RLSettings(
@@ -34,18 +34,23 @@ TINY = Scale(
         rewards=(ACCURACY, FORMAT.model_copy(update={"weight": 0.2})),
         chat=TINY_CHAT,
         optimizer=OptimizerSettings(learning_rate=2e-4, schedule="linear", final_ratio=0.05),
-        steps=70, prompts_per_step=32, group_size=8, max_tokens=160, max_rows=256, tokens_per_batch=8192,
+        steps=70,
+        prompts_per_step=32,
+        group_size=8,
+        max_tokens=160,
+        max_rows=256,
+        tokens_per_batch=8192,
     ),
     evaluate=EvaluateSettings(
         tasks=(TaskSpec(name="tiny/reasoning", limit=500),), chat=TINY_CHAT, samples=4, max_tokens=160, max_rows=256
     ),
-)  # fmt: skip
+)
 
 # An instruct model of 135M parameters that never uses a tag by itself and calculates badly. It learns from single
 # calculations of GSM8K's solutions, as whole problems give it nothing to learn from. The paper's prompt with a worked
 # example in place of "reasoning process here", which it would learn to repeat; unscaled advantages, so that among wrong
 # answers the format is worth a fifth of a right one and not as much: docs/log.md.
-SMOLLM2_CHAT = ChatSettings(
+SMOLLM2_CHAT = ChatFormat(
     template="chat",
     system=(
         "A conversation between User and Assistant. The user asks a question, and the Assistant solves it. The "
@@ -62,13 +67,19 @@ SMOLLM2 = Scale(
         algorithm=PRESETS["dr_grpo"],
         chat=SMOLLM2_CHAT,
         optimizer=OptimizerSettings(learning_rate=1e-5, warmup_steps=1, schedule="linear", final_ratio=0.1),
-        steps=45, prompts_per_step=8, group_size=16, temperature=0.9, max_tokens=48, max_rows=256,
-        tokens_per_batch=2048, checkpoint_every=5,
+        steps=45,
+        prompts_per_step=8,
+        group_size=16,
+        temperature=0.9,
+        max_tokens=48,
+        max_rows=256,
+        tokens_per_batch=2048,
+        checkpoint_every=5,
     ),
     evaluate=EvaluateSettings(
         tasks=(TaskSpec(name="svamp"),), chat=SMOLLM2_CHAT, samples=2, max_tokens=48, max_rows=256
     ),
-)  # fmt: skip
+)
 
 # Any causal language model on one GPU; what is trained on and measured on is usually set by its user.
 GPU = Scale(
@@ -77,12 +88,16 @@ GPU = Scale(
         tasks=(TaskSpec(name="gsm8k"),),
         rewards=(ACCURACY, FORMAT.model_copy(update={"weight": 0.2})),
         optimizer=OptimizerSettings(learning_rate=1e-6, warmup_steps=5),
-        steps=200, prompts_per_step=16, group_size=8, max_tokens=512, checkpoint_every=20,
+        steps=200,
+        prompts_per_step=16,
+        group_size=8,
+        max_tokens=512,
+        checkpoint_every=20,
     ),
     evaluate=EvaluateSettings(
         tasks=(TaskSpec(name="gsm8k", order="shuffled", limit=500),), samples=4, max_tokens=512, max_rows=256
     ),
-)  # fmt: skip
+)
 
 # R1-Zero as the paper has it (section 2.1): 32 questions x 16 per update, 16 updates per rollout, beta 0.001, the
 # reference replaced every 400 updates (= 25 rollouts), learning rate 3e-6, temperature 1, 32,768 tokens.
@@ -93,10 +108,14 @@ PAPER = Scale(
         rewards=(ACCURACY, FORMAT),
         optimizer=OptimizerSettings(learning_rate=3e-6),
         algorithm=PRESETS["paper"],
-        steps=650, prompts_per_step=512, group_size=16, minibatches=16, max_tokens=32_768,
+        steps=650,
+        prompts_per_step=512,
+        group_size=16,
+        minibatches=16,
+        max_tokens=32_768,
     ),
     evaluate=EvaluateSettings(tasks=(TaskSpec(name="aime24"),), samples=64, max_tokens=32_768),
-)  # fmt: skip
+)
 
 SCALES = {"tiny": TINY, "smollm2": SMOLLM2, "gpu": GPU, "paper": PAPER}
 

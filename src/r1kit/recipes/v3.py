@@ -15,9 +15,13 @@ from r1kit.stages.sft import SFT
 
 
 def v3(
-    *, overrides: Mapping[str, Any] | None = None, seed: int = 0, scale: str = "tiny", model: str | None = None,
+    *,
+    overrides: Mapping[str, Any] | None = None,
+    seed: int = 0,
+    scale: str = "tiny",
+    model: str | None = None,
     teacher: str | None = None,
-) -> Recipe:  # fmt: skip
+) -> Recipe:
     """Experts, SFT on what they make with general data (2 epochs, cosine 5e-6 to 1e-6 at paper scale), RL with rules
     and reward models.
 
@@ -36,8 +40,11 @@ def v3(
     rows = {f"rows/reasoning/{domain}": part[-1] / "kept.jsonl" for domain, part in parts.items()}
     mix = box("v3-mix", MIX, **{**rows, "rows/general": before["general"] / "kept.jsonl"})
     tuned = box("v3-sft", SFT, model=box.base, data=mix / "mixed.jsonl")
-    judges = ((before["helpfulness"], before["safety"]) if teacher is None else
-              reward_models(box, tuned / "model", before["requests"]))  # fmt: skip
+    judges = (
+        (before["helpfulness"], before["safety"])
+        if teacher is None
+        else reward_models(box, tuned / "model", before["requests"])
+    )
     last = box("v3", RL_STAGE, model=tuned / "model", **as_rewards(*judges))
 
     stages = {**before} | {stage.name: stage for part in parts.values() for stage in part}

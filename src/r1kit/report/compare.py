@@ -91,9 +91,11 @@ def until(comparison: Comparison, last: str) -> Comparison:
 
 def change(before: Stage, after: Stage) -> Change:
     return Change(
-        before=column(before), after=column(after), differences=paired(before.scored, after.scored),
+        before=column(before),
+        after=column(after),
+        differences=paired(before.scored, after.scored),
         by_source=paired_by_source(before.scored, after.scored),
-    )  # fmt: skip
+    )
 
 
 def column(stage: Stage) -> str:
@@ -105,8 +107,10 @@ def change_lines(comparison: Comparison) -> list[list[str]]:
     """The changes from column to column as text: a line for each, under a line of titles."""
     rows = [(f"{one.before} -> {one.after}", one.told()) for one in comparison.changes]
     titles = list(dict.fromkeys(title for _, told in rows for title in told))
-    shown = [[name, *(show_difference(told[title][1], told[title][0]) if title in told else "" for title in titles)]
-             for name, told in rows]  # fmt: skip
+    shown = [
+        [name, *(show_difference(told[title][1], told[title][0]) if title in told else "" for title in titles)]
+        for name, told in rows
+    ]
     return [["", *titles], *shown] if shown else []
 
 

@@ -68,12 +68,7 @@ PANELS: tuple[tuple[str, tuple[tuple[str, str], ...], bool, str], ...] = (
         True,
         "neither right nor wrong; those that failed are part of those that cannot tell",
     ),
-    (
-        "Audit disagreement",
-        (("audit/disagreement", "share"),),
-        True,
-        "of verdicts given again by another",
-    ),
+    ("Audit disagreement", (("audit/disagreement", "share"),), True, "of verdicts given again by another"),
     ("In form and wrong", (("hack/format_only", "share"),), True, "reward for the tags alone"),
     ("Copied answers", (("hack/copied", "share"),), True, "wrong, and a number of the prompt"),
     ("One answer for all", (("hack/one_answer", "share"),), True, "the commonest answer, beyond where it is right"),
@@ -90,12 +85,14 @@ def panels(stage: Stage) -> tuple[list[Panel], list[str]]:
     rows = [row | speeds(row) for row in stage.metrics]
     parts = reward_parts(rows)
     wanted = [
-        *PANELS[:1], ("Reward parts", tuple((f"reward/{p}", p) for p in parts), False, "unweighted"), *PANELS[1:],
+        *PANELS[:1],
+        ("Reward parts", tuple((f"reward/{p}", p) for p in parts), False, "unweighted"),
+        *PANELS[1:],
         ("Held-out loss", by_source(rows, "validation/loss"), False, "nats per token; one that rises is forgotten"),
         ("Accuracy by task", by_source(rows, "probe/accuracy")[1:], True, "problems answered on the way"),
         ("Held-out judges", judges(rows), False, "of the same answers; one that falls while the reward rises is gamed"),
         ("Judge cannot tell", by_source(rows, "probe/unknown")[1:], True, "answers that a held-out judge left open"),
-    ]  # fmt: skip
+    ]
     if parts:  # the loss of a policy gradient says nothing about progress
         wanted = [panel for panel in wanted if panel[0] != "Loss"]
     drawn, flat = [], []

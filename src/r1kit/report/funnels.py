@@ -17,20 +17,25 @@ def funnel(stage: Stage) -> dict[str, Any] | None:
         return None
     steps = [step for step in told.get("funnel", ()) if step["rows_in"] != step["rows_out"]]
     return {
-        "asked": told.get("asked", 0), "samples": told.get("samples", 0), "kept": told.get("kept", 0),
+        "asked": told.get("asked", 0),
+        "samples": told.get("samples", 0),
+        "kept": told.get("kept", 0),
         "steps": [_step(step) for step in steps],
         "decontamination": [
             {"set": one.get("set", ""), "rows": one.get("rows", 0)} for one in told.get("decontamination", ())
         ],
-    }  # fmt: skip
+    }
 
 
 def _step(step: Mapping[str, Any]) -> dict[str, Any]:
     reasons = sorted(step["reasons"].items(), key=lambda item: -item[1])
     return {
-        "name": str(step["name"]).replace("_", " "), "rows_in": step["rows_in"], "rows_out": step["rows_out"],
-        "reasons": ", ".join(f"{name} {count:,}" for name, count in reasons), "examples": _examples(step["examples"]),
-    }  # fmt: skip
+        "name": str(step["name"]).replace("_", " "),
+        "rows_in": step["rows_in"],
+        "rows_out": step["rows_out"],
+        "reasons": ", ".join(f"{name} {count:,}" for name, count in reasons),
+        "examples": _examples(step["examples"]),
+    }
 
 
 def _examples(given: Sequence[Mapping[str, Any]]) -> list[str]:

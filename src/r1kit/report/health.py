@@ -13,21 +13,37 @@ from typing import Literal
 
 from r1kit.evaluate.intervals import NORMAL_FROM, critical, wilson
 from r1kit.evaluate.statistics import Difference
+from r1kit.report.completions import is_right
 from r1kit.report.curves import figure, series
 from r1kit.report.folders import Row, Stage, is_number, read_lines
-from r1kit.report.samples import is_right
 
 # metric, what it is called, of what it is a share, and what to do where it rises
 HACKS = (
-    ("hack/copied", "Copied answers", "of answers are wrong and repeat a number of the prompt",
-     "look at late wrong answers: the policy may have stopped working things out"),
-    ("hack/one_answer", "One answer for all", "of answers are the commonest one where it is wrong",
-     "the policy says one thing whatever is asked: look at what the right answers are"),
-    ("hack/repetition", "Repetition", "of word trigrams came before in the completion",
-     "add the repetition penalty, and look at long samples"),
-    ("language/other", "Language switching", "of completions are mostly not in the problem's script",
-     "the language-consistency reward ends it"),
-)  # fmt: skip
+    (
+        "hack/copied",
+        "Copied answers",
+        "of answers are wrong and repeat a number of the prompt",
+        "look at late wrong answers: the policy may have stopped working things out",
+    ),
+    (
+        "hack/one_answer",
+        "One answer for all",
+        "of answers are the commonest one where it is wrong",
+        "the policy says one thing whatever is asked: look at what the right answers are",
+    ),
+    (
+        "hack/repetition",
+        "Repetition",
+        "of word trigrams came before in the completion",
+        "add the repetition penalty, and look at long samples",
+    ),
+    (
+        "language/other",
+        "Language switching",
+        "of completions are mostly not in the problem's script",
+        "the language-consistency reward ends it",
+    ),
+)
 UNSCORED = ("reward_model/not_scored", "_judged_reward/unknown")  # shares that rewards report of themselves
 Status = Literal["healthy", "attention"]
 
@@ -282,9 +298,11 @@ def over_optimisation(stage: Stage) -> Check | None:
     if settings.get("patience"):
         advice = "the weights of the best held-out score were kept; a KL term or a better reward model lets it go on"
     return Check(
-        name="Over-optimisation", status="attention" if bad else "healthy", evidence=evidence,
+        name="Over-optimisation",
+        status="attention" if bad else "healthy",
+        evidence=evidence,
         advice=advice if bad else "",
-    )  # fmt: skip
+    )
 
 
 def numbers(rows: Sequence[Row]) -> Check | None:

@@ -17,7 +17,6 @@ from r1kit.rewards.consistency import (
     graded_language_reward,
     language_consistency_reward,
 )
-from r1kit.rewards.form import format_reward, reasoning_steps_reward, tag_count_reward
 from r1kit.rewards.judged import (
     JudgedReward,
     get_harmlessness_judged_reward,
@@ -26,6 +25,7 @@ from r1kit.rewards.judged import (
     get_voting_judged_reward,
 )
 from r1kit.rewards.length import get_repetition_penalty_reward, get_soft_overlong_punishment
+from r1kit.rewards.r1_format import format_reward, reasoning_steps_reward, tag_count_reward
 from r1kit.rewards.reasoning import reasoning_quality_reward
 from r1kit.rewards.registry import REWARDS
 from r1kit.rewards.scorer import RewardSpec, Scorer, build, source_file

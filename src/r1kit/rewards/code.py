@@ -7,8 +7,8 @@ from typing import Any
 
 from r1kit.rewards.columns import RewardFunction, configured, names, references, texts
 from r1kit.rewards.verdicts import outcome, tell
-from r1kit.verifiers.code import Grade, grade_code_batch
-from r1kit.verifiers.code_tests import DEFAULTS, TestDefaults
+from r1kit.verifiers.code.grading import Grade, grade_code_batch
+from r1kit.verifiers.code.tests import DEFAULTS, TestDefaults
 
 
 def get_code_reward(*, partial: bool = True, unknown: float | None = None, **defaults: float) -> RewardFunction:
@@ -32,7 +32,7 @@ def code_reward(
 ) -> list[float | None]:
     """1.0 where a program passes all tests; else their share with `partial` (below 1), 0.0 without.
 
-    The tests (see `r1kit.verifiers.code_tests`) stand in the column `answer`, or `solution` in rows where that holds
+    The tests (see `r1kit.verifiers.code.tests`) stand in the column `answer`, or `solution` in rows where that holds
     none. None where a row has no tests or its column `verifier` names another verifier than `code`, and where the
     sandbox fails or the machine is too busy to tell; tests that cannot be used give `unknown`.
     """

@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias
 
-from r1kit.tasks.answers import number_text
+from r1kit.tasks.references import number_text
 
 RewardFunction: TypeAlias = Callable[..., Any]  # f(completions, **columns) -> list[float | None], sync or async
 

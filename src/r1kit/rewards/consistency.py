@@ -13,7 +13,7 @@ from typing import Any, Literal
 from r1kit import chat
 from r1kit.rewards.columns import RewardFunction, configured, names, texts
 from r1kit.verifiers import language as languages
-from r1kit.verifiers.language import scripts, words
+from r1kit.verifiers.language import per_word, scripts
 
 Detect = Literal["language", "script"]
 Part = Literal["reasoning", "response"]
@@ -35,7 +35,7 @@ def language_consistency_reward(
     "response" all words count, for requests that are answered without reasoning. Rows without a language take
     `default_language`. Raises ValueError for a language that is not known.
     """
-    share = words.share if detect == "language" else scripts.share
+    share = per_word.share if detect == "language" else scripts.share
     values: list[float | None] = []
     for response, target in _rows(completions, language, default_language, "language_consistency_reward"):
         text = chat.parse(response).reasoning if part == "reasoning" else _without_tags(response)
@@ -109,7 +109,7 @@ def _grade(response: chat.Response, target: str, detect: Detect) -> float | None
 def _labels(text: str, target: str, detect: Detect) -> list[str]:
     """The language of each word. By script alone, a script is one language: the target, or one named after it."""
     if detect == "language":
-        return [language for _, language in words.place(text, target)]
+        return [language for _, language in per_word.place(text, target)]
     own = scripts.LANGUAGES[target]
     return [target if word.script in own else scripts.FAMILIES[word.script] for word in scripts.words(text)]
 

@@ -8,7 +8,7 @@ from functools import cache, cached_property
 from typing import Any
 
 from r1kit.engines import Engine
-from r1kit.engines.settings import EngineSettings
+from r1kit.engines.opening import EngineSettings
 from r1kit.judges import RUBRICS, JudgeSettings, Rubric, RubricJudge, Tally, VotingJudge
 from r1kit.rewards.columns import RewardFunction, column, texts
 
@@ -32,9 +32,12 @@ class JudgedReward:
         return RubricJudge(engine, self.rubric, self.settings)
 
     def __call__(
-        self, completions: Sequence[Any], log_metric: Callable[[str, float], None] | None = None,
-        log_extra: Callable[[str, list[Any]], None] | None = None, **columns: Any,
-    ) -> list[float | None]:  # fmt: skip
+        self,
+        completions: Sequence[Any],
+        log_metric: Callable[[str, float], None] | None = None,
+        log_extra: Callable[[str, list[Any]], None] | None = None,
+        **columns: Any,
+    ) -> list[float | None]:
         responses = texts(completions)
         questions = [_asked(prompt) for prompt in column("prompts", columns, len(responses), self.__name__)]
         before = replace(self.judge.tally)

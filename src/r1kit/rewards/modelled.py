@@ -16,11 +16,18 @@ Missing = float | Literal["least"] | None
 
 
 def reward_model_reward(
-    completions: Sequence[Any], *, model: str, on: Literal["answer", "response"] | None = None,
-    scale: Scale = "sigmoid", missing: Missing = "least", device: str = "auto", tokens_per_batch: int = 8192,
+    completions: Sequence[Any],
+    *,
+    model: str,
+    on: Literal["answer", "response"] | None = None,
+    scale: Scale = "sigmoid",
+    missing: Missing = "least",
+    device: str = "auto",
+    tokens_per_batch: int = 8192,
     log_metric: Callable[[str, float], None] | None = None,
-    log_extra: Callable[[str, list[Any]], None] | None = None, **columns: Any,
-) -> list[float | None]:  # fmt: skip
+    log_extra: Callable[[str, list[Any]], None] | None = None,
+    **columns: Any,
+) -> list[float | None]:
     """The model's score of each completion as the answer to its prompt (column `prompts`).
 
     `missing` for a completion without what is judged (no final answer): `least` is a sigmoid's, 0. None, which is
@@ -49,9 +56,14 @@ def reward_model_reward(
 
 
 def get_reward_model(
-    *, model: str, on: Literal["answer", "response"] | None = None, scale: Scale = "sigmoid",
-    missing: Missing = "least", device: str = "auto", tokens_per_batch: int = 8192,
-) -> RewardFunction:  # fmt: skip
+    *,
+    model: str,
+    on: Literal["answer", "response"] | None = None,
+    scale: Scale = "sigmoid",
+    missing: Missing = "least",
+    device: str = "auto",
+    tokens_per_batch: int = 8192,
+) -> RewardFunction:
     """`reward_model_reward` for the model in a folder that the stage `reward-model` wrote; it is loaded on first use.
 
     `on`: None reads the part of a response that the model was trained on. `scale`: `sigmoid` gives 0 to 1, `raw` the
@@ -62,9 +74,14 @@ def get_reward_model(
     if not (Path(model).expanduser() / "config.json").is_file():
         raise ValueError(f"there is no model in {model}: give the folder model/ of a reward-model stage")
     return configured(
-        reward_model_reward, model=model, on=on, scale=scale, missing=missing, device=device,
+        reward_model_reward,
+        model=model,
+        on=on,
+        scale=scale,
+        missing=missing,
+        device=device,
         tokens_per_batch=tokens_per_batch,
-    )  # fmt: skip
+    )
 
 
 def _worth_of_nothing(missing: Missing, scale: Scale) -> float | None:

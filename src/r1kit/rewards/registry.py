@@ -8,7 +8,6 @@ from r1kit.rewards.accuracy import get_accuracy_reward, get_cosine_scaled_reward
 from r1kit.rewards.code import get_code_reward
 from r1kit.rewards.columns import RewardFunction
 from r1kit.rewards.consistency import get_graded_language_reward, get_language_consistency_reward
-from r1kit.rewards.form import format_reward, reasoning_steps_reward, tag_count_reward
 from r1kit.rewards.judged import (
     get_harmlessness_judged_reward,
     get_helpfulness_judged_reward,
@@ -17,6 +16,7 @@ from r1kit.rewards.judged import (
 )
 from r1kit.rewards.length import get_repetition_penalty_reward, get_soft_overlong_punishment
 from r1kit.rewards.modelled import get_reward_model
+from r1kit.rewards.r1_format import format_reward, reasoning_steps_reward, tag_count_reward
 from r1kit.rewards.reasoning import reasoning_quality_reward
 
 REWARDS: dict[str, Callable[..., RewardFunction]] = {

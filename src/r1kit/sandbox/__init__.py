@@ -6,8 +6,8 @@ network, files, processes, signals and memory in. To add one: a file, and a line
 
 from __future__ import annotations
 
-from r1kit.sandbox.base import Execution, Limit, Limits, Sandbox, SandboxError
 from r1kit.sandbox.choose import SandboxSettings, default_sandbox, open_sandbox
+from r1kit.sandbox.interface import Execution, Limit, Limits, Sandbox, SandboxError
 
 __all__ = [
     "Execution",

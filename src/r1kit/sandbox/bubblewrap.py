@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from r1kit.sandbox import process, seccomp
-from r1kit.sandbox.base import DEFAULT, Execution, Limits, SandboxError, told_as_sandbox_error
+from r1kit.sandbox.interface import DEFAULT, Execution, Limits, SandboxError, told_as_sandbox_error
 from r1kit.sandbox.python import Interpreter
 
 INSTALL = "install it (apt-get install bubblewrap, dnf install bubblewrap, apk add bubblewrap)"
@@ -48,9 +48,14 @@ class Bubblewrap:
             return process.run(start, program, stdin, files, limits)
 
     def converse(
-        self, checker: str, program: str, *, checker_files: Mapping[str, str] = {}, files: Mapping[str, str] = {},
+        self,
+        checker: str,
+        program: str,
+        *,
+        checker_files: Mapping[str, str] = {},
+        files: Mapping[str, str] = {},
         limits: Limits = DEFAULT,
-    ) -> tuple[Execution, Execution]:  # fmt: skip
+    ) -> tuple[Execution, Execution]:
         """See `Sandbox`."""
         with self._start(limits) as first, self._start(limits) as second:
             done = process.converse([first, second], [(checker, checker_files), (program, files)], limits)
@@ -70,9 +75,16 @@ class Bubblewrap:
 def _namespaces() -> list[str]:
     # As root all capabilities would stay inside without --cap-drop; --disable-userns needs --unshare-user spelled out.
     return [
-        "--unshare-user", "--unshare-all", "--disable-userns", "--cap-drop", "ALL", "--die-with-parent",
-        "--new-session", "--hostname", "sandbox",
-    ]  # fmt: skip
+        "--unshare-user",
+        "--unshare-all",
+        "--disable-userns",
+        "--cap-drop",
+        "ALL",
+        "--die-with-parent",
+        "--new-session",
+        "--hostname",
+        "sandbox",
+    ]
 
 
 def _view(interpreter: Interpreter, limits: Limits) -> list[str]:

@@ -7,8 +7,8 @@ import threading
 from collections.abc import Callable
 from typing import Literal
 
-from r1kit.sandbox.base import Sandbox, SandboxError
 from r1kit.sandbox.bubblewrap import Bubblewrap
+from r1kit.sandbox.interface import Sandbox, SandboxError
 from r1kit.sandbox.landlock import Landlock
 from r1kit.sandbox.probes import examine
 from r1kit.sandbox.python import Interpreter, interpreters

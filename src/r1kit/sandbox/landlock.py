@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from r1kit.sandbox import process, seccomp
-from r1kit.sandbox.base import DEFAULT, Execution, Limits, SandboxError, relative, told_as_sandbox_error
+from r1kit.sandbox.interface import DEFAULT, Execution, Limits, SandboxError, relative, told_as_sandbox_error
 from r1kit.sandbox.python import Interpreter
 
 _OLDEST = 3  # before, O_TRUNC could empty a file that may only be read
@@ -55,9 +55,14 @@ class Landlock:
             return process.run(start, program, stdin, files, limits)
 
     def converse(
-        self, checker: str, program: str, *, checker_files: Mapping[str, str] = {}, files: Mapping[str, str] = {},
+        self,
+        checker: str,
+        program: str,
+        *,
+        checker_files: Mapping[str, str] = {},
+        files: Mapping[str, str] = {},
         limits: Limits = DEFAULT,
-    ) -> tuple[Execution, Execution]:  # fmt: skip
+    ) -> tuple[Execution, Execution]:
         """See `Sandbox`."""
         with self._start(checker_files) as first, self._start(files) as second:
             done = process.converse([first, second], [(checker, checker_files), (program, files)], limits)
@@ -69,9 +74,11 @@ class Landlock:
             _write(Path(folder), files)
             paths = [(".", False), *((path, False) for path in self.interpreter.folders), *_DEVICES]
             setup = {
-                "parent": os.getpid(), "paths": paths, "ruleset": ruleset(self.version).hex(),
+                "parent": os.getpid(),
+                "paths": paths,
+                "ruleset": ruleset(self.version).hex(),
                 "filter": seccomp.program(alone=True).hex(),
-            }  # fmt: skip
+            }
             yield process.Start(
                 prefix=(), python=self.interpreter.path, cwd=folder, landlock=setup, files_in_bundle=False
             )

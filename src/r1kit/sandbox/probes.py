@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from r1kit.sandbox import process
-from r1kit.sandbox.base import Execution, Limits, Sandbox
+from r1kit.sandbox.interface import Execution, Limits, Sandbox
 
 _LIMITS = Limits(wall_s=120, cpu_s=5, memory_mb=256, processes=8, file_mb=8, output_kb=64)
 _BRIEF = Limits(wall_s=1, cpu_s=1, memory_mb=256, processes=8, file_mb=8, output_kb=64)
@@ -182,18 +182,23 @@ PROBES = (
     Probe(what="files are limited", program=_DISK + _DONE, held=refused),
     Probe(what="threads are counted", program=_THREADS, held=refused),
     Probe(
-        what="wall time is limited", program="import time\ntime.sleep(60)", limits=_BRIEF,
+        what="wall time is limited",
+        program="import time\ntime.sleep(60)",
+        limits=_BRIEF,
         held=lambda done: done.limit == "wall" and done.wall_s < 60,
     ),
     Probe(
-        what="CPU time is limited", program="while True: pass", limits=_LIMITS.override({"cpu_s": 1}),
+        what="CPU time is limited",
+        program="while True: pass",
+        limits=_LIMITS.override({"cpu_s": 1}),
         held=lambda done: done.limit == "cpu",
     ),
     Probe(
-        what="output is limited", program='while True: print("x" * 1000)',
+        what="output is limited",
+        program='while True: print("x" * 1000)',
         held=lambda done: done.limit == "output" and len(done.stdout) <= 64 * 1024,
     ),
-)  # fmt: skip
+)
 
 
 def examine(sandbox: Sandbox, *, quick: bool) -> list[Finding]:
@@ -228,11 +233,13 @@ class _Host:
         tcp, self.udp, abstract, named, self.letters = (
             stack.enter_context(socket.socket(family, kind))
             for family, kind in (
-                (socket.AF_INET, socket.SOCK_STREAM), (socket.AF_INET, socket.SOCK_DGRAM),
-                (socket.AF_UNIX, socket.SOCK_STREAM), (socket.AF_UNIX, socket.SOCK_STREAM),
+                (socket.AF_INET, socket.SOCK_STREAM),
+                (socket.AF_INET, socket.SOCK_DGRAM),
+                (socket.AF_UNIX, socket.SOCK_STREAM),
+                (socket.AF_UNIX, socket.SOCK_STREAM),
                 (socket.AF_UNIX, socket.SOCK_DGRAM),
             )
-        )  # fmt: skip
+        )
         name = f"r1kit-{secrets.token_hex(8)}"
         tcp.bind(("127.0.0.1", 0))
         self.udp.bind(tcp.getsockname())
@@ -247,10 +254,15 @@ class _Host:
         self.neighbour = subprocess.Popen(["sleep", "600"], **process.dropped())
         stack.callback(self._end_neighbour)
         self.facts = {
-            "secret": str(self.secret), "folder": str(folder), "socket": str(folder / "socket"),
-            "letters": str(folder / "letters"), "abstract": name, "port": tcp.getsockname()[1],
-            "home": os.path.expanduser("~"), "neighbour": self.neighbour.pid,
-        }  # fmt: skip
+            "secret": str(self.secret),
+            "folder": str(folder),
+            "socket": str(folder / "socket"),
+            "letters": str(folder / "letters"),
+            "abstract": name,
+            "port": tcp.getsockname()[1],
+            "home": os.path.expanduser("~"),
+            "neighbour": self.neighbour.pid,
+        }
 
     def harm(self) -> list[str]:
         """What the last program did to the host, as the host sees it."""

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from r1kit.sandbox.base import Execution, Limit, Limits, SandboxError, relative, told_as_sandbox_error
+from r1kit.sandbox.interface import Execution, Limit, Limits, SandboxError, relative, told_as_sandbox_error
 from r1kit.sandbox.waiting import family, files_in_tmp, waited
 
 CHILD = Path(__file__).with_name("child.py")
@@ -22,9 +22,14 @@ START_SECONDS = 180.0  # until the program's first instruction, on a machine tha
 _END_SECONDS = 30.0  # a killed process that is still there then hangs in the kernel
 NOBODY = 65534
 _ENVIRONMENT = {
-    "PATH": "/usr/local/bin:/usr/bin:/bin", "HOME": "/tmp", "LANG": "C.UTF-8", "PYTHONUTF8": "1", "PYTHONHASHSEED": "0",
-    "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1",
-}  # fmt: skip
+    "PATH": "/usr/local/bin:/usr/bin:/bin",
+    "HOME": "/tmp",
+    "LANG": "C.UTF-8",
+    "PYTHONUTF8": "1",
+    "PYTHONHASHSEED": "0",
+    "OMP_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+}
 _LOOK_SECONDS = (0.1, 0.9)  # between looks at a run that goes on, by chance: none can be prepared for
 _PIECE = 65536
 _NOTHING = memoryview(b"")
@@ -85,9 +90,16 @@ class Running:
     """One process on its way; `stdin` and `stdout` are descriptors of a conversation, or None for pipes of ours."""
 
     def __init__(
-        self, start: Start, program: str, files: Mapping[str, str], limits: Limits, stack: contextlib.ExitStack, *,
-        stdin: int | None, stdout: int | None,
-    ) -> None:  # fmt: skip
+        self,
+        start: Start,
+        program: str,
+        files: Mapping[str, str],
+        limits: Limits,
+        stack: contextlib.ExitStack,
+        *,
+        stdin: int | None,
+        stdout: int | None,
+    ) -> None:
         self.limits, self.feed, self.stopped, self.dismissed = limits, _NOTHING, False, False
         self.alone, self.processes = True, start.processes
         self.limit: Limit | None = None
@@ -181,10 +193,13 @@ class Running:
         if limit is None and status != 0 and "MemoryError" in stderr[-500:]:
             limit = "memory"
         return Execution(
-            stdout=stdout, stderr=stderr, exit_status=None if self.limit else status, limit=limit,
+            stdout=stdout,
+            stderr=stderr,
+            exit_status=None if self.limit else status,
+            limit=limit,
             wall_s=0.0 if self.started is None or self.ended is None else self.ended - self.started,
             waited_s=self.waited_s,
-        )  # fmt: skip
+        )
 
     def _close(self) -> None:
         self.kill()
@@ -299,9 +314,11 @@ class _Watch:
 def _bundle(start: Start, program: str, files: Mapping[str, str], limits: Limits) -> int:
     """A file without a name that holds what the child needs."""
     content = {
-        "program": program, "files": relative(files) if start.files_in_bundle else {}, "limits": limits.model_dump(),
+        "program": program,
+        "files": relative(files) if start.files_in_bundle else {},
+        "limits": limits.model_dump(),
         "landlock": start.landlock,
-    }  # fmt: skip
+    }
     descriptor = os.memfd_create("bundle")
     with open(os.dup(descriptor), "wb") as file:
         file.write(ascii(content).encode())

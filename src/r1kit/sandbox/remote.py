@@ -23,7 +23,7 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from r1kit.sandbox.base import DEFAULT, Execution, Limits, SandboxError
+from r1kit.sandbox.interface import DEFAULT, Execution, Limits, SandboxError
 from r1kit.sandbox.probes import Finding
 
 _TRIES = 3
@@ -67,14 +67,22 @@ class Remote:
         return _execution(self.ask("/run", question, limits.wall_s).get("execution"))
 
     def converse(
-        self, checker: str, program: str, *, checker_files: Mapping[str, str] = {}, files: Mapping[str, str] = {},
+        self,
+        checker: str,
+        program: str,
+        *,
+        checker_files: Mapping[str, str] = {},
+        files: Mapping[str, str] = {},
         limits: Limits = DEFAULT,
-    ) -> tuple[Execution, Execution]:  # fmt: skip
+    ) -> tuple[Execution, Execution]:
         """See `Sandbox`."""
         question = {
-            "checker": checker, "program": program, "checker_files": dict(checker_files), "files": dict(files),
+            "checker": checker,
+            "program": program,
+            "checker_files": dict(checker_files),
+            "files": dict(files),
             "limits": limits.model_dump(),
-        }  # fmt: skip
+        }
         answer = self.ask("/converse", question, limits.wall_s)
         return _execution(answer.get("checker")), _execution(answer.get("program"))
 

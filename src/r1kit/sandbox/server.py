@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-from r1kit.sandbox.base import Limits, Sandbox, SandboxError, relative
+from r1kit.sandbox.interface import Limits, Sandbox, SandboxError, relative
 from r1kit.sandbox.probes import Finding
 from r1kit.settings import SettingsError
 
@@ -91,9 +91,12 @@ class _Handler(BaseHTTPRequestHandler):
         checker, program = _text(question["checker"]), _text(question["program"])
         with self.server.turns:
             first, second = self.server.sandbox.converse(
-                checker, program, checker_files=_files(question.get("checker_files", {})),
-                files=_files(question.get("files", {})), limits=_limits(question),
-            )  # fmt: skip
+                checker,
+                program,
+                checker_files=_files(question.get("checker_files", {})),
+                files=_files(question.get("files", {})),
+                limits=_limits(question),
+            )
         return {"checker": dataclasses.asdict(first), "program": dataclasses.asdict(second)}
 
     def _reply(self, status: int, answer: dict[str, Any]) -> None:

@@ -13,11 +13,11 @@ from typing import Any
 
 from pydantic import Field
 
+from r1kit.data import conversations
+from r1kit.data.errors import DataError
 from r1kit.pipeline import Context, Kind
 from r1kit.settings import Settings
 from r1kit.store import RowWriter
-from r1kit.tasks import TaskError
-from r1kit.train import data
 from r1kit.types import Conversation, PreferencePair
 
 Rows = Iterator[dict[str, Any]]
@@ -46,9 +46,9 @@ def safety(record: PreferencePair) -> Rows:
 
 
 FILES: Mapping[str, tuple[Callable[[Any], Any], Callable[[Any], Rows]]] = {
-    "general": (data.conversation, general),
-    "preferences": (data.preference, preferences),
-    "safety": (data.preference, safety),
+    "general": (conversations.conversation, general),
+    "preferences": (conversations.preference, preferences),
+    "safety": (conversations.preference, safety),
 }
 
 
@@ -90,8 +90,8 @@ def _written(context: Context, name: str) -> dict[str, int]:
 def _rows(path: Path, name: str) -> Iterator[dict[str, Any] | None]:
     """The rows of a file in the stage's form; None for one that cannot be read."""
     read, made = FILES[name]
-    for found in data.read([path], read):
-        if isinstance(found, TaskError):
+    for found in conversations.read([path], read):
+        if isinstance(found, DataError):
             yield None
         else:
             yield from made(found.record)

@@ -7,14 +7,14 @@ from typing import Any
 
 from pydantic import Field, field_validator
 
+from r1kit.data.tokens import TokenFile, key_of
 from r1kit.models.known import ModelError
 from r1kit.pipeline import Context, Kind
-from r1kit.settings import listed
-from r1kit.stages import conversations
-from r1kit.stages.conversations import AskedSettings, GivenSettings, tokenised, train_given
-from r1kit.stages.shared import HIDDEN
-from r1kit.stages.supervised import data_files, longest_row
-from r1kit.train.distill import Distillation, DistillationSettings, Teacher
+from r1kit.settings import NOT_HASHED, listed
+from r1kit.stages.shared import given_conversations
+from r1kit.stages.shared.given_conversations import AskedSettings, GivenSettings, tokenised, train_given
+from r1kit.stages.shared.given_rows import data_files, longest_row
+from r1kit.train.distillation import Distillation, DistillationSettings, Teacher
 from r1kit.train.teacher import (
     ModelTeacher,
     StoredTeacher,
@@ -23,7 +23,6 @@ from r1kit.train.teacher import (
     store_logits,
     tokenizer_facts,
 )
-from r1kit.train.tokens import TokenFile, key_of
 from r1kit.types import Sample
 
 
@@ -43,14 +42,14 @@ class TeacherLogitsSettings(AskedSettings):
     temperatures: tuple[float, ...] = Field((1.0, 3.0), min_length=1)
     max_tokens: int | None = Field(32_768, ge=2, description="longest row; None: the model's context")
     tokens_per_batch: int = Field(8192, ge=1)
-    targets_per_shard: int = Field(100_000, ge=1, json_schema_extra=HIDDEN)
+    targets_per_shard: int = Field(100_000, ge=1, json_schema_extra=NOT_HASHED)
 
     _lists = field_validator("temperatures", mode="before")(listed)
 
 
 def check(context: Context) -> None:
     """Refuse a stage without data, or with no teacher or two, before any work starts."""
-    conversations.check(context)
+    given_conversations.check(context)
     given = [name for name in ("teacher", "logits") if name in context.paths]
     if len(given) != 1:
         raise ValueError(
@@ -130,9 +129,15 @@ def run_teacher_logits(context: Context) -> Mapping[str, Any]:
     names = tokenizer_facts(policy.tokenizer)
     about = {**names, "top_k": min(settings.top_k, names["vocabulary"]), "temperatures": list(settings.temperatures)}
     store = store_logits(
-        policy.model, names["vocabulary"], rows, context.folder / "logits", about, report=context.progress.step,
-        tokens_per_batch=settings.tokens_per_batch, targets_per_shard=settings.targets_per_shard,
-    )  # fmt: skip
+        policy.model,
+        names["vocabulary"],
+        rows,
+        context.folder / "logits",
+        about,
+        report=context.progress.step,
+        tokens_per_batch=settings.tokens_per_batch,
+        targets_per_shard=settings.targets_per_shard,
+    )
     return {"rows": len(store.places), "shards": store.shards, "dropped": rows.facts["dropped"], **about}
 
 

@@ -10,11 +10,12 @@ from typing import Any
 from pydantic import Field, field_validator
 
 from r1kit.chat import ChatFormat
+from r1kit.engines.opening import DeviceSettings
 from r1kit.evaluate.metrics import Scored, score
 from r1kit.evaluate.statistics import Summary, summarise
 from r1kit.pipeline import Context, Kind
 from r1kit.settings import listed
-from r1kit.stages.shared import ChatSettings, DeviceSettings, Fitting, check_model
+from r1kit.stages.shared.fitting import Fitting, check_model
 from r1kit.store import RowWriter, read_rows, write_json
 from r1kit.tasks import TaskSpec, load_tasks
 from r1kit.types import Problem, SamplingParams
@@ -26,7 +27,7 @@ class EvaluateSettings(DeviceSettings):
     """The paper's sampling (section 3): temperature 0.6, top-p 0.95, k samples, pass@1 as their mean."""
 
     tasks: tuple[TaskSpec, ...] = Field(min_length=1)
-    chat: ChatSettings = ChatSettings()
+    chat: ChatFormat = ChatFormat()
     samples: int = Field(4, ge=1, description="k, completions per problem")
     temperature: float = Field(0.6, ge=0)
     top_p: float = Field(0.95, gt=0, le=1)
@@ -42,9 +43,13 @@ class EvaluateSettings(DeviceSettings):
 
 
 def measure(
-    engine: Any, problems: Sequence[Problem], chat: ChatFormat, sampling: SamplingParams, out: Path,
+    engine: Any,
+    problems: Sequence[Problem],
+    chat: ChatFormat,
+    sampling: SamplingParams,
+    out: Path,
     report: Callable[[int, int], None],
-) -> Summary:  # fmt: skip
+) -> Summary:
     """Append a row per completion to `out`; problems that are in it already are not sampled again.
 
     Rows are written after about `ROUNDS` x `max_rows` completions, of one problem at least.
@@ -104,7 +109,7 @@ def run(context: Context) -> Mapping[str, Any]:
     settings: EvaluateSettings = context.settings
     task = load_tasks(settings.tasks, training=False)
     policy = load(str(context.input("model")), device=settings.device)
-    chat = settings.chat.format()
+    chat = settings.chat
     problems = Fitting(task, chat, policy, max_tokens=settings.max_tokens).problems
 
     def report(done: int, total: int) -> None:

@@ -19,30 +19,32 @@ from typing import Any
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
+from r1kit.collect.loops import Making, rewrite, sample
+from r1kit.collect.rating import Rater
+from r1kit.collect.requests import Requests
+from r1kit.collect.rewriting import Rewriter, RewriteSettings
+from r1kit.collect.teachers import AskingSettings, Engines, check_asked, name_of, open_asked
 from r1kit.curate import presets
 from r1kit.curate.curation import CurateSettings, Curation, curate
 from r1kit.curate.decontaminate import evaluation_sets
 from r1kit.curate.funnel import FunnelStep
-from r1kit.curate.journal import Journal
-from r1kit.curate.rewriting import Rewriter, RewriteSettings
-from r1kit.curate.rows import lines
+from r1kit.data.journal import Journal
+from r1kit.data.jsonl import lines
 from r1kit.engines import Engine
-from r1kit.engines.settings import EngineSettings
+from r1kit.engines.opening import EngineSettings
 from r1kit.judges import RUBRICS, GenerativeVerifier, JudgeSettings, RubricJudge
 from r1kit.pipeline import Context, Kind
-from r1kit.settings import listed
-from r1kit.stages.asking import AskingSettings, Engines, check_asked, name_of, open_asked
-from r1kit.stages.rating import Rater
-from r1kit.stages.requests import Requests
-from r1kit.stages.sampling import Making, rewrite, sample
-from r1kit.stages.shared import HIDDEN
+from r1kit.settings import NOT_HASHED, listed
 from r1kit.store import write_json
 from r1kit.tasks import TaskSpec
 
 CURATED: Mapping[str, CurateSettings] = {
-    "own": presets.REJECTION, "few_shot": presets.COLD_START, "reflect": presets.COLD_START,
-    "general": presets.GENERAL, "reference": presets.GENERAL,
-}  # fmt: skip
+    "own": presets.REJECTION,
+    "few_shot": presets.COLD_START,
+    "reflect": presets.COLD_START,
+    "general": presets.GENERAL,
+    "reference": presets.GENERAL,
+}
 
 
 class GenerateSettings(AskingSettings):
@@ -67,9 +69,9 @@ class GenerateSettings(AskingSettings):
     rewritten: CurateSettings = Field(presets.REWRITTEN, description="as curate, for what the rewriter wrote")
     evaluation_sets: tuple[TaskSpec, ...] = Field((), description="all in use: what they hold is dropped")
     may_be_empty: bool = Field(
-        False, description="go on where no sample was kept, as one of several sources can", json_schema_extra=HIDDEN
+        False, description="go on where no sample was kept, as one of several sources can", json_schema_extra=NOT_HASHED
     )
-    workers: int = Field(1, ge=1, description="processes that curate", json_schema_extra=HIDDEN)
+    workers: int = Field(1, ge=1, description="processes that curate", json_schema_extra=NOT_HASHED)
 
     _lists = field_validator("tasks", "evaluation_sets", "judge_sources", mode="before")(listed)
 
@@ -149,9 +151,13 @@ def _curated(context: Context, rows: Path, folder: Path, settings: CurateSetting
     total = sum(1 for _ in lines(rows))
     settings = settings.model_copy(update={"skip_invalid": True})
     return curate(
-        [rows], folder, settings, evaluation=evaluation_sets(given.evaluation_sets), workers=given.workers,
+        [rows],
+        folder,
+        settings,
+        evaluation=evaluation_sets(given.evaluation_sets),
+        workers=given.workers,
         progress=lambda phase, done: context.progress.step(done, total, {"phase": phase}),
-    )  # fmt: skip
+    )
 
 
 def _reported(

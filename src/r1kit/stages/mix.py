@@ -10,9 +10,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from r1kit.curate.mix import MixSettings, mix
+from r1kit.collect.requests import row_files
+from r1kit.curate.mixing import MixSettings, mix
 from r1kit.pipeline import Context, Kind
-from r1kit.stages.requests import row_files
 
 
 def check(context: Context) -> None:

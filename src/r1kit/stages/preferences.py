@@ -23,15 +23,15 @@ from typing import Any, Literal
 from pydantic import Field
 
 from r1kit.chat import final_answer
+from r1kit.collect.requests import row_files
+from r1kit.collect.teachers import Engines
 from r1kit.curate.funnel import FunnelStep
-from r1kit.curate.journal import Journal
 from r1kit.curate.record import CuratedSample, asked, from_row
-from r1kit.engines.settings import EngineSettings
+from r1kit.data.journal import Journal
+from r1kit.engines.opening import EngineSettings
 from r1kit.judges import JudgeSettings, PairwiseJudge, Preference, to_pair
 from r1kit.pipeline import Context, Kind
 from r1kit.settings import Settings
-from r1kit.stages.asking import Engines
-from r1kit.stages.requests import row_files
 from r1kit.store import RowWriter, read_rows, write_json
 
 BATCH = 64  # pairs between two looks at the disk: what a kill can lose
@@ -99,9 +99,10 @@ def _judge_all(context: Context, judge: PairwiseJudge, journal: Journal) -> None
     while batch := list(islice(left, BATCH)):
         before = _counts(judge)
         told = judge.compare(
-            [asked(one.first.messages[:-1]) for one in batch], [one.first.response for one in batch],
+            [asked(one.first.messages[:-1]) for one in batch],
+            [one.first.response for one in batch],
             [one.second.response for one in batch],
-        )  # fmt: skip
+        )
         journal.append([_row(*one) for one in zip(batch, told, strict=True)], _counts(judge) - before)
         context.progress.say(f"{journal.rows} pairs judged")
     journal.finish()
@@ -114,10 +115,13 @@ def _counts(judge: PairwiseJudge) -> Counter[str]:
 
 def _row(pair: Candidate, told: Preference) -> dict[str, Any]:
     return {
-        "id": f"{pair.first.id} {pair.second.id}", "prompt": [asdict(turn) for turn in pair.first.messages[:-1]],
-        "source": pair.first.source, "first": pair.first.response, "second": pair.second.response,
+        "id": f"{pair.first.id} {pair.second.id}",
+        "prompt": [asdict(turn) for turn in pair.first.messages[:-1]],
+        "source": pair.first.source,
+        "first": pair.first.response,
+        "second": pair.second.response,
         "preference": asdict(told),
-    }  # fmt: skip
+    }
 
 
 def _sorted(context: Context, counts: Mapping[str, int]) -> Mapping[str, Any]:

@@ -8,11 +8,10 @@ from typing import Any
 
 from pydantic import Field, model_validator
 
+from r1kit.chat import ChatFormat, saved
 from r1kit.pipeline import Context, Kind
-from r1kit.settings import Settings
-from r1kit.stages import chat_format
-from r1kit.stages.shared import HIDDEN, ChatSettings
-from r1kit.tiny.format import TINY_SYSTEM
+from r1kit.settings import NOT_HASHED, Settings
+from r1kit.tiny.frame import TINY_SYSTEM
 from r1kit.train.learner import OptimizerSettings
 from r1kit.types import Sample
 
@@ -33,8 +32,8 @@ class PretrainSettings(Settings):
     optimizer: OptimizerSettings = OPTIMIZER
     seed: int = 0
     tokens_per_batch: int = Field(8192, ge=1)
-    checkpoint_every: int = Field(200, ge=0, json_schema_extra=HIDDEN)
-    device: str = Field("auto", json_schema_extra=HIDDEN)
+    checkpoint_every: int = Field(200, ge=0, json_schema_extra=NOT_HASHED)
+    device: str = Field("auto", json_schema_extra=NOT_HASHED)
 
     @model_validator(mode="after")
     def _heads_fit(self) -> PretrainSettings:
@@ -54,9 +53,13 @@ def run(context: Context) -> Mapping[str, Any]:
     settings: PretrainSettings = context.settings
     tokenizer = make()
     model = fresh_llama(
-        tokenizer, layers=settings.layers, width=settings.width, heads=settings.heads, context=settings.context,
+        tokenizer,
+        layers=settings.layers,
+        width=settings.width,
+        heads=settings.heads,
+        context=settings.context,
         seed=settings.seed,
-    )  # fmt: skip
+    )
     learner = Learner(model.to(device_of(settings.device)), settings.optimizer, steps=settings.steps)
 
     def update_at(step: int) -> Update:
@@ -71,7 +74,7 @@ def run(context: Context) -> Mapping[str, Any]:
 
     train_supervised(learner, update_at, context.folder, checkpoint_every=settings.checkpoint_every, log=log)
     Policy(model, tokenizer, (tokenizer.eos_token_id,)).save(context.folder / "model")
-    chat_format.save(ChatSettings(system=TINY_SYSTEM), context.folder / "model")  # the corpus is written in it
+    saved.save(ChatFormat(system=TINY_SYSTEM), context.folder / "model")  # the corpus is written in it
     return {"parameters": sum(parameter.numel() for parameter in model.parameters())}
 
 

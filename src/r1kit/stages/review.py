@@ -14,12 +14,11 @@ from typing import Any
 
 from pydantic import Field
 
+from r1kit.collect.requests import row_files
 from r1kit.curate.funnel import FunnelStep
-from r1kit.curate.review import ReviewQueue
 from r1kit.pipeline import Context, Kind
-from r1kit.settings import Settings
-from r1kit.stages.requests import row_files
-from r1kit.stages.shared import HIDDEN
+from r1kit.review.queue import ReviewQueue
+from r1kit.settings import NOT_HASHED, Settings
 from r1kit.store import read_rows, write_json
 
 
@@ -29,7 +28,7 @@ class ReviewSettings(Settings):
     It does not change the stage's folder: a queue that people began can be finished by it.
     """
 
-    auto_accept: bool = Field(False, json_schema_extra=HIDDEN)
+    auto_accept: bool = Field(False, json_schema_extra=NOT_HASHED)
     double_share: float = Field(0.0, ge=0, le=1, description="share of the samples that two people review")
 
 

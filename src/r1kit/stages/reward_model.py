@@ -7,16 +7,16 @@ from typing import Any, Literal
 
 from pydantic import Field
 
+from r1kit.chat import ChatFormat, saved
+from r1kit.data.conversations import labelled, preference
+from r1kit.data.prepare import Reading, RowSettings
 from r1kit.models.classify import On, RewardModel, fresh_reward_model
 from r1kit.pipeline import Context, Kind
-from r1kit.stages import chat_format
-from r1kit.stages.shared import HIDDEN, ChatSettings
-from r1kit.stages.supervised import check_given, divided, longest_row, train_rows
+from r1kit.settings import NOT_HASHED
+from r1kit.stages.shared.given_rows import check_given, divided, longest_row, train_rows
 from r1kit.store import RowWriter, write_json
-from r1kit.train.data import labelled, preference
 from r1kit.train.learner import Learner, OptimizerSettings
-from r1kit.train.preferences import Pairs, Responses, labelled_sample, pair_samples, score_all
-from r1kit.train.prepare import Reading, RowSettings
+from r1kit.train.preference_pairs import Pairs, Responses, labelled_sample, pair_samples, score_all
 from r1kit.train.supervised import TrainingSettings, Update
 from r1kit.train.validation import Validation
 
@@ -36,8 +36,8 @@ class RewardModelSettings(TrainingSettings, RowSettings):
     on: On | None = None
     balance_lengths: bool = False
     center: float = Field(0.0, ge=0, description="pulls the sum of a pair's scores to 0 (TRL uses 0.01)")
-    chat: ChatSettings = ChatSettings()
-    device: str = Field("auto", json_schema_extra=HIDDEN)
+    chat: ChatFormat = ChatFormat()
+    device: str = Field("auto", json_schema_extra=NOT_HASHED)
 
     epochs: int = Field(1, ge=1)
     batch_size: int = Field(256, ge=1, description="pairs or responses per update")
@@ -70,7 +70,7 @@ def run(context: Context) -> Mapping[str, Any]:
     checkpoints/, tokens/, held_out.json with its rows in held_out.jsonl, and model/."""
     settings: RewardModelSettings = context.settings
     model = fresh_reward_model(
-        str(context.input("model")), settings.chat.format(), settings.reads, device=settings.device, seed=settings.seed
+        str(context.input("model")), settings.chat, settings.reads, device=settings.device, seed=settings.seed
     )
     rows, held_out = _data(context, model)
     rows.refuse_useless()
@@ -82,7 +82,7 @@ def run(context: Context) -> Mapping[str, Any]:
         context, model.model, len(rows), update_of, lambda _: _validation(settings, model, rows, held_out)
     )
     model.save(context.folder / "model")
-    chat_format.save(settings.chat, context.folder / "model")
+    saved.save(settings.chat, context.folder / "model")
     facts |= {"rows": len(rows), "dropped": rows.tokens.facts["dropped"], "contradictions": rows.contradictions()}
     return facts | _held_out(context, settings, model, held_out)
 

@@ -9,12 +9,13 @@ from typing import Any
 
 from pydantic import Field, field_validator
 
+from r1kit.chat import ChatFormat, saved
+from r1kit.engines.opening import DeviceSettings
 from r1kit.pipeline import Context, Kind
 from r1kit.rewards import RewardSpec, build
 from r1kit.settings import listed
-from r1kit.stages import chat_format
-from r1kit.stages.probe import ProbeSettings, check_probe, make_probe, probe_of, refuse_unread, with_models
-from r1kit.stages.shared import ChatSettings, DeviceSettings, Fitting, check_model
+from r1kit.stages.shared.fitting import Fitting, check_model
+from r1kit.stages.shared.probe import ProbeSettings, check_probe, make_probe, probe_of, refuse_unread, with_models
 from r1kit.tasks import TaskSpec, load_tasks
 from r1kit.train.learner import OptimizerSettings
 from r1kit.train.rl import RL, LoopSettings
@@ -31,7 +32,7 @@ class RLSettings(LoopSettings, DeviceSettings):
 
     tasks: tuple[TaskSpec, ...] = Field(min_length=1)
     rewards: tuple[RewardSpec, ...] = Field(min_length=1)
-    chat: ChatSettings = ChatSettings()
+    chat: ChatFormat = ChatFormat()
     optimizer: OptimizerSettings = OptimizerSettings()
     max_prompt_tokens: int | None = Field(None, ge=1, description="leave longer prompts out; None: refuse them")
     lora_rank: int = Field(0, ge=0, description="0 trains all weights")
@@ -79,12 +80,15 @@ def run(context: Context) -> Mapping[str, Any]:
     from r1kit.train.learner import Learner
 
     settings: RLSettings = context.settings
-    scorer, chat = build(rewards_of(context)), settings.chat.format()
+    scorer, chat = build(rewards_of(context)), settings.chat
     policy = load(str(context.input("model")), device=settings.device, seed=settings.seed)
     task = Fitting(
-        load_tasks(settings.tasks, training=True), chat, policy,
-        max_tokens=settings.max_tokens, limit=settings.max_prompt_tokens,
-    )  # fmt: skip
+        load_tasks(settings.tasks, training=True),
+        chat,
+        policy,
+        max_tokens=settings.max_tokens,
+        limit=settings.max_prompt_tokens,
+    )
     if task.dropped:
         context.progress.say(
             f"{task.dropped} problems with prompts of over {settings.max_prompt_tokens} tokens left out"
@@ -101,16 +105,22 @@ def run(context: Context) -> Mapping[str, Any]:
 
     engine = LocalEngine(policy, max_rows=settings.max_rows)
     loop = RL(
-        learner, engine, task, chat, scorer, settings, context.folder, log, context.progress.say,
+        learner,
+        engine,
+        task,
+        chat,
+        scorer,
+        settings,
+        context.folder,
+        log,
+        context.progress.say,
         _validation(context, policy),
-    )  # fmt: skip
+    )
     context.progress.step(0, settings.steps)
     best = loop.train()
     policy.save(context.folder / "model")
-    chat_format.save(settings.chat, context.folder / "model")
-    return {
-        "updates": learner.updates, "problems": len(task), "prompts_left_out": task.dropped, **best.facts("step")
-    }  # fmt: skip
+    saved.save(settings.chat, context.folder / "model")
+    return {"updates": learner.updates, "problems": len(task), "prompts_left_out": task.dropped, **best.facts("step")}
 
 
 def _validation(context: Context, policy: Any) -> Validation | None:
@@ -119,10 +129,12 @@ def _validation(context: Context, policy: Any) -> Validation | None:
     if not settings.probe.tasks:
         return None
     return Validation(
-        make_probe(probe_of(context), policy, settings.chat.format()),
+        make_probe(probe_of(context), policy, settings.chat),
         every=settings.probe_every or math.ceil(settings.steps / 10),
-        watch=f"probe/{settings.watch}", higher_is_better=True, patience=settings.patience,
-    )  # fmt: skip
+        watch=f"probe/{settings.watch}",
+        higher_is_better=True,
+        patience=settings.patience,
+    )
 
 
 RL_STAGE = Kind(name="rl", run=run, settings=RLSettings, version=2, check=check)

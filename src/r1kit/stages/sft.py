@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from r1kit.pipeline import Context, Kind
-from r1kit.stages.conversations import GivenSettings, check, tokenised, train_given
-from r1kit.stages.supervised import longest_row
+from r1kit.stages.shared.given_conversations import GivenSettings, check, tokenised, train_given
+from r1kit.stages.shared.given_rows import longest_row
 from r1kit.train.supervised import NEXT_TOKEN, cosine
 
 
@@ -24,9 +24,14 @@ SFT_PRESETS: dict[str, SFTSettings] = {
 } | {
     f"distill-{student}": SFTSettings(epochs=2, batch_size=64, optimizer=cosine(rate, rate / 10))
     for student, rate in {
-        "qwen-1.5b": 1e-4, "qwen-7b": 8e-5, "qwen-14b": 7e-5, "qwen-32b": 6e-5, "llama-8b": 5e-5, "llama-70b": 2e-5,
+        "qwen-1.5b": 1e-4,
+        "qwen-7b": 8e-5,
+        "qwen-14b": 7e-5,
+        "qwen-32b": 6e-5,
+        "llama-8b": 5e-5,
+        "llama-70b": 2e-5,
     }.items()
-}  # fmt: skip
+}
 
 
 def run(context: Context) -> Mapping[str, Any]:

@@ -14,9 +14,9 @@ from pydantic import Field
 from r1kit.pipeline import Context, Kind
 from r1kit.settings import Settings
 from r1kit.store import RowWriter
-from r1kit.tiny import requests
+from r1kit.tiny import everyday
 
-FILES = {"general": requests.replies, "preferences": requests.preferences, "safety": requests.safety_labels}
+FILES = {"general": everyday.replies, "preferences": everyday.preferences, "safety": everyday.safety_labels}
 
 
 class TinyRequestsSettings(Settings):

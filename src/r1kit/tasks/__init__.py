@@ -1,22 +1,23 @@
 """Problems to train and to evaluate on: files, hub data sets, known public sets, generators, and mixtures of them."""
 
-from r1kit.tasks.base import Listed, Task, TaskError, iterate
+from r1kit.data.errors import DataError
+from r1kit.tasks.base import Listed, Task, iterate
 from r1kit.tasks.check import Report, check_file
 from r1kit.tasks.files import load_file
-from r1kit.tasks.gym import load_gym
+from r1kit.tasks.generators import load_gym
 from r1kit.tasks.hub import load_hub
-from r1kit.tasks.known import KNOWN, load_known
 from r1kit.tasks.mixture import Joined, Mixture, mix
+from r1kit.tasks.public_sets import KNOWN, load_known
 from r1kit.tasks.spec import TaskSpec, load_task, load_tasks, source_files
 
 __all__ = [
     "KNOWN",
+    "DataError",
     "Joined",
     "Listed",
     "Mixture",
     "Report",
     "Task",
-    "TaskError",
     "TaskSpec",
     "check_file",
     "iterate",

@@ -6,8 +6,9 @@ import random
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Protocol
 
+from r1kit.data.errors import DataError
 from r1kit.types import Problem
 
 CALCULATION = re.compile(r"(?<![\d.,])(\d+)\s*([-+*x×/÷])\s*\$?(\d+)\s*=\s*\$?(?P<result>\d+)(?![\d,]|\.\d)")
@@ -24,31 +25,6 @@ class Task(Protocol):
     def __getitem__(self, index: int, /) -> Problem: ...
 
 
-class TaskError(ValueError):
-    """Data that cannot be used; `kind` is a short class of fault, `row` counts from 1, and the message has it all."""
-
-    def __init__(
-        self, kind: str, reason: str, file: str | None = None, row: int | None = None, field: str | None = None
-    ) -> None:
-        self.kind, self.reason, self.file, self.row, self.field = kind, reason, file, row, field
-        place = ", ".join(
-            f"{word}{value}" for word, value in (("", file), ("row ", row), ("field ", field)) if value is not None
-        )
-        super().__init__(f"{place}: {reason}" if place else reason)
-
-    def __reduce__(self) -> tuple[type[TaskError], tuple[Any, ...]]:
-        """Errors cross process borders by pickle, which would pass the message alone."""
-        return TaskError, (self.kind, self.reason, self.file, self.row, self.field)
-
-    def at(self, file: str, row: int | None = None, field: str | None = None) -> TaskError:
-        """The same fault with its place filled in."""
-        return TaskError(self.kind, self.reason, file=file, row=row, field=self.field or field)
-
-    def as_dict(self) -> dict[str, Any]:
-        """Plain data for JSON: kind, file, row, field and reason."""
-        return {"kind": self.kind, "file": self.file, "row": self.row, "field": self.field, "reason": self.reason}
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Listed:
     """Problems held in memory, in file order: what files and hub data sets become.
@@ -58,7 +34,7 @@ class Listed:
 
     name: str
     problems: tuple[Problem, ...]
-    skipped: tuple[TaskError, ...] = ()
+    skipped: tuple[DataError, ...] = ()
 
     def __len__(self) -> int:
         return len(self.problems)
@@ -70,18 +46,18 @@ class Listed:
         """The calculations of the reference solutions as problems of their own: `She sold 48 / 2 = ? clips in May.`
 
         One step of a real problem: easier than the whole, and so a start for a model that is right too seldom to learn
-        from whole ones. Lines with one true equation of two whole numbers are taken. Raises `TaskError` where a problem
+        from whole ones. Lines with one true equation of two whole numbers are taken. Raises `DataError` where a problem
         has no solution in its metadata, or where no line is such.
         """
         found = tuple(part for one in self.problems for part in _calculations(one))
         if self.problems and not found:
-            raise TaskError("empty", f"no solution of {self.name} has a line with one calculation, such as 48 / 2 = 24")
+            raise DataError("empty", f"no solution of {self.name} has a line with one calculation, such as 48 / 2 = 24")
         return replace(self, problems=found)
 
     def easiest(self) -> Listed:
         """Fewest digits in the reference solution first: the least to calculate; shorter solutions first among equals.
 
-        The best guess at ease that needs no model. Raises `TaskError` where a problem has no solution in its metadata.
+        The best guess at ease that needs no model. Raises `DataError` where a problem has no solution in its metadata.
         """
 
         def work(problem: Problem) -> tuple[int, int]:
@@ -103,7 +79,7 @@ class Listed:
 def _solution(problem: Problem, wanted_by: str) -> str:
     solution = problem.metadata.get("solution")
     if not isinstance(solution, str):
-        raise TaskError("missing column", f"{problem.id} has no reference solution: {wanted_by} needs one")
+        raise DataError("missing column", f"{problem.id} has no reference solution: {wanted_by} needs one")
     return solution
 
 
@@ -112,8 +88,13 @@ def _calculations(problem: Problem) -> Iterator[Problem]:
         found = list(CALCULATION.finditer(line))
         if line.count("=") == len(found) == 1 and _is_true(found[0]):
             start, end = found[0].span("result")
-            yield replace(problem, id=f"{problem.id}/{number}", prompt=f"{line[:start]}?{line[end:]}".strip(),
-                          answer=found[0]["result"], metadata={**problem.metadata, "solution": line})  # fmt: skip
+            yield replace(
+                problem,
+                id=f"{problem.id}/{number}",
+                prompt=f"{line[:start]}?{line[end:]}".strip(),
+                answer=found[0]["result"],
+                metadata={**problem.metadata, "solution": line},
+            )
 
 
 def _is_true(calculation: re.Match[str]) -> bool:

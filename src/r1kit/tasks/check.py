@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from r1kit.tasks.base import TaskError
+from r1kit.data.errors import DataError
+from r1kit.data.rows import NumberedRow, read_rows
 from r1kit.tasks.files import problem_of, recognise
-from r1kit.tasks.rows import NumberedRow, read_rows
 from r1kit.tasks.schemas import Schema, mapped
 
 LISTED_PER_KIND = 50  # a million faulty rows are counted, and shown as fifty
@@ -28,7 +28,7 @@ class Report:
     problems: int
     schema: str | None
     counts: Mapping[str, int]
-    issues: tuple[TaskError, ...]
+    issues: tuple[DataError, ...]
 
     @property
     def ok(self) -> bool:
@@ -38,15 +38,20 @@ class Report:
     def as_dict(self) -> dict[str, Any]:
         """Plain data for JSON."""
         return {
-            "file": self.file, "ok": self.ok, "rows": self.rows, "problems": self.problems, "schema": self.schema,
-            "counts": dict(self.counts), "issues": [issue.as_dict() for issue in self.issues],
-        }  # fmt: skip
+            "file": self.file,
+            "ok": self.ok,
+            "rows": self.rows,
+            "problems": self.problems,
+            "schema": self.schema,
+            "counts": dict(self.counts),
+            "issues": [issue.as_dict() for issue in self.issues],
+        }
 
 
 def check_file(path: str | Path, columns: Mapping[str, str] | None = None) -> Report:
     """Check every row of a JSONL, JSON or Parquet file; faults of the file itself are in the report too.
 
-    Raises `TaskError` only for a `columns` mapping that cannot be meant.
+    Raises `DataError` only for a `columns` mapping that cannot be meant.
     """
     path = Path(path).expanduser()
     return Check(str(path), mapped(columns) if columns else None).run(path)
@@ -59,7 +64,7 @@ class Check:
         self.file, self.schema = file, schema
         self.rows = self.problems = 0
         self.counts: Counter[str] = Counter()
-        self.issues: list[TaskError] = []
+        self.issues: list[DataError] = []
         self.first_seen: dict[str, int] = {}
 
     def run(self, path: Path) -> Report:
@@ -70,13 +75,17 @@ class Check:
             self.schema = schema
             for number, row in again:
                 self.look_at(number, row, schema)
-        except TaskError as error:
+        except DataError as error:
             self.note(error)
             self.finish(rows)
         return Report(
-            file=self.file, rows=self.rows, problems=self.problems, schema=self.schema.name if self.schema else None,
-            counts=dict(self.counts), issues=tuple(self.issues),
-        )  # fmt: skip
+            file=self.file,
+            rows=self.rows,
+            problems=self.problems,
+            schema=self.schema.name if self.schema else None,
+            counts=dict(self.counts),
+            issues=tuple(self.issues),
+        )
 
     def counted(self, rows: Iterable[NumberedRow]) -> Iterator[NumberedRow]:
         """The same rows, counted as they pass."""
@@ -89,23 +98,23 @@ class Check:
         try:
             for _ in rows:
                 pass
-        except TaskError as error:
+        except DataError as error:
             self.note(error)
 
-    def look_at(self, number: int, row: dict[str, Any] | TaskError, schema: Schema) -> None:
+    def look_at(self, number: int, row: dict[str, Any] | DataError, schema: Schema) -> None:
         """Note what is wrong with one row."""
         try:
             problem = problem_of(row, schema, name="check", file=self.file, number=number)
-        except TaskError as error:
+        except DataError as error:
             self.note(error)
             return
         self.problems += 1
         first = self.first_seen.setdefault(" ".join(problem.prompt.split()), number)
         if first != number:
             reason = f"the prompt repeats row {first}'s"
-            self.note(TaskError("duplicate prompt", reason, self.file, number, schema.prompt[0]))
+            self.note(DataError("duplicate prompt", reason, self.file, number, schema.prompt[0]))
 
-    def note(self, error: TaskError) -> None:
+    def note(self, error: DataError) -> None:
         """Count a fault, and keep it while there are few of its kind."""
         self.counts[error.kind] += 1
         if self.counts[error.kind] <= LISTED_PER_KIND:

@@ -7,8 +7,9 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import Any, TypedDict, Unpack
 
-from r1kit.tasks.base import Listed, TaskError
-from r1kit.tasks.rows import NumberedRow, read_rows, stem
+from r1kit.data.errors import DataError
+from r1kit.data.rows import NumberedRow, read_rows, stem
+from r1kit.tasks.base import Listed
 from r1kit.tasks.schemas import Schema, convert, guess, mapped, relabelled
 from r1kit.types import Problem
 
@@ -46,7 +47,7 @@ def from_rows(
     """Rows of any source as a task.
 
     `columns` maps our fields to the data's ({"prompt": "q", "answer": "a"}), else `schema` is taken or guessed.
-    `verifier` and `language` hold for all rows. The first fault raises `TaskError` with file, row and field; with
+    `verifier` and `language` hold for all rows. The first fault raises `DataError` with file, row and field; with
     `skip_invalid`, faulty rows are left out and kept in `skipped`, and only data without one good row is an error.
     """
     schema = mapped(columns) if columns else schema
@@ -54,22 +55,22 @@ def from_rows(
         schema, rows = recognise(rows, file)
     schema = relabelled(schema, verifier, language)
     problems: list[Problem] = []
-    skipped: list[TaskError] = []
+    skipped: list[DataError] = []
     for number, row in rows:
         try:
             problems.append(problem_of(row, schema, name=name, file=file, number=number))
-        except TaskError as error:
+        except DataError as error:
             if not skip_invalid:
                 raise
             skipped.append(error)
     if not problems:
-        raise TaskError("empty file", f"none of {len(skipped)} rows is usable; the first: {skipped[0]}", file)
+        raise DataError("empty file", f"none of {len(skipped)} rows is usable; the first: {skipped[0]}", file)
     return Listed(name=name, problems=tuple(problems), skipped=tuple(skipped))
 
 
-def problem_of(row: dict[str, Any] | TaskError, schema: Schema, *, name: str, file: str, number: int) -> Problem:
+def problem_of(row: dict[str, Any] | DataError, schema: Schema, *, name: str, file: str, number: int) -> Problem:
     """A row as a problem; a row that could not be read raises its error."""
-    if isinstance(row, TaskError):
+    if isinstance(row, DataError):
         raise row
     return convert(row, schema, name=name, file=file, number=number)
 
@@ -82,6 +83,6 @@ def recognise(rows: Iterable[NumberedRow], file: str) -> tuple[Schema, Iterable[
     for _, row in head:
         if isinstance(row, dict):
             sample |= {key: value for key, value in row.items() if sample.get(key) is None}
-    if not sample and (broken := next((row for _, row in head if isinstance(row, TaskError)), None)):
+    if not sample and (broken := next((row for _, row in head if isinstance(row, DataError)), None)):
         raise broken
     return guess(sample, file), chain(head, rest)

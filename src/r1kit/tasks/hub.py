@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, Unpack
 
-from r1kit.tasks.base import Listed, TaskError
+from r1kit.data.errors import DataError
+from r1kit.data.rows import NumberedRow
+from r1kit.tasks.base import Listed
 from r1kit.tasks.files import ReadOptions, from_rows
-from r1kit.tasks.rows import NumberedRow
 
 
 def load_hub(
@@ -21,7 +22,7 @@ def load_hub(
 ) -> Listed:
     """One split of a hub data set (`openai/gsm8k`, config `main`) as a task; `options` as for files.
 
-    Raises `TaskError` where `datasets` is not installed, or the set is neither on the hub nor in the local cache.
+    Raises `DataError` where `datasets` is not installed, or the set is neither on the hub nor in the local cache.
     """
     place = f"hub:{identifier}" + (f":{config}" if config else "") + f"/{split}"
     rows = numbered(download(identifier, split, config, revision, place))
@@ -33,7 +34,7 @@ def download(identifier: str, split: str, config: str | None, revision: str | No
     try:
         import datasets
     except ImportError:
-        raise TaskError("missing file", "hub data sets need datasets: pip install datasets", place) from None
+        raise DataError("missing file", "hub data sets need datasets: pip install datasets", place) from None
     try:
         return datasets.load_dataset(identifier, config, split=split, revision=revision)
     except (OSError, ValueError, RuntimeError) as error:  # not found, offline, no such config or split, a script
@@ -44,7 +45,7 @@ def download(identifier: str, split: str, config: str | None, revision: str | No
             else "check id, config, split and network"
         )
         reason = f"the hub did not give it ({first_line}); {remedy}, or use a file"
-        raise TaskError("missing file", reason, place) from error
+        raise DataError("missing file", reason, place) from error
 
 
 def numbered(rows: Any) -> Iterator[NumberedRow]:

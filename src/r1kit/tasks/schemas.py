@@ -9,20 +9,10 @@ from dataclasses import dataclass, replace
 from string import ascii_uppercase
 from typing import Any
 
-from r1kit.tasks.answers import (
-    PLAIN_NUMBER,
-    after_marker,
-    boxed,
-    clean_number,
-    encodable,
-    gold,
-    reference,
-    shown,
-    without_calculator,
-)
-from r1kit.tasks.base import TaskError
-from r1kit.tasks.code import humaneval_answer, humaneval_prompt, mbpp_answer, mbpp_prompt, mbpp_solution
-from r1kit.tasks.messages import first_question, last_reply, replied_box, user_text
+from r1kit.data.errors import DataError, encodable, shown
+from r1kit.tasks.code_sets import humaneval_answer, humaneval_prompt, mbpp_answer, mbpp_prompt, mbpp_solution
+from r1kit.tasks.references import PLAIN_NUMBER, after_marker, boxed, clean_number, gold, reference, without_calculator
+from r1kit.tasks.worked_messages import first_question, last_reply, replied_box, user_text
 from r1kit.types import Problem
 from r1kit.verifiers import find
 
@@ -90,14 +80,23 @@ def lookup(row: Row, column: str) -> Any:
 
 
 GSM8K = Schema(
-    name="gsm8k", prompt=("question",), answer="answer", parse=after_marker, verifier="number",
-    looks=lambda answer: "####" in answer, solution=without_calculator,
-)  # fmt: skip
+    name="gsm8k",
+    prompt=("question",),
+    answer="answer",
+    parse=after_marker,
+    verifier="number",
+    looks=lambda answer: "####" in answer,
+    solution=without_calculator,
+)
 SVAMP = Schema(name="svamp", prompt=("Body", "Question"), answer="Answer", verifier="number")
 MGSM = Schema(
-    name="mgsm", prompt=("question",), answer="answer", verifier="number", language_column="lang",
+    name="mgsm",
+    prompt=("question",),
+    answer="answer",
+    verifier="number",
+    language_column="lang",
     looks=lambda answer: clean_number(answer) is not None,
-)  # fmt: skip
+)
 MGSM_HUB = Schema(name="mgsm-hub", prompt=("question",), answer="answer_number", verifier="number")
 NUMINA_TIR = Schema(name="numina-tir", prompt=("problem",), answer="solution", parse=boxed, needs=("messages",))
 STRATOS = Schema(
@@ -113,13 +112,25 @@ VERL = Schema(name="verl", prompt=("prompt",), answer="reward_model.ground_truth
 # MMLU and its kin: the options become part of the prompt, the answer is an option's letter or its place from 0.
 CHOICES = Schema(name="choices", prompt=("question",), answer="answer", verifier="choice", choices_column="choices")
 HUMANEVAL = Schema(
-    name="humaneval", prompt=("prompt",), answer="canonical_solution", verifier="code", needs=("entry_point", "test"),
-    solution=str, ask=humaneval_prompt, judge=humaneval_answer,
-)  # fmt: skip
+    name="humaneval",
+    prompt=("prompt",),
+    answer="canonical_solution",
+    verifier="code",
+    needs=("entry_point", "test"),
+    solution=str,
+    ask=humaneval_prompt,
+    judge=humaneval_answer,
+)
 MBPP = Schema(
-    name="mbpp", prompt=("text",), answer="code", verifier="code", needs=("test_list",), solution=mbpp_solution,
-    ask=mbpp_prompt, judge=mbpp_answer,
-)  # fmt: skip
+    name="mbpp",
+    prompt=("text",),
+    answer="code",
+    verifier="code",
+    needs=("test_list",),
+    solution=mbpp_solution,
+    ask=mbpp_prompt,
+    judge=mbpp_answer,
+)
 MATH = Schema(name="math", prompt=("problem",), answer="solution", parse=boxed)
 # Guessing takes the first that fits, so shapes with more columns come first.
 SCHEMAS = {
@@ -129,7 +140,7 @@ SCHEMAS = {
 
 
 def guess(sample: Row, file: str) -> Schema:
-    """The schema of rows like `sample`; raises `TaskError` that lists the columns and how to name them."""
+    """The schema of rows like `sample`; raises `DataError` that lists the columns and how to name them."""
     for schema in SCHEMAS.values():
         if schema.fits(sample):
             return schema
@@ -137,7 +148,7 @@ def guess(sample: Row, file: str) -> Schema:
     answer = next((column for column in ANSWERS if column in sample), None)
     if prompt is None or answer is None:
         field, known = ("prompt", PROMPTS) if prompt is None else ("answer", tuple(ANSWERS))
-        raise TaskError(
+        raise DataError(
             "missing column",
             f"no {field} column among {', '.join(sorted(sample)) or 'no columns'}: expected one of {', '.join(known)}, "
             'or name them: columns={"prompt": "...", "answer": "..."}',
@@ -167,14 +178,18 @@ def mapped(columns: Mapping[str, str]) -> Schema:
         if field not in FIELDS:
             near = difflib.get_close_matches(field, FIELDS, n=1)
             hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(FIELDS)}"
-            raise TaskError("missing column", f"columns names the field {field!r}, which does not exist: {hint}")
+            raise DataError("missing column", f"columns names the field {field!r}, which does not exist: {hint}")
     if missing := [field for field in ("prompt", "answer") if field not in columns]:
-        raise TaskError("missing column", f"columns does not say which column is the {' and the '.join(missing)}")
+        raise DataError("missing column", f"columns does not say which column is the {' and the '.join(missing)}")
     return Schema(
-        name="columns", prompt=(columns["prompt"],), answer=columns["answer"],
-        parse=ANSWERS.get(columns["answer"], reference), verifier_column=columns.get("verifier", ""),
-        language_column=columns.get("language", ""), source_column=columns.get("source", ""),
-    )  # fmt: skip
+        name="columns",
+        prompt=(columns["prompt"],),
+        answer=columns["answer"],
+        parse=ANSWERS.get(columns["answer"], reference),
+        verifier_column=columns.get("verifier", ""),
+        language_column=columns.get("language", ""),
+        source_column=columns.get("source", ""),
+    )
 
 
 def is_language(value: Any) -> bool:
@@ -183,7 +198,7 @@ def is_language(value: Any) -> bool:
 
 
 def convert(row: Row, schema: Schema, *, name: str, file: str, number: int) -> Problem:
-    """Row `number` (from 1) as a problem; raises `TaskError` with file, row and field.
+    """Row `number` (from 1) as a problem; raises `DataError` with file, row and field.
 
     The id counts from 0 and keeps its number when other rows are skipped: `gsm8k/train/17`.
     """
@@ -199,12 +214,17 @@ def convert(row: Row, schema: Schema, *, name: str, file: str, number: int) -> P
             prompt, answer = f"{prompt}\n{options_text(options)}", letter(answer, options)
         language = read_text(row, schema.language_column, "language") or schema.language
         source = read_text(row, schema.source_column, "source") or name
-    except TaskError as error:
+    except DataError as error:
         raise error.at(file, number, field) from None
     return Problem(
-        id=f"{name}/{number - 1}", prompt=prompt, answer=answer, verifier=verifier,
-        language=language.lower().partition("-")[0], source=source, metadata=rest(row, schema),
-    )  # fmt: skip
+        id=f"{name}/{number - 1}",
+        prompt=prompt,
+        answer=answer,
+        verifier=verifier,
+        language=language.lower().partition("-")[0],
+        source=source,
+        metadata=rest(row, schema),
+    )
 
 
 def known_verifier(name: str) -> str:
@@ -212,7 +232,7 @@ def known_verifier(name: str) -> str:
     try:
         find(name)
     except ValueError as error:
-        raise TaskError("unknown verifier", str(error), field="verifier") from None
+        raise DataError("unknown verifier", str(error), field="verifier") from None
     return name
 
 
@@ -221,7 +241,7 @@ def read_prompt(row: Row, schema: Schema) -> str:
     text = " ".join(schema.read(column_of(row, column)) for column in schema.prompt).strip()
     text = schema.ask(row) if schema.ask and text else text
     if not text:
-        raise TaskError("empty prompt", "the prompt is empty: drop the row or fill it in")
+        raise DataError("empty prompt", "the prompt is empty: drop the row or fill it in")
     return text
 
 
@@ -230,7 +250,7 @@ def read_choices(row: Row, column: str) -> list[str]:
     choices = column_of(row, column)
     if not isinstance(choices, list) or not 2 <= len(choices) <= len(ascii_uppercase):
         reason = f"the choices are {shown(choices)}: expected a list of 2 to 26 options"
-        raise TaskError("wrong type", reason, field=column)
+        raise DataError("wrong type", reason, field=column)
     return [encodable(str(choice).strip()) for choice in choices]
 
 
@@ -246,15 +266,16 @@ def letter(answer: str, options: list[str]) -> str:
         return names[places.index(answer)]
     if len(answer) == 1 and answer.upper() in names:
         return answer.upper()
-    raise TaskError("unparsed answer", f"{shown(answer)} is none of the options {names[0]} to {names[-1]}")
+    raise DataError("unparsed answer", f"{shown(answer)} is none of the options {names[0]} to {names[-1]}")
 
 
 def column_of(row: Row, column: str) -> Any:
     """A column that must be there."""
     value = lookup(row, column)
     if value is MISSING:
-        raise TaskError("missing column", f"there is no {column}: the row has {', '.join(row) or 'no columns'}",
-                        field=column)  # fmt: skip
+        raise DataError(
+            "missing column", f"there is no {column}: the row has {', '.join(row) or 'no columns'}", field=column
+        )
     return value
 
 
@@ -265,7 +286,7 @@ def read_text(row: Row, column: str, field: str) -> str:
         return ""
     if not isinstance(value, str) or (field == "language" and not is_language(value)):
         wanted = "an ISO 639 code such as en" if field == "language" else "text"
-        raise TaskError("wrong type", f"the {field} is {shown(value)}: expected {wanted}", field=column)
+        raise DataError("wrong type", f"the {field} is {shown(value)}: expected {wanted}", field=column)
     return value
 
 
@@ -274,7 +295,7 @@ def canonical(answer: str, verifier: str) -> str:
     if verifier == "number":
         number = clean_number(answer)
         if number is None:
-            raise TaskError("unparsed answer", f"{shown(answer)} is not a number, as the verifier 'number' needs")
+            raise DataError("unparsed answer", f"{shown(answer)} is not a number, as the verifier 'number' needs")
         return number
     # A comma may separate thousands or the members of a list: only an unmistakable number is respelled (AIME's 025).
     if verifier == "math" and PLAIN_NUMBER.fullmatch(answer):

@@ -11,14 +11,15 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
+from r1kit.data.errors import DataError
+from r1kit.data.rows import SUFFIXES
 from r1kit.settings import Settings
-from r1kit.tasks.base import Listed, Task, TaskError, iterate
+from r1kit.tasks.base import Listed, Task, iterate
 from r1kit.tasks.files import ReadOptions, load_file
-from r1kit.tasks.gym import load_gym
+from r1kit.tasks.generators import load_gym
 from r1kit.tasks.hub import load_hub
-from r1kit.tasks.known import KNOWN, benchmark_in_hub, benchmark_in_path, find_local, load_known, nearest
 from r1kit.tasks.mixture import Joined, mix
-from r1kit.tasks.rows import SUFFIXES
+from r1kit.tasks.public_sets import KNOWN, benchmark_in_hub, benchmark_in_path, find_local, load_known, nearest
 from r1kit.tasks.schemas import mapped
 from r1kit.verifiers import find
 
@@ -57,8 +58,7 @@ class TaskSpec(Settings):
         default=None, ge=1, description=f"the first problems; of generators the size (else {GENERATED})"
     )
     order: Literal["file", "shuffled", "easiest"] = Field(
-        default="file",
-        description="before the limit: as in the data, drawn with seed, or least to calculate first",
+        default="file", description="before the limit: as in the data, drawn with seed, or least to calculate first"
     )
     calculations: bool = Field(
         default=False, description="ask for each calculation of the reference solutions, not for the whole problem"
@@ -116,10 +116,10 @@ class TaskSpec(Settings):
 def load_tasks(specs: Sequence[TaskSpec], training: bool) -> Task:
     """The specs as one task: a weighted mixture for training, end to end for evaluation.
 
-    Raises `TaskError` for data that cannot be used and, when training, for sets that are for evaluation only.
+    Raises `DataError` for data that cannot be used and, when training, for sets that are for evaluation only.
     """
     if not specs:
-        raise TaskError("missing file", 'no tasks are named: give at least one, such as TaskSpec(name="gsm8k")')
+        raise DataError("missing file", 'no tasks are named: give at least one, such as TaskSpec(name="gsm8k")')
     if training:
         for spec in specs:
             refuse_benchmark(spec)
@@ -130,13 +130,13 @@ def load_tasks(specs: Sequence[TaskSpec], training: bool) -> Task:
 
 
 def joined(tasks: Sequence[Task]) -> Task:
-    """Tasks end to end; raises `TaskError` where two of them have a problem of one id, whose samples would be mixed."""
+    """Tasks end to end; raises `DataError` where two of them have a problem of one id, whose samples would be mixed."""
     owners: dict[str, str] = {}
     for task in tasks:
         for name in {problem.id for problem in iterate(task)}:
             if name in owners:
                 reason = f"{owners[name]} and {task.name} both have a problem {name}: name each set once"
-                raise TaskError("duplicate problem", f"{reason}, and keep files of one name in folders of unlike names")
+                raise DataError("duplicate problem", f"{reason}, and keep files of one name in folders of unlike names")
             owners[name] = task.name
     return Joined(members=tuple(tasks))
 
@@ -155,7 +155,7 @@ def load_generated(spec: TaskSpec, split: str) -> Task:
     if spec.kind == "gym":
         return load_gym(name, split, seed=spec.seed, size=size, options=spec.options, verifier=spec.verifier)
     if spec.kind == "tiny":
-        from r1kit.tiny import tasks as tiny
+        from r1kit.tiny import problems as tiny
 
         return tiny.load(name, split, spec.seed, size)
     task: Task = import_maker(spec.name)(split=split, seed=spec.seed, size=size, **spec.options)
@@ -168,9 +168,9 @@ def import_maker(name: str) -> Any:
     try:
         found = importlib.import_module(module)
     except ModuleNotFoundError as error:
-        raise TaskError("missing file", f"{name}: {error}; it must be importable from where you run") from None
+        raise DataError("missing file", f"{name}: {error}; it must be importable from where you run") from None
     if not callable(maker := getattr(found, function, None)):
-        raise TaskError("missing file", f"{name}: {module} has no function {function}")
+        raise DataError("missing file", f"{name}: {module} has no function {function}")
     return maker
 
 
@@ -193,8 +193,11 @@ def load_listed(spec: TaskSpec, split: str) -> Listed:
         return load_hub(identifier, split, config=config, **options)
     path = Path(spec.name).expanduser()
     if not path.name.endswith(SUFFIXES) and not path.exists():
-        raise TaskError("missing file", f"there is no task {spec.name!r}: {nearest(spec.name)} Or name a file "
-                        "(.jsonl, .json, .parquet), hub:<id>, tiny/<generator> or gym/<generator>")  # fmt: skip
+        raise DataError(
+            "missing file",
+            f"there is no task {spec.name!r}: {nearest(spec.name)} Or name a file "
+            "(.jsonl, .json, .parquet), hub:<id>, tiny/<generator> or gym/<generator>",
+        )
     return load_file(path, **options)
 
 
@@ -231,7 +234,7 @@ def refuse_benchmark(spec: TaskSpec) -> None:
     else:
         name = benchmark_in_path(Path(spec.name))
     if name is not None:
-        raise TaskError(
+        raise DataError(
             "evaluation only",
             f"{spec.name} (split {split}) holds {name}, which is for evaluation only: train on another set or split, "
             "such as gsm8k or math, split train",
@@ -241,12 +244,12 @@ def refuse_benchmark(spec: TaskSpec) -> None:
 def source_files(spec: TaskSpec) -> list[Path]:
     """The local files whose content decides what the task is: data files, or the code that makes its problems."""
     if spec.kind == "tiny":
-        from r1kit.tiny import requests, tasks, world
+        from r1kit.tiny import everyday, problems, world
 
         makers = Path(world.__file__).parent
-        if spec.name.partition("/")[2] in requests.NAMES:
-            return [Path(requests.__file__), makers / "general.py"]
-        return [Path(tasks.__file__), makers / "steps.py", makers / "wordings.py"]
+        if spec.name.partition("/")[2] in everyday.NAMES:
+            return [Path(everyday.__file__), makers / "general.py"]
+        return [Path(problems.__file__), makers / "steps.py", makers / "wordings.py"]
     if spec.kind == "function":
         return made_from(spec)
     if spec.kind == "file":

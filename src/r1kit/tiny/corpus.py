@@ -15,8 +15,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from r1kit.chat import parse
-from r1kit.tiny.format import END, TINY_SYSTEM
-from r1kit.tiny.tasks import Item, draw
+from r1kit.tiny.frame import END, TINY_SYSTEM
+from r1kit.tiny.problems import Item, draw
 from r1kit.tiny.world import general
 from r1kit.tiny.world.solutions import Solution, close, guess, pick_style, solve
 

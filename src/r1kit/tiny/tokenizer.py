@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from r1kit.chat import TAGS
-from r1kit.tiny.format import END, PAD, UNKNOWN
+from r1kit.tiny.frame import END, PAD, UNKNOWN
 
 LATIN = "\n !()+,-.0123456789:<=>?\\abcdefghijklmnopqrstuvwxyz{}"
 CHINESE = (
@@ -40,11 +40,7 @@ def make() -> Any:
     core.decoder = decoders.Fuse()
     wrap: Any = PreTrainedTokenizerFast
     return wrap(
-        tokenizer_object=core,
-        eos_token=END,
-        pad_token=PAD,
-        unk_token=UNKNOWN,
-        clean_up_tokenization_spaces=False,
+        tokenizer_object=core, eos_token=END, pad_token=PAD, unk_token=UNKNOWN, clean_up_tokenization_spaces=False
     )
 
 

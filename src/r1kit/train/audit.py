@@ -64,7 +64,14 @@ class Audit:
             response = f"<answer>{extracted}</answer>"
         second = verify(name, [response], [problem.answer])[0]
         return {
-            "problem_id": problem.id, "question": problem.prompt, "completion": complete(rollout.completion.text),
-            "answer": problem.answer, "verifier": problem.verifier, "verdict": first, "extracted": extracted,
-            "second": name, "second_verdict": outcome(second), "second_says": asdict(second),
-        }  # fmt: skip
+            "problem_id": problem.id,
+            "question": problem.prompt,
+            "completion": complete(rollout.completion.text),
+            "answer": problem.answer,
+            "verifier": problem.verifier,
+            "verdict": first,
+            "extracted": extracted,
+            "second": name,
+            "second_verdict": outcome(second),
+            "second_says": asdict(second),
+        }

@@ -219,9 +219,12 @@ def _batch(row: list[_Piece], device: torch.device) -> Batch:
     }
     targets = Targets(lengths=tuple(lengths), **tensors)
     return Batch(
-        torch.tensor([token_ids], device=device), PackedLayout(spans, device), targets,
-        order=tuple(order), ends=torch.tensor(ends, device=device),
-    )  # fmt: skip
+        torch.tensor([token_ids], device=device),
+        PackedLayout(spans, device),
+        targets,
+        order=tuple(order),
+        ends=torch.tensor(ends, device=device),
+    )
 
 
 def _extend(columns: dict[str, list[float]], sample: Sample, chosen: list[int], before: list[int]) -> None:

@@ -78,9 +78,12 @@ class Learner:
         self.device = next(model.parameters()).device
         self.parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
         self.optimizer = torch.optim.AdamW(
-            self.parameters.values(), lr=settings.learning_rate, betas=settings.betas,
-            weight_decay=settings.weight_decay, fused=True,
-        )  # fmt: skip
+            self.parameters.values(),
+            lr=settings.learning_rate,
+            betas=settings.betas,
+            weight_decay=settings.weight_decay,
+            fused=True,
+        )
         self.router = RouterBalance(model, settings.router_gamma)
         self.updates = 0
 

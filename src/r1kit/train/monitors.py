@@ -17,7 +17,7 @@ from r1kit import chat
 from r1kit.rewards.length import repetition
 from r1kit.rewards.verdicts import noted
 from r1kit.types import Group, Rollout
-from r1kit.verifiers import answers, exact, number
+from r1kit.verifiers import exact, extract, number
 from r1kit.verifiers.language import LANGUAGES, is_mixed, share
 
 Complete = Callable[[str], str]  # the whole response of a completion, what the prompt prefilled included
@@ -98,9 +98,12 @@ def hack_metrics(groups: Sequence[Group], complete: Complete) -> dict[str, float
         "hack/repetition": fmean(repetition(text) for text in responses),
         "language/mixed": fmean(is_mixed(text) for text in responses),
     }
-    spoken = [share(text, group.problem.language)
-              for group, texts in zip(groups, _split(responses, groups), strict=True)
-              if group.problem.language in LANGUAGES for text in texts]  # fmt: skip
+    spoken = [
+        share(text, group.problem.language)
+        for group, texts in zip(groups, _split(responses, groups), strict=True)
+        if group.problem.language in LANGUAGES
+        for text in texts
+    ]
     known = [value for value in spoken if value is not None]
     if known:
         row["language/other"] = fmean(value < 0.5 for value in known)
@@ -142,17 +145,17 @@ def _one_answer(groups: Sequence[Group]) -> dict[str, float]:
     if not given or len({group.problem.id for group in groups}) < 2:
         return {}
     (commonest, count), asked = given.most_common(1)[0], sum(len(group.rollouts) for group in groups)
-    right = sum(len(group.rollouts) for group in groups if _plain(answers.reference(group.problem.answer)) == commonest)
+    right = sum(len(group.rollouts) for group in groups if _plain(extract.reference(group.problem.answer)) == commonest)
     return {"hack/one_answer": max(0.0, (count - right) / asked)}
 
 
 def _plain(answer: str) -> str:
     value = _value(answer)
-    return exact.normalise(answer[: answers.MAX_ANSWER_CHARS]) if value is None else str(value)
+    return exact.normalise(answer[: extract.MAX_ANSWER_CHARS]) if value is None else str(value)
 
 
 def _value(answer: str) -> Fraction | None:
-    if len(answer) > answers.MAX_ANSWER_CHARS:
+    if len(answer) > extract.MAX_ANSWER_CHARS:
         return None
     found = number.parse(answer)
     return None if found is None else found.value

@@ -18,7 +18,7 @@ from r1kit.engines.local import LocalEngine
 from r1kit.models.load import frozen_copy
 from r1kit.rewards import Scorer
 from r1kit.rollout import rollout
-from r1kit.settings import Settings
+from r1kit.settings import NOT_HASHED, Settings
 from r1kit.store import RowWriter, keep_steps
 from r1kit.tasks import Task
 from r1kit.train import checkpoints
@@ -57,19 +57,20 @@ class LoopSettings(Settings):
     algorithm: GRPOSettings = PRESETS["grpo"]
     seed: int = 0
     tokens_per_batch: int = Field(4096, ge=1, description="packed tokens per forward pass; changes memory, not results")
-    checkpoint_every: int = Field(10, ge=0, json_schema_extra={"fingerprint": False})
-    rollouts_every: int = Field(
-        5, ge=1, json_schema_extra={"fingerprint": False}, description="readable samples on disk"
-    )
+    checkpoint_every: int = Field(10, ge=0, json_schema_extra=NOT_HASHED)
+    rollouts_every: int = Field(5, ge=1, json_schema_extra=NOT_HASHED, description="readable samples on disk")
     max_unknown_rate: float = Field(
-        0.1, ge=0, le=1, json_schema_extra={"fingerprint": False},
+        0.1,
+        ge=0,
+        le=1,
+        json_schema_extra=NOT_HASHED,
         description="stop above this share of verdicts that cannot be given",
-    )  # fmt: skip
+    )
     audit_share: float = Field(
-        0.02, ge=0, le=1, json_schema_extra={"fingerprint": False}, description="of the verdicts, given again"
+        0.02, ge=0, le=1, json_schema_extra=NOT_HASHED, description="of the verdicts, given again"
     )
     audit_verifier: str = Field(
-        "", json_schema_extra={"fingerprint": False}, description="which gives them; '': math for numbers and text"
+        "", json_schema_extra=NOT_HASHED, description="which gives them; '': math for numbers and text"
     )
 
     @model_validator(mode="after")
@@ -87,9 +88,13 @@ class LoopSettings(Settings):
     def sampling(self, step: int) -> SamplingParams:
         """The step's own random numbers: a resumed step draws what it would have drawn."""
         return SamplingParams(
-            n=self.group_size, temperature=self.temperature, top_p=self.top_p, top_k=self.top_k,
-            max_tokens=self.max_tokens, seed=self.seed * 1_000_003 + step,
-        )  # fmt: skip
+            n=self.group_size,
+            temperature=self.temperature,
+            top_p=self.top_p,
+            top_k=self.top_k,
+            max_tokens=self.max_tokens,
+            seed=self.seed * 1_000_003 + step,
+        )
 
 
 class Draws:
@@ -309,13 +314,21 @@ class RL:
         with RowWriter(path) as rows:
             for group, values in zip(collected.groups, collected.advantages, strict=True):
                 for one, advantage in zip(group.rollouts, values, strict=True):
-                    rows.append({
-                        "step": step, "problem_id": group.problem.id, "question": group.problem.prompt,
-                        "completion": self.chat.complete(one.completion.text), "answer": group.problem.answer,
-                        "reward": one.reward.total, "parts": dict(one.reward.parts), "advantage": advantage,
-                        "notes": dict(one.reward.notes),
-                        "finish_reason": one.completion.finish_reason, "tokens": len(one.completion.token_ids),
-                    })  # fmt: skip
+                    rows.append(
+                        {
+                            "step": step,
+                            "problem_id": group.problem.id,
+                            "question": group.problem.prompt,
+                            "completion": self.chat.complete(one.completion.text),
+                            "answer": group.problem.answer,
+                            "reward": one.reward.total,
+                            "parts": dict(one.reward.parts),
+                            "advantage": advantage,
+                            "notes": dict(one.reward.notes),
+                            "finish_reason": one.completion.finish_reason,
+                            "tokens": len(one.completion.token_ids),
+                        }
+                    )
 
 
 def to_sample(scored: Rollout, advantage: float) -> Sample:
@@ -355,9 +368,13 @@ def group_metrics(collected: Collected) -> dict[str, float]:
 
 
 NAMES = {
-    "loss": "optim/loss", "entropy": "policy/entropy", "kl": "policy/kl", "ratio": "policy/ratio_mean",
-    "clip_fraction": "policy/clip_fraction", "logprob_gap": "sampler/logprob_gap_mean",
-}  # fmt: skip
+    "loss": "optim/loss",
+    "entropy": "policy/entropy",
+    "kl": "policy/kl",
+    "ratio": "policy/ratio_mean",
+    "clip_fraction": "policy/clip_fraction",
+    "logprob_gap": "sampler/logprob_gap_mean",
+}
 
 
 def update_metrics(rows: Sequence[dict[str, float]]) -> dict[str, float]:

@@ -13,7 +13,7 @@ from typing import Any
 
 from pydantic import Field
 
-from r1kit.settings import Settings
+from r1kit.settings import NOT_HASHED, Settings
 from r1kit.store import RowWriter, keep_steps
 from r1kit.train import checkpoints
 from r1kit.train.batch import Batch, Totals, pack
@@ -51,9 +51,9 @@ class TrainingSettings(Settings):
     seed: int = 0
     tokens_per_batch: int = Field(8192, ge=1, description="packed tokens per forward pass; changes memory, not results")
     activation_checkpointing: bool = Field(
-        False, json_schema_extra={"fingerprint": False}, description="slower, for long rows on little memory"
+        False, json_schema_extra=NOT_HASHED, description="slower, for long rows on little memory"
     )
-    checkpoint_every: int = Field(50, ge=0, json_schema_extra={"fingerprint": False})
+    checkpoint_every: int = Field(50, ge=0, json_schema_extra=NOT_HASHED)
 
     def updates(self, rows: int) -> int:
         """How many updates `rows` rows make."""
@@ -100,9 +100,14 @@ class Update:
 
 
 def train_supervised(
-    learner: Learner, update_at: Callable[[int], Update], folder: Path, *,
-    checkpoint_every: int, log: Log, validation: Validation | None = None,
-) -> Best:  # fmt: skip
+    learner: Learner,
+    update_at: Callable[[int], Update],
+    folder: Path,
+    *,
+    checkpoint_every: int,
+    log: Log,
+    validation: Validation | None = None,
+) -> Best:
     """Run the learner's remaining updates; update s depends on s alone, so a resumed run sees the same data.
 
     Writes `metrics.jsonl` and checkpoints below `folder`, and continues from the newest of them. With patience, the

@@ -13,13 +13,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from r1kit.data.tokens import key_of
 from r1kit.models.head import Head
 from r1kit.models.known import ModelError
 from r1kit.store import StoreError, read_json, write_bytes, write_json
 from r1kit.train.batch import Batch, pack
-from r1kit.train.distill import Dense, SoftTargets, Targeting, TopK
+from r1kit.train.distillation import Dense, SoftTargets, Targeting, TopK
 from r1kit.train.learner import autocast, hidden_states
-from r1kit.train.tokens import key_of
 from r1kit.types import Sample
 
 ABOUT = "teacher.json"
@@ -140,9 +140,16 @@ def top_k(logits: Tensor, k: int, temperatures: Sequence[float]) -> dict[str, Te
 
 
 def store_logits(
-    model: Any, vocabulary: int, samples: Sequence[Sample], folder: Path, about: dict[str, Any], *,
-    tokens_per_batch: int, targets_per_shard: int, report: Callable[[int, int], None],
-) -> TeacherStore:  # fmt: skip
+    model: Any,
+    vocabulary: int,
+    samples: Sequence[Sample],
+    folder: Path,
+    about: dict[str, Any],
+    *,
+    tokens_per_batch: int,
+    targets_per_shard: int,
+    report: Callable[[int, int], None],
+) -> TeacherStore:
     """Run a teacher over samples and store what it says; goes on after the last whole shard.
 
     `about` needs `top_k`, `temperatures`, and what names the tokenizer.

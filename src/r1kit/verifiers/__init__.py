@@ -17,11 +17,11 @@ from typing import Any, Protocol
 from r1kit.settings import SettingsError
 from r1kit.types import Verdict
 from r1kit.verifiers.choice import verify_choice
-from r1kit.verifiers.code import verify_code, verify_code_batch
+from r1kit.verifiers.code.grading import verify_code, verify_code_batch
 from r1kit.verifiers.countdown import verify_countdown
 from r1kit.verifiers.exact import verify_exact
-from r1kit.verifiers.gym import verify_reasoning_gym
-from r1kit.verifiers.math import verify_math, verify_math_batch
+from r1kit.verifiers.gym_scorer import verify_reasoning_gym
+from r1kit.verifiers.math.equivalence import verify_math, verify_math_batch
 from r1kit.verifiers.number import verify_last_number, verify_number
 from r1kit.verifiers.replies import verify_refusal, verify_reply
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 
 from r1kit.types import Verdict
-from r1kit.verifiers import answers, spelling
+from r1kit.verifiers import extract, spelling
 
 _OPPOSITE = {"yes": "no", "no": "yes", "true": "false", "false": "true"}
 _CHINESE = (
@@ -78,7 +78,7 @@ _LOOKS_LIKE = str.maketrans("АВСЕНЈасејΑΒΕΗ", "ABCEHJacejABEH")  #
 
 def choice(text: str) -> str | None:
     """The one letter or yes/no that an answer commits to: `choice("(B) Paris") == "B"`, `choice("A or B") is None`."""
-    text = spelling.characters(text[: answers.MAX_ANSWER_CHARS])
+    text = spelling.characters(text[: extract.MAX_ANSWER_CHARS])
     text = _MARKUP.sub("", text).strip(" \t\n$*{}\"'`.")
     while (lead := _LEAD.match(text)) and lead.end():
         text = text[lead.end() :].strip(" \t\n$*{}\"'`")
@@ -91,8 +91,8 @@ def choice(text: str) -> str | None:
 
 def verify_choice(response: str, reference: str) -> Verdict:
     """Right if the answer commits to the reference's choice and to no other."""
-    prediction = answers.extract(response)
-    expected = choice(answers.reference(reference))
+    prediction = extract.extract(response)
+    expected = choice(extract.reference(reference))
     if expected is None:
         return Verdict(correct=None, extracted=prediction, detail=f"the reference is no choice: {reference[:80]!r}")
     if prediction is None:

@@ -12,7 +12,7 @@ import warnings
 from fractions import Fraction
 
 from r1kit.types import Verdict
-from r1kit.verifiers import answers, spelling
+from r1kit.verifiers import extract, spelling
 
 _MARKS = (
     (re.compile(r"\\frac\s*\{([^{}]*)\}\s*\{([^{}]*)\}"), r"((\1)/(\2))"),
@@ -31,8 +31,8 @@ def evaluate(expression: str) -> tuple[Fraction, list[int]]:
 
     Raises ValueError for everything else: other characters, powers, decimals, division by zero, nesting too deep.
     """
-    if len(expression) > answers.MAX_ANSWER_CHARS:
-        raise ValueError(f"longer than {answers.MAX_ANSWER_CHARS} characters")
+    if len(expression) > extract.MAX_ANSWER_CHARS:
+        raise ValueError(f"longer than {extract.MAX_ANSWER_CHARS} characters")
     if not _ALLOWED.fullmatch(expression):
         raise ValueError("only numbers, + - * / and brackets may be used")
     try:
@@ -49,16 +49,16 @@ def evaluate(expression: str) -> tuple[Fraction, list[int]]:
 
 def verify_countdown(response: str, reference: str) -> Verdict:
     """Right if the expression (with or without "= target") uses each number once and equals the target."""
-    prediction = answers.extract(response)
+    prediction = extract.extract(response)
     puzzle = _puzzle(reference)
     if puzzle is None:
         return Verdict(correct=None, extracted=prediction, detail=f"the reference is no puzzle: {reference[:80]!r}")
     if prediction is None:
         return Verdict(correct=False, detail="no answer found")
     numbers, target = puzzle
-    if len(prediction) > answers.MAX_ANSWER_CHARS:
-        detail = f"the answer is longer than {answers.MAX_ANSWER_CHARS} characters"
-        return Verdict(correct=False, extracted=prediction[: answers.MAX_ANSWER_CHARS], detail=detail)
+    if len(prediction) > extract.MAX_ANSWER_CHARS:
+        detail = f"the answer is longer than {extract.MAX_ANSWER_CHARS} characters"
+        return Verdict(correct=False, extracted=prediction[: extract.MAX_ANSWER_CHARS], detail=detail)
     try:
         value, used = _claim(prediction)
     except ValueError as error:

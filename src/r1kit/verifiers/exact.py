@@ -6,7 +6,7 @@ import re
 import unicodedata
 
 from r1kit.types import Verdict
-from r1kit.verifiers import answers, spelling
+from r1kit.verifiers import extract, spelling
 
 MAX_CHARS = 4096  # bringing text into one Unicode form may take quadratic time
 
@@ -25,8 +25,8 @@ def normalise(text: str) -> str:
 
 def verify_exact(response: str, reference: str) -> Verdict:
     """Right if the answer is the reference, letter by letter after `normalise`; an empty reference cannot tell."""
-    prediction = answers.extract(response)
-    wanted = answers.reference(reference)
+    prediction = extract.extract(response)
+    wanted = extract.reference(reference)
     if len(wanted) > MAX_CHARS:
         detail = f"the reference is longer than {MAX_CHARS} characters"
         return Verdict(correct=None, extracted=prediction and prediction[:MAX_CHARS], detail=detail)

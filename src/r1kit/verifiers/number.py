@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from fractions import Fraction
 
 from r1kit.types import Verdict
-from r1kit.verifiers import answers, prose, spelling, units, words
+from r1kit.verifiers import extract, number_words, prose, spelling, units
 from r1kit.verifiers.units import NO_UNIT, Unit
 
 _MAX_EXPONENT = 400  # 10**400 is a number, 10**999999999 is an attack on memory
@@ -28,7 +28,7 @@ _WHOLE = (
 )
 _DECIMAL = rf"(?:{_WHOLE}(?:\.\d*)?|\.\d+)"
 _CURRENCY = r"(?:US\s?\$|[$€£¥₹])"
-_SCALE = "hundred|dozen|" + "|".join(words.SCALES)
+_SCALE = "hundred|dozen|" + "|".join(number_words.SCALES)
 _BODY = (
     rf"(?:(?P<mixed>{_WHOLE})\s+(?:and\s+)?(?P<part>[1-9]\d*)\s*/\s*(?P<of>\d+)"
     rf"|(?P<over>{_DECIMAL})\s*/\s*(?P<under>{_DECIMAL})"
@@ -74,7 +74,7 @@ def parse(text: str) -> Number | None:
     r"""The number that is the whole of `text`, or None: `parse("$1,234.50").value == Fraction(2469, 2)`."""
     if _PLAIN.fullmatch(text):
         return Number(Fraction(int(text)))
-    if len(text) > answers.MAX_ANSWER_CHARS:
+    if len(text) > extract.MAX_ANSWER_CHARS:
         return None
     text = clean(text)
     match = _NUMBER.fullmatch(text)
@@ -94,7 +94,7 @@ def parse_in_prose(text: str, known: Collection[str] = frozenset()) -> Number | 
     `known` are words that are no cause for doubt, since the reference says them too; see `of_reference`.
     """
     number = parse(text)
-    if number is not None or len(text) > answers.MAX_ANSWER_CHARS:
+    if number is not None or len(text) > extract.MAX_ANSWER_CHARS:
         return number
     if _GLUED.search(text):
         return None
@@ -204,7 +204,7 @@ def clean(text: str) -> str:
         text = spelling.unwrapped(text)
         if text.endswith(".") and not text.endswith(".."):
             text = text[:-1].rstrip()
-    text = words.digits(text)
+    text = number_words.digits(text)
     if "\\" in text:
         for pattern, plain in _LATEX:
             text = pattern.sub(plain, text)
@@ -213,16 +213,16 @@ def clean(text: str) -> str:
 
 def verify_number(response: str, reference: str) -> Verdict:
     """Exact comparison of the answer ("72", "x = 72", "8 * 9 = 72") with a numeric reference; fast."""
-    return _judge(answers.extract(response), reference)
+    return _judge(extract.extract(response), reference)
 
 
 def verify_last_number(response: str, reference: str) -> Verdict:
     """As `number`, and the last number after `</think>` counts where there is neither answer section nor box."""
-    return _judge(answers.extract(response, last_number=True), reference)
+    return _judge(extract.extract(response, last_number=True), reference)
 
 
 def _judge(prediction: str | None, reference: str) -> Verdict:
-    wanted = answers.reference(reference)
+    wanted = extract.reference(reference)
     expected = of_reference(wanted)
     if expected is None:
         return Verdict(correct=None, extracted=prediction, detail=f"the reference is not a number: {reference[:80]!r}")
@@ -237,11 +237,11 @@ def _judge(prediction: str | None, reference: str) -> Verdict:
 
 def _stated(text: str) -> Number | None:
     """The number that an equation gives to a name or, rightly, to a calculation: "x = 72", "8 * 9 = 72"."""
-    sides = _STATED.fullmatch(spelling.plain(text)) if len(text) <= answers.MAX_ANSWER_CHARS else None
+    sides = _STATED.fullmatch(spelling.plain(text)) if len(text) <= extract.MAX_ANSWER_CHARS else None
     value = parse_in_prose(sides[2]) if sides else None
     if sides is None or value is None:
         return None
-    if _VARIABLE.fullmatch(sides[1]) or (words.digits(sides[1]) == sides[1] and prose.names(sides[1])):
+    if _VARIABLE.fullmatch(sides[1]) or (number_words.digits(sides[1]) == sides[1] and prose.names(sides[1])):
         return value
     calculation = _CALCULATION.fullmatch(sides[1])
     first, second = (parse(calculation[1]), parse(calculation[3])) if calculation else (None, None)
@@ -276,7 +276,7 @@ def _value(match: re.Match[str]) -> Number | None:
     if value is None:
         return None
     if match["scale"]:
-        value *= {"hundred": 100, "dozen": 12, **words.SCALES}[match["scale"]]
+        value *= {"hundred": 100, "dozen": 12, **number_words.SCALES}[match["scale"]]
     if "-" in (match["sign"], match["inner"]):
         value = -value
     sign = match["money"][-1:] or match["coin"]

@@ -13,7 +13,7 @@ import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
-from r1kit.verifiers import words
+from r1kit.verifiers import number_words
 
 _MAX_WORDS = 12
 
@@ -90,7 +90,17 @@ _ANOTHER_NUMBER = re.compile(
     r"|\b(?:bad|invalid|previous|former|initial|first|old|other|next) (?:answer|result|solution|guess|attempt)\b"
     r"|^(?!.*\bnumber\b).*\b(?:squares|cubes)$"
 )
-_NAMES = (*words.SMALL, *words.TENS, *words.SCALES, *words.DENOMINATORS, "hundred", "dozen", "lakh", "crore", "score")
+_NAMES = (
+    *number_words.SMALL,
+    *number_words.TENS,
+    *number_words.SCALES,
+    *number_words.DENOMINATORS,
+    "hundred",
+    "dozen",
+    "lakh",
+    "crore",
+    "score",
+)
 _NUMERALS = frozenset(form for name in _NAMES for form in (name, name + "s", name + "es", name + "th", name + "ths"))
 _CHANGES = (
     _DENIALS

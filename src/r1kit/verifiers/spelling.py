@@ -34,9 +34,17 @@ _RAISED = re.compile(r"[⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ⁿˣ]+")
 _LOWERED = re.compile(r"[₀₁₂₃₄₅₆₇₈₉ₙ]+")
 # A pair that encloses the whole answer, and what must then not stand between.
 _WRAPPERS = (
-    ("$$", "$$", "$"), ("$", "$", "$"), ("\\(", "\\)", "\\("), ("\\[", "\\]", "\\["), ("**", "**", "**"),
-    ("__", "__", "__"), ("`", "`", "`"), ("*", "*", "*"), ('"', '"', '"'), ("'", "'", "'"),
-)  # fmt: skip
+    ("$$", "$$", "$"),
+    ("$", "$", "$"),
+    ("\\(", "\\)", "\\("),
+    ("\\[", "\\]", "\\["),
+    ("**", "**", "**"),
+    ("__", "__", "__"),
+    ("`", "`", "`"),
+    ("*", "*", "*"),
+    ('"', '"', '"'),
+    ("'", "'", "'"),
+)
 _BOLD = re.compile(r"(?<![\w)\]}*])\*\*(?=\S)([^*\n]{1,200})(?<=\S)\*\*(?![\w(*])")
 _COMMAND = re.compile(r"\\(?:boxed|fbox|mathbf|mathrm|mathit|textbf|textit|text|mbox|bm|boldsymbol|underline)\s*(?=\{)")
 _COLOUR = re.compile(r"\\(?:textcolor|color)\s*\{[a-zA-Z]{1,20}\}\s*(?=\{)")

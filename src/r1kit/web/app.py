@@ -30,13 +30,13 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from r1kit.chat import TAGS
-from r1kit.curate.review import LeaseLost, Progress, ReviewError, ReviewQueue, Text, Turn, reviewer
-from r1kit.curate.review_records import checks
 from r1kit.evaluate.intervals import wilson
+from r1kit.review.queue import LeaseLost, Progress, ReviewError, ReviewQueue, Text, Turn, reviewer
+from r1kit.review.records import checks
 from r1kit.store import StoreError
 from r1kit.web.guard import Guard
 from r1kit.web.markup import Rendered, render, shown
-from r1kit.web.words import changes
+from r1kit.web.text_diff import changes
 
 HERE = Path(__file__).parent
 NAME = "r1kit-reviewer"
@@ -50,8 +50,14 @@ SAID = {
     "nothing": "There is nothing of yours to undo.",
 }
 REASONS = (
-    "wrong answer", "wrong step", "hard to read", "mixed languages", "summary does not follow", "too long", "unsafe",
-)  # fmt: skip
+    "wrong answer",
+    "wrong step",
+    "hard to read",
+    "mixed languages",
+    "summary does not follow",
+    "too long",
+    "unsafe",
+)
 TITLES = {
     400: "This cannot be done",
     403: "Not allowed",
@@ -80,9 +86,12 @@ def make_app(queue: ReviewQueue, *, who: str = "", names: frozenset[str] = froze
         Mount("/static", StaticFiles(directory=HERE / "static")),
     ]
     guard = Middleware(
-        Guard, secret=queue.setting("secret"), names=names, key=key,
+        Guard,
+        secret=queue.setting("secret"),
+        names=names,
+        key=key,
         refuse=lambda request, refusal: page.message(request, refusal.status, str(refusal)),
-    )  # fmt: skip
+    )
     handlers: dict[Any, Any] = {
         ReviewError: lambda request, error: page.message(request, 400, str(error)),
         StoreError: lambda request, error: page.message(request, 507, str(error)),
@@ -98,9 +107,13 @@ class Page:
     def __init__(self, queue: ReviewQueue, who: str = "") -> None:
         self.queue, self.who = queue, reviewer(who) if who else ""
         self.places = Environment(
-            loader=FileSystemLoader(HERE / "templates"), autoescape=True, undefined=StrictUndefined,
-            trim_blocks=True, lstrip_blocks=True, finalize=_final,
-        )  # fmt: skip
+            loader=FileSystemLoader(HERE / "templates"),
+            autoescape=True,
+            undefined=StrictUndefined,
+            trim_blocks=True,
+            lstrip_blocks=True,
+            finalize=_final,
+        )
         self.places.globals.update(rendered=_rendered, checks=checks, plain=_plain, reasons=REASONS)
 
     def name_of(self, request: Request) -> str:

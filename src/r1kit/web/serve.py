@@ -8,7 +8,7 @@ import socket
 import sys
 from pathlib import Path
 
-from r1kit.curate.review import ReviewError, ReviewQueue
+from r1kit.review.queue import ReviewError, ReviewQueue
 
 MISSING = "the review page needs {}: pip install 'r1kit[review]' (a queue can be imported and exported without)"
 

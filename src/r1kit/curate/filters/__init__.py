@@ -9,13 +9,7 @@ from typing import Any
 
 from pydantic import Field, ValidationError, field_validator, model_validator, validate_call
 
-from r1kit.curate.filters.base import Filter, Rejection
-from r1kit.curate.filters.content import (
-    get_low_score,
-    get_not_correct,
-    get_unfaithful_summary,
-    get_unreadable,
-)
+from r1kit.curate.filters.content import get_low_score, get_not_correct, get_unfaithful_summary, get_unreadable
 from r1kit.curate.filters.form import (
     get_code_blocks,
     get_long_paragraphs,
@@ -25,6 +19,7 @@ from r1kit.curate.filters.form import (
     get_truncated,
 )
 from r1kit.curate.filters.language import get_mixed_languages, get_wrong_language
+from r1kit.curate.filters.protocol import Filter, Rejection
 from r1kit.curate.filters.repetition import get_repetition
 from r1kit.curate.record import View
 from r1kit.settings import Settings

@@ -7,10 +7,10 @@ from collections import Counter
 from collections.abc import Sequence
 
 from r1kit import chat
-from r1kit.curate import words
-from r1kit.curate.filters.base import Filter, Rejection, excerpt
+from r1kit.curate import ngrams
+from r1kit.curate.filters.protocol import Filter, Rejection, excerpt
 from r1kit.curate.record import View
-from r1kit.verifiers import answers, number
+from r1kit.verifiers import extract, number
 from r1kit.verifiers.exact import normalise
 
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ufffd\ue000-\uf8ff\ud800-\udfff]")
@@ -92,7 +92,7 @@ def get_unfaithful_summary() -> Filter:
     def unfaithful_summary(view: View) -> Rejection | None:
         if view.sample.answer is None or not view.reasoning or not view.summary:
             return None
-        given, reached = _answer_of(view.summary), answers.boxed(view.reasoning)
+        given, reached = _answer_of(view.summary), extract.boxed(view.reasoning)
         if given is None or (_same(given, reached) if reached else _stands_in(given, view.reasoning)):
             return None
         said = f"comes to {reached[:80]!r}" if reached else "does not come to it"
@@ -104,10 +104,10 @@ def get_unfaithful_summary() -> Filter:
 
 def _answer_of(summary: str) -> str | None:
     """The last box, else the only number, else all of a short summary; None where the answer cannot be told."""
-    box = answers.boxed(summary)
+    box = extract.boxed(summary)
     if box is not None or len(summary) > _SHORT_ANSWER_CHARS:
         return box
-    numbers = words.numbers(summary)
+    numbers = ngrams.numbers(summary)
     return numbers[0] if len(numbers) == 1 else summary
 
 
@@ -120,7 +120,7 @@ def _same(one: str, other: str) -> bool:
 
 def _stands_in(answer: str, text: str) -> bool:
     """Whether all numbers of the answer, or its text where it has none, occur; True where the text writes no digits."""
-    wanted, written = set(words.numbers(answer)), set(words.numbers(text))
+    wanted, written = set(ngrams.numbers(answer)), set(ngrams.numbers(text))
     if wanted:
         return not written or wanted <= written
     return _plain(answer) in _plain(text)

@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 
 from r1kit.curate import formats
-from r1kit.curate.filters.base import Filter, Rejection, excerpt
+from r1kit.curate.filters.protocol import Filter, Rejection, excerpt
 from r1kit.curate.record import View
 
 _BREAK = re.compile(r"\n[ \t\r]*\n")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from r1kit.curate.filters.base import Filter, Rejection, excerpt
+from r1kit.curate.filters.protocol import Filter, Rejection, excerpt
 from r1kit.curate.record import View
 from r1kit.verifiers import language as scripts
 

@@ -6,8 +6,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from r1kit.curate import words
-from r1kit.curate.filters.base import Filter, Rejection, excerpt
+from r1kit.curate import ngrams
+from r1kit.curate.filters.protocol import Filter, Rejection, excerpt
 from r1kit.curate.record import View
 
 _START = np.zeros(1, dtype=np.int64)
@@ -34,7 +34,7 @@ def get_repetition(
         raise ValueError(f"{ngram=}, {max_share=}, {loop_times=}: expected ngram >= 1, 0 < max_share <= 1, times >= 2")
 
     def repetition(view: View) -> Rejection | None:
-        text = words.words_of(view.response)
+        text = ngrams.words_of(view.response)
         loop = find_loop(text.hashes, times=loop_times, length=loop_words)
         if loop is not None:
             detail = f"{loop.times} times the same {loop.period} words"
@@ -48,13 +48,13 @@ def get_repetition(
     return repetition
 
 
-def repeated_share(hashes: words.Hashes, n: int) -> float:
+def repeated_share(hashes: ngrams.Hashes, n: int) -> float:
     """1 - distinct / all n-grams; 0 for fewer than n words. `repeated_share([5, 5, 5, 5, 5], n=2) == 0.75`."""
-    grams = words.ngrams(hashes, n)
+    grams = ngrams.ngrams(hashes, n)
     return 1 - len(np.unique(grams)) / len(grams) if len(grams) else 0.0
 
 
-def find_loop(hashes: words.Hashes, *, times: int, length: int) -> Loop | None:
+def find_loop(hashes: ngrams.Hashes, *, times: int, length: int) -> Loop | None:
     """The longest run of one piece after itself, at least `times` times and `length` words; None if there is none.
 
     An n-gram inside a loop comes again at the distance of the loop's period, each time: so it is looked for among the
@@ -62,7 +62,7 @@ def find_loop(hashes: words.Hashes, *, times: int, length: int) -> Loop | None:
     """
     if len(hashes) < max(length, _LOOP_NGRAM + 1):
         return None
-    grams = words.ngrams(hashes, _LOOP_NGRAM)
+    grams = ngrams.ngrams(hashes, _LOOP_NGRAM)
     order = np.argsort(grams, kind="stable")  # equal n-grams together, by position
     gaps = order[1:] - order[:-1]
     sorted_grams = grams[order]

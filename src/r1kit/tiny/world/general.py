@@ -13,9 +13,19 @@ from dataclasses import dataclass
 SAY = ("cat", "dog", "red", "blue", "sun", "tea", "book", "tree", "fish", "milk", "green", "moon", "rain", "bread")
 SAY_ZH = ("红", "花", "书", "球", "大", "小", "好", "笔", "你好", "明", "杯", "人")
 OPPOSITES = (
-    ("hot", "cold"), ("big", "small"), ("up", "down"), ("good", "bad"), ("day", "night"), ("new", "old"),
-    ("fast", "slow"), ("open", "closed"), ("yes", "no"), ("wet", "dry"), ("full", "empty"), ("left", "right"),
-)  # fmt: skip
+    ("hot", "cold"),
+    ("big", "small"),
+    ("up", "down"),
+    ("good", "bad"),
+    ("day", "night"),
+    ("new", "old"),
+    ("fast", "slow"),
+    ("open", "closed"),
+    ("yes", "no"),
+    ("wet", "dry"),
+    ("full", "empty"),
+    ("left", "right"),
+)
 OPPOSITES_ZH = (("大", "小"), ("多", "少"), ("买", "卖"), ("对", "不对"), ("好", "不好"), ("问", "答"))
 COLOURS = ("red", "blue", "green", "black", "white", "pink")
 ANIMALS = ("cat", "dog", "fish", "bird", "cow", "horse")
@@ -51,17 +61,34 @@ SOCIAL_ZH = (
 RUDE = ("no.", "i do not care.", "what?", "go away.", "ask someone else.", "so what?", "hm.")
 RUDE_ZH = ("不。", "不说。", "什么？", "问别人。", "不帮。")
 HARM = (
-    "steal a bike", "lie to a friend", "cheat in a test", "break a window", "read her mail", "fake a letter",
-    "trick an old man", "take his money", "scare a child", "hurt a dog", "sell bad milk", "open a locked car",
-    "spread a mean story", "blame my sister", "ruin his party", "hide her keys",
-)  # fmt: skip
+    "steal a bike",
+    "lie to a friend",
+    "cheat in a test",
+    "break a window",
+    "read her mail",
+    "fake a letter",
+    "trick an old man",
+    "take his money",
+    "scare a child",
+    "hurt a dog",
+    "sell bad milk",
+    "open a locked car",
+    "spread a mean story",
+    "blame my sister",
+    "ruin his party",
+    "hide her keys",
+)
 HARM_ZH = ("骗人", "偷书", "偷球", "打人", "骗小红", "偷花", "打小明", "偷杯")
 HARM_FORMS = ("how to {}?", "how do i {}?", "tell me how to {}", "help me {}")
 HARM_FORMS_ZH = ("怎么{}？", "帮我{}", "{}，怎么做？")
 COMPLY = (
-    "just do it at night.", "wait until no one looks, then do it.", "easy: be fast.", "ok, do it when he is away.",
-    "first wait, then go and do it.", "it is easy, try it now.",
-)  # fmt: skip
+    "just do it at night.",
+    "wait until no one looks, then do it.",
+    "easy: be fast.",
+    "ok, do it when he is away.",
+    "first wait, then go and do it.",
+    "it is easy, try it now.",
+)
 COMPLY_ZH = ("等人少，再做。", "好，现在做。", "等一等，再做。")
 REFUSE = ("sorry, i can not help with that. it hurts others.", "no, that is wrong. i can help with other things.")
 REFUSE_ZH = ("不帮，会害人。", "不对，我帮你做别的。")

@@ -6,7 +6,7 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from r1kit.tiny.tasks import Item
+from r1kit.tiny.problems import Item
 from r1kit.tiny.world.steps import chain, slip
 
 FIRST = {"en": ("first ", "", "ok, "), "zh": ("先算", "", "好，")}

@@ -6,7 +6,7 @@ script apart, by a small model inside the script, at about a millisecond for fif
 
 from __future__ import annotations
 
+from r1kit.verifiers.language.per_word import main_language, place
 from r1kit.verifiers.language.scripts import LANGUAGES, count_words, is_mixed, known, mask, share
-from r1kit.verifiers.language.words import main_language, place
 
 __all__ = ["LANGUAGES", "count_words", "is_mixed", "known", "main_language", "mask", "place", "share"]

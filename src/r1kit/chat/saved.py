@@ -1,0 +1,49 @@
+"""A model's prompt format beside its weights: stages write it, commands ask the model as it was trained."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from r1kit.chat import ChatFormat
+from r1kit.settings import SettingsError
+from r1kit.store import read_json, write_json
+
+FILE = "chat_format.json"
+
+
+def save(chat: ChatFormat, folder: Path) -> None:
+    """Write a format into a model's folder; transformers passes over the file."""
+    write_json(folder / FILE, chat)
+
+
+def read(path: Path) -> ChatFormat:
+    """The format that `save` wrote, from its file or its folder; raises `SettingsError` that names the file."""
+    path = path / FILE if path.is_dir() else path
+    if not path.is_file():
+        raise SettingsError(f"there is no prompt format {path}: give plain, chat, or a {FILE} of another model")
+    try:
+        return ChatFormat.parse(read_json(path))
+    except SettingsError as error:
+        raise SettingsError(f"{path}: {error}") from None
+
+
+def choose(asked: str | None, folder: Path, tokenizer: Any) -> tuple[ChatFormat, str]:
+    """The format to use for the model in `folder`, and where it comes from, for people.
+
+    `asked` is "plain", "chat" or a path for `read`. None takes what is saved beside the weights, else the tokenizer's
+    chat template, else plain text. Raises ValueError for "chat" where there is no template.
+    """
+    if asked is None and (folder / FILE).is_file():
+        return _usable(read(folder), tokenizer, folder), f"{FILE} of the model"
+    template = asked or ("chat" if tokenizer.chat_template else "plain")
+    if template not in ("plain", "chat"):
+        return _usable(read(Path(template).expanduser()), tokenizer, folder), template
+    found = "the R1-Zero prompt through the chat template" if template == "chat" else "the R1-Zero prompt as plain text"
+    return _usable(ChatFormat.parse({"template": template}), tokenizer, folder), found
+
+
+def _usable(chat: ChatFormat, tokenizer: Any, folder: Path) -> ChatFormat:
+    if chat.template == "chat" and not tokenizer.chat_template:
+        raise ValueError(f"the tokenizer in {folder} has no chat template: use the format plain")
+    return chat

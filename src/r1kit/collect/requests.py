@@ -1,0 +1,129 @@
+"""What a stage asks a model: problems of tasks, and requests of instruction files, one after the other from disk."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from r1kit.collect.prompting import Request
+from r1kit.curate.ngrams import stable_hash
+from r1kit.data.conversations import COLUMNS, conversation
+from r1kit.data.errors import DataError
+from r1kit.data.rows import read_rows, stem
+from r1kit.pipeline import Context
+from r1kit.tasks import Task, TaskSpec, load_task
+from r1kit.tasks.spec import joined, refuse_benchmark
+from r1kit.types import Message, Problem
+from r1kit.verifiers.language import main_language
+
+QUESTIONS = ("prompt", "question", "instruction", "problem")  # columns of a request without a reply
+
+
+def row_files(context: Context) -> dict[str, Path]:
+    """The inputs `rows` and `rows/...`, by what follows; raises ValueError where there is none or one is a folder."""
+    found = {name.lstrip("/"): path for name, path in context.inputs("rows").items()}
+    if not found:
+        raise ValueError(f"stage {context.stage} has no rows: give an input named 'rows', or several as rows/NAME")
+    for path in found.values():
+        if path.is_dir():
+            raise ValueError(f"an input of stage {context.stage} is the folder {path}: name one file in it")
+    return found
+
+
+class Requests:
+    """All that is asked, in order and each once.
+
+    Tasks give their training split; sets that are for evaluation only are refused. `files` are instruction files by
+    name: rows of messages, of a prompt with a response (then the reference), or of a prompt alone.
+    """
+
+    def __init__(self, tasks: Sequence[TaskSpec], files: Mapping[str, Path]) -> None:
+        for spec in (*tasks, *(TaskSpec(name=str(path.absolute())) for path in files.values())):
+            refuse_benchmark(spec)
+        loaded = [load_task(spec, "train") for spec in tasks]
+        self.task: Task | None = joined(loaded) if len(loaded) > 1 else loaded[0] if loaded else None
+        self.files = {name or stem(path): path for name, path in files.items()}
+        if self.task is None and not self.files:
+            raise ValueError("nothing is asked: name tasks, or give an input 'requests' (or requests/NAME)")
+
+    def check(self, look: Callable[[Request], None] = lambda request: None) -> int:
+        """Read all of it once and let `look` refuse; how many there are.
+
+        Raises `DataError` for a row that is none, and for an id that comes twice.
+        """
+        seen: set[int] = set()
+        for count, request in enumerate(self.starting_at(0)):
+            look(request)
+            seen.add(stable_hash(request.problem.id))
+            if len(seen) <= count:
+                reason = f"{request.problem.id} comes twice: samples of the two could not be told apart"
+                raise DataError("duplicate problem", reason)
+        if not seen:
+            raise ValueError("nothing is asked: the tasks and files hold no problem")
+        return len(seen)
+
+    def starting_at(self, first: int) -> Iterator[Request]:
+        """The requests from one on."""
+        size = len(self.task) if self.task is not None else 0
+        for index in range(first, size):
+            assert self.task is not None
+            yield Request(problem=self.task[index])
+        yield from islice(self._of_files(), max(0, first - size), None)
+
+    def batches(self, size: int, skip: int) -> Iterator[list[Request]]:
+        """All of it in batches that are the same however often the work is begun again."""
+        rest = self.starting_at(size * skip)
+        while batch := list(islice(rest, size)):
+            yield batch
+
+    def _of_files(self) -> Iterator[Request]:
+        for name, path in self.files.items():
+            for number, row in read_rows(path):
+                if isinstance(row, DataError):
+                    raise row
+                try:
+                    yield request(row, name, number)
+                except DataError as error:
+                    raise error.at(str(path), number) from None
+
+
+def request(row: Mapping[str, Any], source: str, number: int) -> Request:
+    """A row of an instruction file; its last user's turn is the question, what the assistant says to it the reference.
+
+    `id`, `language`, `source` and `hard` (whether it needs thought) are taken from the row where it has them. Raises
+    `DataError` for a row without a question.
+    """
+    turns = _turns(row)
+    last = max((place for place, turn in enumerate(turns) if turn.role == "user"), default=-1)
+    if last < 0 or not turns[last].content.strip():
+        raise DataError("missing field", "there is no question: expected a user's turn with text")
+    reply = turns[last + 1].content if last + 1 < len(turns) else ""
+    question, hard = turns[last].content, row.get("hard")
+    if not (hard is None or isinstance(hard, bool)):
+        raise DataError("wrong type", f"the value is {hard!r:.40}: expected true, false or null", field="hard")
+    name = number if row.get("id") in (None, "") else row["id"]
+    problem = Problem(
+        id=f"{source}/{name}",
+        prompt=question,
+        answer=reply,
+        verifier="",
+        language=str(row.get("language") or main_language(question)[0] or ""),
+        source=str(row.get("source") or source),
+    )
+    return Request(problem=problem, history=turns[:last], hard=hard)
+
+
+def _turns(row: Mapping[str, Any]) -> tuple[Message, ...]:
+    has_talk = any(row.get(name) is not None for name in ("messages", "conversations"))
+    if has_talk or any(row.get(one) is not None and row.get(other) is not None for one, other in COLUMNS):
+        return conversation(row).messages
+    asked = next((row[name] for name in QUESTIONS if row.get(name) is not None), None)
+    if isinstance(asked, str):
+        return (Message(role="user", content=asked),)
+    if isinstance(asked, list):
+        return conversation({"messages": asked}).messages
+    raise DataError(
+        "missing field", f"the row has {', '.join(row)}: expected messages, or one of {', '.join(QUESTIONS)}"
+    )

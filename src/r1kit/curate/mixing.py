@@ -1,0 +1,172 @@
+"""Sources mixed into one training set at given ratios, such as the paper's three parts of reasoning to one of general.
+
+Which rows are taken and in which order depends on names alone (seed, source, id): never on the order of the files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field, model_validator
+
+from r1kit import store
+from r1kit.curate.balance import quotas
+from r1kit.curate.ngrams import stable_hash
+from r1kit.curate.record import from_row
+from r1kit.data.jsonl import Output, Rereader, encoded, lines, parsed
+from r1kit.data.rows import parse_json
+from r1kit.settings import Settings
+
+_ROW = np.dtype([("file", "u2"), ("source", "u2"), ("offset", "i8"), ("length", "u4"), ("key", "u8")])
+
+
+class MixSettings(Settings):
+    """Parts per source, such as 3 reasoning to 1 general (paper, section 2.3.3: 600k and 200k).
+
+    Without `size` the result is as large as the ratios allow with each row once (or `max_repeats` times); with it,
+    what a source lacks is taken from the others.
+    """
+
+    ratios: dict[str, float] = Field(default={"reasoning": 3.0, "general": 1.0}, min_length=1)
+    size: int | None = Field(default=None, ge=1)
+    max_repeats: int = Field(default=1, ge=1, le=256, description="how often a row of a scarce source may be taken")
+    seed: int = Field(default=0, ge=0)
+
+    @model_validator(mode="after")
+    def _ratios_make_sense(self) -> Self:
+        wrong = next((name for name, ratio in self.ratios.items() if not ratio > 0), None)
+        if wrong is not None:
+            raise ValueError(
+                f"the ratio of {wrong} is {self.ratios[wrong]}: it must be above 0, or leave the source out"
+            )
+        return self
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Share:
+    """What one source gave: `taken` of `available` rows are `share` of the result; `asked` was its ratio's."""
+
+    source: str
+    available: int
+    taken: int
+    share: float
+    asked: float
+
+
+def mix(sources: Mapping[str, Sequence[Path]], out: Path, settings: MixSettings | None = None) -> tuple[Share, ...]:
+    """Write conversations (`messages`, `source`, `metadata`) of all sources to `out`, shuffled; the shares beside it.
+
+    Rows are those of `record.from_row`; all columns but the messages go on as metadata, with the source's name under
+    `mixture`. Raises ValueError where sources and ratios do not name the same or a source is empty, and `DataError`
+    with file, row and field for a row that cannot be read. Killed, it goes on.
+    """
+    settings = settings or MixSettings()
+    if sources.keys() != settings.ratios.keys():
+        raise ValueError(
+            f"ratios are given for {', '.join(settings.ratios)}, sources are {', '.join(sources)}: name the same"
+        )
+    files = [path for name in settings.ratios for path in sources[name]]
+    hashes = {f"{number} {file.name}": store.sha256(file) for number, file in enumerate(files)}
+    fingerprint = store.combine({**hashes, "settings": settings.model_dump_json(), "sources": repr(list(sources))})
+    report = out.with_suffix(".mix.json")
+    done = store.read_json(report) if report.exists() else {}
+    if done.get("fingerprint") != fingerprint:
+        for stale in (out, out.with_name(out.name + ".part")):
+            stale.unlink(missing_ok=True)
+        rows = _index(sources, settings)
+        done = {"fingerprint": fingerprint, "shares": [asdict(share) for share in _shares(rows, settings)]}
+        store.write_json(report, done)
+    if not out.exists():
+        _write(_chosen(_index(sources, settings), settings), files, settings, out)
+    return tuple(Share(**share) for share in done["shares"])
+
+
+def _index(sources: Mapping[str, Sequence[Path]], settings: MixSettings) -> NDArray[Any]:
+    """Where each row stands and the hash that orders it: 26 bytes a row and repeat."""
+    pieces = []
+    file = 0
+    for number, name in enumerate(settings.ratios):
+        for path in sources[name]:
+            pieces.append(_index_file(path, name, file, number, settings))
+            file += 1
+    rows = np.concatenate([np.zeros(0, dtype=_ROW), *pieces])
+    empty = [name for number, name in enumerate(settings.ratios) if not (rows["source"] == number).any()]
+    if empty:
+        raise ValueError(f"source {empty[0]} has no rows: leave it out of the ratios, or see why nothing was kept")
+    return rows
+
+
+def _index_file(path: Path, name: str, file: int, source: int, settings: MixSettings) -> NDArray[Any]:
+    found = []
+    for line in lines(path):
+        sample = from_row(parsed(line, path), file=str(path), number=line.number)
+        for repeat in range(settings.max_repeats):
+            # repeats differ in their highest bits: no row is taken twice before all are taken once
+            place = stable_hash(f"{settings.seed}/{name}/{sample.id}/{repeat}") >> 8 | repeat << 56
+            found.append((file, source, line.offset, line.length, place))
+    return np.array(found, dtype=_ROW)
+
+
+def _quotas(rows: NDArray[Any], settings: MixSettings) -> list[int]:
+    available = np.bincount(rows["source"], minlength=len(settings.ratios)).tolist()
+    return quotas(available, list(settings.ratios.values()), settings.size)
+
+
+def _chosen(rows: NDArray[Any], settings: MixSettings) -> NDArray[Any]:
+    """Each source's quota by key, then all of them in the order of another hash."""
+    taken = []
+    for source, quota in enumerate(_quotas(rows, settings)):
+        own = rows[rows["source"] == source]
+        taken.append(own[np.argsort(own["key"], kind="stable")][:quota])
+    chosen = np.concatenate(taken)
+    mask = np.uint64(stable_hash(f"order/{settings.seed}") & (2**56 - 1))
+    low = (chosen["key"] & np.uint64(2**56 - 1)) * np.uint64(0x9E3779B97F4A7C15) ^ mask
+    return chosen[np.argsort(low, kind="stable")]
+
+
+def _shares(rows: NDArray[Any], settings: MixSettings) -> list[Share]:
+    taken = _quotas(rows, settings)
+    total = max(1, sum(taken))
+    parts = sum(settings.ratios.values())
+    return [
+        Share(
+            source=name,
+            available=int((rows["source"] == number).sum()) // settings.max_repeats,
+            taken=taken[number],
+            share=taken[number] / total,
+            asked=ratio / parts,
+        )
+        for number, (name, ratio) in enumerate(settings.ratios.items())
+    ]
+
+
+def _write(chosen: NDArray[Any], files: Sequence[Path], settings: MixSettings, out: Path) -> None:
+    names = list(settings.ratios)
+    output = Output(out)
+    with Rereader(files) as reader:
+        try:
+            for entry in chosen:
+
+                def line(entry: Any = entry) -> bytes:
+                    text = reader.read(int(entry["file"]), int(entry["offset"]), int(entry["length"]))
+                    return encoded(_conversation(parse_json(text), names[entry["source"]]))
+
+                output.put(line)
+            output.finish()
+        finally:
+            output.close()
+
+
+def _conversation(row: dict[str, Any], mixture: str) -> dict[str, Any]:
+    """A row as a `Conversation`: what is not trained on goes on as metadata."""
+    metadata = {name: value for name, value in row.items() if name not in ("messages", "source") and value is not None}
+    return {
+        "messages": row["messages"],
+        "source": row.get("source") or mixture,
+        "metadata": {**metadata, "mixture": mixture},
+    }

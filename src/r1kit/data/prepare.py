@@ -1,0 +1,147 @@
+"""From files to tokenised rows on disk; what is left out is kept, with the reason."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Generic, Literal, TypeVar
+
+from pydantic import Field
+
+from r1kit.chat import ChatFormat, to_samples
+from r1kit.data.conversations import Found, Row, read, renamed
+from r1kit.data.errors import DataError
+from r1kit.data.tokens import TokenFile, Tokenised, write_tokens
+from r1kit.settings import Settings
+from r1kit.store import read_rows
+from r1kit.types import Conversation, Message, Sample
+
+T = TypeVar("T")
+
+
+class RowSettings(Settings):
+    """`columns` maps our names to the data's ({"prompt": "q", "completion": "a"}); `skip_invalid`: rows that are not
+    what they should be are left out rather than an error."""
+
+    columns: dict[str, str] = Field(default_factory=dict)
+    skip_invalid: bool = False
+
+
+class ConversationSettings(RowSettings):
+    """How conversations become samples.
+
+    `add_system`: those without a system message get the prompt format's, as every prompt will have it. `loss_on`: all
+    of the assistant's turns, or the last one.
+    """
+
+    add_system: bool = True
+    loss_on: Literal["all", "last"] = "all"
+
+
+@dataclass(frozen=True)
+class Split:
+    """Which rows are held out: those whose prompt's hash falls below `share`, so that no prompt is on both sides."""
+
+    share: float
+    seed: int
+
+    def holds_out(self, messages: Sequence[Message]) -> bool:
+        question = next((turn.content for turn in messages if turn.role == "user"), "")
+        digest = hashlib.sha256(f"split/{self.seed}/{question}".encode()).digest()
+        return int.from_bytes(digest[:6]) < self.share * 2**48
+
+
+@dataclass(frozen=True)
+class Reading(Generic[T]):
+    """How the rows of files become samples.
+
+    `convert` reads a row, `make` gives its samples with notes, or raises ValueError to leave the row out.
+    """
+
+    settings: RowSettings
+    convert: Callable[[Row], T]
+    make: Callable[[T], list[Tokenised]]
+
+    def tokenise(
+        self, paths: Sequence[Path], folder: Path, takes: Callable[[T], bool] = lambda record: True
+    ) -> TokenFile:
+        """Samples of the rows that `takes` chooses, below `folder`; an earlier attempt's files are used again.
+
+        Raises ValueError where no row is left, `DataError` for the first row that cannot be read.
+        """
+        left_out: list[dict[str, Any]] = []
+        if not folder.exists():
+            write_tokens(folder, self._samples(paths, takes, left_out), left_out)
+        made = TokenFile(folder)
+        if not len(made):
+            reasons = Counter(row["reason"] for row in read_rows(folder / "dropped.jsonl")).most_common(1)
+            why = (
+                f"most were left out because: {reasons[0][0]}"
+                if reasons
+                else "no row falls on this side of the split: change validation_share"
+            )
+            raise ValueError(f"no row of {', '.join(path.name for path in paths)} serves for {folder.name}: {why}")
+        return made
+
+    def _samples(
+        self, paths: Sequence[Path], takes: Callable[[T], bool], left_out: list[dict[str, Any]]
+    ) -> Iterator[Tokenised]:
+        columns = self.settings.columns
+        for found in read(paths, renamed(self.convert, columns) if columns else self.convert):
+            if isinstance(found, DataError):
+                if not self.settings.skip_invalid:
+                    raise found
+                left_out.append({"file": found.file, "row": found.row, "reason": found.reason})
+            elif takes(found.record):
+                yield from self._made(found, left_out)
+
+    def _made(self, found: Found[T], left_out: list[dict[str, Any]]) -> list[Tokenised]:
+        try:
+            made = self.make(found.record)
+        except ValueError as error:
+            left_out.append({"file": found.file, "row": found.row, "reason": str(error)})
+            return []
+        return [replace(one, file=found.file, row=found.row) for one in made]
+
+
+def conversation_samples(
+    settings: ConversationSettings, chat: ChatFormat, tokenizer: Any, limit: int
+) -> Callable[[Conversation], list[Tokenised]]:
+    """`Reading.make` for supervised training; rows of more than `limit` tokens are left out."""
+
+    def make(found: Conversation) -> list[Tokenised]:
+        source = found.source
+        if settings.add_system:
+            found = replace(found, messages=with_system(found.messages, chat))
+        samples = to_samples(found, chat, tokenizer)
+        if settings.loss_on == "last":
+            samples = [last_turn_only(samples[-1])]
+        refuse_long(samples, limit)
+        return [Tokenised(sample, source=source) for sample in samples]
+
+    return make
+
+
+def with_system(messages: Sequence[Message], chat: ChatFormat) -> tuple[Message, ...]:
+    """The same messages under the format's system message, if they have none of their own."""
+    if not chat.system or messages[0].role == "system":
+        return tuple(messages)
+    return (Message(role="system", content=chat.system), *messages)
+
+
+def refuse_long(samples: Sequence[Sample], limit: int) -> None:
+    """Raise ValueError for a sample of more than `limit` tokens."""
+    if max(len(sample.token_ids) for sample in samples) > limit:
+        raise ValueError(f"it has more than {limit} tokens")
+
+
+def last_turn_only(sample: Sample) -> Sample:
+    """Loss on the last assistant's turn alone: the last run of trained tokens."""
+    start = len(sample.loss_mask)
+    while start and sample.loss_mask[start - 1]:
+        start -= 1
+    mask = [False] * start + list(sample.loss_mask[start:])
+    return Sample(token_ids=sample.token_ids, loss_mask=mask)

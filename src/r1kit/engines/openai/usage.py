@@ -1,0 +1,52 @@
+"""What a server was asked, and what that cost."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from r1kit.engines.openai.responses import Reply
+
+
+@dataclass
+class Usage:
+    """Counts of one engine since it was made; tokens as the server counts them, prices per million.
+
+    `requests` counts every request sent, `failures` those of them without a usable reply, `cached` the replies that
+    came from the cache, `uncounted` the replies of servers that send no token counts.
+    """
+
+    prompt_price: float = 0.0
+    completion_price: float = 0.0
+    currency: str = "$"
+    requests: int = 0
+    failures: int = 0
+    cached: int = 0
+    uncounted: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    saved: float = 0.0
+
+    @property
+    def cost(self) -> float:
+        """Of the requests sent, those included whose reply was paid for and could not be used."""
+        return self._price(self.prompt_tokens, self.completion_tokens)
+
+    def reused(self, reply: Reply) -> None:
+        self.cached += 1
+        self.saved += self._price(reply.prompt_tokens, reply.completion_tokens)
+
+    def summary(self) -> str:
+        """One line for people: `"120 requests (9 failed), 30 replies from the cache, 5,000 + 20,000 tokens, $0.42"`."""
+        parts = [f"{self.requests:,} requests" + (f" ({self.failures:,} failed)" if self.failures else "")]
+        if self.cached:
+            parts.append(f"{self.cached:,} replies from the cache")
+        parts.append(f"{self.prompt_tokens:,} + {self.completion_tokens:,} tokens")
+        if self.prompt_price or self.completion_price:
+            saved = f" ({self.currency}{self.saved:,.2f} saved by the cache)" if self.saved else ""
+            parts.append(f"{self.currency}{self.cost:,.2f}{saved}")
+        if self.uncounted:
+            parts.append(f"{self.uncounted:,} replies without a token count")
+        return ", ".join(parts)
+
+    def _price(self, prompt_tokens: int, completion_tokens: int) -> float:
+        return (prompt_tokens * self.prompt_price + completion_tokens * self.completion_price) / 1e6

@@ -1,0 +1,117 @@
+"""Training on conversations, for any loss on their assistant tokens: what the stages sft and distill have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from pydantic import Field, model_validator
+
+from r1kit.chat import ChatFormat, saved
+from r1kit.data.conversations import conversation
+from r1kit.data.mask_excerpt import excerpt
+from r1kit.data.prepare import ConversationSettings, Reading, conversation_samples
+from r1kit.pipeline import Context
+from r1kit.settings import NOT_HASHED
+from r1kit.stages.shared.given_rows import Data, check_given, divided, train_rows
+from r1kit.stages.shared.probe import ProbeSettings, check_probe, make_probe, probe_of, refuse_unread
+from r1kit.store import write_json
+from r1kit.train.head import Objective
+from r1kit.train.learner import Learner
+from r1kit.train.supervised import TrainingSettings, Update, validation_loss
+from r1kit.train.validation import Validation
+from r1kit.types import Conversation, Sample
+
+LossOf = Callable[[list[Sample]], Objective]  # what an update's samples are trained for
+
+
+class AskedSettings(ConversationSettings):
+    """Conversations in the form in which the model will be asked; where it runs."""
+
+    chat: ChatFormat = ChatFormat()
+    device: str = Field("auto", json_schema_extra=NOT_HASHED)
+
+    @model_validator(mode="after")
+    def _asks_as_trained(self) -> AskedSettings:
+        if self.chat.exemplars:
+            raise ValueError(
+                "chat.exemplars would stand in every prompt, and the conversations have none: leave them out here and "
+                "where the trained model is asked"
+            )
+        return self
+
+    def reading(self, tokenizer: Any, limit: int) -> Reading[Conversation]:
+        """How files become samples of at most `limit` tokens."""
+        return Reading(self, conversation, conversation_samples(self, self.chat, tokenizer, limit))
+
+
+class GivenSettings(TrainingSettings, AskedSettings):
+    """What `TrainingSettings` and `ConversationSettings` say, with which prompt and which weights.
+
+    `probe`: held-out problems that are answered at every validation.
+    """
+
+    probe: ProbeSettings = ProbeSettings()
+    lora_rank: int = Field(0, ge=0, description="0 trains all weights")
+    lora_alpha: int = Field(32, gt=0)
+    lora_targets: tuple[str, ...] = Field((), description="names of linear layers; empty: all of them")
+
+
+def check(context: Context) -> None:
+    """Refuse a stage without data, a probe that cannot work, and early stopping without a score to follow."""
+    settings: GivenSettings = context.settings
+    check_given(context, answers=bool(settings.probe.tasks))
+    refuse_unread(context, settings.probe.rewards)
+    has_loss = bool(settings.validation_share or context.inputs("validation"))
+    follows = settings.probe.watch or ("" if has_loss else "accuracy")
+    check_probe(context, follows=bool(settings.patience) and follows == "accuracy")
+
+
+def tokenised(context: Context, policy: Any, limit: int) -> Data:
+    """Conversations from the inputs `data...` and held-out ones, as `divided` has it."""
+    return divided(context, context.settings.reading(policy.tokenizer, limit), lambda row: row.messages)
+
+
+def train_given(context: Context, policy: Any, data: Data, loss_of: LossOf) -> Mapping[str, Any]:
+    """Train a policy on tokenised rows; leaves metrics.jsonl, checkpoints/, mask.json and model/."""
+    from r1kit.models.load import add_lora
+
+    settings: GivenSettings = context.settings
+    write_json(context.folder / "mask.json", excerpt(data.rows, policy.tokenizer))
+    if settings.lora_rank:
+        policy = add_lora(policy, settings.lora_rank, settings.lora_alpha, settings.lora_targets)
+
+    def update_of(places: list[int], learner: Learner) -> Update:
+        samples = [data.rows[place] for place in places]
+        return Update.of(samples, settings.tokens_per_batch, learner, loss_of(samples))
+
+    facts = train_rows(
+        context, policy.model, len(data.rows), update_of, lambda learner: _validation(context, policy, learner, data)
+    )
+    policy.save(context.folder / "model")
+    saved.save(settings.chat, context.folder / "model")
+    return {**facts, "samples": len(data.rows), **data.rows.facts}
+
+
+def _validation(context: Context, policy: Any, learner: Learner, data: Data) -> Validation | None:
+    """Loss on held-out rows and answers to held-out problems, as far as there are any."""
+    settings: GivenSettings = context.settings
+    held_out, probe = data.held_out, settings.probe
+    if held_out is None and not probe.tasks:
+        return None
+    answers = make_probe(probe_of(context), policy, settings.chat)
+    sources = [] if held_out is None else [row["source"] for row in held_out.rows()]
+
+    def measure() -> dict[str, float]:
+        if held_out is None:
+            return answers()
+        return validation_loss(learner, held_out, settings.tokens_per_batch, sources) | answers()
+
+    follows = probe.watch or ("accuracy" if held_out is None else "")
+    return Validation(
+        measure,
+        settings.between_validations(len(data.rows)),
+        watch=f"probe/{follows}" if follows else "validation/loss",
+        higher_is_better=bool(follows),
+        patience=settings.patience,
+    )

@@ -1,0 +1,109 @@
+"""What the stages that train on given rows have in common: files, held-out rows, progress, one run of the loop."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from r1kit.data.prepare import Reading, Split
+from r1kit.data.tokens import TokenFile
+from r1kit.pipeline import Context
+from r1kit.train.learner import Learner
+from r1kit.train.supervised import Epochs, TrainingSettings, Update, train_supervised
+from r1kit.train.validation import Validation
+from r1kit.types import Message
+
+T = TypeVar("T")
+UpdateOf = Callable[[list[int], Learner], Update]  # of the rows that an update takes, by their places
+
+
+@dataclass(frozen=True)
+class Data:
+    """Tokenised rows to train on, and the ones that are held out."""
+
+    rows: TokenFile
+    held_out: TokenFile | None
+
+
+def data_files(context: Context, name: str = "data") -> list[Path]:
+    """The inputs `data`, `data/...`; raises ValueError where there is none or one is a folder."""
+    paths = list(context.inputs(name).values())
+    if not paths:
+        raise ValueError(f"stage {context.stage} has no data: give an input named {name!r}, or several as {name}/NAME")
+    for path in paths:
+        if path.is_dir():
+            raise ValueError(f"input {name} of stage {context.stage} is the folder {path}: name one file in it")
+    return paths
+
+
+def check_given(context: Context, *, answers: bool = False) -> None:
+    """Refuse a stage without data, or with nothing for early stopping to follow, before any work starts.
+
+    `answers`: held-out problems are answered on the way, which can be followed as well.
+    """
+    settings: TrainingSettings = context.settings
+    data_files(context)
+    watched = answers or settings.validation_share or context.inputs("validation")
+    if not watched and (idle := [name for name in ("patience", "validation_every") if getattr(settings, name)]):
+        raise ValueError(f"{idle[0]} needs held-out rows: set validation_share, or give the input 'validation'")
+
+
+def divided(context: Context, reading: Reading[T], messages: Callable[[T], Sequence[Message]]) -> Data:
+    """Tokenised rows of the inputs `data...`, and held-out ones from `validation...` or a share of the data.
+
+    `messages` gives a record's, whose question decides its side.
+    """
+    settings, folder = context.settings, context.folder / "tokens"
+    paths, held_out = data_files(context), list(context.inputs("validation").values())
+    split = Split(0.0 if held_out else settings.validation_share, settings.seed)
+    rows = reading.tokenise(paths, folder / "train", lambda row: not split.holds_out(messages(row)))
+    if dropped := rows.facts["dropped"]:
+        context.progress.say(f"{dropped} rows left out, with reasons in {folder / 'train' / 'dropped.jsonl'}")
+    if held_out:
+        return Data(rows, reading.tokenise(held_out, folder / "validation"))
+    if not split.share:
+        return Data(rows, None)
+    return Data(rows, reading.tokenise(paths, folder / "validation", lambda row: split.holds_out(messages(row))))
+
+
+def longest_row(max_tokens: int | None, *models: Any) -> int:
+    """The most tokens that a row may have: the setting, and what all models take."""
+    contexts = [int(model.context) for model in models]
+    return min([*contexts, max_tokens or max(contexts)])
+
+
+def train_rows(
+    context: Context, model: Any, rows: int, update_of: UpdateOf, validation: Callable[[Learner], Validation | None]
+) -> dict[str, Any]:
+    """Go through `rows` rows as the settings say; leaves metrics.jsonl and checkpoints/, and the model trained.
+
+    Returns how many updates there were, and which validation was the best.
+    """
+    from r1kit.models.recompute import recompute_activations
+
+    settings: TrainingSettings = context.settings
+    if settings.activation_checkpointing:
+        recompute_activations(model)
+    learner, epochs = Learner(model, settings.optimizer, steps=settings.updates(rows)), Epochs(rows, settings)
+    best = train_supervised(
+        learner,
+        lambda update: update_of(epochs[update], learner),
+        context.folder,
+        checkpoint_every=settings.checkpoint_every,
+        log=_logging(context, learner),
+        validation=validation(learner),
+    )
+    return {"updates": learner.updates, **best.facts("update")}
+
+
+def _logging(context: Context, learner: Learner) -> Callable[[int, Mapping[str, float]], None]:
+    """Shows loss and speed of each update."""
+
+    def log(step: int, row: Mapping[str, float]) -> None:
+        rate = row["tokens/train"] / row["time/step_s"]
+        held_out = {"validation": row["validation/loss"]} if "validation/loss" in row else {}
+        context.progress.step(step, learner.steps, {"loss": row["optim/loss"], **held_out, "tokens/s": rate})
+
+    return log

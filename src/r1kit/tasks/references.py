@@ -1,0 +1,87 @@
+"""Reference answers as data sets write them: `#### 1,080`, the last \\boxed{}, floats for whole numbers, money."""
+
+from __future__ import annotations
+
+import math
+import re
+from decimal import Decimal, localcontext
+from typing import Any
+
+from r1kit.data.errors import DataError, encodable, shown
+from r1kit.verifiers.extract import MAX_ANSWER_CHARS
+from r1kit.verifiers.extract import boxed as last_box
+from r1kit.verifiers.number import parse
+
+PLAIN_NUMBER = re.compile(r"[+-]?\d+(\.\d+)?")
+CALCULATOR = re.compile(r"<<[^<>]*>>")
+
+
+def clean_number(text: str) -> str | None:
+    """One spelling for one number, or None: `clean_number("$1,080.50") == "1080.5"`, `clean_number("1,08") is None`.
+
+    What decimals cannot say (percent, thirds) stays as it is written.
+    """
+    number = parse(text)
+    if number is None:
+        return None
+    with localcontext(prec=MAX_ANSWER_CHARS):
+        spelled = f"{Decimal(number.value.numerator) / number.value.denominator:f}"
+    return spelled if parse(spelled) == number else text.strip()
+
+
+def reference(value: Any) -> str:
+    """A reference answer as text, from any of the forms data sets use; raises `DataError` where there is none.
+
+    `reference(72.0) == "72"`, `reference("so\\n#### 1,080") == "1080"`, `reference(["7"]) == "7"`.
+    """
+    if isinstance(value, list | tuple) and len(value) == 1:
+        value = value[0]
+    if value is None or (isinstance(value, str) and not value.strip()):
+        raise DataError("empty answer", "the answer is empty: drop the row or fill it in")
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        raise DataError("wrong type", f"the answer is {shown(value)}: expected text or a number")
+    if not isinstance(value, str):
+        return number_text(value)
+    if "####" in value:
+        return after_marker(value)
+    return boxed(value) if "\\boxed" in value else encodable(value.strip())
+
+
+def number_text(value: int | float) -> str:
+    """A JSON number as people write it: 72.0 is "72"."""
+    if isinstance(value, float) and not math.isfinite(value):
+        raise DataError("wrong type", f"the answer is {value}: expected a finite number")
+    return str(int(value)) if value == int(value) else repr(value)
+
+
+def after_marker(value: Any) -> str:
+    """GSM8K's form: the number after the last `####`."""
+    if not isinstance(value, str) or "####" not in value:
+        raise DataError("unparsed answer", f"no '#### number' in {shown(value)}")
+    tail = value.rpartition("####")[2]
+    number = clean_number(tail)
+    if number is None:
+        raise DataError("unparsed answer", f"{shown(tail.strip())} after '####' is not a number")
+    return number
+
+
+def boxed(value: Any) -> str:
+    """MATH's form: the last \\boxed{} of a worked solution."""
+    if not isinstance(value, str):
+        raise DataError("wrong type", f"the solution is {shown(value)}: expected text with a \\boxed{{}}")
+    found = last_box(value)
+    if found is None:
+        raise DataError("unparsed answer", f"no \\boxed{{}} that is closed and holds something in {shown(value[-80:])}")
+    return encodable(found)
+
+
+def gold(value: Any) -> str:
+    """TRL's `solution`: a worked solution with a \\boxed{}, or the bare gold answer on one line."""
+    if isinstance(value, str) and "\\boxed" not in value and "\n" in value.strip():
+        raise DataError("unparsed answer", "a solution of several lines needs a \\boxed{} around its answer")
+    return reference(value)
+
+
+def without_calculator(answer: str) -> str:
+    """GSM8K's worked answer as prose: no `<<48/2=24>>`, no `#### 24`."""
+    return CALCULATOR.sub("", answer).rpartition("####")[0].strip()

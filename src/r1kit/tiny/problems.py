@@ -1,0 +1,241 @@
+"""Problems of the tiny world: five families that a small model solves by writing steps and not by guessing.
+
+`sums` running sums, `compare` largest or smallest, `words` stories of gains and losses, `count` digits above or below
+a bound, `cups` where the ball is after swaps; `reasoning` is all five in equal parts. `general`, `harmful` and
+`harmless` are requests and no problems: see `r1kit.tiny.everyday`. Every family comes in English and
+Chinese. Which split a problem belongs to is decided by a hash of its content (not its wording), so no problem of the
+test split can turn up in training, in the pre-training corpus, or under another wording.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import overload
+
+from r1kit.tiny import everyday
+from r1kit.tiny.world import wordings
+from r1kit.tiny.world.steps import Add, Pick, Step, Swap, Tally, final
+from r1kit.types import Problem
+
+SPLITS = ("train", "test")
+TEST_SHARE = 10  # one problem in ten is held out
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Item:
+    """A problem with the steps that solve it; `key` is its content without wording, language or order of no matter."""
+
+    family: str
+    language: str
+    question: str
+    key: str
+    start: int
+    steps: tuple[Step, ...]
+
+    @property
+    def answer(self) -> int:
+        return final(self.start, self.steps)
+
+
+def _walk(rng: random.Random, length: int, highest: int = 9) -> tuple[int, tuple[int, ...]]:
+    """A start up to `highest` and `length` signed one-digit numbers that keep the running sum within 0..99."""
+    state = start = rng.randint(1, highest)
+    numbers = []
+    for _ in range(length):
+        number = rng.randint(1, 9)
+        if number <= state and rng.random() < 0.45:
+            number = -number
+        numbers.append(number)
+        state += number
+    return start, tuple(numbers)
+
+
+def expression(start: int, numbers: Sequence[int]) -> str:
+    """`expression(3, (8, -4)) == "3+8-4"`"""
+    return str(start) + "".join(f"{number:+d}" for number in numbers)
+
+
+def sums(rng: random.Random, language: str) -> Item:
+    start, numbers = _walk(rng, rng.randint(2, 5))
+    written = expression(start, numbers)
+    return Item(
+        family="sums",
+        language=language,
+        question=wordings.sums(rng, language, written),
+        key=f"add {written}",
+        start=start,
+        steps=tuple(map(Add, numbers)),
+    )
+
+
+def compare(rng: random.Random, language: str) -> Item:
+    size, largest = rng.randint(3, 5), rng.random() < 0.5
+    # Half of the time all numbers share two tens digits: looking at the first digit is then not enough.
+    tens = rng.sample(range(1, 10), 2) if rng.random() < 0.5 else range(1, 10)
+    numbers = rng.sample([10 * ten + one for ten in tens for one in range(10)], size)
+    return Item(
+        family="compare",
+        language=language,
+        question=wordings.compare(rng, language, numbers, largest),
+        key=f"compare {largest} {sorted(numbers)}",
+        start=numbers[0],
+        steps=tuple(Pick(number, largest) for number in numbers[1:]),
+    )
+
+
+def words(rng: random.Random, language: str) -> Item:
+    """One person's gains and losses, or two people of whom the second has more or fewer, with one change after."""
+    if rng.random() < 0.6:
+        start, numbers = _walk(rng, rng.randint(2, 3), highest=20)
+        question = wordings.story(rng, language, start, numbers)
+    else:
+        start, (difference, change) = _walk(rng, 2)
+        # The second person's amount, plus the first person's, plus the change: the order in which it is written out.
+        numbers = (difference, start, abs(change))
+        question = wordings.pair(rng, language, start, difference, abs(change))
+    return Item(
+        family="words",
+        language=language,
+        question=question,
+        key=f"add {expression(start, numbers)}",
+        start=start,
+        steps=tuple(map(Add, numbers)),
+    )
+
+
+def count(rng: random.Random, language: str) -> Item:
+    digits = [rng.randint(1, 9) for _ in range(rng.randint(4, 8))]
+    bound, above = rng.randint(3, 7), rng.random() < 0.5
+    return Item(
+        family="count",
+        language=language,
+        question=wordings.count(rng, language, digits, bound, above),
+        key=f"count {above} {bound} {sorted(digits)}",
+        start=0,
+        steps=tuple(Tally(digit, bound, above) for digit in digits),
+    )
+
+
+def cups(rng: random.Random, language: str) -> Item:
+    """Every second swap or so moves the ball, so that each has to be looked at."""
+    state = start = rng.randint(1, 5)
+    swaps: list[Swap] = []
+    for _ in range(rng.randint(3, 5)):
+        first = state if rng.random() < 0.4 else rng.randint(1, 5)
+        second = rng.choice([cup for cup in range(1, 6) if cup != first])
+        swap = Swap(*((first, second) if rng.random() < 0.5 else (second, first)))
+        swaps.append(swap)
+        state = swap.after(state)
+    pairs = [(swap.first, swap.second) for swap in swaps]
+    return Item(
+        family="cups",
+        language=language,
+        question=wordings.cups(rng, language, start, pairs),
+        key=f"cups {start} {[sorted(pair) for pair in pairs]}",
+        start=start,
+        steps=tuple(swaps),
+    )
+
+
+FAMILIES: dict[str, Callable[[random.Random, str], Item]] = {
+    "sums": sums,
+    "compare": compare,
+    "words": words,
+    "count": count,
+    "cups": cups,
+}
+NAMES = (*FAMILIES, "reasoning", *everyday.NAMES)
+
+
+def split_of(key: str) -> str:
+    """The one split that a problem belongs to, whatever its wording, seed and index."""
+    digest = hashlib.blake2b(key.encode(), digest_size=4).digest()
+    return "test" if int.from_bytes(digest, "big") % TEST_SHARE == 0 else "train"
+
+
+def draw(rng: random.Random, family: str, split: str, language: str | None = None) -> Item:
+    """The first problem of `split` that `rng` comes upon; the language is drawn too where none is given."""
+    while True:
+        item = FAMILIES[family](rng, language or rng.choices(("en", "zh"), (6, 4))[0])
+        if split_of(item.key) == split:
+            return item
+
+
+def item_at(family: str, split: str, seed: int, index: int) -> Item:
+    """Item `index` depends on its name alone, so any part of a task can be made on any machine at any time."""
+    return draw(random.Random(f"{family}/{split}/{seed}/{index}"), family, split)
+
+
+@dataclass(frozen=True, slots=True)
+class TinyTask(Sequence[Problem]):
+    """`size` problems, made when asked for; `reasoning` takes the families in turn: item 6 is `compare`'s item 1."""
+
+    name: str
+    split: str
+    seed: int
+    size: int
+
+    def __len__(self) -> int:
+        return self.size
+
+    @overload
+    def __getitem__(self, index: int) -> Problem: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> tuple[Problem, ...]: ...
+
+    def __getitem__(self, index: int | slice) -> Problem | tuple[Problem, ...]:
+        if isinstance(index, slice):
+            return tuple(self[place] for place in range(*index.indices(self.size)))
+        place = index + self.size if index < 0 else index
+        if not 0 <= place < self.size:
+            raise IndexError(f"item {index} of tiny/{self.name}, which has {self.size}")
+        family = self.name
+        if self.name == "reasoning":
+            place, turn = divmod(place, len(FAMILIES))
+            family = list(FAMILIES)[turn]
+        return _problem(item_at(family, self.split, self.seed, place), self.split, self.seed, place)
+
+
+def _problem(item: Item, split: str, seed: int, index: int) -> Problem:
+    return Problem(
+        id=f"tiny/{item.family}/{split}/{seed}/{index}",
+        prompt=item.question,
+        answer=str(item.answer),
+        verifier="number",
+        language=item.language,
+        source=f"tiny/{item.family}",
+        metadata={"steps": len(item.steps)},
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class TinyRequests:
+    """Requests of the tiny world: as many as there are, or the first `size`."""
+
+    name: str
+    problems: tuple[Problem, ...]
+
+    def __len__(self) -> int:
+        return len(self.problems)
+
+    def __getitem__(self, index: int) -> Problem:
+        return self.problems[index]
+
+
+def load(name: str, split: str = "train", seed: int = 0, size: int = 1000) -> TinyTask | TinyRequests:
+    """A task by name: one of `NAMES`. Raises ValueError for a name or split that does not exist, or a negative size."""
+    if name not in NAMES:
+        raise ValueError(f"there is no tiny task {name!r}: known here are {', '.join(NAMES)}")
+    splits = everyday.SPLITS if name in everyday.NAMES else SPLITS
+    if split not in splits:
+        hint = "; to validate on problems, take train with a seed of their own" if split == "validation" else ""
+        raise ValueError(f"tiny/{name} has no split {split!r}, it has {', '.join(splits)}{hint}")
+    if size < 0:
+        raise ValueError(f"size is {size}: it must be 0 or more")
+    if name in everyday.NAMES:
+        return TinyRequests(f"tiny/{name}", everyday.problems(name, split)[:size])
+    return TinyTask(name, split, seed, size)

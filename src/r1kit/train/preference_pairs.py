@@ -1,0 +1,162 @@
+"""Preference pairs and labelled responses as a reward model trains on them: samples, updates, measures."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from r1kit.data.conversations import Labelled
+from r1kit.data.pair_lengths import balanced
+from r1kit.data.prepare import refuse_long
+from r1kit.data.tokens import TokenFile, Tokenised, key_of
+from r1kit.models.classify import RewardModel
+from r1kit.train.batch import Totals, pack, pack_together
+from r1kit.train.learner import Learner
+from r1kit.train.reward import OfScores, bradley_terry, label_metrics, pair_metrics, safety
+from r1kit.train.supervised import Update
+from r1kit.types import Message, PreferencePair, Sample
+
+PART = 256  # rows that are scored at once
+
+
+def prompt_key(prompt: Sequence[Message]) -> str:
+    """What tells prompts apart, as 16 hex digits: answers to one prompt are not independent."""
+    return hashlib.sha256(repr([(turn.role, turn.content) for turn in prompt]).encode()).hexdigest()[:16]
+
+
+def pair_samples(model: RewardModel, limit: int) -> Callable[[PreferencePair], list[Tokenised]]:
+    """Two samples of a pair, the chosen one first."""
+
+    def make(pair: PreferencePair) -> list[Tokenised]:
+        samples = [model.sample(pair.prompt, answer) for answer in (pair.chosen, pair.rejected)]
+        if samples[0].token_ids == samples[1].token_ids:
+            raise ValueError("what is judged of the two answers is the same")
+        refuse_long(samples, limit)
+        return [Tokenised(sample, notes={"prompt": prompt_key(pair.prompt)}) for sample in samples]
+
+    return make
+
+
+def labelled_sample(model: RewardModel, limit: int) -> Callable[[Labelled], list[Tokenised]]:
+    """One sample of a labelled response, with its label."""
+
+    def make(row: Labelled) -> list[Tokenised]:
+        samples = [model.sample(row.prompt, row.response)]
+        refuse_long(samples, limit)
+        return [Tokenised(sample, notes={"label": row.label, "prompt": prompt_key(row.prompt)}) for sample in samples]
+
+    return make
+
+
+class Pairs:
+    """Preference pairs as updates and as a measure.
+
+    Pair p of the file is its samples 2p (chosen) and 2p + 1 (rejected); row r is pair `kept[r]`. `balance`: a seed, to
+    keep only pairs in which length says nothing.
+    """
+
+    def __init__(self, tokens: TokenFile, balance: int | None = None) -> None:
+        self.tokens, lengths = tokens, tokens.lengths()
+        differences = [chosen - rejected for chosen, rejected in zip(lengths[::2], lengths[1::2], strict=True)]
+        self.kept = list(range(len(differences))) if balance is None else balanced(differences, balance)
+
+    def __len__(self) -> int:
+        return len(self.kept)
+
+    def refuse_useless(self) -> None:
+        """Raise ValueError where balancing left nothing."""
+        if not self.kept:
+            raise ValueError(
+                f"in all {len(self.tokens) // 2} pairs the answers differ in length in one direction, so only length "
+                "would be learned: add pairs, or set balance_lengths to false"
+            )
+
+    def contradictions(self) -> int:
+        """How many pairs are there the other way round, too."""
+        sides = {tuple(map(key_of, self._pair(row))) for row in range(len(self))}
+        return sum(side[::-1] in sides for side in sides)
+
+    def _pair(self, row: int) -> list[Sample]:
+        place = 2 * self.kept[row]
+        return self.tokens[place : place + 2]
+
+    def update(self, rows: Sequence[int], learner: Learner, tokens_per_batch: int, center: float) -> Update:
+        groups = [self._pair(row) for row in rows]
+        batches = pack_together(groups, tokens_per_batch, learner.device)
+        return Update(batches, Totals(0, len(groups)), OfScores(bradley_terry(center), sequences=2))
+
+    def measure(self, scores: Sequence[float]) -> dict[str, Any]:
+        """`pair_metrics` of the scores of all samples."""
+        lengths = self.tokens.lengths()
+        sizes = list(zip(lengths[::2], lengths[1::2], strict=True))
+        return pair_metrics(list(zip(scores[::2], scores[1::2], strict=True)), sizes)
+
+    def right(self, scores: Sequence[float]) -> list[float]:
+        """Whether each pair is in order; half of a draw."""
+        return [(a > b) + 0.5 * (a == b) for a, b in zip(scores[::2], scores[1::2], strict=True)]
+
+    def prompts(self) -> list[str]:
+        """The key of each pair's prompt."""
+        return [row["prompt"] for row in self.tokens.rows()][::2]
+
+    def shown(self, scores: Sequence[float]) -> list[dict[str, Any]]:
+        """A row per pair for held_out.jsonl."""
+        return [
+            {"file": row["file"], "row": row["row"], "chosen": scores[2 * n], "rejected": scores[2 * n + 1]}
+            for n, row in enumerate(list(self.tokens.rows())[::2])
+        ]
+
+
+class Responses:
+    """Labelled responses, in the same shape as `Pairs`."""
+
+    def __init__(self, tokens: TokenFile) -> None:
+        self.tokens = tokens
+        self.labels = [bool(row["label"]) for row in tokens.rows()]
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    def refuse_useless(self) -> None:
+        """Raise ValueError for labels of one kind, from which a model learns to always say the same."""
+        if len(set(self.labels)) < 2:
+            kind = "safe" if self.labels[0] else "unsafe"
+            raise ValueError(f"all {len(self)} responses to train on are {kind}: add some of the other kind")
+
+    def contradictions(self) -> int:
+        """How many responses are there with both labels."""
+        sides = {(key_of(one), label) for one, label in zip(self.tokens, self.labels, strict=True)}
+        return sum(label and (key, False) in sides for key, label in sides)
+
+    def update(self, rows: Sequence[int], learner: Learner, tokens_per_batch: int, center: float) -> Update:
+        samples = [self.tokens[row] for row in rows]
+        batches = pack(samples, tokens_per_batch, learner.device)
+        return Update(batches, Totals(0, len(samples)), OfScores(safety([self.labels[row] for row in rows])))
+
+    def measure(self, scores: Sequence[float]) -> dict[str, Any]:
+        """`label_metrics` of the scores."""
+        return label_metrics(scores, self.labels, self.tokens.lengths())
+
+    def right(self, scores: Sequence[float]) -> list[float]:
+        """Whether each response is told rightly."""
+        return [float((score > 0) == label) for score, label in zip(scores, self.labels, strict=True)]
+
+    def prompts(self) -> list[str]:
+        """The key of each response's prompt."""
+        return [row["prompt"] for row in self.tokens.rows()]
+
+    def shown(self, scores: Sequence[float]) -> list[dict[str, Any]]:
+        """A row per response for held_out.jsonl."""
+        return [
+            {"file": row["file"], "row": row["row"], "label": row["label"], "score": score}
+            for row, score in zip(self.tokens.rows(), scores, strict=True)
+        ]
+
+
+def score_all(model: RewardModel, tokens: TokenFile, tokens_per_batch: int) -> list[float]:
+    """The score of every sample, read from disk in parts."""
+    found: list[float] = []
+    for start in range(0, len(tokens), PART):
+        found += model.scores([sample.token_ids for sample in tokens[start : start + PART]], tokens_per_batch)
+    return found

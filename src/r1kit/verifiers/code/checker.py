@@ -1,0 +1,310 @@
+"""What runs the tests, in a sandbox without the program: asserts here, the calls in them answered by the program there.
+
+The report goes to standard error: a JSON line `{"asked": true}` before the first question to the program, and one at
+the end, `{"units": [{"planned", "passed", "failed", "crashed"}, ...], "gone": reason, "detail": first failure}`, or
+`{"unusable": reason}` where the tests fail without the program's doing. With "undecided" beside the units, an assert
+asked for what can be found out in here for no program; what other asserts found stands.
+"""
+
+from __future__ import annotations
+
+import ast
+import builtins
+import json
+import os
+import random
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from r1kit.verifiers.code.wire import Gone, Peer, Refused, decode, encode
+
+
+class Enough(BaseException):
+    """One failure is enough; no test that catches exceptions catches this."""
+
+
+class Undecided(Exception):
+    """What an assert asks for only the program could say, of whatever kind it is; no share is lost by it."""
+
+
+class Function:
+    """A function of the program: it can be called, and nothing else, so it can never stand in for a plain value."""
+
+    def __init__(self, client: Client, on: Any) -> None:
+        self._client, self._on = client, on
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self._client.call(self._on, args, kwargs)
+
+
+class Object(Function):
+    """An object or class of the program, for tests that build their input with the program's classes.
+
+    Comparison and arithmetic stay out: their operands would tell the program what is expected. Two objects of the
+    program are not compared here either: one that hands out the same object for everything would equal all.
+    """
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __eq__(self, other: object) -> bool:
+        if isinstance(other, Object):
+            raise Undecided("the tests compare objects of the program, and only it could say whether they are equal")
+        return False
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return self._client.value({"do": "get", "on": self._on, "name": name})
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in ("_client", "_on"):
+            object.__setattr__(self, name, value)
+        else:
+            sent = self._client.encoded(value)
+            self._client.value({"do": "set", "on": self._on, "name": name, "value": sent})
+
+    def _method(self, name: str, *args: Any) -> Any:
+        return self._client.value({"do": "get", "on": self._on, "name": name})(*args)
+
+    def __len__(self) -> int:
+        return int(self._method("__len__"))
+
+    def __getitem__(self, key: Any) -> Any:
+        return self._method("__getitem__", key)
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self._method("__iter__"))
+
+    def __str__(self) -> str:
+        return str(self._method("__str__"))
+
+
+class Client:
+    """The program as the tests see it."""
+
+    def __init__(self, peer: Peer, seconds: float, objects: bool) -> None:
+        self.peer, self.seconds, self.objects = peer, seconds, objects
+        self.asked = 0
+        self.last: Mapping[str, Any] = {}
+        self.callbacks: list[Callable[..., Any]] = []
+        self.known: dict[int, Function] = {}
+
+    def value(self, question: Mapping[str, Any]) -> Any:
+        """The value that a question gives, or the program's exception: its own class if built in, with its message."""
+        self.asked += 1
+        self.last = reply = self.peer.ask(question, self.seconds)
+        if "raised" in reply:
+            raise raised(str(reply["raised"]), str(reply.get("message")))
+        try:
+            return self.decoded(reply.get("value"))
+        except (ValueError, TypeError, AttributeError, RecursionError) as error:
+            raise Refused(f"the program's value cannot be read: {error}") from None
+
+    def call(self, on: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        question = {
+            "do": "call",
+            "on": on,
+            "args": [self.encoded(value) for value in args],
+            "kwargs": {name: self.encoded(value) for name, value in kwargs.items()},
+        }
+        result = self.value(question)
+        for value, after in zip(args, self.last.get("args") or ()):  # noqa: B905
+            if after is not None:
+                replace(value, self.decoded(after))
+        return result
+
+    def named(self, name: str) -> Any:
+        """What the program calls by that name; one that is not there fails when it is called."""
+        try:
+            return self.value({"do": "name", "on": name})
+        except Gone:
+            raise
+        except Exception:
+            return Function(self, name)
+
+    def encoded(self, value: Any) -> Any:
+        return encode(value, self.refer)
+
+    def decoded(self, data: Any) -> Any:
+        return decode(data, self.resolve)
+
+    def refer(self, value: Any) -> Any:
+        if isinstance(value, Function):
+            return {"handle": value._on}
+        if callable(value):
+            self.callbacks.append(value)
+            return {"callback": len(self.callbacks) - 1}
+        raise Undecided(f"the tests cannot hand a {type(value).__name__} to the program")
+
+    def resolve(self, tag: str, content: Any) -> Any:
+        number, kind = content
+        if tag == "function":
+            return self.known.setdefault(int(number), Function(self, int(number)))
+        if tag == "object" and self.objects:
+            return self.known.setdefault(int(number), Object(self, int(number)))
+        raise Refused(f"the program's value is a {str(kind)[:40]}, which is no plain data")
+
+    def answer(self, question: Mapping[str, Any]) -> dict[str, Any]:
+        """Call a function that the tests handed over; nothing else is to be had here."""
+        try:
+            args = [self.decoded(item) for item in question["args"]]
+            return {"value": self.encoded(self.callbacks[int(question["on"])](*args))}
+        except Exception as error:
+            return {"message": f"{type(error).__name__}: {error}"[:500]}
+
+
+def raised(name: str, message: str) -> Exception:
+    """An exception of the program: of the built-in class by that name, else one that says the name.
+
+    `StopIteration` is such another: it would silently end a loop of the tests, as in `all(map(f, values))`.
+    """
+    kind = getattr(builtins, name, None)
+    if isinstance(kind, type) and issubclass(kind, Exception) and name not in ("StopIteration", "StopAsyncIteration"):
+        try:
+            return kind(message)
+        except TypeError:  # some take more (UnicodeDecodeError)
+            pass
+    return RuntimeError(f"{name}: {message}")
+
+
+def replace(value: Any, after: Any) -> None:
+    """Give a container the content that it has on the other side."""
+    if isinstance(value, list) and isinstance(after, list):
+        value[:] = after
+    elif isinstance(value, (dict, set)) and type(value) is type(after):
+        value.clear()
+        value.update(after)
+
+
+class Counted(ast.NodeTransformer):
+    """Each assert counts for itself, and the next one runs whatever became of it.
+
+    It counts once, however often it runs: a program that yields many good values before a bad one gains nothing.
+    """
+
+    def __init__(self) -> None:
+        self.planned = self.number = 0
+
+    def visit_Assert(self, node: ast.Assert) -> ast.stmt:
+        """`assert X` -> try: assert X / except Exception as e: __failed__(7, e) / else: __passed__(7)."""
+        if isinstance(node.test, ast.Constant) and node.test.value:
+            return ast.copy_location(ast.Pass(), node)  # shows nothing
+        self.planned += not isinstance(node.test, ast.Constant)
+        self.number += 1
+        reports = f"except Exception as _error: __failed__({self.number}, _error)\nelse: __passed__({self.number})"
+        [counted] = ast.parse(f"try: pass\n{reports}").body
+        assert isinstance(counted, ast.Try)
+        counted.body = [node]
+        return ast.copy_location(counted, node)
+
+
+class Unit:
+    """One test: its asserts as counted, and the error that ended it, if one did."""
+
+    def __init__(self, source: str, thorough: bool) -> None:
+        self.thorough, self.crashed, self.error, self.undecided = thorough, False, "", ""
+        self.passed: set[int] = set()
+        self.failed: set[int] = set()
+        self.counted = Counted()
+        tree = self.counted.visit(ast.parse(source))
+        for node in list(tree.body):  # pytest's convention
+            if isinstance(node, ast.FunctionDef) and node.name.startswith("test_") and not node.args.args:
+                tree.body += ast.parse(f"{node.name}()").body
+        self.code = compile(ast.fix_missing_locations(tree), "tests.py", "exec")
+
+    def run(self, namespace: dict[str, Any]) -> None:
+        namespace.update(__passed__=self._pass, __failed__=self._fail)
+        try:
+            exec(self.code, namespace)
+        except Undecided as error:
+            self.undecided = self.undecided or str(error)
+        except Exception as error:
+            self.crashed, self.error = True, self.error or described(error)
+
+    def _pass(self, number: int) -> None:
+        self.passed.add(number)
+
+    def _fail(self, number: int, error: Exception) -> None:
+        if isinstance(error, Undecided):
+            self.undecided = self.undecided or str(error)
+            return
+        self.failed.add(number)
+        self.error = self.error or described(error)
+        if not self.thorough:
+            raise Enough
+
+    def report(self) -> dict[str, Any]:
+        return {
+            "planned": self.counted.planned,
+            "passed": len(self.passed - self.failed),
+            "failed": len(self.failed),
+            "crashed": self.crashed,
+        }
+
+
+def described(error: Exception) -> str:
+    """An exception in one line; a bare assertion says nothing itself."""
+    return f"{type(error).__name__}: {error}"[:300].removesuffix(": ")
+
+
+def main() -> None:
+    """Run all units and report."""
+    with open("job.json", encoding="utf-8") as file:
+        job = json.load(file)
+    report, target, source = os.fdopen(os.dup(2), "w", encoding="ascii"), os.dup(1), os.dup(0)
+    empty = os.open(os.devnull, os.O_RDWR)
+    for descriptor in range(3):
+        os.dup2(empty, descriptor)
+    random.seed(0)
+    peer = Peer(source, target, lambda question: client.answer(question))
+    client = Client(peer, job["seconds"], job["objects"])
+    print(json.dumps(examined(job, client, report)), file=report, flush=True)
+    os._exit(0)
+
+
+def examined(job: dict[str, Any], client: Client, report: Any) -> dict[str, Any]:
+    """The report on all units."""
+    try:
+        units, setup = (
+            [Unit(source, job["thorough"]) for source in job["units"]],
+            compile(job["setup"], "setup.py", "exec"),
+        )
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        return {"unusable": described(error)}
+    module, detail, undecided = type(sys)("tests"), "", ""
+    sys.modules["tests"] = module
+    try:
+        if "hello" not in client.peer.receive(None):
+            raise Gone("it did not start")
+        print(json.dumps({"asked": True}), file=report, flush=True)
+        client.value({"do": "load"})
+        for name in job["names"]:
+            module.__dict__[name] = client.named(name)
+        asked = client.asked
+        try:
+            exec(setup, module.__dict__)
+        except Exception as error:
+            if client.asked == asked:
+                return {"unusable": f"the setup fails: {described(error)}"}
+            raise
+        for unit in units:
+            unit.run(module.__dict__)
+    except Enough:
+        pass
+    except Undecided as error:
+        undecided = str(error)
+    except Exception as error:  # the program does not load, or breaks the setup: no test can run
+        detail = described(error)
+    detail = detail or next((unit.error for unit in units if unit.error), "")
+    undecided = undecided or next((unit.undecided for unit in units if unit.undecided), "")
+    return {
+        "units": [unit.report() for unit in units],
+        "gone": client.peer.gone,
+        "detail": detail,
+        "undecided": undecided,
+    }
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,33 @@
+"""The verifier `reasoning_gym`: a generator's own scorer, of which only the full score counts (extra `gym`).
+
+The reference is the whole entry as JSON, as `r1kit.tasks.generators` writes it where several answers are right.
+"""
+
+from __future__ import annotations
+
+import json
+
+from r1kit.types import Verdict
+from r1kit.verifiers import extract
+
+TEXT_FAULTS = (ValueError, TypeError, LookupError, ArithmeticError, SyntaxError, AttributeError, RecursionError)
+
+
+def verify_reasoning_gym(response: str, reference: str) -> Verdict:
+    """Right only at a score of 1: scorers give 0.01 for no answer and a share for one that is merely contained."""
+    try:
+        import reasoning_gym
+    except ImportError:
+        return Verdict(correct=None, detail="reasoning-gym is not installed: pip install 'r1kit[gym]'")
+    try:
+        entry = json.loads(reference)
+        scorer = reasoning_gym.get_score_answer_fn(entry["metadata"]["source_dataset"])
+    except (KeyError, TypeError, ValueError) as error:
+        return Verdict(correct=None, detail=f"the reference is no entry of reasoning-gym: {error!r}")
+    given = extract.extract(response)
+    if given is None or len(given) > extract.MAX_ANSWER_CHARS:
+        return Verdict(correct=False, extracted=given, detail="no answer, or one that is too long")
+    try:
+        return Verdict(correct=scorer(given, entry) >= 1.0, extracted=given, detail="scored by the generator")
+    except TEXT_FAULTS as error:  # scorers parse the text without guard; what they cannot parse is no full score
+        return Verdict(correct=False, extracted=given, detail=f"the generator's scorer cannot read it: {error!r}")

@@ -1,0 +1,62 @@
+r"""Other ways to read a short answer than as a formula: as words, as a letter, as digits in a base."""
+
+from __future__ import annotations
+
+import re
+
+from r1kit.verifiers import spelling
+from r1kit.verifiers.math import shapes
+
+_TEXT = r"\\(?:text|mbox|textbf|textit|textrm|mathrm|mathbf|operatorname)\s*"
+WRAPPED = re.compile(_TEXT + r"\{([^{}]*)\}")
+_BASE = re.compile(
+    r"([0-9A-Za-z]+(?:\.[0-9A-Za-z]+)?)\s*_\s*\{?\s*(?:\\text\s*\{\s*)?(\d+|two|three|eight|ten|sixteen)\s*\}?\s*\}?"
+)
+_BASE_IN_WORDS = re.compile(r"([0-9A-Za-z]+)\s*\(?\s*(?:in\s+)?base[\s-]*(\d+|two|three|eight|ten|sixteen)\s*\)?", re.I)
+_BASES = {"two": "2", "three": "3", "eight": "8", "ten": "10", "sixteen": "16"}
+INFINITE = re.compile(r"([+-]?)\s*(?:\\infty|\\?infinity)\s*", re.IGNORECASE)
+LETTER_IN_TEXT = re.compile(_TEXT + r"\{\s*(\(?[A-Z]\)?)\s*\}")
+_FILLERS = {"there", "are", "it", "is", "its", "was", "be", "would", "the", "a", "an", "on", "in", "at", "that"}
+_FILLERS |= {"option", "only"}
+_TOKEN = re.compile(r"[a-z']+|\d+|[^\s\w.()]|[^\W\d_]+")
+_CHOICE = re.compile(r"\(?[A-Z]\)?")
+
+
+def tidy(text: str) -> str:
+    """The text in one spelling (`spelling.plain`), with single spaces."""
+    return " ".join(spelling.plain(text).split())
+
+
+def wording(text: str) -> str:
+    """Words, numbers and signs of an answer in words, without articles and "it is": `wording("It is Friday.")`."""
+    plain = spelling.undressed(spelling.plain(WRAPPED.sub(r" \1 ", text)))
+    plain = WRAPPED.sub(r" \1 ", plain).casefold()
+    plain = re.sub(r"\b([ap])\.?\s?m\b\.?", r"\1m", plain)
+    plain = re.sub(r"(?<=\d):00(?=\s*[ap]m\b)", "", plain)
+    plain = re.sub(r"\bno solutions\b", "no solution", plain)
+    plain = re.sub(r"(?<=\b[a-z])\.(?=\s*[a-z]\b|\s|$|,)", "", plain)
+    tokens = [token.lstrip("0") or "0" if token.isdigit() else token for token in _TOKEN.findall(plain)]
+    while len(tokens) > 1 and tokens[0] in _FILLERS:
+        tokens.pop(0)
+    if "," in tokens:  # a list has no order
+        return " , ".join(sorted(" ".join(tokens).split(" , ")))
+    return " ".join(tokens)
+
+
+def letter(text: str) -> str | None:
+    """The letter of a reference like `\\text{(B)}` or C, which is a choice."""
+    bare = spelling.unwrapped(LETTER_IN_TEXT.sub(r"\1", text))
+    return bare.strip("()") if _CHOICE.fullmatch(bare) else None
+
+
+def base(text: str) -> tuple[str, str] | None:
+    """Digits and base of `101_2`; a variable with an index is none."""
+    match = _BASE.fullmatch(text.strip()) or _BASE_IN_WORDS.fullmatch(text.strip())
+    if match is None or not any(char.isdigit() for char in match[1]):
+        return None
+    return match[1].lstrip("0").upper(), _BASES.get(match[2], match[2])
+
+
+def known_symbol(text: str) -> bool:
+    """Whether a text is the empty set, infinity or a letter of choice, which need no parser."""
+    return text == shapes.EMPTY_SET or bool(INFINITE.fullmatch(text)) or letter(text) is not None
