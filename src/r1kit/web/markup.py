@@ -16,6 +16,8 @@ from xml.etree.ElementTree import Element
 
 LONGEST = 2000  # characters of a formula; the converter's time and depth are bounded by it
 DEEPEST = 40  # braces in braces
+# A wide formula scrolls in its own box, so the box takes the keyboard's focus and has a name for screen readers.
+DISPLAY = '<span class="display" tabindex="0" role="group" aria-label="formula">{}</span>'
 _ENVIRONMENTS = "align|aligned|alignat|array|cases|eqnarray|equation|gather|gathered|multline|split|[bBpvV]?matrix"
 _OPENERS = re.compile(rf"\\\\|\\\$|\$\$|\$|\\\[|\\\(|\\boxed\s*{{|\\begin{{((?:{_ENVIRONMENTS})\*?)}}")
 _BRACE = re.compile("[{}]")
@@ -73,7 +75,7 @@ def render(text: str) -> Rendered:
             piece = piece.lstrip("\n ")
         after_display = display and formula is not None
         if formula is not None:
-            pieces.append(f'<span class="display">{formula}</span>' if display else formula)
+            pieces.append(DISPLAY.format(formula) if display else formula)
             broken += 'class="broken"' in formula  # quotes in text are escaped
             continue
         escaped, count = escape(piece)
