@@ -18,7 +18,7 @@ from r1kit.evaluate.intervals import (
     wilson,
 )
 from r1kit.evaluate.metrics import Scored, score
-from r1kit.evaluate.statistics import Summary, consensus, paired, paired_by_source, pass_at_k, summarise
+from r1kit.evaluate.statistics import Summary, consensus, holm, paired, paired_by_source, pass_at_k, summarise
 from r1kit.evaluate.table import json_table, signed, text_table
 from r1kit.types import Completion, Problem, Verdict
 
@@ -166,6 +166,13 @@ def test_order_of_rows_does_not_matter_and_swapping_sides_flips_the_sign(pattern
     assert there.mean == pytest.approx(-back.mean)
     assert there.low == pytest.approx(-back.high)
     assert there.p_value == pytest.approx(back.p_value)
+
+
+def test_holm_gives_the_published_adjusted_p_values() -> None:
+    # statsmodels' multipletests(..., method="holm") and R's p.adjust agree on these
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm([0.5, 0.9, 0.02]) == pytest.approx([1.0, 1.0, 0.06])
+    assert holm([0.03]) == [0.03] and holm([]) == []
 
 
 def test_the_paired_difference_is_the_t_test_over_problems() -> None:

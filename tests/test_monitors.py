@@ -22,7 +22,7 @@ from r1kit.engines.local import LocalEngine  # noqa: E402
 from r1kit.models import attention  # noqa: E402
 from r1kit.models.load import Policy, fresh_llama  # noqa: E402
 from r1kit.report import build as build_report  # noqa: E402
-from r1kit.report.folders import Stage  # noqa: E402
+from r1kit.report.folders import StageFolder  # noqa: E402
 from r1kit.report.health import checks  # noqa: E402
 from r1kit.rewards import RewardSpec, build  # noqa: E402
 from r1kit.rewards.verdicts import noted  # noqa: E402
@@ -324,7 +324,7 @@ def test_a_run_is_audited_and_the_report_says_so(tmp_path: Path, monkeypatch: py
     total = sum(row["audit/count"] for row in written)
     differing = sum(row["audit/count"] * row["audit/disagreement"] for row in written)
     assert 20 < total < 60 and differing == pytest.approx(len(rows(tmp_path / "audit.jsonl")))
-    check = next(check for check in checks(Stage("rl", tmp_path), {}) if check.name == "Audit of verdicts")
+    check = next(check for check in checks(StageFolder("rl", tmp_path), {}) if check.name == "Audit of verdicts")
     assert check.status == "attention" and f"{differing:.0f} of {total:.0f}" in check.evidence
     assert "wrong by exact, right by choice" in check.evidence
 
@@ -364,11 +364,11 @@ def test_repetition_and_languages_have_a_number() -> None:
     assert "language/other" not in unknown
 
 
-def stage(folder: Path, row: Callable[[float], dict[str, float]]) -> Stage:
+def stage(folder: Path, row: Callable[[float], dict[str, float]]) -> StageFolder:
     """Forty steps of one metric; `row` gets how far the run is, from 0 to 1."""
     lines = [json.dumps({"step": step + 1, **row(step / 39)}) for step in range(40)]
     (folder / "metrics.jsonl").write_text("\n".join(lines) + "\n")
-    return Stage("rl", folder)
+    return StageFolder("rl", folder)
 
 
 HACKED: tuple[tuple[str, Callable[[float], dict[str, float]]], ...] = (

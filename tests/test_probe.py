@@ -21,7 +21,7 @@ from r1kit.models.known import resolve  # noqa: E402
 from r1kit.pipeline import Progress  # noqa: E402
 from r1kit.pipeline.context import Context  # noqa: E402
 from r1kit.report.curves import panels  # noqa: E402
-from r1kit.report.folders import Stage as ReportStage  # noqa: E402
+from r1kit.report.folders import StageFolder  # noqa: E402
 from r1kit.report.health import checks  # noqa: E402
 from r1kit.rewards import RewardSpec  # noqa: E402
 from r1kit.settings import SettingsError  # noqa: E402
@@ -329,7 +329,7 @@ def test_no_tasks_need_no_model() -> None:
     check_probe(context)
 
 
-def written(folder: Path, scores: Sequence[float], watch: str = "reward/other") -> ReportStage:
+def written(folder: Path, scores: Sequence[float], watch: str = "reward/other") -> StageFolder:
     """An RL stage whose reward rises, and whose held-out judge gave these scores."""
     lines: list[dict[str, Any]] = [{"step": 0, "probe/reward/other": scores[0], "probe/accuracy": 0.5}]
     for step, score in enumerate(scores[1:], 1):
@@ -337,7 +337,7 @@ def written(folder: Path, scores: Sequence[float], watch: str = "reward/other") 
     folder.mkdir()
     (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     (folder / "stage.json").write_text(json.dumps({"kind": "rl", "settings": {"probe": {"watch": watch}}}))
-    return ReportStage("rl", folder)
+    return StageFolder("rl", folder)
 
 
 def test_the_report_draws_the_probe_and_names_over_optimisation(tmp_path: Path) -> None:
@@ -348,7 +348,7 @@ def test_the_report_draws_the_probe_and_names_over_optimisation(tmp_path: Path) 
     begun = json.loads((fallen.folder / "stage.json").read_text())
     begun["settings"]["patience"] = 2
     (fallen.folder / "stage.json").write_text(json.dumps(begun))
-    (kept,) = [one for one in checks(ReportStage("rl", fallen.folder), {}) if one.name == "Over-optimisation"]
+    (kept,) = [one for one in checks(StageFolder("rl", fallen.folder), {}) if one.name == "Over-optimisation"]
     assert kept.status == "attention" and kept.advice.startswith("the weights of the best held-out score were kept")
     drawn, flat = panels(fallen)
     assert {"Held-out judges", "Held-out accuracy"} <= {panel.title for panel in drawn} and flat == []

@@ -9,13 +9,15 @@ from pathlib import Path
 
 import pytest
 
+from r1kit.evaluate.statistics import estimate
 from r1kit.report import build, summary, write_report
 from r1kit.report.completions import is_right
-from r1kit.report.curves import figure, smoothed
-from r1kit.report.folders import Stage, find_stages, stage_name
+from r1kit.report.curve_svg import readable_number, smoothed
+from r1kit.report.folders import StageFolder, find_stages, stage_name
 from r1kit.report.health import checks
+from r1kit.report.page_tables import stage_columns
 from r1kit.report.stage_graph import picture
-from r1kit.report.stage_table import Row
+from r1kit.report.stage_table import StageTable, TableRow, stage_table_json, stage_table_text
 
 STEPS = 60
 
@@ -299,7 +301,7 @@ def test_what_was_made_from_an_earlier_run_of_a_stage_is_left_out(tmp_path: Path
 def test_of_a_step_done_twice_the_later_row_counts(tmp_path: Path) -> None:
     rows = [{"step": 1, "optim/loss": 3.0}, {"step": 2, "optim/loss": 2.0}, {"step": 2, "optim/loss": 1.0}]
     lines(tmp_path / "metrics.jsonl", rows)
-    assert [row["optim/loss"] for row in Stage("pretrain", tmp_path).metrics] == [3.0, 1.0]
+    assert [row["optim/loss"] for row in StageFolder("pretrain", tmp_path).metrics] == [3.0, 1.0]
 
 
 def test_values_that_are_no_numbers_are_named_and_drawn_around(tmp_path: Path) -> None:
@@ -333,7 +335,7 @@ def changed(tmp_path: Path, **course: tuple[float, float]) -> dict[str, str]:
     paths = {names[key]: [a + (b - a) * min(1, i / 20) for i in range(40)] for key, (a, b) in course.items()}
     rows = [{"step": i + 1} | {name: values[i] for name, values in paths.items()} for i in range(40)]
     lines(tmp_path / "metrics.jsonl", rows)
-    return {check.name: check.status for check in checks(Stage("rl", tmp_path), {})}
+    return {check.name: check.status for check in checks(StageFolder("rl", tmp_path), {})}
 
 
 def test_a_run_that_goes_wrong_is_called_out(tmp_path: Path) -> None:
@@ -355,7 +357,9 @@ def test_a_reward_model_that_scores_nothing_is_called_out(tmp_path: Path) -> Non
     for share, status in ((0.0, "healthy"), (0.5, "attention")):
         rows = [training_row(step) | {"reward_model/not_scored": share} for step in range(1, 20)]
         lines(tmp_path / status / "metrics.jsonl", rows)
-        (found,) = [one for one in checks(Stage("rl", tmp_path / status), {}) if one.name == "No score (reward_model)"]
+        (found,) = [
+            one for one in checks(StageFolder("rl", tmp_path / status), {}) if one.name == "No score (reward_model)"
+        ]
         assert found.status == status
 
 
@@ -375,7 +379,7 @@ def test_a_run_that_goes_well_is_left_in_peace(tmp_path: Path) -> None:
 
 
 def test_a_folder_without_stages_is_refused_with_the_remedy(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="it must hold stage folders"):
+    with pytest.raises(ValueError, match="expected stage folders"):
         build(tmp_path)
 
 
@@ -404,8 +408,8 @@ def test_smoothing_keeps_a_constant_and_a_line() -> None:
 
 
 def test_numbers_are_written_for_reading() -> None:
-    assert [figure(x) for x in (0, 0.01234, 48.21, 1234.5, 3e-6)] == ["0", "0.0123", "48.2", "1,234", "3e-06"]
-    assert figure(0.978, True) == "97.8 %"
+    assert [readable_number(x) for x in (0, 0.01234, 48.21, 1234.5, 3e-6)] == ["0", "0.0123", "48.2", "1,234", "3e-06"]
+    assert readable_number(0.978, True) == "97.8 %"
 
 
 def test_with_more_than_two_models_the_changes_from_each_to_the_next_are_told(tmp_path: Path) -> None:
@@ -448,8 +452,38 @@ def test_other_evaluations_of_the_models_are_rows_under_the_name_of_what_they_me
     assert all(set(row["cells"]) == {"base", "r1"} for row in whole["rows"])
 
 
-def row_of(**per_problem: dict[str, float]) -> Row:
-    return Row("accuracy", "pass@1", {}, per_problem)
+def row_of(**per_problem: dict[str, float]) -> TableRow:
+    return TableRow("accuracy", "pass@1", {}, per_problem)
+
+
+def test_stars_keep_the_family_wise_rate_of_each_row() -> None:
+    columns = ["base", "zero", "dev1", "dev2", "r1"]
+    rng = random.Random(0)
+    rows = []
+    for _ in range(100):  # 100 rows x 4 changes, none of them real
+        rows.append(row_of(**{name: {str(i): rng.gauss(0, 1) for i in range(30)} for name in columns}))
+    changes = StageTable(columns, rows).changes
+    assert sum(map(len, changes)) == 400
+    uncorrected = sum(any(change.difference.p_value < 0.05 for change in row.values()) for row in changes)
+    starred = sum(any(change.is_clear for change in row.values()) for row in changes)
+    assert starred <= 10 < uncorrected  # of 100 rows 5 are expected, 18.5 without the correction
+
+
+def test_text_page_and_json_agree_on_the_corrected_p_value() -> None:
+    base = {str(i): 0.0 for i in range(200)}
+    for gains, clear in (((4, 8), False), ((9, 18), True)):  # a gain of 4 of 200 has p = 0.045, which is doubled
+        solved = {"zero": gains[0], "r1": gains[1]}
+        models = {"base": base} | {name: base | {str(i): 1.0 for i in range(n)} for name, n in solved.items()}
+        cells = {name: estimate("pass@1", list(values.values()), 200) for name, values in models.items()}
+        table = StageTable(list(models), [TableRow("accuracy", "pass@1", cells, models)])
+        changes = table.changes[0]
+        assert all(change.difference.p_value < 0.05 and change.is_clear == clear for change in changes.values())
+        assert changes["zero"].p_holm == pytest.approx(2 * changes["zero"].difference.p_value)
+        text = stage_table_text(table)
+        assert "after Holm's correction" in text and text.splitlines()[1].count(" *") == 2 * clear
+        assert [cell["is_clear"] for cell in stage_columns(table)["rows"][0]["cells"]] == [False, clear, clear]
+        differences = stage_table_json(table)["rows"][0]["differences"]
+        assert [entry.get("p_holm") for entry in differences] == [changes["zero"].p_holm, None, changes["r1"].p_holm]
 
 
 def test_a_student_keeps_all_of_what_it_does_as_well_and_half_of_what_it_does_half_as_well() -> None:
@@ -520,6 +554,6 @@ def test_the_picture_joins_stages_to_what_they_read_and_leaves_measurements_out(
     manifest_of(tmp_path / "cold-00000002", "generate", {}, model="../zero-00000001/model")
     manifest_of(tmp_path / "dev1-00000003", "sft", {}, data="../cold-00000002/kept.jsonl", model="/base")
     manifest_of(tmp_path / "eval-00000004", "evaluate", {}, model="../dev1-00000003/model")
-    svg = picture([Stage("base", tmp_path / "eval-00000004")])
+    svg = picture([StageFolder("base", tmp_path / "eval-00000004")])
     assert svg.count("<rect") == 3 and svg.count("<path") == 2 and "eval" not in svg
-    assert picture([Stage("zero", tmp_path / "zero-00000001")]) == ""
+    assert picture([StageFolder("zero", tmp_path / "zero-00000001")]) == ""

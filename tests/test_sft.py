@@ -30,7 +30,7 @@ from r1kit.models.known import resolve  # noqa: E402
 from r1kit.models.load import fresh_llama, load  # noqa: E402
 from r1kit.pipeline import External, Progress, Recipe, Stage, execute, plan  # noqa: E402
 from r1kit.pipeline.context import Context  # noqa: E402
-from r1kit.report.folders import Stage as ReportStage  # noqa: E402
+from r1kit.report.folders import StageFolder  # noqa: E402
 from r1kit.report.mask_pictures import mask_pictures  # noqa: E402
 from r1kit.settings import SettingsError  # noqa: E402
 from r1kit.stages.sft import SFT, SFT_PRESETS, SFTSettings, run  # noqa: E402
@@ -572,10 +572,10 @@ def test_the_picture_shows_each_token_once_and_colours_what_is_trained(tmp_path:
     assert "".join(text for text, _ in shown["pieces"]) == TOKENIZER.decode(sample.token_ids)
     assert "".join(text for text, is_trained in shown["pieces"] if is_trained) == RESPONSE + "<|end|>"
     (tmp_path / "mask.json").write_text(json.dumps([shown]))
-    (picture,) = mask_pictures(ReportStage("sft", tmp_path))
+    (picture,) = mask_pictures(StageFolder("sft", tmp_path))
     assert picture["facts"].startswith(f"{len(sample.token_ids)} tokens, {sum(sample.loss_mask)} of them trained on")
     assert [piece["trained"] for piece in picture["pieces"]] == [bool(flag) for _, flag in shown["pieces"]]
-    assert mask_pictures(ReportStage("none", tmp_path / "none")) == []
+    assert mask_pictures(StageFolder("none", tmp_path / "none")) == []
 
 
 def test_a_long_sample_is_shown_by_its_start_and_its_end() -> None:

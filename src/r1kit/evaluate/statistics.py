@@ -232,6 +232,18 @@ def difference(metric: str, per_problem: Sequence[float]) -> Difference:
     return Difference(mean=fmean(per_problem), low=low, high=high, p_value=p_value, problems=len(per_problem))
 
 
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Holm's adjusted p-values, in the order given: all below a level are significant at that family-wise rate.
+
+    No assumption on how the tests depend on each other (Holm 1979).
+    """
+    adjusted, highest = [0.0] * len(p_values), 0.0
+    for rank, index in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
+        highest = max(highest, min(1.0, (len(p_values) - rank) * p_values[index]))  # never below a smaller one's
+        adjusted[index] = highest
+    return adjusted
+
+
 def describe(names: set[str]) -> str:
     shown = ", ".join(sorted(names)[:3]) + (" ..." if len(names) > 3 else "")
     return f"{len(names)} ({shown})" if names else "none"

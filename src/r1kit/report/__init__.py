@@ -1,5 +1,37 @@
-"""One self-contained HTML page and one `summary.json` per run, read from the files that the stages left."""
+"""One self-contained HTML page and one `summary.json` per run, built from the files that its stages wrote."""
 
-from r1kit.report.page import build, summary, write_report
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from r1kit import store
+from r1kit.report.folders import Source
+from r1kit.report.page import render
+from r1kit.report.run import Run
+from r1kit.report.run_summary import summarise_run
 
 __all__ = ["build", "summary", "write_report"]
+
+
+def write_report(source: Source, out: Path | str, title: str = "", teacher: str = "") -> dict[str, Any]:
+    """Write `report.html` and `summary.json` into `out`, each atomically; returns the summary.
+
+    `source` is a run's folder, a list of stage folders, or a mapping of names to stage folders in order. Stages may be
+    unfinished. `teacher` names the column whose accuracy the columns after it are compared with.
+    """
+    run = Run.open(source, title, teacher)
+    page, data = render(run), summarise_run(run)  # both before the first file: an error leaves an earlier report whole
+    store.write_text(Path(out) / "report.html", page)
+    store.write_json(Path(out) / "summary.json", data)
+    return data
+
+
+def build(source: Source, title: str = "") -> str:
+    """The page: one HTML file that runs no script and loads nothing."""
+    return render(Run.open(source, title))
+
+
+def summary(source: Source, title: str = "") -> dict[str, Any]:
+    """The content of `summary.json`: tables, intervals, health checks, settings, seeds and times."""
+    return summarise_run(Run.open(source, title))

@@ -1,28 +1,29 @@
-"""Training curves as small inline SVG pictures whose colours and fonts are the page's own (so dark mode just works)."""
+"""The training curves of a stage: which metrics share a plot, under which title."""
 
 from __future__ import annotations
 
-import io
 import math
-import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
-from r1kit.report.folders import Row, Stage, is_number
+from r1kit.report.curve_svg import Points, draw, readable_number, smoothed
+from r1kit.report.folders import Row, StageFolder, is_number
 
-Series = list[tuple[float, float]]
-SCHEDULES = ("Learning rate",)  # set, not measured: smoothing would only bend them
 
-# Stand-ins that matplotlib writes out and the page replaces by its own variables.
-INK, LINE = "#010203", "#020304"
-SERIES = ("#0a0b01", "#0a0b02", "#0a0b03", "#0a0b04", "#0a0b05", "#0a0b06")
-VARIABLES = {INK: "--muted", LINE: "--line"} | {colour: f"--s{i}" for i, colour in enumerate(SERIES, 1)}
+@dataclass(frozen=True, slots=True)
+class Plot:
+    """Metrics drawn together, each with its label. `exact` values are set, not measured, and are not smoothed."""
+
+    title: str
+    metrics: Mapping[str, str]
+    note: str = ""
+    is_share: bool = False
+    exact: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Panel:
-    """A picture and its words. `series` is (label, first value, last value), values already as text."""
+    """A plot as drawn. `series` holds (label, first value, last value), as text."""
 
     title: str
     note: str
@@ -30,192 +31,104 @@ class Panel:
     series: list[tuple[str, str, str]]
 
 
-# title, (key, label) ..., is it a share, what to look for
-PANELS: tuple[tuple[str, tuple[tuple[str, str], ...], bool, str], ...] = (
-    ("Reward", (("reward/mean", "mean"),), False, "what the policy is trained to raise"),
-    ("Loss", (("optim/loss", "loss"),), False, ""),
-    ("Held-out accuracy", (("probe/accuracy", "share"),), True, "problems answered on the way, greedily"),
-    (
-        "Held-out answers",
-        (("probe/format", "in form"), ("probe/mixed", "mixed"), ("probe/truncated", "truncated")),
-        True,
-        "",
-    ),
-    (
-        "Pairs in order",
-        (("train/accuracy", "in training"), ("validation/accuracy", "held out")),
-        True,
-        "a reward model's accuracy",
-    ),
-    ("Calibration error", (("validation/calibration_error", "held out"),), True, "of a reward model's certainty"),
-    (
-        "Completion length",
-        (("completion/length_mean", "all"), ("completion/length_right", "right"), ("completion/length_wrong", "wrong")),
-        False,
-        "tokens, end token included",
-    ),
-    ("Truncated", (("completion/truncated", "share"),), True, "completions cut off at the limit"),
-    ("Zero-variance groups", (("groups/zero_variance", "share"),), True, "all rewards alike: nothing to learn"),
-    ("Entropy", (("policy/entropy", "mean"),), False, "nats per token; near zero, exploring ends"),
-    ("KL to the reference", (("policy/kl", "mean"),), False, "nats per token"),
-    ("Clipped tokens", (("policy/clip_fraction", "share"),), True, "outside the trust region"),
-    ("Sampler-trainer gap", (("sampler/logprob_gap_mean", "mean"),), False, "|log-prob difference| per token"),
-    ("Mixed languages", (("language/mixed", "share"),), True, "completions in more than one language"),
-    ("Language switching", (("language/other", "share"),), True, "most words not in the problem's script"),
-    (
-        "Verifier cannot tell",
-        (("verifier/unknown", "cannot tell"), ("verifier/failed", "verifier failed")),
-        True,
-        "neither right nor wrong; those that failed are part of those that cannot tell",
-    ),
-    ("Audit disagreement", (("audit/disagreement", "share"),), True, "of verdicts given again by another"),
-    ("In form and wrong", (("hack/format_only", "share"),), True, "reward for the tags alone"),
-    ("Copied answers", (("hack/copied", "share"),), True, "wrong, and a number of the prompt"),
-    ("One answer for all", (("hack/one_answer", "share"),), True, "the commonest answer, beyond where it is right"),
-    ("Repetition", (("hack/repetition", "share"),), True, "word trigrams that came before in the completion"),
-    ("Gradient norm", (("optim/grad_norm", "norm"),), False, "before clipping"),
-    ("Learning rate", (("optim/learning_rate", "rate"),), False, ""),
-    ("Tokens per second", (("speed/rollout", "sampling"), ("speed/train", "training")), False, ""),
-    ("Seconds per step", (("time/rollout_s", "sampling"), ("time/train_s", "training")), False, ""),
-)
+HELD_OUT = {"probe/format": "well formed", "probe/mixed": "mixed", "probe/truncated": "truncated"}
+PAIRS = {"train/accuracy": "in training", "validation/accuracy": "held out"}
+LENGTH = "completion/length"
+LENGTHS = {f"{LENGTH}_mean": "all", f"{LENGTH}_right": "right", f"{LENGTH}_wrong": "wrong"}
+UNKNOWN = {"verifier/unknown": "cannot tell", "verifier/failed": "verifier failed"}
+SPEEDS = {"speed/rollout": "sampling", "speed/train": "training"}
+SECONDS = {"time/rollout_s": "sampling", "time/train_s": "training"}
 
 
-def panels(stage: Stage) -> tuple[list[Panel], list[str]]:
-    """The stage's pictures, and the titles of those that were zero all along (a line of text says as much)."""
-    rows = [row | speeds(row) for row in stage.metrics]
-    parts = reward_parts(rows)
-    wanted = [
-        *PANELS[:1],
-        ("Reward parts", tuple((f"reward/{p}", p) for p in parts), False, "unweighted"),
-        *PANELS[1:],
-        ("Held-out loss", by_source(rows, "validation/loss"), False, "nats per token; one that rises is forgotten"),
-        ("Accuracy by task", by_source(rows, "probe/accuracy")[1:], True, "problems answered on the way"),
-        ("Held-out judges", judges(rows), False, "of the same answers; one that falls while the reward rises is gamed"),
-        ("Judge cannot tell", by_source(rows, "probe/unknown")[1:], True, "answers that a held-out judge left open"),
+def plots(rows: Sequence[Row]) -> list[Plot]:
+    """All plots, in order; those that depend on names found in the rows (reward parts, tasks, judges) among them."""
+    parts = {name: name.removeprefix("reward/") for name in names_below(rows, "reward/")}
+    parts = {name: part for name, part in parts.items() if part not in ("mean", "std")}
+    judges = by_source(rows, "probe/reward")
+    if len(judges) == 2:
+        del judges["probe/reward"]  # the weighted sum of a single judge
+    # A policy gradient's loss says nothing about progress.
+    loss = [] if parts else [Plot("Loss", {"optim/loss": "loss"})]
+    return [
+        Plot("Reward", {"reward/mean": "mean"}, "the training objective"),
+        Plot("Reward parts", parts, "unweighted"),
+        *loss,
+        Plot("Held-out accuracy", {"probe/accuracy": "share"}, "greedy answers during training", is_share=True),
+        Plot("Held-out answers", HELD_OUT, is_share=True),
+        Plot("Pairs in order", PAIRS, "a reward model's accuracy", is_share=True),
+        Plot("Calibration error", {"validation/calibration_error": "held out"}, "of a reward model", is_share=True),
+        Plot("Completion length", LENGTHS, "tokens, end token included"),
+        Plot("Truncated", {"completion/truncated": "share"}, "completions cut off at max_tokens", is_share=True),
+        Plot("Zero-variance groups", {"groups/zero_variance": "share"}, "equal rewards: no gradient", is_share=True),
+        Plot("Entropy", {"policy/entropy": "mean"}, "nats per token; near zero, exploration ends"),
+        Plot("KL to the reference", {"policy/kl": "mean"}, "nats per token"),
+        Plot("Clipped tokens", {"policy/clip_fraction": "share"}, "outside the trust region", is_share=True),
+        Plot("Sampler-trainer gap", {"sampler/logprob_gap_mean": "mean"}, "|log-prob difference| per token"),
+        Plot("Mixed languages", {"language/mixed": "share"}, "completions in more than one language", is_share=True),
+        Plot("Language switching", {"language/other": "share"}, "mostly not in the problem's script", is_share=True),
+        Plot("Verifier cannot tell", UNKNOWN, is_share=True),
+        Plot("Audit disagreement", {"audit/disagreement": "share"}, "of re-checked verdicts", is_share=True),
+        Plot("Well formed and wrong", {"hack/format_only": "share"}, "rewarded for the tags alone", is_share=True),
+        Plot("Copied answers", {"hack/copied": "share"}, "wrong, and a number of the prompt", is_share=True),
+        Plot("One answer for all", {"hack/one_answer": "share"}, "the most common answer, if wrong", is_share=True),
+        Plot("Repetition", {"hack/repetition": "share"}, "repeated word trigrams in a completion", is_share=True),
+        Plot("Gradient norm", {"optim/grad_norm": "norm"}, "before clipping"),
+        Plot("Learning rate", {"optim/learning_rate": "rate"}, exact=True),
+        Plot("Tokens per second", SPEEDS),
+        Plot("Seconds per step", SECONDS),
+        Plot("Held-out loss", by_source(rows, "validation/loss"), "nats per token"),
+        Plot("Accuracy by task", without_all(rows, "probe/accuracy"), "greedy answers during training", is_share=True),
+        Plot("Held-out judges", judges, "falls while the reward rises: the reward is being gamed"),
+        Plot("Judge cannot tell", without_all(rows, "probe/unknown"), "share of held-out answers", is_share=True),
     ]
-    if parts:  # the loss of a policy gradient says nothing about progress
-        wanted = [panel for panel in wanted if panel[0] != "Loss"]
+
+
+def panels(stage: StageFolder) -> tuple[list[Panel], list[str]]:
+    """The stage's plots, and the titles of those that are zero throughout, which a line of text covers."""
+    rows = [row | tokens_per_second(row) for row in stage.metrics]
     drawn, flat = [], []
-    for title, keys, is_share, note in wanted:
-        lines = [(label, points) for key, label in keys if (points := series(rows, key))]
-        if not lines:
+    for plot in plots(rows):
+        curves = {name: points for name in plot.metrics if (points := series(rows, name))}
+        if not curves:
             continue
-        if all(y == 0 for _, points in lines for _, y in points):
-            flat.append(title)
-        else:
-            drawn.append(panel(title, note, lines, is_share))
+        if all(value == 0 for points in curves.values() for _, value in points):
+            flat.append(plot.title)
+            continue
+        ends = []
+        for name, points in curves.items():
+            smooth = smoothed([value for _, value in points], plot.exact)
+            first, last = (readable_number(value, plot.is_share) for value in (smooth[0], smooth[-1]))
+            ends.append((plot.metrics[name], first, last))
+        svg = draw(plot.title, curves, plot.is_share, plot.exact)
+        drawn.append(Panel(title=plot.title, note=plot.note, svg=svg, series=ends))
     return drawn, flat
 
 
-def panel(title: str, note: str, lines: Sequence[tuple[str, Series]], is_share: bool) -> Panel:
-    words = []
-    for label, points in lines:
-        smooth = smoothed([y for _, y in points], title in SCHEDULES)
-        words.append((label, figure(smooth[0], is_share), figure(smooth[-1], is_share)))
-    return Panel(title=title, note=note, svg=draw(title, lines, is_share), series=words)
+def names_below(rows: Sequence[Row], prefix: str) -> list[str]:
+    """The metrics that begin with a prefix, in order of appearance."""
+    return list(dict.fromkeys(name for row in rows for name in row if name.startswith(prefix)))
 
 
-def reward_parts(rows: Sequence[Row]) -> list[str]:
-    names = dict.fromkeys(key.removeprefix("reward/") for row in rows for key in row if key.startswith("reward/"))
-    return [name for name in names if name not in ("mean", "std")]
+def by_source(rows: Sequence[Row], metric: str) -> dict[str, str]:
+    """A metric over everything ("all"), and by source."""
+    return {metric: "all"} | {name: name.removeprefix(f"{metric}/") for name in names_below(rows, f"{metric}/")}
 
 
-def by_source(rows: Sequence[Row], key: str) -> tuple[tuple[str, str], ...]:
-    """The lines of a metric: over everything, and for each source."""
-    names = dict.fromkeys(name for row in rows for name in row if name.startswith(f"{key}/"))
-    return ((key, "all"), *((name, name.removeprefix(f"{key}/")) for name in names))
+def without_all(rows: Sequence[Row], metric: str) -> dict[str, str]:
+    return {name: label for name, label in by_source(rows, metric).items() if name != metric}
 
 
-def judges(rows: Sequence[Row]) -> tuple[tuple[str, str], ...]:
-    """The held-out judges, and their weighted sum where there are several."""
-    everything, *each = by_source(rows, "probe/reward")
-    return (everything, *each) if len(each) > 1 else tuple(each)
-
-
-def speeds(row: Row) -> Row:
-    """Tokens per second, where tokens and seconds were both written down."""
-    found = {}
-    whole = row.get("time/step_s")  # of a stage that only trains
-    for kind, seconds in (("rollout", row.get("time/rollout_s")), ("train", row.get("time/train_s", whole))):
-        tokens = row.get(f"tokens/{kind}")
+def tokens_per_second(row: Row) -> Row:
+    """`speed/rollout` and `speed/train`, if tokens and seconds were both logged."""
+    speeds = {}
+    train_seconds = row.get("time/train_s", row.get("time/step_s"))  # a stage without sampling logs whole steps only
+    for phase, seconds in (("rollout", row.get("time/rollout_s")), ("train", train_seconds)):
+        tokens = row.get(f"tokens/{phase}")
         if is_number(tokens) and is_number(seconds) and seconds > 0:
-            found[f"speed/{kind}"] = tokens / seconds
-    return found
+            speeds[f"speed/{phase}"] = tokens / seconds
+    return speeds
 
 
-def series(rows: Sequence[Row], key: str) -> Series:
-    """(step, value) wherever there is a finite number."""
-    return [(row["step"], row[key]) for row in rows if is_number(row.get(key)) and math.isfinite(row[key])]
-
-
-def smoothed(values: Sequence[float], exact: bool = False) -> list[float]:
-    """A centred moving average over about a tenth of the run; the window shrinks towards the ends."""
-    reach = 0 if exact else len(values) // 20 + (len(values) > 8)
-    sums = [0.0]
-    for value in values:
-        sums.append(sums[-1] + value)
-    spans = [(max(0, i - reach), min(len(values), i + reach + 1)) for i in range(len(values))]
-    return [(sums[end] - sums[begin]) / (end - begin) for begin, end in spans]
-
-
-def figure(value: float, is_share: bool = False) -> str:
-    """A number for reading: `97.8 %`, `1,234`, `0.0123`, `3e-06`."""
-    if is_share:
-        return f"{100 * value:.1f} %"
-    if value == 0 or 0.001 <= abs(value) < 100:
-        return f"{value:.3g}"
-    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.2g}"
-
-
-def draw(title: str, lines: Sequence[tuple[str, Series]], is_share: bool) -> str:
-    """Raw values thin and pale, the smoothed line over them."""
-    import matplotlib
-    from matplotlib.backends.backend_svg import FigureCanvasSVG
-    from matplotlib.figure import Figure
-    from matplotlib.ticker import FuncFormatter, MaxNLocator
-
-    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": title, "font.size": 8.5}):
-        picture = Figure(figsize=(3.4, 1.75), facecolor="none")
-        axes = picture.add_axes((0.135, 0.15, 0.85, 0.8), facecolor="none")
-        for colour, (_, points) in zip(SERIES * 9, lines, strict=False):
-            steps, values = [x for x, _ in points], [y for _, y in points]
-            axes.plot(steps, values, color=colour, linewidth=0.8, alpha=0.35)
-            axes.plot(steps, smoothed(values, title in SCHEDULES), color=colour, linewidth=1.7, solid_capstyle="round")
-            if len(points) == 1:
-                axes.plot(steps, values, color=colour, marker="o", markersize=3)
-        for side in ("top", "right", "left"):
-            axes.spines[side].set_visible(False)
-        axes.spines["bottom"].set_color(LINE)
-        axes.grid(axis="y", color=LINE, linewidth=0.7)
-        axes.set_axisbelow(True)
-        axes.tick_params(length=0, labelcolor=INK, pad=3)
-        axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
-        axes.yaxis.set_major_locator(MaxNLocator(4))
-        axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: tick(y, is_share)))
-        axes.margins(x=0.01, y=0.08)
-        target = io.StringIO()
-        canvas: Any = FigureCanvasSVG(picture)
-        canvas.print_svg(target, metadata={"Date": None})
-    return inline(target.getvalue(), title)
-
-
-def tick(value: float, is_share: bool) -> str:
-    if is_share:
-        return f"{100 * value:.3g}%"
-    size = abs(value)
-    if size >= 1000:
-        return f"{value / 1000:.4g}k"
-    return f"{value:.1e}".replace("e-0", "e-") if 0 < size < 0.001 else f"{value:.3g}"
-
-
-def inline(svg: str, title: str) -> str:
-    """Make matplotlib's file fit for the inside of a page: no prolog, no metadata, no addresses, the page's colours."""
-    svg = svg[svg.index("<svg") :]
-    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
-    svg = re.sub(r'<svg [^>]*?viewBox="([^"]*)"[^>]*>', rf'<svg viewBox="\1" role="img" aria-label="{title}">', svg)
-    svg = re.sub(r'\sxmlns(:xlink)?="[^"]*"', "", svg).replace("xlink:href", "href")
-    svg = re.sub(r"<!--.*?-->", "", svg, flags=re.DOTALL)
-    svg = re.sub(r"font: ([\d.]+px)[^;\"]*", r"font-size: \1", svg)
-    for colour, variable in VARIABLES.items():
-        svg = svg.replace(colour, f"var({variable})")
-    return re.sub(r"\n\s*", "\n", svg).strip()
+def series(rows: Sequence[Row], metric: str) -> Points:
+    """(step, value) of every row with a finite value."""
+    return [(row["step"], row[metric]) for row in rows if is_number(row.get(metric)) and math.isfinite(row[metric])]

@@ -1,4 +1,4 @@
-"""Reading stage folders, finished or still being written: a last line cut in half or a missing metric is no error."""
+"""Read stage folders, finished or still being written: a half-written last line or a missing metric is no error."""
 
 from __future__ import annotations
 
@@ -14,19 +14,25 @@ from r1kit.evaluate.metrics import Scored
 from r1kit.evaluate.statistics import Summary, summarise
 
 Row = dict[str, Any]
+Source = Path | str | Sequence[Path | str] | Mapping[str, Path]
 
 
 @dataclass(frozen=True)
-class Stage:
-    """A stage's folder as the report sees it; what is read is read once, on first use."""
+class StageFolder:
+    """One stage's folder. Each file is read once, on first use."""
 
     name: str
     folder: Path
 
     @cached_property
     def manifest(self) -> Mapping[str, Any]:
-        """What the stage wrote when it was done, or when it began while it is not."""
-        return read_json(self.folder / "manifest.json") or read_json(self.folder / "stage.json")
+        """`manifest.json`, or `stage.json` while the stage is unfinished; empty if there is neither."""
+        return read_object(self.folder / "manifest.json") or read_object(self.folder / "stage.json")
+
+    @cached_property
+    def settings(self) -> Mapping[str, Any]:
+        settings = self.manifest.get("settings")
+        return settings if isinstance(settings, Mapping) else {}
 
     @property
     def finished(self) -> bool:
@@ -34,15 +40,15 @@ class Stage:
 
     @property
     def started(self) -> float:
-        """Seconds since 1970; of a folder that does not say, the time of its last change."""
-        at = self.manifest.get("started")
-        if is_number(at):
-            return at
-        return datetime.fromisoformat(at).timestamp() if isinstance(at, str) else self.folder.stat().st_mtime
+        """Seconds since 1970; the folder's last change if the manifest does not say."""
+        started = self.manifest.get("started")
+        if is_number(started):
+            return started
+        return datetime.fromisoformat(started).timestamp() if isinstance(started, str) else self.folder.stat().st_mtime
 
     @property
     def kind(self) -> str:
-        """evaluate, rl, pretrain, sft ... : what the manifest says, or what the files look like."""
+        """The manifest's kind (rl, sft ...), or a guess from the files. Whatever wrote completions is "evaluate"."""
         if (self.folder / "results.json").exists() or (self.folder / "completions.jsonl").exists():
             return "evaluate"
         if kind := self.manifest.get("kind"):
@@ -53,13 +59,13 @@ class Stage:
 
     @cached_property
     def metrics(self) -> list[Row]:
-        """One row per step, in order; of a step that was done again after a resume, the later row."""
+        """One row per step, in order. If a step was repeated after a resume, the later row counts."""
         rows = {row["step"]: row for row in read_lines(self.folder / "metrics.jsonl") if is_number(row.get("step"))}
         return [rows[step] for step in sorted(rows)]
 
     @cached_property
     def completions(self) -> list[Row]:
-        """An evaluation's rows: the judged record beside the question and the completion."""
+        """An evaluation's rows: question, completion and verdict."""
         return read_lines(self.folder / "completions.jsonl")
 
     @cached_property
@@ -68,72 +74,76 @@ class Stage:
 
     @cached_property
     def summary(self) -> Summary | None:
-        """An evaluation's estimates, from its rows or (where only that was kept) from `results.json`."""
+        """An evaluation's estimates, from its rows or, if only `results.json` was kept, from that."""
         if self.scored:
             return summarise(self.scored)
-        results = read_json(self.folder / "results.json")
+        results = read_object(self.folder / "results.json")
         return Summary.from_json(results) if results else None
 
     @cached_property
     def rollouts(self) -> list[Path]:
-        """The rollout files, first step first (the number of digits in the name does not matter)."""
+        """The rollout files in the order of their steps, however many digits their names have."""
         return sorted((self.folder / "rollouts").glob("step-*.jsonl"), key=lambda path: (len(path.stem), path.stem))
 
 
-def find_stages(source: Path | str | Sequence[Path | str] | Mapping[str, Path]) -> list[Stage]:
-    """Stages from an ordered mapping, from a list of stage folders, or from a run's folder.
+def find_stages(source: Source) -> list[StageFolder]:
+    """Stage folders from a mapping (name -> folder), from a list of folders, or from a run's folder.
 
-    Where a stage was run again with other settings, a run's folder holds several of its folders: the last started
-    counts, and what was made from another one is left out, so that no two runs are mixed. They are those of the run's
-    own report, under its names and in its order; of a run without one yet, all in order of start. Raises ValueError
-    where there is no stage.
+    A run's folder may hold several folders of one stage, each with other settings. The last started counts, and
+    stages built on another one are left out, so two runs are never mixed. If the run has a report of its own, the
+    stages are those of the report, with its names and order; otherwise all, by start. Raises ValueError if there are
+    none.
     """
     if isinstance(source, Mapping):
-        return [Stage(name, Path(folder)) for name, folder in source.items()]
-    if not isinstance(source, (str, Path)):
-        return [Stage(stage_name(Path(folder)), Path(folder)) for folder in source]
+        return [StageFolder(name, Path(folder)) for name, folder in source.items()]
+    if not isinstance(source, str | Path):
+        return [StageFolder(stage_name(Path(folder)), Path(folder)) for folder in source]
     run = Path(source)
-    found = [Stage(stage_name(path), path) for path in run.iterdir() if is_stage(path)] if run.is_dir() else []
-    latest = {stage.name: stage for stage in sorted(found, key=lambda stage: stage.started) if stage.kind != "report"}
-    latest = {name: stage for name, stage in latest.items() if _is_current(stage, latest)}
+    stages = [StageFolder(stage_name(path), path) for path in run.iterdir() if is_stage(path)] if run.is_dir() else []
+    latest = {stage.name: stage for stage in sorted(stages, key=lambda stage: stage.started) if stage.kind != "report"}
+    latest = {name: stage for name, stage in latest.items() if is_current(stage, latest)}
     if not latest:
         raise ValueError(
-            f"{run} is no run's folder: it must hold stage folders such as rl-0a1b2c3d, each with manifest.json, "
-            "metrics.jsonl or completions.jsonl inside"
+            f"{run} is not a run's folder: expected stage folders such as rl-0a1b2c3d, each with manifest.json, "
+            "metrics.jsonl or completions.jsonl"
         )
     if (report := last_report(run)) is not None:
-        known = {title: latest.get(stage_name(Path(folder))) for title, folder in inputs_of(report).items()}
-        if named := [Stage(title, stage.folder) for title, stage in known.items() if stage is not None]:
+        shown = {title: latest.get(stage_name(Path(folder))) for title, folder in inputs_of(report).items()}
+        if named := [StageFolder(title, stage.folder) for title, stage in shown.items() if stage is not None]:
             return named
     return sorted(latest.values(), key=lambda stage: stage.started)
 
 
-def _is_current(stage: Stage, latest: Mapping[str, Stage]) -> bool:
-    """Whether all that a stage was made from are the folders that count."""
-    parents = [(latest.get(stage_name(Path(folder))), folder) for folder in inputs_of(stage).values()]
-    return all(
-        parent is None or (parent.folder.name == folder and _is_current(parent, latest)) for parent, folder in parents
-    )
+def is_current(stage: StageFolder, latest: Mapping[str, StageFolder]) -> bool:
+    """Whether the stage was built, directly and indirectly, on the latest folder of every stage it reads."""
+    for folder in inputs_of(stage).values():
+        parent = latest.get(stage_name(Path(folder)))
+        if parent is not None and not (parent.folder.name == folder and is_current(parent, latest)):
+            return False
+    return True
 
 
-def last_report(source: Any) -> Stage | None:
-    """The stage that made the last report in a run's folder; None where there is none, or no run's folder is given."""
-    if not isinstance(source, (str, Path)):
+def last_report(source: Source) -> StageFolder | None:
+    """The latest finished `report` stage in a run's folder; None if there is none or `source` is not a folder."""
+    if not isinstance(source, str | Path):
         return None
-    found = [Stage(stage_name(path.parent), path.parent) for path in Path(source).glob("*/manifest.json")]
-    return max((stage for stage in found if stage.kind == "report"), key=lambda stage: stage.started, default=None)
+    stages = [StageFolder(stage_name(path.parent), path.parent) for path in Path(source).glob("*/manifest.json")]
+    return max((stage for stage in stages if stage.kind == "report"), key=lambda stage: stage.started, default=None)
 
 
-def inputs_of(stage: Stage) -> dict[str, str]:
-    """Folders beside a stage's that it reads, by the input's name: `{"model": "sft-1a2b3c4d"}`."""
-    given = stage.manifest.get("inputs")
-    told = {name: one for name, one in given.items() if isinstance(one, Mapping)} if isinstance(given, Mapping) else {}
-    begun = {name: f"{one['stage']}-{one['fingerprint'][:8]}" for name, one in told.items() if "stage" in one}
-    paths = {name: Path(str(one.get("path", ""))).parts for name, one in told.items()}
-    beside = {
-        name: parts[1] for name, parts in paths.items() if parts[:1] == ("..",) and parts[1:2] not in ((), ("..",))
-    }
-    return begun | beside  # a stage's first note says stage and fingerprint, its manifest the folder
+def inputs_of(stage: StageFolder) -> dict[str, str]:
+    """Folders beside the stage's own that it reads, by the input's name: `{"model": "sft-1a2b3c4d"}`."""
+    folders = {}
+    inputs = stage.manifest.get("inputs")
+    for name, entry in inputs.items() if isinstance(inputs, Mapping) else ():
+        if not isinstance(entry, Mapping):
+            continue
+        parts = Path(str(entry.get("path", ""))).parts
+        if len(parts) > 1 and parts[0] == ".." and parts[1] != "..":  # manifest.json: a path from the stage's folder
+            folders[name] = parts[1]
+        elif "stage" in entry:  # stage.json: a stage and its fingerprint
+            folders[name] = f"{entry['stage']}-{entry['fingerprint'][:8]}"
+    return folders
 
 
 def is_stage(path: Path) -> bool:
@@ -141,24 +151,26 @@ def is_stage(path: Path) -> bool:
 
 
 def stage_name(folder: Path) -> str:
-    """`rl-0a1b2c3d` is the stage `rl`."""
+    """`rl-0a1b2c3d` is the stage `rl`; names without a hash stay as they are."""
     name, dash, digits = folder.name.rpartition("-")
     is_hash = len(digits) == 8 and all(c in "0123456789abcdef" for c in digits)
     return name if dash and is_hash else folder.name
 
 
-def read_json(path: Path) -> Row:
-    """An object from a file; empty where there is no file."""
+def read_object(path: Path) -> Row:
+    """A JSON object; empty if there is no file."""
     data = store.read_json(path) if path.exists() else {}
     if not isinstance(data, dict):
-        raise ValueError(f"{path} holds {type(data).__name__}, not an object: delete it and run the stage again")
+        raise ValueError(
+            f"{path}: expected a JSON object, found a {type(data).__name__}; delete the file and run its stage again"
+        )
     return data
 
 
 def read_lines(path: Path) -> list[Row]:
-    """The whole rows of a JSONL file; none where there is no file yet, and without a last row that is half written."""
+    """The rows of a JSONL file, without a half-written last one; empty if there is no file."""
     return list(store.read_rows(path)) if path.exists() else []
 
 
 def is_number(value: Any) -> TypeGuard[float]:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
+    return isinstance(value, int | float) and not isinstance(value, bool)

@@ -1,34 +1,30 @@
-"""The loss mask as a picture: samples of a training stage, coloured where the model is trained."""
+"""The loss mask as a picture: samples of a training stage, with the tokens that are trained on marked."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from r1kit.report.folders import Stage
+from r1kit.report.folders import StageFolder
 from r1kit.store import read_json
 
 FILE = "mask.json"
 
 
-def mask_pictures(stage: Stage) -> list[dict[str, Any]]:
-    """For the page, one entry per sample: `facts` (words) and `pieces`, each with `text`, `trained` and `skipped`.
+def mask_pictures(stage: StageFolder) -> list[dict[str, Any]]:
+    """One entry per sample of `mask.json`: `facts` (text) and `pieces` (tokens); empty if the stage has no mask.
 
-    Pieces are tokens; before the piece whose `skipped` is not 0, that many are left out. Empty without a mask.
+    Each piece has `text`, `trained` and `skipped`, the number of tokens left out before it.
     """
+    pictures = []
     path = stage.folder / FILE
-    return [_picture(one) for one in read_json(path)] if path.exists() else []
-
-
-def _picture(one: dict[str, Any]) -> dict[str, Any]:
-    at, count = one["skipped"] or (-1, 0)
-    pieces = [
-        {"text": _visible(text) if trained else text, "trained": trained, "skipped": count if index == at else 0}
-        for index, (text, trained) in enumerate(one["pieces"])
-    ]
-    share = f"{100 * one['trained'] / one['tokens']:.0f} %"
-    return {"facts": f"{one['tokens']:,} tokens, {one['trained']:,} of them trained on ({share})", "pieces": pieces}
-
-
-def _visible(text: str) -> str:
-    """A trained token of line ends alone would not be seen: it gets a sign."""
-    return text if text.strip() else text.replace("\n", "↵\n")
+    for sample in read_json(path) if path.exists() else []:
+        gap_at, gap = sample["skipped"] or (-1, 0)
+        pieces = []
+        for index, (text, trained) in enumerate(sample["pieces"]):
+            if trained and not text.strip():
+                text = text.replace("\n", "↵\n")  # a marked line break would be invisible
+            pieces.append({"text": text, "trained": trained, "skipped": gap if index == gap_at else 0})
+        share = f"{100 * sample['trained'] / sample['tokens']:.0f} %"
+        facts = f"{sample['tokens']:,} tokens, {sample['trained']:,} of them trained on ({share})"
+        pictures.append({"facts": facts, "pieces": pieces})
+    return pictures

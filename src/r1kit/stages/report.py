@@ -23,4 +23,4 @@ def run(context: Context) -> Mapping[str, Any]:
     return {"stages": len(context.paths)}
 
 
-REPORT = Kind(name="report", run=run, settings=ReportSettings, version=2)
+REPORT = Kind(name="report", run=run, settings=ReportSettings, version=3)

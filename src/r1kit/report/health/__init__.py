@@ -1,0 +1,42 @@
+"""Is an RL run healthy? The known ways to go wrong, each with the numbers for or against it.
+
+The thresholds are those at which users of other trainers reported trouble: they say "look here", not "this failed".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from r1kit.evaluate.statistics import Difference
+from r1kit.report.folders import StageFolder
+from r1kit.report.health.course import Check, below
+from r1kit.report.health.policy_checks import entropy, length, mixing, numbers, sampler_gap, zero_variance
+from r1kit.report.health.reward_checks import HACKS, format_only, hack, not_scored, over_optimisation
+from r1kit.report.health.verifier_checks import audit, failures
+
+__all__ = ["Check", "checks"]
+
+
+def checks(stage: StageFolder, differences: Mapping[str, Difference]) -> list[Check]:
+    """Findings on one RL stage, without those whose metrics were not logged.
+
+    `differences` are by metric, after minus before the stage on held-out problems; empty if it was not evaluated.
+    """
+    rows = stage.metrics
+    findings = [
+        zero_variance(rows),
+        entropy(rows),
+        below(rows, "completion/truncated", "Truncation", 0.10, "raise max_tokens, or add the soft overlong penalty"),
+        below(rows, "verifier/unknown", "Verifier cannot tell", 0.02, "read the rollouts whose verdict is unknown"),
+        failures(rows),
+        *not_scored(rows),
+        audit(stage),
+        sampler_gap(rows),
+        format_only(rows, differences),
+        length(stage),
+        mixing(rows),
+        over_optimisation(stage),
+        *(hack(rows, symptom) for symptom in HACKS),
+        numbers(rows),
+    ]
+    return [check for check in findings if check]

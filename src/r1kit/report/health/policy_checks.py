@@ -1,0 +1,108 @@
+"""Does the policy still learn: signal, exploration, length, language, and finite numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from statistics import fmean, median
+
+from r1kit.report.completions import is_right
+from r1kit.report.curve_svg import readable_number
+from r1kit.report.curves import series
+from r1kit.report.folders import Row, StageFolder, is_number, read_lines
+from r1kit.report.health.course import Check, course, finding, from_to, percent
+
+
+def zero_variance(rows: Sequence[Row]) -> Check | None:
+    """Groups with equal rewards give no gradient: harmless if the problems are solved, starvation if they are not."""
+    zero, accuracy = course(rows, "groups/zero_variance"), course(rows, "reward/accuracy")
+    if not zero:
+        return None
+    evidence = f"{percent(zero.first)} of groups at first, {percent(zero.last)} in the last quarter"
+    solved = accuracy is not None and accuracy.last > 0.9
+    if accuracy and solved:
+        evidence += f", with {percent(accuracy.last)} of answers right"
+    advice = "most groups teach nothing: use easier problems, larger groups or dynamic sampling"
+    return finding("Zero-variance groups", zero.last > 0.8 and not solved, evidence, advice)
+
+
+def entropy(rows: Sequence[Row]) -> Check | None:
+    metric = course(rows, "policy/entropy")
+    if not metric:
+        return None
+    first, last = readable_number(metric.first), readable_number(metric.last)
+    collapsed = metric.last < 0.1 * metric.first
+    drifting = metric.last > 3 * metric.first and metric.last > 1
+    advice = "exploration has nearly ended: try a lower learning rate or a higher upper clip"
+    if drifting:
+        advice = "the policy drifts towards noise: lower the learning rate or raise the KL weight"
+    evidence = f"{first} nats per token at first, {last} in the last quarter"
+    return finding("Entropy", collapsed or drifting, evidence, advice)
+
+
+def sampler_gap(rows: Sequence[Row]) -> Check | None:
+    """Sampler and trainer should give the same tokens the same log-probs; otherwise the gradient is off-policy."""
+    gap = course(rows, "sampler/logprob_gap_mean")
+    if not gap:
+        return None
+    evidence = f"mean {readable_number(gap.last)} in the last quarter, {readable_number(gap.highest)} at most"
+    advice = "use truncated importance sampling, the same precision on both sides, or r1kit's own engine"
+    return finding("Sampler-trainer gap", gap.last > 0.02, evidence, advice)
+
+
+def length(stage: StageFolder) -> Check | None:
+    """Length may grow with reasoning. A threefold change without more right answers is drift.
+
+    Right and wrong answers are checked apart too: the mean over all can hide the drift of one of them.
+    """
+    rows = stage.metrics
+    overall, accuracy = course(rows, "completion/length_mean"), course(rows, "reward/accuracy")
+    if not overall:
+        return None
+    outcomes = {name: course(rows, f"completion/length_{name}") for name in ("right", "wrong")}
+    logged = {name: outcome for name, outcome in outcomes.items() if outcome}
+    evidence = f"{readable_number(overall.first)} tokens at first, {readable_number(overall.last)} in the last quarter"
+    evidence += "".join(f"; {name} answers {from_to(outcome)}" for name, outcome in logged.items())
+    evidence += "" if logged else last_lengths(stage)
+    gained = accuracy is not None and accuracy.rise > 0.05
+    drifted = [name for name, metric in {"all": overall, **logged}.items() if not 1 / 3 < metric.growth < 3]
+    bad = bool(drifted) and (not gained or drifted == ["wrong"])
+    advice = f"the length of {' and '.join(drifted)} answers changes without better ones: read late samples"
+    return finding("Length drift", bad, evidence, advice + ", and look at rewards for length")
+
+
+def last_lengths(stage: StageFolder) -> str:
+    """Mean lengths of right and of wrong answers in the last stored rollouts; empty unless there are both."""
+    lengths: dict[bool, list[float]] = {True: [], False: []}
+    for row in read_lines(stage.rollouts[-1]) if stage.rollouts else []:
+        right, tokens = is_right(row), row.get("tokens")
+        if right is not None and is_number(tokens):
+            lengths[right].append(tokens)
+    if not all(lengths.values()):
+        return ""
+    right_mean, wrong_mean = fmean(lengths[True]), fmean(lengths[False])
+    return f"; in the last rollouts right answers have {right_mean:.0f}, wrong ones {wrong_mean:.0f}"
+
+
+def mixing(rows: Sequence[Row]) -> Check | None:
+    mixed = course(rows, "language/mixed")
+    if not mixed:
+        return None
+    evidence = f"{percent(mixed.first)} of completions at first, {percent(mixed.last)} in the last quarter"
+    advice = "as in the paper's R1-Zero: a cold start and the language-consistency reward end it"
+    return finding("Language mixing", mixed.last > mixed.first + 0.1, evidence, advice)
+
+
+def numbers(rows: Sequence[Row]) -> Check | None:
+    """Values that are not finite, and gradients that jump."""
+    # JSON has no infinity and no NaN: such values were stored as null.
+    broken = [row["step"] for row in rows if None in row.values()]
+    if broken:
+        evidence = f"{len(broken)} steps have a value that is not finite, the first is step {broken[0]}"
+        return finding("Numbers", True, evidence, "lower the learning rate; use fp32")
+    norms = [norm for _, norm in series(rows, "optim/grad_norm")]
+    if not norms:
+        return None
+    middle, highest = readable_number(median(norms)), readable_number(max(norms))
+    evidence = f"all finite; the median gradient norm is {middle}, the largest {highest}"
+    advice = "one step's gradient is far larger than the others': keep clipping on"
+    return finding("Numbers", max(norms) > 100 * median(norms) > 0, evidence, advice)

@@ -1,0 +1,100 @@
+"""Is the reward being gamed: format without answers, known hacks, over-optimisation, missing scores."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from r1kit.evaluate.statistics import Difference
+from r1kit.report.curve_svg import readable_number
+from r1kit.report.folders import Row, StageFolder
+from r1kit.report.health.course import Check, below, course, finding, from_to, percent
+
+
+@dataclass(frozen=True, slots=True)
+class Symptom:
+    """A share that rises when the policy games the reward."""
+
+    metric: str
+    name: str
+    description: str
+    advice: str
+
+
+HACKS = (
+    Symptom(
+        "hack/copied",
+        "Copied answers",
+        "of answers are wrong and repeat a number of the prompt",
+        "read late wrong answers: the policy may have stopped reasoning",
+    ),
+    Symptom(
+        "hack/one_answer",
+        "One answer for all",
+        "of answers are the most common one, and wrong",
+        "the policy gives one answer to every question: look at the distribution of right answers",
+    ),
+    Symptom(
+        "hack/repetition",
+        "Repetition",
+        "of word trigrams occurred before in the completion",
+        "add the repetition penalty, and read long samples",
+    ),
+    Symptom(
+        "language/other",
+        "Language switching",
+        "of completions are mostly not in the problem's script",
+        "add the language-consistency reward",
+    ),
+)
+NOT_SCORED = ("reward_model/not_scored", "_judged_reward/unknown")  # shares that rewards log of themselves
+
+
+def hack(rows: Sequence[Row], symptom: Symptom) -> Check | None:
+    """A share that is high at the end and has risen: a high start is due to the base model or the task."""
+    share = course(rows, symptom.metric)
+    if not share:
+        return None
+    description = symptom.description
+    evidence = f"{percent(share.first)} {description} at first, {percent(share.last)} in the last quarter"
+    return finding(symptom.name, share.last > 0.2 and share.rise > 0.1, evidence, symptom.advice)
+
+
+def format_only(rows: Sequence[Row], differences: Mapping[str, Difference]) -> Check | None:
+    """Reward that rises through the tags alone. Held-out differences count, or training rewards if there are none."""
+    form, right = differences.get("format"), differences.get("pass@1")
+    if form and right and form.low is not None and right.low is not None:
+        bad = form.low > 0 and right.low <= 0
+        points = (f"{100 * value:+.1f} points" for value in (form.mean, right.mean, right.low))
+        evidence = "held out: format {}, pass@1 {} (from {})".format(*points)
+    else:
+        tags, accuracy = course(rows, "reward/format"), course(rows, "reward/accuracy")
+        if not tags or not accuracy:
+            return None
+        bad = tags.rise > 0.1 and accuracy.rise < 0.02
+        evidence = f"in training: format {from_to(tags)}, accuracy {from_to(accuracy)}"
+    advice = "weight accuracy above format, and check that the base model can do the task"
+    return finding("Format-only gains", bad, evidence, advice)
+
+
+def over_optimisation(stage: StageFolder) -> Check | None:
+    """The training reward rises while the probe's held-out score falls from its best: the reward misses something."""
+    probe = stage.settings.get("probe")
+    watched = (probe.get("watch") if isinstance(probe, Mapping) else None) or "accuracy"
+    reward, held_out = course(stage.metrics, "reward/mean"), course(stage.metrics, f"probe/{watched}")
+    if not reward or not held_out:
+        return None
+    fell = held_out.highest - held_out.last > max(0.05, 0.1 * abs(held_out.highest))
+    first, best, last = map(readable_number, (held_out.first, held_out.highest, held_out.last))
+    evidence = f"training reward {from_to(reward)}; held-out {watched} {first} at first, {best} at best, {last} last"
+    advice = "stop at the best held-out score: set patience; a KL term or a better reward model helps too"
+    if stage.settings.get("patience"):
+        advice = "the weights of the best held-out score were kept; with a KL term or a better reward model it goes on"
+    return finding("Over-optimisation", fell and reward.rise > 0, evidence, advice)
+
+
+def not_scored(rows: Sequence[Row]) -> list[Check | None]:
+    """Reward models and judges that gave no score: their completions are left out of the update."""
+    metrics = dict.fromkeys(name for row in rows for name in row if name.endswith(NOT_SCORED))
+    advice = "read the rollouts' notes: responses too long for the reward model, or judge replies that cannot be read"
+    return [below(rows, name, f"No score ({name.partition('/')[0]})", 0.02, advice) for name in metrics]

@@ -1,0 +1,62 @@
+"""Can the verdicts be trusted: verifiers that failed, and the audit by a second verifier."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from r1kit.evaluate.intervals import NORMAL_FROM, critical, wilson
+from r1kit.report.curves import series
+from r1kit.report.folders import Row, StageFolder, is_number, read_lines
+from r1kit.report.health.course import Check, finding, percent
+
+
+def failures(rows: Sequence[Row]) -> Check | None:
+    """Verifiers that raised, at any step: failures in the middle of a run count as much as at its end."""
+    failed = series(rows, "verifier/failed")
+    if not failed:
+        return None
+    bad_steps = [(step, share) for step, share in failed if share > 0]
+    if not bad_steps:
+        return finding("Verifier failures", False, f"none in {len(failed)} steps", "")
+    step, worst = max(bad_steps, key=lambda pair: pair[1])
+    evidence = f"in {len(bad_steps)} of {len(failed)} steps, at most {percent(worst)} of the verdicts (step {step})"
+    bad = worst > 0.01 or len(bad_steps) > 0.1 * len(failed)
+    advice = "these completions were left out, not scored 0; the rollouts' notes hold the verifier's error"
+    return Check(name="Verifier failures", status="attention" if bad else "healthy", evidence=evidence, advice=advice)
+
+
+def audit(stage: StageFolder) -> Check | None:
+    """Verdicts on which a second verifier disagrees, or cannot tell, over the whole run, with examples."""
+    unknown = sum(value for _, value in series(stage.metrics, "audit/unknown"))
+    total = differing = 0.0
+    for row in stage.metrics:
+        count, disagreement = row.get("audit/count"), row.get("audit/disagreement")
+        if is_number(count) and is_number(disagreement):
+            total += count
+            differing += count * disagreement
+    if not total + unknown:
+        return None
+    low, high = wilson(differing / total, total, critical(NORMAL_FROM)) if total else (0.0, 1.0)
+    evidence = f"{differing:.0f} of {total:.0f} re-checked verdicts differ (95 %: {percent(low)} to {percent(high)})"
+    if unknown:
+        evidence += f"; the second verifier could not tell {unknown:.0f} of {total + unknown:.0f}"
+    examples = read_lines(stage.folder / "audit.jsonl")[-3:]
+    if examples:
+        evidence += "; the last: " + "; ".join(map(disagreement_text, examples))
+    wrong, blind = low > 0.01, unknown > 0.5 * (total + unknown)
+    advice = "read audit.jsonl: one of the two verifiers is wrong on these answers"
+    if not wrong:
+        advice = "the audit says little: choose a second verifier that can read these references"
+    return finding("Audit of verdicts", wrong or blind, evidence, advice)
+
+
+def disagreement_text(row: Row) -> str:
+    """`'72.0' for '72' is wrong by exact, right by math`."""
+    extracted, answer = (shortened(row.get(name)) for name in ("extracted", "answer"))
+    first = f"{row.get('verdict')} by {row.get('verifier')}"
+    return f"{extracted} for {answer} is {first}, {row.get('second_verdict')} by {row.get('second')}"
+
+
+def shortened(value: object) -> str:
+    text = " ".join(str(value).split())
+    return repr(text if len(text) <= 40 else text[:39] + "…")

@@ -1,0 +1,63 @@
+"""A run as the report sees it: its stages and every table made from them, each computed once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from r1kit.report.compare import Comparison, column_of, comparisons, until
+from r1kit.report.folders import Source, StageFolder, find_stages, last_report
+from r1kit.report.funnels import funnel
+from r1kit.report.health import Check, checks
+from r1kit.report.stage_table import StageTable, stage_table
+
+
+@dataclass(frozen=True)
+class Run:
+    """Stages in the order shown. `teacher` is the column whose accuracy the columns after it are compared with."""
+
+    stages: Sequence[StageFolder]
+    title: str
+    teacher: str = ""
+
+    @classmethod
+    def open(cls, source: Source, title: str = "", teacher: str = "") -> Run:
+        """Find the stages of `source`; title and teacher default to those of the run's own last report."""
+        stages = find_stages(source)
+        report = last_report(source)
+        settings = report.settings if report else {}
+        name = Path(source).name if isinstance(source, str | Path) else "run"
+        return cls(stages, title or settings.get("title") or name, teacher or settings.get("teacher", ""))
+
+    @cached_property
+    def comparisons(self) -> list[Comparison]:
+        return comparisons(self.stages)
+
+    @cached_property
+    def main(self) -> Comparison | None:
+        """The largest comparison up to the teacher: the students' answers are not the run's result."""
+        return until(self.comparisons[0], self.teacher) if self.comparisons else None
+
+    @cached_property
+    def stage_table(self) -> StageTable | None:
+        return stage_table(self.comparisons, self.teacher)
+
+    @cached_property
+    def funnels(self) -> dict[str, dict[str, Any]]:
+        """By stage, for stages that made data."""
+        return {stage.name: data for stage in self.stages if (data := funnel(stage))}
+
+    @cached_property
+    def rl_stages(self) -> list[StageFolder]:
+        return [stage for stage in self.stages if stage.kind == "rl" and stage.metrics]
+
+    @cached_property
+    def health(self) -> dict[str, list[Check]]:
+        """The checks of each RL stage, with the held-out change to its own column or the run's only difference."""
+        changes = self.comparisons[0].changes if self.comparisons else ()
+        only = self.comparisons[0].differences if self.comparisons and not changes else {}
+        own = {change.after: change.differences for change in changes}
+        return {stage.name: checks(stage, own.get(column_of(stage), only)) for stage in self.rl_stages}
