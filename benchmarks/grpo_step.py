@@ -101,7 +101,7 @@ def make_job(options: argparse.Namespace) -> Job:
     tokenizer = AutoTokenizer.from_pretrained(folder)
     tiny = len(tokenizer) < 1000
     scale = TINY.rl if tiny else SMOLLM2.rl
-    chat = scale.chat if tiny or tokenizer.chat_template else scale.chat.model_copy(update={"template": "plain"})
+    chat = scale.chat if tiny or tokenizer.chat_template else scale.chat.replace(template="plain")
     sizes = [
         given or default
         for given, default in zip((options.prompts, options.group, options.max_tokens), SIZES[tiny], strict=True)

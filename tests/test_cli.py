@@ -101,7 +101,7 @@ def test_report_finds_the_newest_run_in_a_folder(capsys: pytest.CaptureFixture[s
     ("arguments", "message"),
     [
         (["run", "r1zero"], "there is no recipe 'r1zero': did you mean r1-zero?"),
-        (["run", "qqq"], "there is no recipe 'qqq': known are broken, r1-zero, toy"),
+        (["run", "qqq"], "there is no recipe 'qqq': known are toy, r1-zero, broken"),
         (["run", "toy", "--set", "report.sizee=3"], "there is no setting sizee: did you mean size?"),
         (["run", "toy", "--until", "reprot"], "recipe toy has no stage 'reprot': did you mean report?"),
         (["run", "broken", "--model", "m", "--scale", "s"], "recipe broken has no --scale and no --model"),

@@ -342,7 +342,7 @@ def test_a_filter_passes_over_the_sources_that_it_is_not_for() -> None:
 @pytest.mark.parametrize(
     ("given_", "message"),
     [
-        ("repetitions", "did you mean 'repetition'"),
+        ("repetitions", "did you mean repetition"),
         ({"name": "too_long", "options": {"max_words": 3}}, "option max_words: Unexpected keyword"),
         ({"name": "too_long", "options": {"max_chars": "many"}}, "option max_chars: Input should be a valid integer"),
         ({"name": "too_long", "options": {"max_chars": 0}}, "max_chars is 0: it must be at least 1"),

@@ -458,7 +458,7 @@ def test_a_verdict_needs_a_majority_of_all_votes(
 
 def test_unreadable_replies_are_asked_for_again_with_another_seed_and_counted(tmp_path: Path) -> None:
     with judging(voting("", "correct", "", "", "correct", "correct"), tmp_path) as (engine, server):
-        engine.settings = engine.settings.model_copy(update={"concurrency": 1})
+        engine.settings = engine.settings.replace(concurrency=1)
         verifier = GenerativeVerifier(engine)
         assert verifier("4", "4").correct is True
     assert len({body["seed"] for body in server.asked}) == len(server.asked) == 6

@@ -91,7 +91,7 @@ def test_the_three_aggregates() -> None:
 
 
 def test_cispo_weighs_the_log_prob_and_keeps_the_gradient_of_clipped_tokens() -> None:
-    settings = PRESETS["cispo"].model_copy(update={"clip_high": 0.5})
+    settings = PRESETS["cispo"].replace(clip_high=0.5)
     weights = [1.5, 1.0, RATIOS[2]]
     loss, grad = evaluate(settings)
     assert loss == pytest.approx(-sum(w * a * lp for w, a, lp in zip(weights, ADVANTAGES, NEW, strict=True)) / 3)
@@ -165,7 +165,7 @@ def test_metrics_are_sums_over_tokens() -> None:
 
 @pytest.mark.parametrize("name", PRESETS)
 def test_on_policy_every_preset_has_the_gradient_of_the_policy_gradient(name: str) -> None:
-    settings = PRESETS[name].model_copy(update={"kl_coef": 0.0, "reference_refresh": 0})
+    settings = PRESETS[name].replace(kl_coef=0.0, reference_refresh=0)
     _, grad = evaluate(settings, targets(old=NEW))
     weights = {"sequence": [1 / 4, 1 / 4, 1 / 2], "token": [1 / 3] * 3, "fixed": [1 / 8] * 3}[settings.aggregate]
     assert grad == pytest.approx([-w * a for w, a in zip(weights, ADVANTAGES, strict=True)], rel=1e-5)
@@ -179,7 +179,7 @@ rows = st.lists(st.tuples(numbers, numbers, numbers), min_size=1, max_size=5)
 def test_the_sum_over_micro_batches_is_the_loss_of_the_whole(
     drawn: list[list[tuple[float, float, float]]], size: int, preset: str
 ) -> None:
-    settings = PRESETS[preset].model_copy(update={"kl_coef": 0.05})
+    settings = PRESETS[preset].replace(kl_coef=0.05)
     flat = [row for one in drawn for row in one]
     whole = targets(
         old=[row[0] - 2 for row in flat],

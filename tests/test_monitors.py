@@ -271,7 +271,7 @@ def test_one_failure_of_the_verifier_is_no_alarm_and_two_above_the_rate_are() ->
 def test_settings_name_a_rate_and_a_verifier_that_exist() -> None:
     with pytest.raises(SettingsError, match="max_unknown_rate"):
         LoopSettings.parse({"max_unknown_rate": 1.5})
-    with pytest.raises(SettingsError, match="did you mean 'math'"):
+    with pytest.raises(SettingsError, match="did you mean math"):
         LoopSettings.parse({"audit_verifier": "maths"})
 
 

@@ -94,14 +94,14 @@ def test_killed_in_the_middle_it_goes_on_from_its_checkpoint(
     ("changes", "message"),
     [
         ({"rl__group_size": "1"}, "group_size"),
-        ({"rl__rewards": "acuracy"}, "did you mean 'accuracy'"),
-        ({"rl__learning_rate": "1"}, "no setting learning_rate"),
+        ({"rl__rewards": "acuracy"}, "did you mean accuracy"),
+        ({"rl__learning_rate": "1"}, "no setting rl.learning_rate: did you mean rl.optimizer.learning_rate?"),
         ({"rl__max_tokens": "2000"}, "max_tokens is 2000, and the model's context is 1024"),
         ({"rl__max_tokens": "1000"}, "lower max_tokens or set max_prompt_tokens"),
         ({"eval__max_tokens": "1000"}, "lower max_tokens or leave the problem out"),
         ({"rl__device": "cuda:99"}, "device 'cuda:99' cannot be used"),
         ({"rl__optimizer.betas": "[1.5, 0.9]"}, "optimizer.betas.0: Input should be less than 1"),
-        ({"rl__rewards.0.weight": "3"}, "rewards is a list, which is set whole, as JSON"),
+        ({"rl__rewards.0.weight": "3"}, "rl.rewards is a list: set all of it, as JSON: rl.rewards=[...]"),
         ({"rl__steps.first": "3"}, "steps has no settings in it"),
         ({"rl__tasks": "nowhere.jsonl"}, "nowhere.jsonl"),
         ({"rl__tasks": "svamp"}, "evaluation only"),
@@ -304,7 +304,7 @@ def test_a_changed_setting_in_the_middle_of_r1_redoes_exactly_what_depends_on_it
     assert redone({"safety.epochs": "5"}) == {"safety", "r1", "report", *pupils, *measured("r1")}
     assert redone({"student-rl.steps": "2"}) == {"student-rl", "report", *measured("student-rl")}
     assert redone({"eval.samples": "3"}) == {*(f"eval-{model}" for model in MODELS), "report"}
-    assert redone({"r1.checkpoint_every": "3", "review.auto_accept": "false"}) == set()
+    assert redone({"r1.checkpoint_every": "3", "r1.tokens_per_batch": "99", "review.auto_accept": "false"}) == set()
     same = {"requests", "general", *measured("base", "student")}
     assert same - {"general"} <= set(before) - redone_by_seed(tmp_path, before) <= same
 
@@ -371,7 +371,7 @@ def test_at_paper_scale_general_prompts_are_rewarded_as_in_equations_8_to_10() -
 
 
 def test_r1_names_its_stages_and_scales() -> None:
-    with pytest.raises(SettingsError, match=r"did you mean cold-start\.samples"):
+    with pytest.raises(SettingsError, match=r"there is no stage cold_start: did you mean cold-start\?"):
         RECIPES["r1"](overrides={"cold_start.samples": "2"})
     with pytest.raises(SettingsError, match="no scale 'huge': give one of tiny"):
         RECIPES["r1"](scale="huge")

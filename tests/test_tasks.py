@@ -308,7 +308,7 @@ def test_the_check_goes_on_behind_a_fault_and_counts_every_row(tmp_path: Path) -
 def test_a_verifier_that_does_not_exist_is_found_before_anything_is_sampled(tmp_path: Path) -> None:
     report = check_file(write(tmp_path / "a.jsonl", {"question": "Q", "answer": "1", "verifier": "nmber"}))
     assert not report.ok and report.counts == {"unknown verifier": 1}
-    assert "row 1, field verifier: there is no verifier 'nmber': did you mean 'number'?" in str(report.issues[0])
+    assert "row 1, field verifier: there is no verifier 'nmber': did you mean number?" in str(report.issues[0])
 
 
 def test_repeated_prompts_alone_leave_a_file_usable(tmp_path: Path) -> None:

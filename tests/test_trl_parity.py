@@ -150,7 +150,7 @@ def test_loss_and_gradient_equal_trls(name: str, beta: float, off_policy: bool, 
     model = policy()
     attention.register()
     learner = Learner(model, OptimizerSettings(), steps=1)
-    loss = grpo(ours.model_copy(update={"kl_coef": beta}))
+    loss = grpo(ours.replace(kl_coef=beta))
     sums = learner.forward_backward(pack(samples, 60), loss, Totals.of(samples, MAX_TOKENS))
     assert sums["loss"] == pytest.approx(expected.item(), abs=1e-5, rel=1e-5)
     for key, parameter in model.named_parameters():

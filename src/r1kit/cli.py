@@ -6,7 +6,6 @@ Only the standard library is imported here; what a command needs is imported ins
 from __future__ import annotations
 
 import argparse
-import difflib
 import inspect
 import io
 import json
@@ -114,7 +113,7 @@ def _add_run(command: argparse.ArgumentParser) -> None:
         default=[],
         metavar="STAGE.FIELD=VALUE",
         type=setting,
-        help="change a setting, for example rl.learning_rate=1e-4; may be repeated",
+        help="change a setting, for example rl.optimizer.learning_rate=1e-4; may be repeated",
     )
     command.add_argument("--until", metavar="STAGE", help="stop after this stage")
     command.add_argument("--runs", type=Path, default=Path("runs"), metavar="DIR", help="where runs are kept (runs)")
@@ -230,10 +229,10 @@ def _add_sandbox(command: argparse.ArgumentParser) -> None:
 
 
 def setting(text: str) -> tuple[str, Any]:
-    """`"rl.learning_rate=1e-4"` -> `("rl.learning_rate", "1e-4")`; lists, objects and null are read as JSON."""
+    """`"rl.steps=9"` -> `("rl.steps", "9")`; lists, objects and null are read as JSON."""
     path, equals, value = text.partition("=")
     if not equals or not all(path.split(".")) or "." not in path:
-        raise argparse.ArgumentTypeError(f"{text!r} is not STAGE.FIELD=VALUE, as in rl.learning_rate=1e-4")
+        raise argparse.ArgumentTypeError(f"{text!r} is not STAGE.FIELD=VALUE, as in rl.optimizer.learning_rate=1e-4")
     if value[:1] not in ("[", "{") and value != "null":
         return path, value
     try:
@@ -244,12 +243,11 @@ def setting(text: str) -> tuple[str, Any]:
 
 def _recipe(options: argparse.Namespace) -> Recipe:
     from r1kit.recipes import RECIPES
+    from r1kit.settings import nearest
 
     name = options.recipe
     if name not in RECIPES:
-        near = difflib.get_close_matches(name, RECIPES, n=1, cutoff=0.5)
-        hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(sorted(RECIPES))}"
-        raise ValueError(f"there is no recipe {name!r}: {hint}")
+        raise ValueError(f"there is no recipe {name!r}: {nearest(name, RECIPES)}")
     given = {"scale": options.scale, "model": options.model, "teacher": options.teacher}
     chosen = {key: value for key, value in given.items() if value is not None}
     if idle := [f"--{key}" for key in chosen if key not in inspect.signature(RECIPES[name]).parameters]:

@@ -1,95 +1,132 @@
-"""The base of every settings class, and errors that name the field and the nearest right spelling."""
+"""The base class of all settings, and errors that name the field and the closest valid spelling."""
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
+import types
+import typing
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-NOT_HASHED: dict[str, Any] = {"fingerprint": False}  # for settings that change speed or comfort, never the result
+# `Field(..., json_schema_extra=NOT_HASHED)` keeps a setting out of the fingerprint, so changing it redoes no stage. The
+# rule goes by purpose: a setting is marked if it exists to change speed, memory, logging, or when a stage waits or
+# stops. Some of these change the last bits of a result (another device, another batch of tokens); they are marked too.
+NOT_HASHED: dict[str, Any] = {"fingerprint": False}
+MAX_LISTED = 40  # names in one error message
 
 
 class SettingsError(ValueError):
-    """A setting that does not exist or has a value that cannot be meant; the message says how to mend it."""
+    """An unknown setting or an invalid value; the message says how to fix it."""
 
 
 class Settings(BaseModel):
-    """Frozen settings: unknown fields are errors, defaults are the vetted values and are checked too."""
+    """Frozen settings. Unknown fields are errors, and defaults are validated like any other value."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False)
 
     @classmethod
-    def parse(cls, values: Mapping[str, Any]) -> Self:
-        """Build from plain data; raises `SettingsError` with one line per wrong field."""
+    def parse(cls, values: Mapping[str, Any], prefix: str = "") -> Self:
+        """Build from plain data. Raises `SettingsError` with one line per wrong field, named `prefix.field`."""
         try:
             return cls.model_validate(values)
         except ValidationError as error:
-            raise SettingsError(explain(cls, error)) from None
+            raise SettingsError(explain(cls, error, prefix)) from None
 
-    def override(self, changes: Mapping[str, Any]) -> Self:
-        """A copy in which dotted fields have new values: `settings.override({"optimizer.learning_rate": "1e-4"})`."""
+    def replace(self, **changes: Any) -> Self:
+        """A copy with some fields replaced, validated like new settings."""
+        return self.parse({name: getattr(self, name) for name in type(self).model_fields} | changes)
+
+    def override(self, changes: Mapping[str, Any], prefix: str = "") -> Self:
+        """A copy with dotted fields set: `settings.override({"optimizer.learning_rate": "1e-4"})`."""
         settings = self
-        # shallow fields first: a preset given by name is a group of fields by the time one of them is changed
+        # Shallow fields first: a preset that is named becomes a group of fields before one of them is changed.
         for depth in sorted({path.count(".") for path in changes}):
             values = settings.model_dump()
             for path, value in changes.items():
                 if path.count(".") == depth:
-                    _put(values, path.split("."), value, type(self))
-            settings = type(self).parse(values)
+                    _set_field(values, path.split("."), value, type(self), prefix)
+            settings = self.parse(values, prefix)
         return settings
 
 
 def listed(value: Any) -> Any:
-    """One item, or a comma-separated text, where a list is wanted: `"accuracy,format"` is two items."""
+    """Accept a single item or comma-separated text for a list: `"accuracy,format"` is two items."""
     if isinstance(value, str):
         return [part.strip() for part in value.split(",")]
     return [value] if isinstance(value, Mapping) else value
 
 
-def _put(values: dict[str, Any], path: list[str], value: Any, cls: type[BaseModel]) -> None:
-    *parents, last = path
-    for depth, key in enumerate(parents):
-        if not isinstance(values.get(key), dict):
-            whole = ".".join(path[: depth + 1])
-            if key in values:
-                is_list = isinstance(values[key], list | tuple)
-                why = f"is a list, which is set whole, as JSON: {whole}=[...]" if is_list else "has no settings in it"
-                raise SettingsError(f"there is no setting {'.'.join(path)}: {whole} {why}")
-            raise SettingsError(unknown_field(cls, path[: depth + 1]))
-        values = values[key]
-    values[last] = value
+def nearest(name: str, names: Collection[str], prefix: str = "") -> str:
+    """A hint for an unknown name: "did you mean `prefix`NAME?", or the known names if none is close."""
+    if close := difflib.get_close_matches(name, names, n=1, cutoff=0.5):
+        return f"did you mean {prefix}{close[0]}?"
+    shown = ", ".join(list(names)[:MAX_LISTED]) or "none"
+    return f"known are {shown}" + (f" and {len(names) - MAX_LISTED} more" if len(names) > MAX_LISTED else "")
 
 
-def explain(cls: type[BaseModel], error: ValidationError) -> str:
-    """One readable line per error of pydantic's."""
+def explain(cls: type[BaseModel], error: ValidationError, prefix: str = "") -> str:
+    """Pydantic's errors as text, one readable line each."""
     lines = []
     errors = error.errors()
     for item in errors:
         path = [str(part) for part in item["loc"]]
         if item["type"] == "too_short" and any(other["loc"][:-1][: len(path)] == item["loc"] for other in errors):
-            continue  # pydantic counts the good items only, and what is wrong with the others has a line of its own
+            continue  # pydantic counts valid items only, and each invalid one has a line of its own
         if item["type"] == "extra_forbidden":
-            lines.append(unknown_field(cls, path))
+            lines.append(unknown_field(cls, path, prefix))
         else:
-            given = repr(item["input"])
-            given = given if len(given) <= 80 else given[:77] + "..."
+            value = repr(item["input"])
+            value = value if len(value) <= 80 else value[:77] + "..."
             message = item["msg"].removeprefix("Value error, ")
-            lines.append(f"{'.'.join(path) or cls.__name__}: {message} (given {given})")
+            lines.append(f"{_dotted(prefix, *path) or cls.__name__}: {message} (given {value})")
     return "\n".join(lines)
 
 
-def unknown_field(cls: type[BaseModel], path: list[str]) -> str:
-    """The message for a field that is not there, with the nearest that is."""
-    names = _fields_at(cls, path[:-1])
-    near = difflib.get_close_matches(path[-1], names, n=1, cutoff=0.5)
-    hint = f"did you mean {'.'.join([*path[:-1], near[0]])}?" if near else f"known here: {', '.join(sorted(names))}"
-    return f"there is no setting {'.'.join(path)}: {hint}"
+def unknown_field(cls: type[BaseModel], path: list[str], prefix: str = "") -> str:
+    """The message for an unknown field, with the closest valid one at its level or below."""
+    *parents, last = path
+    for name in parents:
+        if not name.isdigit():  # the place of an item in a list
+            cls = _nested(cls, name, in_lists=True) or Settings
+    parent = _dotted(prefix, *parents)
+    same = [name for name in _dotted_fields(cls) if name.rpartition(".")[2] == last]
+    dot = f"{parent}." if parent else ""
+    hint = f"did you mean {dot}{same[0]}?" if same else nearest(last, cls.model_fields, dot)
+    return f"there is no setting {dot}{last}: {hint}"
 
 
-def _fields_at(cls: Any, path: list[str]) -> list[str]:
-    for name in path:
-        field = getattr(cls, "model_fields", {}).get(name)
-        cls = field.annotation if field is not None else None
-    return list(getattr(cls, "model_fields", {}))
+def _set_field(values: dict[str, Any], path: list[str], value: Any, cls: type[BaseModel], prefix: str) -> None:
+    *parents, last = path
+    for depth, key in enumerate(parents, 1):
+        if not isinstance(values.get(key), dict):
+            if key not in values:
+                raise SettingsError(unknown_field(cls, path[:depth], prefix))
+            parent = _dotted(prefix, *path[:depth])
+            is_list = isinstance(values[key], list | tuple)
+            why = f"is a list: set all of it, as JSON: {parent}=[...]" if is_list else "has no settings in it"
+            raise SettingsError(f"there is no setting {_dotted(prefix, *path)}: {parent} {why}")
+        values = values[key]
+    values[last] = value
+
+
+def _dotted_fields(cls: type[BaseModel]) -> Iterator[str]:
+    """Names of all fields of a settings class, those of nested settings as "optimizer.learning_rate"."""
+    for name in cls.model_fields:
+        yield name
+        if nested := _nested(cls, name):
+            yield from (f"{name}.{inner}" for inner in _dotted_fields(nested))
+
+
+def _nested(cls: type[BaseModel], name: str, *, in_lists: bool = False) -> type[BaseModel] | None:
+    """The settings class of a field, also if it is optional and, with `in_lists`, if the field lists several."""
+    field = cls.model_fields.get(name)
+    kind = None if field is None else field.annotation
+    if typing.get_origin(kind) in (types.UnionType, typing.Union) or in_lists:
+        kind = next((part for part in typing.get_args(kind) if isinstance(part, type)), kind)
+    return kind if isinstance(kind, type) and issubclass(kind, BaseModel) else None
+
+
+def _dotted(*parts: str) -> str:
+    return ".".join(part for part in parts if part)

@@ -6,7 +6,6 @@ right ("cannot tell" included: it earns nothing). For rewards the two are values
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -18,6 +17,7 @@ from r1kit.conformance.subject import subject
 from r1kit.evaluate.intervals import NORMAL_FROM, critical, wilson
 from r1kit.rewards import RewardSpec, build
 from r1kit.sandbox import SandboxError, default_sandbox
+from r1kit.settings import nearest
 from r1kit.verifiers.extract import as_response
 
 MAX_FALSE_NEGATIVES = 0.02
@@ -118,9 +118,7 @@ def measure_rewards(names: Sequence[str] | None = None) -> list[Report]:
         by_name.setdefault(case.reward, []).append(case)
     for name in names or ():
         if name not in by_name:
-            near = difflib.get_close_matches(name, by_name, n=1, cutoff=0.5)
-            hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(by_name)}"
-            raise ValueError(f"there are no cases for a reward {name!r}: {hint}")
+            raise ValueError(f"there are no cases for a reward {name!r}: {nearest(name, by_name)}")
     return [_reward_report(name, by_name[name]) for name in names or by_name]
 
 

@@ -59,7 +59,7 @@ class PairwiseJudge:
         self.settings, self.shows = settings or JudgeSettings(votes=4), known_part(shows)
         if self.settings.votes % 2:
             raise ValueError(f"votes is {self.settings.votes}: half of them swap the sides, so give an even number")
-        each_side = self.settings.model_copy(update={"votes": self.settings.votes // 2})
+        each_side = self.settings.replace(votes=self.settings.votes // 2)
         self._panel = Panel(engine, each_side, PreferenceForm)
 
     @property

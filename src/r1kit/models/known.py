@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import os
 import struct
@@ -15,6 +14,7 @@ from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 
+from r1kit.settings import nearest
 from r1kit.store import atomic_folder
 
 
@@ -191,10 +191,8 @@ def _given(name: str) -> Path | None:
             raise ModelError(f"{path} has no config.json: give a folder that save_pretrained wrote")
         return path.absolute()  # `./tiny` must not turn into the known name `tiny`
     if name.startswith((".", "/", "~")) or name.count("/") != 1:
-        near = difflib.get_close_matches(name, KNOWN, n=1)
-        hint = f"did you mean {near[0]}? Else" if near else "give"
         raise ModelError(
-            f"there is no model {name!r}: {hint} one of {', '.join(KNOWN)}, a folder, or a hub id (owner/name)"
+            f"there is no model {name!r}: {nearest(name, KNOWN)} (or give a folder or a hub id, owner/name)"
         )
     return None
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from r1kit.pipeline.progress import Progress
+from r1kit.settings import nearest
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,9 +35,7 @@ class Context:
         """The file or folder of one input; raises ValueError for a name that the stage was not given."""
         if name in self.paths:
             return self.paths[name]
-        near = difflib.get_close_matches(name, self.paths, n=1, cutoff=0.5)
-        hint = f"did you mean {near[0]}?" if near else f"it has {', '.join(self.paths) or 'none'}"
-        raise ValueError(f"stage {self.stage} has no input {name!r}: {hint}")
+        raise ValueError(f"stage {self.stage} has no input {name!r}: {nearest(name, self.paths)}")
 
     def inputs(self, prefix: str = "") -> dict[str, Path]:
         """All inputs whose name starts with `prefix`, in the stage's order, keyed by the rest of the name."""

@@ -6,7 +6,6 @@ fingerprint was made of; `manifest.json` is written last, and its existence mean
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -16,6 +15,7 @@ from typing import Any, Literal
 from r1kit.pipeline.fingerprint import UNKNOWN, Hashes, fingerprint, identity, settings_of
 from r1kit.pipeline.graph import External, Output, Recipe, Stage
 from r1kit.pipeline.progress import Progress
+from r1kit.settings import nearest
 from r1kit.store import StoreError, read_json
 
 MANIFEST = "manifest.json"
@@ -71,9 +71,7 @@ def _until(recipe: Recipe, until: str | None) -> tuple[Stage, ...]:
     if until is None:
         return recipe.stages
     if until not in names:
-        near = difflib.get_close_matches(until, names, n=1, cutoff=0.5)
-        hint = f"did you mean {near[0]}?" if near else f"its stages are {', '.join(names)}"
-        raise ValueError(f"recipe {recipe.name} has no stage {until!r}: {hint}")
+        raise ValueError(f"recipe {recipe.name} has no stage {until!r}: {nearest(until, names)}")
     return recipe.stages[: names.index(until) + 1]
 
 

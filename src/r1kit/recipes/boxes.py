@@ -97,10 +97,10 @@ class Boxes:
         """
         given = self.size.settings[name]
         if name not in MEASURED and "seed" in type(given).model_fields:
-            given = given.model_copy(update={"seed": self.seed})
+            given = given.replace(seed=self.seed)
         settings = self.changes.apply(name, given)
         if isinstance(settings, GenerateSettings) and not (settings.evaluation_sets or self.size.planned):
-            settings = settings.model_copy(update={"evaluation_sets": self._measured_by()})
+            settings = settings.replace(evaluation_sets=self._measured_by())
         return settings
 
     def _measured_by(self) -> tuple[TaskSpec, ...]:

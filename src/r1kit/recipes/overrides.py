@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
-from r1kit.settings import Settings, SettingsError
+from r1kit.settings import Settings, SettingsError, nearest
 
 S = TypeVar("S", bound=Settings)
 
@@ -18,15 +17,12 @@ class Overrides:
         self.by_stage: dict[str, dict[str, Any]] = {}
         for path, value in changes.items():
             stage, _, field = path.partition(".")
-            if stage not in stages or not field:
-                near = difflib.get_close_matches(stage, stages, n=1, cutoff=0.4)
-                hint = f"did you mean {near[0]}.{field}?" if near and field else f"stages here: {', '.join(stages)}"
-                raise SettingsError(f"--set {path}: give stage.field=value; {hint}")
+            if not field:
+                raise SettingsError(f"--set {path}: give STAGE.FIELD=VALUE")
+            if stage not in stages:
+                raise SettingsError(f"--set {path}: there is no stage {stage}: {nearest(stage, stages)}")
             self.by_stage.setdefault(stage, {})[field] = value
 
     def apply(self, stage: str, settings: S) -> S:
-        """The stage's settings with its changes; raises `SettingsError` that names the stage."""
-        try:
-            return settings.override(self.by_stage.get(stage, {}))
-        except SettingsError as error:
-            raise SettingsError(f"stage {stage}: {error}") from None
+        """The stage's settings with its changes; an error names stage and field, as in `rl.steps`."""
+        return settings.override(self.by_stage.get(stage, {}), prefix=stage)

@@ -35,7 +35,7 @@ ROLLOUT = 16  # updates of each rollout of 8,192 outputs
 
 def _rl(updates: int, **changes: Any) -> RLSettings:
     kept = {"tasks": (REASONING_TASK,), "rewards": REASONING}
-    return PAPER.rl.model_copy(update={**kept, "steps": updates // ROLLOUT, **changes})
+    return PAPER.rl.replace(**{**kept, "steps": updates // ROLLOUT, **changes})
 
 
 # Equations 8 to 10: accuracy where a rule can judge, reward models elsewhere; format and language on everything, since
@@ -53,7 +53,7 @@ COLD_START = SAMPLING.override(
 )
 R1: dict[str, Settings] = {
     "requests": DataRequestsSettings(rows=200_000),
-    "zero": PAPER.rl.model_copy(update={"tasks": (REASONING_TASK,)}),
+    "zero": PAPER.rl.replace(tasks=(REASONING_TASK,)),
     "few-shot": COLD_START.override({"prompting": "few_shot", "exemplars": exemplars.MATH}),
     "reflect": COLD_START.override({"prompting": "reflect"}),
     "cold-start": SAMPLING.override({"tasks": [{"name": "tiny/reasoning", "limit": 5_000}]}),
@@ -68,7 +68,7 @@ R1: dict[str, Settings] = {
     "safety": REWARD_MODEL_PRESETS["safety"],
     "rules": _rl(1_300, temperature=0.7),
     "r1": _rl(400, rewards=SCENARIOS, temperature=0.7),
-    "student-rl": PAPER.rl.model_copy(update={"tasks": (REASONING_TASK,), "steps": 625}),
+    "student-rl": PAPER.rl.replace(tasks=(REASONING_TASK,), steps=625),
     "student-sft": SFT_PRESETS["distill-qwen-32b"],
     "student-logits": DistillSettings(epochs=2, optimizer=cosine(6e-5, 6e-6)),
     "eval": PAPER.evaluate,

@@ -56,7 +56,7 @@ def _rl(**changes: Any) -> RLSettings:
         "prompts_per_step": 8,
         "group_size": 4,
     }
-    return SMOLLM2.rl.model_copy(update={**small, **changes})
+    return SMOLLM2.rl.replace(**{**small, **changes})
 
 
 def _curated(*names: str) -> CurateSettings:

@@ -63,7 +63,7 @@ def _rl(steps: int, learning_rate: float, warmup_steps: int = 0, **changes: Any)
     rates = OptimizerSettings(
         learning_rate=learning_rate, warmup_steps=warmup_steps, schedule="linear", final_ratio=0.05
     )
-    return TINY.rl.model_copy(update={"steps": steps, "optimizer": rates, **changes})
+    return TINY.rl.replace(**{"steps": steps, "optimizer": rates, **changes})
 
 
 def _refine(steps: int, **changes: Any) -> RLSettings:
@@ -120,7 +120,7 @@ R1: dict[str, Settings] = {
     "reflect": COLD_START.override({"tasks": _problems(60, 6), "prompting": "reflect", "system": CHECKING}),
     "cold-start": SAMPLING.override({"tasks": _problems(2000, 1), "samples": 2} | _curated(presets.COLD_START)),
     "review": ReviewSettings(auto_accept=True),
-    "dev1": SFT_TINY.model_copy(update={"epochs": 3}),
+    "dev1": SFT_TINY.replace(epochs=3),
     "dev2": _refine(40),
     "rejection": SAMPLING.override({"tasks": _problems(600, 2)} | _curated(presets.REJECTION)),
     "general": GENERAL,
@@ -131,11 +131,11 @@ R1: dict[str, Settings] = {
     "rules": _refine(5, temperature=0.7),
     "r1": SCENARIOS,
     "student-rl": _rl(40, 2e-4),
-    "student-sft": SFT_TINY.model_copy(update={"epochs": 4}),
+    "student-sft": SFT_TINY.replace(epochs=4),
     "student-logits": DistillSettings(
         chat=TINY_CHAT, epochs=2, batch_size=32, max_tokens=None, optimizer=cosine(5e-4, 5e-5)
     ),
-    "eval": TINY.evaluate.model_copy(update={"samples": 2}),  # ten models: intervals are by problem
+    "eval": TINY.evaluate.replace(samples=2),  # ten models: intervals are by problem
     "everyday": EvaluateSettings(
         tasks=tuple(TaskSpec(name=f"tiny/{name}") for name in ("general", "instructions", "harmful", "harmless")),
         chat=TINY_CHAT,

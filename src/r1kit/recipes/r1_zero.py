@@ -26,7 +26,7 @@ def r1_zero(
     size = scale_of(scale)
     changes = Overrides(overrides or {}, stages=("rl", "eval"))
     evaluation = changes.apply("eval", size.evaluate)
-    training = changes.apply("rl", size.rl.model_copy(update={"seed": seed}))
+    training = changes.apply("rl", size.rl.replace(seed=seed))
     name = size.model if model is None else model
     base = model_input(name)
 

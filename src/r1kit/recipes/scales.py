@@ -31,7 +31,7 @@ TINY = Scale(
     model="tiny",
     rl=RLSettings(
         tasks=(TaskSpec(name="tiny/reasoning", limit=20_000),),
-        rewards=(ACCURACY, FORMAT.model_copy(update={"weight": 0.2})),
+        rewards=(ACCURACY, FORMAT.replace(weight=0.2)),
         chat=TINY_CHAT,
         optimizer=OptimizerSettings(learning_rate=2e-4, schedule="linear", final_ratio=0.05),
         steps=70,
@@ -86,7 +86,7 @@ GPU = Scale(
     model="Qwen/Qwen2.5-0.5B",
     rl=RLSettings(
         tasks=(TaskSpec(name="gsm8k"),),
-        rewards=(ACCURACY, FORMAT.model_copy(update={"weight": 0.2})),
+        rewards=(ACCURACY, FORMAT.replace(weight=0.2)),
         optimizer=OptimizerSettings(learning_rate=1e-6, warmup_steps=5),
         steps=200,
         prompts_per_step=16,

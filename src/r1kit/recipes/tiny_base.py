@@ -21,7 +21,7 @@ def tiny_base(*, overrides: Mapping[str, Any] | None = None, seed: int = 0) -> R
     """Pre-train both models (`pretrain`, `half`) on the generated corpus and measure them in the R1-Zero prompt."""
     changes = Overrides(overrides or {}, stages=("pretrain", "half", "eval"))
     whole = PretrainSettings(seed=seed)
-    sizes = {"pretrain": whole, "half": whole.model_copy(update={"layers": whole.layers // 2})}
+    sizes = {"pretrain": whole, "half": whole.replace(layers=whole.layers // 2)}
     made = {name: Stage(name, PRETRAIN, changes.apply(name, size), world_sources()) for name, size in sizes.items()}
     measuring = changes.apply("eval", TINY.evaluate)
     held_out = externals(measuring.tasks)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import difflib
 import importlib
 import inspect
 import math
@@ -22,7 +21,7 @@ from pydantic import Field, PydanticUserError, ValidationError, field_validator,
 from r1kit.rewards.columns import RewardFunction, configured
 from r1kit.rewards.registry import REWARDS
 from r1kit.rewards.verdicts import is_undecided
-from r1kit.settings import Settings, SettingsError, listed
+from r1kit.settings import Settings, SettingsError, listed, nearest
 from r1kit.store import to_plain
 from r1kit.types import Reward
 
@@ -60,9 +59,8 @@ class RewardSpec(Settings):
     def _known(cls, name: str) -> str:
         if name in REWARDS or _DOTTED.fullmatch(name):
             return name
-        near = difflib.get_close_matches(name, REWARDS, n=1, cutoff=0.5)
-        hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(REWARDS)}"
-        raise ValueError(f"there is no reward {name!r}: {hint}, or give a dotted path like package.module:function")
+        hint = nearest(name, REWARDS)
+        raise ValueError(f"there is no reward {name!r}: {hint} (or give a dotted path like package.module:function)")
 
     @property
     def title(self) -> str:
@@ -209,9 +207,7 @@ def _make(spec: RewardSpec, maker: Any) -> RewardFunction:
     takes = inspect.signature(maker).parameters
     for name in spec.options:
         if name not in takes and not any(one.kind is one.VAR_KEYWORD for one in takes.values()):
-            near = difflib.get_close_matches(name, takes, n=1, cutoff=0.5)
-            hint = f"did you mean {near[0]!r}?" if near else f"it takes {', '.join(takes) or 'none'}"
-            raise SettingsError(f"reward {spec.name} has no option {name!r}: {hint}")
+            raise SettingsError(f"reward {spec.name} has no option {name!r}: {nearest(name, takes)}")
     try:
         made: RewardFunction = validate_call(maker)(**spec.options)
     except ValidationError as error:

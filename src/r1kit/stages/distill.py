@@ -41,7 +41,7 @@ class TeacherLogitsSettings(AskedSettings):
     top_k: int = Field(64, ge=1)
     temperatures: tuple[float, ...] = Field((1.0, 3.0), min_length=1)
     max_tokens: int | None = Field(32_768, ge=2, description="longest row; None: the model's context")
-    tokens_per_batch: int = Field(8192, ge=1)
+    tokens_per_batch: int = Field(8192, ge=1, json_schema_extra=NOT_HASHED)
     targets_per_shard: int = Field(100_000, ge=1, json_schema_extra=NOT_HASHED)
 
     _lists = field_validator("temperatures", mode="before")(listed)

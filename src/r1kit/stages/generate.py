@@ -149,7 +149,7 @@ def _curated(context: Context, rows: Path, folder: Path, settings: CurateSetting
     """Curate rows of our own making; one that cannot be read back, a reply of megabytes, is dropped and counted."""
     given: GenerateSettings = context.settings
     total = sum(1 for _ in lines(rows))
-    settings = settings.model_copy(update={"skip_invalid": True})
+    settings = settings.replace(skip_invalid=True)
     return curate(
         [rows],
         folder,

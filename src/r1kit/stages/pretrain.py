@@ -31,7 +31,7 @@ class PretrainSettings(Settings):
     context: int = Field(1024, ge=64)
     optimizer: OptimizerSettings = OPTIMIZER
     seed: int = 0
-    tokens_per_batch: int = Field(8192, ge=1)
+    tokens_per_batch: int = Field(8192, ge=1, json_schema_extra=NOT_HASHED)
     checkpoint_every: int = Field(200, ge=0, json_schema_extra=NOT_HASHED)
     device: str = Field("auto", json_schema_extra=NOT_HASHED)
 

@@ -8,7 +8,6 @@ its reference is the whole entry as JSON.
 
 from __future__ import annotations
 
-import difflib
 import json
 import re
 from collections.abc import Mapping
@@ -16,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from r1kit.data.errors import DataError
+from r1kit.settings import nearest
 from r1kit.tasks.base import position
 from r1kit.types import Problem
 
@@ -88,8 +88,7 @@ def load_gym(
     except ImportError:
         raise DataError("missing file", f"gym/{generator} needs reasoning-gym: pip install 'r1kit[gym]'") from None
     if generator not in DATASETS:
-        near = difflib.get_close_matches(generator, DATASETS, n=1)
-        hint = f"did you mean gym/{near[0]}?" if near else f"it has {len(DATASETS)}, such as gym/chain_sum"
+        hint = nearest(generator, DATASETS, prefix="gym/")
         raise DataError("missing file", f"reasoning-gym has no generator {generator!r}: {hint}")
     start = first_seed(split, seed, size)
     try:

@@ -6,7 +6,6 @@ environment variable R1KIT_DATA. What it lacks comes from the hub.
 
 from __future__ import annotations
 
-import difflib
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -195,9 +194,3 @@ def benchmark_in_path(path: Path) -> str | None:
         ),
         None,
     )
-
-
-def nearest(name: str) -> str:
-    """A hint for a name that is not known."""
-    near = difflib.get_close_matches(name, KNOWN, n=1)
-    return f"did you mean {near[0]}?" if near else f"known sets: {', '.join(KNOWN)}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -10,6 +9,7 @@ from string import ascii_uppercase
 from typing import Any
 
 from r1kit.data.errors import DataError, encodable, shown
+from r1kit.settings import nearest
 from r1kit.tasks.code_sets import humaneval_answer, humaneval_prompt, mbpp_answer, mbpp_prompt, mbpp_solution
 from r1kit.tasks.references import PLAIN_NUMBER, after_marker, boxed, clean_number, gold, reference, without_calculator
 from r1kit.tasks.worked_messages import first_question, last_reply, replied_box, user_text
@@ -176,8 +176,7 @@ def mapped(columns: Mapping[str, str]) -> Schema:
     """The schema of an explicit mapping from our fields to the file's columns, `{"prompt": "q", "answer": "a"}`."""
     for field in columns:
         if field not in FIELDS:
-            near = difflib.get_close_matches(field, FIELDS, n=1)
-            hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(FIELDS)}"
+            hint = nearest(field, FIELDS)
             raise DataError("missing column", f"columns names the field {field!r}, which does not exist: {hint}")
     if missing := [field for field in ("prompt", "answer") if field not in columns]:
         raise DataError("missing column", f"columns does not say which column is the {' and the '.join(missing)}")

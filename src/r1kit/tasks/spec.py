@@ -13,13 +13,13 @@ from pydantic import Field, field_validator, model_validator
 
 from r1kit.data.errors import DataError
 from r1kit.data.rows import SUFFIXES
-from r1kit.settings import Settings
+from r1kit.settings import Settings, nearest
 from r1kit.tasks.base import Listed, Task, iterate
 from r1kit.tasks.files import ReadOptions, load_file
 from r1kit.tasks.generators import load_gym
 from r1kit.tasks.hub import load_hub
 from r1kit.tasks.mixture import Joined, mix
-from r1kit.tasks.public_sets import KNOWN, benchmark_in_hub, benchmark_in_path, find_local, load_known, nearest
+from r1kit.tasks.public_sets import KNOWN, benchmark_in_hub, benchmark_in_path, find_local, load_known
 from r1kit.tasks.schemas import mapped
 from r1kit.verifiers import find
 
@@ -195,8 +195,8 @@ def load_listed(spec: TaskSpec, split: str) -> Listed:
     if not path.name.endswith(SUFFIXES) and not path.exists():
         raise DataError(
             "missing file",
-            f"there is no task {spec.name!r}: {nearest(spec.name)} Or name a file "
-            "(.jsonl, .json, .parquet), hub:<id>, tiny/<generator> or gym/<generator>",
+            f"there is no task {spec.name!r}: {nearest(spec.name, KNOWN)} (or give a file ending in .jsonl, .json or "
+            ".parquet, hub:<id>, tiny/<generator> or gym/<generator>)",
         )
     return load_file(path, **options)
 

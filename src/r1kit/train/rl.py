@@ -56,7 +56,9 @@ class LoopSettings(Settings):
     recompute_old_logprobs: bool = Field(False, description="take the ratio against the learner's own log-probs")
     algorithm: GRPOSettings = PRESETS["grpo"]
     seed: int = 0
-    tokens_per_batch: int = Field(4096, ge=1, description="packed tokens per forward pass; changes memory, not results")
+    tokens_per_batch: int = Field(
+        4096, ge=1, json_schema_extra=NOT_HASHED, description="packed tokens per forward pass; limits memory"
+    )
     checkpoint_every: int = Field(10, ge=0, json_schema_extra=NOT_HASHED)
     rollouts_every: int = Field(5, ge=1, json_schema_extra=NOT_HASHED, description="readable samples on disk")
     max_unknown_rate: float = Field(

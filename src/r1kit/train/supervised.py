@@ -49,7 +49,9 @@ class TrainingSettings(Settings):
     validation_every: int = Field(0, ge=0, description="updates between validations; 0: once per epoch")
     patience: int = Field(0, ge=0)
     seed: int = 0
-    tokens_per_batch: int = Field(8192, ge=1, description="packed tokens per forward pass; changes memory, not results")
+    tokens_per_batch: int = Field(
+        8192, ge=1, json_schema_extra=NOT_HASHED, description="packed tokens per forward pass; limits memory"
+    )
     activation_checkpointing: bool = Field(
         False, json_schema_extra=NOT_HASHED, description="slower, for long rows on little memory"
     )

@@ -8,13 +8,12 @@ row holds in its place (nothing, NaN, a list) gives None. To add a verifier: a f
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Sequence
 from functools import partial
 from math import isfinite
 from typing import Any, Protocol
 
-from r1kit.settings import SettingsError
+from r1kit.settings import SettingsError, nearest
 from r1kit.types import Verdict
 from r1kit.verifiers.choice import verify_choice
 from r1kit.verifiers.code.grading import verify_code, verify_code_batch
@@ -77,9 +76,7 @@ def verify_all(name: str, responses: Sequence[str], references: Sequence[str]) -
 
 def _registered(name: str) -> Verifier:
     if name not in VERIFIERS:
-        near = difflib.get_close_matches(name, VERIFIERS, n=1, cutoff=0.5)
-        hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(VERIFIERS)}"
-        raise SettingsError(f"there is no verifier {name!r}: {hint}")
+        raise SettingsError(f"there is no verifier {name!r}: {nearest(name, VERIFIERS)}")
     return VERIFIERS[name]
 
 

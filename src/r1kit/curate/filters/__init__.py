@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Sequence
 from fnmatch import fnmatchcase
 from typing import Any
@@ -22,7 +21,7 @@ from r1kit.curate.filters.language import get_mixed_languages, get_wrong_languag
 from r1kit.curate.filters.protocol import Filter, Rejection
 from r1kit.curate.filters.repetition import get_repetition
 from r1kit.curate.record import View
-from r1kit.settings import Settings
+from r1kit.settings import Settings, nearest
 
 __all__ = ["FILTERS", "Filter", "FilterSpec", "Rejection", "build"]
 
@@ -66,9 +65,7 @@ class FilterSpec(Settings):
     def _known(cls, name: str) -> str:
         if name in FILTERS:
             return name
-        near = difflib.get_close_matches(name, FILTERS, n=1, cutoff=0.5)
-        hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(FILTERS)}"
-        raise ValueError(f"there is no filter {name!r}: {hint}")
+        raise ValueError(f"there is no filter {name!r}: {nearest(name, FILTERS)}")
 
     @model_validator(mode="after")
     def _can_be_made(self) -> FilterSpec:

@@ -3,7 +3,6 @@ and judged by verifiers and by rewards that training does not see."""
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
@@ -14,7 +13,7 @@ from pydantic import Field, field_validator, model_validator
 from r1kit.chat import ChatFormat
 from r1kit.pipeline import Context
 from r1kit.rewards import RewardSpec, Scorer, build
-from r1kit.settings import NOT_HASHED, Settings, listed
+from r1kit.settings import NOT_HASHED, Settings, listed, nearest
 from r1kit.stages.shared.fitting import Fitting
 from r1kit.tasks import TaskSpec, load_tasks
 from r1kit.types import Group, SamplingParams
@@ -44,16 +43,14 @@ class ProbeSettings(Settings):
             raise ValueError("watch and rewards look at the answers to the probe's tasks: name at least one task")
         known = ["accuracy", *(["reward"] if self.rewards else []), *(f"reward/{spec.title}" for spec in self.rewards)]
         if self.watch and self.watch not in known:
-            near = difflib.get_close_matches(self.watch, known, n=1, cutoff=0.6)
-            hint = f"did you mean {near[0]!r}?" if near else f"this probe measures {', '.join(known)}"
-            raise ValueError(f"the probe has no {self.watch!r} to watch: {hint}")
+            raise ValueError(f"the probe has no {self.watch!r} to watch: {nearest(self.watch, known)}")
         return self
 
 
 def with_models(specs: Sequence[RewardSpec], models: Mapping[str, Path]) -> tuple[RewardSpec, ...]:
     """The rewards; a reward model's folder becomes the option `model` of the `reward_model` of that label."""
     return tuple(
-        spec.model_copy(update={"options": {**spec.options, "model": str(models[spec.title])}})
+        spec.replace(options={**spec.options, "model": str(models[spec.title])})
         if spec.name == "reward_model" and spec.title in models
         else spec
         for spec in specs
@@ -73,7 +70,7 @@ def refuse_unread(context: Context, specs: Sequence[RewardSpec]) -> None:
 def probe_of(context: Context) -> ProbeSettings:
     """The stage's probe, with the reward models that are its inputs."""
     probe: ProbeSettings = context.settings.probe
-    return probe.model_copy(update={"rewards": with_models(probe.rewards, context.inputs("reward/"))})
+    return probe.replace(rewards=with_models(probe.rewards, context.inputs("reward/")))
 
 
 def check_probe(context: Context, *, follows: bool = False) -> None:

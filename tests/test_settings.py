@@ -1,0 +1,86 @@
+"""Settings are validated however they are changed; errors name the right field; one rule says what is hashed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from pydantic import Field
+
+from r1kit import recipes  # imports the settings of all stages
+from r1kit.settings import NOT_HASHED, Settings, SettingsError, nearest
+
+# Fields that exist for speed, memory, logging or waiting, wherever they are found.
+NEVER_HASHED = ("device", "max_rows", "tokens_per_batch", "activation_checkpointing", "checkpoint_every", "workers")
+
+
+class Optimizer(Settings):
+    learning_rate: float = Field(1e-3, gt=0)
+
+
+class Part(Settings):
+    weight: int = 1
+
+
+class Loop(Settings):
+    steps: int = Field(3, ge=1)
+    optimizer: Optimizer = Optimizer()
+    fallback: Optimizer | None = None
+    parts: tuple[Part, ...] = ()
+
+
+def test_replaced_settings_are_validated_and_keep_their_class() -> None:
+    class Longer(Loop):
+        extra: int = 0
+
+    loop = Longer(extra=7).replace(steps=4, optimizer=Optimizer(learning_rate=2.0))
+    assert loop == Longer(steps=4, optimizer=Optimizer(learning_rate=2.0), extra=7)
+    with pytest.raises(SettingsError, match="steps: Input should be greater than or equal to 1"):
+        loop.replace(steps=-5)
+    with pytest.raises(SettingsError, match=r"there is no setting stepz: did you mean steps\?"):
+        loop.replace(stepz=3)
+
+
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        ("stpes", "no setting rl.stpes: did you mean rl.steps?"),
+        ("learning_rate", "no setting rl.learning_rate: did you mean rl.optimizer.learning_rate?"),
+        ("optimizer.lerning_rate", "rl.optimizer.lerning_rate: did you mean rl.optimizer.learning_rate?"),
+        ("optimiser.learning_rate", "no setting rl.optimiser: did you mean rl.optimizer?"),
+        ("qqq", "no setting rl.qqq: known are steps, optimizer, fallback, parts"),
+        ("parts.weight", "rl.parts is a list: set all of it, as JSON: rl.parts=[...]"),
+        ("steps.first", "rl.steps has no settings in it"),
+    ],
+)
+def test_an_unknown_setting_is_answered_by_the_one_that_was_meant(path: str, message: str) -> None:
+    with pytest.raises(SettingsError) as caught:
+        Loop().override({path: "1"}, prefix="rl")
+    assert message in str(caught.value)
+
+
+def test_a_wrong_field_of_an_item_in_a_list_is_named() -> None:
+    with pytest.raises(SettingsError, match=r"no setting parts\.0\.wieght: did you mean parts\.0\.weight\?"):
+        Loop.parse({"parts": [{"wieght": 2}]})
+
+
+def test_a_hint_lists_what_is_known_if_nothing_is_close_and_not_all_of_a_long_list() -> None:
+    assert nearest("acuracy", ["accuracy", "format"]) == "did you mean accuracy?"
+    assert nearest("x", ["accuracy", "format"]) == "known are accuracy, format"
+    assert nearest("x", []) == "known are none"
+    assert nearest("???", [str(n) for n in range(100)]).endswith(", 39 and 60 more")
+
+
+def test_what_is_meant_to_change_speed_or_memory_alone_never_enters_a_fingerprint() -> None:
+    assert recipes.RECIPES
+    fields = [(cls, name) for cls in subclasses(Settings) for name in NEVER_HASHED if name in cls.model_fields]
+    assert len(fields) > 20
+    for cls, name in fields:
+        assert cls.model_fields[name].json_schema_extra == NOT_HASHED, f"{cls.__name__}.{name} is hashed"
+
+
+def subclasses(cls: type[Settings]) -> Iterator[type[Settings]]:
+    for sub in cls.__subclasses__():
+        if sub.__module__.startswith("r1kit."):
+            yield sub
+            yield from subclasses(sub)
