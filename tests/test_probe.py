@@ -237,7 +237,7 @@ def test_what_a_judge_cannot_say_is_left_out_of_its_mean_and_counted() -> None:
         ({"probe": {"watch": "accuracy"}}, "name at least one task"),
         ({"probe": {"rewards": ["format"]}}, "name at least one task"),
         ({"probe": {**PROBE, "watch": "acuracy"}}, "did you mean accuracy"),
-        ({"probe": {**PROBE, "watch": "reward"}}, "no 'reward' to watch: this probe measures accuracy"),
+        ({"probe": {**PROBE, "watch": "reward"}}, "no 'reward' to watch: known are accuracy"),
         ({"probe": {**JUDGED, "watch": "reward/othr"}}, "did you mean reward/other"),
         ({"probe": {**PROBE, "watch": True}}, "valid string"),
         ({"probe": {**PROBE, "rewards": ["formatt"]}}, "did you mean format"),
