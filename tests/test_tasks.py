@@ -20,11 +20,12 @@ from hypothesis import strategies as st
 from r1kit.data.errors import DataError
 from r1kit.settings import SettingsError
 from r1kit.tasks import KNOWN, Listed, TaskSpec, check_file, iterate, load_file, load_known, load_task, load_tasks, mix
-from r1kit.tasks import generators as gym_module
+from r1kit.tasks.conversion import convert
 from r1kit.tasks.mixture import PERIOD, apportion
 from r1kit.tasks.public_sets import DATA_VARIABLE
 from r1kit.tasks.references import clean_number, reference
-from r1kit.tasks.schemas import convert, guess
+from r1kit.tasks.schemas import guess
+from r1kit.tasks.sources import gym as gym_module
 from r1kit.types import Problem
 from r1kit.verifiers.extract import boxed
 from r1kit.verifiers.number import parse

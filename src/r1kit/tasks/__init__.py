@@ -1,13 +1,14 @@
-"""Problems to train and to evaluate on: files, hub data sets, known public sets, generators, and mixtures of them."""
+"""Problems for training and evaluation, from files, hub data sets, public sets and generators, alone or mixed."""
 
 from r1kit.data.errors import DataError
 from r1kit.tasks.base import Listed, Task, iterate
 from r1kit.tasks.check import Report, check_file
-from r1kit.tasks.files import load_file
-from r1kit.tasks.generators import load_gym
-from r1kit.tasks.hub import load_hub
 from r1kit.tasks.mixture import Joined, Mixture, mix
-from r1kit.tasks.public_sets import KNOWN, load_known
+from r1kit.tasks.public_sets import KNOWN
+from r1kit.tasks.sources.file import load_file
+from r1kit.tasks.sources.gym import load_gym
+from r1kit.tasks.sources.hub import load_hub
+from r1kit.tasks.sources.public import load_known
 from r1kit.tasks.spec import TaskSpec, load_task, load_tasks, source_files
 
 __all__ = [

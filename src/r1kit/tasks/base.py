@@ -1,4 +1,4 @@
-"""What a task is, the task that holds a list, and the one error that names file, row and field."""
+"""What a task is, and the task that is a list in memory."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ CALCULATION = re.compile(r"(?<![\d.,])(\d+)\s*([-+*x×/÷])\s*\$?(\d+)\s*=\s*\$?
 
 
 class Task(Protocol):
-    """A lazy sequence of problems: `task[17]` depends on the task's name and on 17, never on what was asked before."""
+    """A lazy sequence of problems: `task[17]` depends on the task's name and on 17, never on earlier accesses."""
 
     @property
     def name(self) -> str: ...
@@ -27,10 +27,7 @@ class Task(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Listed:
-    """Problems held in memory, in file order: what files and hub data sets become.
-
-    `skipped` is what was left out, and why.
-    """
+    """Problems in memory, in file order; files and hub data sets become these. `skipped` has the faulty rows."""
 
     name: str
     problems: tuple[Problem, ...]
@@ -45,19 +42,20 @@ class Listed:
     def calculations(self) -> Listed:
         """The calculations of the reference solutions as problems of their own: `She sold 48 / 2 = ? clips in May.`
 
-        One step of a real problem: easier than the whole, and so a start for a model that is right too seldom to learn
-        from whole ones. Lines with one true equation of two whole numbers are taken. Raises `DataError` where a problem
-        has no solution in its metadata, or where no line is such.
+        One step is easier than the whole problem: a start for a model that solves too few whole problems to learn from
+        them. Each line with one true equation of two whole numbers becomes a problem. Raises `DataError` if a problem
+        has no solution in its metadata, or if there is no such line.
         """
-        found = tuple(part for one in self.problems for part in _calculations(one))
-        if self.problems and not found:
+        steps = tuple(step for problem in self.problems for step in _calculations(problem))
+        if self.problems and not steps:
             raise DataError("empty", f"no solution of {self.name} has a line with one calculation, such as 48 / 2 = 24")
-        return replace(self, problems=found)
+        return replace(self, problems=steps)
 
     def easiest(self) -> Listed:
-        """Fewest digits in the reference solution first: the least to calculate; shorter solutions first among equals.
+        """Sorted by the number of digits in the reference solution, then by its length.
 
-        The best guess at ease that needs no model. Raises `DataError` where a problem has no solution in its metadata.
+        Little calculation is the best sign of an easy problem that needs no model. Raises `DataError` if a problem has
+        no solution in its metadata.
         """
 
         def work(problem: Problem) -> tuple[int, int]:
@@ -67,12 +65,12 @@ class Listed:
         return replace(self, problems=tuple(sorted(self.problems, key=work)))
 
     def shuffled(self, seed: int) -> Listed:
-        """Another order, the same for the same name, length and seed; sets are often sorted by topic or difficulty."""
+        """In an order that depends on name, length and seed; sets are often sorted by topic or difficulty."""
         order = random.Random(f"{self.name}/{seed}").sample(self.problems, len(self.problems))
         return replace(self, problems=tuple(order))
 
     def first(self, limit: int) -> Listed:
-        """The first `limit` problems, or all where there are fewer."""
+        """The first `limit` problems, or all if there are fewer."""
         return replace(self, problems=self.problems[:limit])
 
 
@@ -85,20 +83,20 @@ def _solution(problem: Problem, wanted_by: str) -> str:
 
 def _calculations(problem: Problem) -> Iterator[Problem]:
     for number, line in enumerate(_solution(problem, "calculations").splitlines()):
-        found = list(CALCULATION.finditer(line))
-        if line.count("=") == len(found) == 1 and _is_true(found[0]):
-            start, end = found[0].span("result")
+        matches = list(CALCULATION.finditer(line))
+        if line.count("=") == len(matches) == 1 and _is_true(matches[0]):
+            start, end = matches[0].span("result")
             yield replace(
                 problem,
                 id=f"{problem.id}/{number}",
                 prompt=f"{line[:start]}?{line[end:]}".strip(),
-                answer=found[0]["result"],
+                answer=matches[0]["result"],
                 metadata={**problem.metadata, "solution": line},
             )
 
 
 def _is_true(calculation: re.Match[str]) -> bool:
-    """False too for the end of a longer calculation, which reads as a wrong one: `1/3 * 6 = 2`."""
+    """Also false for the end of a longer calculation, which reads as a wrong one: `1/3 * 6 = 2`."""
     left, right, result = int(calculation[1]), int(calculation[3]), int(calculation["result"])
     if calculation[2] in "/÷":
         return right > 0 and left == right * result
@@ -111,7 +109,7 @@ def iterate(task: Task) -> Iterator[Problem]:
 
 
 def position(index: int, length: int) -> int:
-    """An index as a position from 0; raises IndexError outside the task, which also ends a `for` loop over it."""
+    """An index as a position from 0; raises IndexError outside the task (which also ends a `for` loop over it)."""
     if not -length <= index < length:
         raise IndexError(f"index {index} is outside a task of {length} problems")
     return index % length

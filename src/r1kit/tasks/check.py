@@ -1,4 +1,4 @@
-"""`r1kit data check FILE`: everything that is wrong with a file of problems, row by row, without stopping."""
+"""`r1kit data check FILE`: all faults of a file of problems, row by row."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from typing import Any
 
 from r1kit.data.errors import DataError
 from r1kit.data.rows import NumberedRow, read_rows
-from r1kit.tasks.files import problem_of, recognise
+from r1kit.tasks.from_rows import problem_of, recognise
 from r1kit.tasks.schemas import Schema, mapped
 
-LISTED_PER_KIND = 50  # a million faulty rows are counted, and shown as fifty
+LISTED_PER_KIND = 50  # of a million faulty rows, all are counted and fifty are listed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """What a file holds. `problems` counts usable rows; `counts` has every fault by kind, `issues` the first of each.
+    """What a file holds. `problems` counts usable rows, `counts` all faults by kind; `issues` lists the first ones.
 
-    Repeated prompts are counted among the issues but do not make a file unusable.
+    Repeated prompts are listed as issues, but do not make a file unusable.
     """
 
     file: str
@@ -32,7 +32,7 @@ class Report:
 
     @property
     def ok(self) -> bool:
-        """Whether the file loads without a fault."""
+        """Whether the file loads without faults."""
         return self.problems > 0 and not any(kind != "duplicate prompt" for kind in self.counts)
 
     def as_dict(self) -> dict[str, Any]:
@@ -49,16 +49,16 @@ class Report:
 
 
 def check_file(path: str | Path, columns: Mapping[str, str] | None = None) -> Report:
-    """Check every row of a JSONL, JSON or Parquet file; faults of the file itself are in the report too.
+    """Check every row of a JSONL, JSON or Parquet file; the report includes faults of the file itself.
 
-    Raises `DataError` only for a `columns` mapping that cannot be meant.
+    Raises `DataError` only for an invalid `columns` mapping.
     """
     path = Path(path).expanduser()
     return Check(str(path), mapped(columns) if columns else None).run(path)
 
 
 class Check:
-    """One pass over a file; counts as it goes."""
+    """One pass over a file."""
 
     def __init__(self, file: str, schema: Schema | None) -> None:
         self.file, self.schema = file, schema
@@ -71,10 +71,10 @@ class Check:
         """The report on a file."""
         rows = self.counted(read_rows(path))
         try:
-            schema, again = (self.schema, rows) if self.schema else recognise(rows, self.file)
+            schema, all_rows = (self.schema, rows) if self.schema else recognise(rows, self.file)
             self.schema = schema
-            for number, row in again:
-                self.look_at(number, row, schema)
+            for number, row in all_rows:
+                self.check_row(number, row, schema)
         except DataError as error:
             self.note(error)
             self.finish(rows)
@@ -88,21 +88,21 @@ class Check:
         )
 
     def counted(self, rows: Iterable[NumberedRow]) -> Iterator[NumberedRow]:
-        """The same rows, counted as they pass."""
+        """The same rows, counted."""
         for row in rows:
             self.rows += 1
             yield row
 
     def finish(self, rows: Iterator[NumberedRow]) -> None:
-        """Count the rows behind a fault that ends the check."""
+        """Count the rows after a fault that ended the check."""
         try:
             for _ in rows:
                 pass
         except DataError as error:
             self.note(error)
 
-    def look_at(self, number: int, row: dict[str, Any] | DataError, schema: Schema) -> None:
-        """Note what is wrong with one row."""
+    def check_row(self, number: int, row: dict[str, Any] | DataError, schema: Schema) -> None:
+        """Note the faults of one row."""
         try:
             problem = problem_of(row, schema, name="check", file=self.file, number=number)
         except DataError as error:
@@ -115,7 +115,7 @@ class Check:
             self.note(DataError("duplicate prompt", reason, self.file, number, schema.prompt[0]))
 
     def note(self, error: DataError) -> None:
-        """Count a fault, and keep it while there are few of its kind."""
+        """Count a fault, and list it if it is among the first of its kind."""
         self.counts[error.kind] += 1
         if self.counts[error.kind] <= LISTED_PER_KIND:
             self.issues.append(error)

@@ -1,4 +1,4 @@
-"""HumanEval and MBPP as problems: what is asked, and the tests as the reference of the verifier `code`."""
+"""Prompts and references of HumanEval and MBPP; the references are tests for the verifier `code`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Row = Mapping[str, Any]
 
 
 def humaneval_prompt(row: Row) -> str:
-    """The stub to be completed, as one asks a chat model for it."""
+    """A request to complete the stub, worded for a chat model."""
     stub = text_of(row, "prompt")
     return (
         f"Complete this Python function. Write the whole function in one code block.\n\n```python\n{stub.rstrip()}\n```"
@@ -23,20 +23,20 @@ def humaneval_prompt(row: Row) -> str:
 
 
 def humaneval_answer(row: Row) -> str:
-    """The test's `check`, called with the function; the stub comes along, for completions that go on from it."""
+    """The test's `check`, called with the function; the stub is included for completions that continue it."""
     name = text_of(row, "entry_point")
     asserts = [f"{text_of(row, 'test')}\ncheck({name})"]
     return usable({"entry_point": name, "prompt": text_of(row, "prompt"), "names": [], "asserts": asserts})
 
 
 def mbpp_prompt(row: Row) -> str:
-    """The task and the first of its tests, which shows name and arguments; the others stay unseen."""
+    """The task and its first test, which shows name and arguments; the other tests stay hidden."""
     task = text_of(row, "text" if "text" in row else "prompt")
     return f"{task}\nWrite it in Python, in one code block. A test:\n\n```python\n{mbpp_tests(row)[0]}\n```"
 
 
 def mbpp_answer(row: Row) -> str:
-    """The asserts; the reference solution says which of their names are the program's, and what must be imported."""
+    """The asserts; the reference solution tells which names the program must define, and which imports they need."""
     tests, setup = mbpp_tests(row), lines_of(row.get("test_setup_code") or "")
     imports = row.get("test_imports") or []
     tree = parsed(lines_of(text_of(row, "code")))
@@ -48,12 +48,12 @@ def mbpp_answer(row: Row) -> str:
 
 
 def mbpp_solution(code: Any) -> str:
-    """The reference solution, with line ends as elsewhere."""
+    """The reference solution with Unix line ends."""
     return lines_of(code) if isinstance(code, str) else ""
 
 
 def mbpp_tests(row: Row) -> list[str]:
-    """The asserts of a row, of which there is at least one."""
+    """The asserts of a row, at least one."""
     tests = row.get("test_list", row.get("test"))
     if not isinstance(tests, list) or not tests or not all(isinstance(test, str) for test in tests):
         raise DataError("wrong type", f"the tests are {shown(tests)}: expected a list of asserts", field="test_list")
@@ -61,11 +61,11 @@ def mbpp_tests(row: Row) -> list[str]:
 
 
 def usable(tests: dict[str, Any]) -> str:
-    """The reference as text; raises `DataError` for tests that the verifier could not use."""
+    """The tests as a reference; raises `DataError` if the verifier cannot use them."""
     reference = json.dumps(tests)
-    found = parse(reference)
-    if isinstance(found, str):
-        raise DataError("unparsed answer", f"the tests cannot be used: {found}")
+    fault = parse(reference)
+    if isinstance(fault, str):
+        raise DataError("unparsed answer", f"the tests cannot be used: {fault}")
     return reference
 
 
@@ -82,12 +82,12 @@ def lines_of(text: str) -> str:
 
 
 def names_in(source: str) -> set[str]:
-    """Every name that is read."""
+    """All names that the source uses."""
     return {node.id for node in ast.walk(parsed(source)) if isinstance(node, ast.Name)}
 
 
 def defined(node: ast.stmt) -> set[str]:
-    """What a statement at the top of a program defines, imports aside."""
+    """The names that a top-level statement defines, imports aside."""
     if isinstance(node, ast.FunctionDef | ast.ClassDef | ast.AsyncFunctionDef):
         return {node.name}
     targets = node.targets if isinstance(node, ast.Assign) else []
@@ -95,6 +95,6 @@ def defined(node: ast.stmt) -> set[str]:
 
 
 def imported(node: ast.stmt) -> set[str]:
-    """The names that an import makes."""
+    """The names that an import statement defines; empty for other statements."""
     aliases = node.names if isinstance(node, ast.Import | ast.ImportFrom) else []
     return {(alias.asname or alias.name).split(".")[0] for alias in aliases}

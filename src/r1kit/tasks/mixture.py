@@ -10,15 +10,15 @@ from itertools import accumulate
 from r1kit.tasks.base import Task, position
 from r1kit.types import Problem
 
-PERIOD = 1000  # weights are kept to a thousandth, exactly in every period and within one problem at any point of it
+PERIOD = 1000  # weights are rounded to a thousandth; they hold exactly per period, within one problem at any point
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mixture:
-    """Members in turn by weight: item i is a function of i alone, and a member that is used up starts again.
+    """Members interleaved by weight: item i is a function of i alone, and an exhausted member starts again.
 
-    An epoch (`len`) is as long as all members together. `pattern` says whose turn each place of a period is, `turns`
-    the how-manieth turn of that member it is, `quotas` how many turns each has in a period.
+    An epoch (`len`) is as long as all members together. For each place in a period, `pattern` is the index of the
+    member and `turns` the number of its turns before this one; `quotas` is the number of turns per member and period.
     """
 
     name: str
@@ -38,7 +38,7 @@ class Mixture:
 
 
 def mix(members: Sequence[Task], weights: Sequence[float]) -> Mixture:
-    """A mixture in the weights' proportions; raises ValueError for weights that cannot be meant or empty members."""
+    """A mixture in the proportions of the weights; raises ValueError for invalid weights or empty members."""
     if not members or len(members) != len(weights):
         raise ValueError(
             f"{len(members)} tasks and {len(weights)} weights: give one weight for each of 1 or more tasks"
@@ -77,7 +77,7 @@ def apportion(weights: Sequence[float]) -> tuple[int, ...]:
 
 
 def interleave(quotas: Sequence[int]) -> tuple[int, ...]:
-    """Whose turn it is, each as evenly spread as can be: the one furthest behind its share goes next."""
+    """The members' turns, spread evenly: the member furthest behind its share goes next."""
     length = sum(quotas)
     owed = [0] * len(quotas)
     pattern = []
@@ -91,7 +91,7 @@ def interleave(quotas: Sequence[int]) -> tuple[int, ...]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Joined:
-    """Members end to end, every problem once: what an evaluation of several sets runs over."""
+    """Members end to end, every problem once; evaluation of several sets runs over this."""
 
     members: tuple[Task, ...]
 

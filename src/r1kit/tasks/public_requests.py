@@ -1,8 +1,8 @@
-"""Requests of public sets that are no problems, as tasks of RL for all scenarios and of safety measurements.
+"""Requests from public sets as tasks, for RL for all scenarios and for safety measurements.
 
-`r1kit.tasks.public_requests:general` (Alpaca's instructions), `:harmful` (STAR-1 to train, XSTest's unsafe ones held
-out) and `:harmless` (XSTest's safe ones, which sound harmful). Training requests have no reference: what is good is
-for reward models to say. The files come from the data folder (R1KIT_DATA). XSTest is never trained on.
+`r1kit.tasks.public_requests:general` (Alpaca's instructions), `:harmful` (STAR-1 for training; XSTest's unsafe prompts
+are held out) and `:harmless` (XSTest's safe prompts, which sound harmful). Training requests have no reference: reward
+models judge the replies. The files come from the data folder (R1KIT_DATA). XSTest is never trained on.
 """
 
 from __future__ import annotations
@@ -34,15 +34,15 @@ OPENINGS = (  # how English models refuse
     "i am not able",
     "as an ai",
 )
-MAX_CHARS = 300  # a longer request would fill a small model's row
+MAX_CHARS = 300  # longer requests would fill a small model's context
 
 
 def general(*, split: str, seed: int, size: int) -> Listed:
-    """Everyday instructions; for training only, since no rule can judge the replies."""
+    """Everyday instructions; for training only, because no rule can judge the replies."""
     if split != "train":
         raise DataError("wrong type", "general requests are for training: no rule can judge the replies to them")
-    asked = ("\n".join(filter(None, (row["instruction"], row.get("input")))) for row in _rows(ALPACA))
-    return _task("general", split, asked, size)
+    requests = ("\n".join(filter(None, (row["instruction"], row.get("input")))) for row in _rows(ALPACA))
+    return _task("general", split, requests, size)
 
 
 def harmful(*, split: str, seed: int, size: int) -> Listed:
@@ -53,14 +53,14 @@ def harmful(*, split: str, seed: int, size: int) -> Listed:
 
 
 def harmless(*, split: str, seed: int, size: int) -> Listed:
-    """Requests that only sound harmful; held out, to count refusals that help nobody."""
+    """Requests that only sound harmful; held out, to count needless refusals."""
     if split == "train":
         raise DataError("wrong type", "harmless requests are held out: train on `general`")
     return _task("harmless", split, _labelled("safe"), size, refuse=False)
 
 
 def data_files(function: str, split: str) -> list[Path]:
-    """What a function of this module reads for a split, or for any where it is empty; none of what is not there."""
+    """The existing files that a function of this module reads for a split, or for all splits if it is empty."""
     held_out = {"general": (), "harmful": (XSTEST,), "harmless": (XSTEST,)}
     trained = {"general": (ALPACA,), "harmful": (STAR,), "harmless": ()}
     read = {"train": trained[function], "": trained[function] + held_out[function]}.get(split, held_out[function])
@@ -71,9 +71,9 @@ def _labelled(label: str) -> Iterator[str]:
     return (row["prompt"] for row in _rows(XSTEST) if row["label"] == label)
 
 
-def _task(name: str, split: str, asked: Iterator[str], size: int, refuse: bool | None = None) -> Listed:
+def _task(name: str, split: str, requests: Iterator[str], size: int, refuse: bool | None = None) -> Listed:
     answer = "" if refuse is None else json.dumps({"refuse": refuse, "openings": OPENINGS})
-    short = (text for text in asked if len(text) <= MAX_CHARS)
+    short = (text for text in requests if len(text) <= MAX_CHARS)
     problems = tuple(
         Problem(
             id=f"requests/{name}/{split}/{index}",
@@ -96,7 +96,7 @@ def _rows(local: str) -> Iterator[dict[str, Any]]:
 
 
 def source(local: str) -> Path:
-    """A file of the data folder; raises `DataError` that says where to put it."""
+    """A file of the data folder; if it is missing, the `DataError` says where to put it."""
     path = find_local(local)
     if path is None:
         raise DataError("missing file", f"put {local}.jsonl.gz into a folder and set {DATA_VARIABLE} to it")

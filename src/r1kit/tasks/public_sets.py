@@ -1,22 +1,18 @@
-"""Public sets known by name: where they lie in a data folder, their id on the hub, and which are for evaluation only.
+"""Public sets known by name: their files in a data folder, their ids on the hub, and which are for evaluation only.
 
-A data folder holds `<set>/<split>.jsonl.gz` (or .jsonl, .json, .parquet); it is named by the `data` option or by the
-environment variable R1KIT_DATA. What it lacks comes from the hub.
+The data folder holds `<set>/<split>.jsonl.gz` (or .jsonl, .json, .parquet). The option `data` or the environment
+variable R1KIT_DATA names it. Sets that it does not hold come from the hub.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Unpack
 
 from r1kit.data.errors import DataError
 from r1kit.data.rows import SUFFIXES, stem
-from r1kit.tasks.base import Listed
-from r1kit.tasks.files import ReadOptions, load_file
-from r1kit.tasks.hub import load_hub
 from r1kit.tasks.schemas import GSM8K, HUMANEVAL, MBPP, MGSM, MGSM_HUB, SVAMP, Schema
 
 DATA_VARIABLE = "R1KIT_DATA"
@@ -24,10 +20,10 @@ DATA_VARIABLE = "R1KIT_DATA"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Split:
-    """One split: `local` is its file in a data folder without the ending, `hub` its name (and `config`) on the hub.
+    """One split: `local` is its file in a data folder, without the suffix; `hub` its name (and `config`) on the hub.
 
-    Splits are for evaluation unless they say otherwise: a benchmark in the training data measures memory. `rows` are
-    the first row and the one after the last, from 0, where the local file holds several splits.
+    Splits are for evaluation only by default: training on a benchmark makes its score meaningless. If the local file
+    holds several splits, `rows` is the range of this one's rows: first and end (exclusive), from 0.
     """
 
     local: str
@@ -41,7 +37,7 @@ class Split:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Known:
-    """A public set. Where `schema` is None, it is guessed, as the local file and the hub differ in their columns."""
+    """A public set; a schema of None is guessed. The local file and the hub may have different columns."""
 
     hub: str
     splits: Mapping[str, Split]
@@ -50,7 +46,7 @@ class Known:
     revision: str | None = None
 
 
-# MGSM is GSM8K's test split in other languages. On the hub it is a script; the converted branch loads without one.
+# MGSM is GSM8K's test split in other languages. The hub has it as a script; the converted branch needs no script.
 MGSM_LANGUAGES = ("bn", "de", "en", "es", "fr", "ja", "ru", "sw", "te", "th", "zh")
 KNOWN: dict[str, Known] = {
     "gsm8k": Known(
@@ -105,85 +101,30 @@ KNOWN: dict[str, Known] = {
 }
 
 
-def load_known(
-    name: str,
-    split: str,
-    *,
-    data: str | Path | None = None,
-    verifier: str | None = None,
-    language: str | None = None,
-    skip_invalid: bool = False,
-) -> Listed:
-    """A known set's split, from the data folder if it is there, else from the hub; MGSM's `test` is all languages."""
-    known = KNOWN[name]
-    if name == "mgsm" and split == "test":
-        return all_languages(data, verifier)
-    if split not in known.splits:
-        splits = [*known.splits, *(["test"] if name == "mgsm" else [])]
-        hint = "; it is for evaluation only" if "train" not in known.splits else ""
-        raise DataError("missing file", f"{name} has no split {split!r}: it has {', '.join(splits)}{hint}")
-    part = known.splits[split]
-    options = ReadOptions(
-        verifier=verifier, language=language or part.language, skip_invalid=skip_invalid or part.skip_invalid
-    )
-    path = find_local(part.local, data)
-    if path is not None:
-        options["schema"] = known.schema
-        return within(load_file(path, name=f"{name}/{split}", **options), part.rows)
-    return from_hub(known, part, f"{name}/{split}", **options)
-
-
-def within(listed: Listed, rows: tuple[int, int] | None) -> Listed:
-    """The problems of some rows of a file, which keep the numbers that they have there."""
-    if rows is None:
-        return listed
-    chosen = [one for one in listed.problems if rows[0] <= int(one.id.rpartition("/")[2]) < rows[1]]
-    return replace(listed, problems=tuple(chosen))
-
-
-def from_hub(known: Known, part: Split, name: str, **options: Unpack[ReadOptions]) -> Listed:
-    """A split from the hub; the error where that fails says how to do without it."""
-    options["schema"] = known.hub_schema
-    try:
-        return load_hub(known.hub, part.hub, config=part.config, revision=known.revision, name=name, **options)
-    except DataError as error:
-        if error.kind != "missing file":
-            raise
-        remedy = f"put {part.local}.jsonl.gz into a folder and set {DATA_VARIABLE} (or the option data) to it"
-        raise DataError("missing file", f"{error.reason}; or {remedy}", error.file) from error
-
-
-def all_languages(data: str | Path | None, verifier: str | None) -> Listed:
-    """MGSM as a whole: each problem in every language before the next, so that a limit keeps the languages level."""
-    parts = [load_known("mgsm", code, data=data, verifier=verifier) for code in MGSM_LANGUAGES]
-    rows = zip(*(part.problems for part in parts), strict=True)
-    return Listed(name="mgsm/test", problems=tuple(problem for row in rows for problem in row))
-
-
 def find_local(local: str, data: str | Path | None = None) -> Path | None:
-    """The file of a split in the data folder, or None; raises `DataError` where the folder named does not exist."""
+    """The file of a split in the data folder, or None; raises `DataError` if the data folder does not exist."""
     folder = data or os.environ.get(DATA_VARIABLE)
     if not folder:
         return None
     root = Path(folder).expanduser()
     if not root.is_dir():
-        where = "the option data" if data else DATA_VARIABLE
-        raise DataError("missing file", f"{where} names {root}, which is no folder")
+        setting = "the option data" if data else DATA_VARIABLE
+        raise DataError("missing file", f"{setting} names {root}, which is not a folder")
     return next((path for suffix in SUFFIXES if (path := root / (local + suffix)).is_file()), None)
 
 
 def benchmark_in_hub(identifier: str, split: str) -> str | None:
     """The evaluation-only set that a hub id and split contain, or None; splits as in `train+test[:100]`."""
-    asked = {part.partition("[")[0].strip() for part in split.split("+")}
+    requested = {part.partition("[")[0].strip() for part in split.split("+")}
     for name, known in KNOWN.items():
         if known.hub.casefold() == identifier.casefold():
             trainable = {part.hub for part in known.splits.values() if not part.evaluate_only}
-            return None if asked <= trainable else name
+            return None if requested <= trainable else name
     return None
 
 
 def benchmark_in_path(path: Path) -> str | None:
-    """The evaluation-only set that a file is by its place in a data folder (`gsm8k/test.jsonl.gz`), or None."""
+    """The evaluation-only set that a file holds, judged by its folder and name (`gsm8k/test.jsonl.gz`), or None."""
     local = f"{path.resolve().parent.name}/{stem(path.resolve())}"
     return next(
         (

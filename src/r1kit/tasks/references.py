@@ -1,4 +1,4 @@
-"""Reference answers as data sets write them: `#### 1,080`, the last \\boxed{}, floats for whole numbers, money."""
+"""Reads reference answers in the forms data sets use: `#### 1,080`, the last \\boxed{}, floats for integers, money."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ CALCULATOR = re.compile(r"<<[^<>]*>>")
 def clean_number(text: str) -> str | None:
     """One spelling for one number, or None: `clean_number("$1,080.50") == "1080.5"`, `clean_number("1,08") is None`.
 
-    What decimals cannot say (percent, thirds) stays as it is written.
+    Values without a finite decimal form (thirds) and percentages stay as written.
     """
     number = parse(text)
     if number is None:
@@ -30,7 +30,7 @@ def clean_number(text: str) -> str | None:
 
 
 def reference(value: Any) -> str:
-    """A reference answer as text, from any of the forms data sets use; raises `DataError` where there is none.
+    """A reference answer as text, from any of the forms data sets use; raises `DataError` if there is none.
 
     `reference(72.0) == "72"`, `reference("so\\n#### 1,080") == "1080"`, `reference(["7"]) == "7"`.
     """
@@ -69,19 +69,19 @@ def boxed(value: Any) -> str:
     """MATH's form: the last \\boxed{} of a worked solution."""
     if not isinstance(value, str):
         raise DataError("wrong type", f"the solution is {shown(value)}: expected text with a \\boxed{{}}")
-    found = last_box(value)
-    if found is None:
-        raise DataError("unparsed answer", f"no \\boxed{{}} that is closed and holds something in {shown(value[-80:])}")
-    return encodable(found)
+    content = last_box(value)
+    if content is None:
+        raise DataError("unparsed answer", f"no closed, non-empty \\boxed{{}} in {shown(value[-80:])}")
+    return encodable(content)
 
 
 def gold(value: Any) -> str:
-    """TRL's `solution`: a worked solution with a \\boxed{}, or the bare gold answer on one line."""
+    """TRL's `solution`: a worked solution with a \\boxed{}, or the bare answer on one line."""
     if isinstance(value, str) and "\\boxed" not in value and "\n" in value.strip():
         raise DataError("unparsed answer", "a solution of several lines needs a \\boxed{} around its answer")
     return reference(value)
 
 
 def without_calculator(answer: str) -> str:
-    """GSM8K's worked answer as prose: no `<<48/2=24>>`, no `#### 24`."""
+    """GSM8K's worked answer as prose, without `<<48/2=24>>` and `#### 24`."""
     return CALCULATOR.sub("", answer).rpartition("####")[0].strip()

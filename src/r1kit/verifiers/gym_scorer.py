@@ -1,6 +1,6 @@
 """The verifier `reasoning_gym`: a generator's own scorer, of which only the full score counts (extra `gym`).
 
-The reference is the whole entry as JSON, as `r1kit.tasks.generators` writes it where several answers are right.
+The reference is the whole entry as JSON, as `r1kit.tasks.sources.gym` writes it where several answers are right.
 """
 
 from __future__ import annotations

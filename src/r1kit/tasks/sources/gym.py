@@ -1,9 +1,9 @@
-"""reasoning-gym's generators as tasks (extra `gym`): splits whose seeds cannot meet, and full scores only.
+"""Tasks from reasoning-gym's generators (extra `gym`), named `gym/<generator>`.
 
-Its scorers give partial credit (0.01 for no answer at all, a share for an answer that merely contains the right one),
-so they are not used where the answer is the only right one: those problems are checked by `number` or `exact`.
-Where many answers are right (`countdown`), the verifier `reasoning_gym` calls the scorer and takes a full score only;
-its reference is the whole entry as JSON.
+Splits use disjoint ranges of seeds. reasoning-gym's scorers give partial credit (0.01 for no answer at all, a share for
+an answer that merely contains the right one), so they are avoided if the right answer is unique: `number` or `exact`
+checks those problems. If many answers are right (`countdown`), the verifier `reasoning_gym` calls the scorer and
+accepts a full score only; its reference is the whole entry as JSON.
 """
 
 from __future__ import annotations
@@ -12,26 +12,50 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from r1kit.data.errors import DataError
 from r1kit.settings import nearest
-from r1kit.tasks.base import position
+from r1kit.tasks.base import Task, position
+from r1kit.tasks.sources.base import Generator
 from r1kit.types import Problem
 
+if TYPE_CHECKING:
+    from r1kit.tasks.spec import TaskSpec
+
 SPLITS = ("train", "validation", "test")
-# Items are made with Random(seed + index): seeds 42 and 43 share all but one of their items. Every (seed, split) gets a
-# range of its own instead, as wide as the largest task.
+# reasoning-gym generates items with Random(seed + index), so seeds 42 and 43 would share all but one of their items.
+# Every (seed, split) gets its own range instead, as wide as the largest task.
 STRIDE = 1_000_000
-LAST_SEED = 2**32 // (STRIDE * len(SPLITS)) - 1  # some generators hand the seed to numpy, which takes 32 bits
+LAST_SEED = 2**32 // (STRIDE * len(SPLITS)) - 1  # some generators pass the seed to numpy, which takes 32 bits
 INTEGER = re.compile(r"-?(0|[1-9]\d*)")
-# These override the scorer only to be lenient about spelling or to grade near misses: the answer is still unique.
+# These override the scorer only to be lenient about spelling or to grade near misses; the answer is still unique.
 UNIQUE = frozenset({"arc_agi", "chain_sum", "gsm_symbolic", "products", "rearc", "rectangle_count", "self_reference"})
+
+
+class GymSource(Generator):
+    """`gym/<generator>`."""
+
+    kind = "gym"
+    ignores = ("columns", "language", "order", "calculations", "skip_invalid", "data")
+
+    def claims(self, name: str) -> bool:
+        return name.startswith("gym/")
+
+    def load(self, spec: TaskSpec, split: str) -> Task:
+        return load_gym(
+            spec.name.partition("/")[2],
+            split,
+            seed=spec.seed,
+            size=spec.size,
+            options=spec.options,
+            verifier=spec.verifier,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GymTask:
-    """Problems of one generator, made when asked for; `dataset` is reasoning-gym's object."""
+    """Problems of one generator, generated on access; `dataset` is reasoning-gym's object."""
 
     name: str
     generator: str
@@ -43,11 +67,11 @@ class GymTask:
         return len(self.dataset)
 
     def __getitem__(self, index: int) -> Problem:
-        place = position(index, len(self))
-        entry = self.dataset[place]
-        verifier, answer = self.verdict_by(entry)
+        index = position(index, len(self))
+        entry = self.dataset[index]
+        verifier, answer = self.reference(entry)
         return Problem(
-            id=f"{self.name}/{place}",
+            id=f"{self.name}/{index}",
             prompt=str(entry["question"]).strip(),
             answer=answer,
             verifier=verifier,
@@ -55,18 +79,18 @@ class GymTask:
             metadata={"difficulty": entry["metadata"].get("difficulty")},
         )
 
-    def verdict_by(self, entry: Mapping[str, Any]) -> tuple[str, str]:
-        """The verifier that can check an entry, and the reference it needs."""
+    def reference(self, entry: Mapping[str, Any]) -> tuple[str, str]:
+        """The verifier that checks an entry, and the reference answer in its form."""
         answer = entry["answer"]
         if self.verifier:
             return self.verifier, str(answer)
         if self.is_unique and answer is not None:
             return ("number" if INTEGER.fullmatch(str(answer)) else "exact"), str(answer)
-        return "reasoning_gym", json.dumps(entry, ensure_ascii=False, default=plain)
+        return "reasoning_gym", json.dumps(entry, ensure_ascii=False, default=plain_data)
 
 
-def plain(value: Any) -> Any:
-    """Numbers and arrays of numpy's as plain data; raises TypeError for what cannot be written as JSON."""
+def plain_data(value: Any) -> Any:
+    """numpy's numbers and arrays as plain data; raises TypeError for anything else that JSON cannot hold."""
     if hasattr(value, "tolist"):
         return value.tolist()
     raise TypeError(f"{type(value).__name__} has no JSON form")
@@ -81,7 +105,7 @@ def load_gym(
     options: Mapping[str, Any] | None = None,
     verifier: str | None = None,
 ) -> GymTask:
-    """`size` problems of a generator; `options` are its own settings. Raises `DataError` for what does not exist."""
+    """`size` problems of a generator; `options` are its own settings. Raises `DataError` for a bad name or option."""
     try:
         import reasoning_gym
         from reasoning_gym.factory import DATASETS
@@ -106,7 +130,7 @@ def load_gym(
 
 
 def first_seed(split: str, seed: int, size: int) -> int:
-    """Where a split's own range of item seeds begins."""
+    """The first seed of a split's range."""
     if split not in SPLITS:
         raise DataError("missing file", f"there is no split {split!r}: gym tasks have {', '.join(SPLITS)}")
     if not 0 <= seed <= LAST_SEED:

@@ -1,36 +1,29 @@
-"""Problems from a file: read, recognise the columns, turn each row into a problem, all checked at loading."""
+"""Problems from rows: recognise the columns, then turn each row into a problem. Every row is checked at loading."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from itertools import chain, islice
-from pathlib import Path
-from typing import Any, TypedDict, Unpack
+from typing import Any, TypedDict
 
 from r1kit.data.errors import DataError
-from r1kit.data.rows import NumberedRow, read_rows, stem
+from r1kit.data.rows import NumberedRow
 from r1kit.tasks.base import Listed
-from r1kit.tasks.schemas import Schema, convert, guess, mapped, relabelled
+from r1kit.tasks.conversion import convert
+from r1kit.tasks.schemas import Schema, guess, mapped, relabelled
 from r1kit.types import Problem
 
-SAMPLED_ROWS = 20  # the schema is guessed from these, so one bad row at the top does not hide it
+SAMPLED_ROWS = 20  # the schema is guessed from several rows, so one bad row at the top does not matter
 
 
 class ReadOptions(TypedDict, total=False):
-    """How rows become problems, for files and hub data sets alike; `from_rows` says what each one does."""
+    """How rows become problems, for files and hub data sets; `from_rows` documents the options."""
 
     columns: Mapping[str, str] | None
     schema: Schema | None
     verifier: str | None
     language: str | None
     skip_invalid: bool
-
-
-def load_file(path: str | Path, *, name: str = "", **options: Unpack[ReadOptions]) -> Listed:
-    """A JSONL, JSON (both also .gz) or Parquet file as a task, named `<folder>/<file>` unless `name` is given."""
-    path = Path(path).expanduser()
-    name = name or f"{path.absolute().parent.name}/{stem(path)}".lstrip("/")
-    return from_rows(read_rows(path), name=name, file=str(path), **options)
 
 
 def from_rows(
@@ -46,9 +39,10 @@ def from_rows(
 ) -> Listed:
     """Rows of any source as a task.
 
-    `columns` maps our fields to the data's ({"prompt": "q", "answer": "a"}), else `schema` is taken or guessed.
-    `verifier` and `language` hold for all rows. The first fault raises `DataError` with file, row and field; with
-    `skip_invalid`, faulty rows are left out and kept in `skipped`, and only data without one good row is an error.
+    `columns` maps our fields to the data's ({"prompt": "q", "answer": "a"}). Without it, `schema` is used, or guessed
+    if that is None. `verifier` and `language` override those of all rows. The first faulty row raises `DataError` with
+    file, row and field. With `skip_invalid`, faulty rows are listed in `skipped` instead, and only data without a
+    single usable row is an error.
     """
     schema = mapped(columns) if columns else schema
     if schema is None:
@@ -69,14 +63,14 @@ def from_rows(
 
 
 def problem_of(row: dict[str, Any] | DataError, schema: Schema, *, name: str, file: str, number: int) -> Problem:
-    """A row as a problem; a row that could not be read raises its error."""
+    """A row as a problem; raises `DataError` if the row is faulty or could not be read."""
     if isinstance(row, DataError):
         raise row
     return convert(row, schema, name=name, file=file, number=number)
 
 
 def recognise(rows: Iterable[NumberedRow], file: str) -> tuple[Schema, Iterable[NumberedRow]]:
-    """The schema that the first rows have, and all the rows again."""
+    """The schema guessed from the first rows, and an iterable over all rows."""
     rest = iter(rows)
     head = list(islice(rest, SAMPLED_ROWS))
     sample: dict[str, Any] = {}

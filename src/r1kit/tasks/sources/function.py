@@ -1,0 +1,55 @@
+"""Tasks from a function of the user's own, named `<module>:<function>`."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from r1kit.data.errors import DataError
+from r1kit.tasks.base import Task
+from r1kit.tasks.sources.base import Generator
+
+if TYPE_CHECKING:
+    from r1kit.tasks.spec import TaskSpec
+
+NAME = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
+
+
+class FunctionSource(Generator):
+    """`function(split=..., seed=..., size=..., **options)` returns the task.
+
+    If the function reads files, its module lists them in `data_files(function_name, split)`.
+    """
+
+    kind = "function"
+    ignores = ("columns", "verifier", "language", "order", "calculations", "skip_invalid", "data")
+
+    def claims(self, name: str) -> bool:
+        return NAME.fullmatch(name) is not None
+
+    def load(self, spec: TaskSpec, split: str) -> Task:
+        task: Task = import_function(spec.name)(split=split, seed=spec.seed, size=spec.size, **spec.options)
+        return task
+
+    def files(self, spec: TaskSpec) -> list[Path]:
+        """The function's module, and the files that the module's `data_files` lists."""
+        function = import_function(spec.name)
+        data_files = getattr(inspect.getmodule(function), "data_files", None)
+        read = data_files(spec.name.partition(":")[2], spec.split) if data_files is not None else ()
+        return [Path(inspect.getfile(function)), *map(Path, read)]
+
+
+def import_function(name: str) -> Any:
+    """The function behind `<module>:<function>`."""
+    module_name, _, function_name = name.partition(":")
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        raise DataError("missing file", f"{name}: {error}; it must be importable from where you run") from None
+    function = getattr(module, function_name, None)
+    if not callable(function):
+        raise DataError("missing file", f"{name}: {module_name} has no function {function_name}")
+    return function
