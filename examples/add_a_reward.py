@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from r1kit.chat import parse
+from r1kit.data.jsonl import read_rows
 from r1kit.pipeline import execute
 from r1kit.recipes import RECIPES
-from r1kit.store import read_rows
 
 
 def brevity(completions: list[str], answer: list[str], **columns: Any) -> list[float | None]:

@@ -15,10 +15,11 @@ import pytest
 from r1kit import cli
 from r1kit.chat import ChatFormat, saved
 from r1kit.commands import model_commands, talk
+from r1kit.data.jsonl import read_rows
 from r1kit.pipeline import execute
 from r1kit.recipes import RECIPES
 from r1kit.stages import evaluate
-from r1kit.store import StoreError, read_rows, write_text
+from r1kit.store import StoreError, write_text
 from r1kit.tiny.frame import TINY_SYSTEM
 from r1kit.types import Problem, SamplingParams
 

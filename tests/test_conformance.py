@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 
 from r1kit import cli, conformance
 from r1kit.commands import verify
+from r1kit.data.jsonl import read_rows
 from r1kit.sandbox import SandboxError
-from r1kit.store import read_rows, write_text
+from r1kit.store import write_text
 from r1kit.verifiers import extract, verify_all
 
 OWN = '''

@@ -1164,7 +1164,7 @@ def test_a_full_disk_is_one_clear_error_and_the_work_goes_on_when_there_is_room(
 
 def test_an_output_that_does_not_fit_what_was_left_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl.part").write_text("{}\n{}\n")
-    output = jsonl.Output(tmp_path / "a.jsonl")
+    output = jsonl.ReplayWriter(tmp_path / "a.jsonl")
     output.put(lambda: b"{}\n")
     with pytest.raises(StoreError, match="has 2 rows, expected 1"):
         output.finish()

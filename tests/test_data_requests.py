@@ -10,13 +10,13 @@ import pytest
 from r1kit.collect.requests import Requests
 from r1kit.data.conversations import labelled, preference
 from r1kit.data.errors import DataError
+from r1kit.data.jsonl import read_rows
 from r1kit.pipeline import External, Recipe, Stage, execute, plan
 from r1kit.recipes import RECIPES
 from r1kit.recipes.r1_smollm2 import R1_SMOLLM2
 from r1kit.recipes.sources import externals
 from r1kit.stages.data_requests import DATA_REQUESTS, DataRequestsSettings
 from r1kit.stages.generate import GENERATE, GenerateSettings
-from r1kit.store import read_rows
 from r1kit.tasks import TaskSpec, load_task, load_tasks, source_files
 from r1kit.tasks.public_sets import DATA_VARIABLE
 from r1kit.verifiers import verify_all

@@ -29,6 +29,7 @@ from r1kit.data import jsonl
 from r1kit.data.conversations import conversation
 from r1kit.data.errors import DataError
 from r1kit.data.journal import Journal
+from r1kit.data.jsonl import read_rows
 from r1kit.engines import EngineError
 from r1kit.pipeline import External, Kind, Progress, Recipe, Stage, execute, plan
 from r1kit.pipeline.context import Context
@@ -37,7 +38,7 @@ from r1kit.settings import Settings, SettingsError
 from r1kit.stages.generate import CURATED, GENERATE, GenerateSettings
 from r1kit.stages.mix import MIX
 from r1kit.stages.review import REVIEW, ReviewPending, ReviewSettings
-from r1kit.store import StoreError, read_rows
+from r1kit.store import StoreError
 from r1kit.tasks import TaskSpec
 from r1kit.types import Message, Problem
 

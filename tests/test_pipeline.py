@@ -278,7 +278,7 @@ import os, signal, sys
 from pathlib import Path
 from r1kit.pipeline import Context, Kind, Recipe, Stage, execute
 from r1kit.settings import Settings
-from r1kit.store import RowWriter, read_rows
+from r1kit.data.jsonl import RowWriter, read_rows
 
 def count(context: Context):
     path = context.folder / "rows.jsonl"

@@ -14,9 +14,9 @@ import pytest
 sys.path.append(str(Path(__file__).parent))  # --import-mode=importlib leaves it out
 from chat_server import serving
 from r1kit.data.conversations import preference
+from r1kit.data.jsonl import read_rows
 from r1kit.pipeline import External, Recipe, Stage, execute
 from r1kit.stages.preferences import PREFERENCES, PreferencesSettings
-from r1kit.store import read_rows
 
 
 def samples(path: Path, **responses: list[str]) -> Path:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from r1kit.chat import ChatFormat
+from r1kit.data.jsonl import read_rows
 from r1kit.pipeline import External, Recipe, Stage, execute
 from r1kit.recipes.r1_tiny import ALL_SCENARIOS
 from r1kit.rewards import RewardSpec, Scorer, build
@@ -16,7 +17,6 @@ from r1kit.settings import SettingsError
 from r1kit.stages.reward_model import REWARD_MODEL, RewardModelSettings
 from r1kit.stages.rl import RL_STAGE, RLSettings
 from r1kit.stages.tiny_requests import TINY_REQUESTS, TinyRequestsSettings
-from r1kit.store import read_rows
 from r1kit.tasks import TaskSpec, load_task
 from r1kit.tiny import everyday
 from r1kit.tiny.tokenizer import count_tokens, vocabulary

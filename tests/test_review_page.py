@@ -25,8 +25,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from r1kit import cli
+from r1kit.data.jsonl import read_rows
 from r1kit.review.queue import ReviewQueue
-from r1kit.store import read_rows
 
 pytest.importorskip("starlette", reason="the review page needs its extra: pip install 'r1kit[review]'")
 pytest.importorskip("latex2mathml", reason="the review page needs its extra: pip install 'r1kit[review]'")

@@ -15,9 +15,10 @@ import pytest
 
 from r1kit import cli
 from r1kit.curate.record import from_row
+from r1kit.data.jsonl import read_rows
 from r1kit.review.queue import LeaseLost, ReviewError, ReviewItem, ReviewQueue, Text
 from r1kit.review.records import Agreement, agreement, checks, parse_item, wants_two
-from r1kit.store import StoreError, read_rows
+from r1kit.store import StoreError
 
 
 class Clock:
@@ -316,7 +317,7 @@ def test_a_response_that_is_accepted_unread_stays_as_it_is_however_broken(tmp_pa
         ({"problem": "p", "summary": "s", "id": True}, "id is True"),
         ({"problem": "p", "summary": "s", "id": "a\nb"}, "text that can be printed"),
         ({"messages": [{"role": "user", "content": "p"}]}, "messages must end with"),
-        ({"messages": "p"}, "messages is 'p'"),
+        ({"messages": "p"}, "field messages: the value is 'p'"),
         ([1], r"sample 2 is \[1\]"),
     ],
 )
@@ -483,7 +484,7 @@ def test_the_command_imports_accepts_and_exports(tmp_path: Path, capsys: pytest.
         (["no.db"], "there is no review queue no.db"),
         (["no.db", "--import", "gone.jsonl"], "gone.jsonl"),
         (["rows.jsonl", "--export", "x.jsonl"], "not a review queue"),
-        (["q.db", "--import", "rows.jsonl"], "rows.jsonl, line 2: not JSON"),
+        (["q.db", "--import", "rows.jsonl"], "rows.jsonl, row 2: not valid JSON"),
         (["q.db", "--rejected", "x.jsonl"], "--rejected goes with --export"),
     ],
 )

@@ -280,8 +280,8 @@ def test_pairs_in_the_forms_of_common_data_sets_are_one(row: dict[str, Any]) -> 
         ({"chosen": "a"}, "expected chosen and rejected"),
         ({"chosen": "a", "rejected": "b"}, "must be dialogues"),
         ({"chosen": "\n\nHuman: q\n\nAssistant: a", "rejected": "\n\nHuman: p\n\nAssistant: b"}, "the same prompt"),
-        ({"prompt": "q", "chosen": [], "rejected": "b"}, "is no conversation"),
-        ({"prompt": "q", "chosen": 3, "rejected": "b"}, "is no conversation"),
+        ({"prompt": "q", "chosen": [], "rejected": "b"}, "field chosen: the value is .* expected a list"),
+        ({"prompt": "q", "chosen": 3, "rejected": "b"}, "field chosen: the value is .* expected a list"),
     ],
 )
 def test_a_row_that_is_no_pair_says_why(row: dict[str, Any], message: str) -> None:
@@ -307,7 +307,7 @@ def test_real_preference_files_are_read(shared_data: Path) -> None:
         ("star1_r1_traces/STAR-1.jsonl.gz", conversations.conversation, 1000),
     ):
         found = list(conversations.read([shared_data / name], convert))  # type: ignore[arg-type]
-        assert sum(isinstance(one, conversations.Found) for one in found) >= at_least, name
+        assert sum(isinstance(one, conversations.Located) for one in found) >= at_least, name
 
 
 def test_metrics_of_pairs_are_what_a_hand_computes() -> None:

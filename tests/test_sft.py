@@ -261,17 +261,17 @@ def test_rows_in_the_forms_of_common_data_sets_are_one_conversation(row: dict[st
     ("row", "message"),
     [
         ({"text": "a"}, "the row has text: expected messages, or one of prompt \\+ completion"),
-        ({"messages": []}, "is no conversation"),
-        ({"messages": "hi"}, "is no conversation"),
-        ({"messages": [{"role": "tool", "content": "x"}]}, "a turn of 'tool'"),
-        ({"messages": [{"role": "user", "content": 3}]}, "the text of a turn is 3"),
+        ({"messages": []}, "field messages: the value is .*expected a list"),
+        ({"messages": "hi"}, "field messages: the value is 'hi': expected a list"),
+        ({"messages": [{"role": "tool", "content": "x"}]}, "field messages.0.role: the role is 'tool'"),
+        ({"messages": [{"role": "user", "content": 3}]}, "field messages.0.content: the content is 3: expected text"),
         ({"messages": [{"role": "user", "content": "\ud800"}]}, "surrogate"),
-        ({"messages": [3]}, "is no message"),
+        ({"messages": [3]}, "field messages.0: the turn is 3"),
         (
             {"prompt": "q", "completion": [{"role": "assistant", "content": "a", "reasoning_content": "b"}]},
-            "a turn has reasoning_content beside its text",
+            "field completion.0: the turn has reasoning_content beside its text",
         ),
-        ({"messages": [{"role": "assistant", "content": "", "tool_calls": [{"id": 1}]}]}, "a turn has tool_calls"),
+        ({"messages": [{"role": "assistant", "content": "", "tool_calls": [{"id": 1}]}]}, "the turn has tool_calls"),
     ],
 )
 def test_a_row_that_is_no_conversation_says_why(row: dict[str, Any], message: str) -> None:
@@ -282,7 +282,7 @@ def test_a_row_that_is_no_conversation_says_why(row: dict[str, Any], message: st
 def test_columns_of_another_name_can_be_given() -> None:
     read = data.renamed(data.conversation, {"prompt": "q", "completion": "a"})
     assert read({"q": "x", "a": "y", "prompt": "other"}).messages[0].content == "x"
-    with pytest.raises(DataError, match="field completion: there is no column 'a': it has q"):
+    with pytest.raises(DataError, match="field completion: there is no column 'a': the row has q"):
         read({"q": "x"})
 
 

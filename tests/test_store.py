@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from r1kit import store
+from r1kit.data import jsonl
 from r1kit.types import Message
 
 # A limit on file size makes the kernel refuse a write midway, as a full disk does.
@@ -23,6 +25,7 @@ LIMITED = """
 import resource, sys
 from pathlib import Path
 from r1kit import store
+from r1kit.data import jsonl
 resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
 folder = Path(sys.argv[1])
 """
@@ -55,7 +58,7 @@ def test_a_full_disk_gives_one_clear_error_and_keeps_the_earlier_file(tmp_path: 
 
 def test_a_full_disk_takes_back_the_part_of_a_row_that_was_written(tmp_path: Path) -> None:
     code = """
-rows = store.RowWriter(folder / "rows.jsonl")
+rows = jsonl.RowWriter(folder / "rows.jsonl")
 rows.append({"step": 1})
 try:
     rows.append({"text": "x" * 5000})
@@ -66,7 +69,7 @@ rows.close()
 """
     done = run_limited(tmp_path, code)
     assert done.stdout.startswith("cannot write"), done.stderr
-    assert list(store.read_rows(tmp_path / "rows.jsonl")) == [{"step": 1}, {"step": 2}]
+    assert list(jsonl.read_rows(tmp_path / "rows.jsonl")) == [{"step": 1}, {"step": 2}]
 
 
 def test_no_space_while_a_folder_is_filled_leaves_the_earlier_folder(
@@ -86,9 +89,33 @@ def test_no_space_while_a_folder_is_filled_leaves_the_earlier_folder(
     assert names(tmp_path) == ["model"]
 
 
-def test_a_full_disk_is_recognised_in_the_words_of_other_writers(tmp_path: Path) -> None:
-    with pytest.raises(store.StoreError, match="make room"), store.atomic_folder(tmp_path / "model"):
-        raise RuntimeError("Error while serializing: I/O error: No space left on device (os error 28)")
+@pytest.mark.parametrize(
+    "write",
+    [
+        "import torch; torch.save(torch.zeros(5000), model / 'a')",
+        "import torch, safetensors.torch as st; st.save_file({'t': torch.zeros(5000)}, model / 'a')",
+        "from tokenizers import Tokenizer as T, models as m; T(m.WordLevel({'0' * 999: 0}, '0')).save(f'{model}/a')",
+        "import numpy; numpy.save(model / 'a.npy', numpy.zeros(5000))",
+    ],
+)
+def test_a_full_disk_is_recognised_when_another_library_writes(tmp_path: Path, write: str) -> None:
+    done = run_limited(tmp_path, f"with store.atomic_folder(folder / 'model') as model:\n    {write}")
+    assert "StoreError: cannot write" in done.stderr and "make room" in done.stderr, done.stderr
+    assert names(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ValueError("the completion 'No space left on device (os error 28)' has no answer"),
+        RuntimeError("the model wrote: No space left on device (os error 28)"),
+        OSError("the model wrote: 3 requested and 2 written, so the file write failed"),
+    ],
+)
+def test_model_text_about_a_full_disk_is_not_taken_for_one(tmp_path: Path, error: Exception) -> None:
+    with pytest.raises(type(error), match=str(error)[:14]) as caught, store.atomic_folder(tmp_path / "model"):
+        raise error
+    assert caught.value is error
 
 
 def test_other_errors_inside_a_folder_pass_through_and_nothing_is_left(tmp_path: Path) -> None:
@@ -117,48 +144,76 @@ def test_what_a_killed_process_left_is_cleared_by_the_next_attempt(tmp_path: Pat
 def test_a_half_written_last_row_is_skipped_by_readers_and_mended_by_writers(tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
     path.write_text('{"step": 1}\n\n{"step": 2, "te')
-    assert list(store.read_rows(path)) == [{"step": 1}]
-    with store.RowWriter(path) as rows:
+    assert list(jsonl.read_rows(path)) == [{"step": 1}]
+    with jsonl.RowWriter(path) as rows:
         rows.append({"step": 2})
-    assert list(store.read_rows(path)) == [{"step": 1}, {"step": 2}]
+    assert list(jsonl.read_rows(path)) == [{"step": 1}, {"step": 2}]
+
+
+def test_repairing_a_large_file_reads_its_end_only(tmp_path: Path) -> None:
+    path, row = tmp_path / "rows.jsonl", b'{"text": "' + b"x" * 500 + b'"}\n'
+    with open(path, "wb") as file:
+        file.seek(2**30)  # a hole: the file takes no room on the disk
+        file.write(b"\n" + row * 3000 + b'{"text": "cut')
+    tracemalloc.start()
+    with jsonl.RowWriter(path) as rows:
+        size = rows.size
+        rows.append({"n": 1})
+    assert tracemalloc.get_traced_memory()[1] < 4 * jsonl.BLOCK_BYTES
+    tracemalloc.stop()
+    assert size == 2**30 + 1 + 3000 * len(row)
+    with open(path, "rb") as file:
+        file.seek(size - len(row))
+        assert file.read() == row + b'{"n": 1}\n'
+
+
+def test_a_cut_row_larger_than_any_row_is_dropped_without_being_read(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_bytes(b'{"n": 1}\n{"text": "')
+    os.truncate(path, 2**28)
+    tracemalloc.start()
+    jsonl.RowWriter(path).close()
+    assert tracemalloc.get_traced_memory()[1] < 4 * jsonl.BLOCK_BYTES
+    tracemalloc.stop()
+    assert path.read_bytes() == b'{"n": 1}\n'
 
 
 def test_a_last_row_without_a_line_end_is_kept_when_it_is_whole(tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
     path.write_text('{"step": 1}')
-    with store.RowWriter(path) as rows:
+    with jsonl.RowWriter(path) as rows:
         rows.append({"step": 2})
-    assert [row["step"] for row in store.read_rows(path)] == [1, 2]
+    assert [row["step"] for row in jsonl.read_rows(path)] == [1, 2]
 
 
 @pytest.mark.parametrize("bad", ['{"step": 2, "te\n{"step": 3}\n', "[1, 2]\n"])
 def test_any_other_bad_row_is_an_error_that_names_file_and_line(tmp_path: Path, bad: str) -> None:
     path = tmp_path / "rows.jsonl"
     path.write_text('{"step": 1}\n' + bad)
-    with pytest.raises(ValueError, match=r"rows\.jsonl, line 2"):
-        list(store.read_rows(path))
+    with pytest.raises(ValueError, match=r"rows\.jsonl, row 2"):
+        list(jsonl.read_rows(path))
 
 
 def test_two_processes_cannot_append_to_one_file(tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
-    code = f"from r1kit.store import *; RowWriter(Path({str(path)!r})).append({{'n': 2}})"
-    with store.RowWriter(path) as rows:
+    code = f"import pathlib, r1kit.data.jsonl as j; j.RowWriter(pathlib.Path({str(path)!r})).append({{'n': 2}})"
+    with jsonl.RowWriter(path) as rows:
         rows.append({"n": 1})
         second = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
         assert "rows.jsonl is being written by another process" in second.stderr
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
-    assert list(store.read_rows(path)) == [{"n": 1}, {"n": 2}]
+    assert list(jsonl.read_rows(path)) == [{"n": 1}, {"n": 2}]
 
 
 def test_rows_after_a_step_can_be_dropped(tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
-    store.keep_steps(path, 3)
+    jsonl.keep_steps(path, 3)
     assert not path.exists()
-    with store.RowWriter(path) as rows:
+    with jsonl.RowWriter(path) as rows:
         for step in range(6):
             rows.append({"step": step})
-    store.keep_steps(path, 3)
-    assert [row["step"] for row in store.read_rows(path)] == [0, 1, 2, 3]
+    jsonl.keep_steps(path, 3)
+    assert [row["step"] for row in jsonl.read_rows(path)] == [0, 1, 2, 3]
 
 
 @given(st.lists(st.dictionaries(st.text(), st.text() | st.floats(allow_nan=False, allow_infinity=False))))
@@ -166,10 +221,10 @@ def test_rows_come_back_as_they_were_whatever_text_they_hold(
     tmp_path_factory: pytest.TempPathFactory, rows: list[dict[str, Any]]
 ) -> None:
     path = tmp_path_factory.mktemp("rows") / "rows.jsonl"
-    with store.RowWriter(path) as writer:
+    with jsonl.RowWriter(path) as writer:
         for row in rows:
             writer.append(row)
-    assert list(store.read_rows(path)) == rows
+    assert list(jsonl.read_rows(path)) == rows
 
 
 def test_plain_data_of_records_numbers_and_paths() -> None:
@@ -181,9 +236,9 @@ def test_plain_data_of_records_numbers_and_paths() -> None:
 
 
 def test_model_text_with_a_lone_surrogate_can_be_stored(tmp_path: Path) -> None:
-    with store.RowWriter(tmp_path / "rows.jsonl") as rows:
+    with jsonl.RowWriter(tmp_path / "rows.jsonl") as rows:
         rows.append({"text": "a\ud800b"})
-    assert list(store.read_rows(tmp_path / "rows.jsonl")) == [{"text": "a?b"}]
+    assert list(jsonl.read_rows(tmp_path / "rows.jsonl")) == [{"text": "a?b"}]
 
 
 def test_damaged_json_is_an_error_that_names_the_file(tmp_path: Path) -> None:

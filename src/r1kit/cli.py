@@ -381,8 +381,8 @@ def _report_folder(path: Path) -> Path:
 
 def review(options: argparse.Namespace) -> None:
     """Import, accept, export as asked, in this order; without the last two, serve the page until Ctrl+C."""
+    from r1kit.data.jsonl import read_rows
     from r1kit.review.queue import ReviewError, ReviewQueue
-    from r1kit.store import read_rows
 
     path = options.queue / "review.db" if options.queue.is_dir() else options.queue
     if options.rejected and not options.export:

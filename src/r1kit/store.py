@@ -1,7 +1,7 @@
-"""Files that are either whole or not there: atomic writes, append-only JSONL, and content hashes.
+"""Atomic writes, locks and content hashes: a file is either complete or absent.
 
-Everything that a run leaves on disk goes through here, so that a kill or a full disk at any instant costs at most the
-file being written, never an earlier one.
+Everything that a run leaves on disk goes through here. A kill or a full disk costs at most the file that is being
+written, never an earlier one.
 """
 
 from __future__ import annotations
@@ -16,26 +16,24 @@ import math
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterator, Mapping
-from io import FileIO
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from types import TracebackType
-from typing import Any, BinaryIO, Self
+from typing import Any, BinaryIO
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO)
-# Writers that are not Python's tell of a full disk in words only; torch.save's are those of a short write.
-FULL_IN_WORDS = re.compile(
-    r"No space left|Disk quota|File too large|os error (27|28|122)\b|file write failed|unexpected pos|iostream error"
-)
+# Libraries that report a full disk without errno, by the type of their error.
+FULL_IN_RUST = re.compile(rf"\(os error ({'|'.join(map(str, FULL))})\)$")  # safetensors, tokenizers
+FULL_IN_TORCH = re.compile(r"\[enforce fail at inline_container.*(unexpected pos|file write failed)", re.DOTALL)
+FULL_IN_NUMPY = re.compile(r"\d+ requested and \d+ written$")
 
 
 class StoreError(RuntimeError):
-    """A file could not be written or a run folder is not as it should be; what was there before is still whole."""
+    """A file could not be written, or a run folder is not as expected; earlier files are intact."""
 
 
 def to_plain(value: Any) -> Any:
-    """Plain JSON data of records, numpy scalars and paths; a number that is not finite becomes None (JSON has none)."""
+    """Records, numpy scalars and paths as plain JSON data; NaN and infinity, which JSON lacks, become None."""
     if isinstance(value, bool | int | str | None):
         return value
     if isinstance(value, float):
@@ -57,9 +55,9 @@ def to_plain(value: Any) -> Any:
 
 @contextlib.contextmanager
 def atomic_file(path: Path) -> Iterator[BinaryIO]:
-    """Write a file so that readers see the old content or the new, never a part; raises `StoreError`.
+    """Write a file so that readers see its old content or its new content, never a part of it; raises `StoreError`.
 
-    The new one takes the path's place when the block ends well.
+    The new file replaces the old one when the block ends without an error.
     """
     temporary = path.with_name(f".{path.name}.tmp-{os.getpid()}")
     with storing(path):
@@ -76,7 +74,7 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
 
 
 def write_bytes(path: Path, data: bytes) -> None:
-    """`atomic_file` for content that is there already."""
+    """`atomic_file` for content in memory."""
     with atomic_file(path) as file:
         file.write(data)
 
@@ -87,12 +85,12 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """`write_text` for anything that `to_plain` understands."""
+    """`write_text` for any value that `to_plain` accepts."""
     write_text(path, json.dumps(to_plain(value), ensure_ascii=False, indent=2) + "\n")
 
 
 def read_json(path: Path) -> Any:
-    """The content of a JSON file; raises `StoreError` that names a file that is damaged."""
+    """The content of a JSON file; raises `StoreError` if it is damaged."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
@@ -101,16 +99,16 @@ def read_json(path: Path) -> Any:
 
 @contextlib.contextmanager
 def atomic_folder(path: Path) -> Iterator[Path]:
-    """Fill a folder beside `path`, which becomes `path` when the block ends well and is removed when it fails.
+    """Fill a temporary folder that becomes `path` when the block ends, or is removed if the block fails.
 
-    A folder that is already there is replaced, as the last thing. Name checkpoints by their step rather than
-    replace one: a kill between the two renames leaves the old folder as `.<name>.old`.
+    An existing folder is replaced in the last step. Name checkpoints by their step instead of replacing one: a kill
+    between the two renames leaves the old folder as `.<name>.old`.
     """
     temporary = path.with_name(f".{path.name}.tmp-{os.getpid()}")
     with storing(path):
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            for left in path.parent.glob(f".{path.name}.tmp-*"):  # by a process that was killed
+            for left in path.parent.glob(f".{path.name}.tmp-*"):  # of a killed process
                 shutil.rmtree(left)
             temporary.mkdir()
             yield temporary
@@ -133,27 +131,40 @@ def _replace_folder(new: Path, path: Path) -> None:
 
 @contextlib.contextmanager
 def storing(path: Path) -> Iterator[None]:
-    """Turn "no room" and "not allowed" of whatever writes inside into one `StoreError` that names path and space."""
+    """Turn a full disk or a refused permission inside the block into a `StoreError` that names path and free space."""
     try:
         yield
     except StoreError:
         raise
     except OSError as error:
-        if error.errno not in FULL + REFUSED:
+        if error.errno in REFUSED:
+            raise StoreError(_cannot_write(path, f"{error.strerror}", "check the path and its permissions")) from error
+        if error.errno not in FULL and not _is_full(error):
             raise
-        raise StoreError(_cannot_write(path, str(error.strerror), error.errno in FULL)) from error
+        raise StoreError(_cannot_write(path, f"{error.strerror or error}")) from error
     except Exception as error:
-        if not FULL_IN_WORDS.search(str(error)):
+        if not _is_full(error):
             raise
-        raise StoreError(_cannot_write(path, str(error), True)) from error
+        raise StoreError(_cannot_write(path, f"{error}")) from error
+
+
+def _is_full(error: Exception) -> bool:
+    """Whether an error without errno reports a full disk. Its type is checked first: a message can quote model text."""
+    if type(error) is RuntimeError:
+        return FULL_IN_TORCH.match(str(error)) is not None
+    if type(error) is OSError:
+        return error.errno is None and FULL_IN_NUMPY.match(str(error)) is not None
+    is_rust = type(error) is Exception or type(error).__module__.partition(".")[0] == "safetensors"
+    return is_rust and FULL_IN_RUST.search(str(error)) is not None
 
 
 @contextlib.contextmanager
 def held(path: Path, holder: str, refusal: str) -> Iterator[None]:
-    """Hold a lock file that names its holder; raises `StoreError` where another process does: `refusal` on whom.
+    """Hold a lock file that names its holder.
 
-    The kernel frees the lock when the process ends, however it ends. It is a lock of the process and not of the open
-    file: worker processes, which may outlive a killed parent for a moment, do not inherit it.
+    If another process holds it, raises `StoreError` with `refusal`, in which `{holder}` is replaced by its name. It is
+    a POSIX lock: it belongs to the process, so two threads of one process are not kept apart. The kernel releases it
+    when the process ends, however it ends, and worker processes, which can outlive a killed parent, do not inherit it.
     """
     with storing(path):
         file = open(path, "a+")  # noqa: SIM115 (closed below, while the lock is held)
@@ -170,11 +181,10 @@ def held(path: Path, holder: str, refusal: str) -> Iterator[None]:
         yield
 
 
-def _cannot_write(path: Path, reason: str, full: bool) -> str:
-    place = next((parent for parent in path.absolute().parents if parent.exists()), Path("/"))
-    free = shutil.disk_usage(place).free
-    remedy = "make room, then run the same command again" if full else "check the path and its permissions"
-    return f"cannot write {path}: {reason} ({free / 1e6:,.1f} MB free there; earlier results are whole): {remedy}"
+def _cannot_write(path: Path, reason: str, remedy: str = "make room, then run the same command again") -> str:
+    folder = next((parent for parent in path.absolute().parents if parent.exists()), Path("/"))
+    free = shutil.disk_usage(folder).free / 1e6
+    return f"cannot write {path}: {reason} ({free:,.1f} MB free there; earlier results are complete): {remedy}"
 
 
 def _sync(path: Path) -> None:
@@ -185,106 +195,8 @@ def _sync(path: Path) -> None:
         os.close(descriptor)
 
 
-class RowWriter:
-    """Appends rows to a JSONL file; each row is on disk, as far as other processes see, when `append` returns.
-
-    Opening mends the end of a file whose writer was killed in the middle of a row, and keeps other processes from
-    writing until it is closed (or until this process reads the file: such locks end with the first `close`).
-    """
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        with storing(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = open(path, "a+b", buffering=0)  # noqa: SIM115 (closed by close)
-            try:
-                fcntl.lockf(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                _mend_end(self._file)
-            except (BlockingIOError, PermissionError):  # the two ways to say that it is locked
-                self._file.close()
-                raise StoreError(f"{path} is being written by another process: wait for it or stop it") from None
-
-    def append(self, row: Any) -> None:
-        """Add one row (a mapping or a record), whole or not at all."""
-        line = (json.dumps(to_plain(row), ensure_ascii=False) + "\n").encode("utf-8", "replace")
-        size = os.fstat(self._file.fileno()).st_size
-        with storing(self.path):
-            try:
-                while line:  # a nearly full disk takes a part first and refuses the rest
-                    line = line[self._file.write(line) :]
-            except OSError:
-                os.truncate(self.path, size)
-                raise
-
-    def close(self) -> None:
-        """Make sure that all rows survive a power cut, and close."""
-        if self._file.closed:
-            return
-        with storing(self.path):
-            os.fsync(self._file.fileno())
-            self._file.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self.close()
-
-
-def _mend_end(file: FileIO) -> None:
-    file.seek(0)
-    data = file.read()
-    start = data.rfind(b"\n") + 1
-    if start == len(data):
-        return
-    if _is_json(data[start:]):
-        file.write(b"\n")
-    else:
-        file.truncate(start)
-
-
-def _is_json(text: bytes) -> bool:
-    try:
-        json.loads(text)
-    except ValueError:
-        return False
-    return True
-
-
-def read_rows(path: Path) -> Iterator[dict[str, Any]]:
-    """The rows of a JSONL file, blank lines skipped; a last row that was written in part is left out.
-
-    Raises ValueError with file and line for any other line that is not a JSON object.
-    """
-    with open(path, "rb") as file:
-        for number, line in enumerate(file, 1):
-            if not line.strip():
-                continue
-            try:
-                row = json.loads(line)
-            except ValueError as error:
-                if not line.endswith(b"\n"):  # only the last line can lack its end
-                    return
-                raise ValueError(f"{path}, line {number}: not JSON ({error})") from None
-            if not isinstance(row, dict):
-                raise ValueError(f"{path}, line {number}: a JSON object is expected, found {line[:60]!r}")
-            yield row
-
-
-def keep_rows(path: Path, keep: Callable[[dict[str, Any]], bool]) -> None:
-    """Keep only some rows of a JSONL file, atomically; a file that is not there stays so."""
-    if path.exists():
-        kept = [json.dumps(row, ensure_ascii=False) + "\n" for row in read_rows(path) if keep(row)]
-        write_text(path, "".join(kept))
-
-
-def keep_steps(path: Path, last: int) -> None:
-    """Drop the rows after step `last`: what a resume from that step's checkpoint is going to write again."""
-    keep_rows(path, lambda row: row["step"] <= last)
-
-
 def sha256(path: Path) -> str:
-    """Hash of a file's content, or of a folder's files with their relative names."""
+    """Hash of a file's content, or of the names and contents of a folder's files."""
     if path.is_dir():
         return combine({str(file.relative_to(path)): sha256(file) for file in files_in(path)})
     with open(path, "rb") as file:
@@ -292,7 +204,7 @@ def sha256(path: Path) -> str:
 
 
 def files_in(folder: Path) -> list[Path]:
-    """All files below a folder, in an order that does not depend on the file system."""
+    """All files below a folder, sorted, so that the order does not depend on the file system."""
     return sorted(file for file in folder.rglob("*") if file.is_file())
 
 

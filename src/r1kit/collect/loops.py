@@ -20,10 +20,10 @@ from r1kit.collect.rewriting import Rewriter, Rewritten
 from r1kit.collect.teachers import Asked, AskingSettings, References
 from r1kit.curate.record import CuratedSample, from_row
 from r1kit.data.journal import Journal
+from r1kit.data.jsonl import lines, read_rows
 from r1kit.engines import Report
 from r1kit.engines.ask import Answers
 from r1kit.pipeline import Progress
-from r1kit.store import read_rows
 from r1kit.types import Completion, Message, Problem
 
 # Samples between two looks at the disk: what a kill of a local model can cost (a server's replies are cached one by
@@ -120,7 +120,7 @@ def _pass_rates(problems: Sequence[str], ratings: Sequence[Rating]) -> dict[str,
 
 def rewrite(selected: Path, rewriter: Rewriter, rater: Rater, journal: Journal, progress: Progress) -> None:
     """Rewrite all samples of a file that the journal does not have yet."""
-    total = sum(1 for _ in read_rows(selected))
+    total = sum(1 for _ in lines(selected))
     rows = islice(read_rows(selected), journal.rows, None)
     for batch in _batches((from_row(row, file=str(selected)) for row in rows), BATCH):
         before, judged = Counter(rewriter.tally), rater.counts()

@@ -11,7 +11,7 @@ from r1kit.collect.prompting import Request
 from r1kit.curate.ngrams import stable_hash
 from r1kit.data.conversations import COLUMNS, conversation
 from r1kit.data.errors import DataError
-from r1kit.data.rows import read_rows, stem
+from r1kit.data.rows import numbered_rows, stem
 from r1kit.pipeline import Context
 from r1kit.tasks import Task, TaskSpec, load_task
 from r1kit.tasks.spec import joined, refuse_benchmark
@@ -80,7 +80,7 @@ class Requests:
 
     def _of_files(self) -> Iterator[Request]:
         for name, path in self.files.items():
-            for number, row in read_rows(path):
+            for number, row in numbered_rows(path):
                 if isinstance(row, DataError):
                     raise row
                 try:

@@ -14,14 +14,15 @@ from r1kit.chat import ChatFormat
 from r1kit.commands.opened import MAX_ROWS, Opened, open_model
 from r1kit.commands.talk import chat
 from r1kit.data.errors import DataError, encodable
-from r1kit.data.rows import read_rows as read_data
+from r1kit.data.jsonl import RowWriter, read_rows
+from r1kit.data.rows import numbered_rows
 from r1kit.evaluate.metrics import Scored
 from r1kit.evaluate.statistics import Summary, paired, paired_by_source
 from r1kit.evaluate.table import json_table, text_table
 from r1kit.models.known import KNOWN, ModelError, parameters_in, resolve
 from r1kit.pipeline import Progress
 from r1kit.stages.evaluate import measure
-from r1kit.store import RowWriter, StoreError, combine, read_json, read_rows, sha256, to_plain, write_json
+from r1kit.store import StoreError, combine, read_json, sha256, to_plain, write_json
 from r1kit.tasks import TaskSpec, check_file, iterate, load_file, load_task
 from r1kit.tasks.schemas import PROMPTS, Schema
 from r1kit.types import Problem, SamplingParams
@@ -109,7 +110,7 @@ def questions_of(task: str | Path, split: str, limit: int | None) -> list[Proble
     except DataError as error:
         if (error.kind, error.field) != ("missing column", "answer") or not Path(task).is_file():
             raise
-    first = next((row for _, row in read_data(Path(task)) if isinstance(row, dict)), {})
+    first = next((row for _, row in numbered_rows(Path(task)) if isinstance(row, dict)), {})
     column = next((name for name in PROMPTS if name in first), PROMPTS[0])
     unanswered = Schema(name="prompts", prompt=(column,), answer=column, parse=lambda _: "")
     return list(load_file(task, schema=unanswered).problems[:limit])
@@ -178,7 +179,7 @@ def answered(opened: Opened, problems: Sequence[Problem], sampling: SamplingPara
 
 def samples_in(out: Path, setup: str) -> Counter[tuple[str, str]]:
     """How many samples of each (problem_id, prompt) a file has; raises `StoreError` where another setup made them."""
-    rows = list(read_rows(out)) if out.is_file() else []
+    rows = list(read_rows(out, missing_ok=True))
     if any(row.get("setup") != setup for row in rows):
         raise StoreError(f"{out} holds rows of another model, prompt format or sampling: name another file")
     return Counter((row["problem_id"], row["prompt"]) for row in rows)

@@ -13,11 +13,12 @@ from typing import Any
 
 from r1kit.conformance import CASES, Failure, Rate, Report, measure, measure_rewards, obstacle
 from r1kit.data.errors import DataError
-from r1kit.data.rows import read_rows
+from r1kit.data.jsonl import RowWriter
+from r1kit.data.rows import numbered_rows
 from r1kit.rewards import RewardSpec, Scorer, build
 from r1kit.rewards.columns import reference_text
 from r1kit.settings import SettingsError
-from r1kit.store import RowWriter, StoreError
+from r1kit.store import StoreError
 from r1kit.tasks.references import number_text
 from r1kit.verifiers import find, verify_all
 from r1kit.verifiers.extract import as_response
@@ -156,7 +157,7 @@ def conformance(verifier: str | None = None, cases: str | None = None) -> tuple[
 
 
 def _batches(file: Path) -> Iterator[list[tuple[int, Row]]]:
-    rows = read_rows(file)
+    rows = numbered_rows(file)
     while batch := list(islice(rows, BATCH)):
         good: list[tuple[int, Row]] = []
         for number, row in batch:

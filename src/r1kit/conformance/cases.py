@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from r1kit.store import read_rows
+from r1kit.data.jsonl import read_rows
 
 FOLDER = Path(__file__).with_name("cases")
 CASES = ("math", "number", "last-number", "exact", "choice", "countdown", "code")  # verifiers that have cases

@@ -7,10 +7,10 @@ from r1kit.curate.curation import CurateSettings, Curation, curate
 from r1kit.curate.decontaminate import DecontaminationSettings, evaluation_sets
 from r1kit.curate.duplicates import NearDuplicates
 from r1kit.curate.filters import FILTERS, FilterSpec
-from r1kit.curate.formats import FORMATS, convert, reformat
+from r1kit.curate.formats import FORMATS, convert
 from r1kit.curate.mixing import MixSettings, mix
 from r1kit.curate.quality import QualitySettings, composite
-from r1kit.curate.record import CuratedSample, from_row
+from r1kit.curate.record import CuratedSample, from_row, reformat
 
 __all__ = [
     "FILTERS",

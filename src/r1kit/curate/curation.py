@@ -30,8 +30,7 @@ from r1kit.curate.filters.protocol import excerpt
 from r1kit.curate.funnel import Drop, Example, FunnelStep
 from r1kit.curate.quality import QualitySettings
 from r1kit.curate.selection import Decisions
-from r1kit.data.jsonl import Output, Rereader, encoded
-from r1kit.data.rows import parse_json
+from r1kit.data.jsonl import ReplayWriter, Rereader, encoded, parse_json
 from r1kit.settings import Settings
 from r1kit.types import Problem
 
@@ -180,7 +179,7 @@ class _Work:
     def write(self, folder: Path) -> Iterator[int]:
         """Both files, in the order of the rows; yields how many are done from time to time."""
         told = self.facts.dropped()
-        with closing(Output(folder / KEPT_FILE)) as kept, closing(Output(folder / DROPPED_FILE)) as dropped:
+        with closing(ReplayWriter(folder / KEPT_FILE)) as kept, closing(ReplayWriter(folder / DROPPED_FILE)) as dropped:
             for row, step in enumerate(self.decisions.step.tolist()):
                 if step < 0:
                     kept.put(functools.partial(self._kept, row))

@@ -28,7 +28,7 @@ from r1kit.curate.filters.protocol import Filter, Rejection, excerpt
 from r1kit.curate.quality import QualitySettings
 from r1kit.curate.record import CuratedSample, from_row, view
 from r1kit.data.errors import DataError
-from r1kit.data.jsonl import Line, lines, parsed
+from r1kit.data.jsonl import Line, lines, parsed, read_rows
 
 ROWS = "rows"  # the first step of every funnel: rows that can be read and hold text
 QUALITY, DECONTAMINATION = "quality", "decontamination"
@@ -201,7 +201,7 @@ class Facts:
     def dropped(self) -> Iterator[tuple[int, dict[str, Any]]]:
         """(row, what is told of it) of each row that the first pass dropped, in order."""
         for path in self.chunks():
-            for told in store.read_rows(_drops(path)):
+            for told in read_rows(_drops(path)):
                 yield told.pop("row"), told
 
     def collect(self, make: Callable[[], Judge], workers: int) -> Iterator[int]:

@@ -8,14 +8,9 @@ what `render` wrote comes back unchanged through any other format.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
 
 from r1kit import chat
-from r1kit.types import Message
-
-if TYPE_CHECKING:
-    from r1kit.curate.record import CuratedSample
 
 SPECIAL_TOKEN = "|special_token|"  # the paper names a place and not a text; it is written as the paper prints it
 _THINK = ("<think>", "</think>")
@@ -77,14 +72,6 @@ def check_form(form: str) -> None:
     """Raises ValueError for a name that is no format."""
     if form not in FORMATS:
         raise ValueError(f"there is no format {form!r}: known are {', '.join(FORMATS)}")
-
-
-def reformat(sample: CuratedSample, form: str) -> CuratedSample | None:
-    """A sample with its last turn in another format, or None as `convert` says."""
-    text = convert(sample.response, form)
-    if text is None:
-        return None
-    return replace(sample, messages=(*sample.messages[:-1], Message(role="assistant", content=text)))
 
 
 def _think_answer(text: str) -> tuple[str, str] | None:

@@ -18,8 +18,7 @@ from r1kit import store
 from r1kit.curate.balance import quotas
 from r1kit.curate.ngrams import stable_hash
 from r1kit.curate.record import from_row
-from r1kit.data.jsonl import Output, Rereader, encoded, lines, parsed
-from r1kit.data.rows import parse_json
+from r1kit.data.jsonl import ReplayWriter, Rereader, encoded, lines, parse_json, parsed
 from r1kit.settings import Settings
 
 _ROW = np.dtype([("file", "u2"), ("source", "u2"), ("offset", "i8"), ("length", "u4"), ("key", "u8")])
@@ -147,7 +146,7 @@ def _shares(rows: NDArray[Any], settings: MixSettings) -> list[Share]:
 
 def _write(chosen: NDArray[Any], files: Sequence[Path], settings: MixSettings, out: Path) -> None:
     names = list(settings.ratios)
-    output = Output(out)
+    output = ReplayWriter(out)
     with Rereader(files) as reader:
         try:
             for entry in chosen:

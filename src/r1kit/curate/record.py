@@ -8,15 +8,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, get_args
 
 from r1kit import chat
 from r1kit.curate import formats
 from r1kit.data.errors import DataError, shown
+from r1kit.data.messages import parse_messages
 from r1kit.types import Conversation, FinishReason, Message, Verdict
-
-ROLES = ("system", "user", "assistant")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,6 +109,14 @@ def view(sample: CuratedSample) -> View:
     )
 
 
+def reformat(sample: CuratedSample, form: str) -> CuratedSample | None:
+    """The sample with its last turn in another format; None if `formats.convert` cannot convert it."""
+    text = formats.convert(sample.response, form)
+    if text is None:
+        return None
+    return replace(sample, messages=(*sample.messages[:-1], Message(role="assistant", content=text)))
+
+
 def from_row(row: Mapping[str, Any], *, file: str | None = None, number: int | None = None) -> CuratedSample:
     """A row as a record; raises `DataError` that names file, row and field for what is missing or of a wrong type."""
     try:
@@ -148,30 +155,11 @@ def _given(row: Mapping[str, Any], name: str) -> str:
 
 
 def _messages(value: Any) -> tuple[Message, ...]:
-    if not isinstance(value, list) or not value:
-        reason = f'the value is {shown(value)}: expected a list of {{"role": ..., "content": ...}}'
-        raise DataError("missing column" if value is None else "wrong type", reason, field="messages")
-    messages = tuple(_message(turn, index) for index, turn in enumerate(value))
+    messages = parse_messages(value)
     if messages[-1].role != "assistant":
         reason = f"the last turn is the {messages[-1].role}'s: expected the assistant's, which is trained on"
         raise DataError("wrong type", reason, field=f"messages.{len(messages) - 1}.role")
     return messages
-
-
-def _message(turn: Any, index: int) -> Message:
-    place = f"messages.{index}"
-    if not isinstance(turn, dict):
-        raise DataError(
-            "wrong type", f'the turn is {shown(turn)}: expected {{"role": ..., "content": ...}}', field=place
-        )
-    role, content = turn.get("role"), turn.get("content")
-    if role not in ROLES:
-        raise DataError(
-            "wrong type", f"the role is {shown(role)}: expected one of {', '.join(ROLES)}", field=f"{place}.role"
-        )
-    if not isinstance(content, str):
-        raise DataError("wrong type", f"the content is {shown(content)}: expected a text", field=f"{place}.content")
-    return Message(role=role, content=content)
 
 
 def _mapping(row: Mapping[str, Any], name: str) -> Mapping[str, Any]:

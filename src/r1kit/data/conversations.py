@@ -1,4 +1,4 @@
-"""Conversations, preference pairs and labelled responses from files, in the forms in which data sets keep them."""
+"""Conversations, preference pairs and labelled responses from files, in the forms that public data sets use."""
 
 from __future__ import annotations
 
@@ -9,16 +9,15 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from r1kit.data.errors import DataError, encodable
-from r1kit.data.messages import message_role, message_text
-from r1kit.data.rows import read_rows
+from r1kit.data.messages import parse_messages, parse_text
+from r1kit.data.rows import numbered_rows
 from r1kit.types import Conversation, Message, PreferencePair
 
 Row = Mapping[str, Any]
 T = TypeVar("T")
-# How data sets name a question and its response, most specific first.
+# Column names for a question and its response, most specific first.
 COLUMNS = (("prompt", "completion"), ("prompt", "response"), ("question", "response"), ("instruction", "output"))
 SAFE = {"safe": True, "unsafe": False, "good": True, "bad": False, "true": True, "false": False}
-BESIDE_TEXT = ("reasoning_content", "reasoning", "thinking", "tool_calls", "function_call")  # would be lost silently
 _DIALOGUE = re.compile(r"\n\n(Human|Assistant): ?")
 
 
@@ -32,48 +31,49 @@ class Labelled:
 
 
 @dataclass(frozen=True, slots=True)
-class Found(Generic[T]):
-    """A record and where it is from."""
+class Located(Generic[T]):
+    """A record with the file and row that it was read from."""
 
     file: str
     row: int
     record: T
 
 
-def read(paths: Sequence[Path], convert: Callable[[Row], T]) -> Iterator[Found[T] | DataError]:
-    """Records of JSONL, JSON or Parquet files by one of the functions below, a row that is none as its error."""
+def read(paths: Sequence[Path], convert: Callable[[Row], T]) -> Iterator[Located[T] | DataError]:
+    """Records of JSONL, JSON or Parquet files, read by one of the functions below; a bad row comes as its error."""
     for path in paths:
-        for number, row in read_rows(path):
+        for number, row in numbered_rows(path):
             if isinstance(row, DataError):
                 yield row
                 continue
             try:
-                yield Found(str(path), number, convert(row))
+                yield Located(str(path), number, convert(row))
             except DataError as error:
                 yield error.at(str(path), number)
 
 
 def renamed(convert: Callable[[Row], T], columns: Mapping[str, str]) -> Callable[[Row], T]:
-    """`convert` for data with column names of its own: `{"prompt": "q", "completion": "a"}` reads `q` and `a`.
+    """`convert` for data with other column names: `{"prompt": "q", "completion": "a"}` reads `q` and `a`.
 
     Raises `DataError` for a row that lacks one of them.
     """
 
-    def renaming(row: Row) -> T:
+    def convert_renamed(row: Row) -> T:
         for ours, theirs in columns.items():
             if theirs not in row:
-                raise DataError("missing field", f"there is no column {theirs!r}: it has {', '.join(row)}", field=ours)
-        taken = dict.fromkeys(columns.values())
-        rest = {name: value for name, value in row.items() if name not in taken and name not in columns}
+                reason = f"there is no column {theirs!r}: the row has {', '.join(row)}"
+                raise DataError("missing field", reason, field=ours)
+        replaced = {*columns, *columns.values()}
+        rest = {name: value for name, value in row.items() if name not in replaced}
         return convert(rest | {ours: row[theirs] for ours, theirs in columns.items()})
 
-    return renaming
+    return convert_renamed
 
 
 def conversation(row: Row) -> Conversation:
     """`messages` (or `conversations`), or a prompt and a completion as text or messages; see `COLUMNS`.
 
-    `source` and `metadata` are kept. Raises `DataError` for a row that is none of these.
+    Keeps `source` and `metadata`. Raises `DataError` for any other row.
     """
     return Conversation(messages=_turns(row), source=str(row.get("source") or ""), metadata=_metadata(row))
 
@@ -81,13 +81,20 @@ def conversation(row: Row) -> Conversation:
 def _turns(row: Row) -> tuple[Message, ...]:
     for name in ("messages", "conversations"):
         if row.get(name) is not None:
-            return _messages(row[name])
+            return _messages(row[name], name)
     for question, response in COLUMNS:
         if row.get(question) is not None and row.get(response) is not None:
-            asked = _with_input(row) if question == "instruction" else _prompt(row[question])
-            return (*asked, *_reply(row[response]))
-    known = ", ".join(f"{one} + {other}" for one, other in COLUMNS)
+            prompt = _alpaca_prompt(row) if question == "instruction" else _prompt(row[question], question)
+            return (*prompt, *_reply(row[response], response))
+    known = ", ".join(f"{question} + {response}" for question, response in COLUMNS)
     raise DataError("missing field", f"the row has {', '.join(row)}: expected messages, or one of {known}")
+
+
+def _alpaca_prompt(row: Row) -> tuple[Message, ...]:
+    """Alpaca's instruction and, on the next line, the optional input it applies to."""
+    text = parse_text(row["instruction"], "instruction")
+    more = row.get("input")
+    return _prompt(f"{text}\n{more}" if isinstance(more, str) and more else text, "instruction")
 
 
 def _metadata(row: Row) -> dict[str, Any]:
@@ -96,98 +103,78 @@ def _metadata(row: Row) -> dict[str, Any]:
 
 
 def preference(row: Row) -> PreferencePair:
-    """A prompt with `chosen` and `rejected`, or two whole dialogues that differ at the end.
+    """A prompt with `chosen` and `rejected`, or two whole dialogues that differ in their last turn.
 
-    Dialogues are message lists, with the prompt beside them or without (UltraFeedback), or texts of
+    Dialogues are message lists, with the prompt beside them or inside them (UltraFeedback), or text with
     "\\n\\nHuman: ... \\n\\nAssistant: ..." turns (HH-RLHF).
     """
     if row.get("chosen") is None or row.get("rejected") is None:
         raise DataError("missing field", f"the row has {', '.join(row)}: expected chosen and rejected")
-    kept = _metadata(row)
-    asked = next((row[name] for name in ("prompt", "conversations", "messages") if row.get(name) is not None), None)
-    if asked is not None and not _holds_prompt(row["chosen"]):
-        sides = [_only(_reply(row[side])) for side in ("chosen", "rejected")]
-        return PreferencePair(prompt=_prompt(asked), chosen=sides[0], rejected=sides[1], metadata=kept)
-    (*prompt, chosen), (*other, rejected) = (_dialogue(row[side]) for side in ("chosen", "rejected"))
-    if prompt != other or {chosen.role, rejected.role} != {"assistant"}:
-        raise DataError("wrong type", "chosen and rejected do not answer one and the same prompt: drop the row")
-    return PreferencePair(prompt=tuple(prompt), chosen=chosen.content, rejected=rejected.content, metadata=kept)
+    prompt_name = next((name for name in ("prompt", "conversations", "messages") if row.get(name) is not None), None)
+    if prompt_name is not None and not _is_dialogue(row["chosen"]):
+        prompt = _prompt(row[prompt_name], prompt_name)
+        chosen, rejected = (_single_reply(row[side], side) for side in ("chosen", "rejected"))
+    else:
+        (*before, last), (*other_before, other_last) = (_dialogue(row[side], side) for side in ("chosen", "rejected"))
+        if before != other_before or {last.role, other_last.role} != {"assistant"}:
+            raise DataError("wrong type", "chosen and rejected do not answer the same prompt: drop the row")
+        prompt, chosen, rejected = tuple(before), last.content, other_last.content
+    return PreferencePair(prompt=prompt, chosen=chosen, rejected=rejected, metadata=_metadata(row))
 
 
 def labelled(row: Row) -> Labelled:
-    """A conversation whose last turn is judged by `label` (or `safe`): true, 1, "safe" or false, 0, "unsafe"."""
+    """A conversation whose last turn is labelled by `label` (or `safe`): true, 1, "safe" or false, 0, "unsafe"."""
     name = next((name for name in ("label", "safe") if row.get(name) is not None), None)
     if name is None:
         raise DataError("missing field", f"the row has {', '.join(row)}: expected a label")
     *prompt, response = conversation(row).messages
     if response.role != "assistant" or not prompt:
         raise DataError("wrong type", "the last turn must be the assistant's answer to a prompt")
-    return Labelled(prompt=tuple(prompt), response=response.content, label=_label(row[name]))
-
-
-def _label(value: Any) -> bool:
-    found = SAFE.get(value.lower()) if isinstance(value, str) else value
-    if found not in (0, 1):
+    value = row[name]
+    label = SAFE.get(value.lower()) if isinstance(value, str) else value
+    if label not in (0, 1):
         reason = f"the label is {value!r:.60}: expected true or false, or one of {', '.join(SAFE)}"
         raise DataError("wrong type", reason)
-    return bool(found)
+    return Labelled(prompt=tuple(prompt), response=response.content, label=bool(label))
 
 
-def _with_input(row: Row) -> tuple[Message, ...]:
-    """Alpaca's instruction and, where there is one, what it works on."""
-    given = row.get("input")
-    return _prompt("\n".join([_text(row["instruction"]), *([given] if isinstance(given, str) and given else [])]))
+def _prompt(value: Any, field: str) -> tuple[Message, ...]:
+    return (Message(role="user", content=encodable(value)),) if isinstance(value, str) else _messages(value, field)
 
 
-def _prompt(value: Any) -> tuple[Message, ...]:
-    return (Message(role="user", content=_text(value)),) if isinstance(value, str) else _messages(value)
-
-
-def _reply(value: Any) -> tuple[Message, ...]:
+def _reply(value: Any, field: str) -> tuple[Message, ...]:
     if isinstance(value, str):
-        return (Message(role="assistant", content=value),)
-    return _messages([value] if isinstance(value, Mapping) else value)
+        return (Message(role="assistant", content=encodable(value)),)
+    return _messages([value] if isinstance(value, Mapping) else value, field)
 
 
-def _holds_prompt(value: Any) -> bool:
-    return isinstance(value, Sequence) and not isinstance(value, str) and len(value) > 1
-
-
-def _only(turns: tuple[Message, ...]) -> str:
+def _single_reply(value: Any, field: str) -> str:
+    turns = _reply(value, field)
     if len(turns) != 1 or turns[0].role != "assistant":
-        raise DataError("wrong type", f"an answer of {len(turns)} turns: expected one of the assistant's")
+        reason = f"{len(turns)} turns, the last one the {turns[-1].role}'s: expected one turn of the assistant"
+        raise DataError("wrong type", reason, field=field)
     return turns[0].content
 
 
-def _dialogue(value: Any) -> tuple[Message, ...]:
+def _is_dialogue(value: Any) -> bool:
+    """Whether the value holds the prompt too."""
+    return isinstance(value, Sequence) and not isinstance(value, str) and len(value) > 1
+
+
+def _dialogue(value: Any, field: str) -> tuple[Message, ...]:
     if not isinstance(value, str):
-        return _messages(value)
+        return _messages(value, field)
     opening, *parts = _DIALOGUE.split(value)
     if opening.strip() or not parts:
         reason = "without a prompt, chosen and rejected must be dialogues: messages, or Human and Assistant turns"
-        raise DataError("wrong type", reason)
+        raise DataError("wrong type", reason, field=field)
     names = {"Human": "user", "Assistant": "assistant"}
     turns = zip(parts[::2], parts[1::2], strict=True)
-    return _messages([{"role": names[name], "content": text.strip()} for name, text in turns])
+    return _messages([{"role": names[name], "content": text.strip()} for name, text in turns], field)
 
 
-def _messages(value: Any) -> tuple[Message, ...]:
-    if not isinstance(value, Sequence) or isinstance(value, str) or not value:
-        raise DataError("wrong type", f"{value!r:.60} is no conversation: expected a list of messages")
-    turns = [(message_role(turn), _text(message_text(turn))) for turn in value]
-    for (role, _), turn in zip(turns, value, strict=True):
-        if role not in ("system", "user", "assistant"):
-            raise DataError("wrong type", f"a turn of {role!r:.40}: expected system, user or assistant")
-        if beside := next((name for name in BESIDE_TEXT if turn.get(name)), None):
-            raise DataError(
-                "wrong type", f"a turn has {beside} beside its text: write into the text what is to be learned"
-            )
-    return tuple(Message(role=role, content=text) for role, text in turns)  # type: ignore[arg-type]
-
-
-def _text(value: Any) -> str:
-    if isinstance(value, list) and all(isinstance(part, Mapping) and part.get("type") == "text" for part in value):
-        value = "".join(str(part.get("text", "")) for part in value)  # content in parts
-    if not isinstance(value, str):
-        raise DataError("wrong type", f"the text of a turn is {value!r:.60}: expected text")
-    return encodable(value)
+def _messages(value: Any, field: str) -> tuple[Message, ...]:
+    turns = parse_messages(value, field)
+    for turn in turns:
+        encodable(turn.content)
+    return turns

@@ -1,26 +1,25 @@
-"""JSONL in and out, sized for files that do not fit in memory and for runs that are killed."""
+"""JSON Lines: one reader and one resumable writer. Memory stays bounded however large the file is."""
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 from collections.abc import Callable, Iterator, Sequence
+from io import FileIO
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from types import TracebackType
+from typing import Any, BinaryIO, NamedTuple, Self
 
-from r1kit import store
-from r1kit.data.errors import DataError
-from r1kit.data.rows import parse_row
+from r1kit.data.errors import DataError, shown
+from r1kit.store import StoreError, atomic_file, storing, to_plain
 
-MAX_ROW_BYTES = 8 * 2**20  # a longer line is not read into memory
-_SKIPPED_BYTES = 2**20
+MAX_ROW_BYTES = 8 * 2**20  # the longest row of a training sample; longer ones are skipped without being read
+BLOCK_BYTES = 2**20
 
 
 class Line(NamedTuple):
-    """One line of a file: where it starts, its number from 1, how many bytes it takes, and its text.
-
-    `text` is None for a line that is longer than `MAX_ROW_BYTES`.
-    """
+    """A line of a file: its offset and length in bytes, its number from 1, and its text (None if it is too long)."""
 
     offset: int
     number: int
@@ -29,35 +28,48 @@ class Line(NamedTuple):
 
 
 def lines(path: Path, *, offset: int = 0, number: int = 0) -> Iterator[Line]:
-    """The lines of a file that are not blank, from an offset on behind which line `number` ended.
-
-    A last line without its end that is not whole JSON is left out: its writer was stopped in the middle.
-    """
+    """The lines of a file of samples. To resume after a line, give its number and the offset of its end."""
     with open(path, "rb") as file:
         file.seek(offset)
-        while text := file.readline(MAX_ROW_BYTES):
-            start, offset, number = offset, offset + len(text), number + 1
-            if not text.endswith(b"\n") and len(text) == MAX_ROW_BYTES:
-                length = len(text) + _skip_line(file)
-                offset = start + length
-                yield Line(start, number, length, None)
-            elif not text.isspace():
-                if not text.endswith(b"\n") and isinstance(parse_row(text, path, number), DataError):
-                    return
-                yield Line(start, number, len(text), text)
+        yield from lines_of(file, offset=offset, number=number, max_bytes=MAX_ROW_BYTES)
 
 
-def _skip_line(file: BinaryIO) -> int:
-    skipped = 0
-    while piece := file.readline(_SKIPPED_BYTES):
-        skipped += len(piece)
-        if piece.endswith(b"\n"):
-            break
-    return skipped
+def lines_of(
+    file: BinaryIO, *, offset: int = 0, number: int = 0, max_bytes: int = -1, keep_cut_end: bool = False
+) -> Iterator[Line]:
+    """The lines of an open file that are not blank.
+
+    A last line without a line end that is not a whole row comes from a writer that is still at work or was killed. It
+    is skipped unless `keep_cut_end` is set. A line of more than `max_bytes` has no text; -1 sets no limit.
+    """
+    while text := file.readline(max_bytes):
+        start, number = offset, number + 1
+        offset += len(text)
+        if len(text) == max_bytes and not text.endswith(b"\n"):
+            while (piece := file.readline(BLOCK_BYTES)) and not piece.endswith(b"\n"):
+                offset += len(piece)
+            offset += len(piece)
+            yield Line(start, number, offset - start, None)
+        elif not text.isspace():
+            if not text.endswith(b"\n") and not keep_cut_end and not is_row(text):
+                return
+            yield Line(start, number, len(text), text)
+
+
+def read_rows(path: Path, *, missing_ok: bool = False) -> Iterator[dict[str, Any]]:
+    """The rows of a file that r1kit wrote, which may still be growing; raises `DataError` with file and row.
+
+    `missing_ok`: a file that does not exist has no rows.
+    """
+    if missing_ok and not path.exists():
+        return
+    with open(path, "rb") as file:
+        for line in lines_of(file):
+            yield parsed(line, path)
 
 
 def parsed(line: Line, path: Path) -> dict[str, Any]:
-    """A line as an object; raises `DataError` that names file and row."""
+    """A line as an object; raises `DataError` with file and row."""
     if line.text is None:
         reason = f"the row takes {line.length / 2**20:.0f} MB, at most {MAX_ROW_BYTES // 2**20}: no sample is that long"
         raise DataError("too large", reason, str(path), line.number)
@@ -65,6 +77,162 @@ def parsed(line: Line, path: Path) -> dict[str, Any]:
     if isinstance(row, DataError):
         raise row
     return row
+
+
+def parse_row(line: bytes, path: Path, number: int) -> dict[str, Any] | DataError:
+    """One line as an object, or the error that says what is wrong with it."""
+    try:
+        return as_object(parse_json(line), path, number)
+    except DataError as error:
+        return error.at(str(path), number)
+
+
+def parse_json(data: bytes) -> Any:
+    """JSON as Python reads it; every failure is a `DataError`."""
+    try:
+        return json.loads(data.decode("utf-8-sig"))
+    except UnicodeDecodeError as error:
+        raise DataError("invalid UTF-8", f"byte {error.start + 1} is not valid UTF-8: save it as UTF-8") from None
+    except json.JSONDecodeError as error:
+        place = f"line {error.lineno}, column {error.colno}" if error.lineno > 1 else f"column {error.colno}"
+        raise DataError("invalid JSON", f"not valid JSON at {place}: {error.msg}") from None
+    except RecursionError:
+        raise DataError("invalid JSON", "the JSON is nested too deeply") from None
+    except ValueError as error:  # an integer of more than 4300 digits
+        raise DataError("invalid JSON", f"not readable JSON: {error}") from None
+
+
+def as_object(value: Any, path: Path, number: int) -> dict[str, Any] | DataError:
+    """A row must be an object with named columns."""
+    if isinstance(value, dict):
+        return value
+    reason = f'the row is {shown(value)}: expected an object such as {{"question": "...", "answer": "..."}}'
+    return DataError("wrong type", reason, str(path), number)
+
+
+def is_row(text: bytes) -> bool:
+    try:
+        return isinstance(parse_json(text), dict)
+    except DataError:
+        return False
+
+
+def encoded(row: Any) -> bytes:
+    """A row as a line; a lone surrogate, which JSON can hold and UTF-8 cannot, becomes "?"."""
+    return (json.dumps(row, ensure_ascii=False) + "\n").encode("utf-8", "replace")
+
+
+class RowWriter:
+    """Appends rows to a JSONL file. When `append` returns, other processes see the row.
+
+    Opening a file repairs its end: a row that a killed writer left incomplete is cut off. No other process can write
+    until the file is closed (or until this process reads it: a POSIX lock ends with the first `close` of the file).
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        with storing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = open(path, "a+b", buffering=0)  # noqa: SIM115 (closed by close)
+            try:
+                fcntl.lockf(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                _repair_end(self._file)
+            except (BlockingIOError, PermissionError):  # POSIX allows either error for a file that is locked
+                self._file.close()
+                raise StoreError(f"{path} is being written by another process: wait for it or stop it") from None
+        self.size = os.fstat(self._file.fileno()).st_size
+
+    def append(self, row: Any) -> None:
+        """Add one row (a mapping or a record), whole or not at all."""
+        self.write(encoded(to_plain(row)))
+
+    def write(self, lines: bytes) -> None:
+        """Add whole lines, all or none of them."""
+        with storing(self.path):
+            try:
+                rest = lines
+                while rest:  # a nearly full disk accepts a part and refuses the rest
+                    rest = rest[self._file.write(rest) :]
+            except OSError:
+                self.truncate(self.size)
+                raise
+        self.size += len(lines)
+
+    def truncate(self, size: int) -> None:
+        """Keep only the first `size` bytes."""
+        self._file.truncate(size)
+        self.size = size
+
+    def count_lines(self) -> int:
+        self._file.seek(0)
+        return sum(block.count(b"\n") for block in iter(lambda: self._file.read(BLOCK_BYTES), b""))
+
+    def sync(self) -> None:
+        """Return when all rows would survive a power cut."""
+        with storing(self.path):
+            os.fsync(self._file.fileno())
+
+    def close(self) -> None:
+        if not self._file.closed:
+            self.sync()
+            self._file.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+
+def _repair_end(file: FileIO) -> None:
+    """Cut off an incomplete last row, or end a whole one. Reads the last line only, however large the file is."""
+    size = start = file.seek(0, os.SEEK_END)
+    newline = -1
+    while start and newline < 0:
+        length = min(start, BLOCK_BYTES)
+        start = file.seek(start - length)
+        newline = file.read(length).rfind(b"\n")
+    end = start + newline + 1
+    if end == size:
+        return
+    file.seek(end)
+    if size - end <= MAX_ROW_BYTES and is_row(file.read()):
+        file.write(b"\n")
+    else:
+        file.truncate(end)
+
+
+class ReplayWriter:
+    """Writes a file whose rows are always the same, in the same order, in one attempt or several.
+
+    Rows go to `<name>.part`. The rows that an earlier attempt left there are kept, and as many calls of `put` do
+    nothing. `finish` gives the file its name.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._part = RowWriter(path.with_name(path.name + ".part"))
+        self._written = self._part.count_lines()
+        self.rows = 0
+
+    def put(self, make: Callable[[], bytes]) -> None:
+        """Add the next row; `make` is called only if the file does not have that row yet."""
+        if self.rows >= self._written:
+            self._part.write(make())
+        self.rows += 1
+
+    def finish(self) -> None:
+        """Sync the file and give it its name."""
+        if self.rows < self._written:
+            reason = f"has {self._written} rows, expected {self.rows}: delete it and run again"
+            raise StoreError(f"{self._part.path} {reason}")
+        self._part.close()
+        with storing(self.path):
+            os.replace(self._part.path, self.path)
+
+    def close(self) -> None:
+        """Close the part; a later attempt continues it."""
+        self._part.close()
 
 
 class Rereader:
@@ -77,7 +245,7 @@ class Rereader:
         self._files[file].seek(offset)
         return self._files[file].read(min(length, MAX_ROW_BYTES))
 
-    def __enter__(self) -> Rereader:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -85,59 +253,13 @@ class Rereader:
             file.close()
 
 
-def encoded(row: Any) -> bytes:
-    """A row as a line; half a surrogate pair, which JSON can hold and UTF-8 cannot, becomes "?"."""
-    return (json.dumps(row, ensure_ascii=False) + "\n").encode("utf-8", "replace")
+def keep_rows(path: Path, keep: Callable[[dict[str, Any]], bool]) -> None:
+    """Drop all other rows of a file, atomically; does nothing if there is no file."""
+    if path.exists():
+        with atomic_file(path) as file:
+            file.writelines(encoded(row) for row in read_rows(path) if keep(row))
 
 
-class Output:
-    """A JSONL file that is written in one go or in several, always with the same rows in the same order.
-
-    Rows go to `<name>.part`; what an earlier attempt left there is kept, and as many rows are passed over. `finish`
-    gives the file its name.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self._part = path.with_name(path.name + ".part")
-        with store.storing(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = open(self._part, "a+b", buffering=2**20)  # noqa: SIM115 (closed by close)
-        self._left = _mend(self._file)
-        self.rows = 0
-
-    def put(self, make: Callable[[], bytes]) -> None:
-        """Add the next row; its line is only made where it is not in the file yet."""
-        if self.rows >= self._left:
-            with store.storing(self.path):
-                self._file.write(make())
-        self.rows += 1
-
-    def finish(self) -> None:
-        """All rows are there: make sure that they survive a power cut, and give the file its name."""
-        if self.rows < self._left:
-            raise store.StoreError(f"{self._part} has {self._left} rows, expected {self.rows}: delete it and run again")
-        with store.storing(self.path):
-            self._file.flush()
-            os.fsync(self._file.fileno())
-            self._file.close()
-            os.replace(self._part, self.path)
-
-    def close(self) -> None:
-        """Leave the file for a later attempt."""
-        with store.storing(self.path):  # closing writes what is left in the buffer
-            self._file.close()
-
-
-def _mend(file: Any) -> int:
-    """Cut off a row that was written in part; the number of rows."""
-    file.seek(0)
-    rows = position = end = 0
-    while piece := file.read(2**20):
-        rows += piece.count(b"\n")
-        if b"\n" in piece:
-            end = position + piece.rfind(b"\n") + 1
-        position += len(piece)
-    file.truncate(end)
-    file.seek(0, os.SEEK_END)
-    return rows
+def keep_steps(path: Path, last: int) -> None:
+    """Drop the rows after step `last`, which a run resumed from that step's checkpoint writes again."""
+    keep_rows(path, lambda row: row["step"] <= last)

@@ -1,21 +1,49 @@
-"""One turn of a conversation, in OpenAI's words (role, content) or ShareGPT's (from, value)."""
+"""The one reader of conversations: turns in OpenAI's form (role, content) or ShareGPT's (from, value)."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, cast, get_args
 
 from r1kit.data.errors import DataError, shown
+from r1kit.types import Message
+
+Role = Literal["system", "user", "assistant"]
+ROLES = get_args(Role)
+OTHER_NAMES = {"human": "user", "gpt": "assistant", "developer": "system"}
+BESIDE_TEXT = ("reasoning_content", "reasoning", "thinking", "tool_calls", "function_call")  # would be lost silently
 
 
-def message_role(turn: Any) -> str:
-    """A turn's speaker, in OpenAI's words or ShareGPT's."""
-    role = turn.get("role", turn.get("from")) if isinstance(turn, Mapping) else None
-    if not isinstance(role, str):
-        raise DataError("wrong type", f"{shown(turn)} is no message: expected role and content (or from and value)")
-    return {"human": "user", "gpt": "assistant"}.get(role, role)
+def parse_messages(value: Any, field: str = "messages") -> tuple[Message, ...]:
+    """A list of turns; raises `DataError` that names the field of the first bad one, such as `messages.2.role`."""
+    if not isinstance(value, Sequence) or isinstance(value, str) or not value:
+        kind = "missing column" if value is None else "wrong type"
+        reason = f'the value is {shown(value)}: expected a list of {{"role": ..., "content": ...}}'
+        raise DataError(kind, reason, field=field)
+    return tuple(_parse_turn(turn, f"{field}.{index}") for index, turn in enumerate(value))
 
 
-def message_text(turn: Mapping[str, Any]) -> Any:
-    """What a turn says."""
-    return turn.get("content", turn.get("value"))
+def _parse_turn(turn: Any, field: str) -> Message:
+    if not isinstance(turn, Mapping):
+        reason = f'the turn is {shown(turn)}: expected {{"role": ..., "content": ...}}'
+        raise DataError("wrong type", reason, field=field)
+    role = turn.get("role", turn.get("from"))
+    role = OTHER_NAMES.get(role, role) if isinstance(role, str) else role
+    if role not in ROLES:
+        reason = f"the role is {shown(role)}: expected one of {', '.join(ROLES)}"
+        raise DataError("wrong type", reason, field=f"{field}.role")
+    if name := next((name for name in BESIDE_TEXT if turn.get(name)), None):
+        reason = f"the turn has {name} beside its text: write into the text what the model should learn"
+        raise DataError("wrong type", reason, field=field)
+    return Message(
+        role=cast(Role, role), content=parse_text(turn.get("content", turn.get("value")), f"{field}.content")
+    )
+
+
+def parse_text(value: Any, field: str) -> str:
+    """The text of a turn: a string, or a list of text parts (`[{"type": "text", "text": ...}]`)."""
+    if isinstance(value, list) and all(isinstance(part, Mapping) and part.get("type") == "text" for part in value):
+        value = "".join(str(part.get("text", "")) for part in value)
+    if not isinstance(value, str):
+        raise DataError("wrong type", f"the content is {shown(value)}: expected text", field=field)
+    return value

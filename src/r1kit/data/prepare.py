@@ -12,11 +12,11 @@ from typing import Any, Generic, Literal, TypeVar
 from pydantic import Field
 
 from r1kit.chat import ChatFormat, to_samples
-from r1kit.data.conversations import Found, Row, read, renamed
+from r1kit.data.conversations import Located, Row, read, renamed
 from r1kit.data.errors import DataError
+from r1kit.data.jsonl import read_rows
 from r1kit.data.tokens import TokenFile, Tokenised, write_tokens
 from r1kit.settings import Settings
-from r1kit.store import read_rows
 from r1kit.types import Conversation, Message, Sample
 
 T = TypeVar("T")
@@ -98,7 +98,7 @@ class Reading(Generic[T]):
             elif takes(found.record):
                 yield from self._made(found, left_out)
 
-    def _made(self, found: Found[T], left_out: list[dict[str, Any]]) -> list[Tokenised]:
+    def _made(self, found: Located[T], left_out: list[dict[str, Any]]) -> list[Tokenised]:
         try:
             made = self.make(found.record)
         except ValueError as error:

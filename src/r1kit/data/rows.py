@@ -1,25 +1,25 @@
-"""Rows of JSON Lines, JSON and Parquet files, each row a dict or the error that says what is wrong with it."""
+"""Rows of JSON Lines, JSON and Parquet files, each with its number and as a dict or as the error that explains it."""
 
 from __future__ import annotations
 
 import gzip
-import json
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
-from r1kit.data.errors import DataError, shown
+from r1kit.data.errors import DataError
+from r1kit.data.jsonl import as_object, lines_of, parse_json, parse_row
 
-# A row that cannot be read is yielded as its error, so that a check can go on behind it where the format allows.
+# A bad row is yielded as its error, so that a check can continue after it.
 NumberedRow = tuple[int, dict[str, Any] | DataError]
 SUFFIXES = (".jsonl.gz", ".jsonl", ".json.gz", ".json", ".parquet")
 
 
-def read_rows(path: Path) -> Iterator[NumberedRow]:
-    """Numbered rows of a file, from 1 (JSON Lines: line numbers; blank lines are passed over).
+def numbered_rows(path: Path) -> Iterator[NumberedRow]:
+    """The rows of a file, numbered from 1 (JSON Lines: by line; blank lines are skipped).
 
-    Raises `DataError` where the file as a whole cannot be read or is empty.
+    Raises `DataError` if the file as a whole cannot be read or has no rows.
     """
     if not path.exists():
         raise DataError("missing file", "there is no such file", str(path))
@@ -37,7 +37,7 @@ def read_rows(path: Path) -> Iterator[NumberedRow]:
 
 
 def stem(path: Path) -> str:
-    """The file's name without its kind: `train` of `train.jsonl.gz`."""
+    """The file's name without its suffixes: `train` of `train.jsonl.gz`."""
     suffix = next((suffix for suffix in SUFFIXES if path.name.endswith(suffix)), "")
     return path.name.removesuffix(suffix)
 
@@ -46,9 +46,13 @@ def json_rows(path: Path) -> Iterator[NumberedRow]:
     """Rows of a .jsonl or .json file, compressed or not."""
     try:
         with cast(BinaryIO, gzip.open(path) if path.suffix == ".gz" else path.open("rb")) as file:
-            # Many a .json file holds JSON Lines: the first character tells.
-            is_array = ".json" in path.suffixes[-2:] and first_byte(file) == b"["
-            yield from array_rows(file.read(), path) if is_array else line_rows(file, path)
+            # Many .json files hold JSON Lines: only a first "[" means an array.
+            if ".json" in path.suffixes[-2:] and first_byte(file) == b"[":
+                yield from array_rows(file.read(), path)
+                return
+            for line in lines_of(file, keep_cut_end=True):
+                assert line.text is not None  # no limit is set
+                yield line.number, parse_row(line.text, path, line.number)
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         reason = f"the gzip data is cut off or damaged ({error}): fetch the file again"
         raise DataError("damaged file", reason, str(path)) from None
@@ -57,25 +61,10 @@ def json_rows(path: Path) -> Iterator[NumberedRow]:
 
 
 def first_byte(file: BinaryIO) -> bytes:
-    """The first byte that is not white space or a byte order mark; the file is wound back."""
+    """The first byte that is neither white space nor a byte order mark; leaves the file at its start."""
     head = file.read(1024).removeprefix(b"\xef\xbb\xbf").lstrip()
     file.seek(0)
     return head[:1]
-
-
-def line_rows(file: BinaryIO, path: Path) -> Iterator[NumberedRow]:
-    """JSON Lines: one object a line."""
-    for number, line in enumerate(file, start=1):
-        if line.strip():
-            yield number, parse_row(line, path, number)
-
-
-def parse_row(line: bytes, path: Path, number: int) -> dict[str, Any] | DataError:
-    """One line as an object, or what is wrong with it."""
-    try:
-        return as_object(parse_json(line), path, number)
-    except DataError as error:
-        return error.at(str(path), number)
 
 
 def array_rows(data: bytes, path: Path) -> Iterator[NumberedRow]:
@@ -88,31 +77,8 @@ def array_rows(data: bytes, path: Path) -> Iterator[NumberedRow]:
         yield number, as_object(value, path, number)
 
 
-def parse_json(data: bytes) -> Any:
-    """JSON as Python reads it; every way in which it can fail is one `DataError`."""
-    try:
-        return json.loads(data.decode("utf-8-sig"))
-    except UnicodeDecodeError as error:
-        raise DataError("invalid UTF-8", f"byte {error.start + 1} is not valid UTF-8: save it as UTF-8") from None
-    except json.JSONDecodeError as error:
-        place = f"line {error.lineno}, column {error.colno}" if error.lineno > 1 else f"column {error.colno}"
-        raise DataError("invalid JSON", f"not valid JSON at {place}: {error.msg}") from None
-    except RecursionError:
-        raise DataError("invalid JSON", "the JSON is nested too deeply") from None
-    except ValueError as error:  # an integer of more than 4300 digits
-        raise DataError("invalid JSON", f"not readable JSON: {error}") from None
-
-
-def as_object(value: Any, path: Path, number: int) -> dict[str, Any] | DataError:
-    """A row must be an object with named columns."""
-    if isinstance(value, dict):
-        return value
-    reason = f'the row is {shown(value)}: expected an object such as {{"question": "...", "answer": "..."}}'
-    return DataError("wrong type", reason, str(path), number)
-
-
 def parquet_rows(path: Path) -> Iterator[NumberedRow]:
-    """Rows of a Parquet file, a batch at a time."""
+    """Rows of a Parquet file, one batch in memory at a time."""
     try:
         import pyarrow as arrow
         from pyarrow import parquet

@@ -11,7 +11,8 @@ from typing import Any, overload
 
 import numpy as np
 
-from r1kit.store import atomic_folder, read_json, read_rows, write_json, write_text
+from r1kit.data.jsonl import read_rows
+from r1kit.store import atomic_folder, read_json, write_json, write_text
 from r1kit.types import Sample
 
 

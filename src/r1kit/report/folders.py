@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, TypeGuard
 
 from r1kit import store
+from r1kit.data.jsonl import read_rows
 from r1kit.evaluate.metrics import Scored
 from r1kit.evaluate.statistics import Summary, summarise
 
@@ -169,7 +170,7 @@ def read_object(path: Path) -> Row:
 
 def read_lines(path: Path) -> list[Row]:
     """The rows of a JSONL file, without a half-written last one; empty if there is no file."""
-    return list(store.read_rows(path)) if path.exists() else []
+    return list(read_rows(path, missing_ok=True))
 
 
 def is_number(value: Any) -> TypeGuard[float]:

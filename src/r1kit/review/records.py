@@ -11,6 +11,8 @@ from random import Random
 from typing import Any, Literal
 
 from r1kit.curate import formats
+from r1kit.data.errors import DataError
+from r1kit.data.messages import parse_messages
 from r1kit.store import to_plain
 
 Action = Literal["accept", "edit", "reject", "skip", "undo"]
@@ -228,13 +230,14 @@ def _conversation(turns: Any, at: str) -> dict[str, Any]:
     """Problem, response and what came before them, of a conversation."""
     if turns is None:
         return {}
-    talk = [turn for turn in turns if isinstance(turn, Mapping)] if isinstance(turns, list) else []
-    if not talk or len(talk) != len(turns) or not all(isinstance(turn.get("content"), str) for turn in talk):
-        raise ReviewError(f'{at}messages is {turns!r:.60}: it must be a list of {{"role": ..., "content": ...}}')
-    if len(talk) < 2 or [turn.get("role") for turn in talk[-2:]] != ["user", "assistant"]:
+    try:
+        messages = parse_messages(turns)
+    except DataError as error:
+        raise ReviewError(f"{at}{error}") from None
+    if [turn.role for turn in messages[-2:]] != ["user", "assistant"]:
         raise ReviewError(f"{at}messages must end with a user's turn and the assistant's")
-    earlier = [f"{turn.get('role')}: {turn['content']}" for turn in talk[:-2]]
-    return {"problem": talk[-2]["content"], "response": talk[-1]["content"], "earlier turns": earlier}
+    earlier = [f"{turn.role}: {turn.content}" for turn in messages[:-2]]
+    return {"problem": messages[-2].content, "response": messages[-1].content, "earlier turns": earlier}
 
 
 def _text(row: Mapping[str, Any], at: str) -> tuple[Text, str | None]:

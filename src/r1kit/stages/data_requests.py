@@ -15,9 +15,9 @@ from pydantic import Field
 
 from r1kit.data import conversations
 from r1kit.data.errors import DataError
+from r1kit.data.jsonl import RowWriter
 from r1kit.pipeline import Context, Kind
 from r1kit.settings import Settings
-from r1kit.store import RowWriter
 from r1kit.types import Conversation, PreferencePair
 
 Rows = Iterator[dict[str, Any]]

@@ -10,13 +10,14 @@ from typing import Any
 from pydantic import Field, field_validator
 
 from r1kit.chat import ChatFormat
+from r1kit.data.jsonl import RowWriter, read_rows
 from r1kit.engines.opening import DeviceSettings
 from r1kit.evaluate.metrics import Scored, score
 from r1kit.evaluate.statistics import Summary, summarise
 from r1kit.pipeline import Context, Kind
 from r1kit.settings import listed
 from r1kit.stages.shared.fitting import Fitting, check_model
-from r1kit.store import RowWriter, read_rows, write_json
+from r1kit.store import write_json
 from r1kit.tasks import TaskSpec, load_tasks
 from r1kit.types import Problem, SamplingParams
 
@@ -56,7 +57,7 @@ def measure(
     """
     tokenizer = engine.policy.tokenizer
     done: dict[str, int] = {}
-    for row in read_rows(out) if out.is_file() else ():
+    for row in read_rows(out, missing_ok=True):
         done[row["problem_id"]] = done.get(row["problem_id"], 0) + 1
     left = [problem for problem in problems if done.get(problem.id, 0) < sampling.n]
     size = max(1, ROUNDS * engine.max_rows // sampling.n)  # problems

@@ -28,11 +28,12 @@ from r1kit.collect.teachers import Engines
 from r1kit.curate.funnel import FunnelStep
 from r1kit.curate.record import CuratedSample, asked, from_row
 from r1kit.data.journal import Journal
+from r1kit.data.jsonl import RowWriter, read_rows
 from r1kit.engines.opening import EngineSettings
 from r1kit.judges import JudgeSettings, PairwiseJudge, Preference, to_pair
 from r1kit.pipeline import Context, Kind
 from r1kit.settings import Settings
-from r1kit.store import RowWriter, read_rows, write_json
+from r1kit.store import write_json
 
 BATCH = 64  # pairs between two looks at the disk: what a kill can lose
 

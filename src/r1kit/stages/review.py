@@ -16,10 +16,11 @@ from pydantic import Field
 
 from r1kit.collect.requests import row_files
 from r1kit.curate.funnel import FunnelStep
+from r1kit.data.jsonl import read_rows
 from r1kit.pipeline import Context, Kind
 from r1kit.review.queue import ReviewQueue
 from r1kit.settings import NOT_HASHED, Settings
-from r1kit.store import read_rows, write_json
+from r1kit.store import write_json
 
 
 class ReviewSettings(Settings):

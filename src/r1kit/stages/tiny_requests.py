@@ -11,9 +11,9 @@ from typing import Any
 
 from pydantic import Field
 
+from r1kit.data.jsonl import RowWriter
 from r1kit.pipeline import Context, Kind
 from r1kit.settings import Settings
-from r1kit.store import RowWriter
 from r1kit.tiny import everyday
 
 FILES = {"general": everyday.replies, "preferences": everyday.preferences, "safety": everyday.safety_labels}

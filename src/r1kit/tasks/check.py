@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from r1kit.data.errors import DataError
-from r1kit.data.rows import NumberedRow, read_rows
+from r1kit.data.rows import NumberedRow, numbered_rows
 from r1kit.tasks.from_rows import problem_of, recognise
 from r1kit.tasks.schemas import Schema, mapped
 
@@ -69,7 +69,7 @@ class Check:
 
     def run(self, path: Path) -> Report:
         """The report on a file."""
-        rows = self.counted(read_rows(path))
+        rows = self.counted(numbered_rows(path))
         try:
             schema, all_rows = (self.schema, rows) if self.schema else recognise(rows, self.file)
             self.schema = schema

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from r1kit.data.errors import DataError
-from r1kit.data.rows import read_rows
+from r1kit.data.rows import numbered_rows
 from r1kit.tasks.base import Listed
 from r1kit.tasks.public_sets import DATA_VARIABLE, find_local
 from r1kit.types import Problem
@@ -89,7 +89,7 @@ def _task(name: str, split: str, requests: Iterator[str], size: int, refuse: boo
 
 
 def _rows(local: str) -> Iterator[dict[str, Any]]:
-    for _, row in read_rows(source(local)):
+    for _, row in numbered_rows(source(local)):
         if isinstance(row, DataError):
             raise row
         yield row

@@ -6,20 +6,30 @@ import re
 from typing import Any
 
 from r1kit.data.errors import DataError, encodable, shown
-from r1kit.data.messages import message_role, message_text
+from r1kit.data.messages import parse_messages
 from r1kit.tasks.references import boxed
+from r1kit.types import Message
 
 BOX_REQUEST = re.compile(r"^Return your final response within \\boxed\{\}\.\s*")
+
+
+def read_turns(value: Any) -> tuple[Message, ...]:
+    """`parse_messages`, with the place of a bad turn in the reason: the field of the error is the data's column."""
+    try:
+        return parse_messages(value, "turns")
+    except DataError as error:
+        raise DataError(error.kind, f"{error.field}: {error.reason}") from None
 
 
 def user_text(value: Any) -> str:
     """The question: text, or a list of messages with one user turn; the chat format brings its own system message."""
     if isinstance(value, list):
-        turns = [(message_role(turn), turn) for turn in value]
-        asked = [turn for role, turn in turns if role == "user"]
-        if len(asked) != 1 or any(role == "assistant" for role, _ in turns):
-            raise DataError("wrong type", f"{len(turns)} messages with {len(asked)} user turns: expected one question")
-        value = message_text(asked[0])
+        turns = read_turns(value)
+        questions = [turn.content for turn in turns if turn.role == "user"]
+        if len(questions) != 1 or any(turn.role == "assistant" for turn in turns):
+            reason = f"{len(turns)} messages with {len(questions)} user turns: expected one question"
+            raise DataError("wrong type", reason)
+        value = questions[0]
     if value is None:
         raise DataError("empty prompt", "the prompt is empty: drop the row or fill it in")
     if not isinstance(value, str):
@@ -29,15 +39,15 @@ def user_text(value: Any) -> str:
 
 def first_question(value: Any) -> str:
     """Bespoke-Stratos: the user's first turn, without its request for a box, as the response format is ours to ask."""
-    asked = [turn for turn in as_turns(value) if message_role(turn) == "user"]
-    return BOX_REQUEST.sub("", user_text(asked[:1]))
+    question = next((turn.content for turn in read_turns(value) if turn.role == "user"), None)
+    return BOX_REQUEST.sub("", user_text(question))
 
 
 def last_reply(value: Any) -> str:
     """Bespoke-Stratos: the assistant's last turn, thought and solution."""
-    replies = [message_text(turn) for turn in as_turns(value) if message_role(turn) == "assistant"]
-    if not replies or not isinstance(replies[-1], str):
-        raise DataError("empty answer", "the conversation has no assistant turn with text")
+    replies = [turn.content for turn in read_turns(value) if turn.role == "assistant"]
+    if not replies:
+        raise DataError("empty answer", "the conversation has no assistant turn")
     return replies[-1]
 
 
@@ -45,10 +55,3 @@ def replied_box(value: Any) -> str:
     """Bespoke-Stratos: the boxed answer between the solution's marks."""
     text = last_reply(value).rpartition("<|begin_of_solution|>")[2]
     return boxed(text.partition("<|end_of_solution|>")[0])
-
-
-def as_turns(value: Any) -> list[Any]:
-    """A conversation, which must be a list."""
-    if not isinstance(value, list):
-        raise DataError("wrong type", f"the conversation is {shown(value)}: expected a list of messages")
-    return value

@@ -11,8 +11,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from r1kit.data.jsonl import RowWriter, keep_steps
 from r1kit.rewards.verdicts import noted, outcome, verify
-from r1kit.store import RowWriter, keep_steps
 from r1kit.types import Group, Problem, Rollout
 
 SECOND = {"number": "math", "last-number": "math", "exact": "math"}  # who judges again, unless a setting names one

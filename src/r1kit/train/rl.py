@@ -14,12 +14,12 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from r1kit.chat import ChatFormat
+from r1kit.data.jsonl import RowWriter, keep_steps
 from r1kit.engines.local import LocalEngine
 from r1kit.models.load import frozen_copy
 from r1kit.rewards import Scorer
 from r1kit.rollout import rollout
 from r1kit.settings import NOT_HASHED, Settings
-from r1kit.store import RowWriter, keep_steps
 from r1kit.tasks import Task
 from r1kit.train import checkpoints
 from r1kit.train.advantages import advantages

@@ -13,8 +13,8 @@ from typing import Any
 
 from pydantic import Field
 
+from r1kit.data.jsonl import RowWriter, keep_steps
 from r1kit.settings import NOT_HASHED, Settings
-from r1kit.store import RowWriter, keep_steps
 from r1kit.train import checkpoints
 from r1kit.train.batch import Batch, Totals, pack
 from r1kit.train.head import Objective, OfLogprobs

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Unpack
 
 from r1kit.data.errors import DataError
-from r1kit.data.rows import SUFFIXES, read_rows, stem
+from r1kit.data.rows import SUFFIXES, numbered_rows, stem
 from r1kit.settings import nearest
 from r1kit.tasks.base import Listed
 from r1kit.tasks.from_rows import ReadOptions, from_rows
@@ -47,4 +47,4 @@ def load_file(path: str | Path, *, name: str = "", **options: Unpack[ReadOptions
     """A JSONL, JSON (both also .gz) or Parquet file as a task; its name defaults to `<folder>/<file>`."""
     path = Path(path).expanduser()
     name = name or f"{path.absolute().parent.name}/{stem(path)}".lstrip("/")
-    return from_rows(read_rows(path), name=name, file=str(path), **options)
+    return from_rows(numbered_rows(path), name=name, file=str(path), **options)
