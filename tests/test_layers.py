@@ -101,6 +101,12 @@ def test_imports_go_down_the_layers(module: str, path: Path) -> None:
         assert LEVEL[part] > LEVEL[own], f"r1kit.{module} imports r1kit.{part}, which is not below it"
 
 
+def test_the_table_in_the_architecture_has_the_same_rows() -> None:
+    text = (SOURCE.parents[1] / "docs" / "architecture.md").read_text(encoding="utf-8")
+    first_cells = [line.split("|")[1] for line in text.splitlines() if line.startswith("| `")]
+    assert [tuple(cell.replace("`", "").split()) for cell in first_cells] == list(ROWS)
+
+
 @pytest.mark.parametrize(("module", "path"), MODULES)
 def test_heavy_packages_wait_until_they_are_needed(module: str, path: Path) -> None:
     for imported, at_top in parsed(path):
