@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -15,7 +17,7 @@ from r1kit.engines.local import LocalEngine  # noqa: E402
 from r1kit.engines.local import engine as engine_module  # noqa: E402
 from r1kit.engines.local.sampling import sample, uniforms  # noqa: E402
 from r1kit.models import attention  # noqa: E402
-from r1kit.models.load import Policy  # noqa: E402
+from r1kit.models.load import Policy, add_lora, named_weights  # noqa: E402
 from r1kit.tiny.tokenizer import make  # noqa: E402
 from r1kit.types import Completion, Prompt, SamplingParams  # noqa: E402
 
@@ -327,3 +329,59 @@ def test_logits_that_are_no_distribution_are_refused(params: dict[str, Any]) -> 
 
 def tokens(groups: Sequence[Sequence[Completion]]) -> list[list[tuple[int, ...]]]:
     return [[one.token_ids for one in group] for group in groups]
+
+
+# digests of the token ids of all QUESTIONS, recorded before the scheduler became a class of its own
+FROZEN: list[tuple[str, dict[str, Any], str]] = [
+    ("llama", {"temperature": 0.0}, "dc802574bb71ba8d"),
+    ("llama", {"n": 3}, "92bf421dc33bd5dc"),
+    ("llama", {"n": 3, "temperature": 0.6, "seed": 5}, "3da225221a3b457a"),
+    ("llama", {"n": 5, "temperature": 1.3, "top_p": 0.9, "seed": 7}, "edae80fee896734b"),
+    ("llama", {"n": 2, "temperature": 0.8, "top_k": 7, "seed": 1}, "12eef749d05a9ecc"),
+    ("llama", {"n": 2, "temperature": 0.8, "top_k": 20, "top_p": 0.7, "seed": 2}, "696ba1d170a1f182"),
+    ("deepseek-v3", {"temperature": 0.0}, "eebdb2153c824854"),
+    ("deepseek-v3", {"n": 3}, "e037aedcf94885e3"),
+    ("deepseek-v3", {"n": 3, "temperature": 0.6, "seed": 5}, "df710640177ec4fc"),
+    ("deepseek-v3", {"n": 5, "temperature": 1.3, "top_p": 0.9, "seed": 7}, "aa72fefb572380f2"),
+    ("deepseek-v3", {"n": 2, "temperature": 0.8, "top_k": 7, "seed": 1}, "6bcbc5b491a1030e"),
+    ("deepseek-v3", {"n": 2, "temperature": 0.8, "top_k": 20, "top_p": 0.7, "seed": 2}, "c671b9f5eed5ff74"),
+]
+
+
+@pytest.mark.parametrize(("name", "params", "digest"), FROZEN)
+def test_samples_stay_what_they_were(name: str, params: dict[str, Any], digest: str) -> None:
+    for max_rows in (128, 4):
+        groups = generate(build(name), prompts(), max_rows=max_rows, max_tokens=12, **params)
+        token_ids = [[list(completion.token_ids) for completion in group] for group in groups]
+        assert hashlib.sha256(json.dumps(token_ids).encode()).hexdigest()[:16] == digest
+
+
+def test_load_weights_copies_what_is_not_the_policys_own() -> None:
+    policy, other = build(), build()
+    with torch.no_grad():
+        for parameter in other.model.parameters():
+            parameter.mul_(1.5)
+    engine, greedy = LocalEngine(policy), SamplingParams(temperature=0.0, max_tokens=12)
+    pointers = [tensor.data_ptr() for _, tensor in named_weights(policy.model)]
+    before = engine.generate(prompts(), greedy)
+    engine.load_weights(named_weights(policy.model), version=3)
+    same = engine.generate(prompts(), greedy)
+    assert [[c.token_ids for c in group] for group in same] == [[c.token_ids for c in group] for group in before]
+    assert {completion.policy_version for group in same for completion in group} == {3}
+    engine.load_weights(named_weights(other.model), version=4)
+    assert [tensor.data_ptr() for _, tensor in named_weights(policy.model)] == pointers
+    theirs = LocalEngine(other).generate(prompts(), greedy)
+    ours = engine.generate(prompts(), greedy)
+    assert [[c.token_ids for c in group] for group in ours] == [[c.token_ids for c in group] for group in theirs]
+    assert ours != before
+    with pytest.raises(ValueError, match=r"weights for nowhere have shape .* the policy has no such tensor"):
+        engine.load_weights([("nowhere", torch.zeros(2))], version=5)
+
+
+def test_weights_of_a_policy_with_adapters_have_merged_names() -> None:
+    names = [name for name, _ in named_weights(build().model)]
+    policy = add_lora(build(), 4, 8, ())
+    assert [name for name, _ in named_weights(policy.model)] == names
+    engine = LocalEngine(policy)
+    engine.load_weights(named_weights(policy.model), version=2)
+    assert engine.generate(prompts(), SamplingParams(max_tokens=2))[0][0].policy_version == 2

@@ -22,8 +22,9 @@ from hypothesis import strategies as st
 sys.path.append(str(Path(__file__).parent))  # --import-mode=importlib leaves it out
 from chat_server import ChatServer, completion, serving
 from r1kit.engines import EngineError
-from r1kit.engines.openai import OpenAIEngine, ServerSettings
-from r1kit.engines.opening import EngineSettings
+from r1kit.engines.engine_settings import LocalEngineSettings
+from r1kit.engines.openai import OpenAIEngine, OpenAIEngineSettings
+from r1kit.engines.opening import open_engine
 from r1kit.judges import (
     RUBRICS,
     Criterion,
@@ -73,8 +74,10 @@ def judging(judge: Callable[[str], Any], tmp_path: Path) -> Iterator[tuple[OpenA
         return judge(body["messages"][0]["content"])
 
     with serving(answer) as server:
-        settings = ServerSettings(base_url=server.url, cache=str(tmp_path / "replies.sqlite"), first_delay_s=0.001)
-        yield OpenAIEngine("judge", settings, say=lambda line: None), server
+        settings = OpenAIEngineSettings(
+            model="judge", base_url=server.url, cache=str(tmp_path / "replies.sqlite"), first_delay_s=0.001
+        )
+        yield OpenAIEngine(settings, say=lambda line: None), server
 
 
 def verdicts(judge: Callable[[str], Any], tmp_path: Path, *pairs: tuple[str, str], **settings: Any) -> list[Verdict]:
@@ -504,7 +507,7 @@ def test_a_dead_judge_is_an_error_and_no_verdict(tmp_path: Path) -> None:
 
 
 def test_a_tiny_local_model_as_judge_cannot_tell(tiny_policy_folder: Path) -> None:
-    engine = EngineSettings(model=str(tiny_policy_folder), device="cpu").open()
+    engine = open_engine(LocalEngineSettings(model=str(tiny_policy_folder), device="cpu"))
     verifier = GenerativeVerifier(engine, JudgeSettings(max_tokens=8, retries=1))
     found = verifier.verify(["It is 4", "word " * 2000], ["4", "4"])
     assert [one.correct for one in found] == [None, None]

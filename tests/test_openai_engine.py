@@ -27,11 +27,12 @@ sys.path.append(str(Path(__file__).parent))  # --import-mode=importlib leaves it
 from chat_server import FAULTS, ChatServer, completion, serving
 from r1kit.chat import ChatFormat
 from r1kit.engines import EngineError, PromptError, require_token_ids
-from r1kit.engines.openai import OpenAIEngine, ServerSettings
+from r1kit.engines.engine_settings import LocalEngineSettings, parse_engine
+from r1kit.engines.openai import OpenAIEngine, OpenAIEngineSettings
 from r1kit.engines.openai.cache import ReplyCache
 from r1kit.engines.openai.pace import Pace, backoff, retry_after
 from r1kit.engines.openai.responses import Malformed, Reply, read
-from r1kit.engines.opening import EngineSettings
+from r1kit.engines.opening import open_engine
 from r1kit.rewards import RewardSpec, build
 from r1kit.rollout import rollout
 from r1kit.settings import SettingsError
@@ -53,7 +54,9 @@ def echo(body: dict[str, Any]) -> str:
 
 def engine(server: ChatServer, tmp_path: Path, **settings: Any) -> OpenAIEngine:
     quick = {"first_delay_s": 0.001, "max_delay_s": 0.01, "timeout_s": 5.0, "cache": str(tmp_path / "replies.sqlite")}
-    return OpenAIEngine("teacher", ServerSettings(base_url=server.url, **(quick | settings)), say=lambda line: None)
+    return OpenAIEngine(
+        OpenAIEngineSettings(model="teacher", base_url=server.url, **(quick | settings)), say=lambda line: None
+    )
 
 
 def every(share: float) -> Any:
@@ -97,12 +100,14 @@ def test_each_fault_is_mended_by_asking_again(fault: str, tmp_path: Path) -> Non
 
 KILLED = """
 import sys
-from r1kit.engines.openai import OpenAIEngine, ServerSettings
+from r1kit.engines.openai import OpenAIEngine, OpenAIEngineSettings
 from r1kit.types import Message, Prompt, SamplingParams
-settings = ServerSettings(base_url=sys.argv[1], cache=sys.argv[2], first_delay_s=0.001, max_delay_s=0.01, concurrency=4)
+settings = OpenAIEngineSettings(
+    model="teacher", base_url=sys.argv[1], cache=sys.argv[2], first_delay_s=0.001, max_delay_s=0.01, concurrency=4
+)
 asked = [Prompt(problem_id=f"p/{i}", messages=(Message(role="user", content=f"question {i}"),), token_ids=())
          for i in range(60)]
-OpenAIEngine("teacher", settings).generate(asked, SamplingParams(n=2))
+OpenAIEngine(settings).generate(asked, SamplingParams(n=2))
 """
 
 
@@ -202,11 +207,15 @@ def test_a_server_that_never_works_ends_with_the_last_failure_and_the_place_of_w
 
 def test_a_server_that_is_not_there_is_told(tmp_path: Path) -> None:
     lines: list[str] = []
-    settings = ServerSettings(
-        base_url="http://127.0.0.1:9/v1", attempts=2, first_delay_s=0, cache=str(tmp_path / "replies.sqlite")
+    settings = OpenAIEngineSettings(
+        model="teacher",
+        base_url="http://127.0.0.1:9/v1",
+        attempts=2,
+        first_delay_s=0,
+        cache=str(tmp_path / "replies.sqlite"),
     )
     with pytest.raises(EngineError, match="Connect"):
-        OpenAIEngine("teacher", settings, say=lines.append).generate(prompts(1), SamplingParams())
+        OpenAIEngine(settings, say=lines.append).generate(prompts(1), SamplingParams())
     assert len(lines) == 1 and "try 1 of 2" in lines[0]
 
 
@@ -407,7 +416,7 @@ def test_token_ids_and_log_probs_are_there_where_the_server_sends_both() -> None
 
 def test_what_needs_token_ids_says_so() -> None:
     bare = Completion(token_ids=(), logprobs=(), text="4", finish_reason="stop")
-    with pytest.raises(EngineError, match=r"training needs the token ids.*local engine"):
+    with pytest.raises(EngineError, match=r"training needs token ids.*local engine"):
         require_token_ids([bare], "training")
     require_token_ids([Completion(token_ids=(3,), logprobs=(), text="4", finish_reason="stop")], "training")
 
@@ -493,27 +502,33 @@ def test_hostile_prompt_text_is_sent_and_prompts_without_messages_are_refused(tm
     ("values", "message"),
     [
         ({"kind": "openai", "model": "m"}, "needs base_url"),
-        ({"model": "m", "base_url": "http://x/v1"}, "set kind to 'openai'"),
+        (
+            {"model": "m", "base_url": "http://x/v1"},
+            "base_url is a setting of engines of kind 'openai', but kind is 'local'",
+        ),
+        ({"kind": "openai", "model": "m", "base_url": "http://x/v1", "device": "cpu"}, "device is .* kind is 'openai'"),
+        ({"kind": "vllm", "model": "m"}, "kind is 'vllm': expected 'local' or 'openai'"),
         ({"model": ""}, "model"),
         ({"kind": "openai", "model": "m", "base_url": "localhost:8000"}, "base_url: it must be an address"),
         ({"kind": "openai", "model": "m", "base_url": "http://[::1"}, "base_url"),
-        ({"kind": "openai", "model": "m", "base_url": "http://x/v1/chat/completions"}, "leave /chat/completions out"),
-        ({"model": "m", "api_key": "sk-1"}, "there is no setting api_key: did you mean api_key_env"),
-        ({"model": "m", "concurrency": 0}, "concurrency"),
+        ({"kind": "openai", "model": "m", "base_url": "http://x/v1/chat/completions"}, "leave out /chat/completions"),
+        (
+            {"kind": "openai", "model": "m", "base_url": "http://x/v1", "api_key": "sk-1"},
+            "there is no setting api_key: did you mean api_key_env",
+        ),
+        ({"kind": "openai", "model": "m", "base_url": "http://x/v1", "concurrency": 0}, "concurrency"),
     ],
 )
 def test_settings_that_cannot_be_meant_are_refused(values: dict[str, Any], message: str) -> None:
     with pytest.raises(SettingsError, match=message):
-        EngineSettings.parse(values)
+        parse_engine(values)
 
 
 def test_settings_open_either_engine(tmp_path: Path, tiny_policy_folder: Path) -> None:
     with serving(echo) as server:
-        settings = EngineSettings(
-            kind="openai", model="teacher", base_url=server.url, cache=str(tmp_path / "replies.sqlite")
-        )
-        check(prompts(2), settings.open().generate(prompts(2), SamplingParams()), 1)
-    local = EngineSettings(model=str(tiny_policy_folder), device="cpu").open()
+        settings = OpenAIEngineSettings(model="teacher", base_url=server.url, cache=str(tmp_path / "replies.sqlite"))
+        check(prompts(2), open_engine(settings).generate(prompts(2), SamplingParams()), 1)
+    local = open_engine(LocalEngineSettings(model=str(tiny_policy_folder), device="cpu"))
     [row] = local.generate(prompts(1), SamplingParams(n=2, max_tokens=5))
     assert len(row) == 2 and all(one.token_ids for one in row)
     with pytest.raises(PromptError, match="model's context is 1024"):

@@ -74,7 +74,10 @@ def explain(cls: type[BaseModel], error: ValidationError, prefix: str = "") -> s
         path = [str(part) for part in item["loc"]]
         if item["type"] == "too_short" and any(other["loc"][:-1][: len(path)] == item["loc"] for other in errors):
             continue  # pydantic counts valid items only, and each invalid one has a line of its own
-        if item["type"] == "extra_forbidden":
+        cause = item.get("ctx", {}).get("error")
+        if isinstance(cause, SettingsError):  # a group of settings that explained itself
+            lines += [f"{_dotted(prefix, *path)}: {line}" for line in str(cause).splitlines()]
+        elif item["type"] == "extra_forbidden":
             lines.append(unknown_field(cls, path, prefix))
         else:
             value = repr(item["input"])
@@ -100,6 +103,8 @@ def unknown_field(cls: type[BaseModel], path: list[str], prefix: str = "") -> st
 def _set_field(values: dict[str, Any], path: list[str], value: Any, cls: type[BaseModel], prefix: str) -> None:
     *parents, last = path
     for depth, key in enumerate(parents, 1):
+        if key in values and values[key] is None:  # an optional group, such as `engine`
+            values[key] = {}
         if not isinstance(values.get(key), dict):
             if key not in values:
                 raise SettingsError(unknown_field(cls, path[:depth], prefix))

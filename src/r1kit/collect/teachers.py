@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -27,7 +27,8 @@ from r1kit.curate.formats import render
 from r1kit.data.errors import DataError
 from r1kit.engines import Engine, Report
 from r1kit.engines.ask import Answers, ask, refuse_long
-from r1kit.engines.opening import DeviceSettings, EngineSettings
+from r1kit.engines.engine_settings import DeviceSettings, EngineSettings
+from r1kit.engines.opening import open_engine, open_policy_engine
 from r1kit.pipeline import Context
 from r1kit.types import Completion, Message, Prompt, SamplingParams
 
@@ -131,7 +132,7 @@ class Asked:
             return False
         if self.encode:
             remedy = "set max_prompt_tokens to leave longer prompts out"
-            refuse_long(size, f"the prompt of {prompt.problem_id}", self.sampling.max_tokens, self.context, remedy)
+            refuse_long(prompt.problem_id, size, self.sampling.max_tokens, self.context, remedy)
         return True
 
     def check(self, request: Request) -> None:
@@ -198,21 +199,21 @@ def open_asked(context: Context, engines: Engines) -> Asked | References:
 
 def _local(settings: AskingSettings, folder: Path) -> Asked:
     """A model's folder: asked by token ids, in its own format or in that of its template."""
-    from r1kit.engines.local import LocalEngine
-    from r1kit.engines.local.chat_engine import MessageEngine
+    from r1kit.engines.local.chat_engine import ChatEngine
     from r1kit.models.load import load
 
     policy = load(str(folder), device=settings.device)
     own = settings.chat or saved.choose(None, folder, policy.tokenizer)[0]
-    local: Any = LocalEngine(policy, max_rows=settings.max_rows)
+    policy_engine = open_policy_engine(settings, policy)
+    engine: Engine = policy_engine
     chat = own
     if settings.prompting != "own":  # it sees conversations, and stops where it would go on as the user
         chat = ChatFormat(template=own.template, system="", prefill=settings.prefill)
-        local = MessageEngine(local, chat)
+        engine = ChatEngine(policy_engine, chat)
     return Asked(
         name_of(folder),
         settings.way(own),
-        local,
+        engine,
         settings.sampling(),
         encode=lambda messages: chat.encode(messages, policy.tokenizer),
         context=policy.context,
@@ -255,7 +256,7 @@ class Engines:
     def open(self, settings: EngineSettings) -> Engine:
         key = settings.model_dump_json()
         if key not in self._open:
-            self._open[key] = settings.open()
+            self._open[key] = open_engine(settings)
         return self._open[key]
 
     def __enter__(self) -> Self:

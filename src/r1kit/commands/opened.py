@@ -9,6 +9,8 @@ from typing import Any
 
 from r1kit.chat import ChatFormat, saved
 from r1kit.engines.ask import refuse_long
+from r1kit.engines.engine_settings import DeviceSettings
+from r1kit.engines.opening import open_policy_engine
 from r1kit.models.known import resolve
 from r1kit.pipeline import Progress
 from r1kit.store import sha256, to_plain
@@ -34,10 +36,8 @@ class Opened:
         """Raise ValueError, before any work, for a prompt that leaves no room for an answer."""
         for problem in problems:
             size = len(self.chat.render(problem, self.policy.tokenizer).token_ids)
-            prompt, remedy = "the prompt", "shorten the prompt"
-            if len(problems) > 1:
-                prompt, remedy = f"the prompt of {problem.id}", "leave the problem out"
-            refuse_long(size, prompt, max_tokens, self.policy.context, remedy)
+            name, remedy = ("", "shorten the prompt") if len(problems) == 1 else (problem.id, "leave the problem out")
+            refuse_long(name, size, max_tokens, self.policy.context, remedy)
 
     def setup(self, sampling: SamplingParams) -> dict[str, Any]:
         """What decides a completion beside the problem: two equal setups give equal rows."""
@@ -48,11 +48,10 @@ class Opened:
 
 def open_model(name: str, template: str | None, progress: Progress) -> Opened:
     """Load a model by name or folder; `template` is what `chat_format.choose` takes."""
-    from r1kit.engines.local import LocalEngine
     from r1kit.models.load import load
 
     folder = resolve(name)
     policy = load(name)
     settings, source = saved.choose(template, folder, policy.tokenizer)
     progress.say(f"prompt format: {source}")
-    return Opened(folder, LocalEngine(policy, max_rows=MAX_ROWS), settings, settings)
+    return Opened(folder, open_policy_engine(DeviceSettings(max_rows=MAX_ROWS), policy), settings, settings)

@@ -1,24 +1,24 @@
-"""Engines turn prompts into completions. `local` shares the learner's own tensors, `remote` asks a server over HTTP.
+"""Engines turn prompts into completions: `local` samples with the learner's own tensors, `openai` asks a server.
 
-`r1kit.engines.opening.EngineSettings` describes either, and opens it.
+`engine_settings.EngineSettings` describes either kind; `opening` opens it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol, Self, runtime_checkable
 
 from r1kit.types import Completion, Prompt, SamplingParams
 
-Report = Callable[[int, int], None]  # (completions done, completions asked for)
+Report = Callable[[int, int], None]  # (completions done, completions in total)
 
 
 class EngineError(ValueError):
-    """An engine cannot give the completions that it was asked for; the message says why and how to mend it."""
+    """The engine cannot produce the completions; the message says why and how to fix it."""
 
 
 class PromptError(EngineError):
-    """One prompt cannot be answered (too long, refused); the others could be. `prompt_id` names it."""
+    """One prompt cannot be answered (too long, refused), while others could be. `prompt_id` names it."""
 
     def __init__(self, message: str, prompt_id: str) -> None:
         super().__init__(message)
@@ -26,25 +26,44 @@ class PromptError(EngineError):
 
 
 class Engine(Protocol):
-    """`params.n` completions for each prompt, in the prompts' order."""
+    """Samples `params.n` completions for each prompt; the results are in the order of the prompts."""
 
     def generate(
         self, prompts: Sequence[Prompt], params: SamplingParams, report: Report | None = None
     ) -> list[list[Completion]]: ...
 
 
+class PolicyEngine(Engine, Protocol):
+    """An engine that samples from a policy in training: it takes token ids, and its weights can be replaced."""
+
+    @property
+    def tokenizer(self) -> Any: ...
+
+    @property
+    def context(self) -> int:
+        """The longest sequence in tokens, prompt and completion together."""
+        ...
+
+    def load_weights(self, named_tensors: Iterable[tuple[str, Any]], version: int) -> None:
+        """Sample from these weights from now on, and mark completions with `policy_version=version`.
+
+        Names are those of the saved model; LoRA adapters are merged into the weights (`models.load.named_weights`).
+        """
+        ...
+
+
 @runtime_checkable
 class StructuredEngine(Engine, Protocol):
-    """An engine that can hold its answers to a JSON schema."""
+    """An engine that can constrain its answers to a JSON schema."""
 
     def structured(self, schema: Mapping[str, Any]) -> Self: ...
 
 
 def require_token_ids(completions: Sequence[Completion], purpose: str) -> None:
-    """Raise `EngineError` for a completion that has text but no token ids, as most servers send them."""
+    """Raise `EngineError` if a completion has text but no token ids (most servers send text only)."""
     for completion in completions:
         if completion.text and not completion.token_ids:
             raise EngineError(
-                f"{purpose} needs the token ids of a completion, and this one has text alone: sample with the local "
-                "engine, or have the server send ids (vLLM: extra_body={'return_token_ids': true, 'logprobs': true})"
+                f"{purpose} needs token ids, but a completion came back as text only: sample with the local engine, or "
+                "make the server return ids (vLLM: extra_body={'return_token_ids': true, 'logprobs': true})"
             )

@@ -1,4 +1,4 @@
-"""Many prompts to one engine, where a prompt that the engine refuses does not cost the others their answers."""
+"""Ask an engine many prompts: a prompt that it refuses does not cost the others their answers."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from r1kit.engines import Engine, PromptError, Report
 from r1kit.types import Completion, Prompt, SamplingParams
 
-Answers = Sequence[Completion] | str  # completions, or why the engine refuses the prompt
+Answers = Sequence[Completion] | str  # completions, or the reason for which the engine refused the prompt
 
 
 def ask(
@@ -15,33 +15,33 @@ def ask(
 ) -> list[Answers]:
     """The completions of each prompt, or the reason for which the engine refused it (too long, not allowed).
 
-    Prompts need names of their own. Raises `EngineError` of a dead engine, and where it refuses more than a tenth of
-    the prompts: then it is not the prompts' fault.
+    Prompts need distinct `problem_id`s. Raises `EngineError` if the engine fails, or if it refuses more than a tenth
+    of the prompts: then the prompts are not the cause.
     """
     refused: dict[str, str] = {}
-    allowed = max(3, len(prompts) // 10)
-    while left := [prompt for prompt in prompts if prompt.problem_id not in refused]:
+    max_refused = max(3, len(prompts) // 10)
+    while accepted := [prompt for prompt in prompts if prompt.problem_id not in refused]:
         try:
-            answers = dict(zip([one.problem_id for one in left], engine.generate(left, params, report), strict=True))
-            return [
-                answers[one.problem_id] if one.problem_id in answers else refused[one.problem_id] for one in prompts
-            ]
+            groups = iter(engine.generate(accepted, params, report))
+            return [refused[p.problem_id] if p.problem_id in refused else next(groups) for p in prompts]
         except PromptError as error:
-            if error.prompt_id in refused or len(refused) >= allowed:
+            if error.prompt_id in refused or len(refused) >= max_refused:
                 raise
             refused[error.prompt_id] = str(error)
     return [refused[prompt.problem_id] for prompt in prompts]
 
 
-def refuse_long(size: int, prompt: str, max_tokens: int, context: int, remedy: str) -> None:
-    """Raise ValueError for `prompt`, of `size` tokens, where `max_tokens` more do not fit into a model's context."""
+def refuse_long(prompt_id: str, size: int, max_tokens: int, context: int, remedy: str) -> None:
+    """Raise `PromptError` unless a prompt of `size` tokens and `max_tokens` more fit into the model's context."""
     if max_tokens >= context:
-        raise ValueError(
-            f"max_tokens is {max_tokens}, and the model's context is {context} tokens for prompt and answer together: "
-            "lower max_tokens"
+        raise PromptError(
+            f"max_tokens is {max_tokens}, and the model's context is {context} tokens for prompt and completion "
+            "together: lower max_tokens",
+            prompt_id,
         )
     if size + max_tokens > context:
-        raise ValueError(
-            f"{prompt} has {size} tokens; with max_tokens {max_tokens} that is {size + max_tokens}, and the model's "
-            f"context is {context}: lower max_tokens or {remedy}"
+        raise PromptError(
+            f"the prompt{prompt_id and f' of {prompt_id}'} has {size} tokens; with max_tokens {max_tokens} that is "
+            f"{size + max_tokens}, and the model's context is {context}: lower max_tokens or {remedy}",
+            prompt_id,
         )

@@ -1,8 +1,8 @@
 """Judges: models that read what other models wrote, and say what it is worth.
 
-A judge is asked several times through an `Engine` (any; `EngineSettings.open` makes one) and answers in JSON. A reply
-that cannot be read is asked for again and counted, and never becomes a score. What is judged is quoted so that it
-cannot pass for an instruction or a verdict (`quoting`, `replies`); what tries to is named (`suspicion`).
+A judge is any `Engine`. It is asked several times and answers in JSON; an unreadable reply is counted and asked for
+again, and never becomes a score. The judged text is quoted so that it cannot pass for an instruction or a verdict
+(`quoting`, `forms`); a text that tries is flagged (`suspicion`).
 """
 
 from __future__ import annotations

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -178,6 +179,11 @@ def merged(model: Any) -> Any:
         return copy.deepcopy(wrapper[0]).merge_and_unload()
     finally:
         model.peft_wrapper = wrapper
+
+
+def named_weights(model: Any) -> Iterator[tuple[str, torch.Tensor]]:
+    """The weights by their names in a saved model, adapters merged in; without adapters, the model's own tensors."""
+    yield from merged(model).state_dict().items()
 
 
 def frozen_copy(model: Any) -> Any:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cache, cached_property
 from typing import Any
 
 from r1kit.engines import Engine
-from r1kit.engines.opening import EngineSettings
+from r1kit.engines.engine_settings import EngineSettings, parse_engine
+from r1kit.engines.opening import open_engine
 from r1kit.judges import RUBRICS, JudgeSettings, Rubric, RubricJudge, Tally, VotingJudge
 from r1kit.rewards.columns import RewardFunction, column, texts
 
@@ -95,7 +97,7 @@ def _made(name: str, engine: EngineSettings, judge: JudgeSettings | None, rubric
 @cache
 def opened(settings: str) -> Engine:
     """One engine for all rewards of a process that name the same one: a local judge is in memory once."""
-    return EngineSettings.model_validate_json(settings).open()
+    return open_engine(parse_engine(json.loads(settings)))
 
 
 def _asked(prompt: Any) -> str:

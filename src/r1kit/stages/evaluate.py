@@ -11,7 +11,8 @@ from pydantic import Field, field_validator
 
 from r1kit.chat import ChatFormat
 from r1kit.data.jsonl import RowWriter, read_rows
-from r1kit.engines.opening import DeviceSettings
+from r1kit.engines.engine_settings import DeviceSettings
+from r1kit.engines.opening import open_policy_engine
 from r1kit.evaluate.metrics import Scored, score
 from r1kit.evaluate.statistics import Summary, summarise
 from r1kit.pipeline import Context, Kind
@@ -55,7 +56,7 @@ def measure(
 
     Rows are written after about `ROUNDS` x `max_rows` completions, of one problem at least.
     """
-    tokenizer = engine.policy.tokenizer
+    tokenizer = engine.tokenizer
     done: dict[str, int] = {}
     for row in read_rows(out, missing_ok=True):
         done[row["problem_id"]] = done.get(row["problem_id"], 0) + 1
@@ -104,7 +105,6 @@ def check(context: Context) -> None:
 
 def run(context: Context) -> Mapping[str, Any]:
     """Leaves completions.jsonl and results.json."""
-    from r1kit.engines.local import LocalEngine
     from r1kit.models.load import load
 
     settings: EvaluateSettings = context.settings
@@ -116,7 +116,7 @@ def run(context: Context) -> Mapping[str, Any]:
     def report(done: int, total: int) -> None:
         context.progress.step(done, total)
 
-    engine = LocalEngine(policy, max_rows=settings.max_rows)
+    engine = open_policy_engine(settings, policy)
     summary = measure(engine, problems, chat, settings.sampling(), context.folder / "completions.jsonl", report)
     write_json(context.folder / "results.json", summary.to_json())
     return {name: estimate.mean for name, estimate in summary.overall.items()}

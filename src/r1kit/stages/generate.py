@@ -31,7 +31,7 @@ from r1kit.curate.funnel import FunnelStep
 from r1kit.data.journal import Journal
 from r1kit.data.jsonl import lines
 from r1kit.engines import Engine
-from r1kit.engines.opening import EngineSettings
+from r1kit.engines.engine_settings import EngineSettings, LocalEngineSettings
 from r1kit.judges import RUBRICS, GenerativeVerifier, JudgeSettings, RubricJudge
 from r1kit.pipeline import Context, Kind
 from r1kit.settings import NOT_HASHED, listed
@@ -204,7 +204,7 @@ def _given(context: Context, engines: Engines, name: str) -> tuple[Engine, str]:
     if given is not None:
         return engines.open(given), given.model
     folder = context.input(name)
-    local = EngineSettings(model=str(folder), device=settings.device, max_rows=settings.max_rows)
+    local = LocalEngineSettings(model=str(folder), device=settings.device, max_rows=settings.max_rows)
     return engines.open(local), name_of(folder)
 
 

@@ -29,7 +29,7 @@ from r1kit.curate.funnel import FunnelStep
 from r1kit.curate.record import CuratedSample, asked, from_row
 from r1kit.data.journal import Journal
 from r1kit.data.jsonl import RowWriter, read_rows
-from r1kit.engines.opening import EngineSettings
+from r1kit.engines.engine_settings import EngineSettings, LocalEngineSettings
 from r1kit.judges import JudgeSettings, PairwiseJudge, Preference, to_pair
 from r1kit.pipeline import Context, Kind
 from r1kit.settings import Settings
@@ -73,7 +73,7 @@ def run(context: Context) -> Mapping[str, Any]:
     with Journal(context.folder / "judged.jsonl") as journal:
         if not journal.done:
             with Engines(context.progress.say) as engines:
-                engine = engines.open(settings.judge or EngineSettings(model=str(context.input("judge"))))
+                engine = engines.open(settings.judge or LocalEngineSettings(model=str(context.input("judge"))))
                 _judge_all(context, PairwiseJudge(engine, settings.judging, shows=settings.shows), journal)
         return _sorted(context, journal.counts)
 

@@ -10,7 +10,8 @@ from typing import Any
 from pydantic import Field, field_validator
 
 from r1kit.chat import ChatFormat, saved
-from r1kit.engines.opening import DeviceSettings
+from r1kit.engines.engine_settings import DeviceSettings
+from r1kit.engines.opening import open_policy_engine
 from r1kit.pipeline import Context, Kind
 from r1kit.rewards import RewardSpec, build
 from r1kit.settings import listed
@@ -75,7 +76,6 @@ def rewards_of(context: Context) -> tuple[RewardSpec, ...]:
 def run(context: Context) -> Mapping[str, Any]:
     """Train the model of input "model", with reward models of inputs "reward/..."; leaves metrics.jsonl, rollouts/,
     checkpoints/ and model/."""
-    from r1kit.engines.local import LocalEngine
     from r1kit.models.load import add_lora, load
     from r1kit.train.learner import Learner
 
@@ -103,7 +103,7 @@ def run(context: Context) -> Mapping[str, Any]:
         shown |= {settings.watch: f"probe/{settings.watch}"}
         context.progress.step(step, settings.steps, {name: row[key] for name, key in shown.items() if key in row})
 
-    engine = LocalEngine(policy, max_rows=settings.max_rows)
+    engine = open_policy_engine(settings, policy)
     loop = RL(
         learner,
         engine,

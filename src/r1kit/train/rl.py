@@ -15,8 +15,8 @@ from pydantic import Field, model_validator
 
 from r1kit.chat import ChatFormat
 from r1kit.data.jsonl import RowWriter, keep_steps
-from r1kit.engines.local import LocalEngine
-from r1kit.models.load import frozen_copy
+from r1kit.engines import PolicyEngine
+from r1kit.models.load import frozen_copy, named_weights
 from r1kit.rewards import Scorer
 from r1kit.rollout import rollout
 from r1kit.settings import NOT_HASHED, Settings
@@ -133,7 +133,7 @@ class RL:
     """The loop and what it works on."""
 
     learner: Learner
-    engine: LocalEngine
+    engine: PolicyEngine
     task: Task
     chat: ChatFormat
     scorer: Scorer
@@ -174,7 +174,8 @@ class RL:
     def _step(self, step: int, draws: Draws, metrics: RowWriter) -> dict[str, float]:
         """Sample, score, update; returns the step's metrics. After an alarm they are in the log before it is raised."""
         started = time.perf_counter()
-        self.engine.version = self.learner.updates
+        updates = self.learner.updates
+        self.engine.load_weights(named_weights(self.learner.model), version=updates)
         position = draws.position
         collected = self.collect(step, draws)
         row = group_metrics(collected) | self.watch(step + 1, collected)
@@ -187,7 +188,7 @@ class RL:
             raise
         sampled = time.perf_counter()
         row |= self.update(step, collected.samples)
-        self._refresh_reference(since=self.engine.version)
+        self._refresh_reference(since=updates)
         row |= {
             "time/rollout_s": sampled - started,
             "time/train_s": time.perf_counter() - sampled,
@@ -211,7 +212,7 @@ class RL:
         for extra in range(settings.algorithm.dynamic_sampling + 1):
             wanted = settings.prompts_per_step - useful
             problems = draws.next(wanted)
-            prompts = [self.chat.render(problem, self.engine.policy.tokenizer) for problem in problems]
+            prompts = [self.chat.render(problem, self.engine.tokenizer) for problem in problems]
             params = replace(settings.sampling(step), seed=settings.sampling(step).seed + extra * 7_919)
             groups += rollout(self.engine, problems, prompts, self.chat, self.scorer, params, log_metric=note)
             useful = sum(_varies(group) for group in groups)

@@ -1,53 +1,42 @@
-"""Ask a local engine as a server is asked: by messages, which become token ids here."""
+"""Ask a local engine the way a server is asked: by messages, which are rendered to token ids here."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 from r1kit.chat import ChatFormat
-from r1kit.engines import PromptError, Report
+from r1kit.engines import PolicyEngine, PromptError, Report
+from r1kit.engines.ask import refuse_long
 from r1kit.types import Completion, Prompt, SamplingParams
 
 
 @dataclass(frozen=True)
-class MessageEngine:
-    """A `LocalEngine` that takes prompts without token ids and renders their messages with `chat`.
+class ChatEngine:
+    """An engine that renders prompts without token ids with the template of `chat`.
 
-    Only the template of `chat` counts: system prompt and exemplars stand in the messages already. Prompts that have
-    token ids pass as they are. A plain-text template stops where the model goes on as the user.
+    The messages already hold the system prompt and exemplars; those of `chat` are ignored. Prompts with token ids pass
+    unchanged. With a plain-text template, generation stops where the model continues as the user.
     """
 
-    engine: Any
+    engine: PolicyEngine
     chat: ChatFormat
-
-    @property
-    def policy(self) -> Any:
-        return self.engine.policy
 
     def generate(
         self, prompts: Sequence[Prompt], params: SamplingParams, report: Report | None = None
     ) -> list[list[Completion]]:
-        """Raises `PromptError`, before any work, for a prompt that leaves no room for `max_tokens`."""
-        rendered = [self._rendered(prompt, params) for prompt in prompts]
+        """Raises `PromptError`, before any work, if a prompt leaves no room for `max_tokens`."""
+        rendered = []
+        for prompt in prompts:
+            token_ids = prompt.token_ids
+            if not token_ids:
+                if not prompt.messages:
+                    raise PromptError(
+                        f"the prompt {prompt.problem_id} has no messages: give it a question", prompt.problem_id
+                    )
+                token_ids = tuple(self.chat.encode(prompt.messages, self.engine.tokenizer))
+            refuse_long(prompt.problem_id, len(token_ids), params.max_tokens, self.engine.context, "shorten the prompt")
+            rendered.append(replace(prompt, token_ids=token_ids))
         if self.chat.template == "plain" and not params.stop:
-            params = replace(params, stop=("\nUser:", "\nuser:"))  # a tokenizer may put text into lower case
-        answers: list[list[Completion]] = self.engine.generate(rendered, params, report)
-        return answers
-
-    def _rendered(self, prompt: Prompt, params: SamplingParams) -> Prompt:
-        if not prompt.token_ids:
-            if not prompt.messages:
-                raise PromptError(
-                    f"the prompt {prompt.problem_id} has no messages: give it a question", prompt.problem_id
-                )
-            prompt = replace(prompt, token_ids=tuple(self.chat.encode(prompt.messages, self.policy.tokenizer)))
-        size, context = len(prompt.token_ids), self.policy.context
-        if size + params.max_tokens > context:
-            raise PromptError(
-                f"the prompt {prompt.problem_id} has {size} tokens; with max_tokens {params.max_tokens} that is "
-                f"{size + params.max_tokens}, and the model's context is {context}: shorten it or lower max_tokens",
-                prompt.problem_id,
-            )
-        return prompt
+            params = replace(params, stop=("\nUser:", "\nuser:"))  # some tokenizers lower-case all text
+        return self.engine.generate(rendered, params, report)

@@ -1,18 +1,22 @@
-"""Continuous batching: prompts are prefilled once for all their completions, finished rows leave, new prompts come
-in."""
+"""The local engine: continuous batching with the policy's own tensors, on CPU or one GPU.
+
+A step prefills the prompts that were admitted (each prompt once for all its completions), then decodes one token of
+every running sequence. Finished sequences leave at once and free their slot of the KV cache.
+"""
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Sequence
+from collections import Counter, abc
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from r1kit.engines import Report
+from r1kit.engines import PromptError, Report
+from r1kit.engines.ask import refuse_long
 from r1kit.engines.local.sampling import sample, uniforms
+from r1kit.engines.local.scheduler import Scheduler, Sequence
 from r1kit.models.attention import Layout
 from r1kit.models.cached import DecodeLayout, KVCache, PrefillLayout
 from r1kit.models.head import Head
@@ -20,209 +24,185 @@ from r1kit.models.load import Policy
 from r1kit.types import Completion, Prompt, SamplingParams
 
 
-@dataclass
-class _Row:
-    """One completion under way: whose it is and what has been sampled so far."""
-
-    prompt: int
-    number: int
-    uniforms: list[float]
-    token_ids: list[int] = field(default_factory=list)
-    logprobs: list[float] = field(default_factory=list)
-
-
-@dataclass(frozen=True)
-class _Work:
-    """Some completions of one prompt that start together; larger groups than the cache holds come in several."""
-
-    prompt: int
-    numbers: range
-
-
 class LocalEngine:
-    """Generates with `policy`'s own tensors, so the newest weights are always the ones that sample.
+    """A `PolicyEngine` that samples with `policy`'s own tensors: if a learner trains them, it samples the newest.
 
-    `max_rows` is how many completions grow at once; keys and values take `max_rows` x longest sequence of memory.
+    At most `max_rows` completions run side by side; the KV cache takes `max_rows` x the longest sequence.
     """
 
     def __init__(self, policy: Policy, *, max_rows: int = 128) -> None:
         if max_rows < 1:
-            raise ValueError(f"max_rows is {max_rows}: at least one completion must fit")
+            raise ValueError(f"max_rows is {max_rows}: at least one completion must run")
         self.policy, self.max_rows = policy, max_rows
-        self.version = 0  # of the weights; the training loop raises it with each update
+        self.version = 0
+
+    @property
+    def tokenizer(self) -> Any:
+        return self.policy.tokenizer
+
+    @property
+    def context(self) -> int:
+        return self.policy.context
+
+    def load_weights(self, named_tensors: abc.Iterable[tuple[str, Tensor]], version: int) -> None:
+        """Copy tensors that are not the policy's own. Raises ValueError for a name or shape that the model lacks.
+
+        A policy with LoRA adapters samples through them, so its merged weights are not read.
+        """
+        self.version = version
+        if hasattr(self.policy.model, "peft_wrapper"):
+            return
+        own = self.policy.model.state_dict()
+        for name, tensor in named_tensors:
+            if name not in own or own[name].shape != tensor.shape:
+                expected = tuple(own[name].shape) if name in own else "no such tensor"
+                raise ValueError(f"weights for {name} have shape {tuple(tensor.shape)}: the policy has {expected}")
+            if own[name].data_ptr() != tensor.data_ptr():
+                own[name].copy_(tensor)
 
     def generate(
-        self, prompts: Sequence[Prompt], params: SamplingParams, report: Report | None = None
+        self, prompts: abc.Sequence[Prompt], params: SamplingParams, report: Report | None = None
     ) -> list[list[Completion]]:
-        """Raises ValueError, before any work, where a prompt leaves no room for `max_tokens` in the model's context."""
-        self._check(prompts, params)
+        """Raises `PromptError`, before any work, if a prompt is empty or leaves no room for `max_tokens`."""
+        for prompt in prompts:
+            if not prompt.token_ids:
+                raise PromptError(
+                    f"the prompt of {prompt.problem_id} is empty: it needs at least one token", prompt.problem_id
+                )
+            remedy = "drop long prompts"
+            refuse_long(prompt.problem_id, len(prompt.token_ids), params.max_tokens, self.context, remedy)
         self.policy.model.eval()
         device = self.policy.model.device
         autocast = torch.autocast("cuda", torch.bfloat16) if device.type == "cuda" else nullcontext()
         with torch.inference_mode(), autocast:
             return _Generation(self, prompts, params, report).run()
 
-    def _check(self, prompts: Sequence[Prompt], params: SamplingParams) -> None:
-        for prompt in prompts:
-            needed = len(prompt.token_ids) + params.max_tokens
-            if not prompt.token_ids:
-                raise ValueError(f"the prompt of {prompt.problem_id} is empty: it needs at least one token")
-            if needed > self.policy.context:
-                raise ValueError(
-                    f"the prompt of {prompt.problem_id} has {len(prompt.token_ids)} tokens; with max_tokens "
-                    f"{params.max_tokens} that is {needed}, and the model's context is {self.policy.context}: "
-                    "lower max_tokens or drop long prompts"
-                )
-
 
 class _Generation:
     """The state of one `generate` call."""
 
     def __init__(
-        self, engine: LocalEngine, prompts: Sequence[Prompt], params: SamplingParams, report: Report | None
+        self, engine: LocalEngine, prompts: abc.Sequence[Prompt], params: SamplingParams, report: Report | None
     ) -> None:
         self.engine, self.prompts, self.params, self.report = engine, prompts, params, report
-        self.policy, self.device = engine.policy, engine.policy.model.device
-        self.head = Head.of(self.policy.model)
-        self.ends = {*self.policy.end_ids, *params.stop_token_ids}
-        self.slots = min(engine.max_rows, len(prompts) * params.n)
-        longest = max((len(prompt.token_ids) for prompt in prompts), default=1) + params.max_tokens
-        self.cache = KVCache(self.slots, longest)
-        self.rows: list[_Row] = []
-        self.tokens = torch.zeros(self.slots, dtype=torch.long, device=self.device)
+        self.model, self.tokenizer = engine.policy.model, engine.policy.tokenizer
+        self.device = self.model.device
+        self.head = Head.of(self.model)
+        self.eos_ids = {*engine.policy.end_ids, *params.stop_token_ids}
+        lengths = [len(prompt.token_ids) for prompt in prompts]
+        slots = min(engine.max_rows, len(prompts) * params.n)
+        self.scheduler = Scheduler(lengths, params.n, slots)
+        self.cache = KVCache(slots, max(lengths, default=1) + params.max_tokens)
+        self.last_tokens = torch.zeros(slots, dtype=torch.long, device=self.device)  # [slots], inputs of the next step
         self.results: list[list[Completion | None]] = [[None] * params.n for _ in prompts]
-        self.done = 0
-        self.names = self._names()
-        # long prompts first: what is most likely to fail for lack of memory fails at once
-        order = sorted(range(len(prompts)), key=lambda i: -len(prompts[i].token_ids))
-        self.queue = [
-            _Work(i, range(start, min(start + self.slots, params.n)))
-            for i in order
-            for start in range(0, params.n, self.slots)
-        ]
-
-    def _names(self) -> list[str]:
-        """A name per prompt for its random numbers; a problem that is asked twice gets two."""
+        self.num_done = 0
+        # a sequence's random numbers depend on its problem and sample only; a problem that comes twice gets two names
         seen: Counter[str] = Counter()
-        names = []
-        for prompt in self.prompts:
-            names.append(f"{prompt.problem_id}#{seen[prompt.problem_id]}")
+        self.names = []
+        for prompt in prompts:
+            self.names.append(f"{prompt.problem_id}#{seen[prompt.problem_id]}")
             seen[prompt.problem_id] += 1
-        return names
 
     def run(self) -> list[list[Completion]]:
-        while self.queue or self.rows:
-            self._admit()
-            self._decode()
+        while self.scheduler.waiting or self.scheduler.running:
+            first = len(self.scheduler.running)
+            if admitted := self.scheduler.admit():
+                self.prefill(admitted, first)
+            if self.scheduler.running:
+                self.decode()
         return [[completion for completion in group if completion is not None] for group in self.results]
 
-    def _admit(self) -> None:
-        """Prefill as many waiting groups as free slots hold; small gaps wait until they are worth a forward pass."""
-        free = self.slots - len(self.rows)
-        if not self.queue or (self.rows and free < min(self.slots // 4 + 1, len(self.queue[0].numbers) * 2)):
-            return
-        admitted: list[_Work] = []
-        while self.queue and len(self.queue[0].numbers) <= free:
-            admitted.append(self.queue.pop(0))
-            free -= len(admitted[-1].numbers)
-        if not admitted:
-            return
-        first = len(self.rows)
-        for work in admitted:
-            for number in work.numbers:
-                draws = uniforms(self.params.seed, f"{self.names[work.prompt]}/{number}", self.params.max_tokens)
-                self.rows.append(_Row(work.prompt, number, draws.tolist()))
-        self._prefill(admitted, first)
-
-    def _prefill(self, admitted: list[_Work], first: int) -> None:
-        ids = [self.prompts[work.prompt].token_ids for work in admitted]
+    def prefill(self, admitted: list[list[Sequence]], first: int) -> None:
+        """Run the prompts of new groups as one packed row and sample their first tokens; they take slots [first:]."""
         slots, start = [], first
-        for work in admitted:
-            slots.append(range(start, start + len(work.numbers)))
-            start += len(work.numbers)
-        shared = common_prefix(ids)
-        rests = [run[shared:] for run in ids]
-        layout = PrefillLayout(self.cache, shared, [len(rest) for rest in rests], slots, self.device)
-        flat = [*ids[0][:shared], *(token for rest in rests for token in rest)]
-        hidden = self._forward(torch.tensor([flat], device=self.device), layout.position_ids[None], layout)[0]
-        last = shared + torch.tensor([len(rest) for rest in rests], device=self.device).cumsum(0) - 1
-        counts = torch.tensor([len(group) for group in slots], device=self.device)
-        self._append(torch.repeat_interleave(self.head.logits(hidden[last]), counts, dim=0), first)
+        for group in admitted:
+            slots.append(range(start, start + len(group)))
+            start += len(group)
+            for sequence in group:
+                name = f"{self.names[sequence.prompt]}/{sequence.sample}"
+                sequence.uniforms = uniforms(self.params.seed, name, self.params.max_tokens).tolist()
+        prompt_ids = [self.prompts[group[0].prompt].token_ids for group in admitted]
+        shared = common_prefix(prompt_ids)
+        suffixes = [token_ids[shared:] for token_ids in prompt_ids]
+        layout = PrefillLayout(self.cache, shared, [len(suffix) for suffix in suffixes], slots, self.device)
+        packed = [*prompt_ids[0][:shared], *(token for suffix in suffixes for token in suffix)]
+        hidden = self.forward(torch.tensor([packed], device=self.device), layout.position_ids[None], layout)[
+            0
+        ]  # [T, d]
+        ends = shared + torch.tensor([len(suffix) for suffix in suffixes], device=self.device).cumsum(0) - 1  # [groups]
+        sizes = torch.tensor([len(group) for group in admitted], device=self.device)
+        self.append(torch.repeat_interleave(self.head.logits(hidden[ends]), sizes, dim=0), first)  # [new slots, V]
 
-    def _decode(self) -> None:
-        count = len(self.rows)
-        if not count:
-            return
-        layout = DecodeLayout(self.cache, count, self.device)
-        hidden = self._forward(self.tokens[:count, None], layout.position_ids, layout)[:, 0]
-        self.cache.lengths[:count] += 1
-        self._append(self.head.logits(hidden), 0)
+    def decode(self) -> None:
+        """One token for every running sequence."""
+        rows = len(self.scheduler.running)
+        layout = DecodeLayout(self.cache, rows, self.device)
+        hidden = self.forward(self.last_tokens[:rows, None], layout.position_ids, layout)[:, 0]  # [rows, d]
+        # only now: on CPU, layout.position_ids is a view of these lengths
+        self.cache.lengths[:rows] += 1
+        self.append(self.head.logits(hidden), 0)
 
-    def _forward(self, token_ids: Tensor, position_ids: Tensor, layout: Layout) -> Tensor:
-        base = self.policy.model.base_model
-        output = base(input_ids=token_ids, position_ids=position_ids, layout=layout, use_cache=False)
+    def forward(self, token_ids: Tensor, position_ids: Tensor, layout: Layout) -> Tensor:
+        """Hidden states [B, T, d] of token ids [B, T]."""
+        output = self.model.base_model(input_ids=token_ids, position_ids=position_ids, layout=layout, use_cache=False)
         return output.last_hidden_state  # type: ignore[no-any-return]
 
-    def _append(self, logits: Tensor, first: int) -> None:
-        """Sample the next token of rows [first:], then let finished rows leave."""
-        rows = self.rows[first:]
-        draws = torch.tensor(
-            [row.uniforms[len(row.token_ids)] for row in rows], dtype=torch.float64, device=self.device
-        )
-        tokens, logprobs = sample(logits, draws, self.params)
-        self.tokens[first : first + len(rows)] = tokens
-        for row, token, logprob in zip(rows, tokens.tolist(), logprobs.tolist(), strict=True):
-            row.token_ids.append(token)
-            row.logprobs.append(logprob)
-        for index in reversed(range(first, len(self.rows))):  # from the end: a row that moves in was looked at already
-            if self._finish(self.rows[index]):
-                self._leave(index)
+    def append(self, logits: Tensor, first: int) -> None:
+        """Sample the next tokens of slots [first:] from logits [slots, V], then let finished sequences leave."""
+        running = self.scheduler.running
+        draws = [sequence.next_uniform for sequence in running[first:]]
+        tokens, logprobs = sample(logits, torch.tensor(draws, dtype=torch.float64, device=self.device), self.params)
+        self.last_tokens[first : len(running)] = tokens
+        for sequence, token, logprob in zip(running[first:], tokens.tolist(), logprobs.tolist(), strict=True):
+            sequence.token_ids.append(token)
+            sequence.logprobs.append(logprob)
+        for slot in reversed(range(first, len(running))):  # backwards: a sequence that moves into `slot` was checked
+            if completion := self.finished(running[slot]):
+                self.store(running[slot], completion)
+                source = self.scheduler.remove(slot)
+                if source != slot:
+                    self.cache.move(source, slot)
+                    self.last_tokens[slot] = self.last_tokens[source]
 
-    def _finish(self, row: _Row) -> bool:
-        """Store the row's completion if it ended."""
-        ended = row.token_ids[-1] in self.ends
-        text = self._stopped_text(row) if self.params.stop and not ended else None
+    def finished(self, sequence: Sequence) -> Completion | None:
+        """The completion, if its newest token ended it."""
+        ended = sequence.token_ids[-1] in self.eos_ids
+        text = self.text_before_stop(sequence.token_ids) if self.params.stop and not ended else None
         stopped = ended or text is not None
-        if not stopped and len(row.token_ids) < self.params.max_tokens:
-            return False
+        if not stopped and len(sequence.token_ids) < self.params.max_tokens:
+            return None
         if text is None:
-            text = self._text(row.token_ids[:-1] if ended else row.token_ids)
-        self.results[row.prompt][row.number] = Completion(
-            token_ids=tuple(row.token_ids),
-            logprobs=tuple(row.logprobs),
+            text = self.decoded(sequence.token_ids[:-1] if ended else sequence.token_ids)
+        return Completion(
+            token_ids=tuple(sequence.token_ids),
+            logprobs=tuple(sequence.logprobs),
             text=text,
             finish_reason="stop" if stopped else "length",
             policy_version=self.engine.version,
         )
-        self.done += 1
+
+    def store(self, sequence: Sequence, completion: Completion) -> None:
+        self.results[sequence.prompt][sequence.sample] = completion
+        self.num_done += 1
         if self.report:
-            self.report(self.done, len(self.prompts) * self.params.n)
-        return True
+            self.report(self.num_done, len(self.prompts) * self.params.n)
 
-    def _leave(self, index: int) -> None:
-        last = len(self.rows) - 1
-        if index != last:
-            self.cache.move(last, index)
-            self.tokens[index] = self.tokens[last]
-            self.rows[index] = self.rows[last]
-        self.rows.pop()
-
-    def _text(self, token_ids: Sequence[int]) -> str:
-        return str(self.policy.tokenizer.decode(token_ids, skip_special_tokens=False))
-
-    def _stopped_text(self, row: _Row) -> str | None:
+    def text_before_stop(self, token_ids: list[int]) -> str | None:
         """The text before the first stop string, if the newest token completed one."""
-        tail = self._text(row.token_ids[-32 - max(len(stop) for stop in self.params.stop) :])
+        tail = self.decoded(token_ids[-32 - max(map(len, self.params.stop)) :])  # a token may hold many stop strings
         if not any(stop in tail for stop in self.params.stop):
             return None
-        text = self._text(row.token_ids)
+        text = self.decoded(token_ids)
         cuts = [place for place in (text.find(stop) for stop in self.params.stop) if place >= 0]
         return text[: min(cuts)] if cuts else None
 
+    def decoded(self, token_ids: abc.Sequence[int]) -> str:
+        return str(self.tokenizer.decode(token_ids, skip_special_tokens=False))
 
-def common_prefix(runs: Sequence[tuple[int, ...]]) -> int:
-    """How many first tokens all runs share, with at least one of each left: `common_prefix([(7, 8), (7, 9)]) == 1`."""
-    first, last = min(runs), max(runs)  # what the smallest and the largest share in order, all between them share
+
+def common_prefix(runs: abc.Sequence[tuple[int, ...]]) -> int:
+    """Number of leading tokens that all runs share, less than any run has: `common_prefix([(7, 8), (7, 9)]) == 1`."""
+    first, last = min(runs), max(runs)  # all runs between these two, in order, share at least what the two share
     limit = min(len(run) for run in runs) - 1
     same = next((i for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), limit)
     return min(same, limit)

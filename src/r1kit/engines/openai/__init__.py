@@ -1,7 +1,7 @@
-"""Generation by any server that speaks OpenAI's chat completions: teachers, rewriters and judges."""
+"""Generation by any server that implements OpenAI's chat completions: teachers, rewriters and judges."""
 
 from r1kit.engines.openai.client import OpenAIEngine
-from r1kit.engines.openai.server_settings import ServerSettings
+from r1kit.engines.openai.server_settings import OpenAIEngineSettings
 from r1kit.engines.openai.usage import Usage
 
-__all__ = ["OpenAIEngine", "ServerSettings", "Usage"]
+__all__ = ["OpenAIEngine", "OpenAIEngineSettings", "Usage"]

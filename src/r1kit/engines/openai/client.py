@@ -18,7 +18,7 @@ from r1kit.engines.openai.cache import ReplyCache
 from r1kit.engines.openai.pace import Pace, backoff, retry_after
 from r1kit.engines.openai.payloads import Asked, requests
 from r1kit.engines.openai.responses import Malformed, Reply, read
-from r1kit.engines.openai.server_settings import ServerSettings
+from r1kit.engines.openai.server_settings import OpenAIEngineSettings
 from r1kit.engines.openai.usage import Usage
 from r1kit.types import Completion, Prompt, SamplingParams
 
@@ -38,8 +38,8 @@ class OpenAIEngine:
     a line now and then while the server fails.
     """
 
-    def __init__(self, model: str, settings: ServerSettings, *, say: Callable[[str], None] | None = None) -> None:
-        self.model, self.settings, self.say = model, settings, say or _to_stderr
+    def __init__(self, settings: OpenAIEngineSettings, *, say: Callable[[str], None] | None = None) -> None:
+        self.settings, self.say = settings, say or _to_stderr
         self.usage = Usage(settings.prompt_price, settings.completion_price, settings.currency)
         self.schema: Mapping[str, Any] | None = None
         self._requests, self._tokens = Pace(settings.requests_per_minute), Pace(settings.tokens_per_minute)
@@ -57,7 +57,7 @@ class OpenAIEngine:
     ) -> list[list[Completion]]:
         """Raises `EngineError` where the server refuses for good or fails too often, `PromptError` where it refuses
         one prompt; replies that arrived are kept, and the next call goes on from there."""
-        asked = requests(self.model, prompts, params, self.settings, self.schema)
+        asked = requests(prompts, params, self.settings, self.schema)
         distinct = {one.key: one for row in asked for one in row}  # greedy samples of one prompt are one request
         times = Counter(one.key for row in asked for one in row)
         replies: dict[str, Reply] = {}
@@ -95,8 +95,8 @@ class OpenAIEngine:
         if time.monotonic() - self._said_at >= SAY_EVERY_S:
             self._said_at = time.monotonic()
             self.say(
-                f"{self.model} at {self.settings.base_url}: {failure} (try {failures} of {self.settings.attempts}, "
-                f"the next in {delay:.1f} s; {self.usage.summary()})"
+                f"{self.settings.model} at {self.settings.base_url}: {failure} (try {failures} of "
+                f"{self.settings.attempts}, the next in {delay:.1f} s; {self.usage.summary()})"
             )
 
     def pause(self, seconds: float) -> None:
@@ -169,7 +169,7 @@ class _Fetch:
             finally:
                 self.sending.discard(asyncio.current_task())
             if reply is not None:
-                self.cache.put(asked.key, self.engine.model, asked.prompt_id, reply)
+                self.cache.put(asked.key, self.engine.settings.model, asked.prompt_id, reply)
                 self.arrived(asked.key, reply)
                 return reply
             failures += 1
@@ -221,13 +221,13 @@ class _Fetch:
         else:
             why = f"gave no usable reply in {failures} tries"
         return (
-            f"{self.engine.model} at {settings.base_url} {why}; the last failure was: {failure}. Replies that arrived "
-            f"are kept in {settings.cache_path}; run again when the server works, or raise attempts and timeout_s"
+            f"{settings.model} at {settings.base_url} {why}; the last failure was: {failure}. Replies that arrived are "
+            f"kept in {settings.cache_path}; run again when the server works, or raise attempts and timeout_s"
         )
 
     def _refused(self, error: APIStatusError, asked: Asked) -> EngineError:
         settings, status, told = self.engine.settings, error.status_code, _told(error)
-        where = f"{self.engine.model} at {settings.base_url}"
+        where = f"{self.engine.settings.model} at {settings.base_url}"
         if status in (400, 413, 422):
             return PromptError(
                 f"{where} refuses the prompt {asked.prompt_id} ({status}: {told}): shorten it or lower max_tokens; if "

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from r1kit.engines import PromptError
-from r1kit.engines.openai.server_settings import ServerSettings
+from r1kit.engines.openai.server_settings import OpenAIEngineSettings
 from r1kit.types import Prompt, SamplingParams
 
 
@@ -31,11 +31,7 @@ class Asked:
 
 
 def requests(
-    model: str,
-    prompts: Sequence[Prompt],
-    params: SamplingParams,
-    settings: ServerSettings,
-    schema: Mapping[str, Any] | None,
+    prompts: Sequence[Prompt], params: SamplingParams, settings: OpenAIEngineSettings, schema: Mapping[str, Any] | None
 ) -> list[list[Asked]]:
     """`params.n` requests for each prompt; one that comes again has other sample numbers, so it gets other answers."""
     seen: Counter[str] = Counter()
@@ -50,7 +46,7 @@ def requests(
         name = json.dumps(messages)
         first, seen[name] = seen[name], seen[name] + params.n
         numbers = [0 if params.temperature == 0 else first + i for i in range(params.n)]  # greedy ones are all one
-        bodies = [_body(model, messages, params, number, settings, schema) for number in numbers]
+        bodies = [_body(messages, params, number, settings, schema) for number in numbers]
         rows.append(
             [
                 Asked(_key(settings, params, number, body), prompt.problem_id, body)
@@ -60,23 +56,22 @@ def requests(
     return rows
 
 
-def _key(settings: ServerSettings, params: SamplingParams, number: int, body: Mapping[str, Any]) -> str:
+def _key(settings: OpenAIEngineSettings, params: SamplingParams, number: int, body: Mapping[str, Any]) -> str:
     made_of = {"server": settings.base_url, "seed": params.seed, "sample": number, "body": body}
     return hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()
 
 
 def _body(
-    model: str,
     messages: list[dict[str, str]],
     params: SamplingParams,
     number: int,
-    settings: ServerSettings,
+    settings: OpenAIEngineSettings,
     schema: Mapping[str, Any] | None,
 ) -> dict[str, Any]:
     # a seed for each sample: with one for all of them, a server that obeys it gives the same reply n times
     seed = int.from_bytes(hashlib.blake2b(f"{params.seed}/{number}".encode(), digest_size=8).digest()) >> 33
     body: dict[str, Any] = {
-        "model": model,
+        "model": settings.model,
         "messages": messages,
         "temperature": params.temperature,
         "top_p": params.top_p,
@@ -89,7 +84,7 @@ def _body(
     return {name: value for name, value in body.items() if name not in settings.omit}
 
 
-def _response_format(settings: ServerSettings, schema: Mapping[str, Any] | None) -> dict[str, Any]:
+def _response_format(settings: OpenAIEngineSettings, schema: Mapping[str, Any] | None) -> dict[str, Any]:
     if schema is None or settings.structured_output == "none":
         return {}
     if settings.structured_output == "json_object":

@@ -1,4 +1,4 @@
-"""How a server is asked: where, how often, how patiently, and at what price."""
+"""Settings of an OpenAI-compatible server: address, retries, rate limits, cache and prices."""
 
 from __future__ import annotations
 
@@ -12,33 +12,44 @@ from pydantic import Field, field_validator
 from r1kit.settings import NOT_HASHED, Settings
 
 
-class ServerSettings(Settings):
-    """An OpenAI-compatible server.
+class OpenAIEngineSettings(Settings):
+    """A model behind an OpenAI-compatible server.
 
-    A request is tried `attempts` times. The pause before the next try doubles from `first_delay_s` to `max_delay_s`,
-    with jitter, and is never shorter than the server's Retry-After. Every reply is stored in `cache` as it arrives,
-    keyed by server, model, messages, parameters and number of the sample, so it is paid for once.
+    `OpenAIEngineSettings(model="deepseek-reasoner", base_url="https://api.deepseek.com/v1",
+    api_key_env="DEEPSEEK_API_KEY")`
+
+    A failed request is tried up to `attempts` times. The pause between tries doubles from `first_delay_s` to
+    `max_delay_s`, with jitter, and is at least the server's Retry-After. Each reply is stored in `cache` when it
+    arrives, under its server, model, messages, parameters and sample number, so no reply is paid for twice.
     """
 
-    base_url: str = Field("", description="up to and without /chat/completions: http://localhost:8000/v1")
-    api_key_env: str = Field("OPENAI_API_KEY", description="variable that holds the key", json_schema_extra=NOT_HASHED)
-    extra_body: dict[str, Any] = Field(default_factory=dict, description="sent along, for a server's own parameters")
-    omit: tuple[str, ...] = Field((), description="parameters that the server refuses, such as seed or temperature")
+    kind: Literal["openai"] = "openai"
+    model: str = Field(min_length=1, description="the server's name for the model")
+    base_url: str = Field("", description="address without /chat/completions, such as http://localhost:8000/v1")
+    api_key_env: str = Field(
+        "OPENAI_API_KEY", description="environment variable that holds the key", json_schema_extra=NOT_HASHED
+    )
+    extra_body: dict[str, Any] = Field(
+        default_factory=dict, description="extra parameters of each request, for options that only this server has"
+    )
+    omit: tuple[str, ...] = Field(
+        (), description="parameters to leave out because the server refuses them, such as seed"
+    )
     max_tokens_name: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
     structured_output: Literal["none", "json_object", "json_schema"] = Field(
-        "none", description="how the server is made to answer in JSON where that is wanted; none: by words alone"
+        "none", description="how a judge gets JSON out of the server; none: only the prompt asks for it"
     )
-    concurrency: int = Field(32, ge=1, le=1000, description="requests under way at once", json_schema_extra=NOT_HASHED)
-    timeout_s: float = Field(600.0, gt=0, description="for one whole reply", json_schema_extra=NOT_HASHED)
-    attempts: int = Field(12, ge=1, description="tries for each reply", json_schema_extra=NOT_HASHED)
+    concurrency: int = Field(32, ge=1, le=1000, description="requests in flight at once", json_schema_extra=NOT_HASHED)
+    timeout_s: float = Field(600.0, gt=0, description="longest wait for a complete reply", json_schema_extra=NOT_HASHED)
+    attempts: int = Field(12, ge=1, description="tries per request before giving up", json_schema_extra=NOT_HASHED)
     first_delay_s: float = Field(1.0, ge=0, json_schema_extra=NOT_HASHED)
     max_delay_s: float = Field(60.0, ge=0, json_schema_extra=NOT_HASHED)
     max_retry_after_s: float = Field(
-        3600.0, ge=0, description="give up where the server wants a longer pause", json_schema_extra=NOT_HASHED
+        3600.0, ge=0, description="give up if the server asks for a longer pause", json_schema_extra=NOT_HASHED
     )
     requests_per_minute: float | None = Field(None, gt=0, json_schema_extra=NOT_HASHED)
     tokens_per_minute: float | None = Field(
-        None, gt=0, description="of prompts and replies together", json_schema_extra=NOT_HASHED
+        None, gt=0, description="prompt and reply tokens together", json_schema_extra=NOT_HASHED
     )
     cache: str = Field(
         "", description="SQLite file; empty: r1kit/replies.sqlite in the cache folder", json_schema_extra=NOT_HASHED
@@ -49,12 +60,14 @@ class ServerSettings(Settings):
 
     @field_validator("base_url")
     @classmethod
-    def _address(cls, url: str) -> str:
+    def _is_address(cls, url: str) -> str:
+        if not url:
+            raise ValueError("kind 'openai' needs base_url, the server's address, such as http://localhost:8000/v1")
         parts = urlsplit(url)
-        if url and (parts.scheme not in ("http", "https") or not parts.hostname):
+        if parts.scheme not in ("http", "https") or not parts.hostname:
             raise ValueError("it must be an address such as http://localhost:8000/v1")
         if parts.path.rstrip("/").endswith("/chat/completions"):
-            raise ValueError("leave /chat/completions out: it is added")
+            raise ValueError("leave out /chat/completions: it is added to the address")
         return url
 
     @property

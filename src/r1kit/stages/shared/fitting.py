@@ -34,7 +34,7 @@ class Fitting:
         self.name = task.name
         self.problems: list[Problem] = []
         self.dropped = 0
-        refuse_long(0, "", max_tokens, policy.context, remedy)
+        refuse_long("", 0, max_tokens, policy.context, remedy)
         room = policy.context - max_tokens
         for index in range(len(task)):
             problem = task[index]
@@ -42,7 +42,7 @@ class Fitting:
             if limit is not None and size > limit:
                 self.dropped += 1
                 continue
-            refuse_long(size, f"the prompt of {problem.id}", max_tokens, policy.context, remedy)
+            refuse_long(problem.id, size, max_tokens, policy.context, remedy)
             self.problems.append(problem)
         if not self.problems:
             raise ValueError(f"{task.name}: no problem has a prompt of at most {limit} tokens: raise max_prompt_tokens")

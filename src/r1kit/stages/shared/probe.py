@@ -11,6 +11,8 @@ from typing import Any
 from pydantic import Field, field_validator, model_validator
 
 from r1kit.chat import ChatFormat
+from r1kit.engines.engine_settings import DeviceSettings
+from r1kit.engines.opening import open_policy_engine
 from r1kit.pipeline import Context
 from r1kit.rewards import RewardSpec, Scorer, build
 from r1kit.settings import NOT_HASHED, Settings, listed, nearest
@@ -100,7 +102,6 @@ def _scorer(probe: ProbeSettings) -> Scorer:
 def make_probe(probe: ProbeSettings, policy: Any, chat: ChatFormat) -> Callable[[], dict[str, float]]:
     """A measure: `probe/accuracy`, `probe/format`, ... over all tasks, `probe/accuracy/<source>` for each of several;
     `probe/reward`, the weighted sum, and `probe/reward/<label>` for each held-out judge."""
-    from r1kit.engines.local import LocalEngine
     from r1kit.rollout import rollout
 
     if not probe.tasks:
@@ -109,7 +110,7 @@ def make_probe(probe: ProbeSettings, policy: Any, chat: ChatFormat) -> Callable[
     problems = Fitting(task, chat, policy, max_tokens=probe.max_tokens).problems
     prompts = [chat.render(problem, policy.tokenizer) for problem in problems]
     greedy = SamplingParams(temperature=0.0, max_tokens=probe.max_tokens)
-    engine, scorer = LocalEngine(policy, max_rows=probe.max_rows), _scorer(probe)
+    engine, scorer = open_policy_engine(DeviceSettings(max_rows=probe.max_rows), policy), _scorer(probe)
 
     def measure() -> dict[str, float]:
         groups = rollout(engine, problems, prompts, chat, scorer, greedy)

@@ -1,0 +1,56 @@
+"""Engines as settings: which model answers, and where it runs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field
+
+from r1kit.engines.openai.server_settings import OpenAIEngineSettings
+from r1kit.settings import NOT_HASHED, Settings, SettingsError
+
+
+class DeviceSettings(Settings):
+    """Where a local model runs, and how many completions it generates side by side (`max_rows`)."""
+
+    device: str = Field("auto", description="auto, cpu, cuda or cuda:N", json_schema_extra=NOT_HASHED)
+    max_rows: int = Field(128, ge=1, description="completions generated side by side", json_schema_extra=NOT_HASHED)
+
+
+class LocalEngineSettings(DeviceSettings):
+    """A model that runs in this process: `LocalEngineSettings(model="runs/r1/model")`."""
+
+    kind: Literal["local"] = "local"
+    model: str = Field(min_length=1, description="folder or known name of the model")
+    template: Literal["auto", "plain", "chat"] = Field(
+        "auto", description="how messages become text; auto: the tokenizer's chat template if it has one, else plain"
+    )
+
+
+KINDS: dict[str, type[LocalEngineSettings] | type[OpenAIEngineSettings]] = {
+    "local": LocalEngineSettings,
+    "openai": OpenAIEngineSettings,
+}
+
+
+def parse_engine(values: Any) -> LocalEngineSettings | OpenAIEngineSettings:
+    """Build the settings class that `kind` names ("local" if missing). Raises `SettingsError`."""
+    if isinstance(values, LocalEngineSettings | OpenAIEngineSettings):
+        return values
+    if not isinstance(values, Mapping):
+        raise SettingsError(f'an engine is {values!r:.80}: expected an object such as {{"model": "runs/r1/model"}}')
+    kind = values.get("kind", "local")
+    if kind not in KINDS:
+        raise SettingsError(f"kind is {kind!r}: expected {' or '.join(map(repr, KINDS))}")
+    for name in values:
+        owners = [other for other, settings in KINDS.items() if name in settings.model_fields]
+        if owners and kind not in owners:
+            raise SettingsError(
+                f"{name} is a setting of engines of kind {owners[0]!r}, but kind is {kind!r}: remove {name} or set "
+                f"kind to {owners[0]!r}"
+            )
+    return KINDS[kind].parse(values)
+
+
+EngineSettings = Annotated[LocalEngineSettings | OpenAIEngineSettings, BeforeValidator(parse_engine)]
