@@ -27,7 +27,7 @@ sys.path.append(str(Path(__file__).parent))  # --import-mode=importlib leaves it
 from chat_server import FAULTS, ChatServer, completion, serving
 from r1kit.chat import ChatFormat
 from r1kit.engines import EngineError, PromptError, require_token_ids
-from r1kit.engines.engine_settings import LocalEngineSettings, parse_engine
+from r1kit.engines.engine_settings import EngineSettings, LocalEngineSettings, parse_engine
 from r1kit.engines.openai import OpenAIEngine, OpenAIEngineSettings
 from r1kit.engines.openai.cache import ReplyCache
 from r1kit.engines.openai.pace import Pace, backoff, retry_after
@@ -35,7 +35,7 @@ from r1kit.engines.openai.responses import Malformed, Reply, read
 from r1kit.engines.opening import open_engine
 from r1kit.rewards import RewardSpec, build
 from r1kit.rollout import rollout
-from r1kit.settings import SettingsError
+from r1kit.settings import Settings, SettingsError
 from r1kit.store import StoreError
 from r1kit.types import Completion, Message, Problem, Prompt, SamplingParams
 
@@ -522,6 +522,19 @@ def test_hostile_prompt_text_is_sent_and_prompts_without_messages_are_refused(tm
 def test_settings_that_cannot_be_meant_are_refused(values: dict[str, Any], message: str) -> None:
     with pytest.raises(SettingsError, match=message):
         parse_engine(values)
+
+
+class _Teaching(Settings):
+    engine: EngineSettings | None = None
+
+
+def test_an_engine_is_set_field_by_field_and_its_errors_name_the_path() -> None:
+    fields = {"engine.kind": "openai", "engine.model": "m", "engine.base_url": "http://x/v1"}
+    assert _Teaching().override(fields).engine == OpenAIEngineSettings(model="m", base_url="http://x/v1")
+    with pytest.raises(SettingsError, match=r"few-shot\.engine: there is no setting modl: did you mean model"):
+        _Teaching().override({"engine.modl": "m"}, "few-shot")
+    with pytest.raises(SettingsError, match=r"few-shot\.engine: an engine is 'm': expected an object"):
+        _Teaching().override({"engine": "m"}, "few-shot")
 
 
 def test_settings_open_either_engine(tmp_path: Path, tiny_policy_folder: Path) -> None:
