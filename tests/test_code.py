@@ -269,7 +269,7 @@ def test_stdin_programs_are_judged_by_what_they_print(works: None) -> None:
     tests = [{"input": "1 2\n", "output": "3\n"}, {"input": "4 5", "output": "9"}, {"input": "1.5 1", "output": "2.5"}]
     program = "a, b = map({}, input().split())\nprint(a + b)\nif __name__ != '__main__': print('no')"
     assert grade(program.format("eval"), stdin=tests) == Grade(
-        verdict=code_verifier.Verdict(correct=True, extracted=program.format("eval"), detail="passes 3 tests"),
+        verdict=code_verifier.Verdict(outcome="right", extracted=program.format("eval"), detail="passes 3 tests"),
         share=1.0,
     )
     failing = grade(program.format("int"), stdin=tests)

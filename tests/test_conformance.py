@@ -26,7 +26,7 @@ def parrot(response, reference):
     return reference in response
 
 def strict(response, reference):
-    return Verdict(correct=response == f"<answer>{reference}</answer>", detail="same text")
+    return Verdict.of(response == f"<answer>{reference}</answer>", detail="same text")
 
 def breaks(response, reference):
     raise RuntimeError("no connection")

@@ -274,7 +274,7 @@ def test_scoring_measures_the_whole_response() -> None:
     text = "<think>First, 3 + 4 is seven.\n- 所以是七</think> <answer>7</answer>"
     completion = Completion(token_ids=(1, 2, 3), logprobs=(0.0,) * 3, text=text[7:], finish_reason="length")
     problem = Problem(id="a", prompt="3 + 4?", answer="7", source="sums")
-    verdict = Verdict(correct=True, extracted="7")
+    verdict = Verdict(outcome="right", extracted="7")
     scored = score(problem, completion, verdict, text, 2, lambda part: len(part.split()))
     assert (scored.well_formed, scored.truncated, scored.mixed, scored.sample) == (True, True, True, 2)
     assert (scored.reasoning_tokens, scored.completion_tokens, scored.steps) == (8, 3, 2)
@@ -283,5 +283,5 @@ def test_scoring_measures_the_whole_response() -> None:
 def test_the_tags_are_no_second_language() -> None:
     text = "<think>三加四等于七个</think> <answer>7</answer>"
     completion = Completion(token_ids=(1,), logprobs=(0.0,), text=text, finish_reason="stop")
-    scored = score(Problem(id="a", prompt="", answer="7"), completion, Verdict(correct=None), text, 0, len)
+    scored = score(Problem(id="a", prompt="", answer="7"), completion, Verdict(outcome="unknown"), text, 0, len)
     assert (scored.mixed, scored.correct, scored.reasoning_tokens) == (False, None, 7)

@@ -24,8 +24,8 @@ from r1kit.models.load import Policy, fresh_llama  # noqa: E402
 from r1kit.report import build as build_report  # noqa: E402
 from r1kit.report.folders import StageFolder  # noqa: E402
 from r1kit.report.health import checks  # noqa: E402
-from r1kit.rewards import RewardSpec, build  # noqa: E402
-from r1kit.rewards.verdicts import noted  # noqa: E402
+from r1kit.rewards import RewardSpec, Scorer, build  # noqa: E402
+from r1kit.rewards.scorer import Part  # noqa: E402
 from r1kit.settings import SettingsError  # noqa: E402
 from r1kit.tasks.base import Listed  # noqa: E402
 from r1kit.tiny.tokenizer import make  # noqa: E402
@@ -34,7 +34,7 @@ from r1kit.train.audit import Audit  # noqa: E402
 from r1kit.train.learner import Learner, OptimizerSettings  # noqa: E402
 from r1kit.train.monitors import Alarm, VerdictError, hack_metrics, verdict_metrics  # noqa: E402
 from r1kit.train.rl import RL, LoopSettings  # noqa: E402
-from r1kit.types import Completion, Group, Message, Problem, Prompt, Reward, Rollout, Verdict  # noqa: E402
+from r1kit.types import Completion, Group, Message, Outcome, Problem, Prompt, Reward, Rollout, Verdict  # noqa: E402
 from r1kit.verifiers import VERIFIERS  # noqa: E402
 
 torch.set_num_threads(1)
@@ -78,7 +78,7 @@ class Tail:
         self.calls += 1
         if self.calls > self.breaks_at:
             raise RuntimeError("the library was upgraded")
-        return Verdict(correct=len(response) % 2 == 0, extracted=response[-1:])
+        return Verdict.of(len(response) % 2 == 0, extracted=response[-1:])
 
 
 def loop(folder: Path, problems: Listed, chat: ChatFormat = BOXED, **changes: Any) -> RL:
@@ -199,7 +199,7 @@ def test_a_verifier_that_fails_now_and_then_costs_those_samples_only(
 
 
 def group(
-    verdicts: Sequence[str | None],
+    verdicts: Sequence[Outcome | None],
     extracted: Sequence[str | None] = (),
     *,
     number: int = 0,
@@ -222,9 +222,13 @@ def group(
             completion=Completion(
                 token_ids=tuple(range(len(text))), logprobs=(0.0,) * len(text), text=text, finish_reason="stop"
             ),
-            reward=Reward(total=1.0, parts={}, notes={"verdict": verdict, "extracted": one, "detail": "why"}),
+            reward=Reward(
+                total=1.0,
+                parts={},
+                verdict=None if outcome is None else Verdict(outcome=outcome, extracted=one, detail="why"),
+            ),
         )
-        for verdict, one, text in zip(verdicts, given, said, strict=True)
+        for outcome, one, text in zip(verdicts, given, said, strict=True)
     ]
     return Group(problem=problem, rollouts=tuple(rollouts))
 
@@ -233,12 +237,59 @@ def plain(text: str) -> str:
     return text
 
 
-def test_the_verdict_of_a_rollout_is_the_first_one_that_a_reward_noted() -> None:
-    first = group([None], ["4"]).rollouts[0]
-    assert noted(first, "verdict") is None and noted(first, "extracted") is None
-    notes = {"verdict": "", "extracted": "", "code_verdict": "failed", "code_extracted": "x = 1", "code_detail": "gone"}
-    judged = replace(first, reward=Reward(total=None, parts={}, notes=notes))
-    assert [noted(judged, name) for name in ("verdict", "extracted", "detail")] == ["failed", "x = 1", "gone"]
+def judges(outcome: Outcome | None) -> Part:
+    """A part of the reward that gives every completion one verdict and a note of it."""
+
+    def function(completions: list[str], log_verdicts: Any, log_extra: Any, **columns: Any) -> list[float]:
+        verdict = None if outcome is None else Verdict(outcome=outcome, extracted=f"by {outcome}", detail="why")
+        log_verdicts([verdict] * len(completions))
+        log_extra("verdict", [str(outcome)] * len(completions))
+        return [1.0] * len(completions)
+
+    return Part(str(outcome), 1.0, function)
+
+
+def test_the_verdict_of_a_rollout_is_that_of_the_first_weighted_part_that_gives_one() -> None:
+    orders: list[tuple[list[Part], Outcome | None]] = [
+        ([judges("right"), judges("wrong")], "right"),
+        ([judges("wrong"), judges("right")], "wrong"),
+        ([judges(None), judges("failed")], "failed"),
+        ([replace(judges("wrong"), weight=0.0), judges("right")], "right"),
+        ([replace(judges("wrong"), weight=0.0), judges(None)], "wrong"),
+        ([judges(None)], None),
+    ]
+    for parts, expected in orders:
+        reward = Scorer(tuple(parts))(["a"])[0]
+        assert (reward.verdict and reward.verdict.outcome) == expected
+        first, *others = (part.label for part in parts)  # the notes of both are kept
+        assert reward.notes == {"verdict": first} | {f"{label}/verdict": label for label in others}
+
+
+def test_two_accuracy_parts_are_told_apart_and_the_first_is_watched(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(VERIFIERS, "exact", Tail(breaks_at=0))
+    strict = RewardSpec(name="accuracy", label="strict")
+    loose = RewardSpec(name=f"{__name__}:says_right", label="loose", weight=0.5)
+    for specs, alarms in (((strict, loose), True), ((loose, strict), False)):
+        trained = loop(tmp_path / specs[0].label, task("even", "exact"), rollouts_every=1, steps=1)
+        trained.scorer = build(specs)
+        if alarms:
+            with pytest.raises(VerdictError, match="the verifier failed on 16 of 16"):
+                trained.train()
+        else:
+            with pytest.raises(ValueError, match="no completion got a reward"):
+                trained.train()
+        row = rows(tmp_path / specs[0].label / "rollouts" / "step-000001.jsonl")[0]
+        assert row["notes"]["verdict"] == ("failed" if alarms else "right")
+        assert row["notes"][f"{specs[1].label}/verdict"] == ("right" if alarms else "failed")
+
+
+def says_right(completions: list[str], log_verdicts: Any, log_extra: Any, **columns: Any) -> list[float]:
+    """A reward of somebody's own, which gives verdicts."""
+    log_verdicts([Verdict(outcome="right")] * len(completions))
+    log_extra("verdict", ["right"] * len(completions))
+    return [1.0] * len(completions)
 
 
 def test_the_rates_count_verdicts_and_nothing_that_was_not_judged() -> None:
@@ -294,7 +345,7 @@ def test_the_audit_keeps_what_two_verifiers_see_differently(tmp_path: Path) -> N
 
 
 def test_the_audit_counts_what_the_second_verifier_cannot_tell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(VERIFIERS, "choice", lambda response, reference: Verdict(correct=None, detail="no choice"))
+    monkeypatch.setitem(VERIFIERS, "choice", lambda response, reference: Verdict(outcome="unknown", detail="no choice"))
     audit, groups = Audit(tmp_path, 1.0, "choice", 0), [group(["right", "wrong"], ["4", "5"], verifier="exact")]
     assert audit(1, groups, plain) == {"audit/unknown": 2.0}
     assert not (tmp_path / "audit.jsonl").exists()
@@ -317,7 +368,7 @@ def test_the_audit_draws_its_share_by_seed_and_step(tmp_path: Path) -> None:
 
 def test_a_run_is_audited_and_the_report_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(VERIFIERS, "exact", Tail())
-    monkeypatch.setitem(VERIFIERS, "choice", lambda response, reference: Verdict(correct=True, extracted="1"))
+    monkeypatch.setitem(VERIFIERS, "choice", lambda response, reference: Verdict(outcome="right", extracted="1"))
     problems = task("even", "exact")
     loop(tmp_path, problems, audit_share=0.5, audit_verifier="choice", rollouts_every=1).train()
     written = rows(tmp_path / "metrics.jsonl")

@@ -71,7 +71,7 @@ def breaks_on_nine(response: str, reference: str) -> Verdict:
     """A verifier whose library raises on one answer."""
     if "9" in response:
         raise RuntimeError("bug in the library")
-    return Verdict(correct=reference in response, extracted=reference)
+    return Verdict.of(reference in response, extracted=reference)
 
 
 def test_a_verifier_that_raises_has_failed_on_that_row_alone_and_is_worth_no_number(

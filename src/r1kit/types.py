@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 FinishReason = Literal["stop", "length"]
+Outcome = Literal["right", "wrong", "unknown", "failed"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,26 +95,50 @@ class Completion:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
-    """Right (True), wrong (False) or cannot tell (None: the reference does not parse, or the verifier failed).
+    """A verifier's judgement of one response: `Verdict(outcome="right", extracted="72", detail="equal as numbers")`.
 
-    `Verdict(correct=True, extracted="72", detail="equal as numbers")`
+    `unknown`: the reference cannot be used. `failed`: the verifier itself broke or ran out of time. Neither says
+    anything about the response, so neither is ever scored as wrong.
     """
 
-    correct: bool | None
+    outcome: Outcome
     extracted: str | None = None
     detail: str = ""
+
+    @classmethod
+    def of(cls, correct: bool | None, *, extracted: str | None = None, detail: str = "") -> Verdict:
+        """Right for True, wrong for False, unknown for None."""
+        outcome: Outcome = "unknown" if correct is None else "right" if correct else "wrong"
+        return cls(outcome=outcome, extracted=extracted, detail=detail)
+
+    @classmethod
+    def failed(cls, reason: str, *, extracted: str | None = None) -> Verdict:
+        """The verifier failed for `reason`; `detail` repeats that for readers, since `to_json` has no outcome."""
+        return cls(outcome="failed", extracted=extracted, detail=f"verifier failed: {reason}")
+
+    @property
+    def correct(self) -> bool | None:
+        """True (right), False (wrong), or None if the response could not be judged."""
+        return {"right": True, "wrong": False}.get(self.outcome)
+
+    def to_json(self) -> dict[str, Any]:
+        """The verdict as rows of data files hold it."""
+        return {"correct": self.correct, "extracted": self.extracted, "detail": self.detail}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reward:
-    """The weighted sum and its unweighted parts; None means not applicable, and a total of None skips the rollout.
+    """The weighted sum of a completion's reward parts; a total of None leaves the rollout out of training.
 
-    `Reward(total=1.2, parts={"accuracy": 1.0, "format": 1.0}, notes={"verdict": "right", "extracted": "72"})`
-    `notes` are what reward functions said of the completion (TRL's `log_extra`), for readers and monitors.
+    `Reward(total=1.2, parts={"accuracy": 1.0, "format": 0.2}, verdict=Verdict(outcome="right", extracted="72"))`
+    `parts` are unweighted; None means that the part does not apply or could not judge. `verdict` is that of the first
+    weighted part that gives one (a part of weight 0 counts only if no other part judges). `notes` are what reward
+    functions logged about the completion (TRL's `log_extra`): for readers only, no code looks at them.
     """
 
     total: float | None
     parts: Mapping[str, float | None]
+    verdict: Verdict | None = None
     notes: Mapping[str, Any] = field(default_factory=dict)
 
 

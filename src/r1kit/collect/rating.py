@@ -13,7 +13,7 @@ from r1kit.curate.ngrams import numbers
 from r1kit.curate.record import asked
 from r1kit.judges import GenerativeVerifier, RubricJudge
 from r1kit.rewards import reasoning
-from r1kit.rewards.verdicts import outcome, verify
+from r1kit.rewards.verdicts import verify
 from r1kit.types import Message, Verdict
 from r1kit.verifiers.language import LANGUAGES, count_words, share
 
@@ -68,7 +68,7 @@ class Rater:
             verdicts = verify(
                 name, [responses[one] for one in places], [requests[one].problem.answer for one in places]
             )
-            outcomes = Counter(f"verdicts {outcome(verdict)}" for verdict in verdicts)
+            outcomes = Counter(f"verdicts {verdict.outcome}" for verdict in verdicts)
             self.tally.update(outcomes)
             _refuse_broken(name, verdicts)
             for place, verdict in zip(places, verdicts, strict=True):
@@ -96,7 +96,7 @@ class Rater:
             [one.problem.answer for one in given],
             [_asked(one) for one in given],
         )
-        self.tally.update(f"judge {outcome(verdict)}" for verdict in verdicts)
+        self.tally.update(f"judge {verdict.outcome}" for verdict in verdicts)
         for place, verdict in zip(places, verdicts, strict=True):
             found[place]["judge"] = verdict
 
@@ -143,7 +143,7 @@ def _asked(request: Request) -> str:
 
 
 def _refuse_broken(name: str, verdicts: Sequence[Verdict]) -> None:
-    failed = [verdict for verdict in verdicts if outcome(verdict) == "failed"]
+    failed = [verdict for verdict in verdicts if verdict.outcome == "failed"]
     if len(failed) > max(3, MAX_FAILED * len(verdicts)):
         raise ValueError(
             f"verifier {name} failed on {len(failed)} of {len(verdicts)} responses ({failed[0].detail[:200]}): mend "

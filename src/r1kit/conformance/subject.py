@@ -89,14 +89,14 @@ def _guarded(function: Callable[[str, str], Any], response: str, reference: str)
     try:
         return _verdict(function(response, reference))
     except Exception as error:
-        return Verdict(correct=None, detail=f"raised {type(error).__name__}: {error}"[:200])
+        return Verdict(outcome="failed", detail=f"raised {type(error).__name__}: {error}"[:200])
 
 
 def _verdict(value: Any) -> Verdict:
     if isinstance(value, Verdict):
         return value
     if value is None or isinstance(value, bool):
-        return Verdict(correct=value)
+        return Verdict.of(value)
     if isinstance(value, Real):
-        return Verdict(correct=float(value) >= 1, detail=f"value {float(value):g}")
+        return Verdict.of(float(value) >= 1, detail=f"value {float(value):g}")
     raise TypeError(f"returned {type(value).__name__}: expected a Verdict, a bool, a number or None")

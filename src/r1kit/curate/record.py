@@ -183,7 +183,7 @@ def _verdict(value: Any, place: str) -> Verdict:
     correct = given.get("correct")
     if not (correct is None or isinstance(correct, bool)):
         raise DataError("wrong type", f"correct is {shown(correct)}: expected true, false or null", field=place)
-    return Verdict(correct=correct, extracted=given.get("extracted"), detail=str(given.get("detail", "")))
+    return Verdict.of(correct, extracted=given.get("extracted"), detail=str(given.get("detail", "")))
 
 
 def _number(value: Any, place: str) -> float | None:

@@ -72,13 +72,13 @@ class GenerativeVerifier:
         """What can be said without a judge; None where it is needed."""
         part = shown(response, self.shows)
         if not reference.strip():
-            return Verdict(correct=None, extracted=part[:MAX_DETAIL] or None, detail="the reference is empty")
+            return Verdict(outcome="unknown", extracted=part[:MAX_DETAIL] or None, detail="the reference is empty")
         if not part:
-            return Verdict(correct=False, detail="no answer found")
+            return Verdict(outcome="wrong", detail="no answer found")
         if guilty := too_long(part, reference, self.settings.max_chars):
             whose, correct = ("response", False) if guilty == "response" else ("reference", None)
             detail = f"the {whose} is too long to be judged: see max_chars"
-            return Verdict(correct=correct, extracted=part[:MAX_DETAIL], detail=detail)
+            return Verdict.of(correct, extracted=part[:MAX_DETAIL], detail=detail)
         return None
 
     def _question(self, response: str, reference: str, asked: str) -> Question:
@@ -93,7 +93,7 @@ class GenerativeVerifier:
         correct, detail = self._majority(replies)
         if correct and signs and not self.settings.accept_suspicious:
             correct, detail = None, f"not trusted: {detail}"
-        return Verdict(correct=correct, extracted=(final_answer(response) or part)[:MAX_DETAIL], detail=detail + flag)
+        return Verdict.of(correct, extracted=(final_answer(response) or part)[:MAX_DETAIL], detail=detail + flag)
 
     def _majority(self, replies: Replies[VerdictForm]) -> tuple[bool | None, str]:
         if not replies.forms:

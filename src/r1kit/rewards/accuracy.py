@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from r1kit import verifiers
 from r1kit.rewards.columns import RewardFunction, column, configured, texts
-from r1kit.rewards.verdicts import judge, outcome, tell
+from r1kit.rewards.verdicts import judge, report_verdicts
 from r1kit.types import Verdict
 
 
@@ -21,8 +21,6 @@ def accuracy_reward(
     *,
     default_verifier: str = "math",
     unknown: float | None = 0.5,
-    log_metric: Callable[[str, float], None] | None = None,
-    log_extra: Callable[[str, list[Any]], None] | None = None,
     **columns: Any,
 ) -> list[float | None]:
     """1.0 right, 0.0 wrong, `unknown` where the reference cannot be used (None: the sample does not count).
@@ -32,7 +30,7 @@ def accuracy_reward(
     """
     given = {"answer": answer, "solution": solution, "verifier": verifier}
     verdicts = judge(completions, given, default_verifier, "accuracy_reward")
-    tell(verdicts, log_metric, log_extra)
+    report_verdicts(verdicts, columns)
     return [_value(verdict, float, unknown) for verdict in verdicts]
 
 
@@ -80,13 +78,11 @@ def cosine_scaled_reward(
     unit: str,
     default_verifier: str,
     unknown: float | None,
-    log_metric: Callable[[str, float], None] | None = None,
-    log_extra: Callable[[str, list[Any]], None] | None = None,
     **columns: Any,
 ) -> list[float | None]:
     """Accuracy scaled by length: see `get_cosine_scaled_reward`."""
     verdicts = judge(completions, columns, default_verifier, "cosine_scaled_reward")
-    tell(verdicts, log_metric, log_extra, prefix="cosine_")
+    report_verdicts(verdicts, columns, prefix="cosine_")
     measured = texts(completions)
     if unit == "tokens":
         measured = column("completion_ids", columns, len(measured), "cosine_scaled_reward")
@@ -104,6 +100,6 @@ def cosine_scaled_reward(
 
 def _value(verdict: Verdict | None, decided: Callable[[bool], float], unknown: float | None) -> float | None:
     """What a verdict is worth; a verifier that failed is worth nothing, not even the value of "cannot tell"."""
-    if verdict is None or outcome(verdict) == "failed":
+    if verdict is None or verdict.outcome == "failed":
         return None
     return unknown if verdict.correct is None else decided(verdict.correct)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from r1kit.rewards.columns import RewardFunction, configured, names, references, texts
-from r1kit.rewards.verdicts import outcome, tell
+from r1kit.rewards.verdicts import report_verdicts
 from r1kit.verifiers.code.grading import Grade, grade_code_batch
 from r1kit.verifiers.code.tests import DEFAULTS, TestDefaults
 
@@ -26,8 +26,6 @@ def code_reward(
     partial: bool = True,
     unknown: float | None = None,
     defaults: TestDefaults = DEFAULTS,
-    log_metric: Callable[[str, float], None] | None = None,
-    log_extra: Callable[[str, list[Any]], None] | None = None,
     **columns: Any,
 ) -> list[float | None]:
     """1.0 where a program passes all tests; else their share with `partial` (below 1), 0.0 without.
@@ -45,7 +43,7 @@ def code_reward(
     )
     grades = dict(zip(rows, graded, strict=True))
     verdicts = [grades[row].verdict if row in grades else None for row in range(len(responses))]
-    tell(verdicts, log_metric, log_extra, "code_")
+    report_verdicts(verdicts, columns, prefix="code_")
     return [_value(grades.get(row), partial, unknown) for row in range(len(responses))]
 
 
@@ -53,5 +51,5 @@ def _value(grade: Grade | None, partial: bool, unknown: float | None) -> float |
     if grade is None:
         return None
     if grade.share is None:
-        return None if outcome(grade.verdict) == "failed" else unknown
-    return grade.share if partial else float(grade.verdict.correct is True)
+        return None if grade.verdict.outcome == "failed" else unknown
+    return grade.share if partial else float(grade.verdict.outcome == "right")

@@ -3,12 +3,24 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeAlias
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
 
 from r1kit.tasks.references import number_text
 
-RewardFunction: TypeAlias = Callable[..., Any]  # f(completions, **columns) -> list[float | None], sync or async
+
+class RewardFunction(Protocol):
+    """A reward function by TRL's convention: `f(completions, **columns) -> list[float | None]`, sync or async.
+
+    `columns` hold one value per completion, and four hooks, any of which may be missing (TRL has the first two):
+    - `log_metric(name, value)`: a number of this call, such as a share of the completions;
+    - `log_extra(name, values)`: a note per completion, shown beside it and read by no code;
+    - `log_verdicts(verdicts)`: a `Verdict` or None per completion, for monitors, audit and alarm;
+    - `log_undecided(flags)`: True for a completion that could not be judged (a verdict says so by itself). If its value
+      is None, it gets no reward at all; a value of None alone means that this part does not apply.
+    """
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any: ...
 
 
 def texts(completions: Sequence[Any]) -> list[str]:
@@ -79,7 +91,7 @@ class Configured:
 
     def __init__(self, function: RewardFunction, options: dict[str, Any]) -> None:
         self.function, self.options = function, options
-        self.__name__, self.__doc__ = function.__name__, function.__doc__
+        self.__name__, self.__doc__ = getattr(function, "__name__", ""), function.__doc__
 
     def __call__(self, /, completions: Sequence[Any], **columns: Any) -> Any:
         return self.function(completions, **(columns | self.options))

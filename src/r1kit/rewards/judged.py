@@ -38,6 +38,7 @@ class JudgedReward:
         completions: Sequence[Any],
         log_metric: Callable[[str, float], None] | None = None,
         log_extra: Callable[[str, list[Any]], None] | None = None,
+        log_undecided: Callable[[list[bool]], None] | None = None,
         **columns: Any,
     ) -> list[float | None]:
         responses = texts(completions)
@@ -47,8 +48,11 @@ class JudgedReward:
         if log_metric is not None and scores:
             for name, value in self._metrics(scores, before).items():
                 log_metric(f"{self.__name__}/{name}", value)
-        if log_extra is not None:  # a sum without this part would stand for the worst score
-            log_extra(f"{self.__name__}_not_scored", [score is None for score in scores])
+        not_scored = [score is None for score in scores]
+        if log_undecided is not None:
+            log_undecided(not_scored)
+        if log_extra is not None:
+            log_extra(f"{self.__name__}_not_scored", not_scored)
         return scores
 
     def _metrics(self, scores: Sequence[float | None], before: Tally) -> dict[str, float]:

@@ -26,6 +26,7 @@ def reward_model_reward(
     tokens_per_batch: int = 8192,
     log_metric: Callable[[str, float], None] | None = None,
     log_extra: Callable[[str, list[Any]], None] | None = None,
+    log_undecided: Callable[[list[bool]], None] | None = None,
     **columns: Any,
 ) -> list[float | None]:
     """The model's score of each completion as the answer to its prompt (column `prompts`).
@@ -50,8 +51,11 @@ def reward_model_reward(
         values[index] = score if scale == "raw" else sigmoid(score)
     if log_metric is not None:
         log_metric("reward_model/not_scored", len(unscored) / max(1, len(responses)))
-    if log_extra is not None:  # a sum without this part would stand for the worst score
-        log_extra("reward_model_not_scored", [index in unscored for index in range(len(responses))])
+    not_scored = [index in unscored for index in range(len(responses))]
+    if log_undecided is not None:
+        log_undecided(not_scored)
+    if log_extra is not None:
+        log_extra("reward_model_not_scored", not_scored)
     return values
 
 

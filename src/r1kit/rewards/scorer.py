@@ -8,9 +8,9 @@ import inspect
 import math
 import re
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from numbers import Real
 from pathlib import Path
@@ -20,12 +20,11 @@ from pydantic import Field, PydanticUserError, ValidationError, field_validator,
 
 from r1kit.rewards.columns import RewardFunction, configured
 from r1kit.rewards.registry import REWARDS
-from r1kit.rewards.verdicts import is_undecided
 from r1kit.settings import Settings, SettingsError, listed, nearest
 from r1kit.store import to_plain
-from r1kit.types import Reward
+from r1kit.types import Reward, Verdict
 
-RESERVED = ("completions", "log_metric", "log_extra")  # what reward functions are given beside columns
+RESERVED = ("completions", "log_metric", "log_extra", "log_verdicts", "log_undecided")  # arguments, so not columns
 _DOTTED = re.compile(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*[.:][A-Za-z_]\w*")
 
 
@@ -94,13 +93,28 @@ class Part:
         return [place for place, source in enumerate(sources) if self.is_for(source or "")]
 
 
+@dataclass
+class PartResult:
+    """What one part says about one completion."""
+
+    value: float | None = None
+    verdict: Verdict | None = None
+    undecided: bool = False  # flagged by `log_undecided`
+    notes: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def is_undecided(self) -> bool:
+        """Whether the part could not judge the completion and has no value for that."""
+        could_not_judge = self.undecided or (self.verdict is not None and self.verdict.correct is None)
+        return self.value is None and could_not_judge
+
+
 @dataclass(frozen=True)
 class Scorer:
-    """The reward model of a stage: `scorer(completions, **columns)` gives one `Reward` per completion.
+    """The rewards of a stage: `scorer(completions, **columns)` gives one `Reward` per completion.
 
-    The total is the weighted sum of the parts that are not None, and None where all are. It is None too where a part
-    could not judge (a note named `verdict` says so) and has no value for that: the rest of the sum would stand for a
-    wrong answer.
+    The total is the weighted sum of the parts that are not None, or None if all are. It is also None if any part could
+    not judge and has no value for that: otherwise the remaining parts would score the completion as if it were wrong.
     """
 
     parts: tuple[Part, ...]
@@ -114,30 +128,39 @@ class Scorer:
                 )
             if isinstance(values, list | tuple) and len(values) != rows:
                 raise ValueError(f"column {name!r} has {len(values)} values for {rows} completions: give one for each")
-        scored = [self._score(part, completions, columns) for part in self.parts]
-        return [self._combine([(values[row], notes[row]) for values, notes in scored]) for row in range(rows)]
+        by_part = [self._score(part, completions, columns) for part in self.parts]
+        return [self._combine(results) for results in zip(*by_part, strict=True)]
 
-    def _score(
-        self, part: Part, completions: Sequence[Any], columns: dict[str, Any]
-    ) -> tuple[list[float | None], list[dict[str, Any]]]:
-        """A part's values, None where it does not apply, and the notes that it made by `log_extra`."""
-        rows = len(completions)
-        values: list[float | None] = [None] * rows
-        notes: list[dict[str, Any]] = [{} for _ in range(rows)]
-        places = part.places(columns, rows)
+    def _score(self, part: Part, completions: Sequence[Any], columns: dict[str, Any]) -> list[PartResult]:
+        """One result per completion; those that the part does not apply to keep a value of None."""
+        results = [PartResult() for _ in completions]
+        places = part.places(columns, len(completions))
+        chosen = [results[place] for place in places]
 
-        def log_extra(column: str, given: Sequence[Any]) -> None:
-            if len(given) != len(places):
-                raise ValueError(f"reward {part.label!r} logs {len(given)} {column!r} for {len(places)} completions")
-            for place, value in zip(places, given, strict=True):
-                notes[place][column] = _storable(value)
+        def pairs(name: str, values: Sequence[Any]) -> Iterable[tuple[PartResult, Any]]:
+            if len(values) != len(chosen):
+                raise ValueError(f"reward {part.label!r} logs {len(values)} {name!r} for {len(chosen)} completions")
+            return zip(chosen, values, strict=True)
 
-        if places:
-            chosen = _at(places, columns) if len(places) < rows else columns
-            result = self._call(part, [completions[place] for place in places], {**chosen, "log_extra": log_extra})
-            for place, value in zip(places, _checked(part.label, result, len(places)), strict=True):
-                values[place] = value
-        return values, notes
+        def log_extra(name: str, values: Sequence[Any]) -> None:
+            for result, value in pairs(name, values):
+                result.notes[name] = _storable(value)
+
+        def log_verdicts(verdicts: Sequence[Verdict | None]) -> None:
+            for result, verdict in pairs("verdicts", verdicts):
+                result.verdict = verdict
+
+        def log_undecided(flags: Sequence[bool]) -> None:
+            for result, flag in pairs("undecided", flags):
+                result.undecided = flag
+
+        if chosen:
+            hooks = {"log_extra": log_extra, "log_verdicts": log_verdicts, "log_undecided": log_undecided}
+            some = _at(places, columns) if len(places) < len(completions) else columns
+            values = self._call(part, [completions[place] for place in places], some | hooks)
+            for result, value in zip(chosen, _checked(part.label, values, len(places)), strict=True):
+                result.value = value
+        return results
 
     def _call(self, part: Part, completions: Sequence[Any], columns: dict[str, Any]) -> Any:
         given = list(completions)
@@ -146,13 +169,22 @@ class Scorer:
         result = part.function(completions=given, **columns)
         return _wait(result) if inspect.isawaitable(result) else result
 
-    def _combine(self, scored: Sequence[tuple[float | None, dict[str, Any]]]) -> Reward:
-        parts = dict(zip([part.label for part in self.parts], [value for value, _ in scored], strict=True))
-        notes = {name: value for _, note in scored for name, value in note.items()}
-        known = [part.weight * value for part, (value, _) in zip(self.parts, scored, strict=True) if value is not None]
-        if not known or any(value is None and is_undecided(note) for value, note in scored):
-            return Reward(total=None, parts=parts, notes=notes)
-        return Reward(total=math.fsum(known), parts=parts, notes=notes)
+    def _combine(self, results: Sequence[PartResult]) -> Reward:
+        """The reward of one completion from the results of all parts."""
+        pairs = list(zip(self.parts, results, strict=True))
+        notes: dict[str, Any] = {}
+        for part, result in pairs:
+            for name, value in result.notes.items():  # a name that an earlier part has taken gets the label in front
+                notes[f"{part.label}/{name}" if name in notes else name] = value
+        known = [part.weight * result.value for part, result in pairs if result.value is not None]
+        is_judged = bool(known) and not any(result.is_undecided for result in results)
+        weighted_first = sorted(pairs, key=lambda pair: pair[0].weight == 0)
+        return Reward(
+            total=math.fsum(known) if is_judged else None,
+            parts={part.label: result.value for part, result in pairs},
+            verdict=next((result.verdict for _, result in weighted_first if result.verdict is not None), None),
+            notes=notes,
+        )
 
 
 def _at(places: Sequence[int], columns: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,44 +1,17 @@
-"""Verdicts for rewards: each row by its own verifier, and a verifier that breaks is told from a reference that is bad.
+"""Verdicts for rewards: each row is judged by the verifier it names.
 
-A verdict without an answer is never a zero. It is counted (`verifier/unknown`, `verifier/failed`), noted beside the
-completion, and the RL loop stops above a rate of them.
+A verifier that raises an error gives a verdict with the outcome "failed", never a zero. Such verdicts are counted
+(`verifier/unknown`, `verifier/failed`) and shown beside the completion; above a rate of them the RL loop stops.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal, get_args
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from r1kit import verifiers
 from r1kit.rewards.columns import names, references, texts
-from r1kit.types import Rollout, Verdict
-from r1kit.verifiers.failure import failed, has_failed
-
-Outcome = Literal["right", "wrong", "unknown", "failed"]
-OUTCOMES = get_args(Outcome)
-
-
-def outcome(verdict: Verdict) -> Outcome:
-    """Right, wrong, unknown (the reference cannot be used) or failed (the verifier broke, or ran out of time)."""
-    if verdict.correct is None:
-        return "failed" if has_failed(verdict) else "unknown"
-    return "right" if verdict.correct else "wrong"
-
-
-def is_undecided(note: Mapping[str, Any]) -> bool:
-    """Whether a reward function's notes say that it could not judge the completion: no verdict, or no score."""
-    return any(
-        (name.endswith("verdict") and value in ("unknown", "failed")) or (name.endswith("not_scored") and value is True)
-        for name, value in note.items()
-    )
-
-
-def noted(rollout: Rollout, name: Literal["verdict", "extracted", "detail"]) -> str | None:
-    """What the first reward that judged a rollout noted of it; None where none did."""
-    notes = rollout.reward.notes
-    verdicts = [key for key, value in notes.items() if key.endswith("verdict") and value in OUTCOMES]
-    found = notes.get(verdicts[0].removesuffix("verdict") + name) if verdicts else None
-    return str(found) if found else None
+from r1kit.types import Verdict
 
 
 def judge(completions: Sequence[Any], columns: Mapping[str, Any], default: str, reward: str) -> list[Verdict | None]:
@@ -62,25 +35,23 @@ def judge(completions: Sequence[Any], columns: Mapping[str, Any], default: str, 
     return [verdicts.get(row) for row in range(len(responses))]
 
 
-def tell(
-    verdicts: Sequence[Verdict | None],
-    log_metric: Callable[[str, float], None] | None,
-    log_extra: Callable[[str, list[Any]], None] | None,
-    prefix: str = "",
-) -> None:
-    """Log the shares of verdicts that could not be given, and the verdicts beside the completions (TRL's hooks).
+def report_verdicts(verdicts: Sequence[Verdict | None], columns: Mapping[str, Any], *, prefix: str = "") -> None:
+    """Pass verdicts to the hooks among a reward function's `columns`; see `RewardFunction`.
 
-    `prefix` comes before the names of the notes: two rewards that log one name would mix their rows in TRL's table.
+    `prefix` comes before the names of the notes: TRL's table would mix the rows of two rewards that log one name.
     """
-    found = ["" if verdict is None else outcome(verdict) for verdict in verdicts]
-    judged = [one for one in found if one]
-    if log_metric is not None and judged:
-        log_metric("verifier/unknown", sum(one in ("unknown", "failed") for one in judged) / len(judged))
-        log_metric("verifier/failed", judged.count("failed") / len(judged))
-    if log_extra is not None:  # texts only: a column that is null in one file and text in the next cannot be read back
-        log_extra(f"{prefix}verdict", found)
-        log_extra(f"{prefix}extracted", ["" if verdict is None else verdict.extracted or "" for verdict in verdicts])
-        log_extra(f"{prefix}detail", ["" if verdict is None else verdict.detail for verdict in verdicts])
+    outcomes = [verdict.outcome for verdict in verdicts if verdict is not None]
+    if (log_metric := columns.get("log_metric")) is not None and outcomes:
+        log_metric("verifier/unknown", sum(outcome in ("unknown", "failed") for outcome in outcomes) / len(outcomes))
+        log_metric("verifier/failed", outcomes.count("failed") / len(outcomes))
+    if (log_verdicts := columns.get("log_verdicts")) is not None:
+        log_verdicts(verdicts)
+    if (log_extra := columns.get("log_extra")) is not None:
+        shown = [verdict or Verdict(outcome="unknown") for verdict in verdicts]
+        # "" and not None: a column that is null in one file and text in the next cannot be read back
+        log_extra(f"{prefix}verdict", ["" if verdict is None else verdict.outcome for verdict in verdicts])
+        log_extra(f"{prefix}extracted", [verdict.extracted or "" for verdict in shown])
+        log_extra(f"{prefix}detail", [verdict.detail for verdict in shown])
 
 
 def verify(name: str, responses: Sequence[str], references: Sequence[str]) -> list[Verdict]:
@@ -100,4 +71,4 @@ def _guarded(name: str, response: str, reference: str) -> Verdict:
     except ImportError:
         raise
     except Exception as error:  # not hidden: counted, shown, and above a rate the run stops
-        return failed(f"{name} raised {type(error).__name__}: {error}"[:500])
+        return Verdict.failed(f"{name} raised {type(error).__name__}: {error}"[:500])

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 from r1kit.data.jsonl import RowWriter, keep_steps
-from r1kit.rewards.verdicts import noted, outcome, verify
+from r1kit.rewards.verdicts import verify
 from r1kit.types import Group, Problem, Rollout
 
 SECOND = {"number": "math", "last-number": "math", "exact": "math"}  # who judges again, unless a setting names one
@@ -56,10 +56,10 @@ class Audit:
         return {"audit/count": float(len(rows)), "audit/disagreement": len(differing) / len(rows), **unknown}
 
     def _judge(self, problem: Problem, rollout: Rollout, complete: Callable[[str], str]) -> dict[str, object] | None:
-        first, name = noted(rollout, "verdict"), self.verifier or SECOND.get(problem.verifier, "")
-        if first not in ("right", "wrong") or not name or name == problem.verifier:
+        first, name = rollout.reward.verdict, self.verifier or SECOND.get(problem.verifier, "")
+        if first is None or first.correct is None or not name or name == problem.verifier:
             return None
-        response, extracted = complete(rollout.completion.text), noted(rollout, "extracted")
+        response, extracted = complete(rollout.completion.text), first.extracted or None
         if problem.verifier == "last-number" and extracted is not None:  # where others find no answer
             response = f"<answer>{extracted}</answer>"
         second = verify(name, [response], [problem.answer])[0]
@@ -69,9 +69,9 @@ class Audit:
             "completion": complete(rollout.completion.text),
             "answer": problem.answer,
             "verifier": problem.verifier,
-            "verdict": first,
+            "verdict": first.outcome,
             "extracted": extracted,
             "second": name,
-            "second_verdict": outcome(second),
-            "second_says": asdict(second),
+            "second_verdict": second.outcome,
+            "second_says": second,
         }

@@ -15,8 +15,7 @@ from statistics import fmean
 
 from r1kit import chat
 from r1kit.rewards.length import repetition
-from r1kit.rewards.verdicts import noted
-from r1kit.types import Group, Rollout
+from r1kit.types import Group, Outcome, Rollout
 from r1kit.verifiers import exact, extract, number
 from r1kit.verifiers.language import LANGUAGES, is_mixed, share
 
@@ -33,7 +32,7 @@ class VerdictError(ValueError):
 
 def verdict_metrics(groups: Sequence[Group]) -> dict[str, float]:
     """The shares of verdicts that cannot tell (`unknown`, for any reason) and that the verifier failed to give."""
-    found = [verdict for group in groups for one in group.rollouts if (verdict := _verdict(one))]
+    found = [outcome for group in groups for outcome in _outcomes(group)]
     if not found:
         return {}
     return {"verifier/unknown": _missing(found), "verifier/failed": found.count("failed") / len(found)}
@@ -48,12 +47,10 @@ class Alarm:
     """
 
     limit: float
-    seen: list[tuple[Group, list[str]]] = field(default_factory=list)  # a problem and its verdicts
+    seen: list[tuple[Group, list[Outcome]]] = field(default_factory=list)  # a problem and its verdicts
 
     def check(self, step: int, groups: Sequence[Group]) -> None:
-        judged = [
-            (group, found) for group in groups if (found := [v for one in group.rollouts if (v := _verdict(one))])
-        ]
+        judged = [(group, outcomes) for group in groups if (outcomes := _outcomes(group))]
         failed = [verdict for _, found in judged for verdict in found].count("failed")
         total = sum(len(found) for _, found in judged)
         if failed > max(1, self.limit * total):
@@ -65,9 +62,10 @@ class Alarm:
             what = f"{rate:.0%} of the verdicts on the last {len(self.seen)} problems cannot tell"
             raise VerdictError(self._message(step, what, self.seen, "mend or drop problems whose answers are unusable"))
 
-    def _message(self, step: int, what: str, judged: Sequence[tuple[Group, list[str]]], remedy: str) -> str:
+    def _message(self, step: int, what: str, judged: Sequence[tuple[Group, list[Outcome]]], remedy: str) -> str:
         group = next(group for group, found in reversed(judged) if _missing(found))
-        detail = next(noted(one, "detail") for one in group.rollouts if _verdict(one) in MISSING)
+        verdicts = [one.reward.verdict for one in group.rollouts]
+        detail = next(verdict.detail for verdict in verdicts if verdict is not None and verdict.correct is None)
         return (
             f"step {step}: {what} (max_unknown_rate is {self.limit:g}), such as {group.problem.id} by "
             f"{group.problem.verifier!r}: {detail}. Nothing was learned from this step; its completions are in "
@@ -76,11 +74,21 @@ class Alarm:
         )
 
 
-def _verdict(rollout: Rollout) -> str | None:
-    return noted(rollout, "verdict")
+def _outcome(rollout: Rollout) -> Outcome | None:
+    return None if rollout.reward.verdict is None else rollout.reward.verdict.outcome
 
 
-def _missing(verdicts: Sequence[str]) -> float:
+def _outcomes(group: Group) -> list[Outcome]:
+    """The outcomes of the group's verdicts; rollouts without a verdict are left out."""
+    return [outcome for rollout in group.rollouts if (outcome := _outcome(rollout)) is not None]
+
+
+def _extracted(rollout: Rollout) -> str | None:
+    """The answer that the verifier found in the response; None if it found none."""
+    return (rollout.reward.verdict.extracted or None) if rollout.reward.verdict is not None else None
+
+
+def _missing(verdicts: Sequence[Outcome]) -> float:
     """The share of verdicts that cannot tell."""
     return sum(verdict in MISSING for verdict in verdicts) / len(verdicts)
 
@@ -107,7 +115,7 @@ def hack_metrics(groups: Sequence[Group], complete: Complete) -> dict[str, float
     known = [value for value in spoken if value is not None]
     if known:
         row["language/other"] = fmean(value < 0.5 for value in known)
-    verdicts = [_verdict(one) for one in rollouts]
+    verdicts = [_outcome(one) for one in rollouts]
     decided = [at for at, verdict in enumerate(verdicts) if verdict in ("right", "wrong")]
     if decided:
         in_form = {at for at in decided if chat.parse(responses[at]).well_formed}
@@ -131,7 +139,7 @@ def _copied(groups: Sequence[Group]) -> dict[str, float]:
         shown = "\n".join(turn.content for turn in group.rollouts[0].prompt.messages if turn.role != "system")
         values = {_value(match[0]) for match in _NUMBER.finditer(shown or group.problem.prompt)} - {None}
         for one in group.rollouts:
-            verdict, given = _verdict(one), noted(one, "extracted")
+            verdict, given = _outcome(one), _extracted(one)
             if verdict in ("right", "wrong"):
                 copied.append(verdict == "wrong" and given is not None and _value(given) in values)
     return {"hack/copied": fmean(copied)} if copied else {}
@@ -140,7 +148,7 @@ def _copied(groups: Sequence[Group]) -> dict[str, float]:
 def _one_answer(groups: Sequence[Group]) -> dict[str, float]:
     """Shares over completions; references are counted as often as they are asked for."""
     given = Counter(
-        _plain(answer) for group in groups for one in group.rollouts if (answer := noted(one, "extracted")) is not None
+        _plain(answer) for group in groups for one in group.rollouts if (answer := _extracted(one)) is not None
     )
     if not given or len({group.problem.id for group in groups}) < 2:
         return {}

@@ -29,7 +29,7 @@ from r1kit.train.learner import Learner, split
 from r1kit.train.losses import PRESETS, GRPOSettings, grpo
 from r1kit.train.monitors import Alarm, hack_metrics, verdict_metrics
 from r1kit.train.validation import Best, EarlyStopping, Validation
-from r1kit.types import Group, Problem, Rollout, Sample, SamplingParams
+from r1kit.types import Group, Problem, Reward, Rollout, Sample, SamplingParams
 from r1kit.verifiers import find
 
 Log = Callable[[int, dict[str, float]], None]
@@ -327,11 +327,19 @@ class RL:
                             "reward": one.reward.total,
                             "parts": dict(one.reward.parts),
                             "advantage": advantage,
-                            "notes": dict(one.reward.notes),
+                            "notes": _shown_notes(one.reward),
                             "finish_reason": one.completion.finish_reason,
                             "tokens": len(one.completion.token_ids),
                         }
                     )
+
+
+def _shown_notes(reward: Reward) -> dict[str, Any]:
+    """The reward functions' notes; `verdict`, `extracted` and `detail` among them are those of the reward's verdict."""
+    notes, verdict = dict(reward.notes), reward.verdict
+    if verdict is not None:
+        notes |= {"verdict": verdict.outcome, "extracted": verdict.extracted or "", "detail": verdict.detail}
+    return notes
 
 
 def to_sample(scored: Rollout, advantage: float) -> Sample:

@@ -94,4 +94,4 @@ def _as_text(value: Any) -> str | None:
 
 
 def _unusable(reference: Any) -> Verdict:
-    return Verdict(correct=None, detail=f"the reference is no text: {str(reference)[:60]!r}")
+    return Verdict(outcome="unknown", detail=f"the reference is no text: {str(reference)[:60]!r}")

@@ -94,13 +94,15 @@ def verify_choice(response: str, reference: str) -> Verdict:
     prediction = extract.extract(response)
     expected = choice(extract.reference(reference))
     if expected is None:
-        return Verdict(correct=None, extracted=prediction, detail=f"the reference is no choice: {reference[:80]!r}")
+        return Verdict(
+            outcome="unknown", extracted=prediction, detail=f"the reference is no choice: {reference[:80]!r}"
+        )
     if prediction is None:
-        return Verdict(correct=False, detail="no answer found")
+        return Verdict(outcome="wrong", detail="no answer found")
     given = choice(prediction)
     if given is None:
-        return Verdict(correct=False, extracted=prediction, detail="the answer does not commit to one choice")
-    return Verdict(correct=given == expected, extracted=given, detail=f"chose {given}, the reference is {expected}")
+        return Verdict(outcome="wrong", extracted=prediction, detail="the answer does not commit to one choice")
+    return Verdict.of(given == expected, extracted=given, detail=f"chose {given}, the reference is {expected}")
 
 
 def _polarity(text: str) -> str | None:

@@ -52,21 +52,23 @@ def verify_countdown(response: str, reference: str) -> Verdict:
     prediction = extract.extract(response)
     puzzle = _puzzle(reference)
     if puzzle is None:
-        return Verdict(correct=None, extracted=prediction, detail=f"the reference is no puzzle: {reference[:80]!r}")
+        return Verdict(
+            outcome="unknown", extracted=prediction, detail=f"the reference is no puzzle: {reference[:80]!r}"
+        )
     if prediction is None:
-        return Verdict(correct=False, detail="no answer found")
+        return Verdict(outcome="wrong", detail="no answer found")
     numbers, target = puzzle
     if len(prediction) > extract.MAX_ANSWER_CHARS:
         detail = f"the answer is longer than {extract.MAX_ANSWER_CHARS} characters"
-        return Verdict(correct=False, extracted=prediction[: extract.MAX_ANSWER_CHARS], detail=detail)
+        return Verdict(outcome="wrong", extracted=prediction[: extract.MAX_ANSWER_CHARS], detail=detail)
     try:
         value, used = _claim(prediction)
     except ValueError as error:
-        return Verdict(correct=False, extracted=prediction, detail=str(error))
+        return Verdict(outcome="wrong", extracted=prediction, detail=str(error))
     if sorted(used) != sorted(numbers):
-        return Verdict(correct=False, extracted=prediction, detail=f"uses {used}, given are {numbers}")
+        return Verdict(outcome="wrong", extracted=prediction, detail=f"uses {used}, given are {numbers}")
     detail = "reaches the target" if value == target else f"gives {value}, the target is {target}"
-    return Verdict(correct=value == target, extracted=prediction, detail=detail)
+    return Verdict.of(value == target, extracted=prediction, detail=detail)
 
 
 def _claim(answer: str) -> tuple[Fraction, list[int]]:

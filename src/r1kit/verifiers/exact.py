@@ -29,14 +29,14 @@ def verify_exact(response: str, reference: str) -> Verdict:
     wanted = extract.reference(reference)
     if len(wanted) > MAX_CHARS:
         detail = f"the reference is longer than {MAX_CHARS} characters"
-        return Verdict(correct=None, extracted=prediction and prediction[:MAX_CHARS], detail=detail)
+        return Verdict(outcome="unknown", extracted=prediction and prediction[:MAX_CHARS], detail=detail)
     expected = normalise(wanted)
     if not expected:
-        return Verdict(correct=None, extracted=prediction, detail="the reference is empty")
+        return Verdict(outcome="unknown", extracted=prediction, detail="the reference is empty")
     if prediction is None:
-        return Verdict(correct=False, detail="no answer found")
+        return Verdict(outcome="wrong", detail="no answer found")
     if len(prediction) > MAX_CHARS:
         detail = f"the answer is longer than {MAX_CHARS} characters"
-        return Verdict(correct=False, extracted=prediction[:MAX_CHARS], detail=detail)
+        return Verdict(outcome="wrong", extracted=prediction[:MAX_CHARS], detail=detail)
     same = normalise(prediction) == expected
-    return Verdict(correct=same, extracted=prediction, detail="same text" if same else "different text")
+    return Verdict.of(same, extracted=prediction, detail="same text" if same else "different text")

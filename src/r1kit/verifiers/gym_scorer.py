@@ -18,16 +18,16 @@ def verify_reasoning_gym(response: str, reference: str) -> Verdict:
     try:
         import reasoning_gym
     except ImportError:
-        return Verdict(correct=None, detail="reasoning-gym is not installed: pip install 'r1kit[gym]'")
+        return Verdict(outcome="unknown", detail="reasoning-gym is not installed: pip install 'r1kit[gym]'")
     try:
         entry = json.loads(reference)
         scorer = reasoning_gym.get_score_answer_fn(entry["metadata"]["source_dataset"])
     except (KeyError, TypeError, ValueError) as error:
-        return Verdict(correct=None, detail=f"the reference is no entry of reasoning-gym: {error!r}")
+        return Verdict(outcome="unknown", detail=f"the reference is no entry of reasoning-gym: {error!r}")
     given = extract.extract(response)
     if given is None or len(given) > extract.MAX_ANSWER_CHARS:
-        return Verdict(correct=False, extracted=given, detail="no answer, or one that is too long")
+        return Verdict(outcome="wrong", extracted=given, detail="no answer, or one that is too long")
     try:
-        return Verdict(correct=scorer(given, entry) >= 1.0, extracted=given, detail="scored by the generator")
+        return Verdict.of(scorer(given, entry) >= 1.0, extracted=given, detail="scored by the generator")
     except TEXT_FAULTS as error:  # scorers parse the text without guard; what they cannot parse is no full score
-        return Verdict(correct=False, extracted=given, detail=f"the generator's scorer cannot read it: {error!r}")
+        return Verdict(outcome="wrong", extracted=given, detail=f"the generator's scorer cannot read it: {error!r}")

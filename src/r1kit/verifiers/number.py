@@ -225,14 +225,16 @@ def _judge(prediction: str | None, reference: str) -> Verdict:
     wanted = extract.reference(reference)
     expected = of_reference(wanted)
     if expected is None:
-        return Verdict(correct=None, extracted=prediction, detail=f"the reference is not a number: {reference[:80]!r}")
+        return Verdict(
+            outcome="unknown", extracted=prediction, detail=f"the reference is not a number: {reference[:80]!r}"
+        )
     if prediction is None:
-        return Verdict(correct=False, detail="no answer found")
+        return Verdict(outcome="wrong", detail="no answer found")
     given = parse_in_prose(prediction, said(wanted)) or _stated(prediction)
     if given is None:
-        return Verdict(correct=False, extracted=prediction, detail="the answer is not a number")
+        return Verdict(outcome="wrong", extracted=prediction, detail="the answer is not a number")
     same = equal(given, expected)
-    return Verdict(correct=same, extracted=prediction, detail="equal as numbers" if same else "different numbers")
+    return Verdict.of(same, extracted=prediction, detail="equal as numbers" if same else "different numbers")
 
 
 def _stated(text: str) -> Number | None:

@@ -22,7 +22,6 @@ from r1kit.types import Verdict
 from r1kit.verifiers.code.matching import same_output, same_value
 from r1kit.verifiers.code.tests import DEFAULTS, CodeTests, TestDefaults, defines, parse
 from r1kit.verifiers.code.wire import SILENT
-from r1kit.verifiers.failure import failed
 
 MAX_PROGRAM_CHARS = 200_000
 MAX_WALL_S = 3600.0  # of a run, as `Limits` has it
@@ -78,18 +77,20 @@ def grade_code(
     tests = parse(reference, defaults)
     program = extract(response)
     if isinstance(tests, str):
-        return Grade(verdict=Verdict(correct=None, extracted=program, detail=f"unusable tests: {tests}"), share=None)
+        return Grade(
+            verdict=Verdict(outcome="unknown", extracted=program, detail=f"unusable tests: {tests}"), share=None
+        )
     if program is None:
-        return Grade(verdict=Verdict(correct=False, detail="no program found"), share=0.0)
+        return Grade(verdict=Verdict(outcome="wrong", detail="no program found"), share=0.0)
     if len(program) > MAX_PROGRAM_CHARS:
         detail = f"the program is longer than {MAX_PROGRAM_CHARS} characters"
-        return Grade(verdict=Verdict(correct=False, extracted=program[:512], detail=detail), share=0.0)
+        return Grade(verdict=Verdict(outcome="wrong", extracted=program[:512], detail=detail), share=0.0)
     try:
         return _patient(sandbox or default_sandbox(), tests, program, thorough)
     except UnusableTests as error:
-        verdict = Verdict(correct=None, extracted=program, detail=_clean(f"unusable tests: {error}"))
+        verdict = Verdict(outcome="unknown", extracted=program, detail=_clean(f"unusable tests: {error}"))
     except SandboxError as error:
-        verdict = failed(_clean(str(error)), program)
+        verdict = Verdict.failed(_clean(str(error)), extracted=program)
     return Grade(verdict=verdict, share=None)
 
 
@@ -162,7 +163,7 @@ class _Run:
         total = len(tests.stdin) + len(tests.calls) + len(tests.asserts)
         correct = not self.detail and len(self.shares) == total
         detail = f"passes {total} tests" if correct else self.detail
-        verdict = Verdict(correct=correct, extracted=self.program, detail=_clean(detail))
+        verdict = Verdict.of(correct, extracted=self.program, detail=_clean(detail))
         return Grade(verdict=verdict, share=1.0 if correct else min(sum(self.shares) / total, 1 - 1e-9))
 
     def _fail(self, detail: str) -> None:

@@ -16,7 +16,7 @@ What counts as wrong and what as "cannot tell" (None):
 - Whatever goes wrong with the reference is None: it does not parse, or uses up its time, whatever was answered.
 - A worker that dies (killed, crashed) is replaced and the question asked again; the second death is None.
 
-None on the verifier's side begins with "verifier failed", is never cached and never a zero.
+A verifier that breaks gives the outcome "failed", which is never cached and never scored as wrong.
 """
 
 from __future__ import annotations
@@ -30,7 +30,6 @@ from functools import lru_cache
 from r1kit.types import Verdict
 from r1kit.verifiers import extract, number, spelling, units
 from r1kit.verifiers.choice import choice
-from r1kit.verifiers.failure import failed
 from r1kit.verifiers.math import shapes
 from r1kit.verifiers.math.comparison import Ask, Comparison, Unknown, need
 from r1kit.verifiers.math.expressions import explosive, expression, formulas
@@ -93,11 +92,11 @@ def _judge(prediction: str | None, reference: str, ask: Ask) -> Verdict:
     shown = prediction if prediction is None else prediction[: extract.MAX_ANSWER_CHARS]
     try:
         correct, detail = _compare(prediction, reference, ask)
-        return Verdict(correct=correct, extracted=shown, detail=detail)
+        return Verdict.of(correct, extracted=shown, detail=detail)
     except Unknown as reason:
-        return Verdict(correct=None, extracted=shown, detail=str(reason))
+        return Verdict(outcome="unknown", extracted=shown, detail=str(reason))
     except WorkerError as error:
-        return failed(str(error), shown)
+        return Verdict.failed(str(error), extracted=shown)
 
 
 def _compare(prediction: str | None, reference: str, ask: Ask) -> tuple[bool, str]:
@@ -184,7 +183,7 @@ def _not_yet(prediction: str | None, reference: str, kind: str) -> Verdict:
 def _ask(prediction: str | None, reference: str, kind: str) -> Verdict:
     """The worker's verdict, cached: both texts are short here, whatever was answered."""
     if prediction is None and explosive(reference):
-        return Verdict(correct=None, detail="the reference holds a number that is too large to compute")
+        return Verdict(outcome="unknown", detail="the reference holds a number that is too large to compute")
     return _asked(prediction, expression(reference) or reference if prediction is None else reference, kind)
 
 
@@ -203,13 +202,13 @@ def _asked(prediction: str | None, reference: str, kind: str) -> Verdict:
         replies = pool(_WORKER, seconds=SECONDS).ask(question, 1 if prediction is None else 2, _wall_seconds.get())
     except OutOfTime as out:  # or most of it on a machine that is too busy to give it the rest
         if out.replies:
-            return Verdict(correct=False, detail=f"the answer takes too much processor time (limit: {SECONDS:g} s)")
-        return Verdict(correct=None, detail=f"the reference takes more than {SECONDS:g} s of processor time")
+            return Verdict(outcome="wrong", detail=f"the answer takes too much processor time (limit: {SECONDS:g} s)")
+        return Verdict(outcome="unknown", detail=f"the reference takes more than {SECONDS:g} s of processor time")
     if replies[0]["reference"] != "ok":
-        return Verdict(correct=None, detail=replies[0]["reference"])
+        return Verdict(outcome="unknown", detail=replies[0]["reference"])
     if prediction is None:
-        return Verdict(correct=False, detail="the reference is usable")
-    return Verdict(correct=replies[1]["correct"], detail=replies[1]["detail"])
+        return Verdict(outcome="wrong", detail="the reference is usable")
+    return Verdict.of(replies[1]["correct"], detail=replies[1]["detail"])
 
 
 def _refused(prediction: str | None) -> str | None:
