@@ -12,10 +12,11 @@ from _trl_side import trainer_for
 from _workload import Job
 
 from r1kit.engines.local import LocalEngine
+from r1kit.models.batch import Totals
 from r1kit.models.load import load
-from r1kit.train.batch import Totals, pack
 from r1kit.train.learner import Learner, OptimizerSettings
-from r1kit.train.losses import PRESETS, grpo
+from r1kit.train.losses.policy_gradient import PRESETS, grpo
+from r1kit.train.packing import pack
 from r1kit.types import Completion, Prompt, Sample, SamplingParams
 
 TOLERANCE = 1e-4

@@ -14,11 +14,12 @@ import torch
 from _workload import LEARNING_RATE, Job, Result, Rollouts, Step, peak_mb, read_job, write_result
 
 from r1kit.engines.local import LocalEngine
+from r1kit.models.batch import Totals
 from r1kit.models.load import Policy, load
 from r1kit.rewards import RewardSpec, build
-from r1kit.train.batch import Totals, pack
 from r1kit.train.learner import Learner, OptimizerSettings
-from r1kit.train.losses import PRESETS, grpo
+from r1kit.train.losses.policy_gradient import PRESETS, grpo
+from r1kit.train.packing import pack
 from r1kit.train.rl import RL, LoopSettings
 from r1kit.types import Completion, Prompt, Sample, SamplingParams
 

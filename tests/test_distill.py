@@ -19,6 +19,7 @@ from hypothesis import strategies as st  # noqa: E402
 
 from r1kit.data.tokens import key_of  # noqa: E402
 from r1kit.models import attention, head  # noqa: E402
+from r1kit.models.batch import Totals  # noqa: E402
 from r1kit.models.known import ModelError, resolve  # noqa: E402
 from r1kit.models.load import Policy, fresh_llama, load  # noqa: E402
 from r1kit.pipeline import Progress  # noqa: E402
@@ -28,10 +29,10 @@ from r1kit.stages.distill import DISTILL, TEACHER_LOGITS, DistillSettings, Teach
 from r1kit.store import StoreError  # noqa: E402
 from r1kit.tiny.frame import TINY_SYSTEM  # noqa: E402
 from r1kit.tiny.tokenizer import make  # noqa: E402
-from r1kit.train.batch import Totals, pack  # noqa: E402
-from r1kit.train.distillation import Dense, Distillation, DistillationSettings, TopK  # noqa: E402
 from r1kit.train.learner import Learner, OptimizerSettings  # noqa: E402
-from r1kit.train.supervised import NEXT_TOKEN  # noqa: E402
+from r1kit.train.losses.distillation import Dense, Distillation, DistillationSettings, TopK  # noqa: E402
+from r1kit.train.losses.next_token import next_token  # noqa: E402
+from r1kit.train.packing import pack  # noqa: E402
 from r1kit.train.teacher import (  # noqa: E402
     ModelTeacher,
     StoredTeacher,
@@ -166,7 +167,7 @@ def test_without_soft_targets_it_is_sft() -> None:
     found, gradients = ours(student, lambda _: ModelTeacher(llama(1), SIZE), samples(), settings)
     student.zero_grad()
     learner = Learner(student, OptimizerSettings(), steps=1)
-    expected = learner.forward_backward(pack(samples(), 1000), NEXT_TOKEN, Totals.of(samples()))
+    expected = learner.forward_backward(pack(samples(), 1000), next_token, Totals.of(samples()))
     assert found["loss"] == pytest.approx(expected["loss"], abs=1e-6)
     assert_same(gradients, {name: p.grad for name, p in student.named_parameters()}, tolerance=1e-6)
 

@@ -16,14 +16,16 @@ torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
 from r1kit.models import attention  # noqa: E402
+from r1kit.models.batch import Totals  # noqa: E402
 from r1kit.models.known import ModelError  # noqa: E402
 from r1kit.models.load import Policy, add_lora, fresh_llama, frozen_copy  # noqa: E402
 from r1kit.store import StoreError  # noqa: E402
 from r1kit.tiny.tokenizer import make  # noqa: E402
 from r1kit.train import checkpoints  # noqa: E402
-from r1kit.train.batch import Totals, pack  # noqa: E402
 from r1kit.train.learner import Learner, OptimizerSettings, split  # noqa: E402
-from r1kit.train.losses import PRESETS, grpo, next_token  # noqa: E402
+from r1kit.train.losses.next_token import next_token  # noqa: E402
+from r1kit.train.losses.policy_gradient import PRESETS, grpo  # noqa: E402
+from r1kit.train.packing import pack  # noqa: E402
 from r1kit.types import Sample  # noqa: E402
 
 torch.set_num_threads(1)
@@ -228,7 +230,7 @@ def test_under_autocast_the_gradient_points_the_same_way(
         return torch.cat([p.grad.flatten() for p in learner.parameters.values()])
 
     exact = gradient()
-    monkeypatch.setattr(Learner, "_autocast", lambda _: torch.autocast("cpu", torch.bfloat16))
+    monkeypatch.setattr("r1kit.train.learner.autocast", lambda _: torch.autocast("cpu", torch.bfloat16))
     assert float(torch.cosine_similarity(exact, gradient(), dim=0)) > 0.98
 
 

@@ -15,10 +15,11 @@ torch = pytest.importorskip("torch")
 from hypothesis import given  # noqa: E402
 from hypothesis import strategies as st  # noqa: E402
 
+from r1kit.models.batch import Targets, Totals  # noqa: E402
 from r1kit.settings import SettingsError  # noqa: E402
 from r1kit.train.advantages import advantages  # noqa: E402
-from r1kit.train.batch import Targets, Totals  # noqa: E402
-from r1kit.train.losses import PRESETS, GRPOSettings, grpo, kl_divergence, next_token  # noqa: E402
+from r1kit.train.losses.next_token import next_token  # noqa: E402
+from r1kit.train.losses.policy_gradient import PRESETS, GRPOSettings, grpo, kl_divergence  # noqa: E402
 
 torch.set_num_threads(1)
 

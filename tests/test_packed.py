@@ -16,10 +16,12 @@ from hypothesis import given  # noqa: E402
 from hypothesis import strategies as st  # noqa: E402
 
 from r1kit.models import attention, head  # noqa: E402
+from r1kit.models.batch import Targets, Totals  # noqa: E402
 from r1kit.models.packed import PackedLayout, Span, bucket  # noqa: E402
-from r1kit.train.batch import Targets, Totals, pack  # noqa: E402
+from r1kit.models.policy_net import LossOutput  # noqa: E402
 from r1kit.train.learner import Learner, OptimizerSettings  # noqa: E402
-from r1kit.train.losses import PRESETS, LossOutput, grpo  # noqa: E402
+from r1kit.train.losses.policy_gradient import PRESETS, grpo  # noqa: E402
+from r1kit.train.packing import pack  # noqa: E402
 from r1kit.types import Sample  # noqa: E402
 
 torch.set_num_threads(1)
@@ -225,7 +227,7 @@ def test_a_sequence_longer_than_the_heads_chunks_is_cut_and_changes_nothing(
     plain_logits = head.Head.logits
     monkeypatch.setattr(head.Head, "logits", logits)
     monkeypatch.setattr(head.Head, "chunk_size", lambda self: 16)
-    monkeypatch.setattr("r1kit.train.head.LONG", 1)
+    monkeypatch.setattr("r1kit.models.policy_net.LONG", 1)
     cut_sums, cut_grads = update()
     assert largest == 16
     assert cut_sums == pytest.approx(sums, rel=1e-5, abs=1e-6)

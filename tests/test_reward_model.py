@@ -25,6 +25,7 @@ from r1kit.chat import ChatFormat, final_answer  # noqa: E402
 from r1kit.data import conversations  # noqa: E402
 from r1kit.data.pair_lengths import balanced  # noqa: E402
 from r1kit.models import attention  # noqa: E402
+from r1kit.models.batch import Totals  # noqa: E402
 from r1kit.models.classify import RewardModel, fresh_reward_model, load_reward_model  # noqa: E402
 from r1kit.models.known import ModelError, resolve  # noqa: E402
 from r1kit.models.load import Policy, fresh_llama  # noqa: E402
@@ -37,17 +38,10 @@ from r1kit.stages.reward_model import REWARD_MODEL, REWARD_MODEL_PRESETS, Reward
 from r1kit.tasks.base import DataError  # noqa: E402
 from r1kit.tiny.frame import TINY_SYSTEM  # noqa: E402
 from r1kit.tiny.tokenizer import make  # noqa: E402
-from r1kit.train.batch import Totals, pack, pack_together  # noqa: E402
 from r1kit.train.learner import Learner, OptimizerSettings  # noqa: E402
-from r1kit.train.reward import (  # noqa: E402
-    OfScores,
-    bradley_terry,
-    calibration_error,
-    label_metrics,
-    pair_metrics,
-    reliability,
-    safety,
-)
+from r1kit.train.losses.scores import bradley_terry, safety  # noqa: E402
+from r1kit.train.packing import pack, pack_together  # noqa: E402
+from r1kit.train.reward_metrics import calibration_error, label_metrics, pair_metrics, reliability  # noqa: E402
 from r1kit.types import Message, Sample  # noqa: E402
 
 torch.set_num_threads(1)
@@ -127,7 +121,7 @@ def test_the_pairwise_loss_and_its_gradient_are_trls(
 
     fresh.model.zero_grad()
     learner = Learner(fresh.model, OptimizerSettings(), steps=1)
-    objective = OfScores(bradley_terry(center), sequences=2)
+    objective = bradley_terry(center)
     found = learner.forward_backward(pack_together(groups, budget), objective, Totals(0, len(groups)))
     assert found["loss"] == pytest.approx(float(loss.detach()), abs=1e-5)
     assert found["accuracy"] == pytest.approx(said["accuracy"][0])
@@ -148,7 +142,7 @@ def test_the_safety_loss_is_binary_cross_entropy_over_responses(fresh: RewardMod
     for budget in (1, 100_000):
         fresh.model.zero_grad()
         learner = Learner(fresh.model, OptimizerSettings(), steps=1)
-        found = learner.forward_backward(pack(samples, budget), OfScores(safety(labels)), Totals(0, 6))
+        found = learner.forward_backward(pack(samples, budget), safety(labels), Totals(0, 6))
         assert found["loss"] == pytest.approx(float(loss.detach()), abs=1e-5)
         assert found["accuracy"] == pytest.approx(float(((scores > 0) == torch.tensor(labels)).float().mean()))
         for name, parameter in fresh.model.named_parameters():
@@ -213,7 +207,7 @@ def test_deepseek_and_activation_checkpointing_give_the_same_scores() -> None:
     network.set_attn_implementation(attention.NAME)
     recompute_activations(network)
     learner = Learner(network, OptimizerSettings(), steps=1)
-    learner.forward_backward(pack(samples, 1000), OfScores(safety([True] * 5)), Totals(0, 5))
+    learner.forward_backward(pack(samples, 1000), safety([True] * 5), Totals(0, 5))
     assert learner.step()["optim/grad_norm"] > 0
 
 

@@ -27,7 +27,7 @@ from r1kit.tasks.base import Listed  # noqa: E402
 from r1kit.tiny.tokenizer import make  # noqa: E402
 from r1kit.train import checkpoints  # noqa: E402
 from r1kit.train.learner import Learner, OptimizerSettings  # noqa: E402
-from r1kit.train.losses import PRESETS  # noqa: E402
+from r1kit.train.losses.policy_gradient import PRESETS  # noqa: E402
 from r1kit.train.rl import RL, Draws, LoopSettings  # noqa: E402
 from r1kit.types import Problem  # noqa: E402
 

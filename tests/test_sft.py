@@ -26,6 +26,7 @@ from r1kit.data import conversations as data  # noqa: E402
 from r1kit.data.mask_excerpt import excerpt  # noqa: E402
 from r1kit.data.tokens import TokenFile, Tokenised, write_tokens  # noqa: E402
 from r1kit.models import attention  # noqa: E402
+from r1kit.models.batch import Totals  # noqa: E402
 from r1kit.models.known import resolve  # noqa: E402
 from r1kit.models.load import fresh_llama, load  # noqa: E402
 from r1kit.pipeline import External, Progress, Recipe, Stage, execute, plan  # noqa: E402
@@ -37,9 +38,9 @@ from r1kit.stages.sft import SFT, SFT_PRESETS, SFTSettings, run  # noqa: E402
 from r1kit.tasks.base import DataError  # noqa: E402
 from r1kit.tiny.frame import TINY_CHAT, TINY_SYSTEM  # noqa: E402
 from r1kit.tiny.tokenizer import make  # noqa: E402
-from r1kit.train.batch import Totals, pack  # noqa: E402
 from r1kit.train.learner import Learner, OptimizerSettings  # noqa: E402
-from r1kit.train.supervised import NEXT_TOKEN  # noqa: E402
+from r1kit.train.losses.next_token import next_token  # noqa: E402
+from r1kit.train.packing import pack  # noqa: E402
 from r1kit.types import Conversation, Message, Problem, Sample  # noqa: E402
 
 torch.set_num_threads(1)
@@ -206,7 +207,7 @@ def test_packed_rows_have_the_loss_and_gradient_of_padded_ones(budget: int) -> N
     samples = conversations()
     model = fresh_llama(chatml(), layers=2, width=32, heads=4, context=512, seed=0)
     learner = Learner(model, OptimizerSettings(), steps=1)
-    found = learner.forward_backward(pack(samples, budget), NEXT_TOKEN, Totals.of(samples))
+    found = learner.forward_backward(pack(samples, budget), next_token, Totals.of(samples))
     ours = {name: p.grad.clone() for name, p in model.named_parameters()}
     model.set_attn_implementation("eager")
     loss, theirs = padded(model, samples)

@@ -14,16 +14,16 @@ torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
 from r1kit.models import attention, head  # noqa: E402
+from r1kit.models.batch import Totals  # noqa: E402
 from r1kit.models.load import fresh_llama, frozen_copy  # noqa: E402
 from r1kit.models.recompute import recompute_activations  # noqa: E402
 from r1kit.settings import SettingsError  # noqa: E402
 from r1kit.store import StoreError  # noqa: E402
 from r1kit.tiny.tokenizer import make  # noqa: E402
-from r1kit.train.batch import Totals, pack, pack_together  # noqa: E402
-from r1kit.train.head import OfLogprobs  # noqa: E402
 from r1kit.train.learner import Learner, OptimizerSettings  # noqa: E402
-from r1kit.train.losses import next_token  # noqa: E402
-from r1kit.train.supervised import NEXT_TOKEN, Epochs, TrainingSettings, Update, train_supervised, validation_loss  # noqa: E402
+from r1kit.train.losses.next_token import next_token  # noqa: E402
+from r1kit.train.packing import pack, pack_together  # noqa: E402
+from r1kit.train.supervised import Epochs, TrainingSettings, Update, train_supervised, validation_loss  # noqa: E402
 from r1kit.train.validation import Best, Validation  # noqa: E402
 from r1kit.types import Sample  # noqa: E402
 
@@ -169,11 +169,11 @@ def test_a_long_row_is_cut_into_chunks_of_the_head_without_a_change(monkeypatch:
     monkeypatch.setattr(head.Head, "chunk_size", lambda self: 3)
     sizes = [len(chunk.token_ids) for chunk in pack(samples, 1000)[0].targets.chunks(3, whole=False)]
     assert max(sizes) == 3
-    loss, found = backward(model, samples, NEXT_TOKEN)
+    loss, found = backward(model, samples, next_token)
     assert loss == pytest.approx(whole, rel=1e-5)
     for name in expected:
         torch.testing.assert_close(found[name], expected[name], atol=1e-6, rtol=1e-4)
-    assert isinstance(NEXT_TOKEN, OfLogprobs) and NEXT_TOKEN.cut
+    assert next_token.per_token
 
 
 def deepseek() -> Any:
@@ -219,7 +219,7 @@ def test_activation_checkpointing_changes_no_gradient_and_keeps_fewer_activation
             return tensor
 
         with torch.autograd.graph.saved_tensors_hooks(pack_hook, lambda tensor: tensor):
-            _, found = backward(model, samples, NEXT_TOKEN)
+            _, found = backward(model, samples, next_token)
         return held, found
 
     plain, model = make_model(), make_model()
@@ -238,7 +238,7 @@ def test_experts_are_counted_once_where_activations_are_computed_again() -> None
         if recompute:
             recompute_activations(model)
         learner = Learner(model, SETTINGS, steps=1)
-        learner.forward_backward(pack(documents(TEXTS), 1000), NEXT_TOKEN, Totals.of(documents(TEXTS)))
+        learner.forward_backward(pack(documents(TEXTS), 1000), next_token, Totals.of(documents(TEXTS)))
         loads.append(learner.router.loads[0].tolist())
     assert loads[0] == loads[1] and sum(loads[0]) > 0
 

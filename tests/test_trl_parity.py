@@ -15,12 +15,13 @@ trl = pytest.importorskip("trl", reason="trl is not installed: `pip install trl`
 datasets = pytest.importorskip("datasets")
 
 from r1kit.models import attention  # noqa: E402
+from r1kit.models.batch import Totals  # noqa: E402
 from r1kit.models.load import fresh_llama  # noqa: E402
 from r1kit.tiny.tokenizer import make  # noqa: E402
 from r1kit.train.advantages import advantages  # noqa: E402
-from r1kit.train.batch import Totals, pack  # noqa: E402
 from r1kit.train.learner import Learner, OptimizerSettings  # noqa: E402
-from r1kit.train.losses import PRESETS, GRPOSettings, grpo  # noqa: E402
+from r1kit.train.losses.policy_gradient import PRESETS, GRPOSettings, grpo  # noqa: E402
+from r1kit.train.packing import pack  # noqa: E402
 from r1kit.types import Sample  # noqa: E402
 
 torch.set_num_threads(1)

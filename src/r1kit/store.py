@@ -24,7 +24,10 @@ FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO)
 # Libraries that report a full disk without errno, by the type of their error.
 FULL_IN_RUST = re.compile(rf"\(os error ({'|'.join(map(str, FULL))})\)$")  # safetensors, tokenizers
-FULL_IN_TORCH = re.compile(r"\[enforce fail at inline_container.*(unexpected pos|file write failed)", re.DOTALL)
+FULL_IN_TORCH = re.compile(
+    r"\[enforce fail at inline_container.*(unexpected pos|file write failed)|basic_ios::clear: iostream error$",
+    re.DOTALL,
+)
 FULL_IN_NUMPY = re.compile(r"\d+ requested and \d+ written$")
 
 

@@ -19,6 +19,7 @@ from r1kit.models import attention
 from r1kit.models.known import ModelError, first_line, resolve
 from r1kit.models.load import check_weights, context_of, device_of, load
 from r1kit.models.packed import PackedLayout, Span, bucket
+from r1kit.models.policy_net import ScoreNet
 from r1kit.models.preflight import check_attention
 from r1kit.store import atomic_folder, read_json, write_json
 from r1kit.types import Conversation, Message, Sample
@@ -70,21 +71,19 @@ class RewardModel:
         self.model.eval()
         for part in _batches([len(row) for row in rows], tokens_per_batch):
             with torch.no_grad():
-                values = score_at_ends(self.model, *self._packed([rows[index] for index in part]))
+                values = self._packed_scores([rows[index] for index in part])
             for index, value in zip(part, values.tolist(), strict=True):
                 found[index] = value
         return found
 
-    def _packed(self, rows: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
-        """Hidden states [T, d] of rows one after another, and where each row ends."""
+    def _packed_scores(self, rows: Sequence[Sequence[int]]) -> Tensor:
+        """Scores [rows] from one packed row."""
         lengths = [len(row) for row in rows]
         device = next(self.model.parameters()).device
         layout = PackedLayout([Span(0, tuple(lengths))], device)
         ids = torch.tensor([[token for row in rows for token in row]], device=device)
-        output = self.model.base_model(
-            input_ids=ids, position_ids=layout.position_ids[None], layout=layout, use_cache=False
-        )
-        return output.last_hidden_state[0], torch.tensor(lengths, device=device).cumsum(0) - 1
+        ends = torch.tensor(lengths, device=device).cumsum(0) - 1
+        return ScoreNet.of(self.model).scores(ids, layout, ends)
 
     def save(self, folder: Path) -> None:
         """Weights, config, tokenizer, and which part of a response is read; the prompt format is the stage's to add."""
@@ -92,11 +91,6 @@ class RewardModel:
             self.model.save_pretrained(part)
             self.tokenizer.save_pretrained(part)
             write_json(part / FACTS, {"on": self.on})
-
-
-def score_at_ends(model: Any, hidden: Tensor, ends: Tensor) -> Tensor:
-    """Scores [S] in fp32 from hidden states [T, d], read at each sequence's last token."""
-    return model.score(hidden[ends]).float()[:, 0]  # type: ignore[no-any-return]
 
 
 def without_prefill(chat: ChatFormat) -> ChatFormat:

@@ -1,22 +1,31 @@
-"""The language-model head as an object of its own, so that it can run where a token is predicted and nowhere else."""
+"""The language-model head, applied only to positions that predict a token, with its gradient formed on the way.
+
+Full logits of a large vocabulary are most of a small model's memory traffic. Here the logits of each chunk of targets
+are computed once: the loss and d(loss)/d(logits) come from the chunk, and two products carry the gradient to the hidden
+states and to the head's weight before the next chunk reuses the memory.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from r1kit.models.batch import Targets
 
 CHUNK_ELEMENTS = 16 * 1024 * 1024  # logits per chunk: 64 MB in fp32
 
 
 @dataclass(frozen=True)
 class Head:
-    """logits = cap((hidden W^T + b) * scale) / temperature, as the model's own head computes them."""
+    """logits = softcap((hidden W^T + b) * scale) / temperature, as the model's own head computes them."""
 
     weight: Tensor  # [V, d]
-    bias: Tensor | None
+    bias: Tensor | None  # [V]
     scale: float = 1.0
     softcap: float | None = None
 
@@ -32,7 +41,7 @@ class Head:
         )
 
     def logits(self, hidden: Tensor, temperature: float = 1.0) -> Tensor:
-        """[N, d] -> [N, V] in fp32."""
+        """[n, d] -> [n, V] in fp32. A temperature of 0 (greedy sampling) counts as 1."""
         logits = torch.nn.functional.linear(hidden, self.weight, self.bias).float()
         if self.scale != 1.0:
             logits = logits * self.scale
@@ -40,12 +49,86 @@ class Head:
             logits = torch.tanh(logits / self.softcap) * self.softcap
         return logits if temperature in (0.0, 1.0) else logits / temperature
 
-    def slope(self, logits: Tensor, temperature: float = 1.0) -> Tensor | float:
-        """d(logits)/d(hidden W^T + b) at what `logits` returned: a number, or [N, V] where a soft cap bends them."""
+    def derivative(self, logits: Tensor, temperature: float = 1.0) -> Tensor | float:
+        """d(logits)/d(hidden W^T + b), from the result of `logits`: a number, or [n, V] with a soft cap."""
         scale = self.scale if temperature in (0.0, 1.0) else self.scale / temperature
         if self.softcap is None:
             return scale
-        return scale * (1 - (logits * (temperature or 1.0) / self.softcap).square())
+        return scale * (1 - (logits * (temperature or 1.0) / self.softcap).square())  # tanh' = 1 - tanh^2
+
+    def logprobs(self, hidden: Tensor, targets: Targets, temperature: float) -> Tensor:
+        """log pi of each target [N] from hidden states [T, d] of the row, without a gradient."""
+        pieces = []
+        with torch.no_grad():
+            for start in range(0, len(targets), self.chunk_size()):
+                chunk = slice(start, start + self.chunk_size())
+                logits = self.logits(hidden[targets.positions[chunk]], temperature)  # [n, V]
+                chosen = logits.gather(1, targets.token_ids[chunk, None])[:, 0]  # [n]
+                pieces.append(chosen - logits.logsumexp(dim=-1))
+        return torch.cat(pieces) if pieces else hidden.new_zeros(0)
 
     def chunk_size(self) -> int:
+        """Targets per chunk."""
         return max(32, CHUNK_ELEMENTS // self.weight.shape[0])
+
+
+class ChunkLoss(NamedTuple):
+    """The loss of one chunk, its gradient [n, V] by the logits, and sums for the log."""
+
+    loss: Tensor
+    grad_logits: Tensor  # may reuse the memory of the logits
+    sums: dict[str, Tensor]
+
+
+class Chunk(NamedTuple):
+    """Positions [n] in the packed row, and the loss as a function of their logits [n, V]."""
+
+    positions: Tensor
+    loss: Callable[[Tensor], ChunkLoss]
+
+
+class FusedHead(torch.autograd.Function):
+    """Head and loss in one: (hidden [T, d], weight, bias) -> loss, with the sums of all chunks.
+
+    The forward pass computes the gradients too, so the logits of a chunk are never kept.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        hidden: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        head: Head,
+        chunks: Iterable[Chunk],
+        temperature: float,
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        needs_weight, needs_bias = ctx.needs_input_grad[1], ctx.needs_input_grad[2]
+        grad_hidden, grad_weight, grad_bias = torch.zeros_like(hidden), None, None
+        total, sums = hidden.new_zeros((), dtype=torch.float32), dict[str, Tensor]()
+        for positions, loss in chunks:
+            states = hidden[positions]  # [n, d]
+            logits = head.logits(states, temperature)  # [n, V]
+            derivative = head.derivative(logits, temperature)  # before `loss` overwrites the logits
+            value, grad, chunk_sums = loss(logits)
+            grad = grad.mul_(derivative).to(states.dtype)  # [n, V], by the linear output
+            if needs_weight:
+                grad_weight = _add(grad_weight, (grad.T @ states).to(weight.dtype))  # [V, d]
+            if needs_bias:
+                grad_bias = _add(grad_bias, grad.sum(0).to(weight.dtype))  # [V]
+            grad_hidden.index_add_(0, positions, (grad @ weight).to(states.dtype))  # under autocast the product is bf16
+            total = total + value
+            for name, amount in chunk_sums.items():
+                sums[name] = sums[name] + amount if name in sums else amount
+        ctx.grads = (grad_hidden, grad_weight, grad_bias)  # neither inputs nor outputs, so no reference cycle
+        return total, sums
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_loss: Tensor, _: None) -> tuple[Tensor | None, ...]:
+        grads, ctx.grads = ctx.grads, ()
+        return (*(grad if grad is None else grad.mul_(grad_loss) for grad in grads), None, None, None)
+
+
+def _add(total: Tensor | None, value: Tensor) -> Tensor:
+    return value if total is None else total.add_(value)

@@ -7,6 +7,8 @@ decides which experts are chosen and never enters the gate, so it has no gradien
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -41,6 +43,15 @@ class RouterBalance:
                 self.loads[index].index_add_(0, chosen.reshape(-1), self.copies.repeat_interleave(chosen.shape[-1]))
 
         return count
+
+    @contextmanager
+    def counting(self, copies: Tensor) -> Iterator[None]:
+        """Count the forward passes of one packed row; `copies` [T] says how many samples share each token."""
+        self.copies = copies
+        try:
+            yield
+        finally:
+            self.copies = None
 
     def update(self) -> float:
         """b_i += gamma * sign(mean load - load_i); returns the worst ratio of the fullest expert to the mean."""

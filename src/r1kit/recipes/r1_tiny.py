@@ -24,7 +24,7 @@ from r1kit.stages.tiny_requests import TinyRequestsSettings
 from r1kit.tasks import TaskSpec
 from r1kit.tiny.frame import TINY_SYSTEM
 from r1kit.train.learner import OptimizerSettings
-from r1kit.train.losses import PRESETS
+from r1kit.train.losses.policy_gradient import PRESETS
 from r1kit.train.supervised import cosine
 
 LANGUAGE = RewardSpec(name="language_consistency", options={"detect": "script"})

@@ -12,7 +12,7 @@ from r1kit.stages.rl import RLSettings
 from r1kit.tasks import TaskSpec
 from r1kit.tiny.frame import TINY_SYSTEM
 from r1kit.train.learner import OptimizerSettings
-from r1kit.train.losses import PRESETS
+from r1kit.train.losses.policy_gradient import PRESETS
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from r1kit.settings import NOT_HASHED, listed
 from r1kit.stages.shared import given_conversations
 from r1kit.stages.shared.given_conversations import AskedSettings, GivenSettings, tokenised, train_given
 from r1kit.stages.shared.given_rows import data_files, longest_row
-from r1kit.train.distillation import Distillation, DistillationSettings, Teacher
+from r1kit.train.losses.distillation import Distillation, DistillationSettings, Teacher
 from r1kit.train.teacher import (
     ModelTeacher,
     StoredTeacher,

@@ -8,7 +8,8 @@ from typing import Any
 from r1kit.pipeline import Context, Kind
 from r1kit.stages.shared.given_conversations import GivenSettings, check, tokenised, train_given
 from r1kit.stages.shared.given_rows import longest_row
-from r1kit.train.supervised import NEXT_TOKEN, cosine
+from r1kit.train.losses.next_token import next_token
+from r1kit.train.supervised import cosine
 
 
 class SFTSettings(GivenSettings):
@@ -41,7 +42,7 @@ def run(context: Context) -> Mapping[str, Any]:
     settings: SFTSettings = context.settings
     policy = load(str(context.input("model")), device=settings.device, seed=settings.seed)
     data = tokenised(context, policy, longest_row(settings.max_tokens, policy))
-    return train_given(context, policy, data, lambda samples: NEXT_TOKEN)
+    return train_given(context, policy, data, lambda samples: next_token)
 
 
 SFT = Kind(name="sft", run=run, settings=SFTSettings, version=1, check=check)

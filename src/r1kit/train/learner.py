@@ -15,13 +15,11 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from r1kit.models.head import Head
+from r1kit.models.batch import Batch, Totals
+from r1kit.models.policy_net import AnyLoss, PolicyNet, net_of
 from r1kit.models.router import RouterBalance
 from r1kit.settings import Settings
 from r1kit.store import StoreError, atomic_folder
-from r1kit.train.batch import Batch, Totals
-from r1kit.train.head import Objective, OfLogprobs, logprobs
-from r1kit.train.losses import Loss
 
 Beta = Annotated[float, Field(ge=0, lt=1)]
 
@@ -56,14 +54,6 @@ def autocast(device: torch.device) -> AbstractContextManager[Any]:
     return torch.autocast("cuda", torch.bfloat16) if device.type == "cuda" else nullcontext()
 
 
-def hidden_states(model: Any, batch: Batch) -> Tensor:
-    """Hidden states [T, d] of a packed row, of a language model or of a sequence classifier."""
-    output = model.base_model(
-        input_ids=batch.token_ids, position_ids=batch.layout.position_ids[None], layout=batch.layout, use_cache=False
-    )
-    return output.last_hidden_state[0]  # type: ignore[no-any-return]
-
-
 class Learner:
     """A policy, its optimiser and the number of updates done.
 
@@ -75,6 +65,7 @@ class Learner:
         if temperature <= 0:
             raise ValueError(f"temperature is {temperature}: log-probs for training need a temperature above 0")
         self.model, self.settings, self.steps, self.temperature = model, settings, steps, temperature
+        self.net = net_of(model)
         self.device = next(model.parameters()).device
         self.parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
         self.optimizer = torch.optim.AdamW(
@@ -87,27 +78,20 @@ class Learner:
         self.router = RouterBalance(model, settings.router_gamma)
         self.updates = 0
 
-    def _autocast(self) -> AbstractContextManager[Any]:
-        return autocast(self.device)
-
-    def forward_backward(self, batches: Iterable[Batch], loss: Loss | Objective, totals: Totals) -> dict[str, float]:
+    def forward_backward(self, batches: Iterable[Batch], loss: AnyLoss, totals: Totals) -> dict[str, float]:
         """Add the gradient of `loss` over all `batches`.
 
-        Returns the loss and means over what it counts: tokens that were trained on, or pairs of a reward model.
+        Returns the loss and the means of its sums, over the tokens (or pairs) of the batches.
         """
-        objective = loss if isinstance(loss, Objective) else OfLogprobs(loss)
-        self.model.eval()  # no dropout: on-policy the ratio is exactly 1
-        sums: dict[str, float] = {}
-        total, count = 0.0, 0
+        self.net.eval()  # no dropout: on-policy the ratio is exactly 1
+        total, count, sums = 0.0, 0, dict[str, float]()
         for batch in batches:
-            with self._autocast():
-                self.router.copies = batch.layout.copies
-                hidden = hidden_states(self.model, batch)
-                self.router.copies = None  # the backward pass, which may compute activations again, does not count
-                found = objective.backward(self.model, hidden.detach(), batch, totals, self.temperature)
-            hidden.backward(found.hidden)
-            total, count = total + float(found.loss), count + found.count
-            for name, value in found.sums.items():
+            # the backward pass may compute activations again, so experts are counted in the forward pass alone
+            with autocast(self.device), self.router.counting(batch.layout.copies):
+                output = self.net(batch, loss, totals, self.temperature)
+            output.loss.backward()
+            total, count = total + float(output.loss.detach()), count + output.num_items
+            for name, value in output.sums.items():
                 sums[name] = sums.get(name, 0.0) + float(value)
         means = {name: value / max(1, count) for name, value in sums.items()}
         return {"loss": total, **means} if count else means
@@ -139,10 +123,10 @@ class Learner:
 
     def logprobs(self, batch: Batch, model: Any = None) -> Tensor:
         """log pi [N] of a batch's targets under the policy, or under `model` (a reference)."""
-        model = model or self.model
-        model.eval()
-        with torch.no_grad(), self._autocast():
-            return logprobs(Head.of(model), hidden_states(model, batch), batch.targets, self.temperature)
+        net = PolicyNet.of(self.net if model is None else model)
+        net.eval()
+        with torch.no_grad(), autocast(self.device):
+            return net.logprobs(batch, self.temperature)
 
     def save(self, folder: Path, state: dict[str, Any], reference: Any = None) -> None:
         """Write a checkpoint that `load` continues from bit for bit; it appears whole or not at all."""

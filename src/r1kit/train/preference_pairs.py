@@ -10,10 +10,12 @@ from r1kit.data.conversations import Labelled
 from r1kit.data.pair_lengths import balanced
 from r1kit.data.prepare import refuse_long
 from r1kit.data.tokens import TokenFile, Tokenised, key_of
+from r1kit.models.batch import Totals
 from r1kit.models.classify import RewardModel
-from r1kit.train.batch import Totals, pack, pack_together
 from r1kit.train.learner import Learner
-from r1kit.train.reward import OfScores, bradley_terry, label_metrics, pair_metrics, safety
+from r1kit.train.losses.scores import bradley_terry, safety
+from r1kit.train.packing import pack, pack_together
+from r1kit.train.reward_metrics import label_metrics, pair_metrics
 from r1kit.train.supervised import Update
 from r1kit.types import Message, PreferencePair, Sample
 
@@ -84,7 +86,7 @@ class Pairs:
     def update(self, rows: Sequence[int], learner: Learner, tokens_per_batch: int, center: float) -> Update:
         groups = [self._pair(row) for row in rows]
         batches = pack_together(groups, tokens_per_batch, learner.device)
-        return Update(batches, Totals(0, len(groups)), OfScores(bradley_terry(center), sequences=2))
+        return Update(batches, Totals(0, len(groups)), bradley_terry(center))
 
     def measure(self, scores: Sequence[float]) -> dict[str, Any]:
         """`pair_metrics` of the scores of all samples."""
@@ -132,7 +134,7 @@ class Responses:
     def update(self, rows: Sequence[int], learner: Learner, tokens_per_batch: int, center: float) -> Update:
         samples = [self.tokens[row] for row in rows]
         batches = pack(samples, tokens_per_batch, learner.device)
-        return Update(batches, Totals(0, len(samples)), OfScores(safety([self.labels[row] for row in rows])))
+        return Update(batches, Totals(0, len(samples)), safety([self.labels[row] for row in rows]))
 
     def measure(self, scores: Sequence[float]) -> dict[str, Any]:
         """`label_metrics` of the scores."""

@@ -16,6 +16,7 @@ from pydantic import Field, model_validator
 from r1kit.chat import ChatFormat
 from r1kit.data.jsonl import RowWriter, keep_steps
 from r1kit.engines import PolicyEngine
+from r1kit.models.batch import Batch, Totals
 from r1kit.models.load import frozen_copy, named_weights
 from r1kit.rewards import Scorer
 from r1kit.rollout import rollout
@@ -24,10 +25,10 @@ from r1kit.tasks import Task
 from r1kit.train import checkpoints
 from r1kit.train.advantages import advantages
 from r1kit.train.audit import Audit
-from r1kit.train.batch import Batch, Totals, pack
 from r1kit.train.learner import Learner, split
-from r1kit.train.losses import PRESETS, GRPOSettings, grpo
+from r1kit.train.losses.policy_gradient import PRESETS, GRPOSettings, grpo
 from r1kit.train.monitors import Alarm, hack_metrics, verdict_metrics
+from r1kit.train.packing import pack
 from r1kit.train.validation import Best, EarlyStopping, Validation
 from r1kit.types import Group, Problem, Reward, Rollout, Sample, SamplingParams
 from r1kit.verifiers import find

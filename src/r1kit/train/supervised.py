@@ -14,18 +14,18 @@ from typing import Any
 from pydantic import Field
 
 from r1kit.data.jsonl import RowWriter, keep_steps
+from r1kit.models.batch import Batch, Totals
+from r1kit.models.policy_net import AnyLoss
 from r1kit.settings import NOT_HASHED, Settings
 from r1kit.train import checkpoints
-from r1kit.train.batch import Batch, Totals, pack
-from r1kit.train.head import Objective, OfLogprobs
 from r1kit.train.learner import Learner, OptimizerSettings
-from r1kit.train.losses import Loss, next_token
+from r1kit.train.losses.next_token import next_token
+from r1kit.train.packing import pack
 from r1kit.train.validation import Best, EarlyStopping, Validation
 from r1kit.types import Sample
 
 PART = 256  # held-out samples that are packed at once
 Log = Callable[[int, dict[str, float]], None]
-NEXT_TOKEN = OfLogprobs(next_token, cut=True)
 
 
 def cosine(first: float, last: float) -> OptimizerSettings:
@@ -91,12 +91,10 @@ class Update:
 
     batches: Sequence[Batch]
     totals: Totals
-    loss: Loss | Objective = NEXT_TOKEN
+    loss: AnyLoss = next_token
 
     @staticmethod
-    def of(
-        samples: Sequence[Sample], tokens_per_batch: int, learner: Learner, loss: Loss | Objective = NEXT_TOKEN
-    ) -> Update:
+    def of(samples: Sequence[Sample], tokens_per_batch: int, learner: Learner, loss: AnyLoss = next_token) -> Update:
         """Samples packed, without anything else."""
         return Update(pack(samples, tokens_per_batch, learner.device), Totals.of(samples), loss)
 

@@ -14,12 +14,13 @@ import torch
 from torch import Tensor
 
 from r1kit.data.tokens import key_of
-from r1kit.models.head import Head
+from r1kit.models.batch import Batch
 from r1kit.models.known import ModelError
+from r1kit.models.policy_net import PolicyNet
 from r1kit.store import StoreError, read_json, write_bytes, write_json
-from r1kit.train.batch import Batch, pack
-from r1kit.train.distillation import Dense, SoftTargets, Targeting, TopK
-from r1kit.train.learner import autocast, hidden_states
+from r1kit.train.learner import autocast
+from r1kit.train.losses.distillation import Dense, SoftTargets, Targeting, TopK
+from r1kit.train.packing import pack
 from r1kit.types import Sample
 
 ABOUT = "teacher.json"
@@ -34,8 +35,9 @@ class ModelTeacher:
     vocabulary: int
 
     def targets(self, batch: Batch, temperature: float) -> Targeting:
-        head, hidden = Head.of(self.model), hidden_states(self.model.eval(), batch)[batch.targets.positions]
-        return lambda cut: Dense(head.logits(hidden[cut]), self.vocabulary, temperature)
+        net = PolicyNet.of(self.model.eval())
+        hidden = net.hidden_states(batch)[batch.targets.positions]  # [N, d]
+        return lambda place: Dense(net.logits(hidden[place]), self.vocabulary, temperature)
 
 
 @dataclass(frozen=True)
@@ -198,10 +200,11 @@ def _said(
 
 def _of_batch(model: Any, vocabulary: int, batch: Batch, about: dict[str, Any]) -> dict[str, Tensor]:
     with torch.no_grad(), autocast(batch.token_ids.device):
-        head, hidden = Head.of(model), hidden_states(model.eval(), batch)[batch.targets.positions]
+        net = PolicyNet.of(model.eval())
+        hidden = net.hidden_states(batch)[batch.targets.positions]  # [N, d]
         chunks = [
-            top_k(head.logits(states)[:, :vocabulary], about["top_k"], about["temperatures"])
-            for states in hidden.split(head.chunk_size())
+            top_k(net.logits(states)[:, :vocabulary], about["top_k"], about["temperatures"])
+            for states in hidden.split(net.chunk_size())
         ]
     return {name: torch.cat([chunk[name] for chunk in chunks]).cpu() for name in chunks[0]}
 

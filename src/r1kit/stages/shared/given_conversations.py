@@ -11,18 +11,18 @@ from r1kit.chat import ChatFormat, saved
 from r1kit.data.conversations import conversation
 from r1kit.data.mask_excerpt import excerpt
 from r1kit.data.prepare import ConversationSettings, Reading, conversation_samples
+from r1kit.models.policy_net import AnyLoss
 from r1kit.pipeline import Context
 from r1kit.settings import NOT_HASHED
 from r1kit.stages.shared.given_rows import Data, check_given, divided, train_rows
 from r1kit.stages.shared.probe import ProbeSettings, check_probe, make_probe, probe_of, refuse_unread
 from r1kit.store import write_json
-from r1kit.train.head import Objective
 from r1kit.train.learner import Learner
 from r1kit.train.supervised import TrainingSettings, Update, validation_loss
 from r1kit.train.validation import Validation
 from r1kit.types import Conversation, Sample
 
-LossOf = Callable[[list[Sample]], Objective]  # what an update's samples are trained for
+LossOf = Callable[[list[Sample]], AnyLoss]  # what an update's samples are trained for
 
 
 class AskedSettings(ConversationSettings):

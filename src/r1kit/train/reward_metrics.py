@@ -1,78 +1,16 @@
-"""Reward models: losses on scores, and how good the scores are on held-out pairs and labels."""
+"""How well a reward model's scores order held-out pairs and separate labels."""
 
 from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import torch
-import torch.nn.functional as F
-from torch import Tensor
-
-from r1kit.models.classify import score_at_ends
 from r1kit.rewards.modelled import sigmoid
-from r1kit.train.batch import Batch, Totals
-from r1kit.train.head import Gradient
-from r1kit.train.losses import LossOutput
 
-ScoreLoss = Callable[[Tensor, Batch, Totals], LossOutput]
 BINS = 10
-
-
-@dataclass(frozen=True)
-class OfScores:
-    """A loss that is a function of each sequence's score, for the learner: `scores` [S] in the batch's order.
-
-    `sequences`: how many make one item of the log, 2 for pairs.
-    """
-
-    loss: ScoreLoss
-    sequences: int = 1
-
-    def backward(self, model: Any, hidden: Tensor, batch: Batch, totals: Totals, temperature: float) -> Gradient:
-        leaf = hidden.detach().requires_grad_()
-        with torch.enable_grad():
-            output = self.loss(score_at_ends(model, leaf, batch.ends), batch, totals)
-            output.loss.backward()
-        gradient = torch.zeros_like(hidden) if leaf.grad is None else leaf.grad
-        return Gradient(gradient, output.loss.detach(), output.sums, len(batch.order) // self.sequences)
-
-
-def bradley_terry(center: float = 0.0) -> ScoreLoss:
-    """-log sigmoid(chosen - rejected), the mean over pairs (equation 5 of the paper's supplement).
-
-    Sequences come as chosen, rejected, chosen, rejected ... (`pack_together`). `center` pulls the sum of a pair's
-    scores to zero, as TRL's `center_rewards_coefficient` does.
-    """
-
-    def loss(scores: Tensor, batch: Batch, totals: Totals) -> LossOutput:
-        chosen, rejected = scores.view(-1, 2).unbind(1)
-        total = -F.logsigmoid(chosen - rejected).sum()
-        if center:
-            total = total + center * (chosen + rejected).square().sum()
-        with torch.no_grad():
-            sums = {"accuracy": (chosen > rejected).float().sum(), "margin": (chosen - rejected).sum()}
-        return LossOutput(total / totals.num_sequences, sums)
-
-    return loss
-
-
-def safety(labels: Sequence[bool]) -> ScoreLoss:
-    """Binary cross-entropy of sigmoid(score) with "is safe", the mean over responses (equation 6).
-
-    `labels` belong to the samples that were packed.
-    """
-
-    def loss(scores: Tensor, batch: Batch, totals: Totals) -> LossOutput:
-        wanted = torch.tensor([float(labels[index]) for index in batch.order], device=scores.device)
-        total = F.binary_cross_entropy_with_logits(scores, wanted, reduction="sum")
-        sums = {"accuracy": ((scores > 0) == (wanted > 0.5)).float().sum()}
-        return LossOutput(total / totals.num_sequences, sums)
-
-    return loss
 
 
 @dataclass(frozen=True)

@@ -1,38 +1,17 @@
-"""Losses as pure functions of log-probs: next token, and GRPO with its variants.
-
-A loss gets the log-probs of whole sequences, what is known about each token (`Targets`) and the counts to divide by
-(`Totals`, over all micro-batches and ranks), so that any split into micro-batches gives the gradient of one big batch.
-"""
+"""GRPO and its variants as one pure function of log-probs; presets name the published combinations."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
+from r1kit.models.batch import Targets, Totals
+from r1kit.models.policy_net import Loss, LossOutput
 from r1kit.settings import Settings
 from r1kit.train.advantages import Baseline
-from r1kit.train.batch import Targets, Totals
-
-
-@dataclass(frozen=True)
-class LossOutput:
-    """The scalar to be minimised, and sums over tokens for the log (divided by the token count there)."""
-
-    loss: Tensor
-    sums: dict[str, Tensor]
-
-
-Loss = Callable[[Tensor, Targets, Totals], LossOutput]
-
-
-def next_token(logprobs: Tensor, targets: Targets, totals: Totals) -> LossOutput:
-    """Cross-entropy, the mean over all trained tokens: pre-training, SFT, distillation from traces."""
-    return LossOutput(loss=-logprobs.sum() / totals.num_tokens, sums={})
 
 
 class GRPOSettings(Settings):

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, Protocol, Self
+from functools import partial
+from typing import Protocol, Self
 
 import torch
 import torch.nn.functional as F
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from r1kit.models.head import Head
+from r1kit.models.batch import Batch, Targets, Totals
+from r1kit.models.head import Chunk, ChunkLoss
 from r1kit.settings import Settings
-from r1kit.train.batch import Batch, Targets, Totals
-from r1kit.train.head import Accumulated, Gradient
 
 
 class SoftTargets(Protocol):
@@ -94,38 +94,33 @@ class TopK:
 
 @dataclass(frozen=True)
 class Distillation:
-    """The objective for the learner; logits of a chunk are made once, and its gradient is formed without autograd."""
+    """The loss, a `LogitsLoss`; its gradient is formed by hand from the logits of each chunk."""
 
     settings: DistillationSettings
     teacher: Teacher
 
-    def backward(self, model: Any, hidden: Tensor, batch: Batch, totals: Totals, temperature: float) -> Gradient:
+    def chunks(self, batch: Batch, totals: Totals, temperature: float, size: int) -> Iterator[Chunk]:
+        """All targets of the batch, in chunks of at most `size`."""
         if temperature != 1.0:
             raise ValueError(f"the learner's temperature is {temperature}: distillation has its own, leave this at 1")
-        head, found, start = Head.of(model), Accumulated(hidden), 0
         with torch.no_grad():
-            soft = self.teacher.targets(batch, self.settings.temperature)
-            for chunk in batch.targets.chunks(head.chunk_size(), whole=False):
-                stop = start + len(chunk.token_ids)
-                states = hidden[chunk.positions]
-                found.add(head, chunk, states, *self._chunk(head, states, chunk, totals, soft(slice(start, stop))))
-                start = stop
-        return found.gradient()
+            soft, start = self.teacher.targets(batch, self.settings.temperature), 0
+        for targets in batch.targets.chunks(size, whole=False):
+            place = slice(start, start + len(targets))
+            yield Chunk(targets.positions, partial(self._loss, targets=targets, totals=totals, soft=soft(place)))
+            start = place.stop
 
-    def _chunk(
-        self, head: Head, states: Tensor, chunk: Targets, totals: Totals, soft: SoftTargets
-    ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+    def _loss(self, logits: Tensor, targets: Targets, totals: Totals, soft: SoftTargets) -> ChunkLoss:
         settings, t = self.settings, self.settings.temperature
-        logits = head.logits(states)
-        log_q = (logits / t).log_softmax(-1)
-        target, kl = soft.pull(log_q)
+        log_q = (logits / t).log_softmax(-1)  # [n, V]
+        target, kl = soft.pull(log_q)  # [n, V], [n]
         grad = (log_q.exp() - target).mul_(settings.soft_weight * t)  # d(T^2 KL) / d(logits) = T (q - p)
         log_q = logits.log_softmax(-1)
-        probs, chosen = log_q.exp(), chunk.token_ids[:, None]
+        probs, chosen = log_q.exp(), targets.token_ids[:, None]  # [n, V], [n, 1]
         entropy = -torch.dot(probs.view(-1), log_q.view(-1))
-        hard = -log_q.gather(1, chosen)[:, 0]
-        probs.scatter_add_(1, chosen, -torch.ones_like(hard)[:, None])
-        grad.add_(probs, alpha=settings.hard_weight)
+        hard = -log_q.gather(1, chosen)[:, 0]  # [n]
+        probs.scatter_add_(1, chosen, -torch.ones_like(hard)[:, None])  # d(cross-entropy) / d(logits) = q - onehot
+        grad.add_(probs, alpha=settings.hard_weight).div_(totals.num_tokens)
         loss = settings.soft_weight * t * t * kl.sum() + settings.hard_weight * hard.sum()
-        grad.mul_(head.slope(logits)).div_(totals.num_tokens)
-        return grad, loss / totals.num_tokens, {"kl": kl.sum(), "cross_entropy": hard.sum(), "entropy": entropy}
+        sums = {"kl": kl.sum(), "cross_entropy": hard.sum(), "entropy": entropy}
+        return ChunkLoss(loss / totals.num_tokens, grad, sums)

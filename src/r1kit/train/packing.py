@@ -2,94 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
 
+from r1kit.models.batch import TENSORS, Batch, Targets
 from r1kit.models.packed import PackedLayout, Span, bucket
 from r1kit.types import Sample
-
-
-@dataclass(frozen=True)
-class Targets:
-    """The N predicted tokens of some whole sequences, and what the losses need to know about each.
-
-    All tensors are [N] and ordered by sequence; `lengths[s]` says how many of them belong to sequence s.
-    `old_logprobs` are the ones that the ratio is taken against, `sampler_logprobs` what the engine reported.
-    """
-
-    token_ids: Tensor
-    positions: Tensor  # where in the packed row the hidden state stands that predicts this token
-    lengths: tuple[int, ...]
-    sampler_logprobs: Tensor
-    old_logprobs: Tensor
-    ref_logprobs: Tensor
-    advantages: Tensor
-
-    def sequence_ids(self) -> Tensor:
-        """[N], the index of the sequence that each token belongs to."""
-        lengths = torch.tensor(self.lengths, device=self.token_ids.device)
-        return torch.repeat_interleave(torch.arange(len(self.lengths), device=lengths.device), lengths)
-
-    def chunks(self, size: int, *, whole: bool = True) -> Iterator[Targets]:
-        """Runs of about `size` tokens.
-
-        `whole`: of whole sequences, so that sequence-level losses can work chunk by chunk; else a long sequence is
-        cut, and memory stays bounded whatever its length.
-        """
-        lengths = self.lengths if whole else tuple(part for n in self.lengths for part in _parts(n, size))
-        first = start = 0
-        while first < len(lengths):
-            last, tokens = first, 0
-            while last < len(lengths) and (last == first or tokens + lengths[last] <= size):
-                tokens += lengths[last]
-                last += 1
-            cut = slice(start, start + tokens)
-            tensors = {name: getattr(self, name)[cut] for name in TENSORS}
-            yield Targets(lengths=lengths[first:last], **tensors)
-            first, start = last, start + tokens
-
-
-def _parts(length: int, size: int) -> list[int]:
-    """A length cut into parts of at most `size`: `_parts(7, 3) == [3, 3, 1]`."""
-    return [min(size, length - start) for start in range(0, length, size)]
-
-
-TENSORS = ("token_ids", "positions", "sampler_logprobs", "old_logprobs", "ref_logprobs", "advantages")
-
-
-@dataclass(frozen=True)
-class Batch:
-    """One packed row: `token_ids` [1, T], the layout that says who sees whom, and the tokens to be predicted.
-
-    Sequence s of the row is sample `order[s]` of those that were packed, and its last token stands at `ends[s]`.
-    """
-
-    token_ids: Tensor
-    layout: PackedLayout
-    targets: Targets
-    order: tuple[int, ...]
-    ends: Tensor  # [sequences]
-
-    @property
-    def num_tokens(self) -> int:
-        return int(self.token_ids.numel())
-
-
-@dataclass(frozen=True)
-class Totals:
-    """What a loss divides by: counts over all micro-batches and ranks of one update, skipped samples included."""
-
-    num_tokens: int
-    num_sequences: int
-    max_tokens: int = 1
-
-    @staticmethod
-    def of(samples: Sequence[Sample], max_tokens: int = 1) -> Totals:
-        tokens = sum(sum(sample.loss_mask[1:]) for sample in samples)  # nothing predicts the first token
-        return Totals(num_tokens=tokens, num_sequences=len(samples), max_tokens=max_tokens)
 
 
 @dataclass(frozen=True)

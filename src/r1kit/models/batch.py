@@ -1,0 +1,94 @@
+"""The inputs of a training forward pass: a packed row, the tokens to predict in it, and the counts to divide by."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from r1kit.models.packed import PackedLayout
+from r1kit.types import Sample
+
+TENSORS = ("token_ids", "positions", "sampler_logprobs", "old_logprobs", "ref_logprobs", "advantages")
+
+
+@dataclass(frozen=True)
+class Targets:
+    """The N predicted tokens of whole sequences, with the inputs of the losses.
+
+    All tensors are [N], in the order of the sequences; sequence s has `lengths[s]` targets.
+    """
+
+    token_ids: Tensor
+    positions: Tensor  # position in the packed row of the hidden state that predicts the token
+    lengths: tuple[int, ...]
+    sampler_logprobs: Tensor  # reported by the engine
+    old_logprobs: Tensor  # denominator of the importance ratio
+    ref_logprobs: Tensor
+    advantages: Tensor
+
+    def __len__(self) -> int:
+        return len(self.token_ids)
+
+    def sequence_ids(self) -> Tensor:
+        """[N], the index of the sequence that each token belongs to."""
+        lengths = torch.tensor(self.lengths, device=self.token_ids.device)
+        return torch.repeat_interleave(torch.arange(len(self.lengths), device=lengths.device), lengths)
+
+    def chunks(self, size: int, *, whole: bool = True) -> Iterator[Targets]:
+        """Consecutive chunks of about `size` tokens.
+
+        With `whole`, no sequence is split, so a chunk can be larger than `size`; sequence-level losses need this.
+        """
+        lengths = self.lengths if whole else tuple(part for n in self.lengths for part in _parts(n, size))
+        assert sum(lengths) == len(self), "lengths must add up to the number of targets"
+        first = start = 0
+        while first < len(lengths):
+            last, tokens = first, 0
+            while last < len(lengths) and (last == first or tokens + lengths[last] <= size):
+                tokens += lengths[last]
+                last += 1
+            tensors = {name: getattr(self, name)[start : start + tokens] for name in TENSORS}
+            yield Targets(lengths=lengths[first:last], **tensors)
+            first, start = last, start + tokens
+
+
+def _parts(length: int, size: int) -> list[int]:
+    """A length cut into parts of at most `size`: `_parts(7, 3) == [3, 3, 1]`."""
+    return [min(size, length - start) for start in range(0, length, size)]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One packed row. Sequence s of the row is sample `order[s]` of those packed; its last token is at `ends[s]`."""
+
+    token_ids: Tensor  # [1, T]
+    layout: PackedLayout
+    targets: Targets
+    order: tuple[int, ...]
+    ends: Tensor  # [sequences]
+
+    @property
+    def num_tokens(self) -> int:
+        return int(self.token_ids.numel())
+
+
+@dataclass(frozen=True)
+class Totals:
+    """The counts that a loss divides by.
+
+    They count every sample of one update: all micro-batches, all ranks, and samples that are skipped because their
+    gradient is zero. So any split of an update over batches or ranks gives the same gradient.
+    """
+
+    num_tokens: int
+    num_sequences: int
+    max_tokens: int = 1
+
+    @staticmethod
+    def of(samples: Sequence[Sample], max_tokens: int = 1) -> Totals:
+        """Count `samples`, which must be all of the update: under data parallelism, not only this rank's."""
+        tokens = sum(sum(sample.loss_mask[1:]) for sample in samples)  # nothing predicts the first token
+        return Totals(num_tokens=tokens, num_sequences=len(samples), max_tokens=max_tokens)

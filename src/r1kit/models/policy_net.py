@@ -1,0 +1,175 @@
+"""Models whose forward pass ends in a loss.
+
+Every weight is used inside `forward` or a method named in `FORWARD_METHODS`, never from outside. So hooks on the
+module, such as those with which FSDP gathers weights, run around each use.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any, NamedTuple, Protocol, Self, runtime_checkable
+
+import torch
+from torch import Tensor, nn
+
+from r1kit.models.batch import Batch, Targets, Totals
+from r1kit.models.head import Chunk, ChunkLoss, FusedHead, Head
+from r1kit.models.packed import PackedLayout
+
+LONG = 8  # chunks of the head: a longer sequence is split, and its logits are computed twice
+
+
+class LossOutput(NamedTuple):
+    """The scalar to minimise, and for the log sums over `num_items` items (None: the tokens or scores of the input)."""
+
+    loss: Tensor
+    sums: dict[str, Tensor]
+    num_items: int | None = None
+
+
+Loss = Callable[[Tensor, Targets, Totals], LossOutput]  # of log-probs [N]
+ScoreLoss = Callable[[Tensor, Batch, Totals], LossOutput]  # of scores [sequences], in the order of the batch
+
+
+@runtime_checkable
+class LogitsLoss(Protocol):
+    """A loss that reads whole distributions over next tokens, such as distillation."""
+
+    def chunks(self, batch: Batch, totals: Totals, temperature: float, size: int) -> Iterator[Chunk]:
+        """All targets of the batch, at most `size` in each chunk."""
+
+
+AnyLoss = Loss | LogitsLoss | ScoreLoss
+
+
+def per_token(loss: Loss) -> Loss:
+    """Mark a loss that is a sum of independent terms per token: the head may then split sequences."""
+    loss.per_token = True  # type: ignore[attr-defined]
+    return loss
+
+
+def hidden_states(model: Any, token_ids: Tensor, layout: PackedLayout) -> Tensor:
+    """Hidden states [T, d] of a packed row [1, T], of a language model or of a sequence classifier."""
+    output = model.base_model(
+        input_ids=token_ids, position_ids=layout.position_ids[None], layout=layout, use_cache=False
+    )
+    return output.last_hidden_state[0]  # type: ignore[no-any-return]
+
+
+class Net(nn.Module):
+    """A Hugging Face model that takes packed rows."""
+
+    FORWARD_METHODS: tuple[str, ...] = ()  # beside `forward`
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.model = model
+
+    @classmethod
+    def of(cls, model: Any) -> Self:
+        """The net of a model; a net, sharded or not, stays as it is."""
+        return model if isinstance(model, cls) else cls(model)
+
+
+class PolicyNet(Net):
+    """A language model with packed rows as its input and a loss as its output."""
+
+    FORWARD_METHODS = ("hidden_states", "logits", "logprobs")
+
+    def forward(self, batch: Batch, loss: Loss | LogitsLoss, totals: Totals, temperature: float = 1.0) -> LossOutput:
+        """The loss of a packed row with its gradient; among the sums is the entropy of each target's distribution."""
+        hidden, head = self.hidden_states(batch), Head.of(self.model)
+        if isinstance(loss, LogitsLoss):
+            chunks = loss.chunks(batch, totals, temperature, head.chunk_size())
+        else:
+            chunks = _logprob_chunks(loss, head, hidden.detach(), batch.targets, totals, temperature)
+        value, sums = FusedHead.apply(hidden, head.weight, head.bias, head, chunks, temperature)
+        return LossOutput(value, sums, len(batch.targets))
+
+    def hidden_states(self, batch: Batch) -> Tensor:
+        """[T, d]"""
+        return hidden_states(self.model, batch.token_ids, batch.layout)
+
+    def chunk_size(self) -> int:
+        """Targets per chunk of the head."""
+        return Head.of(self.model).chunk_size()
+
+    def logits(self, states: Tensor) -> Tensor:
+        """[n, d] -> [n, V] in fp32."""
+        return Head.of(self.model).logits(states)
+
+    def logprobs(self, batch: Batch, temperature: float = 1.0) -> Tensor:
+        """log pi of each target [N], without a gradient."""
+        with torch.no_grad():
+            return Head.of(self.model).logprobs(self.hidden_states(batch), batch.targets, temperature)
+
+
+class ScoreNet(Net):
+    """A sequence classifier with one output, read at the last token of each packed sequence."""
+
+    FORWARD_METHODS = ("scores",)
+
+    def forward(self, batch: Batch, loss: ScoreLoss, totals: Totals, temperature: float = 1.0) -> LossOutput:
+        """The loss of a packed row with its gradient; scores have no temperature."""
+        scores = self.scores(batch.token_ids, batch.layout, batch.ends)
+        output = loss(scores, batch, totals)
+        return output if output.num_items is not None else output._replace(num_items=len(scores))
+
+    def scores(self, token_ids: Tensor, layout: PackedLayout, ends: Tensor) -> Tensor:
+        """Scores [sequences] in fp32 of a packed row [1, T] whose sequences end at `ends`."""
+        return self.model.score(hidden_states(self.model, token_ids, layout)[ends]).float()[:, 0]  # type: ignore[no-any-return]
+
+
+def net_of(model: Any) -> PolicyNet | ScoreNet:
+    """The net of a language model or of a sequence classifier; a net, sharded or not, stays as it is."""
+    if isinstance(model, PolicyNet | ScoreNet):
+        return model
+    return ScoreNet(model) if model.get_output_embeddings() is None else PolicyNet(model)
+
+
+def _logprob_chunks(
+    loss: Loss, head: Head, hidden: Tensor, targets: Targets, totals: Totals, temperature: float
+) -> Iterator[Chunk]:
+    """Chunks for a loss of log-probs.
+
+    The loss receives whole sequences (GSPO needs that) unless it is marked `per_token`. Sequences longer than `LONG`
+    chunks take two passes, log-probs first and gradient second, so memory stays bounded.
+    """
+    size = head.chunk_size()
+    for chunk in targets.chunks(size, whole=not getattr(loss, "per_token", False)):
+        if len(chunk) <= LONG * size:
+            yield Chunk(chunk.positions, partial(_logprob_loss, targets=chunk, totals=totals, loss=loss))
+            continue
+        output, grad = _gradient(loss, head.logprobs(hidden, chunk, temperature), chunk, totals)  # grad: [n]
+        for part, part_grad in zip(chunk.chunks(size, whole=False), grad.split(size), strict=True):
+            linear = partial(_linear_loss, grad=part_grad, output=output)
+            yield Chunk(part.positions, partial(_logprob_loss, targets=part, totals=totals, loss=linear))
+            output = LossOutput(torch.zeros_like(output.loss), {})  # value and sums count once, with the first part
+
+
+def _logprob_loss(logits: Tensor, targets: Targets, totals: Totals, loss: Loss) -> ChunkLoss:
+    """A loss of log-probs as one of logits [n, V]: d(log p_target)/d(logits) = onehot - p."""
+    logprobs = logits.sub_(logits.logsumexp(dim=-1, keepdim=True))  # [n, V], over the logits
+    probs = logprobs.exp()  # [n, V]
+    entropy = -torch.dot(probs.view(-1), logprobs.view(-1))
+    chosen = targets.token_ids[:, None]  # [n, 1]
+    output, grad = _gradient(loss, logprobs.gather(1, chosen)[:, 0], targets, totals)
+    probs.mul_(-grad[:, None])  # from here on d(loss)/d(logits)
+    probs.scatter_add_(1, chosen, grad[:, None])
+    return ChunkLoss(output.loss.detach(), probs, {"entropy": entropy, **output.sums})
+
+
+def _gradient(loss: Loss, logprobs: Tensor, targets: Targets, totals: Totals) -> tuple[LossOutput, Tensor]:
+    """A loss of log-probs [n], and its gradient [n]."""
+    assert len(logprobs) == len(targets), "one log-prob for each target"
+    leaf = logprobs.detach().requires_grad_()
+    with torch.enable_grad():  # an autograd function's forward pass runs without
+        output = loss(leaf, targets, totals)
+        (grad,) = torch.autograd.grad(output.loss, leaf)
+    return output, grad
+
+
+def _linear_loss(logprobs: Tensor, targets: Targets, totals: Totals, *, grad: Tensor, output: LossOutput) -> LossOutput:
+    """A loss with the value of `output` and the gradient `grad` [n]."""
+    return LossOutput(output.loss.detach() + (logprobs - logprobs.detach()) @ grad, output.sums)
