@@ -1,6 +1,6 @@
-# `make demo` and `make test` need only make and a Python of at least 3.11: each sets up .venv by itself, once.
+# `make demo` and `make test` need only make and Python 3.11 or newer: the first one sets up .venv.
 
-# 3.11 first: requirements.lock was tested with it.
+# 3.11 comes first: requirements.lock was tested with it.
 PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3 python; do \
 	$$p -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 VENV := .venv
@@ -10,7 +10,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 .PHONY: base demo test lint format lock clean
 
-# The weights in the package, made anew: about three quarters of an hour on one core.
+# Pre-train the weights in the package again: about three quarters of an hour on one core.
 base: $(READY)
 	$(BIN)/r1kit run tiny-base
 	rm -rf src/r1kit/tiny/base src/r1kit/tiny/half
@@ -20,7 +20,7 @@ base: $(READY)
 demo: $(READY)
 	$(BIN)/r1kit run r1 --scale tiny
 
-# Parts of the recipe r1, each up to its last stage; what is done is not done again. SCALE=smollm2 for a real model.
+# Parts of the recipe r1, each up to its last stage; finished stages are reused. SCALE=smollm2 for a real model.
 SCALE ?= tiny
 PART_sft-train := dev1
 PART_rl-train-reasoning := dev2
@@ -34,7 +34,7 @@ PARTS := sft-train rl-train-reasoning generate-synthetic sft-train-expanded rl-t
 $(PARTS): $(READY)
 	$(BIN)/r1kit run r1 --scale $(SCALE) --until $(PART_$@) $(ARGS)
 
-# One torch thread per worker: two workers with two threads each only get in each other's way.
+# One torch thread per worker: more threads than cores slow each other down.
 test: export OMP_NUM_THREADS = 1
 test: lint
 	$(BIN)/python -m pytest -n 2
@@ -48,9 +48,9 @@ format: $(READY)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-# Torch first: left to choose, a requirement without a version takes the newest torch and gigabytes of CUDA with it.
+# Torch first: a requirement without a version would take the newest torch, with gigabytes of CUDA.
 $(READY): requirements.lock pyproject.toml
-	@test -n "$(PYTHON)" || { echo "no Python 3.11 or newer with venv was found: install one, or say make PYTHON=/path/to/python3" >&2; exit 1; }
+	@test -n "$(PYTHON)" || { echo "no Python 3.11 or newer with venv was found: install one, or run make PYTHON=/path/to/python3" >&2; exit 1; }
 	@echo "setting up $(VENV) with $(PYTHON) (once; some minutes)"
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) install -qq "$$(grep -E '^torch==' requirements.lock)"
@@ -58,12 +58,12 @@ $(READY): requirements.lock pyproject.toml
 	$(PIP) install -qq --no-deps -e .
 	@touch $@
 
-# What this environment holds, without r1kit itself and without what torch chooses by machine.
+# The packages of this environment, without r1kit itself and those that torch picks for the machine.
 LOCK_FROM ?= $(BIN)/python
 lock:
 	@$(LOCK_FROM) -m pip --disable-pip-version-check freeze --exclude-editable --exclude r1kit \
 		| grep -viE '^(nvidia-|cuda-|triton==|-e )| @ ' | sed -E 's/\+(cpu|cu[0-9]+)$$//' > requirements.lock.new
-	@grep -qE '^torch==' requirements.lock.new || { rm requirements.lock.new; echo "$(LOCK_FROM) has no torch: set it up first" >&2; exit 1; }
+	@grep -qE '^torch==' requirements.lock.new || { rm requirements.lock.new; echo "$(LOCK_FROM) has no torch: run make test first" >&2; exit 1; }
 	@mv requirements.lock.new requirements.lock
 	@echo "requirements.lock: $$(wc -l < requirements.lock) packages"
 
