@@ -198,13 +198,19 @@ def test_the_gradient_is_clipped_to_its_norm_and_the_norm_before_is_reported() -
     assert seen == [pytest.approx(1e-3, rel=1e-3)]
 
 
-def test_an_update_without_any_sample_still_counts() -> None:
-    learner = Learner(llama(), SETTINGS, steps=2)
+@pytest.mark.parametrize("skip", [True, False])
+def test_an_update_without_any_gradient_leaves_the_weights_unless_momentum_may_move_them(skip: bool) -> None:
+    settings = SETTINGS.replace(skip_empty_updates=skip, schedule="linear", warmup_steps=0)
+    learner = Learner(llama(), settings, steps=3)
+    update(learner, 0)
     before = state(learner.model)
     assert learner.forward_backward([], next_token, Totals(0, 0)) == {}
-    row = Learner.step(learner)
-    assert row["optim/grad_norm"] == 0.0 and learner.updates == 1
-    assert all(torch.isfinite(tensor).all() for tensor in before.values())
+    row = learner.step(1)
+    assert row == {"optim/grad_norm": 0.0, "optim/learning_rate": pytest.approx(settings.learning_rate / 2)}
+    moved = any(not torch.equal(before[name], tensor) for name, tensor in state(learner.model).items())
+    assert moved is not skip and learner.updates == (1 if skip else 2)
+    assert all(torch.isfinite(tensor).all() for tensor in learner.model.state_dict().values())
+    assert learner.step(2)["optim/learning_rate"] == 0.0  # the schedule advances by position
 
 
 def test_dropout_in_a_models_config_does_not_reach_the_ratio() -> None:

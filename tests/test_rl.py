@@ -114,6 +114,29 @@ def test_temperature_and_truncation_of_the_distribution_leave_the_ratio_at_one(t
         assert row["sampler/logprob_gap_mean"] < 1e-5
 
 
+def test_the_schedule_ends_although_every_step_has_fewer_groups_than_minibatches(tmp_path: Path) -> None:
+    run = loop(tmp_path, {"steps": 3, "prompts_per_step": 2, "minibatches": 4, "epochs": 2})
+    run.learner.settings = OptimizerSettings(learning_rate=1e-3, schedule="linear")
+    run.train()
+    assert run.learner.updates < run.learner.steps == 24
+    rates = [row["optim/learning_rate"] for row in rows(tmp_path)]  # each of the step's last update
+    assert rates == pytest.approx([1e-3 * (1 - position / 23) for position in (7, 15, 23)])
+
+
+def test_steps_in_which_all_rewards_are_equal_leave_the_weights_as_they_are(tmp_path: Path) -> None:
+    def equal_from_step_two(completions: Sequence[str], **_: Any) -> list[float]:
+        return [float(index if run.learner.updates == 0 else 1) for index in range(len(completions))]
+
+    first = loop(tmp_path / "first", {"steps": 1}, reward=equal_from_step_two)
+    run = first
+    first.train()
+    run = loop(tmp_path / "all", {"steps": 3}, reward=equal_from_step_two)
+    run.train()
+    assert run.learner.updates == 1
+    assert_identical(weights(run), weights(first))
+    assert [row["optim/grad_norm"] > 0 for row in rows(tmp_path / "all")] == [True, False, False]
+
+
 SCRIPT = """
 import os, signal, sys
 from pathlib import Path

@@ -35,10 +35,13 @@ class OptimizerSettings(Settings):
     betas: tuple[Beta, Beta] = (0.9, 0.95)
     weight_decay: float = Field(0.0, ge=0)
     grad_clip: float = Field(1.0, gt=0, description="largest norm of the gradient")
+    skip_empty_updates: bool = Field(
+        True, description="an update without any gradient (every group solved or failed) leaves the weights as they are"
+    )
     router_gamma: float = Field(0.001, ge=0, description="step of DeepSeek-V3's router bias (V3 section 2.1.2)")
 
     def rate(self, step: int, steps: int) -> float:
-        """The learning rate of update `step` (from 0) of `steps`."""
+        """The learning rate of the update at position `step` (from 0) of `steps` planned ones."""
         warmup = self.warmup_steps or math.ceil(self.warmup_ratio * steps)
         if step < warmup:
             return self.learning_rate * (step + 1) / warmup
@@ -96,21 +99,25 @@ class Learner:
         means = {name: value / max(1, count) for name, value in sums.items()}
         return {"loss": total, **means} if count else means
 
-    def step(self) -> dict[str, float]:
-        """Clip the gradient, update, clear; returns its norm and the learning rate.
+    def step(self, position: int | None = None) -> dict[str, float]:
+        """Clip the gradient, update the weights, clear the gradient; returns its norm and the learning rate.
 
-        Raises FloatingPointError for a gradient that is not finite: such a step would make every weight NaN.
+        `position` is the place of this update among the planned ones, from 0, for the schedule; None: the updates done.
+        Without any gradient, `skip_empty_updates` decides whether momentum and weight decay still move the weights.
+        Raises FloatingPointError if the gradient is not finite, which would make every weight NaN.
         """
+        rate = self.settings.rate(self.updates if position is None else position, self.steps)
+        if self.settings.skip_empty_updates and all(p.grad is None for p in self.parameters.values()):
+            return {"optim/grad_norm": 0.0, "optim/learning_rate": rate}
         for parameter in self.parameters.values():
             if parameter.grad is None:
-                parameter.grad = torch.zeros_like(parameter)  # all groups were skipped: momentum still acts
+                parameter.grad = torch.zeros_like(parameter)
         norm = float(torch.nn.utils.clip_grad_norm_(self.parameters.values(), self.settings.grad_clip))
         if not math.isfinite(norm):
             raise FloatingPointError(
                 f"the gradient's norm is {norm} at update {self.updates + 1}: lower the learning rate, "
                 "and look for NaN in the weights or log-probs of the last metrics"
             )
-        rate = self.settings.rate(self.updates, self.steps)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.optimizer.step()

@@ -243,9 +243,13 @@ class RL:
             parts = [[s for group in part for s in group] for part in split(groups, settings.minibatches)]
             totals = [Totals.of(part, settings.max_tokens) for part in parts]
             packed = [self._prepare(part) for part in parts]
-            for batches, total in zip(packed, totals, strict=True):
+            for index, (batches, total) in enumerate(zip(packed, totals, strict=True)):
                 sums = self.learner.forward_backward(batches, loss, total)
-                rows.append(sums | self.learner.step() | {"tokens/train": float(sum(b.num_tokens for b in batches))})
+                # a step with fewer groups than minibatches still ends where the schedule planned it
+                done = (step * settings.epochs + epoch) * settings.minibatches
+                position = done + (index + 1) * settings.minibatches // len(packed) - 1
+                tokens = {"tokens/train": float(sum(b.num_tokens for b in batches))}
+                rows.append(sums | self.learner.step(position) | tokens)
         return update_metrics(rows)
 
     def _prepare(self, samples: Sequence[Sample]) -> list[Batch]:
@@ -390,11 +394,13 @@ NAMES = {
 
 
 def update_metrics(rows: Sequence[dict[str, float]]) -> dict[str, float]:
-    """Means over the updates of a step; the sampler's gap is the first update's, before the weights moved."""
+    """Means over the updates of a step, but the sampler's gap of the first (on-policy) and the rate of the last."""
     names = {name: None for row in rows for name in row}
     means = {NAMES.get(n, n): statistics.fmean(row[n] for row in rows if n in row) for n in names}
     if rows and "logprob_gap" in rows[0]:
         means["sampler/logprob_gap_mean"] = rows[0]["logprob_gap"]
+    if rows:
+        means["optim/learning_rate"] = rows[-1]["optim/learning_rate"]
     means["tokens/train"] = sum(row["tokens/train"] for row in rows)
     return means
 
