@@ -1,7 +1,7 @@
-"""The physical bound of one synchronous GRPO step, from what this machine's matrix products and memory give right now.
+"""The physical bound of one synchronous GRPO step, from the measured speed of matrix products and memory.
 
-Only the arithmetic and the memory traffic that the mathematics needs are counted: prompts once per group, nothing
-computed twice, the head at completion tokens only; no reward, tokenisation or sampling.
+Only necessary arithmetic and memory traffic count: prompts once per group, nothing computed twice, the head at
+completion tokens only; no reward, tokenisation or sampling.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ HEAD_ROWS = 256  # the head's product is measured at this many rows at most: a c
 
 @dataclass(frozen=True)
 class Shapes:
-    """What the formula needs to know of a dense model: weights (out, in) of the trunk and the head, and attention."""
+    """A dense model's shapes: weights (out, in) of the trunk and the head, and attention."""
 
     trunk: tuple[tuple[int, int], ...]
     head: tuple[int, int]
@@ -31,7 +31,7 @@ class Shapes:
 
     @staticmethod
     def of(folder: str) -> Shapes | None:
-        """Read off a model built without memory; None where weights lie outside linear layers (mixtures of experts)."""
+        """The shapes of a model; None if it has weights outside linear layers (mixtures of experts)."""
         from transformers import AutoConfig, AutoModelForCausalLM
 
         config = AutoConfig.from_pretrained(folder)
@@ -64,7 +64,7 @@ class Shapes:
 
 @dataclass(frozen=True)
 class Roofs:
-    """Measured flop/s of the trunk's and the head's products at the row counts in use; bytes/s of reading memory."""
+    """Measured flop/s of the trunk's and the head's products at the row counts used here; bytes/s of reading memory."""
 
     decode: float
     decode_head: float
@@ -74,12 +74,12 @@ class Roofs:
     bandwidth: float
 
     def best(self, other: Roofs) -> Roofs:
-        """The higher of two measurements of each: a roof is what the machine can do."""
+        """The higher of two measurements of each: a roof is an upper bound."""
         return Roofs(*(max(a, b) for a, b in zip(asdict(self).values(), asdict(other).values(), strict=True)))
 
 
 def measure(shapes: Shapes, *, decode_rows: int, prefill_rows: int, train_rows: int, megabytes: int = 512) -> Roofs:
-    """Cycles through all weights as a model does, so that they come from where a model's come from."""
+    """Cycles through all weights as a model does, so they come from the same level of the memory hierarchy."""
     trunk = [torch.randn(shape) for shape in shapes.trunk]
     head = [torch.randn(shapes.head)]
     buffer = torch.ones(megabytes * 2**18)
@@ -105,7 +105,7 @@ def _products(weights: Sequence[torch.Tensor], rows: int) -> float:
 
 
 def _seconds(work: Callable[[], Any], least: float = 0.5) -> float:
-    """The best of at least three runs and half a second."""
+    """The fastest run, over at least three runs and half a second."""
     best, started, runs = float("inf"), time.perf_counter(), 0
     while runs < 4 or time.perf_counter() - started < least:
         start = time.perf_counter()
@@ -115,7 +115,7 @@ def _seconds(work: Callable[[], Any], least: float = 0.5) -> float:
 
 
 def bound(groups: Sequence[Rollouts], shapes: Shapes, roofs: Roofs, slots: int) -> dict[str, float]:
-    """Seconds of rollout, training and step that the work in `groups` takes at the roofs, `slots` rows at once."""
+    """Seconds of rollout, training and step for the work in `groups` at the roofs, with `slots` rows at once."""
     attention = 4 * shapes.heads * shapes.head_dim * shapes.layers  # flop per query and key
     kv = 2 * shapes.layers * shapes.kv_heads * shapes.head_dim * 4  # bytes per token, fp32
     prompts = sum(g.prompt for g in groups)

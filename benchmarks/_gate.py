@@ -1,4 +1,4 @@
-"""The gate: on one frozen batch in fp32 r1kit and TRL have the same loss and gradient, or their times mean nothing."""
+"""The gate: on one frozen fp32 batch, r1kit and TRL must have the same loss and gradient."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ GROUP, MAX_TOKENS = 4, 16
 
 @dataclass(frozen=True)
 class Agreement:
-    """Both losses; cosine of the gradients, and the norm of their difference over the norm of TRL's."""
+    """Both losses, the cosine of the gradients, and the norm of their difference over the norm of TRL's gradient."""
 
     loss_r1kit: float
     loss_trl: float
@@ -41,7 +41,7 @@ class Agreement:
 
 
 def check(job: Job) -> Agreement:
-    """Two prompts x 4 sampled completions of unequal length, old log-probs a little off, so that the clip acts too."""
+    """Two prompts x 4 completions of unequal length; old log-probs are slightly perturbed, so the clip acts."""
     policy = load(job.model, device="cpu")
     prompts = [job.format.render(problem, policy.tokenizer) for problem in job.task.problems[:2]]
     params = SamplingParams(n=GROUP, max_tokens=MAX_TOKENS, seed=job.seed)
@@ -58,13 +58,13 @@ def check(job: Job) -> Agreement:
 def _samples(prompts: list[Prompt], answers: list[list[Completion]]) -> list[Sample]:
     rng, samples = random.Random(0), []
     for prompt, completions in zip(prompts, answers, strict=True):
-        for one in completions:
-            size = rng.randint(1, len(one.token_ids))
-            old = tuple(value + rng.gauss(0, 0.15) for value in one.logprobs[:size])
+        for completion in completions:
+            size = rng.randint(1, len(completion.token_ids))
+            old = tuple(value + rng.gauss(0, 0.15) for value in completion.logprobs[:size])
             zeros = (0.0,) * len(prompt.token_ids)
             samples.append(
                 Sample(
-                    token_ids=prompt.token_ids + one.token_ids[:size],
+                    token_ids=prompt.token_ids + completion.token_ids[:size],
                     logprobs=zeros + old,
                     loss_mask=(False,) * len(zeros) + (True,) * size,
                     advantages=zeros + (rng.gauss(0, 1),) * size,
@@ -74,7 +74,7 @@ def _samples(prompts: list[Prompt], answers: list[list[Completion]]) -> list[Sam
 
 
 def _trl(job: Job, samples: list[Sample]) -> tuple[float, dict[str, Any]]:
-    """Loss and gradient by the trainer's own `_compute_loss`, on the padded tensors that it makes for itself."""
+    """Loss and gradient of the trainer's own `_compute_loss`, on padded tensors."""
     with tempfile.TemporaryDirectory() as folder:
         trainer = trainer_for(job, folder)
     model: Any = trainer.model

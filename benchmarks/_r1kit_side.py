@@ -68,7 +68,7 @@ def run(job: Job) -> Result:
 
 
 def _groups(job: Job, policy: Policy, file: Path) -> list[Rollouts]:
-    """The step's groups from its readable rollouts, which are written after the clock stopped."""
+    """A step's groups, read from its rollouts file, which is written after the clock stops."""
     rows = [json.loads(line) for line in file.read_text().splitlines()]
     sizes = {p.id: len(job.format.render(p, policy.tokenizer).token_ids) for p in job.task.problems}
     return [
@@ -82,7 +82,7 @@ def _groups(job: Job, policy: Policy, file: Path) -> list[Rollouts]:
 
 
 def ladder(job: Job) -> Result:
-    """Seconds with and without single techniques, on the same prompts and frozen samples."""
+    """Seconds with and without each technique, on the same prompts and frozen samples."""
     policy = policy_for(job)
     engine = LocalEngine(policy, max_rows=job.max_rows)
     learner = Learner(policy.model, OptimizerSettings(learning_rate=LEARNING_RATE), steps=1)
@@ -92,7 +92,9 @@ def ladder(job: Job) -> Result:
     apart = [prompt for prompt in prompts for _ in range(job.group)]
     groups = [_samples(p, c, i) for i, (p, c) in enumerate(zip(prompts, engine.generate(prompts, group), strict=True))]
     shared = [sample for part in groups for sample in part]
-    mixed = [part[i] for i in range(job.group) for part in groups]  # no neighbours with one prompt: nothing is shared
+    mixed = [
+        part[i] for i in range(job.group) for part in groups
+    ]  # neighbours have different prompts, so no prefix is shared
     seconds = {
         "rollout, prompt prefilled for each completion": _time(lambda: engine.generate(apart, single)),
         "rollout, prompt prefilled once per group": _time(lambda: engine.generate(prompts, group)),
@@ -104,18 +106,18 @@ def ladder(job: Job) -> Result:
 
 
 def _samples(prompt: Prompt, completions: Sequence[Completion], index: int) -> list[Sample]:
-    zeros, made = (0.0,) * len(prompt.token_ids), []
-    for number, one in enumerate(completions):
+    zeros, samples = (0.0,) * len(prompt.token_ids), []
+    for number, completion in enumerate(completions):
         advantage = 1.0 if (number + index) % 2 else -1.0
-        made.append(
+        samples.append(
             Sample(
-                token_ids=prompt.token_ids + one.token_ids,
-                logprobs=zeros + one.logprobs,
-                loss_mask=(False,) * len(zeros) + (True,) * len(one.token_ids),
-                advantages=zeros + (advantage,) * len(one.token_ids),
+                token_ids=prompt.token_ids + completion.token_ids,
+                logprobs=zeros + completion.logprobs,
+                loss_mask=(False,) * len(zeros) + (True,) * len(completion.token_ids),
+                advantages=zeros + (advantage,) * len(completion.token_ids),
             )
         )
-    return made
+    return samples
 
 
 def _train(job: Job, learner: Learner, samples: list[Sample], whole: list[Sample]) -> float:
@@ -129,7 +131,7 @@ def _train(job: Job, learner: Learner, samples: list[Sample], whole: list[Sample
 
 
 def _time(work: Callable[[], Any], times: int = 2) -> float:
-    """The faster of some runs, which drops the first one's warm-up."""
+    """The fastest of `times` runs, which excludes the first one's warm-up."""
     best = float("inf")
     for _ in range(times):
         start = time.perf_counter()

@@ -1,6 +1,6 @@
-"""TRL's side: its GRPOTrainer at its best on a CPU, unchanged but for clocks. `python _trl_side.py JOB RESULT`.
+"""TRL's side: its GRPOTrainer, configured for a CPU and timed. `python _trl_side.py JOB RESULT`.
 
-What has to be said to TRL on a CPU, and why, is in README.md beside this file.
+README.md in this folder explains the configuration.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from r1kit.train.rl import Draws
 
 @dataclass(frozen=True)
 class Variant:
-    """How a configuration differs from T1: fp32, static generation."""
+    """A configuration, as differences from T1 (fp32, static generation)."""
 
     about: str
     dtype: torch.dtype = torch.float32
@@ -45,7 +45,7 @@ VARIANTS = {
 
 
 class Clocked(GRPOTrainer):
-    """GRPOTrainer that notes how long sampling and scoring took, and what came of it."""
+    """GRPOTrainer that records the time of sampling and scoring, and its output."""
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
         start = time.perf_counter()
@@ -84,17 +84,17 @@ PAGE = 32  # tokens per page of the continuous batcher's cache
 
 
 def cache(job: Job, prompt: int) -> dict[str, int]:
-    """A paged cache of the size in need: left alone, it takes 90 % of the machine's memory and seconds to be made."""
+    """A paged cache of the required size: by default it takes 90 % of the machine's memory and seconds to allocate."""
     rows = job.prompts * job.group
     pages = -(-(prompt + job.max_tokens) // PAGE) + 1
     return {"page_size": PAGE, "num_blocks": rows * pages, "max_batch_tokens": max(rows, 512)}
 
 
 def config(job: Job, variant: Variant, prompt: int, folder: str) -> GRPOConfig:
-    """T1 of the comparison's rules, and what the variant changes; `prompt` is the longest prompt's size."""
+    """The configuration of T1 with the variant's changes; `prompt` is the longest prompt in tokens."""
     parts = job.prompts * job.group // job.batch
     length: dict[str, Any] = {}
-    if job.fixed:  # the continuous batcher knows no minimum, but does without an end token
+    if job.fixed:  # the continuous batcher ignores min_new_tokens, but accepts a missing end token
         length = {"eos_token_id": -1} if variant.continuous else {"min_new_tokens": job.max_tokens}
     return GRPOConfig(
         output_dir=folder,
@@ -134,7 +134,7 @@ def config(job: Job, variant: Variant, prompt: int, folder: str) -> GRPOConfig:
 
 
 def trainer_for(job: Job, folder: str) -> Clocked:
-    """A trainer on the job's model and prompts, with the end tokens and the prompt ids that r1kit uses."""
+    """A trainer on the job's model and prompts, with r1kit's end tokens and prompt ids."""
     variant, chat = VARIANTS[job.variant], job.format
     torch.set_float32_matmul_precision(variant.matmul)
     tokenizer = AutoTokenizer.from_pretrained(job.model, padding_side="left")

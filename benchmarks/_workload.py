@@ -1,4 +1,4 @@
-"""What both sides of the comparison are given, and what both hand back: plain data that travels as JSON."""
+"""The job and the result of one side of the comparison: plain data, passed as JSON."""
 
 from __future__ import annotations
 
@@ -27,19 +27,19 @@ MAX_PROMPT = 400  # tokens, for real word problems
 
 
 def reward(completions: Sequence[str], **_: Any) -> list[float | None]:
-    """A checksum of the text: cheap, the same on both sides, and hardly ever equal within a group.
+    """A checksum of the text: cheap, the same on both sides, and almost never equal within a group.
 
-    So no group has zero variance and both sides train on every completion; what skipping such groups gains is a row of
-    the ladder, not of the comparison.
+    So no group has zero variance, and both sides train on every completion. Skipping such groups is measured by the
+    ladder, not by the comparison.
     """
     return [zlib.crc32(text.encode()) % 1000 / 1000 for text in completions]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """One process's work: `warmup` + `steps` GRPO steps, of which the last `steps` are handed back.
+    """One process's work: `warmup` + `steps` GRPO steps, of which the last `steps` are returned.
 
-    `fixed` lets every completion have exactly `max_tokens` tokens. `variant` and `batch` are TRL's configuration,
+    `fixed` gives every completion exactly `max_tokens` tokens. `variant` and `batch` are TRL's configuration,
     `tokens_per_batch` and `max_rows` r1kit's.
     """
 
@@ -70,7 +70,7 @@ class Job:
 
 @dataclass(frozen=True, kw_only=True)
 class Rollouts:
-    """One prompt's completions in tokens; `trained` is False where all advantages are zero."""
+    """One prompt's lengths in tokens; `trained` is False if all advantages are zero."""
 
     prompt: int
     lengths: list[int]
@@ -94,7 +94,7 @@ class Step:
 
 @dataclass(frozen=True, kw_only=True)
 class Result:
-    """What one process measured; `peak_mb` is its largest resident set, libraries included."""
+    """One process's measurements. `peak_mb` is its largest resident set, libraries included."""
 
     steps: list[Step]
     peak_mb: float
@@ -102,7 +102,7 @@ class Result:
 
 
 def peak_mb() -> float:
-    """The largest resident set of this process in MB. On Linux `ru_maxrss` would count the parent's before exec too."""
+    """The largest resident set of this process in MB. On Linux, `ru_maxrss` would include the parent's before exec."""
     status = Path("/proc/self/status")
     if status.is_file():
         return int(status.read_text().partition("VmHWM:")[2].split()[0]) / 2**10
@@ -110,12 +110,12 @@ def peak_mb() -> float:
 
 
 def run_side(script: str, job: Job) -> Result:
-    """Run a side in a fresh process; raises RuntimeError with its last lines where it fails."""
+    """Run a side in a fresh process; raises RuntimeError with the last lines of its output if it fails."""
     with tempfile.TemporaryDirectory() as folder:
-        given, result = Path(folder) / "job.json", Path(folder) / "result.json"
-        given.write_text(json.dumps(asdict(job)))
+        job_file, result = Path(folder) / "job.json", Path(folder) / "result.json"
+        job_file.write_text(json.dumps(asdict(job)))
         done = subprocess.run(
-            [sys.executable, str(HERE / script), str(given), str(result)],
+            [sys.executable, str(HERE / script), str(job_file), str(result)],
             capture_output=True,
             text=True,
             env=os.environ | _environment(job.threads),
@@ -125,7 +125,9 @@ def run_side(script: str, job: Job) -> Result:
         raw = json.loads(result.read_text())
     steps = [Step(**(row | {"groups": [Rollouts(**g) for g in row["groups"]]})) for row in raw["steps"]]
     if job.fixed and any(n != job.max_tokens for step in steps for g in step.groups for n in g.lengths):
-        raise RuntimeError(f"{script} ({job.variant}) did not give {job.max_tokens} tokens to each completion")
+        raise RuntimeError(
+            f"{script} ({job.variant}) sampled completions that do not have exactly {job.max_tokens} tokens"
+        )
     return Result(steps=steps, peak_mb=raw["peak_mb"], extra=raw["extra"])
 
 
@@ -138,7 +140,7 @@ def write_result(path: str, result: Result) -> None:
 
 
 def _environment(threads: int) -> dict[str, str]:
-    """The same for both sides: threads, no tokenizer threads, no network."""
+    """The same environment for both sides: threads, no tokenizer threads, no network."""
     count = str(threads)
     return {
         "OMP_NUM_THREADS": count,
@@ -151,7 +153,7 @@ def _environment(threads: int) -> dict[str, str]:
 
 
 def problems_for(model: str, tokenizer: Any, chat: ChatFormat, count: int) -> list[Problem]:
-    """Problems whose prompts are of a real task's length: the tiny world's, GSM8K's (R1KIT_DATA), or made here."""
+    """Problems with prompts of realistic length: the tiny world's, GSM8K's (with R1KIT_DATA), or generated ones."""
     if len(tokenizer) < 1000:
         task: Task = load_task(TaskSpec(name="tiny/reasoning", limit=count))
     elif os.environ.get("R1KIT_DATA"):
@@ -161,7 +163,10 @@ def problems_for(model: str, tokenizer: Any, chat: ChatFormat, count: int) -> li
     reader = SimpleNamespace(tokenizer=tokenizer, context=10**6)
     fitting = Fitting(task, chat, reader, max_tokens=1, limit=MAX_PROMPT if len(tokenizer) >= 1000 else None)
     if len(fitting) < count:
-        raise ValueError(f"{len(fitting)} problems have prompts of at most {MAX_PROMPT} tokens: {count} are needed")
+        raise ValueError(
+            f"only {len(fitting)} problems have prompts of at most {MAX_PROMPT} tokens, and {count} are needed: "
+            "use a larger data set"
+        )
     return fitting.problems[:count]
 
 
@@ -178,7 +183,7 @@ STORIES = (
 
 
 def word_problems(count: int) -> Listed:
-    """Problems of GSM8K's kind and length; nobody answers them here, so their answers are left open."""
+    """Problems similar to GSM8K's in kind and length. The answers are placeholders: the reward ignores them."""
     problems = []
     for index in range(count):
         rng = random.Random(f"benchmark/{index}")

@@ -1,11 +1,11 @@
-"""Whether the verifier `code` is right on whole public sets, and how fast.
+"""Accuracy and speed of the verifier `code` on whole public data sets.
 
     python benchmarks/code_sets.py [--data ../shared/data] [--sets humaneval mbpp] [--every 1]
 
-Writes benchmarks/results/code_sets.json. For each set and split the shares of programs that are judged right:
-`reference` (the set's own solution; 1.0 is right), `empty` (a function of the right name that does nothing),
-`nothing` (no program at all) and `other` (the next problem's solution under this problem's name); 0.0 is right for
-these but for what does pass by chance, which is listed. `undecided` counts verdicts that could not be given.
+Writes benchmarks/results/code_sets.json. For each set and split it gives the share of programs judged right:
+`reference` (the set's own solution), `empty` (a function of the right name that does nothing), `nothing` (no program)
+and `other` (the next problem's solution under this problem's name). 1.0 is correct for `reference` and 0.0 for the
+others, except for programs that pass by chance, which are listed. `undecided` counts verdicts of "cannot tell".
 """
 
 from __future__ import annotations
@@ -32,19 +32,19 @@ def fenced(program: str) -> str:
 
 
 def name_of(problem: Problem) -> str:
-    """The function that a problem asks for."""
+    """The name of the function that the problem tests."""
     tests = json.loads(problem.answer)
     return str(tests.get("entry_point") or (tests.get("names") or ["f"])[-1])
 
 
 def responses(problems: list[Problem]) -> dict[str, list[str]]:
-    """The programs to be judged, by kind, one for each problem."""
-    solutions = [str(one.metadata["solution"]) for one in problems]
-    names = [name_of(one) for one in problems]
+    """One program per problem, by kind."""
+    solutions = [str(problem.metadata["solution"]) for problem in problems]
+    names = [name_of(problem) for problem in problems]
     others = []
     for name, other in zip(names, [*solutions[1:], *solutions[:1]], strict=True):
-        made = DEFINED.findall(other) or ["f"]
-        others.append(fenced(f"{other}\n{name} = {made[-1]}") if DEFINED.search(other) else fenced(other))
+        functions = DEFINED.findall(other)
+        others.append(fenced(f"{other}\n{name} = {functions[-1]}") if functions else fenced(other))
     return {
         "reference": [fenced(solution) for solution in solutions],
         "empty": [fenced(f"def {name}(*_, **__): pass") for name in names],
@@ -54,13 +54,13 @@ def responses(problems: list[Problem]) -> dict[str, list[str]]:
 
 
 def measured(problems: list[Problem], kind: str, texts: list[str]) -> dict[str, Any]:
-    """The share of one kind that is judged right, whatever is judged otherwise than it should be, and the time."""
+    """The share of one kind judged right, the unexpected verdicts, and the speed."""
     start = time.perf_counter()
-    verdicts = verify_all("code", texts, [one.answer for one in problems])
+    verdicts = verify_all("code", texts, [problem.answer for problem in problems])
     seconds = time.perf_counter() - start
     odd = {
-        one.id: verdict.detail
-        for one, verdict in zip(problems, verdicts, strict=True)
+        problem.id: verdict.detail
+        for problem, verdict in zip(problems, verdicts, strict=True)
         if verdict.correct is not (kind == "reference")
     }
     return {
@@ -77,11 +77,11 @@ def main() -> None:
     options.add_argument("--data", type=Path, default=root.parent / "shared" / "data")
     options.add_argument("--sets", nargs="+", choices=SETS, default=list(SETS))
     options.add_argument("--every", type=int, default=1, help="take every n-th problem")
-    given = options.parse_args()
+    chosen = options.parse_args()
     found: dict[str, Any] = {"sandbox": default_sandbox().kind, "processors": len(os.sched_getaffinity(0))}
-    for name in given.sets:
+    for name in chosen.sets:
         for split in SETS[name]:
-            problems = list(load_known(name, split, data=given.data).problems)[:: given.every]
+            problems = list(load_known(name, split, data=chosen.data).problems)[:: chosen.every]
             for kind, texts in responses(problems).items():
                 row = found[f"{name}/{split}/{kind}"] = {"programs": len(texts), **measured(problems, kind, texts)}
                 print(f"{name}/{split}/{kind}", json.dumps(row), flush=True)

@@ -1,9 +1,9 @@
-"""How many rows a second the curation takes on one core, step by step, and how much memory.
+"""Rows per second of curation on one core, step by step, and its memory.
 
     python benchmarks/curate.py [--rows 100000] [--words 60] [--workers 1]
 
-Writes benchmarks/results/curate.json. The rows are made: a twentieth of them are planted (exact and near-duplicates,
-pieces of evaluation problems, loops, mixed languages), so that what is found can be held against what is there.
+Writes benchmarks/results/curate.json. The rows are generated. A twentieth of them are planted faults (exact and
+near-duplicates, pieces of evaluation problems, loops, mixed languages), so the number found has a known target.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def problems(known: Sequence[str], count: int = 5000) -> list[Problem]:
 
 
 def made_rows(count: int, size: int, known: Sequence[str], exam: Sequence[Problem]) -> Iterator[dict[str, Any]]:
-    """Rows of `size` words of reasoning, every 20th of them planted; the id of a planted row says how."""
+    """Rows with `size` words of reasoning. Every 20th is planted; its id begins with the kind."""
     last: dict[str, Any] = {}
     for number in range(count):
         rng = random.Random(number)
@@ -93,7 +93,7 @@ def made_rows(count: int, size: int, known: Sequence[str], exam: Sequence[Proble
         }
         if kind in ("exact", "near"):
             row |= {"messages": last["messages"], "problem_id": last["problem_id"]}
-            row["scores"] = {**row["scores"], "reasoning": 0.7}  # so that the first of the two is kept
+            row["scores"] = {**row["scores"], "reasoning": 0.7}  # lower than the original's, which is the one to keep
         if kind == "near":
             text = last["messages"][1]["content"].replace("</think>", f" {rng.choice(known)}.</think>", 1)
             row["messages"] = [last["messages"][0], {"role": "assistant", "content": text}]
@@ -102,12 +102,12 @@ def made_rows(count: int, size: int, known: Sequence[str], exam: Sequence[Proble
 
 
 def sentences(rng: random.Random, known: Sequence[str], size: int) -> str:
-    taken = rng.choices(known, k=size)
-    return ". ".join(" ".join(taken[start : start + 10]) for start in range(0, size, 10)) + "."
+    words = rng.choices(known, k=size)
+    return ". ".join(" ".join(words[start : start + 10]) for start in range(0, size, 10)) + "."
 
 
 def per_step(file: Path, exam: Sequence[Problem], count: int) -> dict[str, float]:
-    """CPU microseconds a row for each step, over the first rows; what steps share is a step of its own."""
+    """CPU microseconds per row of each step, over the first `count` rows; shared work is a step of its own."""
     settings = CurateSettings.parse(SETTINGS)
     judge = make_judge(settings, decontaminate.build({"exam": exam}, settings.decontamination))
     scored, index = judge.quality, judge.index
@@ -123,11 +123,11 @@ def per_step(file: Path, exam: Sequence[Problem], count: int) -> dict[str, float
     for line in islice(lines(file), count):
         row = timed("parse and check", parsed, line, file)
         sample = timed("parse and check", from_row, row)
-        taken = timed("take apart", view, sample)
-        timed("words", ngrams.words_of, taken.question)
-        timed("words", ngrams.words_of, taken.response)
+        parts_view = timed("take apart", view, sample)
+        timed("words", ngrams.words_of, parts_view.question)
+        timed("words", ngrams.words_of, parts_view.response)
         for name, look in judge.filters.items():
-            timed(name, look, taken)
+            timed(name, look, parts_view)
         parts = timed("quality", quality.parts_of, sample)
         timed("quality", quality.composite, parts, scored)
         timed("decontamination", index.find, sample)
@@ -153,8 +153,8 @@ def whole(file: Path, out: Path, exam: Sequence[Problem], workers: int) -> tuple
     return done, {"judge": judged, "select": selected, "write and report": end - start - judged - selected}
 
 
-def found(done: Curation) -> dict[str, dict[str, int]]:
-    """Per kind of planted row how many there were, how many the right step dropped, and how many plain rows it took."""
+def recall(done: Curation) -> dict[str, dict[str, int]]:
+    """By kind of planted row: how many there are, how many the right step dropped, how many plain rows it dropped."""
     counts = {kind: {"planted": 0, "found": 0, "plain_dropped": 0} for kind in PLANTED}
     for path in (done.kept_file, done.dropped_file):
         with open(path, encoding="utf-8") as file:
@@ -170,7 +170,6 @@ def found(done: Curation) -> dict[str, dict[str, int]]:
 
 
 def measure(rows: int, size: int, workers: int, folder: Path) -> dict[str, Any]:
-    """Everything that is printed and stored."""
     known = vocabulary()
     exam = problems(known)
     file = folder / "rows.jsonl"
@@ -191,13 +190,13 @@ def measure(rows: int, size: int, workers: int, folder: Path) -> dict[str, Any]:
         "megabytes": file.stat().st_size / 1e6,
         "workers": workers,
         "rows_per_s": rows / seconds,
-        "cpu_s": cpu,  # of this process alone: less than the seconds where others use the machine
+        "cpu_s": cpu,  # of this process: less than the seconds if other processes use the machine
         "seconds": phases,
         "peak_mb": after,
         "peak_mb_before": before,
         "bytes_per_row": 1e6 * (after - before) / rows,
         "microseconds_per_row": steps,
-        "found": found(done),
+        "found": recall(done),
         "funnel": [step.to_json() | {"examples": []} for step in done.funnel],
         "host": {"cores": os.cpu_count(), "python": sys.version.split()[0], "numpy": np.__version__},
     }
@@ -217,12 +216,12 @@ def show(result: dict[str, Any]) -> None:
     for kind, counts in result["found"].items():
         print(
             f"  planted {kind:14} {counts['found']} of {counts['planted']} found, "
-            f"{counts['plain_dropped']} plain rows dropped there"
+            f"{counts['plain_dropped']} plain rows dropped by the same step"
         )
     size = result["megabytes"] / result["rows"]
     print(
-        f"in all {result['rows_per_s']:,.0f} rows/s, {result['rows_per_s'] * size:.1f} MB/s, {result['cpu_s']:.1f} s "
-        f"of CPU time; peak {result['peak_mb']:.0f} MB, {result['bytes_per_row']:.0f} bytes a row"
+        f"total {result['rows_per_s']:,.0f} rows/s, {result['rows_per_s'] * size:.1f} MB/s, {result['cpu_s']:.1f} s "
+        f"of CPU time; peak {result['peak_mb']:.0f} MB, {result['bytes_per_row']:.0f} bytes per row"
     )
 
 

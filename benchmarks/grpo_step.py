@@ -1,4 +1,4 @@
-"""One GRPO step of r1kit and of TRL on one machine, in turn, and how far each is from the physical bound.
+"""One GRPO step of r1kit and of TRL on one machine, in turn, and the distance of each from the physical bound.
 
     python benchmarks/grpo_step.py --model smollm2-135m     # or tiny, or a folder; R1KIT_DATA: real GSM8K prompts
     python benchmarks/grpo_step.py --smoke                  # seconds, on a tiny model with random weights
@@ -28,14 +28,14 @@ from r1kit.models.known import KNOWN, resolve
 from r1kit.recipes.scales import SMOLLM2, TINY
 
 PHASES = ("rollout", "train", "step")
-VARIANTS = "t1@8,t1@16,t1@32,t1@64"  # those that do not divide the rows of a step are left out
+VARIANTS = "t1@8,t1@16,t1@32,t1@64"  # sizes that do not divide the rows of a step are skipped
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-SIZES = {True: (16, 16, 160), False: (4, 8, 128)}  # prompts, group, tokens: for the tiny world's models, for others
+SIZES = {True: (16, 16, 160), False: (4, 8, 128)}  # whether tiny -> prompts, group, tokens
 
 
 @dataclass
 class Regime:
-    """All runs of one length regime: r1kit's, and those of TRL's configurations (in round 0 all, then the best)."""
+    """All runs of one length regime: r1kit's and TRL's (all configurations in round 0, then the fastest)."""
 
     fixed: bool
     r1kit: list[Result] = field(default_factory=list)
@@ -44,12 +44,12 @@ class Regime:
 
     @property
     def best(self) -> str:
-        """The configuration of TRL with the lowest time per completion token in round 0."""
+        """TRL's configuration with the lowest time per completion token in round 0."""
         return min(self.trl, key=lambda name: per_token(self.trl[name][0], "step"))
 
 
 def per_token(result: Result, phase: str) -> float:
-    """Seconds per completion token, so that rollouts that happen to be longer do not count against a side."""
+    """Seconds per completion token: longer rollouts do not count against a side."""
     return float(statistics.median(getattr(step, f"{phase}_s") / step.tokens for step in result.steps))
 
 
@@ -81,7 +81,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def smoke(options: argparse.Namespace, folder: Path) -> None:
-    """Small enough for a test: everything is run once, nothing is worth quoting."""
+    """Small enough for a test: everything runs once, and no figure is meaningful."""
     from r1kit.models.load import Policy, fresh_llama
     from r1kit.tiny.tokenizer import make
 
@@ -94,7 +94,7 @@ def smoke(options: argparse.Namespace, folder: Path) -> None:
 
 
 def make_job(options: argparse.Namespace) -> Job:
-    """The job that all processes share, with the settings of the model's scale where none are given."""
+    """The job of all processes; missing settings are those of the model's scale."""
     from transformers import AutoTokenizer
 
     folder = str(resolve(options.model))
@@ -103,8 +103,8 @@ def make_job(options: argparse.Namespace) -> Job:
     scale = TINY.rl if tiny else SMOLLM2.rl
     chat = scale.chat if tiny or tokenizer.chat_template else scale.chat.replace(template="plain")
     sizes = [
-        given or default
-        for given, default in zip((options.prompts, options.group, options.max_tokens), SIZES[tiny], strict=True)
+        value or default
+        for value, default in zip((options.prompts, options.group, options.max_tokens), SIZES[tiny], strict=True)
     ]
     prompts, group, max_tokens = sizes
     problems = problems_for(options.model, tokenizer, chat, prompts * (options.warmup + options.steps))
@@ -126,7 +126,7 @@ def make_job(options: argparse.Namespace) -> Job:
 
 
 def variants(names: str, rows: int) -> dict[str, tuple[str, int]]:
-    """`t1@8` as configuration and rows per pass; row counts that the step does not divide into are left out."""
+    """`t1@8` as configuration and rows per pass; sizes that do not divide the rows of a step are skipped."""
     from _trl_side import VARIANTS
 
     pairs = {name: (kind, int(batch or 8)) for name in names.split(",") for kind, _, batch in [name.partition("@")]}
@@ -205,7 +205,7 @@ def to_bound(steps: Sequence[Any], job: Job, shapes: Any, roofs: Any) -> dict[st
 
 
 def report(name: str, summary: dict[str, Any]) -> None:
-    """The table for people; the JSON has all of it."""
+    """Print the table; the JSON has more."""
 
     def cell(value: dict[str, float], digits: str = ".3g") -> str:
         return f"{value['median']:{digits}} [{value['q1']:{digits}}, {value['q3']:{digits}}]"
@@ -228,11 +228,11 @@ def report(name: str, summary: dict[str, Any]) -> None:
 
 
 def gate(job: Job) -> dict[str, float]:
-    """Print the agreement of the gradients; end the program where there is none."""
+    """Print the agreement of the gradients; exit if they differ."""
     from _gate import check
 
     agreement = check(job)
-    gc.collect()  # a trainer refers to itself: without this, two models would stay beside the runs
+    gc.collect()  # a trainer refers to itself: without this, two models would stay in memory during the runs
     print(
         f"gate: loss {agreement.loss_r1kit:.7f} and {agreement.loss_trl:.7f}, gradients' cosine "
         f"{agreement.cosine:.9f}, relative error {agreement.relative_error:.2e}",
@@ -244,7 +244,7 @@ def gate(job: Job) -> dict[str, float]:
 
 
 def roofs_for(job: Job, shapes: Any, *, quick: bool) -> Any:
-    """The roofs at the row counts in use: rows that decode, prompt tokens of a step, packed tokens of a pass."""
+    """The roofs at the row counts used here: decoding rows, prompt tokens of a step, packed tokens of a pass."""
     from _bound import measure
     from transformers import AutoTokenizer
 
@@ -261,7 +261,7 @@ def roofs_for(job: Job, shapes: Any, *, quick: bool) -> Any:
 
 
 def describe(job: Job) -> dict[str, Any]:
-    """The settings that a reader needs to run it again; the model's place on this machine is none of them."""
+    """The settings that reproduce the run, without the model's path on this machine."""
     left_out = ("model", "problems", "variant", "batch", "fixed")
     rows = {key: value for key, value in asdict(job).items() if key not in left_out}
     return rows | {"problems": sorted({row["source"] or row["id"].split("/")[0] for row in job.problems})}
@@ -308,7 +308,7 @@ def measure_all(options: argparse.Namespace) -> None:
         regimes[regime] = compare(replace(job, fixed=regime == "fixed"), configurations, options.reps)
     if options.ladder:
         results["ladder_s"] = run_side("_r1kit_side.py", replace(job, variant="ladder")).extra
-    if shapes and roofs:  # again, after the runs: the higher of both is the roof
+    if shapes and roofs:  # measured again after the runs: the higher value is the roof
         roofs = roofs.best(roofs_for(job, shapes, quick=options.smoke))
         results["roofs"] = asdict(roofs)
         print("roofs: " + ", ".join(f"{key} {value / 1e9:.4g} G/s" for key, value in results["roofs"].items()))

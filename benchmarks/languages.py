@@ -1,13 +1,13 @@
-"""How well and how fast words are placed in their languages, on real questions and on mixes made from them.
+"""Accuracy and speed of language identification per word, on real questions and on mixes of them.
 
     python benchmarks/languages.py [--data ../shared/data] [--count 100]
 
-Writes benchmarks/results/languages.json. `pure`: questions of MGSM in eleven languages (and of one sentence each in
-nineteen more), every word of which should be placed in the question's language. `sentences`: sentences of two
-languages in turn. `phrases`: three to six words of another language in the middle of a sentence, names and numbers
-included. `scripts`: a word or a few characters in another script. Errors are shares of words; `mixed` is the share of
-texts that the graded reward would take for mixed (over a tenth of the words outside the main language). The weights in
-`r1kit.verifiers.language.per_word` were chosen on the first sixty questions in de, en, es and fr.
+Writes benchmarks/results/languages.json. `pure`: MGSM questions in eleven languages, and one sentence
+each in nineteen more; every word belongs to the question's language. `sentences`: sentences of two languages in turn.
+`phrases`: three to six words of another language in the middle of a sentence, names and numbers included. `scripts`: a
+word or a few characters in another script. Errors are shares of words; `mixed` is the share of texts that the graded
+reward counts as mixed (over a tenth of the words outside the main language). The weights in
+`r1kit.verifiers.language.per_word` were tuned on the first sixty questions in de, en, es and fr.
 """
 
 from __future__ import annotations
@@ -59,17 +59,17 @@ def questions(data: Path, language: str) -> list[str]:
 
 
 def sentences(text: str) -> list[str]:
-    return [one for one in re.findall(r"[^.!?。！？]+[.!?。！？]*\s*", text) if one.strip()]
+    return [sentence for sentence in re.findall(r"[^.!?。！？]+[.!?。！？]*\s*", text) if sentence.strip()]
 
 
 def in_turn(first: Sequence[str], second: Sequence[str], names: tuple[str, str]) -> Iterator[Mix]:
-    for one, other in zip(first, second, strict=True):
-        pairs = zip(sentences(one), sentences(other), strict=False)
+    for text, other in zip(first, second, strict=True):
+        pairs = zip(sentences(text), sentences(other), strict=False)
         yield [(names[at % 2], f"{pair[at % 2]} ") for at, pair in enumerate(pairs)]
 
 
 def phrases(first: Sequence[str], second: Sequence[str], names: tuple[str, str]) -> Iterator[Mix]:
-    """Words of `second` inside each sentence of `first`, at a place and of a length that the seed gives."""
+    """Three to six words of `second` at a random place in each sentence of `first`."""
     rng = random.Random(0)
     for text in first:
         for sentence in sentences(text)[:2]:
@@ -87,7 +87,7 @@ def phrases(first: Sequence[str], second: Sequence[str], names: tuple[str, str])
 
 
 def characters(first: Sequence[str], second: Sequence[str], names: tuple[str, str]) -> Iterator[Mix]:
-    """One to five characters of another script (the two sides of a name that stands in Latin letters are left out)."""
+    """One to five characters of another script, at a random place. ASCII characters are left out."""
     rng = random.Random(0)
     for text in first:
         inside, other = text.split(), re.sub(r"[\x00-\x7f]", "", rng.choice(second))
@@ -97,7 +97,7 @@ def characters(first: Sequence[str], second: Sequence[str], names: tuple[str, st
 
 
 def measure(mixes: Sequence[Mix], expected: str | None = None) -> dict[str, float]:
-    """Shares of words that are placed wrong and of texts that are mixed, and what a text of `words` costs."""
+    """The share of words with the wrong language, the share of texts counted as mixed, and microseconds per text."""
     wrong = total = mixed = 0
     spent = 0.0
     for pieces in mixes:
@@ -106,17 +106,17 @@ def measure(mixes: Sequence[Mix], expected: str | None = None) -> dict[str, floa
         start = time.process_time()
         placed = per_word.place(text, expected)
         spent += time.process_time() - start
-        if len(placed) != len(truth):  # a piece's end changed what a word is
+        if len(placed) != len(truth):  # the end of a piece split or joined a word
             continue
-        # a name in Latin letters inside another script is in no language of the text
+        # names in Latin letters inside another script belong to no language of the text
         own = [
-            (found, name)
-            for (word, found), name in zip(placed, truth, strict=True)
+            (language, name)
+            for (word, language), name in zip(placed, truth, strict=True)
             if word.script in scripts.LANGUAGES[name]
         ]
-        wrong += sum(found != name for found, name in own)
+        wrong += sum(language != name for language, name in own)
         total += len(own)
-        counts = Counter(found for _, found in placed)
+        counts = Counter(language for _, language in placed)
         mixed += counts.most_common(1)[0][1] < 0.9 * len(placed)
     return {
         "texts": len(mixes),
@@ -159,15 +159,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
     options = parser.parse_args(argv)
     if not (options.data / "mgsm").is_dir():
-        parser.error(f"there is no folder mgsm in {options.data}: give the folder of MGSM's files with --data")
-    per_word.place("The model is loaded before the clock runs.")
+        parser.error(f"{options.data} has no folder mgsm: name the folder that holds mgsm/ with --data")
+    per_word.place("The model is loaded before the clock starts.")
     results = run(options.data, options.count)
     for kind, rows in results.items():
-        print(f"{kind}: {averaged(rows):.2%} of words placed wrong")
+        print(f"{kind}: {averaged(rows):.2%} of words in the wrong language")
         for name, row in rows.items():
             print(
                 f"  {name:6} {row['error']:7.2%} of {row['words']:6.0f} words, {row['mixed']:4.0%} of "
-                f"{row['texts']:3.0f} texts mixed, {row['us_per_text']:6.0f} us a text"
+                f"{row['texts']:3.0f} texts mixed, {row['us_per_text']:6.0f} us per text"
             )
     options.out.mkdir(parents=True, exist_ok=True)
     file = options.out / "languages.json"

@@ -1,15 +1,15 @@
-"""How many mathematical verdicts a second this machine gives, and what they are on the references of real data.
+"""Mathematical verdicts per second on this machine, and verdicts on the references of real data sets.
 
     python benchmarks/verdicts.py [--count 20000]                     writes benchmarks/results/verdicts.json
     python benchmarks/verdicts.py --references DATA [--limit 1000]    writes benchmarks/results/references.json
 
-The first goes by kind of answer. All pairs of a kind differ, so that the cache of verdicts helps nowhere. `typical` is
-the mix that training on GSM8K shows; `symbolic` needs a computer algebra system in worker processes.
+The first measures each kind of answer. All pairs of a kind differ, so the cache of verdicts never helps. `typical` is
+the mix seen in training on GSM8K; `symbolic` needs a computer algebra system in worker processes.
 
-The second reads GSM8K and MATH in the folder DATA. Every reference must verify itself: as the worked solution, and as
-an answer in a sentence; and it must be usable against other answers ("cannot tell" for none). Against the reference of
-another problem, drawn at random, it is right only by coincidence: those whose texts agree in the plain spelling that
-`spelled` gives are counted, and all others that were judged right are printed to be looked at.
+The second reads GSM8K and MATH from the folder DATA. Every reference must verify itself, as the worked solution and as
+an answer in a sentence, and must be usable against other answers ("cannot tell" for none). Against the reference of a
+random other problem it is right only by coincidence. Coincidences, texts that agree in the plain spelling of `spelled`,
+are counted; all others judged right are printed for inspection.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ FORM = "<think>There are {n} of them, and {n} + {k} = {total}.</think> <answer>{
 
 
 def typical(rng: random.Random, index: int) -> Pair:
-    """Right as written, right in other clothes, wrong, without an answer: as a policy in training writes them."""
+    """Answers as a policy in training writes them: right, right in another notation, wrong, or missing."""
     total = 1000 + index
     k, wrong = rng.randint(1, 99), total + rng.randint(1, 9)
     same = (
@@ -70,7 +70,7 @@ KINDS: dict[str, tuple[Callable[[random.Random, int], Pair], float]] = {  # kind
 
 
 def rate(make: Callable[[random.Random, int], Pair], count: int) -> dict[str, float]:
-    """Verdicts a second over `count` pairs in one batch, and the shares of right, wrong and unknown ones."""
+    """Verdicts per second over `count` pairs in one batch, and the shares of right, wrong and unknown."""
     rng = random.Random(0)
     pairs = [make(rng, index) for index in range(count)]
     responses, references = [list(side) for side in zip(*pairs, strict=True)]
@@ -96,62 +96,64 @@ _DRESS = re.compile(
 
 
 def spelled(reference: str) -> str:
-    """A spelling of our own, coarse and independent of the verifier, by which coincidences are recognised."""
+    """A coarse normal form, independent of the verifier, that recognises coincidences."""
     return _DRESS.sub("", reference.replace("dfrac", "frac").replace("tfrac", "frac").replace("{,}", "")).casefold()
 
 
 def references(folder: Path, limit: int | None) -> dict[str, dict[str, Any]]:
-    """Per data set: rows, how many verify themselves, and what is judged right against a shuffled reference."""
+    """By data set: rows, how many verify themselves, and how many are right against a shuffled reference."""
     return {name: _audit(name, _solutions(folder / file, field)[:limit]) for name, (file, field) in SETS.items()}
 
 
 def _solutions(file: Path, field: str) -> list[str]:
     with gzip.open(file, "rt", encoding="utf-8") as lines:
-        found = [str(json.loads(line)[field]) for line in lines]
-    return [solution for solution in found if solution.strip()]
+        solutions = [str(json.loads(line)[field]) for line in lines]
+    return [solution for solution in solutions if solution.strip()]
 
 
 def _audit(name: str, solutions: Sequence[str]) -> dict[str, Any]:
     wanted = [extract.reference(solution) for solution in solutions]
     start = time.perf_counter()
-    itself = verify_all("math", [f"<think>...</think> <answer>{one}</answer>" for one in wanted], solutions)
-    sentence = verify_all("math", [f"<answer>The final answer is ${one}$.</answer>" for one in wanted], solutions)
-    unusable = [one.correct is None for one in verify_all("math", [""] * len(wanted), solutions)]
+    itself = verify_all("math", [f"<think>...</think> <answer>{answer}</answer>" for answer in wanted], solutions)
+    sentence = verify_all("math", [f"<answer>The final answer is ${answer}$.</answer>" for answer in wanted], solutions)
+    unusable = [verdict.correct is None for verdict in verify_all("math", [""] * len(wanted), solutions)]
     others = random.Random(0).sample(wanted, len(wanted))
-    shuffled = verify_all("math", [f"<answer>{one}</answer>" for one in others], wanted)
+    shuffled = verify_all("math", [f"<answer>{answer}</answer>" for answer in others], wanted)
     pairs = list(zip(others, wanted, shuffled, strict=True))
-    odd = [(given, other, one.detail) for given, other, one in pairs if (one.correct is True) != _alike(given, other)]
+    alike = [spelled(answer) == spelled(other) for answer, other, _ in pairs]
+    odd = [
+        (answer, other, verdict.detail)
+        for (answer, other, verdict), same in zip(pairs, alike, strict=True)
+        if (verdict.correct is True) != same
+    ]
     return {
         "rows": len(wanted),
         "itself": _right(itself),
         "in_a_sentence": _right(sentence),
         "unusable": sum(unusable),
         "shuffled_right": _right(shuffled),
-        "coincidences": sum(_alike(given, other) for given, other, _ in pairs),
+        "coincidences": sum(alike),
         "seconds": time.perf_counter() - start,
         "to_look_at": {
             "itself": _missed(wanted, itself),
             "in_a_sentence": _missed(wanted, sentence),
-            "unusable": [one for one, bad in zip(wanted, unusable, strict=True) if bad],
+            "unusable": [answer for answer, bad in zip(wanted, unusable, strict=True) if bad],
             "shuffled": odd,
         },
     }
 
 
-def _alike(given: str, other: str) -> bool:
-    return spelled(given) == spelled(other)
-
-
 def _right(verdicts: Sequence[Verdict]) -> int:
-    return sum(one.correct is True for one in verdicts)
+    return sum(verdict.correct is True for verdict in verdicts)
 
 
 def _missed(wanted: Sequence[str], verdicts: Sequence[Verdict]) -> list[tuple[str, str]]:
-    return [(one, verdict.detail) for one, verdict in zip(wanted, verdicts, strict=True) if verdict.correct is not True]
+    pairs = zip(wanted, verdicts, strict=True)
+    return [(answer, verdict.detail) for answer, verdict in pairs if verdict.correct is not True]
 
 
 def print_references(found: dict[str, dict[str, Any]], file: Path) -> None:
-    """A line for each data set, then every verdict that somebody should look at."""
+    """One line per data set, then every verdict to inspect."""
     for name, row in found.items():
         rows = row["rows"]
         print(
@@ -170,7 +172,9 @@ def print_references(found: dict[str, dict[str, Any]], file: Path) -> None:
 
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--count", type=int, default=20_000, help="pairs of the typical kind; of the others a share")
+    parser.add_argument(
+        "--count", type=int, default=20_000, help="pairs of the typical kind; the other kinds get a share of it"
+    )
     parser.add_argument("--references", type=Path, metavar="DATA", help="judge the references of data sets instead")
     parser.add_argument("--limit", type=int, help="with --references: rows of each data set (all)")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
@@ -178,7 +182,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     options.out.mkdir(parents=True, exist_ok=True)
     if options.references:
         return print_references(references(options.references, options.limit), options.out / "references.json")
-    verify_all("math", ["<answer>x+1</answer>"] * 8, [f"{n}+x" for n in range(8)])  # the workers are up
+    verify_all("math", ["<answer>x+1</answer>"] * 8, [f"{n}+x" for n in range(8)])  # start the workers
     results = {}
     for name, (make, share) in KINDS.items():
         results[name] = row = rate(make, max(8, round(options.count * share)))
