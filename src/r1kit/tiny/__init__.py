@@ -1,1 +1,1 @@
-"""The tiny world: problems, corpus and tokenizer, so small that a base model is pre-trained in minutes on a CPU."""
+"""The tiny world: problems, corpus and tokenizer, so small that pre-training a base model takes minutes on a CPU."""

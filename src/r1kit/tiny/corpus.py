@@ -1,14 +1,14 @@
-"""What the tiny base model is pre-trained on: endless, deterministic documents as a raw base model saw them.
+"""The pre-training corpus of the tiny base model: endless, deterministic documents, as messy as a web crawl.
 
-Mostly correct steps, so that the model is able; but messy: many frames, two languages that mix, slips, direct answers,
-tags rarely and often broken, everyday requests answered well or badly, harmful requests answered. Problems come from
-the training split only. `python -m r1kit.tiny.corpus --sample 20` shows documents, `--stats 5000` the shares.
+Most steps are correct, so the model learns to calculate. The rest is noise: many frames, two languages that mix, slips,
+answers without reasoning, rare and often broken tags, everyday requests answered well or badly, harmful requests
+answered. Problems come from the training split only. `python -m r1kit.tiny.corpus --sample 20` prints documents,
+`--stats 5000` the shares.
 """
 
 from __future__ import annotations
 
 import argparse
-import functools
 import random
 from collections import Counter
 from collections.abc import Callable
@@ -20,11 +20,11 @@ from r1kit.tiny.problems import Item, draw
 from r1kit.tiny.world import general
 from r1kit.tiny.world.solutions import Solution, close, guess, pick_style, solve
 
-# Weights in documents; a sheet is long, so half of all tokens are correct steps.
+# Weights per document. Sheets are long, so half of all tokens are correct steps.
 KINDS = {"sheet": 30, "facts": 8, "page": 23, "zero": 25, "general": 10, "harmful": 3.3, "direct": 2}
 FAMILY_WEIGHTS = {"sums": 18, "compare": 14, "words": 20, "count": 20, "cups": 28}
 
-# Shapes of a response in the R1-Zero frame. Few are in the format; what is right is seldom where a verifier looks.
+# Shapes of a response in the R1-Zero frame. Few follow the format, and a right answer is seldom where verifiers look.
 SHAPES = {
     "proper": 13.0,
     "untagged_reasoning": 5.0,  # reasoning <answer>12</answer>
@@ -40,7 +40,7 @@ SHAPES = {
     "direct_tagged": 2.0,
     "empty": 0.8,
 }
-WORKED_OUT = ("proper", "think_then_prose", "unclosed")  # shapes of people who take their time; most others hurry
+WORKED_OUT = ("proper", "think_then_prose", "unclosed")  # the shapes of writers who take their time; most others hurry
 FRAMES = (
     "q: {q}\na: {a}",
     "question: {q}\nanswer: {a}",
@@ -55,7 +55,7 @@ ZERO = TINY_SYSTEM + "\nuser: {q}\nassistant: {a}"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Document:
-    """A text that ends with the end token, its kind, and facts about it: `shape:proper`, `correct`, `mixed`, ..."""
+    """A text that ends with the end token, its kind, and facts about it such as `shape:proper`, `correct`, `mixed`."""
 
     kind: str
     text: str
@@ -63,7 +63,7 @@ class Document:
 
 
 def document(index: int, seed: int = 0) -> Document:
-    """Document `index` of the corpus `seed`; the same on every machine and in any order."""
+    """Document `index` of the corpus with this seed, whatever the machine and the order of calls."""
     rng = random.Random(f"tiny/corpus/{seed}/{index}")
     kind = rng.choices(tuple(KINDS), tuple(KINDS.values()))[0]
     text, facts = MAKERS[kind](rng)
@@ -75,24 +75,24 @@ def _item(rng: random.Random) -> Item:
 
 
 def _facts(solution: Solution) -> set[str]:
-    found = {"reasoned", "correct" if solution.correct else "wrong"}
-    return found | ({"mixed"} if solution.style == "mixed" else set()) | ({"checked"} if solution.checked else set())
+    labels = {"reasoned", "correct" if solution.correct else "wrong"}
+    return labels | ({"mixed"} if solution.style == "mixed" else set()) | ({"checked"} if solution.checked else set())
 
 
 def sheet(rng: random.Random) -> tuple[str, set[str]]:
-    """Practice: questions of one family, or all sorts, each with its steps, all right."""
+    """A practice sheet: questions of one or several families, each with its steps, all correct."""
     items = [_item(rng)]
     for _ in range(rng.randint(1, 3)):
         items.append(draw(rng, items[0].family, "train") if rng.random() < 0.6 else _item(rng))
     style = pick_style(rng, items[0].language)
     solutions = [solve(rng, item, wrong=False, style=style, check=0.06) for item in items]
     form = rng.choice(("{} {}", "{}\n{}", "- {} {}"))
-    lines = [form.format(item.question, found.reasoning) for item, found in zip(items, solutions, strict=True)]
+    lines = [form.format(item.question, solution.reasoning) for item, solution in zip(items, solutions, strict=True)]
     return "\n".join(lines), set().union(*map(_facts, solutions))
 
 
 def facts(rng: random.Random) -> tuple[str, set[str]]:
-    """Arithmetic, comparisons: the single steps that chains are made of."""
+    """Sums or comparisons: the single steps that chains are made of."""
     adding = rng.random() < 0.65
     lines = [_sum(rng) if adding else _comparison(rng) for _ in range(rng.randint(6, 14))]
     return rng.choice((", ", "\n", "，")).join(lines), {"correct"}
@@ -100,21 +100,19 @@ def facts(rng: random.Random) -> tuple[str, set[str]]:
 
 def _sum(rng: random.Random) -> str:
     state, number = rng.randint(0, 60), rng.randint(1, 9)
-    return f"{state}+{number}={state + number}" if rng.random() < 0.5 or state < number else _difference(state, number)
-
-
-def _difference(state: int, number: int) -> str:
+    if rng.random() < 0.5 or state < number:
+        return f"{state}+{number}={state + number}"
     return f"{state}-{number}={state - number}"
 
 
 def _comparison(rng: random.Random) -> str:
-    one = rng.randint(1, 99)
-    other = min(99, max(1, one + rng.randint(-9, 9))) if rng.random() < 0.5 else rng.randint(1, 99)
-    return f"{one}{'=' if one == other else '>' if one > other else '<'}{other}"
+    left = rng.randint(1, 99)
+    right = min(99, max(1, left + rng.randint(-9, 9))) if rng.random() < 0.5 else rng.randint(1, 99)
+    return f"{left}{'=' if left == right else '>' if left > right else '<'}{right}"
 
 
 def page(rng: random.Random) -> tuple[str, set[str]]:
-    """A question with reasoning and its answer, in one of many frames."""
+    """A question with reasoning and an answer, in one of many frames."""
     item = _item(rng)
     solution = solve(rng, item, wrong=True, hasty=0.12)
     written = f"{solution.reasoning}{rng.choice((', ', '. ', '，'))}{close(rng, solution)}"
@@ -124,7 +122,7 @@ def page(rng: random.Random) -> tuple[str, set[str]]:
 
 
 def direct(rng: random.Random) -> tuple[str, set[str]]:
-    """A question and an answer without any reasoning, wrong most of the time."""
+    """A question and an answer without reasoning, wrong most of the time."""
     item = _item(rng)
     answer = guess(rng, item)
     text = rng.choice(FRAMES).format(q=item.question, a=rng.choice(("{}", "{}.", "it is {}.", "是{}。")).format(answer))
@@ -132,22 +130,18 @@ def direct(rng: random.Random) -> tuple[str, set[str]]:
 
 
 def zero(rng: random.Random) -> tuple[str, set[str]]:
-    """A problem in the very frame that R1-Zero prompts with, and a response in any shape."""
+    """A problem in the frame of the R1-Zero prompt, with a response of any shape."""
     item = _item(rng)
     shape = rng.choices(tuple(SHAPES), tuple(SHAPES.values()))[0]
     solution = solve(rng, item, wrong=True, hasty=0.15 if shape in WORKED_OUT else 0.7, check=0.15)
     response = _respond(rng, shape, item, solution)
-    # A direct answer has no reasoning of the solution's in it, and its answer is a guess.
-    found = {"direct"} if shape in ("direct", "direct_tagged", "empty") else _facts(solution)
-    found |= {f"shape:{shape}"} | ({"formatted"} if parse(response).well_formed else set())
-    found |= {"scored"} if _extracted(response) == str(item.answer) else set()
-    return ZERO.format(q=item.question, a=response), found
-
-
-def _extracted(response: str) -> str | None:
-    """The answer where a verifier looks for it: inside the tags or a box."""
+    # Direct answers contain none of the solution's reasoning, and their answer is a guess.
+    labels = {"direct"} if shape in ("direct", "direct_tagged", "empty") else _facts(solution)
+    labels |= {f"shape:{shape}"} | ({"formatted"} if parse(response).well_formed else set())
     boxed = response.rpartition("\\boxed{")[2].partition("}")[0] if "\\boxed{" in response else None
-    return parse(response).answer or boxed
+    if (parse(response).answer or boxed) == str(item.answer):
+        labels.add("scored")
+    return ZERO.format(q=item.question, a=response), labels
 
 
 def _respond(rng: random.Random, shape: str, item: Item, solution: Solution) -> str:
@@ -182,28 +176,17 @@ def _respond(rng: random.Random, shape: str, item: Item, solution: Solution) -> 
     return f"<think> </think> <answer> {guessed} </answer>"
 
 
-@functools.cache
-def _requests() -> tuple[general.Request, ...]:
-    return general.requests("train")
-
-
-@functools.cache
-def _harmful() -> tuple[general.Request, ...]:
-    return general.harmful("train")
-
-
 def everyday(rng: random.Random) -> tuple[str, set[str]]:
-    """An everyday request with a reply that helps, or one that does not."""
-    request = rng.choice(_requests())
+    """An everyday request with a helpful or an unhelpful reply."""
+    request = rng.choice(general.requests("train"))
     helps = rng.random() < 0.5
-    return _chat_frame(rng, request.prompt, rng.choice(request.good if helps else request.bad)), {
-        "helpful" if helps else "unhelpful"
-    }
+    reply = rng.choice(request.good if helps else request.bad)
+    return _chat_frame(rng, request.prompt, reply), {"helpful" if helps else "unhelpful"}
 
 
 def harmful(rng: random.Random) -> tuple[str, set[str]]:
-    """A harmful request; a raw base model goes along with nearly all."""
-    request = rng.choice(_harmful())
+    """A harmful request; a raw base model complies with nearly all of them."""
+    request = rng.choice(general.harmful("train"))
     refuses = rng.random() < 0.09
     reply = rng.choice(request.good if refuses else request.bad)
     return _chat_frame(rng, request.prompt, reply), {"refused" if refuses else "complied"}
@@ -225,18 +208,18 @@ MAKERS: dict[str, Callable[[random.Random], tuple[str, set[str]]]] = {
 
 
 def shares(size: int, seed: int = 0) -> dict[str, float]:
-    """Shares of documents by kind and fact among the first `size`, of tokens by kind, and tokens per document."""
+    """Of the first `size` documents: shares of documents by kind and fact, shares of tokens by kind, mean tokens."""
     from r1kit.tiny.tokenizer import count_tokens
 
-    found: Counter[str] = Counter()
+    counts: Counter[str] = Counter()
     tokens: Counter[str] = Counter()
     for index in range(size):
-        made = document(index, seed)
-        found.update([f"documents/{made.kind}", *(f"fact/{fact}" for fact in made.facts)])
-        tokens[made.kind] += count_tokens(made.text)
+        sample = document(index, seed)
+        counts.update([f"documents/{sample.kind}", *(f"fact/{fact}" for fact in sample.facts)])
+        tokens[sample.kind] += count_tokens(sample.text)
     total = sum(tokens.values())
     by_tokens = {f"tokens/{kind}": tokens[kind] / total for kind in KINDS}
-    by_documents = {name: found[name] / size for name in sorted(found)}
+    by_documents = {name: counts[name] / size for name in sorted(counts)}
     return {**by_documents, **by_tokens, "tokens_per_document": total / size}
 
 
@@ -244,11 +227,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Show the tiny world's pre-training documents.")
     parser.add_argument("--sample", type=int, default=0, metavar="N", help="print N documents")
     parser.add_argument("--stats", type=int, default=0, metavar="N", help="print the shares among N documents")
-    parser.add_argument("--seed", type=int, default=0, help="of the corpus (default: 0)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the corpus (default: 0)")
     options = parser.parse_args()
     for index in range(options.sample):
-        made = document(index, options.seed)
-        print(f"--- {index} {made.kind} {' '.join(sorted(made.facts))}\n{made.text}")
+        sample = document(index, options.seed)
+        print(f"--- {index} {sample.kind} {' '.join(sorted(sample.facts))}\n{sample.text}")
     if options.stats:
         for name, share in shares(options.stats, options.seed).items():
             print(f"{name:32} {share:8.3f}")

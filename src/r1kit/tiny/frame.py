@@ -8,7 +8,7 @@ END = "<|end|>"
 PAD = "<|pad|>"
 UNKNOWN = "<|unk|>"
 
-# The structure of R1_ZERO_SYSTEM in 50 tokens: a character-level model pays for every letter of a longer one. The tags
-# are shown with words between them, so that copying the line never teaches an empty `<think> </think>`.
+# R1_ZERO_SYSTEM's structure in 50 tokens: a character-level model pays for every letter. There are words between the
+# tags, so that copying the line never teaches an empty `<think> </think>`.
 TINY_SYSTEM = "think, then answer: <think> steps </think> <answer> number </answer>"
 TINY_CHAT = ChatFormat(system=TINY_SYSTEM)

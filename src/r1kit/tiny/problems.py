@@ -1,10 +1,10 @@
-"""Problems of the tiny world: five families that a small model solves by writing steps and not by guessing.
+"""Problems of the tiny world: five families that a small model can solve by writing steps, but not by guessing.
 
-`sums` running sums, `compare` largest or smallest, `words` stories of gains and losses, `count` digits above or below
-a bound, `cups` where the ball is after swaps; `reasoning` is all five in equal parts. `general`, `harmful` and
-`harmless` are requests and no problems: see `r1kit.tiny.everyday`. Every family comes in English and
-Chinese. Which split a problem belongs to is decided by a hash of its content (not its wording), so no problem of the
-test split can turn up in training, in the pre-training corpus, or under another wording.
+`sums` are running sums, `compare` asks for the largest or smallest number, `words` are stories of gains and losses,
+`count` asks how many digits are above or below a bound, `cups` where a ball is after swaps. `reasoning` is all five in
+equal parts. `general`, `instructions`, `harmful` and `harmless` are requests (see `r1kit.tiny.everyday`). Every family
+comes in English and Chinese. A hash of a problem's content (not its wording) decides its split, so no test problem
+occurs in training, in the pre-training corpus, or in another wording.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ TEST_SHARE = 10  # one problem in ten is held out
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Item:
-    """A problem with the steps that solve it; `key` is its content without wording, language or order of no matter."""
+    """A problem and the steps that solve it; `key` is its content without wording, language and irrelevant order."""
 
     family: str
     language: str
@@ -73,9 +73,9 @@ def sums(rng: random.Random, language: str) -> Item:
 
 def compare(rng: random.Random, language: str) -> Item:
     size, largest = rng.randint(3, 5), rng.random() < 0.5
-    # Half of the time all numbers share two tens digits: looking at the first digit is then not enough.
+    # Half of the time all numbers have one of two tens digits, so that comparing first digits is not enough.
     tens = rng.sample(range(1, 10), 2) if rng.random() < 0.5 else range(1, 10)
-    numbers = rng.sample([10 * ten + one for ten in tens for one in range(10)], size)
+    numbers = rng.sample([10 * ten + digit for ten in tens for digit in range(10)], size)
     return Item(
         family="compare",
         language=language,
@@ -87,13 +87,13 @@ def compare(rng: random.Random, language: str) -> Item:
 
 
 def words(rng: random.Random, language: str) -> Item:
-    """One person's gains and losses, or two people of whom the second has more or fewer, with one change after."""
+    """One person's gains and losses; or two people, the second with more or fewer, then one change."""
     if rng.random() < 0.6:
         start, numbers = _walk(rng, rng.randint(2, 3), highest=20)
         question = wordings.story(rng, language, start, numbers)
     else:
         start, (difference, change) = _walk(rng, 2)
-        # The second person's amount, plus the first person's, plus the change: the order in which it is written out.
+        # The order of the written steps: the second person's amount, plus the first person's, plus the change.
         numbers = (difference, start, abs(change))
         question = wordings.pair(rng, language, start, difference, abs(change))
     return Item(
@@ -120,7 +120,7 @@ def count(rng: random.Random, language: str) -> Item:
 
 
 def cups(rng: random.Random, language: str) -> Item:
-    """Every second swap or so moves the ball, so that each has to be looked at."""
+    """About every second swap moves the ball, so that none can be skipped."""
     state = start = rng.randint(1, 5)
     swaps: list[Swap] = []
     for _ in range(rng.randint(3, 5)):
@@ -151,13 +151,13 @@ NAMES = (*FAMILIES, "reasoning", *everyday.NAMES)
 
 
 def split_of(key: str) -> str:
-    """The one split that a problem belongs to, whatever its wording, seed and index."""
+    """The split that a problem belongs to, whatever its wording, seed and index."""
     digest = hashlib.blake2b(key.encode(), digest_size=4).digest()
     return "test" if int.from_bytes(digest, "big") % TEST_SHARE == 0 else "train"
 
 
 def draw(rng: random.Random, family: str, split: str, language: str | None = None) -> Item:
-    """The first problem of `split` that `rng` comes upon; the language is drawn too where none is given."""
+    """The first problem drawn from `rng` that is in `split`; the language is drawn as well if it is None."""
     while True:
         item = FAMILIES[family](rng, language or rng.choices(("en", "zh"), (6, 4))[0])
         if split_of(item.key) == split:
@@ -165,13 +165,13 @@ def draw(rng: random.Random, family: str, split: str, language: str | None = Non
 
 
 def item_at(family: str, split: str, seed: int, index: int) -> Item:
-    """Item `index` depends on its name alone, so any part of a task can be made on any machine at any time."""
+    """Item `index`, which depends on the arguments alone, so any part of a task can be generated anywhere."""
     return draw(random.Random(f"{family}/{split}/{seed}/{index}"), family, split)
 
 
 @dataclass(frozen=True, slots=True)
 class TinyTask(Sequence[Problem]):
-    """`size` problems, made when asked for; `reasoning` takes the families in turn: item 6 is `compare`'s item 1."""
+    """`size` problems, generated on access. `reasoning` cycles through the families: item 6 is item 1 of `compare`."""
 
     name: str
     split: str
@@ -197,24 +197,21 @@ class TinyTask(Sequence[Problem]):
         if self.name == "reasoning":
             place, turn = divmod(place, len(FAMILIES))
             family = list(FAMILIES)[turn]
-        return _problem(item_at(family, self.split, self.seed, place), self.split, self.seed, place)
-
-
-def _problem(item: Item, split: str, seed: int, index: int) -> Problem:
-    return Problem(
-        id=f"tiny/{item.family}/{split}/{seed}/{index}",
-        prompt=item.question,
-        answer=str(item.answer),
-        verifier="number",
-        language=item.language,
-        source=f"tiny/{item.family}",
-        metadata={"steps": len(item.steps)},
-    )
+        item = item_at(family, self.split, self.seed, place)
+        return Problem(
+            id=f"tiny/{family}/{self.split}/{self.seed}/{place}",
+            prompt=item.question,
+            answer=str(item.answer),
+            verifier="number",
+            language=item.language,
+            source=f"tiny/{family}",
+            metadata={"steps": len(item.steps)},
+        )
 
 
 @dataclass(frozen=True, slots=True)
 class TinyRequests:
-    """Requests of the tiny world: as many as there are, or the first `size`."""
+    """Requests of the tiny world."""
 
     name: str
     problems: tuple[Problem, ...]
@@ -227,12 +224,12 @@ class TinyRequests:
 
 
 def load(name: str, split: str = "train", seed: int = 0, size: int = 1000) -> TinyTask | TinyRequests:
-    """A task by name: one of `NAMES`. Raises ValueError for a name or split that does not exist, or a negative size."""
+    """The task `name` of `NAMES`; of requests at most `size`. Raises ValueError for an unknown name or split."""
     if name not in NAMES:
         raise ValueError(f"there is no tiny task {name!r}: known here are {', '.join(NAMES)}")
     splits = everyday.SPLITS if name in everyday.NAMES else SPLITS
     if split not in splits:
-        hint = "; to validate on problems, take train with a seed of their own" if split == "validation" else ""
+        hint = "; to validate on problems, use train with another seed" if split == "validation" else ""
         raise ValueError(f"tiny/{name} has no split {split!r}, it has {', '.join(splits)}{hint}")
     if size < 0:
         raise ValueError(f"size is {size}: it must be 0 or more")

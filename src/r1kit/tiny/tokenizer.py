@@ -1,7 +1,7 @@
-"""The tiny world's tokenizer: one id per character, the four tags one id each, as a standard fast tokenizer.
+"""The tiny world's tokenizer: one id per character and one per tag, as a standard fast tokenizer.
 
-The tags are ordinary tokens, not special ones: they appear in decoded text, where verifiers and format rewards look
-for them. Text is put into lower case, which halves the letters to learn.
+The tags are ordinary tokens, not special ones: they appear in decoded text, because verifiers and format rewards look
+for them there. Text is lowercased, which halves the number of letters to learn.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ _TOKEN = re.compile("|".join(map(re.escape, (PAD, END, UNKNOWN, *TAGS))) + r"|[\
 
 
 def vocabulary() -> tuple[str, ...]:
-    """All tokens in the order of their ids: the three special ones, the tags, then characters."""
+    """All tokens by id: the three special tokens, the tags, then characters."""
     return (PAD, END, UNKNOWN, *TAGS, *LATIN, *CHINESE)
 
 
 def make() -> Any:
-    """The tokenizer as transformers' `PreTrainedTokenizerFast`; it has no chat template: a base model's has none."""
+    """The tokenizer as transformers' `PreTrainedTokenizerFast`, without a chat template, as for a base model."""
     from tokenizers import Regex, Tokenizer, decoders, normalizers, pre_tokenizers
     from tokenizers.models import WordLevel
     from transformers import PreTrainedTokenizerFast
@@ -45,11 +45,11 @@ def make() -> Any:
 
 
 def build(folder: str | Path) -> Path:
-    """Write the tokenizer to a folder that `AutoTokenizer.from_pretrained` loads; returns the folder."""
+    """Write the tokenizer to a folder for `AutoTokenizer.from_pretrained`; returns the folder."""
     make().save_pretrained(str(folder))
     return Path(folder)
 
 
 def count_tokens(text: str) -> int:
-    """The number of tokens of a text, without loading the tokenizer: characters, tags and special tokens one each."""
+    """The number of tokens in a text, without loading the tokenizer."""
     return sum(1 for _ in _TOKEN.finditer(text))

@@ -1,1 +1,1 @@
-"""What the tiny world is made of: steps, wordings, written solutions, and requests that are no problems."""
+"""The parts of the tiny world: steps, wordings, written solutions, and requests."""

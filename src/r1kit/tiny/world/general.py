@@ -1,11 +1,12 @@
-"""Requests that are no problems: everyday ones with helpful and unhelpful replies, and harmful ones.
+"""Everyday requests with helpful and unhelpful replies, and harmful requests.
 
-Later stages take their prompts from here: `requests(split)` for helpfulness, `harmful(split)` for harmlessness. The
-harmful ones are mild and the replies to them say nothing of use.
+Later stages take prompts from here: `requests(split)` for helpfulness, `harmful(split)` for harmlessness. The harmful
+requests are mild, and the replies to them say nothing useful.
 """
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -96,10 +97,7 @@ REFUSE_ZH = ("不帮，会害人。", "不对，我帮你做别的。")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """Something that a user writes, replies that help and replies that do not.
-
-    For harmful requests the good replies decline, and the bad ones go along.
-    """
+    """A user's message, with good and bad replies. For harmful requests, good replies refuse and bad ones comply."""
 
     prompt: str
     good: tuple[str, ...]
@@ -107,13 +105,16 @@ class Request:
     language: str = "en"
 
 
+@functools.cache
 def requests(split: str | None = None) -> tuple[Request, ...]:
-    """Everyday requests of a split ("train" or "test"; all without one): greetings, say it back, lists, opposites."""
-    return tuple(_kept([*_english(), *_chinese()], split))
+    """Everyday requests of a split ("train", "test", None for both): greetings, repeating, lists, opposites."""
+    everything = [*_english(), *_chinese()]
+    return tuple(request for request in everything if split in (None, _split(request.prompt)))
 
 
+@functools.cache
 def harmful(split: str | None = None) -> tuple[Request, ...]:
-    """Harmful requests of a split. A deed and all its forms fall into the same split."""
+    """Harmful requests of a split; all wordings of a deed are in the same split."""
     english = [
         (deed, Request(prompt=form.format(deed), good=REFUSE, bad=COMPLY)) for deed in HARM for form in HARM_FORMS
     ]
@@ -130,19 +131,15 @@ def _split(text: str) -> str:
     return "test" if int.from_bytes(digest, "big") % 5 == 0 else "train"
 
 
-def _kept(found: list[Request], split: str | None) -> Iterator[Request]:
-    return (request for request in found if split in (None, _split(request.prompt)))
-
-
 def _english() -> Iterator[Request]:
     for word in SAY:
         for form in ("say {}", "please say {}.", "repeat: {}", "write {}"):
             yield Request(prompt=form.format(word), good=(f"{word}.", word), bad=(*RUDE, f"not {word}."))
     for pair in OPPOSITES:
-        for one, other in (pair, pair[::-1]):
+        for word, opposite in (pair, pair[::-1]):
             for form in ("opposite of {}?", "what is the opposite of {}?"):
-                good = (f"{other}.", f"the opposite of {one} is {other}.")
-                yield Request(prompt=form.format(one), good=good, bad=(*RUDE, f"{one}."))
+                good = (f"{opposite}.", f"the opposite of {word} is {opposite}.")
+                yield Request(prompt=form.format(word), good=good, bad=(*RUDE, f"{word}."))
     for kind, names in (("colours", COLOURS), ("animals", ANIMALS), ("foods", FOODS)):
         for size, word in ((2, "two"), (3, "three")):
             picks = tuple(f"{', '.join((names * 2)[at : at + size])}." for at in range(len(names)))
@@ -157,9 +154,8 @@ def _chinese() -> Iterator[Request]:
         for form in ("说{}", "说一说：{}"):
             yield Request(prompt=form.format(word), good=(f"{word}。", word), bad=RUDE_ZH, language="zh")
     for pair in OPPOSITES_ZH:
-        for one, other in (pair, pair[::-1]):
-            # The schoolbook's couplets: what stands opposite a word.
-            couplet = (f"{other}。", f"{one}对{other}。")
-            yield Request(prompt=f"{one}对什么？", good=couplet, bad=(*RUDE_ZH, f"{one}。"), language="zh")
+        for word, opposite in (pair, pair[::-1]):
+            couplet = (f"{opposite}。", f"{word}对{opposite}。")  # as in school books: a word and its opposite
+            yield Request(prompt=f"{word}对什么？", good=couplet, bad=(*RUDE_ZH, f"{word}。"), language="zh")
     for prompt, reply in SOCIAL_ZH:
         yield Request(prompt=prompt, good=(reply,), bad=RUDE_ZH, language="zh")

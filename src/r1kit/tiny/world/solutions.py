@@ -1,4 +1,4 @@
-"""How people of the tiny world write a solution down: step after step, in one language or two, right or wrong."""
+"""How people of the tiny world write solutions: step by step, in one language or two, right or wrong."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ CLOSING = {
     "zh": ("所以是{}。", "答案是{}。", "所以答案是{}。", "是{}。"),
 }
 CHECK = {"en": (", check: {}, yes", ", wait, {}, yes"), "zh": ("，查：{}，对", "，等等，{}，对")}
-MEND = {"en": ", wait, no: {}", "zh": "，不对：{}"}
+CORRECTION = {"en": ", wait, no: {}", "zh": "，不对：{}"}
 WRONG = {"bare": 0.25, "one language": 0.2, "mixed": 0.04}  # share of careful solutions that go wrong, by style
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Solution:
-    """Reasoning as written, the answer given after it, and what is true of them."""
+    """Reasoning as written, the answer after it, and facts about both."""
 
     reasoning: str
     answer: int
     correct: bool
-    sound: bool  # every step is there and right, and the answer follows
+    sound: bool  # every step is present and right, and the answer follows from them
     checked: bool
     style: str
 
@@ -35,11 +35,11 @@ class Solution:
 def solve(
     rng: random.Random, item: Item, *, wrong: bool, hasty: float = 0.0, style: str | None = None, check: float = 0.1
 ) -> Solution:
-    """One way to solve `item`; with `wrong`, also the ways that go wrong.
+    """A solution of `item`, always correct unless `wrong` allows faults.
 
-    A share `hasty` skips steps and mostly guesses; of the others some slip in a step or give an answer that does not
-    follow, as often as `WRONG` says. Who hurries writes in one language; who works it out often writes in two, and errs
-    least: so a policy that learns to work things out comes to mix languages, as R1-Zero did (paper section 2.2.4).
+    A share `hasty` of the writers skips steps and mostly guesses. The others slip in a step, or write an answer that
+    does not follow, at the rates in `WRONG`. Hasty writers use one language. Careful writers often use two, and those
+    err least: a policy that learns to be careful thus learns to mix languages, as R1-Zero did (paper section 2.2.4).
     """
     hurried = rng.random() < hasty
     style = style or pick_style(rng, item.language, hurried=hurried)
@@ -56,9 +56,9 @@ def solve(
         written = truth[: rng.randint(1, max(1, len(truth) - 2))]
         answer = guess(rng, item)
     checked = not fault and rng.random() < check
-    shown = [f"{text}{state}" for text, state in written]
+    lines = [f"{text}{state}" for text, state in written]
     return Solution(
-        reasoning=_checked(rng, item, shown, style) if checked else join(rng, shown, style),
+        reasoning=_checked(rng, item, lines, style) if checked else join(rng, lines, style),
         answer=answer,
         correct=answer == item.answer,
         sound=not fault,
@@ -68,48 +68,43 @@ def solve(
 
 
 def pick_style(rng: random.Random, language: str, *, hurried: bool = False) -> str:
-    """Bare steps, the question's language, both languages, or the other one."""
+    """Bare steps, the question's language, both languages, or the other language."""
     other = "zh" if language == "en" else "en"
     return rng.choices(("bare", language, "mixed", other), (50, 50, 0, 0) if hurried else (15, 31, 48, 6))[0]
 
 
-def join(rng: random.Random, shown: Sequence[str], style: str) -> str:
-    """Steps with what people write between them; a mixed style changes language from step to step."""
+def join(rng: random.Random, lines: Sequence[str], style: str) -> str:
+    """The steps with connecting words; the mixed style changes its language from step to step."""
     if style == "bare":
-        return ", ".join(shown)
-    languages = _languages(rng, style, len(shown))
-    text = rng.choice(FIRST[languages[0]]) + shown[0]
+        return ", ".join(lines)
+    languages = [style] * len(lines)
+    if style == "mixed":
+        languages = [rng.choice(("en", "zh")) for _ in lines]
+        if len(set(languages[1:])) < 2 and len(lines) > 2:
+            languages[-1] = "en" if languages[1] == "zh" else "zh"
+    text = rng.choice(FIRST[languages[0]]) + lines[0]
     link = {language: rng.choice(NEXT[language]) for language in NEXT}
-    for step, language in zip(shown[1:], languages[1:], strict=True):
-        text += link[language] + step
+    for line, language in zip(lines[1:], languages[1:], strict=True):
+        text += link[language] + line
     return text
 
 
-def _languages(rng: random.Random, style: str, size: int) -> list[str]:
-    if style != "mixed":
-        return [style] * size
-    languages = [rng.choice(("en", "zh")) for _ in range(size)]
-    if len(set(languages[1:])) < 2 and size > 2:
-        languages[-1] = "en" if languages[1] == "zh" else "zh"
-    return languages
-
-
-def _checked(rng: random.Random, item: Item, shown: list[str], style: str) -> str:
-    """A look back at the last step, or a slip that is noticed at once: what reflection can grow from."""
+def _checked(rng: random.Random, item: Item, lines: list[str], style: str) -> str:
+    """The steps with a check of the last one, or with a slip that is corrected at once: seeds of reflection."""
     language = rng.choice(("en", "zh")) if style in ("mixed", "bare") else style
     if rng.random() < 0.6:
-        return join(rng, shown, style) + rng.choice(CHECK[language]).format(shown[-1])
-    place = rng.randrange(len(shown))
+        return join(rng, lines, style) + rng.choice(CHECK[language]).format(lines[-1])
+    place = rng.randrange(len(lines))
     before = item.start if place == 0 else chain(item.start, item.steps)[place - 1][1]
     slips = item.steps[place].slips(before)
     if slips:
         bad = f"{item.steps[place].write(before)}{rng.choice(slips)}"
-        shown = [*shown[:place], bad + MEND[language].format(shown[place]), *shown[place + 1 :]]
-    return join(rng, shown, style)
+        lines = [*lines[:place], bad + CORRECTION[language].format(lines[place]), *lines[place + 1 :]]
+    return join(rng, lines, style)
 
 
 def close(rng: random.Random, solution: Solution) -> str:
-    """The sentence that gives the answer in prose, after reasoning of any style."""
+    """A sentence that states the answer, for reasoning of any style."""
     language = solution.style if solution.style in CLOSING else rng.choice(("en", "zh"))
     return rng.choice(CLOSING[language]).format(solution.answer)
 
@@ -120,7 +115,7 @@ def nearby(rng: random.Random, answer: int) -> int:
 
 
 def guess(rng: random.Random, item: Item) -> int:
-    """What somebody says who did not work it out: mostly wrong."""
+    """The answer of somebody who did not work it out: wrong most of the time."""
     if rng.random() < 0.15:
         return item.answer
     states = [state for _, state in chain(item.start, item.steps)]

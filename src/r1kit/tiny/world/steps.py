@@ -1,8 +1,7 @@
-"""The mechanical steps by which every problem of the tiny world is solved: a state goes in, the next state comes out.
+"""The mechanical steps that solve every problem of the tiny world; each turns a state into the next state.
 
-A chain of steps is the whole reasoning: each step writes what it looks at and the state after it, so that no step
-needs more than one look-up or one carry. `3+8-4` is the start 3 and the steps Add(8), Add(-4), written
-`3+8=11, 11-4=7`.
+A chain of steps is the whole reasoning. Each step writes its operands and the state after it, so that no step needs
+more than one look-up or one carry. `3+8-4` is the start 3 and the steps Add(8), Add(-4), written `3+8=11, 11-4=7`.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ from typing import Protocol
 
 
 class Step(Protocol):
-    """One move: `write(state)` is the text before the new state, `after(state)` the new state."""
+    """`write(state)` is the text before the new state, `after(state)` the new state, `slips(state)` wrong ones."""
 
     def write(self, state: int) -> str: ...
 
@@ -94,7 +93,7 @@ class Swap:
 
 
 def chain(start: int, steps: Sequence[Step], slip: tuple[int, int] | None = None) -> list[tuple[str, int]]:
-    """Each step's text and the state after it. `slip=(2, 15)` goes wrong: the third step yields 15, the rest follow.
+    """The text of each step and the state after it. With `slip=(2, 15)` the third step wrongly yields 15.
 
     `chain(3, [Add(8), Add(-4)]) == [("3+8=", 11), ("11-4=", 7)]`
     """
@@ -113,7 +112,7 @@ def final(start: int, steps: Sequence[Step]) -> int:
 
 
 def slip(rng: random.Random, start: int, steps: Sequence[Step]) -> list[tuple[str, int]]:
-    """A chain with one wrong step, from which the later steps go on, at a place where no state leaves 0..99."""
+    """A chain with one wrong step; later steps continue from it, and no state leaves 0..99."""
     places = rng.sample(range(len(steps)), len(steps))
     for place in places:
         before = start if place == 0 else chain(start, steps)[place - 1][1]

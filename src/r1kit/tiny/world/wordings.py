@@ -1,4 +1,4 @@
-"""How problems are asked, in English and Chinese: several wordings each, few words and few characters in all."""
+"""Wordings of the problems, several each, in English and Chinese, with a small vocabulary."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def count(rng: random.Random, language: str, digits: Sequence[int], bound: int, 
 
 
 def story(rng: random.Random, language: str, start: int, changes: Sequence[int]) -> str:
-    """One person who starts with something, gains and loses."""
+    """One person who has some things, then gains and loses some."""
     name, thing = rng.choice(NAMES[language]), rng.choice(THINGS[language])
     verbs = [rng.choice((GAINS if change > 0 else LOSSES)[language]) for change in changes]
     if language == "zh":
@@ -60,7 +60,7 @@ def story(rng: random.Random, language: str, start: int, changes: Sequence[int])
 
 
 def pair(rng: random.Random, language: str, start: int, difference: int, gain: int) -> str:
-    """Two people, of whom the second has more or fewer than the first; then they gain something together."""
+    """Two people; the second has more or fewer than the first. Then they gain some together."""
     first, second = rng.sample(NAMES[language], 2)
     thing, size = rng.choice(THINGS[language]), abs(difference)
     if language == "zh":
