@@ -1,7 +1,7 @@
-"""Untrusted Python in a sandbox, or not at all: bubblewrap, else Landlock, else a remote server, else a refusal.
+"""Runs untrusted Python in a sandbox: bubblewrap, Landlock, or a remote server. Without one, it refuses to run it.
 
-`open_sandbox(SandboxSettings())` gives the first mechanism that works here, after a self-test has shown that it keeps
-network, files, processes, signals and memory in. To add one: a file, and a line in `choose.KINDS`.
+`open_sandbox(SandboxSettings())` returns the first mechanism that works here and passes a self-test of what it isolates
+(network, files, processes, signals, memory). To add a mechanism: one file, and one line in `choose.KINDS`.
 """
 
 from __future__ import annotations

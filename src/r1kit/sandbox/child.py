@@ -1,8 +1,8 @@
 """The first code that runs inside a sandbox: `python -c <this file> BUNDLE_FD READY_FD`. Standard library, Python 3.8+.
 
-It takes the bundle (program, files, limits, and what Landlock is to allow), writes files, gives up everything
-that the mechanism around it has not taken, says that it is ready, and becomes the program. Until then nothing that
-is not trusted has run, so a sandbox that fails can never be mistaken for a program that fails.
+It reads the bundle (program, files, limits, Landlock rules), writes the files, drops the rights that the mechanism
+around it has left, reports that it is ready, and becomes the program. No untrusted code has run until then, so a
+failing sandbox is never mistaken for a failing program.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ _PDEATHSIG, _NO_NEW_PRIVS, _SECCOMP, _SIGKILL = 1, 38, 22, 9
 
 
 def main() -> None:
-    """Prepare, announce, and run the program in a `__main__` of its own."""
+    """Prepare, report ready, and run the program in a fresh `__main__`."""
     bundle_fd, ready_fd = (int(text) for text in sys.argv[1:3])
     with os.fdopen(bundle_fd, "rb") as file:
-        bundle = eval(file.read())  # a literal from r1kit itself; importing json would double the start's time
+        bundle = eval(file.read())  # a literal from r1kit itself; importing json would double the start-up time
     for name, text in bundle["files"].items():
         if os.path.dirname(name):
             os.makedirs(os.path.dirname(name), exist_ok=True)
-        with open(name, "w", encoding="utf-8", errors="replace", newline="") as made:
-            made.write(text)
+        with open(name, "w", encoding="utf-8", errors="replace", newline="") as output:
+            output.write(text)
     restrict(bundle["limits"])
     if bundle["landlock"] is not None:
         alone(bundle["landlock"])
@@ -40,33 +40,33 @@ def main() -> None:
 
 
 def restrict(limits: dict[str, float]) -> None:
-    """Resource limits; soft and hard are one, so they can only shrink. CPU has a second in which SIGXCPU tells why."""
+    """Set resource limits, soft and hard alike, so they can only shrink. CPU has one more second to report SIGXCPU."""
     megabyte, seconds = 1 << 20, int(-(-limits["cpu_s"] // 1))
-    wanted = {
+    values = {
         resource.RLIMIT_AS: limits["memory_mb"] * megabyte,
         resource.RLIMIT_FSIZE: limits["file_mb"] * megabyte,
         resource.RLIMIT_NOFILE: limits["open_files"],
         resource.RLIMIT_NPROC: limits["processes"],
         resource.RLIMIT_CORE: 0,
     }
-    for kind, value in wanted.items():
+    for kind, value in values.items():
         resource.setrlimit(kind, (int(value), int(value)))
     resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds + 1))
 
 
 def alone(setup: dict[str, Any]) -> None:
-    """Without namespaces: Landlock for files, a system call filter for all else, and an end with the parent."""
+    """Without namespaces: Landlock for files, a system call filter for everything else, and death with the parent."""
     import ctypes
 
     libc = ctypes.CDLL(None, use_errno=True)
 
-    def call(what: str, result: int) -> int:
+    def call(name: str, result: int) -> int:
         if result < 0:
-            sys.exit(f"{what}: {os.strerror(ctypes.get_errno())}")
+            sys.exit(f"{name}: {os.strerror(ctypes.get_errno())}")
         return result
 
     call("prctl PDEATHSIG", libc.prctl(_PDEATHSIG, _SIGKILL, 0, 0, 0))
-    if os.getppid() != setup["parent"]:  # it ended before it could be noticed
+    if os.getppid() != setup["parent"]:  # the parent ended before PDEATHSIG was set
         sys.exit("the parent is gone")
     call("prctl NO_NEW_PRIVS", libc.prctl(_NO_NEW_PRIVS, 1, 0, 0, 0))
     attributes = bytes.fromhex(setup["ruleset"])
@@ -75,7 +75,7 @@ def alone(setup: dict[str, Any]) -> None:
         try:
             opened = os.open(path, os.O_PATH | os.O_CLOEXEC)
         except OSError:
-            continue  # what this uid cannot reach it cannot read either
+            continue  # this uid cannot reach the path, so it cannot read it either
         allowed = _READ_FILE | (_READ_DIR if os.path.isdir(path) else 0) | (_WRITE_FILE if write else 0)
         rule = allowed.to_bytes(8, sys.byteorder) + opened.to_bytes(4, sys.byteorder)
         call("landlock_add_rule", libc.syscall(445, ruleset, 1, rule, 0))

@@ -1,4 +1,4 @@
-"""Which sandbox: by settings or environment, proven by a self-test at first use, refused where none holds."""
+"""Chooses a sandbox by settings or environment, and tests it before first use."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ VARIABLE = "R1KIT_SANDBOX"
 class SandboxSettings(Settings):
     """Where untrusted programs run.
 
-    `auto` is bubblewrap, else landlock; `remote` needs the `url` of a server that speaks the protocol of
-    `r1kit.sandbox.remote` (`r1kit sandbox serve` does), and takes its token from the variable named `token_variable`.
-    `python` is the interpreter inside, by default r1kit's own where the sandbox can reach it, else the system's.
+    `auto` tries bubblewrap, then landlock. `remote` needs the `url` of a server that speaks the protocol of
+    `r1kit.sandbox.remote` (`r1kit sandbox serve`); its token is in the environment variable `token_variable`. `python`
+    is the interpreter inside: by default r1kit's own if the sandbox can reach it, otherwise the system's.
     """
 
     kind: Literal["auto", "bubblewrap", "landlock", "remote"] = "auto"
@@ -34,14 +34,14 @@ class SandboxSettings(Settings):
 
     @classmethod
     def from_environment(cls) -> SandboxSettings:
-        """R1KIT_SANDBOX is the kind, R1KIT_SANDBOX_URL the url (alone it means remote), R1KIT_SANDBOX_PYTHON python."""
-        given = {"url": os.environ.get(f"{VARIABLE}_URL"), "python": os.environ.get(f"{VARIABLE}_PYTHON")}
-        kind = os.environ.get(VARIABLE) or ("remote" if given["url"] else "auto")
-        return cls.parse({"kind": kind} | {name: value for name, value in given.items() if value})
+        """From R1KIT_SANDBOX (kind), R1KIT_SANDBOX_URL (alone it means remote) and R1KIT_SANDBOX_PYTHON."""
+        values = {"url": os.environ.get(f"{VARIABLE}_URL"), "python": os.environ.get(f"{VARIABLE}_PYTHON")}
+        kind = os.environ.get(VARIABLE) or ("remote" if values["url"] else "auto")
+        return cls.parse({"kind": kind} | {name: value for name, value in values.items() if value})
 
 
 def open_sandbox(settings: SandboxSettings) -> Sandbox:
-    """A sandbox whose self-test holds; raises `SandboxError` that says, for each that was tried, why it does not."""
+    """The first sandbox that passes its self-test; raises `SandboxError` with the reason for each that does not."""
     if settings.kind == "remote":
         return Remote.connect(settings.url, os.environ.get(settings.token_variable, ""))
     reasons: list[str] = []
@@ -59,18 +59,20 @@ def open_sandbox(settings: SandboxSettings) -> Sandbox:
 
 
 def tested(sandbox: Sandbox) -> Sandbox:
-    """The same sandbox, if every quick probe holds."""
-    if broken := [f"{one.what}: {one.detail}" for one in examine(sandbox, quick=True) if not one.held]:
+    """The same sandbox; raises `SandboxError` if a quick probe does not hold."""
+    if broken := [f"{probe.what}: {probe.detail}" for probe in examine(sandbox, quick=True) if not probe.held]:
         raise SandboxError(f"the self-test fails: {'; '.join(broken)}")
     return sandbox
 
 
+# One sandbox per process. A verifier is a plain function (response, reference) -> Verdict, called from many threads, so
+# it cannot be passed a sandbox; and the self-test of a sandbox takes seconds.
 _lock = threading.Lock()
 _opened: Sandbox | SandboxError | None = None
 
 
 def default_sandbox() -> Sandbox:
-    """The sandbox of the environment's settings, opened once for the process; a refusal is repeated, not tried anew."""
+    """The sandbox of the environment's settings, opened once per process. An error is remembered and raised again."""
     global _opened
     with _lock:
         if _opened is None:

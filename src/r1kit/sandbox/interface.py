@@ -1,7 +1,7 @@
-"""What a sandbox is: it runs Python programs that nobody trusts, within limits, and says what came out.
+"""The interface of a sandbox, which runs untrusted Python programs within limits and returns their output.
 
-What comes out is the program's own word. An exit status or a printed "passed" proves nothing: whoever judges compares
-values, outside, with expectations that the program never sees.
+A program controls its output: an exit status or a printed "passed" proves nothing. Judges compare values outside the
+sandbox with expectations that the program never sees.
 """
 
 from __future__ import annotations
@@ -16,27 +16,29 @@ from pydantic import Field
 from r1kit.settings import Settings
 
 Limit = Literal["wall", "cpu", "memory", "output", "files"]
-_MOST_MB = 1 << 20  # a terabyte: what is beyond is a slip, and overflows the system's own counters
+_MOST_MB = 1 << 20  # a terabyte; anything above is a typing error, and overflows the system's counters
 
 
 class SandboxError(RuntimeError):
-    """The sandbox itself does not work: nothing is known about the program, which has not run to its end."""
+    """The sandbox itself failed, so nothing is known about the program."""
 
 
 class Limits(Settings):
-    """What one run may use. Memory and CPU time are for each process, so a run's memory is at most their product."""
+    """What one run may use. Memory and CPU time are per process: a whole run may use `processes` times as much."""
 
-    wall_s: float = Field(default=10.0, gt=0, le=3600, description="from the program's first instruction")
-    cpu_s: float = Field(default=10.0, gt=0, le=3600, description="of each process; rounded up to whole seconds")
-    memory_mb: int = Field(default=512, ge=32, le=_MOST_MB, description="address space of each process")
+    wall_s: float = Field(default=10.0, gt=0, le=3600, description="counted from the program's first instruction")
+    cpu_s: float = Field(default=10.0, gt=0, le=3600, description="per process; rounded up to whole seconds")
+    memory_mb: int = Field(default=512, ge=32, le=_MOST_MB, description="address space per process")
     processes: int = Field(default=8, ge=1, le=1024, description="processes and threads at a time; landlock allows 1")
     file_mb: int = Field(
-        default=16, ge=1, le=_MOST_MB, description="all files written, which only bubblewrap allows, in /tmp"
+        default=16, ge=1, le=_MOST_MB, description="all files together; only bubblewrap allows files, in /tmp"
     )
     files: int = Field(
-        default=10_000, ge=100, description="files and folders in /tmp, counted now and then: a flood is stopped late"
+        default=10_000, ge=100, description="files and folders in /tmp; checked at intervals, so stopped late"
     )
-    output_kb: int = Field(default=256, ge=1, le=_MOST_MB, description="of standard output, and again of its errors")
+    output_kb: int = Field(
+        default=256, ge=1, le=_MOST_MB, description="of standard output, and again of standard error"
+    )
     open_files: int = Field(default=64, ge=16, le=_MOST_MB)
 
 
@@ -45,11 +47,11 @@ DEFAULT = Limits()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Execution:
-    """What a run left: output as far as the limit lets it through, and the limit that ended it, if one did.
+    """The result of a run: its output, cut at the limit, and the limit that ended it, if any.
 
-    `exit_status` is negative for a signal and None where the run was stopped from outside. `waited_s` is the time for
-    which a run wanted a processor and others had it, as seen now and then: much of it means that the machine was
-    busy. It is 0 for a run that was seen with processes of its own, which may be those that it waited for.
+    `exit_status` is negative for a signal, and None if the run was stopped from outside. `waited_s` is the time for
+    which the run was ready but waited for a processor, sampled at intervals; a large value means a busy machine. It is
+    0 if the run was seen with processes of its own, because it may have waited for those.
     """
 
     stdout: str
@@ -61,14 +63,14 @@ class Execution:
 
     @property
     def timed_out(self) -> bool:
-        """Whether it was stopped for its time, on the wall or on the CPU."""
+        """Whether the run was stopped by its limit on wall time or CPU time."""
         return self.limit in ("wall", "cpu")
 
 
 class Sandbox(Protocol):
-    """Runs Python source as `__main__`; `files` (relative paths and texts) lie in its working folder.
+    """Runs Python source as `__main__`; `files` (relative path -> text) are in its working folder.
 
-    Both methods raise `SandboxError` where the mechanism fails, and for nothing that a program can do.
+    Both methods raise `SandboxError` if the mechanism fails. Nothing that a program does can cause this error.
     """
 
     @property
@@ -77,7 +79,7 @@ class Sandbox(Protocol):
     def run(
         self, program: str, *, stdin: str = "", files: Mapping[str, str] = {}, limits: Limits = DEFAULT
     ) -> Execution:
-        """One program, from standard input to output."""
+        """Run one program on `stdin`."""
         ...
 
     def converse(
@@ -89,24 +91,24 @@ class Sandbox(Protocol):
         files: Mapping[str, str] = {},
         limits: Limits = DEFAULT,
     ) -> tuple[Execution, Execution]:
-        """Two programs, each in a sandbox of its own, the output of each being the input of the other.
+        """Run two programs in separate sandboxes, the standard output of each piped into the other's input.
 
-        What they say otherwise stands in `stderr`; both are ended when the checker ends.
+        Both are ended when the checker ends.
         """
         ...
 
 
 def relative(files: Mapping[str, str]) -> dict[str, str]:
-    """The same files; raises ValueError for a name that leads out of the working folder."""
+    """The same files; raises ValueError for a path that leaves the working folder."""
     for name in files:
         if "\0" in name or any(part in ("", ".", "..") for part in name.split("/")):
-            raise ValueError(f"{name!r} is no relative path such as data/input.txt")
+            raise ValueError(f"{name!r} is not a relative path such as data/input.txt")
     return dict(files)
 
 
 @contextmanager
-def told_as_sandbox_error() -> Iterator[None]:
-    """Errors of the system (no file descriptor, process or disk space is left) are the sandbox's, not the program's."""
+def system_errors_as_sandbox_errors() -> Iterator[None]:
+    """Turn an `OSError` (out of descriptors, processes or disk space) into `SandboxError`."""
     try:
         yield
     except OSError as error:

@@ -1,8 +1,8 @@
-"""The sandbox `landlock`, where namespaces are refused: one process, one thread, nothing to write, no network.
+"""The sandbox `landlock`, for machines without namespaces: one process, one thread, no writable files, no network.
 
-Landlock limits which files can be opened, a system call filter refuses sockets, new processes, signals, and changes
-to files that Landlock does not know about. As root the uid is dropped first. Stricter than bubblewrap on purpose:
-what cannot be counted without namespaces is not allowed at all.
+Landlock limits which files can be opened. A system call filter refuses sockets, new processes, signals, and changes to
+files that Landlock does not cover. Root drops its uid first. It is stricter than bubblewrap on purpose: resources that
+cannot be counted without namespaces are refused altogether.
 """
 
 from __future__ import annotations
@@ -18,15 +18,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from r1kit.sandbox import process, seccomp
-from r1kit.sandbox.interface import DEFAULT, Execution, Limits, SandboxError, relative, told_as_sandbox_error
+from r1kit.sandbox.interface import Limits, SandboxError, relative, system_errors_as_sandbox_errors
+from r1kit.sandbox.local import LocalSandbox
 from r1kit.sandbox.python import Interpreter
 
-_OLDEST = 3  # before, O_TRUNC could empty a file that may only be read
+_OLDEST = 3  # before version 3, O_TRUNC could empty a read-only file
 _DEVICES = (("/dev/null", True), ("/dev/zero", False), ("/dev/urandom", False), ("/dev/random", False))
 
 
 @dataclass(frozen=True, slots=True)
-class Landlock:
+class Landlock(LocalSandbox):
     """Runs programs under Landlock and seccomp with one interpreter."""
 
     interpreter: Interpreter
@@ -35,7 +36,7 @@ class Landlock:
 
     @classmethod
     def find(cls, interpreter: Interpreter) -> Landlock:
-        """That of this kernel; raises `SandboxError` where it has none or one that leaves too much open."""
+        """The Landlock of this kernel; raises `SandboxError` if it has none, or one that is too old to hold."""
         if sys.platform != "linux" or not seccomp.supported():
             raise SandboxError("landlock needs Linux on x86_64 or aarch64")
         version = abi()
@@ -47,30 +48,10 @@ class Landlock:
         _reachable(Path(tempfile.gettempdir()).resolve())
         return cls(interpreter, version)
 
-    def run(
-        self, program: str, *, stdin: str = "", files: Mapping[str, str] = {}, limits: Limits = DEFAULT
-    ) -> Execution:
-        """See `Sandbox`."""
-        with self._start(files) as start:
-            return process.run(start, program, stdin, files, limits)
-
-    def converse(
-        self,
-        checker: str,
-        program: str,
-        *,
-        checker_files: Mapping[str, str] = {},
-        files: Mapping[str, str] = {},
-        limits: Limits = DEFAULT,
-    ) -> tuple[Execution, Execution]:
-        """See `Sandbox`."""
-        with self._start(checker_files) as first, self._start(files) as second:
-            done = process.converse([first, second], [(checker, checker_files), (program, files)], limits)
-        return done[0], done[1]
-
     @contextmanager
-    def _start(self, files: Mapping[str, str]) -> Iterator[process.Start]:
-        with told_as_sandbox_error(), tempfile.TemporaryDirectory(prefix="r1kit-") as folder:
+    def start(self, files: Mapping[str, str], limits: Limits) -> Iterator[process.Start]:
+        """See `LocalSandbox`; the files are written into the working folder beforehand."""
+        with system_errors_as_sandbox_errors(), tempfile.TemporaryDirectory(prefix="r1kit-") as folder:
             _write(Path(folder), files)
             paths = [(".", False), *((path, False) for path in self.interpreter.folders), *_DEVICES]
             setup = {
@@ -85,25 +66,27 @@ class Landlock:
 
 
 def abi() -> int:
-    """The version of Landlock that the kernel offers; 0 or less where it offers none."""
+    """The version of the kernel's Landlock; 0 or less if it has none."""
     return int(ctypes.CDLL(None, use_errno=True).syscall(444, None, ctypes.c_size_t(0), 1))
 
 
 def ruleset(version: int) -> bytes:
-    """What is refused unless a rule allows it: every right on files, TCP, and signals to others, as far as known."""
+    """All rights that this version can refuse: on files, TCP, abstract sockets, and signals to others."""
     rights = 15 if version < 5 else 16
-    known: list[int] = [(1 << rights) - 1]
+    masks: list[int] = [(1 << rights) - 1]
     if version >= 4:
-        known.append(0b11)  # bind and connect
+        masks.append(0b11)  # bind and connect
     if version >= 6:
-        known.append(0b11)  # abstract sockets and signals
-    return struct.pack(f"={len(known)}Q", *known)
+        masks.append(0b11)  # abstract sockets and signals
+    return struct.pack(f"={len(masks)}Q", *masks)
 
 
 def _reachable(folder: Path) -> None:
-    """Raises `SandboxError` where root's temporary folder is closed to the uid that programs run as."""
-    if process.dropped() and (closed := [one for one in (folder, *folder.parents) if not one.stat().st_mode & 0o001]):
-        raise SandboxError(f"{closed[0]} is closed to other users: set TMPDIR to a folder that everyone can enter")
+    """Raise `SandboxError` if the uid that programs run as cannot enter root's temporary folder."""
+    if process.dropped():
+        for parent in (folder, *folder.parents):
+            if not parent.stat().st_mode & 0o001:
+                raise SandboxError(f"{parent} is closed to other users: set TMPDIR to a folder that everyone can enter")
 
 
 def _write(folder: Path, files: Mapping[str, str]) -> None:
@@ -111,5 +94,5 @@ def _write(folder: Path, files: Mapping[str, str]) -> None:
         file = folder / name
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(text, encoding="utf-8", errors="replace", newline="")
-    for made in (folder, *folder.rglob("*")):  # whatever the umask is: the uid that runs the program must reach them
-        made.chmod(0o755)
+    for path in (folder, *folder.rglob("*")):  # the uid that runs the program must reach them, whatever the umask is
+        path.chmod(0o755)

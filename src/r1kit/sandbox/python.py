@@ -1,4 +1,4 @@
-"""Which Python runs inside, and what of the host it needs to see to run: system folders and its own, nothing else."""
+"""The Python inside the sandbox, and the folders of the host that it needs: the system's and its own."""
 
 from __future__ import annotations
 
@@ -9,35 +9,31 @@ from dataclasses import dataclass
 from pathlib import Path
 
 _SYSTEM = ("/usr", "/nix/store")
-_LINKED = ("/lib", "/lib64", "/lib32", "/bin")  # links into /usr, or folders where the two are not merged
+_LINKED = ("/lib", "/lib64", "/lib32", "/bin")  # links into /usr, or folders on systems that do not merge the two
 _LINKER = ("/etc/ld.so.cache", "/etc/alternatives")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Interpreter:
-    """A Python outside virtual environments: its file, and the folders it must see."""
+    """A Python outside virtual environments: its executable, and the folders that it must see."""
 
     path: str
     folders: tuple[str, ...]
 
     def links(self) -> list[tuple[str, str]]:
-        """Links to make: where they stand and what they say."""
+        """The links to create, as pairs of place and target."""
         return [(path, os.readlink(path)) for path in _LINKED if os.path.islink(path)]
 
 
 def interpreters(chosen: str = "") -> Iterator[Interpreter]:
-    """Those to try in turn: the one that was chosen, or r1kit's own, which may lie where no one else can reach it, and
-    then the system's."""
+    """Interpreters to try in turn: the chosen one; or r1kit's own (other users may not reach it), then the system's."""
+    own = os.path.join(sys.base_prefix, "bin", f"python{sys.version_info.major}.{sys.version_info.minor}")
     seen = set()
-    for path in [chosen] if chosen else [_own(), "/usr/bin/python3", "/usr/local/bin/python3"]:
+    for path in [chosen] if chosen else [own, "/usr/bin/python3", "/usr/local/bin/python3"]:
         real = os.path.realpath(path)
         if os.access(real, os.X_OK) and real not in seen:
             seen.add(real)
             yield Interpreter(path=real, folders=tuple(_folders(Path(real))))
-
-
-def _own() -> str:
-    return os.path.join(sys.base_prefix, "bin", f"python{sys.version_info.major}.{sys.version_info.minor}")
 
 
 def _folders(python: Path) -> Iterator[str]:

@@ -1,12 +1,13 @@
-"""The sandbox `remote`: a server that runs programs in a sandbox of its own, spoken to over HTTP.
+"""The sandbox `remote`: a client of a server that runs programs in its own sandbox, over HTTP.
 
     GET  /health    -> {"kind": "bubblewrap", "findings": [{"what": ..., "held": true, "detail": ...}, ...]}
     POST /run       {"program": ..., "stdin": ..., "files": {...}, "limits": {...}} -> {"execution": E}
     POST /converse  {"checker": ..., "program": ..., "checker_files": {...}, "files": {...}, "limits": {...}}
                     -> {"checker": E, "program": E}
 
-E is an `Execution` as JSON, limits are the fields of `Limits`. With a token, requests carry `Authorization: Bearer
-TOKEN`. 4xx says that the request is wrong, 503 that the server's sandbox is; both come with {"error": text}.
+E is an `Execution` as JSON; limits are the fields of `Limits`. If the server has a token, requests need the header
+`Authorization: Bearer TOKEN`. 4xx means that the request is wrong, 503 that the server's sandbox failed; both have the
+body {"error": text}.
 """
 
 from __future__ import annotations
@@ -18,7 +19,6 @@ import urllib.error
 import urllib.request
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import lru_cache
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
@@ -26,8 +26,9 @@ from pydantic import TypeAdapter, ValidationError
 from r1kit.sandbox.interface import DEFAULT, Execution, Limits, SandboxError
 from r1kit.sandbox.probes import Finding
 
+EXECUTION, FINDINGS = TypeAdapter(Execution), TypeAdapter(list[Finding])
 _TRIES = 3
-_PATIENCE_S = 90.0  # beyond the program's own time: the server may have a queue
+_QUEUE_SECONDS = 90.0  # added to the program's time limit: the server may have a queue
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,31 +41,31 @@ class Remote:
 
     @classmethod
     def connect(cls, url: str, token: str = "") -> Remote:
-        """A client whose server says that its sandbox holds; raises `SandboxError` otherwise."""
+        """A client of the server at `url`; raises `SandboxError` unless the server's self-test holds."""
         if not url.startswith(("http://", "https://")):
             raise SandboxError(f"the remote sandbox's url is {url!r}: expected http://... or https://...")
         client = cls(url.rstrip("/"), token)
-        if broken := [one.what for one in client.findings() if not one.held]:
+        if broken := [finding.what for finding in client.findings() if not finding.held]:
             raise SandboxError(f"the sandbox at {url} does not hold: {', '.join(broken)}")
         return client
 
     def findings(self) -> list[Finding]:
-        """What the server reports of its own self-test; raises `SandboxError` where it reports nothing."""
-        found = self.ask("/health").get("findings")
+        """The results of the server's self-test; raises `SandboxError` if it reports none."""
+        reported = self.request("/health").get("findings")
         try:
-            findings = _findings().validate_json(json.dumps(found), strict=True)
+            findings = FINDINGS.validate_json(json.dumps(reported), strict=True)
         except ValidationError:
             findings = []
         if not findings:
-            raise SandboxError(f"{self.url} reports no self-test: it is no sandbox of this protocol")
+            raise SandboxError(f"{self.url} reports no self-test: it is not a sandbox server")
         return findings
 
     def run(
         self, program: str, *, stdin: str = "", files: Mapping[str, str] = {}, limits: Limits = DEFAULT
     ) -> Execution:
         """See `Sandbox`."""
-        question = {"program": program, "stdin": stdin, "files": dict(files), "limits": limits.model_dump()}
-        return _execution(self.ask("/run", question, limits.wall_s).get("execution"))
+        body = {"program": program, "stdin": stdin, "files": dict(files), "limits": limits.model_dump()}
+        return _execution(self.request("/run", body, limits.wall_s).get("execution"))
 
     def converse(
         self,
@@ -76,30 +77,30 @@ class Remote:
         limits: Limits = DEFAULT,
     ) -> tuple[Execution, Execution]:
         """See `Sandbox`."""
-        question = {
+        body = {
             "checker": checker,
             "program": program,
             "checker_files": dict(checker_files),
             "files": dict(files),
             "limits": limits.model_dump(),
         }
-        answer = self.ask("/converse", question, limits.wall_s)
+        answer = self.request("/converse", body, limits.wall_s)
         return _execution(answer.get("checker")), _execution(answer.get("program"))
 
-    def ask(self, path: str, question: Mapping[str, Any] | None = None, seconds: float = 0.0) -> dict[str, Any]:
-        """One request; what may pass (no connection, 5xx, a reply cut off) is tried again, as runs have no effects."""
+    def request(self, path: str, body: Mapping[str, Any] | None = None, seconds: float = 0.0) -> dict[str, Any]:
+        """One request. Transient errors (no connection, 5xx, a truncated reply) are retried: runs have no effects."""
         headers = {"Content-Type": "application/json"} | (
             {"Authorization": f"Bearer {self.token}"} if self.token else {}
         )
-        data = None if question is None else json.dumps(question).encode()
+        data = None if body is None else json.dumps(body).encode()
         for attempt in range(1, _TRIES + 1):
             request = urllib.request.Request(self.url + path, data=data, headers=headers)
             try:
-                with urllib.request.urlopen(request, timeout=seconds + _PATIENCE_S) as reply:
+                with urllib.request.urlopen(request, timeout=seconds + _QUEUE_SECONDS) as reply:
                     answer = json.load(reply)
                 if isinstance(answer, dict):
                     return answer
-                reason = f"a reply that is no object: {str(answer)[:80]!r}"
+                reason = f"the reply is not a JSON object: {str(answer)[:80]!r}"
             except urllib.error.HTTPError as error:
                 with error:
                     reason = f"status {error.code}: {error.read(500).decode('utf-8', 'replace')}"
@@ -112,21 +113,11 @@ class Remote:
         raise SandboxError(f"the sandbox at {self.url} does not answer {path}: {reason}")
 
 
-@lru_cache(maxsize=1)
-def _adapter() -> TypeAdapter[Execution]:
-    return TypeAdapter(Execution)
-
-
-@lru_cache(maxsize=1)
-def _findings() -> TypeAdapter[list[Finding]]:
-    return TypeAdapter(list[Finding])
-
-
 def _execution(value: Any) -> Execution:
-    """An execution from JSON; what a server of another protocol sends is an error, not an empty output."""
+    """An execution from JSON; raises `SandboxError` for anything else."""
     try:
-        return _adapter().validate_json(json.dumps(value), strict=True)
+        return EXECUTION.validate_json(json.dumps(value), strict=True)
     except ValidationError as error:
         raise SandboxError(
-            f"the remote sandbox sent no execution: {str(value)[:200]!r} ({error.error_count()} faults)"
+            f"the remote sandbox sent no valid execution: {str(value)[:200]!r} ({error.error_count()} faults)"
         ) from None

@@ -1,7 +1,7 @@
-"""System call filters as classic BPF: what a program that only computes never needs, and hosts have been broken with.
+"""System call filters (classic BPF) that refuse calls which computation never needs and exploits often use.
 
-A second wall behind namespaces under bubblewrap, where it also closes stores of memory that no rlimit counts (memfd,
-System V); under Landlock, which knows about files only, it is the wall against network, processes and signals.
+Under bubblewrap the filter is a second wall behind namespaces, and closes memory that no rlimit counts (memfd, System
+V). Under Landlock, which covers files only, it is the wall against network, processes and signals.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import errno
 import platform
 import struct
 
-# number on x86_64, number on aarch64 (None: the architecture lacks it); numbers from 424 on are the same everywhere
+# Numbers on x86_64 and on aarch64 (None: the architecture lacks the call); from 424 on they are the same everywhere.
 _CALLS: dict[str, tuple[int | None, int | None]] = {
     "socket": (41, 198),
     "ptrace": (101, 117),
@@ -70,19 +70,19 @@ _CALLS: dict[str, tuple[int | None, int | None]] = {
     "process_madvise": (440, 440),
     "mount_setattr": (442, 442),
     "memfd_secret": (447, 447),
-    # files of the host that can be read can also be watched, and locked
+    # readable files of the host could also be watched and locked
     "inotify_init": (253, None),
     "inotify_init1": (294, 26),
     "inotify_add_watch": (254, 27),
     "flock": (73, 32),
-    # a program that stands back for its own processes would look like one on a busy machine
+    # a program that gives way to its own processes would look like a program on a busy machine
     "setpriority": (141, 140),
     "ioprio_set": (251, 30),
     "sched_setscheduler": (144, 119),
     "sched_setparam": (142, 118),
     "sched_setattr": (314, 274),
 }
-# Without namespaces also: other processes, and what Landlock leaves open about files that the user owns.
+# Refused without namespaces: other processes, and changes to the user's own files that Landlock does not cover.
 _ALONE: dict[str, tuple[int | None, int | None]] = {
     "fork": (57, None),
     "vfork": (58, None),
@@ -127,35 +127,37 @@ _ALONE: dict[str, tuple[int | None, int | None]] = {
     "semtimedop": (220, 192),
 }
 _STREAM, _NONBLOCK, _CLOEXEC = 1, 0o4000, 0o2000000
-# call, argument, values: refused where the argument is one of them, or (for "not") is none of them
+# Call, argument, values: refused if the argument is "in" the values, or "not" one of them.
 _ARGUMENTS: tuple[tuple[tuple[int, int], int, str, tuple[int, ...]], ...] = (
-    ((157, 167), 0, "in", (1,)),  # prctl: PR_SET_PDEATHSIG would undo the end with the parent
+    ((157, 167), 0, "in", (1,)),  # prctl: PR_SET_PDEATHSIG would undo the death with the parent
     ((302, 261), 0, "not", (0,)),  # prlimit64 of other processes
-    # socketpair: a datagram one can send to any socket of the host that has a path
+    # socketpair: a datagram socket can send to any socket of the host that has a path
     ((53, 199), 1, "not", (_STREAM, _STREAM | _NONBLOCK, _STREAM | _CLOEXEC, _STREAM | _NONBLOCK | _CLOEXEC)),
     # fcntl: F_SETOWN, F_SETSIG, F_SETOWN_EX send signals; F_SETLK(W), F_OFD_SETLK(W), F_SETLEASE lock, F_NOTIFY watches
     ((72, 25), 1, "in", (8, 10, 15, 6, 7, 37, 38, 1024, 1026)),
 )
 _CLONE3 = 435
-_NEWEST = 449  # later calls than futex_waitv are unknown here (fchmodat2, setxattrat ...), so they do not exist inside
+_NEWEST = 449  # calls after futex_waitv (fchmodat2, setxattrat ...) are not listed here, so they give ENOSYS
 _ARCHITECTURES = {"x86_64": (0xC000003E, 0), "aarch64": (0xC00000B7, 1)}
 _LOAD, _EQUAL, _AT_LEAST, _RETURN = 0x20, 0x15, 0x35, 0x06
 _ALLOW, _ERRNO, _KILL = 0x7FFF0000, 0x00050000, 0x80000000
 
 
 def supported() -> bool:
-    """Whether this machine's system call numbers are known."""
+    """Whether the system call numbers of this machine are known."""
     return platform.machine() in _ARCHITECTURES
 
 
 def program(*, alone: bool) -> bytes:
-    """The filter for this machine; `alone` is for a process that no namespace keeps from its neighbours.
+    """The filter for this machine; `alone` is for processes without namespaces.
 
-    Refused calls give EPERM, and clone3 ENOSYS, upon which the C library asks with clone. Raises ValueError for an
-    architecture whose numbers are not known.
+    Refused calls give EPERM. clone3 gives ENOSYS, so that the C library falls back to clone. Raises ValueError on an
+    architecture with unknown call numbers.
     """
     if not supported():
-        raise ValueError(f"no system call numbers for {platform.machine()}: known are {', '.join(_ARCHITECTURES)}")
+        raise ValueError(
+            f"the system call numbers of {platform.machine()} are unknown: expected one of {', '.join(_ARCHITECTURES)}"
+        )
     architecture, column = _ARCHITECTURES[platform.machine()]
     code = [
         (_LOAD, 0, 0, 4),
@@ -176,13 +178,13 @@ def program(*, alone: bool) -> bytes:
 
 
 def _argument(number: int, argument: int, kind: str, values: tuple[int, ...]) -> list[tuple[int, int, int, int]]:
-    """Refuse a call by the lower half of one argument; the accumulator holds the call's number before and after."""
+    """Refuse a call by the low 32 bits of an argument; the accumulator holds the call number before and after."""
     refuse = (_RETURN, 0, 0, _ERRNO | errno.EPERM)
     body = [(_LOAD, 0, 0, 16 + 8 * argument)]
     if kind == "in":
         for value in values:
             body += [(_EQUAL, 0, 1, value), refuse]
-    else:  # a match jumps over the other comparisons and the refusal
+    else:  # a match jumps past the other comparisons and the refusal
         body += [(_EQUAL, len(values) - place, 0, value) for place, value in enumerate(values)] + [refuse]
     body.append((_LOAD, 0, 0, 0))
     return [(_EQUAL, 0, len(body), number), *body]

@@ -1,4 +1,4 @@
-"""`r1kit sandbox serve`: this machine's sandbox for others, by the protocol of `r1kit.sandbox.remote`."""
+"""`r1kit sandbox serve`: offers this machine's sandbox to others, by the protocol of `r1kit.sandbox.remote`."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ _IDLE_S = 60.0
 
 
 class Server(ThreadingHTTPServer):
-    """Serves a sandbox; as many programs at a time as there are processors, the others wait their turn."""
+    """Serves a sandbox. It runs as many programs at a time as there are processors; further requests wait."""
 
     daemon_threads = True
 
     def __init__(self, address: tuple[str, int], sandbox: Sandbox, findings: list[Finding], token: str = "") -> None:
         if address[0] not in ("127.0.0.1", "::1", "localhost") and not token:
-            raise ValueError(f"{address[0]} can be reached by others: set a token, or listen on 127.0.0.1")
+            raise ValueError(f"other machines can reach {address[0]}: set a token, or listen on 127.0.0.1")
         self.sandbox, self.findings, self.token = sandbox, findings, token
         self.turns = threading.BoundedSemaphore(len(os.sched_getaffinity(0)))
         super().__init__(address, _Handler)
 
     @property
     def url(self) -> str:
-        """Where it listens."""
+        """The address of the server."""
         return f"http://{self.server_address[0]!s}:{self.server_address[1]}"
 
 
@@ -53,7 +53,7 @@ class _Handler(BaseHTTPRequestHandler):
         length = int(text) if text.isascii() and text.isdigit() else -1
         if not 0 <= length <= MAX_REQUEST_BYTES:
             self.close_connection = True
-            self._reply(413, {"error": f"a body of at most {MAX_REQUEST_BYTES} bytes with its length is expected"})
+            self._reply(413, {"error": f"expected a Content-Length of at most {MAX_REQUEST_BYTES} bytes"})
             return
         self._serve(self.rfile.read(length), {"/run": self._run, "/converse": self._converse})
 
@@ -64,38 +64,39 @@ class _Handler(BaseHTTPRequestHandler):
         ):
             self._reply(401, {"error": "the token is missing or wrong"})
         elif self.path not in paths:
-            self._reply(404, {"error": f"there is no {self.path}: {', '.join(paths)}"})
+            self._reply(404, {"error": f"there is no {self.path}: expected {', '.join(paths)}"})
         else:
             try:
-                question = {} if body is None else json.loads(body)
-                if not isinstance(question, dict):
+                request = {} if body is None else json.loads(body)
+                if not isinstance(request, dict):
                     raise TypeError("the body must be an object")
-                self._reply(200, paths[self.path](question))
+                self._reply(200, paths[self.path](request))
             except (ValueError, TypeError, KeyError, RecursionError) as error:
                 self._reply(400, {"error": f"{type(error).__name__}: {error}"})
             except SandboxError as error:
                 self._reply(503, {"error": str(error)})
 
     def _health(self, _: dict[str, Any]) -> dict[str, Any]:
-        return {"kind": self.server.sandbox.kind, "findings": [dataclasses.asdict(one) for one in self.server.findings]}
+        return {
+            "kind": self.server.sandbox.kind,
+            "findings": [dataclasses.asdict(finding) for finding in self.server.findings],
+        }
 
-    def _run(self, question: dict[str, Any]) -> dict[str, Any]:
-        stdin, files = _text(question.get("stdin", "")), _files(question.get("files", {}))
+    def _run(self, request: dict[str, Any]) -> dict[str, Any]:
+        stdin, files = _text(request.get("stdin", "")), _files(request.get("files", {}))
         with self.server.turns:
-            done = self.server.sandbox.run(
-                _text(question["program"]), stdin=stdin, files=files, limits=_limits(question)
-            )
+            done = self.server.sandbox.run(_text(request["program"]), stdin=stdin, files=files, limits=_limits(request))
         return {"execution": dataclasses.asdict(done)}
 
-    def _converse(self, question: dict[str, Any]) -> dict[str, Any]:
-        checker, program = _text(question["checker"]), _text(question["program"])
+    def _converse(self, request: dict[str, Any]) -> dict[str, Any]:
+        checker, program = _text(request["checker"]), _text(request["program"])
         with self.server.turns:
             first, second = self.server.sandbox.converse(
                 checker,
                 program,
-                checker_files=_files(question.get("checker_files", {})),
-                files=_files(question.get("files", {})),
-                limits=_limits(question),
+                checker_files=_files(request.get("checker_files", {})),
+                files=_files(request.get("files", {})),
+                limits=_limits(request),
             )
         return {"checker": dataclasses.asdict(first), "program": dataclasses.asdict(second)}
 
@@ -108,24 +109,24 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(data)
 
     def log_message(self, format: str, *args: Any) -> None:
-        """Requests are not logged: they hold model text, and there are very many."""
+        """Log nothing: requests hold model text, and there are very many."""
 
 
 def _text(value: Any) -> str:
     if not isinstance(value, str):
-        raise TypeError(f"text is expected, not {type(value).__name__}")
+        raise TypeError(f"expected text, got {type(value).__name__}")
     return value
 
 
 def _files(value: Any) -> dict[str, str]:
     if not isinstance(value, dict):
-        raise TypeError("files is an object of names and texts")
+        raise TypeError(f"files is {type(value).__name__}: expected an object of names and texts")
     return relative({str(name): _text(text) for name, text in value.items()})
 
 
-def _limits(question: Mapping[str, Any]) -> Limits:
-    """The limits that were asked for; more than the server gives to anyone is refused."""
-    limits = Limits.parse(question.get("limits", {}))
+def _limits(request: Mapping[str, Any]) -> Limits:
+    """The requested limits; raises `SettingsError` if one is above the server's ceiling."""
+    limits = Limits.parse(request.get("limits", {}))
     for name, value in limits.model_dump().items():
         if value > getattr(_CEILING, name):
             raise SettingsError(f"{name} is {value}: this server allows at most {getattr(_CEILING, name)}")

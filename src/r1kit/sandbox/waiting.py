@@ -1,6 +1,6 @@
-"""What can be seen of a process from outside: how long it stood in line for a processor, how many files it made.
+"""Facts about a process, seen from outside: how long it waited for a processor, and how many files it wrote.
 
-The first tells a slow program from a busy machine.
+The wait tells a slow program from a busy machine.
 """
 
 from __future__ import annotations
@@ -14,20 +14,21 @@ _PROC = Path("/proc")
 
 
 def waited(pid: int) -> float:
-    """Seconds for which others kept the process `pid` and those below it from running; 0 where the kernel is silent.
+    """Seconds for which other programs kept `pid` and its descendants from running; 0 if the kernel does not say.
 
-    It is the longest wait of any of their threads less the CPU time of them all, so that a program which fills the
-    processors with its own processes waits for nobody else.
+    This is the longest wait of any thread minus the CPU time of all threads, so a program that fills the processors
+    with its own processes does not count as waiting for others.
     """
     longest = used = 0.0
-    for one in family(pid):
-        used += _used(one)
-        longest = max([longest, *_waits(one)])
+    for member in family(pid):
+        used += _cpu_seconds(member)
+        waits = (int(text.split()[1]) / 1e9 for text in _files(member, "task/*/schedstat"))
+        longest = max([longest, *waits])
     return max(0.0, longest - used)
 
 
 def family(pid: int) -> Iterator[int]:
-    """The process `pid` and those below it, as far as they are there now."""
+    """The process `pid` and its current descendants."""
     yield pid
     for children in _files(pid, "task/*/children"):
         for child in children.split():
@@ -35,27 +36,22 @@ def family(pid: int) -> Iterator[int]:
 
 
 def files_in_tmp(pids: Sequence[int]) -> int:
-    """Files and folders in the /tmp of these processes, where it is a file system of their own; else 0."""
+    """The number of files and folders in the processes' /tmp if that is a file system of their own, otherwise 0."""
     for pid in pids:
         with suppress(OSError):
             folder = f"{_PROC}/{pid}/root/tmp"
             if os.stat(folder).st_dev != os.stat("/tmp").st_dev:
-                found = os.statvfs(folder)
-                return found.f_files - found.f_ffree
+                inodes = os.statvfs(folder)
+                return inodes.f_files - inodes.f_ffree
     return 0
 
 
-def _used(pid: int) -> float:
-    """CPU seconds of a process and of its children that have ended."""
+def _cpu_seconds(pid: int) -> float:
+    """CPU time of a process and of its children that have ended."""
     for text in _files(pid, "stat"):
-        fields = text.rpartition(")")[2].split()  # a process chooses its name, which may hold anything
+        fields = text.rpartition(")")[2].split()  # the process chooses its name, which may contain anything
         return sum(map(int, fields[11:15])) / os.sysconf("SC_CLK_TCK")
     return 0.0
-
-
-def _waits(pid: int) -> Iterator[float]:
-    for text in _files(pid, "task/*/schedstat"):
-        yield int(text.split()[1]) / 1e9
 
 
 def _files(pid: int, pattern: str) -> Iterator[str]:

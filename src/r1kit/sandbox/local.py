@@ -1,0 +1,38 @@
+"""What the sandboxes of this machine share: both methods of `Sandbox`, given a way to start a process."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+
+from r1kit.sandbox import process
+from r1kit.sandbox.interface import DEFAULT, Execution, Limits
+
+
+class LocalSandbox(ABC):
+    """Runs programs in processes of this machine."""
+
+    @abstractmethod
+    def start(self, files: Mapping[str, str], limits: Limits) -> AbstractContextManager[process.Start]:
+        """How to start one process; the context holds what the process needs while it runs."""
+
+    def run(
+        self, program: str, *, stdin: str = "", files: Mapping[str, str] = {}, limits: Limits = DEFAULT
+    ) -> Execution:
+        """See `Sandbox`."""
+        with self.start(files, limits) as start:
+            return process.run(start, program, stdin, files, limits)
+
+    def converse(
+        self,
+        checker: str,
+        program: str,
+        *,
+        checker_files: Mapping[str, str] = {},
+        files: Mapping[str, str] = {},
+        limits: Limits = DEFAULT,
+    ) -> tuple[Execution, Execution]:
+        """See `Sandbox`."""
+        with self.start(checker_files, limits) as first, self.start(files, limits) as second:
+            return process.converse((first, second), ((checker, checker_files), (program, files)), limits)
