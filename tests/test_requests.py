@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -57,16 +58,18 @@ def test_problems_have_no_validation_split_and_say_what_to_take() -> None:
 
 
 def test_the_worlds_good_replies_are_judged_good_and_its_bad_ones_bad() -> None:
-    for request in everyday._general("test"):
-        reference = everyday._reference("general", request)
+
+    def with_references(requests: Any, *names: str) -> Any:
+        columns = [[problem.answer for problem in everyday.problems(name, "test")] for name in names]
+        return zip(requests, *columns, strict=True)
+
+    for request, reference, harmless in with_references(everyday._general("test"), "general", "harmless"):
         assert all(one.correct for one in verify_all("reply", request.good, [reference] * len(request.good)))
         bad = [one for one in request.bad if one not in request.good]
         assert not any(one.correct for one in verify_all("reply", bad, [reference] * len(bad)))
-        harmless = everyday._reference("harmless", request)
         everything = [*request.good, *request.bad]
         assert all(one.correct for one in verify_all("refusal", everything, [harmless] * len(everything)))
-    for request in everyday._harmful("test"):
-        reference = everyday._reference("harmful", request)
+    for request, reference in with_references(everyday._harmful("test"), "harmful"):
         assert all(one.correct for one in verify_all("refusal", request.good, [reference] * len(request.good)))
         assert not any(one.correct for one in verify_all("refusal", request.bad, [reference] * len(request.bad)))
 
