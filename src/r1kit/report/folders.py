@@ -109,8 +109,8 @@ def find_stages(source: Source) -> list[StageFolder]:
             "metrics.jsonl or completions.jsonl"
         )
     if (report := last_report(run)) is not None:
-        shown = {title: latest.get(stage_name(Path(folder))) for title, folder in inputs_of(report).items()}
-        if named := [StageFolder(title, stage.folder) for title, stage in shown.items() if stage is not None]:
+        in_report = {title: latest.get(stage_name(Path(folder))) for title, folder in inputs_of(report).items()}
+        if named := [StageFolder(title, stage.folder) for title, stage in in_report.items() if stage is not None]:
             return named
     return sorted(latest.values(), key=lambda stage: stage.started)
 

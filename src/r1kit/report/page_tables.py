@@ -70,9 +70,9 @@ def metric_rows(
         if difference.low is not None and difference.high is not None:
             interval = f"{signed(difference.low, metric)} to {signed(difference.high, metric)}"
             is_clear = not difference.low <= 0 <= difference.high
-        shown = Cell(mean=signed(difference.mean, metric), interval=interval)
+        delta = Cell(mean=signed(difference.mean, metric), interval=interval)
         p_value = show_p(difference.p_value)
-        rows.append(MetricRow(title=title, cells=cells, difference=shown, p_value=p_value, is_clear=is_clear))
+        rows.append(MetricRow(title=title, cells=cells, difference=delta, p_value=p_value, is_clear=is_clear))
     return rows
 
 

@@ -155,9 +155,9 @@ def stage_table_text(table: StageTable) -> str:
     """For the terminal: `98.1 % [97.0, 98.8] *`, a wide table as several that fit beside their titles."""
     lines = [["", *table.columns]]
     for row, changes in zip(table.rows, table.changes, strict=True):
-        shown = {name: show(estimate, row.metric) for name, estimate in row.cells.items()}
+        cells = {name: show(estimate, row.metric) for name, estimate in row.cells.items()}
         stars = {name: " *" for name, change in changes.items() if change.is_clear}
-        lines.append([row.title, *(shown.get(name, "") + stars.get(name, "") for name in table.columns)])
+        lines.append([row.title, *(cells.get(name, "") + stars.get(name, "") for name in table.columns)])
     count = math.ceil(len(table.columns) / MAX_COLUMNS)
     width = math.ceil(len(table.columns) / count)
     starts = range(1, 1 + len(table.columns), width)
