@@ -826,7 +826,7 @@ def test_inputs_that_cannot_work_are_refused_before_anything_is_asked(
         ([{"prompt": "hi"}, {"text": "hi"}], "row 2.*expected messages, or one of prompt"),
         ([{"prompt": " "}], "row 1.*there is no question"),
         ([{"prompt": "hi", "hard": "yes"}], "row 1, field hard.*'yes'"),
-        ([{"id": "a", "prompt": "hi"}, {"id": "a", "prompt": "ho"}], "chat/a comes twice"),
+        ([{"id": "a", "prompt": "hi"}, {"id": "a", "prompt": "ho"}], "the id chat/a occurs twice"),
         ([{"messages": [{"role": "assistant", "content": "hi"}]}], "row 1.*no question"),
     ],
 )

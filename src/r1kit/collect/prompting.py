@@ -1,9 +1,8 @@
-"""How a model is asked for training data, and how its reply becomes a response.
+"""How to prompt a model for training data, and how its reply becomes a response.
 
-The paper's ways to a cold start (V1, section 2.3.1): few-shot prompting with long chains of thought (`FewShot`), and
-direct prompting for detailed answers with reflection and verification (`Reflect`). A policy that has been trained is
-asked as it was trained (`Own`). General requests get a chain of thought where they are hard, and none where they are
-simple (`General`; V1, section 2.3.3).
+The cold start (V1, section 2.3.1) uses few-shot prompting with long chains of thought (`FewShot`) and direct prompting
+for detailed answers with reflection and verification (`Reflect`). A trained policy gets the prompt it was trained with
+(`Own`). For general requests, hard ones get a chain of thought and simple ones none (`General`; V1, section 2.3.3).
 """
 
 from __future__ import annotations
@@ -39,7 +38,7 @@ PLAIN_SYSTEM = "Answer the request directly and helpfully, in its language."
 
 
 class Exemplar(Settings):
-    """An example of few-shot prompting. Those in the question's language are shown, where there are any."""
+    """An example for few-shot prompting. If some examples are in the question's language, only those are used."""
 
     question: str
     reasoning: str
@@ -49,9 +48,9 @@ class Exemplar(Settings):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """What is asked: a problem, or a user's last turn as one, and the turns before it.
+    """A problem to solve, or a user's request as one, with the turns before it.
 
-    `hard` says whether it needs a chain of thought; None where nobody said.
+    `hard`: whether it needs a chain of thought; None if the data does not say.
     """
 
     problem: Problem
@@ -60,7 +59,7 @@ class Request:
 
 
 class Prompting(Protocol):
-    """A way to ask: the turns that the model sees, and the response that is trained on in place of its raw reply."""
+    """One way to prompt: the turns that the model sees, and the training response made from its raw reply."""
 
     def messages(self, request: Request) -> tuple[Message, ...]: ...
 
@@ -69,7 +68,7 @@ class Prompting(Protocol):
 
 @dataclass(frozen=True)
 class Own:
-    """As the policy was trained: its own system prompt, exemplars and prefill."""
+    """The prompt that the policy was trained with: its own system prompt, exemplars and prefill."""
 
     chat: ChatFormat
     form: Form
@@ -84,7 +83,7 @@ class Own:
 
 @dataclass(frozen=True)
 class FewShot:
-    """Exemplars as earlier turns, their responses in `reply_form`; the reply is expected in the same."""
+    """Exemplars as earlier turns, with responses in `reply_form`, the form that the reply should have too."""
 
     exemplars: tuple[Exemplar, ...]
     reply_form: Form
@@ -92,14 +91,12 @@ class FewShot:
     system: str = FEW_SHOT_SYSTEM
 
     def messages(self, request: Request) -> tuple[Message, ...]:
+        same_language = [shot for shot in self.exemplars if shot.language == request.problem.language]
         examples = []
-        for one in self._shown(request.problem.language):
-            response = formats.render(one.reasoning, one.summary, self.reply_form)
-            examples += [Message(role="user", content=one.question), Message(role="assistant", content=response)]
+        for shot in same_language or self.exemplars:
+            response = formats.render(shot.reasoning, shot.summary, self.reply_form)
+            examples += [Message(role="user", content=shot.question), Message(role="assistant", content=response)]
         return turns(self.system, request, examples)
-
-    def _shown(self, language: str) -> Sequence[Exemplar]:
-        return [one for one in self.exemplars if one.language == language] or self.exemplars
 
     def response(self, request: Request, reply: str) -> str:
         return in_form(reply, self.form)
@@ -121,9 +118,9 @@ class Reflect:
 
 @dataclass(frozen=True)
 class General:
-    """Requests that are no problems: thought about where they are hard, else answered at once.
+    """Requests without a checkable answer: the model thinks about hard ones and answers simple ones at once.
 
-    A request of `hard_words` words or more is hard (a character of Chinese is a word), unless it says itself.
+    A request is hard if it has at least `hard_words` words (a Chinese character is a word), unless the data says.
     """
 
     form: Form
@@ -141,12 +138,12 @@ class General:
     def response(self, request: Request, reply: str) -> str:
         if self.is_hard(request):
             return in_form(reply, self.form)
-        parts = formats.split(reply)  # a model that always thinks: a simple answer shows none of it
+        parts = formats.split(reply)  # some models always think: a simple answer keeps none of it
         return parts.summary if parts else reply.strip()
 
 
 def in_form(reply: str, form: str) -> str:
-    """The reply in a format, as it is where it has that format already or none that can be read."""
+    """The reply in another format; unchanged if it already has that format or has none that can be read."""
     reply = without_own_thoughts(reply)
     parts = formats.split(reply)
     if parts is None or parts.form == form:
@@ -155,17 +152,17 @@ def in_form(reply: str, form: str) -> str:
 
 
 def without_own_thoughts(reply: str) -> str:
-    """What a model that always thinks wrote after its own thoughts, where that holds reasoning of its own."""
-    own, closed, rest = reply.partition("</think>")
-    if closed and own.lstrip().startswith("<think>") and "<think>" in rest:
+    """Drop the native thoughts of a reasoning model if it wrote the requested <think> block after them."""
+    thoughts, closed, rest = reply.partition("</think>")
+    if closed and thoughts.lstrip().startswith("<think>") and "<think>" in rest:
         return rest
     return reply
 
 
 def turns(system: str, request: Request, examples: Sequence[Message] = ()) -> tuple[Message, ...]:
-    """One system message (a request's own stands behind ours), examples, the earlier turns, and the question."""
-    given = [turn.content for turn in request.history if turn.role == "system"]
-    text = "\n\n".join(part for part in (system, *given) if part)
+    """One system message (ours, then the request's own), the examples, the earlier turns, and the question."""
+    own_system = [turn.content for turn in request.history if turn.role == "system"]
+    text = "\n\n".join(part for part in (system, *own_system) if part)
     before = [turn for turn in request.history if turn.role != "system"]
     question = Message(role="user", content=request.problem.prompt)
     return (*([Message(role="system", content=text)] if text else []), *examples, *before, question)

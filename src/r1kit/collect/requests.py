@@ -1,4 +1,4 @@
-"""What a stage asks a model: problems of tasks, and requests of instruction files, one after the other from disk."""
+"""The requests of a stage: problems of tasks and rows of instruction files, streamed from disk."""
 
 from __future__ import annotations
 
@@ -12,31 +12,19 @@ from r1kit.curate.ngrams import stable_hash
 from r1kit.data.conversations import COLUMNS, conversation
 from r1kit.data.errors import DataError
 from r1kit.data.rows import numbered_rows, stem
-from r1kit.pipeline import Context
 from r1kit.tasks import Task, TaskSpec, load_task
 from r1kit.tasks.spec import joined, refuse_benchmark
 from r1kit.types import Message, Problem
 from r1kit.verifiers.language import main_language
 
-QUESTIONS = ("prompt", "question", "instruction", "problem")  # columns of a request without a reply
-
-
-def row_files(context: Context) -> dict[str, Path]:
-    """The inputs `rows` and `rows/...`, by what follows; raises ValueError where there is none or one is a folder."""
-    found = {name.lstrip("/"): path for name, path in context.inputs("rows").items()}
-    if not found:
-        raise ValueError(f"stage {context.stage} has no rows: give an input named 'rows', or several as rows/NAME")
-    for path in found.values():
-        if path.is_dir():
-            raise ValueError(f"an input of stage {context.stage} is the folder {path}: name one file in it")
-    return found
+QUESTIONS = ("prompt", "question", "instruction", "problem")  # columns for a request without a reply
 
 
 class Requests:
-    """All that is asked, in order and each once.
+    """All requests of a stage, in order, each once.
 
-    Tasks give their training split; sets that are for evaluation only are refused. `files` are instruction files by
-    name: rows of messages, of a prompt with a response (then the reference), or of a prompt alone.
+    Tasks contribute their training split; benchmarks are refused. `files` are instruction files by name, with rows of
+    messages, of a prompt and a response (the reference), or of a prompt alone.
     """
 
     def __init__(self, tasks: Sequence[TaskSpec], files: Mapping[str, Path]) -> None:
@@ -49,31 +37,31 @@ class Requests:
             raise ValueError("nothing is asked: name tasks, or give an input 'requests' (or requests/NAME)")
 
     def check(self, look: Callable[[Request], None] = lambda request: None) -> int:
-        """Read all of it once and let `look` refuse; how many there are.
+        """Read every request once and return their number; `look` can refuse one by raising.
 
-        Raises `DataError` for a row that is none, and for an id that comes twice.
+        Raises `DataError` for a row that is not a request and for an id that occurs twice.
         """
         seen: set[int] = set()
         for count, request in enumerate(self.starting_at(0)):
             look(request)
             seen.add(stable_hash(request.problem.id))
             if len(seen) <= count:
-                reason = f"{request.problem.id} comes twice: samples of the two could not be told apart"
+                reason = f"the id {request.problem.id} occurs twice: samples of the two would be mixed up"
                 raise DataError("duplicate problem", reason)
         if not seen:
             raise ValueError("nothing is asked: the tasks and files hold no problem")
         return len(seen)
 
     def starting_at(self, first: int) -> Iterator[Request]:
-        """The requests from one on."""
+        """The requests from index `first` on."""
         size = len(self.task) if self.task is not None else 0
         for index in range(first, size):
-            assert self.task is not None
+            assert self.task is not None  # size is 0 without a task
             yield Request(problem=self.task[index])
         yield from islice(self._of_files(), max(0, first - size), None)
 
     def batches(self, size: int, skip: int) -> Iterator[list[Request]]:
-        """All of it in batches that are the same however often the work is begun again."""
+        """All requests from batch `skip` on; the batches are the same in every attempt."""
         rest = self.starting_at(size * skip)
         while batch := list(islice(rest, size)):
             yield batch
@@ -90,10 +78,10 @@ class Requests:
 
 
 def request(row: Mapping[str, Any], source: str, number: int) -> Request:
-    """A row of an instruction file; its last user's turn is the question, what the assistant says to it the reference.
+    """A row of an instruction file as a request: the last user turn is the question, the reply to it the reference.
 
-    `id`, `language`, `source` and `hard` (whether it needs thought) are taken from the row where it has them. Raises
-    `DataError` for a row without a question.
+    Uses the row's `id`, `language`, `source` and `hard` (whether it needs thought) if it has them. Raises `DataError`
+    for a row without a question.
     """
     turns = _turns(row)
     last = max((place for place, turn in enumerate(turns) if turn.role == "user"), default=-1)
@@ -116,14 +104,14 @@ def request(row: Mapping[str, Any], source: str, number: int) -> Request:
 
 
 def _turns(row: Mapping[str, Any]) -> tuple[Message, ...]:
-    has_talk = any(row.get(name) is not None for name in ("messages", "conversations"))
-    if has_talk or any(row.get(one) is not None and row.get(other) is not None for one, other in COLUMNS):
+    columns = (("messages",), ("conversations",), *COLUMNS)
+    if any(all(row.get(name) is not None for name in names) for names in columns):
         return conversation(row).messages
-    asked = next((row[name] for name in QUESTIONS if row.get(name) is not None), None)
-    if isinstance(asked, str):
-        return (Message(role="user", content=asked),)
-    if isinstance(asked, list):
-        return conversation({"messages": asked}).messages
+    question = next((row[name] for name in QUESTIONS if row.get(name) is not None), None)
+    if isinstance(question, str):
+        return (Message(role="user", content=question),)
+    if isinstance(question, list):
+        return conversation({"messages": question}).messages
     raise DataError(
         "missing field", f"the row has {', '.join(row)}: expected messages, or one of {', '.join(QUESTIONS)}"
     )

@@ -1,4 +1,4 @@
-"""Rewriting a policy's own solutions for people: a first-person chain in the question's language, a faithful summary.
+"""Rewrites a policy's solutions for readers: a first-person chain in the question's language, a faithful summary.
 
 The paper has R1-Zero's trajectories rewritten by DeepSeek-V3 (V2, section B.3.2 and Listing 1).
 """
@@ -6,6 +6,7 @@ The paper has R1-Zero's trajectories rewritten by DeepSeek-V3 (V2, section B.3.2
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 from collections import Counter
 from collections.abc import Sequence
@@ -17,9 +18,9 @@ from r1kit.collect.prompting import without_own_thoughts
 from r1kit.curate import formats
 from r1kit.curate.record import CuratedSample, view
 from r1kit.engines import Engine, Report
-from r1kit.engines.ask import ask
+from r1kit.engines.ask import Answers, ask
 from r1kit.settings import Settings
-from r1kit.types import Completion, FinishReason, Message, Prompt, SamplingParams
+from r1kit.types import FinishReason, Message, Prompt, SamplingParams
 
 INSTRUCTIONS = """Below stand a question and somebody's solution: their thoughts, and their answer. Rewrite it.
 1. The thoughts: what the author thinks while working it out, in the first person ("I"), clear and easy to read. Keep
@@ -47,7 +48,7 @@ LANGUAGES = {
 
 
 class RewriteSettings(Settings):
-    """How a rewriter is asked; a reply that is in no format is asked for again `retries` times, with another seed."""
+    """How the rewriter is sampled. A reply that is in no format is asked for again, with another seed."""
 
     temperature: float = Field(0.6, ge=0)
     top_p: float = Field(0.95, gt=0, le=1)
@@ -59,8 +60,8 @@ class RewriteSettings(Settings):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Rewritten:
-    """What came of one sample: its new response, or the last reply as it is where none could be read."""
+class Rewriting:
+    """The new response of a sample, or the last raw reply with a `detail` that says why it cannot be used."""
 
     response: str
     finish_reason: FinishReason = "stop"
@@ -68,71 +69,68 @@ class Rewritten:
     detail: str = ""
 
 
+UNREADABLE = "the reply is in no format"
+
+
 class Rewriter:
     """Asks any engine to rewrite samples; `tally` counts questions, replies, unreadable replies and refusals.
 
-    `model` is the engine's name for the rows, `form` the format of what is written.
+    `model` is the engine's name in the rows, `form` the format of the responses.
     """
 
     def __init__(self, engine: Engine, model: str, settings: RewriteSettings, form: str, seed: int = 0) -> None:
         self.engine, self.model, self.settings, self.form, self.seed = engine, model, settings, form, seed
         self.tally: Counter[str] = Counter()
 
-    def rewrite(self, samples: Sequence[CuratedSample], report: Report | None = None) -> list[Rewritten]:
-        """One result per sample, in order. Raises `EngineError` where the engine fails for good."""
-        found: dict[int, Rewritten] = {}
+    def rewrite(self, samples: Sequence[CuratedSample], report: Report | None = None) -> list[Rewriting]:
+        """One rewriting per sample, in order; raises `EngineError` if the engine keeps failing."""
+        rewritings: dict[int, Rewriting] = {}
         open_ = list(range(len(samples)))
         self.tally["questions"] += len(samples)
         for attempt in range(1 + self.settings.retries):
-            found |= self._round({place: samples[place] for place in open_}, attempt, report)
-            open_ = [place for place in open_ if found[place].detail == UNREADABLE]
-        return [found[place] for place in range(len(samples))]
+            rewritings |= self._ask({place: samples[place] for place in open_}, attempt, report)
+            open_ = [place for place in open_ if rewritings[place].detail == UNREADABLE]
+        return [rewritings[place] for place in range(len(samples))]
 
-    def _round(self, samples: dict[int, CuratedSample], attempt: int, report: Report | None) -> dict[int, Rewritten]:
+    def _ask(self, samples: dict[int, CuratedSample], attempt: int, report: Report | None) -> dict[int, Rewriting]:
         prompts = [
-            Prompt(problem_id=f"rewrite/{one.id}", messages=(question(one),), token_ids=()) for one in samples.values()
+            Prompt(problem_id=f"rewrite/{sample.id}", messages=(question(sample),), token_ids=())
+            for sample in samples.values()
         ]
         answers = ask(self.engine, prompts, self.settings.sampling(self.seed + attempt), report) if prompts else []
-        return {
-            place: self._refused(answer) if isinstance(answer, str) else self._read(answer[0])
-            for place, answer in zip(samples, answers, strict=True)
-        }
+        return {place: self._read(answer) for place, answer in zip(samples, answers, strict=True)}
 
-    def _refused(self, why: str) -> Rewritten:
-        self.tally["refused"] += 1
-        return Rewritten(response="", detail=f"the rewriter could not be asked: {why}")
-
-    def _read(self, reply: Completion) -> Rewritten:
+    def _read(self, answer: Answers) -> Rewriting:
+        if isinstance(answer, str):
+            self.tally["refused"] += 1
+            return Rewriting(response="", detail=f"the rewriter could not be asked: {answer}")
         self.tally["replies"] += 1
+        reply = answer[0]
         tokens = len(reply.token_ids) or None
         text = without_own_thoughts(reply.text)
         response = formats.convert(text, self.form) if reply.finish_reason == "stop" else None
         if response is None:
             self.tally["unreadable"] += 1
-            return Rewritten(response=text, finish_reason=reply.finish_reason, tokens=tokens, detail=UNREADABLE)
-        return Rewritten(response=response, tokens=tokens)
-
-
-UNREADABLE = "the reply is in no format"
+            return Rewriting(response=text, finish_reason=reply.finish_reason, tokens=tokens, detail=UNREADABLE)
+        return Rewriting(response=response, tokens=tokens)
 
 
 def question(sample: CuratedSample) -> Message:
-    """What the rewriter reads: instructions, then question, thoughts and answer between tags that they do not hold."""
-    seen = view(sample)
+    """The rewriter's prompt: instructions, then question, thoughts and answer, each in a tag that their text lacks."""
+    parsed = view(sample)
     language = LANGUAGES.get(sample.language, sample.language)
     last = f"The question is in {language}. {REPLY}" if language else REPLY
-    parts = {"question": seen.question, "thoughts": seen.prose, "answer": seen.summary or sample.answer or ""}
+    parts = {"question": parsed.question, "thoughts": parsed.prose, "answer": parsed.summary or sample.answer or ""}
     mark = _mark(parts)
     blocks = "\n\n".join(f"<{name}-{mark}>\n{text.strip()}\n</{name}-{mark}>" for name, text in parts.items())
     return Message(role="user", content=f"{INSTRUCTIONS}\n\n{blocks}\n\n{last}")
 
 
 def _mark(parts: dict[str, str]) -> str:
-    """A hash of the material: it is the same whenever the same is asked, and the material cannot hold it."""
-    made_of = json.dumps(parts)
-    number = 0
-    while True:
-        mark = hashlib.sha256(f"{number}{made_of}".encode()).hexdigest()[:8]
+    """A hash of the parts that none of them contains; the same parts always give the same hash."""
+    content = json.dumps(parts)
+    for number in itertools.count():
+        mark = hashlib.sha256(f"{number}{content}".encode()).hexdigest()[:8]
         if not any(mark in text for text in parts.values()):
             return mark
-        number += 1
+    raise AssertionError("unreachable")

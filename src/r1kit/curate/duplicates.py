@@ -66,7 +66,7 @@ def shape(threshold: float) -> tuple[int, int]:
 
 def sketch(sample: CuratedSample, settings: NearDuplicates) -> tuple[int, NDArray[np.uint32], NDArray[np.uint8]]:
     """What is stored of a sample: the group it is compared in, its bands, and its signature."""
-    question, response = ngrams.words_of(sample.asked).hashes, ngrams.words_of(sample.response).hashes
+    question, response = ngrams.words_of(sample.question_with_history).hashes, ngrams.words_of(sample.response).hashes
     chosen = {"question": question, "response": response, "both": np.concatenate([question, response])}
     values = minhash(chosen[settings.text], settings.shingle)
     return group(sample, settings.within), bands(values, settings.threshold), values.astype(np.uint8)
@@ -76,7 +76,11 @@ def group(sample: CuratedSample, within: str) -> int:
     """Only rows of one group are compared; samples of no problem are one group each."""
     if within == "problem":
         return ngrams.stable_hash(f"problem {sample.problem_id}" if sample.problem_id else f"sample {sample.id}")
-    return ngrams.stable_hash("numbers " + " ".join(ngrams.numbers(sample.asked))) if within == "numbers" else 0
+    return (
+        ngrams.stable_hash("numbers " + " ".join(ngrams.numbers(sample.question_with_history)))
+        if within == "numbers"
+        else 0
+    )
 
 
 def minhash(hashes: ngrams.Hashes, shingle: int) -> ngrams.Hashes:

@@ -122,7 +122,7 @@ def _judge_sample(judge: Judge, sample: CuratedSample, fact: Any) -> tuple[str, 
 def _fill(judge: Judge, sample: CuratedSample, fact: Any) -> None:
     fact["id"] = ngrams.stable_hash(sample.id)
     fact["problem"] = ngrams.stable_hash(sample.problem_id) if sample.problem_id else 0
-    both = f"{' '.join(sample.asked.split())}\n{' '.join(sample.response.split())}"
+    both = f"{' '.join(sample.question_with_history.split())}\n{' '.join(sample.response.split())}"
     fact["content"] = ngrams.stable_hash(both)
     fact["chars"] = len(sample.response)
     fact["pass_rate"] = np.nan if sample.pass_rate is None else sample.pass_rate

@@ -50,9 +50,9 @@ class CuratedSample:
         return next((turn.content for turn in reversed(self.messages) if turn.role == "user"), "")
 
     @property
-    def asked(self) -> str:
-        """The question with the turns before it, as `asked` writes them, but without a system message."""
-        return asked([turn for turn in self.messages[:-1] if turn.role != "system"])
+    def question_with_history(self) -> str:
+        """The question with the turns before it as one text, without a system message."""
+        return question_text([turn for turn in self.messages[:-1] if turn.role != "system"])
 
     @property
     def response(self) -> str:
@@ -65,10 +65,10 @@ class CuratedSample:
         return Conversation(messages=self.messages, source=self.source, metadata=metadata)
 
 
-def asked(turns: Sequence[Message]) -> str:
-    """What was asked as one text: the turn that stands alone, else all of them with who says what.
+def question_text(turns: Sequence[Message]) -> str:
+    """The question as one text: a single turn as it is, several turns with their roles.
 
-    "And in French?" says nothing to a judge, and is one question in two conversations.
+    (A follow-up such as "And in French?" is meaningless alone.)
     """
     if len(turns) == 1:
         return turns[0].content

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from r1kit.collect.teachers import AskingSettings
+from r1kit.collect.responses import ResponseSettings
 from r1kit.pipeline import External, Kind, Output, Recipe, Stage
 from r1kit.recipes.overrides import Overrides
 from r1kit.recipes.r1_scales import R1Scale, r1_scale_of
@@ -65,7 +65,7 @@ class Boxes:
     def __call__(self, name: str, kind: Kind, **inputs: Model) -> Stage:
         """A stage; where its settings name who is asked (`engine`) or ask nobody, it does not read the model given."""
         settings = self.settings(name)
-        if isinstance(settings, AskingSettings) and (settings.engine or settings.prompting == "reference"):
+        if isinstance(settings, ResponseSettings) and (settings.engine or settings.prompting == "reference"):
             inputs.pop("model", None)
         return Stage(name, kind, settings, {**inputs, **self._sources(settings)})
 

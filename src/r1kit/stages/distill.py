@@ -13,7 +13,8 @@ from r1kit.pipeline import Context, Kind
 from r1kit.settings import NOT_HASHED, listed
 from r1kit.stages.shared import given_conversations
 from r1kit.stages.shared.given_conversations import AskedSettings, GivenSettings, tokenised, train_given
-from r1kit.stages.shared.given_rows import data_files, longest_row
+from r1kit.stages.shared.given_rows import longest_row
+from r1kit.stages.shared.input_files import input_files
 from r1kit.train.losses.distillation import Distillation, DistillationSettings, Teacher
 from r1kit.train.teacher import (
     ModelTeacher,
@@ -115,7 +116,7 @@ def _require_stored(store: TeacherStore, rows: TokenFile, temperature: float) ->
 
 def check_teacher_logits(context: Context) -> None:
     """Refuse a stage without data before any work starts."""
-    data_files(context)
+    input_files(context, "data")
 
 
 def run_teacher_logits(context: Context) -> Mapping[str, Any]:
@@ -125,7 +126,9 @@ def run_teacher_logits(context: Context) -> Mapping[str, Any]:
     settings: TeacherLogitsSettings = context.settings
     policy = load(str(context.input("model")), device=settings.device)
     limit = longest_row(settings.max_tokens, policy)
-    rows = settings.reading(policy.tokenizer, limit).tokenise(data_files(context), context.folder / "tokens")
+    rows = settings.reading(policy.tokenizer, limit).tokenise(
+        list(input_files(context, "data").values()), context.folder / "tokens"
+    )
     names = tokenizer_facts(policy.tokenizer)
     about = {**names, "top_k": min(settings.top_k, names["vocabulary"]), "temperatures": list(settings.temperatures)}
     store = store_logits(

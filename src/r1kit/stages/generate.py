@@ -1,12 +1,13 @@
-"""The stage `generate`: sample, judge, keep. Cold start, rejection sampling, general data and the data of V3's experts
-are this with other ways of asking.
+"""The stage `generate`: sample, judge, keep.
 
-Inputs: `model` (a model's folder; or the setting `engine`), `requests` or `requests/NAME` (instruction files, beside or
-in place of `tasks`), and the folders of local models `judge` and `rewriter` (or the settings of those names).
+Cold start, rejection sampling, general data and the data of V3's experts differ only in prompting and curation.
 
-Leaves `samples.jsonl` (every sample with its verdicts and scores), `kept.jsonl` (what the stage `sft` reads),
-`dropped.jsonl` (the others, with reasons) and `funnel.json` (in, out, why, examples). With a rewriter, what it is given
-lies in `selected/` and what it wrote in `rewritten.jsonl`. Rows are those of `curate.record`.
+Inputs: `model` (a model's folder; or the setting `engine`), `requests` or `requests/NAME` (instruction files, in
+addition to `tasks` or instead), and the folders of local models `judge` and `rewriter` (or those settings).
+
+Leaves `samples.jsonl` (every sample with its verdicts and scores), `kept.jsonl` (the input of the stage `sft`),
+`dropped.jsonl` (the others, with reasons) and `funnel.json` (counts in and out, reasons, examples). With a rewriter,
+`selected/` holds its input and `rewritten.jsonl` its output. Rows have the form of `curate.record`.
 """
 
 from __future__ import annotations
@@ -19,11 +20,11 @@ from typing import Any
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
-from r1kit.collect.loops import Making, rewrite, sample
+from r1kit.collect.loops import Generation, rewrite_all, sample_all
 from r1kit.collect.rating import Rater
 from r1kit.collect.requests import Requests
+from r1kit.collect.responses import Engines, ResponseSettings, check_responses, name_of, open_responses
 from r1kit.collect.rewriting import Rewriter, RewriteSettings
-from r1kit.collect.teachers import AskingSettings, Engines, check_asked, name_of, open_asked
 from r1kit.curate import presets
 from r1kit.curate.curation import CurateSettings, Curation, curate
 from r1kit.curate.decontaminate import evaluation_sets
@@ -47,11 +48,11 @@ CURATED: Mapping[str, CurateSettings] = {
 }
 
 
-class GenerateSettings(AskingSettings):
-    """Who is asked what, how replies are judged, and which are kept.
+class GenerateSettings(ResponseSettings):
+    """The requests, how responses are sampled and judged, and which samples are kept.
 
-    `judge` compares with the reference where a rule cannot, and scores replies to general requests. `rewriter` makes
-    readable what was kept; without one it stays as it is. `curate` starts from `curate.presets`, by `prompting`.
+    `judge` compares with the reference if no rule can, and scores responses to general requests. `rewriter` makes the
+    kept responses readable. `curate` starts from the preset of `curate.presets` that belongs to `prompting`.
     """
 
     tasks: tuple[TaskSpec, ...] = ()
@@ -59,17 +60,19 @@ class GenerateSettings(AskingSettings):
         None, description="None: the local model of the input 'judge', if there is one"
     )
     judging: JudgeSettings = JudgeSettings()
-    judge_sources: tuple[str, ...] = Field((), description="patterns of sources on which the judge decides, not rules")
-    judge_reasoning: bool = Field(False, description="the judge scores the reasoning, in place of the rule for it")
+    judge_sources: tuple[str, ...] = Field((), description="patterns of sources for which the judge replaces the rules")
+    judge_reasoning: bool = Field(False, description="the judge scores the reasoning, in place of the rule")
     rewriter: EngineSettings | None = Field(
         None, description="None: the model of the input 'rewriter', if there is one"
     )
     rewriting: RewriteSettings = RewriteSettings()
     curate: CurateSettings = Field(default_factory=lambda values: CURATED[values["prompting"]])
-    rewritten: CurateSettings = Field(presets.REWRITTEN, description="as curate, for what the rewriter wrote")
-    evaluation_sets: tuple[TaskSpec, ...] = Field((), description="all in use: what they hold is dropped")
+    rewritten: CurateSettings = Field(presets.REWRITTEN, description="as curate, for the rewritten samples")
+    evaluation_sets: tuple[TaskSpec, ...] = Field(
+        (), description="all in use: samples that overlap with them are dropped"
+    )
     may_be_empty: bool = Field(
-        False, description="go on where no sample was kept, as one of several sources can", json_schema_extra=NOT_HASHED
+        False, description="continue if no sample was kept, for one of several sources", json_schema_extra=NOT_HASHED
     )
     workers: int = Field(1, ge=1, description="processes that curate", json_schema_extra=NOT_HASHED)
 
@@ -78,14 +81,14 @@ class GenerateSettings(AskingSettings):
     @field_validator("curate", "rewritten", mode="before")
     @classmethod
     def _on_presets(cls, value: Any, info: ValidationInfo) -> Any:
-        """Some fields change the preset, and leave the rest of it."""
+        """Apply the given fields on top of the preset."""
         if not isinstance(value, Mapping) or "prompting" not in info.data:
             return value
         preset = presets.REWRITTEN if info.field_name == "rewritten" else CURATED[info.data["prompting"]]
         return {**preset.model_dump(), **value}
 
     @model_validator(mode="after")
-    def _sets_tell_apart(self) -> GenerateSettings:
+    def _check_set_names(self) -> GenerateSettings:
         names = [spec.name for spec in self.evaluation_sets]
         if len(set(names)) < len(names):
             raise ValueError(f"evaluation_sets are {', '.join(names)}: name each once")
@@ -93,87 +96,47 @@ class GenerateSettings(AskingSettings):
 
 
 def check(context: Context) -> None:
-    """Refuse models, tasks, files and evaluation sets that cannot be used, before any work starts."""
+    """Raise ValueError for models, tasks, files and evaluation sets that cannot be used, before any work starts."""
     settings: GenerateSettings = context.settings
-    check_asked(context)
+    check_responses(context)
     for name in ("judge", "rewriter"):
         if name in context.paths and getattr(settings, name) is not None:
             raise ValueError(f"stage {context.stage} has the input {name!r} and the setting {name}: give one of them")
-    judges = settings.judge is not None or "judge" in context.paths
-    if (settings.judge_sources or settings.judge_reasoning) and not judges:
+    if (settings.judge_sources or settings.judge_reasoning) and not _has(context, "judge"):
         raise ValueError("judge_sources and judge_reasoning need a judge: set judge, or give the input 'judge'")
     _requests(context).check()
     evaluation_sets(settings.evaluation_sets)
 
 
 def run(context: Context) -> Mapping[str, Any]:
-    """Sample, judge, curate and, with a rewriter, rewrite and curate again; see the text of the module."""
+    """Sample and judge, curate, then with a rewriter rewrite, judge and curate again."""
     settings: GenerateSettings = context.settings
-    path, rewrites = context.folder / "samples.jsonl", _is_given(context, "rewriter")
+    folder = context.folder
     with Engines(context.progress.say) as engines:
-        counts, steps = _sampled(context, engines, path)
-        curation = _curated(context, path, context.folder / "selected" if rewrites else context.folder, settings.curate)
-        steps += curation.funnel
-        if rewrites:
-            counts = counts + _rewritten(context, engines, curation.kept_file)
-            path = context.folder / "rewritten.jsonl"
-            curation = _curated(context, path, context.folder, settings.rewritten)
+        counts, steps = _sample(context, engines)
+        if not _has(context, "rewriter"):
+            curation = _curate(context, folder / "samples.jsonl", folder, settings.curate)
+            steps += curation.funnel
+        else:
+            selection = _curate(context, folder / "samples.jsonl", folder / "selected", settings.curate)
+            counts = counts + _rewrite(context, engines, selection.kept_file)
+            curation = _curate(context, folder / "rewritten.jsonl", folder, settings.rewritten)
+            steps += selection.funnel
             steps += [replace(step, name=f"rewritten: {step.name}") for step in curation.funnel]
-    return _reported(context, curation, steps, counts)
+    return _report(context, curation, steps, counts)
 
 
-def _sampled(context: Context, engines: Engines, path: Path) -> tuple[Counter[str], list[FunnelStep]]:
-    """Make samples.jsonl; what was counted on the way. With the return a local policy makes room for a rewriter."""
-    with Journal(path) as journal:
+def _sample(context: Context, engines: Engines) -> tuple[Counter[str], list[FunnelStep]]:
+    """Write samples.jsonl. A local policy is freed on return, so that a rewriter has its memory."""
+    with Journal(context.folder / "samples.jsonl") as journal:
         if not journal.done:
-            making = Making(context.stage, context.settings, open_asked(context, engines), _rater(context, engines))
-            sample(making, _requests(context), journal, context.progress)
+            responses = open_responses(context, engines)
+            generation = Generation(context.stage, context.settings, responses, _rater(context, engines))
+            sample_all(generation, _requests(context), journal, context.progress)
         left_out = journal.counts["prompts left out"]
         reasons = {"prompt too long or refused": left_out} if left_out else {}
         step = FunnelStep(name="sampling", rows_in=journal.counts["asked"], rows_out=journal.rows, reasons=reasons)
         return journal.counts, [step]
-
-
-def _rewritten(context: Context, engines: Engines, selected: Path) -> Counter[str]:
-    """Make rewritten.jsonl; what was counted on the way."""
-    settings: GenerateSettings = context.settings
-    with Journal(context.folder / "rewritten.jsonl") as journal:
-        if not journal.done:
-            engine, model = _given(context, engines, "rewriter")
-            rewriter = Rewriter(engine, model, settings.rewriting, settings.format, settings.seed)
-            rewrite(selected, rewriter, _rater(context, engines), journal, context.progress)
-        return journal.counts
-
-
-def _curated(context: Context, rows: Path, folder: Path, settings: CurateSettings) -> Curation:
-    """Curate rows of our own making; one that cannot be read back, a reply of megabytes, is dropped and counted."""
-    given: GenerateSettings = context.settings
-    total = sum(1 for _ in lines(rows))
-    settings = settings.replace(skip_invalid=True)
-    return curate(
-        [rows],
-        folder,
-        settings,
-        evaluation=evaluation_sets(given.evaluation_sets),
-        workers=given.workers,
-        progress=lambda phase, done: context.progress.step(done, total, {"phase": phase}),
-    )
-
-
-def _reported(
-    context: Context, curation: Curation, steps: Sequence[FunnelStep], counts: Mapping[str, int]
-) -> Mapping[str, Any]:
-    """Write funnel.json; the metrics. Raises ValueError where nothing was kept and something has to be."""
-    facts = {"asked": counts["asked"], "samples": steps[0].rows_out, "kept": curation.kept}
-    funnel = {"funnel": [step.to_json() for step in steps], "decontamination": list(curation.decontamination)}
-    write_json(context.folder / "funnel.json", {**facts, **funnel, "counts": dict(sorted(counts.items()))})
-    if not curation.kept and not context.settings.may_be_empty:
-        reasons = sum((Counter(step.reasons) for step in steps), Counter[str]())
-        most = ", ".join(f"{name} {count:,}" for name, count in reasons.most_common(3))
-        raise ValueError(
-            f"none of {facts['samples']:,} samples was kept ({most}): see {context.folder / 'funnel.json'}"
-        )
-    return {**facts, **{name: count for name, count in counts.items() if name != "asked"}}
 
 
 def _requests(context: Context) -> Requests:
@@ -182,30 +145,71 @@ def _requests(context: Context) -> Requests:
 
 
 def _rater(context: Context, engines: Engines) -> Rater:
-    """Rules, and the judge where there is one."""
+    """Rules and, if there is one, the judge."""
     settings: GenerateSettings = context.settings
-    if not _is_given(context, "judge") or settings.prompting == "reference":
+    if not _has(context, "judge") or settings.prompting == "reference":
         return Rater()
-    engine, _ = _given(context, engines, "judge")
+    engine, _ = _open(context, engines, "judge")
     if settings.prompting == "general":
         return Rater(helpful=RubricJudge(engine, RUBRICS["helpfulness"], settings.judging))
     depth = RubricJudge(engine, RUBRICS["reasoning_quality"], settings.judging) if settings.judge_reasoning else None
     return Rater(GenerativeVerifier(engine, settings.judging), depth=depth, judge_sources=settings.judge_sources)
 
 
-def _is_given(context: Context, name: str) -> bool:
-    return name in context.paths or getattr(context.settings, name) is not None
-
-
-def _given(context: Context, engines: Engines, name: str) -> tuple[Engine, str]:
-    """A judge or a rewriter, and its name for the rows."""
+def _rewrite(context: Context, engines: Engines, selected: Path) -> Counter[str]:
+    """Write rewritten.jsonl and return its counts."""
     settings: GenerateSettings = context.settings
-    given: EngineSettings | None = getattr(settings, name)
-    if given is not None:
-        return engines.open(given), given.model
-    folder = context.input(name)
+    with Journal(context.folder / "rewritten.jsonl") as journal:
+        if not journal.done:
+            engine, model = _open(context, engines, "rewriter")
+            rewriter = Rewriter(engine, model, settings.rewriting, settings.format, settings.seed)
+            rewrite_all(selected, rewriter, _rater(context, engines), journal, context.progress)
+        return journal.counts
+
+
+def _has(context: Context, role: str) -> bool:
+    """Whether the stage has a "judge" or a "rewriter"."""
+    return role in context.paths or getattr(context.settings, role) is not None
+
+
+def _open(context: Context, engines: Engines, role: str) -> tuple[Engine, str]:
+    """The engine of the judge or the rewriter, and its name in the rows."""
+    settings: GenerateSettings = context.settings
+    engine_settings: EngineSettings | None = getattr(settings, role)
+    if engine_settings is not None:
+        return engines.open(engine_settings), engine_settings.model
+    folder = context.input(role)
     local = LocalEngineSettings(model=str(folder), device=settings.device, max_rows=settings.max_rows)
     return engines.open(local), name_of(folder)
+
+
+def _curate(context: Context, rows: Path, folder: Path, curation: CurateSettings) -> Curation:
+    """Curate the stage's own rows; one that cannot be read back (a reply of megabytes) is dropped and counted."""
+    settings: GenerateSettings = context.settings
+    total = sum(1 for _ in lines(rows))
+    return curate(
+        [rows],
+        folder,
+        curation.replace(skip_invalid=True),
+        evaluation=evaluation_sets(settings.evaluation_sets),
+        workers=settings.workers,
+        progress=lambda phase, done: context.progress.step(done, total, {"phase": phase}),
+    )
+
+
+def _report(
+    context: Context, curation: Curation, steps: Sequence[FunnelStep], counts: Mapping[str, int]
+) -> Mapping[str, Any]:
+    """Write funnel.json and return the metrics; raises ValueError if no sample was kept and one must be."""
+    metrics = {"asked": counts["asked"], "samples": steps[0].rows_out, "kept": curation.kept}
+    funnel = {"funnel": [step.to_json() for step in steps], "decontamination": list(curation.decontamination)}
+    path = context.folder / "funnel.json"
+    write_json(path, {**metrics, **funnel, "counts": dict(sorted(counts.items()))})
+    if not curation.kept and not context.settings.may_be_empty:
+        reasons = sum((Counter(step.reasons) for step in steps), Counter[str]())
+        most = ", ".join(f"{name} {count:,}" for name, count in reasons.most_common(3))
+        raise ValueError(f"none of {metrics['samples']:,} samples was kept ({most}): see {path}")
+    return {**metrics, **{name: count for name, count in counts.items() if name != "asked"}}
 
 
 GENERATE = Kind(name="generate", run=run, settings=GenerateSettings, version=2, check=check)

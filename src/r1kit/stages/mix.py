@@ -10,14 +10,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from r1kit.collect.requests import row_files
 from r1kit.curate.mixing import MixSettings, mix
 from r1kit.pipeline import Context, Kind
+from r1kit.stages.shared.input_files import input_files
 
 
 def check(context: Context) -> None:
     """Refuse inputs that the ratios do not name, and ratios without inputs."""
-    row_files(context)
+    input_files(context, "rows")
     settings: MixSettings = context.settings
     if _kinds(context).keys() != settings.ratios.keys():
         raise ValueError(
@@ -35,7 +35,7 @@ def run(context: Context) -> Mapping[str, Any]:
 def _kinds(context: Context) -> dict[str, list[Path]]:
     """The files of each kind, by the first part of their inputs' names."""
     found: dict[str, list[Path]] = {}
-    for name, path in row_files(context).items():
+    for name, path in input_files(context, "rows").items():
         found.setdefault(name.partition("/")[0], []).append(path)
     return found
 

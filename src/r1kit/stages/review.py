@@ -14,12 +14,12 @@ from typing import Any
 
 from pydantic import Field
 
-from r1kit.collect.requests import row_files
 from r1kit.curate.funnel import FunnelStep
 from r1kit.data.jsonl import read_rows
 from r1kit.pipeline import Context, Kind
 from r1kit.review.queue import ReviewQueue
 from r1kit.settings import NOT_HASHED, Settings
+from r1kit.stages.shared.input_files import input_files
 from r1kit.store import write_json
 
 
@@ -39,7 +39,7 @@ class ReviewPending(ValueError):
 
 def check(context: Context) -> None:
     """Refuse a stage without rows."""
-    row_files(context)
+    input_files(context, "rows")
 
 
 def run(context: Context) -> Mapping[str, Any]:
@@ -65,7 +65,7 @@ def run(context: Context) -> Mapping[str, Any]:
 
 
 def _rows(context: Context) -> Iterator[dict[str, Any]]:
-    for path in row_files(context).values():
+    for path in input_files(context, "rows").values():
         yield from read_rows(path)
 
 

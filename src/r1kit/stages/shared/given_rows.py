@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, TypeVar
 
 from r1kit.data.prepare import Reading, Split
 from r1kit.data.tokens import TokenFile
 from r1kit.pipeline import Context
+from r1kit.stages.shared.input_files import input_files
 from r1kit.train.learner import Learner
 from r1kit.train.supervised import Epochs, TrainingSettings, Update, train_supervised
 from r1kit.train.validation import Validation
@@ -27,24 +27,13 @@ class Data:
     held_out: TokenFile | None
 
 
-def data_files(context: Context, name: str = "data") -> list[Path]:
-    """The inputs `data`, `data/...`; raises ValueError where there is none or one is a folder."""
-    paths = list(context.inputs(name).values())
-    if not paths:
-        raise ValueError(f"stage {context.stage} has no data: give an input named {name!r}, or several as {name}/NAME")
-    for path in paths:
-        if path.is_dir():
-            raise ValueError(f"input {name} of stage {context.stage} is the folder {path}: name one file in it")
-    return paths
-
-
 def check_given(context: Context, *, answers: bool = False) -> None:
     """Refuse a stage without data, or with nothing for early stopping to follow, before any work starts.
 
     `answers`: held-out problems are answered on the way, which can be followed as well.
     """
     settings: TrainingSettings = context.settings
-    data_files(context)
+    input_files(context, "data")
     watched = answers or settings.validation_share or context.inputs("validation")
     if not watched and (idle := [name for name in ("patience", "validation_every") if getattr(settings, name)]):
         raise ValueError(f"{idle[0]} needs held-out rows: set validation_share, or give the input 'validation'")
@@ -56,7 +45,7 @@ def divided(context: Context, reading: Reading[T], messages: Callable[[T], Seque
     `messages` gives a record's, whose question decides its side.
     """
     settings, folder = context.settings, context.folder / "tokens"
-    paths, held_out = data_files(context), list(context.inputs("validation").values())
+    paths, held_out = list(input_files(context, "data").values()), list(context.inputs("validation").values())
     split = Split(0.0 if held_out else settings.validation_share, settings.seed)
     rows = reading.tokenise(paths, folder / "train", lambda row: not split.holds_out(messages(row)))
     if dropped := rows.facts["dropped"]:

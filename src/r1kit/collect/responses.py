@@ -1,4 +1,4 @@
-"""How a model is asked for training data: settings, and the model they open, local or behind a server."""
+"""The source of responses: a model, local or behind a server, or the references in the data itself."""
 
 from __future__ import annotations
 
@@ -35,26 +35,28 @@ from r1kit.types import Completion, Message, Prompt, SamplingParams
 SYSTEMS = {"few_shot": FEW_SHOT_SYSTEM, "reflect": REFLECT_SYSTEM, "general": THINK_SYSTEM}
 
 
-class AskingSettings(DeviceSettings):
-    """Who is asked, and how.
+class ResponseSettings(DeviceSettings):
+    """Which model responds, to which prompt, and how its responses are sampled.
 
-    `prompting`: "own" asks a policy as it was trained; "few_shot" shows exemplars; "reflect" asks for details with
-    reflection and verification; "general" asks hard requests with a chain of thought and simple ones without;
-    "reference" asks nobody and takes the data's own responses (V3's <problem, original response>).
+    `prompting`: "own" uses the prompt that the policy was trained with; "few_shot" shows exemplars; "reflect" asks for
+    a detailed solution with reflection and verification; "general" asks for a chain of thought on hard requests only;
+    "reference" calls no model and takes the data's own responses (V3's <problem, original response>).
     """
 
     prompting: Literal["own", "few_shot", "reflect", "general", "reference"] = "own"
-    engine: EngineSettings | None = Field(None, description="who is asked; None: the local model of the input 'model'")
+    engine: EngineSettings | None = Field(None, description="the model; None: the local model of the input 'model'")
     chat: ChatFormat | None = Field(None, description="own: the prompt format; None: the one saved with the model")
     exemplars: tuple[Exemplar, ...] = Field((), description="few_shot: two or three, with long chains of thought")
     reply_format: Form = Field("special_token", description="few_shot: how exemplars and replies are delimited")
-    system: str = Field("", description="few_shot, reflect, general: in place of their own system prompt")
+    system: str = Field("", description="few_shot, reflect, general: replaces the default system prompt")
     prefill: str = Field("", description="few_shot, reflect: how the reply of a local model begins, such as <think>")
-    hard_words: int = Field(20, ge=1, description="general: requests of so many words get a chain of thought")
-    format: Form = Field("think_answer", description="of the responses that are written")
-    row_system: str = Field("", description="a system message for the rows, as V3's <system prompt, problem, response>")
+    hard_words: int = Field(
+        20, ge=1, description="general: requests with at least so many words get a chain of thought"
+    )
+    format: Form = Field("think_answer", description="format of the responses in the rows")
+    row_system: str = Field("", description="system message of the rows, as in V3's <system prompt, problem, response>")
 
-    samples: int = Field(4, ge=1, description="k, completions per request")
+    samples: int = Field(4, ge=1, description="completions per request")
     temperature: float = Field(1.0, ge=0)
     top_p: float = Field(1.0, gt=0, le=1)
     max_tokens: int = Field(8192, ge=1)
@@ -62,16 +64,16 @@ class AskingSettings(DeviceSettings):
     seed: int = 0
 
     @model_validator(mode="after")
-    def _means_something(self) -> Self:
+    def _check_prompting(self) -> Self:
         if (self.prompting == "few_shot") != bool(self.exemplars):
             raise ValueError(
-                f"prompting is {self.prompting!r} with {len(self.exemplars)} exemplars: give few_shot "
-                "two or three (1 to 8 are taken), and the others none"
+                f"prompting is {self.prompting!r} with {len(self.exemplars)} exemplars: few_shot takes 1 to 8 "
+                "(two or three are best), the others take none"
             )
         if len(self.exemplars) > 8:
-            raise ValueError(f"{len(self.exemplars)} exemplars: at most 8 leave the question to be seen")
-        for one in self.exemplars:
-            render(one.reasoning, one.summary, self.reply_format)  # raises for one that cannot be shown
+            raise ValueError(f"{len(self.exemplars)} exemplars: give at most 8")
+        for shot in self.exemplars:
+            render(shot.reasoning, shot.summary, self.reply_format)  # raises ValueError for one it cannot write
         if self.system and self.prompting not in SYSTEMS:
             raise ValueError(f"system has no effect with prompting {self.prompting!r}: set chat.system")
         if self.chat is not None and self.prompting != "own":
@@ -91,8 +93,8 @@ class AskingSettings(DeviceSettings):
             n=self.samples, temperature=self.temperature, top_p=self.top_p, max_tokens=self.max_tokens, seed=self.seed
         )
 
-    def way(self, chat: ChatFormat) -> Prompting:
-        """The way to ask a model whose own format is `chat`."""
+    def prompting_for(self, chat: ChatFormat) -> Prompting:
+        """How to prompt a model whose own format is `chat`."""
         system = self.system or SYSTEMS.get(self.prompting, "")
         if self.prompting == "few_shot":
             return FewShot(self.exemplars, self.reply_format, self.format, system)
@@ -104,14 +106,17 @@ class AskingSettings(DeviceSettings):
 
 
 @dataclass(frozen=True)
-class Asked:
-    """A model that is asked in one way; `model` is its name for the rows."""
+class ResponseModel:
+    """A model that responds to requests; `model` is its name in the rows.
+
+    `encode` is None for a server, which tokenizes by itself. `limit` is `max_prompt_tokens`.
+    """
 
     model: str
-    way: Prompting
+    prompting: Prompting
     engine: Engine
     sampling: SamplingParams
-    encode: Callable[[tuple[Message, ...]], Sequence[int]] | None = None  # None: the server does that
+    encode: Callable[[tuple[Message, ...]], Sequence[int]] | None = None
     context: int = 0
     limit: int | None = None
     prefill: str = ""
@@ -121,12 +126,12 @@ class Asked:
         return self.sampling.n
 
     def prompt(self, request: Request) -> Prompt:
-        messages = self.way.messages(request)
+        messages = self.prompting.messages(request)
         token_ids = tuple(self.encode(messages)) if self.encode else ()
         return Prompt(problem_id=request.problem.id, messages=messages, token_ids=token_ids)
 
     def fits(self, prompt: Prompt) -> bool:
-        """Whether a prompt is within `max_prompt_tokens`; raises ValueError for one that leaves no room to answer."""
+        """Whether a prompt is within `limit`; raises ValueError if it leaves no room for the answer."""
         size = len(prompt.token_ids)
         if self.limit is not None and size > self.limit:
             return False
@@ -136,37 +141,33 @@ class Asked:
         return True
 
     def check(self, request: Request) -> None:
-        """Refuse a request that cannot be asked, before any is."""
+        """Raise ValueError for a request whose prompt does not fit, before any work starts."""
         if self.encode:
             self.fits(self.prompt(request))
 
     def answers(self, requests: Sequence[Request], report: Report) -> list[Answers]:
-        """The completions of each request, or why there are none."""
+        """The completions of each request, or the reason why there are none."""
         prompts = [self.prompt(request) for request in requests]
-        asked = [prompt for prompt in prompts if self.fits(prompt)]
-        found = dict(
-            zip([one.problem_id for one in asked], ask(self.engine, asked, self.sampling, report), strict=True)
-        )
-        return [found.get(prompt.problem_id, TOO_LONG) for prompt in prompts]
+        fitting = [prompt for prompt in prompts if self.fits(prompt)]
+        completions = ask(self.engine, fitting, self.sampling, report)
+        by_id = dict(zip([prompt.problem_id for prompt in fitting], completions, strict=True))
+        return [by_id.get(prompt.problem_id, "longer than max_prompt_tokens") for prompt in prompts]
 
     def response(self, request: Request, completion: Completion) -> str:
-        return self.way.response(request, self.prefill + completion.text)
-
-
-TOO_LONG = "longer than max_prompt_tokens"
+        return self.prompting.response(request, self.prefill + completion.text)
 
 
 @dataclass(frozen=True)
-class References:
-    """In place of a model: the responses that the data has."""
+class ReferenceResponses:
+    """The data's own responses, in place of a model's."""
 
     model: str = "reference"
     samples: int = 1
 
     def check(self, request: Request) -> None:
-        """Raises `DataError` for a request without a response."""
+        """Raise `DataError` for a request without a response."""
         if not _reference(request).strip():
-            reason = f"{request.problem.id} has no response of its own (a reference solution): ask a model for one"
+            reason = f"{request.problem.id} has no reference solution: use another prompting, which samples a model"
             raise DataError("missing column", reason)
 
     def answers(self, requests: Sequence[Request], report: Report) -> list[Answers]:
@@ -180,25 +181,25 @@ class References:
 
 
 def _reference(request: Request) -> str:
-    """A task's worked solution, or what an instruction file has the assistant say."""
+    """A task's worked solution, or the assistant's turn in an instruction file."""
     problem = request.problem
     return str(problem.metadata.get("solution") or "") if problem.verifier else problem.answer
 
 
-def open_asked(context: Context, engines: Engines) -> Asked | References:
-    """Who the settings of a stage ask."""
-    settings: AskingSettings = context.settings
+def open_responses(context: Context, engines: Engines) -> ResponseModel | ReferenceResponses:
+    """The source of responses that a stage's settings name."""
+    settings: ResponseSettings = context.settings
     if settings.prompting == "reference":
-        return References()
+        return ReferenceResponses()
     if settings.engine is None:
-        return _local(settings, context.input("model"))
+        return _open_local(settings, context.input("model"))
     chat = settings.chat or ChatFormat(template="chat")
     engine = engines.open(settings.engine)
-    return Asked(settings.engine.model, settings.way(chat), engine, settings.sampling())
+    return ResponseModel(settings.engine.model, settings.prompting_for(chat), engine, settings.sampling())
 
 
-def _local(settings: AskingSettings, folder: Path) -> Asked:
-    """A model's folder: asked by token ids, in its own format or in that of its template."""
+def _open_local(settings: ResponseSettings, folder: Path) -> ResponseModel:
+    """A local model, prompted by token ids in its own chat format or in that of its template."""
     from r1kit.engines.local.chat_engine import ChatEngine
     from r1kit.models.load import load
 
@@ -207,12 +208,12 @@ def _local(settings: AskingSettings, folder: Path) -> Asked:
     policy_engine = open_policy_engine(settings, policy)
     engine: Engine = policy_engine
     chat = own
-    if settings.prompting != "own":  # it sees conversations, and stops where it would go on as the user
+    if settings.prompting != "own":  # it reads a conversation, and must stop before it writes the user's next turn
         chat = ChatFormat(template=own.template, system="", prefill=settings.prefill)
         engine = ChatEngine(policy_engine, chat)
-    return Asked(
+    return ResponseModel(
         name_of(folder),
-        settings.way(own),
+        settings.prompting_for(own),
         engine,
         settings.sampling(),
         encode=lambda messages: chat.encode(messages, policy.tokenizer),
@@ -222,31 +223,25 @@ def _local(settings: AskingSettings, folder: Path) -> Asked:
     )
 
 
-def check_asked(context: Context) -> None:
-    """Refuse a model that is given twice or not at all, and settings that its kind cannot follow."""
-    settings: AskingSettings = context.settings
-    wanted = settings.prompting != "reference"
-    given = [
-        name
-        for name, is_given in (
-            ("the input 'model'", "model" in context.paths),
-            ("the setting engine", settings.engine is not None),
-        )
-        if is_given
-    ]
-    if len(given) != wanted:
-        expected = "the input 'model' or the setting engine" if wanted else "neither, for nobody is asked"
-        raise ValueError(f"stage {context.stage} has {' and '.join(given) or 'no model to ask'}: give {expected}")
+def check_responses(context: Context) -> None:
+    """Raise ValueError unless there is exactly one model (none for references), and for settings it cannot follow."""
+    settings: ResponseSettings = context.settings
+    needs_model = settings.prompting != "reference"
+    candidates = {"the input 'model'": "model" in context.paths, "the setting engine": settings.engine is not None}
+    models = [name for name, exists in candidates.items() if exists]
+    if len(models) != needs_model:
+        expected = "the input 'model' or the setting engine" if needs_model else "neither: references need no model"
+        raise ValueError(f"stage {context.stage} has {' and '.join(models) or 'no model to ask'}: give {expected}")
     if settings.engine is not None and settings.max_prompt_tokens is not None:
-        raise ValueError("max_prompt_tokens needs the input 'model': a server counts tokens itself")
+        raise ValueError("max_prompt_tokens needs the input 'model': r1kit cannot count a server's tokens")
     if settings.engine is not None and (settings.prefill or (settings.chat is not None and settings.chat.prefill)):
         raise ValueError("a prefill needs the input 'model': a server writes the assistant's turn from its start")
 
 
 class Engines:
-    """Engines by their settings, each opened once: a teacher that also judges is loaded once.
+    """Opens each engine once per settings, so that a model that both responds and judges is loaded once.
 
-    As a context manager it tells at the end, also of work that failed, what the servers were asked and what it cost.
+    Use as a context manager: at the end, also after an error, it reports the servers' requests and costs.
     """
 
     def __init__(self, say: Callable[[str], None]) -> None:
@@ -269,5 +264,5 @@ class Engines:
 
 
 def name_of(folder: Path) -> str:
-    """A model's folder without the place where it lies: `rl-1a2b3c4d/model`."""
+    """A model's folder and its parent: `rl-1a2b3c4d/model`."""
     return f"{folder.parent.name}/{folder.name}"
