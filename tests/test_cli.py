@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import io
 import json
 import subprocess
@@ -14,6 +15,8 @@ from typing import Any
 import pytest
 
 from r1kit import cli
+from r1kit.cli.arguments import engine, setting
+from r1kit.commands import eval_command, generate_command
 from r1kit.pipeline import Context, External, Kind, Recipe, Stage, Stopped
 from r1kit.settings import Settings
 from r1kit.store import write_json
@@ -174,7 +177,7 @@ def test_a_stopped_run_says_how_to_go_on(capsys: pytest.CaptureFixture[str], tmp
     assert cli.main(["run", "broken", "--seed", "1"]) == 128 + 15
     error = capsys.readouterr().err
     assert "stopped by SIGTERM" in error
-    assert error.splitlines()[-1] == "nothing finished is lost; to go on: r1kit run broken --seed 1"
+    assert error.splitlines()[-1] == "finished work is kept; to resume: r1kit run broken --seed 1"
 
 
 @pytest.mark.parametrize(
@@ -199,17 +202,26 @@ def test_wrong_usage_is_status_2(arguments: list[str], capsys: pytest.CaptureFix
 
 
 def test_settings_on_the_command_line_are_text_unless_they_are_json() -> None:
-    assert cli.setting("rl.learning_rate=1e-4") == ("rl.learning_rate", "1e-4")
-    assert cli.setting('rl.a.b={"x": [1]}') == ("rl.a.b", {"x": [1]})
-    assert cli.setting("rl.limit=null") == ("rl.limit", None)
-    assert cli.setting("rl.text=a=b") == ("rl.text", "a=b")
+    assert setting("rl.learning_rate=1e-4") == ("rl.learning_rate", "1e-4")
+    assert setting('rl.a.b={"x": [1]}') == ("rl.a.b", {"x": [1]})
+    assert setting("rl.limit=null") == ("rl.limit", None)
+    assert setting("rl.text=a=b") == ("rl.text", "a=b")
+
+
+def test_an_engine_is_an_address_json_or_a_file(tmp_path: Path) -> None:
+    settings = {"kind": "openai", "base_url": "http://x/v1", "api_key_env": "KEY"}
+    (tmp_path / "engine.json").write_text(json.dumps(settings))
+    assert engine("http://x/v1") == {"kind": "openai", "base_url": "http://x/v1"}
+    assert engine(json.dumps(settings)) == engine(str(tmp_path / "engine.json")) == settings
+    for text, message in (("{", "not valid JSON"), ("nowhere", "neither an address nor JSON nor a file")):
+        with pytest.raises(argparse.ArgumentTypeError, match=message):
+            engine(text)
 
 
 def test_eval_and_generate_hand_over_what_was_asked(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     calls: list[dict[str, Any]] = []
-    commands = types.ModuleType("r1kit.commands.model_commands")
 
     def evaluate(model: str, **asked: Any) -> dict[str, Any]:
         calls.append(asked)
@@ -219,12 +231,8 @@ def test_eval_and_generate_hand_over_what_was_asked(
         calls.append(asked)
         yield {"completion": "four", "sample": 0}
 
-    commands.evaluate = evaluate  # type: ignore[attr-defined]
-    commands.generate = generate  # type: ignore[attr-defined]
-    package = types.ModuleType("r1kit.commands")
-    package.model_commands = commands  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "r1kit.commands", package)
-    monkeypatch.setitem(sys.modules, "r1kit.commands.model_commands", commands)
+    monkeypatch.setattr(eval_command, "evaluate", evaluate)
+    monkeypatch.setattr(generate_command, "generate", generate)
     assert cli.main(["eval", "tiny", "--task", "gsm8k", "--samples", "4", "--temperature", "0.6"]) == 0
     assert calls[0]["sampling"] == SamplingParams(n=4, temperature=0.6, max_tokens=512)
     assert cli.main(["eval", "tiny", "--task", "gsm8k", "--json"]) == 0

@@ -12,13 +12,19 @@ from typing import Any
 
 import pytest
 
+sys.path.append(str(Path(__file__).parent))  # --import-mode=importlib leaves it out
+from chat_server import serving
 from r1kit import cli
 from r1kit.chat import ChatFormat, saved
-from r1kit.commands import model_commands, talk
+from r1kit.commands.chat_command import chat as talk
+from r1kit.commands.chat_command import show
+from r1kit.commands.eval_command import evaluate
+from r1kit.commands.generate_command import generate
 from r1kit.data.jsonl import read_rows
+from r1kit.evaluate.measurement import check_verifiers, measure
+from r1kit.models.known import parameters_in
 from r1kit.pipeline import execute
 from r1kit.recipes import RECIPES
-from r1kit.stages import evaluate
 from r1kit.store import StoreError, write_text
 from r1kit.tiny.frame import TINY_SYSTEM
 from r1kit.types import Problem, SamplingParams
@@ -67,50 +73,50 @@ def test_eval_prints_a_table_and_keeps_rows_and_results(
 
 def test_a_comparison_is_paired_by_problem(model: str, tiny_policy_folder: Path, rows: Path, tmp_path: Path) -> None:
     other = str(tiny_policy_folder)
-    result = model_commands.evaluate(model, task=rows, sampling=SHORT, compare=other, limit=2, out=tmp_path / "out")
+    result = evaluate(model, task=rows, sampling=SHORT, compare=other, limit=2, out=tmp_path / "out")
     assert (result["from"], result["to"]) == (model, other)
     assert result["differences"]["format"]["problems"] == 2
     assert "difference" in result["table"]
     assert result["formats"][other]["system"] != TINY_SYSTEM
     assert (tmp_path / "out" / "compare" / "results.json").is_file()
     with pytest.raises(ValueError, match="name another one"):
-        model_commands.evaluate(model, task=rows, compare=model)
+        evaluate(model, task=rows, compare=model)
 
 
 def test_an_evaluation_is_never_mixed_with_another(model: str, rows: Path, tmp_path: Path) -> None:
-    model_commands.evaluate(model, task=rows, sampling=SHORT, limit=2, out=tmp_path / "out")
-    more = model_commands.evaluate(model, task=rows, sampling=SHORT, out=tmp_path / "out")
+    evaluate(model, task=rows, sampling=SHORT, limit=2, out=tmp_path / "out")
+    more = evaluate(model, task=rows, sampling=SHORT, out=tmp_path / "out")
     assert more["columns"][model]["problems"] == 3
     before = (tmp_path / "out" / "completions.jsonl").read_bytes()
     with pytest.raises(StoreError, match="holds an evaluation with other sampling: name another folder"):
-        model_commands.evaluate(model, task=rows, sampling=SamplingParams(n=2, max_tokens=9), out=tmp_path / "out")
+        evaluate(model, task=rows, sampling=SamplingParams(n=2, max_tokens=9), out=tmp_path / "out")
     with pytest.raises(StoreError, match="with other task"):
-        model_commands.evaluate(model, task=write(rows, ROWS[:2]), sampling=SHORT, out=tmp_path / "out")
+        evaluate(model, task=write(rows, ROWS[:2]), sampling=SHORT, out=tmp_path / "out")
     (tmp_path / "out" / "setup.json").unlink()
     with pytest.raises(StoreError, match="name another folder"):
-        model_commands.evaluate(model, task=rows, sampling=SHORT, out=tmp_path / "out")
+        evaluate(model, task=rows, sampling=SHORT, out=tmp_path / "out")
     assert (tmp_path / "out" / "completions.jsonl").read_bytes() == before
 
 
 def test_generate_goes_on_where_it_was_stopped(model: str, rows: Path, tmp_path: Path) -> None:
-    whole = list(model_commands.generate(model, task=rows, sampling=SHORT))
+    whole = list(generate(model, task=rows, sampling=SHORT))
     out = tmp_path / "out.jsonl"
-    some = model_commands.generate(model, task=rows, sampling=SHORT, out=out)
+    some = generate(model, task=rows, sampling=SHORT, out=out)
     first = [next(some) for _ in range(3)]
     some.close()
     assert list(read_rows(out)) == first
-    rest = list(model_commands.generate(model, task=rows, sampling=SHORT, out=out))
+    rest = list(generate(model, task=rows, sampling=SHORT, out=out))
     assert first + rest == list(read_rows(out)) == whole
-    assert list(model_commands.generate(model, task=rows, sampling=SHORT, out=out)) == []
+    assert list(generate(model, task=rows, sampling=SHORT, out=out)) == []
     with pytest.raises(StoreError, match="rows of another model, prompt format or sampling: name another file"):
-        list(model_commands.generate(model, task=rows, sampling=SamplingParams(n=2, max_tokens=8, seed=1), out=out))
+        list(generate(model, task=rows, sampling=SamplingParams(n=2, max_tokens=8, seed=1), out=out))
 
 
 def test_generate_answers_a_prompt_and_a_file_without_answers(
     model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert cli.main(["generate", model, "--prompt", "2+2?", "--samples", "2", "--max-tokens", "4"]) == 0
-    [row] = model_commands.generate(model, prompt="2+2?", sampling=SamplingParams(max_tokens=4, temperature=0.0))
+    [row] = generate(model, prompt="2+2?", sampling=SamplingParams(max_tokens=4, temperature=0.0))
     assert (row["problem_id"], row["prompt"], row["tokens"], "answer" in row) == ("prompt", "2+2?", 4, False)
     file = write(tmp_path / "prompts.jsonl", [{"prompt": "a"}, {"prompt": "b"}])
     capsys.readouterr()
@@ -148,9 +154,9 @@ def test_chat_keeps_earlier_answers_in_the_prompt_without_their_reasoning(
 def test_chat_shows_the_reasoning_to_people_and_ends_calmly_when_interrupted(
     model: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    talk.show("plain")
+    show("plain")
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
-    talk.show("<think>two and two</think> <answer>4</answer>")
+    show("<think>two and two</think> <answer>4</answer>")
     plain, reasoning, answer = capsys.readouterr().out.splitlines()
     assert (plain, reasoning[:2], answer) == ("plain", "  ", "4")
     assert "two and two" in reasoning
@@ -159,7 +165,7 @@ def test_chat_shows_the_reasoning_to_people_and_ends_calmly_when_interrupted(
         raise KeyboardInterrupt
 
     monkeypatch.setattr("builtins.input", interrupt)
-    model_commands.chat(model)
+    talk(model)
 
 
 def test_chat_forgets_the_oldest_turns_and_refuses_a_question_that_never_fits(
@@ -167,10 +173,10 @@ def test_chat_forgets_the_oldest_turns_and_refuses_a_question_that_never_fits(
 ) -> None:
     asked = answers(monkeypatch, ["1", "2", "3"])
     monkeypatch.setattr(sys, "stdin", io.StringIO(f"{'a' * 500}\n{'b' * 500}\n{'c' * 1000}\nd\n"))
-    model_commands.chat(model, sampling=SamplingParams(max_tokens=100))
+    talk(model, sampling=SamplingParams(max_tokens=100))
     assert ["aaa" in prompt for prompt in asked] == [True, False, False]
     assert "bbb" in asked[2]
-    assert "too long: the prompt has" in capsys.readouterr().err
+    assert "the prompt has" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("errors", ["strict", "surrogateescape"])
@@ -179,7 +185,7 @@ def test_chat_answers_questions_that_are_no_utf_8(
 ) -> None:
     answers(monkeypatch, ["1", "2"])
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"caf\xe9?\nand?\n"), "utf-8", errors))
-    model_commands.chat(model)
+    talk(model)
     assert capsys.readouterr().out == "1\n2\n"
 
 
@@ -245,7 +251,7 @@ def test_the_example_of_an_own_reward_logs_its_parts(
         (["generate", "MODEL", "--prompt", "x" * 600], "r1kit: error: the prompt has"),
         (["generate", "MODEL", "--prompt", "x", "--max-tokens", "9999"], "max_tokens is 9999, and the model's context"),
         (["generate", "MODEL", "EMPTY"], "the file has no rows"),
-        (["chat", "MODEL", "--max-tokens", "1024"], "max_tokens is 1024, the model's context 1024"),
+        (["chat", "MODEL", "--max-tokens", "1024"], "max_tokens is 1024, and the model's context is 1024"),
     ],
 )
 def test_bad_input_is_one_clear_message(
@@ -263,6 +269,50 @@ def test_bad_input_is_one_clear_message(
     assert printed.err.count("r1kit: error:") == 1
     assert "Traceback" not in printed.err
     assert printed.out == ""
+
+
+def test_a_problem_without_a_verifier_is_refused_before_sampling() -> None:
+    problems = [Problem(id="p/0", prompt="Tell a story.", answer="", verifier="")]
+    with pytest.raises(ValueError, match="p/0 cannot be evaluated: it has no reference answer and no verifier"):
+        check_verifiers(problems)
+
+
+def served(body: dict[str, Any]) -> str:
+    """A model that adds: right for even numbers, one too many for odd ones."""
+    first = int(body["messages"][-1]["content"].split()[2])
+    return f"<think>I add.</think> <answer>{first + 2 + first % 2}</answer>"
+
+
+def test_eval_generate_and_chat_ask_a_served_model(
+    rows: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with serving(served) as server:
+        engine = json.dumps({"kind": "openai", "base_url": server.url, "cache": str(tmp_path / "replies.sqlite")})
+        arguments = ["eval", "adder", "--engine", engine, "--task", str(rows), "--out", str(tmp_path / "out")]
+        assert cli.main(arguments) == 0
+        printed = capsys.readouterr()
+        assert "pass@1     66.7 %" in printed.out and "completion_tokens" not in printed.out
+        assert "lengths in tokens are unknown: the server sends no token ids" in printed.err
+        assert {body["model"] for body in server.asked} == {"adder"}
+        assert server.asked[0]["messages"][0]["role"] == "system"
+        assert cli.main(arguments) == 0 and len(server.asked) == len(ROWS)
+        kept = list(read_rows(tmp_path / "out" / "completions.jsonl"))
+        assert [(row["correct"], row["completion_tokens"]) for row in kept] == [
+            (True, None),
+            (False, None),
+            (True, None),
+        ]
+        with pytest.raises(StoreError, match="holds an evaluation with other model"):
+            evaluate("other", task=rows, engine=json.loads(engine), out=tmp_path / "out")
+        capsys.readouterr()
+        assert cli.main(["generate", "adder", "--engine", engine, "--prompt", "what is 4 + 2?"]) == 0
+        assert capsys.readouterr().out == "<think>I add.</think> <answer>6</answer>\n"
+        monkeypatch.setattr(sys, "stdin", io.StringIO("what is 6 + 2?\nand is 8 + 2?\n"))
+        assert cli.main(["chat", "adder", "--engine", engine]) == 0
+        assert capsys.readouterr().out == "8\n10\n"
+        assert [turn["role"] for turn in server.asked[-1]["messages"]] == ["system", "user", "assistant", "user"]
+        assert cli.main(["eval", "adder", "--engine", engine, "--task", str(rows), "--format", "plain"]) == 1
+        assert "a server renders prompts with its own chat template" in capsys.readouterr().err
 
 
 def test_data_check_lists_every_fault_and_its_status_is_1(
@@ -287,7 +337,7 @@ def test_models_count_the_parameters_of_weights_that_are_there(
     from transformers import AutoModelForCausalLM
 
     expected = AutoModelForCausalLM.from_pretrained(tiny_policy_folder).num_parameters()
-    assert model_commands.parameters_in(tiny_policy_folder / "model.safetensors") == expected
+    assert parameters_in(tiny_policy_folder / "model.safetensors") == expected
     assert cli.main(["models", "--json"]) == 0
     listed = {row["name"]: row for row in json.loads(capsys.readouterr().out)}
     assert listed["tiny"]["parameters"].endswith("M") or listed["tiny"]["parameters"] == "not made"
@@ -312,7 +362,9 @@ def test_a_killed_evaluation_loses_one_round_and_ends_with_the_same_rows(
                 return super().generate(prompts, *rest)
 
         asked: list[int] = []
-        evaluate.measure(Killed(policy, max_rows=max_rows), problems, chat, sampling, tmp_path / name, lambda *_: None)
+        engine = Killed(policy, max_rows=max_rows)
+        options = {"tokenizer": policy.tokenizer, "batch": 4 * max_rows}
+        measure(engine, problems, chat, sampling, tmp_path / name, lambda *_: None, **options)
         return asked
 
     policy = load(str(tiny_policy_folder), device="cpu")

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from r1kit import cli, conformance
-from r1kit.commands import verify
+from r1kit.commands import verify_command
 from r1kit.data.jsonl import read_rows
 from r1kit.sandbox import SandboxError
 from r1kit.store import write_text
@@ -121,9 +121,9 @@ def test_every_reward_gives_the_value_of_its_formula() -> None:
 
 def test_a_verifier_that_cannot_work_here_is_left_out_and_the_reason_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("r1kit.sandbox.choose._opened", SandboxError("there is none"))
-    monkeypatch.setattr(verify, "CASES", ("exact", "code"))
-    monkeypatch.setattr(verify, "measure_rewards", list)
-    found, text, good = verify.conformance()
+    monkeypatch.setattr(verify_command, "CASES", ("exact", "code"))
+    monkeypatch.setattr(verify_command, "measure_rewards", list)
+    found, text, good = verify_command.conformance()
     assert [one["name"] for one in found["verifiers"]] == ["exact"] and good
     assert found["skipped"] == {"code": "there is none"} and text.endswith("code is not measured: there is none")
 
@@ -227,8 +227,8 @@ def test_conformance_of_a_bad_verifier_has_status_1_and_names_the_failures(
     ("arguments", "reason"),
     [
         ([], "FILE and --verifier"),
-        (["--conformance", "rows.jsonl"], "give no file"),
-        (["--conformance", "--cases", "math"], "name one"),
+        (["--conformance", "rows.jsonl"], "leave out FILE"),
+        (["--conformance", "--cases", "math"], "name the verifier"),
         (["--conformance", "--verifier", "math", "--cases", "nothing"], "there are no cases 'nothing'"),
         (["--conformance", "--verifier", "mth"], "did you mean math"),
         (["rows.jsonl", "--verifier", "mth"], "did you mean math"),
@@ -274,7 +274,7 @@ def test_verify_gives_each_row_its_verdict_and_counts_them(tmp_path: Path, capsy
     assert (summary["right"], summary["wrong"], summary["unknown"], summary["share"]) == (2, 2, 1, 0.5)
     assert list(read_rows(out)) == judged
     assert cli.main(["verify", str(file), "--verifier", "math", "--out", str(out)]) != 0
-    assert "holds rows already" in capsys.readouterr().err
+    assert "already holds rows" in capsys.readouterr().err
 
 
 def test_a_prediction_that_is_no_text_is_wrong_and_the_file_goes_on(
@@ -286,7 +286,7 @@ def test_a_prediction_that_is_no_text_is_wrong_and_the_file_goes_on(
         assert cli.main(["verify", str(write(tmp_path / "rows.jsonl", rows)), "--verifier", verifier]) == 0
         judged = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
         assert [row["correct"] for row in judged] == [False] * len(odd) + [True, None]
-        assert judged[1]["detail"] == "no text: ['4']" and "no text" in judged[0]["detail"]
+        assert judged[1]["detail"] == "not text: ['4']" and "not text" in judged[0]["detail"]
 
 
 def test_verify_takes_a_puzzle_as_an_object(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,4 +1,4 @@
-"""What the commands `sandbox check` and `sandbox serve` do."""
+"""The commands `sandbox check` and `sandbox serve`."""
 
 from __future__ import annotations
 
@@ -8,53 +8,48 @@ from dataclasses import asdict
 from typing import Any
 
 from r1kit.sandbox import Sandbox, SandboxError, SandboxSettings, open_sandbox
-from r1kit.sandbox.probes import Finding, examine
+from r1kit.sandbox.probes import examine
 from r1kit.sandbox.remote import Remote
 from r1kit.sandbox.server import Server
 
 
-def check() -> dict[str, Any]:
-    """Which sandbox programs run in here, and what it enforces, each proven by a program that tries.
+def check_sandbox() -> dict[str, Any]:
+    """Which sandbox this machine has, and what it enforces; each rule is tested by a program that tries to break it.
 
-    "ok" says whether there is one in which everything holds, "text" is the report for people; nothing is raised.
+    "ok" tells whether all rules hold, "text" is the report for people. Without a sandbox, "reason" says why; nothing
+    is raised.
     """
     try:
         sandbox = open_sandbox(SandboxSettings.from_environment())
         findings = sandbox.findings() if isinstance(sandbox, Remote) else examine(sandbox, quick=False)
     except SandboxError as error:
         return {"ok": False, "kind": None, "python": None, "findings": [], "reason": str(error), "text": str(error)}
-    rows = [asdict(finding) for finding in findings]
+    lines = [f"{'held  ' if finding.held else 'BROKEN'}  {finding.what:<42}  {finding.detail}" for finding in findings]
     return {
         "ok": all(finding.held for finding in findings),
         "kind": sandbox.kind,
-        "python": python_of(sandbox),
-        "findings": rows,
+        "python": _python_of(sandbox),
+        "findings": [asdict(finding) for finding in findings],
         "reason": "",
-        "text": "\n".join([headline(sandbox), *map(line, findings)]),
+        "text": "\n".join([_headline(sandbox), *lines]),
     }
 
 
-def headline(sandbox: Sandbox) -> str:
-    """One line on what runs programs here."""
+def _headline(sandbox: Sandbox) -> str:
     if isinstance(sandbox, Remote):
-        return f"programs run at {sandbox.url}, which reports of its own sandbox:"
+        return f"programs run at {sandbox.url}, which reports on its own sandbox:"
     strict = ": one process, no threads, no files written" if sandbox.kind == "landlock" else ""
-    return f"programs run under {sandbox.kind}{strict}, with {python_of(sandbox)}"
+    return f"programs run under {sandbox.kind}{strict}, with {_python_of(sandbox)}"
 
 
-def python_of(sandbox: Sandbox) -> str | None:
-    """The interpreter inside; None where another machine chooses it."""
+def _python_of(sandbox: Sandbox) -> str | None:
+    """The interpreter in the sandbox; None if another machine chooses it."""
     interpreter = getattr(sandbox, "interpreter", None)
     return None if interpreter is None else str(interpreter.path)
 
 
-def line(finding: Finding) -> str:
-    """A finding for people."""
-    return f"{'held  ' if finding.held else 'BROKEN'}  {finding.what:<42}  {finding.detail}"
-
-
-def serve(host: str, port: int, token_variable: str) -> None:
-    """Run programs for others until Ctrl+C; raises ValueError where no sandbox works here."""
+def serve_sandbox(host: str, port: int, token_variable: str) -> None:
+    """Run programs for other machines until Ctrl+C. Raises ValueError if no sandbox works here."""
     try:
         sandbox = open_sandbox(SandboxSettings.from_environment())
         if isinstance(sandbox, Remote):
@@ -65,5 +60,5 @@ def serve(host: str, port: int, token_variable: str) -> None:
     if broken := [finding.what for finding in findings if not finding.held]:
         raise ValueError(f"the sandbox here does not hold: {', '.join(broken)}; see `r1kit sandbox check`")
     with Server((host, port), sandbox, findings, os.environ.get(token_variable, "")) as server:
-        print(f"{headline(sandbox)}; serving at {server.url}", file=sys.stderr, flush=True)
+        print(f"{_headline(sandbox)}; serving at {server.url}", file=sys.stderr, flush=True)
         server.serve_forever()

@@ -1,5 +1,4 @@
-"""What evaluation keeps of one completion: right or wrong, in form or not, readable or not, how long, in how many
-steps."""
+"""What evaluation records of one completion: verdict, format, readability, length, steps."""
 
 from __future__ import annotations
 
@@ -15,7 +14,7 @@ from r1kit.curate.record import CuratedSample, view
 from r1kit.types import Completion, Message, Problem, Verdict
 from r1kit.verifiers.language import LANGUAGES, is_mixed, share
 
-# What the cold start calls readable (V1, section 2.3.1), as far as it does not hang on what is asked.
+# Filters for what the cold start calls readable (V1, section 2.3.1), without those that depend on the request.
 READABLE = ("truncated", "long_paragraphs", "unreadable", "mixed_languages", "repetition")
 
 
@@ -23,9 +22,10 @@ READABLE = ("truncated", "long_paragraphs", "unreadable", "mixed_languages", "re
 class Scored:
     """One judged completion, ready for JSON; `sample` counts a problem's completions from 0.
 
-    `correct` is None where the verifier cannot tell. Lengths are in tokens; `mixed` means more than one language.
-    `language` is the share of words in the problem's language (equation 7), None without words or where nobody says
-    which one that is; `readable` says that no filter for unreadable samples would drop it (None: not looked at).
+    `correct` is None if the verifier cannot tell. Lengths are in tokens, None if a server sent no token ids. `steps`
+    counts marks of visible steps; `mixed` means more than one language. `language` is the share of words in the
+    problem's language (equation 7), None if there are no words or the language is unknown. `readable` means that no
+    filter for unreadable samples would drop it (None: not checked).
     """
 
     problem_id: str
@@ -34,8 +34,8 @@ class Scored:
     correct: bool | None
     extracted: str | None
     well_formed: bool
-    reasoning_tokens: int
-    completion_tokens: int
+    reasoning_tokens: int | None
+    completion_tokens: int | None
     steps: int
     mixed: bool
     truncated: bool
@@ -44,7 +44,7 @@ class Scored:
 
     @classmethod
     def from_row(cls, row: Mapping[str, Any]) -> Scored:
-        """Read a row of `completions.jsonl`; keys beside the record's own (question, completion) are left aside."""
+        """Read a row of `completions.jsonl`; keys that are not fields (question, completion) are ignored."""
         missing = [field.name for field in fields(cls) if field.default is MISSING and field.name not in row]
         if missing:
             raise ValueError(
@@ -60,13 +60,18 @@ def score(
     verdict: Verdict,
     full_text: str,
     sample: int,
-    count_tokens: Callable[[str], int],
+    count_tokens: Callable[[str], int] | None = None,
 ) -> Scored:
-    """Measure one completion; `full_text` is the whole response, what the prompt prefilled included.
+    """Measure one completion; `full_text` is the whole response, with the prompt's prefill.
 
-    Steps and languages are looked for in the whole response: a base model reasons before it knows any tag.
+    Steps and languages are measured on the whole response: a base model reasons before it knows any tag. Without
+    `count_tokens`, lengths are known as far as the completion has token ids.
     """
     response = chat.parse(full_text)
+    reasoning_tokens = None
+    if count_tokens is not None:
+        reasoning_tokens = count_tokens(response.reasoning) if response.reasoning else 0
+    has_ids = count_tokens is not None or completion.token_ids
     return Scored(
         problem_id=problem.id,
         source=problem.source,
@@ -74,8 +79,8 @@ def score(
         correct=verdict.correct,
         extracted=verdict.extracted,
         well_formed=response.well_formed,
-        reasoning_tokens=count_tokens(response.reasoning) if response.reasoning else 0,
-        completion_tokens=len(completion.token_ids),
+        reasoning_tokens=reasoning_tokens,
+        completion_tokens=len(completion.token_ids) if has_ids else None,
         steps=chat.count_steps(full_text),
         mixed=is_mixed(full_text),
         truncated=completion.finish_reason == "length",
@@ -85,12 +90,12 @@ def score(
 
 
 def in_language(response: chat.Response, full_text: str, language: str) -> float | None:
-    """Words in a language over all words of the reasoning; of the whole text where there is no reasoning."""
+    """Share of words in a language: of the reasoning, or of the whole text if there is no reasoning."""
     return share(response.reasoning or full_text, language) if language in LANGUAGES else None
 
 
 def is_readable(problem: Problem, completion: Completion, full_text: str) -> bool:
-    """Whether a person could read it through: one language, no loops, no walls of text, not cut off."""
+    """Whether a person could read it: one language, no loops, no walls of text, not cut off."""
     turns = (Message(role="user", content=problem.prompt), Message(role="assistant", content=full_text))
     seen = view(
         CuratedSample(

@@ -180,16 +180,14 @@ def values(rows: Sequence[Scored], k: int) -> dict[str, float]:
     known = [row.correct for row in rows if row.correct is not None]
     result = {
         "format": fmean(row.well_formed for row in rows),
-        "reasoning_tokens": fmean(row.reasoning_tokens for row in rows),
-        "completion_tokens": fmean(row.completion_tokens for row in rows),
         "steps": fmean(row.steps for row in rows),
         "mixed": fmean(row.mixed for row in rows),
         "truncated": fmean(row.truncated for row in rows),
         "unknown": 1 - len(known) / len(rows),
     }
-    for metric in ("language", "readable"):
-        if told := [value for row in rows if (value := getattr(row, metric)) is not None]:
-            result[metric] = fmean(told)
+    for metric in ("reasoning_tokens", "completion_tokens", "language", "readable"):
+        if measured := [value for row in rows if (value := getattr(row, metric)) is not None]:
+            result[metric] = fmean(measured)
     if known:
         result["pass@1"] = fmean(known)
     if k > 1 and len(known) >= k:

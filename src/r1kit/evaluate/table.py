@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -110,7 +110,8 @@ def signed(value: float, metric: str) -> str:
     return ("+" if value > 0 else MINUS) + digits
 
 
-def align(lines: list[list[str]]) -> str:
+def align(lines: Sequence[Sequence[str]]) -> str:
+    """Cells of equal columns, padded to the widest of each column."""
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     return "\n".join(
         "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines

@@ -1,4 +1,4 @@
-"""Settings that several kinds of work share, and how they become objects."""
+"""Problems whose prompts fit into the model's context, checked before any work starts."""
 
 from __future__ import annotations
 
@@ -14,11 +14,10 @@ LEAVE_OUT = "leave the problem out"
 
 
 class Fitting:
-    """The problems of a task whose prompts leave room for an answer.
+    """A task without the problems whose prompts are longer than `limit` tokens; `dropped` counts these.
 
-    `policy` needs a tokenizer and a context only (`models.load.outline`). `limit` drops problems with longer prompts
-    (counted in `dropped`); without it a prompt that does not fit is an error. Raises ValueError before any work, naming
-    the problem and `remedy`, what to do beside lowering `max_tokens`.
+    `policy` needs a tokenizer and a context only (`models.load.outline`). Raises ValueError if a prompt leaves no room
+    for `max_tokens` tokens, or if no problem is left; `remedy` is the advice beside lowering `max_tokens`.
     """
 
     def __init__(
@@ -38,7 +37,7 @@ class Fitting:
         room = policy.context - max_tokens
         for index in range(len(task)):
             problem = task[index]
-            size = _size(problem, chat, policy.tokenizer, min(room, limit or room))
+            size = _prompt_size(problem, chat, policy.tokenizer, room if limit is None else min(room, limit))
             if limit is not None and size > limit:
                 self.dropped += 1
                 continue
@@ -54,25 +53,24 @@ class Fitting:
         return self.problems[index]
 
 
-def _size(problem: Problem, chat: ChatFormat, tokenizer: Any, short: int) -> int:
-    """The tokens of a prompt; of one that cannot have more than `short`, a quick upper bound.
+def _prompt_size(problem: Problem, chat: ChatFormat, tokenizer: Any, limit: int) -> int:
+    """Number of prompt tokens, or a cheap upper bound if that is already within `limit`: tokenizing is slow.
 
-    Tokenising takes most of the time. A token stands for a byte of text at least, and normalisation (NFC) makes text
-    three times longer at most.
+    Every token covers at least one byte, and normalization (NFC) makes text at most three times longer.
     """
     text = chat.text(chat.messages(problem), tokenizer) + chat.prefill
-    most = 3 * len(text.encode())
-    return most if most <= short else len(chat.render(problem, tokenizer).token_ids)
+    bound = 3 * len(text.encode())
+    return bound if bound <= limit else len(chat.render(problem, tokenizer).token_ids)
 
 
-def check_model(context: Context, *, training: bool, limit: int | None = None, remedy: str = LEAVE_OUT) -> None:
-    """Refuse a device, a model, tasks and prompts that cannot work, without the model's weights.
+def check_model(context: Context, *, training: bool, limit: int | None = None, remedy: str = LEAVE_OUT) -> Fitting:
+    """Check device, model, tasks and prompts without loading the model's weights. Raises ValueError.
 
-    The stage's settings have `device`, `tasks`, `chat` and `max_tokens`; raises ValueError.
+    The stage's settings have `device`, `tasks`, `chat` and `max_tokens`.
     """
     from r1kit.models.load import device_of, outline
 
     settings = context.settings
     device_of(settings.device)
     task, policy = load_tasks(settings.tasks, training=training), outline(str(context.input("model")))
-    Fitting(task, settings.chat, policy, max_tokens=settings.max_tokens, limit=limit, remedy=remedy)
+    return Fitting(task, settings.chat, policy, max_tokens=settings.max_tokens, limit=limit, remedy=remedy)

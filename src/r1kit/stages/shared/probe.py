@@ -124,9 +124,9 @@ def make_probe(probe: ProbeSettings, policy: Any, chat: ChatFormat) -> Callable[
 
 def verdicts(groups: Sequence[Group], chat: ChatFormat, tokenizer: Any) -> dict[str, float]:
     """What verifiers say of the answers to problems that have a reference, and how they read."""
+    from r1kit.evaluate.measurement import judge
     from r1kit.evaluate.metrics import Scored
     from r1kit.evaluate.statistics import summarise
-    from r1kit.stages.evaluate import judge
 
     judged = [group for group in groups if group.problem.verifier]
     if not judged:

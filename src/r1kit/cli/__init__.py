@@ -1,0 +1,60 @@
+"""The command line: parse arguments, call the layers below, print results to stdout, progress and errors to stderr.
+
+The files here import the standard library only, so `--help` is quick: a command imports what it needs when it runs.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import shlex
+import sys
+import traceback
+from collections.abc import Sequence
+
+from r1kit.cli import actions
+from r1kit.cli.arguments import parser
+from r1kit.store import StoreError
+
+# A user can fix these, so they become one message. Any other exception is a bug of ours and keeps its traceback.
+USER_ERRORS = (ValueError, StoreError, OSError, FloatingPointError)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command. Returns the exit status: 0 done, 1 failed, 2 wrong usage, 128 + n stopped by signal n.
+
+    For `verify` and `score`, a verifier, reward or option that does not exist is wrong usage too.
+    """
+    arguments = sys.argv[1:] if arguments is None else list(arguments)
+    options = parser().parse_args(arguments)
+    if isinstance(sys.stdout, io.TextIOWrapper):  # model text may have characters that the terminal cannot show
+        sys.stdout.reconfigure(errors="replace")
+    try:
+        status: int | None = options.command(options)
+        if sys.stdout is not None:  # None if the caller closed it
+            sys.stdout.flush()  # inside the try: a full disk shows here
+        return status or 0
+    except KeyboardInterrupt as stop:
+        resumable = options.command is actions.run or getattr(options, "out", None) is not None
+        hint = f"\nfinished work is kept; to resume: {shlex.join(['r1kit', *arguments])}" if resumable else ""
+        print(f"{_message(stop) or 'stopped'}{hint}", file=sys.stderr)
+        return 128 + getattr(stop, "signum", 2)
+    except BrokenPipeError:  # `r1kit plan ... | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains again at exit
+        return 1
+    except USER_ERRORS as error:
+        if options.debug:
+            traceback.print_exc()
+        else:
+            print(f"r1kit: error: {_message(error)}", file=sys.stderr)
+        return 2 if options.command in (actions.verify, actions.score) and _is_settings_error(error) else 1
+
+
+def _is_settings_error(error: BaseException) -> bool:
+    from r1kit.settings import SettingsError
+
+    return isinstance(error, SettingsError)
+
+
+def _message(error: BaseException) -> str:
+    return "\n".join([str(error), *getattr(error, "__notes__", [])]).strip()

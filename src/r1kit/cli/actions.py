@@ -1,0 +1,241 @@
+"""What each command does with its parsed options; the work itself is in the layers below."""
+
+from __future__ import annotations
+
+import argparse
+import inspect
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from r1kit.cli.printing import print_check, print_json, print_json_line, print_stream, print_summary, print_table
+from r1kit.store import read_json, to_plain
+
+if TYPE_CHECKING:
+    from r1kit.pipeline import Recipe
+    from r1kit.types import SamplingParams
+
+
+def run(options: argparse.Namespace) -> None:
+    """Execute a recipe. Prints the result's table and, as the last line, the folder of the last stage."""
+    from r1kit.pipeline import execute
+
+    folder = execute(_recipe(options), options.runs, options.until)
+    summary = read_json(folder / "summary.json") if (folder / "summary.json").exists() else {}
+    if options.json:
+        print_json({"folder": str(folder), "summary": summary})
+        return
+    if "table" in summary:
+        print(summary["table"])
+    if (folder / "report.html").exists():
+        print(f"report: {folder / 'report.html'}")
+    print(folder)
+
+
+def show_plan(options: argparse.Namespace) -> None:
+    """Print what `run` would do. Raises what `run` would raise before it starts."""
+    from r1kit.pipeline import check_ready, plan
+
+    recipe = _recipe(options)
+    steps = plan(recipe, options.runs, options.until)
+    rows: list[dict[str, Any]] = [
+        {"stage": step.stage.name, "status": step.status, "why": step.why, "folder": str(step.folder)} for step in steps
+    ]
+    if options.hardware is not None:
+        from r1kit.recipes import estimate
+
+        lengths = estimate.lengths_of(recipe)
+        if options.json:
+            estimates = estimate.estimates(recipe, options.hardware, options.devices, lengths)
+            rows = [row | {"estimate": to_plain(estimates[row["stage"]])} for row in rows]
+        else:
+            columns = estimate.rows(recipe, options.hardware, options.devices, lengths)
+            rows = [
+                {"stage": row["stage"], "status": row["status"], "why": row["why"], **columns[row["stage"]]}
+                for row in rows
+            ]
+            rows.append({"stage": "all", "status": "", "why": "", **columns[""]})
+    print_table(rows, options.json)
+    if not options.json:
+        left = sum(step.status != "done" for step in steps)
+        print(f"{left} of {len(steps)} stages to do" if left else "nothing to do")
+    check_ready(steps)
+
+
+def _recipe(options: argparse.Namespace) -> Recipe:
+    from r1kit.recipes import RECIPES
+    from r1kit.settings import nearest
+
+    name = options.recipe
+    if name not in RECIPES:
+        raise ValueError(f"there is no recipe {name!r}: {nearest(name, RECIPES)}")
+    choices = {"scale": options.scale, "model": options.model, "teacher": options.teacher}
+    choices = {key: value for key, value in choices.items() if value is not None}
+    if unknown := [f"--{key}" for key in choices if key not in inspect.signature(RECIPES[name]).parameters]:
+        raise ValueError(f"recipe {name} has no {' and no '.join(unknown)}: leave it out")
+    recipe: Recipe = RECIPES[name](**choices, overrides=dict(options.settings), seed=options.seed)
+    return recipe
+
+
+def evaluate(options: argparse.Namespace) -> None:
+    """Print the table of one model, or of two models and their paired difference."""
+    from r1kit.commands import eval_command
+
+    result = eval_command.evaluate(
+        options.model,
+        task=options.task,
+        split=options.split,
+        limit=options.limit,
+        sampling=_sampling(options),
+        template=options.format,
+        engine=options.engine,
+        compare=options.compare,
+        out=options.out,
+    )
+    if options.json:
+        print_json(result)
+    else:
+        print(result["table"])
+
+
+def generate(options: argparse.Namespace) -> None:
+    """Print completions, or write them as rows to a file."""
+    from r1kit.commands import generate_command
+
+    rows = generate_command.generate(
+        options.model,
+        prompt=options.prompt,
+        task=options.task or options.file,
+        split=options.split,
+        limit=options.limit,
+        sampling=_sampling(options),
+        template=options.format,
+        engine=options.engine,
+        out=options.out,
+    )
+    if options.out is not None:
+        print(f"{sum(1 for _ in rows)} new rows in {options.out}")
+        return
+    for row in rows:
+        if options.prompt:
+            print(row["completion"], flush=True)
+        else:
+            print_json_line(row)
+
+
+def chat(options: argparse.Namespace) -> None:
+    """Answer questions from stdin until it ends."""
+    from r1kit.commands import chat_command
+
+    chat_command.chat(options.model, sampling=_sampling(options), template=options.format, engine=options.engine)
+
+
+def _sampling(options: argparse.Namespace) -> SamplingParams:
+    from r1kit.types import SamplingParams
+
+    return SamplingParams(
+        n=options.samples, temperature=options.temperature, max_tokens=options.max_tokens, seed=options.seed
+    )
+
+
+def report(options: argparse.Namespace) -> None:
+    """Print the table of a finished run and the path of its page."""
+    path: Path = options.run
+    folders = [path] if (path / "summary.json").exists() else [file.parent for file in path.glob("*/summary.json")]
+    if not folders:
+        raise ValueError(f"{path} holds no finished run: no summary.json in it or one folder below; see `r1kit run`")
+    folder = max(folders, key=lambda folder: (folder / "summary.json").stat().st_mtime_ns)
+    summary = read_json(folder / "summary.json")
+    if not isinstance(summary, dict) or "table" not in summary:
+        raise ValueError(f"{folder / 'summary.json'} holds no table: r1kit did not write it")
+    if options.json:
+        print_json({"folder": str(folder), "summary": summary})
+    else:
+        print(summary["table"])
+        print(f"report: {folder / 'report.html'}")
+        print(folder)
+
+
+def review(options: argparse.Namespace) -> None:
+    """Import, accept, export, in this order; without the last two, serve the page until Ctrl+C."""
+    from r1kit.data.jsonl import read_rows
+    from r1kit.review.queue import ReviewError, ReviewQueue
+
+    path = options.queue / "review.db" if options.queue.is_dir() else options.queue
+    if options.rejected and not options.export:
+        raise ReviewError("--rejected goes with --export: give both")
+    shared = {"double_share": options.double, "lease_minutes": options.lease}
+    if options.rows is not None:
+        ReviewQueue.create(path, read_rows(options.rows), **shared).close()
+    with ReviewQueue.create(path, **shared) if path.exists() else ReviewQueue(path) as queue:
+        if options.auto_accept:
+            print(f"auto-accepted {queue.auto_accept()} pending samples")
+        if options.export:
+            print(f"{queue.export(options.export, rejected=options.rejected)} accepted samples in {options.export}")
+            if left := queue.pending():
+                print(f"{left} samples are still pending", file=sys.stderr)
+    if options.auto_accept or options.export:
+        return
+    from r1kit.web.serve import serve
+
+    serve(path, host=options.host, port=options.port, who=options.reviewer)
+
+
+def models(options: argparse.Namespace) -> None:
+    """Print the models known by name."""
+    from r1kit.commands import listing_commands
+
+    print_table(listing_commands.models(), options.json)
+
+
+def check_data(options: argparse.Namespace) -> int:
+    """Print what a data file holds and its faults; status 1 if it has any."""
+    from r1kit.commands import listing_commands
+
+    return print_check(listing_commands.check_data(options.file), options)
+
+
+def verify(options: argparse.Namespace) -> int:
+    """Print rows with verdicts, with --out their counts, with --conformance error rates (status 1 if they are bad)."""
+    from collections import Counter
+
+    from r1kit.commands import verify_command
+    from r1kit.settings import SettingsError
+
+    if options.conformance:
+        if options.file is not None or options.out is not None:
+            raise SettingsError("--conformance runs labelled cases: leave out FILE and --out; --cases takes your own")
+        data, text, passed = verify_command.conformance(options.verifier, options.cases)
+        print_json(data) if options.json else print(text)
+        return 0 if passed else 1
+    if options.file is None or options.verifier is None or options.cases is not None:
+        raise SettingsError("verify takes FILE and --verifier NAME, or --conformance with optional --verifier, --cases")
+    counts: Counter[str] = Counter()
+    rows = verify_command.verify_rows(options.file, options.verifier, options.out, counts)
+    for _ in print_stream(rows, options):
+        pass
+    print_summary(verify_command.verify_summary(options.verifier, counts), options)
+    return 0
+
+
+def score(options: argparse.Namespace) -> None:
+    """Print rows with rewards; with --out or --json their means."""
+    from r1kit.commands import score_command
+
+    scorer = score_command.build_scorer(options.rewards, options.settings)
+    rows = score_command.score_rows(options.file, scorer, options.out)
+    print_summary(score_command.score_summary(print_stream(rows, options), scorer), options)
+
+
+def check_sandbox(options: argparse.Namespace) -> int:
+    """Print which sandbox there is and what it enforces; status 1 if programs cannot run safely."""
+    from r1kit.commands import sandbox_commands
+
+    return print_check(sandbox_commands.check_sandbox(), options)
+
+
+def serve_sandbox(options: argparse.Namespace) -> None:
+    """Serve until Ctrl+C."""
+    from r1kit.commands import sandbox_commands
+
+    sandbox_commands.serve_sandbox(options.host, options.port, options.token_variable)

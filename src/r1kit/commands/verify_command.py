@@ -1,0 +1,149 @@
+"""The command `verify`: rows with answers in, rows with verdicts out; error rates on labelled cases."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from r1kit.commands.judged_rows import Row, batches, is_text, open_writer
+from r1kit.conformance import CASES, Failure, Rate, Report, measure, measure_rewards, obstacle
+from r1kit.data.errors import DataError
+from r1kit.evaluate.table import align
+from r1kit.rewards.columns import reference_text
+from r1kit.tasks.references import number_text
+from r1kit.verifiers import find, verify_all
+from r1kit.verifiers.extract import as_response
+
+MAX_TEXT = 60  # characters of a text in a list of failures
+OUTCOMES = {True: "right", False: "wrong", None: "unknown"}
+
+
+def verify_rows(
+    file: Path, verifier: str, out: Path | None = None, counts: Counter[str] | None = None
+) -> Iterator[Row]:
+    """The rows of a file with `correct`, `extracted` and `detail` for their `prediction` and `answer`.
+
+    `counts` collects right, wrong and unknown. Raises `DataError` that names file, row and field; rows that were judged
+    before it are in `out`.
+    """
+    find(verifier)
+    counts = Counter() if counts is None else counts
+    with open_writer(out) as writer:
+        for batch in batches(file):
+            responses = [as_response(_prediction(row, file, number), verifier) for number, row in batch]
+            references = [_reference(row, file, number) for number, row in batch]
+            for (_, row), verdict in zip(batch, verify_all(verifier, responses, references), strict=True):
+                judged = row | {"correct": verdict.correct, "extracted": verdict.extracted, "detail": verdict.detail}
+                if verdict.correct is False and not is_text(row["prediction"]):
+                    judged["detail"] = f"not text: {row['prediction']!r:.60}"
+                counts[OUTCOMES[verdict.correct]] += 1
+                if writer is not None:
+                    writer.append(judged)
+                yield judged
+
+
+def verify_summary(verifier: str, counts: Mapping[str, int]) -> Row:
+    """The counts of `verify_rows`, and the share of right answers among judged ones with its 95 % interval."""
+    right, wrong, unknown = (counts.get(name, 0) for name in OUTCOMES.values())
+    rate = Rate.among(right, right + wrong)
+    low, high = rate.low, rate.high
+    text = f"{right + wrong + unknown} rows by {verifier}: {right} right, {wrong} wrong, {unknown} cannot tell"
+    if low is not None and high is not None:
+        text += f"; right {rate.share:.1%} [{low:.1%}, {high:.1%}]"
+    return {
+        "verifier": verifier,
+        "right": right,
+        "wrong": wrong,
+        "unknown": unknown,
+        "share": rate.share if rate.of else None,
+        "low": low,
+        "high": high,
+        "text": text,
+    }
+
+
+def conformance(verifier: str | None = None, cases: str | None = None) -> tuple[Row, str, bool]:
+    """Error rates of a verifier (name or dotted path), or of all verifiers and rewards that have cases.
+
+    Returns plain data, the text for people, and whether all pass: no false positive, few false negatives. Without a
+    verifier, those that cannot work on this machine are skipped with the reason.
+    """
+    skipped: dict[str, str] = {}
+    if verifier is None:
+        if cases is not None:
+            raise ValueError("--cases needs --verifier: name the verifier to run them on")
+        skipped = {name: reason for name in CASES if (reason := obstacle(name))}
+        verifiers, rewards = [measure(name) for name in CASES if name not in skipped], measure_rewards()
+    else:
+        source = Path(cases) if cases and cases.endswith(".jsonl") else cases
+        verifiers, rewards = [measure(verifier, source)], []
+    data = {
+        "verifiers": [report.as_dict() for report in verifiers],
+        "rewards": [report.as_dict() for report in rewards],
+        "skipped": skipped,
+    }
+    parts = [
+        _rates_table("verifier", verifiers, "wrong judged right", "right not judged right"),
+        _rates_table("reward", rewards, "too high", "too low"),
+        "\n".join(_failure_line(failure) for report in (*verifiers, *rewards) for failure in report.failures),
+        *(f"{name} is not measured: {reason}" for name, reason in skipped.items()),
+    ]
+    return data, "\n\n".join(filter(None, parts)), all(report.ok for report in (*verifiers, *rewards))
+
+
+def _rates_table(title: str, reports: Sequence[Report], false_positives: str, false_negatives: str) -> str:
+    if not reports:
+        return ""
+    head = [title, "cases", f"{false_positives} (95 %)", f"{false_negatives} (95 %)", "cannot tell"]
+    lines = []
+    for report in reports:
+        rates = _rate(report.false_positives), _rate(report.false_negatives)
+        lines.append([report.name, str(report.cases), *rates, str(report.cannot_tell)])
+    return align([head, *lines])
+
+
+def _rate(rate: Rate) -> str:
+    if rate.low is None or rate.high is None:
+        return "-"
+    return f"{rate.count}/{rate.of} = {rate.share:.1%} [{rate.low:.1%}, {rate.high:.1%}]"
+
+
+def _failure_line(failure: Failure) -> str:
+    texts = [ascii(text) if not text.isprintable() else repr(text) for text in (failure.given, failure.reference)]
+    given, reference = (text if len(text) <= MAX_TEXT else text[: MAX_TEXT - 3] + "..." for text in texts)
+    names = OUTCOMES | {None: "cannot tell"}
+    expected, judged = (
+        names[value] if value is None or isinstance(value, bool) else f"{value:g}"
+        for value in (failure.expected, failure.found)
+    )
+    return f"{failure.case} ({failure.kind}): {given} for {reference} is {expected}, judged {judged}: {failure.detail}"
+
+
+def _required_field(row: Row, name: str, file: Path, number: int) -> Any:
+    if name not in row:
+        reason = f"the row has no field {name!r}, only {', '.join(map(repr, row)) or 'none'}"
+        raise DataError("missing column", reason, str(file), number, name)
+    return row[name]
+
+
+def _prediction(row: Row, file: Path, number: int) -> str:
+    """The model's answer as text; null or anything else that is not text is an empty answer, which is wrong."""
+    value = _required_field(row, "prediction", file, number)
+    if not is_text(value):
+        return ""
+    return value if isinstance(value, str) else number_text(value)
+
+
+def _reference(row: Row, file: Path, number: int) -> str:
+    """The reference as text; an object (countdown, code) as JSON."""
+    value = _required_field(row, "answer", file, number)
+    if isinstance(value, dict | list):
+        return reference_text(value)
+    if value is None:
+        return ""
+    if not is_text(value):
+        expected = "a finite number" if isinstance(value, float) else "text or a number"
+        raise DataError("wrong type", f"{value!r:.60}: expected {expected}", str(file), number, "answer")
+    return value if isinstance(value, str) else number_text(value)
