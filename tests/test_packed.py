@@ -303,6 +303,29 @@ def test_one_long_sequence_does_not_make_the_short_ones_long() -> None:
         assert sum(pad.shape[0] * pad.shape[1] for pad in paddings) <= 2 * sum(sum(pad.lengths) for pad in paddings)
 
 
+def tensors(value: Any) -> list[Any]:
+    """All tensors below a batch."""
+    if isinstance(value, torch.Tensor):
+        return [value]
+    parts = value if isinstance(value, list | tuple) else vars(value).values() if hasattr(value, "__dict__") else ()
+    return [tensor for part in parts for tensor in tensors(part)]
+
+
+def test_packed_batches_hold_no_masks() -> None:
+    """16 prompts with 16 completions of up to 3000 tokens: memory grows with the tokens, not with their square."""
+    rng = random.Random(0)
+    given = []
+    for number in range(16):
+        longest = rng.randrange(1000, 3000)
+        for _ in range(16):
+            size = rng.randrange(longest // 2, longest)
+            mask = [False] * 100 + [True] * size
+            given.append(Sample(token_ids=[number] * len(mask), loss_mask=mask))
+    batches = pack(given, 8192)
+    size = sum(tensor.numel() * tensor.element_size() for batch in batches for tensor in tensors(batch))
+    assert len(tensors(batches[0])) > 8 and size < 100 * sum(batch.num_tokens for batch in batches)
+
+
 def test_a_sample_without_a_trained_token_is_refused() -> None:
     with pytest.raises(ValueError, match="no token to train on"):
         pack([Sample(token_ids=[1, 2], loss_mask=[False, False])], 100)

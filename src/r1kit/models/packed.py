@@ -55,7 +55,6 @@ class _Block:
 
     prompt: int | None  # which of the row's prompts they follow
     padding: Padding
-    mask: Tensor | None  # [width, prompt + width], True where a completion's token may look; None: causal
 
 
 class PackedLayout:
@@ -72,8 +71,7 @@ class PackedLayout:
         self.blocks: list[_Block] = []
         for span in spans:
             prompt = next(numbers) if span.prompt else None
-            for padding in (Padding(run, device) for run in runs(span.completions, WASTE)):
-                self.blocks.append(_Block(prompt, padding, self._mask(span.prompt, padding.shape[1], device)))
+            self.blocks += [_Block(prompt, Padding(run, device)) for run in runs(span.completions, WASTE)]
         self.sizes = [sum(self.prompts), *(sum(block.padding.lengths) for block in self.blocks)]
         starts = [range(span.prompt) for span in spans if span.prompt]
         owns = [range(span.prompt, span.prompt + length) for span in spans for length in span.completions]
@@ -81,12 +79,6 @@ class PackedLayout:
         self.copies = torch.ones(len(self.position_ids), dtype=torch.float64, device=device)  # samples that share each
         shared = torch.tensor([len(span.completions) for span in spans if span.prompt], dtype=torch.float64)
         self.copies[: self.sizes[0]] = shared.repeat_interleave(torch.tensor(self.prompts, dtype=torch.long)).to(device)
-
-    @staticmethod
-    def _mask(prompt: int, width: int, device: torch.device) -> Tensor | None:
-        if not prompt:  # of a document of 32k tokens it would take a gigabyte
-            return None
-        return torch.ones(width, prompt + width, dtype=torch.bool, device=device).tril(diagonal=prompt)
 
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
         """q [1, H, T, D] -> [1, T, H, Dv]."""
@@ -105,7 +97,11 @@ class PackedLayout:
             else:
                 k_shared, v_shared = (x[block.prompt].expand(len(keys), -1, -1, -1) for x in shared)
                 keys, values = torch.cat([k_shared, keys], dim=2), torch.cat([v_shared, values], dim=2)
-                out = sdpa(queries, keys, values, scale, mask=block.mask)
+                length, width = k_shared.shape[2], queries.shape[2]
+                # Built for each layer: in the layout, the O(L^2) masks of a whole rollout would take gigabytes.
+                # -inf hides what comes after a token; the prompt stands to the left, so the diagonal is shifted by it.
+                mask = queries.new_full((width, length + width), float("-inf")).triu(diagonal=length + 1)
+                out = sdpa(queries, keys, values, scale, mask=mask)
             outputs.append(block.padding.unpad(out))
         return torch.cat(outputs)[None]
 

@@ -18,6 +18,7 @@ from torch import Tensor
 from r1kit.models.batch import Batch, Totals
 from r1kit.models.policy_net import AnyLoss, PolicyNet, net_of
 from r1kit.models.router import RouterBalance
+from r1kit.models.shard import whole
 from r1kit.settings import Settings
 from r1kit.store import StoreError, atomic_folder
 
@@ -58,19 +59,20 @@ def autocast(device: torch.device) -> AbstractContextManager[Any]:
 
 
 class Learner:
-    """A policy, its optimiser and the number of updates done.
+    """A net, its optimizer and the number of updates done.
 
-    `steps` is the planned number of updates, which the schedule needs. On a GPU the weights stay fp32 and the forward
-    pass runs under bf16 autocast.
+    `model` is a Hugging Face model, or its net after `shard`: then each rank passes its own batches, equal in number,
+    and the totals of all ranks. `steps` is the planned number of updates, for the schedule. On a GPU the weights stay
+    fp32 and the forward pass runs under bf16 autocast.
     """
 
     def __init__(self, model: Any, settings: OptimizerSettings, *, steps: int, temperature: float = 1.0) -> None:
         if temperature <= 0:
             raise ValueError(f"temperature is {temperature}: log-probs for training need a temperature above 0")
-        self.model, self.settings, self.steps, self.temperature = model, settings, steps, temperature
         self.net = net_of(model)
-        self.device = next(model.parameters()).device
-        self.parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
+        self.model, self.settings, self.steps, self.temperature = self.net.model, settings, steps, temperature
+        self.device = next(self.model.parameters()).device
+        self.parameters = {name: p for name, p in self.model.named_parameters() if p.requires_grad}
         self.optimizer = torch.optim.AdamW(
             self.parameters.values(),
             lr=settings.learning_rate,
@@ -78,7 +80,7 @@ class Learner:
             weight_decay=settings.weight_decay,
             fused=True,
         )
-        self.router = RouterBalance(model, settings.router_gamma)
+        self.router = RouterBalance(self.model, settings.router_gamma)
         self.updates = 0
 
     def forward_backward(self, batches: Iterable[Batch], loss: AnyLoss, totals: Totals) -> dict[str, float]:
@@ -112,7 +114,7 @@ class Learner:
         for parameter in self.parameters.values():
             if parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
-        norm = float(torch.nn.utils.clip_grad_norm_(self.parameters.values(), self.settings.grad_clip))
+        norm = float(whole(torch.nn.utils.clip_grad_norm_(self.parameters.values(), self.settings.grad_clip)))
         if not math.isfinite(norm):
             raise FloatingPointError(
                 f"the gradient's norm is {norm} at update {self.updates + 1}: lower the learning rate, "
