@@ -100,13 +100,12 @@ def make_job(options: argparse.Namespace) -> Job:
     folder = str(resolve(options.model))
     tokenizer = AutoTokenizer.from_pretrained(folder)
     tiny = len(tokenizer) < 1000
-    scale = TINY.rl if tiny else SMOLLM2.rl
-    chat = scale.chat if tiny or tokenizer.chat_template else scale.chat.replace(template="plain")
-    sizes = [
-        value or default
-        for value, default in zip((options.prompts, options.group, options.max_tokens), SIZES[tiny], strict=True)
-    ]
-    prompts, group, max_tokens = sizes
+    sizes = (TINY if tiny else SMOLLM2).zero
+    chat = sizes["chat"] if tiny or tokenizer.chat_template else sizes["chat"].replace(template="plain")
+    prompts, group, max_tokens = (
+        option or default
+        for option, default in zip((options.prompts, options.group, options.max_tokens), SIZES[tiny], strict=True)
+    )
     problems = problems_for(options.model, tokenizer, chat, prompts * (options.warmup + options.steps))
     return Job(
         model=folder,
@@ -120,8 +119,8 @@ def make_job(options: argparse.Namespace) -> Job:
         steps=options.steps,
         seed=options.seed,
         threads=options.threads,
-        tokens_per_batch=options.tokens_per_batch or scale.tokens_per_batch,
-        max_rows=options.max_rows or scale.max_rows,
+        tokens_per_batch=options.tokens_per_batch or sizes["tokens_per_batch"],
+        max_rows=options.max_rows or sizes["max_rows"],
     )
 
 

@@ -7,14 +7,13 @@ import io
 import json
 import subprocess
 import sys
-import types
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from r1kit import cli
+from r1kit import cli, recipes
 from r1kit.cli.arguments import engine, setting
 from r1kit.commands import eval_command, generate_command
 from r1kit.pipeline import Context, External, Kind, Recipe, Stage, Stopped
@@ -47,14 +46,12 @@ def toy(*, scale: str = "tiny", model: str | None = None, overrides: Mapping[str
 
 
 @pytest.fixture(autouse=True)
-def recipes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
+def toy_recipes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
     def broken(*, overrides: Mapping[str, Any], seed: int) -> Recipe:
         kind = Kind(name="broken", run=explode, settings=Settings)
         return Recipe("broken", (Stage("boom", kind, Settings(), {"how": External(Path("how"))}),))
 
-    module = types.ModuleType("r1kit.recipes")
-    module.RECIPES = {"toy": toy, "r1-zero": toy, "broken": broken}  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "r1kit.recipes", module)
+    monkeypatch.setattr(recipes, "RECIPES", {"toy": toy, "r1-zero": toy, "broken": broken})
     monkeypatch.chdir(tmp_path)
     yield
 

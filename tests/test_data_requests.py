@@ -13,10 +13,10 @@ from r1kit.data.errors import DataError
 from r1kit.data.jsonl import read_rows
 from r1kit.pipeline import External, Recipe, Stage, execute, plan
 from r1kit.recipes import RECIPES
-from r1kit.recipes.r1_smollm2 import R1_SMOLLM2
-from r1kit.recipes.sources import externals
+from r1kit.recipes.scales.smollm2 import SMOLLM2
 from r1kit.stages.data_requests import DATA_REQUESTS, DataRequestsSettings
 from r1kit.stages.generate import GENERATE, GenerateSettings
+from r1kit.stages.shared.sources import sources
 from r1kit.tasks import TaskSpec, load_task, load_tasks, source_files
 from r1kit.tasks.public_sets import DATA_VARIABLE
 from r1kit.verifiers import verify_all
@@ -102,7 +102,7 @@ def test_changed_data_of_a_function_are_asked_again(tmp_path: Path, monkeypatch:
     def asked(question: str) -> str:
         data.write_text(json.dumps({"question": question}) + "\n")
         settings = GenerateSettings(tasks=(spec,), prompting="reference")
-        (row,) = plan(Recipe("some", (Stage("ask", GENERATE, settings, dict(externals((spec,)))),)), tmp_path / "runs")
+        (row,) = plan(Recipe("some", (Stage("ask", GENERATE, settings, dict(sources((spec,)))),)), tmp_path / "runs")
         return row.fingerprint
 
     before = asked("a bomb?")
@@ -125,7 +125,7 @@ def test_smollm2_has_all_stages_on_public_data(name: str, monkeypatch: pytest.Mo
     monkeypatch.setenv(DATA_VARIABLE, str(DATA))
     recipe = RECIPES[name](scale="smollm2")
     stages = {stage.name: stage for stage in recipe.stages}
-    assert {"zero", "dev1", "dev2", "dev3", "r1"} <= set(stages) and R1_SMOLLM2.domains == ("math",)
+    assert {"zero", "dev1", "dev2", "dev3", "r1"} <= set(stages) and list(SMOLLM2.for_v3.experts) == ["math"]
     assert [source.path.name for source in stages["requests"].inputs.values() if isinstance(source, External)] == [
         "alpaca_en_demo.jsonl.gz",
         "dpo_en_demo.jsonl.gz",

@@ -9,7 +9,7 @@ import pytest
 
 from r1kit.cli import main
 from r1kit.recipes import RECIPES
-from r1kit.recipes.estimate import Estimate, estimates, lengths_of
+from r1kit.recipes.estimate import Estimate, estimates
 from r1kit.recipes.scales import SCALES
 from r1kit.settings import SettingsError
 
@@ -17,8 +17,7 @@ R1_STAGES = ("dev1", "dev2", "dev3", "rules", "helpfulness", "safety", "r1")
 
 
 def paper(devices: int = 512) -> dict[str, Estimate]:
-    recipe = RECIPES["r1"](scale="paper")
-    return estimates(recipe, "h800", devices, lengths_of(recipe))
+    return estimates(RECIPES["r1"](scale="paper"), "h800", devices)
 
 
 def test_at_paper_scale_the_hours_are_near_the_published_ones() -> None:
@@ -70,7 +69,7 @@ def test_the_plan_shows_estimates_for_the_hardware_given(tmp_path: Path, capsys:
 
 
 def test_hardware_that_is_not_known_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SettingsError, match="give one of cpu"):
+    with pytest.raises(SettingsError, match="there is no hardware 'abacus': known are cpu"):
         estimates(RECIPES["r1"](), "abacus")
     with pytest.raises(SettingsError, match="devices is 0"):
         estimates(RECIPES["r1"](), "cpu", 0)
@@ -82,5 +81,5 @@ def test_hardware_that_is_not_known_is_refused(capsys: pytest.CaptureFixture[str
 def test_r1_zero_is_estimated_at_each_of_its_scales(scale: str, tiny_policy_folder: Path) -> None:
     model = {} if scale == "paper" else {"model": str(tiny_policy_folder)}
     recipe = RECIPES["r1-zero"](scale=scale, **model)
-    assert bool(lengths_of(recipe)) == (scale in ("tiny", "paper"))
-    assert estimates(recipe, "a100", 1, lengths_of(recipe))["rl"].hours > 0
+    assert bool(recipe.lengths) == (scale in ("tiny", "paper"))
+    assert estimates(recipe, "a100", 1)["rl"].hours > 0

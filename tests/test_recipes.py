@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,11 @@ from r1kit.collect.prompting import Exemplar
 from r1kit.curate import presets
 from r1kit.curate.curation import curate
 from r1kit.curate.formats import render
-from r1kit.pipeline import plan
-from r1kit.recipes import RECIPES, exemplars
+from r1kit.pipeline import External, plan
+from r1kit.recipes import RECIPES, build_recipe, exemplars
+from r1kit.recipes.builder import Builder
+from r1kit.recipes.r1 import reasoner
+from r1kit.recipes.scales.tiny import TINY
 from r1kit.settings import SettingsError
 
 SMALL = {
@@ -355,7 +359,9 @@ def test_the_paper_s_scale_can_be_planned_and_not_run(
 def test_early_stopping_by_what_the_run_is_measured_by_is_refused(name: str, stage: str) -> None:
     same = {f"{stage}.probe.tasks": [{"name": "tiny/reasoning", "limit": 60}]}
     RECIPES[name](overrides=same)  # watching alone chooses nothing
-    with pytest.raises(SettingsError, match=f"stage {stage}: patience follows tiny/reasoning, split test"):
+    with pytest.raises(
+        SettingsError, match=f"stage {stage}: patience follows tiny/reasoning, split test, which also measures"
+    ):
         RECIPES[name](overrides=same | {f"{stage}.patience": "2"})
     other = {f"{stage}.probe.tasks": [{"name": "tiny/reasoning", "split": "train", "seed": 9, "limit": 60}]}
     RECIPES[name](overrides=other | {f"{stage}.patience": "2"})
@@ -370,10 +376,89 @@ def test_at_paper_scale_general_prompts_are_rewarded_as_in_equations_8_to_10() -
         assert {spec.title for spec in rewards if spec.is_for(source)} == parts
 
 
+def test_at_paper_scale_both_rl_stages_of_r1_clip_at_eps_10() -> None:
+    """V2, section 3.2.1. R1-Zero's eps is not stated: it keeps GRPO's 0.2, as do the students and V3."""
+    stages = {stage.name: stage.settings for stage in (*RECIPES["r1"](scale="paper").stages, *v3_paper())}
+    clips = {
+        name: (s.algorithm.clip_low, s.algorithm.clip_high) for name, s in stages.items() if hasattr(s, "algorithm")
+    }
+    wide = {name for name, clip in clips.items() if clip == (10.0, 10.0)}
+    assert wide == {"dev2", "rules", "r1"}
+    assert {clips[name] for name in clips.keys() - wide} == {(0.2, 0.2)} and {"zero", "v3"} <= clips.keys()
+
+
+def v3_paper() -> tuple[Any, ...]:
+    return RECIPES["v3"](scale="paper", teacher="tiny").stages
+
+
+def test_a_scale_says_sizes_and_never_ideas() -> None:
+    """The recipe decides rewards, algorithm and prompting: a scale that sets one of them is refused."""
+    sizes = replace(TINY.for_r1, dev2=TINY.for_r1.dev2 | {"rewards": "accuracy"})
+    with pytest.raises(SettingsError, match="stage dev2: the recipe sets rewards, so a scale must not"):
+        reasoner(Builder("r1", replace(TINY, r1=sizes), {"eval": sizes.eval}))
+    with pytest.raises(SettingsError, match="no setting dev2.stepz: did you mean dev2.steps"):
+        sizes = replace(TINY.for_r1, dev2=TINY.for_r1.dev2 | {"stepz": 3})
+        reasoner(Builder("r1", replace(TINY, r1=sizes), {"eval": sizes.eval}))
+
+
+def test_held_out_problems_of_early_stopping_are_never_read_as_training_data(tmp_path: Path) -> None:
+    (tmp_path / "rows.jsonl").write_text('{"question": "1+1=?", "answer": "2"}\n')
+    probe = {"dev1.probe.tasks": str(tmp_path / "rows.jsonl")}
+    (dev1,) = [stage for stage in RECIPES["r1"](overrides=probe).stages if stage.name == "dev1"]
+    assert [name for name in dev1.inputs if name.startswith("data")] == ["data"]
+    assert dev1.inputs["task/0"] == External(tmp_path / "rows.jsonl")
+
+
+OWN = """
+from dataclasses import replace
+from r1kit.recipes import RECIPES
+from r1kit.recipes.scales.tiny import TINY
+
+SHORT = replace(TINY, name="short", zero=TINY.zero | {"steps": 7})
+NUMBER = 3
+
+def mine(*, seed: int = 0, scale: str = "tiny"):
+    return RECIPES["r1-zero"](seed=seed, scale=scale)
+
+def wrong():
+    return 3
+"""
+
+
+def test_recipes_and_scales_of_ones_own_are_named_by_a_dotted_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "own_recipes.py").write_text(OWN)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    runs = ["--runs", str(tmp_path / "runs"), "--json"]
+    assert main(["plan", "own_recipes:mine", "--scale", "own_recipes:SHORT", *runs]) == 0
+    folders = [row["folder"] for row in json.loads(capsys.readouterr().out)]
+    assert all(Path(folder).parent.name == "r1-zero-short" for folder in folders)
+    recipe = build_recipe("own_recipes:mine", scale="own_recipes:SHORT")
+    assert {stage.name: stage for stage in recipe.stages}["rl"].settings.model_dump()["steps"] == 7
+    for name, message in (
+        ("own_recipes:mien", "has no 'mien': did you mean mine?"),
+        ("no_such_module:mine", "No module named 'no_such_module'; add the folder that holds it to PYTHONPATH"),
+        ("own_recipes:NUMBER", "own_recipes:NUMBER is an int, expected a function"),
+        ("own_recipes:wrong", "own_recipes:wrong returned an int, expected a Recipe"),
+    ):
+        with pytest.raises(SettingsError, match=re.escape(message)):
+            build_recipe(name)
+    with pytest.raises(SettingsError, match="own_recipes:NUMBER is an int, expected a Scale"):
+        build_recipe("r1", scale="own_recipes:NUMBER")
+    with pytest.raises(SettingsError, match="recipe own_recipes:mine has no --teacher"):
+        build_recipe("own_recipes:mine", teacher="tiny")
+
+
+def test_a_scale_without_sizes_for_a_recipe_says_so() -> None:
+    with pytest.raises(SettingsError, match="scale gpu has no sizes for r1"):
+        RECIPES["r1"](scale="gpu")
+
+
 def test_r1_names_its_stages_and_scales() -> None:
     with pytest.raises(SettingsError, match=r"there is no stage cold_start: did you mean cold-start\?"):
         RECIPES["r1"](overrides={"cold_start.samples": "2"})
-    with pytest.raises(SettingsError, match="no scale 'huge': give one of tiny"):
+    with pytest.raises(SettingsError, match="no scale 'huge': known are tiny, smollm2, gpu, paper"):
         RECIPES["r1"](scale="huge")
     with pytest.raises(SettingsError, match="start-math"):
         RECIPES["r1"](overrides={"start-math.epochs": "2"})

@@ -12,7 +12,8 @@ import pytest
 from r1kit.chat import ChatFormat
 from r1kit.data.jsonl import read_rows
 from r1kit.pipeline import External, Recipe, Stage, execute
-from r1kit.recipes.r1_tiny import ALL_SCENARIOS
+from r1kit.recipes.r1 import scenario_rewards
+from r1kit.recipes.scales.tiny import TINY
 from r1kit.rewards import RewardSpec, Scorer, build
 from r1kit.settings import SettingsError
 from r1kit.stages.reward_model import REWARD_MODEL, RewardModelSettings
@@ -165,7 +166,7 @@ def all_scenarios(base: Path, **changes: object) -> Recipe:
     )
     settings = {
         "tasks": [TaskSpec(name="tiny/sums"), *(TaskSpec(name=f"tiny/{name}") for name in ("general", "harmful"))],
-        "rewards": ALL_SCENARIOS,
+        "rewards": scenario_rewards(TINY),
         "chat": CHAT,
         "steps": 2,
         "prompts_per_step": 9,

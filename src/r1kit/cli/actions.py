@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import inspect
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -44,17 +43,16 @@ def show_plan(options: argparse.Namespace) -> None:
     if options.hardware is not None:
         from r1kit.recipes import estimate
 
-        lengths = estimate.lengths_of(recipe)
+        estimates = estimate.estimates(recipe, options.hardware, options.devices)
         if options.json:
-            estimates = estimate.estimates(recipe, options.hardware, options.devices, lengths)
             rows = [row | {"estimate": to_plain(estimates[row["stage"]])} for row in rows]
         else:
-            columns = estimate.rows(recipe, options.hardware, options.devices, lengths)
+            rows.append({"stage": "all", "status": "", "why": ""})
+            estimates["all"] = estimate.total(estimates)
             rows = [
-                {"stage": row["stage"], "status": row["status"], "why": row["why"], **columns[row["stage"]]}
+                {"stage": row["stage"], "status": row["status"], "why": row["why"], **estimates[row["stage"]].as_text()}
                 for row in rows
             ]
-            rows.append({"stage": "all", "status": "", "why": "", **columns[""]})
     print_table(rows, options.json)
     if not options.json:
         left = sum(step.status != "done" for step in steps)
@@ -63,18 +61,16 @@ def show_plan(options: argparse.Namespace) -> None:
 
 
 def _recipe(options: argparse.Namespace) -> Recipe:
-    from r1kit.recipes import RECIPES
-    from r1kit.settings import nearest
+    from r1kit.recipes import build_recipe
 
-    name = options.recipe
-    if name not in RECIPES:
-        raise ValueError(f"there is no recipe {name!r}: {nearest(name, RECIPES)}")
-    choices = {"scale": options.scale, "model": options.model, "teacher": options.teacher}
-    choices = {key: value for key, value in choices.items() if value is not None}
-    if unknown := [f"--{key}" for key in choices if key not in inspect.signature(RECIPES[name]).parameters]:
-        raise ValueError(f"recipe {name} has no {' and no '.join(unknown)}: leave it out")
-    recipe: Recipe = RECIPES[name](**choices, overrides=dict(options.settings), seed=options.seed)
-    return recipe
+    return build_recipe(
+        options.recipe,
+        scale=options.scale,
+        model=options.model,
+        teacher=options.teacher,
+        overrides=dict(options.settings),
+        seed=options.seed,
+    )
 
 
 def evaluate(options: argparse.Namespace) -> None:

@@ -54,8 +54,8 @@ def _add_settings(command: argparse.ArgumentParser, metavar: str, text: str) -> 
 
 
 def _add_run(command: argparse.ArgumentParser) -> None:
-    command.add_argument("recipe", metavar="RECIPE", help="for example r1-zero")
-    command.add_argument("--scale", help="how large to run, for example tiny")
+    command.add_argument("recipe", metavar="RECIPE", help="for example r1-zero, or package.module:function")
+    command.add_argument("--scale", help="how large to run, for example tiny, or package.module:SCALE")
     command.add_argument("--model", help="a known model's name or a model folder (default: the scale's own)")
     command.add_argument("--teacher", metavar="MODEL", help="for distill and v3: the model that writes, instead of R1")
     _add_settings(

@@ -88,6 +88,11 @@ class ResponseSettings(DeviceSettings):
             )
         return self
 
+    @property
+    def asks_input(self) -> bool:
+        """Whether the stage samples from its input `model`: not if an engine answers, or the data itself."""
+        return self.engine is None and self.prompting != "reference"
+
     def sampling(self) -> SamplingParams:
         return SamplingParams(
             n=self.samples, temperature=self.temperature, top_p=self.top_p, max_tokens=self.max_tokens, seed=self.seed

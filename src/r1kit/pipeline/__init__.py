@@ -10,17 +10,20 @@ from r1kit.pipeline.graph import External, Kind, Output, Recipe, Stage
 from r1kit.pipeline.guards import Stopped
 from r1kit.pipeline.plan import PlanRow, plan
 from r1kit.pipeline.progress import Progress
+from r1kit.pipeline.work import ModelSize, Work
 
 __all__ = [
     "Context",
     "External",
     "Kind",
+    "ModelSize",
     "Output",
     "PlanRow",
     "Progress",
     "Recipe",
     "Stage",
     "Stopped",
+    "Work",
     "check_ready",
     "execute",
     "plan",

@@ -12,6 +12,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from r1kit.pipeline.context import Context
+from r1kit.pipeline.work import Work
 from r1kit.settings import Settings
 
 NAME = re.compile(r"[a-z0-9]+([-_.][a-z0-9]+)*")
@@ -19,11 +20,15 @@ NAME = re.compile(r"[a-z0-9]+([-_.][a-z0-9]+)*")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Kind:
-    """A kind of work, such as "rl" or "sft".
+    """A kind of work, such as "rl" or "sft". Everything that others need to know about it is here.
 
-    `run` does it and returns the metrics for the manifest. `version` is raised whenever the same settings come to
-    mean another result: finished folders of the old version are then no longer taken. `check` refuses bad input
-    (by ValueError) before any stage's work begins, as far as the stage's inputs are there by then.
+    `run` does the work and returns the metrics for the manifest. Raise `version` when the same settings begin to mean
+    another result: finished folders of the old version are then ignored. `check` raises ValueError for bad input; it
+    runs before any stage works, if the stage's inputs exist by then.
+
+    `sources` lists the files behind settings (data, code), which become inputs, so that a change redoes the stage.
+    `curves` and `funnel` say that the report shows the stage's metrics.jsonl or funnel.json. `cost` is the work of a
+    stage, from the number of rows that its inputs hold, for estimates.
     """
 
     name: str
@@ -31,6 +36,10 @@ class Kind:
     settings: type[Settings]
     version: int = 1
     check: Callable[[Context], None] | None = None
+    sources: Callable[[Any], Mapping[str, External]] | None = None
+    curves: bool = False
+    funnel: bool = False
+    cost: Callable[[Stage, int], Work] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,12 +108,14 @@ class Stage:
 class Recipe:
     """Stages under one name; the last one is the run's result. Stages that are only reached as inputs may be left out.
 
+    `lengths` are mean tokens per sample by stage, for estimates.
     Raises ValueError for two different stages of one name, a cycle, or a last stage that another one reads.
     """
 
     name: str
     stages: tuple[Stage, ...]
     title: str = ""
+    lengths: Mapping[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not NAME.fullmatch(self.name):

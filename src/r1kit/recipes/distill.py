@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from r1kit.pipeline import Recipe
-from r1kit.recipes.boxes import Boxes, Made
-from r1kit.recipes.r1 import reasoner, students
-from r1kit.stages.generate import GENERATE
+from r1kit.recipes.builder import Part
+from r1kit.recipes.r1 import finish, r1_builder, reasoner, rejection_sampling, sft_2_data, students
+from r1kit.stages.shared.sources import model_input
 
 
 def distill(
@@ -19,16 +19,17 @@ def distill(
     model: str | None = None,
     teacher: str | None = None,
 ) -> Recipe:
-    """Students of `teacher`, which writes the traces; without one, of R1, whose stages run first (and are shared with
-    the recipe r1: what is done there is not done again). The data are then those of SFT 2, as in the paper.
+    """Students of `teacher`, which writes the traces.
+
+    Without a teacher it is R1, whose stages run first, and the students learn from the data of SFT 2, as in the paper.
+    Those stages share their folders with the recipe r1, so finished ones are not repeated.
     """
-    box = Boxes("distill", scale, overrides, seed, model)
+    build = r1_builder("distill", scale, overrides, seed, model)
     if teacher is None:
-        made = reasoner(box)
-        known = Made({"r1": made.models["r1"]}, made.stages)
-        pupils = students(box, made.models["r1"], made.stages["mix"] / "mixed.jsonl")
-        return box.finish(known | pupils, "r1", teacher="r1")
-    model_of = box.external(teacher)
-    traces = box("traces", GENERATE, model=model_of)
-    known = Made({"teacher": model_of}, {"traces": traces})
-    return box.finish(known | students(box, model_of, traces / "kept.jsonl"), "distill", teacher="teacher")
+        r1 = reasoner(build)
+        part = Part(r1.stages, {"r1": r1.models["r1"]}) | students(build, r1.models["r1"], sft_2_data(r1))
+        return finish(build, "r1", part, teacher="r1")
+    writer = model_input(teacher)
+    traces = rejection_sampling(build, "traces", writer)
+    part = Part((traces,), {"teacher": writer}) | students(build, writer, traces / "kept.jsonl")
+    return finish(build, "distill", part, teacher="teacher")

@@ -1,8 +1,8 @@
 """What a recipe costs before it runs: samples, tokens, memory and hours of each stage on given hardware.
 
 Three bounds decide: the arithmetic of training (6 operations per parameter and token, 2 more for each pass without
-gradient), the arithmetic of sampling at large batches, and the longest completion of a rollout, which is written token
-by token while all others wait. `benchmarks` and training curves give real times; this gives the order of magnitude.
+gradient), the arithmetic of sampling at large batches, and the longest completion of a rollout, which is sampled token
+by token while all others wait. This gives the order of magnitude; benchmarks and training curves give real times.
 """
 
 from __future__ import annotations
@@ -10,34 +10,18 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
-from r1kit.curate.mixing import MixSettings
 from r1kit.models.known import parameters_in
-from r1kit.pipeline import External, Output, Recipe, Stage
-from r1kit.recipes.r1_scales import r1_scales
-from r1kit.settings import SettingsError
-from r1kit.stages.data_requests import DataRequestsSettings
-from r1kit.stages.evaluate import EvaluateSettings
-from r1kit.stages.generate import GenerateSettings
-from r1kit.stages.pretrain import PretrainSettings
-from r1kit.stages.rl import RLSettings
-from r1kit.stages.tiny_requests import TinyRequestsSettings
-from r1kit.tasks import TaskSpec
-from r1kit.tasks.spec import GENERATED
-from r1kit.tiny import everyday
-from r1kit.train.supervised import TrainingSettings
+from r1kit.pipeline import External, ModelSize, Output, Recipe, Stage, Work
+from r1kit.settings import SettingsError, nearest
 
 # Shares of a device's peak. Training: DeepSeek-V3's 14.8T tokens x 37B in 2.788M H800-hours are 33 % of bf16. Sampling:
-# its serving gives 14.8k tokens/s on a node of 8, 14 %. A step of one token costs at least LATENCY beside the weights.
-TRAINING, SAMPLING, LATENCY = 0.33, 0.14, 0.01
+# its serving gives 14.8k tokens/s on a node of 8, 14 %. A sampling step takes at least STEP_S, beside reading weights.
+TRAINING_SHARE, SAMPLING_SHARE, STEP_S = 0.33, 0.14, 0.01
 LONGEST = 5  # a rollout's longest completion, in mean lengths
-PROMPT = 150  # tokens, R1's problems (V2, table 4)
-KEPT = 0.25  # of samples, by filters
-STATE = 16  # bytes per parameter in training: weights, gradients and two moments in fp32
+PROMPT_TOKENS = 150  # R1's problems (V2, table 4)
+STATE_BYTES = 16  # per parameter in training: weights, gradients and two moments in fp32
 GIB = 2**30
-PRETRAINED = 137  # tokens of a document of the tiny world
 
 
 @dataclass(frozen=True)
@@ -58,28 +42,15 @@ HARDWARE = {
     "h800": Hardware(9.89e14, 3.35e12, 80),
     "h200": Hardware(9.89e14, 4.8e12, 141),
 }
-
-
-@dataclass(frozen=True)
-class Size:
-    """A model: parameters in all and per token, layers, width, and cached values per token and layer."""
-
-    parameters: float
-    active: float
-    layers: int
-    width: int
-    cached: int
-
-
 PLANNED = {
-    "deepseek-ai/DeepSeek-V3-Base": Size(671e9, 37e9, 61, 7168, 576),
-    "Qwen/Qwen2.5-32B": Size(32.8e9, 32.8e9, 64, 5120, 2048),
+    "deepseek-ai/DeepSeek-V3-Base": ModelSize(671e9, 37e9, 61, 7168, 576),
+    "Qwen/Qwen2.5-32B": ModelSize(32.8e9, 32.8e9, 64, 5120, 2048),
 }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Estimate:
-    """Of one stage: samples it makes or trains on, their tokens, memory of each device, hours by the clock."""
+    """Samples that a stage generates or trains on, their tokens, memory per device, hours of wall-clock time."""
 
     stage: str
     samples: int = 0
@@ -87,42 +58,38 @@ class Estimate:
     memory_gib: float = 0.0
     hours: float = 0.0
 
+    def as_text(self) -> dict[str, str]:
+        return {
+            "samples": _short(self.samples),
+            "tokens": _short(self.tokens),
+            "GiB": f"{self.memory_gib:.1f}",
+            "hours": f"{self.hours:.2f}",
+        }
 
-def estimates(
-    recipe: Recipe, hardware: str, devices: int = 1, lengths: Mapping[str, int] | None = None
-) -> dict[str, Estimate]:
-    """An estimate of each stage by name. `lengths` are tokens per sample by stage, a third of the longest without.
 
-    Raises `SettingsError` for hardware that is not known.
+def estimates(recipe: Recipe, hardware: str, devices: int = 1) -> dict[str, Estimate]:
+    """An estimate of each stage by name. A sample has the recipe's mean length, or a third of the longest.
+
+    Raises `SettingsError` for unknown hardware and unknown model sizes.
     """
     if hardware not in HARDWARE:
-        raise SettingsError(f"there is no hardware {hardware!r}: give one of {', '.join(HARDWARE)}")
+        raise SettingsError(f"there is no hardware {hardware!r}: {nearest(hardware, HARDWARE)}")
     if devices < 1:
         raise SettingsError(f"devices is {devices}: give at least 1")
-    work = _Work(HARDWARE[hardware], devices, lengths or {})
-    return {stage.name: work.estimate(stage) for stage in recipe.stages}
+    estimator = _Estimator(HARDWARE[hardware], devices, recipe.lengths)
+    return {stage.name: estimator.estimate(stage) for stage in recipe.stages}
 
 
-def lengths_of(recipe: Recipe) -> Mapping[str, int]:
-    """What the scale, with which a recipe's name ends, knows of lengths by stage; R1-Zero's RL is R1's stage `zero`."""
-    scale = r1_scales().get(recipe.name.rpartition("-")[2])
-    if scale is None or "zero" not in scale.lengths:
-        return {}
-    return {**scale.lengths, "rl": scale.lengths["zero"]}
-
-
-def rows(recipe: Recipe, hardware: str, devices: int, lengths: Mapping[str, int]) -> dict[str, dict[str, str]]:
-    """The estimates as text, by stage, and their sum under an empty name."""
-    found = estimates(recipe, hardware, devices, lengths)
-    told = {name: _told(one.samples, one.tokens, one.memory_gib, one.hours) for name, one in found.items()}
-    every = found.values()
-    most = max((one.memory_gib for one in every), default=0.0)
-    total = sum(one.samples for one in every), sum(one.tokens for one in every), most, sum(one.hours for one in every)
-    return told | {"": _told(*total)}
-
-
-def _told(samples: int, tokens: int, memory: float, hours: float) -> dict[str, str]:
-    return {"samples": _short(samples), "tokens": _short(tokens), "GiB": f"{memory:.1f}", "hours": f"{hours:.2f}"}
+def total(parts: Mapping[str, Estimate]) -> Estimate:
+    """The sum of all stages; of the memory, the most."""
+    every = parts.values()
+    return Estimate(
+        stage="all",
+        samples=sum(part.samples for part in every),
+        tokens=sum(part.tokens for part in every),
+        memory_gib=max((part.memory_gib for part in every), default=0.0),
+        hours=sum(part.hours for part in every),
+    )
 
 
 def _short(count: float) -> str:
@@ -133,148 +100,99 @@ def _short(count: float) -> str:
     return f"{count:.0f}"
 
 
-class _Work:
-    """Goes through stages in order; `rows` are what those before left."""
+class _Estimator:
+    """Goes through stages in order and keeps the rows that each leaves for the next."""
 
     def __init__(self, device: Hardware, devices: int, lengths: Mapping[str, int]) -> None:
         self.device, self.devices, self.lengths = device, devices, lengths
         self.rows: dict[str, int] = {}
 
     def estimate(self, stage: Stage) -> Estimate:
-        settings: Any = stage.settings
-        self.rows[stage.name] = self._rows(stage)
-        if isinstance(settings, RLSettings):
-            return self._rl(stage, settings)
-        if isinstance(settings, GenerateSettings | EvaluateSettings):
-            return self._sampled(stage, settings)
-        if isinstance(settings, TrainingSettings):
-            return self._trained(stage, settings)
-        if isinstance(settings, PretrainSettings):
-            samples = settings.steps * settings.documents_per_step
-            return self._training(stage, samples, samples * PRETRAINED, 6)
-        return Estimate(stage=stage.name, samples=self.rows[stage.name])
-
-    def _rows(self, stage: Stage) -> int:
-        """How many rows a stage leaves for others."""
-        settings: Any = stage.settings
-        given = sum(self.rows[parent.name] for parent in stage.parents if parent.name in self.rows)
-        if isinstance(settings, GenerateSettings):
-            if settings.prompting == "reference":
-                return given + _asked(settings.tasks)
-            return round(_asked(settings.tasks) * settings.samples * KEPT)
-        if isinstance(settings, MixSettings):
-            return settings.size or given
-        if isinstance(settings, DataRequestsSettings):
-            return settings.rows
-        if isinstance(settings, TinyRequestsSettings):
-            return settings.rows or sum(1 for _ in everyday.replies())
-        return given if stage.kind.name in ("review", "preferences") else 0
-
-    def _rl(self, stage: Stage, settings: RLSettings) -> Estimate:
-        each = settings.prompts_per_step * settings.group_size
-        length = self._length(stage, settings.max_tokens)
-        size, samples = size_of(stage), settings.steps * each
-        sampling = settings.steps * self._rollout(size, each, length, settings.max_tokens)
-        passes = 6 * settings.epochs + 2 * (bool(settings.algorithm.kl_coef) + settings.recompute_old_logprobs)
-        trained = samples * (length + PROMPT / settings.group_size)
-        judges = sum(
-            2 * size_of(source.stage).active * samples * (length + PROMPT)
-            for name, source in stage.inputs.items()
-            if name.startswith("reward/") and isinstance(source, Output)
+        rows = sum(self.rows[parent.name] for parent in stage.parents)
+        work = Work() if stage.kind.cost is None else stage.kind.cost(stage, rows)
+        self.rows[stage.name] = work.rows
+        if not work.rollouts and not work.passes:
+            return Estimate(stage=stage.name, samples=work.samples)
+        length = self._length(stage, work)
+        tokens_trained = work.samples * (length + PROMPT_TOKENS * work.prompts)
+        tokens = round(work.samples * length if work.rollouts else tokens_trained)
+        if work.model is None and "model" not in stage.inputs:  # the model runs on a server
+            return Estimate(stage=stage.name, samples=work.samples, tokens=tokens)
+        size = work.model or size_of(stage)
+        operations = work.passes * size.active * tokens_trained + self._judging(stage, work.samples, length)
+        seconds = operations / self._speed(TRAINING_SHARE) + self._sampling_s(size, work, length)
+        return Estimate(
+            stage=stage.name,
+            samples=work.samples,
+            tokens=tokens,
+            memory_gib=self._memory(size, work, length) / GIB,
+            hours=seconds / 3600,
         )
-        seconds = sampling + (passes * size.active * trained + judges) / self._speed(TRAINING)
-        memory = max(self._state(size, settings), self._cache(size, settings.max_rows, length))
-        return _of(stage, samples, samples * length, memory, seconds)
 
-    def _sampled(self, stage: Stage, settings: GenerateSettings | EvaluateSettings) -> Estimate:
-        if isinstance(settings, GenerateSettings) and settings.prompting == "reference":
-            return Estimate(stage=stage.name, samples=self.rows[stage.name])
-        length, samples = self._length(stage, settings.max_tokens), _asked(settings.tasks) * settings.samples
-        if "model" not in stage.inputs:  # a model behind a server
-            return Estimate(stage=stage.name, samples=samples, tokens=samples * length)
-        size = size_of(stage)
-        seconds = self._rollout(size, samples, length, settings.max_tokens)
-        return _of(stage, samples, samples * length, self._cache(size, settings.max_rows, length), seconds)
-
-    def _trained(self, stage: Stage, settings: TrainingSettings) -> Estimate:
-        given = [
-            source.stage
+    def _length(self, stage: Stage, work: Work) -> int:
+        """Mean tokens of a sample; rows are as long as the stage that wrote them made them."""
+        if work.length is not None:
+            return work.length
+        writers = [
+            source.stage.name
             for name, source in stage.inputs.items()
-            if name.startswith("data") and isinstance(source, Output)
+            if isinstance(source, Output) and name.startswith("data")
         ]
-        rows = sum(self.rows[one.name] for one in given)
-        known = next((self.lengths[one.name] for one in given if one.name in self.lengths), None)
-        length = self.lengths.get(stage.name) or known or self._length(stage, min(settings.max_tokens or 512, 8192))
-        passes = 8 if "teacher" in stage.inputs else 6
-        samples = rows * settings.epochs
-        return self._training(stage, samples, samples * (length + PROMPT), passes)
-
-    def _training(self, stage: Stage, samples: int, tokens: int, passes: int) -> Estimate:
-        size = size_of(stage)
-        seconds = passes * size.active * tokens / self._speed(TRAINING)
-        return _of(stage, samples, tokens, self._state(size, stage.settings), seconds)
-
-    def _length(self, stage: Stage, longest: int) -> int:
-        return self.lengths.get(stage.name) or max(1, longest // 3)
+        known = (self.lengths[name] for name in (stage.name, *writers) if name in self.lengths)
+        return next(known, max(1, work.max_tokens // 3))
 
     def _speed(self, share: float) -> float:
         return share * self.device.flops * self.devices
 
-    def _rollout(self, size: Size, samples: int, length: int, longest: int) -> float:
-        """Seconds of writing `samples` completions: all of them at full batches, or the longest one alone."""
-        together = 2 * size.active * samples * length / self._speed(SAMPLING)
-        each = size.active * self.device.weight_bytes / self.device.bandwidth + LATENCY
-        return max(together, min(longest, LONGEST * length) * each)
+    def _judging(self, stage: Stage, samples: int, length: int) -> float:
+        """Operations of the reward models that are inputs: a forward pass over every sample."""
+        judges = [
+            source for name, source in stage.inputs.items() if name.startswith("reward/") and isinstance(source, Output)
+        ]
+        return sum(2 * size_of(judge.stage).active * samples * (length + PROMPT_TOKENS) for judge in judges)
 
-    def _state(self, size: Size, settings: Any) -> float:
-        """Bytes on each device in training: sharded weights and moments, activations of one pass (Korthikanti et al.,
-        2205.05198: 34 per token, layer and width; 2 where they are computed again)."""
-        each = 2 if getattr(settings, "activation_checkpointing", False) else 34
-        batch: int = settings.tokens_per_batch
-        return size.parameters * STATE / self.devices + batch * size.layers * size.width * each
+    def _sampling_s(self, size: ModelSize, work: Work, length: int) -> float:
+        """Each rollout takes the time of all completions at full batches, or of the longest one alone."""
+        if not work.rollouts:
+            return 0.0
+        together = 2 * size.active * work.samples / work.rollouts * length / self._speed(SAMPLING_SHARE)
+        step = size.active * self.device.weight_bytes / self.device.bandwidth + STEP_S
+        return work.rollouts * max(together, min(work.max_tokens, LONGEST * length) * step)
 
-    def _cache(self, size: Size, rows: int, length: int) -> float:
-        """Bytes on each device in sampling: weights and cached keys and values."""
-        cached = rows * (length + PROMPT) * size.layers * size.cached * self.device.weight_bytes
-        return size.parameters * self.device.weight_bytes / self.devices + cached
+    def _memory(self, size: ModelSize, work: Work, length: int) -> float:
+        """Bytes per device: the larger of training state with activations, and weights with cached keys and values.
 
-
-def _of(stage: Stage, samples: int, tokens: float, memory: float, seconds: float) -> Estimate:
-    return Estimate(
-        stage=stage.name, samples=samples, tokens=round(tokens), memory_gib=memory / GIB, hours=seconds / 3600
-    )
-
-
-def _asked(tasks: tuple[TaskSpec, ...]) -> int:
-    return sum(spec.limit or _whole(spec.name.removeprefix("tiny/")) for spec in tasks)
-
-
-def _whole(name: str) -> int:
-    """How much a task without a limit asks; of public sets a round number."""
-    return len(everyday.problems(name, "test")) if name in everyday.NAMES else GENERATED
+        Activations of one pass (Korthikanti et al., 2205.05198): 34 per token, layer and width; 2 if recomputed.
+        """
+        training = sampling = 0.0
+        if work.passes:
+            activations = work.tokens_per_batch * size.layers * size.width * (2 if work.recomputes else 34)
+            training = size.parameters * STATE_BYTES / self.devices + activations
+        if work.rollouts:
+            cached = work.max_rows * (length + PROMPT_TOKENS) * size.layers * size.cached * self.device.weight_bytes
+            sampling = size.parameters * self.device.weight_bytes / self.devices + cached
+        return max(training, sampling)
 
 
-def size_of(stage: Stage) -> Size:
-    """The size of the model that a stage works on: that of the one it starts from."""
-    if isinstance(stage.settings, PretrainSettings):
-        return _made(stage.settings)
+def size_of(stage: Stage) -> ModelSize:
+    """The size of the model that a stage trains or samples: that of the model at the start of the chain."""
+    work = Work() if stage.kind.cost is None else stage.kind.cost(stage, 0)
+    if work.model is not None:
+        return work.model
     source = stage.inputs["model"]
-    return size_of(source.stage) if isinstance(source, Output) else _external(source)
+    return size_of(source.stage) if isinstance(source, Output) else _external_size(source)
 
 
-def _made(settings: PretrainSettings) -> Size:
-    parameters = settings.layers * 12 * settings.width**2
-    return Size(parameters, parameters, settings.layers, settings.width, 2 * settings.width)
-
-
-def _external(source: External) -> Size:
+def _external_size(source: External) -> ModelSize:
     if source.fetch is not None:
-        if str(source.path) not in PLANNED:
-            raise SettingsError(f"the size of {source.path} is not known: known are {', '.join(PLANNED)}")
-        return PLANNED[str(source.path)]
+        name = str(source.path)
+        if name not in PLANNED:
+            known = ", ".join(PLANNED)
+            raise SettingsError(f"the size of {name} is unknown until the model is on this machine; known are {known}")
+        return PLANNED[name]
     config = json.loads((source.path / "config.json").read_text(encoding="utf-8"))
-    parameters = sum(parameters_in(file) for file in Path(source.path).glob("*.safetensors"))
+    parameters = sum(parameters_in(file) for file in source.path.glob("*.safetensors"))
     heads = config.get("num_attention_heads", 1)
-    head = config.get("head_dim") or config.get("hidden_size", 0) // heads
-    cached = 2 * config.get("num_key_value_heads", heads) * head
-    return Size(parameters, parameters, config.get("num_hidden_layers", 0), config.get("hidden_size", 0), cached)
+    head_width = config.get("head_dim") or config.get("hidden_size", 0) // heads
+    cached = 2 * config.get("num_key_value_heads", heads) * head_width
+    return ModelSize(parameters, parameters, config.get("num_hidden_layers", 0), config.get("hidden_size", 0), cached)

@@ -1,13 +1,22 @@
-"""DeepSeek-R1, section 2.3: cold start, reasoning RL, rejection sampling with SFT 2, RL for all scenarios; section 2.4:
-distillation."""
+"""DeepSeek-R1: cold start, reasoning RL, rejection sampling with SFT 2, RL for all scenarios (section 2.3), and
+distillation (section 2.4).
+
+Each stage names what it is for: its base, rewards, temperature, prompting and filters. Its steps, lengths, rates and
+data are in `recipes/scales/`, in the field of the same name.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-from r1kit.pipeline import Output, Recipe, Stage
-from r1kit.recipes.boxes import Boxes, Made, Model
+from r1kit.pipeline import External, Output, Recipe, Stage
+from r1kit.recipes.builder import Builder, Model, Part
+from r1kit.recipes.r1_zero import zero_stage
+from r1kit.recipes.scale import Scale
+from r1kit.recipes.scales import scale_of
+from r1kit.rewards import RewardSpec, weighted
+from r1kit.stages.data_requests import DATA_REQUESTS
 from r1kit.stages.distill import DISTILL
 from r1kit.stages.generate import GENERATE
 from r1kit.stages.mix import MIX
@@ -15,6 +24,11 @@ from r1kit.stages.review import REVIEW
 from r1kit.stages.reward_model import REWARD_MODEL
 from r1kit.stages.rl import RL_STAGE
 from r1kit.stages.sft import SFT
+from r1kit.stages.tiny_requests import TINY_REQUESTS
+from r1kit.tasks.public_requests import source
+
+REQUESTS = ("*/general", "*/harmful")  # sources of prompts that no rule can judge
+REASONING_TO_GENERAL = {"reasoning": 3.0, "general": 1.0}  # 600k rows and 200k
 
 
 def r1(
@@ -22,61 +36,168 @@ def r1(
 ) -> Recipe:
     """R1-Zero, Dev1 to Dev3, R1 and its students, each measured.
 
-    `eval` and `everyday` in overrides mean every measurement.
+    `eval` and `everyday` in `overrides` stand for every measurement.
     """
-    box = Boxes("r1", scale, overrides, seed, model)
-    made = reasoner(box)
-    return box.finish(made | students(box, made.models["r1"], made.stages["mix"] / "mixed.jsonl"), "r1", teacher="r1")
+    build = r1_builder("r1", scale, overrides, seed, model)
+    reasoning = reasoner(build)
+    return finish(build, "r1", reasoning | students(build, reasoning.models["r1"], sft_2_data(reasoning)), teacher="r1")
 
 
-def reasoner(box: Boxes) -> Made:
+def reasoner(build: Builder) -> Part:
     """From the base to R1.
 
-    RL for all scenarios is two stages: `rules` with rule rewards alone, then `r1` with the preference rewards too. The
-    paper has these in the last 400 of 1,700 steps, lest the policy find the reward models' weak spots. Reward models
-    start from the SFT checkpoint, as V3's do (section 5.2.1): it knows what a good reply looks like. Cold-start
-    samples are Zero's own, and what it writes after exemplars (`few-shot`) and asked to reflect and verify (`reflect`)
-    unless `engine` of these names a teacher. They pass the review queue, which accepts them all unless
-    `review.auto_accept=false` asks for people.
+    RL for all scenarios is two stages: `rules` has rule rewards only, and `r1` adds the preference rewards. The paper
+    uses those in the last 400 of 1,700 steps only, because a policy learns to exploit a reward model. Cold-start
+    samples come from R1-Zero: as it answers by itself (`cold-start`), after exemplars (`few-shot`), and asked to
+    reflect and verify (`reflect`). The setting `engine` of these stages names another teacher. The review queue accepts
+    all samples, or asks people with `review.auto_accept=false`.
     """
-    base, requests = box.base, box.requests()
-    zero = box("zero", RL_STAGE, model=base)
-    sources = [box(name, GENERATE, model=zero / "model") for name in ("few-shot", "reflect", "cold-start")]
-    review = box("review", REVIEW, **{f"rows/{one.name}": one / "kept.jsonl" for one in sources})
-    dev1 = box("dev1", SFT, model=base, data=review / "kept.jsonl")
-    dev2 = box("dev2", RL_STAGE, model=dev1 / "model")
-    rejection = box("rejection", GENERATE, model=dev2 / "model")
-    general = box("general", GENERATE, requests=requests / "general.jsonl")
-    mix = box("mix", MIX, **{"rows/reasoning": rejection / "kept.jsonl", "rows/general": general / "kept.jsonl"})
-    dev3 = box("dev3", SFT, model=base, data=mix / "mixed.jsonl")
-    rules = box("rules", RL_STAGE, model=dev3 / "model")
-    helpfulness, safety = reward_models(box, dev3 / "model", requests)
-    last = box("r1", RL_STAGE, model=rules / "model", **as_rewards(helpfulness, safety))
+    scale, size, base = build.scale, build.scale.for_r1, build.base
+    rl = {"rewards": rule_rewards(scale), "algorithm": scale.departures.algorithm}
 
-    order = (zero, *sources, review, dev1, dev2, rejection, requests, general, mix, dev3, rules, helpfulness, safety)
+    zero = zero_stage(build, "zero", base, size.zero)
+    source = {"model": zero / "model"}
+    keep = scale.departures.cold_start
+    few_shot = build("few-shot", GENERATE, source, size.few_shot, prompting="few_shot", curate=keep, may_be_empty=True)
+    reflect = build(
+        "reflect",
+        GENERATE,
+        source,
+        size.reflect,
+        prompting="reflect",
+        system=scale.departures.reflection,
+        curate=keep,
+        may_be_empty=True,
+    )
+    cold_start = build("cold-start", GENERATE, source, size.cold_start, prompting="own", curate=keep)
+    drafts = {f"rows/{stage.name}": stage / "kept.jsonl" for stage in (few_shot, reflect, cold_start)}
+    review = build("review", REVIEW, drafts, size.review)
+    dev1 = build("dev1", SFT, {"model": base, "data": review / "kept.jsonl"}, size.dev1)
+
+    dev2 = build("dev2", RL_STAGE, {"model": dev1 / "model"}, size.dev2, **rl, temperature=scale.departures.temperature)
+    rejection = rejection_sampling(build, "rejection", dev2 / "model")
+
+    requests = requests_stage(build)
+    general = general_data(build, requests)
+    rows = {"rows/reasoning": rejection / "kept.jsonl", "rows/general": general / "kept.jsonl"}
+    mix = build("mix", MIX, rows, size.mix, ratios=REASONING_TO_GENERAL)
+    dev3 = build("dev3", SFT, {"model": base, "data": mix / "mixed.jsonl"}, size.dev3)  # from the base, not from Dev2
+
+    rules = build("rules", RL_STAGE, {"model": dev3 / "model"}, size.rules, **rl, temperature=0.7)
+    helpfulness, safety = reward_models(build, dev3 / "model", requests)
+    last = build(
+        "r1",
+        RL_STAGE,
+        {"model": rules / "model", **preference_rewards(helpfulness, safety)},
+        size.r1,
+        rewards=scenario_rewards(scale),
+        algorithm=scale.departures.algorithm,
+        temperature=0.7,
+    )
+
+    sampled = (zero, few_shot, reflect, cold_start, review, dev1, dev2, rejection, requests, general, mix)
     trained = {"zero": zero, "dev1": dev1, "dev2": dev2, "dev3": dev3, "r1": last}
-    models: dict[str, Model] = {"base": base} | {key: stage / "model" for key, stage in trained.items()}
-    return Made(models, {stage.name: stage for stage in (*order, last)})
+    models: dict[str, Model] = {"base": base} | {name: stage / "model" for name, stage in trained.items()}
+    return Part((*sampled, dev3, rules, helpfulness, safety, last), models)
 
 
-def reward_models(box: Boxes, model: Model, requests: Stage) -> tuple[Stage, Stage]:
-    """Helpfulness and safety, from an SFT checkpoint."""
-    helpfulness = box("helpfulness", REWARD_MODEL, model=model, data=requests / "preferences.jsonl")
-    return helpfulness, box("safety", REWARD_MODEL, model=model, data=requests / "safety.jsonl")
+def students(build: Builder, teacher: Model, data: Output) -> Part:
+    """A smaller base trained three ways: RL only, SFT on the teacher's data, and the teacher's logits on that data."""
+    size = build.scale.for_r1
+    base = build.scale_model(size.student)
+    alone = zero_stage(build, "student-rl", base, size.student_rl)
+    traces = build("student-sft", SFT, {"model": base, "data": data}, size.student_sft)
+    inputs = {"model": base, "teacher": teacher, "data": data}
+    logits = build("student-logits", DISTILL, inputs, size.student_logits)
+    stages = (alone, traces, logits)
+    return Part(stages, {"student": base, **{stage.name: stage / "model" for stage in stages}})
 
 
-def as_rewards(helpfulness: Stage, safety: Stage) -> dict[str, Output]:
+def rule_rewards(scale: Scale) -> tuple[RewardSpec, ...]:
+    """Accuracy, format and language consistency, added up (V2, equation 7)."""
+    return weighted(("accuracy", "format", scale.departures.language), scale.departures.rule_weights)
+
+
+def scenario_rewards(scale: Scale) -> tuple[RewardSpec, ...]:
+    """Rules for problems, reward models for requests, language for both (V2, equations 8 to 10).
+
+    Helpfulness is the raw score: a sigmoid sees no difference between replies that are all likely to be preferred.
+    """
+    rules = accuracy, form, language = rule_rewards(scale)
+    preferences = (
+        RewardSpec(
+            name="reward_model",
+            label="helpfulness",
+            only=("*/general",),
+            weight=0.2,
+            options={"scale": "raw", "missing": -5.0},
+        ),
+        RewardSpec(name="reward_model", label="harmlessness", only=REQUESTS),
+    )
+    if scale.departures.requests_in_format:
+        return accuracy.replace(skip=REQUESTS), *preferences, language, form
+    spec = scale.departures.language
+    reply_language = spec.replace(options={**spec.options, "part": "response"}, only=REQUESTS, label="reply_language")
+    return *(rule.replace(skip=REQUESTS) for rule in rules), *preferences, reply_language
+
+
+def rejection_sampling(build: Builder, name: str, model: Model) -> Stage:
+    """Several samples per problem, of which correct and readable ones are kept."""
+    sizes, keep = build.scale.for_r1.rejection, build.scale.departures.rejection
+    return build(name, GENERATE, {"model": model}, sizes, prompting="own", curate=keep)
+
+
+def requests_stage(build: Builder) -> Stage:
+    """Files of general requests, preference pairs and safety labels, from the tiny world or from the data folder."""
+    sizes = build.scale.for_r1
+    if not sizes.request_files:
+        return build("requests", TINY_REQUESTS, {}, sizes.requests)
+    files = {
+        name: External.planned(path) if build.planned else External(source(path))
+        for name, path in sizes.request_files.items()
+    }
+    return build("requests", DATA_REQUESTS, files, sizes.requests)
+
+
+def general_data(build: Builder, requests: Stage) -> Stage:
+    """Requests with the responses that the data has: nobody samples."""
+    keep = build.scale.departures.general
+    inputs = {"requests": requests / "general.jsonl"}
+    return build("general", GENERATE, inputs, build.scale.for_r1.general, prompting="reference", curate=keep)
+
+
+def reward_models(build: Builder, model: Model, requests: Stage) -> tuple[Stage, Stage]:
+    """Helpfulness and safety, from an SFT checkpoint (V3, section 5.2.1): it knows what a good reply looks like."""
+    size = build.scale.for_r1
+    helpfulness = build(
+        "helpfulness",
+        REWARD_MODEL,
+        {"model": model, "data": requests / "preferences.jsonl"},
+        size.helpfulness,
+        objective="helpfulness",
+        balance_lengths=build.scale.departures.balance_lengths,
+    )
+    inputs = {"model": model, "data": requests / "safety.jsonl"}
+    return helpfulness, build("safety", REWARD_MODEL, inputs, size.safety, objective="safety")
+
+
+def preference_rewards(helpfulness: Stage, safety: Stage) -> dict[str, Output]:
     """Reward models as inputs of RL for all scenarios."""
     return {"reward/helpfulness": helpfulness / "model", "reward/harmlessness": safety / "model"}
 
 
-def students(box: Boxes, teacher: Model, data: Output) -> Made:
-    """A smaller base three ways: RL alone, SFT on the data that the teacher made, and the teacher's logits on it."""
-    base = box.external(box.size.student)
-    alone = box("student-rl", RL_STAGE, model=base)
-    traces = box("student-sft", SFT, model=base, data=data)
-    logits = box("student-logits", DISTILL, model=base, teacher=teacher, data=data)
-    stages = (alone, traces, logits)
-    return Made(
-        {"student": base} | {stage.name: stage / "model" for stage in stages}, {stage.name: stage for stage in stages}
-    )
+def r1_builder(recipe: str, scale: str, overrides: Mapping[str, Any] | None, seed: int, model: str | None) -> Builder:
+    """A builder that measures all models by accuracy on problems and by replies to everyday requests."""
+    size = scale_of(scale)
+    return Builder(recipe, size, {"eval": size.for_r1.eval, "everyday": size.for_r1.everyday}, overrides, seed, model)
+
+
+def sft_2_data(part: Part) -> Output:
+    """The training data of SFT 2, which the students learn from too."""
+    return next(stage for stage in part.stages if stage.name == "mix") / "mixed.jsonl"
+
+
+def finish(build: Builder, folder: str, part: Part, *, teacher: str = "") -> Recipe:
+    """The recipe of all stages with evaluations of all models; students are compared with the column `teacher`."""
+    tables = build.measure(part.models)
+    return build.recipe(f"{folder}-{build.scale.name}", (*part.stages, *tables.values()), tables, teacher=teacher)

@@ -6,36 +6,37 @@ from collections.abc import Mapping
 from typing import Any
 
 from r1kit.pipeline import Recipe, Stage
-from r1kit.recipes.boxes import refuse_peeking
-from r1kit.recipes.overrides import Overrides
-from r1kit.recipes.scales import scale_for, scale_of
-from r1kit.recipes.sources import externals, model_input
-from r1kit.stages.evaluate import EVALUATE
-from r1kit.stages.report import REPORT, ReportSettings
+from r1kit.recipes.builder import Builder, Model
+from r1kit.recipes.scale import Sizes
+from r1kit.recipes.scales import default_scale, scale_of
+from r1kit.rewards import weighted
 from r1kit.stages.rl import RL_STAGE
 
 
 def r1_zero(
     *, overrides: Mapping[str, Any] | None = None, seed: int = 0, scale: str | None = None, model: str | None = None
 ) -> Recipe:
-    """Measure the base, train it, measure again. `eval` in overrides means both measurements.
+    """Measure the base, train it, measure again. `eval` in `overrides` stands for both measurements.
 
-    Where no scale is named it is `tiny`, and for another model the one made for it, else `gpu`.
+    Without a scale, a model is trained at the one made for it, or at `gpu`. Without a model either, it is `tiny`.
     """
-    scale = scale or scale_for(model)
-    size = scale_of(scale)
-    changes = Overrides(overrides or {}, stages=("rl", "eval"))
-    evaluation = changes.apply("eval", size.evaluate)
-    training = changes.apply("rl", size.rl.replace(seed=seed))
-    name = size.model if model is None else model
-    base = model_input(name)
+    size = scale_of(scale) if scale else default_scale(model)
+    build = Builder("R1-Zero", size, {"eval": size.eval}, overrides, seed, model)
+    before = build.measure({"base": build.base})
+    zero = zero_stage(build, "rl", build.base, size.zero)
+    after = build.measure({"zero": zero / "model"})
+    return build.recipe(f"r1-zero-{size.name}", [*before.values(), zero, *after.values()], before | after)
 
-    held_out = externals(evaluation.tasks)
-    before = Stage("eval-base", EVALUATE, evaluation, {"model": base, **held_out})
-    zero = Stage("rl", RL_STAGE, training, {"model": base, **externals(training.tasks, training.rewards)})
-    refuse_peeking([zero], evaluation.tasks)
-    after = Stage("eval-zero", EVALUATE, evaluation, {"model": zero / "model", **held_out})
-    title = f"R1-Zero, scale {scale}, {name}, seed {training.seed}"
-    stages = {"base": before / ".", "rl": zero / ".", "zero": after / "."}
-    report = Stage("report", REPORT, ReportSettings(title=title), stages)
-    return Recipe(f"r1-zero-{scale}", (before, zero, after, report), title)
+
+def zero_stage(build: Builder, name: str, base: Model, sizes: Sizes) -> Stage:
+    """RL on a base model for accuracy and format (section 2.2)."""
+    departures = build.scale.departures
+    return build(
+        name,
+        RL_STAGE,
+        {"model": base},
+        sizes,
+        rewards=weighted(("accuracy", *departures.zero_format), (1.0, *departures.zero_format.values())),
+        algorithm=departures.zero_algorithm,
+        temperature=departures.temperature,
+    )

@@ -6,12 +6,25 @@ from collections.abc import Mapping
 from typing import Any
 
 from r1kit.pipeline import Recipe, Stage
-from r1kit.recipes.boxes import Boxes, Made, Model
-from r1kit.recipes.r1 import as_rewards, reasoner, reward_models
+from r1kit.recipes.builder import Builder, Model, Part
+from r1kit.recipes.r1 import (
+    REASONING_TO_GENERAL,
+    finish,
+    general_data,
+    preference_rewards,
+    r1_builder,
+    reasoner,
+    requests_stage,
+    reward_models,
+    rule_rewards,
+    scenario_rewards,
+)
+from r1kit.recipes.scale import ExpertSizes
 from r1kit.stages.generate import GENERATE
 from r1kit.stages.mix import MIX
 from r1kit.stages.rl import RL_STAGE
 from r1kit.stages.sft import SFT
+from r1kit.stages.shared.sources import model_input
 
 
 def v3(
@@ -22,47 +35,82 @@ def v3(
     model: str | None = None,
     teacher: str | None = None,
 ) -> Recipe:
-    """Experts, SFT on what they make with general data (2 epochs, cosine 5e-6 to 1e-6 at paper scale), RL with rules
-    and reward models.
+    """Experts, SFT on their data with general data, then RL with rules and reward models.
 
-    `teacher` writes the R1 responses; without one it is R1, whose stages run first, shared with the recipe r1. With one
-    the reward models start from the V3 SFT checkpoint (section 5.2.1), else they are R1's.
+    `teacher` writes the R1 responses. Without one it is R1, whose stages run first and are shared with the recipe r1.
+    With one, the reward models start from the V3 SFT checkpoint (section 5.2.1); without, they are R1's.
     """
-    box = Boxes("v3", scale, overrides, seed, model)
+    build = r1_builder("v3", scale, overrides, seed, model)
+    size = build.scale.for_v3
     if teacher is None:
-        made = reasoner(box)
-        writer, before = made.models["r1"], made.stages
+        r1 = reasoner(build)
+        writer, before = r1.models["r1"], r1.stages
     else:
-        requests = box.requests()
-        general = box("general", GENERATE, requests=requests / "general.jsonl")
-        writer, before = box.external(teacher), {"requests": requests, "general": general}
-    parts = {domain: expert(box, domain, writer) for domain in box.size.domains}
-    rows = {f"rows/reasoning/{domain}": part[-1] / "kept.jsonl" for domain, part in parts.items()}
-    mix = box("v3-mix", MIX, **{**rows, "rows/general": before["general"] / "kept.jsonl"})
-    tuned = box("v3-sft", SFT, model=box.base, data=mix / "mixed.jsonl")
-    judges = (
-        (before["helpfulness"], before["safety"])
-        if teacher is None
-        else reward_models(box, tuned / "model", before["requests"])
+        requests = requests_stage(build)
+        writer, before = model_input(teacher), (requests, general_data(build, requests))
+    earlier = {stage.name: stage for stage in before}
+    experts = {domain: expert(build, domain, writer, sizes) for domain, sizes in size.experts.items()}
+    rows = {f"rows/reasoning/{domain}": stages[-1] / "kept.jsonl" for domain, stages in experts.items()}
+    rows["rows/general"] = earlier["general"] / "kept.jsonl"
+    mix = build("v3-mix", MIX, rows, size.mix, ratios=REASONING_TO_GENERAL)
+    tuned = build("v3-sft", SFT, {"model": build.base, "data": mix / "mixed.jsonl"}, size.sft)
+    if teacher is None:
+        judges = earlier["helpfulness"], earlier["safety"]
+    else:
+        judges = reward_models(build, tuned / "model", earlier["requests"])
+    last = build(
+        "v3",
+        RL_STAGE,
+        {"model": tuned / "model", **preference_rewards(*judges)},
+        size.rl,
+        rewards=scenario_rewards(build.scale),
+        algorithm=build.scale.departures.v3_algorithm,
+        temperature=0.7,  # as R1's second stage: the report names none
     )
-    last = box("v3", RL_STAGE, model=tuned / "model", **as_rewards(*judges))
 
-    stages = {**before} | {stage.name: stage for part in parts.values() for stage in part}
-    stages |= {stage.name: stage for stage in (mix, tuned, *judges, last)}
-    experts = {f"expert-{domain}": part[-2] / "model" for domain, part in parts.items()}
-    models: dict[str, Model] = {"base": box.base, **experts, "v3-sft": tuned / "model", "v3": last / "model"}
-    return box.finish(Made(models, stages), "r1" if teacher is None else "v3")
+    made = tuple(stage for stages in experts.values() for stage in stages)
+    models: dict[str, Model] = {"base": build.base}
+    models |= {f"expert-{domain}": stages[-2] / "model" for domain, stages in experts.items()}
+    models |= {"v3-sft": tuned / "model", "v3": last / "model"}
+    part = Part((*before, *made, mix, tuned, *judges, last), models)
+    return finish(build, "r1" if teacher is None else "v3", part)
 
 
-def expert(box: Boxes, domain: str, writer: Model) -> tuple[Stage, ...]:
-    """A domain's expert: SFT on both kinds of samples, RL at a high temperature that blends them, and what it makes.
+def expert(build: Builder, domain: str, writer: Model, size: ExpertSizes) -> tuple[Stage, ...]:
+    """A domain's expert: SFT on two kinds of samples, RL at a high temperature that blends them, and its data.
 
     The kinds are <problem, original response> and <system prompt that asks for reflection and verification, problem,
-    R1's response>. The expert is asked without the system prompt in RL and for the data, as in the report.
+    R1's response>. RL and the final data ask the expert without that system prompt, as in the report.
     """
-    original = box(f"original-{domain}", GENERATE, model=box.base)  # not asked where the data have responses
-    reflected = box(f"reflected-{domain}", GENERATE, model=writer)
+    ideas = build.scale.departures
+    original = build(
+        f"original-{domain}",
+        GENERATE,
+        {"model": build.base},
+        size.original,
+        prompting=ideas.original,
+        curate=ideas.general if ideas.original == "reference" else ideas.cold_start,
+    )
+    reflected = build(
+        f"reflected-{domain}",
+        GENERATE,
+        {"model": writer},
+        size.reflected,
+        prompting="own",
+        row_system=ideas.reflection,
+        curate=ideas.cold_start,
+    )
     rows = {"data/original": original / "kept.jsonl", "data/reflected": reflected / "kept.jsonl"}
-    start = box(f"start-{domain}", SFT, model=box.base, **rows)
-    trained = box(f"expert-{domain}", RL_STAGE, model=start / "model")
-    return original, reflected, start, trained, box(f"data-{domain}", GENERATE, model=trained / "model")
+    start = build(f"start-{domain}", SFT, {"model": build.base, **rows}, size.start)
+    trained = build(
+        f"expert-{domain}",
+        RL_STAGE,
+        {"model": start / "model"},
+        size.rl,
+        rewards=rule_rewards(build.scale),
+        algorithm=ideas.v3_algorithm,
+        temperature=1.2,
+    )
+    inputs = {"model": trained / "model"}
+    data = build(f"data-{domain}", GENERATE, inputs, size.data, prompting="own", curate=ideas.rejection)
+    return original, reflected, start, trained, data

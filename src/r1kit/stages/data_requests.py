@@ -16,8 +16,9 @@ from pydantic import Field
 from r1kit.data import conversations
 from r1kit.data.errors import DataError
 from r1kit.data.jsonl import RowWriter
-from r1kit.pipeline import Context, Kind
+from r1kit.pipeline import Context, Kind, Stage, Work
 from r1kit.settings import Settings
+from r1kit.stages.shared.costs import rows_unchanged
 from r1kit.types import Conversation, PreferencePair
 
 Rows = Iterator[dict[str, Any]]
@@ -97,4 +98,9 @@ def _rows(path: Path, name: str) -> Iterator[dict[str, Any] | None]:
             yield from made(found.record)
 
 
-DATA_REQUESTS = Kind(name="data-requests", run=run, settings=DataRequestsSettings, version=1)
+def _cost(stage: Stage, rows: int) -> Work:
+    settings: Any = stage.settings
+    return rows_unchanged(stage, settings.rows)
+
+
+DATA_REQUESTS = Kind(name="data-requests", run=run, settings=DataRequestsSettings, version=1, cost=_cost)

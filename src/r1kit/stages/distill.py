@@ -12,7 +12,8 @@ from r1kit.models.known import ModelError
 from r1kit.pipeline import Context, Kind
 from r1kit.settings import NOT_HASHED, listed
 from r1kit.stages.shared import given_conversations
-from r1kit.stages.shared.given_conversations import AskedSettings, GivenSettings, tokenised, train_given
+from r1kit.stages.shared.costs import training_work
+from r1kit.stages.shared.given_conversations import AskedSettings, GivenSettings, probe_sources, tokenised, train_given
 from r1kit.stages.shared.given_rows import longest_row
 from r1kit.stages.shared.input_files import input_files
 from r1kit.train.losses.distillation import Distillation, DistillationSettings, Teacher
@@ -144,7 +145,16 @@ def run_teacher_logits(context: Context) -> Mapping[str, Any]:
     return {"rows": len(store.places), "shards": store.shards, "dropped": rows.facts["dropped"], **about}
 
 
-DISTILL = Kind(name="distill", run=run, settings=DistillSettings, version=1, check=check)
+DISTILL = Kind(
+    name="distill",
+    run=run,
+    settings=DistillSettings,
+    version=1,
+    check=check,
+    sources=probe_sources,
+    curves=True,
+    cost=training_work,
+)
 TEACHER_LOGITS = Kind(
     name="teacher-logits", run=run_teacher_logits, settings=TeacherLogitsSettings, version=1, check=check_teacher_logits
 )

@@ -11,9 +11,11 @@ from r1kit.chat import ChatFormat
 from r1kit.engines.engine_settings import DeviceSettings
 from r1kit.engines.opening import open_policy_engine
 from r1kit.evaluate.measurement import check_verifiers, measure
-from r1kit.pipeline import Context, Kind
+from r1kit.pipeline import Context, External, Kind, Stage, Work
 from r1kit.settings import listed
+from r1kit.stages.shared.costs import problem_count
 from r1kit.stages.shared.fitting import Fitting, check_model
+from r1kit.stages.shared.sources import sources
 from r1kit.store import write_json
 from r1kit.tasks import TaskSpec, load_tasks
 from r1kit.types import SamplingParams
@@ -66,4 +68,16 @@ def run(context: Context) -> Mapping[str, Any]:
     return {name: estimate.mean for name, estimate in summary.overall.items()}
 
 
-EVALUATE = Kind(name="evaluate", run=run, settings=EvaluateSettings, version=2, check=check)
+def _sources(settings: EvaluateSettings) -> Mapping[str, External]:
+    return sources(settings.tasks)
+
+
+def _cost(stage: Stage, rows: int) -> Work:
+    settings: Any = stage.settings
+    samples = problem_count(settings.tasks) * settings.samples
+    return Work(samples=samples, max_tokens=settings.max_tokens, rollouts=1, max_rows=settings.max_rows)
+
+
+EVALUATE = Kind(
+    name="evaluate", run=run, settings=EvaluateSettings, version=2, check=check, sources=_sources, cost=_cost
+)

@@ -34,11 +34,14 @@ from r1kit.data.jsonl import lines
 from r1kit.engines import Engine
 from r1kit.engines.engine_settings import EngineSettings, LocalEngineSettings
 from r1kit.judges import RUBRICS, GenerativeVerifier, JudgeSettings, RubricJudge
-from r1kit.pipeline import Context, Kind
+from r1kit.pipeline import Context, External, Kind, Stage, Work
 from r1kit.settings import NOT_HASHED, listed
+from r1kit.stages.shared.costs import problem_count, rows_unchanged
+from r1kit.stages.shared.sources import sources
 from r1kit.store import write_json
 from r1kit.tasks import TaskSpec
 
+KEPT_SHARE = 0.25  # of the samples, assumed for estimates
 CURATED: Mapping[str, CurateSettings] = {
     "own": presets.REJECTION,
     "few_shot": presets.COLD_START,
@@ -212,4 +215,31 @@ def _report(
     return {**metrics, **{name: count for name, count in counts.items() if name != "asked"}}
 
 
-GENERATE = Kind(name="generate", run=run, settings=GenerateSettings, version=2, check=check)
+def _sources(settings: GenerateSettings) -> Mapping[str, External]:
+    return sources((*settings.tasks, *settings.evaluation_sets))
+
+
+def _cost(stage: Stage, rows: int) -> Work:
+    settings: Any = stage.settings
+    problems = problem_count(settings.tasks)
+    if settings.prompting == "reference":
+        return rows_unchanged(stage, rows + problems)
+    return Work(
+        rows=round(problems * settings.samples * KEPT_SHARE),
+        samples=problems * settings.samples,
+        max_tokens=settings.max_tokens,
+        rollouts=1,
+        max_rows=settings.max_rows,
+    )
+
+
+GENERATE = Kind(
+    name="generate",
+    run=run,
+    settings=GenerateSettings,
+    version=2,
+    check=check,
+    sources=_sources,
+    funnel=True,
+    cost=_cost,
+)

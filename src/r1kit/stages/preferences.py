@@ -35,6 +35,7 @@ from r1kit.engines.engine_settings import EngineSettings, LocalEngineSettings
 from r1kit.judges import JudgeSettings, PairwiseJudge, Preference, to_pair
 from r1kit.pipeline import Context, Kind
 from r1kit.settings import Settings
+from r1kit.stages.shared.costs import rows_unchanged
 from r1kit.stages.shared.input_files import input_files
 from r1kit.store import write_json
 
@@ -167,4 +168,6 @@ def _training_pair(row: Mapping[str, Any], min_margin: float) -> tuple[dict[str,
     return {"id": row["id"], "source": row["source"], **asdict(pair)}, ""
 
 
-PREFERENCES = Kind(name="preferences", run=run, settings=PreferencesSettings, version=2, check=check)
+PREFERENCES = Kind(
+    name="preferences", run=run, settings=PreferencesSettings, version=2, check=check, cost=rows_unchanged
+)

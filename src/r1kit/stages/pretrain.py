@@ -4,24 +4,27 @@ package."""
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from pydantic import Field, model_validator
 
+from r1kit import tiny
 from r1kit.chat import ChatFormat, saved
-from r1kit.pipeline import Context, Kind
+from r1kit.pipeline import Context, External, Kind, ModelSize, Stage, Work
 from r1kit.settings import NOT_HASHED, Settings
 from r1kit.tiny.frame import TINY_SYSTEM
 from r1kit.train.learner import OptimizerSettings
 from r1kit.types import Sample
 
+DOCUMENT = 137  # mean tokens, measured
 OPTIMIZER = OptimizerSettings(
     learning_rate=3e-3, schedule="cosine", warmup_steps=50, final_ratio=0.05, weight_decay=0.05, betas=(0.9, 0.98)
 )
 
 
 class PretrainSettings(Settings):
-    """The model's size and how many documents it sees; a document has about 137 tokens."""
+    """The model's size and how many documents it sees."""
 
     steps: int = Field(1200, ge=1)
     documents_per_step: int = Field(60, ge=1)
@@ -78,4 +81,25 @@ def run(context: Context) -> Mapping[str, Any]:
     return {"parameters": sum(parameter.numel() for parameter in model.parameters())}
 
 
-PRETRAIN = Kind(name="pretrain", run=run, settings=PretrainSettings, version=1)
+def _sources(settings: PretrainSettings) -> Mapping[str, External]:
+    """The code that writes the corpus."""
+    world = sorted(Path(tiny.__file__).parent.rglob("*.py"))
+    return {f"code/{path.parent.name}/{path.name}": External(path) for path in world}
+
+
+def _cost(stage: Stage, rows: int) -> Work:
+    settings: Any = stage.settings
+    parameters = settings.layers * 12 * settings.width**2
+    return Work(
+        samples=settings.steps * settings.documents_per_step,
+        length=DOCUMENT,
+        passes=6,
+        prompts=0,
+        tokens_per_batch=settings.tokens_per_batch,
+        model=ModelSize(parameters, parameters, settings.layers, settings.width, 2 * settings.width),
+    )
+
+
+PRETRAIN = Kind(
+    name="pretrain", run=run, settings=PretrainSettings, version=1, sources=_sources, curves=True, cost=_cost
+)

@@ -19,6 +19,7 @@ from r1kit.data.jsonl import read_rows
 from r1kit.pipeline import Context, Kind
 from r1kit.review.queue import ReviewQueue
 from r1kit.settings import NOT_HASHED, Settings
+from r1kit.stages.shared.costs import rows_unchanged
 from r1kit.stages.shared.input_files import input_files
 from r1kit.store import write_json
 
@@ -85,4 +86,4 @@ def _reported(context: Context, queue: ReviewQueue) -> dict[str, Any]:
     return {**facts, "rejected": progress.rejected, "agreement": agreement.kappa}
 
 
-REVIEW = Kind(name="review", run=run, settings=ReviewSettings, version=1, check=check)
+REVIEW = Kind(name="review", run=run, settings=ReviewSettings, version=1, check=check, funnel=True, cost=rows_unchanged)

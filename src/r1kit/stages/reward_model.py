@@ -14,6 +14,7 @@ from r1kit.data.prepare import Reading, RowSettings
 from r1kit.models.classify import On, RewardModel, fresh_reward_model
 from r1kit.pipeline import Context, Kind
 from r1kit.settings import NOT_HASHED
+from r1kit.stages.shared.costs import training_work
 from r1kit.stages.shared.given_rows import check_given, divided, longest_row, train_rows
 from r1kit.store import write_json
 from r1kit.train.learner import Learner, OptimizerSettings
@@ -141,4 +142,6 @@ def _held_out(
     return {name: value for name, value in found.items() if name != "reliability"}
 
 
-REWARD_MODEL = Kind(name="reward-model", run=run, settings=RewardModelSettings, version=1, check=check)
+REWARD_MODEL = Kind(
+    name="reward-model", run=run, settings=RewardModelSettings, version=1, check=check, curves=True, cost=training_work
+)

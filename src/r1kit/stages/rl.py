@@ -12,11 +12,12 @@ from pydantic import Field, field_validator
 from r1kit.chat import ChatFormat, saved
 from r1kit.engines.engine_settings import DeviceSettings
 from r1kit.engines.opening import open_policy_engine
-from r1kit.pipeline import Context, Kind
+from r1kit.pipeline import Context, External, Kind, Stage, Work
 from r1kit.rewards import RewardSpec, build
 from r1kit.settings import listed
 from r1kit.stages.shared.fitting import Fitting, check_model
 from r1kit.stages.shared.probe import ProbeSettings, check_probe, make_probe, probe_of, refuse_unread, with_models
+from r1kit.stages.shared.sources import sources
 from r1kit.tasks import TaskSpec, load_tasks
 from r1kit.train.learner import OptimizerSettings
 from r1kit.train.rl import RL, LoopSettings
@@ -137,4 +138,26 @@ def _validation(context: Context, policy: Any) -> Validation | None:
     )
 
 
-RL_STAGE = Kind(name="rl", run=run, settings=RLSettings, version=2, check=check)
+def _sources(settings: RLSettings) -> Mapping[str, External]:
+    probe = settings.probe
+    return sources((*settings.tasks, *probe.tasks), (*settings.rewards, *probe.rewards))
+
+
+def _cost(stage: Stage, rows: int) -> Work:
+    """Each rollout is sampled, then trained on; a reference and recomputed log-probs cost a forward pass each."""
+    settings: Any = stage.settings
+    forward_passes = bool(settings.algorithm.kl_coef) + settings.recompute_old_logprobs
+    return Work(
+        samples=settings.steps * settings.prompts_per_step * settings.group_size,
+        max_tokens=settings.max_tokens,
+        rollouts=settings.steps,
+        max_rows=settings.max_rows,
+        passes=6 * settings.epochs + 2 * forward_passes,
+        prompts=1 / settings.group_size,
+        tokens_per_batch=settings.tokens_per_batch,
+    )
+
+
+RL_STAGE = Kind(
+    name="rl", run=run, settings=RLSettings, version=2, check=check, sources=_sources, curves=True, cost=_cost
+)

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from r1kit.pipeline import Context, Kind
-from r1kit.stages.shared.given_conversations import GivenSettings, check, tokenised, train_given
+from r1kit.stages.shared.costs import training_work
+from r1kit.stages.shared.given_conversations import GivenSettings, check, probe_sources, tokenised, train_given
 from r1kit.stages.shared.given_rows import longest_row
 from r1kit.train.losses.next_token import next_token
 from r1kit.train.supervised import cosine
@@ -45,4 +46,13 @@ def run(context: Context) -> Mapping[str, Any]:
     return train_given(context, policy, data, lambda samples: next_token)
 
 
-SFT = Kind(name="sft", run=run, settings=SFTSettings, version=1, check=check)
+SFT = Kind(
+    name="sft",
+    run=run,
+    settings=SFTSettings,
+    version=1,
+    check=check,
+    sources=probe_sources,
+    curves=True,
+    cost=training_work,
+)

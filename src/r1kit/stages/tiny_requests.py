@@ -12,8 +12,10 @@ from typing import Any
 from pydantic import Field
 
 from r1kit.data.jsonl import RowWriter
-from r1kit.pipeline import Context, Kind
+from r1kit.pipeline import Context, External, Kind, Stage, Work
 from r1kit.settings import Settings
+from r1kit.stages.shared.costs import rows_unchanged
+from r1kit.tasks import TaskSpec, source_files
 from r1kit.tiny import everyday
 
 FILES = {"general": everyday.replies, "preferences": everyday.preferences, "safety": everyday.safety_labels}
@@ -39,4 +41,16 @@ def run(context: Context) -> Mapping[str, Any]:
     return counts
 
 
-TINY_REQUESTS = Kind(name="tiny-requests", run=run, settings=TinyRequestsSettings, version=2)
+def _sources(settings: TinyRequestsSettings) -> Mapping[str, External]:
+    """The code that writes the requests."""
+    return {f"code/{path.name}": External(path) for path in source_files(TaskSpec(name="tiny/general"))}
+
+
+def _cost(stage: Stage, rows: int) -> Work:
+    settings: Any = stage.settings
+    return rows_unchanged(stage, settings.rows or sum(1 for _ in everyday.replies()))
+
+
+TINY_REQUESTS = Kind(
+    name="tiny-requests", run=run, settings=TinyRequestsSettings, version=2, sources=_sources, cost=_cost
+)

@@ -12,10 +12,11 @@ from r1kit.data.conversations import conversation
 from r1kit.data.mask_excerpt import excerpt
 from r1kit.data.prepare import ConversationSettings, Reading, conversation_samples
 from r1kit.models.policy_net import AnyLoss
-from r1kit.pipeline import Context
+from r1kit.pipeline import Context, External
 from r1kit.settings import NOT_HASHED
 from r1kit.stages.shared.given_rows import Data, check_given, divided, train_rows
 from r1kit.stages.shared.probe import ProbeSettings, check_probe, make_probe, probe_of, refuse_unread
+from r1kit.stages.shared.sources import sources
 from r1kit.store import write_json
 from r1kit.train.learner import Learner
 from r1kit.train.supervised import TrainingSettings, Update, validation_loss
@@ -65,6 +66,11 @@ def check(context: Context) -> None:
     has_loss = bool(settings.validation_share or context.inputs("validation"))
     follows = settings.probe.watch or ("" if has_loss else "accuracy")
     check_probe(context, follows=bool(settings.patience) and follows == "accuracy")
+
+
+def probe_sources(settings: GivenSettings) -> Mapping[str, External]:
+    """Files behind the held-out problems and their judges."""
+    return sources(settings.probe.tasks, settings.probe.rewards)
 
 
 def tokenised(context: Context, policy: Any, limit: int) -> Data:

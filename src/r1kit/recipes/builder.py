@@ -1,0 +1,147 @@
+"""Builds the stages of a recipe: sizes come from a scale, ideas from the recipe, changes from the user."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from r1kit.collect.responses import ResponseSettings
+from r1kit.pipeline import External, Kind, Output, Recipe, Stage
+from r1kit.recipes.scale import Scale, Sizes
+from r1kit.settings import Settings, SettingsError, nearest
+from r1kit.stages.evaluate import EVALUATE
+from r1kit.stages.report import REPORT, ReportSettings
+from r1kit.stages.rl import RLSettings
+from r1kit.stages.shared.given_conversations import GivenSettings
+from r1kit.stages.shared.sources import model_input
+from r1kit.tasks import TaskSpec
+
+Model = Output | External
+
+
+@dataclass(frozen=True)
+class Part:
+    """Part of a recipe: its stages in order, and the models to measure by their column in the report."""
+
+    stages: tuple[Stage, ...]
+    models: Mapping[str, Model]
+
+    def __or__(self, other: Part) -> Part:
+        return Part(self.stages + other.stages, {**self.models, **other.models})
+
+
+class Builder:
+    """`build("dev1", SFT, {"model": base, "data": rows}, sizes, objective=...)` is a stage.
+
+    Its settings are the sizes of the scale, then the keywords, which are the recipe's ideas, then the user's changes
+    for the stage. A setting that is both a size and an idea is an error. `measures` are sizes of evaluations that all
+    models share, by name ("eval"); `overrides` are the user's changes, such as {"dev1.epochs": 3}.
+
+    Raises `SettingsError` for an unknown setting or an invalid value, and `recipe` for changes to an unknown stage.
+    """
+
+    def __init__(
+        self,
+        title: str,
+        scale: Scale,
+        measures: Mapping[str, Sizes],
+        overrides: Mapping[str, Any] | None = None,
+        seed: int = 0,
+        model: str | None = None,
+    ) -> None:
+        self.scale, self.seed = scale, seed
+        self.planned = scale.planned and model is None
+        self.base = self.scale_model(scale.model) if model is None else model_input(model)
+        self.title = f"{title}, scale {scale.name}, {model or scale.model}, seed {seed}"
+        self._overrides = dict(overrides or {})
+        self._names: list[str] = []
+        # Evaluations keep their own seed, so that runs with other seeds are measured by the same problems and samples.
+        self.measures = {name: self._settings(name, EVALUATE, sizes) for name, sizes in measures.items()}
+        self._held_out: tuple[TaskSpec, ...] = tuple(s for settings in self.measures.values() for s in settings.tasks)
+
+    def scale_model(self, name: str) -> External:
+        """A model that the scale names, as an input. A planned scale needs no more than the name."""
+        return External.planned(name) if self.planned else model_input(name)
+
+    def __call__(
+        self, name: str, kind: Kind, inputs: Mapping[str, Model], sizes: Mapping[str, Any], **ideas: Any
+    ) -> Stage:
+        """Build one stage. The seed is the run's; generated data is compared with everything the run is measured by."""
+        if both := sizes.keys() & ideas.keys():
+            raise SettingsError(f"stage {name}: the recipe sets {', '.join(sorted(both))}, so a scale must not")
+        settings = self._settings(name, kind, {**self._run_wide(kind), **sizes, **ideas, **self._seed(kind)})
+        if isinstance(settings, ResponseSettings) and not settings.asks_input:
+            inputs = {key: source for key, source in inputs.items() if key != "model"}
+        return self._stage(name, kind, settings, inputs)
+
+    def measure(self, models: Mapping[str, Model]) -> dict[str, Stage]:
+        """Evaluations of all models, by their name in the report: `zero` for "eval", else as `everyday/zero`."""
+        return {
+            column if name == "eval" else f"{name}/{column}": self._stage(
+                f"{name}-{column}", EVALUATE, settings, {"model": model}
+            )
+            for name, settings in self.measures.items()
+            for column, model in models.items()
+        }
+
+    def recipe(self, name: str, stages: Sequence[Stage], tables: Mapping[str, Stage], *, teacher: str = "") -> Recipe:
+        """All stages with their report.
+
+        `tables` are the evaluations among them by name; students are compared with the column `teacher`.
+        """
+        if self._overrides:
+            path = next(iter(self._overrides))
+            stage, _, setting = path.partition(".")
+            hint = nearest(stage, self._names) if setting else "give STAGE.FIELD=VALUE"
+            raise SettingsError(f"--set {path}: there is no stage {stage}: {hint}")
+        refuse_peeking(stages, self._held_out)
+        shown = dict(tables)
+        shown |= {f"training/{stage.name}": stage for stage in stages if stage.kind.curves}
+        shown |= {f"data/{stage.name}": stage for stage in stages if stage.kind.funnel}
+        report = Stage(
+            "report",
+            REPORT,
+            ReportSettings(title=self.title, teacher=teacher),
+            {key: stage / "." for key, stage in shown.items()},
+        )
+        return Recipe(name, (*stages, report), self.title, self.scale.lengths)
+
+    def _settings(self, name: str, kind: Kind, fields: Mapping[str, Any]) -> Any:
+        self._names.append(name)
+        changes = {path: value for path, value in self._overrides.items() if path.startswith(f"{name}.")}
+        for path in changes:
+            del self._overrides[path]
+        settings = kind.settings.parse(fields, prefix=name)
+        return settings.override({path.removeprefix(f"{name}."): value for path, value in changes.items()}, prefix=name)
+
+    def _run_wide(self, kind: Kind) -> Sizes:
+        takes_sets = "evaluation_sets" in kind.settings.model_fields and not self.planned
+        return Sizes(evaluation_sets=self._held_out) if takes_sets else Sizes()
+
+    def _seed(self, kind: Kind) -> Sizes:
+        return Sizes(seed=self.seed) if "seed" in kind.settings.model_fields else Sizes()
+
+    def _stage(self, name: str, kind: Kind, settings: Settings, inputs: Mapping[str, Model]) -> Stage:
+        sources = {} if self.planned or kind.sources is None else kind.sources(settings)
+        return Stage(name, kind, settings, {**inputs, **sources})
+
+
+def refuse_peeking(stages: Sequence[Stage], held_out: Sequence[TaskSpec]) -> None:
+    """Raise `SettingsError` if early stopping would choose weights by the problems that measure them."""
+    measured = {_problem_set(spec) for spec in held_out}
+    for stage in stages:
+        settings = stage.settings
+        if not isinstance(settings, RLSettings | GivenSettings) or not settings.patience:
+            continue
+        for spec in settings.probe.tasks:
+            if _problem_set(spec) in measured:
+                raise SettingsError(
+                    f"stage {stage.name}: patience follows {spec.name}, split {spec.split or 'test'}, which also "
+                    "measures the result: give probe.tasks another split or seed, or set patience to 0 to only watch"
+                )
+
+
+def _problem_set(spec: TaskSpec) -> tuple[str, str, int]:
+    """The facts that decide a task's problems. Probes and evaluations use the split `test` by default."""
+    return spec.name, spec.split or "test", spec.seed

@@ -1,0 +1,34 @@
+"""What stages of several kinds cost."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from r1kit.pipeline import Stage, Work
+from r1kit.tasks import TaskSpec
+from r1kit.tasks.spec import GENERATED
+from r1kit.tiny import everyday
+
+
+def problem_count(tasks: Sequence[TaskSpec]) -> int:
+    """Problems of all tasks; a public set without a limit counts as a round number."""
+    counts = {f"tiny/{name}": len(everyday.problems(name, "test")) for name in everyday.NAMES}
+    return sum(spec.limit or counts.get(spec.name, GENERATED) for spec in tasks)
+
+
+def rows_unchanged(stage: Stage, rows: int) -> Work:
+    """The work of a stage that passes its rows on."""
+    return Work(rows=rows, samples=rows)
+
+
+def training_work(stage: Stage, rows: int) -> Work:
+    """The work of training on rows for some epochs; a teacher adds a forward pass."""
+    settings: Any = stage.settings
+    return Work(
+        samples=rows * settings.epochs,
+        max_tokens=min(settings.max_tokens or 512, 8192),
+        passes=8 if "teacher" in stage.inputs else 6,
+        tokens_per_batch=settings.tokens_per_batch,
+        recomputes=settings.activation_checkpointing,
+    )

@@ -1,0 +1,25 @@
+"""Models, data files and code of the user's own as inputs of stages, so that a change redoes what depends on them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+from r1kit.models.known import find, resolve
+from r1kit.pipeline import External
+from r1kit.rewards import RewardSpec, source_file
+from r1kit.tasks import TaskSpec, source_files
+
+
+def sources(tasks: Sequence[TaskSpec], rewards: Sequence[RewardSpec] = ()) -> dict[str, External]:
+    """Files that tasks and rewards are made from, as inputs `task/0`, `task/1`, ... and `code/REWARD`."""
+    files = [path for spec in tasks for path in source_files(spec)]
+    code = {f"code/{spec.title}": External(path) for spec in rewards if (path := source_file(spec)) is not None}
+    return {f"task/{index}": External(path) for index, path in enumerate(files)} | code
+
+
+def model_input(name: str) -> External:
+    """A model by known name, folder or hub id. A model that is not on this machine is fetched when a stage needs it."""
+    folder = find(name)
+    return External(folder) if folder else External(Path(name), fetch=partial(resolve, name))
