@@ -20,7 +20,8 @@ from r1kit.rewards import RewardSpec, build
 from r1kit.train.learner import Learner, OptimizerSettings
 from r1kit.train.losses.policy_gradient import PRESETS, grpo
 from r1kit.train.packing import pack
-from r1kit.train.rl import RL, LoopSettings
+from r1kit.train.rl.loop import RL
+from r1kit.train.rl.loop_settings import LoopSettings
 from r1kit.types import Completion, Prompt, Sample, SamplingParams
 
 

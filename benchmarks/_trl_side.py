@@ -19,7 +19,7 @@ from trl.trainer.grpo_config import GRPOConfig
 from trl.trainer.grpo_trainer import GRPOTrainer
 
 from r1kit.chat import end_ids
-from r1kit.train.rl import Draws
+from r1kit.train.rl.collect import Draws
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from r1kit.rewards import REWARDS, code_reward, get_code_reward
+from r1kit.rewards import REWARDS
+from r1kit.rewards.code import code_reward, get_code_reward
 from r1kit.sandbox import Execution, Limits, SandboxError, choose, default_sandbox, process
 from r1kit.tasks import TaskSpec, load_known, load_task, load_tasks
 from r1kit.types import Problem

@@ -16,9 +16,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from r1kit import chat, rewards
+from r1kit import chat
 from r1kit.rewards import reasoning
-from r1kit.rewards.consistency import Detect
+from r1kit.rewards.consistency import Detect, graded_language_reward, language_consistency_reward
+from r1kit.rewards.length import get_repetition_penalty_reward
 from r1kit.verifiers import language
 from r1kit.verifiers.language import model, per_word, scripts
 
@@ -144,16 +145,16 @@ def test_the_benchmark_runs_and_writes_its_errors(tmp_path: Path, shared_data: P
 def test_consistency_is_the_share_of_words_in_the_problems_language() -> None:
     texts = [response(one) for one in ("we add two", "我们加", "we 加 two 二", "2+2=4")]
     for detect in ("language", "script"):
-        assert rewards.language_consistency_reward(texts, language=["en"] * 4, detect=detect) == [1.0, 0.0, 0.5, None]
-        assert rewards.language_consistency_reward(texts[:2], language=["zh"] * 2, detect=detect) == [0.0, 1.0]
-    assert rewards.language_consistency_reward(["4"], language=["en"]) == [0.0]
+        assert language_consistency_reward(texts, language=["en"] * 4, detect=detect) == [1.0, 0.0, 0.5, None]
+        assert language_consistency_reward(texts[:2], language=["zh"] * 2, detect=detect) == [0.0, 1.0]
+    assert language_consistency_reward(["4"], language=["en"]) == [0.0]
 
 
 def test_consistency_tells_languages_of_one_script_apart_unless_told_to_count_scripts() -> None:
     german = [response(SENTENCES["de"])]
-    assert rewards.language_consistency_reward(german, language=["en"])[0] == pytest.approx(0.0, abs=0.1)
-    assert rewards.language_consistency_reward(german, language=["de"])[0] == pytest.approx(1.0, abs=0.1)
-    assert rewards.language_consistency_reward(german, language=["en"], detect="script") == [1.0]
+    assert language_consistency_reward(german, language=["en"])[0] == pytest.approx(0.0, abs=0.1)
+    assert language_consistency_reward(german, language=["de"])[0] == pytest.approx(1.0, abs=0.1)
+    assert language_consistency_reward(german, language=["en"], detect="script") == [1.0]
 
 
 GRADES: tuple[tuple[str, str, str, float | None], ...] = (
@@ -174,12 +175,12 @@ GRADES: tuple[tuple[str, str, str, float | None], ...] = (
 def test_the_grade_is_one_for_the_questions_language_and_less_for_another_or_two(
     thought: str, answer: str, target: str, grade: float | None
 ) -> None:
-    assert rewards.graded_language_reward([response(thought, answer)], language=[target]) == [grade]
+    assert graded_language_reward([response(thought, answer)], language=[target]) == [grade]
 
 
 def test_the_grade_by_script_alone_needs_no_model() -> None:
     rows = [response(SENTENCES["de"]), response(SENTENCES["zh"]), response("we 加 two 二"), "no reasoning"]
-    assert rewards.graded_language_reward(rows, language=["en"] * 4, detect="script") == [1.0, 0.7, 0.0, 0.0]
+    assert graded_language_reward(rows, language=["en"] * 4, detect="script") == [1.0, 0.7, 0.0, 0.0]
 
 
 def test_text_in_two_scripts_is_mixed_whichever_they_are() -> None:
@@ -238,9 +239,9 @@ def test_shares_and_grades_stay_in_their_range(text: str, target: str) -> None:
     for detect in ("language", "script"):
         columns: dict[str, Any] = {"language": [target, target], "detect": detect}
         rows = [text, response(text, text)]
-        for value in rewards.language_consistency_reward(rows, **columns):
+        for value in language_consistency_reward(rows, **columns):
             assert value is None or 0.0 <= value <= 1.0
-        assert set(rewards.graded_language_reward(rows, **columns)) <= {None, 0.0, 0.7, 1.0}
+        assert set(graded_language_reward(rows, **columns)) <= {None, 0.0, 0.7, 1.0}
 
 
 @pytest.mark.parametrize(
@@ -251,4 +252,4 @@ def test_long_text_of_anything_is_read_in_one_go(piece: str) -> None:
     text = piece * (60_000 // len(piece))
     per_word.place(text)
     reasoning.quality(text, "6", text)
-    rewards.get_repetition_penalty_reward()([text])
+    get_repetition_penalty_reward()([text])

@@ -30,10 +30,11 @@ from r1kit.settings import SettingsError  # noqa: E402
 from r1kit.tasks.base import Listed  # noqa: E402
 from r1kit.tiny.tokenizer import make  # noqa: E402
 from r1kit.train import checkpoints  # noqa: E402
-from r1kit.train.audit import Audit  # noqa: E402
 from r1kit.train.learner import Learner, OptimizerSettings  # noqa: E402
-from r1kit.train.monitors import Alarm, VerdictError, hack_metrics, verdict_metrics  # noqa: E402
-from r1kit.train.rl import RL, LoopSettings  # noqa: E402
+from r1kit.train.rl.audit import Audit  # noqa: E402
+from r1kit.train.rl.loop import RL  # noqa: E402
+from r1kit.train.rl.loop_settings import LoopSettings  # noqa: E402
+from r1kit.train.rl.monitors import Alarm, VerdictError, hack_metrics, verdict_metrics  # noqa: E402
 from r1kit.types import Completion, Group, Message, Outcome, Problem, Prompt, Reward, Rollout, Verdict  # noqa: E402
 from r1kit.verifiers import VERIFIERS  # noqa: E402
 
@@ -81,16 +82,20 @@ class Tail:
         return Verdict.of(len(response) % 2 == 0, extracted=response[-1:])
 
 
-def loop(folder: Path, problems: Listed, chat: ChatFormat = BOXED, **changes: Any) -> RL:
+PARTS = (RewardSpec(name="accuracy"), RewardSpec(name="tag_count", weight=0.2))
+
+
+def loop(
+    folder: Path, problems: Listed, chat: ChatFormat = BOXED, parts: Sequence[RewardSpec] = PARTS, **changes: Any
+) -> RL:
     settings = LoopSettings.parse({**SMALL, **changes})
     policy = Policy(fresh_llama(TOKENIZER, layers=1, width=32, heads=2, context=64, seed=0), TOKENIZER, (1,))
     learner = Learner(policy.model, OptimizerSettings(learning_rate=3e-3), steps=settings.steps)
-    scorer = build([RewardSpec(name="accuracy"), RewardSpec(name="tag_count", weight=0.2)])
 
     def quiet(*_: Any) -> None:
         return None
 
-    return RL(learner, LocalEngine(policy), problems, chat, scorer, settings, folder, quiet, quiet)
+    return RL(learner, LocalEngine(policy), problems, chat, build(parts), settings, folder, quiet, quiet)
 
 
 def rows(path: Path) -> list[dict[str, Any]]:
@@ -272,8 +277,7 @@ def test_two_accuracy_parts_are_told_apart_and_the_first_is_watched(
     strict = RewardSpec(name="accuracy", label="strict")
     loose = RewardSpec(name=f"{__name__}:says_right", label="loose", weight=0.5)
     for specs, alarms in (((strict, loose), True), ((loose, strict), False)):
-        trained = loop(tmp_path / specs[0].label, task("even", "exact"), rollouts_every=1, steps=1)
-        trained.scorer = build(specs)
+        trained = loop(tmp_path / specs[0].label, task("even", "exact"), parts=specs, rollouts_every=1, steps=1)
         if alarms:
             with pytest.raises(VerdictError, match="the verifier failed on 16 of 16"):
                 trained.train()

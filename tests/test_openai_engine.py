@@ -37,6 +37,7 @@ from r1kit.rewards import RewardSpec, build
 from r1kit.rollout import rollout
 from r1kit.settings import Settings, SettingsError
 from r1kit.store import StoreError
+from r1kit.tiny.tokenizer import make
 from r1kit.types import Completion, Message, Problem, Prompt, SamplingParams
 
 
@@ -425,7 +426,9 @@ def test_a_reward_that_counts_tokens_says_so_where_there_are_none(tmp_path: Path
     asked = [Problem(id="p/0", prompt="question 0", answer="4")]
     overlong = build([RewardSpec(name="soft_overlong", options={"max_length": 10, "cache": 5})])
     with serving(echo) as server, pytest.raises(ValueError, match="needs the column 'completion_ids'"):
-        rollout(engine(server, tmp_path), asked, prompts(1), ChatFormat(), overlong, SamplingParams())
+        remote: Any = engine(server, tmp_path)
+        remote.tokenizer = make()
+        rollout(remote, asked, ChatFormat(), overlong, SamplingParams())
 
 
 JSON = st.recursive(

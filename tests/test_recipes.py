@@ -89,7 +89,7 @@ def test_killed_in_the_middle_it_goes_on_from_its_checkpoint(
     child.communicate()
     assert statuses(capsys, wanted)["rl"] == "resume"
     assert main(["run", *wanted]) == 0
-    assert "goes on from step" in capsys.readouterr().err
+    assert "resumes after step" in capsys.readouterr().err
     rows = [json.loads(line) for line in next(tmp_path.glob("*/rl-*/metrics.jsonl")).read_text().splitlines()]
     assert [row["step"] for row in rows] == list(range(1, 101))
 

@@ -6,6 +6,8 @@ import gzip
 import json
 import math
 import pickle
+import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +15,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from r1kit import rewards
 from r1kit.rewards import REWARDS, RewardSpec, build, weighted
+from r1kit.rewards.accuracy import accuracy_reward, get_accuracy_reward, get_cosine_scaled_reward
+from r1kit.rewards.code import code_reward
 from r1kit.rewards.columns import reference_text
-from r1kit.rewards.length import repetition
-from r1kit.rewards.reasoning import quality
+from r1kit.rewards.combinations import REASONING, REASONING_WEIGHTED
+from r1kit.rewards.length import get_repetition_penalty_reward, get_soft_overlong_punishment, repetition
+from r1kit.rewards.r1_format import format_reward, reasoning_steps_reward, tag_count_reward
+from r1kit.rewards.reasoning import quality, reasoning_quality_reward
+from r1kit.rewards.scorer import RewardError, Scorer
 from r1kit.settings import SettingsError
 from r1kit.types import Verdict
 from r1kit.verifiers import VERIFIERS
@@ -29,7 +35,7 @@ RULES = [name for name in REWARDS if not name.endswith("_judged") and name != "r
 OPTIONS: dict[str, dict[str, Any]] = {"soft_overlong": {"max_length": 100, "cache": 20}}
 
 
-def scorer(name: str, **options: Any) -> rewards.Scorer:
+def scorer(name: str, **options: Any) -> Scorer:
     return build([RewardSpec(name=name, options=options)])
 
 
@@ -38,32 +44,32 @@ def chat(text: str) -> list[dict[str, str]]:
 
 
 def test_accuracy_is_one_zero_or_half() -> None:
-    assert rewards.accuracy_reward([GOOD, BAD, GOOD], ["4", "4", "\\frac{"]) == [1.0, 0.0, 0.5]
+    assert accuracy_reward([GOOD, BAD, GOOD], ["4", "4", "\\frac{"]) == [1.0, 0.0, 0.5]
 
 
 def test_cannot_tell_may_be_none() -> None:
-    assert rewards.get_accuracy_reward(unknown=None)([GOOD], answer=["\\frac{"]) == [None]
+    assert get_accuracy_reward(unknown=None)([GOOD], answer=["\\frac{"]) == [None]
 
 
 def test_each_row_is_judged_by_its_own_verifier() -> None:
     columns = {"answer": ["4", "B", "yes"], "verifier": ["number", "choice", "exact"]}
     replies = [GOOD, "<answer>(B) Paris</answer>", "<answer>Yes.</answer>"]
-    assert rewards.accuracy_reward(replies, **columns) == [1.0, 1.0, 1.0]
+    assert accuracy_reward(replies, **columns) == [1.0, 1.0, 1.0]
 
 
 def test_an_unknown_verifier_is_an_error_with_the_nearest_name() -> None:
     with pytest.raises(ValueError, match="did you mean number"):
-        rewards.accuracy_reward([GOOD], answer=["4"], verifier=["numbr"])
+        accuracy_reward([GOOD], answer=["4"], verifier=["numbr"])
 
 
 def test_a_missing_reference_column_is_an_error_that_names_it() -> None:
     with pytest.raises(ValueError, match="accuracy_reward needs the column 'answer'"):
-        rewards.accuracy_reward([GOOD])
+        accuracy_reward([GOOD])
 
 
 def test_the_shares_of_unknown_and_failed_verdicts_are_logged() -> None:
     logged: dict[str, float] = {}
-    rewards.accuracy_reward([GOOD, GOOD], ["4", "\\frac{"], log_metric=logged.__setitem__)
+    accuracy_reward([GOOD, GOOD], ["4", "\\frac{"], log_metric=logged.__setitem__)
     assert logged == {"verifier/unknown": 0.5, "verifier/failed": 0.0}
 
 
@@ -103,21 +109,21 @@ def test_a_row_without_a_reference_is_not_the_accuracy_rewards_business() -> Non
     logged: dict[str, float] = {}
     general, task = both([GOOD, GOOD], answer=["", "4"], log_metric=logged.__setitem__)
     assert (general.total, general.parts["accuracy"], general.notes["verdict"]) == (0.2, None, "")
-    assert (task.total, logged["verifier/unknown"]) == (1.2, 0.0)
+    assert (task.total, logged["rewards/accuracy/verifier/unknown"]) == (1.2, 0.0)
 
 
 @pytest.mark.parametrize("empty", [None, math.nan, "", "  ", {}, []])
 def test_a_row_without_an_answer_takes_its_solution_and_one_with_neither_has_no_verdict(empty: Any) -> None:
-    found = rewards.accuracy_reward([GOOD, BAD, GOOD], answer=[empty, empty, "5"], solution=["4", empty, "4"])
+    found = accuracy_reward([GOOD, BAD, GOOD], answer=[empty, empty, "5"], solution=["4", empty, "4"])
     assert found == [1.0, None, 0.0]
-    assert rewards.code_reward([GOOD], answer=[empty], solution=[empty]) == [None]
+    assert code_reward([GOOD], answer=[empty], solution=[empty]) == [None]
 
 
 def test_a_reference_may_be_data() -> None:
     puzzle = {"numbers": [3, 5, 7], "target": 6}
     replies = ["<answer>(7 - 5) * 3</answer>", GOOD, GOOD]
     names = ["countdown", "number", ""]
-    assert rewards.accuracy_reward(replies, answer=[puzzle, 4.0, 4], verifier=names) == [1.0, 1.0, 1.0]
+    assert accuracy_reward(replies, answer=[puzzle, 4.0, 4], verifier=names) == [1.0, 1.0, 1.0]
     assert reference_text(["à", 1]) == '["à", 1]' and reference_text(72.0) == "72" and reference_text(True) == "True"
 
 
@@ -132,23 +138,23 @@ def test_a_reference_may_be_data() -> None:
 )
 def test_a_column_of_another_kind_is_named(columns: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        rewards.accuracy_reward([GOOD], **({"answer": ["4"]} | columns))
+        accuracy_reward([GOOD], **({"answer": ["4"]} | columns))
 
 
 def test_a_completion_may_come_in_parts_of_text() -> None:
     parts = [
         {"role": "assistant", "content": [{"type": "text", "text": GOOD[:20]}, {"type": "text", "text": GOOD[20:]}]}
     ]
-    assert rewards.accuracy_reward([parts], answer=["4"]) == [1.0]
+    assert accuracy_reward([parts], answer=["4"]) == [1.0]
     for content in (4, [{"type": "image", "image": "x"}]):
         with pytest.raises(ValueError, match="expected text, or parts"):
-            rewards.accuracy_reward([[{"role": "assistant", "content": content}]], answer=["4"])
+            accuracy_reward([[{"role": "assistant", "content": content}]], answer=["4"])
     with pytest.raises(ValueError, match="a completion is a text or"):
-        rewards.accuracy_reward([4], answer=["4"])
+        accuracy_reward([4], answer=["4"])
 
 
 def test_a_column_that_has_an_arguments_name_is_refused_and_self_is_none() -> None:
-    for name in ("completions", "log_metric", "log_extra"):
+    for name in ("completions", "log_metric", "log_extra", "log_verdicts", "log_undecided"):
         with pytest.raises(ValueError, match=f"column '{name}' has the name of an argument"):
             scorer("accuracy")([GOOD], **{"answer": ["4"], name: [1]})
     assert scorer("accuracy")([GOOD], **{"answer": ["4"], "self": [1]})[0].total == 1.0
@@ -160,6 +166,41 @@ def test_what_a_reward_logs_beside_a_completion_is_kept_with_it() -> None:
     assert [one.notes["extracted"] for one in found] == ["4", "5"]
     two = build([RewardSpec(name="accuracy"), RewardSpec(name="cosine_scaled")])
     assert two([BAD], answer=["4"])[0].notes.keys() >= {"verdict", "cosine_verdict"}
+
+
+def leaves(completions: list[str], way: str, **columns: Any) -> Any:
+    """Ends the process in the middle of scoring: at once, in a thread, in a coroutine, or as Ctrl-C does."""
+    if way == "thread":
+        with ThreadPoolExecutor(1) as pool:
+            return pool.submit(sys.exit, 0).result()
+    if way == "coroutine":
+        return leaves_later()
+    raise SystemExit(0) if way == "exit" else KeyboardInterrupt
+
+
+async def leaves_later() -> list[float]:
+    sys.exit(0)
+
+
+@pytest.mark.parametrize("way", ["exit", "thread", "coroutine"])
+def test_a_reward_that_exits_is_an_error_and_ends_no_run_with_status_zero(way: str) -> None:
+    with pytest.raises(RewardError, match=r"reward 'leaves' called sys.exit\(0\)"):
+        scorer(f"{__name__}:leaves", way=way)([GOOD])
+
+
+def test_ctrl_c_inside_a_reward_still_stops_the_run() -> None:
+    with pytest.raises(KeyboardInterrupt):
+        scorer(f"{__name__}:leaves", way="interrupt")([GOOD])
+
+
+def test_metrics_of_a_reward_are_named_after_it() -> None:
+    logged: dict[str, float] = {}
+    two = build([RewardSpec(name="accuracy"), RewardSpec(name="accuracy", label="again")])
+    two([GOOD], answer=["4"], log_metric=logged.__setitem__)
+    names = ("verifier/unknown", "verifier/failed")
+    assert logged.keys() == {f"rewards/{label}/{name}" for label in ("accuracy", "again") for name in names}
+    with pytest.raises(SettingsError, match="would be logged as reward/mean, which is taken"):
+        build([RewardSpec(name="accuracy", label="mean")])
 
 
 def logs_too_few(completions: list[str], log_extra: Any, **columns: Any) -> list[float]:
@@ -208,21 +249,21 @@ def test_notes_of_another_number_than_the_completions_are_refused() -> None:
     ],
 )
 def test_the_format_is_both_parts_once_in_order_and_nothing_else(text: str, value: float) -> None:
-    assert rewards.format_reward([text, chat(text)]) == [value, value]
+    assert format_reward([text, chat(text)]) == [value, value]
 
 
 def test_each_tag_that_occurs_exactly_once_is_a_quarter() -> None:
     texts = [GOOD, "<think>a</think>", "<think><think></think>", "4", "<answer>4"]
-    assert rewards.tag_count_reward(texts) == [1.0, 0.5, 0.25, 0.0, 0.25]
+    assert tag_count_reward(texts) == [1.0, 0.5, 0.25, 0.0, 0.25]
 
 
 def test_three_marks_of_steps_are_enough() -> None:
     texts = ["Step 1: a\nStep 2: b\nStep 3: c\nStep 4: d", "First, a. Next, b.", "1. a\n- b\n* c", "none"]
-    assert rewards.reasoning_steps_reward(texts) == [1.0, pytest.approx(2 / 3), 1.0, 0.0]
+    assert reasoning_steps_reward(texts) == [1.0, pytest.approx(2 / 3), 1.0, 0.0]
 
 
 def test_the_cosine_reward_follows_its_formula() -> None:
-    cosine = rewards.get_cosine_scaled_reward(max_len=100)
+    cosine = get_cosine_scaled_reward(max_len=100)
     right, wrong = "\\boxed{4}", "\\boxed{5}"
     padded = [answer + "." * (size - len(answer)) for answer in (right, wrong) for size in (50, 100, 1000)]
     values = cosine(padded, answer=["4"] * 6)
@@ -234,18 +275,18 @@ def test_the_cosine_reward_follows_its_formula() -> None:
 
 
 def test_the_cosine_reward_can_count_tokens() -> None:
-    cosine = rewards.get_cosine_scaled_reward(max_len=10, unit="tokens")
+    cosine = get_cosine_scaled_reward(max_len=10, unit="tokens")
     ids = [[1] * 5, [1] * 10]
     assert cosine(["\\boxed{4}"] * 2, answer=["4", "4"], completion_ids=ids) == pytest.approx([0.9, 0.8])
 
 
 def test_the_repetition_penalty_is_the_share_of_ngrams_that_come_again() -> None:
-    penalty = rewards.get_repetition_penalty_reward(ngram_size=2, max_penalty=-1.0)
+    penalty = get_repetition_penalty_reward(ngram_size=2, max_penalty=-1.0)
     assert penalty(["a b c d", "a A a a a", "a", ""]) == [0.0, -0.75, 0.0, 0.0]
 
 
 def test_two_characters_make_a_word_of_chinese_three_one_of_kana_four_one_of_thai() -> None:
-    penalty = rewards.get_repetition_penalty_reward(ngram_size=2, max_penalty=-1.0)
+    penalty = get_repetition_penalty_reward(ngram_size=2, max_penalty=-1.0)
     # n-grams of two words are 4 of 5, 6 of 7 and 8 of 9 characters: two each, which are the same
     assert penalty(["好好好好好", "あああああああ", "ก" * 9]) == [-0.5, -0.5, -0.5]
     assert penalty(["一二三四五", "一二三", "あいうえ", "we 好好 add 好好"]) == [0.0, 0.0, 0.0, 0.0]
@@ -261,10 +302,10 @@ def test_natural_text_is_hardly_repetitive_in_any_language(language: str, shared
 
 
 def test_the_overlong_punishment_grows_over_the_cache() -> None:
-    punishment = rewards.get_soft_overlong_punishment(max_length=100, cache=20)
+    punishment = get_soft_overlong_punishment(max_length=100, cache=20)
     ids = [[1] * size for size in (80, 90, 100, 101)]
     assert punishment(["x"] * 4, completion_ids=ids) == [0.0, -0.5, -1.0, -1.0]
-    assert rewards.get_soft_overlong_punishment(max_length=10, cache=0)(["x"], completion_ids=[[1] * 10]) == [0.0]
+    assert get_soft_overlong_punishment(max_length=10, cache=0)(["x"], completion_ids=[[1] * 10]) == [0.0]
 
 
 TOM = "Tom has 3 apples, buys 5 more and gives 2 away. How many apples does he have?"
@@ -278,10 +319,10 @@ def test_reasoning_that_works_it_out_says_what_is_given_and_checks_it_scores_one
     assert quality(chinese, "6").score == pytest.approx(1.0)
     text = [f"<think>{STEPS}{CHECK}</think> <answer>6</answer>"]
     logged: dict[str, float] = {}
-    assert rewards.reasoning_quality_reward(text, prompts=[TOM], log_metric=logged.__setitem__) == [pytest.approx(1.0)]
+    assert reasoning_quality_reward(text, prompts=[TOM], log_metric=logged.__setitem__) == [pytest.approx(1.0)]
     assert logged == {f"reasoning/{part}": 1.0 for part in ("flow", "completeness", "assumptions", "correction")}
     messages = [[{"role": "system", "content": "Think."}, {"role": "user", "content": TOM}]]
-    assert rewards.reasoning_quality_reward(text, prompts=messages) == [pytest.approx(1.0)]
+    assert reasoning_quality_reward(text, prompts=messages) == [pytest.approx(1.0)]
 
 
 def test_each_part_of_the_quality_is_lost_with_what_it_stands_for() -> None:
@@ -361,8 +402,8 @@ def test_rewards_are_put_together_with_weights() -> None:
     assert [spec.weight for spec in specs] == [0.4, 0.3, 0.3]
     english = "<think>we add two and two</think> <answer>4</answer>"
     assert build(specs)([english], answer=["4"], language=["en"])[0].total == pytest.approx(1.0)
-    assert build(rewards.REASONING)([english], answer=["4"], language=["en"])[0].total == pytest.approx(3.0)
-    assert sum(spec.weight for spec in rewards.REASONING_WEIGHTED) == pytest.approx(1.0)
+    assert build(REASONING)([english], answer=["4"], language=["en"])[0].total == pytest.approx(3.0)
+    assert sum(spec.weight for spec in REASONING_WEIGHTED) == pytest.approx(1.0)
     with pytest.raises(SettingsError, match="2 rewards but 3 weights"):
         weighted(("accuracy", "format"), (0.4, 0.3, 0.3))
 
@@ -433,7 +474,7 @@ def test_a_column_of_another_length_is_named() -> None:
 
 
 def test_an_unknown_reward_is_refused_when_settings_are_read() -> None:
-    with pytest.raises(SettingsError, match="no reward 'acuracy': did you mean accuracy"):
+    with pytest.raises(SettingsError, match=r"no reward 'acuracy' .*: did you mean accuracy"):
         RewardSpec.parse({"name": "acuracy"})
 
 

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,18 +18,24 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
 from r1kit.chat import ChatFormat  # noqa: E402
+from r1kit.engines import EngineError  # noqa: E402
 from r1kit.engines.local import LocalEngine  # noqa: E402
 from r1kit.models import attention  # noqa: E402
 from r1kit.models.load import Policy, fresh_llama  # noqa: E402
+from r1kit.models.policy_net import LossOutput  # noqa: E402
 from r1kit.rewards.scorer import Part, Scorer  # noqa: E402
 from r1kit.settings import SettingsError  # noqa: E402
+from r1kit.stages.rl import RL_STAGE, RLSettings  # noqa: E402
 from r1kit.store import StoreError  # noqa: E402
 from r1kit.tasks.base import Listed  # noqa: E402
 from r1kit.tiny.tokenizer import make  # noqa: E402
 from r1kit.train import checkpoints  # noqa: E402
 from r1kit.train.learner import Learner, OptimizerSettings  # noqa: E402
-from r1kit.train.losses.policy_gradient import PRESETS  # noqa: E402
-from r1kit.train.rl import RL, Draws, LoopSettings  # noqa: E402
+from r1kit.train.losses.policy_gradient import PRESETS, GRPOSettings  # noqa: E402
+from r1kit.train.rl.algorithm import algorithm_files  # noqa: E402
+from r1kit.train.rl.collect import Draws  # noqa: E402
+from r1kit.train.rl.loop import RL  # noqa: E402
+from r1kit.train.rl.loop_settings import LoopSettings  # noqa: E402
 from r1kit.types import Problem  # noqa: E402
 
 torch.set_num_threads(1)
@@ -135,6 +142,106 @@ def test_steps_in_which_all_rewards_are_equal_leave_the_weights_as_they_are(tmp_
     assert run.learner.updates == 1
     assert_identical(weights(run), weights(first))
     assert [row["optim/grad_norm"] > 0 for row in rows(tmp_path / "all")] == [True, False, False]
+
+
+def test_entropy_ratio_and_gap_cover_every_sample_whatever_was_learned_from(tmp_path: Path) -> None:
+    def equal(completions: Sequence[str], **_: Any) -> list[float]:
+        return [1.0] * len(completions)
+
+    first = {}
+    for reward in (share_of_low_ids, zero_for_some, equal):
+        loop(tmp_path / reward.__name__, {"steps": 1}, reward=reward).train()
+        first[reward.__name__] = rows(tmp_path / reward.__name__)[0]
+    assert first["equal"]["optim/grad_norm"] == 0.0 < first["zero_for_some"]["optim/grad_norm"]
+    for name in ("policy/entropy", "policy/ratio_mean", "sampler/logprob_gap_mean"):
+        assert first["zero_for_some"][name] == pytest.approx(first["share_of_low_ids"][name], abs=1e-6)
+        assert first["equal"][name] == pytest.approx(first["share_of_low_ids"][name], abs=1e-6)
+
+
+def test_an_engine_that_drops_a_completion_is_refused_before_groups_are_mixed_up(tmp_path: Path) -> None:
+    class DropsCompletion(LocalEngine):
+        def generate(self, prompts: Any, params: Any, report: Any = None) -> Any:
+            first, *others = super().generate(prompts, params, report)
+            return [first[:-1], *others]
+
+    class DropsPrompt(LocalEngine):
+        def generate(self, prompts: Any, params: Any, report: Any = None) -> Any:
+            return super().generate(prompts, params, report)[1:]
+
+    run = loop(tmp_path, {})
+    policy = Policy(run.learner.model, TOKENIZER, (1,))
+    for engine, message in ((DropsCompletion, "gave 3 completions for prompt p"), (DropsPrompt, "answered 3 of 4")):
+        with pytest.raises(EngineError, match=message):
+            replace(run.collect, engine=engine(policy))(0, Draws(TASK, 0))
+
+
+def test_metrics_that_a_reward_logs_replace_no_metric_of_the_loop(tmp_path: Path) -> None:
+    def loud(completions: Sequence[str], log_metric: Any, **columns: Any) -> list[float]:
+        for name in ("step", "reward/mean", "policy/entropy"):
+            log_metric(name, -7.0)
+        return share_of_low_ids(completions, **columns)
+
+    loop(tmp_path / "loud", {}, reward=loud).train()
+    loop(tmp_path / "quiet", {}).train()
+    logged = {f"rewards/share/{name}": -7.0 for name in ("step", "reward/mean", "policy/entropy")}
+    assert rows(tmp_path / "loud") == [row | logged for row in rows(tmp_path / "quiet")]
+
+
+def reinforce_all(settings: GRPOSettings) -> Any:
+    """A loss without advantages: every completion becomes more likely."""
+    return lambda logprobs, targets, totals: LossOutput(
+        -logprobs.sum() / totals.num_tokens, {"kl": logprobs.detach().sum()}
+    )
+
+
+def minus_mean(rewards: list[float | None]) -> list[float | None]:
+    known = [reward for reward in rewards if reward is not None]
+    return [None if reward is None else reward - sum(known) / len(known) for reward in rewards]
+
+
+def no_loss(settings: GRPOSettings) -> float:
+    return settings.clip_low
+
+
+def too_few(rewards: list[float | None]) -> list[float | None]:
+    return rewards[1:]
+
+
+def test_a_loss_and_a_baseline_of_ones_own_are_found_by_dotted_path(tmp_path: Path) -> None:
+    mean = {"algorithm": {"baseline": "group_mean"}}
+    own = {"algorithm": {"baseline": f"{__name__}:minus_mean"}}
+    runs = [loop(tmp_path / str(index), settings) for index, settings in enumerate((mean, own))]
+    for run in runs:
+        run.train()
+    assert rows(tmp_path / "1")[0]["optim/loss"] == pytest.approx(rows(tmp_path / "0")[0]["optim/loss"], abs=1e-6)
+
+    def equal(completions: Sequence[str], **_: Any) -> list[float]:
+        return [1.0] * len(completions)
+
+    loop(tmp_path / "loss", {"algorithm": {"loss": f"{__name__}.reinforce_all"}}, reward=equal).train()
+    first = rows(tmp_path / "loss")[0]
+    assert first["optim/grad_norm"] > 0 and first["policy/kl"] == pytest.approx(-first["optim/loss"])
+    files = algorithm_files(LoopSettings.parse(own).algorithm)
+    assert files == {"baseline": Path(__file__)} and algorithm_files(PRESETS["grpo"]) == {}
+    stage = RLSettings.parse({"tasks": ["tiny/reasoning"], "rewards": ["accuracy"], **own})
+    assert RL_STAGE.sources is not None
+    assert RL_STAGE.sources(stage)["code/algorithm.baseline"].path == Path(__file__)  # a change of it redoes the stage
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "message"),
+    [
+        ({"baseline": "group_mena"}, "no baseline 'group_mena' .*: did you mean group_mean"),
+        ({"loss": "grpo"}, "algorithm.loss: give a dotted path"),
+        ({"loss": "there.is:none"}, "loss 'there.is:none' cannot be imported: No module"),
+        ({"loss": f"{__name__}:SMALL"}, "loss '.*test_rl:SMALL' is dict: expected a function"),
+        ({"loss": f"{__name__}:no_loss"}, "loss '.*test_rl:no_loss' returned float .*: expected a loss"),
+        ({"baseline": f"{__name__}:too_few"}, "baseline '.*test_rl:too_few' returned .* for 4 rewards"),
+    ],
+)
+def test_a_path_to_no_loss_or_baseline_is_named(algorithm: dict[str, str], message: str, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=message):
+        loop(tmp_path, {"algorithm": algorithm}).train()
 
 
 SCRIPT = """
@@ -271,7 +378,9 @@ def test_truncated_completions_can_be_left_out_of_the_loss(tmp_path: Path) -> No
     reasons = [rollout.completion.finish_reason for group in kept.groups for rollout in group.rollouts]
     assert 0 < reasons.count("length") < len(reasons)
     assert len(kept.samples) == len(reasons) and len(left.samples) == reasons.count("stop")
-    assert left.advantages == kept.advantages  # the baseline is the whole group's
+    assert [one.advantages for one in left.scored] == [
+        one.advantages for one in kept.scored
+    ]  # the baseline is the whole group's
     never = loop(tmp_path / "never", {"truncated": "skip"}, ends=())
     never.train()  # no sample is left in any step
     assert [row["completion/truncated"] for row in rows(tmp_path / "never")] == [1.0, 1.0]

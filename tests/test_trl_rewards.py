@@ -14,16 +14,21 @@ transformers = pytest.importorskip("transformers")
 trl = pytest.importorskip("trl", reason="trl is not installed: `pip install trl` to train with it")
 datasets = pytest.importorskip("datasets")
 
-from r1kit import rewards  # noqa: E402
 from r1kit.chat import ChatFormat  # noqa: E402
 from r1kit.engines.local import LocalEngine  # noqa: E402
 from r1kit.models import attention  # noqa: E402
 from r1kit.models.load import Policy, fresh_llama  # noqa: E402
 from r1kit.rewards import RewardSpec, build  # noqa: E402
+from r1kit.rewards.accuracy import accuracy_reward, get_cosine_scaled_reward  # noqa: E402
+from r1kit.rewards.consistency import get_graded_language_reward, get_language_consistency_reward  # noqa: E402
+from r1kit.rewards.length import get_repetition_penalty_reward, get_soft_overlong_punishment  # noqa: E402
+from r1kit.rewards.r1_format import format_reward, reasoning_steps_reward, tag_count_reward  # noqa: E402
+from r1kit.rewards.reasoning import reasoning_quality_reward  # noqa: E402
 from r1kit.tasks.base import Listed  # noqa: E402
 from r1kit.tiny.tokenizer import make  # noqa: E402
 from r1kit.train.learner import Learner, OptimizerSettings  # noqa: E402
-from r1kit.train.rl import RL, LoopSettings  # noqa: E402
+from r1kit.train.rl.loop import RL  # noqa: E402
+from r1kit.train.rl.loop_settings import LoopSettings  # noqa: E402
 from r1kit.types import Problem  # noqa: E402
 
 torch.set_num_threads(1)
@@ -33,16 +38,16 @@ TEMPLATE = (
     "{% if add_generation_prompt %}assistant: {% endif %}"
 )
 OURS = [
-    rewards.accuracy_reward,
-    rewards.format_reward,
-    rewards.tag_count_reward,
-    rewards.reasoning_steps_reward,
-    rewards.reasoning_quality_reward,
-    rewards.get_cosine_scaled_reward(unit="tokens", max_len=16),
-    rewards.get_repetition_penalty_reward(),
-    rewards.get_soft_overlong_punishment(max_length=16, cache=4),
-    rewards.get_language_consistency_reward(),
-    rewards.get_graded_language_reward(detect="script"),
+    accuracy_reward,
+    format_reward,
+    tag_count_reward,
+    reasoning_steps_reward,
+    reasoning_quality_reward,
+    get_cosine_scaled_reward(unit="tokens", max_len=16),
+    get_repetition_penalty_reward(),
+    get_soft_overlong_punishment(max_length=16, cache=4),
+    get_language_consistency_reward(),
+    get_graded_language_reward(detect="script"),
 ]
 QUESTIONS = ["1+2=", "3+4=", "5+1=", "2+2="]
 

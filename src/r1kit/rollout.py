@@ -6,56 +6,63 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from r1kit.chat import ChatFormat
-from r1kit.engines import Engine, Report
-from r1kit.rewards import Scorer
-from r1kit.types import Completion, Group, Problem, Prompt, Rollout, SamplingParams
+from r1kit.engines import EngineError, PolicyEngine, Report
+from r1kit.rewards.scorer import Scorer
+from r1kit.types import Completion, Group, Problem, Rollout, SamplingParams
 
 
 def rollout(
-    engine: Engine,
+    engine: PolicyEngine,
     problems: Sequence[Problem],
-    prompts: Sequence[Prompt],
     chat: ChatFormat,
     scorer: Scorer,
     params: SamplingParams,
     report: Report | None = None,
     log_metric: Callable[[str, float], None] | None = None,
 ) -> list[Group]:
-    """`params.n` scored completions of each problem; all are scored in one call, so that reward models can batch.
+    """Sample and score `params.n` completions of each problem: one group per problem, in order.
 
-    `log_metric(name, value)` takes what reward functions report of themselves (TRL's convention).
+    All completions are scored in one call, so that reward models can batch. `log_metric(name, value)` receives the
+    metrics that reward functions log. Raises `EngineError` if the engine returns another number of completions.
     """
-    answers = engine.generate(prompts, params, report)
-    flat = [(problem, prompt, c) for problem, prompt, cs in zip(problems, prompts, answers, strict=True) for c in cs]
-    rewards = scorer(
-        [chat.complete(completion.text) for _, _, completion in flat], log_metric=log_metric, **columns(flat, params)
-    )
-    rollouts = [
-        Rollout(prompt=prompt, completion=completion, reward=reward)
-        for (_, prompt, completion), reward in zip(flat, rewards, strict=True)
-    ]
+    prompts = [chat.render(problem, engine.tokenizer) for problem in problems]
+    sampled = engine.generate(prompts, params, report)
+    if len(sampled) != len(prompts):
+        raise EngineError(f"the engine answered {len(sampled)} of {len(prompts)} prompts: each needs a list of its own")
+    for prompt, completions in zip(prompts, sampled, strict=True):
+        if len(completions) != params.n:
+            raise EngineError(
+                f"the engine gave {len(completions)} completions for prompt {prompt.problem_id}, expected {params.n}: "
+                "a group needs all of them, so an engine must retry what it aborts"
+            )
+    pairs = [(problem, each) for problem, completions in zip(problems, sampled, strict=True) for each in completions]
+    responses = [chat.complete(completion.text) for _, completion in pairs]
+    rewards = iter(scorer(responses, log_metric=log_metric, **reward_columns(pairs, params)))
     return [
-        Group(problem=problem, rollouts=tuple(rollouts[index * params.n : (index + 1) * params.n]))
-        for index, problem in enumerate(problems)
+        Group(
+            problem=problem,
+            rollouts=tuple(Rollout(prompt=prompt, completion=each, reward=next(rewards)) for each in completions),
+        )
+        for problem, prompt, completions in zip(problems, prompts, sampled, strict=True)
     ]
 
 
-def columns(flat: Sequence[tuple[Problem, Prompt, Completion]], params: SamplingParams) -> dict[str, Any]:
-    """What reward functions are given beside the completions: TRL's convention, one entry per completion.
+def reward_columns(pairs: Sequence[tuple[Problem, Completion]], params: SamplingParams) -> dict[str, Any]:
+    """The columns that reward functions receive beside the completions, one entry per completion (TRL's convention).
 
-    Without `completion_ids` where an engine sends text alone: a reward that counts tokens then fails by name, in place
-    of taking every completion for an empty one.
+    `completion_ids` is left out if any completion came back as text only. A reward that counts tokens then raises an
+    error, instead of taking every completion for an empty one.
     """
-    ids = [list(completion.token_ids) for _, _, completion in flat]
-    counted = all(some or not completion.text for some, (_, _, completion) in zip(ids, flat, strict=True))
-    return ({"completion_ids": ids} if counted else {}) | {
-        "prompts": [problem.prompt for problem, _, _ in flat],
-        "problem_id": [problem.id for problem, _, _ in flat],
-        "answer": [problem.answer for problem, _, _ in flat],
-        "solution": [problem.answer for problem, _, _ in flat],
-        "verifier": [problem.verifier for problem, _, _ in flat],
-        "language": [problem.language for problem, _, _ in flat],
-        "source": [problem.source for problem, _, _ in flat],
-        "finish_reason": [completion.finish_reason for _, _, completion in flat],
+    ids = [list(completion.token_ids) for _, completion in pairs]
+    has_ids = all(token_ids or not completion.text for token_ids, (_, completion) in zip(ids, pairs, strict=True))
+    return ({"completion_ids": ids} if has_ids else {}) | {
+        "prompts": [problem.prompt for problem, _ in pairs],
+        "problem_id": [problem.id for problem, _ in pairs],
+        "answer": [problem.answer for problem, _ in pairs],
+        "solution": [problem.answer for problem, _ in pairs],
+        "verifier": [problem.verifier for problem, _ in pairs],
+        "language": [problem.language for problem, _ in pairs],
+        "source": [problem.source for problem, _ in pairs],
+        "finish_reason": [completion.finish_reason for _, completion in pairs],
         "max_tokens": params.max_tokens,
     }

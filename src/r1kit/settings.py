@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import difflib
+import importlib
+import re
 import types
 import typing
 from collections.abc import Collection, Iterator, Mapping
@@ -15,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 # stops. Some of these change the last bits of a result (another device, another batch of tokens); they are marked too.
 NOT_HASHED: dict[str, Any] = {"fingerprint": False}
 MAX_LISTED = 40  # names in one error message
+_DOTTED_PATH = re.compile(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*[.:][A-Za-z_]\w*")
 
 
 class SettingsError(ValueError):
@@ -64,6 +67,23 @@ def nearest(name: str, names: Collection[str], prefix: str = "") -> str:
         return f"did you mean {prefix}{close[0]}?"
     shown = ", ".join(list(names)[:MAX_LISTED]) or "none"
     return f"known are {shown}" + (f" and {len(names) - MAX_LISTED} more" if len(names) > MAX_LISTED else "")
+
+
+def is_dotted_path(name: str) -> bool:
+    """Whether a name has the form `package.module:function` or `package.module.function`."""
+    return _DOTTED_PATH.fullmatch(name) is not None
+
+
+def import_function(path: str, role: str) -> Any:
+    """The function behind a dotted path; raises `SettingsError`, which begins with `role`, if there is none."""
+    module, _, name = path.rpartition(":" if ":" in path else ".")
+    try:
+        function = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise SettingsError(f"{role} {path!r} cannot be imported: {error}") from error
+    if not callable(function):
+        raise SettingsError(f"{role} {path!r} is {type(function).__name__}: expected a function")
+    return function
 
 
 def explain(cls: type[BaseModel], error: ValidationError, prefix: str = "") -> str:

@@ -1,7 +1,7 @@
 """The records that travel through r1kit: plain frozen data, no torch, no third-party imports.
 
-Problem -> Prompt -> Completion -> Rollout -> Group -> Sample is the one path that data takes; each step makes the
-next record and never changes the last one.
+Data takes one path: Problem -> Prompt -> Completion -> Rollout -> Group -> Sample. Each step creates the next record
+and never changes the previous one.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class Problem:
     """A task item that can be checked.
 
     `Problem(id="gsm8k/train/17", prompt="Tom has 3 apples ...", answer="72", verifier="math")`
-    `id` never changes between runs; `verifier` is a name in `r1kit.verifiers.VERIFIERS`; `language` is ISO 639-1.
+    `id` is the same in every run; `verifier` is a name in `r1kit.verifiers.VERIFIERS`; `language` is ISO 639-1.
     """
 
     id: str
@@ -41,7 +41,7 @@ class Problem:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prompt:
-    """What the engine is given: the problem's messages and the exact token ids they were rendered to."""
+    """The engine's input: a problem's messages and the exact token ids that they were rendered to."""
 
     problem_id: str
     messages: tuple[Message, ...]
@@ -50,10 +50,10 @@ class Prompt:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SamplingParams:
-    """How completions are drawn; field names are vLLM's.
+    """Sampling settings of completions; field names are vLLM's.
 
-    `temperature=0` is greedy. `top_k=0` and `top_p=1.0` switch the truncation off. `max_tokens` counts completion
-    tokens, the end token included. The same `seed` gives the same tokens whatever else is in the batch.
+    `temperature=0` is greedy; `top_k=0` and `top_p=1.0` disable truncation. `max_tokens` counts completion tokens, the
+    end token included. A seed gives the same tokens whatever else is in the batch.
     """
 
     n: int = 1
@@ -69,7 +69,7 @@ class SamplingParams:
         if self.n < 1:
             raise ValueError(f"n is {self.n}: ask for at least 1 completion per prompt")
         if not 0 <= self.temperature < float("inf"):
-            raise ValueError(f"temperature is {self.temperature}: it must be 0 (greedy) or a number above")
+            raise ValueError(f"temperature is {self.temperature}: it must be 0 (greedy) or above")
         if not 0 < self.top_p <= 1:
             raise ValueError(f"top_p is {self.top_p}: it must be above 0 and at most 1")
         if self.top_k < 0:
@@ -80,7 +80,7 @@ class SamplingParams:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Completion:
-    """What a policy answered: the ids that were sampled, the end token included where one was sampled.
+    """A policy's answer: the sampled token ids, including the end token if there is one.
 
     `logprobs[t]` is log pi(token_ids[t] | prompt, token_ids[:t]) at the sampling temperature, before top-k and top-p.
     `text` is the decoded completion without the end token and without a stop string.
@@ -144,7 +144,7 @@ class Reward:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rollout:
-    """A prompt, one completion of it, and what that was worth."""
+    """A prompt, one completion of it, and its reward."""
 
     prompt: Prompt
     completion: Completion
@@ -161,12 +161,12 @@ class Group:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sample:
-    """The only thing that trainers eat: five sequences of one length.
+    """The input of every trainer: five sequences of one length.
 
-    Prompt tokens have `loss_mask` False and zeros elsewhere. For a prompt (7, 8) and a completion (9, 2):
+    Prompt tokens have `loss_mask` False and zeros in the other sequences. For a prompt (7, 8) and a completion (9, 2):
     `Sample(token_ids=(7, 8, 9, 2), loss_mask=(False, False, True, True), logprobs=(0.0, 0.0, -1.2, -0.1),
     advantages=(0.0, 0.0, 0.7, 0.7), ref_logprobs=(0.0, 0.0, -1.1, -0.2))`
-    Losses that need no sampler or reference (SFT) leave `logprobs`, `advantages`, `ref_logprobs` empty.
+    Losses without a sampler or reference (SFT) leave `logprobs`, `advantages` and `ref_logprobs` empty.
     """
 
     token_ids: Sequence[int]
@@ -185,7 +185,7 @@ class Sample:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Conversation:
-    """A record for supervised training; loss falls on the assistant's turns."""
+    """A record for supervised training; the loss covers the assistant's turns."""
 
     messages: tuple[Message, ...]
     source: str = ""
@@ -194,7 +194,7 @@ class Conversation:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PreferencePair:
-    """Two answers to one prompt, of which `chosen` was preferred."""
+    """Two answers to one prompt; `chosen` is the preferred one."""
 
     prompt: tuple[Message, ...]
     chosen: str

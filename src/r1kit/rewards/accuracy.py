@@ -23,20 +23,20 @@ def accuracy_reward(
     unknown: float | None = 0.5,
     **columns: Any,
 ) -> list[float | None]:
-    """1.0 right, 0.0 wrong, `unknown` where the reference cannot be used (None: the sample does not count).
+    """1.0 for right, 0.0 for wrong, `unknown` for an unusable reference (None: the sample does not count).
 
-    References stand in the column `answer` or `solution`; the column `verifier` names each row's verifier. None where
-    a row has no reference, and where the verifier failed, whatever `unknown` is: see `r1kit.rewards.verdicts`.
+    References are in the column `answer` or `solution`; the column `verifier` names each row's verifier. None if a row
+    has no reference or its verifier failed.
     """
-    given = {"answer": answer, "solution": solution, "verifier": verifier}
-    verdicts = judge(completions, given, default_verifier, "accuracy_reward")
+    named = {"answer": answer, "solution": solution, "verifier": verifier}
+    verdicts = judge(completions, named, default_verifier, "accuracy_reward")
     report_verdicts(verdicts, columns)
     return [_value(verdict, float, unknown) for verdict in verdicts]
 
 
 def get_accuracy_reward(*, verifier: str = "math", unknown: float | None = 0.5) -> RewardFunction:
-    """`accuracy_reward` with a verifier for rows that name none, and the value of "cannot tell"."""
-    verifiers.find(verifier)
+    """`accuracy_reward` with a default verifier, and the value of rows with an unusable reference."""
+    verifiers.find(verifier)  # raises now, not at the first step
     return configured(accuracy_reward, default_verifier=verifier, unknown=unknown)
 
 
@@ -51,7 +51,7 @@ def get_cosine_scaled_reward(
     verifier: str = "math",
     unknown: float | None = None,
 ) -> RewardFunction:
-    """Correct answers fall from 1.0 (short) to 0.8 (long), wrong ones rise from -0.5 to -0.1, along half a cosine.
+    """Along half a cosine, right answers fall from 1.0 (short) to 0.8 (long) and wrong ones rise from -0.5 to -0.1.
 
     value = min + 0.5 (max - min) (1 + cos(pi * length / max_len)); `unit="tokens"` takes lengths from `completion_ids`.
     """
@@ -87,19 +87,19 @@ def cosine_scaled_reward(
     if unit == "tokens":
         measured = column("completion_ids", columns, len(measured), "cosine_scaled_reward")
 
-    def scaled(is_correct: bool, size: int) -> float:
+    def scaled(is_correct: bool, length: int) -> float:
         low, high = correct if is_correct else wrong
-        progress = min(size / max_len, 1.0)  # past the limit the cosine would turn round
+        progress = min(length / max_len, 1.0)  # beyond the limit the cosine would rise again
         return low + 0.5 * (high - low) * (1.0 + math.cos(math.pi * progress))
 
     return [
-        _value(verdict, partial(scaled, size=len(long)), unknown)
-        for verdict, long in zip(verdicts, measured, strict=True)
+        _value(verdict, partial(scaled, length=len(items)), unknown)
+        for verdict, items in zip(verdicts, measured, strict=True)
     ]
 
 
 def _value(verdict: Verdict | None, decided: Callable[[bool], float], unknown: float | None) -> float | None:
-    """What a verdict is worth; a verifier that failed is worth nothing, not even the value of "cannot tell"."""
+    """The reward of a verdict; None if the verifier failed, whatever `unknown` is."""
     if verdict is None or verdict.outcome == "failed":
         return None
     return unknown if verdict.correct is None else decided(verdict.correct)

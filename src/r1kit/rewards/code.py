@@ -1,4 +1,4 @@
-"""Code: the share of the tests that a program passes, or all of them or nothing."""
+"""Code: the fraction of tests that a program passes, or all or nothing."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from r1kit.verifiers.code.tests import DEFAULTS, TestDefaults
 
 
 def get_code_reward(*, partial: bool = True, unknown: float | None = None, **defaults: float) -> RewardFunction:
-    """`code_reward` with its options; `defaults` are for tests that say nothing of them.
+    """`code_reward` with its options.
 
-    They are `time_s`, `total_s`, `memory_mb`, `tolerance` and `indent`. Raises ValueError for others.
+    `defaults` apply to tests that do not set them: `time_s`, `total_s`, `memory_mb`, `tolerance` and `indent`. Raises
+    ValueError for others.
     """
-    settings = TestDefaults.parse(defaults)
-    return configured(code_reward, partial=partial, unknown=unknown, defaults=settings)
+    return configured(code_reward, partial=partial, unknown=unknown, defaults=TestDefaults.parse(defaults))
 
 
 def code_reward(
@@ -28,11 +28,11 @@ def code_reward(
     defaults: TestDefaults = DEFAULTS,
     **columns: Any,
 ) -> list[float | None]:
-    """1.0 where a program passes all tests; else their share with `partial` (below 1), 0.0 without.
+    """1.0 if a program passes all tests, otherwise the fraction it passes with `partial`, or 0.0 without.
 
-    The tests (see `r1kit.verifiers.code.tests`) stand in the column `answer`, or `solution` in rows where that holds
-    none. None where a row has no tests or its column `verifier` names another verifier than `code`, and where the
-    sandbox fails or the machine is too busy to tell; tests that cannot be used give `unknown`.
+    The tests (see `r1kit.verifiers.code.tests`) are in the column `answer`, or in `solution` for rows whose `answer` is
+    empty. None if a row has no tests, if its column `verifier` names another verifier than `code`, if the sandbox fails
+    or if the machine is too busy to tell. Unusable tests give `unknown`.
     """
     responses = texts(completions)
     tests = references(columns, len(responses), "code_reward")
@@ -41,15 +41,13 @@ def code_reward(
     graded = grade_code_batch(
         [responses[row] for row in rows], [tests[row] for row in rows], thorough=partial, defaults=defaults
     )
-    grades = dict(zip(rows, graded, strict=True))
-    verdicts = [grades[row].verdict if row in grades else None for row in range(len(responses))]
-    report_verdicts(verdicts, columns, prefix="code_")
-    return [_value(grades.get(row), partial, unknown) for row in range(len(responses))]
+    by_row = dict(zip(rows, graded, strict=True))
+    grades = [by_row.get(row) for row in range(len(responses))]
+    report_verdicts([None if grade is None else grade.verdict for grade in grades], columns, prefix="code_")
+    return [None if grade is None else _value(grade, partial, unknown) for grade in grades]
 
 
-def _value(grade: Grade | None, partial: bool, unknown: float | None) -> float | None:
-    if grade is None:
-        return None
+def _value(grade: Grade, partial: bool, unknown: float | None) -> float | None:
     if grade.share is None:
         return None if grade.verdict.outcome == "failed" else unknown
     return grade.share if partial else float(grade.verdict.outcome == "right")

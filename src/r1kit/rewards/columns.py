@@ -1,4 +1,4 @@
-"""What every reward shares: the text of a completion, columns that must be there, and the reference of each row."""
+"""Helpers of all rewards: the text of a completion, required columns, and the reference of each row."""
 
 from __future__ import annotations
 
@@ -24,19 +24,27 @@ class RewardFunction(Protocol):
 
 
 def texts(completions: Sequence[Any]) -> list[str]:
-    """Plain texts of plain or conversational completions (TRL's `[{"role": ..., "content": ...}]`).
+    """Completions as plain texts; conversational ones (TRL's `[{"role": ..., "content": ...}]`) are flattened.
 
-    Of several messages, the assistant's are joined, and so are the parts of a content in parts, which must be text.
-    Raises ValueError for anything else.
+    The assistant's messages are joined, and so are the parts of a message's content. Raises ValueError for anything
+    but text.
     """
     return [_text(completion) for completion in completions]
 
 
+def question_of(prompt: Any) -> str:
+    """The question in a prompt: the text itself, or the user's last message."""
+    if isinstance(prompt, str):
+        return prompt
+    return next((message_text(turn["content"]) for turn in reversed(prompt) if turn["role"] == "user"), "")
+
+
 def column(name: str, columns: Mapping[str, Any], rows: int, reward: str) -> list[Any]:
-    """A column of one value per completion; raises ValueError where it is missing, no list, or of another length."""
+    """A column with one value per completion; raises ValueError if it is missing, no list, or of another length."""
     values = columns.get(name)
     if values is None:
-        raise ValueError(f"{reward} needs the column {name!r}, given are {', '.join(sorted(columns)) or 'none'}")
+        known = ", ".join(sorted(columns)) or "none"
+        raise ValueError(f"{reward} needs the column {name!r}: add it to the task (its columns: {known})")
     if isinstance(values, str) or not hasattr(values, "__len__"):
         raise ValueError(f"{reward}: column {name!r} is {values!r:.60}: expected a list with a value per completion")
     if len(values) != rows:
@@ -45,26 +53,26 @@ def column(name: str, columns: Mapping[str, Any], rows: int, reward: str) -> lis
 
 
 def names(name: str, columns: Mapping[str, Any], rows: int, default: str, reward: str) -> list[str]:
-    """A column of names, `default` where a row has none; raises ValueError for what is neither text nor empty."""
-    given = [default] * rows if columns.get(name) is None else column(name, columns, rows, reward)
-    for number, value in enumerate(given, start=1):
+    """A column of names, with `default` for rows without one; raises ValueError for other values than text."""
+    values = [default] * rows if columns.get(name) is None else column(name, columns, rows, reward)
+    for number, value in enumerate(values, start=1):
         if not isinstance(value, str) and not _is_missing(value):
             raise ValueError(f"{reward}: column {name!r} has {value!r:.60} for completion {number}: expected a name")
-    return [default if _is_missing(value) else value for value in given]
+    return [default if _is_missing(value) else value for value in values]
 
 
 def references(columns: Mapping[str, Any], rows: int, reward: str) -> list[str]:
-    """Each row's reference as text: that of the column `answer`, else that of `solution`; "" where it has neither.
+    """Each row's reference as text: `answer`, or `solution` if that is empty; "" if both are.
 
-    Raises ValueError where both columns are missing.
+    Raises ValueError if both columns are missing.
     """
-    named = [name for name in ("answer", "solution") if columns.get(name) is not None] or ["answer"]
-    given = zip(*(column(name, columns, rows, reward) for name in named), strict=True)
-    return [next(filter(None, map(reference_text, row)), "") for row in given]
+    present = [name for name in ("answer", "solution") if columns.get(name) is not None] or ["answer"]
+    pairs = zip(*(column(name, columns, rows, reward) for name in present), strict=True)
+    return [next(filter(None, map(reference_text, pair)), "") for pair in pairs]
 
 
 def reference_text(value: Any) -> str:
-    """A reference as text: objects and lists as JSON, numbers as people write them; "" for null, NaN and the empty."""
+    """A reference as text: objects and lists as JSON, numbers as people write them, "" for null, NaN and empty ones."""
     if hasattr(value, "tolist"):  # arrays and scalars of other libraries
         value = value.tolist()
     if _is_missing(value) or (isinstance(value, dict | list | tuple) and not value):
@@ -77,16 +85,16 @@ def reference_text(value: Any) -> str:
 
 
 def _is_missing(value: Any) -> bool:
-    """Null, NaN (as tables have it for null) or text of white space."""
+    """Whether a value is null, NaN (a table's null) or blank text."""
     if isinstance(value, str):
         return not value.strip()
     return value is None or (isinstance(value, float) and value != value)
 
 
 class Configured:
-    """A function with its options set: it pickles, and trainers that log by `__name__` find one.
+    """A reward function with its options set; it pickles, and has a `__name__`, under which trainers log it.
 
-    Options are not to be had from the data: a column of an option's name is left out.
+    A data column with the name of an option is ignored.
     """
 
     def __init__(self, function: RewardFunction, options: dict[str, Any]) -> None:
@@ -99,8 +107,7 @@ class Configured:
 
 def configured(function: RewardFunction, **options: Any) -> RewardFunction:
     """`function` with its options set: see `Configured`."""
-    made: RewardFunction = Configured(function, options)
-    return made
+    return Configured(function, options)
 
 
 def _text(completion: Any) -> str:
@@ -108,12 +115,12 @@ def _text(completion: Any) -> str:
         return completion
     if isinstance(completion, Sequence) and all(isinstance(turn, dict) and "content" in turn for turn in completion):
         turns = [turn for turn in completion if turn.get("role", "assistant") == "assistant"]
-        return "".join(_content(turn["content"]) for turn in turns)
-    raise ValueError(f"a completion is a text or a list of messages, not {type(completion).__name__}")
+        return "".join(message_text(turn["content"]) for turn in turns)
+    raise ValueError(f"a completion is a text or a list of messages, and not of type {type(completion).__name__}")
 
 
-def _content(content: Any) -> str:
-    """The text of a message, whose content may be in parts: `[{"type": "text", "text": "4"}]`."""
+def message_text(content: Any) -> str:
+    """The text of a message; its content may be a list of parts: `[{"type": "text", "text": "4"}]`."""
     if content is None or isinstance(content, str):
         return content or ""
     parts = content if isinstance(content, list | tuple) else [content]

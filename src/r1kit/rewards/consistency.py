@@ -1,7 +1,7 @@
 """Rewards for language: the consistency reward of R1 (paper, equation 7) and its graded form.
 
-`detect="language"` tells languages of one script apart (a millisecond for fifty words); `"script"` counts words by
-script alone, which is all that English beside Chinese needs, and takes some microseconds.
+`detect="language"` distinguishes languages of one script (a millisecond for fifty words). `"script"` counts words by
+script alone (some microseconds), which is enough for English against Chinese.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from r1kit.verifiers.language import per_word, scripts
 
 Detect = Literal["language", "script"]
 Part = Literal["reasoning", "response"]
-_MIXED = 0.1  # words outside the main language; fewer are names, terms and errors of the model
+_MIXED = 0.1  # fraction of words outside the main language; fewer are names, terms and slips of the model
 
 
 def language_consistency_reward(
@@ -29,11 +29,11 @@ def language_consistency_reward(
     part: Part = "reasoning",
     **columns: Any,
 ) -> list[float | None]:
-    """Words in the problem's language over all words of the reasoning; code, LaTeX and digits are masked.
+    """Fraction of the reasoning's words that are in the problem's language; code, LaTeX and digits do not count.
 
-    0.0 without any reasoning; None (not applicable) for reasoning without words, such as bare formulas. With `part`
-    "response" all words count, for requests that are answered without reasoning. Rows without a language take
-    `default_language`. Raises ValueError for a language that is not known.
+    0.0 without reasoning; None (not applicable) for reasoning without words, such as bare formulas. `part="response"`
+    counts all words, for requests that are answered without reasoning. Rows without a language take `default_language`.
+    Raises ValueError for an unknown language.
     """
     share = per_word.share if detect == "language" else scripts.share
     values: list[float | None] = []
@@ -51,10 +51,10 @@ def graded_language_reward(
     detect: Detect = "language",
     **columns: Any,
 ) -> list[float | None]:
-    """1.0 where reasoning and answer are in the question's language, 0.7 where both are in another one, else 0.0.
+    """1.0 if reasoning and answer are in the question's language, 0.7 if both are in one other, otherwise 0.0.
 
-    A part is mixed, and the value 0.0, where more than a tenth of its words stand outside its main language. A part
-    without words (a number, a formula) is in any language; None where neither part has words, 0.0 without reasoning.
+    A part with more than a tenth of its words outside its main language is mixed, which gives 0.0. A part without words
+    (a number, a formula) fits any language. None if neither part has words; 0.0 without reasoning.
     """
     rows = _rows(completions, language, default_language, "graded_language_reward")
     return [_grade(chat.parse(response), target, detect) for response, target in rows]
@@ -63,19 +63,19 @@ def graded_language_reward(
 def get_language_consistency_reward(
     *, default_language: str = "en", detect: Detect = "language", part: Part = "reasoning"
 ) -> RewardFunction:
-    """`language_consistency_reward` with a language for rows that name none, and the layer that tells languages."""
+    """`language_consistency_reward` with its options set; see there."""
     languages.known(default_language)
     return configured(language_consistency_reward, default_language=default_language, detect=detect, part=part)
 
 
 def get_graded_language_reward(*, default_language: str = "en", detect: Detect = "language") -> RewardFunction:
-    """`graded_language_reward` with a language for rows that name none, and the layer that tells languages."""
+    """`graded_language_reward` with its options set; see there."""
     languages.known(default_language)
     return configured(graded_language_reward, default_language=default_language, detect=detect)
 
 
 def _without_tags(response: str) -> str | None:
-    """The whole response as a reader sees it; None where nothing is left."""
+    """The response without its tags; None if nothing else is left."""
     for tag in chat.TAGS:
         response = response.replace(tag, " ")
     return response.strip() or None
@@ -84,7 +84,7 @@ def _without_tags(response: str) -> str | None:
 def _rows(
     completions: Sequence[Any], language: Sequence[str] | None, default: str, reward: str
 ) -> Iterator[tuple[str, str]]:
-    """Pairs of a response and the language that it should be in."""
+    """Pairs of a response and its expected language."""
     responses = texts(completions)
     targets = names("language", {"language": language}, len(responses), default, reward)
     for target in set(targets):
@@ -98,16 +98,16 @@ def _grade(response: chat.Response, target: str, detect: Detect) -> float | None
     answer = response.answer or ""
     labels = _labels(f"{response.reasoning}\n{answer}", target, detect)
     split = len(labels) - len(scripts.words(answer))
-    spoken = [main for part in (labels[:split], labels[split:]) if (main := _main(part)) is not None]
-    if not spoken:
+    languages_used = [main for part in (labels[:split], labels[split:]) if (main := _main(part)) is not None]
+    if not languages_used:
         return None
-    if "" in spoken or len(set(spoken)) > 1:
+    if "" in languages_used or len(set(languages_used)) > 1:
         return 0.0
-    return 1.0 if spoken[0] == target else 0.7
+    return 1.0 if languages_used[0] == target else 0.7
 
 
 def _labels(text: str, target: str, detect: Detect) -> list[str]:
-    """The language of each word. By script alone, a script is one language: the target, or one named after it."""
+    """The language of each word. With `detect="script"`, all words of a script are the target or one other language."""
     if detect == "language":
         return [language for _, language in per_word.place(text, target)]
     own = scripts.LANGUAGES[target]
@@ -115,7 +115,7 @@ def _labels(text: str, target: str, detect: Detect) -> list[str]:
 
 
 def _main(labels: Sequence[str]) -> str | None:
-    """The one language of a part, "" where it is mixed, None where it has no words."""
+    """The language of a part from the languages of its words; "" if it is mixed, None without words."""
     if not labels:
         return None
     language, count = Counter(labels).most_common(1)[0]

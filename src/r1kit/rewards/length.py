@@ -1,4 +1,4 @@
-"""Rewards that look at length and repetition: DAPO's soft overlong punishment, and the n-gram penalty."""
+"""Rewards for length and repetition: DAPO's soft overlong punishment and the n-gram penalty."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from typing import Any
 
 from r1kit.rewards.columns import RewardFunction, column, configured, texts
 
-# In scripts without spaces each character is a unit of its own, and a word is so many of them on average. Characters
-# taken for words would make natural Chinese and Japanese look five to ten times as repetitive as English.
+# Scripts without spaces: each character is a unit, and a word has so many of them on average. If characters counted as
+# words, natural Chinese and Japanese would look five to ten times as repetitive as English.
 _HAN, _KANA, _THAI = (
     r"\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U000323af",
     r"\u3041-\u30ff\uff66-\uff9d",
     r"\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff",  # Thai, Lao, Burmese, Khmer
 )
 _UNIT = re.compile(rf"(?P<han>[{_HAN}])|(?P<kana>[{_KANA}])|(?P<thai>[{_THAI}])|[^\s{_HAN}{_KANA}{_THAI}]+")
-_WORD = 12
+_WORD = 12  # the size of a word, in twelfths, so that characters have whole sizes
 _SIZE = {None: _WORD, "han": _WORD // 2, "kana": _WORD // 3, "thai": _WORD // 4}
 
 
@@ -30,7 +30,7 @@ def get_soft_overlong_punishment(*, max_length: int, cache: int) -> RewardFuncti
 def get_repetition_penalty_reward(*, ngram_size: int = 3, max_penalty: float = -0.1) -> RewardFunction:
     """(1 - unique / all n-grams of lower-cased words) * max_penalty; 0 for texts with fewer words than n.
 
-    For what counts as a word where a script has no spaces, see `repetition`.
+    `repetition` defines words in scripts without spaces.
     """
     if ngram_size < 1:
         raise ValueError(f"ngram_size is {ngram_size}: it must be at least 1")
@@ -41,28 +41,29 @@ def get_repetition_penalty_reward(*, ngram_size: int = 3, max_penalty: float = -
 
 def soft_overlong_punishment(completions: Sequence[Any], *, max_length: int, cache: int, **columns: Any) -> list[float]:
     """Punishment for length alone: see `get_soft_overlong_punishment`."""
-    ids = column("completion_ids", columns, len(completions), "soft_overlong_punishment")
-    return [_overlong(len(one), max_length, cache) for one in ids]
-
-
-def _overlong(length: int, max_length: int, cache: int) -> float:
     start = max_length - cache
-    if length <= start:
-        return 0.0
-    return (start - length) / cache if length <= max_length else -1.0
+
+    def punishment(length: int) -> float:
+        if length <= start:
+            return 0.0
+        return (start - length) / cache if length <= max_length else -1.0
+
+    ids = column("completion_ids", columns, len(completions), "soft_overlong_punishment")
+    return [punishment(len(token_ids)) for token_ids in ids]
 
 
 def repetition_penalty_reward(
     completions: Sequence[Any], *, ngram_size: int, max_penalty: float, **columns: Any
 ) -> list[float]:
-    """Penalty for n-grams that come again: see `get_repetition_penalty_reward`."""
+    """Penalty for repeated n-grams: see `get_repetition_penalty_reward`."""
     return [repetition(text, ngram_size) * max_penalty for text in texts(completions)]
 
 
 def repetition(text: str, ngram_size: int = 3) -> float:
-    """The share of n-grams of lower-cased words that came before; 0 for fewer words than n.
+    """Fraction of n-grams of lower-cased words that occurred before; 0 for fewer words than n.
 
-    `repetition("a b a b a b", 2) == 0.6`. Of Chinese two characters make a word, of Japanese kana three, of Thai four.
+    `repetition("a b a b a b", 2) == 0.6`. Two Chinese characters count as a word, and so do three Japanese kana or four
+    Thai letters.
     """
     units = [(match[0], _SIZE[match.lastgroup]) for match in _UNIT.finditer(text.lower())]
     seen: set[tuple[str, ...]] = set()

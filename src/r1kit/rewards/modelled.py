@@ -31,18 +31,19 @@ def reward_model_reward(
 ) -> list[float | None]:
     """The model's score of each completion as the answer to its prompt (column `prompts`).
 
-    `missing` for a completion without what is judged (no final answer): `least` is a sigmoid's, 0. None, which is
-    counted as `reward_model/not_scored`, where the sequence is longer than the model takes or cannot be rendered.
+    `missing` is the value of a completion without the judged part, such as a final answer; `least` is 0, the least
+    value of a sigmoid. A sequence that is too long for the model or cannot be rendered gives None, and is counted in
+    `reward_model/not_scored`.
     """
-    nothing, judge = _worth_of_nothing(missing, scale), _loaded(model, on, device)
+    missing_value, judge = _missing_value(missing, scale), _loaded(model, on, device)
     responses = texts(completions)
     values: list[float | None] = [None] * len(responses)
-    rows: dict[int, Sequence[int]] = {}
+    rows: dict[int, Sequence[int]] = {}  # token ids by index of the completion
     unscored = set[int]()
     for index, prompt in enumerate(column("prompts", columns, len(responses), "reward_model")):
         ids = _ids(judge, prompt, responses[index])
         if ids is None:
-            values[index] = nothing
+            values[index] = missing_value
         elif ids:
             rows[index] = ids
         else:
@@ -68,13 +69,13 @@ def get_reward_model(
     device: str = "auto",
     tokens_per_batch: int = 8192,
 ) -> RewardFunction:
-    """`reward_model_reward` for the model in a folder that the stage `reward-model` wrote; it is loaded on first use.
+    """`reward_model_reward` for a model folder that the stage `reward-model` wrote; it is loaded on first use.
 
-    `on`: None reads the part of a response that the model was trained on. `scale`: `sigmoid` gives 0 to 1, `raw` the
-    score itself, which needs a number for `missing` (or None, to leave such a completion's part out). Raises ValueError
-    for a folder that is not there.
+    `on`: the judged part of a response; None takes the part that the model was trained on. `scale`: `sigmoid` gives 0
+    to 1; `raw` gives the score itself, and needs a number for `missing`, or None to leave such a completion's part out.
+    Raises ValueError if the folder does not exist.
     """
-    _worth_of_nothing(missing, scale)
+    _missing_value(missing, scale)
     if not (Path(model).expanduser() / "config.json").is_file():
         raise ValueError(f"there is no model in {model}: give the folder model/ of a reward-model stage")
     return configured(
@@ -88,8 +89,8 @@ def get_reward_model(
     )
 
 
-def _worth_of_nothing(missing: Missing, scale: Scale) -> float | None:
-    """What a completion without an answer gets; of a raw score nobody knows the least, and 0 may be a good one."""
+def _missing_value(missing: Missing, scale: Scale) -> float | None:
+    """The value of a completion without the judged part; a raw score has no least value, and 0 may be a good one."""
     if missing != "least":
         return missing
     if scale == "raw":
@@ -103,12 +104,12 @@ def _loaded(model: str, on: Literal["answer", "response"] | None, device: str) -
 
     from r1kit.models.classify import load_reward_model
 
-    found = load_reward_model(model, device=device)
-    return found if on is None else replace(found, on=on)
+    reward_model = load_reward_model(model, device=device)
+    return reward_model if on is None else replace(reward_model, on=on)
 
 
 def _ids(judge: Any, prompt: Any, response: str) -> Sequence[int] | None:
-    """The sequence to score; None where there is nothing to judge, empty where it cannot be scored."""
+    """The sequence to score; None if the judged part is missing, empty if it cannot be scored."""
     if judge.judged(response) is None:
         return None
     if isinstance(prompt, str):
@@ -117,7 +118,7 @@ def _ids(judge: Any, prompt: Any, response: str) -> Sequence[int] | None:
         turns = [Message(role=turn["role"], content=turn["content"]) for turn in prompt]
     try:
         ids: Sequence[int] = judge.sample(turns, response).token_ids
-    except ValueError:  # a template that refuses it, an end token inside: text of the model's, so no error of ours
+    except ValueError:  # the template refuses it, or it contains an end token: model text is data, not an error
         return ()
     return ids if len(ids) <= judge.context else ()
 

@@ -1,16 +1,16 @@
-"""Reasoning quality by rule: does the text work something out, or does it only sound like it?
+"""Reasoning quality by rule: does the text work something out, or does it only sound as if it did?
 
 Four parts in [0, 1], and their weighted mean:
 
-- flow: statements that take up a number or a term of the three before them and add one of their own, or check them;
+- flow: statements that use a number or term of the three before them and add a new one, or check the earlier ones;
 - completeness: at least three statements of substance, the last of which reach the answer; equations must hold;
-- assumptions: what is given or assumed is said and used later; with a `prompts` column, the question's numbers occur;
-- correction: a check or a second thought that looks at something computed before.
+- assumptions: stated assumptions are used later; with a column `prompts`, the question's numbers are used;
+- correction: a check or second thought about something computed before.
 
-A statement has substance if it calculates, or if it has three terms, two of them words of content. Connectives,
-announcements ("let me check"), bare numbers, and what an earlier statement said already have none, and pull the flow
-down. Marks are known in English and Chinese; flow and completeness work in any language. Sense is beyond a rule: nouns
-strung together so that each statement shares one with the last will pass, and only a judge sees that.
+A statement has substance if it calculates, or if it has three terms and two of them are content words. Connectives,
+announcements ("let me check"), bare numbers and repetitions have no substance and lower the flow. Checks and
+assumptions are recognised in English and Chinese; flow and completeness work in any language. A rule cannot see sense:
+nouns strung together so that each statement shares one with the last will pass, and only a judge notices.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from statistics import fmean
 from typing import Any
 
 from r1kit import chat
-from r1kit.rewards.columns import texts
+from r1kit.rewards.columns import question_of, texts
 from r1kit.verifiers.countdown import evaluate
 
 WEIGHTS = {"flow": 0.3, "completeness": 0.4, "assumptions": 0.15, "correction": 0.15}
-_NEAR = 3  # statements back to which one may link
+_NEAR = 3  # how many statements back a link may reach
 _STEPS = 3
 _MAX_STATEMENTS = 2000
-_SHORT_OF_THE_GOAL = 0.3  # what completeness is at most where the last statements do not reach the answer
+_SHORT_OF_THE_GOAL = 0.3  # the most that completeness gives if the last statements do not reach the answer
 
 _END = re.compile(r"[\n。！？；;]+|(?<=[.!?])\s+")
 _COMMA = re.compile(r"[,，]\s*")
@@ -49,7 +49,7 @@ _CHECKED = re.compile(
     r"double-check\w{0,3}|plug\w{0,4}|other way)\b|检查|验证|验算|等等|不对|查[:：]",
     re.IGNORECASE,
 )
-# Words that link or announce; they are no content.
+# Words that link or announce; they are not content.
 _LINKS = """
     then thus therefore hence because since first firstly second secondly third next finally after afterwards also
     moreover furthermore however although though while when where which that this these those with from into have
@@ -64,7 +64,7 @@ _EMPTY = frozenset(_LINKS.split())
 
 @dataclass(frozen=True, slots=True)
 class Quality:
-    """The parts of the score, each in [0, 1]; see the module's text for what they mean."""
+    """The parts of the score, each in [0, 1]; the module's docstring defines them."""
 
     flow: float
     completeness: float
@@ -79,11 +79,11 @@ class Quality:
 
 @dataclass(frozen=True, slots=True)
 class Statement:
-    """A sentence, or a clause of one that strings equations together."""
+    """A sentence, or a clause of a sentence that strings equations together."""
 
     text: str
-    terms: frozenset[str]  # numbers, words of content, variables
-    fresh: bool  # it says something, and not what was said before
+    terms: frozenset[str]  # numbers, content words, variables
+    fresh: bool  # it has substance and is no repetition
 
 
 def reasoning_quality_reward(
@@ -93,25 +93,25 @@ def reasoning_quality_reward(
     log_metric: Callable[[str, float], None] | None = None,
     **columns: Any,
 ) -> list[float]:
-    """The score of `quality` for each completion's reasoning; 0.0 where there is none. Parts are logged by name."""
+    """The score of `quality` for each completion's reasoning; 0.0 without reasoning. Parts are logged by name."""
     responses = [chat.parse(text) for text in texts(completions)]
-    questions = [""] * len(responses) if prompts is None else [_question(prompt) for prompt in prompts]
-    found = [
-        quality(one.reasoning or "", one.answer or "", question)
-        for one, question in zip(responses, questions, strict=True)
+    questions = [""] * len(responses) if prompts is None else [question_of(prompt) for prompt in prompts]
+    qualities = [
+        quality(response.reasoning or "", response.answer or "", question)
+        for response, question in zip(responses, questions, strict=True)
     ]
-    if log_metric is not None and found:
+    if log_metric is not None and qualities:
         for name in WEIGHTS:
-            log_metric(f"reasoning/{name}", fmean(getattr(one, name) for one in found))
-    return [one.score for one in found]
+            log_metric(f"reasoning/{name}", fmean(getattr(each, name) for each in qualities))
+    return [each.score for each in qualities]
 
 
 def quality(reasoning: str, answer: str, question: str = "") -> Quality:
     """Judge a chain of thought that leads to `answer`; any text is accepted, in linear time."""
     statements = _statements(reasoning)
-    fresh = [one for one in statements if one.fresh]
-    asked = _terms(question)
-    if not any(one.terms - asked for one in fresh):  # nothing, or the question said again
+    fresh = [statement for statement in statements if statement.fresh]
+    question_terms = _terms(question)
+    if not any(statement.terms - question_terms for statement in fresh):  # no substance, or only the question repeated
         return Quality(flow=0.0, completeness=0.0, assumptions=0.0, correction=0.0)
     return Quality(
         flow=_flow(statements),
@@ -122,12 +122,12 @@ def quality(reasoning: str, answer: str, question: str = "") -> Quality:
 
 
 def _flow(statements: Sequence[Statement]) -> float:
-    fresh = [one for one in statements if one.fresh]
+    fresh = [statement for statement in statements if statement.fresh]
     if len(fresh) < 2:
         return 0.0
     linked = 0
     for at in range(1, len(fresh)):
-        before = frozenset().union(*(one.terms for one in fresh[max(0, at - _NEAR) : at]))
+        before = frozenset().union(*(statement.terms for statement in fresh[max(0, at - _NEAR) : at]))
         adds = bool(fresh[at].terms - before) or _CHECKED.search(fresh[at].text) is not None
         linked += adds and bool(fresh[at].terms & before)
     return linked / (len(fresh) - 1) * len(fresh) / len(statements)
@@ -135,32 +135,33 @@ def _flow(statements: Sequence[Statement]) -> float:
 
 def _completeness(fresh: Sequence[Statement], reasoning: str, answer: str) -> float:
     goal = _numbers(answer) or _terms(answer)
-    arrives = bool(goal) and any(goal <= one.terms for one in fresh[-_NEAR:])
+    arrives = bool(goal) and any(goal <= statement.terms for statement in fresh[-_NEAR:])
     holds = [value for match in _EQUATION.finditer(reasoning) if (value := _holds(match)) is not None]
     sound = sum(holds) / len(holds) if holds else 1.0
     reach = 1.0 if arrives else _SHORT_OF_THE_GOAL
     return min(1.0, len(fresh) / _STEPS) * reach * sound if len(fresh) > 1 else 0.0
 
 
-def _assumptions(fresh: Sequence[Statement], asked: frozenset[str]) -> float:
+def _assumptions(fresh: Sequence[Statement], question_numbers: frozenset[str]) -> float:
     stated = any(
-        _ASSUMED.search(one.text) and any(one.terms & later.terms for later in fresh[at + 1 :])
-        for at, one in enumerate(fresh[: _STEPS + 1])
+        _ASSUMED.search(statement.text) and any(statement.terms & later.terms for later in fresh[at + 1 :])
+        for at, statement in enumerate(fresh[: _STEPS + 1])
     )
-    if not asked:
+    if not question_numbers:
         return float(stated)
-    used = frozenset().union(*(one.terms for one in fresh)) if fresh else frozenset()
-    return (stated + len(asked & used) / len(asked)) / 2 if len(fresh) > 1 else 0.0
+    used = frozenset().union(*(statement.terms for statement in fresh)) if fresh else frozenset()
+    return (stated + len(question_numbers & used) / len(question_numbers)) / 2 if len(fresh) > 1 else 0.0
 
 
 def _correction(fresh: Sequence[Statement]) -> float:
-    """A check must hold a number or term that was there before; half of the text cannot be checks."""
-    found = 0
+    """1.0 if there are checks of earlier numbers or terms, in at most half of the statements."""
+    checks = 0
     before: set[str] = set()
-    for one in fresh:
-        found += bool(_CHECKED.search(one.text)) and bool(_numbers(one.text)) and bool(one.terms & before)
-        before |= one.terms
-    return float(0 < found <= len(fresh) / 2)
+    for statement in fresh:
+        is_check = _CHECKED.search(statement.text) is not None and bool(_numbers(statement.text))
+        checks += is_check and bool(statement.terms & before)
+        before |= statement.terms
+    return float(0 < checks <= len(fresh) / 2)
 
 
 def _statements(text: str) -> list[Statement]:
@@ -175,7 +176,7 @@ def _statements(text: str) -> list[Statement]:
 
 
 def _clauses(sentence: str) -> list[str]:
-    """A sentence that strings equations together, cut at the commas between them; others whole."""
+    """A sentence with several equations is split at the commas between them; any other stays whole."""
     if sentence.count("=") < 2:
         return [sentence]
     clauses: list[str] = []
@@ -197,16 +198,9 @@ def _numbers(text: str) -> frozenset[str]:
 
 
 def _holds(match: re.Match[str]) -> bool | None:
-    """Whether an equation of plain numbers holds; None where its left side is no calculation."""
+    """Whether an equation of plain numbers holds; None if its left side is no calculation."""
     try:
         value, used = evaluate(match[1].translate(_SIGNS).strip())
     except ValueError:
         return None
     return value == int(match[2]) if len(used) > 1 else None
-
-
-def _question(prompt: Any) -> str:
-    """The text of a prompt; of a conversation, its last message."""
-    if isinstance(prompt, str):
-        return prompt
-    return str(prompt[-1].get("content") or "") if isinstance(prompt, Sequence) and prompt else ""

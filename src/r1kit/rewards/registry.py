@@ -1,4 +1,4 @@
-"""The rewards that recipes know by name: each entry makes a reward function from keyword options."""
+"""Rewards by name: each entry makes a reward function from keyword options."""
 
 from __future__ import annotations
 

@@ -15,22 +15,22 @@ from r1kit.types import Verdict
 
 
 def judge(completions: Sequence[Any], columns: Mapping[str, Any], default: str, reward: str) -> list[Verdict | None]:
-    """A verdict per completion, each row by the verifier that it names; None where a row has no reference at all.
+    """A verdict per completion, by the verifier that its row names; None for a row without a reference.
 
-    References stand in the column `answer`, or `solution` in rows where that holds none. An error that a verifier
-    raises becomes a verdict that says so; only a package that is missing stops at once.
+    References are in the column `answer`, or in `solution` for rows whose `answer` is empty. An error that a verifier
+    raises becomes a verdict with the outcome "failed"; only a missing package is raised at once.
     """
     if not isinstance(default, str):
         raise ValueError(f"{reward}: default_verifier is {default!r:.60}: expected a name; is there a column of it?")
     responses = texts(completions)
-    known = references(columns, len(responses), reward)
+    expected = references(columns, len(responses), reward)
     verdicts: dict[int, Verdict] = {}
     by_name: dict[str, list[int]] = {}
     for row, name in enumerate(names("verifier", columns, len(responses), default, reward)):
-        if known[row]:
+        if expected[row]:
             by_name.setdefault(name, []).append(row)
     for name, rows in by_name.items():
-        judged = verify(name, [responses[row] for row in rows], [known[row] for row in rows])
+        judged = verify(name, [responses[row] for row in rows], [expected[row] for row in rows])
         verdicts.update(zip(rows, judged, strict=True))
     return [verdicts.get(row) for row in range(len(responses))]
 
@@ -55,13 +55,13 @@ def report_verdicts(verdicts: Sequence[Verdict | None], columns: Mapping[str, An
 
 
 def verify(name: str, responses: Sequence[str], references: Sequence[str]) -> list[Verdict]:
-    """As `verifiers.verify_all`, but an error that a verifier raises becomes a verdict that says so."""
+    """`verifiers.verify_all`, except that an error of the verifier becomes a verdict with the outcome "failed"."""
     verifiers.find(name)
     try:
         return verifiers.verify_all(name, responses, references)
     except ImportError:
         raise
-    except Exception:  # one row may have broken it: the others keep their verdicts
+    except Exception:  # a single row may be the cause, and the others deserve their verdicts
         return [_guarded(name, *pair) for pair in zip(responses, references, strict=True)]
 
 
@@ -70,5 +70,5 @@ def _guarded(name: str, response: str, reference: str) -> Verdict:
         return verifiers.verify_all(name, [response], [reference])[0]
     except ImportError:
         raise
-    except Exception as error:  # not hidden: counted, shown, and above a rate the run stops
+    except Exception as error:  # counted and shown; above a rate of them the run stops
         return Verdict.failed(f"{name} raised {type(error).__name__}: {error}"[:500])

@@ -20,7 +20,9 @@ from r1kit.stages.shared.probe import ProbeSettings, check_probe, make_probe, pr
 from r1kit.stages.shared.sources import sources
 from r1kit.tasks import TaskSpec, load_tasks
 from r1kit.train.learner import OptimizerSettings
-from r1kit.train.rl import RL, LoopSettings
+from r1kit.train.rl.algorithm import advantages_of, algorithm_files, loss_of
+from r1kit.train.rl.loop import RL
+from r1kit.train.rl.loop_settings import LoopSettings
 from r1kit.train.validation import Validation
 
 
@@ -56,6 +58,8 @@ def check(context: Context) -> None:
     """Refuse rewards, device, tasks and prompts that cannot work, before the stage or a stage before it starts."""
     settings: RLSettings = context.settings
     build(rewards_of(context))
+    loss_of(settings.algorithm)
+    advantages_of(settings.algorithm)
     # not a validator of the settings: `override` sets these two before probe.tasks
     if not settings.probe.tasks and (idle := [name for name in ("probe_every", "patience") if getattr(settings, name)]):
         raise ValueError(f"{idle[0]} needs held-out problems: name at least one task in probe.tasks")
@@ -140,7 +144,9 @@ def _validation(context: Context, policy: Any) -> Validation | None:
 
 def _sources(settings: RLSettings) -> Mapping[str, External]:
     probe = settings.probe
-    return sources((*settings.tasks, *probe.tasks), (*settings.rewards, *probe.rewards))
+    files = sources((*settings.tasks, *probe.tasks), (*settings.rewards, *probe.rewards))
+    own = algorithm_files(settings.algorithm)
+    return files | {f"code/algorithm.{name}": External(path) for name, path in own.items()}
 
 
 def _cost(stage: Stage, rows: int) -> Work:

@@ -1,23 +1,23 @@
-"""From the rewards of a group to advantages: the baseline that makes GRPO work without a value model."""
+"""Advantages from the rewards of a group: the baseline that replaces a value model."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Literal
 
-Baseline = Literal["group_std", "group_mean", "leave_one_out"]
+BASELINES = ("group_std", "group_mean", "leave_one_out")
 STD_EPS = 1e-4
 
 
-def advantages(rewards: Sequence[float | None], baseline: Baseline = "group_std") -> list[float | None]:
-    """One advantage per rollout of a group; a reward of None (not applicable) gives None and leaves the baseline alone.
+def advantages(rewards: Sequence[float | None], baseline: str = "group_std") -> list[float | None]:
+    """One advantage per rollout of a group. A reward of None gives None, and the baseline does not count it.
 
     `group_std`: (r - mean) / (std + 1e-4), sample standard deviation (DeepSeekMath section 4.1; R1 equation 3; TRL's
     convention). `group_mean`: r - mean (Dr. GRPO section 3.2). `leave_one_out`: r_i - mean of the others (RLOO).
-    `advantages([1.0, 0.0], "group_mean") == [0.5, -0.5]`. Equal rewards give 0, and so does one that is left alone.
+    `advantages([1.0, 0.0], "group_mean") == [0.5, -0.5]`. Equal rewards give 0, and so does a single reward.
     Raises ValueError for a group of fewer than two rollouts.
     """
+    assert baseline in BASELINES, baseline
     if len(rewards) < 2:
         raise ValueError(f"a group of {len(rewards)} rollout(s) has no baseline: group_size must be at least 2")
     known = [reward for reward in rewards if reward is not None]

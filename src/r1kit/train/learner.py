@@ -6,7 +6,7 @@ import json
 import math
 from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from itertools import pairwise
+from itertools import chain, pairwise, repeat
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Annotated, Any, Literal
@@ -83,19 +83,25 @@ class Learner:
         self.router = RouterBalance(self.model, settings.router_gamma)
         self.updates = 0
 
-    def forward_backward(self, batches: Iterable[Batch], loss: AnyLoss, totals: Totals) -> dict[str, float]:
+    def forward_backward(
+        self, batches: Iterable[Batch], loss: AnyLoss, totals: Totals, measured: Iterable[Batch] = ()
+    ) -> dict[str, float]:
         """Add the gradient of `loss` over all `batches`.
 
-        Returns the loss and the means of its sums, over the tokens (or pairs) of the batches.
+        Returns the loss and the means of its sums, over the tokens (or pairs) of `batches` and of `measured`: batches
+        known to have no gradient, which only the means cover.
         """
         self.net.eval()  # no dropout: on-policy the ratio is exactly 1
         total, count, sums = 0.0, 0, dict[str, float]()
-        for batch in batches:
+        for batch, has_gradient in chain(zip(batches, repeat(True)), zip(measured, repeat(False))):
             # the backward pass may compute activations again, so experts are counted in the forward pass alone
-            with autocast(self.device), self.router.counting(batch.layout.copies):
+            counting = self.router.counting(batch.layout.copies) if has_gradient else nullcontext()
+            with torch.set_grad_enabled(has_gradient), autocast(self.device), counting:
                 output = self.net(batch, loss, totals, self.temperature)
-            output.loss.backward()
-            total, count = total + float(output.loss.detach()), count + output.num_items
+            if has_gradient:
+                output.loss.backward()
+                total += float(output.loss.detach())
+            count += output.num_items
             for name, value in output.sums.items():
                 sums[name] = sums.get(name, 0.0) + float(value)
         means = {name: value / max(1, count) for name, value in sums.items()}

@@ -1,9 +1,9 @@
-"""Verifiers: right, wrong or cannot tell. The same objects judge in training, in rejection sampling and in evaluation.
+"""Verifiers: one `Verdict` per response. Training, rejection sampling and evaluation use the same ones.
 
-A verifier takes the whole response and extracts the answer itself. `correct=None` means that nobody can tell: the
-reference cannot be used, or the verifier itself failed. An unusable reference gives None for every response, the empty
-one too, so `verify_all(name, [""] * n, references)` checks a data set. A reference is text or a number; whatever else a
-row holds in its place (nothing, NaN, a list) gives None. To add a verifier: a file, and a line in `VERIFIERS`.
+A verifier receives the whole response and extracts the answer itself. An unusable reference gives the outcome `unknown`
+for every response, even an empty one, so `verify_all(name, [""] * n, references)` checks a data set. A reference is
+text or a number; anything else in its place (null, NaN, a list) is unusable. To add a verifier: write a file, and add a
+line to `VERIFIERS`.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ __all__ = ["VERIFIERS", "Verifier", "find", "verify_all"]
 
 
 class Verifier(Protocol):
-    """Judges one response against one reference; no text raises, and none takes more than a few seconds."""
+    """Judges one response against one reference, within a few seconds; no text makes it raise."""
 
     def __call__(self, response: str, reference: str) -> Verdict: ...
 
@@ -45,31 +45,29 @@ VERIFIERS: dict[str, Verifier] = {
     "reply": verify_reply,
     "refusal": verify_refusal,
 }
-# Verifiers that judge many at a time faster than one by one.
+# Verifiers that judge a batch faster than one pair at a time.
 BATCHED: dict[str, Callable[[Sequence[str], Sequence[str]], list[Verdict]]] = {
     "math": verify_math_batch,
     "code": verify_code_batch,
 }
-
-
-_MISSING = ("nan", "NaN", "NaT", "<NA>")  # what tables write where a value is missing
+_MISSING = ("nan", "NaN", "NaT", "<NA>")  # how tables write a missing value
 
 
 def find(name: str) -> Verifier:
-    """The verifier of that name; raises `SettingsError` with the nearest name for one that does not exist."""
+    """The verifier of that name; raises `SettingsError`, which suggests the nearest name, if there is none."""
     return partial(_checked, _registered(name))
 
 
 def verify_all(name: str, responses: Sequence[str], references: Sequence[str]) -> list[Verdict]:
-    """One verdict per pair, in order; hard math is spread over worker processes."""
+    """One verdict per pair, in order; worker processes share the mathematics that needs algebra."""
     if len(responses) != len(references):
         raise ValueError(f"{len(responses)} responses but {len(references)} references: give one for each")
     verifier = _registered(name)
     if name not in BATCHED:
         return [_checked(verifier, *pair) for pair in zip(responses, references, strict=True)]
-    wanted = [_as_text(reference) for reference in references]
-    rows = [row for row, reference in enumerate(wanted) if reference is not None]
-    judged = BATCHED[name]([_as_text(responses[row]) or "" for row in rows], [wanted[row] or "" for row in rows])
+    texts = [_as_text(reference) for reference in references]
+    rows = [row for row, text in enumerate(texts) if text is not None]
+    judged = BATCHED[name]([_as_text(responses[row]) or "" for row in rows], [texts[row] or "" for row in rows])
     verdicts = dict(zip(rows, judged, strict=True))
     return [verdicts.get(row) or _unusable(reference) for row, reference in enumerate(references)]
 
@@ -81,12 +79,12 @@ def _registered(name: str) -> Verifier:
 
 
 def _checked(verifier: Verifier, response: Any, reference: Any) -> Verdict:
-    wanted = _as_text(reference)
-    return _unusable(reference) if wanted is None else verifier(_as_text(response) or "", wanted)
+    text = _as_text(reference)
+    return _unusable(reference) if text is None else verifier(_as_text(response) or "", text)
 
 
 def _as_text(value: Any) -> str | None:
-    """Text, or a number as text; None for everything else, which can be no reference."""
+    """Text as it is, a finite number as text, None for anything else."""
     if isinstance(value, str):
         return None if value.strip() in _MISSING else value
     is_number = isinstance(value, int | float) and not isinstance(value, bool)

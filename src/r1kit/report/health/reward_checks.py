@@ -97,4 +97,5 @@ def not_scored(rows: Sequence[Row]) -> list[Check | None]:
     """Reward models and judges that gave no score: their completions are left out of the update."""
     metrics = dict.fromkeys(name for row in rows for name in row if name.endswith(NOT_SCORED))
     advice = "read the rollouts' notes: responses too long for the reward model, or judge replies that cannot be read"
-    return [below(rows, name, f"No score ({name.partition('/')[0]})", 0.02, advice) for name in metrics]
+    labels = {name: name.removeprefix("rewards/").partition("/")[0] for name in metrics}
+    return [below(rows, name, f"No score ({label})", 0.02, advice) for name, label in labels.items()]

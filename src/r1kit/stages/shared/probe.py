@@ -108,12 +108,11 @@ def make_probe(probe: ProbeSettings, policy: Any, chat: ChatFormat) -> Callable[
         return dict
     task = load_tasks(probe.tasks, training=False)
     problems = Fitting(task, chat, policy, max_tokens=probe.max_tokens).problems
-    prompts = [chat.render(problem, policy.tokenizer) for problem in problems]
     greedy = SamplingParams(temperature=0.0, max_tokens=probe.max_tokens)
     engine, scorer = open_policy_engine(DeviceSettings(max_rows=probe.max_rows), policy), _scorer(probe)
 
     def measure() -> dict[str, float]:
-        groups = rollout(engine, problems, prompts, chat, scorer, greedy)
+        groups = rollout(engine, problems, chat, scorer, greedy)
         found = verdicts(groups, chat, policy.tokenizer)
         if not probe.rewards and "probe/accuracy" not in found:
             raise ValueError("the verifier could tell right from wrong for no answer of the probe: see its tasks")

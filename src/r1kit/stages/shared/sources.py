@@ -8,7 +8,8 @@ from pathlib import Path
 
 from r1kit.models.known import find, resolve
 from r1kit.pipeline import External
-from r1kit.rewards import RewardSpec, source_file
+from r1kit.rewards import RewardSpec
+from r1kit.rewards.loading import source_file
 from r1kit.tasks import TaskSpec, source_files
 
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import Any, Literal
 
 import torch
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 from torch import Tensor
 
 from r1kit.models.batch import Targets, Totals
 from r1kit.models.policy_net import Loss, LossOutput
-from r1kit.settings import Settings
-from r1kit.train.advantages import Baseline
+from r1kit.settings import Settings, is_dotted_path, nearest
+from r1kit.train.advantages import BASELINES
 
 
 class GRPOSettings(Settings):
@@ -23,10 +23,13 @@ class GRPOSettings(Settings):
     all tokens of the update (DAPO equation 8), `fixed` by sequences x max_tokens (Dr. GRPO appendix G).
     `clip_low`, `clip_high`: the ratio is clipped to [1 - clip_low, 1 + clip_high].
     `kl_coef` is beta; 0 drops the reference model. `kl_estimator` is Schulman's k1, k2 or k3.
+    `loss`, `baseline`: also functions of your own, by dotted path. `loss` names a function from these settings to a
+    `Loss`, `baseline` one from a group's rewards to its advantages (`list[float | None]`; None: not trained on).
     `truncated_importance`: None, or the cap C of min(pi_train / pi_sampler, C), for engines that are not the learner.
     """
 
-    baseline: Baseline = "group_std"
+    loss: str = Field("", description="dotted path of a loss of your own; '': the policy loss of these settings")
+    baseline: str = "group_std"
     ratio: Literal["token", "sequence"] = "token"
     objective: Literal["clip", "clipped_weight", "reinforce"] = "clip"
     aggregate: Literal["sequence", "token", "fixed"] = "sequence"
@@ -49,6 +52,21 @@ class GRPOSettings(Settings):
         if value not in PRESETS:
             raise ValueError(f"there is no algorithm {value!r}: give one of {', '.join(PRESETS)}")
         return PRESETS[value].model_dump()
+
+    @field_validator("loss")
+    @classmethod
+    def _is_path(cls, loss: str) -> str:
+        if loss and not is_dotted_path(loss):
+            raise ValueError("give a dotted path, package.module:function, of a function that returns a loss")
+        return loss
+
+    @field_validator("baseline")
+    @classmethod
+    def _is_known(cls, baseline: str) -> str:
+        if baseline not in BASELINES and not is_dotted_path(baseline):
+            path = "and no dotted path, package.module:function"
+            raise ValueError(f"there is no baseline {baseline!r} ({path}): {nearest(baseline, BASELINES)}")
+        return baseline
 
     @model_validator(mode="after")
     def _consistent(self) -> GRPOSettings:

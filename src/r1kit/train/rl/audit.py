@@ -1,7 +1,7 @@
-"""A second opinion during training: a random share of the verdicts is given again, by another verifier.
+"""Audit during training: a second verifier re-checks a random fraction of the verdicts.
 
-Where the two differ, one of them is wrong, or the task means something that only one of them knows: both are worth a
-look before the policy finds out.
+If the two differ, one of them is wrong, or only one of them understands what the task asks for. Both are worth a look
+before the policy exploits it.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ from r1kit.data.jsonl import RowWriter, keep_steps
 from r1kit.rewards.verdicts import verify
 from r1kit.types import Group, Problem, Rollout
 
-SECOND = {"number": "math", "last-number": "math", "exact": "math"}  # who judges again, unless a setting names one
+SECOND = {"number": "math", "last-number": "math", "exact": "math"}  # the second verifier, unless a setting names one
 
 
 @dataclass
 class Audit:
-    """Judges a random share of the verdicts again, by a second verifier; disagreements go to audit.jsonl.
+    """Re-checks a random fraction of the verdicts; disagreements go to audit.jsonl.
 
-    `verifier` names the second for all; "" takes `SECOND` and leaves out problems that it has nothing for. Which
-    verdicts are drawn depends on seed and step alone.
+    `verifier` is the second verifier for all problems; "" takes it from `SECOND` and skips problems of other verifiers.
+    The selection depends on seed and step alone.
     """
 
     folder: Path
@@ -32,20 +32,21 @@ class Audit:
     seed: int
 
     def resume(self, step: int) -> None:
-        """Forget what was found after `step`."""
+        """Remove the disagreements of steps after `step`."""
         keep_steps(self.folder / "audit.jsonl", step)
 
     def __call__(self, step: int, groups: Sequence[Group], complete: Callable[[str], str]) -> dict[str, float]:
-        """`audit/count` verdicts that both could give, and `audit/disagreement`, the share in which they differ.
+        """Metrics of one step; `complete` turns a completion into the whole response.
 
-        `audit/unknown` is how many the second could not give, where there are such.
+        `audit/count`: verdicts that both could give. `audit/disagreement`: the fraction of these that differ.
+        `audit/unknown`: verdicts that only the first could give, if there are any.
         """
         chance = random.Random(f"audit/{self.seed}/{step}")
-        pairs = [(group.problem, one) for group in groups for one in group.rollouts]
-        drawn = [pair for pair in pairs if chance.random() < self.share]
-        again = [row for problem, one in drawn if (row := self._judge(problem, one, complete))]
-        rows = [row for row in again if row["second_verdict"] in ("right", "wrong")]
-        unknown = {"audit/unknown": float(len(again) - len(rows))} if len(again) > len(rows) else {}
+        pairs = [(group.problem, rollout) for group in groups for rollout in group.rollouts]
+        selected = [pair for pair in pairs if chance.random() < self.share]
+        checked = [row for problem, rollout in selected if (row := self._check(problem, rollout, complete))]
+        rows = [row for row in checked if row["second_verdict"] in ("right", "wrong")]
+        unknown = {"audit/unknown": float(len(checked) - len(rows))} if len(checked) > len(rows) else {}
         differing = [row for row in rows if row["verdict"] != row["second_verdict"]]
         if differing:
             with RowWriter(self.folder / "audit.jsonl") as file:
@@ -55,12 +56,13 @@ class Audit:
             return unknown
         return {"audit/count": float(len(rows)), "audit/disagreement": len(differing) / len(rows), **unknown}
 
-    def _judge(self, problem: Problem, rollout: Rollout, complete: Callable[[str], str]) -> dict[str, object] | None:
+    def _check(self, problem: Problem, rollout: Rollout, complete: Callable[[str], str]) -> dict[str, object] | None:
+        """Both verdicts as a row; None if the first is undecided or no other verifier fits."""
         first, name = rollout.reward.verdict, self.verifier or SECOND.get(problem.verifier, "")
         if first is None or first.correct is None or not name or name == problem.verifier:
             return None
         response, extracted = complete(rollout.completion.text), first.extracted or None
-        if problem.verifier == "last-number" and extracted is not None:  # where others find no answer
+        if problem.verifier == "last-number" and extracted is not None:  # other verifiers look for answer tags
             response = f"<answer>{extracted}</answer>"
         second = verify(name, [response], [problem.answer])[0]
         return {

@@ -1,0 +1,122 @@
+"""Sampling of one step: problems in a seeded order, groups with their advantages, and the samples to train on."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import fmean
+
+from r1kit.chat import ChatFormat
+from r1kit.engines import PolicyEngine
+from r1kit.rewards.scorer import Scorer
+from r1kit.rollout import rollout
+from r1kit.tasks import Task
+from r1kit.train.rl.algorithm import Advantages
+from r1kit.train.rl.loop_settings import LoopSettings
+from r1kit.types import Group, Problem, Rollout, Sample
+
+
+class Draws:
+    """Problems in an order that depends on the seed alone; each epoch visits all of them in a new order."""
+
+    def __init__(self, task: Task, seed: int, position: int = 0) -> None:
+        self.task, self.seed, self.position = task, seed, position
+        self._epoch, self._order = -1, list[int]()
+
+    def next(self, count: int) -> list[Problem]:
+        problems = []
+        for _ in range(count):
+            epoch, place = divmod(self.position, len(self.task))
+            if epoch != self._epoch:
+                self._epoch, self._order = epoch, list(range(len(self.task)))
+                random.Random(f"draws/{self.seed}/{epoch}").shuffle(self._order)
+            problems.append(self.task[self._order[place]])
+            self.position += 1
+        return problems
+
+
+@dataclass(frozen=True)
+class ScoredGroup:
+    """A group and one advantage per rollout; None leaves the rollout out of training."""
+
+    group: Group
+    advantages: Sequence[float | None]
+
+    @property
+    def varies(self) -> bool:
+        """Whether the rewards differ; a group of equal rewards has no gradient."""
+        return len({total for total in reward_totals(self.group) if total is not None}) > 1
+
+    def samples(self, *, skip_truncated: bool) -> list[Sample]:
+        """The rollouts to train on."""
+        return [
+            to_sample(member, advantage)
+            for member, advantage in zip(self.group.rollouts, self.advantages, strict=True)
+            if advantage is not None and not (skip_truncated and member.completion.finish_reason == "length")
+        ]
+
+
+@dataclass(frozen=True)
+class Collected:
+    """All groups of a step (for metrics and log), and the samples to train on."""
+
+    scored: list[ScoredGroup]
+    samples: list[Sample]
+    reported: dict[str, float]  # metrics that reward functions logged, as means over their calls
+
+    @property
+    def groups(self) -> list[Group]:
+        return [entry.group for entry in self.scored]
+
+
+@dataclass(frozen=True)
+class Collector:
+    """Samples and scores the completions of a step."""
+
+    engine: PolicyEngine
+    chat: ChatFormat
+    scorer: Scorer
+    advantages: Advantages
+    settings: LoopSettings
+
+    def __call__(self, step: int, draws: Draws) -> Collected:
+        """Sample `prompts_per_step` groups.
+
+        With dynamic sampling (DAPO section 3.2), further rounds replace groups of equal rewards until the step is full
+        or the rounds are used up.
+        """
+        settings, scored = self.settings, list[ScoredGroup]()
+        logged: dict[str, list[float]] = {}
+
+        def log_metric(name: str, value: float) -> None:
+            logged.setdefault(name, []).append(float(value))
+
+        missing = settings.prompts_per_step
+        for extra_round in range(settings.algorithm.dynamic_sampling + 1):
+            params = settings.sampling(step, extra_round)
+            groups = rollout(self.engine, draws.next(missing), self.chat, self.scorer, params, log_metric=log_metric)
+            scored += [ScoredGroup(group, self.advantages(reward_totals(group))) for group in groups]
+            missing = settings.prompts_per_step - sum(entry.varies for entry in scored)
+            if missing <= 0:
+                break
+        kept = [entry for entry in scored if entry.varies] if settings.algorithm.dynamic_sampling else scored
+        samples = [sample for entry in kept for sample in entry.samples(skip_truncated=settings.truncated == "skip")]
+        return Collected(scored, samples, {name: fmean(values) for name, values in logged.items()})
+
+
+def reward_totals(group: Group) -> list[float | None]:
+    return [member.reward.total for member in group.rollouts]
+
+
+def to_sample(rollout: Rollout, advantage: float) -> Sample:
+    """Prompt and completion ids exactly as they were sampled: nothing is decoded and encoded again."""
+    prompt, completion = rollout.prompt.token_ids, rollout.completion
+    assert len(completion.token_ids) == len(completion.logprobs), "training needs one log-prob per sampled token"
+    zeros = (0.0,) * len(prompt)
+    return Sample(
+        token_ids=(*prompt, *completion.token_ids),
+        loss_mask=(False,) * len(prompt) + (True,) * len(completion.token_ids),
+        logprobs=(*zeros, *completion.logprobs),
+        advantages=zeros + (advantage,) * len(completion.token_ids),
+    )

@@ -1,0 +1,216 @@
+"""The GRPO loop: sample, score, take advantages, update. Synchronous: the engine samples with the learner's weights.
+
+Exactly the paper (DeepSeek-R1 section 2.1; DeepSeekMath section 4.1), with `algorithm=paper`:
+
+1. G completions per prompt, at the temperature that the ratio is computed at; no value model.
+2. A = (r - mean) / std of the group's rewards (R1 equation 3), the same for every token of a completion.
+3. min(rho A, clip(rho, 1 - eps, 1 + eps) A) - beta KL with the k3 estimator, in the loss and not in the reward.
+4. One rollout gives `minibatches` updates; the ratio is taken against the policy that sampled.
+5. The reference model is replaced by the policy every `reference_refresh` updates (the paper: 400).
+
+Where it departs, and the setting that restores the paper:
+
+1. No KL term by default, so no reference model: `algorithm=paper` sets beta 0.001 and the refresh.
+2. One update per rollout by default: `minibatches=16`.
+3. std is the sample's plus 1e-4 (TRL; the paper does not say which): `algorithm.baseline` takes a function of your own.
+4. Ratios are per token, and the loss is a mean over tokens and then over sequences (DeepSeekMath; R1 does not say):
+   `algorithm.ratio`, `algorithm.aggregate`.
+5. A completion that no reward could judge is left out, and a group of equal rewards has no gradient. An update without
+   any gradient leaves the weights alone: `optimizer.skip_empty_updates=false` lets momentum move them.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from r1kit.chat import ChatFormat
+from r1kit.data.jsonl import RowWriter, keep_steps
+from r1kit.engines import PolicyEngine
+from r1kit.models.batch import Batch, Totals
+from r1kit.models.load import frozen_copy, named_weights
+from r1kit.rewards.scorer import Scorer
+from r1kit.tasks import Task
+from r1kit.train import checkpoints
+from r1kit.train.learner import Learner, split
+from r1kit.train.packing import pack
+from r1kit.train.rl.algorithm import advantages_of, loss_of
+from r1kit.train.rl.audit import Audit
+from r1kit.train.rl.collect import Collected, Collector, Draws
+from r1kit.train.rl.log import write_rollouts
+from r1kit.train.rl.loop_settings import LoopSettings
+from r1kit.train.rl.metrics import group_metrics, update_metrics
+from r1kit.train.rl.monitors import Alarm, hack_metrics, verdict_metrics
+from r1kit.train.validation import Best, EarlyStopping, Validation
+from r1kit.types import Sample
+
+Log = Callable[[int, dict[str, float]], None]
+Prepared = tuple[list[Batch], list[Batch]]  # to train on, and only to measure
+
+
+@dataclass
+class RL:
+    """The loop and everything it works on; `log` receives each step's metrics, `note` messages for people."""
+
+    learner: Learner
+    engine: PolicyEngine
+    task: Task
+    chat: ChatFormat
+    scorer: Scorer
+    settings: LoopSettings
+    folder: Path
+    log: Log
+    note: Callable[[str], None]
+    validation: Validation | None = None
+    collect: Collector = field(init=False)
+    reference: Any = field(init=False)  # a frozen model, or None without a KL term
+    stopping: EarlyStopping = field(init=False)
+
+    def __post_init__(self) -> None:
+        settings, algorithm = self.settings, self.settings.algorithm
+        self.collect = Collector(self.engine, self.chat, self.scorer, advantages_of(algorithm), settings)
+        self.loss = loss_of(algorithm)
+        self.audit = Audit(self.folder, settings.audit_share, settings.audit_verifier, settings.seed)
+        self.alarm = Alarm(settings.max_unknown_rate)
+        self.reference = frozen_copy(self.learner.model) if algorithm.kl_coef else None
+        self.stopping = EarlyStopping(self.validation, self.learner, self.folder)
+
+    def train(self) -> Best:
+        """Run the remaining steps, from the newest checkpoint in the folder if any; returns the best validation.
+
+        A resumed run gives the same result. If the validation has patience, the run may end early, and the learner ends
+        with the weights of the best validation. Raises ValueError if no completion of a step got a reward, and
+        `VerdictError` if the verifier could not judge too many of them. The previous step is checkpointed first.
+        """
+        settings = self.settings
+        first, draws = self._resume()
+        with RowWriter(self.folder / "metrics.jsonl") as metrics:
+            if not first and (measured := self.stopping.before()):
+                metrics.append({"step": 0, **measured})
+            for step in range(first, settings.steps):
+                if self.stopping.is_over:
+                    self.note(f"stops after step {step}: {self.stopping.words}")
+                    break
+                row = self._step(step, draws, metrics)
+                row |= self.stopping.after(step + 1, last=step + 1 == settings.steps)
+                metrics.append({"step": step + 1, **row})
+                self.log(step + 1, row)
+                if settings.checkpoint_every and (step + 1) % settings.checkpoint_every == 0:
+                    self._checkpoint(step + 1, draws.position)
+        return self.stopping.finish()
+
+    def _step(self, step: int, draws: Draws, metrics: RowWriter) -> dict[str, float]:
+        """Sample, score, update; returns the step's metrics. If an alarm fires, they are logged before it is raised."""
+        started, position, updates = time.perf_counter(), draws.position, self.learner.updates
+        self.engine.load_weights(named_weights(self.learner.model), version=updates)
+        collected = self.collect(step, draws)
+        groups, complete = collected.groups, self.chat.complete
+        row = group_metrics(collected) | verdict_metrics(groups) | hack_metrics(groups, complete)
+        row |= self.audit(step + 1, groups, complete)
+        try:
+            self.alarm.check(step + 1, groups)
+            _require_rewards(step + 1, collected)
+        except ValueError:
+            write_rollouts(self.folder, step + 1, collected.scored, complete)
+            if step and checkpoints.latest(self.folder) != checkpoints.folder_of(self.folder, step):
+                self._checkpoint(step, position)
+            metrics.append({"step": step + 1, **row})  # for the report; a resumed run replaces it
+            raise
+        sampled = time.perf_counter()
+        row |= self.update(step, collected.samples)
+        every = self.settings.algorithm.reference_refresh
+        if self.reference is not None and every and self.learner.updates // every > updates // every:
+            self.reference = frozen_copy(self.learner.model)
+        row |= {
+            "time/rollout_s": sampled - started,
+            "time/train_s": time.perf_counter() - sampled,
+            "time/step_s": time.perf_counter() - started,
+        }
+        if step % self.settings.rollouts_every == 0 or step == self.settings.steps - 1:
+            write_rollouts(self.folder, step + 1, collected.scored, complete)
+        return row
+
+    def update(self, step: int, samples: Sequence[Sample]) -> dict[str, float]:
+        """All updates of one rollout; returns their metrics."""
+        settings, rows = self.settings, list[dict[str, float]]()
+        for epoch in range(settings.epochs):
+            groups = _by_prompt(samples)
+            if settings.minibatches > 1 or settings.epochs > 1:
+                random.Random(f"minibatches/{settings.seed}/{step}/{epoch}").shuffle(groups)
+            parts = [[s for group in part for s in group] for part in split(groups, settings.minibatches)]
+            prepared: Iterable[Prepared] = map(self._prepare, parts)  # each when its update is due
+            if settings.recompute_old_logprobs:
+                prepared = list(prepared)  # all before the first update moves the weights
+            for index, (part, (batches, measured)) in enumerate(zip(parts, prepared, strict=True)):
+                totals = Totals.of(part, settings.max_tokens)
+                means = self.learner.forward_backward(batches, self.loss, totals, measured)
+                # a step with fewer groups than minibatches still ends where the schedule planned it
+                done = (step * settings.epochs + epoch) * settings.minibatches
+                position = done + (index + 1) * settings.minibatches // len(parts) - 1
+                tokens = {"tokens/train": float(sum(batch.num_tokens for batch in batches))}
+                rows.append(means | self.learner.step(position) | tokens)
+        return update_metrics(rows)
+
+    def _prepare(self, samples: Sequence[Sample]) -> Prepared:
+        """Packed batches to train on, and batches that are only measured, so that metrics cover every sample.
+
+        GRPO without a KL term gives a sample with advantage 0 no gradient, so no backward pass is spent on it.
+        """
+        algorithm, samples = self.settings.algorithm, list(samples)
+        trained = [s for s in samples if s.advantages[-1] != 0.0 or algorithm.kl_coef or algorithm.loss]
+        rest = [s for s in samples if s.advantages[-1] == 0.0] if len(trained) < len(samples) else []
+        return self._pack(trained), self._pack(rest)
+
+    def _pack(self, samples: Sequence[Sample]) -> list[Batch]:
+        """Batches with the reference's log-probs and, with `recompute_old_logprobs`, the learner's own as old ones."""
+        batches = pack(samples, self.settings.tokens_per_batch, self.learner.device) if samples else []
+        for index, batch in enumerate(batches):
+            targets = batch.targets
+            if self.reference is not None:
+                targets = replace(targets, ref_logprobs=self.learner.logprobs(batch, self.reference))  # [N]
+            if self.settings.recompute_old_logprobs:
+                targets = replace(targets, old_logprobs=self.learner.logprobs(batch))  # [N]
+            batches[index] = replace(batch, targets=targets)
+        return batches
+
+    @property
+    def _moving_reference(self) -> Any:
+        """The reference model if it is ever refreshed (so it must be checkpointed), else None."""
+        return self.reference if self.settings.algorithm.reference_refresh else None
+
+    def _resume(self) -> tuple[int, Draws]:
+        """Load the newest checkpoint; returns the number of steps done and the draws from there on."""
+        newest = checkpoints.latest(self.folder)
+        state: dict[str, Any] = {"step": 0, "position": 0}
+        if newest is not None:
+            state = self.learner.load(newest, self._moving_reference)
+            self.note(f"resumes after step {state['step']}")
+        self.stopping = EarlyStopping(self.validation, self.learner, self.folder, state)
+        keep_steps(self.folder / "metrics.jsonl", state["step"] or -1)  # step 0 is the validation before training
+        self.audit.resume(state["step"])
+        return state["step"], Draws(self.task, self.settings.seed, state["position"])
+
+    def _checkpoint(self, step: int, position: int) -> None:
+        state = {"step": step, "position": position, **self.stopping.state}
+        self.learner.save(checkpoints.folder_of(self.folder, step), state, self._moving_reference)
+        checkpoints.prune(self.folder, keep=2)
+
+
+def _require_rewards(step: int, collected: Collected) -> None:
+    if all(rollout.reward.total is None for group in collected.groups for rollout in group.rollouts):
+        raise ValueError(
+            f"step {step}: no completion got a reward (all parts gave None): the verifier failed or the rewards "
+            f"do not apply to this task; see rollouts/step-{step:06d}.jsonl in the stage's folder"
+        )
+
+
+def _by_prompt(samples: Sequence[Sample]) -> list[list[Sample]]:
+    """Samples of one prompt together, so that a packed row holds the prompt once."""
+    groups: dict[tuple[int, ...], list[Sample]] = {}
+    for sample in samples:
+        groups.setdefault(tuple(sample.token_ids[: list(sample.loss_mask).index(True)]), []).append(sample)
+    return list(groups.values())

@@ -1,0 +1,79 @@
+"""Settings of the GRPO loop."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from r1kit.settings import NOT_HASHED, Settings
+from r1kit.train.losses.policy_gradient import PRESETS, GRPOSettings
+from r1kit.types import SamplingParams
+from r1kit.verifiers import find
+
+
+class LoopSettings(Settings):
+    """Sampling and updates per step: one rollout is `prompts_per_step` x `group_size` completions.
+
+    Each rollout gives `minibatches` x `epochs` updates (the paper: 16 x 1). `truncated`: completions that hit
+    `max_tokens` are trained on like all others (`keep`) or left out of the loss (`skip`, DAPO's overlong filter).
+    """
+
+    steps: int = Field(40, ge=1)
+    prompts_per_step: int = Field(16, ge=1)
+    group_size: int = Field(16, ge=2, description="G, completions per prompt; the baseline needs at least 2")
+    minibatches: int = Field(1, ge=1)
+    epochs: int = Field(1, ge=1)
+    max_tokens: int = Field(256, ge=1, description="completion tokens")
+    temperature: float = Field(1.0, gt=0)
+    top_p: float = Field(1.0, gt=0, le=1)
+    top_k: int = Field(0, ge=0)
+    truncated: Literal["keep", "skip"] = "keep"
+    recompute_old_logprobs: bool = Field(False, description="take the ratio against the learner's own log-probs")
+    algorithm: GRPOSettings = PRESETS["grpo"]
+    seed: int = 0
+    tokens_per_batch: int = Field(
+        4096, ge=1, json_schema_extra=NOT_HASHED, description="packed tokens per forward pass; limits memory"
+    )
+    checkpoint_every: int = Field(10, ge=0, json_schema_extra=NOT_HASHED)
+    rollouts_every: int = Field(5, ge=1, json_schema_extra=NOT_HASHED, description="steps between rollouts on disk")
+    max_unknown_rate: float = Field(
+        0.1,
+        ge=0,
+        le=1,
+        json_schema_extra=NOT_HASHED,
+        description="stop if a larger fraction of the verdicts is unknown or failed",
+    )
+    audit_share: float = Field(
+        0.02,
+        ge=0,
+        le=1,
+        json_schema_extra=NOT_HASHED,
+        description="fraction of verdicts that a second verifier re-checks",
+    )
+    audit_verifier: str = Field(
+        "", json_schema_extra=NOT_HASHED, description="the second verifier; '' picks `math` for number and text answers"
+    )
+
+    @model_validator(mode="after")
+    def _consistent(self) -> LoopSettings:
+        if self.recompute_old_logprobs and self.epochs > 1:
+            raise ValueError("recompute_old_logprobs works with epochs = 1: in later epochs the old policy is gone")
+        if self.algorithm.truncated_importance is not None and not self.recompute_old_logprobs:
+            raise ValueError(
+                "truncated_importance compares the learner with the sampler: set recompute_old_logprobs to true"
+            )
+        if self.audit_verifier:
+            find(self.audit_verifier)
+        return self
+
+    def sampling(self, step: int, extra_round: int = 0) -> SamplingParams:
+        """Sampling parameters with a seed of the step's own, so that a resumed step samples the same completions."""
+        return SamplingParams(
+            n=self.group_size,
+            temperature=self.temperature,
+            top_p=self.top_p,
+            top_k=self.top_k,
+            max_tokens=self.max_tokens,
+            seed=self.seed * 1_000_003 + step + extra_round * 7_919,
+        )
