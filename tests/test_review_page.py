@@ -462,6 +462,7 @@ def visiting(browser: Any, folder: Path, rows: list[dict[str, Any]], *arguments:
         page.get_by_label("Your name").fill(name)
         page.get_by_role("button", name="Start").click()
         page.wait_for_selector("#decision" if options.get("java_script_enabled") is False else ".scripted #decision")
+        page.wait_for_load_state()  # else the style sheet may still be missing
         return page
 
     with served(folder, rows, *arguments) as url:
