@@ -353,8 +353,8 @@ def test_a_decision_that_cannot_be_recorded_keeps_what_was_typed(make: Make) -> 
     typed = {"item": "gsm8k/1", "reasoning": "typed", "summary": "also typed"}
     refused = ana.post("/decide", do="reject", **typed)
     assert refused.status_code == 400 and "needs a reason" in refused.text and "also typed</textarea>" in refused.text
-    pages = queue._one("PRAGMA page_count")[0]
-    queue._all(f"PRAGMA max_page_count = {pages}")
+    pages = queue.database.one("PRAGMA page_count")[0]
+    queue.database.all(f"PRAGMA max_page_count = {pages}")
     full = ana.post("/decide", do="accept", **typed | {"reasoning": "typed " * 30_000})
     assert full.status_code == 507 and "disk is full" in full.text and "also typed</textarea>" in full.text
 
@@ -363,8 +363,8 @@ def test_a_queue_that_is_damaged_while_it_is_served_is_told_as_text(make: Make) 
     with ReviewQueue(make(*map(apples, range(60))).path) as queue:
         ana = Visitor(queue, "ana")
         assert ana.get().status_code == 200
-        queue._all("PRAGMA wal_checkpoint(TRUNCATE)")
-        queue._all("PRAGMA cache_size = 0")
+        queue.database.all("PRAGMA wal_checkpoint(TRUNCATE)")
+        queue.database.all("PRAGMA cache_size = 0")
         with open(queue.path, "r+b") as file:
             file.seek(4096)
             file.write(b"Z" * (queue.path.stat().st_size - 4096))

@@ -16,8 +16,9 @@ import pytest
 from r1kit import cli
 from r1kit.curate.record import from_row
 from r1kit.data.jsonl import read_rows
-from r1kit.review.queue import LeaseLost, ReviewError, ReviewItem, ReviewQueue, Text
-from r1kit.review.records import Agreement, agreement, checks, parse_item, wants_two
+from r1kit.review.items import ReviewError, ReviewItem, Text, checks, parse_item
+from r1kit.review.outcomes import Agreement, agreement, wants_two
+from r1kit.review.queue import LeaseLost, ReviewQueue
 from r1kit.store import StoreError
 
 
@@ -240,7 +241,7 @@ def test_adding_the_same_samples_again_changes_nothing(make: Make) -> None:
 
 def test_a_known_id_with_another_text_is_refused_and_nothing_is_added(make: Make) -> None:
     queue = make(2)
-    with pytest.raises(ReviewError, match="s1 is in the queue already, with another summary"):
+    with pytest.raises(ReviewError, match="s1 is in the queue already, with a different summary"):
         queue.add([sample(7), sample(1, summary="3")])
     assert queue.progress().total == 2
 
@@ -400,11 +401,11 @@ def test_a_full_disk_loses_the_decision_being_made_and_no_other(make: Make) -> N
     queue = make(2)
     queue.decide("ana", take(queue, "ana"), "accept")
     take(queue, "ana")
-    pages = queue._one("PRAGMA page_count")[0]
-    queue._all(f"PRAGMA max_page_count = {pages}")
-    with pytest.raises(StoreError, match="the disk is full; earlier decisions are whole"):
+    pages = queue.database.one("PRAGMA page_count")[0]
+    queue.database.all(f"PRAGMA max_page_count = {pages}")
+    with pytest.raises(StoreError, match="the disk is full; earlier decisions are safe"):
         queue.decide("ana", "s1", "accept", text=Text(reasoning="long " * 20_000, summary="2"))
-    queue._all("PRAGMA max_page_count = 1000000")
+    queue.database.all("PRAGMA max_page_count = 1000000")
     assert queue.progress().accepted == 1
     queue.decide("ana", "s1", "accept")
     assert queue.done
@@ -412,7 +413,7 @@ def test_a_full_disk_loses_the_decision_being_made_and_no_other(make: Make) -> N
 
 def test_a_queue_that_another_process_holds_says_so(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     queue = make(1)
-    queue._all("PRAGMA busy_timeout = 1")
+    queue.database.all("PRAGMA busy_timeout = 1")
     with sqlite3.connect(queue.path, isolation_level=None) as db:
         db.execute("BEGIN IMMEDIATE")
         with pytest.raises(StoreError, match="another process holds the queue"):
@@ -474,7 +475,7 @@ def test_the_command_imports_accepts_and_exports(tmp_path: Path, capsys: pytest.
     told = capsys.readouterr()
     assert "0 accepted samples" in told.out and "3 samples are still pending" in told.err
     assert cli.main(["review", str(queue), "--auto-accept", "--export", str(out)]) == 0
-    assert "3 samples accepted by nobody" in capsys.readouterr().out
+    assert "auto-accepted 3 pending samples" in capsys.readouterr().out
     assert [row["id"] for row in read_rows(out)] == ["s0", "s1", "s2"]
 
 

@@ -155,7 +155,8 @@ def report(options: argparse.Namespace) -> None:
 def review(options: argparse.Namespace) -> None:
     """Import, accept, export, in this order; without the last two, serve the page until Ctrl+C."""
     from r1kit.data.jsonl import read_rows
-    from r1kit.review.queue import ReviewError, ReviewQueue
+    from r1kit.review.items import ReviewError
+    from r1kit.review.queue import ReviewQueue
 
     path = options.queue / "review.db" if options.queue.is_dir() else options.queue
     if options.rejected and not options.export:

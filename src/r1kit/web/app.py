@@ -31,8 +31,8 @@ from starlette.staticfiles import StaticFiles
 
 from r1kit.chat import TAGS
 from r1kit.evaluate.intervals import wilson
-from r1kit.review.queue import LeaseLost, Progress, ReviewError, ReviewQueue, Text, Turn, reviewer
-from r1kit.review.records import checks
+from r1kit.review.items import ReviewError, Text, checks
+from r1kit.review.queue import LeaseLost, Progress, ReviewQueue, Turn, reviewer
 from r1kit.store import StoreError
 from r1kit.web.guard import Guard
 from r1kit.web.markup import Rendered, render, shown

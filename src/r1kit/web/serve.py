@@ -8,7 +8,8 @@ import socket
 import sys
 from pathlib import Path
 
-from r1kit.review.queue import ReviewError, ReviewQueue
+from r1kit.review.items import ReviewError
+from r1kit.review.queue import ReviewQueue
 
 MISSING = "the review page needs {}: pip install 'r1kit[review]' (a queue can be imported and exported without)"
 
