@@ -1,6 +1,6 @@
-"""A reward of one's own: a plain function in TRL's convention, which r1kit finds by name, in a two-step R1-Zero run.
+"""A reward of your own: a plain function with TRL's signature, found by its dotted path, in two steps of R1-Zero.
 
-Run it: python examples/add_a_reward.py [MODEL]. The model is the tiny base model unless you name another one.
+Run it: python examples/add_a_reward.py [MODEL]. Without MODEL it trains the tiny base model.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from r1kit.recipes import RECIPES
 
 
 def brevity(completions: list[str], answer: list[str], **columns: Any) -> list[float | None]:
-    """1 for reasoning of at most 40 characters, falling to 0 at 200; None (does not apply) without any reasoning.
+    """1 for up to 40 characters of reasoning, falling to 0 at 200; None (does not apply) without reasoning.
 
-    It gets the completions and, by name, any column of the task: here the right answers, which it does not reward.
+    A reward receives the completions and, by name, any column of the task: here the right answers, which it ignores.
     """
     values: list[float | None] = []
     for completion in completions:
@@ -28,7 +28,7 @@ def brevity(completions: list[str], answer: list[str], **columns: Any) -> list[f
 
 
 def main(model: str = "tiny", runs: Path = Path("runs")) -> list[dict[str, Any]]:
-    """Two steps of training for accuracy, format and brevity; prints what each part gave and returns the rows."""
+    """Train for accuracy, format and brevity; print the mean of each part and return the rows of metrics."""
     recipe = RECIPES["r1-zero"](
         scale="tiny",
         model=model,

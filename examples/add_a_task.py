@@ -1,6 +1,6 @@
-"""A task of one's own: a class that makes problems, and a function that r1kit finds by name.
+"""A task of your own: a class that generates problems, found by its dotted path.
 
-Run it: python examples/add_a_task.py. To train on it, name it in a recipe's tasks in the same way as in `main`.
+Run it: python examples/add_a_task.py. To train on it, name it in a recipe's tasks as `main` does.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from r1kit.types import Problem
 
 @dataclass(frozen=True)
 class Clocks:
-    """Problem i depends on split, seed and i alone, so runs can stop and go on anywhere."""
+    """Problem i depends on split, seed and i only, so runs can stop and resume anywhere."""
 
     split: str
     seed: int
@@ -38,7 +38,7 @@ class Clocks:
         )
 
     def draw(self, rng: random.Random) -> tuple[int, int]:
-        """One pair in five is kept for the test: there are few enough that training would meet them all."""
+        """One pair in five is reserved for the test: there are so few pairs that training would see them all."""
         while True:
             now, later = rng.randint(1, 12), rng.randint(10, 200)
             if ((7 * now + later) % 5 == 0) == (self.split == "test"):
@@ -46,7 +46,7 @@ class Clocks:
 
 
 def main() -> None:
-    """`<module>:<function>` names the task; `Clocks` itself takes split, seed and size, so it is the function."""
+    """The task's name is `<module>:<function>`. `Clocks` takes split, seed and size, so the class is the function."""
     task = load_tasks([TaskSpec(name="add_a_task:Clocks", limit=3)], training=True)
     for problem in iterate(task):
         print(f"{problem.id}\n  {problem.prompt}\n  answer: {problem.answer} (checked by {problem.verifier!r})")

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from r1kit.chat import TAGS
+from r1kit.data.jsonl import read_rows
 from r1kit.report.curve_svg import readable_number
-from r1kit.report.folders import Row, StageFolder, read_lines
+from r1kit.report.folders import Row, StageFolder
 
 MAX_CHARS = 4000  # of a completion
 MAX_FILES = 12  # rollout files read at each end of a run to find questions that occur at both
@@ -64,8 +65,8 @@ def training(stage: StageFolder, count: int = 3) -> list[Pair]:
     if len(files) < 2:
         return []
     half = len(files) // 2
-    early = first_of_problem([row for path in files[:half][:MAX_FILES] for row in read_lines(path)])
-    late = first_of_problem([row for path in reversed(files[half:][-MAX_FILES:]) for row in read_lines(path)])
+    early = first_of_problem([row for path in files[:half][:MAX_FILES] for row in read_rows(path)])
+    late = first_of_problem([row for path in reversed(files[half:][-MAX_FILES:]) for row in read_rows(path)])
     shared = [name for name in early if name in late][:count]
     if shared:
         return [rollout_pair(early[name], late[name]) for name in shared]

@@ -61,13 +61,14 @@ class StageFolder:
     @cached_property
     def metrics(self) -> list[Row]:
         """One row per step, in order. If a step was repeated after a resume, the later row counts."""
-        rows = {row["step"]: row for row in read_lines(self.folder / "metrics.jsonl") if is_number(row.get("step"))}
-        return [rows[step] for step in sorted(rows)]
+        rows = read_rows(self.folder / "metrics.jsonl", missing_ok=True)
+        by_step = {row["step"]: row for row in rows if is_number(row.get("step"))}
+        return [by_step[step] for step in sorted(by_step)]
 
     @cached_property
     def completions(self) -> list[Row]:
         """An evaluation's rows: question, completion and verdict."""
-        return read_lines(self.folder / "completions.jsonl")
+        return list(read_rows(self.folder / "completions.jsonl", missing_ok=True))
 
     @cached_property
     def scored(self) -> list[Scored]:
@@ -166,11 +167,6 @@ def read_object(path: Path) -> Row:
             f"{path}: expected a JSON object, found a {type(data).__name__}; delete the file and run its stage again"
         )
     return data
-
-
-def read_lines(path: Path) -> list[Row]:
-    """The rows of a JSONL file, without a half-written last one; empty if there is no file."""
-    return list(read_rows(path, missing_ok=True))
 
 
 def is_number(value: Any) -> TypeGuard[float]:

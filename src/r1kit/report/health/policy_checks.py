@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from statistics import fmean, median
 
+from r1kit.data.jsonl import read_rows
 from r1kit.report.completions import is_right
 from r1kit.report.curve_svg import readable_number
 from r1kit.report.curves import series
-from r1kit.report.folders import Row, StageFolder, is_number, read_lines
+from r1kit.report.folders import Row, StageFolder, is_number
 from r1kit.report.health.course import Check, course, finding, from_to, percent
 
 
@@ -73,7 +74,7 @@ def length(stage: StageFolder) -> Check | None:
 def last_lengths(stage: StageFolder) -> str:
     """Mean lengths of right and of wrong answers in the last stored rollouts; empty unless there are both."""
     lengths: dict[bool, list[float]] = {True: [], False: []}
-    for row in read_lines(stage.rollouts[-1]) if stage.rollouts else []:
+    for row in read_rows(stage.rollouts[-1]) if stage.rollouts else []:
         right, tokens = is_right(row), row.get("tokens")
         if right is not None and is_number(tokens):
             lengths[right].append(tokens)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from r1kit.data.jsonl import read_rows
 from r1kit.evaluate.intervals import NORMAL_FROM, critical, wilson
 from r1kit.report.curves import series
-from r1kit.report.folders import Row, StageFolder, is_number, read_lines
+from r1kit.report.folders import Row, StageFolder, is_number
 from r1kit.report.health.course import Check, finding, percent
 
 
@@ -40,7 +41,7 @@ def audit(stage: StageFolder) -> Check | None:
     evidence = f"{differing:.0f} of {total:.0f} re-checked verdicts differ (95 %: {percent(low)} to {percent(high)})"
     if unknown:
         evidence += f"; the second verifier could not tell {unknown:.0f} of {total + unknown:.0f}"
-    examples = read_lines(stage.folder / "audit.jsonl")[-3:]
+    examples = list(read_rows(stage.folder / "audit.jsonl", missing_ok=True))[-3:]
     if examples:
         evidence += "; the last: " + "; ".join(map(disagreement_text, examples))
     wrong, blind = low > 0.01, unknown > 0.5 * (total + unknown)
