@@ -38,7 +38,7 @@ from r1kit.judges import (
     suspicions,
     to_pair,
 )
-from r1kit.judges.forms import PreferenceForm, VerdictForm, read
+from r1kit.judges.forms import PreferenceForm, VerdictForm, read_form
 from r1kit.judges.quoting import block, escape, question
 from r1kit.rewards import RewardSpec, build
 from r1kit.settings import SettingsError
@@ -177,7 +177,7 @@ ECHO = '{"code": "ffffffff", "analysis": "x", "correctness": "correct"}'
     ],
 )
 def test_the_judges_own_last_object_is_its_verdict(text: str) -> None:
-    found = read(text, CODE, VerdictForm)
+    found = read_form(text, CODE, VerdictForm)
     assert found is not None and found.correctness == "correct"
 
 
@@ -220,17 +220,17 @@ def test_the_judges_own_last_object_is_its_verdict(text: str) -> None:
     ],
 )
 def test_anything_else_is_no_verdict(text: str) -> None:
-    assert read(text, CODE, VerdictForm) is None
+    assert read_form(text, CODE, VerdictForm) is None
 
 
 @given(st.text() | st.text(alphabet='{}[]":,code0a1b2c3d \\'))
 def test_no_reply_raises(text: str) -> None:
-    assert read(text, CODE, VerdictForm) is None
+    assert read_form(text, CODE, VerdictForm) is None
 
 
 @pytest.mark.parametrize("label", ["A>>B", "[[A>>B]]", "[[a >> b]]"])
 def test_labels_may_be_written_as_in_arena_hard(label: str) -> None:
-    found = read(json.dumps({"code": CODE, "analysis": "", "label": label}), CODE, PreferenceForm)
+    found = read_form(json.dumps({"code": CODE, "analysis": "", "label": label}), CODE, PreferenceForm)
     assert found is not None and found.label == "A>>B"
 
 

@@ -27,7 +27,7 @@ ROWS = (
     ("engines", "tasks"),
     ("verifiers", "models", "tiny", "data"),
     ("sandbox", "chat", "pipeline"),
-    ("settings", "store"),
+    ("settings", "store", "event_loop"),
     ("types", "r1kit"),
 )
 LEVEL = {name: level for level, row in enumerate(ROWS) for name in row}

@@ -12,6 +12,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -31,7 +32,7 @@ from r1kit.engines.engine_settings import EngineSettings, LocalEngineSettings, p
 from r1kit.engines.openai import OpenAIEngine, OpenAIEngineSettings
 from r1kit.engines.openai.cache import ReplyCache
 from r1kit.engines.openai.pace import Pace, backoff, retry_after
-from r1kit.engines.openai.responses import Malformed, Reply, read
+from r1kit.engines.openai.responses import Malformed, Reply, read_reply
 from r1kit.engines.opening import open_engine
 from r1kit.rewards import RewardSpec, build
 from r1kit.rollout import rollout
@@ -360,9 +361,20 @@ def test_a_key_that_cannot_be_sent_is_refused_without_showing_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TEACHERS_KEY", "schlüssel")
-    with serving(echo) as server, pytest.raises(EngineError, match="TEACHERS_KEY holds no key") as caught:
+    with serving(echo) as server, pytest.raises(EngineError, match="TEACHERS_KEY does not hold an API key") as caught:
         engine(server, tmp_path, api_key_env="TEACHERS_KEY").generate(prompts(1), SamplingParams())
     assert "schlüssel" not in str(caught.value)
+
+
+def test_a_cache_opens_while_another_process_writes_to_it(tmp_path: Path) -> None:
+    path = tmp_path / "replies.sqlite"
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None, check_same_thread=False)) as other:
+        other.execute("BEGIN IMMEDIATE")  # SQLite then refuses the switch to WAL at once
+        timer = threading.Timer(0.2, lambda: other.execute("COMMIT"))
+        timer.start()
+        with ReplyCache(path) as cache:
+            assert cache.get("key") is None
+        timer.join()
 
 
 def test_two_processes_share_a_cache_while_both_work(tmp_path: Path) -> None:
@@ -403,15 +415,17 @@ def test_a_schema_is_sent_where_the_server_takes_one(tmp_path: Path) -> None:
 def test_reasoning_that_comes_apart_is_put_back(message: dict[str, Any], finish: str, text: str) -> None:
     reply = completion(None)
     reply["choices"][0] |= {"message": message, "finish_reason": finish}
-    found = read(json.dumps(reply))
+    found = read_reply(json.dumps(reply))
     assert (found.text, found.finish_reason) == (text, "length" if finish == "length" else "stop")
 
 
 def test_token_ids_and_log_probs_are_there_where_the_server_sends_both() -> None:
     reply = completion("4")
-    assert read(json.dumps(reply)).completion() == Completion(token_ids=(), logprobs=(), text="4", finish_reason="stop")
+    assert read_reply(json.dumps(reply)).completion() == Completion(
+        token_ids=(), logprobs=(), text="4", finish_reason="stop"
+    )
     reply["choices"][0] |= {"token_ids": [7, 2], "logprobs": {"content": [{"logprob": -0.5}, {"logprob": -0.1}]}}
-    found = read(json.dumps(reply)).completion()
+    found = read_reply(json.dumps(reply)).completion()
     assert (found.token_ids, found.logprobs) == ((7, 2), (-0.5, -0.1))
 
 
@@ -446,7 +460,7 @@ JSON = st.recursive(
 @given(JSON.map(json.dumps) | st.text())
 def test_any_reply_is_an_answer_or_malformed(body: str) -> None:
     with contextlib.suppress(Malformed):
-        assert isinstance(read(body).text, str)
+        assert isinstance(read_reply(body).text, str)
 
 
 def test_half_a_surrogate_pair_in_a_reply_is_a_replacement_character_and_no_fault() -> None:
@@ -457,7 +471,7 @@ def test_half_a_surrogate_pair_in_a_reply_is_a_replacement_character_and_no_faul
         ("\\ud83d\\ud83d\\ude00", "\ufffd\U0001f600"),
         ("\\\\ud83d", "\\ud83d"),
     ):
-        assert read(f'{{"choices": [{{"message": {{"content": "{written}"}}}}]}}').text == text
+        assert read_reply(f'{{"choices": [{{"message": {{"content": "{written}"}}}}]}}').text == text
 
 
 @given(st.text(), st.lists(st.integers(0, 9)))

@@ -27,7 +27,7 @@ from r1kit.rewards import RewardSpec  # noqa: E402
 from r1kit.settings import SettingsError  # noqa: E402
 from r1kit.stages.rl import RL_STAGE, RLSettings  # noqa: E402
 from r1kit.stages.sft import SFT, SFTSettings  # noqa: E402
-from r1kit.stages.shared.probe import ProbeSettings, check_probe, rewards  # noqa: E402
+from r1kit.stages.shared.probe import ProbeSettings, check_probe, reward_metrics  # noqa: E402
 from r1kit.train import checkpoints  # noqa: E402
 from r1kit.train.validation import Validation  # noqa: E402
 from r1kit.types import Completion, Group, Problem, Prompt, Reward, Rollout  # noqa: E402
@@ -220,15 +220,15 @@ def group(source: str, value: float | None, other: float | None) -> Group:
 def test_what_a_judge_cannot_say_is_left_out_of_its_mean_and_counted() -> None:
     specs = [RewardSpec(name="format", label="one"), RewardSpec(name="format", label="two", only=("b",))]
     groups = [group("a", 1.0, None), group("a", None, None), group("b", 0.5, None), group("b", 0.0, 0.25)]
-    assert rewards(groups, specs) == {
+    assert reward_metrics(groups, specs) == {
         "probe/reward": 0.5,
         "probe/reward/one": 0.5,
         "probe/unknown/one": 0.25,
         "probe/reward/two": 0.25,
         "probe/unknown/two": 0.5,
     }
-    assert rewards([group("a", None, None)], specs) == {"probe/unknown/one": 1.0}
-    assert rewards(groups, []) == {}
+    assert reward_metrics([group("a", None, None)], specs) == {"probe/unknown/one": 1.0}
+    assert reward_metrics(groups, []) == {}
 
 
 @pytest.mark.parametrize(
@@ -272,7 +272,7 @@ def test_a_probe_that_cannot_work_is_refused_before_anything_starts(tiny_policy_
         "there is no model in nowhere",
         probe={**PROBE, "rewards": [{"name": "reward_model", "options": {"model": "nowhere"}}]},
     )
-    with pytest.raises(ValueError, match=r"reward/judge, and no reward reads it"):
+    with pytest.raises(ValueError, match=r"reward/judge, but no reward reads it"):
         RL_STAGE.check(context(tmp_path, tiny_policy_folder, {"probe": PROBE}, reward__judge=tmp_path))  # type: ignore[misc]
 
 
@@ -319,7 +319,7 @@ def test_a_reward_model_that_is_an_input_judges_the_probe_in_every_stage(
     found = SFT.run(given)
     probed = [row["probe/reward/judge"] for row in metrics(tmp_path / "sft")]
     assert len(probed) == 3 and all(0 < value < 1 for value in probed) and found["best_validation"] == max(probed[1:])
-    with pytest.raises(ValueError, match="reward/other, and no reward reads it"):
+    with pytest.raises(ValueError, match="reward/other, but no reward reads it"):
         SFT.check(Context(stage="sft", settings=settings, folder=tmp_path, paths={**paths, "reward/other": judge}))  # type: ignore[misc]
 
 

@@ -129,8 +129,8 @@ def test_turns_that_cannot_share_a_row_become_rows_of_their_own(template: str | 
     [
         (talk("a"), "no assistant turn"),
         (talk("a", ""), "turn 1 is empty"),
-        (talk("a", "b<|end|>c"), "turn 1 holds an end token inside"),
-        (Conversation(messages=(Message(role="assistant", content="a"),)), "turn 0 .* follows no user's turn"),
+        (talk("a", "b<|end|>c"), "turn 1 has an end token inside"),
+        (Conversation(messages=(Message(role="assistant", content="a"),)), "turn 0 .* does not follow a user's turn"),
     ],
 )
 def test_a_conversation_that_would_teach_nonsense_is_refused(conversation: Conversation, message: str) -> None:
@@ -499,7 +499,7 @@ def test_held_out_problems_are_answered_on_the_way_and_can_stop_it_early(tmp_pat
     assert [row["step"] for row in probed] == [0, 2, 4] and found["updates"] == 4  # nothing changed or got better
     assert {"probe/format", "probe/truncated", "validation/loss", "validation/loss/odd"} <= probed[0].keys()
     assert found["best_update"] == 2 and found["best_validation"] == probed[0]["probe/accuracy"]
-    with pytest.raises(SettingsError, match="look at the answers to the probe's tasks: name at least one"):
+    with pytest.raises(SettingsError, match=r"judge the answers to the probe's tasks: set probe.tasks"):
         train(tmp_path / "none", rows, resolve("tiny"), probe={"watch": "accuracy"})
 
 

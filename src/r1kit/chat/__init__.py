@@ -1,4 +1,4 @@
-"""What a prompt looks like, what a response looks like, and what ends one: one contract for all stages."""
+"""The format of prompts and responses, and the tokens that end a response: the same for all stages."""
 
 from r1kit.chat.format import R1_ZERO_SYSTEM, ChatFormat
 from r1kit.chat.response import RESPONSE, TAGS, Response, count_steps, final_answer, parse

@@ -1,4 +1,4 @@
-"""The prompt format: how a conversation becomes the exact token ids that a policy continues."""
+"""The prompt format: from a conversation to the exact token ids that a policy continues."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ _PLACEHOLDER = re.compile(r"\{(?:system|history|question)\}")
 class ChatFormat(Settings):
     """How a problem becomes a prompt.
 
-    `template="chat"` renders through the tokenizer's own chat template, `"plain"` writes text as for a base model.
-    `exemplars` are (question, response) pairs shown before the question. `prefill` is put at the start of the
-    assistant's turn: it belongs to the prompt, and `complete` puts it back before a response is judged.
+    `template="chat"` uses the tokenizer's chat template; `"plain"` fills the text `plain`, for base models. `exemplars`
+    are (question, response) pairs that come before the question. `prefill` starts the assistant's turn: it is part of
+    the prompt, and `complete` puts it back before a response is judged.
     """
 
     template: Literal["plain", "chat"] = "plain"
@@ -35,54 +35,51 @@ class ChatFormat(Settings):
 
     @field_validator("plain")
     @classmethod
-    def _asks(cls, plain: str) -> str:
+    def _has_question(cls, plain: str) -> str:
         if "{question}" not in plain:
             raise ValueError("it must contain {question}")
         return plain
 
     def messages(self, problem: Problem) -> tuple[Message, ...]:
-        """System message (if any), exemplars as earlier turns, and the problem's question."""
+        """The system message (if any), exemplars as earlier turns, and the problem's question."""
         turns = [Message(role="system", content=self.system)] if self.system else []
         for question, response in self.exemplars:
             turns += [Message(role="user", content=question), Message(role="assistant", content=response)]
         return (*turns, Message(role="user", content=problem.prompt))
 
     def render(self, problem: Problem, tokenizer: Any) -> Prompt:
-        """The exact ids that the policy continues, for training, sampling and evaluation alike."""
+        """The exact ids that the policy continues, the same in training, sampling and evaluation."""
         messages = self.messages(problem)
         return Prompt(problem_id=problem.id, messages=messages, token_ids=tuple(self.encode(messages, tokenizer)))
 
     def encode(self, messages: tuple[Message, ...], tokenizer: Any) -> list[int]:
-        """Token ids of a conversation that ends with the user's turn, plus the start of the assistant's turn."""
+        """Token ids of a conversation that ends with a user's turn, and of the start of the assistant's turn."""
         return list(tokenizer.encode(self.text(messages, tokenizer) + self.prefill, add_special_tokens=False))
 
     def text(self, messages: tuple[Message, ...], tokenizer: Any) -> str:
         """The prompt as text, without the prefill."""
         if self.template == "chat":
-            return self._templated(messages, tokenizer)
+            if not tokenizer.chat_template:
+                raise ValueError("the tokenizer has no chat template: set chat.template to 'plain'")
+            turns = [{"role": turn.role, "content": turn.content} for turn in messages]
+            remedy = "set chat.system to '' if the template takes no system message"
+            return apply_template(tokenizer, turns, remedy, add_generation_prompt=True)
         system = "\n".join(turn.content for turn in messages if turn.role == "system")
         *history, question = [turn for turn in messages if turn.role != "system"]
         names = {"user": "User", "assistant": "Assistant"}
-        shown = "".join(f"{names[turn.role]}: {turn.content}\n" for turn in history)
-        parts = {"{system}": system, "{history}": shown, "{question}": question.content}
-        # one pass: a placeholder inside a message is the message's own text
+        earlier = "".join(f"{names[turn.role]}: {turn.content}\n" for turn in history)
+        parts = {"{system}": system, "{history}": earlier, "{question}": question.content}
+        # in one pass, so that "{question}" inside a message stays as it is
         filled = _PLACEHOLDER.sub(lambda match: parts[match[0]], self.plain)
         return (tokenizer.bos_token or "") + filled.lstrip("\n")
 
-    @staticmethod
-    def _templated(messages: tuple[Message, ...], tokenizer: Any) -> str:
-        if not tokenizer.chat_template:
-            raise ValueError("the tokenizer has no chat template: set chat.template to 'plain'")
-        turns = [{"role": turn.role, "content": turn.content} for turn in messages]
-        return apply_template(tokenizer, turns, "set chat.system to '' if it takes none", add_generation_prompt=True)
-
     def complete(self, text: str) -> str:
-        """The whole response: what the prompt prefilled and what the policy added."""
+        """The whole response: the prompt's prefill and the policy's completion."""
         return self.prefill + text
 
 
 def apply_template(tokenizer: Any, turns: list[dict[str, str]], remedy: str, **options: Any) -> str:
-    """The chat template's text; raises ValueError where the template fails, which it may do in any way it likes."""
+    """The chat template's text. Raises ValueError if the template refuses the turns, for whatever reason."""
     from jinja2 import TemplateError
 
     try:

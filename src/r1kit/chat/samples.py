@@ -1,4 +1,4 @@
-"""Conversations as training samples: what is trained is what would be sampled, end token included."""
+"""Conversations as training samples, with the same token ids as in sampling, end token included."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from r1kit.types import Conversation, Sample
 
 
 def end_ids(tokenizer: Any) -> tuple[int, ...]:
-    """The ids that end a completion, in sampling and in training; the first is the one that SFT teaches.
+    """The ids that end a completion, in sampling and in training; SFT teaches the first one.
 
-    A chat template that closes the assistant's turn with a special token of its own adds that token, in first place:
-    a model that is trained on one end token and sampled until another never stops (open-r1 and TRL users' most
-    frequent report). Raises ValueError where there is no end token at all.
+    If the chat template closes the assistant's turn with a special token, that token comes first: a model that is
+    trained on one end token and sampled until another never stops (the most frequent report of open-r1 and TRL users).
+    Raises ValueError if there is no end token.
     """
     ends = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
     if tokenizer.chat_template:
         turns = [{"role": "user", "content": "Q"}, {"role": "assistant", "content": "A7A"}]
-        closing = apply_template(tokenizer, turns, "it must take a question and an answer").rpartition("A7A")[2]
+        closing = apply_template(tokenizer, turns, "it must accept a question and an answer").rpartition("A7A")[2]
         ids = tokenizer.encode(closing, add_special_tokens=False)
         if ids and ids[0] in tokenizer.all_special_ids and ids[0] not in ends:
             ends.insert(0, ids[0])
@@ -28,19 +28,19 @@ def end_ids(tokenizer: Any) -> tuple[int, ...]:
 
 
 def to_samples(conversation: Conversation, chat: ChatFormat, tokenizer: Any) -> list[Sample]:
-    """A conversation as training samples: loss on the assistant's turns and on the end token after each.
+    """A conversation as training samples, with the loss on the assistant's turns and on the end token after each.
 
-    What is trained is what is sampled: each turn follows the ids that an engine would be given, prefill included, and
-    ends where it would stop. Where the template renders earlier turns in another way once later turns follow (it drops
-    their reasoning, or writes no end token), turns cannot share a row, and each such turn starts a sample of its own.
-    Raises ValueError for a conversation that cannot be trained on, saying which turn and why.
+    Each turn follows exactly the prompt ids of sampling, prefill included, and ends where sampling would stop. Some
+    templates render earlier turns differently once later turns follow (without reasoning, or without an end token).
+    Then the turns cannot share a row, and each starts a sample of its own. Raises ValueError that names the turn if a
+    conversation cannot be trained on.
     """
     ends = end_ids(tokenizer)
     samples: list[tuple[list[int], list[bool]]] = []
     for index, turn in enumerate(conversation.messages):
         if turn.role != "assistant":
             continue
-        reply = _reply(conversation, index, chat, tokenizer, ends)
+        reply = _reply_ids(conversation, index, chat, tokenizer, ends)
         prompt = chat.encode(conversation.messages[:index], tokenizer)
         if turn.content.removeprefix(chat.prefill).lstrip().startswith("<think>"):
             _refuse_open_reasoning(conversation, index, chat, tokenizer)
@@ -54,27 +54,27 @@ def to_samples(conversation: Conversation, chat: ChatFormat, tokenizer: Any) -> 
     return [Sample(token_ids=tuple(ids), loss_mask=tuple(mask)) for ids, mask in samples]
 
 
-def _reply(
+def _reply_ids(
     conversation: Conversation, index: int, chat: ChatFormat, tokenizer: Any, ends: tuple[int, ...]
 ) -> list[int]:
-    """The ids that the policy would have sampled for an assistant's turn: its text after the prefill, and the end."""
+    """The ids that a policy would have sampled for an assistant's turn: the text after the prefill, then the end."""
     content = conversation.messages[index].content
     if index == 0 or conversation.messages[index - 1].role != "user":
-        raise ValueError(f"turn {index} is the assistant's and follows no user's turn: nothing asks for it")
+        raise ValueError(f"turn {index} is the assistant's but does not follow a user's turn")
     if not content.startswith(chat.prefill):
         raise ValueError(f"turn {index} does not begin with the format's prefill {chat.prefill!r}, as sampling would")
     ids = list(tokenizer.encode(content.removeprefix(chat.prefill), add_special_tokens=False))
     if not ids:
-        raise ValueError(f"turn {index} is empty: it would teach to answer nothing")
+        raise ValueError(f"turn {index} is empty: it would teach the model to answer nothing")
     if any(token in ends for token in ids):
-        raise ValueError(f"turn {index} holds an end token inside its text, where sampling would have stopped")
+        raise ValueError(f"turn {index} has an end token inside its text, where sampling would have stopped")
     return [*ids, ends[0]]
 
 
 def _refuse_open_reasoning(conversation: Conversation, index: int, chat: ChatFormat, tokenizer: Any) -> None:
-    """R1's distilled models and some others have templates that begin the reasoning, which a turn then begins again."""
+    """Raise ValueError if the chat template already opens the reasoning (R1's distilled models) that the turn opens."""
     if chat.text(conversation.messages[:index], tokenizer).rstrip().endswith("<think>"):
         raise ValueError(
-            f"turn {index} begins with <think>, and so does the chat template's start of it: the tag would be trained "
-            "twice; use a chat template that leaves the tag to the model, or the format 'plain'"
+            f"turn {index} begins with <think>, and so does the chat template's start of the turn, so the tag would be "
+            "trained twice: use a chat template without the tag, or the format 'plain'"
         )

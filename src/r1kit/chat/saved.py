@@ -1,4 +1,4 @@
-"""A model's prompt format beside its weights: stages write it, commands ask the model as it was trained."""
+"""The prompt format beside a model's weights: stages write it, and commands prompt the model as it was trained."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ FILE = "chat_format.json"
 
 
 def save(chat: ChatFormat, folder: Path) -> None:
-    """Write a format into a model's folder; transformers passes over the file."""
+    """Write a format into a model's folder; transformers ignores the file."""
     write_json(folder / FILE, chat)
 
 
 def read(path: Path) -> ChatFormat:
-    """The format that `save` wrote, from its file or its folder; raises `SettingsError` that names the file."""
+    """Read a format from its file or the model's folder. Raises `SettingsError` that names the file."""
     path = path / FILE if path.is_dir() else path
     if not path.is_file():
         raise SettingsError(f"there is no prompt format {path}: give plain, chat, or a {FILE} of another model")
@@ -28,19 +28,19 @@ def read(path: Path) -> ChatFormat:
         raise SettingsError(f"{path}: {error}") from None
 
 
-def choose(asked: str | None, folder: Path, tokenizer: Any) -> tuple[ChatFormat, str]:
-    """The format to use for the model in `folder`, and where it comes from, for people.
+def choose(name: str | None, folder: Path, tokenizer: Any) -> tuple[ChatFormat, str]:
+    """The format for the model in `folder`, and its source as text for people.
 
-    `asked` is "plain", "chat" or a path for `read`. None takes what is saved beside the weights, else the tokenizer's
-    chat template, else plain text. Raises ValueError for "chat" where there is no template.
+    `name` is "plain", "chat" or a path for `read`. None picks the format beside the weights; without one, the
+    tokenizer's chat template; without one, plain text. Raises ValueError for "chat" without a template.
     """
-    if asked is None and (folder / FILE).is_file():
+    if name is None and (folder / FILE).is_file():
         return _usable(read(folder), tokenizer, folder), f"{FILE} of the model"
-    template = asked or ("chat" if tokenizer.chat_template else "plain")
+    template = name or ("chat" if tokenizer.chat_template else "plain")
     if template not in ("plain", "chat"):
         return _usable(read(Path(template).expanduser()), tokenizer, folder), template
-    found = "the R1-Zero prompt through the chat template" if template == "chat" else "the R1-Zero prompt as plain text"
-    return _usable(ChatFormat.parse({"template": template}), tokenizer, folder), found
+    source = "the R1-Zero prompt " + ("through the chat template" if template == "chat" else "as plain text")
+    return _usable(ChatFormat.parse({"template": template}), tokenizer, folder), source
 
 
 def _usable(chat: ChatFormat, tokenizer: Any, folder: Path) -> ChatFormat:

@@ -1,1 +1,1 @@
-"""How good a model is: what each completion is worth, how sure the averages are, and tables of both."""
+"""How good a model is: verdicts of its completions, averages with intervals, and tables."""

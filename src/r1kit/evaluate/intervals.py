@@ -1,8 +1,8 @@
 """95 % intervals for averages over problems: Student's t for amounts, Wilson on the effective sample size for shares.
 
-The completions of one problem are not independent, so the problem is the unit: each gives one value (the mean of its
-samples) and the standard error comes from the spread of those values. With one value per cluster this *is* the
-cluster-robust standard error, and with one sample per problem it is the plain one.
+The completions of one problem are not independent, so the unit is the problem: each has one value (the mean over its
+samples), and the standard error comes from the spread of these values. With one value per cluster this *is* the
+cluster-robust standard error, and with one sample per problem it is the ordinary one.
 """
 
 from __future__ import annotations
@@ -13,16 +13,16 @@ from functools import lru_cache
 from statistics import NormalDist, fmean, stdev
 
 CONFIDENCE = 0.95
-NORMAL_FROM = 2000  # degrees of freedom from which t and normal quantiles agree to three digits
+NORMAL_FROM = 2000  # degrees of freedom; from here on, t and normal quantiles agree to three digits
 
 
 def standard_error(values: Sequence[float]) -> float:
-    """Of the mean of independent values, one per problem; needs two or more."""
+    """The standard error of the mean of independent values; needs two or more."""
     return stdev(values) / math.sqrt(len(values))
 
 
 def two_sided(t: float, df: int) -> float:
-    """P(|T| > |t|) for Student's t with a whole number of degrees of freedom (Abramowitz and Stegun 26.7.3-4)."""
+    """P(|T| > |t|) for Student's t with `df` degrees of freedom, an integer (Abramowitz and Stegun 26.7.3-4)."""
     if df >= NORMAL_FROM or math.isinf(t):
         return 2 * NormalDist().cdf(-abs(t))
     angle = math.atan(abs(t) / math.sqrt(df))
@@ -39,7 +39,7 @@ def two_sided(t: float, df: int) -> float:
 
 @lru_cache(maxsize=256)
 def critical(df: int) -> float:
-    """The t value that |T| passes with probability 5 %: 12.706 for df 1, 1.960 for very many."""
+    """The t value that |T| exceeds with probability 5 %: 12.706 for df 1, 1.960 for large df."""
     if df >= NORMAL_FROM:
         return NormalDist().inv_cdf(0.5 + CONFIDENCE / 2)
     low, high = 0.0, 20.0
@@ -50,7 +50,7 @@ def critical(df: int) -> float:
 
 
 def amount_interval(values: Sequence[float]) -> tuple[float, float] | None:
-    """mean +- t * standard error for lengths and counts, cut off at 0; None for a single problem."""
+    """mean +- t * standard error for lengths and counts, at least 0; None for a single problem."""
     if len(values) < 2:
         return None
     mean, margin = fmean(values), critical(len(values) - 1) * standard_error(values)
@@ -58,12 +58,11 @@ def amount_interval(values: Sequence[float]) -> tuple[float, float] | None:
 
 
 def share_interval(values: Sequence[float], draws: int) -> tuple[float, float]:
-    """Wilson's score interval at the effective sample size, with the t quantile; `draws` counts the samples.
+    """Wilson's score interval at the effective sample size, with the t quantile; `draws` is the number of samples.
 
-    The effective size is the number of independent draws that would have the standard error seen between problems
-    (as in Korn and Graubard's interval for surveys), at most `draws`. At 0 % and 100 % no spread is seen and it is the
-    number of problems: no share gets an interval of width zero, and 0 of 100 reaches up to about 4 %.
-    A single problem says nothing about others: (0, 1).
+    The effective size is the number of independent draws that would have the standard error between problems (as in
+    Korn and Graubard's interval for surveys), at most `draws`. At 0 % and 100 % there is no spread, so it is the number
+    of problems: no interval has width zero, and that of 0 in 100 reaches up to 4 %. A single problem gives (0, 1).
     """
     problems = len(values)
     if problems < 2:
@@ -76,20 +75,20 @@ def share_interval(values: Sequence[float], draws: int) -> tuple[float, float]:
 
 
 def clustered_interval(clusters: Sequence[Sequence[float]]) -> tuple[float, float]:
-    """`share_interval` for the mean over all values, where clusters differ in size: by the cluster-robust error."""
+    """`share_interval` for the mean over all values of clusters of different sizes, by the cluster-robust error."""
     draws, count = sum(map(len, clusters)), len(clusters)
     if count < 2:
         return 0.0, 1.0
-    share = math.fsum(value for own in clusters for value in own) / draws
-    off = [math.fsum(value - share for value in own) for own in clusters]
-    variance = count / (count - 1) * math.fsum(one * one for one in off) / draws**2
+    share = math.fsum(value for cluster in clusters for value in cluster) / draws
+    deviations = [math.fsum(value - share for value in cluster) for cluster in clusters]
+    variance = count / (count - 1) * math.fsum(total * total for total in deviations) / draws**2
     spread = share * (1 - share)
     size = min(spread / variance, draws) if variance > 1e-24 else (draws if spread > 0 else count)
     return wilson(share, size, critical(count - 1))
 
 
 def wilson(share: float, size: float, z: float) -> tuple[float, float]:
-    """Wilson's score interval for a share seen in `size` draws; it always holds the share itself."""
+    """Wilson's score interval for a share in `size` draws; it always contains the share."""
     shrink = 1 + z * z / size
     centre = (share + z * z / (2 * size)) / shrink
     margin = z * math.sqrt(share * (1 - share) / size + (z / (2 * size)) ** 2) / shrink
@@ -99,8 +98,8 @@ def wilson(share: float, size: float, z: float) -> tuple[float, float]:
 def paired_interval(differences: Sequence[float]) -> tuple[float, float, float]:
     """Low, high and p-value of a paired t test over problems; needs two or more differences.
 
-    Where every problem moves by the same amount the t test would be certain. Then the interval says what share of
-    all problems could have moved at all (Wilson), and the p-value is the sign test's. No movement anywhere is 0, 0, 1.
+    If all problems differ by the same amount, a t test would be certain. Then the interval tells what share of all
+    problems may differ at all (Wilson), and the p-value is that of the sign test. No difference at all gives 0, 0, 1.
     """
     mean, error, count = fmean(differences), standard_error(differences), len(differences)
     z = critical(count - 1)

@@ -1,6 +1,6 @@
 """From judged completions to estimates with intervals, and from two evaluations to paired differences.
 
-Every metric is the mean over problems of a value per problem, so a problem with more samples weighs no more.
+Each metric is the mean over problems of one value per problem, so a problem with more samples has no more weight.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ AMOUNTS = ("reasoning_tokens", "completion_tokens", "steps")  # all other metric
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Estimate:
-    """A mean over `problems` with its 95 % interval; `low` and `high` are None where one problem gives none."""
+    """A mean over `problems` with its 95 % interval; `low` and `high` are None if a single problem gives none."""
 
     mean: float
     low: float | None
@@ -33,7 +33,7 @@ class Estimate:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Difference:
-    """After minus before on the same problems, with its 95 % interval and the two-sided p-value of no difference."""
+    """After minus before on the same problems, with its 95 % interval and two-sided p-value."""
 
     mean: float
     low: float | None
@@ -44,7 +44,7 @@ class Difference:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Summary:
-    """One evaluation: estimates by metric, over everything and by source; `k` is samples per problem (the fewest)."""
+    """One evaluation: estimates by metric, overall and by source; `k` is the smallest number of samples per problem."""
 
     problems: int
     samples: int
@@ -72,31 +72,30 @@ class Summary:
 
 
 def is_share(metric: str) -> bool:
-    """Whether a metric lies between 0 and 1 (and is shown in per cent)."""
+    """Whether a metric lies between 0 and 1, and is shown in per cent."""
     return metric not in AMOUNTS
 
 
 def pass_at_k(n: int, c: int, k: int) -> float:
-    """The chance that k of n samples, c of them right, hold a right one: 1 - C(n-c, k) / C(n, k), unbiased."""
+    """The chance that k of n samples, c of them right, include a right one: 1 - C(n-c, k) / C(n, k), unbiased."""
     if not 1 <= k <= n:
         raise ValueError(f"pass@{k} cannot be estimated from {n} samples: it needs 1 <= k <= n")
     return 1.0 - math.comb(n - c, k) / math.comb(n, k)
 
 
 def consensus(rows: Sequence[Scored]) -> bool | None:
-    """Whether the answer given most often is right: cons@k, the paper's majority vote (R1 appendix D.1).
+    """Whether the most frequent answer is right: cons@k, the paper's majority vote (R1 appendix D.1).
 
-    Votes are for values, not spellings: all samples that the verifier calls right are one answer, and wrong ones are
-    one where they are the same number (1,000 and 1000.0) or else the same text. Wrong formulas in two spellings thus
-    stay two answers; where they do, or where answers are programs, this is an upper bound. Of equally frequent
-    answers, the one that came first counts. Samples without an answer do not vote; where none has one, the consensus is
-    wrong. None: the verifier cannot tell.
+    Votes are for values, not spellings: all right samples count as one answer, and wrong samples as one if they are the
+    same number (1,000 and 1000.0) or the same text. Wrong formulas in two spellings count as two answers, so for
+    formulas and programs this is an upper bound. Among equally frequent answers, the first one wins. Samples without
+    an answer do not vote; if none has one, the consensus is wrong. None: the verifier cannot tell.
     """
     voters = [(meaning(row.extracted), row.correct) for row in rows if row.extracted is not None]
     if not voters:
         return False if any(row.correct is not None for row in rows) else None
     right = {answer for answer, correct in voters if correct}
-    # an answer without a verdict is right where the same answer was called right
+    # an answer without a verdict is right if the same answer was judged right
     votes = Counter(True if correct or (correct is None and answer in right) else answer for answer, correct in voters)
     winner = votes.most_common(1)[0][0]  # a Counter keeps the order of first appearance among equals
     return True if winner is True else False if (winner, False) in voters else None
@@ -104,12 +103,12 @@ def consensus(rows: Sequence[Scored]) -> bool | None:
 
 @lru_cache(maxsize=4096)
 def meaning(answer: str) -> Hashable:
-    """What an answer says, whatever its spelling: a number, or else its text in `exact.normalise`'s form."""
+    """The value of an answer: a number, or its text as `exact.normalise` writes it."""
     return number.parse_in_prose(answer) or exact.normalise(answer[: exact.MAX_CHARS])
 
 
 def summarise(rows: Sequence[Scored]) -> Summary:
-    """Estimates of every metric, over all rows and for each source; raises ValueError on no rows or doubled ones."""
+    """Estimates of all metrics, overall and by source. Raises ValueError if there are no rows, or a row is repeated."""
     problems = group(rows)
     k = fewest(problems)
     sources = sorted({row.source for row in rows})
@@ -126,9 +125,10 @@ def summarise(rows: Sequence[Scored]) -> Summary:
 
 
 def paired(before: Sequence[Scored], after: Sequence[Scored]) -> dict[str, Difference]:
-    """After minus before for every metric that both have, clustered by problem; both must hold the same problems.
+    """After minus before for every metric that both have, clustered by problem. Raises ValueError unless both have the
+    same problems.
 
-    A problem whose verdicts are all unknown on one side is left out of the metrics about correctness.
+    A problem whose verdicts are all unknown on one side is left out of the metrics of correctness.
     """
     old, new = group(before), group(after)
     if old.keys() != new.keys():
@@ -146,7 +146,7 @@ def paired(before: Sequence[Scored], after: Sequence[Scored]) -> dict[str, Diffe
 
 
 def paired_by_source(before: Sequence[Scored], after: Sequence[Scored]) -> dict[str, dict[str, Difference]]:
-    """`paired` for each source of the problems on its own."""
+    """`paired` for each source of the problems."""
     names = dict.fromkeys(row.source for row in before)
     return {
         name: paired([row for row in before if row.source == name], [row for row in after if row.source == name])
@@ -176,7 +176,7 @@ def metric_names(k: int) -> list[str]:
 
 
 def values(rows: Sequence[Scored], k: int) -> dict[str, float]:
-    """One problem's value of every metric that can be told for it."""
+    """The metrics of one problem that are known."""
     known = [row.correct for row in rows if row.correct is not None]
     result = {
         "format": fmean(row.well_formed for row in rows),
@@ -198,22 +198,22 @@ def values(rows: Sequence[Scored], k: int) -> dict[str, float]:
 
 
 def estimates(problems: Mapping[str, Sequence[Scored]], k: int) -> dict[str, Estimate]:
-    """Every metric's estimate; one that no problem can tell (all verdicts unknown) is missing."""
-    found: dict[str, list[float]] = defaultdict(list)
+    """The estimate of each metric; a metric that no problem has (all verdicts unknown) is missing."""
+    columns: dict[str, list[float]] = defaultdict(list)
     for rows in problems.values():
         for metric, value in values(rows, k).items():
-            found[metric].append(value)
+            columns[metric].append(value)
     samples = sum(len(rows) for rows in problems.values())
     judged = sum(row.correct is not None for rows in problems.values() for row in rows)
     return {
-        metric: estimate(metric, found[metric], judged if "@" in metric else samples)
+        metric: estimate(metric, columns[metric], judged if "@" in metric else samples)
         for metric in metric_names(k)
-        if found[metric]
+        if columns[metric]
     }
 
 
 def estimate(metric: str, per_problem: Sequence[float], samples: int) -> Estimate:
-    """The mean of one value per problem with its interval."""
+    """The mean over problems with its interval; `samples` is the number of draws behind a share."""
     draws = len(per_problem) if "@" in metric and metric != "pass@1" else samples  # pass@k, cons@k: one per problem
     bounds = share_interval(per_problem, draws) if is_share(metric) else amount_interval(per_problem)
     low, high = bounds or (None, None)
@@ -221,7 +221,7 @@ def estimate(metric: str, per_problem: Sequence[float], samples: int) -> Estimat
 
 
 def difference(metric: str, per_problem: Sequence[float]) -> Difference:
-    """The mean paired difference with its interval; one problem alone gives no interval and p = 1."""
+    """The mean paired difference with its interval; a single problem has no interval and p = 1."""
     if len(per_problem) < 2:
         return Difference(mean=per_problem[0], low=None, high=None, p_value=1.0, problems=1)
     low, high, p_value = paired_interval(per_problem)
@@ -243,5 +243,5 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def describe(names: set[str]) -> str:
-    shown = ", ".join(sorted(names)[:3]) + (" ..." if len(names) > 3 else "")
-    return f"{len(names)} ({shown})" if names else "none"
+    first = ", ".join(sorted(names)[:3]) + (" ..." if len(names) > 3 else "")
+    return f"{len(names)} ({first})" if names else "none"

@@ -1,4 +1,4 @@
-"""Tables of evaluations as aligned plain text and as JSON: one column per evaluated model, in order."""
+"""Tables of evaluations as plain text and as JSON: one column per model."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ def text_table(
     differences: Mapping[str, Difference] | None = None,
     by_source: Mapping[str, Mapping[str, Difference]] | None = None,
 ) -> str:
-    """Metrics down, models across, `mean [low, high]` in each cell, last the paired difference of first and last.
+    """One line per metric, one column per model with cells `mean [low, high]`, then the difference of first and last.
 
-    Shares are in per cent and their differences in points. Where there are several sources, pass@1 is given for each;
-    `by_source` holds their own paired differences.
+    Shares are in per cent, their differences in points. If there are several sources, each has a line with pass@1, and
+    `by_source` holds their paired differences.
     """
     lines = [["", *summaries] + (["difference", "p"] if differences else [])]
     overall = {name: summary.overall for name, summary in summaries.items()}
@@ -34,7 +34,7 @@ def text_table(
 def line(
     title: str, metric: str, columns: Mapping[str, Mapping[str, Estimate]], differences: Mapping[str, Difference] | None
 ) -> list[str]:
-    """One line of the table: a cell per model and, with `differences`, the change and its p-value."""
+    """One line of the table: a cell per model and, with `differences`, the difference and its p-value."""
     cells = [show(column[metric], metric) if metric in column else "" for column in columns.values()]
     if differences is not None:
         change = differences.get(metric)
@@ -43,7 +43,7 @@ def line(
 
 
 def sources(summaries: Mapping[str, Summary]) -> list[str]:
-    """The sources of the problems, or none where there is only one: its numbers are the overall ones."""
+    """The sources of the problems; none if there is only one, whose numbers are the overall ones."""
     names = list(dict.fromkeys(name for summary in summaries.values() for name in summary.by_source))
     return names if len(names) > 1 else []
 
@@ -65,14 +65,14 @@ def json_table(
 
 
 def metric_order(columns: Mapping[str, Mapping[str, Estimate]]) -> list[str]:
-    """Every metric that some column has, in the order of the first that has it."""
+    """All metrics of all columns: those with an "@" first, the others in order of appearance."""
     names = dict.fromkeys(name for column in columns.values() for name in column)
     at = [name for name in names if "@" in name]
     return [*sorted(at, key=at_key), *(name for name in names if "@" not in name)]
 
 
 def at_key(metric: str) -> tuple[bool, int]:
-    """pass@1, pass@4, pass@16, cons@16."""
+    """Sort key for pass@1, pass@4, pass@16, cons@16."""
     kind, _, k = metric.partition("@")
     return kind != "pass", int(k)
 
@@ -94,7 +94,7 @@ def show_difference(change: Difference, metric: str) -> str:
 
 
 def number(value: float, metric: str) -> str:
-    """Per cent for shares; a decimal more for steps, of which a completion has few."""
+    """Per cent for shares; two decimals for steps, of which a completion has few."""
     return f"{100 * value:.1f}" if is_share(metric) else f"{value:.{2 if metric == 'steps' else 1}f}"
 
 
@@ -103,7 +103,7 @@ def show_p(p_value: float) -> str:
 
 
 def signed(value: float, metric: str) -> str:
-    """`number` with a sign; what rounds to zero has none."""
+    """`number` with a sign, unless it rounds to zero."""
     digits = number(abs(value), metric)
     if float(digits) == 0:
         return digits

@@ -1,20 +1,30 @@
-"""A judge's reply: its own last JSON object, checked by a form; anything else is unreadable and no verdict."""
+"""A judge's reply: its last own JSON object, validated by a form. Anything else is unreadable and gives no verdict."""
 
 from __future__ import annotations
 
 import json
 import re
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 
-MAX_CHARS = 50_000  # of a reply, from its end
+MAX_CHARS = 50_000  # of a reply, counted from its end
 MAX_TRIES = 500  # places at which an object may begin
 _OPENING = re.compile(r'\{\s*"')
 
 
+def _plain_word(value: Any) -> Any:
+    """`" Cannot_Tell "` as `"cannot tell"`."""
+    return value.strip().lower().replace("_", " ") if isinstance(value, str) else value
+
+
+def _plain_label(value: Any) -> Any:
+    """`"[[a > b]]"` as `"A>B"`."""
+    return value.replace(" ", "").strip("[]").upper() if isinstance(value, str) else value
+
+
 class Form(BaseModel):
-    """What a reply must hold, no more and no less."""
+    """The keys that a reply must have, no more and no less."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, strict=True)
 
@@ -23,77 +33,56 @@ class Form(BaseModel):
 
 class VerdictForm(Form):
     analysis: str
-    correctness: Literal["correct", "incorrect", "cannot tell"]
-
-    @field_validator("correctness", mode="before")
-    @classmethod
-    def _written(cls, value: Any) -> Any:
-        return value.strip().lower().replace("_", " ") if isinstance(value, str) else value
+    correctness: Annotated[Literal["correct", "incorrect", "cannot tell"], BeforeValidator(_plain_word)]
 
 
 class PreferenceForm(Form):
     analysis: str
-    label: Literal["A>>B", "A>B", "A=B", "B>A", "B>>A"]
-
-    @field_validator("label", mode="before")
-    @classmethod
-    def _written(cls, value: Any) -> Any:
-        return value.replace(" ", "").strip("[]").upper() if isinstance(value, str) else value
+    label: Annotated[Literal["A>>B", "A>B", "A=B", "B>A", "B>>A"], BeforeValidator(_plain_label)]
 
 
 class VoteForm(Form):
     analysis: str
-    vote: Literal["approve", "reject", "cannot tell"]
-
-    @field_validator("vote", mode="before")
-    @classmethod
-    def _written(cls, value: Any) -> Any:
-        return value.strip().lower().replace("_", " ") if isinstance(value, str) else value
+    vote: Annotated[Literal["approve", "reject", "cannot tell"], BeforeValidator(_plain_word)]
 
 
 F = TypeVar("F", bound=Form)
 
 
-def read(reply: str, code: str, form: type[F]) -> F | None:
+def read_form(reply: str, code: str, form: type[F]) -> F | None:
     """The form that the judge filled in, or None.
 
-    Only an object with the code counts, so what the judge quotes from the judged text does not. The last such object
-    decides: where it is not a filled form, an earlier draft is not taken in its place.
+    Only objects with the code count, so an object that the judge quotes from the judged text does not. The last one
+    decides: if it is not a valid form, an earlier draft does not replace it.
     """
-    text = _after_reasoning(reply)
-    own = [found for found in _objects(text) if found.get("code") == code] if code in text else []
+    text = reply.partition("</think>")[2] if reply.lstrip().startswith("<think>") else reply
+    own = [value for value in _json_objects(text) if value.get("code") == code] if code in text else []
     try:
         return form.model_validate(own[-1]) if own else None
     except ValidationError:
         return None
 
 
-def _after_reasoning(reply: str) -> str:
-    if not reply.lstrip().startswith("<think>"):
-        return reply
-    return reply.partition("</think>")[2]
-
-
-def _objects(text: str) -> list[dict[str, Any]]:
-    """The JSON objects of a text, outermost ones, in order; an object that names a key twice is none."""
+def _json_objects(text: str) -> list[dict[str, Any]]:
+    """The outermost JSON objects of a text, in order; an object with a repeated key is skipped."""
     text = text[-MAX_CHARS:]
-    decoder = json.JSONDecoder(object_pairs_hook=_unambiguous)
-    found, place = [], _OPENING.search(text)
+    decoder = json.JSONDecoder(object_pairs_hook=_without_repeated_keys)
+    objects, opening = [], _OPENING.search(text)
     for _ in range(MAX_TRIES):
-        if place is None:
+        if opening is None:
             break
         try:
-            value, end = decoder.raw_decode(text, place.start())
-            found.append(value)
+            value, end = decoder.raw_decode(text, opening.start())
+            objects.append(value)
         except (ValueError, RecursionError):
-            end = place.start() + 1
-        place = _OPENING.search(text, end)
-    return found
+            end = opening.start() + 1
+        opening = _OPENING.search(text, end)
+    return objects
 
 
-def _unambiguous(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """An unescaped quotation can add keys to the judge's object: then nobody knows which one is the judge's."""
-    made = dict(pairs)
-    if len(made) != len(pairs):
-        raise ValueError("a key comes twice")
-    return made
+def _without_repeated_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A quotation that was not escaped can add keys to the judge's object; then its own value is unknown."""
+    values = dict(pairs)
+    if len(values) != len(pairs):
+        raise ValueError("a key is repeated")
+    return values

@@ -1,4 +1,4 @@
-"""Which of two answers is better, asked from both sides (paper, section 3.1 and B.2)."""
+"""Which of two answers is better, asked in both orders (paper, sections 3.1 and B.2)."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from typing import Literal
 
 from r1kit.engines import Engine
 from r1kit.judges.forms import PreferenceForm
-from r1kit.judges.panel import JudgeSettings, Panel, Replies, Tally, known_part, shown
-from r1kit.judges.quoting import Question, question, size
+from r1kit.judges.panel import JudgeSettings, Panel, Replies, Tally, check_shows, judged_part
+from r1kit.judges.quoting import question, size
 from r1kit.judges.suspicion import suspicions
 from r1kit.types import Message, PreferencePair
 
-POINTS = {"A>>B": 2.0, "A>B": 1.0, "A=B": 0.0, "B>A": -1.0, "B>>A": -2.0}  # our choice: the paper gives none
+POINTS = {"A>>B": 2.0, "A>B": 1.0, "A=B": 0.0, "B>A": -1.0, "B>>A": -2.0}  # our choice: the paper does not say
 INSTRUCTIONS = """You compare two answers, A and B, to the same request. First work out your own answer to the request.
 Then compare the two with it and with each other: name and correct their mistakes; ask whether each is helpful (it does
 what was asked, or asks back where the request is unclear), relevant (no part is beside the point) and concise; then
@@ -27,12 +27,11 @@ FORM = '"analysis": "your own answer, the comparison and the reasons", "label": 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Preference:
-    """What a judge prefers. `margin` is in favour of the first answer, from -2 to 2: the mean over both orders.
+    """A judge's preference. `margin` is the mean over both orders, from -2 to 2; above 0 it favours the first answer.
 
-    `preferred` is None where the judge cannot tell: no readable reply in one of the orders, too long, or not trusted.
-    `agreement` is the share of replies on the side of `preferred`; `points` are those of each reply, in favour of the
-    first answer; `reasons` are the judge's analyses, in which the first answer is A where `orders`
-    says "AB", and B where it says "BA".
+    `preferred` is None if the judge cannot tell: no readable reply in one of the orders, too long, or not trusted.
+    `agreement` is the share of replies that side with `preferred`. `points` are the points of each reply, `reasons` the
+    judge's analyses: in these the first answer is called A if `orders` says "AB", and B if it says "BA".
     """
 
     preferred: Literal["first", "second", "tie"] | None
@@ -47,16 +46,16 @@ class Preference:
 class PairwiseJudge:
     """`PairwiseJudge(engine)(question, first, second) -> Preference`; `compare` judges many at once.
 
-    Each pair is asked `votes` times, half of them with the sides swapped, so a judge that likes one side gives a margin
-    of 0. `shows` is what the judge reads: the "answer" that follows the reasoning, or the whole "response". A win of a
-    text that speaks to its judge is not trusted, unless `accept_suspicious` is set. `threshold` plays no part:
-    `to_pair` takes the least margin.
+    Each pair is asked `votes` times, half of them with the sides swapped, so a judge that prefers one side gives a
+    margin of 0. The judge reads the "answer" that follows the reasoning, or the whole "response" (`shows`). A win of a
+    text that addresses its judge is not trusted, unless `accept_suspicious` is set. `threshold` has no effect; the
+    smallest margin is an argument of `to_pair`.
     """
 
     def __init__(
         self, engine: Engine, settings: JudgeSettings | None = None, *, shows: Literal["answer", "response"] = "answer"
     ) -> None:
-        self.settings, self.shows = settings or JudgeSettings(votes=4), known_part(shows)
+        self.settings, self.shows = settings or JudgeSettings(votes=4), check_shows(shows)
         if self.settings.votes % 2:
             raise ValueError(f"votes is {self.settings.votes}: half of them swap the sides, so give an even number")
         each_side = self.settings.replace(votes=self.settings.votes // 2)
@@ -70,23 +69,27 @@ class PairwiseJudge:
         return self.compare([question], [first], [second])[0]
 
     def compare(self, questions: Sequence[str], firsts: Sequence[str], seconds: Sequence[str]) -> list[Preference]:
-        """One preference per pair, in order. Raises `EngineError` where the judge's engine fails for good."""
+        """One preference per pair, in order. Raises `EngineError` if the engine fails."""
         if not len(questions) == len(firsts) == len(seconds):
             raise ValueError(
-                f"{len(questions)} questions, {len(firsts)} first and {len(seconds)} second answers: give one of each "
-                "for each"
+                f"{len(questions)} questions, {len(firsts)} first and {len(seconds)} second answers: the "
+                "numbers must be equal"
             )
-        sides = [[shown(text, self.shows) for text in side] for side in (firsts, seconds)]
+        sides = [[judged_part(text, self.shows) for text in side] for side in (firsts, seconds)]
         rows = list(zip(questions, *sides, strict=True))
         short = [i for i, row in enumerate(rows) if size(*row) <= self.settings.max_chars]
-        asked = [_question(rows[i][0], *both) for i in short for both in (rows[i][1:], rows[i][:0:-1])]
-        replies = self._panel.ask(asked)
-        found = {i: self._preference(replies[2 * n], replies[2 * n + 1], *rows[i]) for n, i in enumerate(short)}
+        orders = [
+            question(INSTRUCTIONS, {"request": rows[i][0], "answer-a": a, "answer-b": b}, FORM)
+            for i in short
+            for a, b in (rows[i][1:], rows[i][:0:-1])
+        ]
+        replies = self._panel.ask(orders)
+        preferences = {i: self._preference(replies[2 * n], replies[2 * n + 1], *rows[i]) for n, i in enumerate(short)}
         too_long = Preference(preferred=None, detail="too long to be judged: see max_chars")
-        return [found.get(i, too_long) for i in range(len(rows))]
+        return [preferences.get(i, too_long) for i in range(len(rows))]
 
     def _preference(
-        self, straight: Replies[PreferenceForm], swapped: Replies[PreferenceForm], asked: str, first: str, second: str
+        self, straight: Replies[PreferenceForm], swapped: Replies[PreferenceForm], request: str, first: str, second: str
     ) -> Preference:
         if not straight.forms or not swapped.forms:
             return Preference(preferred=None, detail=(swapped if straight.forms else straight).missing)
@@ -94,7 +97,7 @@ class PairwiseJudge:
         margin, points = fmean(fmean(side) for side in sides), [*sides[0], *sides[1]]
         preferred: Literal["first", "second", "tie"] = "first" if margin > 0 else "second" if margin < 0 else "tie"
         agreement = fmean(_sign(point) == _sign(margin) for point in points)
-        signs = suspicions({"first": first, "second": second}.get(preferred, ""), asked)
+        signs = suspicions({"first": first, "second": second}.get(preferred, ""), request)
         trusted = self.settings.accept_suspicious or not signs
         return Preference(
             preferred=preferred if trusted else None,
@@ -110,9 +113,9 @@ class PairwiseJudge:
 def to_pair(
     prompt: Sequence[Message], first: str, second: str, preference: Preference, *, min_margin: float = 1.0
 ) -> PreferencePair | None:
-    """A training pair where the margin is above `min_margin` (the paper keeps differences above 1); else None.
+    """A training pair if the margin is above `min_margin` (the paper keeps differences above 1); otherwise None.
 
-    The judge's reasons go along in `metadata`, as V3 keeps the chain of thought that led to each preference.
+    `metadata` keeps the judge's reasons, as V3 keeps the chain of thought that led to each preference.
     """
     if preference.preferred in (None, "tie") or abs(preference.margin or 0.0) <= min_margin:
         return None
@@ -125,10 +128,6 @@ def to_pair(
         "orders": preference.orders,
     }
     return PreferencePair(prompt=tuple(prompt), chosen=chosen, rejected=rejected, metadata=metadata)
-
-
-def _question(asked: str, a: str, b: str) -> Question:
-    return question(INSTRUCTIONS, {"request": asked, "answer-a": a, "answer-b": b}, FORM)
 
 
 def _sign(value: float) -> float:

@@ -1,4 +1,4 @@
-"""Model text inside a judge's prompt: quoted so that it cannot end its block, forge another or hold control tokens."""
+"""Quote model text in a judge's prompt: it cannot end its block, forge another, or contain control tokens."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-# Joiners that writing needs (Persian, emoji); all other invisible characters are shown by their code.
+# Joiners that scripts need (Persian, emoji); all other invisible characters are shown by their code.
 _JOINERS = "\u200c\u200d"
-_ESCAPES = {"&": "&amp;", "<": "&lt;", "\uff1c": "&#65308;", "\ufe64": "&#65124;"}  # also the wide and the small one
-_NOT_PLAIN = re.compile(r"[^ -%'-;=-~\n]")  # everything beside plain ASCII, & and < included
+_ESCAPES = {"&": "&amp;", "<": "&lt;", "\uff1c": "&#65308;", "\ufe64": "&#65124;"}  # full-width and small forms
+_NOT_PLAIN = re.compile(r"[^ -%'-;=-~\n]")  # everything but plain ASCII, and also & and <
 _BRACKET_TOKEN = re.compile(r"\[(?=/?[A-Za-z_]{3,24}\])")  # [INST], [gMASK]: control tokens of some models
 
 
 @dataclass(frozen=True)
 class Question:
-    """What a judge is asked, as one text, and the code that only a reply of the judge's own carries."""
+    """A question to a judge as one text, and the code that only the judge's own reply carries."""
 
     text: str
     code: str
@@ -29,15 +29,15 @@ class Question:
 
 
 def question(instructions: str, parts: Mapping[str, str], form: str) -> Question:
-    """Instructions, each part in a block of its own, and how to reply.
+    """Instructions, each part in its own block, and how to reply.
 
-    The boundary of the blocks and the code that a reply must carry are a hash of all of it: the same question reads
-    the same whenever it is asked (so that replies can be cached), and no part can hold them, since they depend on it.
+    The boundary of the blocks and the reply's code are a hash of everything. So equal questions are equal texts, whose
+    replies can be cached, and no part can contain the boundary or the code.
     """
-    made_of = json.dumps([instructions, list(parts.items()), form])
+    content = json.dumps([instructions, list(parts.items()), form])
     number = 0
     while True:
-        digest = hashlib.sha256(f"{number}{made_of}".encode()).hexdigest()
+        digest = hashlib.sha256(f"{number}{content}".encode()).hexdigest()
         boundary, code = digest[:12], digest[12:20]
         if not any(boundary in part or code in part for part in parts.values()):
             break
@@ -60,24 +60,24 @@ def block(name: str, text: str, boundary: str) -> str:
 
 
 def escape(text: str) -> str:
-    """No `<` stays, so no tag and no control token can stand in the text; invisible characters become visible."""
+    """Replace every `<`, so the text has no tags or control tokens, and make invisible characters visible."""
     return _NOT_PLAIN.sub(lambda match: _escaped(match[0]), _BRACKET_TOKEN.sub("&#91;", text.replace("&", "&amp;")))
 
 
 def size(*texts: str) -> int:
-    """Characters as the judge sees them: a hidden one takes eight."""
+    """Number of characters that the judge reads, after escaping: a hidden character takes eight."""
     return sum(len(escape(text)) for text in texts)
 
 
 def is_hidden(mark: str) -> bool:
-    """Whether a character cannot be seen: control, format (bidirectional, tags), private, lone surrogate, selector."""
+    """Whether a character is invisible: control, format (bidirectional, tags), private, lone surrogate, selector."""
     if mark in _JOINERS or mark in "\n\t\r":
         return False
     return unicodedata.category(mark) in ("Cc", "Cf", "Co", "Cs") or 0xE0100 <= ord(mark) <= 0xE01EF
 
 
 def _escaped(mark: str) -> str:
-    if mark in "&":  # from an escape that is there already
+    if mark in "&":  # part of an escape
         return mark
     if mark in _ESCAPES:
         return _ESCAPES[mark]

@@ -1,4 +1,4 @@
-"""What a rubric judge looks for: criteria with scales, and the rubrics that rewards use by name."""
+"""Rubrics: criteria with scales, and the rubrics that rewards use by name."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from r1kit.settings import Settings
 
 
 class Criterion(Settings):
-    """One thing to score, from `low` (worst) to `high`; `asks` says what each end means."""
+    """One aspect to score, from `low` (worst) to `high`; `asks` says what both ends mean."""
 
     name: str = Field(pattern=r"^[a-z][a-z0-9_]*$")
     asks: str
@@ -26,8 +26,7 @@ class Criterion(Settings):
 
 
 class Rubric(Settings):
-    """Criteria for one quality. `shows` is what the judge reads: the "answer" that follows the reasoning, or the whole
-    "response"."""
+    """Criteria for one quality. The judge reads the "answer" after the reasoning, or the whole "response" (`shows`)."""
 
     name: str
     purpose: str

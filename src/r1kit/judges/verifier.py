@@ -1,4 +1,4 @@
-"""A verifier that asks a model: for answers in free form, which no rule can compare with their reference."""
+"""A verifier that asks a model, for free-form answers that no rule can compare with the reference."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from typing import Literal
 from r1kit.chat import final_answer
 from r1kit.engines import Engine
 from r1kit.judges.forms import VerdictForm
-from r1kit.judges.panel import JudgeSettings, Panel, Replies, Tally, known_part, shown, too_long
+from r1kit.judges.panel import JudgeSettings, Panel, Replies, Tally, check_shows, judged_part, too_long
 from r1kit.judges.quoting import Question, question
 from r1kit.judges.suspicion import suspicions
 from r1kit.types import Verdict
 
 MAX_DETAIL = 300
-SHOWN = {
+PARTS = {
     "answer": "the final answer of the response: it is correct if it says what the reference says, in whatever words",
     "response": "the whole response: it is correct if its reasoning and its conclusion agree with the reference, with "
     "no error and nothing left out that the conclusion needs",
 }
-INSTRUCTIONS = """You compare a response with a reference answer, which is to be taken as right. Judge {shown}.
+INSTRUCTIONS = """You compare a response with a reference answer, which is to be taken as right. Judge {part}.
 "correct": it agrees with the reference, and no part of it contradicts that.
 "incorrect": its conclusion or a key step is wrong or missing, it gives several answers, or it is about something else.
 "cannot tell": the reference does not allow a decision.
@@ -34,15 +34,15 @@ class GenerativeVerifier:
     """Right, wrong or cannot tell by a majority of a judge's votes (paper, section B.3.3, Listing 4).
 
     `GenerativeVerifier(engine)(response, reference)` is a `Verifier` like those of `r1kit.verifiers`; `verify` judges
-    many at once. `shows` is what the judge reads: "answer", the part after the reasoning, or the whole "response". A
-    verdict needs more than half of the votes, and at least `threshold` of them. "Correct" on a text that speaks to its
-    judge becomes cannot tell, unless `accept_suspicious` is set.
+    many at once. The judge reads the "answer" after the reasoning, or the whole "response" (`shows`). A verdict needs
+    more than half of the votes, and at least `threshold` of them. "Correct" on a text that addresses its judge becomes
+    "cannot tell", unless `accept_suspicious` is set.
     """
 
     def __init__(
         self, engine: Engine, settings: JudgeSettings | None = None, *, shows: Literal["answer", "response"] = "answer"
     ) -> None:
-        self.settings, self.shows = settings or JudgeSettings(), known_part(shows)
+        self.settings, self.shows = settings or JudgeSettings(), check_shows(shows)
         self._panel = Panel(engine, self.settings, VerdictForm)
 
     @property
@@ -55,40 +55,43 @@ class GenerativeVerifier:
     def verify(
         self, responses: Sequence[str], references: Sequence[str], questions: Sequence[str] | None = None
     ) -> list[Verdict]:
-        """One verdict per pair, in order. Raises `EngineError` where the judge's engine fails for good."""
+        """One verdict per pair, in order. Raises `EngineError` if the engine fails."""
         questions = [""] * len(responses) if questions is None else questions
         if not len(responses) == len(references) == len(questions):
             raise ValueError(
-                f"{len(responses)} responses, {len(references)} references and {len(questions)} questions: give one "
-                "of each for each"
+                f"{len(responses)} responses, {len(references)} references and {len(questions)} questions: the "
+                "numbers must be equal"
             )
         rows = list(zip(responses, references, questions, strict=True))
-        plain = [self._without_judge(response, reference) for response, reference, _ in rows]
-        asked = {i: self._question(*rows[i]) for i, verdict in enumerate(plain) if verdict is None}
-        replies = dict(zip(asked, self._panel.ask(list(asked.values())), strict=True))
-        return [verdict or self._verdict(replies[i], rows[i][0], rows[i][2]) for i, verdict in enumerate(plain)]
+        without_judge = [self._without_judge(response, reference) for response, reference, _ in rows]
+        texts = [self._question(*row) for row, verdict in zip(rows, without_judge, strict=True) if verdict is None]
+        replies = iter(self._panel.ask(texts))
+        return [
+            verdict or self._verdict(next(replies), response, request)
+            for (response, _, request), verdict in zip(rows, without_judge, strict=True)
+        ]
 
     def _without_judge(self, response: str, reference: str) -> Verdict | None:
-        """What can be said without a judge; None where it is needed."""
-        part = shown(response, self.shows)
+        """The verdict if it needs no judge."""
+        part = judged_part(response, self.shows)
         if not reference.strip():
             return Verdict(outcome="unknown", extracted=part[:MAX_DETAIL] or None, detail="the reference is empty")
         if not part:
             return Verdict(outcome="wrong", detail="no answer found")
-        if guilty := too_long(part, reference, self.settings.max_chars):
-            whose, correct = ("response", False) if guilty == "response" else ("reference", None)
+        if cause := too_long(part, reference, self.settings.max_chars):
+            whose, correct = ("response", False) if cause == "response" else ("reference", None)
             detail = f"the {whose} is too long to be judged: see max_chars"
             return Verdict.of(correct, extracted=part[:MAX_DETAIL], detail=detail)
         return None
 
-    def _question(self, response: str, reference: str, asked: str) -> Question:
-        parts = {"question": asked} if asked else {}
-        parts |= {"reference": reference, "response": shown(response, self.shows)}
-        return question(INSTRUCTIONS.format(shown=SHOWN[self.shows]), parts, FORM)
+    def _question(self, response: str, reference: str, request: str) -> Question:
+        parts = {"question": request} if request else {}
+        parts |= {"reference": reference, "response": judged_part(response, self.shows)}
+        return question(INSTRUCTIONS.format(part=PARTS[self.shows]), parts, FORM)
 
-    def _verdict(self, replies: Replies[VerdictForm], response: str, asked: str) -> Verdict:
-        part = shown(response, self.shows)
-        signs = suspicions(part, asked)
+    def _verdict(self, replies: Replies[VerdictForm], response: str, request: str) -> Verdict:
+        part = judged_part(response, self.shows)
+        signs = suspicions(part, request)
         flag = f"; suspicious: {', '.join(signs)}" if signs else ""
         correct, detail = self._majority(replies)
         if correct and signs and not self.settings.accept_suspicious:
@@ -99,9 +102,10 @@ class GenerativeVerifier:
         if not replies.forms:
             return None, replies.missing
         votes = Counter(form.correctness for form in replies.forms)
-        said, count = votes.most_common(1)[0]
-        share, told = count / self.settings.votes, f"{count} of {self.settings.votes} votes: {said}"
-        if said == "cannot tell" or share <= 0.5 or share < self.settings.threshold:
+        winner, count = votes.most_common(1)[0]
+        share = count / self.settings.votes
+        if winner == "cannot tell" or share <= 0.5 or share < self.settings.threshold:
             return None, f"no majority for a verdict ({dict(votes)} of {self.settings.votes} votes)"
-        reason = next(form.analysis for form in replies.forms if form.correctness == said)
-        return said == "correct", f"{told} ({' '.join(reason.split())[:MAX_DETAIL]})"
+        reason = next(form.analysis for form in replies.forms if form.correctness == winner)
+        summary = f"{count} of {self.settings.votes} votes: {winner}"
+        return winner == "correct", f"{summary} ({' '.join(reason.split())[:MAX_DETAIL]})"

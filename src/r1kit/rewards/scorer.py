@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 import inspect
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from numbers import Real
 from typing import Any
 
+from r1kit.event_loop import run_blocking
 from r1kit.rewards.columns import RewardFunction
 from r1kit.store import to_plain
 from r1kit.types import Reward, Verdict
@@ -148,7 +147,7 @@ def _call(part: Part, completions: list[Any], columns: dict[str, Any]) -> Any:
         completions = [[{"role": "assistant", "content": one}] if isinstance(one, str) else one for one in completions]
     try:
         values = part.function(completions=completions, **columns)
-        return _wait(values) if inspect.isawaitable(values) else values
+        return run_blocking(_result_of(values)) if inspect.isawaitable(values) else values
     except SystemExit as error:
         raise RewardError(
             f"reward {part.label!r} called sys.exit({error.code!r}): a reward function returns numbers and never exits"
@@ -177,13 +176,5 @@ def _storable(value: Any) -> Any:
         return str(value)[:1000]
 
 
-def _wait(awaitable: Any) -> Any:
-    async def run() -> Any:
-        return await awaitable
-
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return asyncio.run(run())
-    with ThreadPoolExecutor(1) as thread:  # inside a running loop (a notebook) another loop needs another thread
-        return thread.submit(asyncio.run, run()).result()
+async def _result_of(awaitable: Any) -> Any:
+    return await awaitable

@@ -1,4 +1,4 @@
-"""Generation with the learner's own tensors: continuous batching on CPU or one GPU."""
+"""Generation with the policy's own tensors: continuous batching on CPU or one GPU."""
 
 from r1kit.engines.local.engine import LocalEngine
 

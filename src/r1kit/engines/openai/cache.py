@@ -1,4 +1,4 @@
-"""Replies on disk: each is stored as it arrives, so that a kill at any instant costs only what was under way."""
+"""Replies on disk, stored as they arrive: a kill at any time loses only the requests in flight."""
 
 from __future__ import annotations
 
@@ -14,24 +14,25 @@ from typing import Self
 from r1kit.engines.openai.responses import Reply
 from r1kit.store import StoreError, storing, to_plain
 
+BUSY_S = 60.0  # how long to wait for another process that holds the file's lock
 _TABLE = """CREATE TABLE IF NOT EXISTS replies
 (key TEXT PRIMARY KEY, model TEXT, prompt_id TEXT, stored_at REAL, reply TEXT) WITHOUT ROWID"""
 
 
 class ReplyCache:
-    """Replies by key in an SQLite file, which any number of engines and processes may share.
+    """Replies by key in an SQLite file that any number of engines and processes may share.
 
-    Raises `StoreError` where the file is no such cache, is damaged, or cannot be written.
+    Raises `StoreError` if the file is damaged, is not such a cache, or cannot be written.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         with storing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
-        with self._guarded():
-            self._db = sqlite3.connect(path, timeout=60, isolation_level=None)
+        with self._store_errors():
+            self._db = sqlite3.connect(path, timeout=BUSY_S, isolation_level=None)
             try:
-                self._db.execute("PRAGMA journal_mode=WAL")  # a killed process loses nothing that was committed
+                self._use_wal()
                 self._db.execute("PRAGMA synchronous=NORMAL")
                 self._db.execute(_TABLE)
             except sqlite3.Error:
@@ -39,7 +40,7 @@ class ReplyCache:
                 raise
 
     def get(self, key: str) -> Reply | None:
-        with self._guarded():
+        with self._store_errors():
             row = self._db.execute("SELECT reply FROM replies WHERE key = ?", (key,)).fetchone()
         if row is None:
             return None
@@ -48,9 +49,9 @@ class ReplyCache:
         return Reply(**values)
 
     def put(self, key: str, model: str, prompt_id: str, reply: Reply) -> None:
-        text = json.dumps(to_plain(reply))  # ASCII: a lone surrogate in model text comes back as it was
+        text = json.dumps(to_plain(reply))  # ASCII, so a lone surrogate in model text comes back unchanged
         row = (key, model, prompt_id.encode("utf-8", "replace").decode(), time.time(), text)
-        with self._guarded():
+        with self._store_errors():
             self._db.execute("INSERT OR IGNORE INTO replies VALUES (?, ?, ?, ?, ?)", row)
 
     def __enter__(self) -> Self:
@@ -59,12 +60,27 @@ class ReplyCache:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self._db.close()
 
+    def _use_wal(self) -> None:
+        """Switch to the write-ahead log, with which a killed process loses nothing that was committed.
+
+        If another process writes at this moment, SQLite refuses the switch at once instead of waiting for `timeout`.
+        """
+        deadline = time.monotonic() + BUSY_S
+        while True:
+            try:
+                self._db.execute("PRAGMA journal_mode=WAL")
+                return
+            except sqlite3.OperationalError as error:
+                if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                    raise
+                time.sleep(0.01)
+
     @contextlib.contextmanager
-    def _guarded(self) -> Iterator[None]:
+    def _store_errors(self) -> Iterator[None]:
         try:
             yield
         except sqlite3.Error as error:
             raise StoreError(
-                f"cannot use the cache of replies {self.path}: {error}: make room, or set the engine's cache to "
-                "another file (replies stored so far stay in this one)"
+                f"cannot use the reply cache {self.path}: {error}: free some space, or set the engine's cache to "
+                "another file (stored replies stay in this one)"
             ) from error

@@ -1,4 +1,4 @@
-"""What a server is asked: one request for each sample, with the key under which its reply is cached."""
+"""The requests of one `generate` call: one per sample, with the key under which its reply is cached."""
 
 from __future__ import annotations
 
@@ -15,25 +15,25 @@ from r1kit.types import Prompt, SamplingParams
 
 
 @dataclass(frozen=True)
-class Asked:
-    """One sample to be asked for: its key in the cache, and the request."""
+class Request:
+    """The request for one sample, and its key in the cache."""
 
     key: str
     prompt_id: str
     body: dict[str, Any]
 
     @property
-    def tokens(self) -> int:
-        """An upper estimate for the rate limit: 4 characters to a token, and the longest reply."""
-        words = sum(len(message["content"]) for message in self.body["messages"])
+    def max_total_tokens(self) -> int:
+        """An upper estimate for the rate limit: 4 characters per prompt token, and the longest reply."""
+        characters = sum(len(message["content"]) for message in self.body["messages"])
         longest: int = self.body.get("max_tokens") or self.body.get("max_completion_tokens") or 0
-        return words // 4 + longest
+        return characters // 4 + longest
 
 
-def requests(
+def build_requests(
     prompts: Sequence[Prompt], params: SamplingParams, settings: OpenAIEngineSettings, schema: Mapping[str, Any] | None
-) -> list[list[Asked]]:
-    """`params.n` requests for each prompt; one that comes again has other sample numbers, so it gets other answers."""
+) -> list[list[Request]]:
+    """`params.n` requests per prompt. A repeated prompt continues its sample numbers, so it gets new replies."""
     seen: Counter[str] = Counter()
     rows = []
     for prompt in prompts:
@@ -42,23 +42,21 @@ def requests(
                 f"the prompt {prompt.problem_id} has no messages: a server cannot be asked by token ids",
                 prompt.problem_id,
             )
-        messages = [{"role": turn.role, "content": _sendable(turn.content)} for turn in prompt.messages]
+        # a lone surrogate, which model text may hold, cannot be sent
+        messages = [
+            {"role": turn.role, "content": turn.content.encode("utf-8", "replace").decode()} for turn in prompt.messages
+        ]
         name = json.dumps(messages)
         first, seen[name] = seen[name], seen[name] + params.n
-        numbers = [0 if params.temperature == 0 else first + i for i in range(params.n)]  # greedy ones are all one
-        bodies = [_body(messages, params, number, settings, schema) for number in numbers]
-        rows.append(
-            [
-                Asked(_key(settings, params, number, body), prompt.problem_id, body)
-                for number, body in zip(numbers, bodies, strict=True)
-            ]
-        )
+        numbers = [0 if params.temperature == 0 else first + i for i in range(params.n)]  # greedy samples are all equal
+        row = []
+        for number in numbers:
+            body = _body(messages, params, number, settings, schema)
+            parts = {"server": settings.base_url, "seed": params.seed, "sample": number, "body": body}
+            key = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+            row.append(Request(key, prompt.problem_id, body))
+        rows.append(row)
     return rows
-
-
-def _key(settings: OpenAIEngineSettings, params: SamplingParams, number: int, body: Mapping[str, Any]) -> str:
-    made_of = {"server": settings.base_url, "seed": params.seed, "sample": number, "body": body}
-    return hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()
 
 
 def _body(
@@ -68,7 +66,7 @@ def _body(
     settings: OpenAIEngineSettings,
     schema: Mapping[str, Any] | None,
 ) -> dict[str, Any]:
-    # a seed for each sample: with one for all of them, a server that obeys it gives the same reply n times
+    # a seed per sample: with one seed for all, a server that obeys it would give the same reply n times
     seed = int.from_bytes(hashlib.blake2b(f"{params.seed}/{number}".encode(), digest_size=8).digest()) >> 33
     body: dict[str, Any] = {
         "model": settings.model,
@@ -80,19 +78,10 @@ def _body(
     }
     optional = {"top_k": params.top_k, "stop": list(params.stop), "stop_token_ids": list(params.stop_token_ids)}
     body |= {name: value for name, value in optional.items() if value}
-    body |= _response_format(settings, schema) | settings.extra_body
+    if schema is not None and settings.structured_output == "json_object":
+        body["response_format"] = {"type": "json_object"}
+    elif schema is not None and settings.structured_output == "json_schema":
+        strict = {"name": "reply", "schema": dict(schema), "strict": True}
+        body["response_format"] = {"type": "json_schema", "json_schema": strict}
+    body |= settings.extra_body
     return {name: value for name, value in body.items() if name not in settings.omit}
-
-
-def _response_format(settings: OpenAIEngineSettings, schema: Mapping[str, Any] | None) -> dict[str, Any]:
-    if schema is None or settings.structured_output == "none":
-        return {}
-    if settings.structured_output == "json_object":
-        return {"response_format": {"type": "json_object"}}
-    strict = {"name": "reply", "schema": dict(schema), "strict": True}
-    return {"response_format": {"type": "json_schema", "json_schema": strict}}
-
-
-def _sendable(text: str) -> str:
-    """A lone surrogate, which model text may hold, cannot be sent."""
-    return text.encode("utf-8", "replace").decode()

@@ -1,4 +1,4 @@
-"""What a server sends back: read from its JSON, or refused as malformed."""
+"""Replies of a server, parsed from its JSON or refused as malformed."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _ESCAPE = re.compile(r"\\(?:u[dD][89abAB]..\\u[dD][c-fC-F]..|(?P<half>u[dD][89a-
 
 
 class Malformed(Exception):
-    """The reply cannot be used; what the server counted for it was paid all the same."""
+    """The reply cannot be used, though its tokens were paid for."""
 
     def __init__(self, message: str, prompt_tokens: int = 0, completion_tokens: int = 0) -> None:
         super().__init__(message)
@@ -24,7 +24,7 @@ class Malformed(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reply:
-    """One answer as it is cached. `text` holds the reasoning too, as `<think>...</think>`, where it comes apart."""
+    """A reply as it is cached. Reasoning from a separate field of the server is in `text` as <think>...</think>."""
 
     text: str
     finish_reason: FinishReason
@@ -67,7 +67,7 @@ class _Usage(BaseModel):
 
     @field_validator("*", mode="before")
     @classmethod
-    def _given(cls, value: Any) -> Any:
+    def _null_is_zero(cls, value: Any) -> Any:
         return 0 if value is None else value
 
 
@@ -76,50 +76,43 @@ class _Body(BaseModel):
     usage: _Usage | None = None
 
 
-def read(body: str) -> Reply:
-    """The reply in a server's JSON; raises `Malformed` for anything that holds no answer.
+def read_reply(body: str) -> Reply:
+    """Parse the server's JSON. Raises `Malformed` if it holds no answer.
 
-    Half a surrogate pair, which some servers write where a reply was cut inside an emoji, becomes U+FFFD: the parser
-    takes none, and asked again the server would write the same.
+    Some servers write half a surrogate pair if a reply was cut inside an emoji. It becomes U+FFFD: the parser refuses
+    it, and a retry would return the same.
     """
     try:
-        parsed = _Body.model_validate_json(_ESCAPE.sub(_without_half, body))
+        parsed = _Body.model_validate_json(_ESCAPE.sub(lambda match: r"\ufffd" if match["half"] else match[0], body))
     except ValidationError:
         raise Malformed(f"the reply is not a chat completion: {body[:200]!r}") from None
     usage = parsed.usage or _Usage()
     if not parsed.choices:
         raise Malformed(f"the reply has no choices: {body[:200]!r}", usage.prompt_tokens, usage.completion_tokens)
     choice = parsed.choices[0]
-    text = _text(choice.message, choice.finish_reason)
+    text = _full_text(choice.message, choice.finish_reason)
     if text is None:
         raise Malformed("the reply has no content", usage.prompt_tokens, usage.completion_tokens)
-    ids, logprobs = _tokens(choice)
+    token_ids = choice.token_ids or []
+    logprobs = [token.logprob for token in (choice.logprobs and choice.logprobs.content) or []]
     return Reply(
         text=text,
         finish_reason="length" if choice.finish_reason == "length" else "stop",
         prompt_tokens=usage.prompt_tokens,
         completion_tokens=usage.completion_tokens,
-        token_ids=ids,
-        logprobs=logprobs,
+        token_ids=tuple(token_ids),
+        logprobs=tuple(logprobs) if len(logprobs) == len(token_ids) else (),
     )
 
 
-def _without_half(escape: re.Match[str]) -> str:
-    return r"\ufffd" if escape["half"] else escape[0]
-
-
-def _text(message: _Message, finish_reason: str | None) -> str | None:
+def _full_text(message: _Message, finish_reason: str | None) -> str | None:
+    """Reasoning and answer as one text; None if there is no answer and no reason why."""
     content = message.content if message.content is not None else message.refusal
-    thought = message.reasoning_content or message.reasoning
-    if content is None and finish_reason in ("length", "content_filter"):  # cut off before the answer: no fault
-        return f"<think>{thought}" if thought else ""
-    if not thought or content is None or content.lstrip().startswith("<think>"):
+    reasoning = message.reasoning_content or message.reasoning
+    if content is None and finish_reason in ("length", "content_filter"):  # cut off before the answer: a valid reply
+        return f"<think>{reasoning}" if reasoning else ""
+    if not reasoning or content is None or content.lstrip().startswith("<think>"):
         return content
-    return f"<think>{thought}" if finish_reason == "length" and not content else f"<think>{thought}</think>{content}"
-
-
-def _tokens(choice: _Choice) -> tuple[tuple[int, ...], tuple[float, ...]]:
-    """Ids and log-probs where the server sends both, one for each token; else none at all."""
-    ids = choice.token_ids or []
-    logprobs = [token.logprob for token in (choice.logprobs and choice.logprobs.content) or []]
-    return (tuple(ids), tuple(logprobs)) if len(ids) == len(logprobs) else (tuple(ids), ())
+    if finish_reason == "length" and not content:
+        return f"<think>{reasoning}"
+    return f"<think>{reasoning}</think>{content}"

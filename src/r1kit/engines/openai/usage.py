@@ -1,4 +1,4 @@
-"""What a server was asked, and what that cost."""
+"""Counts and costs of the requests to a server."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from r1kit.engines.openai.responses import Reply
 
 @dataclass
 class Usage:
-    """Counts of one engine since it was made; tokens as the server counts them, prices per million.
+    """Counts since the engine was opened; tokens as the server counts them, prices per million tokens.
 
-    `requests` counts every request sent, `failures` those of them without a usable reply, `cached` the replies that
-    came from the cache, `uncounted` the replies of servers that send no token counts.
+    `requests` counts all requests sent, `failures` those without a usable reply, `cached` replies from the cache,
+    `uncounted` replies that came without token counts.
     """
 
     prompt_price: float = 0.0
@@ -28,15 +28,15 @@ class Usage:
 
     @property
     def cost(self) -> float:
-        """Of the requests sent, those included whose reply was paid for and could not be used."""
+        """The cost of all requests sent, also of replies that could not be used."""
         return self._price(self.prompt_tokens, self.completion_tokens)
 
-    def reused(self, reply: Reply) -> None:
+    def record_cached(self, reply: Reply) -> None:
         self.cached += 1
         self.saved += self._price(reply.prompt_tokens, reply.completion_tokens)
 
     def summary(self) -> str:
-        """One line for people: `"120 requests (9 failed), 30 replies from the cache, 5,000 + 20,000 tokens, $0.42"`."""
+        """One line: `"120 requests (9 failed), 30 replies from the cache, 5,000 + 20,000 tokens, $0.42"`."""
         parts = [f"{self.requests:,} requests" + (f" ({self.failures:,} failed)" if self.failures else "")]
         if self.cached:
             parts.append(f"{self.cached:,} replies from the cache")

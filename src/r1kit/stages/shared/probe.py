@@ -1,5 +1,4 @@
-"""Held-out tasks in the middle of training: what a loss or a reward does not show, answered by the weights as they are
-and judged by verifiers and by rewards that training does not see."""
+"""Probes: during training, the current weights answer held-out tasks, judged by verifiers and by held-out rewards."""
 
 from __future__ import annotations
 
@@ -24,11 +23,11 @@ NAMES = {"pass@1": "accuracy"}
 
 
 class ProbeSettings(Settings):
-    """Problems that are answered greedily at every validation; no tasks, no probe.
+    """Problems that are answered greedily at every validation. Without tasks there is no probe.
 
-    Several tasks show whether one got better at the cost of another. `rewards` are held-out judges of the same answers:
-    reward models trained on other pairs, generative judges, rules. `watch` is what early stopping follows: `accuracy`
-    (the share of right answers), `reward` (the weighted sum) or `reward/LABEL`; "" is the stage's own choice.
+    Several tasks show if one improves at the cost of another. `rewards` judge the same answers but are not trained on:
+    reward models of other pairs, generative judges, rules. Early stopping follows `watch`: `accuracy` (share of right
+    answers), `reward` (weighted sum) or `reward/LABEL`; "" is the stage's own choice.
     """
 
     tasks: tuple[TaskSpec, ...] = ()
@@ -40,9 +39,9 @@ class ProbeSettings(Settings):
     _lists = field_validator("tasks", "rewards", mode="before")(listed)
 
     @model_validator(mode="after")
-    def _watches_something(self) -> ProbeSettings:
+    def _is_measured(self) -> ProbeSettings:
         if (self.watch or self.rewards) and not self.tasks:
-            raise ValueError("watch and rewards look at the answers to the probe's tasks: name at least one task")
+            raise ValueError("watch and rewards judge the answers to the probe's tasks: set probe.tasks")
         known = ["accuracy", *(["reward"] if self.rewards else []), *(f"reward/{spec.title}" for spec in self.rewards)]
         if self.watch and self.watch not in known:
             raise ValueError(f"the probe has no {self.watch!r} to watch: {nearest(self.watch, known)}")
@@ -50,7 +49,7 @@ class ProbeSettings(Settings):
 
 
 def with_models(specs: Sequence[RewardSpec], models: Mapping[str, Path]) -> tuple[RewardSpec, ...]:
-    """The rewards; a reward model's folder becomes the option `model` of the `reward_model` of that label."""
+    """Rewards in which each `reward_model` with the label of a folder gets that folder as its option `model`."""
     return tuple(
         spec.replace(options={**spec.options, "model": str(models[spec.title])})
         if spec.name == "reward_model" and spec.title in models
@@ -60,32 +59,32 @@ def with_models(specs: Sequence[RewardSpec], models: Mapping[str, Path]) -> tupl
 
 
 def refuse_unread(context: Context, specs: Sequence[RewardSpec]) -> None:
-    """Raise ValueError for an input `reward/LABEL` that none of the stage's rewards reads."""
+    """Raise ValueError if none of the stage's rewards reads an input `reward/LABEL`."""
     unread = context.inputs("reward/").keys() - {spec.title for spec in specs if spec.name == "reward_model"}
     if unread:
         raise ValueError(
-            f"stage {context.stage} has the input reward/{min(unread)}, and no reward reads it: give one of the name "
-            f"reward_model with label {min(unread)!r}"
+            f"stage {context.stage} has the input reward/{min(unread)}, but no reward reads it: add a reward named "
+            f"reward_model with the label {min(unread)!r}"
         )
 
 
 def probe_of(context: Context) -> ProbeSettings:
-    """The stage's probe, with the reward models that are its inputs."""
+    """The stage's probe settings, with the folders of its reward models."""
     probe: ProbeSettings = context.settings.probe
     return probe.replace(rewards=with_models(probe.rewards, context.inputs("reward/")))
 
 
 def check_probe(context: Context, *, follows: bool = False) -> None:
-    """Refuse a probe whose rewards, tasks or prompts cannot work, before any work starts.
+    """Raise ValueError if the probe's rewards, tasks or prompts cannot work, before any work starts.
 
-    `follows`: early stopping follows its accuracy, for which a verifier must be able to judge some answer.
+    With `follows`, early stopping follows the accuracy, so some problem must have a verifier.
     """
     from r1kit.models.load import outline
 
     probe = probe_of(context)
     if not probe.tasks:
         return
-    _scorer(probe)
+    _scorer_of(probe)
     task, policy = load_tasks(probe.tasks, training=False), outline(str(context.input("model")))
     problems = Fitting(task, context.settings.chat, policy, max_tokens=probe.max_tokens).problems
     if not any(problem.verifier for problem in problems) and (follows or not probe.rewards):
@@ -95,13 +94,13 @@ def check_probe(context: Context, *, follows: bool = False) -> None:
         )
 
 
-def _scorer(probe: ProbeSettings) -> Scorer:
+def _scorer_of(probe: ProbeSettings) -> Scorer:
     return build(probe.rewards) if probe.rewards else Scorer(())
 
 
 def make_probe(probe: ProbeSettings, policy: Any, chat: ChatFormat) -> Callable[[], dict[str, float]]:
-    """A measure: `probe/accuracy`, `probe/format`, ... over all tasks, `probe/accuracy/<source>` for each of several;
-    `probe/reward`, the weighted sum, and `probe/reward/<label>` for each held-out judge."""
+    """A function that answers the probe's problems and returns metrics: `probe/accuracy`, `probe/format` ... over all
+    tasks, `probe/accuracy/SOURCE` if there are several, `probe/reward` (weighted sum) and `probe/reward/LABEL`."""
     from r1kit.rollout import rollout
 
     if not probe.tasks:
@@ -109,20 +108,20 @@ def make_probe(probe: ProbeSettings, policy: Any, chat: ChatFormat) -> Callable[
     task = load_tasks(probe.tasks, training=False)
     problems = Fitting(task, chat, policy, max_tokens=probe.max_tokens).problems
     greedy = SamplingParams(temperature=0.0, max_tokens=probe.max_tokens)
-    engine, scorer = open_policy_engine(DeviceSettings(max_rows=probe.max_rows), policy), _scorer(probe)
+    engine, scorer = open_policy_engine(DeviceSettings(max_rows=probe.max_rows), policy), _scorer_of(probe)
 
     def measure() -> dict[str, float]:
         groups = rollout(engine, problems, chat, scorer, greedy)
-        found = verdicts(groups, chat, policy.tokenizer)
-        if not probe.rewards and "probe/accuracy" not in found:
-            raise ValueError("the verifier could tell right from wrong for no answer of the probe: see its tasks")
-        return found | rewards(groups, probe.rewards)
+        metrics = accuracy_metrics(groups, chat, policy.tokenizer)
+        if not probe.rewards and "probe/accuracy" not in metrics:
+            raise ValueError("the verifier could not judge any answer of the probe: check probe.tasks")
+        return metrics | reward_metrics(groups, probe.rewards)
 
     return measure
 
 
-def verdicts(groups: Sequence[Group], chat: ChatFormat, tokenizer: Any) -> dict[str, float]:
-    """What verifiers say of the answers to problems that have a reference, and how they read."""
+def accuracy_metrics(groups: Sequence[Group], chat: ChatFormat, tokenizer: Any) -> dict[str, float]:
+    """The metrics of an evaluation, over the problems that have a verifier."""
     from r1kit.evaluate.measurement import judge
     from r1kit.evaluate.metrics import Scored
     from r1kit.evaluate.statistics import summarise
@@ -131,7 +130,7 @@ def verdicts(groups: Sequence[Group], chat: ChatFormat, tokenizer: Any) -> dict[
     if not judged:
         return {}
     problems = [group.problem for group in judged]
-    answers = [[one.completion for one in group.rollouts] for group in judged]
+    answers = [[rollout.completion for rollout in group.rollouts] for group in judged]
     summary = summarise([Scored.from_row(row) for row in judge(problems, answers, chat, tokenizer)])
     whole = {f"probe/{NAMES.get(name, name)}": estimate.mean for name, estimate in summary.overall.items()}
     by_source = summary.by_source if len(summary.by_source) > 1 else {}
@@ -142,17 +141,17 @@ def verdicts(groups: Sequence[Group], chat: ChatFormat, tokenizer: Any) -> dict[
     }
 
 
-def rewards(groups: Sequence[Group], specs: Sequence[RewardSpec]) -> dict[str, float]:
-    """Means of the held-out judges over the answers that they are for; an answer that one could not judge is left out
-    of its mean and counted in `probe/unknown/<label>`."""
+def reward_metrics(groups: Sequence[Group], specs: Sequence[RewardSpec]) -> dict[str, float]:
+    """The mean of each reward over the answers that it applies to. An answer that it could not judge is left out of the
+    mean and counted in `probe/unknown/LABEL`."""
     if not specs:
         return {}
-    answers = [(group.problem.source, one.reward) for group in groups for one in group.rollouts]
+    answers = [(group.problem.source, rollout.reward) for group in groups for rollout in group.rollouts]
     totals = [reward.total for _, reward in answers if reward.total is not None]
     row = {"probe/reward": fmean(totals)} if totals else {}
     for spec in specs:
-        given = [reward.parts[spec.title] for source, reward in answers if spec.is_for(source)]
-        known = [value for value in given if value is not None]
+        values = [reward.parts[spec.title] for source, reward in answers if spec.is_for(source)]
+        known = [value for value in values if value is not None]
         row |= {f"probe/reward/{spec.title}": fmean(known)} if known else {}
-        row |= {f"probe/unknown/{spec.title}": 1 - len(known) / len(given)} if given else {}
+        row |= {f"probe/unknown/{spec.title}": 1 - len(known) / len(values)} if values else {}
     return row
