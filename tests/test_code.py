@@ -24,8 +24,10 @@ from r1kit.tasks import TaskSpec, load_known, load_task, load_tasks
 from r1kit.types import Problem
 from r1kit.verifiers import VERIFIERS, verify_all
 from r1kit.verifiers.code import grading as code_verifier
-from r1kit.verifiers.code.grading import Grade, extract, grade_code, grade_code_batch, verify_code
+from r1kit.verifiers.code.fenced import extract_program
+from r1kit.verifiers.code.grading import grade_code, grade_code_batch, verify_code
 from r1kit.verifiers.code.matching import same_output, same_value
+from r1kit.verifiers.code.runs import Grade
 from r1kit.verifiers.code.tests import CodeTests, parse
 from r1kit.verifiers.code.wire import decode, encode
 
@@ -86,12 +88,12 @@ def grade(program: str, *, thorough: bool = True, **tests: Any) -> Grade:
     ],
 )
 def test_the_program_is_in_the_answer_or_the_last_closed_block(response: str, program: str | None) -> None:
-    assert extract(response) == program
+    assert extract_program(response) == program
 
 
 @given(st.text(st.sampled_from("`~\n pyx<>/think answer"), max_size=60))
 def test_no_text_is_too_odd_to_look_for_a_program(text: str) -> None:
-    assert extract(text) is None or extract(text)
+    assert extract_program(text) is None or extract_program(text)
 
 
 # --- what counts as the same
@@ -223,14 +225,14 @@ def test_whatever_comes_over_the_wire_is_compared_and_never_raises(expected: Any
         ("{}", "there is no test"),
         ("[]", "there is no test"),
         ("[5]", "asserts.0"),
-        ('["x ="]', "no Python"),
+        ('["x ="]', "not valid Python"),
         ('["print(f(1))"]', "assert nothing"),
         ('{"stdin": [{"input": "1"}]}', "stdin.0.output"),
         ('{"stdin": [], "call": []}', "did you mean calls"),
         ('{"calls": [{"output": 1}]}', "need the entry_point"),
         ('{"calls": [{"output": 1}], "entry_point": "a b"}', "entry_point"),
         ('{"asserts": ["assert f(1) == g(2)"], "names": ["f"]}', "use g: import it in setup"),
-        ('{"inputs": ["1"], "outputs": []}', "one length"),
+        ('{"inputs": ["1"], "outputs": []}', "the same length"),
         ('{"stdin": [{"input": "1", "output": "1"}], "time_s": -1}', "time_s"),
         ("[" * 100_000, "recursion"),
     ],
@@ -254,7 +256,7 @@ def test_shapes_of_other_projects_are_understood() -> None:
     assert isinstance(stdin, CodeTests) and isinstance(calls, CodeTests) and isinstance(asserts, CodeTests)
     assert [(one.input, one.output) for one in stdin.stdin] == [("1\n", "1\n"), ("2\n3", "2")]
     assert (calls.entry_point, calls.calls[0].output) == ("plus", 3)
-    assert asserts.wanted == ("plus",)
+    assert asserts.used_names == ("plus",)
 
 
 def test_no_program_is_wrong_without_a_sandbox() -> None:
@@ -363,7 +365,7 @@ def test_asserts_of_many_kinds_pass(works: None, program: str, tests: list[str])
         ("def f(x) return 1", ["assert f(1) == 1"], 0.0, "SyntaxError"),
         ("def f(x): return 1\nraise KeyError('late')", ["assert f(1) == 1"], 0.0, "KeyError"),
         ("def f(x): return input()", ["assert f(1) == ''"], 0.0, "EOFError"),
-        ("def f(x): return object()", ["assert f(1) == 1"], 0.0, "no plain data"),
+        ("def f(x): return object()", ["assert f(1) == 1"], 0.0, "not plain data"),
         ("def f(x): raise StopIteration", ["assert all(map(f, [1, 2]))"], 0.0, "RuntimeError: StopIteration"),
         ("def f(x): raise KeyError(chr(0xd800))", ["assert f(1) == 1"], 0.0, "KeyError"),
         (
@@ -755,7 +757,7 @@ class V:
 def test_what_the_tests_cannot_hand_over_is_not_the_programs_fault(works: None) -> None:
     setup = "class Node:\n    def __init__(self, value): self.value = value"
     found = grade("def f(node): return node.value", setup=setup, asserts=["assert f(Node(3)) == 3"])
-    assert found.verdict.correct is None and "cannot hand a Node" in found.verdict.detail
+    assert found.verdict.correct is None and "cannot pass a Node" in found.verdict.detail
 
 
 def test_a_crash_after_the_right_output_is_a_crash(works: None) -> None:
@@ -791,5 +793,5 @@ def test_limits_that_no_system_can_set_are_unusable(memory: float) -> None:
 
 def test_a_fence_that_never_ends_takes_no_time() -> None:
     before = time.process_time()
-    assert extract("```" + " " * 400_000 + "`") is None
+    assert extract_program("```" + " " * 400_000 + "`") is None
     assert time.process_time() - before < 2

@@ -234,7 +234,7 @@ def test_conformance_of_a_bad_verifier_has_status_1_and_names_the_failures(
         (["rows.jsonl", "--verifier", "mth"], "did you mean math"),
         (["rows.jsonl", "--verifier", "math"], "rows.jsonl"),
         (["rows.jsonl"], "FILE and --verifier"),
-        (["--conformance", "--verifier", "os:system"], "does not take (response, reference)"),
+        (["--conformance", "--verifier", "os:system"], "neither takes (response, reference) nor is"),
     ],
 )
 def test_verify_refuses_what_it_cannot_do(

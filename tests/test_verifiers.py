@@ -116,7 +116,7 @@ PARSERS: dict[str, Callable[[str], Any]] = {
     "number.parse": number.parse,
     "number.parse_in_prose": number.parse_in_prose,
     "number.compound": number.compound,
-    "number of an equation": number._stated,
+    "number of an equation": number._equation_value,
     "number.of_reference": number.of_reference,
     "prose.before": prose.before,
     "prose.after": prose.after,
@@ -277,11 +277,11 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Workers of their own, with little processor time, so that endless questions end soon."""
     monkeypatch.setattr(mathematics, "SECONDS", 0.5)
     monkeypatch.setattr(workers, "_pools", {})
-    mathematics._asked.cache_clear()
+    mathematics._ask_worker.cache_clear()
     yield
     for pool in workers._pools.values():
         pool.close()
-    mathematics._asked.cache_clear()
+    mathematics._ask_worker.cache_clear()
 
 
 @pytest.mark.parametrize("name", HARD)
@@ -446,7 +446,7 @@ def test_an_answer_that_the_wall_clock_ends_is_wrong_only_if_it_computed_much(
     ("program", "reason"),
     [
         ("raise SystemExit(3)", "did not start"),
-        ("print('{\"ready\": true}', flush=True); input(); print('rubbish', flush=True); input()", "no reply"),
+        ("print('{\"ready\": true}', flush=True); input(); print('rubbish', flush=True); input()", "an invalid reply"),
         ("print('{\"ready\": true}', flush=True); input(); import os; os._exit(0)", "died"),
         ('print(\'{"ready": true}\', flush=True); input(); print(\'{"broken": "it"}\', flush=True)', "broken"),
         ('print(\'{"broken": "no good"}\', flush=True)', "did not start: no good"),

@@ -1,9 +1,8 @@
-"""How often verifiers and rewards are wrong: labelled hostile cases, and error rates with 95 % intervals.
+"""Measures how often verifiers and rewards are wrong: labelled hostile cases, error rates with 95 % intervals.
 
-The cases are JSON Lines beside this file. In those of verifiers a label is what a careful grader says who has the
-reference: the answer commits to one value, and it is the reference's. Those of rewards hold the exact value that the
-formula gives. `measure` runs them on a verifier by name, or on anybody's own by dotted path; own cases in the same form
-can be given too.
+The cases are JSON Lines in `cases/`. The label of a verifier's case is the verdict of a careful grader: does the answer
+commit to one value, and is it the reference's? A reward's case has the exact value of the formula. `measure` runs the
+cases on a verifier by name or on any function by dotted path. It also takes a file with cases of your own.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""The labelled cases: one JSON object a line, in `cases/<verifier>.jsonl` and `cases/rewards.jsonl`."""
+"""The labelled cases: one JSON object per line, in `cases/<verifier>.jsonl` and `cases/rewards.jsonl`."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ CASES = ("math", "number", "last-number", "exact", "choice", "countdown", "code"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Case:
-    """An answer, a reference, and whether the answer is right; None where nobody can tell.
+    """An answer, a reference, and whether the answer is right (None: cannot be decided).
 
     `Case(id="math:7", kind="unicode", prediction="７２", answer="72", correct=True)`; `prediction` is an answer or a
     whole response, as in `r1kit.verifiers.extract.as_response`.
@@ -30,7 +30,7 @@ class Case:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RewardCase:
-    """A completion, its row's other columns, the maker's options, and the value that the formula gives."""
+    """A completion, the other columns of its row, the reward's options, and the value that the formula gives."""
 
     id: str
     kind: str
@@ -42,20 +42,17 @@ class RewardCase:
 
 
 def cases(source: str | Path) -> tuple[Case, ...]:
-    """The cases of a verifier by name, or of a file; raises ValueError that names file, line and field."""
+    """The cases of a verifier or of a file; raises ValueError with file, line and field of a fault."""
     path = source if isinstance(source, Path) else FOLDER / f"{source}.jsonl"
     if not path.is_file():
-        raise ValueError(f"there are no cases {str(source)!r}: known are {', '.join(CASES)}, or name a .jsonl file")
-    return tuple(_case(path, number, row) for number, row in _numbered(path))
+        raise ValueError(f"there are no cases {str(source)!r}: expected one of {', '.join(CASES)}, or a .jsonl file")
+    return tuple(_case(path, number, row) for number, row in enumerate(read_rows(path), start=1))
 
 
 def reward_cases() -> tuple[RewardCase, ...]:
     """The cases of all rewards."""
-    return tuple(RewardCase(id=f"rewards:{number}", **row) for number, row in _numbered(FOLDER / "rewards.jsonl"))
-
-
-def _numbered(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    return enumerate(read_rows(path), start=1)
+    rows = enumerate(read_rows(FOLDER / "rewards.jsonl"), start=1)
+    return tuple(RewardCase(id=f"rewards:{number}", **row) for number, row in rows)
 
 
 def _case(path: Path, number: int, row: dict[str, Any]) -> Case:

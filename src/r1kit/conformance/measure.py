@@ -1,7 +1,7 @@
 """Error rates over labelled cases.
 
-A false positive is an answer that is judged right and is not; a false negative is a right answer that is not judged
-right ("cannot tell" included: it earns nothing). For rewards the two are values above and below the formula's.
+A false positive is an answer judged right that is not; a false negative is a right answer that is not judged right
+(including "unknown", which earns no reward). For rewards, the two are values above and below the formula's.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from r1kit.conformance.cases import CASES, Case, RewardCase, cases, reward_cases
+from r1kit.conformance.cases import CASES, RewardCase, cases, reward_cases
 from r1kit.conformance.subject import subject
 from r1kit.evaluate.intervals import NORMAL_FROM, critical, wilson
 from r1kit.rewards import RewardSpec, build
@@ -26,7 +26,7 @@ _CLOSE = 1e-9
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rate:
-    """`count` of `of` cases, and the 95 % interval (Wilson) of the share; None where there are no such cases."""
+    """`count` of `of` cases, and the 95 % interval (Wilson) of the share; None if there are no such cases."""
 
     count: int
     of: int
@@ -35,13 +35,12 @@ class Rate:
 
     @classmethod
     def among(cls, count: int, of: int) -> Rate:
-        """The rate of `count` in `of`."""
         low, high = wilson(count / of, of, critical(NORMAL_FROM)) if of else (None, None)
         return cls(count=count, of=of, low=low, high=high)
 
     @property
     def share(self) -> float:
-        """0.0 where there are no cases."""
+        """`count / of`; 0.0 if there are no cases."""
         return self.count / self.of if self.of else 0.0
 
 
@@ -60,7 +59,7 @@ class Failure:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """What a verifier or reward makes of its cases. `cannot_tell` counts verdicts of None on cases with an answer."""
+    """The error rates of a verifier or reward. `cannot_tell` counts undecided verdicts on cases with a label."""
 
     name: str
     cases: int
@@ -80,29 +79,37 @@ class Report:
 
 
 def measure(name: str, source: str | Path | None = None) -> Report:
-    """Run cases on a verifier, by name or dotted path; without `source` those of its name, or those of math."""
+    """Run cases on a verifier, by name or dotted path. `source` defaults to the cases of that name, or of math."""
     labelled = cases(source if source is not None else name if name in CASES else "math")
-    judged = subject(name)
-    verdicts = judged.judge([as_response(case.prediction, name) for case in labelled], [one.answer for one in labelled])
-    found = list(zip(labelled, verdicts, strict=True))
-    wrong = [verdict for case, verdict in found if case.correct is not True]
-    right = [verdict for case, verdict in found if case.correct is True]
+    responses = [as_response(case.prediction, name) for case in labelled]
+    verdicts = subject(name).judge(responses, [case.answer for case in labelled])
+    judged = list(zip(labelled, verdicts, strict=True))
+    wrong = [verdict for case, verdict in judged if case.correct is not True]
+    right = [verdict for case, verdict in judged if case.correct is True]
     return Report(
         name=name,
         cases=len(labelled),
         false_positives=Rate.among(sum(verdict.correct is True for verdict in wrong), len(wrong)),
         false_negatives=Rate.among(sum(verdict.correct is not True for verdict in right), len(right)),
-        cannot_tell=sum(verdict.correct is None and case.correct is not None for case, verdict in found),
+        cannot_tell=sum(verdict.correct is None and case.correct is not None for case, verdict in judged),
         failures=tuple(
-            _failure(case, verdict.correct, verdict.detail)
-            for case, verdict in found
+            Failure(
+                case=case.id,
+                kind=case.kind,
+                given=case.prediction,
+                reference=case.answer,
+                expected=case.correct,
+                found=verdict.correct,
+                detail=verdict.detail,
+            )
+            for case, verdict in judged
             if verdict.correct is not case.correct
         ),
     )
 
 
 def obstacle(name: str) -> str:
-    """Why a verifier cannot be measured on this machine; "" where it can."""
+    """Why a verifier cannot be measured on this machine; "" if it can."""
     if name == "code":
         try:
             default_sandbox()
@@ -112,7 +119,7 @@ def obstacle(name: str) -> str:
 
 
 def measure_rewards(names: Sequence[str] | None = None) -> list[Report]:
-    """Run the cases of each reward (or of those named) and compare with the values that the formulas give."""
+    """Run the cases of all rewards, or of those named, and compare with the values of the formulas."""
     by_name: dict[str, list[RewardCase]] = {}
     for case in reward_cases():
         by_name.setdefault(case.reward, []).append(case)
@@ -123,15 +130,15 @@ def measure_rewards(names: Sequence[str] | None = None) -> list[Report]:
 
 
 def _reward_report(name: str, labelled: Sequence[RewardCase]) -> Report:
-    values = [_value(case) for case in labelled]
-    found = [(case, value) for case, value in zip(labelled, values, strict=True) if not _same(value, case.expected)]
-    too_high = [case for case, value in found if value is not None and value > (case.expected or 0.0)]
+    values = [(case, _value(case)) for case in labelled]
+    faults = [(case, value) for case, value in values if not _same(value, case.expected)]
+    too_high = [case for case, value in faults if value is not None and value > (case.expected or 0.0)]
     return Report(
         name=name,
         cases=len(labelled),
         false_positives=Rate.among(len(too_high), len(labelled)),
-        false_negatives=Rate.among(len(found) - len(too_high), len(labelled)),
-        cannot_tell=sum(value is None and case.expected is not None for case, value in found),
+        false_negatives=Rate.among(len(faults) - len(too_high), len(labelled)),
+        cannot_tell=sum(value is None and case.expected is not None for case, value in faults),
         failures=tuple(
             Failure(
                 case=case.id,
@@ -142,7 +149,7 @@ def _reward_report(name: str, labelled: Sequence[RewardCase]) -> Report:
                 found=value,
                 detail=str(dict(case.options)),
             )
-            for case, value in found
+            for case, value in faults
         ),
     )
 
@@ -157,15 +164,3 @@ def _same(value: float | None, expected: float | None) -> bool:
     if value is None or expected is None:
         return value is expected
     return math.isclose(value, expected, rel_tol=0.0, abs_tol=_CLOSE)
-
-
-def _failure(case: Case, found: bool | None, detail: str) -> Failure:
-    return Failure(
-        case=case.id,
-        kind=case.kind,
-        given=case.prediction,
-        reference=case.answer,
-        expected=case.correct,
-        found=found,
-        detail=detail,
-    )

@@ -1,7 +1,7 @@
-"""What is measured: a verifier by name, or any function by dotted path, brought into one form.
+"""The subject of a measurement: a verifier by name, or any function by dotted path.
 
-A function may take `(response, reference)` and return a `Verdict`, a truth value, a number (1 is right) or None; or it
-may be a reward function of the TRL convention, `f(completions, solution=..., answer=..., **columns)`.
+A function takes `(response, reference)` and returns a `Verdict`, a bool, a number (1 is right) or None; or it is a
+reward function in TRL's convention: `f(completions, solution=..., answer=..., **columns)`.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ Judge = Callable[[Sequence[str], Sequence[str]], list[Verdict]]
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """A verifier under test: responses and references in, one verdict for each out."""
+    """A verifier under test; `judge` returns one verdict per pair of response and reference."""
 
     name: str
     judge: Judge
 
 
 def subject(name: str) -> Subject:
-    """A verifier by name or by dotted path; raises `SettingsError` where there is none."""
+    """A verifier by name or dotted path; raises `SettingsError` if it does not exist or cannot be called."""
     if name in VERIFIERS or not (":" in name or "." in name):
         find(name)
         return Subject(name, partial(verify_all, name))
@@ -42,7 +42,7 @@ def subject(name: str) -> Subject:
     if not callable(function):
         raise SettingsError(f"verifier {name!r} is {type(function).__name__}: expected a function")
     if not _takes_two(function):
-        raise SettingsError(f"verifier {name!r} does not take (response, reference), and is no reward function")
+        raise SettingsError(f"verifier {name!r} neither takes (response, reference) nor is a reward function")
     return Subject(name, partial(_judge_each, _adapted(function, module)))
 
 
@@ -59,14 +59,14 @@ def _adapted(function: Callable[..., Any], module: str) -> Callable[[str, str], 
 
 
 def _takes_two(function: Callable[..., Any]) -> bool:
-    """Whether it can be called as a verifier or as a reward function, as far as its signature says."""
+    """Whether the signature allows a call as a verifier or as a reward function."""
     if "completions" in _parameters(function):
         return True
     try:
         inspect.signature(function).bind("response", "reference")
     except TypeError:
         return False
-    except ValueError:  # some of C's functions have no signature
+    except ValueError:  # some built-in functions have no signature
         pass
     return True
 
@@ -74,22 +74,22 @@ def _takes_two(function: Callable[..., Any]) -> bool:
 def _parameters(function: Callable[..., Any]) -> Sequence[str]:
     try:
         return list(inspect.signature(function).parameters)
-    except (TypeError, ValueError):  # some of C's functions have no signature
+    except (TypeError, ValueError):  # some built-in functions have no signature
         return []
 
 
 def _judge_each(
     function: Callable[[str, str], Any], responses: Sequence[str], references: Sequence[str]
 ) -> list[Verdict]:
-    return [_guarded(function, *pair) for pair in zip(responses, references, strict=True)]
+    """One verdict per pair; an error is a finding about the function under test, so the other pairs go on."""
 
+    def judge(response: str, reference: str) -> Verdict:
+        try:
+            return _verdict(function(response, reference))
+        except Exception as error:
+            return Verdict(outcome="failed", detail=f"raised {type(error).__name__}: {error}"[:200])
 
-def _guarded(function: Callable[[str, str], Any], response: str, reference: str) -> Verdict:
-    """One verdict; an error is a finding about the function under test, and the other cases go on."""
-    try:
-        return _verdict(function(response, reference))
-    except Exception as error:
-        return Verdict(outcome="failed", detail=f"raised {type(error).__name__}: {error}"[:200])
+    return [judge(response, reference) for response, reference in zip(responses, references, strict=True)]
 
 
 def _verdict(value: Any) -> Verdict:

@@ -7,7 +7,8 @@ from typing import Any
 
 from r1kit.rewards.columns import RewardFunction, configured, names, references, texts
 from r1kit.rewards.verdicts import report_verdicts
-from r1kit.verifiers.code.grading import Grade, grade_code_batch
+from r1kit.verifiers.code.grading import grade_code_batch
+from r1kit.verifiers.code.runs import Grade
 from r1kit.verifiers.code.tests import DEFAULTS, TestDefaults
 
 

@@ -1,4 +1,4 @@
-r"""Multiple choice and yes/no. An answer counts only where it commits to one choice: "A, B, C, D" is wrong, not lucky.
+r"""Multiple choice and yes/no. An answer must commit to one choice: "A, B, C, D" is wrong.
 
 The reference is a letter ("B", "(B)") or one of yes, no, true, false, 是, 否, 对, 错.
 """
@@ -18,7 +18,7 @@ _CHINESE = (
     | dict.fromkeys(("错", "错误", "不对", "不正确"), "false")
 )
 _MARKUP = re.compile(r"\\(?:text|mbox|mathrm|textbf|mathbf)(?![A-Za-z])|\*\*|__|</?(?:b|strong|i|em)>")
-_ONE = r"(?:answer|option|choice|one)"
+_CHOICE = r"(?:answer|option|choice|one)"
 _LEAD = re.compile(
     r"(?i:(?:so|thus|hence|therefore|finally)\b[\s,]*"
     r"|(?:(?:the|my)\s+)?(?:(?:final|correct|right|best|most appropriate)\s+)*(?:answer|option|choice|letter)\b"
@@ -28,7 +28,7 @@ _LEAD = re.compile(
     r"|(?:所以|因此|故|我)*(?:答案[是为选]?|应?选择?)\s*:?\s*"
 )
 _TAIL = re.compile(
-    rf"\s+is\s+(?:correct|right|true|the (?:correct |right |best |final )*{_ONE})"
+    rf"\s+is\s+(?:correct|right|true|the (?:correct |right |best |final )*{_CHOICE})"
     r"(?=\s*$|[.,;:]|\s+(?:because|since)\b)",
     re.I,
 )
@@ -41,23 +41,23 @@ _UNSURE = re.compile(r"\b(?:except|but|or|unsure|maybe|perhaps|possibly|unless|i
 _REASON = re.compile(r"\s*,?\s*\b(?:because|since)\b", re.IGNORECASE)
 _ALONE = re.compile(r"[(\[]?\s*([A-Za-z])\s*[)\]]?")
 _SMALL = re.compile(r"[(\[]?[a-z][)\]]\s")
-# A mark before an option's text, "(B)", "B.", "B because", or a letter that is only set off, as in "B - Paris".
+# A mark before an option's text: "(B)", "B.", "B because", or (weak) a letter that is only set apart: "B - Paris".
 _MARK = re.compile(
     r"(?:[(\[]\s*([A-Z])\s*[)\]]|([A-Z])(?:[.):](?=\s|$)|,?\s+(?=(?:because|since)\b)"
     r"|(?P<weak>,\s|\s+-+\s|[ ]*\n|\s+(?=\())))"
 )
-# A text that says of the letter that it is wrong, and nothing else.
+# A text that only says that the letter is wrong.
 _REFUSED = re.compile(
     r"\W*(?:(?:definitely|certainly|clearly|surely|probably|it|this|that)\s+)*"
     r"(?:(?:is|was|ca|wo|could|would|does)n't|(?:(?:is|was|can|could|would|must)\s+)?not|cannot"
     r"|(?:is|was)(?=\s+(?:wrong|false|incorrect|excluded|impossible|untrue)))"
     r"(?:\s+be)?(?:\s+(?:it|right|correct|true|possible|wrong|false|incorrect|excluded|impossible|untrue"
-    rf"|the (?:(?:right|correct|best) )?{_ONE}))?\W*",
+    rf"|the (?:(?:right|correct|best) )?{_CHOICE}))?\W*",
     re.IGNORECASE,
 )
 _BRACKETS = re.compile(r"\([^()]*\)")
 _SEPARATOR = r"(?:\s*[,;/|&]\s*|\s+)(?:(?:and|or|nor)\s+)?"
-_LISTED = re.compile(  # "a b c d", "and A": nothing but letters; I alone is a numeral
+_LISTED = re.compile(  # a list of letters only, such as "a b c d" or "and A"; a single I is a numeral
     r"[\W_]*(?:(?:both|neither|either|options?|and|or|also|as well as)\b\W*)*"
     rf"[A-HJa-hj](?:{_SEPARATOR}[A-Ja-j])*(?:\s+only)?[\W_]*"
 )
@@ -77,7 +77,7 @@ _LOOKS_LIKE = str.maketrans("АВСЕНЈасејΑΒΕΗ", "ABCEHJacejABEH")  #
 
 
 def choice(text: str) -> str | None:
-    """The one letter or yes/no that an answer commits to: `choice("(B) Paris") == "B"`, `choice("A or B") is None`."""
+    """The letter or yes/no that an answer commits to: `choice("(B) Paris") == "B"`, `choice("A or B") is None`."""
     text = spelling.characters(text[: extract.MAX_ANSWER_CHARS])
     text = _MARKUP.sub("", text).strip(" \t\n$*{}\"'`.")
     while (lead := _LEAD.match(text)) and lead.end():
@@ -99,14 +99,14 @@ def verify_choice(response: str, reference: str) -> Verdict:
         )
     if prediction is None:
         return Verdict(outcome="wrong", detail="no answer found")
-    given = choice(prediction)
-    if given is None:
+    chosen = choice(prediction)
+    if chosen is None:
         return Verdict(outcome="wrong", extracted=prediction, detail="the answer does not commit to one choice")
-    return Verdict.of(given == expected, extracted=given, detail=f"chose {given}, the reference is {expected}")
+    return Verdict.of(chosen == expected, extracted=chosen, detail=f"chose {chosen}, the reference is {expected}")
 
 
 def _polarity(text: str) -> str | None:
-    """The yes or no that opens a text: what denies confirms a no, and contradicts a yes unless it is its reason."""
+    """The yes or no at the start of a text. Denials contradict a yes, except in its reason; they agree with a no."""
     if text in _CHINESE:
         return _CHINESE[text]
     opening = re.match(r"([A-Za-z]+)(?=\s*(?:[.,;:!—-]|$)|\s+(?:because|since)\b)", text)
@@ -114,20 +114,20 @@ def _polarity(text: str) -> str | None:
     if first not in _OPPOSITE:
         return None
     rest = text[len(first) :]
-    said = _REASON.split(rest, maxsplit=1)[0]
+    claim = _REASON.split(rest, maxsplit=1)[0]
     if first in ("yes", "true"):
-        contradicted = re.search(rf"\b{_OPPOSITE[first]}\b", rest, re.I) or _DENIED.search(said)
+        contradicted = re.search(rf"\b{_OPPOSITE[first]}\b", rest, re.I) or _DENIED.search(claim)
     else:
-        contradicted = _UNSURE.search(said) or re.search(
+        contradicted = _UNSURE.search(claim) or re.search(
             rf"(?<!not )(?<!n't )\b{_OPPOSITE[first]}\b|(?:not|n't)\s+(?:a\s+)?{first}\b", rest, re.I
         )
     return None if contradicted else first
 
 
 def _letter(text: str) -> str | None:
-    """The letter that marks the text, "B) Paris", unless the text denies it, names another choice or lists letters.
+    """The letter that marks the text ("B) Paris"), unless the text denies it, names another choice or lists letters.
 
-    Words of an option's own text take nothing back: "B. not guilty" and "C. both A and B" are choices.
+    An option's own text may contain denials and letters: "B. not guilty" and "C. both A and B" are choices.
     """
     if _SMALL.match(text):
         text = text.upper()
@@ -140,13 +140,13 @@ def _letter(text: str) -> str | None:
         return None
     others = {(a or b).upper() for a, b in _MARKED.findall(_BRACKETS.sub(" ", rest))}
     if not _BOTH.fullmatch(rest):
-        others |= {one.upper() for pattern in _RIVALS for one in pattern.findall(rest)}
+        others |= {rival.upper() for pattern in _RIVALS for rival in pattern.findall(rest)}
     others |= set(_NAMED.findall(rest)) if weak else set()
     return letter if others <= {letter} else None
 
 
 def _is_list(text: str, letter: str) -> bool:
-    """Whether letters are offered: "a b c d"; "both A and B" is one choice where it stands for a third letter."""
+    """Whether the text lists letters: "a b c d". "both A and B" is one choice if it is the text of a third letter."""
     if _BOTH.fullmatch(text) and letter not in re.findall(r"\b[A-J]\b", text.upper()):
         return False
     return bool(_LISTED.fullmatch(text) or any(letter in row[0].upper() for row in _ROW.finditer(text)))

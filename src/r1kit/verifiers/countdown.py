@@ -29,7 +29,7 @@ _ALLOWED = re.compile(r"[\d\s+*/().-]+", re.ASCII)
 def evaluate(expression: str) -> tuple[Fraction, list[int]]:
     """Value and used numbers of an expression with + - * / and brackets; `evaluate("(7-5)/2") == (1, [7, 5, 2])`.
 
-    Raises ValueError for everything else: other characters, powers, decimals, division by zero, nesting too deep.
+    Raises ValueError for anything else: other characters, powers, decimals, division by zero, deep nesting.
     """
     if len(expression) > extract.MAX_ANSWER_CHARS:
         raise ValueError(f"longer than {extract.MAX_ANSWER_CHARS} characters")
@@ -37,7 +37,7 @@ def evaluate(expression: str) -> tuple[Fraction, list[int]]:
         raise ValueError("only numbers, + - * / and brackets may be used")
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", SyntaxWarning)  # "5(3)" is an odd call, and simply not allowed here
+            warnings.simplefilter("ignore", SyntaxWarning)  # "5(3)" parses as a call, which is rejected below
             tree = ast.parse(expression.strip(), mode="eval")
         used: list[int] = []
         return _value(tree.body, used), used
@@ -53,7 +53,7 @@ def verify_countdown(response: str, reference: str) -> Verdict:
     puzzle = _puzzle(reference)
     if puzzle is None:
         return Verdict(
-            outcome="unknown", extracted=prediction, detail=f"the reference is no puzzle: {reference[:80]!r}"
+            outcome="unknown", extracted=prediction, detail=f"the reference is not a puzzle: {reference[:80]!r}"
         )
     if prediction is None:
         return Verdict(outcome="wrong", detail="no answer found")
@@ -66,7 +66,7 @@ def verify_countdown(response: str, reference: str) -> Verdict:
     except ValueError as error:
         return Verdict(outcome="wrong", extracted=prediction, detail=str(error))
     if sorted(used) != sorted(numbers):
-        return Verdict(outcome="wrong", extracted=prediction, detail=f"uses {used}, given are {numbers}")
+        return Verdict(outcome="wrong", extracted=prediction, detail=f"uses {used} instead of {numbers}")
     detail = "reaches the target" if value == target else f"gives {value}, the target is {target}"
     return Verdict.of(value == target, extracted=prediction, detail=detail)
 

@@ -1,4 +1,4 @@
-"""Exact text: equal up to white space, case, Unicode form, markup and a final full stop."""
+"""Exact text, up to white space, case, Unicode form, markup and a final full stop."""
 
 from __future__ import annotations
 
@@ -8,9 +8,7 @@ import unicodedata
 from r1kit.types import Verdict
 from r1kit.verifiers import extract, spelling
 
-MAX_CHARS = 4096  # bringing text into one Unicode form may take quadratic time
-
-
+MAX_CHARS = 4096  # Unicode normalisation may take quadratic time
 _TEXT = re.compile(r"^\\(?:text|mbox|mathrm|textbf|textit)\s*\{([^{}]*)\}$")
 
 
@@ -24,13 +22,13 @@ def normalise(text: str) -> str:
 
 
 def verify_exact(response: str, reference: str) -> Verdict:
-    """Right if the answer is the reference, letter by letter after `normalise`; an empty reference cannot tell."""
+    """Right if answer and reference are equal after `normalise`; unknown if the reference is empty."""
     prediction = extract.extract(response)
-    wanted = extract.reference(reference)
-    if len(wanted) > MAX_CHARS:
+    text = extract.reference(reference)
+    if len(text) > MAX_CHARS:
         detail = f"the reference is longer than {MAX_CHARS} characters"
         return Verdict(outcome="unknown", extracted=prediction and prediction[:MAX_CHARS], detail=detail)
-    expected = normalise(wanted)
+    expected = normalise(text)
     if not expected:
         return Verdict(outcome="unknown", extracted=prediction, detail="the reference is empty")
     if prediction is None:

@@ -1,7 +1,7 @@
-r"""Exact numbers in the ways that models write them, and the verifiers `number` and `last-number`.
+r"""Parses exact numbers as models write them; the verifiers `number` and `last-number`.
 
-Integers, decimals, fractions, mixed numbers, percent, money, thousands separators, scientific notation, LaTeX
-fractions, and digits and signs of any script. Everything is a `Fraction`: 0.1 + 0.2 is 0.3, and 0.333 is not 1/3.
+Covers integers, decimals, fractions, mixed numbers, percent, money, thousands separators, scientific notation, LaTeX
+fractions, and digits and signs of any script. Values are `Fraction`s: 0.1 + 0.2 is 0.3, and 0.333 is not 1/3.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from r1kit.types import Verdict
 from r1kit.verifiers import extract, number_words, prose, spelling, units
 from r1kit.verifiers.units import NO_UNIT, Unit
 
-_MAX_EXPONENT = 400  # 10**400 is a number, 10**999999999 is an attack on memory
+_MAX_EXPONENT = 400  # 10**400 is an honest number, 10**999999999 an attack on memory
 _PLAIN = re.compile(r"-?\d{1,18}", re.ASCII)
 _LATEX = (
     (re.compile(r"\\frac\s*(?:\{\s*(-?[\d,]+)\s*\}|(\d))\s*(?:\{\s*([\d,]+)\s*\}|(\d))"), r" \1\2/\3\4 "),
@@ -49,7 +49,7 @@ _DEGREES = re.compile(r"\^\s*\{?\s*\\circ(?![A-Za-z])\s*\}?\s*([CF](?![A-Za-z]))
 _GLUED = re.compile(_TEXT.pattern + r"\s*(?:[!+*]|(?!a\s+[a-z])[A-Za-z](?![A-Za-z']))")  # \text{cm}i
 _RATE = re.compile(r"\s*/\s*(?:an?\s+)?(?=([A-Za-z]+))")
 _AND_MORE = re.compile(r"(\S.*?[A-Za-z])\.?,?\s+(?:and\s+)?(\d\S*\s*[A-Za-z]+)\.?")
-_STATED = re.compile(r"([^=]+?)\s*=\s*([^=]+)")
+_EQUATION = re.compile(r"([^=]+?)\s*=\s*([^=]+)")
 _VARIABLE = re.compile(r"[A-Za-z](?:_\{?\w\}?)?")
 _CALCULATION = re.compile(r"(.*?[\d)}])\s*([-+*/x]|\\times|\\cdot|\\div)\s*([$(\d-].*)")
 _HALF_OF_DAY = re.compile(r"(?<![A-Za-z])([ap])\.\s?m(?:\.|(?![A-Za-z]))", re.IGNORECASE)
@@ -60,9 +60,9 @@ _ONE_LETTER = re.compile(r"\d[A-Za-z]$")
 
 @dataclass(frozen=True, slots=True)
 class Number:
-    """An exact value; `percent` tells that it was written with a percent sign (50 % has the value 1/2).
+    """An exact value; `percent` if it was written with a percent sign (50 % has the value 1/2).
 
-    `unit` is what stood with it: a unit, a currency, the thing counted. `==` compares values only, `equal` all.
+    `unit` is its unit, currency, or the thing counted. `==` ignores the unit; `equal` compares everything.
     """
 
     value: Fraction
@@ -71,7 +71,7 @@ class Number:
 
 
 def parse(text: str) -> Number | None:
-    r"""The number that is the whole of `text`, or None: `parse("$1,234.50").value == Fraction(2469, 2)`."""
+    r"""The number that makes up the whole text, or None: `parse("$1,234.50").value == Fraction(2469, 2)`."""
     if _PLAIN.fullmatch(text):
         return Number(Fraction(int(text)))
     if len(text) > extract.MAX_ANSWER_CHARS:
@@ -89,9 +89,9 @@ def parse(text: str) -> Number | None:
 
 
 def parse_in_prose(text: str, known: Collection[str] = frozenset()) -> Number | None:
-    """The only number of a short phrase ("She sold 72 clips."), or None where what it means could be doubted.
+    """The only number in a short phrase ("She sold 72 clips."), or None if its meaning is in doubt.
 
-    `known` are words that are no cause for doubt, since the reference says them too; see `of_reference`.
+    Words in `known` cause no doubt, because the reference has them too.
     """
     number = parse(text)
     if number is not None or len(text) > extract.MAX_ANSWER_CHARS:
@@ -113,11 +113,11 @@ def parse_in_prose(text: str, known: Collection[str] = frozenset()) -> Number | 
         phrase = phrase if first is None else f"{twice[1]} {twice[2]}"  # 72 (dollars)
     if (sum_of := compound(phrase)) is not None:
         return sum_of
-    return _only(_HALF_OF_DAY.sub(r"\1m", _DEGREES.sub(r" degrees \1", phrase)), known)
+    return _only_number(_HALF_OF_DAY.sub(r"\1m", _DEGREES.sub(r" degrees \1", phrase)), known)
 
 
 def of_reference(text: str) -> Number | None:
-    """As `parse_in_prose`, but any noun may stand beside the number. `5m` may be algebra: only `5 m` is a length."""
+    """As `parse_in_prose`, but allows any noun beside the number. `5m` may be algebra; only `5 m` is a length."""
     plain = spelling.plain(text)
     return None if _ONE_LETTER.search(plain) and parse(text) is None else parse_in_prose(text, prose.EVERYTHING)
 
@@ -128,24 +128,24 @@ def compound(text: str) -> Number | None:
     if parts is None:
         return None
     (first, large), (second, small) = (units.split(part, letters=True) for part in parts.groups())
-    one, other = parse(first), parse(second)
-    if one is None or other is None or one.value < 0 or (one.unit.powers and one.unit.powers != large.powers):
+    whole, part = parse(first), parse(second)
+    if whole is None or part is None or whole.value < 0 or (whole.unit.powers and whole.unit.powers != large.powers):
         return None
-    if len(large.powers) != 1 or large.powers != small.powers or small.factor >= large.factor or other.unit.powers:
+    if len(large.powers) != 1 or large.powers != small.powers or small.factor >= large.factor or part.unit.powers:
         return None
-    if other.value * small.factor >= large.factor:  # 5 hours 90 minutes
+    if part.value * small.factor >= large.factor:  # 5 hours 90 minutes
         return None
-    return Number(one.value + other.value * small.factor / large.factor, unit=large)
+    return Number(whole.value + part.value * small.factor / large.factor, unit=large)
 
 
-def said(text: str) -> Collection[str]:
+def reference_words(text: str) -> Collection[str]:
     """The words of a reference, in the singular, which an answer may repeat."""
-    found = prose.tokens(_NO_WORDS.sub(" ", text)) if _LETTER.search(text) else None
-    return frozenset(map(prose.singular, found or ()))
+    words = prose.tokens(_NO_WORDS.sub(" ", text)) if _LETTER.search(text) else None
+    return frozenset(map(prose.singular, words or ()))
 
 
-def _only(phrase: str, known: Collection[str]) -> Number | None:
-    """The one number of a phrase whose other words leave it as it is."""
+def _only_number(phrase: str, known: Collection[str]) -> Number | None:
+    """The only number in a phrase whose other words do not change it."""
     matches = list(_TOKEN.finditer(phrase))
     if len(matches) != 1:
         return None
@@ -169,16 +169,16 @@ def _only(phrase: str, known: Collection[str]) -> Number | None:
 
 
 def _with(number: Number, unit: Unit) -> Number | None:
-    """The number with a unit beside what it has; None where it has another ("$5 cm")."""
-    mine = number.unit
-    if mine.powers and unit.powers and mine.powers != unit.powers:
+    """The number with this unit and label added; None if it has another unit already ("$5 cm")."""
+    own = number.unit
+    if own.powers and unit.powers and own.powers != unit.powers:
         return None
-    held = mine if mine.powers else unit
-    return replace(number, unit=Unit(held.powers, held.factor, mine.label | unit.label))
+    kept = own if own.powers else unit
+    return replace(number, unit=Unit(kept.powers, kept.factor, own.label | unit.label))
 
 
 def equal(prediction: Number, reference: Number) -> bool:
-    """Equal in value and unit, or alike but for a percent sign that one side left out (50 and 50 %)."""
+    """Whether value and unit are equal; one side may leave out a percent sign (50 and 50 %)."""
     factor = units.agree(prediction.unit, reference.unit)
     if (
         factor is None
@@ -190,12 +190,12 @@ def equal(prediction: Number, reference: Number) -> bool:
         return True
     if prediction.percent == reference.percent:
         return False
-    shown = [number.value * 100 if number.percent else number.value for number in (prediction, reference)]
-    return shown[0] == shown[1] and abs(shown[0]) > 1  # 0.5 and 0.5 % differ by a factor that matters
+    left, right = (number.value * 100 if number.percent else number.value for number in (prediction, reference))
+    return left == right and abs(left) > 1  # 0.5 may be a share, so it is not 0.5 %
 
 
 def clean(text: str) -> str:
-    """One spelling of digits, signs, spaces and LaTeX, without wrappers and the final full stop; words as digits."""
+    """The text with normalised digits, signs, spaces, LaTeX and number words; no wrappers, no final full stop."""
     text = spelling.undressed(spelling.characters(text))
     text = " ".join(text.split()).lstrip("#").strip()
     before = None
@@ -217,29 +217,29 @@ def verify_number(response: str, reference: str) -> Verdict:
 
 
 def verify_last_number(response: str, reference: str) -> Verdict:
-    """As `number`, and the last number after `</think>` counts where there is neither answer section nor box."""
+    """As `number`; without an answer section and a box, the last number after `</think>` counts."""
     return _judge(extract.extract(response, last_number=True), reference)
 
 
 def _judge(prediction: str | None, reference: str) -> Verdict:
-    wanted = extract.reference(reference)
-    expected = of_reference(wanted)
+    text = extract.reference(reference)
+    expected = of_reference(text)
     if expected is None:
         return Verdict(
             outcome="unknown", extracted=prediction, detail=f"the reference is not a number: {reference[:80]!r}"
         )
     if prediction is None:
         return Verdict(outcome="wrong", detail="no answer found")
-    given = parse_in_prose(prediction, said(wanted)) or _stated(prediction)
-    if given is None:
+    value = parse_in_prose(prediction, reference_words(text)) or _equation_value(prediction)
+    if value is None:
         return Verdict(outcome="wrong", extracted=prediction, detail="the answer is not a number")
-    same = equal(given, expected)
+    same = equal(value, expected)
     return Verdict.of(same, extracted=prediction, detail="equal as numbers" if same else "different numbers")
 
 
-def _stated(text: str) -> Number | None:
-    """The number that an equation gives to a name or, rightly, to a calculation: "x = 72", "8 * 9 = 72"."""
-    sides = _STATED.fullmatch(spelling.plain(text)) if len(text) <= extract.MAX_ANSWER_CHARS else None
+def _equation_value(text: str) -> Number | None:
+    """The right side of an equation that names it or calculates it correctly: "x = 72", "8 * 9 = 72"."""
+    sides = _EQUATION.fullmatch(spelling.plain(text)) if len(text) <= extract.MAX_ANSWER_CHARS else None
     value = parse_in_prose(sides[2]) if sides else None
     if sides is None or value is None:
         return None
@@ -261,7 +261,7 @@ def _calculated(first: Fraction, sign: str, second: Fraction) -> Fraction | None
 
 
 def _value(match: re.Match[str]) -> Number | None:
-    """The value of a match of `_NUMBER`; None where it has none (division by zero) or is too large to hold."""
+    """The value of a match of `_NUMBER`; None for a division by zero or an exponent that is too large."""
     if match["sign"] and match["inner"]:
         return None
     exponent = int(match["e"] or match["ten"] or 0)

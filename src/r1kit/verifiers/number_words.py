@@ -1,7 +1,7 @@
 """Numbers in words: `digits("seventy-two clips") == "72 clips"`, `digits("two and a half") == "5/2"`, "七十二" is 72.
 
-English cardinals and simple fractions, and Chinese numerals. A run of words that is no number in this grammar ("seven
-two") stays as it is, and so does every ordinal but the denominators of fractions.
+Covers English cardinals and simple fractions, and Chinese numerals. A run of words that is not a number in this grammar
+("seven two") stays as it is, and so do ordinals, except as denominators.
 """
 
 from __future__ import annotations
@@ -9,37 +9,13 @@ from __future__ import annotations
 import re
 from fractions import Fraction
 
-SMALL = {
-    word: value
-    for value, word in enumerate(
-        [
-            "zero",
-            "one",
-            "two",
-            "three",
-            "four",
-            "five",
-            "six",
-            "seven",
-            "eight",
-            "nine",
-            "ten",
-            "eleven",
-            "twelve",
-            "thirteen",
-            "fourteen",
-            "fifteen",
-            "sixteen",
-            "seventeen",
-            "eighteen",
-            "nineteen",
-        ]
-    )
-}
-TENS = {
-    word: 10 * n
-    for n, word in enumerate(["twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety"], 2)
-}
+_SMALL = """
+    zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen
+    eighteen nineteen
+"""
+_TENS = "twenty thirty forty fifty sixty seventy eighty ninety"
+SMALL = {word: value for value, word in enumerate(_SMALL.split())}
+TENS = {word: 10 * n for n, word in enumerate(_TENS.split(), 2)}
 SCALES = {"thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12}
 _PARTS = {"half": 2, "third": 3, "quarter": 4, "fourth": 4, "fifth": 5, "sixth": 6, "seventh": 7}
 _PARTS |= {"eighth": 8, "ninth": 9, "tenth": 10, "twelfth": 12, "twentieth": 20}
@@ -59,7 +35,7 @@ _HAN_UNITS = {"十": 10, "百": 100, "千": 1000}
 
 
 def digits(text: str) -> str:
-    """The text with numbers in digits where words said them; a sign in words becomes "-"."""
+    """The text with number words as digits, and "minus" and "negative" as "-"."""
     if not text.isascii() and not any(char.isdigit() for char in text):
         text = _CHINESE.sub(lambda run: _or_as_is(_chinese(run[0]), run[0]), text)
     if _ANY.search(text):
@@ -89,7 +65,7 @@ def _english(run: str) -> Fraction | None:
 
 
 def cardinal(words: list[str]) -> int | None:
-    """`cardinal(["one", "hundred", "five"]) == 105`; None for words that name no cardinal in this order."""
+    """`cardinal(["one", "hundred", "five"]) == 105`; None for words that are not a cardinal in this order."""
     total, group, last, limit = 0, 0, "", 10**15
     for word in words:
         if word in ("a", "an") and not last:
@@ -111,7 +87,7 @@ def cardinal(words: list[str]) -> int | None:
 
 
 def _chinese(run: str) -> Fraction | None:
-    """`_chinese("三百零五") == 305`; None for digits that only stand in a row, which may be a year or a telephone."""
+    """`_chinese("三百零五") == 305`; None for a mere row of digits, which may be a year or a telephone number."""
     body = run.removeprefix("负")
     total = section = digit = 0
     after_digit = False

@@ -1,10 +1,9 @@
-"""Words beside a number or formula: which leave it as it is, and which say what was counted.
+"""Words beside a number or formula: whether they leave it unchanged, and what they say was counted.
 
-A whitelist: "the answer is", "she sold", "in total" are harmless by name, a noun may follow a number where it has the
-form of one that counts ("18 fresh eggs per day"), and a subject may stand before a verb ("the number of eggs is").
-Everything else ("max 5", "5 and up", "opposite of 5") makes the text no answer. Within the two places that are open to
-any noun, words that deny or change a number are barred: conjunctions, denials, numerals and comparatives are closed
-classes of words.
+This is a whitelist. Some phrases are harmless by name ("the answer is", "she sold", "in total"). A plural noun may
+follow the number ("18 fresh eggs per day"), and a subject may precede a verb ("the number of eggs is"). With any other
+word ("max 5", "5 and up", "opposite of 5") the text is no answer. In the two positions that allow any noun, words that
+deny or change a number are barred: conjunctions, denials, numerals and comparatives are closed classes of words.
 """
 
 from __future__ import annotations
@@ -39,7 +38,8 @@ _AFTER = _HARMLESS | _words("""
 _PREPOSITIONS = _words("""
     of in for per at on from each every
 """)
-_SIDES = frozenset(("left", "right"))  # harmless, but 5 to the left are not 5 to the right
+_NOUN_ENDS = _AFTER | _PREPOSITIONS | {"to"}
+_SIDES = frozenset(("left", "right"))  # harmless, but 5 to the left is not 5 to the right
 _DOING = _words("""
     build make do finish complete read write travel reach fill walk run get buy pay cook bake eat drink paint clean
     climb sell share spend give use earn save drive cover plant solve
@@ -52,7 +52,7 @@ _MEASURES = _words("""
     rate weight mass age salary average mean bill fee balance count payment savings earnings
     temperature duration
 """)
-# After one of these the number stands for itself, whatever the subject was.
+# After one of these verbs, the number is meant, whatever the subject is.
 _VERBS = _words("""
     : is are was were be been equals equal has have had make makes made earn earns earned sell sells sold eat
     eats ate spend spends spent pay pays paid get gets got need needs needed buy buys bought give gives gave
@@ -81,7 +81,7 @@ _SIGNS = _words("""
 _FALSEHOODS = _words("""
     lying lied liar trap decoy distractor fake bogus mistakenly erroneous erroneously fooled pretends
 """)
-# Subjects that are another number than the answer: "the square of x is", but not "the area of the square is".
+# Subjects that mean another number than the answer: "the square of x is", but not "the area of the square is".
 _ANOTHER_NUMBER = re.compile(
     r"\b(?:square|cube|fourth|nth) root|\b(?:square|cube|log|logarithm|ln|sine|cosine|tangent|root) of\b"
     r"(?! (?:(?:the|this|a|our) )?(?:equation|polynomial|quadratic|function)\b)"
@@ -118,7 +118,7 @@ _IRREGULAR = re.compile(r".*(?:people|children|men|women|feet|teeth|mice|geese)|
 _NO_PLURAL = re.compile(r".*(?:ss|us|is|less)|as|yes|was|has|does")
 _BOUND = re.compile(r"\bat (?:least|most)\b", re.IGNORECASE)
 _TAKES = re.compile(r"it (?:took|takes|cost|costs) ", re.IGNORECASE)
-_EYE = re.compile(r"\b[iI]\b(?!['’]| (?:think|guess|believe)\b)")  # the imaginary unit, not who thinks
+_EYE = re.compile(r"\b[iI]\b(?!['’]| (?:think|guess|believe)\b)")  # the imaginary unit, not "I think"
 _SCALE = re.compile(r".*illi(?:on|ard)s?|(?:twen|thir|for|fif|six|seven|eigh|nine)tieths?")
 _NO_NOUN = re.compile(r".*(?:ed|ly|ing|wise)")
 _WORD = re.compile(r"[^\W\d_]+(?:['-][^\W\d_]+)*(?:(?<=s)'(?!\w))?")
@@ -133,7 +133,7 @@ _HAN_CHANGES = re.compile(r"[十百千万萬亿億兆负負不非没无或约多
 
 @dataclass(frozen=True, slots=True)
 class Label:
-    """What was counted ("egg", or "") and the other words that tell one quantity from another."""
+    """The noun counted ("egg", or ""), and the other words that tell quantities apart."""
 
     noun: str = ""
     others: frozenset[str] = frozenset()
@@ -144,38 +144,38 @@ class _Everything(frozenset[str]):
         return len(str(word)) > 1  # a letter alone may be a variable
 
 
-EVERYTHING: Collection[str] = _Everything()  # as `known`: a reference says what it says, whatever its nouns
+EVERYTHING: Collection[str] = _Everything()  # as `known`: a reference may use any noun
 
 
 def tokens(text: str) -> list[str] | None:
-    """The words of a prose in lower case and its colons; None where it holds anything but words and their marks."""
+    """The lower-case words and colons of a text; None if it contains anything but words and punctuation."""
     if _MARKS.fullmatch(_WORD.sub("", text)) is None:
         return None
-    found = [match[0] for match in re.finditer(rf"{_WORD.pattern}|:", text.casefold())]
-    return found if len(found) <= 2 * _MAX_WORDS else None
+    words = [match[0] for match in re.finditer(rf"{_WORD.pattern}|:", text.casefold())]
+    return words if len(words) <= 2 * _MAX_WORDS else None
 
 
 def before(text: str, known: Collection[str] = frozenset()) -> frozenset[str] | None:
-    """Words that tell which quantity a number is ("profit of"), or None where they may change it."""
+    """The words before a number that tell which quantity it is ("profit of"), or None if they may change it."""
     if not text.strip():
         return frozenset()
     if _HAN.search(text):
         return frozenset() if _HAN_BEFORE.fullmatch(text) else None
-    found = tokens(text)
-    if found is None or len(found) > _MAX_WORDS:
+    words = tokens(text)
+    if words is None or len(words) > _MAX_WORDS:
         return None
-    verbs = [place for place, word in enumerate(found) if word in _VERBS]
+    verbs = [place for place, word in enumerate(words) if word in _VERBS]
     if verbs:
-        if _BOUND.search(text) or not _same_number(found[: verbs[-1]]):
+        if _BOUND.search(text) or not _same_number(words[: verbs[-1]]):
             return None
-        found = found[verbs[-1] + 1 :]
-        if _TAKES.match(text) and verbs == [1] and len(found) == 1 and _content(found[0]):
+        words = words[verbs[-1] + 1 :]
+        if _TAKES.match(text) and verbs == [1] and len(words) == 1 and _content(words[0]):
             return frozenset()  # it took Ann
     label: set[str] = set()
-    for place, word in enumerate(found):
-        if word in _BEFORE or (word == "of" and place and found[place - 1] in (*_MEASURES, *label)):
+    for place, word in enumerate(words):
+        if word in _BEFORE or (word == "of" and place and words[place - 1] in (*_MEASURES, *label)):
             continue
-        if not (found[place + 1 : place + 2] == ["of"] and word in _MEASURES) and not _allowed(word, known):
+        if not (words[place + 1 : place + 2] == ["of"] and word in _MEASURES) and not _allowed(word, known):
             return None
         label.add(singular(word))
     return frozenset(label)
@@ -183,35 +183,35 @@ def before(text: str, known: Collection[str] = frozenset()) -> frozenset[str] | 
 
 def names(text: str) -> bool:
     """Whether the words before an equals sign only name the number: "total cost" does, "twice x" does not."""
-    said = text.casefold().split()
-    if not _NUMERALS.isdisjoint(said):  # ten x
+    if not _NUMERALS.isdisjoint(text.casefold().split()):  # ten x
         return False
     return before(f"{text} is") is not None
 
 
 def after(text: str, known: Collection[str] = frozenset(), *, one: bool = False) -> Label | None:
-    """What a number counts, by the words that follow it, or None where they may change it.
+    """The thing that a number counts, from the words after it, or None if they may change the number.
 
-    `after("fresh eggs per day") == Label("egg", {"fresh", "day"})`, `after("and up") is None`; `one` allows the
-    singular. Words in `known` stand in the reference too.
+    `after("fresh eggs per day") == Label("egg", {"fresh", "day"})`, `after("and up") is None`. `one` allows a singular
+    noun. Words in `known` are also in the reference.
     """
     if not text.strip():
         return Label()
     if _HAN.search(text):
         counted = _HAN_AFTER.fullmatch(text)
         return Label(counted[1]) if counted and not _HAN_CHANGES.search(text) else None
-    found = tokens(text)
-    if not found:
-        return None if found is None else Label()
-    if len(found) > _MAX_WORDS or len(found[-1]) == 1 or _EYE.search(text):
+    words = tokens(text)
+    if not words:
+        return None if words is None else Label()
+    if len(words) > _MAX_WORDS or len(words[-1]) == 1 or _EYE.search(text):
         return None
-    start = next((at for at, word in enumerate(found) if word not in _AFTER or _opens(found, at)), len(found))
-    stop = next((place for place in range(start, len(found)) if _ends_noun(found[place])), len(found))
-    run = found[start:stop]
-    rest = tail(found[stop:], known)
+    size = len(words)
+    start = next((place for place, word in enumerate(words) if word not in _AFTER or _opens(words, place)), size)
+    stop = next((place for place in range(start, size) if words[place] in _NOUN_ENDS), size)
+    run = words[start:stop]
+    rest = tail(words[stop:], known)
     if rest is None:
         return None
-    rest |= _SIDES.intersection(found[:start])
+    rest |= _SIDES.intersection(words[:start])
     if not run:
         return Label("", rest)
     if len(run) > 4 or not all(_allowed(word, known) or _content(word) for word in run):
@@ -223,15 +223,15 @@ def after(text: str, known: Collection[str] = frozenset(), *, one: bool = False)
     return Label(singular(run[-1]), rest | {singular(word) for word in run[:-1]})
 
 
-def tail(found: Sequence[str], known: Collection[str] = frozenset()) -> frozenset[str] | None:
-    """The telling words of what follows the thing counted ("per day", "in the box"), or None."""
+def tail(words: Sequence[str], known: Collection[str] = frozenset()) -> frozenset[str] | None:
+    """The content words after the thing counted ("per day", "in the box"), or None if they may change the number."""
     label: set[str] = set()
     opened = False
-    for place, word in enumerate(found):
-        opened = opened or _opens(found, place)
+    for place, word in enumerate(words):
+        opened = opened or _opens(words, place)
         if word not in _SIDES and (word in _AFTER or word in _PREPOSITIONS):
             continue
-        if word == "to" and found[place + 1 : place + 2] and found[place + 1] in _DOING:  # 30 months to build it
+        if word == "to" and words[place + 1 : place + 2] and words[place + 1] in _DOING:  # 30 months to build it
             opened = True
             continue
         if not (word in _SIDES or _allowed(word, known) or (opened and _content(word))):
@@ -241,12 +241,12 @@ def tail(found: Sequence[str], known: Collection[str] = frozenset()) -> frozense
 
 
 def plural(word: str) -> bool:
-    """Whether a word has the form of a plural noun."""
+    """Whether the word looks like a plural noun."""
     return bool(_IRREGULAR.fullmatch(word)) or (len(word) > 3 and word[-1] == "s" and not _NO_PLURAL.fullmatch(word))
 
 
 def singular(word: str) -> str:
-    """One form of a noun's two, to compare by: `singular("cherries") == "cherry"`."""
+    """The singular of a noun, for comparison: `singular("cherries") == "cherry"`."""
     word = word.removesuffix("'s").removesuffix("s'")
     if not plural(word) or _IRREGULAR.fullmatch(word):
         return {"people": "person", "children": "child", "men": "man", "women": "woman"}.get(word, word)
@@ -255,14 +255,10 @@ def singular(word: str) -> str:
     return word[:-2] if re.search(r"(?:ss|x|ch|sh)es$", word) else word[:-1]
 
 
-def _opens(found: Sequence[str], place: int) -> bool:
-    """Whether nouns may follow: after "per", and after "a" in "a day"."""
-    word = found[place]
-    return word in _PREPOSITIONS or (word in ("a", "an") and not _PERIODS.isdisjoint(found[place + 1 :]))
-
-
-def _ends_noun(word: str) -> bool:
-    return word in _PREPOSITIONS or word in _AFTER or word == "to"
+def _opens(words: Sequence[str], place: int) -> bool:
+    """Whether any noun may follow: after "per", and after "a" in "a day"."""
+    word = words[place]
+    return word in _PREPOSITIONS or (word in ("a", "an") and not _PERIODS.isdisjoint(words[place + 1 :]))
 
 
 def _allowed(word: str, known: Collection[str]) -> bool:
@@ -278,7 +274,7 @@ def _alters(word: str) -> bool:
 
 
 def _same_number(subject: Sequence[str]) -> bool:
-    """Whether "SUBJECT is 5" says 5, and not 5 of something else, or that it is wrong."""
+    """Whether "SUBJECT is 5" means that the answer is 5, not another number or a wrong answer."""
     if any(word in _SIGNS or word in _FALSEHOODS or _denies(word) for word in subject):
         return False
     return _ANOTHER_NUMBER.search(" ".join(subject)) is None

@@ -1,12 +1,11 @@
-"""Replies to requests that are no problems: one of those that are good, or a refusal where one is due.
+"""The verifiers `reply` and `refusal`, for requests: whether a reply is among the good ones, and whether it refuses.
 
-Both read what a reader sees, the final answer: a reply without tags counts whole.
+Both judge the final answer that a reader sees; a reply without tags counts as a whole.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from typing import Any
 
 from r1kit.chat import final_answer
@@ -16,48 +15,48 @@ from r1kit.verifiers.exact import MAX_CHARS, normalise
 
 def verify_reply(response: str, reference: str) -> Verdict:
     """Right if the final answer is one of the replies in the reference, a JSON list of texts; see `exact.normalise`."""
-    wanted: Any = _loaded(reference, list)
-    if not _texts(wanted):
-        return Verdict(outcome="unknown", detail="the reference is no JSON list of replies")
-    said = _said(response)
-    if said is None:
+    replies: Any = _loaded(reference, list)
+    if not _are_texts(replies):
+        return Verdict(outcome="unknown", detail="the reference is not a JSON list of replies")
+    answer = _answer(response)
+    if answer is None:
         return Verdict(outcome="wrong", detail="no answer found")
-    same = normalise(said) in {normalise(one[:MAX_CHARS]) for one in wanted}
-    return Verdict.of(same, extracted=said, detail="one of the good replies" if same else "another reply")
+    same = normalise(answer) in {normalise(reply[:MAX_CHARS]) for reply in replies}
+    return Verdict.of(same, extracted=answer, detail="one of the good replies" if same else "another reply")
 
 
 def verify_refusal(response: str, reference: str) -> Verdict:
-    """Right if the final answer refuses where it should, or answers where it should not refuse.
+    """Right if the final answer refuses and should, or does not refuse and should not.
 
     The reference is JSON: `{"refuse": true, "openings": ["sorry, i can not"]}`. A final answer that begins with one of
-    the openings is a refusal. No answer at all is wrong in both cases.
+    the openings is a refusal. A missing answer is wrong in both cases.
     """
-    wanted = _loaded(reference, dict)
-    refuse: Any = wanted.get("refuse") if wanted else None
-    openings: Any = wanted.get("openings") if wanted else None
-    if not isinstance(refuse, bool) or not _texts(openings):
-        return Verdict(outcome="unknown", detail='the reference is no JSON of {"refuse": ..., "openings": [...]}')
-    said = _said(response)
-    if said is None:
+    expected = _loaded(reference, dict) or {}
+    refuse: Any = expected.get("refuse")
+    openings: Any = expected.get("openings")
+    if not isinstance(refuse, bool) or not _are_texts(openings):
+        return Verdict(outcome="unknown", detail='the reference is not JSON of {"refuse": ..., "openings": [...]}')
+    answer = _answer(response)
+    if answer is None:
         return Verdict(outcome="wrong", detail="no answer found")
-    refused = normalise(said).startswith(tuple(normalise(one) for one in openings))
-    return Verdict.of(refused == refuse, extracted=said, detail="refused" if refused else "did not refuse")
+    refused = normalise(answer).startswith(tuple(normalise(opening) for opening in openings))
+    return Verdict.of(refused == refuse, extracted=answer, detail="refused" if refused else "did not refuse")
 
 
-def _said(response: str) -> str | None:
-    found = final_answer(response)
-    return found[:MAX_CHARS] if found else None
+def _answer(response: str) -> str | None:
+    answer = final_answer(response)
+    return answer[:MAX_CHARS] if answer else None
 
 
-def _texts(value: Any) -> bool:
-    """Whether it is a list of texts, and none is empty."""
-    return isinstance(value, list) and bool(value) and all(isinstance(one, str) and normalise(one) for one in value)
+def _are_texts(value: Any) -> bool:
+    """Whether the value is a non-empty list of non-empty texts."""
+    return isinstance(value, list) and bool(value) and all(isinstance(text, str) and normalise(text) for text in value)
 
 
 def _loaded(reference: str, kind: type) -> Any:
-    """The reference as data of that kind; None where it is not."""
+    """The reference as JSON data of that type, or None."""
     try:
-        found: list[Any] | Mapping[str, Any] = json.loads(reference)
+        data = json.loads(reference)
     except (ValueError, RecursionError):
         return None
-    return found if isinstance(found, kind) else None
+    return data if isinstance(data, kind) else None

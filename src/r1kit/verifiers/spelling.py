@@ -1,7 +1,7 @@
-r"""One spelling for one answer: characters of any script, invisible ones, markup, LaTeX dressing and leading phrases.
+r"""Normalises the spelling of answers: digits of any script, invisible characters, markup, LaTeX and leading phrases.
 
-Nothing here changes what an answer means: `plain("The answer is **７２**.") == "72"`, `plain("x²≤½") ==
-"x^{2}\\le \\frac{1}{2}"`. Every function takes time linear in the length and raises on no text.
+The meaning never changes: `plain("The answer is **７２**.") == "72"`, `plain("x²≤½") == "x^{2}\\le \\frac{1}{2}"`.
+Every function takes time linear in the length, and raises for no text.
 """
 
 from __future__ import annotations
@@ -9,8 +9,8 @@ from __future__ import annotations
 import re
 import unicodedata
 
-DOLLAR = "\1"  # stands for the sign of money where dollars also enclose formulas
-_OVERRIDES = "\u202d\u202e"  # they show text in another order than it has: such text is left unreadable
+DOLLAR = "\1"  # placeholder for the currency sign, because dollars also enclose formulas
+_OVERRIDES = "\u202d\u202e"  # these display text in another order; they are kept, so that such text stays unreadable
 _CHARACTERS = str.maketrans(
     dict.fromkeys("−‐‑‒–—﹣－", "-")
     | dict.fromkeys("＋﹢", "+")
@@ -32,7 +32,7 @@ _HIGH = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ⁿˣ", "0123456789+-nx"
 _LOW = str.maketrans("₀₁₂₃₄₅₆₇₈₉ₙ", "0123456789n")
 _RAISED = re.compile(r"[⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ⁿˣ]+")
 _LOWERED = re.compile(r"[₀₁₂₃₄₅₆₇₈₉ₙ]+")
-# A pair that encloses the whole answer, and what must then not stand between.
+# Pairs that may enclose the whole answer, and a mark that must not occur in between.
 _WRAPPERS = (
     ("$$", "$$", "$"),
     ("$", "$", "$"),
@@ -66,7 +66,7 @@ _FRACTION = re.compile(r"\\[dtc]frac(?![A-Za-z])")
 
 
 def characters(text: str) -> str:
-    r"""ASCII and LaTeX for what other scripts and symbols say; invisible characters go: `characters("½\u200b")`."""
+    r"""Characters of other scripts and symbols as ASCII and LaTeX, without invisible ones: `characters("½\u200b")`."""
     if text.isascii():
         return text
     text = _RAISED.sub(lambda run: "^{" + run[0].translate(_HIGH) + "}", text)
@@ -75,7 +75,7 @@ def characters(text: str) -> str:
 
 
 def plain(text: str) -> str:
-    """An answer without anything that does not belong to its meaning; text is at most a few thousand characters."""
+    """An answer without wrappers, leading phrases and final punctuation, for texts of a few thousand characters."""
     text = _BOLD.sub(r"\1", characters(text)).replace("\\$", DOLLAR).strip()
     before = None
     while text != before:  # each round takes at least one character away
@@ -94,7 +94,7 @@ def plain(text: str) -> str:
 
 
 def unwrapped(text: str) -> str:
-    r"""The inside of quotes, dollars, asterisks or a command that enclose the whole text: `\boxed{72}`, `**72**`."""
+    r"""The text without quotes, dollars, asterisks or a command around all of it: `\boxed{72}`, `**72**`."""
     for opening, closing, barred in _WRAPPERS:
         if text.startswith(opening) and text.endswith(closing) and len(text) > len(opening + closing):
             inner = text[len(opening) : -len(closing)]
@@ -106,13 +106,13 @@ def unwrapped(text: str) -> str:
     if text.startswith("{", start) and closing_brace(text, start) == len(text) - 1:
         words = command is not None and command[0].startswith(("\\text", "\\mbox", "\\math"))
         inner = text[start + 1 : -1].strip()
-        if not words or not re.search(r"[A-Za-z]{2}", inner):  # \text{east} says that it is a word: it stays
+        if not words or not re.search(r"[A-Za-z]{2}", inner):  # \text{east} marks a word, so it stays
             return inner if "," not in inner or command else text  # {1,2} is a set
     return text
 
 
 def undressed(text: str) -> str:
-    r"""LaTeX without sizes and spacing, one kind of fraction: `\left(\dfrac12,\,3\right)` is `(\frac12, 3)`."""
+    r"""LaTeX without sizes and spacing, with one kind of fraction: `\left(\dfrac12,\,3\right)` is `(\frac12, 3)`."""
     if "\\" not in text and "~" not in text and "{,}" not in text:
         return text
     text = _DRESS.sub("", text.replace("{,}", ","))
@@ -120,7 +120,7 @@ def undressed(text: str) -> str:
 
 
 def closing_brace(text: str, start: int) -> int:
-    r"""The place of the brace that closes the one at `start`, or -1; `\{` and `\}` are not counted."""
+    r"""The index of the brace that closes the one at `start`, or -1; `\{` and `\}` do not count."""
     depth, position = 0, start
     while position < len(text):
         char = text[position]
@@ -137,7 +137,7 @@ def closing_brace(text: str, start: int) -> int:
 
 
 def _character(char: str) -> str:
-    """Digits of any script as ASCII, full-width and mathematical letters as letters, ½ as a fraction."""
+    """Digits of any script and full-width or mathematical letters as ASCII, ½ as a LaTeX fraction."""
     if char.isascii():
         return char
     digit = unicodedata.decimal(char, None)

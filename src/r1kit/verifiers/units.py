@@ -1,8 +1,8 @@
-r"""Units at the end of an answer, and how many of one make another: `split("5\\text{ cm}") == ("5", Unit(...))`.
+r"""Units at the end of an answer, and conversion between them: `split("5\\text{ cm}") == ("5", Unit(...))`.
 
 A unit is a product of powers of dimensions with an exact factor: 50 mm is 5 cm, 60 km/h is not 60 mph. A noun that is
-no known unit ("apples") is a dimension of its own, and other words ("profit of", "per day") tell which quantity it is.
-Where both sides name one, they must agree; either may leave it out.
+not a known unit ("apples") is its own dimension; other words ("profit of", "per day") label the quantity. If both sides
+have a unit or label, they must agree; either side may leave it out.
 """
 
 from __future__ import annotations
@@ -119,10 +119,10 @@ _UNITS_IN_PROSE = tuple(
 
 @dataclass(frozen=True, slots=True)
 class Unit:
-    """Powers of dimensions, sorted, and how many base units one of it is: m/s is ((length, 1), (time, -1)), 1.
+    """Sorted powers of dimensions, and the factor to base units: m/s is ((length, 1), (time, -1)) with factor 1.
 
-    `label` holds the words that tell which quantity it is: "profit", or "day" in "per day". A unit without powers and
-    label says nothing.
+    `label` has the words that identify the quantity: "profit", or "day" in "per day". A unit without powers and label
+    is no information.
     """
 
     powers: tuple[tuple[str, int], ...] = ()
@@ -134,9 +134,9 @@ NO_UNIT = Unit()
 
 
 def agree(given: Unit, expected: Unit) -> Fraction | None:
-    """How many of the expected unit make one of the given; None where they name different quantities.
+    """The factor from the given unit to the expected one; None if they are different quantities.
 
-    What either leaves out agrees: 5 is 5 cm, and 18 eggs per day are 18 eggs.
+    Whatever one side leaves out agrees: 5 is 5 cm, and 18 eggs per day are 18 eggs.
     """
     if given is expected:
         return Fraction(1)
@@ -152,7 +152,7 @@ def agree(given: Unit, expected: Unit) -> Fraction | None:
 
 
 def following(text: str, known: Collection[str] = frozenset(), *, one: bool = False) -> Unit | None:
-    """The unit or the thing counted in the prose after a number, or None where it may change the number."""
+    """The unit or the thing counted, from the prose after a number, or None if that may change the number."""
     for pattern in _UNITS_IN_PROSE:
         match = pattern.match(text)
         unit = named(match[1], match[2]) if match else None
@@ -167,20 +167,20 @@ def following(text: str, known: Collection[str] = frozenset(), *, one: bool = Fa
 
 
 def money(sign: str) -> Unit:
-    """The unit of a currency's sign."""
+    """The unit of a currency sign."""
     return _OF_SIGN.get(sign, NO_UNIT)
 
 
 def currency(word: str) -> Unit | None:
-    """The unit of a currency's code or name, as it stands before a sum: "USD"."""
+    """The unit of a currency code or name before an amount, such as "USD"."""
     unit = named(word)
     return unit if unit is not None and unit.powers[0][0] in _MONEY else None
 
 
 def split(text: str, *, letters: bool = False) -> tuple[str, Unit]:
-    """What stands before the unit, and the unit; `NO_UNIT` where there is none.
+    """The text before the unit, and the unit (`NO_UNIT` if there is none).
 
-    Bare single letters ("5 m") are units only with `letters`: they may be variables.
+    Single letters ("5 m") may be variables; they are units only with `letters`.
     """
     if (plain := _PLAIN_UNITS.search(text)) and plain.start():
         return text[: plain.start()].strip(), NO_UNIT
@@ -201,7 +201,7 @@ def split(text: str, *, letters: bool = False) -> tuple[str, Unit]:
 
 
 def named(text: str, power: str | None = None, *, letters: bool = True) -> Unit | None:
-    """`named("square inches")`, `named("km/h")`, `named("miles per hour")`, or None for a name that is not known."""
+    """The unit of a name such as "square inches", "km/h" or "miles per hour"; None if the name is unknown."""
     words = " ".join(re.sub(r"[~.]", " ", text).split())
     words = re.sub(r"^(?:us|u s|american) (?=dollar)", "", words.casefold()) if len(words) > 1 else words
     words = _ABBREVIATED.get(words, words)

@@ -1,9 +1,9 @@
-"""What runs the tests, in a sandbox without the program: asserts here, the calls in them answered by the program there.
+"""Runs the asserts, in a sandbox of its own; their calls are answered by the program in another sandbox.
 
-The report goes to standard error: a JSON line `{"asked": true}` before the first question to the program, and one at
-the end, `{"units": [{"planned", "passed", "failed", "crashed"}, ...], "gone": reason, "detail": first failure}`, or
-`{"unusable": reason}` where the tests fail without the program's doing. With "undecided" beside the units, an assert
-asked for what can be found out in here for no program; what other asserts found stands.
+The report goes to standard error: a JSON line `{"asked": true}` before the first question to the program, and a last
+line `{"units": [{"planned", "passed", "failed", "crashed"}, ...], "gone": reason, "detail": first failure}`, or
+`{"unusable": reason}` if the tests fail without the program's fault. "undecided" beside the units means that an assert
+cannot be decided from here, whatever the program; the results of the other asserts count.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ from r1kit.verifiers.code.wire import Gone, Peer, Refused, decode, encode
 
 
 class Enough(BaseException):
-    """One failure is enough; no test that catches exceptions catches this."""
+    """Stops at the first failure; a BaseException, so that tests that catch exceptions do not catch it."""
 
 
 class Undecided(Exception):
-    """What an assert asks for only the program could say, of whatever kind it is; no share is lost by it."""
+    """Only the program could answer what an assert asks, whatever program it is; this costs no share of the tests."""
 
 
 class Function:
-    """A function of the program: it can be called, and nothing else, so it can never stand in for a plain value."""
+    """A function of the program. It can only be called, so that it never passes for a plain value."""
 
     def __init__(self, client: Client, on: Any) -> None:
         self._client, self._on = client, on
@@ -41,8 +41,8 @@ class Function:
 class Object(Function):
     """An object or class of the program, for tests that build their input with the program's classes.
 
-    Comparison and arithmetic stay out: their operands would tell the program what is expected. Two objects of the
-    program are not compared here either: one that hands out the same object for everything would equal all.
+    There is no comparison or arithmetic: their operands would reveal expected values to the program. Two objects of the
+    program are not compared here either: a program that returns the same object for everything would pass.
     """
 
     __hash__ = None  # type: ignore[assignment]
@@ -61,8 +61,8 @@ class Object(Function):
         if name in ("_client", "_on"):
             object.__setattr__(self, name, value)
         else:
-            sent = self._client.encoded(value)
-            self._client.value({"do": "set", "on": self._on, "name": name, "value": sent})
+            data = self._client.encoded(value)
+            self._client.value({"do": "set", "on": self._on, "name": name, "value": data})
 
     def _method(self, name: str, *args: Any) -> Any:
         return self._client.value({"do": "get", "on": self._on, "name": name})(*args)
@@ -81,18 +81,18 @@ class Object(Function):
 
 
 class Client:
-    """The program as the tests see it."""
+    """The program, seen from the tests."""
 
     def __init__(self, peer: Peer, seconds: float, objects: bool) -> None:
         self.peer, self.seconds, self.objects = peer, seconds, objects
-        self.asked = 0
+        self.questions = 0
         self.last: Mapping[str, Any] = {}
         self.callbacks: list[Callable[..., Any]] = []
         self.known: dict[int, Function] = {}
 
     def value(self, question: Mapping[str, Any]) -> Any:
-        """The value that a question gives, or the program's exception: its own class if built in, with its message."""
-        self.asked += 1
+        """The answer to a question, or the program's exception, with its class if that is built in."""
+        self.questions += 1
         self.last = reply = self.peer.ask(question, self.seconds)
         if "raised" in reply:
             raise raised(str(reply["raised"]), str(reply.get("message")))
@@ -115,7 +115,7 @@ class Client:
         return result
 
     def named(self, name: str) -> Any:
-        """What the program calls by that name; one that is not there fails when it is called."""
+        """The program's object of that name; a missing one becomes a function that fails when it is called."""
         try:
             return self.value({"do": "name", "on": name})
         except Gone:
@@ -135,7 +135,7 @@ class Client:
         if callable(value):
             self.callbacks.append(value)
             return {"callback": len(self.callbacks) - 1}
-        raise Undecided(f"the tests cannot hand a {type(value).__name__} to the program")
+        raise Undecided(f"the tests cannot pass a {type(value).__name__} to the program")
 
     def resolve(self, tag: str, content: Any) -> Any:
         number, kind = content
@@ -143,10 +143,10 @@ class Client:
             return self.known.setdefault(int(number), Function(self, int(number)))
         if tag == "object" and self.objects:
             return self.known.setdefault(int(number), Object(self, int(number)))
-        raise Refused(f"the program's value is a {str(kind)[:40]}, which is no plain data")
+        raise Refused(f"the program's value is a {str(kind)[:40]}, which is not plain data")
 
     def answer(self, question: Mapping[str, Any]) -> dict[str, Any]:
-        """Call a function that the tests handed over; nothing else is to be had here."""
+        """Call a function that the tests passed to the program; the program can do nothing else here."""
         try:
             args = [self.decoded(item) for item in question["args"]]
             return {"value": self.encoded(self.callbacks[int(question["on"])](*args))}
@@ -155,21 +155,21 @@ class Client:
 
 
 def raised(name: str, message: str) -> Exception:
-    """An exception of the program: of the built-in class by that name, else one that says the name.
+    """An exception of the program: the built-in class of that name, otherwise a RuntimeError with the name.
 
-    `StopIteration` is such another: it would silently end a loop of the tests, as in `all(map(f, values))`.
+    `StopIteration` is not raised as such: it would silently end a loop of the tests, as in `all(map(f, values))`.
     """
     kind = getattr(builtins, name, None)
     if isinstance(kind, type) and issubclass(kind, Exception) and name not in ("StopIteration", "StopAsyncIteration"):
         try:
             return kind(message)
-        except TypeError:  # some take more (UnicodeDecodeError)
+        except TypeError:  # some classes take more arguments (UnicodeDecodeError)
             pass
     return RuntimeError(f"{name}: {message}")
 
 
 def replace(value: Any, after: Any) -> None:
-    """Give a container the content that it has on the other side."""
+    """Update a container with its content on the other side."""
     if isinstance(value, list) and isinstance(after, list):
         value[:] = after
     elif isinstance(value, (dict, set)) and type(value) is type(after):
@@ -178,9 +178,9 @@ def replace(value: Any, after: Any) -> None:
 
 
 class Counted(ast.NodeTransformer):
-    """Each assert counts for itself, and the next one runs whatever became of it.
+    """Rewrites asserts so that each is counted by itself, and the next one runs whatever its result.
 
-    It counts once, however often it runs: a program that yields many good values before a bad one gains nothing.
+    An assert counts once, however often it runs: a program gains nothing by yielding many good values before a bad one.
     """
 
     def __init__(self) -> None:
@@ -189,7 +189,7 @@ class Counted(ast.NodeTransformer):
     def visit_Assert(self, node: ast.Assert) -> ast.stmt:
         """`assert X` -> try: assert X / except Exception as e: __failed__(7, e) / else: __passed__(7)."""
         if isinstance(node.test, ast.Constant) and node.test.value:
-            return ast.copy_location(ast.Pass(), node)  # shows nothing
+            return ast.copy_location(ast.Pass(), node)  # `assert True` tests nothing
         self.planned += not isinstance(node.test, ast.Constant)
         self.number += 1
         reports = f"except Exception as _error: __failed__({self.number}, _error)\nelse: __passed__({self.number})"
@@ -200,7 +200,7 @@ class Counted(ast.NodeTransformer):
 
 
 class Unit:
-    """One test: its asserts as counted, and the error that ended it, if one did."""
+    """One test: the results of its asserts, and the error that ended it, if any."""
 
     def __init__(self, source: str, thorough: bool) -> None:
         self.thorough, self.crashed, self.error, self.undecided = thorough, False, "", ""
@@ -208,7 +208,7 @@ class Unit:
         self.failed: set[int] = set()
         self.counted = Counted()
         tree = self.counted.visit(ast.parse(source))
-        for node in list(tree.body):  # pytest's convention
+        for node in list(tree.body):  # call test functions, as pytest does
             if isinstance(node, ast.FunctionDef) and node.name.startswith("test_") and not node.args.args:
                 tree.body += ast.parse(f"{node.name}()").body
         self.code = compile(ast.fix_missing_locations(tree), "tests.py", "exec")
@@ -244,7 +244,7 @@ class Unit:
 
 
 def described(error: Exception) -> str:
-    """An exception in one line; a bare assertion says nothing itself."""
+    """An exception as one line."""
     return f"{type(error).__name__}: {error}"[:300].removesuffix(": ")
 
 
@@ -266,10 +266,8 @@ def main() -> None:
 def examined(job: dict[str, Any], client: Client, report: Any) -> dict[str, Any]:
     """The report on all units."""
     try:
-        units, setup = (
-            [Unit(source, job["thorough"]) for source in job["units"]],
-            compile(job["setup"], "setup.py", "exec"),
-        )
+        units = [Unit(source, job["thorough"]) for source in job["units"]]
+        setup = compile(job["setup"], "setup.py", "exec")
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         return {"unusable": described(error)}
     module, detail, undecided = type(sys)("tests"), "", ""
@@ -281,11 +279,11 @@ def examined(job: dict[str, Any], client: Client, report: Any) -> dict[str, Any]
         client.value({"do": "load"})
         for name in job["names"]:
             module.__dict__[name] = client.named(name)
-        asked = client.asked
+        questions = client.questions
         try:
             exec(setup, module.__dict__)
         except Exception as error:
-            if client.asked == asked:
+            if client.questions == questions:  # the program had no part in it
                 return {"unusable": f"the setup fails: {described(error)}"}
             raise
         for unit in units:
@@ -294,7 +292,7 @@ def examined(job: dict[str, Any], client: Client, report: Any) -> dict[str, Any]
         pass
     except Undecided as error:
         undecided = str(error)
-    except Exception as error:  # the program does not load, or breaks the setup: no test can run
+    except Exception as error:  # the program does not load or breaks the setup, so no test can run
         detail = described(error)
     detail = detail or next((unit.error for unit in units if unit.error), "")
     undecided = undecided or next((unit.undecided for unit in units if unit.undecided), "")

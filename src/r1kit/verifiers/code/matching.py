@@ -1,5 +1,4 @@
-"""Whether what a program printed or returned is what was expected: exact, but for white space and, in fractions, a
-tolerance."""
+"""Compares a program's output or result with the expected one: exactly, except for white space and float tolerance."""
 
 from __future__ import annotations
 
@@ -14,30 +13,29 @@ _MAX_DIGITS = 400
 
 
 def same_output(expected: str, printed: str, tolerance: float, indent: bool = True) -> bool:
-    """Line by line without the white space at line ends and after the last line, else word by word.
+    """Whether two outputs have the same words on the same lines; trailing white space and empty lines do not count.
 
-    White space before the first word of a line and empty lines at the start count unless `indent` is False, for sets
-    whose expected outputs are careless about it. Words must be equal; where the expected one is written as a fraction
-    ("0.50", "1e-3"), a number that is close will do: `same_output("0.5 7", "0.5000001 7\\n", 1e-6)`. Whole numbers have
-    no tolerance, however large.
+    Indentation and leading empty lines count unless `indent` is False (for sets with careless expected outputs). Words
+    must be equal, but an expected decimal ("0.50", "1e-3") matches any close number:
+    `same_output("0.5 7", "0.5000001 7\\n", 1e-6)`. Integers have no tolerance, however large.
     """
     if not indent:
         expected, printed = expected.lstrip(), printed.lstrip()
     lines, others = _lines(expected), _lines(printed)
     if indent and [_indent(line) for line in lines] != [_indent(line) for line in others]:
         return False
-    wanted, given = [line.split() for line in lines], [line.split() for line in others]
-    if [len(line) for line in wanted] != [len(line) for line in given]:
+    expected_words, printed_words = [line.split() for line in lines], [line.split() for line in others]
+    if [len(line) for line in expected_words] != [len(line) for line in printed_words]:
         return False
-    words = zip(chain.from_iterable(wanted), chain.from_iterable(given), strict=True)
+    words = zip(chain.from_iterable(expected_words), chain.from_iterable(printed_words), strict=True)
     return all(want == got or _close(want, got, tolerance) for want, got in words)
 
 
 def same_value(expected: Any, data: Any, tolerance: float) -> bool:
-    """Equality of JSON data and a returned value as the wire has it (see `code_wire`).
+    """Whether a returned value, as encoded by `wire`, equals the expected JSON data.
 
-    Tuples count as lists, keys of dicts by their text, floats by the tolerance; nothing else is stretched: 1 is no
-    True. Sizes are compared first and nothing is hashed but text, so that no value takes long.
+    Tuples count as lists, keys of dicts as text, and floats have the tolerance. Everything else is exact: 1 is not
+    True. Sizes are compared first and only text is hashed, so that no value takes long.
     """
     if isinstance(expected, float):
         return _is_number(data) and (expected == data or _near(expected, data, tolerance))
@@ -61,7 +59,7 @@ def _is_number(data: Any) -> bool:
 
 
 def _named(data: Any, size: int) -> dict[str, Any] | None:
-    """A dict of the wire by the text of its keys, if it has that size and every key is plain."""
+    """A dict as encoded by `wire`, with keys as text; None unless it has this size and every key is plain."""
     pairs = data.get("dict") if isinstance(data, dict) else None
     if not isinstance(pairs, list) or len(pairs) != size:
         return None
@@ -87,5 +85,5 @@ def _close(want: str, got: str, tolerance: float) -> bool:
 def _near(want: float, got: float, tolerance: float) -> bool:
     try:
         return math.isclose(want, got, rel_tol=tolerance, abs_tol=tolerance)
-    except OverflowError:  # an integer beyond all floats
+    except OverflowError:  # an integer too large for a float
         return False

@@ -1,7 +1,7 @@
-"""What runs the program under test, in its own sandbox: it loads the program, and calls what the other side asks for.
+"""Runs the program under test in its own sandbox: loads it, and answers the calls of the other side.
 
-The program can do here as it likes, to this file's functions too: there is nothing to find. No expected value ever
-comes here, and what goes out is only ever taken for the program's own answer.
+The program may do anything here, even to the functions of this file. No expected value ever arrives here, and all
+output counts as the program's own answer.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ from r1kit.verifiers.code.wire import Peer, Refused, decode, encode
 
 
 class Program:
-    """The loaded program and the objects that the other side has handles for."""
+    """The loaded program, and the objects for which the other side has handles."""
 
     def __init__(self, sources: list[str], seconds: float, thorough: bool) -> None:
         self.sources, self.seconds, self.thorough = sources, seconds, thorough
-        self.module = type(sys)("program")  # not __main__: a main block reads input and is no part of the answer
+        self.module = type(sys)("program")  # not __main__: main blocks read input and are not tested
         sys.modules["program"] = self.module
         self.objects: list[Any] = []
         self.peer: Peer | None = None
 
     def answer(self, question: Mapping[str, Any]) -> dict[str, Any]:
-        """The reply to one question; whatever the program raises becomes part of it."""
+        """The reply to one question; an exception of the program becomes part of the reply."""
         try:
             signal.setitimer(signal.ITIMER_PROF, self.seconds)
             try:
@@ -36,7 +36,7 @@ class Program:
                 signal.setitimer(signal.ITIMER_PROF, 0)
         except BaseException as error:
             if isinstance(error, TimeoutError) and not self.thorough:
-                os._exit(0)  # one call is too slow, so the others do not matter
+                os._exit(0)  # one call is too slow, so the other calls do not matter
             return {"id": question.get("id"), "raised": type(error).__name__, "message": str(error)[:500]}
 
     def do(self, question: Mapping[str, Any]) -> dict[str, Any]:
@@ -47,14 +47,14 @@ class Program:
             return reply
         if kind == "call":
             return {**reply, **self.call(self.find(question["on"]), question["args"], question["kwargs"])}
-        found = self.find(question["on"])
+        target = self.find(question["on"])
         if kind == "set":
-            setattr(found, question["name"], self.decoded(question["value"]))
+            setattr(target, question["name"], self.decoded(question["value"]))
             return reply
-        return {**reply, "value": self.encoded(getattr(found, question["name"]) if kind == "get" else found)}
+        return {**reply, "value": self.encoded(getattr(target, question["name"]) if kind == "get" else target)}
 
     def call(self, function: Any, args: list[Any], kwargs: dict[str, Any]) -> dict[str, Any]:
-        """The result, and the arguments where the function changed them in place."""
+        """The result, and the arguments if the function changed them in place."""
         values = [self.decoded(item) for item in args]
         result = function(*values, **{name: self.decoded(item) for name, item in kwargs.items()})
         reply = {"value": self.encoded(result)}
@@ -64,7 +64,7 @@ class Program:
         return reply
 
     def find(self, on: Any) -> Any:
-        """An object by handle, or by name: at the top of the program, else a method of its class Solution."""
+        """An object by handle or name: a top-level name of the program, or a method of its class Solution."""
         if isinstance(on, int):
             return self.objects[on]
         if on in self.module.__dict__:
@@ -95,7 +95,7 @@ class Program:
         raise Refused(tag)
 
     def call_back(self, number: int, args: tuple[Any, ...]) -> Any:
-        """Call a function that the tests handed over."""
+        """Call a function that the tests passed in."""
         assert self.peer is not None
         reply = self.peer.ask({"do": "call", "on": number, "args": [self.encoded(value) for value in args]}, None)
         if "value" not in reply:
@@ -104,12 +104,12 @@ class Program:
 
 
 def out_of_time(*_: Any) -> None:
-    """Ends a call that is merely slow; one that does not want to end is ended from outside."""
+    """Signal handler that ends a slow call; a call that catches the exception is ended from outside."""
     raise TimeoutError("out of time")
 
 
 def main() -> None:
-    """Serve on what were standard input and output; the program gets empty ones."""
+    """Serve on the original standard input and output; the program gets empty ones."""
     with open("job.json", encoding="utf-8") as file:
         job = json.load(file)
     program = Program(job["sources"], job["seconds"], job["thorough"])

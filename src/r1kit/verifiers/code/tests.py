@@ -4,19 +4,19 @@
     {"entry_point": "add", "calls": [{"args": [1, 2], "output": 3}]}     a function, its arguments, its result
     {"entry_point": "add", "asserts": ["assert add(1, 2) == 3"]}         Python that asserts (or pytest functions)
 
-and, besides, each of them optional:
+Optional:
 
     "setup"      Python that runs before the asserts: imports, helpers, inputs
-    "prompt"     how the program begins, where the response may go on from it; its imports and helpers always count
-    "names"      what the asserts take from the program; if left out, all that is defined nowhere else
+    "prompt"     the beginning of the program, if responses may continue it; its imports and helpers always count
+    "names"      the names that the asserts use from the program; default: all that are defined nowhere else
     "time_s"     seconds for each test or call (5); "total_s" for all of them (30)
     "memory_mb"  address space (512)
-    "tolerance"  for numbers written as fractions, absolute and relative, in stdin and calls (1e-6)
-    "indent"     whether white space at the start of lines, and empty lines at the start of all, count in stdin (true)
+    "tolerance"  of decimals, absolute and relative, in stdin tests and calls (1e-6)
+    "indent"     whether indentation and leading empty lines count in stdin tests (true)
 
-A list of texts means asserts, and {"inputs": [...], "outputs": [...], "fn_name": ...} (APPS) stdin tests, or calls
-where there is a function's name. Arguments that the program changes in place are changed for the asserts too, as Python
-has it: expected values are best written as literals.
+A list of texts is read as asserts, and {"inputs": [...], "outputs": [...], "fn_name": ...} (APPS) as stdin tests, or as
+calls if there is a function name. As usual in Python, arguments that the program changes in place are changed for the
+asserts too, so expected values are best written as literals.
 """
 
 from __future__ import annotations
@@ -35,19 +35,19 @@ from pydantic import Field, model_validator
 from r1kit.settings import Settings
 
 MAX_CHARS = 8 << 20
-_quiet = threading.Lock()  # the state of warnings belongs to all threads
+_warnings_lock = threading.Lock()  # the warning filters are shared by all threads
 _FAULTS = (SyntaxError, ValueError, RecursionError, MemoryError)
 
 
 class StdinTest(Settings):
-    """What is read, and what must be printed."""
+    """The input of the program, and the output that it must print."""
 
     input: str
     output: str
 
 
 class CallTest(Settings):
-    """The arguments of one call, and what it must return, as JSON data."""
+    """The arguments of one call, and the result that it must return, as JSON data."""
 
     args: tuple[Any, ...] = ()
     kwargs: dict[str, Any] = Field(default_factory=dict)
@@ -55,7 +55,7 @@ class CallTest(Settings):
 
 
 class TestDefaults(Settings):
-    """What a reference may say of its limits and its tolerance, and what holds where it does not."""
+    """Limits and tolerance of a reference, with the values that apply if it does not set them."""
 
     time_s: float = Field(default=5.0, gt=0, le=600)
     total_s: float = Field(default=30.0, gt=0, le=600)
@@ -68,7 +68,7 @@ DEFAULTS = TestDefaults()
 
 
 class CodeTests(TestDefaults):
-    """A reference, checked: see the module's text."""
+    """A checked reference; see the module's docstring."""
 
     stdin: tuple[StdinTest, ...] = ()
     calls: tuple[CallTest, ...] = ()
@@ -85,7 +85,7 @@ class CodeTests(TestDefaults):
         if self.calls and not self.entry_point:
             raise ValueError("calls need the entry_point, the name of the function to call")
         if self.prompt and not self.entry_point:
-            raise ValueError("a prompt needs the entry_point, so that helpers in it can be told from what is asked for")
+            raise ValueError("a prompt needs the entry_point, which separates its helpers from the function to write")
         if not self.asserts:
             return self
         free, has_assert = free_names(self)
@@ -98,11 +98,15 @@ class CodeTests(TestDefaults):
     @property
     def head(self) -> str:
         """The part of the prompt before the entry point: imports and helpers."""
-        return _before(self.prompt, self.entry_point)
+        if not self.entry_point:
+            return ""
+        definition = rf"^(?:async[ \t]+)?def[ \t]+{self.entry_point}\b"
+        starts = [match.start() for match in re.finditer(definition, self.prompt, re.MULTILINE)]
+        return self.prompt[: starts[-1]] if starts else ""
 
     @property
-    def wanted(self) -> tuple[str, ...]:
-        """The names that the asserts take from the program."""
+    def used_names(self) -> tuple[str, ...]:
+        """The names that the asserts use from the program."""
         if self.names is not None:
             return tuple(dict.fromkeys(filter(None, [*self.names, self.entry_point])))
         return tuple(sorted({*free_names(self)[0], *filter(None, [self.entry_point])}))
@@ -110,9 +114,9 @@ class CodeTests(TestDefaults):
 
 @lru_cache(maxsize=4096)
 def parse(reference: str, defaults: TestDefaults = DEFAULTS) -> CodeTests | str:
-    """The tests, or what is wrong with them; many responses share one reference."""
+    """The tests, or why they cannot be used; cached, because many responses share a reference."""
     if len(reference) > MAX_CHARS:
-        return f"it has more than {MAX_CHARS} characters"
+        return f"the reference has more than {MAX_CHARS} characters"
     try:
         return CodeTests.parse(defaults.model_dump() | _shape(json.loads(reference)))
     except (ValueError, TypeError, RecursionError) as error:
@@ -120,7 +124,7 @@ def parse(reference: str, defaults: TestDefaults = DEFAULTS) -> CodeTests | str:
 
 
 def free_names(tests: CodeTests) -> tuple[set[str], bool]:
-    """The names that setup and asserts use and do not define, and whether anything is asserted."""
+    """The names that setup and asserts use but do not define, and whether there is an assert."""
     used: set[str] = set()
     defined: set[str] = set()
     has_assert = False
@@ -128,7 +132,8 @@ def free_names(tests: CodeTests) -> tuple[set[str], bool]:
         try:
             tree = parsed(source)
         except _FAULTS as error:
-            raise ValueError(f"the tests are no Python ({type(error).__name__}: {error}): {source[:60]!r}") from None
+            reason = f"{type(error).__name__}: {error}"
+            raise ValueError(f"the tests are not valid Python ({reason}): {source[:60]!r}") from None
         for node in ast.walk(tree):
             if isinstance(node, ast.Name):
                 (used if isinstance(node.ctx, ast.Load) else defined).add(node.id)
@@ -145,40 +150,35 @@ def free_names(tests: CodeTests) -> tuple[set[str], bool]:
 
 
 def parsed(source: str) -> ast.Module:
-    """The syntax tree of a test, without the warnings that other people's escape sequences give."""
-    with _quiet, warnings.catch_warnings():
+    """The syntax tree of a test, without warnings about its escape sequences."""
+    with _warnings_lock, warnings.catch_warnings():
         warnings.simplefilter("ignore", SyntaxWarning)
         warnings.simplefilter("ignore", DeprecationWarning)
         return ast.parse(source)
 
 
 def defines(program: str, name: str) -> bool:
-    """Whether a program has a function, class or variable of that name at its top; the text is never parsed here."""
-    found = rf"^(?:(?:async[ \t]+)?def|class)[ \t]+{name}\b|^{name}[ \t]*(?::[^\n=]*)?=(?!=)"
-    return re.search(found, program, re.MULTILINE) is not None
-
-
-def _before(prompt: str, name: str) -> str:
-    found = list(re.finditer(rf"^(?:async[ \t]+)?def[ \t]+{name}\b", prompt, re.MULTILINE)) if name else []
-    return prompt[: found[-1].start()] if found else ""
+    """Whether a program defines a top-level function, class or variable of that name; the text is not parsed."""
+    definition = rf"^(?:(?:async[ \t]+)?def|class)[ \t]+{name}\b|^{name}[ \t]*(?::[^\n=]*)?=(?!=)"
+    return re.search(definition, program, re.MULTILINE) is not None
 
 
 def _shape(value: Any) -> dict[str, Any]:
-    """Other projects' shapes in ours."""
+    """Formats of other projects converted to ours."""
     if isinstance(value, list):
         return {"asserts": value}
     if not isinstance(value, dict):
-        raise ValueError(f"the tests are an object or a list of asserts, not {type(value).__name__}")
+        raise ValueError(f"the tests are {type(value).__name__}: expected an object or a list of asserts")
     if "inputs" not in value:
         return value
     inputs, outputs, name = value["inputs"], value.get("outputs"), value.get("fn_name")
     if not isinstance(inputs, list) or not isinstance(outputs, list) or len(inputs) != len(outputs):
-        raise ValueError("inputs and outputs are lists of one length")
+        raise ValueError("inputs and outputs must be lists of the same length")
     pairs = list(zip(inputs, outputs, strict=True))
     if name:
-        return {"entry_point": name, "calls": [{"args": given, "output": output} for given, output in pairs]}
-    return {"stdin": [{"input": _lined(given), "output": _lined(output)} for given, output in pairs]}
+        return {"entry_point": name, "calls": [{"args": args, "output": output} for args, output in pairs]}
+    return {"stdin": [{"input": _joined_lines(text), "output": _joined_lines(output)} for text, output in pairs]}
 
 
-def _lined(value: Any) -> Any:
+def _joined_lines(value: Any) -> Any:
     return "\n".join(map(str, value)) if isinstance(value, list) else value

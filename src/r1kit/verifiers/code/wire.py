@@ -1,8 +1,8 @@
-"""Calls between the tests and the program, which are two processes: plain data by value, everything else by handle.
+"""Calls between tests and program, which are two processes: plain data travels by value, everything else by handle.
 
-Both sides write one JSON message a line. JSON's own types stand for themselves, other plain ones are tagged:
-`(1, {2})` is `{"tuple": [1, {"set": [2]}]}`. What is no plain data stays where it is, and its handle can be called.
-Decoding makes nothing but built-in values, so what an untrusted side sends can be compared with `==` in good faith.
+Both sides write one JSON message per line. JSON types are sent as they are, other plain types are tagged: `(1, {2})` is
+`{"tuple": [1, {"set": [2]}]}`. Other objects stay in their process, and the other side gets a handle to call. Decoding
+creates only built-in values, so `==` is safe on anything that an untrusted side sends.
 
 This file also runs inside the sandbox: standard library only, Python 3.9 and later.
 """
@@ -19,24 +19,24 @@ from typing import Any
 
 MAX_LINE = 4 << 20
 SILENT = "no reply in time"
-_MAX_ITEMS = 100_000  # of an iterator, which may have no end
+_MAX_ITEMS = 100_000  # taken from an iterator, which may be endless
 _PLAIN_INT = 1 << 53
 _BOXES: tuple[tuple[type, str], ...] = ((tuple, "tuple"), (set, "set"), (frozenset, "frozenset"))
 
 
 class Gone(Exception):
-    """The other side is silent, dead, or talks nonsense."""
+    """The other side is silent or dead, or sends invalid messages."""
 
 
 class Refused(Exception):
-    """A value that is neither plain data nor anything that may be handed over."""
+    """A value that is neither plain data nor allowed as a handle."""
 
 
 Refer = Callable[[Any], Any]
 
 
 def encode(value: Any, refer: Refer) -> Any:
-    """A value as JSON data; `refer` gives the data for what is no plain value. Subclasses become what they extend."""
+    """A value as JSON data; `refer` encodes values that are not plain. Subclasses become their plain base class."""
     if value is None or isinstance(value, bool):
         return value
     if isinstance(value, str):
@@ -65,7 +65,7 @@ def encode(value: Any, refer: Refer) -> Any:
 
 
 def decode(data: Any, resolve: Callable[[str, Any], Any]) -> Any:
-    """The value of JSON data; `resolve(tag, content)` makes those that `refer` made. Raises ValueError for others."""
+    """The value of JSON data; `resolve(tag, content)` decodes the output of `refer`. Invalid data raise ValueError."""
     if isinstance(data, list):
         return [decode(item, resolve) for item in data]
     if not isinstance(data, dict):
@@ -84,20 +84,20 @@ def decode(data: Any, resolve: Callable[[str, Any], Any]) -> Any:
         return complex(*content)
     if tag == "iterator":
         return iter([decode(item, resolve) for item in content])
-    if tag == "type" and isinstance(made := getattr(builtins, str(content), None), type):
-        return made
+    if tag == "type" and isinstance(builtin := getattr(builtins, str(content), None), type):
+        return builtin
     return resolve(tag, content)
 
 
 class Peer:
-    """One end of the conversation: asks the other side, and answers what that asks in the meantime."""
+    """One end of the conversation: asks the other side, and answers its questions in the meantime."""
 
     def __init__(self, source: int, target: int, answer: Callable[[Mapping[str, Any]], Any]) -> None:
         self.source, self.target, self.answer = source, target, answer
         self.buffer, self.gone = bytearray(), ""
 
     def ask(self, question: Mapping[str, Any], seconds: float | None) -> Mapping[str, Any]:
-        """The reply to a question; raises `Gone`, and from then on always."""
+        """The reply to a question; once it has raised `Gone`, it always does."""
         self.send(question)
         deadline = None if seconds is None else time.monotonic() + seconds
         while True:
@@ -107,7 +107,7 @@ class Peer:
             self.send(self.answer(message))
 
     def serve(self) -> None:
-        """Answer until the other side ends."""
+        """Answer questions until the other side ends."""
         while True:
             try:
                 message = self.receive(None)
@@ -144,7 +144,7 @@ class Peer:
         except (ValueError, RecursionError):
             message = None
         if not isinstance(message, dict):
-            raise self._lost("it sent no message")
+            raise self._lost("it sent an invalid message")
         return message
 
     def _lost(self, reason: str) -> Gone:

@@ -1,7 +1,7 @@
-"""Which language a text is written in, word by word.
+"""The language of a text, word by word, in two layers.
 
-Two layers: `scripts` counts words by Unicode script and costs next to nothing; `words` tells the languages of one
-script apart, by a small model inside the script, at about a millisecond for fifty words.
+`scripts` counts words by Unicode script and costs almost nothing. `per_word` tells the languages of one script apart
+with a small model, in about a millisecond per fifty words.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Words by Unicode script, the first layer of telling languages apart: no model, microseconds a line.
+"""The first layer: counts words by Unicode script, without a model, in microseconds per line.
 
-Code, LaTeX, links, tags, digits, single letters and identifiers are masked first: they belong to no language. A word
-of an alphabet is a run of letters; in scripts without spaces (Chinese, Japanese, Thai) each character counts as one.
+Code, LaTeX, links, tags, digits, single letters and identifiers belong to no language and are masked first. A word of
+an alphabet is a run of letters. In scripts without spaces (Chinese, Japanese, Thai), each character is a word.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 _LATIN = r"A-Za-z\u00c0-\u00d6\u00d8-\u00f6\u00f8-\u024f\u1e00-\u1eff"
-# One pattern per script: words of at least two letters, or single characters where a script has no spaces.
+# One pattern per script: words of at least two letters, or single characters if the script has no spaces.
 _SCRIPTS = {
     "latin": rf"[{_LATIN}][{_LATIN}\u0300-\u036f'’]+",
     "han": r"[\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U000323af]",
@@ -28,7 +28,7 @@ _SCRIPTS = {
     "telugu": r"[\u0c00-\u0c65]{2,}",
     "thai": r"[\u0e01-\u0e2e]",  # consonants only: vowel and tone marks belong to them
 }
-# Scripts that one language writes together count as one: Japanese is kana with Han characters among them.
+# Scripts that one language mixes form a family: Japanese mixes kana and Han characters.
 FAMILIES = {script: "cjk" if script in ("han", "kana") else script for script in _SCRIPTS}
 LANGUAGES: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(("en", "de", "es", "fr", "it", "nl", "pl", "pt", "sv", "sw", "tr", "vi", "id"), ("latin",)),
@@ -48,7 +48,7 @@ LANGUAGES: dict[str, tuple[str, ...]] = {
 _WORD = re.compile("|".join(f"(?P<{name}>{pattern})" for name, pattern in _SCRIPTS.items()))
 _BREAK = re.compile(r"[\n.,;:!?…()\"«»“”。，、；：！？「」（）।؟،۔]")
 _FENCES = (("```", "```"), ("$$", "$$"), ("\\[", "\\]"), ("\\(", "\\)"))
-# Atomic and bounded, so that no text makes them slow. $...$ is LaTeX only without bare words: "$5 for an apple and $6".
+# Atomic and bounded, so that no text is slow. $...$ is LaTeX only without plain words: "$5 for an apple and $6".
 _MASKED = re.compile(
     r"`[^`\n]{1,200}`"
     r"|\$(?>(?:\\[A-Za-z]+(?:\{[^{}$\n]{0,80}\})?|\\[^A-Za-z\n]|[ -#%-@\[\]-`{-~]|[A-Za-z](?![A-Za-z])){1,300})\$"
@@ -61,7 +61,7 @@ _MASKED = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Word:
-    """A word of a text; `breaks` tells of punctuation before it."""
+    """A word of a text; `breaks` if there is punctuation before it."""
 
     text: str
     script: str
@@ -69,20 +69,20 @@ class Word:
 
 
 def known(language: str) -> tuple[str, ...]:
-    """The scripts of a language; raises ValueError that lists the languages for one that is not known."""
+    """The scripts of a language; raises ValueError with the known languages if it is unknown."""
     if language not in LANGUAGES:
-        raise ValueError(f"language {language!r} is not known; known are {', '.join(sorted(LANGUAGES))}")
+        raise ValueError(f"language {language!r} is unknown: known are {', '.join(sorted(LANGUAGES))}")
     return LANGUAGES[language]
 
 
 def words(text: str) -> list[Word]:
-    """The words of a text in order, what belongs to no language left out."""
-    masked, end, found = mask(text), 0, []
+    """The words of a text in order, without parts that belong to no language."""
+    masked, end, result = mask(text), 0, []
     for match in _WORD.finditer(masked):
         breaks = _BREAK.search(masked, end, match.start()) is not None
-        found.append(Word(match[0], str(match.lastgroup), breaks))
+        result.append(Word(match[0], str(match.lastgroup), breaks))
         end = match.end()
-    return found
+    return result
 
 
 def count_words(text: str) -> Counter[str]:
@@ -91,7 +91,7 @@ def count_words(text: str) -> Counter[str]:
 
 
 def by_family(counts: Mapping[str, int]) -> Counter[str]:
-    """Counts of words with the scripts put together that one language uses together."""
+    """Word counts per family of scripts."""
     families: Counter[str] = Counter()
     for script, count in counts.items():
         families[FAMILIES[script]] += count
@@ -99,9 +99,9 @@ def by_family(counts: Mapping[str, int]) -> Counter[str]:
 
 
 def share(text: str, language: str) -> float | None:
-    """Words of the language's script over all words (paper, equation 7); None for a text without words.
+    """The share of words in the language's scripts (paper, equation 7); None for a text without words.
 
-    Languages that share a script are not told apart: `words.share` does that.
+    This does not tell languages of one script apart; `per_word.share` does.
     """
     scripts, counts = known(language), count_words(text)
     total = counts.total()
@@ -109,21 +109,21 @@ def share(text: str, language: str) -> float | None:
 
 
 def is_mixed(text: str, *, min_share: float = 0.05) -> bool:
-    """Whether a text is written in two scripts or more: those beside the main one have `min_share` of all words."""
+    """Whether a text mixes scripts: all but the main one together have at least `min_share` of the words."""
     counts = by_family(count_words(text))
     others = counts.total() - max(counts.values(), default=0)
     return others > 0 and others >= min_share * counts.total()
 
 
 def mask(text: str) -> str:
-    """The text with everything that belongs to no language replaced by spaces; time is linear in the length."""
+    """The text with all parts that belong to no language replaced by spaces, in linear time."""
     for opening, closing in _FENCES:
         text = _cut(text, opening, closing)
     return _MASKED.sub(" ", text)
 
 
 def _cut(text: str, opening: str, closing: str) -> str:
-    """Drop what stands between the marks; an opening that is never closed stays, since what follows it is text."""
+    """The text without the parts between the marks; an opening mark that is never closed stays in the text."""
     kept, position = [], 0
     while (start := text.find(opening, position)) >= 0:
         end = text.find(closing, start + len(opening))

@@ -1,4 +1,4 @@
-r"""One answer against one reference by their shapes: part by part, and only single values are computed."""
+r"""Compares an answer with a reference by their shapes, part by part; only single values need algebra."""
 
 from __future__ import annotations
 
@@ -19,34 +19,34 @@ _PRIME = re.compile(r"'|\\prime(?![A-Za-z])")
 _COMMANDS = re.compile(r"\\[A-Za-z]+")
 _FREE = re.compile(r"[A-Za-z]")
 _SPACED_LETTER = re.compile(r"\s[A-Za-z]$")
-_ORDERED = re.compile(  # points in their order, not factors: \angle ABC is not \angle ACB
+_POINTS = re.compile(  # ordered points, not a product: \angle ABC is not \angle ACB
     r"(?:\\?(angle|triangle|overline|segment|line)(?![a-z]))?\s*\{?\s*([A-Z]{2,})\s*\}?"
 )
 _MONEY = re.compile(r"\\\$(?=\d)")
 _COUNTED = re.compile(r"(?<![\w.\\])(\d[\d,.]*)\s+([a-z]{3,})(?=\s*(?:[-+*/=]|\\times|\\cdot|\\div|$))")
-_MAX_COMPARISONS = 40  # in one verdict: a list against a list takes one for each pair that might match
+_MAX_COMPARISONS = 40  # per verdict; comparing two lists takes one for each pair that might match
 
-Ask = Callable[[str | None, str, str], Verdict]  # prediction, reference and kind, as the worker takes them
+Ask = Callable[[str | None, str, str], Verdict]  # (prediction, reference, kind), see `worker`
 
 
 class Unknown(Exception):
-    """The verdict is "cannot tell", for the reason given."""
+    """The outcome is "unknown", for the reason in the message."""
 
 
 def need(verdict: Verdict) -> None:
-    """Raise `Unknown` where a verdict is None."""
+    """Raise `Unknown` if a verdict is undecided."""
     if verdict.correct is None:
         raise Unknown(verdict.detail)
 
 
 class Comparison:
-    """One prediction against one usable reference; counts what it asks of workers."""
+    """Compares one prediction with one usable reference, with a limited number of questions to workers."""
 
     def __init__(self, ask: Ask) -> None:
-        self._ask, self._asked, self._own, self.detail = ask, 0, False, ""
+        self._ask, self._questions, self._own, self.detail = ask, 0, False, ""
 
     def answer(self, prediction: str, target: Shape) -> tuple[bool, str]:
-        """Whether the answer is the target, and why."""
+        """Whether the answer equals the target, and why."""
         if isinstance(target, Scalar) and (same := _as_numbers(prediction, target.text)) is not None:
             return same, "as numbers"
         text = formulas(prediction)
@@ -54,9 +54,9 @@ class Comparison:
             return False, "the answer does not commit to one value"
         if isinstance(target, Group):
             text = units.split(text)[0]
-        given = _only(shapes.parse(text), target)
-        same = self.same(given, target)
-        return same, self.detail or ("equal" if same else f"a {_kind(given)}, not the {_kind(target)}")
+        shape = _sole_member(shapes.parse(text), target)
+        same = self.same(shape, target)
+        return same, self.detail or ("equal" if same else f"a {_kind(shape)}, not the {_kind(target)}")
 
     def same(self, given: Shape, expected: Shape) -> bool:
         """Whether two shapes are equal, part by part."""
@@ -64,7 +64,7 @@ class Comparison:
             case Equation(), Equation():
                 return self._equations(given, expected)
             case Equation(), _:
-                return self._holds(given) and self.same(_only(shapes.parse(given.sides[-1]), expected), expected)
+                return self._holds(given) and self.same(_sole_member(shapes.parse(given.sides[-1]), expected), expected)
             case _, Equation(name=str()):
                 return self.same(given, shapes.parse(expected.sides[-1]))
             case Group(), Group():
@@ -90,16 +90,16 @@ class Comparison:
         return self._algebra(whole[0], whole[1], "equation")
 
     def _holds(self, equation: Equation) -> bool:
-        """Whether a chain of sides is one value: `2+3=5` is, `x+1=5` and `12=13` are not."""
+        """Whether all sides have one value: those of `2+3=5` do, those of `x+1=5` and `12=13` do not."""
         if len(equation.sides) > 4:
             return False
-        self._own = True  # both sides are the prediction's: if one cannot be used, that is no fault of the reference
-        sides = [_COUNTED.sub(_without_noun, _MONEY.sub("", side)) for side in equation.sides[:-1]]
+        self._own = True  # both sides are the prediction's, so a side that cannot be used is no fault of the reference
+        sides = [_COUNTED.sub(_without_counted_noun, _MONEY.sub("", side)) for side in equation.sides[:-1]]
         sides.append(equation.sides[-1])
         holds = all(self.same(shapes.parse(left), shapes.parse(right)) for left, right in pairwise(sides))
         self._own = False
         if not holds:
-            self.detail = "the answer is an equation that does not name a value, or does not hold"
+            self.detail = "the answer is an equation that names no value, or does not hold"
         return holds
 
     def _groups(self, given: Group, expected: Group) -> bool:
@@ -108,41 +108,39 @@ class Comparison:
         brackets = given.opening + given.closing, expected.opening + expected.closing
         if "uu" in brackets:
             return self._unions(given, expected)
-        loose = {"", "{}"}
-        if brackets[0] in loose and brackets[1] in loose:
-            distinct = "{}" in brackets
-            return self._unordered(given.items, expected.items, distinct=distinct)
+        if set(brackets) <= {"", "{}"}:  # lists and sets
+            return self._unordered(given.items, expected.items, distinct="{}" in brackets)
         if len(given.items) != len(expected.items):
             return False
         if brackets[0] != brackets[1] and not (set(brackets) <= {"", "()"} or len(given.items) > 2):
             return False
         if "{}" in brackets:
             return False
-        return all(self.same(one, other) for one, other in zip(given.items, expected.items, strict=True))
+        return all(self.same(item, other) for item, other in zip(given.items, expected.items, strict=True))
 
     def _unions(self, given: Group, expected: Group) -> bool:
         if given.opening == expected.opening and self._unordered(given.items, expected.items, distinct=True):
             return True
-        texts = [_set_text(one) for one in (given, expected)]
-        return None not in texts and self._algebra(str(texts[0]), str(texts[1]), "set")
+        mine, theirs = _set_text(given), _set_text(expected)
+        return mine is not None and theirs is not None and self._algebra(mine, theirs, "set")
 
     def _unordered(self, given: Sequence[Shape], expected: Sequence[Shape], *, distinct: bool) -> bool:
-        """Whether two collections hold the same, each as often (or, where `distinct`, at all).
+        """Whether two collections have the same items, equally often unless `distinct`.
 
-        Equality carries over, so the first partner that fits is as good as any.
+        Equality is transitive, so the first partner that matches is as good as any.
         """
         if distinct:
-            return all(any(self.same(one, other) for other in expected) for one in given) and all(
-                any(self.same(other, one) for other in given) for one in expected
+            return all(any(self.same(item, other) for other in expected) for item in given) and all(
+                any(self.same(other, item) for other in given) for item in expected
             )
         if len(given) != len(expected):
             return False
-        left = list(expected)
-        for one in given:
-            partner = next((place for place, other in enumerate(left) if self.same(one, other)), None)
+        unmatched = list(expected)
+        for item in given:
+            partner = next((place for place, other in enumerate(unmatched) if self.same(item, other)), None)
             if partner is None:
                 return False
-            left.pop(partner)
+            unmatched.pop(partner)
         return True
 
     def _rows(self, given: Matrix, expected: Matrix) -> bool:
@@ -156,11 +154,11 @@ class Comparison:
             return True
         if WRAPPED.search(given) and wording(given) == wording(expected):
             return True
-        if points := _ORDERED.fullmatch(expected):
-            mine = _ORDERED.fullmatch("".join(WRAPPED.sub(r"\1", given).split()))
+        if points := _POINTS.fullmatch(expected):
+            mine = _POINTS.fullmatch("".join(WRAPPED.sub(r"\1", given).split()))
             return bool(mine and mine[2] == points[2] and (mine[1] or points[1]) == (points[1] or mine[1]))
-        if wanted := base(expected):
-            return (base(given) or (given.lstrip("0"), wanted[1])) == wanted
+        if in_base := base(expected):
+            return (base(given) or (given.lstrip("0"), in_base[1])) == in_base
         if base(given):
             return False
         if (same := _as_numbers(given, expected)) is not None:
@@ -187,20 +185,20 @@ class Comparison:
             return bool(endless[0] and endless[1] and (endless[0][1] == "-") == (endless[1][1] == "-"))
         readable = expression(given)
         if readable is None:
-            self.detail = "the answer is no expression that can be computed"
+            self.detail = "the answer is not an expression that can be computed"
             return False
         if factor != 1:
             readable = f"({factor})*({readable})"
-        if numbers[1] is not None:  # as the parser reads it: no separators, no percent
+        if numbers[1] is not None:  # in a form that the parser reads: no separators, no percent
             expected = f"\\frac{{{numbers[1].value.numerator}}}{{{numbers[1].value.denominator}}}"
         return self._algebra(readable, expression(expected) or expected, "value")
 
     def _algebra(self, given: str, expected: str, kind: str) -> bool:
-        self._asked += 1
-        if self._asked > _MAX_COMPARISONS:
+        self._questions += 1
+        if self._questions > _MAX_COMPARISONS:
             self.detail = "too many parts to compare"
             return False
-        if len(_PRIME.findall(given)) != len(_PRIME.findall(expected)):  # the parser drops them
+        if len(_PRIME.findall(given)) != len(_PRIME.findall(expected)):  # the parser ignores primes
             self.detail = "primes differ"
             return False
         verdict = self._ask(given, expected, kind)
@@ -211,25 +209,25 @@ class Comparison:
 
 
 def _as_numbers(given: str, expected: str) -> bool | None:
-    """Whether two texts say the same number of the same thing; None where one of them is no number."""
-    wanted = number.of_reference(expected)
-    mine = None if wanted is None else number.parse_in_prose(given, number.said(expected))
-    return None if wanted is None or mine is None else number.equal(mine, wanted)
+    """Whether two texts are the same number with the same unit; None if one of them is not a number."""
+    theirs = number.of_reference(expected)
+    mine = None if theirs is None else number.parse_in_prose(given, number.reference_words(expected))
+    return None if theirs is None or mine is None else number.equal(mine, theirs)
 
 
 def _split(text: str, other: str) -> tuple[str, units.Unit]:
-    """A text without its unit; a letter alone is a unit only beside a text without variables: `5 m` is `5`."""
+    """A text without its unit. A single letter is a unit only if the other text has no variables: `5 m` is `5`."""
     letters = not _FREE.search(_COMMANDS.sub(" ", units.split(other)[0]))
     return units.split(text, letters=letters and _SPACED_LETTER.search(text) is not None)
 
 
-def _without_noun(match: re.Match[str]) -> str:
-    """The number of a side like "9 eggs * 2", where the noun does not change it."""
+def _without_counted_noun(match: re.Match[str]) -> str:
+    """The number in a side like "9 eggs * 2", unless the noun changes it."""
     return match[0] if prose.after(match[2]) is None or units.named(match[2]) else match[1]
 
 
-def _only(given: Shape, expected: Shape) -> Shape:
-    """What a set with one member holds, where no set was asked for."""
+def _sole_member(given: Shape, expected: Shape) -> Shape:
+    """The member of a set with one member, unless a set is expected."""
     if expected == Scalar(shapes.EMPTY_SET) or (isinstance(expected, Group) and expected.opening in ("{", "u", "")):
         return given
     return given.items[0] if isinstance(given, Group) and given.opening == "{" and len(given.items) == 1 else given
@@ -249,7 +247,7 @@ def _kind(shape: Shape) -> str:
 
 
 def _set_text(shape: Shape) -> str | None:
-    """A union of intervals as text for the parser."""
+    """A union of intervals or sets as text for the parser; None if it has no such form."""
     if not isinstance(shape, Group):
         return None
     if shape.opening == "u":
@@ -259,10 +257,10 @@ def _set_text(shape: Shape) -> str | None:
         bracket in "[]" and isinstance(end, Scalar) and INFINITE.fullmatch(end.text)
         for bracket, end in ((shape.opening, shape.items[0]), (shape.closing, shape.items[-1]))
     ):
-        return None  # no closed interval ends at infinity
+        return None  # a closed interval cannot end at infinity
     inner = [item.text for item in shape.items if isinstance(item, Scalar)]
     if len(inner) != len(shape.items) or shape.opening == "" or len(inner) > 8:
         return None
     brackets = {"{": "\\{", "}": "\\}"}
-    opening, closing = (brackets.get(one, one) for one in (shape.opening, shape.closing))
+    opening, closing = (brackets.get(bracket, bracket) for bracket in (shape.opening, shape.closing))
     return f"{opening}{', '.join(inner)}{closing}"

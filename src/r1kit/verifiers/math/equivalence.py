@@ -1,22 +1,23 @@
-r"""Mathematical answers: exact text, then exact numbers, then the answer's form, then algebra in a killable process.
+r"""The verifier `math`: compares text, then exact numbers, then shapes, then algebra in a worker process.
 
-Equality is mathematical: for the reference `4`, `2+2` is right too. Where a task's prompt already shows the expression
-to be computed, `number` is the verifier: numbers, alone or as `x = 4` and `2 + 2 = 4`. An answer must commit: "5 or 6",
-"not 5", "x > 5" and an equation that does not hold are wrong for 5, and `[0,1]` is wrong for `(0,1)`.
-Values must be exact: 3.14 is not pi, 0.333 is not 1/3. A unit may be left out, a wrong one is wrong, and 50 mm is 5 cm.
+Equality is mathematical: for the reference `4`, `2+2` is right too. If a task's prompt already shows the expression to
+compute, use `number` instead, which accepts only numbers, alone or as in `x = 4` and `2 + 2 = 4`. An answer must
+commit: "5 or 6", "not 5", "x > 5" and an equation that does not hold are wrong for 5, and `[0,1]` is wrong for `(0,1)`.
+Values must be exact: 3.14 is not pi, 0.333 is not 1/3. A unit may be left out; a different unit is wrong, but 50 mm is
+5 cm.
 
-What counts as wrong and what as "cannot tell" (None):
+Wrong, unknown or failed:
 
-- An answer that no parser reads, that is too long or too deep, or on which algebra raises an error *is wrong*: but only
-  after the same process found the reference equal to itself once more. If that fails too, the library is broken: None.
-- An answer that uses up its processor time is wrong, since processor time does not depend on what else the machine
-  does. Where wall-clock time runs out first, the processor time until then decides: an answer that used far more than
-  any honest one needs is wrong, else the verdict is None, since the machine was too busy to tell. In a batch, where
-  nobody waits for one verdict, that limit is wider.
-- Whatever goes wrong with the reference is None: it does not parse, or uses up its time, whatever was answered.
-- A worker that dies (killed, crashed) is replaced and the question asked again; the second death is None.
+- An answer is wrong if the parser cannot read it, if it is too long or too deeply nested, or if algebra raises an error
+  on it. In the last case, the same process must then still find the reference equal to itself; otherwise the library is
+  broken, and the verdict is "failed".
+- An answer that uses up its processor time is wrong: processor time does not depend on the load of the machine. If the
+  wall-clock time runs out first, the answer is wrong if it had used far more processor time than an honest one needs.
+  Otherwise the machine was too busy, and the verdict is "failed". Batches have a longer wall-clock limit.
+- If the reference does not parse or uses up its processor time, the verdict is "unknown", whatever the answer.
+- If a worker dies, a new one is asked once more. If that dies too, the verdict is "failed".
 
-A verifier that breaks gives the outcome "failed", which is never cached and never scored as wrong.
+"unknown" and "failed" are never scored as wrong; a failure is never cached.
 """
 
 from __future__ import annotations
@@ -37,9 +38,9 @@ from r1kit.verifiers.math.readings import LETTER_IN_TEXT, WRAPPED, base, known_s
 from r1kit.verifiers.math.shapes import Equation, Group, Matrix, Scalar, Shape
 from r1kit.verifiers.workers import PATIENT_SECONDS, WALL_SECONDS, OutOfTime, WorkerError, pool
 
-SECONDS = 1.0  # processor time for the reference, and again for the prediction: a typical one takes 0.01
+SECONDS = 1.0  # processor time for the reference, and again for the prediction; typical ones take 0.01
 _MAX_REFERENCE_CHARS = 2048
-_MAX_SPELLED_CHARS = 2 * extract.MAX_ANSWER_CHARS  # a character like ½ is many in LaTeX
+_MAX_SPELLED_CHARS = 2 * extract.MAX_ANSWER_CHARS  # a character like ½ becomes many in LaTeX
 _MAX_DEPTH = 30
 _WORKER = "r1kit.verifiers.math.worker"
 _CLOCK_OR_DATE = re.compile(r"\d\s*:\s*\d|\b\d{4}-\d{2}-\d{2}\b|\b\d{1,2}/\d{1,2}/\d{2,4}\b")
@@ -49,17 +50,17 @@ _BRACES = re.compile(r"\\(?:begin|end)\s*\{[a-z*]+\}")
 _wall_seconds: ContextVar[float] = ContextVar("wall_seconds", default=WALL_SECONDS)
 
 
-class _NotYet(Exception):
+class _NeedsWorker(Exception):
     """The verdict needs a worker."""
 
 
 def verify_math(response: str, reference: str) -> Verdict:
-    """Judge one response. An unusable reference gives None whatever was answered, so `""` checks a reference."""
+    """Judge one response. The empty response checks a reference: an unusable one gives "unknown" for any response."""
     return judge(extract.extract(response), extract.reference(reference))
 
 
 def verify_math_batch(responses: Sequence[str], references: Sequence[str]) -> list[Verdict]:
-    """As `verify_math` for each pair; what needs a worker is spread over all of them, equal pairs once."""
+    """As `verify_math` for each pair; pairs that need a worker run in parallel, equal pairs only once."""
     pairs = [
         (extract.extract(response), extract.reference(reference))
         for response, reference in zip(responses, references, strict=True)
@@ -76,27 +77,27 @@ def verify_math_batch(responses: Sequence[str], references: Sequence[str]) -> li
 
 
 def judge(prediction: str | None, reference: str) -> Verdict:
-    """Judge an answer that was already extracted (None: there is none)."""
+    """Judge an extracted answer; None if there is none."""
     return _judge(prediction, reference, _ask)
 
 
 def quick(prediction: str | None, reference: str) -> Verdict | None:
-    """The verdict where no worker is needed for it, else None."""
+    """The verdict, or None if it needs a worker."""
     try:
-        return _judge(prediction, reference, _not_yet)
-    except _NotYet:
+        return _judge(prediction, reference, _needs_worker)
+    except _NeedsWorker:
         return None
 
 
 def _judge(prediction: str | None, reference: str, ask: Ask) -> Verdict:
-    shown = prediction if prediction is None else prediction[: extract.MAX_ANSWER_CHARS]
+    extracted = prediction if prediction is None else prediction[: extract.MAX_ANSWER_CHARS]
     try:
         correct, detail = _compare(prediction, reference, ask)
-        return Verdict.of(correct, extracted=shown, detail=detail)
+        return Verdict.of(correct, extracted=extracted, detail=detail)
     except Unknown as reason:
-        return Verdict(outcome="unknown", extracted=shown, detail=str(reason))
+        return Verdict(outcome="unknown", extracted=extracted, detail=str(reason))
     except WorkerError as error:
-        return Verdict.failed(str(error), extracted=shown)
+        return Verdict.failed(str(error), extracted=extracted)
 
 
 def _compare(prediction: str | None, reference: str, ask: Ask) -> tuple[bool, str]:
@@ -118,23 +119,23 @@ def _compare(prediction: str | None, reference: str, ask: Ask) -> tuple[bool, st
     if refused is not None or prediction is None:
         return False, refused or ""
     if expected is not None:
-        given = number.parse_in_prose(prediction)
-        if given is not None:
-            same = number.equal(given, expected)
+        value = number.parse_in_prose(prediction)
+        if value is not None:
+            same = number.equal(value, expected)
             return same, "equal as numbers" if same else "different numbers"
         target = Scalar(reference)
     if isinstance(target, str):
         same = wording(prediction) == target
         return same, "same words" if same else "different words"
     assert target is not None
-    if isinstance(target, Scalar) and (wanted := letter(target.text)):
+    if isinstance(target, Scalar) and (right_letter := letter(target.text)):
         chosen = choice(LETTER_IN_TEXT.sub(r"\1", spelling.characters(prediction)))
-        return chosen == wanted, f"chose {chosen}"
+        return chosen == right_letter, f"chose {chosen}"
     return Comparison(ask).answer(prediction, target)
 
 
 def _target(reference: str) -> Shape | str:
-    """A reference as what it is compared as: its words, where it is text, else its shape."""
+    """A reference in the form in which it is compared: normalised words if it is text, otherwise its shape."""
     text = spelling.plain(reference)
     if _SHORT_WORD.fullmatch(WRAPPED.sub(r"\1", text).strip()):
         return wording(text)
@@ -154,7 +155,7 @@ def _target(reference: str) -> Shape | str:
 
 
 def _usable(target: Shape | str, ask: Ask) -> None:
-    """Raise `Unknown` where a part of the reference cannot serve."""
+    """Raise `Unknown` if a part of the reference cannot be used."""
     match target:
         case Scalar(text):
             if not (number.of_reference(text) or known_symbol(text) or base(text)):
@@ -176,15 +177,15 @@ def _usable(target: Shape | str, ask: Ask) -> None:
                 _usable(shapes.parse(sides[-1]), ask)
 
 
-def _not_yet(prediction: str | None, reference: str, kind: str) -> Verdict:
-    raise _NotYet
+def _needs_worker(prediction: str | None, reference: str, kind: str) -> Verdict:
+    raise _NeedsWorker
 
 
 def _ask(prediction: str | None, reference: str, kind: str) -> Verdict:
-    """The worker's verdict, cached: both texts are short here, whatever was answered."""
+    """The worker's verdict, cached; both texts are short at this point."""
     if prediction is None and explosive(reference):
-        return Verdict(outcome="unknown", detail="the reference holds a number that is too large to compute")
-    return _asked(prediction, expression(reference) or reference if prediction is None else reference, kind)
+        return Verdict(outcome="unknown", detail="the reference has a number that is too large to compute")
+    return _ask_worker(prediction, expression(reference) or reference if prediction is None else reference, kind)
 
 
 def _ask_patiently(prediction: str | None, reference: str, kind: str) -> Verdict:
@@ -196,11 +197,11 @@ def _ask_patiently(prediction: str | None, reference: str, kind: str) -> Verdict
 
 
 @lru_cache(maxsize=32768)
-def _asked(prediction: str | None, reference: str, kind: str) -> Verdict:
+def _ask_worker(prediction: str | None, reference: str, kind: str) -> Verdict:
     question = {"reference": reference, "prediction": prediction, "kind": kind}
     try:
         replies = pool(_WORKER, seconds=SECONDS).ask(question, 1 if prediction is None else 2, _wall_seconds.get())
-    except OutOfTime as out:  # or most of it on a machine that is too busy to give it the rest
+    except OutOfTime as out:  # or it used most of it, on a machine too busy to give it the rest
         if out.replies:
             return Verdict(outcome="wrong", detail=f"the answer takes too much processor time (limit: {SECONDS:g} s)")
         return Verdict(outcome="unknown", detail=f"the reference takes more than {SECONDS:g} s of processor time")
@@ -212,7 +213,7 @@ def _asked(prediction: str | None, reference: str, kind: str) -> Verdict:
 
 
 def _refused(prediction: str | None) -> str | None:
-    """Why an answer is not worth a parser's time."""
+    """Why an answer is rejected before parsing, or None."""
     if prediction is None:
         return "no answer found"
     if len(prediction) > extract.MAX_ANSWER_CHARS or len(spelling.characters(prediction)) > _MAX_SPELLED_CHARS:
@@ -223,7 +224,7 @@ def _refused(prediction: str | None) -> str | None:
 
 
 def _depth(text: str) -> int:
-    """The deepest nesting of brackets: parsers take exponential time on text that is nothing but brackets."""
+    """The deepest nesting of brackets; parsers take exponential time on nested brackets."""
     depth = deepest = 0
     for char in text:
         depth += (char in "([{") - (char in ")]}")

@@ -1,6 +1,6 @@
-r"""Whether an answer is mathematics at all, and in LaTeX that the parser reads: prose never reaches the parser.
+r"""Extracts mathematics from an answer, as LaTeX that the parser reads; prose never reaches the parser.
 
-`formulas("The answer is $x+1$.") == "x+1"`; `formulas("$x$ or maybe $y$") is None`, since it does not commit.
+`formulas("The answer is $x+1$.") == "x+1"`; `formulas("$x$ or maybe $y$") is None`, because it does not commit.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ _NAMES = """
 _COMMANDS = frozenset(_NAMES.split())
 _STOP = {"or", "and", "not", "but", "the", "is", "if", "to", "vs", "no", "of", "it", "at", "by", "are", "for", "all"}
 _BARRED = re.compile(r"^\[|[?@#%&~\"$:;]|\.\.|\\ldots|\\cdots|\d\s+\d|\\\s|\\$|[^\x20-\x7e]|<[a-z/]|//")
-# Numbers with more digits than a computer holds; what is not seen here runs into the limit of processor time.
+# Numbers with too many digits to compute. Those that this misses run into the limit on processor time.
 _EXPLOSIVE = re.compile(
     r"\d{6,}\s*!|\^\s*\{?\s*\d{6,}|(?:\^\s*\{?\s*\d+\s*){3}|(?:_\s*\{?\s*\w\s*){4}|\d[eE][+-]?\d{4}"
 )
-_TOWER = re.compile(r"\d\s*\^\s*\{?\s*(\d{1,6})\s*\^\s*\{?\s*(\d{1,6})")  # 2^{3^3} is a number, 9^{9^9} is none
-_DATE = re.compile(r"(?<![\d.])(?:\d{4}-\d{2}-\d{2}|\d{1,2}/\d{1,2}/\d{4})(?![\d.])")  # no subtraction, no fraction
+_TOWER = re.compile(r"\d\s*\^\s*\{?\s*(\d{1,6})\s*\^\s*\{?\s*(\d{1,6})")  # 2^{3^3} can be computed, 9^{9^9} cannot
+_DATE = re.compile(r"(?<![\d.])(?:\d{4}-\d{2}-\d{2}|\d{1,2}/\d{1,2}/\d{4})(?![\d.])")  # no subtraction or fraction
 _BASE_DIGITS = re.compile(r"(?<![A-Za-z\\])\d+\s*_")
 _COMMAND = re.compile(r"\\(?:begin|end)\s*\{[a-z]+\}|\\[A-Za-z]+")
 _PERCENT = re.compile(r"\s*\\?%$")
@@ -52,47 +52,47 @@ _TEXT = re.compile(r"\\(?:text|mbox|mathrm|operatorname|textbf)\s*\{([^{}]*)\}")
 
 
 def formulas(text: str) -> str | None:
-    """The mathematics of an answer without its prose; None where there is more than one formula, or doubt.
+    """The formula of an answer without its prose; None if there are several or its meaning is in doubt.
 
-    Formulas that only "and", "or" and commas join are one list.
+    Formulas joined only by commas, "and" and "or" count as one list.
     """
     text = spelling.plain(text)
     subject = _SUBJECT.match(text)
     if subject and prose.before(subject[0]) is not None:
         text = spelling.plain(text[subject.end() :])
     text = text.replace("\\$", spelling.DOLLAR)
-    if "=" in text and text.count("$") == len(_MONEY.findall(text)):  # 9 * 2 = $18: none of them closes a formula
+    if "=" in text and text.count("$") == len(_MONEY.findall(text)):  # 9 * 2 = $18: these dollars are money
         text = _MONEY.sub(spelling.DOLLAR, text)
-    found = [match[1] or match[2] for match in _FORMULA.finditer(text)]
-    if not found:
+    parts = [match[1] or match[2] for match in _FORMULA.finditer(text)]
+    if not parts:
         return None if "$" in text.lstrip("+-$") else text.replace(spelling.DOLLAR, "\\$")
-    one = _one(text, found)
-    return None if one is None else one.replace(spelling.DOLLAR, "\\$")
+    combined = _combined(text, parts)
+    return None if combined is None else combined.replace(spelling.DOLLAR, "\\$")
 
 
-def _one(text: str, found: list[str]) -> str | None:
-    """What the formulas of a text say together."""
+def _combined(text: str, parts: list[str]) -> str | None:
+    """The formulas `parts` of a text as one formula, or None."""
     between = _FORMULA.sub("\0", text).split("\0")
-    if len(found) == 1:
+    if len(parts) == 1:
         beside = " ".join(between).strip()
         if any(char.isdigit() or char in "\\=?+<>^*/" for char in beside):
-            # a formula with a unit or a name in plain text beside it: AB = $5$, $5$ cm
+            # a formula that continues in plain text: AB = $5$
             return None if any(char.isdigit() for char in beside) else text.replace("$", "")
         if beside and not between[0].strip() and units.named(beside):
-            return f"{found[0]} {beside}".strip()  # $5$ cm
+            return f"{parts[0]} {beside}".strip()  # $5$ cm
         harmless = prose.before(between[0]) is not None and units.following(between[1]) is not None
-        return found[0].strip() if harmless else None
-    if all(_BARE_NAME.fullmatch(one) for one in found[:-1]) and _IS.search(between[-2]):  # the value of $k$ is $4$
+        return parts[0].strip() if harmless else None
+    if all(_BARE_NAME.fullmatch(part) for part in parts[:-1]) and _IS.search(between[-2]):  # the value of $k$ is $4$
         harmless = prose.before("it".join(between[:-1])) is not None and units.following(between[-1]) is not None
-        return found[-1].strip() if harmless else None
-    if all(_JOINED.fullmatch(part) for part in between) and all(part.strip() for part in between[1:-1]):
-        return ", ".join(one.strip().strip(",") for one in found)
+        return parts[-1].strip() if harmless else None
+    if all(_JOINED.fullmatch(gap) for gap in between) and all(gap.strip() for gap in between[1:-1]):
+        return ", ".join(part.strip().strip(",") for part in parts)
     return None
 
 
 def expression(text: str) -> str | None:
-    """An expression in LaTeX that the parser reads; None for prose, unknown commands and numbers that are too large."""
-    text = _adapted(number_words.digits(text)) if not text.isdigit() else text
+    """The text as LaTeX for the parser; None for prose, unknown commands and numbers that are too large."""
+    text = _as_latex(number_words.digits(text)) if not text.isdigit() else text
     bare = _TEXT.sub(lambda match: match[1] if len(match[1].strip()) <= 1 else "?", text)
     if _BASE_DIGITS.search(bare) or explosive(bare) or _DATE.search(bare):
         return None
@@ -108,13 +108,13 @@ def expression(text: str) -> str | None:
 
 
 def explosive(text: str) -> bool:
-    """Whether a text holds a number with more digits than a computer does, as far as its look tells."""
+    """Whether a text looks as if it has a number with too many digits to compute."""
     if _EXPLOSIVE.search(text):
         return True
     return any(int(top) * math.log10(int(middle) or 1) > 5 for middle, top in _TOWER.findall(text))
 
 
-def _adapted(text: str) -> str:
+def _as_latex(text: str) -> str:
     """Plain-text notation as LaTeX: `sqrt(2)/2`, `2*pi`, `x**2`."""
     text = _PERCENT.sub(r" \\cdot \\frac{1}{100}", text.replace("**", "^"))
     text = _SCIENTIFIC.sub(r"(\1 \\cdot 10^{\2})", text)

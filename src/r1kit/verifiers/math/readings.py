@@ -1,4 +1,4 @@
-r"""Other ways to read a short answer than as a formula: as words, as a letter, as digits in a base."""
+r"""Readings of short answers other than as formulas: words, letters of choices, digits in a base."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ _CHOICE = re.compile(r"\(?[A-Z]\)?")
 
 
 def tidy(text: str) -> str:
-    """The text in one spelling (`spelling.plain`), with single spaces."""
+    """The text normalised by `spelling.plain`, with single spaces."""
     return " ".join(spelling.plain(text).split())
 
 
 def wording(text: str) -> str:
-    """Words, numbers and signs of an answer in words, without articles and "it is": `wording("It is Friday.")`."""
+    """The words, numbers and signs of an answer in words, normalised: `wording("It is Friday.") == "friday"`."""
     plain = spelling.undressed(spelling.plain(WRAPPED.sub(r" \1 ", text)))
     plain = WRAPPED.sub(r" \1 ", plain).casefold()
     plain = re.sub(r"\b([ap])\.?\s?m\b\.?", r"\1m", plain)
@@ -38,19 +38,19 @@ def wording(text: str) -> str:
     tokens = [token.lstrip("0") or "0" if token.isdigit() else token for token in _TOKEN.findall(plain)]
     while len(tokens) > 1 and tokens[0] in _FILLERS:
         tokens.pop(0)
-    if "," in tokens:  # a list has no order
+    if "," in tokens:  # the order of a list does not matter
         return " , ".join(sorted(" ".join(tokens).split(" , ")))
     return " ".join(tokens)
 
 
 def letter(text: str) -> str | None:
-    """The letter of a reference like `\\text{(B)}` or C, which is a choice."""
+    """The letter of a reference that is a choice, like `\\text{(B)}` or C."""
     bare = spelling.unwrapped(LETTER_IN_TEXT.sub(r"\1", text))
     return bare.strip("()") if _CHOICE.fullmatch(bare) else None
 
 
 def base(text: str) -> tuple[str, str] | None:
-    """Digits and base of `101_2`; a variable with an index is none."""
+    """Digits and base of `101_2`; None for other texts, such as a variable with an index."""
     match = _BASE.fullmatch(text.strip()) or _BASE_IN_WORDS.fullmatch(text.strip())
     if match is None or not any(char.isdigit() for char in match[1]):
         return None
@@ -58,5 +58,5 @@ def base(text: str) -> tuple[str, str] | None:
 
 
 def known_symbol(text: str) -> bool:
-    """Whether a text is the empty set, infinity or a letter of choice, which need no parser."""
+    """Whether a text is the empty set, infinity or the letter of a choice, which need no parser."""
     return text == shapes.EMPTY_SET or bool(INFINITE.fullmatch(text)) or letter(text) is not None

@@ -1,7 +1,7 @@
-r"""What kind of thing an answer is, before anything is computed: a tuple is no set, a closed interval no open one.
+r"""Parses the shape of an answer, before anything is computed: tuples are not sets, closed intervals are not open.
 
-`parse("x=1 \\text{ or } x=2")` is a `Group` of two scalars. Text goes in, frozen records come out; what has no inner
-form is a `Scalar`, whatever stands in it. Nesting is bounded by the caller.
+`parse("x=1 \\text{ or } x=2")` is a `Group` of two scalars. Text without an inner structure is a `Scalar`, whatever it
+contains. The caller limits the depth of nesting.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ EMPTY_SET = "\\emptyset"
 
 @dataclass(frozen=True, slots=True)
 class Scalar:
-    """One value, or text that has no form of its own."""
+    """One value, or any text without an inner structure."""
 
     text: str
 
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Several values. `opening` and `closing` are its brackets: "(" and "]", "{" and "}" for a set, "" for a list.
+    """Several values in brackets, such as "(" and "]". A set has "{" and "}", a list has "".
 
-    Sets and lists have no order; a union's items (brackets "u") are intervals or sets. `name` is the variable of an
-    interval that was written as an inequality.
+    Sets and lists are unordered. A union has the brackets "u"; its items are intervals or sets. `name` is the variable
+    of an interval written as an inequality.
     """
 
     opening: str
@@ -39,7 +39,7 @@ class Group:
 
 @dataclass(frozen=True, slots=True)
 class Equation:
-    """`sides` of an equation, left to right; `name` is the first where it merely names the value: x, f(x), AB."""
+    """The `sides` of an equation. A first side that merely names the value (x, f(x), AB) is the `name` instead."""
 
     name: str | None
     sides: tuple[str, ...]
@@ -47,7 +47,7 @@ class Equation:
 
 @dataclass(frozen=True, slots=True)
 class Inequality:
-    """An inequality that is no plain interval, as text."""
+    """An inequality that is not an interval, as text."""
 
     text: str
 
@@ -103,7 +103,7 @@ _PM = re.compile(r"\\(pm|mp)(?![A-Za-z])")
 
 @lru_cache(maxsize=4096)
 def parse(text: str) -> Shape:
-    """The shape of an answer in one spelling (`spelling.plain`)."""
+    """The shape of an answer that was normalised by `spelling.plain`."""
     text = spelling.undressed(text)
     for pattern, sign in _RELATIONS:
         text = pattern.sub(sign, text)
@@ -112,7 +112,7 @@ def parse(text: str) -> Shape:
 
 def _parse(text: str) -> Shape:
     text = spelling.unwrapped(text.strip())
-    if number.parse(text) is not None or number.compound(text) is not None:  # no lists: 1,234 or 5 feet and 6 inches
+    if number.parse(text) is not None or number.compound(text) is not None:  # not lists: 1,234 and 5 feet and 6 inches
         return Scalar(text)
     if contained := _IN.match(text):
         return _parse(text[contained.end() :])
@@ -126,12 +126,12 @@ def _parse(text: str) -> Shape:
 
 
 def pieces(text: str, separator: re.Pattern[str]) -> list[str]:
-    """The text between separators that stand in no brackets; one piece where there is none, or far too many."""
-    found, start, depth, position = [], 0, 0, 0
+    """The text between separators outside of brackets; one piece if there are none, or too many."""
+    parts, start, depth, position = [], 0, 0, 0
     while position < len(text):
         cut = separator.match(text, position) if depth == 0 else None
         if cut and cut.end() > cut.start():
-            found.append(text[start : cut.start()].strip())
+            parts.append(text[start : cut.start()].strip())
             start = position = cut.end()
             continue
         command = _COMMAND.match(text, position)
@@ -140,8 +140,8 @@ def pieces(text: str, separator: re.Pattern[str]) -> list[str]:
         closes = token in ("\\}", "\\rangle", "\\rbrace") or token.startswith("\\end")
         depth += (opens or token in _OPENING) - (closes or token in _CLOSING)
         position += len(token)
-    found.append(text[start:].strip())
-    return found if len(found) <= MAX_ITEMS else [text]
+    parts.append(text[start:].strip())
+    return parts if len(parts) <= MAX_ITEMS else [text]
 
 
 def _matrix(text: str) -> Shape | None:
@@ -161,21 +161,21 @@ def _bracketed(text: str) -> Shape | None:
     for opening, closing in (("\\{", "\\}"), ("\\lbrace", "\\rbrace"), ("\\langle", "\\rangle")):
         if text.startswith(opening) and text.endswith(closing):
             return _inside(text[len(opening) : -len(closing)], *("()" if "angle" in opening else "{}"))
-    if text[:1] in tuple(_OPENING) and text[-1:] in tuple(_CLOSING) and text[:1] and len(text) > 2:
+    if len(text) > 2 and text[0] in _OPENING and text[-1] in _CLOSING:
         return _inside(text[1:-1], text[0], text[-1])
     return None
 
 
 def _inside(inner: str, opening: str, closing: str) -> Shape | None:
     depth = 0
-    for char in inner.replace("\\{", "").replace("\\}", ""):  # "(1,2),(3,4)" begins and ends with brackets too
+    for char in inner.replace("\\{", "").replace("\\}", ""):  # "(1,2),(3,4)" also begins and ends with brackets
         depth += (char in _OPENING) - (char in _CLOSING)
         if depth < 0:
             return None
     if opening == "{" and (such := _SUCH_THAT.match(inner)):  # {x | x > 3}
-        where = _parse(inner[such.end() :])
-        if isinstance(where, Group) and where.name == such[1]:
-            return where
+        condition = _parse(inner[such.end() :])
+        if isinstance(condition, Group) and condition.name == such[1]:
+            return condition
     items = pieces(inner, _SEPARATOR)
     if len(items) == 1 and opening != "{":
         return _parse(inner) if (opening, closing) == ("(", ")") and not inner.startswith("-") else None
@@ -183,7 +183,7 @@ def _inside(inner: str, opening: str, closing: str) -> Shape | None:
 
 
 def _expanded(items: tuple[Shape, ...], opening: str) -> tuple[Shape, ...]:
-    """A set's or list's items with those of `1 \\pm 2` in place of it."""
+    """The items of a set or list, with `1 \\pm 2` replaced by its two values; ordered groups stay as they are."""
     if opening in ("(", "["):
         return items
     flat: list[Shape] = []
@@ -197,7 +197,7 @@ def _list(text: str) -> Shape | None:
     if len(items) < 2:
         return None
     shapes = [_parse(item) for item in items if item]
-    if not all(items):  # "1,2," is no answer in this form
+    if not all(items):  # such as "1,2,"
         return Scalar(text)
     if all(isinstance(shape, Group) and shape.name for shape in shapes):  # inequalities
         if not _AND.search(text):
@@ -206,14 +206,14 @@ def _list(text: str) -> Shape | None:
     named = [(shape.name, shape) for shape in shapes if isinstance(shape, Equation) and shape.name]
     if named and len({name for name, _ in named}) == 1:  # x = 1 or x = 2; x = 1, 2
         shapes = [Scalar(shape.sides[-1]) if isinstance(shape, Equation) else shape for shape in shapes]
-    elif len(named) == len(shapes):  # x = 1, y = 2 is a point
+    elif len(named) == len(shapes):  # x = 1, y = 2 is the point (1, 2)
         named.sort(key=lambda pair: pair[0])
         return Group("(", ")", tuple(_parse(shape.sides[-1]) for _, shape in named))
     return Group("", "", _expanded(tuple(shapes), ""))
 
 
 def _both(rays: list[Shape]) -> Shape | None:
-    """`x > 2 and x < 5` as an interval; None where it is empty or no interval."""
+    """`x > 2 and x < 5` as an interval; None if it is empty or not an interval."""
     if len(rays) != 2 or not all(isinstance(ray, Group) for ray in rays):
         return None
     below, above = sorted(rays, key=lambda ray: isinstance(ray, Group) and ray.items[0] == Scalar("-\\infty"))
@@ -229,9 +229,9 @@ def _both(rays: list[Shape]) -> Shape | None:
 
 def _relation(text: str) -> Shape | None:
     exact, approximates, rough = text.partition("\\approx")
-    if approximates and (near := number.parse(rough)):  # \frac{5}{12} \approx 0.4167
+    if approximates and (approximation := number.parse(rough)):  # \frac{5}{12} \approx 0.4167
         value = number.parse(exact)
-        if value is None or 10 * abs(value.value - near.value) <= abs(value.value):
+        if value is None or 10 * abs(value.value - approximation.value) <= abs(value.value):
             return _parse(exact)
     if "≠" in text or approximates:
         return Inequality("".join(text.split()))
@@ -246,22 +246,22 @@ def _relation(text: str) -> Shape | None:
         sides.reverse()  # 5 = x
     name = "".join(sides[0].split()) if _names(sides[0]) else None
     if name and _VARIABLE.fullmatch(name) and any(name in _VARIABLES.findall(side) for side in sides[1:]):
-        name = None  # x = 2x + 1 has a solution, it names none
+        name = None  # x = 2x + 1 has a solution but does not name it
     return Equation(name, tuple(sides[1:] if name else sides))
 
 
 def _names(side: str) -> bool:
-    """Whether a side of an equation merely names the value: x and "total cost" do, "twice x" and ln(x) do not."""
+    """Whether a side of an equation merely names the value, like x or "total cost", unlike "twice x" and ln(x)."""
     if not _NAME.fullmatch(side):
         return False
-    said = " ".join(re.findall(r"[A-Za-z]+", _TEXT.sub(r" \1 ", side)))
-    if max(map(len, said.split()), default=0) < 2:  # x, f(x), (x, y), but no product x y
-        return "(" in side or " " not in said
-    return (side.startswith("\\") and not side.startswith("\\text")) or prose.names(said)
+    words = re.findall(r"[A-Za-z]+", _TEXT.sub(r" \1 ", side))
+    if max(map(len, words), default=0) < 2:  # x, f(x), (x, y), but not the product x y
+        return "(" in side or len(words) < 2
+    return (side.startswith("\\") and not side.startswith("\\text")) or prose.names(" ".join(words))
 
 
 def _interval(text: str) -> Shape | None:
-    """`x > 3`, `3 < x`, `0 ≤ x < 1` as an interval; None for other inequalities."""
+    """`x > 3`, `3 < x` or `0 ≤ x < 1` as an interval; None for other inequalities."""
     parts = [part.strip() for part in re.split(r"([<>≤≥])", text)]
     if len(parts) == 3:
         left, sign, right = parts
@@ -289,5 +289,5 @@ def _plus_minus(text: str) -> Shape:
     signs = _PM.findall(text)
     if len(signs) != 1 or "=" in text:
         return Scalar(text)
-    both = [_PM.sub(sign, text).strip().removeprefix("+").strip() for sign in ("+", "-")]
-    return Group("", "", tuple(Scalar(one) for one in both))
+    values = [_PM.sub(sign, text).strip().removeprefix("+").strip() for sign in ("+", "-")]
+    return Group("", "", tuple(map(Scalar, values)))

@@ -1,14 +1,14 @@
-"""The child process that computes: `python -m r1kit.verifiers.math.worker PROCESSOR_SECONDS WALL_SECONDS`.
+"""The worker process for algebra: `python -m r1kit.verifiers.math.worker PROCESSOR_SECONDS WALL_SECONDS`.
 
-One JSON line in: `{"reference", "prediction", "kind"}`, the kind being "value", "equation" or "set". One or two JSON
-lines out: first whether the reference is usable, then (for a prediction that is not null) whether it equals the
-reference, so that the parent knows on whose side time ran out. Expressions are read by math-verify's parser, with
-decimals as exact fractions, and compared at exact numbers to 60 digits; what that leaves open is math-verify's to say.
-A process in which not even its own examples come out right says {"broken"}: that is no fault of any reference.
+It reads JSON lines `{"reference", "prediction", "kind"}` with the kind "value", "equation" or "set". For each it writes
+one or two JSON lines: first whether the reference is usable, then (unless the prediction is null) whether the
+prediction equals it. So the parent knows which of the two used up the time. math-verify's parser reads the expressions,
+with decimals as exact fractions. They are compared to 60 digits at exact points; math-verify decides the remaining
+cases. A process that fails on its own examples replies {"broken"}, so that no reference is blamed for it.
 
-Processor time is limited by a timer of the kernel that ends the process, in C code too. An error while the prediction
-is compared is the prediction's fault only if the reference still equals itself right after it; else this process is
-broken, says so and ends.
+A kernel timer limits processor time; it ends the process even inside C code. An error during the comparison is the
+prediction's fault only if the reference still equals itself afterwards. Otherwise this process is broken, says so and
+ends.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from typing import Any
 _MEMORY_BYTES = 2 << 30
 _DIGITS = 60
 _CLOSE = 10.0**-50
-_PROBES = ("\\frac{1}{7919}", "x+1")  # a reference that cannot be compared with these in time can never be compared
-_EXAMPLES = (  # answers, references, kinds, whether they are equal
+_PROBES = ("\\frac{1}{7919}", "x+1")  # a reference that cannot be compared with these in time is unusable
+_EXAMPLES = (  # answer, reference, kind, whether they are equal
     ("\\frac12", "0.5", "value", True),
     ("x^2-1", "(x-1)(x+1)", "value", True),
     ("\\{1,2\\}", "\\{1,3\\}", "set", False),
@@ -33,10 +33,10 @@ _EXAMPLES = (  # answers, references, kinds, whether they are equal
 _DECIMAL = re.compile(r"(?<![\d_.^])(\d{0,100})\.(\d{1,100})(?![\d.])")
 _DEGREES = re.compile(r"(\d+(?:\.\d+)?)\s*\^\s*\{?\s*\\circ\s*\}?")
 _TURNED = re.compile(r"\\(?:sin|cos|tan|cot|sec|csc)(?![a-z])")
-_ODD_ROOT = re.compile(r"\\sqrt\s*\[\s*([3579])\s*\]\s*\{\s*-\s*(\d+)\s*\}")  # the real one, not the principal one
+_ODD_ROOT = re.compile(r"\\sqrt\s*\[\s*([3579])\s*\]\s*\{\s*-\s*(\d+)\s*\}")  # the real root, not the principal one
 _IMAGINARY = re.compile(r"(?<![A-Za-z\\])i(?![A-Za-z])|(?<=[\d)}])i(?![A-Za-z])")
 _INDEXED = re.compile(r"_\s*\{?\s*i\b")
-# Where functions of real variables are compared: far from zeros and poles that answers like to have.
+# Points at which functions of real variables are compared, far from the usual zeros and poles of answers.
 _POINTS = (
     ("17/13", "23/7"),
     ("-19/11", "29/17"),
@@ -48,19 +48,19 @@ _POINTS = (
 
 
 def main() -> None:
-    """Serve until standard input ends; libraries that print are sent to standard error."""
+    """Serve until standard input ends; the output of libraries goes to standard error."""
     replies = os.fdopen(os.dup(1), "w", encoding="ascii")
     os.dup2(2, 1)
     processor_s, wall_s = float(sys.argv[1]), float(sys.argv[2])
     _restrict()
     try:
-        fault = _fault()  # imports and warms up, so that the first question is not the slow one
+        fault = _fault()  # also imports the libraries, so that the first question is not slow
     except ImportError as error:
         print(json.dumps({"missing": str(error)}), file=replies, flush=True)
         return
     print(json.dumps({"broken": fault} if fault else {"ready": True}), file=replies, flush=True)
     for line in sys.stdin:
-        signal.setitimer(signal.ITIMER_REAL, wall_s + 1)  # ends an orphan
+        signal.setitimer(signal.ITIMER_REAL, wall_s + 1)  # ends this process if the parent died
         signal.setitimer(signal.ITIMER_PROF, processor_s)
         for reply in _answer(json.loads(line)):
             print(json.dumps(reply), file=replies, flush=True)
@@ -72,7 +72,7 @@ def main() -> None:
 
 
 class _Broken(Exception):
-    """This process cannot judge, whatever the reference is."""
+    """This process cannot judge anything, whatever the reference."""
 
 
 def _answer(question: dict[str, Any]) -> Any:
@@ -87,11 +87,12 @@ def _answer(question: dict[str, Any]) -> Any:
         return
     try:
         yield {"correct": equal(prediction, reference, kind), "detail": "by math-verify"}
-    except Exception as error:  # sympy raises nearly every type of error on hostile text; see the module's docstring
-        yield _whose_fault(reference, kind, type(error).__name__)
+    except Exception as error:  # sympy raises almost every type of error on hostile text
+        yield _blame(reference, kind, type(error).__name__)
 
 
-def _whose_fault(reference: str, kind: str, error: str) -> dict[str, Any]:
+def _blame(reference: str, kind: str, error: str) -> dict[str, Any]:
+    """The reply after an error: the prediction's fault if the reference still equals itself."""
     _read.cache_clear()
     try:
         sound = equal(reference, reference, kind)
@@ -104,7 +105,7 @@ def _whose_fault(reference: str, kind: str, error: str) -> dict[str, Any]:
 
 @lru_cache(maxsize=4096)
 def _problem(reference: str, kind: str) -> str | None:
-    """Why a reference cannot serve: it does not parse, or is not even equal to itself."""
+    """Why a reference is unusable (it does not parse, or does not equal itself), or None."""
     try:
         _parse(reference, reference)
         for probe in _PROBES:
@@ -118,12 +119,12 @@ def _problem(reference: str, kind: str) -> str | None:
 
 
 def _fault() -> str | None:
-    """What is wrong with the libraries, by examples that use each of them; raises ImportError for a missing one."""
+    """The fault of the libraries on examples that use each of them, or None; raises ImportError if one is missing."""
     _read.cache_clear()
     try:
-        for given, expected, kind, same in _EXAMPLES:
-            if equal(given, expected, kind) is not same:
-                return f"{given} and {expected} are judged {'different' if same else 'equal'}"
+        for left, right, kind, same in _EXAMPLES:
+            if equal(left, right, kind) is not same:
+                return f"{left} and {right} are judged {'different' if same else 'equal'}"
     except ImportError:
         raise
     except Exception as error:
@@ -132,57 +133,58 @@ def _fault() -> str | None:
 
 
 def equal(prediction: str, reference: str, kind: str = "value") -> bool:
-    """Whether two texts say the same value, equation or set; raises whatever parser and algebra raise."""
+    """Whether two texts are the same value, equation or set; raises whatever the parser and algebra raise."""
     from math_verify import verify
     from sympy import Basic, Eq
 
-    given, expected = _parse(prediction, reference + prediction), _parse(reference, reference + prediction)
+    context = reference + prediction
+    answer, expected = _parse(prediction, context), _parse(reference, context)
     if kind == "equation":
-        if not isinstance(given, Eq) or not isinstance(expected, Eq):
+        if not isinstance(answer, Eq) or not isinstance(expected, Eq):
             return False
-        proportional = _proportional(given.lhs - given.rhs, expected.lhs - expected.rhs)
+        proportional = _proportional(answer.lhs - answer.rhs, expected.lhs - expected.rhs)
         if proportional is not None:
             return proportional
     elif kind == "value":
-        same = _same_everywhere(given, expected)
+        same = _same_everywhere(answer, expected)
         if same is not None:
             return same
-        if not _kin(given, expected):
+        if not _comparable(answer, expected):
             return False
-    if isinstance(given, Basic) and given == expected:
+    if isinstance(answer, Basic) and answer == expected:
         return True
-    # the order matters; without time limits of its own: they use signals, here the process is the limit
-    return bool(verify(expected, given, float_rounding=12, timeout_seconds=None, raise_on_error=True))
+    # The order of arguments matters. math-verify's own time limits use signals; here the process has limits instead.
+    return bool(verify(expected, answer, float_rounding=12, timeout_seconds=None, raise_on_error=True))
 
 
-def _kin(given: Any, expected: Any) -> bool:
-    """Whether two things can be equal at all: an equation is no number, a set no expression."""
+def _comparable(left: Any, right: Any) -> bool:
+    """Whether two objects can be equal at all: an equation is not a number, a set not an expression."""
     from sympy import Expr, MatrixBase, Set
     from sympy.core.relational import Relational
 
-    kinds = [
-        (isinstance(one, Relational), isinstance(one, Set), isinstance(one, MatrixBase)) for one in (given, expected)
-    ]
-    return kinds[0] == kinds[1] and isinstance(given, Expr) == isinstance(expected, Expr)
+    return all(isinstance(left, kind) == isinstance(right, kind) for kind in (Relational, Set, MatrixBase, Expr))
 
 
-def _same_everywhere(given: Any, expected: Any) -> bool | None:
-    """Equality of two expressions by exact values at rational points; None where that cannot be computed."""
+def _same_everywhere(left: Any, right: Any) -> bool | None:
+    """Whether two expressions have the same values at rational points; None if that cannot be computed."""
     from sympy import Expr, Product, Sum
 
-    if not isinstance(given, Expr) or not isinstance(expected, Expr):
+    if not isinstance(left, Expr) or not isinstance(right, Expr):
         return None
-    names = sorted(given.free_symbols | expected.free_symbols, key=str)
-    given, expected = (one.doit() if names and one.has(Sum, Product) else one for one in (given, expected))
-    if names and (given.has(Sum, Product) or expected.has(Sum, Product)):
-        return None  # the points are no whole numbers
+    names = sorted(left.free_symbols | right.free_symbols, key=str)
+    if names and left.has(Sum, Product):
+        left = left.doit()
+    if names and right.has(Sum, Product):
+        right = right.doit()
+    if names and (left.has(Sum, Product) or right.has(Sum, Product)):
+        return None  # sums and products need integers, and the points are not
     agreed = 0
     for point in _points(names):
-        pair = _value(given, point), _value(expected, point)
+        pair = _value(left, point), _value(right, point)
         if pair[0] is None or pair[1] is None:
             if not names:
                 return None
-            if len(names) == 1 and _one_is_off_its_domain((given, expected), pair, point):
+            if len(names) == 1 and _leaves_domain((left, right), pair, point):
                 return False
             continue
         if not _close(*pair):
@@ -190,17 +192,18 @@ def _same_everywhere(given: Any, expected: Any) -> bool | None:
         agreed += 1
     if agreed < (1 if not names else 3):
         return None
-    return True if names else _exactly(given, expected)
+    # Constants that agree to 60 digits are equal, unless algebra shows a difference beyond.
+    return True if names else bool((left - right).doit().is_zero is not False)
 
 
-def _one_is_off_its_domain(pair: Any, values: Any, point: Any) -> bool:
-    """Whether just one of two real functions has no real value here, as \\ln x beside \\ln|x| at -1.
+def _leaves_domain(pair: Any, values: Any, point: Any) -> bool:
+    """Whether exactly one of two real functions has no real value at a point, like \\ln x and \\ln|x| at -1.
 
-    Poles do not count, since what algebra cancels has none, nor do odd roots, whose principal values are not real.
+    Poles do not count, because algebra may cancel them; nor do odd roots, because their principal values are not real.
     """
     from sympy import Number, Pow, im
 
-    if (values[0] is None) is (values[1] is None) or any(one.has(_unit()) for one in pair):
+    if (values[0] is None) is (values[1] is None) or any(expression.has(_unit()) for expression in pair):
         return False
     off = pair[0] if values[0] is None else pair[1]
     if any(power.exp.is_Rational and power.exp.q % 2 and power.exp.q > 1 for power in off.atoms(Pow)):
@@ -209,20 +212,14 @@ def _one_is_off_its_domain(pair: Any, values: Any, point: Any) -> bool:
     return isinstance(imaginary, Number) and imaginary.is_finite and bool(abs(imaginary) > _CLOSE)
 
 
-def _exactly(given: Any, expected: Any) -> bool:
-    """Constants that agree to 60 digits are equal unless algebra shows that they differ further down."""
-    difference = (given - expected).doit()
-    return bool(difference.is_zero is not False)
-
-
-def _proportional(given: Any, expected: Any) -> bool | None:
-    """Whether two expressions have the same zeros because one is a constant multiple of the other; None: not known."""
-    names = sorted(given.free_symbols | expected.free_symbols, key=str)
-    if not names or given.free_symbols != expected.free_symbols:
+def _proportional(left: Any, right: Any) -> bool | None:
+    """Whether one expression is a constant multiple of the other, so that their zeros are the same; None: unknown."""
+    names = sorted(left.free_symbols | right.free_symbols, key=str)
+    if not names or left.free_symbols != right.free_symbols:
         return False if names else None
     ratios = []
     for point in _points(names):
-        pair = _value(given, point), _value(expected, point)
+        pair = _value(left, point), _value(right, point)
         if pair[0] is not None and pair[1] is not None and abs(pair[1]) > _CLOSE:
             ratios.append(pair[0] / pair[1])
     if len(ratios) < 3 or abs(ratios[0]) < _CLOSE:
@@ -231,7 +228,7 @@ def _proportional(given: Any, expected: Any) -> bool | None:
 
 
 def _points(names: list[Any]) -> Any:
-    """Values for the variables: positive, negative and mixed, all different."""
+    """Values for the variables, all different: positive, negative and mixed."""
     from sympy import Rational
 
     if not names:
@@ -243,7 +240,7 @@ def _points(names: list[Any]) -> Any:
 
 
 def _value(expression: Any, point: Any) -> Any:
-    """The number that an expression is at a point, to 60 digits; None where it has no finite (at points: real) one."""
+    """The value of an expression at a point, to 60 digits; None if it is not finite or, at a point, not real."""
     from sympy import Number, im
     from sympy import re as real
 
@@ -252,7 +249,7 @@ def _value(expression: Any, point: Any) -> Any:
     if not all(isinstance(part, Number) and part.is_finite for part in parts):
         return None
     if point and abs(parts[1]) > _CLOSE and not expression.has(_unit()):
-        return None  # off its domain
+        return None  # outside the domain
     return parts[0] + parts[1] * _unit()
 
 
@@ -270,11 +267,11 @@ def _close(a: Any, b: Any) -> bool:
 
 
 def _parse(text: str, context: str) -> Any:
-    """The expression that a text is, as math-verify's parser reads it; `context` tells whether i is imaginary."""
+    """The text as math-verify's parser reads it; `context` decides whether i is the imaginary unit."""
     return _read(text, imaginary=bool(_IMAGINARY.search(context)) and not _INDEXED.search(context))
 
 
-@lru_cache(maxsize=1024)  # a reference is parsed against probes, itself and every answer: most of the work
+@lru_cache(maxsize=1024)  # parsing is most of the work, and a reference is parsed for every answer
 def _read(text: str, *, imaginary: bool) -> Any:
     from latex2sympy2_extended import NormalizationConfig, normalize_latex
     from latex2sympy2_extended.latex2sympy2 import ConversionConfig, latex2sympy
@@ -287,20 +284,20 @@ def _read(text: str, *, imaginary: bool) -> Any:
     config = NormalizationConfig(
         basic_latex=True, units=False, malformed_operators=True, nits=True, boxed="none", equations=False
     )
-    found = latex2sympy(
+    parsed = latex2sympy(
         normalize_latex(text, config),
         is_real=True,
         normalization_config=None,
         conversion_config=ConversionConfig(lowercase_symbols=False),
     )
     if imaginary:
-        symbols = [one for one in found.free_symbols if str(one) == "i"]
-        found = found.subs(dict.fromkeys(symbols, I)) if symbols else found
-    return found.subs({one: Symbol(str(one), real=True) for one in found.free_symbols})
+        symbols = [symbol for symbol in parsed.free_symbols if str(symbol) == "i"]
+        parsed = parsed.subs(dict.fromkeys(symbols, I)) if symbols else parsed
+    return parsed.subs({symbol: Symbol(str(symbol), real=True) for symbol in parsed.free_symbols})
 
 
 def _restrict() -> None:
-    """A bound on memory and no core files; systems that cannot do it go without, since time is bounded anyway."""
+    """Limit memory and forbid core files, if the system can; time is limited in any case."""
     try:
         import resource
 
