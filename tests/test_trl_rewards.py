@@ -179,7 +179,7 @@ def test_our_loop_trains_two_steps_with_rewards_written_for_trl_sync_and_async(t
     assert all(row["optim/grad_norm"] > 0 for row in written)
     letters = [row["notes"]["letters"] for row in shown]
     assert letters == [len(row["completion"]) for row in shown]
-    assert sum(letters) / len(letters) == pytest.approx(written[-1]["letters/mean"])
+    assert sum(letters) / len(letters) == pytest.approx(written[-1]["rewards/async_length/letters/mean"])
     for row in shown:
         value = row["parts"]["vowels"] + 0.5 * (row["parts"]["async_length"] or 0.0) + row["parts"]["tag_count"]
         assert row["reward"] == pytest.approx(value)

@@ -29,7 +29,19 @@ def texts(completions: Sequence[Any]) -> list[str]:
     The assistant's messages are joined, and so are the parts of a message's content. Raises ValueError for anything
     but text.
     """
-    return [_text(completion) for completion in completions]
+    plain = []
+    for completion in completions:
+        if isinstance(completion, str):
+            plain.append(completion)
+        elif isinstance(completion, Sequence) and all(
+            isinstance(turn, dict) and "content" in turn for turn in completion
+        ):
+            turns = [turn for turn in completion if turn.get("role", "assistant") == "assistant"]
+            plain.append("".join(message_text(turn["content"]) for turn in turns))
+        else:
+            kind = type(completion).__name__
+            raise ValueError(f"a completion is a text or a list of messages, and not of type {kind}")
+    return plain
 
 
 def question_of(prompt: Any) -> str:
@@ -108,15 +120,6 @@ class Configured:
 def configured(function: RewardFunction, **options: Any) -> RewardFunction:
     """`function` with its options set: see `Configured`."""
     return Configured(function, options)
-
-
-def _text(completion: Any) -> str:
-    if isinstance(completion, str):
-        return completion
-    if isinstance(completion, Sequence) and all(isinstance(turn, dict) and "content" in turn for turn in completion):
-        turns = [turn for turn in completion if turn.get("role", "assistant") == "assistant"]
-        return "".join(message_text(turn["content"]) for turn in turns)
-    raise ValueError(f"a completion is a text or a list of messages, and not of type {type(completion).__name__}")
 
 
 def message_text(content: Any) -> str:

@@ -6,6 +6,7 @@ script alone (some microseconds), which is enough for English against Chinese.
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any, Literal
@@ -17,6 +18,7 @@ from r1kit.verifiers.language import per_word, scripts
 
 Detect = Literal["language", "script"]
 Part = Literal["reasoning", "response"]
+_TAG = re.compile("|".join(map(re.escape, chat.TAGS)))
 _MIXED = 0.1  # fraction of words outside the main language; fewer are names, terms and slips of the model
 
 
@@ -38,7 +40,7 @@ def language_consistency_reward(
     share = per_word.share if detect == "language" else scripts.share
     values: list[float | None] = []
     for response, target in _rows(completions, language, default_language, "language_consistency_reward"):
-        text = chat.parse(response).reasoning if part == "reasoning" else _without_tags(response)
+        text = chat.parse(response).reasoning if part == "reasoning" else _TAG.sub(" ", response).strip() or None
         values.append(0.0 if text is None else share(text, target))
     return values
 
@@ -72,13 +74,6 @@ def get_graded_language_reward(*, default_language: str = "en", detect: Detect =
     """`graded_language_reward` with its options set; see there."""
     languages.known(default_language)
     return configured(graded_language_reward, default_language=default_language, detect=detect)
-
-
-def _without_tags(response: str) -> str | None:
-    """The response without its tags; None if nothing else is left."""
-    for tag in chat.TAGS:
-        response = response.replace(tag, " ")
-    return response.strip() or None
 
 
 def _rows(

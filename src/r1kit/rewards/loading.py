@@ -30,17 +30,23 @@ def build(specs: Sequence[RewardSpec]) -> Scorer:
             )
         if label in TAKEN:
             raise SettingsError(f"reward {label!r} would be logged as reward/{label}, which is taken: give it a label")
-    return Scorer(tuple(_part(spec) for spec in specs))
+    return Scorer(
+        tuple(
+            Part(
+                label=spec.title,
+                weight=spec.weight,
+                function=_function(spec),
+                chat=spec.name.startswith("trl.") if spec.chat is None else spec.chat,
+                is_for=spec.is_for if spec.only or spec.skip else None,
+            )
+            for spec in specs
+        )
+    )
 
 
 def source_file(spec: RewardSpec) -> Path | None:
     """The file with the code of a reward that is named by dotted path."""
     return None if spec.name in REWARDS else Path(inspect.getfile(import_function(spec.name, "reward")))
-
-
-def _part(spec: RewardSpec) -> Part:
-    chat = spec.name.startswith("trl.") if spec.chat is None else spec.chat
-    return Part(spec.title, spec.weight, _function(spec), chat, spec.is_for if spec.only or spec.skip else None)
 
 
 def _function(spec: RewardSpec) -> RewardFunction:

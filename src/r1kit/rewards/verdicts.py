@@ -61,14 +61,9 @@ def verify(name: str, responses: Sequence[str], references: Sequence[str]) -> li
         return verifiers.verify_all(name, responses, references)
     except ImportError:
         raise
-    except Exception:  # a single row may be the cause, and the others deserve their verdicts
-        return [_guarded(name, *pair) for pair in zip(responses, references, strict=True)]
-
-
-def _guarded(name: str, response: str, reference: str) -> Verdict:
-    try:
-        return verifiers.verify_all(name, [response], [reference])[0]
-    except ImportError:
-        raise
     except Exception as error:  # counted and shown; above a rate of them the run stops
-        return Verdict.failed(f"{name} raised {type(error).__name__}: {error}"[:500])
+        if len(responses) == 1:
+            return [Verdict.failed(f"{name} raised {type(error).__name__}: {error}"[:500])]
+        # a single row may be the cause, and the others deserve their verdicts
+        pairs = zip(responses, references, strict=True)
+        return [verdict for pair in pairs for verdict in verify(name, pair[:1], pair[1:])]

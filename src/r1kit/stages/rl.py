@@ -1,5 +1,4 @@
-"""The stage `rl`: R1-Zero, reasoning RL, RL for all scenarios and an expert's RL are this with other prompts and
-rewards."""
+"""The stage `rl`: R1-Zero, reasoning RL, RL for all scenarios and an expert's RL differ in prompts and rewards only."""
 
 from __future__ import annotations
 
@@ -27,11 +26,11 @@ from r1kit.train.validation import Validation
 
 
 class RLSettings(LoopSettings, DeviceSettings):
-    """What `LoopSettings` says, on which tasks, for which rewards, from which prompt.
+    """The loop's settings, with tasks, rewards, prompt format, optimiser and probe.
 
-    `probe`: held-out problems, answered before the first step and every `probe_every` steps; its `watch` is accuracy
-    unless it says otherwise. `patience`: stop after that many probes without a better score, and keep the best weights;
-    0 goes to the end.
+    `probe`: held-out problems, answered before the first step and every `probe_every` steps. `patience`: stop after
+    that many probes without a better value of `probe.watch` (accuracy by default), and keep the best weights; 0 never
+    stops early.
     """
 
     tasks: tuple[TaskSpec, ...] = Field(min_length=1)
@@ -50,28 +49,29 @@ class RLSettings(LoopSettings, DeviceSettings):
 
     @property
     def watch(self) -> str:
-        """What early stopping follows, as the probe names it."""
+        """The probe's metric that early stopping follows."""
         return self.probe.watch or "accuracy"
 
 
 def check(context: Context) -> None:
-    """Refuse rewards, device, tasks and prompts that cannot work, before the stage or a stage before it starts."""
+    """Refuse rewards, losses, devices, tasks and prompts that cannot work, before any stage starts."""
     settings: RLSettings = context.settings
     build(rewards_of(context))
     loss_of(settings.algorithm)
     advantages_of(settings.algorithm)
     # not a validator of the settings: `override` sets these two before probe.tasks
-    if not settings.probe.tasks and (idle := [name for name in ("probe_every", "patience") if getattr(settings, name)]):
-        raise ValueError(f"{idle[0]} needs held-out problems: name at least one task in probe.tasks")
+    unused = [name for name in ("probe_every", "patience") if getattr(settings, name)]
+    if unused and not settings.probe.tasks:
+        raise ValueError(f"{unused[0]} needs held-out problems: name at least one task in probe.tasks")
     remedy = "set max_prompt_tokens to leave longer prompts out"
     check_model(context, training=True, limit=settings.max_prompt_tokens, remedy=remedy)
     check_probe(context, follows=bool(settings.patience) and settings.watch == "accuracy")
 
 
 def rewards_of(context: Context) -> tuple[RewardSpec, ...]:
-    """The rewards; an input `reward/LABEL`, a reward model's folder, becomes the option `model` of the one so labelled.
+    """The rewards; an input `reward/LABEL`, a reward model's folder, becomes the option `model` of the reward LABEL.
 
-    Raises ValueError for an input that neither they nor the probe's rewards read.
+    Raises ValueError for an input that no reward of the stage or of its probe reads.
     """
     settings: RLSettings = context.settings
     refuse_unread(context, (*settings.rewards, *settings.probe.rewards))
@@ -79,7 +79,7 @@ def rewards_of(context: Context) -> tuple[RewardSpec, ...]:
 
 
 def run(context: Context) -> Mapping[str, Any]:
-    """Train the model of input "model", with reward models of inputs "reward/..."; leaves metrics.jsonl, rollouts/,
+    """Train the input "model", with reward models of the inputs "reward/..."; writes metrics.jsonl, rollouts/,
     checkpoints/ and model/."""
     from r1kit.models.load import add_lora, load
     from r1kit.train.learner import Learner

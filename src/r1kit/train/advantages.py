@@ -21,12 +21,13 @@ def advantages(rewards: Sequence[float | None], baseline: str = "group_std") -> 
     if len(rewards) < 2:
         raise ValueError(f"a group of {len(rewards)} rollout(s) has no baseline: group_size must be at least 2")
     known = [reward for reward in rewards if reward is not None]
-    if len(known) < 2 or max(known) == min(known):
+    if len(known) < 2 or max(known) == min(known):  # exact, where 0 / (0 + eps) could leave a rounding error
         return [None if reward is None else 0.0 for reward in rewards]
+    # fsum: the sum does not depend on the order of the group
     mean = math.fsum(known) / len(known)
     scale = 1.0
     if baseline == "group_std":
         scale = 1.0 / (math.sqrt(math.fsum((r - mean) ** 2 for r in known) / (len(known) - 1)) + STD_EPS)
     elif baseline == "leave_one_out":
-        scale = len(known) / (len(known) - 1)
+        scale = len(known) / (len(known) - 1)  # r_i - mean of the others = (r_i - mean) * n / (n - 1)
     return [None if reward is None else (reward - mean) * scale for reward in rewards]

@@ -39,6 +39,7 @@ def advantages_of(settings: GRPOSettings) -> Advantages:
         values: Sequence[float | None] = function(list(rewards))
         if not isinstance(values, list | tuple) or len(values) != len(rewards):
             raise ValueError(f"baseline {settings.baseline!r} returned {values!r:.80} for {len(rewards)} rewards")
+        # NaN would reach every weight
         if not all(value is None or math.isfinite(value) for value in values):
             raise ValueError(f"baseline {settings.baseline!r} returned {values!r:.80}: expected finite numbers or None")
         return values

@@ -29,6 +29,7 @@ class Draws:
         for _ in range(count):
             epoch, place = divmod(self.position, len(self.task))
             if epoch != self._epoch:
+                # the order depends on seed and epoch alone, so a resumed run needs only the position
                 self._epoch, self._order = epoch, list(range(len(self.task)))
                 random.Random(f"draws/{self.seed}/{epoch}").shuffle(self._order)
             problems.append(self.task[self._order[place]])
@@ -92,6 +93,7 @@ class Collector:
         def log_metric(name: str, value: float) -> None:
             logged.setdefault(name, []).append(float(value))
 
+        # only groups that vary count, but all are kept for metrics and log
         missing = settings.prompts_per_step
         for extra_round in range(settings.algorithm.dynamic_sampling + 1):
             params = settings.sampling(step, extra_round)
@@ -114,9 +116,9 @@ def to_sample(rollout: Rollout, advantage: float) -> Sample:
     prompt, completion = rollout.prompt.token_ids, rollout.completion
     assert len(completion.token_ids) == len(completion.logprobs), "training needs one log-prob per sampled token"
     zeros = (0.0,) * len(prompt)
-    return Sample(
+    return Sample(  # each sequence: prompt, then completion
         token_ids=(*prompt, *completion.token_ids),
         loss_mask=(False,) * len(prompt) + (True,) * len(completion.token_ids),
         logprobs=(*zeros, *completion.logprobs),
-        advantages=zeros + (advantage,) * len(completion.token_ids),
+        advantages=zeros + (advantage,) * len(completion.token_ids),  # one advantage for all tokens (R1 equation 1)
     )

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 from r1kit.data.jsonl import RowWriter
 from r1kit.train.rl.collect import ScoredGroup
-from r1kit.types import Reward
 
 
 def write_rollouts(folder: Path, step: int, scored: Sequence[ScoredGroup], complete: Callable[[str], str]) -> None:
@@ -19,6 +17,15 @@ def write_rollouts(folder: Path, step: int, scored: Sequence[ScoredGroup], compl
     with RowWriter(path) as rows:
         for entry in scored:
             for rollout, advantage in zip(entry.group.rollouts, entry.advantages, strict=True):
+                verdict = rollout.reward.verdict
+                # functions may log notes of these names too: the reward's verdict is the one that counts
+                judged = {}
+                if verdict is not None:
+                    judged = {
+                        "verdict": verdict.outcome,
+                        "extracted": verdict.extracted or "",
+                        "detail": verdict.detail,
+                    }
                 rows.append(
                     {
                         "step": step,
@@ -29,16 +36,8 @@ def write_rollouts(folder: Path, step: int, scored: Sequence[ScoredGroup], compl
                         "reward": rollout.reward.total,
                         "parts": dict(rollout.reward.parts),
                         "advantage": advantage,
-                        "notes": _notes(rollout.reward),
+                        "notes": {**rollout.reward.notes, **judged},
                         "finish_reason": rollout.completion.finish_reason,
                         "tokens": len(rollout.completion.token_ids),
                     }
                 )
-
-
-def _notes(reward: Reward) -> dict[str, Any]:
-    """The notes that reward functions logged; `verdict`, `extracted` and `detail` among them are `reward.verdict`."""
-    notes, verdict = dict(reward.notes), reward.verdict
-    if verdict is not None:
-        notes |= {"verdict": verdict.outcome, "extracted": verdict.extracted or "", "detail": verdict.detail}
-    return notes

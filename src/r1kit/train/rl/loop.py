@@ -40,11 +40,11 @@ from r1kit.train.learner import Learner, split
 from r1kit.train.packing import pack
 from r1kit.train.rl.algorithm import advantages_of, loss_of
 from r1kit.train.rl.audit import Audit
-from r1kit.train.rl.collect import Collected, Collector, Draws
+from r1kit.train.rl.collect import Collector, Draws
 from r1kit.train.rl.log import write_rollouts
 from r1kit.train.rl.loop_settings import LoopSettings
 from r1kit.train.rl.metrics import group_metrics, update_metrics
-from r1kit.train.rl.monitors import Alarm, hack_metrics, verdict_metrics
+from r1kit.train.rl.monitors import Alarm, VerdictError, hack_metrics, verdict_metrics
 from r1kit.train.validation import Best, EarlyStopping, Validation
 from r1kit.types import Sample
 
@@ -72,6 +72,7 @@ class RL:
 
     def __post_init__(self) -> None:
         settings, algorithm = self.settings, self.settings.algorithm
+        # a path that leads nowhere fails here, before any work
         self.collect = Collector(self.engine, self.chat, self.scorer, advantages_of(algorithm), settings)
         self.loss = loss_of(algorithm)
         self.audit = Audit(self.folder, settings.audit_share, settings.audit_verifier, settings.seed)
@@ -83,8 +84,8 @@ class RL:
         """Run the remaining steps, from the newest checkpoint in the folder if any; returns the best validation.
 
         A resumed run gives the same result. If the validation has patience, the run may end early, and the learner ends
-        with the weights of the best validation. Raises ValueError if no completion of a step got a reward, and
-        `VerdictError` if the verifier could not judge too many of them. The previous step is checkpointed first.
+        with the weights of the best validation. Raises `VerdictError` if no completion of a step got a reward or the
+        verifier could not judge too many of them. The previous step is checkpointed first.
         """
         settings = self.settings
         first, draws = self._resume()
@@ -105,6 +106,7 @@ class RL:
 
     def _step(self, step: int, draws: Draws, metrics: RowWriter) -> dict[str, float]:
         """Sample, score, update; returns the step's metrics. If an alarm fires, they are logged before it is raised."""
+        # position: where this step's problems begin, for a checkpoint that repeats the step
         started, position, updates = time.perf_counter(), draws.position, self.learner.updates
         self.engine.load_weights(named_weights(self.learner.model), version=updates)
         collected = self.collect(step, draws)
@@ -113,8 +115,8 @@ class RL:
         row |= self.audit(step + 1, groups, complete)
         try:
             self.alarm.check(step + 1, groups)
-            _require_rewards(step + 1, collected)
-        except ValueError:
+        except VerdictError:
+            # leave what a person needs: the step's completions, and the state after the step before
             write_rollouts(self.folder, step + 1, collected.scored, complete)
             if step and checkpoints.latest(self.folder) != checkpoints.folder_of(self.folder, step):
                 self._checkpoint(step, position)
@@ -123,6 +125,7 @@ class RL:
         sampled = time.perf_counter()
         row |= self.update(step, collected.samples)
         every = self.settings.algorithm.reference_refresh
+        # updates come in runs of minibatches x epochs, so a multiple of `every` may be passed inside a step
         if self.reference is not None and every and self.learner.updates // every > updates // every:
             self.reference = frozen_copy(self.learner.model)
         row |= {
@@ -138,15 +141,16 @@ class RL:
         """All updates of one rollout; returns their metrics."""
         settings, rows = self.settings, list[dict[str, float]]()
         for epoch in range(settings.epochs):
-            groups = _by_prompt(samples)
+            groups = _by_prompt(samples)  # a group is never split over minibatches
             if settings.minibatches > 1 or settings.epochs > 1:
                 random.Random(f"minibatches/{settings.seed}/{step}/{epoch}").shuffle(groups)
+            # parts[k] are the samples of minibatch k
             parts = [[s for group in part for s in group] for part in split(groups, settings.minibatches)]
             prepared: Iterable[Prepared] = map(self._prepare, parts)  # each when its update is due
             if settings.recompute_old_logprobs:
                 prepared = list(prepared)  # all before the first update moves the weights
             for index, (part, (batches, measured)) in enumerate(zip(parts, prepared, strict=True)):
-                totals = Totals.of(part, settings.max_tokens)
+                totals = Totals.of(part, settings.max_tokens)  # samples without a gradient count, as in the paper
                 means = self.learner.forward_backward(batches, self.loss, totals, measured)
                 # a step with fewer groups than minibatches still ends where the schedule planned it
                 done = (step * settings.epochs + epoch) * settings.minibatches
@@ -161,6 +165,7 @@ class RL:
         GRPO without a KL term gives a sample with advantage 0 no gradient, so no backward pass is spent on it.
         """
         algorithm, samples = self.settings.algorithm, list(samples)
+        # all tokens of a completion have one advantage; a loss of your own may train on any sample
         trained = [s for s in samples if s.advantages[-1] != 0.0 or algorithm.kl_coef or algorithm.loss]
         rest = [s for s in samples if s.advantages[-1] == 0.0] if len(trained) < len(samples) else []
         return self._pack(trained), self._pack(rest)
@@ -189,6 +194,7 @@ class RL:
         if newest is not None:
             state = self.learner.load(newest, self._moving_reference)
             self.note(f"resumes after step {state['step']}")
+        # rows of steps after the checkpoint go, because those steps are run again
         self.stopping = EarlyStopping(self.validation, self.learner, self.folder, state)
         keep_steps(self.folder / "metrics.jsonl", state["step"] or -1)  # step 0 is the validation before training
         self.audit.resume(state["step"])
@@ -197,15 +203,7 @@ class RL:
     def _checkpoint(self, step: int, position: int) -> None:
         state = {"step": step, "position": position, **self.stopping.state}
         self.learner.save(checkpoints.folder_of(self.folder, step), state, self._moving_reference)
-        checkpoints.prune(self.folder, keep=2)
-
-
-def _require_rewards(step: int, collected: Collected) -> None:
-    if all(rollout.reward.total is None for group in collected.groups for rollout in group.rollouts):
-        raise ValueError(
-            f"step {step}: no completion got a reward (all parts gave None): the verifier failed or the rewards "
-            f"do not apply to this task; see rollouts/step-{step:06d}.jsonl in the stage's folder"
-        )
+        checkpoints.prune(self.folder, keep=2)  # two, in case the newest is damaged
 
 
 def _by_prompt(samples: Sequence[Sample]) -> list[list[Sample]]:

@@ -32,7 +32,7 @@ def group_metrics(collected: Collected) -> dict[str, float]:
         "completion/truncated": fmean(rollout.completion.finish_reason == "length" for rollout in rollouts),
         "tokens/rollout": float(sum(lengths)),
     }
-    for name in rollouts[0].reward.parts:
+    for name in rollouts[0].reward.parts:  # every rollout has the same parts
         values = [value for rollout in rollouts if (value := rollout.reward.parts[name]) is not None]
         if values:
             row[f"reward/{name}"] = fmean(values)
@@ -47,7 +47,7 @@ def update_metrics(rows: Sequence[dict[str, float]]) -> dict[str, float]:
     """
     if not rows:
         return {"tokens/train": 0.0}
-    names = {name: None for row in rows for name in row}
+    names = {name: None for row in rows for name in row}  # an update without batches lacks the means
     merged = {NAMES.get(name, name): fmean(row[name] for row in rows if name in row) for name in names}
     if "logprob_gap" in rows[0]:
         merged["sampler/logprob_gap_mean"] = rows[0]["logprob_gap"]

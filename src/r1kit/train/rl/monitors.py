@@ -40,18 +40,19 @@ def verdict_metrics(groups: Sequence[Group]) -> dict[str, float]:
 
 @dataclass
 class Alarm:
-    """Raises `VerdictError` if more than `limit` of the verdicts are undecided.
+    """Raises `VerdictError` if more than `limit` of the verdicts are undecided, or if no completion got a reward.
 
     Failures of the verifier count per step (at least two). Unusable references count over the last `_WINDOW` problems
     or more, since each problem brings a whole group of them; a resumed run starts a new window.
     """
 
-    limit: float
+    limit: float  # max_unknown_rate
     window: list[Judged] = field(default_factory=list)
 
     def check(self, step: int, groups: Sequence[Group]) -> None:
         judged = [(group, outcomes) for group in groups if (outcomes := _outcomes(group))]
         total = sum(len(outcomes) for _, outcomes in judged)
+        # one failure may be an accident (a worker killed for memory)
         failed = sum(outcomes.count("failed") for _, outcomes in judged)
         if failed > max(1, self.limit * total):
             problem = f"the verifier failed on {failed} of {total} completions"
@@ -62,6 +63,11 @@ class Alarm:
             problem = f"{rate:.0%} of the verdicts on the last {len(self.window)} problems are undecided"
             remedy = "correct or drop problems with unusable answers"
             raise VerdictError(self._message(step, problem, self.window, remedy))
+        if all(rollout.reward.total is None for group in groups for rollout in group.rollouts):
+            raise VerdictError(
+                f"step {step}: no completion got a reward (all parts gave None): the verifier failed or the rewards "
+                f"do not apply to this task; see rollouts/step-{step:06d}.jsonl in the stage's folder"
+            )
 
     def _message(self, step: int, problem: str, judged: Sequence[Judged], remedy: str) -> str:
         group = next(group for group, outcomes in reversed(judged) if _undecided(outcomes))
