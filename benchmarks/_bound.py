@@ -34,9 +34,9 @@ class Shapes:
         """The shapes of a model; None if it has weights outside linear layers (mixtures of experts)."""
         from transformers import AutoConfig, AutoModelForCausalLM
 
-        config = AutoConfig.from_pretrained(folder)
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
         with torch.device("meta"):
-            model = AutoModelForCausalLM.from_config(config)
+            model = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
         head = model.get_output_embeddings()
         linears = [m for m in model.modules() if isinstance(m, torch.nn.Linear) and m is not head]
         if any(p.ndim > 2 for p in model.parameters()) or not hasattr(config, "num_key_value_heads"):

@@ -137,8 +137,10 @@ def trainer_for(job: Job, folder: str) -> Clocked:
     """A trainer on the job's model and prompts, with r1kit's end tokens and prompt ids."""
     variant, chat = VARIANTS[job.variant], job.format
     torch.set_float32_matmul_precision(variant.matmul)
-    tokenizer = AutoTokenizer.from_pretrained(job.model, padding_side="left")
-    model = AutoModelForCausalLM.from_pretrained(job.model, dtype=variant.dtype, attn_implementation="sdpa")
+    tokenizer = AutoTokenizer.from_pretrained(job.model, padding_side="left", trust_remote_code=False)
+    model = AutoModelForCausalLM.from_pretrained(
+        job.model, dtype=variant.dtype, attn_implementation="sdpa", trust_remote_code=False
+    )
     model.generation_config.eos_token_id = list(end_ids(tokenizer))
     problems = Draws(job.task, job.seed).next(len(job.problems))
     texts = [chat.text(chat.messages(problem), tokenizer) + chat.prefill for problem in problems]

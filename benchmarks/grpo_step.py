@@ -98,7 +98,7 @@ def make_job(options: argparse.Namespace) -> Job:
     from transformers import AutoTokenizer
 
     folder = str(resolve(options.model))
-    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     tiny = len(tokenizer) < 1000
     sizes = (TINY if tiny else SMOLLM2).zero
     chat = sizes["chat"] if tiny or tokenizer.chat_template else sizes["chat"].replace(template="plain")
@@ -247,7 +247,7 @@ def roofs_for(job: Job, shapes: Any, *, quick: bool) -> Any:
     from _bound import measure
     from transformers import AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(job.model)
+    tokenizer = AutoTokenizer.from_pretrained(job.model, trust_remote_code=False)
     prompts = [len(job.format.render(problem, tokenizer).token_ids) for problem in job.task.problems[: job.prompts]]
     most = 64 if quick else 4096
     return measure(

@@ -16,8 +16,10 @@ transformers = pytest.importorskip("transformers")
 
 from safetensors.torch import load_file, save_file  # noqa: E402
 
+from r1kit.chat import ChatFormat  # noqa: E402
 from r1kit.engines.local import LocalEngine  # noqa: E402
 from r1kit.models import attention  # noqa: E402
+from r1kit.models.classify import fresh_reward_model  # noqa: E402
 from r1kit.models.known import KNOWN, ModelError, find, resolve  # noqa: E402
 from r1kit.models.load import Policy, fresh_llama, load, outline  # noqa: E402
 from r1kit.models.preflight import check_attention  # noqa: E402
@@ -318,3 +320,40 @@ def test_loading_runs_the_check(tmp_path: Path) -> None:
     ).save(tmp_path / "bloom")
     with pytest.raises(ModelError, match="does not compute what bloom computes"):
         load(str(tmp_path / "bloom"))
+
+
+CODE = """
+from pathlib import Path
+
+Path(__file__).with_name("marker").write_text("ran")
+"""
+
+
+@pytest.mark.parametrize("part", ["config", "tokenizer"])
+@pytest.mark.parametrize("call", ["load.load", "load.outline", "classify.load_reward_model"])
+def test_code_in_a_model_folder_is_refused_whatever_stands_on_standard_input(
+    part: str, call: str, tmp_path: Path
+) -> None:
+    folder = tmp_path / "model"
+    Policy(llama(), TOKENIZER, (1,)).save(folder)
+    (folder / "own.py").write_text(CODE)
+    for name, changes in {
+        "config.json": {
+            "model_type": "own",
+            "architectures": ["Own"],
+            "auto_map": {"AutoConfig": "own.Own", "AutoModelForCausalLM": "own.Own"},
+        },
+        "tokenizer_config.json": {"tokenizer_class": "Own", "auto_map": {"AutoTokenizer": ["own.Own", "own.Own"]}},
+    }.items():
+        if name.startswith(part):
+            written = json.loads((folder / name).read_text())
+            (folder / name).write_text(json.dumps(written | changes))
+    if part == "tokenizer" and "reward" in call:  # the classifier itself is sound
+        fresh_reward_model(
+            "tiny", ChatFormat(template="chat", system=""), "response", device="cpu"
+        ).model.save_pretrained(folder)
+    module, function = call.split(".")
+    code = f"from r1kit.models.{module} import {function}; {function}({str(folder)!r})"
+    done = subprocess.run([sys.executable, "-c", code], input="y\n" * 5, capture_output=True, text=True, timeout=300)
+    assert done.returncode and "r1kit does not run code from model folders" in done.stderr.splitlines()[-1]
+    assert not list(tmp_path.rglob("marker"))

@@ -16,7 +16,8 @@ from torch import Tensor
 
 from r1kit.chat import ChatFormat, final_answer, to_samples
 from r1kit.models import attention
-from r1kit.models.known import ModelError, first_line, resolve
+from r1kit.models.hub import NO_CODE, reading, tokenizer_of
+from r1kit.models.known import ModelError, resolve
 from r1kit.models.load import check_weights, context_of, device_of, load
 from r1kit.models.packed import PackedLayout, Span, bucket
 from r1kit.models.policy_net import ScoreNet
@@ -103,7 +104,7 @@ def fresh_reward_model(name: str, chat: ChatFormat, on: On, *, device: str = "au
     policy = load(name, device="cpu", seed=seed)
     tokenizer, pad = policy.tokenizer, _padding(policy.tokenizer, policy.end_ids, name)
     del policy  # its body is read again below, and two of them may not fit
-    model = _classifier(str(resolve(name)), name)
+    model = _classifier(resolve(name), name)
     width = model.score.weight.shape[1]
     with torch.no_grad():
         drawn = torch.randn(model.score.weight.shape, generator=torch.Generator().manual_seed(seed))
@@ -115,32 +116,25 @@ def fresh_reward_model(name: str, chat: ChatFormat, on: On, *, device: str = "au
 
 def load_reward_model(name: str, *, device: str = "auto") -> RewardModel:
     """A folder that the stage `reward-model` wrote; any other classifier with one output that has a chat template."""
-    from transformers import AutoTokenizer
-
     folder = resolve(name)
     if read_json(folder / "config.json").get("architectures", [""])[0].endswith("ForCausalLM"):
         raise ModelError(f"{name} is a language model: train a reward model from it, or give one's folder")
-    model = _classifier(str(folder), name, missing=())
-    tokenizer = AutoTokenizer.from_pretrained(folder)
+    model = _classifier(folder, name, missing=())
+    tokenizer = tokenizer_of(folder, name)
     on: On = read_json(folder / FACTS)["on"] if (folder / FACTS).is_file() else "response"
     written = folder / "chat_format.json"
     chat = ChatFormat(**read_json(written)) if written.is_file() else ChatFormat(template="chat", system="")
     return RewardModel(model.to(device_of(device)), tokenizer, chat, on)
 
 
-def _classifier(source: str, name: str, missing: Sequence[str] = ("score.weight",)) -> Any:
+def _classifier(folder: Path, name: str, missing: Sequence[str] = ("score.weight",)) -> Any:
     """A checked classifier in fp32 with r1kit's attention; only the weights in `missing` may be absent."""
-    from safetensors import SafetensorError
     from transformers import AutoModelForSequenceClassification
 
     attention.register()
-    try:
-        with _quiet():
-            loaded: Any = AutoModelForSequenceClassification.from_pretrained(
-                source, num_labels=1, dtype=torch.float32, attn_implementation=attention.NAME, output_loading_info=True
-            )
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        raise ModelError(f"{name} could not be loaded as a sequence classifier ({first_line(error)})") from error
+    options = {"dtype": torch.float32, "attn_implementation": attention.NAME, "output_loading_info": True, **NO_CODE}
+    with reading(name, "could not be loaded as a sequence classifier"), _quiet():
+        loaded: Any = AutoModelForSequenceClassification.from_pretrained(folder, num_labels=1, **options)
     model, info = loaded
     absent = sorted(set(info["missing_keys"]) - set(missing))
     if absent or not hasattr(model, "score"):

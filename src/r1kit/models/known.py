@@ -100,15 +100,19 @@ def _convert(gguf: Path, folder: Path) -> None:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
-    tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
+    tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name, trust_remote_code=False)
     packed = AutoModelForCausalLM.from_pretrained(
-        gguf.parent, gguf_file=gguf.name, dtype=torch.float32, quantization_config=GgufConfig(dequantize=True)
+        gguf.parent,
+        gguf_file=gguf.name,
+        dtype=torch.float32,
+        quantization_config=GgufConfig(dequantize=True),
+        trust_remote_code=False,
     )
     # transformers refuses to save what it loaded from GGUF, de-quantised or not: move the weights to a plain model
     config = packed.config
     if hasattr(config, "quantization_config"):
         del config.quantization_config
-    model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    model = AutoModelForCausalLM.from_config(config, dtype=torch.float32, trust_remote_code=False)
     model.load_state_dict(packed.state_dict())
     with atomic_folder(folder) as part:
         model.save_pretrained(part)
@@ -120,7 +124,7 @@ def tiny_deepseek(folder: Path) -> None:
     import torch
     from transformers import AutoTokenizer, DeepseekV3Config, DeepseekV3ForCausalLM
 
-    tokenizer = AutoTokenizer.from_pretrained(resolve("tiny"))
+    tokenizer = AutoTokenizer.from_pretrained(resolve("tiny"), trust_remote_code=False)
     config = DeepseekV3Config(
         vocab_size=len(tokenizer),
         hidden_size=64,

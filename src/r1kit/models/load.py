@@ -14,6 +14,7 @@ from torch import nn
 
 from r1kit.chat import end_ids
 from r1kit.models import attention
+from r1kit.models.hub import NO_CODE, config_of, reading, tokenizer_of
 from r1kit.models.known import ModelError, first_line, resolve
 from r1kit.models.preflight import check_attention
 from r1kit.store import atomic_folder
@@ -58,26 +59,24 @@ def device_of(name: str) -> torch.device:
 
 
 def load(name: str, *, device: str = "auto", seed: int = 0) -> Policy:
-    """Load a model and its tokenizer in fp32 with r1kit's attention. Raises `ModelError` for what cannot work.
+    """Load a model and its tokenizer in fp32 with r1kit's attention.
 
-    `trust_remote_code` stays off. Checked: tokenizer present, end token known, weights complete and finite, vocabulary
-    large enough for the tokenizer.
+    Raises `ModelError` for a model without a tokenizer, an end token or some of its weights, for weights that are not
+    finite, for a vocabulary smaller than the tokenizer's, and for attention that r1kit does not compute.
     """
-    from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM
     from transformers.utils import logging as transformers_logging
 
-    source = str(resolve(name))
-    transformers_logging.disable_progress_bar()  # a bar per load among our own progress lines helps nobody
+    folder = resolve(name)
+    transformers_logging.disable_progress_bar()  # r1kit reports progress itself
     attention.register()
-    torch.manual_seed(seed)  # weights that a checkpoint lacks would be drawn at random; they are refused below
-    tokenizer, ends = _tokenizer(source, name)
-    try:
+    torch.manual_seed(seed)  # transformers draws missing weights at random; they are refused below
+    tokenizer = tokenizer_of(folder, name)
+    ends = _end_ids(tokenizer, name)
+    with reading(name, "could not be loaded with r1kit's attention"):
         loaded: Any = AutoModelForCausalLM.from_pretrained(
-            source, dtype=torch.float32, attn_implementation=attention.NAME, output_loading_info=True
+            folder, dtype=torch.float32, attn_implementation=attention.NAME, output_loading_info=True, **NO_CODE
         )
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        raise ModelError(f"{name} could not be loaded with r1kit's attention ({first_line(error)})") from error
     model, info = loaded
     if info["missing_keys"]:
         missing = sorted(info["missing_keys"])
@@ -97,30 +96,17 @@ def load(name: str, *, device: str = "auto", seed: int = 0) -> Policy:
 def outline(name: str) -> Policy:
     """A model's tokenizer, end ids and context without its weights: enough to refuse prompts before any work.
 
-    Its `model` has nothing but a `config`. Raises `ModelError` for a tokenizer or a configuration that cannot be read.
+    Its `model` has only a `config`. Raises `ModelError` if the tokenizer or the configuration cannot be read.
     """
-    from transformers import AutoConfig
+    folder = resolve(name)
+    config, tokenizer = config_of(folder, name), tokenizer_of(folder, name)
+    return Policy(SimpleNamespace(config=config), tokenizer, _end_ids(tokenizer, name))
 
-    source = str(resolve(name))
+
+def _end_ids(tokenizer: Any, name: str) -> tuple[int, ...]:
+    """The ids that end a completion."""
     try:
-        config = AutoConfig.from_pretrained(source).get_text_config()
-    except (OSError, ValueError, KeyError) as error:
-        raise ModelError(f"{name} has no usable configuration ({first_line(error)}): see its config.json") from error
-    return Policy(SimpleNamespace(config=config), *_tokenizer(source, name))
-
-
-def _tokenizer(source: str, name: str) -> tuple[Any, tuple[int, ...]]:
-    """The tokenizer, and the ids that end a completion."""
-    from transformers import AutoTokenizer
-
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(source)
-    except (OSError, ValueError, KeyError) as error:
-        raise ModelError(
-            f"{name} has no usable tokenizer ({first_line(error)}): save one beside the weights"
-        ) from error
-    try:
-        return tokenizer, end_ids(tokenizer)
+        return end_ids(tokenizer)
     except ValueError as error:
         raise ModelError(f"{name}: {error}") from None
 

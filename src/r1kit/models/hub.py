@@ -1,0 +1,47 @@
+"""Configurations, tokenizers and networks read from Hugging Face folders. Code in a model folder is never run.
+
+Left to itself, transformers asks on the terminal whether to run such code. Everything here passes `NO_CODE`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from r1kit.models.known import ModelError, first_line
+
+NO_CODE: dict[str, Any] = {"trust_remote_code": False}
+
+
+@contextmanager
+def reading(name: str, problem: str, remedy: str = "") -> Iterator[None]:
+    """Turn the errors of transformers into a `ModelError` that says what the problem with `name` is."""
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+        if "trust_remote_code" in str(error):
+            raise ModelError(
+                f"{name} needs Python code that is in its folder, and r1kit does not run code from model folders: "
+                "use a model whose architecture and tokenizer transformers has"
+            ) from None
+        raise ModelError(f"{name} {problem} ({first_line(error)}){remedy}") from error
+
+
+def config_of(folder: Path, name: str) -> Any:
+    """The configuration of the language model in a folder."""
+    from transformers import AutoConfig
+
+    with reading(name, "has no usable configuration", ": see its config.json"):
+        return AutoConfig.from_pretrained(folder, **NO_CODE).get_text_config()
+
+
+def tokenizer_of(folder: Path, name: str) -> Any:
+    """The tokenizer in a folder."""
+    from transformers import AutoTokenizer
+
+    with reading(name, "has no usable tokenizer", ": save one beside the weights"):
+        return AutoTokenizer.from_pretrained(folder, **NO_CODE)
