@@ -128,7 +128,7 @@ def test_a_held_out_score_that_falls_stops_the_run_and_the_best_weights_are_kept
     best = run.train()
     assert (best.step, best.value) == (2, 0.9)
     assert [row["step"] for row in metrics(tmp_path / "early")] == [0, 1, 2, 3, 4]
-    assert said == ["stops after step 4: 2 validations without a better probe/accuracy than 0.9 (step 2)"]
+    assert said == ["stops after step 4: no probe/accuracy above 0.9 (step 2) in 2 validations"]
     two = loop(tmp_path / "two", {"steps": 2})
     two.train()
     assert_identical(weights(run), weights(two))

@@ -105,15 +105,42 @@ def test_early_stopping_ends_with_the_best_weights_and_resumes_with_its_memory(t
     assert_identical(four.model, learner.model)
 
 
-def test_best_weights_that_are_damaged_or_gone_are_named_with_the_remedy(tmp_path: Path) -> None:
+def test_best_weights_that_are_damaged_or_missing_are_named_with_the_remedy(tmp_path: Path) -> None:
     learner = Learner(llama(), SETTINGS, steps=1)
-    with pytest.raises(StoreError, match=r"best are damaged or gone .*: delete best/ and checkpoints/"):
-        learner.restore(tmp_path / "best")
-    learner.keep(tmp_path / "best")
+    with pytest.raises(StoreError, match=r"best are damaged or missing .*: delete best/ and checkpoints/"):
+        learner.load_weights(tmp_path / "best")
+    learner.save_weights(tmp_path / "best")
     weights = tmp_path / "best" / "policy.safetensors"
     weights.write_bytes(weights.read_bytes()[:1000])
-    with pytest.raises(StoreError, match="damaged or gone"):
-        learner.restore(tmp_path / "best")
+    with pytest.raises(StoreError, match="damaged or missing"):
+        learner.load_weights(tmp_path / "best")
+
+
+def test_a_resumed_run_never_takes_the_best_weights_of_an_abandoned_attempt(tmp_path: Path) -> None:
+    """Killed after a better score, then continued on a machine where that score is worse."""
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path, stop=6, scores=[3.0, 2.0, 1.0, 2.6, 2.7, 2.8], patience=9)  # checkpoint after 5, best at 6
+    assert {folder.name for folder in (tmp_path / "best").iterdir()} == {"step-000004", "step-000006"}
+    learner, best = train(tmp_path, scores=[3.0, 2.0, 2.5, 2.6, 2.7, 2.8], patience=9)
+    assert best == Best(step=4, value=2.0, since=4)
+    four = Learner(llama(), SETTINGS, steps=12)
+    for step in range(4):
+        update = update_of(four, step)
+        four.forward_backward(update.batches, update.loss, update.totals)
+        four.step()
+    assert_identical(four.model, learner.model)
+
+
+def test_a_kill_while_best_weights_are_replaced_costs_nothing(tmp_path: Path) -> None:
+    scores = [3.0, 2.0, 1.0, 2.6, 2.7, 2.8]
+    straight, _ = train(tmp_path / "straight", scores=scores, patience=9)
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path / "torn", stop=6, scores=scores, patience=9)
+    best = tmp_path / "torn" / "best"
+    (best / "step-000006").rename(best / ".step-000006.old")  # between the two renames of `atomic_folder`
+    resumed, again = train(tmp_path / "torn", scores=scores, patience=9)
+    assert again.step == 6
+    assert_identical(resumed.model, straight.model)
 
 
 def test_without_patience_validation_is_only_measured(tmp_path: Path) -> None:

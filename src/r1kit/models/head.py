@@ -113,9 +113,10 @@ class FusedHead(torch.autograd.Function):
             value, grad, chunk_sums = loss(logits)
             grad = grad.mul_(derivative).to(states.dtype)  # [n, V], by the linear output
             if needs_weight:
-                grad_weight = _add(grad_weight, (grad.T @ states).to(weight.dtype))  # [V, d]
+                grad_weight = _add_product(grad_weight, grad.T, states, weight.dtype)  # [V, d]
             if needs_bias:
-                grad_bias = _add(grad_bias, grad.sum(0).to(weight.dtype))  # [V]
+                bias_sum = grad.sum(0).to(weight.dtype)  # [V]
+                grad_bias = bias_sum if grad_bias is None else grad_bias.add_(bias_sum)
             grad_hidden.index_add_(0, positions, (grad @ weight).to(states.dtype))  # under autocast the product is bf16
             total = total + value
             for name, amount in chunk_sums.items():
@@ -130,5 +131,10 @@ class FusedHead(torch.autograd.Function):
         return (*(grad if grad is None else grad.mul_(grad_loss) for grad in grads), None, None, None)
 
 
-def _add(total: Tensor | None, value: Tensor) -> Tensor:
-    return value if total is None else total.add_(value)
+def _add_product(total: Tensor | None, left: Tensor, right: Tensor, dtype: torch.dtype) -> Tensor:
+    """total + left @ right, in place: a second [V, d] would be the largest tensor of a small model."""
+    if total is None:
+        return (left @ right).to(dtype)
+    if torch.is_autocast_enabled(left.device.type):  # it does not reach addmm_, which would multiply in fp32
+        return total.add_(left @ right)
+    return total.addmm_(left, right)

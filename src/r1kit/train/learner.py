@@ -171,23 +171,23 @@ class Learner:
         self.updates = state["updates"]
         return state
 
-    def keep(self, folder: Path) -> None:
-        """Write the weights alone, as the best so far; `restore` takes them back."""
+    def save_weights(self, folder: Path) -> None:
+        """Write the weights alone; `load_weights` reads them back."""
         from safetensors.torch import save_file
 
         with atomic_folder(folder) as part:
             save_file(self._tensors(self.model), part / "policy.safetensors")
 
-    def restore(self, folder: Path) -> None:
-        """Take back the weights that `keep` wrote; raises `StoreError` where they are damaged or gone."""
+    def load_weights(self, folder: Path) -> None:
+        """Read the weights that `save_weights` wrote; raises `StoreError` if they are damaged or missing."""
         from safetensors import SafetensorError
 
         try:
             self._restore(self.model, folder / "policy.safetensors")
         except (SafetensorError, RuntimeError, OSError, KeyError) as error:
             raise StoreError(
-                f"the best weights in {folder} are damaged or gone ({str(error)[:200]}): delete {folder.name}/ and "
-                "checkpoints/ beside it, and the stage is trained again"
+                f"the weights in {folder} are damaged or missing ({str(error)[:200]}): delete best/ and checkpoints/ "
+                "in the stage's folder, and the stage is trained again"
             ) from error
 
     def _tensors(self, model: Any) -> dict[str, Tensor]:

@@ -1,4 +1,4 @@
-"""Held-out measures in the middle of training, and early stopping on one of them: what all loops have in common."""
+"""Measures on held-out data during training, and early stopping on one of them, for all loops."""
 
 from __future__ import annotations
 
@@ -9,14 +9,15 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from r1kit.train import checkpoints
 from r1kit.train.learner import Learner
 
 
 @dataclass(frozen=True)
 class Validation:
-    """A measure on held-out data before the first step and every some steps.
+    """A measure on held-out data, before the first step and then every `every` steps.
 
-    `watch` names the value that early stopping looks at; the one before the first step is only there to compare with.
+    Early stopping follows the value named `watch`; the measure before the first step is for comparison only.
     """
 
     measure: Callable[[], dict[str, float]]
@@ -28,14 +29,14 @@ class Validation:
 
 @dataclass
 class Best:
-    """The best validation so far and how many came after it."""
+    """The best validation so far, and the number of validations since."""
 
     step: int = 0
     value: float | None = None
     since: int = 0
 
-    def take(self, step: int, value: float, higher_is_better: bool) -> bool:
-        """Note a value; whether it is the best."""
+    def update(self, step: int, value: float, higher_is_better: bool) -> bool:
+        """Record a value; returns whether it is the best. NaN never is."""
         beats = self.value is None or (value > self.value if higher_is_better else value < self.value)
         better = math.isfinite(value) and beats
         if better:
@@ -45,20 +46,22 @@ class Best:
         return better
 
     def facts(self, unit: str) -> dict[str, Any]:
-        """For the manifest: `{"best_step": 20, "best_validation": 0.91}`; empty where nothing was measured."""
+        """For the manifest: `{"best_step": 20, "best_validation": 0.91}`; empty without a validation."""
         return {f"best_{unit}": self.step, "best_validation": self.value} if self.value is not None else {}
 
 
 class EarlyStopping:
-    """A loop's validation, or none: measures when it is due, keeps the best weights, says when it is over.
+    """The validation of a loop, or none: it measures when due, keeps the best weights and decides when to stop.
 
-    `state` is what a checkpoint holds, and `EarlyStopping` goes on from it.
+    `state` belongs in every checkpoint; a new `EarlyStopping` continues from it. The best weights are in a folder
+    named by their step (`best/step-000015`), so a run that continues from a checkpoint never reads those of an
+    abandoned attempt.
     """
 
     def __init__(
-        self, validation: Validation | None, learner: Learner, folder: Path, state: Mapping[str, Any] | None = None
+        self, validation: Validation | None, learner: Learner, stage: Path, state: Mapping[str, Any] | None = None
     ) -> None:
-        self.validation, self.learner, self.folder = validation, learner, folder / "best"
+        self.validation, self.learner, self.stage = validation, learner, stage
         self.best = Best(**((state or {}).get("best") or {}))
 
     @property
@@ -70,39 +73,44 @@ class EarlyStopping:
         return bool(self.validation and self.validation.patience and self.best.since >= self.validation.patience)
 
     @property
-    def words(self) -> str:
-        """Why it is over: `3 validations without a better probe/accuracy than 0.912 (step 20)`."""
-        watched, best = self.validation.watch if self.validation else "", self.best
-        best_value = "one that is a number" if best.value is None else f"{best.value:.3g} (step {best.step})"
-        return f"{best.since} validations without a better {watched} than {best_value}"
+    def reason(self) -> str:
+        """Why training stops: `no probe/accuracy above 0.912 (step 20) in 3 validations`."""
+        if self.validation is None:
+            return ""
+        watched, best = self.validation.watch, self.best
+        if best.value is None:
+            return f"no finite {watched} in {best.since} validations"
+        side = "above" if self.validation.higher_is_better else "below"
+        return f"no {watched} {side} {best.value:.3g} (step {best.step}) in {best.since} validations"
 
     def before(self) -> dict[str, float]:
         """The measures before the first step; empty without a validation."""
-        return self._measured(self.validation)[0] if self.validation else {}
+        return self._measure(self.validation) if self.validation else {}
 
     def after(self, step: int, *, last: bool) -> dict[str, float]:
-        """The measures after a step; empty where none are due."""
+        """The measures after a step; empty if none are due."""
         validation = self.validation
         if validation is None or (step % validation.every and not last):
             return {}
-        row, value = self._measured(validation)
-        if value is not None and self.best.take(step, value, validation.higher_is_better) and validation.patience:
-            self.learner.keep(self.folder)
+        row = self._measure(validation)
+        value = row.get(validation.watch)
+        if value is not None and self.best.update(step, value, validation.higher_is_better) and validation.patience:
+            self.learner.save_weights(checkpoints.best_folder(self.stage, step))
+            checkpoints.prune_best(self.stage, step)
         return row
 
     def finish(self) -> Best:
-        """With patience, take back the best weights; returns when they were."""
+        """With patience, load the best weights; returns which those are."""
         if self.validation and self.validation.patience and self.best.value is not None:
-            self.learner.restore(self.folder)
+            self.learner.load_weights(checkpoints.best_folder(self.stage, self.best.step))
         return self.best
 
-    def _measured(self, validation: Validation) -> tuple[dict[str, float], float | None]:
-        """All measures, and the one that is watched: with patience it must be there."""
+    def _measure(self, validation: Validation) -> dict[str, float]:
         started = time.perf_counter()
         row = validation.measure()
         if validation.patience and validation.watch not in row:
             raise ValueError(
-                f"patience follows {validation.watch}, and nothing could be judged for it: the validation gave "
-                f"{', '.join(row) or 'nothing'}"
+                f"patience follows {validation.watch}, but the validation measured {', '.join(row) or 'nothing'}: "
+                "nothing could be judged for it; set patience to 0 or watch another value"
             )
-        return row | {"time/validation_s": time.perf_counter() - started}, row.get(validation.watch)
+        return row | {"time/validation_s": time.perf_counter() - started}

@@ -94,7 +94,7 @@ class RL:
                 metrics.append({"step": 0, **measured})
             for step in range(first, settings.steps):
                 if self.stopping.is_over:
-                    self.note(f"stops after step {step}: {self.stopping.words}")
+                    self.note(f"stops after step {step}: {self.stopping.reason}")
                     break
                 row = self._step(step, draws, metrics)
                 row |= self.stopping.after(step + 1, last=step + 1 == settings.steps)
