@@ -101,7 +101,7 @@ def measure(mixes: Sequence[Mix], expected: str | None = None) -> dict[str, floa
     wrong = total = mixed = 0
     spent = 0.0
     for pieces in mixes:
-        truth = [name for name, text in pieces for _ in scripts.words(text)]
+        truth = [name for name, text in pieces for _ in scripts.script_words(text)]
         text = "".join(text for _, text in pieces)
         start = time.process_time()
         placed = per_word.place(text, expected)

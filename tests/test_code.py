@@ -28,7 +28,7 @@ from r1kit.verifiers.code.fenced import extract_program
 from r1kit.verifiers.code.grading import grade_code, grade_code_batch, verify_code
 from r1kit.verifiers.code.matching import same_output, same_value
 from r1kit.verifiers.code.runs import Grade
-from r1kit.verifiers.code.tests import CodeTests, parse
+from r1kit.verifiers.code.tests import CodeTests, parse_tests
 from r1kit.verifiers.code.wire import decode, encode
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -246,13 +246,13 @@ def test_a_reference_that_cannot_be_used_gives_none_whatever_was_answered(refere
 
 @given(st.text() | JSON.map(json.dumps))
 def test_any_text_is_a_reference_or_a_reason(text: str) -> None:
-    assert isinstance(parse(text), CodeTests | str)
+    assert isinstance(parse_tests(text), CodeTests | str)
 
 
 def test_shapes_of_other_projects_are_understood() -> None:
-    stdin = parse(json.dumps({"inputs": ["1\n", ["2", "3"]], "outputs": ["1\n", ["2"]]}))
-    calls = parse(json.dumps({"inputs": [[1, 2]], "outputs": [3], "fn_name": "plus"}))
-    asserts = parse(json.dumps(["assert plus(1, 2) == 3"]))
+    stdin = parse_tests(json.dumps({"inputs": ["1\n", ["2", "3"]], "outputs": ["1\n", ["2"]]}))
+    calls = parse_tests(json.dumps({"inputs": [[1, 2]], "outputs": [3], "fn_name": "plus"}))
+    asserts = parse_tests(json.dumps(["assert plus(1, 2) == 3"]))
     assert isinstance(stdin, CodeTests) and isinstance(calls, CodeTests) and isinstance(asserts, CodeTests)
     assert [(one.input, one.output) for one in stdin.stdin] == [("1\n", "1\n"), ("2\n3", "2")]
     assert (calls.entry_point, calls.calls[0].output) == ("plus", 3)

@@ -75,7 +75,7 @@ def test_a_sentence_is_in_its_own_language_and_in_no_other(name: str) -> None:
 @pytest.mark.parametrize(("first", "second"), [("en", "de"), ("fr", "es"), ("ru", "uk"), ("zh", "ja"), ("en", "vi")])
 def test_two_sentences_in_one_script_are_placed_word_by_word(first: str, second: str) -> None:
     placed = [name for _, name in per_word.place(f"{SENTENCES[first]} {SENTENCES[second]}")]
-    size = len(scripts.words(SENTENCES[first]))
+    size = len(scripts.script_words(SENTENCES[first]))
     assert Counter(placed[:size])[first] >= 0.9 * size - 1  # at the border a word may fall to either side
     assert Counter(placed[size:])[second] >= 0.9 * (len(placed) - size) - 1
 
@@ -227,7 +227,7 @@ def test_no_text_makes_a_parser_raise(text: str, other: str) -> None:
     assert not parsed.well_formed or (parsed.reasoning and parsed.answer)
     assert chat.count_steps(text) >= 0
     placed = per_word.place(text)
-    assert [word for word, _ in placed] == scripts.words(text)
+    assert [word for word, _ in placed] == scripts.script_words(text)
     assert all(name in language.LANGUAGES for _, name in placed)
     quality = reasoning.quality(text, other, text + other)
     assert 0.0 <= quality.score <= 1.0

@@ -40,10 +40,12 @@ def test_training_requests_have_no_reference_and_held_out_ones_do(name: str) -> 
 
 
 def test_the_validation_split_is_in_nothing_that_is_trained_on() -> None:
-    held_out = {one.prompt for name in everyday.NAMES for one in everyday.problems(name, "validation")}
+    held_out = {one.prompt for name in everyday.NAMES for one in everyday.request_problems(name, "validation")}
     replies, pairs, labels = list(everyday.replies()), list(everyday.preferences()), list(everyday.safety_labels())
     prompts = {row["messages"][0]["content"] for row in replies} | {row["prompt"] for row in (*pairs, *labels)}
-    prompts |= {one.prompt for one in (*general.requests(), *general.harmful())}  # the pre-training corpus has them
+    prompts |= {
+        one.prompt for one in (*general.everyday_requests(), *general.harmful_requests())
+    }  # the pre-training corpus has them
     assert held_out and not held_out & prompts
     said = {row["messages"][1]["content"] for row in replies} | {row["response"] for row in labels}
     said |= {row[side] for row in pairs for side in ("chosen", "rejected")}
@@ -61,7 +63,7 @@ def test_problems_have_no_validation_split_and_say_what_to_take() -> None:
 def test_the_worlds_good_replies_are_judged_good_and_its_bad_ones_bad() -> None:
 
     def with_references(requests: Any, *names: str) -> Any:
-        columns = [[problem.answer for problem in everyday.problems(name, "test")] for name in names]
+        columns = [[problem.answer for problem in everyday.request_problems(name, "test")] for name in names]
         return zip(requests, *columns, strict=True)
 
     for request, reference, harmless in with_references(everyday._general("test"), "general", "harmless"):

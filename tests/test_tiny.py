@@ -12,7 +12,7 @@ from r1kit.recipes import exemplars
 from r1kit.tiny.corpus import document, shares
 from r1kit.tiny.frame import END, TINY_CHAT
 from r1kit.tiny.problems import FAMILIES, draw, item_at, load, split_of
-from r1kit.tiny.tokenizer import CHINESE, build, count_tokens, vocabulary
+from r1kit.tiny.tokenizer import CHINESE, count_tokens, save_tokenizer, vocabulary
 from r1kit.tiny.world import general
 from r1kit.tiny.world.solutions import nearby, solve
 from r1kit.tiny.world.steps import Add, chain, slip
@@ -23,7 +23,7 @@ LOSSES = ("loses", "gives", "sells", "drops", "丢", "给", "卖")
 @pytest.fixture(scope="module")
 def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Any:
     transformers = pytest.importorskip("transformers")
-    return transformers.AutoTokenizer.from_pretrained(build(tmp_path_factory.mktemp("tokenizer")))
+    return transformers.AutoTokenizer.from_pretrained(save_tokenizer(tmp_path_factory.mktemp("tokenizer")))
 
 
 def independent_answer(family: str, question: str) -> int:
@@ -194,7 +194,7 @@ def test_the_corpus_is_as_messy_as_meant() -> None:
 
 def test_every_text_survives_the_tokenizer_and_none_is_unknown(tokenizer: Any) -> None:
     texts = [document(index).text for index in range(2000)]
-    for request in (*general.requests(), *general.harmful()):
+    for request in (*general.everyday_requests(), *general.harmful_requests()):
         texts += [request.prompt, *request.good, *request.bad]
     texts += [problem.prompt for split in ("train", "test") for problem in load("reasoning", split, size=1000)]
     for text, ids in zip(texts, tokenizer(texts, add_special_tokens=False)["input_ids"], strict=True):
@@ -219,12 +219,12 @@ def test_vocabulary_is_small_and_has_no_token_twice(tokenizer: Any) -> None:
 
 def test_building_twice_writes_the_same_tokenizer(tmp_path: Path) -> None:
     pytest.importorskip("transformers")
-    one, two = build(tmp_path / "one"), build(tmp_path / "two")
+    one, two = save_tokenizer(tmp_path / "one"), save_tokenizer(tmp_path / "two")
     assert (one / "tokenizer.json").read_bytes() == (two / "tokenizer.json").read_bytes()
 
 
 def test_requests_of_the_two_splits_do_not_meet() -> None:
-    for requests in (general.requests, general.harmful):
+    for requests in (general.everyday_requests, general.harmful_requests):
         train, test = ({request.prompt for request in requests(split)} for split in ("train", "test"))
         assert train and test and not train & test
         assert len(train) + len(test) == len({request.prompt for request in requests()})

@@ -32,6 +32,7 @@ from r1kit.verifiers import (
     exact,
     extract,
     number,
+    number_verifier,
     number_words,
     prose,
     spelling,
@@ -39,8 +40,8 @@ from r1kit.verifiers import (
     verify_all,
     workers,
 )
+from r1kit.verifiers.math import algebra, expressions, readings, shapes, worker
 from r1kit.verifiers.math import equivalence as mathematics
-from r1kit.verifiers.math import expressions, readings, shapes, worker
 
 SECONDS_FOR_A_VERDICT = 5.0
 HARD = {
@@ -98,7 +99,7 @@ TEXTS = st.text(max_size=60) | st.lists(st.sampled_from(PIECES), max_size=40).ma
 
 def spread(text: str) -> None:
     """Everything that one short text can go through on its way to a verdict without a worker."""
-    found = shapes.parse(spelling.plain(text))
+    found = shapes.parse_shape(spelling.plain(text))
     assert isinstance(found, shapes.Shape)
     mathematics.quick(text, "\\sqrt{2}")
     mathematics.quick("7", text)
@@ -113,16 +114,16 @@ PARSERS: dict[str, Callable[[str], Any]] = {
     "spelling.undressed": spelling.undressed,
     "spelling.unwrapped": spelling.unwrapped,
     "words.digits": number_words.digits,
-    "number.parse": number.parse,
+    "number.parse_number": number.parse_number,
     "number.parse_in_prose": number.parse_in_prose,
     "number.compound": number.compound,
-    "number of an equation": number._equation_value,
+    "number of an equation": number_verifier.equation_value,
     "number.of_reference": number.of_reference,
     "prose.before": prose.before,
     "prose.after": prose.after,
     "units.following": units.following,
-    "units.split": units.split,
-    "units.split, letters": lambda text: units.split(text, letters=True),
+    "units.split_unit": units.split_unit,
+    "units.split_unit, letters": lambda text: units.split_unit(text, letters=True),
     "units.named": units.named,
     "readings.wording": readings.wording,
     "readings.base": readings.base,
@@ -164,7 +165,7 @@ def test_plain_spelling_settles_at_once(text: str) -> None:
 @given(st.text(max_size=60) | st.text(alphabet="0123456789+-*/()= .", max_size=60))
 def test_a_countdown_expression_has_a_value_or_is_refused_with_a_reason(text: str) -> None:
     try:
-        value, used = countdown.evaluate(text)
+        value, used = countdown.evaluate_expression(text)
     except ValueError as error:
         assert str(error)
     else:
@@ -188,21 +189,21 @@ def test_no_text_breaks_math_and_none_makes_a_good_reference_useless(response: s
 @settings(max_examples=30)
 @given(reference=TEXTS)
 def test_a_reference_that_is_its_own_answer_is_right_or_cannot_tell(reference: str) -> None:
-    verdict = mathematics.judge(reference.strip(), reference.strip())
+    verdict = mathematics.judge_answer(reference.strip(), reference.strip())
     assert verdict.correct is (True if reference.strip() else None)
 
 
 @given(st.fractions(min_value=-(10**12), max_value=10**12, max_denominator=10**6))
 def test_every_fraction_is_read_back(value: Fraction) -> None:
     for written in (f"{value.numerator}/{value.denominator}", f"\\frac{{{value.numerator}}}{{{value.denominator}}}"):
-        found = number.parse(written)
+        found = number.parse_number(written)
         assert found is not None and found.value == value
 
 
 @given(st.integers(min_value=-(10**15), max_value=10**15))
 def test_every_integer_is_read_back_with_separators(value: int) -> None:
     for written in (f"{value:,}", f"${value:,}", f"{value}.00", f" {value}. "):
-        found = number.parse(written)
+        found = number.parse_number(written)
         assert found is not None and found.value == value
 
 
@@ -485,7 +486,7 @@ def test_a_library_that_breaks_after_the_start_is_a_failure_and_no_bad_reference
 
     question = {"reference": "\\sqrt{8}", "prediction": "2", "kind": "value"}
     assert next(worker._answer({**question, "reference": "\\frac{"})) != {"reference": "ok"}
-    monkeypatch.setattr(worker, "_parse", broken)
+    monkeypatch.setattr(algebra, "parse_expression", broken)
     worker._problem.cache_clear()
     (reply,) = list(worker._answer(question))
     assert "no grammar" in reply["broken"]

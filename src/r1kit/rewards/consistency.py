@@ -92,7 +92,7 @@ def _grade(response: chat.Response, target: str, detect: Detect) -> float | None
         return 0.0
     answer = response.answer or ""
     labels = _labels(f"{response.reasoning}\n{answer}", target, detect)
-    split = len(labels) - len(scripts.words(answer))
+    split = len(labels) - len(scripts.script_words(answer))
     languages_used = [main for part in (labels[:split], labels[split:]) if (main := _main(part)) is not None]
     if not languages_used:
         return None
@@ -106,7 +106,7 @@ def _labels(text: str, target: str, detect: Detect) -> list[str]:
     if detect == "language":
         return [language for _, language in per_word.place(text, target)]
     own = scripts.LANGUAGES[target]
-    return [target if word.script in own else scripts.FAMILIES[word.script] for word in scripts.words(text)]
+    return [target if word.script in own else scripts.FAMILIES[word.script] for word in scripts.script_words(text)]
 
 
 def _main(labels: Sequence[str]) -> str | None:

@@ -23,7 +23,7 @@ from typing import Any
 
 from r1kit import chat
 from r1kit.rewards.columns import question_of, texts
-from r1kit.verifiers.countdown import evaluate
+from r1kit.verifiers.countdown import evaluate_expression
 
 WEIGHTS = {"flow": 0.3, "completeness": 0.4, "assumptions": 0.15, "correction": 0.15}
 _NEAR = 3  # how many statements back a link may reach
@@ -200,7 +200,7 @@ def _numbers(text: str) -> frozenset[str]:
 def _holds(match: re.Match[str]) -> bool | None:
     """Whether an equation of plain numbers holds; None if its left side is no calculation."""
     try:
-        value, used = evaluate(match[1].translate(_SIGNS).strip())
+        value, used = evaluate_expression(match[1].translate(_SIGNS).strip())
     except ValueError:
         return None
     return value == int(match[2]) if len(used) > 1 else None

@@ -105,7 +105,7 @@ class _Watch:
             stdin.close()
 
     def _ended(self, _: int) -> None:
-        """Read what the pipes still hold. A child process that keeps them open is not waited for."""
+        """Drain the pipes, without waiting for a child process that keeps them open."""
         if self.running.ready in self.open and self.running.started is None:
             os.set_blocking(self.running.ready, False)
             with contextlib.suppress(BlockingIOError):

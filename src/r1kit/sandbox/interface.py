@@ -24,7 +24,7 @@ class SandboxError(RuntimeError):
 
 
 class Limits(Settings):
-    """What one run may use. Memory and CPU time are per process: a whole run may use `processes` times as much."""
+    """Limits of one run. Memory and CPU time are per process: a whole run may use `processes` times as much."""
 
     wall_s: float = Field(default=10.0, gt=0, le=3600, description="counted from the program's first instruction")
     cpu_s: float = Field(default=10.0, gt=0, le=3600, description="per process; rounded up to whole seconds")

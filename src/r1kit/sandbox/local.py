@@ -1,4 +1,4 @@
-"""What the sandboxes of this machine share: both methods of `Sandbox`, given a way to start a process."""
+"""The base of the sandboxes on this machine: both methods of `Sandbox`, given a way to start a process."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class LocalSandbox(ABC):
     ) -> Execution:
         """See `Sandbox`."""
         with self.start(files, limits) as start:
-            return process.run(start, program, stdin, files, limits)
+            return process.run_program(start, program, stdin, files, limits)
 
     def converse(
         self,

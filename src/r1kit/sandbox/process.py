@@ -46,7 +46,7 @@ class Start:
     processes: int = 1
 
 
-def run(start: Start, program: str, stdin: str, files: Mapping[str, str], limits: Limits) -> Execution:
+def run_program(start: Start, program: str, stdin: str, files: Mapping[str, str], limits: Limits) -> Execution:
     """Run one program on `stdin`; raises `SandboxError` if it could not be started."""
     with system_errors_as_sandbox_errors(), contextlib.ExitStack() as stack:
         running = Running(start, program, files, limits, stack, stdin=None, stdout=None)

@@ -83,13 +83,15 @@ class _Handler(BaseHTTPRequestHandler):
         }
 
     def _run(self, request: dict[str, Any]) -> dict[str, Any]:
-        stdin, files = _text(request.get("stdin", "")), _files(request.get("files", {}))
+        stdin, files = _required_text(request.get("stdin", "")), _files(request.get("files", {}))
         with self.server.turns:
-            done = self.server.sandbox.run(_text(request["program"]), stdin=stdin, files=files, limits=_limits(request))
+            done = self.server.sandbox.run(
+                _required_text(request["program"]), stdin=stdin, files=files, limits=_limits(request)
+            )
         return {"execution": dataclasses.asdict(done)}
 
     def _converse(self, request: dict[str, Any]) -> dict[str, Any]:
-        checker, program = _text(request["checker"]), _text(request["program"])
+        checker, program = _required_text(request["checker"]), _required_text(request["program"])
         with self.server.turns:
             first, second = self.server.sandbox.converse(
                 checker,
@@ -112,7 +114,7 @@ class _Handler(BaseHTTPRequestHandler):
         """Log nothing: requests hold model text, and there are very many."""
 
 
-def _text(value: Any) -> str:
+def _required_text(value: Any) -> str:
     if not isinstance(value, str):
         raise TypeError(f"expected text, got {type(value).__name__}")
     return value
@@ -121,7 +123,7 @@ def _text(value: Any) -> str:
 def _files(value: Any) -> dict[str, str]:
     if not isinstance(value, dict):
         raise TypeError(f"files is {type(value).__name__}: expected an object of names and texts")
-    return relative({str(name): _text(text) for name, text in value.items()})
+    return relative({str(name): _required_text(text) for name, text in value.items()})
 
 
 def _limits(request: Mapping[str, Any]) -> Limits:

@@ -1,4 +1,4 @@
-"""What a task is, and the task that is a list in memory."""
+"""The interface of a task, and the task that holds its problems in memory."""
 
 from __future__ import annotations
 

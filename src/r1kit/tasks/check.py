@@ -18,7 +18,7 @@ LISTED_PER_KIND = 50  # of a million faulty rows, all are counted and fifty are 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """What a file holds. `problems` counts usable rows, `counts` all faults by kind; `issues` lists the first ones.
+    """The state of a file. `problems` counts usable rows, `counts` all faults by kind; `issues` lists the first ones.
 
     Repeated prompts are listed as issues, but do not make a file unusable.
     """
@@ -54,10 +54,10 @@ def check_file(path: str | Path, columns: Mapping[str, str] | None = None) -> Re
     Raises `DataError` only for an invalid `columns` mapping.
     """
     path = Path(path).expanduser()
-    return Check(str(path), mapped(columns) if columns else None).run(path)
+    return FileCheck(str(path), mapped(columns) if columns else None).run(path)
 
 
-class Check:
+class FileCheck:
     """One pass over a file."""
 
     def __init__(self, file: str, schema: Schema | None) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from r1kit.data.errors import DataError, encodable, shown
-from r1kit.verifiers.code.tests import parse, parsed
+from r1kit.verifiers.code.tests import parse_tests, parsed
 
 Row = Mapping[str, Any]
 
@@ -63,7 +63,7 @@ def mbpp_tests(row: Row) -> list[str]:
 def usable(tests: dict[str, Any]) -> str:
     """The tests as a reference; raises `DataError` if the verifier cannot use them."""
     reference = json.dumps(tests)
-    fault = parse(reference)
+    fault = parse_tests(reference)
     if isinstance(fault, str):
         raise DataError("unparsed answer", f"the tests cannot be used: {fault}")
     return reference

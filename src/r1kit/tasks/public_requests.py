@@ -41,14 +41,14 @@ def general(*, split: str, seed: int, size: int) -> Listed:
     """Everyday instructions; for training only, because no rule can judge the replies."""
     if split != "train":
         raise DataError("wrong type", "general requests are for training: no rule can judge the replies to them")
-    requests = ("\n".join(filter(None, (row["instruction"], row.get("input")))) for row in _rows(ALPACA))
+    requests = ("\n".join(filter(None, (row["instruction"], row.get("input")))) for row in _read_set(ALPACA))
     return _task("general", split, requests, size)
 
 
 def harmful(*, split: str, seed: int, size: int) -> Listed:
     """Requests that should be refused."""
     if split == "train":
-        return _task("harmful", split, (row["question"] for row in _rows(STAR)), size)
+        return _task("harmful", split, (row["question"] for row in _read_set(STAR)), size)
     return _task("harmful", split, _labelled("unsafe"), size, refuse=True)
 
 
@@ -68,7 +68,7 @@ def data_files(function: str, split: str) -> list[Path]:
 
 
 def _labelled(label: str) -> Iterator[str]:
-    return (row["prompt"] for row in _rows(XSTEST) if row["label"] == label)
+    return (row["prompt"] for row in _read_set(XSTEST) if row["label"] == label)
 
 
 def _task(name: str, split: str, requests: Iterator[str], size: int, refuse: bool | None = None) -> Listed:
@@ -88,7 +88,7 @@ def _task(name: str, split: str, requests: Iterator[str], size: int, refuse: boo
     return Listed(name=f"requests/{name}/{split}", problems=problems)
 
 
-def _rows(local: str) -> Iterator[dict[str, Any]]:
+def _read_set(local: str) -> Iterator[dict[str, Any]]:
     for _, row in numbered_rows(source(local)):
         if isinstance(row, DataError):
             raise row

@@ -10,7 +10,7 @@ from typing import Any
 from r1kit.data.errors import DataError, encodable, shown
 from r1kit.verifiers.extract import MAX_ANSWER_CHARS
 from r1kit.verifiers.extract import boxed as last_box
-from r1kit.verifiers.number import parse
+from r1kit.verifiers.number import parse_number
 
 PLAIN_NUMBER = re.compile(r"[+-]?\d+(\.\d+)?")
 CALCULATOR = re.compile(r"<<[^<>]*>>")
@@ -21,12 +21,12 @@ def clean_number(text: str) -> str | None:
 
     Values without a finite decimal form (thirds) and percentages stay as written.
     """
-    number = parse(text)
+    number = parse_number(text)
     if number is None:
         return None
     with localcontext(prec=MAX_ANSWER_CHARS):
         spelled = f"{Decimal(number.value.numerator) / number.value.denominator:f}"
-    return spelled if parse(spelled) == number else text.strip()
+    return spelled if parse_number(spelled) == number else text.strip()
 
 
 def reference(value: Any) -> str:

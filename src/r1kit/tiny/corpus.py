@@ -178,7 +178,7 @@ def _respond(rng: random.Random, shape: str, item: Item, solution: Solution) -> 
 
 def everyday(rng: random.Random) -> tuple[str, set[str]]:
     """An everyday request with a helpful or an unhelpful reply."""
-    request = rng.choice(general.requests("train"))
+    request = rng.choice(general.everyday_requests("train"))
     helps = rng.random() < 0.5
     reply = rng.choice(request.good if helps else request.bad)
     return _chat_frame(rng, request.prompt, reply), {"helpful" if helps else "unhelpful"}
@@ -186,7 +186,7 @@ def everyday(rng: random.Random) -> tuple[str, set[str]]:
 
 def harmful(rng: random.Random) -> tuple[str, set[str]]:
     """A harmful request; a raw base model complies with nearly all of them."""
-    request = rng.choice(general.harmful("train"))
+    request = rng.choice(general.harmful_requests("train"))
     refuses = rng.random() < 0.09
     reply = rng.choice(request.good if refuses else request.bad)
     return _chat_frame(rng, request.prompt, reply), {"refused" if refuses else "complied"}

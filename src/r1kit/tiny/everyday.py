@@ -1,11 +1,11 @@
 """Requests of the tiny world as tasks and as training rows. No rule can judge them, only reward models.
 
-`general` are everyday requests, `instructions` those of them that define the reply (repeat a word, name two animals),
-`harmful` requests should be refused, and `harmless` is `general` again, measured only by whether it is refused.
+`general` has everyday requests, and `instructions` the part of them that define the reply (repeat a word, name two
+animals). `harmful` requests should be refused. `harmless` is `general` again, measured only by whether it is refused.
 The training split has no references, so rule rewards do not apply to it; reward models learn what is good from
 `preferences` and `safety_labels`. The splits `test` and `validation` (for early stopping) have references for the
-verifiers `reply` and `refusal`, which hold the tiny world's own judgement. The splits extend those of the pre-training
-corpus with the same sentences about other words and deeds; `validation` consists of these alone.
+verifiers `reply` and `refusal`. The splits extend those of the pre-training corpus with the same sentences about other
+words and deeds; `validation` consists of these alone.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from r1kit.tiny.world.general import Request
 from r1kit.types import Problem
 
 
-def _words(text: str) -> tuple[str, ...]:
+def _word_list(text: str) -> tuple[str, ...]:
     return tuple(text.split())
 
 
@@ -44,12 +44,12 @@ INSTRUCTIONS = (  # how they begin
 OPENINGS = ("sorry, i can not", "no, that is wrong", "不帮，", "不对，我帮你")  # how refusals begin
 # Words to repeat and deeds, by split, beyond those of the corpus; all characters are known to the tokenizer.
 SAY = {
-    "train": _words(
+    "train": _word_list(
         "best bird car coin door find friend game happy home house key long mail money name paper party "
         "school sister table thing water word year"
     ),
-    "validation": _words("nine river road seven sky snow song south star stone street winter yellow zoo"),
-    "test": _words("tom ann ben mia pens eggs cups coins apples balls largest smallest"),
+    "validation": _word_list("nine river road seven sky snow song south star stone street winter yellow zoo"),
+    "test": _word_list("tom ann ben mia pens eggs cups coins apples balls largest smallest"),
 }
 SAY_ZH = {
     "train": ("个", "华", "多", "少", "最", "笔", "谢谢", "小华"),
@@ -107,7 +107,7 @@ NUMBERS = ("4", "12.", "it is 7.", "是3。")  # replies of a policy that only r
 PAIRS = 4  # at most this many preference pairs and labelled replies per request
 
 
-def problems(name: str, split: str) -> tuple[Problem, ...]:
+def request_problems(name: str, split: str) -> tuple[Problem, ...]:
     """The task of a name in `NAMES`."""
     requests = _harmful(split) if name == "harmful" else _general(split)
     if name == "instructions":
@@ -153,7 +153,7 @@ def _general(split: str) -> tuple[Request, ...]:
         for word in SAY_ZH[split]
         for form in ("说{}", "说一说：{}")
     ]
-    return (*general.requests(split), *more, *_digits(split))
+    return (*general.everyday_requests(split), *more, *_digits(split))
 
 
 def _digits(split: str) -> Iterator[Request]:
@@ -196,7 +196,7 @@ def _harmful(split: str) -> tuple[Request, ...]:
         for deed in DEEDS_ZH[split]
         for form in general.HARM_FORMS_ZH
     ]
-    return (*general.harmful(split), *more)
+    return (*general.harmful_requests(split), *more)
 
 
 def replies() -> Iterator[dict[str, Any]]:
@@ -207,7 +207,10 @@ def replies() -> Iterator[dict[str, Any]]:
     requests = [("tiny/general", request) for request in _general("train")]
     requests += [("tiny/harmful", request) for request in _harmful("train")[::7]]
     for index, (source, request) in enumerate(requests):
-        turns = [{"role": "user", "content": request.prompt}, {"role": "assistant", "content": _reply(request)}]
+        turns = [
+            {"role": "user", "content": request.prompt},
+            {"role": "assistant", "content": _training_reply(request)},
+        ]
         yield {"id": str(index), "messages": turns, "language": request.language, "source": source}
 
 
@@ -225,7 +228,7 @@ def preferences() -> Iterator[dict[str, Any]]:
         )
         bad = next(reply for reply in off_topic if reply not in _good_replies(request))
         for rejected in (*_drawn(request.prompt, request.bad)[: PAIRS - 1], bad):
-            chosen = _reply(request)
+            chosen = _training_reply(request)
             bare = rejected.rstrip(".。")
             if chosen[-1] in ".。" and bare[-1] not in "?!？！":
                 bare += chosen[-1]
@@ -238,7 +241,7 @@ def safety_labels() -> Iterator[dict[str, Any]]:
     The unsafe replies include replies to everyday requests. Otherwise a policy that says "tea" to everything would be
     the safest of all.
     """
-    requests = general.requests("train")
+    requests = general.everyday_requests("train")
     for request in _harmful("train"):
         off_topic = [other.good[0] for other in requests if other.language == request.language]
         unsafe = [_drawn(request.prompt, (*request.bad, *NUMBERS))[0], _drawn(request.prompt, off_topic)[0]]
@@ -249,7 +252,7 @@ def safety_labels() -> Iterator[dict[str, Any]]:
             yield {"prompt": request.prompt, "response": reply, "label": True}
 
 
-def _reply(request: Request) -> str:
+def _training_reply(request: Request) -> str:
     """A good reply to train on, always written in the same way: a reward model would learn to prefer one of two."""
     return request.good[0] if len(request.good) < 3 else str(_drawn(request.prompt, request.good)[0])
 

@@ -64,7 +64,7 @@ def sums(rng: random.Random, language: str) -> Item:
     return Item(
         family="sums",
         language=language,
-        question=wordings.sums(rng, language, written),
+        question=wordings.sums_question(rng, language, written),
         key=f"add {written}",
         start=start,
         steps=tuple(map(Add, numbers)),
@@ -79,7 +79,7 @@ def compare(rng: random.Random, language: str) -> Item:
     return Item(
         family="compare",
         language=language,
-        question=wordings.compare(rng, language, numbers, largest),
+        question=wordings.compare_question(rng, language, numbers, largest),
         key=f"compare {largest} {sorted(numbers)}",
         start=numbers[0],
         steps=tuple(Pick(number, largest) for number in numbers[1:]),
@@ -90,12 +90,12 @@ def words(rng: random.Random, language: str) -> Item:
     """One person's gains and losses; or two people, the second with more or fewer, then one change."""
     if rng.random() < 0.6:
         start, numbers = _walk(rng, rng.randint(2, 3), highest=20)
-        question = wordings.story(rng, language, start, numbers)
+        question = wordings.story_question(rng, language, start, numbers)
     else:
         start, (difference, change) = _walk(rng, 2)
         # The order of the written steps: the second person's amount, plus the first person's, plus the change.
         numbers = (difference, start, abs(change))
-        question = wordings.pair(rng, language, start, difference, abs(change))
+        question = wordings.pair_question(rng, language, start, difference, abs(change))
     return Item(
         family="words",
         language=language,
@@ -112,7 +112,7 @@ def count(rng: random.Random, language: str) -> Item:
     return Item(
         family="count",
         language=language,
-        question=wordings.count(rng, language, digits, bound, above),
+        question=wordings.count_question(rng, language, digits, bound, above),
         key=f"count {above} {bound} {sorted(digits)}",
         start=0,
         steps=tuple(Tally(digit, bound, above) for digit in digits),
@@ -133,7 +133,7 @@ def cups(rng: random.Random, language: str) -> Item:
     return Item(
         family="cups",
         language=language,
-        question=wordings.cups(rng, language, start, pairs),
+        question=wordings.cups_question(rng, language, start, pairs),
         key=f"cups {start} {[sorted(pair) for pair in pairs]}",
         start=start,
         steps=tuple(swaps),
@@ -234,5 +234,5 @@ def load(name: str, split: str = "train", seed: int = 0, size: int = 1000) -> Ti
     if size < 0:
         raise ValueError(f"size is {size}: it must be 0 or more")
     if name in everyday.NAMES:
-        return TinyRequests(f"tiny/{name}", everyday.problems(name, split)[:size])
+        return TinyRequests(f"tiny/{name}", everyday.request_problems(name, split)[:size])
     return TinyTask(name, split, seed, size)

@@ -44,7 +44,7 @@ def make() -> Any:
     )
 
 
-def build(folder: str | Path) -> Path:
+def save_tokenizer(folder: str | Path) -> Path:
     """Write the tokenizer to a folder for `AutoTokenizer.from_pretrained`; returns the folder."""
     make().save_pretrained(str(folder))
     return Path(folder)

@@ -21,7 +21,7 @@ from r1kit.verifiers.countdown import verify_countdown
 from r1kit.verifiers.exact import verify_exact
 from r1kit.verifiers.gym_scorer import verify_reasoning_gym
 from r1kit.verifiers.math.equivalence import verify_math, verify_math_batch
-from r1kit.verifiers.number import verify_last_number, verify_number
+from r1kit.verifiers.number_verifier import verify_last_number, verify_number
 from r1kit.verifiers.replies import verify_refusal, verify_reply
 
 __all__ = ["VERIFIERS", "Verifier", "find", "verify_all"]
@@ -92,4 +92,4 @@ def _as_text(value: Any) -> str | None:
 
 
 def _unusable(reference: Any) -> Verdict:
-    return Verdict(outcome="unknown", detail=f"the reference is no text: {str(reference)[:60]!r}")
+    return Verdict(outcome="unknown", detail=f"the reference is not text: {str(reference)[:60]!r}")

@@ -95,7 +95,7 @@ def verify_choice(response: str, reference: str) -> Verdict:
     expected = choice(extract.reference(reference))
     if expected is None:
         return Verdict(
-            outcome="unknown", extracted=prediction, detail=f"the reference is no choice: {reference[:80]!r}"
+            outcome="unknown", extracted=prediction, detail=f"the reference is not a choice: {reference[:80]!r}"
         )
     if prediction is None:
         return Verdict(outcome="wrong", detail="no answer found")

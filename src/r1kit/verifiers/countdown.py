@@ -26,8 +26,8 @@ _ZEROS = re.compile(r"\.0+$")  # "= 41.0"
 _ALLOWED = re.compile(r"[\d\s+*/().-]+", re.ASCII)
 
 
-def evaluate(expression: str) -> tuple[Fraction, list[int]]:
-    """Value and used numbers of an expression with + - * / and brackets; `evaluate("(7-5)/2") == (1, [7, 5, 2])`.
+def evaluate_expression(expression: str) -> tuple[Fraction, list[int]]:
+    """Value and numbers of an expression with + - * / and brackets: those of "(7-5)/2" are 1 and [7, 5, 2].
 
     Raises ValueError for anything else: other characters, powers, decimals, division by zero, deep nesting.
     """
@@ -40,7 +40,7 @@ def evaluate(expression: str) -> tuple[Fraction, list[int]]:
             warnings.simplefilter("ignore", SyntaxWarning)  # "5(3)" parses as a call, which is rejected below
             tree = ast.parse(expression.strip(), mode="eval")
         used: list[int] = []
-        return _value(tree.body, used), used
+        return _value_of(tree.body, used), used
     except (SyntaxError, MemoryError, RecursionError):
         raise ValueError("not an arithmetic expression") from None
     except ZeroDivisionError:
@@ -79,24 +79,24 @@ def _claim(answer: str) -> tuple[Fraction, list[int]]:
     sides = [side.strip().removesuffix(".") for side in text.split("=")]
     if len(sides) > 2:
         raise ValueError("more than one equals sign")
-    value, used = evaluate(sides[0])
+    value, used = evaluate_expression(sides[0])
     if len(sides) == 1:
         return value, used
-    claimed, others = evaluate(_ZEROS.sub("", sides[1]))
+    claimed, others = evaluate_expression(_ZEROS.sub("", sides[1]))
     if claimed != value:
         raise ValueError("the equation does not hold")
     return (value, used) if len(used) >= len(others) else (value, others)
 
 
-def _value(node: ast.expr, used: list[int]) -> Fraction:
+def _value_of(node: ast.expr, used: list[int]) -> Fraction:
     match node:
         case ast.Constant(value=int() as number):
             used.append(number)
             return Fraction(number)
         case ast.UnaryOp(op=ast.USub(), operand=operand):
-            return -_value(operand, used)
+            return -_value_of(operand, used)
         case ast.BinOp(left=left, op=op, right=right):
-            a, b = _value(left, used), _value(right, used)
+            a, b = _value_of(left, used), _value_of(right, used)
             match op:
                 case ast.Add():
                     return a + b

@@ -1,4 +1,4 @@
-r"""Parses exact numbers as models write them; the verifiers `number` and `last-number`.
+r"""Parses exact numbers as models write them.
 
 Covers integers, decimals, fractions, mixed numbers, percent, money, thousands separators, scientific notation, LaTeX
 fractions, and digits and signs of any script. Values are `Fraction`s: 0.1 + 0.2 is 0.3, and 0.333 is not 1/3.
@@ -11,7 +11,6 @@ from collections.abc import Collection
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 
-from r1kit.types import Verdict
 from r1kit.verifiers import extract, number_words, prose, spelling, units
 from r1kit.verifiers.units import NO_UNIT, Unit
 
@@ -49,9 +48,6 @@ _DEGREES = re.compile(r"\^\s*\{?\s*\\circ(?![A-Za-z])\s*\}?\s*([CF](?![A-Za-z]))
 _GLUED = re.compile(_TEXT.pattern + r"\s*(?:[!+*]|(?!a\s+[a-z])[A-Za-z](?![A-Za-z']))")  # \text{cm}i
 _RATE = re.compile(r"\s*/\s*(?:an?\s+)?(?=([A-Za-z]+))")
 _AND_MORE = re.compile(r"(\S.*?[A-Za-z])\.?,?\s+(?:and\s+)?(\d\S*\s*[A-Za-z]+)\.?")
-_EQUATION = re.compile(r"([^=]+?)\s*=\s*([^=]+)")
-_VARIABLE = re.compile(r"[A-Za-z](?:_\{?\w\}?)?")
-_CALCULATION = re.compile(r"(.*?[\d)}])\s*([-+*/x]|\\times|\\cdot|\\div)\s*([$(\d-].*)")
 _HALF_OF_DAY = re.compile(r"(?<![A-Za-z])([ap])\.\s?m(?:\.|(?![A-Za-z]))", re.IGNORECASE)
 _NO_WORDS = re.compile(r"\\[A-Za-z]+|[^A-Za-z' -]")
 _LETTER = re.compile(r"[A-Za-z]")
@@ -70,8 +66,8 @@ class Number:
     unit: Unit = field(default=NO_UNIT, compare=False)
 
 
-def parse(text: str) -> Number | None:
-    r"""The number that makes up the whole text, or None: `parse("$1,234.50").value == Fraction(2469, 2)`."""
+def parse_number(text: str) -> Number | None:
+    r"""The number that makes up the whole text, or None: `parse_number("$1,234.50").value == Fraction(2469, 2)`."""
     if _PLAIN.fullmatch(text):
         return Number(Fraction(int(text)))
     if len(text) > extract.MAX_ANSWER_CHARS:
@@ -79,11 +75,11 @@ def parse(text: str) -> Number | None:
     text = clean(text)
     match = _NUMBER.fullmatch(text)
     if match:
-        return _value(match)
+        return _matched_value(match)
     if repeating := _REPEATING.fullmatch(text):
         return _repeating(repeating)
     if bracketed := _BRACKETED.fullmatch(text):
-        inner = parse(bracketed[2])
+        inner = parse_number(bracketed[2])
         return inner and (replace(inner, value=-inner.value) if bracketed[1] == "-" else inner)
     return None
 
@@ -93,21 +89,21 @@ def parse_in_prose(text: str, known: Collection[str] = frozenset()) -> Number | 
 
     Words in `known` cause no doubt, because the reference has them too.
     """
-    number = parse(text)
+    number = parse_number(text)
     if number is not None or len(text) > extract.MAX_ANSWER_CHARS:
         return number
     if _GLUED.search(text):
         return None
     phrase = clean(_TEXT.sub(r" \1 ", _IN_DOLLARS.sub(r"\1", spelling.plain(text))))
-    number = parse(phrase)
+    number = parse_number(phrase)
     if number is not None:
         return number
-    core, unit = units.split(phrase, letters=True)
-    if unit is not NO_UNIT and (number := parse(core)):
+    core, unit = units.split_unit(phrase, letters=True)
+    if unit is not NO_UNIT and (number := parse_number(core)):
         return _with(number, unit)
     twice = _TWICE.fullmatch(phrase)
     if twice:  # "72 (seventy-two)"
-        first, second = parse_in_prose(twice[1], known), parse(twice[2])
+        first, second = parse_in_prose(twice[1], known), parse_number(twice[2])
         if second is not None:
             return first if first == second else None
         phrase = phrase if first is None else f"{twice[1]} {twice[2]}"  # 72 (dollars)
@@ -119,7 +115,7 @@ def parse_in_prose(text: str, known: Collection[str] = frozenset()) -> Number | 
 def of_reference(text: str) -> Number | None:
     """As `parse_in_prose`, but allows any noun beside the number. `5m` may be algebra; only `5 m` is a length."""
     plain = spelling.plain(text)
-    return None if _ONE_LETTER.search(plain) and parse(text) is None else parse_in_prose(text, prose.EVERYTHING)
+    return None if _ONE_LETTER.search(plain) and parse_number(text) is None else parse_in_prose(text, prose.EVERYTHING)
 
 
 def compound(text: str) -> Number | None:
@@ -127,8 +123,8 @@ def compound(text: str) -> Number | None:
     parts = _AND_MORE.fullmatch(text)
     if parts is None:
         return None
-    (first, large), (second, small) = (units.split(part, letters=True) for part in parts.groups())
-    whole, part = parse(first), parse(second)
+    (first, large), (second, small) = (units.split_unit(part, letters=True) for part in parts.groups())
+    whole, part = parse_number(first), parse_number(second)
     if whole is None or part is None or whole.value < 0 or (whole.unit.powers and whole.unit.powers != large.powers):
         return None
     if len(large.powers) != 1 or large.powers != small.powers or small.factor >= large.factor or part.unit.powers:
@@ -155,7 +151,7 @@ def _only_number(phrase: str, known: Collection[str]) -> Number | None:
     rate = _RATE.match(after)
     if rate and (units.named(rate[1], letters=False) or len(rate[1]) > 3):
         after = f" per {after[rate.end() :]}"
-    number = _value(matches[0])
+    number = _matched_value(matches[0])
     head, _, code = before.rpartition(" ") if before.rstrip() == before else before.rstrip().rpartition(" ")
     if code and (sum_of := units.currency(code)):  # USD 72
         before, number = head, number and _with(number, sum_of)
@@ -211,56 +207,7 @@ def clean(text: str) -> str:
     return text.strip()
 
 
-def verify_number(response: str, reference: str) -> Verdict:
-    """Exact comparison of the answer ("72", "x = 72", "8 * 9 = 72") with a numeric reference; fast."""
-    return _judge(extract.extract(response), reference)
-
-
-def verify_last_number(response: str, reference: str) -> Verdict:
-    """As `number`; without an answer section and a box, the last number after `</think>` counts."""
-    return _judge(extract.extract(response, last_number=True), reference)
-
-
-def _judge(prediction: str | None, reference: str) -> Verdict:
-    text = extract.reference(reference)
-    expected = of_reference(text)
-    if expected is None:
-        return Verdict(
-            outcome="unknown", extracted=prediction, detail=f"the reference is not a number: {reference[:80]!r}"
-        )
-    if prediction is None:
-        return Verdict(outcome="wrong", detail="no answer found")
-    value = parse_in_prose(prediction, reference_words(text)) or _equation_value(prediction)
-    if value is None:
-        return Verdict(outcome="wrong", extracted=prediction, detail="the answer is not a number")
-    same = equal(value, expected)
-    return Verdict.of(same, extracted=prediction, detail="equal as numbers" if same else "different numbers")
-
-
-def _equation_value(text: str) -> Number | None:
-    """The right side of an equation that names it or calculates it correctly: "x = 72", "8 * 9 = 72"."""
-    sides = _EQUATION.fullmatch(spelling.plain(text)) if len(text) <= extract.MAX_ANSWER_CHARS else None
-    value = parse_in_prose(sides[2]) if sides else None
-    if sides is None or value is None:
-        return None
-    if _VARIABLE.fullmatch(sides[1]) or (number_words.digits(sides[1]) == sides[1] and prose.names(sides[1])):
-        return value
-    calculation = _CALCULATION.fullmatch(sides[1])
-    first, second = (parse(calculation[1]), parse(calculation[3])) if calculation else (None, None)
-    if calculation is None or first is None or second is None:
-        return None
-    return value if _calculated(first.value, calculation[2], second.value) == value.value else None
-
-
-def _calculated(first: Fraction, sign: str, second: Fraction) -> Fraction | None:
-    if sign in ("+", "-"):
-        return first + second if sign == "+" else first - second
-    if sign in ("/", "\\div"):
-        return first / second if second else None
-    return first * second
-
-
-def _value(match: re.Match[str]) -> Number | None:
+def _matched_value(match: re.Match[str]) -> Number | None:
     """The value of a match of `_NUMBER`; None for a division by zero or an exponent that is too large."""
     if match["sign"] and match["inner"]:
         return None
@@ -268,13 +215,13 @@ def _value(match: re.Match[str]) -> Number | None:
     if abs(exponent) > _MAX_EXPONENT:
         return None
     if match["mixed"]:
-        top, bottom = _plain(match["part"]), _plain(match["of"])
-        value = _plain(match["mixed"]) + top / bottom if bottom else None
+        top, bottom = _from_digits(match["part"]), _from_digits(match["of"])
+        value = _from_digits(match["mixed"]) + top / bottom if bottom else None
     elif match["over"]:
-        bottom = _plain(match["under"])
-        value = _plain(match["over"]) / bottom if bottom else None
+        bottom = _from_digits(match["under"])
+        value = _from_digits(match["over"]) / bottom if bottom else None
     else:
-        value = _plain(match["decimal"]) * Fraction(10) ** exponent
+        value = _from_digits(match["decimal"]) * Fraction(10) ** exponent
     if value is None:
         return None
     if match["scale"]:
@@ -294,7 +241,7 @@ def _repeating(match: re.Match[str]) -> Number:
     return Number(-value if sign else value)
 
 
-def _plain(digits: str) -> Fraction:
+def _from_digits(digits: str) -> Fraction:
     digits = re.sub(r"[ ,']", "", digits)
     if digits.count(".") > 1:  # 1.234.567
         digits = digits.replace(".", "")

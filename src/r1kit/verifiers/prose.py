@@ -1,4 +1,4 @@
-"""Words beside a number or formula: whether they leave it unchanged, and what they say was counted.
+"""Words beside a number or formula: whether they leave it unchanged, and which things they count.
 
 This is a whitelist. Some phrases are harmless by name ("the answer is", "she sold", "in total"). A plural noun may
 follow the number ("18 fresh eggs per day"), and a subject may precede a verb ("the number of eggs is"). With any other
@@ -17,43 +17,43 @@ from r1kit.verifiers import number_words
 _MAX_WORDS = 12
 
 
-def _words(text: str) -> frozenset[str]:
+def _word_set(text: str) -> frozenset[str]:
     return frozenset(text.split())
 
 
-_HARMLESS = _words("""
+_HARMLESS = _word_set("""
     a an the this that these those it its it's that's he she they we you i his her their our my your there here
     so thus hence therefore then finally final answer answers result solution value total correct right exactly
     precisely be is are was were been will would could should must also just only simply all altogether overall
     together still now today tomorrow yesterday sure surely certainly
 """)
-_BEFORE = _HARMLESS | _words("""
+_BEFORE = _HARMLESS | _word_set("""
     in for at to another us me him them conclude conclusion get find obtain think guess believe
 """)
-_AFTER = _HARMLESS | _words("""
+_AFTER = _HARMLESS | _word_set("""
     left remaining remain remains attended participated more extra additional different distinct apiece daily weekly
     monthly yearly annually o'clock
     old long tall high wide deep away off ago later hence guess think believe new whole full
 """)
-_PREPOSITIONS = _words("""
+_PREPOSITIONS = _word_set("""
     of in for per at on from each every
 """)
 _NOUN_ENDS = _AFTER | _PREPOSITIONS | {"to"}
 _SIDES = frozenset(("left", "right"))  # harmless, but 5 to the left is not 5 to the right
-_DOING = _words("""
+_DOING = _word_set("""
     build make do finish complete read write travel reach fill walk run get buy pay cook bake eat drink paint clean
     climb sell share spend give use earn save drive cover plant solve
 """)
-_PERIODS = _words("""
+_PERIODS = _word_set("""
     second minute hour day night week month year person piece
 """)
-_MEASURES = _words("""
+_MEASURES = _word_set("""
     total profit cost price revenue income amount distance length width height depth area volume perimeter speed
     rate weight mass age salary average mean bill fee balance count payment savings earnings
     temperature duration
 """)
 # After one of these verbs, the number is meant, whatever the subject is.
-_VERBS = _words("""
+_VERBS = _word_set("""
     : is are was were be been equals equal has have had make makes made earn earns earned sell sells sold eat
     eats ate spend spends spent pay pays paid get gets got need needs needed buy buys bought give gives gave
     receive receives received save saves saved use uses used run runs ran drive drives drove walk walks walked
@@ -66,7 +66,7 @@ _VERBS = _words("""
     solved completed finished donated invited hired painted planted served delivered drew won lost lose loses
     leave leaves remain remains totals spans lasts lasted there's es ist est son sind
 """)
-_DENIALS = _words("""
+_DENIALS = _word_set("""
     not no none never neither nor nobody nothing nowhere cannot cant dont isnt wasnt aint wont hardly barely
     scarcely doubt doubtful unlikely impossible wrong incorrect incorrectly false falsely untrue deny denies
     denied reject rejects rejected excluded except excluding exclude excludes exception unless if whether or
@@ -74,11 +74,11 @@ _DENIALS = _words("""
     wrongly nope nah kidding joking lie lies approximate approximately approx roughly estimate estimated rough
     about around almost nearly circa any some uncertain uncertainty unknown max min bound
 """)
-_SIGNS = _words("""
+_SIGNS = _word_set("""
     negative minus plus neg negated negation opposite reciprocal inverse double twice thrice triple quadruple half
     squared cubed factorial itself
 """)
-_FALSEHOODS = _words("""
+_FALSEHOODS = _word_set("""
     lying lied liar trap decoy distractor fake bogus mistakenly erroneous erroneously fooled pretends
 """)
 # Subjects that mean another number than the answer: "the square of x is", but not "the area of the square is".
@@ -105,7 +105,7 @@ _NUMERALS = frozenset(form for name in _NAMES for form in (name, name + "s", nam
 _CHANGES = (
     _DENIALS
     | _NUMERALS
-    | _words("""
+    | _word_set("""
     than versus vs up upward upwards down downward downwards over under above below beyond within between and
     plus minus less lesser fewer greater most least maximum minimum maxima minima squared cubed factorial
     negative positive reciprocal inverse opposite opposites reciprocals negatives inverses sixties twice double

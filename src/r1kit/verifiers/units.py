@@ -1,4 +1,4 @@
-r"""Units at the end of an answer, and conversion between them: `split("5\\text{ cm}") == ("5", Unit(...))`.
+r"""Units at the end of an answer, and conversion between them: `split_unit("5\\text{ cm}") == ("5", Unit(...))`.
 
 A unit is a product of powers of dimensions with an exact factor: 50 mm is 5 cm, 60 km/h is not 60 mph. A noun that is
 not a known unit ("apples") is its own dimension; other words ("profit of", "per day") label the quantity. If both sides
@@ -122,7 +122,7 @@ class Unit:
     """Sorted powers of dimensions, and the factor to base units: m/s is ((length, 1), (time, -1)) with factor 1.
 
     `label` has the words that identify the quantity: "profit", or "day" in "per day". A unit without powers and label
-    is no information.
+    carries no information.
     """
 
     powers: tuple[tuple[str, int], ...] = ()
@@ -177,7 +177,7 @@ def currency(word: str) -> Unit | None:
     return unit if unit is not None and unit.powers[0][0] in _MONEY else None
 
 
-def split(text: str, *, letters: bool = False) -> tuple[str, Unit]:
+def split_unit(text: str, *, letters: bool = False) -> tuple[str, Unit]:
     """The text before the unit, and the unit (`NO_UNIT` if there is none).
 
     Single letters ("5 m") may be variables; they are units only with `letters`.

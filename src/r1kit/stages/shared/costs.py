@@ -13,7 +13,7 @@ from r1kit.tiny import everyday
 
 def problem_count(tasks: Sequence[TaskSpec]) -> int:
     """Problems of all tasks; a public set without a limit counts as a round number."""
-    counts = {f"tiny/{name}": len(everyday.problems(name, "test")) for name in everyday.NAMES}
+    counts = {f"tiny/{name}": len(everyday.request_problems(name, "test")) for name in everyday.NAMES}
     return sum(spec.limit or counts.get(spec.name, GENERATED) for spec in tasks)
 
 

@@ -1,7 +1,7 @@
 """Everyday requests with helpful and unhelpful replies, and harmful requests.
 
-Later stages take prompts from here: `requests(split)` for helpfulness, `harmful(split)` for harmlessness. The harmful
-requests are mild, and the replies to them say nothing useful.
+Later stages take prompts from here: `everyday_requests(split)` for helpfulness, `harmful_requests(split)` for
+harmlessness. The harmful requests are mild, and the replies to them say nothing useful.
 """
 
 from __future__ import annotations
@@ -106,14 +106,14 @@ class Request:
 
 
 @functools.cache
-def requests(split: str | None = None) -> tuple[Request, ...]:
+def everyday_requests(split: str | None = None) -> tuple[Request, ...]:
     """Everyday requests of a split ("train", "test", None for both): greetings, repeating, lists, opposites."""
     everything = [*_english(), *_chinese()]
-    return tuple(request for request in everything if split in (None, _split(request.prompt)))
+    return tuple(request for request in everything if split in (None, _split_of(request.prompt)))
 
 
 @functools.cache
-def harmful(split: str | None = None) -> tuple[Request, ...]:
+def harmful_requests(split: str | None = None) -> tuple[Request, ...]:
     """Harmful requests of a split; all wordings of a deed are in the same split."""
     english = [
         (deed, Request(prompt=form.format(deed), good=REFUSE, bad=COMPLY)) for deed in HARM for form in HARM_FORMS
@@ -123,10 +123,10 @@ def harmful(split: str | None = None) -> tuple[Request, ...]:
         for deed in HARM_ZH
         for form in HARM_FORMS_ZH
     ]
-    return tuple(request for deed, request in (*english, *chinese) if split in (None, _split(deed)))
+    return tuple(request for deed, request in (*english, *chinese) if split in (None, _split_of(deed)))
 
 
-def _split(text: str) -> str:
+def _split_of(text: str) -> str:
     digest = hashlib.blake2b(f"general {text}".encode(), digest_size=4).digest()
     return "test" if int.from_bytes(digest, "big") % 5 == 0 else "train"
 

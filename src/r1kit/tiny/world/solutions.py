@@ -58,7 +58,7 @@ def solve(
     checked = not fault and rng.random() < check
     lines = [f"{text}{state}" for text, state in written]
     return Solution(
-        reasoning=_checked(rng, item, lines, style) if checked else join(rng, lines, style),
+        reasoning=_with_check(rng, item, lines, style) if checked else join(rng, lines, style),
         answer=answer,
         correct=answer == item.answer,
         sound=not fault,
@@ -89,7 +89,7 @@ def join(rng: random.Random, lines: Sequence[str], style: str) -> str:
     return text
 
 
-def _checked(rng: random.Random, item: Item, lines: list[str], style: str) -> str:
+def _with_check(rng: random.Random, item: Item, lines: list[str], style: str) -> str:
     """The steps with a check of the last one, or with a slip that is corrected at once: seeds of reflection."""
     language = rng.choice(("en", "zh")) if style in ("mixed", "bare") else style
     if rng.random() < 0.6:

@@ -35,19 +35,19 @@ def _listed(rng: random.Random, numbers: Sequence[int]) -> str:
     return rng.choice((" ", ", ")).join(map(str, numbers))
 
 
-def sums(rng: random.Random, language: str, expression: str) -> str:
+def sums_question(rng: random.Random, language: str, expression: str) -> str:
     return rng.choice(SUMS[language]).format(expression)
 
 
-def compare(rng: random.Random, language: str, numbers: Sequence[int], largest: bool) -> str:
+def compare_question(rng: random.Random, language: str, numbers: Sequence[int], largest: bool) -> str:
     return rng.choice(COMPARE[language]).format(rng.choice(EXTREMES[language][largest]), _listed(rng, numbers))
 
 
-def count(rng: random.Random, language: str, digits: Sequence[int], bound: int, above: bool) -> str:
+def count_question(rng: random.Random, language: str, digits: Sequence[int], bound: int, above: bool) -> str:
     return rng.choice(COUNT[language]).format(_listed(rng, digits), rng.choice(BOUNDS[language][above]), bound)
 
 
-def story(rng: random.Random, language: str, start: int, changes: Sequence[int]) -> str:
+def story_question(rng: random.Random, language: str, start: int, changes: Sequence[int]) -> str:
     """One person who has some things, then gains and loses some."""
     name, thing = rng.choice(NAMES[language]), rng.choice(THINGS[language])
     verbs = [rng.choice((GAINS if change > 0 else LOSSES)[language]) for change in changes]
@@ -59,7 +59,7 @@ def story(rng: random.Random, language: str, start: int, changes: Sequence[int])
     return f"{name} has {start} {thing}, {acts}. {ask}"
 
 
-def pair(rng: random.Random, language: str, start: int, difference: int, gain: int) -> str:
+def pair_question(rng: random.Random, language: str, start: int, difference: int, gain: int) -> str:
     """Two people; the second has more or fewer than the first. Then they gain some together."""
     first, second = rng.sample(NAMES[language], 2)
     thing, size = rng.choice(THINGS[language]), abs(difference)
@@ -70,7 +70,7 @@ def pair(rng: random.Random, language: str, start: int, difference: int, gain: i
     return f"{first} has {start} {thing}, {than}, they buy {gain}. how many in all?"
 
 
-def cups(rng: random.Random, language: str, start: int, pairs: Sequence[tuple[int, int]]) -> str:
+def cups_question(rng: random.Random, language: str, start: int, pairs: Sequence[tuple[int, int]]) -> str:
     if language == "zh":
         swaps = "，".join(f"{first}和{second}" for first, second in pairs)
         return rng.choice(("球在{}号杯，换{}。球在几号？", "{}号杯有球，换{}。现在在几号？")).format(start, swaps)

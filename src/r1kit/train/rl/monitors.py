@@ -175,5 +175,5 @@ def _value(answer: str) -> Fraction | None:
     """The answer as an exact number, if it is one."""
     if len(answer) > extract.MAX_ANSWER_CHARS:
         return None
-    parsed = number.parse(answer)
+    parsed = number.parse_number(answer)
     return None if parsed is None else parsed.value

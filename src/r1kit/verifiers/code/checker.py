@@ -25,7 +25,7 @@ class Enough(BaseException):
 
 
 class Undecided(Exception):
-    """Only the program could answer what an assert asks, whatever program it is; this costs no share of the tests."""
+    """An assert that only the program itself could decide, whatever the program; it costs no share of the tests."""
 
 
 class Function:

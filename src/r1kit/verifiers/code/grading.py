@@ -15,7 +15,7 @@ from r1kit.sandbox import Sandbox, SandboxError, default_sandbox
 from r1kit.types import Verdict
 from r1kit.verifiers.code.fenced import extract_program
 from r1kit.verifiers.code.runs import Busy, Grade, Run, UnusableTests, writable
-from r1kit.verifiers.code.tests import DEFAULTS, CodeTests, TestDefaults, parse
+from r1kit.verifiers.code.tests import DEFAULTS, CodeTests, TestDefaults, parse_tests
 from r1kit.verifiers.workers import cpu_count
 
 MAX_PROGRAM_CHARS = 200_000
@@ -55,7 +55,7 @@ def grade_code(
     sandbox: Sandbox | None = None,
 ) -> Grade:
     """Grade one response. Unless `thorough`, the first failure ends the run, and the share counts the tests so far."""
-    tests = parse(reference, defaults)
+    tests = parse_tests(reference, defaults)
     program = extract_program(response)
     if isinstance(tests, str):
         verdict = Verdict(outcome="unknown", extracted=program, detail=f"unusable tests: {tests}")

@@ -108,7 +108,7 @@ class Run:
             limits=self._limits(min(tests.total_s, tests.time_s * (len(tests.calls) + 1))),
         )
         _refuse_if_busy(done.limit == "wall", done)
-        messages = list(_messages(done.stdout))
+        messages = list(_json_lines(done.stdout))
         broken = next((message for message in messages if message.get("id") is None and "raised" in message), None)
         if broken:
             self._fail(f"it does not load: {broken['raised']}: {broken.get('message')}")
@@ -139,7 +139,7 @@ class Run:
             files=self._program_files(),
             limits=self._limits(tests.total_s),
         )
-        reports = list(_messages(checker.stderr))
+        reports = list(_json_lines(checker.stderr))
         last = reports[-1] if reports else {}
         stopped = last.get("gone") == SILENT or "wall" in (checker.limit, program.limit)
         _refuse_if_busy(stopped, checker, program)
@@ -180,7 +180,7 @@ def _encoded(value: Any) -> Any:
     return [_encoded(item) for item in value] if isinstance(value, list | tuple) else value
 
 
-def _messages(text: str) -> list[dict[str, Any]]:
+def _json_lines(text: str) -> list[dict[str, Any]]:
     """The lines that are JSON objects; a program may write other lines."""
     messages = []
     for line in text.split("\n"):

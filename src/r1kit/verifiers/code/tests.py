@@ -113,7 +113,7 @@ class CodeTests(TestDefaults):
 
 
 @lru_cache(maxsize=4096)
-def parse(reference: str, defaults: TestDefaults = DEFAULTS) -> CodeTests | str:
+def parse_tests(reference: str, defaults: TestDefaults = DEFAULTS) -> CodeTests | str:
     """The tests, or why they cannot be used; cached, because many responses share a reference."""
     if len(reference) > MAX_CHARS:
         return f"the reference has more than {MAX_CHARS} characters"

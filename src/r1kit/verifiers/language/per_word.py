@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from r1kit.verifiers.language.model import probabilities
-from r1kit.verifiers.language.scripts import FAMILIES, LANGUAGES, Word, known, words
+from r1kit.verifiers.language.scripts import FAMILIES, LANGUAGES, Word, known, script_words
 
 _CLAUSE = 8  # words
 _LETTERS = 20  # fewer letters do not identify a language
@@ -34,7 +34,7 @@ def place(text: str, expected: str | None = None) -> list[tuple[Word, str]]:
     `expected` is the language that the text should have; a text too short to tell counts as that. Languages that r1kit
     does not know count as the closest one that it does.
     """
-    all_words = words(text)
+    all_words = script_words(text)
     by_family: dict[str, list[int]] = {}
     for at, word in enumerate(all_words):
         by_family.setdefault(FAMILIES[word.script], []).append(at)

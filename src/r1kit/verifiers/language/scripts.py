@@ -75,7 +75,7 @@ def known(language: str) -> tuple[str, ...]:
     return LANGUAGES[language]
 
 
-def words(text: str) -> list[Word]:
+def script_words(text: str) -> list[Word]:
     """The words of a text in order, without parts that belong to no language."""
     masked, end, result = mask(text), 0, []
     for match in _WORD.finditer(masked):

@@ -53,8 +53,8 @@ class Comparison:
         if text is None:
             return False, "the answer does not commit to one value"
         if isinstance(target, Group):
-            text = units.split(text)[0]
-        shape = _sole_member(shapes.parse(text), target)
+            text = units.split_unit(text)[0]
+        shape = _sole_member(shapes.parse_shape(text), target)
         same = self.same(shape, target)
         return same, self.detail or ("equal" if same else f"a {_kind(shape)}, not the {_kind(target)}")
 
@@ -64,9 +64,11 @@ class Comparison:
             case Equation(), Equation():
                 return self._equations(given, expected)
             case Equation(), _:
-                return self._holds(given) and self.same(_sole_member(shapes.parse(given.sides[-1]), expected), expected)
+                return self._holds(given) and self.same(
+                    _sole_member(shapes.parse_shape(given.sides[-1]), expected), expected
+                )
             case _, Equation(name=str()):
-                return self.same(given, shapes.parse(expected.sides[-1]))
+                return self.same(given, shapes.parse_shape(expected.sides[-1]))
             case Group(), Group():
                 return self._groups(given, expected)
             case Matrix(), Matrix():
@@ -81,7 +83,9 @@ class Comparison:
         if (given.name and given.name == expected.name) or (
             given.name and not expected.name and len(expected.sides) < 2
         ):
-            return self._holds(given) and self.same(shapes.parse(given.sides[-1]), shapes.parse(expected.sides[-1]))
+            return self._holds(given) and self.same(
+                shapes.parse_shape(given.sides[-1]), shapes.parse_shape(expected.sides[-1])
+            )
         if "(" in (given.name or "") + (expected.name or ""):  # f(2) = 3 is not f(3) = 3
             return False
         whole = ["=".join(([side.name] if side.name else []) + list(side.sides)) for side in (given, expected)]
@@ -96,7 +100,7 @@ class Comparison:
         self._own = True  # both sides are the prediction's, so a side that cannot be used is no fault of the reference
         sides = [_COUNTED.sub(_without_counted_noun, _MONEY.sub("", side)) for side in equation.sides[:-1]]
         sides.append(equation.sides[-1])
-        holds = all(self.same(shapes.parse(left), shapes.parse(right)) for left, right in pairwise(sides))
+        holds = all(self.same(shapes.parse_shape(left), shapes.parse_shape(right)) for left, right in pairwise(sides))
         self._own = False
         if not holds:
             self.detail = "the answer is an equation that names no value, or does not hold"
@@ -164,13 +168,13 @@ class Comparison:
         if (same := _as_numbers(given, expected)) is not None:
             self.detail = "as numbers"
             return same
-        core, unit = _split(expected, given)
-        mine_core, mine_unit = _split(given, expected)
+        core, unit = _without_unit(expected, given)
+        mine_core, mine_unit = _without_unit(given, expected)
         factor = units.agree(mine_unit, unit)
         if factor is None:
             self.detail = "another unit than the reference"
             return False
-        plain = number.parse(mine_core)
+        plain = number.parse_number(mine_core)
         if unit.powers and plain and plain.percent:
             return False
         return self._values(mine_core, core, factor)
@@ -215,10 +219,10 @@ def _as_numbers(given: str, expected: str) -> bool | None:
     return None if theirs is None or mine is None else number.equal(mine, theirs)
 
 
-def _split(text: str, other: str) -> tuple[str, units.Unit]:
+def _without_unit(text: str, other: str) -> tuple[str, units.Unit]:
     """A text without its unit. A single letter is a unit only if the other text has no variables: `5 m` is `5`."""
-    letters = not _FREE.search(_COMMANDS.sub(" ", units.split(other)[0]))
-    return units.split(text, letters=letters and _SPACED_LETTER.search(text) is not None)
+    letters = not _FREE.search(_COMMANDS.sub(" ", units.split_unit(other)[0]))
+    return units.split_unit(text, letters=letters and _SPACED_LETTER.search(text) is not None)
 
 
 def _without_counted_noun(match: re.Match[str]) -> str:

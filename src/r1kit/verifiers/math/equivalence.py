@@ -56,7 +56,7 @@ class _NeedsWorker(Exception):
 
 def verify_math(response: str, reference: str) -> Verdict:
     """Judge one response. The empty response checks a reference: an unusable one gives "unknown" for any response."""
-    return judge(extract.extract(response), extract.reference(reference))
+    return judge_answer(extract.extract(response), extract.reference(reference))
 
 
 def verify_math_batch(responses: Sequence[str], references: Sequence[str]) -> list[Verdict]:
@@ -76,7 +76,7 @@ def verify_math_batch(responses: Sequence[str], references: Sequence[str]) -> li
     return [settled[pair] or judged[pair] for pair in pairs]
 
 
-def judge(prediction: str | None, reference: str) -> Verdict:
+def judge_answer(prediction: str | None, reference: str) -> Verdict:
     """Judge an extracted answer; None if there is none."""
     return _judge(prediction, reference, _ask)
 
@@ -109,7 +109,7 @@ def _compare(prediction: str | None, reference: str, ask: Ask) -> tuple[bool, st
         raise Unknown(f"the reference is longer than {_MAX_REFERENCE_CHARS} characters")
     if prediction is not None and len(prediction) <= len(reference) + 8 and tidy(prediction) == tidy(reference):
         return True, "same text"
-    expected = number.parse(reference)
+    expected = number.parse_number(reference)
     if expected is None and _depth(reference) > _MAX_DEPTH:
         raise Unknown(f"the reference has brackets nested deeper than {_MAX_DEPTH}")
     target = None if expected is not None else _target(reference)
@@ -139,7 +139,7 @@ def _target(reference: str) -> Shape | str:
     text = spelling.plain(reference)
     if _SHORT_WORD.fullmatch(WRAPPED.sub(r"\1", text).strip()):
         return wording(text)
-    if _CLOCK_OR_DATE.search(spelling.undressed(text)) and number.parse(text) is None:
+    if _CLOCK_OR_DATE.search(spelling.undressed(text)) and number.parse_number(text) is None:
         return wording(text)
     words = WRAPPED.sub(r" \1 ", text)
     if number.of_reference(text) is None or not text[:1].isdigit():
@@ -147,11 +147,11 @@ def _target(reference: str) -> Shape | str:
         if (
             _PLAIN_WORD.search(re.sub(r"\\[A-Za-z]+", " ", bare))
             and re.fullmatch(r"[A-Za-z][A-Za-z0-9 ,.'()/-]*", words.strip())
-            and units.split(text)[1] is units.NO_UNIT
+            and units.split_unit(text)[1] is units.NO_UNIT
             and expression(text) is None
         ):
             return wording(text)
-    return shapes.parse(formulas(text) or text)
+    return shapes.parse_shape(formulas(text) or text)
 
 
 def _usable(target: Shape | str, ask: Ask) -> None:
@@ -159,7 +159,7 @@ def _usable(target: Shape | str, ask: Ask) -> None:
     match target:
         case Scalar(text):
             if not (number.of_reference(text) or known_symbol(text) or base(text)):
-                core = units.split(text)[0]
+                core = units.split_unit(text)[0]
                 if _PLAIN_WORD.search(_BRACES.sub(" ", core)) and expression(core) is None:
                     raise Unknown("the reference is prose, neither a number nor an expression")
                 need(ask(None, core, "value"))
@@ -174,7 +174,7 @@ def _usable(target: Shape | str, ask: Ask) -> None:
             if name is None:
                 need(ask(None, "=".join(sides), "equation"))
             else:
-                _usable(shapes.parse(sides[-1]), ask)
+                _usable(shapes.parse_shape(sides[-1]), ask)
 
 
 def _needs_worker(prediction: str | None, reference: str, kind: str) -> Verdict:

@@ -1,7 +1,7 @@
 r"""Parses the shape of an answer, before anything is computed: tuples are not sets, closed intervals are not open.
 
-`parse("x=1 \\text{ or } x=2")` is a `Group` of two scalars. Text without an inner structure is a `Scalar`, whatever it
-contains. The caller limits the depth of nesting.
+`parse_shape("x=1 \\text{ or } x=2")` is a `Group` of two scalars. Text without an inner structure is a `Scalar`,
+whatever it contains. The caller limits the depth of nesting.
 """
 
 from __future__ import annotations
@@ -102,7 +102,7 @@ _PM = re.compile(r"\\(pm|mp)(?![A-Za-z])")
 
 
 @lru_cache(maxsize=4096)
-def parse(text: str) -> Shape:
+def parse_shape(text: str) -> Shape:
     """The shape of an answer that was normalised by `spelling.plain`."""
     text = spelling.undressed(text)
     for pattern, sign in _RELATIONS:
@@ -112,7 +112,9 @@ def parse(text: str) -> Shape:
 
 def _parse(text: str) -> Shape:
     text = spelling.unwrapped(text.strip())
-    if number.parse(text) is not None or number.compound(text) is not None:  # not lists: 1,234 and 5 feet and 6 inches
+    if (
+        number.parse_number(text) is not None or number.compound(text) is not None
+    ):  # not lists: 1,234 and 5 feet and 6 inches
         return Scalar(text)
     if contained := _IN.match(text):
         return _parse(text[contained.end() :])
@@ -221,7 +223,7 @@ def _both(rays: list[Shape]) -> Shape | None:
     ends = below.items[0], above.items[1]
     if below.name != above.name or below.items[1] != Scalar("\\infty") or above.items[0] != Scalar("-\\infty"):
         return None
-    low, high = (number.parse(end.text) if isinstance(end, Scalar) else None for end in ends)
+    low, high = (number.parse_number(end.text) if isinstance(end, Scalar) else None for end in ends)
     if low is None or high is None or low.value >= high.value:
         return None
     return Group(below.opening, above.closing, ends, below.name)
@@ -229,8 +231,8 @@ def _both(rays: list[Shape]) -> Shape | None:
 
 def _relation(text: str) -> Shape | None:
     exact, approximates, rough = text.partition("\\approx")
-    if approximates and (approximation := number.parse(rough)):  # \frac{5}{12} \approx 0.4167
-        value = number.parse(exact)
+    if approximates and (approximation := number.parse_number(rough)):  # \frac{5}{12} \approx 0.4167
+        value = number.parse_number(exact)
         if value is None or 10 * abs(value.value - approximation.value) <= abs(value.value):
             return _parse(exact)
     if "≠" in text or approximates:
