@@ -13,7 +13,7 @@ from r1kit.data.conversations import COLUMNS, conversation
 from r1kit.data.errors import DataError
 from r1kit.data.rows import numbered_rows, stem
 from r1kit.tasks import Task, TaskSpec, load_task
-from r1kit.tasks.spec import joined, refuse_benchmark
+from r1kit.tasks.task_spec import joined, refuse_benchmark
 from r1kit.types import Message, Problem
 from r1kit.verifiers.language import main_language
 

@@ -130,7 +130,11 @@ def measure_rewards(names: Sequence[str] | None = None) -> list[Report]:
 
 
 def _reward_report(name: str, labelled: Sequence[RewardCase]) -> Report:
-    values = [(case, _value(case)) for case in labelled]
+    values = []
+    for case in labelled:
+        scorer = build([RewardSpec(name=case.reward, options=dict(case.options))])
+        columns = {column: [value] for column, value in case.columns.items()}
+        values.append((case, scorer([case.completion], **columns)[0].parts[case.reward]))
     faults = [(case, value) for case, value in values if not _same(value, case.expected)]
     too_high = [case for case, value in faults if value is not None and value > (case.expected or 0.0)]
     return Report(
@@ -152,12 +156,6 @@ def _reward_report(name: str, labelled: Sequence[RewardCase]) -> Report:
             for case, value in faults
         ),
     )
-
-
-def _value(case: RewardCase) -> float | None:
-    scorer = build([RewardSpec(name=case.reward, options=dict(case.options))])
-    columns = {name: [value] for name, value in case.columns.items()}
-    return scorer([case.completion], **columns)[0].parts[case.reward]
 
 
 def _same(value: float | None, expected: float | None) -> bool:

@@ -22,7 +22,7 @@ from r1kit.curate.filters.protocol import Rejection
 from r1kit.curate.record import CuratedSample
 from r1kit.settings import Settings
 from r1kit.tasks.base import iterate
-from r1kit.tasks.spec import TaskSpec, load_task
+from r1kit.tasks.task_spec import TaskSpec, load_task
 from r1kit.types import Problem
 
 WHOLE, WORDS, CHARACTERS = "whole question", "words", "characters"

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from r1kit.sandbox.event_loop import END_SECONDS, drive
 from r1kit.sandbox.interface import Execution, Limit, Limits, SandboxError, relative, system_errors_as_sandbox_errors
+from r1kit.sandbox.pipes import END_SECONDS, drive
 from r1kit.sandbox.waiting import family, files_in_tmp, waited
 
 CHILD = Path(__file__).with_name("child.py")

@@ -9,7 +9,7 @@ from r1kit.tasks.sources.file import load_file
 from r1kit.tasks.sources.gym import load_gym
 from r1kit.tasks.sources.hub import load_hub
 from r1kit.tasks.sources.public import load_known
-from r1kit.tasks.spec import TaskSpec, load_task, load_tasks, source_files
+from r1kit.tasks.task_spec import TaskSpec, load_task, load_tasks, source_files
 
 __all__ = [
     "KNOWN",

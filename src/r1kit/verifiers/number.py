@@ -76,8 +76,11 @@ def parse_number(text: str) -> Number | None:
     match = _NUMBER.fullmatch(text)
     if match:
         return _matched_value(match)
-    if repeating := _REPEATING.fullmatch(text):
-        return _repeating(repeating)
+    if repeating := _REPEATING.fullmatch(text):  # 0.1\overline{6} is 1/6
+        sign, whole, fixed, cycle = repeating.groups()
+        tail = Fraction(int(cycle), (10 ** len(cycle) - 1) * 10 ** len(fixed))
+        value = Fraction(int(whole or 0)) + Fraction(int(fixed or 0), 10 ** len(fixed)) + tail
+        return Number(-value if sign else value)
     if bracketed := _BRACKETED.fullmatch(text):
         inner = parse_number(bracketed[2])
         return inner and (replace(inner, value=-inner.value) if bracketed[1] == "-" else inner)
@@ -231,14 +234,6 @@ def _matched_value(match: re.Match[str]) -> Number | None:
     sign = match["money"][-1:] or match["coin"]
     unit = units.money(sign) if sign else NO_UNIT
     return Number(value / 100 if match["percent"] else value, bool(match["percent"]), unit)
-
-
-def _repeating(match: re.Match[str]) -> Number:
-    """`0.1\\overline{6}` is 1/6."""
-    sign, whole, fixed, cycle = match.groups()
-    tail = Fraction(int(cycle), (10 ** len(cycle) - 1) * 10 ** len(fixed))
-    value = Fraction(int(whole or 0)) + Fraction(int(fixed or 0), 10 ** len(fixed)) + tail
-    return Number(-value if sign else value)
 
 
 def _from_digits(digits: str) -> Fraction:

@@ -7,7 +7,7 @@ from typing import Any
 
 from r1kit.pipeline import Stage, Work
 from r1kit.tasks import TaskSpec
-from r1kit.tasks.spec import GENERATED
+from r1kit.tasks.task_spec import GENERATED
 from r1kit.tiny import everyday
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from r1kit.tasks.sources.base import Source
 from r1kit.tasks.sources.file import FileSource
 from r1kit.tasks.sources.function import FunctionSource
 from r1kit.tasks.sources.gym import GymSource
 from r1kit.tasks.sources.hub import HubSource
 from r1kit.tasks.sources.public import KnownSource
+from r1kit.tasks.sources.source import Source
 from r1kit.tasks.sources.tiny_world import TinySource
 
 # The first source that claims a name loads it. Files come last: they claim every name.

@@ -11,10 +11,10 @@ from r1kit.settings import nearest
 from r1kit.tasks.base import Listed
 from r1kit.tasks.from_rows import ReadOptions, from_rows
 from r1kit.tasks.public_sets import KNOWN, benchmark_in_path
-from r1kit.tasks.sources.base import Source, arranged, read_options
+from r1kit.tasks.sources.source import Source, arranged, read_options
 
 if TYPE_CHECKING:
-    from r1kit.tasks.spec import TaskSpec
+    from r1kit.tasks.task_spec import TaskSpec
 
 
 class FileSource(Source):

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from r1kit.data.errors import DataError
 from r1kit.tasks.base import Task
-from r1kit.tasks.sources.base import Generator
+from r1kit.tasks.sources.source import Generator
 
 if TYPE_CHECKING:
-    from r1kit.tasks.spec import TaskSpec
+    from r1kit.tasks.task_spec import TaskSpec
 
 NAME = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 

@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING, Any
 from r1kit.data.errors import DataError
 from r1kit.settings import nearest
 from r1kit.tasks.base import Task, position
-from r1kit.tasks.sources.base import Generator
+from r1kit.tasks.sources.source import Generator
 from r1kit.types import Problem
 
 if TYPE_CHECKING:
-    from r1kit.tasks.spec import TaskSpec
+    from r1kit.tasks.task_spec import TaskSpec
 
 SPLITS = ("train", "validation", "test")
 # reasoning-gym generates items with Random(seed + index), so seeds 42 and 43 would share all but one of their items.

@@ -8,10 +8,10 @@ from r1kit.data.errors import DataError
 from r1kit.tasks.base import Listed
 from r1kit.tasks.from_rows import ReadOptions, from_rows
 from r1kit.tasks.public_sets import benchmark_in_hub
-from r1kit.tasks.sources.base import Source, arranged, read_options
+from r1kit.tasks.sources.source import Source, arranged, read_options
 
 if TYPE_CHECKING:
-    from r1kit.tasks.spec import TaskSpec
+    from r1kit.tasks.task_spec import TaskSpec
 
 
 class HubSource(Source):

@@ -10,12 +10,12 @@ from r1kit.data.errors import DataError
 from r1kit.tasks.base import Listed
 from r1kit.tasks.from_rows import ReadOptions
 from r1kit.tasks.public_sets import DATA_VARIABLE, KNOWN, MGSM_LANGUAGES, Known, Split, find_local
-from r1kit.tasks.sources.base import Source, arranged
 from r1kit.tasks.sources.file import load_file
 from r1kit.tasks.sources.hub import load_hub
+from r1kit.tasks.sources.source import Source, arranged
 
 if TYPE_CHECKING:
-    from r1kit.tasks.spec import TaskSpec
+    from r1kit.tasks.task_spec import TaskSpec
 
 
 class KnownSource(Source):

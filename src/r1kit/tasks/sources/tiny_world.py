@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from r1kit.tasks.base import Task
-from r1kit.tasks.sources.base import Generator
+from r1kit.tasks.sources.source import Generator
 
 if TYPE_CHECKING:
-    from r1kit.tasks.spec import TaskSpec
+    from r1kit.tasks.task_spec import TaskSpec
 
 
 class TinySource(Generator):

@@ -115,9 +115,12 @@ def _compare(prediction: str | None, reference: str, ask: Ask) -> tuple[bool, st
     target = None if expected is not None else _target(reference)
     if target is not None:
         _usable(target, ask)
-    refused = _refused(prediction)
-    if refused is not None or prediction is None:
-        return False, refused or ""
+    if prediction is None:
+        return False, "no answer found"
+    if len(prediction) > extract.MAX_ANSWER_CHARS or len(spelling.characters(prediction)) > _MAX_SPELLED_CHARS:
+        return False, f"the answer is longer than {extract.MAX_ANSWER_CHARS} characters"
+    if _depth(prediction) > _MAX_DEPTH:
+        return False, f"brackets nested deeper than {_MAX_DEPTH}"
     if expected is not None:
         value = number.parse_in_prose(prediction)
         if value is not None:
@@ -210,17 +213,6 @@ def _ask_worker(prediction: str | None, reference: str, kind: str) -> Verdict:
     if prediction is None:
         return Verdict(outcome="wrong", detail="the reference is usable")
     return Verdict.of(replies[1]["correct"], detail=replies[1]["detail"])
-
-
-def _refused(prediction: str | None) -> str | None:
-    """Why an answer is rejected before parsing, or None."""
-    if prediction is None:
-        return "no answer found"
-    if len(prediction) > extract.MAX_ANSWER_CHARS or len(spelling.characters(prediction)) > _MAX_SPELLED_CHARS:
-        return f"the answer is longer than {extract.MAX_ANSWER_CHARS} characters"
-    if _depth(prediction) > _MAX_DEPTH:
-        return f"brackets nested deeper than {_MAX_DEPTH}"
-    return None
 
 
 def _depth(text: str) -> int:

@@ -9,7 +9,7 @@ from r1kit.tasks.base import Listed, Task
 from r1kit.tasks.from_rows import ReadOptions
 
 if TYPE_CHECKING:
-    from r1kit.tasks.spec import TaskSpec
+    from r1kit.tasks.task_spec import TaskSpec
 
 HELD_OUT = ("test", "validation")  # splits of generated tasks that are for evaluation only
 

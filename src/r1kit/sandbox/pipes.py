@@ -1,4 +1,4 @@
-"""The event loop that feeds sandboxed processes, reads their output, and stops them at their limits."""
+"""The event loop over the pipes of sandboxed processes: feeds them, reads them, and stops them at their limits."""
 
 from __future__ import annotations
 

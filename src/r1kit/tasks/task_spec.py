@@ -14,7 +14,7 @@ from r1kit.tasks.base import Task, iterate
 from r1kit.tasks.mixture import Joined, mix
 from r1kit.tasks.schemas import mapped
 from r1kit.tasks.sources import source_of
-from r1kit.tasks.sources.base import Source
+from r1kit.tasks.sources.source import Source
 from r1kit.verifiers import find
 
 GENERATED = 1000  # problems of a generated task without a limit
