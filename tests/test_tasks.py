@@ -28,7 +28,7 @@ from r1kit.tasks.schemas import guess
 from r1kit.tasks.sources import gym as gym_module
 from r1kit.types import Problem
 from r1kit.verifiers.extract import boxed
-from r1kit.verifiers.number import parse
+from r1kit.verifiers.number import parse_number
 
 ROOT = Path(__file__).parents[1]
 DATA = ROOT.parent / "shared" / "data"
@@ -106,7 +106,7 @@ def test_thousands_separators_and_currency_do_not_change_a_number(value: int, si
 @given(st.text() | st.text("0123456789.,-+$€ \u0663\u00b2"))
 def test_cleaning_accepts_any_text_and_settles_at_once(text: str) -> None:
     number = clean_number(text)
-    assert number is None or (clean_number(number) == number and parse(number) == parse(text))
+    assert number is None or (clean_number(number) == number and parse_number(number) == parse_number(text))
 
 
 @given(JSON_VALUES)
