@@ -1,4 +1,4 @@
-"""What becomes training data: filters, quality, decontamination, duplicates, balance and mixing, at any size."""
+"""Curation of training data at any size: filters, quality, decontamination, duplicates, balance and mixing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which samples stay where there are too many: at most N per problem, and shares of difficulty."""
+"""Balancing: at most N samples per problem, and fixed shares per level of difficulty."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ Rows = NDArray[np.int64]
 class BalanceSettings(Settings):
     """At most `per_problem` samples of a problem, then `shares` of pass-rate buckets.
 
-    `edges=(0.25, 0.5, 0.75)` makes four buckets, hardest first; `shares=(0.3, 0.3, 0.2, 0.2)` is what each holds of
-    the result, and `size` how large that is. Without `size` it is as large as the shares allow: the bucket that is
-    scarcest for its share decides. With it, what a bucket lacks is taken from the others. Samples without a pass rate
-    are left alone, and so are empty buckets' shares, which the others divide.
+    `edges=(0.25, 0.5, 0.75)` makes four buckets, hardest first; `shares=(0.3, 0.3, 0.2, 0.2)` are their parts of the
+    result, and `size` is its size. Without `size`, the bucket that is scarcest for its share limits the result. With
+    `size`, the other buckets fill what one lacks. The other buckets also divide the share of an empty one. Samples
+    without a pass rate always stay.
     """
 
     per_problem: int | None = Field(default=4, ge=1)
     choose: Literal["best", "shortest", "diverse"] = Field(
-        default="best", description="by quality score; by length; or as unlike each other as can be, the best first"
+        default="best", description="by quality score; by length; or the most dissimilar ones, starting from the best"
     )
     edges: tuple[float, ...] = (0.25, 0.5, 0.75)
-    shares: tuple[float, ...] = Field(default=(), description="one per bucket; empty: difficulty is left as it is")
+    shares: tuple[float, ...] = Field(default=(), description="one per bucket; empty: do not balance difficulty")
     size: int | None = Field(default=None, ge=1)
 
     @model_validator(mode="after")
-    def _fit(self) -> Self:
+    def _check_shares(self) -> Self:
         if any(not low < high for low, high in pairwise((0.0, *self.edges, 1.0))):
             raise ValueError(f"edges are {self.edges}: they must rise, and lie between 0 and 1")
         if self.shares and len(self.shares) != len(self.edges) + 1:
@@ -52,9 +52,9 @@ class BalanceSettings(Settings):
 def within_problems(
     order: Rows, problems: NDArray[np.uint64], limit: int, signatures: NDArray[np.uint8] | None = None
 ) -> Rows:
-    """The rows of `order` (best first) beyond `limit` per problem; with signatures the most unlike ones stay.
+    """The rows of `order` (best first) to drop beyond `limit` per problem; with signatures, the most dissimilar stay.
 
-    Problem 0 stands for none and has no limit.
+    Problem 0 means no problem and has no limit.
     """
     ranks = rank_in_groups(problems[order])
     over = (ranks >= limit) & (problems[order] != 0)
@@ -67,12 +67,12 @@ def within_problems(
     grouped = members[np.argsort(problems[members], kind="stable")]
     for group in np.split(grouped, np.flatnonzero(np.diff(problems[grouped])) + 1):
         if len(group):
-            dropped.append(np.setdiff1d(group, _unlike(group, signatures, limit)))
+            dropped.append(np.setdiff1d(group, _most_dissimilar(group, signatures, limit)))
     return np.concatenate([np.zeros(0, np.int64), *dropped])
 
 
 def rank_in_groups(groups: NDArray[np.uint64]) -> Rows:
-    """How many of the same group stand before each entry."""
+    """For each entry, the number of earlier entries of its group."""
     order = np.argsort(groups, kind="stable")
     starts = np.flatnonzero(np.append(True, groups[order][1:] != groups[order][:-1]))
     sizes = np.diff(np.append(starts, len(groups)))
@@ -81,8 +81,8 @@ def rank_in_groups(groups: NDArray[np.uint64]) -> Rows:
     return ranks
 
 
-def _unlike(group: Rows, signatures: NDArray[np.uint8], limit: int) -> Rows:
-    """The first row, then always the one that is least like the nearest of those chosen."""
+def _most_dissimilar(group: Rows, signatures: NDArray[np.uint8], limit: int) -> Rows:
+    """The first row, then repeatedly the row that is least similar to its nearest chosen one."""
     chosen = [0]
     nearest = similarity(signatures[group[0]], signatures[group])
     while len(chosen) < limit:
@@ -94,13 +94,13 @@ def _unlike(group: Rows, signatures: NDArray[np.uint8], limit: int) -> Rows:
 
 
 def buckets(pass_rates: NDArray[np.float32], edges: Sequence[float]) -> Rows:
-    """The bucket of each pass rate, -1 where there is none."""
-    found = np.searchsorted(np.asarray(edges, dtype=np.float32), pass_rates, side="right")
-    return np.where(np.isnan(pass_rates), -1, found).astype(np.int64)
+    """The bucket of each pass rate, -1 for NaN."""
+    bucket = np.searchsorted(np.asarray(edges, dtype=np.float32), pass_rates, side="right")
+    return np.where(np.isnan(pass_rates), -1, bucket).astype(np.int64)
 
 
 def beyond_shares(order: Rows, problems: NDArray[np.uint64], bucket: Rows, settings: BalanceSettings) -> Rows:
-    """The rows of `order` (best first) that the shares have no room for; each problem's best go in first."""
+    """The rows of `order` (best first) to drop for the shares; the best of each problem are placed first."""
     available = [int((bucket[order] == index).sum()) for index in range(len(settings.shares))]
     quota = quotas(available, settings.shares, settings.size)
     groups = np.where(problems[order] == 0, np.arange(1, len(order) + 1, dtype=np.uint64), problems[order])
@@ -111,15 +111,15 @@ def beyond_shares(order: Rows, problems: NDArray[np.uint64], bucket: Rows, setti
 
 
 def quotas(available: Sequence[int], shares: Sequence[float], size: int | None = None) -> list[int]:
-    """How many to take of each kind for the shares to hold.
+    """How many to take of each kind so that the shares hold.
 
-    Without `size` as many as the shares allow: `quotas([100, 10], [1, 1]) == [10, 10]`. With it, what a kind lacks is
-    made up by the others: `quotas([100, 10], [1, 1], 50) == [40, 10]`. Empty kinds leave their share to the others.
+    Without `size`, as many as the shares allow: `quotas([100, 10], [1, 1]) == [10, 10]`. With it, the others fill what
+    one kind lacks: `quotas([100, 10], [1, 1], 50) == [40, 10]`. The others divide the share of an empty kind.
     """
-    taken = [0] * len(available)
+    counts = [0] * len(available)
     open_ones = [index for index, (count, share) in enumerate(zip(available, shares, strict=True)) if count and share]
     if not open_ones:
-        return taken
+        return counts
     if size is None:
         total = sum(shares[index] for index in open_ones)
         scale = min(available[index] * total / shares[index] for index in open_ones)
@@ -137,12 +137,12 @@ def quotas(available: Sequence[int], shares: Sequence[float], size: int | None =
 
 
 def _rounded(available: Sequence[int], wanted: dict[int, float]) -> list[int]:
-    """Whole numbers of the same sum, the largest remainders rounded up."""
-    taken = [0] * len(available)
+    """Whole numbers with the same sum: the largest remainders are rounded up."""
+    counts = [0] * len(available)
     for index, amount in wanted.items():
-        taken[index] = min(available[index], int(amount + 1e-9))
-    left = round(sum(wanted.values())) - sum(taken)
-    by_remainder = sorted(wanted, key=lambda index: (taken[index] - wanted[index], index))
-    for index in [index for index in by_remainder if taken[index] < available[index]][: max(0, left)]:
-        taken[index] += 1
-    return taken
+        counts[index] = min(available[index], int(amount + 1e-9))
+    left = round(sum(wanted.values())) - sum(counts)
+    by_remainder = sorted(wanted, key=lambda index: (counts[index] - wanted[index], index))
+    for index in [index for index in by_remainder if counts[index] < available[index]][: max(0, left)]:
+        counts[index] += 1
+    return counts

@@ -1,8 +1,8 @@
-"""From rows of samples to a training set: filters, quality, decontamination, duplicates, balance; all of it resumes.
+"""From rows of samples to a training set: filters, quality, decontamination, duplicates and balance.
 
-Two passes over the rows and one over their facts. The first pass judges each row alone and stores facts, the decision
-about duplicates and balance is made on those, the second pass writes `kept.jsonl` and `dropped.jsonl` in the order of
-the rows. A run that is killed goes on, and gives the same files bit for bit.
+There are two passes over the rows. The first judges each row alone and stores facts, from which duplicates and balance
+are decided. The second writes `kept.jsonl` and `dropped.jsonl` in the order of the rows. A killed run resumes and gives
+the same files bit for bit.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ from r1kit.settings import Settings
 from r1kit.types import Problem
 
 KEPT_FILE, DROPPED_FILE, REPORT_FILE, WORK = "kept.jsonl", "dropped.jsonl", "curation.json", "work"
-FORMAT = 2  # of the facts: a folder of another one is begun anew
+FORMAT = 2  # of the facts: a folder with another format starts again
 
-# What the paper names (section 2.3.3), and what makes a sample useless whatever it is for.
+# The paper's filters (section 2.3.3), and those for samples that are useless for any purpose.
 DEFAULT_FILTERS = (
     "truncated",
     "too_long",
@@ -52,9 +52,9 @@ DEFAULT_FILTERS = (
 
 
 class CurateSettings(Settings):
-    """What happens to samples on their way into a training set, in the order of the fields."""
+    """The steps from samples to a training set, in the order of the fields."""
 
-    skip_invalid: bool = Field(default=False, description="drop rows that cannot be read, in place of stopping there")
+    skip_invalid: bool = Field(default=False, description="drop rows that cannot be read; else stop at the first")
     filters: tuple[FilterSpec, ...] = tuple(FilterSpec(name=name) for name in DEFAULT_FILTERS)
     quality: QualitySettings | None = Field(default=None, description="the composite score; null: not computed")
     decontamination: DecontaminationSettings = DecontaminationSettings()
@@ -63,10 +63,10 @@ class CurateSettings(Settings):
         NearDuplicates(within="numbers", text="both"),
     )
     balance: BalanceSettings = BalanceSettings()
-    examples: int = Field(default=3, ge=0, description="dropped rows shown in the funnel, per reason")
+    examples: int = Field(default=3, ge=0, description="example rows in the funnel, per reason")
 
     @model_validator(mode="after")
-    def _names_tell_apart(self) -> Self:
+    def _check_names(self) -> Self:
         titles = [spec.title for spec in self.filters]
         titles += [ROWS, QUALITY, DECONTAMINATION, *selection.step_names(self.near_duplicates, self.balance)]
         twice = next((title for title in titles if titles.count(title) > 1), None)
@@ -81,9 +81,9 @@ class CurateSettings(Settings):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Curation:
-    """What came of it; the same stands in `curation.json`.
+    """The result, which `curation.json` stores too.
 
-    `decontamination` has one entry per evaluation set: its size in the index, how many rows hit it, and examples.
+    `decontamination` has one entry per evaluation set: its size in the index, the number of rows that hit it, examples.
     """
 
     folder: Path
@@ -112,18 +112,17 @@ def curate(
 ) -> Curation:
     """Curate the rows of `files` (JSONL, as `record.from_row` reads them) into `folder`.
 
-    `evaluation` are the sets that must not leak into training; `decontaminate.evaluation_sets` makes them from task
-    specs. `progress` is told the phase ("judge", "write") and the number of rows done. `workers`
-    processes judge the rows; the result does not depend on their number. What is finished is not done
-    again; with other settings, sets or rows, the folder is begun anew. Raises `DataError` with file, row and field for
-    a row that cannot be read, unless `skip_invalid` is set.
+    `evaluation` are the sets that must not leak into training; `decontaminate.evaluation_sets` loads them from task
+    specs. `progress` receives the phase ("judge", "write") and the number of rows done. `workers` processes judge the
+    rows; their number does not change the result. Finished work is not repeated, but other settings, sets or rows start
+    again. Raises `DataError` with file, row and field for a bad row, unless `skip_invalid` is set.
     """
     settings = settings or CurateSettings()
     index = decontaminate.build(evaluation, settings.decontamination) if evaluation else None
     fingerprint = _fingerprint(files, settings, index)
-    done = _finished(folder, fingerprint)
-    if done is not None:
-        return done
+    finished = _finished(folder, fingerprint)
+    if finished is not None:
+        return finished
     say = progress or (lambda phase, rows: None)
     facts = Facts(_work_folder(folder, fingerprint), files)
     for rows in facts.collect(functools.partial(make_judge, settings, index), workers):
@@ -142,7 +141,7 @@ def curate(
 
 
 def make_judge(settings: CurateSettings, index: Index | None) -> Judge:
-    """What the settings say about single rows."""
+    """The judge of single rows that the settings describe."""
     return Judge(
         filters=filters.build(settings.filters),
         quality=settings.quality,
@@ -171,20 +170,22 @@ class _Work:
         return value
 
     def why(self, row: int) -> dict[str, str]:
-        """Reason, detail and example of a row that a later step dropped."""
+        """Step, reason and detail for a row that a later step dropped."""
         partner = int(self.decisions.partner[row])
-        found = self.decisions.why(row, self.settings.balance, self.partner_id(partner) if partner >= 0 else "")
-        return {"step": self.decisions.steps[self.decisions.step[row]], "reason": found.reason, "detail": found.detail}
+        partner_id = self.partner_id(partner) if partner >= 0 else ""
+        rejection = self.decisions.why(row, self.settings.balance, partner_id)
+        step = self.decisions.steps[self.decisions.step[row]]
+        return {"step": step, "reason": rejection.reason, "detail": rejection.detail}
 
     def write(self, folder: Path) -> Iterator[int]:
-        """Both files, in the order of the rows; yields how many are done from time to time."""
-        told = self.facts.dropped()
+        """Write both files in the order of the rows; yields the number of written rows now and then."""
+        drops = self.facts.dropped()
         with closing(ReplayWriter(folder / KEPT_FILE)) as kept, closing(ReplayWriter(folder / DROPPED_FILE)) as dropped:
             for row, step in enumerate(self.decisions.step.tolist()):
                 if step < 0:
                     kept.put(functools.partial(self._kept, row))
                 else:
-                    reason = next(told)[1] if step < self.first_global else None
+                    reason = next(drops)[1] if step < self.first_global else None
                     dropped.put(functools.partial(self._dropped, row, reason))
                 if row % 2000 == 1999:
                     yield row + 1
@@ -199,21 +200,21 @@ class _Work:
         value["scores"] = {**(value.get("scores") or {}), quality.PART: float(self.quality[row])}
         return encoded(value)
 
-    def _dropped(self, row: int, told: Mapping[str, Any] | None) -> bytes:
-        reason = dict(told) if told is not None else self.why(row)
+    def _dropped(self, row: int, drop: Mapping[str, Any] | None) -> bytes:
+        reason = dict(drop) if drop is not None else self.why(row)
         reason = {name: reason[name] for name in ("step", "reason", "detail", "example") if reason.get(name)}
-        if told is not None and told["step"] == ROWS and told["reason"].startswith("invalid"):
+        if drop is not None and drop["step"] == ROWS and drop["reason"].startswith("invalid"):
             text = self.line(row)[:2000].rstrip(b"\r\n").decode("utf-8", "replace")
             return encoded({"raw": text, "dropped": reason})
         return encoded({**self.row(row), "dropped": reason})
 
     def report(self, index: Index | None) -> dict[str, Any]:
-        """What `curation.json` says."""
+        """The content of `curation.json`."""
         steps, counted = self.decisions.steps, self.decisions.step
-        table, shown = funnel.count(steps, len(counted), self._drops(), self.settings.examples)
-        wanted = {drop.row for drop in shown}
-        details = {row: told for row, told in self.facts.dropped() if row in wanted}
-        examples = [(drop.step, self._example(drop, details.get(drop.row))) for drop in shown]
+        table, example_drops = funnel.count(steps, len(counted), self._drops(), self.settings.examples)
+        wanted = {drop.row for drop in example_drops}
+        details = {row: detail for row, detail in self.facts.dropped() if row in wanted}
+        examples = [(drop.step, self._example(drop, details.get(drop.row))) for drop in example_drops]
         table = [
             replace(step, examples=tuple(example for name, example in examples if name == step.name)) for step in table
         ]
@@ -227,18 +228,16 @@ class _Work:
         }
 
     def _drops(self) -> Iterator[Drop]:
-        for row, told in self.facts.dropped():
-            yield Drop(told["step"], told["reason"], row)
+        for row, drop in self.facts.dropped():
+            yield Drop(drop["step"], drop["reason"], row)
         for row in np.flatnonzero(self.decisions.step >= self.first_global).tolist():
             step = self.decisions.steps[self.decisions.step[row]]
             yield Drop(step, self.decisions.why(row, self.settings.balance, "").reason, row)
 
-    def _example(self, drop: Drop, told: Mapping[str, Any] | None) -> Example:
-        if told is not None:
-            text = told.get("example", "") or ""
-            return Example(
-                id=told["id"], problem_id=told["problem_id"], reason=drop.reason, detail=told["detail"], text=text
-            )
+    def _example(self, drop: Drop, first_pass: Mapping[str, Any] | None) -> Example:
+        if first_pass is not None:
+            names = {name: first_pass[name] for name in ("id", "problem_id", "detail")}
+            return Example(**names, reason=drop.reason, text=first_pass.get("example", "") or "")
         row = self.row(drop.row)
         text, detail = excerpt(row["messages"][-1]["content"]), self.why(drop.row)["detail"]
         return Example(
@@ -246,10 +245,10 @@ class _Work:
         )
 
     def _hits(self, index: Index, table: Sequence[FunnelStep]) -> list[dict[str, Any]]:
-        """Per evaluation set: its size in the index, the rows that hit it (a row can hit several), and examples."""
+        """Per evaluation set: its size in the index, the rows that hit it (one can hit several), and examples."""
         step = next(step for step in table if step.name == DECONTAMINATION)
-        rows = Counter(name for _, told in self.facts.dropped() for name in told.get("found_in", ()))
-        examples = {name: [asdict(one) for one in step.examples if one.reason == f"in {name}"] for name in rows}
+        rows = Counter(name for _, drop in self.facts.dropped() for name in drop.get("found_in", ()))
+        examples = {name: [asdict(row) for row in step.examples if row.reason == f"in {name}"] for name in rows}
         return [
             {
                 **described,
@@ -276,12 +275,12 @@ def _finished(folder: Path, fingerprint: str) -> Curation | None:
         (folder / name).exists() for name in (KEPT_FILE, DROPPED_FILE)
     ):
         return None
-    shutil.rmtree(folder / WORK, ignore_errors=True)  # left by a kill in the last instant
+    shutil.rmtree(folder / WORK, ignore_errors=True)  # a kill just before the end leaves it
     return _read(folder, report)
 
 
 def _work_folder(folder: Path, fingerprint: str) -> Path:
-    """The folder of facts; what an attempt with other settings, sets or rows left is removed."""
+    """The folder of facts; removes everything that other settings, sets or rows left."""
     work, name = folder / WORK, folder / WORK / "fingerprint.txt"
     if not name.exists() or name.read_text() != fingerprint:
         shutil.rmtree(work, ignore_errors=True)

@@ -1,8 +1,8 @@
-"""Removes what the evaluation sets hold: n-grams of words, 10 of them in a row as the paper does (appendix D.1).
+"""Removes rows that overlap with the evaluation sets, by n-grams of 10 words as in the paper (appendix D.1).
 
-Questions of evaluation problems, and their answers where those are long enough, are looked for in the question and the
-response of every row, in all turns of a conversation: each is trained on. In Chinese a word is a character, so more of
-them make an n-gram. Questions shorter than an n-gram match as a whole only.
+The questions of evaluation problems, and answers that are long enough, are searched for in the question and response of
+every row, in all turns, because training reads all of them. In Chinese a word is a character, so n-grams are longer. A
+question shorter than an n-gram only matches as a whole.
 """
 
 from __future__ import annotations
@@ -29,11 +29,10 @@ WHOLE, WORDS, CHARACTERS = "whole question", "words", "characters"
 
 
 class DecontaminationSettings(Settings):
-    """How contamination is found.
+    """How contamination is detected.
 
-    An n-gram that more than `wording` different questions of the sets in use share is how exams ask ("where m and n are
-    relatively prime positive integers. Find m + n"), not what they ask, and is no evidence. The paper says nothing of
-    this; None counts every n-gram.
+    An n-gram shared by more than `wording` different questions is exam wording ("where m and n are relatively prime
+    positive integers. Find m + n") and no evidence. The paper does not mention this; None counts every n-gram.
     """
 
     ngram: int = Field(default=10, ge=4, description="words in a row")
@@ -41,16 +40,16 @@ class DecontaminationSettings(Settings):
     wording: int | None = Field(default=3, ge=1, description="questions that may share an n-gram")
     mask_numbers: bool = Field(default=False, description="also find problems that differ in their numbers only")
     look_in: tuple[Literal["question", "response"], ...] = Field(
-        default=("question", "response"), min_length=1, description="what is asked, what is answered; in every turn"
+        default=("question", "response"), min_length=1, description="the user's turns, the assistant's turns"
     )
 
 
-Piece = tuple[int, ngrams.Hashes]  # the number of a problem, and hashes of it
+Piece = tuple[int, ngrams.Hashes]  # a problem's number, and the hashes of its n-grams
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Hit:
-    """A piece of a row that an evaluation problem holds too; `kind` is `WHOLE`, `WORDS` or `CHARACTERS`."""
+    """A piece of a row that an evaluation problem contains too; `kind` is `WHOLE`, `WORDS` or `CHARACTERS`."""
 
     evaluation_set: str
     problem_id: str
@@ -60,7 +59,7 @@ class Hit:
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """Sorted hashes with the problem that each belongs to; `present` rules most hashes out at once."""
+    """Sorted hashes, each with the number of its problem; `present` is a Bloom filter that rejects most lookups."""
 
     hashes: ngrams.Hashes
     owners: NDArray[np.uint32]
@@ -94,7 +93,7 @@ class Table:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Index:
-    """All evaluation sets in use, ready for `find`; `sets` says per set how much of it is in the index."""
+    """The index over all evaluation sets; `sets` has the counts per set."""
 
     settings: DecontaminationSettings
     problems: tuple[tuple[str, str], ...]  # (set, problem id) by owner
@@ -102,7 +101,7 @@ class Index:
     sets: tuple[Mapping[str, Any], ...]
 
     def digest(self) -> str:
-        """A hash of everything that decides what is found."""
+        """A hash of everything that `find` depends on."""
         arrays = {
             kind: hashlib.sha256(table.hashes.tobytes() + table.owners.tobytes()).hexdigest()
             for kind, table in self.tables.items()
@@ -110,7 +109,7 @@ class Index:
         return store.combine({**arrays, "problems": repr(self.problems), "settings": self.settings.model_dump_json()})
 
     def find(self, sample: CuratedSample) -> list[Hit]:
-        """The first hit for each evaluation set that the sample has something of."""
+        """The first hit for each evaluation set that the sample overlaps with."""
         hits: dict[str, Hit] = {}
         if not self.problems:
             return []
@@ -126,12 +125,12 @@ class Index:
             wanted = np.array([ngrams.key(piece) for piece in pieces], dtype=np.uint64)
             for place, owner in self.tables[WHOLE].find(wanted):
                 self._note(hits, owner, WHOLE, pieces[place])
-        found = _words(text, self.settings)
+        words = _words(text, self.settings)
         for kind, n in _lengths(self.settings).items():
-            if kind == CHARACTERS and not found.single.any():
+            if kind == CHARACTERS and not words.single.any():
                 continue
-            for place, owner in self.tables[kind].find(ngrams.ngrams(found.hashes, n)):
-                self._note(hits, owner, kind, found.excerpt(place, n))
+            for place, owner in self.tables[kind].find(ngrams.ngrams(words.hashes, n)):
+                self._note(hits, owner, kind, words.excerpt(place, n))
 
     def _note(self, hits: dict[str, Hit], owner: int, kind: str, text: str) -> None:
         name, problem = self.problems[owner]
@@ -139,12 +138,12 @@ class Index:
 
 
 def evaluation_sets(specs: Iterable[TaskSpec]) -> dict[str, Iterable[Problem]]:
-    """The problems of evaluation tasks by name: what `build` takes."""
+    """The problems of evaluation tasks by name, as `build` takes them."""
     return {spec.name: iterate(load_task(spec, "test")) for spec in specs}
 
 
 def build(sets: Mapping[str, Iterable[Problem]], settings: DecontaminationSettings) -> Index:
-    """Read every evaluation set once; the problems themselves are not kept."""
+    """Read every evaluation set once; the index holds hashes, not problems."""
     problems: list[tuple[str, str]] = []
     pieces: dict[str, list[Piece]] = {WHOLE: [], WORDS: [], CHARACTERS: []}
     for name, members in sets.items():
@@ -178,7 +177,7 @@ def _read(
     problems: list[tuple[str, str]],
     pieces: dict[str, list[Piece]],
 ) -> None:
-    """Add the hashes of a set by kind; a question that comes twice in it is read once."""
+    """Add the hashes of a set by kind; repeated questions are skipped."""
     seen: set[int] = set()
     for problem in members:
         whole = ngrams.key(problem.prompt)
@@ -190,16 +189,16 @@ def _read(
         pieces[WHOLE].append((owner, np.array([whole], dtype=np.uint64)))
         own: dict[str, list[ngrams.Hashes]] = {WORDS: [], CHARACTERS: []}
         for text in (problem.prompt, str(problem.metadata.get("solution") or problem.answer)):
-            found = _words(text, settings)
-            kind = CHARACTERS if found.single.sum() * 2 > len(found) else WORDS
-            own[kind].append(ngrams.ngrams(found.hashes, _lengths(settings)[kind]))
+            words = _words(text, settings)
+            kind = CHARACTERS if words.single.sum() * 2 > len(words) else WORDS
+            own[kind].append(ngrams.ngrams(words.hashes, _lengths(settings)[kind]))
         for kind, parts in own.items():
             if parts:
                 pieces[kind].append((owner, np.unique(np.concatenate(parts))))
 
 
 def _wording(pieces: Sequence[Piece], questions: Sequence[Piece], limit: int | None) -> ngrams.Hashes:
-    """The n-grams that more than `limit` different questions share; one that stands in several sets counts once."""
+    """The n-grams shared by more than `limit` different questions; a question in several sets counts once."""
     first: dict[int, int] = {}
     for owner, whole in questions:
         first.setdefault(int(whole[0]), owner)
@@ -212,7 +211,7 @@ def _wording(pieces: Sequence[Piece], questions: Sequence[Piece], limit: int | N
 
 
 def _pieces(question: str) -> list[str]:
-    """The question, and its first and last line: instructions often stand on lines of their own around it."""
+    """The question, and its first and last line: instructions often surround it on lines of their own."""
     lines = [line for line in question.strip().splitlines() if line.strip()]
     return [question, lines[0], lines[-1]] if len(lines) > 1 else [question]
 
@@ -226,7 +225,7 @@ def _lengths(settings: DecontaminationSettings) -> dict[str, int]:
 
 
 def rejection(hits: Sequence[Hit]) -> Rejection | None:
-    """The hits of a row as a reason to drop it, or None where there are none."""
+    """The hits of a row as a reason to drop it; None without hits."""
     if not hits:
         return None
     detail = "; ".join(f"{hit.evaluation_set} {hit.problem_id} ({hit.kind})" for hit in hits)

@@ -1,9 +1,9 @@
 """Near-duplicates by MinHash and locality-sensitive hashing, within a problem or over the whole set.
 
-A text is the set of its shingles (n words in a row), and two texts are as alike as their sets overlap (Jaccard). A
-signature of 128 values estimates that: the smallest hash in each of 128 ranges, empty ranges filled from others
-(one-permutation hashing with optimal densification, Shrivastava 2017). Eight bits of each are stored (b-bit minwise
-hashing, Li and Koenig 2010). Rows that agree in one band of values are compared. 200 bytes a row in all.
+A text is the set of its shingles (runs of n words). The similarity of two texts is the Jaccard index of their sets,
+which a signature of 128 values estimates: the smallest hash in each of 128 ranges, with empty ranges filled from others
+(one-permutation hashing with optimal densification, Shrivastava 2017). Eight bits of each value are stored (b-bit
+minwise hashing, Li and Koenig 2010). Only rows that agree in one band of values are compared. A row takes 200 bytes.
 """
 
 from __future__ import annotations
@@ -24,21 +24,21 @@ from r1kit.settings import Settings
 VALUES = 128
 _BITS = 7  # of a hash that choose its range: 2**7 == VALUES
 _EDGES = np.append(np.arange(VALUES, dtype=np.uint64) << np.uint64(64 - _BITS), np.uint64(2**64 - 1))
-_FOUND = 0.98  # share of pairs at the threshold that come to be compared
+_RECALL = 0.98  # share of the pairs at the threshold that are compared
 _CHANCE = 1 / 256  # that eight bits of different values agree
-_COMPARED = 64  # kept rows of a bucket that a row is compared with: bounds the time in sets made from few templates
+_MAX_COMPARED = 64  # kept rows per bucket to compare with: bounds the time for sets made from a few templates
 
 
 class NearDuplicates(Settings):
     """One search for near-duplicates.
 
-    `within="problem"` compares samples of one problem; `"numbers"` samples whose questions hold the same numbers in
-    the same order, so that one wording with other numbers stays another problem; `"everything"` compares all.
+    `within="problem"` compares samples of one problem; `"numbers"` compares samples whose questions have the same
+    numbers in the same order, since other numbers make another problem; `"everything"` compares all samples.
     """
 
     within: Literal["problem", "numbers", "everything"] = "problem"
     text: Literal["question", "response", "both"] = "response"
-    threshold: float = Field(default=0.8, ge=0.3, lt=1, description="overlap from which the later one is dropped")
+    threshold: float = Field(default=0.8, ge=0.3, lt=1, description="similarity from which the later row is dropped")
     shingle: int = Field(default=5, ge=1, description="words (in Chinese: characters) in a row")
 
     @property
@@ -47,8 +47,8 @@ class NearDuplicates(Settings):
 
 
 @dataclass(frozen=True, slots=True)
-class Near:
-    """For each row the row that it is dropped for (else -1), and their similarity."""
+class NearestKept:
+    """For each row, the kept row that it duplicates (-1: none), and their similarity."""
 
     partner: NDArray[np.int64]
     similarity: NDArray[np.float32]
@@ -56,16 +56,16 @@ class Near:
 
 @functools.cache
 def shape(threshold: float) -> tuple[int, int]:
-    """Bands and values per band: as selective as finds 98 % of the pairs at the threshold."""
+    """Bands and values per band: the most selective choice that finds 98 % of the pairs at the threshold."""
     for rows in range(VALUES, 1, -1):
         bands = VALUES // rows
-        if 1 - (1 - threshold**rows) ** bands >= _FOUND:
+        if 1 - (1 - threshold**rows) ** bands >= _RECALL:
             return bands, rows
     return VALUES, 1
 
 
 def sketch(sample: CuratedSample, settings: NearDuplicates) -> tuple[int, NDArray[np.uint32], NDArray[np.uint8]]:
-    """What is stored of a sample: the group it is compared in, its bands, and its signature."""
+    """The stored facts of a sample: the group that it is compared within, its bands, and its signature."""
     question, response = ngrams.words_of(sample.question_with_history).hashes, ngrams.words_of(sample.response).hashes
     chosen = {"question": question, "response": response, "both": np.concatenate([question, response])}
     values = minhash(chosen[settings.text], settings.shingle)
@@ -73,18 +73,16 @@ def sketch(sample: CuratedSample, settings: NearDuplicates) -> tuple[int, NDArra
 
 
 def group(sample: CuratedSample, within: str) -> int:
-    """Only rows of one group are compared; samples of no problem are one group each."""
+    """Only rows of the same group are compared; a sample without a problem has a group of its own."""
     if within == "problem":
         return ngrams.stable_hash(f"problem {sample.problem_id}" if sample.problem_id else f"sample {sample.id}")
-    return (
-        ngrams.stable_hash("numbers " + " ".join(ngrams.numbers(sample.question_with_history)))
-        if within == "numbers"
-        else 0
-    )
+    if within == "numbers":
+        return ngrams.stable_hash("numbers " + " ".join(ngrams.numbers(sample.question_with_history)))
+    return 0
 
 
 def minhash(hashes: ngrams.Hashes, shingle: int) -> ngrams.Hashes:
-    """The signature of a text given as hashes of its words; texts shorter than a shingle are one shingle."""
+    """The signature of a text, from the hashes of its words; a text shorter than a shingle is one shingle."""
     shingles = np.sort(ngrams.ngrams(hashes, min(shingle, max(1, len(hashes)))))
     if not len(shingles):
         return np.zeros(VALUES, dtype=np.uint64)
@@ -103,9 +101,9 @@ def bands(values: ngrams.Hashes, threshold: float) -> NDArray[np.uint32]:
     return ngrams.ngrams(values, rows)[: count * rows : rows].astype(np.uint32)
 
 
-def similarity(one: NDArray[np.uint8], others: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Estimated overlap of one signature with each of several, without what agrees by chance."""
-    equal = (others == one).mean(axis=1, dtype=np.float32)
+def similarity(signature: NDArray[np.uint8], others: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Estimated Jaccard similarity of one signature with each of several, corrected for chance."""
+    equal = (others == signature).mean(axis=1, dtype=np.float32)
     return np.asarray((equal - _CHANCE) / (1 - _CHANCE), dtype=np.float32)
 
 
@@ -115,12 +113,12 @@ def find_near(
     banded: NDArray[np.uint32],
     signatures: NDArray[np.uint8],
     threshold: float,
-) -> Near:
-    """Which rows to drop, taken in `order`: a row stays if no row that stayed before it is that similar.
+) -> NearestKept:
+    """Go through the rows in `order`; a row is dropped if an earlier kept row is at least `threshold` similar.
 
-    `order` holds row numbers, best first; the result depends on it and not on the order of the rows.
+    `order` holds row numbers, best first; the result does not depend on the order of the rows in the file.
     """
-    near = Near(np.full(len(groups), -1, dtype=np.int64), np.zeros(len(groups), dtype=np.float32))
+    nearest = NearestKept(np.full(len(groups), -1, dtype=np.int64), np.zeros(len(groups), dtype=np.float32))
     buckets = _shared_buckets(groups[order], banded, order)
     kept: dict[int, list[int]] = defaultdict(list)
     for place in np.flatnonzero((buckets >= 0).any(axis=1)):
@@ -131,18 +129,18 @@ def find_near(
             alike = similarity(signatures[row], signatures[candidates])
             best = int(np.argmax(alike))
             if alike[best] >= threshold:
-                near.partner[row], near.similarity[row] = candidates[best], alike[best]
+                nearest.partner[row], nearest.similarity[row] = candidates[best], alike[best]
                 continue
         for bucket in mine:
-            if len(kept[bucket]) < _COMPARED:
+            if len(kept[bucket]) < _MAX_COMPARED:
                 kept[bucket].append(row)
-    return near
+    return nearest
 
 
 def _shared_buckets(
     groups: NDArray[np.uint64], banded: NDArray[np.uint32], order: NDArray[np.int64]
 ) -> NDArray[np.int32]:
-    """A number per row and band for rows that agree in it, -1 where a row is alone; most rows are alone everywhere."""
+    """A bucket number per row and band, shared by rows that agree in the band; -1 for a row that is alone."""
     buckets = np.full((len(order), banded.shape[1]), -1, dtype=np.int32)
     used = 0
     for band in range(banded.shape[1]):
@@ -157,5 +155,5 @@ def _shared_buckets(
 
 @functools.cache
 def _orders() -> NDArray[np.int64]:
-    """For each range, the order in which the others are asked when it is empty."""
+    """For each range, the order in which the other ranges are tried if it is empty."""
     return np.argsort(ngrams.mix(np.arange(VALUES * VALUES, dtype=np.uint64)).reshape(VALUES, VALUES), axis=1)

@@ -1,7 +1,7 @@
-"""The first pass over the rows: filters, quality and decontamination, and what later steps need to know of each row.
+"""The first pass over the rows: filters, quality and decontamination, and the facts that later steps need.
 
-A row becomes a fact of some 500 bytes (hashes, lengths, scores, signatures), kept in files of some thousand rows: a run
-that was stopped goes on behind the last of them, and what looks at all rows at once works on facts alone.
+A row becomes a fact of about 500 bytes (hashes, lengths, scores, signatures). Facts are stored in chunks of 2,000 rows:
+a stopped run continues after the last chunk, and the steps that compare rows read facts only.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from r1kit.curate.record import CuratedSample, from_row, view
 from r1kit.data.errors import DataError
 from r1kit.data.jsonl import Line, lines, parsed, read_rows
 
-ROWS = "rows"  # the first step of every funnel: rows that can be read and hold text
+ROWS = "rows"  # the first step of every funnel: rows that are readable and not empty
 QUALITY, DECONTAMINATION = "quality", "decontamination"
 CHUNK_ROWS = 2000
 KEPT = -1
@@ -38,7 +38,7 @@ KEPT = -1
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Judge:
-    """Everything that looks at one row at a time, in order."""
+    """All steps that judge single rows, in order."""
 
     filters: Mapping[str, Filter]
     quality: QualitySettings | None
@@ -53,7 +53,7 @@ class Judge:
         return [ROWS, *self.filters, *scored, *([DECONTAMINATION] if self.index else [])]
 
     def layout(self) -> np.dtype[Any]:
-        """The columns of a fact; `step` is the one that dropped the row, or `KEPT`."""
+        """The columns of a fact; `step` is the step that dropped the row, or `KEPT`."""
         columns: list[Any] = [
             ("file", "u2"),
             ("number", "u4"),
@@ -78,7 +78,7 @@ class Judge:
 
 
 def judge_row(judge: Judge, line: Line, path: Path, fact: Any) -> dict[str, Any] | None:
-    """Fill in the fact of a row; what is told of it if it is dropped, else None."""
+    """Fill in the fact of a row; returns the reason and an example if it is dropped, else None."""
     fact["step"], fact["quality"], fact["pass_rate"] = KEPT, np.nan, np.nan
     fact["number"], fact["offset"], fact["length"] = line.number, line.offset, line.length
     try:
@@ -97,13 +97,13 @@ def judge_row(judge: Judge, line: Line, path: Path, fact: Any) -> dict[str, Any]
 
 
 def _judge_sample(judge: Judge, sample: CuratedSample, fact: Any) -> tuple[str, Rejection | None]:
-    """The first step that rejects the sample, and why; where none does, the fact is complete."""
+    """The first step that rejects the sample, and the reason; if there is none, the fact is complete."""
     empty = next((name for name in ("question", "response") if not getattr(sample, name).strip("\0 \t\r\n")), None)
     if empty:
         return ROWS, Rejection(reason=f"empty {empty}")
-    taken = view(sample)
-    for name, look in judge.filters.items():
-        rejection = look(taken)
+    parsed_response = view(sample)
+    for name, rule in judge.filters.items():
+        rejection = rule(parsed_response)
         if rejection is not None:
             return name, rejection
     if judge.quality:
@@ -139,26 +139,26 @@ Judged = tuple[NDArray[Any], list[dict[str, Any]]]
 
 
 def judge_batch(judge: Judge, files: Sequence[Path], batch: Batch) -> Judged:
-    """The facts of some rows, and what is told of those that are dropped."""
+    """The facts of some rows, and a record for each dropped one."""
     facts = np.zeros(len(batch), dtype=judge.layout())
     drops = []
     for place, (file, line) in enumerate(batch):
         facts[place]["file"] = file
-        told = judge_row(judge, line, files[file], facts[place])
-        if told is not None:
-            drops.append({"row": place, **told})
+        drop = judge_row(judge, line, files[file], facts[place])
+        if drop is not None:
+            drops.append({"row": place, **drop})
     return facts, drops
 
 
 def _judged(
     make: Callable[[], Judge], workers: int, files: Sequence[Path], batches: Iterator[Batch]
 ) -> Iterator[Judged]:
-    """All batches in order; with several workers two batches for each are under way."""
+    """All batches in order; each of several workers has two batches in flight."""
     if workers == 1:
         judge = make()
         yield from (judge_batch(judge, files, batch) for batch in batches)
         return
-    context = multiprocessing.get_context("spawn")  # the process may hold threads, which a fork would not survive
+    context = multiprocessing.get_context("spawn")  # a fork would not copy the threads of this process
     with ProcessPoolExecutor(workers, mp_context=context, initializer=_start, initargs=(make,)) as pool:
         waiting: deque[Future[Judged]] = deque()
         try:
@@ -172,25 +172,25 @@ def _judged(
             pool.shutdown(wait=True, cancel_futures=True)
 
 
-_own: list[Judge] = []  # a worker's judge, made once
+_worker_judge: list[Judge] = []  # the judge of a worker process
 
 
 def _start(make: Callable[[], Judge]) -> None:
-    _own.append(make())
+    _worker_judge.append(make())
 
 
 def _judge_in_worker(files: Sequence[Path], batch: Batch) -> Judged:
-    return judge_batch(_own[0], files, batch)
+    return judge_batch(_worker_judge[0], files, batch)
 
 
 class Facts:
-    """The facts of all rows, in a folder that grows chunk by chunk."""
+    """The facts of all rows, in a folder of chunks."""
 
     def __init__(self, folder: Path, files: Sequence[Path]) -> None:
         self.folder, self.files = folder, files
 
     def chunks(self) -> list[Path]:
-        """The finished chunks, in order; each has its dropped rows beside it."""
+        """The finished chunks, in order; each has a file of dropped rows beside it."""
         return sorted(self.folder.glob("facts-*.npy"))
 
     def column(self, name: str) -> NDArray[Any]:
@@ -199,15 +199,15 @@ class Facts:
         return np.concatenate(pieces) if pieces else np.zeros(0, dtype=np.int64)
 
     def dropped(self) -> Iterator[tuple[int, dict[str, Any]]]:
-        """(row, what is told of it) of each row that the first pass dropped, in order."""
+        """(row, reason and example) for each row that the first pass dropped, in order."""
         for path in self.chunks():
-            for told in read_rows(_drops(path)):
-                yield told.pop("row"), told
+            for drop in read_rows(_drops(path)):
+                yield drop.pop("row"), drop
 
     def collect(self, make: Callable[[], Judge], workers: int) -> Iterator[int]:
-        """Judge all rows that no chunk holds yet; yields how many are done after each chunk.
+        """Judge all rows that are in no chunk yet; yields the number of judged rows after each chunk.
 
-        `make` makes the judge; with several `workers` each does so for itself, and it must be possible to pickle it.
+        `make` builds the judge. Each of several `workers` calls it, so it must be picklable.
         """
         done = self.chunks()
         rows = sum(len(np.load(path, mmap_mode="r")) for path in done)
@@ -219,7 +219,7 @@ class Facts:
             yield rows
 
     def _rest(self, done: Sequence[Path]) -> Iterator[tuple[int, Line]]:
-        """(file, line) of what comes after the last row of the finished chunks."""
+        """(file, line) for all lines after the last finished chunk."""
         first, offset, number = 0, 0, 0
         if done:
             last = np.load(done[-1], mmap_mode="r")[-1]
@@ -235,7 +235,7 @@ class Facts:
         store.write_text(_drops(path), "".join(json.dumps(drop, ensure_ascii=False) + "\n" for drop in drops))
         buffer = io.BytesIO()
         np.save(buffer, facts)
-        store.write_bytes(path, buffer.getvalue())  # last: with it the chunk is done
+        store.write_bytes(path, buffer.getvalue())  # written last: it marks the chunk as done
 
 
 def _drops(chunk: Path) -> Path:

@@ -1,8 +1,8 @@
-"""The ways to write reasoning and summary down, and how one becomes another.
+"""Formats for a response with reasoning and summary, and conversion between them.
 
 `think_answer` is R1-Zero's (paper, Table 1), `special_token` that of the cold start data (section 2.3.1 of the first
-version), `think` that of the released models. White space at the edges of the two parts is not kept; all else is, so
-what `render` wrote comes back unchanged through any other format.
+version), `think` that of the released models. Conversion strips white space at the edges of the two parts and changes
+nothing else, so a response survives the way through any other format.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ from dataclasses import dataclass
 
 from r1kit import chat
 
-SPECIAL_TOKEN = "|special_token|"  # the paper names a place and not a text; it is written as the paper prints it
+SPECIAL_TOKEN = "|special_token|"  # written as the paper prints it
 _THINK = ("<think>", "</think>")
 FORMATS: dict[str, tuple[str, str, str]] = {  # before the reasoning, between the two, after the summary
     "think_answer": ("<think>", "</think> <answer>", "</answer>"),
     "special_token": (SPECIAL_TOKEN, SPECIAL_TOKEN, ""),
     "think": ("<think>\n", "\n</think>\n\n", ""),
 }
-MARKS: dict[str, tuple[str, ...]] = {  # what a part cannot contain, lest it could not be taken apart again
+MARKS: dict[str, tuple[str, ...]] = {  # marks that a part must not contain, or it could not be split again
     "think_answer": chat.TAGS,
     "special_token": (SPECIAL_TOKEN,),
     "think": chat.TAGS,
@@ -28,7 +28,7 @@ MARKS: dict[str, tuple[str, ...]] = {  # what a part cannot contain, lest it cou
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parts:
-    """A response taken apart; both parts hold text, and `form` is a name in `FORMATS`."""
+    """The two parts of a response, neither empty; `form` is a name in `FORMATS`."""
 
     form: str
     reasoning: str
@@ -36,31 +36,31 @@ class Parts:
 
 
 def split(text: str) -> Parts | None:
-    """Reasoning and summary of a text that is exactly in one of the formats, else None."""
+    """Reasoning and summary of a text in one of the formats; None if it is in none."""
     for form, parse in _PARSERS.items():
-        found = parse(text)
-        if found is not None and all(part.strip() for part in found):
-            return Parts(form=form, reasoning=found[0].strip(), summary=found[1].strip())
+        parts = parse(text)
+        if parts is not None and all(part.strip() for part in parts):
+            return Parts(form=form, reasoning=parts[0].strip(), summary=parts[1].strip())
     return None
 
 
 def render(reasoning: str, summary: str, form: str) -> str:
-    """The text of two parts; raises ValueError for an empty part and one that holds the format's own marks."""
+    """A response from its two parts; raises ValueError if one is empty or contains the format's own marks."""
     check_form(form)
     for name, part in (("reasoning", reasoning), ("summary", summary)):
         if not part.strip():
             raise ValueError(f"the {name} is empty: format {form} needs both parts")
-        held = next((mark for mark in MARKS[form] if mark in part), None)
-        if held is not None:
+        used = next((mark for mark in MARKS[form] if mark in part), None)
+        if used is not None:
             raise ValueError(
-                f"the {name} contains {held}, which is a mark of format {form}: remove it or drop the text"
+                f"the {name} contains {used}, which is a mark of format {form}: remove it or drop the text"
             )
     before, between, after = FORMATS[form]
     return f"{before}{reasoning.strip()}{between}{summary.strip()}{after}"
 
 
 def convert(text: str, form: str) -> str | None:
-    """The text in another format; None where it is in none, or where its parts hold marks of the other one."""
+    """The text in another format; None if it is in none, or if a part contains marks of the new format."""
     check_form(form)
     parts = split(text)
     if parts is None or any(mark in part for part in (parts.reasoning, parts.summary) for mark in MARKS[form]):
@@ -69,7 +69,7 @@ def convert(text: str, form: str) -> str | None:
 
 
 def check_form(form: str) -> None:
-    """Raises ValueError for a name that is no format."""
+    """Raise ValueError for an unknown format."""
     if form not in FORMATS:
         raise ValueError(f"there is no format {form!r}: known are {', '.join(FORMATS)}")
 

@@ -1,4 +1,4 @@
-"""The funnel: how many rows each step got, how many it let through, and why it dropped the others."""
+"""The funnel: the rows into and out of each step, and the reasons for those it dropped."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Example:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FunnelStep:
-    """Rows into a step and out of it, the dropped ones by reason, and some of them as examples."""
+    """Rows into and out of a step, counts of the dropped ones by reason, and some examples."""
 
     name: str
     rows_in: int
@@ -32,15 +32,15 @@ class FunnelStep:
 
     @property
     def share(self) -> float | None:
-        """Rows out over rows in; None where none came in."""
+        """Rows out over rows in; None if there were none."""
         return self.rows_out / self.rows_in if self.rows_in else None
 
     def to_json(self) -> dict[str, Any]:
-        return {**asdict(self), "examples": [asdict(one) for one in self.examples], "share": self.share}
+        return {**asdict(self), "examples": [asdict(example) for example in self.examples], "share": self.share}
 
 
 class Drop(NamedTuple):
-    """A dropped row, as the funnel counts it."""
+    """A dropped row: the step, the counted reason, and the row number."""
 
     step: str
     reason: str
@@ -50,17 +50,17 @@ class Drop(NamedTuple):
 def count(steps: Sequence[str], rows: int, drops: Iterable[Drop], examples: int) -> tuple[list[FunnelStep], list[Drop]]:
     """The funnel without examples, and the rows to show as examples: the first few of each reason."""
     reasons: dict[str, Counter[str]] = {step: Counter() for step in steps}
-    shown: list[Drop] = []
+    examples_of: list[Drop] = []
     for drop in drops:
         reasons[drop.step][drop.reason] += 1
         if reasons[drop.step][drop.reason] <= examples:
-            shown.append(drop)
+            examples_of.append(drop)
     funnel = []
     for step in steps:
         left = rows - reasons[step].total()
         funnel.append(FunnelStep(name=step, rows_in=rows, rows_out=left, reasons=dict(reasons[step].most_common())))
         rows = left
-    return funnel, shown
+    return funnel, examples_of
 
 
 HEADER = ("step", "in", "out", "kept", "why dropped")
@@ -78,15 +78,15 @@ def cells(funnel: Sequence[FunnelStep]) -> Sequence[tuple[str, ...]]:
 
 def example_cells(funnel: Sequence[FunnelStep]) -> Sequence[tuple[str, ...]]:
     """Step, reason, id, detail and text of every example, as plain text cells."""
-    return [(step.name, one.reason, one.id, one.detail, one.text) for step in funnel for one in step.examples]
+    return [(step.name, row.reason, row.id, row.detail, row.text) for step in funnel for row in step.examples]
 
 
 def markdown(funnel: Sequence[FunnelStep], *, examples: bool = True) -> str:
     """The funnel as Markdown tables; model text in it is escaped."""
     text = _table(HEADER, cells(funnel))
-    shown = example_cells(funnel)
-    if examples and shown:
-        text += "\n" + _table(("step", "reason", "id", "detail", "text"), shown)
+    rows = example_cells(funnel)
+    if examples and rows:
+        text += "\n" + _table(("step", "reason", "id", "detail", "text"), rows)
     return text
 
 

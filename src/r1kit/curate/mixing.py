@@ -1,6 +1,6 @@
-"""Sources mixed into one training set at given ratios, such as the paper's three parts of reasoning to one of general.
+"""Mixes sources into one training set at given ratios, such as the paper's three parts of reasoning to one of general.
 
-Which rows are taken and in which order depends on names alone (seed, source, id): never on the order of the files.
+The choice and order of rows depend on seed, source and id only, never on the order of the files.
 """
 
 from __future__ import annotations
@@ -27,17 +27,17 @@ _ROW = np.dtype([("file", "u2"), ("source", "u2"), ("offset", "i8"), ("length", 
 class MixSettings(Settings):
     """Parts per source, such as 3 reasoning to 1 general (paper, section 2.3.3: 600k and 200k).
 
-    Without `size` the result is as large as the ratios allow with each row once (or `max_repeats` times); with it,
-    what a source lacks is taken from the others.
+    Without `size`, the result is as large as the ratios allow with each row at most `max_repeats` times. With it, the
+    other sources fill what one lacks.
     """
 
     ratios: dict[str, float] = Field(default={"reasoning": 3.0, "general": 1.0}, min_length=1)
     size: int | None = Field(default=None, ge=1)
-    max_repeats: int = Field(default=1, ge=1, le=256, description="how often a row of a scarce source may be taken")
+    max_repeats: int = Field(default=1, ge=1, le=256, description="how often a row of a scarce source can be used")
     seed: int = Field(default=0, ge=0)
 
     @model_validator(mode="after")
-    def _ratios_make_sense(self) -> Self:
+    def _check_ratios(self) -> Self:
         wrong = next((name for name, ratio in self.ratios.items() if not ratio > 0), None)
         if wrong is not None:
             raise ValueError(
@@ -48,7 +48,7 @@ class MixSettings(Settings):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Share:
-    """What one source gave: `taken` of `available` rows are `share` of the result; `asked` was its ratio's."""
+    """One source: `taken` of its `available` rows make `share` of the result; `asked` is the share by its ratio."""
 
     source: str
     available: int
@@ -60,9 +60,9 @@ class Share:
 def mix(sources: Mapping[str, Sequence[Path]], out: Path, settings: MixSettings | None = None) -> tuple[Share, ...]:
     """Write conversations (`messages`, `source`, `metadata`) of all sources to `out`, shuffled; the shares beside it.
 
-    Rows are those of `record.from_row`; all columns but the messages go on as metadata, with the source's name under
-    `mixture`. Raises ValueError where sources and ratios do not name the same or a source is empty, and `DataError`
-    with file, row and field for a row that cannot be read. Killed, it goes on.
+    Reads rows as `record.from_row` does. All columns except the messages become metadata, with the source's name under
+    `mixture`. Raises ValueError if sources and ratios have different names or a source is empty, and `DataError` with
+    file, row and field for a bad row. A killed call can be repeated and continues.
     """
     settings = settings or MixSettings()
     if sources.keys() != settings.ratios.keys():
@@ -86,7 +86,7 @@ def mix(sources: Mapping[str, Sequence[Path]], out: Path, settings: MixSettings 
 
 
 def _index(sources: Mapping[str, Sequence[Path]], settings: MixSettings) -> NDArray[Any]:
-    """Where each row stands and the hash that orders it: 26 bytes a row and repeat."""
+    """The place of each row and the hash that orders it: 26 bytes per row and repeat."""
     pieces = []
     file = 0
     for number, name in enumerate(settings.ratios):
@@ -101,14 +101,14 @@ def _index(sources: Mapping[str, Sequence[Path]], settings: MixSettings) -> NDAr
 
 
 def _index_file(path: Path, name: str, file: int, source: int, settings: MixSettings) -> NDArray[Any]:
-    found = []
+    entries = []
     for line in lines(path):
         sample = from_row(parsed(line, path), file=str(path), number=line.number)
         for repeat in range(settings.max_repeats):
             # repeats differ in their highest bits: no row is taken twice before all are taken once
             place = stable_hash(f"{settings.seed}/{name}/{sample.id}/{repeat}") >> 8 | repeat << 56
-            found.append((file, source, line.offset, line.length, place))
-    return np.array(found, dtype=_ROW)
+            entries.append((file, source, line.offset, line.length, place))
+    return np.array(entries, dtype=_ROW)
 
 
 def _quotas(rows: NDArray[Any], settings: MixSettings) -> list[int]:
@@ -117,27 +117,27 @@ def _quotas(rows: NDArray[Any], settings: MixSettings) -> list[int]:
 
 
 def _chosen(rows: NDArray[Any], settings: MixSettings) -> NDArray[Any]:
-    """Each source's quota by key, then all of them in the order of another hash."""
-    taken = []
+    """The first rows of each source by key, up to its quota, then all of them in the order of another hash."""
+    quotas_of = []
     for source, quota in enumerate(_quotas(rows, settings)):
         own = rows[rows["source"] == source]
-        taken.append(own[np.argsort(own["key"], kind="stable")][:quota])
-    chosen = np.concatenate(taken)
+        quotas_of.append(own[np.argsort(own["key"], kind="stable")][:quota])
+    chosen = np.concatenate(quotas_of)
     mask = np.uint64(stable_hash(f"order/{settings.seed}") & (2**56 - 1))
     low = (chosen["key"] & np.uint64(2**56 - 1)) * np.uint64(0x9E3779B97F4A7C15) ^ mask
     return chosen[np.argsort(low, kind="stable")]
 
 
 def _shares(rows: NDArray[Any], settings: MixSettings) -> list[Share]:
-    taken = _quotas(rows, settings)
-    total = max(1, sum(taken))
+    counts = _quotas(rows, settings)
+    total = max(1, sum(counts))
     parts = sum(settings.ratios.values())
     return [
         Share(
             source=name,
             available=int((rows["source"] == number).sum()) // settings.max_repeats,
-            taken=taken[number],
-            share=taken[number] / total,
+            taken=counts[number],
+            share=counts[number] / total,
             asked=ratio / parts,
         )
         for number, (name, ratio) in enumerate(settings.ratios.items())
@@ -162,7 +162,7 @@ def _write(chosen: NDArray[Any], files: Sequence[Path], settings: MixSettings, o
 
 
 def _conversation(row: dict[str, Any], mixture: str) -> dict[str, Any]:
-    """A row as a `Conversation`: what is not trained on goes on as metadata."""
+    """A row as a `Conversation`: all columns except the messages become metadata."""
     metadata = {name: value for name, value in row.items() if name not in ("messages", "source") and value is not None}
     return {
         "messages": row["messages"],

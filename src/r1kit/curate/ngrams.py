@@ -1,8 +1,8 @@
-"""Texts as numbers: one normal form, words, and hashed n-grams of words, the same on every machine and in every run.
+"""Texts as numbers: a normal form, words, and hashed n-grams of words, equal on every machine and in every run.
 
-A word is a run of letters, digits and marks; a character of a script without spaces (Han, kana, Thai) is a word of its
-own, so n-grams work for Chinese as they do for English. Punctuation is no word. All of it is numpy over code points:
-about 10 million characters a second.
+A word is a run of letters, digits and marks. In scripts without spaces (Han, kana, Thai), each character is a word, so
+n-grams work for Chinese too. Punctuation is skipped. Everything is numpy over code points, at about 10 million
+characters a second.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 Hashes = NDArray[np.uint64]
-MAX_CHARS = 2**20  # what stands behind is not looked at: nothing honest is longer, and memory stays bounded
+MAX_CHARS = 2**20  # the rest is ignored: no real text is longer, and memory stays bounded
 
 _OTHER, _WORD, _SINGLE = 0, 1, 2
-_LAST_LETTER = 0x33480  # no letter stands behind the Han extensions
+_LAST_LETTER = 0x33480  # no letter comes after the Han extensions
 _UNSPACED = (
     (0x0E00, 0x0E7F),
     (0x3041, 0x30FF),
@@ -32,7 +32,7 @@ _UNSPACED = (
 _FACTOR = 0x9E3779B97F4A7C15  # odd, so that it has an inverse modulo 2**64
 _SHIFTS = tuple(map(np.uint64, (30, 27, 31)))
 _MULTIPLIERS = tuple(map(np.uint64, (0xBF58476D1CE4E5B9, 0x94D049BB133111EB)))
-# Each pattern starts with the literal character that it is about, which makes the search for it fast.
+# Each pattern starts with a literal character, which makes the search fast.
 _THOUSANDS = re.compile(r",(?<=\d,)(?=\d{3}(?!\d))")
 _NO_FRACTION = re.compile(r"\.(?<=\d\.)0+(?!\d)")
 _ZEROS = re.compile(r"\.(?<=\d\.)(\d*[1-9])0+(?!\d)")
@@ -43,7 +43,7 @@ _DELIMITERS = re.compile(r"\\[()\[\],;:! ]|\\(?:left|right|displaystyle)(?![a-z]
 
 @dataclass(frozen=True, slots=True)
 class Words:
-    """The words of a text in normal form: a hash for each, where it stands in `text`, and whether it is a character."""
+    """The words of a normal-form text: per word its hash, start and end in `text`, and whether it is one character."""
 
     text: str
     hashes: Hashes
@@ -55,12 +55,12 @@ class Words:
         return len(self.hashes)
 
     def excerpt(self, first: int, count: int) -> str:
-        """What `count` words from the one at `first` on look like in the text."""
+        """The text of `count` words from word `first` on."""
         return self.text[self.starts[first] : self.ends[min(first + count, len(self)) - 1]]
 
 
 def normal(text: str, *, mask_numbers: bool = False) -> str:
-    """One form for what reads the same: `normal("Ｘ is 1,080.50") == "x is 1080.5"`; masked, every number is 0."""
+    """One form for equal readings: `normal("Ｘ is 1,080.50") == "x is 1080.5"`; `mask_numbers` turns numbers into 0."""
     text = text[:MAX_CHARS]
     if not text.isascii():
         text = unicodedata.normalize("NFKC", text)[:MAX_CHARS]
@@ -75,7 +75,7 @@ def normal(text: str, *, mask_numbers: bool = False) -> str:
 
 
 def key(text: str) -> int:
-    """A hash of the text without white space, LaTeX delimiters and final punctuation, for matches as a whole."""
+    """A hash of the text without white space, LaTeX delimiters and final punctuation, to match whole texts."""
     return stable_hash(_DELIMITERS.sub("", normal(text)).rstrip(".?!:;。？！：；"))
 
 
@@ -85,7 +85,7 @@ def numbers(text: str) -> tuple[str, ...]:
 
 
 def stable_hash(text: str) -> int:
-    """64 bits that do not depend on the process, unlike `hash`."""
+    """A 64-bit hash that is the same in every process, unlike `hash`."""
     return int.from_bytes(hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "little")
 
 
@@ -104,12 +104,12 @@ def words(text: str) -> Words:
 
 @functools.lru_cache(maxsize=4)
 def words_of(text: str) -> Words:
-    """The words of any text; several steps look at one text in turn, so the last few are kept."""
+    """The words of any text; the last few are cached, because several steps read the same text in turn."""
     return words(normal(text))
 
 
 def ngrams(hashes: Hashes, n: int) -> Hashes:
-    """A hash for each run of n words; none for a text of fewer."""
+    """A hash for each run of n words; empty for shorter texts."""
     count = max(0, len(hashes) - n + 1)
     prefix, inverses = _prefix_sums(hashes)
     return mix((prefix[n : n + count] - prefix[:count]) * inverses[:count])
@@ -158,7 +158,7 @@ def _powers(bits: int) -> tuple[Hashes, Hashes]:
 
 @functools.cache
 def _kinds() -> NDArray[np.uint8]:
-    """What each code point is: part of a word, a word of its own, or neither."""
+    """The kind of each code point: part of a word, a word by itself, or neither."""
     table = np.zeros(0x110000, dtype=np.uint8)
     letters = [code for code in range(_LAST_LETTER) if unicodedata.category(chr(code))[0] in "LNM"]
     table[letters] = _WORD

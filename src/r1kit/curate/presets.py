@@ -1,4 +1,4 @@
-"""How samples of each kind are curated: settings that the stages start from, and that a recipe changes by field."""
+"""Curation presets by kind of sample. Stages start from them; a recipe changes single fields."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ def _filters(*names: str) -> tuple[FilterSpec, ...]:
     return tuple(FilterSpec(name=name) for name in names)
 
 
-# V1, section 2.3.1: right and readable, and the summary follows from the reasoning.
+# V1, section 2.3.1: correct and readable samples whose summary follows from the reasoning.
 COLD_START = CurateSettings(
     filters=_filters("not_correct", *DEFAULT_FILTERS, "unfaithful_summary"), balance=BalanceSettings(per_problem=1)
 )
-# V1, section 2.3.3: right ones only; mixed languages, long paragraphs and code blocks go; then the composite score.
+# V1, section 2.3.3: correct samples without mixed languages, long paragraphs or code blocks; then the composite score.
 REJECTION = CurateSettings(filters=_filters("not_correct", *DEFAULT_FILTERS), quality=QualitySettings())
-# Requests that are no problems: nothing says what is right, and a simple one is answered without the format.
+# Requests without a reference: none is known to be correct, and a simple one is answered without the format.
 GENERAL = CurateSettings(
     filters=_filters(*[name for name in DEFAULT_FILTERS if name != "not_in_format"]),
     balance=BalanceSettings(per_problem=1),
 )
-# What a rewriter wrote: duplicates and balance were seen to before.
+# Rewritten samples: duplicates and balance are dealt with before rewriting.
 REWRITTEN = CurateSettings(
     filters=(
         FilterSpec(name="truncated"),

@@ -1,4 +1,4 @@
-"""The composite quality score: a weighted mean of parts that were judged elsewhere, and the score that is accepted."""
+"""The composite quality score: a weighted mean of a sample's scores, and the threshold for acceptance."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from r1kit.curate.record import CuratedSample
 from r1kit.data.errors import DataError
 from r1kit.settings import Settings
 
-PART = "quality"  # the name of the composite among a row's scores
+PART = "quality"  # the composite's name among a row's scores
 
 
 class QualitySettings(Settings):
-    """Weights by name of the part, and the score from which a sample is accepted; parts are from 0 to 1.
+    """Weights of the parts (scores from 0 to 1), and the composite score from which a sample is accepted.
 
-    A part that is None or missing does not apply and leaves its weight to the others, except those in `required`:
-    without them a sample has no score, and is not accepted. Unknown is never a zero.
+    A part that is None or missing does not apply, and the others divide its weight. Without a part in `required`, a
+    sample has no composite score and is not accepted. Unknown is never a zero.
     """
 
     weights: dict[str, float] = Field(default={"accuracy": 0.4, "reasoning": 0.3, "language": 0.2, "format": 0.1})
@@ -28,7 +28,7 @@ class QualitySettings(Settings):
     required: tuple[str, ...] = ("accuracy",)
 
     @model_validator(mode="after")
-    def _weights_make_sense(self) -> Self:
+    def _check_weights(self) -> Self:
         if not self.weights or any(weight <= 0 for weight in self.weights.values()):
             raise ValueError("weights must name at least one part, each with a weight above 0")
         unknown = [name for name in self.required if name not in self.weights]
@@ -38,7 +38,7 @@ class QualitySettings(Settings):
 
 
 def parts_of(sample: CuratedSample) -> dict[str, float | None]:
-    """The sample's scores; accuracy, where it is not among them, from the verdicts that could tell."""
+    """The sample's scores; a missing accuracy is computed from the known verdicts."""
     parts = dict(sample.scores)
     if parts.get("accuracy") is None:
         known = [verdict.correct for verdict in sample.verdicts.values() if verdict.correct is not None]
@@ -50,7 +50,7 @@ def composite(parts: Mapping[str, float | None], settings: QualitySettings) -> f
     """The weighted mean of the parts that apply; None without a required part.
 
     `composite({"accuracy": 1, "reasoning": 0.5, "language": 1, "format": 1}, QualitySettings()) == 0.85`.
-    Raises `DataError` for a part that is not from 0 to 1.
+    Raises `DataError` for a part outside 0 to 1.
     """
     known = {name: value for name in settings.weights if (value := parts.get(name)) is not None}
     for name, value in known.items():
@@ -63,11 +63,11 @@ def composite(parts: Mapping[str, float | None], settings: QualitySettings) -> f
 
 
 def judge(score: float | None, parts: Mapping[str, float | None], settings: QualitySettings) -> Rejection | None:
-    """Why a sample with that score is not accepted, or None."""
+    """The reason not to accept a sample with this composite score, or None."""
     if score is None:
         missing = [name for name in settings.required if parts.get(name) is None]
         return Rejection(reason="no quality score", detail=f"missing: {', '.join(missing) or 'all parts'}")
     if score >= settings.accept:
         return None
-    shown = ", ".join(f"{name} {value:.2f}" for name in settings.weights if (value := parts.get(name)) is not None)
-    return Rejection(reason="low quality", detail=f"{score:.3f}, at least {settings.accept:g} ({shown})")
+    known = ", ".join(f"{name} {value:.2f}" for name in settings.weights if (value := parts.get(name)) is not None)
+    return Rejection(reason="low quality", detail=f"{score:.3f}, at least {settings.accept:g} ({known})")

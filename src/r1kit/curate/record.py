@@ -1,7 +1,7 @@
 """A sample on its way into a training set: the conversation and where it comes from, as a plain JSON row.
 
-The row is what stages write and people read: `{"id": "gsm8k/train/17#3", "messages": [...], "problem_id": ...}`. Only
-`id` and `messages` must be there. Columns that are not known here stay in the row untouched.
+Stages write and people read rows such as `{"id": "gsm8k/train/17#3", "messages": [...], "problem_id": ...}`. Only `id`
+and `messages` are required. Unknown columns stay in the row untouched.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ class CuratedSample:
     `CuratedSample(id="gsm8k/train/17#3", messages=(Message(role="user", ...), Message(role="assistant", ...)),
     problem_id="gsm8k/train/17", source="rejection", language="en", answer="72", verdicts={"math": Verdict(...)},
     scores={"accuracy": 1.0}, pass_rate=0.25, made_by={"model": "runs/r1/rl-1a2b", "temperature": 1.0})`
-    `answer` is the reference; `pass_rate` the share of right samples of the problem; `tokens` and `finish_reason` are
-    of the completion; `parent` is the id of the sample that this one was rewritten from.
+    `answer` is the reference; `pass_rate` the share of correct samples of the problem; `tokens` and `finish_reason`
+    belong to the completion; `parent` is the id of the sample from which this one was rewritten.
     """
 
     id: str
@@ -46,7 +46,7 @@ class CuratedSample:
 
     @property
     def question(self) -> str:
-        """What the user asked last."""
+        """The last user turn."""
         return next((turn.content for turn in reversed(self.messages) if turn.role == "user"), "")
 
     @property
@@ -56,11 +56,11 @@ class CuratedSample:
 
     @property
     def response(self) -> str:
-        """What the assistant answered last."""
+        """The last turn, which is the assistant's."""
         return self.messages[-1].content
 
     def conversation(self) -> Conversation:
-        """The part that training reads."""
+        """The conversation to train on."""
         metadata = {"id": self.id, "problem_id": self.problem_id, "language": self.language, **self.metadata}
         return Conversation(messages=self.messages, source=self.source, metadata=metadata)
 
@@ -77,10 +77,10 @@ def question_text(turns: Sequence[Message]) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class View:
-    """A sample with its response taken apart once, for all filters.
+    """A sample with its response parsed once for all filters.
 
-    `form` is the name in `formats.FORMATS`, or None where the response is in none of them; `reasoning` and `summary`
-    then hold what can still be told apart. `prose` is the reasoning, or the whole response where there is none.
+    `form` is a name in `formats.FORMATS`, or None if the response is in no format; `reasoning` and `summary` are then
+    a best effort. `prose` is the reasoning, or the whole response if there is none.
     """
 
     sample: CuratedSample
@@ -96,14 +96,14 @@ class View:
 
 
 def view(sample: CuratedSample) -> View:
-    """Take a sample's response apart; any text is accepted."""
+    """Parse a sample's response; accepts any text."""
     response = sample.response
-    found = formats.split(response)
-    if found is None:
+    parts = formats.split(response)
+    if parts is None:
         broken = chat.parse(response)
         form, reasoning, summary = None, broken.reasoning, broken.answer
     else:
-        form, reasoning, summary = found.form, found.reasoning, found.summary
+        form, reasoning, summary = parts.form, parts.reasoning, parts.summary
     return View(
         sample=sample, question=sample.question, response=response, form=form, reasoning=reasoning, summary=summary
     )
@@ -118,7 +118,7 @@ def reformat(sample: CuratedSample, form: str) -> CuratedSample | None:
 
 
 def from_row(row: Mapping[str, Any], *, file: str | None = None, number: int | None = None) -> CuratedSample:
-    """A row as a record; raises `DataError` that names file, row and field for what is missing or of a wrong type."""
+    """A row as a record; raises `DataError` with file, row and field for a missing or wrong value."""
     try:
         return CuratedSample(
             id=_text(row, "id", required=True),
@@ -146,12 +146,9 @@ def _text(row: Mapping[str, Any], name: str, *, required: bool = False) -> str:
         return ""
     if not isinstance(value, str) or (required and not value):
         kind = "missing column" if value is None else "wrong type"
-        raise DataError(kind, f"{_given(row, name)}: expected a text", field=name)
+        problem = f"the value is {shown(value)}" if name in row else f"it is missing (the row has {', '.join(row)})"
+        raise DataError(kind, f"{problem}: expected a text", field=name)
     return value
-
-
-def _given(row: Mapping[str, Any], name: str) -> str:
-    return f"the value is {shown(row[name])}" if name in row else f"it is missing (the row has {', '.join(row)})"
 
 
 def _messages(value: Any) -> tuple[Message, ...]:
@@ -179,11 +176,11 @@ def _verdicts(value: Any) -> Mapping[str, Verdict]:
 
 
 def _verdict(value: Any, place: str) -> Verdict:
-    given = value if isinstance(value, dict) else {"correct": value}
-    correct = given.get("correct")
+    fields = value if isinstance(value, dict) else {"correct": value}
+    correct = fields.get("correct")
     if not (correct is None or isinstance(correct, bool)):
         raise DataError("wrong type", f"correct is {shown(correct)}: expected true, false or null", field=place)
-    return Verdict.of(correct, extracted=given.get("extracted"), detail=str(given.get("detail", "")))
+    return Verdict.of(correct, extracted=fields.get("extracted"), detail=str(fields.get("detail", "")))
 
 
 def _number(value: Any, place: str) -> float | None:

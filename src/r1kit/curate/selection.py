@@ -1,4 +1,4 @@
-"""The steps that look at all rows at once: duplicates and balance, decided on facts alone."""
+"""The steps that compare rows: duplicates and balance, decided on facts alone."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ PER_PROBLEM, DIFFICULTY = "balance per problem", "balance of difficulty"
 
 @dataclass(frozen=True, slots=True)
 class Decisions:
-    """For each row the step that dropped it (else `KEPT`), the row it was dropped for (else -1), and how alike.
+    """For each row, the step that dropped it (or `KEPT`), the row that it duplicates (or -1), and their similarity.
 
-    `bucket` is the row's pass-rate bucket, -1 where there is none.
+    `bucket` is the row's pass-rate bucket, -1 without a pass rate.
     """
 
     steps: Sequence[str]
@@ -33,7 +33,7 @@ class Decisions:
     bucket: NDArray[np.int64]
 
     def why(self, row: int, settings: BalanceSettings, partner_id: str) -> Rejection:
-        """The reason for a row that one of the steps here dropped."""
+        """The reason for a row that one of these steps dropped."""
         step = self.steps[self.step[row]]
         if step == SAME_ID:
             return Rejection(reason="id seen before", detail=f"the first is kept: {partner_id}")
@@ -48,19 +48,19 @@ class Decisions:
 
 def step_names(near: Sequence[NearDuplicates], settings: BalanceSettings) -> list[str]:
     """The names of the steps that `decide` takes, in order."""
-    names = [SAME_ID, SAME_TEXT, *(one.title for one in near)]
+    names = [SAME_ID, SAME_TEXT, *(search.title for search in near)]
     if settings.per_problem is not None:
         names.append(PER_PROBLEM)
     return [*names, DIFFICULTY] if settings.shares else names
 
 
 def decide(facts: Facts, steps: Sequence[str], near: Sequence[NearDuplicates], settings: BalanceSettings) -> Decisions:
-    """Go through the steps on the rows that the first pass kept; `steps` are the names of all, those of it first.
+    """Apply the steps to the rows that the first pass kept. `steps` names all steps, those of the first pass first.
 
-    Which rows stay depends on their content and not on their order, but for rows that share an id.
+    The choice depends on the content of the rows, not on their order, except for rows that share an id.
     """
     step = facts.column("step").astype(np.int16)
-    made = Decisions(
+    decisions = Decisions(
         steps=steps,
         step=step,
         partner=np.full(len(step), -1, dtype=np.int64),
@@ -68,46 +68,52 @@ def decide(facts: Facts, steps: Sequence[str], near: Sequence[NearDuplicates], s
         bucket=balance.buckets(facts.column("pass_rate"), settings.edges),
     )
     if not len(step):
-        return made
-    _first_of_each(made, SAME_ID, facts.column("id"), np.flatnonzero(step == KEPT))
+        return decisions
+    _first_of_each(decisions, SAME_ID, facts.column("id"), np.flatnonzero(step == KEPT))
     order = _best_first(facts)
-    _first_of_each(made, SAME_TEXT, facts.column("content"), _left(made, order))
+    _first_of_each(decisions, SAME_TEXT, facts.column("content"), _kept(decisions, order))
     for number, search in enumerate(near):
-        _near(made, facts, number, search, _left(made, order))
-    _balance(made, facts, near, settings, order)
-    return made
+        _drop_near_duplicates(decisions, facts, number, search, _kept(decisions, order))
+    _balance(decisions, facts, near, settings, order)
+    return decisions
 
 
 def _best_first(facts: Facts) -> NDArray[np.int64]:
-    """Rows by quality, best first; equal ones by a hash of their ids, so that chance does not favour the first."""
+    """Rows by quality, best first; ties in the order of a hash of their ids, so that the first row has no advantage."""
     quality = facts.column("quality")
     return np.lexsort((facts.column("id"), -np.nan_to_num(quality, nan=-np.inf)))
 
 
-def _left(made: Decisions, order: NDArray[np.int64]) -> NDArray[np.int64]:
-    left: NDArray[np.int64] = order[made.step[order] == KEPT]
-    return left
+def _kept(decisions: Decisions, order: NDArray[np.int64]) -> NDArray[np.int64]:
+    kept: NDArray[np.int64] = order[decisions.step[order] == KEPT]
+    return kept
 
 
-def _first_of_each(made: Decisions, name: str, keys: NDArray[Any], order: NDArray[np.int64]) -> None:
-    """Drop rows whose key stands earlier in `order`."""
+def _first_of_each(decisions: Decisions, name: str, keys: NDArray[Any], order: NDArray[np.int64]) -> None:
+    """Drop each row whose key occurs earlier in `order`."""
     _, first, place = np.unique(keys[order], return_index=True, return_inverse=True)
     partner = order[first[place]]
     again = partner != order
-    made.step[order[again]] = made.steps.index(name)
-    made.partner[order[again]] = partner[again]
+    decisions.step[order[again]] = decisions.steps.index(name)
+    decisions.partner[order[again]] = partner[again]
 
 
-def _near(made: Decisions, facts: Facts, number: int, search: NearDuplicates, order: NDArray[np.int64]) -> None:
+def _drop_near_duplicates(
+    decisions: Decisions, facts: Facts, number: int, search: NearDuplicates, order: NDArray[np.int64]
+) -> None:
     groups, banded, signatures = (facts.column(f"{name}{number}") for name in ("group", "bands", "signature"))
-    near = duplicates.find_near(order, groups, banded, signatures, search.threshold)
-    found = np.flatnonzero(near.partner >= 0)
-    made.step[found] = made.steps.index(search.title)
-    made.partner[found], made.similarity[found] = near.partner[found], near.similarity[found]
+    nearest = duplicates.find_near(order, groups, banded, signatures, search.threshold)
+    rows = np.flatnonzero(nearest.partner >= 0)
+    decisions.step[rows] = decisions.steps.index(search.title)
+    decisions.partner[rows], decisions.similarity[rows] = nearest.partner[rows], nearest.similarity[rows]
 
 
 def _balance(
-    made: Decisions, facts: Facts, near: Sequence[NearDuplicates], settings: BalanceSettings, order: NDArray[np.int64]
+    decisions: Decisions,
+    facts: Facts,
+    near: Sequence[NearDuplicates],
+    settings: BalanceSettings,
+    order: NDArray[np.int64],
 ) -> None:
     problems = facts.column("problem")
     if settings.choose == "shortest":
@@ -116,8 +122,8 @@ def _balance(
         signatures = None
         if settings.choose == "diverse":
             signatures = facts.column(f"signature{[search.text for search in near].index('response')}")
-        over = balance.within_problems(_left(made, order), problems, settings.per_problem, signatures)
-        made.step[over] = made.steps.index(PER_PROBLEM)
+        over = balance.within_problems(_kept(decisions, order), problems, settings.per_problem, signatures)
+        decisions.step[over] = decisions.steps.index(PER_PROBLEM)
     if settings.shares:
-        over = balance.beyond_shares(_left(made, order), problems, made.bucket, settings)
-        made.step[over] = made.steps.index(DIFFICULTY)
+        over = balance.beyond_shares(_kept(decisions, order), problems, decisions.bucket, settings)
+        decisions.step[over] = decisions.steps.index(DIFFICULTY)

@@ -1,7 +1,7 @@
-"""The review page as a web application: what each address shows and does. It works without JavaScript.
+"""The review page as a web application. It works without JavaScript.
 
-A sample is one form with two texts. Every decision is a POST that answers with a redirect, so that going back or
-reloading sends nothing twice. The script adds the live preview and the keys; what it shows is made here too.
+A sample is one form with two texts. Every decision is a POST that is answered with a redirect, so that going back or
+reloading repeats nothing. The script adds a live preview and keyboard shortcuts; the server renders its HTML too.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import secrets
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote
@@ -68,9 +69,9 @@ TITLES = {
 
 
 def make_app(queue: ReviewQueue, *, who: str = "", names: frozenset[str] = frozenset(), key: str = "") -> Starlette:
-    """The application for one queue; with `who` every visitor is that reviewer, else each gives a name.
+    """The application for one queue. With `who`, every visitor is that reviewer; otherwise each enters a name.
 
-    `names` are host names it answers to besides `localhost` and plain addresses; visitors must bring a `key` if set.
+    `names` are accepted host names besides `localhost` and plain addresses. If `key` is set, visitors need it.
     """
     page = Page(queue, who)
     routes = [
@@ -96,13 +97,13 @@ def make_app(queue: ReviewQueue, *, who: str = "", names: frozenset[str] = froze
         ReviewError: lambda request, error: page.message(request, 400, str(error)),
         StoreError: lambda request, error: page.message(request, 507, str(error)),
         404: lambda request, error: page.message(request, 404, "There is no such page."),
-        405: lambda request, error: RedirectResponse("/", 303),  # a reload of what a form was sent to
+        405: lambda request, error: RedirectResponse("/", 303),  # a reload of a form's target
     }
     return Starlette(routes=routes, middleware=[guard], exception_handlers=handlers)
 
 
 class Page:
-    """The addresses of one queue's page."""
+    """The handlers for one queue."""
 
     def __init__(self, queue: ReviewQueue, who: str = "") -> None:
         self.queue, self.who = queue, reviewer(who) if who else ""
@@ -117,7 +118,7 @@ class Page:
         self.places.globals.update(rendered=_rendered, checks=checks, plain=_plain, reasons=REASONS)
 
     def name_of(self, request: Request) -> str:
-        """The reviewer's name; "" where they have not given one."""
+        """The reviewer's name; "" before they enter one."""
         if self.who:
             return self.who
         try:
@@ -126,7 +127,7 @@ class Page:
             return ""
 
     def sample(self, request: Request) -> Response:
-        """The reviewer's next sample, which is then theirs; or that there is none."""
+        """The reviewer's next sample, now leased to them, or a page that says that there is none."""
         who = self.name_of(request)
         if not who:
             return RedirectResponse("/name", 303)
@@ -156,7 +157,7 @@ class Page:
         return answer
 
     def decide(self, request: Request) -> Response:
-        """Record a decision and go on; or, without a script, show the preview or the original again."""
+        """Record a decision and go to the next sample; without a script, also show the preview or the original."""
         form: Mapping[str, str] = request.state.form
         who, item, action = self.name_of(request), form.get("item", ""), form.get("do", "")
         if not who:
@@ -177,7 +178,7 @@ class Page:
         return RedirectResponse(f"/?said={decision.action}", 303)
 
     def _again(self, request: Request, who: str, item: str, action: str, status: int = 200, **more: str) -> Response:
-        """The same sample once more, with what was typed."""
+        """The same sample again, with the typed text."""
         turn = self.queue.turn(who, item)
         text = _of(request.state.form)
         if turn is None:
@@ -188,7 +189,7 @@ class Page:
         return self._sample(request, turn, text, status, **more)
 
     def _edited(self, item: str, form: Mapping[str, str]) -> Text | None:
-        """What was typed; a field that was not touched keeps what the page could not show, as control characters."""
+        """The typed text. An untouched field keeps its original, including characters that the page cannot show."""
         typed, start = _of(form), self.queue.start(item)
         if typed is None:
             return None
@@ -199,11 +200,12 @@ class Page:
 
     def _is_repeated(self, who: str, item: str, action: str) -> bool:
         last = self.queue.history(who=who, limit=1)
-        taken = "accept" if last and last[0].accepts else last[0].action if last else ""
-        return bool(last) and last[0].item == item and taken == action
+        if not last or last[0].item != item:
+            return False
+        return action == ("accept" if last[0].accepts else last[0].action)
 
     def undo(self, request: Request) -> Response:
-        """Take the last decision back."""
+        """Undo the reviewer's last decision."""
         who = self.name_of(request)
         if not who:
             return RedirectResponse("/name", 303)
@@ -214,7 +216,7 @@ class Page:
         return RedirectResponse("/?said=undo" if has else "/?said=undo-elsewhere", 303)
 
     def live(self, request: Request) -> Response:
-        """Preview, changes and notes for what is being typed; typing keeps the sample reserved."""
+        """Preview, changes and notes for the text being typed; each call renews the lease."""
         form: Mapping[str, str] = request.state.form
         turn = self.queue.turn(self.name_of(request), form.get("item", ""))
         text = _of(form)
@@ -223,40 +225,34 @@ class Page:
         return JSONResponse({"yours": True} | self._facts(turn.item.text, turn.start, text))
 
     def _facts(self, original: Text, start: Text, text: Text) -> dict[str, Any]:
-        """All that the page says about a text, as HTML that is safe to put in."""
+        """What the page shows about a text, as safe HTML."""
         parts = {"reasoning": render(text.reasoning), "summary": render(text.summary)}
-        found = {name: changes(getattr(original, name), getattr(text, name)) for name in ("reasoning", "summary")}
+        edits = {name: changes(getattr(original, name), getattr(text, name)) for name in ("reasoning", "summary")}
+        removed, added = (sum(getattr(edit, side) for edit in edits.values()) for side in ("removed", "added"))
         return {
             "preview": {name: part.html for name, part in parts.items()},
             "words": {name: len(getattr(text, name).split()) for name in parts},
-            "changes": {name: change.html if change else "" for name, change in found.items()},
-            "changed": _told(sum(each.removed for each in found.values()), sum(each.added for each in found.values())),
-            "differs": any(found.values()),
+            "changes": {name: change.html if change else "" for name, change in edits.items()},
+            "changed": f"{_many(removed, 'word')} out, {added} in",
+            "differs": any(edits.values()),
             "edited": text != _shown(start),
             "notes": _notes(text, parts),
         }
 
     def progress(self, request: Request) -> Response:
-        """Counts, per reviewer too, and how far reviewers agree."""
+        """Counts, also per reviewer, and the agreement of reviewers."""
         return self._page(request, "progress.html", reviewers=self.queue.reviewers(), agreement=self._agreement())
 
     def _agreement(self) -> dict[str, Any] | None:
-        found = self.queue.agreement()
-        if not found.pairs:
+        agreement = self.queue.agreement()
+        if not agreement.pairs:
             return None
-        share = found.agreed / found.pairs
-        low, high = wilson(share, found.pairs, 1.96)
-        return {
-            "pairs": found.pairs,
-            "agreed": found.agreed,
-            "kappa": found.kappa,
-            "share": share,
-            "low": low,
-            "high": high,
-        }
+        share = agreement.agreed / agreement.pairs
+        low, high = wilson(share, agreement.pairs, 1.96)
+        return asdict(agreement) | {"share": share, "low": low, "high": high}
 
     def history(self, request: Request) -> Response:
-        """What this reviewer decided, newest first."""
+        """This reviewer's decisions, newest first."""
         who = self.name_of(request)
         return self._page(request, "history.html", lines=self.queue.history(who=who, limit=200) if who else [])
 
@@ -268,7 +264,7 @@ class Page:
         return StreamingResponse(lines, media_type="application/x-ndjson", headers=headers)
 
     def message(self, request: Request, status: int, text: str) -> Response:
-        """A page that says what went wrong; bare text where the queue cannot even be counted for it."""
+        """A page with an error message; plain text if the queue cannot be read for the page's header."""
         try:
             title = TITLES.get(status, "This was refused")
             return self._page(request, "message.html", status, title=title, problem=text)
@@ -289,7 +285,7 @@ class Page:
 
 
 def new_key() -> str:
-    """A key for a page that other machines can reach."""
+    """A new key for a page that other machines can reach."""
     return secrets.token_urlsafe(12)
 
 
@@ -304,20 +300,16 @@ def _shown(text: Text) -> Text:
 
 
 def _notes(text: Text, parts: Mapping[str, Rendered]) -> list[str]:
-    """What a reader may overlook."""
-    found = []
+    """Notes on things that a reader may overlook."""
+    notes = []
     tags = sorted(tag for tag in TAGS if tag in text.reasoning or tag in text.summary)
     if tags:
-        found.append(f"The text holds {', '.join(tags)}: such tags are added by the format, not written in the text.")
+        notes.append(f"The text has {', '.join(tags)}: the format adds such tags, so they do not belong in the text.")
     if broken := sum(part.broken for part in parts.values()):
-        found.append(f"{_many(broken, 'formula')} cannot be shown: look for marked LaTeX.")
+        notes.append(f"{_many(broken, 'formula')} cannot be shown: look for marked LaTeX.")
     if hidden := sum(part.hidden for part in parts.values()):
-        found.append(f"{_many(hidden, 'hidden character')}: marked by code, as they turn or join text unseen.")
-    return found
-
-
-def _told(removed: int, added: int) -> str:
-    return f"{_many(removed, 'word')} out, {added} in"
+        notes.append(f"{_many(hidden, 'hidden character')}: marked by code, as they turn or join text unseen.")
+    return notes
 
 
 def _many(count: int, word: str) -> str:
@@ -333,5 +325,5 @@ def _plain(value: Any) -> str:
 
 
 def _final(value: Any) -> Any:
-    """What a template puts out: text that is not ours may hold what a page cannot."""
+    """Clean each value that a template prints: foreign text can have characters that a page cannot show."""
     return shown(value) if isinstance(value, str) and not isinstance(value, Markup) else value

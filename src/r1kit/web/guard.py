@@ -1,8 +1,8 @@
-"""What every request passes before the page sees it: who may ask, from where, how much, and what answers carry.
+"""Checks on every request before the page sees it, and security headers on every answer.
 
-The page is for people on this machine, yet any web page they visit can send requests here too. A name that is
-rebound to this address fails the host check; a form on another site fails the origin and token checks; model text
-that slips through as HTML meets a content security policy under which nothing but the page's own files runs.
+The page is for people on this machine, but any web page they visit can send requests here too. The host check stops DNS
+rebinding, the origin and token checks stop forms on other sites, and a content security policy stops model text that
+gets through as HTML from running anything.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ HEADERS = {
 
 
 class Refused(Exception):
-    """A request that is not answered; `status` is HTTP's."""
+    """A request that is refused, with its HTTP status."""
 
     def __init__(self, status: int, message: str) -> None:
         super().__init__(message)
@@ -42,10 +42,10 @@ class Refused(Exception):
 
 
 class Guard:
-    """ASGI middleware. Checked forms go to the page as `request.state.form`, the token for its forms as `.token`.
+    """ASGI middleware. The page gets checked forms as `request.state.form`, and the token for its forms as `.token`.
 
-    `names` are host names that may be asked for besides `localhost` and plain addresses. With a `key`, a visitor must
-    bring it once, as `?key=...`; the page served to other machines has one.
+    `names` are accepted host names besides `localhost` and plain addresses. If `key` is set (on a page that other
+    machines can reach), a visitor must give it once, as `?key=...`.
     """
 
     def __init__(
@@ -75,18 +75,18 @@ class Guard:
                 check_origin(request)
                 state["form"] = await read_form(request)
                 if not hmac.compare_digest(state["form"].get("token", "").encode(), state["token"].encode()):
-                    raise Refused(403, "this form is from another session: open the page anew and send it again")
+                    raise Refused(403, "this form is from another session: open the page again and resend it")
         except Refused as refusal:
             answer = self.refuse(request, refusal)
         await answer(scope, receive, self._with_headers(request, session, send))
 
     def token(self, session: str) -> str:
-        """What a form of this session must carry."""
+        """The token that each form of this session must contain."""
         return hmac.new(self.secret, session.encode("utf-8", "replace"), hashlib.sha256).hexdigest()
 
     def _check_key(self, request: Request) -> None:
-        given = request.query_params.get("key") or request.cookies.get(KEY, "")
-        if self.key and not hmac.compare_digest(given.encode("utf-8", "replace"), self.key.encode()):
+        key = request.query_params.get("key") or request.cookies.get(KEY, "")
+        if self.key and not hmac.compare_digest(key.encode("utf-8", "replace"), self.key.encode()):
             raise Refused(403, "this page needs its key: open the whole address that r1kit printed")
 
     def _with_headers(self, request: Request, session: str, send: Send) -> Send:
@@ -104,7 +104,7 @@ class Guard:
 
 
 def check_host(request: Request, names: frozenset[str]) -> None:
-    """A name that points to this address is not ours unless it was given; an address cannot be rebound."""
+    """Refuse unknown host names: an attacker can point a name, but not a plain address, at this machine."""
     name = _name_in(f"//{request.headers.get('host', '')}")
     if name == "localhost" or name.endswith(".localhost") or name in names:
         return
@@ -117,7 +117,7 @@ def check_host(request: Request, names: frozenset[str]) -> None:
 
 
 def check_origin(request: Request) -> None:
-    """A form must come from this page; browsers say where from."""
+    """Refuse forms from other sites; browsers report the origin."""
     origin, site = request.headers.get("origin"), request.headers.get("sec-fetch-site")
     if origin is not None and origin.lower().partition("//")[2] != request.headers.get("host", "").lower():
         raise Refused(403, "this form was sent from another site")
@@ -126,7 +126,7 @@ def check_origin(request: Request) -> None:
 
 
 def _name_in(address: str) -> str:
-    """The host of an address in lower case; "" for one that is none, such as an open bracket."""
+    """The host of an address in lower case; "" for an invalid address."""
     try:
         return (urlsplit(address).hostname or "").lower()
     except ValueError:
@@ -134,7 +134,7 @@ def _name_in(address: str) -> str:
 
 
 async def read_form(request: Request) -> Mapping[str, str]:
-    """The fields of a form, the last one where a name comes twice; line ends are LF."""
+    """The fields of a form, with LF line ends; of repeated names, the last one counts."""
     if request.headers.get("content-type", "").partition(";")[0].strip() != "application/x-www-form-urlencoded":
         raise Refused(415, "a form is expected")
     body = bytearray()

@@ -1,7 +1,7 @@
-"""Model text as HTML: everything escaped, formulas as MathML, characters that deceive the eye made visible.
+"""Model text as HTML: everything escaped, formulas as MathML, hidden characters made visible.
 
-MathML is drawn by the browser itself, so formulas need no script and no fonts. What comes out of the converter is
-written anew from a list of known elements and attributes: LaTeX can ask for links, styles and raw tags.
+The browser renders MathML itself, so formulas need no script and no web font. The converter's output is rebuilt from
+lists of allowed elements and attributes, because LaTeX can produce links, styles and raw tags.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from xml.etree.ElementTree import Element
 
-LONGEST = 2000  # characters of a formula; the converter's time and depth are bounded by it
-DEEPEST = 40  # braces in braces
+LONGEST = 2000  # characters of a formula: bounds the converter's time and depth
+DEEPEST = 40  # nested braces
 # A wide formula scrolls in its own box, so the box takes the keyboard's focus and has a name for screen readers.
 DISPLAY = '<span class="display" tabindex="0" role="group" aria-label="formula">{}</span>'
 _ENVIRONMENTS = "align|aligned|alignat|array|cases|eqnarray|equation|gather|gathered|multline|split|[bBpvV]?matrix"
@@ -41,7 +41,7 @@ _ENVIRONMENT = re.compile(
     r"\\(begin|end)\{(alignat|aligned|align|eqnarray|equation|gathered|gather|multline)\*?\}(\{\d+\})?"
 )
 _KNOWN_AS = {"equation": "", "gather": "matrix", "gathered": "matrix", "multline": "matrix"}  # all others: align*
-# Turn the direction of text, or take no room: a reader does not see them, a model learns them.
+# Characters that change the direction of text or have no width: readers do not see them, but models learn them.
 _HIDDEN = frozenset("\u061c\u180e\u200b\u200e\u200f\u2028\u2029\u2060\u2061\u2062\u2063\u2064\ufeff\u00ad") | frozenset(
     map(chr, (*range(0x202A, 0x202F), *range(0x2066, 0x2070), *range(0xE0000, 0xE0080)))
 )
@@ -51,7 +51,7 @@ _MARKED = re.compile("[" + "".join(sorted(_HIDDEN)) + "]")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rendered:
-    """Safe HTML of a text, how many formulas could not be shown, and which hidden characters it holds."""
+    """Safe HTML of a text, and how many broken formulas and hidden characters it contains."""
 
     html: str
     broken: int = 0
@@ -59,7 +59,7 @@ class Rendered:
 
 
 def shown(text: str) -> str:
-    """The text that a page can hold and a form sends back as it is: line ends are LF, control characters U+FFFD."""
+    """The text as a form sends it back unchanged: line ends are LF, control characters are U+FFFD."""
     return _CONTROL.sub("\N{REPLACEMENT CHARACTER}", text.replace("\r\n", "\n").replace("\r", "\n"))
 
 
@@ -69,7 +69,7 @@ def render(text: str) -> Rendered:
     broken, hidden, after_display = 0, 0, False
     for piece, latex, display in split(shown(text)):
         formula = mathml(latex, display) if latex else None
-        if display and formula is not None and pieces:  # a block has its own space around it
+        if display and formula is not None and pieces:  # a display formula has its own margins
             pieces[-1] = pieces[-1].rstrip("\n ")
         if after_display:
             piece = piece.lstrip("\n ")
@@ -81,13 +81,13 @@ def render(text: str) -> Rendered:
         escaped, count = escape(piece)
         hidden += count
         broken += bool(latex)
-        title = "this formula cannot be shown: it is left as it is written"
+        title = "this formula cannot be rendered: this is its source"
         pieces.append(f'<span class="broken" title="{title}">{escaped}</span>' if latex else escaped)
     return Rendered(html="".join(pieces), broken=broken, hidden=hidden)
 
 
 def escape(text: str) -> tuple[str, int]:
-    """Escaped text in which hidden characters are written out, and how many there are."""
+    """Escaped text with hidden characters as code points, and their number."""
     return _MARKED.subn(_written_out, html.escape(text))
 
 
@@ -98,15 +98,15 @@ def _written_out(match: re.Match[str]) -> str:
 
 
 def split(text: str) -> Iterator[tuple[str, str, bool]]:
-    """Pieces in order: (as written, LaTeX or "", whether it stands on a line of its own)."""
+    """Pieces in order: (source, LaTeX or "" for plain text, whether it is a display formula)."""
     done = 0
     for opener in _OPENERS.finditer(text):
         if opener.start() < done:
             continue
-        found = _formula(text, opener)
-        if found is None:
+        formula = _formula(text, opener)
+        if formula is None:
             continue
-        latex, end, display = found
+        latex, end, display = formula
         if opener.start() > done:
             yield text[done : opener.start()], "", False
         yield text[opener.start() : end], latex, display
@@ -116,7 +116,7 @@ def split(text: str) -> Iterator[tuple[str, str, bool]]:
 
 
 def _formula(text: str, opener: re.Match[str]) -> tuple[str, int, bool] | None:
-    """LaTeX, end and display of the formula that starts here; None where none does."""
+    """LaTeX, end and display of the formula that starts here, or None."""
     mark, start = opener[0], opener.end()
     if mark in ("\\\\", "\\$"):  # escaped
         return None
@@ -151,25 +151,25 @@ def _brace_end(text: str, start: int) -> int | None:
 
 @lru_cache(maxsize=4096)
 def mathml(latex: str, display: bool) -> str | None:
-    """A formula as MathML; None for one that the converter cannot read."""
+    """A formula as MathML; None if the converter cannot read it."""
     from latex2mathml.converter import convert_to_element
 
     latex = _ENVIRONMENT.sub(_known_environment, latex)
     try:
         element = convert_to_element(latex, display="block" if display else "inline")
         return _written(element)
-    except Exception:  # the converter's errors share no base class, and any text can reach it
+    except Exception:  # its errors share no base class, and its input can be any text
         return None
 
 
 def _known_environment(match: re.Match[str]) -> str:
-    """The environment that the converter knows and that has no equation numbers."""
+    """An equivalent environment that the converter knows, without equation numbers."""
     name = _KNOWN_AS.get(match[2], "align*")
     return f"\\{match[1]}{{{name}}}" if name else ""
 
 
 def _written(element: Element) -> str:
-    """The element and what is in it, by known names only; text is escaped."""
+    """The element as HTML: allowed names only, text escaped."""
     tag = element.tag if element.tag in _TAGS else "mrow"
     kept = {name: value for name, value in element.attrib.items() if name in _ATTRIBUTES and _VALUE.fullmatch(value)}
     text = html.unescape(element.text or "")
@@ -181,7 +181,7 @@ def _written(element: Element) -> str:
     children = list(element)
     for before, child in zip([None, *children], children, strict=False):
         if _is_sign(child) and (before is None or _expects_operand(before)):
-            child.set("form", "prefix")  # the sign of -1, which stands closer than a minus
+            child.set("form", "prefix")  # a sign as in -1 has less space than a minus
     inside = escape(shown(text))[0] + "".join(map(_written, children))
     return f"<{tag}{attributes}>{inside}</{tag}>{escape(shown(element.tail or ''))[0]}"
 

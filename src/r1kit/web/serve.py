@@ -1,4 +1,4 @@
-"""Serve the review page of one queue until somebody stops it."""
+"""Serves the review page of one queue until Ctrl+C."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ MISSING = "the review page needs {}: pip install 'r1kit[review]' (a queue can be
 def serve(path: Path, *, host: str = "127.0.0.1", port: int = 8765, who: str = "") -> None:
     """Serve a queue and print its address; returns on Ctrl+C.
 
-    On an address that other machines reach, the printed one has a key without which nothing is shown. Raises
-    `ReviewError` where the extra `review` is missing, the port is taken or the host is not this machine's, and
-    `StoreError` where the queue is served already.
+    On an address that other machines can reach, visitors need the key in the printed address. Raises `ReviewError` if
+    the extra `review` is missing, the port is taken or the host is not this machine's, and `StoreError` if the queue
+    is already being served.
     """
     try:
         import latex2mathml  # noqa: F401 (first used when a formula is shown)
@@ -32,22 +32,19 @@ def serve(path: Path, *, host: str = "127.0.0.1", port: int = 8765, who: str = "
     with ReviewQueue(path) as queue, _listen(host, port) as listening:
         local = is_loopback(host)
         key = "" if local else new_key()
-        address = f"http://{_in_url(_reachable(host))}:{listening.getsockname()[1]}/"
+        name = socket.gethostname() if host in ("0.0.0.0", "::") else host
+        address = f"http://{f'[{name}]' if ':' in name else name}:{listening.getsockname()[1]}/"
         names = frozenset({host.lower(), socket.gethostname().lower()} - {"", "0.0.0.0", "::"})
         app = make_app(queue, who=who, names=names, key=key)
         config = uvicorn.Config(app, log_level="warning", access_log=False, lifespan="off", server_header=False)
         with queue.serving(address), contextlib.suppress(KeyboardInterrupt):
             print(f"review at {address}{f'?key={key}' if key else ''}", flush=True)
-            print("Ctrl+C stops; what is decided is kept" + _warning(local), file=sys.stderr)
+            warning = "; other machines reach this page, unencrypted: anyone with the address can decide"
+            print("Ctrl+C stops; decisions are kept" + ("" if local else warning), file=sys.stderr)
             uvicorn.Server(config).run(sockets=[listening])
-        print(said(queue))
-
-
-def said(queue: ReviewQueue) -> str:
-    """How far the queue is, as a sentence."""
-    found = queue.progress()
-    decided = f"{found.total - found.pending} of {found.total} decided"
-    return f"{decided}: {found.accepted} accepted ({found.edited} with edits), {found.rejected} rejected"
+        counts = queue.progress()
+        decided = f"{counts.total - counts.pending} of {counts.total} decided"
+        print(f"{decided}: {counts.accepted} accepted ({counts.edited} with edits), {counts.rejected} rejected")
 
 
 def is_loopback(host: str) -> bool:
@@ -65,15 +62,3 @@ def _listen(host: str, port: int) -> socket.socket:
     except (OSError, OverflowError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise ReviewError(f"cannot listen on {host}:{port}: {reason}; choose another --port or --host") from None
-
-
-def _reachable(host: str) -> str:
-    return socket.gethostname() if host in ("0.0.0.0", "::") else host
-
-
-def _in_url(host: str) -> str:
-    return f"[{host}]" if ":" in host else host
-
-
-def _warning(local: bool) -> str:
-    return "" if local else "; other machines reach this page, unencrypted: whoever has the address can decide"

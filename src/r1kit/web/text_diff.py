@@ -1,4 +1,4 @@
-"""What an edit changed, word by word, as HTML."""
+"""Word-by-word differences between two texts, as HTML."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from difflib import SequenceMatcher
 
 from r1kit.web.markup import escape, shown
 
-# A word with the space after it, so that common spaces match nothing by themselves; Chinese and Japanese by letter.
+# A word with the space after it, so that spaces alone do not match; in Chinese and Japanese a character.
 _WORD = re.compile(
     r"(?:[\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]|\\[A-Za-z]+|[^\W\u3040-\u30ff\u3400-\u9fff]+|[^\w\s])\s*|\s+"
 )
-LARGEST = 1_000_000  # pairs of words that are compared; what differs by more is shown as replaced
-KEPT = 12  # unchanged words that are shown on each side of a change
+LARGEST = 1_000_000  # pairs of words to compare; larger differences are shown as a replacement
+KEPT = 12  # unchanged words shown on each side of a change
 
 Piece = tuple[str, Sequence[str]]  # "same", "del" or "ins", and the words
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Changes:
-    """Safe HTML, and how many words went and came; false where the texts are the same."""
+    """Safe HTML, and the number of words removed and added; false if the texts are equal."""
 
     html: str
     removed: int
@@ -33,7 +33,7 @@ class Changes:
 
 
 def changes(before: str, after: str) -> Changes:
-    """`changes("2 + 3 is 6", "2 + 3 is 5")` takes one word out and puts one in."""
+    """The changes between two texts: `changes("2 + 3 is 6", "2 + 3 is 5")` removes one word and adds one."""
     pieces = list(compare(_WORD.findall(shown(before)), _WORD.findall(shown(after))))
     counts = {"same": 0, "del": 0, "ins": 0}
     for kind, words in pieces:
@@ -46,7 +46,7 @@ def changes(before: str, after: str) -> Changes:
 
 
 def compare(before: Sequence[str], after: Sequence[str]) -> Iterator[Piece]:
-    """Pieces in order; equal ends are cut off first, which is most of a long text with one edit."""
+    """Pieces in order. Equal ends are removed first: they are most of a long text with one edit."""
     start = _equal(before, after)
     end = _equal(before[start:][::-1], after[start:][::-1])
     old, new = before[start : len(before) - end], after[start : len(after) - end]

@@ -1,4 +1,4 @@
-"""Filters: each says why a sample is dropped, with an example. To add one: a maker, and a line in `FILTERS`."""
+"""Filters: each returns why a sample is dropped, with an example. To add one, write a factory and list it here."""
 
 from __future__ import annotations
 
@@ -43,21 +43,21 @@ FILTERS: dict[str, Callable[..., Filter]] = {  # the cheap ones first
 
 
 class FilterSpec(Settings):
-    """One filter of a stage; `options` are the keywords of its maker.
+    """One filter of a stage; `options` are the keywords of its factory.
 
     `only` and `skip` are patterns of sources: `FilterSpec(name="code_blocks", skip=("code*",))`.
     """
 
     name: str
     options: dict[str, Any] = Field(default_factory=dict)
-    only: tuple[str, ...] = Field(default=(), description="patterns of the sources it looks at; empty: all")
-    skip: tuple[str, ...] = Field(default=(), description="patterns of the sources it passes over")
+    only: tuple[str, ...] = Field(default=(), description="patterns of the sources to filter; empty: all")
+    skip: tuple[str, ...] = Field(default=(), description="patterns of the sources to leave alone")
     label: str = Field(default="", description="its name in the funnel; empty: the filter's name")
 
     @model_validator(mode="before")
     @classmethod
     def _by_name(cls, value: Any) -> Any:
-        """A plain text is the name."""
+        """Plain text is the name."""
         return {"name": value} if isinstance(value, str) else value
 
     @field_validator("name")
@@ -68,7 +68,7 @@ class FilterSpec(Settings):
         raise ValueError(f"there is no filter {name!r}: {nearest(name, FILTERS)}")
 
     @model_validator(mode="after")
-    def _can_be_made(self) -> FilterSpec:
+    def _check_options(self) -> FilterSpec:
         _make(self)
         return self
 
@@ -84,22 +84,22 @@ class FilterSpec(Settings):
 
 
 def build(specs: Sequence[FilterSpec]) -> dict[str, Filter]:
-    """The filters by title, in order; each passes over the sources that its spec leaves out."""
-    return {spec.title: _limited(_make(spec), spec) if spec.only or spec.skip else _make(spec) for spec in specs}
+    """The filters by title, in order, each limited to the sources of its spec."""
+    return {spec.title: for_sources(_make(spec), spec) for spec in specs}
 
 
-def _limited(made: Filter, spec: FilterSpec) -> Filter:
+def for_sources(rule: Filter, spec: FilterSpec) -> Filter:
     def limited(view: View) -> Rejection | None:
-        return made(view) if spec.looks_at(view.sample.source) else None
+        return rule(view) if spec.looks_at(view.sample.source) else None
 
-    return limited
+    return limited if spec.only or spec.skip else rule
 
 
 def _make(spec: FilterSpec) -> Filter:
-    """Call the maker with its options checked; raises ValueError that says which option is wrong and what it takes."""
+    """Call the factory with validated options; raises ValueError that names the wrong option."""
     try:
-        made: Filter = validate_call(FILTERS[spec.name])(**spec.options)
+        rule: Filter = validate_call(FILTERS[spec.name])(**spec.options)
     except ValidationError as error:
         lines = [f"option {'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors()]
         raise ValueError(f"filter {spec.name}: {'; '.join(lines)}") from None
-    return made
+    return rule

@@ -1,4 +1,4 @@
-"""Filters that look at content: readable or not, a summary that follows the reasoning, verdicts and scores."""
+"""Filters on content: readability, faithful summaries, verdicts and scores."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ _PRICE = re.compile(r"\$\s?\d")
 
 
 def get_unreadable(*, max_control_share: float = 0.001, long_chars: int = 1500, min_steps: int = 3) -> Filter:
-    """Drop what people cannot read.
+    """Drop responses that people cannot read.
 
-    Control, private and replacement characters beyond a share of the text; LaTeX that does not balance; reasoning of
-    at least `long_chars` characters with fewer than `min_steps` lines, sentences or marked steps.
+    These have too large a share of control, private and replacement characters, unbalanced LaTeX, or reasoning of at
+    least `long_chars` characters with fewer than `min_steps` lines, sentences or marked steps.
     """
 
     def unreadable(view: View) -> Rejection | None:
@@ -47,15 +47,15 @@ def get_unreadable(*, max_control_share: float = 0.001, long_chars: int = 1500, 
 
 
 def ascii_excerpt(text: str, match: re.Match[str] | None) -> str:
-    """`excerpt` with every character that does not print spelled out."""
+    """`excerpt` with unprintable characters as escapes."""
     piece = excerpt(text, match.start() if match else 0)
     return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in piece)
 
 
 def latex_fault(text: str) -> str:
-    r"""What does not balance, or an empty text: `latex_fault(r"so \(x") == r"1 \( but 0 \)"`.
+    r"""The first imbalance, or "": `latex_fault(r"so \(x") == r"1 \( but 0 \)"`.
 
-    An odd number of $ is a fault only where none of them could be money.
+    An odd number of $ is a fault only if none of them can be a price.
     """
     for opening, closing in (("\\(", "\\)"), ("\\[", "\\]")):
         opened, closed = _count(text, opening), _count(text, closing)
@@ -75,35 +75,35 @@ def latex_fault(text: str) -> str:
 
 def _count(text: str, mark: str) -> int:
     r"""Occurrences that are not escaped: `\\(` is a line break and a bracket, `\$` a dollar."""
-    found = text.count(mark)
-    if found and "\\" + mark in text:
+    count = text.count(mark)
+    if count and "\\" + mark in text:
         doubled = text.replace("\\\\", "")
         return doubled.count(mark) - (doubled.count("\\" + mark) if mark == "$" else 0)
-    return found
+    return count
 
 
 def get_unfaithful_summary() -> Filter:
-    """Drop summaries whose answer is not the one that the reasoning comes to.
+    """Drop summaries whose answer differs from the result of the reasoning.
 
-    Only for samples with a reference answer and both parts, and where an answer can be found in the summary. Where the
-    reasoning ends in a box, that must hold the same; else the answer must stand somewhere in the reasoning.
+    Applies to samples with a reference answer, both parts, and an answer in the summary. If the reasoning has a box,
+    its content must equal that answer; otherwise the answer must occur somewhere in the reasoning.
     """
 
     def unfaithful_summary(view: View) -> Rejection | None:
         if view.sample.answer is None or not view.reasoning or not view.summary:
             return None
-        given, reached = _answer_of(view.summary), extract.boxed(view.reasoning)
-        if given is None or (_same(given, reached) if reached else _stands_in(given, view.reasoning)):
+        answer, result = _answer_of(view.summary), extract.boxed(view.reasoning)
+        if answer is None or (_same(answer, result) if result else _occurs_in(answer, view.reasoning)):
             return None
-        said = f"comes to {reached[:80]!r}" if reached else "does not come to it"
-        detail = f"the summary says {given[:80]!r}, the reasoning {said}"
+        difference = f"comes to {result[:80]!r}" if result else "does not come to it"
+        detail = f"the summary says {answer[:80]!r}, the reasoning {difference}"
         return Rejection(reason="summary not faithful", detail=detail, example=excerpt(view.summary))
 
     return unfaithful_summary
 
 
 def _answer_of(summary: str) -> str | None:
-    """The last box, else the only number, else all of a short summary; None where the answer cannot be told."""
+    """The last box, the only number, or all of a short summary; None if the answer is unclear."""
     box = extract.boxed(summary)
     if box is not None or len(summary) > _SHORT_ANSWER_CHARS:
         return box
@@ -111,15 +111,15 @@ def _answer_of(summary: str) -> str | None:
     return numbers[0] if len(numbers) == 1 else summary
 
 
-def _same(one: str, other: str) -> bool:
-    first, second = number.parse_in_prose(one), number.parse_in_prose(other)
-    if first is not None and second is not None:
-        return number.equal(first, second)
-    return _plain(one) == _plain(other)
+def _same(first: str, second: str) -> bool:
+    numbers = number.parse_in_prose(first), number.parse_in_prose(second)
+    if numbers[0] is not None and numbers[1] is not None:
+        return number.equal(numbers[0], numbers[1])
+    return _plain(first) == _plain(second)
 
 
-def _stands_in(answer: str, text: str) -> bool:
-    """Whether all numbers of the answer, or its text where it has none, occur; True where the text writes no digits."""
+def _occurs_in(answer: str, text: str) -> bool:
+    """Whether all numbers of the answer (or its text, without numbers) occur; True for a text without digits."""
     wanted, written = set(ngrams.numbers(answer)), set(ngrams.numbers(text))
     if wanted:
         return not written or wanted <= written
@@ -131,14 +131,14 @@ def _plain(text: str) -> str:
 
 
 def get_not_correct(*, verdicts: Sequence[str] = (), keep_unknown: bool = False) -> Filter:
-    """Drop samples that a verdict calls wrong, and those that no verdict calls right.
+    """Drop samples that any verdict calls wrong or that no verdict calls right.
 
-    Looks at the named verdicts, or at all. With `keep_unknown` samples that nobody can judge stay.
+    Reads the named verdicts, or all of them. `keep_unknown` keeps samples without a known verdict.
     """
 
     def not_correct(view: View) -> Rejection | None:
-        found = view.sample.verdicts
-        judged = {name: found[name] for name in (verdicts or found) if name in found}
+        every = view.sample.verdicts
+        judged = {name: every[name] for name in (verdicts or every) if name in every}
         wrong = next((name for name, verdict in judged.items() if verdict.correct is False), None)
         if wrong is not None:
             return Rejection(reason="wrong", detail=f"{wrong}: {judged[wrong].detail}", example=excerpt(view.response))
@@ -151,7 +151,7 @@ def get_not_correct(*, verdicts: Sequence[str] = (), keep_unknown: bool = False)
 
 
 def get_low_score(*, part: str, min_score: float, keep_unknown: bool = False) -> Filter:
-    """Drop samples whose score (a name in the row's `scores`) is below `min_score`, or, by default, not known."""
+    """Drop samples whose score (a name in the row's `scores`) is below `min_score`, or missing."""
 
     def low_score(view: View) -> Rejection | None:
         score = view.sample.scores.get(part)

@@ -1,4 +1,4 @@
-"""Filters that look at form: format, length, paragraphs, code blocks, truncation."""
+"""Filters on form: format, length, paragraphs, code blocks, truncation."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _BREAK = re.compile(r"\n[ \t\r]*\n")
 
 
 def get_not_in_format(*, formats_allowed: Sequence[str] = tuple(formats.FORMATS)) -> Filter:
-    """Drop responses that are in none of the formats allowed (names in `formats.FORMATS`)."""
+    """Drop responses that are in none of the allowed formats (names in `formats.FORMATS`)."""
     unknown = set(formats_allowed) - set(formats.FORMATS)
     if unknown or not formats_allowed:
         raise ValueError(f"formats_allowed is {list(formats_allowed)}: name some of {', '.join(formats.FORMATS)}")
@@ -22,15 +22,15 @@ def get_not_in_format(*, formats_allowed: Sequence[str] = tuple(formats.FORMATS)
     def not_in_format(view: View) -> Rejection | None:
         if view.form in allowed:
             return None
-        found = f"is in format {view.form}" if view.form else "is in no known format"
-        detail = f"the response {found}, expected {' or '.join(sorted(allowed))}"
+        actual = f"is in format {view.form}" if view.form else "is in no known format"
+        detail = f"the response {actual}, expected {' or '.join(sorted(allowed))}"
         return Rejection(reason="not in the format", detail=detail, example=excerpt(view.response))
 
     return not_in_format
 
 
 def get_truncated() -> Filter:
-    """Drop completions that reached the token limit, and responses whose reasoning is never closed."""
+    """Drop completions that reached the token limit, and responses with an open <think> tag."""
 
     def truncated(view: View) -> Rejection | None:
         end = excerpt(view.response, len(view.response), before=120)
@@ -44,7 +44,7 @@ def get_truncated() -> Filter:
 
 
 def get_too_long(*, max_tokens: int | None = 32_768, max_chars: int | None = 200_000) -> Filter:
-    """Drop responses of more tokens (where the row counts them) or more characters; None switches a limit off."""
+    """Drop responses with more tokens (if the row has a count) or more characters; None switches a limit off."""
     _check_limits(max_tokens=max_tokens, max_chars=max_chars)
 
     def too_long(view: View) -> Rejection | None:
@@ -59,7 +59,7 @@ def get_too_long(*, max_tokens: int | None = 32_768, max_chars: int | None = 200
 
 
 def get_too_short(*, min_tokens: int | None = None, min_chars: int | None = 1) -> Filter:
-    """Drop responses of fewer tokens (where the row counts them) or fewer characters; None switches a limit off."""
+    """Drop responses with fewer tokens (if the row has a count) or fewer characters; None switches a limit off."""
     _check_limits(min_tokens=min_tokens, min_chars=min_chars)
 
     def too_short(view: View) -> Rejection | None:
@@ -76,7 +76,7 @@ def get_too_short(*, min_tokens: int | None = None, min_chars: int | None = 1) -
 
 
 def get_long_paragraphs(*, max_chars: int = 2000) -> Filter:
-    """Drop reasoning with a paragraph (text between blank lines) of more characters.
+    """Drop reasoning with a paragraph (text between blank lines) of more than `max_chars` characters.
 
     The paper drops long paragraphs and gives no number.
     """
@@ -95,7 +95,7 @@ def get_long_paragraphs(*, max_chars: int = 2000) -> Filter:
 
 
 def get_code_blocks(*, max_blocks: int = 0) -> Filter:
-    """Drop reasoning with more fenced code blocks; name the sources of code problems in the filter's `skip`."""
+    """Drop reasoning with more than `max_blocks` fenced code blocks; list the sources of code problems in `skip`."""
     if max_blocks < 0:
         raise ValueError(f"max_blocks is {max_blocks}: it must be 0 or more")
 

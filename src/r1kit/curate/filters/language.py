@@ -1,4 +1,4 @@
-"""Filters that look at languages, by script (paper, section 2.3.3: chains that mix languages are dropped)."""
+"""Filters on language, by script (paper, section 2.3.3: drop chains that mix languages)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _FIRST = {"han": re.compile(r"[\u3400-\u4dbf\u4e00-\u9fff]"), "latin": re.compil
 
 
 def get_mixed_languages(*, min_share: float = 0.05) -> Filter:
-    """Drop reasoning in two scripts: words that are not in the main one make up at least `min_share` of all."""
+    """Drop reasoning in which words outside its main script make up at least `min_share`."""
     if not 0 < min_share <= 0.5:
         raise ValueError(f"min_share is {min_share}: it must be above 0 and at most 0.5")
 
@@ -21,17 +21,17 @@ def get_mixed_languages(*, min_share: float = 0.05) -> Filter:
         if text.isascii() or not scripts.is_mixed(text, min_share=min_share):
             return None
         counts = scripts.count_words(text)
-        found = _FIRST["han" if counts["han"] <= counts["latin"] else "latin"].search(text)
+        match = _FIRST["han" if counts["han"] <= counts["latin"] else "latin"].search(text)
         detail = ", ".join(f"{count} {script}" for script, count in counts.most_common()) + " words"
-        return Rejection(reason="mixed languages", detail=detail, example=excerpt(text, found.start() if found else 0))
+        return Rejection(reason="mixed languages", detail=detail, example=excerpt(text, match.start() if match else 0))
 
     return mixed_languages
 
 
 def get_wrong_language(*, min_share: float = 0.8) -> Filter:
-    """Drop responses of whose words fewer than `min_share` are in the script of the question's language.
+    """Drop responses with fewer than `min_share` of their words in the script of the question's language.
 
-    The language is the row's; where it names none or one that is not known, the script of most words of the question.
+    The language is the row's. If it is missing or unknown, the script of most words of the question decides.
     """
     if not 0 < min_share <= 1:
         raise ValueError(f"min_share is {min_share}: it must be above 0 and at most 1")
@@ -52,7 +52,7 @@ def get_wrong_language(*, min_share: float = 0.8) -> Filter:
 
 
 def _guess(question: str) -> str:
-    """`zh` or `en` by the script of most words; empty where neither leads."""
+    """`zh` or `en` by the script of most words; "" if neither leads."""
     counts = scripts.count_words(question)
     han, latin = counts["han"], counts["latin"]
     if counts["kana"] or counts["hangul"] or counts.total() > 2 * max(han, latin):

@@ -1,4 +1,4 @@
-"""What a filter is: a view of a sample in, a reason to drop it out, or None."""
+"""A filter maps the view of a sample to a reason to drop it, or None."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Rejection:
 
     `Rejection(reason="long paragraph", detail="3120 characters, at most 2000", example="Let me see. First ...")`
     `reason` is one of few and is counted; `detail` has this sample's numbers; `example` is the place in the text;
-    `found_in` names the evaluation sets that hold it too.
+    `found_in` names the evaluation sets that overlap with it.
     """
 
     reason: str

@@ -1,4 +1,4 @@
-"""The filter for text that repeats itself: too many n-grams that came before, or a loop."""
+"""The filter for repetitive text: too many repeated n-grams, or a loop."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from r1kit.curate.filters.protocol import Filter, Rejection, excerpt
 from r1kit.curate.record import View
 
 _START = np.zeros(1, dtype=np.int64)
-_LOOP_NGRAM = 4  # words in a row that must come again at the same distance, time after time
+_LOOP_NGRAM = 4  # words; a loop repeats an n-gram of this length at a constant distance
 
 
 class Loop(NamedTuple):
@@ -27,8 +27,8 @@ def get_repetition(
 ) -> Filter:
     """Drop responses with many repeated n-grams, and loops.
 
-    More than `max_share` of the n-grams (of words) came before, in texts of at least `min_words` words; or one piece
-    stands `loop_times` times in a row and more, over at least `loop_words` words in all.
+    More than `max_share` of the n-grams (of words) occurred before, in a text of at least `min_words` words; or a piece
+    is repeated at least `loop_times` times in a row, over at least `loop_words` words in all.
     """
     if ngram < 1 or not 0 < max_share <= 1 or loop_times < 2:
         raise ValueError(f"{ngram=}, {max_share=}, {loop_times=}: expected ngram >= 1, 0 < max_share <= 1, times >= 2")
@@ -57,8 +57,8 @@ def repeated_share(hashes: ngrams.Hashes, n: int) -> float:
 def find_loop(hashes: ngrams.Hashes, *, times: int, length: int) -> Loop | None:
     """The longest run of one piece after itself, at least `times` times and `length` words; None if there is none.
 
-    An n-gram inside a loop comes again at the distance of the loop's period, each time: so it is looked for among the
-    positions of each n-gram, which are found for all at once by one sort.
+    Each n-gram inside a loop recurs at the distance of the loop's period. One sort gives the positions of all n-grams,
+    in which equal distances in a row are a loop.
     """
     if len(hashes) < max(length, _LOOP_NGRAM + 1):
         return None
