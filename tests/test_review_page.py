@@ -435,6 +435,12 @@ def browser() -> Iterator[Any]:
     playwright = pytest.importorskip("playwright.sync_api", reason="no playwright: pip install 'r1kit[dev]'")
     with playwright.sync_playwright() as started:
         opened = started.chromium.launch(executable_path=CHROMIUM)
+        page = opened.new_page()
+        page.set_content("<p>text</p>")
+        if not page.evaluate("document.querySelector('p').offsetHeight"):
+            opened.close()
+            pytest.skip("no font, so Chromium draws no text: apt-get install fonts-dejavu")
+        page.close()
         yield opened
         opened.close()
 

@@ -440,7 +440,9 @@ def test_bad_data_stops_before_training_and_says_how_to_mend_it(tmp_path: Path, 
     with pytest.raises(DataError, match=r"empty.jsonl: the file has no rows"):
         train(tmp_path / "e", tmp_path / "empty.jsonl", tiny_policy_folder)
     for _ in range(2):  # the second attempt finds what the first left
-        with pytest.raises(ValueError, match=r"no row of nothing.jsonl serves for train: most .* more than 256 tokens"):
+        with pytest.raises(
+            ValueError, match=r"no row of nothing.jsonl is usable for train: most .* more than 256 tokens"
+        ):
             train(tmp_path / "c", nothing, tiny_policy_folder)
     with pytest.raises(ValueError, match="patience needs held-out rows"):
         train(tmp_path / "d", write_rows(tmp_path / "rows.jsonl"), tiny_policy_folder, patience=1)
@@ -518,7 +520,7 @@ def test_adapters_are_trained_alone_and_merged_into_a_plain_model(tmp_path: Path
 
 
 def test_exemplars_that_no_conversation_has_are_refused() -> None:
-    with pytest.raises(SettingsError, match=r"chat.exemplars would stand in every prompt, and the conversations have"):
+    with pytest.raises(SettingsError, match=r"chat.exemplars would be in every prompt, and the conversations have"):
         SFTSettings.parse({"chat": {"exemplars": [["q", "a"]]}})
 
 

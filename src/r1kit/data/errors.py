@@ -1,4 +1,4 @@
-"""The error that names file, row and field, and how a value is shown in it."""
+"""The error for unusable data, which names file, row and field."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 
 class DataError(ValueError):
-    """Data that cannot be used; `kind` is a short class of fault, `row` counts from 1, and the message has it all."""
+    """Unusable data. `kind` is a short class of fault, `row` counts from 1; the message includes them all."""
 
     def __init__(
         self, kind: str, reason: str, file: str | None = None, row: int | None = None, field: str | None = None
@@ -18,20 +18,20 @@ class DataError(ValueError):
         super().__init__(f"{place}: {reason}" if place else reason)
 
     def __reduce__(self) -> tuple[type[DataError], tuple[Any, ...]]:
-        """Errors cross process borders by pickle, which would pass the message alone."""
+        """Pickle, which carries errors between processes, would pass the message alone."""
         return DataError, (self.kind, self.reason, self.file, self.row, self.field)
 
     def at(self, file: str, row: int | None = None, field: str | None = None) -> DataError:
-        """The same fault with its place filled in."""
+        """The same error with its place filled in."""
         return DataError(self.kind, self.reason, file=file, row=row, field=self.field or field)
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain data for JSON: kind, file, row, field and reason."""
+        """Kind, file, row, field and reason as plain data."""
         return {"kind": self.kind, "file": self.file, "row": self.row, "field": self.field, "reason": self.reason}
 
 
 def encodable(text: str) -> str:
-    """The same text; lone surrogates, which JSON allows and no tokenizer takes, are refused here."""
+    """The same text; raises `DataError` for a lone surrogate, which JSON allows and tokenizers refuse."""
     try:
         text.encode()
     except UnicodeEncodeError as error:
@@ -41,6 +41,6 @@ def encodable(text: str) -> str:
 
 
 def shown(value: Any) -> str:
-    """A value for an error message, cut short."""
+    """A value for an error message, cut to 80 characters."""
     text = ascii(value) if isinstance(value, str) and not value.isprintable() else repr(value)
     return text if len(text) <= 80 else text[:77] + "..."

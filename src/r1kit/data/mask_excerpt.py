@@ -1,4 +1,4 @@
-"""Some samples as text with the loss mask, for people: what is trained on, what is only read."""
+"""A few samples as text with their loss mask, for people to check what is trained on."""
 
 from __future__ import annotations
 
@@ -7,28 +7,29 @@ from typing import Any
 
 from r1kit.types import Sample
 
-SAMPLES, HEAD, TAIL = 4, 320, 120  # of a long sample, its start and its end
+SAMPLES = 4
+HEAD, TAIL = 320, 120  # tokens shown of a long sample
 
 
 def excerpt(samples: Sequence[Sample], tokenizer: Any) -> list[dict[str, Any]]:
-    """Samples spread evenly over the rows, each as pieces `[text, is it trained]` of whole characters.
+    """Samples spread evenly over the rows, each as pieces `[text, whether it is trained on]` of whole characters.
 
-    A piece is a token, or the few tokens that spell one character. `skipped` says how many tokens are left out
-    before the piece of that index.
+    A piece is a token, or the few tokens that spell one character. `skipped` is None or [index of a piece, number of
+    tokens left out before it].
     """
     count = min(SAMPLES, len(samples))
     chosen = [samples[index * len(samples) // count] for index in range(count)]
-    return [_shown(sample, tokenizer) for sample in chosen]
+    return [_one_excerpt(sample, tokenizer) for sample in chosen]
 
 
-def _shown(sample: Sample, tokenizer: Any) -> dict[str, Any]:
+def _one_excerpt(sample: Sample, tokenizer: Any) -> dict[str, Any]:
     ids, mask = list(sample.token_ids), list(sample.loss_mask)
-    shown: dict[str, Any] = {"tokens": len(ids), "trained": sum(mask), "skipped": None}
+    facts: dict[str, Any] = {"tokens": len(ids), "trained": sum(mask), "skipped": None}
     if len(ids) <= HEAD + TAIL:
-        return shown | {"pieces": _pieces(ids, mask, tokenizer)}
+        return facts | {"pieces": _pieces(ids, mask, tokenizer)}
     head = _pieces(ids[:HEAD], mask[:HEAD], tokenizer)
     tail = _pieces(ids[-TAIL:], mask[-TAIL:], tokenizer)
-    return shown | {"pieces": head + tail, "skipped": [len(head), len(ids) - HEAD - TAIL]}
+    return facts | {"pieces": head + tail, "skipped": [len(head), len(ids) - HEAD - TAIL]}
 
 
 def _pieces(ids: list[int], mask: list[bool], tokenizer: Any) -> list[list[Any]]:

@@ -1,4 +1,4 @@
-"""Preference pairs in which length says nothing: neither side is the longer one more often, by little or by much."""
+"""Balances preference pairs so that the longer answer is chosen as often as it is rejected."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from collections.abc import Sequence
 
 
 def balanced(differences: Sequence[int], seed: int) -> list[int]:
-    """Indices of the pairs to keep, in order; a difference is the chosen answer's length less the rejected one's.
+    """Indices of the pairs to keep, in order. A difference is the chosen answer's length minus the rejected one's.
 
-    Differences up to 1, 3, 7, 15 ... form bands, and of each band as many pairs stay with the chosen answer longer as
-    with the rejected one: `balanced([5, 6, -4, 0], seed=0)` keeps index 2, index 3 and one of 0 and 1.
+    Differences up to 1, 3, 7, 15 ... form bands. In each band, as many pairs have a longer chosen answer as a longer
+    rejected one: `balanced([5, 6, -4, 0], seed=0)` keeps index 2, index 3 and one of 0 and 1.
     """
     bands: defaultdict[int, tuple[list[int], list[int]]] = defaultdict(lambda: ([], []))
     for index, difference in enumerate(differences):

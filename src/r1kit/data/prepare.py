@@ -1,4 +1,4 @@
-"""From files to tokenised rows on disk; what is left out is kept, with the reason."""
+"""From files to tokenised rows on disk; rows that are left out are stored with the reason."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any, Generic, Literal, TypeVar
 from pydantic import Field
 
 from r1kit.chat import ChatFormat, to_samples
-from r1kit.data.conversations import Located, Row, read, renamed
+from r1kit.data.conversations import Row, read, renamed
 from r1kit.data.errors import DataError
 from r1kit.data.jsonl import read_rows
 from r1kit.data.tokens import TokenFile, Tokenised, write_tokens
@@ -23,8 +23,8 @@ T = TypeVar("T")
 
 
 class RowSettings(Settings):
-    """`columns` maps our names to the data's ({"prompt": "q", "completion": "a"}); `skip_invalid`: rows that are not
-    what they should be are left out rather than an error."""
+    """`columns` maps our names to the data's ({"prompt": "q", "completion": "a"}); `skip_invalid` leaves bad rows out
+    instead of raising an error."""
 
     columns: dict[str, str] = Field(default_factory=dict)
     skip_invalid: bool = False
@@ -33,8 +33,8 @@ class RowSettings(Settings):
 class ConversationSettings(RowSettings):
     """How conversations become samples.
 
-    `add_system`: those without a system message get the prompt format's, as every prompt will have it. `loss_on`: all
-    of the assistant's turns, or the last one.
+    `add_system`: conversations without a system message get that of the prompt format, which every prompt will have.
+    `loss_on`: all assistant turns, or the last one.
     """
 
     add_system: bool = True
@@ -43,7 +43,7 @@ class ConversationSettings(RowSettings):
 
 @dataclass(frozen=True)
 class Split:
-    """Which rows are held out: those whose prompt's hash falls below `share`, so that no prompt is on both sides."""
+    """Holds out the rows whose prompt hashes below `share`, so that no prompt is on both sides."""
 
     share: float
     seed: int
@@ -58,7 +58,7 @@ class Split:
 class Reading(Generic[T]):
     """How the rows of files become samples.
 
-    `convert` reads a row, `make` gives its samples with notes, or raises ValueError to leave the row out.
+    `convert` reads a row. `make` returns its samples with notes, or raises ValueError to leave the row out.
     """
 
     settings: RowSettings
@@ -68,65 +68,61 @@ class Reading(Generic[T]):
     def tokenise(
         self, paths: Sequence[Path], folder: Path, takes: Callable[[T], bool] = lambda record: True
     ) -> TokenFile:
-        """Samples of the rows that `takes` chooses, below `folder`; an earlier attempt's files are used again.
+        """The samples of the rows that `takes` accepts, stored in `folder`; an existing folder is used as it is.
 
-        Raises ValueError where no row is left, `DataError` for the first row that cannot be read.
+        Raises ValueError if no row is left and `DataError` for the first bad row.
         """
         left_out: list[dict[str, Any]] = []
         if not folder.exists():
             write_tokens(folder, self._samples(paths, takes, left_out), left_out)
-        made = TokenFile(folder)
-        if not len(made):
+        tokens = TokenFile(folder)
+        if not len(tokens):
             reasons = Counter(row["reason"] for row in read_rows(folder / "dropped.jsonl")).most_common(1)
             why = (
                 f"most were left out because: {reasons[0][0]}"
                 if reasons
                 else "no row falls on this side of the split: change validation_share"
             )
-            raise ValueError(f"no row of {', '.join(path.name for path in paths)} serves for {folder.name}: {why}")
-        return made
+            raise ValueError(f"no row of {', '.join(path.name for path in paths)} is usable for {folder.name}: {why}")
+        return tokens
 
     def _samples(
         self, paths: Sequence[Path], takes: Callable[[T], bool], left_out: list[dict[str, Any]]
     ) -> Iterator[Tokenised]:
         columns = self.settings.columns
-        for found in read(paths, renamed(self.convert, columns) if columns else self.convert):
-            if isinstance(found, DataError):
+        for row in read(paths, renamed(self.convert, columns) if columns else self.convert):
+            if isinstance(row, DataError):
                 if not self.settings.skip_invalid:
-                    raise found
-                left_out.append({"file": found.file, "row": found.row, "reason": found.reason})
-            elif takes(found.record):
-                yield from self._made(found, left_out)
-
-    def _made(self, found: Located[T], left_out: list[dict[str, Any]]) -> list[Tokenised]:
-        try:
-            made = self.make(found.record)
-        except ValueError as error:
-            left_out.append({"file": found.file, "row": found.row, "reason": str(error)})
-            return []
-        return [replace(one, file=found.file, row=found.row) for one in made]
+                    raise row
+                left_out.append({"file": row.file, "row": row.row, "reason": row.reason})
+            elif takes(row.record):
+                try:
+                    samples = self.make(row.record)
+                except ValueError as error:
+                    left_out.append({"file": row.file, "row": row.row, "reason": str(error)})
+                    continue
+                yield from (replace(sample, file=row.file, row=row.row) for sample in samples)
 
 
 def conversation_samples(
     settings: ConversationSettings, chat: ChatFormat, tokenizer: Any, limit: int
 ) -> Callable[[Conversation], list[Tokenised]]:
-    """`Reading.make` for supervised training; rows of more than `limit` tokens are left out."""
+    """`Reading.make` for supervised training; leaves out rows of more than `limit` tokens."""
 
-    def make(found: Conversation) -> list[Tokenised]:
-        source = found.source
+    def make(conversation: Conversation) -> list[Tokenised]:
         if settings.add_system:
-            found = replace(found, messages=with_system(found.messages, chat))
-        samples = to_samples(found, chat, tokenizer)
+            conversation = replace(conversation, messages=with_system(conversation.messages, chat))
+        samples = to_samples(conversation, chat, tokenizer)
         if settings.loss_on == "last":
             samples = [last_turn_only(samples[-1])]
         refuse_long(samples, limit)
-        return [Tokenised(sample, source=source) for sample in samples]
+        return [Tokenised(sample, source=conversation.source) for sample in samples]
 
     return make
 
 
 def with_system(messages: Sequence[Message], chat: ChatFormat) -> tuple[Message, ...]:
-    """The same messages under the format's system message, if they have none of their own."""
+    """The messages, with the format's system message in front if they have none."""
     if not chat.system or messages[0].role == "system":
         return tuple(messages)
     return (Message(role="system", content=chat.system), *messages)
@@ -139,7 +135,7 @@ def refuse_long(samples: Sequence[Sample], limit: int) -> None:
 
 
 def last_turn_only(sample: Sample) -> Sample:
-    """Loss on the last assistant's turn alone: the last run of trained tokens."""
+    """The sample with loss on its last run of trained tokens only, the last assistant turn."""
     start = len(sample.loss_mask)
     while start and sample.loss_mask[start - 1]:
         start -= 1

@@ -1,4 +1,4 @@
-"""Tokenised rows on disk: made once, mapped into memory, so that 800k long rows need little of it."""
+"""Tokenised rows on disk, mapped into memory: 800k long rows need little of it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from r1kit.types import Sample
 
 
 class TokenFile(Sequence[Sample]):
-    """Samples of a folder that `write_tokens` made; each is read when it is asked for."""
+    """The samples in a folder written by `write_tokens`; each is read on access."""
 
     def __init__(self, folder: Path) -> None:
         self.starts = np.load(folder / "starts.npy")
@@ -28,11 +28,11 @@ class TokenFile(Sequence[Sample]):
 
     def lengths(self) -> list[int]:
         """Tokens of each sample."""
-        found: list[int] = np.diff(self.starts).tolist()
-        return found
+        lengths: list[int] = np.diff(self.starts).tolist()
+        return lengths
 
     def rows(self) -> Iterator[dict[str, Any]]:
-        """For each sample: file, row, source, sizes, and what else was noted."""
+        """For each sample: file, row, source, sizes and notes."""
         return read_rows(self.folder / "rows.jsonl")
 
     def __len__(self) -> int:
@@ -53,7 +53,7 @@ class TokenFile(Sequence[Sample]):
 
 @dataclass(frozen=True)
 class Tokenised:
-    """A sample, the row that it was made of, and what else is to be kept of that row."""
+    """A sample, the place of its row, and notes on that row."""
 
     sample: Sample
     file: str = ""
@@ -63,17 +63,17 @@ class Tokenised:
 
 
 def key_of(sample: Sample) -> str:
-    """What a sample consists of, as 16 hex digits."""
+    """A hash of a sample's content, as 16 hex digits."""
     ids = np.asarray(sample.token_ids, dtype=np.uint32).tobytes()
     mask = np.asarray(sample.loss_mask, dtype=np.bool_).tobytes()
     return hashlib.sha256(ids + mask).hexdigest()[:16]
 
 
 def write_tokens(folder: Path, samples: Iterable[Tokenised], left_out: Sequence[Mapping[str, Any]] = ()) -> TokenFile:
-    """Write samples one after another; the folder appears whole or not at all.
+    """Write samples one by one; the folder appears complete or not at all.
 
-    Beside the tokens lie `rows.jsonl` (the file and row of each sample), `dropped.jsonl` (what `left_out` holds by the
-    end) and counts by source.
+    It also holds `rows.jsonl` (the file and row of each sample), `dropped.jsonl` (`left_out`, as it is at the end) and
+    counts by source.
     """
     starts = [0]
     counts: dict[str, dict[str, int]] = {}
@@ -83,16 +83,17 @@ def write_tokens(folder: Path, samples: Iterable[Tokenised], left_out: Sequence[
             open(part / "loss_mask.bin", "wb") as masks,
             open(part / "rows.jsonl", "w", encoding="utf-8") as rows,
         ):
-            for one in samples:
-                ids.write(np.asarray(one.sample.token_ids, dtype=np.uint32).tobytes())
-                masks.write(np.asarray(one.sample.loss_mask, dtype=np.bool_).tobytes())
-                starts.append(starts[-1] + len(one.sample.token_ids))
-                trained = sum(one.sample.loss_mask)
-                place = {"file": Path(one.file).name, "row": one.row, "source": one.source}
-                sizes = {"tokens": len(one.sample.token_ids), "trained": trained}
-                rows.write(json.dumps(place | sizes | dict(one.notes), ensure_ascii=False) + "\n")
-                count = counts.setdefault(one.source, {"samples": 0, "tokens": 0, "trained": 0})
-                for name, more in (("samples", 1), ("tokens", len(one.sample.token_ids)), ("trained", trained)):
+            for row in samples:
+                token_ids, mask = row.sample.token_ids, row.sample.loss_mask
+                assert len(token_ids) == len(mask)
+                ids.write(np.asarray(token_ids, dtype=np.uint32).tobytes())
+                masks.write(np.asarray(mask, dtype=np.bool_).tobytes())
+                starts.append(starts[-1] + len(token_ids))
+                place = {"file": Path(row.file).name, "row": row.row, "source": row.source}
+                sizes = {"tokens": len(token_ids), "trained": sum(mask)}
+                rows.write(json.dumps(place | sizes | dict(row.notes), ensure_ascii=False) + "\n")
+                count = counts.setdefault(row.source, {"samples": 0, "tokens": 0, "trained": 0})
+                for name, more in {"samples": 1, **sizes}.items():
                     count[name] += more
         np.save(part / "starts.npy", np.asarray(starts, dtype=np.int64))
         dropped = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in left_out)

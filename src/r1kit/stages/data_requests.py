@@ -1,7 +1,7 @@
 """The stage `data-requests`: public instruction, preference and safety data, cut to a size, as files for other stages.
 
-Inputs: `general` (instructions with responses), `preferences` and `safety` (chosen and rejected; of the latter a chosen
-reply counts as safe and a rejected one as unsafe). Leaves files of those names with `.jsonl`, as `tiny-requests` does.
+Inputs: `general` (instructions with responses), `preferences` and `safety` (pairs of chosen and rejected; for `safety`,
+chosen means safe and rejected unsafe). Leaves files of these names with `.jsonl`, as `tiny-requests` does.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ Rows = Iterator[dict[str, Any]]
 
 
 class DataRequestsSettings(Settings):
-    """How many rows of each file are taken, from the first on; longer ones and those that cannot be read are not."""
+    """Take the first `rows` rows of each file that are readable and not too long."""
 
     rows: int = Field(1000, ge=1)
-    max_chars: int = Field(2000, ge=1, description="of a request with its longest reply")
+    max_chars: int = Field(2000, ge=1, description="characters of a request with its longest reply")
 
 
 def general(record: Conversation) -> Rows:
@@ -41,9 +41,9 @@ def preferences(record: PreferencePair) -> Rows:
 
 
 def safety(record: PreferencePair) -> Rows:
-    asked = [asdict(turn) for turn in record.prompt]
+    prompt = [asdict(turn) for turn in record.prompt]
     for reply, label in ((record.chosen, True), (record.rejected, False)):
-        yield {"messages": [*asked, {"role": "assistant", "content": reply}], "label": label}
+        yield {"messages": [*prompt, {"role": "assistant", "content": reply}], "label": label}
 
 
 FILES: Mapping[str, tuple[Callable[[Any], Any], Callable[[Any], Rows]]] = {
@@ -54,24 +54,24 @@ FILES: Mapping[str, tuple[Callable[[Any], Any], Callable[[Any], Rows]]] = {
 
 
 def run(context: Context) -> Mapping[str, Any]:
-    """Write the files; what became of the rows of each, as far as they were read.
+    """Write the files; returns counts of the rows read and used, per file.
 
-    Raises ValueError for an input of which no row can be used.
+    Raises ValueError for an input without a usable row.
     """
-    told = {}
+    counts_of = {}
     for name in FILES:
-        counts = told[name] = _written(context, name)
+        counts = counts_of[name] = _write(context, name)
         if not counts["kept"]:
             unfit = f"{counts['too_long']:,} are too long, {counts['unreadable']:,} cannot be read"
             raise ValueError(
                 f"input {name} of stage {context.stage} has no row that fits ({unfit}): raise max_chars, "
                 "or see `r1kit data check`"
             )
-    return told
+    return counts_of
 
 
-def _written(context: Context, name: str) -> dict[str, int]:
-    """Write one file; rows read and kept, too long and unreadable. Where a pair gives two rows, each counts."""
+def _write(context: Context, name: str) -> dict[str, int]:
+    """Write one file; returns counts of rows read, kept, too long and unreadable. A pair can give two rows."""
     settings: DataRequestsSettings = context.settings
     path, counts = context.folder / f"{name}.jsonl", dict.fromkeys(("read", "too_long", "unreadable", "kept"), 0)
     path.unlink(missing_ok=True)
@@ -89,13 +89,13 @@ def _written(context: Context, name: str) -> dict[str, int]:
 
 
 def _rows(path: Path, name: str) -> Iterator[dict[str, Any] | None]:
-    """The rows of a file in the stage's form; None for one that cannot be read."""
-    read, made = FILES[name]
-    for found in conversations.read([path], read):
-        if isinstance(found, DataError):
+    """The rows of a file in the stage's form; None for an unreadable one."""
+    convert, rows_of = FILES[name]
+    for row in conversations.read([path], convert):
+        if isinstance(row, DataError):
             yield None
         else:
-            yield from made(found.record)
+            yield from rows_of(row.record)
 
 
 def _cost(stage: Stage, rows: int) -> Work:

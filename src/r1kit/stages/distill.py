@@ -13,7 +13,13 @@ from r1kit.pipeline import Context, Kind
 from r1kit.settings import NOT_HASHED, listed
 from r1kit.stages.shared import given_conversations
 from r1kit.stages.shared.costs import training_work
-from r1kit.stages.shared.given_conversations import AskedSettings, GivenSettings, probe_sources, tokenised, train_given
+from r1kit.stages.shared.given_conversations import (
+    ChatDataSettings,
+    GivenSettings,
+    probe_sources,
+    tokenised,
+    train_given,
+)
 from r1kit.stages.shared.given_rows import longest_row
 from r1kit.stages.shared.input_files import input_files
 from r1kit.train.losses.distillation import Distillation, DistillationSettings, Teacher
@@ -29,15 +35,15 @@ from r1kit.types import Sample
 
 
 class DistillSettings(GivenSettings, DistillationSettings):
-    """What `GivenSettings` and `DistillationSettings` say; the paper's students see batches of 64 (V2 B.4.3)."""
+    """Distillation on conversations; the paper's students use batches of 64 (V2 B.4.3)."""
 
     batch_size: int = Field(64, ge=1, description="rows per update")
 
 
-class TeacherLogitsSettings(AskedSettings):
-    """`top_k` tokens of every target are stored, with the exact mass of the others at each of `temperatures`.
+class TeacherLogitsSettings(ChatDataSettings):
+    """Store the `top_k` logits of every target, and the exact mass of the others at each of `temperatures`.
 
-    `max_tokens` and the prompt format must be those of the stage that learns from them.
+    `max_tokens` and the prompt format must equal those of the stage that learns from the logits.
     """
 
     top_k: int = Field(64, ge=1)
@@ -50,18 +56,18 @@ class TeacherLogitsSettings(AskedSettings):
 
 
 def check(context: Context) -> None:
-    """Refuse a stage without data, or with no teacher or two, before any work starts."""
+    """Raise ValueError unless there are data and exactly one teacher."""
     given_conversations.check(context)
-    given = [name for name in ("teacher", "logits") if name in context.paths]
-    if len(given) != 1:
+    teachers = [name for name in ("teacher", "logits") if name in context.paths]
+    if len(teachers) != 1:
         raise ValueError(
-            f"stage {context.stage} has {' and '.join(given) or 'no teacher'}: give the input 'teacher' (a model) or "
-            "'logits' (the folder logits of a teacher-logits stage)"
+            f"stage {context.stage} has {' and '.join(teachers) or 'no teacher'}: give the input 'teacher' (a model) "
+            "or 'logits' (the folder logits of a teacher-logits stage)"
         )
 
 
 def run(context: Context) -> Mapping[str, Any]:
-    """Train the student of input "model" on "data..."; leaves what the stage sft leaves."""
+    """Train the student, input "model", on "data..."; leaves the same files as the stage sft."""
     from r1kit.models.load import load
 
     settings: DistillSettings = context.settings
@@ -77,7 +83,7 @@ TeacherOf = Callable[[list[Sample]], Teacher]
 
 
 def _teacher(context: Context, student: Any) -> tuple[TeacherOf, list[Any], TeacherStore | None]:
-    """What gives the soft targets of an update's samples, the models whose contexts bound a row, and the store."""
+    """The source of an update's soft targets, the models whose contexts limit a row, and the store."""
     from r1kit.models.load import load
 
     settings: DistillSettings = context.settings
@@ -105,7 +111,7 @@ def frozen(model: Any) -> Any:
 
 
 def _require_stored(store: TeacherStore, rows: TokenFile, temperature: float) -> None:
-    """Refuse now what would stop the run when its row comes."""
+    """Raise ValueError now for a missing row, before the run reaches it."""
     store.require_temperature(temperature)
     missing = sum(1 for row in rows if key_of(row) not in store.places)
     if missing:
@@ -116,12 +122,12 @@ def _require_stored(store: TeacherStore, rows: TokenFile, temperature: float) ->
 
 
 def check_teacher_logits(context: Context) -> None:
-    """Refuse a stage without data before any work starts."""
+    """Raise ValueError for a stage without data."""
     input_files(context, "data")
 
 
 def run_teacher_logits(context: Context) -> Mapping[str, Any]:
-    """Run the teacher of input "model" over "data..."; leaves logits/, which any number of students can use."""
+    """Run the teacher, input "model", over "data..."; leaves logits/ for any number of students."""
     from r1kit.models.load import load
 
     settings: TeacherLogitsSettings = context.settings

@@ -1,7 +1,7 @@
-"""The stage `mix`: rows of several kinds as one training set, such as three parts of reasoning to one of general.
+"""The stage `mix`: one training set from several kinds of rows, such as three parts of reasoning to one of general.
 
-Inputs: `rows/NAME`, or `rows/NAME/...` where a kind has several files (V1, section 2.3.3: 600k of reasoning, 200k
-general). Leaves `mixed.jsonl` (what the stage `sft` reads) and `mixed.mix.json` (what each kind gave, and should have).
+Inputs: `rows/NAME`, or `rows/NAME/...` if a kind has several files (V1, section 2.3.3: 600k of reasoning, 200k
+general). Leaves `mixed.jsonl` (the input of the stage `sft`) and `mixed.mix.json` (the actual and intended shares).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from r1kit.stages.shared.input_files import input_files
 
 
 def check(context: Context) -> None:
-    """Refuse inputs that the ratios do not name, and ratios without inputs."""
+    """Raise ValueError unless inputs and ratios have the same names."""
     input_files(context, "rows")
     settings: MixSettings = context.settings
     if _kinds(context).keys() != settings.ratios.keys():
@@ -28,17 +28,17 @@ def check(context: Context) -> None:
 
 
 def run(context: Context) -> Mapping[str, Any]:
-    """Draw rows of each kind in the ratios, and shuffle them."""
+    """Draw rows of each kind by the ratios, and shuffle them."""
     shares = mix(_kinds(context), context.folder / "mixed.jsonl", context.settings)
     return {"rows": sum(share.taken for share in shares), **{share.source: share.taken for share in shares}}
 
 
 def _kinds(context: Context) -> dict[str, list[Path]]:
     """The files of each kind, by the first part of their inputs' names."""
-    found: dict[str, list[Path]] = {}
+    files: dict[str, list[Path]] = {}
     for name, path in input_files(context, "rows").items():
-        found.setdefault(name.partition("/")[0], []).append(path)
-    return found
+        files.setdefault(name.partition("/")[0], []).append(path)
+    return files
 
 
 def _cost(stage: Stage, rows: int) -> Work:

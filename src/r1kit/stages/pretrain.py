@@ -1,5 +1,4 @@
-"""The stage `pretrain`: a small Llama from scratch on the tiny world's corpus. It makes the base model in the
-package."""
+"""The stage `pretrain`: a small Llama from scratch on the tiny world's corpus, such as the package's base model."""
 
 from __future__ import annotations
 
@@ -39,14 +38,14 @@ class PretrainSettings(Settings):
     device: str = Field("auto", json_schema_extra=NOT_HASHED)
 
     @model_validator(mode="after")
-    def _heads_fit(self) -> PretrainSettings:
+    def _check_heads(self) -> PretrainSettings:
         if self.width % (2 * self.heads):
             raise ValueError(f"width is {self.width} and heads {self.heads}: each head needs an even, equal width")
         return self
 
 
 def run(context: Context) -> Mapping[str, Any]:
-    """Leaves metrics.jsonl, checkpoints/ and model/ (weights, config, tokenizer and prompt format)."""
+    """Train the model; leaves metrics.jsonl, checkpoints/ and model/ (weights, config, tokenizer, prompt format)."""
     from r1kit.models.load import Policy, device_of, fresh_llama
     from r1kit.tiny.corpus import document
     from r1kit.tiny.tokenizer import make

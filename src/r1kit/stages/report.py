@@ -1,4 +1,4 @@
-"""The stage `report`: one page and one summary of all stages before it. Its folder is the run's folder."""
+"""The stage `report`: a page and a summary of all earlier stages. Its folder is the run's folder."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from r1kit.settings import Settings
 
 
 class ReportSettings(Settings):
-    """The title of the page, and the column that those after it are compared with as its students."""
+    """The title of the page, and the column that later ones (its students) are compared with."""
 
     title: str = "r1kit run"
     teacher: str = ""
 
 
 def run(context: Context) -> Mapping[str, Any]:
-    """Leaves report.html and summary.json; the inputs are the folders of the stages, in the order of the recipe."""
+    """Write report.html and summary.json; the inputs are the folders of the stages, in the order of the recipe."""
     write_report(context.inputs(), context.folder, context.settings.title, context.settings.teacher)
     return {"stages": len(context.paths)}
 

@@ -1,8 +1,8 @@
-"""The stage `review`: the pipeline stops at a queue of samples for people, and goes on when all of them are decided.
+"""The stage `review`: the pipeline stops at a queue of samples for people, and continues when all are decided.
 
-Inputs: `rows` or `rows/NAME`, such as the kept.jsonl of several generate stages, of which some may be empty. Leaves
-`review.db` (the queue: open it with `r1kit review FOLDER`), `kept.jsonl` (accepted, with their edits; what the stage
-`sft` reads), `dropped.jsonl` (rejected ones, with the decisions) and `funnel.json`.
+Inputs: `rows` or `rows/NAME`, such as the kept.jsonl of several generate stages; some can be empty. Leaves `review.db`
+(the queue: open it with `r1kit review FOLDER`), `kept.jsonl` (accepted samples with their edits, the input of the stage
+`sft`), `dropped.jsonl` (rejected samples with the decisions) and `funnel.json`.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from r1kit.store import write_json
 
 
 class ReviewSettings(Settings):
-    """`auto_accept` goes on without people: what nobody decided is accepted as it is, what a person rejected is not.
+    """`auto_accept` continues without people: undecided samples are accepted, except those that a reviewer rejected.
 
-    It does not change the stage's folder: a queue that people began can be finished by it.
+    It does not change the stage's folder, so it can finish a queue that people have begun.
     """
 
     auto_accept: bool = Field(False, json_schema_extra=NOT_HASHED)
@@ -35,18 +35,18 @@ class ReviewSettings(Settings):
 
 
 class ReviewPending(ValueError):
-    """Samples wait for people; the message says how to decide them, and how to go on."""
+    """Samples wait for people; the message says how to decide them and how to continue."""
 
 
 def check(context: Context) -> None:
-    """Refuse a stage without rows."""
+    """Raise ValueError for a stage without rows."""
     input_files(context, "rows")
 
 
 def run(context: Context) -> Mapping[str, Any]:
-    """Fill the queue; raises `ReviewPending` as long as samples wait, and exports them when none does.
+    """Fill the queue; raises `ReviewPending` while samples wait, and exports them when none does.
 
-    Raises ValueError where the inputs hold no sample at all.
+    Raises ValueError if the inputs have no sample at all.
     """
     settings: ReviewSettings = context.settings
     path = context.folder / "review.db"
@@ -62,7 +62,7 @@ def run(context: Context) -> Mapping[str, Any]:
                 f"--set {context.stage}.auto_accept=true"
             )
         queue.export(context.folder / "kept.jsonl", rejected=context.folder / "dropped.jsonl")
-        return _reported(context, queue)
+        return _report(context, queue)
 
 
 def _rows(context: Context) -> Iterator[dict[str, Any]]:
@@ -70,11 +70,12 @@ def _rows(context: Context) -> Iterator[dict[str, Any]]:
         yield from read_rows(path)
 
 
-def _reported(context: Context, queue: ReviewQueue) -> dict[str, Any]:
+def _report(context: Context, queue: ReviewQueue) -> dict[str, Any]:
+    """Write funnel.json and return the metrics."""
     progress, agreement = queue.progress(), queue.agreement()
     rejected = (row["review"]["decisions"] for row in queue.rows(accepted=False))
     reasons = Counter(
-        next(one["reason"] for one in reversed(decisions) if one["action"] == "reject") for decisions in rejected
+        next(line["reason"] for line in reversed(decisions) if line["action"] == "reject") for decisions in rejected
     )
     step = FunnelStep(name="review", rows_in=progress.total, rows_out=progress.accepted, reasons=dict(reasons))
     people = [dict(row) for row in queue.reviewers()]

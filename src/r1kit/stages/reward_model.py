@@ -29,9 +29,9 @@ class RewardModelSettings(TrainingSettings, RowSettings):
     """The defaults are the paper's for both models (V2 section 3.1): batch 256, learning rate 6e-6, one epoch, 8,192
     tokens; its schedule is not published. `REWARD_MODEL_PRESETS` has the two by name.
 
-    `objective`: `helpfulness` learns from preference pairs by Bradley-Terry, `safety` from labelled responses. `on`:
-    which part of a response is read; None is the paper's: the final answer for helpfulness, all of it for safety.
-    `balance_lengths`: leave pairs out until chosen and rejected answers are alike in length over the whole set.
+    `objective`: `helpfulness` learns from preference pairs (Bradley-Terry), `safety` from labelled responses. `on`: the
+    part of a response that the model reads; None is the paper's choice, the final answer for helpfulness and the whole
+    response for safety. `balance_lengths`: drop pairs until the longer answer is chosen as often as rejected.
     """
 
     objective: Literal["helpfulness", "safety"] = "helpfulness"
@@ -59,7 +59,7 @@ REWARD_MODEL_PRESETS = {
 
 
 def check(context: Context) -> None:
-    """Refuse a stage without data, or with settings of pairs for labelled responses, before any work starts."""
+    """Raise ValueError for a stage without data, or for settings of pairs with labelled responses."""
     settings: RewardModelSettings = context.settings
     check_given(context)
     if settings.objective == "safety" and (settings.balance_lengths or settings.center):
@@ -101,7 +101,7 @@ def _data(context: Context, model: RewardModel) -> tuple[Rows, Rows | None]:
     data = divided(context, pairs, lambda pair: pair.prompt)
     rows = Pairs(data.rows, balance=settings.seed if settings.balance_lengths else None)
     if unbalanced := len(data.rows) // 2 - len(rows):
-        context.progress.say(f"{unbalanced} of {len(data.rows) // 2} pairs left out so that length says nothing")
+        context.progress.say(f"{unbalanced} of {len(data.rows) // 2} pairs left out to balance lengths")
     return rows, Pairs(data.held_out) if data.held_out else None
 
 
@@ -112,9 +112,8 @@ def _validation(
         return None
 
     def measure() -> dict[str, float]:
-        found = held_out.measure(score_all(model, held_out.tokens, settings.tokens_per_batch))
-        numbers = {name: value for name, value in found.items() if isinstance(value, float)}
-        return {f"validation/{name}": value for name, value in numbers.items()}
+        metrics = held_out.measure(score_all(model, held_out.tokens, settings.tokens_per_batch))
+        return {f"validation/{name}": value for name, value in metrics.items() if isinstance(value, float)}
 
     return Validation(measure, every=settings.between_validations(len(rows)), patience=settings.patience)
 
@@ -122,24 +121,24 @@ def _validation(
 def _held_out(
     context: Context, settings: RewardModelSettings, model: RewardModel, held_out: Rows | None
 ) -> dict[str, Any]:
-    """The finished model on the held-out rows: figures for the manifest, each row's scores on disk."""
+    """Score the held-out rows with the finished model; returns the metrics and writes the scores of each row."""
     from r1kit.evaluate.intervals import clustered_interval
 
     if held_out is None:
         return {}
     scores = score_all(model, held_out.tokens, settings.tokens_per_batch)
-    found = held_out.measure(scores)
-    by_prompt: dict[str, list[float]] = {}  # answers to one prompt are not independent
+    metrics = held_out.measure(scores)
+    by_prompt: dict[str, list[float]] = {}  # answers to the same prompt are not independent
     for prompt, value in zip(held_out.prompts(), held_out.right(scores), strict=True):
         by_prompt.setdefault(prompt, []).append(value)
-    told = {"accuracy_interval": clustered_interval(list(by_prompt.values())), "prompts": len(by_prompt)}
-    write_json(context.folder / "held_out.json", found | told)
+    interval = {"accuracy_interval": clustered_interval(list(by_prompt.values())), "prompts": len(by_prompt)}
+    write_json(context.folder / "held_out.json", metrics | interval)
     path = context.folder / "held_out.jsonl"
     path.unlink(missing_ok=True)
     with RowWriter(path) as file:
         for row in held_out.shown(scores):
             file.append(row)
-    return {name: value for name, value in found.items() if name != "reliability"}
+    return {name: value for name, value in metrics.items() if name != "reliability"}
 
 
 REWARD_MODEL = Kind(

@@ -1,4 +1,4 @@
-"""The stage `sft`: cold-start SFT, SFT 2, distillation from traces and the V3 SFT are this with other data."""
+"""The stage `sft`: cold start, SFT 2, distillation from traces and the V3 SFT differ only in data and settings."""
 
 from __future__ import annotations
 

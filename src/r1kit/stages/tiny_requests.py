@@ -1,7 +1,7 @@
 """The stage `tiny-requests`: the tiny world's everyday and harmful requests as files that other stages read.
 
 Leaves `general.jsonl` (requests with good replies, for `generate`), `preferences.jsonl` and `safety.jsonl` (for
-`reward-model`). On real models, instruction files and preference data of one's own stand in their place.
+`reward-model`). Runs with real models use instruction files and preference data of their own.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ FILES = {"general": everyday.replies, "preferences": everyday.preferences, "safe
 
 
 class TinyRequestsSettings(Settings):
-    """The files are the same wherever they are written; `rows` takes so many of each, spread over all kinds."""
+    """The files are the same on every machine. `rows` limits each file to so many rows, spread over all kinds."""
 
     rows: int | None = Field(None, ge=1)
 
 
 def run(context: Context) -> Mapping[str, Any]:
-    """Write the files; the number of rows of each."""
+    """Write the files; returns the number of rows of each."""
     settings: TinyRequestsSettings = context.settings
     counts: dict[str, int] = {}
     for name, rows in FILES.items():

@@ -1,4 +1,4 @@
-"""Training on conversations, for any loss on their assistant tokens: what the stages sft and distill have in common."""
+"""Training on conversations with any loss on their assistant tokens, for the stages sft and distill."""
 
 from __future__ import annotations
 
@@ -26,30 +26,30 @@ from r1kit.types import Conversation, Sample
 LossOf = Callable[[list[Sample]], AnyLoss]  # what an update's samples are trained for
 
 
-class AskedSettings(ConversationSettings):
-    """Conversations in the form in which the model will be asked; where it runs."""
+class ChatDataSettings(ConversationSettings):
+    """Conversations in the chat format of the model's prompts, and the device that the model runs on."""
 
     chat: ChatFormat = ChatFormat()
     device: str = Field("auto", json_schema_extra=NOT_HASHED)
 
     @model_validator(mode="after")
-    def _asks_as_trained(self) -> AskedSettings:
+    def _check_exemplars(self) -> ChatDataSettings:
         if self.chat.exemplars:
             raise ValueError(
-                "chat.exemplars would stand in every prompt, and the conversations have none: leave them out here and "
-                "where the trained model is asked"
+                "chat.exemplars would be in every prompt, and the conversations have none: leave them out here and "
+                "wherever the trained model is sampled"
             )
         return self
 
     def reading(self, tokenizer: Any, limit: int) -> Reading[Conversation]:
-        """How files become samples of at most `limit` tokens."""
+        """How rows become samples of at most `limit` tokens."""
         return Reading(self, conversation, conversation_samples(self, self.chat, tokenizer, limit))
 
 
-class GivenSettings(TrainingSettings, AskedSettings):
-    """What `TrainingSettings` and `ConversationSettings` say, with which prompt and which weights.
+class GivenSettings(TrainingSettings, ChatDataSettings):
+    """Training on conversations: all weights or LoRA.
 
-    `probe`: held-out problems that are answered at every validation.
+    `probe`: held-out problems that the model answers at every validation.
     """
 
     probe: ProbeSettings = ProbeSettings()
@@ -59,7 +59,7 @@ class GivenSettings(TrainingSettings, AskedSettings):
 
 
 def check(context: Context) -> None:
-    """Refuse a stage without data, a probe that cannot work, and early stopping without a score to follow."""
+    """Raise ValueError for missing data, an unusable probe, and early stopping without a score to follow."""
     settings: GivenSettings = context.settings
     check_given(context, answers=bool(settings.probe.tasks))
     refuse_unread(context, settings.probe.rewards)
@@ -74,7 +74,7 @@ def probe_sources(settings: GivenSettings) -> Mapping[str, External]:
 
 
 def tokenised(context: Context, policy: Any, limit: int) -> Data:
-    """Conversations from the inputs `data...` and held-out ones, as `divided` has it."""
+    """Tokenised conversations of the inputs `data...`, and held-out ones; see `divided`."""
     return divided(context, context.settings.reading(policy.tokenizer, limit), lambda row: row.messages)
 
 
@@ -100,7 +100,7 @@ def train_given(context: Context, policy: Any, data: Data, loss_of: LossOf) -> M
 
 
 def _validation(context: Context, policy: Any, learner: Learner, data: Data) -> Validation | None:
-    """Loss on held-out rows and answers to held-out problems, as far as there are any."""
+    """The loss on held-out rows and the answers to held-out problems; None if there are neither."""
     settings: GivenSettings = context.settings
     held_out, probe = data.held_out, settings.probe
     if held_out is None and not probe.tasks:

@@ -1,4 +1,4 @@
-"""What the stages that train on given rows have in common: files, held-out rows, progress, one run of the loop."""
+"""Training on rows of data files: held-out rows, progress, and the training loop."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from r1kit.train.validation import Validation
 from r1kit.types import Message
 
 T = TypeVar("T")
-UpdateOf = Callable[[list[int], Learner], Update]  # of the rows that an update takes, by their places
+UpdateOf = Callable[[list[int], Learner], Update]  # builds an update from the indices of its rows
 
 
 @dataclass(frozen=True)
 class Data:
-    """Tokenised rows to train on, and the ones that are held out."""
+    """Tokenised rows to train on, and held-out ones."""
 
     rows: TokenFile
     held_out: TokenFile | None
 
 
 def check_given(context: Context, *, answers: bool = False) -> None:
-    """Refuse a stage without data, or with nothing for early stopping to follow, before any work starts.
+    """Raise ValueError for a stage without data, or without anything that early stopping can follow.
 
-    `answers`: held-out problems are answered on the way, which can be followed as well.
+    `answers`: a probe answers held-out problems, which early stopping can follow too.
     """
     settings: TrainingSettings = context.settings
     input_files(context, "data")
@@ -42,7 +42,7 @@ def check_given(context: Context, *, answers: bool = False) -> None:
 def divided(context: Context, reading: Reading[T], messages: Callable[[T], Sequence[Message]]) -> Data:
     """Tokenised rows of the inputs `data...`, and held-out ones from `validation...` or a share of the data.
 
-    `messages` gives a record's, whose question decides its side.
+    `messages` returns the messages of a record; its first question decides the side that it is on.
     """
     settings, folder = context.settings, context.folder / "tokens"
     paths, held_out = list(input_files(context, "data").values()), list(context.inputs("validation").values())
@@ -58,7 +58,7 @@ def divided(context: Context, reading: Reading[T], messages: Callable[[T], Seque
 
 
 def longest_row(max_tokens: int | None, *models: Any) -> int:
-    """The most tokens that a row may have: the setting, and what all models take."""
+    """The maximum number of tokens in a row: the setting, but at most the context of every model."""
     contexts = [int(model.context) for model in models]
     return min([*contexts, max_tokens or max(contexts)])
 
@@ -66,9 +66,9 @@ def longest_row(max_tokens: int | None, *models: Any) -> int:
 def train_rows(
     context: Context, model: Any, rows: int, update_of: UpdateOf, validation: Callable[[Learner], Validation | None]
 ) -> dict[str, Any]:
-    """Go through `rows` rows as the settings say; leaves metrics.jsonl and checkpoints/, and the model trained.
+    """Train on `rows` rows with the stage's settings; leaves metrics.jsonl and checkpoints/.
 
-    Returns how many updates there were, and which validation was the best.
+    Returns the number of updates and the best validation.
     """
     from r1kit.models.recompute import recompute_activations
 
@@ -88,7 +88,7 @@ def train_rows(
 
 
 def _logging(context: Context, learner: Learner) -> Callable[[int, Mapping[str, float]], None]:
-    """Shows loss and speed of each update."""
+    """Show the loss and speed of each update."""
 
     def log(step: int, row: Mapping[str, float]) -> None:
         rate = row["tokens/train"] / row["time/step_s"]
