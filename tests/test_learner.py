@@ -129,7 +129,7 @@ def test_a_damaged_checkpoint_is_named(tmp_path: Path, name: str) -> None:
     learner.save(tmp_path / "saved", {})
     for damaged in (b"", (tmp_path / "saved" / name).read_bytes()[:9]):
         (tmp_path / "saved" / name).write_bytes(damaged)
-        with pytest.raises(StoreError, match=r"saved is damaged .*: delete it, and the run goes on"):
+        with pytest.raises(StoreError, match=r"saved is damaged .*: delete it, and the run continues"):
             learner.load(tmp_path / "saved")
 
 

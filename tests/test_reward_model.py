@@ -499,7 +499,7 @@ def test_pairs_that_teach_nothing_are_left_out(tmp_path: Path, tiny_policy_folde
             file.write(json.dumps({"prompt": "q", "chosen": chosen, "rejected": rejected}) + "\n")
     found = train(tmp_path / "rm", rows, tiny_policy_folder, validation_share=0.0)
     dropped = (tmp_path / "rm/tokens/train/dropped.jsonl").read_text()
-    assert found["dropped"] == 2 and "is the same" in dropped and "no final answer" in dropped
+    assert found["dropped"] == 2 and "answers are equal" in dropped and "no final answer" in dropped
     assert not (tmp_path / "rm/held_out.json").exists()
 
 

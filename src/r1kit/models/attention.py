@@ -1,4 +1,4 @@
-"""The attention that r1kit registers with transformers: the layout that a forward pass is given decides who sees whom.
+"""The attention that r1kit registers with transformers: the layout of a forward pass decides which tokens see which.
 
 A model loaded with `attn_implementation="r1kit"` hands each layer's queries, keys and values to the `layout` keyword of
 its forward call: `PackedLayout` for training rows, `PrefillLayout` and `DecodeLayout` for generation. The model code
@@ -36,8 +36,7 @@ def attention(
     scaling: float | None = None,
     **extra: Any,
 ) -> tuple[Tensor, None]:
-    """transformers' attention signature. Refuses what the layouts do not compute rather than computing something
-    else."""
+    """transformers' attention signature. Raises ValueError for variants that the layouts do not compute."""
     window = extra.get("sliding_window")
     if window is not None and layout.longest > window:
         raise ValueError(
@@ -54,7 +53,7 @@ def attention(
 
 
 def register() -> None:
-    """Make `attn_implementation="r1kit"` known to transformers; no mask is built for it, the layouts hold that."""
+    """Make `attn_implementation="r1kit"` known to transformers; the layouts mask, so transformers builds none."""
     AttentionInterface.register(NAME, attention)
 
 

@@ -1,7 +1,7 @@
 """Generation's memory: keys and values of every active row, in slots that stay a contiguous block.
 
-Row r of a decode step is slot r. When a row finishes, the last active row moves into its slot, so that a step always
-works on a plain slice [0, rows) and a finished row costs nothing more.
+Row r of a decode step is slot r. When a row finishes, the last active row moves into its slot. So a step always works
+on the slice [0, rows), and a finished row costs nothing.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from torch import Tensor
 
 from r1kit.models.packed import PackedLayout, Span
 
-CHUNK = 32  # the part of the cache that a step looks at grows in chunks, so that shapes repeat
+CHUNK = 32  # positions: the visible part of the cache grows in chunks, so shapes repeat
 
 
 class KVCache:
-    """Keys and values per layer, [slots, H_kv, positions, D], made when a layer first writes."""
+    """Keys and values per layer, [slots, H_kv, positions, D], allocated when a layer first writes."""
 
     def __init__(self, slots: int, positions: int) -> None:
         self.slots, self.positions = slots, positions
@@ -32,7 +32,7 @@ class KVCache:
         return self.layers[index]
 
     def move(self, source: int, target: int) -> None:
-        """Let slot `target` hold what `source` holds."""
+        """Copy slot `source` to slot `target`."""
         length = int(self.lengths[source])
         for keys, values in self.layers.values():
             keys[target, :, :length] = keys[source, :, :length]
@@ -43,8 +43,8 @@ class KVCache:
 class PrefillLayout(PackedLayout):
     """Runs prompts as one packed row and copies their keys and values into all slots of their groups.
 
-    The first `shared` tokens, which all prompts have in common (a system message, exemplars), stand in the row once;
-    `lengths` are those of the rests, at least 1 each.
+    The first `shared` tokens, common to all prompts (a system message, exemplars), are in the row once; `lengths` are
+    those of the remainders, at least 1 each.
     """
 
     def __init__(
@@ -71,23 +71,23 @@ class DecodeLayout:
 
     def __init__(self, cache: KVCache, rows: int, device: torch.device | str) -> None:
         self.cache, self.rows = cache, rows
-        lengths = cache.lengths[:rows]
+        lengths = cache.lengths[:rows].clone()  # the engine changes the cache's lengths in place after the step
         self.longest = int(lengths.max()) + 1
         self.width = min(-(-self.longest // CHUNK) * CHUNK, cache.positions)
         self.position_ids = lengths.to(device)[:, None]  # [rows, 1]
         self.index = torch.arange(rows, device=device)
         hidden = torch.arange(self.width, device=device)[None] > self.position_ids  # [rows, width]
-        self.bias = torch.zeros(hidden.shape, device=device).masked_fill(hidden, float("-inf"))[:, None, None]
+        bias = torch.zeros(hidden.shape, device=device).masked_fill(hidden, float("-inf"))
+        self.bias = bias[:, None, None]  # [rows, 1, 1, width]
 
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
-        """q [rows, H, 1, D] -> [rows, 1, H, Dv]. Plain matrix products: for one query they beat a fused kernel on
-        CPU."""
+        """q [rows, H, 1, D] -> [rows, 1, H, Dv]; for one query, plain matrix products beat a fused kernel on CPU."""
         keys, values = self.cache.layer(layer, k, v)
         keys[self.index, :, self.position_ids[:, 0]] = k[:, :, 0]
         values[self.index, :, self.position_ids[:, 0]] = v[:, :, 0]
         rows, heads, _, width = q.shape
         grouped = (q * scale).view(rows, k.shape[1], heads // k.shape[1], width)  # [rows, H_kv, H / H_kv, D]
         keys, values = keys[:rows, :, : self.width], values[:rows, :, : self.width]
-        scores = torch.matmul(grouped, keys.transpose(2, 3)) + self.bias.to(q.dtype)
-        out = torch.matmul(torch.softmax(scores.float(), dim=-1).to(q.dtype), values)
+        scores = torch.matmul(grouped, keys.transpose(2, 3)) + self.bias.to(q.dtype)  # [rows, H_kv, H / H_kv, width]
+        out = torch.matmul(torch.softmax(scores.float(), dim=-1).to(q.dtype), values)  # [rows, H_kv, H / H_kv, Dv]
         return out.reshape(rows, 1, heads, values.shape[3])

@@ -31,7 +31,7 @@ FACTS = "reward_model.json"
 
 @dataclass(frozen=True)
 class RewardModel:
-    """A classifier, its tokenizer, the prompt format it was trained in, and which part of a response it reads."""
+    """A classifier, its tokenizer, the prompt format of its training, and the part of a response that it reads."""
 
     model: Any
     tokenizer: Any
@@ -44,7 +44,7 @@ class RewardModel:
         return context_of(self.model)
 
     def judged(self, response: str) -> str | None:
-        """What is read of a response: all of it, or its final answer; None where that is empty."""
+        """The part of a response that is scored: all of it, or its final answer; None if that is empty."""
         if self.on == "answer":
             return final_answer(response)
         return response if response.strip() else None
@@ -52,7 +52,7 @@ class RewardModel:
     def sample(self, prompt: Sequence[Message], response: str) -> Sample:
         """The sequence that is scored: the prompt as the policy saw it, the judged part of the response, the end.
 
-        Raises ValueError for a prompt or response that cannot be rendered, or where nothing is left to judge.
+        Raises ValueError if the prompt or response cannot be rendered, or if there is nothing to judge.
         """
         part = self.judged(response)
         if part is None:
@@ -68,14 +68,14 @@ class RewardModel:
 
     def scores(self, rows: Sequence[Sequence[int]], tokens_per_batch: int = 8192) -> list[float]:
         """The score of each sequence of token ids, in order."""
-        found = [0.0] * len(rows)
+        scores = [0.0] * len(rows)
         self.model.eval()
         for part in _batches([len(row) for row in rows], tokens_per_batch):
             with torch.no_grad():
                 values = self._packed_scores([rows[index] for index in part])
             for index, value in zip(part, values.tolist(), strict=True):
-                found[index] = value
-        return found
+                scores[index] = value
+        return scores
 
     def _packed_scores(self, rows: Sequence[Sequence[int]]) -> Tensor:
         """Scores [rows] from one packed row."""
@@ -87,7 +87,7 @@ class RewardModel:
         return ScoreNet.of(self.model).scores(ids, layout, ends)
 
     def save(self, folder: Path) -> None:
-        """Weights, config, tokenizer, and which part of a response is read; the prompt format is the stage's to add."""
+        """Write weights, config, tokenizer and the part of a response that is read; the stage adds the chat format."""
         with atomic_folder(folder) as part:
             self.model.save_pretrained(part)
             self.tokenizer.save_pretrained(part)
@@ -95,7 +95,7 @@ class RewardModel:
 
 
 def without_prefill(chat: ChatFormat) -> ChatFormat:
-    """The format for final answers alone, which do not begin as the policy's responses do."""
+    """The format for final answers alone, which do not begin with the policy's prefill."""
     return ChatFormat(template=chat.template, system=chat.system, plain=chat.plain, exemplars=chat.exemplars)
 
 
@@ -103,7 +103,7 @@ def fresh_reward_model(name: str, chat: ChatFormat, on: On, *, device: str = "au
     """The body of a language model under a new head with small random weights; raises `ModelError` like `load`."""
     policy = load(name, device="cpu", seed=seed)
     tokenizer, pad = policy.tokenizer, _padding(policy.tokenizer, policy.end_ids, name)
-    del policy  # its body is read again below, and two of them may not fit
+    del policy  # its body is read again below, and two may not fit in memory
     model = _classifier(resolve(name), name)
     width = model.score.weight.shape[1]
     with torch.no_grad():
@@ -147,7 +147,7 @@ def _classifier(folder: Path, name: str, missing: Sequence[str] = ("score.weight
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """transformers warns of weights that are drawn anew, as the head's are meant to be; what may not be is checked."""
+    """Silence transformers' warning about newly drawn weights: the head's are meant to be, all others are checked."""
     from transformers.utils import logging
 
     level = logging.get_verbosity()
@@ -159,7 +159,7 @@ def _quiet() -> Iterator[None]:
 
 
 def _padding(tokenizer: Any, ends: Sequence[int], name: str) -> str:
-    """A pad token that ends no scored sequence: transformers reads the score at the last token that is not it."""
+    """A pad token that ends no scored sequence: transformers reads the score at the last token that is not padding."""
     candidates = [tokenizer.pad_token, tokenizer.unk_token, tokenizer.bos_token, *tokenizer.all_special_tokens]
     for token in candidates:
         if token is not None and tokenizer.convert_tokens_to_ids(token) not in ends:
@@ -168,14 +168,14 @@ def _padding(tokenizer: Any, ends: Sequence[int], name: str) -> str:
 
 
 def _batches(lengths: Sequence[int], tokens_per_batch: int) -> list[list[int]]:
-    """Indices of rows of about one length, each run within the budget."""
-    found: list[list[int]] = []
+    """Indices of rows of similar length, each batch within the budget."""
+    batches: list[list[int]] = []
     for run in bucket(lengths):
         part: list[int] = []
         for index in run:
             if part and sum(lengths[i] for i in part) + lengths[index] > tokens_per_batch:
-                found.append(part)
+                batches.append(part)
                 part = []
             part.append(index)
-        found.append(part)
-    return found
+        batches.append(part)
+    return batches

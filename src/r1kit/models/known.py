@@ -19,15 +19,15 @@ from r1kit.store import atomic_folder
 
 
 class ModelError(ValueError):
-    """A model that cannot be used; the message says what is missing and how to mend it."""
+    """A model that cannot be used; the message says what is missing and how to fix it."""
 
 
 @dataclass(frozen=True)
 class KnownModel:
-    """A name, what it is, its licence, and the function that makes its folder on first use.
+    """A model's name, description and licence, and the function that creates its folder on first use.
 
-    Without `make` the weights come with the package, in the folder `packaged`; their `parameters` are counted where
-    someone asks.
+    Without `make` the weights are part of the package, in the folder `packaged`, and `parameters` is empty: they are
+    counted on demand.
     """
 
     name: str
@@ -43,26 +43,26 @@ class KnownModel:
         return cache() / self.name if self.make else Path(__file__).parents[1] / "tiny" / self.packaged
 
     def find(self) -> Path | None:
-        """Its folder, if that is on this machine; raises `ModelError` where the package lacks its own."""
+        """Its folder if it is on this machine; raises `ModelError` if a packaged model has no weights."""
         there = (self.place / "model.safetensors").is_file()
         if self.make is None and not there:
             raise ModelError(f"{self.place} has no weights: make them with `r1kit run tiny-base`")
         return self.place if there else None
 
     def folder(self) -> Path:
-        """Its folder, fetched or made where it is not there."""
+        """Its folder, created if it does not exist."""
         if self.find() is None and self.make is not None:
             self.make(self.place)
         return self.place
 
 
 def first_line(error: BaseException) -> str:
-    """What an error says, in one line; its type where it says nothing."""
+    """The first line of an error's message, or its type if the message is empty."""
     return str(error).strip().split("\n")[0][:200] or type(error).__name__
 
 
 def cache() -> Path:
-    """Where fetched models live: R1KIT_CACHE, else ~/.cache/r1kit."""
+    """The folder of fetched models: R1KIT_CACHE, by default ~/.cache/r1kit."""
     return Path(os.environ.get("R1KIT_CACHE", Path.home() / ".cache" / "r1kit")).expanduser()
 
 
@@ -108,7 +108,7 @@ def _convert(gguf: Path, folder: Path) -> None:
         quantization_config=GgufConfig(dequantize=True),
         trust_remote_code=False,
     )
-    # transformers refuses to save what it loaded from GGUF, de-quantised or not: move the weights to a plain model
+    # transformers does not save a model loaded from GGUF, de-quantised or not: move the weights to a plain model
     config = packed.config
     if hasattr(config, "quantization_config"):
         del config.quantization_config
@@ -178,17 +178,17 @@ def resolve(name: str) -> Path:
 
 
 def find(name: str) -> Path | None:
-    """The folder of a model that is on this machine; None for one that `resolve` would fetch or make."""
+    """The folder of a model on this machine; None if `resolve` would have to fetch or create it."""
     if name in KNOWN:
         return KNOWN[name].find()
     try:
         return _given(name) or _snapshot(name, local_files_only=True)
-    except FileNotFoundError:  # the hub's cache has no part of it, or not all
+    except FileNotFoundError:  # not in the hub's cache, or not completely
         return None
 
 
 def _given(name: str) -> Path | None:
-    """A folder that is named as such; None for a hub id. Raises `ModelError` for what is neither."""
+    """The folder that a name refers to; None for a hub id. Raises `ModelError` if it is neither."""
     path = Path(name).expanduser()
     if path.is_dir():
         if not (path / "config.json").is_file():

@@ -34,8 +34,7 @@ class Policy:
         return context_of(self.model)
 
     def save(self, folder: Path) -> None:
-        """Write weights (safetensors), config, tokenizer and template; `AutoModelForCausalLM` loads it with nothing
-        of ours."""
+        """Write weights (safetensors), config, tokenizer and template, as `AutoModelForCausalLM` loads them."""
         model = merged(self.model)
         with atomic_folder(folder) as part:
             model.save_pretrained(part)
@@ -43,17 +42,17 @@ class Policy:
 
 
 def context_of(model: Any) -> int:
-    """The longest sequence that a model takes, in tokens; a sliding window bounds it, for r1kit has none."""
+    """The longest sequence that a model takes, in tokens; bounded by a sliding window, which r1kit does not compute."""
     longest = int(getattr(model.config, "max_position_embeddings", 1 << 20))
     return min(longest, getattr(model.config, "sliding_window", None) or longest)
 
 
 def device_of(name: str) -> torch.device:
-    """`auto` is the GPU if there is one. Raises `ModelError` for a device that is not here."""
+    """`auto` is the GPU if there is one. Raises `ModelError` for a device that this machine lacks."""
     try:
         device = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name)
         torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:  # an unknown name; a kind that this torch or machine lacks
+    except (RuntimeError, AssertionError) as error:  # an unknown name, or a kind that torch or the machine lacks
         raise ModelError(f"device {name!r} cannot be used ({first_line(error)}): give auto, cpu or cuda") from error
     return device
 
@@ -147,24 +146,26 @@ def add_lora(policy: Policy, rank: int, alpha: int, targets: tuple[str, ...]) ->
     from peft import LoraConfig, get_peft_model
 
     config = LoraConfig(r=rank, lora_alpha=alpha, target_modules=list(targets) or "all-linear", task_type="CAUSAL_LM")
-    wrapped = get_peft_model(policy.model, config)
-    model: Any = wrapped.get_base_model()
+    model: Any = get_peft_model(policy.model, config).get_base_model()
     if hasattr(model.get_output_embeddings(), "lora_A"):
         raise ModelError("lora_targets names the language-model head, which r1kit computes itself: leave it out")
-    model.peft_wrapper = [wrapped]  # in a list, so that it is no submodule: it knows how to switch adapters off
     return Policy(model, policy.tokenizer, policy.end_ids)
 
 
 def merged(model: Any) -> Any:
     """The model itself, or a copy with its adapters merged into the weights."""
-    wrapper = getattr(model, "peft_wrapper", None)
-    if wrapper is None:
+    if not has_adapters(model):
         return model
-    del model.peft_wrapper
-    try:
-        return copy.deepcopy(wrapper[0]).merge_and_unload()
-    finally:
-        model.peft_wrapper = wrapper
+    plain = copy.deepcopy(model)
+    for name, layer in [named for named in plain.named_modules() if hasattr(named[1], "get_base_layer")]:
+        layer.merge()
+        plain.set_submodule(name, layer.get_base_layer())
+    return plain
+
+
+def has_adapters(model: nn.Module) -> bool:
+    """Whether peft put adapters on layers of the model."""
+    return any(hasattr(module, "get_base_layer") for module in model.modules())
 
 
 def named_weights(model: Any) -> Iterator[tuple[str, torch.Tensor]]:

@@ -1,9 +1,8 @@
 """Training rows without padding: a prompt once, the completions of its group after it.
 
 A row is a flat run of tokens: first all prompts, then all completions, group by group. Each prompt sees itself; each
-completion sees its group's prompt and itself. Linear layers run on the flat row; only attention, per block, is
-padded to
-the longest member of the block, and as the padding stands to the right of everything real, the causal mask hides it.
+completion sees its group's prompt and itself. Linear layers run on the flat row. Only attention pads, per block, to the
+longest member of the block; the padding is to the right of all real tokens, so the causal mask hides it.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ class Padding:
         self.index = None if self.dense else torch.tensor(flat, device=device)
 
     def pad(self, flat: Tensor) -> Tensor:
-        """[sum L, H, D] -> [N, H, max L, D], zeros where there is no token."""
+        """[sum L, H, D] -> [N, H, max L, D], padded with zeros."""
         if self.index is not None:
             empty = flat.new_zeros((self.shape[0] * self.shape[1], *flat.shape[1:]))
             flat = empty.index_copy(0, self.index, flat)
@@ -43,7 +42,7 @@ class Padding:
 
 @dataclass(frozen=True)
 class Span:
-    """How long a group's prompt is, and each of its completions; a prompt of 0 means plain documents."""
+    """The lengths of a group's prompt and completions; a prompt of 0 means plain documents."""
 
     prompt: int
     completions: tuple[int, ...]
@@ -51,14 +50,14 @@ class Span:
 
 @dataclass(frozen=True)
 class _Block:
-    """Completions of one span that attention computes together, as `padding` lays them out."""
+    """Completions of one span that attention computes together."""
 
-    prompt: int | None  # which of the row's prompts they follow
+    prompt: int | None  # index of their prompt in the row
     padding: Padding
 
 
 class PackedLayout:
-    """Who sees whom in one packed row, for the groups in `spans`."""
+    """Which tokens see which in one packed row of groups."""
 
     def __init__(self, spans: Sequence[Span], device: torch.device | str = "cpu") -> None:
         device = torch.device(device)
@@ -76,22 +75,25 @@ class PackedLayout:
         starts = [range(span.prompt) for span in spans if span.prompt]
         owns = [range(span.prompt, span.prompt + length) for span in spans for length in span.completions]
         self.position_ids = torch.tensor([p for run in (*starts, *owns) for p in run], device=device)  # [T]
-        self.copies = torch.ones(len(self.position_ids), dtype=torch.float64, device=device)  # samples that share each
+        self.samples_per_token = torch.ones(len(self.position_ids), dtype=torch.float64, device=device)  # [T]
         shared = torch.tensor([len(span.completions) for span in spans if span.prompt], dtype=torch.float64)
-        self.copies[: self.sizes[0]] = shared.repeat_interleave(torch.tensor(self.prompts, dtype=torch.long)).to(device)
+        self.samples_per_token[: self.sizes[0]] = shared.repeat_interleave(
+            torch.tensor(self.prompts, dtype=torch.long)
+        ).to(device)
 
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
         """q [1, H, T, D] -> [1, T, H, Dv]."""
-        flat = [x[0].transpose(0, 1) for x in (q, k, v)]  # [T, H, D]
+        assert q.shape[2] == sum(self.sizes), "the layout is of another row"
+        flat = [x[0].transpose(0, 1) for x in (q, k, v)]  # [T, H, D] each
         (q_prompt, *qs), (k_prompt, *ks), (v_prompt, *vs) = (torch.split(x, self.sizes) for x in flat)
         outputs: list[Tensor] = []
         parts = (torch.split(x, self.prompt_sizes) for x in (q_prompt, k_prompt, v_prompt))
         for pad, *own in zip(self.prompt_paddings, *parts, strict=True):
-            queries, keys, values = map(pad.pad, own)
+            queries, keys, values = map(pad.pad, own)  # [prompts, H, P, D]
             outputs.append(pad.unpad(sdpa(queries, keys, values, scale, causal=True)))
         shared = [torch.split(x.transpose(0, 1), self.prompts, dim=1) for x in (k_prompt, v_prompt)]  # [H, P, D] each
         for block, *own in zip(self.blocks, qs, ks, vs, strict=True):
-            queries, keys, values = map(block.padding.pad, own)
+            queries, keys, values = map(block.padding.pad, own)  # [completions, H, width, D]
             if block.prompt is None:
                 out = sdpa(queries, keys, values, scale, causal=True)
             else:
@@ -106,24 +108,24 @@ class PackedLayout:
         return torch.cat(outputs)[None]
 
 
-WASTE = 1.0  # in attention padding may double the tokens: fewer, larger products are worth that much
+WASTE = 1.0  # padding may double the tokens in attention: fewer, larger products are worth it
 
 
 def runs(lengths: Sequence[int], waste: float) -> list[list[int]]:
-    """Consecutive lengths, cut where padding to the longest would add more than `waste` of the real tokens.
+    """Split lengths into runs in which padding to the longest adds at most `waste` of the real tokens.
 
     Sorted lengths need the fewest cuts: `runs([9, 8, 2, 2], 0.5) == [[9, 8], [2, 2]]`.
     """
-    found: list[list[int]] = []
+    parts: list[list[int]] = []
     longest = total = 0
     for length in lengths:
-        if found and max(longest, length) * (len(found[-1]) + 1) <= (1 + waste) * (total + length):
-            found[-1].append(length)
+        if parts and max(longest, length) * (len(parts[-1]) + 1) <= (1 + waste) * (total + length):
+            parts[-1].append(length)
             longest, total = max(longest, length), total + length
         else:
-            found.append([length])
+            parts.append([length])
             longest = total = length
-    return found
+    return parts
 
 
 def bucket(lengths: Sequence[int], waste: float = 0.15) -> list[list[int]]:

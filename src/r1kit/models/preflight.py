@@ -1,7 +1,7 @@
 """Whether r1kit's attention computes what a model's own code computes: short forward passes, not a list of names.
 
 Architectures with recurrent or convolutional layers run without complaint on a packed row and let sequences leak into
-each other; position biases and logit scalings that r1kit does not know would be left out in silence. A comparison of
+each other; position biases and logit scalings that r1kit does not know would be silently ignored. A comparison of
 numbers finds all of them, and those of architectures to come.
 """
 
@@ -35,7 +35,7 @@ def check_attention(model: Any, name: str) -> None:
     except (AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
         raise ModelError(f"{name}: r1kit's attention does not run on {kind} ({error}): use another model") from error
     spread = float(torch.cat(plain).std())
-    gap = max(float((one - other).abs().max()) for one, other in zip(packed, plain, strict=True))
+    gap = max(float((ours - theirs).abs().max()) for ours, theirs in zip(packed, plain, strict=True))
     if not gap <= TOLERANCE * spread:
         raise ModelError(
             f"{name}: r1kit's attention does not compute what {kind} computes (logits differ by {gap:.2g}, "
@@ -44,7 +44,7 @@ def check_attention(model: Any, name: str) -> None:
 
 
 def _plain(model: Any, tokens: Tensor) -> Tensor:
-    """Logits [completion, V] of one sequence as the model's own code has them; of a classifier the hidden states."""
+    """Logits [completion, V] of one sequence from the model's own code; hidden states for a classifier."""
     if model.get_output_embeddings() is None:
         return model.base_model(tokens[None]).last_hidden_state[0, PROMPT:].float()  # type: ignore[no-any-return]
     return model(tokens[None]).logits[0, PROMPT:].float()  # type: ignore[no-any-return]

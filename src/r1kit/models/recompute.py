@@ -14,7 +14,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 
 
 class _Recomputed:
-    """A layer's forward that keeps no activations. An object, so that a deep copy of the layer calls its own copy."""
+    """A layer's forward that keeps no activations. An object: a deep copy of the layer then calls its own copy."""
 
     def __init__(self, layer: nn.Module) -> None:
         self.layer = layer
@@ -29,7 +29,7 @@ class _Recomputed:
 def recompute_activations(model: nn.Module) -> None:
     """Trade about a quarter of speed for memory; results stay the same.
 
-    Raises ValueError for a model whose layers transformers does not mark as such.
+    Raises ValueError if transformers has no checkpointing for the model's layers.
     """
     layers = [module for module in model.modules() if isinstance(module, GradientCheckpointingLayer)]
     if not layers:

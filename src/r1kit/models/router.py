@@ -18,17 +18,16 @@ from torch import Tensor, nn
 class RouterBalance:
     """Counts the load of each expert during training forward passes; `update` moves the biases.
 
-    Forward passes count while `copies` is set: for each token of the row [T], how many samples share it, so that loads
-    are those of every sample by itself, however they are packed.
-    Does nothing for models whose routers have no `e_score_correction_bias`.
+    Forward passes inside `counting` count. A token that several samples share counts for each of them, so packing does
+    not change the loads. Does nothing for models whose routers have no `e_score_correction_bias`.
     """
 
     def __init__(self, model: nn.Module, gamma: float) -> None:
         self.gamma = gamma
         self.routers = [m for m in model.modules() if isinstance(getattr(m, "e_score_correction_bias", None), Tensor)]
-        # fp64 counts exactly where fp32 stops at 16 million
+        # fp32 counts exactly only up to 16 million
         self.loads = [torch.zeros_like(self._bias(router), dtype=torch.float64) for router in self.routers]
-        self.copies: Tensor | None = None
+        self.samples_per_token: Tensor | None = None  # [T], inside `counting`
         for index, router in enumerate(self.routers):
             router.register_forward_hook(self._hook(index))
 
@@ -38,23 +37,24 @@ class RouterBalance:
 
     def _hook(self, index: int) -> Any:
         def count(module: nn.Module, args: Any, output: Any) -> None:
-            if self.copies is not None:
-                chosen = output[2]  # router logits, weights, indices [T, experts per token]
-                self.loads[index].index_add_(0, chosen.reshape(-1), self.copies.repeat_interleave(chosen.shape[-1]))
+            if self.samples_per_token is not None:
+                experts = output[2]  # router logits, weights, indices [T, experts per token]
+                weights = self.samples_per_token.repeat_interleave(experts.shape[-1])
+                self.loads[index].index_add_(0, experts.reshape(-1), weights)
 
         return count
 
     @contextmanager
-    def counting(self, copies: Tensor) -> Iterator[None]:
-        """Count the forward passes of one packed row; `copies` [T] says how many samples share each token."""
-        self.copies = copies
+    def counting(self, samples_per_token: Tensor) -> Iterator[None]:
+        """Count the forward passes of one packed row; `samples_per_token` [T]: how many samples share each token."""
+        self.samples_per_token = samples_per_token
         try:
             yield
         finally:
-            self.copies = None
+            self.samples_per_token = None
 
     def update(self) -> float:
-        """b_i += gamma * sign(mean load - load_i); returns the worst ratio of the fullest expert to the mean."""
+        """b_i += gamma * sign(mean load - load_i); returns the largest ratio of the fullest expert to the mean."""
         worst = 0.0
         for router, load in zip(self.routers, self.loads, strict=True):
             if load.sum() > 0:

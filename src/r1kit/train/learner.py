@@ -26,7 +26,7 @@ Beta = Annotated[float, Field(ge=0, lt=1)]
 
 
 class OptimizerSettings(Settings):
-    """AdamW with a warm-up and a schedule. The paper gives R1-Zero's learning rate (3e-6) and nothing else."""
+    """AdamW with a warm-up and a schedule. Of these the paper gives only R1-Zero's learning rate (3e-6)."""
 
     learning_rate: float = Field(1e-6, gt=0)
     schedule: Literal["constant", "linear", "cosine"] = "constant"
@@ -54,7 +54,7 @@ class OptimizerSettings(Settings):
 
 
 def autocast(device: torch.device) -> AbstractContextManager[Any]:
-    """bf16 for the forward pass on a GPU; nothing elsewhere: on CPUs fp32 is the faster."""
+    """bf16 for the forward pass on a GPU; nothing on a CPU, where fp32 is faster."""
     return torch.autocast("cuda", torch.bfloat16) if device.type == "cuda" else nullcontext()
 
 
@@ -95,7 +95,7 @@ class Learner:
         total, count, sums = 0.0, 0, dict[str, float]()
         for batch, has_gradient in chain(zip(batches, repeat(True)), zip(measured, repeat(False))):
             # the backward pass may compute activations again, so experts are counted in the forward pass alone
-            counting = self.router.counting(batch.layout.copies) if has_gradient else nullcontext()
+            counting = self.router.counting(batch.layout.samples_per_token) if has_gradient else nullcontext()
             with torch.set_grad_enabled(has_gradient), autocast(self.device), counting:
                 output = self.net(batch, loss, totals, self.temperature)
             if has_gradient:
@@ -144,7 +144,7 @@ class Learner:
             return net.logprobs(batch, self.temperature)
 
     def save(self, folder: Path, state: dict[str, Any], reference: Any = None) -> None:
-        """Write a checkpoint that `load` continues from bit for bit; it appears whole or not at all."""
+        """Write a checkpoint, atomically, from which `load` continues bit for bit."""
         from safetensors.torch import save_file
 
         with atomic_folder(folder) as part:
@@ -155,8 +155,7 @@ class Learner:
             (part / "state.json").write_text(json.dumps({"updates": self.updates, **state}))
 
     def load(self, folder: Path, reference: Any = None) -> dict[str, Any]:
-        """Continue from a checkpoint; returns the state that was saved with it. Raises `StoreError` for a damaged
-        one."""
+        """Continue from a checkpoint; returns the state saved with it. Raises `StoreError` if it is damaged."""
         from safetensors import SafetensorError
 
         try:
@@ -167,7 +166,7 @@ class Learner:
             state: dict[str, Any] = json.loads((folder / "state.json").read_text())
         except (SafetensorError, RuntimeError, UnpicklingError, EOFError, OSError, KeyError, ValueError) as error:
             reason = str(error).split("\n")[0][:200] or type(error).__name__
-            raise StoreError(f"{folder} is damaged ({reason}): delete it, and the run goes on without it") from error
+            raise StoreError(f"{folder} is damaged ({reason}): delete it, and the run continues without it") from error
         self.updates = state["updates"]
         return state
 
@@ -191,9 +190,9 @@ class Learner:
             ) from error
 
     def _tensors(self, model: Any) -> dict[str, Tensor]:
-        """What training changes: the policy's trainable weights, all of a reference's, and the routers' biases."""
-        ours = self.parameters if model is self.model else dict(model.named_parameters())
-        tensors = {name: parameter.detach() for name, parameter in ours.items()}
+        """The policy's trainable weights or all of a reference's, and the biases of the routers."""
+        parameters = self.parameters if model is self.model else dict(model.named_parameters())
+        tensors = {name: parameter.detach() for name, parameter in parameters.items()}
         biases = {name: b for name, b in model.named_buffers() if name.endswith("e_score_correction_bias")}
         return {name: tensor.contiguous() for name, tensor in (tensors | biases).items()}
 

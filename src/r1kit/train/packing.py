@@ -1,4 +1,4 @@
-"""From samples to packed batches: prompts once per group, a token budget per forward pass, nothing padded."""
+"""From samples to packed batches: each prompt once per group, a token budget per forward pass, no padding."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ class _Piece:
 def pack(samples: Sequence[Sample], tokens_per_batch: int, device: torch.device | str = "cpu") -> list[Batch]:
     """Packed batches of at most `tokens_per_batch` tokens, in an order that depends on the samples alone.
 
-    A sample that is longer than this is a batch of its own.
-    Neighbouring samples with one and the same prompt share it. The longest pieces come first, so that a batch that
-    does not fit in memory fails at the start of a run. Raises ValueError for a sample without a token to train on.
+    A longer sample is a batch of its own. Neighbouring samples with the same prompt share it. The longest come first,
+    so a batch that does not fit in memory fails at the start of a run. Raises ValueError for a sample without a
+    trained token.
     """
     return _rows(_pieces(samples, tokens_per_batch), tokens_per_batch, device)
 
@@ -39,7 +39,7 @@ def pack_together(
 ) -> list[Batch]:
     """`pack` for groups that must stay whole and in order in one batch, such as the two answers of a preference pair.
 
-    What the samples of a group have in common from the start is computed once. `order` counts samples over all groups.
+    The common prefix of a group is computed once. `order` counts samples over all groups.
     """
     pieces, index = [], 0
     for group in groups:
@@ -50,7 +50,7 @@ def pack_together(
 
 
 def _common(group: Sequence[Sample]) -> int:
-    """How many tokens all samples begin with; at least one is left to each."""
+    """Length of the common prefix of the samples, which leaves at least one token to each."""
     shortest = min(len(sample.token_ids) for sample in group) - 1
     first = group[0].token_ids
     differs = (t for t in range(shortest) if any(sample.token_ids[t] != first[t] for sample in group[1:]))
@@ -115,8 +115,8 @@ def _batch(row: list[_Piece], device: torch.device) -> Batch:
     row = sorted(row, key=lambda piece: -piece.prompt)  # neighbours of one length share attention's padding
     spans = [Span(piece.prompt, tuple(len(s.token_ids) - piece.prompt for _, s in piece.members)) for piece in row]
     token_ids = [token for piece in row for token in piece.members[0][1].token_ids[: piece.prompt]]
-    place = len(token_ids)  # all prompts stand before all completions
-    last_of_prompt = -1
+    place = len(token_ids)  # of the next token; all prompts come before all completions
+    last_of_prompt = -1  # its hidden state predicts the first token of each completion
     columns: dict[str, list[float]] = {name: [] for name in TENSORS}
     lengths: list[int] = []
     order: list[int] = []
@@ -125,8 +125,12 @@ def _batch(row: list[_Piece], device: torch.device) -> Batch:
         last_of_prompt += piece.prompt
         for index, sample in piece.members:
             chosen = [t for t in range(max(piece.prompt, 1), len(sample.token_ids)) if sample.loss_mask[t]]
-            before = [place + t - piece.prompt - 1 if t > piece.prompt else last_of_prompt for t in chosen]
-            _extend(columns, sample, chosen, before)
+            columns["token_ids"] += [sample.token_ids[t] for t in chosen]
+            columns["positions"] += [
+                place + t - piece.prompt - 1 if t > piece.prompt else last_of_prompt for t in chosen
+            ]
+            for name, values in _sources(sample).items():
+                columns[name] += [values[t] for t in chosen] if values else [0.0] * len(chosen)
             lengths.append(len(chosen))
             token_ids += sample.token_ids[piece.prompt :]
             place += len(sample.token_ids) - piece.prompt
@@ -147,11 +151,11 @@ def _batch(row: list[_Piece], device: torch.device) -> Batch:
     )
 
 
-def _extend(columns: dict[str, list[float]], sample: Sample, chosen: list[int], before: list[int]) -> None:
-    zeros = [0.0] * len(chosen)
-    columns["token_ids"] += [sample.token_ids[t] for t in chosen]
-    columns["positions"] += before
-    columns["sampler_logprobs"] += [sample.logprobs[t] for t in chosen] if sample.logprobs else zeros
-    columns["old_logprobs"] += [sample.logprobs[t] for t in chosen] if sample.logprobs else zeros
-    columns["ref_logprobs"] += [sample.ref_logprobs[t] for t in chosen] if sample.ref_logprobs else zeros
-    columns["advantages"] += [sample.advantages[t] for t in chosen] if sample.advantages else zeros
+def _sources(sample: Sample) -> dict[str, Sequence[float]]:
+    """Which of a sample's sequences each column of the targets comes from."""
+    return {
+        "sampler_logprobs": sample.logprobs,
+        "old_logprobs": sample.logprobs,  # until they are recomputed
+        "ref_logprobs": sample.ref_logprobs,
+        "advantages": sample.advantages,
+    }

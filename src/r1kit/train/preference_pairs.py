@@ -1,4 +1,4 @@
-"""Preference pairs and labelled responses as a reward model trains on them: samples, updates, measures."""
+"""Preference pairs and labelled responses for a reward model: samples, updates, measures."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from r1kit.train.reward_metrics import label_metrics, pair_metrics
 from r1kit.train.supervised import Update
 from r1kit.types import Message, PreferencePair, Sample
 
-PART = 256  # rows that are scored at once
+ROWS_AT_ONCE = 256  # rows scored at once
 
 
 def prompt_key(prompt: Sequence[Message]) -> str:
-    """What tells prompts apart, as 16 hex digits: answers to one prompt are not independent."""
+    """A hash of the prompt, 16 hex digits: answers to the same prompt are not independent."""
     return hashlib.sha256(repr([(turn.role, turn.content) for turn in prompt]).encode()).hexdigest()[:16]
 
 
@@ -33,7 +33,7 @@ def pair_samples(model: RewardModel, limit: int) -> Callable[[PreferencePair], l
     def make(pair: PreferencePair) -> list[Tokenised]:
         samples = [model.sample(pair.prompt, answer) for answer in (pair.chosen, pair.rejected)]
         if samples[0].token_ids == samples[1].token_ids:
-            raise ValueError("what is judged of the two answers is the same")
+            raise ValueError("the judged parts of the two answers are equal")
         refuse_long(samples, limit)
         return [Tokenised(sample, notes={"prompt": prompt_key(pair.prompt)}) for sample in samples]
 
@@ -54,8 +54,8 @@ def labelled_sample(model: RewardModel, limit: int) -> Callable[[Labelled], list
 class Pairs:
     """Preference pairs as updates and as a measure.
 
-    Pair p of the file is its samples 2p (chosen) and 2p + 1 (rejected); row r is pair `kept[r]`. `balance`: a seed, to
-    keep only pairs in which length says nothing.
+    Pair p of the file is its samples 2p (chosen) and 2p + 1 (rejected); row r is pair `kept[r]`. With the seed
+    `balance`, only pairs remain in which length does not predict the label.
     """
 
     def __init__(self, tokens: TokenFile, balance: int | None = None) -> None:
@@ -67,7 +67,7 @@ class Pairs:
         return len(self.kept)
 
     def refuse_useless(self) -> None:
-        """Raise ValueError where balancing left nothing."""
+        """Raise ValueError if balancing left no pair."""
         if not self.kept:
             raise ValueError(
                 f"in all {len(self.tokens) // 2} pairs the answers differ in length in one direction, so only length "
@@ -75,7 +75,7 @@ class Pairs:
             )
 
     def contradictions(self) -> int:
-        """How many pairs are there the other way round, too."""
+        """The number of pairs that also occur with the answers swapped."""
         sides = {tuple(map(key_of, self._pair(row))) for row in range(len(self))}
         return sum(side[::-1] in sides for side in sides)
 
@@ -95,7 +95,7 @@ class Pairs:
         return pair_metrics(list(zip(scores[::2], scores[1::2], strict=True)), sizes)
 
     def right(self, scores: Sequence[float]) -> list[float]:
-        """Whether each pair is in order; half of a draw."""
+        """1.0 for each pair that the scores order correctly, 0.5 for a tie."""
         return [(a > b) + 0.5 * (a == b) for a, b in zip(scores[::2], scores[1::2], strict=True)]
 
     def prompts(self) -> list[str]:
@@ -111,7 +111,7 @@ class Pairs:
 
 
 class Responses:
-    """Labelled responses, in the same shape as `Pairs`."""
+    """Labelled responses, with the interface of `Pairs`."""
 
     def __init__(self, tokens: TokenFile) -> None:
         self.tokens = tokens
@@ -121,14 +121,14 @@ class Responses:
         return len(self.tokens)
 
     def refuse_useless(self) -> None:
-        """Raise ValueError for labels of one kind, from which a model learns to always say the same."""
+        """Raise ValueError if all labels are equal: a model would learn to always give the same answer."""
         if len(set(self.labels)) < 2:
             kind = "safe" if self.labels[0] else "unsafe"
             raise ValueError(f"all {len(self)} responses to train on are {kind}: add some of the other kind")
 
     def contradictions(self) -> int:
-        """How many responses are there with both labels."""
-        sides = {(key_of(one), label) for one, label in zip(self.tokens, self.labels, strict=True)}
+        """The number of responses that occur with both labels."""
+        sides = {(key_of(sample), label) for sample, label in zip(self.tokens, self.labels, strict=True)}
         return sum(label and (key, False) in sides for key, label in sides)
 
     def update(self, rows: Sequence[int], learner: Learner, tokens_per_batch: int, center: float) -> Update:
@@ -141,7 +141,7 @@ class Responses:
         return label_metrics(scores, self.labels, self.tokens.lengths())
 
     def right(self, scores: Sequence[float]) -> list[float]:
-        """Whether each response is told rightly."""
+        """1.0 for each response whose label the score predicts."""
         return [float((score > 0) == label) for score, label in zip(scores, self.labels, strict=True)]
 
     def prompts(self) -> list[str]:
@@ -158,7 +158,7 @@ class Responses:
 
 def score_all(model: RewardModel, tokens: TokenFile, tokens_per_batch: int) -> list[float]:
     """The score of every sample, read from disk in parts."""
-    found: list[float] = []
-    for start in range(0, len(tokens), PART):
-        found += model.scores([sample.token_ids for sample in tokens[start : start + PART]], tokens_per_batch)
-    return found
+    scores: list[float] = []
+    for start in range(0, len(tokens), ROWS_AT_ONCE):
+        scores += model.scores([sample.token_ids for sample in tokens[start : start + ROWS_AT_ONCE]], tokens_per_batch)
+    return scores

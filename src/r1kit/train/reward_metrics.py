@@ -15,7 +15,7 @@ BINS = 10
 
 @dataclass(frozen=True)
 class Bin:
-    """Predictions of about one confidence: how sure they were, and how often they were right."""
+    """Predictions of similar confidence: their mean confidence and their accuracy."""
 
     low: float
     high: float
@@ -27,43 +27,43 @@ class Bin:
 def reliability(probabilities: Sequence[float], outcomes: Sequence[bool]) -> list[Bin]:
     """Bins of equal width over the confidence in the likelier outcome, 0.5 to 1; empty ones are left out."""
     rows = [
-        (max(p, 1 - p), 0.5 if p == 0.5 else float((p > 0.5) == outcome))  # of no opinion, half is right
+        (max(p, 1 - p), 0.5 if p == 0.5 else float((p > 0.5) == outcome))  # an undecided prediction is half right
         for p, outcome in zip(probabilities, outcomes, strict=True)
     ]
-    found = []
+    bins = []
     for index in range(BINS):
         low, high = 0.5 + index / (2 * BINS), 0.5 + (index + 1) / (2 * BINS)
         inside = [row for row in rows if low <= row[0] and (row[0] < high or index == BINS - 1)]
         if inside:
             sure, right = (statistics.fmean(row[side] for row in inside) for side in (0, 1))
-            found.append(Bin(low, high, len(inside), sure, right))
-    return found
+            bins.append(Bin(low, high, len(inside), sure, right))
+    return bins
 
 
 def calibration_error(bins: Sequence[Bin]) -> float:
     """Expected calibration error: the mean gap between confidence and accuracy, by predictions."""
-    total = sum(one.count for one in bins)
-    return math.fsum(one.count * abs(one.confidence - one.accuracy) for one in bins) / total
+    total = sum(item.count for item in bins)
+    return math.fsum(item.count * abs(item.confidence - item.accuracy) for item in bins) / total
 
 
-def correlation(one: Sequence[float], other: Sequence[float]) -> float | None:
-    """Pearson's r; None where one of them does not vary."""
-    if len(one) < 2 or min(one) == max(one) or min(other) == max(other):
+def correlation(x: Sequence[float], y: Sequence[float]) -> float | None:
+    """Pearson's r; None if either is constant."""
+    if len(x) < 2 or min(x) == max(x) or min(y) == max(y):
         return None
-    return statistics.correlation(one, other)
+    return statistics.correlation(x, y)
 
 
 def pair_metrics(scores: Sequence[tuple[float, float]], lengths: Sequence[tuple[int, int]]) -> dict[str, Any]:
     """How well scores (chosen, rejected) order held-out pairs.
 
-    `longer_wins` is the accuracy of preferring the longer answer: a model that is no better learned only length. The
-    length correlation is within pairs: of margins with differences in length, in which the prompt plays no part.
+    `longer_wins` is the accuracy of preferring the longer answer: a model that is no better has learned only length.
+    The length correlation is within pairs, of margins with differences in length, so the prompt plays no part.
     """
     margins = [chosen - rejected for chosen, rejected in scores]
     bins = reliability([sigmoid(margin) for margin in margins], [True] * len(margins))
     longer = [float(chosen - rejected) for chosen, rejected in lengths]
     both = [(value, -value) for value in margins], [(value, -value) for value in longer]  # whichever side comes first
-    apart, sizes = ([value for pair in one for value in pair] for one in both)
+    apart, sizes = ([value for pair in pairs for value in pair] for pairs in both)
     return {
         "pairs": len(margins),
         "accuracy": statistics.fmean((margin > 0) + 0.5 * (margin == 0) for margin in margins),
@@ -72,7 +72,7 @@ def pair_metrics(scores: Sequence[tuple[float, float]], lengths: Sequence[tuple[
         "calibration_error": calibration_error(bins),
         "length_correlation": correlation(apart, sizes) if len(margins) > 1 else None,
         "longer_wins": statistics.fmean((a > b) + 0.5 * (a == b) for a, b in lengths),
-        "reliability": [asdict(one) for one in bins],
+        "reliability": [asdict(item) for item in bins],
     }
 
 
@@ -88,12 +88,12 @@ def label_metrics(scores: Sequence[float], labels: Sequence[bool], lengths: Sequ
         "loss": statistics.fmean(softplus(-s if label else s) for s, label in zip(scores, labels, strict=True)),
         "calibration_error": calibration_error(bins),
         "length_correlation": correlation(scores, [float(length) for length in lengths]),
-        "reliability": [asdict(one) for one in bins],
+        "reliability": [asdict(item) for item in bins],
     }
 
 
 def _auc(scores: Sequence[float], labels: Sequence[bool]) -> float | None:
-    """The share of (safe, unsafe) couples that the scores order rightly; None where one kind is missing."""
+    """The share of (safe, unsafe) pairs that the scores order correctly; None if either kind is missing."""
     order = sorted(range(len(scores)), key=lambda i: scores[i])
     ranks, start = [0.0] * len(scores), 0
     while start < len(order):  # equal scores share the mean of their ranks

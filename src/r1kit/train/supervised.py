@@ -1,4 +1,4 @@
-"""The loop for training on given data: pre-training, SFT, distillation and reward models have it in common."""
+"""The loop for training on given data: pre-training, SFT, distillation and reward models."""
 
 from __future__ import annotations
 
@@ -24,21 +24,21 @@ from r1kit.train.packing import pack
 from r1kit.train.validation import Best, EarlyStopping, Validation
 from r1kit.types import Sample
 
-PART = 256  # held-out samples that are packed at once
+SAMPLES_AT_ONCE = 256  # held-out samples packed at once
 Log = Callable[[int, dict[str, float]], None]
 
 
 def cosine(first: float, last: float) -> OptimizerSettings:
-    """From one learning rate to another; the paper names no warm-up, 3 % of the updates is what open-r1 uses."""
+    """A cosine from one learning rate to another. The paper names no warm-up; open-r1 uses 3 % of the updates."""
     return OptimizerSettings(learning_rate=first, schedule="cosine", final_ratio=last / first, warmup_ratio=0.03)
 
 
 class TrainingSettings(Settings):
-    """How given rows are gone through: `epochs` times, each time in another order, `batch_size` rows per update.
+    """Training on given rows: `epochs` passes, each in a different order, with `batch_size` rows per update.
 
-    Rows of more than `max_tokens` are left out (None: the model's context). Of the rows, `validation_share` are held
-    out by a hash of their prompt, so that one prompt is never on both sides; files of their own can be given instead.
-    `patience`: stop after that many validations without a better score, and keep the best weights; 0 goes to the end.
+    Rows longer than `max_tokens` are left out (None: the model's context). A share `validation_share` of the rows is
+    held out by a hash of the prompt, so no prompt is on both sides; a separate file can be given instead. `patience`:
+    stop after that many validations without a better score and keep the best weights; 0 never stops early.
     """
 
     epochs: int = Field(2, ge=1)
@@ -58,7 +58,7 @@ class TrainingSettings(Settings):
     checkpoint_every: int = Field(50, ge=0, json_schema_extra=NOT_HASHED)
 
     def updates(self, rows: int) -> int:
-        """How many updates `rows` rows make."""
+        """The number of updates for `rows` rows."""
         return math.ceil(rows * self.epochs / self.batch_size)
 
     def between_validations(self, rows: int) -> int:
@@ -66,7 +66,7 @@ class TrainingSettings(Settings):
 
 
 class Epochs:
-    """Which rows an update takes: every epoch goes through all of them, in an order of the seed and the epoch."""
+    """The rows of each update: every epoch visits all of them, in an order given by the seed and the epoch."""
 
     def __init__(self, rows: int, settings: TrainingSettings) -> None:
         self.rows, self.size, self.seed = rows, settings.batch_size, settings.seed
@@ -87,7 +87,7 @@ class Epochs:
 
 @dataclass(frozen=True)
 class Update:
-    """What one update trains on, and for what."""
+    """The batches of one update, their totals and the loss."""
 
     batches: Sequence[Batch]
     totals: Totals
@@ -95,7 +95,7 @@ class Update:
 
     @staticmethod
     def of(samples: Sequence[Sample], tokens_per_batch: int, learner: Learner, loss: AnyLoss = next_token) -> Update:
-        """Samples packed, without anything else."""
+        """The update for packed samples."""
         return Update(pack(samples, tokens_per_batch, learner.device), Totals.of(samples), loss)
 
 
@@ -108,10 +108,10 @@ def train_supervised(
     log: Log,
     validation: Validation | None = None,
 ) -> Best:
-    """Run the learner's remaining updates; update s depends on s alone, so a resumed run sees the same data.
+    """Run the learner's remaining updates. Update s depends on s alone, so a resumed run sees the same data.
 
-    Writes `metrics.jsonl` and checkpoints below `folder`, and continues from the newest of them. With patience, the
-    learner ends with the weights of the best validation. Returns which that was.
+    Writes `metrics.jsonl` and checkpoints in `folder` and continues from the newest checkpoint. With patience, the
+    learner ends with the weights of the best validation, which is returned.
     """
     newest = checkpoints.latest(folder)
     stopping = EarlyStopping(validation, learner, folder, learner.load(newest) if newest is not None else None)
@@ -144,17 +144,17 @@ def _update(learner: Learner, update: Update) -> dict[str, Any]:
 def validation_loss(
     learner: Learner, samples: Sequence[Sample], tokens_per_batch: int, sources: Sequence[str] = ()
 ) -> dict[str, float]:
-    """Cross-entropy per trained token of held-out samples and its exponential; of each source, where there are several.
+    """Cross-entropy per trained token of held-out samples and its exponential; also per source if there are several.
 
-    One source's loss that rises while others fall shows what is being forgotten.
+    A loss that rises for one source while others fall shows what the model forgets.
     """
     losses: defaultdict[str, float] = defaultdict(float)
     tokens = Counter[str]()
-    for start in range(0, len(samples), PART):  # packed in parts: a large set need not lie in memory at once
-        part = [samples[index] for index in range(start, min(start + PART, len(samples)))]
+    for start in range(0, len(samples), SAMPLES_AT_ONCE):  # in parts: a large set need not be in memory at once
+        part = [samples[index] for index in range(start, min(start + SAMPLES_AT_ONCE, len(samples)))]
         for batch in pack(part, tokens_per_batch, learner.device):
-            found = learner.logprobs(batch).double().split(list(batch.targets.lengths))
-            for index, logprobs in zip(batch.order, found, strict=True):
+            by_sample = learner.logprobs(batch).double().split(list(batch.targets.lengths))
+            for index, logprobs in zip(batch.order, by_sample, strict=True):
                 source = sources[start + index] if sources else ""
                 losses[source] -= float(logprobs.sum())
                 tokens[source] += len(logprobs)

@@ -1,4 +1,4 @@
-"""Teachers for distillation: a model in memory, or its k likeliest tokens stored on disk with the exact rest."""
+"""Teachers for distillation: a model in memory, or its top-k logits stored on disk with the mass of all others."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from r1kit.models.known import ModelError
 from r1kit.models.policy_net import PolicyNet
 from r1kit.store import StoreError, read_json, write_bytes, write_json
 from r1kit.train.learner import autocast
-from r1kit.train.losses.distillation import Dense, SoftTargets, Targeting, TopK
+from r1kit.train.losses.distillation import Dense, Targeting, TopK
 from r1kit.train.packing import pack
 from r1kit.types import Sample
 
@@ -42,28 +42,25 @@ class ModelTeacher:
 
 @dataclass(frozen=True)
 class StoredTeacher:
-    """What was stored of some samples; `samples` are those that the batches were packed of."""
+    """Stored logits; `samples` are those of the update, in their order before packing."""
 
     store: TeacherStore
     samples: Sequence[Sample]
 
     def targets(self, batch: Batch, temperature: float) -> Targeting:
-        found = [self.store.lookup(self.samples[index], temperature) for index in batch.order]
+        stored = [self.store.lookup(self.samples[index], temperature) for index in batch.order]
         device = batch.token_ids.device
-        ids, logprobs, tails = (torch.cat([one[part] for one in found]).to(device) for part in range(3))
+        ids, logprobs, tails = (torch.cat(parts).to(device) for parts in zip(*stored, strict=True))
 
-        def of(cut: slice) -> SoftTargets:
-            return TopK(ids[cut].long(), logprobs[cut], tails[cut])
-
-        return of
+        return lambda place: TopK(ids[place].long(), logprobs[place], tails[place])
 
 
 @dataclass
 class TeacherStore:
-    """A folder of shards, each whole or not there: token ids, logits, and log-sum-exp and tail at each temperature.
+    """A folder of shards, each complete: token ids, logits, and log-sum-exp and tail mass at each temperature.
 
-    Rows are found by what they consist of (token ids and loss mask), so one store serves any number of students and
-    any order; `teacher.json` says of which tokenizer the ids are.
+    The key of a row is its content (token ids and loss mask), so one store serves any number of students in any order.
+    `teacher.json` identifies the tokenizer.
     """
 
     folder: Path
@@ -73,7 +70,7 @@ class TeacherStore:
 
     @staticmethod
     def open(folder: Path) -> TeacherStore:
-        """Read which rows are there; raises `StoreError` for a folder that is no store."""
+        """Read the index of rows; raises `StoreError` if the folder is not a store."""
         if not (folder / ABOUT).is_file():
             raise StoreError(f"{folder} holds no teacher's logits: give the folder logits/ of a teacher-logits stage")
         store = TeacherStore(folder, read_json(folder / ABOUT))
@@ -95,12 +92,12 @@ class TeacherStore:
         self.shards += 1
 
     def require_temperature(self, temperature: float) -> int:
-        """Where a temperature stands; raises ValueError for one whose tail mass was not stored."""
+        """The column of a temperature; raises ValueError if its tail mass was not stored."""
         known: list[float] = self.about["temperatures"]
         if temperature not in known:
             raise ValueError(
                 f"the logits were stored for temperatures {known}, not {temperature}: the mass of the tail at another "
-                "one is not known; store them again with it"
+                "one is unknown; store them again with it"
             )
         return known.index(temperature)
 
@@ -122,17 +119,18 @@ def _header(path: Path) -> dict[str, str]:
 
     try:
         with safe_open(path, framework="pt") as file:
-            found: dict[str, str] = file.metadata()
+            header: dict[str, str] = file.metadata()
     except (SafetensorError, OSError) as error:
         remedy = "delete it, all later shards and the manifest.json beside logits/, and they are made again"
         raise StoreError(f"{path} is damaged ({error}): {remedy}") from error
-    return found
+    return header
 
 
 def top_k(logits: Tensor, k: int, temperatures: Sequence[float]) -> dict[str, Tensor]:
     """The k largest logits [n, k] with their ids, and for each temperature log-sum-exp and the tail's log mass [n, m].
 
-    The tail is summed from its own logits, so a mass of 1e-12 is as exact as one of 0.1; it is -inf where k is all.
+    The tail is summed from its own logits, so a mass of 1e-12 is as exact as one of 0.1; it is -inf if k covers the
+    vocabulary.
     """
     values, ids = logits.topk(k, dim=-1)
     rest = logits.scatter(1, ids, float("-inf"))
@@ -152,9 +150,9 @@ def store_logits(
     targets_per_shard: int,
     report: Callable[[int, int], None],
 ) -> TeacherStore:
-    """Run a teacher over samples and store what it says; goes on after the last whole shard.
+    """Run a teacher over samples and store its top-k logits; continues after the last complete shard.
 
-    `about` needs `top_k`, `temperatures`, and what names the tokenizer.
+    `about` needs `top_k`, `temperatures` and the facts of the tokenizer.
     """
     if (folder / ABOUT).is_file() and (there := read_json(folder / ABOUT)) != about:
         raise StoreError(f"{folder} holds logits of another kind ({there}, not {about}): give another folder")
@@ -162,9 +160,9 @@ def store_logits(
     store = TeacherStore.open(folder)
     done = 0
     for part in _parts(samples, targets_per_shard):
-        new = list({key: one for one in part if (key := key_of(one)) not in store.places}.values())
+        new = list({key: sample for sample in part if (key := key_of(sample)) not in store.places}.values())
         if new:
-            store.append(new, _said(model, vocabulary, new, about, tokens_per_batch))
+            store.append(new, _top_k_of(model, vocabulary, new, about, tokens_per_batch))
         done += len(part)
         report(done, len(samples))
     return store
@@ -184,18 +182,18 @@ def _parts(samples: Sequence[Sample], size: int) -> Iterator[list[Sample]]:
         yield part
 
 
-def _said(
+def _top_k_of(
     model: Any, vocabulary: int, samples: Sequence[Sample], about: dict[str, Any], tokens_per_batch: int
 ) -> dict[str, Tensor]:
     """The tensors of `top_k` for all targets, in the order of the samples."""
     device = next(model.parameters()).device
-    found: list[dict[str, Tensor]] = [{}] * len(samples)
+    by_sample: list[dict[str, Tensor]] = [{}] * len(samples)
     for batch in pack(samples, tokens_per_batch, device):
         rows = _of_batch(model, vocabulary, batch, about)
         pieces = {name: tensor.split(list(batch.targets.lengths)) for name, tensor in rows.items()}
         for place, index in enumerate(batch.order):
-            found[index] = {name: parts[place] for name, parts in pieces.items()}
-    return {name: torch.cat([one[name] for one in found]).contiguous() for name in found[0]}
+            by_sample[index] = {name: parts[place] for name, parts in pieces.items()}
+    return {name: torch.cat([tensors[name] for tensors in by_sample]).contiguous() for name in by_sample[0]}
 
 
 def _of_batch(model: Any, vocabulary: int, batch: Batch, about: dict[str, Any]) -> dict[str, Tensor]:
@@ -210,14 +208,14 @@ def _of_batch(model: Any, vocabulary: int, batch: Batch, about: dict[str, Any]) 
 
 
 def tokenizer_facts(tokenizer: Any) -> dict[str, Any]:
-    """What must be alike for two models to mean the same by a token id."""
+    """Facts that must match for two tokenizers to share token ids."""
     vocabulary = json.dumps(sorted(tokenizer.get_vocab().items(), key=lambda item: item[1]))
     return {"vocabulary": len(tokenizer), "tokenizer": hashlib.sha256(vocabulary.encode()).hexdigest()[:16]}
 
 
 def require_same_tokens(student: Any, teacher: Any) -> None:
-    """Raise `ModelError`, which shows where they differ, for tokenizers that do not give each id the same token."""
-    ours, theirs = ({i: token for token, i in one.get_vocab().items()} for one in (student, teacher))
+    """Raise `ModelError`, which names the first difference, if two tokenizers do not give each id the same token."""
+    ours, theirs = ({i: token for token, i in tokenizer.get_vocab().items()} for tokenizer in (student, teacher))
     differing = [i for i in sorted(ours.keys() | theirs.keys()) if ours.get(i) != theirs.get(i)]
     if differing:
         first = differing[0]

@@ -20,7 +20,7 @@ from r1kit.engines.local.scheduler import Scheduler, Sequence
 from r1kit.models.attention import Layout
 from r1kit.models.cached import DecodeLayout, KVCache, PrefillLayout
 from r1kit.models.head import Head
-from r1kit.models.load import Policy
+from r1kit.models.load import Policy, has_adapters
 from r1kit.types import Completion, Prompt, SamplingParams
 
 
@@ -50,7 +50,7 @@ class LocalEngine:
         A policy with LoRA adapters samples through them, so its merged weights are not read.
         """
         self.version = version
-        if hasattr(self.policy.model, "peft_wrapper"):
+        if has_adapters(self.policy.model):
             return
         own = self.policy.model.state_dict()
         for name, tensor in named_tensors:

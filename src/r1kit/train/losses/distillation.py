@@ -18,17 +18,17 @@ from r1kit.settings import Settings
 
 
 class SoftTargets(Protocol):
-    """What a teacher says of n predicted tokens, at the distillation temperature."""
+    """A teacher's distributions for n predicted tokens, at the distillation temperature."""
 
     def pull(self, log_q: Tensor) -> tuple[Tensor, Tensor]:
         """For the student's log-probs [n, V]: the probabilities [n, V] that KL's gradient pulls it to, and KL [n]."""
 
 
-Targeting = Callable[[slice], SoftTargets]  # of a batch's targets, by their places
+Targeting = Callable[[slice], SoftTargets]  # for a slice of a batch's targets
 
 
 class Teacher(Protocol):
-    """A source of soft targets: a model in memory, or what one said and was stored."""
+    """A source of soft targets: a model in memory, or stored logits."""
 
     def targets(self, batch: Batch, temperature: float) -> Targeting: ...
 
@@ -36,7 +36,7 @@ class Teacher(Protocol):
 class DistillationSettings(Settings):
     """loss = soft_weight T^2 KL(teacher || student at temperature T) + hard_weight cross-entropy, per trained token.
 
-    T^2 keeps the soft part's gradient at the size of the hard part's whatever T is.
+    T^2 keeps the gradient of the soft part at the size of the hard part's for any T.
     """
 
     temperature: float = Field(3.0, gt=0)
@@ -54,8 +54,8 @@ class DistillationSettings(Settings):
 class Dense:
     """A teacher's whole distribution: its logits [n, U], of which the first `vocabulary` are real tokens.
 
-    Embeddings are often padded to a round number, and to another one in each model of a family: what is padding on
-    either side gets no probability from the teacher.
+    Models of one family often pad their embeddings to different round numbers; the padding of either side gets no
+    probability from the teacher.
     """
 
     logits: Tensor
@@ -73,8 +73,8 @@ class Dense:
 class TopK:
     """The k likeliest tokens [n, k] with their log-probs, and the log of the mass of all others [n].
 
-    KL is taken over k + 1 outcomes, the last of them "any other token": exact in the k and in the tail's mass, and a
-    lower bound of the full KL, which says nothing of how the tail is spread.
+    KL is over k + 1 outcomes, the last of them "any other token": exact in the k and in the tail's mass, and a lower
+    bound of the full KL, because it ignores the shape of the tail.
     """
 
     token_ids: Tensor
@@ -83,8 +83,8 @@ class TopK:
 
     def pull(self, log_q: Tensor) -> tuple[Tensor, Tensor]:
         own = log_q.gather(1, self.token_ids)  # [n, k]
-        rest = log_q.scatter(1, self.token_ids, float("-inf"))
-        log_rest = rest.logsumexp(-1)  # -inf where k is the whole vocabulary
+        rest = log_q.scatter(1, self.token_ids, float("-inf"))  # [n, V]
+        log_rest = rest.logsumexp(-1)  # [n]; -inf if k is the whole vocabulary
         p, tail = self.logprobs.exp(), self.log_tail.exp()
         in_tail = torch.where(tail > 0, tail * (self.log_tail - log_rest), 0.0)
         share = torch.where(tail > 0, self.log_tail - log_rest, float("-inf"))
