@@ -19,11 +19,18 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument("--version", action="version", version=f"r1kit {r1kit.__version__}")
     commands = top.add_subparsers(metavar="COMMAND", required=True)
     _add_run(_command(commands, "run", actions.run, "run a recipe; finished stages are not run again"))
-    _add_plan(_command(commands, "plan", actions.show_plan, "show what `run` would do, stage by stage, and why"))
+    plan = _command(commands, "plan", actions.show_plan, "show what `run` would do, stage by stage, and why")
+    _add_run(plan)
+    plan.add_argument("--hardware", metavar="NAME", help="estimate samples, tokens, memory and hours: cpu, h100 ...")
+    plan.add_argument("--devices", type=int, default=1, metavar="N", help="number of devices, for cpu of cores (1)")
     _add_eval(_command(commands, "eval", actions.evaluate, "measure a model on a task, with 95 %% intervals"))
     _add_generate(_command(commands, "generate", actions.generate, "sample completions for a prompt, task or file"))
-    _add_chat(_command(commands, "chat", actions.chat, "talk to a model"))
-    _add_report(_command(commands, "report", actions.report, "show the result of a run"))
+    chat = _command(commands, "chat", actions.chat, "talk to a model")
+    chat.add_argument("model", metavar="MODEL", help=MODEL_HELP)
+    _add_sampling(chat, temperature=0.6)
+    report = _command(commands, "report", actions.report, "show the result of a run")
+    report.add_argument("run", metavar="RUN_DIR", type=Path, help="a run's folder, or the folder of all its stages")
+    _add_json(report)
     _add_review(_command(commands, "review", actions.review, "read, edit, accept or reject samples in the browser"))
     _add_json(_command(commands, "models", actions.models, "list the models known by name"))
     data = commands.add_parser("data", help="work with data files").add_subparsers(metavar="COMMAND", required=True)
@@ -67,12 +74,6 @@ def _add_run(command: argparse.ArgumentParser) -> None:
     _add_json(command)
 
 
-def _add_plan(command: argparse.ArgumentParser) -> None:
-    _add_run(command)
-    command.add_argument("--hardware", metavar="NAME", help="estimate samples, tokens, memory and hours: cpu, h100 ...")
-    command.add_argument("--devices", type=int, default=1, metavar="N", help="number of devices, for cpu of cores (1)")
-
-
 def _add_eval(command: argparse.ArgumentParser) -> None:
     command.add_argument("model", metavar="MODEL", help=MODEL_HELP)
     command.add_argument("--task", required=True, metavar="NAME|FILE", help="a known task's name or a data file")
@@ -114,16 +115,6 @@ def _add_generate(command: argparse.ArgumentParser) -> None:
     _add_problems(command)
     _add_sampling(command, temperature=1.0)
     command.add_argument("--out", type=Path, metavar="FILE.jsonl", help="write rows here; a repeated call resumes")
-
-
-def _add_chat(command: argparse.ArgumentParser) -> None:
-    command.add_argument("model", metavar="MODEL", help=MODEL_HELP)
-    _add_sampling(command, temperature=0.6)
-
-
-def _add_report(command: argparse.ArgumentParser) -> None:
-    command.add_argument("run", metavar="RUN_DIR", type=Path, help="a run's folder, or the folder of all its stages")
-    _add_json(command)
 
 
 def _add_review(command: argparse.ArgumentParser) -> None:

@@ -52,7 +52,7 @@ class PolicyEngine(Engine, Protocol):
         ...
 
 
-@runtime_checkable
+@runtime_checkable  # judges ask with isinstance whether an engine can do this
 class StructuredEngine(Engine, Protocol):
     """An engine that can constrain its answers to a JSON schema."""
 

@@ -22,9 +22,10 @@ def ask(
     max_refused = max(3, len(prompts) // 10)
     while accepted := [prompt for prompt in prompts if prompt.problem_id not in refused]:
         try:
+            # answers come in the order of the accepted prompts
             groups = iter(engine.generate(accepted, params, report))
             return [refused[p.problem_id] if p.problem_id in refused else next(groups) for p in prompts]
-        except PromptError as error:
+        except PromptError as error:  # without this prompt, the rest is tried again (a server's replies are cached)
             if error.prompt_id in refused or len(refused) >= max_refused:
                 raise
             refused[error.prompt_id] = str(error)

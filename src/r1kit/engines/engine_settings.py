@@ -43,6 +43,7 @@ def parse_engine(values: Any) -> LocalEngineSettings | OpenAIEngineSettings:
     kind = values.get("kind", "local")
     if kind not in KINDS:
         raise SettingsError(f"kind is {kind!r}: expected {' or '.join(map(repr, KINDS))}")
+    # before pydantic reports it as unknown: the field exists, but for another kind
     for name in values:
         owners = [other for other, settings in KINDS.items() if name in settings.model_fields]
         if owners and kind not in owners:
@@ -53,4 +54,5 @@ def parse_engine(values: Any) -> LocalEngineSettings | OpenAIEngineSettings:
     return KINDS[kind].parse(values)
 
 
+# validated by `parse_engine`, so a nested engine gives the same errors as one on its own
 EngineSettings = Annotated[LocalEngineSettings | OpenAIEngineSettings, BeforeValidator(parse_engine)]

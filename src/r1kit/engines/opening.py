@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 def open_engine(settings: EngineSettings) -> Engine:
     """Load the model or create the client. Prompts need messages only; a local model renders them with its template."""
     if isinstance(settings, OpenAIEngineSettings):
-        from r1kit.engines.openai import OpenAIEngine
+        from r1kit.engines.openai import OpenAIEngine  # imported here, as is torch below: few runs need both
 
         return OpenAIEngine(settings)
     from r1kit.engines.local.chat_engine import ChatEngine
@@ -26,6 +26,7 @@ def open_engine(settings: EngineSettings) -> Engine:
     template = settings.template
     if template == "auto":
         template = "chat" if policy.tokenizer.chat_template else "plain"
+    # prompts bring their own system message
     return ChatEngine(open_policy_engine(settings, policy), ChatFormat(template=template, system=""))
 
 

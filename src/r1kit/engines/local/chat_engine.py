@@ -36,6 +36,7 @@ class ChatEngine:
                     )
                 token_ids = tuple(self.chat.encode(prompt.messages, self.engine.tokenizer))
             refuse_long(prompt.problem_id, len(token_ids), params.max_tokens, self.engine.context, "shorten the prompt")
+            # messages stay, for whoever logs the prompt
             rendered.append(replace(prompt, token_ids=token_ids))
         if self.chat.template == "plain" and not params.stop:
             params = replace(params, stop=("\nUser:", "\nuser:"))  # some tokenizers lower-case all text

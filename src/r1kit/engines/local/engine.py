@@ -52,6 +52,7 @@ class LocalEngine:
         self.version = version
         if has_adapters(self.policy.model):
             return
+        # tensors without gradients that share the parameters' memory, so copy_ changes the model
         own = self.policy.model.state_dict()
         for name, tensor in named_tensors:
             if name not in own or own[name].shape != tensor.shape:
@@ -71,7 +72,7 @@ class LocalEngine:
                 )
             remedy = "drop long prompts"
             refuse_long(prompt.problem_id, len(prompt.token_ids), params.max_tokens, self.context, remedy)
-        self.policy.model.eval()
+        self.policy.model.eval()  # no dropout; a learner switches back to train()
         device = self.policy.model.device
         autocast = torch.autocast("cuda", torch.bfloat16) if device.type == "cuda" else nullcontext()
         with torch.inference_mode(), autocast:
@@ -90,10 +91,11 @@ class _Generation:
         self.head = Head.of(self.model)
         self.eos_ids = {*engine.policy.end_ids, *params.stop_token_ids}
         lengths = [len(prompt.token_ids) for prompt in prompts]
-        slots = min(engine.max_rows, len(prompts) * params.n)
+        slots = min(engine.max_rows, len(prompts) * params.n)  # sequences that run at once
         self.scheduler = Scheduler(lengths, params.n, slots)
         self.cache = KVCache(slots, max(lengths, default=1) + params.max_tokens)
         self.last_tokens = torch.zeros(slots, dtype=torch.long, device=self.device)  # [slots], inputs of the next step
+        # [prompts][n], in the order of the request, however the sequences were scheduled
         self.results: list[list[Completion | None]] = [[None] * params.n for _ in prompts]
         self.num_done = 0
         # a sequence's random numbers depend on its problem and sample only; a problem that comes twice gets two names
@@ -110,6 +112,7 @@ class _Generation:
                 self.prefill(admitted, first)
             if self.scheduler.running:
                 self.decode()
+        assert self.num_done == len(self.prompts) * self.params.n, "a sequence got lost"
         return [[completion for completion in group if completion is not None] for group in self.results]
 
     def prefill(self, admitted: list[list[Sequence]], first: int) -> None:
@@ -125,13 +128,15 @@ class _Generation:
         shared = common_prefix(prompt_ids)
         suffixes = [token_ids[shared:] for token_ids in prompt_ids]
         layout = PrefillLayout(self.cache, shared, [len(suffix) for suffix in suffixes], slots, self.device)
+        # one row: the shared prefix once, then the rest of each prompt
         packed = [*prompt_ids[0][:shared], *(token for suffix in suffixes for token in suffix)]
-        hidden = self.forward(torch.tensor([packed], device=self.device), layout.position_ids[None], layout)[
-            0
-        ]  # [T, d]
+        token_ids = torch.tensor([packed], device=self.device)  # [1, T]
+        hidden = self.forward(token_ids, layout.position_ids[None], layout)[0]  # [T, d]
+        # index of each prompt's last token, whose logits give the first tokens of its completions
         ends = shared + torch.tensor([len(suffix) for suffix in suffixes], device=self.device).cumsum(0) - 1  # [groups]
-        sizes = torch.tensor([len(group) for group in admitted], device=self.device)
-        self.append(torch.repeat_interleave(self.head.logits(hidden[ends]), sizes, dim=0), first)  # [new slots, V]
+        sizes = torch.tensor([len(group) for group in admitted], device=self.device)  # [groups]
+        logits = torch.repeat_interleave(self.head.logits(hidden[ends]), sizes, dim=0)  # [new slots, V]
+        self.append(logits, first)
 
     def decode(self) -> None:
         """One token for every running sequence."""
@@ -150,9 +155,10 @@ class _Generation:
     def append(self, logits: Tensor, first: int) -> None:
         """Sample the next tokens of slots [first:] from logits [slots, V], then let finished sequences leave."""
         running = self.scheduler.running
+        assert logits.shape[0] == len(running) - first, f"{logits.shape[0]} logits for slots [{first}:{len(running)}]"
         draws = [sequence.next_uniform for sequence in running[first:]]
         tokens, logprobs = sample(logits, torch.tensor(draws, dtype=torch.float64, device=self.device), self.params)
-        self.last_tokens[first : len(running)] = tokens
+        self.last_tokens[first : len(running)] = tokens  # [slots - first]
         for sequence, token, logprob in zip(running[first:], tokens.tolist(), logprobs.tolist(), strict=True):
             sequence.token_ids.append(token)
             sequence.logprobs.append(logprob)
@@ -171,7 +177,7 @@ class _Generation:
         stopped = ended or text is not None
         if not stopped and len(sequence.token_ids) < self.params.max_tokens:
             return None
-        if text is None:
+        if text is None:  # the text excludes the end token, the ids include it
             text = self.decoded(sequence.token_ids[:-1] if ended else sequence.token_ids)
         return Completion(
             token_ids=tuple(sequence.token_ids),

@@ -33,6 +33,7 @@ class Scheduler:
         # longest prompts first: if memory runs out, it runs out at once
         order = sorted(range(len(prompt_lengths)), key=lambda i: -prompt_lengths[i])
         self.waiting = deque(
+            # a group larger than the cache is split into several
             [Sequence(prompt, sample) for sample in range(start, min(start + slots, n))]
             for prompt in order
             for start in range(0, n, slots)
@@ -43,6 +44,7 @@ class Scheduler:
         free = self.slots - len(self.running)
         if not self.waiting or (self.running and free < min(self.slots // 4 + 1, len(self.waiting[0]) * 2)):
             return []
+        # in order, even if a later and smaller group would fit: a large group must not wait for ever
         admitted: list[list[Sequence]] = []
         while self.waiting and len(self.waiting[0]) <= free:
             admitted.append(self.waiting.popleft())
@@ -52,6 +54,7 @@ class Scheduler:
 
     def remove(self, slot: int) -> int:
         """Free a slot: the last running sequence moves into it. Returns the slot that it came from."""
+        # running[:n] must stay slots [0, n): a decode step works on one slice of the cache
         last = len(self.running) - 1
         self.running[slot] = self.running[last]
         self.running.pop()

@@ -52,6 +52,7 @@ class ReplyCache:
         text = json.dumps(to_plain(reply))  # ASCII, so a lone surrogate in model text comes back unchanged
         row = (key, model, prompt_id.encode("utf-8", "replace").decode(), time.time(), text)
         with self._store_errors():
+            # two processes that asked the same at once: the first reply stays
             self._db.execute("INSERT OR IGNORE INTO replies VALUES (?, ?, ?, ?, ?)", row)
 
     def __enter__(self) -> Self:

@@ -44,7 +44,7 @@ class OpenAIEngine:
         self.schema: Mapping[str, Any] | None = None
         self._requests, self._tokens = Pace(settings.requests_per_minute), Pace(settings.tokens_per_minute)
         self._resume_at = 0.0  # the server asked all requests to wait until then
-        self._said_at = float("-inf")
+        self._said_at = float("-inf")  # when people last got a line
 
     @property
     def name(self) -> str:
@@ -52,7 +52,7 @@ class OpenAIEngine:
 
     def structured(self, schema: Mapping[str, Any]) -> Self:
         """The same engine, with replies constrained to a JSON schema as far as `structured_output` allows."""
-        engine = copy.copy(self)
+        engine = copy.copy(self)  # shares usage and rate limits with the original
         engine.schema = schema
         return engine
 
@@ -90,7 +90,7 @@ class OpenAIEngine:
         client = AsyncOpenAI(
             base_url=settings.base_url,
             api_key=key or "none",  # the client insists on one; your own server needs none
-            max_retries=0,
+            max_retries=0,  # retries are ours: they respect the rate limit and are counted
             timeout=settings.timeout_s,
         )
         with ReplyCache(settings.cache_path) as cache:
@@ -139,7 +139,7 @@ class _Fetch:
     async def run(self, requests: Sequence[Request]) -> None:
         if not requests:
             return
-        queue = iter(requests)
+        queue = iter(requests)  # shared: each worker takes the next request
         width = min(self.engine.settings.concurrency, len(requests))
         workers = [asyncio.create_task(self._work(queue)) for _ in range(width)]
         try:
@@ -163,7 +163,7 @@ class _Fetch:
             if cached is not None:
                 self.engine.usage.record_cached(cached)
                 self.on_reply(request.key, cached)
-            elif not await self._fetch(request) or self.ended:
+            elif not await self._fetch(request) or self.ended:  # the call ended: leave the rest of the queue
                 return
 
     async def _fetch(self, request: Request) -> bool:
@@ -171,7 +171,7 @@ class _Fetch:
         settings, failures = self.engine.settings, 0
         while not self.ended:
             await self.engine.wait_for_turn(request)
-            self.sending.add(asyncio.current_task())
+            self.sending.add(asyncio.current_task())  # from here on, a reply may be paid for
             try:
                 reply, failure, wanted_s = await self._try(request)
             finally:
@@ -181,6 +181,7 @@ class _Fetch:
                 self.on_reply(request.key, reply)
                 return True
             failures += 1
+            # at least as long as the server asks, and longer with each failure
             delay = max(wanted_s, backoff(failures, settings.first_delay_s, settings.max_delay_s))
             self.engine.record_failure(failure, failures, delay)
             if self.ended:
@@ -199,11 +200,15 @@ class _Fetch:
         try:
             async with asyncio.timeout(engine.settings.timeout_s):  # the client's own timeout restarts with each byte
                 raw = await self.client.chat.completions.with_raw_response.create(
-                    model=body["model"], messages=body["messages"], extra_body=body
+                    # extra_body overrides the rest, so that the server gets exactly `body`
+                    model=body["model"],
+                    messages=body["messages"],
+                    extra_body=body,
                 )
             reply = read_reply(raw.http_response.text)
         except APIStatusError as error:
-            if not _is_temporary(error):
+            retried = error.status_code in RETRIED or error.status_code >= 500
+            if not retried or error.code == "insufficient_quota":  # out of credit is a 429, but waiting does not help
                 engine.usage.failures += 1
                 raise self._refused(error, request) from None
             wanted_s = retry_after(error.response.headers)
@@ -235,7 +240,7 @@ class _Fetch:
 
     def _refused(self, error: APIStatusError, request: Request) -> EngineError:
         status, message = error.status_code, _server_message(error)
-        if status in (400, 413, 422):
+        if status in (400, 413, 422):  # statuses that blame this request, not the account or the server
             return PromptError(
                 f"{self.engine.name} refuses the prompt {request.prompt_id} ({status}: {message}): shorten it or lower "
                 "max_tokens; if the server does not know a parameter, name it in omit",
@@ -250,11 +255,6 @@ class _Fetch:
             429: "the account has no credit",
         }.get(status, "check base_url and the server's log")
         return EngineError(f"{self.engine.name} refuses ({status}: {message}): {remedy}. Replies that arrived are kept")
-
-
-def _is_temporary(error: APIStatusError) -> bool:
-    """Whether a retry may help; it does not if the account is out of credit, which is a 429 too."""
-    return (error.status_code in RETRIED or error.status_code >= 500) and error.code != "insufficient_quota"
 
 
 def _server_message(error: APIStatusError) -> str:

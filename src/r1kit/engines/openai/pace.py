@@ -21,9 +21,10 @@ class Pace:
         self._next = 0.0
 
     async def take(self, amount: float = 1.0) -> None:
+        # reserve before waiting: no other task runs in between, so two never get the same time
         start = max(self._next, time.monotonic())
         self._next = start + amount * self._unit_s
-        while (left := start - time.monotonic()) > 0:
+        while (left := start - time.monotonic()) > 0:  # sleep may end early
             await asyncio.sleep(left)
 
     def give_back(self, amount: float) -> None:

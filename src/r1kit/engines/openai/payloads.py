@@ -46,13 +46,14 @@ def build_requests(
         messages = [
             {"role": turn.role, "content": turn.content.encode("utf-8", "replace").decode()} for turn in prompt.messages
         ]
-        name = json.dumps(messages)
+        name = json.dumps(messages)  # messages decide, not problem_id: two problems may have the same text
         first, seen[name] = seen[name], seen[name] + params.n
         numbers = [0 if params.temperature == 0 else first + i for i in range(params.n)]  # greedy samples are all equal
         row = []
         for number in numbers:
             body = _body(messages, params, number, settings, schema)
             parts = {"server": settings.base_url, "seed": params.seed, "sample": number, "body": body}
+            # the seed and sample number are part of the key also if the server ignores seeds
             key = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
             row.append(Request(key, prompt.problem_id, body))
         rows.append(row)
@@ -83,5 +84,5 @@ def _body(
     elif schema is not None and settings.structured_output == "json_schema":
         strict = {"name": "reply", "schema": dict(schema), "strict": True}
         body["response_format"] = {"type": "json_schema", "json_schema": strict}
-    body |= settings.extra_body
+    body |= settings.extra_body  # the user's own parameters win
     return {name: value for name, value in body.items() if name not in settings.omit}

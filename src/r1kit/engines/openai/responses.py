@@ -86,7 +86,7 @@ def read_reply(body: str) -> Reply:
         parsed = _Body.model_validate_json(_ESCAPE.sub(lambda match: r"\ufffd" if match["half"] else match[0], body))
     except ValidationError:
         raise Malformed(f"the reply is not a chat completion: {body[:200]!r}") from None
-    usage = parsed.usage or _Usage()
+    usage = parsed.usage or _Usage()  # some servers count nothing
     if not parsed.choices:
         raise Malformed(f"the reply has no choices: {body[:200]!r}", usage.prompt_tokens, usage.completion_tokens)
     choice = parsed.choices[0]
