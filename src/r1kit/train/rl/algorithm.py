@@ -17,7 +17,7 @@ Advantages = Callable[[Sequence[float | None]], Sequence[float | None]]  # of th
 
 
 def loss_of(settings: GRPOSettings) -> Loss:
-    """The built-in policy loss, or what the function behind `settings.loss` returns for these settings."""
+    """The built-in policy loss, or the loss that the function behind `settings.loss` returns for these settings."""
     if not settings.loss:
         return grpo(settings)
     loss: Loss = import_function(settings.loss, "loss")(settings)

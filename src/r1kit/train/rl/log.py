@@ -1,4 +1,4 @@
-"""Rollouts on disk: what a reader sees of a step's completions."""
+"""Writes the completions of a step to disk, for people to read."""
 
 from __future__ import annotations
 

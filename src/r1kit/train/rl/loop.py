@@ -116,7 +116,7 @@ class RL:
         try:
             self.alarm.check(step + 1, groups)
         except VerdictError:
-            # leave what a person needs: the step's completions, and the state after the step before
+            # for people: the completions of this step, and a checkpoint of the step before
             write_rollouts(self.folder, step + 1, collected.scored, complete)
             if step and checkpoints.latest(self.folder) != checkpoints.folder_of(self.folder, step):
                 self._checkpoint(step, position)

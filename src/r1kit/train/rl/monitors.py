@@ -27,7 +27,7 @@ _NUMBER = re.compile(r"(?<![\w.])-?\d(?:[\d,]{0,20}\d)?(?:\.\d{1,12})?(?:/\d{1,1
 
 
 class VerdictError(ValueError):
-    """Too many verdicts of a step are undecided; what is learned from the rest would be chance."""
+    """Too few completions of a step were judged; learning from the rest would be chance."""
 
 
 def verdict_metrics(groups: Sequence[Group]) -> dict[str, float]:
