@@ -1,3 +1,95 @@
 """The DeepSeek-R1 recipe, from a base model to a reasoning model, as one resumable pipeline."""
 
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from r1kit.pipeline import PlanRow
+    from r1kit.tasks import Task
+    from r1kit.types import Verdict
+
 __version__ = "0.1.0"
+__all__ = ["load_task", "plan", "run", "verify"]
+
+
+def run(
+    recipe: str,
+    *,
+    scale: str | None = None,
+    model: str | None = None,
+    teacher: str | None = None,
+    overrides: Mapping[str, Any] | None = None,
+    seed: int = 0,
+    runs: str | Path = "runs",
+    until: str | None = None,
+) -> Path:
+    """Run a recipe, or resume it, and return the folder of its last stage (or of `until`).
+
+    `recipe` and `scale` are names or dotted paths; `overrides` change settings, as `--set` does.
+
+    >>> import r1kit
+    >>> small = {"rl.steps": 1, "rl.prompts_per_step": 2, "rl.max_tokens": 32, "eval.samples": 1, "eval.max_tokens": 32}
+    >>> small["eval.tasks"] = [{"name": "tiny/sums", "limit": 4}]
+    >>> folder = r1kit.run("r1-zero", scale="tiny", overrides=small)
+    >>> sorted(path.name for path in folder.iterdir() if path.suffix == ".html")
+    ['report.html']
+    """
+    from r1kit.pipeline import execute
+    from r1kit.recipes import build_recipe
+
+    built = build_recipe(recipe, scale=scale, model=model, teacher=teacher, overrides=overrides, seed=seed)
+    return execute(built, Path(runs), until)
+
+
+def plan(
+    recipe: str,
+    *,
+    scale: str | None = None,
+    model: str | None = None,
+    teacher: str | None = None,
+    overrides: Mapping[str, Any] | None = None,
+    seed: int = 0,
+    runs: str | Path = "runs",
+    until: str | None = None,
+) -> list[PlanRow]:
+    """What `run` would do with the same arguments: one row per stage with its status, the reason and its folder.
+
+    >>> import r1kit
+    >>> [(row.stage.name, row.status) for row in r1kit.plan("r1-zero", scale="tiny", seed=1, until="rl")]
+    [('eval-base', 'run'), ('rl', 'run')]
+    """
+    from r1kit import pipeline
+    from r1kit.recipes import build_recipe
+
+    built = build_recipe(recipe, scale=scale, model=model, teacher=teacher, overrides=overrides, seed=seed)
+    return pipeline.plan(built, Path(runs), until)
+
+
+def load_task(name: str, *, split: str = "train", **fields: Any) -> Task:
+    """The problems of a file, a known set, a hub data set or a generator. `fields` are those of `TaskSpec`.
+
+    >>> import r1kit
+    >>> problem = r1kit.load_task("tiny/sums", limit=3)[0]
+    >>> problem.prompt, problem.answer
+    ('find 1+7+9+7-5.', '19')
+    """
+    from r1kit import tasks
+
+    return tasks.load_task(tasks.TaskSpec.parse({"name": name, "split": split, **fields}))
+
+
+def verify(response: str, answer: str, verifier: str = "math") -> Verdict:
+    r"""Judge a model's response against the right answer.
+
+    >>> import r1kit
+    >>> r1kit.verify(r"Half of it, so \boxed{\frac{1}{2}}.", "0.5").correct
+    True
+    >>> r1kit.verify("<think> 2 + 3 </think> <answer> 6 </answer>", "5", verifier="number").correct
+    False
+    """
+    from r1kit.verifiers import verify_all
+
+    return verify_all(verifier, [response], [answer])[0]
