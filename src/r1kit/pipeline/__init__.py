@@ -1,7 +1,7 @@
-"""Stages as a graph, resume and provenance: mechanism only, it knows nothing of models.
+"""Stages as a graph, with resume and provenance. This is mechanism only: it knows nothing about models.
 
-`Stage(name, kind, settings, inputs)` is a box, `stage / "model"` an input for the next one, `Recipe` all of them.
-`plan` says what would be done and why, `check_ready` whether it can begin; `execute` does it.
+`Stage(name, kind, settings, inputs)` is a node of the graph, `stage / "model"` an input for another stage, and `Recipe`
+the whole graph. `plan` says what would run and why, `check_ready` checks that it can start, and `execute` runs it.
 """
 
 from r1kit.pipeline.context import Context

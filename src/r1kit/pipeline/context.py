@@ -1,4 +1,4 @@
-"""What a stage is given when it runs: its settings, its folder, its finished inputs, and a way to say how far it is."""
+"""What a running stage can use: its settings, its folder, its finished inputs, and its progress display."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from r1kit.settings import nearest
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Context:
-    """The world as a stage sees it.
+    """Everything that a stage's `run` and `check` receive.
 
-    `settings` are of the class that the stage's kind names (typed Any, so that a stage can annotate it). `folder`
-    is the stage's own; whatever lies in it at the start was left by an earlier attempt with the same fingerprint.
+    `settings` has the class that the stage's kind names; the type is Any so that a stage can annotate its own. `folder`
+    is the stage's own. Files that are in it at the start come from an earlier attempt with the same fingerprint.
     """
 
     stage: str
@@ -27,16 +27,16 @@ class Context:
 
     @property
     def seed(self) -> int:
-        """The settings' `seed`, or 0 for kinds of work without chance."""
+        """The seed in the settings, or 0 for kinds of work without randomness."""
         seed: int = getattr(self.settings, "seed", 0)
         return seed
 
     def input(self, name: str) -> Path:
-        """The file or folder of one input; raises ValueError for a name that the stage was not given."""
+        """The file or folder of one input; raises ValueError for an unknown name."""
         if name in self.paths:
             return self.paths[name]
         raise ValueError(f"stage {self.stage} has no input {name!r}: {nearest(name, self.paths)}")
 
     def inputs(self, prefix: str = "") -> dict[str, Path]:
-        """All inputs whose name starts with `prefix`, in the stage's order, keyed by the rest of the name."""
+        """All inputs whose names start with `prefix`, in the stage's order, keyed by the rest of the name."""
         return {name.removeprefix(prefix): path for name, path in self.paths.items() if name.startswith(prefix)}

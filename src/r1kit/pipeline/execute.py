@@ -1,4 +1,4 @@
-"""Run what a plan says is missing. Nothing that is finished is ever run again, changed or deleted."""
+"""Run the stages that are missing. A finished stage is never run again, changed or deleted."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ from r1kit.store import StoreError, read_json, storing, write_json
 def execute(recipe: Recipe, runs: Path, until: str | None = None) -> Path:
     """Run the stages that are missing, in order, and return the folder of the last one (or of `until`).
 
-    Raises what the stage raised, with a note that names stage and folder; `Stopped` on SIGINT or SIGTERM.
+    An error of a stage gets a note that names the stage and its folder. Raises `Stopped` on SIGINT or SIGTERM.
     """
     with stop_on_signals():
         rows = plan(recipe, runs, until, fetch=True)
         checked = check_ready(rows)
         for number, row in enumerate(rows, 1):
-            with Progress(f"[{number}/{len(rows)}] {row.stage.name}") as progress, _noting(row):
+            with Progress(f"[{number}/{len(rows)}] {row.stage.name}") as progress, _naming(row):
                 if row.status == "done":
                     progress.say(f"done already: {row.folder}")
                 else:
@@ -39,15 +39,15 @@ def execute(recipe: Recipe, runs: Path, until: str | None = None) -> Path:
 
 
 def check_ready(rows: Sequence[PlanRow]) -> set[str]:
-    """Let every stage whose inputs are all there refuse them now, rather than after hours of the stages before.
+    """Check every stage whose inputs exist already, so that bad input is refused before any stage has run for hours.
 
-    Returns the names of these stages. Raises what a stage's `check` raises, with a note that names stage and folder.
+    Returns the names of these stages. Raises the error of a stage's `check`, with a note that names stage and folder.
     """
     done = {row.stage.name for row in rows if row.status == "done"}
-    left = [row for row in rows if row.status != "done" and row.fingerprint != UNKNOWN]
-    ready = [row for row in left if all(parent.name in done for parent in row.stage.parents)]
+    known = [row for row in rows if row.status != "done" and row.fingerprint != UNKNOWN]
+    ready = [row for row in known if all(parent.name in done for parent in row.stage.parents)]
     for row in ready:
-        with _noting(row):
+        with _naming(row):
             _check(row, _context(row, Progress(row.stage.name)))
     return {row.stage.name for row in ready}
 
@@ -61,8 +61,8 @@ def _context(row: PlanRow, progress: Progress) -> Context:
     for name, path in row.paths.items():
         if not path.exists():
             raise StoreError(
-                f"input {name} is missing: {path}. Put it back, or move the folder it belongs to away to have it "
-                "made again"
+                f"input {name} is missing: {path}. Put it back, or move the folder that held it away to run its "
+                "stage again"
             )
     settings, folder = row.stage.settings, row.folder
     return Context(stage=row.stage.name, settings=settings, folder=folder, paths=row.paths, progress=progress)
@@ -74,7 +74,7 @@ def _run(row: PlanRow, context: Context, *, check: bool) -> None:
     with storing(row.folder):
         row.folder.mkdir(parents=True, exist_ok=True)
     with locked(row.folder):
-        if (row.folder / MANIFEST).exists():  # another process finished it since the plan was made
+        if (row.folder / MANIFEST).exists():  # another process has finished it after the plan
             return
         started = _start(row)
         clock = time.monotonic()
@@ -85,20 +85,28 @@ def _run(row: PlanRow, context: Context, *, check: bool) -> None:
 
 
 def _start(row: PlanRow) -> dict[str, Any]:
-    """Write stage.json before the work begins, and return the manifest as far as it is known by then.
+    """Write stage.json before the work starts, and return the part of the manifest that is known by then.
 
-    `started` is the first attempt's; `attempts` says how many there were, and `seconds` is the last one's.
+    `started` is the time of the first attempt, and `attempts` their number. `seconds` is only the last attempt's time.
     """
     path = row.folder / STARTED
     earlier = read_json(path) if path.exists() else {}
     now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-    began = {"started": earlier.get("started", now), "attempts": earlier.get("attempts", 0) + 1}
-    known = {"stage": row.stage.name, **row.made_of, "fingerprint": row.fingerprint, **began}
+    attempt = {"started": earlier.get("started", now), "attempts": earlier.get("attempts", 0) + 1}
+    known = {"stage": row.stage.name, **row.identity, "fingerprint": row.fingerprint, **attempt}
     write_json(path, known)
+    # Paths of inputs are relative to the stage's folder, so a runs folder can be moved.
+    inputs = {
+        name: {
+            "path": Path(os.path.relpath(source, row.folder)).as_posix(),
+            "fingerprint": row.identity["inputs"][name]["fingerprint"],
+        }
+        for name, source in row.paths.items()
+    }
     return {
         **known,
         "settings": settings_of(row.stage, all_fields=True),
-        "inputs": {name: _input(row, name) for name in row.paths},
+        "inputs": inputs,
         "versions": versions(),
         "git": commit(),
         "command": command(),
@@ -107,14 +115,9 @@ def _start(row: PlanRow) -> dict[str, Any]:
     }
 
 
-def _input(row: PlanRow, name: str) -> dict[str, str]:
-    """An input for the manifest: its path is relative to the stage's folder, so that a runs folder can be moved."""
-    path = Path(os.path.relpath(row.paths[name], row.folder)).as_posix()
-    return {"path": path, "fingerprint": row.made_of["inputs"][name]["fingerprint"]}
-
-
 @contextlib.contextmanager
-def _noting(row: PlanRow) -> Iterator[None]:
+def _naming(row: PlanRow) -> Iterator[None]:
+    """Add the stage and its folder to any error."""
     try:
         yield
     except BaseException as error:

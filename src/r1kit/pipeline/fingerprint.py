@@ -1,7 +1,7 @@
-"""What decides a stage's result, as one hash: kind, code version, settings, inputs.
+"""The fingerprint of a stage: one hash of everything that decides its result (kind, version, settings, inputs).
 
-Two stages with one fingerprint give the same result, so a finished folder is taken and never made again. The hash of
-r1kit's own code is not part of it: a change that alters results raises the kind's `version`.
+Stages with the same fingerprint give the same result, so a finished folder is reused. The fingerprint does not cover
+r1kit's own code: a change of code that alters results raises the kind's `version`.
 """
 
 from __future__ import annotations
@@ -16,13 +16,14 @@ from typing import Any
 from pydantic import BaseModel
 
 from r1kit.pipeline.graph import External, Output, Stage
+from r1kit.settings import NOT_HASHED
 from r1kit.store import StoreError, combine, files_in, sha256, write_json
 
-UNKNOWN = "????????"  # the fingerprint of what is not here yet, and of all that is made of it
+UNKNOWN = "????????"  # the fingerprint of an input that is not fetched yet, and of every stage that depends on it
 
 
 class Hashes:
-    """Content hashes of outside files, remembered by (path, size, modification time) across runs."""
+    """Content hashes of external files, cached across runs by path, size and modification time."""
 
     def __init__(self, cache: Path) -> None:
         self._cache = cache
@@ -44,29 +45,29 @@ class Hashes:
         return str(known[2])
 
     def save(self) -> None:
-        """Remember for the next run; does nothing where there is no runs folder yet."""
+        """Save the cache for the next run; does nothing if there is no runs folder yet."""
         if self._changed and self._cache.parent.is_dir():
             with contextlib.suppress(StoreError):  # a read-only runs folder can still be planned
                 write_json(self._cache, self._known)
 
 
 def settings_of(stage: Stage, *, all_fields: bool = False) -> dict[str, Any]:
-    """A stage's settings as JSON data; without `all_fields`, only those that affect the result.
+    """A stage's settings as JSON data; without `all_fields`, only those that count in the fingerprint.
 
-    A field is left out where it is declared `Field(..., json_schema_extra=NOT_HASHED)`: devices, paths
-    for logs, how often to print.
+    Fields declared with `json_schema_extra=NOT_HASHED` (see `settings.py`) do not count.
     """
     hidden = None if all_fields else _hidden(stage.settings)
-    # serialize_as_any: a field may hold a subclass of what it declares, and all of that counts
+    # serialize_as_any: a field may hold a subclass of its declared type, whose fields count too
     return stage.settings.model_dump(mode="json", exclude=hidden, serialize_as_any=True)
 
 
 def _hidden(value: Any) -> dict[Any, Any]:
-    """Pydantic's `exclude` for the fields, at any depth, that do not affect results."""
+    """The argument `exclude` of pydantic for all fields, at any depth, that are marked NOT_HASHED."""
     children: dict[Any, Any]
     if isinstance(value, BaseModel):
-        marked = {name for name, field in type(value).model_fields.items() if _is_marked(field.json_schema_extra)}
-        children = {name: getattr(value, name) for name in type(value).model_fields if name not in marked}
+        fields = type(value).model_fields
+        marked = {name for name, field in fields.items() if field.json_schema_extra == NOT_HASHED}
+        children = {name: getattr(value, name) for name in fields if name not in marked}
     elif isinstance(value, Mapping):
         marked, children = set(), dict(value)
     elif isinstance(value, list | tuple):
@@ -77,23 +78,19 @@ def _hidden(value: Any) -> dict[Any, Any]:
     return dict.fromkeys(marked, True) | {name: spec for name, spec in below.items() if spec}
 
 
-def _is_marked(extra: Any) -> bool:
-    return isinstance(extra, dict) and extra.get("fingerprint") is False
-
-
 def identity(stage: Stage, hashes: Hashes, fingerprints: dict[str, str]) -> dict[str, Any]:
-    """Everything that a fingerprint is made of; `fingerprints` are those of the stages before, by name."""
+    """Everything that the fingerprint hashes. `fingerprints` holds those of the earlier stages by name."""
     inputs: dict[str, dict[str, str]] = {}
     for name, source in stage.inputs.items():
         if isinstance(source, Output):
             inputs[name] = {"stage": source.stage.name, "path": source.path}
             inputs[name]["fingerprint"] = fingerprints[source.stage.name]
         else:
-            inputs[name] = {"path": str(source.path), "fingerprint": _external(stage, name, source, hashes)}
+            inputs[name] = {"path": str(source.path), "fingerprint": _external_hash(stage, name, source, hashes)}
     return {"kind": stage.kind.name, "version": stage.kind.version, "settings": settings_of(stage), "inputs": inputs}
 
 
-def _external(stage: Stage, name: str, source: External, hashes: Hashes) -> str:
+def _external_hash(stage: Stage, name: str, source: External, hashes: Hashes) -> str:
     if source.fetch is not None:
         return UNKNOWN
     if not source.path.exists():
@@ -103,13 +100,13 @@ def _external(stage: Stage, name: str, source: External, hashes: Hashes) -> str:
     return hashes.of(source.path)
 
 
-def fingerprint(made_of: Mapping[str, Any]) -> str:
-    """SHA-256 of an identity as canonical JSON; names and places of things do not count, only their content."""
-    if any(source["fingerprint"] == UNKNOWN for source in made_of["inputs"].values()):
+def fingerprint(identity: Mapping[str, Any]) -> str:
+    """SHA-256 of an identity as canonical JSON. Names and paths do not count, only content."""
+    if any(source["fingerprint"] == UNKNOWN for source in identity["inputs"].values()):
         return UNKNOWN
     inputs = {
         name: [source["fingerprint"], source["path"] if "stage" in source else ""]
-        for name, source in made_of["inputs"].items()
+        for name, source in identity["inputs"].items()
     }
-    canonical = json.dumps({**made_of, "inputs": inputs}, sort_keys=True, ensure_ascii=True, allow_nan=False)
+    canonical = json.dumps({**identity, "inputs": inputs}, sort_keys=True, ensure_ascii=True, allow_nan=False)
     return hashlib.sha256(canonical.encode()).hexdigest()

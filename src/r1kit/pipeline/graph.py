@@ -1,6 +1,6 @@
-"""Stages and what they are made from: the graph is the object.
+"""The graph of a recipe: stages and their inputs.
 
-A recipe wires stages by value: `Stage("eval", EVALUATE, settings, {"model": rl / "model"})`. Nothing runs here.
+Stages refer to each other as objects: `Stage("eval", EVALUATE, settings, {"model": rl / "model"})`. Nothing runs here.
 """
 
 from __future__ import annotations
@@ -44,9 +44,9 @@ class Kind:
 
 @dataclass(frozen=True, slots=True)
 class External:
-    """A file or folder that no stage makes; it enters fingerprints by its content.
+    """A file or folder that no stage writes. Its content counts in fingerprints.
 
-    One that is not on this machine yet has `fetch`, which gets it and says where it is; `path` is its name until then.
+    If it is not on this machine yet, `path` is its name, and `fetch` gets it and returns its real path.
     """
 
     path: Path
@@ -54,10 +54,10 @@ class External:
 
     @classmethod
     def planned(cls, name: str) -> External:
-        """What only a plan names, such as a model of 671B parameters; a run is refused."""
+        """An input that only a plan needs, such as a model of 671B parameters. A run is refused."""
 
         def refuse() -> Path:
-            raise ValueError(f"this scale is there to be planned, not run: {name} is not fetched")
+            raise ValueError(f"this scale can only be planned, not run: {name} is never fetched")
 
         return cls(Path(name), refuse)
 
@@ -75,12 +75,12 @@ class Output:
     def __post_init__(self) -> None:
         parts = PurePosixPath(self.path)
         if parts.is_absolute() or ".." in parts.parts:
-            raise ValueError(f"output {self.path!r} of stage {self.stage.name}: it must lie inside the stage's folder")
+            raise ValueError(f"output {self.path!r} of stage {self.stage.name}: give a path inside the stage's folder")
 
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """One box of a recipe: a kind of work with its settings and inputs. `stage / "model"` is an input for another."""
+    """One stage of a recipe: a kind of work with settings and inputs. `stage / "model"` is an input for another."""
 
     name: str
     kind: Kind
@@ -106,10 +106,10 @@ class Stage:
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """Stages under one name; the last one is the run's result. Stages that are only reached as inputs may be left out.
+    """Stages under one name; the last one is the run's result. Stages that others read need not be listed.
 
     `lengths` are mean tokens per sample by stage, for estimates.
-    Raises ValueError for two different stages of one name, a cycle, or a last stage that another one reads.
+    Raises ValueError if two stages share a name, if there is a cycle, or if another stage reads the last one.
     """
 
     name: str
@@ -122,16 +122,16 @@ class Recipe:
             raise ValueError(f"recipe name {self.name!r}: use lower-case letters, digits and single - _ . between them")
         if not self.stages:
             raise ValueError(f"recipe {self.name} has no stages: give at least one")
-        object.__setattr__(self, "stages", tuple(order(self.name, self.stages)))
+        object.__setattr__(self, "stages", tuple(topological_order(self.name, self.stages)))
 
 
-def order(recipe: str, stages: tuple[Stage, ...]) -> list[Stage]:
-    """All stages with their inputs' stages first, otherwise in the given order."""
-    found: dict[str, Stage] = {}
+def topological_order(recipe: str, stages: tuple[Stage, ...]) -> list[Stage]:
+    """The stages and all that they read, each after its inputs, otherwise in the order of `stages`."""
+    ordered: dict[str, Stage] = {}
     path: list[Stage] = []
 
     def visit(stage: Stage) -> None:
-        if found.get(stage.name) is stage:
+        if ordered.get(stage.name) is stage:
             return
         if any(stage is other for other in path):
             raise ValueError(f"recipe {recipe}: stages form a cycle: {' -> '.join(s.name for s in [*path, stage])}")
@@ -139,12 +139,12 @@ def order(recipe: str, stages: tuple[Stage, ...]) -> list[Stage]:
         for parent in stage.parents:
             visit(parent)
         path.pop()
-        if found.setdefault(stage.name, stage) != stage:
+        if ordered.setdefault(stage.name, stage) != stage:
             raise ValueError(f"recipe {recipe}: two different stages are named {stage.name!r}: rename one")
 
     for stage in stages:
         visit(stage)
-    ordered = list(found.values())
-    if ordered[-1].name != stages[-1].name:
-        raise ValueError(f"recipe {recipe}: the last stage, {stages[-1].name}, is read by another: put the result last")
-    return ordered
+    *_, last = ordered.values()
+    if last.name != stages[-1].name:
+        raise ValueError(f"recipe {recipe}: another stage reads the last one, {stages[-1].name}: put the result last")
+    return list(ordered.values())

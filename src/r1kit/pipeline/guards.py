@@ -1,4 +1,4 @@
-"""What surrounds a stage's work: one process at a time, and a clean stop when a signal asks for one."""
+"""Guards around a stage's work: one process at a time, and a clean stop on a signal."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from r1kit.store import held
 
 
 class Stopped(KeyboardInterrupt):
-    """A signal asked to stop; what was finished or checkpointed is on disk, and the same command goes on."""
+    """A signal stopped the run. Finished stages and checkpoints are on disk, and the same command resumes."""
 
     def __init__(self, signum: int) -> None:
         super().__init__(f"stopped by {signal.Signals(signum).name}")
@@ -25,7 +25,7 @@ class Stopped(KeyboardInterrupt):
 def stop_on_signals() -> Iterator[None]:
     """Raise `Stopped` in the main thread on the first SIGINT or SIGTERM, so that `finally` blocks run.
 
-    A second signal acts as it would have without us. In other threads this does nothing: signals are not theirs.
+    A second signal has its usual effect. In other threads this does nothing, because only the main one gets signals.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -50,7 +50,7 @@ def stop_on_signals() -> Iterator[None]:
 
 @contextlib.contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Hold a folder's lock; raises `StoreError` where another process holds it."""
-    refusal = f"{folder} is being worked on by {{holder}}: wait for it or stop it first"
+    """Hold a folder's lock; raises `StoreError` if another process holds it."""
+    refusal = f"{{holder}} is working in {folder}: wait for it or stop it first"
     with held(folder / ".lock", f"process {os.getpid()}", refusal):
         yield

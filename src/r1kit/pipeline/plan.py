@@ -1,7 +1,7 @@
-"""What a recipe would do now, stage by stage, and why: read-only, unless it is asked to fetch.
+"""What a recipe would do now, stage by stage, and why. Planning only reads, unless it is told to fetch.
 
-A stage's folder is `runs/<recipe>/<stage>-<8 hex>/`. `stage.json` is written when the stage starts and holds what its
-fingerprint was made of; `manifest.json` is written last, and its existence means done.
+A stage's folder is `runs/<recipe>/<stage>-<8 hex>/`. `stage.json` is written when the stage starts and holds everything
+that its fingerprint hashes. `manifest.json` is written last: if it exists, the stage is done.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ Status = Literal["done", "resume", "run"]
 class PlanRow:
     """One stage of a plan.
 
-    `why` is for people: "finished", "stopped midway", "never run", or what changed against the newest other folder
-    of the same stage. `made_of` is what the fingerprint hashes; `paths` are the inputs, finished or not. Where one of
-    them is still to be fetched, fingerprint and folder are `UNKNOWN`.
+    `why` is for people: "finished", "stopped midway", "never run", or the differences from the stage's newest other
+    folder. `identity` is everything that the fingerprint hashes. `paths` are the inputs, finished or not. If an input
+    is not fetched yet, fingerprint and folder are `UNKNOWN`.
     """
 
     stage: Stage
@@ -37,7 +37,7 @@ class PlanRow:
     status: Status
     why: str
     fingerprint: str
-    made_of: Mapping[str, Any]
+    identity: Mapping[str, Any]
     paths: Mapping[str, Path]
 
 
@@ -45,24 +45,24 @@ def plan(recipe: Recipe, runs: Path, until: str | None = None, *, fetch: bool = 
     """One row for each stage, in the order of execution, up to and including `until`."""
     hashes = Hashes(runs / ".hashes.json")
     rows: dict[str, PlanRow] = {}
-    found: dict[Path, External] = {}
+    fetched: dict[Path, External] = {}
     for stage in _until(recipe, until):
-        stage = _fetched(stage, found) if fetch else stage
-        made_of = identity(stage, hashes, {name: row.fingerprint for name, row in rows.items()})
-        rows[stage.name] = _row(stage, made_of, runs / recipe.name, rows)
+        stage = _fetch_inputs(stage, fetched) if fetch else stage
+        content = identity(stage, hashes, {name: row.fingerprint for name, row in rows.items()})
+        rows[stage.name] = _row(stage, content, runs / recipe.name, rows)
     hashes.save()
     return list(rows.values())
 
 
-def _fetched(stage: Stage, found: dict[Path, External]) -> Stage:
-    """The stage with all outside inputs on this machine; `found` holds those that were fetched for stages before."""
+def _fetch_inputs(stage: Stage, fetched: dict[Path, External]) -> Stage:
+    """The stage with all external inputs on this machine; `fetched` collects them for later stages."""
     inputs = dict(stage.inputs)
     for name, source in inputs.items():
         if isinstance(source, External) and source.fetch is not None:
-            if source.path not in found:
+            if source.path not in fetched:
                 Progress(stage.name).say(f"fetching {source.path}")
-                found[source.path] = External(source.fetch())
-            inputs[name] = found[source.path]
+                fetched[source.path] = External(source.fetch())
+            inputs[name] = fetched[source.path]
     return replace(stage, inputs=inputs)
 
 
@@ -75,40 +75,43 @@ def _until(recipe: Recipe, until: str | None) -> tuple[Stage, ...]:
     return recipe.stages[: names.index(until) + 1]
 
 
-def _row(stage: Stage, made_of: dict[str, Any], runs: Path, before: Mapping[str, PlanRow]) -> PlanRow:
-    digest = fingerprint(made_of)
+def _row(stage: Stage, content: dict[str, Any], runs: Path, earlier: Mapping[str, PlanRow]) -> PlanRow:
+    digest = fingerprint(content)
     folder = runs / f"{stage.name}-{digest[:8]}"
-    status, why = _status(stage, made_of, folder, digest)
+    status, why = _status(stage, content, folder, digest)
     paths = {
-        name: before[source.stage.name].folder / source.path if isinstance(source, Output) else source.path
+        name: earlier[source.stage.name].folder / source.path if isinstance(source, Output) else source.path
         for name, source in stage.inputs.items()
     }
-    return PlanRow(stage=stage, folder=folder, status=status, why=why, fingerprint=digest, made_of=made_of, paths=paths)
+    return PlanRow(
+        stage=stage, folder=folder, status=status, why=why, fingerprint=digest, identity=content, paths=paths
+    )
 
 
-def _status(stage: Stage, made_of: dict[str, Any], folder: Path, digest: str) -> tuple[Status, str]:
+def _status(stage: Stage, content: dict[str, Any], folder: Path, digest: str) -> tuple[Status, str]:
     if digest == UNKNOWN:
-        return "run", "; ".join(_to_be(source) for source in made_of["inputs"].values() if UNKNOWN in source.values())
+        waits_for = [source for source in content["inputs"].values() if UNKNOWN in source.values()]
+        return "run", "; ".join(
+            f"{source['stage']} is to be run" if "stage" in source else f"{source['path']} is to be fetched"
+            for source in waits_for
+        )
     if (folder / MANIFEST).exists():
         if read_json(folder / MANIFEST)["fingerprint"] != digest:
             raise StoreError(f"{folder} belongs to another stage with the same first 8 digits: move it away")
         return "done", "finished"
     if (folder / STARTED).exists():
         return "resume", "stopped midway"
-    return "run", _why(stage, made_of, folder)
+    return "run", _differences(stage, content, folder)
 
 
-def _to_be(source: Mapping[str, str]) -> str:
-    return f"{source['stage']} is to be run" if "stage" in source else f"{source['path']} is to be fetched"
-
-
-def _why(stage: Stage, made_of: dict[str, Any], folder: Path) -> str:
+def _differences(stage: Stage, content: dict[str, Any], folder: Path) -> str:
+    """How the stage differs from its newest other folder."""
     named = re.compile(re.escape(stage.name) + r"-[0-9a-f]{8}")
     others = [path for path in folder.parent.glob(f"{stage.name}-*/{STARTED}") if named.fullmatch(path.parent.name)]
     if not others:
         return "never run"
     newest = max(others, key=lambda path: path.stat().st_mtime_ns)
-    changes = _changes(read_json(newest), made_of, settings_of(stage, all_fields=True))
+    changes = _changes(read_json(newest), content, settings_of(stage, all_fields=True))
     return "; ".join(changes) or f"differs from {newest.parent.name}"
 
 

@@ -1,4 +1,4 @@
-"""How far a stage is: a bar with the time left on a terminal, plain lines elsewhere. All of it goes to stderr."""
+"""The progress of a stage on stderr: a bar with the time left on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Self, TextIO
 if TYPE_CHECKING:
     from rich.progress import Progress as Bar
 
-LINE_EVERY_S = 1.0  # without a terminal: quick steps share a line, so that logs stay readable
+LINE_EVERY_S = 1.0  # without a terminal, at most one line per second, so that logs stay readable
 
 
 class Progress:
-    """Shows one stage's progress; use as a context manager, or call as it is (then only plain lines)."""
+    """Shows one stage's progress. As a context manager it can draw a bar; otherwise it prints plain lines."""
 
     def __init__(
         self, title: str = "", *, stream: TextIO | None = None, clock: Callable[[], float] = time.monotonic
@@ -39,7 +39,7 @@ class Progress:
             self._bar = None
 
     def say(self, text: str) -> None:
-        """One line that stays."""
+        """Print one line."""
         line = f"{self.title}: {text}" if self.title else text
         if self._bar is not None:
             self._bar.console.print(line, markup=False, highlight=False, soft_wrap=True)
@@ -47,9 +47,13 @@ class Progress:
             print(line, file=self._stream, flush=True)
 
     def step(self, done: int, total: int, fields: Mapping[str, float | str] | None = None) -> None:
-        """`done` of `total` steps are done; `fields` are shown as they are now. Resumed work starts above 0."""
+        """Show that `done` of `total` steps are done, and the values of `fields`. Resumed work starts above 0."""
         now = self._clock()
-        note = "  ".join([f"{self._left(done, total, now):>9}", *(_shown(*item) for item in (fields or {}).items())])
+        values = [
+            f"{name} {value}" if isinstance(value, str | int) else f"{name} {value:.4g}"
+            for name, value in (fields or {}).items()
+        ]
+        note = "  ".join([f"{self._left(done, total, now):>9}", *values])
         if self._bar is not None:
             task = self._bar.task_ids[0] if self._bar.task_ids else self._bar.add_task(self.title, note="")
             self._bar.update(task, completed=done, total=total, note=note)
@@ -59,7 +63,7 @@ class Progress:
             self.say(f"{done:>{width}}/{total}  {note}".rstrip())
 
     def _left(self, done: int, total: int, now: float) -> str:
-        """Time left at the speed since the first call, so that steps of an earlier attempt do not count."""
+        """Time left at the speed since the first call; steps of an earlier attempt do not count."""
         first_done, since = self._first = self._first or (done, now)
         if done <= first_done or done >= total:
             return ""
@@ -68,14 +72,10 @@ class Progress:
         return f"{hours}:{minutes:02}:{seconds % 60:02} left" if hours else f"{minutes}:{seconds % 60:02} left"
 
 
-def _shown(name: str, value: float | str) -> str:
-    return f"{name} {value}" if isinstance(value, str | int) else f"{name} {value:.4g}"
-
-
 def _bar(stream: TextIO) -> Bar | None:
     if not stream.isatty():
         return None
-    from rich.console import Console  # rich itself leaves colour out where NO_COLOR is set
+    from rich.console import Console  # rich respects NO_COLOR
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
     from rich.progress import Progress as Bar
 

@@ -1,4 +1,4 @@
-"""Where a result came from: versions, commit, machine. Nothing is imported to find out."""
+"""Where a result comes from: versions, commit, machine. No package is imported to find out."""
 
 from __future__ import annotations
 
@@ -16,20 +16,22 @@ PACKAGES = ("torch", "transformers", "tokenizers", "safetensors", "numpy")
 
 
 def versions() -> dict[str, str]:
-    """Versions of Python, r1kit and the packages that decide numbers; a package that is missing is left out."""
-    found = {"python": platform.python_version(), "r1kit": r1kit.__version__}
+    """Versions of Python, r1kit and the packages that affect results, if they are installed."""
+    installed = {"python": platform.python_version(), "r1kit": r1kit.__version__}
     for name in PACKAGES:
         try:
-            found[name] = importlib.metadata.version(name)
+            installed[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
             continue
-    return found
+    return installed
 
 
 def commit() -> dict[str, object] | None:
-    """The commit of r1kit's own code and whether files were changed since; None where it is not a git checkout."""
+    """The commit of r1kit's own code and whether files changed since; None if it is not a git checkout."""
     code = Path(r1kit.__file__)
-    if _git(code.parent, "ls-files", "--error-unmatch", code.name) is None:  # else: inside someone else's repository
+    if (
+        _git(code.parent, "ls-files", "--error-unmatch", code.name) is None
+    ):  # r1kit is installed inside another repository
         return None
     head, status = _git(code.parent, "rev-parse", "HEAD"), _git(code.parent, "status", "--porcelain")
     return {"commit": head, "dirty": bool(status)} if head else None
@@ -44,11 +46,11 @@ def _git(folder: Path, *arguments: str) -> str | None:
 
 
 def command() -> str:
-    """How this process was called, without the folder that r1kit lies in."""
+    """The command line of this process, without the path of r1kit itself."""
     called = "r1kit" if Path(sys.argv[0]).stem in ("r1kit", "__main__") else Path(sys.argv[0]).name
     return shlex.join([called, *sys.argv[1:]])
 
 
 def host() -> str:
-    """The machine in a few words, without its name."""
+    """The machine in a few words, without its host name."""
     return f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores"

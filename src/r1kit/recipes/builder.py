@@ -70,7 +70,10 @@ class Builder:
         """Build one stage. The seed is the run's; generated data is compared with everything the run is measured by."""
         if both := sizes.keys() & ideas.keys():
             raise SettingsError(f"stage {name}: the recipe sets {', '.join(sorted(both))}, so a scale must not")
-        settings = self._settings(name, kind, {**self._run_wide(kind), **sizes, **ideas, **self._seed(kind)})
+        fields = kind.settings.model_fields
+        held_out = Sizes(evaluation_sets=self._held_out) if "evaluation_sets" in fields and not self.planned else {}
+        seed = Sizes(seed=self.seed) if "seed" in fields else {}
+        settings = self._settings(name, kind, {**held_out, **sizes, **ideas, **seed})
         if isinstance(settings, ResponseSettings) and not settings.asks_input:
             inputs = {key: source for key, source in inputs.items() if key != "model"}
         return self._stage(name, kind, settings, inputs)
@@ -114,13 +117,6 @@ class Builder:
             del self._overrides[path]
         settings = kind.settings.parse(fields, prefix=name)
         return settings.override({path.removeprefix(f"{name}."): value for path, value in changes.items()}, prefix=name)
-
-    def _run_wide(self, kind: Kind) -> Sizes:
-        takes_sets = "evaluation_sets" in kind.settings.model_fields and not self.planned
-        return Sizes(evaluation_sets=self._held_out) if takes_sets else Sizes()
-
-    def _seed(self, kind: Kind) -> Sizes:
-        return Sizes(seed=self.seed) if "seed" in kind.settings.model_fields else Sizes()
 
     def _stage(self, name: str, kind: Kind, settings: Settings, inputs: Mapping[str, Model]) -> Stage:
         sources = {} if self.planned or kind.sources is None else kind.sources(settings)

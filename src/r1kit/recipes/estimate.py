@@ -119,7 +119,11 @@ class _Estimator:
         if work.model is None and "model" not in stage.inputs:  # the model runs on a server
             return Estimate(stage=stage.name, samples=work.samples, tokens=tokens)
         size = work.model or size_of(stage)
-        operations = work.passes * size.active * tokens_trained + self._judging(stage, work.samples, length)
+        # Reward models that are inputs score every sample: one forward pass each.
+        judges = [source for name, source in stage.inputs.items() if name.startswith("reward/")]
+        active = sum(size_of(judge.stage).active for judge in judges if isinstance(judge, Output))
+        judged = 2 * active * work.samples * (length + PROMPT_TOKENS)
+        operations = work.passes * size.active * tokens_trained + judged
         seconds = operations / self._speed(TRAINING_SHARE) + self._sampling_s(size, work, length)
         return Estimate(
             stage=stage.name,
@@ -143,13 +147,6 @@ class _Estimator:
 
     def _speed(self, share: float) -> float:
         return share * self.device.flops * self.devices
-
-    def _judging(self, stage: Stage, samples: int, length: int) -> float:
-        """Operations of the reward models that are inputs: a forward pass over every sample."""
-        judges = [
-            source for name, source in stage.inputs.items() if name.startswith("reward/") and isinstance(source, Output)
-        ]
-        return sum(2 * size_of(judge.stage).active * samples * (length + PROMPT_TOKENS) for judge in judges)
 
     def _sampling_s(self, size: ModelSize, work: Work, length: int) -> float:
         """Each rollout takes the time of all completions at full batches, or of the longest one alone."""

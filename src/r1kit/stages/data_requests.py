@@ -98,9 +98,9 @@ def _rows(path: Path, name: str) -> Iterator[dict[str, Any] | None]:
             yield from rows_of(row.record)
 
 
-def _cost(stage: Stage, rows: int) -> Work:
+def _data_requests_work(stage: Stage, rows: int) -> Work:
     settings: Any = stage.settings
     return rows_unchanged(stage, settings.rows)
 
 
-DATA_REQUESTS = Kind(name="data-requests", run=run, settings=DataRequestsSettings, version=1, cost=_cost)
+DATA_REQUESTS = Kind(name="data-requests", run=run, settings=DataRequestsSettings, version=1, cost=_data_requests_work)

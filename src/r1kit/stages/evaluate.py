@@ -68,16 +68,22 @@ def run(context: Context) -> Mapping[str, Any]:
     return {name: estimate.mean for name, estimate in summary.overall.items()}
 
 
-def _sources(settings: EvaluateSettings) -> Mapping[str, External]:
+def _evaluate_sources(settings: EvaluateSettings) -> Mapping[str, External]:
     return sources(settings.tasks)
 
 
-def _cost(stage: Stage, rows: int) -> Work:
+def _evaluate_work(stage: Stage, rows: int) -> Work:
     settings: Any = stage.settings
     samples = problem_count(settings.tasks) * settings.samples
     return Work(samples=samples, max_tokens=settings.max_tokens, rollouts=1, max_rows=settings.max_rows)
 
 
 EVALUATE = Kind(
-    name="evaluate", run=run, settings=EvaluateSettings, version=2, check=check, sources=_sources, cost=_cost
+    name="evaluate",
+    run=run,
+    settings=EvaluateSettings,
+    version=2,
+    check=check,
+    sources=_evaluate_sources,
+    cost=_evaluate_work,
 )

@@ -215,11 +215,11 @@ def _report(
     return {**metrics, **{name: count for name, count in counts.items() if name != "asked"}}
 
 
-def _sources(settings: GenerateSettings) -> Mapping[str, External]:
+def _generate_sources(settings: GenerateSettings) -> Mapping[str, External]:
     return sources((*settings.tasks, *settings.evaluation_sets))
 
 
-def _cost(stage: Stage, rows: int) -> Work:
+def _generate_work(stage: Stage, rows: int) -> Work:
     settings: Any = stage.settings
     problems = problem_count(settings.tasks)
     if settings.prompting == "reference":
@@ -239,7 +239,7 @@ GENERATE = Kind(
     settings=GenerateSettings,
     version=2,
     check=check,
-    sources=_sources,
+    sources=_generate_sources,
     funnel=True,
-    cost=_cost,
+    cost=_generate_work,
 )

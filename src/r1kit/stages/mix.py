@@ -41,9 +41,9 @@ def _kinds(context: Context) -> dict[str, list[Path]]:
     return files
 
 
-def _cost(stage: Stage, rows: int) -> Work:
+def _mix_work(stage: Stage, rows: int) -> Work:
     settings: Any = stage.settings
     return rows_unchanged(stage, settings.size or rows)
 
 
-MIX = Kind(name="mix", run=run, settings=MixSettings, version=1, check=check, cost=_cost)
+MIX = Kind(name="mix", run=run, settings=MixSettings, version=1, check=check, cost=_mix_work)

@@ -80,13 +80,13 @@ def run(context: Context) -> Mapping[str, Any]:
     return {"parameters": sum(parameter.numel() for parameter in model.parameters())}
 
 
-def _sources(settings: PretrainSettings) -> Mapping[str, External]:
+def _pretrain_sources(settings: PretrainSettings) -> Mapping[str, External]:
     """The code that writes the corpus."""
     world = sorted(Path(tiny.__file__).parent.rglob("*.py"))
     return {f"code/{path.parent.name}/{path.name}": External(path) for path in world}
 
 
-def _cost(stage: Stage, rows: int) -> Work:
+def _pretrain_work(stage: Stage, rows: int) -> Work:
     settings: Any = stage.settings
     parameters = settings.layers * 12 * settings.width**2
     return Work(
@@ -100,5 +100,11 @@ def _cost(stage: Stage, rows: int) -> Work:
 
 
 PRETRAIN = Kind(
-    name="pretrain", run=run, settings=PretrainSettings, version=1, sources=_sources, curves=True, cost=_cost
+    name="pretrain",
+    run=run,
+    settings=PretrainSettings,
+    version=1,
+    sources=_pretrain_sources,
+    curves=True,
+    cost=_pretrain_work,
 )

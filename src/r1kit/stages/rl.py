@@ -142,14 +142,14 @@ def _validation(context: Context, policy: Any) -> Validation | None:
     )
 
 
-def _sources(settings: RLSettings) -> Mapping[str, External]:
+def _rl_sources(settings: RLSettings) -> Mapping[str, External]:
     probe = settings.probe
     files = sources((*settings.tasks, *probe.tasks), (*settings.rewards, *probe.rewards))
     own = algorithm_files(settings.algorithm)
     return files | {f"code/algorithm.{name}": External(path) for name, path in own.items()}
 
 
-def _cost(stage: Stage, rows: int) -> Work:
+def _rl_work(stage: Stage, rows: int) -> Work:
     """Each rollout is sampled, then trained on; a reference and recomputed log-probs cost a forward pass each."""
     settings: Any = stage.settings
     forward_passes = bool(settings.algorithm.kl_coef) + settings.recompute_old_logprobs
@@ -165,5 +165,5 @@ def _cost(stage: Stage, rows: int) -> Work:
 
 
 RL_STAGE = Kind(
-    name="rl", run=run, settings=RLSettings, version=2, check=check, sources=_sources, curves=True, cost=_cost
+    name="rl", run=run, settings=RLSettings, version=2, check=check, sources=_rl_sources, curves=True, cost=_rl_work
 )

@@ -41,16 +41,21 @@ def run(context: Context) -> Mapping[str, Any]:
     return counts
 
 
-def _sources(settings: TinyRequestsSettings) -> Mapping[str, External]:
+def _tiny_requests_sources(settings: TinyRequestsSettings) -> Mapping[str, External]:
     """The code that writes the requests."""
     return {f"code/{path.name}": External(path) for path in source_files(TaskSpec(name="tiny/general"))}
 
 
-def _cost(stage: Stage, rows: int) -> Work:
+def _tiny_requests_work(stage: Stage, rows: int) -> Work:
     settings: Any = stage.settings
     return rows_unchanged(stage, settings.rows or sum(1 for _ in everyday.replies()))
 
 
 TINY_REQUESTS = Kind(
-    name="tiny-requests", run=run, settings=TinyRequestsSettings, version=2, sources=_sources, cost=_cost
+    name="tiny-requests",
+    run=run,
+    settings=TinyRequestsSettings,
+    version=2,
+    sources=_tiny_requests_sources,
+    cost=_tiny_requests_work,
 )
