@@ -49,7 +49,16 @@ def plan(recipe: Recipe, runs: Path, until: str | None = None, *, fetch: bool = 
     for stage in _until(recipe, until):
         stage = _fetch_inputs(stage, fetched) if fetch else stage
         content = identity(stage, hashes, {name: row.fingerprint for name, row in rows.items()})
-        rows[stage.name] = _row(stage, content, runs / recipe.name, rows)
+        digest = fingerprint(content)
+        folder = runs / recipe.name / f"{stage.name}-{digest[:8]}"
+        status, why = _status(stage, content, folder, digest)
+        paths = {
+            name: rows[source.stage.name].folder / source.path if isinstance(source, Output) else source.path
+            for name, source in stage.inputs.items()
+        }
+        rows[stage.name] = PlanRow(
+            stage=stage, folder=folder, status=status, why=why, fingerprint=digest, identity=content, paths=paths
+        )
     hashes.save()
     return list(rows.values())
 
@@ -73,19 +82,6 @@ def _until(recipe: Recipe, until: str | None) -> tuple[Stage, ...]:
     if until not in names:
         raise ValueError(f"recipe {recipe.name} has no stage {until!r}: {nearest(until, names)}")
     return recipe.stages[: names.index(until) + 1]
-
-
-def _row(stage: Stage, content: dict[str, Any], runs: Path, earlier: Mapping[str, PlanRow]) -> PlanRow:
-    digest = fingerprint(content)
-    folder = runs / f"{stage.name}-{digest[:8]}"
-    status, why = _status(stage, content, folder, digest)
-    paths = {
-        name: earlier[source.stage.name].folder / source.path if isinstance(source, Output) else source.path
-        for name, source in stage.inputs.items()
-    }
-    return PlanRow(
-        stage=stage, folder=folder, status=status, why=why, fingerprint=digest, identity=content, paths=paths
-    )
 
 
 def _status(stage: Stage, content: dict[str, Any], folder: Path, digest: str) -> tuple[Status, str]:

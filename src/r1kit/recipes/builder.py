@@ -99,14 +99,14 @@ class Builder:
             hint = nearest(stage, self._names) if setting else "give STAGE.FIELD=VALUE"
             raise SettingsError(f"--set {path}: there is no stage {stage}: {hint}")
         refuse_peeking(stages, self._held_out)
-        shown = dict(tables)
-        shown |= {f"training/{stage.name}": stage for stage in stages if stage.kind.curves}
-        shown |= {f"data/{stage.name}": stage for stage in stages if stage.kind.funnel}
+        folders = dict(tables)
+        folders |= {f"training/{stage.name}": stage for stage in stages if stage.kind.curves}
+        folders |= {f"data/{stage.name}": stage for stage in stages if stage.kind.funnel}
         report = Stage(
             "report",
             REPORT,
             ReportSettings(title=self.title, teacher=teacher),
-            {key: stage / "." for key, stage in shown.items()},
+            {key: stage / "." for key, stage in folders.items()},
         )
         return Recipe(name, (*stages, report), self.title, self.scale.lengths)
 

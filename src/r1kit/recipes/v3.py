@@ -68,11 +68,11 @@ def v3(
         temperature=0.7,  # as R1's second stage: the report names none
     )
 
-    made = tuple(stage for stages in experts.values() for stage in stages)
+    of_experts = tuple(stage for stages in experts.values() for stage in stages)
     models: dict[str, Model] = {"base": build.base}
     models |= {f"expert-{domain}": stages[-2] / "model" for domain, stages in experts.items()}
     models |= {"v3-sft": tuned / "model", "v3": last / "model"}
-    part = Part((*before, *made, mix, tuned, *judges, last), models)
+    part = Part((*before, *of_experts, mix, tuned, *judges, last), models)
     return finish(build, "r1" if teacher is None else "v3", part)
 
 
