@@ -248,6 +248,9 @@ def test_what_is_not_here_yet_is_shown_by_a_plan_and_fetched_once_by_a_run(tmp_p
     assert (first.status, first.why) == ("run", "owner/far is to be fetched")
     assert second.why == "one is to be run; owner/far is to be fetched"
     assert first.folder.name == "one-????????" and not fetched
+    late = {str(n): External(Path(f"far/{n}"), fetch=lambda: data) for n in range(5)}
+    (row,) = plan(Recipe("toys", (Stage("late", TOY, Toy(), late),)), tmp_path / "other")
+    assert row.why == "far/0 is to be fetched; far/1 is to be fetched; and 3 others"
     folder = execute(recipe(), tmp_path / "runs")
     assert (folder / "result").read_text() == "45" and fetched == ["far"]
     assert [row.status for row in plan(toy_recipe(data), tmp_path / "runs")] == ["done", "done"]

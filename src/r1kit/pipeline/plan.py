@@ -86,11 +86,14 @@ def _until(recipe: Recipe, until: str | None) -> tuple[Stage, ...]:
 
 def _status(stage: Stage, content: dict[str, Any], folder: Path, digest: str) -> tuple[Status, str]:
     if digest == UNKNOWN:
-        waits_for = [source for source in content["inputs"].values() if UNKNOWN in source.values()]
-        return "run", "; ".join(
+        missing = [
             f"{source['stage']} is to be run" if "stage" in source else f"{source['path']} is to be fetched"
-            for source in waits_for
-        )
+            for source in content["inputs"].values()
+            if UNKNOWN in source.values()
+        ]
+        if len(missing) > 3:  # a report reads every stage
+            missing = [*missing[:2], f"and {len(missing) - 2} others"]
+        return "run", "; ".join(missing)
     if (folder / MANIFEST).exists():
         if read_json(folder / MANIFEST)["fingerprint"] != digest:
             raise StoreError(f"{folder} belongs to another stage with the same first 8 digits: move it away")
