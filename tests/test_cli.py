@@ -94,7 +94,7 @@ def test_report_finds_the_newest_run_in_a_folder(capsys: pytest.CaptureFixture[s
     assert cli.main(["report", folder]) == 0
     assert capsys.readouterr().out.splitlines()[0] == "accuracy  11 %  98 %"
     assert cli.main(["report", str(tmp_path / "none")]) == 1
-    assert "holds no finished run" in capsys.readouterr().err
+    assert "is not a finished run" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -104,7 +104,10 @@ def test_report_finds_the_newest_run_in_a_folder(capsys: pytest.CaptureFixture[s
         (["run", "qqq"], "there is no recipe 'qqq': known are toy, r1-zero, broken"),
         (["run", "toy", "--set", "report.sizee=3"], "there is no setting sizee: did you mean size?"),
         (["run", "toy", "--until", "reprot"], "recipe toy has no stage 'reprot': did you mean report?"),
-        (["run", "broken", "--model", "m", "--scale", "s"], "recipe broken has no --scale and no --model"),
+        (
+            ["run", "broken", "--model", "m", "--scale", "s"],
+            "recipe broken does not take --scale or --model: leave it out",
+        ),
         (["run", "broken"], "input how of stage boom: there is no file or folder how"),
     ],
 )
@@ -160,7 +163,7 @@ def test_output_that_cannot_be_written_is_told_and_text_that_cannot_be_shown_is_
 def test_a_summary_of_something_else_is_refused(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     write_json(tmp_path / "summary.json", {"tables": []})
     assert cli.main(["report", str(tmp_path)]) == 1
-    assert "holds no table" in capsys.readouterr().err
+    assert "has no table" in capsys.readouterr().err
 
 
 def test_a_bug_is_not_hidden(tmp_path: Path) -> None:

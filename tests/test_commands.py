@@ -88,7 +88,7 @@ def test_an_evaluation_is_never_mixed_with_another(model: str, rows: Path, tmp_p
     more = evaluate(model, task=rows, sampling=SHORT, out=tmp_path / "out")
     assert more["columns"][model]["problems"] == 3
     before = (tmp_path / "out" / "completions.jsonl").read_bytes()
-    with pytest.raises(StoreError, match="holds an evaluation with other sampling: name another folder"):
+    with pytest.raises(StoreError, match=r"holds an evaluation with another setup \(sampling\): name another folder"):
         evaluate(model, task=rows, sampling=SamplingParams(n=2, max_tokens=9), out=tmp_path / "out")
     with pytest.raises(StoreError, match="with other task"):
         evaluate(model, task=write(rows, ROWS[:2]), sampling=SHORT, out=tmp_path / "out")
@@ -202,7 +202,7 @@ def test_a_format_is_the_models_own_unless_another_is_asked_for(model: str, tmp_
     assert saved.choose(None, tmp_path, templated)[0].template == "chat"
     with pytest.raises(ValueError, match="has no chat template: use the format plain"):
         saved.choose("chat", tmp_path, Tokenizer())
-    with pytest.raises(ValueError, match="there is no prompt format plane: give plain, chat"):
+    with pytest.raises(ValueError, match="there is no prompt format plane: expected plain, chat"):
         saved.choose("plane", tmp_path, Tokenizer())
     write_text(tmp_path / "chat_format.json", '{"sistem": ""}')
     with pytest.raises(ValueError, match=r"chat_format.json: .*did you mean system"):
@@ -302,7 +302,7 @@ def test_eval_generate_and_chat_ask_a_served_model(
             (False, None),
             (True, None),
         ]
-        with pytest.raises(StoreError, match="holds an evaluation with other model"):
+        with pytest.raises(StoreError, match=r"holds an evaluation with another setup \(model"):
             evaluate("other", task=rows, engine=json.loads(engine), out=tmp_path / "out")
         capsys.readouterr()
         assert cli.main(["generate", "adder", "--engine", engine, "--prompt", "what is 4 + 2?"]) == 0

@@ -392,7 +392,7 @@ def test_score_takes_completions_in_parts(tmp_path: Path, capsys: pytest.Capture
     ("rewards", "extra", "reason"),
     [
         ("acuracy", [], "did you mean accuracy"),
-        ("[{", [], "look like JSON but are not"),
+        ("[{", [], "rewards are not valid JSON"),
         ("", [], "reward"),
         ("format", ["--set", "accuracy.weight=2"], "there is no reward 'accuracy'"),
         ("accuracy", ["--set", "accuracy.verifer=math"], "verifer"),

@@ -197,8 +197,8 @@ ASSISTANT = {"role": "assistant", "content": "a"}
 @pytest.mark.parametrize(
     ("change", "field", "reason"),
     [
-        ({"id": None}, "id", "expected a text"),
-        ({"id": ""}, "id", "expected a text"),
+        ({"id": None}, "id", "expected text"),
+        ({"id": ""}, "id", "expected text"),
         ({"id": 7}, "id", "the value is 7"),
         ({"messages": None}, "messages", "expected a list"),
         ({"messages": []}, "messages", "expected a list"),
@@ -207,8 +207,8 @@ ASSISTANT = {"role": "assistant", "content": "a"}
         ({"messages": [{"role": "bot", "content": "x"}]}, "messages.0.role", "expected one of system, user"),
         ({"messages": [{"role": "user", "content": "x"}]}, "messages.0.role", "the last turn is the user's"),
         ({"messages": [{"role": "user"}, ASSISTANT]}, "messages.0.content", "the content is None"),
-        ({"problem_id": 3}, "problem_id", "expected a text"),
-        ({"answer": 3}, "answer", "expected a text"),
+        ({"problem_id": 3}, "problem_id", "expected text"),
+        ({"answer": 3}, "answer", "expected text"),
         ({"scores": [1]}, "scores", "expected an object"),
         ({"scores": {"quality": "high"}}, "scores.quality", "expected a finite number"),
         ({"scores": {"quality": float("nan")}}, "scores.quality", "expected a finite number"),

@@ -21,7 +21,7 @@ def read(path: Path) -> ChatFormat:
     """Read a format from its file or the model's folder. Raises `SettingsError` that names the file."""
     path = path / FILE if path.is_dir() else path
     if not path.is_file():
-        raise SettingsError(f"there is no prompt format {path}: give plain, chat, or a {FILE} of another model")
+        raise SettingsError(f"there is no prompt format {path}: expected plain, chat, or the path of a {FILE}")
     try:
         return ChatFormat.parse(read_json(path))
     except SettingsError as error:

@@ -139,11 +139,13 @@ def report(options: argparse.Namespace) -> None:
     path: Path = options.run
     folders = [path] if (path / "summary.json").exists() else [file.parent for file in path.glob("*/summary.json")]
     if not folders:
-        raise ValueError(f"{path} holds no finished run: no summary.json in it or one folder below; see `r1kit run`")
+        raise ValueError(
+            f"{path} is not a finished run: it has no summary.json, nor has a folder in it; finish the run with `r1kit run`"
+        )
     folder = max(folders, key=lambda folder: (folder / "summary.json").stat().st_mtime_ns)
     summary = read_json(folder / "summary.json")
     if not isinstance(summary, dict) or "table" not in summary:
-        raise ValueError(f"{folder / 'summary.json'} holds no table: r1kit did not write it")
+        raise ValueError(f"{folder / 'summary.json'} has no table, so r1kit did not write it: name a run's folder")
     if options.json:
         print_json({"folder": str(folder), "summary": summary})
     else:

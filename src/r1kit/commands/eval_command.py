@@ -111,7 +111,9 @@ def claim(folder: Path, setup: Mapping[str, Any]) -> None:
     if (folder / SETUP).is_file() or (folder / "completions.jsonl").exists():
         before = read_json(folder / SETUP) if (folder / SETUP).is_file() else {}
         if other := [name for name in setup if before.get(name) != setup[name]]:
-            raise StoreError(f"{folder} holds an evaluation with other {', '.join(other)}: name another folder")
+            raise StoreError(
+                f"{folder} holds an evaluation with another setup ({', '.join(other)}): name another folder"
+            )
     write_json(folder / SETUP, setup)
 
 

@@ -43,7 +43,7 @@ def generate(
     if (prompt is None) == (task is None):
         raise ValueError("generate takes a prompt or a task: give exactly one of them")
     if prompt is not None and not prompt.strip():
-        raise ValueError("the prompt is empty: give the text that the model shall answer")
+        raise ValueError("the prompt is empty: pass the text that the model should answer")
     encodable(prompt or "")
     settings = engine_settings(model, engine)
     problems = [Problem(id="prompt", prompt=prompt, answer="")] if prompt else _file_problems(task or "", split, limit)

@@ -70,7 +70,7 @@ def build_scorer(rewards: str, settings: Sequence[tuple[str, Any]] = ()) -> Scor
         matches = [spec for spec, title in zip(specs, titles, strict=True) if name in title]
         if not matches:
             known = ", ".join(str(spec.get("name")) for spec in specs)
-            raise SettingsError(f"{path}: there is no reward {name!r} among {known}")
+            raise SettingsError(f"{path}: there is no reward {name!r} in --rewards, only {known}")
         if isinstance(value, str):
             with suppress(ValueError):  # plain text stays text
                 value = json.loads(value)
@@ -87,7 +87,7 @@ def _reward_specs(rewards: str) -> list[dict[str, Any]]:
         try:
             items = json.loads(rewards)
         except ValueError as error:
-            raise SettingsError(f"rewards look like JSON but are not: {error}") from None
+            raise SettingsError(f"rewards are not valid JSON: {error}") from None
         items = items if isinstance(items, list) else [items]
     for item in items:
         if not isinstance(item, str | dict):
@@ -102,4 +102,6 @@ def _completion(row: Row, file: Path, number: int) -> Any:
         return value
     if "completion" not in row:
         raise DataError("missing column", "the row has no field 'completion'", str(file), number, "completion")
-    raise DataError("wrong type", f"{value!r:.60}: expected text or messages", str(file), number, "completion")
+    raise DataError(
+        "wrong type", f"the value is {value!r:.60}: expected text or messages", str(file), number, "completion"
+    )

@@ -147,7 +147,7 @@ def _text(row: Mapping[str, Any], name: str, *, required: bool = False) -> str:
     if not isinstance(value, str) or (required and not value):
         kind = "missing column" if value is None else "wrong type"
         problem = f"the value is {shown(value)}" if name in row else f"it is missing (the row has {', '.join(row)})"
-        raise DataError(kind, f"{problem}: expected a text", field=name)
+        raise DataError(kind, f"{problem}: expected text", field=name)
     return value
 
 

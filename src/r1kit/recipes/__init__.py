@@ -37,7 +37,7 @@ def build_recipe(name: str, **options: Any) -> Recipe:
     takes = inspect.signature(make).parameters
     if unknown := [option for option, value in options.items() if value and option not in takes]:
         flags = [f"--{'set' if option == 'overrides' else option}" for option in unknown]
-        raise SettingsError(f"recipe {name} has no {' and no '.join(flags)}: leave it out")
+        raise SettingsError(f"recipe {name} does not take {' or '.join(flags)}: leave it out")
     recipe = make(**{option: value for option, value in options.items() if option in takes and value is not None})
     if not isinstance(recipe, Recipe):
         raise SettingsError(f"{name} returned {article(recipe)}, expected a Recipe")

@@ -22,7 +22,7 @@ TAKEN = ("mean", "std")  # metrics reward/mean and reward/std
 def build(specs: Sequence[RewardSpec]) -> Scorer:
     """Load all reward functions before any work starts; raises `SettingsError` for unknown or invalid options."""
     if not specs:
-        raise SettingsError("there is no reward: name at least one, such as accuracy")
+        raise SettingsError("no rewards are given: name at least one, such as accuracy")
     for label, count in Counter(spec.title for spec in specs).items():
         if count > 1:
             raise SettingsError(

@@ -73,9 +73,7 @@ class Scorer:
         rows = len(completions)
         for name, values in columns.items():
             if name in RESERVED and values is not None and not callable(values):
-                raise ValueError(
-                    f"column {name!r} has the name of an argument that reward functions are given: rename it"
-                )
+                raise ValueError(f"column {name!r} has the name of a reserved argument of reward functions: rename it")
             if isinstance(values, list | tuple) and len(values) != rows:
                 raise ValueError(f"column {name!r} has {len(values)} values for {rows} completions: give one for each")
         by_part = [self._score(part, completions, columns) for part in self.parts]

@@ -42,8 +42,7 @@ class RewardSpec(Settings):
     def _known(cls, name: str) -> str:
         if name in REWARDS or is_dotted_path(name):
             return name
-        path = "and no dotted path, package.module:function"
-        raise ValueError(f"there is no reward {name!r} ({path}): {nearest(name, REWARDS)}")
+        raise ValueError(f"there is no reward {name!r}: {nearest(name, REWARDS)} (or give package.module:function)")
 
     @property
     def title(self) -> str:

@@ -57,15 +57,15 @@ class GRPOSettings(Settings):
     @classmethod
     def _is_path(cls, loss: str) -> str:
         if loss and not is_dotted_path(loss):
-            raise ValueError("give a dotted path, package.module:function, of a function that returns a loss")
+            raise ValueError("expected package.module:function, the dotted path of a function that returns a loss")
         return loss
 
     @field_validator("baseline")
     @classmethod
     def _is_known(cls, baseline: str) -> str:
         if baseline not in BASELINES and not is_dotted_path(baseline):
-            path = "and no dotted path, package.module:function"
-            raise ValueError(f"there is no baseline {baseline!r} ({path}): {nearest(baseline, BASELINES)}")
+            hint = f"{nearest(baseline, BASELINES)} (or give package.module:function)"
+            raise ValueError(f"there is no baseline {baseline!r}: {hint}")
         return baseline
 
     @model_validator(mode="after")
