@@ -786,7 +786,7 @@ SERVER = {"kind": "openai", "model": "m", "base_url": "http://127.0.0.1:9/v1"}
         ({"tasks": "tiny/sums"}, [], "has no model to ask: give the input 'model' or the setting engine"),
         ({"tasks": "tiny/sums", "engine": SERVER}, ["model"], "the input 'model' and the setting engine"),
         ({"tasks": "tiny/sums", "prompting": "reference"}, ["model"], "give neither"),
-        ({"engine": SERVER}, [], "nothing is asked: name tasks"),
+        ({"engine": SERVER}, [], "there are no requests: name tasks"),
         ({"engine": SERVER, "tasks": "aime24"}, [], "for evaluation only"),
         ({"engine": SERVER, "tasks": "nowhere.jsonl"}, [], "nowhere.jsonl: there is no such file"),
         (

@@ -155,7 +155,7 @@ def test_a_completion_may_come_in_parts_of_text() -> None:
 
 def test_a_column_that_has_an_arguments_name_is_refused_and_self_is_none() -> None:
     for name in ("completions", "log_metric", "log_extra", "log_verdicts", "log_undecided"):
-        with pytest.raises(ValueError, match=f"column '{name}' has the name of an argument"):
+        with pytest.raises(ValueError, match=f"column '{name}' has the name of a reserved argument"):
             scorer("accuracy")([GOOD], **{"answer": ["4"], name: [1]})
     assert scorer("accuracy")([GOOD], **{"answer": ["4"], "self": [1]})[0].total == 1.0
 

@@ -34,7 +34,7 @@ class Requests:
         self.task: Task | None = joined(loaded) if len(loaded) > 1 else loaded[0] if loaded else None
         self.files = {name or stem(path): path for name, path in files.items()}
         if self.task is None and not self.files:
-            raise ValueError("nothing is asked: name tasks, or give an input 'requests' (or requests/NAME)")
+            raise ValueError("there are no requests: name tasks, or give an input 'requests' (or requests/NAME)")
 
     def check(self, look: Callable[[Request], None] = lambda request: None) -> int:
         """Read every request once and return their number; `look` can refuse one by raising.
@@ -49,7 +49,7 @@ class Requests:
                 reason = f"the id {request.problem.id} occurs twice: samples of the two would be mixed up"
                 raise DataError("duplicate problem", reason)
         if not seen:
-            raise ValueError("nothing is asked: the tasks and files hold no problem")
+            raise ValueError("there are no requests: the tasks and files are empty")
         return len(seen)
 
     def starting_at(self, first: int) -> Iterator[Request]:

@@ -55,7 +55,7 @@ def composite(parts: Mapping[str, float | None], settings: QualitySettings) -> f
     known = {name: value for name in settings.weights if (value := parts.get(name)) is not None}
     for name, value in known.items():
         if not 0 <= value <= 1:
-            raise DataError("wrong type", f"the value is {value}: expected a part from 0 to 1", field=f"scores.{name}")
+            raise DataError("wrong type", f"the value is {value}: expected a score from 0 to 1", field=f"scores.{name}")
     if not known or any(name not in known for name in settings.required):
         return None
     weight = math.fsum(settings.weights[name] for name in known)

@@ -45,9 +45,7 @@ def attention(
         )
     for name in ("softcap", "s_aux", "position_bias"):
         if extra.get(name) is not None:
-            raise ValueError(
-                f"this architecture's attention uses {name}, which r1kit does not compute: use another model"
-            )
+            raise ValueError(f"this architecture's attention uses {name}, which r1kit does not compute")
     scale = scaling if scaling is not None else query.shape[-1] ** -0.5
     return layout.attend(int(module.layer_idx), query, key, value, scale), None  # type: ignore[arg-type]
 

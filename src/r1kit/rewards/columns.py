@@ -40,7 +40,7 @@ def texts(completions: Sequence[Any]) -> list[str]:
             plain.append("".join(message_text(turn["content"]) for turn in turns))
         else:
             kind = type(completion).__name__
-            raise ValueError(f"a completion is a text or a list of messages, and not of type {kind}")
+            raise ValueError(f"a completion is of type {kind}: expected text or a list of messages")
     return plain
 
 
@@ -55,7 +55,7 @@ def column(name: str, columns: Mapping[str, Any], rows: int, reward: str) -> lis
     """A column with one value per completion; raises ValueError if it is missing, no list, or of another length."""
     values = columns.get(name)
     if values is None:
-        known = ", ".join(sorted(columns)) or "none"
+        known = ", ".join(sorted(name for name in columns if not name.startswith("log_"))) or "none"  # without hooks
         raise ValueError(f"{reward} needs the column {name!r}: add it to the task (its columns: {known})")
     if isinstance(values, str) or not hasattr(values, "__len__"):
         raise ValueError(f"{reward}: column {name!r} is {values!r:.60}: expected a list with a value per completion")

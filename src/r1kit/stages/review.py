@@ -58,7 +58,7 @@ def run(context: Context) -> Mapping[str, Any]:
         if pending := queue.pending():
             raise ReviewPending(
                 f"{pending:,} of {queue.progress().total:,} samples wait for review: run `r1kit review "
-                f"{context.folder}`, decide them, and run the same command again; or go on without people by "
+                f"{context.folder}`, decide them, and run the same command again; or continue without people with "
                 f"--set {context.stage}.auto_accept=true"
             )
         queue.export(context.folder / "kept.jsonl", rejected=context.folder / "dropped.jsonl")
