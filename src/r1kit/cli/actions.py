@@ -140,7 +140,7 @@ def report(options: argparse.Namespace) -> None:
     folders = [path] if (path / "summary.json").exists() else [file.parent for file in path.glob("*/summary.json")]
     if not folders:
         raise ValueError(
-            f"{path} is not a finished run: neither it nor a folder in it has a summary.json; finish it with `r1kit run`"
+            f"{path} is not a finished run: neither it nor a folder in it has summary.json; finish it with `r1kit run`"
         )
     folder = max(folders, key=lambda folder: (folder / "summary.json").stat().st_mtime_ns)
     summary = read_json(folder / "summary.json")
