@@ -444,7 +444,7 @@ def test_recipes_and_scales_of_ones_own_are_named_by_a_dotted_path(
             build_recipe(name)
     with pytest.raises(SettingsError, match="own_recipes:NUMBER is an int, expected a Scale"):
         build_recipe("r1", scale="own_recipes:NUMBER")
-    with pytest.raises(SettingsError, match="recipe own_recipes:mine has no --teacher"):
+    with pytest.raises(SettingsError, match="recipe own_recipes:mine does not take --teacher"):
         build_recipe("own_recipes:mine", teacher="tiny")
 
 
