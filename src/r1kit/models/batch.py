@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from r1kit.models.packed import PackedLayout
+from r1kit.models.packed import PackedLayout, split_by_budget
 from r1kit.types import Sample
 
 TENSORS = ("token_ids", "positions", "sampler_logprobs", "old_logprobs", "ref_logprobs", "advantages")
@@ -21,7 +21,7 @@ class Targets:
     All tensors are [N], in the order of the sequences; sequence s has `lengths[s]` targets.
     """
 
-    token_ids: Tensor
+    token_ids: Tensor  # int64; all others but `positions` are fp32
     positions: Tensor  # position in the packed row of the hidden state that predicts the token
     lengths: tuple[int, ...]
     sampler_logprobs: Tensor  # reported by the engine
@@ -29,12 +29,16 @@ class Targets:
     ref_logprobs: Tensor
     advantages: Tensor
 
+    def __post_init__(self) -> None:
+        assert sum(self.lengths) == len(self), "lengths must add up to the number of targets"
+        assert all(getattr(self, name).shape == (len(self),) for name in TENSORS), "one value for each target"
+
     def __len__(self) -> int:
         return len(self.token_ids)
 
     def sequence_ids(self) -> Tensor:
         """[N], the index of the sequence that each token belongs to."""
-        lengths = torch.tensor(self.lengths, device=self.token_ids.device)
+        lengths = torch.tensor(self.lengths, device=self.token_ids.device)  # [sequences]
         return torch.repeat_interleave(torch.arange(len(self.lengths), device=lengths.device), lengths)
 
     def chunks(self, size: int, *, whole: bool = True) -> Iterator[Targets]:
@@ -42,22 +46,15 @@ class Targets:
 
         With `whole`, no sequence is split, so a chunk can be larger than `size`; sequence-level losses need this.
         """
-        lengths = self.lengths if whole else tuple(part for n in self.lengths for part in _parts(n, size))
-        assert sum(lengths) == len(self), "lengths must add up to the number of targets"
-        first = start = 0
-        while first < len(lengths):
-            last, tokens = first, 0
-            while last < len(lengths) and (last == first or tokens + lengths[last] <= size):
-                tokens += lengths[last]
-                last += 1
-            tensors = {name: getattr(self, name)[start : start + tokens] for name in TENSORS}
-            yield Targets(lengths=lengths[first:last], **tensors)
-            first, start = last, start + tokens
-
-
-def _parts(length: int, size: int) -> list[int]:
-    """A length cut into parts of at most `size`: `_parts(7, 3) == [3, 3, 1]`."""
-    return [min(size, length - start) for start in range(0, length, size)]
+        lengths = self.lengths
+        if not whole:  # a sequence of 7 targets in chunks of 3 counts as three of 3, 3 and 1
+            lengths = tuple(min(size, length - start) for length in self.lengths for start in range(0, length, size))
+        start = 0
+        for run in split_by_budget(lengths, size):
+            part = lengths[run.start : run.stop]
+            stop = start + sum(part)
+            yield Targets(lengths=part, **{name: getattr(self, name)[start:stop] for name in TENSORS})  # [n] each
+            start = stop
 
 
 @dataclass(frozen=True)
@@ -69,6 +66,9 @@ class Batch:
     targets: Targets
     order: tuple[int, ...]
     ends: Tensor  # [sequences]
+
+    def __post_init__(self) -> None:
+        assert len(self.order) == len(self.ends) == len(self.targets.lengths), "one entry for each sequence"
 
     @property
     def num_tokens(self) -> int:
@@ -85,7 +85,7 @@ class Totals:
 
     num_tokens: int
     num_sequences: int
-    max_tokens: int = 1
+    max_tokens: int = 1  # of a completion: Dr. GRPO divides by it instead of by the completion's own length
 
     @staticmethod
     def of(samples: Sequence[Sample], max_tokens: int = 1) -> Totals:

@@ -7,6 +7,7 @@ on the slice [0, rows), and a finished row costs nothing.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -21,19 +22,21 @@ class KVCache:
 
     def __init__(self, slots: int, positions: int) -> None:
         self.slots, self.positions = slots, positions
-        self.lengths = torch.zeros(slots, dtype=torch.long)
+        self.lengths = torch.zeros(slots, dtype=torch.long)  # on the CPU: the scheduler reads them at every step
         self.layers: dict[int, tuple[Tensor, Tensor]] = {}
 
     def layer(self, index: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         """The layer's two tensors, with the heads and widths of `k` and `v` [., H_kv, ., D]."""
         if index not in self.layers:
+            # from the tensors, not the config: MLA's keys are wider than its values
             shapes = [(self.slots, x.shape[1], self.positions, x.shape[3]) for x in (k, v)]
             self.layers[index] = (k.new_zeros(shapes[0]), v.new_zeros(shapes[1]))
         return self.layers[index]
 
     def move(self, source: int, target: int) -> None:
         """Copy slot `source` to slot `target`."""
-        length = int(self.lengths[source])
+        assert target < source, "the last active row moves down into a free slot"
+        length = int(self.lengths[source])  # positions beyond it hold an earlier row's leftovers
         for keys, values in self.layers.values():
             keys[target, :, :length] = keys[source, :, :length]
             values[target, :, :length] = values[source, :, :length]
@@ -52,15 +55,17 @@ class PrefillLayout(PackedLayout):
     ) -> None:
         super().__init__([Span(shared, tuple(lengths))], device)
         self.cache, self.shared, self.lengths, self.slots = cache, shared, tuple(lengths), tuple(slots)
+        assert all(a.stop == b.start for a, b in pairwise(self.slots)), "the groups' slots are one block, in order"
         for length, group in zip(lengths, self.slots, strict=True):
             cache.lengths[group.start : group.stop] = shared + length
 
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
         for cached, new in zip(self.cache.layer(layer, k, v), (k, v), strict=True):
             start = self.shared
+            # one write for all slots of the call; new is [1, H_kv, T, D]
             cached[self.slots[0].start : self.slots[-1].stop, :, :start] = new[0, :, :start]
             for length, group in zip(self.lengths, self.slots, strict=True):
-                own = new[0, :, start : start + length]
+                own = new[0, :, start : start + length]  # [H_kv, length, D], for every slot of the group
                 cached[group.start : group.stop, :, self.shared : self.shared + length] = own
                 start += length
         return super().attend(layer, q, k, v, scale)
@@ -73,6 +78,7 @@ class DecodeLayout:
         self.cache, self.rows = cache, rows
         lengths = cache.lengths[:rows].clone()  # the engine changes the cache's lengths in place after the step
         self.longest = int(lengths.max()) + 1
+        # rounded up to whole chunks
         self.width = min(-(-self.longest // CHUNK) * CHUNK, cache.positions)
         self.position_ids = lengths.to(device)[:, None]  # [rows, 1]
         self.index = torch.arange(rows, device=device)
@@ -83,11 +89,13 @@ class DecodeLayout:
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
         """q [rows, H, 1, D] -> [rows, 1, H, Dv]; for one query, plain matrix products beat a fused kernel on CPU."""
         keys, values = self.cache.layer(layer, k, v)
-        keys[self.index, :, self.position_ids[:, 0]] = k[:, :, 0]
+        assert len(q) == self.rows, "one new token for each active row"
+        keys[self.index, :, self.position_ids[:, 0]] = k[:, :, 0]  # [rows, H_kv, D], each at its row's end
         values[self.index, :, self.position_ids[:, 0]] = v[:, :, 0]
         rows, heads, _, width = q.shape
         grouped = (q * scale).view(rows, k.shape[1], heads // k.shape[1], width)  # [rows, H_kv, H / H_kv, D]
         keys, values = keys[:rows, :, : self.width], values[:rows, :, : self.width]
+        # the bias hides the positions beyond a row's end; softmax in fp32, as the models' own code has it
         scores = torch.matmul(grouped, keys.transpose(2, 3)) + self.bias.to(q.dtype)  # [rows, H_kv, H / H_kv, width]
         out = torch.matmul(torch.softmax(scores.float(), dim=-1).to(q.dtype), values)  # [rows, H_kv, H / H_kv, Dv]
         return out.reshape(rows, 1, heads, values.shape[3])

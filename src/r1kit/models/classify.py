@@ -12,14 +12,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from torch import Tensor
 
 from r1kit.chat import ChatFormat, final_answer, to_samples
 from r1kit.models import attention
 from r1kit.models.hub import NO_CODE, reading, tokenizer_of
 from r1kit.models.known import ModelError, resolve
 from r1kit.models.load import check_weights, context_of, device_of, load
-from r1kit.models.packed import PackedLayout, Span, bucket
+from r1kit.models.packed import PackedLayout, Span, bucket, split_by_budget
 from r1kit.models.policy_net import ScoreNet
 from r1kit.models.preflight import check_attention
 from r1kit.store import atomic_folder, read_json, write_json
@@ -57,6 +56,7 @@ class RewardModel:
         part = self.judged(response)
         if part is None:
             raise ValueError("the response has no final answer to judge")
+        # an answer without its prefill would be a sequence that the policy never writes
         if self.on == "response" and not part.startswith(self.chat.prefill):
             part = self.chat.prefill + part
         chat = self.chat if self.on == "response" else without_prefill(self.chat)
@@ -68,23 +68,21 @@ class RewardModel:
 
     def scores(self, rows: Sequence[Sequence[int]], tokens_per_batch: int = 8192) -> list[float]:
         """The score of each sequence of token ids, in order."""
+        assert all(len(row) for row in rows), "an empty sequence has no last token to read a score at"
         scores = [0.0] * len(rows)
-        self.model.eval()
-        for part in _batches([len(row) for row in rows], tokens_per_batch):
-            with torch.no_grad():
-                values = self._packed_scores([rows[index] for index in part])
-            for index, value in zip(part, values.tolist(), strict=True):
-                scores[index] = value
-        return scores
-
-    def _packed_scores(self, rows: Sequence[Sequence[int]]) -> Tensor:
-        """Scores [rows] from one packed row."""
-        lengths = [len(row) for row in rows]
+        net = ScoreNet.of(self.model.eval())  # no dropout: a score depends on its sequence alone
         device = next(self.model.parameters()).device
-        layout = PackedLayout([Span(0, tuple(lengths))], device)
-        ids = torch.tensor([[token for row in rows for token in row]], device=device)
-        ends = torch.tensor(lengths, device=device).cumsum(0) - 1
-        return ScoreNet.of(self.model).scores(ids, layout, ends)
+        for indices in bucket([len(row) for row in rows]):  # of similar length, so attention pads little
+            for run in split_by_budget([len(rows[index]) for index in indices], tokens_per_batch):
+                part = [rows[index] for index in indices[run.start : run.stop]]
+                lengths = [len(row) for row in part]
+                ids = torch.tensor([[token for row in part for token in row]], device=device)  # [1, T]
+                ends = torch.tensor(lengths, device=device).cumsum(0) - 1  # [sequences]
+                with torch.no_grad():
+                    values = net.scores(ids, PackedLayout([Span(0, tuple(lengths))], device), ends)
+                for index, value in zip(indices[run.start : run.stop], values.tolist(), strict=True):
+                    scores[index] = value
+        return scores
 
     def save(self, folder: Path) -> None:
         """Write weights, config, tokenizer and the part of a response that is read; the stage adds the chat format."""
@@ -102,11 +100,19 @@ def without_prefill(chat: ChatFormat) -> ChatFormat:
 def fresh_reward_model(name: str, chat: ChatFormat, on: On, *, device: str = "auto", seed: int = 0) -> RewardModel:
     """The body of a language model under a new head with small random weights; raises `ModelError` like `load`."""
     policy = load(name, device="cpu", seed=seed)
-    tokenizer, pad = policy.tokenizer, _padding(policy.tokenizer, policy.end_ids, name)
+    tokenizer = policy.tokenizer
+    candidates = [tokenizer.pad_token, tokenizer.unk_token, tokenizer.bos_token, *tokenizer.all_special_tokens]
+    tokens = [str(token) for token in candidates if token is not None]
+    # transformers reads a score at the last token that is not padding: no scored sequence may end with the pad token
+    pad = next((token for token in tokens if tokenizer.convert_tokens_to_ids(token) not in policy.end_ids), None)
+    if pad is None:
+        remedy = "add a pad token to its tokenizer"
+        raise ModelError(f"{name}: every special token ends an answer, so none can pad: {remedy}")
     del policy  # its body is read again below, and two may not fit in memory
     model = _classifier(resolve(name), name)
-    width = model.score.weight.shape[1]
+    width = model.score.weight.shape[1]  # the weight is [1, d]
     with torch.no_grad():
+        # std 1 / sqrt(d + 1), so scores begin within a few units of 0; drawn on the CPU, the same for every device
         drawn = torch.randn(model.score.weight.shape, generator=torch.Generator().manual_seed(seed))
         model.score.weight.copy_(drawn / (width + 1) ** 0.5)
     tokenizer.pad_token = pad
@@ -136,6 +142,7 @@ def _classifier(folder: Path, name: str, missing: Sequence[str] = ("score.weight
     with reading(name, "could not be loaded as a sequence classifier"), _quiet():
         loaded: Any = AutoModelForSequenceClassification.from_pretrained(folder, num_labels=1, **options)
     model, info = loaded
+    # transformers fills absent weights with random numbers and only logs a warning
     absent = sorted(set(info["missing_keys"]) - set(missing))
     if absent or not hasattr(model, "score"):
         what = ", ".join(absent[:3]) or "the head `score`"
@@ -156,26 +163,3 @@ def _quiet() -> Iterator[None]:
         yield
     finally:
         logging.set_verbosity(level)
-
-
-def _padding(tokenizer: Any, ends: Sequence[int], name: str) -> str:
-    """A pad token that ends no scored sequence: transformers reads the score at the last token that is not padding."""
-    candidates = [tokenizer.pad_token, tokenizer.unk_token, tokenizer.bos_token, *tokenizer.all_special_tokens]
-    for token in candidates:
-        if token is not None and tokenizer.convert_tokens_to_ids(token) not in ends:
-            return str(token)
-    raise ModelError(f"{name}: every special token ends an answer, so none can pad: add a pad token to its tokenizer")
-
-
-def _batches(lengths: Sequence[int], tokens_per_batch: int) -> list[list[int]]:
-    """Indices of rows of similar length, each batch within the budget."""
-    batches: list[list[int]] = []
-    for run in bucket(lengths):
-        part: list[int] = []
-        for index in run:
-            if part and sum(lengths[i] for i in part) + lengths[index] > tokens_per_batch:
-                batches.append(part)
-                part = []
-            part.append(index)
-        batches.append(part)
-    return batches

@@ -34,14 +34,16 @@ class Head:
         """Read the head off a Hugging Face model, with the scalings that some architectures put on logits."""
         linear = model.get_output_embeddings()
         config = model.config
+        # Cohere multiplies by `logit_scale`, Granite divides by `logits_scaling`, Gemma caps
         scale = getattr(config, "logit_scale", None) or 1.0
         scale /= getattr(config, "logits_scaling", None) or 1.0
-        return Head(
-            linear.weight, getattr(linear, "bias", None), scale, getattr(config, "final_logit_softcapping", None)
-        )
+        softcap = getattr(config, "final_logit_softcapping", None)
+        return Head(linear.weight, getattr(linear, "bias", None), scale, softcap)
 
     def logits(self, hidden: Tensor, temperature: float = 1.0) -> Tensor:
         """[n, d] -> [n, V] in fp32. A temperature of 0 (greedy sampling) counts as 1."""
+        assert hidden.shape[-1] == self.weight.shape[1], "hidden states are as wide as the head's input"
+        # fp32 from here on: bf16 keeps 8 bits, too few for a log-sum-exp over a vocabulary
         logits = torch.nn.functional.linear(hidden, self.weight, self.bias).float()
         if self.scale != 1.0:
             logits = logits * self.scale
@@ -54,6 +56,7 @@ class Head:
         scale = self.scale if temperature in (0.0, 1.0) else self.scale / temperature
         if self.softcap is None:
             return scale
+        # `logits` are divided by the temperature already, the cap was on those before
         return scale * (1 - (logits * (temperature or 1.0) / self.softcap).square())  # tanh' = 1 - tanh^2
 
     def logprobs(self, hidden: Tensor, targets: Targets, temperature: float) -> Tensor:
@@ -106,7 +109,7 @@ class FusedHead(torch.autograd.Function):
         needs_weight, needs_bias = ctx.needs_input_grad[1], ctx.needs_input_grad[2]
         grad_hidden, grad_weight, grad_bias = torch.zeros_like(hidden), None, None
         total, sums = hidden.new_zeros((), dtype=torch.float32), dict[str, Tensor]()
-        for positions, loss in chunks:
+        for positions, loss in chunks:  # in order: the order of these sums decides the last bits
             states = hidden[positions]  # [n, d]
             logits = head.logits(states, temperature)  # [n, V]
             derivative = head.derivative(logits, temperature)  # before `loss` overwrites the logits
@@ -121,13 +124,14 @@ class FusedHead(torch.autograd.Function):
             total = total + value
             for name, amount in chunk_sums.items():
                 sums[name] = sums[name] + amount if name in sums else amount
+        assert grad_weight is None or grad_weight.shape == weight.shape, "a gradient has its tensor's shape"
         ctx.grads = (grad_hidden, grad_weight, grad_bias)  # neither inputs nor outputs, so no reference cycle
         return total, sums
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_loss: Tensor, _: None) -> tuple[Tensor | None, ...]:
-        grads, ctx.grads = ctx.grads, ()
+        grads, ctx.grads = ctx.grads, ()  # one backward pass: the gradients are scaled in place and given away
         return (*(grad if grad is None else grad.mul_(grad_loss) for grad in grads), None, None, None)
 
 

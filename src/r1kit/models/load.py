@@ -44,7 +44,7 @@ class Policy:
 def context_of(model: Any) -> int:
     """The longest sequence that a model takes, in tokens; bounded by a sliding window, which r1kit does not compute."""
     longest = int(getattr(model.config, "max_position_embeddings", 1 << 20))
-    return min(longest, getattr(model.config, "sliding_window", None) or longest)
+    return min(longest, getattr(model.config, "sliding_window", None) or longest)  # None: no window
 
 
 def device_of(name: str) -> torch.device:
@@ -83,7 +83,7 @@ def load(name: str, *, device: str = "auto", seed: int = 0) -> Policy:
             f"{name} lacks {len(missing)} weights ({', '.join(missing[:3])} ...): its checkpoint is incomplete"
         )
     check_weights(model, name)
-    check_attention(model, name)
+    check_attention(model, name)  # on the CPU, in fp32, before the weights move
     if len(tokenizer) > model.get_input_embeddings().num_embeddings:
         raise ModelError(
             f"{name}: the tokenizer has {len(tokenizer)} tokens but the model only "
@@ -145,6 +145,7 @@ def add_lora(policy: Policy, rank: int, alpha: int, targets: tuple[str, ...]) ->
     """Freeze the weights and put low-rank adapters on the linear layers named in `targets` (peft)."""
     from peft import LoraConfig, get_peft_model
 
+    # peft draws A at random and sets B to 0: the policy starts as the base model
     config = LoraConfig(r=rank, lora_alpha=alpha, target_modules=list(targets) or "all-linear", task_type="CAUSAL_LM")
     model: Any = get_peft_model(policy.model, config).get_base_model()
     if hasattr(model.get_output_embeddings(), "lora_A"):
@@ -157,6 +158,7 @@ def merged(model: Any) -> Any:
     if not has_adapters(model):
         return model
     plain = copy.deepcopy(model)
+    # a list first: the loop replaces modules that it would walk over
     for name, layer in [named for named in plain.named_modules() if hasattr(named[1], "get_base_layer")]:
         layer.merge()
         plain.set_submodule(name, layer.get_base_layer())
@@ -169,13 +171,17 @@ def has_adapters(model: nn.Module) -> bool:
 
 
 def named_weights(model: Any) -> Iterator[tuple[str, torch.Tensor]]:
-    """The weights by their names in a saved model, adapters merged in; without adapters, the model's own tensors."""
+    """The weights by their names in a saved model, adapters merged in; without adapters, the model's own tensors.
+
+    Nothing is copied or merged before the first tensor is read: an engine that shares the model never reads one.
+    """
     yield from merged(model).state_dict().items()
 
 
 def frozen_copy(model: Any) -> Any:
     """A reference model: the same weights, without gradients."""
-    reference = copy.deepcopy(merged(model))
+    plain = merged(model)  # a copy already if there were adapters
+    reference = copy.deepcopy(model) if plain is model else plain
     for parameter in reference.parameters():
         parameter.requires_grad_(False)
-    return reference.eval()
+    return reference.eval()  # without dropout, as the policy is trained

@@ -24,19 +24,21 @@ class Padding:
         self.shape = (len(lengths), max(lengths, default=0))
         self.dense = all(length == self.shape[1] for length in lengths)
         width = self.shape[1]
+        # place of each real token among the rows * width padded ones
         flat = [row * width + t for row, length in enumerate(lengths) for t in range(length)]
         self.index = None if self.dense else torch.tensor(flat, device=device)
 
     def pad(self, flat: Tensor) -> Tensor:
         """[sum L, H, D] -> [N, H, max L, D], padded with zeros."""
         if self.index is not None:
-            empty = flat.new_zeros((self.shape[0] * self.shape[1], *flat.shape[1:]))
-            flat = empty.index_copy(0, self.index, flat)
+            assert len(flat) == len(self.index), "as many tokens as the lengths add up to"
+            empty = flat.new_zeros((self.shape[0] * self.shape[1], *flat.shape[1:]))  # [N * max L, H, D]
+            flat = empty.index_copy(0, self.index, flat)  # not in place: autograd goes through it
         return flat.view(*self.shape, *flat.shape[1:]).transpose(1, 2)
 
     def unpad(self, padded: Tensor) -> Tensor:
         """[N, H, max L, D] -> [sum L, H, D]."""
-        flat = padded.transpose(1, 2).reshape(-1, padded.shape[1], padded.shape[3])
+        flat = padded.transpose(1, 2).reshape(-1, padded.shape[1], padded.shape[3])  # [N * max L, H, D]
         return flat if self.index is None else flat.index_select(0, self.index)
 
 
@@ -63,7 +65,7 @@ class PackedLayout:
         device = torch.device(device)
         self.prompts = [span.prompt for span in spans if span.prompt]
         self.longest = max(span.prompt + max(span.completions, default=0) for span in spans)
-        prompt_runs = runs(self.prompts, WASTE)
+        prompt_runs = runs(self.prompts, WASTE)  # prompts of neighbouring spans that attention computes together
         self.prompt_sizes = [sum(run) for run in prompt_runs]
         self.prompt_paddings = [Padding(run, device) for run in prompt_runs]
         numbers = iter(range(len(self.prompts)))
@@ -71,15 +73,17 @@ class PackedLayout:
         for span in spans:
             prompt = next(numbers) if span.prompt else None
             self.blocks += [_Block(prompt, Padding(run, device)) for run in runs(span.completions, WASTE)]
+        # tokens of the row in order: all prompts, then block by block
         self.sizes = [sum(self.prompts), *(sum(block.padding.lengths) for block in self.blocks)]
+        # a completion continues its prompt's positions, as if it stood right after it
         starts = [range(span.prompt) for span in spans if span.prompt]
         owns = [range(span.prompt, span.prompt + length) for span in spans for length in span.completions]
         self.position_ids = torch.tensor([p for run in (*starts, *owns) for p in run], device=device)  # [T]
+        # a prompt's token stands for one token of each completion's sequence
         self.samples_per_token = torch.ones(len(self.position_ids), dtype=torch.float64, device=device)  # [T]
         shared = torch.tensor([len(span.completions) for span in spans if span.prompt], dtype=torch.float64)
-        self.samples_per_token[: self.sizes[0]] = shared.repeat_interleave(
-            torch.tensor(self.prompts, dtype=torch.long)
-        ).to(device)
+        lengths = torch.tensor(self.prompts, dtype=torch.long)
+        self.samples_per_token[: self.sizes[0]] = shared.repeat_interleave(lengths).to(device)
 
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
         """q [1, H, T, D] -> [1, T, H, Dv]."""
@@ -97,7 +101,7 @@ class PackedLayout:
             if block.prompt is None:
                 out = sdpa(queries, keys, values, scale, causal=True)
             else:
-                k_shared, v_shared = (x[block.prompt].expand(len(keys), -1, -1, -1) for x in shared)
+                k_shared, v_shared = (x[block.prompt].expand(len(keys), -1, -1, -1) for x in shared)  # [N, H, P, D]
                 keys, values = torch.cat([k_shared, keys], dim=2), torch.cat([v_shared, values], dim=2)
                 length, width = k_shared.shape[2], queries.shape[2]
                 # Built for each layer: in the layout, the O(L^2) masks of a whole rollout would take gigabytes.
@@ -128,8 +132,24 @@ def runs(lengths: Sequence[int], waste: float) -> list[list[int]]:
     return parts
 
 
+def split_by_budget(lengths: Sequence[int], budget: int) -> list[range]:
+    """Consecutive items whose lengths sum to at most `budget`; a longer item stands alone.
+
+    `split_by_budget([3, 4, 9], 7) == [range(0, 2), range(2, 3)]`.
+    """
+    parts: list[range] = []
+    total = 0
+    for index, length in enumerate(lengths):
+        if parts and total + length <= budget:
+            parts[-1], total = range(parts[-1].start, index + 1), total + length
+        else:
+            parts.append(range(index, index + 1))
+            total = length
+    return parts
+
+
 def bucket(lengths: Sequence[int], waste: float = 0.15) -> list[list[int]]:
     """Indices of sequences, longest first, in buckets in which padding adds at most `waste` of the real tokens."""
-    order = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
+    order = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))  # ties by index: the same order everywhere
     left = iter(order)
     return [[next(left) for _ in run] for run in runs([lengths[i] for i in order], waste)]

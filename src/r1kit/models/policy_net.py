@@ -51,7 +51,8 @@ def per_token(loss: Loss) -> Loss:
 
 def hidden_states(model: Any, token_ids: Tensor, layout: PackedLayout) -> Tensor:
     """Hidden states [T, d] of a packed row [1, T], of a language model or of a sequence classifier."""
-    output = model.base_model(
+    assert token_ids.shape == (1, len(layout.position_ids)), "the layout is of another row"
+    output = model.base_model(  # without the head: it is applied to the targets' positions only
         input_ids=token_ids, position_ids=layout.position_ids[None], layout=layout, use_cache=False
     )
     return output.last_hidden_state[0]  # type: ignore[no-any-return]
@@ -79,10 +80,11 @@ class PolicyNet(Net):
 
     def forward(self, batch: Batch, loss: Loss | LogitsLoss, totals: Totals, temperature: float = 1.0) -> LossOutput:
         """The loss of a packed row with its gradient; among the sums is the entropy of each target's distribution."""
-        hidden, head = self.hidden_states(batch), Head.of(self.model)
+        hidden, head = self.hidden_states(batch), Head.of(self.model)  # [T, d]
         if isinstance(loss, LogitsLoss):
             chunks = loss.chunks(batch, totals, temperature, head.chunk_size())
         else:
+            # detached: the fused head forms the gradient to the hidden states itself
             chunks = _logprob_chunks(loss, head, hidden.detach(), batch.targets, totals, temperature)
         value, sums = FusedHead.apply(hidden, head.weight, head.bias, head, chunks, temperature)
         return LossOutput(value, sums, len(batch.targets))
@@ -112,7 +114,7 @@ class ScoreNet(Net):
 
     def forward(self, batch: Batch, loss: ScoreLoss, totals: Totals, temperature: float = 1.0) -> LossOutput:
         """The loss of a packed row with its gradient; scores have no temperature."""
-        scores = self.scores(batch.token_ids, batch.layout, batch.ends)
+        scores = self.scores(batch.token_ids, batch.layout, batch.ends)  # [sequences]
         output = loss(scores, batch, totals)
         return output if output.num_items is not None else output._replace(num_items=len(scores))
 
@@ -125,6 +127,7 @@ def net_of(model: Any) -> PolicyNet | ScoreNet:
     """The net of a language model or of a sequence classifier; a net, sharded or not, stays as it is."""
     if isinstance(model, PolicyNet | ScoreNet):
         return model
+    # a classifier has no head over the vocabulary
     return ScoreNet(model) if model.get_output_embeddings() is None else PolicyNet(model)
 
 
@@ -138,10 +141,11 @@ def _logprob_chunks(
     """
     size = head.chunk_size()
     for chunk in targets.chunks(size, whole=not getattr(loss, "per_token", False)):
-        if len(chunk) <= LONG * size:
+        if len(chunk) <= LONG * size:  # logits of at most LONG chunks at once: whole sequences, and their last bits
             yield Chunk(chunk.positions, partial(_logprob_loss, targets=chunk, totals=totals, loss=loss))
             continue
         output, grad = _gradient(loss, head.logprobs(hidden, chunk, temperature), chunk, totals)  # grad: [n]
+        # the true loss is linear in its log-probs to first order, so `grad` is all that the second pass needs
         for part, part_grad in zip(chunk.chunks(size, whole=False), grad.split(size), strict=True):
             linear = partial(_linear_loss, grad=part_grad, output=output)
             yield Chunk(part.positions, partial(_logprob_loss, targets=part, totals=totals, loss=linear))
@@ -152,6 +156,7 @@ def _logprob_loss(logits: Tensor, targets: Targets, totals: Totals, loss: Loss) 
     """A loss of log-probs as one of logits [n, V]: d(log p_target)/d(logits) = onehot - p."""
     logprobs = logits.sub_(logits.logsumexp(dim=-1, keepdim=True))  # [n, V], over the logits
     probs = logprobs.exp()  # [n, V]
+    assert len(logits) == len(targets), "one row of logits for each target"
     entropy = -torch.dot(probs.view(-1), logprobs.view(-1))
     chosen = targets.token_ids[:, None]  # [n, 1]
     output, grad = _gradient(loss, logprobs.gather(1, chosen)[:, 0], targets, totals)
@@ -163,13 +168,15 @@ def _logprob_loss(logits: Tensor, targets: Targets, totals: Totals, loss: Loss) 
 def _gradient(loss: Loss, logprobs: Tensor, targets: Targets, totals: Totals) -> tuple[LossOutput, Tensor]:
     """A loss of log-probs [n], and its gradient [n]."""
     assert len(logprobs) == len(targets), "one log-prob for each target"
-    leaf = logprobs.detach().requires_grad_()
+    leaf = logprobs.detach().requires_grad_()  # cuts the graph: autograd sees the loss alone, not the head
     with torch.enable_grad():  # an autograd function's forward pass runs without
         output = loss(leaf, targets, totals)
+        assert output.loss.ndim == 0, "a loss is a scalar"
         (grad,) = torch.autograd.grad(output.loss, leaf)
     return output, grad
 
 
 def _linear_loss(logprobs: Tensor, targets: Targets, totals: Totals, *, grad: Tensor, output: LossOutput) -> LossOutput:
     """A loss with the value of `output` and the gradient `grad` [n]."""
+    # the bracket is 0 in value, so only its gradient counts
     return LossOutput(output.loss.detach() + (logprobs - logprobs.detach()) @ grad, output.sums)

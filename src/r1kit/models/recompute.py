@@ -20,9 +20,10 @@ class _Recomputed:
         self.layer = layer
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        forward = type(self.layer).forward
+        forward = type(self.layer).forward  # the class's: the instance's is this object
         if not torch.is_grad_enabled():
             return forward(self.layer, *args, **kwargs)
+        # nothing in evaluation mode draws random numbers, so their state need not be kept
         return checkpoint(forward, self.layer, *args, use_reentrant=False, preserve_rng_state=False, **kwargs)
 
 

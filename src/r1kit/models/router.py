@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -29,20 +30,19 @@ class RouterBalance:
         self.loads = [torch.zeros_like(self._bias(router), dtype=torch.float64) for router in self.routers]
         self.samples_per_token: Tensor | None = None  # [T], inside `counting`
         for index, router in enumerate(self.routers):
-            router.register_forward_hook(self._hook(index))
+            router.register_forward_hook(partial(self._count, index))
 
     @staticmethod
     def _bias(router: nn.Module) -> Tensor:
         return router.e_score_correction_bias  # type: ignore[return-value]
 
-    def _hook(self, index: int) -> Any:
-        def count(module: nn.Module, args: Any, output: Any) -> None:
-            if self.samples_per_token is not None:
-                experts = output[2]  # router logits, weights, indices [T, experts per token]
-                weights = self.samples_per_token.repeat_interleave(experts.shape[-1])
-                self.loads[index].index_add_(0, experts.reshape(-1), weights)
-
-        return count
+    def _count(self, index: int, module: nn.Module, args: Any, output: Any) -> None:
+        """A forward hook of router `index`."""
+        if self.samples_per_token is not None:
+            experts = output[2]  # router logits, weights, indices [T, experts per token]
+            assert len(experts) == len(self.samples_per_token), "one row of experts for each token of the packed row"
+            weights = self.samples_per_token.repeat_interleave(experts.shape[-1])  # [T * experts per token]
+            self.loads[index].index_add_(0, experts.reshape(-1), weights)
 
     @contextmanager
     def counting(self, samples_per_token: Tensor) -> Iterator[None]:
@@ -58,6 +58,7 @@ class RouterBalance:
         worst = 0.0
         for router, load in zip(self.routers, self.loads, strict=True):
             if load.sum() > 0:
+                # the sign, not the size: gamma bounds how far a bias moves in one step
                 self._bias(router).add_(self.gamma * torch.sign(load.mean() - load))
                 worst = max(worst, float(load.max() / load.mean()))
             load.zero_()

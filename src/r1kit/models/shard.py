@@ -21,6 +21,7 @@ def shard(net: N, mesh: DeviceMesh) -> N:
     Gradients are summed over the ranks, not averaged as FSDP does by default: a loss divides by the `Totals` of all
     ranks, so each rank's gradient is its share of the whole.
     """
+    # a list first: `fully_shard` changes the modules' classes, and inner modules go before the outer one
     for layer in [module for module in net.modules() if isinstance(module, GradientCheckpointingLayer)]:
         fully_shard(layer, mesh=mesh)
     fully_shard(net, mesh=mesh)
@@ -28,7 +29,7 @@ def shard(net: N, mesh: DeviceMesh) -> N:
         if isinstance(module, FSDPModule):
             module.set_gradient_divide_factor(1.0)
             module.set_force_sum_reduction_for_comms(True)  # gloo knows no other reduction
-    for name in net.FORWARD_METHODS:
+    for name in net.FORWARD_METHODS:  # so FSDP gathers the weights around these methods too, not only `forward`
         register_fsdp_forward_method(net, name)
     return net
 

@@ -136,7 +136,7 @@ def _held_out(
     path = context.folder / "held_out.jsonl"
     path.unlink(missing_ok=True)
     with RowWriter(path) as file:
-        for row in held_out.shown(scores):
+        for row in held_out.held_out_rows(scores):
             file.append(row)
     return {name: value for name, value in metrics.items() if name != "reliability"}
 

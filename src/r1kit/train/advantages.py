@@ -25,8 +25,9 @@ def advantages(rewards: Sequence[float | None], baseline: str = "group_std") -> 
         return [None if reward is None else 0.0 for reward in rewards]
     # fsum: the sum does not depend on the order of the group
     mean = math.fsum(known) / len(known)
-    scale = 1.0
+    scale = 1.0  # Dr. GRPO: a division by std would weigh easy and hard problems up
     if baseline == "group_std":
+        # n - 1, as TRL divides; the paper does not say which
         scale = 1.0 / (math.sqrt(math.fsum((r - mean) ** 2 for r in known) / (len(known) - 1)) + STD_EPS)
     elif baseline == "leave_one_out":
         scale = len(known) / (len(known) - 1)  # r_i - mean of the others = (r_i - mean) * n / (n - 1)

@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 import shutil
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 from r1kit.store import StoreError, read_json
 
 
 def folder_of(stage: Path, step: int) -> Path:
     """`checkpoints/step-000040` in the stage's folder."""
-    return stage / "checkpoints" / _name(step)
+    return stage / "checkpoints" / f"step-{step:06d}"  # six digits, so names sort like numbers
 
 
 def best_folder(stage: Path, step: int) -> Path:
     """`best/step-000015` in the stage's folder: the weights of the step with the best validation."""
-    return stage / "best" / _name(step)
-
-
-def _name(step: int) -> str:
-    return f"step-{step:06d}"
+    return stage / "best" / f"step-{step:06d}"
 
 
 def latest(stage: Path) -> Path | None:
@@ -36,16 +32,11 @@ def prune(stage: Path, keep: int) -> None:
 
 def prune_best(stage: Path, step: int) -> None:
     """Remove all best weights but those of `step` and those that a checkpoint refers to."""
-    needed = {_name(step), *(_name(_best_step(state)) for state in stage.glob("checkpoints/step-[0-9]*/state.json"))}
+    needed = {best_folder(stage, step)}
+    for state in stage.glob("checkpoints/step-[0-9]*/state.json"):
+        with suppress(StoreError):  # a damaged checkpoint needs nothing
+            best = read_json(state).get("best") or {}
+            needed.add(best_folder(stage, int(best.get("step", 0))))
     for old in stage.glob("best/step-[0-9]*"):
-        if old.name not in needed:
+        if old not in needed:
             shutil.rmtree(old)
-
-
-def _best_step(state: Path) -> int:
-    """The step with the best validation when a checkpoint was written; 0 if there was none, or if it is damaged."""
-    try:
-        content: dict[str, Any] = read_json(state)
-    except StoreError:
-        return 0
-    return int((content.get("best") or {}).get("step", 0))

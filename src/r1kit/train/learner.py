@@ -44,10 +44,11 @@ class OptimizerSettings(Settings):
     def rate(self, step: int, steps: int) -> float:
         """The learning rate of the update at position `step` (from 0) of `steps` planned ones."""
         warmup = self.warmup_steps or math.ceil(self.warmup_ratio * steps)
-        if step < warmup:
+        if step < warmup:  # + 1: the first update has a learning rate too
             return self.learning_rate * (step + 1) / warmup
         if self.schedule == "constant":
             return self.learning_rate
+        # from 0 right after the warm-up to 1 at the last planned update; a run with more updates stays there
         progress = min(1.0, (step - warmup) / max(1, steps - 1 - warmup))
         falling = 0.5 * (1 + math.cos(math.pi * progress)) if self.schedule == "cosine" else 1 - progress
         return self.learning_rate * (self.final_ratio + (1 - self.final_ratio) * falling)
@@ -72,13 +73,14 @@ class Learner:
         self.net = net_of(model)
         self.model, self.settings, self.steps, self.temperature = self.net.model, settings, steps, temperature
         self.device = next(self.model.parameters()).device
+        # with LoRA only the adapters: everything else is neither updated nor in a checkpoint
         self.parameters = {name: p for name, p in self.model.named_parameters() if p.requires_grad}
         self.optimizer = torch.optim.AdamW(
             self.parameters.values(),
             lr=settings.learning_rate,
             betas=settings.betas,
             weight_decay=settings.weight_decay,
-            fused=True,
+            fused=True,  # one pass over memory for all parameters
         )
         self.router = RouterBalance(self.model, settings.router_gamma)
         self.updates = 0
@@ -98,12 +100,14 @@ class Learner:
             counting = self.router.counting(batch.layout.samples_per_token) if has_gradient else nullcontext()
             with torch.set_grad_enabled(has_gradient), autocast(self.device), counting:
                 output = self.net(batch, loss, totals, self.temperature)
+            assert output.num_items is not None, "a net fills in the number of its targets"
             if has_gradient:
-                output.loss.backward()
+                output.loss.backward()  # adds to the gradients of the batches before: their order decides the last bits
                 total += float(output.loss.detach())
             count += output.num_items
             for name, value in output.sums.items():
                 sums[name] = sums.get(name, 0.0) + float(value)
+        # the loss is divided by `totals` already; the sums are divided here, by the tokens that were measured
         means = {name: value / max(1, count) for name, value in sums.items()}
         return {"loss": total, **means} if count else means
 
@@ -115,13 +119,15 @@ class Learner:
         Raises FloatingPointError if the gradient is not finite, which would make every weight NaN.
         """
         rate = self.settings.rate(self.updates if position is None else position, self.steps)
+        # None, not zero: `zero_grad` below leaves None, and any backward pass a tensor
         if self.settings.skip_empty_updates and all(p.grad is None for p in self.parameters.values()):
             return {"optim/grad_norm": 0.0, "optim/learning_rate": rate}
         for parameter in self.parameters.values():
-            if parameter.grad is None:
+            if parameter.grad is None:  # AdamW would skip it; momentum and weight decay move all alike
                 parameter.grad = torch.zeros_like(parameter)
+        # over all ranks: `whole` gathers a sharded norm, and each rank must call it
         norm = float(whole(torch.nn.utils.clip_grad_norm_(self.parameters.values(), self.settings.grad_clip)))
-        if not math.isfinite(norm):
+        if not math.isfinite(norm):  # before the update, so the weights are still good
             raise FloatingPointError(
                 f"the gradient's norm is {norm} at update {self.updates + 1}: lower the learning rate, "
                 "and look for NaN in the weights or log-probs of the last metrics"
@@ -133,13 +139,14 @@ class Learner:
         self.updates += 1
         metrics = {"optim/grad_norm": norm, "optim/learning_rate": rate}
         if self.router.routers:
+            # after the optimizer: the loads are those of the weights before this update (V3 section 2.1.2)
             metrics["router/worst_load"] = self.router.update()
         return metrics
 
     def logprobs(self, batch: Batch, model: Any = None) -> Tensor:
         """log pi [N] of a batch's targets under the policy, or under `model` (a reference)."""
         net = PolicyNet.of(self.net if model is None else model)
-        net.eval()
+        net.eval()  # as in `forward_backward`: dropout would make a ratio of equal weights differ from 1
         with torch.no_grad(), autocast(self.device):
             return net.logprobs(batch, self.temperature)
 
@@ -147,10 +154,10 @@ class Learner:
         """Write a checkpoint, atomically, from which `load` continues bit for bit."""
         from safetensors.torch import save_file
 
-        with atomic_folder(folder) as part:
+        with atomic_folder(folder) as part:  # a kill leaves no half-written checkpoint
             save_file(self._tensors(self.model), part / "policy.safetensors")
             torch.save(self.optimizer.state_dict(), part / "optimizer.pt")
-            if reference is not None:
+            if reference is not None:  # only one that is refreshed: any other is the policy of the start
                 save_file(self._tensors(reference), part / "reference.safetensors")
             (part / "state.json").write_text(json.dumps({"updates": self.updates, **state}))
 
@@ -160,6 +167,7 @@ class Learner:
 
         try:
             self._restore(self.model, folder / "policy.safetensors")
+            # weights_only: a pickle could run code
             self.optimizer.load_state_dict(torch.load(folder / "optimizer.pt", weights_only=True))
             if reference is not None:
                 self._restore(reference, folder / "reference.safetensors")
@@ -193,7 +201,9 @@ class Learner:
         """The policy's trainable weights or all of a reference's, and the biases of the routers."""
         parameters = self.parameters if model is self.model else dict(model.named_parameters())
         tensors = {name: parameter.detach() for name, parameter in parameters.items()}
+        # moved by `RouterBalance`, not by the optimizer, so they are buffers
         biases = {name: b for name, b in model.named_buffers() if name.endswith("e_score_correction_bias")}
+        # safetensors refuses views; `contiguous` copies nothing else
         return {name: tensor.contiguous() for name, tensor in (tensors | biases).items()}
 
     def _restore(self, model: Any, file: Path) -> None:
@@ -202,10 +212,11 @@ class Learner:
         saved = load_file(file, device=str(self.device))
         with torch.no_grad():
             for name, tensor in self._tensors(model).items():
-                tensor.copy_(saved[name])
+                tensor.copy_(saved[name])  # in place: optimizer and engine hold these tensors
 
 
 def split(items: Sequence[Any], parts: int) -> list[list[Any]]:
     """`parts` runs of nearly equal size: `split([1, 2, 3], 2) == [[1, 2], [3]]`."""
+    # rounded bounds, so sizes differ by one at most; empty runs are left out
     bounds = [round(index * len(items) / parts) for index in range(parts + 1)]
     return [list(items[a:b]) for a, b in pairwise(bounds) if b > a]

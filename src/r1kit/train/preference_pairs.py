@@ -35,6 +35,7 @@ def pair_samples(model: RewardModel, limit: int) -> Callable[[PreferencePair], l
         if samples[0].token_ids == samples[1].token_ids:
             raise ValueError("the judged parts of the two answers are equal")
         refuse_long(samples, limit)
+        # the key goes with both: answers to one prompt are not independent
         return [Tokenised(sample, notes={"prompt": prompt_key(pair.prompt)}) for sample in samples]
 
     return make
@@ -60,6 +61,7 @@ class Pairs:
 
     def __init__(self, tokens: TokenFile, balance: int | None = None) -> None:
         self.tokens, lengths = tokens, tokens.lengths()
+        assert len(lengths) % 2 == 0, "a pair is two samples"
         differences = [chosen - rejected for chosen, rejected in zip(lengths[::2], lengths[1::2], strict=True)]
         self.kept = list(range(len(differences))) if balance is None else balanced(differences, balance)
 
@@ -76,7 +78,7 @@ class Pairs:
 
     def contradictions(self) -> int:
         """The number of pairs that also occur with the answers swapped."""
-        sides = {tuple(map(key_of, self._pair(row))) for row in range(len(self))}
+        sides = {tuple(map(key_of, self._pair(row))) for row in range(len(self))}  # (chosen, rejected)
         return sum(side[::-1] in sides for side in sides)
 
     def _pair(self, row: int) -> list[Sample]:
@@ -85,8 +87,8 @@ class Pairs:
 
     def update(self, rows: Sequence[int], learner: Learner, tokens_per_batch: int, center: float) -> Update:
         groups = [self._pair(row) for row in rows]
-        batches = pack_together(groups, tokens_per_batch, learner.device)
-        return Update(batches, Totals(0, len(groups)), bradley_terry(center))
+        batches = pack_together(groups, tokens_per_batch, learner.device)  # the two answers stay neighbours, in order
+        return Update(batches, Totals(0, len(groups)), bradley_terry(center))  # the loss divides by pairs, not tokens
 
     def measure(self, scores: Sequence[float]) -> dict[str, Any]:
         """`pair_metrics` of the scores of all samples."""
@@ -102,7 +104,7 @@ class Pairs:
         """The key of each pair's prompt."""
         return [row["prompt"] for row in self.tokens.rows()][::2]
 
-    def shown(self, scores: Sequence[float]) -> list[dict[str, Any]]:
+    def held_out_rows(self, scores: Sequence[float]) -> list[dict[str, Any]]:
         """A row per pair for held_out.jsonl."""
         return [
             {"file": row["file"], "row": row["row"], "chosen": scores[2 * n], "rejected": scores[2 * n + 1]}
@@ -134,6 +136,7 @@ class Responses:
     def update(self, rows: Sequence[int], learner: Learner, tokens_per_batch: int, center: float) -> Update:
         samples = [self.tokens[row] for row in rows]
         batches = pack(samples, tokens_per_batch, learner.device)
+        # labels in the order of `samples`; the loss finds them by the batch's `order`
         return Update(batches, Totals(0, len(samples)), safety([self.labels[row] for row in rows]))
 
     def measure(self, scores: Sequence[float]) -> dict[str, Any]:
@@ -148,7 +151,7 @@ class Responses:
         """The key of each response's prompt."""
         return [row["prompt"] for row in self.tokens.rows()]
 
-    def shown(self, scores: Sequence[float]) -> list[dict[str, Any]]:
+    def held_out_rows(self, scores: Sequence[float]) -> list[dict[str, Any]]:
         """A row per response for held_out.jsonl."""
         return [
             {"file": row["file"], "row": row["row"], "label": row["label"], "score": score}

@@ -33,6 +33,7 @@ def reliability(probabilities: Sequence[float], outcomes: Sequence[bool]) -> lis
     bins = []
     for index in range(BINS):
         low, high = 0.5 + index / (2 * BINS), 0.5 + (index + 1) / (2 * BINS)
+        # half-open bins, but the last one holds a confidence of exactly 1
         inside = [row for row in rows if low <= row[0] and (row[0] < high or index == BINS - 1)]
         if inside:
             sure, right = (statistics.fmean(row[side] for row in inside) for side in (0, 1))
@@ -60,14 +61,15 @@ def pair_metrics(scores: Sequence[tuple[float, float]], lengths: Sequence[tuple[
     The length correlation is within pairs, of margins with differences in length, so the prompt plays no part.
     """
     margins = [chosen - rejected for chosen, rejected in scores]
+    # Bradley-Terry: sigmoid(margin) is the probability that the chosen answer is better (R1 supplement, equation 5)
     bins = reliability([sigmoid(margin) for margin in margins], [True] * len(margins))
     longer = [float(chosen - rejected) for chosen, rejected in lengths]
     both = [(value, -value) for value in margins], [(value, -value) for value in longer]  # whichever side comes first
     apart, sizes = ([value for pair in pairs for value in pair] for pairs in both)
     return {
         "pairs": len(margins),
-        "accuracy": statistics.fmean((margin > 0) + 0.5 * (margin == 0) for margin in margins),
-        "loss": statistics.fmean(softplus(-margin) for margin in margins),
+        "accuracy": statistics.fmean((margin > 0) + 0.5 * (margin == 0) for margin in margins),  # a tie is half right
+        "loss": statistics.fmean(softplus(-margin) for margin in margins),  # -log sigmoid(margin)
         "margin": statistics.fmean(margins),
         "calibration_error": calibration_error(bins),
         "length_correlation": correlation(apart, sizes) if len(margins) > 1 else None,
@@ -106,6 +108,7 @@ def _auc(scores: Sequence[float], labels: Sequence[bool]) -> float | None:
     safe, unsafe = sum(labels), len(labels) - sum(labels)
     if not safe or not unsafe:
         return None
+    # Mann-Whitney's U: the rank sum of the safe ones, less its smallest possible value
     above = sum(rank for rank, label in zip(ranks, labels, strict=True) if label) - safe * (safe + 1) / 2
     return above / (safe * unsafe)
 

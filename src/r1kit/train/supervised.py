@@ -6,10 +6,9 @@ import math
 import random
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from pydantic import Field
 
@@ -25,6 +24,7 @@ from r1kit.train.validation import Best, EarlyStopping, Validation
 from r1kit.types import Sample
 
 SAMPLES_AT_ONCE = 256  # held-out samples packed at once
+NAMES = {"loss": "optim/loss", "entropy": "policy/entropy"}  # other names of a loss's sums begin with train/
 Log = Callable[[int, dict[str, float]], None]
 
 
@@ -74,15 +74,16 @@ class Epochs:
         self._epoch, self._order = -1, list[int]()
 
     def __getitem__(self, update: int) -> list[int]:
-        return list(self._at(range(update * self.size, min((update + 1) * self.size, self.total))))
-
-    def _at(self, places: range) -> Iterator[int]:
-        for place in places:
+        rows = []
+        # an update may end one epoch and begin the next; only the last update may be smaller
+        for place in range(update * self.size, min((update + 1) * self.size, self.total)):
             epoch, index = divmod(place, self.rows)
             if epoch != self._epoch:
+                # the order depends on seed and epoch alone, so a resumed run needs only the number of updates
                 self._epoch, self._order = epoch, list(range(self.rows))
                 random.Random(f"epochs/{self.seed}/{epoch}").shuffle(self._order)
-            yield self._order[index]
+            rows.append(self._order[index])
+        return rows
 
 
 @dataclass(frozen=True)
@@ -115,30 +116,24 @@ def train_supervised(
     """
     newest = checkpoints.latest(folder)
     stopping = EarlyStopping(validation, learner, folder, learner.load(newest) if newest is not None else None)
+    # rows of updates after the checkpoint go, because those are run again; -1: all of them
     keep_steps(folder / "metrics.jsonl", learner.updates if newest is not None else -1)
     with RowWriter(folder / "metrics.jsonl") as metrics:
         if newest is None and (row := stopping.before()):
             metrics.append({"step": 0, **row})
         while learner.updates < learner.steps and not stopping.is_over:
-            row = _update(learner, update_at(learner.updates))
+            update, started = update_at(learner.updates), time.perf_counter()
+            sums = learner.forward_backward(update.batches, update.loss, update.totals)
+            row = {NAMES.get(name, f"train/{name}"): value for name, value in sums.items()} | learner.step()
+            row["tokens/train"] = sum(batch.num_tokens for batch in update.batches)
+            row["time/step_s"] = time.perf_counter() - started
             row |= stopping.after(learner.updates, last=learner.updates == learner.steps)
             metrics.append({"step": learner.updates, **row})
             log(learner.updates, row)
             if checkpoint_every and learner.updates % checkpoint_every == 0 and learner.updates < learner.steps:
                 learner.save(checkpoints.folder_of(folder, learner.updates), stopping.state)
-                checkpoints.prune(folder, keep=2)
+                checkpoints.prune(folder, keep=2)  # two, in case the newest is damaged
     return stopping.finish()
-
-
-NAMES = {"loss": "optim/loss", "entropy": "policy/entropy"}
-
-
-def _update(learner: Learner, update: Update) -> dict[str, Any]:
-    started = time.perf_counter()
-    sums = learner.forward_backward(update.batches, update.loss, update.totals)
-    row: dict[str, Any] = {NAMES.get(name, f"train/{name}"): value for name, value in sums.items()} | learner.step()
-    tokens = sum(batch.num_tokens for batch in update.batches)
-    return row | {"tokens/train": tokens, "time/step_s": time.perf_counter() - started}
 
 
 def validation_loss(
@@ -148,17 +143,19 @@ def validation_loss(
 
     A loss that rises for one source while others fall shows what the model forgets.
     """
+    assert not sources or len(sources) == len(samples), "one source for each sample"
     losses: defaultdict[str, float] = defaultdict(float)
     tokens = Counter[str]()
     for start in range(0, len(samples), SAMPLES_AT_ONCE):  # in parts: a large set need not be in memory at once
         part = [samples[index] for index in range(start, min(start + SAMPLES_AT_ONCE, len(samples)))]
         for batch in pack(part, tokens_per_batch, learner.device):
-            by_sample = learner.logprobs(batch).double().split(list(batch.targets.lengths))
+            # in fp64: a sum over millions of tokens loses digits in fp32
+            by_sample = learner.logprobs(batch).double().split(list(batch.targets.lengths))  # [n] each
             for index, logprobs in zip(batch.order, by_sample, strict=True):
                 source = sources[start + index] if sources else ""
                 losses[source] -= float(logprobs.sum())
                 tokens[source] += len(logprobs)
     loss = sum(losses.values()) / tokens.total()
-    row = {"validation/loss": loss, "validation/perplexity": math.exp(min(loss, 700.0))}
+    row = {"validation/loss": loss, "validation/perplexity": math.exp(min(loss, 700.0))}  # exp(710) overflows
     several = [source for source in tokens if tokens[source]] if len(tokens) > 1 else []
     return row | {f"validation/loss/{source or 'unnamed'}": losses[source] / tokens[source] for source in several}

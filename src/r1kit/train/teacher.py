@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -35,8 +35,9 @@ class ModelTeacher:
     vocabulary: int
 
     def targets(self, batch: Batch, temperature: float) -> Targeting:
-        net = PolicyNet.of(self.model.eval())
+        net = PolicyNet.of(self.model.eval())  # no dropout: the same targets in every epoch
         hidden = net.hidden_states(batch)[batch.targets.positions]  # [N, d]
+        # logits chunk by chunk, when the student's chunk needs them: [N, V] at once would be the largest tensor
         return lambda place: Dense(net.logits(hidden[place]), self.vocabulary, temperature)
 
 
@@ -48,10 +49,11 @@ class StoredTeacher:
     samples: Sequence[Sample]
 
     def targets(self, batch: Batch, temperature: float) -> Targeting:
+        # in the order of the packed row, as the batch's targets are
         stored = [self.store.lookup(self.samples[index], temperature) for index in batch.order]
         device = batch.token_ids.device
-        ids, logprobs, tails = (torch.cat(parts).to(device) for parts in zip(*stored, strict=True))
-
+        ids, logprobs, tails = (torch.cat(parts).to(device) for parts in zip(*stored, strict=True))  # [N, k] twice, [N]
+        assert len(ids) == len(batch.targets), "one stored distribution for each target"
         return lambda place: TopK(ids[place].long(), logprobs[place], tails[place])
 
 
@@ -71,11 +73,18 @@ class TeacherStore:
     @staticmethod
     def open(folder: Path) -> TeacherStore:
         """Read the index of rows; raises `StoreError` if the folder is not a store."""
+        from safetensors import SafetensorError, safe_open
+
         if not (folder / ABOUT).is_file():
             raise StoreError(f"{folder} holds no teacher's logits: give the folder logits/ of a teacher-logits stage")
         store = TeacherStore(folder, read_json(folder / ABOUT))
-        while (folder / SHARD.format(store.shards)).is_file():
-            keys = _header(folder / SHARD.format(store.shards))["keys"].split()
+        while (path := folder / SHARD.format(store.shards)).is_file():  # shards are numbered without a gap
+            try:
+                with safe_open(path, framework="pt") as file:
+                    keys = file.metadata()["keys"].split()
+            except (SafetensorError, OSError) as error:
+                remedy = "delete it, all later shards and the manifest.json beside logits/, and they are made again"
+                raise StoreError(f"{path} is damaged ({error}): {remedy}") from error
             store.places |= {key: (store.shards, row) for row, key in enumerate(keys)}
             store.shards += 1
         return store
@@ -85,7 +94,9 @@ class TeacherStore:
         from safetensors.torch import save
 
         keys = [key_of(sample) for sample in samples]
+        # targets of sample i: rows [starts[i], starts[i + 1]); the first token of a sample is no target
         starts = np.cumsum([0, *(sum(sample.loss_mask[1:]) for sample in samples)])
+        assert all(len(tensor) == starts[-1] for tensor in tensors.values()), "one row for each target of the samples"
         data = save({**tensors, "starts": torch.from_numpy(starts)}, metadata={"keys": " ".join(keys)})
         write_bytes(self.folder / SHARD.format(self.shards), data)
         self.places |= {key: (self.shards, row) for row, key in enumerate(keys)}
@@ -106,24 +117,13 @@ class TeacherStore:
         from safetensors import safe_open
 
         at = self.require_temperature(temperature)
+        # slices read from disk what they cover, not the whole shard
         shard, row = self.places[key_of(sample)]
         with safe_open(self.folder / SHARD.format(shard), framework="pt") as file:
             first, last = file.get_slice("starts")[row : row + 2].tolist()
             ids, logits = (file.get_slice(name)[first:last] for name in ("token_ids", "logits"))
             normaliser, tail = (file.get_slice(name)[first:last, at] for name in ("logsumexp", "log_tail"))
-        return ids, logits / temperature - normaliser[:, None], tail
-
-
-def _header(path: Path) -> dict[str, str]:
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(path, framework="pt") as file:
-            header: dict[str, str] = file.metadata()
-    except (SafetensorError, OSError) as error:
-        remedy = "delete it, all later shards and the manifest.json beside logits/, and they are made again"
-        raise StoreError(f"{path} is damaged ({error}): {remedy}") from error
-    return header
+        return ids, logits / temperature - normaliser[:, None], tail  # log p = z / T - logsumexp over the vocabulary
 
 
 def top_k(logits: Tensor, k: int, temperatures: Sequence[float]) -> dict[str, Tensor]:
@@ -132,8 +132,9 @@ def top_k(logits: Tensor, k: int, temperatures: Sequence[float]) -> dict[str, Te
     The tail is summed from its own logits, so a mass of 1e-12 is as exact as one of 0.1; it is -inf if k covers the
     vocabulary.
     """
-    values, ids = logits.topk(k, dim=-1)
-    rest = logits.scatter(1, ids, float("-inf"))
+    values, ids = logits.topk(k, dim=-1)  # [n, k] each
+    rest = logits.scatter(1, ids, float("-inf"))  # [n, V], without the k
+    # not 1 - sum of the k: that difference would be a rounding error for a small tail
     whole = torch.stack([(logits / t).logsumexp(-1) for t in temperatures], dim=1)
     tail = torch.stack([(rest / t).logsumexp(-1) for t in temperatures], dim=1) - whole
     return {"token_ids": ids.int(), "logits": values, "logsumexp": whole, "log_tail": tail}
@@ -158,57 +159,44 @@ def store_logits(
         raise StoreError(f"{folder} holds logits of another kind ({there}, not {about}): give another folder")
     write_json(folder / ABOUT, about)
     store = TeacherStore.open(folder)
-    done = 0
-    for part in _parts(samples, targets_per_shard):
+    part, targets = list[Sample](), 0
+    for done, sample in enumerate(samples, 1):
+        part.append(sample)
+        targets += sum(sample.loss_mask)
+        if targets < targets_per_shard and done < len(samples):
+            continue
+        # rows of equal content are stored once
         new = list({key: sample for sample in part if (key := key_of(sample)) not in store.places}.values())
         if new:
             store.append(new, _top_k_of(model, vocabulary, new, about, tokens_per_batch))
-        done += len(part)
         report(done, len(samples))
+        part, targets = [], 0
     return store
-
-
-def _parts(samples: Sequence[Sample], size: int) -> Iterator[list[Sample]]:
-    """Runs of samples with about `size` targets."""
-    part: list[Sample] = []
-    targets = 0
-    for sample in samples:
-        part.append(sample)
-        targets += sum(sample.loss_mask)
-        if targets >= size:
-            yield part
-            part, targets = [], 0
-    if part:
-        yield part
 
 
 def _top_k_of(
     model: Any, vocabulary: int, samples: Sequence[Sample], about: dict[str, Any], tokens_per_batch: int
 ) -> dict[str, Tensor]:
     """The tensors of `top_k` for all targets, in the order of the samples."""
-    device = next(model.parameters()).device
+    net, device = PolicyNet.of(model.eval()), next(model.parameters()).device
     by_sample: list[dict[str, Tensor]] = [{}] * len(samples)
     for batch in pack(samples, tokens_per_batch, device):
-        rows = _of_batch(model, vocabulary, batch, about)
+        with torch.no_grad(), autocast(device):
+            hidden = net.hidden_states(batch)[batch.targets.positions]  # [N, d]
+            chunks = [  # of [n, V] logits, of which [n, k] remain
+                top_k(net.logits(states)[:, :vocabulary], about["top_k"], about["temperatures"])
+                for states in hidden.split(net.chunk_size())
+            ]
+        rows = {name: torch.cat([chunk[name] for chunk in chunks]).cpu() for name in chunks[0]}  # [N, ...] each
         pieces = {name: tensor.split(list(batch.targets.lengths)) for name, tensor in rows.items()}
-        for place, index in enumerate(batch.order):
+        for place, index in enumerate(batch.order):  # packing sorts; the shard keeps the samples' order
             by_sample[index] = {name: parts[place] for name, parts in pieces.items()}
     return {name: torch.cat([tensors[name] for tensors in by_sample]).contiguous() for name in by_sample[0]}
 
 
-def _of_batch(model: Any, vocabulary: int, batch: Batch, about: dict[str, Any]) -> dict[str, Tensor]:
-    with torch.no_grad(), autocast(batch.token_ids.device):
-        net = PolicyNet.of(model.eval())
-        hidden = net.hidden_states(batch)[batch.targets.positions]  # [N, d]
-        chunks = [
-            top_k(net.logits(states)[:, :vocabulary], about["top_k"], about["temperatures"])
-            for states in hidden.split(net.chunk_size())
-        ]
-    return {name: torch.cat([chunk[name] for chunk in chunks]).cpu() for name in chunks[0]}
-
-
 def tokenizer_facts(tokenizer: Any) -> dict[str, Any]:
     """Facts that must match for two tokenizers to share token ids."""
+    # by id: the order of `get_vocab` differs between runs
     vocabulary = json.dumps(sorted(tokenizer.get_vocab().items(), key=lambda item: item[1]))
     return {"vocabulary": len(tokenizer), "tokenizer": hashlib.sha256(vocabulary.encode()).hexdigest()[:16]}
 

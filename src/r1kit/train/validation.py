@@ -37,6 +37,7 @@ class Best:
 
     def update(self, step: int, value: float, higher_is_better: bool) -> bool:
         """Record a value; returns whether it is the best. NaN never is."""
+        # strictly better: of equal values the earliest step stays, with the fewest updates
         beats = self.value is None or (value > self.value if higher_is_better else value < self.value)
         better = math.isfinite(value) and beats
         if better:
@@ -93,6 +94,7 @@ class EarlyStopping:
         if validation is None or (step % validation.every and not last):
             return {}
         row = self._measure(validation)
+        # the weights are written before the next checkpoint refers to them
         value = row.get(validation.watch)
         if value is not None and self.best.update(step, value, validation.higher_is_better) and validation.patience:
             self.learner.save_weights(checkpoints.best_folder(self.stage, step))

@@ -63,9 +63,10 @@ class Dense:
     temperature: float
 
     def pull(self, log_q: Tensor) -> tuple[Tensor, Tensor]:
-        log_p = (self.logits[:, : self.vocabulary] / self.temperature).log_softmax(-1)
+        assert len(self.logits) == len(log_q), "one teacher's distribution for each of the student's"
+        log_p = (self.logits[:, : self.vocabulary] / self.temperature).log_softmax(-1)  # [n, vocabulary]
         p = log_p.exp()
-        kl = (p * (log_p - log_q[:, : self.vocabulary])).sum(-1)
+        kl = (p * (log_p - log_q[:, : self.vocabulary])).sum(-1)  # [n]
         return F.pad(p, (0, log_q.shape[1] - self.vocabulary)), kl
 
 
@@ -85,9 +86,11 @@ class TopK:
         own = log_q.gather(1, self.token_ids)  # [n, k]
         rest = log_q.scatter(1, self.token_ids, float("-inf"))  # [n, V]
         log_rest = rest.logsumexp(-1)  # [n]; -inf if k is the whole vocabulary
-        p, tail = self.logprobs.exp(), self.log_tail.exp()
+        p, tail = self.logprobs.exp(), self.log_tail.exp()  # [n, k], [n]
+        # without a tail, tail * (log tail - ...) would be 0 * -inf = NaN
         in_tail = torch.where(tail > 0, tail * (self.log_tail - log_rest), 0.0)
         share = torch.where(tail > 0, self.log_tail - log_rest, float("-inf"))
+        # in the tail the student keeps its own proportions, scaled to the teacher's mass
         target = (rest + share[:, None]).exp().scatter(1, self.token_ids, p)
         return target, (p * (self.logprobs - own)).sum(-1) + in_tail
 
@@ -103,9 +106,9 @@ class Distillation:
         """All targets of the batch, in chunks of at most `size`."""
         if temperature != 1.0:
             raise ValueError(f"the learner's temperature is {temperature}: distillation has its own, leave this at 1")
-        with torch.no_grad():
+        with torch.no_grad():  # the teacher is data
             soft, start = self.teacher.targets(batch, self.settings.temperature), 0
-        for targets in batch.targets.chunks(size, whole=False):
+        for targets in batch.targets.chunks(size, whole=False):  # a sum over tokens, so sequences may be split
             place = slice(start, start + len(targets))
             yield Chunk(targets.positions, partial(self._loss, targets=targets, totals=totals, soft=soft(place)))
             start = place.stop
@@ -115,12 +118,13 @@ class Distillation:
         log_q = (logits / t).log_softmax(-1)  # [n, V]
         target, kl = soft.pull(log_q)  # [n, V], [n]
         grad = (log_q.exp() - target).mul_(settings.soft_weight * t)  # d(T^2 KL) / d(logits) = T (q - p)
-        log_q = logits.log_softmax(-1)
+        log_q = logits.log_softmax(-1)  # [n, V]; the hard part is at temperature 1
         probs, chosen = log_q.exp(), targets.token_ids[:, None]  # [n, V], [n, 1]
         entropy = -torch.dot(probs.view(-1), log_q.view(-1))
         hard = -log_q.gather(1, chosen)[:, 0]  # [n]
         probs.scatter_add_(1, chosen, -torch.ones_like(hard)[:, None])  # d(cross-entropy) / d(logits) = q - onehot
         grad.add_(probs, alpha=settings.hard_weight).div_(totals.num_tokens)
+        # T^2: the gradient of the soft part alone would shrink with 1 / T^2 (Hinton et al., section 2)
         loss = settings.soft_weight * t * t * kl.sum() + settings.hard_weight * hard.sum()
         sums = {"kl": kl.sum(), "cross_entropy": hard.sum(), "entropy": entropy}
         return ChunkLoss(loss / totals.num_tokens, grad, sums)

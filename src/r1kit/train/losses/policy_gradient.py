@@ -96,24 +96,29 @@ PRESETS: dict[str, GRPOSettings] = {
 def grpo(settings: GRPOSettings) -> Loss:
     """The policy loss for `settings`; on-policy its gradient is that of -A log pi plus beta times the divergence."""
 
-    def loss(logprobs: Tensor, targets: Targets, totals: Totals) -> LossOutput:
+    def loss(logprobs: Tensor, targets: Targets, totals: Totals) -> LossOutput:  # every tensor is [N]
+        assert logprobs.shape == targets.old_logprobs.shape, "one log-prob for each target"
+        assert logprobs.dtype in (torch.float32, torch.float64), "ratios of bf16 log-probs are off by several percent"
         log_ratio = _log_ratio(logprobs, targets, settings)
-        ratio = log_ratio.exp()
+        ratio = log_ratio.exp()  # exactly 1 on-policy, where all objectives have the gradient -A
         clipped = ratio.clamp(1 - settings.clip_low, 1 + settings.clip_high)
         advantages = targets.advantages
         if settings.objective == "reinforce":
             per_token = -advantages * logprobs
         elif settings.objective == "clipped_weight":
+            # detached: the weight scales the gradient of log pi, it has none itself (MiniMax-M1 equation 4)
             per_token = -clipped.detach() * advantages * logprobs
         else:
+            # the minimum clips only where the ratio has moved in A's favour (R1 equation 1)
             per_token = -torch.minimum(ratio * advantages, clipped * advantages)
         if settings.truncated_importance is not None:
+            # min(pi_train / pi_sampler, C); no gradient, since both log-probs are data
             trust = (targets.old_logprobs - targets.sampler_logprobs).exp().clamp(max=settings.truncated_importance)
             per_token = per_token * trust
         sums: dict[str, Tensor] = {}
         if settings.kl_coef:
             kl = kl_divergence(logprobs, targets.ref_logprobs, settings.kl_estimator)
-            per_token = per_token + settings.kl_coef * kl
+            per_token = per_token + settings.kl_coef * kl  # in the loss and not in the reward: R1 equation 1
             sums["kl"] = kl.detach().sum()
         with torch.no_grad():
             # a token counts as clipped where PPO's clip takes its gradient away
@@ -129,12 +134,13 @@ def grpo(settings: GRPOSettings) -> Loss:
 
 def _log_ratio(logprobs: Tensor, targets: Targets, settings: GRPOSettings) -> Tensor:
     """log rho [N]; per sequence it is the mean over the sequence's tokens, the same for each of them."""
-    log_ratio = logprobs - targets.old_logprobs
+    log_ratio = logprobs - targets.old_logprobs  # [N]
     if settings.ratio == "token":
         return log_ratio
-    ids = targets.sequence_ids()
-    lengths = torch.tensor(targets.lengths, device=ids.device, dtype=log_ratio.dtype).clamp(min=1)
-    means = log_ratio.new_zeros(len(targets.lengths)).index_add(0, ids, log_ratio) / lengths
+    ids = targets.sequence_ids()  # [N]
+    # clamped: a sequence without targets has length 0
+    lengths = torch.tensor(targets.lengths, device=ids.device, dtype=log_ratio.dtype).clamp(min=1)  # [sequences]
+    means = log_ratio.new_zeros(len(targets.lengths)).index_add(0, ids, log_ratio) / lengths  # GSPO equation 7
     return means[ids]
 
 
@@ -144,17 +150,20 @@ def kl_divergence(logprobs: Tensor, ref_logprobs: Tensor, estimator: str) -> Ten
     All estimate one value, but not one gradient: on-policy k2's is that of KL(pi || ref), k3's (the papers' choice)
     is near to it where pi is near ref, and k1's is zero on average. So k1 is given k2's gradient.
     """
-    log_ratio = ref_logprobs - logprobs
+    assert estimator in ("k1", "k2", "k3"), estimator
+    log_ratio = ref_logprobs - logprobs  # log r [N]
     if estimator == "k3":
-        return log_ratio.exp() - 1 - log_ratio
+        return log_ratio.exp() - 1 - log_ratio  # never negative, and of low variance (R1 equation 2)
     k2 = log_ratio.square() / 2
-    return k2 if estimator == "k2" else k2 + (-log_ratio - k2).detach()
+    return k2 if estimator == "k2" else k2 + (-log_ratio - k2).detach()  # k1's value, k2's gradient
 
 
 def _aggregate(per_token: Tensor, targets: Targets, totals: Totals, settings: GRPOSettings) -> Tensor:
+    """From losses [N] to a scalar: this batch's share of the mean over the whole update."""
     if settings.aggregate == "token":
-        return per_token.sum() / totals.num_tokens
+        return per_token.sum() / totals.num_tokens  # DAPO equation 8: long completions weigh more
     if settings.aggregate == "fixed":
-        return per_token.sum() / (totals.num_sequences * totals.max_tokens)
+        return per_token.sum() / (totals.num_sequences * totals.max_tokens)  # Dr. GRPO: no division by own length
+    # each token divided by its sequence's length before the sum: 1/G sum_i 1/|o_i| sum_t
     lengths = torch.tensor(targets.lengths, device=per_token.device, dtype=per_token.dtype).clamp(min=1)
     return (per_token / lengths[targets.sequence_ids()]).sum() / totals.num_sequences

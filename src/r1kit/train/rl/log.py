@@ -17,15 +17,11 @@ def write_rollouts(folder: Path, step: int, scored: Sequence[ScoredGroup], compl
     with RowWriter(path) as rows:
         for entry in scored:
             for rollout, advantage in zip(entry.group.rollouts, entry.advantages, strict=True):
-                verdict = rollout.reward.verdict
+                notes = dict(rollout.reward.notes)
                 # functions may log notes of these names too: the reward's verdict is the one that counts
-                judged = {}
-                if verdict is not None:
-                    judged = {
-                        "verdict": verdict.outcome,
-                        "extracted": verdict.extracted or "",
-                        "detail": verdict.detail,
-                    }
+                if (verdict := rollout.reward.verdict) is not None:
+                    extracted = verdict.extracted or ""
+                    notes |= {"verdict": verdict.outcome, "extracted": extracted, "detail": verdict.detail}
                 rows.append(
                     {
                         "step": step,
@@ -36,7 +32,7 @@ def write_rollouts(folder: Path, step: int, scored: Sequence[ScoredGroup], compl
                         "reward": rollout.reward.total,
                         "parts": dict(rollout.reward.parts),
                         "advantage": advantage,
-                        "notes": {**rollout.reward.notes, **judged},
+                        "notes": notes,
                         "finish_reason": rollout.completion.finish_reason,
                         "tokens": len(rollout.completion.token_ids),
                     }

@@ -77,8 +77,8 @@ class RL:
         self.loss = loss_of(algorithm)
         self.audit = Audit(self.folder, settings.audit_share, settings.audit_verifier, settings.seed)
         self.alarm = Alarm(settings.max_unknown_rate)
+        # before a checkpoint is loaded: the reference is the policy of the start, unless it was refreshed and saved
         self.reference = frozen_copy(self.learner.model) if algorithm.kl_coef else None
-        self.stopping = EarlyStopping(self.validation, self.learner, self.folder)
 
     def train(self) -> Best:
         """Run the remaining steps, from the newest checkpoint in the folder if any; returns the best validation.
@@ -87,8 +87,16 @@ class RL:
         with the weights of the best validation. Raises `VerdictError` if no completion of a step got a reward or the
         verifier could not judge too many of them. The previous step is checkpointed first.
         """
-        settings = self.settings
-        first, draws = self._resume()
+        settings, newest = self.settings, checkpoints.latest(self.folder)
+        state: dict[str, Any] = {"step": 0, "position": 0}
+        if newest is not None:
+            state = self.learner.load(newest, self._moving_reference)
+            self.note(f"resumes after step {state['step']}")
+        first, draws = state["step"], Draws(self.task, settings.seed, state["position"])
+        self.stopping = EarlyStopping(self.validation, self.learner, self.folder, state)
+        # rows of steps after the checkpoint go, because those steps are run again
+        keep_steps(self.folder / "metrics.jsonl", first or -1)  # step 0 is the validation before training
+        self.audit.resume(first)
         with RowWriter(self.folder / "metrics.jsonl") as metrics:
             if not first and (measured := self.stopping.before()):
                 metrics.append({"step": 0, **measured})
@@ -108,6 +116,7 @@ class RL:
         """Sample, score, update; returns the step's metrics. If an alarm fires, they are logged before it is raised."""
         # position: where this step's problems begin, for a checkpoint that repeats the step
         started, position, updates = time.perf_counter(), draws.position, self.learner.updates
+        # on-policy: each rollout samples with the weights that it will update
         self.engine.load_weights(named_weights(self.learner.model), version=updates)
         collected = self.collect(step, draws)
         groups, complete = collected.groups, self.chat.complete
@@ -141,15 +150,20 @@ class RL:
         """All updates of one rollout; returns their metrics."""
         settings, rows = self.settings, list[dict[str, float]]()
         for epoch in range(settings.epochs):
-            groups = _by_prompt(samples)  # a group is never split over minibatches
+            groups: dict[tuple[int, ...], list[Sample]] = {}  # by prompt: a packed row holds each prompt once
+            for sample in samples:
+                prompt_length = list(sample.loss_mask).index(True)
+                groups.setdefault(tuple(sample.token_ids[:prompt_length]), []).append(sample)
+            order = list(groups.values())  # a group is never split over minibatches
             if settings.minibatches > 1 or settings.epochs > 1:
-                random.Random(f"minibatches/{settings.seed}/{step}/{epoch}").shuffle(groups)
+                random.Random(f"minibatches/{settings.seed}/{step}/{epoch}").shuffle(order)
             # parts[k] are the samples of minibatch k
-            parts = [[s for group in part for s in group] for part in split(groups, settings.minibatches)]
+            parts = [[s for group in part for s in group] for part in split(order, settings.minibatches)]
             prepared: Iterable[Prepared] = map(self._prepare, parts)  # each when its update is due
             if settings.recompute_old_logprobs:
                 prepared = list(prepared)  # all before the first update moves the weights
             for index, (part, (batches, measured)) in enumerate(zip(parts, prepared, strict=True)):
+                # of the whole minibatch, so any packing gives the same gradient
                 totals = Totals.of(part, settings.max_tokens)  # samples without a gradient count, as in the paper
                 means = self.learner.forward_backward(batches, self.loss, totals, measured)
                 # a step with fewer groups than minibatches still ends where the schedule planned it
@@ -177,7 +191,7 @@ class RL:
             targets = batch.targets
             if self.reference is not None:
                 targets = replace(targets, ref_logprobs=self.learner.logprobs(batch, self.reference))  # [N]
-            if self.settings.recompute_old_logprobs:
+            if self.settings.recompute_old_logprobs:  # else they are the sampler's, which the engine reported
                 targets = replace(targets, old_logprobs=self.learner.logprobs(batch))  # [N]
             batches[index] = replace(batch, targets=targets)
         return batches
@@ -187,28 +201,7 @@ class RL:
         """The reference model if it is ever refreshed (so it must be checkpointed), else None."""
         return self.reference if self.settings.algorithm.reference_refresh else None
 
-    def _resume(self) -> tuple[int, Draws]:
-        """Load the newest checkpoint; returns the number of steps done and the draws from there on."""
-        newest = checkpoints.latest(self.folder)
-        state: dict[str, Any] = {"step": 0, "position": 0}
-        if newest is not None:
-            state = self.learner.load(newest, self._moving_reference)
-            self.note(f"resumes after step {state['step']}")
-        # rows of steps after the checkpoint go, because those steps are run again
-        self.stopping = EarlyStopping(self.validation, self.learner, self.folder, state)
-        keep_steps(self.folder / "metrics.jsonl", state["step"] or -1)  # step 0 is the validation before training
-        self.audit.resume(state["step"])
-        return state["step"], Draws(self.task, self.settings.seed, state["position"])
-
     def _checkpoint(self, step: int, position: int) -> None:
         state = {"step": step, "position": position, **self.stopping.state}
         self.learner.save(checkpoints.folder_of(self.folder, step), state, self._moving_reference)
         checkpoints.prune(self.folder, keep=2)  # two, in case the newest is damaged
-
-
-def _by_prompt(samples: Sequence[Sample]) -> list[list[Sample]]:
-    """Samples of one prompt together, so that a packed row holds the prompt once."""
-    groups: dict[tuple[int, ...], list[Sample]] = {}
-    for sample in samples:
-        groups.setdefault(tuple(sample.token_ids[: list(sample.loss_mask).index(True)]), []).append(sample)
-    return list(groups.values())

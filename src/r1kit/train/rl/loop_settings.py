@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
@@ -10,6 +10,8 @@ from r1kit.settings import NOT_HASHED, Settings
 from r1kit.train.losses.policy_gradient import PRESETS, GRPOSettings
 from r1kit.types import SamplingParams
 from r1kit.verifiers import find
+
+Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class LoopSettings(Settings):
@@ -37,19 +39,11 @@ class LoopSettings(Settings):
     )
     checkpoint_every: int = Field(10, ge=0, json_schema_extra=NOT_HASHED)
     rollouts_every: int = Field(5, ge=1, json_schema_extra=NOT_HASHED, description="steps between rollouts on disk")
-    max_unknown_rate: float = Field(
-        0.1,
-        ge=0,
-        le=1,
-        json_schema_extra=NOT_HASHED,
-        description="stop if a larger fraction of the verdicts is unknown or failed",
+    max_unknown_rate: Share = Field(
+        0.1, json_schema_extra=NOT_HASHED, description="stop if a larger fraction of the verdicts is unknown or failed"
     )
-    audit_share: float = Field(
-        0.02,
-        ge=0,
-        le=1,
-        json_schema_extra=NOT_HASHED,
-        description="fraction of verdicts that a second verifier re-checks",
+    audit_share: Share = Field(
+        0.02, json_schema_extra=NOT_HASHED, description="fraction of verdicts that a second verifier re-checks"
     )
     audit_verifier: str = Field(
         "", json_schema_extra=NOT_HASHED, description="the second verifier; '' picks `math` for number and text answers"
@@ -75,5 +69,5 @@ class LoopSettings(Settings):
             top_p=self.top_p,
             top_k=self.top_k,
             max_tokens=self.max_tokens,
-            seed=self.seed * 1_000_003 + step + extra_round * 7_919,
+            seed=self.seed * 1_000_003 + step + extra_round * 7_919,  # primes: no two (seed, step, round) meet soon
         )

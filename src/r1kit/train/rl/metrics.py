@@ -19,12 +19,14 @@ NAMES = {
 
 def group_metrics(collected: Collected) -> dict[str, float]:
     """Rewards and lengths of a step's completions; shares are from 0 to 1, lengths are in tokens."""
+    # a reward of None (no part could judge) counts in no mean
     by_group = [[total for total in reward_totals(group) if total is not None] for group in collected.groups]
     totals = [total for group_totals in by_group for total in group_totals]
     rollouts = [rollout for group in collected.groups for rollout in group.rollouts]
     lengths = [len(rollout.completion.token_ids) for rollout in rollouts]
     row = {"reward/mean": fmean(totals)} if totals else {}
     row |= {
+        # within a group: what the advantages are divided by, so 0 means that nothing is learned
         "reward/std": fmean(pstdev(group_totals or [0.0]) for group_totals in by_group),
         "groups/zero_variance": fmean(not entry.varies for entry in collected.scored),
         "completion/length_mean": fmean(lengths),

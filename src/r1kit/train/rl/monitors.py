@@ -57,6 +57,7 @@ class Alarm:
         if failed > max(1, self.limit * total):
             problem = f"the verifier failed on {failed} of {total} completions"
             raise VerdictError(self._message(step, problem, judged, "repair the verifier"))
+        # at least this step's problems, even if they are more than a window
         self.window = [*self.window, *judged][-max(_WINDOW, len(judged)) :]
         rate = fmean(_undecided(outcomes) for _, outcomes in self.window) if self.window else 0.0
         if len(self.window) >= _WINDOW and rate > self.limit:
@@ -99,8 +100,10 @@ def hack_metrics(groups: Sequence[Group], complete: Complete) -> dict[str, float
         for (group, _), text in zip(rollouts, responses, strict=True)
         if group.problem.language in LANGUAGES
     ]
+    # None: a response without words
     if known := [value for value in shares if value is not None]:
         row["language/other"] = fmean(value < 0.5 for value in known)
+    # right and wrong only: unknown verdicts say nothing about the policy
     decided = [
         (rollout, outcome, text)
         for (_, rollout), text in zip(rollouts, responses, strict=True)
@@ -121,6 +124,7 @@ def _copied(groups: Sequence[Group]) -> dict[str, float]:
     copied: list[bool] = []
     for group in groups:
         prompt = "\n".join(turn.content for turn in group.rollouts[0].prompt.messages if turn.role != "system")
+        # without the system message, whose exemplars hold numbers of other problems
         values = {_value(match[0]) for match in _NUMBER.finditer(prompt or group.problem.prompt)} - {None}
         for rollout in group.rollouts:
             outcome, answer = _outcome(rollout), _extracted(rollout)
@@ -140,6 +144,7 @@ def _one_answer(groups: Sequence[Group]) -> dict[str, float]:
     if not answers or len({group.problem.id for group in groups}) < 2:
         return {}
     (commonest, count), total = answers.most_common(1)[0], sum(len(group.rollouts) for group in groups)
+    # how often it would be right: a task whose answers are mostly 0 is no sign of cheating
     right = sum(
         len(group.rollouts) for group in groups if _normalised(extract.reference(group.problem.answer)) == commonest
     )
