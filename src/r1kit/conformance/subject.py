@@ -6,7 +6,6 @@ reward function in TRL's convention: `f(completions, solution=..., answer=..., *
 
 from __future__ import annotations
 
-import importlib
 import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ from functools import partial
 from numbers import Real
 from typing import Any
 
-from r1kit.settings import SettingsError
+from r1kit.settings import SettingsError, import_function
 from r1kit.types import Verdict
 from r1kit.verifiers import VERIFIERS, find, verify_all
 
@@ -34,22 +33,15 @@ def subject(name: str) -> Subject:
     if name in VERIFIERS or not (":" in name or "." in name):
         find(name)
         return Subject(name, partial(verify_all, name))
-    module, _, attribute = name.rpartition(":" if ":" in name else ".")
-    try:
-        function = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise SettingsError(f"verifier {name!r} cannot be imported: {error}") from error
-    if not callable(function):
-        raise SettingsError(f"verifier {name!r} is {type(function).__name__}: expected a function")
+    function = import_function(name, "verifier")
     if not _takes_two(function):
         raise SettingsError(f"verifier {name!r} neither takes (response, reference) nor is a reward function")
-    return Subject(name, partial(_judge_each, _adapted(function, module)))
+    return Subject(name, partial(_judge_each, _adapted(function, chat=name.startswith(("trl.", "trl:")))))
 
 
-def _adapted(function: Callable[..., Any], module: str) -> Callable[[str, str], Any]:
+def _adapted(function: Callable[..., Any], chat: bool) -> Callable[[str, str], Any]:
     if "completions" not in _parameters(function):
         return function
-    chat = module.split(".")[0] == "trl"
 
     def judge(response: str, reference: str) -> Any:
         completion: Any = [{"role": "assistant", "content": response}] if chat else response

@@ -8,7 +8,6 @@ from typing import Any
 from r1kit.rewards.columns import RewardFunction, configured, names, references, texts
 from r1kit.rewards.verdicts import report_verdicts
 from r1kit.verifiers.code.grading import grade_code_batch
-from r1kit.verifiers.code.runs import Grade
 from r1kit.verifiers.code.tests import DEFAULTS, TestDefaults
 
 
@@ -45,10 +44,10 @@ def code_reward(
     by_row = dict(zip(rows, graded, strict=True))
     grades = [by_row.get(row) for row in range(len(responses))]
     report_verdicts([None if grade is None else grade.verdict for grade in grades], columns, prefix="code_")
-    return [None if grade is None else _value(grade, partial, unknown) for grade in grades]
-
-
-def _value(grade: Grade, partial: bool, unknown: float | None) -> float | None:
-    if grade.share is None:
-        return None if grade.verdict.outcome == "failed" else unknown
-    return grade.share if partial else float(grade.verdict.outcome == "right")
+    values: list[float | None] = []
+    for grade in grades:
+        if grade is None or grade.share is None:
+            values.append(None if grade is None or grade.verdict.outcome == "failed" else unknown)
+        else:
+            values.append(grade.share if partial else float(grade.verdict.outcome == "right"))
+    return values

@@ -58,8 +58,21 @@ def graded_language_reward(
     A part with more than a tenth of its words outside its main language is mixed, which gives 0.0. A part without words
     (a number, a formula) fits any language. None if neither part has words; 0.0 without reasoning.
     """
-    rows = _rows(completions, language, default_language, "graded_language_reward")
-    return [_grade(chat.parse(response), target, detect) for response, target in rows]
+    values: list[float | None] = []
+    for response, target in _rows(completions, language, default_language, "graded_language_reward"):
+        parsed = chat.parse(response)
+        if parsed.reasoning is None:
+            values.append(0.0)
+            continue
+        answer = parsed.answer or ""
+        labels = _labels(f"{parsed.reasoning}\n{answer}", target, detect)
+        split = len(labels) - len(scripts.script_words(answer))
+        used = {_main(part) for part in (labels[:split], labels[split:]) if part}
+        if not used:
+            values.append(None)
+        else:
+            values.append(1.0 if used == {target} else 0.0 if "" in used or len(used) > 1 else 0.7)
+    return values
 
 
 def get_language_consistency_reward(
@@ -87,20 +100,6 @@ def _rows(
     return zip(responses, targets, strict=True)
 
 
-def _grade(response: chat.Response, target: str, detect: Detect) -> float | None:
-    if response.reasoning is None:
-        return 0.0
-    answer = response.answer or ""
-    labels = _labels(f"{response.reasoning}\n{answer}", target, detect)
-    split = len(labels) - len(scripts.script_words(answer))
-    languages_used = [main for part in (labels[:split], labels[split:]) if (main := _main(part)) is not None]
-    if not languages_used:
-        return None
-    if "" in languages_used or len(set(languages_used)) > 1:
-        return 0.0
-    return 1.0 if languages_used[0] == target else 0.7
-
-
 def _labels(text: str, target: str, detect: Detect) -> list[str]:
     """The language of each word. With `detect="script"`, all words of a script are the target or one other language."""
     if detect == "language":
@@ -109,9 +108,7 @@ def _labels(text: str, target: str, detect: Detect) -> list[str]:
     return [target if word.script in own else scripts.FAMILIES[word.script] for word in scripts.script_words(text)]
 
 
-def _main(labels: Sequence[str]) -> str | None:
-    """The language of a part from the languages of its words; "" if it is mixed, None without words."""
-    if not labels:
-        return None
+def _main(labels: Sequence[str]) -> str:
+    """The language of a part from the languages of its words; "" if it is mixed."""
     language, count = Counter(labels).most_common(1)[0]
     return language if count >= (1 - _MIXED) * len(labels) else ""

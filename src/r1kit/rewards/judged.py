@@ -11,7 +11,7 @@ from typing import Any
 from r1kit.engines import Engine
 from r1kit.engines.engine_settings import EngineSettings, parse_engine
 from r1kit.engines.opening import open_engine
-from r1kit.judges import RUBRICS, JudgeSettings, Rubric, RubricJudge, Tally, VotingJudge
+from r1kit.judges import RUBRICS, JudgeSettings, Rubric, RubricJudge, VotingJudge
 from r1kit.rewards.columns import RewardFunction, column, question_of, texts
 
 
@@ -46,23 +46,18 @@ class JudgedReward:
         before = replace(self.judge.tally)
         scores = [assessment.score for assessment in self.judge.assess(responses, questions)]
         if log_metric is not None and scores:
-            for name, value in self._metrics(scores, before).items():
-                log_metric(f"{self.__name__}/{name}", value)
+            now, usage = self.judge.tally, getattr(opened(self.engine.model_dump_json()), "usage", None)
+            unreadable = (now.unreadable - before.unreadable) / max(1, now.replies - before.replies)
+            log_metric(f"{self.__name__}/unknown", scores.count(None) / len(scores))
+            log_metric(f"{self.__name__}/unreadable", unreadable)
+            if usage is not None and (usage.cost or usage.saved):
+                log_metric(f"{self.__name__}/cost", usage.cost)
         not_scored = [score is None for score in scores]
         if log_undecided is not None:
             log_undecided(not_scored)
         if log_extra is not None:
             log_extra(f"{self.__name__}_not_scored", not_scored)
         return scores
-
-    def _metrics(self, scores: Sequence[float | None], before: Tally) -> dict[str, float]:
-        """Fractions of unknown scores and unreadable replies in this call, and the engine's cost so far."""
-        now, usage = self.judge.tally, getattr(opened(self.engine.model_dump_json()), "usage", None)
-        metrics = {
-            "unknown": sum(score is None for score in scores) / len(scores),
-            "unreadable": (now.unreadable - before.unreadable) / max(1, now.replies - before.replies),
-        }
-        return metrics | ({"cost": usage.cost} if usage is not None and (usage.cost or usage.saved) else {})
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in self.__dict__.items() if name != "judge"}

@@ -30,18 +30,12 @@ def build(specs: Sequence[RewardSpec]) -> Scorer:
             )
         if label in TAKEN:
             raise SettingsError(f"reward {label!r} would be logged as reward/{label}, which is taken: give it a label")
-    return Scorer(
-        tuple(
-            Part(
-                label=spec.title,
-                weight=spec.weight,
-                function=_function(spec),
-                chat=spec.name.startswith("trl.") if spec.chat is None else spec.chat,
-                is_for=spec.is_for if spec.only or spec.skip else None,
-            )
-            for spec in specs
-        )
-    )
+    parts = []
+    for spec in specs:
+        chat = spec.name.startswith("trl.") if spec.chat is None else spec.chat
+        is_for = spec.is_for if spec.only or spec.skip else None
+        parts.append(Part(spec.title, spec.weight, _function(spec), chat, is_for))
+    return Scorer(tuple(parts))
 
 
 def source_file(spec: RewardSpec) -> Path | None:

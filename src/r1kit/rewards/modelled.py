@@ -78,15 +78,8 @@ def get_reward_model(
     _missing_value(missing, scale)
     if not (Path(model).expanduser() / "config.json").is_file():
         raise ValueError(f"there is no model in {model}: give the folder model/ of a reward-model stage")
-    return configured(
-        reward_model_reward,
-        model=model,
-        on=on,
-        scale=scale,
-        missing=missing,
-        device=device,
-        tokens_per_batch=tokens_per_batch,
-    )
+    options = {"model": model, "on": on, "scale": scale, "missing": missing}
+    return configured(reward_model_reward, **options, device=device, tokens_per_batch=tokens_per_batch)
 
 
 def _missing_value(missing: Missing, scale: Scale) -> float | None:

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from statistics import fmean
 from typing import Any
@@ -136,7 +137,11 @@ def _flow(statements: Sequence[Statement]) -> float:
 def _completeness(fresh: Sequence[Statement], reasoning: str, answer: str) -> float:
     goal = _numbers(answer) or _terms(answer)
     arrives = bool(goal) and any(goal <= statement.terms for statement in fresh[-_NEAR:])
-    holds = [value for match in _EQUATION.finditer(reasoning) if (value := _holds(match)) is not None]
+    holds = []
+    for left, right in _EQUATION.findall(reasoning):
+        with suppress(ValueError):  # not an expression
+            value, numbers = evaluate_expression(left.translate(_SIGNS).strip())
+            holds += [value == int(right)] if len(numbers) > 1 else []  # a single number is no calculation
     sound = sum(holds) / len(holds) if holds else 1.0
     reach = 1.0 if arrives else _SHORT_OF_THE_GOAL
     return min(1.0, len(fresh) / _STEPS) * reach * sound if len(fresh) > 1 else 0.0
@@ -165,27 +170,22 @@ def _correction(fresh: Sequence[Statement]) -> float:
 
 
 def _statements(text: str) -> list[Statement]:
-    pieces = [piece for sentence in _END.split(text) for piece in _clauses(sentence) if piece.strip()]
+    """The statements of a text. A sentence with several equations is split at the commas between them."""
+    clauses: list[str] = []
+    for sentence in _END.split(text):
+        first = len(clauses)
+        for piece in [sentence] if sentence.count("=") < 2 else _COMMA.split(sentence):
+            if "=" in piece or len(clauses) == first:
+                clauses.append(piece)
+            else:
+                clauses[-1] += f", {piece}"
     statements, seen = [], set[frozenset[str]]()
-    for piece in pieces[:_MAX_STATEMENTS]:
+    for piece in [clause for clause in clauses if clause.strip()][:_MAX_STATEMENTS]:
         terms = _terms(piece)
         says = (len(terms) >= 3 and len(terms - _numbers(piece)) >= 2) or _CALCULATES.search(piece) is not None
         statements.append(Statement(piece, terms, says and terms not in seen))
         seen.add(terms)
     return statements
-
-
-def _clauses(sentence: str) -> list[str]:
-    """A sentence with several equations is split at the commas between them; any other stays whole."""
-    if sentence.count("=") < 2:
-        return [sentence]
-    clauses: list[str] = []
-    for piece in _COMMA.split(sentence):
-        if "=" in piece or not clauses:
-            clauses.append(piece)
-        else:
-            clauses[-1] += f", {piece}"
-    return clauses
 
 
 def _terms(text: str) -> frozenset[str]:
@@ -195,12 +195,3 @@ def _terms(text: str) -> frozenset[str]:
 
 def _numbers(text: str) -> frozenset[str]:
     return frozenset(_NUMBER.findall(text.replace(",", "")))
-
-
-def _holds(match: re.Match[str]) -> bool | None:
-    """Whether an equation of plain numbers holds; None if its left side is no calculation."""
-    try:
-        value, used = evaluate_expression(match[1].translate(_SIGNS).strip())
-    except ValueError:
-        return None
-    return value == int(match[2]) if len(used) > 1 else None

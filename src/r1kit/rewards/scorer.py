@@ -90,7 +90,7 @@ class Scorer:
                 for name, values in columns.items()
             }
             values = _call(part, [completions[place] for place in places], selected | _hooks(part, chosen, columns))
-            for result, value in zip(chosen, _checked(part.label, values, len(places)), strict=True):
+            for result, value in zip(chosen, values, strict=True):
                 result.value = value
         return results
 
@@ -122,7 +122,10 @@ def _hooks(part: Part, results: Sequence[PartResult], columns: Mapping[str, Any]
 
     def log_extra(name: str, values: Sequence[Any]) -> None:
         for result, value in pairs(name, values):
-            result.notes[name] = _storable(value)
+            try:
+                result.notes[name] = to_plain(value)
+            except ValueError:  # JSON cannot hold it
+                result.notes[name] = str(value)[:1000]
 
     def log_verdicts(verdicts: Sequence[Verdict | None]) -> None:
         for result, verdict in pairs("verdicts", verdicts):
@@ -139,40 +142,31 @@ def _hooks(part: Part, results: Sequence[PartResult], columns: Mapping[str, Any]
     return hooks | ({"log_metric": log_metric} if columns.get("log_metric") is not None else {})
 
 
-def _call(part: Part, completions: list[Any], columns: dict[str, Any]) -> Any:
-    """Call a reward function, sync or async. An exit inside it is an error of the reward, not the end of the run."""
+def _call(part: Part, completions: list[Any], columns: dict[str, Any]) -> list[float | None]:
+    """Call a reward function, sync or async: a finite number or None per completion, or an error that names the reward.
+
+    An exit inside the function is an error of the reward, not the end of the run.
+    """
+
+    async def result_of(awaitable: Any) -> Any:
+        return await awaitable
+
     if part.chat:
-        completions = [[{"role": "assistant", "content": one}] if isinstance(one, str) else one for one in completions]
+        completions = [[{"role": "assistant", "content": c}] if isinstance(c, str) else c for c in completions]
+    name, rows = f"reward {part.label!r}", len(completions)
     try:
         values = part.function(completions=completions, **columns)
-        return run_blocking(_result_of(values)) if inspect.isawaitable(values) else values
+        values = run_blocking(result_of(values)) if inspect.isawaitable(values) else values
     except SystemExit as error:
-        raise RewardError(
-            f"reward {part.label!r} called sys.exit({error.code!r}): a reward function returns numbers and never exits"
-        ) from error
-
-
-def _checked(label: str, values: Any, rows: int) -> list[float | None]:
-    """One finite number or None per completion, or an error that names the reward."""
+        exit_call = f"{name} called sys.exit({error.code!r})"
+        raise RewardError(f"{exit_call}: a reward function returns numbers and never exits") from error
     if hasattr(values, "tolist"):
         values = values.tolist()
     if not isinstance(values, list | tuple):
-        raise RewardError(f"reward {label!r} returned {type(values).__name__}: expected a list of {rows} numbers")
+        raise RewardError(f"{name} returned {type(values).__name__}: expected a list of {rows} numbers")
     if len(values) != rows:
-        raise RewardError(f"reward {label!r} returned {len(values)} values for {rows} completions")
+        raise RewardError(f"{name} returned {len(values)} values for {rows} completions")
     for value in values:
         if value is not None and (not isinstance(value, Real) or not math.isfinite(value)):
-            raise RewardError(f"reward {label!r} returned {value!r}: expected a finite number or None")
+            raise RewardError(f"{name} returned {value!r}: expected a finite number or None")
     return [None if value is None else float(value) for value in values]
-
-
-def _storable(value: Any) -> Any:
-    """A note as JSON can hold it; anything else as text."""
-    try:
-        return to_plain(value)
-    except ValueError:
-        return str(value)[:1000]
-
-
-async def _result_of(awaitable: Any) -> Any:
-    return await awaitable

@@ -47,11 +47,10 @@ def report_verdicts(verdicts: Sequence[Verdict | None], columns: Mapping[str, An
     if (log_verdicts := columns.get("log_verdicts")) is not None:
         log_verdicts(verdicts)
     if (log_extra := columns.get("log_extra")) is not None:
-        shown = [verdict or Verdict(outcome="unknown") for verdict in verdicts]
         # "" and not None: a column that is null in one file and text in the next cannot be read back
         log_extra(f"{prefix}verdict", ["" if verdict is None else verdict.outcome for verdict in verdicts])
-        log_extra(f"{prefix}extracted", [verdict.extracted or "" for verdict in shown])
-        log_extra(f"{prefix}detail", [verdict.detail for verdict in shown])
+        log_extra(f"{prefix}extracted", ["" if verdict is None else verdict.extracted or "" for verdict in verdicts])
+        log_extra(f"{prefix}detail", ["" if verdict is None else verdict.detail for verdict in verdicts])
 
 
 def verify(name: str, responses: Sequence[str], references: Sequence[str]) -> list[Verdict]:
