@@ -47,13 +47,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             traceback.print_exc()
         else:
             print(f"r1kit: error: {_message(error)}", file=sys.stderr)
-        return 2 if options.command in (actions.verify, actions.score) and _is_settings_error(error) else 1
+        from r1kit.settings import SettingsError  # imports pydantic, so only now
 
-
-def _is_settings_error(error: BaseException) -> bool:
-    from r1kit.settings import SettingsError
-
-    return isinstance(error, SettingsError)
+        is_usage = options.command in (actions.verify, actions.score) and isinstance(error, SettingsError)
+        return 2 if is_usage else 1
 
 
 def _message(error: BaseException) -> str:

@@ -12,7 +12,6 @@ from r1kit.store import read_json, to_plain
 
 if TYPE_CHECKING:
     from r1kit.pipeline import Recipe
-    from r1kit.types import SamplingParams
 
 
 def run(options: argparse.Namespace) -> None:
@@ -37,9 +36,9 @@ def show_plan(options: argparse.Namespace) -> None:
 
     recipe = _recipe(options)
     steps = plan(recipe, options.runs, options.until)
-    rows: list[dict[str, Any]] = [
-        {"stage": step.stage.name, "status": step.status, "why": step.why, "folder": str(step.folder)} for step in steps
-    ]
+    rows: list[dict[str, Any]] = [{"stage": s.stage.name, "status": s.status, "why": s.why} for s in steps]
+    if options.hardware is None or options.json:
+        rows = [row | {"folder": str(step.folder)} for row, step in zip(rows, steps, strict=True)]
     if options.hardware is not None:
         from r1kit.recipes import estimate
 
@@ -49,10 +48,7 @@ def show_plan(options: argparse.Namespace) -> None:
         else:
             rows.append({"stage": "all", "status": "", "why": ""})
             estimates["all"] = estimate.total(estimates)
-            rows = [
-                {"stage": row["stage"], "status": row["status"], "why": row["why"], **estimates[row["stage"]].as_text()}
-                for row in rows
-            ]
+            rows = [row | estimates[row["stage"]].as_text() for row in rows]
     print_table(rows, options.json)
     if not options.json:
         left = sum(step.status != "done" for step in steps)
@@ -77,38 +73,18 @@ def evaluate(options: argparse.Namespace) -> None:
     """Print the table of one model, or of two models and their paired difference."""
     from r1kit.commands import eval_command
 
-    result = eval_command.evaluate(
-        options.model,
-        task=options.task,
-        split=options.split,
-        limit=options.limit,
-        sampling=_sampling(options),
-        template=options.format,
-        engine=options.engine,
-        compare=options.compare,
-        out=options.out,
-    )
-    if options.json:
-        print_json(result)
-    else:
-        print(result["table"])
+    answering = _answering(options) | {"split": options.split, "limit": options.limit, "out": options.out}
+    result = eval_command.evaluate(options.model, task=options.task, compare=options.compare, **answering)
+    print_json(result) if options.json else print(result["table"])
 
 
 def generate(options: argparse.Namespace) -> None:
     """Print completions, or write them as rows to a file."""
     from r1kit.commands import generate_command
 
-    rows = generate_command.generate(
-        options.model,
-        prompt=options.prompt,
-        task=options.task or options.file,
-        split=options.split,
-        limit=options.limit,
-        sampling=_sampling(options),
-        template=options.format,
-        engine=options.engine,
-        out=options.out,
-    )
+    answering = _answering(options) | {"split": options.split, "limit": options.limit, "out": options.out}
+    task = options.task or options.file
+    rows = generate_command.generate(options.model, prompt=options.prompt, task=task, **answering)
     if options.out is not None:
         print(f"{sum(1 for _ in rows)} new rows in {options.out}")
         return
@@ -123,15 +99,16 @@ def chat(options: argparse.Namespace) -> None:
     """Answer questions from stdin until it ends."""
     from r1kit.commands import chat_command
 
-    chat_command.chat(options.model, sampling=_sampling(options), template=options.format, engine=options.engine)
+    chat_command.chat(options.model, **_answering(options))
 
 
-def _sampling(options: argparse.Namespace) -> SamplingParams:
+def _answering(options: argparse.Namespace) -> dict[str, Any]:
+    """How a model answers: the options that `eval`, `generate` and `chat` share."""
     from r1kit.types import SamplingParams
 
-    return SamplingParams(
-        n=options.samples, temperature=options.temperature, max_tokens=options.max_tokens, seed=options.seed
-    )
+    samples, tokens = getattr(options, "samples", 1), options.max_tokens  # `chat` takes one sample
+    sampling = SamplingParams(n=samples, temperature=options.temperature, max_tokens=tokens, seed=options.seed)
+    return {"sampling": sampling, "template": options.format, "engine": options.engine}
 
 
 def report(options: argparse.Namespace) -> None:

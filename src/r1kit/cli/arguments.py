@@ -11,6 +11,10 @@ import r1kit
 from r1kit.cli import actions
 
 MODEL_HELP = "a known model's name or a model folder; with --engine, the server's name for it"
+ENGINE_HELP = (
+    "ask a server instead of running MODEL here: its address, such as http://localhost:8000/v1, or engine settings as "
+    'JSON or in a file, such as {"kind": "openai", "base_url": ..., "api_key_env": ...}'
+)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -23,11 +27,7 @@ def parser() -> argparse.ArgumentParser:
     _add_run(plan)
     plan.add_argument("--hardware", metavar="NAME", help="estimate samples, tokens, memory and hours: cpu, h100 ...")
     plan.add_argument("--devices", type=int, default=1, metavar="N", help="number of devices, for cpu of cores (1)")
-    _add_eval(_command(commands, "eval", actions.evaluate, "measure a model on a task, with 95 %% intervals"))
-    _add_generate(_command(commands, "generate", actions.generate, "sample completions for a prompt, task or file"))
-    chat = _command(commands, "chat", actions.chat, "talk to a model")
-    chat.add_argument("model", metavar="MODEL", help=MODEL_HELP)
-    _add_sampling(chat, temperature=0.6)
+    _add_answering_commands(commands)
     report = _command(commands, "report", actions.report, "show the result of a run")
     report.add_argument("run", metavar="RUN_DIR", type=Path, help="a run's folder, or the folder of all its stages")
     _add_json(report)
@@ -37,9 +37,15 @@ def parser() -> argparse.ArgumentParser:
     check = _command(data, "check", actions.check_data, "validate a data file: name file, row and field of each fault")
     check.add_argument("file", metavar="FILE", type=Path)
     _add_json(check)
-    _add_verify(_command(commands, "verify", actions.verify, "judge answers, or measure how often a verifier is wrong"))
-    _add_score(_command(commands, "score", actions.score, "compute the rewards of completions, part by part"))
-    _add_sandbox(commands.add_parser("sandbox", help="where untrusted programs run"))
+    _add_judging_commands(commands)
+    sandbox = commands.add_parser("sandbox", help="where untrusted programs run")
+    sandbox_commands = sandbox.add_subparsers(metavar="COMMAND", required=True)
+    check_text = "show which sandbox this machine has, and test what it enforces"
+    _add_json(_command(sandbox_commands, "check", actions.check_sandbox, check_text))
+    serve = _command(sandbox_commands, "serve", actions.serve_sandbox, "run programs for other machines, over HTTP")
+    _add_address(serve, 8190)
+    token_help = "environment variable with the token that clients must send (R1KIT_SANDBOX_TOKEN)"
+    serve.add_argument("--token-variable", default="R1KIT_SANDBOX_TOKEN", metavar="NAME", help=token_help)
     return top
 
 
@@ -55,6 +61,7 @@ def _add_json(command: argparse.ArgumentParser) -> None:
 
 
 def _add_settings(command: argparse.ArgumentParser, metavar: str, text: str) -> None:
+    text = f"{text}; may be repeated"
     command.add_argument(
         "--set", dest="settings", action="append", default=[], metavar=metavar, type=setting, help=text
     )
@@ -65,69 +72,59 @@ def _add_run(command: argparse.ArgumentParser) -> None:
     command.add_argument("--scale", help="how large to run, for example tiny, or package.module:SCALE")
     command.add_argument("--model", help="a known model's name or a model folder (default: the scale's own)")
     command.add_argument("--teacher", metavar="MODEL", help="for distill and v3: the model that writes, instead of R1")
-    _add_settings(
-        command, "STAGE.FIELD=VALUE", "change a setting, for example rl.optimizer.learning_rate=1e-4; may be repeated"
-    )
+    _add_settings(command, "STAGE.FIELD=VALUE", "change a setting, for example rl.optimizer.learning_rate=1e-4")
     command.add_argument("--until", metavar="STAGE", help="stop after this stage")
     command.add_argument("--runs", type=Path, default=Path("runs"), metavar="DIR", help="folder of all runs (runs)")
     command.add_argument("--seed", type=int, default=0, help="seed of all random numbers (0)")
     _add_json(command)
 
 
-def _add_eval(command: argparse.ArgumentParser) -> None:
-    command.add_argument("model", metavar="MODEL", help=MODEL_HELP)
-    command.add_argument("--task", required=True, metavar="NAME|FILE", help="a known task's name or a data file")
-    _add_problems(command)
-    _add_sampling(command, temperature=0.0)
-    command.add_argument("--compare", metavar="MODEL", help="a second model, for a paired test on the same problems")
-    command.add_argument("--out", type=Path, metavar="DIR", help="keep completions.jsonl and results.json here")
-    _add_json(command)
+def _add_answering_commands(commands: Any) -> None:
+    measure = _command(commands, "eval", actions.evaluate, "measure a model on a task, with 95 %% intervals")
+    measure.add_argument("model", metavar="MODEL", help=MODEL_HELP)
+    measure.add_argument("--task", required=True, metavar="NAME|FILE", help="a known task's name or a data file")
+    _add_problems(measure)
+    _add_sampling(measure, temperature=0.0)
+    measure.add_argument("--compare", metavar="MODEL", help="a second model, for a paired test on the same problems")
+    measure.add_argument("--out", type=Path, metavar="DIR", help="keep completions.jsonl and results.json here")
+    _add_json(measure)
+    generate = _command(commands, "generate", actions.generate, "sample completions for a prompt, task or file")
+    generate.add_argument("model", metavar="MODEL", help=MODEL_HELP)
+    source = generate.add_mutually_exclusive_group(required=True)
+    source.add_argument("--prompt", metavar="TEXT", help="one prompt")
+    source.add_argument("--task", metavar="NAME", help="a known task's name")
+    source.add_argument("file", metavar="FILE", nargs="?", type=Path, help="JSONL or Parquet with a prompt column")
+    _add_problems(generate)
+    _add_sampling(generate, temperature=1.0)
+    generate.add_argument("--out", type=Path, metavar="FILE.jsonl", help="write rows here; a repeated call resumes")
+    chat = _command(commands, "chat", actions.chat, "talk to a model")
+    chat.add_argument("model", metavar="MODEL", help=MODEL_HELP)
+    _add_sampling(chat, temperature=0.6)
 
 
 def _add_problems(command: argparse.ArgumentParser) -> None:
     command.add_argument("--split", default="test", help="which problems of the task (test)")
     command.add_argument("--limit", type=int, metavar="N", help="only the first N problems")
+    command.add_argument("--samples", type=int, default=1, metavar="K", help="completions per problem (1)")
 
 
 def _add_sampling(command: argparse.ArgumentParser, *, temperature: float) -> None:
-    command.add_argument("--samples", type=int, default=1, metavar="K", help="completions per problem (1)")
     command.add_argument("--temperature", type=float, default=temperature, help=f"0 is greedy ({temperature:g})")
     command.add_argument("--max-tokens", type=int, default=512, metavar="N", help="longest completion (512)")
-    command.add_argument(
-        "--format", metavar="plain|chat|FILE", help="how prompts are rendered (default: as the model was trained)"
-    )
-    command.add_argument(
-        "--engine",
-        metavar="URL|JSON|FILE",
-        type=engine,
-        help="ask a server instead of running MODEL here: its address, such as http://localhost:8000/v1, or engine "
-        'settings as JSON or in a file, such as {"kind": "openai", "base_url": ..., "api_key_env": ...}',
-    )
+    format_help = "how prompts are rendered (default: as the model was trained)"
+    command.add_argument("--format", metavar="plain|chat|FILE", help=format_help)
+    command.add_argument("--engine", metavar="URL|JSON|FILE", type=engine, help=ENGINE_HELP)
     command.add_argument("--seed", type=int, default=0, help="seed of the sampling (0)")
-
-
-def _add_generate(command: argparse.ArgumentParser) -> None:
-    command.add_argument("model", metavar="MODEL", help=MODEL_HELP)
-    source = command.add_mutually_exclusive_group(required=True)
-    source.add_argument("--prompt", metavar="TEXT", help="one prompt")
-    source.add_argument("--task", metavar="NAME", help="a known task's name")
-    source.add_argument("file", metavar="FILE", nargs="?", type=Path, help="JSONL or Parquet with a prompt column")
-    _add_problems(command)
-    _add_sampling(command, temperature=1.0)
-    command.add_argument("--out", type=Path, metavar="FILE.jsonl", help="write rows here; a repeated call resumes")
 
 
 def _add_review(command: argparse.ArgumentParser) -> None:
     command.add_argument("queue", metavar="QUEUE", type=Path, help="a queue's file, or the folder of a review stage")
-    command.add_argument(
-        "--import", dest="rows", metavar="FILE.jsonl", type=Path, help="add samples; creates the queue if needed"
-    )
-    command.add_argument(
-        "--double", metavar="SHARE", type=float, help="share of the samples that two reviewers get, 0 to 1 (0)"
-    )
-    command.add_argument(
-        "--lease", metavar="MINUTES", type=float, help="how long a sample is reserved for a reviewer (15)"
-    )
+    import_help = "add samples; creates the queue if needed"
+    command.add_argument("--import", dest="rows", metavar="FILE.jsonl", type=Path, help=import_help)
+    double_help = "share of the samples that two reviewers get, 0 to 1 (0)"
+    command.add_argument("--double", metavar="SHARE", type=float, help=double_help)
+    lease_help = "how long a sample is reserved for a reviewer (15)"
+    command.add_argument("--lease", metavar="MINUTES", type=float, help=lease_help)
     command.add_argument("--auto-accept", action="store_true", help="accept all pending samples, without a page")
     command.add_argument("--export", metavar="FILE.jsonl", type=Path, help="write the accepted samples, without a page")
     command.add_argument("--rejected", metavar="FILE.jsonl", type=Path, help="with --export: also write rejected ones")
@@ -140,41 +137,22 @@ def _add_address(command: argparse.ArgumentParser, port: int) -> None:
     command.add_argument("--port", type=int, default=port, help=f"port to serve at; 0 picks a free one ({port})")
 
 
-def _add_verify(command: argparse.ArgumentParser) -> None:
-    command.add_argument("file", metavar="FILE", nargs="?", type=Path, help="rows with prediction and answer")
-    command.add_argument(
-        "--verifier", metavar="NAME", help="for example math; with --conformance also package.module:function"
-    )
-    command.add_argument("--out", type=Path, metavar="FILE.jsonl", help="write the rows here and print the counts")
-    command.add_argument("--conformance", action="store_true", help="run labelled cases and print error rates")
-    command.add_argument("--cases", metavar="NAME|FILE.jsonl", help="with --conformance: whose cases, or your own")
-    _add_json(command)
-
-
-def _add_score(command: argparse.ArgumentParser) -> None:
-    command.add_argument("file", metavar="FILE", type=Path, help="rows with completion and the rewards' columns")
-    command.add_argument("--rewards", required=True, metavar="A,B", help="names, dotted paths, or a JSON list of specs")
-    _add_settings(
-        command,
-        "NAME.OPTION=VALUE",
-        "set a reward's option or weight, for example cosine_scaled.max_len=500; may be repeated",
-    )
-    command.add_argument("--out", type=Path, metavar="FILE.jsonl", help="write the rows here and print the means")
-    _add_json(command)
-
-
-def _add_sandbox(command: argparse.ArgumentParser) -> None:
-    commands = command.add_subparsers(metavar="COMMAND", required=True)
-    check_text = "show which sandbox this machine has, and test what it enforces"
-    _add_json(_command(commands, "check", actions.check_sandbox, check_text))
-    serve = _command(commands, "serve", actions.serve_sandbox, "run programs for other machines, over HTTP")
-    _add_address(serve, 8190)
-    serve.add_argument(
-        "--token-variable",
-        default="R1KIT_SANDBOX_TOKEN",
-        metavar="NAME",
-        help="environment variable with the token that clients must send (R1KIT_SANDBOX_TOKEN)",
-    )
+def _add_judging_commands(commands: Any) -> None:
+    verify = _command(commands, "verify", actions.verify, "judge answers, or measure how often a verifier is wrong")
+    verify.add_argument("file", metavar="FILE", nargs="?", type=Path, help="rows with prediction and answer")
+    verifier_help = "for example math; with --conformance also package.module:function"
+    verify.add_argument("--verifier", metavar="NAME", help=verifier_help)
+    verify.add_argument("--out", type=Path, metavar="FILE.jsonl", help="write the rows here and print the counts")
+    verify.add_argument("--conformance", action="store_true", help="run labelled cases and print error rates")
+    verify.add_argument("--cases", metavar="NAME|FILE.jsonl", help="with --conformance: whose cases, or your own")
+    _add_json(verify)
+    score = _command(commands, "score", actions.score, "compute the rewards of completions, part by part")
+    score.add_argument("file", metavar="FILE", type=Path, help="rows with completion and the rewards' columns")
+    score.add_argument("--rewards", required=True, metavar="A,B", help="names, dotted paths, or a JSON list of specs")
+    set_help = "set a reward's option or weight, for example cosine_scaled.max_len=500"
+    _add_settings(score, "NAME.OPTION=VALUE", set_help)
+    score.add_argument("--out", type=Path, metavar="FILE.jsonl", help="write the rows here and print the means")
+    _add_json(score)
 
 
 def setting(text: str) -> tuple[str, Any]:

@@ -63,7 +63,16 @@ def engine_settings(model: str, engine: Mapping[str, Any] | None) -> EngineSetti
 def open_model(settings: EngineSettings, template: str | None, progress: Progress) -> AnsweringModel:
     """Load a local model or create a server's client; `template` is that of `saved.choose`."""
     if isinstance(settings, LocalEngineSettings):
-        return _open_local(settings, template, progress)
+        from r1kit.models.load import load
+
+        folder = resolve(settings.model)
+        policy = load(settings.model, device=settings.device)
+        if template is None and settings.template != "auto":
+            template = settings.template
+        chat, source = saved.choose(template, folder, policy.tokenizer)
+        progress.say(f"prompt format: {source}")
+        engine, weights = open_policy_engine(settings, policy), {"weights": sha256(folder)}
+        return AnsweringModel(engine, chat, weights, settings.max_rows, policy.tokenizer, policy.context)
     if template == "plain":
         raise ValueError("a server renders prompts with its own chat template: leave out the format plain")
     chat = ChatFormat(template="chat") if template in (None, "chat") else saved.read(Path(str(template)).expanduser())
@@ -71,16 +80,3 @@ def open_model(settings: EngineSettings, template: str | None, progress: Progres
         raise ValueError(f"the format {template} has a prefill, which a server cannot continue: use one without")
     weights = {"server": settings.base_url, "model": settings.model}
     return AnsweringModel(open_engine(settings), chat, weights, settings.concurrency)
-
-
-def _open_local(settings: LocalEngineSettings, template: str | None, progress: Progress) -> AnsweringModel:
-    from r1kit.models.load import load
-
-    folder = resolve(settings.model)
-    policy = load(settings.model, device=settings.device)
-    if template is None and settings.template != "auto":
-        template = settings.template
-    chat, source = saved.choose(template, folder, policy.tokenizer)
-    progress.say(f"prompt format: {source}")
-    engine, weights = open_policy_engine(settings, policy), {"weights": sha256(folder)}
-    return AnsweringModel(engine, chat, weights, settings.max_rows, policy.tokenizer, policy.context)

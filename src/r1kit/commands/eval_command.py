@@ -58,9 +58,8 @@ def evaluate(
     with TemporaryDirectory() as temporary:
         folder = out or Path(temporary)
         for name in settings:
-            summaries[name], formats[name] = _measure_one(
-                settings[name], problems, sampling, template, folder, data if out else None
-            )
+            setup = data if out else None
+            summaries[name], formats[name] = _measure_one(settings[name], problems, sampling, template, folder, setup)
             rows.append([Scored.from_row(row) for row in read_rows(folder / "completions.jsonl")])
             folder /= "compare"
     ids = {problem.id for problem in problems}
@@ -90,20 +89,13 @@ def _measure_one(
         opened.refuse_long(problems, sampling.max_tokens)
         if data is not None:
             claim(folder, opened.setup(sampling) | dict(data))
-        summary = measure(
-            opened.engine,
-            problems,
-            opened.chat,
-            sampling,
-            folder / "completions.jsonl",
-            progress.step,
-            tokenizer=opened.tokenizer,
-            batch=ROUNDS * opened.parallel,
-        )
+        out, batch = folder / "completions.jsonl", ROUNDS * opened.parallel
+        chat, tokenizer = opened.chat, opened.tokenizer
+        summary = measure(opened.engine, problems, chat, sampling, out, progress.step, tokenizer=tokenizer, batch=batch)
         if "completion_tokens" not in summary.overall:
             progress.say("lengths in tokens are unknown: the server sends no token ids")
     write_json(folder / "results.json", summary.to_json())
-    return summary, opened.chat
+    return summary, chat
 
 
 def claim(folder: Path, setup: Mapping[str, Any]) -> None:

@@ -51,7 +51,10 @@ def generate(
         opened = open_model(settings, template, progress)
         opened.refuse_long(problems, sampling.max_tokens)
         setup = combine(opened.setup(sampling))[:8]
-        done = _samples_in(out, setup) if out is not None else Counter()
+        earlier = [] if out is None else list(read_rows(out, missing_ok=True))
+        if any(row.get("setup") != setup for row in earlier):
+            raise StoreError(f"{out} holds rows of another model, prompt format or sampling: name another file")
+        done = Counter((row["problem_id"], row["prompt"]) for row in earlier)
         left = [problem for problem in problems if done[problem.id, problem.prompt] < sampling.n]
         size = max(1, opened.parallel // sampling.n)
         with RowWriter(out) if out is not None else nullcontext() as rows:
@@ -85,22 +88,13 @@ def _answer_rows(
     groups = opened.engine.generate(opened.prompts(problems), sampling)
     for problem, completions in zip(problems, groups, strict=True):
         for sample, completion in enumerate(completions):
-            row = {"problem_id": problem.id, "prompt": problem.prompt}
-            if problem.answer:
-                row["answer"] = problem.answer
             has_ids = opened.tokenizer is not None or completion.token_ids
             yield {
-                **row,
+                "problem_id": problem.id,
+                "prompt": problem.prompt,
+                **({"answer": problem.answer} if problem.answer else {}),
                 "sample": sample,
                 "completion": opened.chat.complete(completion.text),
                 "finish_reason": completion.finish_reason,
                 "tokens": len(completion.token_ids) if has_ids else None,
             }
-
-
-def _samples_in(out: Path, setup: str) -> Counter[tuple[str, str]]:
-    """Number of samples of each (problem_id, prompt) in a file. Raises `StoreError` if another setup made them."""
-    rows = list(read_rows(out, missing_ok=True))
-    if any(row.get("setup") != setup for row in rows):
-        raise StoreError(f"{out} holds rows of another model, prompt format or sampling: name another file")
-    return Counter((row["problem_id"], row["prompt"]) for row in rows)

@@ -11,17 +11,16 @@ from r1kit.tasks import check_file
 
 def models() -> list[dict[str, str]]:
     """One row per known model, all with the same columns."""
-    columns = ("name", "parameters", "licence", "about")
-    rows = [{column: str(getattr(model, column)) for column in columns} for model in KNOWN.values()]
-    return [row | {"parameters": row["parameters"] or _shipped_size(row["name"])} for row in rows]
-
-
-def _shipped_size(name: str) -> str:
-    """The number of parameters in the weights of a model that comes with the package: "0.87M"."""
-    try:
-        return f"{parameters_in(KNOWN[name].folder() / 'model.safetensors') / 1e6:.2f}M"
-    except ModelError:
-        return "not made"
+    rows = []
+    for model in KNOWN.values():
+        parameters = model.parameters
+        if not parameters:  # the model comes with the package: count those in its weights
+            try:
+                parameters = f"{parameters_in(model.folder() / 'model.safetensors') / 1e6:.2f}M"
+            except ModelError:
+                parameters = "not made"
+        rows.append({"name": model.name, "parameters": parameters, "licence": model.licence, "about": model.about})
+    return rows
 
 
 def check_data(file: Path) -> dict[str, Any]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from r1kit.commands.judged_rows import Row, batches, is_text, open_writer
 from r1kit.conformance import CASES, Failure, Rate, Report, measure, measure_rewards, obstacle
@@ -32,8 +31,8 @@ def verify_rows(
     counts = Counter() if counts is None else counts
     with open_writer(out) as writer:
         for batch in batches(file):
-            responses = [as_response(_prediction(row, file, number), verifier) for number, row in batch]
-            references = [_reference(row, file, number) for number, row in batch]
+            responses = [as_response(_text_field(row, "prediction", file, number), verifier) for number, row in batch]
+            references = [_text_field(row, "answer", file, number) for number, row in batch]
             for (_, row), verdict in zip(batch, verify_all(verifier, responses, references), strict=True):
                 judged = row | {"correct": verdict.correct, "extracted": verdict.extracted, "detail": verdict.detail}
                 if verdict.correct is False and not is_text(row["prediction"]):
@@ -48,20 +47,11 @@ def verify_summary(verifier: str, counts: Mapping[str, int]) -> Row:
     """The counts of `verify_rows`, and the share of right answers among judged ones with its 95 % interval."""
     right, wrong, unknown = (counts.get(name, 0) for name in OUTCOMES.values())
     rate = Rate.among(right, right + wrong)
-    low, high = rate.low, rate.high
     text = f"{right + wrong + unknown} rows by {verifier}: {right} right, {wrong} wrong, {unknown} cannot tell"
-    if low is not None and high is not None:
-        text += f"; right {rate.share:.1%} [{low:.1%}, {high:.1%}]"
-    return {
-        "verifier": verifier,
-        "right": right,
-        "wrong": wrong,
-        "unknown": unknown,
-        "share": rate.share if rate.of else None,
-        "low": low,
-        "high": high,
-        "text": text,
-    }
+    if rate.low is not None and rate.high is not None:
+        text += f"; right {rate.share:.1%} [{rate.low:.1%}, {rate.high:.1%}]"
+    summary = {"verifier": verifier, "right": right, "wrong": wrong, "unknown": unknown}
+    return summary | {"share": rate.share if rate.of else None, "low": rate.low, "high": rate.high, "text": text}
 
 
 def conformance(verifier: str | None = None, cases: str | None = None) -> tuple[Row, str, bool]:
@@ -121,29 +111,20 @@ def _failure_line(failure: Failure) -> str:
     return f"{failure.case} ({failure.kind}): {given} for {reference} is {expected}, judged {judged}: {failure.detail}"
 
 
-def _required_field(row: Row, name: str, file: Path, number: int) -> Any:
+def _text_field(row: Row, name: str, file: Path, number: int) -> str:
+    """A field of a row as text. A reference may be an object (countdown, code), which becomes JSON.
+
+    A prediction that is not text is an empty answer, which is wrong.
+    """
     if name not in row:
         reason = f"the row has no field {name!r}, only {', '.join(map(repr, row)) or 'none'}"
         raise DataError("missing column", reason, str(file), number, name)
-    return row[name]
-
-
-def _prediction(row: Row, file: Path, number: int) -> str:
-    """The model's answer as text; null or anything else that is not text is an empty answer, which is wrong."""
-    value = _required_field(row, "prediction", file, number)
-    if not is_text(value):
-        return ""
-    return value if isinstance(value, str) else number_text(value)
-
-
-def _reference(row: Row, file: Path, number: int) -> str:
-    """The reference as text; an object (countdown, code) as JSON."""
-    value = _required_field(row, "answer", file, number)
-    if isinstance(value, dict | list):
+    value = row[name]
+    if name == "answer" and isinstance(value, dict | list):
         return reference_text(value)
-    if value is None:
-        return ""
     if not is_text(value):
+        if name == "prediction" or value is None:
+            return ""
         expected = "a finite number" if isinstance(value, float) else "text or a number"
-        raise DataError("wrong type", f"{value!r:.60}: expected {expected}", str(file), number, "answer")
+        raise DataError("wrong type", f"{value!r:.60}: expected {expected}", str(file), number, name)
     return value if isinstance(value, str) else number_text(value)
