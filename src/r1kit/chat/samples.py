@@ -42,8 +42,12 @@ def to_samples(conversation: Conversation, chat: ChatFormat, tokenizer: Any) -> 
             continue
         reply = _reply_ids(conversation, index, chat, tokenizer, ends)
         prompt = chat.encode(conversation.messages[:index], tokenizer)
-        if turn.content.removeprefix(chat.prefill).lstrip().startswith("<think>"):
-            _refuse_open_reasoning(conversation, index, chat, tokenizer)
+        opens = turn.content.removeprefix(chat.prefill).lstrip().startswith("<think>")
+        if opens and chat.text(conversation.messages[:index], tokenizer).rstrip().endswith("<think>"):
+            raise ValueError(  # the template of R1's distilled models opens the reasoning
+                f"turn {index} begins with <think>, and so does the chat template's start of the turn, so the tag "
+                "would be trained twice: use a chat template without the tag, or the format 'plain'"
+            )
         if not samples or prompt[: len(samples[-1][0])] != samples[-1][0]:
             samples.append(([], []))
         token_ids, mask = samples[-1]
@@ -69,12 +73,3 @@ def _reply_ids(
     if any(token in ends for token in ids):
         raise ValueError(f"turn {index} has an end token inside its text, where sampling would have stopped")
     return [*ids, ends[0]]
-
-
-def _refuse_open_reasoning(conversation: Conversation, index: int, chat: ChatFormat, tokenizer: Any) -> None:
-    """Raise ValueError if the chat template already opens the reasoning (R1's distilled models) that the turn opens."""
-    if chat.text(conversation.messages[:index], tokenizer).rstrip().endswith("<think>"):
-        raise ValueError(
-            f"turn {index} begins with <think>, and so does the chat template's start of the turn, so the tag would be "
-            "trained twice: use a chat template without the tag, or the format 'plain'"
-        )

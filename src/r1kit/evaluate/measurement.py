@@ -21,9 +21,8 @@ def check_verifiers(problems: Sequence[Problem]) -> None:
     """Raise ValueError for a problem without a verifier, or with one that does not exist."""
     for problem in problems:
         if not problem.verifier:
-            raise ValueError(
-                f"{problem.id} cannot be evaluated: it has no reference answer and no verifier; leave the problem out"
-            )
+            lacks = "it has no reference answer and no verifier"
+            raise ValueError(f"{problem.id} cannot be evaluated: {lacks}; leave the problem out")
     for name in {problem.verifier for problem in problems}:
         find(name)
 
@@ -84,11 +83,7 @@ def judge(
         chosen = [i for i, (problem, *_) in enumerate(flat) if problem.verifier == name]
         responses, references = [flat[i][3] for i in chosen], [flat[i][0].answer for i in chosen]
         verdicts |= dict(zip(chosen, verify_all(name, responses, references), strict=True))
-
-    def count_tokens(text: str) -> int:
-        return len(tokenizer.encode(text, add_special_tokens=False))
-
-    count = None if tokenizer is None else count_tokens
+    count = None if tokenizer is None else lambda text: len(tokenizer.encode(text, add_special_tokens=False))
     return [
         asdict(score(problem, completion, verdicts[i], response, sample, count))
         | {"question": problem.prompt, "answer": problem.answer, "completion": response}

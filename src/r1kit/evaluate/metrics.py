@@ -68,6 +68,7 @@ def score(
     `count_tokens`, lengths are known as far as the completion has token ids.
     """
     response = chat.parse(full_text)
+    language = share(response.reasoning or full_text, problem.language) if problem.language in LANGUAGES else None
     reasoning_tokens = None
     if count_tokens is not None:
         reasoning_tokens = count_tokens(response.reasoning) if response.reasoning else 0
@@ -84,28 +85,17 @@ def score(
         steps=chat.count_steps(full_text),
         mixed=is_mixed(full_text),
         truncated=completion.finish_reason == "length",
-        language=in_language(response, full_text, problem.language),
+        language=language,
         readable=is_readable(problem, completion, full_text),
     )
-
-
-def in_language(response: chat.Response, full_text: str, language: str) -> float | None:
-    """Share of words in a language: of the reasoning, or of the whole text if there is no reasoning."""
-    return share(response.reasoning or full_text, language) if language in LANGUAGES else None
 
 
 def is_readable(problem: Problem, completion: Completion, full_text: str) -> bool:
     """Whether a person could read it: one language, no loops, no walls of text, not cut off."""
     turns = (Message(role="user", content=problem.prompt), Message(role="assistant", content=full_text))
-    seen = view(
-        CuratedSample(
-            id=problem.id,
-            messages=turns,
-            source=problem.source,
-            language=problem.language,
-            finish_reason=completion.finish_reason,
-        )
-    )
+    source, language, finish_reason = problem.source, problem.language, completion.finish_reason
+    sample = CuratedSample(id=problem.id, messages=turns, source=source, language=language, finish_reason=finish_reason)
+    seen = view(sample)
     return all(rejects(seen) is None for rejects in _readable())
 
 

@@ -111,17 +111,11 @@ def summarise(rows: Sequence[Scored]) -> Summary:
     """Estimates of all metrics, overall and by source. Raises ValueError if there are no rows, or a row is repeated."""
     problems = group(rows)
     k = fewest(problems)
-    sources = sorted({row.source for row in rows})
-    return Summary(
-        problems=len(problems),
-        samples=len(rows),
-        k=k,
-        overall=estimates(problems, k),
-        by_source={
-            source: estimates({name: own for name, own in problems.items() if own[0].source == source}, k)
-            for source in sources
-        },
-    )
+    by_source = {}
+    for source in sorted({row.source for row in rows}):
+        by_source[source] = estimates({name: own for name, own in problems.items() if own[0].source == source}, k)
+    overall = estimates(problems, k)
+    return Summary(problems=len(problems), samples=len(rows), k=k, overall=overall, by_source=by_source)
 
 
 def paired(before: Sequence[Scored], after: Sequence[Scored]) -> dict[str, Difference]:

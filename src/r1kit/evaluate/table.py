@@ -28,7 +28,8 @@ def text_table(
         columns = {name: summary.by_source.get(source, {}) for name, summary in summaries.items()}
         own = (by_source or {}).get(source, {}) if differences else None
         lines.append(line(f"pass@1 {source}", "pass@1", columns, own))
-    return "\n".join([align(lines), "", footnote(summaries)])
+    sizes = dict.fromkeys(f"{summary.problems} problems x {summary.k}" for summary in summaries.values())
+    return "\n".join([align(lines), "", f"{', '.join(sizes)} samples; [95 % interval, clustered by problem]"])
 
 
 def line(
@@ -67,14 +68,9 @@ def json_table(
 def metric_order(columns: Mapping[str, Mapping[str, Estimate]]) -> list[str]:
     """All metrics of all columns: those with an "@" first, the others in order of appearance."""
     names = dict.fromkeys(name for column in columns.values() for name in column)
-    at = [name for name in names if "@" in name]
-    return [*sorted(at, key=at_key), *(name for name in names if "@" not in name)]
-
-
-def at_key(metric: str) -> tuple[bool, int]:
-    """Sort key for pass@1, pass@4, pass@16, cons@16."""
-    kind, _, k = metric.partition("@")
-    return kind != "pass", int(k)
+    at = [name.split("@") for name in names if "@" in name]
+    at.sort(key=lambda parts: (parts[0] != "pass", int(parts[1])))  # pass@1, pass@4, pass@16, cons@16
+    return [*map("@".join, at), *(name for name in names if "@" not in name)]
 
 
 def show(estimate: Estimate, metric: str) -> str:
@@ -116,8 +112,3 @@ def align(lines: Sequence[Sequence[str]]) -> str:
     return "\n".join(
         "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines
     )
-
-
-def footnote(summaries: Mapping[str, Summary]) -> str:
-    sizes = dict.fromkeys(f"{summary.problems} problems x {summary.k}" for summary in summaries.values())
-    return f"{', '.join(sizes)} samples; [95 % interval, clustered by problem]"

@@ -67,16 +67,15 @@ def _json_objects(text: str) -> list[dict[str, Any]]:
     """The outermost JSON objects of a text, in order; an object with a repeated key is skipped."""
     text = text[-MAX_CHARS:]
     decoder = json.JSONDecoder(object_pairs_hook=_without_repeated_keys)
-    objects, opening = [], _OPENING.search(text)
+    objects, end = [], 0
     for _ in range(MAX_TRIES):
-        if opening is None:
+        if (opening := _OPENING.search(text, end)) is None:
             break
         try:
             value, end = decoder.raw_decode(text, opening.start())
             objects.append(value)
         except (ValueError, RecursionError):
             end = opening.start() + 1
-        opening = _OPENING.search(text, end)
     return objects
 
 

@@ -71,10 +71,8 @@ class PairwiseJudge:
     def compare(self, questions: Sequence[str], firsts: Sequence[str], seconds: Sequence[str]) -> list[Preference]:
         """One preference per pair, in order. Raises `EngineError` if the engine fails."""
         if not len(questions) == len(firsts) == len(seconds):
-            raise ValueError(
-                f"{len(questions)} questions, {len(firsts)} first and {len(seconds)} second answers: the "
-                "numbers must be equal"
-            )
+            counts = f"{len(questions)} questions, {len(firsts)} first and {len(seconds)} second answers"
+            raise ValueError(f"{counts}: the numbers must be equal")
         sides = [[judged_part(text, self.shows) for text in side] for side in (firsts, seconds)]
         rows = list(zip(questions, *sides, strict=True))
         short = [i for i, row in enumerate(rows) if size(*row) <= self.settings.max_chars]

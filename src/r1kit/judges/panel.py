@@ -129,10 +129,10 @@ class Panel(Generic[F]):
     def _round(self, questions: Sequence[Question], n: int, attempt: int, forms: dict[str, list[F]]) -> dict[str, str]:
         """Ask for `n` replies to each question and add the readable ones to `forms`. Returns the engine's refusals."""
         refused = {}
-        prompts = [
-            Prompt(problem_id=question.id, messages=(Message(role="user", content=question.text),), token_ids=())
-            for question in questions
-        ]
+        prompts = []
+        for question in questions:
+            message = Message(role="user", content=question.text)
+            prompts.append(Prompt(problem_id=question.id, messages=(message,), token_ids=()))
         answers = ask(self.engine, prompts, self.settings.sampling(n, attempt)) if prompts else []
         for question, completions in zip(questions, answers, strict=True):
             if isinstance(completions, str):

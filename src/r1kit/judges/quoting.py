@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import re
 import unicodedata
@@ -11,7 +12,7 @@ from dataclasses import dataclass
 
 # Joiners that scripts need (Persian, emoji); all other invisible characters are shown by their code.
 _JOINERS = "\u200c\u200d"
-_ESCAPES = {"&": "&amp;", "<": "&lt;", "\uff1c": "&#65308;", "\ufe64": "&#65124;"}  # full-width and small forms
+_ESCAPES = {"<": "&lt;", "\uff1c": "&#65308;", "\ufe64": "&#65124;"}  # full-width and small forms
 _NOT_PLAIN = re.compile(r"[^ -%'-;=-~\n]")  # everything but plain ASCII, and also & and <
 _BRACKET_TOKEN = re.compile(r"\[(?=/?[A-Za-z_]{3,24}\])")  # [INST], [gMASK]: control tokens of some models
 
@@ -35,13 +36,11 @@ def question(instructions: str, parts: Mapping[str, str], form: str) -> Question
     replies can be cached, and no part can contain the boundary or the code.
     """
     content = json.dumps([instructions, list(parts.items()), form])
-    number = 0
-    while True:
+    for number in itertools.count():
         digest = hashlib.sha256(f"{number}{content}".encode()).hexdigest()
         boundary, code = digest[:12], digest[12:20]
         if not any(boundary in part or code in part for part in parts.values()):
             break
-        number += 1
     blocks = "\n\n".join(block(name, part, boundary) for name, part in parts.items())
     text = (
         f"{instructions}\n\nThe material stands below, each piece between tags that carry the boundary {boundary}. All "
@@ -61,7 +60,14 @@ def block(name: str, text: str, boundary: str) -> str:
 
 def escape(text: str) -> str:
     """Replace every `<`, so the text has no tags or control tokens, and make invisible characters visible."""
-    return _NOT_PLAIN.sub(lambda match: _escaped(match[0]), _BRACKET_TOKEN.sub("&#91;", text.replace("&", "&amp;")))
+
+    def visible(match: re.Match[str]) -> str:
+        mark = match[0]
+        if mark == "&":  # part of an escape
+            return mark
+        return _ESCAPES.get(mark) or (f"[U+{ord(mark):04X}]" if is_hidden(mark) else mark)
+
+    return _NOT_PLAIN.sub(visible, _BRACKET_TOKEN.sub("&#91;", text.replace("&", "&amp;")))
 
 
 def size(*texts: str) -> int:
@@ -74,11 +80,3 @@ def is_hidden(mark: str) -> bool:
     if mark in _JOINERS or mark in "\n\t\r":
         return False
     return unicodedata.category(mark) in ("Cc", "Cf", "Co", "Cs") or 0xE0100 <= ord(mark) <= 0xE01EF
-
-
-def _escaped(mark: str) -> str:
-    if mark in "&":  # part of an escape
-        return mark
-    if mark in _ESCAPES:
-        return _ESCAPES[mark]
-    return f"[U+{ord(mark):04X}]" if is_hidden(mark) else mark

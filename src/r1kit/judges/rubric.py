@@ -66,28 +66,26 @@ class _Judge(Generic[F]):
         without_judge = [self._without_judge(*row) for row in rows]
         texts = [self._question(*row) for row, known in zip(rows, without_judge, strict=True) if known is None]
         replies = iter(self._panel.ask(texts))
-        return [known or self._assessment(next(replies), *row) for row, known in zip(rows, without_judge, strict=True)]
+        assessments = []
+        for (part, request), known in zip(rows, without_judge, strict=True):
+            assessment = known or self._scored(next(replies))
+            signs = () if known else suspicions(part, request)
+            flag = f"suspicious: {', '.join(signs)}" if signs else ""
+            # a low score is kept: it was not bought by the suspicious text
+            if (assessment.score or 0.0) > 0.5 and signs and not self.settings.accept_suspicious:
+                assessments.append(replace(assessment, score=None, detail=f"not trusted; {flag}"))
+            else:
+                assessments.append(replace(assessment, detail="; ".join(filter(None, (assessment.detail, flag)))))
+        return assessments
 
     def _without_judge(self, part: str, request: str) -> Assessment | None:
         """The assessment if it needs no judge."""
         if not part:
             return Assessment(score=0.0, detail=f"there is no {self.shows}")
-        match too_long(part, request, self.settings.max_chars):
-            case "response":
-                return Assessment(score=0.0, detail="the response is too long to be judged: see max_chars")
-            case "others":
-                return Assessment(score=None, detail="the request is too long to be judged: see max_chars")
-            case _:
-                return None
-
-    def _assessment(self, replies: Replies[F], part: str, request: str) -> Assessment:
-        signs = suspicions(part, request)
-        flag = f"suspicious: {', '.join(signs)}" if signs else ""
-        assessment = self._scored(replies)
-        # a low score is kept: it was not bought by the suspicious text
-        if (assessment.score or 0.0) > 0.5 and signs and not self.settings.accept_suspicious:
-            return replace(assessment, score=None, detail=f"not trusted; {flag}")
-        return replace(assessment, detail="; ".join(filter(None, (assessment.detail, flag))))
+        if cause := too_long(part, request, self.settings.max_chars):
+            whose, score = ("response", 0.0) if cause == "response" else ("request", None)
+            return Assessment(score=score, detail=f"the {whose} is too long to be judged: see max_chars")
+        return None
 
     def _enough(self, forms: Sequence[Form]) -> bool:
         return 2 * len(forms) >= self.settings.votes and bool(forms)
@@ -106,7 +104,14 @@ class RubricJudge(_Judge[Any]):
     """
 
     def __init__(self, engine: Engine, rubric: Rubric, settings: JudgeSettings | None = None) -> None:
-        super().__init__(engine, settings, _rubric_form(rubric), rubric.shows)
+        fields: dict[str, Any] = {}  # of the form: a reason and a score within its scale for each criterion
+        for criterion in rubric.criteria:
+            score = Annotated[float, Field(ge=criterion.low, le=criterion.high)]
+            fields[criterion.name] = (
+                create_model(f"{criterion.name}_score", __base__=_Reasoned, score=(score, ...)),
+                ...,
+            )
+        super().__init__(engine, settings, create_model(f"{rubric.name}_form", __base__=Form, **fields), rubric.shows)
         self.rubric = rubric
 
     def _question(self, part: str, request: str) -> Question:
@@ -156,16 +161,6 @@ class VotingJudge(_Judge[VoteForm]):
             return Assessment(score=None, detail=replies.missing if not replies.forms else "too few votes decide")
         reasons = tuple(f"{form.vote}: {form.analysis}" for form in votes)
         return Assessment(score=fmean(form.vote == "approve" for form in votes), reasons=reasons)
-
-
-def _rubric_form(rubric: Rubric) -> type[Form]:
-    """A form with a reason and a score within its scale for each criterion."""
-    fields: dict[str, Any] = {}
-    for criterion in rubric.criteria:
-        score = Annotated[float, Field(ge=criterion.low, le=criterion.high)]
-        model = create_model(f"{criterion.name}_score", __base__=_Reasoned, score=(score, ...))
-        fields[criterion.name] = (model, ...)
-    return create_model(f"{rubric.name}_form", __base__=Form, **fields)
 
 
 class _Reasoned(BaseModel):

@@ -58,18 +58,26 @@ class GenerativeVerifier:
         """One verdict per pair, in order. Raises `EngineError` if the engine fails."""
         questions = [""] * len(responses) if questions is None else questions
         if not len(responses) == len(references) == len(questions):
-            raise ValueError(
-                f"{len(responses)} responses, {len(references)} references and {len(questions)} questions: the "
-                "numbers must be equal"
-            )
+            counts = f"{len(responses)} responses, {len(references)} references and {len(questions)} questions"
+            raise ValueError(f"{counts}: the numbers must be equal")
         rows = list(zip(responses, references, questions, strict=True))
         without_judge = [self._without_judge(response, reference) for response, reference, _ in rows]
         texts = [self._question(*row) for row, verdict in zip(rows, without_judge, strict=True) if verdict is None]
         replies = iter(self._panel.ask(texts))
-        return [
-            verdict or self._verdict(next(replies), response, request)
-            for (response, _, request), verdict in zip(rows, without_judge, strict=True)
-        ]
+        verdicts = []
+        for (response, _, request), known in zip(rows, without_judge, strict=True):
+            if known is not None:
+                verdicts.append(known)
+                continue
+            part = judged_part(response, self.shows)
+            signs = suspicions(part, request)
+            flag = f"; suspicious: {', '.join(signs)}" if signs else ""
+            correct, detail = self._majority(next(replies))
+            if correct and signs and not self.settings.accept_suspicious:
+                correct, detail = None, f"not trusted: {detail}"
+            extracted = (final_answer(response) or part)[:MAX_DETAIL]
+            verdicts.append(Verdict.of(correct, extracted=extracted, detail=detail + flag))
+        return verdicts
 
     def _without_judge(self, response: str, reference: str) -> Verdict | None:
         """The verdict if it needs no judge."""
@@ -88,15 +96,6 @@ class GenerativeVerifier:
         parts = {"question": request} if request else {}
         parts |= {"reference": reference, "response": judged_part(response, self.shows)}
         return question(INSTRUCTIONS.format(part=PARTS[self.shows]), parts, FORM)
-
-    def _verdict(self, replies: Replies[VerdictForm], response: str, request: str) -> Verdict:
-        part = judged_part(response, self.shows)
-        signs = suspicions(part, request)
-        flag = f"; suspicious: {', '.join(signs)}" if signs else ""
-        correct, detail = self._majority(replies)
-        if correct and signs and not self.settings.accept_suspicious:
-            correct, detail = None, f"not trusted: {detail}"
-        return Verdict.of(correct, extracted=(final_answer(response) or part)[:MAX_DETAIL], detail=detail + flag)
 
     def _majority(self, replies: Replies[VerdictForm]) -> tuple[bool | None, str]:
         if not replies.forms:
