@@ -38,13 +38,11 @@ def rollout(
     pairs = [(problem, each) for problem, completions in zip(problems, sampled, strict=True) for each in completions]
     responses = [chat.complete(completion.text) for _, completion in pairs]
     rewards = iter(scorer(responses, log_metric=log_metric, **reward_columns(pairs, params)))
-    return [
-        Group(
-            problem=problem,
-            rollouts=tuple(Rollout(prompt=prompt, completion=each, reward=next(rewards)) for each in completions),
-        )
-        for problem, prompt, completions in zip(problems, prompts, sampled, strict=True)
-    ]
+    groups = []
+    for problem, prompt, completions in zip(problems, prompts, sampled, strict=True):
+        rollouts = [Rollout(prompt=prompt, completion=each, reward=next(rewards)) for each in completions]
+        groups.append(Group(problem=problem, rollouts=tuple(rollouts)))
+    return groups
 
 
 def reward_columns(pairs: Sequence[tuple[Problem, Completion]], params: SamplingParams) -> dict[str, Any]:

@@ -35,14 +35,9 @@ def ask(
 def refuse_long(prompt_id: str, size: int, max_tokens: int, context: int, remedy: str) -> None:
     """Raise `PromptError` unless a prompt of `size` tokens and `max_tokens` more fit into the model's context."""
     if max_tokens >= context:
-        raise PromptError(
-            f"max_tokens is {max_tokens}, and the model's context is {context} tokens for prompt and completion "
-            "together: lower max_tokens",
-            prompt_id,
-        )
-    if size + max_tokens > context:
-        raise PromptError(
-            f"the prompt{prompt_id and f' of {prompt_id}'} has {size} tokens; with max_tokens {max_tokens} that is "
-            f"{size + max_tokens}, and the model's context is {context}: lower max_tokens or {remedy}",
-            prompt_id,
-        )
+        limit = f"the model's context is {context} tokens for prompt and completion together"
+        raise PromptError(f"max_tokens is {max_tokens}, and {limit}: lower max_tokens", prompt_id)
+    if (total := size + max_tokens) > context:
+        prompt = f"the prompt{prompt_id and f' of {prompt_id}'} has {size} tokens"
+        limit = f"with max_tokens {max_tokens} that is {total}, and the model's context is {context}"
+        raise PromptError(f"{prompt}; {limit}: lower max_tokens or {remedy}", prompt_id)

@@ -31,9 +31,8 @@ class ChatEngine:
             token_ids = prompt.token_ids
             if not token_ids:
                 if not prompt.messages:
-                    raise PromptError(
-                        f"the prompt {prompt.problem_id} has no messages: give it a question", prompt.problem_id
-                    )
+                    name = prompt.problem_id
+                    raise PromptError(f"the prompt {name} has no messages: give it a question", name)
                 token_ids = tuple(self.chat.encode(prompt.messages, self.engine.tokenizer))
             refuse_long(prompt.problem_id, len(token_ids), params.max_tokens, self.engine.context, "shorten the prompt")
             # messages stay, for whoever logs the prompt

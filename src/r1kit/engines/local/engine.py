@@ -66,12 +66,10 @@ class LocalEngine:
     ) -> list[list[Completion]]:
         """Raises `PromptError`, before any work, if a prompt is empty or leaves no room for `max_tokens`."""
         for prompt in prompts:
-            if not prompt.token_ids:
-                raise PromptError(
-                    f"the prompt of {prompt.problem_id} is empty: it needs at least one token", prompt.problem_id
-                )
-            remedy = "drop long prompts"
-            refuse_long(prompt.problem_id, len(prompt.token_ids), params.max_tokens, self.context, remedy)
+            name, size = prompt.problem_id, len(prompt.token_ids)
+            if not size:
+                raise PromptError(f"the prompt of {name} is empty: it needs at least one token", name)
+            refuse_long(name, size, params.max_tokens, self.context, "drop long prompts")
         self.policy.model.eval()  # no dropout; a learner switches back to train()
         device = self.policy.model.device
         autocast = torch.autocast("cuda", torch.bfloat16) if device.type == "cuda" else nullcontext()
@@ -164,7 +162,10 @@ class _Generation:
             sequence.logprobs.append(logprob)
         for slot in reversed(range(first, len(running))):  # backwards: a sequence that moves into `slot` was checked
             if completion := self.finished(running[slot]):
-                self.store(running[slot], completion)
+                self.results[running[slot].prompt][running[slot].sample] = completion
+                self.num_done += 1
+                if self.report:
+                    self.report(self.num_done, len(self.prompts) * self.params.n)
                 source = self.scheduler.remove(slot)
                 if source != slot:
                     self.cache.move(source, slot)
@@ -187,14 +188,9 @@ class _Generation:
             policy_version=self.engine.version,
         )
 
-    def store(self, sequence: Sequence, completion: Completion) -> None:
-        self.results[sequence.prompt][sequence.sample] = completion
-        self.num_done += 1
-        if self.report:
-            self.report(self.num_done, len(self.prompts) * self.params.n)
-
     def text_before_stop(self, token_ids: list[int]) -> str | None:
         """The text before the first stop string, if the newest token completed one."""
+        # decode only the end first: decoding all tokens at each step would take quadratic time
         tail = self.decoded(token_ids[-32 - max(map(len, self.params.stop)) :])  # a token may hold many stop strings
         if not any(stop in tail for stop in self.params.stop):
             return None

@@ -51,9 +51,9 @@ def _draw(probs: Tensor, uniform: Tensor) -> Tensor:
     ends = shaped.sum(dim=2, dtype=torch.float64).cumsum(dim=1)  # [B, blocks]
     aim = uniform[:, None] * ends[:, -1:]  # [B, 1]
     block = torch.searchsorted(ends, aim, right=True).clamp(max=blocks - 1)  # [B, 1]
-    before = torch.where(block > 0, ends.gather(1, (block - 1).clamp(min=0)), 0.0)
+    before = torch.where(block > 0, ends.gather(1, (block - 1).clamp(min=0)), 0.0)  # [B, 1], mass of earlier blocks
     inside = shaped[torch.arange(rows, device=probs.device), block[:, 0]].double().cumsum(dim=1)  # [B, BLOCK]
-    place = torch.searchsorted(inside, aim - before, right=True)[:, 0]
+    place = torch.searchsorted(inside, aim - before, right=True)[:, 0]  # [B]
     # rounding can put the aim past the end of its block: then take the block's last token with nonzero probability
     last = BLOCK - 1 - (inside.diff(dim=1, prepend=inside.new_zeros(rows, 1)) > 0).flip(1).int().argmax(dim=1)
     return block[:, 0] * BLOCK + torch.minimum(place, last)
@@ -68,10 +68,10 @@ def _draw_truncated(probs: Tensor, uniform: Tensor, params: SamplingParams) -> T
     if params.top_p < 1.0 and not params.top_k and bool((top.sum(-1) < params.top_p).any()):
         top, index = probs.sort(dim=-1, descending=True)
     mass = top.double() / top.double().sum(dim=-1, keepdim=True) if params.top_k else top.double()
-    cumulative = mass.cumsum(dim=-1)
+    cumulative = mass.cumsum(dim=-1)  # [B, width], in fp64
     # a token stays if the mass before it is below top_p, so the first one always stays
     kept = mass.masked_fill(cumulative - mass >= params.top_p, 0.0)
     ends = kept.cumsum(dim=-1)
-    place = torch.searchsorted(ends, uniform[:, None] * ends[:, -1:], right=True)
+    place = torch.searchsorted(ends, uniform[:, None] * ends[:, -1:], right=True)  # [B, 1]
     last = (kept > 0).sum(dim=-1, keepdim=True) - 1  # [B, 1]; rounding must not pick a token beyond it
     return index.gather(1, torch.minimum(place, last))[:, 0]

@@ -33,6 +33,7 @@ class ReplyCache:
             self._db = sqlite3.connect(path, timeout=BUSY_S, isolation_level=None)
             try:
                 self._use_wal()
+                # enough with the write-ahead log: only a power failure can lose the newest replies
                 self._db.execute("PRAGMA synchronous=NORMAL")
                 self._db.execute(_TABLE)
             except sqlite3.Error:
@@ -72,6 +73,7 @@ class ReplyCache:
                 self._db.execute("PRAGMA journal_mode=WAL")
                 return
             except sqlite3.OperationalError as error:
+                # the low byte is the error; the rest says which kind of busy it is
                 if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
                     raise
                 time.sleep(0.01)

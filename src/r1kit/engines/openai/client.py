@@ -39,7 +39,7 @@ class OpenAIEngine:
     """
 
     def __init__(self, settings: OpenAIEngineSettings, *, say: Callable[[str], None] | None = None) -> None:
-        self.settings, self.say = settings, say or _to_stderr
+        self.settings, self.say = settings, say or (lambda line: print(line, file=sys.stderr, flush=True))
         self.usage = Usage(settings.prompt_price, settings.completion_price, settings.currency)
         self.schema: Mapping[str, Any] | None = None
         self._requests, self._tokens = Pace(settings.requests_per_minute), Pace(settings.tokens_per_minute)
@@ -83,16 +83,11 @@ class OpenAIEngine:
         settings = self.settings
         key = os.environ.get(settings.api_key_env, "").strip()
         if not key.isascii():
-            raise EngineError(
-                f"the environment variable {settings.api_key_env} does not hold an API key: it has characters that "
-                "are not ASCII"
-            )
-        client = AsyncOpenAI(
-            base_url=settings.base_url,
-            api_key=key or "none",  # the client insists on one; your own server needs none
-            max_retries=0,  # retries are ours: they respect the rate limit and are counted
-            timeout=settings.timeout_s,
-        )
+            holds = f"the environment variable {settings.api_key_env} does not hold an API key"
+            raise EngineError(f"{holds}: it has characters that are not ASCII")  # they cannot go into a header
+        key = key or "none"  # the client insists on one; your own server needs none
+        # no retries of the client's: ours respect the rate limit and are counted
+        client = AsyncOpenAI(base_url=settings.base_url, api_key=key, max_retries=0, timeout=settings.timeout_s)
         with ReplyCache(settings.cache_path) as cache:
             async with client:
                 await _Fetch(self, client, cache, on_reply).run(requests)
@@ -119,10 +114,8 @@ class OpenAIEngine:
         self.usage.failures += 1
         if time.monotonic() - self._said_at >= SAY_EVERY_S:
             self._said_at = time.monotonic()
-            self.say(
-                f"{self.name}: {failure} (try {failures} of {self.settings.attempts}, the next in {delay:.1f} s; "
-                f"{self.usage.summary()})"
-            )
+            tries = f"try {failures} of {self.settings.attempts}, the next in {delay:.1f} s"
+            self.say(f"{self.name}: {failure} ({tries}; {self.usage.summary()})")
 
 
 @dataclass
@@ -152,7 +145,7 @@ class _Fetch:
         finally:
             for worker in workers:
                 worker.cancel()
-            await asyncio.gather(*workers, return_exceptions=True)
+            await asyncio.gather(*workers, return_exceptions=True)  # all have ended before the client closes
         for worker in (*done, *pending):
             if not worker.cancelled():
                 worker.result()  # raises the failure
@@ -187,7 +180,13 @@ class _Fetch:
             if self.ended:
                 break
             if failures >= settings.attempts or wanted_s > settings.max_retry_after_s:
-                raise self._gave_up(failure, failures, wanted_s)
+                why = f"gave no usable reply in {failures} tries"
+                if wanted_s > settings.max_retry_after_s:
+                    why = f"asks to wait {wanted_s:.0f} s, more than max_retry_after_s {settings.max_retry_after_s:.0f}"
+                raise EngineError(
+                    f"{self.engine.name} {why}; the last failure was: {failure}. Replies that arrived are kept in "
+                    f"{settings.cache_path}; run again when the server works, or raise attempts and timeout_s"
+                )
             await asyncio.sleep(delay)
         return False
 
@@ -199,12 +198,9 @@ class _Fetch:
         engine.usage.requests += 1
         try:
             async with asyncio.timeout(engine.settings.timeout_s):  # the client's own timeout restarts with each byte
-                raw = await self.client.chat.completions.with_raw_response.create(
-                    # extra_body overrides the rest, so that the server gets exactly `body`
-                    model=body["model"],
-                    messages=body["messages"],
-                    extra_body=body,
-                )
+                create = self.client.chat.completions.with_raw_response.create
+                # extra_body overrides the rest, so that the server gets exactly `body`
+                raw = await create(model=body["model"], messages=body["messages"], extra_body=body)
             reply = read_reply(raw.http_response.text)
         except APIStatusError as error:
             retried = error.status_code in RETRIED or error.status_code >= 500
@@ -224,19 +220,8 @@ class _Fetch:
             engine.record_tokens(request, error.prompt_tokens, error.completion_tokens)
             return None, str(error), 0.0
         engine.record_tokens(request, reply.prompt_tokens, reply.completion_tokens)
-        engine.usage.uncounted += not reply.completion_tokens
+        engine.usage.uncounted += not reply.completion_tokens  # some servers count nothing
         return reply, "", 0.0
-
-    def _gave_up(self, failure: str, failures: int, wanted_s: float) -> EngineError:
-        settings = self.engine.settings
-        if wanted_s > settings.max_retry_after_s:
-            why = f"asks to wait {wanted_s:.0f} s, more than max_retry_after_s {settings.max_retry_after_s:.0f}"
-        else:
-            why = f"gave no usable reply in {failures} tries"
-        return EngineError(
-            f"{self.engine.name} {why}; the last failure was: {failure}. Replies that arrived are kept in "
-            f"{settings.cache_path}; run again when the server works, or raise attempts and timeout_s"
-        )
 
     def _refused(self, error: APIStatusError, request: Request) -> EngineError:
         status, message = error.status_code, _server_message(error)
@@ -259,7 +244,3 @@ class _Fetch:
 
 def _server_message(error: APIStatusError) -> str:
     return " ".join(str(error.message).split())[:300]
-
-
-def _to_stderr(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)

@@ -18,7 +18,7 @@ class Pace:
 
     def __init__(self, per_minute: float | None) -> None:
         self._unit_s = 60 / per_minute if per_minute else 0.0
-        self._next = 0.0
+        self._next = 0.0  # on the monotonic clock
 
     async def take(self, amount: float = 1.0) -> None:
         # reserve before waiting: no other task runs in between, so two never get the same time
@@ -34,6 +34,7 @@ class Pace:
 
 def backoff(failures: int, first_s: float, longest_s: float) -> float:
     """Seconds before the next try after `failures` in a row: doubling, at most `longest_s`, with jitter."""
+    # at most 2 ** 60: a float overflows after a thousand failures
     return min(longest_s, first_s * 2.0 ** min(failures - 1, 60)) * random.uniform(0.5, 1.0)
 
 

@@ -38,14 +38,11 @@ def build_requests(
     rows = []
     for prompt in prompts:
         if not prompt.messages:
-            raise PromptError(
-                f"the prompt {prompt.problem_id} has no messages: a server cannot be asked by token ids",
-                prompt.problem_id,
-            )
+            without = f"the prompt {prompt.problem_id} has no messages"
+            raise PromptError(f"{without}: a server cannot be asked by token ids", prompt.problem_id)
         # a lone surrogate, which model text may hold, cannot be sent
-        messages = [
-            {"role": turn.role, "content": turn.content.encode("utf-8", "replace").decode()} for turn in prompt.messages
-        ]
+        contents = [turn.content.encode("utf-8", "replace").decode() for turn in prompt.messages]
+        messages = [{"role": t.role, "content": text} for t, text in zip(prompt.messages, contents, strict=True)]
         name = json.dumps(messages)  # messages decide, not problem_id: two problems may have the same text
         first, seen[name] = seen[name], seen[name] + params.n
         numbers = [0 if params.temperature == 0 else first + i for i in range(params.n)]  # greedy samples are all equal
@@ -77,6 +74,7 @@ def _body(
         settings.max_tokens_name: params.max_tokens,
         "seed": seed,
     }
+    # left out if unused: many servers refuse parameters that they do not know
     optional = {"top_k": params.top_k, "stop": list(params.stop), "stop_token_ids": list(params.stop_token_ids)}
     body |= {name: value for name, value in optional.items() if value}
     if schema is not None and settings.structured_output == "json_object":

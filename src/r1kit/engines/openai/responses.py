@@ -93,6 +93,7 @@ def read_reply(body: str) -> Reply:
     text = _full_text(choice.message, choice.finish_reason)
     if text is None:
         raise Malformed("the reply has no content", usage.prompt_tokens, usage.completion_tokens)
+    # only some servers send ids and log-probs; log-probs of another length cannot be matched to the ids
     token_ids = choice.token_ids or []
     logprobs = [token.logprob for token in (choice.logprobs and choice.logprobs.content) or []]
     return Reply(
@@ -107,12 +108,13 @@ def read_reply(body: str) -> Reply:
 
 def _full_text(message: _Message, finish_reason: str | None) -> str | None:
     """Reasoning and answer as one text; None if there is no answer and no reason why."""
+    # a refusal is an answer: it is judged like any other
     content = message.content if message.content is not None else message.refusal
     reasoning = message.reasoning_content or message.reasoning
     if content is None and finish_reason in ("length", "content_filter"):  # cut off before the answer: a valid reply
         return f"<think>{reasoning}" if reasoning else ""
     if not reasoning or content is None or content.lstrip().startswith("<think>"):
         return content
-    if finish_reason == "length" and not content:
+    if finish_reason == "length" and not content:  # cut off inside the reasoning: it stays open
         return f"<think>{reasoning}"
     return f"<think>{reasoning}</think>{content}"

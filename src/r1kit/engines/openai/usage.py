@@ -41,6 +41,7 @@ class Usage:
         if self.cached:
             parts.append(f"{self.cached:,} replies from the cache")
         parts.append(f"{self.prompt_tokens:,} + {self.completion_tokens:,} tokens")
+        # a server of one's own has no prices: then a cost of 0.00 would say nothing
         if self.prompt_price or self.completion_price:
             saved = f" ({self.currency}{self.saved:,.2f} saved by the cache)" if self.saved else ""
             parts.append(f"{self.currency}{self.cost:,.2f}{saved}")
