@@ -169,7 +169,7 @@ def test_a_verifier_that_raises_or_returns_anything_is_a_finding_and_no_crash() 
         ("maths", "did you mean math"),
         ("graders:nothing", "cannot be imported.*nothing"),
         ("no_such_module:f", "cannot be imported"),
-        ("graders:number", "is int: expected a function"),
+        ("graders:number", "is an int: expected a function"),
         (":f", "cannot be imported"),
     ],
 )

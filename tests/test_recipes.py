@@ -437,12 +437,12 @@ def test_recipes_and_scales_of_ones_own_are_named_by_a_dotted_path(
     for name, message in (
         ("own_recipes:mien", "has no 'mien': did you mean mine?"),
         ("no_such_module:mine", "No module named 'no_such_module'; add the folder that holds it to PYTHONPATH"),
-        ("own_recipes:NUMBER", "own_recipes:NUMBER is an int, expected a function"),
+        ("own_recipes:NUMBER", "recipe 'own_recipes:NUMBER' is an int: expected a function"),
         ("own_recipes:wrong", "own_recipes:wrong returned an int, expected a Recipe"),
     ):
         with pytest.raises(SettingsError, match=re.escape(message)):
             build_recipe(name)
-    with pytest.raises(SettingsError, match="own_recipes:NUMBER is an int, expected a Scale"):
+    with pytest.raises(SettingsError, match="scale 'own_recipes:NUMBER' is an int: expected a Scale"):
         build_recipe("r1", scale="own_recipes:NUMBER")
     with pytest.raises(SettingsError, match="recipe own_recipes:mine does not take --teacher"):
         build_recipe("own_recipes:mine", teacher="tiny")

@@ -74,16 +74,33 @@ def is_dotted_path(name: str) -> bool:
     return _DOTTED_PATH.fullmatch(name) is not None
 
 
-def import_function(path: str, role: str) -> Any:
-    """The function behind a dotted path; raises `SettingsError`, which begins with `role`, if there is none."""
-    module, _, name = path.rpartition(":" if ":" in path else ".")
+def import_object(path: str, role: str) -> Any:
+    """The object behind a dotted path; raises `SettingsError`, which begins with `role`, if there is none."""
+    module_name, _, name = path.rpartition(":" if ":" in path else ".")
     try:
-        function = getattr(importlib.import_module(module), name)
+        module = importlib.import_module(module_name)
     except (ImportError, AttributeError, ValueError) as error:
-        raise SettingsError(f"{role} {path!r} cannot be imported: {error}") from error
+        is_missing = isinstance(error, ModuleNotFoundError)
+        remedy = "; add the folder that holds it to PYTHONPATH" if is_missing else ""
+        raise SettingsError(f"{role} {path!r} cannot be imported: {error}{remedy}") from error
+    if not hasattr(module, name):
+        hint = nearest(name, [other for other in vars(module) if not other.startswith("_")])
+        raise SettingsError(f"{role} {path!r} cannot be imported: {module_name} has no {name!r}: {hint}")
+    return getattr(module, name)
+
+
+def import_function(path: str, role: str) -> Any:
+    """`import_object`, which also raises `SettingsError` for anything that cannot be called."""
+    function = import_object(path, role)
     if not callable(function):
-        raise SettingsError(f"{role} {path!r} is {type(function).__name__}: expected a function")
+        raise SettingsError(f"{role} {path!r} is {article(function)}: expected a function")
     return function
+
+
+def article(value: object) -> str:
+    """The type of a value in a sentence: "an int", "a Scale"."""
+    name = type(value).__name__
+    return f"{'an' if name[0].lower() in 'aeiou' else 'a'} {name}"
 
 
 def explain(cls: type[BaseModel], error: ValidationError, prefix: str = "") -> str:

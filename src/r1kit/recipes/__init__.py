@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from types import FunctionType
 from typing import Any
 
 from r1kit.pipeline import Recipe
 from r1kit.recipes.distill import distill
-from r1kit.recipes.dotted import article, imported
 from r1kit.recipes.r1 import r1
 from r1kit.recipes.r1_zero import r1_zero
 from r1kit.recipes.tiny_base import tiny_base
 from r1kit.recipes.v3 import v3
-from r1kit.settings import SettingsError, nearest
+from r1kit.settings import SettingsError, article, import_function, nearest
 
 RECIPES: dict[str, Callable[..., Recipe]] = {
     "r1-zero": r1_zero,
@@ -33,7 +31,7 @@ def build_recipe(name: str, **options: Any) -> Recipe:
     """
     if ":" not in name and name not in RECIPES:
         raise SettingsError(f"there is no recipe {name!r}: {nearest(name, RECIPES)} (or give package.module:function)")
-    make = imported(name, FunctionType) if ":" in name else RECIPES[name]
+    make = import_function(name, "recipe") if ":" in name else RECIPES[name]
     takes = inspect.signature(make).parameters
     if unknown := [option for option, value in options.items() if value and option not in takes]:
         flags = [f"--{'set' if option == 'overrides' else option}" for option in unknown]

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import importlib
 import inspect
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from r1kit.data.errors import DataError
+from r1kit.settings import import_function
 from r1kit.tasks.base import Task
 from r1kit.tasks.sources.source import Generator
 
@@ -31,25 +30,12 @@ class FunctionSource(Generator):
         return NAME.fullmatch(name) is not None
 
     def load(self, spec: TaskSpec, split: str) -> Task:
-        task: Task = import_function(spec.name)(split=split, seed=spec.seed, size=spec.size, **spec.options)
+        task: Task = import_function(spec.name, "task")(split=split, seed=spec.seed, size=spec.size, **spec.options)
         return task
 
     def files(self, spec: TaskSpec) -> list[Path]:
         """The function's module, and the files that the module's `data_files` lists."""
-        function = import_function(spec.name)
+        function = import_function(spec.name, "task")
         data_files = getattr(inspect.getmodule(function), "data_files", None)
         read = data_files(spec.name.partition(":")[2], spec.split) if data_files is not None else ()
         return [Path(inspect.getfile(function)), *map(Path, read)]
-
-
-def import_function(name: str) -> Any:
-    """The function behind `<module>:<function>`."""
-    module_name, _, function_name = name.partition(":")
-    try:
-        module = importlib.import_module(module_name)
-    except ModuleNotFoundError as error:
-        raise DataError("missing file", f"{name}: {error}; it must be importable from where you run") from None
-    function = getattr(module, function_name, None)
-    if not callable(function):
-        raise DataError("missing file", f"{name}: {module_name} has no function {function_name}")
-    return function
