@@ -87,10 +87,9 @@ def _rates_table(title: str, reports: Sequence[Report], false_positives: str, fa
     if not reports:
         return ""
     head = [title, "cases", f"{false_positives} (95 %)", f"{false_negatives} (95 %)", "cannot tell"]
-    lines = []
-    for report in reports:
-        rates = _rate(report.false_positives), _rate(report.false_negatives)
-        lines.append([report.name, str(report.cases), *rates, str(report.cannot_tell)])
+    lines = [
+        [r.name, str(r.cases), _rate(r.false_positives), _rate(r.false_negatives), str(r.cannot_tell)] for r in reports
+    ]
     return align([head, *lines])
 
 

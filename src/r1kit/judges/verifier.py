@@ -10,7 +10,7 @@ from r1kit.chat import final_answer
 from r1kit.engines import Engine
 from r1kit.judges.forms import VerdictForm
 from r1kit.judges.panel import JudgeSettings, Panel, Replies, Tally, check_shows, judged_part, too_long
-from r1kit.judges.quoting import Question, question
+from r1kit.judges.quoting import question
 from r1kit.judges.suspicion import suspicions
 from r1kit.types import Verdict
 
@@ -62,7 +62,12 @@ class GenerativeVerifier:
             raise ValueError(f"{counts}: the numbers must be equal")
         rows = list(zip(responses, references, questions, strict=True))
         without_judge = [self._without_judge(response, reference) for response, reference, _ in rows]
-        texts = [self._question(*row) for row, verdict in zip(rows, without_judge, strict=True) if verdict is None]
+        texts = []
+        for (response, reference, request), known in zip(rows, without_judge, strict=True):
+            if known is None:
+                parts = {"question": request} if request else {}
+                parts |= {"reference": reference, "response": judged_part(response, self.shows)}
+                texts.append(question(INSTRUCTIONS.format(part=PARTS[self.shows]), parts, FORM))
         replies = iter(self._panel.ask(texts))
         verdicts = []
         for (response, _, request), known in zip(rows, without_judge, strict=True):
@@ -91,11 +96,6 @@ class GenerativeVerifier:
             detail = f"the {whose} is too long to be judged: see max_chars"
             return Verdict.of(correct, extracted=part[:MAX_DETAIL], detail=detail)
         return None
-
-    def _question(self, response: str, reference: str, request: str) -> Question:
-        parts = {"question": request} if request else {}
-        parts |= {"reference": reference, "response": judged_part(response, self.shows)}
-        return question(INSTRUCTIONS.format(part=PARTS[self.shows]), parts, FORM)
 
     def _majority(self, replies: Replies[VerdictForm]) -> tuple[bool | None, str]:
         if not replies.forms:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Sequence
 from typing import Any, Literal
 
 from r1kit import verifiers
@@ -31,7 +30,7 @@ def accuracy_reward(
     named = {"answer": answer, "solution": solution, "verifier": verifier}
     verdicts = judge(completions, named, default_verifier, "accuracy_reward")
     report_verdicts(verdicts, columns)
-    return [_value(verdict, float, unknown) for verdict in verdicts]
+    return [_value(verdict, float(verdict is not None and verdict.outcome == "right"), unknown) for verdict in verdicts]
 
 
 def get_accuracy_reward(*, verifier: str = "math", unknown: float | None = 0.5) -> RewardFunction:
@@ -58,15 +57,10 @@ def get_cosine_scaled_reward(
     verifiers.find(verifier)
     if max_len < 1:
         raise ValueError(f"max_len is {max_len}: it must be at least 1")
-    return configured(
-        cosine_scaled_reward,
-        correct=(min_value_correct, max_value_correct),
-        wrong=(max_value_wrong, min_value_wrong),  # swapped: a short wrong answer is the worst
-        max_len=max_len,
-        unit=unit,
-        default_verifier=verifier,
-        unknown=unknown,
-    )
+    # those of wrong answers are swapped: a short wrong answer is the worst
+    ranges = {"correct": (min_value_correct, max_value_correct), "wrong": (max_value_wrong, min_value_wrong)}
+    options = {"max_len": max_len, "unit": unit, "default_verifier": verifier, "unknown": unknown}
+    return configured(cosine_scaled_reward, **ranges, **options)
 
 
 def cosine_scaled_reward(
@@ -87,19 +81,17 @@ def cosine_scaled_reward(
     if unit == "tokens":
         measured = column("completion_ids", columns, len(measured), "cosine_scaled_reward")
 
-    def scaled(is_correct: bool, length: int) -> float:
-        low, high = correct if is_correct else wrong
-        progress = min(length / max_len, 1.0)  # beyond the limit the cosine would rise again
-        return low + 0.5 * (high - low) * (1.0 + math.cos(math.pi * progress))
-
-    return [
-        _value(verdict, partial(scaled, length=len(items)), unknown)
-        for verdict, items in zip(verdicts, measured, strict=True)
-    ]
+    values: list[float | None] = []
+    for verdict, items in zip(verdicts, measured, strict=True):
+        low, high = correct if verdict is not None and verdict.correct else wrong
+        progress = min(len(items) / max_len, 1.0)  # beyond the limit the cosine would rise again
+        scaled = low + 0.5 * (high - low) * (1.0 + math.cos(math.pi * progress))
+        values.append(_value(verdict, scaled, unknown))
+    return values
 
 
-def _value(verdict: Verdict | None, decided: Callable[[bool], float], unknown: float | None) -> float | None:
-    """The reward of a verdict; None if the verifier failed, whatever `unknown` is."""
+def _value(verdict: Verdict | None, decided: float, unknown: float | None) -> float | None:
+    """`decided` for a verdict of right or wrong; None if the verifier failed, whatever `unknown` is."""
     if verdict is None or verdict.outcome == "failed":
         return None
-    return unknown if verdict.correct is None else decided(verdict.correct)
+    return unknown if verdict.correct is None else decided

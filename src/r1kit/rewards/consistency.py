@@ -67,7 +67,10 @@ def graded_language_reward(
         answer = parsed.answer or ""
         labels = _labels(f"{parsed.reasoning}\n{answer}", target, detect)
         split = len(labels) - len(scripts.script_words(answer))
-        used = {_main(part) for part in (labels[:split], labels[split:]) if part}
+        used = set()  # the main language of each part that has words; "" for a mixed part
+        for part in filter(None, (labels[:split], labels[split:])):
+            main, count = Counter(part).most_common(1)[0]
+            used.add(main if count >= (1 - _MIXED) * len(part) else "")
         if not used:
             values.append(None)
         else:
@@ -106,9 +109,3 @@ def _labels(text: str, target: str, detect: Detect) -> list[str]:
         return [language for _, language in per_word.place(text, target)]
     own = scripts.LANGUAGES[target]
     return [target if word.script in own else scripts.FAMILIES[word.script] for word in scripts.script_words(text)]
-
-
-def _main(labels: Sequence[str]) -> str:
-    """The language of a part from the languages of its words; "" if it is mixed."""
-    language, count = Counter(labels).most_common(1)[0]
-    return language if count >= (1 - _MIXED) * len(labels) else ""

@@ -48,9 +48,8 @@ def _function(spec: RewardSpec) -> RewardFunction:
         return _make(spec, REWARDS[spec.name])
     function: RewardFunction = import_function(spec.name, "reward")
     if inspect.isbuiltin(function):
-        raise SettingsError(
-            f"reward {spec.name!r} is built into Python: expected a reward function, or a function that returns one"
-        )
+        expected = "expected a reward function, or a function that returns one"
+        raise SettingsError(f"reward {spec.name!r} is built into Python: {expected}")
     parameters = inspect.signature(function).parameters
     if not {"completions", "completion_ids", "prompts"} & parameters.keys():
         return _make(spec, function)
@@ -69,9 +68,8 @@ def _make(spec: RewardSpec, maker: Any) -> RewardFunction:
     except (ValueError, TypeError) as error:
         raise SettingsError(f"reward {spec.name}: {error}") from error
     except PydanticUserError as error:  # a class, for example
-        raise SettingsError(
-            f"reward {spec.name} is neither a reward function nor a function that returns one"
-        ) from error
+        neither = "is neither a reward function nor a function that returns one"
+        raise SettingsError(f"reward {spec.name} {neither}") from error
     if not callable(function):
         raise SettingsError(f"reward {spec.name} returned {type(function).__name__}: expected a reward function")
     return function
