@@ -34,16 +34,14 @@ def choose(name: str | None, folder: Path, tokenizer: Any) -> tuple[ChatFormat, 
     `name` is "plain", "chat" or a path for `read`. None picks the format beside the weights; without one, the
     tokenizer's chat template; without one, plain text. Raises ValueError for "chat" without a template.
     """
-    if name is None and (folder / FILE).is_file():
-        return _usable(read(folder), tokenizer, folder), f"{FILE} of the model"
     template = name or ("chat" if tokenizer.chat_template else "plain")
-    if template not in ("plain", "chat"):
-        return _usable(read(Path(template).expanduser()), tokenizer, folder), template
-    source = "the R1-Zero prompt " + ("through the chat template" if template == "chat" else "as plain text")
-    return _usable(ChatFormat.parse({"template": template}), tokenizer, folder), source
-
-
-def _usable(chat: ChatFormat, tokenizer: Any, folder: Path) -> ChatFormat:
+    if name is None and (folder / FILE).is_file():
+        chat, source = read(folder), f"{FILE} of the model"
+    elif template not in ("plain", "chat"):
+        chat, source = read(Path(template).expanduser()), template
+    else:
+        chat = ChatFormat.parse({"template": template})
+        source = "the R1-Zero prompt " + ("through the chat template" if template == "chat" else "as plain text")
     if chat.template == "chat" and not tokenizer.chat_template:
         raise ValueError(f"the tokenizer in {folder} has no chat template: use the format plain")
-    return chat
+    return chat, source

@@ -51,10 +51,9 @@ def score_summary(rows: Iterator[Row], scorer: Scorer) -> Row:
                 known[name] += 1
     names = [*(part.label for part in scorer.parts), "total"]
     means = {name: sums[name] / known[name] if known[name] else None for name in names}
-    table = [["reward", "mean", "rows", "not applicable"]] + [
-        [name, "-" if mean is None else f"{mean:.4f}", str(known[name]), str(count - known[name])]
-        for name, mean in means.items()
-    ]
+    table = [["reward", "mean", "rows", "not applicable"]]
+    for name, mean in means.items():
+        table.append([name, "-" if mean is None else f"{mean:.4f}", str(known[name]), str(count - known[name])])
     return {"rows": count, "means": means, "known": {name: known[name] for name in names}, "text": align(table)}
 
 

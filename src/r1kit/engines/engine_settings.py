@@ -28,10 +28,8 @@ class LocalEngineSettings(DeviceSettings):
     )
 
 
-KINDS: dict[str, type[LocalEngineSettings] | type[OpenAIEngineSettings]] = {
-    "local": LocalEngineSettings,
-    "openai": OpenAIEngineSettings,
-}
+KINDS: dict[str, type[LocalEngineSettings | OpenAIEngineSettings]]
+KINDS = {"local": LocalEngineSettings, "openai": OpenAIEngineSettings}
 
 
 def parse_engine(values: Any) -> LocalEngineSettings | OpenAIEngineSettings:
@@ -47,10 +45,8 @@ def parse_engine(values: Any) -> LocalEngineSettings | OpenAIEngineSettings:
     for name in values:
         owners = [other for other, settings in KINDS.items() if name in settings.model_fields]
         if owners and kind not in owners:
-            raise SettingsError(
-                f"{name} is a setting of engines of kind {owners[0]!r}, but kind is {kind!r}: remove {name} or set "
-                f"kind to {owners[0]!r}"
-            )
+            belongs = f"{name} is a setting of engines of kind {owners[0]!r}, but kind is {kind!r}"
+            raise SettingsError(f"{belongs}: remove {name} or set kind to {owners[0]!r}")
     return KINDS[kind].parse(values)
 
 

@@ -141,11 +141,11 @@ def paired(before: Sequence[Scored], after: Sequence[Scored]) -> dict[str, Diffe
 
 def paired_by_source(before: Sequence[Scored], after: Sequence[Scored]) -> dict[str, dict[str, Difference]]:
     """`paired` for each source of the problems."""
-    names = dict.fromkeys(row.source for row in before)
-    return {
-        name: paired([row for row in before if row.source == name], [row for row in after if row.source == name])
-        for name in names
-    }
+    differences = {}
+    for source in dict.fromkeys(row.source for row in before):
+        old, new = ([row for row in rows if row.source == source] for rows in (before, after))
+        differences[source] = paired(old, new)
+    return differences
 
 
 def group(rows: Sequence[Scored]) -> dict[str, list[Scored]]:
@@ -199,11 +199,8 @@ def estimates(problems: Mapping[str, Sequence[Scored]], k: int) -> dict[str, Est
             columns[metric].append(value)
     samples = sum(len(rows) for rows in problems.values())
     judged = sum(row.correct is not None for rows in problems.values() for row in rows)
-    return {
-        metric: estimate(metric, columns[metric], judged if "@" in metric else samples)
-        for metric in metric_names(k)
-        if columns[metric]
-    }
+    known = [metric for metric in metric_names(k) if columns[metric]]
+    return {metric: estimate(metric, columns[metric], judged if "@" in metric else samples) for metric in known}
 
 
 def estimate(metric: str, per_problem: Sequence[float], samples: int) -> Estimate:

@@ -76,17 +76,14 @@ def metric_order(columns: Mapping[str, Mapping[str, Estimate]]) -> list[str]:
 def show(estimate: Estimate, metric: str) -> str:
     """`97.8 % [96.2, 98.7]` for a share, `48.2 [46.9, 49.5]` for an amount."""
     mean = number(estimate.mean, metric) + (" %" if is_share(metric) else "")
-    if estimate.low is None or estimate.high is None:
-        return mean
-    return f"{mean} [{number(estimate.low, metric)}, {number(estimate.high, metric)}]"
+    low, high = estimate.low, estimate.high
+    return mean if low is None or high is None else f"{mean} [{number(low, metric)}, {number(high, metric)}]"
 
 
 def show_difference(change: Difference, metric: str) -> str:
     """`+86.6 [+84.1, +89.0]`, in points for a share."""
-    mean = signed(change.mean, metric)
-    if change.low is None or change.high is None:
-        return mean
-    return f"{mean} [{signed(change.low, metric)}, {signed(change.high, metric)}]"
+    mean, low, high = signed(change.mean, metric), change.low, change.high
+    return mean if low is None or high is None else f"{mean} [{signed(low, metric)}, {signed(high, metric)}]"
 
 
 def number(value: float, metric: str) -> str:
@@ -101,9 +98,7 @@ def show_p(p_value: float) -> str:
 def signed(value: float, metric: str) -> str:
     """`number` with a sign, unless it rounds to zero."""
     digits = number(abs(value), metric)
-    if float(digits) == 0:
-        return digits
-    return ("+" if value > 0 else MINUS) + digits
+    return digits if float(digits) == 0 else ("+" if value > 0 else MINUS) + digits
 
 
 def align(lines: Sequence[Sequence[str]]) -> str:

@@ -63,10 +63,9 @@ class JudgeSettings(Settings):
     @model_validator(mode="after")
     def _votes_differ(self) -> Self:
         if self.temperature == 0 and (self.votes > 1 or self.retries > 0):
-            raise ValueError(
-                f"temperature 0 gives the same reply each time: with votes {self.votes} and retries {self.retries}, "
-                "set it above 0, or set votes to 1 and retries to 0"
-            )
+            now = f"with votes {self.votes} and retries {self.retries}"
+            remedy = "set it above 0, or set votes to 1 and retries to 0"
+            raise ValueError(f"temperature 0 gives the same reply each time: {now}, {remedy}")
         return self
 
     def sampling(self, n: int, attempt: int) -> SamplingParams:
