@@ -1,4 +1,4 @@
-"""What a recipe would do now, stage by stage, and why. Planning only reads, unless it is told to fetch.
+"""What a recipe would do now, stage by stage, and why. Planning only reads, unless `fetch` is set.
 
 A stage's folder is `runs/<recipe>/<stage>-<8 hex>/`. `stage.json` is written when the stage starts and holds everything
 that its fingerprint hashes. `manifest.json` is written last: if it exists, the stage is done.
