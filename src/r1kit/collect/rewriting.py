@@ -120,7 +120,7 @@ def question(sample: CuratedSample) -> Message:
     parsed = view(sample)
     language = LANGUAGES.get(sample.language, sample.language)
     last = f"The question is in {language}. {REPLY}" if language else REPLY
-    parts = {"question": parsed.question, "thoughts": parsed.prose, "answer": parsed.summary or sample.answer or ""}
+    parts = {"question": sample.question, "thoughts": parsed.prose, "answer": parsed.summary or sample.answer or ""}
     mark = _mark(parts)
     blocks = "\n\n".join(f"<{name}-{mark}>\n{text.strip()}\n</{name}-{mark}>" for name, text in parts.items())
     return Message(role="user", content=f"{INSTRUCTIONS}\n\n{blocks}\n\n{last}")

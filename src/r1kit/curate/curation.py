@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any, Self
 
@@ -119,12 +120,13 @@ def curate(
     """
     settings = settings or CurateSettings()
     index = decontaminate.build(evaluation, settings.decontamination) if evaluation else None
-    fingerprint = _fingerprint(files, settings, index)
-    finished = _finished(folder, fingerprint)
-    if finished is not None:
-        return finished
+    hashes = {f"{number} {file.name}": store.sha256(file) for number, file in enumerate(files)}
+    hashes |= {"settings": settings.model_dump_json(), "format": str(FORMAT), "index": index.digest() if index else ""}
+    fingerprint = store.combine(hashes)
     say = progress or (lambda phase, rows: None)
-    facts = Facts(_work_folder(folder, fingerprint), files)
+    if (finished := _resume(folder, fingerprint)) is not None:
+        return finished
+    facts = Facts(folder / WORK, files)
     for rows in facts.collect(functools.partial(make_judge, settings, index), workers):
         say("judge", rows)
     steps = make_judge(settings, index).steps
@@ -211,7 +213,12 @@ class _Work:
     def report(self, index: Index | None) -> dict[str, Any]:
         """The content of `curation.json`."""
         steps, counted = self.decisions.steps, self.decisions.step
-        table, example_drops = funnel.count(steps, len(counted), self._drops(), self.settings.examples)
+        early = (Drop(drop["step"], drop["reason"], row) for row, drop in self.facts.dropped())
+        late = (
+            Drop(steps[counted[row]], self.decisions.why(row, self.settings.balance, "").reason, row)
+            for row in np.flatnonzero(counted >= self.first_global).tolist()
+        )
+        table, example_drops = funnel.count(steps, len(counted), chain(early, late), self.settings.examples)
         wanted = {drop.row for drop in example_drops}
         details = {row: detail for row, detail in self.facts.dropped() if row in wanted}
         examples = [(drop.step, self._example(drop, details.get(drop.row))) for drop in example_drops]
@@ -226,13 +233,6 @@ class _Work:
             "settings": self.settings.model_dump(mode="json"),
             "files": [str(file) for file in self.facts.files],
         }
-
-    def _drops(self) -> Iterator[Drop]:
-        for row, drop in self.facts.dropped():
-            yield Drop(drop["step"], drop["reason"], row)
-        for row in np.flatnonzero(self.decisions.step >= self.first_global).tolist():
-            step = self.decisions.steps[self.decisions.step[row]]
-            yield Drop(step, self.decisions.why(row, self.settings.balance, "").reason, row)
 
     def _example(self, drop: Drop, first_pass: Mapping[str, Any] | None) -> Example:
         if first_pass is not None:
@@ -260,48 +260,33 @@ class _Work:
         ]
 
 
-def _fingerprint(files: Sequence[Path], settings: CurateSettings, index: Index | None) -> str:
-    hashes = {f"{number} {file.name}": store.sha256(file) for number, file in enumerate(files)}
-    hashes |= {"settings": settings.model_dump_json(), "format": str(FORMAT)}
-    return store.combine(hashes | {"index": index.digest() if index else ""})
-
-
-def _finished(folder: Path, fingerprint: str) -> Curation | None:
-    path = folder / REPORT_FILE
-    if not path.exists():
-        return None
-    report = store.read_json(path)
-    if report.get("fingerprint") != fingerprint or not all(
-        (folder / name).exists() for name in (KEPT_FILE, DROPPED_FILE)
-    ):
-        return None
-    shutil.rmtree(folder / WORK, ignore_errors=True)  # a kill just before the end leaves it
-    return _read(folder, report)
-
-
-def _work_folder(folder: Path, fingerprint: str) -> Path:
-    """The folder of facts; removes everything that other settings, sets or rows left."""
-    work, name = folder / WORK, folder / WORK / "fingerprint.txt"
+def _resume(folder: Path, fingerprint: str) -> Curation | None:
+    """The finished result, or None and a work folder from which everything of other settings, sets or rows is gone."""
+    path, name = folder / REPORT_FILE, folder / WORK / "fingerprint.txt"
+    report = store.read_json(path) if path.exists() else {}
+    has_files = (folder / KEPT_FILE).exists() and (folder / DROPPED_FILE).exists()
+    if report.get("fingerprint") == fingerprint and has_files:
+        shutil.rmtree(folder / WORK, ignore_errors=True)  # a kill just before the end leaves it
+        return _read(folder, report)
     if not name.exists() or name.read_text() != fingerprint:
-        shutil.rmtree(work, ignore_errors=True)
+        shutil.rmtree(folder / WORK, ignore_errors=True)
         for file in (REPORT_FILE, KEPT_FILE, DROPPED_FILE, f"{KEPT_FILE}.part", f"{DROPPED_FILE}.part"):
             (folder / file).unlink(missing_ok=True)
         store.write_text(name, fingerprint)
-    return work
+    return None
 
 
 def _read(folder: Path, report: Mapping[str, Any]) -> Curation:
+    """The result that `curation.json` holds."""
+    funnel_steps = []
+    for row in report["funnel"]:
+        facts = {name: row[name] for name in ("name", "rows_in", "rows_out", "reasons")}
+        examples = tuple(Example(**example) for example in row["examples"])
+        funnel_steps.append(FunnelStep(**facts, examples=examples))
     return Curation(
         folder=folder,
         rows=report["rows"],
         kept=report["kept"],
-        funnel=tuple(_step(step) for step in report["funnel"]),
+        funnel=tuple(funnel_steps),
         decontamination=tuple(report["decontamination"]),
-    )
-
-
-def _step(row: Mapping[str, Any]) -> FunnelStep:
-    examples = tuple(Example(**example) for example in row["examples"])
-    return FunnelStep(
-        **{**{name: row[name] for name in ("name", "rows_in", "rows_out", "reasons")}, "examples": examples}
     )

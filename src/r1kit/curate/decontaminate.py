@@ -121,7 +121,9 @@ class Index:
 
     def _look(self, hits: dict[str, Hit], text: str, whole: bool) -> None:
         if whole:
-            pieces = _pieces(text)
+            # a question, and its first and last line: instructions often surround it on lines of their own
+            lines = [line for line in text.strip().splitlines() if line.strip()]
+            pieces = [text, lines[0], lines[-1]] if len(lines) > 1 else [text]
             wanted = np.array([ngrams.key(piece) for piece in pieces], dtype=np.uint64)
             for place, owner in self.tables[WHOLE].find(wanted):
                 self._note(hits, owner, WHOLE, pieces[place])
@@ -208,12 +210,6 @@ def _wording(pieces: Sequence[Piece], questions: Sequence[Piece], limit: int | N
         return np.zeros(0, dtype=np.uint64)
     hashes, counts = np.unique(np.concatenate(once), return_counts=True)
     return hashes[counts > limit]
-
-
-def _pieces(question: str) -> list[str]:
-    """The question, and its first and last line: instructions often surround it on lines of their own."""
-    lines = [line for line in question.strip().splitlines() if line.strip()]
-    return [question, lines[0], lines[-1]] if len(lines) > 1 else [question]
 
 
 def _words(text: str, settings: DecontaminationSettings) -> ngrams.Words:

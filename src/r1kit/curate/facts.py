@@ -115,23 +115,18 @@ def _judge_sample(judge: Judge, sample: CuratedSample, fact: Any) -> tuple[str, 
             return QUALITY, replace(rejection, example=excerpt(sample.response))
     if judge.index and (rejection := decontaminate.rejection(judge.index.find(sample))) is not None:
         return DECONTAMINATION, rejection
-    _fill(judge, sample, fact)
-    return "", None
-
-
-def _fill(judge: Judge, sample: CuratedSample, fact: Any) -> None:
     fact["id"] = ngrams.stable_hash(sample.id)
     fact["problem"] = ngrams.stable_hash(sample.problem_id) if sample.problem_id else 0
     both = f"{' '.join(sample.question_with_history.split())}\n{' '.join(sample.response.split())}"
     fact["content"] = ngrams.stable_hash(both)
     fact["chars"] = len(sample.response)
     fact["pass_rate"] = np.nan if sample.pass_rate is None else sample.pass_rate
-    if np.isnan(fact["quality"]):
-        score = sample.scores.get(quality.PART)
-        fact["quality"] = np.nan if score is None else score
+    if np.isnan(fact["quality"]) and (score := sample.scores.get(quality.PART)) is not None:
+        fact["quality"] = score
     for number, near in enumerate(judge.near):
         group, bands, signature = duplicates.sketch(sample, near)
         fact[f"group{number}"], fact[f"bands{number}"], fact[f"signature{number}"] = group, bands, signature
+    return "", None
 
 
 Batch = Sequence[tuple[int, Line]]  # each with the number of its file
@@ -211,31 +206,28 @@ class Facts:
         """
         done = self.chunks()
         rows = sum(len(np.load(path, mmap_mode="r")) for path in done)
-        rest = self._rest(done)
-        batches = iter(lambda: list(islice(rest, CHUNK_ROWS)), [])
-        for number, (facts, drops) in enumerate(_judged(make, workers, self.files, batches), start=len(done)):
-            self._save(number, facts, [{**drop, "row": rows + drop["row"]} for drop in drops])
-            rows += len(facts)
-            yield rows
-
-    def _rest(self, done: Sequence[Path]) -> Iterator[tuple[int, Line]]:
-        """(file, line) for all lines after the last finished chunk."""
-        first, offset, number = 0, 0, 0
+        first, start = 0, {"offset": 0, "number": 0}
         if done:
             last = np.load(done[-1], mmap_mode="r")[-1]
-            first, number = int(last["file"]), int(last["number"])
-            offset = int(last["offset"]) + int(last["length"])
-        for file in range(first, len(self.files)):
-            for line in lines(self.files[file], offset=offset, number=number):
-                yield file, line
-            offset = number = 0
-
-    def _save(self, number: int, facts: NDArray[Any], drops: Sequence[Mapping[str, Any]]) -> None:
-        path = self.folder / f"facts-{number:06}.npy"
-        store.write_text(_drops(path), "".join(json.dumps(drop, ensure_ascii=False) + "\n" for drop in drops))
-        buffer = io.BytesIO()
-        np.save(buffer, facts)
-        store.write_bytes(path, buffer.getvalue())  # written last: it marks the chunk as done
+            first, start = (
+                int(last["file"]),
+                {"offset": int(last["offset"] + last["length"]), "number": int(last["number"])},
+            )
+        rest = (
+            (file, line)
+            for file in range(first, len(self.files))
+            for line in lines(self.files[file], **(start if file == first else {}))
+        )
+        batches = iter(lambda: list(islice(rest, CHUNK_ROWS)), [])
+        for number, (facts, drops) in enumerate(_judged(make, workers, self.files, batches), start=len(done)):
+            path = self.folder / f"facts-{number:06}.npy"
+            numbered = [{**drop, "row": rows + drop["row"]} for drop in drops]
+            store.write_text(_drops(path), "".join(json.dumps(drop, ensure_ascii=False) + "\n" for drop in numbered))
+            buffer = io.BytesIO()
+            np.save(buffer, facts)
+            store.write_bytes(path, buffer.getvalue())  # written last: it marks the chunk as done
+            rows += len(facts)
+            yield rows
 
 
 def _drops(chunk: Path) -> Path:

@@ -7,7 +7,6 @@ nothing else, so a response survives the way through any other format.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from r1kit import chat
@@ -37,10 +36,21 @@ class Parts:
 
 def split(text: str) -> Parts | None:
     """Reasoning and summary of a text in one of the formats; None if it is in none."""
-    for form, parse in _PARSERS.items():
-        parts = parse(text)
-        if parts is not None and all(part.strip() for part in parts):
-            return Parts(form=form, reasoning=parts[0].strip(), summary=parts[1].strip())
+    tags = [text.count(tag) for tag in chat.TAGS]
+    candidates: dict[str, tuple[str, str]] = {}
+    if tags == [1] * len(tags) and (match := chat.RESPONSE.match(text)):
+        candidates["think_answer"] = (match["reasoning"], match["answer"])
+    pieces = text.split(SPECIAL_TOKEN, 3)
+    if len(pieces) == 3 and not pieces[0].strip():
+        candidates["special_token"] = (pieces[1], pieces[2])
+    if tags == [tag in _THINK for tag in chat.TAGS]:
+        before, _, rest = text.partition("<think>")
+        reasoning, closed, summary = rest.partition("</think>")
+        if closed and not before.strip():
+            candidates["think"] = (reasoning, summary)
+    for form, (reasoning, summary) in candidates.items():
+        if reasoning.strip() and summary.strip():
+            return Parts(form=form, reasoning=reasoning.strip(), summary=summary.strip())
     return None
 
 
@@ -72,32 +82,3 @@ def check_form(form: str) -> None:
     """Raise ValueError for an unknown format."""
     if form not in FORMATS:
         raise ValueError(f"there is no format {form!r}: known are {', '.join(FORMATS)}")
-
-
-def _think_answer(text: str) -> tuple[str, str] | None:
-    if any(text.count(tag) != 1 for tag in chat.TAGS):
-        return None
-    match = chat.RESPONSE.match(text)
-    return (match["reasoning"], match["answer"]) if match else None
-
-
-def _special_token(text: str) -> tuple[str, str] | None:
-    pieces = text.split(SPECIAL_TOKEN, 3)
-    if len(pieces) != 3 or pieces[0].strip():
-        return None
-    return pieces[1], pieces[2]
-
-
-def _think(text: str) -> tuple[str, str] | None:
-    if any(text.count(tag) != (1 if tag in _THINK else 0) for tag in chat.TAGS):
-        return None
-    before, _, rest = text.partition("<think>")
-    reasoning, closed, summary = rest.partition("</think>")
-    return (reasoning, summary) if closed and not before.strip() else None
-
-
-_PARSERS: dict[str, Callable[[str], tuple[str, str] | None]] = {
-    "think_answer": _think_answer,
-    "special_token": _special_token,
-    "think": _think,
-}

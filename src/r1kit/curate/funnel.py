@@ -91,12 +91,7 @@ def markdown(funnel: Sequence[FunnelStep], *, examples: bool = True) -> str:
 
 
 def _table(header: Sequence[str], table: Sequence[Sequence[str]]) -> str:
-    lines = [header, ["---"] * len(header), *table]
-    return "".join("| " + " | ".join(map(_cell, line)) + " |\n" for line in lines)
-
-
-def _cell(text: str) -> str:
-    text = html.escape(" ".join(text.split()), quote=False)
-    for mark in "\\|`*_[":
-        text = text.replace(mark, "\\" + mark)
-    return text
+    marks = {ord(mark): "\\" + mark for mark in "\\|`*_["}
+    rows = [[html.escape(" ".join(cell.split()), quote=False).translate(marks) for cell in row] for row in table]
+    lines = [list(header), ["---"] * len(header), *rows]
+    return "".join("| " + " | ".join(line) + " |\n" for line in lines)

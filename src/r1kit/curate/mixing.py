@@ -6,7 +6,9 @@ The choice and order of rows depend on seed, source and id only, never on the or
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -40,9 +42,8 @@ class MixSettings(Settings):
     def _check_ratios(self) -> Self:
         wrong = next((name for name, ratio in self.ratios.items() if not ratio > 0), None)
         if wrong is not None:
-            raise ValueError(
-                f"the ratio of {wrong} is {self.ratios[wrong]}: it must be above 0, or leave the source out"
-            )
+            ratio = self.ratios[wrong]
+            raise ValueError(f"the ratio of {wrong} is {ratio}: it must be above 0, or leave the source out")
         return self
 
 
@@ -78,37 +79,46 @@ def mix(sources: Mapping[str, Sequence[Path]], out: Path, settings: MixSettings 
         for stale in (out, out.with_name(out.name + ".part")):
             stale.unlink(missing_ok=True)
         rows = _index(sources, settings)
-        done = {"fingerprint": fingerprint, "shares": [asdict(share) for share in _shares(rows, settings)]}
+        counts, parts = _quotas(rows, settings), sum(settings.ratios.values())
+        shares = [
+            Share(
+                source=name,
+                available=int((rows["source"] == number).sum()) // settings.max_repeats,
+                taken=counts[number],
+                share=counts[number] / max(1, sum(counts)),
+                asked=ratio / parts,
+            )
+            for number, (name, ratio) in enumerate(settings.ratios.items())
+        ]
+        done = {"fingerprint": fingerprint, "shares": [asdict(share) for share in shares]}
         store.write_json(report, done)
     if not out.exists():
-        _write(_chosen(_index(sources, settings), settings), files, settings, out)
+        names = list(settings.ratios)
+        with Rereader(files) as reader, closing(ReplayWriter(out)) as output:
+            for entry in _chosen(_index(sources, settings), settings):
+                output.put(partial(_conversation, reader, entry, names[entry["source"]]))
+            output.finish()
     return tuple(Share(**share) for share in done["shares"])
 
 
 def _index(sources: Mapping[str, Sequence[Path]], settings: MixSettings) -> NDArray[Any]:
     """The place of each row and the hash that orders it: 26 bytes per row and repeat."""
     pieces = []
-    file = 0
-    for number, name in enumerate(settings.ratios):
-        for path in sources[name]:
-            pieces.append(_index_file(path, name, file, number, settings))
-            file += 1
+    files = [(number, name, path) for number, name in enumerate(settings.ratios) for path in sources[name]]
+    for file, (number, name, path) in enumerate(files):
+        entries = []
+        for line in lines(path):
+            sample = from_row(parsed(line, path), file=str(path), number=line.number)
+            for repeat in range(settings.max_repeats):
+                # repeats differ in their highest bits: no row is taken twice before all are taken once
+                place = stable_hash(f"{settings.seed}/{name}/{sample.id}/{repeat}") >> 8 | repeat << 56
+                entries.append((file, number, line.offset, line.length, place))
+        pieces.append(np.array(entries, dtype=_ROW))
     rows = np.concatenate([np.zeros(0, dtype=_ROW), *pieces])
     empty = [name for number, name in enumerate(settings.ratios) if not (rows["source"] == number).any()]
     if empty:
         raise ValueError(f"source {empty[0]} has no rows: leave it out of the ratios, or see why nothing was kept")
     return rows
-
-
-def _index_file(path: Path, name: str, file: int, source: int, settings: MixSettings) -> NDArray[Any]:
-    entries = []
-    for line in lines(path):
-        sample = from_row(parsed(line, path), file=str(path), number=line.number)
-        for repeat in range(settings.max_repeats):
-            # repeats differ in their highest bits: no row is taken twice before all are taken once
-            place = stable_hash(f"{settings.seed}/{name}/{sample.id}/{repeat}") >> 8 | repeat << 56
-            entries.append((file, source, line.offset, line.length, place))
-    return np.array(entries, dtype=_ROW)
 
 
 def _quotas(rows: NDArray[Any], settings: MixSettings) -> list[int]:
@@ -128,44 +138,9 @@ def _chosen(rows: NDArray[Any], settings: MixSettings) -> NDArray[Any]:
     return chosen[np.argsort(low, kind="stable")]
 
 
-def _shares(rows: NDArray[Any], settings: MixSettings) -> list[Share]:
-    counts = _quotas(rows, settings)
-    total = max(1, sum(counts))
-    parts = sum(settings.ratios.values())
-    return [
-        Share(
-            source=name,
-            available=int((rows["source"] == number).sum()) // settings.max_repeats,
-            taken=counts[number],
-            share=counts[number] / total,
-            asked=ratio / parts,
-        )
-        for number, (name, ratio) in enumerate(settings.ratios.items())
-    ]
-
-
-def _write(chosen: NDArray[Any], files: Sequence[Path], settings: MixSettings, out: Path) -> None:
-    names = list(settings.ratios)
-    output = ReplayWriter(out)
-    with Rereader(files) as reader:
-        try:
-            for entry in chosen:
-
-                def line(entry: Any = entry) -> bytes:
-                    text = reader.read(int(entry["file"]), int(entry["offset"]), int(entry["length"]))
-                    return encoded(_conversation(parse_json(text), names[entry["source"]]))
-
-                output.put(line)
-            output.finish()
-        finally:
-            output.close()
-
-
-def _conversation(row: dict[str, Any], mixture: str) -> dict[str, Any]:
-    """A row as a `Conversation`: all columns except the messages become metadata."""
+def _conversation(reader: Rereader, entry: Any, mixture: str) -> bytes:
+    """A row as a `Conversation`, encoded: all columns except the messages become metadata."""
+    row = parse_json(reader.read(int(entry["file"]), int(entry["offset"]), int(entry["length"])))
     metadata = {name: value for name, value in row.items() if name not in ("messages", "source") and value is not None}
-    return {
-        "messages": row["messages"],
-        "source": row.get("source") or mixture,
-        "metadata": {**metadata, "mixture": mixture},
-    }
+    source = row.get("source") or mixture
+    return encoded({"messages": row["messages"], "source": source, "metadata": {**metadata, "mixture": mixture}})

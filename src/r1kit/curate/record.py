@@ -84,7 +84,6 @@ class View:
     """
 
     sample: CuratedSample
-    question: str
     response: str
     form: str | None
     reasoning: str | None
@@ -104,9 +103,7 @@ def view(sample: CuratedSample) -> View:
         form, reasoning, summary = None, broken.reasoning, broken.answer
     else:
         form, reasoning, summary = parts.form, parts.reasoning, parts.summary
-    return View(
-        sample=sample, question=sample.question, response=response, form=form, reasoning=reasoning, summary=summary
-    )
+    return View(sample=sample, response=response, form=form, reasoning=reasoning, summary=summary)
 
 
 def reformat(sample: CuratedSample, form: str) -> CuratedSample | None:
@@ -120,14 +117,31 @@ def reformat(sample: CuratedSample, form: str) -> CuratedSample | None:
 def from_row(row: Mapping[str, Any], *, file: str | None = None, number: int | None = None) -> CuratedSample:
     """A row as a record; raises `DataError` with file, row and field for a missing or wrong value."""
     try:
+        name = _text(row, "id", required=True)
+        messages = parse_messages(row.get("messages"))
+        if messages[-1].role != "assistant":
+            reason = f"the last turn is the {messages[-1].role}'s: expected the assistant's, which is trained on"
+            raise DataError("wrong type", reason, field=f"messages.{len(messages) - 1}.role")
+        verdicts = {name: _verdict(value, f"verdicts.{name}") for name, value in _mapping(row, "verdicts").items()}
+        scores = {name: _number(value, f"scores.{name}") for name, value in _mapping(row, "scores").items()}
+        rate, tokens = _number(row.get("pass_rate"), "pass_rate"), row.get("tokens")
+        if rate is not None and not 0 <= rate <= 1:
+            raise DataError("wrong type", f"the value is {rate}: expected a share from 0 to 1", field="pass_rate")
+        if tokens is not None and (isinstance(tokens, bool) or not isinstance(tokens, int) or tokens < 0):
+            reason = f"the value is {shown(tokens)}: expected a number of tokens"
+            raise DataError("wrong type", reason, field="tokens")
+        finish_reason, reasons = row.get("finish_reason"), get_args(FinishReason)
+        if finish_reason is not None and finish_reason not in reasons:
+            reason = f"the value is {shown(finish_reason)}: expected one of {', '.join(reasons)}, or null"
+            raise DataError("wrong type", reason, field="finish_reason")
         return CuratedSample(
-            id=_text(row, "id", required=True),
-            messages=_messages(row.get("messages")),
-            verdicts=_verdicts(row.get("verdicts")),
-            scores={name: _number(value, f"scores.{name}") for name, value in _mapping(row, "scores").items()},
-            pass_rate=_share(row.get("pass_rate")),
-            tokens=_count(row.get("tokens")),
-            finish_reason=_finish_reason(row.get("finish_reason")),
+            id=name,
+            messages=messages,
+            verdicts=verdicts,
+            scores=scores,
+            pass_rate=rate,
+            tokens=tokens,
+            finish_reason=finish_reason,
             made_by=_mapping(row, "made_by"),
             metadata=_mapping(row, "metadata"),
             answer=_text(row, "answer") or None,
@@ -151,14 +165,6 @@ def _text(row: Mapping[str, Any], name: str, *, required: bool = False) -> str:
     return value
 
 
-def _messages(value: Any) -> tuple[Message, ...]:
-    messages = parse_messages(value)
-    if messages[-1].role != "assistant":
-        reason = f"the last turn is the {messages[-1].role}'s: expected the assistant's, which is trained on"
-        raise DataError("wrong type", reason, field=f"messages.{len(messages) - 1}.role")
-    return messages
-
-
 def _mapping(row: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     value = row.get(name)
     if value is None:
@@ -168,14 +174,8 @@ def _mapping(row: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     return value
 
 
-def _verdicts(value: Any) -> Mapping[str, Verdict]:
-    """`{"math": {"correct": true, "extracted": "72"}}` or, in short, `{"math": true}`."""
-    return {
-        name: _verdict(item, f"verdicts.{name}") for name, item in _mapping({"verdicts": value}, "verdicts").items()
-    }
-
-
 def _verdict(value: Any, place: str) -> Verdict:
+    """`{"correct": true, "extracted": "72"}` or, in short, `true`."""
     fields = value if isinstance(value, dict) else {"correct": value}
     correct = fields.get("correct")
     if not (correct is None or isinstance(correct, bool)):
@@ -186,34 +186,10 @@ def _verdict(value: Any, place: str) -> Verdict:
 def _number(value: Any, place: str) -> float | None:
     if value is None:
         return None
-    if isinstance(value, bool) or not isinstance(value, int | float) or not _is_finite(value):
+    try:
+        is_number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    except OverflowError:  # a whole number of more than 308 digits
+        is_number = False
+    if not is_number:
         raise DataError("wrong type", f"the value is {shown(value)}: expected a finite number or null", field=place)
     return float(value)
-
-
-def _is_finite(value: float) -> bool:
-    try:
-        return math.isfinite(value)
-    except OverflowError:  # a whole number of more than 308 digits
-        return False
-
-
-def _share(value: Any) -> float | None:
-    number = _number(value, "pass_rate")
-    if number is not None and not 0 <= number <= 1:
-        raise DataError("wrong type", f"the value is {number}: expected a share from 0 to 1", field="pass_rate")
-    return number
-
-
-def _count(value: Any) -> int | None:
-    if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 0):
-        raise DataError("wrong type", f"the value is {shown(value)}: expected a number of tokens", field="tokens")
-    return value
-
-
-def _finish_reason(value: Any) -> FinishReason | None:
-    known: tuple[FinishReason, ...] = get_args(FinishReason)
-    if value is not None and value not in known:
-        reason = f"the value is {shown(value)}: expected one of {', '.join(known)}, or null"
-        raise DataError("wrong type", reason, field="finish_reason")
-    return None if value is None else known[known.index(value)]

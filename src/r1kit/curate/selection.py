@@ -70,18 +70,17 @@ def decide(facts: Facts, steps: Sequence[str], near: Sequence[NearDuplicates], s
     if not len(step):
         return decisions
     _first_of_each(decisions, SAME_ID, facts.column("id"), np.flatnonzero(step == KEPT))
-    order = _best_first(facts)
+    # by quality, best first; ties in the order of a hash of their ids, so that the first row has no advantage
+    order = np.lexsort((facts.column("id"), -np.nan_to_num(facts.column("quality"), nan=-np.inf)))
     _first_of_each(decisions, SAME_TEXT, facts.column("content"), _kept(decisions, order))
     for number, search in enumerate(near):
-        _drop_near_duplicates(decisions, facts, number, search, _kept(decisions, order))
+        groups, banded, signatures = (facts.column(f"{name}{number}") for name in ("group", "bands", "signature"))
+        nearest = duplicates.find_near(_kept(decisions, order), groups, banded, signatures, search.threshold)
+        rows = np.flatnonzero(nearest.partner >= 0)
+        decisions.step[rows] = steps.index(search.title)
+        decisions.partner[rows], decisions.similarity[rows] = nearest.partner[rows], nearest.similarity[rows]
     _balance(decisions, facts, near, settings, order)
     return decisions
-
-
-def _best_first(facts: Facts) -> NDArray[np.int64]:
-    """Rows by quality, best first; ties in the order of a hash of their ids, so that the first row has no advantage."""
-    quality = facts.column("quality")
-    return np.lexsort((facts.column("id"), -np.nan_to_num(quality, nan=-np.inf)))
 
 
 def _kept(decisions: Decisions, order: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -96,16 +95,6 @@ def _first_of_each(decisions: Decisions, name: str, keys: NDArray[Any], order: N
     again = partner != order
     decisions.step[order[again]] = decisions.steps.index(name)
     decisions.partner[order[again]] = partner[again]
-
-
-def _drop_near_duplicates(
-    decisions: Decisions, facts: Facts, number: int, search: NearDuplicates, order: NDArray[np.int64]
-) -> None:
-    groups, banded, signatures = (facts.column(f"{name}{number}") for name in ("group", "bands", "signature"))
-    nearest = duplicates.find_near(order, groups, banded, signatures, search.threshold)
-    rows = np.flatnonzero(nearest.partner >= 0)
-    decisions.step[rows] = decisions.steps.index(search.title)
-    decisions.partner[rows], decisions.similarity[rows] = nearest.partner[rows], nearest.similarity[rows]
 
 
 def _balance(

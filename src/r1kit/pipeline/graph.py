@@ -39,7 +39,7 @@ class Kind:
     sources: Callable[[Any], Mapping[str, External]] | None = None
     curves: bool = False
     funnel: bool = False
-    cost: Callable[[Stage, int], Work] | None = None
+    cost: Callable[[Any, int], Work] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 from pydantic import Field
@@ -16,7 +15,7 @@ from pydantic import Field
 from r1kit.data import conversations
 from r1kit.data.errors import DataError
 from r1kit.data.jsonl import RowWriter
-from r1kit.pipeline import Context, Kind, Stage, Work
+from r1kit.pipeline import Context, Kind
 from r1kit.settings import Settings
 from r1kit.stages.shared.costs import rows_unchanged
 from r1kit.types import Conversation, PreferencePair
@@ -74,9 +73,12 @@ def _write(context: Context, name: str) -> dict[str, int]:
     """Write one file; returns counts of rows read, kept, too long and unreadable. A pair can give two rows."""
     settings: DataRequestsSettings = context.settings
     path, counts = context.folder / f"{name}.jsonl", dict.fromkeys(("read", "too_long", "unreadable", "kept"), 0)
+    convert, rows_of = FILES[name]
+    records = conversations.read([context.input(name)], convert)
+    rows = (row for record in records for row in ([None] if isinstance(record, DataError) else rows_of(record.record)))
     path.unlink(missing_ok=True)
     with RowWriter(path) as file:
-        for row in _rows(context.input(name), name):
+        for row in rows:
             counts["read"] += 1
             if row is None or len(str(row)) > settings.max_chars:
                 counts["unreadable" if row is None else "too_long"] += 1
@@ -88,19 +90,10 @@ def _write(context: Context, name: str) -> dict[str, int]:
     return counts
 
 
-def _rows(path: Path, name: str) -> Iterator[dict[str, Any] | None]:
-    """The rows of a file in the stage's form; None for an unreadable one."""
-    convert, rows_of = FILES[name]
-    for row in conversations.read([path], convert):
-        if isinstance(row, DataError):
-            yield None
-        else:
-            yield from rows_of(row.record)
-
-
-def _data_requests_work(stage: Stage, rows: int) -> Work:
-    settings: Any = stage.settings
-    return rows_unchanged(stage, settings.rows)
-
-
-DATA_REQUESTS = Kind(name="data-requests", run=run, settings=DataRequestsSettings, version=1, cost=_data_requests_work)
+DATA_REQUESTS = Kind(
+    name="data-requests",
+    run=run,
+    settings=DataRequestsSettings,
+    version=1,
+    cost=lambda stage, rows: rows_unchanged(stage, stage.settings.rows),
+)

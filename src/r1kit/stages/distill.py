@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import Field, field_validator
 
-from r1kit.data.tokens import TokenFile, key_of
+from r1kit.data.tokens import key_of
 from r1kit.models.known import ModelError
 from r1kit.pipeline import Context, Kind
 from r1kit.settings import NOT_HASHED, listed
@@ -74,8 +74,13 @@ def run(context: Context) -> Mapping[str, Any]:
     student = load(str(context.input("model")), device=settings.device, seed=settings.seed)
     teacher_of, models, store = _teacher(context, student)
     data = tokenised(context, student, longest_row(settings.max_tokens, *models))
-    if store is not None:
-        _require_stored(store, data.rows, settings.temperature)
+    if store is not None:  # fail now, before the run reaches a missing row
+        store.require_temperature(settings.temperature)
+        if missing := sum(key_of(row) not in store.places for row in data.rows):
+            raise ValueError(
+                f"{missing} of {len(data.rows)} rows have no stored logits: make them from the same data, with the "
+                "same prompt format and max_tokens"
+            )
     return train_given(context, student, data, lambda samples: Distillation(settings, teacher_of(samples)))
 
 
@@ -108,17 +113,6 @@ def frozen(model: Any) -> Any:
     for parameter in model.parameters():
         parameter.requires_grad_(False)
     return model.eval()
-
-
-def _require_stored(store: TeacherStore, rows: TokenFile, temperature: float) -> None:
-    """Raise ValueError now for a missing row, before the run reaches it."""
-    store.require_temperature(temperature)
-    missing = sum(1 for row in rows if key_of(row) not in store.places)
-    if missing:
-        raise ValueError(
-            f"{missing} of {len(rows)} rows have no stored logits: make them from the same data, with the same prompt "
-            "format and max_tokens"
-        )
 
 
 def check_teacher_logits(context: Context) -> None:

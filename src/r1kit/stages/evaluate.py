@@ -11,7 +11,7 @@ from r1kit.chat import ChatFormat
 from r1kit.engines.engine_settings import DeviceSettings
 from r1kit.engines.opening import open_policy_engine
 from r1kit.evaluate.measurement import check_verifiers, measure
-from r1kit.pipeline import Context, External, Kind, Stage, Work
+from r1kit.pipeline import Context, Kind, Work
 from r1kit.settings import listed
 from r1kit.stages.shared.costs import problem_count
 from r1kit.stages.shared.fitting import Fitting, check_model
@@ -68,22 +68,17 @@ def run(context: Context) -> Mapping[str, Any]:
     return {name: estimate.mean for name, estimate in summary.overall.items()}
 
 
-def _evaluate_sources(settings: EvaluateSettings) -> Mapping[str, External]:
-    return sources(settings.tasks)
-
-
-def _evaluate_work(stage: Stage, rows: int) -> Work:
-    settings: Any = stage.settings
-    samples = problem_count(settings.tasks) * settings.samples
-    return Work(samples=samples, max_tokens=settings.max_tokens, rollouts=1, max_rows=settings.max_rows)
-
-
 EVALUATE = Kind(
     name="evaluate",
     run=run,
     settings=EvaluateSettings,
     version=2,
     check=check,
-    sources=_evaluate_sources,
-    cost=_evaluate_work,
+    sources=lambda settings: sources(settings.tasks),
+    cost=lambda stage, rows: Work(
+        samples=problem_count(stage.settings.tasks) * stage.settings.samples,
+        max_tokens=stage.settings.max_tokens,
+        rollouts=1,
+        max_rows=stage.settings.max_rows,
+    ),
 )

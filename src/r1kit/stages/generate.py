@@ -13,7 +13,7 @@ Leaves `samples.jsonl` (every sample with its verdicts and scores), `kept.jsonl`
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -34,7 +34,7 @@ from r1kit.data.jsonl import lines
 from r1kit.engines import Engine
 from r1kit.engines.engine_settings import EngineSettings, LocalEngineSettings
 from r1kit.judges import RUBRICS, GenerativeVerifier, JudgeSettings, RubricJudge
-from r1kit.pipeline import Context, External, Kind, Stage, Work
+from r1kit.pipeline import Context, Kind, Stage, Work
 from r1kit.settings import NOT_HASHED, listed
 from r1kit.stages.shared.costs import problem_count, rows_unchanged
 from r1kit.stages.shared.sources import sources
@@ -59,15 +59,11 @@ class GenerateSettings(ResponseSettings):
     """
 
     tasks: tuple[TaskSpec, ...] = ()
-    judge: EngineSettings | None = Field(
-        None, description="None: the local model of the input 'judge', if there is one"
-    )
+    judge: EngineSettings | None = Field(None, description="None: the local model of the input 'judge', if any")
     judging: JudgeSettings = JudgeSettings()
     judge_sources: tuple[str, ...] = Field((), description="patterns of sources for which the judge replaces the rules")
     judge_reasoning: bool = Field(False, description="the judge scores the reasoning, in place of the rule")
-    rewriter: EngineSettings | None = Field(
-        None, description="None: the model of the input 'rewriter', if there is one"
-    )
+    rewriter: EngineSettings | None = Field(None, description="None: the model of the input 'rewriter', if any")
     rewriting: RewriteSettings = RewriteSettings()
     curate: CurateSettings = Field(default_factory=lambda values: CURATED[values["prompting"]])
     rewritten: CurateSettings = Field(presets.REWRITTEN, description="as curate, for the rewritten samples")
@@ -112,7 +108,10 @@ def check(context: Context) -> None:
 
 
 def run(context: Context) -> Mapping[str, Any]:
-    """Sample and judge, curate, then with a rewriter rewrite, judge and curate again."""
+    """Sample and judge, curate, then with a rewriter rewrite, judge and curate again.
+
+    Raises ValueError if no sample was kept and one must be.
+    """
     settings: GenerateSettings = context.settings
     folder = context.folder
     with Engines(context.progress.say) as engines:
@@ -126,7 +125,15 @@ def run(context: Context) -> Mapping[str, Any]:
             curation = _curate(context, folder / "rewritten.jsonl", folder, settings.rewritten)
             steps += selection.funnel
             steps += [replace(step, name=f"rewritten: {step.name}") for step in curation.funnel]
-    return _report(context, curation, steps, counts)
+    metrics = {"asked": counts["asked"], "samples": steps[0].rows_out, "kept": curation.kept}
+    funnel = {"funnel": [step.to_json() for step in steps], "decontamination": list(curation.decontamination)}
+    path = folder / "funnel.json"
+    write_json(path, {**metrics, **funnel, "counts": dict(sorted(counts.items()))})
+    if not curation.kept and not settings.may_be_empty:
+        reasons = sum((Counter(step.reasons) for step in steps), Counter[str]())
+        most = ", ".join(f"{name} {count:,}" for name, count in reasons.most_common(3))
+        raise ValueError(f"none of {metrics['samples']:,} samples was kept ({most}): see {path}")
+    return {**metrics, **{name: count for name, count in counts.items() if name != "asked"}}
 
 
 def _sample(context: Context, engines: Engines) -> tuple[Counter[str], list[FunnelStep]]:
@@ -200,25 +207,6 @@ def _curate(context: Context, rows: Path, folder: Path, curation: CurateSettings
     )
 
 
-def _report(
-    context: Context, curation: Curation, steps: Sequence[FunnelStep], counts: Mapping[str, int]
-) -> Mapping[str, Any]:
-    """Write funnel.json and return the metrics; raises ValueError if no sample was kept and one must be."""
-    metrics = {"asked": counts["asked"], "samples": steps[0].rows_out, "kept": curation.kept}
-    funnel = {"funnel": [step.to_json() for step in steps], "decontamination": list(curation.decontamination)}
-    path = context.folder / "funnel.json"
-    write_json(path, {**metrics, **funnel, "counts": dict(sorted(counts.items()))})
-    if not curation.kept and not context.settings.may_be_empty:
-        reasons = sum((Counter(step.reasons) for step in steps), Counter[str]())
-        most = ", ".join(f"{name} {count:,}" for name, count in reasons.most_common(3))
-        raise ValueError(f"none of {metrics['samples']:,} samples was kept ({most}): see {path}")
-    return {**metrics, **{name: count for name, count in counts.items() if name != "asked"}}
-
-
-def _generate_sources(settings: GenerateSettings) -> Mapping[str, External]:
-    return sources((*settings.tasks, *settings.evaluation_sets))
-
-
 def _generate_work(stage: Stage, rows: int) -> Work:
     settings: Any = stage.settings
     problems = problem_count(settings.tasks)
@@ -239,7 +227,7 @@ GENERATE = Kind(
     settings=GenerateSettings,
     version=2,
     check=check,
-    sources=_generate_sources,
+    sources=lambda settings: sources((*settings.tasks, *settings.evaluation_sets)),
     funnel=True,
     cost=_generate_work,
 )

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from r1kit.curate.mixing import MixSettings, mix
-from r1kit.pipeline import Context, Kind, Stage, Work
+from r1kit.pipeline import Context, Kind
 from r1kit.stages.shared.costs import rows_unchanged
 from r1kit.stages.shared.input_files import input_files
 
@@ -41,9 +41,11 @@ def _kinds(context: Context) -> dict[str, list[Path]]:
     return files
 
 
-def _mix_work(stage: Stage, rows: int) -> Work:
-    settings: Any = stage.settings
-    return rows_unchanged(stage, settings.size or rows)
-
-
-MIX = Kind(name="mix", run=run, settings=MixSettings, version=1, check=check, cost=_mix_work)
+MIX = Kind(
+    name="mix",
+    run=run,
+    settings=MixSettings,
+    version=1,
+    check=check,
+    cost=lambda stage, rows: rows_unchanged(stage, stage.settings.size or rows),
+)

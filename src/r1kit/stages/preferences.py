@@ -79,7 +79,28 @@ def run(context: Context) -> Mapping[str, Any]:
             with Engines(context.progress.say) as engines:
                 engine = engines.open(settings.judge or LocalEngineSettings(model=str(context.input("judge"))))
                 _judge_all(context, PairwiseJudge(engine, settings.judging, shows=settings.shows), journal)
-        return _report(context, journal.counts)
+    kept, dropped = (context.folder / f"{name}.jsonl" for name in ("preferences", "dropped"))
+    reasons, longer = Counter[str](), 0
+    for path in (kept, dropped):
+        path.unlink(missing_ok=True)
+    with RowWriter(kept) as kept_rows, RowWriter(dropped) as dropped_rows:
+        for row in read_rows(context.folder / "judged.jsonl"):
+            pair, reason = _training_pair(row, settings.min_margin)
+            if pair is None:
+                dropped_rows.append({**row, "dropped": {"step": "margin", "reason": reason}})
+                reasons[reason] += 1
+            else:
+                kept_rows.append(pair)
+                longer += len(pair["chosen"]) > len(pair["rejected"])
+                reasons["kept"] += 1
+    count, total = reasons.pop("kept", 0), sum(reasons.values())
+    requests = sum(1 for _ in candidates(input_files(context, "rows").values(), settings))
+    step = FunnelStep(name="margin", rows_in=count + total, rows_out=count, reasons=dict(reasons))
+    metrics = {"asked": requests, "samples": count + total, "kept": count}
+    write_json(context.folder / "funnel.json", {**metrics, "funnel": [step.to_json()], "counts": journal.counts})
+    if not count:
+        raise ValueError(f"none of {total} pairs has a clear winner ({dict(reasons)}): lower min_margin, or ask others")
+    return {**metrics, "longer_wins": longer / count, **reasons, **journal.counts}
 
 
 def candidates(files: Iterable[Path], settings: PreferencesSettings) -> Iterator[list[Candidate]]:
@@ -109,48 +130,20 @@ def _judge_all(context: Context, judge: PairwiseJudge, journal: Journal) -> None
             [pair.first.response for pair in batch],
             [pair.second.response for pair in batch],
         )
-        rows = [_judged_row(*judged) for judged in zip(batch, preferences, strict=True)]
+        rows = [
+            {
+                "id": f"{pair.first.id} {pair.second.id}",
+                "prompt": [asdict(turn) for turn in pair.first.messages[:-1]],
+                "source": pair.first.source,
+                "first": pair.first.response,
+                "second": pair.second.response,
+                "preference": asdict(preference),
+            }
+            for pair, preference in zip(batch, preferences, strict=True)
+        ]
         journal.append(rows, judge_counts(judge) - before)
         context.progress.say(f"{journal.rows} pairs judged")
     journal.finish()
-
-
-def _judged_row(pair: Candidate, preference: Preference) -> dict[str, Any]:
-    return {
-        "id": f"{pair.first.id} {pair.second.id}",
-        "prompt": [asdict(turn) for turn in pair.first.messages[:-1]],
-        "source": pair.first.source,
-        "first": pair.first.response,
-        "second": pair.second.response,
-        "preference": asdict(preference),
-    }
-
-
-def _report(context: Context, counts: Mapping[str, int]) -> Mapping[str, Any]:
-    """Sort the judged pairs into preferences.jsonl and dropped.jsonl, write funnel.json, and return the metrics."""
-    settings: PreferencesSettings = context.settings
-    kept, dropped = (context.folder / f"{name}.jsonl" for name in ("preferences", "dropped"))
-    reasons, longer = Counter[str](), 0
-    for path in (kept, dropped):
-        path.unlink(missing_ok=True)
-    with RowWriter(kept) as kept_rows, RowWriter(dropped) as dropped_rows:
-        for row in read_rows(context.folder / "judged.jsonl"):
-            pair, reason = _training_pair(row, settings.min_margin)
-            if pair is None:
-                dropped_rows.append({**row, "dropped": {"step": "margin", "reason": reason}})
-                reasons[reason] += 1
-            else:
-                kept_rows.append(pair)
-                longer += len(pair["chosen"]) > len(pair["rejected"])
-                reasons["kept"] += 1
-    count, total = reasons.pop("kept", 0), sum(reasons.values())
-    requests = sum(1 for _ in candidates(input_files(context, "rows").values(), settings))
-    step = FunnelStep(name="margin", rows_in=count + total, rows_out=count, reasons=dict(reasons))
-    metrics = {"asked": requests, "samples": count + total, "kept": count}
-    write_json(context.folder / "funnel.json", {**metrics, "funnel": [step.to_json()], "counts": counts})
-    if not count:
-        raise ValueError(f"none of {total} pairs has a clear winner ({dict(reasons)}): lower min_margin, or ask others")
-    return {**metrics, "longer_wins": longer / count, **reasons, **counts}
 
 
 def _training_pair(row: Mapping[str, Any], min_margin: float) -> tuple[dict[str, Any] | None, str]:

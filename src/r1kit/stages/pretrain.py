@@ -80,12 +80,6 @@ def run(context: Context) -> Mapping[str, Any]:
     return {"parameters": sum(parameter.numel() for parameter in model.parameters())}
 
 
-def _pretrain_sources(settings: PretrainSettings) -> Mapping[str, External]:
-    """The code that writes the corpus."""
-    world = sorted(Path(tiny.__file__).parent.rglob("*.py"))
-    return {f"code/{path.parent.name}/{path.name}": External(path) for path in world}
-
-
 def _pretrain_work(stage: Stage, rows: int) -> Work:
     settings: Any = stage.settings
     parameters = settings.layers * 12 * settings.width**2
@@ -104,7 +98,10 @@ PRETRAIN = Kind(
     run=run,
     settings=PretrainSettings,
     version=1,
-    sources=_pretrain_sources,
+    sources=lambda settings: {
+        f"code/{path.parent.name}/{path.name}": External(path)  # the code that writes the corpus
+        for path in sorted(Path(tiny.__file__).parent.rglob("*.py"))
+    },
     curves=True,
     cost=_pretrain_work,
 )

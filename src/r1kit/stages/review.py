@@ -8,7 +8,7 @@ Inputs: `rows` or `rows/NAME`, such as the kept.jsonl of several generate stages
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -50,7 +50,8 @@ def run(context: Context) -> Mapping[str, Any]:
     """
     settings: ReviewSettings = context.settings
     path = context.folder / "review.db"
-    with ReviewQueue.create(path, _rows(context), double_share=settings.double_share) as queue:
+    rows = (row for file in input_files(context, "rows").values() for row in read_rows(file))
+    with ReviewQueue.create(path, rows, double_share=settings.double_share) as queue:
         if not queue.progress().total:
             raise ValueError(f"stage {context.stage} has no sample to review: {', '.join(context.paths)} are empty")
         if settings.auto_accept:
@@ -62,28 +63,15 @@ def run(context: Context) -> Mapping[str, Any]:
                 f"--set {context.stage}.auto_accept=true"
             )
         queue.export(context.folder / "kept.jsonl", rejected=context.folder / "dropped.jsonl")
-        return _report(context, queue)
-
-
-def _rows(context: Context) -> Iterator[dict[str, Any]]:
-    for path in input_files(context, "rows").values():
-        yield from read_rows(path)
-
-
-def _report(context: Context, queue: ReviewQueue) -> dict[str, Any]:
-    """Write funnel.json and return the metrics."""
-    progress, agreement = queue.progress(), queue.agreement()
-    rejected = (row["review"]["decisions"] for row in queue.rows(accepted=False))
-    reasons = Counter(
-        next(line["reason"] for line in reversed(decisions) if line["action"] == "reject") for decisions in rejected
-    )
+        rejected = (row["review"]["decisions"] for row in queue.rows(accepted=False))
+        reasons = Counter(
+            next(line["reason"] for line in reversed(decisions) if line["action"] == "reject") for decisions in rejected
+        )
+        progress, people, agreement = queue.progress(), queue.reviewers(), queue.agreement()
     step = FunnelStep(name="review", rows_in=progress.total, rows_out=progress.accepted, reasons=dict(reasons))
-    people = [dict(row) for row in queue.reviewers()]
     facts = {"samples": progress.total, "kept": progress.accepted, "edited": progress.edited}
-    write_json(
-        context.folder / "funnel.json",
-        {**facts, "funnel": [step.to_json()], "reviewers": people, "agreement": asdict(agreement)},
-    )
+    funnel = {"funnel": [step.to_json()], "reviewers": people, "agreement": asdict(agreement)}
+    write_json(context.folder / "funnel.json", facts | funnel)
     return {**facts, "rejected": progress.rejected, "agreement": agreement.kappa}
 
 

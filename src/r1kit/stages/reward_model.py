@@ -80,9 +80,14 @@ def run(context: Context) -> Mapping[str, Any]:
     def update_of(places: list[int], learner: Learner) -> Update:
         return rows.update(places, learner, settings.tokens_per_batch, settings.center)
 
-    facts = train_rows(
-        context, model.model, len(rows), update_of, lambda _: _validation(settings, model, rows, held_out)
-    )
+    def measure() -> dict[str, float]:
+        assert held_out is not None
+        metrics = held_out.measure(score_all(model, held_out.tokens, settings.tokens_per_batch))
+        return {f"validation/{name}": value for name, value in metrics.items() if isinstance(value, float)}
+
+    every = settings.between_validations(len(rows))
+    validation = Validation(measure, every=every, patience=settings.patience) if held_out is not None else None
+    facts = train_rows(context, model.model, len(rows), update_of, lambda _: validation)
     model.save(context.folder / "model")
     saved.save(settings.chat, context.folder / "model")
     facts |= {"rows": len(rows), "dropped": rows.tokens.facts["dropped"], "contradictions": rows.contradictions()}
@@ -103,19 +108,6 @@ def _data(context: Context, model: RewardModel) -> tuple[Rows, Rows | None]:
     if unbalanced := len(data.rows) // 2 - len(rows):
         context.progress.say(f"{unbalanced} of {len(data.rows) // 2} pairs left out to balance lengths")
     return rows, Pairs(data.held_out) if data.held_out else None
-
-
-def _validation(
-    settings: RewardModelSettings, model: RewardModel, rows: Rows, held_out: Rows | None
-) -> Validation | None:
-    if held_out is None:
-        return None
-
-    def measure() -> dict[str, float]:
-        metrics = held_out.measure(score_all(model, held_out.tokens, settings.tokens_per_batch))
-        return {f"validation/{name}": value for name, value in metrics.items() if isinstance(value, float)}
-
-    return Validation(measure, every=settings.between_validations(len(rows)), patience=settings.patience)
 
 
 def _held_out(

@@ -87,45 +87,32 @@ def run(context: Context) -> Mapping[str, Any]:
     settings: RLSettings = context.settings
     scorer, chat = build(rewards_of(context)), settings.chat
     policy = load(str(context.input("model")), device=settings.device, seed=settings.seed)
-    task = Fitting(
-        load_tasks(settings.tasks, training=True),
-        chat,
-        policy,
-        max_tokens=settings.max_tokens,
-        limit=settings.max_prompt_tokens,
-    )
-    if task.dropped:
-        context.progress.say(
-            f"{task.dropped} problems with prompts of over {settings.max_prompt_tokens} tokens left out"
-        )
+    task, limit = load_tasks(settings.tasks, training=True), settings.max_prompt_tokens
+    fitting = Fitting(task, chat, policy, max_tokens=settings.max_tokens, limit=limit)
+    if fitting.dropped:
+        context.progress.say(f"{fitting.dropped} problems with prompts of over {limit} tokens left out")
     if settings.lora_rank:
         policy = add_lora(policy, settings.lora_rank, settings.lora_alpha, settings.lora_targets)
     updates = settings.steps * settings.minibatches * settings.epochs
     learner = Learner(policy.model, settings.optimizer, steps=updates, temperature=settings.temperature)
 
     def log(step: int, row: dict[str, float]) -> None:
-        shown = {"reward": "reward/mean", "length": "completion/length_mean", "entropy": "policy/entropy"}
-        shown |= {settings.watch: f"probe/{settings.watch}"}
-        context.progress.step(step, settings.steps, {name: row[key] for name, key in shown.items() if key in row})
+        keys = {"reward": "reward/mean", "length": "completion/length_mean", "entropy": "policy/entropy"}
+        keys |= {settings.watch: f"probe/{settings.watch}"}
+        context.progress.step(step, settings.steps, {name: row[key] for name, key in keys.items() if key in row})
 
-    engine = open_policy_engine(settings, policy)
-    loop = RL(
-        learner,
-        engine,
-        task,
-        chat,
-        scorer,
-        settings,
-        context.folder,
-        log,
-        context.progress.say,
-        _validation(context, policy),
-    )
+    engine, say, validation = open_policy_engine(settings, policy), context.progress.say, _validation(context, policy)
+    loop = RL(learner, engine, fitting, chat, scorer, settings, context.folder, log, say, validation)
     context.progress.step(0, settings.steps)
     best = loop.train()
     policy.save(context.folder / "model")
     saved.save(settings.chat, context.folder / "model")
-    return {"updates": learner.updates, "problems": len(task), "prompts_left_out": task.dropped, **best.facts("step")}
+    return {
+        "updates": learner.updates,
+        "problems": len(fitting),
+        "prompts_left_out": fitting.dropped,
+        **best.facts("step"),
+    }
 
 
 def _validation(context: Context, policy: Any) -> Validation | None:
@@ -140,13 +127,6 @@ def _validation(context: Context, policy: Any) -> Validation | None:
         higher_is_better=True,
         patience=settings.patience,
     )
-
-
-def _rl_sources(settings: RLSettings) -> Mapping[str, External]:
-    probe = settings.probe
-    files = sources((*settings.tasks, *probe.tasks), (*settings.rewards, *probe.rewards))
-    own = algorithm_files(settings.algorithm)
-    return files | {f"code/algorithm.{name}": External(path) for name, path in own.items()}
 
 
 def _rl_work(stage: Stage, rows: int) -> Work:
@@ -165,5 +145,15 @@ def _rl_work(stage: Stage, rows: int) -> Work:
 
 
 RL_STAGE = Kind(
-    name="rl", run=run, settings=RLSettings, version=2, check=check, sources=_rl_sources, curves=True, cost=_rl_work
+    name="rl",
+    run=run,
+    settings=RLSettings,
+    version=2,
+    check=check,
+    sources=lambda settings: {
+        **sources((*settings.tasks, *settings.probe.tasks), (*settings.rewards, *settings.probe.rewards)),
+        **{f"code/algorithm.{name}": External(path) for name, path in algorithm_files(settings.algorithm).items()},
+    },
+    curves=True,
+    cost=_rl_work,
 )

@@ -12,7 +12,7 @@ from typing import Any
 from pydantic import Field
 
 from r1kit.data.jsonl import RowWriter
-from r1kit.pipeline import Context, External, Kind, Stage, Work
+from r1kit.pipeline import Context, External, Kind
 from r1kit.settings import Settings
 from r1kit.stages.shared.costs import rows_unchanged
 from r1kit.tasks import TaskSpec, source_files
@@ -41,21 +41,13 @@ def run(context: Context) -> Mapping[str, Any]:
     return counts
 
 
-def _tiny_requests_sources(settings: TinyRequestsSettings) -> Mapping[str, External]:
-    """The code that writes the requests."""
-    return {f"code/{path.name}": External(path) for path in source_files(TaskSpec(name="tiny/general"))}
-
-
-def _tiny_requests_work(stage: Stage, rows: int) -> Work:
-    settings: Any = stage.settings
-    return rows_unchanged(stage, settings.rows or sum(1 for _ in everyday.replies()))
-
-
 TINY_REQUESTS = Kind(
     name="tiny-requests",
     run=run,
     settings=TinyRequestsSettings,
     version=2,
-    sources=_tiny_requests_sources,
-    cost=_tiny_requests_work,
+    sources=lambda settings: {
+        f"code/{path.name}": External(path) for path in source_files(TaskSpec(name="tiny/general"))
+    },
+    cost=lambda stage, rows: rows_unchanged(stage, stage.settings.rows or sum(1 for _ in everyday.replies())),
 )

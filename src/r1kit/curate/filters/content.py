@@ -92,7 +92,11 @@ def get_unfaithful_summary() -> Filter:
     def unfaithful_summary(view: View) -> Rejection | None:
         if view.sample.answer is None or not view.reasoning or not view.summary:
             return None
-        answer, result = _answer_of(view.summary), extract.boxed(view.reasoning)
+        # the last box, the only number, or all of a short summary; no answer if it is unclear
+        answer, result = extract.boxed(view.summary), extract.boxed(view.reasoning)
+        if answer is None and len(view.summary) <= _SHORT_ANSWER_CHARS:
+            numbers = ngrams.numbers(view.summary)
+            answer = numbers[0] if len(numbers) == 1 else view.summary
         if answer is None or (_same(answer, result) if result else _occurs_in(answer, view.reasoning)):
             return None
         difference = f"comes to {result[:80]!r}" if result else "does not come to it"
@@ -100,15 +104,6 @@ def get_unfaithful_summary() -> Filter:
         return Rejection(reason="summary not faithful", detail=detail, example=excerpt(view.summary))
 
     return unfaithful_summary
-
-
-def _answer_of(summary: str) -> str | None:
-    """The last box, the only number, or all of a short summary; None if the answer is unclear."""
-    box = extract.boxed(summary)
-    if box is not None or len(summary) > _SHORT_ANSWER_CHARS:
-        return box
-    numbers = ngrams.numbers(summary)
-    return numbers[0] if len(numbers) == 1 else summary
 
 
 def _same(first: str, second: str) -> bool:

@@ -39,7 +39,11 @@ def get_wrong_language(*, min_share: float = 0.8) -> Filter:
     def wrong_language(view: View) -> Rejection | None:
         language = view.sample.language
         if language not in scripts.LANGUAGES:
-            language = _guess(view.question)
+            counts = scripts.count_words(view.sample.question)
+            han, latin = counts["han"], counts["latin"]
+            language = "zh" if han > latin else "en" if latin > han else ""
+            if counts["kana"] or counts["hangul"] or counts.total() > 2 * max(han, latin):
+                language = ""  # no script leads
         if not language or (view.response.isascii() and scripts.LANGUAGES[language] == ("latin",)):
             return None
         share = scripts.share(view.response, language)
@@ -49,12 +53,3 @@ def get_wrong_language(*, min_share: float = 0.8) -> Filter:
         return Rejection(reason="not the question's language", detail=detail, example=excerpt(view.response))
 
     return wrong_language
-
-
-def _guess(question: str) -> str:
-    """`zh` or `en` by the script of most words; "" if neither leads."""
-    counts = scripts.count_words(question)
-    han, latin = counts["han"], counts["latin"]
-    if counts["kana"] or counts["hangul"] or counts.total() > 2 * max(han, latin):
-        return ""
-    return "zh" if han > latin else "en" if latin > han else ""

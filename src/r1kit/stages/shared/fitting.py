@@ -37,7 +37,12 @@ class Fitting:
         room = policy.context - max_tokens
         for index in range(len(task)):
             problem = task[index]
-            size = _prompt_size(problem, chat, policy.tokenizer, room if limit is None else min(room, limit))
+            # Tokenizing is slow, so a cheap upper bound comes first: every token covers at least one byte, and
+            # normalization (NFC) makes text at most three times longer.
+            text = chat.text(chat.messages(problem), policy.tokenizer) + chat.prefill
+            size = 3 * len(text.encode())
+            if size > (room if limit is None else min(room, limit)):
+                size = len(chat.render(problem, policy.tokenizer).token_ids)
             if limit is not None and size > limit:
                 self.dropped += 1
                 continue
@@ -51,16 +56,6 @@ class Fitting:
 
     def __getitem__(self, index: int, /) -> Problem:
         return self.problems[index]
-
-
-def _prompt_size(problem: Problem, chat: ChatFormat, tokenizer: Any, limit: int) -> int:
-    """Number of prompt tokens, or a cheap upper bound if that is already within `limit`: tokenizing is slow.
-
-    Every token covers at least one byte, and normalization (NFC) makes text at most three times longer.
-    """
-    text = chat.text(chat.messages(problem), tokenizer) + chat.prefill
-    bound = 3 * len(text.encode())
-    return bound if bound <= limit else len(chat.render(problem, tokenizer).token_ids)
 
 
 def check_model(context: Context, *, training: bool, limit: int | None = None, remedy: str = LEAVE_OUT) -> Fitting:

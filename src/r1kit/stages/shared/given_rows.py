@@ -76,23 +76,18 @@ def train_rows(
     if settings.activation_checkpointing:
         recompute_activations(model)
     learner, epochs = Learner(model, settings.optimizer, steps=settings.updates(rows)), Epochs(rows, settings)
-    best = train_supervised(
-        learner,
-        lambda update: update_of(epochs[update], learner),
-        context.folder,
-        checkpoint_every=settings.checkpoint_every,
-        log=_logging(context, learner),
-        validation=validation(learner),
-    )
-    return {"updates": learner.updates, **best.facts("update")}
-
-
-def _logging(context: Context, learner: Learner) -> Callable[[int, Mapping[str, float]], None]:
-    """Show the loss and speed of each update."""
 
     def log(step: int, row: Mapping[str, float]) -> None:
         rate = row["tokens/train"] / row["time/step_s"]
         held_out = {"validation": row["validation/loss"]} if "validation/loss" in row else {}
         context.progress.step(step, learner.steps, {"loss": row["optim/loss"], **held_out, "tokens/s": rate})
 
-    return log
+    best = train_supervised(
+        learner,
+        lambda update: update_of(epochs[update], learner),
+        context.folder,
+        checkpoint_every=settings.checkpoint_every,
+        log=log,
+        validation=validation(learner),
+    )
+    return {"updates": learner.updates, **best.facts("update")}
