@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -50,7 +50,10 @@ class Generation:
             for number, completion in enumerate(completions)
         ]
         ratings = self.rater.rate([request for request, *_ in draws], [response for *_, response in draws])
-        rates = _pass_rates([request.problem.id for request, *_ in draws], ratings)
+        known: dict[str, list[bool]] = {}  # the verdicts by problem
+        for (request, *_), rating in zip(draws, ratings, strict=True):
+            known.setdefault(request.problem.id, []).extend([] if rating.correct is None else [rating.correct])
+        rates = {name: sum(verdicts) / len(verdicts) if verdicts else None for name, verdicts in known.items()}
         return [
             self._sample(request, number, completion, response, rating, rates[request.problem.id])
             for (request, number, completion, response), rating in zip(draws, ratings, strict=True)
@@ -109,15 +112,6 @@ def _report_to(progress: Progress, done: int, total: int) -> Report:
     return lambda count, _: progress.step(min(done + count, total), total)
 
 
-def _pass_rates(problem_ids: Sequence[str], ratings: Sequence[Rating]) -> dict[str, float | None]:
-    """Per problem, the share of correct samples among those with a verdict; None if no sample has one."""
-    verdicts: dict[str, list[bool]] = {name: [] for name in problem_ids}
-    for name, rating in zip(problem_ids, ratings, strict=True):
-        if rating.correct is not None:
-            verdicts[name].append(rating.correct)
-    return {name: sum(known) / len(known) if known else None for name, known in verdicts.items()}
-
-
 def rewrite_all(selected: Path, rewriter: Rewriter, rater: Rater, journal: Journal, progress: Progress) -> None:
     """Rewrite all samples of a file that the journal lacks."""
     total = sum(1 for _ in lines(selected))
@@ -138,16 +132,12 @@ def _rewritten(sample: CuratedSample, rewriting: Rewriting, rating: Rating, rewr
     sampling = {"temperature": rewriter.settings.temperature, "top_p": rewriter.settings.top_p, "seed": rewriter.seed}
     made_by: dict[str, Any] = {"prompting": "rewrite", "rewriter": {"model": rewriter.model, **sampling}}
     detail = {"rewriter": rewriting.detail} if rewriting.detail else {}
-    return CuratedSample(
+    return replace(
+        sample,
         id=f"{sample.id}/rewritten",
         messages=(*sample.messages[:-1], Message(role="assistant", content=rewriting.response)),
-        problem_id=sample.problem_id,
-        source=sample.source,
-        language=sample.language,
-        answer=sample.answer,
         verdicts=rating.verdicts,
         scores=rating.scores,
-        pass_rate=sample.pass_rate,
         tokens=rewriting.tokens,
         finish_reason=rewriting.finish_reason,
         parent=sample.id,

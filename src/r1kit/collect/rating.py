@@ -53,8 +53,20 @@ class Rater:
         """One rating for each pair; raises ValueError if a verifier fails on many of them."""
         verdicts: list[dict[str, Verdict]] = [{} for _ in requests]
         self._by_rule(requests, responses, verdicts)
-        if self.judge is not None:
-            self._by_judge(self.judge, requests, responses, verdicts)
+        if self.judge is not None:  # it judges each pair that has a reference and no verdict yet
+            places = [
+                place
+                for place, request in enumerate(requests)
+                if request.problem.answer.strip() and all(rule.correct is None for rule in verdicts[place].values())
+            ]
+            judged = self.judge.verify(
+                [responses[place] for place in places],
+                [requests[place].problem.answer for place in places],
+                [_question(requests[place]) for place in places],
+            )
+            self.tally.update(f"judge {verdict.outcome}" for verdict in judged)
+            for place, verdict in zip(places, judged, strict=True):
+                verdicts[place]["judge"] = verdict
         scores = self._scores(requests, responses)
         return [Rating(verdicts=known, scores=parts) for known, parts in zip(verdicts, scores, strict=True)]
 
@@ -68,38 +80,23 @@ class Rater:
         for name, places in by_name.items():
             answers = [requests[place].problem.answer for place in places]
             verdicts = verify(name, [responses[place] for place in places], answers)
-            outcomes = Counter(f"verdicts {verdict.outcome}" for verdict in verdicts)
-            self.tally.update(outcomes)
-            _refuse_broken(name, verdicts)
+            self.tally.update(f"verdicts {verdict.outcome}" for verdict in verdicts)
+            failed = [verdict for verdict in verdicts if verdict.outcome == "failed"]
+            if len(failed) > max(3, MAX_FAILED * len(verdicts)):
+                raise ValueError(
+                    f"verifier {name} failed on {len(failed)} of {len(verdicts)} responses "
+                    f"({failed[0].detail[:200]}): fix it; none of its verdicts was used"
+                )
             for place, verdict in zip(places, verdicts, strict=True):
                 into[place][name] = verdict
-
-    def _by_judge(
-        self,
-        judge: GenerativeVerifier,
-        requests: Sequence[Request],
-        responses: Sequence[str],
-        into: list[dict[str, Verdict]],
-    ) -> None:
-        """Ask the judge about each pair that has a reference and no verdict yet."""
-        places = [
-            place
-            for place, request in enumerate(requests)
-            if request.problem.answer.strip() and all(verdict.correct is None for verdict in into[place].values())
-        ]
-        verdicts = judge.verify(
-            [responses[place] for place in places],
-            [requests[place].problem.answer for place in places],
-            [_question(requests[place]) for place in places],
-        )
-        self.tally.update(f"judge {verdict.outcome}" for verdict in verdicts)
-        for place, verdict in zip(places, verdicts, strict=True):
-            into[place]["judge"] = verdict
 
     def _scores(self, requests: Sequence[Request], responses: Sequence[str]) -> list[dict[str, float | None]]:
         questions = [_question(request) for request in requests]
         pairs = list(zip(requests, responses, strict=True))
-        languages = [_language_score(*pair) for pair in pairs]
+        languages = [
+            share(response, request.problem.language) if request.problem.language in LANGUAGES else None
+            for request, response in pairs
+        ]
         if self.helpful is not None:
             helpfulness = [assessment.score for assessment in self.helpful.assess(responses, questions)]
             return [{"helpfulness": a, "language": b} for a, b in zip(helpfulness, languages, strict=True)]
@@ -130,15 +127,6 @@ def _question(request: Request) -> str:
     return question_text((*request.history, Message(role="user", content=request.problem.prompt)))
 
 
-def _refuse_broken(name: str, verdicts: Sequence[Verdict]) -> None:
-    failed = [verdict for verdict in verdicts if verdict.outcome == "failed"]
-    if len(failed) > max(3, MAX_FAILED * len(verdicts)):
-        raise ValueError(
-            f"verifier {name} failed on {len(failed)} of {len(verdicts)} responses ({failed[0].detail[:200]}): fix "
-            "it; none of its verdicts was used"
-        )
-
-
 def _reasoning_score(request: Request, response: str) -> float | None:
     """The rule's score of the reasoning; None for bare notation (`35 87 -> 87, 87 30 -> 87`), which it cannot read."""
     parts = formats.split(response)
@@ -149,8 +137,3 @@ def _reasoning_score(request: Request, response: str) -> float | None:
     if not score and count >= MIN_NUMBERS and count_words(parts.reasoning).total() <= count:
         return None
     return score
-
-
-def _language_score(request: Request, response: str) -> float | None:
-    language = request.problem.language
-    return share(response, language) if language in LANGUAGES else None

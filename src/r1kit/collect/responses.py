@@ -192,27 +192,25 @@ def _reference(request: Request) -> str:
 
 
 def open_responses(context: Context, engines: Engines) -> ResponseModel | ReferenceResponses:
-    """The source of responses that a stage's settings name."""
+    """The source of responses that a stage's settings name.
+
+    A local model is prompted by token ids, in its own chat format or in that of its template.
+    """
     settings: ResponseSettings = context.settings
     if settings.prompting == "reference":
         return ReferenceResponses()
-    if settings.engine is None:
-        return _open_local(settings, context.input("model"))
-    chat = settings.chat or ChatFormat(template="chat")
-    engine = engines.open(settings.engine)
-    return ResponseModel(settings.engine.model, settings.prompting_for(chat), engine, settings.sampling())
-
-
-def _open_local(settings: ResponseSettings, folder: Path) -> ResponseModel:
-    """A local model, prompted by token ids in its own chat format or in that of its template."""
+    if settings.engine is not None:
+        prompting = settings.prompting_for(settings.chat or ChatFormat(template="chat"))
+        server = engines.open(settings.engine)
+        return ResponseModel(settings.engine.model, prompting, server, settings.sampling())
     from r1kit.engines.local.chat_engine import ChatEngine
     from r1kit.models.load import load
 
+    folder = context.input("model")
     policy = load(str(folder), device=settings.device)
-    own = settings.chat or saved.choose(None, folder, policy.tokenizer)[0]
+    own = chat = settings.chat or saved.choose(None, folder, policy.tokenizer)[0]
     policy_engine = open_policy_engine(settings, policy)
     engine: Engine = policy_engine
-    chat = own
     if settings.prompting != "own":  # it reads a conversation, and must stop before it writes the user's next turn
         chat = ChatFormat(template=own.template, system="", prefill=settings.prefill)
         engine = ChatEngine(policy_engine, chat)

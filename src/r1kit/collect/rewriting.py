@@ -88,17 +88,14 @@ class Rewriter:
         open_ = list(range(len(samples)))
         self.tally["questions"] += len(samples)
         for attempt in range(1 + self.settings.retries):
-            rewritings |= self._ask({place: samples[place] for place in open_}, attempt, report)
+            prompts = [
+                Prompt(problem_id=f"rewrite/{samples[place].id}", messages=(question(samples[place]),), token_ids=())
+                for place in open_
+            ]
+            answers = ask(self.engine, prompts, self.settings.sampling(self.seed + attempt), report) if prompts else []
+            rewritings |= {place: self._read(answer) for place, answer in zip(open_, answers, strict=True)}
             open_ = [place for place in open_ if rewritings[place].detail == UNREADABLE]
         return [rewritings[place] for place in range(len(samples))]
-
-    def _ask(self, samples: dict[int, CuratedSample], attempt: int, report: Report | None) -> dict[int, Rewriting]:
-        prompts = [
-            Prompt(problem_id=f"rewrite/{sample.id}", messages=(question(sample),), token_ids=())
-            for sample in samples.values()
-        ]
-        answers = ask(self.engine, prompts, self.settings.sampling(self.seed + attempt), report) if prompts else []
-        return {place: self._read(answer) for place, answer in zip(samples, answers, strict=True)}
 
     def _read(self, answer: Answers) -> Rewriting:
         if isinstance(answer, str):
@@ -121,16 +118,8 @@ def question(sample: CuratedSample) -> Message:
     language = LANGUAGES.get(sample.language, sample.language)
     last = f"The question is in {language}. {REPLY}" if language else REPLY
     parts = {"question": sample.question, "thoughts": parsed.prose, "answer": parsed.summary or sample.answer or ""}
-    mark = _mark(parts)
+    content = json.dumps(parts)
+    hashes = (hashlib.sha256(f"{number}{content}".encode()).hexdigest()[:8] for number in itertools.count())
+    mark = next(digest for digest in hashes if not any(digest in text for text in parts.values()))
     blocks = "\n\n".join(f"<{name}-{mark}>\n{text.strip()}\n</{name}-{mark}>" for name, text in parts.items())
     return Message(role="user", content=f"{INSTRUCTIONS}\n\n{blocks}\n\n{last}")
-
-
-def _mark(parts: dict[str, str]) -> str:
-    """A hash of the parts that none of them contains; the same parts always give the same hash."""
-    content = json.dumps(parts)
-    for number in itertools.count():
-        mark = hashlib.sha256(f"{number}{content}".encode()).hexdigest()[:8]
-        if not any(mark in text for text in parts.values()):
-            return mark
-    raise AssertionError("unreachable")

@@ -93,7 +93,10 @@ def words(text: str) -> Words:
     """The words of a text that is in normal form."""
     codes = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype=np.uint32)
     kinds = _kinds()[codes]
-    _join_decimals(codes, kinds)
+    points = (codes[1:-1] == ord(".")).nonzero()[0] + 1
+    if len(points):  # a point between digits belongs to the number: 3.5 is one word
+        before, after = codes[points - 1] - ord("0"), codes[points + 1] - ord("0")  # below zero wraps to the largest
+        kinds[points[(before < 10) & (after < 10)]] = _WORD
     word, single = kinds == _WORD, kinds == _SINGLE
     first, last = word.copy(), word.copy()
     first[1:] &= ~word[:-1]
@@ -113,14 +116,6 @@ def ngrams(hashes: Hashes, n: int) -> Hashes:
     count = max(0, len(hashes) - n + 1)
     prefix, inverses = _prefix_sums(hashes)
     return mix((prefix[n : n + count] - prefix[:count]) * inverses[:count])
-
-
-def _join_decimals(codes: NDArray[np.uint32], kinds: NDArray[np.uint8]) -> None:
-    """A point between digits belongs to the number: 3.5 is one word."""
-    points = (codes[1:-1] == ord(".")).nonzero()[0] + 1
-    if len(points):
-        before, after = codes[points - 1] - ord("0"), codes[points + 1] - ord("0")  # below zero wraps to the largest
-        kinds[points[(before < 10) & (after < 10)]] = _WORD
 
 
 def hash_spans(values: Hashes, starts: NDArray[np.intp], ends: NDArray[np.intp]) -> Hashes:

@@ -84,17 +84,13 @@ def _turns(row: Row) -> tuple[Message, ...]:
             return _messages(row[name], name)
     for question, response in COLUMNS:
         if row.get(question) is not None and row.get(response) is not None:
-            prompt = _alpaca_prompt(row) if question == "instruction" else _prompt(row[question], question)
-            return (*prompt, *_reply(row[response], response))
+            text, more = row[question], row.get("input")
+            if question == "instruction":  # Alpaca: on the next line, the optional input that it applies to
+                text = parse_text(text, question)
+                text = f"{text}\n{more}" if isinstance(more, str) and more else text
+            return (*_prompt(text, question), *_reply(row[response], response))
     known = ", ".join(f"{question} + {response}" for question, response in COLUMNS)
     raise DataError("missing field", f"the row has {', '.join(row)}: expected messages, or one of {known}")
-
-
-def _alpaca_prompt(row: Row) -> tuple[Message, ...]:
-    """Alpaca's instruction and, on the next line, the optional input it applies to."""
-    text = parse_text(row["instruction"], "instruction")
-    more = row.get("input")
-    return _prompt(f"{text}\n{more}" if isinstance(more, str) and more else text, "instruction")
 
 
 def _metadata(row: Row) -> dict[str, Any]:
@@ -111,7 +107,8 @@ def preference(row: Row) -> PreferencePair:
     if row.get("chosen") is None or row.get("rejected") is None:
         raise DataError("missing field", f"the row has {', '.join(row)}: expected chosen and rejected")
     prompt_name = next((name for name in ("prompt", "conversations", "messages") if row.get(name) is not None), None)
-    if prompt_name is not None and not _is_dialogue(row["chosen"]):
+    has_prompt = isinstance(row["chosen"], Sequence) and not isinstance(row["chosen"], str) and len(row["chosen"]) > 1
+    if prompt_name is not None and not has_prompt:
         prompt = _prompt(row[prompt_name], prompt_name)
         chosen, rejected = (_single_reply(row[side], side) for side in ("chosen", "rejected"))
     else:
@@ -154,11 +151,6 @@ def _single_reply(value: Any, field: str) -> str:
         reason = f"{len(turns)} turns, the last one the {turns[-1].role}'s: expected one turn of the assistant"
         raise DataError("wrong type", reason, field=field)
     return turns[0].content
-
-
-def _is_dialogue(value: Any) -> bool:
-    """Whether the value holds the prompt too."""
-    return isinstance(value, Sequence) and not isinstance(value, str) and len(value) > 1
 
 
 def _dialogue(value: Any, field: str) -> tuple[Message, ...]:

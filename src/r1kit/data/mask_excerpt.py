@@ -18,18 +18,17 @@ def excerpt(samples: Sequence[Sample], tokenizer: Any) -> list[dict[str, Any]]:
     tokens left out before it].
     """
     count = min(SAMPLES, len(samples))
-    chosen = [samples[index * len(samples) // count] for index in range(count)]
-    return [_one_excerpt(sample, tokenizer) for sample in chosen]
-
-
-def _one_excerpt(sample: Sample, tokenizer: Any) -> dict[str, Any]:
-    ids, mask = list(sample.token_ids), list(sample.loss_mask)
-    facts: dict[str, Any] = {"tokens": len(ids), "trained": sum(mask), "skipped": None}
-    if len(ids) <= HEAD + TAIL:
-        return facts | {"pieces": _pieces(ids, mask, tokenizer)}
-    head = _pieces(ids[:HEAD], mask[:HEAD], tokenizer)
-    tail = _pieces(ids[-TAIL:], mask[-TAIL:], tokenizer)
-    return facts | {"pieces": head + tail, "skipped": [len(head), len(ids) - HEAD - TAIL]}
+    excerpts = []
+    for sample in (samples[index * len(samples) // count] for index in range(count)):
+        ids, mask = list(sample.token_ids), list(sample.loss_mask)
+        if len(ids) <= HEAD + TAIL:
+            pieces, skipped = _pieces(ids, mask, tokenizer), None
+        else:
+            head = _pieces(ids[:HEAD], mask[:HEAD], tokenizer)
+            pieces = head + _pieces(ids[-TAIL:], mask[-TAIL:], tokenizer)
+            skipped = [len(head), len(ids) - HEAD - TAIL]
+        excerpts.append({"tokens": len(ids), "trained": sum(mask), "skipped": skipped, "pieces": pieces})
+    return excerpts
 
 
 def _pieces(ids: list[int], mask: list[bool], tokenizer: Any) -> list[list[Any]]:

@@ -20,24 +20,22 @@ def parse_messages(value: Any, field: str = "messages") -> tuple[Message, ...]:
         kind = "missing column" if value is None else "wrong type"
         reason = f'the value is {shown(value)}: expected a list of {{"role": ..., "content": ...}}'
         raise DataError(kind, reason, field=field)
-    return tuple(_parse_turn(turn, f"{field}.{index}") for index, turn in enumerate(value))
-
-
-def _parse_turn(turn: Any, field: str) -> Message:
-    if not isinstance(turn, Mapping):
-        reason = f'the turn is {shown(turn)}: expected {{"role": ..., "content": ...}}'
-        raise DataError("wrong type", reason, field=field)
-    role = turn.get("role", turn.get("from"))
-    role = OTHER_NAMES.get(role, role) if isinstance(role, str) else role
-    if role not in ROLES:
-        reason = f"the role is {shown(role)}: expected one of {', '.join(ROLES)}"
-        raise DataError("wrong type", reason, field=f"{field}.role")
-    if name := next((name for name in BESIDE_TEXT if turn.get(name)), None):
-        reason = f"the turn has {name} beside its text: write into the text what the model should learn"
-        raise DataError("wrong type", reason, field=field)
-    return Message(
-        role=cast(Role, role), content=parse_text(turn.get("content", turn.get("value")), f"{field}.content")
-    )
+    messages = []
+    for place, turn in ((f"{field}.{index}", turn) for index, turn in enumerate(value)):
+        if not isinstance(turn, Mapping):
+            reason = f'the turn is {shown(turn)}: expected {{"role": ..., "content": ...}}'
+            raise DataError("wrong type", reason, field=place)
+        role = turn.get("role", turn.get("from"))
+        role = OTHER_NAMES.get(role, role) if isinstance(role, str) else role
+        if role not in ROLES:
+            reason = f"the role is {shown(role)}: expected one of {', '.join(ROLES)}"
+            raise DataError("wrong type", reason, field=f"{place}.role")
+        if name := next((name for name in BESIDE_TEXT if turn.get(name)), None):
+            reason = f"the turn has {name} beside its text: write into the text what the model should learn"
+            raise DataError("wrong type", reason, field=place)
+        text = parse_text(turn.get("content", turn.get("value")), f"{place}.content")
+        messages.append(Message(role=cast(Role, role), content=text))
+    return tuple(messages)
 
 
 def parse_text(value: Any, field: str) -> str:

@@ -104,7 +104,7 @@ class Database:
             kind, version = (self.one(f"PRAGMA {name}")[0] for name in ("application_id", "user_version"))
             if kind == 0 and not self.one("SELECT COUNT(*) FROM sqlite_master")[0]:
                 with self.transaction():
-                    for statement in _statements(SCHEMA):
+                    for statement in SCHEMA.split(";\n"):  # `executescript` would commit the transaction
                         self.all(statement)
                     self.all(f"PRAGMA application_id = {APPLICATION}")
                     self.all(f"PRAGMA user_version = {VERSION}")
@@ -250,13 +250,3 @@ def parse_text(value: str | None) -> Text | None:
 
 def dump_text(text: Text | None) -> str | None:
     return None if text is None else json.dumps(asdict(text))
-
-
-def _statements(script: str) -> Iterator[str]:
-    """The statements of a script, one by one: `executescript` would commit the transaction."""
-    statement = ""
-    for line in script.splitlines():
-        statement += line + "\n"
-        if sqlite3.complete_statement(statement):
-            yield statement
-            statement = ""

@@ -79,7 +79,13 @@ def parse_item(row: Mapping[str, Any], where: str = "") -> ReviewItem:
     text, form = _text(row, at)
     if not (text.reasoning.strip() or text.summary.strip()):
         raise ReviewError(f"{at}no sample: give 'reasoning' and 'summary', or both as one 'response'")
-    verdicts, filters = (_checks(row.get(name) or {}, f"{at}{name}") for name in ("verdicts", "filters"))
+    for name, results in (("verdicts", row.get("verdicts") or {}), ("filters", row.get("filters") or {})):
+        if not isinstance(results, Mapping):
+            raise ReviewError(f"{at}{name} is {results!r:.60}: it must be an object of names and results")
+        for key, result in results.items():
+            if not isinstance(_passed(result), bool | None):
+                reason = "true, false, null or an object with 'passed'"
+                raise ReviewError(f"{at}{name}.{key} is {result!r:.60}: {reason}")
     metadata = row.get("metadata") or {}
     metadata = metadata if isinstance(metadata, Mapping) else {"metadata": metadata}
     others = {name: value for name, value in row.items() if name not in KNOWN and value not in (None, "", [], {})}
@@ -89,8 +95,8 @@ def parse_item(row: Mapping[str, Any], where: str = "") -> ReviewItem:
         reasoning=text.reasoning,
         summary=text.summary,
         reference=row.get("reference") or row.get("answer") or "",
-        verdicts=verdicts,
-        filters=filters,
+        verdicts=dict(row.get("verdicts") or {}),
+        filters=dict(row.get("filters") or {}),
         source=row.get("source") or "",
         language=row.get("language") or "",
         metadata={**others, **metadata},
@@ -154,15 +160,6 @@ def _id(row: Mapping[str, Any], content: tuple[str, ...], at: str) -> str:
     if isinstance(name, bool) or not isinstance(name, str | int) or not text.strip() or not text.isprintable():
         raise ReviewError(f"{at}id is {name!r:.60}: it must be a whole number or text that can be printed")
     return text
-
-
-def _checks(value: Any, where: str) -> dict[str, Any]:
-    if not isinstance(value, Mapping):
-        raise ReviewError(f"{where} is {value!r:.60}: it must be an object of names and results")
-    for name, result in value.items():
-        if not isinstance(_passed(result), bool | None):
-            raise ReviewError(f"{where}.{name} is {result!r:.60}: true, false, null or an object with 'passed'")
-    return dict(value)
 
 
 def _passed(result: Any) -> Any:

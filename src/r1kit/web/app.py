@@ -113,9 +113,15 @@ class Page:
             undefined=StrictUndefined,
             trim_blocks=True,
             lstrip_blocks=True,
-            finalize=_final,
+            # foreign text can have characters that a page cannot show
+            finalize=lambda value: shown(value) if isinstance(value, str) and not isinstance(value, Markup) else value,
         )
-        self.places.globals.update(rendered=_rendered, checks=checks, plain=_plain, reasons=REASONS)
+        self.places.globals.update(
+            rendered=lambda text: Markup(render(text).html),
+            checks=checks,
+            plain=lambda value: value if isinstance(value, str) else json.dumps(value, ensure_ascii=False),
+            reasons=REASONS,
+        )
 
     def name_of(self, request: Request) -> str:
         """The reviewer's name; "" before they enter one."""
@@ -165,11 +171,16 @@ class Page:
         if action in ("preview", "revert"):
             return self._again(request, who, item, action)
         try:
-            decision = self.queue.decide(
-                who, item, action, text=self._edited(item, form), reason=form.get("reason", "")
-            )
+            typed, start = _of(form), self.queue.start(item)
+            if typed is not None:  # an untouched field keeps its original, also characters that the page cannot show
+                typed = Text(
+                    reasoning=start.reasoning if typed.reasoning == shown(start.reasoning) else typed.reasoning,
+                    summary=start.summary if typed.summary == shown(start.summary) else typed.summary,
+                )
+            decision = self.queue.decide(who, item, action, text=typed, reason=form.get("reason", ""))
         except LeaseLost as error:
-            if self._is_repeated(who, item, action):  # a double click
+            last = next(iter(self.queue.history(who=who, limit=1)), None)
+            if last and last.item == item and action == ("accept" if last.accepts else last.action):  # a double click
                 return RedirectResponse("/", 303)
             return self._page(request, "lost.html", 409, problem=str(error), text=_of(form))
         except (ReviewError, StoreError) as error:
@@ -187,22 +198,6 @@ class Page:
         if action == "revert" or text is None:
             text = _shown(turn.item.text if action == "revert" else turn.start)
         return self._sample(request, turn, text, status, **more)
-
-    def _edited(self, item: str, form: Mapping[str, str]) -> Text | None:
-        """The typed text. An untouched field keeps its original, including characters that the page cannot show."""
-        typed, start = _of(form), self.queue.start(item)
-        if typed is None:
-            return None
-        return Text(
-            reasoning=start.reasoning if typed.reasoning == shown(start.reasoning) else typed.reasoning,
-            summary=start.summary if typed.summary == shown(start.summary) else typed.summary,
-        )
-
-    def _is_repeated(self, who: str, item: str, action: str) -> bool:
-        last = self.queue.history(who=who, limit=1)
-        if not last or last[0].item != item:
-            return False
-        return action == ("accept" if last[0].accepts else last[0].action)
 
     def undo(self, request: Request) -> Response:
         """Undo the reviewer's last decision."""
@@ -314,16 +309,3 @@ def _notes(text: Text, parts: Mapping[str, Rendered]) -> list[str]:
 
 def _many(count: int, word: str) -> str:
     return f"1 {word}" if count == 1 else f"{count} {word}s"
-
-
-def _rendered(text: str) -> Markup:
-    return Markup(render(text).html)
-
-
-def _plain(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-
-
-def _final(value: Any) -> Any:
-    """Clean each value that a template prints: foreign text can have characters that a page cannot show."""
-    return shown(value) if isinstance(value, str) and not isinstance(value, Markup) else value

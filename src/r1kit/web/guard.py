@@ -70,7 +70,9 @@ class Guard:
         answer = self.app
         try:
             check_host(request, self.names)
-            self._check_key(request)
+            key = request.query_params.get("key") or request.cookies.get(KEY, "")
+            if self.key and not hmac.compare_digest(key.encode("utf-8", "replace"), self.key.encode()):
+                raise Refused(403, "this page needs its key: open the whole address that r1kit printed")
             if request.method == "POST":
                 check_origin(request)
                 state["form"] = await read_form(request)
@@ -78,18 +80,7 @@ class Guard:
                     raise Refused(403, "this form is from another session: open the page again and resend it")
         except Refused as refusal:
             answer = self.refuse(request, refusal)
-        await answer(scope, receive, self._with_headers(request, session, send))
 
-    def token(self, session: str) -> str:
-        """The token that each form of this session must contain."""
-        return hmac.new(self.secret, session.encode("utf-8", "replace"), hashlib.sha256).hexdigest()
-
-    def _check_key(self, request: Request) -> None:
-        key = request.query_params.get("key") or request.cookies.get(KEY, "")
-        if self.key and not hmac.compare_digest(key.encode("utf-8", "replace"), self.key.encode()):
-            raise Refused(403, "this page needs its key: open the whole address that r1kit printed")
-
-    def _with_headers(self, request: Request, session: str, send: Send) -> Send:
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)
@@ -100,12 +91,19 @@ class Guard:
                         headers.append("set-cookie", f"{name}={value}; Path=/; HttpOnly; SameSite=Strict")
             await send(message)
 
-        return send_with_headers
+        await answer(scope, receive, send_with_headers)
+
+    def token(self, session: str) -> str:
+        """The token that each form of this session must contain."""
+        return hmac.new(self.secret, session.encode("utf-8", "replace"), hashlib.sha256).hexdigest()
 
 
 def check_host(request: Request, names: frozenset[str]) -> None:
     """Refuse unknown host names: an attacker can point a name, but not a plain address, at this machine."""
-    name = _name_in(f"//{request.headers.get('host', '')}")
+    try:
+        name = (urlsplit(f"//{request.headers.get('host', '')}").hostname or "").lower()
+    except ValueError:
+        name = ""
     if name == "localhost" or name.endswith(".localhost") or name in names:
         return
     try:
@@ -123,14 +121,6 @@ def check_origin(request: Request) -> None:
         raise Refused(403, "this form was sent from another site")
     if site not in (None, "same-origin"):
         raise Refused(403, "this form was sent from another site")
-
-
-def _name_in(address: str) -> str:
-    """The host of an address in lower case; "" for an invalid address."""
-    try:
-        return (urlsplit(address).hostname or "").lower()
-    except ValueError:
-        return ""
 
 
 async def read_form(request: Request) -> Mapping[str, str]:

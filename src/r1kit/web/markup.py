@@ -88,13 +88,12 @@ def render(text: str) -> Rendered:
 
 def escape(text: str) -> tuple[str, int]:
     """Escaped text with hidden characters as code points, and their number."""
-    return _MARKED.subn(_written_out, html.escape(text))
 
+    def as_code(match: re.Match[str]) -> str:
+        name = unicodedata.name(match[0], "hidden character")
+        return f'<span class="hidden" title="{name}">U+{ord(match[0]):04X}</span>'
 
-def _written_out(match: re.Match[str]) -> str:
-    letter = match[0]
-    name = unicodedata.name(letter, "hidden character")
-    return f'<span class="hidden" title="{name}">U+{ord(letter):04X}</span>'
+    return _MARKED.subn(as_code, html.escape(text))
 
 
 def split(text: str) -> Iterator[tuple[str, str, bool]]:
@@ -154,18 +153,16 @@ def mathml(latex: str, display: bool) -> str | None:
     """A formula as MathML; None if the converter cannot read it."""
     from latex2mathml.converter import convert_to_element
 
-    latex = _ENVIRONMENT.sub(_known_environment, latex)
+    def known(match: re.Match[str]) -> str:
+        name = _KNOWN_AS.get(match[2], "align*")  # an equivalent that the converter knows, without equation numbers
+        return f"\\{match[1]}{{{name}}}" if name else ""
+
+    latex = _ENVIRONMENT.sub(known, latex)
     try:
         element = convert_to_element(latex, display="block" if display else "inline")
         return _written(element)
     except Exception:  # its errors share no base class, and its input can be any text
         return None
-
-
-def _known_environment(match: re.Match[str]) -> str:
-    """An equivalent environment that the converter knows, without equation numbers."""
-    name = _KNOWN_AS.get(match[2], "align*")
-    return f"\\{match[1]}{{{name}}}" if name else ""
 
 
 def _written(element: Element) -> str:
@@ -180,15 +177,9 @@ def _written(element: Element) -> str:
     attributes = "".join(f' {name}="{html.escape(value)}"' for name, value in kept.items())
     children = list(element)
     for before, child in zip([None, *children], children, strict=False):
-        if _is_sign(child) and (before is None or _expects_operand(before)):
+        is_sign = child.tag == "mo" and html.unescape(child.text or "") in ("-", "\N{MINUS SIGN}", "+")
+        operator = "" if before is None else html.unescape(before.text or "") if before.tag == "mo" else ")"
+        if is_sign and (before is None or operator not in (")", "]", "}", "|", "!", "'", "")):
             child.set("form", "prefix")  # a sign as in -1 has less space than a minus
     inside = escape(shown(text))[0] + "".join(map(_written, children))
     return f"<{tag}{attributes}>{inside}</{tag}>{escape(shown(element.tail or ''))[0]}"
-
-
-def _is_sign(element: Element) -> bool:
-    return element.tag == "mo" and html.unescape(element.text or "") in ("-", "\N{MINUS SIGN}", "+")
-
-
-def _expects_operand(element: Element) -> bool:
-    return element.tag == "mo" and html.unescape(element.text or "") not in (")", "]", "}", "|", "!", "'", "")

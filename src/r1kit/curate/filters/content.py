@@ -97,28 +97,25 @@ def get_unfaithful_summary() -> Filter:
         if answer is None and len(view.summary) <= _SHORT_ANSWER_CHARS:
             numbers = ngrams.numbers(view.summary)
             answer = numbers[0] if len(numbers) == 1 else view.summary
-        if answer is None or (_same(answer, result) if result else _occurs_in(answer, view.reasoning)):
+        if answer is None:
+            return None
+        wanted, written = set(ngrams.numbers(answer)), set(ngrams.numbers(view.reasoning))
+        if result:
+            first, second = number.parse_in_prose(answer), number.parse_in_prose(result)
+            agrees = _plain(answer) == _plain(result)
+            if first is not None and second is not None:
+                agrees = number.equal(first, second)
+        elif wanted:
+            agrees = not written or wanted <= written
+        else:
+            agrees = _plain(answer) in _plain(view.reasoning)
+        if agrees:
             return None
         difference = f"comes to {result[:80]!r}" if result else "does not come to it"
         detail = f"the summary says {answer[:80]!r}, the reasoning {difference}"
         return Rejection(reason="summary not faithful", detail=detail, example=excerpt(view.summary))
 
     return unfaithful_summary
-
-
-def _same(first: str, second: str) -> bool:
-    numbers = number.parse_in_prose(first), number.parse_in_prose(second)
-    if numbers[0] is not None and numbers[1] is not None:
-        return number.equal(numbers[0], numbers[1])
-    return _plain(first) == _plain(second)
-
-
-def _occurs_in(answer: str, text: str) -> bool:
-    """Whether all numbers of the answer (or its text, without numbers) occur; True for a text without digits."""
-    wanted, written = set(ngrams.numbers(answer)), set(ngrams.numbers(text))
-    if wanted:
-        return not written or wanted <= written
-    return _plain(answer) in _plain(text)
 
 
 def _plain(text: str) -> str:
