@@ -119,7 +119,21 @@ def rewrite_all(selected: Path, rewriter: Rewriter, rater: Rater, journal: Journ
     while batch := list(islice(rest, BATCH)):
         tally, judged = Counter(rewriter.tally), rater.counts()
         rewritings = rewriter.rewrite(batch, _report_to(progress, journal.rows, total))
-        ratings = rater.rate([_request(sample) for sample in batch], [each.response for each in rewritings])
+        requests = [  # that the samples answer, as the rater needs them
+            Request(
+                problem=Problem(
+                    id=sample.problem_id,
+                    prompt=sample.question,
+                    answer=sample.answer or "",
+                    verifier=str(sample.metadata.get("verifier") or ""),
+                    language=sample.language,
+                    source=sample.source,
+                ),
+                history=sample.messages[:-2],
+            )
+            for sample in batch
+        ]
+        ratings = rater.rate(requests, [rewriting.response for rewriting in rewritings])
         rows = [_rewritten(*parts, rewriter) for parts in zip(batch, rewritings, ratings, strict=True)]
         counts = Counter({f"rewriter {name}": count for name, count in (rewriter.tally - tally).items()})
         counts.update({f"rewriting {name}": count for name, count in (rater.counts() - judged).items()})
@@ -144,16 +158,3 @@ def _rewritten(sample: CuratedSample, rewriting: Rewriting, rating: Rating, rewr
         metadata={**sample.metadata, **detail},
         made_by={**sample.made_by, **made_by},
     )
-
-
-def _request(sample: CuratedSample) -> Request:
-    """The request that a sample answers, as the rater needs it."""
-    problem = Problem(
-        id=sample.problem_id,
-        prompt=sample.question,
-        answer=sample.answer or "",
-        verifier=str(sample.metadata.get("verifier") or ""),
-        language=sample.language,
-        source=sample.source,
-    )
-    return Request(problem=problem, history=sample.messages[:-2])

@@ -184,31 +184,27 @@ class _Work:
         drops = self.facts.dropped()
         with closing(ReplayWriter(folder / KEPT_FILE)) as kept, closing(ReplayWriter(folder / DROPPED_FILE)) as dropped:
             for row, step in enumerate(self.decisions.step.tolist()):
-                if step < 0:
-                    kept.put(functools.partial(self._kept, row))
-                else:
-                    reason = next(drops)[1] if step < self.first_global else None
-                    dropped.put(functools.partial(self._dropped, row, reason))
+                first_pass = next(drops)[1] if 0 <= step < self.first_global else None
+                (kept if step < 0 else dropped).put(functools.partial(self._output, row, first_pass))
                 if row % 2000 == 1999:
                     yield row + 1
             kept.finish()
             dropped.finish()
 
-    def _kept(self, row: int) -> bytes:
+    def _output(self, row: int, first_pass: Mapping[str, Any] | None) -> bytes:
+        """A row's line in its file; `first_pass` is the reason if the first pass dropped it."""
         line = self.line(row)
-        if self.settings.quality is None:
-            return line if line.endswith(b"\n") else line + b"\n"
-        value = parse_json(line)
-        value["scores"] = {**(value.get("scores") or {}), quality.PART: float(self.quality[row])}
-        return encoded(value)
-
-    def _dropped(self, row: int, drop: Mapping[str, Any] | None) -> bytes:
-        reason = dict(drop) if drop is not None else self.why(row)
-        reason = {name: reason[name] for name in ("step", "reason", "detail", "example") if reason.get(name)}
-        if drop is not None and drop["step"] == ROWS and drop["reason"].startswith("invalid"):
-            text = self.line(row)[:2000].rstrip(b"\r\n").decode("utf-8", "replace")
-            return encoded({"raw": text, "dropped": reason})
-        return encoded({**self.row(row), "dropped": reason})
+        if self.decisions.step[row] < 0:
+            if self.settings.quality is None:
+                return line if line.endswith(b"\n") else line + b"\n"
+            kept = parse_json(line)
+            kept["scores"] = {**(kept.get("scores") or {}), quality.PART: float(self.quality[row])}
+            return encoded(kept)
+        drop = first_pass or self.why(row)
+        reason = {name: drop[name] for name in ("step", "reason", "detail", "example") if drop.get(name)}
+        if first_pass and first_pass["step"] == ROWS and first_pass["reason"].startswith("invalid"):
+            return encoded({"raw": line[:2000].rstrip(b"\r\n").decode("utf-8", "replace"), "dropped": reason})
+        return encoded({**parse_json(line), "dropped": reason})
 
     def report(self, index: Index | None) -> dict[str, Any]:
         """The content of `curation.json`."""

@@ -111,28 +111,26 @@ class Index:
     def find(self, sample: CuratedSample) -> list[Hit]:
         """The first hit for each evaluation set that the sample overlaps with."""
         hits: dict[str, Hit] = {}
-        if not self.problems:
-            return []
-        for name in self.settings.look_in:
-            for turn in sample.messages:
-                if (turn.role == "assistant") == (name == "response"):
-                    self._look(hits, turn.content, whole=name == "question")
+        turns = [
+            (turn.content, name)
+            for name in self.settings.look_in
+            for turn in sample.messages
+            if (turn.role == "assistant") == (name == "response")
+        ]
+        for text, name in turns if self.problems else []:
+            if name == "question":
+                # also its first and last line: instructions often surround a question on lines of their own
+                lines = [line for line in text.strip().splitlines() if line.strip()]
+                pieces = [text, lines[0], lines[-1]] if len(lines) > 1 else [text]
+                wanted = np.array([ngrams.key(piece) for piece in pieces], dtype=np.uint64)
+                for place, owner in self.tables[WHOLE].find(wanted):
+                    self._note(hits, owner, WHOLE, pieces[place])
+            words = _words(text, self.settings)
+            for kind, n in _lengths(self.settings).items():
+                if kind == WORDS or words.single.any():
+                    for place, owner in self.tables[kind].find(ngrams.ngrams(words.hashes, n)):
+                        self._note(hits, owner, kind, words.excerpt(place, n))
         return [hits[name] for name in sorted(hits)]
-
-    def _look(self, hits: dict[str, Hit], text: str, whole: bool) -> None:
-        if whole:
-            # a question, and its first and last line: instructions often surround it on lines of their own
-            lines = [line for line in text.strip().splitlines() if line.strip()]
-            pieces = [text, lines[0], lines[-1]] if len(lines) > 1 else [text]
-            wanted = np.array([ngrams.key(piece) for piece in pieces], dtype=np.uint64)
-            for place, owner in self.tables[WHOLE].find(wanted):
-                self._note(hits, owner, WHOLE, pieces[place])
-        words = _words(text, self.settings)
-        for kind, n in _lengths(self.settings).items():
-            if kind == CHARACTERS and not words.single.any():
-                continue
-            for place, owner in self.tables[kind].find(ngrams.ngrams(words.hashes, n)):
-                self._note(hits, owner, kind, words.excerpt(place, n))
 
     def _note(self, hits: dict[str, Hit], owner: int, kind: str, text: str) -> None:
         name, problem = self.problems[owner]

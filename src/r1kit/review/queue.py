@@ -121,11 +121,17 @@ class ReviewQueue:
                 if not isinstance(row, dict):
                     raise ReviewError(f"sample {number} is {row!r:.60}: it must be an object or a record")
                 parsed = parse_item(row, f"sample {number}")
-                if (known := self.database.find_item(parsed.id)) is not None:
-                    _check_same(stored_item(known), parsed)
+                known = self.database.find_item(parsed.id)
+                if known is None:
+                    wanted = 2 if wants_two(count, share) else 1
+                    self.database.add_item(count, parsed.id, row | {"id": parsed.id}, wanted)
+                    count += 1
                     continue
-                self.database.add_item(count, parsed.id, row | {"id": parsed.id}, 2 if wants_two(count, share) else 1)
-                count += 1
+                original = stored_item(known)
+                names = ("problem", "reasoning", "summary")
+                if changed := [name for name in names if getattr(original, name) != getattr(parsed, name)]:
+                    reason = f"is in the queue already, with a different {changed[0]}: give it an id of its own"
+                    raise ReviewError(f"sample {parsed.id} {reason}")
         return count - start
 
     # ---- what reviewers do
@@ -173,8 +179,17 @@ class ReviewQueue:
         """
         who, reason = reviewer(who), reason.strip()
         with self.database.transaction():
-            row = self.database.item(item)
-            self._check_lease(who, row)
+            row, holder = self.database.item(item), self.database.holder(item)
+            if holder != who:
+                own = [line for line in self.database.standing(item) if line.who == who and line.role != "skip"]
+                if own:
+                    raise LeaseLost(f"you decided this sample already ({own[-1].action}): undo that to decide again")
+                why = "it is not reserved for you: open the page again for your next sample"
+                if row["state"] == "done":
+                    why = "your time with it ran out and its outcome was decided meanwhile"
+                elif holder is not None:
+                    why = f"your time with it ran out and it was given to {holder}"
+                raise LeaseLost(f"this was not recorded: {why}")
             before = self._start(row)
             action = _checked_action(action, before, text, reason)
             if action == "edit" and text is not None:
@@ -183,20 +198,6 @@ class ReviewQueue:
             role = "skip" if action == "skip" else "settle" if row["state"] == "disputed" else "vote"
             self.database.end_lease(item)
             return self._record(who, item, action, role, reason=reason, before=before, after=after)
-
-    def _check_lease(self, who: str, row: sqlite3.Row) -> None:
-        item, holder = row["id"], self.database.holder(row["id"])
-        if holder == who:
-            return
-        own = [line for line in self.database.standing(item) if line.who == who and line.role != "skip"]
-        if own:
-            raise LeaseLost(f"you decided this sample already ({own[-1].action}): undo that to decide again")
-        why = "it is not reserved for you: open the page again for your next sample"
-        if row["state"] == "done":
-            why = "your time with it ran out and its outcome was decided meanwhile"
-        elif holder is not None:
-            why = f"your time with it ran out and it was given to {holder}"
-        raise LeaseLost(f"this was not recorded: {why}")
 
     def undo(self, who: str) -> Decision | None:
         """Undo a reviewer's last decision, and lease the sample to them again if it is available.
@@ -388,10 +389,3 @@ def _checked_action(action: str, before: Text, text: Text | None, reason: str) -
     if action == "skip":
         return "skip"
     raise ReviewError(f"the decision is {action!r:.60}: it must be accept, reject or skip")
-
-
-def _check_same(known: ReviewItem, item: ReviewItem) -> None:
-    for name in ("problem", "reasoning", "summary"):
-        if getattr(known, name) != getattr(item, name):
-            reason = f"is in the queue already, with a different {name}: give it an id of its own"
-            raise ReviewError(f"sample {item.id} {reason}")

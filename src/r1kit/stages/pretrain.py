@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 
 from r1kit import tiny
 from r1kit.chat import ChatFormat, saved
-from r1kit.pipeline import Context, External, Kind, ModelSize, Stage, Work
+from r1kit.pipeline import Context, External, Kind, ModelSize, Work
 from r1kit.settings import NOT_HASHED, Settings
 from r1kit.tiny.frame import TINY_SYSTEM
 from r1kit.train.learner import OptimizerSettings
@@ -42,6 +42,11 @@ class PretrainSettings(Settings):
         if self.width % (2 * self.heads):
             raise ValueError(f"width is {self.width} and heads {self.heads}: each head needs an even, equal width")
         return self
+
+    @property
+    def model_size(self) -> ModelSize:
+        parameters = self.layers * 12 * self.width**2
+        return ModelSize(parameters, parameters, self.layers, self.width, 2 * self.width)
 
 
 def run(context: Context) -> Mapping[str, Any]:
@@ -80,19 +85,6 @@ def run(context: Context) -> Mapping[str, Any]:
     return {"parameters": sum(parameter.numel() for parameter in model.parameters())}
 
 
-def _pretrain_work(stage: Stage, rows: int) -> Work:
-    settings: Any = stage.settings
-    parameters = settings.layers * 12 * settings.width**2
-    return Work(
-        samples=settings.steps * settings.documents_per_step,
-        length=DOCUMENT,
-        passes=6,
-        prompts=0,
-        tokens_per_batch=settings.tokens_per_batch,
-        model=ModelSize(parameters, parameters, settings.layers, settings.width, 2 * settings.width),
-    )
-
-
 PRETRAIN = Kind(
     name="pretrain",
     run=run,
@@ -103,5 +95,12 @@ PRETRAIN = Kind(
         for path in sorted(Path(tiny.__file__).parent.rglob("*.py"))
     },
     curves=True,
-    cost=_pretrain_work,
+    cost=lambda stage, rows: Work(
+        samples=stage.settings.steps * stage.settings.documents_per_step,
+        length=DOCUMENT,
+        passes=6,
+        prompts=0,
+        tokens_per_batch=stage.settings.tokens_per_batch,
+        model=stage.settings.model_size,
+    ),
 )

@@ -11,7 +11,7 @@ from pydantic import Field, field_validator
 from r1kit.chat import ChatFormat, saved
 from r1kit.engines.engine_settings import DeviceSettings
 from r1kit.engines.opening import open_policy_engine
-from r1kit.pipeline import Context, External, Kind, Stage, Work
+from r1kit.pipeline import Context, External, Kind, Work
 from r1kit.rewards import RewardSpec, build
 from r1kit.settings import listed
 from r1kit.stages.shared.fitting import Fitting, check_model
@@ -101,47 +101,19 @@ def run(context: Context) -> Mapping[str, Any]:
         keys |= {settings.watch: f"probe/{settings.watch}"}
         context.progress.step(step, settings.steps, {name: row[key] for name, key in keys.items() if key in row})
 
-    engine, say, validation = open_policy_engine(settings, policy), context.progress.say, _validation(context, policy)
+    validation = None
+    if settings.probe.tasks:
+        measure, watch = make_probe(probe_of(context), policy, chat), f"probe/{settings.watch}"
+        every = settings.probe_every or math.ceil(settings.steps / 10)
+        validation = Validation(measure, every, watch=watch, higher_is_better=True, patience=settings.patience)
+    engine, say = open_policy_engine(settings, policy), context.progress.say
     loop = RL(learner, engine, fitting, chat, scorer, settings, context.folder, log, say, validation)
     context.progress.step(0, settings.steps)
     best = loop.train()
     policy.save(context.folder / "model")
     saved.save(settings.chat, context.folder / "model")
-    return {
-        "updates": learner.updates,
-        "problems": len(fitting),
-        "prompts_left_out": fitting.dropped,
-        **best.facts("step"),
-    }
-
-
-def _validation(context: Context, policy: Any) -> Validation | None:
-    """The probe, if there is one."""
-    settings: RLSettings = context.settings
-    if not settings.probe.tasks:
-        return None
-    return Validation(
-        make_probe(probe_of(context), policy, settings.chat),
-        every=settings.probe_every or math.ceil(settings.steps / 10),
-        watch=f"probe/{settings.watch}",
-        higher_is_better=True,
-        patience=settings.patience,
-    )
-
-
-def _rl_work(stage: Stage, rows: int) -> Work:
-    """Each rollout is sampled, then trained on; a reference and recomputed log-probs cost a forward pass each."""
-    settings: Any = stage.settings
-    forward_passes = bool(settings.algorithm.kl_coef) + settings.recompute_old_logprobs
-    return Work(
-        samples=settings.steps * settings.prompts_per_step * settings.group_size,
-        max_tokens=settings.max_tokens,
-        rollouts=settings.steps,
-        max_rows=settings.max_rows,
-        passes=6 * settings.epochs + 2 * forward_passes,
-        prompts=1 / settings.group_size,
-        tokens_per_batch=settings.tokens_per_batch,
-    )
+    counts = {"updates": learner.updates, "problems": len(fitting), "prompts_left_out": fitting.dropped}
+    return {**counts, **best.facts("step")}
 
 
 RL_STAGE = Kind(
@@ -155,5 +127,15 @@ RL_STAGE = Kind(
         **{f"code/algorithm.{name}": External(path) for name, path in algorithm_files(settings.algorithm).items()},
     },
     curves=True,
-    cost=_rl_work,
+    # each rollout is sampled, then trained on; a reference and recomputed log-probs cost a forward pass each
+    cost=lambda stage, rows: Work(
+        samples=stage.settings.steps * stage.settings.prompts_per_step * stage.settings.group_size,
+        max_tokens=stage.settings.max_tokens,
+        rollouts=stage.settings.steps,
+        max_rows=stage.settings.max_rows,
+        passes=6 * stage.settings.epochs
+        + 2 * (bool(stage.settings.algorithm.kl_coef) + stage.settings.recompute_old_logprobs),
+        prompts=1 / stage.settings.group_size,
+        tokens_per_batch=stage.settings.tokens_per_batch,
+    ),
 )

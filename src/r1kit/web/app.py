@@ -36,7 +36,7 @@ from r1kit.review.items import ReviewError, Text, checks
 from r1kit.review.queue import LeaseLost, Progress, ReviewQueue, Turn, reviewer
 from r1kit.store import StoreError
 from r1kit.web.guard import Guard
-from r1kit.web.markup import Rendered, render, shown
+from r1kit.web.markup import render, shown
 from r1kit.web.text_diff import changes
 
 HERE = Path(__file__).parent
@@ -223,6 +223,13 @@ class Page:
         """What the page shows about a text, as safe HTML."""
         parts = {"reasoning": render(text.reasoning), "summary": render(text.summary)}
         edits = {name: changes(getattr(original, name), getattr(text, name)) for name in ("reasoning", "summary")}
+        tags = sorted(tag for tag in TAGS if tag in text.reasoning or tag in text.summary)
+        broken, hidden = (sum(getattr(part, kind) for part in parts.values()) for kind in ("broken", "hidden"))
+        notes = {  # on things that a reader may overlook
+            f"The text has {', '.join(tags)}: the format adds such tags, so they do not belong in the text.": tags,
+            f"{_many(broken, 'formula')} cannot be shown: look for marked LaTeX.": broken,
+            f"{_many(hidden, 'hidden character')}: marked by code, as they turn or join text unseen.": hidden,
+        }
         removed, added = (sum(getattr(edit, side) for edit in edits.values()) for side in ("removed", "added"))
         return {
             "preview": {name: part.html for name, part in parts.items()},
@@ -231,7 +238,7 @@ class Page:
             "changed": f"{_many(removed, 'word')} out, {added} in",
             "differs": any(edits.values()),
             "edited": text != _shown(start),
-            "notes": _notes(text, parts),
+            "notes": [note for note, applies in notes.items() if applies],
         }
 
     def progress(self, request: Request) -> Response:
@@ -292,19 +299,6 @@ def _of(form: Mapping[str, str]) -> Text | None:
 
 def _shown(text: Text) -> Text:
     return Text(reasoning=shown(text.reasoning), summary=shown(text.summary))
-
-
-def _notes(text: Text, parts: Mapping[str, Rendered]) -> list[str]:
-    """Notes on things that a reader may overlook."""
-    notes = []
-    tags = sorted(tag for tag in TAGS if tag in text.reasoning or tag in text.summary)
-    if tags:
-        notes.append(f"The text has {', '.join(tags)}: the format adds such tags, so they do not belong in the text.")
-    if broken := sum(part.broken for part in parts.values()):
-        notes.append(f"{_many(broken, 'formula')} cannot be shown: look for marked LaTeX.")
-    if hidden := sum(part.hidden for part in parts.values()):
-        notes.append(f"{_many(hidden, 'hidden character')}: marked by code, as they turn or join text unseen.")
-    return notes
 
 
 def _many(count: int, word: str) -> str:
