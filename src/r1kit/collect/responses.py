@@ -79,13 +79,11 @@ class ResponseSettings(DeviceSettings):
         if self.chat is not None and self.prompting != "own":
             raise ValueError(f"chat has no effect with prompting {self.prompting!r}: leave it out")
         if self.prefill and self.prompting not in ("few_shot", "reflect"):
-            raise ValueError(
-                f"prefill has no effect with prompting {self.prompting!r}: set chat.prefill, or leave it out"
-            )
+            reason = f"prefill has no effect with prompting {self.prompting!r}"
+            raise ValueError(f"{reason}: set chat.prefill, or leave it out")
         if self.temperature == 0 and self.samples > 1:
-            raise ValueError(
-                f"temperature 0 gives {self.samples} equal samples: set samples to 1 or temperature above 0"
-            )
+            reason = f"temperature 0 gives {self.samples} equal samples"
+            raise ValueError(f"{reason}: set samples to 1 or temperature above 0")
         return self
 
     @property

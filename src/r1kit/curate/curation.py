@@ -73,7 +73,7 @@ class CurateSettings(Settings):
         twice = next((title for title in titles if titles.count(title) > 1), None)
         if twice is not None:
             raise ValueError(f"two steps are called {twice!r}: give each filter of that name its own label")
-        if self.balance.choose == "diverse" and "response" not in [near.text for near in self.near_duplicates]:
+        if self.balance.choose == "diverse" and "response" not in [search.text for search in self.near_duplicates]:
             raise ValueError(
                 "balance.choose 'diverse' needs a near_duplicates entry with text 'response' to compare by"
             )

@@ -67,8 +67,8 @@ class Judge:
             ("quality", "f8"),
             ("pass_rate", "f4"),
         ]
-        for number, near in enumerate(self.near):
-            bands, _ = duplicates.shape(near.threshold)
+        for number, search in enumerate(self.near):
+            bands, _ = duplicates.shape(search.threshold)
             columns += [
                 (f"group{number}", "u8"),
                 (f"bands{number}", "u4", (bands,)),
@@ -123,8 +123,8 @@ def _judge_sample(judge: Judge, sample: CuratedSample, fact: Any) -> tuple[str, 
     fact["pass_rate"] = np.nan if sample.pass_rate is None else sample.pass_rate
     if np.isnan(fact["quality"]) and (score := sample.scores.get(quality.PART)) is not None:
         fact["quality"] = score
-    for number, near in enumerate(judge.near):
-        group, bands, signature = duplicates.sketch(sample, near)
+    for number, search in enumerate(judge.near):
+        group, bands, signature = duplicates.sketch(sample, search)
         fact[f"group{number}"], fact[f"bands{number}"], fact[f"signature{number}"] = group, bands, signature
     return "", None
 

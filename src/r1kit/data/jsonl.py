@@ -253,13 +253,11 @@ class Rereader:
             file.close()
 
 
-def keep_rows(path: Path, keep: Callable[[dict[str, Any]], bool]) -> None:
-    """Drop all other rows of a file, atomically; does nothing if there is no file."""
+def keep_steps(path: Path, last: int) -> None:
+    """Drop the rows after step `last`, which a run resumed from that step's checkpoint writes again; atomic.
+
+    Does nothing if there is no file.
+    """
     if path.exists():
         with atomic_file(path) as file:
-            file.writelines(encoded(row) for row in read_rows(path) if keep(row))
-
-
-def keep_steps(path: Path, last: int) -> None:
-    """Drop the rows after step `last`, which a run resumed from that step's checkpoint writes again."""
-    keep_rows(path, lambda row: row["step"] <= last)
+            file.writelines(encoded(row) for row in read_rows(path) if row["step"] <= last)

@@ -110,8 +110,9 @@ def conversation_samples(
     """`Reading.make` for supervised training; leaves out rows of more than `limit` tokens."""
 
     def make(conversation: Conversation) -> list[Tokenised]:
-        if settings.add_system:
-            conversation = replace(conversation, messages=with_system(conversation.messages, chat))
+        if settings.add_system and chat.system and conversation.messages[0].role != "system":
+            system = Message(role="system", content=chat.system)
+            conversation = replace(conversation, messages=(system, *conversation.messages))
         samples = to_samples(conversation, chat, tokenizer)
         if settings.loss_on == "last":
             samples = [last_turn_only(samples[-1])]
@@ -119,13 +120,6 @@ def conversation_samples(
         return [Tokenised(sample, source=conversation.source) for sample in samples]
 
     return make
-
-
-def with_system(messages: Sequence[Message], chat: ChatFormat) -> tuple[Message, ...]:
-    """The messages, with the format's system message in front if they have none."""
-    if not chat.system or messages[0].role == "system":
-        return tuple(messages)
-    return (Message(role="system", content=chat.system), *messages)
 
 
 def refuse_long(samples: Sequence[Sample], limit: int) -> None:

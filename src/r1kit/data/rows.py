@@ -47,34 +47,22 @@ def json_rows(path: Path) -> Iterator[NumberedRow]:
     try:
         with cast(BinaryIO, gzip.open(path) if path.suffix == ".gz" else path.open("rb")) as file:
             # Many .json files hold JSON Lines: only a first "[" means an array.
-            if ".json" in path.suffixes[-2:] and first_byte(file) == b"[":
-                yield from array_rows(file.read(), path)
+            head = file.read(1024).removeprefix(b"\xef\xbb\xbf").lstrip()
+            file.seek(0)
+            if ".json" in path.suffixes[-2:] and head[:1] == b"[":
+                for number, value in enumerate(parse_json(file.read()), start=1):
+                    yield number, as_object(value, path, number)
                 return
             for line in lines_of(file, keep_cut_end=True):
                 assert line.text is not None  # no limit is set
                 yield line.number, parse_row(line.text, path, line.number)
+    except DataError as error:
+        raise error.at(str(path)) from None
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         reason = f"the gzip data is cut off or damaged ({error}): fetch the file again"
         raise DataError("damaged file", reason, str(path)) from None
     except OSError as error:
         raise DataError("damaged file", f"the file cannot be read: {error.strerror or error}", str(path)) from None
-
-
-def first_byte(file: BinaryIO) -> bytes:
-    """The first byte that is neither white space nor a byte order mark; leaves the file at its start."""
-    head = file.read(1024).removeprefix(b"\xef\xbb\xbf").lstrip()
-    file.seek(0)
-    return head[:1]
-
-
-def array_rows(data: bytes, path: Path) -> Iterator[NumberedRow]:
-    """A JSON array of objects."""
-    try:
-        values = parse_json(data)
-    except DataError as error:
-        raise error.at(str(path)) from None
-    for number, value in enumerate(values, start=1):
-        yield number, as_object(value, path, number)
 
 
 def parquet_rows(path: Path) -> Iterator[NumberedRow]:

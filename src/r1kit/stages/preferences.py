@@ -107,14 +107,12 @@ def candidates(files: Iterable[Path], settings: PreferencesSettings) -> Iterator
     """The pairs of each request, drawn by its id from responses that differ in the part shown; often none."""
     rows = (from_row(row, file=str(path)) for path in files for row in read_rows(path))
     for name, group in groupby(rows, key=lambda row: row.problem_id or row.question):
-        different = list({shown_part(sample.response, settings.shows): sample for sample in group}.values())
+        whole = settings.shows == "response"
+        by_part = {row.response if whole else final_answer(row.response) or "": row for row in group}
+        different = list(by_part.values())
         pairs = [Candidate(first, second) for first, second in combinations(different, 2)]
         chance = random.Random(f"preferences/{settings.seed}/{name}")
         yield chance.sample(pairs, min(settings.pairs_per_request, len(pairs)))
-
-
-def shown_part(response: str, shows: str) -> str:
-    return response if shows == "response" else final_answer(response) or ""
 
 
 def _judge_all(context: Context, judge: PairwiseJudge, journal: Journal) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from fnmatch import fnmatchcase
+from functools import partial
 from typing import Any
 
 from pydantic import Field, ValidationError, field_validator, model_validator, validate_call
@@ -85,14 +86,11 @@ class FilterSpec(Settings):
 
 def build(specs: Sequence[FilterSpec]) -> dict[str, Filter]:
     """The filters by title, in order, each limited to the sources of its spec."""
-    return {spec.title: for_sources(_make(spec), spec) for spec in specs}
 
-
-def for_sources(rule: Filter, spec: FilterSpec) -> Filter:
-    def limited(view: View) -> Rejection | None:
+    def limited(spec: FilterSpec, rule: Filter, view: View) -> Rejection | None:
         return rule(view) if spec.looks_at(view.sample.source) else None
 
-    return limited if spec.only or spec.skip else rule
+    return {spec.title: partial(limited, spec, _make(spec)) for spec in specs}
 
 
 def _make(spec: FilterSpec) -> Filter:
