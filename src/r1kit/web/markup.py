@@ -124,8 +124,14 @@ def _formula(text: str, opener: re.Match[str]) -> tuple[str, int, bool] | None:
         at = text.find(closer, start, start + LONGEST)
         return None if at < 0 else (text[start : at + len(closer)], at + len(closer), True)
     if mark not in _CLOSERS:
-        end = _brace_end(text, start)
-        return None if end is None else (text[opener.start() : end], end, False)
+        depth = 1
+        for brace in _BRACE.finditer(text, start, start + LONGEST):
+            depth += 1 if brace[0] == "{" else -1
+            if depth == 0:
+                return text[opener.start() : brace.end()], brace.end(), False
+            if depth > DEEPEST:
+                break
+        return None
     at = text.find(_CLOSERS[mark], start, start + LONGEST)
     inner, end = text[start:at], at + len(_CLOSERS[mark])
     if at < 0 or not inner.strip() or "\n\n" in inner:
@@ -135,17 +141,6 @@ def _formula(text: str, opener: re.Match[str]) -> tuple[str, int, bool] | None:
             return None
         return inner, end, False
     return inner.strip(), end, mark != "\\("
-
-
-def _brace_end(text: str, start: int) -> int | None:
-    depth = 1
-    for brace in _BRACE.finditer(text, start, start + LONGEST):
-        depth += 1 if brace[0] == "{" else -1
-        if depth == 0:
-            return brace.end()
-        if depth > DEEPEST:
-            break
-    return None
 
 
 @lru_cache(maxsize=4096)
