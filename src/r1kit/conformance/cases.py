@@ -46,21 +46,21 @@ def cases(source: str | Path) -> tuple[Case, ...]:
     path = source if isinstance(source, Path) else FOLDER / f"{source}.jsonl"
     if not path.is_file():
         raise ValueError(f"there are no cases {str(source)!r}: expected one of {', '.join(CASES)}, or a .jsonl file")
-    return tuple(_case(path, number, row) for number, row in enumerate(read_rows(path), start=1))
+    labelled = []
+    for number, row in enumerate(read_rows(path), start=1):
+        where, correct = f"{path}, case {number}", row.get("correct")
+        for name in ("prediction", "answer"):
+            if not isinstance(row.get(name), str):
+                raise ValueError(f"{where}: field {name!r} is {row.get(name)!r:.60}: expected text")
+        if "correct" not in row or not (correct is None or isinstance(correct, bool)):
+            raise ValueError(f"{where}: field 'correct' is {correct!r:.60}: expected true, false or null")
+        texts = {name: row[name] for name in ("prediction", "answer")}
+        case = Case(id=f"{path.stem}:{number}", kind=str(row.get("kind", "")), correct=correct, **texts)
+        labelled.append(case)
+    return tuple(labelled)
 
 
 def reward_cases() -> tuple[RewardCase, ...]:
     """The cases of all rewards."""
     rows = enumerate(read_rows(FOLDER / "rewards.jsonl"), start=1)
     return tuple(RewardCase(id=f"rewards:{number}", **row) for number, row in rows)
-
-
-def _case(path: Path, number: int, row: dict[str, Any]) -> Case:
-    where = f"{path}, case {number}"
-    for name in ("prediction", "answer"):
-        if not isinstance(row.get(name), str):
-            raise ValueError(f"{where}: field {name!r} is {row.get(name)!r:.60}: expected text")
-    if "correct" not in row or not (row["correct"] is None or isinstance(row["correct"], bool)):
-        raise ValueError(f"{where}: field 'correct' is {row.get('correct')!r:.60}: expected true, false or null")
-    texts = {name: row[name] for name in ("prediction", "answer")}
-    return Case(id=f"{path.stem}:{number}", kind=str(row.get("kind", "")), correct=row["correct"], **texts)

@@ -130,12 +130,17 @@ def measure_rewards(names: Sequence[str] | None = None) -> list[Report]:
 
 
 def _reward_report(name: str, labelled: Sequence[RewardCase]) -> Report:
-    values = []
+    faults = []
     for case in labelled:
         scorer = build([RewardSpec(name=case.reward, options=dict(case.options))])
         columns = {column: [value] for column, value in case.columns.items()}
-        values.append((case, scorer([case.completion], **columns)[0].parts[case.reward]))
-    faults = [(case, value) for case, value in values if not _same(value, case.expected)]
+        value, expected = scorer([case.completion], **columns)[0].parts[case.reward], case.expected
+        if value is None or expected is None:
+            same = value is expected
+        else:
+            same = math.isclose(value, expected, rel_tol=0.0, abs_tol=_CLOSE)
+        if not same:
+            faults.append((case, value))
     too_high = [case for case, value in faults if value is not None and value > (case.expected or 0.0)]
     return Report(
         name=name,
@@ -156,9 +161,3 @@ def _reward_report(name: str, labelled: Sequence[RewardCase]) -> Report:
             for case, value in faults
         ),
     )
-
-
-def _same(value: float | None, expected: float | None) -> bool:
-    if value is None or expected is None:
-        return value is expected
-    return math.isclose(value, expected, rel_tol=0.0, abs_tol=_CLOSE)

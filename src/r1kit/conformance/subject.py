@@ -34,61 +34,40 @@ def subject(name: str) -> Subject:
         find(name)
         return Subject(name, partial(verify_all, name))
     function = import_function(name, "verifier")
-    if not _takes_two(function):
-        raise SettingsError(f"verifier {name!r} neither takes (response, reference) nor is a reward function")
-    return Subject(name, partial(_judge_each, _adapted(function, chat=name.startswith(("trl.", "trl:")))))
-
-
-def _adapted(function: Callable[..., Any], chat: bool) -> Callable[[str, str], Any]:
-    if "completions" not in _parameters(function):
-        return function
-
-    def judge(response: str, reference: str) -> Any:
-        completion: Any = [{"role": "assistant", "content": response}] if chat else response
-        return function(completions=[completion], solution=[reference], answer=[reference])[0]
-
-    return judge
-
-
-def _takes_two(function: Callable[..., Any]) -> bool:
-    """Whether the signature allows a call as a verifier or as a reward function."""
-    if "completions" in _parameters(function):
-        return True
+    is_reward, chat = False, name.startswith(("trl.", "trl:"))
     try:
-        inspect.signature(function).bind("response", "reference")
+        signature = inspect.signature(function)
+        is_reward = "completions" in signature.parameters
+        if not is_reward:
+            signature.bind("response", "reference")
     except TypeError:
-        return False
+        reason = f"verifier {name!r} neither takes (response, reference) nor is a reward function"
+        raise SettingsError(reason) from None
     except ValueError:  # some built-in functions have no signature
         pass
-    return True
-
-
-def _parameters(function: Callable[..., Any]) -> Sequence[str]:
-    try:
-        return list(inspect.signature(function).parameters)
-    except (TypeError, ValueError):  # some built-in functions have no signature
-        return []
-
-
-def _judge_each(
-    function: Callable[[str, str], Any], responses: Sequence[str], references: Sequence[str]
-) -> list[Verdict]:
-    """One verdict per pair; an error is a finding about the function under test, so the other pairs go on."""
 
     def judge(response: str, reference: str) -> Verdict:
-        try:
-            return _verdict(function(response, reference))
-        except Exception as error:
-            return Verdict(outcome="failed", detail=f"raised {type(error).__name__}: {error}"[:200])
+        if not is_reward:
+            return _verdict(lambda: function(response, reference))
+        completion: Any = [{"role": "assistant", "content": response}] if chat else response
+        columns = {"completions": [completion], "solution": [reference], "answer": [reference]}
+        return _verdict(lambda: function(**columns)[0])
 
-    return [judge(response, reference) for response, reference in zip(responses, references, strict=True)]
+    return Subject(
+        name, lambda responses, references: [judge(*pair) for pair in zip(responses, references, strict=True)]
+    )
 
 
-def _verdict(value: Any) -> Verdict:
-    if isinstance(value, Verdict):
-        return value
-    if value is None or isinstance(value, bool):
-        return Verdict.of(value)
-    if isinstance(value, Real):
-        return Verdict.of(float(value) >= 1, detail=f"value {float(value):g}")
-    raise TypeError(f"returned {type(value).__name__}: expected a Verdict, a bool, a number or None")
+def _verdict(call: Callable[[], Any]) -> Verdict:
+    """The value of a call as a verdict; an error is a finding about the function under test, so other pairs go on."""
+    try:
+        value = call()
+        if isinstance(value, Verdict):
+            return value
+        if value is None or isinstance(value, bool):
+            return Verdict.of(value)
+        if isinstance(value, Real):
+            return Verdict.of(float(value) >= 1, detail=f"value {float(value):g}")
+        raise TypeError(f"returned {type(value).__name__}: expected a Verdict, a bool, a number or None")
+    except Exception as error:
+        return Verdict(outcome="failed", detail=f"raised {type(error).__name__}: {error}"[:200])

@@ -48,24 +48,20 @@ class Bubblewrap(LocalSandbox):
     @contextmanager
     def start(self, files: Mapping[str, str], limits: Limits) -> Iterator[process.Start]:
         """See `LocalSandbox`; the files travel in the bundle."""
+        prefix = [self.executable, *NAMESPACES.split()]
+        for folder in self.interpreter.folders:
+            prefix += ["--ro-bind", folder, folder]
+        for place, target in self.interpreter.links():
+            prefix += ["--symlink", target, place]
+        prefix += ["--proc", "/proc", "--dev", "/dev", "--size", str(limits.file_mb << 20), "--tmpfs", "/tmp"]
+        # /dev is a writable tmpfs without a limit: /dev/shm could fill half of the machine's memory. Through /proc, a
+        # program could lower its own priority, and then look like a program on a busy machine.
+        prefix += ["--chdir", "/tmp", "--remount-ro", "/dev", "--remount-ro", "/proc", "--remount-ro", "/"]
         with _seccomp_filter() as inherited:
-            prefix = [self.executable, *NAMESPACES.split(), *_file_system(self.interpreter, limits)]
             for descriptor in inherited:
                 prefix += ["--add-seccomp-fd", str(descriptor)]
             # Three processes: bwrap waiting outside, bwrap as init inside, and Python.
             yield process.Start(prefix=prefix, python=self.interpreter.path, inherited=inherited, processes=3)
-
-
-def _file_system(interpreter: Interpreter, limits: Limits) -> list[str]:
-    view = []
-    for folder in interpreter.folders:
-        view += ["--ro-bind", folder, folder]
-    for place, target in interpreter.links():
-        view += ["--symlink", target, place]
-    view += ["--proc", "/proc", "--dev", "/dev", "--size", str(limits.file_mb << 20), "--tmpfs", "/tmp"]
-    # /dev is a writable tmpfs without a limit: /dev/shm could fill half of the machine's memory. Through /proc, a
-    # program could lower its own priority, and then look like a program on a busy machine.
-    return [*view, "--chdir", "/tmp", "--remount-ro", "/dev", "--remount-ro", "/proc", "--remount-ro", "/"]
 
 
 @contextmanager

@@ -42,27 +42,33 @@ class Landlock(LocalSandbox):
         version = abi()
         if version < _OLDEST:
             have = f"version {version}" if version > 0 else "none"
-            raise SandboxError(
-                f"the kernel's Landlock is {have}: version {_OLDEST} (Linux 6.2) is the oldest that holds"
-            )
-        _reachable(Path(tempfile.gettempdir()).resolve())
+            reason = f"the kernel's Landlock is {have}: version {_OLDEST} (Linux 6.2) is the oldest that holds"
+            raise SandboxError(reason)
+        temporary = Path(tempfile.gettempdir()).resolve()
+        for folder in (temporary, *temporary.parents) if process.dropped() else ():
+            if not folder.stat().st_mode & 0o001:  # the uid that runs programs cannot enter it
+                raise SandboxError(f"{folder} is closed to other users: set TMPDIR to a folder that everyone can enter")
         return cls(interpreter, version)
 
     @contextmanager
     def start(self, files: Mapping[str, str], limits: Limits) -> Iterator[process.Start]:
         """See `LocalSandbox`; the files are written into the working folder beforehand."""
         with system_errors_as_sandbox_errors(), tempfile.TemporaryDirectory(prefix="r1kit-") as folder:
-            _write(Path(folder), files)
-            paths = [(".", False), *((path, False) for path in self.interpreter.folders), *_DEVICES]
+            for name, text in relative(files).items():
+                file = Path(folder, name)
+                file.parent.mkdir(parents=True, exist_ok=True)
+                file.write_text(text, encoding="utf-8", errors="replace", newline="")
+            for path in (Path(folder), *Path(folder).rglob("*")):
+                path.chmod(0o755)  # whatever the umask is: the uid that runs the program must reach it
+            paths = [(".", False), *((place, False) for place in self.interpreter.folders), *_DEVICES]
             setup = {
                 "parent": os.getpid(),
                 "paths": paths,
                 "ruleset": ruleset(self.version).hex(),
                 "filter": seccomp.program(alone=True).hex(),
             }
-            yield process.Start(
-                prefix=(), python=self.interpreter.path, cwd=folder, landlock=setup, files_in_bundle=False
-            )
+            python = self.interpreter.path
+            yield process.Start(prefix=(), python=python, cwd=folder, landlock=setup, files_in_bundle=False)
 
 
 def abi() -> int:
@@ -79,20 +85,3 @@ def ruleset(version: int) -> bytes:
     if version >= 6:
         masks.append(0b11)  # abstract sockets and signals
     return struct.pack(f"={len(masks)}Q", *masks)
-
-
-def _reachable(folder: Path) -> None:
-    """Raise `SandboxError` if the uid that programs run as cannot enter root's temporary folder."""
-    if process.dropped():
-        for parent in (folder, *folder.parents):
-            if not parent.stat().st_mode & 0o001:
-                raise SandboxError(f"{parent} is closed to other users: set TMPDIR to a folder that everyone can enter")
-
-
-def _write(folder: Path, files: Mapping[str, str]) -> None:
-    for name, text in relative(files).items():
-        file = folder / name
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(text, encoding="utf-8", errors="replace", newline="")
-    for path in (folder, *folder.rglob("*")):  # the uid that runs the program must reach them, whatever the umask is
-        path.chmod(0o755)

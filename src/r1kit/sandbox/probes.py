@@ -84,21 +84,19 @@ PROBES = (
 def examine(sandbox: Sandbox, *, quick: bool) -> list[Finding]:
     """Run the probes; raises `SandboxError` if the sandbox cannot run programs at all."""
     with tempfile.TemporaryDirectory(prefix="r1kit-") as folder, ExitStack() as stack:
-        host = _Host(Path(folder), stack)
-        return [_run_probe(sandbox, probe, host) for probe in PROBES if probe.quick or not quick]
-
-
-def _run_probe(sandbox: Sandbox, probe: Probe, host: _Host) -> Finding:
-    program = programs.ATTEMPT + probe.program.format(**host.facts)
-    done = sandbox.run(program, limits=probe.limits)
-    harm = host.harm()
-    holds = probe.holds(done) and not harm
-    if holds and probe.holds is not refused:
-        return Finding(what=probe.what, held=True, detail=f"stopped by its {done.limit} limit")
-    report = [line for line in done.stdout.splitlines() if line != "done"]
-    faults = [*harm, *(line for line in report if "SUCCEEDED" in line), *done.stderr.splitlines()[-1:]]
-    detail = "; ".join(report[:1] if holds else faults[:3])[:200]
-    return Finding(what=probe.what, held=holds, detail=detail or f"exit status {done.exit_status}, limit {done.limit}")
+        host, findings = _Host(Path(folder), stack), []
+        for probe in (probe for probe in PROBES if probe.quick or not quick):
+            done = sandbox.run(programs.ATTEMPT + probe.program.format(**host.facts), limits=probe.limits)
+            harm = host.harm()
+            held = probe.holds(done) and not harm
+            report = [line for line in done.stdout.splitlines() if line != "done"]
+            faults = [*harm, *(line for line in report if "SUCCEEDED" in line), *done.stderr.splitlines()[-1:]]
+            detail = "; ".join(report[:1] if held else faults[:3])[:200]
+            if held and probe.holds is not refused:
+                detail = f"stopped by its {done.limit} limit"
+            detail = detail or f"exit status {done.exit_status}, limit {done.limit}"
+            findings.append(Finding(what=probe.what, held=held, detail=detail))
+    return findings
 
 
 class _Host:

@@ -31,15 +31,14 @@ def interpreters(chosen: str = "") -> Iterator[Interpreter]:
     seen = set()
     for path in [chosen] if chosen else [own, "/usr/bin/python3", "/usr/local/bin/python3"]:
         real = os.path.realpath(path)
-        if os.access(real, os.X_OK) and real not in seen:
-            seen.add(real)
-            yield Interpreter(path=real, folders=tuple(_folders(Path(real))))
-
-
-def _folders(python: Path) -> Iterator[str]:
-    yield from (path for path in _SYSTEM if os.path.isdir(path))
-    yield from (path for path in _LINKED if os.path.isdir(path) and not os.path.islink(path))
-    yield from (path for path in _LINKER if os.path.exists(path))
-    prefix = python.parents[1] if len(python.parents) > 2 else python.parent  # .../bin/python3.11
-    if not any(prefix.is_relative_to(folder) for folder in _SYSTEM):
-        yield str(prefix)
+        if real in seen or not os.access(real, os.X_OK):
+            continue
+        seen.add(real)
+        folders = [path for path in _SYSTEM if os.path.isdir(path)]
+        folders += [path for path in _LINKED if os.path.isdir(path) and not os.path.islink(path)]
+        folders += [path for path in _LINKER if os.path.exists(path)]
+        parents = Path(real).parents
+        prefix = parents[1] if len(parents) > 2 else parents[0]  # .../bin/python3.11
+        if not any(prefix.is_relative_to(folder) for folder in _SYSTEM):
+            folders.append(str(prefix))
+        yield Interpreter(path=real, folders=tuple(folders))

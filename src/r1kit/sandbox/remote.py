@@ -77,21 +77,16 @@ class Remote:
         limits: Limits = DEFAULT,
     ) -> tuple[Execution, Execution]:
         """See `Sandbox`."""
-        body = {
-            "checker": checker,
-            "program": program,
-            "checker_files": dict(checker_files),
-            "files": dict(files),
-            "limits": limits.model_dump(),
-        }
+        body = {"checker": checker, "program": program, "checker_files": dict(checker_files), "files": dict(files)}
+        body["limits"] = limits.model_dump()
         answer = self.request("/converse", body, limits.wall_s)
         return _execution(answer.get("checker")), _execution(answer.get("program"))
 
     def request(self, path: str, body: Mapping[str, Any] | None = None, seconds: float = 0.0) -> dict[str, Any]:
         """One request. Transient errors (no connection, 5xx, a truncated reply) are retried: runs have no effects."""
-        headers = {"Content-Type": "application/json"} | (
-            {"Authorization": f"Bearer {self.token}"} if self.token else {}
-        )
+        headers = {"Content-Type": "application/json"}
+        if self.token:
+            headers["Authorization"] = f"Bearer {self.token}"
         data = None if body is None else json.dumps(body).encode()
         for attempt in range(1, _TRIES + 1):
             request = urllib.request.Request(self.url + path, data=data, headers=headers)
@@ -118,6 +113,5 @@ def _execution(value: Any) -> Execution:
     try:
         return EXECUTION.validate_json(json.dumps(value), strict=True)
     except ValidationError as error:
-        raise SandboxError(
-            f"the remote sandbox sent no valid execution: {str(value)[:200]!r} ({error.error_count()} faults)"
-        ) from None
+        text = f"{str(value)[:200]!r} ({error.error_count()} faults)"
+        raise SandboxError(f"the remote sandbox sent no valid execution: {text}") from None

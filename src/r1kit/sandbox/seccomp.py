@@ -10,122 +10,44 @@ import errno
 import platform
 import struct
 
-# Numbers on x86_64 and on aarch64 (None: the architecture lacks the call); from 424 on they are the same everywhere.
-_CALLS: dict[str, tuple[int | None, int | None]] = {
-    "socket": (41, 198),
-    "ptrace": (101, 117),
-    "process_vm_readv": (310, 270),
-    "process_vm_writev": (311, 271),
-    "kcmp": (312, 272),
-    "bpf": (321, 280),
-    "perf_event_open": (298, 241),
-    "userfaultfd": (323, 282),
-    "keyctl": (250, 219),
-    "add_key": (248, 217),
-    "request_key": (249, 218),
-    "mount": (165, 40),
-    "umount2": (166, 39),
-    "pivot_root": (155, 41),
-    "unshare": (272, 97),
-    "setns": (308, 268),
-    "memfd_create": (319, 279),
-    "shmget": (29, 194),
-    "shmat": (30, 196),
-    "shmctl": (31, 195),
-    "msgget": (68, 186),
-    "semget": (64, 190),
-    "mq_open": (240, 180),
-    "kexec_load": (246, 104),
-    "init_module": (175, 105),
-    "finit_module": (313, 273),
-    "delete_module": (176, 106),
-    "swapon": (167, 224),
-    "swapoff": (168, 225),
-    "reboot": (169, 142),
-    "settimeofday": (164, 170),
-    "clock_settime": (227, 112),
-    "clock_adjtime": (305, 266),
-    "adjtimex": (159, 171),
-    "sethostname": (170, 161),
-    "setdomainname": (171, 162),
-    "syslog": (103, 116),
-    "acct": (163, 89),
-    "quotactl": (179, 60),
-    "name_to_handle_at": (303, 264),
-    "open_by_handle_at": (304, 265),
-    "chroot": (161, 51),
-    "fanotify_init": (300, 262),
-    "personality": (135, 92),
-    "io_uring_setup": (425, 425),
-    "io_uring_enter": (426, 426),
-    "io_uring_register": (427, 427),
-    "open_tree": (428, 428),
-    "move_mount": (429, 429),
-    "fsopen": (430, 430),
-    "fsconfig": (431, 431),
-    "fsmount": (432, 432),
-    "fspick": (433, 433),
-    "pidfd_open": (434, 434),
-    "pidfd_getfd": (438, 438),
-    "process_madvise": (440, 440),
-    "mount_setattr": (442, 442),
-    "memfd_secret": (447, 447),
-    # readable files of the host could also be watched and locked
-    "inotify_init": (253, None),
-    "inotify_init1": (294, 26),
-    "inotify_add_watch": (254, 27),
-    "flock": (73, 32),
-    # a program that gives way to its own processes would look like a program on a busy machine
-    "setpriority": (141, 140),
-    "ioprio_set": (251, 30),
-    "sched_setscheduler": (144, 119),
-    "sched_setparam": (142, 118),
-    "sched_setattr": (314, 274),
-}
+
+def _numbers(text: str) -> dict[str, tuple[int | None, int | None]]:
+    """A table `name x86_64 aarch64, ...`; "-" if the architecture lacks the call. From 424 on, both are the same."""
+    rows = (entry.split() for entry in text.split(","))
+    return {name: (None if x86 == "-" else int(x86), None if arm == "-" else int(arm)) for name, x86, arm in rows}
+
+
+_CALLS = _numbers("""
+    socket 41 198, ptrace 101 117, process_vm_readv 310 270, process_vm_writev 311 271, kcmp 312 272,
+    bpf 321 280, perf_event_open 298 241, userfaultfd 323 282, keyctl 250 219, add_key 248 217,
+    request_key 249 218, mount 165 40, umount2 166 39, pivot_root 155 41, unshare 272 97, setns 308 268,
+    memfd_create 319 279, shmget 29 194, shmat 30 196, shmctl 31 195, msgget 68 186, semget 64 190,
+    mq_open 240 180, kexec_load 246 104, init_module 175 105, finit_module 313 273, delete_module 176 106,
+    swapon 167 224, swapoff 168 225, reboot 169 142, settimeofday 164 170, clock_settime 227 112,
+    clock_adjtime 305 266, adjtimex 159 171, sethostname 170 161, setdomainname 171 162, syslog 103 116,
+    acct 163 89, quotactl 179 60, name_to_handle_at 303 264, open_by_handle_at 304 265, chroot 161 51,
+    fanotify_init 300 262, personality 135 92, io_uring_setup 425 425, io_uring_enter 426 426,
+    io_uring_register 427 427, open_tree 428 428, move_mount 429 429, fsopen 430 430, fsconfig 431 431,
+    fsmount 432 432, fspick 433 433, pidfd_open 434 434, pidfd_getfd 438 438, process_madvise 440 440,
+    mount_setattr 442 442, memfd_secret 447 447
+""")
+# Readable files of the host could also be watched and locked.
+_CALLS |= _numbers("inotify_init 253 -, inotify_init1 294 26, inotify_add_watch 254 27, flock 73 32")
+# A program that gives way to its own processes would look like a program on a busy machine.
+_CALLS |= _numbers("""
+    setpriority 141 140, ioprio_set 251 30, sched_setscheduler 144 119, sched_setparam 142 118,
+    sched_setattr 314 274
+""")
 # Refused without namespaces: other processes, and changes to the user's own files that Landlock does not cover.
-_ALONE: dict[str, tuple[int | None, int | None]] = {
-    "fork": (57, None),
-    "vfork": (58, None),
-    "clone": (56, 220),
-    "execve": (59, 221),
-    "execveat": (322, 281),
-    "kill": (62, 129),
-    "tkill": (200, 130),
-    "tgkill": (234, 131),
-    "rt_sigqueueinfo": (129, 138),
-    "rt_tgsigqueueinfo": (297, 240),
-    "pidfd_send_signal": (424, 424),
-    "chmod": (90, None),
-    "fchmod": (91, 52),
-    "fchmodat": (268, 53),
-    "chown": (92, None),
-    "fchown": (93, 55),
-    "lchown": (94, None),
-    "fchownat": (260, 54),
-    "utime": (132, None),
-    "utimes": (235, None),
-    "futimesat": (261, None),
-    "utimensat": (280, 88),
-    "setxattr": (188, 5),
-    "lsetxattr": (189, 6),
-    "fsetxattr": (190, 7),
-    "removexattr": (197, 14),
-    "lremovexattr": (198, 15),
-    "fremovexattr": (199, 16),
-    "truncate": (76, 45),
-    "ioctl": (16, 29),
-    "sched_setaffinity": (203, 122),
-    "migrate_pages": (256, 238),
-    "move_pages": (279, 239),
-    "connect": (42, 203),
-    "bind": (49, 200),
-    "msgsnd": (69, 189),
-    "msgrcv": (70, 188),
-    "msgctl": (71, 187),
-    "semop": (65, 193),
-    "semctl": (66, 191),
-    "semtimedop": (220, 192),
-}
+_ALONE = _numbers("""
+    fork 57 -, vfork 58 -, clone 56 220, execve 59 221, execveat 322 281, kill 62 129, tkill 200 130,
+    tgkill 234 131, rt_sigqueueinfo 129 138, rt_tgsigqueueinfo 297 240, pidfd_send_signal 424 424, chmod 90 -,
+    fchmod 91 52, fchmodat 268 53, chown 92 -, fchown 93 55, lchown 94 -, fchownat 260 54, utime 132 -,
+    utimes 235 -, futimesat 261 -, utimensat 280 88, setxattr 188 5, lsetxattr 189 6, fsetxattr 190 7,
+    removexattr 197 14, lremovexattr 198 15, fremovexattr 199 16, truncate 76 45, ioctl 16 29,
+    sched_setaffinity 203 122, migrate_pages 256 238, move_pages 279 239, connect 42 203, bind 49 200,
+    msgsnd 69 189, msgrcv 70 188, msgctl 71 187, semop 65 193, semctl 66 191, semtimedop 220 192
+""")
 _STREAM, _NONBLOCK, _CLOEXEC = 1, 0o4000, 0o2000000
 # Call, argument, values: refused if the argument is "in" the values, or "not" one of them.
 _ARGUMENTS: tuple[tuple[tuple[int, int], int, str, tuple[int, ...]], ...] = (
@@ -155,9 +77,8 @@ def program(*, alone: bool) -> bytes:
     architecture with unknown call numbers.
     """
     if not supported():
-        raise ValueError(
-            f"the system call numbers of {platform.machine()} are unknown: expected one of {', '.join(_ARCHITECTURES)}"
-        )
+        known = ", ".join(_ARCHITECTURES)
+        raise ValueError(f"the system call numbers of {platform.machine()} are unknown: expected one of {known}")
     architecture, column = _ARCHITECTURES[platform.machine()]
     code = [
         (_LOAD, 0, 0, 4),

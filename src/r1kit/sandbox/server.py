@@ -46,7 +46,8 @@ class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
     def do_GET(self) -> None:
-        self._serve(None, {"/health": self._health})
+        findings = [dataclasses.asdict(finding) for finding in self.server.findings]
+        self._serve(None, {"/health": lambda _: {"kind": self.server.sandbox.kind, "findings": findings}})
 
     def do_POST(self) -> None:
         text = self.headers.get("Content-Length", "")
@@ -58,10 +59,8 @@ class _Handler(BaseHTTPRequestHandler):
         self._serve(self.rfile.read(length), {"/run": self._run, "/converse": self._converse})
 
     def _serve(self, body: bytes | None, paths: Mapping[str, Callable[[dict[str, Any]], dict[str, Any]]]) -> None:
-        token = f"Bearer {self.server.token}"
-        if self.server.token and not hmac.compare_digest(
-            self.headers.get("Authorization", "").encode(), token.encode()
-        ):
+        expected, actual = f"Bearer {self.server.token}", self.headers.get("Authorization", "")
+        if self.server.token and not hmac.compare_digest(actual.encode(), expected.encode()):
             self._reply(401, {"error": "the token is missing or wrong"})
         elif self.path not in paths:
             self._reply(404, {"error": f"there is no {self.path}: expected {', '.join(paths)}"})
@@ -76,29 +75,19 @@ class _Handler(BaseHTTPRequestHandler):
             except SandboxError as error:
                 self._reply(503, {"error": str(error)})
 
-    def _health(self, _: dict[str, Any]) -> dict[str, Any]:
-        return {
-            "kind": self.server.sandbox.kind,
-            "findings": [dataclasses.asdict(finding) for finding in self.server.findings],
-        }
-
     def _run(self, request: dict[str, Any]) -> dict[str, Any]:
-        stdin, files = _required_text(request.get("stdin", "")), _files(request.get("files", {}))
+        stdin, files = _required_text(request.get("stdin", "")), _files(request, "files")
         with self.server.turns:
-            done = self.server.sandbox.run(
-                _required_text(request["program"]), stdin=stdin, files=files, limits=_limits(request)
-            )
+            program = _required_text(request["program"])
+            done = self.server.sandbox.run(program, stdin=stdin, files=files, limits=_limits(request))
         return {"execution": dataclasses.asdict(done)}
 
     def _converse(self, request: dict[str, Any]) -> dict[str, Any]:
         checker, program = _required_text(request["checker"]), _required_text(request["program"])
         with self.server.turns:
+            checker_files, files = _files(request, "checker_files"), _files(request, "files")
             first, second = self.server.sandbox.converse(
-                checker,
-                program,
-                checker_files=_files(request.get("checker_files", {})),
-                files=_files(request.get("files", {})),
-                limits=_limits(request),
+                checker, program, checker_files=checker_files, files=files, limits=_limits(request)
             )
         return {"checker": dataclasses.asdict(first), "program": dataclasses.asdict(second)}
 
@@ -120,7 +109,8 @@ def _required_text(value: Any) -> str:
     return value
 
 
-def _files(value: Any) -> dict[str, str]:
+def _files(request: Mapping[str, Any], field: str) -> dict[str, str]:
+    value = request.get(field, {})
     if not isinstance(value, dict):
         raise TypeError(f"files is {type(value).__name__}: expected an object of names and texts")
     return relative({str(name): _required_text(text) for name, text in value.items()})

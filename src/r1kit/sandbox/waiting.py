@@ -21,7 +21,9 @@ def waited(pid: int) -> float:
     """
     longest = used = 0.0
     for member in family(pid):
-        used += _cpu_seconds(member)
+        for stat in _files(member, "stat"):
+            fields = stat.rpartition(")")[2].split()  # the process chooses its name, which may contain anything
+            used += sum(map(int, fields[11:15])) / os.sysconf("SC_CLK_TCK")  # its own, and of children that have ended
         waits = (int(text.split()[1]) / 1e9 for text in _files(member, "task/*/schedstat"))
         longest = max([longest, *waits])
     return max(0.0, longest - used)
@@ -44,14 +46,6 @@ def files_in_tmp(pids: Sequence[int]) -> int:
                 inodes = os.statvfs(folder)
                 return inodes.f_files - inodes.f_ffree
     return 0
-
-
-def _cpu_seconds(pid: int) -> float:
-    """CPU time of a process and of its children that have ended."""
-    for text in _files(pid, "stat"):
-        fields = text.rpartition(")")[2].split()  # the process chooses its name, which may contain anything
-        return sum(map(int, fields[11:15])) / os.sysconf("SC_CLK_TCK")
-    return 0.0
 
 
 def _files(pid: int, pattern: str) -> Iterator[str]:

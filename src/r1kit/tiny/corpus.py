@@ -94,21 +94,17 @@ def sheet(rng: random.Random) -> tuple[str, set[str]]:
 def facts(rng: random.Random) -> tuple[str, set[str]]:
     """Sums or comparisons: the single steps that chains are made of."""
     adding = rng.random() < 0.65
-    lines = [_sum(rng) if adding else _comparison(rng) for _ in range(rng.randint(6, 14))]
+    lines = []
+    for _ in range(rng.randint(6, 14)):
+        if adding:
+            state, number = rng.randint(0, 60), rng.randint(1, 9)
+            change = number if rng.random() < 0.5 or state < number else -number
+            lines.append(f"{state}{change:+d}={state + change}")
+        else:
+            left = rng.randint(1, 99)
+            right = min(99, max(1, left + rng.randint(-9, 9))) if rng.random() < 0.5 else rng.randint(1, 99)
+            lines.append(f"{left}{'=' if left == right else '>' if left > right else '<'}{right}")
     return rng.choice((", ", "\n", "，")).join(lines), {"correct"}
-
-
-def _sum(rng: random.Random) -> str:
-    state, number = rng.randint(0, 60), rng.randint(1, 9)
-    if rng.random() < 0.5 or state < number:
-        return f"{state}+{number}={state + number}"
-    return f"{state}-{number}={state - number}"
-
-
-def _comparison(rng: random.Random) -> str:
-    left = rng.randint(1, 99)
-    right = min(99, max(1, left + rng.randint(-9, 9))) if rng.random() < 0.5 else rng.randint(1, 99)
-    return f"{left}{'=' if left == right else '>' if left > right else '<'}{right}"
 
 
 def page(rng: random.Random) -> tuple[str, set[str]]:

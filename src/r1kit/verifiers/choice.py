@@ -83,8 +83,7 @@ def choice(text: str) -> str | None:
     while (lead := _LEAD.match(text)) and lead.end():
         text = text[lead.end() :].strip(" \t\n$*{}\"'`")
     text = _TAIL.sub("", text)
-    alone = _ALONE.fullmatch(text)
-    if alone:
+    if alone := _ALONE.fullmatch(text):
         return alone[1].upper()
     return _polarity(text) or _letter(text)
 
@@ -94,9 +93,8 @@ def verify_choice(response: str, reference: str) -> Verdict:
     prediction = extract.extract(response)
     expected = choice(extract.reference(reference))
     if expected is None:
-        return Verdict(
-            outcome="unknown", extracted=prediction, detail=f"the reference is not a choice: {reference[:80]!r}"
-        )
+        detail = f"the reference is not a choice: {reference[:80]!r}"
+        return Verdict(outcome="unknown", extracted=prediction, detail=detail)
     if prediction is None:
         return Verdict(outcome="wrong", detail="no answer found")
     chosen = choice(prediction)
@@ -136,17 +134,14 @@ def _letter(text: str) -> str | None:
         return None
     letter, rest = mark[1] or mark[2], text[mark.end() :].translate(_LOOKS_LIKE)
     weak = mark["weak"] or ""
-    if _REFUSED.fullmatch(rest) or (weak.startswith(",") and _DENIED.search(rest)) or _is_list(rest, letter):
+    both = _BOTH.fullmatch(rest)  # "both A and B" is one choice if it is the text of a third letter
+    is_list = _LISTED.fullmatch(rest) or any(letter in row[0].upper() for row in _ROW.finditer(rest))
+    if is_list and not (both and letter not in re.findall(r"\b[A-J]\b", rest.upper())):
+        return None
+    if _REFUSED.fullmatch(rest) or (weak.startswith(",") and _DENIED.search(rest)):
         return None
     others = {(a or b).upper() for a, b in _MARKED.findall(_BRACKETS.sub(" ", rest))}
-    if not _BOTH.fullmatch(rest):
+    if not both:
         others |= {rival.upper() for pattern in _RIVALS for rival in pattern.findall(rest)}
     others |= set(_NAMED.findall(rest)) if weak else set()
     return letter if others <= {letter} else None
-
-
-def _is_list(text: str, letter: str) -> bool:
-    """Whether the text lists letters: "a b c d". "both A and B" is one choice if it is the text of a third letter."""
-    if _BOTH.fullmatch(text) and letter not in re.findall(r"\b[A-J]\b", text.upper()):
-        return False
-    return bool(_LISTED.fullmatch(text) or any(letter in row[0].upper() for row in _ROW.finditer(text)))

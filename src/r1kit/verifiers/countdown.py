@@ -6,10 +6,12 @@ The reference is JSON: `{"numbers": [3, 7, 25, 50], "target": 75}`.
 from __future__ import annotations
 
 import ast
-import json
+import operator
 import re
 import warnings
+from collections.abc import Callable
 from fractions import Fraction
+from typing import Any
 
 from r1kit.types import Verdict
 from r1kit.verifiers import extract, spelling
@@ -24,6 +26,12 @@ _MARKS = (
 )
 _ZEROS = re.compile(r"\.0+$")  # "= 41.0"
 _ALLOWED = re.compile(r"[\d\s+*/().-]+", re.ASCII)
+_OPERATIONS: dict[type[ast.operator], Callable[[Fraction, Fraction], Fraction]] = {
+    ast.Add: operator.add,
+    ast.Sub: operator.sub,
+    ast.Mult: operator.mul,
+    ast.Div: operator.truediv,
+}
 
 
 def evaluate_expression(expression: str) -> tuple[Fraction, list[int]]:
@@ -50,14 +58,14 @@ def evaluate_expression(expression: str) -> tuple[Fraction, list[int]]:
 def verify_countdown(response: str, reference: str) -> Verdict:
     """Right if the expression (with or without "= target") uses each number once and equals the target."""
     prediction = extract.extract(response)
-    puzzle = _puzzle(reference)
-    if puzzle is None:
-        return Verdict(
-            outcome="unknown", extracted=prediction, detail=f"the reference is not a puzzle: {reference[:80]!r}"
-        )
+    puzzle: Any = extract.json_reference(reference, dict) or {}
+    numbers, target = puzzle.get("numbers"), puzzle.get("target")
+    is_puzzle = type(target) is int and isinstance(numbers, list) and bool(numbers)
+    if not is_puzzle or any(type(number) is not int for number in numbers):
+        detail = f"the reference is not a puzzle: {reference[:80]!r}"
+        return Verdict(outcome="unknown", extracted=prediction, detail=detail)
     if prediction is None:
         return Verdict(outcome="wrong", detail="no answer found")
-    numbers, target = puzzle
     if len(prediction) > extract.MAX_ANSWER_CHARS:
         detail = f"the answer is longer than {extract.MAX_ANSWER_CHARS} characters"
         return Verdict(outcome="wrong", extracted=prediction[: extract.MAX_ANSWER_CHARS], detail=detail)
@@ -97,26 +105,6 @@ def _value_of(node: ast.expr, used: list[int]) -> Fraction:
             return -_value_of(operand, used)
         case ast.BinOp(left=left, op=op, right=right):
             a, b = _value_of(left, used), _value_of(right, used)
-            match op:
-                case ast.Add():
-                    return a + b
-                case ast.Sub():
-                    return a - b
-                case ast.Mult():
-                    return a * b
-                case ast.Div():
-                    return a / b
+            if operation := _OPERATIONS.get(type(op)):
+                return operation(a, b)
     raise ValueError("only whole numbers, + - * / and brackets may be used")
-
-
-def _puzzle(reference: str) -> tuple[list[int], int] | None:
-    try:
-        puzzle = json.loads(reference)
-    except (ValueError, RecursionError):
-        return None
-    if not isinstance(puzzle, dict):
-        return None
-    numbers, target = puzzle.get("numbers"), puzzle.get("target")
-    if type(target) is not int or not isinstance(numbers, list) or not numbers:
-        return None
-    return (numbers, target) if all(type(number) is int for number in numbers) else None

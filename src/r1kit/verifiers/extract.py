@@ -7,7 +7,9 @@ must not be rewarded for listing every candidate in its reasoning.
 
 from __future__ import annotations
 
+import json
 import re
+from typing import Any
 
 from r1kit import chat
 from r1kit.verifiers import spelling
@@ -68,8 +70,7 @@ def extract(response: str, *, last_number: bool = False) -> str | None:
     final = tail if thought and tail.strip() else response
     if _BOX.search(final):
         return _stated(final)
-    line = _GSM8K.search(tail[-MAX_ANSWER_CHARS:])
-    if line:
+    if line := _GSM8K.search(tail[-MAX_ANSWER_CHARS:]):
         return line[1]
     return _last_number(tail) if last_number else None
 
@@ -90,6 +91,15 @@ def reference(text: str) -> str:
     if box is not None:
         return box
     return text.rpartition("####")[2].strip() if "####" in text else text.strip()
+
+
+def json_reference(text: str, kind: type) -> Any:
+    """The data of a reference in JSON; None if it is not JSON of that type."""
+    try:
+        data = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    return data if isinstance(data, kind) else None
 
 
 def boxed(text: str) -> str | None:

@@ -2,14 +2,15 @@ r"""The verifiers `number` and `last-number`: exact comparison of numbers."""
 
 from __future__ import annotations
 
+import operator
 import re
-from fractions import Fraction
 
 from r1kit.types import Verdict
 from r1kit.verifiers import extract, number_words, prose, spelling
 from r1kit.verifiers.number import Number, equal, of_reference, parse_in_prose, parse_number, reference_words
 
 _EQUATION = re.compile(r"([^=]+?)\s*=\s*([^=]+)")
+_OPERATIONS = {"+": operator.add, "-": operator.sub, "/": operator.truediv, "\\div": operator.truediv}
 _VARIABLE = re.compile(r"[A-Za-z](?:_\{?\w\}?)?")
 _CALCULATION = re.compile(r"(.*?[\d)}])\s*([-+*/x]|\\times|\\cdot|\\div)\s*([$(\d-].*)")
 
@@ -51,12 +52,7 @@ def equation_value(text: str) -> Number | None:
     left, right = (parse_number(calculation[1]), parse_number(calculation[3])) if calculation else (None, None)
     if calculation is None or left is None or right is None:
         return None
-    return value if _calculated(left.value, calculation[2], right.value) == value.value else None
-
-
-def _calculated(left: Fraction, sign: str, right: Fraction) -> Fraction | None:
-    if sign in ("+", "-"):
-        return left + right if sign == "+" else left - right
-    if sign in ("/", "\\div"):
-        return left / right if right else None
-    return left * right
+    operation = _OPERATIONS.get(calculation[2], operator.mul)
+    if operation is operator.truediv and not right.value:
+        return None
+    return value if operation(left.value, right.value) == value.value else None

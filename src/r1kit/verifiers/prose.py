@@ -27,26 +27,22 @@ _HARMLESS = _word_set("""
     precisely be is are was were been will would could should must also just only simply all altogether overall
     together still now today tomorrow yesterday sure surely certainly
 """)
-_BEFORE = _HARMLESS | _word_set("""
-    in for at to another us me him them conclude conclusion get find obtain think guess believe
-""")
+_BEFORE = _HARMLESS | _word_set(
+    "in for at to another us me him them conclude conclusion get find obtain think guess believe"
+)
 _AFTER = _HARMLESS | _word_set("""
     left remaining remain remains attended participated more extra additional different distinct apiece daily weekly
     monthly yearly annually o'clock
     old long tall high wide deep away off ago later hence guess think believe new whole full
 """)
-_PREPOSITIONS = _word_set("""
-    of in for per at on from each every
-""")
+_PREPOSITIONS = _word_set("of in for per at on from each every")
 _NOUN_ENDS = _AFTER | _PREPOSITIONS | {"to"}
 _SIDES = frozenset(("left", "right"))  # harmless, but 5 to the left is not 5 to the right
 _DOING = _word_set("""
     build make do finish complete read write travel reach fill walk run get buy pay cook bake eat drink paint clean
     climb sell share spend give use earn save drive cover plant solve
 """)
-_PERIODS = _word_set("""
-    second minute hour day night week month year person piece
-""")
+_PERIODS = _word_set("second minute hour day night week month year person piece")
 _MEASURES = _word_set("""
     total profit cost price revenue income amount distance length width height depth area volume perimeter speed
     rate weight mass age salary average mean bill fee balance count payment savings earnings
@@ -78,9 +74,9 @@ _SIGNS = _word_set("""
     negative minus plus neg negated negation opposite reciprocal inverse double twice thrice triple quadruple half
     squared cubed factorial itself
 """)
-_FALSEHOODS = _word_set("""
-    lying lied liar trap decoy distractor fake bogus mistakenly erroneous erroneously fooled pretends
-""")
+_FALSEHOODS = _word_set(
+    "lying lied liar trap decoy distractor fake bogus mistakenly erroneous erroneously fooled pretends"
+)
 # Subjects that mean another number than the answer: "the square of x is", but not "the area of the square is".
 _ANOTHER_NUMBER = re.compile(
     r"\b(?:square|cube|fourth|nth) root|\b(?:square|cube|log|logarithm|ln|sine|cosine|tangent|root) of\b"
@@ -90,18 +86,9 @@ _ANOTHER_NUMBER = re.compile(
     r"|\b(?:bad|invalid|previous|former|initial|first|old|other|next) (?:answer|result|solution|guess|attempt)\b"
     r"|^(?!.*\bnumber\b).*\b(?:squares|cubes)$"
 )
-_NAMES = (
-    *number_words.SMALL,
-    *number_words.TENS,
-    *number_words.SCALES,
-    *number_words.DENOMINATORS,
-    "hundred",
-    "dozen",
-    "lakh",
-    "crore",
-    "score",
-)
-_NUMERALS = frozenset(form for name in _NAMES for form in (name, name + "s", name + "es", name + "th", name + "ths"))
+_NAMES = {*number_words.SMALL, *number_words.TENS, *number_words.SCALES, *number_words.DENOMINATORS}
+_NAMES |= _word_set("hundred dozen lakh crore score")
+_NUMERALS = frozenset(name + ending for name in _NAMES for ending in ("", "s", "es", "th", "ths"))
 _CHANGES = (
     _DENIALS
     | _NUMERALS
@@ -166,7 +153,10 @@ def before(text: str, known: Collection[str] = frozenset()) -> frozenset[str] | 
         return None
     verbs = [place for place, word in enumerate(words) if word in _VERBS]
     if verbs:
-        if _BOUND.search(text) or not _same_number(words[: verbs[-1]]):
+        subject = words[: verbs[-1]]  # "SUBJECT is 5" must not mean that another number is 5, or that 5 is wrong
+        if _BOUND.search(text) or _ANOTHER_NUMBER.search(" ".join(subject)):
+            return None
+        if any(word in _SIGNS or word in _FALSEHOODS or _denies(word) for word in subject):
             return None
         words = words[verbs[-1] + 1 :]
         if _TAKES.match(text) and verbs == [1] and len(words) == 1 and _content(words[0]):
@@ -271,13 +261,6 @@ def _content(word: str) -> bool:
 
 def _alters(word: str) -> bool:
     return not _CHANGES.isdisjoint((word, singular(word))) or _denies(word) or bool(_SCALE.fullmatch(word))
-
-
-def _same_number(subject: Sequence[str]) -> bool:
-    """Whether "SUBJECT is 5" means that the answer is 5, not another number or a wrong answer."""
-    if any(word in _SIGNS or word in _FALSEHOODS or _denies(word) for word in subject):
-        return False
-    return _ANOTHER_NUMBER.search(" ".join(subject)) is None
 
 
 def _denies(word: str) -> bool:

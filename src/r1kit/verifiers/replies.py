@@ -5,17 +5,17 @@ Both judge the final answer that a reader sees; a reply without tags counts as a
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 from r1kit.chat import final_answer
 from r1kit.types import Verdict
+from r1kit.verifiers import extract
 from r1kit.verifiers.exact import MAX_CHARS, normalise
 
 
 def verify_reply(response: str, reference: str) -> Verdict:
     """Right if the final answer is one of the replies in the reference, a JSON list of texts; see `exact.normalise`."""
-    replies: Any = _loaded(reference, list)
+    replies = extract.json_reference(reference, list)
     if not _are_texts(replies):
         return Verdict(outcome="unknown", detail="the reference is not a JSON list of replies")
     answer = _answer(response)
@@ -31,9 +31,8 @@ def verify_refusal(response: str, reference: str) -> Verdict:
     The reference is JSON: `{"refuse": true, "openings": ["sorry, i can not"]}`. A final answer that begins with one of
     the openings is a refusal. A missing answer is wrong in both cases.
     """
-    expected = _loaded(reference, dict) or {}
-    refuse: Any = expected.get("refuse")
-    openings: Any = expected.get("openings")
+    expected: Any = extract.json_reference(reference, dict) or {}
+    refuse, openings = expected.get("refuse"), expected.get("openings")
     if not isinstance(refuse, bool) or not _are_texts(openings):
         return Verdict(outcome="unknown", detail='the reference is not JSON of {"refuse": ..., "openings": [...]}')
     answer = _answer(response)
@@ -51,12 +50,3 @@ def _answer(response: str) -> str | None:
 def _are_texts(value: Any) -> bool:
     """Whether the value is a non-empty list of non-empty texts."""
     return isinstance(value, list) and bool(value) and all(isinstance(text, str) and normalise(text) for text in value)
-
-
-def _loaded(reference: str, kind: type) -> Any:
-    """The reference as JSON data of that type, or None."""
-    try:
-        data = json.loads(reference)
-    except (ValueError, RecursionError):
-        return None
-    return data if isinstance(data, kind) else None

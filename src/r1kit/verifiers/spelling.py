@@ -38,12 +38,7 @@ _WRAPPERS = (
     ("$", "$", "$"),
     ("\\(", "\\)", "\\("),
     ("\\[", "\\]", "\\["),
-    ("**", "**", "**"),
-    ("__", "__", "__"),
-    ("`", "`", "`"),
-    ("*", "*", "*"),
-    ('"', '"', '"'),
-    ("'", "'", "'"),
+    *((mark, mark, mark) for mark in ("**", "__", "`", "*", '"', "'")),
 )
 _BOLD = re.compile(r"(?<![\w)\]}*])\*\*(?=\S)([^*\n]{1,200})(?<=\S)\*\*(?![\w(*])")
 _COMMAND = re.compile(r"\\(?:boxed|fbox|mathbf|mathrm|mathit|textbf|textit|text|mbox|bm|boldsymbol|underline)\s*(?=\{)")

@@ -15,87 +15,36 @@ from fractions import Fraction
 from r1kit.verifiers import prose
 
 _TEXT = r"\\(?:text|textnormal|mbox|textrm|textbf|textit|mathrm|mathbf|operatorname|rm)\s*"
-_NAMES: dict[str, dict[str, str | int]] = {
-    "length": {
-        "mm millimeter millimetre": "1/1000",
-        "cm centimeter centimetre": "1/100",
-        "dm decimeter": "1/10",
-        "m meter metre": 1,
-        "km kilometer kilometre": 1000,
-        "in inch inches": "127/5000",
-        "ft foot feet": "381/1250",
-        "yd yard": "1143/1250",
-        "mi mile": "201168/125",
-    },
-    "time": {
-        "ms millisecond": "1/1000",
-        "s sec second": 1,
-        "min minute": 60,
-        "h hr hour": 3600,
-        "day": 86400,
-        "week": 604800,
-    },
-    "month": {"month": 1, "year yr": 12, "decade": 120, "century centuries": 1200},
-    "mass": {"mg milligram": "1/1000", "g gram gm": 1, "kg kilogram kilo": 1000},
-    "weight": {"oz ounce": 1, "lb lbs pound": 16, "ton": 32000},
-    "force": {"N newton": 1},
-    "energy": {"J joule": 1, "kj kilojoule": 1000},
-    "power": {"W watt": 1, "kw kilowatt": 1000},
-    "voltage": {"V volt": 1},
-    "current": {"amp ampere": 1},
-    "resistance": {"ohm": 1},
-    "pressure": {"pa pascal": 1},
-    "calorie": {"cal calorie": 1, "kcal kilocalorie": 1000},
-    "frequency": {"hz hertz": 1},
-    "amount": {"mol mole": 1},
-    "acre": {"acre": 1},
-    "hectare": {"hectare": 1},
-    "spoon": {"tsp teaspoon": 1, "tbsp tablespoon": 3},
-    "bit": {"bit": 1},
-    "byte": {"byte": 1},
-    "kb": {"kb kilobyte": 1},
-    "mb": {"mb megabyte": 1},
-    "gb": {"gb gigabyte": 1},
-    "tb": {"tb terabyte": 1},
-    "am": {"am": 1},
-    "pm": {"pm": 1},
-    "volume": {"ml milliliter millilitre": "1/1000", "l L liter litre": 1},
-    "gallon": {"cup": 1, "pint": 2, "quart": 4, "gallon gal": 16},
-    "angle": {"degree deg": 1},
-    "celsius": {"celsius": 1},
-    "fahrenheit": {"fahrenheit": 1},
-    "kelvin": {"kelvin": 1},
-    "radian": {"radian rad": 1},
-    "$": {"dollar usd $": 1, "cent ¢": "1/100"},
-    "€": {"euro eur €": 1},
-    "£": {"gbp £": 1},
-    "¥": {"yen yuan rmb cny ¥": 1},
-    "₹": {"rupee inr ₹": 1},
-}
+_UNITS = """
+    length: mm millimeter millimetre 1/1000, cm centimeter centimetre 1/100, dm decimeter 1/10, m meter metre 1
+    length: km kilometer kilometre 1000, in inch inches 127/5000, ft foot feet 381/1250
+    length: yd yard 1143/1250, mi mile 201168/125
+    time: ms millisecond 1/1000, s sec second 1, min minute 60, h hr hour 3600, day 86400, week 604800
+    month: month 1, year yr 12, decade 120, century centuries 1200
+    mass: mg milligram 1/1000, g gram gm 1, kg kilogram kilo 1000; weight: oz ounce 1, lb lbs pound 16, ton 32000
+    force: N newton 1; energy: J joule 1, kj kilojoule 1000; power: W watt 1, kw kilowatt 1000; voltage: V volt 1
+    current: amp ampere 1; resistance: ohm 1; pressure: pa pascal 1; calorie: cal calorie 1, kcal kilocalorie 1000
+    frequency: hz hertz 1; amount: mol mole 1; acre: acre 1; hectare: hectare 1
+    spoon: tsp teaspoon 1, tbsp tablespoon 3; bit: bit 1; byte: byte 1; kb: kb kilobyte 1; mb: mb megabyte 1
+    gb: gb gigabyte 1; tb: tb terabyte 1; am: am 1; pm: pm 1
+    volume: ml milliliter millilitre 1/1000, l L liter litre 1; gallon: cup 1, pint 2, quart 4, gallon gal 16
+    angle: degree deg 1; celsius: celsius 1; fahrenheit: fahrenheit 1; kelvin: kelvin 1; radian: radian rad 1
+    $: dollar usd $ 1, cent ¢ 1/100; €: euro eur € 1; £: gbp £ 1; ¥: yen yuan rmb cny ¥ 1; ₹: rupee inr ₹ 1
+"""  # dimension: names factor, names factor ...
 _KNOWN = {
-    name: (dimension, Fraction(factor))
-    for dimension, sizes in _NAMES.items()
-    for names, factor in sizes.items()
-    for name in names.split()
+    name: (dimension, Fraction(size.split()[-1]))
+    for dimension, _, sizes in (entry.strip().partition(": ") for entry in re.split("[;\n]", _UNITS.strip()))
+    for size in sizes.split(", ")
+    for name in size.split()[:-1]
 }
 _SHORT = {name for name in _KNOWN if len(name) == 1 and name.isalpha()}
-_ABBREVIATED = {
-    "mph": "mile/hour",
-    "kph": "km/hour",
-    "kmh": "km/hour",
-    "mps": "m/s",
-    "fps": "ft/s",
-    "sq": "square",
-    "a m": "am",
-    "p m": "pm",
-    "degree c": "celsius",
-    "degree f": "fahrenheit",
-    "degrees c": "celsius",
-    "degrees f": "fahrenheit",
-    "degree celsius": "celsius",
-    "degrees celsius": "celsius",
-    "degree fahrenheit": "fahrenheit",
-    "degrees fahrenheit": "fahrenheit",
+_ABBREVIATED = {"mph": "mile/hour", "kph": "km/hour", "kmh": "km/hour", "mps": "m/s", "fps": "ft/s", "sq": "square"}
+_ABBREVIATED |= {"a m": "am", "p m": "pm"}
+_ABBREVIATED |= {
+    f"{degree} {name}": scale
+    for degree in ("degree", "degrees")
+    for scale in ("celsius", "fahrenheit")
+    for name in (scale[0], scale)
 }
 _MONEY = ("$", "€", "£", "¥", "₹")
 _POWER = r"\s*(?:\^\s*\{?\s*([1-4])\s*\}?)?"

@@ -164,15 +164,12 @@ class Pool:
 
     def ask(self, question: dict[str, Any], replies: int, wall: float = WALL_SECONDS) -> list[dict[str, Any]]:
         """The replies of one worker. If it dies, another one is asked; if it is slow, it is only replaced."""
-        for attempt in (1, 2):
-            try:
-                return self._ask(question, replies, wall)
-            except Overloaded:
-                raise
-            except WorkerError:
-                if attempt == 2:
-                    raise
-        raise AssertionError("unreachable")
+        try:
+            return self._ask(question, replies, wall)
+        except Overloaded:
+            raise
+        except WorkerError:
+            return self._ask(question, replies, wall)
 
     def close(self) -> None:
         """End all idle workers; the next question starts new ones."""

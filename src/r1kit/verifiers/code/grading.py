@@ -15,7 +15,7 @@ from r1kit.sandbox import Sandbox, SandboxError, default_sandbox
 from r1kit.types import Verdict
 from r1kit.verifiers.code.fenced import extract_program
 from r1kit.verifiers.code.runs import Busy, Grade, Run, UnusableTests, writable
-from r1kit.verifiers.code.tests import DEFAULTS, CodeTests, TestDefaults, parse_tests
+from r1kit.verifiers.code.tests import DEFAULTS, TestDefaults, parse_tests
 from r1kit.verifiers.workers import cpu_count
 
 MAX_PROGRAM_CHARS = 200_000
@@ -58,25 +58,20 @@ def grade_code(
     tests = parse_tests(reference, defaults)
     program = extract_program(response)
     if isinstance(tests, str):
-        verdict = Verdict(outcome="unknown", extracted=program, detail=f"unusable tests: {tests}")
-        return Grade(verdict=verdict, share=None)
+        return Grade(Verdict(outcome="unknown", extracted=program, detail=f"unusable tests: {tests}"), share=None)
     if program is None:
-        return Grade(verdict=Verdict(outcome="wrong", detail="no program found"), share=0.0)
+        return Grade(Verdict(outcome="wrong", detail="no program found"), share=0.0)
     if len(program) > MAX_PROGRAM_CHARS:
         detail = f"the program is longer than {MAX_PROGRAM_CHARS} characters"
-        return Grade(verdict=Verdict(outcome="wrong", extracted=program[:512], detail=detail), share=0.0)
+        return Grade(Verdict(outcome="wrong", extracted=program[:512], detail=detail), share=0.0)
     try:
-        return _grade_patiently(sandbox or default_sandbox(), tests, program, thorough)
+        sandbox = sandbox or default_sandbox()
+        for wall_per_cpu in _WALL_PER_CPU[:-1]:
+            with suppress(Busy):
+                return Run(sandbox, tests, program, thorough, wall_per_cpu).grade()
+        return Run(sandbox, tests, program, thorough, _WALL_PER_CPU[-1]).grade()
     except UnusableTests as error:
         verdict = Verdict(outcome="unknown", extracted=program, detail=writable(f"unusable tests: {error}"))
     except SandboxError as error:
         verdict = Verdict.failed(writable(str(error)), extracted=program)
-    return Grade(verdict=verdict, share=None)
-
-
-def _grade_patiently(sandbox: Sandbox, tests: CodeTests, program: str, thorough: bool) -> Grade:
-    """A grade that does not depend on the load of the machine; raises `Busy` if even the longest wall time is short."""
-    for wall_per_cpu in _WALL_PER_CPU[:-1]:
-        with suppress(Busy):
-            return Run(sandbox, tests, program, thorough, wall_per_cpu).grade()
-    return Run(sandbox, tests, program, thorough, _WALL_PER_CPU[-1]).grade()
+    return Grade(verdict, share=None)

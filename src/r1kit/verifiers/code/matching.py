@@ -28,7 +28,16 @@ def same_output(expected: str, printed: str, tolerance: float, indent: bool = Tr
     if [len(line) for line in expected_words] != [len(line) for line in printed_words]:
         return False
     words = zip(chain.from_iterable(expected_words), chain.from_iterable(printed_words), strict=True)
-    return all(want == got or _close(want, got, tolerance) for want, got in words)
+    return all(
+        want == got
+        or (
+            len(got) <= _MAX_DIGITS
+            and _FRACTION.fullmatch(want)
+            and _NUMBER.fullmatch(got)
+            and _near(float(want), float(got), tolerance)
+        )
+        for want, got in words
+    )
 
 
 def same_value(expected: Any, data: Any, tolerance: float) -> bool:
@@ -45,10 +54,15 @@ def same_value(expected: Any, data: Any, tolerance: float) -> bool:
             return False
         return all(same_value(want, got, tolerance) for want, got in zip(expected, items, strict=True))
     if isinstance(expected, dict):
-        named = _named(data, len(expected))
-        return named is not None and all(
-            name in named and same_value(want, named[name], tolerance) for name, want in expected.items()
-        )
+        pairs = data.get("dict") if isinstance(data, dict) else None
+        if not isinstance(pairs, list) or len(pairs) != len(expected):
+            return False
+        if not all(
+            isinstance(pair, list) and len(pair) == 2 and not isinstance(pair[0], list | dict) for pair in pairs
+        ):
+            return False
+        items = {str(key): item for key, item in pairs}
+        return all(name in items and same_value(want, items[name], tolerance) for name, want in expected.items())
     if isinstance(expected, int) and not isinstance(expected, bool):
         return (_is_number(data) and bool(expected == data)) or bool(data == {"int": hex(expected)})
     return type(expected) is type(data) and bool(expected == data)
@@ -58,28 +72,12 @@ def _is_number(data: Any) -> bool:
     return isinstance(data, int | float) and not isinstance(data, bool)
 
 
-def _named(data: Any, size: int) -> dict[str, Any] | None:
-    """A dict as encoded by `wire`, with keys as text; None unless it has this size and every key is plain."""
-    pairs = data.get("dict") if isinstance(data, dict) else None
-    if not isinstance(pairs, list) or len(pairs) != size:
-        return None
-    if not all(isinstance(pair, list) and len(pair) == 2 and not isinstance(pair[0], list | dict) for pair in pairs):
-        return None
-    return {str(key): item for key, item in pairs}
-
-
 def _lines(text: str) -> list[str]:
     return [line.rstrip() for line in text.rstrip().split("\n")]
 
 
 def _indent(line: str) -> str:
     return line[: len(line) - len(line.lstrip())]
-
-
-def _close(want: str, got: str, tolerance: float) -> bool:
-    if len(got) > _MAX_DIGITS or not _FRACTION.fullmatch(want) or not _NUMBER.fullmatch(got):
-        return False
-    return _near(float(want), float(got), tolerance)
 
 
 def _near(want: float, got: float, tolerance: float) -> bool:

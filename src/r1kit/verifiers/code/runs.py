@@ -20,7 +20,7 @@ _BUSY_SHARE = 0.25  # a stopped run that waited longer for a processor than this
 _FOLDER = Path(__file__).parent
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Grade:
     """A verdict, and the share of passed tests (None if the program could not be judged)."""
 
@@ -55,7 +55,7 @@ class Run:
         correct = not self.detail and len(self.shares) == total
         detail = f"passes {total} tests" if correct else self.detail
         verdict = Verdict.of(correct, extracted=self.program, detail=writable(detail))
-        return Grade(verdict=verdict, share=1.0 if correct else min(sum(self.shares) / total, 1 - 1e-9))
+        return Grade(verdict, share=1.0 if correct else min(sum(self.shares) / total, 1 - 1e-9))
 
     def _fail(self, detail: str) -> None:
         self.detail = self.detail or detail
@@ -91,16 +91,11 @@ class Run:
         tests = self.tests
         if not tests.calls:
             return
-        questions = [{"do": "load"}] + [
-            {
-                "do": "call",
-                "id": number,
-                "on": tests.entry_point,
-                "args": _encoded(test.args),
-                "kwargs": {name: _encoded(value) for name, value in test.kwargs.items()},
-            }
-            for number, test in enumerate(tests.calls)
-        ]
+        questions: list[dict[str, Any]] = [{"do": "load"}]
+        for number, test in enumerate(tests.calls):
+            kwargs = {name: _encoded(value) for name, value in test.kwargs.items()}
+            call = {"do": "call", "id": number, "on": tests.entry_point, "args": _encoded(test.args), "kwargs": kwargs}
+            questions.append(call)
         done = self.sandbox.run(
             _source("program.py"),
             stdin="".join(json.dumps(question) + "\n" for question in questions),
@@ -115,10 +110,15 @@ class Run:
             return
         replies = {reply["id"]: reply for reply in messages if type(reply.get("id")) is int}
         for number, test in enumerate(tests.calls):
-            if fault := _fault(replies.get(number), test.output, tests.tolerance):
-                self._fail(f"call {number + 1}: {_failure_of(done) if fault == 'no result' and done.limit else fault}")
-            else:
+            reply = replies.get(number, {})
+            if "raised" in reply:
+                self._fail(f"call {number + 1}: {reply['raised']}: {reply.get('message')}")
+            elif "value" not in reply:
+                self._fail(f"call {number + 1}: {_failure_of(done) if done.limit else 'no result'}")
+            elif same_value(test.output, reply["value"], tests.tolerance):
                 self.shares.append(1.0)
+            else:
+                self._fail(f"call {number + 1}: returned {json.dumps(reply['value']):.80}")
 
     def _asserts(self) -> None:
         tests = self.tests
@@ -191,17 +191,6 @@ def _json_lines(text: str) -> list[dict[str, Any]]:
         if isinstance(value, dict):
             messages.append(value)
     return messages
-
-
-def _fault(reply: Mapping[str, Any] | None, expected: Any, tolerance: float) -> str:
-    """The fault of a reply to a call; "" if it is right."""
-    if reply is None:
-        return "no result"
-    if "raised" in reply:
-        return f"{reply['raised']}: {reply.get('message')}"
-    if "value" not in reply:
-        return "no result"
-    return "" if same_value(expected, reply["value"], tolerance) else f"returned {json.dumps(reply['value']):.80}"
 
 
 def _share(unit: Mapping[str, Any]) -> float:

@@ -74,12 +74,16 @@ def _languages(run: Sequence[Word], family: str, expected: str | None) -> list[s
         return ["zh"] * len(run)
     if len(possible) > 1:
         chances = [probabilities(clause, possible) for clause in _clauses(run)]
-        possible = [
-            name for name, column in zip(possible, zip(*chances, strict=True), strict=True) if max(column) >= _POSSIBLE
-        ]
+        best = map(max, zip(*chances, strict=True))
+        possible = [name for name, chance in zip(possible, best, strict=True) if chance >= _POSSIBLE]
     if len(possible) == 1:
         return possible * len(run)
-    return _path(run, [_scores(run, at, possible) for at in range(len(run))], expected)
+    steps: list[Scores] = []
+    for at, word in enumerate(run):
+        window = probabilities([neighbour.text for neighbour in run[max(0, at - 1) : at + 2]], possible)
+        pairs = zip(possible, window, probabilities([word.text], possible), strict=True)
+        steps.append({name: _WINDOW * math.log(p) + _ALONE * math.log(q) for name, p, q in pairs})
+    return _path(run, steps, expected)
 
 
 def _clauses(run: Sequence[Word]) -> list[list[str]]:
@@ -91,14 +95,6 @@ def _clauses(run: Sequence[Word]) -> list[list[str]]:
             pieces.append([])
         pieces[-1].append(word.text)
     return pieces
-
-
-def _scores(run: Sequence[Word], at: int, possible: Sequence[str]) -> Scores:
-    window = probabilities([word.text for word in run[max(0, at - 1) : at + 2]], possible)
-    alone = probabilities([run[at].text], possible)
-    return {
-        name: _WINDOW * math.log(p) + _ALONE * math.log(q) for name, p, q in zip(possible, window, alone, strict=True)
-    }
 
 
 def _path(run: Sequence[Word], steps: Sequence[Scores], expected: str | None) -> list[str]:

@@ -32,7 +32,8 @@ _POINTS = (
 def equal(prediction: str, reference: str, kind: str = "value") -> bool:
     """Whether two texts are the same value, equation or set; raises whatever the parser and algebra raise."""
     from math_verify import verify
-    from sympy import Basic, Eq
+    from sympy import Basic, Eq, Expr, MatrixBase, Set
+    from sympy.core.relational import Relational
 
     context = reference + prediction
     answer, expected = parse_expression(prediction, context), parse_expression(reference, context)
@@ -46,20 +47,13 @@ def equal(prediction: str, reference: str, kind: str = "value") -> bool:
         same = _same_everywhere(answer, expected)
         if same is not None:
             return same
-        if not _comparable(answer, expected):
+        kinds = (Relational, Set, MatrixBase, Expr)  # an equation is never a number, a set never an expression
+        if any(isinstance(answer, kind) != isinstance(expected, kind) for kind in kinds):
             return False
     if isinstance(answer, Basic) and answer == expected:
         return True
     # The order of arguments matters. math-verify's own time limits use signals; here the process has limits instead.
     return bool(verify(expected, answer, float_rounding=12, timeout_seconds=None, raise_on_error=True))
-
-
-def _comparable(left: Any, right: Any) -> bool:
-    """Whether two objects can be equal at all: an equation is not a number, a set not an expression."""
-    from sympy import Expr, MatrixBase, Set
-    from sympy.core.relational import Relational
-
-    return all(isinstance(left, kind) == isinstance(right, kind) for kind in (Relational, Set, MatrixBase, Expr))
 
 
 def _same_everywhere(left: Any, right: Any) -> bool | None:
@@ -69,12 +63,10 @@ def _same_everywhere(left: Any, right: Any) -> bool | None:
     if not isinstance(left, Expr) or not isinstance(right, Expr):
         return None
     names = sorted(left.free_symbols | right.free_symbols, key=str)
-    if names and left.has(Sum, Product):
-        left = left.doit()
-    if names and right.has(Sum, Product):
-        right = right.doit()
-    if names and (left.has(Sum, Product) or right.has(Sum, Product)):
-        return None  # sums and products need integers, and the points are not
+    if names:
+        left, right = (side.doit() if side.has(Sum, Product) else side for side in (left, right))
+        if left.has(Sum, Product) or right.has(Sum, Product):
+            return None  # sums and products need integers, and the points are not
     agreed = 0
     for point in _points(names):
         pair = _value_at(left, point), _value_at(right, point)
@@ -98,9 +90,9 @@ def _leaves_domain(pair: Any, values: Any, point: Any) -> bool:
 
     Poles do not count, because algebra may cancel them; nor do odd roots, because their principal values are not real.
     """
-    from sympy import Number, Pow, im
+    from sympy import I, Number, Pow, im
 
-    if (values[0] is None) is (values[1] is None) or any(expression.has(_unit()) for expression in pair):
+    if (values[0] is None) is (values[1] is None) or any(expression.has(I) for expression in pair):
         return False
     off = pair[0] if values[0] is None else pair[1]
     if any(power.exp.is_Rational and power.exp.q % 2 and power.exp.q > 1 for power in off.atoms(Pow)):
@@ -138,29 +130,21 @@ def _points(names: list[Any]) -> Any:
 
 def _value_at(expression: Any, point: Any) -> Any:
     """The value of an expression at a point, to 60 digits; None if it is not finite or, at a point, not real."""
-    from sympy import Number, im
+    from sympy import I, Number, im
     from sympy import re as real
 
     value = expression.subs(point).doit().evalf(_DIGITS, maxn=400)
     parts = real(value), im(value)
     if not all(isinstance(part, Number) and part.is_finite for part in parts):
         return None
-    if point and abs(parts[1]) > _CLOSE and not expression.has(_unit()):
+    if point and abs(parts[1]) > _CLOSE and not expression.has(I):
         return None  # outside the domain
-    return parts[0] + parts[1] * _unit()
-
-
-def _unit() -> Any:
-    from sympy import I
-
-    return I
+    return parts[0] + parts[1] * I
 
 
 def _close(a: Any, b: Any) -> bool:
-    from sympy import Abs
-
-    size = max(Abs(a).evalf(_DIGITS), Abs(b).evalf(_DIGITS))
-    return bool(Abs(a - b).evalf(_DIGITS) <= _CLOSE * max(size, 10.0**-30))
+    size = max(abs(a).evalf(_DIGITS), abs(b).evalf(_DIGITS))
+    return bool(abs(a - b).evalf(_DIGITS) <= _CLOSE * max(size, 10.0**-30))
 
 
 def parse_expression(text: str, context: str) -> Any:

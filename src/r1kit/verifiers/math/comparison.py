@@ -64,15 +64,17 @@ class Comparison:
             case Equation(), Equation():
                 return self._equations(given, expected)
             case Equation(), _:
-                return self._holds(given) and self.same(
-                    _sole_member(shapes.parse_shape(given.sides[-1]), expected), expected
-                )
+                value = shapes.parse_shape(given.sides[-1])
+                return self._holds(given) and self.same(_sole_member(value, expected), expected)
             case _, Equation(name=str()):
                 return self.same(given, shapes.parse_shape(expected.sides[-1]))
             case Group(), Group():
                 return self._groups(given, expected)
             case Matrix(), Matrix():
-                return self._rows(given, expected)
+                if [len(row) for row in given.rows] != [len(row) for row in expected.rows]:
+                    return False
+                rows = zip(given.rows, expected.rows, strict=True)
+                return all(self.same(a, b) for row, other in rows for a, b in zip(row, other, strict=True))
             case Scalar(), Scalar():
                 return self._scalars(given.text, expected.text)
             case Inequality(), Inequality():
@@ -80,12 +82,9 @@ class Comparison:
         return False
 
     def _equations(self, given: Equation, expected: Equation) -> bool:
-        if (given.name and given.name == expected.name) or (
-            given.name and not expected.name and len(expected.sides) < 2
-        ):
-            return self._holds(given) and self.same(
-                shapes.parse_shape(given.sides[-1]), shapes.parse_shape(expected.sides[-1])
-            )
+        if given.name and (given.name == expected.name or (not expected.name and len(expected.sides) < 2)):
+            value, expected_value = shapes.parse_shape(given.sides[-1]), shapes.parse_shape(expected.sides[-1])
+            return self._holds(given) and self.same(value, expected_value)
         if "(" in (given.name or "") + (expected.name or ""):  # f(2) = 3 is not f(3) = 3
             return False
         whole = ["=".join(([side.name] if side.name else []) + list(side.sides)) for side in (given, expected)]
@@ -98,7 +97,11 @@ class Comparison:
         if len(equation.sides) > 4:
             return False
         self._own = True  # both sides are the prediction's, so a side that cannot be used is no fault of the reference
-        sides = [_COUNTED.sub(_without_counted_noun, _MONEY.sub("", side)) for side in equation.sides[:-1]]
+        sides = [_MONEY.sub("", side) for side in equation.sides[:-1]]
+        sides = [  # "9 eggs * 2" is "9 * 2", unless the noun changes the number
+            _COUNTED.sub(lambda m: m[0] if prose.after(m[2]) is None or units.named(m[2]) else m[1], side)
+            for side in sides
+        ]
         sides.append(equation.sides[-1])
         holds = all(self.same(shapes.parse_shape(left), shapes.parse_shape(right)) for left, right in pairwise(sides))
         self._own = False
@@ -111,22 +114,19 @@ class Comparison:
             return False
         brackets = given.opening + given.closing, expected.opening + expected.closing
         if "uu" in brackets:
-            return self._unions(given, expected)
+            if brackets[0] == brackets[1] and self._unordered(given.items, expected.items, distinct=True):
+                return True
+            mine, theirs = _set_text(given), _set_text(expected)
+            return mine is not None and theirs is not None and self._algebra(mine, theirs, "set")
         if set(brackets) <= {"", "{}"}:  # lists and sets
             return self._unordered(given.items, expected.items, distinct="{}" in brackets)
         if len(given.items) != len(expected.items):
             return False
         if brackets[0] != brackets[1] and not (set(brackets) <= {"", "()"} or len(given.items) > 2):
             return False
-        if "{}" in brackets:
-            return False
-        return all(self.same(item, other) for item, other in zip(given.items, expected.items, strict=True))
-
-    def _unions(self, given: Group, expected: Group) -> bool:
-        if given.opening == expected.opening and self._unordered(given.items, expected.items, distinct=True):
-            return True
-        mine, theirs = _set_text(given), _set_text(expected)
-        return mine is not None and theirs is not None and self._algebra(mine, theirs, "set")
+        return "{}" not in brackets and all(
+            self.same(item, other) for item, other in zip(given.items, expected.items, strict=True)
+        )
 
     def _unordered(self, given: Sequence[Shape], expected: Sequence[Shape], *, distinct: bool) -> bool:
         """Whether two collections have the same items, equally often unless `distinct`.
@@ -146,12 +146,6 @@ class Comparison:
                 return False
             unmatched.pop(partner)
         return True
-
-    def _rows(self, given: Matrix, expected: Matrix) -> bool:
-        if [len(row) for row in given.rows] != [len(row) for row in expected.rows]:
-            return False
-        pairs = zip(given.rows, expected.rows, strict=True)
-        return all(self.same(a, b) for row, other in pairs for a, b in zip(row, other, strict=True))
 
     def _scalars(self, given: str, expected: str) -> bool:
         if tidy(given) == tidy(expected):
@@ -223,11 +217,6 @@ def _without_unit(text: str, other: str) -> tuple[str, units.Unit]:
     """A text without its unit. A single letter is a unit only if the other text has no variables: `5 m` is `5`."""
     letters = not _FREE.search(_COMMANDS.sub(" ", units.split_unit(other)[0]))
     return units.split_unit(text, letters=letters and _SPACED_LETTER.search(text) is not None)
-
-
-def _without_counted_noun(match: re.Match[str]) -> str:
-    """The number in a side like "9 eggs * 2", unless the noun changes it."""
-    return match[0] if prose.after(match[2]) is None or units.named(match[2]) else match[1]
 
 
 def _sole_member(given: Shape, expected: Shape) -> Shape:

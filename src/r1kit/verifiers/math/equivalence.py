@@ -27,6 +27,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import ContextVar
 from functools import lru_cache
+from itertools import chain
 
 from r1kit.types import Verdict
 from r1kit.verifiers import extract, number, spelling, units
@@ -69,10 +70,9 @@ def verify_math_batch(responses: Sequence[str], references: Sequence[str]) -> li
     slow = [pair for pair, verdict in settled.items() if verdict is None]
     judged: dict[tuple[str | None, str], Verdict] = {}
     if slow:
-        with ThreadPoolExecutor(min(len(slow), pool(_WORKER, seconds=SECONDS).size)) as threads:
-            judged.update(
-                zip(slow, threads.map(lambda pair: _judge(pair[0], pair[1], _ask_patiently), slow), strict=True)
-            )
+        size = min(len(slow), pool(_WORKER, seconds=SECONDS).size)
+        with ThreadPoolExecutor(size, initializer=_wall_seconds.set, initargs=(PATIENT_SECONDS,)) as threads:
+            judged.update(zip(slow, threads.map(lambda pair: judge_answer(*pair), slow), strict=True))
     return [settled[pair] or judged[pair] for pair in pairs]
 
 
@@ -83,8 +83,12 @@ def judge_answer(prediction: str | None, reference: str) -> Verdict:
 
 def quick(prediction: str | None, reference: str) -> Verdict | None:
     """The verdict, or None if it needs a worker."""
+
+    def refuse(*_: str | None) -> Verdict:
+        raise _NeedsWorker
+
     try:
-        return _judge(prediction, reference, _needs_worker)
+        return _judge(prediction, reference, refuse)
     except _NeedsWorker:
         return None
 
@@ -122,8 +126,7 @@ def _compare(prediction: str | None, reference: str, ask: Ask) -> tuple[bool, st
     if _depth(prediction) > _MAX_DEPTH:
         return False, f"brackets nested deeper than {_MAX_DEPTH}"
     if expected is not None:
-        value = number.parse_in_prose(prediction)
-        if value is not None:
+        if (value := number.parse_in_prose(prediction)) is not None:
             same = number.equal(value, expected)
             return same, "equal as numbers" if same else "different numbers"
         target = Scalar(reference)
@@ -170,9 +173,8 @@ def _usable(target: Shape | str, ask: Ask) -> None:
             for item in items:
                 _usable(item, ask)
         case Matrix(rows):
-            for row in rows:
-                for item in row:
-                    _usable(item, ask)
+            for item in chain.from_iterable(rows):
+                _usable(item, ask)
         case Equation(name, sides):
             if name is None:
                 need(ask(None, "=".join(sides), "equation"))
@@ -180,23 +182,11 @@ def _usable(target: Shape | str, ask: Ask) -> None:
                 _usable(shapes.parse_shape(sides[-1]), ask)
 
 
-def _needs_worker(prediction: str | None, reference: str, kind: str) -> Verdict:
-    raise _NeedsWorker
-
-
 def _ask(prediction: str | None, reference: str, kind: str) -> Verdict:
     """The worker's verdict, cached; both texts are short at this point."""
     if prediction is None and explosive(reference):
         return Verdict(outcome="unknown", detail="the reference has a number that is too large to compute")
     return _ask_worker(prediction, expression(reference) or reference if prediction is None else reference, kind)
-
-
-def _ask_patiently(prediction: str | None, reference: str, kind: str) -> Verdict:
-    before = _wall_seconds.set(PATIENT_SECONDS)
-    try:
-        return _ask(prediction, reference, kind)
-    finally:
-        _wall_seconds.reset(before)
 
 
 @lru_cache(maxsize=32768)

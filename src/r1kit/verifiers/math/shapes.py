@@ -112,10 +112,8 @@ def parse_shape(text: str) -> Shape:
 
 def _parse(text: str) -> Shape:
     text = spelling.unwrapped(text.strip())
-    if (
-        number.parse_number(text) is not None or number.compound(text) is not None
-    ):  # not lists: 1,234 and 5 feet and 6 inches
-        return Scalar(text)
+    if number.parse_number(text) is not None or number.compound(text) is not None:
+        return Scalar(text)  # 1,234 and "5 feet and 6 inches" are not lists
     if contained := _IN.match(text):
         return _parse(text[contained.end() :])
     if point := _POINT.match(text):
@@ -124,7 +122,20 @@ def _parse(text: str) -> Shape:
         return Group("(", ")", (Scalar("-\\infty"), Scalar("\\infty")))
     if _NO_SET.fullmatch(text):
         return Scalar(EMPTY_SET)
-    return _matrix(text) or _union(text) or _bracketed(text) or _list(text) or _relation(text) or _plus_minus(text)
+    matrix = _MATRIX.fullmatch(text) or _ARRAY.fullmatch(text)
+    if matrix and "\\begin" not in matrix[matrix.lastindex or 1]:
+        rows = re.split(r"\\\\(?:\[[^\]]*\])?", matrix[matrix.lastindex or 1])
+        return Matrix(tuple(tuple(_parse(entry) for entry in row.split("&")) for row in rows if row.strip()))
+    parts = pieces(text, _UNION)
+    if len(parts) > 1 and all(parts):
+        return Group("u", "u", tuple(_parse(part) for part in parts))
+    if shape := _bracketed(text) or _list(text) or _relation(text):
+        return shape
+    signs = _PM.findall(text)
+    if len(signs) != 1 or "=" in text:
+        return Scalar(text)
+    values = [_PM.sub(sign, text).strip().removeprefix("+").strip() for sign in ("+", "-")]
+    return Group("", "", tuple(map(Scalar, values)))
 
 
 def pieces(text: str, separator: re.Pattern[str]) -> list[str]:
@@ -144,19 +155,6 @@ def pieces(text: str, separator: re.Pattern[str]) -> list[str]:
         position += len(token)
     parts.append(text[start:].strip())
     return parts if len(parts) <= MAX_ITEMS else [text]
-
-
-def _matrix(text: str) -> Shape | None:
-    match = _MATRIX.fullmatch(text) or _ARRAY.fullmatch(text)
-    if match is None or "\\begin" in match[match.lastindex or 1]:
-        return None
-    rows = [row for row in re.split(r"\\\\(?:\[[^\]]*\])?", match[match.lastindex or 1]) if row.strip()]
-    return Matrix(tuple(tuple(_parse(entry) for entry in row.split("&")) for row in rows))
-
-
-def _union(text: str) -> Shape | None:
-    parts = pieces(text, _UNION)
-    return Group("u", "u", tuple(_parse(part) for part in parts)) if len(parts) > 1 and all(parts) else None
 
 
 def _bracketed(text: str) -> Shape | None:
@@ -285,11 +283,3 @@ def _interval(text: str) -> Shape | None:
             brackets = "(" if first == "<" else "[", ")" if second == "<" else "]"
             return Group(*brackets, (_parse(low), _parse(high)), parts[2])
     return None
-
-
-def _plus_minus(text: str) -> Shape:
-    signs = _PM.findall(text)
-    if len(signs) != 1 or "=" in text:
-        return Scalar(text)
-    values = [_PM.sub(sign, text).strip().removeprefix("+").strip() for sign in ("+", "-")]
-    return Group("", "", tuple(map(Scalar, values)))

@@ -12,6 +12,7 @@ ends.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -35,7 +36,11 @@ def main() -> None:
     replies = os.fdopen(os.dup(1), "w", encoding="ascii")
     os.dup2(2, 1)
     processor_s, wall_s = float(sys.argv[1]), float(sys.argv[2])
-    _restrict()
+    with contextlib.suppress(ImportError, ValueError, OSError):  # the time is limited in any case
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_AS, (_MEMORY_BYTES, _MEMORY_BYTES))
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     try:
         fault = _fault()  # also imports the libraries, so that the first question is not slow
     except ImportError as error:
@@ -113,17 +118,6 @@ def _fault() -> str | None:
     except Exception as error:
         return f"{type(error).__name__}: {error}"[:200]
     return None
-
-
-def _restrict() -> None:
-    """Limit memory and forbid core files, if the system can; time is limited in any case."""
-    try:
-        import resource
-
-        resource.setrlimit(resource.RLIMIT_AS, (_MEMORY_BYTES, _MEMORY_BYTES))
-        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    except (ImportError, ValueError, OSError):
-        pass
 
 
 if __name__ == "__main__":
