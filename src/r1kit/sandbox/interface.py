@@ -16,6 +16,7 @@ from pydantic import Field
 from r1kit.settings import Settings
 
 Limit = Literal["wall", "cpu", "memory", "output", "files"]
+Files = Mapping[str, str]  # relative path -> text
 _MOST_MB = 1 << 20  # a terabyte; anything above is a typing error, and overflows the system's counters
 
 
@@ -43,6 +44,7 @@ class Limits(Settings):
 
 
 DEFAULT = Limits()
+NONE: Files = {}  # no files
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,7 +70,7 @@ class Execution:
 
 
 class Sandbox(Protocol):
-    """Runs Python source as `__main__`; `files` (relative path -> text) are in its working folder.
+    """Runs Python source as `__main__`; `files` are in its working folder.
 
     Both methods raise `SandboxError` if the mechanism fails. Nothing that a program does can cause this error.
     """
@@ -76,20 +78,12 @@ class Sandbox(Protocol):
     @property
     def kind(self) -> str: ...
 
-    def run(
-        self, program: str, *, stdin: str = "", files: Mapping[str, str] = {}, limits: Limits = DEFAULT
-    ) -> Execution:
+    def run(self, program: str, *, stdin: str = "", files: Files = NONE, limits: Limits = DEFAULT) -> Execution:
         """Run one program on `stdin`."""
         ...
 
     def converse(
-        self,
-        checker: str,
-        program: str,
-        *,
-        checker_files: Mapping[str, str] = {},
-        files: Mapping[str, str] = {},
-        limits: Limits = DEFAULT,
+        self, checker: str, program: str, *, checker_files: Files = NONE, files: Files = NONE, limits: Limits = DEFAULT
     ) -> tuple[Execution, Execution]:
         """Run two programs in separate sandboxes, the standard output of each piped into the other's input.
 

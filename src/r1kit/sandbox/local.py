@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from contextlib import AbstractContextManager
 
 from r1kit.sandbox import process
-from r1kit.sandbox.interface import DEFAULT, Execution, Limits
+from r1kit.sandbox.interface import DEFAULT, NONE, Execution, Files, Limits
 
 
 class LocalSandbox(ABC):
@@ -17,21 +17,13 @@ class LocalSandbox(ABC):
     def start(self, files: Mapping[str, str], limits: Limits) -> AbstractContextManager[process.Start]:
         """How to start one process; the context holds what the process needs while it runs."""
 
-    def run(
-        self, program: str, *, stdin: str = "", files: Mapping[str, str] = {}, limits: Limits = DEFAULT
-    ) -> Execution:
+    def run(self, program: str, *, stdin: str = "", files: Files = NONE, limits: Limits = DEFAULT) -> Execution:
         """See `Sandbox`."""
         with self.start(files, limits) as start:
             return process.run_program(start, program, stdin, files, limits)
 
     def converse(
-        self,
-        checker: str,
-        program: str,
-        *,
-        checker_files: Mapping[str, str] = {},
-        files: Mapping[str, str] = {},
-        limits: Limits = DEFAULT,
+        self, checker: str, program: str, *, checker_files: Files = NONE, files: Files = NONE, limits: Limits = DEFAULT
     ) -> tuple[Execution, Execution]:
         """See `Sandbox`."""
         with self.start(checker_files, limits) as first, self.start(files, limits) as second:

@@ -23,7 +23,7 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from r1kit.sandbox.interface import DEFAULT, Execution, Limits, SandboxError
+from r1kit.sandbox.interface import DEFAULT, NONE, Execution, Files, Limits, SandboxError
 from r1kit.sandbox.probes import Finding
 
 EXECUTION, FINDINGS = TypeAdapter(Execution), TypeAdapter(list[Finding])
@@ -60,21 +60,13 @@ class Remote:
             raise SandboxError(f"{self.url} reports no self-test: it is not a sandbox server")
         return findings
 
-    def run(
-        self, program: str, *, stdin: str = "", files: Mapping[str, str] = {}, limits: Limits = DEFAULT
-    ) -> Execution:
+    def run(self, program: str, *, stdin: str = "", files: Files = NONE, limits: Limits = DEFAULT) -> Execution:
         """See `Sandbox`."""
         body = {"program": program, "stdin": stdin, "files": dict(files), "limits": limits.model_dump()}
         return _execution(self.request("/run", body, limits.wall_s).get("execution"))
 
     def converse(
-        self,
-        checker: str,
-        program: str,
-        *,
-        checker_files: Mapping[str, str] = {},
-        files: Mapping[str, str] = {},
-        limits: Limits = DEFAULT,
+        self, checker: str, program: str, *, checker_files: Files = NONE, files: Files = NONE, limits: Limits = DEFAULT
     ) -> tuple[Execution, Execution]:
         """See `Sandbox`."""
         body = {"checker": checker, "program": program, "checker_files": dict(checker_files), "files": dict(files)}

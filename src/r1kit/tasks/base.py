@@ -46,10 +46,21 @@ class Listed:
         them. Each line with one true equation of two whole numbers becomes a problem. Raises `DataError` if a problem
         has no solution in its metadata, or if there is no such line.
         """
-        steps = tuple(step for problem in self.problems for step in _calculations(problem))
+        steps: list[Problem] = []
+        for problem in self.problems:
+            for number, line in enumerate(_solution(problem, "calculations").splitlines()):
+                matches = list(CALCULATION.finditer(line))
+                if line.count("=") == len(matches) == 1 and _is_true(matches[0]):
+                    start, end = matches[0].span("result")
+                    prompt, answer = f"{line[:start]}?{line[end:]}".strip(), matches[0]["result"]
+                    metadata = {**problem.metadata, "solution": line}
+                    step = replace(
+                        problem, id=f"{problem.id}/{number}", prompt=prompt, answer=answer, metadata=metadata
+                    )
+                    steps.append(step)
         if self.problems and not steps:
             raise DataError("empty", f"no solution of {self.name} has a line with one calculation, such as 48 / 2 = 24")
-        return replace(self, problems=steps)
+        return replace(self, problems=tuple(steps))
 
     def easiest(self) -> Listed:
         """Sorted by the number of digits in the reference solution, then by its length.
@@ -79,20 +90,6 @@ def _solution(problem: Problem, wanted_by: str) -> str:
     if not isinstance(solution, str):
         raise DataError("missing column", f"{problem.id} has no reference solution: {wanted_by} needs one")
     return solution
-
-
-def _calculations(problem: Problem) -> Iterator[Problem]:
-    for number, line in enumerate(_solution(problem, "calculations").splitlines()):
-        matches = list(CALCULATION.finditer(line))
-        if line.count("=") == len(matches) == 1 and _is_true(matches[0]):
-            start, end = matches[0].span("result")
-            yield replace(
-                problem,
-                id=f"{problem.id}/{number}",
-                prompt=f"{line[:start]}?{line[end:]}".strip(),
-                answer=matches[0]["result"],
-                metadata={**problem.metadata, "solution": line},
-            )
 
 
 def _is_true(calculation: re.Match[str]) -> bool:

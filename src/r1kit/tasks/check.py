@@ -37,15 +37,8 @@ class Report:
 
     def as_dict(self) -> dict[str, Any]:
         """Plain data for JSON."""
-        return {
-            "file": self.file,
-            "ok": self.ok,
-            "rows": self.rows,
-            "problems": self.problems,
-            "schema": self.schema,
-            "counts": dict(self.counts),
-            "issues": [issue.as_dict() for issue in self.issues],
-        }
+        sizes = {"rows": self.rows, "problems": self.problems, "schema": self.schema, "counts": dict(self.counts)}
+        return {"file": self.file, "ok": self.ok, **sizes, "issues": [issue.as_dict() for issue in self.issues]}
 
 
 def check_file(path: str | Path, columns: Mapping[str, str] | None = None) -> Report:

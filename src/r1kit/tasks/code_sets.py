@@ -17,9 +17,8 @@ Row = Mapping[str, Any]
 def humaneval_prompt(row: Row) -> str:
     """A request to complete the stub, worded for a chat model."""
     stub = text_of(row, "prompt")
-    return (
-        f"Complete this Python function. Write the whole function in one code block.\n\n```python\n{stub.rstrip()}\n```"
-    )
+    request = "Complete this Python function. Write the whole function in one code block."
+    return f"{request}\n\n```python\n{stub.rstrip()}\n```"
 
 
 def humaneval_answer(row: Row) -> str:
@@ -40,7 +39,7 @@ def mbpp_answer(row: Row) -> str:
     tests, setup = mbpp_tests(row), lines_of(row.get("test_setup_code") or "")
     imports = row.get("test_imports") or []
     tree = parsed(lines_of(text_of(row, "code")))
-    used = names_in("\n".join([setup, *tests]))
+    used = {node.id for node in ast.walk(parsed("\n".join([setup, *tests]))) if isinstance(node, ast.Name)}
     own = {name for node in tree.body for name in defined(node)} & used
     missing = used - own - set(dir(builtins))
     needed = [ast.unparse(node) for node in tree.body if imported(node) & missing]
@@ -79,11 +78,6 @@ def text_of(row: Row, column: str) -> str:
 
 def lines_of(text: str) -> str:
     return text.replace("\r\n", "\n")
-
-
-def names_in(source: str) -> set[str]:
-    """All names that the source uses."""
-    return {node.id for node in ast.walk(parsed(source)) if isinstance(node, ast.Name)}
 
 
 def defined(node: ast.stmt) -> set[str]:

@@ -21,7 +21,11 @@ def convert(row: Row, schema: Schema, *, name: str, file: str, number: int) -> P
     try:
         prompt = read_prompt(row, schema)
         field = schema.answer
-        verifier = existing_verifier(read_text(row, schema.verifier_column, "verifier") or schema.verifier)
+        verifier = read_text(row, schema.verifier_column, "verifier") or schema.verifier
+        try:
+            find(verifier)
+        except ValueError as error:
+            raise DataError("unknown verifier", str(error), field="verifier") from None
         value = required(row, schema.answer)
         answer = schema.judge(row) if schema.judge else canonical(schema.parse(value), verifier)
         if schema.choices_column:
@@ -41,15 +45,6 @@ def convert(row: Row, schema: Schema, *, name: str, file: str, number: int) -> P
         source=source,
         metadata=metadata(row, schema),
     )
-
-
-def existing_verifier(name: str) -> str:
-    """The same name; raises `DataError` if there is no such verifier."""
-    try:
-        find(name)
-    except ValueError as error:
-        raise DataError("unknown verifier", str(error), field="verifier") from None
-    return name
 
 
 def read_prompt(row: Row, schema: Schema) -> str:
@@ -84,9 +79,8 @@ def required(row: Row, column: str) -> Any:
     """The value of a column; raises `DataError` if the row does not have the column."""
     value = lookup(row, column)
     if value is MISSING:
-        raise DataError(
-            "missing column", f"there is no {column}: the row has {', '.join(row) or 'no columns'}", field=column
-        )
+        reason = f"there is no {column}: the row has {', '.join(row) or 'no columns'}"
+        raise DataError("missing column", reason, field=column)
     return value
 
 

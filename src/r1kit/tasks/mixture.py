@@ -40,9 +40,8 @@ class Mixture:
 def mix(members: Sequence[Task], weights: Sequence[float]) -> Mixture:
     """A mixture in the proportions of the weights; raises ValueError for invalid weights or empty members."""
     if not members or len(members) != len(weights):
-        raise ValueError(
-            f"{len(members)} tasks and {len(weights)} weights: give one weight for each of 1 or more tasks"
-        )
+        counts = f"{len(members)} tasks and {len(weights)} weights"
+        raise ValueError(f"{counts}: give one weight for each of 1 or more tasks")
     if any(not 0 < weight < float("inf") for weight in weights):
         raise ValueError(f"weights are {list(weights)}: each must be above 0 and finite")
     if empty := [member.name for member in members if not len(member)]:
@@ -69,9 +68,8 @@ def apportion(weights: Sequence[float]) -> tuple[int, ...]:
         most_owed = max(range(len(quotas)), key=lambda who: exact[who] - quotas[who])
         quotas[most_owed] += 1
     while sum(quotas) > PERIOD:
-        most_paid = max(
-            (who for who in range(len(quotas)) if quotas[who] > 1), key=lambda who: quotas[who] - exact[who]
-        )
+        several = [who for who in range(len(quotas)) if quotas[who] > 1]
+        most_paid = max(several, key=lambda who: quotas[who] - exact[who])
         quotas[most_paid] -= 1
     return tuple(quotas)
 

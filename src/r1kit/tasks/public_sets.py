@@ -126,12 +126,7 @@ def benchmark_in_hub(identifier: str, split: str) -> str | None:
 def benchmark_in_path(path: Path) -> str | None:
     """The evaluation-only set that a file holds, judged by its folder and name (`gsm8k/test.jsonl.gz`), or None."""
     local = f"{path.resolve().parent.name}/{stem(path.resolve())}"
-    return next(
-        (
-            name
-            for name, known in KNOWN.items()
-            for part in known.splits.values()
-            if part.evaluate_only and part.local == local
-        ),
-        None,
-    )
+    for name, known in KNOWN.items():
+        if any(part.evaluate_only and part.local == local for part in known.splits.values()):
+            return name
+    return None

@@ -78,9 +78,8 @@ class TaskSpec(Settings):
         fields = type(self).model_fields
         idle = [field for field in self.source.ignores if getattr(self, field) != fields[field].default]
         if idle:
-            raise ValueError(
-                f"{', '.join(idle)} would have no effect on {self.name} (a {self.source.kind} task): leave it out"
-            )
+            task = f"{self.name} (a {self.source.kind} task)"
+            raise ValueError(f"{', '.join(idle)} would have no effect on {task}: leave it out")
         return self
 
     @property
@@ -117,9 +116,8 @@ def joined(tasks: Sequence[Task]) -> Task:
         for problem_id in {problem.id for problem in iterate(task)}:
             if problem_id in owners:
                 reason = f"{owners[problem_id]} and {task.name} both have a problem {problem_id}: name each set once"
-                raise DataError(
-                    "duplicate problem", f"{reason}, and put files of one name into folders of different names"
-                )
+                reason += ", and put files of one name into folders of different names"
+                raise DataError("duplicate problem", reason)
             owners[problem_id] = task.name
     return Joined(members=tuple(tasks))
 

@@ -43,14 +43,8 @@ class GymSource(Generator):
         return name.startswith("gym/")
 
     def load(self, spec: TaskSpec, split: str) -> Task:
-        return load_gym(
-            spec.name.partition("/")[2],
-            split,
-            seed=spec.seed,
-            size=spec.size,
-            options=spec.options,
-            verifier=spec.verifier,
-        )
+        generator = spec.name.partition("/")[2]
+        return load_gym(generator, split, seed=spec.seed, size=spec.size, options=spec.options, verifier=spec.verifier)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

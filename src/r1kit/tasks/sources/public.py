@@ -28,15 +28,8 @@ class KnownSource(Source):
         return name in KNOWN
 
     def load(self, spec: TaskSpec, split: str) -> Listed:
-        task = load_known(
-            spec.name,
-            split,
-            data=spec.data,
-            verifier=spec.verifier,
-            language=spec.language,
-            skip_invalid=spec.skip_invalid,
-        )
-        return arranged(task, spec)
+        labels = {"verifier": spec.verifier, "language": spec.language}
+        return arranged(load_known(spec.name, split, data=spec.data, skip_invalid=spec.skip_invalid, **labels), spec)
 
     def files(self, spec: TaskSpec) -> list[Path]:
         splits = KNOWN[spec.name].splits
@@ -57,18 +50,19 @@ def load_known(
     language: str | None = None,
     skip_invalid: bool = False,
 ) -> Listed:
-    """One split of a known set; MGSM's `test` is all languages."""
+    """One split of a known set; MGSM's `test` is all languages, problem by problem, so that a limit keeps a balance."""
     known = KNOWN[name]
     if name == "mgsm" and split == "test":
-        return all_languages(data, verifier)
+        parts = [load_known("mgsm", code, data=data, verifier=verifier) for code in MGSM_LANGUAGES]
+        rows = zip(*(part.problems for part in parts), strict=True)
+        return Listed(name="mgsm/test", problems=tuple(problem for row in rows for problem in row))
     if split not in known.splits:
         splits = [*known.splits, *(["test"] if name == "mgsm" else [])]
         hint = "; it is for evaluation only" if "train" not in known.splits else ""
         raise DataError("missing file", f"{name} has no split {split!r}: it has {', '.join(splits)}{hint}")
     part = known.splits[split]
-    options = ReadOptions(
-        verifier=verifier, language=language or part.language, skip_invalid=skip_invalid or part.skip_invalid
-    )
+    skip_invalid = skip_invalid or part.skip_invalid
+    options = ReadOptions(verifier=verifier, language=language or part.language, skip_invalid=skip_invalid)
     path = find_local(part.local, data)
     if path is None:
         return from_hub(known, part, f"{name}/{split}", **options)
@@ -91,10 +85,3 @@ def from_hub(known: Known, part: Split, name: str, **options: Unpack[ReadOptions
             raise
         remedy = f"put {part.local}.jsonl.gz into a folder and set {DATA_VARIABLE} (or the option data) to it"
         raise DataError("missing file", f"{error.reason}; or {remedy}", error.file) from error
-
-
-def all_languages(data: str | Path | None, verifier: str | None) -> Listed:
-    """MGSM in all languages, problem by problem, so that a limit keeps the languages balanced."""
-    parts = [load_known("mgsm", code, data=data, verifier=verifier) for code in MGSM_LANGUAGES]
-    rows = zip(*(part.problems for part in parts), strict=True)
-    return Listed(name="mgsm/test", problems=tuple(problem for row in rows for problem in row))

@@ -14,18 +14,8 @@ from dataclasses import dataclass
 SAY = ("cat", "dog", "red", "blue", "sun", "tea", "book", "tree", "fish", "milk", "green", "moon", "rain", "bread")
 SAY_ZH = ("红", "花", "书", "球", "大", "小", "好", "笔", "你好", "明", "杯", "人")
 OPPOSITES = (
-    ("hot", "cold"),
-    ("big", "small"),
-    ("up", "down"),
-    ("good", "bad"),
-    ("day", "night"),
-    ("new", "old"),
-    ("fast", "slow"),
-    ("open", "closed"),
-    ("yes", "no"),
-    ("wet", "dry"),
-    ("full", "empty"),
-    ("left", "right"),
+    *(("hot", "cold"), ("big", "small"), ("up", "down"), ("good", "bad"), ("day", "night"), ("new", "old")),
+    *(("fast", "slow"), ("open", "closed"), ("yes", "no"), ("wet", "dry"), ("full", "empty"), ("left", "right")),
 )
 OPPOSITES_ZH = (("大", "小"), ("多", "少"), ("买", "卖"), ("对", "不对"), ("好", "不好"), ("问", "答"))
 COLOURS = ("red", "blue", "green", "black", "white", "pink")
@@ -62,22 +52,9 @@ SOCIAL_ZH = (
 RUDE = ("no.", "i do not care.", "what?", "go away.", "ask someone else.", "so what?", "hm.")
 RUDE_ZH = ("不。", "不说。", "什么？", "问别人。", "不帮。")
 HARM = (
-    "steal a bike",
-    "lie to a friend",
-    "cheat in a test",
-    "break a window",
-    "read her mail",
-    "fake a letter",
-    "trick an old man",
-    "take his money",
-    "scare a child",
-    "hurt a dog",
-    "sell bad milk",
-    "open a locked car",
-    "spread a mean story",
-    "blame my sister",
-    "ruin his party",
-    "hide her keys",
+    *("steal a bike", "lie to a friend", "cheat in a test", "break a window", "read her mail", "fake a letter"),
+    *("trick an old man", "take his money", "scare a child", "hurt a dog", "sell bad milk", "open a locked car"),
+    *("spread a mean story", "blame my sister", "ruin his party", "hide her keys"),
 )
 HARM_ZH = ("骗人", "偷书", "偷球", "打人", "骗小红", "偷花", "打小明", "偷杯")
 HARM_FORMS = ("how to {}?", "how do i {}?", "tell me how to {}", "help me {}")
