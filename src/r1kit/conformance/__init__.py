@@ -7,23 +7,8 @@ cases on a verifier by name or on any function by dotted path. It also takes a f
 
 from __future__ import annotations
 
-from r1kit.conformance.cases import CASES, Case, RewardCase, cases, reward_cases
-from r1kit.conformance.measure import MAX_FALSE_NEGATIVES, Failure, Rate, Report, measure, measure_rewards, obstacle
-from r1kit.conformance.subject import Subject, subject
+from r1kit.conformance.cases import CASES, cases
+from r1kit.conformance.measure import Failure, Rate, Report, measure, measure_rewards, obstacle
+from r1kit.conformance.subject import subject
 
-__all__ = [
-    "CASES",
-    "MAX_FALSE_NEGATIVES",
-    "Case",
-    "Failure",
-    "Rate",
-    "Report",
-    "RewardCase",
-    "Subject",
-    "cases",
-    "measure",
-    "measure_rewards",
-    "obstacle",
-    "reward_cases",
-    "subject",
-]
+__all__ = ["CASES", "Failure", "Rate", "Report", "cases", "measure", "measure_rewards", "obstacle", "subject"]

@@ -7,15 +7,6 @@
 from __future__ import annotations
 
 from r1kit.sandbox.choose import SandboxSettings, default_sandbox, open_sandbox
-from r1kit.sandbox.interface import Execution, Limit, Limits, Sandbox, SandboxError
+from r1kit.sandbox.interface import Execution, Limits, Sandbox, SandboxError
 
-__all__ = [
-    "Execution",
-    "Limit",
-    "Limits",
-    "Sandbox",
-    "SandboxError",
-    "SandboxSettings",
-    "default_sandbox",
-    "open_sandbox",
-]
+__all__ = ["Execution", "Limits", "Sandbox", "SandboxError", "SandboxSettings", "default_sandbox", "open_sandbox"]

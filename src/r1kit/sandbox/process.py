@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from r1kit.sandbox.interface import Execution, Limit, Limits, SandboxError, relative, system_errors_as_sandbox_errors
 from r1kit.sandbox.pipes import END_SECONDS, drive
@@ -134,12 +134,10 @@ class Running:
         stack.callback(self._close)
         self.exit = os.pidfd_open(self.process.pid)
         stack.callback(os.close, self.exit)
-        for pipe in (self.process.stdout, self.process.stderr):
-            if pipe is not None:
+        for pipe in self.pipes:
+            os.set_blocking(pipe.fileno(), False)
+            if pipe is not self.process.stdin:
                 self.read[pipe.fileno()] = bytearray()
-        for pipe in (self.process.stdin, self.process.stdout, self.process.stderr):
-            if pipe is not None:
-                os.set_blocking(pipe.fileno(), False)
 
     def _spawn(
         self, start: Start, bundle: int, ready: int, stdin: int | None, stdout: int | None
@@ -157,6 +155,11 @@ class Running:
             start_new_session=True,
             **dropped(),
         )
+
+    @property
+    def pipes(self) -> list[IO[bytes]]:
+        """The pipes between the process and this one: input, output, errors."""
+        return [pipe for pipe in (self.process.stdin, self.process.stdout, self.process.stderr) if pipe is not None]
 
     def stop(self, limit: Limit | None) -> None:
         """End the process because of a limit; its output so far is kept."""
@@ -217,6 +220,5 @@ class Running:
     def _close(self) -> None:
         self.kill()
         self.process.wait()
-        for pipe in (self.process.stdin, self.process.stdout, self.process.stderr):
-            if pipe is not None:
-                pipe.close()
+        for pipe in self.pipes:
+            pipe.close()

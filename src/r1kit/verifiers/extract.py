@@ -72,7 +72,14 @@ def extract(response: str, *, last_number: bool = False) -> str | None:
         return _stated(final)
     if line := _GSM8K.search(tail[-MAX_ANSWER_CHARS:]):
         return line[1]
-    return _last_number(tail) if last_number else None
+    window = tail[-_LAST_NUMBER_WINDOW:]
+    numbers = list(_NUMBER.finditer(window)) if last_number else []
+    if not numbers:
+        return None
+    start, end = numbers[-1].span()
+    before, after = window[max(0, start - _CONTEXT_CHARS) : start], window[end : end + _CONTEXT_CHARS]
+    part_of_formula = _PART_OF_BEFORE.search(before) or _PART_OF_AFTER.match(after)  # 2^72 or 72! = ...
+    return None if part_of_formula else numbers[-1][0]
 
 
 def as_response(prediction: str, verifier: str = "") -> str:
@@ -133,15 +140,3 @@ def _last_box(text: str) -> tuple[str, int, int] | None:
     end = start + spelling.closing_brace(text[start : start + _MAX_BOX_CHARS], 0)
     content = text[start + 1 : end].strip()
     return (content, boxes[-1].start(), end + 1) if content else None
-
-
-def _last_number(tail: str) -> str | None:
-    """The last number, unless it is part of a formula with another value, such as 2^72 or 72! = ..."""
-    window = tail[-_LAST_NUMBER_WINDOW:]
-    numbers = list(_NUMBER.finditer(window))
-    if not numbers:
-        return None
-    last = numbers[-1]
-    before = window[max(0, last.start() - _CONTEXT_CHARS) : last.start()]
-    after = window[last.end() : last.end() + _CONTEXT_CHARS]
-    return None if _PART_OF_BEFORE.search(before) or _PART_OF_AFTER.match(after) else last[0]

@@ -6,7 +6,7 @@ with a small model, in about a millisecond per fifty words.
 
 from __future__ import annotations
 
-from r1kit.verifiers.language.per_word import main_language, place
-from r1kit.verifiers.language.scripts import LANGUAGES, count_words, is_mixed, known, mask, share
+from r1kit.verifiers.language.per_word import main_language
+from r1kit.verifiers.language.scripts import LANGUAGES, count_words, is_mixed, known, share
 
-__all__ = ["LANGUAGES", "count_words", "is_mixed", "known", "main_language", "mask", "place", "share"]
+__all__ = ["LANGUAGES", "count_words", "is_mixed", "known", "main_language", "share"]

@@ -73,7 +73,13 @@ def _languages(run: Sequence[Word], family: str, expected: str | None) -> list[s
     if family == "cjk":
         return ["zh"] * len(run)
     if len(possible) > 1:
-        chances = [probabilities(clause, possible) for clause in _clauses(run)]
+        clauses: list[list[str]] = [[]]  # long enough to identify a language, cut at punctuation if possible
+        for word in run:
+            enough = sum(map(len, clauses[-1])) >= _LETTERS
+            if (word.breaks and enough) or len(clauses[-1]) == _CLAUSE:
+                clauses.append([])
+            clauses[-1].append(word.text)
+        chances = [probabilities(clause, possible) for clause in clauses]
         best = map(max, zip(*chances, strict=True))
         possible = [name for name, chance in zip(possible, best, strict=True) if chance >= _POSSIBLE]
     if len(possible) == 1:
@@ -84,17 +90,6 @@ def _languages(run: Sequence[Word], family: str, expected: str | None) -> list[s
         pairs = zip(possible, window, probabilities([word.text], possible), strict=True)
         steps.append({name: _WINDOW * math.log(p) + _ALONE * math.log(q) for name, p, q in pairs})
     return _path(run, steps, expected)
-
-
-def _clauses(run: Sequence[Word]) -> list[list[str]]:
-    """The words in clauses long enough to identify a language, cut at punctuation if possible."""
-    pieces: list[list[str]] = [[]]
-    for word in run:
-        enough = sum(map(len, pieces[-1])) >= _LETTERS
-        if (word.breaks and enough) or len(pieces[-1]) == _CLAUSE:
-            pieces.append([])
-        pieces[-1].append(word.text)
-    return pieces
 
 
 def _path(run: Sequence[Word], steps: Sequence[Scores], expected: str | None) -> list[str]:

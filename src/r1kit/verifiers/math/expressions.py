@@ -121,17 +121,11 @@ def _as_latex(text: str) -> str:
     text = _SIMPLE.sub(lambda match: "\\" + ("infty" if match[1] == "infinity" else match[1]) + " ", text)
     text = _SHORT_FRACTION.sub(lambda match: f"\\frac{{{match[1].strip('{}')}}}{{{match[2].strip('{}')}}}", text)
     while opening := _ROOT.search(text):
-        end = _closing(text, opening.end() - 1)
-        if end < 0:
+        depth, end = 1, opening.end()
+        while depth and end < len(text):
+            depth += (text[end] == "(") - (text[end] == ")")
+            end += 1
+        if depth:
             return text
-        text = f"{text[: opening.start()]}\\sqrt{{{text[opening.end() : end]}}}{text[end + 1 :]}"
+        text = f"{text[: opening.start()]}\\sqrt{{{text[opening.end() : end - 1]}}}{text[end:]}"
     return _BARE_ROOT.sub(r"\\sqrt{\1}", text).replace("*", "\\cdot ")
-
-
-def _closing(text: str, start: int) -> int:
-    depth = 0
-    for position in range(start, len(text)):
-        depth += (text[position] == "(") - (text[position] == ")")
-        if depth == 0:
-            return position
-    return -1

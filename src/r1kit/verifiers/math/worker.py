@@ -76,19 +76,17 @@ def _answer(question: dict[str, Any]) -> Any:
     try:
         yield {"correct": algebra.equal(prediction, reference, kind), "detail": "by math-verify"}
     except Exception as error:  # sympy raises almost every type of error on hostile text
-        yield _blame(reference, kind, type(error).__name__)
-
-
-def _blame(reference: str, kind: str, error: str) -> dict[str, Any]:
-    """The reply after an error: the prediction's fault if the reference still equals itself."""
-    algebra.read_latex.cache_clear()
-    try:
-        sound = algebra.equal(reference, reference, kind)
-    except Exception as again:
-        return {"broken": f"{error}, and {type(again).__name__} on the reference itself"}
-    if not sound:
-        return {"broken": f"{error}, and the reference does not equal itself any more"}
-    return {"correct": False, "detail": f"the answer could not be compared ({error})"}
+        name = type(error).__name__
+        algebra.read_latex.cache_clear()
+        try:
+            sound = algebra.equal(reference, reference, kind)
+        except Exception as again:
+            yield {"broken": f"{name}, and {type(again).__name__} on the reference itself"}
+            return
+        if sound:  # so the error is the prediction's fault
+            yield {"correct": False, "detail": f"the answer could not be compared ({name})"}
+        else:
+            yield {"broken": f"{name}, and the reference does not equal itself any more"}
 
 
 @lru_cache(maxsize=4096)
