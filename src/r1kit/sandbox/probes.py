@@ -88,14 +88,14 @@ def examine(sandbox: Sandbox, *, quick: bool) -> list[Finding]:
         for probe in (probe for probe in PROBES if probe.quick or not quick):
             done = sandbox.run(programs.ATTEMPT + probe.program.format(**host.facts), limits=probe.limits)
             harm = host.harm()
-            held = probe.holds(done) and not harm
+            holds = probe.holds(done) and not harm
             report = [line for line in done.stdout.splitlines() if line != "done"]
             faults = [*harm, *(line for line in report if "SUCCEEDED" in line), *done.stderr.splitlines()[-1:]]
-            detail = "; ".join(report[:1] if held else faults[:3])[:200]
-            if held and probe.holds is not refused:
+            detail = "; ".join(report[:1] if holds else faults[:3])[:200]
+            if holds and probe.holds is not refused:
                 detail = f"stopped by its {done.limit} limit"
             detail = detail or f"exit status {done.exit_status}, limit {done.limit}"
-            findings.append(Finding(what=probe.what, held=held, detail=detail))
+            findings.append(Finding(what=probe.what, held=holds, detail=detail))
     return findings
 
 
