@@ -116,19 +116,14 @@ def is_mixed(text: str, *, min_share: float = 0.05) -> bool:
 
 
 def mask(text: str) -> str:
-    """The text with all parts that belong to no language replaced by spaces, in linear time."""
+    """The text with all parts that belong to no language replaced by spaces, in linear time.
+
+    An opening mark that is never closed stays in the text.
+    """
     for opening, closing in _FENCES:
-        text = _cut(text, opening, closing)
+        kept, position = [], 0
+        while (start := text.find(opening, position)) >= 0 and (end := text.find(closing, start + len(opening))) >= 0:
+            kept.append(text[position:start])
+            position = end + len(closing)
+        text = " ".join([*kept, text[position:]])
     return _MASKED.sub(" ", text)
-
-
-def _cut(text: str, opening: str, closing: str) -> str:
-    """The text without the parts between the marks; an opening mark that is never closed stays in the text."""
-    kept, position = [], 0
-    while (start := text.find(opening, position)) >= 0:
-        end = text.find(closing, start + len(opening))
-        if end < 0:
-            break
-        kept.append(text[position:start])
-        position = end + len(closing)
-    return " ".join([*kept, text[position:]])

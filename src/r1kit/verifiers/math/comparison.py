@@ -62,7 +62,15 @@ class Comparison:
         """Whether two shapes are equal, part by part."""
         match given, expected:
             case Equation(), Equation():
-                return self._equations(given, expected)
+                if given.name and (given.name == expected.name or (not expected.name and len(expected.sides) < 2)):
+                    values = (shapes.parse_shape(side.sides[-1]) for side in (given, expected))
+                    return self._holds(given) and self.same(*values)
+                if "(" in (given.name or "") + (expected.name or ""):  # f(2) = 3 is not f(3) = 3
+                    return False
+                texts = ["=".join(filter(None, [side.name, *side.sides])) for side in (given, expected)]
+                if any(text.count("=") != 1 or expression(text.replace("=", "+")) is None for text in texts):
+                    return False
+                return self._algebra(texts[0], texts[1], "equation")
             case Equation(), _:
                 value = shapes.parse_shape(given.sides[-1])
                 return self._holds(given) and self.same(_sole_member(value, expected), expected)
@@ -80,17 +88,6 @@ class Comparison:
             case Inequality(), Inequality():
                 return given == expected
         return False
-
-    def _equations(self, given: Equation, expected: Equation) -> bool:
-        if given.name and (given.name == expected.name or (not expected.name and len(expected.sides) < 2)):
-            value, expected_value = shapes.parse_shape(given.sides[-1]), shapes.parse_shape(expected.sides[-1])
-            return self._holds(given) and self.same(value, expected_value)
-        if "(" in (given.name or "") + (expected.name or ""):  # f(2) = 3 is not f(3) = 3
-            return False
-        whole = ["=".join(([side.name] if side.name else []) + list(side.sides)) for side in (given, expected)]
-        if any(text.count("=") != 1 or expression(text.replace("=", "+")) is None for text in whole):
-            return False
-        return self._algebra(whole[0], whole[1], "equation")
 
     def _holds(self, equation: Equation) -> bool:
         """Whether all sides have one value: those of `2+3=5` do, those of `x+1=5` and `12=13` do not."""
