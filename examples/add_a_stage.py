@@ -1,6 +1,7 @@
 """A kind of stage of your own, and a recipe that uses it: keep the shortest correct response of every problem.
 
 Run it: python examples/add_a_stage.py. A kind needs no registration: a recipe names it, and that is all.
+An edit of this file redoes the stage, since the file of a kind's `run` counts in the stage's fingerprint.
 """
 
 from __future__ import annotations

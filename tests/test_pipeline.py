@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import io
 import json
 import os
@@ -18,8 +19,10 @@ import pytest
 from pydantic import Field
 
 from r1kit.pipeline import Context, External, Kind, Progress, Recipe, Stage, Stopped, check_ready, execute, plan
+from r1kit.pipeline.fingerprint import Hashes, identity
 from r1kit.pipeline.plan import PlanRow
 from r1kit.settings import NOT_HASHED, Settings
+from r1kit.stages.report import REPORT
 from r1kit.store import StoreError
 
 
@@ -109,7 +112,8 @@ def test_until_stops_after_a_stage_and_a_wrong_name_gets_a_hint(tmp_path: Path, 
 
 def test_fingerprints_are_the_same_in_another_process_and_another_place(tmp_path: Path, data: Path) -> None:
     # a constant: a change of how fingerprints are made would orphan everybody's finished runs
-    assert prints(toy_recipe(data), tmp_path)[1].startswith("6b11f73ae86142ae")
+    kind = Kind(name="toy", run=REPORT.run, settings=Toy)  # a `run` of r1kit's, so that this file's code does not count
+    assert prints(toy_recipe(data, kind=kind), tmp_path)[1].startswith("6b11f73ae86142ae")
     moved = tmp_path / "elsewhere.txt"
     moved.write_text("5")
     assert prints(toy_recipe(moved), tmp_path) == prints(toy_recipe(data), tmp_path)
@@ -150,6 +154,26 @@ def test_the_plan_says_which_setting_which_input_and_which_version_changed(tmp_p
     assert plan(toy_recipe(data, kind=newer), runs)[0].why == "code version 1 -> 2"
     data.write_text("66")
     assert plan(toy_recipe(data), runs)[0].why == f"input data changed ({data})"
+
+
+def test_an_edit_of_the_code_of_a_kind_outside_r1kit_redoes_the_stage(
+    tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code = tmp_path / "stage_of_my_own.py"
+    code.write_text("def run(context):\n    (context.folder / 'result').write_text('1')\n    return {}\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    kind = Kind(name="longest", run=importlib.import_module("stage_of_my_own").run, settings=Toy)
+    execute(toy_recipe(data, kind=kind), tmp_path / "runs")
+    assert [row.status for row in plan(toy_recipe(data, kind=kind), tmp_path / "runs")] == ["done", "done"]
+    code.write_text(code.read_text() + "# edited\n")
+    row = plan(toy_recipe(data, kind=kind), tmp_path / "runs")[0]
+    assert (row.status, row.why) == ("run", "code of kind longest changed")
+
+
+def test_the_code_of_built_in_kinds_does_not_count(data: Path) -> None:
+    own, built_in = (Stage("one", kind, kind.settings()) for kind in (TOY, REPORT))
+    hashes = Hashes(data.parent / "hashes.json")
+    assert "code" in identity(own, hashes, {}) and "code" not in identity(built_in, hashes, {})
 
 
 def test_the_content_of_a_folder_counts_and_an_unchanged_file_is_not_read_again(

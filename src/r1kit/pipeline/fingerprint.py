@@ -1,21 +1,24 @@
 """The fingerprint of a stage: one hash of everything that decides its result (kind, version, settings, inputs).
 
 Stages with the same fingerprint give the same result, so a finished folder is reused. The fingerprint does not cover
-r1kit's own code: a change of code that alters results raises the kind's `version`.
+r1kit's own code: a change of code that alters results raises the kind's `version`. For a kind outside r1kit, the file
+that defines its `run` counts, but not what that file imports.
 """
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
+import inspect
 import json
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel
 
-from r1kit.pipeline.graph import External, Output, Stage
+from r1kit.pipeline.graph import External, Kind, Output, Stage
 from r1kit.settings import NOT_HASHED
 from r1kit.store import StoreError, combine, files_in, sha256, write_json
 
@@ -87,7 +90,19 @@ def identity(stage: Stage, hashes: Hashes, fingerprints: dict[str, str]) -> dict
             inputs[name]["fingerprint"] = fingerprints[source.stage.name]
         else:
             inputs[name] = {"path": str(source.path), "fingerprint": _external_hash(stage, name, source, hashes)}
-    return {"kind": stage.kind.name, "version": stage.kind.version, "settings": settings_of(stage), "inputs": inputs}
+    kind: dict[str, Any] = {"kind": stage.kind.name, "version": stage.kind.version}
+    if (file := _own_code(stage.kind)) is not None:
+        kind["code"] = hashes.of(file)
+    return {**kind, "settings": settings_of(stage), "inputs": inputs}
+
+
+def _own_code(kind: Kind) -> Path | None:
+    """The file that defines the kind's `run`; None for r1kit's own kinds, and if there is no such file."""
+    function = inspect.unwrap(getattr(kind.run, "func", kind.run))  # behind a partial or a decorator
+    name = str(function.__module__)
+    file = getattr(sys.modules.get(name), "__file__", None)
+    is_own = name.partition(".")[0] != "r1kit" and file is not None and Path(file).is_file()
+    return Path(file) if is_own else None
 
 
 def _external_hash(stage: Stage, name: str, source: External, hashes: Hashes) -> str:

@@ -120,6 +120,8 @@ def _changes(old: dict[str, Any], new: dict[str, Any], all_settings: dict[str, A
         changes.append(f"kind {old['kind']} -> {new['kind']}")
     elif old["version"] != new["version"]:
         changes.append(f"code version {old['version']} -> {new['version']}")
+    elif old.get("code") != new.get("code"):
+        changes.append(f"code of kind {new['kind']} changed")
     before, after, known = _flat(old["settings"]), _flat(new["settings"]), _flat(all_settings)
     for name in [*after, *(name for name in before if name not in known)]:
         if before.get(name) != after.get(name):
