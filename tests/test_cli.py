@@ -249,3 +249,16 @@ def test_the_module_runs_and_help_lists_the_commands() -> None:
     done = subprocess.run([sys.executable, "-m", "r1kit", "--help"], capture_output=True, text=True, check=True)
     for command in ("run", "plan", "eval", "generate", "chat", "report", "models", "data"):
         assert f"\n    {command} " in done.stdout
+
+
+def test_the_console_script_imports_modules_of_the_current_folder_last(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text("def brief(completions, **columns):\n    return [7.0 for _ in completions]\n")
+    (tmp_path / "numpy.py").write_text("raise RuntimeError('shadowed')\n")
+    (tmp_path / "rows.jsonl").write_text('{"completion": "4"}\n')
+    # a console script has its own folder at the front of sys.path, never the current one
+    script = "import sys; sys.path = [p for p in sys.path if p]; from r1kit.cli import main; sys.exit(main())"
+    score = [sys.executable, "-c", script, "score", "rows.jsonl", "--rewards"]
+    done = subprocess.run([*score, "mine:brief"], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0 and json.loads(done.stdout)["rewards"] == {"brief": 7.0}, done.stderr + done.stdout
+    missing = subprocess.run([*score, "shapes:area"], cwd=tmp_path, capture_output=True, text=True)
+    assert "no module named 'shapes' in the current folder or on PYTHONPATH" in missing.stderr

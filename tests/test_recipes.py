@@ -436,7 +436,7 @@ def test_recipes_and_scales_of_ones_own_are_named_by_a_dotted_path(
     assert {stage.name: stage for stage in recipe.stages}["rl"].settings.model_dump()["steps"] == 7
     for name, message in (
         ("own_recipes:mien", "has no 'mien': did you mean mine?"),
-        ("no_such_module:mine", "No module named 'no_such_module'; add the folder that holds it to PYTHONPATH"),
+        ("no_such_module:mine", "no module named 'no_such_module' in the current folder or on PYTHONPATH"),
         ("own_recipes:NUMBER", "recipe 'own_recipes:NUMBER' is an int: expected a function"),
         ("own_recipes:wrong", "own_recipes:wrong returned an int, expected a Recipe"),
     ):

@@ -80,9 +80,10 @@ def import_object(path: str, role: str) -> Any:
     try:
         module = importlib.import_module(module_name)
     except (ImportError, AttributeError, ValueError) as error:
-        is_missing = isinstance(error, ModuleNotFoundError)
-        remedy = "; add the folder that holds it to PYTHONPATH" if is_missing else ""
-        raise SettingsError(f"{role} {path!r} cannot be imported: {error}{remedy}") from error
+        reason = str(error)
+        if isinstance(error, ModuleNotFoundError) and error.name:
+            reason = f"no module named {error.name!r} in the current folder or on PYTHONPATH"
+        raise SettingsError(f"{role} {path!r} cannot be imported: {reason}") from error
     if not hasattr(module, name):
         hint = nearest(name, [other for other in vars(module) if not other.startswith("_")])
         raise SettingsError(f"{role} {path!r} cannot be imported: {module_name} has no {name!r}: {hint}")

@@ -27,6 +27,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     options = parser().parse_args(arguments)
+    if "" not in sys.path:
+        sys.path.append("")  # the current folder, for dotted paths; last, so that its files shadow no package
     if isinstance(sys.stdout, io.TextIOWrapper):  # model text may have characters that the terminal cannot show
         sys.stdout.reconfigure(errors="replace")
     try:
