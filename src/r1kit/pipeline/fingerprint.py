@@ -101,8 +101,9 @@ def _own_code(kind: Kind) -> Path | None:
     function = inspect.unwrap(getattr(kind.run, "func", kind.run))  # behind a partial or a decorator
     name = str(function.__module__)
     file = getattr(sys.modules.get(name), "__file__", None)
-    is_own = name.partition(".")[0] != "r1kit" and file is not None and Path(file).is_file()
-    return Path(file) if is_own else None
+    if name.partition(".")[0] == "r1kit" or file is None:
+        return None
+    return Path(file) if Path(file).is_file() else None
 
 
 def _external_hash(stage: Stage, name: str, source: External, hashes: Hashes) -> str:
