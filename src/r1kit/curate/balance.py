@@ -20,9 +20,9 @@ class BalanceSettings(Settings):
     """At most `per_problem` samples of a problem, then `shares` of pass-rate buckets.
 
     `edges=(0.25, 0.5, 0.75)` makes four buckets, hardest first; `shares=(0.3, 0.3, 0.2, 0.2)` are their parts of the
-    result, and `size` is its size. Without `size`, the bucket that is scarcest for its share limits the result. With
-    `size`, the other buckets fill what one lacks. The other buckets also divide the share of an empty one. Samples
-    without a pass rate always stay.
+    result. Without `size`, the result is the largest with exact shares. With `size` (how many to keep), a bucket
+    that is too small gives all it has and the others fill the gap. An empty bucket's share always goes to the others.
+    Samples without a pass rate always stay.
     """
 
     per_problem: int | None = Field(default=4, ge=1)
@@ -52,9 +52,10 @@ class BalanceSettings(Settings):
 def within_problems(
     order: Rows, problems: NDArray[np.uint64], limit: int, signatures: NDArray[np.uint8] | None = None
 ) -> Rows:
-    """The rows of `order` (best first) to drop beyond `limit` per problem; with signatures, the most dissimilar stay.
+    """The rows of `order` (best first) to drop beyond `limit` per problem.
 
-    Problem 0 means no problem and has no limit.
+    `signatures` given: keep rows unlike each other instead of the first ones. Problem 0 means no problem and has no
+    limit.
     """
     ranks = rank_in_groups(problems[order])
     over = (ranks >= limit) & (problems[order] != 0)
@@ -82,7 +83,7 @@ def rank_in_groups(groups: NDArray[np.uint64]) -> Rows:
 
 
 def _most_dissimilar(group: Rows, signatures: NDArray[np.uint8], limit: int) -> Rows:
-    """The first row, then repeatedly the row that is least similar to its nearest chosen one."""
+    """Start with the first row; then add the row whose highest similarity to any chosen row is lowest."""
     chosen = [0]
     nearest = similarity(signatures[group[0]], signatures[group])
     while len(chosen) < limit:
@@ -100,7 +101,10 @@ def buckets(pass_rates: NDArray[np.float32], edges: Sequence[float]) -> Rows:
 
 
 def beyond_shares(order: Rows, problems: NDArray[np.uint64], bucket: Rows, settings: BalanceSettings) -> Rows:
-    """The rows of `order` (best first) to drop for the shares; the best of each problem are placed first."""
+    """The rows of `order` (best first) to drop for the shares.
+
+    Every problem's best row comes before any problem's second best.
+    """
     available = [int((bucket[order] == index).sum()) for index in range(len(settings.shares))]
     quota = quotas(available, settings.shares, settings.size)
     groups = np.where(problems[order] == 0, np.arange(1, len(order) + 1, dtype=np.uint64), problems[order])
@@ -113,8 +117,9 @@ def beyond_shares(order: Rows, problems: NDArray[np.uint64], bucket: Rows, setti
 def quotas(available: Sequence[int], shares: Sequence[float], size: int | None = None) -> list[int]:
     """How many to take of each kind so that the shares hold.
 
-    Without `size`, as many as the shares allow: `quotas([100, 10], [1, 1]) == [10, 10]`. With it, the others fill what
-    one kind lacks: `quotas([100, 10], [1, 1], 50) == [40, 10]`. The others divide the share of an empty kind.
+    Without `size`, the result is the largest with exact shares: `quotas([100, 10], [1, 1]) == [10, 10]`. With it, a
+    kind that is too small gives all it has and the others fill the gap: `quotas([100, 10], [1, 1], 50) == [40, 10]`.
+    The share of an empty kind always goes to the others.
     """
     counts = [0] * len(available)
     open_ones = [index for index, (count, share) in enumerate(zip(available, shares, strict=True)) if count and share]

@@ -34,11 +34,12 @@ class Part:
 class Builder:
     """`build("dev1", SFT, {"model": base, "data": rows}, sizes, objective=...)` is a stage.
 
-    Its settings are the sizes of the scale, then the keywords, which are the recipe's ideas, then the user's changes
-    for the stage. A setting that is both a size and an idea is an error. `measures` are sizes of evaluations that all
-    models share, by name ("eval"); `overrides` are the user's changes, such as {"dev1.epochs": 3}.
+    Settings come from three places, later ones winning: the scale's sizes, the recipe's keywords, the user's `--set`.
+    A setting that is both a size and a keyword is an error. `measures` are sizes of evaluations that all models share,
+    by name ("eval"); `overrides` are the user's `--set`, such as {"dev1.epochs": 3}.
 
-    Raises `SettingsError` for an unknown setting or an invalid value, and `recipe` for changes to an unknown stage.
+    Raises `SettingsError` for an unknown setting or an invalid value; `recipe()` raises it for a `--set` of an unknown
+    stage.
     """
 
     def __init__(
@@ -67,7 +68,10 @@ class Builder:
     def __call__(
         self, name: str, kind: Kind, inputs: Mapping[str, Model], sizes: Mapping[str, Any], **ideas: Any
     ) -> Stage:
-        """Build one stage. The seed is the run's; generated data is compared with everything the run is measured by."""
+        """Build one stage; its seed is the run's.
+
+        Stages with `evaluation_sets` get the evaluation tasks, so that generated rows too close to them are removed.
+        """
         if both := sizes.keys() & ideas.keys():
             raise SettingsError(f"stage {name}: the recipe sets {', '.join(sorted(both))}, so a scale must not")
         fields = kind.settings.model_fields
@@ -79,7 +83,10 @@ class Builder:
         return self._stage(name, kind, settings, inputs)
 
     def measure(self, models: Mapping[str, Model]) -> dict[str, Stage]:
-        """Evaluations of all models, by their name in the report: `zero` for "eval", else as `everyday/zero`."""
+        """Evaluations of all models.
+
+        Keys are columns: `zero` for the measure `eval`, `everyday/zero` for the measure `everyday`.
+        """
         return {
             column if name == "eval" else f"{name}/{column}": self._stage(
                 f"{name}-{column}", EVALUATE, settings, {"model": model}

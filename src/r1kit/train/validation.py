@@ -15,9 +15,9 @@ from r1kit.train.learner import Learner
 
 @dataclass(frozen=True)
 class Validation:
-    """A measure on held-out data, before the first step and then every `every` steps.
+    """A function that measures held-out data: once before training, then after each `every` steps and after the last.
 
-    Early stopping follows the value named `watch`; the measure before the first step is for comparison only.
+    Early stopping follows the value named `watch`; it ignores the measurement before the first step.
     """
 
     measure: Callable[[], dict[str, float]]
@@ -29,7 +29,7 @@ class Validation:
 
 @dataclass
 class Best:
-    """The best validation so far, and the number of validations since."""
+    """The step and value of the best measurement so far, and the number of measurements since."""
 
     step: int = 0
     value: float | None = None
@@ -54,9 +54,9 @@ class Best:
 class EarlyStopping:
     """The validation of a loop, or none: it measures when due, keeps the best weights and decides when to stop.
 
-    `state` belongs in every checkpoint; a new `EarlyStopping` continues from it. The best weights are in a folder
-    named by their step (`best/step-000015`), so a run that continues from a checkpoint never reads those of an
-    abandoned attempt.
+    `state` belongs in every checkpoint; a new `EarlyStopping` continues from it. After a resume, steps may be trained
+    again with other results. So the best weights are in a folder named by their step (`best/step-000015`): those that
+    the checkpoint refers to stay, and a step that is the best again replaces its folder before anything refers to it.
     """
 
     def __init__(
