@@ -74,6 +74,14 @@ def prints(recipe: Recipe, runs: Path) -> list[str]:
     return [row.fingerprint for row in plan(recipe, runs)]
 
 
+@pytest.mark.parametrize("value", [None, 3, ["loss"]])
+def test_a_stage_that_returns_no_metrics_is_named(value: Any, tmp_path: Path, data: Path) -> None:
+    kind = Kind(name="longest", run=lambda context: value, settings=Toy)
+    message = f"run of kind 'longest' returned {value}, expected a mapping of metrics"
+    with pytest.raises(ValueError, match=re.escape(message)):
+        execute(toy_recipe(data, kind=kind), tmp_path / "runs")
+
+
 def test_stages_run_in_order_and_a_second_run_does_nothing(tmp_path: Path, data: Path) -> None:
     runs = tmp_path / "runs"
     assert state(plan(toy_recipe(data), runs)) == [("one", "run", "never run"), ("two", "run", "never run")]

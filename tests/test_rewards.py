@@ -468,6 +468,59 @@ def test_a_reward_that_returns_rubbish_is_named(function: str, message: str) -> 
         scorer(f"{__name__}:{function}")(["a", "b"])
 
 
+def no_keywords(completions: list[str], answer: list[str]) -> list[float]:
+    return [0.0] * len(completions)
+
+
+def get_no_keywords() -> Any:
+    return no_keywords
+
+
+def of_texts(texts: list[str], **columns: Any) -> list[float]:
+    return [0.0] * len(texts)
+
+
+def of_keywords(**columns: Any) -> list[float]:
+    return [0.0] * len(columns["completions"])
+
+
+@pytest.mark.parametrize(
+    ("function", "message"),
+    [
+        ("no_keywords", r"no_keywords takes no `\*\*columns`: end its parameters with"),
+        ("get_no_keywords", r"get_no_keywords takes no `\*\*columns`"),
+        ("of_texts", "of_texts: texts: Missing .*a reward needs a parameter `completions`; a function without it is"),
+        ("of_keywords", "of_keywords: KeyError: 'completions' .*a reward needs a parameter `completions`"),
+    ],
+)
+def test_a_function_with_other_parameters_than_a_reward_is_refused(function: str, message: str) -> None:
+    with pytest.raises(SettingsError, match=message):
+        scorer(f"{__name__}:{function}")
+
+
+def sides(completions: list[str], sides: list[int], scale: float = 1.0, **columns: Any) -> list[float]:
+    return [scale * side for side in sides]
+
+
+def logs(completions: list[str], log_metric: Any, **columns: Any) -> list[float]:
+    return [0.0] * len(completions)
+
+
+@pytest.mark.parametrize("options", [{}, {"scale": 2.0}])
+def test_a_column_that_a_reward_needs_and_the_task_lacks_is_named(options: dict[str, Any]) -> None:
+    score = scorer(f"{__name__}:sides", **options)
+    assert score(["a"], sides=[3])[0].total == 3 * options.get("scale", 1.0)
+    with pytest.raises(RewardError, match=r"reward 'sides' needs the column 'sides': .* \(columns: answer, source\)"):
+        score(["a"], source=["x"], answer=["4"])
+    with pytest.raises(RewardError, match="reward 'logs' gets no log_metric here: give the parameter the default None"):
+        scorer(f"{__name__}:logs")(["a"])
+
+
+def test_a_reward_that_expects_messages_and_gets_text_is_told_of_chat() -> None:
+    with pytest.raises(RewardError, match=r"reward 'of_messages' gets completions as text .*set its option `chat`"):
+        build([RewardSpec(name=f"{__name__}:of_messages")])(["abc"])
+
+
 def test_a_column_of_another_length_is_named() -> None:
     with pytest.raises(ValueError, match="column 'answer' has 1 values for 2 completions"):
         scorer("accuracy")([GOOD, BAD], answer=["4"])

@@ -6,7 +6,7 @@ import contextlib
 import datetime
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -78,7 +78,10 @@ def _run(row: PlanRow, context: Context, *, check: bool) -> None:
             return
         started = _start(row)
         clock = time.monotonic()
-        metrics = row.stage.kind.run(context)
+        metrics: Any = row.stage.kind.run(context)  # a user's function: the type is checked here
+        if not isinstance(metrics, Mapping):
+            kind = row.stage.kind.name
+            raise ValueError(f"run of kind {kind!r} returned {metrics!r:.80}, expected a mapping of metrics")
         seconds = round(time.monotonic() - clock, 3)
         write_json(row.folder / MANIFEST, {**started, "seconds": seconds, "metrics": dict(metrics)})
         context.progress.say(f"done in {datetime.timedelta(seconds=round(seconds))}")

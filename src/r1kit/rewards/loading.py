@@ -10,13 +10,14 @@ from typing import Any
 
 from pydantic import PydanticUserError, ValidationError, validate_call
 
-from r1kit.rewards.columns import RewardFunction, configured
+from r1kit.rewards.columns import Configured, RewardFunction, configured
 from r1kit.rewards.registry import REWARDS
 from r1kit.rewards.scorer import Part, Scorer
 from r1kit.rewards.spec import RewardSpec
 from r1kit.settings import SettingsError, import_function, nearest
 
 TAKEN = ("mean", "std")  # metrics reward/mean and reward/std
+MAKER = "a reward needs a parameter `completions`; a function without it is called as a maker with the options"
 
 
 def build(specs: Sequence[RewardSpec]) -> Scorer:
@@ -52,7 +53,15 @@ def _function(spec: RewardSpec) -> RewardFunction:
         raise SettingsError(f"reward {spec.name!r} is built into Python: {expected}")
     parameters = inspect.signature(function).parameters
     if not {"completions", "completion_ids", "prompts"} & parameters.keys():
-        return _make(spec, function)
+        try:
+            made = _make(spec, function)
+        except SettingsError as error:
+            raise SettingsError(f"{error} ({MAKER})") from error
+        except LookupError as error:  # a function that looks for `completions` in its keywords
+            raise SettingsError(f"reward {spec.name}: {type(error).__name__}: {error} ({MAKER})") from error
+        _require_keywords(spec, made)
+        return made
+    _require_keywords(spec, function)
     _check_options(spec, function)
     return configured(function, **spec.options) if spec.options else function
 
@@ -73,6 +82,16 @@ def _make(spec: RewardSpec, maker: Any) -> RewardFunction:
     if not callable(function):
         raise SettingsError(f"reward {spec.name} returned {type(function).__name__}: expected a reward function")
     return function
+
+
+def _require_keywords(spec: RewardSpec, function: RewardFunction) -> None:
+    """Raise `SettingsError` for a function that does not take any keyword: columns and hooks come as keywords."""
+    function = function.function if isinstance(function, Configured) else function
+    if not any(p.kind is p.VAR_KEYWORD for p in inspect.signature(function).parameters.values()):
+        raise SettingsError(
+            f"reward {spec.name} takes no `**columns`: end its parameters with `**columns`, for the columns of the "
+            "task and hooks such as log_metric come as keywords"
+        )
 
 
 def _check_options(spec: RewardSpec, function: Any) -> None:

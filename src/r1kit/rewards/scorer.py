@@ -10,7 +10,7 @@ from numbers import Real
 from typing import Any
 
 from r1kit.event_loop import run_blocking
-from r1kit.rewards.columns import RewardFunction
+from r1kit.rewards.columns import Configured, RewardFunction
 from r1kit.store import to_plain
 from r1kit.types import Reward, Verdict
 
@@ -18,7 +18,7 @@ RESERVED = ("completions", "log_metric", "log_extra", "log_verdicts", "log_undec
 
 
 class RewardError(ValueError):
-    """A reward function ended the process or returned something other than numbers."""
+    """A reward function ended the process, cannot take its arguments, or returned something other than numbers."""
 
 
 @dataclass(frozen=True)
@@ -142,6 +142,23 @@ def _hooks(part: Part, results: Sequence[PartResult], columns: Mapping[str, Any]
     return hooks | ({"log_metric": log_metric} if columns.get("log_metric") is not None else {})
 
 
+def _require_columns(part: Part, columns: Mapping[str, Any]) -> None:
+    """Raise `RewardError` if a parameter without a default has no column."""
+    function, options = part.function, {"completions"}
+    if isinstance(function, Configured):
+        options |= function.options.keys()
+        function = function.function
+    for name, parameter in inspect.signature(function).parameters.items():
+        is_variable = parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
+        if is_variable or parameter.default is not parameter.empty or name in columns or name in options:
+            continue
+        if name in RESERVED:
+            raise RewardError(f"reward {part.label!r} gets no {name} here: give the parameter the default None")
+        known = ", ".join(sorted(other for other in columns if other not in RESERVED)) or "none"
+        remedy = "add it to the task, or give the parameter a default"
+        raise RewardError(f"reward {part.label!r} needs the column {name!r}: {remedy} (columns: {known})")
+
+
 def _call(part: Part, completions: list[Any], columns: dict[str, Any]) -> list[float | None]:
     """Call a reward function, sync or async: a finite number or None per completion, or an error that names the reward.
 
@@ -154,12 +171,19 @@ def _call(part: Part, completions: list[Any], columns: dict[str, Any]) -> list[f
     if part.chat:
         completions = [[{"role": "assistant", "content": c}] if isinstance(c, str) else c for c in completions]
     name, rows = f"reward {part.label!r}", len(completions)
+    _require_columns(part, columns)
     try:
         values = part.function(completions=completions, **columns)
         values = run_blocking(result_of(values)) if inspect.isawaitable(values) else values
     except SystemExit as error:
         exit_call = f"{name} called sys.exit({error.code!r})"
         raise RewardError(f"{exit_call}: a reward function returns numbers and never exits") from error
+    except (TypeError, AttributeError) as error:
+        is_text = not part.chat and any(isinstance(completion, str) for completion in completions)
+        if is_text and ("string indices" in str(error) or "'str' object has no attribute" in str(error)):
+            remedy = "if it expects lists of messages, as TRL's do, set its option `chat` to true"
+            raise RewardError(f"{name} gets completions as text and raised {error!r}: {remedy}") from error
+        raise
     if hasattr(values, "tolist"):
         values = values.tolist()
     if not isinstance(values, list | tuple):

@@ -5,9 +5,9 @@ from __future__ import annotations
 import inspect
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from r1kit.settings import import_function
+from r1kit.settings import SettingsError, article, import_function
 from r1kit.tasks.base import Task
 from r1kit.tasks.sources.source import Generator
 
@@ -30,8 +30,12 @@ class FunctionSource(Generator):
         return NAME.fullmatch(name) is not None
 
     def load(self, spec: TaskSpec, split: str) -> Task:
-        task: Task = import_function(spec.name, "task")(split=split, seed=spec.seed, size=spec.size, **spec.options)
-        return task
+        task: Any = import_function(spec.name, "task")(split=split, seed=spec.seed, size=spec.size, **spec.options)
+        if not all(hasattr(task, name) for name in ("name", "__len__", "__getitem__")):
+            remedy = "return Listed(name=..., problems=...)"
+            raise SettingsError(f"{spec.name} returned {article(task)}, expected a Task: {remedy}")
+        checked: Task = task
+        return checked
 
     def files(self, spec: TaskSpec) -> list[Path]:
         """The function's module, and the files that the module's `data_files` lists."""
