@@ -1,6 +1,8 @@
 """An engine of your own: anything that turns prompts into completions, here a program, measured like a model.
 
 Run it: python examples/add_an_engine.py. A client of another server, or another sampler, has the same shape.
+In this folder: r1kit eval calculator --engine add_an_engine:Calculator --task tiny/sums. For stages that ask an engine:
+--set 'few-shot.engine={"kind": "custom", "model": "calculator", "path": "add_an_engine:Calculator"}'
 """
 
 from __future__ import annotations
@@ -23,7 +25,8 @@ from r1kit.types import Completion, Problem, Prompt, SamplingParams
 class Calculator(Engine):
     """Adds the numbers of the question, and is off by one with probability `slips`."""
 
-    slips: float
+    model: str  # MODEL of the command line
+    slips: float = 0.2
 
     def generate(
         self, prompts: Sequence[Prompt], params: SamplingParams, report: Report | None = None
@@ -33,7 +36,7 @@ class Calculator(Engine):
 
     def answer(self, prompt: Prompt, seed: int, sample: int) -> Completion:
         rng = random.Random(f"{seed}/{prompt.problem_id}/{sample}")  # the same completion whatever else is sampled
-        numbers = re.findall(r"\d+", prompt.messages[-1].content)
+        numbers = re.findall(r"-?\d+", prompt.messages[-1].content)
         total = sum(map(int, numbers)) + (rng.random() < self.slips)
         text = f"<think>{' + '.join(numbers)} = {total}</think> <answer>{total}</answer>"
         # No token ids and no log-probs: enough to be measured or to write training data, but not to be trained by RL.
@@ -48,7 +51,7 @@ def main() -> None:
     sampling = SamplingParams(n=4, temperature=1.0)
     with TemporaryDirectory() as folder:
         out = Path(folder) / "completions.jsonl"
-        summary = measure(Calculator(slips=0.2), problems, ChatFormat(), sampling, out, lambda done, total: None)
+        summary = measure(Calculator("calculator"), problems, ChatFormat(), sampling, out, lambda done, total: None)
     print(text_table({"calculator": summary}))
 
 

@@ -213,7 +213,8 @@ def test_an_engine_is_an_address_json_or_a_file(tmp_path: Path) -> None:
     (tmp_path / "engine.json").write_text(json.dumps(settings))
     assert engine("http://x/v1") == {"kind": "openai", "base_url": "http://x/v1"}
     assert engine(json.dumps(settings)) == engine(str(tmp_path / "engine.json")) == settings
-    for text, message in (("{", "not valid JSON"), ("nowhere", "neither an address nor JSON nor a file")):
+    assert engine("my.engines:Adder") == {"kind": "custom", "path": "my.engines:Adder"}
+    for text, message in (("{", "not valid JSON"), ("nowhere", "expected an address, module:Class, JSON or a file")):
         with pytest.raises(argparse.ArgumentTypeError, match=message):
             engine(text)
 

@@ -23,8 +23,9 @@ from r1kit.commands.generate_command import generate
 from r1kit.data.jsonl import read_rows
 from r1kit.evaluate.measurement import check_verifiers, measure
 from r1kit.models.known import parameters_in
-from r1kit.pipeline import execute
+from r1kit.pipeline import Recipe, Stage, execute, plan
 from r1kit.recipes import RECIPES
+from r1kit.stages.generate import GENERATE, GenerateSettings
 from r1kit.store import StoreError, write_text
 from r1kit.tiny.frame import TINY_SYSTEM
 from r1kit.types import Problem, SamplingParams
@@ -292,7 +293,7 @@ def test_eval_generate_and_chat_ask_a_served_model(
         assert cli.main(arguments) == 0
         printed = capsys.readouterr()
         assert "pass@1     66.7 %" in printed.out and "completion_tokens" not in printed.out
-        assert "lengths in tokens are unknown: the server sends no token ids" in printed.err
+        assert "lengths in tokens are unknown: the engine gives no token ids" in printed.err
         assert {body["model"] for body in server.asked} == {"adder"}
         assert server.asked[0]["messages"][0]["role"] == "system"
         assert cli.main(arguments) == 0 and len(server.asked) == len(ROWS)
@@ -312,7 +313,71 @@ def test_eval_generate_and_chat_ask_a_served_model(
         assert capsys.readouterr().out == "8\n10\n"
         assert [turn["role"] for turn in server.asked[-1]["messages"]] == ["system", "user", "assistant", "user"]
         assert cli.main(["eval", "adder", "--engine", engine, "--task", str(rows), "--format", "plain"]) == 1
-        assert "a server renders prompts with its own chat template" in capsys.readouterr().err
+        assert "a server or an engine of your own renders prompts itself" in capsys.readouterr().err
+
+
+OWN = """
+from r1kit.types import Completion
+
+class Adder:
+    def __init__(self, model, off=0):
+        self.off = off
+
+    def generate(self, prompts, params, report=None):
+        return [[self.add(prompt)] * params.n for prompt in prompts]
+
+    def add(self, prompt):
+        first = int(prompt.messages[-1].content.split()[2])
+        text = f"<think>I add.</think> <answer>{first + 2 + self.off}</answer>"
+        return Completion(token_ids=(), logprobs=(), text=text, finish_reason="stop")
+
+class Nothing:
+    def __init__(self, model): ...
+"""
+
+
+def test_an_engine_of_your_own_answers_commands_and_its_code_counts(
+    rows: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.syspath_prepend(str(tmp_path))
+    code = tmp_path / "own_engines.py"
+    code.write_text(OWN)
+    arguments = ["eval", "adder", "--task", str(rows), "--engine"]
+    assert cli.main([*arguments, "own_engines:Adder", "--out", str(tmp_path / "out")]) == 0
+    assert "pass@1     100.0 %" in capsys.readouterr().out
+    options = {"kind": "custom", "path": "own_engines:Adder", "options": {"off": 1}}
+    assert cli.main([*arguments, json.dumps(options)]) == 0
+    assert "pass@1     0.0 %" in capsys.readouterr().out
+    assert cli.main(["generate", "adder", "--engine", "own_engines:Adder", "--prompt", "what is 4 + 2?"]) == 0
+    assert capsys.readouterr().out == "<think>I add.</think> <answer>6</answer>\n"
+    code.write_text(OWN + "# edited\n")
+    assert cli.main([*arguments, "own_engines:Adder", "--out", str(tmp_path / "out")]) == 1
+    assert "another setup (code)" in capsys.readouterr().err
+    wrong = {**options, "options": {"of": 1}}
+    for engine, message in (
+        (json.dumps(wrong), "engine 'own_engines:Adder' does not take its arguments: got an unexpected keyword"),
+        ("own_engines:Nothing", "engine 'own_engines:Nothing' gives a Nothing: expected an object with generate"),
+        ("own_engines:Addr", "did you mean Adder?"),
+    ):
+        assert cli.main([*arguments, engine]) == 1
+        assert message in capsys.readouterr().err
+
+
+def test_an_engine_of_your_own_answers_in_a_stage_and_an_edit_of_it_redoes_the_stage(
+    rows: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(tmp_path))
+    code = tmp_path / "engines_of_stages.py"
+    code.write_text(OWN)
+    engine = {"kind": "custom", "model": "adder", "path": "engines_of_stages:Adder"}
+    settings = GenerateSettings.parse({"engine": engine, "tasks": str(rows), "may_be_empty": True})
+    assert GENERATE.sources is not None
+    recipe = Recipe("own", (Stage("ask", GENERATE, settings, dict(GENERATE.sources(settings))),))
+    folder = execute(recipe, tmp_path / "runs")
+    samples = list(read_rows(folder / "samples.jsonl"))
+    assert samples and all(row["made_by"]["model"] == "adder" for row in samples)
+    code.write_text(OWN + "# edited\n")
+    assert plan(recipe, tmp_path / "runs")[0].why == f"input code/engine changed ({code})"
 
 
 def test_data_check_lists_every_fault_and_its_status_is_1(

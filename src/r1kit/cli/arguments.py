@@ -10,10 +10,11 @@ from typing import Any
 import r1kit
 from r1kit.cli import actions
 
-MODEL_HELP = "a known model's name or a model folder; with --engine, the server's name for it"
+MODEL_HELP = "a known model's name or a model folder; with --engine, the engine's name for it"
 ENGINE_HELP = (
-    "ask a server instead of running MODEL here: its address, such as http://localhost:8000/v1, or engine settings as "
-    'JSON or in a file, such as {"kind": "openai", "base_url": ..., "api_key_env": ...}'
+    "ask another engine instead of running MODEL here: a server's address, such as http://localhost:8000/v1, your own "
+    "engine as module:Class, or engine settings as JSON or in a file, such as "
+    '{"kind": "openai", "base_url": ..., "api_key_env": ...}'
 )
 
 
@@ -113,7 +114,7 @@ def _add_sampling(command: argparse.ArgumentParser, *, temperature: float) -> No
     command.add_argument("--max-tokens", type=int, default=512, metavar="N", help="longest completion (512)")
     format_help = "how prompts are rendered (default: as the model was trained)"
     command.add_argument("--format", metavar="plain|chat|FILE", help=format_help)
-    command.add_argument("--engine", metavar="URL|JSON|FILE", type=engine, help=ENGINE_HELP)
+    command.add_argument("--engine", metavar="URL|MODULE:CLASS|JSON|FILE", type=engine, help=ENGINE_HELP)
     command.add_argument("--seed", type=int, default=0, help="seed of the sampling (0)")
 
 
@@ -169,13 +170,17 @@ def setting(text: str) -> tuple[str, Any]:
 
 
 def engine(text: str) -> dict[str, Any]:
-    """Engine settings from a server's address, JSON, or the path of a JSON file."""
+    """Engine settings from a server's address, the dotted path of a class, JSON, or the path of a JSON file."""
     if text.startswith(("http://", "https://")):
         return {"kind": "openai", "base_url": text}
+    module, colon, name = text.partition(":")
+    if colon and all(part.isidentifier() for part in (*module.split("."), name)):
+        return {"kind": "custom", "path": text}
     try:
         values = json.loads(text if text.lstrip().startswith("{") else Path(text).read_text(encoding="utf-8"))
     except OSError as error:
-        raise argparse.ArgumentTypeError(f"{text!r} is neither an address nor JSON nor a file: {error}") from None
+        expected = "expected an address, module:Class, JSON or a file"
+        raise argparse.ArgumentTypeError(f"{text!r} is not an engine: {expected}: {error}") from None
     except ValueError as error:
         raise argparse.ArgumentTypeError(f"{text!r} is not valid JSON: {error}") from None
     if not isinstance(values, dict):

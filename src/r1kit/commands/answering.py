@@ -10,13 +10,15 @@ from typing import Any
 from r1kit.chat import ChatFormat, saved
 from r1kit.engines import Engine
 from r1kit.engines.ask import refuse_long
-from r1kit.engines.engine_settings import EngineSettings, LocalEngineSettings, parse_engine
+from r1kit.engines.engine_settings import EngineSettings, LocalEngineSettings, OwnEngineSettings, parse_engine
 from r1kit.engines.opening import open_engine, open_policy_engine
 from r1kit.evaluate.measurement import prompt_of
 from r1kit.models.known import resolve
 from r1kit.pipeline import Progress
 from r1kit.store import sha256, to_plain
 from r1kit.types import Problem, Prompt, SamplingParams
+
+OWN_PARALLEL = 32  # completions of an engine of the user's own per call and round
 
 
 @dataclass(frozen=True)
@@ -28,7 +30,7 @@ class AnsweringModel:
 
     engine: Engine
     chat: ChatFormat
-    weights: Mapping[str, str]
+    weights: Mapping[str, Any]
     parallel: int  # completions that the engine works on at once
     tokenizer: Any = None
     context: int | None = None
@@ -61,7 +63,7 @@ def engine_settings(model: str, engine: Mapping[str, Any] | None) -> EngineSetti
 
 
 def open_model(settings: EngineSettings, template: str | None, progress: Progress) -> AnsweringModel:
-    """Load a local model or create a server's client; `template` is that of `saved.choose`."""
+    """Load a local model, or create a server's client or the user's engine; `template` is that of `saved.choose`."""
     if isinstance(settings, LocalEngineSettings):
         from r1kit.models.load import load
 
@@ -74,9 +76,12 @@ def open_model(settings: EngineSettings, template: str | None, progress: Progres
         engine, weights = open_policy_engine(settings, policy), {"weights": sha256(folder)}
         return AnsweringModel(engine, chat, weights, settings.max_rows, policy.tokenizer, policy.context)
     if template == "plain":
-        raise ValueError("a server renders prompts with its own chat template: leave out the format plain")
+        raise ValueError("a server or an engine of your own renders prompts itself: leave out the format plain")
     chat = ChatFormat(template="chat") if template in (None, "chat") else saved.read(Path(str(template)).expanduser())
     if chat.prefill:
         raise ValueError(f"the format {template} has a prefill, which a server cannot continue: use one without")
+    if isinstance(settings, OwnEngineSettings):
+        own = {"engine": settings.path, "model": settings.model, "options": settings.options}
+        return AnsweringModel(open_engine(settings), chat, own | {"code": sha256(settings.source_file())}, OWN_PARALLEL)
     weights = {"server": settings.base_url, "model": settings.model}
     return AnsweringModel(open_engine(settings), chat, weights, settings.concurrency)

@@ -93,7 +93,7 @@ def _measure_one(
         chat, tokenizer = opened.chat, opened.tokenizer
         summary = measure(opened.engine, problems, chat, sampling, out, progress.step, tokenizer=tokenizer, batch=batch)
         if "completion_tokens" not in summary.overall:
-            progress.say("lengths in tokens are unknown: the server sends no token ids")
+            progress.say("lengths in tokens are unknown: the engine gives no token ids")
     write_json(folder / "results.json", summary.to_json())
     return summary, chat
 

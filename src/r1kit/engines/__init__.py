@@ -1,6 +1,6 @@
 """Engines turn prompts into completions: `local` samples with the learner's own tensors, `openai` asks a server.
 
-`engine_settings.EngineSettings` describes either kind; `opening` opens it.
+`engine_settings.EngineSettings` describes each kind, also an engine of your own; `opening` opens it.
 """
 
 from __future__ import annotations

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
 
 from r1kit.engines.openai.server_settings import OpenAIEngineSettings
-from r1kit.settings import NOT_HASHED, Settings, SettingsError
+from r1kit.settings import NOT_HASHED, Settings, SettingsError, import_function
 
 
 class DeviceSettings(Settings):
@@ -28,13 +30,30 @@ class LocalEngineSettings(DeviceSettings):
     )
 
 
-KINDS: dict[str, type[LocalEngineSettings | OpenAIEngineSettings]]
-KINDS = {"local": LocalEngineSettings, "openai": OpenAIEngineSettings}
+class OwnEngineSettings(Settings):
+    """An engine of your own: `OwnEngineSettings(model="adder", path="add_an_engine:Calculator")`.
+
+    `path` names a class or function, called as `path(model, **options)`, that returns an `Engine`.
+    """
+
+    kind: Literal["custom"] = "custom"
+    model: str = Field(min_length=1, description="the name of the model, passed to the class or function")
+    path: str = Field(min_length=1, description="dotted path of the class or function, module:Name")
+    options: dict[str, Any] = Field({}, description="its keyword arguments")
+
+    def source_file(self) -> Path:
+        """The file with the engine's code. Raises `SettingsError` if it cannot be imported."""
+        return Path(inspect.getfile(import_function(self.path, "engine")))
 
 
-def parse_engine(values: Any) -> LocalEngineSettings | OpenAIEngineSettings:
+AnyEngineSettings = LocalEngineSettings | OpenAIEngineSettings | OwnEngineSettings
+KINDS: dict[str, type[AnyEngineSettings]]
+KINDS = {"local": LocalEngineSettings, "openai": OpenAIEngineSettings, "custom": OwnEngineSettings}
+
+
+def parse_engine(values: Any) -> AnyEngineSettings:
     """Build the settings class that `kind` names ("local" if missing). Raises `SettingsError`."""
-    if isinstance(values, LocalEngineSettings | OpenAIEngineSettings):
+    if isinstance(values, AnyEngineSettings):
         return values
     if not isinstance(values, Mapping):
         raise SettingsError(f'an engine is {values!r:.80}: expected an object such as {{"model": "runs/r1/model"}}')
@@ -51,4 +70,4 @@ def parse_engine(values: Any) -> LocalEngineSettings | OpenAIEngineSettings:
 
 
 # validated by `parse_engine`, so a nested engine gives the same errors as one on its own
-EngineSettings = Annotated[LocalEngineSettings | OpenAIEngineSettings, BeforeValidator(parse_engine)]
+EngineSettings = Annotated[AnyEngineSettings, BeforeValidator(parse_engine)]

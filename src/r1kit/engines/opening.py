@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import TYPE_CHECKING
 
 from r1kit.chat import ChatFormat
 from r1kit.engines import Engine, PolicyEngine
-from r1kit.engines.engine_settings import DeviceSettings, EngineSettings
+from r1kit.engines.engine_settings import DeviceSettings, EngineSettings, OwnEngineSettings
 from r1kit.engines.openai.server_settings import OpenAIEngineSettings
+from r1kit.settings import SettingsError, article, import_function
 
 if TYPE_CHECKING:
     from r1kit.models.load import Policy
@@ -19,6 +21,8 @@ def open_engine(settings: EngineSettings) -> Engine:
         from r1kit.engines.openai import OpenAIEngine  # imported here, as is torch below: few runs need both
 
         return OpenAIEngine(settings)
+    if isinstance(settings, OwnEngineSettings):
+        return _open_own(settings)
     from r1kit.engines.local.chat_engine import ChatEngine
     from r1kit.models.load import load
 
@@ -28,6 +32,19 @@ def open_engine(settings: EngineSettings) -> Engine:
         template = "chat" if policy.tokenizer.chat_template else "plain"
     # prompts bring their own system message
     return ChatEngine(open_policy_engine(settings, policy), ChatFormat(template=template, system=""))
+
+
+def _open_own(settings: OwnEngineSettings) -> Engine:
+    factory = import_function(settings.path, "engine")
+    try:
+        inspect.signature(factory).bind(settings.model, **settings.options)
+    except TypeError as error:
+        expected = "it is called with the model's name and the options"
+        raise SettingsError(f"engine {settings.path!r} does not take its arguments: {error}; {expected}") from None
+    engine: Engine = factory(settings.model, **settings.options)
+    if not callable(getattr(engine, "generate", None)):
+        raise SettingsError(f"engine {settings.path!r} gives {article(engine)}: expected an object with generate")
+    return engine
 
 
 def open_policy_engine(settings: DeviceSettings, policy: Policy) -> PolicyEngine:

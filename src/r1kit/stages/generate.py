@@ -37,7 +37,7 @@ from r1kit.judges import RUBRICS, GenerativeVerifier, JudgeSettings, RubricJudge
 from r1kit.pipeline import Context, Kind, Stage, Work
 from r1kit.settings import NOT_HASHED, listed
 from r1kit.stages.shared.costs import problem_count, rows_unchanged
-from r1kit.stages.shared.sources import sources
+from r1kit.stages.shared.sources import engine_sources, sources
 from r1kit.store import write_json
 from r1kit.tasks import TaskSpec
 
@@ -227,7 +227,7 @@ GENERATE = Kind(
     settings=GenerateSettings,
     version=2,
     check=check,
-    sources=lambda settings: sources((*settings.tasks, *settings.evaluation_sets)),
+    sources=lambda settings: sources((*settings.tasks, *settings.evaluation_sets)) | engine_sources(settings),
     funnel=True,
     cost=_generate_work,
 )

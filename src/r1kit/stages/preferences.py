@@ -37,6 +37,7 @@ from r1kit.pipeline import Context, Kind
 from r1kit.settings import Settings
 from r1kit.stages.shared.costs import rows_unchanged
 from r1kit.stages.shared.input_files import input_files
+from r1kit.stages.shared.sources import engine_sources
 from r1kit.store import write_json
 
 BATCH = 64  # pairs per batch: a kill costs at most one batch
@@ -160,5 +161,11 @@ def _training_pair(row: Mapping[str, Any], min_margin: float) -> tuple[dict[str,
 
 
 PREFERENCES = Kind(
-    name="preferences", run=run, settings=PreferencesSettings, version=2, check=check, cost=rows_unchanged
+    name="preferences",
+    run=run,
+    settings=PreferencesSettings,
+    version=2,
+    check=check,
+    sources=engine_sources,
+    cost=rows_unchanged,
 )

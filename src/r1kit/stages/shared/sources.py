@@ -6,10 +6,12 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
+from r1kit.engines.engine_settings import OwnEngineSettings
 from r1kit.models.known import find, resolve
 from r1kit.pipeline import External
 from r1kit.rewards import RewardSpec
 from r1kit.rewards.loading import source_file
+from r1kit.settings import Settings
 from r1kit.tasks import TaskSpec, source_files
 
 
@@ -18,6 +20,11 @@ def sources(tasks: Sequence[TaskSpec], rewards: Sequence[RewardSpec] = ()) -> di
     files = [path for spec in tasks for path in source_files(spec)]
     code = {f"code/{spec.title}": External(path) for spec in rewards if (path := source_file(spec)) is not None}
     return {f"task/{index}": External(path) for index, path in enumerate(files)} | code
+
+
+def engine_sources(settings: Settings) -> dict[str, External]:
+    """The code of the user's own engines among the fields of `settings`, as inputs `code/FIELD`."""
+    return {f"code/{name}": External(it.source_file()) for name, it in settings if isinstance(it, OwnEngineSettings)}
 
 
 def model_input(name: str) -> External:
