@@ -34,7 +34,8 @@ def summarise(context: Context) -> Mapping[str, Any]:
 
 
 def explode(context: Context) -> Mapping[str, Any]:
-    errors = {"value": ValueError("bad data"), "bug": KeyError("oops"), "stop": Stopped(15)}
+    errors: dict[str, BaseException] = {"value": ValueError("bad data"), "bug": KeyError("oops"), "stop": Stopped(15)}
+    errors |= {"exit": SystemExit(0)}
     errors |= {"nan": FloatingPointError("the gradient is nan"), "io": OSError(28, "No space left on device")}
     raise errors[context.input("how").read_text()]
 
@@ -132,7 +133,14 @@ def test_a_failing_stage_is_named_and_debug_shows_the_traceback(
     assert "Traceback" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(("trouble", "message"), [("nan", "the gradient is nan"), ("io", "No space left")])
+@pytest.mark.parametrize(
+    ("trouble", "message"),
+    [
+        ("nan", "the gradient is nan"),
+        ("io", "No space left"),
+        ("exit", "sys.exit(0) and ended the command\nin stage boom"),
+    ],
+)
 def test_a_diverged_training_and_a_failing_disk_are_no_bugs_of_ours(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, trouble: str, message: str
 ) -> None:
@@ -217,6 +225,11 @@ def test_an_engine_is_an_address_json_or_a_file(tmp_path: Path) -> None:
     for text, message in (("{", "not valid JSON"), ("nowhere", "expected an address, module:Class, JSON or a file")):
         with pytest.raises(argparse.ArgumentTypeError, match=message):
             engine(text)
+
+
+def test_an_engine_file_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
+    (tmp_path / "engine.json").write_text('{"model": "tiny"}', encoding="utf-8-sig")
+    assert engine(str(tmp_path / "engine.json")) == {"model": "tiny"}
 
 
 def test_eval_and_generate_hand_over_what_was_asked(

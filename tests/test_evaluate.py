@@ -3,11 +3,15 @@
 import itertools
 import json
 import math
+from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from r1kit.chat import ChatFormat
+from r1kit.engines import EngineError, Report
 from r1kit.evaluate.intervals import (
     clustered_interval,
     critical,
@@ -17,10 +21,11 @@ from r1kit.evaluate.intervals import (
     two_sided,
     wilson,
 )
+from r1kit.evaluate.measurement import measure
 from r1kit.evaluate.metrics import Scored, score
 from r1kit.evaluate.statistics import Summary, consensus, holm, paired, paired_by_source, pass_at_k, summarise
 from r1kit.evaluate.table import json_table, signed, text_table
-from r1kit.types import Completion, Problem, Verdict
+from r1kit.types import Completion, Problem, Prompt, SamplingParams, Verdict
 
 
 def row(problem: str, sample: int = 0, correct: bool | None = True, **changes: object) -> Scored:
@@ -285,3 +290,35 @@ def test_the_tags_are_no_second_language() -> None:
     completion = Completion(token_ids=(1,), logprobs=(0.0,), text=text, finish_reason="stop")
     scored = score(Problem(id="a", prompt="", answer="7"), completion, Verdict(outcome="unknown"), text, 0, len)
     assert (scored.mixed, scored.correct, scored.reasoning_tokens) == (False, None, 7)
+
+
+class Dropping:
+    """An engine that gives `count` completions for the hard problem, whatever is asked for."""
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+
+    def generate(
+        self, prompts: Sequence[Prompt], params: SamplingParams, report: Report | None = None
+    ) -> list[list[Completion]]:
+        answer = Completion(token_ids=(), logprobs=(), text="<answer> 4 </answer>", finish_reason="stop")
+        return [[answer] * (self.count if prompt.problem_id == "hard" else params.n) for prompt in prompts]
+
+
+@pytest.mark.parametrize("count", [0, 1, 3])
+def test_an_engine_that_drops_completions_of_hard_problems_does_not_raise_the_accuracy(
+    count: int, tmp_path: Path
+) -> None:
+    problems = [
+        Problem(id="easy", prompt="2 + 2", answer="4", verifier="number"),
+        Problem(id="hard", prompt="2 + 3", answer="5", verifier="number"),
+    ]
+    with pytest.raises(EngineError, match=f"gave {count} completions for prompt hard, expected 2"):
+        measure(
+            Dropping(count),
+            problems,
+            ChatFormat(),
+            SamplingParams(n=2, max_tokens=8),
+            tmp_path / "rows.jsonl",
+            lambda done, total: None,
+        )

@@ -213,6 +213,18 @@ def test_an_update_without_any_gradient_leaves_the_weights_unless_momentum_may_m
     assert learner.step(2)["optim/learning_rate"] == 0.0  # the schedule advances by position
 
 
+@pytest.mark.parametrize("make_model", [llama, deepseek])
+def test_a_gradient_of_zeros_is_no_gradient(make_model: Callable[[], Any]) -> None:
+    learner = Learner(make_model(), SETTINGS, steps=3)
+    update(learner, 0)
+    before = state(learner.model)
+    equal = samples(1, zero=9)
+    learner.forward_backward(pack(equal, 1000), grpo(PRESETS["grpo"]), Totals.of(equal))
+    assert learner.step(1)["optim/grad_norm"] == 0.0
+    assert_identical(before, state(learner.model))
+    assert learner.updates == 1 and not any(load.any() for load in learner.router.loads)
+
+
 def test_dropout_in_a_models_config_does_not_reach_the_ratio() -> None:
     config = transformers.GPT2Config(vocab_size=len(TOKENIZER), n_embd=32, n_layer=2, n_head=4, n_positions=64)
     assert config.resid_pdrop > 0

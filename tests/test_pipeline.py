@@ -184,6 +184,18 @@ def test_the_code_of_built_in_kinds_does_not_count(data: Path) -> None:
     assert "code" in identity(own, hashes, {}) and "code" not in identity(built_in, hashes, {})
 
 
+def test_a_changed_text_takes_one_line_of_the_plan(tmp_path: Path, data: Path) -> None:
+    class Asking(Toy):
+        system: str = ""
+
+    kind = Kind(name="toy", run=multiply, settings=Asking, version=1)
+    runs = tmp_path / "runs"
+    execute(toy_recipe(data, first=Asking(), second=Asking(factor=3), kind=kind), runs)
+    changed = Asking(system="One line.\n" * 50)
+    why = plan(toy_recipe(data, first=changed, second=Asking(factor=3), kind=kind), runs)[0].why
+    assert why.startswith("system '' -> 'One line.\\n") and len(why) < 100 and "\n" not in why
+
+
 def test_the_content_of_a_folder_counts_and_an_unchanged_file_is_not_read_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

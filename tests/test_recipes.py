@@ -493,3 +493,40 @@ def test_evaluation_sets_of_ones_own_stand_in_place_of_those_of_the_run() -> Non
     recipe = RECIPES["r1"](overrides={"rejection.evaluation_sets": "tiny/sums"})
     stages = {stage.name: stage for stage in recipe.stages}
     assert [spec.name for spec in stages["rejection"].settings.evaluation_sets] == ["tiny/sums"]
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("import sys; sys.exit(0)", "SystemExit: 0"),
+        ("raise RuntimeError('no')", "RuntimeError: no"),
+        ("def f(:", "SyntaxError"),
+        ("from r1kit import nothing", "cannot import name 'nothing'"),
+    ],
+)
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["plan", "broken:f"],
+        ["plan", "r1-zero", "--scale", "broken:f"],
+        ["score", "rows.jsonl", "--rewards", "broken:f"],
+        ["verify", "--conformance", "--verifier", "broken:f", "--cases", "number"],
+        ["plan", "r1-zero", "--set", "rl.tasks=broken:f"],
+        ["plan", "r1-zero", "--set", "rl.algorithm.loss=broken:f"],
+    ],
+)
+def test_a_module_that_fails_or_exits_when_imported_is_one_message(
+    arguments: list[str],
+    text: str,
+    reason: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (tmp_path / "broken.py").write_text(text + "\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "broken", raising=False)
+    monkeypatch.chdir(tmp_path)
+    assert main(arguments) in (1, 2)
+    error = capsys.readouterr().err
+    assert "broken:f" in error and reason in error

@@ -160,6 +160,24 @@ def test_a_column_that_has_an_arguments_name_is_refused_and_self_is_none() -> No
     assert scorer("accuracy")([GOOD], **{"answer": ["4"], "self": [1]})[0].total == 1.0
 
 
+def logs_words(completions: list[str], log_verdicts: Any, log_metric: Any, **_: Any) -> list[float]:
+    if completions == ["metric"]:
+        log_metric("tokens", None)
+    else:
+        log_verdicts(["right"] * len(completions))
+    return [1.0] * len(completions)
+
+
+@pytest.mark.parametrize(
+    ("completion", "message"),
+    [("metric", "logs the metric 'tokens' as None: expected a number"), ("verdict", "logs the verdict 'right'")],
+)
+def test_hooks_refuse_what_is_no_verdict_or_number(completion: str, message: str) -> None:
+    score = build([RewardSpec(name=f"{__name__}:logs_words")])
+    with pytest.raises(RewardError, match=message):
+        score([completion], log_metric=lambda name, value: None)
+
+
 def test_what_a_reward_logs_beside_a_completion_is_kept_with_it() -> None:
     found = scorer("accuracy")([GOOD, BAD], answer=["4", "4"])
     assert [one.notes["verdict"] for one in found] == ["right", "wrong"]

@@ -31,7 +31,7 @@ from r1kit.tasks.base import Listed  # noqa: E402
 from r1kit.tiny.tokenizer import make  # noqa: E402
 from r1kit.train import checkpoints  # noqa: E402
 from r1kit.train.learner import Learner, OptimizerSettings  # noqa: E402
-from r1kit.train.losses.policy_gradient import PRESETS, GRPOSettings  # noqa: E402
+from r1kit.train.losses.policy_gradient import PRESETS, GRPOSettings, grpo  # noqa: E402
 from r1kit.train.rl.algorithm import algorithm_files  # noqa: E402
 from r1kit.train.rl.collect import Draws  # noqa: E402
 from r1kit.train.rl.loop import RL  # noqa: E402
@@ -207,6 +207,48 @@ def too_few(rewards: list[float | None]) -> list[float | None]:
     return rewards[1:]
 
 
+def loud_loss(settings: GRPOSettings) -> Any:
+    """The built-in loss, with sums that have the names of other metrics."""
+    names = ("step", "loss", "entropy", "reward/mean", "tokens/train")
+
+    def loss(logprobs: Any, targets: Any, totals: Any) -> LossOutput:
+        output = grpo(settings.replace(loss=""))(logprobs, targets, totals)
+        return output._replace(sums=output.sums | dict.fromkeys(names, logprobs.new_tensor(-7.0 * len(logprobs))))
+
+    return loss
+
+
+def test_sums_of_a_loss_of_ones_own_replace_no_metric_of_the_loop(tmp_path: Path) -> None:
+    loop(tmp_path / "loud", {"algorithm": {"loss": f"{__name__}:loud_loss"}}).train()
+    loop(tmp_path / "quiet", {}).train()
+    logged = {f"loss/{name}": -7.0 for name in ("step", "loss", "entropy", "reward/mean", "tokens/train")}
+    for loud, quiet in zip(rows(tmp_path / "loud"), rows(tmp_path / "quiet"), strict=True):
+        assert {name: loud[name] for name in logged} == logged
+        assert {name: loud[name] for name in quiet if name != "tokens/train"} == pytest.approx(
+            {name: quiet[name] for name in quiet if name != "tokens/train"}, rel=1e-4, abs=1e-6
+        )
+
+
+def loss_of_logprobs(settings: GRPOSettings) -> Any:
+    return lambda logprobs: logprobs.sum()
+
+
+def bare_tensor(settings: GRPOSettings) -> Any:
+    return lambda logprobs, targets, totals: logprobs.sum()
+
+
+def per_token_vector(settings: GRPOSettings) -> Any:
+    return lambda logprobs, targets, totals: LossOutput(-logprobs * targets.advantages, {})
+
+
+def no_arguments() -> list[float]:
+    return []
+
+
+def texts_as_advantages(rewards: list[float | None]) -> Any:
+    return ["high"] * len(rewards)
+
+
 def test_a_loss_and_a_baseline_of_ones_own_are_found_by_dotted_path(tmp_path: Path) -> None:
     mean = {"algorithm": {"baseline": "group_mean"}}
     own = {"algorithm": {"baseline": f"{__name__}:minus_mean"}}
@@ -236,6 +278,12 @@ def test_a_loss_and_a_baseline_of_ones_own_are_found_by_dotted_path(tmp_path: Pa
         ({"loss": "there.is:none"}, "loss 'there.is:none' cannot be imported: No module"),
         ({"loss": f"{__name__}:SMALL"}, "loss '.*test_rl:SMALL' is a dict: expected a function"),
         ({"loss": f"{__name__}:no_loss"}, "loss '.*test_rl:no_loss' returned float .*: expected a loss"),
+        ({"loss": f"{__name__}:no_arguments"}, "no_arguments' is called with the algorithm's settings: too many"),
+        ({"loss": f"{__name__}:loss_of_logprobs"}, "is called with logprobs, targets, totals: too many"),
+        ({"loss": f"{__name__}:bare_tensor"}, "bare_tensor' returned tensor.*: expected a LossOutput with one number"),
+        ({"loss": f"{__name__}:per_token_vector"}, "per_token_vector' returned .*: expected a LossOutput with one"),
+        ({"baseline": f"{__name__}:no_arguments"}, "no_arguments' is called with a group's rewards: too many"),
+        ({"baseline": f"{__name__}:texts_as_advantages"}, "returned .'high', .*: expected finite numbers or None"),
         ({"baseline": f"{__name__}:too_few"}, "baseline '.*test_rl:too_few' returned .* for 4 rewards"),
     ],
 )

@@ -8,6 +8,7 @@ import pytest
 from pydantic import Field
 
 from r1kit import recipes  # imports the settings of all stages
+from r1kit.engines.engine_settings import parse_engine
 from r1kit.settings import NOT_HASHED, Settings, SettingsError, nearest
 
 # Fields that exist for speed, memory, logging or waiting, wherever they are found.
@@ -84,3 +85,9 @@ def subclasses(cls: type[Settings]) -> Iterator[type[Settings]]:
         if sub.__module__.startswith("r1kit."):
             yield sub
             yield from subclasses(sub)
+
+
+@pytest.mark.parametrize("kind", [[], {}, None, 3])
+def test_an_engine_whose_kind_is_no_text_is_refused(kind: object) -> None:
+    with pytest.raises(SettingsError, match="expected 'local' or 'openai'"):
+        parse_engine({"kind": kind})

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from r1kit.chat import ChatFormat
-from r1kit.engines import EngineError, PolicyEngine, Report
+from r1kit.engines import PolicyEngine, Report, require_all
 from r1kit.rewards.scorer import Scorer
 from r1kit.types import Completion, Group, Problem, Rollout, SamplingParams
 
@@ -27,14 +27,7 @@ def rollout(
     """
     prompts = [chat.render(problem, engine.tokenizer) for problem in problems]
     sampled = engine.generate(prompts, params, report)
-    if len(sampled) != len(prompts):
-        raise EngineError(f"the engine answered {len(sampled)} of {len(prompts)} prompts: each needs a list of its own")
-    for prompt, completions in zip(prompts, sampled, strict=True):
-        if len(completions) != params.n:
-            raise EngineError(
-                f"the engine gave {len(completions)} completions for prompt {prompt.problem_id}, expected {params.n}: "
-                "a group needs all of them, so an engine must retry what it aborts"
-            )
+    require_all(sampled, prompts, params.n)
     pairs = [(problem, each) for problem, completions in zip(problems, sampled, strict=True) for each in completions]
     responses = [chat.complete(completion.text) for _, completion in pairs]
     rewards = iter(scorer(responses, log_metric=log_metric, **reward_columns(pairs, params)))

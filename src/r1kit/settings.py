@@ -79,11 +79,13 @@ def import_object(path: str, role: str) -> Any:
     module_name, _, name = path.rpartition(":" if ":" in path else ".")
     try:
         module = importlib.import_module(module_name)
-    except (ImportError, AttributeError, ValueError) as error:
+    except ImportError as error:
         reason = str(error)
         if isinstance(error, ModuleNotFoundError) and error.name:
             reason = f"no module named {error.name!r} in the current folder or on PYTHONPATH"
         raise SettingsError(f"{role} {path!r} cannot be imported: {reason}") from error
+    except (Exception, SystemExit) as error:  # a module that calls `sys.exit(0)` must not end a run with status 0
+        raise SettingsError(f"{role} {path!r} cannot be imported: {type(error).__name__}: {error}") from error
     if not hasattr(module, name):
         hint = nearest(name, [other for other in vars(module) if not other.startswith("_")])
         raise SettingsError(f"{role} {path!r} cannot be imported: {module_name} has no {name!r}: {hint}")

@@ -44,6 +44,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # `r1kit plan ... | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains again at exit
         return 1
+    except SystemExit as stop:  # in a loss, task or recipe of the user's own: a status of 0 would say that all is done
+        notes = _message(stop).removeprefix(str(stop))
+        print(f"r1kit: error: your code called sys.exit({stop.code!r}) and ended the command{notes}", file=sys.stderr)
+        return 1
     except USER_ERRORS as error:
         if options.debug:
             traceback.print_exc()

@@ -177,7 +177,7 @@ def engine(text: str) -> dict[str, Any]:
     if colon and all(part.isidentifier() for part in (*module.split("."), name)):
         return {"kind": "custom", "path": text}
     try:
-        values = json.loads(text if text.lstrip().startswith("{") else Path(text).read_text(encoding="utf-8"))
+        values = json.loads(text if text.lstrip().startswith("{") else Path(text).read_text(encoding="utf-8-sig"))
     except OSError as error:
         expected = "expected an address, module:Class, JSON or a file"
         raise argparse.ArgumentTypeError(f"{text!r} is not an engine: {expected}: {error}") from None

@@ -39,7 +39,7 @@ def lines_of(
 ) -> Iterator[Line]:
     """The lines of an open file that are not blank.
 
-    A last line without a line end that is not a whole row comes from a writer that is still at work or was killed. It
+    A last line without a line end that is not valid JSON comes from a writer that is still at work or was killed. It
     is skipped unless `keep_cut_end` is set. A line of more than `max_bytes` has no text; -1 sets no limit.
     """
     while text := file.readline(max_bytes):
@@ -51,7 +51,7 @@ def lines_of(
             offset += len(piece)
             yield Line(start, number, offset - start, None)
         elif not text.isspace():
-            if not text.endswith(b"\n") and not keep_cut_end and not is_row(text):
+            if not text.endswith(b"\n") and not keep_cut_end and not _is_json(text):
                 return
             yield Line(start, number, len(text), text)
 
@@ -111,10 +111,16 @@ def as_object(value: Any, path: Path, number: int) -> dict[str, Any] | DataError
 
 
 def is_row(text: bytes) -> bool:
+    return _is_json(text) and isinstance(parse_json(text), dict)
+
+
+def _is_json(text: bytes) -> bool:
+    """Whether a text is whole: the beginning of an object never is."""
     try:
-        return isinstance(parse_json(text), dict)
+        parse_json(text)
     except DataError:
         return False
+    return True
 
 
 def encoded(row: Any) -> bytes:

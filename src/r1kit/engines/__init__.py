@@ -59,6 +59,21 @@ class StructuredEngine(Engine, Protocol):
     def structured(self, schema: Mapping[str, Any]) -> Self: ...
 
 
+def require_all(answers: Sequence[Sequence[Completion]], prompts: Sequence[Prompt], n: int) -> None:
+    """Raise `EngineError` unless each prompt got its `n` completions.
+
+    Otherwise groups would mix, and a measure would leave out the problems that an engine drops.
+    """
+    if len(answers) != len(prompts):
+        raise EngineError(f"the engine answered {len(answers)} of {len(prompts)} prompts: each needs a list of its own")
+    for prompt, completions in zip(prompts, answers, strict=True):
+        if len(completions) != n:
+            raise EngineError(
+                f"the engine gave {len(completions)} completions for prompt {prompt.problem_id}, expected {n}: an "
+                "engine must retry what it aborts"
+            )
+
+
 def require_token_ids(completions: Sequence[Completion], purpose: str) -> None:
     """Raise `EngineError` if a completion has text but no token ids (most servers send text only)."""
     for completion in completions:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from r1kit.engines import Engine, PromptError, Report
+from r1kit.engines import Engine, PromptError, Report, require_all
 from r1kit.types import Completion, Prompt, SamplingParams
 
 Answers = Sequence[Completion] | str  # completions, or the reason for which the engine refused the prompt
@@ -23,7 +23,9 @@ def ask(
     while accepted := [prompt for prompt in prompts if prompt.problem_id not in refused]:
         try:
             # answers come in the order of the accepted prompts
-            groups = iter(engine.generate(accepted, params, report))
+            answers = engine.generate(accepted, params, report)
+            require_all(answers, accepted, params.n)
+            groups = iter(answers)
             return [refused[p.problem_id] if p.problem_id in refused else next(groups) for p in prompts]
         except PromptError as error:  # without this prompt, the rest is tried again (a server's replies are cached)
             if error.prompt_id in refused or len(refused) >= max_refused:

@@ -10,7 +10,7 @@ from typing import Any
 
 from r1kit.chat import ChatFormat
 from r1kit.data.jsonl import RowWriter, read_rows
-from r1kit.engines import Engine, Report
+from r1kit.engines import Engine, Report, require_all
 from r1kit.evaluate.metrics import Scored, score
 from r1kit.evaluate.statistics import Summary, summarise
 from r1kit.types import Completion, Problem, Prompt, SamplingParams, Verdict
@@ -54,7 +54,9 @@ def measure(
             def report_all(n: int, _: int, finished: int = finished) -> None:
                 report(finished + n, len(problems) * sampling.n)
 
-            answers = engine.generate([prompt_of(problem, chat, tokenizer) for problem in part], sampling, report_all)
+            prompts = [prompt_of(problem, chat, tokenizer) for problem in part]
+            answers = engine.generate(prompts, sampling, report_all)
+            require_all(answers, prompts, sampling.n)
             for row in judge(part, answers, chat, tokenizer):
                 if row["sample"] >= done[row["problem_id"]]:
                     rows.append(row)

@@ -61,5 +61,10 @@ class RouterBalance:
                 # the sign, not the size: gamma bounds how far a bias moves in one step
                 self._bias(router).add_(self.gamma * torch.sign(load.mean() - load))
                 worst = max(worst, float(load.max() / load.mean()))
-            load.zero_()
+        self.forget()
         return worst
+
+    def forget(self) -> None:
+        """Reset the counts of tokens per expert."""
+        for load in self.loads:
+            load.zero_()

@@ -125,10 +125,17 @@ def _changes(old: dict[str, Any], new: dict[str, Any], all_settings: dict[str, A
     before, after, known = _flat(old["settings"]), _flat(new["settings"]), _flat(all_settings)
     for name in [*after, *(name for name in before if name not in known)]:
         if before.get(name) != after.get(name):
-            changes.append(f"{name} {before.get(name)} -> {after.get(name)}")
+            changes.append(f"{name} {_in_one_line(before.get(name))} -> {_in_one_line(after.get(name))}")
     for name in sorted(old["inputs"].keys() | new["inputs"].keys()):
         changes += _input_change(name, old["inputs"].get(name), new["inputs"].get(name))
     return changes
+
+
+def _in_one_line(value: Any) -> str:
+    """A setting's value for a row of the plan: a prompt can be empty or have many lines."""
+    text = str(value)
+    text = text if text and text.isprintable() else repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
 
 
 def _input_change(name: str, old: dict[str, str] | None, new: dict[str, str] | None) -> list[str]:

@@ -127,15 +127,19 @@ def _hooks(part: Part, results: Sequence[PartResult], columns: Mapping[str, Any]
             except ValueError:  # JSON cannot hold it
                 result.notes[name] = str(value)[:1000]
 
-    def log_verdicts(verdicts: Sequence[Verdict | None]) -> None:
+    def log_verdicts(verdicts: Sequence[Any]) -> None:
         for result, verdict in pairs("verdicts", verdicts):
+            if verdict is not None and not isinstance(verdict, Verdict):
+                raise RewardError(f"reward {part.label!r} logs the verdict {verdict!r:.80}: expected a Verdict or None")
             result.verdict = verdict
 
     def log_undecided(flags: Sequence[bool]) -> None:
         for result, flag in pairs("undecided", flags):
             result.undecided = flag
 
-    def log_metric(name: str, value: float) -> None:
+    def log_metric(name: str, value: Any) -> None:
+        if not isinstance(value, Real) and not hasattr(value, "item"):  # a tensor or array of one number has `item`
+            raise RewardError(f"reward {part.label!r} logs the metric {name!r} as {value!r:.80}: expected a number")
         columns["log_metric"](f"rewards/{part.label}/{name}", value)
 
     hooks = {"log_extra": log_extra, "log_verdicts": log_verdicts, "log_undecided": log_undecided}

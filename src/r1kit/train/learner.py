@@ -115,13 +115,11 @@ class Learner:
         """Clip the gradient, update the weights, clear the gradient; returns its norm and the learning rate.
 
         `position` is the place of this update among the planned ones, from 0, for the schedule; None: the updates done.
-        Without any gradient, `skip_empty_updates` decides whether momentum and weight decay still move the weights.
+        If the gradient is zero, `skip_empty_updates` decides whether momentum and weight decay still move the weights.
+        They always do in an update without a position: training on given rows counts its steps by the updates done.
         Raises FloatingPointError if the gradient is not finite, which would make every weight NaN.
         """
         rate = self.settings.rate(self.updates if position is None else position, self.steps)
-        # None, not zero: `zero_grad` below leaves None, and any backward pass a tensor
-        if self.settings.skip_empty_updates and all(p.grad is None for p in self.parameters.values()):
-            return {"optim/grad_norm": 0.0, "optim/learning_rate": rate}
         for parameter in self.parameters.values():
             if parameter.grad is None:  # AdamW would skip it; momentum and weight decay move all alike
                 parameter.grad = torch.zeros_like(parameter)
@@ -132,12 +130,16 @@ class Learner:
                 f"the gradient's norm is {norm} at update {self.updates + 1}: lower the learning rate, "
                 "and look for NaN in the weights or log-probs of the last metrics"
             )
+        metrics = {"optim/grad_norm": norm, "optim/learning_rate": rate}
+        if position is not None and self.settings.skip_empty_updates and norm == 0.0:
+            self.optimizer.zero_grad(set_to_none=True)
+            self.router.forget()
+            return metrics
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.updates += 1
-        metrics = {"optim/grad_norm": norm, "optim/learning_rate": rate}
         if self.router.routers:
             # after the optimizer: the loads are those of the weights before this update (V3 section 2.1.2)
             metrics["router/worst_load"] = self.router.update()

@@ -5,28 +5,46 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Callable, Sequence
-from functools import partial
+from functools import partial, wraps
+from numbers import Real
 from pathlib import Path
+from typing import Any
 
-from r1kit.models.policy_net import Loss
+from torch import Tensor
+
+from r1kit.models.batch import Targets, Totals
+from r1kit.models.policy_net import Loss, LossOutput
 from r1kit.settings import SettingsError, import_function
 from r1kit.train.advantages import BASELINES, advantages
 from r1kit.train.losses.policy_gradient import GRPOSettings, grpo
 
 Advantages = Callable[[Sequence[float | None]], Sequence[float | None]]  # of the rewards of one group
+SUMS = ("kl", "ratio", "clip_fraction", "logprob_gap")  # sums of the built-in loss that a loss of your own can replace
 
 
 def loss_of(settings: GRPOSettings) -> Loss:
     """The built-in policy loss, or the loss that the function behind `settings.loss` returns for these settings."""
     if not settings.loss:
         return grpo(settings)
-    loss: Loss = import_function(settings.loss, "loss")(settings)
+    maker = import_function(settings.loss, "loss")
+    _require_arguments(maker, f"loss {settings.loss!r}", "the algorithm's settings")
+    loss: Loss = maker(settings)
     if not callable(loss):
         raise SettingsError(
             f"loss {settings.loss!r} returned {type(loss).__name__} for the algorithm's settings: expected a loss, a "
             "function f(logprobs, targets, totals) -> LossOutput"
         )
-    return loss
+    _require_arguments(loss, f"the loss of {settings.loss!r}", "logprobs", "targets", "totals")
+
+    @wraps(loss)  # keeps the mark of `per_token`
+    def checked(logprobs: Tensor, targets: Targets, totals: Totals) -> LossOutput:
+        output: Any = loss(logprobs, targets, totals)  # a user's function: the type is checked here
+        if not isinstance(output, LossOutput) or output.loss.numel() != 1:
+            raise ValueError(f"loss {settings.loss!r} returned {output!r:.80}: expected a LossOutput with one number")
+        # sums of other names are metrics loss/NAME, so they replace none of the loop's
+        return output._replace(sums={name if name in SUMS else f"loss/{name}": v for name, v in output.sums.items()})
+
+    return checked
 
 
 def advantages_of(settings: GRPOSettings) -> Advantages:
@@ -34,17 +52,26 @@ def advantages_of(settings: GRPOSettings) -> Advantages:
     if settings.baseline in BASELINES:
         return partial(advantages, baseline=settings.baseline)
     function = import_function(settings.baseline, "baseline")
+    _require_arguments(function, f"baseline {settings.baseline!r}", "a group's rewards")
 
     def checked(rewards: Sequence[float | None]) -> Sequence[float | None]:
         values: Sequence[float | None] = function(list(rewards))
         if not isinstance(values, list | tuple) or len(values) != len(rewards):
             raise ValueError(f"baseline {settings.baseline!r} returned {values!r:.80} for {len(rewards)} rewards")
         # NaN would reach every weight
-        if not all(value is None or math.isfinite(value) for value in values):
+        if not all(value is None or (isinstance(value, Real) and math.isfinite(value)) for value in values):
             raise ValueError(f"baseline {settings.baseline!r} returned {values!r:.80}: expected finite numbers or None")
         return values
 
     return checked
+
+
+def _require_arguments(function: Callable[..., Any], name: str, *arguments: str) -> None:
+    """Raise `SettingsError` unless the function can be called with as many arguments, before any work starts."""
+    try:
+        inspect.signature(function).bind(*arguments)
+    except TypeError as error:
+        raise SettingsError(f"{name} is called with {', '.join(arguments)}: {error}") from None
 
 
 def algorithm_files(settings: GRPOSettings) -> dict[str, Path]:
