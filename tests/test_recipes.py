@@ -462,6 +462,15 @@ def test_r1_names_its_stages_and_scales() -> None:
         RECIPES["r1"](overrides={"start-math.epochs": "2"})
 
 
+def test_a_recipe_that_passes_its_options_on_gets_all_of_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = "from r1kit.recipes.r1_zero import r1_zero\ndef mine(**options): return r1_zero(**options)\n"
+    (tmp_path / "passing_recipes.py").write_text(text)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    recipe = build_recipe("passing_recipes:mine", scale="tiny", overrides={"rl.steps": "7"}, seed=3)
+    assert {stage.name: stage for stage in recipe.stages}["rl"].settings.model_dump()["steps"] == 7
+    assert "seed 3" in recipe.title
+
+
 def test_the_make_targets_run_parts_of_the_recipe_that_exist() -> None:
     text = (Path(__file__).parents[1] / "Makefile").read_text()
     named = set(re.findall(r"PART_([\w-]+) := (\S+)", text))

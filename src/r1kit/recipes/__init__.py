@@ -32,7 +32,9 @@ def build_recipe(name: str, **options: Any) -> Recipe:
     if ":" not in name and name not in RECIPES:
         raise SettingsError(f"there is no recipe {name!r}: {nearest(name, RECIPES)} (or give package.module:function)")
     make = import_function(name, "recipe") if ":" in name else RECIPES[name]
-    takes = inspect.signature(make).parameters
+    parameters = inspect.signature(make).parameters
+    takes_all = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
+    takes = options if takes_all else parameters
     if unknown := [option for option, value in options.items() if value and option not in takes]:
         flags = [f"--{'set' if option == 'overrides' else option}" for option in unknown]
         raise SettingsError(f"recipe {name} does not take {' or '.join(flags)}: leave it out")
