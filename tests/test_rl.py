@@ -233,6 +233,10 @@ def loss_of_logprobs(settings: GRPOSettings) -> Any:
     return lambda logprobs: logprobs.sum()
 
 
+def loss_without_maker(logprobs: Any, targets: Any, totals: Any) -> Any:
+    return logprobs.sum()
+
+
 def bare_tensor(settings: GRPOSettings) -> Any:
     return lambda logprobs, targets, totals: logprobs.sum()
 
@@ -279,6 +283,10 @@ def test_a_loss_and_a_baseline_of_ones_own_are_found_by_dotted_path(tmp_path: Pa
         ({"loss": f"{__name__}:SMALL"}, "loss '.*test_rl:SMALL' is a dict: expected a function"),
         ({"loss": f"{__name__}:no_loss"}, "loss '.*test_rl:no_loss' returned float .*: expected a loss"),
         ({"loss": f"{__name__}:no_arguments"}, "no_arguments' is called with the algorithm's settings: too many"),
+        (
+            {"loss": f"{__name__}:loss_without_maker"},
+            r"missing a required argument: .*; expected f\(settings\) -> loss",
+        ),
         ({"loss": f"{__name__}:loss_of_logprobs"}, "is called with logprobs, targets, totals: too many"),
         ({"loss": f"{__name__}:bare_tensor"}, "bare_tensor' returned tensor.*: expected a LossOutput with one number"),
         ({"loss": f"{__name__}:per_token_vector"}, "per_token_vector' returned .*: expected a LossOutput with one"),

@@ -27,14 +27,15 @@ def loss_of(settings: GRPOSettings) -> Loss:
     if not settings.loss:
         return grpo(settings)
     maker = import_function(settings.loss, "loss")
-    _require_arguments(maker, f"loss {settings.loss!r}", "the algorithm's settings")
+    _require_arguments(maker, f"loss {settings.loss!r}", "f(settings) -> loss", "the algorithm's settings")
     loss: Loss = maker(settings)
     if not callable(loss):
         raise SettingsError(
             f"loss {settings.loss!r} returned {type(loss).__name__} for the algorithm's settings: expected a loss, a "
             "function f(logprobs, targets, totals) -> LossOutput"
         )
-    _require_arguments(loss, f"the loss of {settings.loss!r}", "logprobs", "targets", "totals")
+    expected = "f(logprobs, targets, totals) -> LossOutput"
+    _require_arguments(loss, f"the loss of {settings.loss!r}", expected, "logprobs", "targets", "totals")
 
     @wraps(loss)  # keeps the mark of `per_token`
     def checked(logprobs: Tensor, targets: Targets, totals: Totals) -> LossOutput:
@@ -52,7 +53,7 @@ def advantages_of(settings: GRPOSettings) -> Advantages:
     if settings.baseline in BASELINES:
         return partial(advantages, baseline=settings.baseline)
     function = import_function(settings.baseline, "baseline")
-    _require_arguments(function, f"baseline {settings.baseline!r}", "a group's rewards")
+    _require_arguments(function, f"baseline {settings.baseline!r}", "f(rewards) -> advantages", "a group's rewards")
 
     def checked(rewards: Sequence[float | None]) -> Sequence[float | None]:
         values: Sequence[float | None] = function(list(rewards))
@@ -66,12 +67,12 @@ def advantages_of(settings: GRPOSettings) -> Advantages:
     return checked
 
 
-def _require_arguments(function: Callable[..., Any], name: str, *arguments: str) -> None:
+def _require_arguments(function: Callable[..., Any], name: str, expected: str, *arguments: str) -> None:
     """Raise `SettingsError` unless the function can be called with as many arguments, before any work starts."""
     try:
         inspect.signature(function).bind(*arguments)
     except TypeError as error:
-        raise SettingsError(f"{name} is called with {', '.join(arguments)}: {error}") from None
+        raise SettingsError(f"{name} is called with {', '.join(arguments)}: {error}; expected {expected}") from None
 
 
 def algorithm_files(settings: GRPOSettings) -> dict[str, Path]:
