@@ -279,7 +279,7 @@ def test_a_loss_and_a_baseline_of_ones_own_are_found_by_dotted_path(tmp_path: Pa
     [
         ({"baseline": "group_mena"}, "no baseline 'group_mena': did you mean group_mean"),
         ({"loss": "grpo"}, "algorithm.loss: expected package.module:function"),
-        ({"loss": "there.is:none"}, "loss 'there.is:none' cannot be imported: No module"),
+        ({"loss": "there.is:none"}, "loss 'there.is:none' cannot be imported: no module named 'there'"),
         ({"loss": f"{__name__}:SMALL"}, "loss '.*test_rl:SMALL' is a dict: expected a function"),
         ({"loss": f"{__name__}:no_loss"}, "loss '.*test_rl:no_loss' returned float .*: expected a loss"),
         ({"loss": f"{__name__}:no_arguments"}, "no_arguments' is called with the algorithm's settings: too many"),
