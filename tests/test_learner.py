@@ -15,7 +15,7 @@ import pytest
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
-from r1kit.models import attention  # noqa: E402
+from r1kit.models import attention, head  # noqa: E402
 from r1kit.models.batch import Totals  # noqa: E402
 from r1kit.models.known import ModelError  # noqa: E402
 from r1kit.models.load import Policy, add_lora, fresh_llama, frozen_copy  # noqa: E402
@@ -223,6 +223,20 @@ def test_a_gradient_of_zeros_is_no_gradient(make_model: Callable[[], Any]) -> No
     assert learner.step(1)["optim/grad_norm"] == 0.0
     assert_identical(before, state(learner.model))
     assert learner.updates == 1 and not any(load.any() for load in learner.router.loads)
+
+
+def test_a_batch_that_is_only_measured_forms_no_gradient_and_has_the_same_means(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    learner, group = Learner(llama(), SETTINGS, steps=1), samples(1)
+    batches, totals, loss = pack(group, 1000), Totals.of(group), grpo(PRESETS["grpo"])
+    trained = learner.forward_backward(batches, loss, totals)
+    learner.optimizer.zero_grad()
+    products: list[object] = []
+    monkeypatch.setattr(head, "_add_product", lambda *parts: products.append(parts))
+    measured = learner.forward_backward([], loss, totals, batches)
+    assert not products and all(parameter.grad is None for parameter in learner.parameters.values())
+    assert {**trained, "loss": 0.0} == {**measured, "loss": 0.0}
 
 
 def test_dropout_in_a_models_config_does_not_reach_the_ratio() -> None:

@@ -106,8 +106,9 @@ class FusedHead(torch.autograd.Function):
         chunks: Iterable[Chunk],
         temperature: float,
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        needs_weight, needs_bias = ctx.needs_input_grad[1], ctx.needs_input_grad[2]
-        grad_hidden, grad_weight, grad_bias = torch.zeros_like(hidden), None, None
+        needs_hidden, needs_weight, needs_bias = ctx.needs_input_grad[:3]  # none in a batch that is only measured
+        grad_hidden = torch.zeros_like(hidden) if needs_hidden else None
+        grad_weight, grad_bias = None, None
         total, sums = hidden.new_zeros((), dtype=torch.float32), dict[str, Tensor]()
         for positions, loss in chunks:  # in order: the order of these sums decides the last bits
             states = hidden[positions]  # [n, d]
@@ -120,7 +121,8 @@ class FusedHead(torch.autograd.Function):
             if needs_bias:
                 bias_sum = grad.sum(0).to(weight.dtype)  # [V]
                 grad_bias = bias_sum if grad_bias is None else grad_bias.add_(bias_sum)
-            grad_hidden.index_add_(0, positions, (grad @ weight).to(states.dtype))  # under autocast the product is bf16
+            if grad_hidden is not None:  # under autocast the product is bf16
+                grad_hidden.index_add_(0, positions, (grad @ weight).to(states.dtype))
             total = total + value
             for name, amount in chunk_sums.items():
                 sums[name] = sums[name] + amount if name in sums else amount

@@ -86,7 +86,10 @@ class PolicyNet(Net):
         else:
             # detached: the fused head forms the gradient to the hidden states itself
             chunks = _logprob_chunks(loss, head, hidden.detach(), batch.targets, totals, temperature)
-        value, sums = FusedHead.apply(hidden, head.weight, head.bias, head, chunks, temperature)
+        weight, bias = head.weight, head.bias
+        if not torch.is_grad_enabled():  # a custom function sees only `requires_grad`, and would form gradients
+            weight, bias = weight.detach(), None if bias is None else bias.detach()
+        value, sums = FusedHead.apply(hidden, weight, bias, head, chunks, temperature)
         return LossOutput(value, sums, len(batch.targets))
 
     def hidden_states(self, batch: Batch) -> Tensor:
