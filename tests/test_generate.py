@@ -573,9 +573,8 @@ def test_killed_while_a_server_fails_all_samples_arrive_and_none_twice(tmp_path:
     killed: list[subprocess.Popen[str]] = []
 
     def answer(body: dict[str, Any]) -> str:
-        if (
-            len(server.answered) == 37 and killed and killed[0].poll() is None
-        ):  # in the middle of the third batch of five
+        # in the middle of the third batch of five
+        if len(server.answered) == 37 and killed and killed[0].poll() is None:
             killed[0].send_signal(signal.SIGKILL)
         return solve(body)
 

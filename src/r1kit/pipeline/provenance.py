@@ -29,9 +29,8 @@ def versions() -> dict[str, str]:
 def commit() -> dict[str, object] | None:
     """The commit of r1kit's own code and whether files changed since; None if it is not a git checkout."""
     code = Path(r1kit.__file__)
-    if (
-        _git(code.parent, "ls-files", "--error-unmatch", code.name) is None
-    ):  # r1kit is installed inside another repository
+    # git does not track the file if r1kit is installed inside another repository
+    if _git(code.parent, "ls-files", "--error-unmatch", code.name) is None:
         return None
     head, status = _git(code.parent, "rev-parse", "HEAD"), _git(code.parent, "status", "--porcelain")
     return {"commit": head, "dirty": bool(status)} if head else None
