@@ -29,12 +29,10 @@ def loss_of(settings: GRPOSettings) -> Loss:
     maker = import_function(settings.loss, "loss")
     _require_arguments(maker, f"loss {settings.loss!r}", "f(settings) -> loss", "the algorithm's settings")
     loss: Loss = maker(settings)
-    if not callable(loss):
-        raise SettingsError(
-            f"loss {settings.loss!r} returned {type(loss).__name__} for the algorithm's settings: expected a loss, a "
-            "function f(logprobs, targets, totals) -> LossOutput"
-        )
     expected = "f(logprobs, targets, totals) -> LossOutput"
+    if not callable(loss):
+        returned = f"loss {settings.loss!r} returned {type(loss).__name__} for the algorithm's settings"
+        raise SettingsError(f"{returned}: expected a loss, a function {expected}")
     _require_arguments(loss, f"the loss of {settings.loss!r}", expected, "logprobs", "targets", "totals")
 
     @wraps(loss)  # keeps the mark of `per_token`
