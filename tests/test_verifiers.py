@@ -16,6 +16,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -359,7 +360,11 @@ def _memory() -> int:
 
 
 def _children() -> set[str]:
-    return {child for task in Path("/proc/self/task").iterdir() for child in (task / "children").read_text().split()}
+    children = set()
+    for task in Path("/proc/self/task").iterdir():
+        with suppress(FileNotFoundError):  # a thread that has just ended
+            children.update((task / "children").read_text().split())
+    return children
 
 
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="memory and processes are read from /proc")
