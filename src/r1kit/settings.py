@@ -8,9 +8,10 @@ import re
 import types
 import typing
 from collections.abc import Collection, Iterator, Mapping
+from fnmatch import fnmatchcase
 from typing import Any, Self
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 # `Field(..., json_schema_extra=NOT_HASHED)` keeps a setting out of the fingerprint, so changing it redoes no stage. The
 # rule goes by purpose: a setting is marked if it exists to change speed, memory, logging, or when a stage waits or
@@ -52,6 +53,24 @@ class Settings(BaseModel):
                     _set_field(values, path.split("."), value, type(self), prefix)
             settings = self.parse(values, prefix)
         return settings
+
+
+class ForSources(Settings):
+    """Settings that apply to problems of some sources: those of `only` (empty: all), without those of `skip`."""
+
+    only: tuple[str, ...] = Field(default=(), description="patterns of the sources it applies to; empty: all")
+    skip: tuple[str, ...] = Field(default=(), description="patterns of the sources it does not apply to")
+
+    @field_validator("only", "skip", mode="before")
+    @classmethod
+    def _listed(cls, value: Any) -> Any:
+        return listed(value)
+
+    def is_for(self, source: str) -> bool:
+        """Whether it applies to problems of that source."""
+        if any(fnmatchcase(source, pattern) for pattern in self.skip):
+            return False
+        return not self.only or any(fnmatchcase(source, pattern) for pattern in self.only)
 
 
 def listed(value: Any) -> Any:

@@ -217,7 +217,20 @@ class _Work:
         table, example_drops = funnel.count(steps, len(counted), chain(early, late), self.settings.examples)
         wanted = {drop.row for drop in example_drops}
         details = {row: detail for row, detail in self.facts.dropped() if row in wanted}
-        examples = [(drop.step, self._example(drop, details.get(drop.row))) for drop in example_drops]
+        examples = []
+        for drop in example_drops:
+            if (first_pass := details.get(drop.row)) is not None:
+                names = {name: first_pass[name] for name in ("id", "problem_id", "detail")}
+                text = first_pass.get("example") or ""
+            else:
+                row = self.row(drop.row)
+                names = {
+                    "id": row["id"],
+                    "problem_id": row.get("problem_id") or "",
+                    "detail": self.why(drop.row)["detail"],
+                }
+                text = excerpt(row["messages"][-1]["content"])
+            examples.append((drop.step, Example(**names, reason=drop.reason, text=text)))
         table = [
             replace(step, examples=tuple(example for name, example in examples if name == step.name)) for step in table
         ]
@@ -229,16 +242,6 @@ class _Work:
             "settings": self.settings.model_dump(mode="json"),
             "files": [str(file) for file in self.facts.files],
         }
-
-    def _example(self, drop: Drop, first_pass: Mapping[str, Any] | None) -> Example:
-        if first_pass is not None:
-            names = {name: first_pass[name] for name in ("id", "problem_id", "detail")}
-            return Example(**names, reason=drop.reason, text=first_pass.get("example", "") or "")
-        row = self.row(drop.row)
-        text, detail = excerpt(row["messages"][-1]["content"]), self.why(drop.row)["detail"]
-        return Example(
-            id=row["id"], problem_id=row.get("problem_id") or "", reason=drop.reason, detail=detail, text=text
-        )
 
     def _hits(self, index: Index, table: Sequence[FunnelStep]) -> list[dict[str, Any]]:
         """Per evaluation set: its size in the index, the rows that hit it (one can hit several), and examples."""

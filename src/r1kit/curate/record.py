@@ -122,7 +122,14 @@ def from_row(row: Mapping[str, Any], *, file: str | None = None, number: int | N
         if messages[-1].role != "assistant":
             reason = f"the last turn is the {messages[-1].role}'s: expected the assistant's, which is trained on"
             raise DataError("wrong type", reason, field=f"messages.{len(messages) - 1}.role")
-        verdicts = {name: _verdict(value, f"verdicts.{name}") for name, value in _mapping(row, "verdicts").items()}
+        verdicts = {}
+        for verifier, value in _mapping(row, "verdicts").items():
+            fields = value if isinstance(value, dict) else {"correct": value}  # in short: true, false or null
+            if not isinstance(correct := fields.get("correct"), bool | None):
+                reason = f"correct is {shown(correct)}: expected true, false or null"
+                raise DataError("wrong type", reason, field=f"verdicts.{verifier}")
+            detail = str(fields.get("detail", ""))
+            verdicts[verifier] = Verdict.of(correct, extracted=fields.get("extracted"), detail=detail)
         scores = {name: _number(value, f"scores.{name}") for name, value in _mapping(row, "scores").items()}
         rate, tokens = _number(row.get("pass_rate"), "pass_rate"), row.get("tokens")
         if rate is not None and not 0 <= rate <= 1:
@@ -172,15 +179,6 @@ def _mapping(row: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     if not isinstance(value, dict):
         raise DataError("wrong type", f"the value is {shown(value)}: expected an object", field=name)
     return value
-
-
-def _verdict(value: Any, place: str) -> Verdict:
-    """`{"correct": true, "extracted": "72"}` or, in short, `true`."""
-    fields = value if isinstance(value, dict) else {"correct": value}
-    correct = fields.get("correct")
-    if not (correct is None or isinstance(correct, bool)):
-        raise DataError("wrong type", f"correct is {shown(correct)}: expected true, false or null", field=place)
-    return Verdict.of(correct, extracted=fields.get("extracted"), detail=str(fields.get("detail", "")))
 
 
 def _number(value: Any, place: str) -> float | None:

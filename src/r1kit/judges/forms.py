@@ -18,9 +18,10 @@ def _plain_word(value: Any) -> Any:
     return value.strip().lower().replace("_", " ") if isinstance(value, str) else value
 
 
-def _plain_label(value: Any) -> Any:
-    """`"[[a > b]]"` as `"A>B"`."""
-    return value.replace(" ", "").strip("[]").upper() if isinstance(value, str) else value
+# `"[[a > b]]"` as `"A>B"`
+_PlainLabel = BeforeValidator(
+    lambda value: value.replace(" ", "").strip("[]").upper() if isinstance(value, str) else value
+)
 
 
 class Form(BaseModel):
@@ -38,7 +39,7 @@ class VerdictForm(Form):
 
 class PreferenceForm(Form):
     analysis: str
-    label: Annotated[Literal["A>>B", "A>B", "A=B", "B>A", "B>>A"], BeforeValidator(_plain_label)]
+    label: Annotated[Literal["A>>B", "A>B", "A=B", "B>A", "B>>A"], _PlainLabel]
 
 
 class VoteForm(Form):
@@ -65,8 +66,15 @@ def read_form(reply: str, code: str, form: type[F]) -> F | None:
 
 def _json_objects(text: str) -> list[dict[str, Any]]:
     """The outermost JSON objects of a text, in order; an object with a repeated key is skipped."""
+
+    def distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        values = dict(pairs)
+        if len(values) != len(pairs):  # a quotation that was not escaped can add keys to the judge's object
+            raise ValueError("a key is repeated")
+        return values
+
     text = text[-MAX_CHARS:]
-    decoder = json.JSONDecoder(object_pairs_hook=_without_repeated_keys)
+    decoder = json.JSONDecoder(object_pairs_hook=distinct)
     objects, end = [], 0
     for _ in range(MAX_TRIES):
         if (opening := _OPENING.search(text, end)) is None:
@@ -77,11 +85,3 @@ def _json_objects(text: str) -> list[dict[str, Any]]:
         except (ValueError, RecursionError):
             end = opening.start() + 1
     return objects
-
-
-def _without_repeated_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """A quotation that was not escaped can add keys to the judge's object; then its own value is unknown."""
-    values = dict(pairs)
-    if len(values) != len(pairs):
-        raise ValueError("a key is repeated")
-    return values

@@ -10,7 +10,7 @@ from typing import Literal
 
 from r1kit.engines import Engine
 from r1kit.judges.forms import PreferenceForm
-from r1kit.judges.panel import JudgeSettings, Panel, Replies, Tally, check_shows, judged_part
+from r1kit.judges.panel import JudgeSettings, Panel, Replies, check_shows, judged_part
 from r1kit.judges.quoting import question, size
 from r1kit.judges.suspicion import suspicions
 from r1kit.types import Message, PreferencePair
@@ -60,10 +60,7 @@ class PairwiseJudge:
             raise ValueError(f"votes is {self.settings.votes}: half of them swap the sides, so give an even number")
         each_side = self.settings.replace(votes=self.settings.votes // 2)
         self._panel = Panel(engine, each_side, PreferenceForm)
-
-    @property
-    def tally(self) -> Tally:
-        return self._panel.tally
+        self.tally = self._panel.tally
 
     def __call__(self, question: str, first: str, second: str) -> Preference:
         return self.compare([question], [first], [second])[0]

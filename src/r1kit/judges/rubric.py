@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, create_model
 
 from r1kit.engines import Engine
 from r1kit.judges.forms import F, Form, VoteForm
-from r1kit.judges.panel import JudgeSettings, Panel, Replies, Tally, check_shows, judged_part, too_long
+from r1kit.judges.panel import JudgeSettings, Panel, Replies, check_shows, judged_part, too_long
 from r1kit.judges.quoting import Question, question
 from r1kit.judges.rubrics import Rubric
 from r1kit.judges.suspicion import suspicions
@@ -46,10 +46,7 @@ class _Judge(Generic[F]):
     def __init__(self, engine: Engine, settings: JudgeSettings | None, form: type[F], shows: str) -> None:
         self.settings, self.shows = settings or JudgeSettings(), check_shows(shows)
         self._panel = Panel(engine, self.settings, form)
-
-    @property
-    def tally(self) -> Tally:
-        return self._panel.tally
+        self.tally = self._panel.tally
 
     def __call__(self, response: str, question: str = "") -> Assessment:
         return self.assess([response], [question])[0]
@@ -63,29 +60,26 @@ class _Judge(Generic[F]):
         if len(responses) != len(questions):
             raise ValueError(f"{len(responses)} responses but {len(questions)} questions: give one for each")
         rows = [(judged_part(text, self.shows), request) for text, request in zip(responses, questions, strict=True)]
-        without_judge = [self._without_judge(*row) for row in rows]
-        texts = [self._question(*row) for row, known in zip(rows, without_judge, strict=True) if known is None]
-        replies = iter(self._panel.ask(texts))
-        assessments = []
-        for (part, request), known in zip(rows, without_judge, strict=True):
-            assessment = known or self._scored(next(replies))
-            signs = () if known else suspicions(part, request)
+        assessments: dict[int, Assessment] = {}
+        for row, (part, request) in enumerate(rows):
+            if not part:
+                assessments[row] = Assessment(score=0.0, detail=f"there is no {self.shows}")
+            elif cause := too_long(part, request, self.settings.max_chars):
+                whose, score = ("response", 0.0) if cause == "response" else ("request", None)
+                assessments[row] = Assessment(
+                    score=score, detail=f"the {whose} is too long to be judged: see max_chars"
+                )
+        left = [row for row in range(len(rows)) if row not in assessments]
+        replies = self._panel.ask([self._question(*rows[row]) for row in left])
+        for row, reply in zip(left, replies, strict=True):
+            assessment, signs = self._scored(reply), suspicions(*rows[row])
             flag = f"suspicious: {', '.join(signs)}" if signs else ""
             # a low score is kept: it was not bought by the suspicious text
             if (assessment.score or 0.0) > 0.5 and signs and not self.settings.accept_suspicious:
-                assessments.append(replace(assessment, score=None, detail=f"not trusted; {flag}"))
+                assessments[row] = replace(assessment, score=None, detail=f"not trusted; {flag}")
             else:
-                assessments.append(replace(assessment, detail="; ".join(filter(None, (assessment.detail, flag)))))
-        return assessments
-
-    def _without_judge(self, part: str, request: str) -> Assessment | None:
-        """The assessment if it needs no judge."""
-        if not part:
-            return Assessment(score=0.0, detail=f"there is no {self.shows}")
-        if cause := too_long(part, request, self.settings.max_chars):
-            whose, score = ("response", 0.0) if cause == "response" else ("request", None)
-            return Assessment(score=score, detail=f"the {whose} is too long to be judged: see max_chars")
-        return None
+                assessments[row] = replace(assessment, detail="; ".join(filter(None, (assessment.detail, flag))))
+        return [assessments[row] for row in range(len(rows))]
 
     def _enough(self, forms: Sequence[Form]) -> bool:
         return 2 * len(forms) >= self.settings.votes and bool(forms)

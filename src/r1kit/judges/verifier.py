@@ -9,7 +9,7 @@ from typing import Literal
 from r1kit.chat import final_answer
 from r1kit.engines import Engine
 from r1kit.judges.forms import VerdictForm
-from r1kit.judges.panel import JudgeSettings, Panel, Replies, Tally, check_shows, judged_part, too_long
+from r1kit.judges.panel import JudgeSettings, Panel, Replies, check_shows, judged_part, too_long
 from r1kit.judges.quoting import question
 from r1kit.judges.suspicion import suspicions
 from r1kit.types import Verdict
@@ -44,10 +44,7 @@ class GenerativeVerifier:
     ) -> None:
         self.settings, self.shows = settings or JudgeSettings(), check_shows(shows)
         self._panel = Panel(engine, self.settings, VerdictForm)
-
-    @property
-    def tally(self) -> Tally:
-        return self._panel.tally
+        self.tally = self._panel.tally
 
     def __call__(self, response: str, reference: str, question: str = "") -> Verdict:
         return self.verify([response], [reference], [question])[0]
@@ -60,42 +57,33 @@ class GenerativeVerifier:
         if not len(responses) == len(references) == len(questions):
             counts = f"{len(responses)} responses, {len(references)} references and {len(questions)} questions"
             raise ValueError(f"{counts}: the numbers must be equal")
-        rows = list(zip(responses, references, questions, strict=True))
-        without_judge = [self._without_judge(response, reference) for response, reference, _ in rows]
+        verdicts: dict[int, Verdict] = {}
+        parts = [judged_part(response, self.shows) for response in responses]
+        for row, (part, reference) in enumerate(zip(parts, references, strict=True)):
+            if not reference.strip():
+                verdicts[row] = Verdict.of(None, extracted=part[:MAX_DETAIL] or None, detail="the reference is empty")
+            elif not part:
+                verdicts[row] = Verdict.of(False, detail="no answer found")
+            elif cause := too_long(part, reference, self.settings.max_chars):
+                whose, correct = ("response", False) if cause == "response" else ("reference", None)
+                detail = f"the {whose} is too long to be judged: see max_chars"
+                verdicts[row] = Verdict.of(correct, extracted=part[:MAX_DETAIL], detail=detail)
+        left = [row for row in range(len(responses)) if row not in verdicts]
+        instructions = INSTRUCTIONS.format(part=PARTS[self.shows])
         texts = []
-        for (response, reference, request), known in zip(rows, without_judge, strict=True):
-            if known is None:
-                parts = {"question": request} if request else {}
-                parts |= {"reference": reference, "response": judged_part(response, self.shows)}
-                texts.append(question(INSTRUCTIONS.format(part=PARTS[self.shows]), parts, FORM))
-        replies = iter(self._panel.ask(texts))
-        verdicts = []
-        for (response, _, request), known in zip(rows, without_judge, strict=True):
-            if known is not None:
-                verdicts.append(known)
-                continue
-            part = judged_part(response, self.shows)
-            signs = suspicions(part, request)
-            flag = f"; suspicious: {', '.join(signs)}" if signs else ""
-            correct, detail = self._majority(next(replies))
+        for row in left:
+            request = {"question": questions[row]} if questions[row] else {}
+            blocks = request | {"reference": references[row], "response": parts[row]}
+            texts.append(question(instructions, blocks, FORM))
+        for row, replies in zip(left, self._panel.ask(texts), strict=True):
+            correct, detail = self._majority(replies)
+            signs = suspicions(parts[row], questions[row])
             if correct and signs and not self.settings.accept_suspicious:
                 correct, detail = None, f"not trusted: {detail}"
-            extracted = (final_answer(response) or part)[:MAX_DETAIL]
-            verdicts.append(Verdict.of(correct, extracted=extracted, detail=detail + flag))
-        return verdicts
-
-    def _without_judge(self, response: str, reference: str) -> Verdict | None:
-        """The verdict if it needs no judge."""
-        part = judged_part(response, self.shows)
-        if not reference.strip():
-            return Verdict(outcome="unknown", extracted=part[:MAX_DETAIL] or None, detail="the reference is empty")
-        if not part:
-            return Verdict(outcome="wrong", detail="no answer found")
-        if cause := too_long(part, reference, self.settings.max_chars):
-            whose, correct = ("response", False) if cause == "response" else ("reference", None)
-            detail = f"the {whose} is too long to be judged: see max_chars"
-            return Verdict.of(correct, extracted=part[:MAX_DETAIL], detail=detail)
-        return None
+            flag = f"; suspicious: {', '.join(signs)}" if signs else ""
+            extracted = (final_answer(responses[row]) or parts[row])[:MAX_DETAIL]
+            verdicts[row] = Verdict.of(correct, extracted=extracted, detail=detail + flag)
+        return [verdicts[row] for row in range(len(responses))]
 
     def _majority(self, replies: Replies[VerdictForm]) -> tuple[bool | None, str]:
         if not replies.forms:

@@ -88,29 +88,26 @@ class Database:
     """An open queue file. Threads share it through a lock, processes through SQLite."""
 
     def __init__(self, path: Path) -> None:
+        """Open the file and create the tables in an empty one; raises `ReviewError` if it is not a review queue."""
         self.path, self._lock = path, threading.RLock()
         with self._errors():
             self._db = sqlite3.connect(path, timeout=10, isolation_level=None, check_same_thread=False)
         self._db.row_factory = sqlite3.Row
         try:
-            self._prepare()
+            with self._errors():
+                kind, version = (self.one(f"PRAGMA {name}")[0] for name in ("application_id", "user_version"))
+                if kind == 0 and not self.one("SELECT COUNT(*) FROM sqlite_master")[0]:  # an empty file
+                    with self.transaction():
+                        for statement in SCHEMA.split(";\n"):  # `executescript` would commit the transaction
+                            self.all(statement)
+                        self.all(f"PRAGMA application_id = {APPLICATION}")
+                        self.all(f"PRAGMA user_version = {VERSION}")
+                elif (kind, version) != (APPLICATION, VERSION):
+                    raise ReviewError(f"{self.path} is an SQLite file but not a review queue of this version of r1kit")
+                self.all("PRAGMA journal_mode = WAL")
         except BaseException:
             self._db.close()
             raise
-
-    def _prepare(self) -> None:
-        """Create the tables in an empty file; raises `ReviewError` if the file is not a review queue."""
-        with self._errors():
-            kind, version = (self.one(f"PRAGMA {name}")[0] for name in ("application_id", "user_version"))
-            if kind == 0 and not self.one("SELECT COUNT(*) FROM sqlite_master")[0]:
-                with self.transaction():
-                    for statement in SCHEMA.split(";\n"):  # `executescript` would commit the transaction
-                        self.all(statement)
-                    self.all(f"PRAGMA application_id = {APPLICATION}")
-                    self.all(f"PRAGMA user_version = {VERSION}")
-            elif (kind, version) != (APPLICATION, VERSION):
-                raise ReviewError(f"{self.path} is an SQLite file but not a review queue of this version of r1kit")
-            self.all("PRAGMA journal_mode = WAL")
 
     def one(self, query: str, *values: Any) -> sqlite3.Row:
         return self.all(query, *values)[0]

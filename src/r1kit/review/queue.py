@@ -90,7 +90,10 @@ class ReviewQueue:
         samples get two reviewers. None keeps the queue's own values.
         """
         path = Path(path)
-        settings = _checked_settings(double_share=double_share, lease_minutes=lease_minutes)
+        if double_share is not None and not 0 <= double_share <= 1:
+            raise ReviewError(f"double_share is {double_share}: give a share from 0 to 1")
+        if lease_minutes is not None and not 0 < lease_minutes <= 7 * 24 * 60:
+            raise ReviewError(f"lease_minutes is {lease_minutes}: it must be above 0 and at most a week")
         is_new = not path.exists()
         with storing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -100,8 +103,9 @@ class ReviewQueue:
                 queue = cls(path, clock=clock)
                 on_error.callback(queue.close)
                 with queue.database.transaction():
-                    for name, value in settings.items():
-                        queue.database.set(name, value)
+                    for name, value in (("double_share", double_share), ("lease_minutes", lease_minutes)):
+                        if value is not None:
+                            queue.database.set(name, value)
                     queue.add(items)
                 on_error.pop_all()
         except BaseException:
@@ -363,15 +367,6 @@ def reviewer(name: str) -> str:
     if name.lower() == AUTO:
         raise ReviewError(f"{AUTO!r} is reserved for automatic decisions: choose another name")
     return name
-
-
-def _checked_settings(**values: float | None) -> dict[str, float]:
-    settings = {name: value for name, value in values.items() if value is not None}
-    if not 0 <= settings.get("double_share", 0) <= 1:
-        raise ReviewError(f"double_share is {settings['double_share']}: give a share from 0 to 1")
-    if not 0 < settings.get("lease_minutes", 1) <= 7 * 24 * 60:
-        raise ReviewError(f"lease_minutes is {settings['lease_minutes']}: it must be above 0 and at most a week")
-    return settings
 
 
 def _checked_action(action: str, before: Text, text: Text | None, reason: str) -> Action:

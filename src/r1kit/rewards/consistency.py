@@ -65,7 +65,12 @@ def graded_language_reward(
             values.append(0.0)
             continue
         answer = parsed.answer or ""
-        labels = _labels(f"{parsed.reasoning}\n{answer}", target, detect)
+        words = f"{parsed.reasoning}\n{answer}"
+        if detect == "language":
+            labels = [language for _, language in per_word.place(words, target)]
+        else:  # all words of a script are the target or one other language
+            own = scripts.LANGUAGES[target]
+            labels = [target if w.script in own else scripts.FAMILIES[w.script] for w in scripts.script_words(words)]
         split = len(labels) - len(scripts.script_words(answer))
         used = set()  # the main language of each part that has words; "" for a mixed part
         for part in filter(None, (labels[:split], labels[split:])):
@@ -101,11 +106,3 @@ def _rows(
     for target in set(targets):
         languages.known(target)
     return zip(responses, targets, strict=True)
-
-
-def _labels(text: str, target: str, detect: Detect) -> list[str]:
-    """The language of each word. With `detect="script"`, all words of a script are the target or one other language."""
-    if detect == "language":
-        return [language for _, language in per_word.place(text, target)]
-    own = scripts.LANGUAGES[target]
-    return [target if word.script in own else scripts.FAMILIES[word.script] for word in scripts.script_words(text)]

@@ -63,36 +63,16 @@ class JudgedReward:
         return {name: value for name, value in self.__dict__.items() if name != "judge"}
 
 
-def get_reasoning_quality_judged_reward(
-    *, engine: EngineSettings, judge: JudgeSettings | None = None, rubric: Rubric | None = None
+def get_rubric_judged_reward(
+    name: str, *, engine: EngineSettings, judge: JudgeSettings | None = None, rubric: Rubric | None = None
 ) -> RewardFunction:
-    """Logical flow, completeness of steps, stated assumptions and self-correction, in the whole response."""
-    return _rubric_reward("reasoning_quality", engine, judge, rubric)
-
-
-def get_helpfulness_judged_reward(
-    *, engine: EngineSettings, judge: JudgeSettings | None = None, rubric: Rubric | None = None
-) -> RewardFunction:
-    """How much the final answer helps, whatever the reasoning (paper, section 3.1)."""
-    return _rubric_reward("helpfulness", engine, judge, rubric)
-
-
-def get_harmlessness_judged_reward(
-    *, engine: EngineSettings, judge: JudgeSettings | None = None, rubric: Rubric | None = None
-) -> RewardFunction:
-    """Whether anything in the response, reasoning included, could do harm (paper, section 3.1)."""
-    return _rubric_reward("harmlessness", engine, judge, rubric)
+    """The judge's score by a rubric, by default `RUBRICS[name]`."""
+    return JudgedReward(f"{name}_judged_reward", engine, judge or JudgeSettings(), rubric or RUBRICS[name])
 
 
 def get_voting_judged_reward(*, engine: EngineSettings, judge: JudgeSettings | None = None) -> RewardFunction:
     """Self-reward by voting (V3, section 5.4): the fraction of the judge's votes that approve the final answer."""
     return JudgedReward("voting_judged_reward", engine, judge or JudgeSettings(votes=6), None)
-
-
-def _rubric_reward(
-    name: str, engine: EngineSettings, judge: JudgeSettings | None, rubric: Rubric | None
-) -> RewardFunction:
-    return JudgedReward(f"{name}_judged_reward", engine, judge or JudgeSettings(), rubric or RUBRICS[name])
 
 
 @cache

@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 from r1kit.rewards.accuracy import get_accuracy_reward, get_cosine_scaled_reward
 from r1kit.rewards.code import get_code_reward
 from r1kit.rewards.columns import RewardFunction
 from r1kit.rewards.consistency import get_graded_language_reward, get_language_consistency_reward
-from r1kit.rewards.judged import (
-    get_harmlessness_judged_reward,
-    get_helpfulness_judged_reward,
-    get_reasoning_quality_judged_reward,
-    get_voting_judged_reward,
-)
+from r1kit.rewards.judged import get_rubric_judged_reward, get_voting_judged_reward
 from r1kit.rewards.length import get_repetition_penalty_reward, get_soft_overlong_punishment
 from r1kit.rewards.modelled import get_reward_model
 from r1kit.rewards.r1_format import format_reward, reasoning_steps_reward, tag_count_reward
@@ -32,8 +28,9 @@ REWARDS: dict[str, Callable[..., RewardFunction]] = {
     "graded_language": get_graded_language_reward,
     "reasoning_quality": lambda: reasoning_quality_reward,
     "soft_overlong": get_soft_overlong_punishment,
-    "reasoning_quality_judged": get_reasoning_quality_judged_reward,
-    "helpfulness_judged": get_helpfulness_judged_reward,
-    "harmlessness_judged": get_harmlessness_judged_reward,
+    # how much the final answer helps; whether the reasoning or the answer can do harm (paper, section 3.1)
+    "helpfulness_judged": partial(get_rubric_judged_reward, "helpfulness"),
+    "harmlessness_judged": partial(get_rubric_judged_reward, "harmlessness"),
+    "reasoning_quality_judged": partial(get_rubric_judged_reward, "reasoning_quality"),
     "voting_judged": get_voting_judged_reward,
 }

@@ -3,33 +3,28 @@
 from __future__ import annotations
 
 import re
-from fnmatch import fnmatchcase
 from typing import Any
 
 from pydantic import Field, field_validator, model_validator
 
 from r1kit.rewards.registry import REWARDS
-from r1kit.settings import Settings, is_dotted_path, listed, nearest
+from r1kit.settings import ForSources, is_dotted_path, nearest
 
 
-class RewardSpec(Settings):
+class RewardSpec(ForSources):
     """One part of the reward.
 
     `name` is a key of `REWARDS` or the dotted path of a reward function, or of a function that returns one, such as
     `package.module:function`; `options` are its keywords. `chat`: whether the function expects conversational
-    completions; None means that TRL's functions do and all others get text. `only` and `skip` are patterns of problem
-    sources; the part does not apply to other problems. `label` distinguishes two parts of one name.
+    completions; None means that TRL's functions do and all others get text. `label` distinguishes two
+    parts of one name.
     """
 
     name: str
     weight: float = 1.0
     options: dict[str, Any] = Field(default_factory=dict)
     chat: bool | None = None
-    only: tuple[str, ...] = Field(default=(), description="patterns of the sources it applies to; empty: all")
-    skip: tuple[str, ...] = Field(default=(), description="patterns of the sources it does not apply to")
     label: str = Field(default="", description="the name under which it is logged; empty: its name")
-
-    _lists = field_validator("only", "skip", mode="before")(listed)
 
     @model_validator(mode="before")
     @classmethod
@@ -48,9 +43,3 @@ class RewardSpec(Settings):
     def title(self) -> str:
         """The name under which the part is logged: its label, or the last piece of its name."""
         return self.label or re.split(r"[.:]", self.name)[-1]
-
-    def is_for(self, source: str) -> bool:
-        """Whether the part applies to problems of that source."""
-        if any(fnmatchcase(source, pattern) for pattern in self.skip):
-            return False
-        return not self.only or any(fnmatchcase(source, pattern) for pattern in self.only)

@@ -29,7 +29,13 @@ def serve(path: Path, *, host: str = "127.0.0.1", port: int = 8765, who: str = "
     except ModuleNotFoundError as error:
         raise ReviewError(MISSING.format(error.name)) from None
 
-    with ReviewQueue(path) as queue, _listen(host, port) as listening:
+    with ReviewQueue(path) as queue, contextlib.ExitStack() as resources:
+        try:
+            family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+            listening = resources.enter_context(socket.create_server((host, port), family=family, backlog=64))
+        except (OSError, OverflowError) as error:
+            reason = getattr(error, "strerror", None) or str(error)
+            raise ReviewError(f"cannot listen on {host}:{port}: {reason}; choose another --port or --host") from None
         local = is_loopback(host)
         key = "" if local else new_key()
         name = socket.gethostname() if host in ("0.0.0.0", "::") else host
@@ -53,12 +59,3 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host.lower() == "localhost"
-
-
-def _listen(host: str, port: int) -> socket.socket:
-    try:
-        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
-        return socket.create_server((host, port), family=family, backlog=64)
-    except (OSError, OverflowError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise ReviewError(f"cannot listen on {host}:{port}: {reason}; choose another --port or --host") from None

@@ -36,13 +36,21 @@ def changes(before: str, after: str) -> Changes:
     """The changes between two texts: `changes("2 + 3 is 6", "2 + 3 is 5")` removes one word and adds one."""
     pieces = list(compare(_WORD.findall(shown(before)), _WORD.findall(shown(after))))
     counts = {"same": 0, "del": 0, "ins": 0}
-    for kind, words in pieces:
+    html = ""
+    for at, (kind, words) in enumerate(pieces):
         counts[kind] += sum(any(map(str.isalnum, word)) for word in words)
-    last = len(pieces) - 1
-    html = "".join(_html(kind, words, at > 0, at < last) for at, (kind, words) in enumerate(pieces))
-    return Changes(
-        html=html, removed=counts["del"], added=counts["ins"], differs=any(kind != "same" for kind, _ in pieces)
-    )
+        head = words[:KEPT] if at > 0 else []
+        tail = words[len(words) - KEPT :] if at < len(pieces) - 1 else []
+        left_out = len(words) - len(head) - len(tail)
+        if kind != "same":
+            html += f"<{kind}>{escape(''.join(words))[0]}</{kind}>"
+        elif left_out <= KEPT:
+            html += escape("".join(words))[0]
+        else:
+            note = f'<span class="left-out">{left_out} words as before</span>'
+            html += f"{escape(''.join(head))[0]} {note} {escape(''.join(tail))[0]}"
+    differs = any(kind != "same" for kind, _ in pieces)
+    return Changes(html=html, removed=counts["del"], added=counts["ins"], differs=differs)
 
 
 def compare(before: Sequence[str], after: Sequence[str]) -> Iterator[Piece]:
@@ -68,15 +76,3 @@ def compare(before: Sequence[str], after: Sequence[str]) -> Iterator[Piece]:
 def _equal(first: Sequence[str], second: Sequence[str]) -> int:
     pairs = enumerate(zip(first, second, strict=False))
     return next((at for at, (a, b) in pairs if a != b), min(len(first), len(second)))
-
-
-def _html(kind: str, words: Sequence[str], has_before: bool, has_after: bool) -> str:
-    if kind != "same":
-        return f"<{kind}>{escape(''.join(words))[0]}</{kind}>"
-    head = words[:KEPT] if has_before else []
-    tail = words[len(words) - KEPT :] if has_after else []
-    left = len(words) - len(head) - len(tail)
-    if left <= KEPT:
-        return escape("".join(words))[0]
-    note = f'<span class="left-out">{left} words as before</span>'
-    return escape("".join(head))[0] + f" {note} " + escape("".join(tail))[0]

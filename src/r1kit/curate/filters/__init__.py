@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from fnmatch import fnmatchcase
 from functools import partial
 from typing import Any
 
@@ -22,7 +21,7 @@ from r1kit.curate.filters.language import get_mixed_languages, get_wrong_languag
 from r1kit.curate.filters.protocol import Filter, Rejection
 from r1kit.curate.filters.repetition import get_repetition
 from r1kit.curate.record import View
-from r1kit.settings import Settings, nearest
+from r1kit.settings import ForSources, nearest
 
 __all__ = ["FILTERS", "Filter", "FilterSpec", "Rejection", "build"]
 
@@ -43,16 +42,11 @@ FILTERS: dict[str, Callable[..., Filter]] = {  # the cheap ones first
 }
 
 
-class FilterSpec(Settings):
-    """One filter of a stage; `options` are the keywords of its factory.
-
-    `only` and `skip` are patterns of sources: `FilterSpec(name="code_blocks", skip=("code*",))`.
-    """
+class FilterSpec(ForSources):
+    """One filter of a stage: `FilterSpec(name="code_blocks", skip=("code*",))`; `options` go to its factory."""
 
     name: str
     options: dict[str, Any] = Field(default_factory=dict)
-    only: tuple[str, ...] = Field(default=(), description="patterns of the sources to filter; empty: all")
-    skip: tuple[str, ...] = Field(default=(), description="patterns of the sources to leave alone")
     label: str = Field(default="", description="its name in the funnel; empty: the filter's name")
 
     @model_validator(mode="before")
@@ -77,18 +71,12 @@ class FilterSpec(Settings):
     def title(self) -> str:
         return self.label or self.name
 
-    def looks_at(self, source: str) -> bool:
-        """Whether samples of that source are filtered."""
-        if any(fnmatchcase(source, pattern) for pattern in self.skip):
-            return False
-        return not self.only or any(fnmatchcase(source, pattern) for pattern in self.only)
-
 
 def build(specs: Sequence[FilterSpec]) -> dict[str, Filter]:
     """The filters by title, in order, each limited to the sources of its spec."""
 
     def limited(spec: FilterSpec, rule: Filter, view: View) -> Rejection | None:
-        return rule(view) if spec.looks_at(view.sample.source) else None
+        return rule(view) if spec.is_for(view.sample.source) else None
 
     return {spec.title: partial(limited, spec, _make(spec)) for spec in specs}
 
