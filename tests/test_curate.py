@@ -332,7 +332,7 @@ def test_no_text_makes_a_filter_fail(text: str) -> None:
 
 def test_a_filter_passes_over_the_sources_that_it_is_not_for() -> None:
     spec = FilterSpec(name="code_blocks", skip=("code*",), only=("code*", "math"))
-    assert [spec.looks_at(source) for source in ("math", "code/python", "general", "")] == [True, False, False, False]
+    assert [spec.is_for(source) for source in ("math", "code/python", "general", "")] == [True, False, False, False]
     fenced = THINK.format("```\n4\n```", "4")
     look = filters.build([spec])["code_blocks"]
     assert look(view(from_row(row(4, response=fenced, source="code/python")))) is None

@@ -94,20 +94,9 @@ def mix(sources: Mapping[str, Sequence[Path]], out: Path, settings: MixSettings 
         store.write_json(report, done)
     if not out.exists():
         names = list(settings.ratios)
-
-        def conversation(entry: Any) -> bytes:
-            """A row as a `Conversation`: all columns except the messages become metadata."""
-            row = parse_json(reader.read(int(entry["file"]), int(entry["offset"]), int(entry["length"])))
-            others = {
-                key: value for key, value in row.items() if key not in ("messages", "source") and value is not None
-            }
-            mixture = names[entry["source"]]
-            metadata = others | {"mixture": mixture}
-            return encoded({"messages": row["messages"], "source": row.get("source") or mixture, "metadata": metadata})
-
         with Rereader(files) as reader, closing(ReplayWriter(out)) as output:
             for entry in _chosen(_index(sources, settings), settings):
-                output.put(partial(conversation, entry))
+                output.put(partial(_conversation, reader, entry, names[entry["source"]]))
             output.finish()
     return tuple(Share(**share) for share in done["shares"])
 
@@ -147,3 +136,11 @@ def _chosen(rows: NDArray[Any], settings: MixSettings) -> NDArray[Any]:
     mask = np.uint64(stable_hash(f"order/{settings.seed}") & (2**56 - 1))
     low = (chosen["key"] & np.uint64(2**56 - 1)) * np.uint64(0x9E3779B97F4A7C15) ^ mask
     return chosen[np.argsort(low, kind="stable")]
+
+
+def _conversation(reader: Rereader, entry: Any, mixture: str) -> bytes:
+    """A row as a `Conversation`, encoded: all columns except the messages become metadata."""
+    row = parse_json(reader.read(int(entry["file"]), int(entry["offset"]), int(entry["length"])))
+    metadata = {name: value for name, value in row.items() if name not in ("messages", "source") and value is not None}
+    source = row.get("source") or mixture
+    return encoded({"messages": row["messages"], "source": source, "metadata": {**metadata, "mixture": mixture}})
