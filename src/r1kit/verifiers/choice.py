@@ -1,6 +1,9 @@
 r"""Multiple choice and yes/no. An answer must commit to one choice: "A, B, C, D" is wrong.
 
-The reference is a letter ("B", "(B)") or one of yes, no, true, false, 是, 否, 对, 错.
+The reference is a letter ("B", "(B)") or one of yes, no, true, false, 是, 否, 对, 错. An answer is a claim ("the answer
+is B", "B is correct", "选B"), or a letter with its mark and the option's text ("B) Paris"). It may give reasons, and
+name other options to set them aside ("not C", "A is oxygen"). One grammar serves all languages; `choice_words` holds
+their phrases.
 """
 
 from __future__ import annotations
@@ -9,51 +12,70 @@ import re
 
 from r1kit.types import Verdict
 from r1kit.verifiers import extract, spelling
+from r1kit.verifiers.choice_words import LANGUAGES, PATTERNS, simplified
 
+MAX_CHARS = 2000  # a longer text might take its answer back at its end, so it is no answer
 _OPPOSITE = {"yes": "no", "no": "yes", "true": "false", "false": "true"}
-_CHINESE = (
-    dict.fromkeys(("是", "是的"), "yes")
-    | dict.fromkeys(("否", "不是"), "no")
-    | dict.fromkeys(("对", "对的", "正确"), "true")
-    | dict.fromkeys(("错", "错误", "不对", "不正确"), "false")
+_POLARITY = {
+    phrase: polarity
+    for words in LANGUAGES
+    for polarity in _OPPOSITE
+    for phrase in simplified(getattr(words, polarity)).split(", ")
+}
+_MARKUP = re.compile(r"\\(?:text|mbox|mathrm|textbf|mathbf|[Rr]ightarrow)(?![A-Za-z])|\*\*|__|</?(?:b|strong|i|em)>")
+_AROUND = " \t\n$*{}\"'`"
+_CLAIM, _REASON, _AGAINST = PATTERNS["claim"], PATTERNS["reason"], re.compile(PATTERNS["against"])
+_LEAD = re.compile(rf"(?:(?:{_CLAIM}|{PATTERNS['so']})[\s,:=>→⇒\"-]*)+")
+_ALONE = re.compile(r"[(\[<【《]?\s*([A-Za-z])\s*[)\]>】》]?[\s.,;:!]*")
+_COUNTED = re.compile(r"(?<![A-Za-z])([A-Z])、(?=[^A-Za-z\s(])")  # "C、12"
+_SENTENCE = re.compile(r"(?<=[A-ZＡ-Ｚ])。(?=.)")
+_SMALL = re.compile(r"[(\[]?[a-z][)\]]\s")
+_TAILED = re.compile(  # "B is correct", "(B)是正确的"
+    rf"[(\[<【]?([A-Z])(?![A-Za-z'])(?![)\]]\s+{PATTERNS['right']})[)\]>】\"]*"
+    rf"(?:[\s\"]*(?:{_CLAIM}|{PATTERNS['right']}))+(?=\s*$|\s*[.,;:!]|\s*{_REASON})"
 )
-_MARKUP = re.compile(r"\\(?:text|mbox|mathrm|textbf|mathbf)(?![A-Za-z])|\*\*|__|</?(?:b|strong|i|em)>")
-_CHOICE = r"(?:answer|option|choice|one)"
-_LEAD = re.compile(
-    r"(?i:(?:so|thus|hence|therefore|finally)\b[\s,]*"
-    r"|(?:(?:the|my)\s+)?(?:(?:final|correct|right|best|most appropriate)\s+)*(?:answer|option|choice|letter)\b"
-    r"(?:\s+(?:is|would be|must be|should be)\b)?\s*:?\s*"
-    r"|(?:it|this|that)(?:\s+is|'s)\s+|(?:the|this|that)\s+(?:statement|claim|assertion)\s+is\s+"
-    r"|i(?:\s+would|'d)?\s+(?:choose|pick|select|go with)\s+)"
-    r"|(?:所以|因此|故|我)*(?:答案[是为选]?|应?选择?)\s*:?\s*"
+# A mark before an option's text: "(B)", "B.", "B because", or (weak) a letter that is only set apart: "B - Paris".
+_MARK = re.compile(
+    rf"(?:[(\[]\s*([A-Za-z])\s*[)\]]|([A-Z])(?:\)|\s?(?P<colon>:)|\.(?![A-Z](?![A-Za-z]))|(?P<reason>,?\s*(?={_REASON}))"
+    r"|(?P<weak>,|\s+-+\s|[ ]*\n|\s+(?=\()|\s*(?=\([\u3040-\u9fff])|\s+(?=[\u3040-\u9fff]))))"
 )
-_TAIL = re.compile(
-    rf"\s+is\s+(?:correct|right|true|the (?:correct |right |best |final )*{_CHOICE})"
-    r"(?=\s*$|[.,;:]|\s+(?:because|since)\b)",
-    re.I,
+_MENTION = r"(?:[(\[]\s*[A-Ja-j]\s*[)\]]|(?<![A-Za-z'])[A-HJ]{1,4}(?![A-Za-z'])[):]?|(?<![\w'])[a-hj]\))(?:项|选项)?"
+_LIST = rf"{_MENTION}(?>(?:\s*[,/&]\s*(?:{PATTERNS['joins']}\s*)?|\s*{PATTERNS['joins']}\s*){_MENTION}){{0,9}}"
+_NAMING = (
+    r"(?:(?i:the|both|all|other|options?|choices?|answers?|statements?|neither|la|die|antwort|opción|réponse)\s+|选项)"
 )
+# A clause whose subject is an option: "A) is oxygen", "选项A和B错误".
+_CLAUSE = re.compile(
+    rf"(?:^|[.,;!\n(]|\s-+\s|{_REASON}|(?i:\b(?:and|while|whereas|und|et|y)\b)|而)\s*(?:(?i:but|however)\s+|但)?"
+    rf"{_NAMING}*(?P<letters>{_LIST})[\s,]*"
+    rf"(?P<predicate>{PATTERNS['verb']}|(?<=项)(?=[\u4e00-\u9fff])|(?<=[A-J]\s)[a-z]{{3,}}s(?![\w']))"
+)
+_STOP = re.compile(rf"[.!](?!\d)|[;\n]|,?\s*{PATTERNS['so']}")
+_SIDE_REMARK = re.compile(rf"[,(]|{_REASON}")
+# Options set aside without a verb: "not C", "Cではなく".
+_ASIDE = re.compile(
+    rf"[\s,;(-]*(?:{PATTERNS['instead']}\s*{_NAMING}*(?P<after>{_LIST})|(?P<before>{_LIST})\s*{PATTERNS['aside']})"
+    rf"\s*(?:\([^()]*\))?[)\s]*(?=$|[.,;:!\n]|{PATTERNS['but']}|{_CLAIM}|[A-J](?![A-Za-z]))(?:[,\s]*{PATTERNS['but']}\s*)?"
+)
+_FAVOUR = re.compile(rf"{PATTERNS['favour']}|{PATTERNS['right']}|\b(?:is|be)\s+it\b|\btoo\W*$")
+_ALSO = re.compile(r"\b(?:also|too|as well|auch|aussi|también)\b|也|同样|も", re.I)
+_DOUBT = re.compile(rf"{PATTERNS['doubt']}|\?")
+_TAKEN_BACK = re.compile(r"\b(?:wait|hmm+|oops|scratch that|on second thought)\b", re.I)
+_BOUNDARY = re.compile(rf"(?:[.!](?!\d)|[;\n]|,\s*(?={PATTERNS['so']}))\s*(?={_LEAD.pattern}[(\[<]?[A-J](?![A-Za-z']))")
 _DENIED = re.compile(
     r"\b(?:not|cannot|never|neither|nor|no|nope|nah|wrong|incorrect|false|untrue|except|excluded|rejected|but|or|unsure"
     r"|maybe|perhaps|possibly|unless|if|instead|actually|rather)\b|n['’]t\b",
-    re.IGNORECASE,
+    re.I,
 )
-_UNSURE = re.compile(r"\b(?:except|but|or|unsure|maybe|perhaps|possibly|unless|if|actually)\b", re.IGNORECASE)
-_REASON = re.compile(r"\s*,?\s*\b(?:because|since)\b", re.IGNORECASE)
-_ALONE = re.compile(r"[(\[]?\s*([A-Za-z])\s*[)\]]?")
-_SMALL = re.compile(r"[(\[]?[a-z][)\]]\s")
-# A mark before an option's text: "(B)", "B.", "B because", or (weak) a letter that is only set apart: "B - Paris".
-_MARK = re.compile(
-    r"(?:[(\[]\s*([A-Z])\s*[)\]]|([A-Z])(?:[.):](?=\s|$)|,?\s+(?=(?:because|since)\b)"
-    r"|(?P<weak>,\s|\s+-+\s|[ ]*\n|\s+(?=\())))"
-)
+_UNSURE = re.compile(r"\b(?:except|but|or|unsure|maybe|perhaps|possibly|unless|if|actually)\b", re.I)
 # A text that only says that the letter is wrong.
 _REFUSED = re.compile(
     r"\W*(?:(?:definitely|certainly|clearly|surely|probably|it|this|that)\s+)*"
     r"(?:(?:is|was|ca|wo|could|would|does)n't|(?:(?:is|was|can|could|would|must)\s+)?not|cannot"
     r"|(?:is|was)(?=\s+(?:wrong|false|incorrect|excluded|impossible|untrue)))"
     r"(?:\s+be)?(?:\s+(?:it|right|correct|true|possible|wrong|false|incorrect|excluded|impossible|untrue"
-    rf"|the (?:(?:right|correct|best) )?{_CHOICE}))?\W*",
-    re.IGNORECASE,
+    r"|the (?:(?:right|correct|best) )?(?:answer|option|choice|one)))?\W*",
+    re.I,
 )
 _BRACKETS = re.compile(r"\([^()]*\)")
 _SEPARATOR = r"(?:\s*[,;/|&]\s*|\s+)(?:(?:and|or|nor)\s+)?"
@@ -62,7 +84,9 @@ _LISTED = re.compile(  # a list of letters only, such as "a b c d" or "and A"; a
     rf"[A-HJa-hj](?:{_SEPARATOR}[A-Ja-j])*(?:\s+only)?[\W_]*"
 )
 _BOTH = re.compile(
-    r"\W*(?:(?:both|neither|options?)\s+)?[A-J](?:[\s,]+[A-J])*[\s,]+(?:and|nor)\s+[A-J]\W*(?:only\W*)?", re.I
+    r"\W*(?:(?:both|neither|options?)\s+|(?P<any>none of|either|any of)\s+)?"
+    r"[A-J](?:[\s,]+[A-J])*[\s,]+(?:and|nor|(?(any)or|and))\s+[A-J]\W*(?:only\W*)?",
+    re.I,
 )
 _ROW = re.compile(rf"(?<![A-Za-z'])[A-Ja-j](?:{_SEPARATOR}[A-Ja-j](?![A-Za-z'(^])){{2,}}")
 _NAMED = re.compile(r"(?<![A-Za-z])([B-HJ-Z])(?![A-Za-z'])")
@@ -71,21 +95,25 @@ _RIVALS = (
     re.compile(r"\b(?i:option|choice|answer)(?i:\s+is)?\W{1,3}([A-Jb-j])(?![\w'])"),
     re.compile(r"\b(?i:and|or|nor|also|as well as|but|no|wait|instead|rather)\W+([A-HJ])\W*$"),
     re.compile(r"\b(?i:be|it is|it's|also|actually|maybe|perhaps|possibly|wait)\W+([A-HJa-hj])\W*$"),
+    re.compile(r"[,.;!]\s*([A-HJ])[\s.,;!)]*$"),
+    re.compile(r"(?:答案|选|答え|正解)\W*(?:是|为|项|は)?\W*([A-J])(?![A-Za-z])"),
 )
-_MARKED = re.compile(r"(?<![\w.'])([A-HJ])(?:\)(?=\s|$)|[.:](?=\s+\S))|(?<![\w.'])([a-hj])\)(?=\s|$)")
+_MARKED = re.compile(
+    r"(?<![\w.'])([A-HJ])(?:\)|[.:](?=\s+\S|\d|[A-Za-z]{2}|[\u3040-\u9fff]))"
+    r"|(?<![\w.'])([a-hj])\)(?=\s|$)"
+)
 _LOOKS_LIKE = str.maketrans("АВСЕНЈасејΑΒΕΗ", "ABCEHJacejABEH")  # Cyrillic and Greek
 
 
 def choice(text: str) -> str | None:
     """The letter or yes/no that an answer commits to: `choice("(B) Paris") == "B"`, `choice("A or B") is None`."""
-    text = spelling.characters(text[: extract.MAX_ANSWER_CHARS])
-    text = _MARKUP.sub("", text).strip(" \t\n$*{}\"'`.")
-    while (lead := _LEAD.match(text)) and lead.end():
-        text = text[lead.end() :].strip(" \t\n$*{}\"'`")
-    text = _TAIL.sub("", text)
-    if alone := _ALONE.fullmatch(text):
-        return alone[1].upper()
-    return _polarity(text) or _letter(text)
+    if len(text) > MAX_CHARS:
+        return None
+    text = _SENTENCE.sub("\n", _COUNTED.sub(r"\1. ", text))
+    text = simplified(_MARKUP.sub("", spelling.characters(text))).translate(_LOOKS_LIKE).strip(f"{_AROUND}.")
+    lead = _LEAD.match(text)
+    claimed = text[lead.end() :].strip(_AROUND) if lead else text
+    return _polarity(text) or _polarity(claimed) or _letter(text)
 
 
 def verify_choice(response: str, reference: str) -> Verdict:
@@ -105,14 +133,14 @@ def verify_choice(response: str, reference: str) -> Verdict:
 
 def _polarity(text: str) -> str | None:
     """The yes or no at the start of a text. Denials contradict a yes, except in its reason; they agree with a no."""
-    if text in _CHINESE:
-        return _CHINESE[text]
-    opening = re.match(r"([A-Za-z]+)(?=\s*(?:[.,;:!—-]|$)|\s+(?:because|since)\b)", text)
+    if text.casefold() in _POLARITY:
+        return _POLARITY[text.casefold()]
+    opening = re.match(rf"([A-Za-z]+)(?=\s*(?:[.,;:!—-]|$)|\s+{_REASON})", text)
     first = opening[1].casefold() if opening else ""
     if first not in _OPPOSITE:
         return None
     rest = text[len(first) :]
-    claim = _REASON.split(rest, maxsplit=1)[0]
+    claim = re.split(_REASON, rest, maxsplit=1)[0]
     if first in ("yes", "true"):
         contradicted = re.search(rf"\b{_OPPOSITE[first]}\b", rest, re.I) or _DENIED.search(claim)
     else:
@@ -123,25 +151,88 @@ def _polarity(text: str) -> str | None:
 
 
 def _letter(text: str) -> str | None:
-    """The letter that marks the text ("B) Paris"), unless the text denies it, names another choice or lists letters.
-
-    An option's own text may contain denials and letters: "B. not guilty" and "C. both A and B" are choices.
-    """
-    if _SMALL.match(text):
-        text = text.upper()
-    mark = _MARK.match(text)
-    if not mark:
+    """The letter that a text claims ("the answer is B") or quotes ("B) Paris"), if it names no second one."""
+    text, denied = _without_others(text.upper() if _SMALL.match(text) else text)
+    text = _claim_after_reasons(text)
+    lead = _LEAD.match(text)
+    text = (text[lead.end() :] if lead else text).strip(_AROUND)
+    if alone := _ALONE.fullmatch(text):
+        letter, sole = alone[1].upper(), True
+    elif tailed := _TAILED.match(text):
+        rest = text[tailed.end() :]
+        letter = tailed[1]
+        sole = _is_sole(letter, rest, quoted=False, weak="," if rest.lstrip().startswith(",") else None)
+    elif mark := _MARK.match(text):
+        letter, rest = (mark[1] or mark[2]).upper(), text[mark.end() :]
+        verdict = mark["colon"] and _AGAINST.fullmatch(rest.strip(" ."))  # "B: wrong"
+        sole = not verdict and _is_sole(letter, rest, quoted=mark["reason"] is None, weak=mark["weak"])
+    else:
         return None
-    letter, rest = mark[1] or mark[2], text[mark.end() :].translate(_LOOKS_LIKE)
-    weak = mark["weak"] or ""
+    return letter if sole and letter not in denied else None
+
+
+def _without_others(text: str) -> tuple[str, set[str]]:
+    """The text without the clauses that set options aside or only describe them, and the options that are denied."""
+    denied: set[str] = set()
+
+    def set_aside(match: re.Match[str]) -> str:
+        denied.update(_letters(match["after"] or match["before"]))
+        return " "
+
+    text = _ASIDE.sub(set_aside, text).strip()
+    clauses = list(_CLAUSE.finditer(text))
+    kept, position = [], 0
+    for clause, following in zip(clauses, [*(later.start() for later in clauses[1:]), len(text)], strict=False):
+        stop = _STOP.search(text, clause.start("predicate"), following)
+        end = stop.start() if stop else following
+        predicate = text[clause.start("predicate") : end]
+        remark = _SIDE_REMARK.search(predicate)
+        denials = len(_AGAINST.findall(predicate[: remark.start()] if remark else predicate))
+        denials += "neither" in clause[0].casefold() and not denials
+        quoted = clause.start() == 0 and clause["letters"][-1] in ")]"  # "(B) is positive": the option's own text
+        in_favour = denials == 0 and _FAVOUR.search(predicate)
+        if quoted or in_favour or denials > 1 or _DOUBT.search(predicate) or _NAMED.search(predicate):
+            continue
+        denied.update(_letters(clause["letters"]) if denials else ())
+        kept.append(text[position : clause.start()])
+        position = end
+    return "".join([*kept, text[position:]]).strip(" ,;.\n"), denied
+
+
+def _letters(mentions: str) -> set[str]:
+    return {
+        letter.upper() for letter in re.findall(r"(?<![a-z])[A-Z](?![a-z])|(?<![A-Za-z])[a-j](?![A-Za-z])", mentions)
+    }
+
+
+def _claim_after_reasons(text: str) -> str:
+    """The text from its claim on, if only reasons precede it: "Plants take it in, so the answer is B"."""
+    boundary = _BOUNDARY.search(text)
+    reasons = text[: boundary.start()] if boundary else ""
+    if boundary is None or _NAMED.search(reasons) or _AGAINST.search(reasons) or _DOUBT.search(reasons):
+        return text
+    return text if _MARK.match(reasons) else text[boundary.end() :]
+
+
+def _is_sole(letter: str, rest: str, *, quoted: bool, weak: str | None) -> bool:
+    """Whether the text after a letter leaves it the only one chosen.
+
+    A quoted option's own text may contain denials and letters: "B. not guilty" and "C. both A and B" are choices.
+    """
     both = _BOTH.fullmatch(rest)  # "both A and B" is one choice if it is the text of a third letter
     is_list = _LISTED.fullmatch(rest) or any(letter in row[0].upper() for row in _ROW.finditer(rest))
     if is_list and not (both and letter not in re.findall(r"\b[A-J]\b", rest.upper())):
-        return None
-    if _REFUSED.fullmatch(rest) or (weak.startswith(",") and _DENIED.search(rest)):
-        return None
-    others = {(a or b).upper() for a, b in _MARKED.findall(_BRACKETS.sub(" ", rest))}
+        return False
+    if _REFUSED.fullmatch(rest) or _TAKEN_BACK.search(rest) or (weak == "," and _DENIED.search(rest)):
+        return False
+    if weak is not None and _AGAINST.match(rest.lstrip(" (")):
+        return False
+    others: set[str] = set()
+    for clause in _CLAUSE.finditer(rest):  # those left over speak for an option, or nobody knows
+        if not quoted or rest[clause.start()] in ".;!\n" or _ALSO.search(rest):
+            others |= _letters(clause["letters"])
+    others |= {(large or small).upper() for large, small in _MARKED.findall(_BRACKETS.sub(" ", rest))}
     if not both:
         others |= {rival.upper() for pattern in _RIVALS for rival in pattern.findall(rest)}
-    others |= set(_NAMED.findall(rest)) if weak else set()
-    return letter if others <= {letter} else None
+    others |= set(_NAMED.findall(rest)) if weak is not None else set()
+    return others <= {letter}
