@@ -18,6 +18,7 @@ from r1kit.engines.local import engine as engine_module  # noqa: E402
 from r1kit.engines.local.sampling import sample, uniforms  # noqa: E402
 from r1kit.models import attention  # noqa: E402
 from r1kit.models.load import Policy, add_lora, named_weights  # noqa: E402
+from r1kit.models.packed import common_prefix  # noqa: E402
 from r1kit.tiny.tokenizer import make  # noqa: E402
 from r1kit.types import Completion, Prompt, SamplingParams  # noqa: E402
 
@@ -199,7 +200,7 @@ def test_what_all_prompts_begin_with_is_computed_once_and_changes_nothing(
     [([(7, 8), (7, 9)], 1), ([(7, 8)], 1), ([(7,), (7, 8)], 0), ([(1, 2), (1, 2)], 1), ([(1, 2, 3), (2, 2, 3)], 0)],
 )
 def test_the_common_prefix_leaves_a_token_of_each(runs: list[tuple[int, ...]], shared: int) -> None:
-    assert engine_module.common_prefix(runs) == shared
+    assert common_prefix(runs) == shared
 
 
 def test_a_group_larger_than_the_cache_comes_in_parts(policy: Policy) -> None:

@@ -27,7 +27,7 @@ from hypothesis import strategies as st
 sys.path.append(str(Path(__file__).parent))  # --import-mode=importlib leaves it out
 from chat_server import FAULTS, ChatServer, completion, serving
 from r1kit.chat import ChatFormat
-from r1kit.engines import EngineError, PromptError, require_token_ids
+from r1kit.engines import EngineError, PromptError
 from r1kit.engines.engine_settings import EngineSettings, LocalEngineSettings, parse_engine
 from r1kit.engines.openai import OpenAIEngine, OpenAIEngineSettings
 from r1kit.engines.openai.cache import ReplyCache
@@ -427,13 +427,6 @@ def test_token_ids_and_log_probs_are_there_where_the_server_sends_both() -> None
     reply["choices"][0] |= {"token_ids": [7, 2], "logprobs": {"content": [{"logprob": -0.5}, {"logprob": -0.1}]}}
     found = read_reply(json.dumps(reply)).completion()
     assert (found.token_ids, found.logprobs) == ((7, 2), (-0.5, -0.1))
-
-
-def test_what_needs_token_ids_says_so() -> None:
-    bare = Completion(token_ids=(), logprobs=(), text="4", finish_reason="stop")
-    with pytest.raises(EngineError, match=r"training needs token ids.*local engine"):
-        require_token_ids([bare], "training")
-    require_token_ids([Completion(token_ids=(3,), logprobs=(), text="4", finish_reason="stop")], "training")
 
 
 def test_a_reward_that_counts_tokens_says_so_where_there_are_none(tmp_path: Path) -> None:

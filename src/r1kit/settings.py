@@ -9,20 +9,28 @@ import types
 import typing
 from collections.abc import Collection, Iterator, Mapping
 from fnmatch import fnmatchcase
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-# `Field(..., json_schema_extra=NOT_HASHED)` keeps a setting out of the fingerprint, so changing it redoes no stage. The
-# rule goes by purpose: a setting is marked if it exists to change speed, memory, logging, or when a stage waits or
-# stops. Some of these change the last bits of a result (another device, another batch of tokens); they are marked too.
-NOT_HASHED: dict[str, Any] = {"fingerprint": False}
+T = TypeVar("T")
+NOT_HASHED: dict[str, Any] = {"fingerprint": False}  # marks the fields that `unhashed` declares
 MAX_LISTED = 40  # names in one error message
 _DOTTED_PATH = re.compile(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*[.:][A-Za-z_]\w*")
 
 
 class SettingsError(ValueError):
     """An unknown setting or an invalid value; the message says how to fix it."""
+
+
+def unhashed(default: T, **options: Any) -> T:
+    """A `Field` that does not count in the fingerprint, so changing it redoes no stage.
+
+    The rule goes by purpose: for settings that exist to change speed, memory, logging, or when a stage waits or stops.
+    Some of these change the last bits of a result (another device, another batch of tokens).
+    """
+    field: T = Field(default, json_schema_extra=NOT_HASHED, **options)
+    return field
 
 
 class Settings(BaseModel):

@@ -14,17 +14,17 @@ from pathlib import Path
 from typing import Any
 
 from r1kit.collect.prompting import General, Request, turns
-from r1kit.collect.rating import Rater, Rating
+from r1kit.collect.rating import Rater
 from r1kit.collect.requests import Requests
 from r1kit.collect.responses import ReferenceResponses, ResponseModel, ResponseSettings
-from r1kit.collect.rewriting import Rewriter, Rewriting
+from r1kit.collect.rewriting import Rewriter
 from r1kit.curate.record import CuratedSample, from_row
 from r1kit.data.journal import Journal
 from r1kit.data.jsonl import lines, read_rows
 from r1kit.engines import Report
 from r1kit.engines.ask import Answers
 from r1kit.pipeline import Progress
-from r1kit.types import Completion, Message, Problem
+from r1kit.types import Message, Problem
 
 # Samples per batch: a kill of a local model costs at most one batch (a server's replies are cached one by one), and
 # each batch ends with fewer rows in flight, so smaller ones would be slower.
@@ -54,37 +54,33 @@ class Generation:
         for (request, *_), rating in zip(draws, ratings, strict=True):
             known.setdefault(request.problem.id, []).extend([] if rating.correct is None else [rating.correct])
         rates = {name: sum(verdicts) / len(verdicts) if verdicts else None for name, verdicts in known.items()}
-        return [
-            self._sample(request, number, completion, response, rating, rates[request.problem.id])
-            for (request, number, completion, response), rating in zip(draws, ratings, strict=True)
-        ]
-
-    def _sample(
-        self, request: Request, number: int, completion: Completion, response: str, rating: Rating, rate: float | None
-    ) -> CuratedSample:
-        problem, settings = request.problem, self.settings
-        metadata: dict[str, Any] = {"verifier": problem.verifier}
-        made_by: dict[str, Any] = {"stage": self.stage, "prompting": settings.prompting, "model": self.responses.model}
-        if isinstance(self.responses, ResponseModel):
-            sampling = {"temperature": settings.temperature, "top_p": settings.top_p, "seed": settings.seed}
-            made_by |= sampling | {"sample": number}
-            if isinstance(self.responses.prompting, General):
-                metadata["hard"] = self.responses.prompting.is_hard(request)
-        return CuratedSample(
-            id=f"{self.stage}/{problem.id}#{number}",
-            messages=(*turns(settings.row_system, request), Message(role="assistant", content=response)),
-            problem_id=problem.id,
-            source=problem.source,
-            language=problem.language,
-            answer=problem.answer or None,
-            verdicts=rating.verdicts,
-            scores=rating.scores,
-            pass_rate=rate,
-            tokens=len(completion.token_ids) or None,
-            finish_reason=completion.finish_reason,
-            made_by=made_by,
-            metadata=metadata,
-        )
+        settings, source, samples = self.settings, self.responses, []
+        for (request, number, completion, response), rating in zip(draws, ratings, strict=True):
+            problem = request.problem
+            metadata: dict[str, Any] = {"verifier": problem.verifier}
+            made_by: dict[str, Any] = {"stage": self.stage, "prompting": settings.prompting, "model": source.model}
+            if isinstance(source, ResponseModel):
+                sampling = {"temperature": settings.temperature, "top_p": settings.top_p, "seed": settings.seed}
+                made_by |= sampling | {"sample": number}
+                if isinstance(source.prompting, General):
+                    metadata["hard"] = source.prompting.is_hard(request)
+            sample = CuratedSample(
+                id=f"{self.stage}/{problem.id}#{number}",
+                messages=(*turns(settings.row_system, request), Message(role="assistant", content=response)),
+                problem_id=problem.id,
+                source=problem.source,
+                language=problem.language,
+                answer=problem.answer or None,
+                verdicts=rating.verdicts,
+                scores=rating.scores,
+                pass_rate=rates[problem.id],
+                tokens=len(completion.token_ids) or None,
+                finish_reason=completion.finish_reason,
+                made_by=made_by,
+                metadata=metadata,
+            )
+            samples.append(sample)
+        return samples
 
 
 def sample_all(generation: Generation, requests: Requests, journal: Journal, progress: Progress) -> None:
@@ -116,6 +112,8 @@ def rewrite_all(selected: Path, rewriter: Rewriter, rater: Rater, journal: Journ
     """Rewrite all samples of a file that the journal lacks."""
     total = sum(1 for _ in lines(selected))
     rest = (from_row(row, file=str(selected)) for row in islice(read_rows(selected), journal.rows, None))
+    sampling = {"temperature": rewriter.settings.temperature, "top_p": rewriter.settings.top_p, "seed": rewriter.seed}
+    made_by = {"prompting": "rewrite", "rewriter": {"model": rewriter.model, **sampling}}
     while batch := list(islice(rest, BATCH)):
         tally, judged = Counter(rewriter.tally), rater.counts()
         rewritings = rewriter.rewrite(batch, _report_to(progress, journal.rows, total))
@@ -134,27 +132,23 @@ def rewrite_all(selected: Path, rewriter: Rewriter, rater: Rater, journal: Journ
             for sample in batch
         ]
         ratings = rater.rate(requests, [rewriting.response for rewriting in rewritings])
-        rows = [_rewritten(*parts, rewriter) for parts in zip(batch, rewritings, ratings, strict=True)]
+        rows = [
+            replace(
+                sample,
+                id=f"{sample.id}/rewritten",
+                messages=(*sample.messages[:-1], Message(role="assistant", content=rewriting.response)),
+                verdicts=rating.verdicts,
+                scores=rating.scores,
+                tokens=rewriting.tokens,
+                finish_reason=rewriting.finish_reason,
+                parent=sample.id,
+                metadata={**sample.metadata, **({"rewriter": rewriting.detail} if rewriting.detail else {})},
+                made_by={**sample.made_by, **made_by},
+            )
+            for sample, rewriting, rating in zip(batch, rewritings, ratings, strict=True)
+        ]
         counts = Counter({f"rewriter {name}": count for name, count in (rewriter.tally - tally).items()})
         counts.update({f"rewriting {name}": count for name, count in (rater.counts() - judged).items()})
         journal.append(rows, counts)
         progress.step(journal.rows, total)
     journal.finish()
-
-
-def _rewritten(sample: CuratedSample, rewriting: Rewriting, rating: Rating, rewriter: Rewriter) -> CuratedSample:
-    sampling = {"temperature": rewriter.settings.temperature, "top_p": rewriter.settings.top_p, "seed": rewriter.seed}
-    made_by: dict[str, Any] = {"prompting": "rewrite", "rewriter": {"model": rewriter.model, **sampling}}
-    detail = {"rewriter": rewriting.detail} if rewriting.detail else {}
-    return replace(
-        sample,
-        id=f"{sample.id}/rewritten",
-        messages=(*sample.messages[:-1], Message(role="assistant", content=rewriting.response)),
-        verdicts=rating.verdicts,
-        scores=rating.scores,
-        tokens=rewriting.tokens,
-        finish_reason=rewriting.finish_reason,
-        parent=sample.id,
-        metadata={**sample.metadata, **detail},
-        made_by={**sample.made_by, **made_by},
-    )

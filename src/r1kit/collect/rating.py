@@ -52,7 +52,24 @@ class Rater:
     def rate(self, requests: Sequence[Request], responses: Sequence[str]) -> list[Rating]:
         """One rating for each pair; raises ValueError if a verifier fails on many of them."""
         verdicts: list[dict[str, Verdict]] = [{} for _ in requests]
-        self._by_rule(requests, responses, verdicts)
+        by_rule: dict[str, list[int]] = {}  # places of the pairs that a verifier judges
+        for place, request in enumerate(requests):
+            problem = request.problem
+            is_judged = any(fnmatchcase(problem.source, pattern) for pattern in self.judge_sources)
+            if problem.verifier and problem.answer.strip() and not is_judged:
+                by_rule.setdefault(problem.verifier, []).append(place)
+        for name, places in by_rule.items():
+            references = [requests[place].problem.answer for place in places]
+            ruled = verify(name, [responses[place] for place in places], references)
+            self.tally.update(f"verdicts {verdict.outcome}" for verdict in ruled)
+            failed = [verdict for verdict in ruled if verdict.outcome == "failed"]
+            if len(failed) > max(3, MAX_FAILED * len(ruled)):
+                raise ValueError(
+                    f"verifier {name} failed on {len(failed)} of {len(ruled)} responses "
+                    f"({failed[0].detail[:200]}): fix it; none of its verdicts was used"
+                )
+            for place, verdict in zip(places, ruled, strict=True):
+                verdicts[place][name] = verdict
         if self.judge is not None:  # it judges each pair that has a reference and no verdict yet
             places = [
                 place
@@ -69,26 +86,6 @@ class Rater:
                 verdicts[place]["judge"] = verdict
         scores = self._scores(requests, responses)
         return [Rating(verdicts=known, scores=parts) for known, parts in zip(verdicts, scores, strict=True)]
-
-    def _by_rule(self, requests: Sequence[Request], responses: Sequence[str], into: list[dict[str, Verdict]]) -> None:
-        by_name: dict[str, list[int]] = {}
-        for place, request in enumerate(requests):
-            problem = request.problem
-            is_judged = any(fnmatchcase(problem.source, pattern) for pattern in self.judge_sources)
-            if problem.verifier and problem.answer.strip() and not is_judged:
-                by_name.setdefault(problem.verifier, []).append(place)
-        for name, places in by_name.items():
-            answers = [requests[place].problem.answer for place in places]
-            verdicts = verify(name, [responses[place] for place in places], answers)
-            self.tally.update(f"verdicts {verdict.outcome}" for verdict in verdicts)
-            failed = [verdict for verdict in verdicts if verdict.outcome == "failed"]
-            if len(failed) > max(3, MAX_FAILED * len(verdicts)):
-                raise ValueError(
-                    f"verifier {name} failed on {len(failed)} of {len(verdicts)} responses "
-                    f"({failed[0].detail[:200]}): fix it; none of its verdicts was used"
-                )
-            for place, verdict in zip(places, verdicts, strict=True):
-                into[place][name] = verdict
 
     def _scores(self, requests: Sequence[Request], responses: Sequence[str]) -> list[dict[str, float | None]]:
         questions = [_question(request) for request in requests]

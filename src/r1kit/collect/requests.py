@@ -58,23 +58,20 @@ class Requests:
         for index in range(first, size):
             assert self.task is not None  # size is 0 without a task
             yield Request(problem=self.task[index])
-        yield from islice(self._of_files(), max(0, first - size), None)
+        rows = ((name, path, *row) for name, path in self.files.items() for row in numbered_rows(path))
+        for name, path, number, row in islice(rows, max(0, first - size), None):
+            if isinstance(row, DataError):
+                raise row
+            try:
+                yield request(row, name, number)
+            except DataError as error:
+                raise error.at(str(path), number) from None
 
     def batches(self, size: int, skip: int) -> Iterator[list[Request]]:
         """All requests from batch `skip` on; the batches are the same in every attempt."""
         rest = self.starting_at(size * skip)
         while batch := list(islice(rest, size)):
             yield batch
-
-    def _of_files(self) -> Iterator[Request]:
-        for name, path in self.files.items():
-            for number, row in numbered_rows(path):
-                if isinstance(row, DataError):
-                    raise row
-                try:
-                    yield request(row, name, number)
-                except DataError as error:
-                    raise error.at(str(path), number) from None
 
 
 def request(row: Mapping[str, Any], source: str, number: int) -> Request:
@@ -83,35 +80,31 @@ def request(row: Mapping[str, Any], source: str, number: int) -> Request:
     Uses the row's `id`, `language`, `source` and `hard` (whether it needs thought) if it has them. Raises `DataError`
     for a row without a question.
     """
-    turns = _turns(row)
+    question = next((row[name] for name in QUESTIONS if row.get(name) is not None), None)
+    columns = (("messages",), ("conversations",), *COLUMNS)
+    if any(all(row.get(name) is not None for name in names) for names in columns):
+        turns = conversation(row).messages
+    elif isinstance(question, str):
+        turns = (Message(role="user", content=question),)
+    elif isinstance(question, list):
+        turns = conversation({"messages": question}).messages
+    else:
+        expected = f"expected messages, or one of {', '.join(QUESTIONS)}"
+        raise DataError("missing field", f"the row has {', '.join(row)}: {expected}")
     last = max((place for place, turn in enumerate(turns) if turn.role == "user"), default=-1)
     if last < 0 or not turns[last].content.strip():
         raise DataError("missing field", "there is no question: expected a user's turn with text")
     reply = turns[last + 1].content if last + 1 < len(turns) else ""
-    question, hard = turns[last].content, row.get("hard")
+    text, hard = turns[last].content, row.get("hard")
     if not (hard is None or isinstance(hard, bool)):
         raise DataError("wrong type", f"the value is {hard!r:.40}: expected true, false or null", field="hard")
     name = number if row.get("id") in (None, "") else row["id"]
     problem = Problem(
         id=f"{source}/{name}",
-        prompt=question,
+        prompt=text,
         answer=reply,
         verifier="",
-        language=str(row.get("language") or main_language(question)[0] or ""),
+        language=str(row.get("language") or main_language(text)[0] or ""),
         source=str(row.get("source") or source),
     )
     return Request(problem=problem, history=turns[:last], hard=hard)
-
-
-def _turns(row: Mapping[str, Any]) -> tuple[Message, ...]:
-    columns = (("messages",), ("conversations",), *COLUMNS)
-    if any(all(row.get(name) is not None for name in names) for names in columns):
-        return conversation(row).messages
-    question = next((row[name] for name in QUESTIONS if row.get(name) is not None), None)
-    if isinstance(question, str):
-        return (Message(role="user", content=question),)
-    if isinstance(question, list):
-        return conversation({"messages": question}).messages
-    raise DataError(
-        "missing field", f"the row has {', '.join(row)}: expected messages, or one of {', '.join(QUESTIONS)}"
-    )

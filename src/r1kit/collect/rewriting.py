@@ -18,7 +18,7 @@ from r1kit.collect.prompting import without_own_thoughts
 from r1kit.curate import formats
 from r1kit.curate.record import CuratedSample, view
 from r1kit.engines import Engine, Report
-from r1kit.engines.ask import Answers, ask
+from r1kit.engines.ask import ask
 from r1kit.settings import Settings
 from r1kit.types import FinishReason, Message, Prompt, SamplingParams
 
@@ -93,23 +93,22 @@ class Rewriter:
                 for place in open_
             ]
             answers = ask(self.engine, prompts, self.settings.sampling(self.seed + attempt), report) if prompts else []
-            rewritings |= {place: self._read(answer) for place, answer in zip(open_, answers, strict=True)}
+            for place, answer in zip(open_, answers, strict=True):
+                if isinstance(answer, str):
+                    self.tally["refused"] += 1
+                    rewritings[place] = Rewriting(response="", detail=f"the rewriter could not be asked: {answer}")
+                    continue
+                self.tally["replies"] += 1
+                tokens, finish, text = len(answer[0].token_ids) or None, answer[0].finish_reason, answer[0].text
+                text = without_own_thoughts(text)
+                response = formats.convert(text, self.form) if finish == "stop" else None
+                detail = ""
+                if response is None:
+                    self.tally["unreadable"] += 1
+                    response, detail = text, UNREADABLE
+                rewritings[place] = Rewriting(response=response, finish_reason=finish, tokens=tokens, detail=detail)
             open_ = [place for place in open_ if rewritings[place].detail == UNREADABLE]
         return [rewritings[place] for place in range(len(samples))]
-
-    def _read(self, answer: Answers) -> Rewriting:
-        if isinstance(answer, str):
-            self.tally["refused"] += 1
-            return Rewriting(response="", detail=f"the rewriter could not be asked: {answer}")
-        self.tally["replies"] += 1
-        reply = answer[0]
-        tokens = len(reply.token_ids) or None
-        text = without_own_thoughts(reply.text)
-        response = formats.convert(text, self.form) if reply.finish_reason == "stop" else None
-        if response is None:
-            self.tally["unreadable"] += 1
-            return Rewriting(response=text, finish_reason=reply.finish_reason, tokens=tokens, detail=UNREADABLE)
-        return Rewriting(response=response, tokens=tokens)
 
 
 def question(sample: CuratedSample) -> Message:

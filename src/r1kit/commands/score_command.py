@@ -62,7 +62,17 @@ def build_scorer(rewards: str, settings: Sequence[tuple[str, Any]] = ()) -> Scor
 
     `NAME.weight` and `NAME.chat` set those fields; any other `NAME.OPTION` is an option of the reward.
     """
-    specs = _reward_specs(rewards)
+    items: Any = [name.strip() for name in rewards.split(",") if name.strip()]
+    if rewards.lstrip()[:1] in ("[", "{"):
+        try:
+            items = json.loads(rewards)
+        except ValueError as error:
+            raise SettingsError(f"rewards are not valid JSON: {error}") from None
+        items = items if isinstance(items, list) else [items]
+    for item in items:
+        if not isinstance(item, str | dict):
+            raise SettingsError(f"a reward is {item!r:.60}: expected a name or an object with name, weight and options")
+    specs: list[dict[str, Any]] = [{"name": item} if isinstance(item, str) else dict(item) for item in items]
     for path, value in settings:
         name, _, option = path.rpartition(".")
         titles = [(spec.get("name"), str(spec.get("name")).replace(":", ".").rpartition(".")[2]) for spec in specs]
@@ -78,20 +88,6 @@ def build_scorer(rewards: str, settings: Sequence[tuple[str, Any]] = ()) -> Scor
         else:
             matches[0]["options"] = {**matches[0].get("options", {}), option: value}
     return build([RewardSpec.parse(spec) for spec in specs])
-
-
-def _reward_specs(rewards: str) -> list[dict[str, Any]]:
-    items: Any = [name.strip() for name in rewards.split(",") if name.strip()]
-    if rewards.lstrip()[:1] in ("[", "{"):
-        try:
-            items = json.loads(rewards)
-        except ValueError as error:
-            raise SettingsError(f"rewards are not valid JSON: {error}") from None
-        items = items if isinstance(items, list) else [items]
-    for item in items:
-        if not isinstance(item, str | dict):
-            raise SettingsError(f"a reward is {item!r:.60}: expected a name or an object with name, weight and options")
-    return [{"name": item} if isinstance(item, str) else dict(item) for item in items]
 
 
 def _completion(row: Row, file: Path, number: int) -> Any:

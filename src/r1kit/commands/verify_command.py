@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from r1kit.commands.judged_rows import Row, batches, is_text, open_writer
-from r1kit.conformance import CASES, Failure, Rate, Report, measure, measure_rewards, obstacle
+from r1kit.conformance import CASES, Rate, Report, measure, measure_rewards, obstacle
 from r1kit.data.errors import DataError
 from r1kit.evaluate.table import align
 from r1kit.rewards.columns import reference_text
@@ -69,6 +69,15 @@ def conformance(verifier: str | None = None, cases: str | None = None) -> tuple[
     else:
         source = Path(cases) if cases and cases.endswith(".jsonl") else cases
         verifiers, rewards = [measure(verifier, source)], []
+    failures = []
+    names = OUTCOMES | {None: "cannot tell"}
+    for failure in (failure for report in (*verifiers, *rewards) for failure in report.failures):
+        texts = [ascii(text) if not text.isprintable() else repr(text) for text in (failure.given, failure.reference)]
+        given, reference = (text if len(text) <= MAX_TEXT else text[: MAX_TEXT - 3] + "..." for text in texts)
+        values = (failure.expected, failure.found)
+        expected, judged = (names[v] if v is None or isinstance(v, bool) else f"{v:g}" for v in values)
+        verdict = f"{given} for {reference} is {expected}, judged {judged}"
+        failures.append(f"{failure.case} ({failure.kind}): {verdict}: {failure.detail}")
     data = {
         "verifiers": [report.as_dict() for report in verifiers],
         "rewards": [report.as_dict() for report in rewards],
@@ -77,7 +86,7 @@ def conformance(verifier: str | None = None, cases: str | None = None) -> tuple[
     parts = [
         _rates_table("verifier", verifiers, "wrong judged right", "right not judged right"),
         _rates_table("reward", rewards, "too high", "too low"),
-        "\n".join(_failure_line(failure) for report in (*verifiers, *rewards) for failure in report.failures),
+        "\n".join(failures),
         *(f"{name} is not measured: {reason}" for name, reason in skipped.items()),
     ]
     return data, "\n\n".join(filter(None, parts)), all(report.ok for report in (*verifiers, *rewards))
@@ -97,17 +106,6 @@ def _rate(rate: Rate) -> str:
     if rate.low is None or rate.high is None:
         return "-"
     return f"{rate.count}/{rate.of} = {rate.share:.1%} [{rate.low:.1%}, {rate.high:.1%}]"
-
-
-def _failure_line(failure: Failure) -> str:
-    texts = [ascii(text) if not text.isprintable() else repr(text) for text in (failure.given, failure.reference)]
-    given, reference = (text if len(text) <= MAX_TEXT else text[: MAX_TEXT - 3] + "..." for text in texts)
-    names = OUTCOMES | {None: "cannot tell"}
-    expected, judged = (
-        names[value] if value is None or isinstance(value, bool) else f"{value:g}"
-        for value in (failure.expected, failure.found)
-    )
-    return f"{failure.case} ({failure.kind}): {given} for {reference} is {expected}, judged {judged}: {failure.detail}"
 
 
 def _text_field(row: Row, name: str, file: Path, number: int) -> str:

@@ -72,13 +72,3 @@ def require_all(answers: Sequence[Sequence[Completion]], prompts: Sequence[Promp
                 f"the engine gave {len(completions)} completions for prompt {prompt.problem_id}, expected {n}: an "
                 "engine must retry what it aborts"
             )
-
-
-def require_token_ids(completions: Sequence[Completion], purpose: str) -> None:
-    """Raise `EngineError` if a completion has text but no token ids (most servers send text only)."""
-    for completion in completions:
-        if completion.text and not completion.token_ids:  # an empty completion has no ids either
-            raise EngineError(
-                f"{purpose} needs token ids, but a completion came back as text only: sample with the local engine, or "
-                "make the server return ids (vLLM: extra_body={'return_token_ids': true, 'logprobs': true})"
-            )

@@ -10,14 +10,14 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field
 
 from r1kit.engines.openai.server_settings import OpenAIEngineSettings
-from r1kit.settings import NOT_HASHED, Settings, SettingsError, import_function
+from r1kit.settings import Settings, SettingsError, import_function, unhashed
 
 
 class DeviceSettings(Settings):
     """Where a local model runs, and how many completions it generates side by side (`max_rows`)."""
 
-    device: str = Field("auto", description="auto, cpu, cuda or cuda:N", json_schema_extra=NOT_HASHED)
-    max_rows: int = Field(128, ge=1, description="completions generated side by side", json_schema_extra=NOT_HASHED)
+    device: str = unhashed("auto", description="auto, cpu, cuda or cuda:N")
+    max_rows: int = unhashed(128, ge=1, description="completions generated side by side")
 
 
 class LocalEngineSettings(DeviceSettings):

@@ -22,7 +22,16 @@ def open_engine(settings: EngineSettings) -> Engine:
 
         return OpenAIEngine(settings)
     if isinstance(settings, OwnEngineSettings):
-        return _open_own(settings)
+        factory = import_function(settings.path, "engine")
+        try:
+            inspect.signature(factory).bind(settings.model, **settings.options)
+        except TypeError as error:
+            expected = "it is called with the model's name and the options"
+            raise SettingsError(f"engine {settings.path!r} does not take its arguments: {error}; {expected}") from None
+        engine: Engine = factory(settings.model, **settings.options)
+        if not callable(getattr(engine, "generate", None)):
+            raise SettingsError(f"engine {settings.path!r} gives {article(engine)}: expected an object with generate")
+        return engine
     from r1kit.engines.local.chat_engine import ChatEngine
     from r1kit.models.load import load
 
@@ -32,19 +41,6 @@ def open_engine(settings: EngineSettings) -> Engine:
         template = "chat" if policy.tokenizer.chat_template else "plain"
     # prompts bring their own system message
     return ChatEngine(open_policy_engine(settings, policy), ChatFormat(template=template, system=""))
-
-
-def _open_own(settings: OwnEngineSettings) -> Engine:
-    factory = import_function(settings.path, "engine")
-    try:
-        inspect.signature(factory).bind(settings.model, **settings.options)
-    except TypeError as error:
-        expected = "it is called with the model's name and the options"
-        raise SettingsError(f"engine {settings.path!r} does not take its arguments: {error}; {expected}") from None
-    engine: Engine = factory(settings.model, **settings.options)
-    if not callable(getattr(engine, "generate", None)):
-        raise SettingsError(f"engine {settings.path!r} gives {article(engine)}: expected an object with generate")
-    return engine
 
 
 def open_policy_engine(settings: DeviceSettings, policy: Policy) -> PolicyEngine:

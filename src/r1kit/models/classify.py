@@ -59,7 +59,7 @@ class RewardModel:
         # an answer without its prefill would be a sequence that the policy never writes
         if self.on == "response" and not part.startswith(self.chat.prefill):
             part = self.chat.prefill + part
-        chat = self.chat if self.on == "response" else without_prefill(self.chat)
+        chat = self.chat if self.on == "response" else self.chat.replace(prefill="")
         turns = tuple(prompt)
         if chat.system and not (turns and turns[0].role == "system"):
             turns = (Message(role="system", content=chat.system), *turns)
@@ -90,11 +90,6 @@ class RewardModel:
             self.model.save_pretrained(part)
             self.tokenizer.save_pretrained(part)
             write_json(part / FACTS, {"on": self.on})
-
-
-def without_prefill(chat: ChatFormat) -> ChatFormat:
-    """The format for final answers alone, which do not begin with the policy's prefill."""
-    return ChatFormat(template=chat.template, system=chat.system, plain=chat.plain, exemplars=chat.exemplars)
 
 
 def fresh_reward_model(name: str, chat: ChatFormat, on: On, *, device: str = "auto", seed: int = 0) -> RewardModel:

@@ -132,6 +132,15 @@ def runs(lengths: Sequence[int], waste: float) -> list[list[int]]:
     return parts
 
 
+def common_prefix(rows: Sequence[Sequence[int]]) -> int:
+    """Number of leading tokens that all rows share, less than any row has: `common_prefix([(7, 8), (7, 9)]) == 1`."""
+    tuples = [tuple(row) for row in rows]
+    first, last = min(tuples), max(tuples)  # all rows between these two share at least what the two share
+    limit = min(map(len, tuples)) - 1
+    same = next((i for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), limit)
+    return min(same, limit)
+
+
 def split_by_budget(lengths: Sequence[int], budget: int) -> list[range]:
     """Consecutive items whose lengths sum to at most `budget`; a longer item stands alone.
 

@@ -25,12 +25,6 @@ class Context:
     paths: Mapping[str, Path] = field(default_factory=dict)
     progress: Progress = field(default_factory=Progress)
 
-    @property
-    def seed(self) -> int:
-        """The seed in the settings, or 0 for kinds of work without randomness."""
-        seed: int = getattr(self.settings, "seed", 0)
-        return seed
-
     def input(self, name: str) -> Path:
         """The file or folder of one input; raises ValueError for an unknown name."""
         if name in self.paths:

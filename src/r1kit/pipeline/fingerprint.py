@@ -18,7 +18,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from r1kit.pipeline.graph import External, Kind, Output, Stage
+from r1kit.pipeline.graph import Output, Stage
 from r1kit.settings import NOT_HASHED
 from r1kit.store import StoreError, combine, files_in, sha256, write_json
 
@@ -55,10 +55,7 @@ class Hashes:
 
 
 def settings_of(stage: Stage, *, all_fields: bool = False) -> dict[str, Any]:
-    """A stage's settings as JSON data; without `all_fields`, only those that count in the fingerprint.
-
-    Fields declared with `json_schema_extra=NOT_HASHED` (see `settings.py`) do not count.
-    """
+    """A stage's settings as JSON data; without `all_fields`, only those not declared with `settings.unhashed`."""
     hidden = None if all_fields else _hidden(stage.settings)
     # serialize_as_any: a field may hold a subclass of its declared type, whose fields count too
     return stage.settings.model_dump(mode="json", exclude=hidden, serialize_as_any=True)
@@ -88,32 +85,20 @@ def identity(stage: Stage, hashes: Hashes, fingerprints: dict[str, str]) -> dict
         if isinstance(source, Output):
             inputs[name] = {"stage": source.stage.name, "path": source.path}
             inputs[name]["fingerprint"] = fingerprints[source.stage.name]
-        else:
-            inputs[name] = {"path": str(source.path), "fingerprint": _external_hash(stage, name, source, hashes)}
+            continue
+        if source.fetch is None and not source.path.exists():
+            raise ValueError(f"input {name} of stage {stage.name}: there is no file or folder {source.path}")
+        if source.fetch is None and source.path.is_dir() and not files_in(source.path):
+            raise ValueError(f"input {name} of stage {stage.name}: the folder {source.path} holds no files")
+        digest = hashes.of(source.path) if source.fetch is None else UNKNOWN
+        inputs[name] = {"path": str(source.path), "fingerprint": digest}
     kind: dict[str, Any] = {"kind": stage.kind.name, "version": stage.kind.version}
-    if (file := _own_code(stage.kind)) is not None:
-        kind["code"] = hashes.of(file)
+    function = inspect.unwrap(getattr(stage.kind.run, "func", stage.kind.run))  # behind a partial or a decorator
+    module = str(function.__module__)
+    file = getattr(sys.modules.get(module), "__file__", None)
+    if module.partition(".")[0] != "r1kit" and file is not None and Path(file).is_file():
+        kind["code"] = hashes.of(Path(file))
     return {**kind, "settings": settings_of(stage), "inputs": inputs}
-
-
-def _own_code(kind: Kind) -> Path | None:
-    """The file that defines the kind's `run`; None for r1kit's own kinds, and if there is no such file."""
-    function = inspect.unwrap(getattr(kind.run, "func", kind.run))  # behind a partial or a decorator
-    name = str(function.__module__)
-    file = getattr(sys.modules.get(name), "__file__", None)
-    if name.partition(".")[0] == "r1kit" or file is None:
-        return None
-    return Path(file) if Path(file).is_file() else None
-
-
-def _external_hash(stage: Stage, name: str, source: External, hashes: Hashes) -> str:
-    if source.fetch is not None:
-        return UNKNOWN
-    if not source.path.exists():
-        raise ValueError(f"input {name} of stage {stage.name}: there is no file or folder {source.path}")
-    if source.path.is_dir() and not files_in(source.path):
-        raise ValueError(f"input {name} of stage {stage.name}: the folder {source.path} holds no files")
-    return hashes.of(source.path)
 
 
 def fingerprint(identity: Mapping[str, Any]) -> str:

@@ -35,7 +35,7 @@ class Kind:
     run: Callable[[Context], Mapping[str, Any]]
     settings: type[Settings]
     version: int = 1
-    check: Callable[[Context], None] | None = None
+    check: Callable[[Context], object] | None = None
     sources: Callable[[Any], Mapping[str, External]] | None = None
     curves: bool = False
     funnel: bool = False

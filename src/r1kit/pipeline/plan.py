@@ -43,10 +43,13 @@ class PlanRow:
 
 def plan(recipe: Recipe, runs: Path, until: str | None = None, *, fetch: bool = False) -> list[PlanRow]:
     """One row for each stage, in the order of execution, up to and including `until`."""
+    names = [stage.name for stage in recipe.stages]
+    if until is not None and until not in names:
+        raise ValueError(f"recipe {recipe.name} has no stage {until!r}: {nearest(until, names)}")
     hashes = Hashes(runs / ".hashes.json")
     rows: dict[str, PlanRow] = {}
     fetched: dict[Path, External] = {}
-    for stage in _until(recipe, until):
+    for stage in recipe.stages if until is None else recipe.stages[: names.index(until) + 1]:
         stage = _fetch_inputs(stage, fetched) if fetch else stage
         content = identity(stage, hashes, {name: row.fingerprint for name, row in rows.items()})
         digest = fingerprint(content)
@@ -75,15 +78,6 @@ def _fetch_inputs(stage: Stage, fetched: dict[Path, External]) -> Stage:
     return replace(stage, inputs=inputs)
 
 
-def _until(recipe: Recipe, until: str | None) -> tuple[Stage, ...]:
-    names = [stage.name for stage in recipe.stages]
-    if until is None:
-        return recipe.stages
-    if until not in names:
-        raise ValueError(f"recipe {recipe.name} has no stage {until!r}: {nearest(until, names)}")
-    return recipe.stages[: names.index(until) + 1]
-
-
 def _status(stage: Stage, content: dict[str, Any], folder: Path, digest: str) -> tuple[Status, str]:
     if digest == UNKNOWN:
         missing = [
@@ -110,25 +104,27 @@ def _differences(stage: Stage, content: dict[str, Any], folder: Path) -> str:
     if not others:
         return "never run"
     newest = max(others, key=lambda path: path.stat().st_mtime_ns)
-    changes = _changes(read_json(newest), content, settings_of(stage, all_fields=True))
-    return "; ".join(changes) or f"differs from {newest.parent.name}"
-
-
-def _changes(old: dict[str, Any], new: dict[str, Any], all_settings: dict[str, Any]) -> list[str]:
-    changes = []
-    if old["kind"] != new["kind"]:
-        changes.append(f"kind {old['kind']} -> {new['kind']}")
-    elif old["version"] != new["version"]:
-        changes.append(f"code version {old['version']} -> {new['version']}")
-    elif old.get("code") != new.get("code"):
-        changes.append(f"code of kind {new['kind']} changed")
-    before, after, known = _flat(old["settings"]), _flat(new["settings"]), _flat(all_settings)
+    old, changes = read_json(newest), []
+    if old["kind"] != content["kind"]:
+        changes.append(f"kind {old['kind']} -> {content['kind']}")
+    elif old["version"] != content["version"]:
+        changes.append(f"code version {old['version']} -> {content['version']}")
+    elif old.get("code") != content.get("code"):
+        changes.append(f"code of kind {content['kind']} changed")
+    before, after = _flat(old["settings"]), _flat(content["settings"])
+    known = _flat(settings_of(stage, all_fields=True))
     for name in [*after, *(name for name in before if name not in known)]:
         if before.get(name) != after.get(name):
             changes.append(f"{name} {_in_one_line(before.get(name))} -> {_in_one_line(after.get(name))}")
-    for name in sorted(old["inputs"].keys() | new["inputs"].keys()):
-        changes += _input_change(name, old["inputs"].get(name), new["inputs"].get(name))
-    return changes
+    for name in sorted(old["inputs"].keys() | content["inputs"].keys()):
+        was, now = old["inputs"].get(name), content["inputs"].get(name)
+        if was is None or now is None:
+            changes.append(f"input {name} {'added' if was is None else 'removed'}")
+        elif "stage" in now and was.get("path") != now["path"]:
+            changes.append(f"input {name} {was.get('path')} -> {now['path']}")
+        elif was["fingerprint"] != now["fingerprint"]:
+            changes.append(f"input {name} changed ({now.get('stage') or now['path']})")
+    return "; ".join(changes) or f"differs from {newest.parent.name}"
 
 
 def _in_one_line(value: Any) -> str:
@@ -136,16 +132,6 @@ def _in_one_line(value: Any) -> str:
     text = str(value)
     text = text if text and text.isprintable() else repr(value)
     return text if len(text) <= 60 else text[:57] + "..."
-
-
-def _input_change(name: str, old: dict[str, str] | None, new: dict[str, str] | None) -> list[str]:
-    if old is None or new is None:
-        return [f"input {name} {'added' if old is None else 'removed'}"]
-    if "stage" in new and old.get("path") != new["path"]:
-        return [f"input {name} {old.get('path')} -> {new['path']}"]
-    if old["fingerprint"] != new["fingerprint"]:
-        return [f"input {name} changed ({new.get('stage') or new['path']})"]
-    return []
 
 
 def _flat(value: Any, name: str = "") -> dict[str, Any]:

@@ -48,12 +48,17 @@ class Progress:
 
     def step(self, done: int, total: int, fields: Mapping[str, float | str] | None = None) -> None:
         """Show that `done` of `total` steps are done, and the values of `fields`. Resumed work starts above 0."""
-        now = self._clock()
+        now, left = self._clock(), ""
+        first_done, since = self._first = self._first or (done, now)
+        if first_done < done < total:  # at the speed since the first call; steps of an earlier attempt do not count
+            seconds = round((now - since) / (done - first_done) * (total - done))
+            hours, minutes = seconds // 3600, seconds // 60 % 60
+            left = f"{hours}:{minutes:02}:{seconds % 60:02} left" if hours else f"{minutes}:{seconds % 60:02} left"
         values = [
             f"{name} {value}" if isinstance(value, str | int) else f"{name} {value:.4g}"
             for name, value in (fields or {}).items()
         ]
-        note = "  ".join([f"{self._left(done, total, now):>9}", *values])
+        note = "  ".join([f"{left:>9}", *values])
         if self._bar is not None:
             task = self._bar.task_ids[0] if self._bar.task_ids else self._bar.add_task(self.title, note="")
             self._bar.update(task, completed=done, total=total, note=note)
@@ -61,15 +66,6 @@ class Progress:
             self._last_line = now
             width = len(str(total))
             self.say(f"{done:>{width}}/{total}  {note}".rstrip())
-
-    def _left(self, done: int, total: int, now: float) -> str:
-        """Time left at the speed since the first call; steps of an earlier attempt do not count."""
-        first_done, since = self._first = self._first or (done, now)
-        if done <= first_done or done >= total:
-            return ""
-        seconds = round((now - since) / (done - first_done) * (total - done))
-        hours, minutes = seconds // 3600, seconds // 60 % 60
-        return f"{hours}:{minutes:02}:{seconds % 60:02} left" if hours else f"{minutes}:{seconds % 60:02} left"
 
 
 def _bar(stream: TextIO) -> Bar | None:

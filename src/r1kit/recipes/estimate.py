@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from r1kit.models.known import parameters_in
-from r1kit.pipeline import External, ModelSize, Output, Recipe, Stage, Work
+from r1kit.pipeline import ModelSize, Output, Recipe, Stage, Work
 from r1kit.settings import SettingsError, nearest
 
 # Shares of a device's peak. Training: DeepSeek-V3's 14.8T tokens x 37B in 2.788M H800-hours are 33 % of bf16. Sampling:
@@ -113,7 +113,11 @@ class _Estimator:
         self.rows[stage.name] = work.rows
         if not work.rollouts and not work.passes:
             return Estimate(stage=stage.name, samples=work.samples)
-        length = self._length(stage, work)
+        # rows are as long as the stage that wrote them made them
+        data = [source for name, source in stage.inputs.items() if name.startswith("data")]
+        writers = [source.stage.name for source in data if isinstance(source, Output)]
+        known = (self.lengths[name] for name in (stage.name, *writers) if name in self.lengths)
+        length = work.length if work.length is not None else next(known, max(1, work.max_tokens // 3))
         tokens_trained = work.samples * (length + PROMPT_TOKENS * work.prompts)
         tokens = round(work.samples * length if work.rollouts else tokens_trained)
         if work.model is None and "model" not in stage.inputs:  # the model runs on a server
@@ -124,7 +128,11 @@ class _Estimator:
         active = sum(size_of(judge.stage).active for judge in judges if isinstance(judge, Output))
         judged = 2 * active * work.samples * (length + PROMPT_TOKENS)
         operations = work.passes * size.active * tokens_trained + judged
-        seconds = operations / self._speed(TRAINING_SHARE) + self._sampling_s(size, work, length)
+        seconds = operations / self._speed(TRAINING_SHARE)
+        if work.rollouts:  # each takes the time of all completions at full batches, or of the longest one alone
+            together = 2 * size.active * work.samples / work.rollouts * length / self._speed(SAMPLING_SHARE)
+            step = size.active * self.device.weight_bytes / self.device.bandwidth + STEP_S
+            seconds += work.rollouts * max(together, min(work.max_tokens, LONGEST * length) * step)
         return Estimate(
             stage=stage.name,
             samples=work.samples,
@@ -133,28 +141,8 @@ class _Estimator:
             hours=seconds / 3600,
         )
 
-    def _length(self, stage: Stage, work: Work) -> int:
-        """Mean tokens of a sample; rows are as long as the stage that wrote them made them."""
-        if work.length is not None:
-            return work.length
-        writers = [
-            source.stage.name
-            for name, source in stage.inputs.items()
-            if isinstance(source, Output) and name.startswith("data")
-        ]
-        known = (self.lengths[name] for name in (stage.name, *writers) if name in self.lengths)
-        return next(known, max(1, work.max_tokens // 3))
-
     def _speed(self, share: float) -> float:
         return share * self.device.flops * self.devices
-
-    def _sampling_s(self, size: ModelSize, work: Work, length: int) -> float:
-        """Each rollout takes the time of all completions at full batches, or of the longest one alone."""
-        if not work.rollouts:
-            return 0.0
-        together = 2 * size.active * work.samples / work.rollouts * length / self._speed(SAMPLING_SHARE)
-        step = size.active * self.device.weight_bytes / self.device.bandwidth + STEP_S
-        return work.rollouts * max(together, min(work.max_tokens, LONGEST * length) * step)
 
     def _memory(self, size: ModelSize, work: Work, length: int) -> float:
         """Bytes per device: the larger of training state with activations, and weights with cached keys and values.
@@ -177,10 +165,8 @@ def size_of(stage: Stage) -> ModelSize:
     if work.model is not None:
         return work.model
     source = stage.inputs["model"]
-    return size_of(source.stage) if isinstance(source, Output) else _external_size(source)
-
-
-def _external_size(source: External) -> ModelSize:
+    if isinstance(source, Output):
+        return size_of(source.stage)
     if source.fetch is not None:
         name = str(source.path)
         if name not in PLANNED:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from pydantic import Field, field_validator
@@ -10,7 +10,7 @@ from pydantic import Field, field_validator
 from r1kit.data.tokens import key_of
 from r1kit.models.known import ModelError
 from r1kit.pipeline import Context, Kind
-from r1kit.settings import NOT_HASHED, listed
+from r1kit.settings import listed, unhashed
 from r1kit.stages.shared import given_conversations
 from r1kit.stages.shared.costs import training_work
 from r1kit.stages.shared.given_conversations import (
@@ -22,7 +22,7 @@ from r1kit.stages.shared.given_conversations import (
 )
 from r1kit.stages.shared.given_rows import longest_row
 from r1kit.stages.shared.input_files import input_files
-from r1kit.train.losses.distillation import Distillation, DistillationSettings, Teacher
+from r1kit.train.losses.distillation import Distillation, DistillationSettings
 from r1kit.train.teacher import (
     ModelTeacher,
     StoredTeacher,
@@ -31,7 +31,6 @@ from r1kit.train.teacher import (
     store_logits,
     tokenizer_facts,
 )
-from r1kit.types import Sample
 
 
 class DistillSettings(GivenSettings, DistillationSettings):
@@ -49,8 +48,8 @@ class TeacherLogitsSettings(ChatDataSettings):
     top_k: int = Field(64, ge=1)
     temperatures: tuple[float, ...] = Field((1.0, 3.0), min_length=1)
     max_tokens: int | None = Field(32_768, ge=2, description="longest row; None: the model's context")
-    tokens_per_batch: int = Field(8192, ge=1, json_schema_extra=NOT_HASHED)
-    targets_per_shard: int = Field(100_000, ge=1, json_schema_extra=NOT_HASHED)
+    tokens_per_batch: int = unhashed(8192, ge=1)
+    targets_per_shard: int = unhashed(100_000, ge=1)
 
     _lists = field_validator("temperatures", mode="before")(listed)
 
@@ -72,31 +71,12 @@ def run(context: Context) -> Mapping[str, Any]:
 
     settings: DistillSettings = context.settings
     student = load(str(context.input("model")), device=settings.device, seed=settings.seed)
-    teacher_of, models, store = _teacher(context, student)
-    data = tokenised(context, student, longest_row(settings.max_tokens, *models))
-    if store is not None:  # fail now, before the run reaches a missing row
-        store.require_temperature(settings.temperature)
-        if missing := sum(key_of(row) not in store.places for row in data.rows):
-            raise ValueError(
-                f"{missing} of {len(data.rows)} rows have no stored logits: make them from the same data, with the "
-                "same prompt format and max_tokens"
-            )
-    return train_given(context, student, data, lambda samples: Distillation(settings, teacher_of(samples)))
-
-
-TeacherOf = Callable[[list[Sample]], Teacher]
-
-
-def _teacher(context: Context, student: Any) -> tuple[TeacherOf, list[Any], TeacherStore | None]:
-    """The source of an update's soft targets, the models whose contexts limit a row, and the store."""
-    from r1kit.models.load import load
-
-    settings: DistillSettings = context.settings
     if "teacher" in context.paths:
         teacher = load(str(context.input("teacher")), device=settings.device, seed=settings.seed)
         require_same_tokens(student.tokenizer, teacher.tokenizer)
-        in_memory = ModelTeacher(frozen(teacher.model), len(student.tokenizer))
-        return lambda samples: in_memory, [student, teacher], None
+        loss = Distillation(settings, ModelTeacher(teacher.model.requires_grad_(False), len(student.tokenizer)))
+        data = tokenised(context, student, longest_row(settings.max_tokens, student, teacher))
+        return train_given(context, student, data, lambda samples: loss)
     store = TeacherStore.open(context.input("logits"))
     ours = tokenizer_facts(student.tokenizer)
     theirs = {name: store.about.get(name) for name in ours}
@@ -105,19 +85,14 @@ def _teacher(context: Context, student: Any) -> tuple[TeacherOf, list[Any], Teac
             f"the stored logits are of a tokenizer with {theirs['vocabulary']} tokens, the student's has "
             f"{ours['vocabulary']}, and they differ: use a teacher of the student's family, or its traces with sft"
         )
-    return lambda samples: StoredTeacher(store, samples), [student], store
-
-
-def frozen(model: Any) -> Any:
-    """The same model without gradients."""
-    for parameter in model.parameters():
-        parameter.requires_grad_(False)
-    return model.eval()
-
-
-def check_teacher_logits(context: Context) -> None:
-    """Raise ValueError for a stage without data."""
-    input_files(context, "data")
+    data = tokenised(context, student, longest_row(settings.max_tokens, student))
+    store.require_temperature(settings.temperature)  # fail now, before the run reaches a missing row
+    if missing := sum(key_of(row) not in store.places for row in data.rows):
+        raise ValueError(
+            f"{missing} of {len(data.rows)} rows have no stored logits: make them from the same data, with the same "
+            "prompt format and max_tokens"
+        )
+    return train_given(context, student, data, lambda samples: Distillation(settings, StoredTeacher(store, samples)))
 
 
 def run_teacher_logits(context: Context) -> Mapping[str, Any]:
@@ -156,5 +131,9 @@ DISTILL = Kind(
     cost=training_work,
 )
 TEACHER_LOGITS = Kind(
-    name="teacher-logits", run=run_teacher_logits, settings=TeacherLogitsSettings, version=1, check=check_teacher_logits
+    name="teacher-logits",
+    run=run_teacher_logits,
+    settings=TeacherLogitsSettings,
+    version=1,
+    check=lambda context: input_files(context, "data"),
 )

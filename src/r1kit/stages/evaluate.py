@@ -11,9 +11,9 @@ from r1kit.chat import ChatFormat
 from r1kit.engines.engine_settings import DeviceSettings
 from r1kit.engines.opening import open_policy_engine
 from r1kit.evaluate.measurement import check_verifiers, measure
-from r1kit.pipeline import Context, Kind, Work
+from r1kit.pipeline import Context, Kind
 from r1kit.settings import listed
-from r1kit.stages.shared.costs import problem_count
+from r1kit.stages.shared.costs import sampling_work
 from r1kit.stages.shared.fitting import Fitting, check_model
 from r1kit.stages.shared.sources import sources
 from r1kit.store import write_json
@@ -75,10 +75,5 @@ EVALUATE = Kind(
     version=2,
     check=check,
     sources=lambda settings: sources(settings.tasks),
-    cost=lambda stage, rows: Work(
-        samples=problem_count(stage.settings.tasks) * stage.settings.samples,
-        max_tokens=stage.settings.max_tokens,
-        rollouts=1,
-        max_rows=stage.settings.max_rows,
-    ),
+    cost=lambda stage, rows: sampling_work(stage),
 )

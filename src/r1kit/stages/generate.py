@@ -34,9 +34,9 @@ from r1kit.data.jsonl import lines
 from r1kit.engines import Engine
 from r1kit.engines.engine_settings import EngineSettings, LocalEngineSettings
 from r1kit.judges import RUBRICS, GenerativeVerifier, JudgeSettings, RubricJudge
-from r1kit.pipeline import Context, Kind, Stage, Work
-from r1kit.settings import NOT_HASHED, listed
-from r1kit.stages.shared.costs import problem_count, rows_unchanged
+from r1kit.pipeline import Context, Kind
+from r1kit.settings import listed, unhashed
+from r1kit.stages.shared.costs import problem_count, rows_unchanged, sampling_work
 from r1kit.stages.shared.sources import engine_sources, sources
 from r1kit.store import write_json
 from r1kit.tasks import TaskSpec
@@ -70,10 +70,8 @@ class GenerateSettings(ResponseSettings):
     evaluation_sets: tuple[TaskSpec, ...] = Field(
         (), description="all in use: samples that overlap with them are dropped"
     )
-    may_be_empty: bool = Field(
-        False, description="continue if no sample was kept, for one of several sources", json_schema_extra=NOT_HASHED
-    )
-    workers: int = Field(1, ge=1, description="processes that curate", json_schema_extra=NOT_HASHED)
+    may_be_empty: bool = unhashed(False, description="continue if no sample was kept, for one of several sources")
+    workers: int = unhashed(1, ge=1, description="processes that curate")
 
     _lists = field_validator("tasks", "evaluation_sets", "judge_sources", mode="before")(listed)
 
@@ -207,20 +205,6 @@ def _curate(context: Context, rows: Path, folder: Path, curation: CurateSettings
     )
 
 
-def _generate_work(stage: Stage, rows: int) -> Work:
-    settings: Any = stage.settings
-    problems = problem_count(settings.tasks)
-    if settings.prompting == "reference":
-        return rows_unchanged(stage, rows + problems)
-    return Work(
-        rows=round(problems * settings.samples * KEPT_SHARE),
-        samples=problems * settings.samples,
-        max_tokens=settings.max_tokens,
-        rollouts=1,
-        max_rows=settings.max_rows,
-    )
-
-
 GENERATE = Kind(
     name="generate",
     run=run,
@@ -229,5 +213,9 @@ GENERATE = Kind(
     check=check,
     sources=lambda settings: sources((*settings.tasks, *settings.evaluation_sets)) | engine_sources(settings),
     funnel=True,
-    cost=_generate_work,
+    cost=lambda stage, rows: (
+        rows_unchanged(stage, rows + problem_count(stage.settings.tasks))
+        if stage.settings.prompting == "reference"
+        else sampling_work(stage, KEPT_SHARE)
+    ),
 )

@@ -86,13 +86,17 @@ def run(context: Context) -> Mapping[str, Any]:
         path.unlink(missing_ok=True)
     with RowWriter(kept) as kept_rows, RowWriter(dropped) as dropped_rows:
         for row in read_rows(context.folder / "judged.jsonl"):
-            pair, reason = _training_pair(row, settings.min_margin)
+            # a preference as it was before JSON, which has no tuples
+            judged: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in row["preference"].items()}
+            preference, prompt = Preference(**judged), parse_messages(row["prompt"], "prompt")
+            pair = to_pair(prompt, row["first"], row["second"], preference, min_margin=settings.min_margin)
             if pair is None:
+                reason = "judge cannot tell" if preference.preferred is None else "margin too small"
                 dropped_rows.append({**row, "dropped": {"step": "margin", "reason": reason}})
                 reasons[reason] += 1
             else:
-                kept_rows.append(pair)
-                longer += len(pair["chosen"]) > len(pair["rejected"])
+                kept_rows.append({"id": row["id"], "source": row["source"], **asdict(pair)})
+                longer += len(pair.chosen) > len(pair.rejected)
                 reasons["kept"] += 1
     count, total = reasons.pop("kept", 0), sum(reasons.values())
     requests = sum(1 for _ in candidates(input_files(context, "rows").values(), settings))
@@ -143,21 +147,6 @@ def _judge_all(context: Context, judge: PairwiseJudge, journal: Journal) -> None
         journal.append(rows, judge_counts(judge) - before)
         context.progress.say(f"{journal.rows} pairs judged")
     journal.finish()
-
-
-def _training_pair(row: Mapping[str, Any], min_margin: float) -> tuple[dict[str, Any] | None, str]:
-    """The pair to train on, or None and the reason."""
-    as_tuples: dict[str, Any] = {
-        name: tuple(value) if isinstance(value, list) else value for name, value in row["preference"].items()
-    }
-    preference = Preference(**as_tuples)
-    if preference.preferred is None:
-        return None, "judge cannot tell"
-    prompt = parse_messages(row["prompt"], "prompt")
-    pair = to_pair(prompt, row["first"], row["second"], preference, min_margin=min_margin)
-    if pair is None:
-        return None, "margin too small"
-    return {"id": row["id"], "source": row["source"], **asdict(pair)}, ""
 
 
 PREFERENCES = Kind(

@@ -18,7 +18,7 @@ from r1kit.curate.funnel import FunnelStep
 from r1kit.data.jsonl import read_rows
 from r1kit.pipeline import Context, Kind
 from r1kit.review.queue import ReviewQueue
-from r1kit.settings import NOT_HASHED, Settings
+from r1kit.settings import Settings, unhashed
 from r1kit.stages.shared.costs import rows_unchanged
 from r1kit.stages.shared.input_files import input_files
 from r1kit.store import write_json
@@ -30,17 +30,12 @@ class ReviewSettings(Settings):
     It does not change the stage's folder, so it can finish a queue that people have begun.
     """
 
-    auto_accept: bool = Field(False, json_schema_extra=NOT_HASHED)
+    auto_accept: bool = unhashed(False)
     double_share: float = Field(0.0, ge=0, le=1, description="share of the samples that two people review")
 
 
 class ReviewPending(ValueError):
     """Samples wait for people; the message says how to decide them and how to continue."""
-
-
-def check(context: Context) -> None:
-    """Raise ValueError for a stage without rows."""
-    input_files(context, "rows")
 
 
 def run(context: Context) -> Mapping[str, Any]:
@@ -75,4 +70,12 @@ def run(context: Context) -> Mapping[str, Any]:
     return {**facts, "rejected": progress.rejected, "agreement": agreement.kappa}
 
 
-REVIEW = Kind(name="review", run=run, settings=ReviewSettings, version=1, check=check, funnel=True, cost=rows_unchanged)
+REVIEW = Kind(
+    name="review",
+    run=run,
+    settings=ReviewSettings,
+    version=1,
+    check=lambda context: input_files(context, "rows"),
+    funnel=True,
+    cost=rows_unchanged,
+)

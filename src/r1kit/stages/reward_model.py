@@ -13,7 +13,7 @@ from r1kit.data.jsonl import RowWriter
 from r1kit.data.prepare import Reading, RowSettings
 from r1kit.models.classify import On, RewardModel, fresh_reward_model
 from r1kit.pipeline import Context, Kind
-from r1kit.settings import NOT_HASHED
+from r1kit.settings import unhashed
 from r1kit.stages.shared.costs import training_work
 from r1kit.stages.shared.given_rows import check_given, divided, longest_row, train_rows
 from r1kit.store import write_json
@@ -39,7 +39,7 @@ class RewardModelSettings(TrainingSettings, RowSettings):
     balance_lengths: bool = False
     center: float = Field(0.0, ge=0, description="pulls the sum of a pair's scores to 0 (TRL uses 0.01)")
     chat: ChatFormat = ChatFormat()
-    device: str = Field("auto", json_schema_extra=NOT_HASHED)
+    device: str = unhashed("auto")
 
     epochs: int = Field(1, ge=1)
     batch_size: int = Field(256, ge=1, description="pairs or responses per update")
@@ -74,7 +74,18 @@ def run(context: Context) -> Mapping[str, Any]:
     model = fresh_reward_model(
         str(context.input("model")), settings.chat, settings.reads, device=settings.device, seed=settings.seed
     )
-    rows, held_out = _data(context, model)
+    limit = longest_row(settings.max_tokens, model)
+    rows: Rows
+    held_out: Rows | None
+    if settings.objective == "safety":
+        data = divided(context, Reading(settings, labelled, labelled_sample(model, limit)), lambda row: row.prompt)
+        rows, held_out = Responses(data.rows), Responses(data.held_out) if data.held_out else None
+    else:
+        data = divided(context, Reading(settings, preference, pair_samples(model, limit)), lambda pair: pair.prompt)
+        rows = Pairs(data.rows, balance=settings.seed if settings.balance_lengths else None)
+        held_out = Pairs(data.held_out) if data.held_out else None
+        if unbalanced := len(data.rows) // 2 - len(rows):
+            context.progress.say(f"{unbalanced} of {len(data.rows) // 2} pairs left out to balance lengths")
     rows.refuse_useless()
 
     def update_of(places: list[int], learner: Learner) -> Update:
@@ -92,22 +103,6 @@ def run(context: Context) -> Mapping[str, Any]:
     saved.save(settings.chat, context.folder / "model")
     facts |= {"rows": len(rows), "dropped": rows.tokens.facts["dropped"], "contradictions": rows.contradictions()}
     return facts | _held_out(context, settings, model, held_out)
-
-
-def _data(context: Context, model: RewardModel) -> tuple[Rows, Rows | None]:
-    """Rows to train on, and held-out ones."""
-    settings: RewardModelSettings = context.settings
-    limit = longest_row(settings.max_tokens, model)
-    if settings.objective == "safety":
-        responses = Reading(settings, labelled, labelled_sample(model, limit))
-        data = divided(context, responses, lambda row: row.prompt)
-        return Responses(data.rows), Responses(data.held_out) if data.held_out else None
-    pairs = Reading(settings, preference, pair_samples(model, limit))
-    data = divided(context, pairs, lambda pair: pair.prompt)
-    rows = Pairs(data.rows, balance=settings.seed if settings.balance_lengths else None)
-    if unbalanced := len(data.rows) // 2 - len(rows):
-        context.progress.say(f"{unbalanced} of {len(data.rows) // 2} pairs left out to balance lengths")
-    return rows, Pairs(data.held_out) if data.held_out else None
 
 
 def _held_out(

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from r1kit.models.batch import TENSORS, Batch, Targets
-from r1kit.models.packed import PackedLayout, Span, bucket, split_by_budget
+from r1kit.models.packed import PackedLayout, Span, bucket, common_prefix, split_by_budget
 from r1kit.types import Sample
 
 
@@ -59,22 +59,15 @@ def pack_together(
 ) -> list[Batch]:
     """`pack` for groups that must stay whole and in order in one batch, such as the two answers of a preference pair.
 
-    The common prefix of a group is computed once. `order` counts samples over all groups.
+    The common prefix of a group is computed once; it leaves each sample a token, since a completion without one has no
+    end to score. `order` counts samples over all groups.
     """
     pieces, index = [], 0
     for group in groups:
         members = tuple(enumerate(group, index))  # numbered over all groups
         index += len(group)
-        pieces.append(_Piece(_common_prefix(group) if len(group) > 1 else 0, members))
+        pieces.append(_Piece(common_prefix([s.token_ids for s in group]) if len(group) > 1 else 0, members))
     return _rows(pieces, tokens_per_batch, device)
-
-
-def _common_prefix(group: Sequence[Sample]) -> int:
-    """Length of the common prefix of the samples, which leaves at least one token to each."""
-    shortest = min(len(sample.token_ids) for sample in group) - 1  # a completion without tokens has no end to score
-    first = group[0].token_ids
-    differs = (t for t in range(shortest) if any(sample.token_ids[t] != first[t] for sample in group[1:]))
-    return next(differs, shortest)
 
 
 def _split(prompt: int, members: list[tuple[int, Sample]], budget: int) -> list[_Piece]:

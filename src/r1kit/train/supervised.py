@@ -15,7 +15,7 @@ from pydantic import Field
 from r1kit.data.jsonl import RowWriter, keep_steps
 from r1kit.models.batch import Batch, Totals
 from r1kit.models.policy_net import AnyLoss
-from r1kit.settings import NOT_HASHED, Settings
+from r1kit.settings import Settings, unhashed
 from r1kit.train import checkpoints
 from r1kit.train.learner import Learner, OptimizerSettings
 from r1kit.train.losses.next_token import next_token
@@ -49,13 +49,9 @@ class TrainingSettings(Settings):
     validation_every: int = Field(0, ge=0, description="updates between validations; 0: once per epoch")
     patience: int = Field(0, ge=0)
     seed: int = 0
-    tokens_per_batch: int = Field(
-        8192, ge=1, json_schema_extra=NOT_HASHED, description="packed tokens per forward pass; limits memory"
-    )
-    activation_checkpointing: bool = Field(
-        False, json_schema_extra=NOT_HASHED, description="slower, for long rows on little memory"
-    )
-    checkpoint_every: int = Field(50, ge=0, json_schema_extra=NOT_HASHED)
+    tokens_per_batch: int = unhashed(8192, ge=1, description="packed tokens per forward pass; limits memory")
+    activation_checkpointing: bool = unhashed(False, description="slower, for long rows on little memory")
+    checkpoint_every: int = unhashed(50, ge=0)
 
     def updates(self, rows: int) -> int:
         """The number of updates for `rows` rows."""

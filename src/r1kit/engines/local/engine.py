@@ -21,6 +21,7 @@ from r1kit.models.attention import Layout
 from r1kit.models.cached import DecodeLayout, KVCache, PrefillLayout
 from r1kit.models.head import Head
 from r1kit.models.load import Policy, has_adapters
+from r1kit.models.packed import common_prefix
 from r1kit.types import Completion, Prompt, SamplingParams
 
 
@@ -200,11 +201,3 @@ class _Generation:
 
     def decoded(self, token_ids: abc.Sequence[int]) -> str:
         return str(self.tokenizer.decode(token_ids, skip_special_tokens=False))
-
-
-def common_prefix(runs: abc.Sequence[tuple[int, ...]]) -> int:
-    """Number of leading tokens that all runs share, less than any run has: `common_prefix([(7, 8), (7, 9)]) == 1`."""
-    first, last = min(runs), max(runs)  # all runs between these two, in order, share at least what the two share
-    limit = min(len(run) for run in runs) - 1
-    same = next((i for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), limit)
-    return min(same, limit)

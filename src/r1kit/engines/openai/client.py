@@ -8,7 +8,7 @@ import os
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Self
 
@@ -23,9 +23,17 @@ from r1kit.event_loop import run_blocking
 from r1kit.types import Completion, Prompt, SamplingParams
 
 if TYPE_CHECKING:
-    from openai import APIStatusError, AsyncOpenAI
+    from openai import AsyncOpenAI
 
 RETRIED = (408, 409, 425, 429)  # HTTP statuses, besides all from 500 on
+BLAMED = (400, 413, 422)  # statuses that blame the request, not the account or the server
+REMEDIES = {
+    401: "put a valid key into the environment variable {key}",
+    403: "the key in {key} may not use this model",
+    404: "check model and base_url (which often ends in /v1)",
+    402: "the account has no credit",
+    429: "the account has no credit",
+}
 GRACE_S = 30.0  # after a failure that ends the call: how long to wait for replies in flight, which are paid for
 SAY_EVERY_S = 10.0
 
@@ -134,7 +142,17 @@ class _Fetch:
             return
         queue = iter(requests)  # shared: each worker takes the next request
         width = min(self.engine.settings.concurrency, len(requests))
-        workers = [asyncio.create_task(self._work(queue)) for _ in range(width)]
+
+        async def work() -> None:
+            for request in queue:
+                cached = self.cache.get(request.key)
+                if cached is not None:
+                    self.engine.usage.record_cached(cached)
+                    self.on_reply(request.key, cached)
+                elif not await self._fetch(request) or self.ended:  # the call ended: leave the rest of the queue
+                    return
+
+        workers = [asyncio.create_task(work()) for _ in range(width)]
         try:
             done, pending = await asyncio.wait(workers, return_when=asyncio.FIRST_EXCEPTION)
             self.ended = True  # after a failure nothing new starts, but paid replies may still arrive
@@ -149,15 +167,6 @@ class _Fetch:
         for worker in (*done, *pending):
             if not worker.cancelled():
                 worker.result()  # raises the failure
-
-    async def _work(self, queue: Iterator[Request]) -> None:
-        for request in queue:
-            cached = self.cache.get(request.key)
-            if cached is not None:
-                self.engine.usage.record_cached(cached)
-                self.on_reply(request.key, cached)
-            elif not await self._fetch(request) or self.ended:  # the call ended: leave the rest of the queue
-                return
 
     async def _fetch(self, request: Request) -> bool:
         """Try until there is a reply; False if the call ended meanwhile."""
@@ -203,14 +212,23 @@ class _Fetch:
                 raw = await create(model=body["model"], messages=body["messages"], extra_body=body)
             reply = read_reply(raw.http_response.text)
         except APIStatusError as error:
-            retried = error.status_code in RETRIED or error.status_code >= 500
-            if not retried or error.code == "insufficient_quota":  # out of credit is a 429, but waiting does not help
-                engine.usage.failures += 1
-                raise self._refused(error, request) from None
-            wanted_s = retry_after(error.response.headers)
-            if error.status_code == 429 and wanted_s <= engine.settings.max_retry_after_s:
-                engine.pause(wanted_s)
-            return None, f"{error.status_code}: {_server_message(error)}", wanted_s
+            status, message = error.status_code, " ".join(str(error.message).split())[:300]
+            # out of credit is a 429, but waiting does not help
+            if (status in RETRIED or status >= 500) and error.code != "insufficient_quota":
+                wanted_s = retry_after(error.response.headers)
+                if status == 429 and wanted_s <= engine.settings.max_retry_after_s:
+                    engine.pause(wanted_s)
+                return None, f"{status}: {message}", wanted_s
+            engine.usage.failures += 1
+            if status in BLAMED:
+                raise PromptError(
+                    f"{engine.name} refuses the prompt {request.prompt_id} ({status}: {message}): shorten it or lower "
+                    "max_tokens; if the server does not know a parameter, name it in omit",
+                    request.prompt_id,
+                ) from None
+            remedy = REMEDIES.get(status, "check base_url and the server's log").format(key=engine.settings.api_key_env)
+            kept = "Replies that arrived are kept"
+            raise EngineError(f"{engine.name} refuses ({status}: {message}): {remedy}. {kept}") from None
         except (TimeoutError, APITimeoutError):
             return None, f"no complete reply within timeout_s {engine.settings.timeout_s:g}", 0.0
         except APIConnectionError as error:
@@ -222,25 +240,3 @@ class _Fetch:
         engine.record_tokens(request, reply.prompt_tokens, reply.completion_tokens)
         engine.usage.uncounted += not reply.completion_tokens  # some servers count nothing
         return reply, "", 0.0
-
-    def _refused(self, error: APIStatusError, request: Request) -> EngineError:
-        status, message = error.status_code, _server_message(error)
-        if status in (400, 413, 422):  # statuses that blame this request, not the account or the server
-            return PromptError(
-                f"{self.engine.name} refuses the prompt {request.prompt_id} ({status}: {message}): shorten it or lower "
-                "max_tokens; if the server does not know a parameter, name it in omit",
-                request.prompt_id,
-            )
-        key = self.engine.settings.api_key_env
-        remedy = {
-            401: f"put a valid key into the environment variable {key}",
-            403: f"the key in {key} may not use this model",
-            404: "check model and base_url (which often ends in /v1)",
-            402: "the account has no credit",
-            429: "the account has no credit",
-        }.get(status, "check base_url and the server's log")
-        return EngineError(f"{self.engine.name} refuses ({status}: {message}): {remedy}. Replies that arrived are kept")
-
-
-def _server_message(error: APIStatusError) -> str:
-    return " ".join(str(error.message).split())[:300]

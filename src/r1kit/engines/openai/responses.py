@@ -90,31 +90,26 @@ def read_reply(body: str) -> Reply:
     if not parsed.choices:
         raise Malformed(f"the reply has no choices: {body[:200]!r}", usage.prompt_tokens, usage.completion_tokens)
     choice = parsed.choices[0]
-    text = _full_text(choice.message, choice.finish_reason)
-    if text is None:
+    message, was_cut = choice.message, choice.finish_reason == "length"
+    # a refusal is an answer: it is judged like any other
+    content = message.content if message.content is not None else message.refusal
+    reasoning = message.reasoning_content or message.reasoning
+    if content is None and choice.finish_reason in ("length", "content_filter"):  # cut off before the answer: valid
+        text = f"<think>{reasoning}" if reasoning else ""
+    elif content is None:
         raise Malformed("the reply has no content", usage.prompt_tokens, usage.completion_tokens)
+    elif not reasoning or content.lstrip().startswith("<think>"):
+        text = content
+    else:  # cut off inside the reasoning, it stays open
+        text = f"<think>{reasoning}" + ("" if was_cut and not content else f"</think>{content}")
     # only some servers send ids and log-probs; log-probs of another length cannot be matched to the ids
     token_ids = choice.token_ids or []
     logprobs = [token.logprob for token in (choice.logprobs and choice.logprobs.content) or []]
     return Reply(
         text=text,
-        finish_reason="length" if choice.finish_reason == "length" else "stop",
+        finish_reason="length" if was_cut else "stop",
         prompt_tokens=usage.prompt_tokens,
         completion_tokens=usage.completion_tokens,
         token_ids=tuple(token_ids),
         logprobs=tuple(logprobs) if len(logprobs) == len(token_ids) else (),
     )
-
-
-def _full_text(message: _Message, finish_reason: str | None) -> str | None:
-    """Reasoning and answer as one text; None if there is no answer and no reason why."""
-    # a refusal is an answer: it is judged like any other
-    content = message.content if message.content is not None else message.refusal
-    reasoning = message.reasoning_content or message.reasoning
-    if content is None and finish_reason in ("length", "content_filter"):  # cut off before the answer: a valid reply
-        return f"<think>{reasoning}" if reasoning else ""
-    if not reasoning or content is None or content.lstrip().startswith("<think>"):
-        return content
-    if finish_reason == "length" and not content:  # cut off inside the reasoning: it stays open
-        return f"<think>{reasoning}"
-    return f"<think>{reasoning}</think>{content}"

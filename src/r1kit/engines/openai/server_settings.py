@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator
 
-from r1kit.settings import NOT_HASHED, Settings
+from r1kit.settings import Settings, unhashed
 
 
 class OpenAIEngineSettings(Settings):
@@ -26,9 +26,7 @@ class OpenAIEngineSettings(Settings):
     kind: Literal["openai"] = "openai"
     model: str = Field(min_length=1, description="the server's name for the model")
     base_url: str = Field("", description="address without /chat/completions, such as http://localhost:8000/v1")
-    api_key_env: str = Field(
-        "OPENAI_API_KEY", description="environment variable that holds the key", json_schema_extra=NOT_HASHED
-    )
+    api_key_env: str = unhashed("OPENAI_API_KEY", description="environment variable that holds the key")
     extra_body: dict[str, Any] = Field(
         default_factory=dict, description="extra parameters of each request, for options that only this server has"
     )
@@ -39,24 +37,18 @@ class OpenAIEngineSettings(Settings):
     structured_output: Literal["none", "json_object", "json_schema"] = Field(
         "none", description="how a judge gets JSON out of the server; none: only the prompt asks for it"
     )
-    concurrency: int = Field(32, ge=1, le=1000, description="requests in flight at once", json_schema_extra=NOT_HASHED)
-    timeout_s: float = Field(600.0, gt=0, description="longest wait for a complete reply", json_schema_extra=NOT_HASHED)
-    attempts: int = Field(12, ge=1, description="tries per request before giving up", json_schema_extra=NOT_HASHED)
-    first_delay_s: float = Field(1.0, ge=0, json_schema_extra=NOT_HASHED)
-    max_delay_s: float = Field(60.0, ge=0, json_schema_extra=NOT_HASHED)
-    max_retry_after_s: float = Field(
-        3600.0, ge=0, description="give up if the server asks for a longer pause", json_schema_extra=NOT_HASHED
-    )
-    requests_per_minute: float | None = Field(None, gt=0, json_schema_extra=NOT_HASHED)
-    tokens_per_minute: float | None = Field(
-        None, gt=0, description="prompt and reply tokens together", json_schema_extra=NOT_HASHED
-    )
-    cache: str = Field(
-        "", description="SQLite file; empty: r1kit/replies.sqlite in the cache folder", json_schema_extra=NOT_HASHED
-    )
-    prompt_price: float = Field(0.0, ge=0, description="per million prompt tokens", json_schema_extra=NOT_HASHED)
-    completion_price: float = Field(0.0, ge=0, description="per million reply tokens", json_schema_extra=NOT_HASHED)
-    currency: str = Field("$", json_schema_extra=NOT_HASHED)
+    concurrency: int = unhashed(32, ge=1, le=1000, description="requests in flight at once")
+    timeout_s: float = unhashed(600.0, gt=0, description="longest wait for a complete reply")
+    attempts: int = unhashed(12, ge=1, description="tries per request before giving up")
+    first_delay_s: float = unhashed(1.0, ge=0)
+    max_delay_s: float = unhashed(60.0, ge=0)
+    max_retry_after_s: float = unhashed(3600.0, ge=0, description="give up if the server asks for a longer pause")
+    requests_per_minute: float | None = unhashed(None, gt=0)
+    tokens_per_minute: float | None = unhashed(None, gt=0, description="prompt and reply tokens together")
+    cache: str = unhashed("", description="SQLite file; empty: r1kit/replies.sqlite in the cache folder")
+    prompt_price: float = unhashed(0.0, ge=0, description="per million prompt tokens")
+    completion_price: float = unhashed(0.0, ge=0, description="per million reply tokens")
+    currency: str = unhashed("$")
 
     @field_validator("base_url")
     @classmethod

@@ -22,6 +22,14 @@ def rows_unchanged(stage: Stage, rows: int) -> Work:
     return Work(rows=rows, samples=rows)
 
 
+def sampling_work(stage: Stage, kept_share: float = 0.0) -> Work:
+    """The work of sampling all completions of the stage's tasks once, of which a share is left as rows."""
+    settings: Any = stage.settings
+    samples = problem_count(settings.tasks) * settings.samples
+    rows, tokens = round(samples * kept_share), settings.max_tokens
+    return Work(rows=rows, samples=samples, max_tokens=tokens, rollouts=1, max_rows=settings.max_rows)
+
+
 def training_work(stage: Stage, rows: int) -> Work:
     """The work of training on rows for some epochs; a teacher adds a forward pass."""
     settings: Any = stage.settings

@@ -13,7 +13,7 @@ from r1kit.data.mask_excerpt import excerpt
 from r1kit.data.prepare import ConversationSettings, Reading, conversation_samples
 from r1kit.models.policy_net import AnyLoss
 from r1kit.pipeline import Context, External
-from r1kit.settings import NOT_HASHED
+from r1kit.settings import unhashed
 from r1kit.stages.shared.given_rows import Data, check_given, divided, train_rows
 from r1kit.stages.shared.probe import ProbeSettings, check_probe, make_probe, probe_of, refuse_unread
 from r1kit.stages.shared.sources import sources
@@ -30,7 +30,7 @@ class ChatDataSettings(ConversationSettings):
     """Conversations in the chat format of the model's prompts, and the device that the model runs on."""
 
     chat: ChatFormat = ChatFormat()
-    device: str = Field("auto", json_schema_extra=NOT_HASHED)
+    device: str = unhashed("auto")
 
     @model_validator(mode="after")
     def _check_exemplars(self) -> ChatDataSettings:

@@ -14,7 +14,7 @@ from r1kit.engines.engine_settings import DeviceSettings
 from r1kit.engines.opening import open_policy_engine
 from r1kit.pipeline import Context
 from r1kit.rewards import RewardSpec, Scorer, build
-from r1kit.settings import NOT_HASHED, Settings, listed, nearest
+from r1kit.settings import Settings, listed, nearest, unhashed
 from r1kit.stages.shared.fitting import Fitting
 from r1kit.tasks import TaskSpec, load_tasks
 from r1kit.types import Group, SamplingParams
@@ -33,7 +33,7 @@ class ProbeSettings(Settings):
     tasks: tuple[TaskSpec, ...] = ()
     rewards: tuple[RewardSpec, ...] = ()
     max_tokens: int = Field(256, ge=1)
-    max_rows: int = Field(128, ge=1, json_schema_extra=NOT_HASHED)
+    max_rows: int = unhashed(128, ge=1)
     watch: str = ""
 
     _lists = field_validator("tasks", "rewards", mode="before")(listed)

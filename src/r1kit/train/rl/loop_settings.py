@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from r1kit.settings import NOT_HASHED, Settings
+from r1kit.settings import Settings, unhashed
 from r1kit.train.losses.policy_gradient import PRESETS, GRPOSettings
 from r1kit.types import SamplingParams
 from r1kit.verifiers import find
@@ -34,20 +34,14 @@ class LoopSettings(Settings):
     recompute_old_logprobs: bool = Field(False, description="take the ratio against the learner's own log-probs")
     algorithm: GRPOSettings = PRESETS["grpo"]
     seed: int = 0
-    tokens_per_batch: int = Field(
-        4096, ge=1, json_schema_extra=NOT_HASHED, description="packed tokens per forward pass; limits memory"
+    tokens_per_batch: int = unhashed(4096, ge=1, description="packed tokens per forward pass; limits memory")
+    checkpoint_every: int = unhashed(10, ge=0)
+    rollouts_every: int = unhashed(5, ge=1, description="steps between rollouts on disk")
+    max_unknown_rate: Share = unhashed(
+        0.1, description="stop if a larger fraction of the verdicts is unknown or failed"
     )
-    checkpoint_every: int = Field(10, ge=0, json_schema_extra=NOT_HASHED)
-    rollouts_every: int = Field(5, ge=1, json_schema_extra=NOT_HASHED, description="steps between rollouts on disk")
-    max_unknown_rate: Share = Field(
-        0.1, json_schema_extra=NOT_HASHED, description="stop if a larger fraction of the verdicts is unknown or failed"
-    )
-    audit_share: Share = Field(
-        0.02, json_schema_extra=NOT_HASHED, description="fraction of verdicts that a second verifier re-checks"
-    )
-    audit_verifier: str = Field(
-        "", json_schema_extra=NOT_HASHED, description="the second verifier; '' picks `math` for number and text answers"
-    )
+    audit_share: Share = unhashed(0.02, description="fraction of verdicts that a second verifier re-checks")
+    audit_verifier: str = unhashed("", description="the second verifier; '' picks `math` for number and text answers")
 
     @model_validator(mode="after")
     def _consistent(self) -> LoopSettings:
