@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -40,3 +41,11 @@ def tiny_policy_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("models") / "tiny-random"
     Policy(model, tokenizer, (tokenizer.eos_token_id,)).save(folder)
     return folder
+
+
+def llama(seed: int = 0, width: int = 32, context: int = 128) -> Any:
+    """A Llama of two layers with random weights and the tiny world's vocabulary."""
+    from r1kit.models.load import fresh_llama
+    from r1kit.tiny.tokenizer import make
+
+    return fresh_llama(make(), layers=2, width=width, heads=4, context=context, seed=seed)

@@ -39,7 +39,6 @@ from r1kit.curate import (
     filters,
     formats,
     from_row,
-    funnel,
     mix,
     ngrams,
     reformat,
@@ -942,13 +941,12 @@ def test_kept_rows_are_as_they_came_with_their_score_and_dropped_ones_with_the_r
         assert reason["step"] and reason["reason"]
 
 
-def test_the_funnel_is_a_table_that_model_text_cannot_break(tmp_path: Path) -> None:
+def test_the_funnel_counts_the_rows_of_each_step_with_reasons_and_examples(tmp_path: Path) -> None:
     done = run(tmp_path, [row(1, response="<b>|</b>\n`x` [y](z)"), row(2)], {"filters": ["not_in_format"]})
-    text = funnel.markdown(done.funnel)
-    assert "| not\\_in\\_format | 2 | 1 | 50.0 % | not in the format 1 |" in text
-    assert "<b>" not in text and "&lt;b&gt;\\|" in text
-    assert len({line.count(" | ") for line in text.splitlines()[:4]}) == 1
-    assert funnel.cells(done.funnel)[1] == ("not_in_format", "2", "1", "50.0 %", "not in the format 1")
+    step = done.funnel[1]
+    assert (step.name, step.rows_in, step.rows_out, step.share) == ("not_in_format", 2, 1, 0.5)
+    assert step.reasons == {"not in the format": 1}
+    assert [(example.id, example.reason) for example in step.examples] == [("s1", "not in the format")]
     assert json.loads((done.folder / "curation.json").read_text())["funnel"][1]["reasons"] == {"not in the format": 1}
 
 
@@ -1061,7 +1059,7 @@ def test_several_files_are_read_one_after_the_other_and_none_is_no_error(tmp_pat
     nothing = curate([], tmp_path / "empty")
     assert (nothing.rows, nothing.kept) == (0, 0)
     assert nothing.kept_file.read_bytes() == b""
-    assert "| rows | 0 | 0 |" in funnel.markdown(nothing.funnel)
+    assert [(step.name, step.rows_in, step.rows_out) for step in nothing.funnel[:1]] == [("rows", 0, 0)]
     with pytest.raises(FileNotFoundError):
         curate([tmp_path / "missing.jsonl"], tmp_path / "other")
 

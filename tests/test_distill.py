@@ -17,6 +17,7 @@ transformers = pytest.importorskip("transformers")
 from hypothesis import given  # noqa: E402
 from hypothesis import strategies as st  # noqa: E402
 
+from conftest import llama  # noqa: E402
 from r1kit.data.tokens import key_of  # noqa: E402
 from r1kit.models import attention, head  # noqa: E402
 from r1kit.models.batch import Totals  # noqa: E402
@@ -52,9 +53,9 @@ SIZE = len(TOKENIZER)
 PAPER = DistillationSettings()
 
 
-def llama(seed: int, width: int = 32, extra: int = 0) -> Any:
+def spread_llama(seed: int, width: int = 32, extra: int = 0) -> Any:
     """A Llama with weights large enough that its distributions differ; `extra` rows of padding in its embeddings."""
-    model = fresh_llama(TOKENIZER, layers=2, width=width, heads=4, context=256, seed=seed)
+    model = llama(seed, width, context=256)
     if extra:
         torch.manual_seed(seed)
         model.resize_token_embeddings(SIZE + extra, mean_resizing=False)
@@ -134,7 +135,7 @@ def test_the_loss_and_gradient_are_the_plain_formulas(
     settings: DistillationSettings, budget: int, extra: tuple[int, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whatever the packing, the chunks of the head, and the padding of either vocabulary."""
-    student, teacher = llama(0, extra=extra[0]), llama(1, width=64, extra=extra[1])
+    student, teacher = spread_llama(0, extra=extra[0]), spread_llama(1, width=64, extra=extra[1])
     monkeypatch.setattr(head.Head, "chunk_size", lambda self: 5)
     found, gradients = ours(student, lambda _: ModelTeacher(teacher, SIZE), samples(), settings, budget)
     loss, expected = dense_formula(eager(student), eager(teacher), samples(), settings)
@@ -143,7 +144,7 @@ def test_the_loss_and_gradient_are_the_plain_formulas(
 
 
 def test_with_soft_targets_alone_at_temperature_one_it_is_their_cross_entropy() -> None:
-    student, teacher = llama(0), llama(1)
+    student, teacher = spread_llama(0), spread_llama(1)
     settings = DistillationSettings(temperature=1, soft_weight=1, hard_weight=0)
     found, gradients = ours(student, lambda _: ModelTeacher(teacher, SIZE), samples(), settings)
     eager(student), eager(teacher)
@@ -162,9 +163,9 @@ def test_with_soft_targets_alone_at_temperature_one_it_is_their_cross_entropy() 
 
 
 def test_without_soft_targets_it_is_sft() -> None:
-    student = llama(0)
+    student = spread_llama(0)
     settings = DistillationSettings(soft_weight=0, hard_weight=1)
-    found, gradients = ours(student, lambda _: ModelTeacher(llama(1), SIZE), samples(), settings)
+    found, gradients = ours(student, lambda _: ModelTeacher(spread_llama(1), SIZE), samples(), settings)
     student.zero_grad()
     learner = Learner(student, OptimizerSettings(), steps=1)
     expected = learner.forward_backward(pack(samples(), 1000), next_token, Totals.of(samples()))
@@ -173,9 +174,9 @@ def test_without_soft_targets_it_is_sft() -> None:
 
 
 def test_a_student_that_is_its_teacher_has_no_soft_loss_and_no_gradient() -> None:
-    student = llama(0)
+    student = spread_llama(0)
     settings = DistillationSettings(hard_weight=0)
-    found, gradients = ours(student, lambda _: ModelTeacher(llama(0), SIZE), samples(), settings)
+    found, gradients = ours(student, lambda _: ModelTeacher(spread_llama(0), SIZE), samples(), settings)
     assert abs(found["kl"]) < 1e-6 and max(float(g.abs().max()) for g in gradients.values()) < 1e-6
 
 
@@ -220,7 +221,7 @@ def stored(folder: Path, teacher: Any, given: Sequence[Sample], k: int, **option
 def test_stored_logits_give_the_loss_and_gradient_of_the_formula_with_one_bucket_for_the_rest(
     k: int, extra: int, tmp_path: Path
 ) -> None:
-    student, teacher = llama(0, extra=extra), llama(1, width=64)
+    student, teacher = spread_llama(0, extra=extra), spread_llama(1, width=64)
     stored(tmp_path / "logits", teacher, samples(), k)
     store = TeacherStore.open(tmp_path / "logits")
     assert store.shards > 1
@@ -228,8 +229,8 @@ def test_stored_logits_give_the_loss_and_gradient_of_the_formula_with_one_bucket
     for budget in (30, 1000):
         found, gradients = ours(student, lambda given: StoredTeacher(store, given), shuffled, PAPER, budget)
         keep = None if k == SIZE else k
-        model = llama(0, extra=extra)
-        loss, expected = dense_formula(eager(model), eager(llama(1, width=64)), samples(), PAPER, keep)
+        model = spread_llama(0, extra=extra)
+        loss, expected = dense_formula(eager(model), eager(spread_llama(1, width=64)), samples(), PAPER, keep)
         assert found["loss"] == pytest.approx(loss, abs=2e-5)
         assert_same(gradients, expected, tolerance=2e-5)
 
@@ -289,7 +290,7 @@ def test_a_bucket_for_the_rest_never_exceeds_the_full_kl() -> None:
 
 
 def test_storing_goes_on_after_the_last_whole_shard_and_serves_any_order(tmp_path: Path) -> None:
-    teacher, calls = llama(1), []
+    teacher, calls = spread_llama(1), []
 
     def stop(done: int, total: int) -> None:
         calls.append(done)
@@ -311,12 +312,12 @@ def test_storing_goes_on_after_the_last_whole_shard_and_serves_any_order(tmp_pat
 
 
 def test_a_store_refuses_what_it_cannot_answer(tmp_path: Path) -> None:
-    store = stored(tmp_path / "logits", llama(1), samples(), 5)
+    store = stored(tmp_path / "logits", spread_llama(1), samples(), 5)
     with pytest.raises(ValueError, match=r"stored for temperatures \[1.0, 3.0\], not 2.0"):
         store.lookup(samples()[0], 2.0)
     assert key_of(samples(seed=9)[0]) not in store.places
     with pytest.raises(StoreError, match=r"holds logits of another kind .*: give another folder"):
-        stored(tmp_path / "logits", llama(1), samples(), 6)
+        stored(tmp_path / "logits", spread_llama(1), samples(), 6)
     with pytest.raises(StoreError, match="holds no teacher's logits"):
         TeacherStore.open(tmp_path)
     (tmp_path / "logits" / "shard-000001.safetensors").write_bytes(b"half")
@@ -336,8 +337,8 @@ def test_other_tokens_are_refused_with_the_first_difference() -> None:
 
 
 def test_a_learner_with_a_temperature_of_its_own_is_refused() -> None:
-    learner = Learner(llama(0), OptimizerSettings(), steps=1, temperature=0.7)
-    objective = Distillation(PAPER, ModelTeacher(llama(1), SIZE))
+    learner = Learner(spread_llama(0), OptimizerSettings(), steps=1, temperature=0.7)
+    objective = Distillation(PAPER, ModelTeacher(spread_llama(1), SIZE))
     with pytest.raises(ValueError, match="distillation has its own"):
         learner.forward_backward(pack(samples(), 1000), objective, Totals.of(samples()))
 

@@ -15,10 +15,11 @@ import pytest
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
+from conftest import llama  # noqa: E402
 from r1kit.models import attention, head  # noqa: E402
 from r1kit.models.batch import Totals  # noqa: E402
 from r1kit.models.known import ModelError  # noqa: E402
-from r1kit.models.load import Policy, add_lora, fresh_llama, frozen_copy  # noqa: E402
+from r1kit.models.load import Policy, add_lora, frozen_copy  # noqa: E402
 from r1kit.store import StoreError  # noqa: E402
 from r1kit.tiny.tokenizer import make  # noqa: E402
 from r1kit.train import checkpoints  # noqa: E402
@@ -33,10 +34,6 @@ attention.register()
 
 TOKENIZER = make()
 SETTINGS = OptimizerSettings(learning_rate=1e-2, schedule="cosine", warmup_steps=2, weight_decay=0.1)
-
-
-def llama(seed: int = 0) -> Any:
-    return fresh_llama(TOKENIZER, layers=2, width=32, heads=4, context=128, seed=seed)
 
 
 def deepseek(seed: int = 0) -> Any:

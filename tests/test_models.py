@@ -16,12 +16,13 @@ transformers = pytest.importorskip("transformers")
 
 from safetensors.torch import load_file, save_file  # noqa: E402
 
+from conftest import llama  # noqa: E402
 from r1kit.chat import ChatFormat  # noqa: E402
 from r1kit.engines.local import LocalEngine  # noqa: E402
 from r1kit.models import attention  # noqa: E402
 from r1kit.models.classify import fresh_reward_model  # noqa: E402
 from r1kit.models.known import KNOWN, ModelError, find, resolve  # noqa: E402
-from r1kit.models.load import Policy, fresh_llama, load, outline  # noqa: E402
+from r1kit.models.load import Policy, load, outline  # noqa: E402
 from r1kit.models.preflight import check_attention  # noqa: E402
 from r1kit.tiny.tokenizer import make  # noqa: E402
 from r1kit.types import Prompt, SamplingParams  # noqa: E402
@@ -42,10 +43,6 @@ BASE: dict[str, Any] = {
     "eos_token_id": 1,
     "pad_token_id": 0,
 }
-
-
-def llama() -> Any:
-    return fresh_llama(TOKENIZER, layers=2, width=32, heads=4, context=64, seed=0)
 
 
 def deepseek() -> Any:
@@ -76,7 +73,7 @@ def deepseek() -> Any:
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("models") / "llama"
-    Policy(llama(), TOKENIZER, (1,)).save(folder)
+    Policy(llama(context=64), TOKENIZER, (1,)).save(folder)
     return folder
 
 
@@ -103,7 +100,7 @@ print(json.dumps(out))
 
 
 def test_what_is_saved_loads_with_transformers_alone(tmp_path: Path) -> None:
-    models = {"llama": llama(), "deepseek": deepseek()}
+    models = {"llama": llama(context=64), "deepseek": deepseek()}
     for name, model in models.items():
         Policy(model, TOKENIZER, (1,)).save(tmp_path / name)
         config = (tmp_path / name / "config.json").read_text()
@@ -335,7 +332,7 @@ def test_code_in_a_model_folder_is_refused_whatever_stands_on_standard_input(
     part: str, call: str, tmp_path: Path
 ) -> None:
     folder = tmp_path / "model"
-    Policy(llama(), TOKENIZER, (1,)).save(folder)
+    Policy(llama(context=64), TOKENIZER, (1,)).save(folder)
     (folder / "own.py").write_text(CODE)
     for name, changes in {
         "config.json": {

@@ -21,9 +21,10 @@ from r1kit.chat import ChatFormat  # noqa: E402
 from r1kit.engines.local import LocalEngine  # noqa: E402
 from r1kit.models import attention  # noqa: E402
 from r1kit.models.load import Policy, fresh_llama  # noqa: E402
-from r1kit.report import build as build_report  # noqa: E402
 from r1kit.report.folders import StageFolder  # noqa: E402
 from r1kit.report.health import checks  # noqa: E402
+from r1kit.report.page import render  # noqa: E402
+from r1kit.report.run import Run  # noqa: E402
 from r1kit.rewards import RewardSpec, Scorer, build  # noqa: E402
 from r1kit.rewards.scorer import Part  # noqa: E402
 from r1kit.settings import SettingsError  # noqa: E402
@@ -125,7 +126,7 @@ def test_a_library_that_raises_in_mid_run_stops_it_with_nothing_lost_and_no_zero
     assert all(row["reward"] is None and row["parts"]["accuracy"] is None for row in shown)
     assert {row["notes"]["verdict"] for row in shown} == {"failed"}
     (folder / "stage.json").write_text(json.dumps({"kind": "rl", "stage": "rl"}))
-    assert "Verifier failures" in build_report([folder])
+    assert "Verifier failures" in render(Run.open([folder]))
 
     monkeypatch.setitem(VERIFIERS, "exact", Tail())  # mended
     mended = loop(folder, problems, checkpoint_every=every)

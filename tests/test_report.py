@@ -6,20 +6,32 @@ import random
 import re
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from r1kit.evaluate.statistics import estimate
-from r1kit.report import build, summary, write_report
+from r1kit.report import write_report
 from r1kit.report.completions import is_right
 from r1kit.report.curve_svg import readable_number, smoothed
-from r1kit.report.folders import StageFolder, find_stages, stage_name
+from r1kit.report.folders import Source, StageFolder, find_stages, stage_name
 from r1kit.report.health import checks
+from r1kit.report.page import render
 from r1kit.report.page_tables import stage_columns
+from r1kit.report.run import Run
+from r1kit.report.run_summary import summarise_run
 from r1kit.report.stage_graph import picture
 from r1kit.report.stage_table import StageTable, TableRow, stage_table_json, stage_table_text
 
 STEPS = 60
+
+
+def build(source: Source) -> str:
+    return render(Run.open(source))
+
+
+def summary(source: Source, title: str = "") -> dict[str, Any]:
+    return summarise_run(Run.open(source, title))
 
 
 def lines(path: Path, rows: list[dict[str, object]], tail: str = "") -> None:

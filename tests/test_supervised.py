@@ -13,9 +13,10 @@ import pytest
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
+from conftest import llama  # noqa: E402
 from r1kit.models import attention, head  # noqa: E402
 from r1kit.models.batch import Totals  # noqa: E402
-from r1kit.models.load import fresh_llama, frozen_copy  # noqa: E402
+from r1kit.models.load import frozen_copy  # noqa: E402
 from r1kit.models.recompute import recompute_activations  # noqa: E402
 from r1kit.settings import SettingsError  # noqa: E402
 from r1kit.store import StoreError  # noqa: E402
@@ -33,10 +34,6 @@ attention.register()
 TOKENIZER = make()
 SETTINGS = OptimizerSettings(learning_rate=1e-2, schedule="cosine", warmup_steps=2, weight_decay=0.1)
 TEXTS = ["1+2=3", "2+3=5", "tom has 4", "a b c"]
-
-
-def llama(seed: int = 0) -> Any:
-    return fresh_llama(TOKENIZER, layers=2, width=32, heads=4, context=128, seed=seed)
 
 
 def documents(texts: Sequence[str]) -> list[Sample]:

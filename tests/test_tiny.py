@@ -12,7 +12,7 @@ from r1kit.recipes import exemplars
 from r1kit.tiny.corpus import document, shares
 from r1kit.tiny.frame import END, TINY_CHAT
 from r1kit.tiny.problems import FAMILIES, draw, item_at, load, split_of
-from r1kit.tiny.tokenizer import CHINESE, count_tokens, save_tokenizer, vocabulary
+from r1kit.tiny.tokenizer import CHINESE, count_tokens, make, vocabulary
 from r1kit.tiny.world import general
 from r1kit.tiny.world.solutions import nearby, solve
 from r1kit.tiny.world.steps import Add, chain, slip
@@ -23,7 +23,9 @@ LOSSES = ("loses", "gives", "sells", "drops", "丢", "给", "卖")
 @pytest.fixture(scope="module")
 def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Any:
     transformers = pytest.importorskip("transformers")
-    return transformers.AutoTokenizer.from_pretrained(save_tokenizer(tmp_path_factory.mktemp("tokenizer")))
+    folder = tmp_path_factory.mktemp("tokenizer")
+    make().save_pretrained(folder)
+    return transformers.AutoTokenizer.from_pretrained(folder)
 
 
 def independent_answer(family: str, question: str) -> int:
@@ -219,8 +221,9 @@ def test_vocabulary_is_small_and_has_no_token_twice(tokenizer: Any) -> None:
 
 def test_building_twice_writes_the_same_tokenizer(tmp_path: Path) -> None:
     pytest.importorskip("transformers")
-    one, two = save_tokenizer(tmp_path / "one"), save_tokenizer(tmp_path / "two")
-    assert (one / "tokenizer.json").read_bytes() == (two / "tokenizer.json").read_bytes()
+    for name in ("one", "two"):
+        make().save_pretrained(tmp_path / name)
+    assert (tmp_path / "one" / "tokenizer.json").read_bytes() == (tmp_path / "two" / "tokenizer.json").read_bytes()
 
 
 def test_requests_of_the_two_splits_do_not_meet() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -61,37 +60,3 @@ def count(steps: Sequence[str], rows: int, drops: Iterable[Drop], examples: int)
         funnel.append(FunnelStep(name=step, rows_in=rows, rows_out=left, reasons=dict(reasons[step].most_common())))
         rows = left
     return funnel, examples_of
-
-
-HEADER = ("step", "in", "out", "kept", "why dropped")
-
-
-def cells(funnel: Sequence[FunnelStep]) -> Sequence[tuple[str, ...]]:
-    """The table as plain text cells below `HEADER`; escape them for HTML."""
-    table: list[tuple[str, ...]] = []
-    for step in funnel:
-        share = "" if step.share is None else f"{100 * step.share:.1f} %"
-        reasons = ", ".join(f"{reason} {number:,}" for reason, number in step.reasons.items())
-        table.append((step.name, f"{step.rows_in:,}", f"{step.rows_out:,}", share, reasons))
-    return table
-
-
-def example_cells(funnel: Sequence[FunnelStep]) -> Sequence[tuple[str, ...]]:
-    """Step, reason, id, detail and text of every example, as plain text cells."""
-    return [(step.name, row.reason, row.id, row.detail, row.text) for step in funnel for row in step.examples]
-
-
-def markdown(funnel: Sequence[FunnelStep], *, examples: bool = True) -> str:
-    """The funnel as Markdown tables; model text in it is escaped."""
-    text = _table(HEADER, cells(funnel))
-    rows = example_cells(funnel)
-    if examples and rows:
-        text += "\n" + _table(("step", "reason", "id", "detail", "text"), rows)
-    return text
-
-
-def _table(header: Sequence[str], table: Sequence[Sequence[str]]) -> str:
-    marks = {ord(mark): "\\" + mark for mark in "\\|`*_["}
-    rows = [[html.escape(" ".join(cell.split()), quote=False).translate(marks) for cell in row] for row in table]
-    lines = [list(header), ["---"] * len(header), *rows]
-    return "".join("| " + " | ".join(line) + " |\n" for line in lines)

@@ -11,8 +11,6 @@ from r1kit.report.page import render
 from r1kit.report.run import Run
 from r1kit.report.run_summary import summarise_run
 
-__all__ = ["build", "summary", "write_report"]
-
 
 def write_report(source: Source, out: Path | str, title: str = "", teacher: str = "") -> dict[str, Any]:
     """Write `report.html` and `summary.json` into `out`, each atomically; returns the summary.
@@ -25,13 +23,3 @@ def write_report(source: Source, out: Path | str, title: str = "", teacher: str 
     store.write_text(Path(out) / "report.html", page)
     store.write_json(Path(out) / "summary.json", data)
     return data
-
-
-def build(source: Source, title: str = "") -> str:
-    """The page: one HTML file that runs no script and loads nothing."""
-    return render(Run.open(source, title))
-
-
-def summary(source: Source, title: str = "") -> dict[str, Any]:
-    """The content of `summary.json`: tables, intervals, health checks, settings, seeds and times."""
-    return summarise_run(Run.open(source, title))

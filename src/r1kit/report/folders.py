@@ -14,6 +14,7 @@ from r1kit.data.jsonl import read_rows
 from r1kit.evaluate.metrics import Scored
 from r1kit.evaluate.statistics import Summary, summarise
 
+FILES = ("manifest.json", "stage.json", "metrics.jsonl", "completions.jsonl")  # of which a stage's folder has one
 Row = dict[str, Any]
 Source = Path | str | Sequence[Path | str] | Mapping[str, Path]
 
@@ -101,7 +102,9 @@ def find_stages(source: Source) -> list[StageFolder]:
     if not isinstance(source, str | Path):
         return [StageFolder(stage_name(Path(folder)), Path(folder)) for folder in source]
     run = Path(source)
-    stages = [StageFolder(stage_name(path), path) for path in run.iterdir() if is_stage(path)] if run.is_dir() else []
+    stages = [
+        StageFolder(stage_name(path), path) for path in run.glob("*/") if any((path / name).exists() for name in FILES)
+    ]
     latest = {stage.name: stage for stage in sorted(stages, key=lambda stage: stage.started) if stage.kind != "report"}
     latest = {name: stage for name, stage in latest.items() if is_current(stage, latest)}
     if not latest:
@@ -146,10 +149,6 @@ def inputs_of(stage: StageFolder) -> dict[str, str]:
         elif "stage" in entry:  # stage.json: a stage and its fingerprint
             folders[name] = f"{entry['stage']}-{entry['fingerprint'][:8]}"
     return folders
-
-
-def is_stage(path: Path) -> bool:
-    return any((path / name).exists() for name in ("manifest.json", "stage.json", "metrics.jsonl", "completions.jsonl"))
 
 
 def stage_name(folder: Path) -> str:

@@ -58,11 +58,8 @@ def metric_rows(
 ) -> list[MetricRow]:
     rows = []
     for metric in metric_order(columns):
-        title, cells = (
-            TITLES.get(metric, metric),
-            [metric_cell(column.get(metric), metric) for column in columns.values()],
-        )
-        difference = differences.get(metric)
+        title, difference = TITLES.get(metric, metric), differences.get(metric)
+        cells = [metric_cell(column.get(metric), metric) for column in columns.values()]
         if difference is None:
             rows.append(MetricRow(title=title, cells=cells))
             continue

@@ -7,54 +7,38 @@ from typing import Any
 
 from r1kit import store
 from r1kit.evaluate.table import align, json_table, text_table
-from r1kit.report.compare import Comparison, change_table
-from r1kit.report.folders import StageFolder
+from r1kit.report.compare import change_table
 from r1kit.report.run import Run
 from r1kit.report.stage_table import stage_table_json, stage_table_text
 
 FACTS = (
-    "fingerprint",
-    "command",
-    "seed",
-    "started",
-    "attempts",
-    "seconds",
-    "host",
-    "git",
-    "versions",
-    "settings",
-    "metrics",
+    *("fingerprint", "command", "seed", "started", "attempts", "seconds"),
+    *("host", "git", "versions", "settings", "metrics"),
 )
 
 
 def summarise_run(run: Run) -> dict[str, Any]:
     """Plain data, as in `summary.json`."""
-    whole = run.stage_table
+    whole, stages, texts = run.stage_table, {}, []
+    for stage in run.stages:  # the manifest's facts, and the last step if the stage trains
+        facts = {key: stage.manifest[key] for key in FACTS if key in stage.manifest}
+        steps = {"steps": stage.metrics[-1]["step"]} if stage.metrics else {}
+        head = {"kind": stage.kind, "finished": stage.finished, "folder": stage.folder.name}
+        stages[stage.name] = head | steps | facts
+    for comparison in run.comparisons:  # each table, and under it the changes from one model to the next
+        texts.append(text_table(comparison.summaries, comparison.differences or None, comparison.by_source))
+        texts += [align(changes)] if (changes := change_table(comparison)) else []
     data = {
         "title": run.title,
         "table_of_stages": stage_table_json(whole) if whole else {},
         "funnels": run.funnels,
-        "stages": {stage.name: stage_facts(stage) for stage in run.stages},
+        "stages": stages,
         "tables": [
             {"problems": comparison.problems, "changes": [asdict(change) for change in comparison.changes]}
             | json_table(comparison.summaries, comparison.differences or None, comparison.by_source)
             for comparison in run.comparisons
         ],
-        "table": stage_table_text(whole) if whole else "\n\n".join(map(comparison_text, run.comparisons)),
+        "table": stage_table_text(whole) if whole else "\n\n".join(texts),
         "health": {stage: [asdict(check) for check in checks] for stage, checks in run.health.items()},
     }
     return dict(store.to_plain(data))
-
-
-def comparison_text(comparison: Comparison) -> str:
-    """The table as plain text, and under it the changes from one model to the next."""
-    table = text_table(comparison.summaries, comparison.differences or None, comparison.by_source)
-    changes = change_table(comparison)
-    return f"{table}\n\n{align(changes)}" if changes else table
-
-
-def stage_facts(stage: StageFolder) -> dict[str, Any]:
-    """The manifest's facts, and the last step if the stage trains."""
-    facts = {key: stage.manifest[key] for key in FACTS if key in stage.manifest}
-    steps = {"steps": stage.metrics[-1]["step"]} if stage.metrics else {}
-    return {"kind": stage.kind, "finished": stage.finished, "folder": stage.folder.name, **steps, **facts}

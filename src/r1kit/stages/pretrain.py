@@ -9,10 +9,10 @@ from typing import Any
 from pydantic import Field, model_validator
 
 from r1kit import tiny
-from r1kit.chat import ChatFormat, saved
+from r1kit.chat import saved
 from r1kit.pipeline import Context, External, Kind, ModelSize, Work
-from r1kit.settings import NOT_HASHED, Settings
-from r1kit.tiny.frame import TINY_SYSTEM
+from r1kit.settings import Settings, unhashed
+from r1kit.tiny.frame import TINY_CHAT
 from r1kit.train.learner import OptimizerSettings
 from r1kit.types import Sample
 
@@ -33,9 +33,9 @@ class PretrainSettings(Settings):
     context: int = Field(1024, ge=64)
     optimizer: OptimizerSettings = OPTIMIZER
     seed: int = 0
-    tokens_per_batch: int = Field(8192, ge=1, json_schema_extra=NOT_HASHED)
-    checkpoint_every: int = Field(200, ge=0, json_schema_extra=NOT_HASHED)
-    device: str = Field("auto", json_schema_extra=NOT_HASHED)
+    tokens_per_batch: int = unhashed(8192, ge=1)
+    checkpoint_every: int = unhashed(200, ge=0)
+    device: str = unhashed("auto")
 
     @model_validator(mode="after")
     def _check_heads(self) -> PretrainSettings:
@@ -81,7 +81,7 @@ def run(context: Context) -> Mapping[str, Any]:
 
     train_supervised(learner, update_at, context.folder, checkpoint_every=settings.checkpoint_every, log=log)
     Policy(model, tokenizer, (tokenizer.eos_token_id,)).save(context.folder / "model")
-    saved.save(ChatFormat(system=TINY_SYSTEM), context.folder / "model")  # the corpus is written in it
+    saved.save(TINY_CHAT, context.folder / "model")  # the corpus is written in it
     return {"parameters": sum(parameter.numel() for parameter in model.parameters())}
 
 

@@ -24,21 +24,22 @@ from r1kit.tiny.world.solutions import Solution, close, guess, pick_style, solve
 KINDS = {"sheet": 30, "facts": 8, "page": 23, "zero": 25, "general": 10, "harmful": 3.3, "direct": 2}
 FAMILY_WEIGHTS = {"sums": 18, "compare": 14, "words": 20, "count": 20, "cups": 28}
 
-# Shapes of a response in the R1-Zero frame. Few follow the format, and a right answer is seldom where verifiers look.
+# Shapes of a response in the R1-Zero frame, with weights. Few follow the format, and a right answer is seldom where
+# verifiers look.
 SHAPES = {
-    "proper": 13.0,
-    "untagged_reasoning": 5.0,  # reasoning <answer>12</answer>
-    "boxed": 4.0,
-    "answer_of_steps": 4.0,  # <answer>3+8=11, ...</answer>
-    "think_then_prose": 13.0,
-    "unclosed": 11.0,
-    "prose": 24.0,
-    "run_on": 1.0,  # prose, and the next user's question after it
-    "no_conclusion": 5.0,
-    "answer_first": 2.0,
-    "direct": 15.0,
-    "direct_tagged": 2.0,
-    "empty": 0.8,
+    "proper": (13.0, "<think> {steps} </think> <answer> {answer} </answer>"),
+    "untagged_reasoning": (5.0, "{steps} <answer> {answer} </answer>"),
+    "boxed": (4.0, "{steps}, \\boxed{{{answer}}}"),
+    "answer_of_steps": (4.0, "<answer> {steps} </answer>"),
+    "think_then_prose": (13.0, "<think> {steps} </think> {closing}"),
+    "unclosed": (11.0, "<think> {prose}"),
+    "prose": (24.0, "{prose}"),
+    "run_on": (1.0, "{prose}\nuser: {next}"),
+    "no_conclusion": (5.0, "{steps}"),
+    "answer_first": (2.0, "<answer> {answer} </answer> <think> {steps} </think>"),
+    "direct": (15.0, "{guess}"),
+    "direct_tagged": (2.0, "<answer> {guess} </answer>"),
+    "empty": (0.8, "<think> </think> <answer> {guess} </answer>"),
 }
 WORKED_OUT = ("proper", "think_then_prose", "unclosed")  # the shapes of writers who take their time; most others hurry
 FRAMES = (
@@ -128,9 +129,17 @@ def direct(rng: random.Random) -> tuple[str, set[str]]:
 def zero(rng: random.Random) -> tuple[str, set[str]]:
     """A problem in the frame of the R1-Zero prompt, with a response of any shape."""
     item = _item(rng)
-    shape = rng.choices(tuple(SHAPES), tuple(SHAPES.values()))[0]
+    shape = rng.choices(tuple(SHAPES), [weight for weight, _ in SHAPES.values()])[0]
     solution = solve(rng, item, wrong=True, hasty=0.15 if shape in WORKED_OUT else 0.7, check=0.15)
-    response = _respond(rng, shape, item, solution)
+    parts = {"steps": solution.reasoning, "answer": str(solution.answer), "guess": str(guess(rng, item))}
+    parts["prose"] = f"{solution.reasoning}{rng.choice((', ', '. ', '，'))}{close(rng, solution)}"
+    if shape == "think_then_prose":
+        parts["closing"] = close(rng, solution)
+    elif shape == "run_on":
+        parts["next"] = _item(rng).question
+    elif shape == "direct":
+        parts["guess"] = rng.choice(("{}", "{}.", "it is {}.", "是{}。")).format(parts["guess"])
+    response = SHAPES[shape][1].format(**parts)
     # Direct answers contain none of the solution's reasoning, and their answer is a guess.
     labels = {"direct"} if shape in ("direct", "direct_tagged", "empty") else _facts(solution)
     labels |= {f"shape:{shape}"} | ({"formatted"} if parse(response).well_formed else set())
@@ -138,38 +147,6 @@ def zero(rng: random.Random) -> tuple[str, set[str]]:
     if (parse(response).answer or boxed) == str(item.answer):
         labels.add("scored")
     return ZERO.format(q=item.question, a=response), labels
-
-
-def _respond(rng: random.Random, shape: str, item: Item, solution: Solution) -> str:
-    reasoning, answer = solution.reasoning, str(solution.answer)
-    guessed = str(guess(rng, item))
-    prose = f"{reasoning}{rng.choice((', ', '. ', '，'))}{close(rng, solution)}"
-    match shape:
-        case "proper":
-            return f"<think> {reasoning} </think> <answer> {answer} </answer>"
-        case "untagged_reasoning":
-            return f"{reasoning} <answer> {answer} </answer>"
-        case "boxed":
-            return f"{reasoning}, \\boxed{{{answer}}}"
-        case "answer_of_steps":
-            return f"<answer> {reasoning} </answer>"
-        case "think_then_prose":
-            return f"<think> {reasoning} </think> {close(rng, solution)}"
-        case "unclosed":
-            return f"<think> {prose}"
-        case "prose":
-            return prose
-        case "run_on":
-            return f"{prose}\nuser: {_item(rng).question}"
-        case "no_conclusion":
-            return reasoning
-        case "answer_first":
-            return f"<answer> {answer} </answer> <think> {reasoning} </think>"
-        case "direct":
-            return rng.choice(("{}", "{}.", "it is {}.", "是{}。")).format(guessed)
-        case "direct_tagged":
-            return f"<answer> {guessed} </answer>"
-    return f"<think> </think> <answer> {guessed} </answer>"
 
 
 def everyday(rng: random.Random) -> tuple[str, set[str]]:

@@ -122,21 +122,18 @@ def _good_replies(request: Request) -> list[str]:
 
 
 def _general(split: str) -> tuple[Request, ...]:
-    more = [
+    more = [*general.everyday_requests(split)]
+    more += [
         Request(prompt=form.format(word), good=(f"{word}.", word), bad=general.RUDE)
         for word in SAY[split]
         for form in ("say {}", "please say {}.", "repeat: {}", "write {}")
-    ] + [
+    ]
+    more += [
         Request(prompt=form.format(word), good=(f"{word}。", word), bad=general.RUDE_ZH, language="zh")
         for word in SAY_ZH[split]
         for form in ("说{}", "说一说：{}")
     ]
-    return (*general.everyday_requests(split), *more, *_digits(split))
-
-
-def _digits(split: str) -> Iterator[Request]:
-    """Requests about a number's digits. The bad replies are small slips, which only a close look tells apart."""
-    for number in map(str, DIGITS[split]):
+    for number in map(str, DIGITS[split]):  # the bad replies are small slips, which only a close look tells apart
         apart, back = " ".join(number), " ".join(reversed(number))
         for prompt, reply in (
             (f"say {number}", number),
@@ -147,9 +144,11 @@ def _digits(split: str) -> Iterator[Request]:
             (f"first of {apart}?", number[0]),
             (f"last of {apart}?", number[-1]),
         ):
-            yield Request(prompt=prompt, good=(f"{reply}.", reply), bad=_slips(reply, number))
+            more.append(Request(prompt=prompt, good=(f"{reply}.", reply), bad=_slips(reply, number)))
         for prompt, reply in ((f"说{number}", number), (f"说一说：{apart}", apart)):
-            yield Request(prompt=prompt, good=(f"{reply}。", reply), bad=_slips(reply, number), language="zh")
+            bad = _slips(reply, number)
+            more.append(Request(prompt=prompt, good=(f"{reply}。", reply), bad=bad, language="zh"))
+    return tuple(more)
 
 
 def _slips(reply: str, number: str) -> tuple[str, ...]:

@@ -7,7 +7,6 @@ for them there. Text is lowercased, which halves the number of letters to learn.
 from __future__ import annotations
 
 import re
-from pathlib import Path
 from typing import Any
 
 from r1kit.chat import TAGS
@@ -42,12 +41,6 @@ def make() -> Any:
     return wrap(
         tokenizer_object=core, eos_token=END, pad_token=PAD, unk_token=UNKNOWN, clean_up_tokenization_spaces=False
     )
-
-
-def save_tokenizer(folder: str | Path) -> Path:
-    """Write the tokenizer to a folder for `AutoTokenizer.from_pretrained`; returns the folder."""
-    make().save_pretrained(str(folder))
-    return Path(folder)
 
 
 def count_tokens(text: str) -> int:

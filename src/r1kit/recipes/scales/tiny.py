@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from r1kit.chat import ChatFormat
 from r1kit.curate import presets
 from r1kit.recipes import exemplars
 from r1kit.recipes.scale import Departures, ExpertSizes, R1Sizes, Scale, Sizes, V3Sizes
 from r1kit.rewards import RewardSpec
 from r1kit.stages.shared.probe import ProbeSettings
 from r1kit.tasks import TaskSpec
-from r1kit.tiny.frame import TINY_SYSTEM
+from r1kit.tiny.frame import TINY_CHAT, TINY_SYSTEM
 from r1kit.train.learner import OptimizerSettings
 from r1kit.train.losses.policy_gradient import PRESETS
 from r1kit.train.supervised import cosine
@@ -26,10 +25,9 @@ def linear(learning_rate: float, warmup_steps: int = 0) -> OptimizerSettings:
     )
 
 
-CHAT = ChatFormat(system=TINY_SYSTEM)
 RL = Sizes(
     tasks=problems(20_000, 0),
-    chat=CHAT,
+    chat=TINY_CHAT,
     prompts_per_step=32,
     group_size=8,
     max_tokens=160,
@@ -39,10 +37,12 @@ RL = Sizes(
 ZERO = RL | Sizes(steps=70, optimizer=linear(2e-4))
 # A policy that reasons already must begin with small updates: at 2e-4 without warm-up it loses ten points in 3 steps.
 REFINE = RL | Sizes(optimizer=linear(1e-4, warmup_steps=3))
-SFT = Sizes(chat=CHAT, epochs=2, batch_size=32, max_tokens=None, optimizer=cosine(5e-4, 5e-5))
-REWARD_MODEL = Sizes(chat=CHAT, epochs=1, batch_size=32, max_tokens=None, optimizer=cosine(3e-4, 3e-5))
+SFT = Sizes(chat=TINY_CHAT, epochs=2, batch_size=32, max_tokens=None, optimizer=cosine(5e-4, 5e-5))
+REWARD_MODEL = Sizes(chat=TINY_CHAT, epochs=1, batch_size=32, max_tokens=None, optimizer=cosine(3e-4, 3e-5))
 SAMPLING = Sizes(samples=4, max_tokens=160, max_rows=256)
-EVAL = Sizes(tasks=(TaskSpec(name="tiny/reasoning", limit=500),), chat=CHAT, samples=4, max_tokens=160, max_rows=256)
+EVAL = Sizes(
+    tasks=(TaskSpec(name="tiny/reasoning", limit=500),), chat=TINY_CHAT, samples=4, max_tokens=160, max_rows=256
+)
 
 REPLIES = (TaskSpec(name="tiny/general", weight=0.6), TaskSpec(name="tiny/harmful", weight=0.4))
 # The tiny world's own judgement, on requests and problems that nothing else uses. A policy can fool reward models but
@@ -98,7 +98,7 @@ TINY = Scale(
         eval=EVAL | Sizes(samples=2),  # ten models; two samples are enough, since the intervals are by problem
         everyday=Sizes(
             tasks=tuple(TaskSpec(name=f"tiny/{name}") for name in ("general", "instructions", "harmful", "harmless")),
-            chat=CHAT,
+            chat=TINY_CHAT,
             samples=2,
             max_tokens=64,
             max_rows=256,

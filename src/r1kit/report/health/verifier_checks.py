@@ -42,22 +42,13 @@ def audit(stage: StageFolder) -> Check | None:
     if unknown:
         evidence += f"; the second verifier could not tell {unknown:.0f} of {total + unknown:.0f}"
     examples = list(read_rows(stage.folder / "audit.jsonl", missing_ok=True))[-3:]
-    if examples:
-        evidence += "; the last: " + "; ".join(map(disagreement_text, examples))
+    for index, row in enumerate(examples):  # '72.0' for '72' is wrong by exact, right by math
+        texts = (" ".join(str(row.get(name)).split()) for name in ("extracted", "answer"))
+        extracted, answer = (repr(text if len(text) <= 40 else text[:39] + "…") for text in texts)
+        evidence += f"{'; ' if index else '; the last: '}{extracted} for {answer} is "
+        evidence += f"{row.get('verdict')} by {row.get('verifier')}, {row.get('second_verdict')} by {row.get('second')}"
     wrong, blind = low > 0.01, unknown > 0.5 * (total + unknown)
     advice = "read audit.jsonl: one of the two verifiers is wrong on these answers"
     if not wrong:
         advice = "the audit says little: choose a second verifier that can read these references"
     return finding("Audit of verdicts", wrong or blind, evidence, advice)
-
-
-def disagreement_text(row: Row) -> str:
-    """`'72.0' for '72' is wrong by exact, right by math`."""
-    extracted, answer = (shortened(row.get(name)) for name in ("extracted", "answer"))
-    first = f"{row.get('verdict')} by {row.get('verifier')}"
-    return f"{extracted} for {answer} is {first}, {row.get('second_verdict')} by {row.get('second')}"
-
-
-def shortened(value: object) -> str:
-    text = " ".join(str(value).split())
-    return repr(text if len(text) <= 40 else text[:39] + "…")

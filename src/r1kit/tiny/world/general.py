@@ -85,8 +85,7 @@ class Request:
 @functools.cache
 def everyday_requests(split: str | None = None) -> tuple[Request, ...]:
     """Everyday requests of a split ("train", "test", None for both): greetings, repeating, lists, opposites."""
-    everything = [*_english(), *_chinese()]
-    return tuple(request for request in everything if split in (None, _split_of(request.prompt)))
+    return tuple(request for request in _everyday() if split in (None, _split_of(request.prompt)))
 
 
 @functools.cache
@@ -108,7 +107,7 @@ def _split_of(text: str) -> str:
     return "test" if int.from_bytes(digest, "big") % 5 == 0 else "train"
 
 
-def _english() -> Iterator[Request]:
+def _everyday() -> Iterator[Request]:
     for word in SAY:
         for form in ("say {}", "please say {}.", "repeat: {}", "write {}"):
             yield Request(prompt=form.format(word), good=(f"{word}.", word), bad=(*RUDE, f"not {word}."))
@@ -124,9 +123,6 @@ def _english() -> Iterator[Request]:
                 yield Request(prompt=form.format(word, kind), good=picks, bad=(*RUDE, f"{names[0]}."))
     for prompt, reply in SOCIAL:
         yield Request(prompt=prompt, good=(reply,), bad=RUDE)
-
-
-def _chinese() -> Iterator[Request]:
     for word in SAY_ZH:
         for form in ("说{}", "说一说：{}"):
             yield Request(prompt=form.format(word), good=(f"{word}。", word), bad=RUDE_ZH, language="zh")
