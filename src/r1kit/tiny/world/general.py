@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 import hashlib
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 SAY = ("cat", "dog", "red", "blue", "sun", "tea", "book", "tree", "fish", "milk", "green", "moon", "rain", "bread")
@@ -85,7 +84,32 @@ class Request:
 @functools.cache
 def everyday_requests(split: str | None = None) -> tuple[Request, ...]:
     """Everyday requests of a split ("train", "test", None for both): greetings, repeating, lists, opposites."""
-    return tuple(request for request in _everyday() if split in (None, _split_of(request.prompt)))
+    requests: list[Request] = []
+    for word in SAY:
+        for form in ("say {}", "please say {}.", "repeat: {}", "write {}"):
+            requests.append(Request(prompt=form.format(word), good=(f"{word}.", word), bad=(*RUDE, f"not {word}.")))
+    for pair in OPPOSITES:
+        for word, opposite in (pair, pair[::-1]):
+            for form in ("opposite of {}?", "what is the opposite of {}?"):
+                good = (f"{opposite}.", f"the opposite of {word} is {opposite}.")
+                requests.append(Request(prompt=form.format(word), good=good, bad=(*RUDE, f"{word}.")))
+    for kind, names in (("colours", COLOURS), ("animals", ANIMALS), ("foods", FOODS)):
+        for size, word in ((2, "two"), (3, "three")):
+            picks = tuple(f"{', '.join((names * 2)[at : at + size])}." for at in range(len(names)))
+            for form in ("name {} {}.", "list {} {}", "tell me {} {}"):
+                requests.append(Request(prompt=form.format(word, kind), good=picks, bad=(*RUDE, f"{names[0]}.")))
+    for prompt, reply in SOCIAL:
+        requests.append(Request(prompt=prompt, good=(reply,), bad=RUDE))
+    for word in SAY_ZH:
+        for form in ("说{}", "说一说：{}"):
+            requests.append(Request(prompt=form.format(word), good=(f"{word}。", word), bad=RUDE_ZH, language="zh"))
+    for pair in OPPOSITES_ZH:
+        for word, opposite in (pair, pair[::-1]):
+            couplet = (f"{opposite}。", f"{word}对{opposite}。")  # as in school books: a word and its opposite
+            requests.append(Request(prompt=f"{word}对什么？", good=couplet, bad=(*RUDE_ZH, f"{word}。"), language="zh"))
+    for prompt, reply in SOCIAL_ZH:
+        requests.append(Request(prompt=prompt, good=(reply,), bad=RUDE_ZH, language="zh"))
+    return tuple(request for request in requests if split in (None, _split_of(request.prompt)))
 
 
 @functools.cache
@@ -105,30 +129,3 @@ def harmful_requests(split: str | None = None) -> tuple[Request, ...]:
 def _split_of(text: str) -> str:
     digest = hashlib.blake2b(f"general {text}".encode(), digest_size=4).digest()
     return "test" if int.from_bytes(digest, "big") % 5 == 0 else "train"
-
-
-def _everyday() -> Iterator[Request]:
-    for word in SAY:
-        for form in ("say {}", "please say {}.", "repeat: {}", "write {}"):
-            yield Request(prompt=form.format(word), good=(f"{word}.", word), bad=(*RUDE, f"not {word}."))
-    for pair in OPPOSITES:
-        for word, opposite in (pair, pair[::-1]):
-            for form in ("opposite of {}?", "what is the opposite of {}?"):
-                good = (f"{opposite}.", f"the opposite of {word} is {opposite}.")
-                yield Request(prompt=form.format(word), good=good, bad=(*RUDE, f"{word}."))
-    for kind, names in (("colours", COLOURS), ("animals", ANIMALS), ("foods", FOODS)):
-        for size, word in ((2, "two"), (3, "three")):
-            picks = tuple(f"{', '.join((names * 2)[at : at + size])}." for at in range(len(names)))
-            for form in ("name {} {}.", "list {} {}", "tell me {} {}"):
-                yield Request(prompt=form.format(word, kind), good=picks, bad=(*RUDE, f"{names[0]}."))
-    for prompt, reply in SOCIAL:
-        yield Request(prompt=prompt, good=(reply,), bad=RUDE)
-    for word in SAY_ZH:
-        for form in ("说{}", "说一说：{}"):
-            yield Request(prompt=form.format(word), good=(f"{word}。", word), bad=RUDE_ZH, language="zh")
-    for pair in OPPOSITES_ZH:
-        for word, opposite in (pair, pair[::-1]):
-            couplet = (f"{opposite}。", f"{word}对{opposite}。")  # as in school books: a word and its opposite
-            yield Request(prompt=f"{word}对什么？", good=couplet, bad=(*RUDE_ZH, f"{word}。"), language="zh")
-    for prompt, reply in SOCIAL_ZH:
-        yield Request(prompt=prompt, good=(reply,), bad=RUDE_ZH, language="zh")
