@@ -48,8 +48,6 @@ HEAVY = (
     "pyarrow",
     "pandas",
     "gguf",
-    "math_verify",
-    "sympy",
     "matplotlib",
     "reasoning_gym",
 )

@@ -143,7 +143,6 @@ def workers() -> set[int]:
 
 
 def test_a_worker_that_is_killed_in_mid_run_is_replaced_and_changes_no_reward(tmp_path: Path) -> None:
-    pytest.importorskip("math_verify")
     straight = loop(tmp_path / "straight", task(), steps=3)
     straight.train()
     torn = loop(tmp_path / "torn", task("1 + x"), steps=3)  # other references, so that no verdict comes from a cache
@@ -164,7 +163,6 @@ def test_a_worker_that_is_killed_in_mid_run_is_replaced_and_changes_no_reward(tm
 
 
 def test_workers_that_can_start_no_more_stop_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("math_verify")
     run = loop(tmp_path, task("x + 7"))
 
     def ruin(step: int, row: dict[str, float]) -> None:

@@ -5,6 +5,7 @@ What is right and what is wrong stands in the labelled cases of `r1kit.conforman
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import json
 import multiprocessing
@@ -41,7 +42,7 @@ from r1kit.verifiers import (
     verify_all,
     workers,
 )
-from r1kit.verifiers.math import algebra, expressions, readings, shapes, worker
+from r1kit.verifiers.math import comparison, formulas, names, parser, readings, shapes, worker
 from r1kit.verifiers.math import equivalence as mathematics
 
 SECONDS_FOR_A_VERDICT = 5.0
@@ -100,8 +101,11 @@ TEXTS = st.text(max_size=60) | st.lists(st.sampled_from(PIECES), max_size=40).ma
 
 def spread(text: str) -> None:
     """Everything that one short text can go through on its way to a verdict without a worker."""
-    found = shapes.parse_shape(spelling.plain(text))
-    assert isinstance(found, shapes.Shape)
+    shape = shapes.parse_shape(spelling.plain(text))
+    assert isinstance(shape, shapes.Shape)
+    names.names(text)
+    with contextlib.suppress(parser.Unreadable):
+        parser.parse(text)
     mathematics.quick(text, "\\sqrt{2}")
     mathematics.quick("7", text)
 
@@ -129,8 +133,7 @@ PARSERS: dict[str, Callable[[str], Any]] = {
     "readings.wording": readings.wording,
     "readings.base": readings.base,
     "readings.letter": readings.letter,
-    "expressions.formulas": expressions.formulas,
-    "expressions.expression": expressions.expression,
+    "formulas.formulas": formulas.formulas,
     "choice.choice": choice.choice,
     "exact.normalise": exact.normalise,
     "math without a worker": spread,
@@ -441,7 +444,7 @@ def test_an_answer_that_the_wall_clock_ends_is_wrong_only_if_it_computed_much(
     with monkeypatch.context() as patch:
         clock = iter([before, used] * 9)
         patch.setattr(workers.Worker, "_processor_seconds", lambda worker: next(clock))
-        question = {"reference": "x", "prediction": "y", "kind": "value"}
+        question = {"reference": "x", "prediction": "y"}
         pool = workers.pool("slow_worker", seconds=mathematics.SECONDS)
         with pytest.raises(error):
             pool.ask(question, 2, 3.0)
@@ -489,9 +492,9 @@ def test_a_library_that_breaks_after_the_start_is_a_failure_and_no_bad_reference
     def broken(*_: Any, **__: Any) -> Any:
         raise {"ImportError": ImportError, "RuntimeError": RuntimeError}[error]("no grammar")
 
-    question = {"reference": "\\sqrt{8}", "prediction": "2", "kind": "value"}
+    question = {"reference": "\\sqrt{8}", "prediction": "2"}
     assert next(worker._answer({**question, "reference": "\\frac{"})) != {"reference": "ok"}
-    monkeypatch.setattr(algebra, "parse_expression", broken)
+    monkeypatch.setattr(comparison, "parse", broken)
     worker._problem.cache_clear()
     (reply,) = list(worker._answer(question))
     assert "no grammar" in reply["broken"]
@@ -501,7 +504,7 @@ def test_a_library_that_breaks_after_the_start_is_a_failure_and_no_bad_reference
 
 @pytest.mark.usefixtures("impatient")
 def test_a_missing_library_is_an_error_and_no_verdict(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "poor_worker.py").write_text('print(\'{"missing": "No module named sympy"}\', flush=True)')
+    (tmp_path / "poor_worker.py").write_text('print(\'{"missing": "No module named mpmath"}\', flush=True)')
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.setattr(mathematics, "_WORKER", "poor_worker")
     with pytest.raises(ModuleNotFoundError, match="install r1kit"):

@@ -40,9 +40,10 @@ _NUMBER = re.compile(
 )
 _TOKEN = re.compile(rf"(?<![\w.]){_NUMBER.pattern}(?!\w)", re.ASCII)
 _REPEATING = re.compile(r"(-?)(\d{0,18})\.(\d{0,18})\\overline\s*\{(\d{1,18})\}", re.ASCII)
-_BRACKETED = re.compile(r"([+-]?)\s*\((.*)\)", re.DOTALL)
+_BRACKETED = re.compile(r"([+-]?)\s*\(([^,]*)\)", re.DOTALL)  # (3,331) is a pair
 _TWICE = re.compile(r"([^()]*[^()\s])\s*\(([^()]*)\)")
 _TEXT = re.compile(r"\\(?:text|textnormal|mbox|mathrm|textbf|mathbf)\s*\{([^{}]*)\}")
+_PRODUCT = re.compile(r"\d\s*\(\s*[\d.,/\s]+\)")  # 7(7)
 _IN_DOLLARS = re.compile(r"\$\s*(-?\d[\d.,/]*)\s*\$")
 _DEGREES = re.compile(r"\^\s*\{?\s*\\circ(?![A-Za-z])\s*\}?\s*([CF](?![A-Za-z]))?")
 _GLUED = re.compile(_TEXT.pattern + r"\s*(?:[!+*]|(?!a\s+[a-z])[A-Za-z](?![A-Za-z']))")  # \text{cm}i
@@ -105,7 +106,7 @@ def parse_in_prose(text: str, known: Collection[str] = frozenset()) -> Number | 
     if unit is not NO_UNIT and (number := parse_number(core)):
         return _with(number, unit)
     twice = _TWICE.fullmatch(phrase)
-    if twice:  # "72 (seventy-two)"
+    if twice and not _PRODUCT.search(spelling.undressed(text)):  # "72 (seventy-two)"
         first, second = parse_in_prose(twice[1], known), parse_number(twice[2])
         if second is not None:
             return first if first == second else None

@@ -41,6 +41,8 @@ _WRAPPERS = (
     *((mark, mark, mark) for mark in ("**", "__", "`", "*", '"', "'")),
 )
 _BOLD = re.compile(r"(?<![\w)\]}*])\*\*(?=\S)([^*\n]{1,200})(?<=\S)\*\*(?![\w(*])")
+_FENCED = re.compile(r"```(?:[a-z]*\n)?\s*([^`]+?)\s*```")
+_CONTROL_SPACE = re.compile(r"(?<!\\)\\(?:\s+|$)")
 _COMMAND = re.compile(r"\\(?:boxed|fbox|mathbf|mathrm|mathit|textbf|textit|text|mbox|bm|boldsymbol|underline)\s*(?=\{)")
 _COLOUR = re.compile(r"\\(?:textcolor|color)\s*\{[a-zA-Z]{1,20}\}\s*(?=\{)")
 _LEAD = re.compile(
@@ -57,6 +59,7 @@ _DRESS = re.compile(
     r"\\(?:left|right|[bB]igg?[lrm]?|displaystyle|textstyle|scriptstyle|large|Large|small|normalsize|limits)"
     r"(?![A-Za-z])\s*|\\[hv]?phantom\s*(?:\{[^{}]*\}|[^\s{}\\])|(?<!\\)\\!"
 )
+_THOUSANDS = re.compile(r",\s*\\!\s*(?=\d{3})")
 _FRACTION = re.compile(r"\\[dtc]frac(?![A-Za-z])")
 
 
@@ -71,7 +74,8 @@ def characters(text: str) -> str:
 
 def plain(text: str) -> str:
     """An answer without wrappers, leading phrases and final punctuation, for texts of a few thousand characters."""
-    text = _BOLD.sub(r"\1", characters(text)).replace("\\$", DOLLAR).strip()
+    text = _FENCED.sub(r"\1", characters(text).strip())
+    text = _BOLD.sub(r"\1", _CONTROL_SPACE.sub(" ", text)).replace("\\$", DOLLAR).strip()
     before = None
     while text != before:  # each round takes at least one character away
         before = text
@@ -101,7 +105,9 @@ def unwrapped(text: str) -> str:
     if text.startswith("{", start) and closing_brace(text, start) == len(text) - 1:
         words = command is not None and command[0].startswith(("\\text", "\\mbox", "\\math"))
         inner = text[start + 1 : -1].strip()
-        if not words or not re.search(r"[A-Za-z]{2}", inner):  # \text{east} marks a word, so it stays
+        if (
+            not words or not re.search(r"[A-Za-z]{2}", inner) or inner[:1].isdigit()
+        ):  # \text{east} marks a word, so it stays
             return inner if "," not in inner or command else text  # {1,2} is a set
     return text
 
@@ -110,7 +116,7 @@ def undressed(text: str) -> str:
     r"""LaTeX without sizes and spacing, with one kind of fraction: `\left(\dfrac12,\,3\right)` is `(\frac12, 3)`."""
     if "\\" not in text and "~" not in text and "{,}" not in text:
         return text
-    text = _DRESS.sub("", text.replace("{,}", ","))
+    text = _DRESS.sub("", _THOUSANDS.sub(",", text.replace("{,}", ",")))
     return _FRACTION.sub(r"\\frac", _SPACES.sub(" ", text))
 
 

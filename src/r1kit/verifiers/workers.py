@@ -25,7 +25,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-_START_SECONDS = 120.0  # importing sympy on a busy machine
+_START_SECONDS = 120.0  # importing a library on a busy machine
 WALL_SECONDS = 4.0  # for all replies to one question, if the caller waits for it
 PATIENT_SECONDS = 30.0  # the same in a batch, which gives a busy machine time to answer
 _LARGE_SHARE = 0.25  # of the processor time: a question that used more before the wall clock ran out is slow itself
@@ -211,8 +211,8 @@ class Pool:
             return None
 
 
-# One pool per worker module and process: verifiers are plain functions and cannot be passed a pool, and importing sympy
-# takes a second.
+# One pool per worker module and process: verifiers are plain functions and cannot be passed a pool, and starting one
+# takes a while.
 _pools: dict[str, Pool] = {}
 _lock = threading.Lock()
 

@@ -1,120 +1,276 @@
-r"""Compares an answer with a reference by their shapes, part by part; only single values need algebra."""
+r"""Compares an answer with a reference: both are parsed into shapes, and only equal shapes are compared, part by part.
+
+Few shapes may stand for one another: an equation that names its value for the value, a set of one for its member, an
+inequality for its interval, a : 1 for a, and a list for a set. Values are compared by `evaluation`. An expression that
+cannot be computed is wrong in an answer, and makes a reference unusable; so `problem` tries everything on the reference
+alone that a comparison may ask of it.
+"""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from fractions import Fraction
-from itertools import pairwise
+from itertools import chain, pairwise
 
-from r1kit.types import Verdict
-from r1kit.verifiers import number, prose, units
-from r1kit.verifiers.math import shapes
-from r1kit.verifiers.math.expressions import expression, formulas
-from r1kit.verifiers.math.readings import INFINITE, WRAPPED, base, tidy, wording
-from r1kit.verifiers.math.shapes import Equation, Group, Inequality, Matrix, Scalar, Shape
+from r1kit.verifiers import number, number_words, prose, spelling, units
+from r1kit.verifiers.math import evaluation, regions
+from r1kit.verifiers.math.evaluation import Incomputable
+from r1kit.verifiers.math.formulas import formulas
+from r1kit.verifiers.math.names import names
+from r1kit.verifiers.math.parser import Tree, Unreadable, parse, symbols
+from r1kit.verifiers.math.parser import number as number_tree
+from r1kit.verifiers.math.readings import INFINITE, WRAPPED, base, known_symbol, tidy, wording
+from r1kit.verifiers.math.shapes import (
+    EMPTY_SET,
+    Equation,
+    Family,
+    Group,
+    Inequality,
+    Matrix,
+    Ratio,
+    Scalar,
+    Shape,
+    is_region,
+    parse_shape,
+)
 
-_PRIME = re.compile(r"'|\\prime(?![A-Za-z])")
 _COMMANDS = re.compile(r"\\[A-Za-z]+")
-_FREE = re.compile(r"[A-Za-z]")
+_LETTERS = re.compile(r"[A-Za-z]")
 _SPACED_LETTER = re.compile(r"\s[A-Za-z]$")
 _POINTS = re.compile(  # ordered points, not a product: \angle ABC is not \angle ACB
     r"(?:\\?(angle|triangle|overline|segment|line)(?![a-z]))?\s*\{?\s*([A-Z]{2,})\s*\}?"
 )
 _MONEY = re.compile(r"\\\$(?=\d)")
 _COUNTED = re.compile(r"(?<![\w.\\])(\d[\d,.]*)\s+([a-z]{3,})(?=\s*(?:[-+*/=]|\\times|\\cdot|\\div|$))")
-_MAX_COMPARISONS = 40  # per verdict; comparing two lists takes one for each pair that might match
-
-Ask = Callable[[str | None, str, str], Verdict]  # (prediction, reference, kind), see `worker`
-
-
-class Unknown(Exception):
-    """The outcome is "unknown", for the reason in the message."""
-
-
-def need(verdict: Verdict) -> None:
-    """Raise `Unknown` if a verdict is undecided."""
-    if verdict.correct is None:
-        raise Unknown(verdict.detail)
+_INDEXED_BY_I = re.compile(r"_\s*\{?\s*i\b")
+_SCIENTIFIC = re.compile(r"(?<![\w.])(\d+(?:\.\d+)?)[eE]([+-]?\d{1,3})(?!\w)")
+_DATE = re.compile(r"(?<![\d.])(?:\d{4}-\d{2}-\d{2}|\d{1,2}/\d{1,2}/\d{4})(?![\d.])")  # no subtraction or fraction
+_RADIANS = re.compile(r"\s*(?:\\(?:text|mathrm)\s*\{\s*)?(?<![A-Za-z])rad(?:ians?)?\s*\}?$")
+_ORDINAL = re.compile(r"(\d+)\s*(?:st|nd|rd|th)")
+_DERIVATIVE = re.compile(r"\\[dt]?frac\{d([A-Za-z])\}\{d[A-Za-z]\}|([A-Za-z])'")
+_CLOCK = re.compile(r"\d{1,2}:[0-5]\d")
+_CALL = re.compile(r"([A-Za-z]+'*)\(([A-Za-z])\)")
+_MAX_COMPARISONS = 400  # of values, for one verdict: two lists need one for each pair that might match
 
 
-class Comparison:
-    """Compares one prediction with one usable reference, with a limited number of questions to workers."""
+def problem(reference: str) -> str | None:
+    """Why a reference cannot be used; None if it can."""
+    try:
+        _Comparison(imaginary=not _INDEXED_BY_I.search(reference)).use(target(reference))
+    except (Unreadable, Incomputable) as error:
+        return f"the reference cannot be computed: {error}"
+    return None
 
-    def __init__(self, ask: Ask) -> None:
-        self._ask, self._questions, self._own, self.detail = ask, 0, False, ""
 
-    def answer(self, prediction: str, target: Shape) -> tuple[bool, str]:
-        """Whether the answer equals the target, and why."""
-        if isinstance(target, Scalar) and (same := _as_numbers(prediction, target.text)) is not None:
-            return same, "as numbers"
-        text = formulas(prediction)
-        if text is None:
-            return False, "the answer does not commit to one value"
-        if isinstance(target, Group):
-            text = units.split_unit(text)[0]
-        shape = _sole_member(shapes.parse_shape(text), target)
-        same = self.same(shape, target)
-        return same, self.detail or ("equal" if same else f"a {_kind(shape)}, not the {_kind(target)}")
+def compare(prediction: str, reference: str) -> tuple[bool, str]:
+    """Whether an answer equals a usable reference, and why."""
+    formula, expected = formulas(prediction), target(reference)
+    if isinstance(expected, Scalar) and (same := _as_numbers(prediction, expected.text)) is not None:
+        return same, "as numbers"
+    if formula is None:
+        return False, "the answer does not commit to one value"
+    comparison = _Comparison(imaginary=not _INDEXED_BY_I.search(f"{reference} {prediction}"))
+    given = parse_shape(units.split_unit(formula)[0] if isinstance(expected, Group) else formula)
+    try:
+        same = comparison.same(given, expected) or comparison.same_angle(given, expected)
+    except (Unreadable, Incomputable) as error:
+        return False, f"the answer cannot be computed: {error}"
+    return same, comparison.detail or ("equal" if same else f"a {_kind(given)}, not the {_kind(expected)}")
 
-    def same(self, given: Shape, expected: Shape) -> bool:
-        """Whether two shapes are equal, part by part."""
+
+def target(reference: str) -> Shape:
+    """The shape of a reference."""
+    text = spelling.plain(reference)
+    return parse_shape(formulas(text) or text)
+
+
+class _Comparison:
+    """Compares shapes; `detail` says what decided."""
+
+    def __init__(self, *, imaginary: bool) -> None:
+        self._imaginary, self._comparisons, self.detail = imaginary, 0, ""
+
+    def use(self, shape: Shape) -> None:
+        """Raise `Unreadable` or `Incomputable` if a reference cannot be used."""
+        match shape:
+            case Scalar(text):
+                readable = number.of_reference(text) or known_symbol(text) or base(text)
+                if not (readable or _POINTS.fullmatch(text) or _ORDINAL.fullmatch(text)):
+                    tree = self._tree(units.split_unit(text)[0])
+                    evaluation.equal(tree, tree)
+            case Group(items=items):
+                for item in items:
+                    self.use(item)
+            case Matrix(rows):
+                for item in chain.from_iterable(rows):
+                    self.use(item)
+            case Ratio(terms):
+                for term in terms:
+                    self.use(Scalar(term))
+            case Family(_, texts) | Inequality(texts, _):
+                for text in texts:
+                    tree = self._tree(text)
+                    evaluation.equal(tree, tree)
+            case Equation(None, sides):
+                trees = [self._tree(side) for side in sides]
+                if not any(map(symbols, trees)) and not all(evaluation.equal(*pair) for pair in pairwise(trees)):
+                    raise Incomputable("an equation that does not hold")
+            case Equation("≈"):
+                self.use(self._value(shape))
+            case Equation(_, sides):
+                self.use(parse_shape(sides[-1]))
+
+    def same(self, given: Shape, expected: Shape, *, part: bool = False) -> bool:
+        """Whether two shapes are equal, part by part. A `part` of another shape is never a set for its member."""
         match given, expected:
             case Equation(), Equation():
-                if given.name and (given.name == expected.name or (not expected.name and len(expected.sides) < 2)):
-                    values = (shapes.parse_shape(side.sides[-1]) for side in (given, expected))
-                    return self._holds(given) and self.same(*values)
-                if "(" in (given.name or "") + (expected.name or ""):  # f(2) = 3 is not f(3) = 3
-                    return False
-                texts = ["=".join(filter(None, [side.name, *side.sides])) for side in (given, expected)]
-                if any(text.count("=") != 1 or expression(text.replace("=", "+")) is None for text in texts):
-                    return False
-                return self._algebra(texts[0], texts[1], "equation")
+                return self._equations(given, expected)
             case Equation(), _:
-                value = shapes.parse_shape(given.sides[-1])
-                return self._holds(given) and self.same(_sole_member(value, expected), expected)
+                return self._holds(given) and self.same(self._value(given), expected)
             case _, Equation(name=str()):
-                return self.same(given, shapes.parse_shape(expected.sides[-1]))
-            case Group(), Group():
-                return self._groups(given, expected)
+                return self.same(given, self._value(expected))
+            case _, Equation():  # 12 \times 3 = 36 has a value, x + 1 = 2y has none
+                trees = [self._tree(side) for side in expected.sides]
+                constant = not any(map(symbols, trees)) or evaluation.equal(*trees[:2])
+                return constant and self.same(given, self._value(expected))
+            case Family(), Family():
+                return self._families(given, expected)
+            case Family(_, texts), _:  # 2k\pi is as good without "for whole k", if the letter is the same
+                return self.same(_listed(texts), expected)
+            case _, Family(parameter, _):
+                return isinstance(given, Scalar | Group) and self._families(_family(given, parameter), expected)
             case Matrix(), Matrix():
                 if [len(row) for row in given.rows] != [len(row) for row in expected.rows]:
                     return False
                 rows = zip(given.rows, expected.rows, strict=True)
-                return all(self.same(a, b) for row, other in rows for a, b in zip(row, other, strict=True))
+                return all(self.same(a, b, part=True) for row, other in rows for a, b in zip(row, other, strict=True))
+            case Ratio(), Ratio():
+                return self._ratios(given.terms, expected.terms)
+            case (Ratio((first, second)), Scalar()) | (Scalar(), Ratio((first, second))):
+                other = expected if isinstance(given, Ratio) else given
+                return evaluation.constant(self._tree(second)) == 1 and self.same(Scalar(first), other)
             case Scalar(), Scalar():
                 return self._scalars(given.text, expected.text)
-            case Inequality(), Inequality():
-                return given == expected
+        if is_region(given) or is_region(expected):
+            return self._regions(given, expected)
+        match given, expected:
+            case Group(), Group() if given.opening + expected.opening not in ("{(", "({"):
+                return self._groups(given, expected)
+            case Group("{", _, (item,)), _ if not part and expected != Scalar(EMPTY_SET):
+                return self.same(item, expected)
+            case _, Group("{", _, (item,)) if not part and given != Scalar(EMPTY_SET):
+                return self.same(given, item)
+            case Group("", _, items, _, True), Scalar():  # \frac12 or 0.5
+                return all(self.same(item, expected) for item in items)
+            case Group("(", ")", (Scalar(above), Scalar(below)), "C"), Scalar():  # the point C(10, 2), or a number
+                return self._values(f"\\binom{{{above}}}{{{below}}}", expected.text, Fraction(1))
         return False
+
+    def same_angle(self, given: Shape, expected: Shape) -> bool:
+        r"""Whether an angle in degrees is one in radians, which has a factor \pi: 30^\circ and \frac{\pi}{6}."""
+        given, expected = (self._value(one) if isinstance(one, Equation) else one for one in (given, expected))
+        if not isinstance(given, Scalar) or not isinstance(expected, Scalar):
+            return False
+        texts = [_RADIANS.sub("", one.text) for one in (given, expected)]
+        if sorted(("\\circ" in text, "\\pi" in text) for text in texts) != [(False, True), (True, False)]:
+            return False
+        return evaluation.equal(*map(self._tree, texts))
+
+    def _value(self, equation: Equation) -> Shape:
+        """What an equation says the value is."""
+        return parse_shape(equation.sides[0 if equation.name == "≈" and not names(equation.sides[0]) else -1])
 
     def _holds(self, equation: Equation) -> bool:
         """Whether all sides have one value: those of `2+3=5` do, those of `x+1=5` and `12=13` do not."""
         if len(equation.sides) > 4:
             return False
-        self._own = True  # both sides are the prediction's, so a side that cannot be used is no fault of the reference
+        if equation.name == "≈":
+            return self._approximates(*equation.sides)
         sides = [_MONEY.sub("", side) for side in equation.sides[:-1]]
         sides = [  # "9 eggs * 2" is "9 * 2", unless the noun changes the number
             _COUNTED.sub(lambda m: m[0] if prose.after(m[2]) is None or units.named(m[2]) else m[1], side)
             for side in sides
         ]
         sides.append(equation.sides[-1])
-        holds = all(self.same(shapes.parse_shape(left), shapes.parse_shape(right)) for left, right in pairwise(sides))
-        self._own = False
+        holds = all(self.same(parse_shape(left), parse_shape(right)) for left, right in pairwise(sides))
         if not holds:
             self.detail = "the answer is an equation that names no value, or does not hold"
         return holds
+
+    def _approximates(self, exact: str, rough: str) -> bool:
+        """Whether a decimal is the rounded or cut-off exact value, to at least two digits."""
+        decimal, value = number.parse_number(rough), evaluation.real(self._tree(exact))
+        if decimal is None or value is None:
+            return False
+        unit = evaluation.floating(Fraction(1, 10 ** len(rough.partition(".")[2].rstrip("% \\"))))
+        exact_value, shown = abs(evaluation.floating(value)), abs(evaluation.floating(decimal.value))
+        rounded, cut_off = 2 * abs(exact_value - shown) <= unit, 0 <= exact_value - shown < unit
+        return bool((value < 0) == (decimal.value < 0) and (rounded or cut_off) and 10 * unit <= exact_value)
+
+    def _equations(self, given: Equation, expected: Equation) -> bool:
+        if given.name == "≈" or expected.name == "≈":
+            rough = given.name == expected.name and given.sides[0] == expected.sides[0] and names(given.sides[0])
+            return (rough or self._holds(given)) and self.same(self._value(given), self._value(expected))
+        value = _renamed(given, expected)
+        if value is not None:
+            return self._holds(given) and self.same(parse_shape(value), self._value(expected))
+        if given.name and not expected.name and not any(symbols(self._tree(side)) for side in expected.sides):
+            return self._holds(given) and self.same(self._value(given), self._value(expected))
+        sides = [[self._tree(side) for side in (*filter(None, [one.name]), *one.sides)] for one in (given, expected)]
+        if any(len(trees) != 2 for trees in sides):
+            return len(sides[0]) == len(sides[1]) and all(evaluation.equal(*pair) for pair in zip(*sides, strict=True))
+        mine, theirs = (("plus", left, ("minus", right)) for left, right in sides)
+        if evaluation.is_zero(theirs):  # an identity: the sides themselves are the statement
+            left, right = sides[1]
+            return evaluation.is_zero(mine) and any(evaluation.equal(sides[0][0], side) for side in (left, right))
+        if not symbols(theirs):
+            return False
+        self.detail = "as equations"
+        pairs = ((mine, theirs), (evaluation.numerator(mine), evaluation.numerator(theirs)))
+        return any(evaluation.ratio(*pair) is not None for pair in pairs)
+
+    def _ratios(self, given: Sequence[str], expected: Sequence[str]) -> bool:
+        """Whether the terms are proportional; times of day must be the same."""
+        if all(_CLOCK.fullmatch(":".join(terms)) for terms in (given, expected)):
+            return given == expected
+        if len(given) != len(expected):
+            return False
+        mine, theirs = ([self._tree(term) for term in terms] for terms in (given, expected))
+        products = [
+            (("times", mine[0], other), ("times", one, theirs[0]))
+            for one, other in zip(mine[1:], theirs[1:], strict=True)
+        ]
+        zero = number_tree(0)
+        return not evaluation.equal(mine[0], zero) and all(evaluation.equal(*pair) for pair in products)
+
+    def _families(self, given: Family, expected: Family) -> bool:
+        """Whether two families have the same members."""
+        if len(given.items) > 8:
+            return False
+        mine, theirs = (([self._tree(item) for item in one.items], one.parameter) for one in (given, expected))
+        return regions.same_families(mine, theirs)
+
+    def _regions(self, given: Shape, expected: Shape) -> bool:
+        mine, theirs = (regions.region(shape, self._tree) for shape in (given, expected))
+        if mine is not None and theirs is not None:
+            return regions.same(mine, theirs)
+        if isinstance(given, Inequality) and isinstance(expected, Inequality):
+            return regions.same_conditions(given, expected, self._tree)
+        given, expected = (
+            (isinstance(shape, Inequality) and regions.as_interval(shape)) or shape for shape in (given, expected)
+        )
+        if isinstance(given, Group) and isinstance(expected, Group) and given.opening == expected.opening:
+            return given.closing == expected.closing and self._groups(given, expected)
+        return False
 
     def _groups(self, given: Group, expected: Group) -> bool:
         if given.name and expected.name and given.name != expected.name:
             return False
         brackets = given.opening + given.closing, expected.opening + expected.closing
-        if "uu" in brackets:
-            if brackets[0] == brackets[1] and self._unordered(given.items, expected.items, distinct=True):
-                return True
-            mine, theirs = _set_text(given), _set_text(expected)
-            return mine is not None and theirs is not None and self._algebra(mine, theirs, "set")
+        if brackets[0] == brackets[1] and len(brackets[0]) > 2:
+            return self._unordered(given.items, expected.items, distinct=True)
         if set(brackets) <= {"", "{}"}:  # lists and sets
             return self._unordered(given.items, expected.items, distinct="{}" in brackets)
         if len(given.items) != len(expected.items):
@@ -122,7 +278,7 @@ class Comparison:
         if brackets[0] != brackets[1] and not (set(brackets) <= {"", "()"} or len(given.items) > 2):
             return False
         return "{}" not in brackets and all(
-            self.same(item, other) for item, other in zip(given.items, expected.items, strict=True)
+            self.same(item, other, part=True) for item, other in zip(given.items, expected.items, strict=True)
         )
 
     def _unordered(self, given: Sequence[Shape], expected: Sequence[Shape], *, distinct: bool) -> bool:
@@ -131,14 +287,14 @@ class Comparison:
         Equality is transitive, so the first partner that matches is as good as any.
         """
         if distinct:
-            return all(any(self.same(item, other) for other in expected) for item in given) and all(
-                any(self.same(other, item) for other in given) for item in expected
+            return all(any(self.same(item, other, part=True) for other in expected) for item in given) and all(
+                any(self.same(item, other, part=True) for item in given) for other in expected
             )
-        if len(given) != len(expected):
-            return False
         unmatched = list(expected)
+        if len(given) != len(unmatched):
+            return False
         for item in given:
-            partner = next((place for place, other in enumerate(unmatched) if self.same(item, other)), None)
+            partner = next((place for place, other in enumerate(unmatched) if self.same(item, other, part=True)), None)
             if partner is None:
                 return False
             unmatched.pop(partner)
@@ -159,6 +315,8 @@ class Comparison:
         if (same := _as_numbers(given, expected)) is not None:
             self.detail = "as numbers"
             return same
+        if ordinal := _ORDINAL.fullmatch(expected):
+            return (_ORDINAL.sub(r"\1", given)) == ordinal[1]
         core, unit = _without_unit(expected, given)
         mine_core, mine_unit = _without_unit(given, expected)
         factor = units.agree(mine_unit, unit)
@@ -178,29 +336,24 @@ class Comparison:
         endless = INFINITE.fullmatch(given), INFINITE.fullmatch(expected)
         if endless[0] or endless[1]:
             return bool(endless[0] and endless[1] and (endless[0][1] == "-") == (endless[1][1] == "-"))
-        readable = expression(given)
-        if readable is None:
-            self.detail = "the answer is not an expression that can be computed"
+        if EMPTY_SET in (given, expected):
             return False
+        self._comparisons += 1
+        if self._comparisons > _MAX_COMPARISONS:
+            raise Incomputable("too many parts to compare")
+        mine = self._tree(given)
         if factor != 1:
-            readable = f"({factor})*({readable})"
-        if numbers[1] is not None:  # in a form that the parser reads: no separators, no percent
-            expected = f"\\frac{{{numbers[1].value.numerator}}}{{{numbers[1].value.denominator}}}"
-        return self._algebra(readable, expression(expected) or expected, "value")
+            mine = ("times", number_tree(factor), mine)
+        theirs = self._tree(expected) if numbers[1] is None else number_tree(numbers[1].value)
+        self.detail = "by values"
+        return evaluation.equal(mine, theirs)
 
-    def _algebra(self, given: str, expected: str, kind: str) -> bool:
-        self._questions += 1
-        if self._questions > _MAX_COMPARISONS:
-            self.detail = "too many parts to compare"
-            return False
-        if len(_PRIME.findall(given)) != len(_PRIME.findall(expected)):  # the parser ignores primes
-            self.detail = "primes differ"
-            return False
-        verdict = self._ask(given, expected, kind)
-        if not self._own:
-            need(verdict)
-        self.detail = verdict.detail
-        return bool(verdict.correct)
+    def _tree(self, text: str) -> Tree:
+        """The tree of a formula; raises `Unreadable`."""
+        if _DATE.search(text):
+            raise Unreadable("a date")
+        text = number_words.digits(_SCIENTIFIC.sub(r"(\1 \\cdot 10^{\2})", text))
+        return parse(text, imaginary=self._imaginary)
 
 
 def _as_numbers(given: str, expected: str) -> bool | None:
@@ -212,21 +365,40 @@ def _as_numbers(given: str, expected: str) -> bool | None:
 
 def _without_unit(text: str, other: str) -> tuple[str, units.Unit]:
     """A text without its unit. A single letter is a unit only if the other text has no variables: `5 m` is `5`."""
-    letters = not _FREE.search(_COMMANDS.sub(" ", units.split_unit(other)[0]))
+    letters = not _LETTERS.search(_COMMANDS.sub(" ", units.split_unit(other)[0]))
     return units.split_unit(text, letters=letters and _SPACED_LETTER.search(text) is not None)
 
 
-def _sole_member(given: Shape, expected: Shape) -> Shape:
-    """The member of a set with one member, unless a set is expected."""
-    if expected == Scalar(shapes.EMPTY_SET) or (isinstance(expected, Group) and expected.opening in ("{", "u", "")):
-        return given
-    return given.items[0] if isinstance(given, Group) and given.opening == "{" and len(given.items) == 1 else given
+def _renamed(given: Equation, expected: Equation) -> str | None:
+    """The value of the given equation, if it has the name of the expected one; f(t) is renamed to f(x)."""
+    if not given.name or not expected.name:
+        return None
+    value = given.sides[-1]
+    if given.name == expected.name:
+        return value
+    mine, theirs = _DERIVATIVE.fullmatch(given.name), _DERIVATIVE.fullmatch(expected.name)
+    if mine and theirs and mine[2 if mine[2] else 1] == theirs[2 if theirs[2] else 1] and mine[2] != theirs[2]:
+        return value  # y' and \frac{dy}{dx}
+    mine, theirs = _CALL.fullmatch(given.name), _CALL.fullmatch(expected.name)
+    if mine is None or theirs is None or mine[1] != theirs[1] or theirs[2] in value:
+        return None
+    return re.sub(rf"(?<![A-Za-z\\]){mine[2]}(?![A-Za-z])", theirs[2], value)
+
+
+def _listed(items: tuple[str, ...]) -> Shape:
+    return Scalar(items[0]) if len(items) == 1 else Group("", "", tuple(map(Scalar, items)))
+
+
+def _family(shape: Scalar | Group, parameter: str) -> Family:
+    """An answer without "for whole k", as a family."""
+    items = shape.items if isinstance(shape, Group) and shape.opening in ("", "{") else (shape,)
+    return Family(parameter, tuple(item.text if isinstance(item, Scalar) else "?" for item in items))
 
 
 def _kind(shape: Shape) -> str:
+    if is_region(shape):
+        return "region"
     match shape:
-        case Group(opening="u"):
-            return "union"
         case Group(opening="{"):
             return "set"
         case Group(opening=""):
@@ -234,23 +406,3 @@ def _kind(shape: Shape) -> str:
         case Group():
             return "tuple or interval"
     return type(shape).__name__.casefold()
-
-
-def _set_text(shape: Shape) -> str | None:
-    """A union of intervals or sets as text for the parser; None if it has no such form."""
-    if not isinstance(shape, Group):
-        return None
-    if shape.opening == "u":
-        parts = [_set_text(item) for item in shape.items]
-        return None if None in parts else " \\cup ".join(str(part) for part in parts)
-    if any(
-        bracket in "[]" and isinstance(end, Scalar) and INFINITE.fullmatch(end.text)
-        for bracket, end in ((shape.opening, shape.items[0]), (shape.closing, shape.items[-1]))
-    ):
-        return None  # a closed interval cannot end at infinity
-    inner = [item.text for item in shape.items if isinstance(item, Scalar)]
-    if len(inner) != len(shape.items) or shape.opening == "" or len(inner) > 8:
-        return None
-    brackets = {"{": "\\{", "}": "\\}"}
-    opening, closing = (brackets.get(bracket, bracket) for bracket in (shape.opening, shape.closing))
-    return f"{opening}{', '.join(inner)}{closing}"

@@ -1,4 +1,8 @@
-r"""The verifier `math`: compares text, then exact numbers, then shapes, then algebra in a worker process.
+r"""The verifier `math`: numbers and words at once, everything else in a worker process.
+
+Both sides are parsed into one shape (`shapes`): a value, a tuple, a set, a region of numbers, an equation, a ratio, a
+matrix, a family of solutions. Only equal shapes are compared (`comparison`), and values are computed (`evaluation`):
+expressions at points, to 60 digits.
 
 Equality is mathematical: for the reference `4`, `2+2` is right too. If a task's prompt already shows the expression to
 compute, use `number` instead, which accepts only numbers, alone or as in `x = 4` and `2 + 2 = 4`. An answer must
@@ -8,14 +12,13 @@ Values must be exact: 3.14 is not pi, 0.333 is not 1/3. A unit may be left out; 
 
 Wrong, unknown or failed:
 
-- An answer is wrong if the parser cannot read it, if it is too long or too deeply nested, or if algebra raises an error
-  on it. In the last case, the same process must then still find the reference equal to itself; otherwise the library is
-  broken, and the verdict is "failed".
+- An answer is wrong if it cannot be parsed or computed, and if it is too long or too deeply nested.
 - An answer that uses up its processor time is wrong: processor time does not depend on the load of the machine. If the
   wall-clock time runs out first, the answer is wrong if it had used far more processor time than an honest one needs.
   Otherwise the machine was too busy, and the verdict is "failed". Batches have a longer wall-clock limit.
-- If the reference does not parse or uses up its processor time, the verdict is "unknown", whatever the answer.
-- If a worker dies, a new one is asked once more. If that dies too, the verdict is "failed".
+- If the reference cannot be parsed or computed, or uses up its processor time, the verdict is "unknown". The reference
+  alone decides this, so it is the same for every answer but the reference's own text.
+- If a worker dies or raises an error, a new one is asked once more. If that fails too, the verdict is "failed".
 
 "unknown" and "failed" are never scored as wrong; a failure is never cached.
 """
@@ -26,17 +29,14 @@ import re
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import ContextVar
-from functools import lru_cache
-from itertools import chain
+from functools import lru_cache, partial
 
 from r1kit.types import Verdict
 from r1kit.verifiers import extract, number, spelling, units
 from r1kit.verifiers.choice import choice
-from r1kit.verifiers.math import shapes
-from r1kit.verifiers.math.comparison import Ask, Comparison, Unknown, need
-from r1kit.verifiers.math.expressions import explosive, expression, formulas
-from r1kit.verifiers.math.readings import LETTER_IN_TEXT, WRAPPED, base, known_symbol, letter, tidy, wording
-from r1kit.verifiers.math.shapes import Equation, Group, Matrix, Scalar, Shape
+from r1kit.verifiers.math.parser import Unreadable, parse
+from r1kit.verifiers.math.readings import LETTER_IN_TEXT, WRAPPED, letter, tidy, wording
+from r1kit.verifiers.math.shapes import REALS
 from r1kit.verifiers.workers import PATIENT_SECONDS, WALL_SECONDS, OutOfTime, WorkerError, pool
 
 SECONDS = 1.0  # processor time for the reference, and again for the prediction; typical ones take 0.01
@@ -44,15 +44,15 @@ _MAX_REFERENCE_CHARS = 2048
 _MAX_SPELLED_CHARS = 2 * extract.MAX_ANSWER_CHARS  # a character like ½ becomes many in LaTeX
 _MAX_DEPTH = 30
 _WORKER = "r1kit.verifiers.math.worker"
-_CLOCK_OR_DATE = re.compile(r"\d\s*:\s*\d|\b\d{4}-\d{2}-\d{2}\b|\b\d{1,2}/\d{1,2}/\d{2,4}\b")
+_CLOCK_OR_DATE = re.compile(
+    r"(?<![\d:])(?:\d{1,2}\s*:\s*0\d|0\d:[0-5]\d)(?![\d:])|\d:[0-5]\d\s*[AaPp]"  # 2:30 may be a ratio
+    r"|\b\d{4}-\d{2}-\d{2}\b|\b\d{1,2}/\d{1,2}/\d{2,4}\b"
+)
 _SHORT_WORD = re.compile(r"[A-Z][a-z]{2}|(?i:yes|no|odd)")  # words, not products of variables
 _PLAIN_WORD = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{3,}")
-_BRACES = re.compile(r"\\(?:begin|end)\s*\{[a-z*]+\}")
+_WORDING = re.compile(r"[A-Za-z][A-Za-z0-9 ,.'()/-]*")
+_FOREIGN_WORDS = re.compile(r"(?=.*[^\W\d_a-zA-Z])[^\d\\=<>^_{}$+*/|]+", re.DOTALL)
 _wall_seconds: ContextVar[float] = ContextVar("wall_seconds", default=WALL_SECONDS)
-
-
-class _NeedsWorker(Exception):
-    """The verdict needs a worker."""
 
 
 def verify_math(response: str, reference: str) -> Verdict:
@@ -78,131 +78,109 @@ def verify_math_batch(responses: Sequence[str], references: Sequence[str]) -> li
 
 def judge_answer(prediction: str | None, reference: str) -> Verdict:
     """Judge an extracted answer; None if there is none."""
-    return _judge(prediction, reference, _ask)
+    verdict = quick(prediction, reference)
+    try:
+        return _ask_worker(prediction, reference) if verdict is None else verdict
+    except WorkerError as error:
+        return Verdict.failed(str(error), extracted=_shortened(prediction))
 
 
 def quick(prediction: str | None, reference: str) -> Verdict | None:
     """The verdict, or None if it needs a worker."""
-
-    def refuse(*_: str | None) -> Verdict:
-        raise _NeedsWorker
-
     try:
-        return _judge(prediction, reference, refuse)
-    except _NeedsWorker:
-        return None
+        decided = _decided(prediction, reference)
+    except _Unusable as reason:
+        return Verdict(outcome="unknown", extracted=_shortened(prediction), detail=str(reason))
+    return None if decided is None else Verdict.of(decided[0], extracted=_shortened(prediction), detail=decided[1])
 
 
-def _judge(prediction: str | None, reference: str, ask: Ask) -> Verdict:
-    extracted = prediction if prediction is None else prediction[: extract.MAX_ANSWER_CHARS]
-    try:
-        correct, detail = _compare(prediction, reference, ask)
-        return Verdict.of(correct, extracted=extracted, detail=detail)
-    except Unknown as reason:
-        return Verdict(outcome="unknown", extracted=extracted, detail=str(reason))
-    except WorkerError as error:
-        return Verdict.failed(str(error), extracted=extracted)
+class _Unusable(Exception):
+    """The reference cannot be used, for the reason in the message."""
 
 
-def _compare(prediction: str | None, reference: str, ask: Ask) -> tuple[bool, str]:
+def _decided(prediction: str | None, reference: str) -> tuple[bool, str] | None:
+    """What numbers and words decide; None if algebra must. Whether a reference is usable comes first."""
     if not reference.strip():
-        raise Unknown("the reference is empty")
+        raise _Unusable("the reference is empty")
     if prediction == reference:
         return True, "same text"
     if len(reference) > _MAX_REFERENCE_CHARS:
-        raise Unknown(f"the reference is longer than {_MAX_REFERENCE_CHARS} characters")
-    if prediction is not None and len(prediction) <= len(reference) + 8 and tidy(prediction) == tidy(reference):
-        return True, "same text"
+        raise _Unusable(f"the reference is longer than {_MAX_REFERENCE_CHARS} characters")
     expected = number.parse_number(reference)
-    if expected is None and _depth(reference) > _MAX_DEPTH:
-        raise Unknown(f"the reference has brackets nested deeper than {_MAX_DEPTH}")
-    target = None if expected is not None else _target(reference)
-    if target is not None:
-        _usable(target, ask)
-    if prediction is None:
-        return False, "no answer found"
-    if len(prediction) > extract.MAX_ANSWER_CHARS or len(spelling.characters(prediction)) > _MAX_SPELLED_CHARS:
-        return False, f"the answer is longer than {extract.MAX_ANSWER_CHARS} characters"
-    if _depth(prediction) > _MAX_DEPTH:
-        return False, f"brackets nested deeper than {_MAX_DEPTH}"
+    words = _words(reference) if expected is None else None
+    right_letter = letter(spelling.plain(reference)) if expected is None else None
+    if expected is None and words is None and right_letter is None:
+        if _depth(reference) > _MAX_DEPTH:
+            raise _Unusable(f"the reference has brackets nested deeper than {_MAX_DEPTH}")
+        if _unfit(prediction) or prediction is None:
+            return None  # whether the reference is usable comes first
+        return (True, "same text") if tidy(prediction) == tidy(reference) else None
+    if (fault := _unfit(prediction)) or prediction is None:
+        return False, fault
     if expected is not None:
-        if (value := number.parse_in_prose(prediction)) is not None:
-            same = number.equal(value, expected)
-            return same, "equal as numbers" if same else "different numbers"
-        target = Scalar(reference)
-    if isinstance(target, str):
-        same = wording(prediction) == target
-        return same, "same words" if same else "different words"
-    assert target is not None
-    if isinstance(target, Scalar) and (right_letter := letter(target.text)):
-        chosen = choice(LETTER_IN_TEXT.sub(r"\1", spelling.characters(prediction)))
+        value = number.parse_in_prose(prediction)
+        return None if value is None else (number.equal(value, expected), "as numbers")
+    if right_letter is not None:
+        chosen = choice(LETTER_IN_TEXT.sub(r"\1", spelling.undressed(spelling.characters(prediction))))
         return chosen == right_letter, f"chose {chosen}"
-    return Comparison(ask).answer(prediction, target)
+    same = wording(prediction) == words
+    return same, "same words" if same else "different words"
 
 
-def _target(reference: str) -> Shape | str:
-    """A reference in the form in which it is compared: normalised words if it is text, otherwise its shape."""
+def _words(reference: str) -> str | None:
+    """A reference that is text, as normalised words; None for mathematics."""
     text = spelling.plain(reference)
-    if _SHORT_WORD.fullmatch(WRAPPED.sub(r"\1", text).strip()):
+    bare = WRAPPED.sub(r" \1 ", text).strip()
+    if REALS.fullmatch(bare):
+        return None
+    if _SHORT_WORD.fullmatch(bare) or _FOREIGN_WORDS.fullmatch(bare):
         return wording(text)
-    if _CLOCK_OR_DATE.search(spelling.undressed(text)) and number.parse_number(text) is None:
+    if "=" not in text and _CLOCK_OR_DATE.search(spelling.undressed(text)) and number.parse_number(text) is None:
         return wording(text)
-    words = WRAPPED.sub(r" \1 ", text)
-    if number.of_reference(text) is None or not text[:1].isdigit():
-        bare = text if WRAPPED.search(text) is None else words
-        if (
-            _PLAIN_WORD.search(re.sub(r"\\[A-Za-z]+", " ", bare))
-            and re.fullmatch(r"[A-Za-z][A-Za-z0-9 ,.'()/-]*", words.strip())
-            and units.split_unit(text)[1] is units.NO_UNIT
-            and expression(text) is None
-        ):
-            return wording(text)
-    return shapes.parse_shape(formulas(text) or text)
+    if number.of_reference(text) is not None and text[:1].isdigit():
+        return None
+    is_phrase = _PLAIN_WORD.search(bare) and _WORDING.fullmatch(bare) and units.split_unit(text)[1] is units.NO_UNIT
+    return wording(text) if is_phrase and not _is_formula(text) else None
 
 
-def _usable(target: Shape | str, ask: Ask) -> None:
-    """Raise `Unknown` if a part of the reference cannot be used."""
-    match target:
-        case Scalar(text):
-            if not (number.of_reference(text) or known_symbol(text) or base(text)):
-                core = units.split_unit(text)[0]
-                if _PLAIN_WORD.search(_BRACES.sub(" ", core)) and expression(core) is None:
-                    raise Unknown("the reference is prose, neither a number nor an expression")
-                need(ask(None, core, "value"))
-        case Group(items=items):
-            for item in items:
-                _usable(item, ask)
-        case Matrix(rows):
-            for item in chain.from_iterable(rows):
-                _usable(item, ask)
-        case Equation(name, sides):
-            if name is None:
-                need(ask(None, "=".join(sides), "equation"))
-            else:
-                _usable(shapes.parse_shape(sides[-1]), ask)
+def _is_formula(text: str) -> bool:
+    try:
+        return bool(parse(text))
+    except Unreadable:
+        return False
 
 
-def _ask(prediction: str | None, reference: str, kind: str) -> Verdict:
-    """The worker's verdict, cached; both texts are short at this point."""
-    if prediction is None and explosive(reference):
-        return Verdict(outcome="unknown", detail="the reference has a number that is too large to compute")
-    return _ask_worker(prediction, expression(reference) or reference if prediction is None else reference, kind)
+def _shortened(prediction: str | None) -> str | None:
+    return prediction if prediction is None else prediction[: extract.MAX_ANSWER_CHARS]
+
+
+def _unfit(prediction: str | None) -> str:
+    """Why an answer is wrong whatever the reference is; "" if it is not."""
+    if prediction is None:
+        return "no answer found"
+    if len(prediction) > extract.MAX_ANSWER_CHARS or len(spelling.characters(prediction)) > _MAX_SPELLED_CHARS:
+        return f"the answer is longer than {extract.MAX_ANSWER_CHARS} characters"
+    return f"brackets nested deeper than {_MAX_DEPTH}" if _depth(prediction) > _MAX_DEPTH else ""
 
 
 @lru_cache(maxsize=32768)
-def _ask_worker(prediction: str | None, reference: str, kind: str) -> Verdict:
-    question = {"reference": reference, "prediction": prediction, "kind": kind}
+def _ask_worker(prediction: str | None, reference: str) -> Verdict:
+    """The worker's verdict."""
+    fault = _unfit(prediction)
+    answer = None if fault else prediction
+    verdict = partial(Verdict, extracted=_shortened(prediction))
+    question = {"reference": reference, "prediction": answer}
     try:
-        replies = pool(_WORKER, seconds=SECONDS).ask(question, 1 if prediction is None else 2, _wall_seconds.get())
+        replies = pool(_WORKER, seconds=SECONDS).ask(question, 1 if answer is None else 2, _wall_seconds.get())
     except OutOfTime as out:  # or it used most of it, on a machine too busy to give it the rest
-        if out.replies:
-            return Verdict(outcome="wrong", detail=f"the answer takes too much processor time (limit: {SECONDS:g} s)")
-        return Verdict(outcome="unknown", detail=f"the reference takes more than {SECONDS:g} s of processor time")
+        whose = "answer" if out.replies else "reference"
+        detail = f"the {whose} takes more than {SECONDS:g} s of processor time"
+        return verdict(outcome="wrong" if out.replies else "unknown", detail=detail)
     if replies[0]["reference"] != "ok":
-        return Verdict(outcome="unknown", detail=replies[0]["reference"])
-    if prediction is None:
-        return Verdict(outcome="wrong", detail="the reference is usable")
-    return Verdict.of(replies[1]["correct"], detail=replies[1]["detail"])
+        return verdict(outcome="unknown", detail=replies[0]["reference"])
+    if fault:
+        return verdict(outcome="wrong", detail=fault)
+    return verdict(outcome="right" if replies[1]["correct"] else "wrong", detail=replies[1]["detail"])
 
 
 def _depth(text: str) -> int:

@@ -7,12 +7,17 @@ whatever it contains. The caller limits the depth of nesting.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
-from functools import lru_cache
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import lru_cache, partial
+from itertools import product
 
-from r1kit.verifiers import number, prose, spelling
+from r1kit.verifiers import number, spelling
+from r1kit.verifiers.math.names import VARIABLE, VARIABLES, names
+from r1kit.verifiers.math.notation import normalised, parameter
 
 MAX_ITEMS = 64
+REGIONS = ("or", "and", ",", "without")  # brackets of groups that are regions
 EMPTY_SET = "\\emptyset"
 
 
@@ -27,14 +32,16 @@ class Scalar:
 class Group:
     """Several values in brackets, such as "(" and "]". A set has "{" and "}", a list has "".
 
-    Sets and lists are unordered. A union has the brackets "u"; its items are intervals or sets. `name` is the variable
-    of an interval written as an inequality.
+    Sets and lists are unordered. Three groups are regions of the real line: a union has the brackets "or", an
+    intersection "and", a difference "without". `name` is what the values are values of, if the text says so.
+    `alternatives` are joined by "or".
     """
 
     opening: str
     closing: str
     items: tuple[Shape, ...]
     name: str = ""
+    alternatives: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,9 +54,10 @@ class Equation:
 
 @dataclass(frozen=True, slots=True)
 class Inequality:
-    """An inequality that is not an interval, as text."""
+    """Sides with the signs between them, each of <, >, ≤, ≥ and ≠."""
 
-    text: str
+    sides: tuple[str, ...]
+    signs: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,83 +67,107 @@ class Matrix:
     rows: tuple[tuple[Shape, ...], ...]
 
 
-Shape = Scalar | Group | Equation | Inequality | Matrix
+@dataclass(frozen=True, slots=True)
+class Ratio:
+    """The terms of `3:4`."""
+
+    terms: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """All values of some formulas for whole numbers `parameter`: general solutions and congruences."""
+
+    parameter: str
+    items: tuple[str, ...]
+
+
+Shape = Scalar | Group | Equation | Inequality | Matrix | Ratio | Family
 
 _OPENING, _CLOSING = "([{", ")]}"
 _COMMAND = re.compile(r"\\(?:begin|end)\s*\{[a-z*]+\}(?:\{[lcr| ]*\})?|\\[A-Za-z]+|\\.", re.DOTALL)
-_WORD = (
-    r"\\(?:text|mbox|mathrm|textrm)\s*\{\s*(?:,\s*)?(?:and|or)\s*\}|(?<![A-Za-z\\])(?:and|or)(?![A-Za-z])|\\lor|\\vee"
-)
 _AND = re.compile(r"(?<![A-Za-z\\])and(?![A-Za-z])")
-_SEPARATOR = re.compile(rf"\s*(?:[,;]\s*(?:{_WORD})?|{_WORD}|\\\\|\n)\s*")
-_UNION = re.compile(r"\\cup(?![A-Za-z])|\\bigcup(?![A-Za-z])")
+_OR = re.compile(r"(?<![A-Za-z\\])or(?![A-Za-z])")
+_SEPARATOR = re.compile(rf"\s*(?:[,;]\s*(?:{_AND.pattern}|{_OR.pattern})?|{_AND.pattern}|{_OR.pattern}|\\\\|\n)\s*")
+_UNION = re.compile(r"\\(?:big)?cup(?![A-Za-z])")
+_MINUS = re.compile(r"\\setminus(?![A-Za-z])")
+_COLON = re.compile(r":")
+_EQUALS = re.compile(r"=")
+_SIGNS = re.compile(r"[<>≤≥≠]")
 _IN = re.compile(r"\s*[A-Za-z](?:_\{?\w\}?)?\s*\\in(?![A-Za-z])\s*")
-_RELATIONS = (
-    (re.compile(r"\\leq?(?:slant)?(?![A-Za-z])|<="), "≤"),
-    (re.compile(r"\\geq?(?:slant)?(?![A-Za-z])|>="), "≥"),
-    (re.compile(r"\\lt(?![A-Za-z])"), "<"),
-    (re.compile(r"\\gt(?![A-Za-z])"), ">"),
-    (re.compile(r"\\neq?(?![A-Za-z])|!=|\\not\s*="), "≠"),
-    (re.compile(r":=|=="), "="),
-)
-_INEQUALITY = re.compile(r"[<>≤≥]")
-_VARIABLE = re.compile(r"[A-Za-z](?:_\{?\w\}?)?|\\[a-z]{2,7}", re.ASCII)
-_VARIABLES = re.compile(rf"\\\\[A-Za-z]{{8,}}|{_VARIABLE.pattern}", re.ASCII)
-_CALL = r"(?:[A-Za-z]{1,3}|\\text\{[A-Za-z ]+\})'*(?:_\{?\w\}?)?\([A-Za-z0-9 ,|]{1,20}\)"
-_OVER = r"m?\s*\\(?:angle|triangle|overline|vec|mathbf|widehat|hat|bar|cos|sin|tan)\s*"
-_NAME = re.compile(
-    rf"[A-Za-z]'*(?:_\{{?\w{{1,3}}\}}?)?|\\(?!pi|sqrt|frac|infty|cdot)[a-z]{{2,7}}|{_CALL}"  # x, x_1, \theta, f(x)
-    rf"|(?:{_OVER})?\{{?\s*[A-Z]{{1,4}}\s*\}}?|\|\s*[A-Z]{{2}}\s*\||\[\s*[A-Z]{{3,6}}\s*\]"  # AB, \angle ABC, [ABC]
-    r"|\\(?:sin|cos|tan)\s*(?:\\[a-z]+|[A-Za-z])|(?:\\text\{)?\s*[A-Za-z][A-Za-z ]{2,30}\}?"  # \sin x, Area
-    r"|\(\s*[A-Za-z]\s*(?:,\s*[A-Za-z]\s*){1,3}\)"  # (x, y)
+_CONGRUENT = re.compile(
+    r"^(?:(?:[A-Za-z]|\\[a-z]+)\s*\\equiv(?![A-Za-z])\s*)?(?P<rest>[^=<>]+?)\s*"
+    r"(?:\\pmod\s*\{?\s*(?P<a>\w+)\s*\}?|\(\s*\\?b?mod\s*\{?\s*(?P<b>\w+)\s*\}?\s*\))$"
 )
 _MATRIX = re.compile(r"\\begin\{([pb]?)matrix\}(.*)\\end\{\1matrix\}", re.DOTALL)
 _ARRAY = re.compile(r"[(\[]\s*\\begin\{array\}\{[lcr| ]*\}(.*)\\end\{array\}\s*[)\]]", re.DOTALL)
+_CASES = re.compile(r"(?:\\\{\s*)?\\begin\{(cases|array|aligned)\}(?:\{[lcr| ]*\})?(.*)\\end\{\1\}\s*\.?", re.DOTALL)
 _POINT = re.compile(r"[A-Z]'?\s*(?=\([^()]*,[^()]*\)$)")
-_REALS = re.compile(r"\\mathbb\s*\{?\s*R\s*\}?|\\R(?![A-Za-z])|(?:all\s+)?real(?:s|\s+numbers)", re.IGNORECASE)
-_SUCH_THAT = re.compile(
-    r"\s*([A-Za-z])\s*(?:\\in\s*(?:\\mathbb\s*\{?\s*R\s*\}?|\\R(?![A-Za-z])))?\s*(?:\\mid(?![A-Za-z])|\\vert|\\colon|[|:])\s*"
+REALS = re.compile(
+    r"(?:[a-z]\s*\\in\s*)?\\mathbb\{R\}|(?:\\text\s*\{)?\s*(?:all\s+)?real(?:s|\s+numbers|\s+[a-z])\s*\}?",
+    re.IGNORECASE,
 )
+_SUCH_THAT = re.compile(r"\s*([A-Za-z])\s*(?:\\in\s*\\mathbb\s*\{\s*R\s*\})?\s*(?:\\mid(?![A-Za-z])|[|:])\s*")
 _NO_SET = re.compile(r"\\(?:varnothing|emptyset)(?![A-Za-z])|\\\{\s*\\\}|\\phi")
-_TEXT = re.compile(r"\\text\{([^{}]*)\}")
 _PM = re.compile(r"\\(pm|mp)(?![A-Za-z])")
 
 
 @lru_cache(maxsize=4096)
 def parse_shape(text: str) -> Shape:
     """The shape of an answer that was normalised by `spelling.plain`."""
-    text = spelling.undressed(text)
-    for pattern, sign in _RELATIONS:
-        text = pattern.sub(sign, text)
-    return _parse(text.strip())
+    text = normalised(text)
+    return _family(text) or _parse(text)
+
+
+def _family(text: str) -> Shape | None:
+    """A general solution `a + k b` for whole k, or a congruence."""
+    inner = text[2:-2] if text.startswith("\\{") and text.endswith("\\}") else text
+    if declared := parameter(inner):
+        body, letter = declared
+        body = _SUCH_THAT.sub("", re.sub(r"\s*(?:[|:]|\\mid)$|\\}$", "", body.removeprefix("\\{")).strip(), count=1)
+    elif congruence := _CONGRUENT.match(text):
+        modulus = congruence["a"] or congruence["b"]
+        letter = "k"
+        body = ",".join(f"({item}) + ({modulus}) k" for item in pieces(congruence["rest"], _SEPARATOR))
+    else:
+        return None
+    shape = _parse(body)
+    items: tuple[Shape, ...] = shape.items if isinstance(shape, Group) and shape.opening in ("", "{") else (shape,)
+    items = tuple(Scalar(item.sides[-1]) if isinstance(item, Equation) and item.name else item for item in items)
+    texts = tuple(item.text for item in items if isinstance(item, Scalar))
+    return Family(letter, texts) if len(texts) == len(items) else None
 
 
 def _parse(text: str) -> Shape:
     text = spelling.unwrapped(text.strip())
-    if number.parse_number(text) is not None or number.compound(text) is not None:
-        return Scalar(text)  # 1,234 and "5 feet and 6 inches" are not lists
+    bracketed = text[:1] in _OPENING and "," in text
+    if not bracketed and (number.parse_number(text) is not None or number.compound(text) is not None):
+        return Scalar(text)  # 1,234 and "5 feet and 6 inches" are not lists, but (1,234) is a pair
+    if REALS.fullmatch(text):
+        return Group("(", ")", (Scalar("-\\infty"), Scalar("\\infty")))
     if contained := _IN.match(text):
         return _parse(text[contained.end() :])
     if point := _POINT.match(text):
-        return _parse(text[point.end() :])
-    if _REALS.fullmatch(text):
-        return Group("(", ")", (Scalar("-\\infty"), Scalar("\\infty")))
+        shape = _parse(text[point.end() :])
+        return replace(shape, name="C") if point[0].strip() == "C" and isinstance(shape, Group) else shape
     if _NO_SET.fullmatch(text):
         return Scalar(EMPTY_SET)
+    if matrix := _matrix(text):
+        return matrix
+    for pattern, operation in ((_UNION, "or"), (_MINUS, "without")):
+        parts = pieces(text, pattern)
+        if len(parts) > 1 and all(parts):
+            return Group(operation, operation, tuple(_parse(part) for part in parts))
+    return _bracketed(text) or _list(text) or _signs(text) or _relation(text) or _ratio(text) or Scalar(text)
+
+
+def _matrix(text: str) -> Shape | None:
     matrix = _MATRIX.fullmatch(text) or _ARRAY.fullmatch(text)
     if matrix and "\\begin" not in matrix[matrix.lastindex or 1]:
         rows = re.split(r"\\\\(?:\[[^\]]*\])?", matrix[matrix.lastindex or 1])
         return Matrix(tuple(tuple(_parse(entry) for entry in row.split("&")) for row in rows if row.strip()))
-    parts = pieces(text, _UNION)
-    if len(parts) > 1 and all(parts):
-        return Group("u", "u", tuple(_parse(part) for part in parts))
-    if shape := _bracketed(text) or _list(text) or _relation(text):
-        return shape
-    signs = _PM.findall(text)
-    if len(signs) != 1 or "=" in text:
-        return Scalar(text)
-    values = [_PM.sub(sign, text).strip().removeprefix("+").strip() for sign in ("+", "-")]
-    return Group("", "", tuple(map(Scalar, values)))
+    system = _CASES.fullmatch(text)
+    return _parse(system[2].replace("&", " ").replace("\\\\", ",").strip(" ,")) if system else None
 
 
 def pieces(text: str, separator: re.Pattern[str]) -> list[str]:
@@ -149,8 +181,8 @@ def pieces(text: str, separator: re.Pattern[str]) -> list[str]:
             continue
         command = _COMMAND.match(text, position)
         token = command[0] if command else text[position]
-        opens = token in ("\\{", "\\langle", "\\lbrace") or token.startswith("\\begin")
-        closes = token in ("\\}", "\\rangle", "\\rbrace") or token.startswith("\\end")
+        opens = token in ("\\{", "\\langle") or token.startswith("\\begin")
+        closes = token in ("\\}", "\\rangle") or token.startswith("\\end")
         depth += (opens or token in _OPENING) - (closes or token in _CLOSING)
         position += len(token)
     parts.append(text[start:].strip())
@@ -158,7 +190,7 @@ def pieces(text: str, separator: re.Pattern[str]) -> list[str]:
 
 
 def _bracketed(text: str) -> Shape | None:
-    for opening, closing in (("\\{", "\\}"), ("\\lbrace", "\\rbrace"), ("\\langle", "\\rangle")):
+    for opening, closing in (("\\{", "\\}"), ("\\langle", "\\rangle")):
         if text.startswith(opening) and text.endswith(closing):
             return _inside(text[len(opening) : -len(closing)], *("()" if "angle" in opening else "{}"))
     if len(text) > 2 and text[0] in _OPENING and text[-1] in _CLOSING:
@@ -172,13 +204,17 @@ def _inside(inner: str, opening: str, closing: str) -> Shape | None:
         depth += (char in _OPENING) - (char in _CLOSING)
         if depth < 0:
             return None
-    if opening == "{" and (such := _SUCH_THAT.match(inner)):  # {x | x > 3}
+    if opening == "{" and (such := _SUCH_THAT.match(inner)):  # {x | x > 3}, in which x is bound
         condition = _parse(inner[such.end() :])
-        if isinstance(condition, Group) and condition.name == such[1]:
-            return condition
+        variable = region_name(condition)
+        return _unnamed(condition) if variable == such[1] else None
     items = pieces(inner, _SEPARATOR)
     if len(items) == 1 and opening != "{":
         return _parse(inner) if (opening, closing) == ("(", ")") and not inner.startswith("-") else None
+    if any(_PM.search(item) for item in items) and opening in ("(", "["):  # (0, \pm 3) are two points
+        variants = _variants(inner)
+        points = [Group(opening, closing, tuple(map(_parse, pieces(one, _SEPARATOR)))) for one in variants]
+        return Group("", "", tuple(points)) if len(points) > 1 else None
     return Group(opening, closing, _expanded(tuple(_parse(item) for item in items), opening))
 
 
@@ -196,90 +232,122 @@ def _list(text: str) -> Shape | None:
     items = pieces(text, _SEPARATOR)
     if len(items) < 2:
         return None
-    shapes = [_parse(item) for item in items if item]
     if not all(items):  # such as "1,2,"
         return Scalar(text)
-    if all(isinstance(shape, Group) and shape.name for shape in shapes):  # inequalities
-        if not _AND.search(text):
-            return Group("u", "u", tuple(shapes))
-        return _both(shapes) or Inequality("".join(text.split()))
+    shapes = [_parse(item) for item in items]
+    if any(isinstance(shape, Inequality) or (is_region(shape) and not is_interval(shape)) for shape in shapes):
+        return _conditions(text, items, shapes)
     named = [(shape.name, shape) for shape in shapes if isinstance(shape, Equation) and shape.name]
-    if named and len({name for name, _ in named}) == 1:  # x = 1 or x = 2; x = 1, 2
-        shapes = [Scalar(shape.sides[-1]) if isinstance(shape, Equation) else shape for shape in shapes]
-    elif len(named) == len(shapes):  # x = 1, y = 2 is the point (1, 2)
+    if len({name for name, _ in named}) == len(shapes) and not _OR.search(text):  # x = 1, y = 2 is the point (1, 2)
         named.sort(key=lambda pair: pair[0])
-        return Group("(", ")", tuple(_parse(shape.sides[-1]) for _, shape in named))
-    return Group("", "", _expanded(tuple(shapes), ""))
+        name = ",".join(name for name, _ in named)
+        return Group("(", ")", tuple(_parse(shape.sides[-1]) for _, shape in named), name)
+    return Group("", "", _expanded(tuple(shapes), ""), alternatives=bool(_OR.search(text)))
 
 
-def _both(rays: list[Shape]) -> Shape | None:
-    """`x > 2 and x < 5` as an interval; None if it is empty or not an interval."""
-    if len(rays) != 2 or not all(isinstance(ray, Group) for ray in rays):
+def _conditions(text: str, items: list[str], shapes: list[Shape]) -> Shape:
+    """Inequalities joined by words, or by commas: those must all hold, unless no number satisfies all of them."""
+    first = shapes[0]
+    if isinstance(first, Inequality) and first.signs == ("≠",):  # x ≠ 1, 2
+        shapes = [
+            shape if isinstance(shape, Inequality) else replace(first, sides=(first.sides[0], item))
+            for item, shape in zip(items, shapes, strict=True)
+        ]
+        return Group("and", "and", tuple(shapes))
+    joined = "or" if _OR.search(text) else "and" if _AND.search(text) else ","
+    return Group(joined, joined, tuple(shapes))
+
+
+def _signs(text: str) -> Shape | None:
+    r"""Both readings of `1 \pm \sqrt2`, of an equation or an inequality with it; `\mp` is the other sign."""
+    variants = _variants(text) if _PM.search(text) else []
+    if len(variants) < 2:
         return None
-    below, above = sorted(rays, key=lambda ray: isinstance(ray, Group) and ray.items[0] == Scalar("-\\infty"))
-    assert isinstance(below, Group) and isinstance(above, Group)
-    ends = below.items[0], above.items[1]
-    if below.name != above.name or below.items[1] != Scalar("\\infty") or above.items[0] != Scalar("-\\infty"):
-        return None
-    low, high = (number.parse_number(end.text) if isinstance(end, Scalar) else None for end in ends)
-    if low is None or high is None or low.value >= high.value:
-        return None
-    return Group(below.opening, above.closing, ends, below.name)
+    shapes = tuple(map(_parse, variants))
+    if all(isinstance(shape, Inequality) for shape in shapes):
+        return _conditions("", variants, list(shapes))
+    return Group("", "", shapes)
+
+
+def _variants(text: str) -> list[str]:
+    """The text with every combination of signs; all signs move together if one of them is `\\mp`."""
+    signs = _PM.findall(text)
+    if len(signs) > 4:
+        return [text]
+    together = "mp" in signs
+    variants = []
+    for choice in product("+-", repeat=1 if together else len(signs)):
+        chosen = iter(choice * (len(signs) if together else 1))
+        one = _PM.sub(partial(_chosen_sign, chosen), text)
+        variants.append(re.sub(r"(^|[=(,<>≤≥≠])\s*\+", r"\1", one).strip())
+    return variants
+
+
+def _chosen_sign(chosen: Iterator[str], match: re.Match[str]) -> str:
+    sign = next(chosen)
+    return ("-" if sign == "+" else "+") if match[1] == "mp" else sign
 
 
 def _relation(text: str) -> Shape | None:
     exact, approximates, rough = text.partition("\\approx")
-    if approximates and (approximation := number.parse_number(rough)):  # \frac{5}{12} \approx 0.4167
-        value = number.parse_number(exact)
-        if value is None or 10 * abs(value.value - approximation.value) <= abs(value.value):
-            return _parse(exact)
-    if "≠" in text or approximates:
-        return Inequality("".join(text.split()))
-    if _INEQUALITY.search(text):
-        return _interval(text) or Inequality("".join(text.split()))
-    sides = pieces(text, re.compile("="))
-    if len(sides) < 2:
+    if approximates:
+        return Scalar(text) if "\\approx" in rough else _approximated(exact.strip(), rough.strip(), text)
+    if _SIGNS.search(text):
+        signs, sides = tuple(_SIGNS.findall(text)), tuple(side.strip() for side in _SIGNS.split(text))
+        whole = all(sides) and not any("=" in side for side in sides)
+        return Inequality(sides, signs) if whole and len(sides) == len(pieces(text, _SIGNS)) < 5 else Scalar(text)
+    sides_ = pieces(text, _EQUALS)
+    if len(sides_) < 2:
         return None
-    if not all(sides):
+    if not all(sides_):
         return Scalar(text)
-    if len(sides) == 2 and _names(sides[1]) and not _names(sides[0]):
-        sides.reverse()  # 5 = x
-    name = "".join(sides[0].split()) if _names(sides[0]) else None
-    if name and _VARIABLE.fullmatch(name) and any(name in _VARIABLES.findall(side) for side in sides[1:]):
+    if len(sides_) == 2 and names(sides_[1]) and not names(sides_[0]):
+        sides_.reverse()  # 5 = x
+    name = "".join(sides_[0].split()) if names(sides_[0]) else None
+    if name and VARIABLE.fullmatch(name) and any(name in VARIABLES.findall(side) for side in sides_[1:]):
         name = None  # x = 2x + 1 has a solution but does not name it
-    return Equation(name, tuple(sides[1:] if name else sides))
+    return Equation(name, tuple(sides_[1:] if name else sides_))
 
 
-def _names(side: str) -> bool:
-    """Whether a side of an equation merely names the value, like x or "total cost", unlike "twice x" and ln(x)."""
-    if not _NAME.fullmatch(side):
-        return False
-    words = re.findall(r"[A-Za-z]+", _TEXT.sub(r" \1 ", side))
-    if max(map(len, words), default=0) < 2:  # x, f(x), (x, y), but not the product x y
-        return "(" in side or len(words) < 2
-    return (side.startswith("\\") and not side.startswith("\\text")) or prose.names(" ".join(words))
+def _approximated(exact: str, rough: str, text: str) -> Shape:
+    r"""`\frac{5}{12} \approx 0.4167` is the exact value, unless the decimal is that of another one."""
+    return Equation("≈", (exact, rough)) if number.parse_number(rough) else Scalar(text)
 
 
-def _interval(text: str) -> Shape | None:
-    """`x > 3`, `3 < x` or `0 ≤ x < 1` as an interval; None for other inequalities."""
-    parts = [part.strip() for part in re.split(r"([<>≤≥])", text)]
-    if len(parts) == 3:
-        left, sign, right = parts
-        if _VARIABLE.fullmatch(right) and not _VARIABLE.fullmatch(left):
-            left, sign, right = right, sign.translate(str.maketrans("<>≤≥", "><≥≤")), left
-        if not _VARIABLE.fullmatch(left) or "=" in right or not right:
-            return None
-        bracket = {"<": ")", ">": "(", "≤": "]", "≥": "["}[sign]
-        bound = _parse(right)
-        if bracket in ")]":
-            return Group("(", bracket, (Scalar("-\\infty"), bound), left)
-        return Group(bracket, ")", (bound, Scalar("\\infty")), left)
-    if len(parts) == 5 and _VARIABLE.fullmatch(parts[2]) and parts[0] and parts[4]:
-        low, first, _, second, high = parts
-        if first in ">≥" and second in ">≥":
-            low, first, second, high = high, second, first, low
-            first, second = first.translate(str.maketrans(">≥", "<≤")), second.translate(str.maketrans(">≥", "<≤"))
-        if first in "<≤" and second in "<≤":
-            brackets = "(" if first == "<" else "[", ")" if second == "<" else "]"
-            return Group(*brackets, (_parse(low), _parse(high)), parts[2])
-    return None
+def _ratio(text: str) -> Shape | None:
+    terms = pieces(text, _COLON)
+    return Ratio(tuple(terms)) if len(terms) > 1 and all(terms) else None
+
+
+def is_interval(shape: Shape) -> bool:
+    """Whether a shape is two values in round or square brackets."""
+    return isinstance(shape, Group) and shape.opening in ("(", "[") and len(shape.items) == 2
+
+
+def is_region(shape: Shape) -> bool:
+    """Whether a shape is certainly a set of real numbers, and not a point."""
+    if isinstance(shape, Group) and is_interval(shape):
+        ends = [item.text.lstrip("+-") for item in shape.items if isinstance(item, Scalar)]
+        return (shape.opening, shape.closing) != ("(", ")") or "\\infty" in ends
+    return isinstance(shape, Inequality) or (
+        isinstance(shape, Group) and shape.opening in ("or", "and", ",", "without")
+    )
+
+
+def region_name(shape: Shape) -> str | None:
+    """The variable of inequalities and named values; "" without one, None for two different ones."""
+    if isinstance(shape, Inequality):
+        found = {match for side in shape.sides for match in VARIABLES.findall(side) if match not in ("\\pi", "\\sqrt")}
+        found -= {"\\frac", "\\infty", "e", "\\cdot", "\\times"}
+        return found.pop() if len(found) == 1 else None
+    if isinstance(shape, Equation):
+        return shape.name
+    if isinstance(shape, Group) and shape.opening in REGIONS:
+        found = {region_name(item) for item in shape.items} - {""}
+        return found.pop() if len(found) == 1 else None if found else ""
+    return shape.name if isinstance(shape, Group) else ""
+
+
+def _unnamed(shape: Shape) -> Shape:
+    """A region whose variable is bound, so that its name does not matter."""
+    return Group("or", "or", (shape,), "bound")
