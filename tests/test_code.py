@@ -658,7 +658,7 @@ def data_of(name: str, split: str, shared_data: Path) -> Sequence[Problem]:
 
 
 def solved(problem: Problem) -> str:
-    return answer(str(problem.metadata["solution"]))
+    return answer(problem.solution)
 
 
 # what cannot be turned into a plain comparison: random inputs, helpers of the prompt, tolerances, classes, built-in
@@ -706,7 +706,7 @@ def test_the_official_samples_of_humaneval_have_their_outcomes(works: None, shar
 def test_the_splits_of_mbpp_are_the_official_ones_and_only_train_is_for_training(shared_data: Path) -> None:
     sizes = {split: len(data_of("mbpp", split, shared_data)) for split in ("train", "validation", "test")}
     assert sizes == {"train": 374, "validation": 90, "test": 500}
-    assert data_of("mbpp", "train", shared_data)[0].metadata["task_id"] == 601
+    assert data_of("mbpp", "train", shared_data)[0].columns["task_id"] == 601
     assert load_tasks([TaskSpec(name="mbpp", data=shared_data, limit=3)], training=True)[0].verifier == "code"
     for spec in (TaskSpec(name="humaneval", data=shared_data), TaskSpec(name=str(shared_data / "mbpp/mbpp.jsonl.gz"))):
         with pytest.raises(ValueError, match="evaluation only"):

@@ -591,8 +591,8 @@ def hits(sample: dict[str, Any], *problems: Problem, **settings: Any) -> list[de
     return index.find(from_row(sample))
 
 
-def problem(prompt: str, answer: str = "4", **metadata: Any) -> Problem:
-    return Problem(id="exam/1", prompt=prompt, answer=answer, metadata=metadata)
+def problem(prompt: str, answer: str = "4", solution: str = "") -> Problem:
+    return Problem(id="exam/1", prompt=prompt, answer=answer, solution=solution)
 
 
 @pytest.mark.parametrize(

@@ -438,6 +438,10 @@ def of_messages(completions: list[list[dict[str, str]]], **columns: Any) -> list
     return [float(len(one[0]["content"])) for one in completions]
 
 
+def of_some_form(completions: Any, **columns: Any) -> list[float]:
+    return [float(len(one[0]["content"])) for one in completions]
+
+
 def too_few(completions: list[str], **columns: Any) -> list[float]:
     return [1.0]
 
@@ -535,8 +539,9 @@ def test_a_column_that_a_reward_needs_and_the_task_lacks_is_named(options: dict[
 
 
 def test_a_reward_that_expects_messages_and_gets_text_is_told_of_chat() -> None:
-    with pytest.raises(RewardError, match=r"reward 'of_messages' gets completions as text .*set its option `chat`"):
-        build([RewardSpec(name=f"{__name__}:of_messages")])(["abc"])
+    with pytest.raises(RewardError, match=r"reward 'of_some_form' gets completions as text .*set its option `chat`"):
+        build([RewardSpec(name=f"{__name__}:of_some_form")])(["abc"])
+    assert build([RewardSpec(name=f"{__name__}:of_messages")])(["abc"])[0].total == 3.0  # its annotation says so
 
 
 def test_a_column_of_another_length_is_named() -> None:
@@ -565,7 +570,7 @@ def test_an_unknown_reward_is_refused_when_settings_are_read() -> None:
         ("graded_language", {"detect": "words"}, "'language' or 'script'"),
         ("no.such:function", {}, "cannot be imported"),
         ("os:system", {}, "is built into Python"),
-        ("collections:Counter", {}, "neither a reward function nor"),
+        ("collections:Counter", {}, "collections:Counter returned Counter: expected a reward function"),
         ("r1kit.rewards:nothing", {}, "cannot be imported"),
     ],
 )

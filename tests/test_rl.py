@@ -245,6 +245,14 @@ def per_token_vector(settings: GRPOSettings) -> Any:
     return lambda logprobs, targets, totals: LossOutput(-logprobs * targets.advantages, {})
 
 
+def detached(settings: GRPOSettings) -> Any:
+    return lambda logprobs, targets, totals: LossOutput(-(logprobs.detach() * targets.advantages).sum(), {})
+
+
+def minus_mean_tensor(rewards: list[float | None]) -> Any:
+    return torch.tensor(rewards) - torch.tensor(rewards).mean()
+
+
 def no_arguments() -> list[float]:
     return []
 
@@ -256,10 +264,13 @@ def texts_as_advantages(rewards: list[float | None]) -> Any:
 def test_a_loss_and_a_baseline_of_ones_own_are_found_by_dotted_path(tmp_path: Path) -> None:
     mean = {"algorithm": {"baseline": "group_mean"}}
     own = {"algorithm": {"baseline": f"{__name__}:minus_mean"}}
-    runs = [loop(tmp_path / str(index), settings) for index, settings in enumerate((mean, own))]
+    tensor = {"algorithm": {"baseline": f"{__name__}:minus_mean_tensor"}}
+    runs = [loop(tmp_path / str(index), settings) for index, settings in enumerate((mean, own, tensor))]
     for run in runs:
         run.train()
-    assert rows(tmp_path / "1")[0]["optim/loss"] == pytest.approx(rows(tmp_path / "0")[0]["optim/loss"], abs=1e-6)
+    expected = rows(tmp_path / "0")[0]["optim/loss"]
+    for folder in ("1", "2"):
+        assert rows(tmp_path / folder)[0]["optim/loss"] == pytest.approx(expected, abs=1e-6)
 
     def equal(completions: Sequence[str], **_: Any) -> list[float]:
         return [1.0] * len(completions)
@@ -289,9 +300,13 @@ def test_a_loss_and_a_baseline_of_ones_own_are_found_by_dotted_path(tmp_path: Pa
         ),
         ({"loss": f"{__name__}:loss_of_logprobs"}, "is called with logprobs, targets, totals: too many"),
         ({"loss": f"{__name__}:bare_tensor"}, "bare_tensor' returned tensor.*: expected a LossOutput with one number"),
+        ({"loss": f"{__name__}:detached"}, "detached' returned a loss without a gradient: expected a number computed"),
         ({"loss": f"{__name__}:per_token_vector"}, "per_token_vector' returned .*: expected a LossOutput with one"),
         ({"baseline": f"{__name__}:no_arguments"}, "no_arguments' is called with a group's rewards: too many"),
-        ({"baseline": f"{__name__}:texts_as_advantages"}, "returned .'high', .*: expected finite numbers or None"),
+        (
+            {"baseline": f"{__name__}:texts_as_advantages"},
+            "returned .'high', .* for 4 rewards: expected a list of finite numbers or None",
+        ),
         ({"baseline": f"{__name__}:too_few"}, "baseline '.*test_rl:too_few' returned .* for 4 rewards"),
     ],
 )
@@ -434,12 +449,18 @@ def test_truncated_completions_can_be_left_out_of_the_loss(tmp_path: Path) -> No
     reasons = [rollout.completion.finish_reason for group in kept.groups for rollout in group.rollouts]
     assert 0 < reasons.count("length") < len(reasons)
     assert len(kept.samples) == len(reasons) and len(left.samples) == reasons.count("stop")
+    assert len(left.left_out) == reasons.count("length")
     assert [one.advantages for one in left.scored] == [
         one.advantages for one in kept.scored
     ]  # the baseline is the whole group's
     never = loop(tmp_path / "never", {"truncated": "skip"}, ends=())
     never.train()  # no sample is left in any step
     assert [row["completion/truncated"] for row in rows(tmp_path / "never")] == [1.0, 1.0]
+    measured = loop(tmp_path / "all", {}, ends=())  # the same completions, trained on
+    measured.train()
+    first, trained = rows(tmp_path / "never")[0], rows(tmp_path / "all")[0]
+    assert first["policy/entropy"] == pytest.approx(trained["policy/entropy"], rel=1e-4)
+    assert (first["policy/ratio_mean"], first["tokens/train"]) == (pytest.approx(1.0, abs=1e-4), 0.0)
 
 
 def test_rewards_that_do_not_apply_are_skipped_and_a_step_of_none_but_them_is_an_error(tmp_path: Path) -> None:

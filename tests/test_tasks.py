@@ -125,17 +125,21 @@ def test_a_reference_is_text_or_a_task_error(value: Any) -> None:
     [
         (
             {"question": "Q", "answer": "48/2 = <<48/2=24>>24\n#### 1,024"},
-            {"answer": "1024", "verifier": "number", "metadata": {"solution": "48/2 = 24"}},
+            {"answer": "1024", "verifier": "number", "solution": "48/2 = 24"},
         ),
         (
             {"problem": "Q", "level": "Level 5", "solution": r"So $\boxed{\frac12}$."},
             {
                 "answer": r"\frac12",
                 "verifier": "math",
-                "metadata": {"level": "Level 5", "solution": r"So $\boxed{\frac12}$."},
+                "solution": r"So $\boxed{\frac12}$.",
+                "columns": {"problem": "Q", "level": "Level 5", "solution": r"So $\boxed{\frac12}$."},
             },
         ),
-        ({"problem": "Q", "answer": "025", "url": "u"}, {"answer": "25", "metadata": {"url": "u"}}),
+        (
+            {"problem": "Q", "answer": "025", "url": "u"},
+            {"answer": "25", "columns": {"problem": "Q", "answer": "025", "url": "u"}},
+        ),
         ({"Body": "A", "Question": "B?", "Answer": 72.0}, {"prompt": "A B?", "answer": "72", "verifier": "number"}),
         ({"lang": "zh", "question": "Q", "answer": "2,125"}, {"answer": "2125", "language": "zh"}),
         ({"question": "Q", "answer": None, "answer_number": 18}, {"answer": "18", "verifier": "number"}),
@@ -643,7 +647,7 @@ def test_all_of_mgsm_keeps_the_languages_level() -> None:
 @needs_data
 def test_the_answers_of_math500_are_the_boxes_of_its_solutions() -> None:
     task = load_known("math500", "test", data=DATA)
-    equal = sum(boxed(str(problem.metadata["solution"])) == problem.answer for problem in iterate(task))
+    equal = sum(boxed(problem.solution) == problem.answer for problem in iterate(task))
     assert equal >= 0.95 * len(task)
 
 

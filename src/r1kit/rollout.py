@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from r1kit.chat import ChatFormat
 from r1kit.engines import PolicyEngine, Report, require_all
 from r1kit.rewards.scorer import Scorer
 from r1kit.types import Completion, Group, Problem, Rollout, SamplingParams
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainerState:
+    """How far the training is, as TRL passes it to reward functions: `global_step` steps of `max_steps` are done."""
+
+    global_step: int
+    max_steps: int
 
 
 def rollout(
@@ -19,18 +28,24 @@ def rollout(
     params: SamplingParams,
     report: Report | None = None,
     log_metric: Callable[[str, float], None] | None = None,
+    trainer_state: TrainerState | None = None,
+    names: Iterable[str] = (),
 ) -> list[Group]:
     """Sample and score `params.n` completions of each problem: one group per problem, in order.
 
     All completions are scored in one call, so that reward models can batch. `log_metric(name, value)` receives the
-    metrics that reward functions log. Raises `EngineError` if the engine returns another number of completions.
+    metrics that reward functions log. `names` are columns of the task that these problems may lack: rewards get None.
+    Raises `EngineError` if the engine returns another number of completions.
     """
     prompts = [chat.render(problem, engine.tokenizer) for problem in problems]
     sampled = engine.generate(prompts, params, report)
     require_all(sampled, prompts, params.n)
     pairs = [(problem, each) for problem, completions in zip(problems, sampled, strict=True) for each in completions]
     responses = [chat.complete(completion.text) for _, completion in pairs]
-    rewards = iter(scorer(responses, log_metric=log_metric, **reward_columns(pairs, params)))
+    columns = reward_columns(pairs, params)
+    data = data_columns([problem for problem, _ in pairs], names, columns)
+    hooks = {"log_metric": log_metric} | ({} if trainer_state is None else {"trainer_state": trainer_state})
+    rewards = iter(scorer(responses, data, **columns, **hooks))
     groups = []
     for problem, prompt, completions in zip(problems, prompts, sampled, strict=True):
         rollouts = [Rollout(prompt=prompt, completion=each, reward=next(rewards)) for each in completions]
@@ -39,7 +54,7 @@ def rollout(
 
 
 def reward_columns(pairs: Sequence[tuple[Problem, Completion]], params: SamplingParams) -> dict[str, Any]:
-    """The columns that reward functions receive beside the completions, one entry per completion (TRL's convention).
+    """The columns that every reward function receives beside the completions, one entry per completion.
 
     `completion_ids` is left out if any completion came back as text only. A reward that counts tokens then raises an
     error, instead of taking every completion for an empty one.
@@ -49,6 +64,7 @@ def reward_columns(pairs: Sequence[tuple[Problem, Completion]], params: Sampling
     return ({"completion_ids": ids} if has_ids else {}) | {
         "prompts": [problem.prompt for problem, _ in pairs],
         "problem_id": [problem.id for problem, _ in pairs],
+        "reference": [problem.answer for problem, _ in pairs],
         "answer": [problem.answer for problem, _ in pairs],
         "solution": [problem.answer for problem, _ in pairs],
         "verifier": [problem.verifier for problem, _ in pairs],
@@ -57,3 +73,22 @@ def reward_columns(pairs: Sequence[tuple[Problem, Completion]], params: Sampling
         "finish_reason": [completion.finish_reason for _, completion in pairs],
         "max_tokens": params.max_tokens,
     }
+
+
+def data_columns(problems: Sequence[Problem], names: Iterable[str], others: Mapping[str, Any]) -> dict[str, list[Any]]:
+    """The columns of the data, and those of `names`, with a value per problem.
+
+    A problem without a column has the value of `others`, if that has such a column, or None.
+    """
+    every = dict.fromkeys([*names, *(name for problem in problems for name in problem.columns)])
+    values = {name: others.get(name) for name in every}
+    return {
+        name: [p.columns.get(name, other[row] if isinstance(other, list) else other) for row, p in enumerate(problems)]
+        for name, other in values.items()
+    }
+
+
+def column_names(problems: Iterable[Problem]) -> frozenset[str]:
+    """The names of all columns that a reward function of the user's own gets for these problems."""
+    fixed = reward_columns([], SamplingParams())
+    return frozenset(fixed).union(*(problem.columns for problem in problems))

@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 T = TypeVar("T")
 NOT_HASHED: dict[str, Any] = {"fingerprint": False}  # marks the fields that `unhashed` declares
 MAX_LISTED = 40  # names in one error message
-_DOTTED_PATH = re.compile(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*[.:][A-Za-z_]\w*")
+_DOTTED_PATH = re.compile(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*[.:][A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*")
 
 
 class SettingsError(ValueError):
@@ -97,7 +97,8 @@ def nearest(name: str, names: Collection[str], prefix: str = "") -> str:
 
 
 def is_dotted_path(name: str) -> bool:
-    """Whether a name has the form `package.module:function` or `package.module.function`."""
+    """Whether a name has the form `package.module:function`, `package.module:object.method` or
+    `package.module.function`."""
     return _DOTTED_PATH.fullmatch(name) is not None
 
 
@@ -113,10 +114,13 @@ def import_object(path: str, role: str) -> Any:
         raise SettingsError(f"{role} {path!r} cannot be imported: {reason}") from error
     except (Exception, SystemExit) as error:  # a module that calls `sys.exit(0)` must not end a run with status 0
         raise SettingsError(f"{role} {path!r} cannot be imported: {type(error).__name__}: {error}") from error
-    if not hasattr(module, name):
-        hint = nearest(name, [other for other in vars(module) if not other.startswith("_")])
-        raise SettingsError(f"{role} {path!r} cannot be imported: {module_name} has no {name!r}: {hint}")
-    return getattr(module, name)
+    value: Any = module
+    for part in name.split("."):
+        if not hasattr(value, part):
+            hint = nearest(part, [other for other in dir(value) if not other.startswith("_")])
+            raise SettingsError(f"{role} {path!r} cannot be imported: {module_name} has no {name!r}: {hint}")
+        value = getattr(value, part)
+    return value
 
 
 def import_function(path: str, role: str) -> Any:

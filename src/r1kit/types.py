@@ -28,6 +28,8 @@ class Problem:
 
     `Problem(id="gsm8k/train/17", prompt="Tom has 3 apples ...", answer="72", verifier="math")`
     `id` is the same in every run; `verifier` is a name in `r1kit.verifiers.VERIFIERS`; `language` is ISO 639-1.
+    `solution` is the worked reference solution, "" if there is none. `columns` are those of the row that the problem
+    comes from, under their own names, for reward functions of the user's own.
     """
 
     id: str
@@ -36,7 +38,8 @@ class Problem:
     verifier: str = "math"
     language: str = "en"
     source: str = ""
-    metadata: Mapping[str, Any] = field(default_factory=dict)
+    solution: str = ""
+    columns: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

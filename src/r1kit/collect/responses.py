@@ -186,7 +186,7 @@ class ReferenceResponses:
 def _reference(request: Request) -> str:
     """A task's worked solution, or the assistant's turn in an instruction file."""
     problem = request.problem
-    return str(problem.metadata.get("solution") or "") if problem.verifier else problem.answer
+    return problem.solution if problem.verifier else problem.answer
 
 
 def open_responses(context: Context, engines: Engines) -> ResponseModel | ReferenceResponses:

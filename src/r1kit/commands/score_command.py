@@ -27,6 +27,8 @@ def score_rows(file: Path, scorer: Scorer, out: Path | None = None) -> Iterator[
             completions = [_completion(row, file, number) for number, row in batch]
             names = dict.fromkeys(name for _, row in batch for name in row if name != "completion")
             columns = {name: [row.get(name) for _, row in batch] for name in names}
+            if "prompt" in columns:
+                columns.setdefault("prompts", columns["prompt"])  # the name that reward functions know
             try:
                 rewards = scorer(completions, **columns)
             except (ValueError, TypeError) as error:

@@ -13,6 +13,7 @@ from functools import partial
 from numbers import Real
 from typing import Any
 
+from r1kit.rewards.completion_form import annotated_form
 from r1kit.settings import SettingsError, import_function
 from r1kit.types import Verdict
 from r1kit.verifiers import VERIFIERS, find, verify_all
@@ -34,10 +35,10 @@ def subject(name: str) -> Subject:
         find(name)
         return Subject(name, partial(verify_all, name))
     function = import_function(name, "verifier")
-    is_reward, chat = False, name.startswith(("trl.", "trl:"))
+    is_reward, chat = False, None
     try:
         signature = inspect.signature(function)
-        is_reward = "completions" in signature.parameters
+        is_reward, chat = "completions" in signature.parameters, annotated_form(function)
         if not is_reward:
             signature.bind("response", "reference")
     except TypeError:

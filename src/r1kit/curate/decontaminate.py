@@ -188,7 +188,7 @@ def _read(
         problems.append((name, problem.id))
         pieces[WHOLE].append((owner, np.array([whole], dtype=np.uint64)))
         own: dict[str, list[ngrams.Hashes]] = {WORDS: [], CHARACTERS: []}
-        for text in (problem.prompt, str(problem.metadata.get("solution") or problem.answer)):
+        for text in (problem.prompt, problem.solution or problem.answer):
             words = _words(text, settings)
             kind = CHARACTERS if words.single.sum() * 2 > len(words) else WORDS
             own[kind].append(ngrams.ngrams(words.hashes, _lengths(settings)[kind]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
@@ -113,8 +114,14 @@ class Configured:
         self.function, self.options = function, options
         self.__name__, self.__doc__ = getattr(function, "__name__", ""), function.__doc__
 
+    @property
+    def __signature__(self) -> inspect.Signature:
+        """The function's signature without its options."""
+        signature = inspect.signature(self.function)
+        return signature.replace(parameters=[p for name, p in signature.parameters.items() if name not in self.options])
+
     def __call__(self, /, completions: Sequence[Any], **columns: Any) -> Any:
-        return self.function(completions, **(columns | self.options))
+        return self.function(completions=completions, **(columns | self.options))
 
 
 def configured(function: RewardFunction, **options: Any) -> RewardFunction:

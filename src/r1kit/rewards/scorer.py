@@ -4,32 +4,44 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import traceback
+import warnings
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from numbers import Real
+from pathlib import Path
 from typing import Any
 
 from r1kit.event_loop import run_blocking
-from r1kit.rewards.columns import Configured, RewardFunction
+from r1kit.rewards.columns import RewardFunction
+from r1kit.rewards.completion_form import in_form
 from r1kit.store import to_plain
 from r1kit.types import Reward, Verdict
 
-RESERVED = ("completions", "log_metric", "log_extra", "log_verdicts", "log_undecided")  # arguments, so not columns
+# arguments of reward functions, so no columns
+RESERVED = ("completions", "trainer_state", "log_metric", "log_extra", "log_verdicts", "log_undecided")
+HOOKS = RESERVED[-3:]  # those that every call gets
+NOT_DATA = (*RESERVED, "prompt", "prompts", "completion", "completion_ids")  # as in TRL, these are not the data's
 
 
 class RewardError(ValueError):
-    """A reward function ended the process, cannot take its arguments, or returned something other than numbers."""
+    """A reward function failed, cannot take its arguments, or returned something other than numbers."""
 
 
 @dataclass(frozen=True)
 class Part:
-    """A reward function with its weight; `is_for` says which problem sources it applies to (None: all)."""
+    """A reward function with its weight; `is_for` says which problem sources it applies to (None: all).
+
+    `chat`: whether it gets messages or text (None: the form of the data). A function of the user's own (`is_own`) gets
+    the columns of the data.
+    """
 
     label: str
     weight: float
     function: RewardFunction
-    chat: bool = False
+    chat: bool | None = None
     is_for: Callable[[str], bool] | None = None
+    is_own: bool = False
 
     def places(self, columns: Mapping[str, Any], rows: int) -> list[int]:
         """Indices of the completions that the part applies to; raises ValueError if it needs sources and has none."""
@@ -69,29 +81,58 @@ class Scorer:
 
     parts: tuple[Part, ...]
 
-    def __call__(self, completions: Sequence[Any], /, **columns: Any) -> list[Reward]:
+    def __call__(
+        self, completions: Sequence[Any], data: Mapping[str, Sequence[Any]] | None = None, /, **columns: Any
+    ) -> list[Reward]:
+        """`columns` go to every part, and `data`, the columns of the data, to functions of the user's own.
+
+        Such a function gets each column of the data under its own name, in place of one of `columns` if both have it.
+        """
         rows = len(completions)
         for name, values in columns.items():
-            if name in RESERVED and values is not None and not callable(values):
+            if name in RESERVED and isinstance(values, list | tuple):
                 raise ValueError(f"column {name!r} has the name of a reserved argument of reward functions: rename it")
             if isinstance(values, list | tuple) and len(values) != rows:
                 raise ValueError(f"column {name!r} has {len(values)} values for {rows} completions: give one for each")
-        by_part = [self._score(part, completions, columns) for part in self.parts]
+        by_part = [self._score(part, completions, data or {}, columns) for part in self.parts]
         return [self._combine([results[row] for results in by_part]) for row in range(rows)]
 
-    def _score(self, part: Part, completions: Sequence[Any], columns: dict[str, Any]) -> list[PartResult]:
+    @property
+    def has_own(self) -> bool:
+        """Whether a function is the user's own, and so gets the columns of the data."""
+        return any(part.is_own for part in self.parts)
+
+    def check(self, names: Collection[str]) -> None:
+        """Raise `RewardError` if a function of the user's own needs a column that is not among `names`."""
+        for part in self.parts:
+            if part.is_own:
+                _require_columns(part, {*names, *HOOKS})
+
+    def _score(
+        self, part: Part, completions: Sequence[Any], data: Mapping[str, Sequence[Any]], columns: Mapping[str, Any]
+    ) -> list[PartResult]:
         """One result per completion; those that the part does not apply to keep a value of None."""
         results = [PartResult() for _ in completions]
         places = part.places(columns, len(completions))
-        if places:
-            chosen = [results[place] for place in places]
-            selected = {
-                name: [values[place] for place in places] if isinstance(values, list | tuple) else values
-                for name, values in columns.items()
-            }
-            values = _call(part, [completions[place] for place in places], selected | _hooks(part, chosen, columns))
-            for result, value in zip(chosen, values, strict=True):
-                result.value = value
+        if not places:
+            return results
+
+        def chosen(values: Any) -> Any:
+            return [values[place] for place in places] if isinstance(values, list | tuple) else values
+
+        arguments = {name: chosen(values) for name, values in columns.items()}
+        chat, replies = False, {"completions": chosen(list(completions))}
+        if part.is_own:
+            arguments |= {name: chosen(values) for name, values in data.items() if name not in NOT_DATA}
+        if part.is_own or part.chat is not None:
+            try:
+                asked, conversations = arguments.get("prompts"), chosen(data.get("prompt"))
+                chat, replies = in_form(part.chat, replies["completions"], asked, conversations)
+            except ValueError as error:
+                raise RewardError(f"reward {part.label!r}: {error}") from error
+        arguments |= replies | _hooks(part, chosen(results), columns)
+        for result, value in zip(chosen(results), _call(part, arguments, chat), strict=True):
+            result.value = value
         return results
 
     def _combine(self, results: Sequence[PartResult]) -> Reward:
@@ -140,30 +181,40 @@ def _hooks(part: Part, results: Sequence[PartResult], columns: Mapping[str, Any]
     def log_metric(name: str, value: Any) -> None:
         if not isinstance(value, Real) and not hasattr(value, "item"):  # a tensor or array of one number has `item`
             raise RewardError(f"reward {part.label!r} logs the metric {name!r} as {value!r:.80}: expected a number")
+        if not math.isfinite(value):  # a mean with NaN would be NaN, which JSON cannot hold
+            warnings.warn(f"reward {part.label!r} logs the metric {name!r} as {value}: it is left out", stacklevel=2)
+            return
         columns["log_metric"](f"rewards/{part.label}/{name}", value)
 
     hooks = {"log_extra": log_extra, "log_verdicts": log_verdicts, "log_undecided": log_undecided}
     return hooks | ({"log_metric": log_metric} if columns.get("log_metric") is not None else {})
 
 
-def _require_columns(part: Part, columns: Mapping[str, Any]) -> None:
+def _parameters(function: RewardFunction) -> dict[str, bool]:
+    """The arguments that a reward function names, and whether it needs them."""
+    return {
+        name: parameter.default is parameter.empty
+        for name, parameter in inspect.signature(function).parameters.items()
+        if parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
+    }
+
+
+def _require_columns(part: Part, names: Collection[str]) -> None:
     """Raise `RewardError` if a parameter without a default has no column."""
-    function, options = part.function, {"completions"}
-    if isinstance(function, Configured):
-        options |= function.options.keys()
-        function = function.function
-    for name, parameter in inspect.signature(function).parameters.items():
-        is_variable = parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
-        if is_variable or parameter.default is not parameter.empty or name in columns or name in options:
+    for name, is_needed in _parameters(part.function).items():
+        if not is_needed or name in names or name == "completions":
             continue
         if name in RESERVED:
             raise RewardError(f"reward {part.label!r} gets no {name} here: give the parameter the default None")
-        known = ", ".join(sorted(other for other in columns if other not in RESERVED)) or "none"
         remedy = "add it to the task, or give the parameter a default"
-        raise RewardError(f"reward {part.label!r} needs the column {name!r}: {remedy} (columns: {known})")
+        raise RewardError(f"reward {part.label!r} needs the column {name!r}: {remedy} (columns: {_listed(names)})")
 
 
-def _call(part: Part, completions: list[Any], columns: dict[str, Any]) -> list[float | None]:
+def _listed(names: Collection[str]) -> str:
+    return ", ".join(sorted(set(names) - set(RESERVED))) or "none"
+
+
+def _call(part: Part, arguments: dict[str, Any], chat: bool) -> list[float | None]:
     """Call a reward function, sync or async: a finite number or None per completion, or an error that names the reward.
 
     An exit inside the function is an error of the reward, not the end of the run.
@@ -172,29 +223,44 @@ def _call(part: Part, completions: list[Any], columns: dict[str, Any]) -> list[f
     async def result_of(awaitable: Any) -> Any:
         return await awaitable
 
-    if part.chat:
-        completions = [[{"role": "assistant", "content": c}] if isinstance(c, str) else c for c in completions]
-    name, rows = f"reward {part.label!r}", len(completions)
-    _require_columns(part, columns)
+    name, rows = f"reward {part.label!r}", len(arguments["completions"])
+    _require_columns(part, arguments)
     try:
-        values = part.function(completions=completions, **columns)
+        values = part.function(**arguments)
         values = run_blocking(result_of(values)) if inspect.isawaitable(values) else values
+        if hasattr(values, "tolist"):  # an array or tensor
+            values = values.tolist()
+        if isinstance(values, Iterable) and not isinstance(values, str | bytes | Mapping):
+            values = list(values)  # a generator runs here
     except SystemExit as error:
         exit_call = f"{name} called sys.exit({error.code!r})"
         raise RewardError(f"{exit_call}: a reward function returns numbers and never exits") from error
-    except (TypeError, AttributeError) as error:
-        is_text = not part.chat and any(isinstance(completion, str) for completion in completions)
-        if is_text and ("string indices" in str(error) or "'str' object has no attribute" in str(error)):
-            remedy = "if it expects lists of messages, as TRL's do, set its option `chat` to true"
-            raise RewardError(f"{name} gets completions as text and raised {error!r}: {remedy}") from error
-        raise
-    if hasattr(values, "tolist"):
-        values = values.tolist()
-    if not isinstance(values, list | tuple):
+    except Exception as error:
+        if not part.is_own:
+            raise
+        raise RewardError(_failure(part, error, arguments, chat)) from error
+    if not isinstance(values, list):
         raise RewardError(f"{name} returned {type(values).__name__}: expected a list of {rows} numbers")
     if len(values) != rows:
         raise RewardError(f"{name} returned {len(values)} values for {rows} completions")
+    numbers: list[float | None] = []
     for value in values:
-        if value is not None and (not isinstance(value, Real) or not math.isfinite(value)):
-            raise RewardError(f"{name} returned {value!r}: expected a finite number or None")
-    return [None if value is None else float(value) for value in values]
+        number = value.item() if not isinstance(value, Real) and getattr(value, "ndim", None) == 0 else value
+        if number is not None and (not isinstance(number, Real) or not math.isfinite(number)):
+            raise RewardError(f"{name} returned {value!r:.200}: expected a finite number or None")
+        numbers.append(None if number is None else float(number))
+    return numbers
+
+
+def _failure(part: Part, error: Exception, arguments: Mapping[str, Any], chat: bool) -> str:
+    """The message for an error inside a reward function of the user's own."""
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    place = f"{Path(last.filename).name}, line {last.lineno}"
+    form = f"completions as {'lists of messages' if chat else 'text'}"
+    message = f"reward {part.label!r} gets {form} and raised {type(error).__name__}: {error} ({place})"
+    if isinstance(error, TypeError | AttributeError | KeyError | IndexError):  # signs of the other form
+        other = "text, set its option `chat` to false" if chat else "lists of messages, set its option `chat` to true"
+        message += f"; if it expects {other}"
+    absent = [name for name in _parameters(part.function) if name not in arguments and name not in RESERVED]
+    absent_text = f"; it names {', '.join(absent)}, which the data lacks" if absent else ""
+    return f"{message}. Its columns: {_listed(arguments)}{absent_text}"

@@ -14,10 +14,10 @@ from r1kit.settings import ForSources, is_dotted_path, nearest
 class RewardSpec(ForSources):
     """One part of the reward.
 
-    `name` is a key of `REWARDS` or the dotted path of a reward function, or of a function that returns one, such as
-    `package.module:function`; `options` are its keywords. `chat`: whether the function expects conversational
-    completions; None means that TRL's functions do and all others get text. `label` distinguishes two
-    parts of one name.
+    `name` is a key of `REWARDS` or the dotted path of a reward function, or of a function or class that returns one,
+    such as `package.module:function`; `options` are its keywords. `chat`: whether the function gets messages or text;
+    None follows the annotation of its `completions`, or else the prompts in the data (docs/guides/rewards.md). `label`
+    distinguishes two parts of one name.
     """
 
     name: str

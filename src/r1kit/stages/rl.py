@@ -13,6 +13,7 @@ from r1kit.engines.engine_settings import DeviceSettings
 from r1kit.engines.opening import open_policy_engine
 from r1kit.pipeline import Context, External, Kind, Work
 from r1kit.rewards import RewardSpec, build
+from r1kit.rollout import column_names
 from r1kit.settings import listed
 from r1kit.stages.shared.fitting import Fitting, check_model
 from r1kit.stages.shared.probe import ProbeSettings, check_probe, make_probe, probe_of, refuse_unread, with_models
@@ -56,7 +57,7 @@ class RLSettings(LoopSettings, DeviceSettings):
 def check(context: Context) -> None:
     """Refuse rewards, losses, devices, tasks and prompts that cannot work, before any stage starts."""
     settings: RLSettings = context.settings
-    build(rewards_of(context))
+    scorer = build(rewards_of(context))
     loss_of(settings.algorithm)
     advantages_of(settings.algorithm)
     # not a validator of the settings: `override` sets these two before probe.tasks
@@ -64,7 +65,9 @@ def check(context: Context) -> None:
     if unused and not settings.probe.tasks:
         raise ValueError(f"{unused[0]} needs held-out problems: name at least one task in probe.tasks")
     remedy = "set max_prompt_tokens to leave longer prompts out"
-    check_model(context, training=True, limit=settings.max_prompt_tokens, remedy=remedy)
+    limit, nested = settings.max_prompt_tokens, scorer.has_own
+    fitting = check_model(context, training=True, limit=limit, remedy=remedy, nested_columns=nested)
+    scorer.check(column_names(fitting.problems) | {"log_metric", "trainer_state"})
     check_probe(context, follows=bool(settings.patience) and settings.watch == "accuracy")
 
 
@@ -87,7 +90,8 @@ def run(context: Context) -> Mapping[str, Any]:
     settings: RLSettings = context.settings
     scorer, chat = build(rewards_of(context)), settings.chat
     policy = load(str(context.input("model")), device=settings.device, seed=settings.seed)
-    task, limit = load_tasks(settings.tasks, training=True), settings.max_prompt_tokens
+    task = load_tasks(settings.tasks, training=True, nested_columns=scorer.has_own)
+    limit = settings.max_prompt_tokens
     fitting = Fitting(task, chat, policy, max_tokens=settings.max_tokens, limit=limit)
     if fitting.dropped:
         context.progress.say(f"{fitting.dropped} problems with prompts of over {limit} tokens left out")
@@ -120,7 +124,7 @@ RL_STAGE = Kind(
     name="rl",
     run=run,
     settings=RLSettings,
-    version=2,
+    version=3,
     check=check,
     sources=lambda settings: {
         **sources((*settings.tasks, *settings.probe.tasks), (*settings.rewards, *settings.probe.rewards)),

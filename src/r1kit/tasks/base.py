@@ -44,7 +44,7 @@ class Listed:
 
         One step is easier than the whole problem: a start for a model that solves too few whole problems to learn from
         them. Each line with one true equation of two whole numbers becomes a problem. Raises `DataError` if a problem
-        has no solution in its metadata, or if there is no such line.
+        has no solution, or if there is no such line.
         """
         steps: list[Problem] = []
         for problem in self.problems:
@@ -53,11 +53,8 @@ class Listed:
                 if line.count("=") == len(matches) == 1 and _is_true(matches[0]):
                     start, end = matches[0].span("result")
                     prompt, answer = f"{line[:start]}?{line[end:]}".strip(), matches[0]["result"]
-                    metadata = {**problem.metadata, "solution": line}
-                    step = replace(
-                        problem, id=f"{problem.id}/{number}", prompt=prompt, answer=answer, metadata=metadata
-                    )
-                    steps.append(step)
+                    name = f"{problem.id}/{number}"
+                    steps.append(replace(problem, id=name, prompt=prompt, answer=answer, solution=line))
         if self.problems and not steps:
             raise DataError("empty", f"no solution of {self.name} has a line with one calculation, such as 48 / 2 = 24")
         return replace(self, problems=tuple(steps))
@@ -66,7 +63,7 @@ class Listed:
         """Sorted by the number of digits in the reference solution, then by its length.
 
         Little calculation is the best sign of an easy problem that needs no model. Raises `DataError` if a problem has
-        no solution in its metadata.
+        no solution.
         """
 
         def work(problem: Problem) -> tuple[int, int]:
@@ -86,10 +83,9 @@ class Listed:
 
 
 def _solution(problem: Problem, wanted_by: str) -> str:
-    solution = problem.metadata.get("solution")
-    if not isinstance(solution, str):
+    if not problem.solution:
         raise DataError("missing column", f"{problem.id} has no reference solution: {wanted_by} needs one")
-    return solution
+    return problem.solution
 
 
 def _is_true(calculation: re.Match[str]) -> bool:

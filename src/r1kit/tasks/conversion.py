@@ -12,9 +12,10 @@ from r1kit.types import Problem
 from r1kit.verifiers import find
 
 
-def convert(row: Row, schema: Schema, *, name: str, file: str, number: int) -> Problem:
+def convert(row: Row, schema: Schema, *, name: str, file: str, number: int, nested_columns: bool = False) -> Problem:
     """Row `number` (from 1) as a problem; raises `DataError` with file, row and field.
 
+    Columns that hold lists or objects are not kept without `nested_columns`: whole conversations can be among them.
     Ids count from 0 and do not change if other rows are skipped: `gsm8k/train/17`.
     """
     field = schema.prompt[0]
@@ -43,7 +44,10 @@ def convert(row: Row, schema: Schema, *, name: str, file: str, number: int) -> P
         verifier=verifier,
         language=language.lower().partition("-")[0],
         source=source,
-        metadata=metadata(row, schema),
+        solution=solution_of(row, schema),
+        columns={
+            key: value for key, value in row.items() if nested_columns or isinstance(value, str | int | float | None)
+        },
     )
 
 
@@ -108,10 +112,7 @@ def canonical(answer: str, verifier: str) -> str:
     return answer
 
 
-def metadata(row: Row, schema: Schema) -> dict[str, Any]:
-    """The other columns that hold text or numbers (level, type, solution ...); nested columns are dropped."""
-    used = {*schema.prompt, schema.answer} - {"solution"}
-    kept = {key: value for key, value in row.items() if key not in used and isinstance(value, str | int | float)}
-    if schema.solution is not None:
-        kept["solution"] = schema.solution(row[schema.answer])
-    return kept
+def solution_of(row: Row, schema: Schema) -> str:
+    """The worked solution of a row: what the schema reads from the answer, or the column `solution`."""
+    solution = row.get("solution") if schema.solution is None else schema.solution(row[schema.answer])
+    return solution if isinstance(solution, str) else ""

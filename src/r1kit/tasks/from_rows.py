@@ -24,6 +24,7 @@ class ReadOptions(TypedDict, total=False):
     verifier: str | None
     language: str | None
     skip_invalid: bool
+    nested_columns: bool
 
 
 def from_rows(
@@ -36,13 +37,14 @@ def from_rows(
     verifier: str | None = None,
     language: str | None = None,
     skip_invalid: bool = False,
+    nested_columns: bool = False,
 ) -> Listed:
     """Rows of any source as a task.
 
     `columns` maps our fields to the data's ({"prompt": "q", "answer": "a"}). Without it, `schema` is used, or guessed
     if that is None. `verifier` and `language` override those of all rows. The first faulty row raises `DataError` with
     file, row and field. With `skip_invalid`, faulty rows are listed in `skipped` instead, and only data without a
-    single usable row is an error.
+    single usable row is an error. `nested_columns` keeps columns of lists and objects in `Problem.columns` too.
     """
     schema = mapped(columns) if columns else schema
     if schema is None:
@@ -52,7 +54,7 @@ def from_rows(
     skipped: list[DataError] = []
     for number, row in rows:
         try:
-            problems.append(problem_of(row, schema, name=name, file=file, number=number))
+            problems.append(problem_of(row, schema, nested_columns, name=name, file=file, number=number))
         except DataError as error:
             if not skip_invalid:
                 raise
@@ -62,11 +64,13 @@ def from_rows(
     return Listed(name=name, problems=tuple(problems), skipped=tuple(skipped))
 
 
-def problem_of(row: dict[str, Any] | DataError, schema: Schema, *, name: str, file: str, number: int) -> Problem:
+def problem_of(
+    row: dict[str, Any] | DataError, schema: Schema, nested_columns: bool = False, *, name: str, file: str, number: int
+) -> Problem:
     """A row as a problem; raises `DataError` if the row is faulty or could not be read."""
     if isinstance(row, DataError):
         raise row
-    return convert(row, schema, name=name, file=file, number=number)
+    return convert(row, schema, name=name, file=file, number=number, nested_columns=nested_columns)
 
 
 def recognise(rows: Iterable[NumberedRow], file: str) -> tuple[Schema, Iterable[NumberedRow]]:

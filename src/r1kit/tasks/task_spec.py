@@ -9,7 +9,7 @@ from typing import Any, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from r1kit.data.errors import DataError
-from r1kit.settings import Settings
+from r1kit.settings import NOT_HASHED, Settings
 from r1kit.tasks.base import Task, iterate
 from r1kit.tasks.mixture import Joined, mix
 from r1kit.tasks.schemas import mapped
@@ -48,6 +48,11 @@ class TaskSpec(Settings):
         default=False, description="one problem per calculation in the reference solutions, not the whole problems"
     )
     skip_invalid: bool = Field(default=False, description="skip faulty rows instead of stopping at the first")
+    nested_columns: bool = Field(
+        default=False,
+        description="keep columns of lists and objects in memory, for rewards of your own; `rl` does so if it has any",
+        json_schema_extra=NOT_HASHED,
+    )
     seed: int = Field(default=0, ge=0)
     weight: float = Field(default=1.0, gt=0, description="share in a mixture; weights need not add up to 1")
     data: Path | None = Field(default=None, description="folder with <set>/<split>.jsonl.gz, in place of R1KIT_DATA")
@@ -93,8 +98,10 @@ class TaskSpec(Settings):
         return self.limit or GENERATED
 
 
-def load_tasks(specs: Sequence[TaskSpec], training: bool) -> Task:
+def load_tasks(specs: Sequence[TaskSpec], training: bool, *, nested_columns: bool = False) -> Task:
     """The specs as one task: a weighted mixture for training, end to end for evaluation.
+
+    `nested_columns` keeps columns of lists and objects, whatever the specs say.
 
     Raises `DataError` for data that cannot be used and, when training, for sets that are for evaluation only.
     """
@@ -103,6 +110,8 @@ def load_tasks(specs: Sequence[TaskSpec], training: bool) -> Task:
     if training:
         for spec in specs:
             refuse_benchmark(spec)
+    if nested_columns:
+        specs = [spec.replace(nested_columns=True) for spec in specs]
     tasks = [load_task(spec, "train" if training else "test") for spec in specs]
     if len(tasks) == 1:
         return tasks[0]

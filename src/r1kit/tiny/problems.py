@@ -205,7 +205,7 @@ class TinyTask(Sequence[Problem]):
             verifier="number",
             language=item.language,
             source=f"tiny/{family}",
-            metadata={"steps": len(item.steps)},
+            columns={"steps": len(item.steps)},
         )
 
 

@@ -58,7 +58,9 @@ class Fitting:
         return self.problems[index]
 
 
-def check_model(context: Context, *, training: bool, limit: int | None = None, remedy: str = LEAVE_OUT) -> Fitting:
+def check_model(
+    context: Context, *, training: bool, limit: int | None = None, remedy: str = LEAVE_OUT, nested_columns: bool = False
+) -> Fitting:
     """Check device, model, tasks and prompts without loading the model's weights. Raises ValueError.
 
     The stage's settings have `device`, `tasks`, `chat` and `max_tokens`.
@@ -67,5 +69,6 @@ def check_model(context: Context, *, training: bool, limit: int | None = None, r
 
     settings = context.settings
     device_of(settings.device)
-    task, policy = load_tasks(settings.tasks, training=training), outline(str(context.input("model")))
+    task = load_tasks(settings.tasks, training=training, nested_columns=nested_columns)
+    policy = outline(str(context.input("model")))
     return Fitting(task, settings.chat, policy, max_tokens=settings.max_tokens, limit=limit, remedy=remedy)

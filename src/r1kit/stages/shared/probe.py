@@ -80,13 +80,15 @@ def check_probe(context: Context, *, follows: bool = False) -> None:
     With `follows`, early stopping follows the accuracy, so some problem must have a verifier.
     """
     from r1kit.models.load import outline
+    from r1kit.rollout import column_names
 
     probe = probe_of(context)
     if not probe.tasks:
         return
-    _scorer_of(probe)
-    task, policy = load_tasks(probe.tasks, training=False), outline(str(context.input("model")))
+    scorer, policy = _scorer_of(probe), outline(str(context.input("model")))
+    task = load_tasks(probe.tasks, training=False, nested_columns=scorer.has_own)
     problems = Fitting(task, context.settings.chat, policy, max_tokens=probe.max_tokens).problems
+    scorer.check(column_names(problems))
     if not any(problem.verifier for problem in problems) and (follows or not probe.rewards):
         raise ValueError(
             f"no problem of the probe's task {task.name} has a reference, so accuracy cannot be measured: give "
@@ -105,10 +107,10 @@ def make_probe(probe: ProbeSettings, policy: Any, chat: ChatFormat) -> Callable[
 
     if not probe.tasks:
         return dict
-    task = load_tasks(probe.tasks, training=False)
+    engine, scorer = open_policy_engine(DeviceSettings(max_rows=probe.max_rows), policy), _scorer_of(probe)
+    task = load_tasks(probe.tasks, training=False, nested_columns=scorer.has_own)
     problems = Fitting(task, chat, policy, max_tokens=probe.max_tokens).problems
     greedy = SamplingParams(temperature=0.0, max_tokens=probe.max_tokens)
-    engine, scorer = open_policy_engine(DeviceSettings(max_rows=probe.max_rows), policy), _scorer_of(probe)
 
     def measure() -> dict[str, float]:
         groups = rollout(engine, problems, chat, scorer, greedy)

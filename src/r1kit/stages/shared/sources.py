@@ -10,7 +10,7 @@ from r1kit.engines.engine_settings import OwnEngineSettings
 from r1kit.models.known import find, resolve
 from r1kit.pipeline import External
 from r1kit.rewards import RewardSpec
-from r1kit.rewards.loading import source_file
+from r1kit.rewards.loading import source_files as reward_files
 from r1kit.settings import Settings
 from r1kit.tasks import TaskSpec, source_files
 
@@ -18,7 +18,9 @@ from r1kit.tasks import TaskSpec, source_files
 def sources(tasks: Sequence[TaskSpec], rewards: Sequence[RewardSpec] = ()) -> dict[str, External]:
     """Files that tasks and rewards are made from, as inputs `task/0`, `task/1`, ... and `code/REWARD`."""
     files = [path for spec in tasks for path in source_files(spec)]
-    code = {f"code/{spec.title}": External(path) for spec in rewards if (path := source_file(spec)) is not None}
+    code = {
+        f"code/{spec.title}{ending}": External(path) for spec in rewards for ending, path in reward_files(spec).items()
+    }
     return {f"task/{index}": External(path) for index, path in enumerate(files)} | code
 
 

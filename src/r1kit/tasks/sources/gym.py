@@ -70,7 +70,7 @@ class GymTask:
             answer=answer,
             verifier=verifier,
             source=f"gym/{self.generator}",
-            metadata={"difficulty": entry["metadata"].get("difficulty")},
+            columns={"difficulty": entry["metadata"].get("difficulty")},
         )
 
     def reference(self, entry: Mapping[str, Any]) -> tuple[str, str]:

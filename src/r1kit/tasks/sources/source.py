@@ -47,7 +47,11 @@ class Generator(Source, Protocol):
 def read_options(spec: TaskSpec) -> ReadOptions:
     """The options of a spec that say how rows become problems."""
     return ReadOptions(
-        columns=spec.columns, verifier=spec.verifier, language=spec.language, skip_invalid=spec.skip_invalid
+        columns=spec.columns,
+        verifier=spec.verifier,
+        language=spec.language,
+        skip_invalid=spec.skip_invalid,
+        nested_columns=spec.nested_columns,
     )
 
 

@@ -40,6 +40,9 @@ def loss_of(settings: GRPOSettings) -> Loss:
         output: Any = loss(logprobs, targets, totals)  # a user's function: the type is checked here
         if not isinstance(output, LossOutput) or output.loss.numel() != 1:
             raise ValueError(f"loss {settings.loss!r} returned {output!r:.80}: expected a LossOutput with one number")
+        if logprobs.requires_grad and not output.loss.requires_grad:
+            cause = "expected a number computed from `logprobs`, without `detach`, `item` or `no_grad`"
+            raise ValueError(f"loss {settings.loss!r} returned a loss without a gradient: {cause}")
         # sums of other names are metrics loss/NAME, so they replace none of the loop's
         return output._replace(sums={name if name in SUMS else f"loss/{name}": v for name, v in output.sums.items()})
 
@@ -54,12 +57,16 @@ def advantages_of(settings: GRPOSettings) -> Advantages:
     _require_arguments(function, f"baseline {settings.baseline!r}", "f(rewards) -> advantages", "a group's rewards")
 
     def checked(rewards: Sequence[float | None]) -> Sequence[float | None]:
-        values: Sequence[float | None] = function(list(rewards))
-        if not isinstance(values, list | tuple) or len(values) != len(rewards):
-            raise ValueError(f"baseline {settings.baseline!r} returned {values!r:.80} for {len(rewards)} rewards")
+        returned: Any = function(list(rewards))
+        values = returned.tolist() if hasattr(returned, "tolist") else returned  # an array or tensor
         # NaN would reach every weight
-        if not all(value is None or (isinstance(value, Real) and math.isfinite(value)) for value in values):
-            raise ValueError(f"baseline {settings.baseline!r} returned {values!r:.80}: expected finite numbers or None")
+        if (
+            not isinstance(values, list | tuple)
+            or len(values) != len(rewards)
+            or not all(value is None or (isinstance(value, Real) and math.isfinite(value)) for value in values)
+        ):
+            message = f"baseline {settings.baseline!r} returned {returned!r:.80} for {len(rewards)} rewards"
+            raise ValueError(f"{message}: expected a list of finite numbers or None, one for each")
         return values
 
     return checked

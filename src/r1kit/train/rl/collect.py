@@ -10,7 +10,7 @@ from statistics import fmean
 from r1kit.chat import ChatFormat
 from r1kit.engines import PolicyEngine
 from r1kit.rewards.scorer import Scorer
-from r1kit.rollout import rollout
+from r1kit.rollout import TrainerState, rollout
 from r1kit.tasks import Task
 from r1kit.train.rl.algorithm import Advantages
 from r1kit.train.rl.loop_settings import LoopSettings
@@ -49,21 +49,23 @@ class ScoredGroup:
         """Whether the rewards differ; a group of equal rewards has no gradient."""
         return len({total for total in reward_totals(self.group) if total is not None}) > 1
 
-    def samples(self, *, skip_truncated: bool) -> list[Sample]:
-        """The rollouts to train on."""
-        return [
-            to_sample(member, advantage)
-            for member, advantage in zip(self.group.rollouts, self.advantages, strict=True)
-            if advantage is not None and not (skip_truncated and member.completion.finish_reason == "length")
-        ]
+    def samples(self, *, skip_truncated: bool) -> tuple[list[Sample], list[Sample]]:
+        """The rollouts to train on, and the truncated ones that are left out."""
+        trained, left_out = list[Sample](), list[Sample]()
+        for member, advantage in zip(self.group.rollouts, self.advantages, strict=True):
+            if advantage is not None:
+                is_left_out = skip_truncated and member.completion.finish_reason == "length"
+                (left_out if is_left_out else trained).append(to_sample(member, advantage))
+        return trained, left_out
 
 
 @dataclass(frozen=True)
 class Collected:
-    """All groups of a step (for metrics and log), and the samples to train on."""
+    """All groups of a step (for metrics and log), the samples to train on, and the truncated ones that are left out."""
 
     scored: list[ScoredGroup]
     samples: list[Sample]
+    left_out: list[Sample]
     reported: dict[str, float]  # metrics that reward functions logged, as means over their calls
 
     @property
@@ -80,6 +82,7 @@ class Collector:
     scorer: Scorer
     advantages: Advantages
     settings: LoopSettings
+    columns: frozenset[str] = frozenset()  # of all problems of the task: those of a step may lack some
 
     def __call__(self, step: int, draws: Draws) -> Collected:
         """Sample `prompts_per_step` groups.
@@ -97,14 +100,24 @@ class Collector:
         missing = settings.prompts_per_step
         for extra_round in range(settings.algorithm.dynamic_sampling + 1):
             params = settings.sampling(step, extra_round)
-            groups = rollout(self.engine, draws.next(missing), self.chat, self.scorer, params, log_metric=log_metric)
+            groups = rollout(
+                self.engine,
+                draws.next(missing),
+                self.chat,
+                self.scorer,
+                params,
+                log_metric=log_metric,
+                trainer_state=TrainerState(global_step=step, max_steps=settings.steps),
+                names=self.columns,
+            )
             scored += [ScoredGroup(group, self.advantages(reward_totals(group))) for group in groups]
             missing = settings.prompts_per_step - sum(entry.varies for entry in scored)
             if missing <= 0:
                 break
         kept = [entry for entry in scored if entry.varies] if settings.algorithm.dynamic_sampling else scored
-        samples = [sample for entry in kept for sample in entry.samples(skip_truncated=settings.truncated == "skip")]
-        return Collected(scored, samples, {name: fmean(values) for name, values in logged.items()})
+        pairs = [entry.samples(skip_truncated=settings.truncated == "skip") for entry in kept]
+        samples, left_out = ([sample for pair in pairs for sample in pair[side]] for side in (0, 1))
+        return Collected(scored, samples, left_out, {name: fmean(values) for name, values in logged.items()})
 
 
 def reward_totals(group: Group) -> list[float | None]:

@@ -34,7 +34,8 @@ from r1kit.engines import PolicyEngine
 from r1kit.models.batch import Batch, Totals
 from r1kit.models.load import frozen_copy, named_weights
 from r1kit.rewards.scorer import Scorer
-from r1kit.tasks import Task
+from r1kit.rollout import column_names
+from r1kit.tasks import Task, iterate
 from r1kit.train import checkpoints
 from r1kit.train.learner import Learner, split
 from r1kit.train.packing import pack
@@ -43,7 +44,7 @@ from r1kit.train.rl.audit import Audit
 from r1kit.train.rl.collect import Collector, Draws
 from r1kit.train.rl.log import write_rollouts
 from r1kit.train.rl.loop_settings import LoopSettings
-from r1kit.train.rl.metrics import group_metrics, update_metrics
+from r1kit.train.rl.metrics import NAMES, group_metrics, update_metrics
 from r1kit.train.rl.monitors import Alarm, VerdictError, hack_metrics, verdict_metrics
 from r1kit.train.validation import Best, EarlyStopping, Validation
 from r1kit.types import Sample
@@ -73,7 +74,8 @@ class RL:
     def __post_init__(self) -> None:
         settings, algorithm = self.settings, self.settings.algorithm
         # a path that leads nowhere fails here, before any work
-        self.collect = Collector(self.engine, self.chat, self.scorer, advantages_of(algorithm), settings)
+        columns = column_names(iterate(self.task)) if self.scorer.has_own else frozenset[str]()
+        self.collect = Collector(self.engine, self.chat, self.scorer, advantages_of(algorithm), settings, columns)
         self.loss = loss_of(algorithm)
         self.audit = Audit(self.folder, settings.audit_share, settings.audit_verifier, settings.seed)
         self.alarm = Alarm(settings.max_unknown_rate)
@@ -133,6 +135,10 @@ class RL:
             raise
         sampled = time.perf_counter()
         row |= self.update(step, collected.samples)
+        if not collected.samples and collected.left_out:  # nothing to learn from, but the policy can be measured
+            totals = Totals.of(collected.left_out, self.settings.max_tokens)
+            measured = self.learner.forward_backward([], self.loss, totals, self._pack(collected.left_out))
+            row |= {NAMES[name]: value for name, value in measured.items() if name in NAMES and name != "loss"}
         every = self.settings.algorithm.reference_refresh
         # updates come in runs of minibatches x epochs, so a multiple of `every` may be passed inside a step
         if self.reference is not None and every and self.learner.updates // every > updates // every:
