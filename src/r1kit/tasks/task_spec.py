@@ -9,7 +9,7 @@ from typing import Any, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from r1kit.data.errors import DataError
-from r1kit.settings import NOT_HASHED, Settings
+from r1kit.settings import Settings, unhashed
 from r1kit.tasks.base import Task, iterate
 from r1kit.tasks.mixture import Joined, mix
 from r1kit.tasks.schemas import mapped
@@ -48,10 +48,9 @@ class TaskSpec(Settings):
         default=False, description="one problem per calculation in the reference solutions, not the whole problems"
     )
     skip_invalid: bool = Field(default=False, description="skip faulty rows instead of stopping at the first")
-    nested_columns: bool = Field(
-        default=False,
+    nested_columns: bool = unhashed(
+        False,
         description="keep columns of lists and objects in memory, for rewards of your own; `rl` does so if it has any",
-        json_schema_extra=NOT_HASHED,
     )
     seed: int = Field(default=0, ge=0)
     weight: float = Field(default=1.0, gt=0, description="share in a mixture; weights need not add up to 1")
