@@ -36,8 +36,8 @@ def in_form(
 ) -> tuple[bool, dict[str, Any]]:
     """Whether a function gets messages, and its `completions` and `prompts` (if there are any) in that form.
 
-    `conversations` are the data's own prompts; messages among them replace those of `prompts`. With `chat` None, each
-    row would keep the form of its prompt in the data, as in TRL. Raises ValueError if rows differ in that.
+    `conversations` are the data's own prompts; messages among them replace those of `prompts`. With `chat` None, the
+    form is that of the data, as in TRL. Raises ValueError if rows differ in it.
     """
     asked = [None] * len(completions) if prompts is None else list(prompts)
     if conversations is not None:
@@ -47,11 +47,13 @@ def in_form(
         if len(forms) > 1:
             raise ValueError("some rows are messages and others text: set its option `chat` to true or false")
         chat = True in forms
-    replies: list[Any] = texts(completions) if not chat else []
+    arguments: dict[str, Any] = {}
     if chat:
-        replies = [c if is_messages(c) else [{"role": "assistant", "content": c}] for c in completions]
-    arguments = {"completions": replies}
-    if prompts is not None:
-        requests = [p if is_messages(p) else [{"role": "user", "content": p}] for p in asked]
-        arguments["prompts"] = requests if chat else [question_of(prompt) for prompt in prompts]
+        arguments["completions"] = [c if is_messages(c) else [{"role": "assistant", "content": c}] for c in completions]
+        arguments["prompts"] = [p if is_messages(p) else [{"role": "user", "content": p}] for p in asked]
+    else:
+        arguments["completions"] = texts(completions)
+        arguments["prompts"] = [question_of(prompt) for prompt in prompts or ()]
+    if prompts is None:
+        del arguments["prompts"]
     return chat, arguments

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import inspect
 import math
+import sys
 import traceback
 import warnings
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from numbers import Real
 from pathlib import Path
 from typing import Any
 
 from r1kit.event_loop import run_blocking
-from r1kit.rewards.columns import RewardFunction
+from r1kit.rewards.columns import Configured, RewardFunction
 from r1kit.rewards.completion_form import in_form
 from r1kit.store import to_plain
 from r1kit.types import Reward, Verdict
@@ -158,7 +160,7 @@ def _hooks(part: Part, results: Sequence[PartResult], columns: Mapping[str, Any]
 
     def pairs(name: str, values: Sequence[Any]) -> Iterable[tuple[PartResult, Any]]:
         if len(values) != len(results):
-            raise ValueError(f"reward {part.label!r} logs {len(values)} {name!r} for {len(results)} completions")
+            raise RewardError(f"reward {part.label!r} logs {len(values)} {name!r} for {len(results)} completions")
         return zip(results, values, strict=True)
 
     def log_extra(name: str, values: Sequence[Any]) -> None:
@@ -236,7 +238,7 @@ def _call(part: Part, arguments: dict[str, Any], chat: bool) -> list[float | Non
         exit_call = f"{name} called sys.exit({error.code!r})"
         raise RewardError(f"{exit_call}: a reward function returns numbers and never exits") from error
     except Exception as error:
-        if not part.is_own:
+        if not part.is_own or isinstance(error, RewardError):  # a hook has named the reward already
             raise
         raise RewardError(_failure(part, error, arguments, chat)) from error
     if not isinstance(values, list):
@@ -254,8 +256,12 @@ def _call(part: Part, arguments: dict[str, Any], chat: bool) -> list[float | Non
 
 def _failure(part: Part, error: Exception, arguments: Mapping[str, Any], chat: bool) -> str:
     """The message for an error inside a reward function of the user's own."""
-    last = traceback.extract_tb(error.__traceback__)[-1]
-    place = f"{Path(last.filename).name}, line {last.lineno}"
+    function: Any = part.function.function if isinstance(part.function, Configured) else part.function
+    function = function.func if isinstance(function, partial) else function
+    home = getattr(sys.modules.get(function.__module__), "__file__", None)
+    frames = traceback.extract_tb(error.__traceback__)
+    frame = next((frame for frame in reversed(frames) if frame.filename == home), frames[-1])
+    place = f"{Path(frame.filename).name}, line {frame.lineno}"
     form = f"completions as {'lists of messages' if chat else 'text'}"
     message = f"reward {part.label!r} gets {form} and raised {type(error).__name__}: {error} ({place})"
     if isinstance(error, TypeError | AttributeError | KeyError | IndexError):  # signs of the other form
