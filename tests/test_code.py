@@ -6,7 +6,6 @@ import json
 import os
 import socket
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -17,6 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import hostile_programs
 from r1kit.rewards import REWARDS
 from r1kit.rewards.code import code_reward, get_code_reward
 from r1kit.sandbox import Execution, Limits, SandboxError, choose, default_sandbox, process
@@ -30,9 +30,6 @@ from r1kit.verifiers.code.matching import same_output, same_value
 from r1kit.verifiers.code.runs import Grade
 from r1kit.verifiers.code.tests import CodeTests, parse_tests
 from r1kit.verifiers.code.wire import decode, encode
-
-sys.path.insert(0, str(Path(__file__).parent))
-import hostile_programs
 from sandbox_worker import workers
 
 Ask = Callable[..., Any]

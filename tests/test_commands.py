@@ -12,7 +12,6 @@ from typing import Any
 
 import pytest
 
-sys.path.append(str(Path(__file__).parent))  # --import-mode=importlib leaves it out
 from chat_server import serving
 from r1kit import cli
 from r1kit.chat import ChatFormat, saved

@@ -16,7 +16,6 @@ from typing import Any
 
 import pytest
 
-sys.path.append(str(Path(__file__).parent))  # --import-mode=importlib leaves it out
 from chat_server import FAULTS, ChatServer, completion, serving
 from r1kit.chat import ChatFormat
 from r1kit.collect import loops

@@ -9,7 +9,6 @@ import html
 import json
 import pickle
 import re
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,7 +18,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-sys.path.append(str(Path(__file__).parent))  # --import-mode=importlib leaves it out
 from chat_server import ChatServer, completion, serving
 from r1kit.engines import EngineError
 from r1kit.engines.engine_settings import LocalEngineSettings

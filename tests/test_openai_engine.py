@@ -24,7 +24,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-sys.path.append(str(Path(__file__).parent))  # --import-mode=importlib leaves it out
 from chat_server import FAULTS, ChatServer, completion, serving
 from r1kit.chat import ChatFormat
 from r1kit.engines import EngineError, PromptError

@@ -5,13 +5,11 @@ from __future__ import annotations
 import html
 import json
 import re
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-sys.path.append(str(Path(__file__).parent))  # --import-mode=importlib leaves it out
 from chat_server import serving
 from r1kit.data.conversations import preference
 from r1kit.data.jsonl import read_rows

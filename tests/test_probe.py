@@ -31,8 +31,6 @@ from r1kit.stages.shared.probe import ProbeSettings, check_probe, reward_metrics
 from r1kit.train import checkpoints  # noqa: E402
 from r1kit.train.validation import Validation  # noqa: E402
 from r1kit.types import Completion, Group, Problem, Prompt, Reward, Rollout  # noqa: E402
-
-sys.path.insert(0, str(Path(__file__).parent))
 from test_rl import assert_identical, loop, share_of_low_ids, weights  # noqa: E402
 from test_rl import rows as metrics  # noqa: E402
 

@@ -26,8 +26,6 @@ from r1kit.sandbox.probes import PROBES, examine
 from r1kit.sandbox.remote import Remote
 from r1kit.sandbox.server import Server
 from r1kit.sandbox.waiting import waited
-
-sys.path.insert(0, str(Path(__file__).parent))
 from sandbox_worker import workers
 
 BRIEF = Limits(wall_s=60, cpu_s=2, memory_mb=256)  # the wall's is for a machine on which all else runs too
