@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from chat_server import FAULTS, ChatServer, completion, serving
-from r1kit.chat import ChatFormat
+from r1kit.chat import ChatFormat, whole_response
 from r1kit.collect import loops
 from r1kit.collect.prompting import REFLECT_SYSTEM, Exemplar, FewShot, General, Own, Reflect, Request, in_form
 from r1kit.collect.rating import Rater
@@ -39,7 +39,8 @@ from r1kit.stages.mix import MIX
 from r1kit.stages.review import REVIEW, ReviewPending, ReviewSettings
 from r1kit.store import StoreError
 from r1kit.tasks import TaskSpec
-from r1kit.types import Message, Problem
+from r1kit.tiny.tokenizer import make
+from r1kit.types import Completion, Message, Problem
 
 EXEMPLARS = [
     {"question": "What is 2 + 3?", "reasoning": "I add 3 to 2: 2 + 3 = 5. I check: 5 - 3 = 2.", "summary": "5"},
@@ -180,11 +181,11 @@ def test_replies_are_converted_into_any_format_and_back(form: str) -> None:
 
 def test_a_policy_keeps_its_own_text_where_it_has_the_format_already() -> None:
     sampled = "<think> 3+8=11 </think> <answer> 11 </answer>"
-    way = Own(ChatFormat(prefill="<think>"), "think_answer")
-    assert (
-        way.response(Request(problem=Problem(id="p", prompt="?", answer="11")), sampled.removeprefix("<think>"))
-        == sampled
-    )
+    chat, problem = ChatFormat(prefill="<think>"), Problem(id="p", prompt="?", answer="11")
+    text = sampled.removeprefix("<think>")
+    reply = Completion(token_ids=(1,), logprobs=(0.0,), text=text, finish_reason="stop")
+    whole = whole_response(chat.render(problem, make()), reply)
+    assert Own(chat, "think_answer").response(Request(problem=problem), whole) == sampled
 
 
 def test_the_thoughts_of_a_model_that_always_thinks_are_left_aside() -> None:

@@ -54,15 +54,15 @@ SMALL: dict[str, Any] = {
 }
 
 
-class Boxed(ChatFormat):
+class Boxed(LocalEngine):
     """Makes a sum of whatever the random model says, on which algebra has to decide: so a worker is asked each time."""
 
-    def complete(self, text: str) -> str:
-        number = zlib.crc32(text.encode())
-        return f"\\boxed{{x + {number % 2} + {number} - {number}}}"
+    def generate(self, *args: Any, **options: Any) -> list[list[Completion]]:
+        return [[self.boxed(each) for each in group] for group in super().generate(*args, **options)]
 
-
-BOXED = Boxed(system="", plain="{question}")
+    def boxed(self, completion: Completion) -> Completion:
+        number = zlib.crc32(completion.text.encode())
+        return replace(completion, text=f"\\boxed{{x + {number % 2} + {number} - {number}}}")
 
 
 def task(answer: str = "x + 1", verifier: str = "math") -> Listed:
@@ -86,9 +86,7 @@ class Tail:
 PARTS = (RewardSpec(name="accuracy"), RewardSpec(name="tag_count", weight=0.2))
 
 
-def loop(
-    folder: Path, problems: Listed, chat: ChatFormat = BOXED, parts: Sequence[RewardSpec] = PARTS, **changes: Any
-) -> RL:
+def loop(folder: Path, problems: Listed, parts: Sequence[RewardSpec] = PARTS, **changes: Any) -> RL:
     settings = LoopSettings.parse({**SMALL, **changes})
     policy = Policy(fresh_llama(TOKENIZER, layers=1, width=32, heads=2, context=64, seed=0), TOKENIZER, (1,))
     learner = Learner(policy.model, OptimizerSettings(learning_rate=3e-3), steps=settings.steps)
@@ -96,7 +94,8 @@ def loop(
     def quiet(*_: Any) -> None:
         return None
 
-    return RL(learner, LocalEngine(policy), problems, chat, build(parts), settings, folder, quiet, quiet)
+    chat = ChatFormat(system="", plain="{question}")
+    return RL(learner, Boxed(policy), problems, chat, build(parts), settings, folder, quiet, quiet)
 
 
 def rows(path: Path) -> list[dict[str, Any]]:
@@ -237,10 +236,6 @@ def group(
     return Group(problem=problem, rollouts=tuple(rollouts))
 
 
-def plain(text: str) -> str:
-    return text
-
-
 def judges(outcome: Outcome | None) -> Part:
     """A part of the reward that gives every completion one verdict and a note of it."""
 
@@ -333,7 +328,7 @@ def test_the_audit_keeps_what_two_verifiers_see_differently(tmp_path: Path) -> N
     # "exact" compares letters: 4.0 is wrong for it and right for math
     groups = [group(["right", "wrong"], ["4", "4.0"], verifier="exact"), group(["failed", None], verifier="exact")]
     audit = Audit(tmp_path, 1.0, "", 0)
-    assert audit(3, groups, plain) == {"audit/count": 2.0, "audit/disagreement": 0.5}
+    assert audit(3, groups) == {"audit/count": 2.0, "audit/disagreement": 0.5}
     row = rows(tmp_path / "audit.jsonl")[0]
     assert (row["step"], row["extracted"], row["verdict"], row["second"], row["second_verdict"]) == (
         3,
@@ -350,7 +345,7 @@ def test_the_audit_keeps_what_two_verifiers_see_differently(tmp_path: Path) -> N
 def test_the_audit_counts_what_the_second_verifier_cannot_tell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(VERIFIERS, "choice", lambda response, reference: Verdict(outcome="unknown", detail="no choice"))
     audit, groups = Audit(tmp_path, 1.0, "choice", 0), [group(["right", "wrong"], ["4", "5"], verifier="exact")]
-    assert audit(1, groups, plain) == {"audit/unknown": 2.0}
+    assert audit(1, groups) == {"audit/unknown": 2.0}
     assert not (tmp_path / "audit.jsonl").exists()
     mixed = {"audit/count": 30.0, "audit/disagreement": 0.0, "audit/unknown": 10.0}
     for row, status in (({"audit/unknown": 2.0}, "attention"), (mixed, "healthy")):
@@ -360,12 +355,12 @@ def test_the_audit_counts_what_the_second_verifier_cannot_tell(tmp_path: Path, m
 
 def test_the_audit_draws_its_share_by_seed_and_step(tmp_path: Path) -> None:
     groups = [group(["right"] * 8, number=n) for n in range(50)]
-    counts = [Audit(tmp_path, 0.1, "math", seed)(step, groups, plain)["audit/count"] for seed, step in ((0, 1), (0, 1))]
+    counts = [Audit(tmp_path, 0.1, "math", seed)(step, groups)["audit/count"] for seed, step in ((0, 1), (0, 1))]
     assert counts[0] == counts[1] and 20 < counts[0] < 65
-    assert Audit(tmp_path, 0.0, "math", 0)(1, groups, plain) == {}
-    assert Audit(tmp_path, 1.0, "", 0)(1, [group(["right"], verifier="math")], plain) == {}  # there is none stronger
+    assert Audit(tmp_path, 0.0, "math", 0)(1, groups) == {}
+    assert Audit(tmp_path, 1.0, "", 0)(1, [group(["right"], verifier="math")]) == {}  # there is none stronger
     last = group(["right"], ["4"], texts=["so it is 4"], verifier="last-number")
-    assert Audit(tmp_path, 1.0, "", 0)(1, [last], plain) == {"audit/count": 1.0, "audit/disagreement": 0.0}
+    assert Audit(tmp_path, 1.0, "", 0)(1, [last]) == {"audit/count": 1.0, "audit/disagreement": 0.0}
     assert not (tmp_path / "audit.jsonl").exists()
 
 
@@ -385,13 +380,13 @@ def test_a_run_is_audited_and_the_report_says_so(tmp_path: Path, monkeypatch: py
 
 def test_the_form_without_the_answer_has_a_number() -> None:
     groups = [group(["wrong", "wrong", "right"], texts=["<think>a</think><answer>9</answer>", "9", "4"])]
-    assert hack_metrics(groups, plain)["hack/format_only"] == pytest.approx(1 / 3)
+    assert hack_metrics(groups)["hack/format_only"] == pytest.approx(1 / 3)
 
 
 def test_lengths_of_right_and_wrong_answers_are_told_apart() -> None:
-    row = hack_metrics([group(["right", "wrong", "wrong", "failed"], texts=["abc", "abcde", "a", "abcdefg"])], plain)
+    row = hack_metrics([group(["right", "wrong", "wrong", "failed"], texts=["abc", "abcde", "a", "abcdefg"])])
     assert (row["completion/length_right"], row["completion/length_wrong"]) == (3.0, 3.0)
-    assert "completion/length_wrong" not in hack_metrics([group(["right"])], plain)
+    assert "completion/length_wrong" not in hack_metrics([group(["right"])])
 
 
 def test_a_wrong_answer_that_stands_in_the_prompt_is_copied() -> None:
@@ -399,22 +394,22 @@ def test_a_wrong_answer_that_stands_in_the_prompt_is_copied() -> None:
         group(["wrong", "wrong", "wrong", "right"], ["3", "3.0", "7", "4"]),
         group(["wrong", "wrong"], ["1,200", None], question="Of $1,200, half is gone.", answer="600", number=1),
     ]
-    assert hack_metrics(groups, plain)["hack/copied"] == pytest.approx(3 / 6)
+    assert hack_metrics(groups)["hack/copied"] == pytest.approx(3 / 6)
 
 
 def test_one_answer_for_all_counts_beyond_where_it_is_right() -> None:
     same = [group(["wrong"] * 4, ["7"] * 4, number=n, answer=str(n)) for n in range(10)]
-    assert hack_metrics(same, plain)["hack/one_answer"] == pytest.approx(0.9)  # for problem 7 it is right
+    assert hack_metrics(same)["hack/one_answer"] == pytest.approx(0.9)  # for problem 7 it is right
     fair = [group(["right"] * 4, [letter] * 4, number=n, answer=letter) for n, letter in enumerate("AABBA")]
-    assert hack_metrics(fair, plain)["hack/one_answer"] == 0.0
-    assert "hack/one_answer" not in hack_metrics([group(["right"])], plain)
+    assert hack_metrics(fair)["hack/one_answer"] == 0.0
+    assert "hack/one_answer" not in hack_metrics([group(["right"])])
 
 
 def test_repetition_and_languages_have_a_number() -> None:
-    row = hack_metrics([group(["wrong", "wrong"], texts=["we add two " * 20, "我们先把它们加起来"])], plain)
+    row = hack_metrics([group(["wrong", "wrong"], texts=["we add two " * 20, "我们先把它们加起来"])])
     assert row["hack/repetition"] > 0.45
     assert (row["language/other"], row["language/mixed"]) == (0.5, 0.0)
-    unknown = hack_metrics([group(["wrong"], language="xx")], plain)
+    unknown = hack_metrics([group(["wrong"], language="xx")])
     assert "language/other" not in unknown
 
 

@@ -138,12 +138,48 @@ def test_a_conversation_that_would_teach_nonsense_is_refused(conversation: Conve
         to_samples(conversation, ChatFormat(system=""), TOKENIZER)
 
 
-def test_a_template_that_begins_the_reasoning_itself_never_trains_the_tag_twice() -> None:
-    opening = CHATML.replace("assistant\n{%", "assistant\n<think>\n{%")
-    chat = ChatFormat(template="chat", system="")
-    with pytest.raises(ValueError, match="turn 1 begins with <think>, and so does the chat template's start"):
-        to_samples(talk("2+2?", RESPONSE), chat, chatml(opening))
-    assert len(to_samples(talk("2+2?", "4</think>4"), chat, chatml(opening))) == 1
+THINKING = CHATML.replace("assistant\n{%", "assistant\n<think>\n{%")  # as R1's distilled models open it
+SILENT = CHATML.replace("assistant\n{%", "assistant\n<think>\n\n</think>\n\n{%")  # as Qwen3 without thinking
+
+
+@pytest.mark.parametrize(
+    ("template", "content", "trained_text"),
+    [
+        (THINKING, "<think>\nadd</think>4", "add</think>4"),
+        (THINKING, "<think> add </think> <answer>4</answer>", "add </think> <answer>4</answer>"),
+        (THINKING, "add</think>4", "add</think>4"),  # a teacher's reply that begins behind the tag
+        (SILENT, "4", "4"),
+        (SILENT, "<think>\n\n</think>\n\n4", "4"),
+        (SILENT, "<think></think>4", "4"),
+        (CHATML, "<think>add</think>4", "<think>add</think>4"),
+        (CHATML, "add</think>4", "add</think>4"),
+    ],
+)
+def test_a_row_continues_what_its_prompt_has_opened(template: str, content: str, trained_text: str) -> None:
+    (sample,) = to_samples(talk("2+2?", content), ChatFormat(template="chat", system=""), chatml(template))
+    assert chatml(template).decode(trained(sample)) == f"{trained_text}<|im_end|>"
+
+
+@pytest.mark.parametrize(
+    ("template", "content", "message"),
+    [
+        (THINKING, "4", "turn 1 has no reasoning, but its prompt opens <think>"),
+        (THINKING, "<think>add it all up", "turn 1 never ends the reasoning"),
+        (THINKING, "well <think>add", "turn 1 has text before <think>"),
+        (SILENT, "<think>add</think>4", "turn 1 has reasoning, but its prompt has closed an empty block"),
+        (SILENT, "add</think>4", "turn 1 has reasoning"),
+    ],
+)
+def test_a_row_that_does_not_is_refused_with_the_reason(template: str, content: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        to_samples(talk("2+2?", content), ChatFormat(template="chat", system=""), chatml(template))
+
+
+def test_a_row_without_reasoning_can_close_it_first() -> None:
+    tokenizer = chatml(THINKING)
+    (sample,) = to_samples(talk("2+2?", "4"), ChatFormat(template="chat", system=""), tokenizer, close_reasoning=True)
+    assert tokenizer.decode(sample.token_ids).endswith("<think>\n\n</think>\n\n4<|im_end|>")
+    assert tokenizer.decode(trained(sample)) == "\n</think>\n\n4<|im_end|>"
 
 
 def test_a_system_message_late_in_a_conversation_stands_where_sampling_would_have_it() -> None:

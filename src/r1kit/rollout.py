@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from r1kit.chat import ChatFormat
+from r1kit.chat import ChatFormat, whole_response
 from r1kit.engines import PolicyEngine, Report, require_all
 from r1kit.rewards.scorer import Scorer
 from r1kit.types import Completion, Group, Problem, Rollout, SamplingParams
@@ -41,7 +41,8 @@ def rollout(
     sampled = engine.generate(prompts, params, report)
     require_all(sampled, prompts, params.n)
     pairs = [(problem, each) for problem, completions in zip(problems, sampled, strict=True) for each in completions]
-    responses = [chat.complete(completion.text) for _, completion in pairs]
+    answered = zip(prompts, sampled, strict=True)
+    responses = [whole_response(prompt, each) for prompt, completions in answered for each in completions]
     columns = reward_columns(pairs, params)
     data = data_columns([problem for problem, _ in pairs], names, columns)
     hooks = {"log_metric": log_metric} | ({} if trainer_state is None else {"trainer_state": trainer_state})

@@ -44,11 +44,15 @@ class Problem:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prompt:
-    """The engine's input: a problem's messages and the exact token ids that they were rendered to."""
+    """The engine's input: a problem's messages and the exact token ids that they were rendered to.
+
+    `opened` is the start of the assistant's turn that the prompt holds, such as "<think>": part of the response.
+    """
 
     problem_id: str
     messages: tuple[Message, ...]
     token_ids: tuple[int, ...]
+    opened: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

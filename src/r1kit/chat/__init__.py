@@ -2,7 +2,8 @@
 
 from r1kit.chat.format import R1_ZERO_SYSTEM, ChatFormat
 from r1kit.chat.response import RESPONSE, TAGS, Response, count_steps, final_answer, parse
-from r1kit.chat.samples import end_ids, to_samples
+from r1kit.chat.samples import to_samples
+from r1kit.chat.turn import describe_turn, end_ids, end_texts, whole_response
 
 __all__ = [
     "R1_ZERO_SYSTEM",
@@ -11,8 +12,11 @@ __all__ = [
     "ChatFormat",
     "Response",
     "count_steps",
+    "describe_turn",
     "end_ids",
+    "end_texts",
     "final_answer",
     "parse",
     "to_samples",
+    "whole_response",
 ]

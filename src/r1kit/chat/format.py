@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import datetime
 import re
 from typing import Any, Literal
 
-from pydantic import field_validator
+from pydantic import Field, field_validator
 
+from r1kit.chat.turn import apply_template, dated, opened_by, require_opening
 from r1kit.settings import Settings
 from r1kit.types import Message, Problem, Prompt
 
@@ -16,6 +18,8 @@ R1_ZERO_SYSTEM = (
     "the final answer. The reasoning goes inside <think> </think> and the answer inside <answer> </answer>, like this: "
     "<think> reasoning here </think> <answer> answer here </answer>"
 )
+# arguments of `apply_chat_template` that are not variables of a template
+_ARGUMENTS = frozenset({"conversation", "chat_template", "add_generation_prompt", "continue_final_message", "tokenize"})
 _PLACEHOLDER = re.compile(r"\{(?:system|history|question)\}")
 
 
@@ -24,7 +28,7 @@ class ChatFormat(Settings):
 
     `template="chat"` uses the tokenizer's chat template; `"plain"` fills the text `plain`, for base models. `exemplars`
     are (question, response) pairs that come before the question. `prefill` starts the assistant's turn: it is part of
-    the prompt, and `complete` puts it back before a response is judged.
+    the prompt, and of the response that is judged (`turn.whole_response`).
     """
 
     template: Literal["plain", "chat"] = "plain"
@@ -32,6 +36,13 @@ class ChatFormat(Settings):
     plain: str = "{system}\n{history}User: {question}\nAssistant: "
     exemplars: tuple[tuple[str, str], ...] = ()
     prefill: str = ""
+    options: dict[str, Any] = Field(
+        {}, description="variables of the chat template, such as {'enable_thinking': false} (Qwen3)"
+    )
+    date: datetime.date = Field(
+        datetime.date(2024, 7, 26),
+        description="the day for chat templates that write today's (Llama 3), so that prompts are the same every day",
+    )
 
     @field_validator("plain")
     @classmethod
@@ -39,6 +50,13 @@ class ChatFormat(Settings):
         if "{question}" not in plain:
             raise ValueError("it must contain {question}")
         return plain
+
+    @field_validator("options")
+    @classmethod
+    def _are_free(cls, options: dict[str, Any]) -> dict[str, Any]:
+        if taken := sorted(options.keys() & _ARGUMENTS):
+            raise ValueError(f"{taken[0]} is set by r1kit itself: name variables of the chat template only")
+        return options
 
     def messages(self, problem: Problem) -> tuple[Message, ...]:
         """The system message (if any), exemplars as earlier turns, and the problem's question."""
@@ -49,21 +67,39 @@ class ChatFormat(Settings):
 
     def render(self, problem: Problem, tokenizer: Any) -> Prompt:
         """The exact ids that the policy continues, the same in training, sampling and evaluation."""
-        messages = self.messages(problem)
-        return Prompt(problem_id=problem.id, messages=messages, token_ids=tuple(self.encode(messages, tokenizer)))
+        return self.prompt(self.messages(problem), tokenizer, problem.id)
+
+    def prompt(self, messages: tuple[Message, ...], tokenizer: Any, problem_id: str = "") -> Prompt:
+        """The prompt of a conversation that ends with a user's turn."""
+        text = self.text(messages, tokenizer)
+        ids = tokenizer.encode(text + self.prefill, add_special_tokens=False)
+        opened = opened_by(text) + self.prefill
+        return Prompt(problem_id=problem_id, messages=messages, token_ids=tuple(ids), opened=opened)
 
     def encode(self, messages: tuple[Message, ...], tokenizer: Any) -> list[int]:
         """Token ids of a conversation that ends with a user's turn, and of the start of the assistant's turn."""
-        return list(tokenizer.encode(self.text(messages, tokenizer) + self.prefill, add_special_tokens=False))
+        return list(self.prompt(messages, tokenizer).token_ids)
+
+    def opened(self, tokenizer: Any) -> str:
+        """The part of a response that every prompt of this format holds: reasoning that is open, and the prefill.
+
+        Raises ValueError for a chat template that does not begin the assistant's turn, and for a prefill that repeats
+        what the template opens.
+        """
+        messages = self.messages(Problem(id="", prompt="Q", answer=""))
+        if self.template == "chat":
+            require_opening(tokenizer, _plain(messages), self._variables(tokenizer))
+        opened = opened_by(self.text(messages, tokenizer))
+        if opened and self.prefill.lstrip().startswith("<think>"):
+            raise ValueError(f"the template opens {opened!r} itself: leave the prefill {self.prefill!r} out")
+        return opened + self.prefill
 
     def text(self, messages: tuple[Message, ...], tokenizer: Any) -> str:
         """The prompt as text, without the prefill."""
         if self.template == "chat":
             if not tokenizer.chat_template:
                 raise ValueError("the tokenizer has no chat template: set chat.template to 'plain'")
-            turns = [{"role": turn.role, "content": turn.content} for turn in messages]
-            remedy = "set chat.system to '' if the template takes no system message"
-            return apply_template(tokenizer, turns, remedy, add_generation_prompt=True)
+            return apply_template(tokenizer, _plain(messages), add_generation_prompt=True, **self._variables(tokenizer))
         system = "\n".join(turn.content for turn in messages if turn.role == "system")
         *history, question = [turn for turn in messages if turn.role != "system"]
         names = {"user": "User", "assistant": "Assistant"}
@@ -73,16 +109,10 @@ class ChatFormat(Settings):
         filled = _PLACEHOLDER.sub(lambda match: parts[match[0]], self.plain)
         return (tokenizer.bos_token or "") + filled.lstrip("\n")
 
-    def complete(self, text: str) -> str:
-        """The whole response: the prompt's prefill and the policy's completion."""
-        return self.prefill + text
+    def _variables(self, tokenizer: Any) -> dict[str, Any]:
+        """The options, and the chat template with the format's date in place of today's."""
+        return {"chat_template": dated(tokenizer.chat_template, self.date), **self.options}
 
 
-def apply_template(tokenizer: Any, turns: list[dict[str, str]], remedy: str, **options: Any) -> str:
-    """The chat template's text. Raises ValueError if the template refuses the turns, for whatever reason."""
-    from jinja2 import TemplateError
-
-    try:
-        return str(tokenizer.apply_chat_template(turns, tokenize=False, **options))
-    except TemplateError as error:
-        raise ValueError(f"the model's chat template refuses these messages ({error}): {remedy}") from error
+def _plain(messages: tuple[Message, ...]) -> list[dict[str, str]]:
+    return [{"role": turn.role, "content": turn.content} for turn in messages]

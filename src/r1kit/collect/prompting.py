@@ -78,7 +78,7 @@ class Own:
         return turns(self.chat.system, request, [turn for turn in before if turn.role != "system"])
 
     def response(self, request: Request, reply: str) -> str:
-        return in_form(self.chat.complete(reply), self.form)
+        return in_form(reply, self.form)
 
 
 @dataclass(frozen=True)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from r1kit.chat import ChatFormat, saved
+from r1kit.chat import ChatFormat, saved, whole_response
 from r1kit.collect.prompting import (
     FEW_SHOT_SYSTEM,
     REFLECT_SYSTEM,
@@ -112,17 +112,17 @@ class ResponseSettings(DeviceSettings):
 class ResponseModel:
     """A model that responds to requests; `model` is its name in the rows.
 
-    `encode` is None for a server, which tokenizes by itself. `limit` is `max_prompt_tokens`.
+    `render` makes prompts with token ids; it is None for a server, which tokenizes by itself. `limit` is
+    `max_prompt_tokens`.
     """
 
     model: str
     prompting: Prompting
     engine: Engine
     sampling: SamplingParams
-    encode: Callable[[tuple[Message, ...]], Sequence[int]] | None = None
+    render: Callable[[tuple[Message, ...], str], Prompt] | None = None
     context: int = 0
     limit: int | None = None
-    prefill: str = ""
 
     @property
     def samples(self) -> int:
@@ -130,34 +130,38 @@ class ResponseModel:
 
     def prompt(self, request: Request) -> Prompt:
         messages = self.prompting.messages(request)
-        token_ids = tuple(self.encode(messages)) if self.encode else ()
-        return Prompt(problem_id=request.problem.id, messages=messages, token_ids=token_ids)
+        if self.render is not None:
+            return self.render(messages, request.problem.id)
+        return Prompt(problem_id=request.problem.id, messages=messages, token_ids=())
 
     def fits(self, prompt: Prompt) -> bool:
         """Whether a prompt is within `limit`; raises ValueError if it leaves no room for the answer."""
         size = len(prompt.token_ids)
         if self.limit is not None and size > self.limit:
             return False
-        if self.encode:
+        if self.render is not None:
             remedy = "set max_prompt_tokens to leave longer prompts out"
             refuse_long(prompt.problem_id, size, self.sampling.max_tokens, self.context, remedy)
         return True
 
     def check(self, request: Request) -> None:
         """Raise ValueError for a request whose prompt does not fit, before any work starts."""
-        if self.encode:
+        if self.render is not None:
             self.fits(self.prompt(request))
 
     def answers(self, requests: Sequence[Request], report: Report) -> list[Answers]:
-        """The completions of each request, or the reason why there are none."""
+        """The completions of each request, with whole responses as their texts, or the reason why there are none."""
         prompts = [self.prompt(request) for request in requests]
         fitting = [prompt for prompt in prompts if self.fits(prompt)]
-        completions = ask(self.engine, fitting, self.sampling, report)
-        by_id = dict(zip([prompt.problem_id for prompt in fitting], completions, strict=True))
+        by_id: dict[str, Answers] = {}
+        for prompt, answers in zip(fitting, ask(self.engine, fitting, self.sampling, report), strict=True):
+            if not isinstance(answers, str):
+                answers = [replace(completion, text=whole_response(prompt, completion)) for completion in answers]
+            by_id[prompt.problem_id] = answers
         return [by_id.get(prompt.problem_id, "longer than max_prompt_tokens") for prompt in prompts]
 
     def response(self, request: Request, completion: Completion) -> str:
-        return self.prompting.response(request, self.prefill + completion.text)
+        return self.prompting.response(request, completion.text)
 
 
 @dataclass(frozen=True)
@@ -207,20 +211,22 @@ def open_responses(context: Context, engines: Engines) -> ResponseModel | Refere
     folder = context.input("model")
     policy = load(str(folder), device=settings.device)
     own = chat = settings.chat or saved.choose(None, folder, policy.tokenizer)[0]
+    context.progress.say(policy.turn(chat))
     policy_engine = open_policy_engine(settings, policy)
     engine: Engine = policy_engine
     if settings.prompting != "own":  # it reads a conversation, and must stop before it writes the user's next turn
-        chat = ChatFormat(template=own.template, system="", prefill=settings.prefill)
+        chat = ChatFormat(
+            template=own.template, system="", prefill=settings.prefill, options=own.options, date=own.date
+        )
         engine = ChatEngine(policy_engine, chat)
     return ResponseModel(
         name_of(folder),
         settings.prompting_for(own),
         engine,
         settings.sampling(),
-        encode=lambda messages: chat.encode(messages, policy.tokenizer),
+        render=lambda messages, name: chat.prompt(messages, policy.tokenizer, name),
         context=policy.context,
         limit=settings.max_prompt_tokens,
-        prefill=settings.prefill,
     )
 
 
@@ -237,6 +243,9 @@ def check_responses(context: Context) -> None:
         raise ValueError("max_prompt_tokens needs the input 'model': r1kit cannot count a server's tokens")
     if settings.engine is not None and (settings.prefill or (settings.chat is not None and settings.chat.prefill)):
         raise ValueError("a prefill needs the input 'model': a server writes the assistant's turn from its start")
+    if settings.engine is not None and settings.chat is not None and settings.chat.options:
+        remedy = "set engine.extra_body, such as {'chat_template_kwargs': {...}} (vLLM)"
+        raise ValueError(f"chat.options need the input 'model', but the server renders the chat template: {remedy}")
 
 
 class Engines:

@@ -72,7 +72,7 @@ def open_model(settings: EngineSettings, template: str | None, progress: Progres
         if template is None and settings.template != "auto":
             template = settings.template
         chat, source = saved.choose(template, folder, policy.tokenizer)
-        progress.say(f"prompt format: {source}")
+        progress.say(f"prompt format: {source}; {policy.turn(chat)}")
         engine, weights = open_policy_engine(settings, policy), {"weights": sha256(folder)}
         return AnsweringModel(engine, chat, weights, settings.max_rows, policy.tokenizer, policy.context)
     if template == "plain":
@@ -80,6 +80,9 @@ def open_model(settings: EngineSettings, template: str | None, progress: Progres
     chat = ChatFormat(template="chat") if template in (None, "chat") else saved.read(Path(str(template)).expanduser())
     if chat.prefill:
         raise ValueError(f"the format {template} has a prefill, which a server cannot continue: use one without")
+    if chat.options:
+        remedy = "give them as engine settings, such as extra_body={'chat_template_kwargs': {...}} (vLLM)"
+        raise ValueError(f"the format {template} has options for a chat template, which the server renders: {remedy}")
     if isinstance(settings, OwnEngineSettings):
         own = {"engine": settings.path, "model": settings.model, "options": settings.options}
         return AnsweringModel(open_engine(settings), chat, own | {"code": sha256(settings.source_file())}, OWN_PARALLEL)

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from r1kit.chat import parse
+from r1kit.chat import final_answer, parse, whole_response
 from r1kit.commands.answering import AnsweringModel, engine_settings, open_model
 from r1kit.engines import PromptError
 from r1kit.engines.ask import refuse_long
@@ -50,11 +50,13 @@ def reply(opened: AnsweringModel, turns: list[Message], sampling: SamplingParams
     opening, earlier = opened.chat.messages(Problem(id="", prompt="", answer=""))[:-1], turns[:-1]
     while True:
         messages = (*opening, *turns)
-        ids = () if opened.tokenizer is None else tuple(opened.chat.encode(messages, opened.tokenizer))
+        prompt = Prompt(problem_id="chat/0", messages=messages, token_ids=())
+        if opened.tokenizer is not None:
+            prompt = opened.chat.prompt(messages, opened.tokenizer)
+            prompt = replace(prompt, problem_id=f"chat/{len(prompt.token_ids)}")
         try:
             if opened.context is not None:
-                refuse_long("", len(ids), sampling.max_tokens, opened.context, "shorten the question")
-            prompt = Prompt(problem_id=f"chat/{len(ids)}", messages=messages, token_ids=ids)
+                refuse_long("", len(prompt.token_ids), sampling.max_tokens, opened.context, "shorten the question")
             [[completion]] = opened.engine.generate([prompt], sampling)
             break
         except PromptError as error:
@@ -62,16 +64,16 @@ def reply(opened: AnsweringModel, turns: list[Message], sampling: SamplingParams
                 print(error, file=sys.stderr)
                 return earlier
             turns = turns[2:]
-    text = opened.chat.complete(completion.text)
+    text = whole_response(prompt, completion)
     show(text)
-    return [*turns, Message(role="assistant", content=parse(text).answer or text.strip())]
+    return [*turns, Message(role="assistant", content=final_answer(text) or text.strip())]
 
 
 def show(text: str) -> None:
     """Print the answer, on a terminal with the reasoning above it. A text without an answer is printed whole."""
-    response = parse(text)
-    answer = _printable(response.answer or text.strip())
-    if response.answer and response.reasoning and sys.stdout.isatty():
+    response, final = parse(text), final_answer(text)
+    answer = _printable(final or text.strip())
+    if final and response.reasoning and sys.stdout.isatty():
         from rich.console import Console
         from rich.padding import Padding
         from rich.text import Text

@@ -8,6 +8,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
+from r1kit.chat import whole_response
 from r1kit.commands.answering import AnsweringModel, engine_settings, open_model
 from r1kit.commands.eval_command import task_problems
 from r1kit.data.errors import DataError, encodable
@@ -85,8 +86,9 @@ def _file_problems(task: str | Path, split: str, limit: int | None) -> list[Prob
 def _answer_rows(
     opened: AnsweringModel, problems: Sequence[Problem], sampling: SamplingParams
 ) -> Iterator[dict[str, Any]]:
-    groups = opened.engine.generate(opened.prompts(problems), sampling)
-    for problem, completions in zip(problems, groups, strict=True):
+    prompts = opened.prompts(problems)
+    groups = opened.engine.generate(prompts, sampling)
+    for problem, prompt, completions in zip(problems, prompts, groups, strict=True):
         for sample, completion in enumerate(completions):
             has_ids = opened.tokenizer is not None or completion.token_ids
             yield {
@@ -94,7 +96,7 @@ def _answer_rows(
                 "prompt": problem.prompt,
                 **({"answer": problem.answer} if problem.answer else {}),
                 "sample": sample,
-                "completion": opened.chat.complete(completion.text),
+                "completion": whole_response(prompt, completion),
                 "finish_reason": completion.finish_reason,
                 "tokens": len(completion.token_ids) if has_ids else None,
             }

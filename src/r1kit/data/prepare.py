@@ -34,11 +34,13 @@ class ConversationSettings(RowSettings):
     """How conversations become samples.
 
     `add_system`: conversations without a system message get that of the prompt format, which every prompt will have.
-    `loss_on`: all assistant turns, or the last one.
+    `loss_on`: all assistant turns, or the last one. `plain_rows`: replies without reasoning where the prompt opens
+    `<think>` (R1's distilled models): left out with the reason, or trained with the reasoning closed before the reply.
     """
 
     add_system: bool = True
     loss_on: Literal["all", "last"] = "all"
+    plain_rows: Literal["refuse", "close"] = "refuse"
 
 
 @dataclass(frozen=True)
@@ -105,15 +107,16 @@ class Reading(Generic[T]):
 
 
 def conversation_samples(
-    settings: ConversationSettings, chat: ChatFormat, tokenizer: Any, limit: int
+    settings: ConversationSettings, chat: ChatFormat, tokenizer: Any, ends: tuple[int, ...], limit: int
 ) -> Callable[[Conversation], list[Tokenised]]:
-    """`Reading.make` for supervised training; leaves out rows of more than `limit` tokens."""
+    """`Reading.make` for supervised training; leaves out rows of more than `limit` tokens. `ends`: the policy's."""
 
     def make(conversation: Conversation) -> list[Tokenised]:
         if settings.add_system and chat.system and conversation.messages[0].role != "system":
             system = Message(role="system", content=chat.system)
             conversation = replace(conversation, messages=(system, *conversation.messages))
-        samples = to_samples(conversation, chat, tokenizer)
+        close = settings.plain_rows == "close"
+        samples = to_samples(conversation, chat, tokenizer, ends, close_reasoning=close)
         if settings.loss_on == "last":
             samples = [last_turn_only(samples[-1])]
         refuse_long(samples, limit)

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from r1kit.chat import ChatFormat
+from r1kit.chat import ChatFormat, whole_response
 from r1kit.data.jsonl import RowWriter, read_rows
 from r1kit.engines import Engine, Report, require_all
 from r1kit.evaluate.metrics import Scored, score
@@ -57,7 +57,7 @@ def measure(
             prompts = [prompt_of(problem, chat, tokenizer) for problem in part]
             answers = engine.generate(prompts, sampling, report_all)
             require_all(answers, prompts, sampling.n)
-            for row in judge(part, answers, chat, tokenizer):
+            for row in judge(part, prompts, answers, tokenizer):
                 if row["sample"] >= done[row["problem_id"]]:
                     rows.append(row)
     ids = {problem.id for problem in problems}
@@ -72,12 +72,15 @@ def prompt_of(problem: Problem, chat: ChatFormat, tokenizer: Any) -> Prompt:
 
 
 def judge(
-    problems: Sequence[Problem], answers: Sequence[Sequence[Completion]], chat: ChatFormat, tokenizer: Any = None
+    problems: Sequence[Problem],
+    prompts: Sequence[Prompt],
+    answers: Sequence[Sequence[Completion]],
+    tokenizer: Any = None,
 ) -> list[dict[str, Any]]:
     """One row per completion: the fields of `Scored`, the question, the reference answer and the response."""
     flat = [
-        (problem, sample, completion, chat.complete(completion.text))
-        for problem, completions in zip(problems, answers, strict=True)
+        (problem, sample, completion, whole_response(prompt, completion))
+        for problem, prompt, completions in zip(problems, prompts, answers, strict=True)
         for sample, completion in enumerate(completions)
     ]
     verdicts: dict[int, Verdict] = {}

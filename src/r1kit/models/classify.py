@@ -64,7 +64,7 @@ class RewardModel:
         if chat.system and not (turns and turns[0].role == "system"):
             turns = (Message(role="system", content=chat.system), *turns)
         conversation = Conversation(messages=(*turns, Message(role="assistant", content=part)))
-        return to_samples(conversation, chat, self.tokenizer)[-1]
+        return to_samples(conversation, chat, self.tokenizer, close_reasoning=True)[-1]
 
     def scores(self, rows: Sequence[Sequence[int]], tokens_per_batch: int = 8192) -> list[float]:
         """The score of each sequence of token ids, in order."""

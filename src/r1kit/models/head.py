@@ -17,17 +17,23 @@ from torch.autograd.function import once_differentiable
 
 from r1kit.models.batch import Targets
 
+WITHOUT_TOKEN = "ids_without_token"  # a buffer of models whose vocabulary is larger than their tokenizer's
+NEVER = -1e9  # logit of an id without a token
 CHUNK_ELEMENTS = 16 * 1024 * 1024  # logits per chunk: 64 MB in fp32
 
 
 @dataclass(frozen=True)
 class Head:
-    """logits = softcap((hidden W^T + b) * scale) / temperature, as the model's own head computes them."""
+    """logits = softcap((hidden W^T + b) * scale) / temperature, as the model's own head computes them.
+
+    Ids without a token (`without_token`, the padding of many embeddings) have probability 0 in sampling and training.
+    """
 
     weight: Tensor  # [V, d]
     bias: Tensor | None  # [V]
     scale: float = 1.0
     softcap: float | None = None
+    without_token: Tensor | None = None  # ids, int64; None if each id has a token
 
     @staticmethod
     def of(model: Any) -> Head:
@@ -38,7 +44,7 @@ class Head:
         scale = getattr(config, "logit_scale", None) or 1.0
         scale /= getattr(config, "logits_scaling", None) or 1.0
         softcap = getattr(config, "final_logit_softcapping", None)
-        return Head(linear.weight, getattr(linear, "bias", None), scale, softcap)
+        return Head(linear.weight, getattr(linear, "bias", None), scale, softcap, getattr(model, WITHOUT_TOKEN, None))
 
     def logits(self, hidden: Tensor, temperature: float = 1.0) -> Tensor:
         """[n, d] -> [n, V] in fp32. A temperature of 0 (greedy sampling) counts as 1."""
@@ -49,6 +55,9 @@ class Head:
             logits = logits * self.scale
         if self.softcap is not None:
             logits = torch.tanh(logits / self.softcap) * self.softcap
+        if self.without_token is not None:
+            # not -inf: in an entropy, 0 * -inf would be NaN; exp of this is 0 at any temperature
+            logits = logits.index_fill_(1, self.without_token, NEVER)
         return logits if temperature in (0.0, 1.0) else logits / temperature
 
     def derivative(self, logits: Tensor, temperature: float = 1.0) -> Tensor | float:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from r1kit.models.known import ModelError, first_line
+from r1kit.store import read_json
 
 NO_CODE: dict[str, Any] = {"trust_remote_code": False}
 
@@ -45,3 +46,16 @@ def tokenizer_of(folder: Path, name: str) -> Any:
 
     with reading(name, "has no usable tokenizer", ": save one beside the weights"):
         return AutoTokenizer.from_pretrained(folder, **NO_CODE)
+
+
+def listed_ends(folder: Path) -> list[int]:
+    """The end ids that a folder's `generation_config.json` lists, or `config.json` if there is no such file.
+
+    A single id that comes from `config.json` may be a default of its class, which says nothing about the tokenizer.
+    """
+    file = folder / "generation_config.json"
+    config = read_json(file if file.is_file() else folder / "config.json")
+    ends = config.get("eos_token_id")
+    if isinstance(ends, int) and file.is_file() and not config.get("_from_model_config"):
+        return [ends]
+    return [token for token in ends if isinstance(token, int)] if isinstance(ends, list) else []

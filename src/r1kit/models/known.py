@@ -152,34 +152,46 @@ KNOWN = {
 
 
 def resolve(name: str) -> Path:
-    """The folder of a model: a known name's (fetched or made on first use), a folder, or a hub id (owner/name)."""
+    """The folder of a model: a known name's (fetched or made on first use), a folder, or a hub id (owner/name).
+
+    A LoRA adapter becomes the folder of the model that it makes of its base.
+    """
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    from r1kit.models import adapters
 
     if name in KNOWN:
         return KNOWN[name].folder()
-    if folder := _local_folder(name):
-        return folder
-    try:
-        return _snapshot(name)
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
-        raise ModelError(f"{name} could not be fetched from the hub ({first_line(error)})") from error
+    folder = _local_folder(name)
+    if folder is None:
+        try:
+            folder = _snapshot(name)
+        except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+            raise ModelError(f"{name} could not be fetched from the hub ({first_line(error)})") from error
+    return adapters.merge(folder, resolve) if adapters.is_adapter(folder) else folder
 
 
 def find(name: str) -> Path | None:
     """The folder of a model on this machine; None if `resolve` would have to fetch or create it."""
+    from r1kit.models import adapters
+
     if name in KNOWN:
         return KNOWN[name].find()
     try:
-        return _local_folder(name) or _snapshot(name, local_files_only=True)
+        folder = _local_folder(name) or _snapshot(name, local_files_only=True)
     except FileNotFoundError:  # not in the hub's cache, or not completely
         return None
+    if not adapters.is_adapter(folder):
+        return folder
+    merged = adapters.merged_folder(folder, find)
+    return merged if merged is not None and merged.is_dir() else None
 
 
 def _local_folder(name: str) -> Path | None:
     """The folder that a name refers to; None for a hub id. Raises `ModelError` if it is neither."""
     path = Path(name).expanduser()
     if path.is_dir():
-        if not (path / "config.json").is_file():
+        if not any((path / file).is_file() for file in ("config.json", "adapter_config.json")):
             raise ModelError(f"{path} has no config.json: give a folder that save_pretrained wrote")
         return path.absolute()  # `./tiny` must not turn into the known name `tiny`
     if name.startswith((".", "/", "~")) or name.count("/") != 1:

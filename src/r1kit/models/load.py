@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,9 +12,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from r1kit.chat import end_ids
+from r1kit.chat import ChatFormat, describe_turn, end_ids, end_texts
 from r1kit.models import attention
-from r1kit.models.hub import NO_CODE, config_of, reading, tokenizer_of
+from r1kit.models.head import WITHOUT_TOKEN
+from r1kit.models.hub import NO_CODE, config_of, listed_ends, reading, tokenizer_of
 from r1kit.models.known import ModelError, first_line, resolve
 from r1kit.models.preflight import check_attention
 from r1kit.store import atomic_folder
@@ -22,20 +23,37 @@ from r1kit.store import atomic_folder
 
 @dataclass(frozen=True)
 class Policy:
-    """A causal LM, its tokenizer, and the ids that end a completion in training and in sampling alike."""
+    """A causal LM, its tokenizer, and what ends a completion in training and in sampling alike: ids, and texts for chat
+    templates that have no token for it."""
 
     model: Any
     tokenizer: Any
     end_ids: tuple[int, ...]
+    end_texts: tuple[str, ...] = ()
 
     @property
     def context(self) -> int:
         """The longest sequence that the model takes, in tokens."""
         return context_of(self.model)
 
+    def turn(self, chat: ChatFormat) -> str:
+        """One line for people: what prompts in a format open, and what ends a completion.
+
+        Raises `ModelError` for a format that the model's chat template cannot follow.
+        """
+        try:
+            return describe_turn(chat.opened(self.tokenizer), self.end_ids, self.end_texts, self.tokenizer)
+        except ValueError as error:
+            raise ModelError(str(error)) from None
+
     def save(self, folder: Path) -> None:
-        """Write weights (safetensors), config, tokenizer and template, as `AutoModelForCausalLM` loads them."""
+        """Write weights (safetensors), config, tokenizer and template, as `AutoModelForCausalLM` loads them.
+
+        The generation config gets the end ids, at which transformers and vLLM stop.
+        """
         model = merged(self.model)
+        if getattr(model, "generation_config", None) is not None:
+            model.generation_config.eos_token_id = self.end_ids[0] if len(self.end_ids) == 1 else list(self.end_ids)
         with atomic_folder(folder) as part:
             model.save_pretrained(part)
             self.tokenizer.save_pretrained(part)
@@ -71,7 +89,7 @@ def load(name: str, *, device: str = "auto", seed: int = 0) -> Policy:
     attention.register()
     torch.manual_seed(seed)  # transformers draws missing weights at random; they are refused below
     tokenizer = tokenizer_of(folder, name)
-    ends = _end_ids(tokenizer, name)
+    ids, texts = _ends(tokenizer, folder, name)
     with reading(name, "could not be loaded with r1kit's attention"):
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             folder, dtype=torch.float32, attn_implementation=attention.NAME, output_loading_info=True, **NO_CODE
@@ -89,7 +107,19 @@ def load(name: str, *, device: str = "auto", seed: int = 0) -> Policy:
             f"{name}: the tokenizer has {len(tokenizer)} tokens but the model only "
             f"{model.get_input_embeddings().num_embeddings} embeddings: they do not belong together"
         )
-    return Policy(model.to(device_of(device)), tokenizer, ends)
+    hide_ids_without_token(model, tokenizer)
+    return Policy(model.to(device_of(device)), tokenizer, ids, texts)
+
+
+def hide_ids_without_token(model: Any, tokenizer: Any) -> None:
+    """Give ids that the tokenizer does not know no probability, in sampling, training and distillation alike.
+
+    Many models pad their embeddings to a round number. Such an id has no text, and nothing ever trained it.
+    """
+    ids = range(model.get_output_embeddings().weight.shape[0])
+    without = sorted(set(ids) - set(tokenizer.get_vocab().values()))
+    if without:  # a buffer moves with the model; not persistent, so it is in no checkpoint
+        model.register_buffer(WITHOUT_TOKEN, torch.tensor(without), persistent=False)
 
 
 def outline(name: str) -> Policy:
@@ -99,13 +129,13 @@ def outline(name: str) -> Policy:
     """
     folder = resolve(name)
     config, tokenizer = config_of(folder, name), tokenizer_of(folder, name)
-    return Policy(SimpleNamespace(config=config), tokenizer, _end_ids(tokenizer, name))
+    return Policy(SimpleNamespace(config=config), tokenizer, *_ends(tokenizer, folder, name))
 
 
-def _end_ids(tokenizer: Any, name: str) -> tuple[int, ...]:
-    """The ids that end a completion."""
+def _ends(tokenizer: Any, folder: Path, name: str) -> tuple[tuple[int, ...], tuple[str, ...]]:
+    """The ids and texts that end a completion."""
     try:
-        return end_ids(tokenizer)
+        return end_ids(tokenizer, listed_ends(folder)), end_texts(tokenizer)
     except ValueError as error:
         raise ModelError(f"{name}: {error}") from None
 
@@ -150,7 +180,7 @@ def add_lora(policy: Policy, rank: int, alpha: int, targets: tuple[str, ...]) ->
     model: Any = get_peft_model(policy.model, config).get_base_model()
     if hasattr(model.get_output_embeddings(), "lora_A"):
         raise ModelError("lora_targets names the language-model head, which r1kit computes itself: leave it out")
-    return Policy(model, policy.tokenizer, policy.end_ids)
+    return replace(policy, model=model)
 
 
 def merged(model: Any) -> Any:

@@ -102,7 +102,8 @@ def run_teacher_logits(context: Context) -> Mapping[str, Any]:
     settings: TeacherLogitsSettings = context.settings
     policy = load(str(context.input("model")), device=settings.device)
     limit = longest_row(settings.max_tokens, policy)
-    rows = settings.reading(policy.tokenizer, limit).tokenise(
+    context.progress.say(policy.turn(settings.chat))
+    rows = settings.reading(policy, limit).tokenise(
         list(input_files(context, "data").values()), context.folder / "tokens"
     )
     names = tokenizer_facts(policy.tokenizer)
@@ -124,7 +125,7 @@ DISTILL = Kind(
     name="distill",
     run=run,
     settings=DistillSettings,
-    version=1,
+    version=2,
     check=check,
     sources=probe_sources,
     curves=True,
@@ -134,6 +135,6 @@ TEACHER_LOGITS = Kind(
     name="teacher-logits",
     run=run_teacher_logits,
     settings=TeacherLogitsSettings,
-    version=1,
+    version=2,
     check=lambda context: input_files(context, "data"),
 )

@@ -53,6 +53,7 @@ def run(context: Context) -> Mapping[str, Any]:
 
     settings: EvaluateSettings = context.settings
     policy = load(str(context.input("model")), device=settings.device)
+    context.progress.say(policy.turn(settings.chat))
     task = load_tasks(settings.tasks, training=False)
     summary = measure(
         open_policy_engine(settings, policy),
@@ -72,7 +73,7 @@ EVALUATE = Kind(
     name="evaluate",
     run=run,
     settings=EvaluateSettings,
-    version=2,
+    version=3,
     check=check,
     sources=lambda settings: sources(settings.tasks),
     cost=lambda stage, rows: sampling_work(stage),

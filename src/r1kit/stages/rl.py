@@ -90,6 +90,7 @@ def run(context: Context) -> Mapping[str, Any]:
     settings: RLSettings = context.settings
     scorer, chat = build(rewards_of(context)), settings.chat
     policy = load(str(context.input("model")), device=settings.device, seed=settings.seed)
+    context.progress.say(policy.turn(chat))
     task = load_tasks(settings.tasks, training=True, nested_columns=scorer.has_own)
     limit = settings.max_prompt_tokens
     fitting = Fitting(task, chat, policy, max_tokens=settings.max_tokens, limit=limit)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter, abc
 from contextlib import nullcontext
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -84,6 +85,7 @@ class _Generation:
     def __init__(
         self, engine: LocalEngine, prompts: abc.Sequence[Prompt], params: SamplingParams, report: Report | None
     ) -> None:
+        params = replace(params, stop=(*params.stop, *engine.policy.end_texts))
         self.engine, self.prompts, self.params, self.report = engine, prompts, params, report
         self.model, self.tokenizer = engine.policy.model, engine.policy.tokenizer
         self.device = self.model.device

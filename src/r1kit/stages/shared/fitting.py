@@ -71,4 +71,5 @@ def check_model(
     device_of(settings.device)
     task = load_tasks(settings.tasks, training=training, nested_columns=nested_columns)
     policy = outline(str(context.input("model")))
+    policy.turn(settings.chat)  # refuses a format that the model's chat template cannot follow
     return Fitting(task, settings.chat, policy, max_tokens=settings.max_tokens, limit=limit, remedy=remedy)

@@ -41,9 +41,10 @@ class ChatDataSettings(ConversationSettings):
             )
         return self
 
-    def reading(self, tokenizer: Any, limit: int) -> Reading[Conversation]:
-        """How rows become samples of at most `limit` tokens."""
-        return Reading(self, conversation, conversation_samples(self, self.chat, tokenizer, limit))
+    def reading(self, policy: Any, limit: int) -> Reading[Conversation]:
+        """How rows become samples of at most `limit` tokens for a policy."""
+        make = conversation_samples(self, self.chat, policy.tokenizer, policy.end_ids, limit)
+        return Reading(self, conversation, make)
 
 
 class GivenSettings(TrainingSettings, ChatDataSettings):
@@ -75,7 +76,8 @@ def probe_sources(settings: GivenSettings) -> Mapping[str, External]:
 
 def tokenised(context: Context, policy: Any, limit: int) -> Data:
     """Tokenised conversations of the inputs `data...`, and held-out ones; see `divided`."""
-    return divided(context, context.settings.reading(policy.tokenizer, limit), lambda row: row.messages)
+    context.progress.say(policy.turn(context.settings.chat))
+    return divided(context, context.settings.reading(policy, limit), lambda row: row.messages)
 
 
 def train_given(context: Context, policy: Any, data: Data, loss_of: LossOf) -> Mapping[str, Any]:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from r1kit.data.jsonl import read_rows
 from r1kit.data.prepare import Reading, Split
 from r1kit.data.tokens import TokenFile
 from r1kit.pipeline import Context
@@ -49,7 +51,9 @@ def divided(context: Context, reading: Reading[T], messages: Callable[[T], Seque
     split = Split(0.0 if held_out else settings.validation_share, settings.seed)
     rows = reading.tokenise(paths, folder / "train", lambda row: not split.holds_out(messages(row)))
     if dropped := rows.facts["dropped"]:
-        context.progress.say(f"{dropped} rows left out, with reasons in {folder / 'train' / 'dropped.jsonl'}")
+        file = folder / "train" / "dropped.jsonl"
+        [(reason, count)] = Counter(row["reason"] for row in read_rows(file)).most_common(1)
+        context.progress.say(f"{dropped} rows left out, {count} of them because: {reason}; all reasons are in {file}")
     if held_out:
         return Data(rows, reading.tokenise(held_out, folder / "validation"))
     if not split.share:

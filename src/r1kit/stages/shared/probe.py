@@ -114,7 +114,7 @@ def make_probe(probe: ProbeSettings, policy: Any, chat: ChatFormat) -> Callable[
 
     def measure() -> dict[str, float]:
         groups = rollout(engine, problems, chat, scorer, greedy)
-        metrics = accuracy_metrics(groups, chat, policy.tokenizer)
+        metrics = accuracy_metrics(groups, policy.tokenizer)
         if not probe.rewards and "probe/accuracy" not in metrics:
             raise ValueError("the verifier could not judge any answer of the probe: check probe.tasks")
         return metrics | reward_metrics(groups, probe.rewards)
@@ -122,7 +122,7 @@ def make_probe(probe: ProbeSettings, policy: Any, chat: ChatFormat) -> Callable[
     return measure
 
 
-def accuracy_metrics(groups: Sequence[Group], chat: ChatFormat, tokenizer: Any) -> dict[str, float]:
+def accuracy_metrics(groups: Sequence[Group], tokenizer: Any) -> dict[str, float]:
     """The metrics of an evaluation, over the problems that have a verifier."""
     from r1kit.evaluate.measurement import judge
     from r1kit.evaluate.metrics import Scored
@@ -132,8 +132,9 @@ def accuracy_metrics(groups: Sequence[Group], chat: ChatFormat, tokenizer: Any) 
     if not judged:
         return {}
     problems = [group.problem for group in judged]
+    prompts = [group.rollouts[0].prompt for group in judged]
     answers = [[rollout.completion for rollout in group.rollouts] for group in judged]
-    summary = summarise([Scored.from_row(row) for row in judge(problems, answers, chat, tokenizer)])
+    summary = summarise([Scored.from_row(row) for row in judge(problems, prompts, answers, tokenizer)])
     whole = {f"probe/{NAMES.get(name, name)}": estimate.mean for name, estimate in summary.overall.items()}
     by_source = summary.by_source if len(summary.by_source) > 1 else {}
     return whole | {

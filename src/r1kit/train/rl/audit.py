@@ -7,10 +7,11 @@ before the policy exploits it.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from r1kit.chat import whole_response
 from r1kit.data.jsonl import RowWriter, keep_steps
 from r1kit.rewards.verdicts import verify
 from r1kit.types import Group, Problem, Rollout
@@ -35,8 +36,8 @@ class Audit:
         """Remove the disagreements of steps after `step`."""
         keep_steps(self.folder / "audit.jsonl", step)
 
-    def __call__(self, step: int, groups: Sequence[Group], complete: Callable[[str], str]) -> dict[str, float]:
-        """Metrics of one step; `complete` turns a completion into the whole response.
+    def __call__(self, step: int, groups: Sequence[Group]) -> dict[str, float]:
+        """Metrics of one step.
 
         `audit/count`: verdicts that both could give. `audit/disagreement`: the fraction of these that differ.
         `audit/unknown`: verdicts that only the first could give, if there are any.
@@ -44,7 +45,7 @@ class Audit:
         chance = random.Random(f"audit/{self.seed}/{step}")
         pairs = [(group.problem, rollout) for group in groups for rollout in group.rollouts]
         selected = [pair for pair in pairs if chance.random() < self.share]
-        checked = [row for problem, rollout in selected if (row := self._check(problem, rollout, complete))]
+        checked = [row for problem, rollout in selected if (row := self._check(problem, rollout))]
         rows = [row for row in checked if row["second_verdict"] in ("right", "wrong")]
         unknown = {"audit/unknown": float(len(checked) - len(rows))} if len(checked) > len(rows) else {}
         differing = [row for row in rows if row["verdict"] != row["second_verdict"]]
@@ -56,19 +57,20 @@ class Audit:
             return unknown
         return {"audit/count": float(len(rows)), "audit/disagreement": len(differing) / len(rows), **unknown}
 
-    def _check(self, problem: Problem, rollout: Rollout, complete: Callable[[str], str]) -> dict[str, object] | None:
+    def _check(self, problem: Problem, rollout: Rollout) -> dict[str, object] | None:
         """Both verdicts as a row; None if the first is undecided or no other verifier fits."""
         first, name = rollout.reward.verdict, self.verifier or SECOND.get(problem.verifier, "")
         if first is None or first.correct is None or not name or name == problem.verifier:
             return None
-        response, extracted = complete(rollout.completion.text), first.extracted or None
+        whole = response = whole_response(rollout.prompt, rollout.completion)
+        extracted = first.extracted or None
         if problem.verifier == "last-number" and extracted is not None:  # other verifiers look for answer tags
             response = f"<answer>{extracted}</answer>"
         second = verify(name, [response], [problem.answer])[0]
         return {
             "problem_id": problem.id,
             "question": problem.prompt,
-            "completion": complete(rollout.completion.text),
+            "completion": whole,
             "answer": problem.answer,
             "verifier": problem.verifier,
             "verdict": first.outcome,

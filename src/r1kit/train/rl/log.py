@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
+from r1kit.chat import whole_response
 from r1kit.data.jsonl import RowWriter
 from r1kit.train.rl.collect import ScoredGroup
 
 
-def write_rollouts(folder: Path, step: int, scored: Sequence[ScoredGroup], complete: Callable[[str], str]) -> None:
-    """Write `rollouts/step-NNNNNN.jsonl`; `complete` puts back the text that the prompt prefilled."""
+def write_rollouts(folder: Path, step: int, scored: Sequence[ScoredGroup]) -> None:
+    """Write `rollouts/step-NNNNNN.jsonl`."""
     path = folder / "rollouts" / f"step-{step:06d}.jsonl"
     path.parent.mkdir(exist_ok=True)
     path.unlink(missing_ok=True)
@@ -27,7 +28,7 @@ def write_rollouts(folder: Path, step: int, scored: Sequence[ScoredGroup], compl
                         "step": step,
                         "problem_id": entry.group.problem.id,
                         "question": entry.group.problem.prompt,
-                        "completion": complete(rollout.completion.text),
+                        "completion": whole_response(rollout.prompt, rollout.completion),
                         "answer": entry.group.problem.answer,
                         "reward": rollout.reward.total,
                         "parts": dict(rollout.reward.parts),

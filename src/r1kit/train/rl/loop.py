@@ -121,14 +121,14 @@ class RL:
         # on-policy: each rollout samples with the weights that it will update
         self.engine.load_weights(named_weights(self.learner.model), version=updates)
         collected = self.collect(step, draws)
-        groups, complete = collected.groups, self.chat.complete
-        row = group_metrics(collected) | verdict_metrics(groups) | hack_metrics(groups, complete)
-        row |= self.audit(step + 1, groups, complete)
+        groups = collected.groups
+        row = group_metrics(collected) | verdict_metrics(groups) | hack_metrics(groups)
+        row |= self.audit(step + 1, groups)
         try:
             self.alarm.check(step + 1, groups)
         except VerdictError:
             # for people: the completions of this step, and a checkpoint of the step before
-            write_rollouts(self.folder, step + 1, collected.scored, complete)
+            write_rollouts(self.folder, step + 1, collected.scored)
             if step and checkpoints.latest(self.folder) != checkpoints.folder_of(self.folder, step):
                 self._checkpoint(step, position)
             metrics.append({"step": step + 1, **row})  # for the report; a resumed run replaces it
@@ -149,7 +149,7 @@ class RL:
             "time/step_s": time.perf_counter() - started,
         }
         if step % self.settings.rollouts_every == 0 or step == self.settings.steps - 1:
-            write_rollouts(self.folder, step + 1, collected.scored, complete)
+            write_rollouts(self.folder, step + 1, collected.scored)
         return row
 
     def update(self, step: int, samples: Sequence[Sample]) -> dict[str, float]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from statistics import fmean
@@ -19,7 +19,6 @@ from r1kit.types import Group, Outcome, Rollout
 from r1kit.verifiers import exact, extract, number
 from r1kit.verifiers.language import LANGUAGES, is_mixed, share
 
-Complete = Callable[[str], str]  # from a completion to the whole response, including the text that the prompt prefilled
 Judged = tuple[Group, list[Outcome]]  # a group and the outcomes of its verdicts
 
 _WINDOW = 64  # problems; fewer say little about a data set's references
@@ -82,7 +81,7 @@ class Alarm:
         )
 
 
-def hack_metrics(groups: Sequence[Group], complete: Complete) -> dict[str, float]:
+def hack_metrics(groups: Sequence[Group]) -> dict[str, float]:
     """Signs of known ways to cheat the reward, as fractions of the step's completions.
 
     `hack/format_only`: well formed and wrong. `hack/copied`: wrong, and the answer is just a number of the prompt.
@@ -90,7 +89,7 @@ def hack_metrics(groups: Sequence[Group], complete: Complete) -> dict[str, float
     word trigrams. `language/mixed`: several languages. `language/other`: most words not in the problem's script.
     """
     rollouts = [(group, rollout) for group in groups for rollout in group.rollouts]
-    responses = [complete(rollout.completion.text) for _, rollout in rollouts]
+    responses = [chat.whole_response(rollout.prompt, rollout.completion) for _, rollout in rollouts]
     row = {
         "hack/repetition": fmean(repetition(text) for text in responses),
         "language/mixed": fmean(is_mixed(text) for text in responses),

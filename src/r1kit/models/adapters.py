@@ -1,0 +1,90 @@
+"""LoRA adapters as models: each is merged with its base into a plain folder in the cache, once.
+
+So an adapter is a model wherever r1kit takes one, and the hash of the merged folder covers adapter and base.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from r1kit.models.known import ModelError, cache, first_line
+from r1kit.store import atomic_folder, combine, read_json, sha256
+
+CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+COPIED = ("chat_format.json", "generation_config.json")  # of the adapter, or of its base
+
+
+def is_adapter(folder: Path) -> bool:
+    """Whether a folder holds an adapter and not a whole model (some trainers save the base's config beside it)."""
+    return (folder / CONFIG).is_file() and not any(folder.glob("model*.safetensors"))
+
+
+def merged_folder(adapter: Path, base_of: Callable[[str], Path | None]) -> Path | None:
+    """Where the merged model is or will be; None if `base_of`, which finds a model by its name, gives no base."""
+    base = _base(adapter, base_of)
+    if base is None:
+        return None
+    # weights by size and time: to hash a base of many gigabytes at each look would take minutes
+    stats = {file.name: file.stat() for file in base.iterdir() if file.is_file()}
+    parts = {name: f"{stat.st_size} {stat.st_mtime_ns}" for name, stat in stats.items()}
+    parts |= {f"adapter/{name}": sha256(adapter / name) for name in (CONFIG, WEIGHTS)}
+    return cache() / "adapters" / f"{adapter.name}-{combine(parts)[:12]}"
+
+
+def merge(adapter: Path, base_of: Callable[[str], Path]) -> Path:
+    """The folder of the merged model, written on first use. Raises `ModelError` if adapter and base do not fit."""
+    target, base = merged_folder(adapter, base_of), _base(adapter, base_of)
+    assert target is not None and base is not None, "`base_of` gives a folder or raises"
+    if (target / "config.json").is_file():
+        return target
+    try:
+        model, tokenizer = _merged(adapter, base)
+    except ImportError:
+        raise ModelError(f"{adapter} is a LoRA adapter, which needs peft: pip install 'r1kit[lora]'") from None
+    except (RuntimeError, ValueError, KeyError, TypeError, OSError) as error:
+        raise ModelError(f"the adapter {adapter} does not fit its base {base} ({first_line(error)})") from error
+    with atomic_folder(target) as part:
+        model.save_pretrained(part)
+        tokenizer.save_pretrained(part)
+        for name in COPIED:
+            if file := next((folder / name for folder in (adapter, base) if (folder / name).is_file()), None):
+                shutil.copyfile(file, part / name)
+    return target
+
+
+def _base(adapter: Path, base_of: Callable[[str], Path | None]) -> Path | None:
+    """The folder of an adapter's base. Raises `ModelError` for an adapter of another kind, or without a base."""
+    config = read_json(adapter / CONFIG)
+    if not (adapter / WEIGHTS).is_file():
+        raise ModelError(f"{adapter} has {CONFIG} but no {WEIGHTS}: save the adapter with save_pretrained")
+    if (kind := config.get("task_type")) not in (None, "CAUSAL_LM"):
+        raise ModelError(f"the adapter {adapter} is one for {kind}: give an adapter of a causal language model")
+    name = str(config.get("base_model_name_or_path") or "")
+    if not name:
+        raise ModelError(f"{adapter / CONFIG} names no base: set base_model_name_or_path to its folder or hub id")
+    beside = adapter / name  # a path may be relative to the adapter
+    try:
+        return base_of(str(beside) if beside.is_dir() else name)
+    except ModelError as error:
+        remedy = f"set base_model_name_or_path in {adapter / CONFIG}"
+        raise ModelError(f"{adapter} is a LoRA adapter, and its base cannot be read ({error}): {remedy}") from error
+
+
+def _merged(adapter: Path, base: Path) -> tuple[Any, Any]:
+    """The model with the adapter in its weights, in the base's own precision, and the tokenizer."""
+    import torch
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    own = (adapter / "tokenizer_config.json").is_file()
+    tokenizer = AutoTokenizer.from_pretrained(adapter if own else base, trust_remote_code=False)
+    model: Any = AutoModelForCausalLM.from_pretrained(base, dtype="auto", trust_remote_code=False)
+    precision = model.dtype
+    if len(tokenizer) > model.get_input_embeddings().num_embeddings:
+        model.resize_token_embeddings(len(tokenizer))  # the adapter's training added tokens
+    # added in fp32 and rounded once; safe_merge refuses weights that are not finite
+    merged: Any = PeftModel.from_pretrained(model.to(torch.float32), str(adapter)).merge_and_unload(safe_merge=True)
+    return merged.to(precision), tokenizer

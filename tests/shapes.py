@@ -1,0 +1,191 @@
+"""Tiny models in the shape of real families: a byte tokenizer with the family's marks, its chat template, its ends.
+
+A `puppet` says a chosen text: its weights map each token to the next one, whatever came before.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+SAID = "<think>ad</think><answer>5</answer>"
+TAGS = ("<think>", "</think>", "<answer>", "</answer>")
+_EACH = "{% for m in messages %}"
+_DONE = "{% endfor %}{% if add_generation_prompt %}"
+
+
+def _template(turn: str, opening: str) -> str:
+    """A chat template from the jinja text of one turn and that of the assistant's opening."""
+    return f"{_EACH}{turn}{_DONE}{opening}{{% endif %}}"
+
+
+def _by_role(user: str, assistant: str) -> str:
+    return "{% if m.role == 'assistant' %}" + assistant + "{% else %}" + user + "{% endif %}"
+
+
+CHATML = "<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n"
+LAST = "{{ m.content.split('</think>')[-1] }}"  # templates of reasoning models drop earlier reasoning
+
+
+@dataclass(frozen=True)
+class Shape:
+    """A family: its marks (all added tokens), template and ends, and the facts that r1kit must find.
+
+    `named` are the tokenizer's special tokens by name; `listed` are the marks in generation_config.json. `options` are
+    variables of the template. `ends` are the marks that end a completion, the one that SFT teaches first.
+    """
+
+    marks: tuple[str, ...]
+    named: dict[str, str]
+    template: str
+    ends: tuple[str, ...]
+    opened: str = ""
+    texts: tuple[str, ...] = ()
+    listed: tuple[str, ...] = ()
+    options: dict[str, Any] | None = None
+    padding: int = 0  # embeddings beyond the tokenizer's ids
+
+    def tokenizer(self) -> Any:
+        from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
+        from transformers import PreTrainedTokenizerFast
+
+        letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+        core = Tokenizer(models.BPE(vocab={letter: index for index, letter in enumerate(letters)}, merges=[]))
+        core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+        core.decoder = decoders.ByteLevel()
+        core.add_tokens([AddedToken(tag, special=False, normalized=False) for tag in TAGS])
+        core.add_special_tokens([AddedToken(mark, special=True, normalized=False) for mark in self.marks])
+        tokenizer = PreTrainedTokenizerFast(tokenizer_object=core, **self.named)
+        tokenizer.chat_template = self.template or None
+        return tokenizer
+
+    def save(self, folder: Path, says: str = "") -> Path:
+        """A model folder; with `says`, a puppet that writes this text behind the prompt, then goes on for ever.
+
+        All characters of `says` must differ, and the marks that it goes on with are those of the next turn.
+        """
+        import torch
+        from transformers import LlamaConfig, LlamaForCausalLM
+
+        torch.manual_seed(0)
+        tokenizer = self.tokenizer()
+        size = len(tokenizer) + self.padding
+        width = size + -size % 8 if says else 16
+        config = LlamaConfig(
+            vocab_size=size,
+            hidden_size=width,
+            intermediate_size=8,
+            num_hidden_layers=1,
+            num_attention_heads=2,
+            num_key_value_heads=2,
+            max_position_embeddings=512,
+            tie_word_embeddings=False,
+        )
+        model = LlamaForCausalLM(config)
+        if says:
+            prompt = tokenizer.apply_chat_template(
+                [{"role": "user", "content": "2+3?"}],
+                tokenize=False,
+                add_generation_prompt=True,
+                **(self.options or {}),
+            )
+            ids = [tokenizer.encode(prompt, add_special_tokens=False)[-1], *tokenizer.encode(says)]
+            assert len(set(ids)) == len(ids), "each token has one successor"
+            with torch.no_grad():
+                for parameter in model.parameters():
+                    parameter.zero_()
+                model.model.norm.weight.fill_(1.0)
+                model.model.embed_tokens.weight.copy_(torch.eye(size, width))
+                for before, after in pairwise(ids):
+                    model.lm_head.weight[after, before] = 1.0
+                model.lm_head.weight[len(tokenizer) :] = 2.0  # ids without a token would be the likeliest of all
+        model.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+        listed = [tokenizer.convert_tokens_to_ids(mark) for mark in self.listed]
+        (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": listed} if listed else {}))
+        return folder
+
+
+SHAPES = {
+    "mistral": Shape(
+        ("<s>", "</s>", "[INST]", "[/INST]"),
+        {"bos_token": "<s>", "eos_token": "</s>"},
+        "{{ bos_token }}" + _template(_by_role("[INST] {{ m.content }} [/INST]", " {{ m.content }}</s>"), ""),
+        ("</s>",),
+    ),
+    "gemma-3": Shape(
+        ("<eos>", "<bos>", "<start_of_turn>", "<end_of_turn>"),
+        {"bos_token": "<bos>", "eos_token": "<eos>"},
+        "{{ bos_token }}"
+        + _template(
+            "<start_of_turn>{{ 'model' if m.role == 'assistant' else m.role }}\n{{ m.content | trim }}<end_of_turn>\n",
+            "<start_of_turn>model\n",
+        ),
+        ("<end_of_turn>", "<eos>"),
+        listed=("<eos>", "<end_of_turn>"),
+    ),
+    "chatml-base": Shape(  # a base model: its tokenizer ends at the document's end, the template at the turn's
+        ("<|endoftext|>", "<|im_start|>", "<|im_end|>"),
+        {"eos_token": "<|endoftext|>", "pad_token": "<|endoftext|>"},
+        _template(CHATML, "<|im_start|>assistant\n"),
+        ("<|im_end|>", "<|endoftext|>"),
+        padding=60,
+    ),
+    "qwen-3-silent": Shape(
+        ("<|endoftext|>", "<|im_start|>", "<|im_end|>"),
+        {"eos_token": "<|im_end|>", "pad_token": "<|endoftext|>"},
+        _template(
+            CHATML,
+            "<|im_start|>assistant\n{% if enable_thinking is defined and not enable_thinking %}"
+            "<think>\n\n</think>\n\n{% endif %}",
+        ),
+        ("<|im_end|>", "<|endoftext|>"),
+        opened="<think>\n\n</think>\n\n",
+        listed=("<|im_end|>", "<|endoftext|>"),
+        options={"enable_thinking": False},
+        padding=40,
+    ),
+    "phi-4": Shape(
+        ("<|endoftext|>", "<|im_start|>", "<|im_sep|>", "<|im_end|>"),
+        {"eos_token": "<|endoftext|>"},
+        _template("<|im_start|>{{ m.role }}<|im_sep|>{{ m.content }}<|im_end|>", "<|im_start|>assistant<|im_sep|>"),
+        ("<|im_end|>", "<|endoftext|>"),
+    ),
+    "deepseek-r1": Shape(
+        ("<｜begin▁of▁sentence｜>", "<｜end▁of▁sentence｜>", "<｜User｜>", "<｜Assistant｜>"),
+        {"bos_token": "<｜begin▁of▁sentence｜>", "eos_token": "<｜end▁of▁sentence｜>"},
+        "{{ bos_token }}"
+        + _template(
+            _by_role("<｜User｜>{{ m.content }}", f"<｜Assistant｜>{LAST}<｜end▁of▁sentence｜>"),
+            "<｜Assistant｜><think>\n",
+        ),
+        ("<｜end▁of▁sentence｜>",),
+        opened="<think>\n",
+    ),
+    "command-r": Shape(
+        ("<BOS>", "<EOS>", "<|START|>", "<|END|>", "<|USER|>", "<|CHATBOT|>"),
+        {"bos_token": "<BOS>", "eos_token": "<EOS>"},
+        "{{ bos_token }}"
+        + _template(
+            "<|START|>" + _by_role("<|USER|>", "<|CHATBOT|>") + "{{ m.content }}<|END|>", "<|START|><|CHATBOT|>"
+        ),
+        ("<|END|>", "<EOS>"),
+    ),
+    "glm-4": Shape(  # nothing closes a turn: the next one begins
+        ("<|endoftext|>", "<|user|>", "<|assistant|>", "<|observation|>"),
+        {"eos_token": "<|endoftext|>"},
+        _template("<|{{ m.role }}|>\n{{ m.content }}", "<|assistant|>\n"),
+        ("<|user|>", "<|endoftext|>", "<|observation|>"),
+        listed=("<|endoftext|>", "<|user|>", "<|observation|>"),
+    ),
+    "vicuna": Shape(  # turns without any token of their own
+        ("</s>",),
+        {"eos_token": "</s>"},
+        _template("{{ '\n' }}{{ m.role | capitalize }}: {{ m.content }}", "\nAssistant: "),
+        ("</s>",),
+        texts=("\nUser:",),
+    ),
+}
