@@ -23,8 +23,8 @@ from r1kit.tasks import KNOWN, Listed, TaskSpec, check_file, iterate, load_file,
 from r1kit.tasks.conversion import convert
 from r1kit.tasks.mixture import PERIOD, apportion
 from r1kit.tasks.public_sets import DATA_VARIABLE
+from r1kit.tasks.recognition import guess
 from r1kit.tasks.references import clean_number, reference
-from r1kit.tasks.schemas import guess
 from r1kit.tasks.sources import gym as gym_module
 from r1kit.types import Problem
 from r1kit.verifiers.extract import boxed
@@ -53,7 +53,7 @@ def write(path: Path, *rows: Any) -> Path:
 
 
 def only(row: dict[str, Any]) -> Problem:
-    return convert(row, guess(row, "f"), name="set/train", file="f", number=1)
+    return convert(row, guess([row], "f"), name="set/train", file="f", number=1)
 
 
 def numbers(name: str, count: int) -> Listed:
@@ -165,12 +165,13 @@ def test_a_reference_is_text_or_a_task_error(value: Any) -> None:
                 "reward_model": {"style": "rule", "ground_truth": "72"},
                 "extra_info": {"index": 0},
             },
-            {"prompt": "Q", "answer": "72", "source": "openai/gsm8k"},
+            {"prompt": "S\n\nQ", "answer": "72", "source": "openai/gsm8k"},
         ),
         ({"prompt": [{"role": "user", "content": "Q"}], "solution": "$x^2$"}, {"prompt": "Q", "answer": "$x^2$"}),
         ({"prompt": "Q", "ground_truth": "Paris"}, {"answer": "Paris", "verifier": "math"}),
         ({"prompt": "Q", "answer": "007", "verifier": "exact"}, {"answer": "007", "verifier": "exact"}),
-        ({"question": "Q", "choices": ["x", "y"], "answer": 1}, {"prompt": "Q\nA. x\nB. y", "answer": "B"}),
+        ({"question": "Q", "choices": ["x", "y"], "answer": 0}, {"prompt": "Q\nA. x\nB. y", "answer": "A"}),
+        ({"question": "Q", "choices": ["x", "y"], "answer": 2}, {"prompt": "Q\nA. x\nB. y", "answer": "B"}),
         ({"question": "Q", "answer": "A, 1,234"}, {"answer": "A, 1,234"}),
     ],
 )
@@ -185,9 +186,9 @@ def test_columns_of_known_data_sets_are_understood(row: dict[str, Any], expected
 )
 def test_any_row_is_a_problem_or_a_task_error_that_names_the_row(row: dict[str, Any]) -> None:
     try:
-        schema = guess(row, "f")
+        schema = guess([row], "f")
     except DataError as error:
-        assert error.kind == "missing column"
+        assert error.kind in ("missing column", "ambiguous columns")
         return
     try:
         problem = convert(row, schema, name="n", file="f", number=3)

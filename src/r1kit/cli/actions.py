@@ -73,7 +73,7 @@ def evaluate(options: argparse.Namespace) -> None:
     """Print the table of one model, or of two models and their paired difference."""
     from r1kit.commands import eval_command
 
-    answering = _answering(options) | {"split": options.split, "limit": options.limit, "out": options.out}
+    answering = _answering(options) | _problems(options)
     result = eval_command.evaluate(options.model, task=options.task, compare=options.compare, **answering)
     print_json(result) if options.json else print(result["table"])
 
@@ -82,7 +82,7 @@ def generate(options: argparse.Namespace) -> None:
     """Print completions, or write them as rows to a file."""
     from r1kit.commands import generate_command
 
-    answering = _answering(options) | {"split": options.split, "limit": options.limit, "out": options.out}
+    answering = _answering(options) | _problems(options)
     task = options.task or options.file
     rows = generate_command.generate(options.model, prompt=options.prompt, task=task, **answering)
     if options.out is not None:
@@ -111,6 +111,11 @@ def _answering(options: argparse.Namespace) -> dict[str, Any]:
     return {"sampling": sampling, "template": options.format, "engine": options.engine}
 
 
+def _problems(options: argparse.Namespace) -> dict[str, Any]:
+    """Which problems `eval` and `generate` answer, and where the rows go."""
+    return {name: getattr(options, name) for name in ("split", "limit", "columns", "out")}
+
+
 def report(options: argparse.Namespace) -> None:
     """Print the table of a finished run and the path of its page."""
     path: Path = options.run
@@ -133,7 +138,7 @@ def report(options: argparse.Namespace) -> None:
 
 def review(options: argparse.Namespace) -> None:
     """Import, accept, export, in this order; without the last two, serve the page until Ctrl+C."""
-    from r1kit.data.jsonl import read_rows
+    from r1kit.data.rows import readable_rows
     from r1kit.review.items import ReviewError
     from r1kit.review.queue import ReviewQueue
 
@@ -142,7 +147,7 @@ def review(options: argparse.Namespace) -> None:
         raise ReviewError("--rejected goes with --export: give both")
     shared = {"double_share": options.double, "lease_minutes": options.lease}
     if options.rows is not None:
-        ReviewQueue.create(path, read_rows(options.rows), **shared).close()
+        ReviewQueue.create(path, readable_rows(options.rows), **shared).close()
     with ReviewQueue.create(path, **shared) if path.exists() else ReviewQueue(path) as queue:
         if options.auto_accept:
             print(f"auto-accepted {queue.auto_accept()} pending samples")
@@ -165,10 +170,10 @@ def models(options: argparse.Namespace) -> None:
 
 
 def check_data(options: argparse.Namespace) -> int:
-    """Print what a data file holds and its faults; status 1 if it has any."""
+    """Print what a data file would ask and hold for right, and its faults; status 1 if it has any."""
     from r1kit.commands import listing_commands
 
-    return print_check(listing_commands.check_data(options.file), options)
+    return print_check(listing_commands.check_data(options.file, options.columns, options.verifier), options)
 
 
 def verify(options: argparse.Namespace) -> int:
@@ -187,7 +192,7 @@ def verify(options: argparse.Namespace) -> int:
     if options.file is None or options.verifier is None or options.cases is not None:
         raise SettingsError("verify takes FILE and --verifier NAME, or --conformance with optional --verifier, --cases")
     counts: Counter[str] = Counter()
-    rows = verify_command.verify_rows(options.file, options.verifier, options.out, counts)
+    rows = verify_command.verify_rows(options.file, options.verifier, options.out, counts, options.columns)
     for _ in print_stream(rows, options):
         pass
     print_summary(verify_command.verify_summary(options.verifier, counts), options)
@@ -196,11 +201,14 @@ def verify(options: argparse.Namespace) -> int:
 
 def score(options: argparse.Namespace) -> None:
     """Print rows with rewards; with --out or --json their means."""
+    from collections import Counter
+
     from r1kit.commands import score_command
 
     scorer = score_command.build_scorer(options.rewards, options.settings)
-    rows = score_command.score_rows(options.file, scorer, options.out)
-    print_summary(score_command.score_summary(print_stream(rows, options), scorer), options)
+    counts: Counter[str] = Counter()
+    rows = score_command.score_rows(options.file, scorer, options.out, counts)
+    print_summary(score_command.score_summary(print_stream(rows, options), scorer, counts), options)
 
 
 def check_sandbox(options: argparse.Namespace) -> int:

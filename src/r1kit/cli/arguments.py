@@ -35,8 +35,11 @@ def parser() -> argparse.ArgumentParser:
     _add_review(_command(commands, "review", actions.review, "read, edit, accept or reject samples in the browser"))
     _add_json(_command(commands, "models", actions.models, "list the models known by name"))
     data = commands.add_parser("data", help="work with data files").add_subparsers(metavar="COMMAND", required=True)
-    check = _command(data, "check", actions.check_data, "validate a data file: name file, row and field of each fault")
+    check_help = "show what a data file would ask and hold for right, and file, row and field of each fault"
+    check = _command(data, "check", actions.check_data, check_help)
     check.add_argument("file", metavar="FILE", type=Path)
+    _add_columns(check, "prompt=q,answer=a")
+    check.add_argument("--verifier", metavar="NAME", help="judge all rows with this one, for example number")
     _add_json(check)
     _add_judging_commands(commands)
     sandbox = commands.add_parser("sandbox", help="where untrusted programs run")
@@ -103,7 +106,13 @@ def _add_answering_commands(commands: Any) -> None:
     _add_sampling(chat, temperature=0.6)
 
 
+def _add_columns(command: argparse.ArgumentParser, example: str) -> None:
+    text = f"our names of the file's columns, for example {example} (docs/guides/data.md)"
+    command.add_argument("--columns", metavar="OURS=THEIRS,...", type=columns, default={}, help=text)
+
+
 def _add_problems(command: argparse.ArgumentParser) -> None:
+    _add_columns(command, "prompt=q,answer=a")
     command.add_argument("--split", default="test", help="which problems of the task (test)")
     command.add_argument("--limit", type=int, metavar="N", help="only the first N problems")
     command.add_argument("--samples", type=int, default=1, metavar="K", help="completions per problem (1)")
@@ -143,6 +152,7 @@ def _add_judging_commands(commands: Any) -> None:
     verify.add_argument("file", metavar="FILE", nargs="?", type=Path, help="rows with prediction and answer")
     verifier_help = "for example math; with --conformance also package.module:function"
     verify.add_argument("--verifier", metavar="NAME", help=verifier_help)
+    _add_columns(verify, "prediction=output,answer=gold")
     verify.add_argument("--out", type=Path, metavar="FILE.jsonl", help="write the rows here and print the counts")
     verify.add_argument("--conformance", action="store_true", help="run labelled cases and print error rates")
     verify.add_argument("--cases", metavar="NAME|FILE.jsonl", help="with --conformance: whose cases, or your own")
@@ -167,6 +177,17 @@ def setting(text: str) -> tuple[str, Any]:
         return path, json.loads(value)
     except ValueError as error:
         raise argparse.ArgumentTypeError(f"{path}: {value!r} looks like JSON but is not: {error}") from None
+
+
+def columns(text: str) -> dict[str, str]:
+    """A mapping from our names to a file's: `"prompt=q,answer=a"`."""
+    from r1kit.data.columns import parse_columns  # imports pydantic, so only now
+
+    try:
+        parsed: dict[str, str] = parse_columns(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    return parsed
 
 
 def engine(text: str) -> dict[str, Any]:

@@ -32,6 +32,7 @@ def evaluate(
     task: str | Path,
     split: str = "test",
     limit: int | None = None,
+    columns: Mapping[str, str] | None = None,
     sampling: SamplingParams = GREEDY,
     template: str | None = None,
     engine: Mapping[str, Any] | None = None,
@@ -40,18 +41,20 @@ def evaluate(
 ) -> dict[str, Any]:
     """Measure `model`, and `compare` on the same problems; "table" in the result is the text for people.
 
-    `task` is the name of a task or the path of a data file, `sampling.n` the number of samples per problem. `template`
-    is "plain", "chat", the path of a saved format, or None for each model's own. `engine` holds engine settings without
-    the model, such as `{"kind": "openai", "base_url": "http://localhost:8000/v1"}`; None runs both models here.
+    `task` is the name of a task or the path of a data file, whose columns `columns` names as in `TaskSpec`.
+    `sampling.n` is the number of samples per problem. `template` is "plain", "chat", the path of a saved format, or
+    None for each model's own. `engine` holds engine settings without the model, such as
+    `{"kind": "openai", "base_url": "http://localhost:8000/v1"}`; None runs both models here.
     `out` keeps completions.jsonl and results.json (those of `compare` in compare/): a repeated call resumes, and one
     with another setup is refused.
     """
     if compare == model:
         raise ValueError(f"the model to compare with is {model} itself: name another one")
     settings = {name: engine_settings(name, engine) for name in (model, compare) if name is not None}
-    problems = task_problems(task, split, limit)
+    problems = task_problems(task, split, limit, columns)
     check_verifiers(problems)
     data = {"task": sha256(Path(task)) if Path(task).is_file() else str(task), "split": split, "n": sampling.n}
+    data |= {"columns": dict(columns)} if columns else {}
     summaries: dict[str, Summary] = {}
     formats: dict[str, ChatFormat] = {}
     rows: list[list[Scored]] = []
@@ -109,8 +112,11 @@ def claim(folder: Path, setup: Mapping[str, Any]) -> None:
     write_json(folder / SETUP, setup)
 
 
-def task_problems(task: str | Path, split: str, limit: int | None) -> list[Problem]:
+def task_problems(
+    task: str | Path, split: str, limit: int | None, columns: Mapping[str, str] | None = None
+) -> list[Problem]:
     """The problems of a task by name, or of a data file. Raises ValueError that names task, file, row or field."""
     # an empty split means test; a file has no splits and refuses any other
-    spec = TaskSpec.parse({"name": str(task), "split": "" if split == "test" else split, "limit": limit})
+    chosen = {"name": str(task), "split": "" if split == "test" else split, "limit": limit}
+    spec = TaskSpec.parse(chosen | ({"columns": dict(columns)} if columns else {}))
     return list(iterate(load_task(spec, "test")))

@@ -17,7 +17,8 @@ from r1kit.data.rows import numbered_rows
 from r1kit.pipeline import Progress
 from r1kit.store import StoreError, combine
 from r1kit.tasks import load_file
-from r1kit.tasks.schemas import PROMPTS, Schema
+from r1kit.tasks.from_rows import head_of
+from r1kit.tasks.recognition import prompts_only
 from r1kit.types import Problem, SamplingParams
 
 
@@ -28,6 +29,7 @@ def generate(
     task: str | Path | None = None,
     split: str = "test",
     limit: int | None = None,
+    columns: Mapping[str, str] | None = None,
     sampling: SamplingParams | None = None,
     template: str | None = None,
     engine: Mapping[str, Any] | None = None,
@@ -36,7 +38,8 @@ def generate(
     """Yield one row per completion: problem_id, prompt, answer (if known), sample, completion, finish_reason, tokens
     (of the completion; None if the server does not tell), model, and setup (a hash of all that decides a completion).
 
-    Give either `prompt` or `task` (a name, or the Path of a data file); `engine` is that of `eval`. With `out`, rows
+    Give either `prompt` or `task` (a name, or the Path of a data file); `columns` and `engine` are those of `eval`;
+    a file needs no answers. With `out`, rows
     are also appended there, problems that it already holds are skipped, and a file with rows of another setup is
     refused.
     """
@@ -47,7 +50,9 @@ def generate(
         raise ValueError("the prompt is empty: pass the text that the model should answer")
     encodable(prompt or "")
     settings = engine_settings(model, engine)
-    problems = [Problem(id="prompt", prompt=prompt, answer="")] if prompt else _file_problems(task or "", split, limit)
+    problems = [Problem(id="prompt", prompt=prompt or "", answer="")]
+    if task is not None:
+        problems = _file_problems(task, split, limit, columns)
     with Progress(f"generate {model}") as progress:
         opened = open_model(settings, template, progress)
         opened.refuse_long(problems, sampling.max_tokens)
@@ -70,17 +75,17 @@ def generate(
                     progress.step(min(start + size, len(left)), len(left))
 
 
-def _file_problems(task: str | Path, split: str, limit: int | None) -> list[Problem]:
+def _file_problems(task: str | Path, split: str, limit: int | None, columns: Mapping[str, str] | None) -> list[Problem]:
     """`task_problems`, also for a file without answers: prompts are enough to generate."""
-    try:
-        return task_problems(task, split, limit)
-    except DataError as error:
-        if (error.kind, error.field) != ("missing column", "answer") or not Path(task).is_file():
-            raise
-    first = next((row for _, row in numbered_rows(Path(task)) if isinstance(row, dict)), {})
-    column = next((name for name in PROMPTS if name in first), PROMPTS[0])
-    unanswered = Schema(name="prompts", prompt=(column,), answer=column, parse=lambda _: "")
-    return list(load_file(task, schema=unanswered).problems[:limit])
+    if not (columns and set(columns) <= {"prompt", "system"}):
+        try:
+            return task_problems(task, split, limit, columns)
+        except DataError as error:
+            if (error.kind, error.field) != ("missing column", "answer") or not Path(task).is_file():
+                raise
+    return list(
+        load_file(task, schema=prompts_only(columns or {}, head_of(numbered_rows(Path(task)))[0])).problems[:limit]
+    )
 
 
 def _answer_rows(

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from r1kit.models.known import KNOWN, ModelError, parameters_in
 from r1kit.tasks import check_file
+
+SHOWN, SHOWN_CHARS = 300, {"asked": 2000}  # characters of a text in the report of a check
 
 
 def models() -> list[dict[str, str]]:
@@ -23,12 +26,22 @@ def models() -> list[dict[str, str]]:
     return rows
 
 
-def check_data(file: Path) -> dict[str, Any]:
-    """What a data file holds, and all its faults with file, row and field.
+def check_data(file: Path, columns: Mapping[str, str] | None = None, verifier: str | None = None) -> dict[str, Any]:
+    """What a data file would ask and hold for right, and all its faults with file, row and field.
 
     "ok" tells whether it has no fault, "text" is the report for people. A fault raises nothing.
     """
-    report = check_file(file)
-    head = f"{report.file}: {report.problems} of {report.rows} rows are usable (schema {report.schema or 'unknown'})"
-    counts = [f"{count} x {kind}" for kind, count in report.counts.items()]
-    return report.as_dict() | {"text": "\n".join([head, *counts, *map(str, report.issues)])}
+    report = check_file(file, columns, verifier)
+    lines = [f"{report.file}: {report.problems} of {report.rows} rows are usable (schema {report.schema or 'unknown'})"]
+    lines += [report.reading] if report.reading else []
+    for item in report.first:
+        lines += [f"row {item.row}", *(_shown(name, text) for name, text in item.fields.items())]
+    lines += [f"{count} x {kind}" for kind, count in report.counts.items()]
+    return report.as_dict() | {"text": "\n".join([*lines, *map(str, report.issues)])}
+
+
+def _shown(name: str, text: str) -> str:
+    """A text under its name, indented, and cut if it is long."""
+    limit = SHOWN_CHARS.get(name, SHOWN)
+    text = text if len(text) <= limit else f"{text[:limit]} ... ({len(text)} characters)"
+    return f"  {name + ':':10}" + text.replace("\n", "\n" + " " * 12)

@@ -4,24 +4,28 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from r1kit.commands.judged_rows import Row, batches, open_writer
+from r1kit.commands.judged_rows import Row, batches, open_writer, renamed_columns, with_results
 from r1kit.data.errors import DataError
 from r1kit.evaluate.table import align
 from r1kit.rewards import RewardSpec, Scorer, build
 from r1kit.settings import SettingsError
 
 
-def score_rows(file: Path, scorer: Scorer, out: Path | None = None) -> Iterator[Row]:
+def score_rows(
+    file: Path, scorer: Scorer, out: Path | None = None, counts: Counter[str] | None = None
+) -> Iterator[Row]:
     """The rows of a file with `rewards` (by part) and `total` for their `completion`; other fields are the columns.
 
-    A field that a row lacks is None in it. Raises `DataError` that names file, row and field of a bad completion, and
+    A field that a row lacks is None in it. A row's own `total` becomes `input_total`, and so on; `counts` collects such
+    names. Raises `DataError` that names file, row and field of a bad completion, and
     `SettingsError` if the rewards cannot work with these columns.
     """
+    counts = Counter() if counts is None else counts
     with open_writer(out) as writer:
         for batch in batches(file):
             completions = [_completion(row, file, number) for number, row in batch]
@@ -34,14 +38,17 @@ def score_rows(file: Path, scorer: Scorer, out: Path | None = None) -> Iterator[
             except (ValueError, TypeError) as error:
                 raise SettingsError(f"{error}\nin {file}, rows {batch[0][0]} to {batch[-1][0]}") from error
             for (_, row), reward in zip(batch, rewards, strict=True):
-                scored = row | {"rewards": dict(reward.parts), "total": reward.total}
+                scored = with_results(row, {"rewards": dict(reward.parts), "total": reward.total}, counts)
                 if writer is not None:
                     writer.append(scored)
                 yield scored
 
 
-def score_summary(rows: Iterator[Row], scorer: Scorer) -> Row:
-    """Read all rows; the mean of each part and of the total, and how many rows have a value."""
+def score_summary(rows: Iterator[Row], scorer: Scorer, counts: Mapping[str, int] | None = None) -> Row:
+    """Read all rows; the mean of each part and of the total, and how many rows have a value.
+
+    `counts` is that of `score_rows`.
+    """
     sums: Counter[str] = Counter()
     known: Counter[str] = Counter()
     count = 0
@@ -56,7 +63,12 @@ def score_summary(rows: Iterator[Row], scorer: Scorer) -> Row:
     table = [["reward", "mean", "rows", "not applicable"]]
     for name, mean in means.items():
         table.append([name, "-" if mean is None else f"{mean:.4f}", str(known[name]), str(count - known[name])])
-    return {"rows": count, "means": means, "known": {name: known[name] for name in names}, "text": align(table)}
+    return {
+        "rows": count,
+        "means": means,
+        "known": {name: known[name] for name in names},
+        "text": align(table) + renamed_columns(counts or {}),
+    }
 
 
 def build_scorer(rewards: str, settings: Sequence[tuple[str, Any]] = ()) -> Scorer:

@@ -5,38 +5,49 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-from r1kit.commands.judged_rows import Row, batches, is_text, open_writer
+from r1kit.commands.judged_rows import Row, batches, field_of, is_text, open_writer, renamed_columns, with_results
 from r1kit.conformance import CASES, Rate, Report, measure, measure_rewards, obstacle
+from r1kit.data.columns import check_fields, is_empty
 from r1kit.data.errors import DataError
 from r1kit.evaluate.table import align
-from r1kit.rewards.columns import reference_text
-from r1kit.tasks.references import number_text
+from r1kit.tasks.references import Several, number_text, reference_for
 from r1kit.verifiers import find, verify_all
 from r1kit.verifiers.extract import as_response
 
 MAX_TEXT = 60  # characters of a text in a list of failures
+MEANINGS: dict[str, Several] = {"answer": "", "answers": "any", "answer_parts": "all"}
 OUTCOMES = {True: "right", False: "wrong", None: "unknown"}
 
 
 def verify_rows(
-    file: Path, verifier: str, out: Path | None = None, counts: Counter[str] | None = None
+    file: Path,
+    verifier: str,
+    out: Path | None = None,
+    counts: Counter[str] | None = None,
+    columns: Mapping[str, str] | None = None,
 ) -> Iterator[Row]:
     """The rows of a file with `correct`, `extracted` and `detail` for their `prediction` and `answer`.
 
-    `counts` collects right, wrong and unknown. Raises `DataError` that names file, row and field; rows that were judged
+    `columns` maps these two to the file's: {"prediction": "output", "answer": "gold"}; `answers` and `answer_parts` are
+    those of a task. A row's own `correct` becomes `input_correct`, and so on. `counts` collects right, wrong and
+    unknown, and the columns that were renamed. Raises `DataError` that names file, row and field; rows that were judged
     before it are in `out`.
     """
     find(verifier)
     counts = Counter() if counts is None else counts
+    prediction, answer, several = _read_columns(columns or {})
     with open_writer(out) as writer:
         for batch in batches(file):
-            responses = [as_response(_text_field(row, "prediction", file, number), verifier) for number, row in batch]
-            references = [_text_field(row, "answer", file, number) for number, row in batch]
-            for (_, row), verdict in zip(batch, verify_all(verifier, responses, references), strict=True):
-                judged = row | {"correct": verdict.correct, "extracted": verdict.extracted, "detail": verdict.detail}
-                if verdict.correct is False and not is_text(row["prediction"]):
-                    judged["detail"] = f"not text: {row['prediction']!r:.60}"
+            predictions = [field_of(row, prediction, file, number) for number, row in batch]
+            responses = [as_response(_text(value), verifier) for value in predictions]
+            references = [_reference(row, answer, several, verifier, file, number) for number, row in batch]
+            verdicts = verify_all(verifier, responses, references)
+            for (_, row), value, verdict in zip(batch, predictions, verdicts, strict=True):
+                judged = with_results(row, verdict.to_json(), counts)
+                if verdict.correct is False and not is_text(value):
+                    judged["detail"] = f"not text: {value!r:.60}"
                 counts[OUTCOMES[verdict.correct]] += 1
                 if writer is not None:
                     writer.append(judged)
@@ -50,6 +61,7 @@ def verify_summary(verifier: str, counts: Mapping[str, int]) -> Row:
     text = f"{right + wrong + unknown} rows by {verifier}: {right} right, {wrong} wrong, {unknown} cannot tell"
     if rate.low is not None and rate.high is not None:
         text += f"; right {rate.share:.1%} [{rate.low:.1%}, {rate.high:.1%}]"
+    text += renamed_columns(counts)
     summary = {"verifier": verifier, "right": right, "wrong": wrong, "unknown": unknown}
     return summary | {"share": rate.share if rate.of else None, "low": rate.low, "high": rate.high, "text": text}
 
@@ -108,20 +120,28 @@ def _rate(rate: Rate) -> str:
     return f"{rate.count}/{rate.of} = {rate.share:.1%} [{rate.low:.1%}, {rate.high:.1%}]"
 
 
-def _text_field(row: Row, name: str, file: Path, number: int) -> str:
-    """A field of a row as text. A reference may be an object (countdown, code), which becomes JSON.
+def _read_columns(columns: Mapping[str, str]) -> tuple[str, str, Several]:
+    """The columns of prediction and answer, and how a list of answers is meant."""
+    check_fields(columns, ("prediction", *MEANINGS))
+    fields = [field for field in MEANINGS if field in columns] or ["answer"]
+    if len(fields) > 1:
+        raise DataError("missing column", f"columns names {' and '.join(fields)}: name one of them")
+    return columns.get("prediction", "prediction"), columns.get(fields[0], "answer"), MEANINGS[fields[0]]
 
-    A prediction that is not text is an empty answer, which is wrong.
-    """
-    if name not in row:
-        reason = f"the row has no field {name!r}, only {', '.join(map(repr, row)) or 'none'}"
-        raise DataError("missing column", reason, str(file), number, name)
-    value = row[name]
-    if name == "answer" and isinstance(value, dict | list):
-        return reference_text(value)
-    if not is_text(value):
-        if name == "prediction" or value is None:
-            return ""
-        expected = "a finite number" if isinstance(value, float) else "text or a number"
-        raise DataError("wrong type", f"{value!r:.60}: expected {expected}", str(file), number, name)
-    return value if isinstance(value, str) else number_text(value)
+
+def _reference(row: Row, column: str, several: Several, verifier: str, file: Path, number: int) -> str:
+    """The reference of a row: text as it is, an object or a list as the verifier reads it; "" for null."""
+    value = field_of(row, column, file, number)
+    if is_empty(value) or isinstance(value, str):
+        return value or ""
+    try:
+        return reference_for(verifier, value, several)
+    except DataError as error:
+        raise error.at(str(file), number, column) from None
+
+
+def _text(prediction: Any) -> str:
+    """A prediction as text; one that is neither text nor a number is an empty answer, which is wrong."""
+    if isinstance(prediction, str):
+        return prediction
+    return number_text(prediction) if is_text(prediction) else ""

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from r1kit.data.errors import DataError, encodable
+from r1kit.data.columns import is_empty, normal
+from r1kit.data.errors import DataError, encodable, shown
 from r1kit.data.messages import parse_messages, parse_text
 from r1kit.data.rows import numbered_rows
 from r1kit.types import Conversation, Message, PreferencePair
@@ -17,6 +18,7 @@ Row = Mapping[str, Any]
 T = TypeVar("T")
 # Column names for a question and its response, most specific first.
 COLUMNS = (("prompt", "completion"), ("prompt", "response"), ("question", "response"), ("instruction", "output"))
+LOST = re.compile(r"tools|functions|images?|videos?|audios?")
 SAFE = {"safe": True, "unsafe": False, "good": True, "bad": False, "true": True, "false": False}
 _DIALOGUE = re.compile(r"\n\n(Human|Assistant): ?")
 
@@ -73,12 +75,46 @@ def renamed(convert: Callable[[Row], T], columns: Mapping[str, str]) -> Callable
 def conversation(row: Row) -> Conversation:
     """`messages` (or `conversations`), or a prompt and a completion as text or messages; see `COLUMNS`.
 
-    Keeps `source` and `metadata`. Raises `DataError` for any other row.
+    A column `system` becomes the first message, and Alpaca's `history` of pairs the first turns. Keeps `source` and
+    `metadata`. Raises `DataError` for any other row, and for columns that would be lost, such as tools and images.
     """
     return Conversation(messages=_turns(row), source=str(row.get("source") or ""), metadata=_metadata(row))
 
 
 def _turns(row: Row) -> tuple[Message, ...]:
+    turns = _spoken(row)
+    history = [] if _is_blank(row.get("history")) else row["history"]
+    if not isinstance(history, list) or any(not isinstance(pair, list) or len(pair) != 2 for pair in history):
+        raise DataError("wrong type", f"the history is {shown(history)}: expected pairs of texts", field="history")
+    earlier: list[Message] = []
+    for question, reply in history:
+        earlier += [
+            *_prompt(parse_text(question, "history"), "history"),
+            *_reply(parse_text(reply, "history"), "history"),
+        ]
+    turns = (*earlier, *turns)
+    if not _is_blank(system := row.get("system")):
+        if turns[0].role == "system":
+            reason = "there is a column system beside a system message: leave one of them out"
+            raise DataError("wrong type", reason, field="system")
+        turns = (Message(role="system", content=encodable(parse_text(system, "system"))), *turns)
+    return turns
+
+
+def refuse_lost(row: Row) -> None:
+    """Raise `DataError` for a row with tools, images or the like, which no text can hold."""
+    if lost := [name for name, value in row.items() if LOST.fullmatch(normal(name)) and not _is_blank(value)]:
+        reason = f"{', '.join(lost)} would be lost: drop the row, or write into the messages what the model should see"
+        raise DataError("ambiguous columns", reason, field=lost[0])
+
+
+def _is_blank(value: Any) -> bool:
+    return is_empty(value) or (isinstance(value, str) and value.strip() in ("[]", "{}"))
+
+
+def _spoken(row: Row) -> tuple[Message, ...]:
+    """The turns in the row's main columns."""
+    refuse_lost(row)
     for name in ("messages", "conversations"):
         if row.get(name) is not None:
             return _messages(row[name], name)
@@ -104,6 +140,7 @@ def preference(row: Row) -> PreferencePair:
     Dialogues are message lists, with the prompt beside them or inside them (UltraFeedback), or text with
     "\\n\\nHuman: ... \\n\\nAssistant: ..." turns (HH-RLHF).
     """
+    refuse_lost(row)
     if row.get("chosen") is None or row.get("rejected") is None:
         raise DataError("missing field", f"the row has {', '.join(row)}: expected chosen and rejected")
     prompt_name = next((name for name in ("prompt", "conversations", "messages") if row.get(name) is not None), None)

@@ -12,6 +12,7 @@ from typing import Any, Generic, Literal, TypeVar
 from pydantic import Field
 
 from r1kit.chat import ChatFormat, to_samples
+from r1kit.data.columns import ColumnMap
 from r1kit.data.conversations import Row, read, renamed
 from r1kit.data.errors import DataError
 from r1kit.data.jsonl import read_rows
@@ -23,10 +24,10 @@ T = TypeVar("T")
 
 
 class RowSettings(Settings):
-    """`columns` maps our names to the data's ({"prompt": "q", "completion": "a"}); `skip_invalid` leaves bad rows out
+    """`columns` maps our names to the data's ("prompt=q,completion=a" or an object); `skip_invalid` leaves bad rows out
     instead of raising an error."""
 
-    columns: dict[str, str] = Field(default_factory=dict)
+    columns: ColumnMap = Field(default_factory=dict)
     skip_invalid: bool = False
 
 

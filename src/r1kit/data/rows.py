@@ -36,6 +36,14 @@ def numbered_rows(path: Path) -> Iterator[NumberedRow]:
         raise DataError("empty file", "the file has no rows", str(path))
 
 
+def readable_rows(path: Path) -> Iterator[dict[str, Any]]:
+    """The rows of a file; raises `DataError` for the first that cannot be read, such as a last row that was cut off."""
+    for _, row in numbered_rows(path):
+        if isinstance(row, DataError):
+            raise row
+        yield row
+
+
 def stem(path: Path) -> str:
     """The file's name without its suffixes: `train` of `train.jsonl.gz`."""
     suffix = next((suffix for suffix in SUFFIXES if path.name.endswith(suffix)), "")

@@ -1,32 +1,40 @@
-"""`r1kit data check FILE`: all faults of a file of problems, row by row."""
+"""`r1kit data check FILE`: what a file would ask and hold for right, and all its faults, row by row."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from r1kit.data.errors import DataError
 from r1kit.data.rows import NumberedRow, numbered_rows
-from r1kit.tasks.from_rows import problem_of, recognise
-from r1kit.tasks.schemas import Schema, mapped
+from r1kit.tasks.check_items import Item, Reader, conversation_reader, problem_reader
+from r1kit.tasks.from_rows import head_of
+from r1kit.tasks.schemas import mapped
+from r1kit.verifiers import find, verify_all
 
 LISTED_PER_KIND = 50  # of a million faulty rows, all are counted and fifty are listed
+PREVIEWED = 3  # the first usable rows that are shown
+BATCH = 256  # rows whose references the verifiers see at once
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
     """The state of a file. `problems` counts usable rows, `counts` all faults by kind; `issues` lists the first ones.
 
-    Repeated prompts are listed as issues, but do not make a file unusable.
+    `reading` says how the columns were understood, and `first` what the first rows become. Repeated prompts are listed
+    as issues, but do not make a file unusable.
     """
 
     file: str
     rows: int
     problems: int
     schema: str | None
+    reading: str
+    first: tuple[Item, ...]
     counts: Mapping[str, int]
     issues: tuple[DataError, ...]
 
@@ -37,37 +45,46 @@ class Report:
 
     def as_dict(self) -> dict[str, Any]:
         """Plain data for JSON."""
-        sizes = {"rows": self.rows, "problems": self.problems, "schema": self.schema, "counts": dict(self.counts)}
-        return {"file": self.file, "ok": self.ok, **sizes, "issues": [issue.as_dict() for issue in self.issues]}
+        sizes = {"rows": self.rows, "problems": self.problems, "schema": self.schema, "reading": self.reading}
+        first = [{"row": item.row, **item.fields} for item in self.first]
+        faults = {"counts": dict(self.counts), "issues": [issue.as_dict() for issue in self.issues]}
+        return {"file": self.file, "ok": self.ok, **sizes, "first": first, **faults}
 
 
-def check_file(path: str | Path, columns: Mapping[str, str] | None = None) -> Report:
+def check_file(path: str | Path, columns: Mapping[str, str] | None = None, verifier: str | None = None) -> Report:
     """Check every row of a JSONL, JSON or Parquet file; the report includes faults of the file itself.
 
-    Raises `DataError` only for an invalid `columns` mapping.
+    `columns` and `verifier` are those of `TaskSpec`. Raises `ValueError` only if they are invalid.
     """
     path = Path(path).expanduser()
-    return FileCheck(str(path), mapped(columns) if columns else None).run(path)
+    return FileCheck(str(path), columns, verifier).run(path)
 
 
 class FileCheck:
     """One pass over a file."""
 
-    def __init__(self, file: str, schema: Schema | None) -> None:
-        self.file, self.schema = file, schema
+    def __init__(self, file: str, columns: Mapping[str, str] | None, verifier: str | None) -> None:
+        if verifier:
+            find(verifier)
+        if columns and not conversation_reader({}, columns):
+            mapped(columns)
+        self.file, self.columns, self.verifier = file, columns, verifier
+        self.reader: Reader | None = None
         self.rows = self.problems = 0
         self.counts: Counter[str] = Counter()
         self.issues: list[DataError] = []
-        self.first_seen: dict[str, int] = {}
+        self.first: list[Item] = []
+        self.first_seen: dict[str, tuple[int, str]] = {}
 
     def run(self, path: Path) -> Report:
         """The report on a file."""
         rows = self.counted(numbered_rows(path))
         try:
-            schema, all_rows = (self.schema, rows) if self.schema else recognise(rows, self.file)
-            self.schema = schema
-            for number, row in all_rows:
-                self.check_row(number, row, schema)
+            head, all_rows = head_of(rows)
+            self.reader = self.recognise(head)
+            while batch := list(islice(all_rows, BATCH)):
+                items = [item for number, row in batch if (item := self.read(number, row, self.reader))]
+                self.ask_verifiers(items)
         except DataError as error:
             self.note(error)
             self.finish(rows)
@@ -75,10 +92,24 @@ class FileCheck:
             file=self.file,
             rows=self.rows,
             problems=self.problems,
-            schema=self.schema.name if self.schema else None,
+            schema=self.reader.name if self.reader else None,
+            reading=self.reader.reading if self.reader else "",
+            first=tuple(self.first),
             counts=dict(self.counts),
             issues=tuple(self.issues),
         )
+
+    def recognise(self, head: list[dict[str, Any]]) -> Reader:
+        """The reader of problems; that of conversations or pairs if the rows or the mapping are no problems."""
+        reader = conversation_reader({name: value for row in head for name, value in row.items()}, self.columns)
+        if self.columns and reader:
+            return reader
+        try:
+            return problem_reader(head, self.file, self.columns, self.verifier)
+        except DataError:
+            if reader is None:
+                raise
+            return reader
 
     def counted(self, rows: Iterable[NumberedRow]) -> Iterator[NumberedRow]:
         """The same rows, counted."""
@@ -94,18 +125,36 @@ class FileCheck:
         except DataError as error:
             self.note(error)
 
-    def check_row(self, number: int, row: dict[str, Any] | DataError, schema: Schema) -> None:
-        """Note the faults of one row."""
+    def read(self, number: int, row: dict[str, Any] | DataError, reader: Reader) -> Item | None:
+        """A row as its reader understands it; None if it has a fault."""
         try:
-            problem = problem_of(row, schema, name="check", file=self.file, number=number)
+            if isinstance(row, DataError):
+                raise row
+            item = reader.convert(row, number)
         except DataError as error:
-            self.note(error)
-            return
+            self.note(error if error.row else error.at(self.file, number))
+            return None
         self.problems += 1
-        first = self.first_seen.setdefault(" ".join(problem.prompt.split()), number)
+        if len(self.first) < PREVIEWED:
+            self.first.append(item)
+        first, answer = self.first_seen.setdefault(" ".join(item.prompt.split()), (number, item.answer))
         if first != number:
-            reason = f"the prompt repeats row {first}'s"
-            self.note(DataError("duplicate prompt", reason, self.file, number, schema.prompt[0]))
+            other = "" if answer == item.answer else ", with another answer"
+            self.note(
+                DataError("duplicate prompt", f"the prompt repeats row {first}'s{other}", self.file, number, item.field)
+            )
+        return item
+
+    def ask_verifiers(self, items: list[Item]) -> None:
+        """Note the references that their verifiers cannot use: even an empty response gets no verdict."""
+        for name in {item.verifier for item in items} - {""}:
+            chosen = [item for item in items if item.verifier == name]
+            verdicts = verify_all(name, [""] * len(chosen), [item.answer for item in chosen])
+            for item, verdict in zip(chosen, verdicts, strict=True):
+                if verdict.correct is None:
+                    self.problems -= 1
+                    reason = f"the verifier {name} cannot use it: {verdict.detail}"
+                    self.note(DataError("unusable reference", reason, self.file, item.row, item.answer_field))
 
     def note(self, error: DataError) -> None:
         """Count a fault, and list it if it is among the first of its kind."""

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from string import ascii_uppercase
 from typing import Any
 
-from r1kit.data.errors import DataError, encodable, shown
-from r1kit.tasks.references import PLAIN_NUMBER, clean_number
-from r1kit.tasks.schemas import MISSING, Row, Schema, is_language, lookup
+from r1kit.data.columns import MISSING, is_empty, lookup
+from r1kit.data.errors import DataError, shown
+from r1kit.tasks.choices import dealt, read_options, right_letter
+from r1kit.tasks.references import reference, reference_for
+from r1kit.tasks.refusal import refuse_unexplained
+from r1kit.tasks.schemas import Row, Schema, is_language
+from r1kit.tasks.structured import structured
+from r1kit.tasks.worked_messages import user_text
 from r1kit.types import Problem
 from r1kit.verifiers import find
 
@@ -20,19 +24,25 @@ def convert(row: Row, schema: Schema, *, name: str, file: str, number: int, nest
     """
     field = schema.prompt[0]
     try:
+        for column in schema.columns:
+            required(row, column)
+        refuse_unexplained(row, schema)
         prompt = read_prompt(row, schema)
         field = schema.answer
+        if schema.check is not None:
+            schema.check(row)
         verifier = read_text(row, schema.verifier_column, "verifier") or schema.verifier
+        if schema.choices or schema.wrong:
+            verifier = verifier or "choice"
+            prompt, answer = read_choices(row, schema, prompt)
+        elif schema.hold is not None:
+            answer = schema.hold(row)
+        else:
+            verifier, answer = read_answer(row, schema, verifier)
         try:
             find(verifier)
         except ValueError as error:
             raise DataError("unknown verifier", str(error), field="verifier") from None
-        value = required(row, schema.answer)
-        answer = schema.judge(row) if schema.judge else canonical(schema.parse(value), verifier)
-        if schema.choices_column:
-            options = read_choices(row, schema.choices_column)
-            lines = (f"{letter}. {option}" for letter, option in zip(ascii_uppercase, options, strict=False))
-            prompt, answer = "\n".join([prompt, *lines]), option_letter(answer, len(options))
         language = read_text(row, schema.language_column, "language") or schema.language
         source = read_text(row, schema.source_column, "source") or name
     except DataError as error:
@@ -52,31 +62,39 @@ def convert(row: Row, schema: Schema, *, name: str, file: str, number: int, nest
 
 
 def read_prompt(row: Row, schema: Schema) -> str:
-    """The texts of the prompt columns, joined by a space."""
-    text = " ".join(schema.read(required(row, column)) for column in schema.prompt).strip()
-    text = schema.ask(row) if schema.ask and text else text
+    """The texts of the prompt columns, after a system message if there is one."""
+    if schema.ask is not None:
+        text = schema.ask(row)
+    else:
+        parts = [user_text(value, schema.system != "") for column in schema.prompt if (value := lookup(row, column))]
+        if schema.system and schema.system not in schema.prompt:
+            parts.insert(0, read_text(row, schema.system, "system message").strip())
+        text = schema.joint.join(filter(None, parts)).strip()
     if not text:
         raise DataError("empty prompt", "the prompt is empty: drop the row or fill it in")
     return text
 
 
-def read_choices(row: Row, column: str) -> list[str]:
-    """The options of a multiple-choice question."""
-    choices = required(row, column)
-    if not isinstance(choices, list) or not 2 <= len(choices) <= len(ascii_uppercase):
-        reason = f"the choices are {shown(choices)}: expected a list of 2 to 26 options"
-        raise DataError("wrong type", reason, field=column)
-    return [encodable(str(choice).strip()) for choice in choices]
+def read_answer(row: Row, schema: Schema, verifier: str) -> tuple[str, str]:
+    """The verifier and the reference. Without a verifier, the form of the answer tells it: tests, puzzle, or text."""
+    value = lookup(row, schema.answer)
+    if not verifier and not schema.several and (form := structured(value)):
+        return form
+    verifier = verifier or "math"
+    return verifier, reference_for(verifier, value, schema.several, schema.parse)
 
 
-def option_letter(answer: str, size: int) -> str:
-    """The letter of the right one of `size` options; `answer` is that letter, or the option's index from 0."""
-    letters = ascii_uppercase[:size]
-    if answer in (indices := [str(index) for index in range(size)]):
-        return letters[indices.index(answer)]
-    if len(answer) == 1 and answer.upper() in letters:
-        return answer.upper()
-    raise DataError("unparsed answer", f"{shown(answer)} is none of the options {letters[0]} to {letters[-1]}")
+def read_choices(row: Row, schema: Schema, question: str) -> tuple[str, str]:
+    """The prompt with its options, and the letter of the right one."""
+    value = lookup(row, schema.answer)
+    if is_empty(value):
+        raise DataError("empty answer", "the answer is empty: drop the row or fill it in")
+    if schema.wrong:
+        right, *others = (reference(lookup(row, column)) for column in (schema.answer, *schema.wrong))
+        options, letter = dealt(right, others, question)
+        return options.ask(question), letter
+    options = read_options(lookup(row, schema.choices), schema.choices)
+    return options.ask(question), right_letter(value, options, schema.first)
 
 
 def required(row: Row, column: str) -> Any:
@@ -97,19 +115,6 @@ def read_text(row: Row, column: str, field: str) -> str:
         expected = "an ISO 639 code such as en" if field == "language" else "text"
         raise DataError("wrong type", f"the {field} is {shown(value)}: expected {expected}", field=column)
     return value
-
-
-def canonical(answer: str, verifier: str) -> str:
-    """The answer, spelled one way if it is a number. The verifier `number` requires a number."""
-    if verifier == "number":
-        number = clean_number(answer)
-        if number is None:
-            raise DataError("unparsed answer", f"{shown(answer)} is not a number, as the verifier 'number' needs")
-        return number
-    # A comma may separate thousands or list members, so only an unmistakable number is respelled (AIME's 025).
-    if verifier == "math" and PLAIN_NUMBER.fullmatch(answer):
-        return clean_number(answer) or answer
-    return answer
 
 
 def solution_of(row: Row, schema: Schema) -> str:

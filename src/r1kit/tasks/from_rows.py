@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import chain, islice
 from typing import Any, TypedDict
 
@@ -10,7 +10,8 @@ from r1kit.data.errors import DataError
 from r1kit.data.rows import NumberedRow
 from r1kit.tasks.base import Listed
 from r1kit.tasks.conversion import convert
-from r1kit.tasks.schemas import Schema, guess, mapped, relabelled
+from r1kit.tasks.recognition import guess
+from r1kit.tasks.schemas import Schema, mapped, relabelled
 from r1kit.types import Problem
 
 SAMPLED_ROWS = 20  # the schema is guessed from several rows, so one bad row at the top does not matter
@@ -41,10 +42,11 @@ def from_rows(
 ) -> Listed:
     """Rows of any source as a task.
 
-    `columns` maps our fields to the data's ({"prompt": "q", "answer": "a"}). Without it, `schema` is used, or guessed
-    if that is None. `verifier` and `language` override those of all rows. The first faulty row raises `DataError` with
-    file, row and field. With `skip_invalid`, faulty rows are listed in `skipped` instead, and only data without a
-    single usable row is an error. `nested_columns` keeps columns of lists and objects in `Problem.columns` too.
+    `columns` maps our fields to the data's ({"prompt": "q", "answer": "a"}, see `schemas.mapped`). Without it, `schema`
+    is used, or guessed if that is None. `verifier` and `language` override those of all rows. The first faulty row
+    raises `DataError` with file, row and field. With `skip_invalid`, faulty rows are listed in `skipped` instead, and
+    only data without a single usable row is an error. `nested_columns` keeps columns of lists and objects in
+    `Problem.columns` too.
     """
     schema = mapped(columns) if columns else schema
     if schema is None:
@@ -73,14 +75,17 @@ def problem_of(
     return convert(row, schema, name=name, file=file, number=number, nested_columns=nested_columns)
 
 
-def recognise(rows: Iterable[NumberedRow], file: str) -> tuple[Schema, Iterable[NumberedRow]]:
-    """The schema guessed from the first rows, and an iterable over all rows."""
+def recognise(rows: Iterable[NumberedRow], file: str) -> tuple[Schema, Iterator[NumberedRow]]:
+    """The schema guessed from the first rows, and an iterator over all rows."""
+    head, rows = head_of(rows)
+    return guess(head, file), rows
+
+
+def head_of(rows: Iterable[NumberedRow]) -> tuple[list[dict[str, Any]], Iterator[NumberedRow]]:
+    """The first rows, and an iterator over all; raises the first row's error if none of the first can be read."""
     rest = iter(rows)
     head = list(islice(rest, SAMPLED_ROWS))
-    sample: dict[str, Any] = {}
-    for _, row in head:
-        if isinstance(row, dict):
-            sample |= {key: value for key, value in row.items() if sample.get(key) is None}
+    sample = [row for _, row in head if isinstance(row, dict)]
     if not sample and (broken := next((row for _, row in head if isinstance(row, DataError)), None)):
         raise broken
-    return guess(sample, file), chain(head, rest)
+    return sample, chain(head, rest)

@@ -10,10 +10,9 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from r1kit.data.errors import DataError
-from r1kit.data.rows import numbered_rows
+from r1kit.data.rows import readable_rows
 from r1kit.tasks.base import Listed
 from r1kit.tasks.public_sets import DATA_VARIABLE, find_local
 from r1kit.types import Problem
@@ -30,14 +29,16 @@ def general(*, split: str, seed: int, size: int) -> Listed:
     """Everyday instructions; for training only, because no rule can judge the replies."""
     if split != "train":
         raise DataError("wrong type", "general requests are for training: no rule can judge the replies to them")
-    requests = ("\n".join(filter(None, (row["instruction"], row.get("input")))) for row in _read_set(ALPACA))
+    requests = (
+        "\n".join(filter(None, (row["instruction"], row.get("input")))) for row in readable_rows(source(ALPACA))
+    )
     return _task("general", split, requests, size)
 
 
 def harmful(*, split: str, seed: int, size: int) -> Listed:
     """Requests that should be refused."""
     if split == "train":
-        return _task("harmful", split, (row["question"] for row in _read_set(STAR)), size)
+        return _task("harmful", split, (row["question"] for row in readable_rows(source(STAR))), size)
     return _task("harmful", split, _labelled("unsafe"), size, refuse=True)
 
 
@@ -57,7 +58,7 @@ def data_files(function: str, split: str) -> list[Path]:
 
 
 def _labelled(label: str) -> Iterator[str]:
-    return (row["prompt"] for row in _read_set(XSTEST) if row["label"] == label)
+    return (row["prompt"] for row in readable_rows(source(XSTEST)) if row["label"] == label)
 
 
 def _task(name: str, split: str, requests: Iterator[str], size: int, refuse: bool | None = None) -> Listed:
@@ -75,13 +76,6 @@ def _task(name: str, split: str, requests: Iterator[str], size: int, refuse: boo
         for index, text in zip(range(size), short, strict=False)
     )
     return Listed(name=f"requests/{name}/{split}", problems=problems)
-
-
-def _read_set(local: str) -> Iterator[dict[str, Any]]:
-    for _, row in numbered_rows(source(local)):
-        if isinstance(row, DataError):
-            raise row
-        yield row
 
 
 def source(local: str) -> Path:

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
+from collections.abc import Callable
 from decimal import Decimal, localcontext
-from typing import Any
+from typing import Any, Literal
 
+from r1kit.data.columns import is_empty
 from r1kit.data.errors import DataError, encodable, shown
+from r1kit.verifiers.alternatives import any_of
 from r1kit.verifiers.extract import MAX_ANSWER_CHARS
 from r1kit.verifiers.extract import boxed as last_box
-from r1kit.verifiers.number import parse_number
+from r1kit.verifiers.number import of_reference, parse_number
 
+STRUCTURED = ("code", "countdown", "reasoning_gym", "reply", "refusal")  # verifiers whose references are JSON
 PLAIN_NUMBER = re.compile(r"[+-]?\d+(\.\d+)?")
 CALCULATOR = re.compile(r"<<[^<>]*>>")
 
@@ -29,6 +34,42 @@ def clean_number(text: str) -> str | None:
     return spelled if parse_number(spelled) == number else text.strip()
 
 
+Several = Literal["", "any", "all"]
+
+
+def reference_for(verifier: str, value: Any, several: Several = "", parse: Callable[[Any], str] | None = None) -> str:
+    """A value of a data set as the reference of a verifier.
+
+    `several` says how a list is meant: each item is a right answer ("any"), or they are parts of one answer ("all").
+    Raises `DataError` for a value that is no reference, such as a list of which neither is known.
+    """
+    parse = parse or reference
+    if several == "any" and isinstance(value, list) and value:
+        return any_of([reference_for(verifier, each, parse=parse) for each in value])
+    if several == "all" and isinstance(value, list) and value:
+        parts = [parse(part) for part in value]
+        if any("," in re.sub(r"[(\[{].*[)\]}]", "", part) for part in parts) and len(parts) > 1:
+            raise DataError("wrong type", f"a part of {shown(value)} holds a comma, which separates the parts")
+        return ", ".join(parts)
+    if verifier in STRUCTURED and not is_empty(value):
+        return encodable(value.strip()) if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    if verifier == "choice" and isinstance(value, bool):
+        return str(value).lower()
+    return canonical(parse(value), verifier)
+
+
+def canonical(answer: str, verifier: str) -> str:
+    """The answer, spelled one way if it is a number. The verifier `number` requires a number."""
+    if verifier == "number":
+        if of_reference(answer) is None:
+            raise DataError("unparsed answer", f"{shown(answer)} is not a number, as the verifier 'number' needs")
+        return clean_number(answer) or answer
+    # A comma may separate thousands or list members, so only an unmistakable number is respelled (AIME's 025).
+    if verifier == "math" and PLAIN_NUMBER.fullmatch(answer):
+        return clean_number(answer) or answer
+    return answer
+
+
 def reference(value: Any) -> str:
     """A reference answer as text, from any of the forms data sets use; raises `DataError` if there is none.
 
@@ -36,8 +77,11 @@ def reference(value: Any) -> str:
     """
     if isinstance(value, list | tuple) and len(value) == 1:
         value = value[0]
-    if value is None or (isinstance(value, str) and not value.strip()):
+    if is_empty(value):
         raise DataError("empty answer", "the answer is empty: drop the row or fill it in")
+    if isinstance(value, list | tuple):
+        meanings = "answers=... in columns if any of them is right, answer_parts=... if they are parts of one answer"
+        raise DataError("wrong type", f"the answer is a list, {shown(value)}: name its column as {meanings}")
     if isinstance(value, bool) or not isinstance(value, str | int | float):
         raise DataError("wrong type", f"the answer is {shown(value)}: expected text or a number")
     if not isinstance(value, str):

@@ -8,6 +8,7 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
+from r1kit.data.columns import ColumnMap
 from r1kit.data.errors import DataError
 from r1kit.settings import Settings, unhashed
 from r1kit.tasks.base import Task, iterate
@@ -31,8 +32,9 @@ class TaskSpec(Settings):
 
     name: str = Field(min_length=1)
     split: str = Field(default="", description="empty: train for training, test for evaluation")
-    columns: dict[str, str] = Field(
-        default={}, description='our fields -> the data\'s columns: {"prompt": "q", "answer": "a"}'
+    columns: ColumnMap = Field(
+        default={},
+        description='our fields -> the data\'s columns: {"prompt": "q", "answer": "a"} or "prompt=q,answer=a"',
     )
     verifier: str | None = Field(
         default=None, description="in place of the set's own; a name in r1kit.verifiers.VERIFIERS"

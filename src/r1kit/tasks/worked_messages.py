@@ -21,15 +21,18 @@ def read_turns(value: Any) -> tuple[Message, ...]:
         raise DataError(error.kind, f"{error.field}: {error.reason}") from None
 
 
-def user_text(value: Any) -> str:
-    """The question: text, or a list of messages with one user turn; the chat format brings its own system message."""
+def user_text(value: Any, with_system: bool = True) -> str:
+    """The question: text, or a list of messages with one user turn.
+
+    A system message opens the question, as the prompt format brings its own; without `with_system`, it is left out.
+    """
     if isinstance(value, list):
         turns = read_turns(value)
-        questions = [turn.content for turn in turns if turn.role == "user"]
-        if len(questions) != 1 or any(turn.role == "assistant" for turn in turns):
-            reason = f"{len(turns)} messages with {len(questions)} user turns: expected one question"
-            raise DataError("wrong type", reason)
-        value = questions[0]
+        if sum(turn.role == "user" for turn in turns) != 1 or any(turn.role == "assistant" for turn in turns):
+            roles = ", ".join(turn.role for turn in turns)
+            raise DataError("wrong type", f"the messages are those of {roles}: expected one question of the user")
+        kept = [turn.content.strip() for turn in turns if with_system or turn.role == "user"]
+        value = "\n\n".join(filter(None, kept))
     if value is None:
         raise DataError("empty prompt", "the prompt is empty: drop the row or fill it in")
     if not isinstance(value, str):

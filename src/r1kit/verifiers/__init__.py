@@ -2,19 +2,21 @@
 
 A verifier receives the whole response and extracts the answer itself. An unusable reference gives the outcome `unknown`
 for every response, even an empty one, so `verify_all(name, [""] * n, references)` checks a data set. A reference is
-text or a number; anything else in its place (null, NaN, a list) is unusable. To add a verifier: write a file, and add a
-line to `VERIFIERS`.
+text or a number; anything else in its place (null, NaN, a list) is unusable. `{"any_of": [...]}` holds several answers,
+any of them right, for every verifier. To add a verifier: write a file, and add a line to `VERIFIERS`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from itertools import islice
 from math import isfinite
 from typing import Any, Protocol
 
 from r1kit.settings import SettingsError, nearest
 from r1kit.types import Verdict
+from r1kit.verifiers.alternatives import alternatives, best
 from r1kit.verifiers.choice import verify_choice
 from r1kit.verifiers.code.grading import verify_code, verify_code_batch
 from r1kit.verifiers.countdown import verify_countdown
@@ -55,27 +57,39 @@ _MISSING = ("nan", "NaN", "NaT", "<NA>")  # how tables write a missing value
 
 def find(name: str) -> Verifier:
     """The verifier of that name; raises `SettingsError`, which suggests the nearest name, if there is none."""
-    return partial(_checked, _registered(name))
+    return partial(_any_right, _registered(name))
 
 
 def verify_all(name: str, responses: Sequence[str], references: Sequence[str]) -> list[Verdict]:
     """One verdict per pair, in order; worker processes share the mathematics that needs algebra."""
     if len(responses) != len(references):
         raise ValueError(f"{len(responses)} responses but {len(references)} references: give one for each")
-    verifier = _registered(name)
-    if name not in BATCHED:
-        return [_checked(verifier, *pair) for pair in zip(responses, references, strict=True)]
-    texts = [_as_text(reference) for reference in references]
+    judge = _registered(name)
+    answers = [alternatives(reference) for reference in references]
+    pairs = [(response, answer) for response, group in zip(responses, answers, strict=True) for answer in group]
+    verdicts = _judge_batch(name, pairs) if name in BATCHED else [_checked(judge, *pair) for pair in pairs]
+    if len(pairs) == len(references):
+        return verdicts
+    rest = iter(verdicts)
+    return [best(list(islice(rest, len(group)))) for group in answers]
+
+
+def _judge_batch(name: str, pairs: Sequence[tuple[str, Any]]) -> list[Verdict]:
+    texts = [_as_text(reference) for _, reference in pairs]
     rows = [row for row, text in enumerate(texts) if text is not None]
-    judged = BATCHED[name]([_as_text(responses[row]) or "" for row in rows], [texts[row] or "" for row in rows])
+    judged = BATCHED[name]([_as_text(pairs[row][0]) or "" for row in rows], [texts[row] or "" for row in rows])
     verdicts = dict(zip(rows, judged, strict=True))
-    return [verdicts.get(row) or _unusable(reference) for row, reference in enumerate(references)]
+    return [verdicts.get(row) or _unusable(reference) for row, (_, reference) in enumerate(pairs)]
 
 
 def _registered(name: str) -> Verifier:
     if name not in VERIFIERS:
         raise SettingsError(f"there is no verifier {name!r}: {nearest(name, VERIFIERS)}")
     return VERIFIERS[name]
+
+
+def _any_right(verifier: Verifier, response: Any, reference: Any) -> Verdict:
+    return best([_checked(verifier, response, answer) for answer in alternatives(reference)])
 
 
 def _checked(verifier: Verifier, response: Any, reference: Any) -> Verdict:

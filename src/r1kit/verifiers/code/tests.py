@@ -174,6 +174,8 @@ def _shape(value: Any) -> dict[str, Any]:
     inputs, outputs, name = value["inputs"], value.get("outputs"), value.get("fn_name")
     if not isinstance(inputs, list) or not isinstance(outputs, list) or len(inputs) != len(outputs):
         raise ValueError("inputs and outputs must be lists of the same length")
+    if name and all(isinstance(output, list) and len(output) == 1 for output in outputs):
+        outputs = [output[0] for output in outputs]  # APPS and TACO wrap the result of a function in a list
     pairs = list(zip(inputs, outputs, strict=True))
     if name:
         return {"entry_point": name, "calls": [{"args": args, "output": output} for args, output in pairs]}

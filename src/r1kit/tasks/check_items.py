@@ -1,0 +1,120 @@
+"""Rows of a file as a check shows them: problems, conversations or preference pairs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from r1kit.data.columns import is_empty
+from r1kit.data.conversations import COLUMNS, conversation, preference, renamed
+from r1kit.data.errors import DataError
+from r1kit.tasks.conversion import convert
+from r1kit.tasks.recognition import guess
+from r1kit.tasks.schemas import Schema, mapped, relabelled
+from r1kit.types import Message
+
+OURS = ("messages", "conversations", "completion", "response", "output", "chosen", "rejected")  # never in a problem
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Item:
+    """A usable row. `fields` are what a person should see; a problem has a verifier, `field` held the prompt."""
+
+    row: int
+    prompt: str
+    answer: str
+    fields: Mapping[str, str]
+    verifier: str = ""
+    field: str | None = None
+    answer_field: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reader:
+    """How rows are read. `reading` says it in words; `convert` raises `DataError` for a row that cannot be used."""
+
+    name: str
+    reading: str
+    convert: Callable[[dict[str, Any], int], Item]
+
+
+def problem_reader(
+    head: Sequence[Mapping[str, Any]], file: str, columns: Mapping[str, str] | None, verifier: str | None
+) -> Reader:
+    """Problems for `rl` and `eval`; raises `DataError` if the first rows do not show which columns they are."""
+    schema = relabelled(mapped(columns) if columns else guess(head, file), verifier, None)
+
+    def item(row: dict[str, Any], number: int) -> Item:
+        problem = convert(row, schema, name="check", file=file, number=number)
+        fields = {"asked": problem.prompt, "right": problem.answer, "verifier": problem.verifier}
+        places = {"field": schema.prompt[0], "answer_field": schema.answer}
+        return Item(
+            row=number, prompt=problem.prompt, answer=problem.answer, fields=fields, verifier=problem.verifier, **places
+        )
+
+    return Reader(name=schema.name, reading=_reading(schema, head), convert=item)
+
+
+def conversation_reader(sample: Mapping[str, Any], columns: Mapping[str, str] | None = None) -> Reader | None:
+    """Conversations for `sft`, or preference pairs for `reward_model`; None if the columns are those of neither."""
+    named = {name for name, value in sample.items() if not is_empty(value)} | set(columns or ())
+    if columns and not set(columns) & set(OURS):
+        return None
+    if {"chosen", "rejected"} <= named:
+        return Reader(
+            name="preference pairs", reading="pairs for the stage reward_model", convert=_reader_of(_pair, columns)
+        )
+    if {"messages", "conversations"} & named or any(set(pair) <= named for pair in COLUMNS):
+        return Reader(
+            name="conversations", reading="conversations for the stage sft", convert=_reader_of(_turns, columns)
+        )
+    return None
+
+
+def _reading(schema: Schema, head: Sequence[Mapping[str, Any]]) -> str:
+    options = [schema.choices] if schema.choices else [schema.answer, *schema.wrong] if schema.wrong else []
+    asked = " and ".join([*schema.prompt, *([schema.system] if schema.system else [])])
+    held = [schema.answer, *schema.needs] if schema.hold else [schema.answer]
+    labels = (schema.system, schema.verifier_column, schema.language_column, schema.source_column)
+    used = {*schema.columns, *schema.reads, *labels}
+    used = {column.partition(".")[0] for column in used if column}
+    unused = sorted({column for row in head for column in row} - used)
+    parts = [
+        f"asked: {asked}" + (f" with the options of {', '.join(options)}" if options else ""),
+        f"held for right: {' and '.join(held)}"
+        + {"any": " (any of a list)", "all": " (all parts of a list)", "": ""}[schema.several]
+        + ("" if schema.first is None else f" (options count from {schema.first})"),
+        f"neither: {', '.join(unused) or 'none'}",
+    ]
+    return "; ".join(parts)
+
+
+def _reader_of(
+    convert_row: Callable[[Mapping[str, Any]], dict[str, str]], columns: Mapping[str, str] | None
+) -> Callable[[dict[str, Any], int], Item]:
+    convert = renamed(convert_row, columns) if columns else convert_row
+
+    def item(row: dict[str, Any], number: int) -> Item:
+        fields = convert(row)
+        reply = next(text for name, text in fields.items() if name in ("trained", "chosen"))
+        return Item(row=number, prompt=fields["asked"], answer=reply, fields=fields)
+
+    return item
+
+
+def _turns(row: Mapping[str, Any]) -> dict[str, str]:
+    messages = conversation(row).messages
+    last = max((place for place, turn in enumerate(messages) if turn.role == "assistant"), default=-1)
+    if last < 1:
+        raise DataError("wrong type", "no turn of the assistant answers a prompt: there is nothing to train on")
+    return {"asked": _text(messages[:last]), "trained": messages[last].content}
+
+
+def _pair(row: Mapping[str, Any]) -> dict[str, str]:
+    pair = preference(row)
+    return {"asked": _text(pair.prompt), "chosen": pair.chosen, "rejected": pair.rejected}
+
+
+def _text(messages: Sequence[Message]) -> str:
+    return "\n".join(f"{turn.role}: {turn.content}" for turn in messages)

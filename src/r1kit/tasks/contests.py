@@ -1,0 +1,159 @@
+"""Programming contests: APPS and TACO, LiveCodeBench, Codeforces. Prompts, and tests for the verifier `code`."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import pickle
+import re
+import zlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from r1kit.data.columns import is_empty
+from r1kit.data.errors import DataError, shown
+from r1kit.tasks.code_sets import Row, text_of, usable
+
+WRITE = "Write a Python program that reads from standard input and prints the answer, in one code block."
+RETURNS_LIST = re.compile(r"->\s*(?:typing\.)?(?:List|list)\b")
+MAX_TEST_BYTES = 256 * 2**20  # LiveCodeBench's largest hidden tests take about 100 MB
+
+
+def contest_prompt(statement: str, starter: str) -> str:
+    """A statement with a request for a program, or for the function that the starter code begins."""
+    if starter:
+        request = "Complete this Python code. Write the whole of it in one code block."
+        return f"{statement}\n\n{request}\n\n```python\n{starter.rstrip()}\n```"
+    return f"{statement}\n\n{WRITE}"
+
+
+def apps_prompt(row: Row) -> str:
+    """APPS and TACO: the statement, with the name of the function if the tests call one."""
+    tests, starter = tests_of(row, "input_output"), row.get("starter_code")
+    name = tests.get("fn_name")
+    if name and is_empty(starter):
+        request = f"Write the Python function `{name}`, in one code block."
+        return f"{text_of(row, 'question').strip()}\n\n{request}"
+    return contest_prompt(text_of(row, "question").strip(), str(starter) if name else "")
+
+
+def apps_answer(row: Row) -> str:
+    """The tests. Results of functions are wrapped in lists, unless the starter code says that they are lists."""
+    tests = tests_of(row, "input_output")
+    outputs = tests["outputs"]
+    is_list = RETURNS_LIST.search(str(row.get("starter_code") or "")) is not None
+    if tests.get("fn_name") and is_list and not any(isinstance(output[0], list) for output in outputs if output):
+        calls = zip(tests["inputs"], outputs, strict=False)
+        listed = [{"args": arguments, "output": output} for arguments, output in calls]
+        return usable({"entry_point": tests["fn_name"], "calls": listed})
+    return usable(dict(tests))
+
+
+def livecodebench_prompt(row: Row) -> str:
+    """The statement, and the starter code if there is one."""
+    return contest_prompt(text_of(row, "question_content").strip(), str(row.get("starter_code") or ""))
+
+
+def livecodebench_answer(row: Row) -> str:
+    """The public and the hidden tests: of a program's output, or of a function that the column metadata names."""
+    tests = [*_listed(row, "public_test_cases"), *_listed(row, "private_test_cases")]
+    metadata = row.get("metadata")
+    details = json.loads(metadata) if isinstance(metadata, str) and metadata.strip() else metadata
+    return paired_tests(tests, str(details.get("func_name") or "") if isinstance(details, Mapping) else "")
+
+
+def codeforces_prompt(row: Row) -> str:
+    """Statement, input, output, examples and note, as the contest's page has them."""
+    parts = [text_of(row, "description").strip()]
+    titles = {"Input": "input_format", "Output": "output_format", "Note": "note"}
+    sections = {title: str(row[column]).strip() for title, column in titles.items() if not is_empty(row.get(column))}
+    examples = [
+        f"Input:\n```\n{str(each['input']).rstrip()}\n```\nOutput:\n```\n{str(each['output']).rstrip()}\n```"
+        for each in row.get("examples") or ()
+    ]
+    note = sections.pop("Note", "")
+    parts += [f"{title}\n\n{text}" for title, text in sections.items()]
+    parts += ["Examples\n\n" + "\n\n".join(examples)] if examples else []
+    parts += [f"Note\n\n{note}"] if note else []
+    return contest_prompt("\n\n".join(parts), "")
+
+
+def codeforces_answer(row: Row) -> str:
+    """The official tests. Raises `DataError` for problems that equal output cannot judge."""
+    obstacles = {
+        "generated_checker": "several outputs are right, and a checker that is not Python tells which",
+        "interaction_format": "the program talks to a judge",
+    }
+    for column, why in obstacles.items():
+        if not is_empty(row.get(column)):
+            raise DataError("unparsed answer", f"{why}: drop the row", field=column)
+    if row.get("input_mode") not in (None, "stdio"):
+        raise DataError("unparsed answer", "the program reads a file: drop the row", field="input_mode")
+    if row.get("official_tests_complete") is False:
+        raise DataError("unparsed answer", "some tests are missing: drop the row", field="official_tests_complete")
+    return paired_tests(_listed(row, "official_tests"))
+
+
+def paired_tests(tests: Sequence[Any], name: str = "") -> str:
+    """Pairs of input and output as a reference: of a program, or of the function `name` if they are "functional"."""
+    if not all(isinstance(test, Mapping) and "input" in test and "output" in test for test in tests):
+        raise DataError("wrong type", f"the tests are {shown(tests)}: expected objects with input and output")
+    kinds = {test.get("testtype") or ("functional" if test.get("fn_name") else "stdin") for test in tests}
+    if kinds != {"functional"}:
+        if "functional" in kinds:
+            raise DataError("wrong type", "some tests call a function, others run a program: expected one kind")
+        return usable({"stdin": [{"input": str(test["input"]), "output": str(test["output"])} for test in tests]})
+    try:
+        calls = [
+            {
+                "args": [json.loads(line) for line in str(test["input"]).splitlines() if line.strip()],
+                "output": json.loads(str(test["output"])),
+            }
+            for test in tests
+        ]
+    except ValueError as error:
+        raise DataError("unparsed answer", f"arguments and results must be JSON, one per line: {error}") from None
+    return usable({"entry_point": name or str(tests[0].get("fn_name") or ""), "calls": calls})
+
+
+def tests_of(row: Row, column: str) -> dict[str, Any]:
+    """APPS's tests: an object, or its JSON."""
+    value = row.get(column)
+    if is_empty(value):
+        raise DataError("empty answer", "there are no tests: drop the row", field=column)
+    try:
+        data = json.loads(value) if isinstance(value, str) else value
+    except ValueError as error:
+        raise DataError("unparsed answer", f"the tests are not JSON: {error}", field=column) from None
+    if not isinstance(data, dict) or not all(isinstance(data.get(side), list) for side in ("inputs", "outputs")):
+        raise DataError("wrong type", f"the tests are {shown(data)}: expected inputs and outputs", field=column)
+    return data
+
+
+def _listed(row: Row, column: str) -> list[Any]:
+    """A list of tests: data, JSON, or LiveCodeBench's JSON that is pickled, compressed and written as base64."""
+    value = row.get(column)
+    if is_empty(value):
+        return []
+    try:
+        if isinstance(value, str) and value.lstrip()[:1] != "[":
+            value = _unpacked(value)
+        data = json.loads(value) if isinstance(value, str) else value
+    except (ValueError, LookupError, TypeError, AttributeError, EOFError, zlib.error, pickle.PickleError) as error:
+        raise DataError("unparsed answer", f"the tests cannot be read: {error}", field=column) from None
+    if not isinstance(data, list):
+        raise DataError("wrong type", f"the tests are {shown(data)}: expected a list", field=column)
+    return data
+
+
+class _TextUnpickler(pickle.Unpickler):
+    """Reads plain data only: it imports nothing, so a file cannot run code."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        raise pickle.UnpicklingError(f"a pickle of text must not import {module}.{name}")
+
+
+def _unpacked(text: str) -> Any:
+    data = zlib.decompressobj().decompress(base64.b64decode(text, validate=True), MAX_TEST_BYTES)
+    return _TextUnpickler(io.BytesIO(data)).load()

@@ -1,0 +1,688 @@
+"""Facts about data files of others: what each shape asks and holds for right, and which are refused, and why.
+
+The rows have the columns of real data sets; their contents are made up.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import pickle
+import zlib
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from r1kit import cli
+from r1kit.data.errors import DataError
+from r1kit.settings import SettingsError
+from r1kit.tasks import TaskSpec, check_file, load_file, load_task
+from r1kit.tasks.schemas import SCHEMAS
+from r1kit.verifiers import verify_all
+from r1kit.verifiers.alternatives import any_of
+
+ROOT = Path(__file__).parents[1]
+CASES = ROOT.parent / "shared" / "cases" / "data"
+PEARS = "A farmer packs 4 boxes with 6 pears each. How many pears are that?"
+TALK = [{"role": "user", "content": PEARS}, {"role": "assistant", "content": "4 times 6 is 24."}]
+STDIN = {"inputs": ["1 2\n", "3 4\n"], "outputs": ["3\n", "7\n"]}
+HIDDEN = [{"input": "[5]\n1", "output": "[6]", "testtype": "functional"}]
+STARTER = "class Solution:\n    def grow(self, row: List[int], by: int) -> List[int]:\n        "
+
+
+def write(path: Path, *rows: Any) -> Path:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+# name, row, asked, verifier, right
+PROBLEMS: list[tuple[str, dict[str, Any], str, str, Any]] = [
+    ("gsm8k", {"question": PEARS, "answer": "4 x 6 = <<4*6=24>>24\n#### 24"}, PEARS, "number", "24"),
+    (
+        "math",
+        {"problem": "Half of 1?", "level": "Level 1", "type": "Algebra", "solution": r"So $\boxed{\frac{1}{2}}$."},
+        "Half of 1?",
+        "math",
+        r"\frac{1}{2}",
+    ),
+    (
+        "problem+answer",  # MATH-500
+        {
+            "problem": "Half of 1?",
+            "solution": r"First \boxed{2}, then half.",
+            "answer": r"\frac12",
+            "subject": "Algebra",
+            "level": 1,
+            "unique_id": "test/algebra/1.json",
+        },
+        "Half of 1?",
+        "math",
+        r"\frac12",
+    ),
+    (
+        "math",  # NuminaMath-CoT
+        {"source": "cn_k12", "problem": "2 + 2?", "solution": r"$\boxed{4}$", "messages": TALK},
+        "2 + 2?",
+        "math",
+        "4",
+    ),
+    (
+        "numina",  # NuminaMath-1.5
+        {
+            "problem": "2 + 2?",
+            "solution": "Two and two are four.",
+            "answer": "4",
+            "problem_type": "Algebra",
+            "question_type": "math-word-problem",
+            "problem_is_valid": "Yes",
+            "solution_is_valid": "Yes",
+            "source": "olympiads",
+            "synthetic": False,
+        },
+        "2 + 2?",
+        "math",
+        "4",
+    ),
+    (
+        "numina",  # OpenR1-Math-220k
+        {
+            "problem": PEARS,
+            "solution": r"With \boxed{6} pears in each of the 4 boxes there are 24.",
+            "answer": "24",
+            "problem_type": "Algebra",
+            "question_type": "math-word-problem",
+            "source": "own",
+            "uuid": "0-1",
+            "is_reasoning_complete": [True],
+            "generations": ["<think>6 * 4</think> 24"],
+            "correctness_math_verify": [True],
+            "correctness_llama": None,
+            "finish_reasons": None,
+            "correctness_count": 1,
+            "messages": TALK,
+        },
+        PEARS,
+        "math",
+        "24",
+    ),
+    (
+        "problem+answer",  # DeepScaleR
+        {"problem": "2 + 2?", "answer": "4", "solution": "Adding, we get 4."},
+        "2 + 2?",
+        "math",
+        "4",
+    ),
+    (
+        "problem+answer",  # Big-Math
+        {"problem": "2 + 2?", "answer": "4", "source": "orca", "domain": ["Arithmetic"], "llama8b_solve_rate": 0.9},
+        "2 + 2?",
+        "math",
+        "4",
+    ),
+    (
+        "verl",  # DAPO-Math-17k
+        {
+            "data_source": "math_dapo",
+            "prompt": [{"content": "Solve. The last line should be Answer: $Answer.\n\n2 + 2?", "role": "user"}],
+            "ability": "MATH",
+            "reward_model": {"ground_truth": "4", "style": "rule-lighteval/MATH_v2"},
+            "extra_info": {"index": "0-1"},
+        },
+        "Solve. The last line should be Answer: $Answer.\n\n2 + 2?",
+        "math",
+        "4",
+    ),
+    (
+        "verl",  # code, as in Eurus-2-RL-Data
+        {
+            "data_source": "codecontests",
+            "prompt": [{"role": "system", "content": "Think."}, {"role": "user", "content": "Add two numbers."}],
+            "ability": "code",
+            "reward_model": {"ground_truth": json.dumps(STDIN), "style": "rule"},
+            "extra_info": {"split": "dummy"},
+        },
+        "Think.\n\nAdd two numbers.",
+        "code",
+        STDIN,
+    ),
+    (
+        "verl",  # TinyZero's rows for verl
+        {
+            "target": 14,
+            "nums": [2, 3, 8],
+            "data_source": "countdown",
+            "prompt": [{"role": "user", "content": "Make 14 from 2, 3, 8."}],
+            "ability": "math",
+            "reward_model": {"style": "rule", "ground_truth": {"target": 14, "numbers": [2, 3, 8]}},
+        },
+        "Make 14 from 2, 3, 8.",
+        "countdown",
+        {"numbers": [2, 3, 8], "target": 14},
+    ),
+    (
+        "orz",
+        {"0": {"from": "human", "value": "2 + 2?"}, "1": {"from": "assistant", "ground_truth": {"value": "4"}}},
+        "2 + 2?",
+        "math",
+        "4",
+    ),
+    (
+        "countdown",
+        {"target": 14, "nums": [2, 3, 8]},
+        "Write an expression that equals 14. It must use the numbers 2, 3 and 8, each exactly once, "
+        "together with + - * / and brackets.",
+        "countdown",
+        {"numbers": [2, 3, 8], "target": 14},
+    ),
+    (
+        "mmlu",
+        {"question": "Where is it cold?", "subject": "geography", "choices": ["Oslo", "Rome", "Cairo"], "answer": 1},
+        "Where is it cold?\nA. Oslo\nB. Rome\nC. Cairo",
+        "choice",
+        "B",
+    ),
+    (
+        "mmlu-pro",
+        {
+            "question_id": 1,
+            "question": "Which gas do plants take in?",
+            "options": ["Oxygen", "Carbon dioxide", "Helium"],
+            "answer": "B",
+            "answer_index": 1,
+            "cot_content": "",
+            "category": "biology",
+            "src": "own",
+        },
+        "Which gas do plants take in?\nA. Oxygen\nB. Carbon dioxide\nC. Helium",
+        "choice",
+        "B",
+    ),
+    (
+        "arc",
+        {
+            "id": "own_1",
+            "question": "What melts?",
+            "choices": {"text": ["ice", "stone", "air"], "label": ["1", "2", "3"]},
+            "answerKey": "1",
+        },
+        "What melts?\nA. ice\nB. stone\nC. air",
+        "choice",
+        "A",
+    ),
+    (
+        "openbookqa",
+        {"question_stem": "Ice is", "choices": {"text": ["cold", "hot"], "label": ["A", "B"]}, "answerKey": "A"},
+        "Ice is\nA. cold\nB. hot",
+        "choice",
+        "A",
+    ),
+    (
+        "medqa",
+        {"question": "What aches?", "answer": "a tooth", "options": {"A": "hair", "B": "a tooth"}, "answer_idx": "B"},
+        "What aches?\nA. hair\nB. a tooth",
+        "choice",
+        "B",
+    ),
+    (
+        "olympiadbench",
+        {
+            "id": 1,
+            "question": "Find $x$.",
+            "solution": ["A step.\nThen $x=4$."],
+            "final_answer": ["$4$"],
+            "context": "Let $x = 2 + 2$.",
+            "image_1": None,
+            "modality": "Text-only",
+            "is_multiple_answer": False,
+            "unit": None,
+            "answer_type": "Numerical",
+            "error": None,
+            "subject": "Math",
+            "language": "English",
+        },
+        "Let $x = 2 + 2$.\n\nFind $x$.",
+        "math",
+        "$4$",
+    ),
+    (
+        "Question+Answer",
+        {"ID": "I-1", "Question": "2 + 2?", "Answer": 4, "Year": 2001, "Part": "I"},
+        "2 + 2?",
+        "math",
+        "4",
+    ),
+    (
+        "problem+answer",  # AIME 2024
+        {"id": 60, "problem": "2 + 2?", "solution": "So 4.", "answer": "004", "url": "u", "year": "2024"},
+        "2 + 2?",
+        "math",
+        "4",
+    ),
+    (
+        "svamp",
+        {"ID": "1", "Body": "Tom has 3 pens.", "Question": "How many?", "Equation": "3", "Answer": 3.0, "Type": "Add"},
+        "Tom has 3 pens. How many?",
+        "number",
+        "3",
+    ),
+    (
+        "humaneval",
+        {
+            "task_id": "Own/0",
+            "prompt": 'def twice(x):\n    """Double it."""\n',
+            "canonical_solution": "    return 2 * x\n",
+            "test": "def check(candidate):\n    assert candidate(2) == 4\n",
+            "entry_point": "twice",
+        },
+        "Complete this Python function. Write the whole function in one code block.\n\n```python\n"
+        'def twice(x):\n    """Double it."""\n```',
+        "code",
+        {
+            "entry_point": "twice",
+            "prompt": 'def twice(x):\n    """Double it."""\n',
+            "names": [],
+            "asserts": ["def check(candidate):\n    assert candidate(2) == 4\n\ncheck(twice)"],
+        },
+    ),
+    (
+        "mbpp",
+        {
+            "task_id": 601,
+            "text": "Double a number.",
+            "code": "def twice(x):\r\n  return 2 * x",
+            "test_list": ["assert twice(2) == 4"],
+            "test_setup_code": "",
+            "challenge_test_list": [],
+        },
+        "Double a number.\nWrite it in Python, in one code block. A test:\n\n```python\nassert twice(2) == 4\n```",
+        "code",
+        {"setup": "", "names": ["twice"], "asserts": ["assert twice(2) == 4"]},
+    ),
+    (
+        "apps",
+        {
+            "problem_id": 1,
+            "question": "Double a number.",
+            "solutions": '["def twice(x):\\n  return 2 * x"]',
+            "input_output": json.dumps({"fn_name": "twice", "inputs": [[2], [3]], "outputs": [[4], [6]]}),
+            "difficulty": "introductory",
+            "url": "u",
+            "starter_code": "def twice(x):\n\t",
+        },
+        "Double a number.\n\nComplete this Python code. Write the whole of it in one code block.\n\n"
+        "```python\ndef twice(x):\n```",
+        "code",
+        {"fn_name": "twice", "inputs": [[2], [3]], "outputs": [[4], [6]]},
+    ),
+    (
+        "apps",  # TACO
+        {
+            "question": "Add two numbers.",
+            "solutions": '["print(sum(map(int, input().split())))"]',
+            "starter_code": "",
+            "input_output": json.dumps(STDIN),
+            "difficulty": "EASY",
+            "raw_tags": "[]",
+            "name": None,
+            "source": "own",
+            "tags": "[]",
+            "skill_types": "[]",
+            "url": "u",
+            "time_limit": "1 seconds",
+            "picture_num": "0",
+        },
+        "Add two numbers.\n\nWrite a Python program that reads from standard input and prints the answer, "
+        "in one code block.",
+        "code",
+        STDIN,
+    ),
+    (
+        "livecodebench",
+        {
+            "question_title": "Grow",
+            "question_content": "Add to each number.",
+            "platform": "leetcode",
+            "question_id": "1",
+            "contest_date": "2024-01-01T00:00:00",
+            "starter_code": STARTER,
+            "difficulty": "easy",
+            "public_test_cases": json.dumps([{"input": "[1, 2]\n3", "output": "[4, 5]", "testtype": "functional"}]),
+            "private_test_cases": base64.b64encode(zlib.compress(pickle.dumps(json.dumps(HIDDEN)))).decode(),
+            "metadata": json.dumps({"func_name": "grow"}),
+        },
+        "Add to each number.\n\nComplete this Python code. Write the whole of it in one code block.\n\n"
+        f"```python\n{STARTER.rstrip()}\n```",
+        "code",
+        {"entry_point": "grow", "calls": [{"args": [[1, 2], 3], "output": [4, 5]}, {"args": [[5], 1], "output": [6]}]},
+    ),
+    (
+        "codeforces",
+        {
+            "id": "1/A",
+            "title": "Sum",
+            "description": "Add two numbers.",
+            "input_format": "Two numbers.",
+            "output_format": "Their sum.",
+            "interaction_format": None,
+            "note": "1 + 2 = 3.",
+            "examples": [{"input": "1 2\n", "output": "3\n"}],
+            "official_tests": [{"input": "1 2\n", "output": "3\n"}],
+            "official_tests_complete": True,
+            "input_mode": "stdio",
+            "generated_checker": None,
+            "time_limit": 1.0,
+        },
+        "Add two numbers.\n\nInput\n\nTwo numbers.\n\nOutput\n\nTheir sum.\n\nExamples\n\n"
+        "Input:\n```\n1 2\n```\nOutput:\n```\n3\n```\n\nNote\n\n1 + 2 = 3.\n\n"
+        "Write a Python program that reads from standard input and prints the answer, in one code block.",
+        "code",
+        {"stdin": [{"input": "1 2\n", "output": "3\n"}]},
+    ),
+    (
+        "prompt+solution",  # TRL
+        {"prompt": [{"role": "system", "content": "Answer in French only."}, TALK[0]], "solution": "24"},
+        f"Answer in French only.\n\n{PEARS}",
+        "math",
+        "24",
+    ),
+]
+
+
+@pytest.mark.parametrize(("schema", "row", "asked", "verifier", "right"), PROBLEMS)
+def test_a_known_shape_is_asked_and_judged_as_its_authors_mean_it(
+    tmp_path: Path, schema: str, row: dict[str, Any], asked: str, verifier: str, right: Any
+) -> None:
+    report = check_file(write(tmp_path / "rows.jsonl", row))
+    assert (report.ok, report.schema, list(map(str, report.issues))) == (True, schema, [])
+    [item] = report.first
+    assert (item.fields["asked"], item.fields["verifier"]) == (asked, verifier)
+    reference = item.fields["right"]
+    assert (json.loads(reference) if isinstance(right, dict) else reference) == right
+    [problem] = load_file(tmp_path / "rows.jsonl").problems
+    assert (problem.prompt, problem.verifier, problem.answer) == (asked, verifier, reference)
+
+
+TEXT_TALK = [{"from": "human", "value": "Hi."}, {"from": "gpt", "value": "Hello."}]
+OTHERS: list[tuple[str, dict[str, Any], dict[str, str]]] = [
+    ("conversations", {"id": "1", "conversations": TEXT_TALK}, {"asked": "user: Hi.", "trained": "Hello."}),
+    (
+        "conversations",  # ShareGPT with a system prompt
+        {"conversations": TEXT_TALK, "system": "Be kind.", "tools": "[]"},
+        {"asked": "system: Be kind.\nuser: Hi.", "trained": "Hello."},
+    ),
+    ("conversations", {"messages": TALK}, {"asked": f"user: {PEARS}", "trained": "4 times 6 is 24."}),
+    (
+        "conversations",  # Alpaca
+        {"instruction": "Add.", "input": "2 and 2", "output": "4", "history": [["Hi.", "Hello."]]},
+        {"asked": "user: Hi.\nassistant: Hello.\nuser: Add.\n2 and 2", "trained": "4"},
+    ),
+    (
+        "preference pairs",
+        {"prompt": "Hi.", "chosen": "Hello.", "rejected": "Go."},
+        {"asked": "user: Hi.", "chosen": "Hello.", "rejected": "Go."},
+    ),
+    (
+        "preference pairs",  # UltraFeedback
+        {"prompt": "Hi.", "chosen": [{"role": "user", "content": "Hi."}, {"role": "assistant", "content": "Hello."}]}
+        | {
+            "rejected": [{"role": "user", "content": "Hi."}, {"role": "assistant", "content": "Go."}],
+            "score_chosen": 9,
+        },
+        {"asked": "user: Hi.", "chosen": "Hello.", "rejected": "Go."},
+    ),
+]
+
+
+@pytest.mark.parametrize(("kind", "row", "fields"), OTHERS)
+def test_conversations_and_pairs_are_shown_as_what_they_train(
+    tmp_path: Path, kind: str, row: dict[str, Any], fields: dict[str, str]
+) -> None:
+    path = write(tmp_path / "rows.jsonl", row)
+    report = check_file(path)
+    assert (report.ok, report.schema, dict(report.first[0].fields)) == (True, kind, fields)
+    with pytest.raises(DataError, match=r"no (prompt|answer) column"):
+        load_file(path)
+
+
+REFUSED: list[tuple[str, dict[str, Any], str]] = [
+    ("a context", {"question": "Who?", "answer": "Ann", "context": "Ann came."}, "context would not be used"),
+    ("images", {"question": "What?", "answer": "4", "image_1": "x.png"}, "image_1 would not be used"),
+    ("a system prompt", {"prompt": "Q", "answer": "4", "system_prompt": "In French."}, "system=system_prompt"),
+    ("tests", {"question": "Q", "answer": "def f(): ...", "test_cases": ["assert f()"]}, "test_cases would not be"),
+    ("two questions", {"question": "2 + 2?", "prompt": "2 + 3?", "answer": "4"}, "prompt and question differ"),
+    ("two answers", {"question": "2 + 2?", "answer": "4", "ground_truth": "5"}, "answer and ground_truth differ"),
+    (
+        "options for two columns",
+        {"question": "Q", "choices": ["a", "b"], "options": ["c", "d"], "answer": "A"},
+        "options",
+    ),
+    ("numbers of options", {"question": "Q", "choices": ["a", "b", "c"], "answer": 1}, "whether 0 or 1 is the first"),
+    ("a list of answers", {"question": "Q", "answer": ["4", "four"]}, r"answers=\.\.\. in columns if any"),
+    ("an unknown object", {"question": "Q", "answer": {"value": 4}}, "expected text, a number, tests"),
+    ("a proof", {"problem": "Q", "answer": "proof", "question_type": "proof", "solution": "s"}, "drop the row"),
+    (
+        "code without tests",
+        {"prompt": TALK[:1], "data_source": "x", "ability": "code", "reward_model": {"ground_truth": "print(4)"}},
+        "no list of tests",
+    ),
+    (
+        "a tolerance",
+        {
+            "question": "Q",
+            "final_answer": ["4"],
+            "is_multiple_answer": False,
+            "answer_type": "Numerical",
+            "error": "0.1",
+        },
+        "holds within 0.1",
+    ),
+    (
+        "parts that nobody announced",
+        {"question": "Q", "final_answer": ["4", "5"], "is_multiple_answer": False, "answer_type": "Numerical"},
+        "several parts",
+    ),
+    (
+        "a checker",
+        {"description": "Q", "official_tests": [{"input": "1", "output": "2"}], "generated_checker": "int main()"},
+        "several outputs are right",
+    ),
+    ("no tests", {"question": "Q", "solutions": "[]", "input_output": "{}"}, "expected inputs and outputs"),
+    (
+        "tests that import",
+        {"question_content": "Q", "public_test_cases": base64.b64encode(zlib.compress(pickle.dumps(Path))).decode()},
+        "must not import",
+    ),
+    ("tools", {"messages": TALK, "tools": '[{"name": "search"}]'}, "tools would be lost"),
+    ("options in disorder", {"question": "Q", "choices": ["B. x", "A. y"], "answer": "A"}, "bring the letters B, A"),
+    ("an answer of two options", {"question": "Q", "choices": ["B", "A"], "answer": "A"}, "options A and B"),
+]
+
+
+@pytest.mark.parametrize(("why", "row", "says"), REFUSED)
+def test_what_could_be_misread_is_refused_with_columns_and_remedy(
+    tmp_path: Path, why: str, row: dict[str, Any], says: str
+) -> None:
+    report = check_file(write(tmp_path / "rows.jsonl", row))
+    assert not report.ok and report.problems == 0, why
+    with pytest.raises(DataError, match=says):
+        raise report.issues[0]
+
+
+def test_gpqa_asks_in_an_order_of_its_own_and_always_the_same(tmp_path: Path) -> None:
+    rows = [
+        {"Question": f"What is {n}?", "Correct Answer": f"{n}", "Subdomain": "x"}
+        | {f"Incorrect Answer {k}": f"{n + k}" for k in (1, 2, 3)}
+        for n in range(40)
+    ]
+    problems = load_file(write(tmp_path / "rows.jsonl", *rows)).problems
+    for row, problem in zip(rows, problems, strict=True):
+        assert (
+            problem.verifier == "choice" and f"{problem.answer}. {row['Correct Answer']}" in problem.prompt.splitlines()
+        )
+    assert {problem.answer for problem in problems} == set("ABCD")
+    assert load_file(write(tmp_path / "rows.jsonl", *rows[::-1])).problems[-1].prompt == problems[0].prompt
+
+
+@pytest.mark.parametrize(
+    ("choices", "answer", "prompt", "letter"),
+    [
+        (["A. red", "B. blue"], "B", "Q\nA. red\nB. blue", "B"),
+        (["(A) red", "(B) blue"], "(B)", "Q\nA. red\nB. blue", "B"),
+        (["A) red", "B) blue"], "B) blue", "Q\nA. red\nB. blue", "B"),
+        (["E. coli", "B. subtilis", "S. aureus"], "A", "Q\nA. E. coli\nB. B. subtilis\nC. S. aureus", "A"),
+        (["red", "blue"], "blue", "Q\nA. red\nB. blue", "B"),
+        (["A. Lincoln", "Washington"], "B", "Q\nA. A. Lincoln\nB. Washington", "B"),
+        ({"A": "red", "B": "blue"}, "b", "Q\nA. red\nB. blue", "B"),
+        ([{"label": "1", "text": "red"}, {"label": "2", "text": "blue"}], "2", "Q\nA. red\nB. blue", "B"),
+        (["0", "4", "2"], "4", "Q\nA. 0\nB. 4\nC. 2", "B"),
+        (["red", "blue"], 0, "Q\nA. red\nB. blue", "A"),
+        (["red", "blue"], 2, "Q\nA. red\nB. blue", "B"),
+        (["red", "blue"], "2", "Q\nA. red\nB. blue", "B"),
+    ],
+)
+def test_options_and_answers_in_many_spellings(
+    tmp_path: Path, choices: Any, answer: Any, prompt: str, letter: str
+) -> None:
+    row = {"question": "Q", "options": choices, "answer": answer}
+    [problem] = load_file(write(tmp_path / "rows.jsonl", row)).problems
+    assert (problem.prompt, problem.answer, problem.verifier) == (prompt, letter, "choice")
+
+
+def test_options_that_count_from_1_stay_so_in_all_rows(tmp_path: Path) -> None:
+    rows = [{"question": f"Q{n}", "choices": ["x", "y", "z"], "answer": n} for n in (1, 3, 2)]
+    path = write(tmp_path / "rows.jsonl", *rows)
+    assert [problem.answer for problem in load_file(path).problems] == ["A", "C", "B"]
+    assert "options count from 1" in check_file(path).reading
+    with pytest.raises(DataError, match="some count from 0, others from 1"):
+        load_file(write(path, *rows, {"question": "Q", "choices": ["x", "y", "z"], "answer": 0}))
+    with pytest.raises(DataError, match=r"row 21, field answer: 0 is none .* 1 to 3"):
+        load_file(write(path, *[rows[1]] * 20, {"question": "Q", "choices": ["x", "y", "z"], "answer": 0}))
+    told = {"prompt": "question", "choices": "choices", "answer_from_0": "answer"}
+    assert [problem.answer for problem in load_file(write(path, rows[0]), columns=told).problems] == ["B"]
+
+
+def test_a_column_that_appears_later_is_refused_in_its_row(tmp_path: Path) -> None:
+    plain, more = {"question": "Q", "answer": "1"}, {"question": "Q", "answer": "A", "options": ["x", "y"]}
+    path = write(tmp_path / "rows.jsonl", *[plain] * 30, more)
+    with pytest.raises(DataError, match=r"row 31, field options: options would not be used"):
+        load_file(path)
+    assert check_file(path).counts["ambiguous columns"] == 1
+
+
+# Several references
+
+
+def test_several_answers_any_of_which_is_right(tmp_path: Path) -> None:
+    path = write(tmp_path / "rows.jsonl", {"q": "Capital?", "gold": ["Bern", "Berne"]})
+    [problem] = load_file(path, columns={"prompt": "q", "answers": "gold"}, verifier="exact").problems
+    verdicts = verify_all("exact", ["<answer>Berne</answer>", "<answer>Rome</answer>"], [problem.answer] * 2)
+    assert [verdict.correct for verdict in verdicts] == [True, False]
+    [problem] = load_file(path, columns={"prompt": "q", "answer_parts": "gold"}).problems
+    assert problem.answer == "Bern, Berne"
+
+
+@pytest.mark.parametrize(
+    ("verifier", "references", "right", "wrong"),
+    [
+        ("math", [r"\frac12", "3"], "0.5", "4"),
+        ("number", ["18", "20"], "20", "19"),
+        ("choice", ["A", "C"], "C", "B"),
+        ("exact", ["sea", "ocean"], "Ocean", "lake"),
+    ],
+)
+def test_every_verifier_takes_alternatives(verifier: str, references: list[str], right: str, wrong: str) -> None:
+    responses = [f"<answer>{text}</answer>" for text in (right, wrong)]
+    verdicts = verify_all(verifier, [*responses, ""], [any_of(references)] * 3)
+    assert [verdict.correct for verdict in verdicts] == [True, False, False]
+
+
+def test_an_unusable_alternative_is_unusable_whatever_the_answer() -> None:
+    reference = any_of(["18", "no number"])
+    verdicts = verify_all("number", ["<answer>18</answer>", "<answer>19</answer>", ""], [reference] * 3)
+    assert {verdict.outcome for verdict in verdicts} == {"unknown"}
+
+
+def test_results_of_functions_in_lists_are_taken_out_unless_they_are_lists(tmp_path: Path) -> None:
+    answers = {"fn_name": "f", "inputs": [[2], [3]], "outputs": [[4], [6]]}
+    row = {"question": "Q", "solutions": "[]", "input_output": json.dumps(answers), "starter_code": "def f(x):"}
+    plain, listed = "def f(x):\n    return 2 * x", "def f(x):\n    return [2 * x]"
+    for starter, right in (("def f(x):", plain), ("def f(x) -> List[int]:", listed)):
+        [problem] = load_file(write(tmp_path / "rows.jsonl", row | {"starter_code": starter})).problems
+        programs = [f"```python\n{program}\n```" for program in (plain, listed)]
+        verdicts = verify_all("code", programs, [problem.answer] * 2)
+        assert [verdict.correct for verdict in verdicts] == [program == right for program in (plain, listed)]
+
+
+# What is told
+
+
+def test_one_text_maps_columns_everywhere(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = write(tmp_path / "rows.jsonl", {"q": "2 + 2?", "note": "Add.", "out": {"gold": "4"}, "reply": "4"})
+    mapping = "prompt=note+q,answer=out.gold"
+    [problem] = load_task(TaskSpec.parse({"name": str(path), "columns": mapping})).problems  # type: ignore[attr-defined]
+    assert (problem.prompt, problem.answer) == ("Add.\n\n2 + 2?", "4")
+    assert cli.main(["data", "check", str(path), "--columns", mapping, "--verifier", "number"]) == 0
+    printed = capsys.readouterr().out
+    assert "asked: note and q; held for right: out.gold; neither: reply\n" in printed
+    assert "verifier: number" in printed and "2 + 2?" in printed
+    assert cli.main(["verify", str(path), "--verifier", "math", "--columns", "prediction=reply,answer=out.gold"]) == 0
+    assert json.loads(capsys.readouterr().out)["correct"] is True
+
+
+@pytest.mark.parametrize(
+    ("mapping", "says"),
+    [
+        ("prompt=q", "does not say which column is the answer"),
+        ("q=prompt,answer=a", "the data's name comes second: prompt=q"),
+        ("question=q,answer=a", "no field|does not exist"),
+        ("prompt=q,answer=a,answers=b", "answer and answers: name one of them"),
+        ("prompt=q,answer_from_0=a", "name the column of choices too"),
+        ("prompt", "prompt=question,answer=final_answer"),
+    ],
+)
+def test_a_mapping_that_cannot_be_meant_is_refused(mapping: str, says: str) -> None:
+    with pytest.raises(SettingsError, match=says):
+        TaskSpec.parse({"name": "rows.jsonl", "columns": mapping})
+
+
+def test_a_system_message_opens_the_prompt_unless_it_is_told_otherwise(tmp_path: Path) -> None:
+    messages = [{"role": "system", "content": "In French."}, {"role": "user", "content": "2 + 2?"}]
+    path = write(tmp_path / "rows.jsonl", {"prompt": messages, "answer": "4", "sys": "Be short."})
+    for more, prompt in (({}, "In French.\n\n2 + 2?"), ({"system": ""}, "2 + 2?"), ({"system": "prompt"}, None)):
+        [problem] = load_file(path, columns={"prompt": "prompt", "answer": "answer", **more}).problems
+        assert problem.prompt == (prompt or "In French.\n\n2 + 2?")
+    [problem] = load_file(path, columns={"prompt": "prompt", "answer": "answer", "system": "sys"}).problems
+    assert problem.prompt == "Be short.\n\nIn French.\n\n2 + 2?"
+
+
+def test_references_that_the_verifier_cannot_use_are_counted_with_their_rows(tmp_path: Path) -> None:
+    rows = [
+        {"question": f"Q{n}", "answer": answer}
+        for n, answer in enumerate(["18", "18.0", "$18$", "a long story! " * 200])
+    ]
+    report = check_file(write(tmp_path / "rows.jsonl", *rows))
+    assert (report.problems, report.counts) == (3, {"unusable reference": 1})
+    assert (report.issues[0].row, report.issues[0].field) == (4, "answer")
+    assert "the verifier math cannot use it" in str(report.issues[0])
+    assert [item.fields["right"] for item in report.first] == ["18", "18", "$18$"]
+
+
+def test_a_repeated_prompt_with_another_answer_says_so(tmp_path: Path) -> None:
+    rows = [{"question": "Q", "answer": answer} for answer in ("1", "1", "2")]
+    reasons = [issue.reason for issue in check_file(write(tmp_path / "rows.jsonl", *rows)).issues]
+    assert reasons == ["the prompt repeats row 1's", "the prompt repeats row 1's, with another answer"]
+
+
+@pytest.mark.skipif(not CASES.is_dir(), reason="the shared cases are not here")
+@pytest.mark.parametrize(
+    ("name", "right"), [("mmlu_pro", "B"), ("openr1_math_trap", "24"), ("olympiadbench", "4"), ("trl_prompt_list", "4")]
+)
+def test_the_shared_cases_have_their_right_answers(name: str, right: str) -> None:
+    report = check_file(CASES / f"{name}.jsonl")
+    assert report.ok and report.first[0].fields["right"] == right
+
+
+def test_the_guide_lists_every_shape() -> None:
+    guide = (ROOT / "docs" / "guides" / "data.md").read_text(encoding="utf-8")
+    assert all(f"`{name}`" in guide for name in SCHEMAS)
