@@ -153,7 +153,7 @@ def coarse(text: str) -> str:
 
 def respelled(text: str, rng: random.Random) -> list[tuple[str, str]]:
     """The same value in other spellings."""
-    bare, kind = text.strip(), type_of(text)
+    bare, kind = text.strip().rstrip("."), type_of(text)
     ways = [
         ("typesetting", f"${bare}$"),
         ("typesetting", f"\\ {bare}\\ "),

@@ -110,8 +110,7 @@ class _Comparison:
                 for term in terms:
                     self.use(Scalar(term))
             case Family(_, texts) | Inequality(texts, _):
-                for text in texts:
-                    tree = self._tree(text)
+                for tree in (self._tree(text) for text in texts if not INFINITE.fullmatch(text)):
                     evaluation.equal(tree, tree)
             case Equation(None, sides):
                 trees = [self._tree(side) for side in sides]
@@ -138,9 +137,12 @@ class _Comparison:
             case Family(), Family():
                 return self._families(given, expected)
             case Family(_, texts), _:  # 2k\pi is as good without "for whole k", if the letter is the same
-                return self.same(_listed(texts), expected)
+                formulas_ = tuple(map(Scalar, texts))
+                return self.same(formulas_[0] if len(texts) == 1 else Group("", "", formulas_), expected)
             case _, Family(parameter, _):
-                return isinstance(given, Scalar | Group) and self._families(_family(given, parameter), expected)
+                members = given.items if isinstance(given, Group) and given.opening in ("", "{") else (given,)
+                texts = tuple(item.text for item in members if isinstance(item, Scalar))
+                return len(texts) == len(members) and self._families(Family(parameter, texts), expected)
             case Matrix(), Matrix():
                 if [len(row) for row in given.rows] != [len(row) for row in expected.rows]:
                     return False
@@ -170,11 +172,14 @@ class _Comparison:
 
     def same_angle(self, given: Shape, expected: Shape) -> bool:
         r"""Whether an angle in degrees is one in radians, which has a factor \pi: 30^\circ and \frac{\pi}{6}."""
-        given, expected = (self._value(one) if isinstance(one, Equation) else one for one in (given, expected))
+        given, expected = (self._value(side) if isinstance(side, Equation) else side for side in (given, expected))
         if not isinstance(given, Scalar) or not isinstance(expected, Scalar):
             return False
-        texts = [_RADIANS.sub("", one.text) for one in (given, expected)]
-        if sorted(("\\circ" in text, "\\pi" in text) for text in texts) != [(False, True), (True, False)]:
+        texts = [_RADIANS.sub("", side.text) for side in (given, expected)]
+        if sorted(("\\circ" in text, "\\pi" in text or "arc" in text) for text in texts) != [
+            (False, True),
+            (True, False),
+        ]:
             return False
         return evaluation.equal(*map(self._tree, texts))
 
@@ -205,8 +210,9 @@ class _Comparison:
         if decimal is None or value is None:
             return False
         unit = evaluation.floating(Fraction(1, 10 ** len(rough.partition(".")[2].rstrip("% \\"))))
-        exact_value, shown = abs(evaluation.floating(value)), abs(evaluation.floating(decimal.value))
-        rounded, cut_off = 2 * abs(exact_value - shown) <= unit, 0 <= exact_value - shown < unit
+        exact_value, rounded_value = abs(evaluation.floating(value)), abs(evaluation.floating(decimal.value))
+        rounded = 2 * abs(exact_value - rounded_value) <= unit
+        cut_off = 0 <= exact_value - rounded_value < unit
         return bool((value < 0) == (decimal.value < 0) and (rounded or cut_off) and 10 * unit <= exact_value)
 
     def _equations(self, given: Equation, expected: Equation) -> bool:
@@ -218,7 +224,7 @@ class _Comparison:
             return self._holds(given) and self.same(parse_shape(value), self._value(expected))
         if given.name and not expected.name and not any(symbols(self._tree(side)) for side in expected.sides):
             return self._holds(given) and self.same(self._value(given), self._value(expected))
-        sides = [[self._tree(side) for side in (*filter(None, [one.name]), *one.sides)] for one in (given, expected)]
+        sides = [[self._tree(text) for text in (*filter(None, [side.name]), *side.sides)] for side in (given, expected)]
         if any(len(trees) != 2 for trees in sides):
             return len(sides[0]) == len(sides[1]) and all(evaluation.equal(*pair) for pair in zip(*sides, strict=True))
         mine, theirs = (("plus", left, ("minus", right)) for left, right in sides)
@@ -239,8 +245,8 @@ class _Comparison:
             return False
         mine, theirs = ([self._tree(term) for term in terms] for terms in (given, expected))
         products = [
-            (("times", mine[0], other), ("times", one, theirs[0]))
-            for one, other in zip(mine[1:], theirs[1:], strict=True)
+            (("times", mine[0], other), ("times", term, theirs[0]))
+            for term, other in zip(mine[1:], theirs[1:], strict=True)
         ]
         zero = number_tree(0)
         return not evaluation.equal(mine[0], zero) and all(evaluation.equal(*pair) for pair in products)
@@ -249,7 +255,7 @@ class _Comparison:
         """Whether two families have the same members."""
         if len(given.items) > 8:
             return False
-        mine, theirs = (([self._tree(item) for item in one.items], one.parameter) for one in (given, expected))
+        mine, theirs = (([self._tree(item) for item in side.items], side.parameter) for side in (given, expected))
         return regions.same_families(mine, theirs)
 
     def _regions(self, given: Shape, expected: Shape) -> bool:
@@ -374,7 +380,7 @@ def _renamed(given: Equation, expected: Equation) -> str | None:
     if not given.name or not expected.name:
         return None
     value = given.sides[-1]
-    if given.name == expected.name:
+    if set(given.name.split("=")) & set(expected.name.split("=")):
         return value
     mine, theirs = _DERIVATIVE.fullmatch(given.name), _DERIVATIVE.fullmatch(expected.name)
     if mine and theirs and mine[2 if mine[2] else 1] == theirs[2 if theirs[2] else 1] and mine[2] != theirs[2]:
@@ -383,16 +389,6 @@ def _renamed(given: Equation, expected: Equation) -> str | None:
     if mine is None or theirs is None or mine[1] != theirs[1] or theirs[2] in value:
         return None
     return re.sub(rf"(?<![A-Za-z\\]){mine[2]}(?![A-Za-z])", theirs[2], value)
-
-
-def _listed(items: tuple[str, ...]) -> Shape:
-    return Scalar(items[0]) if len(items) == 1 else Group("", "", tuple(map(Scalar, items)))
-
-
-def _family(shape: Scalar | Group, parameter: str) -> Family:
-    """An answer without "for whole k", as a family."""
-    items = shape.items if isinstance(shape, Group) and shape.opening in ("", "{") else (shape,)
-    return Family(parameter, tuple(item.text if isinstance(item, Scalar) else "?" for item in items))
 
 
 def _kind(shape: Shape) -> str:

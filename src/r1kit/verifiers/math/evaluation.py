@@ -76,7 +76,8 @@ def constant(tree: Tree) -> Value | None:
 
 def equal(left: Tree, right: Tree) -> bool:
     """Whether two expressions have the same value, at every point of the variables; raises `Incomputable`."""
-    names, tolerance = sorted(symbols(left) | symbols(right)), _tolerance(left, right)
+    names, used = sorted(symbols(left) | symbols(right)), operations(left) | operations(right)
+    tolerance = _ROUGH if used & _APPROXIMATED else _CLOSE
     if not names:
         if not close(compute(left), compute(right), tolerance):
             return False
@@ -84,10 +85,9 @@ def equal(left: Tree, right: Tree) -> bool:
             return True
         with mp.workdps(3 * mp.dps):  # constants may be close without being equal
             return close(compute(left), compute(right), _CLOSE**3)
-    complex_ = "i" in _constants(left) | _constants(right)
     agreed = 0
     for place, point in enumerate(points(names)):
-        values = [_at(tree, point, complex_) for tree in (left, right)]
+        values = [_at(tree, point, "imaginary" in used) for tree in (left, right)]
         if isinstance(values[0], str) or isinstance(values[1], str):
             if len(names) == 1 and values.count("not real") == 1 and "undefined" not in values:
                 return False  # like \ln x and \ln|x| at -1
@@ -111,14 +111,12 @@ def ratio(left: Tree, right: Tree) -> Value | None:
         values = [_at(tree, point, True) for tree in (left, right)]
         if isinstance(values[0], str) or isinstance(values[1], str):
             continue
-        zero = [abs(floating(value)) < _CLOSE for value in values]
-        if all(zero):
-            continue
-        if any(zero):
+        zeros = sum(abs(floating(value)) < _CLOSE for value in values)
+        if zeros == 1:
             return None
-        ratios.append(
-            values[0] / values[1] if isinstance(values[0], Fraction) else floating(values[0]) / floating(values[1])
-        )
+        if zeros:
+            continue
+        ratios.append(divide(*values))
         if not close(ratios[0], ratios[-1], _CLOSE):
             return None
         if len(ratios) >= _ENOUGH:
@@ -153,7 +151,7 @@ def numerator(tree: Tree) -> Tree:
 
 
 def _fraction(tree: Tree) -> tuple[Tree, Tree]:
-    one = number(1)
+    unit = number(1)
     match tree:
         case ("plus", left, right):
             (a, b), (c, d) = _fraction(left), _fraction(right)
@@ -170,23 +168,13 @@ def _fraction(tree: Tree) -> tuple[Tree, Tree]:
             (a, b), (c, d) = _fraction(left), _fraction(right)
             return _times(a, d), _times(b, c)
         case ("power", base, ("minus", exponent)):
-            return one, ("power", base, exponent)
-    return tree, one
+            return unit, ("power", base, exponent)
+    return tree, unit
 
 
 def _times(left: Tree, right: Tree) -> Tree:
-    one = number(1)
-    return right if left == one else left if right == one else ("times", left, right)
-
-
-def _tolerance(*trees: Tree) -> Any:
-    return _ROUGH if any(operations(tree) & _APPROXIMATED for tree in trees) else _CLOSE
-
-
-def _constants(tree: Tree) -> frozenset[str]:
-    if tree[0] == "constant":
-        return frozenset([tree[1]])
-    return frozenset().union(*(_constants(part) for part in tree[1:] if isinstance(part, tuple)))
+    unit = number(1)
+    return right if left == unit else left if right == unit else ("times", left, right)
 
 
 def points(names: list[str]) -> list[dict[str, Value]]:
@@ -249,8 +237,10 @@ def _value(tree: Tree, variables: Mapping[str, Value]) -> Value:
             if name not in variables:
                 raise Incomputable(f"{name} has no value")
             return variables[name]
-        case ("constant", name):
-            return _CONSTANTS[name]()
+        case ("constant", "pi" | "e"):
+            return +getattr(mp, tree[1])
+        case ("imaginary",):
+            return mpmath.mpc(0, 1)
         case ("apply", name, *arguments):
             return _unknown_function(name, [_value(argument, variables) for argument in arguments])
         case ("sum" | "prod", name, first, last, body):
@@ -276,8 +266,8 @@ def _function_of(name: str, body: Tree, variables: Mapping[str, Value]) -> Calla
 
 def _unknown_function(name: str, arguments: list[Value]) -> Value:
     """A value that depends on the name and the arguments alone, as if the function were a random one."""
-    shown = ",".join(mpmath.nstr(floating(argument), 40) for argument in arguments)
-    return Fraction(int.from_bytes(hashlib.sha256(f"{name}({shown})".encode()).digest()[:4]), 10**9 + 7)
+    values = ",".join(mpmath.nstr(floating(argument), 40) for argument in arguments)
+    return Fraction(int.from_bytes(hashlib.sha256(f"{name}({values})".encode()).digest()[:4]), 10**9 + 7)
 
 
 def _whole(value: Value) -> int:
@@ -354,9 +344,9 @@ def _power(base: Value, exponent: Value, moving: bool = False) -> Value:
             root = _power(-base, exponent)
             return -root if exponent.numerator % 2 else root
         if isinstance(base, Fraction) and base > 0 and exponent.denominator <= 12:
-            exact = _exact_root(base, exponent.denominator)
-            if exact is not None:
-                return _power(exact, Fraction(exponent.numerator))
+            over, under = (_exact_root(part, exponent.denominator) for part in (base.numerator, base.denominator))
+            if over is not None and under is not None:
+                return _power(Fraction(over, under), Fraction(exponent.numerator))
     return _checked(_checked_power(floating(base), floating(exponent)))
 
 
@@ -368,12 +358,8 @@ def _checked_power(base: Any, exponent: Any) -> Any:
     return base**exponent
 
 
-def _exact_root(value: Fraction, index: int) -> Fraction | None:
-    parts = [_integer_root(part, index) for part in (value.numerator, value.denominator)]
-    return None if None in parts else Fraction(parts[0] or 0, parts[1] or 1)
-
-
-def _integer_root(value: int, index: int) -> int | None:
+def _exact_root(value: int, index: int) -> int | None:
+    """The root of a whole number that has a whole root."""
     root = math.isqrt(value) if index == 2 else round(mpmath.nthroot(value, index)) if value else 0
     return root if root**index == value else None
 
@@ -396,16 +382,6 @@ def _binomial(above: Value, below: Value) -> Value:
     if max(abs(floating(above)), abs(floating(below))) > 10**4:
         raise Incomputable("a binomial coefficient of large numbers")
     return mpmath.binomial(floating(above), floating(below))
-
-
-def _root(value: Value, index: Value) -> Value:
-    return _power(value, divide(Fraction(1), index))
-
-
-def _logarithm(value: Value) -> Value:
-    if not value:
-        raise Incomputable("the logarithm of zero")
-    return Fraction(0) if value == 1 else mpmath.log(floating(value))
 
 
 def _modulo(value: Value, modulus: Value) -> Value:
@@ -431,7 +407,7 @@ def _plain(name: str) -> Callable[[Value], Value]:
 
     def of(value: Value) -> Value:
         argument = floating(value)
-        if abs(argument) > 10**9:
+        if abs(argument) > 10**9 and name != "log":
             raise Incomputable("too large an argument")
         return function(argument)
 
@@ -447,13 +423,12 @@ def _chosen(choose: Callable[..., Any]) -> Callable[..., Value]:
     return of
 
 
-_CONSTANTS = {"pi": lambda: +mp.pi, "e": lambda: +mp.e, "i": lambda: mpmath.mpc(0, 1)}
 _ARITHMETIC: dict[str, Callable[..., Value]] = {
     "plus": add,
     "minus": lambda value: -value,
     "times": _multiply,
     "over": divide,
-    "root": _root,
+    "root": lambda value, index: _power(value, divide(Fraction(1), index)),
     "abs": abs,
     "mod": _modulo,
     "factorial": _factorial,
@@ -465,7 +440,7 @@ _ARITHMETIC: dict[str, Callable[..., Value]] = {
     "lcm": lambda *values: Fraction(math.lcm(*map(_whole, values))),
     "max": _chosen(max),
     "min": _chosen(min),
-    "ln": _logarithm,
+    "ln": _plain("log"),
 }
 _OPERATIONS = _ARITHMETIC | {
     name: _plain(of)

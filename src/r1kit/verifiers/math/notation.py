@@ -37,6 +37,8 @@ _RULES = tuple(
         (r"\\(?:land|wedge)(?![A-Za-z])", " and "),
         (r"\\(?:backslash|smallsetminus)(?![A-Za-z])|(?<=[)}\]])\s*-\s*(?=\\\{)", r"\\setminus "),
         # forms
+        (r"\\dot\s*\{(\d)\}(?:(\d*)\\dot\s*\{(\d)\})?", r"\\overline{\1\2\3}"),  # repeating digits
+        (r"\\Delta\s*(?=[A-Z]{3})", r"\\triangle "),
         (r"(?<=\d)\s+to\s+(?=\d)", ":"),
         (r"(?<=\d)\s*(?:\^\s*)?\{?\s*(st|nd|rd|th)\s*\}?\s*$", r"\1"),
         (r"^\](?=[^\[\]]+[,;][^\[\]]+[\[\]]$)", "("),  # the French ]1, 2[

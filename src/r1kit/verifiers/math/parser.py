@@ -16,8 +16,8 @@ Tree = tuple[Any, ...]
 
 _MAX_DEPTH = 40
 _MAX_TOKENS = 500
-_TRIGONOMETRIC = ("sin", "cos", "tan", "cot", "sec", "csc", "arcsin", "arccos", "arctan", "sinh", "cosh", "tanh")
-_FUNCTIONS = (*_TRIGONOMETRIC, "ln", "log", "lg", "exp")
+TRIGONOMETRIC = ("sin", "cos", "tan", "cot", "sec", "csc", "arcsin", "arccos", "arctan", "sinh", "cosh", "tanh")
+_FUNCTIONS = (*TRIGONOMETRIC, "ln", "log", "lg", "exp")
 _MANY = ("gcd", "lcm", "max", "min")
 _WORDS = (*_FUNCTIONS, *_MANY, "sqrt", "mod", "pi", "infty", "infinity")
 _GREEK_NAMES = """
@@ -113,7 +113,7 @@ def _tokens(text: str) -> list[tuple[str, str]]:
             elif kind == "letters" and (len(token) > 1 or not token.isalpha()):
                 raise Unreadable(f"{token!r} is a word")
         if kind == "letters":
-            if len(token) > 3 or token.casefold() in _SHORT_WORDS:
+            if len(token) > 3 or (token.casefold() in _SHORT_WORDS and not token.isupper()):
                 raise Unreadable(f"{token!r} is a word")
             tokens.extend(("letter", char) for char in token)
         else:
@@ -201,11 +201,13 @@ class _Parser:
         return ("over", tree, self._negated(negative, below))
 
     def _juxtaposed(self) -> Tree:
-        """Factors without a sign between them. A number comes first, or after a power or an indexed variable."""
+        """Factors without a sign between them. A number comes first, has a power, or follows one or an index."""
         tree = self._power()
         while self._starts_factor():
             before = tree[-1] if tree[0] == "times" else tree
-            if self.kind == "number" and before[0] != "power" and "_" not in str(before[1]):
+            raised = self._tokens[self._place + 1][1] == "^" and before[0] != "number"  # (n+1)2^n
+            indexed = before[0] == "symbol" and "_" in before[1]
+            if self.kind == "number" and not (raised or indexed or before[0] == "power"):
                 raise Unreadable("a number after its factor")
             tree = ("times", tree, self._power())
         return tree
@@ -295,7 +297,7 @@ class _Parser:
         if letter == "e" and self.kind != "index":
             return ("constant", "e")
         if letter == "i" and self._imaginary and self.kind != "index":
-            return ("constant", "i")
+            return ("imaginary",)
         if letter == "C" and self.text == "(":
             place = self._place
             arguments = self._arguments()
@@ -475,6 +477,8 @@ class _Parser:
 def _selections(base: Tree, exponent: Tree) -> Tree | None:
     """`C_{10}^{3}` counts choices, `A_5^2` and `P_5^2` permutations; None for other powers."""
     name, _, total = base[1].partition("_") if base[0] == "symbol" else ("", "", "")
+    if name == "C" and re.fullmatch(r"\d*[a-z]", total):
+        return ("binomial", parse(total), exponent)
     if name not in ("C", "A", "P") or not total.isdigit() or exponent[0] != "number":
         return None
     if not 0 <= exponent[1] <= int(total):

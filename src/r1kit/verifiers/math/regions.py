@@ -6,10 +6,12 @@ critical point of either, between each two of them, and beyond the last.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import pairwise
+from typing import Any
 
 from r1kit.verifiers.math import evaluation
 from r1kit.verifiers.math.evaluation import Incomputable, Value, add, close, compute, divide
@@ -33,8 +35,8 @@ class Region:
 
 def region(shape: Shape, tree: Callable[[str], Tree]) -> Region | None:
     """The region of a shape; None if it is not one, has bounds with variables, or is empty."""
-    found = _region(shape, tree)
-    return found if found and any(map(found.contains, _cells(found.critical))) else None
+    numbers = _region(shape, tree)
+    return numbers if numbers and any(map(numbers.contains, _cells(numbers.critical))) else None
 
 
 def same(left: Region, right: Region) -> bool:
@@ -48,13 +50,14 @@ def same_conditions(given: Inequality, expected: Inequality, tree: Callable[[str
     """Whether two inequalities in several variables are the same up to a positive factor."""
     if len(given.signs) != len(expected.signs):
         return False
-    mine, theirs = (one if one.signs[0] in "<≤≠" else _turned(one) for one in (given, expected))
+    mine, theirs = (side if side.signs[0] in "<≤≠" else _turned(side) for side in (given, expected))
     if mine.signs != theirs.signs:
         return False
     if len(mine.signs) > 1:
         pairs = zip(mine.sides, theirs.sides, strict=True)
         return all(evaluation.equal(tree(left), tree(right)) for left, right in pairs)
-    ratio = evaluation.ratio(*(("plus", tree(one.sides[1]), ("minus", tree(one.sides[0]))) for one in (mine, theirs)))
+    gaps = [("plus", tree(side.sides[1]), ("minus", tree(side.sides[0]))) for side in (mine, theirs)]
+    ratio = evaluation.ratio(*gaps)
     return ratio is not None and (mine.signs == ("≠",) or bool(not ratio.imag and ratio.real > 0))
 
 
@@ -81,20 +84,15 @@ def same_families(given: tuple[Sequence[Tree], str], expected: tuple[Sequence[Tr
     for point in evaluation.points(sorted(names))[:3]:
         lines = [[_line(tree, name, point) for tree in trees] for trees, name in (given, expected)]
         if any(None in family for family in lines):
-            return _same_formulas(given, expected)
-        mine, theirs = ([line for line in family if line] for family in lines)
-        for some, others in ((mine, theirs), (theirs, mine)):
+            mine = [evaluation.renamed(tree, given[1], expected[1]) for tree in given[0]]
+            same_number = len(mine) == len(expected[0])
+            return same_number and all(any(evaluation.equal(tree, other) for other in expected[0]) for tree in mine)
+        mine_, theirs = ([line for line in family if line] for family in lines)
+        for some, others in ((mine_, theirs), (theirs, mine_)):
             members = [add(start, step * index) for start, step in some for index in _STEPS]
             if not all(any(_on(line, member) for line in others) for member in members):
                 return False
     return True
-
-
-def _same_formulas(given: tuple[Sequence[Tree], str], expected: tuple[Sequence[Tree], str]) -> bool:
-    mine, theirs = given[0], expected[0]
-    if given[1] != expected[1]:
-        mine = [evaluation.renamed(tree, given[1], expected[1]) for tree in mine]
-    return len(mine) == len(theirs) and all(any(evaluation.equal(one, other) for other in theirs) for one in mine)
 
 
 def _line(tree: Tree, parameter: str, point: dict[str, Value]) -> tuple[Value, Value] | None:
@@ -183,7 +181,8 @@ def _solved(inequality: Inequality, tree: Callable[[str], Tree]) -> Region | Non
     """The solutions of an inequality that is linear in its only variable, apart from absolute values."""
     conditions: list[tuple[Tree, str, Tree]] = []
     for (left, right), sign in zip(pairwise(inequality.sides), inequality.signs, strict=True):
-        if not _is_trivial(left, sign, right):
+        low, high = (left, right) if sign in "<≤" else (right, left)
+        if sign not in "<>" or not (re.fullmatch(r"-\\infty", low) or re.fullmatch(r"\+?\\infty", high)):
             conditions.append((tree(left), sign, tree(right)))
     names = sorted({name for below, _, above in conditions for name in symbols(below) | symbols(above)})
     if len(names) != 1:
@@ -204,13 +203,6 @@ def _solved(inequality: Inequality, tree: Callable[[str], Tree]) -> Region | Non
     return Region(name, tuple(critical), contains)
 
 
-def _is_trivial(left: str, sign: str, right: str) -> bool:
-    """Whether a condition says only that a number is finite."""
-    below, above = (left, right) if sign in "<≤" else (right, left)
-    low, high = INFINITE.fullmatch(below), INFINITE.fullmatch(above)
-    return sign in "<>" and bool((low and low[1] == "-") or (high and high[1] != "-"))
-
-
 def _roots(tree: Tree, name: str) -> list[Value] | None:
     """Where an expression may be zero; None if it is not linear for each sign of its absolute values."""
     roots: list[Value] = []
@@ -228,7 +220,8 @@ def _roots(tree: Tree, name: str) -> list[Value] | None:
 
 def _without_bars(tree: Tree) -> Iterator[Tree]:
     """The tree with both signs for each absolute value."""
-    place = next((place for place, part in enumerate(tree) if isinstance(part, tuple) and _has_bars(part)), None)
+    inside = (place for place, part in enumerate(tree) if isinstance(part, tuple) and "abs" in operations(part))
+    place = next(inside, None)
     if tree[0] == "abs":
         for inner in _without_bars(tree[1]):
             yield from (inner, ("minus", inner))
@@ -242,10 +235,6 @@ def _without_bars(tree: Tree) -> Iterator[Tree]:
 
 
 _WITHOUT: Tree = ("number", Fraction(0))
-
-
-def _has_bars(tree: Tree) -> bool:
-    return "abs" in operations(tree)
 
 
 def _constant(shape: Shape, tree: Callable[[str], Tree]) -> Value | None:
@@ -266,16 +255,21 @@ def _holds(left: Value, sign: str, right: Value) -> bool:
         return sign in "≤≥"
     if left.imag or right.imag:
         return False
-    return sign == "≠" or bool((evaluation.floating(left) < evaluation.floating(right)) == (sign in "<≤"))
+    return sign == "≠" or bool((_float(left) < _float(right)) == (sign in "<≤"))
 
 
 def _cells(critical: Sequence[Value]) -> list[Value]:
     """The critical points, a point between each two neighbours, and one beyond either end."""
     ordered: list[Value] = []
-    for point in sorted(critical, key=evaluation.floating):
+    for point in sorted(critical, key=_float):
         if not ordered or not close(ordered[-1], point):
             ordered.append(point)
     if not ordered:
         return [Fraction(0)]
-    between = [(evaluation.floating(low) + evaluation.floating(high)) / 2 for low, high in pairwise(ordered)]
-    return [*ordered, *between, evaluation.floating(ordered[0]) - 1, evaluation.floating(ordered[-1]) + 1]
+    between = [(_float(low) + _float(high)) / 2 for low, high in pairwise(ordered)]
+    return [*ordered, *between, _float(ordered[0]) - 1, _float(ordered[-1]) + 1]
+
+
+def _float(value: Value) -> Any:
+    """The real part as a number of mpmath."""
+    return evaluation.floating(value).real

@@ -7,10 +7,9 @@ whatever it contains. The caller limits the depth of nesting.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from functools import lru_cache, partial
-from itertools import product
+from functools import lru_cache
+from itertools import product, takewhile
 
 from r1kit.verifiers import number, spelling
 from r1kit.verifiers.math.names import VARIABLE, VARIABLES, names
@@ -46,7 +45,7 @@ class Group:
 
 @dataclass(frozen=True, slots=True)
 class Equation:
-    """The `sides` of an equation. A first side that merely names the value (x, f(x), AB) is the `name` instead."""
+    """The `sides` of an equation. First sides that merely name the value (x, f(x), AB) are the `name` instead."""
 
     name: str | None
     sides: tuple[str, ...]
@@ -94,7 +93,9 @@ _MINUS = re.compile(r"\\setminus(?![A-Za-z])")
 _COLON = re.compile(r":")
 _EQUALS = re.compile(r"=")
 _SIGNS = re.compile(r"[<>≤≥≠]")
-_IN = re.compile(r"\s*[A-Za-z](?:_\{?\w\}?)?\s*\\in(?![A-Za-z])\s*")
+_IN = re.compile(  # x \in A, (x, y) \in A, A \cap B = C
+    r"\s*(?:[A-Za-z](?:_\{?\w\}?)?|\([a-z](?:,\s*[a-z]){1,3}\))\s*\\in(?![A-Za-z])\s*|[A-Z]\s*\\c[au]p\s*[A-Z]\s*=\s*"
+)
 _CONGRUENT = re.compile(
     r"^(?:(?:[A-Za-z]|\\[a-z]+)\s*\\equiv(?![A-Za-z])\s*)?(?P<rest>[^=<>]+?)\s*"
     r"(?:\\pmod\s*\{?\s*(?P<a>\w+)\s*\}?|\(\s*\\?b?mod\s*\{?\s*(?P<b>\w+)\s*\}?\s*\))$"
@@ -109,6 +110,7 @@ REALS = re.compile(
 )
 _SUCH_THAT = re.compile(r"\s*([A-Za-z])\s*(?:\\in\s*\\mathbb\s*\{\s*R\s*\})?\s*(?:\\mid(?![A-Za-z])|[|:])\s*")
 _NO_SET = re.compile(r"\\(?:varnothing|emptyset)(?![A-Za-z])|\\\{\s*\\\}|\\phi")
+_SPACE = re.compile(r"(?<![A-Za-z])\s+|\s+(?![A-Za-z])")  # that does not end a command
 _PM = re.compile(r"\\(pm|mp)(?![A-Za-z])")
 
 
@@ -135,7 +137,7 @@ def _family(text: str) -> Shape | None:
     items: tuple[Shape, ...] = shape.items if isinstance(shape, Group) and shape.opening in ("", "{") else (shape,)
     items = tuple(Scalar(item.sides[-1]) if isinstance(item, Equation) and item.name else item for item in items)
     texts = tuple(item.text for item in items if isinstance(item, Scalar))
-    return Family(letter, texts) if len(texts) == len(items) else None
+    return Family(letter, texts) if len(texts) == len(items) else shape
 
 
 def _parse(text: str) -> Shape:
@@ -158,7 +160,10 @@ def _parse(text: str) -> Shape:
         parts = pieces(text, pattern)
         if len(parts) > 1 and all(parts):
             return Group(operation, operation, tuple(_parse(part) for part in parts))
-    return _bracketed(text) or _list(text) or _signs(text) or _relation(text) or _ratio(text) or Scalar(text)
+    terms = pieces(text, _COLON)
+    if len(terms) > 1 and all(terms) and "=" not in text:
+        return Ratio(tuple(terms))
+    return _bracketed(text) or _list(text) or _signs(text) or _relation(text) or Scalar(text)
 
 
 def _matrix(text: str) -> Shape | None:
@@ -207,13 +212,13 @@ def _inside(inner: str, opening: str, closing: str) -> Shape | None:
     if opening == "{" and (such := _SUCH_THAT.match(inner)):  # {x | x > 3}, in which x is bound
         condition = _parse(inner[such.end() :])
         variable = region_name(condition)
-        return _unnamed(condition) if variable == such[1] else None
+        return Group("or", "or", (condition,), "bound") if variable == such[1] else None
     items = pieces(inner, _SEPARATOR)
     if len(items) == 1 and opening != "{":
         return _parse(inner) if (opening, closing) == ("(", ")") and not inner.startswith("-") else None
     if any(_PM.search(item) for item in items) and opening in ("(", "["):  # (0, \pm 3) are two points
         variants = _variants(inner)
-        points = [Group(opening, closing, tuple(map(_parse, pieces(one, _SEPARATOR)))) for one in variants]
+        points = [Group(opening, closing, tuple(map(_parse, pieces(variant, _SEPARATOR)))) for variant in variants]
         return Group("", "", tuple(points)) if len(points) > 1 else None
     return Group(opening, closing, _expanded(tuple(_parse(item) for item in items), opening))
 
@@ -237,8 +242,11 @@ def _list(text: str) -> Shape | None:
     shapes = [_parse(item) for item in items]
     if any(isinstance(shape, Inequality) or (is_region(shape) and not is_interval(shape)) for shape in shapes):
         return _conditions(text, items, shapes)
+    if all(map(is_interval, shapes)) and any(map(is_region, shapes)):
+        return Group("or", "or", tuple(shapes))
     named = [(shape.name, shape) for shape in shapes if isinstance(shape, Equation) and shape.name]
-    if len({name for name, _ in named}) == len(shapes) and not _OR.search(text):  # x = 1, y = 2 is the point (1, 2)
+    variables = {name for name, _ in named if VARIABLE.fullmatch(name)}
+    if len(variables) == len(shapes) and not _OR.search(text):  # x = 1, y = 2 is the point (1, 2)
         named.sort(key=lambda pair: pair[0])
         name = ",".join(name for name, _ in named)
         return Group("(", ")", tuple(_parse(shape.sides[-1]) for _, shape in named), name)
@@ -271,52 +279,45 @@ def _signs(text: str) -> Shape | None:
 
 def _variants(text: str) -> list[str]:
     """The text with every combination of signs; all signs move together if one of them is `\\mp`."""
-    signs = _PM.findall(text)
-    if len(signs) > 4:
+    first, *rest = _PM.split(text)
+    kinds, parts = rest[::2], rest[1::2]
+    if len(kinds) > 4:
         return [text]
-    together = "mp" in signs
     variants = []
-    for choice in product("+-", repeat=1 if together else len(signs)):
-        chosen = iter(choice * (len(signs) if together else 1))
-        one = _PM.sub(partial(_chosen_sign, chosen), text)
-        variants.append(re.sub(r"(^|[=(,<>≤≥≠])\s*\+", r"\1", one).strip())
+    for upper in product((True, False), repeat=1 if "mp" in kinds else len(kinds)):
+        plus = [(up == (kind == "pm")) for up, kind in zip(upper * (len(kinds) // len(upper)), kinds, strict=True)]
+        signed = first + "".join(("+" if sign else "-") + part for sign, part in zip(plus, parts, strict=True))
+        variants.append(re.sub(r"(^|[=(,<>≤≥≠])\s*\+", r"\1", signed).strip())
     return variants
-
-
-def _chosen_sign(chosen: Iterator[str], match: re.Match[str]) -> str:
-    sign = next(chosen)
-    return ("-" if sign == "+" else "+") if match[1] == "mp" else sign
 
 
 def _relation(text: str) -> Shape | None:
     exact, approximates, rough = text.partition("\\approx")
-    if approximates:
-        return Scalar(text) if "\\approx" in rough else _approximated(exact.strip(), rough.strip(), text)
+    if approximates:  # \frac{5}{12} \approx 0.4167
+        return Equation("≈", (exact.strip(), rough.strip())) if number.parse_number(rough) else Scalar(text)
     if _SIGNS.search(text):
         signs, sides = tuple(_SIGNS.findall(text)), tuple(side.strip() for side in _SIGNS.split(text))
         whole = all(sides) and not any("=" in side for side in sides)
         return Inequality(sides, signs) if whole and len(sides) == len(pieces(text, _SIGNS)) < 5 else Scalar(text)
-    sides_ = pieces(text, _EQUALS)
-    if len(sides_) < 2:
+    return _equation(text)
+
+
+def _equation(text: str) -> Shape | None:
+    sides = pieces(text, _EQUALS)
+    if len(sides) < 2:
         return None
-    if not all(sides_):
+    if not all(sides):
         return Scalar(text)
-    if len(sides_) == 2 and names(sides_[1]) and not names(sides_[0]):
-        sides_.reverse()  # 5 = x
-    name = "".join(sides_[0].split()) if names(sides_[0]) else None
-    if name and VARIABLE.fullmatch(name) and any(name in VARIABLES.findall(side) for side in sides_[1:]):
-        name = None  # x = 2x + 1 has a solution but does not name it
-    return Equation(name, tuple(sides_[1:] if name else sides_))
-
-
-def _approximated(exact: str, rough: str, text: str) -> Shape:
-    r"""`\frac{5}{12} \approx 0.4167` is the exact value, unless the decimal is that of another one."""
-    return Equation("≈", (exact, rough)) if number.parse_number(rough) else Scalar(text)
-
-
-def _ratio(text: str) -> Shape | None:
-    terms = pieces(text, _COLON)
-    return Ratio(tuple(terms)) if len(terms) > 1 and all(terms) else None
+    if len(sides) == 2 and names(sides[1]) and not names(sides[0]):
+        sides.reverse()  # 5 = x
+    leading = [_SPACE.sub("", side) for side in takewhile(names, sides[:-1])]  # one, or several in AB = AC = 5
+    if any(
+        VARIABLE.fullmatch(name) and name in VARIABLES.findall(side)
+        for name in leading
+        for side in sides[len(leading) :]
+    ):
+        leading = []  # x = 2x + 1 has a solution but does not name it
+    return Equation("=".join(leading) or None, tuple(sides[len(leading) :]))
 
 
 def is_interval(shape: Shape) -> bool:
@@ -337,17 +338,12 @@ def is_region(shape: Shape) -> bool:
 def region_name(shape: Shape) -> str | None:
     """The variable of inequalities and named values; "" without one, None for two different ones."""
     if isinstance(shape, Inequality):
-        found = {match for side in shape.sides for match in VARIABLES.findall(side) if match not in ("\\pi", "\\sqrt")}
-        found -= {"\\frac", "\\infty", "e", "\\cdot", "\\times"}
-        return found.pop() if len(found) == 1 else None
+        used = {name for side in shape.sides for name in VARIABLES.findall(side)}
+        used -= {"\\pi", "\\sqrt", "\\frac", "\\infty", "e", "\\cdot", "\\times"}
+        return used.pop() if len(used) == 1 else None
     if isinstance(shape, Equation):
         return shape.name
     if isinstance(shape, Group) and shape.opening in REGIONS:
-        found = {region_name(item) for item in shape.items} - {""}
-        return found.pop() if len(found) == 1 else None if found else ""
+        used_by = {region_name(item) for item in shape.items} - {""}
+        return used_by.pop() if len(used_by) == 1 else None if used_by else ""
     return shape.name if isinstance(shape, Group) else ""
-
-
-def _unnamed(shape: Shape) -> Shape:
-    """A region whose variable is bound, so that its name does not matter."""
-    return Group("or", "or", (shape,), "bound")
