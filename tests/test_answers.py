@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from r1kit import chat
-from r1kit.verifiers import extract, language
+from r1kit.verifiers import extract, find, language, verify_all
 
 PIECES = (
     "<think>",
@@ -57,6 +57,8 @@ PIECES = (
         ("<think>3</think> 2 + 2 = 4.\n#### 4\n", "4"),
         ("<think>2 + 2 = 4.\n#### 4", None),
         ("<think>2 + 2 = 4.\n#### 4</think>", None),
+        ("<think>\\boxed{4}</think>", None),
+        ("<think>\\boxed{4}</think> \n", None),
         ("\\boxed{3}\n#### 4", "3"),
         ("<answer>3</answer>\n#### 4", "3"),
         ("#### 4\nand more", None),
@@ -119,6 +121,25 @@ def test_the_last_number_counts_only_where_allowed_and_nothing_better_is_there(
 )
 def test_a_box_that_is_denied_is_no_answer(response: str, answer: str | None) -> None:
     assert extract.extract(response) == answer
+
+
+def test_a_box_in_the_reasoning_counts_only_if_the_task_says_so_and_nothing_follows() -> None:
+    boxed = "<think>so it is \\boxed{4}</think>\n"
+    for response, right in (
+        (boxed, True),
+        ("so it is \\boxed{4}</think>", True),
+        (f"{boxed}I do not know.", False),
+        (f"{boxed}<answer>5</answer>", False),
+        ("<think>\\boxed{4}", False),
+        ("<think>the answer is 4</think>", False),
+        ("<think>\\boxed{5}</think> \\boxed{4}", True),
+    ):
+        for verifier in ("math+thinking", "number+thinking"):
+            assert verify_all(verifier, [response], ["4"])[0].correct is right, response
+            assert find(verifier)(response, "4").correct is right
+    assert verify_all("math", [boxed], ["4"])[0].correct is False
+    with pytest.raises(ValueError, match="there is no verifier 'mth\\+thinking'"):
+        find("mth+thinking")
 
 
 def test_a_reference_may_be_a_solution_with_a_box_or_a_gsm8k_solution() -> None:

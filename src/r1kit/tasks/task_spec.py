@@ -37,7 +37,7 @@ class TaskSpec(Settings):
         description='our fields -> the data\'s columns: {"prompt": "q", "answer": "a"} or "prompt=q,answer=a"',
     )
     verifier: str | None = Field(
-        default=None, description="in place of the set's own; a name in r1kit.verifiers.VERIFIERS"
+        default=None, description="in place of the set's own, such as math, or math+thinking (see r1kit.verifiers)"
     )
     language: str | None = Field(default=None, description="ISO 639-1 code of all problems, in place of the data's")
     limit: int | None = Field(

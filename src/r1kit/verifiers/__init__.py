@@ -3,7 +3,8 @@
 A verifier receives the whole response and extracts the answer itself. An unusable reference gives the outcome `unknown`
 for every response, even an empty one, so `verify_all(name, [""] * n, references)` checks a data set. A reference is
 text or a number; anything else in its place (null, NaN, a list) is unusable. `{"any_of": [...]}` holds several answers,
-any of them right, for every verifier. To add a verifier: write a file, and add a line to `VERIFIERS`.
+any of them right, for every verifier. `math+thinking` is `math` for tasks whose answers may stand in the reasoning: a
+box there counts if nothing follows `</think>`. To add a verifier: write a file, and add a line to `VERIFIERS`.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import Any, Protocol
 
 from r1kit.settings import SettingsError, nearest
 from r1kit.types import Verdict
+from r1kit.verifiers import extract
 from r1kit.verifiers.alternatives import alternatives, best
 from r1kit.verifiers.choice import verify_choice
 from r1kit.verifiers.code.grading import verify_code, verify_code_batch
@@ -52,6 +54,7 @@ BATCHED: dict[str, Callable[[Sequence[str], Sequence[str]], list[Verdict]]] = {
     "math": verify_math_batch,
     "code": verify_code_batch,
 }
+THINKING = "+thinking"
 _MISSING = ("nan", "NaN", "NaT", "<NA>")  # how tables write a missing value
 
 
@@ -64,6 +67,9 @@ def verify_all(name: str, responses: Sequence[str], references: Sequence[str]) -
     """One verdict per pair, in order; worker processes share the mathematics that needs algebra."""
     if len(responses) != len(references):
         raise ValueError(f"{len(responses)} responses but {len(references)} references: give one for each")
+    if name.endswith(THINKING):
+        answered = [extract.answered_in_thinking(_as_text(response) or "") for response in responses]
+        return verify_all(name.removesuffix(THINKING), answered, references)
     judge = _registered(name)
     answers = [alternatives(reference) for reference in references]
     pairs = [(response, answer) for response, group in zip(responses, answers, strict=True) for answer in group]
@@ -83,9 +89,12 @@ def _judge_batch(name: str, pairs: Sequence[tuple[str, Any]]) -> list[Verdict]:
 
 
 def _registered(name: str) -> Verifier:
-    if name not in VERIFIERS:
+    verifier = VERIFIERS.get(name.removesuffix(THINKING))
+    if verifier is None:
         raise SettingsError(f"there is no verifier {name!r}: {nearest(name, VERIFIERS)}")
-    return VERIFIERS[name]
+    if not name.endswith(THINKING):
+        return verifier
+    return lambda response, reference: verifier(extract.answered_in_thinking(response), reference)
 
 
 def _any_right(verifier: Verifier, response: Any, reference: Any) -> Verdict:

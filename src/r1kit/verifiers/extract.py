@@ -1,8 +1,8 @@
 """Extracts the answer from a response: `<answer>`, then the last box, then a last line `#### 72`, then (only if
 allowed) the last number.
 
-If there is an answer section (`<answer>`, or the text after `</think>`), text inside `<think>` never counts: a policy
-must not be rewarded for listing every candidate in its reasoning.
+Text inside `<think>` never counts: a policy must not be rewarded for listing every candidate in its reasoning. A task
+may let a box there count if nothing follows `</think>`: `answered_in_thinking`.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ def extract(response: str, *, last_number: bool = False) -> str | None:
         return None  # the policy went on thinking, which takes the answer back
     if "<think>" in tail:
         return None  # the reasoning was never closed
-    final = tail if thought and tail.strip() else response
+    final = tail if thought else response
     if _BOX.search(final):
         return _stated(final)
     if line := _GSM8K.search(tail[-MAX_ANSWER_CHARS:]):
@@ -80,6 +80,13 @@ def extract(response: str, *, last_number: bool = False) -> str | None:
     before, after = window[max(0, start - _CONTEXT_CHARS) : start], window[end : end + _CONTEXT_CHARS]
     part_of_formula = _PART_OF_BEFORE.search(before) or _PART_OF_AFTER.match(after)  # 2^72 or 72! = ...
     return None if part_of_formula else numbers[-1][0]
+
+
+def answered_in_thinking(response: str) -> str:
+    """The reasoning alone if it has a box and nothing follows it; otherwise the response as it is."""
+    reasoning, closed, tail = response.rpartition("</think>")
+    reasoning = reasoning.rpartition("<think>")[2]
+    return reasoning if closed and not tail.strip() and _BOX.search(reasoning) else response
 
 
 def as_response(prediction: str, verifier: str = "") -> str:
