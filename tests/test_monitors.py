@@ -26,7 +26,7 @@ from r1kit.report.health import checks  # noqa: E402
 from r1kit.report.page import render  # noqa: E402
 from r1kit.report.run import Run  # noqa: E402
 from r1kit.rewards import RewardSpec, Scorer, build  # noqa: E402
-from r1kit.rewards.scorer import Part  # noqa: E402
+from r1kit.rewards.part import Part  # noqa: E402
 from r1kit.settings import SettingsError  # noqa: E402
 from r1kit.tasks.base import Listed  # noqa: E402
 from r1kit.tiny.tokenizer import make  # noqa: E402

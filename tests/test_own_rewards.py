@@ -19,7 +19,7 @@ import numpy as np  # noqa: E402
 from r1kit.pipeline import External, Recipe, Stage, execute, plan  # noqa: E402
 from r1kit.rewards import RewardSpec, build  # noqa: E402
 from r1kit.rewards.loading import source_files  # noqa: E402
-from r1kit.rewards.scorer import RewardError  # noqa: E402
+from r1kit.rewards.part import RewardError  # noqa: E402
 from r1kit.settings import SettingsError  # noqa: E402
 from r1kit.stages.rl import RL_STAGE, RLSettings  # noqa: E402
 from r1kit.tasks import TaskSpec, load_tasks  # noqa: E402

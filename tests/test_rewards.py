@@ -21,9 +21,10 @@ from r1kit.rewards.code import code_reward
 from r1kit.rewards.columns import reference_text
 from r1kit.rewards.combinations import REASONING, REASONING_WEIGHTED
 from r1kit.rewards.length import get_repetition_penalty_reward, get_soft_overlong_punishment, repetition
+from r1kit.rewards.part import RewardError
 from r1kit.rewards.r1_format import format_reward, reasoning_steps_reward, tag_count_reward
 from r1kit.rewards.reasoning import quality, reasoning_quality_reward
-from r1kit.rewards.scorer import RewardError, Scorer
+from r1kit.rewards.scorer import Scorer
 from r1kit.settings import SettingsError
 from r1kit.types import Verdict
 from r1kit.verifiers import VERIFIERS

@@ -23,7 +23,8 @@ from r1kit.engines.local import LocalEngine  # noqa: E402
 from r1kit.models import attention  # noqa: E402
 from r1kit.models.load import Policy, fresh_llama  # noqa: E402
 from r1kit.models.policy_net import LossOutput  # noqa: E402
-from r1kit.rewards.scorer import Part, Scorer  # noqa: E402
+from r1kit.rewards.part import Part  # noqa: E402
+from r1kit.rewards.scorer import Scorer  # noqa: E402
 from r1kit.settings import SettingsError  # noqa: E402
 from r1kit.stages.rl import RL_STAGE, RLSettings  # noqa: E402
 from r1kit.store import StoreError  # noqa: E402
