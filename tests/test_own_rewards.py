@@ -16,13 +16,16 @@ transformers = pytest.importorskip("transformers")
 
 import numpy as np  # noqa: E402
 
+from r1kit.commands.score_command import score_rows  # noqa: E402
 from r1kit.pipeline import External, Recipe, Stage, execute, plan  # noqa: E402
 from r1kit.rewards import RewardSpec, build  # noqa: E402
 from r1kit.rewards.loading import source_files  # noqa: E402
 from r1kit.rewards.part import RewardError  # noqa: E402
+from r1kit.rollout import column_names, data_columns  # noqa: E402
 from r1kit.settings import SettingsError  # noqa: E402
 from r1kit.stages.rl import RL_STAGE, RLSettings  # noqa: E402
 from r1kit.tasks import TaskSpec, load_tasks  # noqa: E402
+from r1kit.types import Problem  # noqa: E402
 
 torch.set_num_threads(1)
 
@@ -241,6 +244,24 @@ def test_columns_change_no_identity_and_nested_ones_are_kept_for_own_rewards_alo
         for kept in (False, True)
     ]
     assert same[0] == same[1]
+
+
+def test_a_problem_without_a_column_has_its_reference_there_or_none() -> None:
+    problems = [
+        Problem(id="a", prompt="1", answer="1", columns={"answer": "#### 1", "level": 3}),
+        Problem(id="b", prompt="2", answer="2"),
+    ]
+    others = {"answer": ["1", "2"], "prompts": ["1", "2"], "max_tokens": 5}
+    columns = {"page": [None, None], "answer": ["#### 1", "2"], "level": [3, None]}
+    assert data_columns(problems, ["page"], others) == columns
+    assert {"level", "answer", "reference", "completion_ids"} <= column_names(problems)
+
+
+def test_the_command_score_takes_the_form_of_the_rows_prompts(tmp_path: Path) -> None:
+    file = data_file(tmp_path, "conversational")
+    file.write_text("".join(json.dumps(row | {"completion": "It is 4."}) + "\n" for row in lines(file)))
+    scored = list(score_rows(file, build([RewardSpec(name=f"{__name__}:conversational")])))
+    assert [row["total"] for row in scored] == [4.0] * len(ROWS)
 
 
 # What is wrong is said, by name, before the run or at the first step.
