@@ -39,18 +39,18 @@ def in_form(
     `conversations` are the data's own prompts; messages among them replace those of `prompts`. With `chat` None, the
     form is that of the data, as in TRL. Raises ValueError if rows differ in it.
     """
-    asked = [None] * len(completions) if prompts is None else list(prompts)
+    requests = [None] * len(completions) if prompts is None else list(prompts)
     if conversations is not None:
-        asked = [own if is_messages(own) else prompt for own, prompt in zip(conversations, asked, strict=True)]
+        requests = [own if is_messages(own) else prompt for own, prompt in zip(conversations, requests, strict=True)]
     if chat is None:
-        forms = {is_messages(c) or is_messages(p) for c, p in zip(completions, asked, strict=True)}
+        forms = {is_messages(c) or is_messages(p) for c, p in zip(completions, requests, strict=True)}
         if len(forms) > 1:
             raise ValueError("some rows are messages and others text: set its option `chat` to true or false")
         chat = True in forms
     arguments: dict[str, Any] = {}
     if chat:
         arguments["completions"] = [c if is_messages(c) else [{"role": "assistant", "content": c}] for c in completions]
-        arguments["prompts"] = [p if is_messages(p) else [{"role": "user", "content": p}] for p in asked]
+        arguments["prompts"] = [p if is_messages(p) else [{"role": "user", "content": p}] for p in requests]
     else:
         arguments["completions"] = texts(completions)
         arguments["prompts"] = [question_of(prompt) for prompt in prompts or ()]

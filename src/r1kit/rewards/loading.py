@@ -80,13 +80,13 @@ def _own_function(spec: RewardSpec) -> RewardFunction:
     parameters = inspect.signature(function).parameters
     if inspect.isclass(function) or not {"completions", "completion_ids", "prompts"} & parameters.keys():
         try:
-            made = _make(spec, function)
+            function = _make(spec, function)
         except SettingsError as error:
             raise SettingsError(f"{error} ({MAKER})") from error
         except LookupError as error:  # a function that looks for `completions` in its keywords
             raise SettingsError(f"reward {spec.name}: {type(error).__name__}: {error} ({MAKER})") from error
-        _require_keywords(spec, made)
-        return made
+        _require_keywords(spec, function)
+        return function
     _require_keywords(spec, function)
     _check_options(spec, function)
     return configured(function, **spec.options) if spec.options else function

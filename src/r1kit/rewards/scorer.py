@@ -69,8 +69,8 @@ class Scorer:
             arguments |= {name: chosen(values) for name, values in data.items() if name not in NOT_DATA}
         if part.is_own or part.chat is not None:
             try:
-                asked, conversations = arguments.get("prompts"), chosen(data.get("prompt"))
-                chat, replies = in_form(part.chat, replies["completions"], asked, conversations)
+                prompts, conversations = arguments.get("prompts"), chosen(data.get("prompt"))
+                chat, replies = in_form(part.chat, replies["completions"], prompts, conversations)
             except ValueError as error:
                 raise RewardError(f"reward {part.label!r}: {error}") from error
         arguments |= replies | part.hooks(chosen(results), columns)
