@@ -6,6 +6,7 @@ The rows have the columns of real data sets; their contents are made up.
 from __future__ import annotations
 
 import base64
+import gzip
 import json
 import pickle
 import zlib
@@ -16,9 +17,10 @@ import pytest
 
 from r1kit import cli
 from r1kit.data.errors import DataError
+from r1kit.recipes import build_recipe
 from r1kit.settings import SettingsError
 from r1kit.tasks import TaskSpec, check_file, load_file, load_task
-from r1kit.tasks.schemas import SCHEMAS
+from r1kit.tasks.known_shapes import SCHEMAS
 from r1kit.verifiers import verify_all
 from r1kit.verifiers.alternatives import any_of
 
@@ -630,6 +632,13 @@ def test_one_text_maps_columns_everywhere(tmp_path: Path, capsys: pytest.Capture
     assert json.loads(capsys.readouterr().out)["correct"] is True
 
 
+def test_a_run_takes_the_same_text(tmp_path: Path) -> None:
+    spec = {"name": str(write(tmp_path / "rows.jsonl", {"q": "2 + 2?", "a": "4"})), "columns": "prompt=q,answer=a"}
+    recipe = build_recipe("r1-zero", scale="tiny", overrides={"rl.tasks": [spec]})
+    [rl] = [stage for stage in recipe.stages if stage.name == "rl"]
+    assert rl.settings.tasks[0] == TaskSpec(name=spec["name"], columns={"prompt": "q", "answer": "a"})
+
+
 @pytest.mark.parametrize(
     ("mapping", "says"),
     [
@@ -672,6 +681,62 @@ def test_a_repeated_prompt_with_another_answer_says_so(tmp_path: Path) -> None:
     rows = [{"question": "Q", "answer": answer} for answer in ("1", "1", "2")]
     reasons = [issue.reason for issue in check_file(write(tmp_path / "rows.jsonl", *rows)).issues]
     assert reasons == ["the prompt repeats row 1's", "the prompt repeats row 1's, with another answer"]
+
+
+def test_marks_at_the_start_line_ends_and_compression_change_nothing(tmp_path: Path) -> None:
+    text = '{"question": "2 + 2?", "answer": 4.0}\n\n{"question": "Is it?", "answer": true, "verifier": "choice"}\n'
+    plain = tmp_path / "rows.jsonl"
+    plain.write_text(text)
+    (tmp_path / "rows.jsonl.gz").write_bytes(gzip.compress(b"\xef\xbb\xbf" + text.replace("\n", "\r\n").encode()))
+    assert load_file(plain).problems == load_file(tmp_path / "rows.jsonl.gz").problems
+    assert [(each.id[-1], each.answer) for each in load_file(plain).problems] == [("0", "4"), ("2", "true")]
+    orz = [[{"from": "human", "value": "2 + 2?"}, {"from": "assistant", "ground_truth": {"value": "4"}}]]
+    (tmp_path / "orz.json").write_text(json.dumps(orz))
+    assert [(each.prompt, each.answer) for each in load_file(tmp_path / "orz.json").problems] == [("2 + 2?", "4")]
+
+
+# Judged rows
+
+
+def test_a_files_own_columns_are_kept_under_another_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    row = {"prediction": "4", "answer": 4, "correct": False, "detail": "by hand", "input_detail": "older", "why": "x"}
+    path, out = write(tmp_path / "rows.jsonl", row), tmp_path / "out.jsonl"
+    assert cli.main(["verify", str(path), "--verifier", "number", "--out", str(out)]) == 0
+    assert "the file's own columns are kept as input_correct, input_input_detail" in capsys.readouterr().out
+    judged = json.loads(out.read_text())
+    assert judged["correct"] is True and judged["detail"] == "equal as numbers"
+    kept = {"input_correct": False, "input_input_detail": "by hand", "input_detail": "older", "why": "x"}
+    assert {name: judged[name] for name in kept} == kept
+    path = write(tmp_path / "rows.jsonl", {"completion": "<answer>4</answer>", "answer": "4", "total": 7})
+    assert cli.main(["score", str(path), "--rewards", "accuracy"]) == 0
+    printed = capsys.readouterr()
+    assert json.loads(printed.out)["input_total"] == 7
+    assert "the file's own columns are kept as input_total" in printed.err
+
+
+def test_a_list_as_answer_is_read_as_told_or_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = write(tmp_path / "rows.jsonl", {"prediction": "2", "answer": ["1", "2"]})
+    assert cli.main(["verify", str(path), "--verifier", "math"]) == 1
+    assert "row 1, field answer: the answer is a list" in capsys.readouterr().err
+    for field, right in (("answers", True), ("answer_parts", False)):
+        assert cli.main(["verify", str(path), "--verifier", "math", "--columns", f"{field}=answer"]) == 0
+        assert json.loads(capsys.readouterr().out)["correct"] is right
+    asserts = {"prediction": "```python\ndef f():\n    return 1\n```", "answer": ["assert f() == 1"]}
+    assert cli.main(["verify", str(write(path, asserts)), "--verifier", "code"]) == 0
+    assert json.loads(capsys.readouterr().out)["correct"] is True
+
+
+def test_an_import_whose_last_row_was_cut_is_refused_and_adds_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    row = json.dumps({"problem": "2 + 2?", "reasoning": "4", "summary": "4"})
+    rows, queue = tmp_path / "rows.jsonl", tmp_path / "queue.db"
+    rows.write_text(f"{row}\n{row[:30]}")
+    assert cli.main(["review", str(queue), "--import", str(rows), "--auto-accept"]) == 1
+    assert "row 2: not valid JSON" in capsys.readouterr().err
+    rows.write_text(f"{row}\n")
+    assert cli.main(["review", str(queue), "--import", str(rows), "--auto-accept"]) == 0
+    assert "auto-accepted 1 pending samples" in capsys.readouterr().out
 
 
 @pytest.mark.skipif(not CASES.is_dir(), reason="the shared cases are not here")

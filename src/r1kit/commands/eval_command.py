@@ -18,7 +18,7 @@ from r1kit.evaluate.statistics import Summary, paired, paired_by_source
 from r1kit.evaluate.table import json_table, text_table
 from r1kit.pipeline import Progress
 from r1kit.store import StoreError, read_json, sha256, to_plain, write_json
-from r1kit.tasks import TaskSpec, iterate, load_task
+from r1kit.tasks import TaskSpec, iterate, load_task, say_readings
 from r1kit.types import Problem, SamplingParams
 
 GREEDY = SamplingParams(temperature=0.0)
@@ -119,4 +119,6 @@ def task_problems(
     # an empty split means test; a file has no splits and refuses any other
     chosen = {"name": str(task), "split": "" if split == "test" else split, "limit": limit}
     spec = TaskSpec.parse(chosen | ({"columns": dict(columns)} if columns else {}))
-    return list(iterate(load_task(spec, "test")))
+    loaded = load_task(spec, "test")
+    say_readings(loaded, Progress().say)
+    return list(iterate(loaded))

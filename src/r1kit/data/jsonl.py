@@ -103,9 +103,11 @@ def parse_json(data: bytes) -> Any:
 
 
 def as_object(value: Any, path: Path, number: int) -> dict[str, Any] | DataError:
-    """A row must be an object with named columns."""
+    """A row must be an object with named columns; a list of objects (Open-Reasoner-Zero) has the columns 0, 1 ..."""
     if isinstance(value, dict):
         return value
+    if isinstance(value, list) and value and all(isinstance(item, dict) for item in value):
+        return {str(place): item for place, item in enumerate(value)}
     reason = f'the row is {shown(value)}: expected an object such as {{"question": "...", "answer": "..."}}'
     return DataError("wrong type", reason, str(path), number)
 

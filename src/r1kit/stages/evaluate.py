@@ -17,7 +17,7 @@ from r1kit.stages.shared.costs import sampling_work
 from r1kit.stages.shared.fitting import Fitting, check_model
 from r1kit.stages.shared.sources import sources
 from r1kit.store import write_json
-from r1kit.tasks import TaskSpec, load_tasks
+from r1kit.tasks import TaskSpec, load_tasks, say_readings
 from r1kit.types import SamplingParams
 
 ROUNDS = 4  # rows are written after `ROUNDS` x `max_rows` completions: a kill loses that many, fewer idle the engine
@@ -55,6 +55,7 @@ def run(context: Context) -> Mapping[str, Any]:
     policy = load(str(context.input("model")), device=settings.device)
     context.progress.say(policy.turn(settings.chat))
     task = load_tasks(settings.tasks, training=False)
+    say_readings(task, context.progress.say)
     summary = measure(
         open_policy_engine(settings, policy),
         Fitting(task, settings.chat, policy, max_tokens=settings.max_tokens).problems,

@@ -39,7 +39,7 @@ from r1kit.settings import listed, unhashed
 from r1kit.stages.shared.costs import problem_count, rows_unchanged, sampling_work
 from r1kit.stages.shared.sources import engine_sources, sources
 from r1kit.store import write_json
-from r1kit.tasks import TaskSpec
+from r1kit.tasks import TaskSpec, say_readings
 
 KEPT_SHARE = 0.25  # of the samples, assumed for estimates
 CURATED: Mapping[str, CurateSettings] = {
@@ -140,7 +140,10 @@ def _sample(context: Context, engines: Engines) -> tuple[Counter[str], list[Funn
         if not journal.done:
             responses = open_responses(context, engines)
             generation = Generation(context.stage, context.settings, responses, _rater(context, engines))
-            sample_all(generation, _requests(context), journal, context.progress)
+            requests = _requests(context)
+            if requests.task is not None:
+                say_readings(requests.task, context.progress.say)
+            sample_all(generation, requests, journal, context.progress)
         left_out = journal.counts["prompts left out"]
         reasons = {"prompt too long or refused": left_out} if left_out else {}
         step = FunnelStep(name="sampling", rows_in=journal.counts["asked"], rows_out=journal.rows, reasons=reasons)

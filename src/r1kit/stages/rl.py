@@ -18,7 +18,7 @@ from r1kit.settings import listed
 from r1kit.stages.shared.fitting import Fitting, check_model
 from r1kit.stages.shared.probe import ProbeSettings, check_probe, make_probe, probe_of, refuse_unread, with_models
 from r1kit.stages.shared.sources import sources
-from r1kit.tasks import TaskSpec, load_tasks
+from r1kit.tasks import TaskSpec, load_tasks, say_readings
 from r1kit.train.learner import OptimizerSettings
 from r1kit.train.rl.algorithm import advantages_of, algorithm_files, loss_of
 from r1kit.train.rl.loop import RL
@@ -92,6 +92,7 @@ def run(context: Context) -> Mapping[str, Any]:
     policy = load(str(context.input("model")), device=settings.device, seed=settings.seed)
     context.progress.say(policy.turn(chat))
     task = load_tasks(settings.tasks, training=True, nested_columns=scorer.has_own)
+    say_readings(task, context.progress.say)
     limit = settings.max_prompt_tokens
     fitting = Fitting(task, chat, policy, max_tokens=settings.max_tokens, limit=limit)
     if fitting.dropped:

@@ -1,6 +1,6 @@
 """Problems for training and evaluation, from files, hub data sets, public sets and generators, alone or mixed."""
 
-from r1kit.tasks.base import Listed, Task, iterate
+from r1kit.tasks.base import Listed, Task, iterate, say_readings
 from r1kit.tasks.check import check_file
 from r1kit.tasks.mixture import mix
 from r1kit.tasks.public_sets import KNOWN
@@ -20,5 +20,6 @@ __all__ = [
     "load_task",
     "load_tasks",
     "mix",
+    "say_readings",
     "source_files",
 ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -27,11 +27,15 @@ class Task(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Listed:
-    """Problems in memory, in file order; files and hub data sets become these. `skipped` has the faulty rows."""
+    """Problems in memory, in file order; files and hub data sets become these.
+
+    `skipped` has the faulty rows. `reading` says how the columns were understood if nobody named them.
+    """
 
     name: str
     problems: tuple[Problem, ...]
     skipped: tuple[DataError, ...] = ()
+    reading: str = ""
 
     def __len__(self) -> int:
         return len(self.problems)
@@ -94,6 +98,13 @@ def _is_true(calculation: re.Match[str]) -> bool:
     if calculation[2] in "/÷":
         return right > 0 and left == right * result
     return result == {"+": left + right, "-": left - right}.get(calculation[2], left * right)
+
+
+def say_readings(task: Task, say: Callable[[str], None]) -> None:
+    """Say how the columns of a task and its members were understood, unless somebody named them."""
+    for member in getattr(task, "members", (task,)):
+        if reading := getattr(member, "reading", ""):
+            say(reading)
 
 
 def iterate(task: Task) -> Iterator[Problem]:

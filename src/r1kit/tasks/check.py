@@ -13,7 +13,7 @@ from r1kit.data.errors import DataError
 from r1kit.data.rows import NumberedRow, numbered_rows
 from r1kit.tasks.check_items import Item, Reader, conversation_reader, problem_reader
 from r1kit.tasks.from_rows import head_of
-from r1kit.tasks.schemas import mapped
+from r1kit.tasks.mapping import mapped
 from r1kit.verifiers import find, verify_all
 
 LISTED_PER_KIND = 50  # of a million faulty rows, all are counted and fifty are listed

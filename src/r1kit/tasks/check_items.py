@@ -10,8 +10,9 @@ from r1kit.data.columns import is_empty
 from r1kit.data.conversations import COLUMNS, conversation, preference, renamed
 from r1kit.data.errors import DataError
 from r1kit.tasks.conversion import convert
+from r1kit.tasks.mapping import mapped
 from r1kit.tasks.recognition import guess
-from r1kit.tasks.schemas import Schema, mapped, relabelled
+from r1kit.tasks.schemas import relabelled
 from r1kit.types import Message
 
 OURS = ("messages", "conversations", "completion", "response", "output", "chosen", "rejected")  # never in a problem
@@ -53,7 +54,7 @@ def problem_reader(
             row=number, prompt=problem.prompt, answer=problem.answer, fields=fields, verifier=problem.verifier, **places
         )
 
-    return Reader(name=schema.name, reading=_reading(schema, head), convert=item)
+    return Reader(name=schema.name, reading=schema.reading(column for row in head for column in row), convert=item)
 
 
 def conversation_reader(sample: Mapping[str, Any], columns: Mapping[str, str] | None = None) -> Reader | None:
@@ -70,24 +71,6 @@ def conversation_reader(sample: Mapping[str, Any], columns: Mapping[str, str] | 
             name="conversations", reading="conversations for the stage sft", convert=_reader_of(_turns, columns)
         )
     return None
-
-
-def _reading(schema: Schema, head: Sequence[Mapping[str, Any]]) -> str:
-    options = [schema.choices] if schema.choices else [schema.answer, *schema.wrong] if schema.wrong else []
-    asked = " and ".join([*schema.prompt, *([schema.system] if schema.system else [])])
-    held = [schema.answer, *schema.needs] if schema.hold else [schema.answer]
-    labels = (schema.system, schema.verifier_column, schema.language_column, schema.source_column)
-    used = {*schema.columns, *schema.reads, *labels}
-    used = {column.partition(".")[0] for column in used if column}
-    unused = sorted({column for row in head for column in row} - used)
-    parts = [
-        f"asked: {asked}" + (f" with the options of {', '.join(options)}" if options else ""),
-        f"held for right: {' and '.join(held)}"
-        + {"any": " (any of a list)", "all": " (all parts of a list)", "": ""}[schema.several]
-        + ("" if schema.first is None else f" (options count from {schema.first})"),
-        f"neither: {', '.join(unused) or 'none'}",
-    ]
-    return "; ".join(parts)
 
 
 def _reader_of(

@@ -10,8 +10,9 @@ from r1kit.data.errors import DataError
 from r1kit.data.rows import NumberedRow
 from r1kit.tasks.base import Listed
 from r1kit.tasks.conversion import convert
+from r1kit.tasks.mapping import mapped
 from r1kit.tasks.recognition import guess
-from r1kit.tasks.schemas import Schema, mapped, relabelled
+from r1kit.tasks.schemas import Schema, relabelled
 from r1kit.types import Problem
 
 SAMPLED_ROWS = 20  # the schema is guessed from several rows, so one bad row at the top does not matter
@@ -48,9 +49,11 @@ def from_rows(
     only data without a single usable row is an error. `nested_columns` keeps columns of lists and objects in
     `Problem.columns` too.
     """
-    schema = mapped(columns) if columns else schema
+    schema, reading = mapped(columns) if columns else schema, ""
     if schema is None:
-        schema, rows = recognise(rows, file)
+        head, rows = head_of(rows)
+        schema = guess(head, file)
+        reading = f"{file}: {schema.reading(column for row in head for column in row)}"
     schema = relabelled(schema, verifier, language)
     problems: list[Problem] = []
     skipped: list[DataError] = []
@@ -63,7 +66,7 @@ def from_rows(
             skipped.append(error)
     if not problems:
         raise DataError("empty file", f"none of {len(skipped)} rows is usable; the first: {skipped[0]}", file)
-    return Listed(name=name, problems=tuple(problems), skipped=tuple(skipped))
+    return Listed(name=name, problems=tuple(problems), skipped=tuple(skipped), reading=reading)
 
 
 def problem_of(
@@ -73,12 +76,6 @@ def problem_of(
     if isinstance(row, DataError):
         raise row
     return convert(row, schema, name=name, file=file, number=number, nested_columns=nested_columns)
-
-
-def recognise(rows: Iterable[NumberedRow], file: str) -> tuple[Schema, Iterator[NumberedRow]]:
-    """The schema guessed from the first rows, and an iterator over all rows."""
-    head, rows = head_of(rows)
-    return guess(head, file), rows
 
 
 def head_of(rows: Iterable[NumberedRow]) -> tuple[list[dict[str, Any]], Iterator[NumberedRow]]:

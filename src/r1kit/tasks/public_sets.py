@@ -13,7 +13,8 @@ from pathlib import Path
 
 from r1kit.data.errors import DataError
 from r1kit.data.rows import SUFFIXES, stem
-from r1kit.tasks.schemas import GSM8K, HUMANEVAL, MBPP, MGSM, MGSM_HUB, SVAMP, Schema
+from r1kit.tasks.known_shapes import GSM8K, HUMANEVAL, MBPP, MGSM, MGSM_HUB, SVAMP
+from r1kit.tasks.schemas import Schema
 
 DATA_VARIABLE = "R1KIT_DATA"
 

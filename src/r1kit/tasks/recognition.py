@@ -10,9 +10,10 @@ from typing import Any
 from r1kit.data.columns import is_empty, normal
 from r1kit.data.errors import DataError
 from r1kit.tasks.choices import as_number, first_number, read_options
+from r1kit.tasks.known_shapes import SCHEMAS
 from r1kit.tasks.references import gold, reference
 from r1kit.tasks.refusal import refuse_unexplained, remedy
-from r1kit.tasks.schemas import SCHEMAS, Row, Schema, is_language
+from r1kit.tasks.schemas import Row, Schema, is_language
 
 PROMPTS = ("prompt", "question", "problem")
 ANSWERS = ("answer", "final_answer", "ground_truth", "expected_answer", "reference_answer")

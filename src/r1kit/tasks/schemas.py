@@ -1,18 +1,14 @@
-"""The shapes of known data sets: which columns are asked, which are held for right, and which are rightly unused."""
+"""How the rows of a data set are laid out: which columns are asked, held for right, or rightly unused."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from r1kit.data.columns import check_fields, is_empty, lookup, telling
-from r1kit.data.errors import DataError
-from r1kit.tasks import code_sets, contests, shape_checks
-from r1kit.tasks.references import Several, after_marker, boxed, clean_number, gold, reference, without_calculator
-from r1kit.tasks.structured import countdown_answer, countdown_prompt
-from r1kit.tasks.worked_messages import first_question, last_reply, replied_box
+from r1kit.data.columns import is_empty, lookup, telling
+from r1kit.tasks.references import Several, reference
 
 Row = Mapping[str, Any]
 LANGUAGE = re.compile(r"[a-z]{2,3}(-\w+)?", re.IGNORECASE)
@@ -73,205 +69,27 @@ class Schema:
         read = {column.partition(".")[0] for column in self.columns} | {*self.reads, *self.explains}
         return [column for column in telling(row) if column not in read]
 
+    def reading(self, columns: Iterable[str]) -> str:
+        """In words, how rows with these columns are read."""
+        options = [self.choices] if self.choices else [self.answer, *self.wrong] if self.wrong else []
+        prompt = " and ".join([*self.prompt, *([self.system] if self.system else [])])
+        answer = " and ".join([self.answer, *self.needs] if self.hold else [self.answer])
+        labels = (self.system or "", self.verifier_column, self.language_column, self.source_column)
+        unused = set(columns) - {column.partition(".")[0] for column in (*self.columns, *self.reads, *labels)}
+        parts = [
+            f"asked: {prompt}" + (f" with the options of {', '.join(options)}" if options else ""),
+            f"held for right: {answer}" + {"any": " (any of a list)", "all": " (all of a list)", "": ""}[self.several],
+            f"options count from {self.first}" if self.first is not None else "",
+            f"neither: {', '.join(sorted(unused)) or 'none'}",
+        ]
+        return "; ".join(filter(None, parts))
+
 
 def relabelled(schema: Schema, verifier: str | None, language: str | None) -> Schema:
     """The schema with one verifier or language for all rows, whatever the columns say."""
     if verifier:
         schema = replace(schema, verifier=verifier, verifier_column="")
     return replace(schema, language=language, language_column="") if language else schema
-
-
-GSM8K = Schema(
-    name="gsm8k",
-    prompt=("question",),
-    answer="answer",
-    parse=after_marker,
-    verifier="number",
-    looks=lambda answer: "####" in answer,
-    solution=without_calculator,
-)
-SVAMP = Schema(name="svamp", prompt=("Body", "Question"), answer="Answer", verifier="number")
-MGSM = Schema(
-    name="mgsm",
-    prompt=("question",),
-    answer="answer",
-    verifier="number",
-    language_column="lang",
-    looks=lambda answer: clean_number(answer) is not None,
-)
-# On the hub, `answer` is the solution in words.
-MGSM_HUB = Schema(
-    name="mgsm-hub", prompt=("question",), answer="answer_number", explains=("answer",), verifier="number"
-)
-MATH = Schema(name="math", prompt=("problem",), answer="solution", parse=boxed)
-# NuminaMath 1.5 and OpenR1-Math: the solution may box other values than the answer, or none.
-NUMINA = Schema(
-    name="numina",
-    prompt=("problem",),
-    answer="answer",
-    explains=("solution",),
-    needs=("question_type",),
-    check=shape_checks.numina,
-)
-OLYMPIADBENCH = Schema(
-    name="olympiadbench",
-    prompt=("question",),
-    answer="final_answer",
-    explains=("solution", "unit"),
-    reads=("context",),
-    needs=("answer_type",),
-    check=shape_checks.olympiadbench,
-    ask=shape_checks.with_context,
-    several="all",
-)
-STRATOS = Schema(
-    name="bespoke-stratos",
-    prompt=("conversations",),
-    answer="conversations",
-    needs=("system",),  # asks for a form of reasoning, which is ours to ask
-    ask=lambda row: first_question(row["conversations"]),
-    parse=replied_box,
-    solution=last_reply,
-)
-VERL = Schema(
-    name="verl",
-    prompt=("prompt",),
-    answer="reward_model.ground_truth",
-    explains=("nums", "target"),
-    check=shape_checks.verl,
-    source_column="data_source",
-)
-ORZ = Schema(name="orz", prompt=("0.value",), answer="1.ground_truth.value")
-MMLU = Schema(name="mmlu", prompt=("question",), answer="answer", choices="choices", first=0, needs=("subject",))
-MMLU_PRO = Schema(
-    name="mmlu-pro",
-    prompt=("question",),
-    answer="answer",
-    explains=("answer_index",),
-    choices="options",
-    needs=("category",),
-)
-ARC = Schema(name="arc", prompt=("question",), answer="answerKey", choices="choices")
-OPENBOOKQA = Schema(name="openbookqa", prompt=("question_stem",), answer="answerKey", choices="choices")
-MEDQA = Schema(name="medqa", prompt=("question",), answer="answer_idx", explains=("answer",), choices="options")
-GPQA = Schema(
-    name="gpqa",
-    prompt=("Question",),
-    answer="Correct Answer",
-    wrong=("Incorrect Answer 1", "Incorrect Answer 2", "Incorrect Answer 3"),
-)
-SCIQ = Schema(
-    name="sciq", prompt=("question",), answer="correct_answer", wrong=("distractor1", "distractor2", "distractor3")
-)
-COUNTDOWN = Schema(
-    name="countdown",
-    prompt=("nums",),
-    answer="target",
-    explains=("solution",),
-    ask=countdown_prompt,
-    hold=countdown_answer,
-    verifier="countdown",
-)
-HUMANEVAL = Schema(
-    name="humaneval",
-    prompt=("prompt",),
-    answer="canonical_solution",
-    needs=("entry_point", "test"),
-    ask=code_sets.humaneval_prompt,
-    hold=code_sets.humaneval_answer,
-    verifier="code",
-    solution=str,
-)
-MBPP = Schema(
-    name="mbpp",
-    prompt=("text",),
-    answer="code",
-    reads=("test_setup_code", "test_imports"),
-    needs=("test_list",),
-    ask=code_sets.mbpp_prompt,
-    hold=code_sets.mbpp_answer,
-    verifier="code",
-    solution=code_sets.mbpp_solution,
-)
-# The sanitized version of MBPP names two columns otherwise.
-MBPP_SANITIZED = replace(MBPP, name="mbpp-sanitized", prompt=("prompt",))
-MBPP_TESTS = replace(MBPP, name="mbpp-tests", prompt=("prompt",), needs=("test",))
-APPS = Schema(
-    name="apps",
-    prompt=("question",),
-    answer="input_output",
-    reads=("starter_code",),
-    ask=contests.apps_prompt,
-    hold=contests.apps_answer,
-    verifier="code",
-)
-LIVECODEBENCH = Schema(
-    name="livecodebench",
-    prompt=("question_content",),
-    answer="public_test_cases",
-    reads=("starter_code", "private_test_cases", "metadata"),
-    ask=contests.livecodebench_prompt,
-    hold=contests.livecodebench_answer,
-    verifier="code",
-)
-CODEFORCES = Schema(
-    name="codeforces",
-    prompt=("description",),
-    answer="official_tests",
-    reads=("input_format", "output_format", "examples", "note"),
-    ask=contests.codeforces_prompt,
-    hold=contests.codeforces_answer,
-    verifier="code",
-)
-SCHEMAS = {
-    schema.name: schema
-    for schema in (
-        *(GSM8K, SVAMP, MGSM, MGSM_HUB, MATH, NUMINA, OLYMPIADBENCH, STRATOS, VERL, ORZ, COUNTDOWN),
-        *(MMLU, MMLU_PRO, ARC, OPENBOOKQA, MEDQA, GPQA, SCIQ),
-        *(HUMANEVAL, MBPP, MBPP_SANITIZED, MBPP_TESTS, APPS, LIVECODEBENCH, CODEFORCES),
-    )
-}
-
-FIELDS = (
-    *("prompt", "system", "choices", "answer", "answers", "answer_parts", "answer_from_0", "answer_from_1"),
-    *("verifier", "language", "source"),
-)
-REFERENCES = ("answer", "answers", "answer_parts", "answer_from_0", "answer_from_1")
-
-
-def mapped(columns: Mapping[str, str]) -> Schema:
-    """The schema of a mapping from our fields to columns: `{"prompt": "context+q", "answer": "a"}`.
-
-    Besides `FIELDS`' plain names: `system` puts a column before the prompt ("" leaves the prompt's system message out);
-    of `answers`, any is right; `answer_parts` are one answer together; `answer_from_0` is the number of an option.
-    """
-    check_fields(columns, FIELDS)
-    references = [field for field in REFERENCES if field in columns]
-    if "prompt" not in columns or not references:
-        missing = [field for field, there in (("prompt", "prompt" in columns), ("answer", references)) if not there]
-        raise DataError("missing column", f"columns does not say which column is the {' and the '.join(missing)}")
-    if len(references) > 1:
-        raise DataError("missing column", f"columns names {' and '.join(references)}: name one of them")
-    field = references[0]
-    answer, first = columns[field], field.removeprefix("answer_from_")
-    if first != field and "choices" not in columns:
-        raise DataError("missing column", f"{field} is the number of an option: name the column of choices too")
-    several: dict[str, Several] = {"answers": "any", "answer_parts": "all"}
-    return Schema(
-        name="columns",
-        prompt=tuple(columns["prompt"].split("+")),
-        answer=answer,
-        explains=None,
-        parse=gold if answer == "solution" else reference,
-        joint="\n\n",
-        system=columns.get("system"),
-        several=several.get(field, ""),
-        verifier_column=columns.get("verifier", ""),
-        language_column=columns.get("language", ""),
-        source_column=columns.get("source", ""),
-        choices=columns.get("choices", ""),
-        first=None if first == field else int(first),
-    )
 
 
 def is_language(value: Any) -> bool:

@@ -12,8 +12,8 @@ from r1kit.data.columns import ColumnMap
 from r1kit.data.errors import DataError
 from r1kit.settings import Settings, unhashed
 from r1kit.tasks.base import Task, iterate
+from r1kit.tasks.mapping import mapped
 from r1kit.tasks.mixture import Joined, mix
-from r1kit.tasks.schemas import mapped
 from r1kit.tasks.sources import source_of
 from r1kit.tasks.sources.source import Source
 from r1kit.verifiers import find
