@@ -531,6 +531,7 @@ def test_gpqa_asks_in_an_order_of_its_own_and_always_the_same(tmp_path: Path) ->
     [
         (["A. red", "B. blue"], "B", "Q\nA. red\nB. blue", "B"),
         (["(A) red", "(B) blue"], "(B)", "Q\nA. red\nB. blue", "B"),
+        (["a) red", "b) blue"], "b) blue", "Q\nA. red\nB. blue", "B"),
         (["A) red", "B) blue"], "B) blue", "Q\nA. red\nB. blue", "B"),
         (["E. coli", "B. subtilis", "S. aureus"], "A", "Q\nA. E. coli\nB. B. subtilis\nC. S. aureus", "A"),
         (["red", "blue"], "blue", "Q\nA. red\nB. blue", "B"),
@@ -570,6 +571,9 @@ def test_a_column_that_appears_later_is_refused_in_its_row(tmp_path: Path) -> No
     with pytest.raises(DataError, match=r"row 31, field options: options would not be used"):
         load_file(path)
     assert check_file(path).counts["ambiguous columns"] == 1
+    twins = [{"question": "Q", "problem": text, "answer": "1"} for text in ["Q"] * 20 + [" Q", "R"]]
+    with pytest.raises(DataError, match=r"row 22, field problem: question and problem differ"):
+        load_file(write(path, *twins))
 
 
 # Several references
@@ -597,6 +601,13 @@ def test_every_verifier_takes_alternatives(verifier: str, references: list[str],
     responses = [f"<answer>{text}</answer>" for text in (right, wrong)]
     verdicts = verify_all(verifier, [*responses, ""], [any_of(references)] * 3)
     assert [verdict.correct for verdict in verdicts] == [True, False, False]
+
+
+def test_a_verifier_that_reads_the_reasoning_takes_the_same_references(tmp_path: Path) -> None:
+    path = write(tmp_path / "rows.jsonl", {"question": "Q", "answer": ["1,080"]})
+    assert (
+        load_file(path, verifier="number+thinking")[0].answer == load_file(path, verifier="number")[0].answer == "1080"
+    )
 
 
 def test_an_unusable_alternative_is_unusable_whatever_the_answer() -> None:

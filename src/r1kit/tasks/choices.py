@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from r1kit.data.errors import DataError, encodable, shown
 
-MARK = re.compile(r"\s*[(\[]?([A-Z])[)\].:、．]\s*(?=\S)")
+MARK = re.compile(r"\s*[(\[]?([A-Za-z])[)\].:、．]\s*(?=\S)")
 LETTER = re.compile(r"[(\[]?([A-Za-z])[)\].:]?")
 COUNT_REMEDY = "name the column in columns as answer_from_0=... or answer_from_1=... instead of answer=..."
 
@@ -29,32 +29,37 @@ class Options(NamedTuple):
 
 def read_options(value: Any, column: str) -> Options:
     """Options from a list of texts, a list of objects, `{"text": [...], "label": [...]}` or `{"A": ..., "B": ...}`."""
-    labels: Sequence[Any] | None = None
+    texts, labels = value, None
     if isinstance(value, Mapping):
         texts, labels = (value["text"], value.get("label")) if "text" in value else (list(value.values()), list(value))
     elif isinstance(value, list) and value and all(isinstance(each, Mapping) and "text" in each for each in value):
         texts = [each["text"] for each in value]
         labels = [each["label"] for each in value] if all("label" in each for each in value) else None
-    else:
-        texts = value
     if not isinstance(texts, list) or not 2 <= len(texts) <= len(ascii_uppercase):
         reason = f"the choices are {shown(value)}: expected a list of 2 to 26 options"
         raise DataError("wrong type", reason, field=column)
-    letters = list(ascii_uppercase[: len(texts)])
     plain = [encodable(str(text).strip()) for text in texts]
-    marks = [MARK.match(text) for text in plain]
-    own = [mark[1] for mark in marks if mark]
-    in_place = sum(letter == mark for letter, mark in zip(letters, own, strict=False))
-    if labels is None and all(marks) and (sorted(own) == letters or 2 * in_place >= len(own)):  # not for "E. coli"
-        if own != letters:
-            reason = f"the options bring the letters {', '.join(own)}: expected {', '.join(letters)}"
-            raise DataError("wrong type", reason, field=column)
-        plain = [text[mark.end() :] for text, mark in zip(plain, marks, strict=True) if mark]
-    names = letters if labels is None else [str(label).strip() for label in labels]
+    if labels is None:
+        plain, labels = without_letters(plain, column), list(ascii_uppercase[: len(texts)])
+    names = [str(label).strip() for label in labels]
     if len(names) != len(plain) or len(set(names)) != len(names) or not all(plain):
         reason = f"the choices are {shown(value)}: expected texts, and a label of its own for each"
         raise DataError("wrong type", reason, field=column)
     return Options(plain, names)
+
+
+def without_letters(texts: list[str], column: str) -> list[str]:
+    """The options without letters that they bring: "A. red" is "red". Raises `DataError` for letters in disorder."""
+    letters, marks = list(ascii_uppercase[: len(texts)]), [MARK.match(text) for text in texts]
+    own = [mark[1].upper() for mark in marks if mark]
+    in_place = sum(letter == mark for letter, mark in zip(letters, own, strict=False))
+    # "E. coli" and "S. aureus" bring no letters: too few are in their places
+    if len(own) < len(texts) or (sorted(own) != letters and 2 * in_place < len(own)):
+        return texts
+    if own != letters:
+        reason = f"the options bring the letters {', '.join(own)}: expected {', '.join(letters)}"
+        raise DataError("wrong type", reason, field=column)
+    return [text[mark.end() :] for text, mark in zip(texts, marks, strict=True) if mark]
 
 
 def right_letter(answer: Any, options: Options, first: int | None) -> str:
@@ -66,18 +71,16 @@ def right_letter(answer: Any, options: Options, first: int | None) -> str:
     places = {place for place in _places(answer, options, first) if place is not None}
     if len(places) == 1:
         return ascii_uppercase[places.pop()]
+    last = len(options.texts) - 1
     if places:
-        reason = (
-            f"{shown(answer)} may be the options {' and '.join(ascii_uppercase[place] for place in sorted(places))}"
-        )
-        raise DataError("unparsed answer", f"{reason}: write the letter")
-    count = len(options.texts)
-    if first is None and as_number(answer, options) is not None:
-        raise DataError("unparsed answer", f"{answer} may count from 0 or from 1: {COUNT_REMEDY}")
-    numbers = "" if first is None else f", and none of the numbers {first} to {first + count - 1}"
-    raise DataError(
-        "unparsed answer", f"{shown(answer)} is none of the options A to {ascii_uppercase[count - 1]}{numbers}"
-    )
+        letters = " and ".join(ascii_uppercase[place] for place in sorted(places))
+        reason = f"{shown(answer)} may be the options {letters}: write the letter"
+    elif first is None and as_number(answer, options) is not None:
+        reason = f"{answer} may count from 0 or from 1: {COUNT_REMEDY}"
+    else:
+        numbers = "" if first is None else f", and none of the numbers {first} to {first + last}"
+        reason = f"{shown(answer)} is none of the options A to {ascii_uppercase[last]}{numbers}"
+    raise DataError("unparsed answer", reason)
 
 
 def _places(answer: Any, options: Options, first: int | None) -> list[int | None]:
@@ -85,8 +88,8 @@ def _places(answer: Any, options: Options, first: int | None) -> list[int | None
     if number is not None:
         return [number - first] if first is not None and 0 <= number - first < len(options.texts) else []
     text = str(answer).strip()
-    if len(text) > 1 and (mark := MARK.match(text)) and mark[1] in options.labels:  # "B. text"
-        place = options.labels.index(mark[1])
+    if len(text) > 1 and (mark := MARK.match(text)) and mark[1].upper() in options.labels:  # "B. text"
+        place = options.labels.index(mark[1].upper())
         return [place] if options.texts[place] == text[mark.end() :] else []
     letter = LETTER.fullmatch(text)
     names = [text, letter[1].upper()] if letter else [text]
@@ -99,7 +102,7 @@ def as_number(answer: Any, options: Options) -> int | None:
     if isinstance(answer, bool) or not isinstance(answer, int | str):
         return None
     text = str(answer).strip()
-    is_name = isinstance(answer, str) and (text in options.labels or text in options.texts)
+    is_name = text in options.labels or (isinstance(answer, str) and text in options.texts)
     return int(text) if text.isdecimal() and not is_name else None
 
 

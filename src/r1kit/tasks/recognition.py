@@ -45,25 +45,18 @@ def usual(rows: Sequence[Row], sample: Row) -> Schema:
     prompts, answers = named(PROMPTS, sample), named(ANSWERS, sample) or named(("solution",), sample)
     if not prompts or not answers:
         field, known = ("answer", (*ANSWERS, "solution")) if prompts else ("prompt", PROMPTS)
-        reason = (
-            f"no {field} column among {', '.join(sorted(sample)) or 'no columns'}: expected one of {', '.join(known)}"
-        )
+        reason = f"no {field} column among {', '.join(sorted(sample)) or 'no columns'}"
         mapping = f"prompt={prompts[0] if prompts else '...'},answer=..."
-        raise DataError("missing column", f"{reason}, or set columns to {mapping!r}", field=field)
-    for columns in (prompts, answers):
-        if any(
-            str(row.get(columns[0])).strip() != str(row.get(other)).strip() for row in rows for other in columns[1:]
-        ):
-            mapping = f"prompt={prompts[-1]},answer={answers[-1]}"
-            reason = f"{' and '.join(columns)} differ: say which one counts, for example set columns to {mapping!r}"
-            raise DataError("ambiguous columns", reason, field=columns[1])
+        remedies = f"expected one of {', '.join(known)}, or set columns to {mapping!r}"
+        raise DataError("missing column", f"{reason}: {remedies}", field=field)
     choices = named(CHOICES, sample)
     solution = [column for column in sample if normal(column) == "solution"]
     schema = Schema(
         name="+".join([prompts[0], *choices[:1], answers[0]]),
         prompt=(prompts[0],),
         answer=answers[0],
-        explains=(*prompts, *answers, *solution),
+        explains=tuple(solution),
+        twins=tuple((columns[0], other) for columns in (prompts, answers) for other in columns[1:]),
         parse=gold if answers[0] in solution else reference,
         verifier="choice" if choices else "",
         verifier_column="verifier" if isinstance(sample.get("verifier"), str) else "",
@@ -71,7 +64,8 @@ def usual(rows: Sequence[Row], sample: Row) -> Schema:
         source_column="source" if isinstance(sample.get("source"), str) else "",
         choices=choices[0] if choices else "",
     )
-    refuse_unexplained(sample, schema)
+    for row in rows:
+        refuse_unexplained(row, schema)
     return schema
 
 

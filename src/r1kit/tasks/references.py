@@ -11,12 +11,13 @@ from typing import Any, Literal
 
 from r1kit.data.columns import is_empty
 from r1kit.data.errors import DataError, encodable, shown
+from r1kit.verifiers import STRUCTURED, THINKING
 from r1kit.verifiers.alternatives import any_of
 from r1kit.verifiers.extract import MAX_ANSWER_CHARS
 from r1kit.verifiers.extract import boxed as last_box
 from r1kit.verifiers.number import of_reference, parse_number
 
-STRUCTURED = ("code", "countdown", "reasoning_gym", "reply", "refusal")  # verifiers whose references are JSON
+Several = Literal["", "any", "all"]  # a list of answers: not allowed, alternatives, or parts of one answer
 PLAIN_NUMBER = re.compile(r"[+-]?\d+(\.\d+)?")
 CALCULATOR = re.compile(r"<<[^<>]*>>")
 
@@ -34,16 +35,13 @@ def clean_number(text: str) -> str | None:
     return spelled if parse_number(spelled) == number else text.strip()
 
 
-Several = Literal["", "any", "all"]
-
-
 def reference_for(verifier: str, value: Any, several: Several = "", parse: Callable[[Any], str] | None = None) -> str:
     """A value of a data set as the reference of a verifier.
 
     `several` says how a list is meant: each item is a right answer ("any"), or they are parts of one answer ("all").
     Raises `DataError` for a value that is no reference, such as a list of which neither is known.
     """
-    parse = parse or reference
+    verifier, parse = verifier.removesuffix(THINKING), parse or reference
     if several == "any" and isinstance(value, list) and value:
         return any_of([reference_for(verifier, each, parse=parse) for each in value])
     if several == "all" and isinstance(value, list) and value:

@@ -31,6 +31,7 @@ class Schema:
     explains: tuple[str, ...] | None = ()
     reads: tuple[str, ...] = ()
     needs: tuple[str, ...] = ()
+    twins: tuple[tuple[str, str], ...] = ()  # pairs of columns that hold the same, so either may count
     looks: Callable[[str], bool] | None = None
     check: Callable[[Row], None] | None = None
     ask: Callable[[Row], str] | None = None
@@ -66,7 +67,8 @@ class Schema:
         """The columns of a row that tell something, and that this shape neither reads nor explains."""
         if self.explains is None:
             return []
-        read = {column.partition(".")[0] for column in self.columns} | {*self.reads, *self.explains}
+        twins = [column for pair in self.twins for column in pair]
+        read = {column.partition(".")[0] for column in self.columns} | {*self.reads, *self.explains, *twins}
         return [column for column in telling(row) if column not in read]
 
     def reading(self, columns: Iterable[str]) -> str:

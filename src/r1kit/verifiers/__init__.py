@@ -28,7 +28,7 @@ from r1kit.verifiers.math.equivalence import verify_math, verify_math_batch
 from r1kit.verifiers.number_verifier import verify_last_number, verify_number
 from r1kit.verifiers.replies import verify_refusal, verify_reply
 
-__all__ = ["VERIFIERS", "Verifier", "find", "verify_all"]
+__all__ = ["STRUCTURED", "THINKING", "VERIFIERS", "Verifier", "find", "verify_all"]
 
 
 class Verifier(Protocol):
@@ -54,6 +54,7 @@ BATCHED: dict[str, Callable[[Sequence[str], Sequence[str]], list[Verdict]]] = {
     "math": verify_math_batch,
     "code": verify_code_batch,
 }
+STRUCTURED = ("code", "countdown", "reasoning_gym", "reply", "refusal")  # their references are JSON
 THINKING = "+thinking"
 _MISSING = ("nan", "NaN", "NaT", "<NA>")  # how tables write a missing value
 
