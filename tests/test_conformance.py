@@ -170,7 +170,7 @@ def test_a_verifier_that_raises_or_returns_anything_is_a_finding_and_no_crash() 
         ("graders:nothing", "cannot be imported.*nothing"),
         ("no_such_module:f", "cannot be imported"),
         ("graders:number", "is an int: expected a function"),
-        (":f", "cannot be imported"),
+        (":f", "is not a dotted path"),
     ],
 )
 def test_a_verifier_that_is_not_there_is_an_error_that_says_so(name: str, reason: str) -> None:
@@ -378,7 +378,7 @@ def test_score_names_a_column_that_cannot_be_meant(
     )
     assert cli.main(["score", str(file), "--rewards", "accuracy"]) == 2
     printed = capsys.readouterr().err
-    assert reason in printed and "rows.jsonl, rows 1 to 1" in printed and "Traceback" not in printed
+    assert reason in printed and "rows.jsonl, row 1" in printed and "Traceback" not in printed
 
 
 def test_score_takes_completions_in_parts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -392,7 +392,7 @@ def test_score_takes_completions_in_parts(tmp_path: Path, capsys: pytest.Capture
     ("rewards", "extra", "reason"),
     [
         ("acuracy", [], "did you mean accuracy"),
-        ("[{", [], "rewards are not valid JSON"),
+        ("[{", [], "--rewards is not valid JSON"),
         ("", [], "reward"),
         ("format", ["--set", "accuracy.weight=2"], "there is no reward 'accuracy'"),
         ("accuracy", ["--set", "accuracy.verifer=math"], "verifer"),

@@ -457,9 +457,9 @@ def test_what_cannot_be_distilled_is_refused_before_training(
 ) -> None:
     settings = DistillSettings.parse(SMALL)
     student = {"model": tiny_policy_folder, "data": rows}
-    with pytest.raises(ValueError, match="has no teacher: give the input 'teacher'"):
+    with pytest.raises(ValueError, match="has no teacher: give one of the inputs 'teacher'"):
         run(DISTILL, settings, tmp_path / "a", **student)
-    with pytest.raises(ValueError, match="has teacher and logits: give the input"):
+    with pytest.raises(ValueError, match="has both teacher and logits: give one of the inputs"):
         run(DISTILL, settings, tmp_path / "a", **student, teacher=resolve("tiny"), logits=tmp_path)
     keeping = TeacherLogitsSettings.parse({"chat": SMALL["chat"], "max_tokens": 95, "top_k": 4, "temperatures": [1.0]})
     run(TEACHER_LOGITS, keeping, tmp_path / "said", model=resolve("tiny"), data=rows)

@@ -375,7 +375,7 @@ def test_load_weights_copies_what_is_not_the_policys_own() -> None:
     ours = engine.generate(prompts(), greedy)
     assert [[c.token_ids for c in group] for group in ours] == [[c.token_ids for c in group] for group in theirs]
     assert ours != before
-    with pytest.raises(ValueError, match=r"weights for nowhere have shape .* the policy has no such tensor"):
+    with pytest.raises(ValueError, match=r"weights came for nowhere with shape .* the policy has no such tensor"):
         engine.load_weights([("nowhere", torch.zeros(2))], version=5)
 
 

@@ -358,7 +358,7 @@ def test_one_of_several_sources_may_keep_nothing(rewrites: bool, tmp_path: Path)
     inputs = {"rows/few-shot": made.folder / "kept.jsonl", "rows/cold-start": other}
     reviewed = Made(tmp_path / "review", inputs, {"auto_accept": True}, REVIEW)
     assert [row["id"] for row in reviewed.rows()] == ["s"]
-    with pytest.raises(ValueError, match=r"no sample to review: rows/few-shot are empty"):
+    with pytest.raises(ValueError, match=r"no sample to review: no rows in rows/few-shot"):
         Made(tmp_path / "none", {"rows/few-shot": made.folder / "kept.jsonl"}, {"auto_accept": True}, REVIEW)
 
 
@@ -784,7 +784,11 @@ SERVER = {"kind": "openai", "model": "m", "base_url": "http://127.0.0.1:9/v1"}
     [
         ({"tasks": "tiny/sums"}, [], "has no model to ask: give the input 'model' or the setting engine"),
         ({"tasks": "tiny/sums", "engine": SERVER}, ["model"], "the input 'model' and the setting engine"),
-        ({"tasks": "tiny/sums", "prompting": "reference"}, ["model"], "give neither"),
+        (
+            {"tasks": "tiny/sums", "prompting": "reference"},
+            ["model"],
+            "leave it out: prompting 'reference' asks no model",
+        ),
         ({"engine": SERVER}, [], "there are no requests: name tasks"),
         ({"engine": SERVER, "tasks": "aime24"}, [], "for evaluation only"),
         ({"engine": SERVER, "tasks": "nowhere.jsonl"}, [], "nowhere.jsonl: there is no such file"),

@@ -164,7 +164,7 @@ def _quiet(server: ChatServer) -> bool:
 def test_a_permanent_error_ends_at_once_and_what_was_made_is_kept(status: int, message: str, tmp_path: Path) -> None:
     refused = (status, {}, {"error": {"message": "sorry"}})
     with serving(echo, lambda number, _: refused if number >= 5 else None) as server:
-        with pytest.raises(EngineError, match=rf"teacher at http.* \({status}: .*sorry.*\): .*{message}"):
+        with pytest.raises(EngineError, match=rf"teacher at http.* \(status {status}: .*sorry.*\): .*{message}"):
             engine(server, tmp_path, concurrency=1, max_delay_s=60, first_delay_s=60).generate(
                 prompts(50), SamplingParams()
             )
@@ -516,7 +516,7 @@ def test_hostile_prompt_text_is_sent_and_prompts_without_messages_are_refused(tm
             "base_url is a setting of engines of kind 'openai', but kind is 'local'",
         ),
         ({"kind": "openai", "model": "m", "base_url": "http://x/v1", "device": "cpu"}, "device is .* kind is 'openai'"),
-        ({"kind": "vllm", "model": "m"}, "kind is 'vllm': expected 'local' or 'openai'"),
+        ({"kind": "vllm", "model": "m"}, "kind is 'vllm': expected one of 'local', 'openai', 'custom'"),
         ({"model": ""}, "model"),
         ({"kind": "openai", "model": "m", "base_url": "localhost:8000"}, "base_url: it must be an address"),
         ({"kind": "openai", "model": "m", "base_url": "http://[::1"}, "base_url"),

@@ -237,7 +237,7 @@ def test_what_a_judge_cannot_say_is_left_out_of_its_mean_and_counted() -> None:
         ({"probe": {**PROBE, "watch": "acuracy"}}, "did you mean accuracy"),
         ({"probe": {**PROBE, "watch": "reward"}}, "no 'reward' to watch: known are accuracy"),
         ({"probe": {**JUDGED, "watch": "reward/othr"}}, "did you mean reward/other"),
-        ({"probe": {**PROBE, "watch": True}}, "valid string"),
+        ({"probe": {**PROBE, "watch": True}}, "watch is True: it must be text"),
         ({"probe": {**PROBE, "rewards": ["formatt"]}}, "did you mean format"),
     ],
 )
@@ -265,7 +265,7 @@ def test_a_probe_that_cannot_work_is_refused_before_anything_starts(tiny_policy_
     refused("lower max_tokens", probe={**PROBE, "max_tokens": 5000})
     refused("no problem of the probe's task .* has a reference", probe={"tasks": [no_references]})
     refused("has a reference", probe={"tasks": [no_references], "rewards": ["format"]}, patience=1)
-    refused("named 2 times", probe={**PROBE, "rewards": ["format", "format"]})
+    refused("2 rewards are called 'format'", probe={**PROBE, "rewards": ["format", "format"]})
     refused(
         "there is no model in nowhere",
         probe={**PROBE, "rewards": [{"name": "reward_model", "options": {"model": "nowhere"}}]},

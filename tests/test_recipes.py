@@ -104,7 +104,7 @@ def test_killed_in_the_middle_it_goes_on_from_its_checkpoint(
         ({"rl__max_tokens": "1000"}, "lower max_tokens or set max_prompt_tokens"),
         ({"eval__max_tokens": "1000"}, "lower max_tokens or leave the problem out"),
         ({"rl__device": "cuda:99"}, "device 'cuda:99' cannot be used"),
-        ({"rl__optimizer.betas": "[1.5, 0.9]"}, "optimizer.betas.0: Input should be less than 1"),
+        ({"rl__optimizer.betas": "[1.5, 0.9]"}, "optimizer.betas.0 is 1.5: it must be below 1"),
         ({"rl__rewards.0.weight": "3"}, "rl.rewards is a list: set all of it, as JSON: rl.rewards=[...]"),
         ({"rl__steps.first": "3"}, "steps has no settings in it"),
         ({"rl__tasks": "nowhere.jsonl"}, "nowhere.jsonl"),

@@ -309,8 +309,8 @@ def test_a_response_that_is_accepted_unread_stays_as_it_is_however_broken(tmp_pa
 @pytest.mark.parametrize(
     ("row", "message"),
     [
-        ({"summary": "x"}, "sample 2: no problem"),
-        ({"problem": "p"}, "sample 2: no sample"),
+        ({"summary": "x"}, "sample 2: there is no question"),
+        ({"problem": "p"}, "sample 2: there is no response"),
         ({"problem": "p", "summary": 3}, "summary is 3: it must be text"),
         ({"problem": "p", "summary": "s", "response": "r"}, "a whole response and"),
         ({"problem": "p", "summary": "s", "verdicts": [1]}, r"verdicts is \[1\]: it must be an object"),

@@ -238,7 +238,7 @@ def test_notes_are_what_a_file_can_hold() -> None:
 
 
 def test_notes_of_another_number_than_the_completions_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"logs_too_few.*logs 1 'seen' for 2"):
+    with pytest.raises(ValueError, match=r"logs_too_few.*logs 1 values of 'seen' for 2"):
         scorer(f"{__name__}:logs_too_few")(["a", "b"])
 
 
@@ -512,7 +512,7 @@ def of_keywords(**columns: Any) -> list[float]:
     [
         ("no_keywords", r"no_keywords takes no `\*\*columns`: end its parameters with"),
         ("get_no_keywords", r"get_no_keywords takes no `\*\*columns`"),
-        ("of_texts", "of_texts: texts: Missing .*a reward needs a parameter `completions`; a function without it is"),
+        ("of_texts", "of_texts: texts is missing.*a reward needs a parameter `completions`; a function without it is"),
         ("of_keywords", "of_keywords: KeyError: 'completions' .*a reward needs a parameter `completions`"),
     ],
 )
@@ -559,7 +559,7 @@ def test_an_unknown_reward_is_refused_when_settings_are_read() -> None:
     ("name", "options", "message"),
     [
         ("cosine_scaled", {"maxlen": 10}, "no option 'maxlen': did you mean max_len"),
-        ("cosine_scaled", {"max_len": "ten"}, "max_len: Input should be a valid integer"),
+        ("cosine_scaled", {"max_len": "ten"}, "max_len is 'ten': it must be a whole number"),
         ("cosine_scaled", {"max_len": 0}, "at least 1"),
         ("accuracy", {"verifier": "maths"}, "did you mean math"),
         ("soft_overlong", {"max_length": 10, "cache": 20}, "cache is 20"),
@@ -583,7 +583,7 @@ def test_options_that_cannot_be_meant_are_refused_before_work_starts(
 
 
 def test_the_same_reward_twice_is_refused() -> None:
-    with pytest.raises(SettingsError, match="named 2 times"):
+    with pytest.raises(SettingsError, match="2 rewards are called 'format'"):
         build([RewardSpec(name="format"), RewardSpec(name="format")])
 
 

@@ -542,7 +542,7 @@ def test_a_prompt_that_comes_twice_in_a_step_keeps_two_baselines(tmp_path: Path)
 
 
 def test_a_group_of_one_is_refused_by_its_field() -> None:
-    with pytest.raises(SettingsError, match="group_size: Input should be greater than or equal to 2"):
+    with pytest.raises(SettingsError, match="group_size is 1: it must be at least 2"):
         LoopSettings.parse({"group_size": 1})
 
 

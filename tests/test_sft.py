@@ -297,7 +297,7 @@ def test_rows_in_the_forms_of_common_data_sets_are_one_conversation(row: dict[st
 @pytest.mark.parametrize(
     ("row", "message"),
     [
-        ({"text": "a"}, "the row has text: expected messages, or one of prompt \\+ completion"),
+        ({"text": "a"}, "the row's fields are text: expected messages, or one of prompt \\+ completion"),
         ({"messages": []}, "field messages: the value is .*expected a list"),
         ({"messages": "hi"}, "field messages: the value is 'hi': expected a list"),
         ({"messages": [{"role": "tool", "content": "x"}]}, "field messages.0.role: the role is 'tool'"),
@@ -467,7 +467,7 @@ def test_bad_data_stops_before_training_and_says_how_to_mend_it(tmp_path: Path, 
     broken = write_rows(tmp_path / "broken.jsonl", 4)
     with broken.open("a") as file:
         file.write('{"text": "no conversation"}\n')
-    with pytest.raises(DataError, match=r"broken.jsonl, row 5: the row has text: expected messages"):
+    with pytest.raises(DataError, match=r"broken.jsonl, row 5: the row's fields are text: expected messages"):
         train(tmp_path / "a", broken, tiny_policy_folder)
     assert train(tmp_path / "b", broken, tiny_policy_folder, skip_invalid=True)["dropped"] == 1
     nothing = tmp_path / "nothing.jsonl"
@@ -477,7 +477,8 @@ def test_bad_data_stops_before_training_and_says_how_to_mend_it(tmp_path: Path, 
         train(tmp_path / "e", tmp_path / "empty.jsonl", tiny_policy_folder)
     for _ in range(2):  # the second attempt finds what the first left
         with pytest.raises(
-            ValueError, match=r"no row of nothing.jsonl is usable for train: most .* more than 256 tokens"
+            ValueError,
+            match=r"no row of nothing.jsonl is usable for train: the most common reason: .* more than 256 tokens",
         ):
             train(tmp_path / "c", nothing, tiny_policy_folder)
     with pytest.raises(ValueError, match="patience needs held-out rows"):

@@ -231,7 +231,7 @@ def test_plain_data_of_records_numbers_and_paths() -> None:
     value = {"m": Message(role="user", content="hi"), "n": np.float32(0.5), "p": Path("a"), "t": (1, float("nan"))}
     plain = {"m": {"role": "user", "content": "hi"}, "n": 0.5, "p": "a", "t": [1, None]}
     assert store.to_plain(value) == plain
-    with pytest.raises(ValueError, match="cannot store a object as JSON"):
+    with pytest.raises(ValueError, match="JSON cannot hold a value of type object"):
         store.to_plain({"x": object()})
 
 

@@ -17,6 +17,12 @@ T = TypeVar("T")
 NOT_HASHED: dict[str, Any] = {"fingerprint": False}  # marks the fields that `unhashed` declares
 MAX_LISTED = 40  # names in one error message
 _DOTTED_PATH = re.compile(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*[.:][A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*")
+# pydantic's kinds of error for a value that is not there, the words its rules begin with, and our words for its rules
+_MISSING = ("missing", "missing_argument", "missing_keyword_only_argument", "missing_positional_only_argument")
+_SHOULD = re.compile(r"[A-Z]\w+ should ")
+_RULES = {"greater than or equal to": "at least", "less than or equal to": "at most", "less than": "below"}
+_RULES |= {"greater than": "above", "a valid string": "text", "a valid integer": "a whole number"}
+_RULES |= {"a valid number": "a number", "a valid boolean": "true or false", "a valid dictionary": "an object"}
 
 
 class SettingsError(ValueError):
@@ -105,6 +111,8 @@ def is_dotted_path(name: str) -> bool:
 def import_object(path: str, role: str) -> Any:
     """The object behind a dotted path; raises `SettingsError`, which begins with `role`, if there is none."""
     module_name, _, name = path.rpartition(":" if ":" in path else ".")
+    if not (module_name and name):
+        raise SettingsError(f"{role} {path!r} is not a dotted path: expected package.module:name")
     try:
         module = importlib.import_module(module_name)
     except ImportError as error:
@@ -145,17 +153,39 @@ def explain(cls: type[BaseModel], error: ValidationError, prefix: str = "") -> s
         path = [str(part) for part in item["loc"]]
         if item["type"] == "too_short" and any(other["loc"][:-1][: len(path)] == item["loc"] for other in errors):
             continue  # pydantic counts valid items only, and each invalid one has a line of its own
+        if item["type"] == "default_factory_not_called":
+            continue  # it only repeats that another field is wrong, and that field has a line of its own
         cause = item.get("ctx", {}).get("error")
         if isinstance(cause, SettingsError):  # a group of settings that explained itself
-            lines += [f"{_dotted(prefix, *path)}: {line}" for line in str(cause).splitlines()]
+            name = _dotted(prefix, *path)
+            lines += [f"{name}: {line}" if name else line for line in str(cause).splitlines()]
         elif item["type"] == "extra_forbidden":
             lines.append(unknown_field(cls, path, prefix))
         else:
-            value = repr(item["input"])
-            value = value if len(value) <= 80 else value[:77] + "..."
-            message = item["msg"].removeprefix("Value error, ")
-            lines.append(f"{_dotted(prefix, *path) or cls.__name__}: {message} (given {value})")
+            lines.append(readable(item, _dotted(prefix, *path)))
     return "\n".join(lines)
+
+
+def readable(item: Mapping[str, Any], name: str) -> str:
+    """One of pydantic's errors in our words: which setting or option, what was given, and what is expected."""
+    message = item["msg"].removeprefix("Value error, ")
+    at = f"{name}: " if name else ""
+    if item["type"] in _MISSING:
+        return f"{name} is missing: set it"
+    if item["type"] == "unexpected_keyword_argument":
+        return f"there is no option {name}: leave it out"
+    given = item["input"]
+    value = repr(given)
+    value = value if len(value) <= 80 else value[:77] + "..."
+    if item["type"] == "value_error":  # a validator of ours; one that checks several fields names them itself
+        is_shown = isinstance(given, Mapping | list | tuple | BaseModel) or value in message
+        return f"{at}{message}" if is_shown else f"{at}{message} (given {value})"
+    if expected := _SHOULD.match(message):
+        rule = message[expected.end() :].partition(", unable to")[0].partition(" or instance of")[0]
+        for theirs, ours in _RULES.items():
+            rule = rule.replace(theirs, ours)
+        return f"{name or 'the value'} is {value}: it must {rule}"
+    return f"{at}{message} (given {value})"
 
 
 def unknown_field(cls: type[BaseModel], path: list[str], prefix: str = "") -> str:

@@ -55,7 +55,7 @@ def to_plain(value: Any) -> Any:
         return value.model_dump(mode="json")
     if hasattr(value, "item"):  # numpy and torch scalars, without importing either
         return to_plain(value.item())
-    raise ValueError(f"cannot store a {type(value).__name__} as JSON: {value!r:.80}")
+    raise ValueError(f"JSON cannot hold a value of type {type(value).__name__}: {value!r:.80}")
 
 
 @contextlib.contextmanager

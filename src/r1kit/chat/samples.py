@@ -43,7 +43,7 @@ def to_samples(
         mask += [False] * (len(prompt.token_ids) - len(token_ids)) + [True] * len(reply)
         token_ids += [*prompt.token_ids[len(token_ids) :], *reply]
     if not samples:
-        raise ValueError(f"a conversation of {len(conversation.messages)} messages has no assistant turn to train on")
+        raise ValueError("the conversation has no assistant turn to train on")
     return [Sample(token_ids=tuple(ids), loss_mask=tuple(mask)) for ids, mask in samples]
 
 

@@ -60,4 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _message(error: BaseException) -> str:
-    return "\n".join([str(error), *getattr(error, "__notes__", [])]).strip()
+    text = str(error)
+    if isinstance(error, OSError) and error.strerror:  # without Python's "[Errno 2]"
+        text = ": ".join(filter(None, [str(error.filename or ""), error.strerror]))
+    return "\n".join([text, *getattr(error, "__notes__", [])]).strip()

@@ -201,7 +201,8 @@ def engine(text: str) -> dict[str, Any]:
         values = json.loads(text if text.lstrip().startswith("{") else Path(text).read_text(encoding="utf-8-sig"))
     except OSError as error:
         expected = "expected an address, module:Class, JSON or a file"
-        raise argparse.ArgumentTypeError(f"{text!r} is not an engine: {expected}: {error}") from None
+        reason = f"as a file: {error.strerror or error}"
+        raise argparse.ArgumentTypeError(f"{text!r} is not an engine: {expected} ({reason})") from None
     except ValueError as error:
         raise argparse.ArgumentTypeError(f"{text!r} is not valid JSON: {error}") from None
     if not isinstance(values, dict):

@@ -72,8 +72,11 @@ class ResponseSettings(DeviceSettings):
             )
         if len(self.exemplars) > 8:
             raise ValueError(f"{len(self.exemplars)} exemplars: give at most 8")
-        for shot in self.exemplars:
-            render(shot.reasoning, shot.summary, self.reply_format)  # raises ValueError for one it cannot write
+        for number, shot in enumerate(self.exemplars):
+            try:
+                render(shot.reasoning, shot.summary, self.reply_format)
+            except ValueError as error:
+                raise ValueError(f"exemplars.{number}: {error}") from None
         if self.system and self.prompting not in SYSTEMS:
             raise ValueError(f"system has no effect with prompting {self.prompting!r}: set chat.system")
         if self.chat is not None and self.prompting != "own":
@@ -237,8 +240,10 @@ def check_responses(context: Context) -> None:
     candidates = {"the input 'model'": "model" in context.paths, "the setting engine": settings.engine is not None}
     models = [name for name, exists in candidates.items() if exists]
     if len(models) != needs_model:
-        expected = "the input 'model' or the setting engine" if needs_model else "neither: references need no model"
-        raise ValueError(f"stage {context.stage} has {' and '.join(models) or 'no model to ask'}: give {expected}")
+        remedy = "give the input 'model' or the setting engine"
+        if models:
+            remedy = "give only one of them" if needs_model else "leave it out: prompting 'reference' asks no model"
+        raise ValueError(f"stage {context.stage} has {' and '.join(models) or 'no model to ask'}: {remedy}")
     if settings.engine is not None and settings.max_prompt_tokens is not None:
         raise ValueError("max_prompt_tokens needs the input 'model': r1kit cannot count a server's tokens")
     if settings.engine is not None and (settings.prefill or (settings.chat is not None and settings.chat.prefill)):

@@ -76,7 +76,9 @@ def open_model(settings: EngineSettings, template: str | None, progress: Progres
         engine, weights = open_policy_engine(settings, policy), {"weights": sha256(folder)}
         return AnsweringModel(engine, chat, weights, settings.max_rows, policy.tokenizer, policy.context)
     if template == "plain":
-        raise ValueError("a server or an engine of your own renders prompts itself: leave out the format plain")
+        raise ValueError(
+            "a server or an engine of your own renders prompts itself, so the format plain has no effect: leave it out"
+        )
     chat = ChatFormat(template="chat") if template in (None, "chat") else saved.read(Path(str(template)).expanduser())
     if chat.prefill:
         raise ValueError(f"the format {template} has a prefill, which a server cannot continue: use one without")

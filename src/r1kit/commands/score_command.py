@@ -36,7 +36,9 @@ def score_rows(
             try:
                 rewards = scorer(completions, **columns)
             except (ValueError, TypeError) as error:
-                raise SettingsError(f"{error}\nin {file}, rows {batch[0][0]} to {batch[-1][0]}") from error
+                first, last = batch[0][0], batch[-1][0]
+                rows = f"row {first}" if first == last else f"rows {first} to {last}"
+                raise SettingsError(f"{error}\nin {file}, {rows}") from error
             for (_, row), reward in zip(batch, rewards, strict=True):
                 scored = with_results(row, {"rewards": dict(reward.parts), "total": reward.total}, counts)
                 if writer is not None:
@@ -101,7 +103,7 @@ def build_scorer(rewards: str, settings: Sequence[tuple[str, Any]] = ()) -> Scor
             matches[0][option] = value
         else:
             matches[0]["options"] = {**matches[0].get("options", {}), option: value}
-    return build([RewardSpec.parse(spec) for spec in specs])
+    return build([RewardSpec.parse(spec, f"rewards.{number}") for number, spec in enumerate(specs)])
 
 
 def _completion(row: Row, file: Path, number: int) -> Any:

@@ -36,7 +36,7 @@ class BalanceSettings(Settings):
     @model_validator(mode="after")
     def _check_shares(self) -> Self:
         if any(not low < high for low, high in pairwise((0.0, *self.edges, 1.0))):
-            raise ValueError(f"edges are {self.edges}: they must rise, and lie between 0 and 1")
+            raise ValueError(f"edges are {self.edges}: they must rise, and each must be above 0 and below 1")
         if self.shares and len(self.shares) != len(self.edges) + 1:
             raise ValueError(f"{len(self.shares)} shares for {len(self.edges) + 1} buckets: give one for each")
         if self.shares and (min(self.shares) < 0 or sum(self.shares) <= 0):

@@ -68,7 +68,8 @@ def mix(sources: Mapping[str, Sequence[Path]], out: Path, settings: MixSettings 
     settings = settings or MixSettings()
     if sources.keys() != settings.ratios.keys():
         raise ValueError(
-            f"ratios are given for {', '.join(settings.ratios)}, sources are {', '.join(sources)}: name the same"
+            f"there are ratios for {', '.join(settings.ratios)}, but the sources are {', '.join(sources)}: use "
+            "the same names"
         )
     files = [path for name in settings.ratios for path in sources[name]]
     hashes = {f"{number} {file.name}": store.sha256(file) for number, file in enumerate(files)}

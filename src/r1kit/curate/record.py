@@ -167,7 +167,8 @@ def _text(row: Mapping[str, Any], name: str, *, required: bool = False) -> str:
         return ""
     if not isinstance(value, str) or (required and not value):
         kind = "missing column" if value is None else "wrong type"
-        problem = f"the value is {shown(value)}" if name in row else f"it is missing (the row has {', '.join(row)})"
+        lacks = f"the row has no field {name!r}, only {', '.join(map(repr, row)) or 'none'}"
+        problem = f"the value is {shown(value)}" if name in row else lacks
         raise DataError(kind, f"{problem}: expected text", field=name)
     return value
 

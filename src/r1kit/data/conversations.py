@@ -126,7 +126,7 @@ def _spoken(row: Row) -> tuple[Message, ...]:
                 text = f"{text}\n{more}" if isinstance(more, str) and more else text
             return (*_prompt(text, question), *_reply(row[response], response))
     known = ", ".join(f"{question} + {response}" for question, response in COLUMNS)
-    raise DataError("missing field", f"the row has {', '.join(row)}: expected messages, or one of {known}")
+    raise DataError("missing field", f"the row's fields are {', '.join(row)}: expected messages, or one of {known}")
 
 
 def _metadata(row: Row) -> dict[str, Any]:
@@ -142,7 +142,7 @@ def preference(row: Row) -> PreferencePair:
     """
     refuse_lost(row)
     if row.get("chosen") is None or row.get("rejected") is None:
-        raise DataError("missing field", f"the row has {', '.join(row)}: expected chosen and rejected")
+        raise DataError("missing field", f"the row's fields are {', '.join(row)}: expected chosen and rejected")
     prompt_name = next((name for name in ("prompt", "conversations", "messages") if row.get(name) is not None), None)
     has_prompt = isinstance(row["chosen"], Sequence) and not isinstance(row["chosen"], str) and len(row["chosen"]) > 1
     if prompt_name is not None and not has_prompt:
@@ -160,14 +160,14 @@ def labelled(row: Row) -> Labelled:
     """A conversation whose last turn is labelled by `label` (or `safe`): true, 1, "safe" or false, 0, "unsafe"."""
     name = next((name for name in ("label", "safe") if row.get(name) is not None), None)
     if name is None:
-        raise DataError("missing field", f"the row has {', '.join(row)}: expected a label")
+        raise DataError("missing field", f"the row's fields are {', '.join(row)}: expected a label")
     *prompt, response = conversation(row).messages
     if response.role != "assistant" or not prompt:
         raise DataError("wrong type", "the last turn must be the assistant's answer to a prompt")
     value = row[name]
     label = SAFE.get(value.lower()) if isinstance(value, str) else value
     if label not in (0, 1):
-        reason = f"the label is {value!r:.60}: expected true or false, or one of {', '.join(SAFE)}"
+        reason = f"the label is {value!r:.60}: expected true, false, 0 or 1, or one of {', '.join(SAFE)} as text"
         raise DataError("wrong type", reason)
     return Labelled(prompt=tuple(prompt), response=response.content, label=bool(label))
 

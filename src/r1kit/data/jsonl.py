@@ -71,7 +71,8 @@ def read_rows(path: Path, *, missing_ok: bool = False) -> Iterator[dict[str, Any
 def parsed(line: Line, path: Path) -> dict[str, Any]:
     """A line as an object; raises `DataError` with file and row."""
     if line.text is None:
-        reason = f"the row takes {line.length / 2**20:.0f} MB, at most {MAX_ROW_BYTES // 2**20}: no sample is that long"
+        size = f"the row takes {line.length:,} bytes, and at most {MAX_ROW_BYTES:,} are allowed"
+        reason = f"{size}: check that the file has one row per line"
         raise DataError("too large", reason, str(path), line.number)
     row = parse_row(line.text, path, line.number)
     if isinstance(row, DataError):
@@ -98,8 +99,9 @@ def parse_json(data: bytes) -> Any:
         raise DataError("invalid JSON", f"not valid JSON at {place}: {error.msg}") from None
     except RecursionError:
         raise DataError("invalid JSON", "the JSON is nested too deeply") from None
-    except ValueError as error:  # an integer of more than 4300 digits
-        raise DataError("invalid JSON", f"not readable JSON: {error}") from None
+    except ValueError:  # what Python raises for such an integer
+        reason = "an integer has more than 4300 digits: write it as text"
+        raise DataError("invalid JSON", reason) from None
 
 
 def as_object(value: Any, path: Path, number: int) -> dict[str, Any] | DataError:

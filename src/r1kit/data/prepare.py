@@ -82,7 +82,7 @@ class Reading(Generic[T]):
         if not len(tokens):
             reasons = Counter(row["reason"] for row in read_rows(folder / "dropped.jsonl")).most_common(1)
             why = (
-                f"most were left out because: {reasons[0][0]}"
+                f"the most common reason: {reasons[0][0]}"
                 if reasons
                 else "no row falls on this side of the split: change validation_share"
             )

@@ -59,7 +59,7 @@ def parse_engine(values: Any) -> AnyEngineSettings:
         raise SettingsError(f'an engine is {values!r:.80}: expected an object such as {{"model": "runs/r1/model"}}')
     kind = values.get("kind", "local")
     if not isinstance(kind, str) or kind not in KINDS:
-        raise SettingsError(f"kind is {kind!r}: expected {' or '.join(map(repr, KINDS))}")
+        raise SettingsError(f"kind is {kind!r}: expected one of {', '.join(map(repr, KINDS))}")
     # before pydantic reports it as unknown: the field exists, but for another kind
     for name in values:
         owners = [other for other, settings in KINDS.items() if name in settings.model_fields]

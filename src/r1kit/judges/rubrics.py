@@ -38,7 +38,7 @@ class Rubric(Settings):
     def _distinct(cls, criteria: tuple[Criterion, ...]) -> tuple[Criterion, ...]:
         names = [criterion.name for criterion in criteria]
         if len(set(names)) < len(names):
-            raise ValueError(f"criteria {', '.join(names)}: each needs a name of its own")
+            raise ValueError(f"the names are {', '.join(names)}: each criterion needs a name of its own")
         return criteria
 
 

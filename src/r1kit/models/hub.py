@@ -29,14 +29,18 @@ def reading(name: str, problem: str, remedy: str = "") -> Iterator[None]:
                 f"{name} needs Python code that is in its folder, and r1kit does not run code from model folders: "
                 "use a model whose architecture and tokenizer transformers has"
             ) from None
-        raise ModelError(f"{name} {problem} ({first_line(error)}){remedy}") from error
+        if isinstance(error, SafetensorError):
+            raise ModelError(f"{name} has a damaged weights file ({first_line(error)}): fetch it again") from error
+        line = first_line(error)
+        reason = "" if line.endswith(":") else f" ({line})"  # transformers lists what it tried on more lines
+        raise ModelError(f"{name} {problem}{reason}{remedy}") from error
 
 
 def config_of(folder: Path, name: str) -> Any:
     """The configuration of the language model in a folder."""
     from transformers import AutoConfig
 
-    with reading(name, "has no usable configuration", ": see its config.json"):
+    with reading(name, "has no usable configuration", ": correct or replace its config.json"):
         return AutoConfig.from_pretrained(folder, **NO_CODE).get_text_config()
 
 

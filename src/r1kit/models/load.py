@@ -69,9 +69,12 @@ def device_of(name: str) -> torch.device:
     """`auto` is the GPU if there is one. Raises `ModelError` for a device that this machine lacks."""
     try:
         device = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name)
+    except RuntimeError as error:
+        raise ModelError(f"there is no device {name!r}: give auto, cpu, cuda or cuda:N") from error
+    try:
         torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:  # an unknown name, or a kind that torch or the machine lacks
-        raise ModelError(f"device {name!r} cannot be used ({first_line(error)}): give auto, cpu or cuda") from error
+    except (RuntimeError, AssertionError) as error:  # torch or the machine lacks it
+        raise ModelError(f"device {name!r} cannot be used here ({first_line(error)}): give auto or cpu") from error
     return device
 
 
@@ -90,7 +93,7 @@ def load(name: str, *, device: str = "auto", seed: int = 0) -> Policy:
     torch.manual_seed(seed)  # transformers draws missing weights at random; they are refused below
     tokenizer = tokenizer_of(folder, name)
     ids, texts = _ends(tokenizer, folder, name)
-    with reading(name, "could not be loaded with r1kit's attention"):
+    with reading(name, "could not be loaded"):
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             folder, dtype=torch.float32, attn_implementation=attention.NAME, output_loading_info=True, **NO_CODE
         )
@@ -98,7 +101,8 @@ def load(name: str, *, device: str = "auto", seed: int = 0) -> Policy:
     if info["missing_keys"]:
         missing = sorted(info["missing_keys"])
         raise ModelError(
-            f"{name} lacks {len(missing)} weights ({', '.join(missing[:3])} ...): its checkpoint is incomplete"
+            f"{name} lacks {len(missing)} weights ({', '.join(missing[:3])}{', ...' if missing[3:] else ''}): its "
+            "checkpoint is incomplete, so give a complete one"
         )
     check_weights(model, name)
     check_attention(model, name)  # on the CPU, in fp32, before the weights move

@@ -1,4 +1,4 @@
-"""Run the stages that are missing. A finished stage is never run again, changed or deleted."""
+"""Run the stages that have not finished yet. A finished stage is never run again, changed or deleted."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from r1kit.store import StoreError, read_json, storing, write_json
 
 
 def execute(recipe: Recipe, runs: Path, until: str | None = None) -> Path:
-    """Run the stages that are missing, in order, and return the folder of the last one (or of `until`).
+    """Run the unfinished stages in order, and return the folder of the last one (or of `until`).
 
     An error of a stage gets a note that names the stage and its folder. Raises `Stopped` on SIGINT or SIGTERM.
     """
@@ -74,11 +74,11 @@ def _run(row: PlanRow, context: Context, *, check: bool) -> None:
     with storing(row.folder):
         row.folder.mkdir(parents=True, exist_ok=True)
     with locked(row.folder):
-        if (row.folder / MANIFEST).exists():  # another process has finished it after the plan
+        if (row.folder / MANIFEST).exists():  # another process has finished it since the plan was made
             return
         started = _start(row)
         clock = time.monotonic()
-        metrics: Any = row.stage.kind.run(context)  # a user's function: the type is checked here
+        metrics: Any = row.stage.kind.run(context)  # may be a user's function, so its result is checked
         if not isinstance(metrics, Mapping):
             kind = row.stage.kind.name
             raise ValueError(f"run of kind {kind!r} returned {metrics!r:.80}, expected a mapping of metrics")

@@ -73,7 +73,11 @@ class Builder:
         Stages with `evaluation_sets` get the evaluation tasks, so that generated rows too close to them are removed.
         """
         if both := sizes.keys() & ideas.keys():
-            raise SettingsError(f"stage {name}: the recipe sets {', '.join(sorted(both))}, so a scale must not")
+            what = ", ".join(sorted(both))
+            raise SettingsError(f"stage {name}: the recipe sets {what}, so a scale must not: remove it from the scale")
+        if not isinstance(kind, Kind):
+            expected = "a Kind, such as SFT or RL_STAGE in r1kit.stages"
+            raise SettingsError(f"stage {name}: {kind!r:.80} is not a kind of stage: expected {expected}")
         fields = kind.settings.model_fields
         held_out = Sizes(evaluation_sets=self._held_out) if "evaluation_sets" in fields and not self.planned else {}
         seed = Sizes(seed=self.seed) if "seed" in fields else {}

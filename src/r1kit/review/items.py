@@ -75,16 +75,16 @@ def parse_item(row: Mapping[str, Any], where: str = "") -> ReviewItem:
             raise ReviewError(f"{at}{name} is {row[name]!r:.60}: it must be text")
     problem = row.get("problem") or row.get("prompt") or ""
     if not problem.strip():
-        raise ReviewError(f"{at}no problem: give the question as text in 'problem', or as a user's turn in 'messages'")
+        raise ReviewError(f"{at}there is no question: give it as text in 'problem', or as a user's turn in 'messages'")
     text, form = _text(row, at)
     if not (text.reasoning.strip() or text.summary.strip()):
-        raise ReviewError(f"{at}no sample: give 'reasoning' and 'summary', or both as one 'response'")
+        raise ReviewError(f"{at}there is no response: give 'reasoning' and 'summary', or both as one 'response'")
     for name, results in (("verdicts", row.get("verdicts") or {}), ("filters", row.get("filters") or {})):
         if not isinstance(results, Mapping):
             raise ReviewError(f"{at}{name} is {results!r:.60}: it must be an object of names and results")
         for key, result in results.items():
             if not isinstance(_passed(result), bool | None):
-                reason = "true, false, null or an object with 'passed'"
+                reason = "it must be true, false, null or an object with 'passed'"
                 raise ReviewError(f"{at}{name}.{key} is {result!r:.60}: {reason}")
     metadata = row.get("metadata") or {}
     metadata = metadata if isinstance(metadata, Mapping) else {"metadata": metadata}

@@ -19,6 +19,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any, Self
 
+from r1kit.data.errors import shown
 from r1kit.data.jsonl import encoded
 from r1kit.review.database import PROGRESS, REVIEWERS, VOTES, Database, parse_text, stored_item
 from r1kit.review.items import ReviewError, ReviewItem, Text, parse_item, with_text
@@ -363,7 +364,7 @@ def reviewer(name: str) -> str:
     """A reviewer's name, trimmed; raises `ReviewError` for an unprintable, empty, long or reserved one."""
     name = " ".join(name.split())
     if not name or len(name) > 40 or not name.isprintable():
-        raise ReviewError(f"the reviewer's name is {name!r:.60}: give 1 to 40 letters, as in ana")
+        raise ReviewError(f"the reviewer's name is {shown(name)}: give 1 to 40 printable characters, as in ana")
     if name.lower() == AUTO:
         raise ReviewError(f"{AUTO!r} is reserved for automatic decisions: choose another name")
     return name

@@ -56,7 +56,8 @@ def column(name: str, columns: Mapping[str, Any], rows: int, reward: str) -> lis
     """A column with one value per completion; raises ValueError if it is missing, no list, or of another length."""
     values = columns.get(name)
     if values is None:
-        known = ", ".join(sorted(name for name in columns if not name.startswith("log_"))) or "none"  # without hooks
+        has = sorted(key for key, value in columns.items() if value is not None and not key.startswith("log_"))
+        known = ", ".join(has) or "none"  # without hooks, and without columns of no values
         raise ValueError(f"{reward} needs the column {name!r}: add it to the task (its columns: {known})")
     if isinstance(values, str) or not hasattr(values, "__len__"):
         raise ValueError(f"{reward}: column {name!r} is {values!r:.60}: expected a list with a value per completion")

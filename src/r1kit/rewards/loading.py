@@ -20,7 +20,7 @@ from r1kit.rewards.part import Part
 from r1kit.rewards.registry import REWARDS
 from r1kit.rewards.scorer import Scorer
 from r1kit.rewards.spec import RewardSpec
-from r1kit.settings import SettingsError, import_function, nearest
+from r1kit.settings import SettingsError, import_function, nearest, readable
 
 TAKEN = ("mean", "std")  # metrics reward/mean and reward/std
 MAKER = "a reward needs a parameter `completions`; a function without it is called as a maker with the options"
@@ -33,7 +33,8 @@ def build(specs: Sequence[RewardSpec]) -> Scorer:
     for label, count in Counter(spec.title for spec in specs).items():
         if count > 1:
             raise SettingsError(
-                f"reward {label!r} is named {count} times: its parts could not be told apart; give each a label"
+                f"{count} rewards are called {label!r}, so their parts could not be told apart: give "
+                "each a label of its own"
             )
         if label in TAKEN:
             raise SettingsError(f"reward {label!r} would be logged as reward/{label}, which is taken: give it a label")
@@ -99,7 +100,7 @@ def _make(spec: RewardSpec, maker: Any) -> RewardFunction:
         is_function = inspect.isroutine(getattr(maker, "func", maker))  # also behind a partial
         function: RewardFunction = (validate_call(maker) if is_function else maker)(**spec.options)
     except ValidationError as error:
-        lines = [f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors()]
+        lines = [readable(item, ".".join(map(str, item["loc"]))) for item in error.errors()]
         raise SettingsError(f"reward {spec.name}: {'; '.join(lines)}") from None
     except (ValueError, TypeError) as error:
         raise SettingsError(f"reward {spec.name}: {error}") from error

@@ -21,7 +21,8 @@ def judge(completions: Sequence[Any], columns: Mapping[str, Any], default: str, 
     raises becomes a verdict with the outcome "failed"; only a missing package is raised at once.
     """
     if not isinstance(default, str):
-        raise ValueError(f"{reward}: default_verifier is {default!r:.60}: expected a name; is there a column of it?")
+        remedy = "expected one name (a name per row goes into the column 'verifier')"
+        raise ValueError(f"{reward}: default_verifier is {default!r:.60}: {remedy}")
     responses = texts(completions)
     expected = references(columns, len(responses), reward)
     verdicts: dict[int, Verdict] = {}

@@ -41,9 +41,8 @@ class Landlock(LocalSandbox):
             raise SandboxError("landlock needs Linux on x86_64 or aarch64")
         version = abi()
         if version < _OLDEST:
-            have = f"version {version}" if version > 0 else "none"
-            reason = f"the kernel's Landlock is {have}: version {_OLDEST} (Linux 6.2) is the oldest that holds"
-            raise SandboxError(reason)
+            have = f"this kernel has Landlock version {version}" if version > 0 else "this kernel has no Landlock"
+            raise SandboxError(f"{have}: the sandbox needs version {_OLDEST} or later (Linux 6.2)")
         temporary = Path(tempfile.gettempdir()).resolve()
         for folder in (temporary, *temporary.parents) if process.dropped() else ():
             if not folder.stat().st_mode & 0o001:  # the uid that runs programs cannot enter it

@@ -94,7 +94,9 @@ def examine(sandbox: Sandbox, *, quick: bool) -> list[Finding]:
             detail = "; ".join(report[:1] if holds else faults[:3])[:200]
             if holds and probe.holds is not refused:
                 detail = f"stopped by its {done.limit} limit"
-            detail = detail or f"exit status {done.exit_status}, limit {done.limit}"
+            detail = detail or f"exit status {done.exit_status}" + (
+                f", stopped by its {done.limit} limit" if done.limit else ""
+            )
             findings.append(Finding(what=probe.what, held=holds, detail=detail))
     return findings
 

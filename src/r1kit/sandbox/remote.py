@@ -46,7 +46,7 @@ class Remote:
             raise SandboxError(f"the remote sandbox's url is {url!r}: expected http://... or https://...")
         client = cls(url.rstrip("/"), token)
         if broken := [finding.what for finding in client.findings() if not finding.held]:
-            raise SandboxError(f"the sandbox at {url} does not hold: {', '.join(broken)}")
+            raise SandboxError(f"the sandbox at {url} fails its self-test: {', '.join(broken)}")
         return client
 
     def findings(self) -> list[Finding]:
@@ -90,14 +90,25 @@ class Remote:
                 reason = f"the reply is not a JSON object: {str(answer)[:80]!r}"
             except urllib.error.HTTPError as error:
                 with error:
-                    reason = f"status {error.code}: {error.read(500).decode('utf-8', 'replace')}"
+                    reason = f"status {error.code}: {_told(error.read(500))}"
                 if error.code < 500:
-                    break
+                    raise SandboxError(f"the sandbox at {self.url} refuses {path}: {reason}") from None
+            except urllib.error.URLError as error:
+                reason = getattr(error.reason, "strerror", None) or str(error.reason)
             except (OSError, http.client.HTTPException, ValueError) as error:
                 reason = f"{type(error).__name__}: {error}"
             if attempt < _TRIES:
                 time.sleep(0.2 * attempt)
         raise SandboxError(f"the sandbox at {self.url} does not answer {path}: {reason}")
+
+
+def _told(body: bytes) -> str:
+    """The error that a server's reply holds, or its text."""
+    text = body.decode("utf-8", "replace")
+    try:
+        return str(json.loads(text)["error"])
+    except (ValueError, KeyError, TypeError):
+        return text
 
 
 def _execution(value: Any) -> Execution:

@@ -59,9 +59,10 @@ def check(context: Context) -> None:
     given_conversations.check(context)
     teachers = [name for name in ("teacher", "logits") if name in context.paths]
     if len(teachers) != 1:
+        found = "both teacher and logits" if teachers else "no teacher"
         raise ValueError(
-            f"stage {context.stage} has {' and '.join(teachers) or 'no teacher'}: give the input 'teacher' (a model) "
-            "or 'logits' (the folder logits of a teacher-logits stage)"
+            f"stage {context.stage} has {found}: give one of the inputs 'teacher' (a model) and 'logits' (the folder "
+            "logits of a teacher-logits stage)"
         )
 
 

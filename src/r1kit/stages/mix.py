@@ -23,7 +23,7 @@ def check(context: Context) -> None:
     if _kinds(context).keys() != settings.ratios.keys():
         raise ValueError(
             f"stage {context.stage} has rows of {', '.join(_kinds(context))} and ratios for "
-            f"{', '.join(settings.ratios)}: name the same in both, inputs as rows/NAME"
+            f"{', '.join(settings.ratios)}: use the same names in both (the input of NAME is rows/NAME)"
         )
 
 

@@ -104,7 +104,8 @@ def run(context: Context) -> Mapping[str, Any]:
     metrics = {"asked": requests, "samples": count + total, "kept": count}
     write_json(context.folder / "funnel.json", {**metrics, "funnel": [step.to_json()], "counts": journal.counts})
     if not count:
-        raise ValueError(f"none of {total} pairs has a clear winner ({dict(reasons)}): lower min_margin, or ask others")
+        why = ", ".join(f"{reason}: {pairs}" for reason, pairs in reasons.items())
+        raise ValueError(f"none of {total} pairs has a clear winner ({why}): lower min_margin, or ask another judge")
     return {**metrics, "longer_wins": longer / count, **reasons, **journal.counts}
 
 

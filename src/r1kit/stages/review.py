@@ -48,7 +48,7 @@ def run(context: Context) -> Mapping[str, Any]:
     rows = (row for file in input_files(context, "rows").values() for row in read_rows(file))
     with ReviewQueue.create(path, rows, double_share=settings.double_share) as queue:
         if not queue.progress().total:
-            raise ValueError(f"stage {context.stage} has no sample to review: {', '.join(context.paths)} are empty")
+            raise ValueError(f"stage {context.stage} has no sample to review: no rows in {', '.join(context.paths)}")
         if settings.auto_accept:
             queue.auto_accept()
         if pending := queue.pending():

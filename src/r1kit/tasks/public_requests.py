@@ -82,5 +82,8 @@ def source(local: str) -> Path:
     """A file of the data folder; if it is missing, the `DataError` says where to put it."""
     path = find_local(local)
     if path is None:
-        raise DataError("missing file", f"put {local}.jsonl.gz into a folder and set {DATA_VARIABLE} to it")
+        raise DataError(
+            "missing file",
+            f"{local}.jsonl.gz is not on this machine: put it into a folder and set {DATA_VARIABLE} to that folder",
+        )
     return path

@@ -192,7 +192,7 @@ class TinyTask(Sequence[Problem]):
             return tuple(self[place] for place in range(*index.indices(self.size)))
         place = index + self.size if index < 0 else index
         if not 0 <= place < self.size:
-            raise IndexError(f"item {index} of tiny/{self.name}, which has {self.size}")
+            raise IndexError(f"there is no item {index}: tiny/{self.name} has {self.size} items")
         family = self.name
         if self.name == "reasoning":
             place, turn = divmod(place, len(FAMILIES))

@@ -175,7 +175,7 @@ class Learner:
                 self._restore(reference, folder / "reference.safetensors")
             state: dict[str, Any] = json.loads((folder / "state.json").read_text())
         except (SafetensorError, RuntimeError, UnpicklingError, EOFError, OSError, KeyError, ValueError) as error:
-            reason = str(error).split("\n")[0][:200] or type(error).__name__
+            reason = str(error).split("\n")[0].split(". ")[0][:200] or type(error).__name__
             raise StoreError(f"{folder} is damaged ({reason}): delete it, and the run continues without it") from error
         self.updates = state["updates"]
         return state

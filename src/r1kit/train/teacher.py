@@ -107,8 +107,8 @@ class TeacherStore:
         known: list[float] = self.about["temperatures"]
         if temperature not in known:
             raise ValueError(
-                f"the logits were stored for temperatures {known}, not {temperature}: the mass of the tail at another "
-                "one is unknown; store them again with it"
+                f"the logits were stored for temperatures {known}, and none can be computed for {temperature}: store "
+                "them again for it, or distill at a stored one"
             )
         return known.index(temperature)
 
@@ -156,7 +156,10 @@ def store_logits(
     `about` needs `top_k`, `temperatures` and the facts of the tokenizer.
     """
     if (folder / ABOUT).is_file() and (there := read_json(folder / ABOUT)) != about:
-        raise StoreError(f"{folder} holds logits of another kind ({there}, not {about}): give another folder")
+        differs = [
+            f"{name} is {there.get(name)}, not {value}" for name, value in about.items() if there.get(name) != value
+        ]
+        raise StoreError(f"{folder} holds logits of another kind ({'; '.join(differs)}): give another folder")
     write_json(folder / ABOUT, about)
     store = TeacherStore.open(folder)
     part, targets = list[Sample](), 0
@@ -201,6 +204,10 @@ def tokenizer_facts(tokenizer: Any) -> dict[str, Any]:
     return {"vocabulary": len(tokenizer), "tokenizer": hashlib.sha256(vocabulary.encode()).hexdigest()[:16]}
 
 
+def _token(tokens: dict[int, str], token_id: int) -> str:
+    return repr(tokens[token_id]) if token_id in tokens else "no token"
+
+
 def require_same_tokens(student: Any, teacher: Any) -> None:
     """Raise `ModelError`, which names the first difference, if two tokenizers do not give each id the same token."""
     ours, theirs = ({i: token for token, i in tokenizer.get_vocab().items()} for tokenizer in (student, teacher))
@@ -208,7 +215,8 @@ def require_same_tokens(student: Any, teacher: Any) -> None:
     if differing:
         first = differing[0]
         raise ModelError(
-            f"teacher and student have different tokens ({len(theirs)} and {len(ours)}; {len(differing)} ids differ, "
-            f"the first is {first}: {theirs.get(first)!r} and {ours.get(first)!r}): logits cannot be compared; use a "
-            "teacher of the student's family, or train on the teacher's traces with the stage sft"
+            f"teacher and student have different tokens ({len(theirs)} and {len(ours)}; the first difference is id "
+            f"{first}, {_token(theirs, first)} for the teacher and {_token(ours, first)} for the student), so logits "
+            "cannot be compared: use a teacher of the student's family, or train on the teacher's traces with the "
+            "stage sft"
         )

@@ -125,7 +125,9 @@ class Worker:
         except EOFError:
             raise WorkerError(f"the worker did not start (exit code {self._process.wait()})") from None
         if "missing" in hello:
-            raise ModuleNotFoundError(f"{hello['missing']}: install r1kit with its requirements to use this verifier")
+            raise ModuleNotFoundError(
+                f"{hello['missing']}: this verifier needs it, so install r1kit with all its requirements"
+            )
         if "broken" in hello:
             raise WorkerError(f"the worker did not start: {hello['broken']}")
         self._ready = True

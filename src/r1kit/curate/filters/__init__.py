@@ -21,7 +21,7 @@ from r1kit.curate.filters.language import get_mixed_languages, get_wrong_languag
 from r1kit.curate.filters.protocol import Filter, Rejection
 from r1kit.curate.filters.repetition import get_repetition
 from r1kit.curate.record import View
-from r1kit.settings import ForSources, nearest
+from r1kit.settings import ForSources, nearest, readable
 
 __all__ = ["FILTERS", "Filter", "FilterSpec", "Rejection", "build"]
 
@@ -86,6 +86,6 @@ def _make(spec: FilterSpec) -> Filter:
     try:
         rule: Filter = validate_call(FILTERS[spec.name])(**spec.options)
     except ValidationError as error:
-        lines = [f"option {'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors()]
+        lines = [readable(item, ".".join(map(str, item["loc"]))) for item in error.errors()]
         raise ValueError(f"filter {spec.name}: {'; '.join(lines)}") from None
     return rule

@@ -58,8 +58,8 @@ class LocalEngine:
         own = self.policy.model.state_dict()
         for name, tensor in named_tensors:
             if name not in own or own[name].shape != tensor.shape:
-                expected = tuple(own[name].shape) if name in own else "no such tensor"
-                raise ValueError(f"weights for {name} have shape {tuple(tensor.shape)}: the policy has {expected}")
+                have = f"{name} with shape {tuple(own[name].shape)}" if name in own else "no such tensor"
+                raise ValueError(f"weights came for {name} with shape {tuple(tensor.shape)}: the policy has {have}")
             if own[name].data_ptr() != tensor.data_ptr():
                 own[name].copy_(tensor)
 

@@ -30,7 +30,7 @@ class Scheduler:
     def __init__(self, prompt_lengths: abc.Sequence[int], n: int, slots: int) -> None:
         self.slots = slots
         self.running: list[Sequence] = []
-        # longest prompts first: if memory runs out, it runs out at once
+        # longest prompts first: if they do not fit into memory, that shows at the start of a long generation
         order = sorted(range(len(prompt_lengths)), key=lambda i: -prompt_lengths[i])
         self.waiting = deque(
             # a group larger than the cache is split into several
@@ -40,7 +40,10 @@ class Scheduler:
         )
 
     def admit(self) -> list[list[Sequence]]:
-        """Move waiting groups into free slots and return them. A few free slots wait for more: a prefill is costly."""
+        """Move waiting groups into free slots and return them.
+
+        While only a few slots are free, none is filled: one prefill for many sequences costs less than several for few.
+        """
         free = self.slots - len(self.running)
         if not self.waiting or (self.running and free < min(self.slots // 4 + 1, len(self.waiting[0]) * 2)):
             return []
@@ -54,7 +57,7 @@ class Scheduler:
 
     def remove(self, slot: int) -> int:
         """Free a slot: the last running sequence moves into it. Returns the slot that it came from."""
-        # running[:n] must stay slots [0, n): a decode step works on one slice of the cache
+        # the n running sequences must fill slots 0 to n - 1 without a gap: a decode step uses one slice of the cache
         last = len(self.running) - 1
         self.running[slot] = self.running[last]
         self.running.pop()

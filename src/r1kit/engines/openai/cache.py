@@ -83,7 +83,9 @@ class ReplyCache:
         try:
             yield
         except sqlite3.Error as error:
+            full = getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_FULL
+            remedy = "free some space, or set" if full else "set"
             raise StoreError(
-                f"cannot use the reply cache {self.path}: {error}: free some space, or set the engine's cache to "
-                "another file (stored replies stay in this one)"
+                f"cannot use the reply cache {self.path} ({error}): {remedy} the engine's cache to another file "
+                "(stored replies stay in this one)"
             ) from error

@@ -190,11 +190,13 @@ class _Fetch:
                 break
             if failures >= settings.attempts or wanted_s > settings.max_retry_after_s:
                 why = f"gave no usable reply in {failures} tries"
+                remedy = "run again when the server works, or raise attempts and timeout_s"
                 if wanted_s > settings.max_retry_after_s:
                     why = f"asks to wait {wanted_s:.0f} s, more than max_retry_after_s {settings.max_retry_after_s:.0f}"
+                    remedy = "run again after that time, or raise max_retry_after_s"
                 raise EngineError(
                     f"{self.engine.name} {why}; the last failure was: {failure}. Replies that arrived are kept in "
-                    f"{settings.cache_path}; run again when the server works, or raise attempts and timeout_s"
+                    f"{settings.cache_path}; {remedy}"
                 )
             await asyncio.sleep(delay)
         return False
@@ -212,23 +214,23 @@ class _Fetch:
                 raw = await create(model=body["model"], messages=body["messages"], extra_body=body)
             reply = read_reply(raw.http_response.text)
         except APIStatusError as error:
-            status, message = error.status_code, " ".join(str(error.message).split())[:300]
+            status, message = error.status_code, _server_message(error)
             # out of credit is a 429, but waiting does not help
             if (status in RETRIED or status >= 500) and error.code != "insufficient_quota":
                 wanted_s = retry_after(error.response.headers)
                 if status == 429 and wanted_s <= engine.settings.max_retry_after_s:
                     engine.pause(wanted_s)
-                return None, f"{status}: {message}", wanted_s
+                return None, message, wanted_s
             engine.usage.failures += 1
             if status in BLAMED:
                 raise PromptError(
-                    f"{engine.name} refuses the prompt {request.prompt_id} ({status}: {message}): shorten it or lower "
+                    f"{engine.name} refuses the prompt {request.prompt_id} ({message}): shorten it or lower "
                     "max_tokens; if the server does not know a parameter, name it in omit",
                     request.prompt_id,
                 ) from None
             remedy = REMEDIES.get(status, "check base_url and the server's log").format(key=engine.settings.api_key_env)
             kept = "Replies that arrived are kept"
-            raise EngineError(f"{engine.name} refuses ({status}: {message}): {remedy}. {kept}") from None
+            raise EngineError(f"{engine.name} refuses ({message}): {remedy}. {kept}") from None
         except (TimeoutError, APITimeoutError):
             return None, f"no complete reply within timeout_s {engine.settings.timeout_s:g}", 0.0
         except APIConnectionError as error:
@@ -240,3 +242,9 @@ class _Fetch:
         engine.record_tokens(request, reply.prompt_tokens, reply.completion_tokens)
         engine.usage.uncounted += not reply.completion_tokens  # some servers count nothing
         return reply, "", 0.0
+
+
+def _server_message(error: APIStatusError) -> str:
+    """The status and what the server says, without the status that the client puts in front of it."""
+    text = " ".join(str(error.message).split()).removeprefix(f"Error code: {error.status_code}").removeprefix(" - ")
+    return f"status {error.status_code}: {text[:300]}" if text else f"status {error.status_code}"

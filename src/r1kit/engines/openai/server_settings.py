@@ -55,7 +55,10 @@ class OpenAIEngineSettings(Settings):
     def _is_address(cls, url: str) -> str:
         if not url:
             raise ValueError("kind 'openai' needs base_url, the server's address, such as http://localhost:8000/v1")
-        parts = urlsplit(url)
+        try:
+            parts = urlsplit(url)
+        except ValueError:  # a bracket without its pair
+            parts = urlsplit("")
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise ValueError("it must be an address such as http://localhost:8000/v1")
         if parts.path.rstrip("/").endswith("/chat/completions"):

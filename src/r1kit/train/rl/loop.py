@@ -1,22 +1,23 @@
 """The GRPO loop: sample, score, take advantages, update. Synchronous: the engine samples with the learner's weights.
 
-Exactly the paper (DeepSeek-R1 section 2.1; DeepSeekMath section 4.1), with `algorithm=paper`:
+What it takes from the paper (DeepSeek-R1 section 2.1; DeepSeekMath section 4.1):
 
-1. G completions per prompt, at the temperature that the ratio is computed at; no value model.
+1. G completions per prompt, and no value model. Sampling and the ratio rho use the same temperature.
 2. A = (r - mean) / std of the group's rewards (R1 equation 3), the same for every token of a completion.
 3. min(rho A, clip(rho, 1 - eps, 1 + eps) A) - beta KL with the k3 estimator, in the loss and not in the reward.
 4. One rollout gives `minibatches` updates; the ratio is taken against the policy that sampled.
 5. The reference model is replaced by the policy every `reference_refresh` updates (the paper: 400).
 
-Where it departs, and the setting that restores the paper:
+Where its defaults depart from the paper, and the setting that restores it:
 
 1. No KL term by default, so no reference model: `algorithm=paper` sets beta 0.001 and the refresh.
 2. One update per rollout by default: `minibatches=16`.
-3. std is the sample's plus 1e-4 (TRL; the paper does not say which): `algorithm.baseline` takes a function of your own.
+3. std is the sample's (over G - 1) plus 1e-4, as in TRL; the paper does not say which. `algorithm.baseline` takes a
+   function of your own.
 4. Ratios are per token, and the loss is a mean over tokens and then over sequences (DeepSeekMath; R1 does not say):
    `algorithm.ratio`, `algorithm.aggregate`.
-5. A completion that no reward could judge is left out, and a group of equal rewards has no gradient. An update without
-   any gradient leaves the weights alone: `optimizer.skip_empty_updates=false` lets momentum move them.
+5. A completion that no reward could judge is left out, and a group of equal rewards has no gradient. An update
+   without any gradient does not change the weights; with `optimizer.skip_empty_updates=false`, momentum does.
 """
 
 from __future__ import annotations
@@ -73,21 +74,22 @@ class RL:
 
     def __post_init__(self) -> None:
         settings, algorithm = self.settings, self.settings.algorithm
-        # a path that leads nowhere fails here, before any work
+        # a loss or baseline that cannot be imported is an error here, before any work
         columns = column_names(iterate(self.task)) if self.scorer.has_own else frozenset[str]()
         self.collect = Collector(self.engine, self.chat, self.scorer, advantages_of(algorithm), settings, columns)
         self.loss = loss_of(algorithm)
         self.audit = Audit(self.folder, settings.audit_share, settings.audit_verifier, settings.seed)
         self.alarm = Alarm(settings.max_unknown_rate)
-        # before a checkpoint is loaded: the reference is the policy of the start, unless it was refreshed and saved
+        # The reference is a copy of the initial policy, so it is taken before a checkpoint is loaded. A refreshed
+        # reference is in the checkpoint and replaces this copy.
         self.reference = frozen_copy(self.learner.model) if algorithm.kl_coef else None
 
     def train(self) -> Best:
         """Run the remaining steps, from the newest checkpoint in the folder if any; returns the best validation.
 
         A resumed run gives the same result. If the validation has patience, the run may end early, and the learner ends
-        with the weights of the best validation. Raises `VerdictError` if no completion of a step got a reward or the
-        verifier could not judge too many of them. The previous step is checkpointed first.
+        with the weights of the best validation. Raises `VerdictError` if no completion of a step got a reward, or
+        if too many verdicts of it are undecided. Before it raises, it saves a checkpoint of the step before.
         """
         settings, newest = self.settings, checkpoints.latest(self.folder)
         state: dict[str, Any] = {"step": 0, "position": 0}
@@ -97,7 +99,8 @@ class RL:
         first, draws = state["step"], Draws(self.task, settings.seed, state["position"])
         self.stopping = EarlyStopping(self.validation, self.learner, self.folder, state)
         # rows of steps after the checkpoint go, because those steps are run again
-        keep_steps(self.folder / "metrics.jsonl", first or -1)  # step 0 is the validation before training
+        # a fresh start keeps nothing (-1), not even a row of step 0, which is the validation before training
+        keep_steps(self.folder / "metrics.jsonl", first or -1)
         self.audit.resume(first)
         with RowWriter(self.folder / "metrics.jsonl") as metrics:
             if not first and (measured := self.stopping.before()):
@@ -116,7 +119,7 @@ class RL:
 
     def _step(self, step: int, draws: Draws, metrics: RowWriter) -> dict[str, float]:
         """Sample, score, update; returns the step's metrics. If an alarm fires, they are logged before it is raised."""
-        # position: where this step's problems begin, for a checkpoint that repeats the step
+        # position: where this step's problems begin; a checkpoint that stores it repeats the step
         started, position, updates = time.perf_counter(), draws.position, self.learner.updates
         # on-policy: each rollout samples with the weights that it will update
         self.engine.load_weights(named_weights(self.learner.model), version=updates)
@@ -172,7 +175,7 @@ class RL:
                 # of the whole minibatch, so any packing gives the same gradient
                 totals = Totals.of(part, settings.max_tokens)  # samples without a gradient count, as in the paper
                 means = self.learner.forward_backward(batches, self.loss, totals, measured)
-                # a step with fewer groups than minibatches still ends where the schedule planned it
+                # the place in the learning-rate schedule; a step with fewer groups than minibatches skips places
                 done = (step * settings.epochs + epoch) * settings.minibatches
                 position = done + (index + 1) * settings.minibatches // len(parts) - 1
                 tokens = {"tokens/train": float(sum(batch.num_tokens for batch in batches))}
@@ -185,7 +188,7 @@ class RL:
         GRPO without a KL term gives a sample with advantage 0 no gradient, so no backward pass is spent on it.
         """
         algorithm, samples = self.settings.algorithm, list(samples)
-        # all tokens of a completion have one advantage; a loss of your own may train on any sample
+        # All tokens of a completion have one advantage. A loss of your own may need any sample.
         trained = [s for s in samples if s.advantages[-1] != 0.0 or algorithm.kl_coef or algorithm.loss]
         rest = [s for s in samples if s.advantages[-1] == 0.0] if len(trained) < len(samples) else []
         return self._pack(trained), self._pack(rest)
