@@ -109,7 +109,7 @@ def test_report_finds_the_newest_run_in_a_folder(capsys: pytest.CaptureFixture[s
             ["run", "broken", "--model", "m", "--scale", "s"],
             "recipe broken does not take --scale or --model: leave it out",
         ),
-        (["run", "broken"], "input how of stage boom: there is no file or folder how"),
+        (["run", "broken"], "input 'how' of stage boom: there is no file or folder how"),
     ],
 )
 def test_what_a_user_can_mend_is_one_message_and_status_1(

@@ -180,7 +180,7 @@ def test_a_checkpoint_that_lacks_weights_is_refused(folder: Path) -> None:
 def test_a_truncated_weight_file_is_refused(folder: Path) -> None:
     file = folder / "model.safetensors"
     file.write_bytes(file.read_bytes()[:1000])
-    with pytest.raises(ModelError, match="could not be loaded"):
+    with pytest.raises(ModelError, match="has a damaged weights file"):
         load(str(folder))
 
 

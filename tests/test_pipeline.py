@@ -212,7 +212,7 @@ def test_the_content_of_a_folder_counts_and_an_unchanged_file_is_not_read_again(
 
 
 def test_a_missing_or_empty_input_is_one_clear_error(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"input data of stage one: there is no file or folder .*nothing"):
+    with pytest.raises(ValueError, match=r"input 'data' of stage one: there is no file or folder .*nothing"):
         plan(toy_recipe(tmp_path / "nothing"), tmp_path)
     (tmp_path / "empty").mkdir()
     with pytest.raises(ValueError, match="empty holds no files"):
@@ -313,7 +313,7 @@ def test_a_failed_stage_is_named_and_shown_as_stopped_midway(tmp_path: Path, dat
 def test_an_output_that_has_gone_is_a_clear_error(tmp_path: Path, data: Path) -> None:
     folder = execute(toy_recipe(data), tmp_path / "runs", until="one")
     (folder / "result").unlink()
-    with pytest.raises(StoreError, match=r"input x is missing: .*result"):
+    with pytest.raises(StoreError, match=r"input 'x' is missing: .*result"):
         execute(toy_recipe(data), tmp_path / "runs")
 
 

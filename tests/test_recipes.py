@@ -389,6 +389,12 @@ def v3_paper() -> tuple[Any, ...]:
     return RECIPES["v3"](scale="paper", teacher="tiny").stages
 
 
+def test_what_is_no_kind_of_stage_is_refused() -> None:
+    build = Builder("x", TINY, {})
+    with pytest.raises(SettingsError, match=r"stage rl: <class .*Path'> is not a kind of stage: expected a Kind"):
+        build("rl", Path, {"model": build.base}, {})  # type: ignore[arg-type]
+
+
 def test_a_scale_says_sizes_and_never_ideas() -> None:
     """The recipe decides rewards, algorithm and prompting: a scale that sets one of them is refused."""
     sizes = replace(TINY.for_r1, dev2=TINY.for_r1.dev2 | {"rewards": "accuracy"})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Literal
 
 import pytest
 from pydantic import Field
@@ -40,6 +41,22 @@ def test_replaced_settings_are_validated_and_keep_their_class() -> None:
         loop.replace(steps=-5)
     with pytest.raises(SettingsError, match=r"there is no setting stepz: did you mean steps\?"):
         loop.replace(stepz=3)
+
+
+def test_errors_are_in_our_words_and_one_line_each() -> None:
+    class Derived(Settings):
+        mode: Literal["fast", "slow"]
+        share: float = Field(ge=0, le=1)
+        copy_of: str = Field(default_factory=lambda values: str(values["mode"]))
+
+    with pytest.raises(SettingsError) as caught:
+        Derived.parse({"mode": "quick"}, prefix="rl")
+    assert str(caught.value).splitlines() == [
+        "rl.mode is 'quick': it must be 'fast' or 'slow'",
+        "rl.share is missing: set it",
+    ]
+    with pytest.raises(SettingsError, match=r"^share is 2: it must be at most 1$"):
+        Derived.parse({"mode": "fast", "share": 2})
 
 
 @pytest.mark.parametrize(

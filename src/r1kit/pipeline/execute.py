@@ -61,7 +61,7 @@ def _context(row: PlanRow, progress: Progress) -> Context:
     for name, path in row.paths.items():
         if not path.exists():
             raise StoreError(
-                f"input {name} is missing: {path}. Put it back, or move the folder that held it away to run its "
+                f"input {name!r} is missing: {path}. Put it back, or move the folder that held it away to run its "
                 "stage again"
             )
     settings, folder = row.stage.settings, row.folder

@@ -87,9 +87,9 @@ def identity(stage: Stage, hashes: Hashes, fingerprints: dict[str, str]) -> dict
             inputs[name]["fingerprint"] = fingerprints[source.stage.name]
             continue
         if source.fetch is None and not source.path.exists():
-            raise ValueError(f"input {name} of stage {stage.name}: there is no file or folder {source.path}")
+            raise ValueError(f"input {name!r} of stage {stage.name}: there is no file or folder {source.path}")
         if source.fetch is None and source.path.is_dir() and not files_in(source.path):
-            raise ValueError(f"input {name} of stage {stage.name}: the folder {source.path} holds no files")
+            raise ValueError(f"input {name!r} of stage {stage.name}: the folder {source.path} holds no files")
         digest = hashes.of(source.path) if source.fetch is None else UNKNOWN
         inputs[name] = {"path": str(source.path), "fingerprint": digest}
     kind: dict[str, Any] = {"kind": stage.kind.name, "version": stage.kind.version}

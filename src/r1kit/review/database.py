@@ -103,9 +103,8 @@ class Database:
                         self.all(f"PRAGMA application_id = {APPLICATION}")
                         self.all(f"PRAGMA user_version = {VERSION}")
                 elif (kind, version) != (APPLICATION, VERSION):
-                    raise ReviewError(
-                        f"{self.path} is an SQLite file but not a review queue of this version of r1kit: name another file"
-                    )
+                    known = "an SQLite file but not a review queue of this version of r1kit"
+                    raise ReviewError(f"{self.path} is {known}: name another file")
                 self.all("PRAGMA journal_mode = WAL")
         except BaseException:
             self._db.close()

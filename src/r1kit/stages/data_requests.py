@@ -63,7 +63,7 @@ def run(context: Context) -> Mapping[str, Any]:
         if not counts["kept"]:
             unfit = f"{counts['too_long']:,} are too long, {counts['unreadable']:,} cannot be read"
             raise ValueError(
-                f"input {name} of stage {context.stage} has no row that fits ({unfit}): raise max_chars, "
+                f"input {name!r} of stage {context.stage} has no row that fits ({unfit}): raise max_chars, "
                 "or see `r1kit data check`"
             )
     return counts_of

@@ -107,7 +107,7 @@ class TeacherStore:
         known: list[float] = self.about["temperatures"]
         if temperature not in known:
             raise ValueError(
-                f"the logits were stored for temperatures {known}, and none can be computed for {temperature}: store "
+                f"the logits were stored for temperatures {known}, not {temperature}, and cannot be converted: store "
                 "them again for it, or distill at a stored one"
             )
         return known.index(temperature)

@@ -23,7 +23,7 @@ from r1kit.event_loop import run_blocking
 from r1kit.types import Completion, Prompt, SamplingParams
 
 if TYPE_CHECKING:
-    from openai import AsyncOpenAI
+    from openai import APIStatusError, AsyncOpenAI
 
 RETRIED = (408, 409, 425, 429)  # HTTP statuses, besides all from 500 on
 BLAMED = (400, 413, 422)  # statuses that blame the request, not the account or the server
@@ -86,7 +86,7 @@ class OpenAIEngine:
         return [[replies[request.key].completion() for request in row] for row in rows]
 
     async def _collect(self, requests: list[Request], on_reply: Callable[[str, Reply], None]) -> None:
-        from openai import AsyncOpenAI
+        from openai import APIStatusError, AsyncOpenAI
 
         settings = self.settings
         key = os.environ.get(settings.api_key_env, "").strip()

@@ -16,5 +16,5 @@ def input_files(context: Context, name: str) -> dict[str, Path]:
         )
     for path in files.values():
         if path.is_dir():
-            raise ValueError(f"input {name} of stage {context.stage} is the folder {path}: name one file in it")
+            raise ValueError(f"input {name!r} of stage {context.stage} is the folder {path}: name one file in it")
     return files
