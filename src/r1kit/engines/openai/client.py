@@ -86,7 +86,7 @@ class OpenAIEngine:
         return [[replies[request.key].completion() for request in row] for row in rows]
 
     async def _collect(self, requests: list[Request], on_reply: Callable[[str, Reply], None]) -> None:
-        from openai import APIStatusError, AsyncOpenAI
+        from openai import AsyncOpenAI
 
         settings = self.settings
         key = os.environ.get(settings.api_key_env, "").strip()
