@@ -109,7 +109,7 @@ def make_job(options: argparse.Namespace) -> Job:
     problems = problems_for(options.model, tokenizer, chat, prompts * (options.warmup + options.steps))
     return Job(
         model=folder,
-        chat=chat.model_dump(),
+        chat=chat.model_dump(mode="json"),
         problems=[asdict(problem) for problem in problems],
         prompts=prompts,
         group=group,

@@ -483,7 +483,7 @@ def test_the_command_imports_accepts_and_exports(tmp_path: Path, capsys: pytest.
     ("arguments", "message"),
     [
         (["no.db"], "there is no review queue no.db"),
-        (["no.db", "--import", "gone.jsonl"], "error: gone.jsonl: No such file or directory"),
+        (["no.db", "--import", "gone.jsonl"], "error: gone.jsonl: there is no such file"),
         (["rows.jsonl", "--export", "x.jsonl"], "not a review queue"),
         (["q.db", "--import", "rows.jsonl"], "rows.jsonl, row 2: not valid JSON"),
         (["q.db", "--rejected", "x.jsonl"], "--rejected goes with --export"),

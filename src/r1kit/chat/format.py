@@ -97,8 +97,6 @@ class ChatFormat(Settings):
     def text(self, messages: tuple[Message, ...], tokenizer: Any) -> str:
         """The prompt as text, without the prefill."""
         if self.template == "chat":
-            if not tokenizer.chat_template:
-                raise ValueError("the tokenizer has no chat template: set chat.template to 'plain'")
             return apply_template(tokenizer, _plain(messages), add_generation_prompt=True, **self._variables(tokenizer))
         system = "\n".join(turn.content for turn in messages if turn.role == "system")
         *history, question = [turn for turn in messages if turn.role != "system"]
@@ -111,6 +109,8 @@ class ChatFormat(Settings):
 
     def _variables(self, tokenizer: Any) -> dict[str, Any]:
         """The options, and the chat template with the format's date in place of today's."""
+        if not tokenizer.chat_template:
+            raise ValueError("the tokenizer has no chat template: set chat.template to 'plain'")
         return {"chat_template": dated(tokenizer.chat_template, self.date), **self.options}
 
 

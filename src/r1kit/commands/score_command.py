@@ -83,7 +83,7 @@ def build_scorer(rewards: str, settings: Sequence[tuple[str, Any]] = ()) -> Scor
         try:
             items = json.loads(rewards)
         except ValueError as error:
-            raise SettingsError(f"rewards are not valid JSON: {error}") from None
+            raise SettingsError(f"--rewards is not valid JSON: {error}") from None
         items = items if isinstance(items, list) else [items]
     for item in items:
         if not isinstance(item, str | dict):
