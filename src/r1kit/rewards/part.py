@@ -84,7 +84,8 @@ class Part:
 
         def pairs(name: str, values: Sequence[Any]) -> Iterable[tuple[PartResult, Any]]:
             if len(values) != len(results):
-                raise RewardError(f"reward {self.label!r} logs {len(values)} {name!r} for {len(results)} completions")
+                logs = f"reward {self.label!r} logs {len(values)} values of {name!r} for {len(results)} completions"
+                raise RewardError(f"{logs}: log one for each")
             return zip(results, values, strict=True)
 
         def log_extra(name: str, values: Sequence[Any]) -> None:
@@ -145,7 +146,7 @@ class Part:
         if not isinstance(values, list):
             raise RewardError(f"{name} returned {type(values).__name__}: expected a list of {rows} numbers")
         if len(values) != rows:
-            raise RewardError(f"{name} returned {len(values)} values for {rows} completions")
+            raise RewardError(f"{name} returned {len(values)} values for {rows} completions: return one for each")
         numbers: list[float | None] = []
         for value in values:
             number = value.item() if not isinstance(value, Real) and getattr(value, "ndim", None) == 0 else value
