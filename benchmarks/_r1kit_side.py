@@ -20,7 +20,7 @@ from r1kit.rewards import RewardSpec, build
 from r1kit.train.learner import Learner, OptimizerSettings
 from r1kit.train.losses.policy_gradient import PRESETS, grpo
 from r1kit.train.packing import pack
-from r1kit.train.rl.loop import RL
+from r1kit.train.rl.loop import RLLoop
 from r1kit.train.rl.loop_settings import LoopSettings
 from r1kit.types import Completion, Prompt, Sample, SamplingParams
 
@@ -47,7 +47,7 @@ def run(job: Job) -> Result:
     rows: list[dict[str, float]] = []
     with tempfile.TemporaryDirectory() as folder:
         engine, scorer = LocalEngine(policy, max_rows=job.max_rows), build((RewardSpec(name="_workload:reward"),))
-        loop = RL(
+        loop = RLLoop(
             learner,
             engine,
             job.task,

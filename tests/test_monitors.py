@@ -33,7 +33,7 @@ from r1kit.tiny.tokenizer import make  # noqa: E402
 from r1kit.train import checkpoints  # noqa: E402
 from r1kit.train.learner import Learner, OptimizerSettings  # noqa: E402
 from r1kit.train.rl.audit import Audit  # noqa: E402
-from r1kit.train.rl.loop import RL  # noqa: E402
+from r1kit.train.rl.loop import RLLoop  # noqa: E402
 from r1kit.train.rl.loop_settings import LoopSettings  # noqa: E402
 from r1kit.train.rl.monitors import Alarm, VerdictError, hack_metrics, verdict_metrics  # noqa: E402
 from r1kit.types import Completion, Group, Message, Outcome, Problem, Prompt, Reward, Rollout, Verdict  # noqa: E402
@@ -86,7 +86,7 @@ class Tail:
 PARTS = (RewardSpec(name="accuracy"), RewardSpec(name="tag_count", weight=0.2))
 
 
-def loop(folder: Path, problems: Listed, parts: Sequence[RewardSpec] = PARTS, **changes: Any) -> RL:
+def loop(folder: Path, problems: Listed, parts: Sequence[RewardSpec] = PARTS, **changes: Any) -> RLLoop:
     settings = LoopSettings.parse({**SMALL, **changes})
     policy = Policy(fresh_llama(TOKENIZER, layers=1, width=32, heads=2, context=64, seed=0), TOKENIZER, (1,))
     learner = Learner(policy.model, OptimizerSettings(learning_rate=3e-3), steps=settings.steps)
@@ -95,7 +95,7 @@ def loop(folder: Path, problems: Listed, parts: Sequence[RewardSpec] = PARTS, **
         return None
 
     chat = ChatFormat(system="", plain="{question}")
-    return RL(learner, Boxed(policy), problems, chat, build(parts), settings, folder, quiet, quiet)
+    return RLLoop(learner, Boxed(policy), problems, chat, build(parts), settings, folder, quiet, quiet)
 
 
 def rows(path: Path) -> list[dict[str, Any]]:

@@ -23,7 +23,7 @@ from r1kit.rewards.loading import source_files  # noqa: E402
 from r1kit.rewards.part import RewardError  # noqa: E402
 from r1kit.rollout import column_names, data_columns  # noqa: E402
 from r1kit.settings import SettingsError  # noqa: E402
-from r1kit.stages.rl import RL_STAGE, RLSettings  # noqa: E402
+from r1kit.stages.rl import RL, RLSettings  # noqa: E402
 from r1kit.tasks import TaskSpec, load_tasks  # noqa: E402
 from r1kit.types import Problem  # noqa: E402
 
@@ -143,7 +143,7 @@ def recipe(model: Path, file: Path, rewards: list[Any], **changes: Any) -> Recip
         "rollouts_every": 1,
         "device": "cpu",
     }
-    stage = Stage("rl", RL_STAGE, RLSettings.parse(settings | changes), {"model": External(model)})
+    stage = Stage("rl", RL, RLSettings.parse(settings | changes), {"model": External(model)})
     return Recipe("own-rewards", (stage,))
 
 

@@ -25,7 +25,7 @@ from r1kit.report.folders import StageFolder  # noqa: E402
 from r1kit.report.health import checks  # noqa: E402
 from r1kit.rewards import RewardSpec  # noqa: E402
 from r1kit.settings import SettingsError  # noqa: E402
-from r1kit.stages.rl import RL_STAGE, RLSettings  # noqa: E402
+from r1kit.stages.rl import RL, RLSettings  # noqa: E402
 from r1kit.stages.sft import SFT, SFTSettings  # noqa: E402
 from r1kit.stages.shared.probe import ProbeSettings, check_probe, reward_metrics  # noqa: E402
 from r1kit.train import checkpoints  # noqa: E402
@@ -74,8 +74,8 @@ def context(folder: Path, model: Path, settings: dict[str, Any], **paths: Path) 
 
 def train(folder: Path, model: Path, **settings: Any) -> dict[str, Any]:
     made = context(folder, model, settings)
-    RL_STAGE.check(made)  # type: ignore[misc]
-    return dict(RL_STAGE.run(made))
+    RL.check(made)  # type: ignore[misc]
+    return dict(RL.run(made))
 
 
 def scripted(folder: Path, scores: Sequence[float], patience: int = 0, steps: int = 6) -> Any:
@@ -256,7 +256,7 @@ def test_settings_of_the_probe_can_be_given_in_any_order() -> None:
 def test_a_probe_that_cannot_work_is_refused_before_anything_starts(tiny_policy_folder: Path, tmp_path: Path) -> None:
     def refused(message: str, **settings: Any) -> None:
         with pytest.raises(ValueError, match=message):
-            RL_STAGE.check(context(tmp_path, tiny_policy_folder, settings))  # type: ignore[misc]
+            RL.check(context(tmp_path, tiny_policy_folder, settings))  # type: ignore[misc]
 
     no_references = {"name": "tiny/general", "split": "train", "limit": 4}
     refused(r"patience needs held-out problems: name at least one task in probe\.tasks", patience=2)
@@ -271,7 +271,7 @@ def test_a_probe_that_cannot_work_is_refused_before_anything_starts(tiny_policy_
         probe={**PROBE, "rewards": [{"name": "reward_model", "options": {"model": "nowhere"}}]},
     )
     with pytest.raises(ValueError, match=r"reward/judge, but no reward reads it"):
-        RL_STAGE.check(context(tmp_path, tiny_policy_folder, {"probe": PROBE}, reward__judge=tmp_path))  # type: ignore[misc]
+        RL.check(context(tmp_path, tiny_policy_folder, {"probe": PROBE}, reward__judge=tmp_path))  # type: ignore[misc]
 
 
 def test_requests_without_references_are_for_the_held_out_judges(tiny_policy_folder: Path, tmp_path: Path) -> None:
@@ -299,8 +299,8 @@ def test_a_reward_model_that_is_an_input_judges_the_probe_in_every_stage(
     saved.save(chat, judge)
     probe = {**PROBE, "rewards": [{"name": "reward_model", "label": "judge"}], "watch": "reward/judge"}
     made = context(tmp_path / "rl", resolve("tiny"), {"steps": 1, "probe": probe}, reward__judge=judge)
-    RL_STAGE.check(made)  # type: ignore[misc]
-    RL_STAGE.run(made)
+    RL.check(made)  # type: ignore[misc]
+    RL.run(made)
     assert all(0 < row["probe/reward/judge"] < 1 for row in metrics(tmp_path / "rl"))
 
     data = tmp_path / "rows.jsonl"

@@ -17,7 +17,7 @@ from r1kit.recipes.scales.tiny import TINY
 from r1kit.rewards import RewardSpec, Scorer, build
 from r1kit.settings import SettingsError
 from r1kit.stages.reward_model import REWARD_MODEL, RewardModelSettings
-from r1kit.stages.rl import RL_STAGE, RLSettings
+from r1kit.stages.rl import RL, RLSettings
 from r1kit.stages.tiny_requests import TINY_REQUESTS, TinyRequestsSettings
 from r1kit.tasks import TaskSpec, load_task
 from r1kit.tiny import everyday
@@ -178,7 +178,7 @@ def all_scenarios(base: Path, **changes: object) -> Recipe:
         **changes,
     }
     judges = {"reward/helpfulness": helpfulness / "model", "reward/harmlessness": safety / "model"}
-    return Recipe("scenarios", (Stage("r1", RL_STAGE, RLSettings(**settings), {"model": model, **judges}),))
+    return Recipe("scenarios", (Stage("r1", RL, RLSettings(**settings), {"model": model, **judges}),))
 
 
 def test_rl_for_all_scenarios_rewards_problems_by_rules_and_requests_by_models(

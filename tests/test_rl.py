@@ -26,7 +26,7 @@ from r1kit.models.policy_net import LossOutput  # noqa: E402
 from r1kit.rewards.part import Part  # noqa: E402
 from r1kit.rewards.scorer import Scorer  # noqa: E402
 from r1kit.settings import SettingsError  # noqa: E402
-from r1kit.stages.rl import RL_STAGE, RLSettings  # noqa: E402
+from r1kit.stages.rl import RL, RLSettings  # noqa: E402
 from r1kit.store import StoreError  # noqa: E402
 from r1kit.tasks.base import Listed  # noqa: E402
 from r1kit.tiny.tokenizer import make  # noqa: E402
@@ -35,7 +35,7 @@ from r1kit.train.learner import Learner, OptimizerSettings  # noqa: E402
 from r1kit.train.losses.policy_gradient import PRESETS, GRPOSettings, grpo  # noqa: E402
 from r1kit.train.rl.algorithm import algorithm_files  # noqa: E402
 from r1kit.train.rl.collect import Draws  # noqa: E402
-from r1kit.train.rl.loop import RL  # noqa: E402
+from r1kit.train.rl.loop import RLLoop  # noqa: E402
 from r1kit.train.rl.loop_settings import LoopSettings  # noqa: E402
 from r1kit.types import Problem  # noqa: E402
 
@@ -62,7 +62,7 @@ def loop(
     rate: float = 3e-3,
     ends: tuple[int, ...] = (1,),
     log: Callable[[int, dict[str, float]], None] = lambda step, row: None,
-) -> RL:
+) -> RLLoop:
     parsed = LoopSettings.parse({**SMALL, **settings})
     policy = Policy(fresh_llama(TOKENIZER, layers=1, width=32, heads=2, context=64, seed=0), TOKENIZER, ends)
     learner = Learner(
@@ -73,7 +73,7 @@ def loop(
     )
     chat = ChatFormat(system="", plain="{question}")
     scorer = Scorer((Part("share", 1.0, reward),))
-    return RL(learner, LocalEngine(policy), TASK, chat, scorer, parsed, folder, log, lambda text: None)
+    return RLLoop(learner, LocalEngine(policy), TASK, chat, scorer, parsed, folder, log, lambda text: None)
 
 
 def rows(folder: Path) -> list[dict[str, Any]]:
@@ -82,7 +82,7 @@ def rows(folder: Path) -> list[dict[str, Any]]:
     return [{key: value for key, value in json.loads(line).items() if not key.startswith("time/")} for line in lines]
 
 
-def weights(run: RL) -> dict[str, Any]:
+def weights(run: RLLoop) -> dict[str, Any]:
     return dict(run.learner.model.state_dict())
 
 
@@ -282,8 +282,8 @@ def test_a_loss_and_a_baseline_of_ones_own_are_found_by_dotted_path(tmp_path: Pa
     files = algorithm_files(LoopSettings.parse(own).algorithm)
     assert files == {"baseline": Path(__file__)} and algorithm_files(PRESETS["grpo"]) == {}
     stage = RLSettings.parse({"tasks": ["tiny/reasoning"], "rewards": ["accuracy"], **own})
-    assert RL_STAGE.sources is not None
-    assert RL_STAGE.sources(stage)["code/algorithm.baseline"].path == Path(__file__)  # a change of it redoes the stage
+    assert RL.sources is not None
+    assert RL.sources(stage)["code/algorithm.baseline"].path == Path(__file__)  # a change of it redoes the stage
 
 
 @pytest.mark.parametrize(

@@ -27,7 +27,7 @@ from r1kit.rewards.reasoning import reasoning_quality_reward  # noqa: E402
 from r1kit.tasks.base import Listed  # noqa: E402
 from r1kit.tiny.tokenizer import make  # noqa: E402
 from r1kit.train.learner import Learner, OptimizerSettings  # noqa: E402
-from r1kit.train.rl.loop import RL  # noqa: E402
+from r1kit.train.rl.loop import RLLoop  # noqa: E402
 from r1kit.train.rl.loop_settings import LoopSettings  # noqa: E402
 from r1kit.types import Problem  # noqa: E402
 
@@ -124,7 +124,7 @@ async def async_length(
     return [None if not one else 1 / (1 + len(one)) for one in completions]
 
 
-def rl(folder: Path, specs: list[RewardSpec], answer: str = "3") -> RL:
+def rl(folder: Path, specs: list[RewardSpec], answer: str = "3") -> RLLoop:
     tokenizer = make()
     settings = LoopSettings.parse(
         {
@@ -145,7 +145,7 @@ def rl(folder: Path, specs: list[RewardSpec], answer: str = "3") -> RL:
         return None
 
     chat = ChatFormat(system="", plain="{question}")
-    return RL(learner, LocalEngine(policy), task, chat, build(specs), settings, folder, quiet, quiet)
+    return RLLoop(learner, LocalEngine(policy), task, chat, build(specs), settings, folder, quiet, quiet)
 
 
 def lines(path: Path) -> list[dict[str, Any]]:

@@ -76,7 +76,7 @@ class Builder:
             what = ", ".join(sorted(both))
             raise SettingsError(f"stage {name}: the recipe sets {what}, so a scale must not: remove it from the scale")
         if not isinstance(kind, Kind):
-            expected = "a Kind, such as SFT or RL_STAGE in r1kit.stages"
+            expected = "a Kind, such as SFT or RL in r1kit.stages"
             raise SettingsError(f"stage {name}: {kind!r:.80} is not a kind of stage: expected {expected}")
         fields = kind.settings.model_fields
         held_out = Sizes(evaluation_sets=self._held_out) if "evaluation_sets" in fields and not self.planned else {}

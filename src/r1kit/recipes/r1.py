@@ -22,7 +22,7 @@ from r1kit.stages.generate import GENERATE
 from r1kit.stages.mix import MIX
 from r1kit.stages.review import REVIEW
 from r1kit.stages.reward_model import REWARD_MODEL
-from r1kit.stages.rl import RL_STAGE
+from r1kit.stages.rl import RL
 from r1kit.stages.sft import SFT
 from r1kit.stages.tiny_requests import TINY_REQUESTS
 from r1kit.tasks.public_requests import source
@@ -74,7 +74,7 @@ def reasoner(build: Builder) -> Part:
     review = build("review", REVIEW, drafts, size.review)
     dev1 = build("dev1", SFT, {"model": base, "data": review / "kept.jsonl"}, size.dev1)
 
-    dev2 = build("dev2", RL_STAGE, {"model": dev1 / "model"}, size.dev2, **rl, temperature=scale.departures.temperature)
+    dev2 = build("dev2", RL, {"model": dev1 / "model"}, size.dev2, **rl, temperature=scale.departures.temperature)
     rejection = rejection_sampling(build, "rejection", dev2 / "model")
 
     requests = requests_stage(build)
@@ -83,11 +83,11 @@ def reasoner(build: Builder) -> Part:
     mix = build("mix", MIX, rows, size.mix, ratios=REASONING_TO_GENERAL)
     dev3 = build("dev3", SFT, {"model": base, "data": mix / "mixed.jsonl"}, size.dev3)  # from the base, not from Dev2
 
-    rules = build("rules", RL_STAGE, {"model": dev3 / "model"}, size.rules, **rl, temperature=0.7)
+    rules = build("rules", RL, {"model": dev3 / "model"}, size.rules, **rl, temperature=0.7)
     helpfulness, safety = reward_models(build, dev3 / "model", requests)
     last = build(
         "r1",
-        RL_STAGE,
+        RL,
         {"model": rules / "model", **preference_rewards(helpfulness, safety)},
         size.r1,
         rewards=scenario_rewards(scale),

@@ -10,7 +10,7 @@ from r1kit.recipes.builder import Builder, Model
 from r1kit.recipes.scale import Sizes
 from r1kit.recipes.scales import default_scale, scale_of
 from r1kit.rewards import weighted
-from r1kit.stages.rl import RL_STAGE
+from r1kit.stages.rl import RL
 
 
 def r1_zero(
@@ -33,7 +33,7 @@ def zero_stage(build: Builder, name: str, base: Model, sizes: Sizes) -> Stage:
     departures = build.scale.departures
     return build(
         name,
-        RL_STAGE,
+        RL,
         {"model": base},
         sizes,
         rewards=weighted(("accuracy", *departures.zero_format), (1.0, *departures.zero_format.values())),

@@ -22,7 +22,7 @@ from r1kit.recipes.r1 import (
 from r1kit.recipes.scale import ExpertSizes
 from r1kit.stages.generate import GENERATE
 from r1kit.stages.mix import MIX
-from r1kit.stages.rl import RL_STAGE
+from r1kit.stages.rl import RL
 from r1kit.stages.sft import SFT
 from r1kit.stages.shared.sources import model_input
 
@@ -60,7 +60,7 @@ def v3(
         judges = reward_models(build, tuned / "model", earlier["requests"])
     last = build(
         "v3",
-        RL_STAGE,
+        RL,
         {"model": tuned / "model", **preference_rewards(*judges)},
         size.rl,
         rewards=scenario_rewards(build.scale),
@@ -104,7 +104,7 @@ def expert(build: Builder, domain: str, writer: Model, size: ExpertSizes) -> tup
     start = build(f"start-{domain}", SFT, {"model": build.base, **rows}, size.start)
     trained = build(
         f"expert-{domain}",
-        RL_STAGE,
+        RL,
         {"model": start / "model"},
         size.rl,
         rewards=rule_rewards(build.scale),

@@ -21,7 +21,7 @@ from r1kit.stages.shared.sources import sources
 from r1kit.tasks import TaskSpec, load_tasks, say_readings
 from r1kit.train.learner import OptimizerSettings
 from r1kit.train.rl.algorithm import advantages_of, algorithm_files, loss_of
-from r1kit.train.rl.loop import RL
+from r1kit.train.rl.loop import RLLoop
 from r1kit.train.rl.loop_settings import LoopSettings
 from r1kit.train.validation import Validation
 
@@ -113,7 +113,7 @@ def run(context: Context) -> Mapping[str, Any]:
         every = settings.probe_every or math.ceil(settings.steps / 10)
         validation = Validation(measure, every, watch=watch, higher_is_better=True, patience=settings.patience)
     engine, say = open_policy_engine(settings, policy), context.progress.say
-    loop = RL(learner, engine, fitting, chat, scorer, settings, context.folder, log, say, validation)
+    loop = RLLoop(learner, engine, fitting, chat, scorer, settings, context.folder, log, say, validation)
     context.progress.step(0, settings.steps)
     best = loop.train()
     policy.save(context.folder / "model")
@@ -122,7 +122,7 @@ def run(context: Context) -> Mapping[str, Any]:
     return {**counts, **best.facts("step")}
 
 
-RL_STAGE = Kind(
+RL = Kind(
     name="rl",
     run=run,
     settings=RLSettings,

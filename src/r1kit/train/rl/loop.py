@@ -55,7 +55,7 @@ Prepared = tuple[list[Batch], list[Batch]]  # to train on, and only to measure
 
 
 @dataclass
-class RL:
+class RLLoop:
     """The loop and everything it works on; `log` receives each step's metrics, `note` messages for people."""
 
     learner: Learner
