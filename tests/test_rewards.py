@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 from r1kit.rewards import REWARDS, RewardSpec, build, weighted
 from r1kit.rewards.accuracy import accuracy_reward, get_accuracy_reward, get_cosine_scaled_reward
 from r1kit.rewards.code import code_reward
-from r1kit.rewards.columns import reference_text
 from r1kit.rewards.combinations import REASONING, REASONING_WEIGHTED
+from r1kit.rewards.inputs import reference_text
 from r1kit.rewards.length import get_repetition_penalty_reward, get_soft_overlong_punishment, repetition
 from r1kit.rewards.part import RewardError
 from r1kit.rewards.r1_format import format_reward, reasoning_steps_reward, tag_count_reward

@@ -7,8 +7,8 @@ keyword options, and add a line to `registry.REWARDS`.
 
 from __future__ import annotations
 
-from r1kit.rewards.columns import RewardFunction
 from r1kit.rewards.combinations import weighted
+from r1kit.rewards.inputs import RewardFunction
 from r1kit.rewards.loading import build
 from r1kit.rewards.registry import REWARDS
 from r1kit.rewards.scorer import Scorer

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 from r1kit import verifiers
-from r1kit.rewards.columns import RewardFunction, column, configured, texts
+from r1kit.rewards.inputs import RewardFunction, column, configured, texts
 from r1kit.rewards.verdicts import judge, report_verdicts
 from r1kit.types import Verdict
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from r1kit.rewards.columns import RewardFunction, configured, names, references, texts
+from r1kit.rewards.inputs import RewardFunction, configured, names, references, texts
 from r1kit.rewards.verdicts import report_verdicts
 from r1kit.verifiers.code.grading import grade_code_batch
 from r1kit.verifiers.code.tests import DEFAULTS, TestDefaults

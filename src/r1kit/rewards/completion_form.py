@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from r1kit.rewards.columns import RewardFunction, question_of, texts
+from r1kit.rewards.inputs import RewardFunction, question_of, texts
 
 _MESSAGES = re.compile(r"\b(?:dict|mapping|message)s?\b(?:\[[^\]]*\])?", re.IGNORECASE)
 

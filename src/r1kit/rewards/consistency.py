@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
 from r1kit import chat
-from r1kit.rewards.columns import RewardFunction, configured, names, texts
+from r1kit.rewards.inputs import RewardFunction, configured, names, texts
 from r1kit.verifiers import language as languages
 from r1kit.verifiers.language import per_word, scripts
 

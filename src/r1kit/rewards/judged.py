@@ -12,7 +12,7 @@ from r1kit.engines import Engine
 from r1kit.engines.engine_settings import EngineSettings, parse_engine
 from r1kit.engines.opening import open_engine
 from r1kit.judges import RUBRICS, JudgeSettings, Rubric, RubricJudge, VotingJudge
-from r1kit.rewards.columns import RewardFunction, column, question_of, texts
+from r1kit.rewards.inputs import RewardFunction, column, question_of, texts
 
 
 class JudgedReward:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from r1kit.rewards.columns import RewardFunction, column, configured, texts
+from r1kit.rewards.inputs import RewardFunction, column, configured, texts
 
 # Scripts without spaces: each character is a unit, and a word has so many of them on average. If characters counted as
 # words, natural Chinese and Japanese would look five to ten times as repetitive as English.

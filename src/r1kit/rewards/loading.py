@@ -14,8 +14,8 @@ from typing import Any
 from pydantic import ValidationError, validate_call
 
 from r1kit.engines.engine_settings import OwnEngineSettings, parse_engine
-from r1kit.rewards.columns import RewardFunction, configured
 from r1kit.rewards.completion_form import annotated_form
+from r1kit.rewards.inputs import RewardFunction, configured
 from r1kit.rewards.part import Part
 from r1kit.rewards.registry import REWARDS
 from r1kit.rewards.scorer import Scorer

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from r1kit.rewards.columns import RewardFunction, column, configured, texts
+from r1kit.rewards.inputs import RewardFunction, column, configured, texts
 from r1kit.types import Message
 
 Scale = Literal["sigmoid", "raw"]

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from r1kit.event_loop import run_blocking
-from r1kit.rewards.columns import Configured, RewardFunction
+from r1kit.rewards.inputs import Configured, RewardFunction
 from r1kit.store import to_plain
 from r1kit.types import Verdict
 

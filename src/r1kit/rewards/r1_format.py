@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from r1kit import chat
-from r1kit.rewards.columns import texts
+from r1kit.rewards.inputs import texts
 
 
 def format_reward(completions: Sequence[Any], **columns: Any) -> list[float]:

@@ -23,7 +23,7 @@ from statistics import fmean
 from typing import Any
 
 from r1kit import chat
-from r1kit.rewards.columns import question_of, texts
+from r1kit.rewards.inputs import question_of, texts
 from r1kit.verifiers.countdown import evaluate_expression
 
 WEIGHTS = {"flow": 0.3, "completeness": 0.4, "assumptions": 0.15, "correction": 0.15}

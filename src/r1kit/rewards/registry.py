@@ -7,8 +7,8 @@ from functools import partial
 
 from r1kit.rewards.accuracy import get_accuracy_reward, get_cosine_scaled_reward
 from r1kit.rewards.code import get_code_reward
-from r1kit.rewards.columns import RewardFunction
 from r1kit.rewards.consistency import get_graded_language_reward, get_language_consistency_reward
+from r1kit.rewards.inputs import RewardFunction
 from r1kit.rewards.judged import get_rubric_judged_reward, get_voting_judged_reward
 from r1kit.rewards.length import get_repetition_penalty_reward, get_soft_overlong_punishment
 from r1kit.rewards.modelled import get_reward_model

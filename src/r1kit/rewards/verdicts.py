@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from r1kit import verifiers
-from r1kit.rewards.columns import names, references, texts
+from r1kit.rewards.inputs import names, references, texts
 from r1kit.types import Verdict
 
 
