@@ -127,6 +127,8 @@ class _Comparison:
             case Equation(), Equation():
                 return self._equations(given, expected)
             case Equation(), _:
+                if isinstance(expected, Group) and expected.name and given.name not in (None, f"({expected.name})"):
+                    return False  # (x, y) = (1, 2) is not a = 1, b = 2
                 return self._holds(given) and self.same(self._value(given), expected)
             case _, Equation(name=str()):
                 return self.same(given, self._value(expected))
@@ -259,14 +261,14 @@ class _Comparison:
         return regions.same_families(mine, theirs)
 
     def _regions(self, given: Shape, expected: Shape) -> bool:
+        if isinstance(given, Scalar) or isinstance(expected, Scalar):  # a point is not a region
+            return False
         mine, theirs = (regions.region(shape, self._tree) for shape in (given, expected))
         if mine is not None and theirs is not None:
             return regions.same(mine, theirs)
         if isinstance(given, Inequality) and isinstance(expected, Inequality):
             return regions.same_conditions(given, expected, self._tree)
-        given, expected = (
-            (isinstance(shape, Inequality) and regions.as_interval(shape)) or shape for shape in (given, expected)
-        )
+        given, expected = map(regions.as_interval, (given, expected))
         if isinstance(given, Group) and isinstance(expected, Group) and given.opening == expected.opening:
             return given.closing == expected.closing and self._groups(given, expected)
         return False
@@ -277,12 +279,16 @@ class _Comparison:
         brackets = given.opening + given.closing, expected.opening + expected.closing
         if brackets[0] == brackets[1] and len(brackets[0]) > 2:
             return self._unordered(given.items, expected.items, distinct=True)
-        if set(brackets) <= {"", "{}"}:  # lists and sets
+        if set(brackets) <= {"", "{}"} and not (given.name and given.name == expected.name):  # lists and sets
             return self._unordered(given.items, expected.items, distinct="{}" in brackets)
         if len(given.items) != len(expected.items):
             return False
-        if brackets[0] != brackets[1] and not (set(brackets) <= {"", "()"} or len(given.items) > 2):
-            return False
+        if brackets[0] != brackets[1]:
+            loose = [group for group in (given, expected) if not group.opening]
+            if any(group.alternatives or any(isinstance(item, Equation) for item in group.items) for group in loose):
+                return False  # x = 1 or x = 2 is no pair
+            if not loose and len(given.items) <= 2:  # [0, 1] and (0, 1)
+                return False
         return "{}" not in brackets and all(
             self.same(item, other, part=True) for item, other in zip(given.items, expected.items, strict=True)
         )

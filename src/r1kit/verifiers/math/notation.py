@@ -1,6 +1,6 @@
 r"""One spelling for the signs, forms and remarks of an answer, before its shape is parsed.
 
-`normalised("]1,2]") == "(1,2]"`, `normalised("f(x)=1 \\text{ for all } x") == "f(x)=1"`. Every rule keeps the meaning.
+`normalised("x \\leqslant 1") == "x ≤ 1"`, `normalised("f(x)=1 \\text{ for all } x") == "f(x)=1"`. The meaning is kept.
 """
 
 from __future__ import annotations
@@ -41,8 +41,6 @@ _RULES = tuple(
         (r"\\Delta\s*(?=[A-Z]{3})", r"\\triangle "),
         (r"(?<=\d)\s+to\s+(?=\d)", ":"),
         (r"(?<=\d)\s*(?:\^\s*)?\{?\s*(st|nd|rd|th)\s*\}?\s*$", r"\1"),
-        (r"^\](?=[^\[\]]+[,;][^\[\]]+[\[\]]$)", "("),  # the French ]1, 2[
-        (r"(?<=[^\[\]])\[$", ")"),
         # remarks
         (r"[\s,]*\(?\s*(?:since|because)(?![A-Za-z]).*\)?$", ""),
         (r"(?<=\S)[\s,]*\(?(?:for|where|with)\s+(?:all|any|every|each|arbitrary)(?![A-Za-z])(?!.*integer).*$", ""),

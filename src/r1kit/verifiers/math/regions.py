@@ -61,16 +61,19 @@ def same_conditions(given: Inequality, expected: Inequality, tree: Callable[[str
     return ratio is not None and (mine.signs == ("≠",) or bool(not ratio.imag and ratio.real > 0))
 
 
-def as_interval(inequality: Inequality) -> Group | None:
-    """`0 ≤ x < a` and `x > a` as intervals, whatever the bounds are; None for other inequalities."""
-    if inequality.signs[0] in ">≥":
-        inequality = _turned(inequality)
+def as_interval(shape: Shape) -> Shape:
+    """`0 ≤ x < a`, `x > a` and `]0, a]` as intervals, whatever the bounds are; other shapes as they are."""
+    if isinstance(shape, Group) and shape.opening == "or" and len(shape.items) == 1:
+        return shape.items[0]
+    if not isinstance(shape, Inequality):
+        return shape
+    inequality = _turned(shape) if shape.signs[0] in ">≥" else shape
     sides, signs = inequality.sides, inequality.signs
     if len(sides) == 2:
-        at = 0 if VARIABLE.fullmatch(sides[0]) else 1
+        at = sides.index(shape.sides[0] if VARIABLE.fullmatch(shape.sides[0]) else shape.sides[1])
         sides, signs = [("-\\infty", *sides), (*sides, "\\infty")][at], [("<", *signs), (*signs, "<")][at]
     if len(sides) != 3 or not VARIABLE.fullmatch(sides[1]) or not set(signs) <= {"<", "≤"}:
-        return None
+        return shape
     brackets = "(" if signs[0] == "<" else "[", ")" if signs[1] == "<" else "]"
     return Group(*brackets, (Scalar(sides[0]), Scalar(sides[2])), sides[1])
 
@@ -267,7 +270,8 @@ def _cells(critical: Sequence[Value]) -> list[Value]:
     if not ordered:
         return [Fraction(0)]
     between = [(_float(low) + _float(high)) / 2 for low, high in pairwise(ordered)]
-    return [*ordered, *between, _float(ordered[0]) - 1, _float(ordered[-1]) + 1]
+    beyond = [end + step * (1 + abs(end)) for end, step in ((_float(ordered[0]), -1), (_float(ordered[-1]), 1))]
+    return [*ordered, *between, *beyond]
 
 
 def _float(value: Value) -> Any:

@@ -109,6 +109,7 @@ REALS = re.compile(
     re.IGNORECASE,
 )
 _SUCH_THAT = re.compile(r"\s*([A-Za-z])\s*(?:\\in\s*\\mathbb\s*\{\s*R\s*\})?\s*(?:\\mid(?![A-Za-z])|[|:])\s*")
+_FRENCH = re.compile(r"(?=\]|.*\[$)([\[\](])([^\[\],;]+)[,;]([^\[\],;]+)([\[\])])")  # ]1, 2[ excludes both ends
 _NO_SET = re.compile(r"\\(?:varnothing|emptyset)(?![A-Za-z])|\\\{\s*\\\}|\\phi")
 _SPACE = re.compile(r"(?<![A-Za-z])\s+|\s+(?![A-Za-z])")  # that does not end a command
 _PM = re.compile(r"\\(pm|mp)(?![A-Za-z])")
@@ -156,6 +157,9 @@ def _parse(text: str) -> Shape:
         return Scalar(EMPTY_SET)
     if matrix := _matrix(text):
         return matrix
+    if french := _FRENCH.fullmatch(text):
+        brackets = "(" if french[1] == "]" else french[1], ")" if french[4] == "[" else french[4]
+        return Group("or", "or", (Group(*brackets, (_parse(french[2]), _parse(french[3]))),))
     for pattern, operation in ((_UNION, "or"), (_MINUS, "without")):
         parts = pieces(text, pattern)
         if len(parts) > 1 and all(parts):
@@ -248,8 +252,9 @@ def _list(text: str) -> Shape | None:
     variables = {name for name, _ in named if VARIABLE.fullmatch(name)}
     if len(variables) == len(shapes) and not _OR.search(text):  # x = 1, y = 2 is the point (1, 2)
         named.sort(key=lambda pair: pair[0])
-        name = ",".join(name for name, _ in named)
-        return Group("(", ")", tuple(_parse(shape.sides[-1]) for _, shape in named), name)
+        brackets = ("", "") if len({name[0] for name in variables}) == 1 else ("(", ")")  # x_1 = 1, x_2 = 2 are roots
+        values = tuple(_parse(shape.sides[-1]) for _, shape in named)
+        return Group(*brackets, values, ",".join(name for name, _ in named))
     return Group("", "", _expanded(tuple(shapes), ""), alternatives=bool(_OR.search(text)))
 
 
