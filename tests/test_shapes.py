@@ -565,6 +565,14 @@ def test_options_that_count_from_1_stay_so_in_all_rows(tmp_path: Path) -> None:
     assert [problem.answer for problem in load_file(write(path, rows[0]), columns=told).problems] == ["B"]
 
 
+def test_labels_that_are_also_texts_are_labels_if_all_answers_are(tmp_path: Path) -> None:
+    both = {"question": "Which letter?", "choices": ["B", "A"], "answer": "A"}
+    path = write(tmp_path / "rows.jsonl", both, {"question": "Q", "choices": ["x", "y"], "answer": "B"})
+    assert [problem.answer for problem in load_file(path).problems] == ["A", "B"]
+    with pytest.raises(DataError, match="row 1, field answer: 'A' may be the options A and B: write the letter"):
+        load_file(write(path, both, {"question": "Q", "choices": ["x", "y"], "answer": "y"}))
+
+
 def test_a_column_that_appears_later_is_refused_in_its_row(tmp_path: Path) -> None:
     plain, more = {"question": "Q", "answer": "1"}, {"question": "Q", "answer": "A", "options": ["x", "y"]}
     path = write(tmp_path / "rows.jsonl", *[plain] * 30, more)

@@ -82,23 +82,22 @@ def conversation(row: Row) -> Conversation:
 
 
 def _turns(row: Row) -> tuple[Message, ...]:
+    """The turns in the row's main columns, after those in `system` and `history`."""
+    refuse_lost(row)
     turns = _spoken(row)
     history = [] if _is_blank(row.get("history")) else row["history"]
     if not isinstance(history, list) or any(not isinstance(pair, list) or len(pair) != 2 for pair in history):
         raise DataError("wrong type", f"the history is {shown(history)}: expected pairs of texts", field="history")
     earlier: list[Message] = []
     for question, reply in history:
-        earlier += [
-            *_prompt(parse_text(question, "history"), "history"),
-            *_reply(parse_text(reply, "history"), "history"),
-        ]
-    turns = (*earlier, *turns)
-    if not _is_blank(system := row.get("system")):
-        if turns[0].role == "system":
-            reason = "there is a column system beside a system message: leave one of them out"
-            raise DataError("wrong type", reason, field="system")
-        turns = (Message(role="system", content=encodable(parse_text(system, "system"))), *turns)
-    return turns
+        earlier.append(Message(role="user", content=encodable(parse_text(question, "history"))))
+        earlier.append(Message(role="assistant", content=encodable(parse_text(reply, "history"))))
+    if _is_blank(system := row.get("system")):
+        return (*earlier, *turns)
+    if turns[0].role == "system":
+        reason = "there is a column system beside a system message: leave one of them out"
+        raise DataError("wrong type", reason, field="system")
+    return (Message(role="system", content=encodable(parse_text(system, "system"))), *earlier, *turns)
 
 
 def refuse_lost(row: Row) -> None:
@@ -114,7 +113,6 @@ def _is_blank(value: Any) -> bool:
 
 def _spoken(row: Row) -> tuple[Message, ...]:
     """The turns in the row's main columns."""
-    refuse_lost(row)
     for name in ("messages", "conversations"):
         if row.get(name) is not None:
             return _messages(row[name], name)

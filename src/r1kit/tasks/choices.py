@@ -62,35 +62,37 @@ def without_letters(texts: list[str], column: str) -> list[str]:
     return [text[mark.end() :] for text, mark in zip(texts, marks, strict=True) if mark]
 
 
-def right_letter(answer: Any, options: Options, first: int | None) -> str:
+def right_letter(answer: Any, options: Options, first: int | None, by_label: bool) -> str:
     """The letter of the right option.
 
     `answer` is the option's label, letter, text, or its number counted from `first` (None: numbers cannot be used).
-    Raises `DataError` if it fits no option, or two.
+    Raises `DataError` if it fits no option, or two. `by_label`: a label that is also another option's text is a label.
     """
-    places = {place for place in _places(answer, options, first) if place is not None}
+    named, *texts = _places(answer, options, first)
+    letters = ascii_uppercase[: len(options.texts)]
+    places = {named} if by_label and named is not None else {place for place in (named, *texts) if place is not None}
     if len(places) == 1:
-        return ascii_uppercase[places.pop()]
-    last = len(options.texts) - 1
+        return letters[places.pop()]
     if places:
-        letters = " and ".join(ascii_uppercase[place] for place in sorted(places))
-        reason = f"{shown(answer)} may be the options {letters}: write the letter"
+        several = " and ".join(letters[place] for place in sorted(places))
+        reason = f"{shown(answer)} may be the options {several}: write the letter"
     elif first is None and as_number(answer, options) is not None:
         reason = f"{answer} may count from 0 or from 1: {COUNT_REMEDY}"
     else:
-        numbers = "" if first is None else f", and none of the numbers {first} to {first + last}"
-        reason = f"{shown(answer)} is none of the options A to {ascii_uppercase[last]}{numbers}"
+        numbers = "" if first is None else f", and none of the numbers {first} to {first + len(letters) - 1}"
+        reason = f"{shown(answer)} is none of the options A to {letters[-1]}{numbers}"
     raise DataError("unparsed answer", reason)
 
 
 def _places(answer: Any, options: Options, first: int | None) -> list[int | None]:
+    """The place that the answer names by number or label (None for none), then those of options with its text."""
     number = as_number(answer, options)
     if number is not None:
-        return [number - first] if first is not None and 0 <= number - first < len(options.texts) else []
+        return [number - first if first is not None and 0 <= number - first < len(options.texts) else None]
     text = str(answer).strip()
     if len(text) > 1 and (mark := MARK.match(text)) and mark[1].upper() in options.labels:  # "B. text"
         place = options.labels.index(mark[1].upper())
-        return [place] if options.texts[place] == text[mark.end() :] else []
+        return [place if options.texts[place] == text[mark.end() :] else None]
     letter = LETTER.fullmatch(text)
     names = [text, letter[1].upper()] if letter else [text]
     named = next((options.labels.index(name) for name in names if name in options.labels), None)

@@ -94,7 +94,7 @@ def read_choices(row: Row, schema: Schema, question: str) -> tuple[str, str]:
         options, letter = dealt(right, others, question)
         return options.ask(question), letter
     options = read_options(lookup(row, schema.choices), schema.choices)
-    return options.ask(question), right_letter(value, options, schema.first)
+    return options.ask(question), right_letter(value, options, schema.first, schema.by_label)
 
 
 def required(row: Row, column: str) -> Any:

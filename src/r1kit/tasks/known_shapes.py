@@ -71,18 +71,23 @@ VERL = Schema(
     source_column="data_source",
 )
 ORZ = Schema(name="orz", prompt=("0.value",), answer="1.ground_truth.value")
-MMLU = Schema(name="mmlu", prompt=("question",), answer="answer", choices="choices", first=0, needs=("subject",))
+MMLU = Schema(
+    name="mmlu", prompt=("question",), answer="answer", choices="choices", first=0, by_label=True, needs=("subject",)
+)
 MMLU_PRO = Schema(
     name="mmlu-pro",
     prompt=("question",),
     answer="answer",
     explains=("answer_index",),
     choices="options",
+    by_label=True,
     needs=("category",),
 )
-ARC = Schema(name="arc", prompt=("question",), answer="answerKey", choices="choices")
-OPENBOOKQA = Schema(name="openbookqa", prompt=("question_stem",), answer="answerKey", choices="choices")
-MEDQA = Schema(name="medqa", prompt=("question",), answer="answer_idx", explains=("answer",), choices="options")
+ARC = Schema(name="arc", prompt=("question",), answer="answerKey", choices="choices", by_label=True)
+OPENBOOKQA = Schema(name="openbookqa", prompt=("question_stem",), answer="answerKey", choices="choices", by_label=True)
+MEDQA = Schema(
+    name="medqa", prompt=("question",), answer="answer_idx", explains=("answer",), choices="options", by_label=True
+)
 GPQA = Schema(
     name="gpqa",
     prompt=("Question",),

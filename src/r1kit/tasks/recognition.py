@@ -76,16 +76,22 @@ def named(names: Sequence[str], sample: Row) -> list[str]:
 
 
 def with_first(schema: Schema, rows: Sequence[Row]) -> Schema:
-    """The schema, with the number of the first option if answers are numbers; raises `DataError` if it is unclear."""
+    """The schema, with what the rows show about their answers: the number of the first option, or that all are labels.
+
+    Raises `DataError` if answers are numbers that do not show it.
+    """
     if not schema.choices:
         return schema
-    numbers = []
+    numbers, is_label, is_text = [], [], []
     for row in rows:
         with suppress(DataError):  # a bad row is an error of its own
             options = read_options(row.get(schema.choices), schema.choices)
             if (number := as_number(row.get(schema.answer), options)) is not None:
                 numbers.append((number, len(options.texts)))
-    return replace(schema, first=first_number(numbers))
+            is_label.append(row.get(schema.answer) in options.labels)
+            is_text.append(row.get(schema.answer) in options.texts)
+    by_label = all(is_label) and not all(is_text)
+    return replace(schema, first=first_number(numbers), by_label=by_label)
 
 
 def prompts_only(columns: Mapping[str, str], rows: Sequence[Row]) -> Schema:

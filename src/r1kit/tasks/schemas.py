@@ -47,6 +47,7 @@ class Schema:
     source_column: str = ""
     choices: str = ""  # the column of the options; they become part of the prompt, and the answer a letter
     first: int | None = None  # whether numbers of options count from 0 or 1
+    by_label: bool = False  # whether answers are labels, never texts of options
     wrong: tuple[str, ...] = ()  # columns of wrong options; `answer` is the right one
     solution: Callable[[Any], str] | None = None
 
