@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 FinishReason = Literal["stop", "length"]
 Outcome = Literal["right", "wrong", "unknown", "failed"]
+ComputeDtype = Literal["auto", "fp32", "bf16"]  # precision of the products of linear layers
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

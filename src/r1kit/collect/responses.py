@@ -212,7 +212,7 @@ def open_responses(context: Context, engines: Engines) -> ResponseModel | Refere
     from r1kit.models.load import load
 
     folder = context.input("model")
-    policy = load(str(folder), device=settings.device)
+    policy = load(str(folder), device=settings.device, compute_dtype=settings.compute_dtype)
     own = chat = settings.chat or saved.choose(None, folder, policy.tokenizer)[0]
     context.progress.say(policy.turn(chat))
     policy_engine = open_policy_engine(settings, policy)

@@ -68,7 +68,7 @@ def open_model(settings: EngineSettings, template: str | None, progress: Progres
         from r1kit.models.load import load
 
         folder = resolve(settings.model)
-        policy = load(settings.model, device=settings.device)
+        policy = load(settings.model, device=settings.device, compute_dtype=settings.compute_dtype)
         if template is None and settings.template != "auto":
             template = settings.template
         chat, source = saved.choose(template, folder, policy.tokenizer)

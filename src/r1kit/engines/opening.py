@@ -35,7 +35,7 @@ def open_engine(settings: EngineSettings) -> Engine:
     from r1kit.engines.local.chat_engine import ChatEngine
     from r1kit.models.load import load
 
-    policy = load(settings.model, device=settings.device)
+    policy = load(settings.model, device=settings.device, compute_dtype=settings.compute_dtype)
     template = settings.template
     if template == "auto":
         template = "chat" if policy.tokenizer.chat_template else "plain"

@@ -47,6 +47,8 @@ def attention(
     for name in ("softcap", "s_aux", "position_bias"):  # arguments that change the result and that layouts ignore
         if extra.get(name) is not None:
             raise ValueError(f"this architecture's attention uses {name}, which r1kit does not compute")
+    # bf16 products with fp32 rotations: one precision for the kernels and the cache, as autocast would make it
+    query, key = query.to(value.dtype), key.to(value.dtype)
     # DeepSeek-V3 passes a scale of its own (YaRN changes it)
     scale = scaling if scaling is not None else query.shape[-1] ** -0.5
     return layout.attend(int(module.layer_idx), query, key, value, scale), None  # type: ignore[arg-type]

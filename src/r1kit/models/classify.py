@@ -15,6 +15,7 @@ import torch
 
 from r1kit.chat import ChatFormat, final_answer, to_samples
 from r1kit.models import attention
+from r1kit.models.compute import choose, computing
 from r1kit.models.hub import NO_CODE, reading, tokenizer_of
 from r1kit.models.known import ModelError, resolve
 from r1kit.models.load import check_weights, context_of, device_of, load
@@ -22,7 +23,7 @@ from r1kit.models.packed import PackedLayout, Span, bucket, split_by_budget
 from r1kit.models.policy_net import ScoreNet
 from r1kit.models.preflight import check_attention
 from r1kit.store import atomic_folder, read_json, write_json
-from r1kit.types import Conversation, Message, Sample
+from r1kit.types import ComputeDtype, Conversation, Message, Sample
 
 On = Literal["answer", "response"]
 FACTS = "reward_model.json"
@@ -72,16 +73,16 @@ class RewardModel:
         scores = [0.0] * len(rows)
         net = ScoreNet.of(self.model.eval())  # no dropout: a score depends on its sequence alone
         device = next(self.model.parameters()).device
-        for indices in bucket([len(row) for row in rows]):  # of similar length, so attention pads little
-            for run in split_by_budget([len(rows[index]) for index in indices], tokens_per_batch):
-                part = [rows[index] for index in indices[run.start : run.stop]]
-                lengths = [len(row) for row in part]
-                ids = torch.tensor([[token for row in part for token in row]], device=device)  # [1, T]
-                ends = torch.tensor(lengths, device=device).cumsum(0) - 1  # [sequences]
-                with torch.no_grad():
+        with torch.no_grad(), computing(self.model):
+            for indices in bucket([len(row) for row in rows]):  # of similar length, so attention pads little
+                for run in split_by_budget([len(rows[index]) for index in indices], tokens_per_batch):
+                    part = [rows[index] for index in indices[run.start : run.stop]]
+                    lengths = [len(row) for row in part]
+                    ids = torch.tensor([[token for row in part for token in row]], device=device)  # [1, T]
+                    ends = torch.tensor(lengths, device=device).cumsum(0) - 1  # [sequences]
                     values = net.scores(ids, PackedLayout([Span(0, tuple(lengths))], device), ends)
-                for index, value in zip(indices[run.start : run.stop], values.tolist(), strict=True):
-                    scores[index] = value
+                    for index, value in zip(indices[run.start : run.stop], values.tolist(), strict=True):
+                        scores[index] = value
         return scores
 
     def save(self, folder: Path) -> None:
@@ -92,7 +93,9 @@ class RewardModel:
             write_json(part / FACTS, {"on": self.on})
 
 
-def fresh_reward_model(name: str, chat: ChatFormat, on: On, *, device: str = "auto", seed: int = 0) -> RewardModel:
+def fresh_reward_model(
+    name: str, chat: ChatFormat, on: On, *, device: str = "auto", compute_dtype: ComputeDtype = "auto", seed: int = 0
+) -> RewardModel:
     """The body of a language model under a new head with small random weights; raises `ModelError` like `load`."""
     policy = load(name, device="cpu", seed=seed)
     tokenizer = policy.tokenizer
@@ -112,7 +115,9 @@ def fresh_reward_model(name: str, chat: ChatFormat, on: On, *, device: str = "au
         model.score.weight.copy_(drawn / (width + 1) ** 0.5)
     tokenizer.pad_token = pad
     model.config.pad_token_id = tokenizer.convert_tokens_to_ids(pad)
-    return RewardModel(model.to(device_of(device)), tokenizer, chat, on)
+    model = model.to(device_of(device))
+    choose(model, compute_dtype)
+    return RewardModel(model, tokenizer, chat, on)
 
 
 def load_reward_model(name: str, *, device: str = "auto") -> RewardModel:
@@ -125,7 +130,9 @@ def load_reward_model(name: str, *, device: str = "auto") -> RewardModel:
     on: On = read_json(folder / FACTS)["on"] if (folder / FACTS).is_file() else "response"
     written = folder / "chat_format.json"
     chat = ChatFormat(**read_json(written)) if written.is_file() else ChatFormat(template="chat", system="")
-    return RewardModel(model.to(device_of(device)), tokenizer, chat, on)
+    model = model.to(device_of(device))
+    choose(model, "auto")
+    return RewardModel(model, tokenizer, chat, on)
 
 
 def _classifier(folder: Path, name: str, missing: Sequence[str] = ("score.weight",)) -> Any:

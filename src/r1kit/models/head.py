@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from r1kit.models.batch import Targets
+from r1kit.models.compute import PackedWeight
 
 WITHOUT_TOKEN = "ids_without_token"  # a buffer of models whose vocabulary is larger than their tokenizer's
 NEVER = -1e9  # logit of an id without a token
@@ -34,6 +35,7 @@ class Head:
     scale: float = 1.0
     softcap: float | None = None
     without_token: Tensor | None = None  # ids, int64; None if each id has a token
+    packed: PackedWeight | None = None  # the weight, packed for this block of `computing`
 
     @staticmethod
     def of(model: Any) -> Head:
@@ -44,13 +46,23 @@ class Head:
         scale = getattr(config, "logit_scale", None) or 1.0
         scale /= getattr(config, "logits_scaling", None) or 1.0
         softcap = getattr(config, "final_logit_softcapping", None)
-        return Head(linear.weight, getattr(linear, "bias", None), scale, softcap, getattr(model, WITHOUT_TOKEN, None))
+        return Head(
+            linear.weight,
+            getattr(linear, "bias", None),
+            scale,
+            softcap,
+            getattr(model, WITHOUT_TOKEN, None),
+            getattr(linear, "packed", None),
+        )
 
     def logits(self, hidden: Tensor, temperature: float = 1.0) -> Tensor:
         """[n, d] -> [n, V] in fp32. A temperature of 0 (greedy sampling) counts as 1."""
         assert hidden.shape[-1] == self.weight.shape[1], "hidden states are as wide as the head's input"
         # fp32 from here on: bf16 keeps 8 bits, too few for a log-sum-exp over a vocabulary
-        logits = torch.nn.functional.linear(hidden, self.weight, self.bias).float()
+        if self.packed is not None:
+            logits = self.packed.product(hidden, self.bias)
+        else:
+            logits = torch.nn.functional.linear(hidden, self.weight, self.bias).float()
         if self.scale != 1.0:
             logits = logits * self.scale
         if self.softcap is not None:
@@ -67,6 +79,10 @@ class Head:
             return scale
         # `logits` are divided by the temperature already, the cap was on those before
         return scale * (1 - (logits * (temperature or 1.0) / self.softcap).square())  # tanh' = 1 - tanh^2
+
+    def product_back(self, grad: Tensor) -> Tensor:
+        """grad W: the gradient [n, V] by the linear output -> [n, d] by the hidden states."""
+        return grad @ self.weight if self.packed is None else self.packed.product_back(grad)
 
     def logprobs(self, hidden: Tensor, targets: Targets, temperature: float) -> Tensor:
         """log pi of each target [N] from hidden states [T, d] of the row, without a gradient."""
@@ -131,7 +147,7 @@ class FusedHead(torch.autograd.Function):
                 bias_sum = grad.sum(0).to(weight.dtype)  # [V]
                 grad_bias = bias_sum if grad_bias is None else grad_bias.add_(bias_sum)
             if grad_hidden is not None:  # under autocast the product is bf16
-                grad_hidden.index_add_(0, positions, (grad @ weight).to(states.dtype))
+                grad_hidden.index_add_(0, positions, head.product_back(grad).to(states.dtype))
             total = total + value
             for name, amount in chunk_sums.items():
                 sums[name] = sums[name] + amount if name in sums else amount

@@ -13,12 +13,13 @@ import torch
 from torch import nn
 
 from r1kit.chat import ChatFormat, describe_turn, end_ids, end_texts
-from r1kit.models import attention
+from r1kit.models import attention, compute
 from r1kit.models.head import WITHOUT_TOKEN
 from r1kit.models.hub import NO_CODE, config_of, listed_ends, reading, tokenizer_of
 from r1kit.models.known import ModelError, first_line, resolve
 from r1kit.models.preflight import check_attention
 from r1kit.store import atomic_folder
+from r1kit.types import ComputeDtype
 
 
 @dataclass(frozen=True)
@@ -78,8 +79,8 @@ def device_of(name: str) -> torch.device:
     return device
 
 
-def load(name: str, *, device: str = "auto", seed: int = 0) -> Policy:
-    """Load a model and its tokenizer in fp32 with r1kit's attention.
+def load(name: str, *, device: str = "auto", compute_dtype: ComputeDtype = "auto", seed: int = 0) -> Policy:
+    """Load a model and its tokenizer with weights in fp32, linear layers in `compute_dtype` and r1kit's attention.
 
     Raises `ModelError` for a model without a tokenizer, an end token or some of its weights, for weights that are not
     finite, for a vocabulary smaller than the tokenizer's, and for attention that r1kit does not compute.
@@ -112,7 +113,9 @@ def load(name: str, *, device: str = "auto", seed: int = 0) -> Policy:
             f"{model.get_input_embeddings().num_embeddings} embeddings: they do not belong together"
         )
     hide_ids_without_token(model, tokenizer)
-    return Policy(model.to(device_of(device)), tokenizer, ids, texts)
+    model = model.to(device_of(device))
+    compute.choose(model, compute_dtype)
+    return Policy(model, tokenizer, ids, texts)
 
 
 def hide_ids_without_token(model: Any, tokenizer: Any) -> None:

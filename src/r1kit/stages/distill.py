@@ -22,6 +22,7 @@ from r1kit.stages.shared.given_conversations import (
 )
 from r1kit.stages.shared.given_rows import longest_row
 from r1kit.stages.shared.input_files import input_files
+from r1kit.stages.shared.loading import load_policy
 from r1kit.train.losses.distillation import Distillation, DistillationSettings
 from r1kit.train.teacher import (
     ModelTeacher,
@@ -68,12 +69,10 @@ def check(context: Context) -> None:
 
 def run(context: Context) -> Mapping[str, Any]:
     """Train the student, input "model", on "data..."; leaves the same files as the stage sft."""
-    from r1kit.models.load import load
-
     settings: DistillSettings = context.settings
-    student = load(str(context.input("model")), device=settings.device, seed=settings.seed)
+    student = load_policy(context)
     if "teacher" in context.paths:
-        teacher = load(str(context.input("teacher")), device=settings.device, seed=settings.seed)
+        teacher = load_policy(context, "teacher")
         require_same_tokens(student.tokenizer, teacher.tokenizer)
         loss = Distillation(settings, ModelTeacher(teacher.model.requires_grad_(False), len(student.tokenizer)))
         data = tokenised(context, student, longest_row(settings.max_tokens, student, teacher))
@@ -98,10 +97,8 @@ def run(context: Context) -> Mapping[str, Any]:
 
 def run_teacher_logits(context: Context) -> Mapping[str, Any]:
     """Run the teacher, input "model", over "data..."; leaves logits/ for any number of students."""
-    from r1kit.models.load import load
-
     settings: TeacherLogitsSettings = context.settings
-    policy = load(str(context.input("model")), device=settings.device)
+    policy = load_policy(context)
     limit = longest_row(settings.max_tokens, policy)
     context.progress.say(policy.turn(settings.chat))
     rows = settings.reading(policy, limit).tokenise(

@@ -15,6 +15,7 @@ from r1kit.pipeline import Context, Kind
 from r1kit.settings import listed
 from r1kit.stages.shared.costs import sampling_work
 from r1kit.stages.shared.fitting import Fitting, check_model
+from r1kit.stages.shared.loading import load_policy
 from r1kit.stages.shared.sources import sources
 from r1kit.store import write_json
 from r1kit.tasks import TaskSpec, load_tasks, say_readings
@@ -49,10 +50,8 @@ def check(context: Context) -> None:
 
 def run(context: Context) -> Mapping[str, Any]:
     """Write completions.jsonl and results.json."""
-    from r1kit.models.load import load
-
     settings: EvaluateSettings = context.settings
-    policy = load(str(context.input("model")), device=settings.device)
+    policy = load_policy(context)
     context.progress.say(policy.turn(settings.chat))
     task = load_tasks(settings.tasks, training=False)
     say_readings(task, context.progress.say)

@@ -190,7 +190,8 @@ def _open(context: Context, engines: Engines, role: str) -> tuple[Engine, str]:
     if engine_settings is not None:
         return engines.open(engine_settings), engine_settings.model
     folder = context.input(role)
-    local = LocalEngineSettings(model=str(folder), device=settings.device, max_rows=settings.max_rows)
+    shared = {name: getattr(settings, name) for name in ("device", "compute_dtype", "max_rows")}
+    local = LocalEngineSettings(model=str(folder), **shared)
     return engines.open(local), name_of(folder)
 
 

@@ -11,11 +11,12 @@ from r1kit.chat import ChatFormat, saved
 from r1kit.data.conversations import labelled, preference
 from r1kit.data.jsonl import RowWriter
 from r1kit.data.prepare import Reading, RowSettings
+from r1kit.engines.engine_settings import ComputeSettings
 from r1kit.models.classify import On, RewardModel, fresh_reward_model
 from r1kit.pipeline import Context, Kind
-from r1kit.settings import unhashed
 from r1kit.stages.shared.costs import training_work
 from r1kit.stages.shared.given_rows import check_given, divided, longest_row, train_rows
+from r1kit.stages.shared.loading import compute_dtype, keep_compute_dtype
 from r1kit.store import write_json
 from r1kit.train.learner import Learner, OptimizerSettings
 from r1kit.train.preference_pairs import Pairs, Responses, labelled_sample, pair_samples, score_all
@@ -25,7 +26,7 @@ from r1kit.train.validation import Validation
 Rows = Pairs | Responses
 
 
-class RewardModelSettings(TrainingSettings, RowSettings):
+class RewardModelSettings(TrainingSettings, RowSettings, ComputeSettings):
     """The defaults are the paper's for both models (V2 section 3.1): batch 256, learning rate 6e-6, one epoch, 8,192
     tokens; its schedule is not published. `REWARD_MODEL_PRESETS` has the two by name.
 
@@ -39,7 +40,6 @@ class RewardModelSettings(TrainingSettings, RowSettings):
     balance_lengths: bool = False
     center: float = Field(0.0, ge=0, description="pulls the sum of a pair's scores to 0 (TRL uses 0.01)")
     chat: ChatFormat = ChatFormat()
-    device: str = unhashed("auto")
 
     epochs: int = Field(1, ge=1)
     batch_size: int = Field(256, ge=1, description="pairs or responses per update")
@@ -71,9 +71,11 @@ def run(context: Context) -> Mapping[str, Any]:
     """Train a classifier from the language model of input "model" on the inputs "data..."; leaves metrics.jsonl,
     checkpoints/, tokens/, held_out.json with its rows in held_out.jsonl, and model/."""
     settings: RewardModelSettings = context.settings
+    path, dtype = str(context.input("model")), compute_dtype(context)
     model = fresh_reward_model(
-        str(context.input("model")), settings.chat, settings.reads, device=settings.device, seed=settings.seed
+        path, settings.chat, settings.reads, device=settings.device, compute_dtype=dtype, seed=settings.seed
     )
+    keep_compute_dtype(context, model.model)
     limit = longest_row(settings.max_tokens, model)
     rows: Rows
     held_out: Rows | None

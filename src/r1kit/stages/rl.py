@@ -16,6 +16,7 @@ from r1kit.rewards import RewardSpec, build
 from r1kit.rollout import column_names
 from r1kit.settings import listed
 from r1kit.stages.shared.fitting import Fitting, check_model
+from r1kit.stages.shared.loading import load_policy
 from r1kit.stages.shared.probe import ProbeSettings, check_probe, make_probe, probe_of, refuse_unread, with_models
 from r1kit.stages.shared.sources import sources
 from r1kit.tasks import TaskSpec, load_tasks, say_readings
@@ -84,12 +85,12 @@ def rewards_of(context: Context) -> tuple[RewardSpec, ...]:
 def run(context: Context) -> Mapping[str, Any]:
     """Train the input "model", with reward models of the inputs "reward/..."; writes metrics.jsonl, rollouts/,
     checkpoints/ and model/."""
-    from r1kit.models.load import add_lora, load
+    from r1kit.models.load import add_lora
     from r1kit.train.learner import Learner
 
     settings: RLSettings = context.settings
     scorer, chat = build(rewards_of(context)), settings.chat
-    policy = load(str(context.input("model")), device=settings.device, seed=settings.seed)
+    policy = load_policy(context)
     context.progress.say(policy.turn(chat))
     task = load_tasks(settings.tasks, training=True, nested_columns=scorer.has_own)
     say_readings(task, context.progress.say)

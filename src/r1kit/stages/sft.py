@@ -9,6 +9,7 @@ from r1kit.pipeline import Context, Kind
 from r1kit.stages.shared.costs import training_work
 from r1kit.stages.shared.given_conversations import GivenSettings, check, probe_sources, tokenised, train_given
 from r1kit.stages.shared.given_rows import longest_row
+from r1kit.stages.shared.loading import load_policy
 from r1kit.train.losses.next_token import next_token
 from r1kit.train.supervised import cosine
 
@@ -38,10 +39,8 @@ SFT_PRESETS: dict[str, SFTSettings] = {
 
 def run(context: Context) -> Mapping[str, Any]:
     """Train the model of input "model" on the inputs "data..." (see `train_given`)."""
-    from r1kit.models.load import load
-
     settings: SFTSettings = context.settings
-    policy = load(str(context.input("model")), device=settings.device, seed=settings.seed)
+    policy = load_policy(context)
     data = tokenised(context, policy, longest_row(settings.max_tokens, policy))
     return train_given(context, policy, data, lambda samples: next_token)
 

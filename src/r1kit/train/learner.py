@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from itertools import chain, pairwise, repeat
 from pathlib import Path
 from pickle import UnpicklingError
@@ -16,6 +16,7 @@ from pydantic import Field
 from torch import Tensor
 
 from r1kit.models.batch import Batch, Totals
+from r1kit.models.compute import autocast, computing, packing
 from r1kit.models.policy_net import AnyLoss, PolicyNet, net_of
 from r1kit.models.router import RouterBalance
 from r1kit.models.shard import whole
@@ -54,11 +55,6 @@ class OptimizerSettings(Settings):
         return self.learning_rate * (self.final_ratio + (1 - self.final_ratio) * falling)
 
 
-def autocast(device: torch.device) -> AbstractContextManager[Any]:
-    """bf16 for the forward pass on a GPU; nothing on a CPU, where fp32 is faster."""
-    return torch.autocast("cuda", torch.bfloat16) if device.type == "cuda" else nullcontext()
-
-
 class Learner:
     """A net, its optimizer and the number of updates done.
 
@@ -95,18 +91,20 @@ class Learner:
         """
         self.net.eval()  # no dropout: on-policy the ratio is exactly 1
         total, count, sums = 0.0, 0, dict[str, float]()
-        for batch, has_gradient in chain(zip(batches, repeat(True)), zip(measured, repeat(False))):
-            # the backward pass may compute activations again, so experts are counted in the forward pass alone
-            counting = self.router.counting(batch.layout.samples_per_token) if has_gradient else nullcontext()
-            with torch.set_grad_enabled(has_gradient), autocast(self.device), counting:
-                output = self.net(batch, loss, totals, self.temperature)
-            assert output.num_items is not None, "a net fills in the number of its targets"
-            if has_gradient:
-                output.loss.backward()  # adds to the gradients of the batches before: their order decides the last bits
-                total += float(output.loss.detach())
-            count += output.num_items
-            for name, value in output.sums.items():
-                sums[name] = sums.get(name, 0.0) + float(value)
+        with packing(self.model):  # until the update, the weights stay as they are
+            for batch, has_gradient in chain(zip(batches, repeat(True)), zip(measured, repeat(False))):
+                # the backward pass may compute activations again, so experts are counted in the forward pass alone
+                counting = self.router.counting(batch.layout.samples_per_token) if has_gradient else nullcontext()
+                with torch.set_grad_enabled(has_gradient), autocast(self.model), counting:
+                    output = self.net(batch, loss, totals, self.temperature)
+                assert output.num_items is not None, "a net fills in the number of its targets"
+                if has_gradient:
+                    # adds to the gradients of the batches before: their order decides the last bits
+                    output.loss.backward()
+                    total += float(output.loss.detach())
+                count += output.num_items
+                for name, value in output.sums.items():
+                    sums[name] = sums.get(name, 0.0) + float(value)
         # the loss is divided by `totals` already; the sums are divided here, by the tokens that were measured
         means = {name: value / max(1, count) for name, value in sums.items()}
         return {"loss": total, **means} if count else means
@@ -149,7 +147,7 @@ class Learner:
         """log pi [N] of a batch's targets under the policy, or under `model` (a reference)."""
         net = PolicyNet.of(self.net if model is None else model)
         net.eval()  # as in `forward_backward`: dropout would make a ratio of equal weights differ from 1
-        with torch.no_grad(), autocast(self.device):
+        with torch.no_grad(), computing(net.model):
             return net.logprobs(batch, self.temperature)
 
     def save(self, folder: Path, state: dict[str, Any], reference: Any = None) -> None:

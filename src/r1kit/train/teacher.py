@@ -15,10 +15,10 @@ from torch import Tensor
 
 from r1kit.data.tokens import key_of
 from r1kit.models.batch import Batch
+from r1kit.models.compute import computing
 from r1kit.models.known import ModelError
 from r1kit.models.policy_net import PolicyNet
 from r1kit.store import StoreError, read_json, write_bytes, write_json
-from r1kit.train.learner import autocast
 from r1kit.train.losses.distillation import Dense, Targeting, TopK
 from r1kit.train.packing import pack
 from r1kit.types import Sample
@@ -183,17 +183,17 @@ def _top_k_of(
     """The tensors of `top_k` for all targets, in the order of the samples."""
     net, device = PolicyNet.of(model.eval()), next(model.parameters()).device
     by_sample: list[dict[str, Tensor]] = [{}] * len(samples)
-    for batch in pack(samples, tokens_per_batch, device):
-        with torch.no_grad(), autocast(device):
+    with torch.no_grad(), computing(model):
+        for batch in pack(samples, tokens_per_batch, device):
             hidden = net.hidden_states(batch)[batch.targets.positions]  # [N, d]
             chunks = [  # of [n, V] logits, of which [n, k] remain
                 top_k(net.logits(states)[:, :vocabulary], about["top_k"], about["temperatures"])
                 for states in hidden.split(net.chunk_size())
             ]
-        rows = {name: torch.cat([chunk[name] for chunk in chunks]).cpu() for name in chunks[0]}  # [N, ...] each
-        pieces = {name: tensor.split(list(batch.targets.lengths)) for name, tensor in rows.items()}
-        for place, index in enumerate(batch.order):  # packing sorts; the shard keeps the samples' order
-            by_sample[index] = {name: parts[place] for name, parts in pieces.items()}
+            rows = {name: torch.cat([chunk[name] for chunk in chunks]).cpu() for name in chunks[0]}  # [N, ...] each
+            pieces = {name: tensor.split(list(batch.targets.lengths)) for name, tensor in rows.items()}
+            for place, index in enumerate(batch.order):  # packing sorts; the shard keeps the samples' order
+                by_sample[index] = {name: parts[place] for name, parts in pieces.items()}
     return {name: torch.cat([tensors[name] for tensors in by_sample]).contiguous() for name in by_sample[0]}
 
 

@@ -7,7 +7,6 @@ every running sequence. Finished sequences leave at once and free their slot of 
 from __future__ import annotations
 
 from collections import Counter, abc
-from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -20,6 +19,7 @@ from r1kit.engines.local.sampling import sample, uniforms
 from r1kit.engines.local.scheduler import Scheduler, Sequence
 from r1kit.models.attention import Layout
 from r1kit.models.cached import DecodeLayout, KVCache, PrefillLayout
+from r1kit.models.compute import computing
 from r1kit.models.head import Head
 from r1kit.models.load import Policy, has_adapters
 from r1kit.models.packed import common_prefix
@@ -73,9 +73,7 @@ class LocalEngine:
                 raise PromptError(f"the prompt of {name} is empty: it needs at least one token", name)
             refuse_long(name, size, params.max_tokens, self.context, "drop long prompts")
         self.policy.model.eval()  # no dropout; a learner switches back to train()
-        device = self.policy.model.device
-        autocast = torch.autocast("cuda", torch.bfloat16) if device.type == "cuda" else nullcontext()
-        with torch.inference_mode(), autocast:
+        with torch.inference_mode(), computing(self.policy.model):
             return _Generation(self, prompts, params, report).run()
 
 

@@ -11,9 +11,9 @@ from r1kit.chat import ChatFormat, saved
 from r1kit.data.conversations import conversation
 from r1kit.data.mask_excerpt import excerpt
 from r1kit.data.prepare import ConversationSettings, Reading, conversation_samples
+from r1kit.engines.engine_settings import ComputeSettings
 from r1kit.models.policy_net import AnyLoss
 from r1kit.pipeline import Context, External
-from r1kit.settings import unhashed
 from r1kit.stages.shared.given_rows import Data, check_given, divided, train_rows
 from r1kit.stages.shared.probe import ProbeSettings, check_probe, make_probe, probe_of, refuse_unread
 from r1kit.stages.shared.sources import sources
@@ -26,11 +26,10 @@ from r1kit.types import Conversation, Sample
 LossOf = Callable[[list[Sample]], AnyLoss]  # what an update's samples are trained for
 
 
-class ChatDataSettings(ConversationSettings):
+class ChatDataSettings(ConversationSettings, ComputeSettings):
     """Conversations in the chat format of the model's prompts, and the device that the model runs on."""
 
     chat: ChatFormat = ChatFormat()
-    device: str = unhashed("auto")
 
     @model_validator(mode="after")
     def _check_exemplars(self) -> ChatDataSettings:

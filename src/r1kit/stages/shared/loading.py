@@ -1,0 +1,47 @@
+"""The policy of a stage, in the precision that the stage's first attempt chose: a resumed run must not change it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from r1kit.pipeline import Context
+from r1kit.store import read_json, write_json
+from r1kit.types import ComputeDtype
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from r1kit.models.load import Policy
+
+FILE = "compute_dtype.json"
+
+
+def load_policy(context: Context, name: str = "model") -> Policy:
+    """Load the language model of the input `name`; raises `ModelError` like `models.load.load`."""
+    from r1kit.models.load import load
+
+    settings = context.settings
+    path, seed = str(context.input(name)), getattr(settings, "seed", 0)
+    policy = load(path, device=settings.device, compute_dtype=compute_dtype(context, name), seed=seed)
+    keep_compute_dtype(context, policy.model, name)
+    return policy
+
+
+def compute_dtype(context: Context, name: str = "model") -> ComputeDtype:
+    """The precision of an earlier attempt at this stage, otherwise that of the settings."""
+    file = context.folder / FILE
+    kept: dict[str, ComputeDtype] = read_json(file) if file.is_file() else {}
+    return kept.get(name, context.settings.compute_dtype)  # type: ignore[no-any-return]
+
+
+def keep_compute_dtype(context: Context, model: nn.Module, name: str = "model") -> None:
+    """Write down the precision that loading chose, and say so if it is bf16."""
+    from r1kit.models.compute import DTYPES, compute_dtype_of
+
+    file = context.folder / FILE
+    kept = read_json(file) if file.is_file() else {}
+    chosen = next(key for key, dtype in DTYPES.items() if dtype == compute_dtype_of(model))
+    if chosen == "bf16" and name not in kept:
+        wanted = compute_dtype(context, name)
+        context.progress.say(f"the {name}'s linear layers compute in bf16: compute_dtype is {wanted}")
+    write_json(file, {**kept, name: chosen})
