@@ -1,11 +1,14 @@
 """Tiny models in the shape of real families: a byte tokenizer with the family's marks, its chat template, its ends.
 
-A `puppet` says a chosen text: its weights map each token to the next one, whatever came before.
+A puppet says a chosen text: its weights map each token to the next one, whatever came before.
+
+    python tests/shapes.py FOLDER    # a folder with each of them, for benchmarks/templates.py
 """
 
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -106,6 +109,9 @@ class Shape:
         tokenizer.save_pretrained(folder)
         listed = [tokenizer.convert_tokens_to_ids(mark) for mark in self.listed]
         (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": listed} if listed else {}))
+        if self.options:
+            chat = {"template": "chat", "system": "", "options": self.options}
+            (folder / "chat_format.json").write_text(json.dumps(chat))
         return folder
 
 
@@ -184,8 +190,12 @@ SHAPES = {
     "vicuna": Shape(  # turns without any token of their own
         ("</s>",),
         {"eos_token": "</s>"},
-        _template("{{ '\n' }}{{ m.role | capitalize }}: {{ m.content }}", "\nAssistant: "),
+        _template("{{ '\n' }}{{ m.role | capitalize }}: {{ m.content }}", "{{ '\n' }}Assistant: "),
         ("</s>",),
         texts=("\nUser:",),
     ),
 }
+
+if __name__ == "__main__":
+    for name, shape in SHAPES.items():
+        print(shape.save(Path(sys.argv[1]) / name))

@@ -76,3 +76,18 @@ def test_the_rate_of_verdicts_is_measured_by_kind(tmp_path: Path) -> None:
     kinds = json.loads((tmp_path / "verdicts.json").read_text())["kinds"]
     assert set(kinds) == {"typical", "fractions", "symbolic"}
     assert all(row["unknown"] == 0 and row["right"] > 0 and row["wrong"] > 0 for row in kinds.values())
+
+
+@pytest.mark.slow
+def test_the_table_of_templates_has_a_full_round_of_each_model(tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    from shapes import SHAPES
+
+    names = ("deepseek-r1", "qwen-3-silent", "glm-4", "vicuna", "chatml-base")
+    folders = [str(SHAPES[name].save(tmp_path / name)) for name in names]
+    (tmp_path / "empty").mkdir()
+    run("templates.py", "--out", str(tmp_path / "table.md"), *folders, str(tmp_path / "empty"))
+    *rows, refused = (tmp_path / "table.md").read_text().splitlines()[-len(names) - 1 :]
+    assert [row.split(" | ")[0] for row in rows] == [f"| {name}" for name in names]
+    assert all(row.endswith(" | yes |") for row in rows), rows
+    assert "refused: empty has no config.json" in refused

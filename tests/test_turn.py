@@ -76,6 +76,30 @@ def test_a_row_teaches_the_ids_that_are_sampled(name: str, puppets: dict[str, Po
     assert sum(sample.loss_mask) == len(sample.token_ids) - len(prompt.token_ids)
 
 
+ROWS = {  # the whole text of a row of SFT; the part behind the bar is trained
+    "mistral": "<s>[INST] hi [/INST]¦<think>a</think>b</s>",
+    "gemma-3": "<bos><start_of_turn>user\nhi<end_of_turn>\n<start_of_turn>model\n¦<think>a</think>b<end_of_turn>",
+    "chatml-base": "<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\n¦<think>a</think>b<|im_end|>",
+    "qwen-3-silent": "<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n¦b<|im_end|>",
+    "phi-4": "<|im_start|>user<|im_sep|>hi<|im_end|><|im_start|>assistant<|im_sep|>¦<think>a</think>b<|im_end|>",
+    "deepseek-r1": "<｜begin▁of▁sentence｜><｜User｜>hi<｜Assistant｜><think>\n¦a</think>b<｜end▁of▁sentence｜>",
+    "command-r": "<BOS><|START|><|USER|>hi<|END|><|START|><|CHATBOT|>¦<think>a</think>b<|END|>",
+    "glm-4": "<|user|>\nhi<|assistant|>\n¦<think>a</think>b<|user|>",
+    "vicuna": "\nUser: hi\nAssistant: ¦<think>a</think>b</s>",
+}
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_the_ids_of_a_row_are_golden(name: str) -> None:
+    tokenizer, content = SHAPES[name].tokenizer(), "b" if name == "qwen-3-silent" else "<think>a</think>b"
+    row = Conversation(messages=(Message(role="user", content="hi"), Message(role="assistant", content=content)))
+    (sample,) = to_samples(row, chat_of(SHAPES[name]), tokenizer)
+    prompt, _, reply = ROWS[name].partition("¦")
+    ids = [tokenizer.encode(text) for text in (prompt, reply)]
+    assert list(sample.token_ids) == ids[0] + ids[1]
+    assert list(sample.loss_mask) == [False] * len(ids[0]) + [True] * len(ids[1])
+
+
 @pytest.mark.parametrize("name", SHAPES)
 def test_a_served_models_reply_is_whole_with_or_without_the_opened_tag(name: str) -> None:
     asked = Prompt(problem_id="p", messages=(Message(role="user", content="2+3?"),), token_ids=())
@@ -147,9 +171,8 @@ def test_an_ordinary_word_in_the_generation_config_ends_nothing(tmp_path: Path) 
 
 def test_one_line_says_what_the_turn_is(puppets: dict[str, Policy]) -> None:
     assert puppets["deepseek-r1"].turn(chat_of(SHAPES["deepseek-r1"])) == (
-        "the prompt opens '<think>\\n'; <｜end▁of▁sentence｜> ends a completion; SFT teaches <｜end▁of▁sentence｜>"
+        "the prompt opens '<think>\\n'; a completion ends at <｜end▁of▁sentence｜>; SFT teaches <｜end▁of▁sentence｜>"
     )
     assert puppets["glm-4"].turn(chat_of(SHAPES["glm-4"])) == (
-        "the prompt opens nothing; <|user|> ends a completion (as do <|endoftext|>, <|observation|>); "
-        "SFT teaches <|user|>"
+        "the prompt opens nothing; a completion ends at <|user|>, <|endoftext|>, <|observation|>; SFT teaches <|user|>"
     )

@@ -121,11 +121,11 @@ def end_texts(tokenizer: Any) -> tuple[str, ...]:
 
 def describe_turn(opened: str, ids: Sequence[int], texts: Sequence[str], tokenizer: Any) -> str:
     """One line for people: what a prompt opens, what ends a completion, and which end SFT teaches."""
-    first, *others = tokenizer.convert_ids_to_tokens(list(ids))
-    others += [repr(text) for text in texts]
-    rest = f" (as do {', '.join(others)})" if others else ""
-    begin = f"the prompt opens {repr(opened) if opened else 'nothing'}"
-    return f"{begin}; {first} ends a completion{rest}; SFT teaches {first}"
+    marks = tokenizer.convert_ids_to_tokens(list(ids))
+    ends = ", ".join([*marks, *map(repr, texts)])
+    return (
+        f"the prompt opens {repr(opened) if opened else 'nothing'}; a completion ends at {ends}; SFT teaches {marks[0]}"
+    )
 
 
 def _encode(tokenizer: Any, text: str) -> list[int]:

@@ -163,10 +163,16 @@ def review(options: argparse.Namespace) -> None:
 
 
 def models(options: argparse.Namespace) -> None:
-    """Print the models known by name."""
-    from r1kit.commands import listing_commands
+    """Print the models known by name, or the turns of the named models; the ids of a row of SFT are in the JSON."""
+    from r1kit.commands import listing_commands, turns_command
 
-    print_table(listing_commands.models(), options.json)
+    if not options.models:
+        print_table(listing_commands.models(), options.json)
+        return
+    rows = turns_command.model_turns(options.models, options.format)
+    print_table(
+        rows if options.json else ({k: row[k] for k in row if not k.endswith("_ids")} for row in rows), options.json
+    )
 
 
 def check_data(options: argparse.Namespace) -> int:

@@ -11,6 +11,7 @@ import r1kit
 from r1kit.cli import actions
 
 MODEL_HELP = "a known model's name or a model folder; with --engine, the engine's name for it"
+FORMAT_HELP = "how prompts are rendered (default: as the model was trained)"
 ENGINE_HELP = (
     "ask another engine instead of running MODEL here: a server's address, such as http://localhost:8000/v1, your own "
     "engine as module:Class, or engine settings as JSON or in a file, such as "
@@ -33,7 +34,11 @@ def parser() -> argparse.ArgumentParser:
     report.add_argument("run", metavar="RUN_DIR", type=Path, help="a run's folder, or the folder of all its stages")
     _add_json(report)
     _add_review(_command(commands, "review", actions.review, "read, edit, accept or reject samples in the browser"))
-    _add_json(_command(commands, "models", actions.models, "list the models known by name"))
+    models = _command(commands, "models", actions.models, "list the models known by name, or what a model's turns are")
+    turns_help = "show what a model's prompts open, what ends a completion, and what SFT teaches"
+    models.add_argument("models", metavar="MODEL", nargs="*", help=turns_help)
+    models.add_argument("--format", metavar="plain|chat|FILE", help=FORMAT_HELP)
+    _add_json(models)
     data = commands.add_parser("data", help="work with data files").add_subparsers(metavar="COMMAND", required=True)
     check_help = "show what a data file would ask and hold for right, and file, row and field of each fault"
     check = _command(data, "check", actions.check_data, check_help)
@@ -121,8 +126,7 @@ def _add_problems(command: argparse.ArgumentParser) -> None:
 def _add_sampling(command: argparse.ArgumentParser, *, temperature: float) -> None:
     command.add_argument("--temperature", type=float, default=temperature, help=f"0 is greedy ({temperature:g})")
     command.add_argument("--max-tokens", type=int, default=512, metavar="N", help="longest completion (512)")
-    format_help = "how prompts are rendered (default: as the model was trained)"
-    command.add_argument("--format", metavar="plain|chat|FILE", help=format_help)
+    command.add_argument("--format", metavar="plain|chat|FILE", help=FORMAT_HELP)
     command.add_argument("--engine", metavar="URL|MODULE:CLASS|JSON|FILE", type=engine, help=ENGINE_HELP)
     command.add_argument("--seed", type=int, default=0, help="seed of the sampling (0)")
 

@@ -118,13 +118,17 @@ def load(name: str, *, device: str = "auto", compute_dtype: ComputeDtype = "auto
     return Policy(model, tokenizer, ids, texts)
 
 
+def ids_without_token(tokenizer: Any, size: int) -> list[int]:
+    """The ids below `size`, the number of a model's embeddings, that the tokenizer does not know."""
+    return sorted(set(range(size)) - set(tokenizer.get_vocab().values()))
+
+
 def hide_ids_without_token(model: Any, tokenizer: Any) -> None:
     """Give ids that the tokenizer does not know no probability, in sampling, training and distillation alike.
 
     Many models pad their embeddings to a round number. Such an id has no text, and nothing ever trained it.
     """
-    ids = range(model.get_output_embeddings().weight.shape[0])
-    without = sorted(set(ids) - set(tokenizer.get_vocab().values()))
+    without = ids_without_token(tokenizer, model.get_output_embeddings().weight.shape[0])
     if without:  # a buffer moves with the model; not persistent, so it is in no checkpoint
         model.register_buffer(WITHOUT_TOKEN, torch.tensor(without), persistent=False)
 
