@@ -31,9 +31,10 @@ def get_unreadable(*, max_control_share: float = 0.001, long_chars: int = 1500, 
         text = view.response
         strange = _CONTROL.findall(text)
         if len(strange) > max_control_share * len(text):
-            first = _CONTROL.search(text)
             detail = f"{len(strange)} characters such as {strange[0]!a}"
-            return Rejection(reason="control characters", detail=detail, example=ascii_excerpt(text, first))
+            piece = excerpt(text, text.index(strange[0]))
+            example = "".join(char if char.isprintable() else ascii(char)[1:-1] for char in piece)
+            return Rejection(reason="control characters", detail=detail, example=example)
         fault = latex_fault(text)
         if fault:
             return Rejection(reason="LaTeX not balanced", detail=fault, example=excerpt(text, len(text), before=120))
@@ -44,12 +45,6 @@ def get_unreadable(*, max_control_share: float = 0.001, long_chars: int = 1500, 
         return None
 
     return unreadable
-
-
-def ascii_excerpt(text: str, match: re.Match[str] | None) -> str:
-    """`excerpt` with unprintable characters as escapes."""
-    piece = excerpt(text, match.start() if match else 0)
-    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in piece)
 
 
 def latex_fault(text: str) -> str:
