@@ -79,6 +79,9 @@ def grade(program: str, *, thorough: bool = True, **tests: Any) -> Grade:
         ("````python\ns = '''\n```\n'''\n````", "s = '''\n```\n'''"),
         ("~~~python\nx = 1\n~~~", "x = 1"),
         ("```python title='a.py'\nx = 1\n```", "x = 1"),
+        ("\ufeff```python\n\ufeffx = 1\n```", "x = 1"),
+        ("```python\nx = '''\n```\nprints\n```\n'''\n```", "x = '''\n```\nprints\n```\n'''"),
+        ("```python\n# don't\nx = '''\n```\nno end", "# don't\nx = '''"),
         ("x = 1", None),
         ("```python\n\n```", None),
         ("", None),
@@ -86,6 +89,27 @@ def grade(program: str, *, thorough: bool = True, **tests: Any) -> Grade:
 )
 def test_the_program_is_in_the_answer_or_the_last_closed_block(response: str, program: str | None) -> None:
     assert extract_program(response) == program
+
+
+@pytest.mark.parametrize(
+    ("tests", "blocks", "chosen"),
+    [
+        (PLUS, ["def plus(a, b): return a + b", "print(plus(1, 2))"], 0),
+        (PLUS, ["def plus(a, b): return 0", "def plus(a, b): return a + b", "assert plus(1, 2) == 3"], 1),
+        (PLUS, ["class Solution:\n    def plus(self, a, b): return a + b", "print(Solution().plus(1, 2))"], 0),
+        (PLUS, ["def minus(a, b): return a - b", "print(minus(1, 2))"], 1),
+        ({"asserts": ["s = Stack()\nassert s.top() is None"]}, ["class Stack: ...", "s = Stack()"], 0),
+        ({"stdin": [{"input": "1", "output": "1"}]}, ["print(input())", "print('1 gives 1')"], 0),
+        ({"stdin": [{"input": "1", "output": "1"}]}, ["print(0)", "print(1)"], 1),
+    ],
+)
+def test_of_several_blocks_the_program_has_what_the_tests_need(
+    tests: dict[str, Any], blocks: list[str], chosen: int
+) -> None:
+    checked = parse_tests(json.dumps(tests))
+    assert isinstance(checked, CodeTests)
+    response = "\nSo:\n".join(f"```python\n{block}\n```" for block in blocks)
+    assert extract_program(response, checked.fit) == blocks[chosen]
 
 
 @given(st.text(st.sampled_from("`~\n pyx<>/think answer"), max_size=60))
@@ -250,6 +274,13 @@ def test_shapes_of_other_projects_are_understood() -> None:
     stdin = parse_tests(json.dumps({"inputs": ["1\n", ["2", "3"]], "outputs": ["1\n", ["2"]]}))
     calls = parse_tests(json.dumps({"inputs": [[1, 2]], "outputs": [3], "fn_name": "plus"}))
     asserts = parse_tests(json.dumps(["assert plus(1, 2) == 3"]))
+    columns = {"public_tests": {"input": ["1"], "output": ["2"]}, "private_tests": {"input": ["3"], "output": ["4"]}}
+    tables = [columns, [{"input": "1", "output": "2"}, {"input": "3", "output": "4"}]]
+    tables += [{"official_tests": tables[1], "time_limit": 1.0}, {"public_test_cases": json.dumps(tables[1])}]
+    for table in tables:
+        listed = parse_tests(json.dumps(table))
+        assert isinstance(listed, CodeTests)
+        assert [(one.input, one.output) for one in listed.stdin] == [("1", "2"), ("3", "4")]
     assert isinstance(stdin, CodeTests) and isinstance(calls, CodeTests) and isinstance(asserts, CodeTests)
     assert [(one.input, one.output) for one in stdin.stdin] == [("1\n", "1\n"), ("2\n3", "2")]
     assert (calls.entry_point, calls.calls[0].output) == ("plus", 3)
@@ -788,7 +819,9 @@ def test_limits_that_no_system_can_set_are_unusable(memory: float) -> None:
         REWARDS["code"](memory_mb=memory)
 
 
-def test_a_fence_that_never_ends_takes_no_time() -> None:
+def test_fences_that_never_end_take_no_time() -> None:
     before = time.process_time()
     assert extract_program("```" + " " * 400_000 + "`") is None
+    for odd in ("```python\n'''\n```\n", "```\n", "```python\nx = '''\n```\n"):
+        extract_program(odd * 10_000)
     assert time.process_time() - before < 2

@@ -25,7 +25,7 @@ from r1kit.sandbox.landlock import Landlock
 from r1kit.sandbox.probes import PROBES, examine
 from r1kit.sandbox.remote import Remote
 from r1kit.sandbox.server import Server
-from r1kit.sandbox.waiting import waited
+from r1kit.sandbox.waiting import load_of
 from sandbox_worker import workers
 
 BRIEF = Limits(wall_s=60, cpu_s=2, memory_mb=256)  # the wall's is for a machine on which all else runs too
@@ -186,7 +186,7 @@ def test_waiting_for_a_processor_that_others_have_is_told() -> None:
     others = subprocess.Popen([sys.executable, "-c", kept], start_new_session=True)
     try:
         deadline = time.monotonic() + 60
-        while waited(others.pid) == 0.0:
+        while load_of(others.pid).waited == 0.0:
             assert time.monotonic() < deadline
             time.sleep(0.05)
     finally:
@@ -194,7 +194,7 @@ def test_waiting_for_a_processor_that_others_have_is_told() -> None:
         for one in (*busy, others):
             one.kill()
             one.wait()
-    assert waited(others.pid) == 0.0  # it has ended
+    assert load_of(others.pid).waited == 0.0  # it has ended
 
 
 def test_a_full_table_of_files_is_the_sandboxs_fault(local: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -370,6 +370,31 @@ def test_a_self_test_that_says_nothing_or_dies_is_no_proof(who: str) -> None:
         choose.tested(Broken())  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("program", ["import time\ntime.sleep(1000)", "import time\nwhile True: time.sleep(0.01)"])
+def test_a_program_that_does_nothing_is_ended_at_a_limit_of_its_own(local: Sandbox, program: str) -> None:
+    done = local.run(program, limits=Limits(wall_s=600, cpu_s=600, idle_s=1, memory_mb=256))
+    assert done.limit == "wall" and done.wall_s < 300
+
+
+def test_a_partner_that_computes_is_not_idle_time(local: Sandbox) -> None:
+    checker = "n = 0\nwhile n < 20_000_000: n += 1\nprint(n, flush=True)\nprint(input(), file=__import__('sys').stderr)"
+    limits = Limits(wall_s=600, cpu_s=600, idle_s=1, memory_mb=256)
+    first, second = local.converse(checker, "print(int(input()) + 1, flush=True)\ninput()", limits=limits)
+    assert (first.stderr.strip(), first.limit, second.limit) == ("20000001", None, None)
+
+
+def test_programs_import_the_packages_of_the_chosen_folders_and_no_others(local: Sandbox) -> None:
+    program = "try:\n    import extra\n    print(extra.VALUE)\nexcept ImportError:\n    print('missing')"
+    assert local.run(program).stdout == "missing\n"
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:
+        Path(folder).chmod(0o755)
+        Path(folder, "extra.py").write_text("VALUE = 7\n")
+        settings = {"kind": local.kind, "packages": [folder]}
+        assert open_sandbox(SandboxSettings.parse(settings)).run(program).stdout == "7\n"
+    with pytest.raises(SandboxError, match="is not a folder"):
+        open_sandbox(SandboxSettings.parse(settings))
+
+
 def test_an_interpreter_that_is_not_there_is_named() -> None:
     with pytest.raises(SandboxError, match="no Python at '/no/python'"):
         open_sandbox(SandboxSettings(python="/no/python"))
@@ -398,6 +423,8 @@ def test_settings_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> 
     assert SandboxSettings.from_environment().kind == "auto"
     monkeypatch.setenv("R1KIT_SANDBOX_URL", "http://localhost:1")
     assert SandboxSettings.from_environment().kind == "remote"
+    monkeypatch.setenv("R1KIT_SANDBOX_PACKAGES", "/one:/two")
+    assert SandboxSettings.from_environment().packages == ("/one", "/two")
     monkeypatch.setenv("R1KIT_SANDBOX", "bubblewarp")
     with pytest.raises(ValueError, match="bubblewrap"):
         SandboxSettings.from_environment()

@@ -12,26 +12,42 @@ from r1kit.sandbox.probes import examine
 from r1kit.sandbox.remote import Remote
 from r1kit.sandbox.server import Server
 
+_LIST = """
+import sys
+from importlib import metadata
+print(sys.version.split()[0])
+for name in sorted({f"{found.metadata['Name']} {found.version}" for found in metadata.distributions()}):
+    print(name)
+"""
+
 
 def check_sandbox() -> dict[str, Any]:
-    """Which sandbox this machine has, and what it enforces; each rule is tested by a program that tries to break it.
+    """Which sandbox this machine has, what is installed in it, and what it enforces.
 
-    "ok" tells whether all rules hold, "text" is the report for people. Without a sandbox, "reason" says why; nothing
-    is raised.
+    Each rule is tested by a program that tries to break it. "ok" tells whether all rules hold, "text" is the report for
+    people. Without a sandbox, "reason" says why; nothing is raised.
     """
     try:
         sandbox = open_sandbox(SandboxSettings.from_environment())
         findings = sandbox.findings() if isinstance(sandbox, Remote) else examine(sandbox, quick=False)
+        version, *packages = sandbox.run(_LIST).stdout.splitlines() or [""]
     except SandboxError as error:
-        return {"ok": False, "kind": None, "python": None, "findings": [], "reason": str(error), "text": str(error)}
+        nothing = {"kind": None, "python": None, "version": None, "packages": [], "findings": []}
+        return {"ok": False, **nothing, "reason": str(error), "text": str(error)}
+    listed = (
+        f"and {', '.join(packages)}" if packages else "only; R1KIT_SANDBOX_PACKAGES names folders with more packages"
+    )
+    installed = f"programs can import the standard library of Python {version} {listed}"
     lines = [f"{'held  ' if finding.held else 'BROKEN'}  {finding.what:<42}  {finding.detail}" for finding in findings]
     return {
         "ok": all(finding.held for finding in findings),
         "kind": sandbox.kind,
         "python": _python_of(sandbox),
+        "version": version,
+        "packages": packages,
         "findings": [asdict(finding) for finding in findings],
         "reason": "",
-        "text": "\n".join([_headline(sandbox), *lines]),
+        "text": "\n".join([_headline(sandbox), installed, *lines]),
     }
 
 

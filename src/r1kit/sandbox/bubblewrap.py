@@ -54,6 +54,8 @@ class Bubblewrap(LocalSandbox):
         for place, target in self.interpreter.links():
             prefix += ["--symlink", target, place]
         prefix += ["--proc", "/proc", "--dev", "/dev", "--size", str(limits.file_mb << 20), "--tmpfs", "/tmp"]
+        for folder in self.interpreter.packages:  # after /tmp, which would hide those inside
+            prefix += ["--ro-bind", folder, folder]
         # /dev is a writable tmpfs without a limit: /dev/shm could fill half of the machine's memory. Through /proc, a
         # program could lower its own priority, and then look like a program on a busy machine.
         prefix += ["--chdir", "/tmp", "--remount-ro", "/dev", "--remount-ro", "/proc", "--remount-ro", "/"]
@@ -61,7 +63,8 @@ class Bubblewrap(LocalSandbox):
             for descriptor in inherited:
                 prefix += ["--add-seccomp-fd", str(descriptor)]
             # Three processes: bwrap waiting outside, bwrap as init inside, and Python.
-            yield process.Start(prefix=prefix, python=self.interpreter.path, inherited=inherited, processes=3)
+            python, packages = self.interpreter.path, self.interpreter.packages
+            yield process.Start(prefix=prefix, python=python, packages=packages, inherited=inherited, processes=3)
 
 
 @contextmanager

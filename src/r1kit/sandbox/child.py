@@ -1,8 +1,8 @@
 """The first code that runs inside a sandbox: `python -c <this file> BUNDLE_FD READY_FD`. Standard library, Python 3.8+.
 
-It reads the bundle (program, files, limits, Landlock rules), writes the files, drops the rights that the mechanism
-around it has left, reports that it is ready, and becomes the program. No untrusted code has run until then, so a
-failing sandbox is never mistaken for a failing program.
+It reads the bundle (program, files, limits, packages, Landlock rules), writes the files, drops the rights that the
+mechanism around it has left, reports that it is ready, and becomes the program. No untrusted code has run until then,
+so a failing sandbox is never mistaken for a failing program.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def main() -> None:
     module = type(sys)("__main__")
     module.__dict__["__builtins__"] = __builtins__
     sys.modules["__main__"], sys.argv = module, ["main.py"]
-    sys.path[:] = [os.getcwd(), *filter(None, sys.path)]
+    sys.path[:] = [os.getcwd(), *filter(None, sys.path), *bundle["packages"]]
     os.write(ready_fd, b"1")
     os.close(ready_fd)
     exec(compile(program, "main.py", "exec"), module.__dict__)

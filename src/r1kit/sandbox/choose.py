@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable
-from typing import Literal
+from typing import Any, Literal
 
 from r1kit.sandbox.bubblewrap import Bubblewrap
 from r1kit.sandbox.interface import Sandbox, SandboxError
@@ -24,18 +24,21 @@ class SandboxSettings(Settings):
 
     `auto` tries bubblewrap, then landlock. `remote` needs the `url` of a server that speaks the protocol of
     `r1kit.sandbox.remote` (`r1kit sandbox serve`); its token is in the environment variable `token_variable`. `python`
-    is the interpreter inside: by default r1kit's own if the sandbox can reach it, otherwise the system's.
+    is the interpreter inside: by default r1kit's own if the sandbox can reach it, otherwise the system's. Programs can
+    import its standard library, and what is installed in the folders `packages` (`pip install --target FOLDER numpy`).
     """
 
     kind: Literal["auto", "bubblewrap", "landlock", "remote"] = "auto"
     url: str = ""
     token_variable: str = f"{VARIABLE}_TOKEN"
     python: str = ""
+    packages: tuple[str, ...] = ()
 
     @classmethod
     def from_environment(cls) -> SandboxSettings:
-        """From R1KIT_SANDBOX (kind), R1KIT_SANDBOX_URL (alone it means remote) and R1KIT_SANDBOX_PYTHON."""
-        values = {"url": os.environ.get(f"{VARIABLE}_URL"), "python": os.environ.get(f"{VARIABLE}_PYTHON")}
+        """From R1KIT_SANDBOX (kind), R1KIT_SANDBOX_URL (alone it means remote), _PYTHON and _PACKAGES (as PATH)."""
+        values: dict[str, Any] = {name: os.environ.get(f"{VARIABLE}_{name.upper()}") for name in ("url", "python")}
+        values["packages"] = [*filter(None, os.environ.get(f"{VARIABLE}_PACKAGES", "").split(os.pathsep))]
         kind = os.environ.get(VARIABLE) or ("remote" if values["url"] else "auto")
         return cls.parse({"kind": kind} | {name: value for name, value in values.items() if value})
 
@@ -44,9 +47,11 @@ def open_sandbox(settings: SandboxSettings) -> Sandbox:
     """The first sandbox that passes its self-test; raises `SandboxError` with the reason for each that does not."""
     if settings.kind == "remote":
         return Remote.connect(settings.url, os.environ.get(settings.token_variable, ""))
+    if missing := [folder for folder in settings.packages if not os.path.isdir(folder)]:
+        raise SandboxError(f"{missing[0]!r} is not a folder: packages must name folders with installed packages")
     reasons: list[str] = []
     for kind in KINDS if settings.kind == "auto" else [settings.kind]:
-        for interpreter in interpreters(settings.python):
+        for interpreter in interpreters(settings.python, settings.packages):
             try:
                 return tested(KINDS[kind](interpreter))
             except SandboxError as error:

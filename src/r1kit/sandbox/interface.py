@@ -29,6 +29,9 @@ class Limits(Settings):
 
     wall_s: float = Field(default=10.0, gt=0, le=3600, description="counted from the program's first instruction")
     cpu_s: float = Field(default=10.0, gt=0, le=3600, description="per process; rounded up to whole seconds")
+    idle_s: float = Field(
+        default=3600.0, gt=0, le=3600, description="neither computing nor waiting for a processor; checked at intervals"
+    )
     memory_mb: int = Field(default=512, ge=32, le=_MOST_MB, description="address space per process")
     processes: int = Field(default=8, ge=1, le=1024, description="processes and threads at a time; landlock allows 1")
     file_mb: int = Field(

@@ -59,15 +59,18 @@ class Landlock(LocalSandbox):
                 file.write_text(text, encoding="utf-8", errors="replace", newline="")
             for path in (Path(folder), *Path(folder).rglob("*")):
                 path.chmod(0o755)  # whatever the umask is: the uid that runs the program must reach it
-            paths = [(".", False), *((place, False) for place in self.interpreter.folders), *_DEVICES]
+            seen = (*self.interpreter.folders, *self.interpreter.packages)
+            paths = [(".", False), *((place, False) for place in seen), *_DEVICES]
             setup = {
                 "parent": os.getpid(),
                 "paths": paths,
                 "ruleset": ruleset(self.version).hex(),
                 "filter": seccomp.program(alone=True).hex(),
             }
-            python = self.interpreter.path
-            yield process.Start(prefix=(), python=python, cwd=folder, landlock=setup, files_in_bundle=False)
+            python, packages = self.interpreter.path, self.interpreter.packages
+            yield process.Start(
+                prefix=(), python=python, packages=packages, cwd=folder, landlock=setup, files_in_bundle=False
+            )
 
 
 def abi() -> int:

@@ -10,7 +10,6 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from r1kit.sandbox.interface import SandboxError
-from r1kit.sandbox.waiting import waited
 
 if TYPE_CHECKING:
     from r1kit.sandbox.process import Running
@@ -69,10 +68,7 @@ class _Watch:
 
     def _ready(self, descriptor: int) -> None:
         if os.read(descriptor, 1):
-            self.running.waited_before = waited(self.running.process.pid)
-            self.running.waited_s = 0.0
-            self.running.started = time.monotonic()
-            self.running.deadline = self.running.started + self.running.limits.wall_s
+            self.running.start_clock()
         self._drop(descriptor)
 
     def _read(self, descriptor: int) -> bool:

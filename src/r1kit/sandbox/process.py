@@ -15,7 +15,7 @@ from typing import IO, Any
 
 from r1kit.sandbox.interface import Execution, Limit, Limits, SandboxError, relative, system_errors_as_sandbox_errors
 from r1kit.sandbox.pipes import END_SECONDS, drive
-from r1kit.sandbox.waiting import family, files_in_tmp, waited
+from r1kit.sandbox.waiting import Load, family, files_in_tmp, load_of
 
 CHILD = Path(__file__).with_name("child.py")
 START_SECONDS = 180.0  # limit until the program's first instruction, generous for busy machines
@@ -27,6 +27,7 @@ _ENVIRONMENT = {
     "LANG": "C.UTF-8",
     "PYTHONUTF8": "1",
     "PYTHONHASHSEED": "0",
+    "PYTHONINTMAXSTRDIGITS": "0",  # contests have numbers of more than 4,300 digits; the CPU limit bounds the time
     "OMP_NUM_THREADS": "1",
     "OPENBLAS_NUM_THREADS": "1",
 }
@@ -39,6 +40,7 @@ class Start:
 
     prefix: Sequence[str]
     python: str
+    packages: tuple[str, ...] = ()
     cwd: str | None = None
     inherited: tuple[int, ...] = ()
     landlock: Mapping[str, Any] | None = None
@@ -70,6 +72,7 @@ def converse(
         )
         _close_all(ends)  # the processes now hold the only copies: when one ends, the other's input ends
         checker.when_ended = program.dismiss
+        checker.group = program.group = (checker, program)
         drive([checker, program])
         return checker.execution(), program.execution()
 
@@ -91,6 +94,7 @@ def _bundle(start: Start, program: str, files: Mapping[str, str], limits: Limits
         "files": relative(files) if start.files_in_bundle else {},
         "limits": limits.model_dump(),
         "landlock": start.landlock,
+        "packages": start.packages,
     }
     descriptor = os.memfd_create("bundle")
     with open(os.dup(descriptor), "wb") as file:
@@ -116,7 +120,9 @@ class Running:
         self.limits, self.feed, self.stopped, self.dismissed = limits, memoryview(b""), False, False
         self.alone, self.processes = True, start.processes
         self.limit: Limit | None = None
-        self.waited_s = self.waited_before = 0.0
+        self._load = self.load_before = Load(0.0, 0.0, known=False)
+        self.waited_s = self.idle_s = self.busy_s = self.looked_at = 0.0
+        self.group: Sequence[Running] = (self,)
         self.started: float | None = None
         self.ended: float | None = None
         self.deadline = time.monotonic() + START_SECONDS
@@ -181,18 +187,41 @@ class Running:
                 os.killpg(self.process.pid, signal.SIGKILL)
 
     def look(self) -> None:
-        """Update the time waited for a processor, and stop the process if it has too many files.
+        """Update waiting and idle time, and stop the process if it is idle for too long or has too many files.
 
         A process may wait for processes of its own, and those it never reaps hide their CPU time. So once it was seen
         with more processes than its mechanism uses, its wait says nothing about the machine and counts as 0.
         """
         members = list(family(self.process.pid))
         self.alone = self.alone and (self.started is None or len(members) <= self.processes)
-        longest = max(self.waited_s, waited(self.process.pid) - self.waited_before)
+        longest = max(self.waited_s, self.load.waited - self.load_before.waited)
         self.waited_s = longest if self.alone else 0.0
         self.next_look = time.monotonic() + random.uniform(*_LOOK_SECONDS)
-        if self.started is not None and not self.stopped and files_in_tmp(members) > self.limits.files:
+        if self.started is None or self.stopped:
+            return
+        busy = sum(running.load.busy for running in self.group)
+        # This process may be late itself, with data of the program in its pipes: that time is not the program's.
+        passed = min(time.monotonic() - self.looked_at, _LOOK_SECONDS[1])
+        self.idle_s += passed - (busy - self.busy_s)
+        self.looked_at, self.busy_s = time.monotonic(), busy
+        if files_in_tmp(members) > self.limits.files:
             self.stop("files")
+        elif self.load.known and self.idle_s > self.limits.idle_s:
+            self.group[-1].stop("wall")  # in a conversation, the program under test
+
+    @property
+    def load(self) -> Load:
+        """The load of the process so far."""
+        if self.ended is None:  # the number of an ended process may belong to another one
+            self._load = load_of(self.process.pid)
+        return self._load
+
+    def start_clock(self) -> None:
+        """Count time from now on: the program is about to begin."""
+        self.load_before = self.load
+        self.waited_s, self.busy_s = 0.0, sum(running.load.busy for running in self.group)
+        self.started = self.looked_at = time.monotonic()
+        self.deadline = self.started + self.limits.wall_s
 
     def execution(self) -> Execution:
         """The result of an ended process; raises `SandboxError` if the program never began."""

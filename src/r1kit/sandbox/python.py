@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,18 +15,23 @@ _LINKER = ("/etc/ld.so.cache", "/etc/alternatives")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Interpreter:
-    """A Python outside virtual environments: its executable, and the folders that it must see."""
+    """A Python outside virtual environments: its executable, and the folders that it must see.
+
+    Programs find the standard library, and what is in the folders `packages`.
+    """
 
     path: str
     folders: tuple[str, ...]
+    packages: tuple[str, ...] = ()
 
     def links(self) -> list[tuple[str, str]]:
         """The links to create, as pairs of place and target."""
         return [(path, os.readlink(path)) for path in _LINKED if os.path.islink(path)]
 
 
-def interpreters(chosen: str = "") -> Iterator[Interpreter]:
+def interpreters(chosen: str = "", packages: Sequence[str] = ()) -> Iterator[Interpreter]:
     """Interpreters to try in turn: the chosen one; or r1kit's own (other users may not reach it), then the system's."""
+    installed = tuple(os.path.realpath(folder) for folder in packages)
     own = os.path.join(sys.base_prefix, "bin", f"python{sys.version_info.major}.{sys.version_info.minor}")
     seen = set()
     for path in [chosen] if chosen else [own, "/usr/bin/python3", "/usr/local/bin/python3"]:
@@ -41,4 +46,4 @@ def interpreters(chosen: str = "") -> Iterator[Interpreter]:
         prefix = parents[1] if len(parents) > 2 else parents[0]  # .../bin/python3.11
         if not any(prefix.is_relative_to(folder) for folder in _SYSTEM):
             folders.append(str(prefix))
-        yield Interpreter(path=real, folders=tuple(folders))
+        yield Interpreter(path=real, folders=tuple(folders), packages=installed)

@@ -17,7 +17,15 @@ from r1kit.settings import SettingsError
 
 MAX_REQUEST_BYTES = 32 << 20
 _CEILING = Limits(
-    wall_s=3600, cpu_s=600, memory_mb=4096, processes=64, file_mb=256, files=100_000, output_kb=16384, open_files=256
+    wall_s=3600,
+    cpu_s=600,
+    idle_s=3600,
+    memory_mb=4096,
+    processes=64,
+    file_mb=256,
+    files=100_000,
+    output_kb=16384,
+    open_files=256,
 )
 _IDLE_S = 60.0
 

@@ -8,25 +8,49 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 _PROC = Path("/proc")
 
 
-def waited(pid: int) -> float:
-    """Seconds for which other programs kept `pid` and its descendants from running; 0 if the kernel does not say.
+@dataclass(frozen=True, slots=True)
+class Load:
+    """Seconds of a process and its descendants: CPU time of all threads, and the longest wait of one for a processor.
 
-    This is the longest wait of any thread minus the CPU time of all threads, so a program that fills the processors
-    with its own processes does not count as waiting for others.
+    `known` is False if the kernel does not report waits.
     """
-    longest = used = 0.0
+
+    used: float
+    longest_wait: float
+    known: bool
+
+    @property
+    def busy(self) -> float:
+        """Seconds in which the process computed or waited for a processor."""
+        return self.used + self.longest_wait
+
+    @property
+    def waited(self) -> float:
+        """Seconds for which other programs kept the process from running; 0 if the kernel does not say.
+
+        The CPU time is subtracted, so a program that fills the processors with its own processes does not count as
+        waiting for others.
+        """
+        return max(0.0, self.longest_wait - self.used)
+
+
+def load_of(pid: int) -> Load:
+    """The load of the process `pid` since it started."""
+    longest = used = ran = 0.0
     for member in family(pid):
         for stat in _files(member, "stat"):
             fields = stat.rpartition(")")[2].split()  # the process chooses its name, which may contain anything
             used += sum(map(int, fields[11:15])) / os.sysconf("SC_CLK_TCK")  # its own, and of children that have ended
-        waits = (int(text.split()[1]) / 1e9 for text in _files(member, "task/*/schedstat"))
-        longest = max([longest, *waits])
-    return max(0.0, longest - used)
+        for schedstat in _files(member, "task/*/schedstat"):
+            run, wait = (int(field) / 1e9 for field in schedstat.split()[:2])
+            longest, ran = max(longest, wait), ran + run
+    return Load(used, longest, known=ran > 0)
 
 
 def family(pid: int) -> Iterator[int]:

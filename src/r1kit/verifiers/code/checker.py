@@ -120,7 +120,7 @@ class Client:
             return self.value({"do": "name", "on": name})
         except Gone:
             raise
-        except Exception:
+        except Exception:  # `value` raises what the program raised, of any class
             return Function(self, name)
 
     def encoded(self, value: Any) -> Any:
@@ -150,7 +150,7 @@ class Client:
         try:
             args = [self.decoded(item) for item in question["args"]]
             return {"value": self.encoded(self.callbacks[int(question["on"])](*args))}
-        except Exception as error:
+        except Exception as error:  # a function of the tests may raise anything on the program's arguments
             return {"message": f"{type(error).__name__}: {error}"[:500]}
 
 
@@ -219,7 +219,7 @@ class Unit:
             exec(self.code, namespace)
         except Undecided as error:
             self.undecided = self.undecided or str(error)
-        except Exception as error:
+        except Exception as error:  # tests are any Python, and work on any value of the program
             self.crashed, self.error = True, self.error or described(error)
 
     def _pass(self, number: int) -> None:
@@ -282,7 +282,7 @@ def examined(job: dict[str, Any], client: Client, report: Any) -> dict[str, Any]
         questions = client.questions
         try:
             exec(setup, module.__dict__)
-        except Exception as error:
+        except Exception as error:  # the setup is any Python
             if client.questions == questions:  # the program had no part in it
                 return {"unusable": f"the setup fails: {described(error)}"}
             raise
@@ -292,7 +292,9 @@ def examined(job: dict[str, Any], client: Client, report: Any) -> dict[str, Any]
         pass
     except Undecided as error:
         undecided = str(error)
-    except Exception as error:  # the program does not load or breaks the setup, so no test can run
+    except (
+        Exception
+    ) as error:  # the program does not load or breaks the setup: it may raise any class, and no test runs
         detail = described(error)
     detail = detail or next((unit.error for unit in units if unit.error), "")
     undecided = undecided or next((unit.undecided for unit in units if unit.undecided), "")

@@ -56,9 +56,10 @@ def grade_code(
 ) -> Grade:
     """Grade one response. Unless `thorough`, the first failure ends the run, and the share counts the tests so far."""
     tests = parse_tests(reference, defaults)
-    program = extract_program(response)
     if isinstance(tests, str):
+        program = extract_program(response)
         return Grade(Verdict(outcome="unknown", extracted=program, detail=f"unusable tests: {tests}"), share=None)
+    program = extract_program(response, tests.fit)
     if program is None:
         return Grade(Verdict(outcome="wrong", detail="no program found"), share=0.0)
     if len(program) > MAX_PROGRAM_CHARS:

@@ -34,7 +34,7 @@ class Program:
                 return self.do(question)
             finally:
                 signal.setitimer(signal.ITIMER_PROF, 0)
-        except BaseException as error:
+        except BaseException as error:  # a program may also raise SystemExit or KeyboardInterrupt
             if isinstance(error, TimeoutError) and not self.thorough:
                 os._exit(0)  # one call is too slow, so the other calls do not matter
             return {"id": question.get("id"), "raised": type(error).__name__, "message": str(error)[:500]}

@@ -12,7 +12,7 @@ from r1kit.sandbox import Execution, Limits, Sandbox, SandboxError
 from r1kit.types import Verdict
 from r1kit.verifiers.code.matching import same_output, same_value
 from r1kit.verifiers.code.tests import CodeTests, defines
-from r1kit.verifiers.code.wire import SILENT
+from r1kit.verifiers.code.wire import PLAIN_INT, SILENT
 
 _MAX_WALL_SECONDS = 3600.0  # the limit of `Limits`
 _OUTPUT_KB = 8192
@@ -58,11 +58,13 @@ class Run:
         return Grade(verdict, share=1.0 if correct else min(sum(self.shares) / total, 1 - 1e-9))
 
     def _fail(self, detail: str) -> None:
+        if "ModuleNotFoundError" in detail:
+            detail += " (`r1kit sandbox check` says what is installed)"
         self.detail = self.detail or detail
 
     def _limits(self, seconds: float) -> Limits:
-        wall = self._wall_seconds(seconds)
-        return Limits(wall_s=wall, cpu_s=seconds, memory_mb=self.tests.memory_mb, output_kb=_OUTPUT_KB)
+        wall, idle = self._wall_seconds(seconds), min(seconds, self.tests.time_s)
+        return Limits(wall_s=wall, cpu_s=seconds, idle_s=idle, memory_mb=self.tests.memory_mb, output_kb=_OUTPUT_KB)
 
     def _wall_seconds(self, cpu_seconds: float) -> float:
         return min(self.wall_per_cpu * cpu_seconds + 1, _MAX_WALL_SECONDS)
@@ -115,7 +117,7 @@ class Run:
                 self._fail(f"call {number + 1}: {reply['raised']}: {reply.get('message')}")
             elif "value" not in reply:
                 self._fail(f"call {number + 1}: {_failure_of(done) if done.limit else 'no result'}")
-            elif same_value(test.output, reply["value"], tests.tolerance):
+            elif any(same_value(output, reply["value"], tests.tolerance) for output in test.accepted):
                 self.shares.append(1.0)
             else:
                 self._fail(f"call {number + 1}: returned {json.dumps(reply['value']):.80}")
@@ -177,7 +179,9 @@ def _encoded(value: Any) -> Any:
     """JSON data as `wire` encodes it, with tagged objects."""
     if isinstance(value, dict):
         return {"dict": [[key, _encoded(item)] for key, item in value.items()]}
-    return [_encoded(item) for item in value] if isinstance(value, list | tuple) else value
+    if isinstance(value, list | tuple):
+        return [_encoded(item) for item in value]
+    return {"int": hex(value)} if isinstance(value, int) and abs(value) > PLAIN_INT else value
 
 
 def _json_lines(text: str) -> list[dict[str, Any]]:

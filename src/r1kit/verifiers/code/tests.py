@@ -14,8 +14,10 @@ Optional:
     "tolerance"  of decimals, absolute and relative, in stdin tests and calls (1e-6)
     "indent"     whether indentation and leading empty lines count in stdin tests (true)
 
-A list of texts is read as asserts, and {"inputs": [...], "outputs": [...], "fn_name": ...} (APPS) as stdin tests, or as
-calls if there is a function name. As usual in Python, arguments that the program changes in place are changed for the
+A list of texts is read as asserts. The shapes of other projects are read too: {"inputs": [...], "outputs": [...],
+"fn_name": ...} (APPS, TACO), and lists of {"input": ..., "output": ...}, alone or in columns such as `official_tests`
+(Codeforces), `public_tests` (code_contests) and `public_test_cases` (LiveCodeBench). They are stdin tests, or calls if
+there is a function name. As usual in Python, arguments that the program changes in place are changed for the
 asserts too, so expected values are best written as literals.
 """
 
@@ -30,11 +32,19 @@ import warnings
 from functools import lru_cache
 from typing import Any, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from r1kit.settings import Settings
+from r1kit.verifiers.code.fenced import STRING
 
 MAX_CHARS = 8 << 20
+_MAX_DIGITS = 100_000
+# Where other projects keep their tests: code_contests, Codeforces, LiveCodeBench and others.
+_TABLES = ("tests", "test_cases", "official_tests", "public_tests", "private_tests", "generated_tests")
+_TABLES += ("public_test_cases", "private_test_cases")
+_LONG_INTEGER = re.compile(rf"{STRING}|(?<![\w.])(?P<digits>\d{{4001,}})(?![\w.])", re.DOTALL)
+_READ = re.compile(r"\binput\s*\(|\bstdin\b|\bopen\s*\(\s*0\b|\bfileinput\b|/dev/stdin|\bos\.read\s*\(\s*0\b")
+_SOLUTION = re.compile(r"^class[ \t]+Solution\b", re.MULTILINE)
 _warnings_lock = threading.Lock()  # the warning filters are shared by all threads
 _FAULTS = (SyntaxError, ValueError, RecursionError, MemoryError)
 
@@ -47,11 +57,20 @@ class StdinTest(Settings):
 
 
 class CallTest(Settings):
-    """The arguments of one call, and the result that it must return, as JSON data."""
+    """The arguments of one call, and the result that it must return, as JSON data.
+
+    If `boxed`, the output is a list of one item, and a call may also return that item.
+    """
 
     args: tuple[Any, ...] = ()
     kwargs: dict[str, Any] = Field(default_factory=dict)
     output: Any
+    boxed: bool = False
+
+    @property
+    def accepted(self) -> tuple[Any, ...]:
+        """The results of which any is right."""
+        return (self.output, *self.output) if self.boxed and isinstance(self.output, list) else (self.output,)
 
 
 class TestDefaults(Settings):
@@ -77,6 +96,11 @@ class CodeTests(TestDefaults):
     prompt: str = ""
     entry_point: str = Field(default="", pattern=r"^([A-Za-z_]\w*)?$")
     names: tuple[str, ...] | None = None
+
+    @field_validator("asserts", "setup")
+    @classmethod
+    def _parseable(cls, source: Any) -> Any:
+        return _short_integers(source) if isinstance(source, str) else tuple(map(_short_integers, source))
 
     @model_validator(mode="after")
     def _usable(self) -> Self:
@@ -104,6 +128,12 @@ class CodeTests(TestDefaults):
         starts = [match.start() for match in re.finditer(definition, self.prompt, re.MULTILINE)]
         return self.prompt[: starts[-1]] if starts else ""
 
+    def fit(self, program: str) -> int:
+        """How many of the names that the tests use a program defines; for stdin tests, 1 if it reads its input."""
+        if self.calls or self.asserts:
+            return sum(defines(program, name) for name in self.used_names)
+        return int(_READ.search(program) is not None)
+
     @property
     def used_names(self) -> tuple[str, ...]:
         """The names that the asserts use from the program."""
@@ -118,7 +148,7 @@ def parse_tests(reference: str, defaults: TestDefaults = DEFAULTS) -> CodeTests 
     if len(reference) > MAX_CHARS:
         return f"the reference has more than {MAX_CHARS} characters"
     try:
-        return CodeTests.parse(defaults.model_dump() | _shape(json.loads(reference)))
+        return CodeTests.parse(defaults.model_dump() | _shape(json.loads(reference, parse_int=integer)))
     except (ValueError, TypeError, RecursionError) as error:
         return str(error) or type(error).__name__
 
@@ -149,6 +179,11 @@ def free_names(tests: CodeTests) -> tuple[set[str], bool]:
     return used - defined - set(dir(builtins)), has_assert
 
 
+def _short_integers(source: str) -> str:
+    """Python source with its integers of thousands of digits in hexadecimal, which Python parses without a limit."""
+    return _LONG_INTEGER.sub(lambda match: hex(integer(match["digits"])) if match["digits"] else match[0], source)
+
+
 def parsed(source: str) -> ast.Module:
     """The syntax tree of a test, without warnings about its escape sequences."""
     with _warnings_lock, warnings.catch_warnings():
@@ -158,29 +193,95 @@ def parsed(source: str) -> ast.Module:
 
 
 def defines(program: str, name: str) -> bool:
-    """Whether a program defines a top-level function, class or variable of that name; the text is not parsed."""
+    """Whether a program defines a top-level function, class or variable of that name, or a method of its `Solution`.
+
+    The text is not parsed: it is not trusted.
+    """
     definition = rf"^(?:(?:async[ \t]+)?def|class)[ \t]+{name}\b|^{name}[ \t]*(?::[^\n=]*)?=(?!=)"
+    if _SOLUTION.search(program):
+        definition += rf"|^[ \t]+def[ \t]+{name}\b"
     return re.search(definition, program, re.MULTILINE) is not None
 
 
 def _shape(value: Any) -> dict[str, Any]:
     """Formats of other projects converted to ours."""
-    if isinstance(value, list):
+    if isinstance(value, list) and not any(isinstance(test, dict) for test in value):
         return {"asserts": value}
-    if not isinstance(value, dict):
-        raise ValueError(f"the tests are {type(value).__name__}: expected an object or a list of asserts")
-    if "inputs" not in value:
+    row = {"tests": value} if isinstance(value, list) else value
+    if not isinstance(row, dict):
+        raise ValueError(f"the tests are {type(value).__name__}: expected an object or a list of asserts or tests")
+    tables = [_decoded(row[name], name) for name in _TABLES if row.get(name)]
+    if "inputs" in row:
+        tables.append(row)
+    if not tables:
+        return row
+    metadata = _decoded(row.get("metadata") or {}, "metadata")
+    tests = [test for table in tables for test in _listed(table)]
+    names = (row.get("fn_name"), metadata.get("func_name"), *(test.get("fn_name") for test in tests))
+    name = next(filter(None, names), None)
+    own = {name: row[name] for name in CodeTests.model_fields if name in row}
+    if name is None:
+        if any(test.get("testtype") == "functional" for test in tests):
+            raise ValueError("the tests call a function: give its name as fn_name, or as func_name in metadata")
+        pairs = [{"input": _text(test["input"]), "output": _text(test["output"])} for test in tests]
+        return {**own, "stdin": pairs}
+    calls = [{"args": _arguments(test["input"]), "output": _result(test["output"])} for test in tests]
+    # APPS and TACO put each result into a list of its own.
+    boxed = all(isinstance(test["output"], list) and len(test["output"]) == 1 for test in tests)
+    return {**own, "entry_point": name, "calls": [call | {"boxed": boxed} for call in calls]}
+
+
+def _decoded(value: Any, name: str) -> Any:
+    """A value that may be JSON text, as in Parquet files."""
+    if not isinstance(value, str):
         return value
-    inputs, outputs, name = value["inputs"], value.get("outputs"), value.get("fn_name")
-    if not isinstance(inputs, list) or not isinstance(outputs, list) or len(inputs) != len(outputs):
-        raise ValueError("inputs and outputs must be lists of the same length")
-    if name and all(isinstance(output, list) and len(output) == 1 for output in outputs):
-        outputs = [output[0] for output in outputs]  # APPS and TACO wrap the result of a function in a list
-    pairs = list(zip(inputs, outputs, strict=True))
-    if name:
-        return {"entry_point": name, "calls": [{"args": args, "output": output} for args, output in pairs]}
-    return {"stdin": [{"input": _joined_lines(text), "output": _joined_lines(output)} for text, output in pairs]}
+    try:
+        return json.loads(value, parse_int=integer)
+    except ValueError:
+        raise ValueError(f"{name} is text, but not JSON: decompress it first, or leave it out") from None
 
 
-def _joined_lines(value: Any) -> Any:
+def _listed(table: Any) -> list[dict[str, Any]]:
+    """Tests as objects with input and output, from a list of them or from two lists of one length."""
+    if isinstance(table, dict):
+        columns = [table.get(plural, table.get(plural[:-1])) for plural in ("inputs", "outputs")]
+        if not all(isinstance(column, list) for column in columns) or len(columns[0]) != len(columns[1]):
+            raise ValueError("inputs and outputs must be lists of the same length")
+        return [{"input": text, "output": output} for text, output in zip(*columns, strict=True)]
+    if not isinstance(table, list) or not all(
+        isinstance(test, dict) and {"input", "output"} <= {*test} for test in table
+    ):
+        raise ValueError("each test must be an object with input and output")
+    return table
+
+
+def _text(value: Any) -> Any:
+    """Lines joined to one text."""
     return "\n".join(map(str, value)) if isinstance(value, list) else value
+
+
+def _arguments(value: Any) -> Any:
+    """The arguments of a call: a list of them, or text with one JSON value per line (LiveCodeBench)."""
+    return [json.loads(line, parse_int=integer) for line in value.splitlines()] if isinstance(value, str) else value
+
+
+def _result(value: Any) -> Any:
+    """A result as data; LiveCodeBench writes it as JSON text."""
+    if isinstance(value, str):
+        try:
+            return json.loads(value, parse_int=integer)
+        except ValueError:
+            return value
+    return value
+
+
+def integer(digits: str) -> int:
+    """As `int`, which refuses more than 4,300 digits; raises ValueError above `_MAX_DIGITS`: it would take seconds."""
+    if len(digits) > _MAX_DIGITS:
+        raise ValueError(f"a number has {len(digits)} digits: expected at most {_MAX_DIGITS}")
+    negative, value = digits.startswith("-"), 0
+    digits = digits.lstrip("-")
+    for start in range(0, len(digits), 4000):
+        piece = digits[start : start + 4000]
+        value = value * 10 ** len(piece) + int(piece)
+    return -value if negative else value

@@ -20,7 +20,7 @@ from typing import Any
 MAX_LINE = 4 << 20
 SILENT = "no reply in time"
 _MAX_ITEMS = 100_000  # taken from an iterator, which may be endless
-_PLAIN_INT = 1 << 53
+PLAIN_INT = 1 << 53
 _BOXES: tuple[tuple[type, str], ...] = ((tuple, "tuple"), (set, "set"), (frozenset, "frozenset"))
 
 
@@ -42,7 +42,7 @@ def encode(value: Any, refer: Refer) -> Any:
     if isinstance(value, str):
         return str(value)
     if isinstance(value, int):
-        return int(value) if -_PLAIN_INT < value < _PLAIN_INT else {"int": hex(value)}
+        return int(value) if -PLAIN_INT < value < PLAIN_INT else {"int": hex(value)}
     if isinstance(value, float):
         return float(value)
     if isinstance(value, list):
