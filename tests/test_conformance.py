@@ -411,7 +411,7 @@ def test_score_refuses_rewards_that_are_none(
 
 
 def test_a_reference_is_never_wrong_for_itself() -> None:
-    for name in set(conformance.CASES) - {"countdown", "code"}:
+    for name in set(conformance.CASES) - {"countdown", "code", "ifeval"}:
         references = sorted({case.answer for case in conformance.cases(name)})
         responses = [f"<answer>{extract.reference(one)}</answer>" for one in references]
         assert not [one for one in verify_all(name, responses, references) if one.correct is False], name

@@ -106,18 +106,27 @@ class Verdict:
     """A verifier's judgement of one response: `Verdict(outcome="right", extracted="72", detail="equal as numbers")`.
 
     `unknown`: the reference cannot be used. `failed`: the verifier itself broke or ran out of time. Neither says
-    anything about the response, so neither is ever scored as wrong.
+    anything about the response, so neither is ever scored as wrong. `scores` are finer counts, as pairs (count, of):
+    `{"instruction_strict": (2, 3)}`; evaluation adds them up over problems.
     """
 
     outcome: Outcome
     extracted: str | None = None
     detail: str = ""
+    scores: Mapping[str, tuple[int, int]] = field(default_factory=dict, hash=False)
 
     @classmethod
-    def of(cls, correct: bool | None, *, extracted: str | None = None, detail: str = "") -> Verdict:
+    def of(
+        cls,
+        correct: bool | None,
+        *,
+        extracted: str | None = None,
+        detail: str = "",
+        scores: Mapping[str, tuple[int, int]] | None = None,
+    ) -> Verdict:
         """Right for True, wrong for False, unknown for None."""
         outcome: Outcome = "unknown" if correct is None else "right" if correct else "wrong"
-        return cls(outcome=outcome, extracted=extracted, detail=detail)
+        return cls(outcome=outcome, extracted=extracted, detail=detail, scores=scores or {})
 
     @classmethod
     def failed(cls, reason: str, *, extracted: str | None = None) -> Verdict:

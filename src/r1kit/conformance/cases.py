@@ -10,7 +10,7 @@ from typing import Any
 from r1kit.data.jsonl import read_rows
 
 FOLDER = Path(__file__).with_name("cases")
-CASES = ("math", "number", "last-number", "exact", "choice", "countdown", "code")  # verifiers that have cases
+CASES = ("math", "number", "last-number", "exact", "choice", "countdown", "code", "ifeval")  # verifiers that have cases
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import MISSING, dataclass, field, fields
 from typing import Any
 
 from r1kit import chat
@@ -25,7 +25,8 @@ class Scored:
     `correct` is None if the verifier cannot tell. Lengths are in tokens, None if a server sent no token ids. `steps`
     counts marks of visible steps; `mixed` means more than one language. `language` is the share of words in the
     problem's language (equation 7), None if there are no words or the language is unknown. `readable` means that no
-    filter for unreadable samples would drop it (None: not checked).
+    filter for unreadable samples would drop it (None: not checked). `scores` are the verdict's finer counts, as pairs
+    (count, of).
     """
 
     problem_id: str
@@ -41,17 +42,19 @@ class Scored:
     truncated: bool
     language: float | None = None
     readable: bool | None = None
+    scores: Mapping[str, Sequence[int]] = field(default_factory=dict, hash=False)
 
     @classmethod
     def from_row(cls, row: Mapping[str, Any]) -> Scored:
         """Read a row of `completions.jsonl`; keys that are not fields (question, completion) are ignored."""
-        missing = [field.name for field in fields(cls) if field.default is MISSING and field.name not in row]
+        needed = [column.name for column in fields(cls) if column.default is column.default_factory is MISSING]
+        missing = [name for name in needed if name not in row]
         if missing:
             raise ValueError(
                 f"a row of completions lacks {', '.join(missing)} (it has {', '.join(row) or 'nothing'}): "
                 "write rows with dataclasses.asdict(Scored(...))"
             )
-        return cls(**{field.name: row[field.name] for field in fields(cls) if field.name in row})
+        return cls(**{column.name: row[column.name] for column in fields(cls) if column.name in row})
 
 
 def score(
@@ -87,6 +90,7 @@ def score(
         truncated=completion.finish_reason == "length",
         language=language,
         readable=is_readable(problem, completion, full_text),
+        scores=verdict.scores,
     )
 
 

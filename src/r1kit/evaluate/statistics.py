@@ -1,6 +1,7 @@
 """From judged completions to estimates with intervals, and from two evaluations to paired differences.
 
-Each metric is the mean over problems of one value per problem, so a problem with more samples has no more weight.
+Each metric is the mean over problems of one value per problem, so a problem with more samples has no more weight. Finer
+scores of a verdict (`instruction_strict`) weigh a problem by its number of parts, so they are shares of all parts.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from functools import lru_cache
 from statistics import fmean
 from typing import Any
 
-from r1kit.evaluate.intervals import amount_interval, paired_interval, share_interval
+from r1kit.evaluate.intervals import amount_interval, clustered_interval, paired_interval, share_interval
 from r1kit.evaluate.metrics import Scored
 from r1kit.verifiers import exact, number
 
@@ -131,12 +132,15 @@ def paired(before: Sequence[Scored], after: Sequence[Scored]) -> dict[str, Diffe
             f"before, {describe(new.keys() - old.keys())} only after. Evaluate both checkpoints on one problem set"
         )
     k = min(fewest(old), fewest(new))
+    scores = {name: [row.scores[name][1] for row in before if name in row.scores] for name in before[0].scores}
+    mean_parts = {name: fmean(sizes) for name, sizes in scores.items()}
     changes: dict[str, list[float]] = defaultdict(list)
     for name in old:
-        first, second = values(old[name], k), values(new[name], k)
+        first, second = (values(rows, k) | score_values(rows, mean_parts) for rows in (old[name], new[name]))
         for metric in first.keys() & second.keys():
             changes[metric].append(second[metric] - first[metric])
-    return {metric: difference(metric, changes[metric]) for metric in metric_names(k) if changes[metric]}
+    metrics = [*metric_names(k), *mean_parts]
+    return {metric: difference(metric, changes[metric]) for metric in metrics if changes[metric]}
 
 
 def paired_by_source(before: Sequence[Scored], after: Sequence[Scored]) -> dict[str, dict[str, Difference]]:
@@ -191,6 +195,26 @@ def values(rows: Sequence[Scored], k: int) -> dict[str, float]:
     return result
 
 
+def score_estimates(problems: Mapping[str, Sequence[Scored]]) -> dict[str, Estimate]:
+    """The share of parts that each score of the verdicts counts, over the parts of all problems."""
+    shares = {}
+    for name in dict.fromkeys(name for rows in problems.values() for row in rows for name in row.scores):
+        pairs = [[row.scores[name] for row in rows if name in row.scores] for rows in problems.values()]
+        clusters = [[part < count for count, of in own for part in range(of)] for own in pairs if own]
+        low, high = clustered_interval(clusters)
+        parts = sum(map(len, clusters))
+        share = sum(map(sum, clusters)) / parts
+        samples = sum(map(len, pairs))
+        shares[name] = Estimate(mean=share, low=low, high=high, problems=len(clusters), samples=samples)
+    return shares
+
+
+def score_values(rows: Sequence[Scored], mean_parts: Mapping[str, float]) -> dict[str, float]:
+    """The scores of one problem, scaled so that their means over problems are shares of all parts."""
+    common = set.intersection(*(set(row.scores) for row in rows))
+    return {name: fmean(row.scores[name][0] for row in rows) / mean_parts[name] for name in common}
+
+
 def estimates(problems: Mapping[str, Sequence[Scored]], k: int) -> dict[str, Estimate]:
     """The estimate of each metric; a metric that no problem has (all verdicts unknown) is missing."""
     columns: dict[str, list[float]] = defaultdict(list)
@@ -200,7 +224,8 @@ def estimates(problems: Mapping[str, Sequence[Scored]], k: int) -> dict[str, Est
     samples = sum(len(rows) for rows in problems.values())
     judged = sum(row.correct is not None for rows in problems.values() for row in rows)
     known = [metric for metric in metric_names(k) if columns[metric]]
-    return {metric: estimate(metric, columns[metric], judged if "@" in metric else samples) for metric in known}
+    simple = {metric: estimate(metric, columns[metric], judged if "@" in metric else samples) for metric in known}
+    return simple | score_estimates(problems)
 
 
 def estimate(metric: str, per_problem: Sequence[float], samples: int) -> Estimate:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from r1kit.tasks import code_sets, contests, shape_checks
 from r1kit.tasks.references import after_marker, boxed, clean_number, without_calculator
 from r1kit.tasks.schemas import Schema
-from r1kit.tasks.structured import countdown_answer, countdown_prompt
+from r1kit.tasks.structured import countdown_answer, countdown_prompt, ifeval_answer
 from r1kit.tasks.worked_messages import first_question, last_reply, replied_box
 
 GSM8K = Schema(
@@ -157,11 +157,19 @@ CODEFORCES = Schema(
     hold=contests.codeforces_answer,
     verifier="code",
 )
+IFEVAL = Schema(
+    name="ifeval",
+    prompt=("prompt",),
+    answer="instruction_id_list",
+    needs=("kwargs",),
+    hold=ifeval_answer,
+    verifier="ifeval",
+)
 SCHEMAS = {
     schema.name: schema
     for schema in (
         *(GSM8K, SVAMP, MGSM, MGSM_HUB, MATH, NUMINA, OLYMPIADBENCH, STRATOS, VERL, ORZ, COUNTDOWN),
         *(MMLU, MMLU_PRO, ARC, OPENBOOKQA, MEDQA, GPQA, SCIQ),
-        *(HUMANEVAL, MBPP, MBPP_SANITIZED, MBPP_TESTS, APPS, LIVECODEBENCH, CODEFORCES),
+        *(HUMANEVAL, MBPP, MBPP_SANITIZED, MBPP_TESTS, APPS, LIVECODEBENCH, CODEFORCES, IFEVAL),
     )
 }

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from r1kit.data.errors import DataError
 from r1kit.data.rows import SUFFIXES, stem
-from r1kit.tasks.known_shapes import GSM8K, HUMANEVAL, MBPP, MGSM, MGSM_HUB, SVAMP
+from r1kit.tasks.known_shapes import GSM8K, HUMANEVAL, IFEVAL, MBPP, MGSM, MGSM_HUB, SVAMP
 from r1kit.tasks.schemas import Schema
 
 DATA_VARIABLE = "R1KIT_DATA"
@@ -98,6 +98,12 @@ KNOWN: dict[str, Known] = {
             "validation": Split(local="mbpp/mbpp", hub="validation", config="full", rows=(510, 600)),
             "train": Split(local="mbpp/mbpp", hub="train", config="full", rows=(600, 974), evaluate_only=False),
         },
+    ),
+    "ifeval": Known(
+        hub="google/IFEval",
+        schema=IFEVAL,
+        hub_schema=IFEVAL,
+        splits={"test": Split(local="ifeval/input_data", hub="train")},
     ),
 }
 

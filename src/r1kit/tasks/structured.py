@@ -9,6 +9,7 @@ from typing import Any
 from r1kit.data.errors import DataError, shown
 from r1kit.tasks.code_sets import usable
 from r1kit.tasks.contests import paired_tests
+from r1kit.verifiers.ifeval import parse_instructions
 
 OWN_TESTS = {"stdin", "calls", "asserts"}
 
@@ -59,3 +60,11 @@ def _numbers(row: Mapping[str, Any]) -> list[int]:
         reason = f"the puzzle is {shown(numbers)} for {shown(target)}: expected a list of whole numbers, and one"
         raise DataError("wrong type", reason)
     return numbers
+
+
+def ifeval_answer(row: Mapping[str, Any]) -> str:
+    """The instructions of a row of IFEval as a reference; raises `DataError` if the verifier cannot use them."""
+    answer = json.dumps({name: row.get(name) for name in ("instruction_id_list", "kwargs")})
+    if isinstance(fault := parse_instructions(answer), str):
+        raise DataError("unparsed answer", fault)
+    return answer

@@ -24,6 +24,7 @@ from r1kit.verifiers.code.grading import verify_code, verify_code_batch
 from r1kit.verifiers.countdown import verify_countdown
 from r1kit.verifiers.exact import verify_exact
 from r1kit.verifiers.gym_scorer import verify_reasoning_gym
+from r1kit.verifiers.ifeval import verify_ifeval, verify_ifeval_loose
 from r1kit.verifiers.math.equivalence import verify_math, verify_math_batch
 from r1kit.verifiers.number_verifier import verify_last_number, verify_number
 from r1kit.verifiers.replies import verify_refusal, verify_reply
@@ -48,13 +49,16 @@ VERIFIERS: dict[str, Verifier] = {
     "reasoning_gym": verify_reasoning_gym,
     "reply": verify_reply,
     "refusal": verify_refusal,
+    "ifeval": verify_ifeval,
+    "ifeval-loose": verify_ifeval_loose,
 }
 # Verifiers that judge a batch faster than one pair at a time.
 BATCHED: dict[str, Callable[[Sequence[str], Sequence[str]], list[Verdict]]] = {
     "math": verify_math_batch,
     "code": verify_code_batch,
 }
-STRUCTURED = ("code", "countdown", "reasoning_gym", "reply", "refusal")  # their references are JSON
+# Verifiers whose references are JSON.
+STRUCTURED = ("code", "countdown", "reasoning_gym", "reply", "refusal", "ifeval", "ifeval-loose")
 THINKING = "+thinking"
 _MISSING = ("nan", "NaN", "NaT", "<NA>")  # how tables write a missing value
 

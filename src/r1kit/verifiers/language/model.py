@@ -38,6 +38,15 @@ def probabilities(words: Sequence[str], languages: Sequence[str]) -> list[float]
     return [weight / total for weight in weights]
 
 
+def detected(text: str) -> str | None:
+    """The most probable of the model's 176 languages for a whole text, as ISO 639; None for a text without letters."""
+    words = " ".join(text.lower().split())
+    if not any(char.isalpha() for char in words):
+        return None
+    labels, _ = _detector().predict(words, k=1)
+    return str(labels[0]).removeprefix("__label__") if labels else None
+
+
 @lru_cache(maxsize=65536)  # a policy repeats the same words
 def _predicted(text: str) -> dict[str, float]:
     labels, scores = _detector().predict(text, k=_TOP)
