@@ -12,7 +12,7 @@ import re
 
 from r1kit.types import Verdict
 from r1kit.verifiers import extract, spelling
-from r1kit.verifiers.choice_words import LANGUAGES, PATTERNS, simplified
+from r1kit.verifiers.choice_words import LANGUAGES, PATTERNS
 
 MAX_CHARS = 2000  # a longer text might take its answer back at its end, so it is no answer
 _OPPOSITE = {"yes": "no", "no": "yes", "true": "false", "false": "true"}
@@ -20,9 +20,11 @@ _POLARITY = {
     phrase: polarity
     for words in LANGUAGES
     for polarity in _OPPOSITE
-    for phrase in simplified(getattr(words, polarity)).split(", ")
+    for phrase in spelling.simplified(getattr(words, polarity)).split(", ")
 }
-_MARKUP = re.compile(r"\\(?:text|mbox|mathrm|textbf|mathbf|[Rr]ightarrow)(?![A-Za-z])|\*\*|__|</?(?:b|strong|i|em)>")
+_MARKUP = re.compile(
+    r"\\(?:text|mbox|mathrm|textbf|mathbf|[Rr]ightarrow)(?![A-Za-z])|\\[()\[\]]|\*\*|__|</?(?:b|strong|i|em)>|[✓✔✅☑]"
+)
 _AROUND = " \t\n$*{}\"'`"
 _CLAIM, _REASON, _AGAINST = PATTERNS["claim"], PATTERNS["reason"], re.compile(PATTERNS["against"])
 _LEAD = re.compile(rf"(?:(?:{_CLAIM}|{PATTERNS['so']})[\s,:=>→⇒\"-]*)+")
@@ -36,8 +38,8 @@ _TAILED = re.compile(  # "B is correct", "(B)是正确的"
 )
 # A mark before an option's text: "(B)", "B.", "B because", or (weak) a letter that is only set apart: "B - Paris".
 _MARK = re.compile(
-    rf"(?:[(\[]\s*([A-Za-z])\s*[)\]]|([A-Z])(?:\)|\s?(?P<colon>:)|\.(?![A-Z](?![A-Za-z]))|(?P<reason>,?\s*(?={_REASON}))"
-    r"|(?P<weak>,|\s+-+\s|[ ]*\n|\s+(?=\()|\s*(?=\([\u3040-\u9fff])|\s+(?=[\u3040-\u9fff]))))"
+    rf"(?:[(\[]\s*([A-Za-z])\s*[)\]]|([A-Z])(?:\s?\)|\s?(?P<colon>:)|\.(?![A-Z](?![A-Za-z]))|(?P<reason>,?\s*(?={_REASON}))"
+    r"|(?P<weak>,|\s+-+\s|[ ]*\n|\s+(?=[(\[])|\s*(?=\([\u3040-\u9fff])|\s+(?=[\u3040-\u9fff]))))"
 )
 _MENTION = r"(?:[(\[]\s*[A-Ja-j]\s*[)\]]|(?<![A-Za-z'])[A-HJ]{1,4}(?![A-Za-z'])[):]?|(?<![\w'])[a-hj]\))(?:项|选项)?"
 _LIST = rf"{_MENTION}(?>(?:\s*[,/&]\s*(?:{PATTERNS['joins']}\s*)?|\s*{PATTERNS['joins']}\s*){_MENTION}){{0,9}}"
@@ -46,11 +48,12 @@ _NAMING = (
 )
 # A clause whose subject is an option: "A) is oxygen", "选项A和B错误".
 _CLAUSE = re.compile(
-    rf"(?:^|[.,;!\n(]|\s-+\s|{_REASON}|(?i:\b(?:and|while|whereas|und|et|y)\b)|而)\s*(?:(?i:but|however)\s+|但)?"
+    rf"(?:^|[.,;!\n(]|\s-+\s|{_REASON}|(?i:\b(?:and|but|while|whereas|und|et|y)\b)|而)\s*(?:(?i:but|however|as)\s+|但)?"
     rf"{_NAMING}*(?P<letters>{_LIST})[\s,]*"
     rf"(?P<predicate>{PATTERNS['verb']}|(?<=项)(?=[\u4e00-\u9fff])|(?<=[A-J]\s)[a-z]{{3,}}s(?![\w']))"
 )
-_STOP = re.compile(rf"[.!](?!\d)|[;\n]|,?\s*{PATTERNS['so']}")
+_CLAIMED = rf"{_LEAD.pattern}[(\[<]?[A-J](?![A-Za-z'])"
+_STOP = re.compile(rf"[.!](?!\d)|[;\n]|,?\s*{PATTERNS['so']}|,\s*(?={_CLAIMED})")
 _SIDE_REMARK = re.compile(rf"[,(]|{_REASON}")
 # Options set aside without a verb: "not C", "Cではなく".
 _ASIDE = re.compile(
@@ -61,21 +64,11 @@ _FAVOUR = re.compile(rf"{PATTERNS['favour']}|{PATTERNS['right']}|\b(?:is|be)\s+i
 _ALSO = re.compile(r"\b(?:also|too|as well|auch|aussi|también)\b|也|同样|も", re.I)
 _DOUBT = re.compile(rf"{PATTERNS['doubt']}|\?")
 _TAKEN_BACK = re.compile(r"\b(?:wait|hmm+|oops|scratch that|on second thought)\b", re.I)
-_BOUNDARY = re.compile(rf"(?:[.!](?!\d)|[;\n]|,\s*(?={PATTERNS['so']}))\s*(?={_LEAD.pattern}[(\[<]?[A-J](?![A-Za-z']))")
-_DENIED = re.compile(
-    r"\b(?:not|cannot|never|neither|nor|no|nope|nah|wrong|incorrect|false|untrue|except|excluded|rejected|but|or|unsure"
-    r"|maybe|perhaps|possibly|unless|if|instead|actually|rather)\b|n['’]t\b",
-    re.I,
-)
-_UNSURE = re.compile(r"\b(?:except|but|or|unsure|maybe|perhaps|possibly|unless|if|actually)\b", re.I)
-# A text that only says that the letter is wrong.
+_BOUNDARY = re.compile(rf"(?:[.!](?!\d)|[;\n]|,\s*(?={PATTERNS['so']}))\s*(?={_CLAIMED})")
+# A text that only says that the letter is wrong: "isn't right", "ist falsch".
 _REFUSED = re.compile(
-    r"\W*(?:(?:definitely|certainly|clearly|surely|probably|it|this|that)\s+)*"
-    r"(?:(?:is|was|ca|wo|could|would|does)n't|(?:(?:is|was|can|could|would|must)\s+)?not|cannot"
-    r"|(?:is|was)(?=\s+(?:wrong|false|incorrect|excluded|impossible|untrue)))"
-    r"(?:\s+be)?(?:\s+(?:it|right|correct|true|possible|wrong|false|incorrect|excluded|impossible|untrue"
-    r"|the (?:(?:right|correct|best) )?(?:answer|option|choice|one)))?\W*",
-    re.I,
+    rf"\W*(?:{_CLAIM}\W*)*(?=[A-Za-z])(?:{PATTERNS['verb']}|(?i:not\b))"
+    rf"(?:\W*(?:{PATTERNS['against']}|{PATTERNS['favour']}|{_CLAIM}|{PATTERNS['right']}|\bbe\b))*\W*"
 )
 _BRACKETS = re.compile(r"\([^()]*\)")
 _SEPARATOR = r"(?:\s*[,;/|&]\s*|\s+)(?:(?:and|or|nor)\s+)?"
@@ -109,8 +102,10 @@ def choice(text: str) -> str | None:
     """The letter or yes/no that an answer commits to: `choice("(B) Paris") == "B"`, `choice("A or B") is None`."""
     if len(text) > MAX_CHARS:
         return None
+    text = text.replace("【", "\n").replace("】", ":")
     text = _SENTENCE.sub("\n", _COUNTED.sub(r"\1. ", text))
-    text = simplified(_MARKUP.sub("", spelling.characters(text))).translate(_LOOKS_LIKE).strip(f"{_AROUND}.")
+    text = spelling.simplified(_MARKUP.sub("", spelling.characters(text))).translate(_LOOKS_LIKE)
+    text = text.lstrip("#-").strip(f"{_AROUND}.")
     lead = _LEAD.match(text)
     claimed = text[lead.end() :].strip(_AROUND) if lead else text
     return _polarity(text) or _polarity(claimed) or _letter(text)
@@ -142,9 +137,11 @@ def _polarity(text: str) -> str | None:
     rest = text[len(first) :]
     claim = re.split(_REASON, rest, maxsplit=1)[0]
     if first in ("yes", "true"):
-        contradicted = re.search(rf"\b{_OPPOSITE[first]}\b", rest, re.I) or _DENIED.search(claim)
+        contradicted = (
+            re.search(rf"\b{_OPPOSITE[first]}\b", rest, re.I) or _AGAINST.search(claim) or _DOUBT.search(claim)
+        )
     else:
-        contradicted = _UNSURE.search(claim) or re.search(
+        contradicted = _DOUBT.search(claim) or re.search(
             rf"(?<!not )(?<!n't )\b{_OPPOSITE[first]}\b|(?:not|n't)\s+(?:a\s+)?{first}\b", rest, re.I
         )
     return None if contradicted else first
@@ -161,7 +158,7 @@ def _letter(text: str) -> str | None:
     elif tailed := _TAILED.match(text):
         rest = text[tailed.end() :]
         letter = tailed[1]
-        sole = _is_sole(letter, rest, quoted=False, weak="," if rest.lstrip().startswith(",") else None)
+        sole = _is_sole(letter, rest, quoted=False, weak="," if rest.lstrip().startswith(",") else "\n")
     elif mark := _MARK.match(text):
         letter, rest = (mark[1] or mark[2]).upper(), text[mark.end() :]
         verdict = mark["colon"] and _AGAINST.fullmatch(rest.strip(" ."))  # "B: wrong"
@@ -223,9 +220,11 @@ def _is_sole(letter: str, rest: str, *, quoted: bool, weak: str | None) -> bool:
     is_list = _LISTED.fullmatch(rest) or any(letter in row[0].upper() for row in _ROW.finditer(rest))
     if is_list and not (both and letter not in re.findall(r"\b[A-J]\b", rest.upper())):
         return False
-    if _REFUSED.fullmatch(rest) or _TAKEN_BACK.search(rest) or (weak == "," and _DENIED.search(rest)):
+    claim = re.split(_REASON, rest, maxsplit=1)[0]
+    refused = _REFUSED.fullmatch(rest) and len(_AGAINST.findall(rest)) == 1
+    if refused or _TAKEN_BACK.search(rest) or (weak == "," and _AGAINST.search(claim)):
         return False
-    if weak is not None and _AGAINST.match(rest.lstrip(" (")):
+    if weak is not None and (_AGAINST.match(rest.lstrip(" (")) or ("\n" not in weak and _DOUBT.search(rest))):
         return False
     others: set[str] = set()
     for clause in _CLAUSE.finditer(rest):  # those left over speak for an option, or nobody knows
@@ -234,5 +233,5 @@ def _is_sole(letter: str, rest: str, *, quoted: bool, weak: str | None) -> bool:
     others |= {(large or small).upper() for large, small in _MARKED.findall(_BRACKETS.sub(" ", rest))}
     if not both:
         others |= {rival.upper() for pattern in _RIVALS for rival in pattern.findall(rest)}
-    others |= set(_NAMED.findall(rest)) if weak is not None else set()
+    others |= set(_NAMED.findall(rest)) if weak is not None or _ALSO.search(rest) else set()
     return others <= {letter}

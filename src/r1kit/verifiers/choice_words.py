@@ -8,11 +8,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, fields
 
-# Traditional characters are folded into simplified ones before any phrase is looked up.
-_SIMPLIFIED = str.maketrans(
-    "選擇認為應該項對錯確題個這還會說無與過據證實覺見綜並則後終處當種樣誤況從來們結論",
-    "选择认为应该项对错确题个这还会说无与过据证实觉见综并则后终处当种样误况从来们结论",
-)
+from r1kit.verifiers import spelling
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,9 +36,11 @@ LANGUAGES = (
     Words(  # English
         claim="""
             the, my, our, final, correct, right, best, most appropriate, answer, ans, ans., option, choice, letter,
-            solution, one, statement, claim, assertion, is, would be, must be, should be, has to be, it, this,
-            that, it's, that's, i, we, i'd, i'll, we'll, would, will, choose, pick, select, go with, think,
-            believe, conclude, to this question, to the question, in conclusion, finally, overall
+            solution, result, the one, right one, correct one, best one, that one, statement, claim, assertion, is,
+            would be, must be, should be, has to be, it, this, that, it's, that's, i, we, i'd, i'll, we'll, would,
+            will, choose, pick, select, go with, going with, let's, i'm, am, say, think, believe, conclude,
+            to this question, to the question, in conclusion, finally, overall, clearly, definitely, certainly,
+            obviously, by elimination, only, just
         """,
         right="true, accurate, correct, right, best, answer, choice",
         favour="""
@@ -50,18 +48,21 @@ LANGUAGES = (
             work, holds, hold, preferable, superior, wins, fits, applies, reasonable, probable, ideal
         """,
         against="""
-            not, n't, cannot, never, no, neither, nor, none, wrong, wrongly, incorrect, incorrectly, false, untrue,
-            invalid, impossible, excluded, eliminated, ruled out, rejected, inaccurate, irrelevant, bad, fails,
-            worse
+            not, n't, cannot, never, no, nope, nah, neither, nor, none, wrong, wrongly, incorrect, incorrectly,
+            false, untrue, invalid, impossible, excluded, eliminated, ruled out, rejected, inaccurate, irrelevant,
+            bad, fails, worse
         """,
         doubt="""
             or, maybe, perhaps, possibly, unsure, unless, if, except, whether, might, could, may, either, but,
-            however, although, though, actually, guess, sure, know, doubt, suppose, assume, assuming, not only,
-            not just, not necessarily
+            however, instead, rather, unlikely, although, though, actually, guess, sure, know, doubt, suppose,
+            assume, assuming, not only, not just, not necessarily
         """,
-        reason="because, since, as, given that",
+        reason="because, since, given that",
         so="so, thus, hence, therefore, consequently",
-        instead="not, and not, but not, rather than, instead of, never, as opposed to",
+        instead="""
+            not, and not, but not, rather than, instead of, never, as opposed to, over, eliminating,
+            after eliminating, excluding, ruling out
+        """,
         verb="""
             is, are, was, were, isn't, aren't, has, have, would, wouldn't, does, doesn't, do, don't, can, can't,
             cannot, must, will, won't
@@ -76,7 +77,7 @@ LANGUAGES = (
         claim="""
             答案, 答, 选项, 选择, 选, 正确的, 正确选项, 正确答案, 最佳, 最终, 最合适的, 最, 的, 是, 为, 应该, 应当,
             应, 该, 我, 我们, 认为, 觉得, 本题, 此题, 这题, 这道题, 题, 项, 就是, 由此, 可知, 综上所述, 综上, 吧,
-            故选, 这个
+            故选, 这个, 个人, 会, 想, 肯定, 只有, 只能, 仅, 只, 参考, 标准, 由上
         """,
         right="正确, 对, 合适, 符合题意, 成立, 答案, 选",
         favour="也, 可以, 可能, 同样, 合理, 有道理",
@@ -87,7 +88,7 @@ LANGUAGES = (
         """,
         reason="因为, 由于, 理由",
         so="所以, 因此, 因而, 故, 于是, 从而",
-        instead="而不是, 不是, 而非, 并非, 不选择, 不选, 不应选, 不应该选, 非",
+        instead="而不是, 不是, 而非, 并非, 不选择, 不选, 不应选, 不应该选, 非, 排除",
         verb="是, 为, 错, 不, 没, 无, 非, 均, 都, 有, 属, 则, 中, 的, 与题",
         joins="和, 与, 或, 及, 跟",
         yes="是, 是的",
@@ -98,7 +99,8 @@ LANGUAGES = (
     Words(  # Japanese
         claim="""
             答え, 解答, 回答, 正答, 正解, 正しいの, 正しい答え, 正しい選択肢, 選択肢, 選び, 選ぶ, 選択し, を, は,
-            が, です, である, だ, なの, の, 私, 最も, 適切な, 適切なの, ます, と, 思い, 考え, になり, となり, 番
+            が, です, である, だ, なの, の, 私, 最も, 適切な, 適切なの, 適切, ます, と, 思い, 考え, になり, となり,
+            番
         """,
         right="正しい, 正解, 答え",
         favour="も, 可能",
@@ -121,7 +123,7 @@ LANGUAGES = (
             option, antwortmöglichkeit, antwortoption, auswahl, buchstabe, ist, lautet, wäre, es, ich, wir, wähle,
             wählen, nehme, denke, glaube, dass, entscheide mich für, auf die frage
         """,
-        right="wahr, zutreffend, richtig, richtige, korrekt, korrekte, antwort, lösung",
+        right="wahr, zutreffend, richtig, richtige, korrekt, korrekte, beste, antwort, lösung",
         favour="auch, ebenso, möglich, besser, gut, stimmt, gültig, passt",
         against="nicht, kein, keine, falsch, falsche, unrichtig, inkorrekt, weder, noch, ausgeschlossen, unmöglich",
         doubt="""
@@ -143,7 +145,7 @@ LANGUAGES = (
             option, choix, solution, lettre, est, serait, c'est, donc c'est, je, choisis, nous, choisissons, pense,
             crois, que, à la question
         """,
-        right="vraie, vrai, juste, exacte, exact, bonne, correct, correcte, meilleure, réponse",
+        right="vraie, vrai, juste, exacte, exact, bonne, correct, correcte, meilleur, meilleure, réponse",
         favour="aussi, également, possible, mieux, valable, valide",
         against="pas, faux, fausse, incorrecte, incorrect, jamais, aucune, ni, impossible, exclue, inexacte",
         doubt="ou, peut-être, si, sauf, mais, cependant, probablement, pas seulement",
@@ -163,7 +165,7 @@ LANGUAGES = (
             solución, inciso, es, sería, elijo, elegimos, escojo, yo, creo, pienso, que, a la pregunta, seleccione,
             selecciono
         """,
-        right="verdadera, verdadero, cierta, cierto, correcta, correcto, respuesta",
+        right="verdadera, verdadero, cierta, cierto, correcta, correcto, respuesta, mejor",
         favour="también, posible, válida, igualmente, buena, bien",
         against="no, falsa, falso, incorrecta, incorrecto, nunca, ninguna, ni, imposible, errónea, tampoco",
         doubt="o, quizás, quizá, tal vez, si, salvo, excepto, pero, sin embargo, probablemente, no solo",
@@ -181,15 +183,12 @@ LANGUAGES = (
 _CJK = re.compile(r"[\u3040-\u30ff\u4e00-\u9fff]")
 
 
-def simplified(text: str) -> str:
-    """The text with the traditional characters that occur in phrases as simplified ones."""
-    return text.translate(_SIMPLIFIED)
-
-
 def pattern(phrases: str) -> str:
     """A pattern that matches any of the phrases as whole words; longer phrases come first."""
     options = []
-    for phrase in sorted({" ".join(phrase.split()) for phrase in simplified(phrases).split(",")} - {""}, key=len)[::-1]:
+    for phrase in sorted(
+        {" ".join(phrase.split()) for phrase in spelling.simplified(phrases).split(",")} - {""}, key=len
+    )[::-1]:
         if _CJK.search(phrase):
             options.append(phrase)
         elif phrase == "n't":

@@ -162,7 +162,7 @@ def _only_number(phrase: str, known: Collection[str]) -> Number | None:
     label = None if number is None else prose.before(before, known)
     if number is None or label is None:
         return None
-    unit = units.following(after, known, one=abs(number.value) <= 1)
+    unit = units.following(after, known, single=abs(number.value) <= 1)
     if unit is None:
         return None
     return _with(number, replace(unit, label=unit.label | label))
@@ -196,7 +196,7 @@ def equal(prediction: Number, reference: Number) -> bool:
 
 def clean(text: str) -> str:
     """The text with normalised digits, signs, spaces, LaTeX and number words; no wrappers, no final full stop."""
-    text = spelling.undressed(spelling.characters(text))
+    text = spelling.simplified(spelling.undressed(spelling.characters(text)))
     text = " ".join(text.split()).lstrip("#").strip()
     before = None
     while text != before:

@@ -2,17 +2,19 @@ r"""The verifiers `number` and `last-number`: exact comparison of numbers."""
 
 from __future__ import annotations
 
-import operator
 import re
+from fractions import Fraction
 
 from r1kit.types import Verdict
-from r1kit.verifiers import extract, number_words, prose, spelling
-from r1kit.verifiers.number import Number, equal, of_reference, parse_in_prose, parse_number, reference_words
+from r1kit.verifiers import extract, number_words, prose, spelling, units
+from r1kit.verifiers.number import Number, equal, of_reference, parse_in_prose, reference_words
 
 _EQUATION = re.compile(r"([^=]+?)\s*=\s*([^=]+)")
-_OPERATIONS = {"+": operator.add, "-": operator.sub, "/": operator.truediv, "\\div": operator.truediv}
 _VARIABLE = re.compile(r"[A-Za-z](?:_\{?\w\}?)?")
-_CALCULATION = re.compile(r"(.*?[\d)}])\s*([-+*/x]|\\times|\\cdot|\\div)\s*([$(\d-].*)")
+_OPERATOR = re.compile(
+    r"(?<=[\w)}%.])\s*(\+|-|\*|/(?!\s*[A-Za-z])|(?<![A-Za-z])x(?![A-Za-z])|\\times|\\cdot|\\div)\s*(?=[$(\d\\.-])"
+)
+_DIVISION = ("/", "\\div")
 
 
 def verify_number(response: str, reference: str) -> Verdict:
@@ -48,11 +50,27 @@ def equation_value(text: str) -> Number | None:
         return None
     if _VARIABLE.fullmatch(sides[1]) or (number_words.digits(sides[1]) == sides[1] and prose.names(sides[1])):
         return value
-    calculation = _CALCULATION.fullmatch(sides[1])
-    left, right = (parse_number(calculation[1]), parse_number(calculation[3])) if calculation else (None, None)
-    if calculation is None or left is None or right is None:
+    calculated = _calculated(sides[1], value)
+    return value if calculated == value.value else None
+
+
+def _calculated(text: str, result: Number) -> Fraction | None:
+    """The value of "8 * 9" or "3 apples + 4 apples"; None for other texts, and for sums of units not the result's."""
+    operands = [parse_in_prose(operand) for operand in _OPERATOR.split(text)[::2]]
+    operators = _OPERATOR.findall(text)
+    if not operators or None in operands:
         return None
-    operation = _OPERATIONS.get(calculation[2], operator.mul)
-    if operation is operator.truediv and not right.value:
-        return None
-    return value if operation(left.value, right.value) == value.value else None
+    first, *others = [operand for operand in operands if operand is not None]
+    total, term = Fraction(0), first.value
+    for operator, operand in zip(operators, others, strict=True):
+        if operator in "+-":
+            total, term = total + term, operand.value if operator == "+" else -operand.value
+        elif operator in _DIVISION:
+            if not operand.value:
+                return None
+            term /= operand.value
+        else:
+            term *= operand.value
+    only_sums = {"+", "-"}.issuperset(operators)
+    same_units = all(units.agree(operand.unit, result.unit) == 1 for operand in (first, *others))
+    return total + term if same_units or not only_sums else None

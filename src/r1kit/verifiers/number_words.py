@@ -1,7 +1,7 @@
 """Numbers in words: `digits("seventy-two clips") == "72 clips"`, `digits("two and a half") == "5/2"`, "七十二" is 72.
 
-Covers English cardinals and simple fractions, and Chinese numerals. A run of words that is not a number in this grammar
-("seven two") stays as it is, and so do ordinals, except as denominators.
+Covers English cardinals and simple fractions, and Chinese and Japanese numerals, also with digits ("3万5千"). A run of
+words that is not a number in this grammar ("seven two") stays as it is, and so do ordinals, except as denominators.
 """
 
 from __future__ import annotations
@@ -29,15 +29,26 @@ _RUN = re.compile(
 )
 _NEGATIVE = re.compile(r"\b(?:minus|negative)\s+(?=[\d.(/\\]|-?\d)", re.IGNORECASE)
 _ANY = re.compile(rf"\b(?:{_NAMES}|minus|negative)\b", re.IGNORECASE)
-_CHINESE = re.compile(r"负?[零一二两三四五六七八九十百千万亿]+")
+_CHINESE = re.compile(r"(?:负|マイナス)?[零一二两三四五六七八九十百千万亿兆]+")
+# 3万5千, 1.2亿; but 千克 is a unit.
+_MIXED = re.compile(
+    r"(?:负|マイナス)?(?:\d[\d,]*(?:\.\d+)?[百千万亿兆]+(?![克米瓦卡帕焦赫牛伏字欧]))+(?:\d+)?(?![\d.,]*\d|[百千万亿兆])",
+    re.ASCII,
+)
+_MIXED_PART = re.compile(r"(\d[\d,]*(?:\.\d+)?)([百千万亿兆]*)", re.ASCII)
+_MINUS = re.compile(r"(?:负|マイナス)\s*(?=\d)", re.ASCII)
 _HAN_DIGITS = {char: value for value, char in enumerate("零一二三四五六七八九")} | {"两": 2}
 _HAN_UNITS = {"十": 10, "百": 100, "千": 1000}
+_HAN_SCALES = {"万": 10**4, "亿": 10**8, "兆": 10**12}
 
 
 def digits(text: str) -> str:
     """The text with number words as digits, and "minus" and "negative" as "-"."""
-    if not text.isascii() and not any(char.isdigit() for char in text):
-        text = _CHINESE.sub(lambda run: _or_as_is(_chinese(run[0]), run[0]), text)
+    if not text.isascii():
+        if any(char.isdigit() for char in text):
+            text = _MINUS.sub("-", _MIXED.sub(lambda run: _or_as_is(_mixed(run[0]), run[0]), text))
+        else:
+            text = _CHINESE.sub(lambda run: _or_as_is(_chinese(run[0]), run[0]), text)
     if _ANY.search(text):
         text = _RUN.sub(lambda run: _or_as_is(_english(run[0]), run[0]), text)
         text = _NEGATIVE.sub("-", text)
@@ -88,7 +99,7 @@ def cardinal(words: list[str]) -> int | None:
 
 def _chinese(run: str) -> Fraction | None:
     """`_chinese("三百零五") == 305`; None for a mere row of digits, which may be a year or a telephone number."""
-    body = run.removeprefix("负")
+    body = run.removeprefix("负").removeprefix("マイナス")
     total = section = digit = 0
     after_digit = False
     for char in body:
@@ -100,7 +111,23 @@ def _chinese(run: str) -> Fraction | None:
             section += (digit or 1) * _HAN_UNITS[char]
             digit, after_digit = 0, False
         else:
-            total = (total + section + digit) * (10**4 if char == "万" else 10**8)
+            total = (total + section + digit) * _HAN_SCALES[char]
             section, digit, after_digit = 0, 0, False
     value = total + section + digit
     return Fraction(-value if run != body else value)
+
+
+def _mixed(run: str) -> Fraction | None:
+    """`_mixed("3万5千") == 35000`; None if the units do not descend, or for "3万5", which may mean 35,000."""
+    body = run.removeprefix("负").removeprefix("マイナス")
+    total, limit = Fraction(0), Fraction(10**16)
+    parts = _MIXED_PART.findall(body)
+    for digits_of_part, names in parts:
+        unit = Fraction(1)
+        for name in names:
+            unit *= _HAN_UNITS.get(name) or _HAN_SCALES[name]
+        value = Fraction(digits_of_part.replace(",", "")) * unit
+        if value >= limit or (not names and len(digits_of_part) == 1):
+            return None
+        total, limit = total + value, unit
+    return total if run == body else -total

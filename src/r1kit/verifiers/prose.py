@@ -110,12 +110,18 @@ _SCALE = re.compile(r".*illi(?:on|ard)s?|(?:twen|thir|for|fif|six|seven|eigh|nin
 _NO_NOUN = re.compile(r".*(?:ed|ly|ing|wise)")
 _WORD = re.compile(r"[^\W\d_]+(?:['-][^\W\d_]+)*(?:(?<=s)'(?!\w))?")
 _MARKS = re.compile(r"(?!.*\.\.)[\s.,;:\"]*", re.DOTALL)
-_HAN = re.compile(r"[\u4e00-\u9fff]")
+_HAN = re.compile(r"[\u3040-\u30ff\u4e00-\u9fff]")  # Chinese and Japanese
 _HAN_BEFORE = re.compile(
-    r"(?:因此|所以|故|则|一?共|总[共计数]|合计|有|是|为|等于|[最终正确]*答案|结果|得到?|[她他它我]们?|卖了?|需要|还?剩下?|[\s:,])*"
+    r"(?:因此|所以|故|则|一?共|总[共计数]|合计|有|是|为|等于|[最终正确]*答案?|结果|得到?|[她他它我]们?|卖了?|需要|还?剩下?|[\s:,])*"
+    r"|(?:したがって|よって|だから|答え|解答|正解|合计|全部|残り|は|で|が|、|[\s:,])*"
 )
-_HAN_AFTER = re.compile(r"\s*([\u4e00-\u9fff]{1,4})")
-_HAN_CHANGES = re.compile(r"[十百千万萬亿億兆负負不非没无或约多少余餘左右以上下几倍半成折和与至到错误]")
+_HAN_AFTER = re.compile(
+    r"\s*([\u3040-\u30ff\u4e00-\u9fff]{0,6}?)"
+    r"(?:です|でした|である|だ|にな(?:る|ります)|とな(?:る|ります)|が?あります|が?います|が?残ります)?"
+)
+_HAN_CHANGES = re.compile(
+    r"[十百千万亿兆负不非没无或约多少余左右以上下几倍半成折和与至到错误未超程弱割]|か$|ない|ません|くらい|ぐらい|ほど|マイナス"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,17 +184,17 @@ def names(text: str) -> bool:
     return before(f"{text} is") is not None
 
 
-def after(text: str, known: Collection[str] = frozenset(), *, one: bool = False) -> Label | None:
+def after(text: str, known: Collection[str] = frozenset(), *, single: bool = False) -> Label | None:
     """The thing that a number counts, from the words after it, or None if they may change the number.
 
-    `after("fresh eggs per day") == Label("egg", {"fresh", "day"})`, `after("and up") is None`. `one` allows a singular
-    noun. Words in `known` are also in the reference.
+    `after("fresh eggs per day") == Label("egg", {"fresh", "day"})`, `after("and up") is None`. `single` allows a noun
+    in the singular. Words in `known` are also in the reference.
     """
     if not text.strip():
         return Label()
     if _HAN.search(text):
         counted = _HAN_AFTER.fullmatch(text)
-        return Label(counted[1]) if counted and not _HAN_CHANGES.search(text) else None
+        return Label(counted[1].removeprefix("の")) if counted and not _HAN_CHANGES.search(text) else None
     words = tokens(text)
     if not words:
         return None if words is None else Label()
@@ -208,7 +214,7 @@ def after(text: str, known: Collection[str] = frozenset(), *, one: bool = False)
         return None
     if len(run) == 1 and run[0] in _MEASURES:  # 5 profit
         return Label("", rest | {singular(word) for word in run})
-    if not (_allowed(run[-1], known) or plural(run[-1]) or (one and not _NO_NOUN.fullmatch(run[-1]))):
+    if not (_allowed(run[-1], known) or plural(run[-1]) or (single and not _NO_NOUN.fullmatch(run[-1]))):
         return None
     return Label(singular(run[-1]), rest | {singular(word) for word in run[:-1]})
 

@@ -28,6 +28,11 @@ _CHARACTERS = str.maketrans(
     | {"∪": "\\cup ", "∩": "\\cap ", "∈": "\\in ", "∅": "\\emptyset ", "≈": "\\approx ", "θ": "\\theta "}
     | {"＜": "<", "＞": ">", "α": "\\alpha ", "β": "\\beta ", "ℝ": "\\mathbb{R}", "⟨": "\\langle ", "⟩": "\\rangle "}
 )
+# Traditional Chinese characters that occur in phrases of answers and in numerals.
+_SIMPLIFIED = str.maketrans(
+    "選擇認為應該項對錯確題個這還會說無與過據證實覺見綜並則後終處當種樣誤況從來們結論萬億兩負總計",
+    "选择认为应该项对错确题个这还会说无与过据证实觉见综并则后终处当种样误况从来们结论万亿两负总计",
+)
 _HIGH = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ⁿˣ", "0123456789+-nx")
 _LOW = str.maketrans("₀₁₂₃₄₅₆₇₈₉ₙ", "0123456789n")
 _RAISED = re.compile(r"[⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ⁿˣ]+")
@@ -50,7 +55,7 @@ _LEAD = re.compile(
     r"(?:(?:(?:the|our|my|your|this|that)\s+)?(?:final\s+|correct\s+)*(?:answer|result|solution|value|total)s?\b"
     r"(?:\s*(?:\*\*)?\s*(?:is|are|equals|was|:|=)(?![A-Za-z]))+"
     r"|(?:it|this|that)(?:\s+is|'s)(?![A-Za-z])|we\s+(?:get|have|find|obtain)(?![A-Za-z])|=(?!=))"
-    r"|(?:所以|因此)?(?:最终|正确)?答案(?:是|为|：|:)*)\s*[:=]?\s*"
+    r"|(?:所以|因此)?(?:最终|正确)?答案(?:是|为|：|:)*|答\s*:|(?:よって|したがって)?(?:答え|正解)\s*(?:は|:))\s*[:=]?\s*"
 )
 _SPACES = re.compile(
     r"(?<!\\)\\[,;:> ]|(?<=\S)~|\\q?quad(?![A-Za-z])|\\(?:thin|med|thick)space(?![A-Za-z])|\\hspace\{[^{}]*\}"
@@ -72,6 +77,11 @@ def characters(text: str) -> str:
     return "".join(map(_character, text)).translate(_CHARACTERS)
 
 
+def simplified(text: str) -> str:
+    """The text with the traditional characters of answers as simplified ones: `simplified("選擇") == "选择"`."""
+    return text.translate(_SIMPLIFIED)
+
+
 def plain(text: str) -> str:
     """An answer without wrappers, leading phrases and final punctuation, for texts of a few thousand characters."""
     text = _FENCED.sub(r"\1", characters(text).strip())
@@ -79,7 +89,7 @@ def plain(text: str) -> str:
     before = None
     while text != before:  # each round takes at least one character away
         before = text
-        text = unwrapped(text.lstrip("#").strip())
+        text = unwrapped(text.lstrip("#").strip()).removesuffix("です").removesuffix("である")
         lead = _LEAD.match(text)
         text = text[lead.end() :] if lead else text
         if text.endswith(".") and not text.endswith(".."):

@@ -82,25 +82,25 @@ class Unit:
 NO_UNIT = Unit()
 
 
-def agree(given: Unit, expected: Unit) -> Fraction | None:
-    """The factor from the given unit to the expected one; None if they are different quantities.
+def agree(actual: Unit, expected: Unit) -> Fraction | None:
+    """The factor from the actual unit to the expected one; None if they are different quantities.
 
     Whatever one side leaves out agrees: 5 is 5 cm, and 18 eggs per day are 18 eggs.
     """
-    if given is expected:
+    if actual is expected:
         return Fraction(1)
-    if given.label and expected.label and not (given.label <= expected.label or expected.label <= given.label):
+    if actual.label and expected.label and not (actual.label <= expected.label or expected.label <= actual.label):
         return None
-    if not given.powers or not expected.powers:
+    if not actual.powers or not expected.powers:
         return Fraction(1)
-    if given.powers == expected.powers:
-        return given.factor / expected.factor
-    kinds = {name for name, _ in (*given.powers, *expected.powers)}
+    if actual.powers == expected.powers:
+        return actual.factor / expected.factor
+    kinds = {name for name, _ in (*actual.powers, *expected.powers)}
     vague = kinds in ({"angle", "celsius"}, {"angle", "fahrenheit"}, {"£", "weight"})  # 5 degrees, 5 pounds
     return Fraction(1) if vague and expected.factor in (1, 16) else None
 
 
-def following(text: str, known: Collection[str] = frozenset(), *, one: bool = False) -> Unit | None:
+def following(text: str, known: Collection[str] = frozenset(), *, single: bool = False) -> Unit | None:
     """The unit or the thing counted, from the prose after a number, or None if that may change the number."""
     for pattern in _UNITS_IN_PROSE:
         match = pattern.match(text)
@@ -109,7 +109,7 @@ def following(text: str, known: Collection[str] = frozenset(), *, one: bool = Fa
             rest = prose.tokens(text[match.end() :])
             label = None if rest is None else prose.tail(rest, known)
             return None if label is None else Unit(unit.powers, unit.factor, label)
-    words = prose.after(text, known, one=one)
+    words = prose.after(text, known, single=single)
     if words is None:
         return None
     return Unit(((words.noun, 1),) if words.noun not in ("", "unit") else (), Fraction(1), words.others)
