@@ -32,7 +32,7 @@ def check_sandbox() -> dict[str, Any]:
         findings = sandbox.findings() if isinstance(sandbox, Remote) else examine(sandbox, quick=False)
         version, *packages = sandbox.run(_LIST).stdout.splitlines() or [""]
     except SandboxError as error:
-        nothing = {"kind": None, "python": None, "version": None, "packages": [], "findings": []}
+        nothing: dict[str, Any] = {"kind": None, "python": None, "version": None, "packages": [], "findings": []}
         return {"ok": False, **nothing, "reason": str(error), "text": str(error)}
     listed = (
         f"and {', '.join(packages)}" if packages else "only; R1KIT_SANDBOX_PACKAGES names folders with more packages"

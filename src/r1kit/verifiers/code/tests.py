@@ -40,8 +40,10 @@ from r1kit.verifiers.code.fenced import STRING
 MAX_CHARS = 8 << 20
 _MAX_DIGITS = 100_000
 # Where other projects keep their tests: code_contests, Codeforces, LiveCodeBench and others.
-_TABLES = ("tests", "test_cases", "official_tests", "public_tests", "private_tests", "generated_tests")
-_TABLES += ("public_test_cases", "private_test_cases")
+_TABLES = (
+    *("tests", "test_cases", "official_tests", "public_tests", "private_tests", "generated_tests"),
+    *("public_test_cases", "private_test_cases"),
+)
 _LONG_INTEGER = re.compile(rf"{STRING}|(?<![\w.])(?P<digits>\d{{4001,}})(?![\w.])", re.DOTALL)
 _READ = re.compile(r"\binput\s*\(|\bstdin\b|\bopen\s*\(\s*0\b|\bfileinput\b|/dev/stdin|\bos\.read\s*\(\s*0\b")
 _SOLUTION = re.compile(r"^class[ \t]+Solution\b", re.MULTILINE)
@@ -244,10 +246,10 @@ def _decoded(value: Any, name: str) -> Any:
 def _listed(table: Any) -> list[dict[str, Any]]:
     """Tests as objects with input and output, from a list of them or from two lists of one length."""
     if isinstance(table, dict):
-        columns = [table.get(plural, table.get(plural[:-1])) for plural in ("inputs", "outputs")]
-        if not all(isinstance(column, list) for column in columns) or len(columns[0]) != len(columns[1]):
+        texts, outputs = (table.get(plural, table.get(plural[:-1])) for plural in ("inputs", "outputs"))
+        if not isinstance(texts, list) or not isinstance(outputs, list) or len(texts) != len(outputs):
             raise ValueError("inputs and outputs must be lists of the same length")
-        return [{"input": text, "output": output} for text, output in zip(*columns, strict=True)]
+        return [{"input": text, "output": output} for text, output in zip(texts, outputs, strict=True)]
     if not isinstance(table, list) or not all(
         isinstance(test, dict) and {"input", "output"} <= {*test} for test in table
     ):
