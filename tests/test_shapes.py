@@ -10,17 +10,22 @@ import gzip
 import json
 import pickle
 import zlib
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from r1kit import cli
 from r1kit.data.errors import DataError
 from r1kit.recipes import build_recipe
 from r1kit.settings import SettingsError
 from r1kit.tasks import TaskSpec, check_file, load_file, load_task
+from r1kit.tasks.conversion import convert
 from r1kit.tasks.known_shapes import SCHEMAS
+from r1kit.tasks.schemas import Schema
 from r1kit.verifiers import verify_all
 from r1kit.verifiers.alternatives import any_of
 
@@ -28,8 +33,27 @@ ROOT = Path(__file__).parents[1]
 CASES = ROOT.parent / "shared" / "cases" / "data"
 PEARS = "A farmer packs 4 boxes with 6 pears each. How many pears are that?"
 TALK = [{"role": "user", "content": PEARS}, {"role": "assistant", "content": "4 times 6 is 24."}]
+KEYS = (
+    "input",
+    "output",
+    "inputs",
+    "outputs",
+    "fn_name",
+    "text",
+    "label",
+    "role",
+    "content",
+    "value",
+    "from",
+    "target",
+)
 STDIN = {"inputs": ["1 2\n", "3 4\n"], "outputs": ["3\n", "7\n"]}
 HIDDEN = [{"input": "[5]\n1", "output": "[6]", "testtype": "functional"}]
+JSON_VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers(-3, 9) | st.floats() | st.text(max_size=8) | st.just('[{"input": 1}]'),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(KEYS), inner, max_size=3),
+    max_leaves=6,
+)
 STARTER = "class Solution:\n    def grow(self, row: List[int], by: int) -> List[int]:\n        "
 
 
@@ -405,6 +429,20 @@ def test_a_known_shape_is_asked_and_judged_as_its_authors_mean_it(
     assert (problem.prompt, problem.verifier, problem.answer) == (asked, verifier, reference)
 
 
+@pytest.mark.parametrize("schema", SCHEMAS.values(), ids=list(SCHEMAS))
+@given(data=st.data())
+@settings(max_examples=30, deadline=None)
+def test_no_row_of_a_known_shape_breaks_it(schema: Schema, data: st.DataObject) -> None:
+    row: dict[str, Any] = {}
+    for column in (*schema.columns, *schema.reads):
+        head, _, rest = column.partition(".")
+        value = data.draw(JSON_VALUES)
+        row[head] = {rest: value} if rest and data.draw(st.booleans()) else value
+    with suppress(DataError):
+        problem = convert(row, schema, name="n", file="f", number=1)
+        assert problem.prompt and problem.answer
+
+
 TEXT_TALK = [{"from": "human", "value": "Hi."}, {"from": "gpt", "value": "Hello."}]
 OTHERS: list[tuple[str, dict[str, Any], dict[str, str]]] = [
     ("conversations", {"id": "1", "conversations": TEXT_TALK}, {"asked": "user: Hi.", "trained": "Hello."}),
@@ -460,12 +498,22 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
         "options",
     ),
     ("numbers of options", {"question": "Q", "choices": ["a", "b", "c"], "answer": 1}, "whether 0 or 1 is the first"),
+    (
+        "a worked answer",
+        {"question": PEARS, "answer": "Tom has four boxes and each box has six pears. " * 3},
+        "worked answer",
+    ),
     ("a list of answers", {"question": "Q", "answer": ["4", "four"]}, r"answers=\.\.\. in columns if any"),
     ("an unknown object", {"question": "Q", "answer": {"value": 4}}, "expected text, a number, tests"),
     ("a proof", {"problem": "Q", "answer": "proof", "question_type": "proof", "solution": "s"}, "drop the row"),
     (
         "code without tests",
         {"prompt": TALK[:1], "data_source": "x", "ability": "code", "reward_model": {"ground_truth": "print(4)"}},
+        "no list of tests",
+    ),
+    (
+        "code of a set of programs",
+        {"prompt": TALK[:1], "data_source": "taco", "reward_model": {"ground_truth": "print(4)"}},
         "no list of tests",
     ),
     (
@@ -685,10 +733,7 @@ def test_a_system_message_opens_the_prompt_unless_it_is_told_otherwise(tmp_path:
 
 
 def test_references_that_the_verifier_cannot_use_are_counted_with_their_rows(tmp_path: Path) -> None:
-    rows = [
-        {"question": f"Q{n}", "answer": answer}
-        for n, answer in enumerate(["18", "18.0", "$18$", "a long story! " * 200])
-    ]
+    rows = [{"question": f"Q{n}", "answer": answer} for n, answer in enumerate(["18", "18.0", "$18$", "x" * 3000])]
     report = check_file(write(tmp_path / "rows.jsonl", *rows))
     assert (report.problems, report.counts) == (3, {"unusable reference": 1})
     assert (report.issues[0].row, report.issues[0].field) == (4, "answer")

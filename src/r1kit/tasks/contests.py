@@ -58,9 +58,9 @@ def livecodebench_prompt(row: Row) -> str:
 def livecodebench_answer(row: Row) -> str:
     """The public and the hidden tests: of a program's output, or of a function that the column metadata names."""
     tests = [*_listed(row, "public_test_cases"), *_listed(row, "private_test_cases")]
-    metadata = row.get("metadata")
-    details = json.loads(metadata) if isinstance(metadata, str) and metadata.strip() else metadata
-    return paired_tests(tests, str(details.get("func_name") or "") if isinstance(details, Mapping) else "")
+    # metadata is an object, or its JSON
+    name = re.search(r'"func_name"\s*:\s*"(\w+)"', json.dumps(row.get("metadata")).replace('\\"', '"'))
+    return paired_tests(tests, name[1] if name else "")
 
 
 def codeforces_prompt(row: Row) -> str:

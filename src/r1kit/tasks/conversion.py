@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from r1kit.data.columns import MISSING, is_empty, lookup
@@ -14,6 +15,9 @@ from r1kit.tasks.structured import structured
 from r1kit.tasks.worked_messages import user_text
 from r1kit.types import Problem
 from r1kit.verifiers import find
+
+MAX_WORDS = 12  # of an answer that nobody said how to judge
+WORDS = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{3,}|[\u3040-\u9fff]{2}")
 
 
 def convert(row: Row, schema: Schema, *, name: str, file: str, number: int, nested_columns: bool = False) -> Problem:
@@ -80,8 +84,11 @@ def read_answer(row: Row, schema: Schema, verifier: str) -> tuple[str, str]:
     value = lookup(row, schema.answer)
     if not verifier and not schema.several and (form := structured(value)):
         return form
-    verifier = verifier or "math"
-    return verifier, reference_for(verifier, value, schema.several, schema.parse)
+    answer = reference_for(verifier or "math", value, schema.several, schema.parse)
+    if not verifier and not schema.several and len(WORDS.findall(answer)) > MAX_WORDS:
+        reason = f"{shown(answer)} is a worked answer, which would have to be repeated word by word"
+        raise DataError("unparsed answer", f"{reason}: mark the result with \\boxed{{}} or ####, or name a verifier")
+    return verifier or "math", answer
 
 
 def read_choices(row: Row, schema: Schema, question: str) -> tuple[str, str]:

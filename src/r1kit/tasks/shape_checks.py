@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,6 +11,7 @@ from r1kit.data.errors import DataError, shown
 from r1kit.tasks.structured import structured
 
 Row = Mapping[str, Any]
+CODE = re.compile(r"cod(e|ing)|apps|taco|mbpp|human_?eval|program", re.IGNORECASE)
 
 
 def numina(row: Row) -> None:
@@ -38,7 +40,8 @@ def with_context(row: Row) -> str:
 
 def verl(row: Row) -> None:
     """A row about code must bring tests: `math` would compare programs as text."""
-    ability, truth = str(row.get("ability") or ""), row["reward_model"]["ground_truth"]
-    if "cod" in ability.lower() and structured(truth) is None:
-        reason = f"the ability is {shown(ability)}, but {shown(truth)} is no list of tests"
+    truth = row["reward_model"]["ground_truth"]
+    label = f"{row.get('ability') or ''} {row.get('data_source') or ''}".strip()
+    if CODE.search(label) and structured(truth) is None:
+        reason = f"the row is about code ({label}), but {shown(truth)} is no list of tests"
         raise DataError("wrong type", reason, field="reward_model.ground_truth")

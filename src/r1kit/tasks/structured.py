@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,6 +13,7 @@ from r1kit.tasks.contests import paired_tests
 from r1kit.verifiers.ifeval import parse_instructions
 
 OWN_TESTS = {"stdin", "calls", "asserts"}
+ASSERT = re.compile(r"^\s*assert\b.*[=<>(]", re.MULTILINE)
 
 
 def structured(value: Any) -> tuple[str, str] | None:
@@ -25,6 +27,8 @@ def structured(value: Any) -> tuple[str, str] | None:
             data = json.loads(value)
         except (ValueError, RecursionError):
             return None  # {1, 2} is a set, [0, 1) an interval
+    if isinstance(value, str) and ASSERT.search(value):
+        return "code", usable({"asserts": [value]})
     if isinstance(data, list) and data:
         if all(isinstance(test, Mapping) and "input" in test and "output" in test for test in data):
             return "code", paired_tests(data)
