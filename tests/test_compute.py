@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,6 +17,9 @@ from r1kit.engines.local import LocalEngine  # noqa: E402
 from r1kit.models import attention, compute  # noqa: E402
 from r1kit.models.batch import Totals  # noqa: E402
 from r1kit.models.load import Policy, add_lora  # noqa: E402
+from r1kit.pipeline.context import Context  # noqa: E402
+from r1kit.stages.evaluate import EvaluateSettings  # noqa: E402
+from r1kit.stages.shared.loading import load_policy  # noqa: E402
 from r1kit.tiny.tokenizer import make  # noqa: E402
 from r1kit.train.learner import Learner, OptimizerSettings  # noqa: E402
 from r1kit.train.losses.next_token import next_token  # noqa: E402
@@ -170,3 +174,15 @@ def test_the_choice_is_explicit_measured_or_fp32_for_a_small_model(monkeypatch: 
 def test_a_measurement_times_both_precisions() -> None:
     seconds = compute.measure(llama())
     assert set(seconds) == {"fp32", "bf16"} and all(0 < value < 60 for value in seconds.values())
+
+
+def test_a_resumed_stage_keeps_the_choice_of_its_first_attempt(
+    tiny_policy_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    context = Context(
+        stage="eval", settings=EvaluateSettings(tasks="tiny/sums"), folder=tmp_path, paths={"model": tiny_policy_folder}
+    )
+    for seconds in (0.5, 2.0):  # bf16 wins, then another machine on which it would lose
+        monkeypatch.setattr(compute, "measure", lambda model, s=seconds: {"fp32": 1.0, "bf16": s})
+        assert compute.compute_dtype_of(load_policy(context).model) == torch.bfloat16
+    assert capsys.readouterr().err.count("the model's linear layers compute in bf16") == 1
