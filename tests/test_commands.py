@@ -27,7 +27,9 @@ from r1kit.recipes import RECIPES
 from r1kit.stages.generate import GENERATE, GenerateSettings
 from r1kit.store import StoreError, write_text
 from r1kit.tiny.frame import TINY_SYSTEM
+from r1kit.tiny.tokenizer import make
 from r1kit.types import Problem, SamplingParams
+from shapes import SHAPES
 
 SHORT = SamplingParams(n=2, max_tokens=8)
 ROWS = [{"question": f"what is {n} + 2?", "answer": str(n + 2), "verifier": "number"} for n in range(3)]
@@ -191,23 +193,22 @@ def test_chat_answers_questions_that_are_no_utf_8(
 
 
 def test_a_format_is_the_models_own_unless_another_is_asked_for(model: str, tmp_path: Path) -> None:
-    class Tokenizer:
-        chat_template: str | None = None
-
-    templated = Tokenizer()
-    templated.chat_template = "{{ messages }}"
-    assert saved.choose(None, Path(model), Tokenizer())[0].system == TINY_SYSTEM
-    assert saved.choose(model, tmp_path, Tokenizer())[0].system == TINY_SYSTEM
-    assert saved.choose("plain", Path(model), Tokenizer())[0] == ChatFormat()
-    assert saved.choose(None, tmp_path, Tokenizer())[0].template == "plain"
-    assert saved.choose(None, tmp_path, templated)[0].template == "chat"
+    bare, templated, gemma = make(), SHAPES["phi-4"].tokenizer(), SHAPES["gemma-3"].tokenizer()
+    assert saved.choose(None, Path(model), bare)[0].system == TINY_SYSTEM
+    assert saved.choose(model, tmp_path, bare)[0].system == TINY_SYSTEM
+    assert saved.choose("plain", Path(model), bare)[0] == ChatFormat()
+    assert saved.choose(None, tmp_path, bare)[0].template == "plain"
+    assert saved.choose(None, tmp_path, templated)[0] == ChatFormat(template="chat")
+    gemma.chat_template = "{{ raise_exception('no system') if messages[0].role == 'system' }}" + gemma.chat_template
+    chat, source = saved.choose(None, tmp_path, gemma)
+    assert chat == ChatFormat(template="chat", system="") and "without the R1-Zero prompt that it refuses" in source
     with pytest.raises(ValueError, match="has no chat template: use the format plain"):
-        saved.choose("chat", tmp_path, Tokenizer())
+        saved.choose("chat", tmp_path, bare)
     with pytest.raises(ValueError, match="there is no prompt format plane: expected plain, chat"):
-        saved.choose("plane", tmp_path, Tokenizer())
+        saved.choose("plane", tmp_path, bare)
     write_text(tmp_path / "chat_format.json", '{"sistem": ""}')
     with pytest.raises(ValueError, match=r"chat_format.json: .*did you mean system"):
-        saved.choose(None, tmp_path, Tokenizer())
+        saved.choose(None, tmp_path, bare)
 
 
 def test_the_stages_save_the_format_they_train_in(tmp_path: Path) -> None:

@@ -15,7 +15,9 @@ pytest.importorskip("transformers")
 from tests.shapes import SAID, SHAPES, Shape  # noqa: E402
 
 from r1kit.chat import ChatFormat, parse, to_samples, whole_response  # noqa: E402
+from r1kit.engines.engine_settings import LocalEngineSettings  # noqa: E402
 from r1kit.engines.local import LocalEngine  # noqa: E402
+from r1kit.engines.opening import open_engine  # noqa: E402
 from r1kit.models.known import ModelError  # noqa: E402
 from r1kit.models.load import Policy, load, outline  # noqa: E402
 from r1kit.types import Completion, Conversation, Message, Problem, Prompt, SamplingParams  # noqa: E402
@@ -126,6 +128,36 @@ def test_a_saved_model_stops_at_the_taught_end_with_transformers_alone(
         ].tolist()
         assert ids[-1] == policy.end_ids[0] and len(ids) < len(prompt) + 60
         assert load(str(folder), device="cpu").end_ids == policy.end_ids == outline(str(folder)).end_ids
+
+
+def test_sampling_defaults_that_transformers_refuses_to_save_do_not_lose_a_trained_model(tmp_path: Path) -> None:
+    folder = SHAPES["glm-4"].save(tmp_path / "model")
+    listed = json.loads((folder / "generation_config.json").read_text())
+    (folder / "generation_config.json").write_text(json.dumps(listed | {"temperature": 0.6}))  # and no do_sample
+    policy = load(str(folder), device="cpu")
+    policy.save(tmp_path / "saved")
+    assert load(str(tmp_path / "saved"), device="cpu").end_ids == policy.end_ids
+
+
+def test_a_tokenizer_with_several_templates_uses_its_default() -> None:
+    tokenizer = SHAPES["deepseek-r1"].tokenizer()
+    tokenizer.chat_template = {"default": tokenizer.chat_template, "tool_use": "{{ messages }}"}
+    assert chat_of(SHAPES["deepseek-r1"]).opened(tokenizer) == "<think>\n"
+
+
+def test_a_local_model_that_is_asked_by_messages_answers_like_a_server(tmp_path: Path) -> None:
+    folder = SHAPES["deepseek-r1"].save(
+        tmp_path / "thinks", SAID.removeprefix("<think>") + SHAPES["deepseek-r1"].ends[0]
+    )
+    asked = Prompt(problem_id="p", messages=(Message(role="user", content="2+3?"),), token_ids=())
+    greedy = SamplingParams(temperature=0.0, max_tokens=60)
+    [[reply]] = open_engine(LocalEngineSettings(model=str(folder), device="cpu")).generate([asked], greedy)
+    assert reply.text.replace("\n", "") == whole_response(asked, reply).replace("\n", "") == SAID
+    silent = SHAPES["qwen-3-silent"].save(tmp_path / "silent")
+    for options, opens in ((None, True), ({"enable_thinking": True}, False)):  # those saved with the model, or others
+        settings = LocalEngineSettings(model=str(silent), device="cpu", template_options=options)
+        [[reply]] = open_engine(settings).generate([asked], greedy)
+        assert reply.text.startswith("<think>\n\n</think>") == opens
 
 
 def test_the_day_is_a_setting_and_not_today() -> None:

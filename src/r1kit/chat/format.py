@@ -111,7 +111,8 @@ class ChatFormat(Settings):
         """The options, and the chat template with the format's date in place of today's."""
         if not tokenizer.chat_template:
             raise ValueError("the tokenizer has no chat template: set chat.template to 'plain'")
-        return {"chat_template": dated(tokenizer.chat_template, self.date), **self.options}
+        # a tokenizer may have several templates by name, of which it picks one
+        return {"chat_template": dated(tokenizer.get_chat_template(), self.date), **self.options}
 
 
 def _plain(messages: tuple[Message, ...]) -> list[dict[str, str]]:

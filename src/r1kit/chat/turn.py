@@ -123,9 +123,8 @@ def describe_turn(opened: str, ids: Sequence[int], texts: Sequence[str], tokeniz
     """One line for people: what a prompt opens, what ends a completion, and which end SFT teaches."""
     marks = tokenizer.convert_ids_to_tokens(list(ids))
     ends = ", ".join([*marks, *map(repr, texts)])
-    return (
-        f"the prompt opens {repr(opened) if opened else 'nothing'}; a completion ends at {ends}; SFT teaches {marks[0]}"
-    )
+    begins = (repr(opened) if opened else "nothing") + (", no reasoning" if END_THINK in opened else "")
+    return f"the prompt opens {begins}; a completion ends at {ends}; SFT teaches {marks[0]}"
 
 
 def _encode(tokenizer: Any, text: str) -> list[int]:

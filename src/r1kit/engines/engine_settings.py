@@ -38,6 +38,9 @@ class LocalEngineSettings(DeviceSettings):
     template: Literal["auto", "plain", "chat"] = Field(
         "auto", description="how messages become text; auto: the tokenizer's chat template if it has one, else plain"
     )
+    template_options: dict[str, Any] | None = Field(
+        None, description="variables of the chat template; None: those saved with the model"
+    )
 
 
 class OwnEngineSettings(Settings):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from typing import TYPE_CHECKING
 
-from r1kit.chat import ChatFormat
+from r1kit.chat import ChatFormat, saved
 from r1kit.engines import Engine, PolicyEngine
 from r1kit.engines.engine_settings import DeviceSettings, EngineSettings, OwnEngineSettings
 from r1kit.engines.openai.server_settings import OpenAIEngineSettings
@@ -33,14 +33,19 @@ def open_engine(settings: EngineSettings) -> Engine:
             raise SettingsError(f"engine {settings.path!r} gives {article(engine)}: expected an object with generate")
         return engine
     from r1kit.engines.local.chat_engine import ChatEngine
+    from r1kit.models.known import resolve
     from r1kit.models.load import load
 
     policy = load(settings.model, device=settings.device, compute_dtype=settings.compute_dtype)
     template = settings.template
     if template == "auto":
         template = "chat" if policy.tokenizer.chat_template else "plain"
+    own, _ = saved.choose(None, resolve(settings.model), policy.tokenizer)
+    options = own.options if settings.template_options is None else settings.template_options
     # prompts bring their own system message
-    return ChatEngine(open_policy_engine(settings, policy), ChatFormat(template=template, system=""))
+    chat = ChatFormat(template=template, system="", options=options, date=own.date)
+    policy.turn(chat)  # refuses a chat template that the format cannot follow
+    return ChatEngine(open_policy_engine(settings, policy), chat)
 
 
 def open_policy_engine(settings: DeviceSettings, policy: Policy) -> PolicyEngine:

@@ -77,7 +77,7 @@ def _merged(adapter: Path, base: Path) -> tuple[Any, Any]:
     """The model with the adapter in its weights, in the base's own precision, and the tokenizer."""
     import torch
     from peft import PeftModel
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
     own = (adapter / "tokenizer_config.json").is_file()
     tokenizer = AutoTokenizer.from_pretrained(adapter if own else base, trust_remote_code=False)
@@ -87,4 +87,5 @@ def _merged(adapter: Path, base: Path) -> tuple[Any, Any]:
         model.resize_token_embeddings(len(tokenizer))  # the adapter's training added tokens
     # added in fp32 and rounded once; safe_merge refuses weights that are not finite
     merged: Any = PeftModel.from_pretrained(model.to(torch.float32), str(adapter)).merge_and_unload(safe_merge=True)
+    merged.generation_config = GenerationConfig()  # the base's own file is copied: it may be one that cannot be saved
     return merged.to(precision), tokenizer

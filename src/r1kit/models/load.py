@@ -53,11 +53,23 @@ class Policy:
         The generation config gets the end ids, at which transformers and vLLM stop.
         """
         model = merged(self.model)
-        if getattr(model, "generation_config", None) is not None:
-            model.generation_config.eos_token_id = self.end_ids[0] if len(self.end_ids) == 1 else list(self.end_ids)
+        set_ends(model, self.end_ids)
         with atomic_folder(folder) as part:
             model.save_pretrained(part)
             self.tokenizer.save_pretrained(part)
+
+
+def set_ends(model: Any, ids: tuple[int, ...]) -> None:
+    """Let transformers and vLLM stop at the ids. Drops sampling defaults that transformers would refuse to save."""
+    from transformers import GenerationConfig
+
+    config = model.generation_config
+    config.eos_token_id = ids[0] if len(ids) == 1 else list(ids)
+    try:
+        config.validate(strict=True)
+    except ValueError:  # such as a temperature without do_sample, which many published models have
+        names = ("bos_token_id", "eos_token_id", "pad_token_id")
+        model.generation_config = GenerationConfig(**{name: getattr(config, name) for name in names})
 
 
 def context_of(model: Any) -> int:
