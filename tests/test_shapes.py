@@ -380,7 +380,10 @@ PROBLEMS: list[tuple[str, dict[str, Any], str, str, Any]] = [
         "Add to each number.\n\nComplete this Python code. Write the whole of it in one code block.\n\n"
         f"```python\n{STARTER.rstrip()}\n```",
         "code",
-        {"entry_point": "grow", "calls": [{"args": [[1, 2], 3], "output": [4, 5]}, {"args": [[5], 1], "output": [6]}]},
+        {
+            "tests": [{"input": "[1, 2]\n3", "output": "[4, 5]", "testtype": "functional"}, *HIDDEN],
+            "metadata": '{"func_name": "grow"}',
+        },
     ),
     (
         "codeforces",
@@ -403,7 +406,7 @@ PROBLEMS: list[tuple[str, dict[str, Any], str, str, Any]] = [
         "Input:\n```\n1 2\n```\nOutput:\n```\n3\n```\n\nNote\n\n1 + 2 = 3.\n\n"
         "Write a Python program that reads from standard input and prints the answer, in one code block.",
         "code",
-        {"stdin": [{"input": "1 2\n", "output": "3\n"}]},
+        {"tests": [{"input": "1 2\n", "output": "3\n"}]},
     ),
     (
         "prompt+solution",  # TRL
@@ -490,6 +493,25 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
     ("images", {"question": "What?", "answer": "4", "image_1": "x.png"}, "image_1 would not be used"),
     ("a system prompt", {"prompt": "Q", "answer": "4", "system_prompt": "In French."}, "system=system_prompt"),
     ("tests", {"question": "Q", "answer": "def f(): ...", "test_cases": ["assert f()"]}, "test_cases would not be"),
+    (
+        "messages beside it",
+        {"problem": "Q", "answer": "4", "context": "C", "messages": TALK},
+        "context would not be used",
+    ),
+    (
+        "examples that are none",
+        {"description": "Q", "official_tests": [{"input": "1", "output": "2"}], "examples": [1]},
+        "objects with input and output",
+    ),
+    (
+        "results that are none",
+        {
+            "question": "Q",
+            "input_output": '{"fn_name": "f", "inputs": [[1], [2]], "outputs": [1]}',
+            "starter_code": "-> List",
+        },
+        "same length",
+    ),
     ("two questions", {"question": "2 + 2?", "prompt": "2 + 3?", "answer": "4"}, "prompt and question differ"),
     ("two answers", {"question": "2 + 2?", "answer": "4", "ground_truth": "5"}, "answer and ground_truth differ"),
     (
@@ -672,15 +694,21 @@ def test_an_unusable_alternative_is_unusable_whatever_the_answer() -> None:
     assert {verdict.outcome for verdict in verdicts} == {"unknown"}
 
 
-def test_results_of_functions_in_lists_are_taken_out_unless_they_are_lists(tmp_path: Path) -> None:
-    answers = {"fn_name": "f", "inputs": [[2], [3]], "outputs": [[4], [6]]}
-    row = {"question": "Q", "solutions": "[]", "input_output": json.dumps(answers), "starter_code": "def f(x):"}
-    plain, listed = "def f(x):\n    return 2 * x", "def f(x):\n    return [2 * x]"
-    for starter, right in (("def f(x):", plain), ("def f(x) -> List[int]:", listed)):
-        [problem] = load_file(write(tmp_path / "rows.jsonl", row | {"starter_code": starter})).problems
-        programs = [f"```python\n{program}\n```" for program in (plain, listed)]
-        verdicts = verify_all("code", programs, [problem.answer] * 2)
-        assert [verdict.correct for verdict in verdicts] == [program == right for program in (plain, listed)]
+PROGRAMS = [
+    ("Double a number.", "def twice(x):\n    return 2 * x", "def twice(x):\n    return 3 * x"),
+    ("Add two numbers.", "print(sum(map(int, input().split())))", "print(input())"),
+    ("Add to each number.", *(f"from typing import *\n{STARTER}return [n {sign} by for n in row]" for sign in "+-")),
+]
+
+
+def test_right_programs_pass_the_tests_of_contests_and_wrong_ones_fail(tmp_path: Path) -> None:
+    rows = [row for name, row, *_ in PROBLEMS if name in ("apps", "livecodebench", "codeforces")]
+    assert len(rows) == 4
+    for row in rows:
+        [problem] = load_file(write(tmp_path / "rows.jsonl", row)).problems
+        [programs] = [programs for start, *programs in PROGRAMS if problem.prompt.startswith(start)]
+        verdicts = verify_all("code", [f"```python\n{text}\n```" for text in programs], [problem.answer] * 2)
+        assert [verdict.correct for verdict in verdicts] == [True, False], verdicts
 
 
 # What is told

@@ -106,8 +106,8 @@ class FileCheck:
             return reader
         try:
             return problem_reader(head, self.file, self.columns, self.verifier)
-        except DataError:
-            if reader is None:
+        except DataError as error:
+            if reader is None or error.kind != "missing column":
                 raise
             return reader
 

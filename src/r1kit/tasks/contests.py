@@ -6,9 +6,8 @@ import base64
 import io
 import json
 import pickle
-import re
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from r1kit.data.columns import is_empty
@@ -16,7 +15,6 @@ from r1kit.data.errors import DataError, shown
 from r1kit.tasks.code_sets import Row, text_of, usable
 
 WRITE = "Write a Python program that reads from standard input and prints the answer, in one code block."
-RETURNS_LIST = re.compile(r"->\s*(?:typing\.)?(?:List|list)\b")
 MAX_TEST_BYTES = 256 * 2**20  # LiveCodeBench's largest hidden tests take about 100 MB
 
 
@@ -39,15 +37,8 @@ def apps_prompt(row: Row) -> str:
 
 
 def apps_answer(row: Row) -> str:
-    """The tests. Results of functions are wrapped in lists, unless the starter code says that they are lists."""
-    tests = tests_of(row, "input_output")
-    outputs = tests["outputs"]
-    is_list = RETURNS_LIST.search(str(row.get("starter_code") or "")) is not None
-    if tests.get("fn_name") and is_list and not any(isinstance(output[0], list) for output in outputs if output):
-        calls = zip(tests["inputs"], outputs, strict=False)
-        listed = [{"args": arguments, "output": output} for arguments, output in calls]
-        return usable({"entry_point": tests["fn_name"], "calls": listed})
-    return usable(dict(tests))
+    """The tests as they are: the verifier reads their form."""
+    return usable(tests_of(row, "input_output"))
 
 
 def livecodebench_prompt(row: Row) -> str:
@@ -58,9 +49,7 @@ def livecodebench_prompt(row: Row) -> str:
 def livecodebench_answer(row: Row) -> str:
     """The public and the hidden tests: of a program's output, or of a function that the column metadata names."""
     tests = [*_listed(row, "public_test_cases"), *_listed(row, "private_test_cases")]
-    # metadata is an object, or its JSON
-    name = re.search(r'"func_name"\s*:\s*"(\w+)"', json.dumps(row.get("metadata")).replace('\\"', '"'))
-    return paired_tests(tests, name[1] if name else "")
+    return usable({"tests": tests, "metadata": row.get("metadata")})
 
 
 def codeforces_prompt(row: Row) -> str:
@@ -70,7 +59,7 @@ def codeforces_prompt(row: Row) -> str:
     sections = {title: str(row[column]).strip() for title, column in titles.items() if not is_empty(row.get(column))}
     examples = [
         f"Input:\n```\n{str(each['input']).rstrip()}\n```\nOutput:\n```\n{str(each['output']).rstrip()}\n```"
-        for each in row.get("examples") or ()
+        for each in _listed(row, "examples")
     ]
     note = sections.pop("Note", "")
     parts += [f"{title}\n\n{text}" for title, text in sections.items()]
@@ -92,29 +81,7 @@ def codeforces_answer(row: Row) -> str:
         raise DataError("unparsed answer", "the program reads a file: drop the row", field="input_mode")
     if row.get("official_tests_complete") is False:
         raise DataError("unparsed answer", "some tests are missing: drop the row", field="official_tests_complete")
-    return paired_tests(_listed(row, "official_tests"))
-
-
-def paired_tests(tests: Sequence[Any], name: str = "") -> str:
-    """Pairs of input and output as a reference: of a program, or of the function `name` if they are "functional"."""
-    if not all(isinstance(test, Mapping) and "input" in test and "output" in test for test in tests):
-        raise DataError("wrong type", f"the tests are {shown(tests)}: expected objects with input and output")
-    kinds = {test.get("testtype") or ("functional" if test.get("fn_name") else "stdin") for test in tests}
-    if kinds != {"functional"}:
-        if "functional" in kinds:
-            raise DataError("wrong type", "some tests call a function, others run a program: expected one kind")
-        return usable({"stdin": [{"input": str(test["input"]), "output": str(test["output"])} for test in tests]})
-    try:
-        calls = [
-            {
-                "args": [json.loads(line) for line in str(test["input"]).splitlines() if line.strip()],
-                "output": json.loads(str(test["output"])),
-            }
-            for test in tests
-        ]
-    except ValueError as error:
-        raise DataError("unparsed answer", f"arguments and results must be JSON, one per line: {error}") from None
-    return usable({"entry_point": name or str(tests[0].get("fn_name") or ""), "calls": calls})
+    return usable({"tests": _listed(row, "official_tests")})
 
 
 def tests_of(row: Row, column: str) -> dict[str, Any]:
@@ -142,8 +109,11 @@ def _listed(row: Row, column: str) -> list[Any]:
         data = json.loads(value) if isinstance(value, str) else value
     except (ValueError, LookupError, TypeError, AttributeError, EOFError, zlib.error, pickle.PickleError) as error:
         raise DataError("unparsed answer", f"the tests cannot be read: {error}", field=column) from None
-    if not isinstance(data, list):
-        raise DataError("wrong type", f"the tests are {shown(data)}: expected a list", field=column)
+    is_pair = [isinstance(test, Mapping) and {"input", "output"} <= set(test) for test in data or ()]
+    if not isinstance(data, list) or not all(is_pair):
+        raise DataError(
+            "wrong type", f"the tests are {shown(data)}: expected a list of objects with input and output", field=column
+        )
     return data
 
 

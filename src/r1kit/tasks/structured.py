@@ -9,7 +9,6 @@ from typing import Any
 
 from r1kit.data.errors import DataError, shown
 from r1kit.tasks.code_sets import usable
-from r1kit.tasks.contests import paired_tests
 from r1kit.verifiers.ifeval import parse_instructions
 
 OWN_TESTS = {"stdin", "calls", "asserts"}
@@ -31,7 +30,7 @@ def structured(value: Any) -> tuple[str, str] | None:
         return "code", usable({"asserts": [value]})
     if isinstance(data, list) and data:
         if all(isinstance(test, Mapping) and "input" in test and "output" in test for test in data):
-            return "code", paired_tests(data)
+            return "code", usable({"tests": data})
         if all(isinstance(test, str) and test.lstrip().startswith("assert") for test in data):
             return "code", usable({"asserts": data})
         return None
