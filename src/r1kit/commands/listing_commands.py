@@ -35,13 +35,10 @@ def check_data(file: Path, columns: Mapping[str, str] | None = None, verifier: s
     lines = [f"{report.file}: {report.problems} of {report.rows} rows are usable (schema {report.schema or 'unknown'})"]
     lines += [report.reading] if report.reading else []
     for item in report.first:
-        lines += [f"row {item.row}", *(_shown(name, text) for name, text in item.fields.items())]
+        lines.append(f"row {item.row}")
+        for name, text in item.fields.items():
+            limit = SHOWN_CHARS.get(name, SHOWN)
+            text = text if len(text) <= limit else f"{text[:limit]} ... ({len(text)} characters)"
+            lines.append(f"  {name + ':':10}" + text.replace("\n", "\n" + " " * 12))
     lines += [f"{count} x {kind}" for kind, count in report.counts.items()]
     return report.as_dict() | {"text": "\n".join([*lines, *map(str, report.issues)])}
-
-
-def _shown(name: str, text: str) -> str:
-    """A text under its name, indented, and cut if it is long."""
-    limit = SHOWN_CHARS.get(name, SHOWN)
-    text = text if len(text) <= limit else f"{text[:limit]} ... ({len(text)} characters)"
-    return f"  {name + ':':10}" + text.replace("\n", "\n" + " " * 12)

@@ -89,8 +89,14 @@ def parse_item(row: Mapping[str, Any], where: str = "") -> ReviewItem:
     metadata = row.get("metadata") or {}
     metadata = metadata if isinstance(metadata, Mapping) else {"metadata": metadata}
     others = {name: value for name, value in row.items() if name not in KNOWN and value not in (None, "", [], {})}
+    key = row.get("id")
+    if key is None:
+        content = "\0".join((problem, text.reasoning, text.summary)).encode("utf-8", "surrogatepass")
+        key = hashlib.sha256(content).hexdigest()[:16]
+    if isinstance(key, bool) or not isinstance(key, str | int) or not (str(key).strip() and str(key).isprintable()):
+        raise ReviewError(f"{at}id is {key!r:.60}: it must be a whole number or text that can be printed")
     return ReviewItem(
-        id=_id(row, (problem, text.reasoning, text.summary), at),
+        id=str(key),
         problem=problem,
         reasoning=text.reasoning,
         summary=text.summary,
@@ -150,16 +156,6 @@ def _text(row: Mapping[str, Any], at: str) -> tuple[Text, str | None]:
     head, closed, tail = response.rpartition("</think>")  # a broken response keeps all its words, for people to fix
     bare = [part.replace("<think>", "").replace("<answer>", "").replace("</answer>", "") for part in (head, tail)]
     return Text(reasoning=bare[0].strip() if closed else "", summary=bare[1].strip()), None
-
-
-def _id(row: Mapping[str, Any], content: tuple[str, ...], at: str) -> str:
-    name = row.get("id")
-    if name is None:
-        return hashlib.sha256("\0".join(content).encode("utf-8", "surrogatepass")).hexdigest()[:16]
-    text = str(name)
-    if isinstance(name, bool) or not isinstance(name, str | int) or not text.strip() or not text.isprintable():
-        raise ReviewError(f"{at}id is {name!r:.60}: it must be a whole number or text that can be printed")
-    return text
 
 
 def _passed(result: Any) -> Any:

@@ -119,7 +119,12 @@ def run(context: Context) -> Mapping[str, Any]:
             steps += curation.funnel
         else:
             selection = _curate(context, folder / "samples.jsonl", folder / "selected", settings.curate)
-            counts = counts + _rewrite(context, engines, selection.kept_file)
+            with Journal(folder / "rewritten.jsonl") as journal:
+                if not journal.done:
+                    engine, model = _open(context, engines, "rewriter")
+                    rewriter = Rewriter(engine, model, settings.rewriting, settings.format, settings.seed)
+                    rewrite_all(selection.kept_file, rewriter, _rater(context, engines), journal, context.progress)
+                counts = counts + journal.counts
             curation = _curate(context, folder / "rewritten.jsonl", folder, settings.rewritten)
             steps += selection.funnel
             steps += [replace(step, name=f"rewritten: {step.name}") for step in curation.funnel]
@@ -165,17 +170,6 @@ def _rater(context: Context, engines: Engines) -> Rater:
         return Rater(helpful=RubricJudge(engine, RUBRICS["helpfulness"], settings.judging))
     depth = RubricJudge(engine, RUBRICS["reasoning_quality"], settings.judging) if settings.judge_reasoning else None
     return Rater(GenerativeVerifier(engine, settings.judging), depth=depth, judge_sources=settings.judge_sources)
-
-
-def _rewrite(context: Context, engines: Engines, selected: Path) -> Counter[str]:
-    """Write rewritten.jsonl and return its counts."""
-    settings: GenerateSettings = context.settings
-    with Journal(context.folder / "rewritten.jsonl") as journal:
-        if not journal.done:
-            engine, model = _open(context, engines, "rewriter")
-            rewriter = Rewriter(engine, model, settings.rewriting, settings.format, settings.seed)
-            rewrite_all(selected, rewriter, _rater(context, engines), journal, context.progress)
-        return journal.counts
 
 
 def _has(context: Context, role: str) -> bool:
