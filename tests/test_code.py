@@ -275,6 +275,13 @@ def test_shapes_of_other_projects_are_understood() -> None:
     calls = parse_tests(json.dumps({"inputs": [[1, 2]], "outputs": [3], "fn_name": "plus"}))
     asserts = parse_tests(json.dumps(["assert plus(1, 2) == 3"]))
     columns = {"public_tests": {"input": ["1"], "output": ["2"]}, "private_tests": {"input": ["3"], "output": ["4"]}}
+    texts = parse_tests(json.dumps({"inputs": [["a"]], "outputs": ["12"], "fn_name": "f"}))
+    functional = {"input": "[1, 2]\n9", "output": "[0, 1]", "testtype": "functional"}
+    lines = parse_tests(json.dumps({"public_test_cases": [functional], "metadata": '{"func_name": "two"}'}))
+    assert isinstance(texts, CodeTests) and isinstance(lines, CodeTests)
+    assert texts.calls[0].accepted == ("12",)
+    assert (lines.entry_point, lines.calls[0].args, lines.calls[0].accepted) == ("two", ([1, 2], 9), ([0, 1],))
+    assert "function" in str(parse_tests(json.dumps({"tests": [functional], "metadata": "[]"})))
     tables = [columns, [{"input": "1", "output": "2"}, {"input": "3", "output": "4"}]]
     tables += [{"official_tests": tables[1], "time_limit": 1.0}, {"public_test_cases": json.dumps(tables[1])}]
     for table in tables:

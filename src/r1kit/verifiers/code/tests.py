@@ -217,17 +217,17 @@ def _shape(value: Any) -> dict[str, Any]:
         tables.append(row)
     if not tables:
         return row
-    metadata = _decoded(row.get("metadata") or {}, "metadata")
+    metadata = _decoded(row.get("metadata"), "metadata")
     tests = [test for table in tables for test in _listed(table)]
-    names = (row.get("fn_name"), metadata.get("func_name"), *(test.get("fn_name") for test in tests))
-    name = next(filter(None, names), None)
+    named_there = metadata.get("func_name") if isinstance(metadata, dict) else None
+    name = next(filter(None, (row.get("fn_name"), named_there, *(test.get("fn_name") for test in tests))), None)
     own = {name: row[name] for name in CodeTests.model_fields if name in row}
     if name is None:
         if any(test.get("testtype") == "functional" for test in tests):
             raise ValueError("the tests call a function: give its name as fn_name, or as func_name in metadata")
         pairs = [{"input": _text(test["input"]), "output": _text(test["output"])} for test in tests]
         return {**own, "stdin": pairs}
-    calls = [{"args": _arguments(test["input"]), "output": _result(test["output"])} for test in tests]
+    calls = [_call(test) for test in tests]
     # APPS and TACO put each result into a list of its own.
     boxed = all(isinstance(test["output"], list) and len(test["output"]) == 1 for test in tests)
     return {**own, "entry_point": name, "calls": [call | {"boxed": boxed} for call in calls]}
@@ -262,19 +262,13 @@ def _text(value: Any) -> Any:
     return "\n".join(map(str, value)) if isinstance(value, list) else value
 
 
-def _arguments(value: Any) -> Any:
-    """The arguments of a call: a list of them, or text with one JSON value per line (LiveCodeBench)."""
-    return [json.loads(line, parse_int=integer) for line in value.splitlines()] if isinstance(value, str) else value
-
-
-def _result(value: Any) -> Any:
-    """A result as data; LiveCodeBench writes it as JSON text."""
-    if isinstance(value, str):
-        try:
-            return json.loads(value, parse_int=integer)
-        except ValueError:
-            return value
-    return value
+def _call(test: dict[str, Any]) -> dict[str, Any]:
+    """A call and its result; LiveCodeBench writes arguments and results as JSON, one per line."""
+    arguments, output = test["input"], test["output"]
+    if isinstance(arguments, str):
+        arguments = [json.loads(line, parse_int=integer) for line in arguments.splitlines() if line.strip()]
+        output = json.loads(output, parse_int=integer) if isinstance(output, str) else output
+    return {"args": arguments, "output": output}
 
 
 def integer(digits: str) -> int:
