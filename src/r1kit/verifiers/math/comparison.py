@@ -47,7 +47,7 @@ _COUNTED = re.compile(r"(?<![\w.\\])(\d[\d,.]*)\s+([a-z]{3,})(?=\s*(?:[-+*/=]|\\
 _INDEXED_BY_I = re.compile(r"_\s*\{?\s*i\b")
 _SCIENTIFIC = re.compile(r"(?<![\w.])(\d+(?:\.\d+)?)[eE]([+-]?\d{1,3})(?!\w)")
 _DATE = re.compile(r"(?<![\d.])(?:\d{4}-\d{2}-\d{2}|\d{1,2}/\d{1,2}/\d{4})(?![\d.])")  # no subtraction or fraction
-_RADIANS = re.compile(r"\s*(?:\\(?:text|mathrm)\s*\{\s*)?(?<![A-Za-z])rad(?:ians?)?\s*\}?$")
+_CONSTANT = re.compile(r"\+\s*([CcK])$")  # of integration: + c is + C
 _ORDINAL = re.compile(r"(\d+)\s*(?:st|nd|rd|th)")
 _DERIVATIVE = re.compile(r"\\[dt]?frac\{d([A-Za-z])\}\{d[A-Za-z]\}|([A-Za-z])'")
 _CLOCK = re.compile(r"\d{1,2}:[0-5]\d")
@@ -82,7 +82,7 @@ def compare(prediction: str, reference: str) -> tuple[bool, str]:
 
 def target(reference: str) -> Shape:
     """The shape of a reference."""
-    text = spelling.plain(reference)
+    text = spelling.plain(reference).removeprefix("\\approx").strip()
     return parse_shape(formulas(text) or text)
 
 
@@ -116,7 +116,9 @@ class _Comparison:
                 trees = [self._tree(side) for side in sides]
                 if not any(map(symbols, trees)) and not all(evaluation.equal(*pair) for pair in pairwise(trees)):
                     raise Incomputable("an equation that does not hold")
-            case Equation("≈"):
+            case Equation("≈", (exact, rough)):
+                if not _is_unknown(exact) and not self._approximates(exact, rough):
+                    raise Incomputable("a decimal that is not close")
                 self.use(self._value(shape))
             case Equation(_, sides):
                 self.use(parse_shape(sides[-1]))
@@ -177,17 +179,17 @@ class _Comparison:
         given, expected = (self._value(side) if isinstance(side, Equation) else side for side in (given, expected))
         if not isinstance(given, Scalar) or not isinstance(expected, Scalar):
             return False
-        texts = [_RADIANS.sub("", side.text) for side in (given, expected)]
-        if sorted(("\\circ" in text, "\\pi" in text or "arc" in text) for text in texts) != [
-            (False, True),
-            (True, False),
-        ]:
-            return False
-        return evaluation.equal(*map(self._tree, texts))
+        cores, kinds = [], []
+        for text in (given.text, expected.text):
+            core, unit = units.split_unit(text)
+            degrees, radians = unit.powers == (("angle", 1),), unit.powers == (("radian", 1),)
+            kinds.append("degrees" if degrees else "radians" if radians or "\\pi" in core or "arc" in core else "")
+            cores.append(f"({core})^\\circ" if degrees else core)
+        return sorted(kinds) == ["degrees", "radians"] and evaluation.equal(*map(self._tree, cores))
 
     def _value(self, equation: Equation) -> Shape:
         """What an equation says the value is."""
-        return parse_shape(equation.sides[0 if equation.name == "≈" and not names(equation.sides[0]) else -1])
+        return parse_shape(equation.sides[0 if equation.name == "≈" and not _is_unknown(equation.sides[0]) else -1])
 
     def _holds(self, equation: Equation) -> bool:
         """Whether all sides have one value: those of `2+3=5` do, those of `x+1=5` and `12=13` do not."""
@@ -200,11 +202,19 @@ class _Comparison:
             _COUNTED.sub(lambda m: m[0] if prose.after(m[2]) is None or units.named(m[2]) else m[1], side)
             for side in sides
         ]
+        if equation.name and not self._variables(equation.sides[-1]):  # C = 2\pi r = 10\pi names the formula, too
+            sides = [side for side in sides if not self._variables(side)]
         sides.append(equation.sides[-1])
         holds = all(self.same(parse_shape(left), parse_shape(right)) for left, right in pairwise(sides))
         if not holds:
             self.detail = "the answer is an equation that names no value, or does not hold"
         return holds
+
+    def _variables(self, side: str) -> frozenset[str]:
+        try:
+            return symbols(self._tree(side))
+        except Unreadable:
+            return frozenset()
 
     def _approximates(self, exact: str, rough: str) -> bool:
         """Whether a decimal is the rounded or cut-off exact value, to at least two digits."""
@@ -219,7 +229,7 @@ class _Comparison:
 
     def _equations(self, given: Equation, expected: Equation) -> bool:
         if given.name == "≈" or expected.name == "≈":
-            rough = given.name == expected.name and given.sides[0] == expected.sides[0] and names(given.sides[0])
+            rough = given.name == expected.name and given.sides[0] == expected.sides[0] and _is_unknown(given.sides[0])
             return (rough or self._holds(given)) and self.same(self._value(given), self._value(expected))
         value = _renamed(given, expected)
         if value is not None:
@@ -299,18 +309,21 @@ class _Comparison:
         Equality is transitive, so the first partner that matches is as good as any.
         """
         if distinct:
-            return all(any(self.same(item, other, part=True) for other in expected) for item in given) and all(
-                any(self.same(item, other, part=True) for item in given) for other in expected
+            return all(any(self._same_item(item, other) for other in expected) for item in given) and all(
+                any(self._same_item(item, other) for item in given) for other in expected
             )
         unmatched = list(expected)
         if len(given) != len(unmatched):
             return False
         for item in given:
-            partner = next((place for place, other in enumerate(unmatched) if self.same(item, other, part=True)), None)
+            partner = next((place for place, other in enumerate(unmatched) if self._same_item(item, other)), None)
             if partner is None:
                 return False
             unmatched.pop(partner)
         return True
+
+    def _same_item(self, given: Shape, expected: Shape) -> bool:
+        return self.same(given, expected, part=True) or self.same_angle(given, expected)
 
     def _scalars(self, given: str, expected: str) -> bool:
         if tidy(given) == tidy(expected):
@@ -329,6 +342,9 @@ class _Comparison:
             return same
         if ordinal := _ORDINAL.fullmatch(expected):
             return (_ORDINAL.sub(r"\1", given)) == ordinal[1]
+        constants = _CONSTANT.search(given), _CONSTANT.search(expected)
+        if constants[0] and constants[1] and not re.search(rf"(?<![A-Za-z]){constants[0][1]}(?![A-Za-z])", expected):
+            given = f"{given[: constants[0].start()]} + {constants[1][1]}"
         core, unit = _without_unit(expected, given)
         mine_core, mine_unit = _without_unit(given, expected)
         factor = units.agree(mine_unit, unit)
@@ -366,6 +382,11 @@ class _Comparison:
             raise Unreadable("a date")
         text = number_words.digits(_SCIENTIFIC.sub(r"(\1 \\cdot 10^{\2})", text))
         return parse(text, imaginary=self._imaginary)
+
+
+def _is_unknown(side: str) -> bool:
+    """Whether the left side of `x ≈ 3.14` has no value of its own, as \\pi and e have."""
+    return names(side) and side != "e"
 
 
 def _as_numbers(given: str, expected: str) -> bool | None:

@@ -20,8 +20,8 @@ _WORDED = re.compile(
     r"|(?:\\(?:text|mathrm|operatorname|mbox|textbf)\s*\{)?\s*[A-Za-z][A-Za-z ]{2,30}\}?"
 )
 _SPECIAL = re.compile(
-    r"[A-Za-z]"
-    r"|(?:P|E|Pr|Var|\\(?:text|mathrm|operatorname|mathbb)\{(?:P|E|Var|Pr)\})\s*[(\[][^()\[\]]{1,30}[)\]]"
+    r"[A-Za-z]|(?:\\sigma|s)\s*\^\s*\{?2\}?|\([fgh]\s*\\circ\s*[fgh]\)\s*\([^()]*\)"
+    r"|(?:P|E|\\?Pr|Var|\\(?:text|mathrm|operatorname|mathbb)\{(?:P|E|Var|Pr)\})\s*[(\[][^()\[\]]{1,30}[)\]]"
     r"|\\(?:max|min|gcd|lcm|deg|det|dim|phi|varphi|sigma|tau)(?![A-Za-z])[^=\d]*(?:\(\d+\))?"
     r"|\(\s*[A-Za-z](?:_\d)?\s*(?:,\s*[A-Za-z](?:_\d)?\s*){1,3}\)"  # (x, y)
     r"|[^=\d:]{1,30}(?:_\d)?(?::[^=\d:]{1,30}(?:_\d)?)+"  # S_1 : S_2
@@ -47,11 +47,15 @@ def names(side: str) -> bool:
 
 def _is_name(tree: Tree) -> bool:
     match tree:
-        case ("symbol", _) | ("lim", _, _, ("symbol" | "apply", *_)):
+        case ("symbol" | "apply", *_) | ("lim", _, _, ("symbol" | "apply", *_)):
             return True
+        case ("power", (operation, _), _) if operation in TRIGONOMETRIC:
+            return _is_name(tree[1])
         case ("abs", ("symbol", name)):  # |z| and |\vec a|, but |x| = 5 is to be solved
             return name in ("z", "w") or len(name) > 1
         case (operation, ("symbol", _)) if operation in TRIGONOMETRIC:
             return True
+        case (operation, _) if operation in TRIGONOMETRIC:  # of an angle: \sin 2\theta
+            return bool(symbols(tree)) and not symbols(tree) & {"x", "y", "z"}
     free = symbols(tree)
     return len(free) > 1 and (not free & {"x", "y", "z"} or operations(tree) <= {"plus", "minus", "symbol"})

@@ -14,7 +14,7 @@ _RULES = tuple(
     for pattern, replacement in (
         # words in text: \text{ or }
         (
-            r"\\(?:text|mbox|mathrm|textrm)\s*\{([^{}]*(?<![A-Za-z])(?:and|or|for|where|with|any|all|every|integers?|to|since"
+            r"\\(?:text|mbox|mathrm|textrm)\s*\{([^{}]*(?<![A-Za-z])(?:and|or|for|where|with|any|all|every|integers?|to|since|except|either"
             r"|because|(?:max|min)(?:imum)?|mod|st|nd|rd|th)(?![A-Za-z])[^{}]*)\}",
             r" \1 ",
         ),
@@ -23,7 +23,7 @@ _RULES = tuple(
         (r"\\geq?(?:q?slant|q)?(?![A-Za-z])|>=", "≥"),
         (r"\\lt(?![A-Za-z])", "<"),
         (r"\\gt(?![A-Za-z])", ">"),
-        (r"\\neq?(?![A-Za-z])|!=|\\not\s*=", "≠"),
+        (r"\\neq?(?![A-Za-z])|(?<!\d)!=|\\not\s*=", "≠"),  # 5!= may be a factorial
         (r":=|==", "="),
         (r"\\colon(?![A-Za-z])", ":"),
         (r"\\(?:lvert|rvert|vert)(?![A-Za-z])", "|"),
@@ -36,17 +36,30 @@ _RULES = tuple(
         (r"\\(?:lor|vee)(?![A-Za-z])", " or "),
         (r"\\(?:land|wedge)(?![A-Za-z])", " and "),
         (r"\\(?:backslash|smallsetminus)(?![A-Za-z])|(?<=[)}\]])\s*-\s*(?=\\\{)", r"\\setminus "),
+        (r"\\middle(?![A-Za-z])", ""),
         # forms
+        (r"(?:\{\})?\s*[_^]\s*\{?(\d+)\}?\s*([CP])\s*_\s*\{?(\d+)\}?", r"\2_{\1}^{\3}"),  # {}_{10}C_3
+        (
+            r"^(?:all\s+)?(?:reals?(?:\s+numbers)?|\\mathbb\{R\}),?\s+except\s+(?:for\s+)?([^,]+)$",
+            r"\\mathbb{R}\\setminus\\{\1\\}",
+        ),
+        (r"(\\equiv[^=]*?)\s\\b?mod(?![A-Za-z])", r"\1 \\pmod"),
         (r"\\dot\s*\{(\d)\}(?:(\d*)\\dot\s*\{(\d)\})?", r"\\overline{\1\2\3}"),  # repeating digits
         (r"\\Delta\s*(?=[A-Z]{3})", r"\\triangle "),
         (r"(?<=\d)\s+to\s+(?=\d)", ":"),
         (r"(?<=\d)\s*(?:\^\s*)?\{?\s*(st|nd|rd|th)\s*\}?\s*$", r"\1"),
         # remarks
+        (r"^either\s+|^\\forall[^,]*,\s*", ""),
+        (r"(?<=\S)[\s,]*(?:for|where|with)(?![A-Za-z])[^=<>]*constants?(?![A-Za-z]).*$", ""),
+        (r"(?<=\S)\s*,\s*[a-z]\s*\\in\s*\\mathbb\{[RQC]\}$", ""),
         (r"[\s,]*\(?\s*(?:since|because)(?![A-Za-z]).*\)?$", ""),
         (r"(?<=\S)[\s,]*\(?(?:for|where|with)\s+(?:all|any|every|each|arbitrary)(?![A-Za-z])(?!.*integer).*$", ""),
         (r"(?<=\S)[\s,]*\(?\s*\\forall(?![A-Za-z]).*$", ""),
         (r"\s*\(\s*(?:the\s+)?(?:max|min)(?:imum)?(?:\s+value)?\s*\)\s*$", ""),
-        (r"(?<=[^\s,(])\s*[,(]\s*[a-z]\s*(?:\\in\s*\\mathbb\{N\}\S*|[≥>]\s*\d+)\s*\)?$", ""),  # (n \in \mathbb{N})
+        (  # (n \in \mathbb{N}) and n ≥ 1 after a formula for n
+            r"^([^<>≤≥≠]*[kmn][^<>≤≥≠]*?)\s*[,(]\s*[kmn]\s*(?:\\in\s*\\mathbb\{N\}\S*|[≥>]\s*\d+)\s*\)?$",
+            r"\1",
+        ),
         (r"^[A-Za-z]\s*:\s*(?=[^:]*=)", ""),  # l: y = 2x + 1
     )
 )

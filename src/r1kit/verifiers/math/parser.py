@@ -27,7 +27,7 @@ _GREEK_NAMES = """
 _GREEK = frozenset(_GREEK_NAMES.split())
 _TOKEN = re.compile(
     r"\s*(?:"
-    r"(?P<number>\d{1,3}(?:,\d{3})+(?![\d,])(?:\.\d+)?|\d+(?:\.\d*)?|\.\d+)"
+    r"(?P<number>[1-9]\d{0,2}(?:,\d{3})+(?![\d,])(?:\.\d+)?|\d+(?:\.\d*)?|\.\d+)"
     r"|(?P<index>_\s*(?:\{(?:[^{}]|\{[^{}]*\})*\}|\d+|[A-Za-z]|\\[A-Za-z]+))"
     r"|(?P<prime>'+|\^\s*\{\s*(?:\\prime\s*|')+\}|\^\s*\\prime(?![A-Za-z]))"
     r"|(?P<degree>\^\s*\{?\s*\\circ(?![A-Za-z])\s*\}?|\\degree(?![A-Za-z]))"

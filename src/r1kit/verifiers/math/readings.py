@@ -10,7 +10,7 @@ from r1kit.verifiers.math import shapes
 _TEXT = r"\\(?:text|mbox|textbf|textit|textrm|mathrm|mathbf|operatorname)\s*"
 WRAPPED = re.compile(_TEXT + r"\{([^{}]*)\}")
 _BASE = re.compile(
-    r"([0-9A-Za-z]+(?:\.[0-9A-Za-z]+)?)\s*_\s*\{?\s*(?:\\text\s*\{\s*)?(\d+|two|three|eight|ten|sixteen)\s*\}?\s*\}?"
+    r"(-?(?:\\text\s*\{)?[0-9A-Za-z]+(?:\.[0-9A-Za-z]+)?\}?)\s*_\s*\{?\s*(?:\\text\s*\{\s*)?(\d+|two|three|eight|ten|sixteen)\s*\}?\s*\}?"
 )
 _BASE_IN_WORDS = re.compile(r"([0-9A-Za-z]+)\s*\(?\s*(?:in\s+)?base[\s-]*(\d+|two|three|eight|ten|sixteen)\s*\)?", re.I)
 _BASES = {"two": "2", "three": "3", "eight": "8", "ten": "10", "sixteen": "16"}
@@ -54,7 +54,8 @@ def base(text: str) -> tuple[str, str] | None:
     match = _BASE.fullmatch(text.strip()) or _BASE_IN_WORDS.fullmatch(text.strip())
     if match is None or not any(char.isdigit() for char in match[1]):
         return None
-    return match[1].lstrip("0").upper(), _BASES.get(match[2], match[2])
+    digits = re.sub(r"\\text\s*\{|\}", "", match[1])
+    return re.sub(r"^(-?)0+", r"\1", digits).upper(), _BASES.get(match[2], match[2])
 
 
 def known_symbol(text: str) -> bool:

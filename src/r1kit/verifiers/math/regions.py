@@ -120,7 +120,8 @@ def _region(shape: Shape, tree: Callable[[str], Tree]) -> Region | None:
         case Group("or" | "and" | "," | "without"):
             return _combined(shape, tree)
         case Group("{", _, items, name) | Group("", _, items, name):
-            points = [_constant(item, tree) for item in items]
+            values = [Scalar(item.sides[-1]) if isinstance(item, Equation) and item.name else item for item in items]
+            points = [_constant(item, tree) for item in values]
             return None if None in points else _points([point for point in points if point is not None], name)
         case Group(opening, closing, (Scalar(low), Scalar(high)), name) if is_interval(shape):
             return _interval(low, high, opening + closing, name, tree)

@@ -297,7 +297,7 @@ def _variants(text: str) -> list[str]:
 
 
 def _relation(text: str) -> Shape | None:
-    exact, approximates, rough = text.partition("\\approx")
+    exact, approximates, rough = text.replace("\\$", "").partition("\\approx")
     if approximates:  # \frac{5}{12} \approx 0.4167
         return Equation("≈", (exact.strip(), rough.strip())) if number.parse_number(rough) else Scalar(text)
     if _SIGNS.search(text):
@@ -351,4 +351,6 @@ def region_name(shape: Shape) -> str | None:
     if isinstance(shape, Group) and shape.opening in REGIONS:
         used_by = {region_name(item) for item in shape.items} - {""}
         return used_by.pop() if len(used_by) == 1 else None if used_by else ""
+    if isinstance(shape, Group) and shape.items and all(isinstance(item, Equation) for item in shape.items):
+        return region_name(shape.items[0])
     return shape.name if isinstance(shape, Group) else ""
