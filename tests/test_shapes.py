@@ -565,6 +565,7 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
         {"question_content": "Q", "public_test_cases": base64.b64encode(zlib.compress(pickle.dumps(Path))).decode()},
         "must not import",
     ),
+    ("a number of tests", {"question_content": "Q", "public_test_cases": 5}, "expected a list of objects"),
     ("tools", {"messages": TALK, "tools": '[{"name": "search"}]'}, "tools would be lost"),
     ("options in disorder", {"question": "Q", "choices": ["B. x", "A. y"], "answer": "A"}, "bring the letters B, A"),
     ("an answer of two options", {"question": "Q", "choices": ["B", "A"], "answer": "A"}, "options A and B"),

@@ -62,28 +62,21 @@ def conversation_reader(sample: Mapping[str, Any], columns: Mapping[str, str] | 
     named = {name for name, value in sample.items() if not is_empty(value)} | set(columns or ())
     if columns and not set(columns) & set(OURS):
         return None
+    convert: Callable[[Mapping[str, Any]], dict[str, str]]
     if {"chosen", "rejected"} <= named:
-        return Reader(
-            name="preference pairs", reading="pairs for the stage reward_model", convert=_reader_of(_pair, columns)
-        )
-    if {"messages", "conversations"} & named or any(set(pair) <= named for pair in COLUMNS):
-        return Reader(
-            name="conversations", reading="conversations for the stage sft", convert=_reader_of(_turns, columns)
-        )
-    return None
-
-
-def _reader_of(
-    convert_row: Callable[[Mapping[str, Any]], dict[str, str]], columns: Mapping[str, str] | None
-) -> Callable[[dict[str, Any], int], Item]:
-    convert = renamed(convert_row, columns) if columns else convert_row
+        name, reading, convert = "preference pairs", "pairs for the stage reward_model", _pair
+    elif {"messages", "conversations"} & named or any(set(pair) <= named for pair in COLUMNS):
+        name, reading, convert = "conversations", "conversations for the stage sft", _turns
+    else:
+        return None
+    convert = renamed(convert, columns) if columns else convert
 
     def item(row: dict[str, Any], number: int) -> Item:
         fields = convert(row)
-        reply = next(text for name, text in fields.items() if name in ("trained", "chosen"))
+        reply = fields.get("trained") or fields.get("chosen", "")
         return Item(row=number, prompt=fields["asked"], answer=reply, fields=fields)
 
-    return item
+    return Reader(name=name, reading=reading, convert=item)
 
 
 def _turns(row: Mapping[str, Any]) -> dict[str, str]:
