@@ -91,6 +91,15 @@ def test_all_samples_arrive_once_from_a_server_that_fails_in_a_fifth_of_requests
     assert teacher.usage.failures > 20
 
 
+def test_replies_of_a_server_whose_template_opens_the_reasoning_begin_with_the_tag(tmp_path: Path) -> None:
+    replies = {"a": "2+2</think>4", "b": "<think>2+2</think>4", "c": "2+2 is, if"}  # the last is cut off
+    asked = [Prompt(problem_id=name, messages=(Message(role="user", content=name),), token_ids=()) for name in replies]
+    with serving(lambda body: replies[body["messages"][-1]["content"]]) as server:
+        teacher = engine(server, tmp_path, opens_reasoning=True)
+        texts = [row[0].text for row in teacher.generate(asked, SamplingParams())]
+    assert texts == ["<think>2+2</think>4", "<think>2+2</think>4", "<think>2+2 is, if"]
+
+
 @pytest.mark.parametrize("fault", FAULTS)
 def test_each_fault_is_mended_by_asking_again(fault: str, tmp_path: Path) -> None:
     with serving(echo, lambda number, _: fault if number < 2 else None) as server:

@@ -42,6 +42,7 @@ from r1kit.train.learner import Learner, OptimizerSettings  # noqa: E402
 from r1kit.train.losses.next_token import next_token  # noqa: E402
 from r1kit.train.packing import pack  # noqa: E402
 from r1kit.types import Conversation, Message, Problem, Sample  # noqa: E402
+from shapes import SHAPES  # noqa: E402
 
 torch.set_num_threads(1)
 attention.register()
@@ -461,6 +462,26 @@ def test_rows_that_cannot_be_trained_on_are_left_out_with_the_reason(tmp_path: P
     dropped = [json.loads(line) for line in (tmp_path / "sft/tokens/train/dropped.jsonl").read_text().splitlines()]
     assert [row["row"] for row in dropped] == [7, 8, 9]
     assert "more than 256 tokens" in dropped[0]["reason"] and "end token inside" in dropped[1]["reason"]
+
+
+def test_of_a_mixed_file_the_rows_that_continue_the_prompt_are_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    monkeypatch.setattr(Progress, "say", lambda self, line: said.append(line))
+    model, rows = SHAPES["deepseek-r1"].save(tmp_path / "model"), tmp_path / "rows.jsonl"
+    answers = ["<think>\nadd</think>4", "4", "add</think>4", "<think>cut off", "<think>add</think>5"]
+    rows.write_text("".join(json.dumps({"prompt": "2+2?", "completion": answer}) + "\n" for answer in answers))
+    chat = {"template": "chat", "system": ""}
+    kept = train(tmp_path / "sft", rows, model, epochs=1, chat=chat)
+    assert (kept["samples"], kept["dropped"]) == (3, 2)
+    assert said[0].startswith("the prompt opens '<think>\\n'")
+    assert said[1].startswith("2 rows left out, 1 of them because: turn 1 ")
+    pictures = json.loads((tmp_path / "sft/mask.json").read_text())
+    texts = ["".join(piece for piece, is_trained in one["pieces"] if is_trained) for one in pictures]
+    assert texts == [f"add</think>{answer}<｜end▁of▁sentence｜>" for answer in (4, 4, 5)]
+    closed = train(tmp_path / "closed", rows, model, epochs=1, chat=chat, plain_rows="close")
+    assert (closed["samples"], closed["dropped"]) == (4, 1)
 
 
 def test_bad_data_stops_before_training_and_says_how_to_mend_it(tmp_path: Path, tiny_policy_folder: Path) -> None:

@@ -54,8 +54,8 @@ class ChatFormat(Settings):
     @field_validator("options")
     @classmethod
     def _are_free(cls, options: dict[str, Any]) -> dict[str, Any]:
-        if taken := sorted(options.keys() & _ARGUMENTS):
-            raise ValueError(f"{taken[0]} is set by r1kit itself: name variables of the chat template only")
+        if reserved := sorted(options.keys() & _ARGUMENTS):
+            raise ValueError(f"{reserved[0]} is set by r1kit itself: name variables of the chat template only")
         return options
 
     def messages(self, problem: Problem) -> tuple[Message, ...]:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 from pydantic import Field
 
+from r1kit.chat import whole_response
 from r1kit.collect.prompting import without_own_thoughts
 from r1kit.curate import formats
 from r1kit.curate.record import CuratedSample, view
@@ -93,14 +94,14 @@ class Rewriter:
                 for place in open_
             ]
             answers = ask(self.engine, prompts, self.settings.sampling(self.seed + attempt), report) if prompts else []
-            for place, answer in zip(open_, answers, strict=True):
+            for place, prompt, answer in zip(open_, prompts, answers, strict=True):
                 if isinstance(answer, str):
                     self.tally["refused"] += 1
                     rewritings[place] = Rewriting(response="", detail=f"the rewriter could not be asked: {answer}")
                     continue
                 self.tally["replies"] += 1
-                tokens, finish, text = len(answer[0].token_ids) or None, answer[0].finish_reason, answer[0].text
-                text = without_own_thoughts(text)
+                tokens, finish = len(answer[0].token_ids) or None, answer[0].finish_reason
+                text = without_own_thoughts(whole_response(prompt, answer[0]))
                 response = formats.convert(text, self.form) if finish == "stop" else None
                 detail = ""
                 if response is None:

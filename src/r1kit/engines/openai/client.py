@@ -83,7 +83,8 @@ class OpenAIEngine:
                 report(num_done, len(prompts) * params.n)
 
         run_blocking(self._collect(list(distinct.values()), on_reply))
-        return [[replies[request.key].completion() for request in row] for row in rows]
+        opened = "<think>" if self.settings.opens_reasoning else ""  # so that a reply cut off in its reasoning shows it
+        return [[replies[request.key].completion(opened) for request in row] for row in rows]
 
     async def _collect(self, requests: list[Request], on_reply: Callable[[str, Reply], None]) -> None:
         from openai import AsyncOpenAI

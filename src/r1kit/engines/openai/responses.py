@@ -33,10 +33,10 @@ class Reply:
     token_ids: tuple[int, ...] = ()
     logprobs: tuple[float, ...] = ()
 
-    def completion(self) -> Completion:
-        return Completion(
-            token_ids=self.token_ids, logprobs=self.logprobs, text=self.text, finish_reason=self.finish_reason
-        )
+    def completion(self, opened: str = "") -> Completion:
+        """The reply as a completion; `opened` is put in front of a text that does not begin with it."""
+        text = self.text if self.text.lstrip().startswith(opened) else opened + self.text
+        return Completion(token_ids=self.token_ids, logprobs=self.logprobs, text=text, finish_reason=self.finish_reason)
 
 
 class _Message(BaseModel):

@@ -34,6 +34,9 @@ class OpenAIEngineSettings(Settings):
         (), description="parameters to leave out because the server refuses them, such as seed"
     )
     max_tokens_name: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
+    opens_reasoning: bool = Field(
+        False, description="the server's chat template opens <think>, and its replies begin behind that tag"
+    )
     structured_output: Literal["none", "json_object", "json_schema"] = Field(
         "none", description="how a judge gets JSON out of the server; none: only the prompt asks for it"
     )
