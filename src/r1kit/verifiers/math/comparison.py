@@ -72,12 +72,12 @@ def compare(prediction: str, reference: str) -> tuple[bool, str]:
     if formula is None:
         return False, "the answer does not commit to one value"
     comparison = _Comparison(imaginary=not _INDEXED_BY_I.search(f"{reference} {prediction}"))
-    given = parse_shape(units.split_unit(formula)[0] if isinstance(expected, Group) else formula)
+    answer = parse_shape(units.split_unit(formula)[0] if isinstance(expected, Group) else formula)
     try:
-        same = comparison.same(given, expected) or comparison.same_angle(given, expected)
+        same = comparison.same(answer, expected) or comparison.same_angle(answer, expected)
     except (Unreadable, Incomputable) as error:
         return False, f"the answer cannot be computed: {error}"
-    return same, comparison.detail or ("equal" if same else f"a {_kind(given)}, not the {_kind(expected)}")
+    return same, comparison.detail or ("equal" if same else f"a {_kind(answer)}, not the {_kind(expected)}")
 
 
 def target(reference: str) -> Shape:
@@ -176,14 +176,13 @@ class _Comparison:
 
     def same_angle(self, given: Shape, expected: Shape) -> bool:
         r"""Whether an angle in degrees is one in radians, which has a factor \pi: 30^\circ and \frac{\pi}{6}."""
-        given, expected = (self._value(side) if isinstance(side, Equation) else side for side in (given, expected))
-        if not isinstance(given, Scalar) or not isinstance(expected, Scalar):
-            return False
+        angles = [self._value(side) if isinstance(side, Equation) else side for side in (given, expected)]
         cores, kinds = [], []
-        for text in (given.text, expected.text):
-            core, unit = units.split_unit(text)
-            degrees, radians = unit.powers == (("angle", 1),), unit.powers == (("radian", 1),)
-            kinds.append("degrees" if degrees else "radians" if radians or "\\pi" in core or "arc" in core else "")
+        for angle in angles:
+            core, unit = units.split_unit(angle.text) if isinstance(angle, Scalar) else ("", units.NO_UNIT)
+            degrees, bare = unit.powers == (("angle", 1),), unit.powers in ((), (("radian", 1),))
+            radians = bare and ("\\pi" in core or "arc" in core or bool(unit.powers))
+            kinds.append("degrees" if degrees else "radians" if radians else "")
             cores.append(f"({core})^\\circ" if degrees else core)
         return sorted(kinds) == ["degrees", "radians"] and evaluation.equal(*map(self._tree, cores))
 
@@ -278,9 +277,9 @@ class _Comparison:
             return regions.same(mine, theirs)
         if isinstance(given, Inequality) and isinstance(expected, Inequality):
             return regions.same_conditions(given, expected, self._tree)
-        given, expected = map(regions.as_interval, (given, expected))
-        if isinstance(given, Group) and isinstance(expected, Group) and given.opening == expected.opening:
-            return given.closing == expected.closing and self._groups(given, expected)
+        match regions.as_interval(given), regions.as_interval(expected):
+            case (Group() as answer, Group() as wanted) if answer.opening == wanted.opening:
+                return answer.closing == wanted.closing and self._groups(answer, wanted)
         return False
 
     def _groups(self, given: Group, expected: Group) -> bool:
@@ -344,7 +343,7 @@ class _Comparison:
             return (_ORDINAL.sub(r"\1", given)) == ordinal[1]
         constants = _CONSTANT.search(given), _CONSTANT.search(expected)
         if constants[0] and constants[1] and not re.search(rf"(?<![A-Za-z]){constants[0][1]}(?![A-Za-z])", expected):
-            given = f"{given[: constants[0].start()]} + {constants[1][1]}"
+            return self._scalars(f"{given[: constants[0].start()]} + {constants[1][1]}", expected)
         core, unit = _without_unit(expected, given)
         mine_core, mine_unit = _without_unit(given, expected)
         factor = units.agree(mine_unit, unit)

@@ -121,7 +121,7 @@ def _decided(prediction: str | None, reference: str) -> tuple[bool, str] | None:
         value = number.parse_in_prose(prediction)
         return None if value is None else (number.equal(value, expected), "as numbers")
     if right_letter is not None:
-        chosen = choice(LETTER_IN_TEXT.sub(r"\1", spelling.undressed(spelling.characters(prediction))))
+        chosen = choice(LETTER_IN_TEXT.sub(r"\1", spelling.plain(prediction)))
         return chosen == right_letter, f"chose {chosen}"
     same = wording(prediction) == words
     return same, "same words" if same else "different words"

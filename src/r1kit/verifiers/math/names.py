@@ -1,19 +1,20 @@
 r"""Whether one side of an equation merely names the value: x, f(x), AB, S_{\triangle ABC}, m + n, "total cost".
 
-"twice x", x^2, 2x and \ln x do not: who writes 2x = 10 has not said what x is. An expression in several variables does,
-because it is what the problem asks for (`ab = 6`), unless it may be a curve (`2x + 3y = 12`).
+"twice x", x^2, 2x and \\ln x do not: who writes 2x = 10 has not said what x is. An expression in several variables does
+if the value is a number, because it is what the problem asks for (`ab = 6`), unless it may be a curve (`2x + 3y = 12`).
 """
 
 from __future__ import annotations
 
 import re
 
-from r1kit.verifiers import prose
+from r1kit.verifiers import prose, units
 from r1kit.verifiers.math.parser import TRIGONOMETRIC, Tree, Unreadable, operations, parse, symbols
 
 VARIABLE = re.compile(r"[A-Za-z](?:_\{?\w\}?)?|\\[a-z]{2,7}", re.ASCII)
 VARIABLES = re.compile(rf"\\\\[A-Za-z]{{8,}}|{VARIABLE.pattern}", re.ASCII)
 _TEXT = re.compile(r"\\(?:text|mathrm|operatorname|mbox|textbf)\s*\{([^{}]*)\}")
+_COMMAND = re.compile(r"\\[A-Za-z]+")
 _CALL = r"(?:[A-Za-z]{1,3}|\\text\{[A-Za-z ]+\}|\\mathrm\{[A-Za-z]+\})'*(?:_\{?\w\}?)?\([A-Za-z0-9 ,|]{1,20}\)"
 _WORDED = re.compile(
     rf"{_CALL}|\{{?[A-Z]{{2,4}}\}}?"
@@ -29,8 +30,8 @@ _SPECIAL = re.compile(
 )
 
 
-def names(side: str) -> bool:
-    """Whether a side of an equation merely names the value."""
+def names(side: str, value: str = "0") -> bool:
+    """Whether a side of an equation merely names the `value` on its other side."""
     side = side.strip()
     if _SPECIAL.fullmatch(side):
         return True
@@ -40,17 +41,18 @@ def names(side: str) -> bool:
             return "(" in side
         return prose.names(" ".join(words))
     try:
-        return _is_name(parse(side, imaginary=False))
+        letters = set(re.findall(r"[A-Za-z]", _COMMAND.sub(" ", _TEXT.sub("", units.split_unit(value)[0]))))
+        return _is_name(parse(side, imaginary=False), constant=letters <= {"e", "i"})
     except Unreadable:
         return False
 
 
-def _is_name(tree: Tree) -> bool:
+def _is_name(tree: Tree, *, constant: bool) -> bool:
     match tree:
         case ("symbol" | "apply", *_) | ("lim", _, _, ("symbol" | "apply", *_)):
             return True
         case ("power", (operation, _), _) if operation in TRIGONOMETRIC:
-            return _is_name(tree[1])
+            return _is_name(tree[1], constant=constant)
         case ("abs", ("symbol", name)):  # |z| and |\vec a|, but |x| = 5 is to be solved
             return name in ("z", "w") or len(name) > 1
         case (operation, ("symbol", _)) if operation in TRIGONOMETRIC:
@@ -58,4 +60,5 @@ def _is_name(tree: Tree) -> bool:
         case (operation, _) if operation in TRIGONOMETRIC:  # of an angle: \sin 2\theta
             return bool(symbols(tree)) and not symbols(tree) & {"x", "y", "z"}
     free = symbols(tree)
-    return len(free) > 1 and (not free & {"x", "y", "z"} or operations(tree) <= {"plus", "minus", "symbol"})
+    curve = free & {"x", "y", "z"} and not operations(tree) <= {"plus", "minus", "symbol"}
+    return constant and len(free) > 1 and not curve

@@ -90,8 +90,8 @@ def same_families(given: tuple[Sequence[Tree], str], expected: tuple[Sequence[Tr
             mine = [evaluation.renamed(tree, given[1], expected[1]) for tree in given[0]]
             same_number = len(mine) == len(expected[0])
             return same_number and all(any(evaluation.equal(tree, other) for other in expected[0]) for tree in mine)
-        mine_, theirs = ([line for line in family if line] for family in lines)
-        for some, others in ((mine_, theirs), (theirs, mine_)):
+        ours, theirs = ([line for line in family if line] for family in lines)
+        for some, others in ((ours, theirs), (theirs, ours)):
             members = [add(start, step * index) for start, step in some for index in _STEPS]
             if not all(any(_on(line, member) for line in others) for member in members):
                 return False

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import product, takewhile
 
 from r1kit.verifiers import number, spelling
@@ -315,12 +315,10 @@ def _equation(text: str) -> Shape | None:
         return Scalar(text)
     if len(sides) == 2 and names(sides[1]) and not names(sides[0]):
         sides.reverse()  # 5 = x
-    leading = [_SPACE.sub("", side) for side in takewhile(names, sides[:-1])]  # one, or several in AB = AC = 5
-    if any(
-        VARIABLE.fullmatch(name) and name in VARIABLES.findall(side)
-        for name in leading
-        for side in sides[len(leading) :]
-    ):
+    # one name, or several in AB = AC = 5
+    leading = [_SPACE.sub("", side) for side in takewhile(partial(names, value=sides[-1]), sides[:-1])]
+    used = {name for side in sides[len(leading) :] for name in VARIABLES.findall(side)}
+    if any(VARIABLE.fullmatch(name) and name in used for name in leading):
         leading = []  # x = 2x + 1 has a solution but does not name it
     return Equation("=".join(leading) or None, tuple(sides[len(leading) :]))
 
