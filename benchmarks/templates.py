@@ -34,7 +34,9 @@ HEAD = """# Chat templates
 
 Which text a model's prompts have opened, and what ends its completions, as r1kit finds them in the model's folder: from
 the chat template, the tokenizer and `generation_config.json`. `r1kit models MODEL` prints this for a model of your own,
-and `chat.options` sets variables of its template, such as `--set 'rl.chat.options.enable_thinking=false'`.
+and `chat.options` sets variables of its template, such as `--set 'rl.chat.options.enable_thinking=false'`. For `eval`,
+`generate` and `chat`, `--format FILE` names a file with a format, such as
+`{"template": "chat", "options": {"enable_thinking": false}}`.
 
 The models below are tiny, with random weights, in the manner of known families (`tests/shapes.py`, and others that are
 not in this repository). Each goes one full round: the ids of a row of SFT, an update of SFT, a step of RL, `eval`,

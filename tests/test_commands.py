@@ -410,6 +410,21 @@ def test_models_count_the_parameters_of_weights_that_are_there(
     assert listed["smollm2-135m"]["parameters"] == "135M"
 
 
+def test_models_show_the_turns_of_a_named_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shape = SHAPES["qwen-3-silent"]
+    folder = str(shape.save(tmp_path / "model"))
+    assert cli.main(["models", folder, "--json"]) == 0
+    [row] = json.loads(capsys.readouterr().out)
+    tokenizer = shape.tokenizer()
+    assert (row["opens"], row["SFT teaches"]) == (repr(shape.opened), "<|im_end|>")
+    assert row["ids without a token"] == shape.padding
+    assert tokenizer.decode(row["prompt_ids"]).endswith("<think>\n\n</think>\n\n")
+    assert tokenizer.decode(row["reply_ids"]) == "3<|im_end|>"
+    write_text(tmp_path / "format.json", '{"template": "chat", "system": ""}')
+    assert cli.main(["models", folder, "--format", str(tmp_path / "format.json")]) == 0
+    assert "nothing" in capsys.readouterr().out
+
+
 def test_a_killed_evaluation_loses_one_round_and_ends_with_the_same_rows(
     tiny_policy_folder: Path, tmp_path: Path
 ) -> None:

@@ -187,6 +187,18 @@ def test_a_template_that_never_begins_the_answer_is_refused(tmp_path: Path) -> N
     assert "the prompt opens nothing" in policy.turn(ChatFormat(system=""))  # plain text needs no template
 
 
+def test_a_template_that_moves_the_system_message_into_the_last_question_is_taken() -> None:
+    tokenizer = SHAPES["mistral"].tokenizer()  # as Mistral's do: once an answer follows, the system message is gone
+    tokenizer.chat_template = (
+        "{% for m in messages if m.role != 'system' %}{% if m.role == 'user' %}[INST] "
+        "{% if loop.last %}{{ messages[0].content }} {% endif %}{{ m.content }} [/INST]"
+        "{% else %} {{ m.content }}</s>{% endif %}{% endfor %}"
+    )
+    chat = ChatFormat(template="chat", system="be brief")
+    assert chat.opened(tokenizer) == ""
+    assert chat.text(chat.messages(PROBLEM), tokenizer) == "[INST] be brief 2+3? [/INST]"
+
+
 def test_a_prefill_that_repeats_the_template_is_refused() -> None:
     chat = ChatFormat(template="chat", system="", prefill="<think>")
     with pytest.raises(ValueError, match="leave the prefill '<think>' out"):

@@ -148,15 +148,18 @@ def require_opening(tokenizer: Any, turns: Sequence[dict[str, str]], options: Ma
 
     A policy would have to write the name of its own role first, and no completion of such a prompt is an answer.
     """
+    turns = [*turns[:-1], {**turns[-1], "content": _QUESTION}]
     prompt = apply_template(tokenizer, turns, add_generation_prompt=True, **options)
     if prompt != apply_template(tokenizer, turns, add_generation_prompt=False, **options):
         return
     answered = apply_template(tokenizer, [*turns, {"role": "assistant", "content": _ANSWER}], **options)
-    header = answered.removeprefix(prompt).rpartition(_ANSWER)[0]
-    if header.strip() and not opened_by(header):
+    # only the text behind the question: some templates write a system message elsewhere once an answer follows
+    begun, whole = (text.rpartition(_QUESTION)[2] for text in (prompt, answered.rpartition(_ANSWER)[0]))
+    missing = whole.removeprefix(begun)
+    if whole.startswith(begun) and missing.strip() and not opened_by(missing):
         raise ValueError(
-            f"the chat template ignores add_generation_prompt: a prompt would lack {header!r}, with which it begins an "
-            "answer; add that to the template under add_generation_prompt, or use the format plain"
+            f"the chat template ignores add_generation_prompt: a prompt would lack {missing!r}, with which it begins "
+            "an answer; add that to the template under add_generation_prompt, or use the format plain"
         )
 
 
