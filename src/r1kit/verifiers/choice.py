@@ -53,17 +53,22 @@ _CLAUSE = re.compile(
     rf"(?P<predicate>{PATTERNS['verb']}|(?<=项)(?=[\u4e00-\u9fff])|(?<=[A-J]\s)[a-z]{{3,}}s(?![\w']))"
 )
 _CLAIMED = rf"{_LEAD.pattern}[(\[<]?[A-J](?![A-Za-z'])"
-_STOP = re.compile(rf"[.!](?!\d)|[;\n]|,?\s*{PATTERNS['so']}|,\s*(?={_CLAIMED})")
+_STOP = re.compile(rf"[.!](?!\d)|[;\n]|,\s*{PATTERNS['so']}|,\s*(?={_CLAIMED})")
 _SIDE_REMARK = re.compile(rf"[,(]|{_REASON}")
 # Options set aside without a verb: "not C", "Cではなく".
 _ASIDE = re.compile(
     rf"[\s,;(-]*(?:{PATTERNS['instead']}\s*{_NAMING}*(?P<after>{_LIST})|(?P<before>{_LIST})\s*{PATTERNS['aside']})"
-    rf"\s*(?:\([^()]*\))?[)\s]*(?=$|[.,;:!\n]|{PATTERNS['but']}|{_CLAIM}|[A-J](?![A-Za-z]))(?:[,\s]*{PATTERNS['but']}\s*)?"
+    rf"[ \t]*(?:\([^()]*\))?[) \t]*(?=$|[.,;:!\n]|{PATTERNS['but']}|{_CLAIMED}|[A-J](?![A-Za-z]))"
+    rf"(?:[,\s]*{PATTERNS['but']}\s*)?"
 )
 _FAVOUR = re.compile(rf"{PATTERNS['favour']}|{PATTERNS['right']}|\b(?:is|be)\s+it\b|\btoo\W*$")
 _ALSO = re.compile(r"\b(?:also|too|as well|auch|aussi|también)\b|也|同样|も", re.I)
 _DOUBT = re.compile(rf"{PATTERNS['doubt']}|\?")
-_TAKEN_BACK = re.compile(r"\b(?:wait|hmm+|oops|scratch that|on second thought)\b", re.I)
+_TAKEN_BACK = re.compile(
+    r"\b(?:wait|hmm+|oops|scratch that|on second thought)\b|\?\s*$"
+    rf"|[.;!\n]\s*(?:(?:that|this|it)(?:'s|\s+is|\s+was)\s+|[这那]\s*是?\s*){PATTERNS['against']}",
+    re.I,
+)
 _BOUNDARY = re.compile(rf"(?:[.!](?!\d)|[;\n]|,\s*(?={PATTERNS['so']}))\s*(?={_CLAIMED})")
 # A text that only says that the letter is wrong: "isn't right", "ist falsch".
 _REFUSED = re.compile(
@@ -89,6 +94,7 @@ _RIVALS = (
     re.compile(r"\b(?i:and|or|nor|also|as well as|but|no|wait|instead|rather)\W+([A-HJ])\W*$"),
     re.compile(r"\b(?i:be|it is|it's|also|actually|maybe|perhaps|possibly|wait)\W+([A-HJa-hj])\W*$"),
     re.compile(r"[,.;!]\s*([A-HJ])[\s.,;!)]*$"),
+    re.compile(rf"(?:{PATTERNS['joins']}|{PATTERNS['doubt']}|{PATTERNS['but']})\W*([A-HJ])\W*$"),
     re.compile(r"(?:答案|选|答え|正解)\W*(?:是|为|项|は)?\W*([A-J])(?![A-Za-z])"),
 )
 _MARKED = re.compile(
@@ -226,7 +232,9 @@ def _is_sole(letter: str, rest: str, *, quoted: bool, weak: str | None) -> bool:
         return False
     if weak is not None and (_AGAINST.match(rest.lstrip(" (")) or ("\n" not in weak and _DOUBT.search(rest))):
         return False
-    others: set[str] = set()
+    also = _TAILED.match(rest.lstrip())  # "D is correct" is no option's text
+    is_claim = also is not None and also[1] != "I" and not rest.lstrip().startswith(",", also.end())
+    others = {also[1]} if also and is_claim else set()
     for clause in _CLAUSE.finditer(rest):  # those left over speak for an option, or nobody knows
         if not quoted or rest[clause.start()] in ".;!\n" or _ALSO.search(rest):
             others |= _letters(clause["letters"])

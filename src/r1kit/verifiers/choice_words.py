@@ -83,8 +83,8 @@ LANGUAGES = (
         favour="也, 可以, 可能, 同样, 合理, 有道理",
         against="错误, 错, 不, 没, 无, 非, 未, 排除, 误",
         doubt="""
-            或, 还是, 也许, 可能, 大概, 如果, 若, 除非, 除了, 以外, 之外, 但, 不过, 其实, 不确定, 不知道, 假设,
-            不仅
+            或, 或者, 还是, 也许, 可能, 大概, 如果, 若, 除非, 除了, 以外, 之外, 但, 不过, 其实, 不确定, 不知道,
+            假设, 不仅
         """,
         reason="因为, 由于, 理由",
         so="所以, 因此, 因而, 故, 于是, 从而",
@@ -119,9 +119,9 @@ LANGUAGES = (
     ),
     Words(  # German
         claim="""
-            die, das, der, meine, unsere, richtige, richtig, korrekte, korrekt, beste, endgültige, antwort, lösung,
-            option, antwortmöglichkeit, antwortoption, auswahl, buchstabe, ist, lautet, wäre, es, ich, wir, wähle,
-            wählen, nehme, denke, glaube, dass, entscheide mich für, auf die frage
+            also, die, das, der, meine, unsere, richtige, richtig, korrekte, korrekt, beste, endgültige, antwort,
+            lösung, option, antwortmöglichkeit, antwortoption, auswahl, buchstabe, ist, lautet, wäre, es, ich, wir,
+            wähle, wählen, nehme, denke, glaube, dass, entscheide mich für, auf die frage
         """,
         right="wahr, zutreffend, richtig, richtige, korrekt, korrekte, beste, antwort, lösung",
         favour="auch, ebenso, möglich, besser, gut, stimmt, gültig, passt",
@@ -130,7 +130,7 @@ LANGUAGES = (
             oder, vielleicht, eventuell, wenn, falls, außer, ob, aber, jedoch, möglicherweise, unsicher, nicht nur
         """,
         reason="weil, da, denn",
-        so="also, daher, deshalb, somit, folglich",
+        so="daher, deshalb, somit, folglich",
         instead="nicht, statt, anstatt, und nicht, aber nicht",
         verb="ist, sind, war, wäre, hat, haben, kann, wird",
         joins="und, oder, noch",
