@@ -66,6 +66,8 @@ _ALSO = re.compile(r"\b(?:also|too|as well|auch|aussi|también)\b|也|同样|も
 _DOUBT = re.compile(rf"{PATTERNS['doubt']}|\?")
 _TAKEN_BACK = re.compile(
     r"\b(?:wait|hmm+|oops|scratch that|on second thought)\b|\?\s*$"
+    r"|(?:^|[.;!,\n])\s*(?:or not|(?:i am |i'm )?(?:not sure|unsure)|i (?:guess|don't know)|不确定|不知道)"
+    rf"|\((?:{PATTERNS['against']}|{PATTERNS['doubt']})\)\W*$"
     rf"|[.;!\n]\s*(?:(?:that|this|it)(?:'s|\s+is|\s+was)\s+|[这那]\s*是?\s*){PATTERNS['against']}",
     re.I,
 )
@@ -93,7 +95,12 @@ _RIVALS = (
     re.compile(r"\b(?i:option|choice|answer)(?i:\s+is)?\W{1,3}([A-Jb-j])(?![\w'])"),
     re.compile(r"\b(?i:and|or|nor|also|as well as|but|no|wait|instead|rather)\W+([A-HJ])\W*$"),
     re.compile(r"\b(?i:be|it is|it's|also|actually|maybe|perhaps|possibly|wait)\W+([A-HJa-hj])\W*$"),
-    re.compile(r"[,.;!]\s*([A-HJ])[\s.,;!)]*$"),
+    re.compile(r"(?:[,.;!\n]\s*|\s[/&]\s*|\bplus\s+)([A-HJ])[\s.,;!)]*$"),
+    re.compile(r"(?:\b(?i:but|however|aber|mais|pero)\b|但|でも)\W*([A-HJ])(?![A-Za-z'])"),
+    re.compile(rf"(?:^|[.;!\n])\s*{PATTERNS['doubt']}\W*([A-HJ])(?![A-Za-z'])"),
+    re.compile(rf"(?:[.;!\n]\s*{_LEAD.pattern}|^\s*{PATTERNS['so']}\W*)[(\[<]?([A-HJ])(?![A-Za-z'])"),
+    re.compile(rf"^\s*(?:{_CLAIM}\W+){{2,}}[(\[<]?([A-HJ])(?![A-Za-z'])"),
+    re.compile(r"[,.;]\s*([A-HJ])[更也才最]"),
     re.compile(rf"(?:{PATTERNS['joins']}|{PATTERNS['doubt']}|{PATTERNS['but']})\W*([A-HJ])\W*$"),
     re.compile(r"(?:答案|选|答え|正解)\W*(?:是|为|项|は)?\W*([A-J])(?![A-Za-z])"),
 )
@@ -212,7 +219,13 @@ def _claim_after_reasons(text: str) -> str:
     """The text from its claim on, if only reasons precede it: "Plants take it in, so the answer is B"."""
     boundary = _BOUNDARY.search(text)
     reasons = text[: boundary.start()] if boundary else ""
-    if boundary is None or _NAMED.search(reasons) or _AGAINST.search(reasons) or _DOUBT.search(reasons):
+    if (
+        boundary is None
+        or _CLAUSE.search(reasons)
+        or _NAMED.search(reasons)
+        or _AGAINST.search(reasons)
+        or _DOUBT.search(reasons)
+    ):
         return text
     return text if _MARK.match(reasons) else text[boundary.end() :]
 
