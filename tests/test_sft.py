@@ -119,7 +119,7 @@ def test_turns_that_cannot_share_a_row_become_rows_of_their_own(template: str | 
     samples = to_samples(conversation, chat, tokenizer)
     assert len(samples) == 2
     for index, sample in zip((1, 3), samples, strict=True):
-        prompt = chat.encode(conversation.messages[:index], tokenizer)
+        prompt = chat.prompt(conversation.messages[:index], tokenizer).token_ids
         reply = tokenizer.encode(conversation.messages[index].content, add_special_tokens=False)
         assert list(sample.token_ids) == [*prompt, *reply, end_ids(tokenizer)[0]]
         assert trained(sample) == [*reply, end_ids(tokenizer)[0]]
@@ -189,9 +189,8 @@ def test_a_system_message_late_in_a_conversation_stands_where_sampling_would_hav
     )
     first, second = to_samples(late, ChatFormat(system=""), TOKENIZER)  # plain text has one system part, at the top
     assert TOKENIZER.decode(trained(first)) == "yo<|end|>" and TOKENIZER.decode(trained(second)) == "no<|end|>"
-    assert list(second.token_ids[: len(second.token_ids) - 3]) == ChatFormat(system="").encode(
-        late.messages[:4], TOKENIZER
-    )
+    prompt = ChatFormat(system="").prompt(late.messages[:4], TOKENIZER)
+    assert second.token_ids[: len(second.token_ids) - 3] == prompt.token_ids
 
 
 words = st.text(alphabet="ab1+ 几\n", min_size=1, max_size=12)

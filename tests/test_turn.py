@@ -14,7 +14,7 @@ pytest.importorskip("transformers")
 
 from tests.shapes import SAID, SHAPES, Shape  # noqa: E402
 
-from r1kit.chat import ChatFormat, parse, to_samples, whole_response  # noqa: E402
+from r1kit.chat import ChatFormat, end_ids, parse, to_samples, whole_response  # noqa: E402
 from r1kit.engines.engine_settings import LocalEngineSettings  # noqa: E402
 from r1kit.engines.local import LocalEngine  # noqa: E402
 from r1kit.engines.opening import open_engine  # noqa: E402
@@ -197,6 +197,15 @@ def test_a_template_that_moves_the_system_message_into_the_last_question_is_take
     chat = ChatFormat(template="chat", system="be brief")
     assert chat.opened(tokenizer) == ""
     assert chat.text(chat.messages(PROBLEM), tokenizer) == "[INST] be brief 2+3? [/INST]"
+
+
+def test_the_next_turns_bos_ends_a_completion_and_is_not_taught() -> None:
+    tokenizer = SHAPES["mistral"].tokenizer()
+    tokenizer.chat_template = (
+        "{% for m in messages %}{% if m.role == 'user' %}<s>[INST] {{ m.content }} [/INST]"
+        "{% else %} {{ m.content }}{% endif %}{% endfor %}"
+    )
+    assert tokenizer.convert_ids_to_tokens(list(end_ids(tokenizer))) == ["</s>", "<s>"]
 
 
 def test_a_prefill_that_repeats_the_template_is_refused() -> None:

@@ -76,10 +76,6 @@ class ChatFormat(Settings):
         opened = opened_by(text) + self.prefill
         return Prompt(problem_id=problem_id, messages=messages, token_ids=tuple(ids), opened=opened)
 
-    def encode(self, messages: tuple[Message, ...], tokenizer: Any) -> list[int]:
-        """Token ids of a conversation that ends with a user's turn, and of the start of the assistant's turn."""
-        return list(self.prompt(messages, tokenizer).token_ids)
-
     def opened(self, tokenizer: Any) -> str:
         """The part of a response that every prompt of this format holds: reasoning that is open, and the prefill.
 

@@ -90,16 +90,16 @@ def end_ids(tokenizer: Any, listed: Sequence[int] = ()) -> tuple[int, ...]:
     (the most frequent report of open-r1 and TRL users). Then the tokenizer's own, and those `listed` in the model's
     `generation_config.json`. Raises ValueError if there is none.
     """
-    marks = set(tokenizer.all_special_ids) | set(tokenizer.added_tokens_decoder)
-    template: list[int] = []
+    marks, ending = _marks(tokenizer), list[int]()
     if tokenizer.chat_template:
         closing, following = _after_answer(tokenizer)
         closing_marks = [token for token in _encode(tokenizer, closing) if token in marks]
         next_marks = [token for token in _encode(tokenizer, following.strip())[:1] if token in marks]
-        # a turn that begins with BOS does not end the one before it
-        template = [token for token in closing_marks or next_marks if token != tokenizer.bos_token_id][:1]
+        ending = (closing_marks or next_marks)[:1]
+    # the next turn may begin with BOS, which ends a completion too, but is not to be taught
+    taught = [token for token in ending if token != tokenizer.bos_token_id]
     # a default of a configuration class may name an ordinary word of this vocabulary
-    candidates = [*template, tokenizer.eos_token_id, *(token for token in listed if token in marks)]
+    candidates = [*taught, tokenizer.eos_token_id, *ending, *(token for token in listed if token in marks)]
     ends = tuple(dict.fromkeys(token for token in candidates if token is not None))
     if not ends:
         raise ValueError("the tokenizer has no end token: set tokenizer.eos_token to the token that ends an answer")
@@ -110,11 +110,10 @@ def end_texts(tokenizer: Any) -> tuple[str, ...]:
     """The text with which a chat template without tokens for it ends a turn, such as a line "### User:"."""
     if not tokenizer.chat_template:
         return ()
-    marks = set(tokenizer.all_special_ids) | set(tokenizer.added_tokens_decoder)
     closing, following = _after_answer(tokenizer)
     mark = closing if closing.strip() else following
     text = mark.strip()
-    if not text or not marks.isdisjoint(_encode(tokenizer, mark)):
+    if not text or not _marks(tokenizer).isdisjoint(_encode(tokenizer, mark)):
         return ()
     return (("\n" if "\n" in mark[: mark.index(text)] else "") + text,)
 
@@ -125,6 +124,11 @@ def describe_turn(opened: str, ids: Sequence[int], texts: Sequence[str], tokeniz
     ends = ", ".join([*marks, *map(repr, texts)])
     begins = (repr(opened) if opened else "nothing") + (", no reasoning" if END_THINK in opened else "")
     return f"the prompt opens {begins}; a completion ends at {ends}; SFT teaches {marks[0]}"
+
+
+def _marks(tokenizer: Any) -> set[int]:
+    """The ids of special tokens and of all others that were added to the vocabulary."""
+    return set(tokenizer.all_special_ids) | set(tokenizer.added_tokens_decoder)
 
 
 def _encode(tokenizer: Any, text: str) -> list[int]:
