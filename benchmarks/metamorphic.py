@@ -7,8 +7,9 @@ Each reference is spelled again in ways that keep its value, and mutated in ways
 the training sets of GSM8K and MATH in the folder DATA (default: $R1KIT_DATA), and from `shapes.txt`, the shapes that
 olympiad problems ask for. References of a data set are also laid beside others of their type.
 
-A re-spelling judged wrong is a false negative; a mutation or a neighbour judged right is a false positive. References
-that cannot be used are counted apart. Rates have 95 % Wilson intervals. `--show` lists failures, for a human to judge.
+A re-spelling judged wrong is a false negative; a mutation or a neighbour judged right is a false positive. All
+references of the sets are also tried alone; those that cannot be used are counted apart. Rates have 95 % Wilson
+intervals. `--show` lists failures, for a human to judge.
 """
 
 from __future__ import annotations
@@ -229,38 +230,47 @@ def _is_idle(text: str, literal: re.Match[str]) -> bool:
 # Measuring
 
 
-def measure(pairs: Sequence[Pair]) -> tuple[dict[str, dict[str, object]], list[Pair]]:
-    """Rates by source and kind, and the pairs judged wrongly."""
-    pairs = list(dict.fromkeys(pairs))
+def measure(pairs: Sequence[Pair], sets: dict[str, list[str]]) -> tuple[dict[str, dict[str, object]], list[Pair]]:
+    """Rates by source and kind, and the pairs judged wrongly; `sets` are references that are tried alone."""
     responses, references = [f"\\boxed{{{pair.answer}}}" for pair in pairs], [pair.reference for pair in pairs]
     verdicts = verify_all("math", responses, references)
     judged, failed, failures = Counter[str](), Counter[str](), []
-    unusable = {pair.reference for pair, verdict in zip(pairs, verdicts, strict=True) if verdict.correct is None}
+    usable = defaultdict(set)
     for pair, verdict in zip(pairs, verdicts, strict=True):
-        if pair.reference in unusable:
+        usable[pair.reference].add(verdict.correct is not None)
+        if verdict.correct is None:
             continue
         for name in (f"{pair.source} {pair.kind}", "right judged wrong" if pair.right else "wrong judged right"):
             judged[name] += 1
             failed[name] += verdict.correct is not pair.right
         if verdict.correct is not pair.right:
             failures.append(pair)
-    for source in {pair.source for pair in pairs}:
-        usable = {pair.reference for pair in pairs if pair.source == source}
-        judged[f"unusable references of {source}"] = len(usable)
-        failed[f"unusable references of {source}"] = len(usable & unusable)
-    rates = {name: asdict(Rate.among(failed[name], judged[name])) for name in sorted(judged)}
-    return rates, failures
+    judged["references usable for some answers only"] = len(usable)
+    failed["references usable for some answers only"] = sum(len(outcomes) > 1 for outcomes in usable.values())
+    for source, answers in sets.items():
+        judged[f"unusable references of {source}"] = len(answers)
+        alone = verify_all("math", [""] * len(answers), answers)
+        failed[f"unusable references of {source}"] = sum(verdict.correct is None for verdict in alone)
+    return {name: asdict(Rate.among(failed[name], judged[name])) for name in sorted(judged)}, failures
 
 
-def make(seed: int, count: int, data: Path | None) -> list[Pair]:
-    """About `count` pairs: half of them from shapes, the rest from the data sets if there are any."""
-    rng = random.Random(seed)
-    pairs = from_shapes(rng, count // 2 if data else count)
-    for name, (file, column) in SETS.items() if data else ():
+def load(data: Path) -> dict[str, list[str]]:
+    """The references of the training sets by name."""
+    sets = {}
+    for name, (file, column) in SETS.items():
         with gzip.open(data / file, "rt", encoding="utf-8") as lines:
             answers = [str(json.loads(line)[column]).rpartition("####")[2].strip() for line in lines]
-        pairs += from_set(name, [answer for answer in answers if answer], rng, count // 4)
-    return pairs
+        sets[name] = [answer for answer in answers if answer]
+    return sets
+
+
+def make(seed: int, count: int, sets: dict[str, list[str]]) -> list[Pair]:
+    """About `count` pairs, all different: half of them from shapes, the rest from the data sets if there are any."""
+    rng = random.Random(seed)
+    pairs = from_shapes(rng, count // 2 if sets else count)
+    for name, answers in sets.items():
+        pairs += from_set(name, answers, rng, count // 2 // len(sets))
+    return list(dict.fromkeys(pairs))
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -271,15 +281,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--show", type=int, default=0, metavar="N", help="list up to N failures of each kind")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
     options = parser.parse_args(argv)
-    pairs = make(options.seed, options.pairs, Path(options.data) if options.data else None)
+    sets = load(Path(options.data)) if options.data else {}
+    pairs = make(options.seed, options.pairs, sets)
     start = time.perf_counter()
-    rates, failures = measure(pairs)
+    rates, failures = measure(pairs, sets)
     seconds = time.perf_counter() - start
     for name, rate in rates.items():
-        if rate["count"] or " judged " in name or name.startswith("unusable"):
-            low, high = rate["low"] or 0.0, rate["high"] or 0.0
-            print(f"{name:44} {rate['count']:5} of {rate['of']:6}  {low:.3%} to {high:.3%}")
-    print(f"{len(set(pairs))} pairs in {seconds:.0f} s")
+        print(f"{name:44} {rate['count']:5} of {rate['of']:6}  {rate['low'] or 0.0:.3%} to {rate['high'] or 0.0:.3%}")
+    print(f"{len(pairs)} pairs in {seconds:.0f} s")
     shown = Counter[tuple[str, str, bool]]()
     for pair in failures:
         shown[key := (pair.source, pair.kind, pair.right)] += 1
@@ -288,7 +297,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             print(f"{verdict} | {pair.source} {pair.kind} | {pair.answer} | {pair.reference}")
     options.out.mkdir(parents=True, exist_ok=True)
     file = options.out / "metamorphic.json"
-    file.write_text(json.dumps({"pairs": len(set(pairs)), "seconds": seconds, "rates": rates}, indent=1) + "\n")
+    file.write_text(json.dumps({"pairs": len(pairs), "seconds": seconds, "rates": rates}, indent=1) + "\n")
     print(file)
 
 

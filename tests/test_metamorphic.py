@@ -69,6 +69,6 @@ def test_the_benchmark_prints_rates_and_writes_them(
     metamorphic.main(["--pairs", "300", "--out", str(tmp_path), "--show", "1"])
     printed = capsys.readouterr().out
     results = json.loads((tmp_path / "metamorphic.json").read_text())
-    for name in ("wrong judged right", "right judged wrong", "unusable references of shapes"):
+    for name in ("wrong judged right", "right judged wrong", "references usable for some answers only"):
         assert results["rates"][name]["count"] == 0 and name in printed
     assert results["rates"]["wrong judged right"]["of"] > 100

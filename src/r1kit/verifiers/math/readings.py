@@ -46,7 +46,9 @@ def wording(text: str) -> str:
 def letter(text: str) -> str | None:
     """The letter of a reference that is a choice, like `\\text{(B)}` or C."""
     bare = spelling.unwrapped(LETTER_IN_TEXT.sub(r"\1", text))
-    return bare.strip("()") if _CHOICE.fullmatch(bare) else None
+    if not _CHOICE.fullmatch(bare) or (bare == text and bare > "J"):  # N may be a variable, and n another
+        return None
+    return bare.strip("()")
 
 
 def base(text: str) -> tuple[str, str] | None:
