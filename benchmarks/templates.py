@@ -26,7 +26,7 @@ from r1kit.engines.openai.responses import read_reply
 from r1kit.models.known import ModelError, resolve
 from r1kit.models.load import outline
 from r1kit.pipeline import External, Recipe, Stage, execute
-from r1kit.stages.rl import RL_STAGE, RLSettings
+from r1kit.stages.rl import RL, RLSettings
 from r1kit.stages.sft import SFT, SFTSettings
 from r1kit.types import Message, Prompt
 
@@ -134,7 +134,7 @@ def train(model: str, chat: ChatFormat, work: Path) -> dict[str, Path]:
             "rollouts_every": 1,
         }
     )
-    rl = Stage("rl", RL_STAGE, rl_settings, {"model": sft / "model"})
+    rl = Stage("rl", RL, rl_settings, {"model": sft / "model"})
     folder = execute(Recipe("round", (sft, rl)), work / "runs")
     return {"rl": folder, "sft": next(folder.parent.glob("sft-*"))}
 
