@@ -19,7 +19,7 @@ from r1kit.models.batch import Totals  # noqa: E402
 from r1kit.models.load import Policy, add_lora  # noqa: E402
 from r1kit.pipeline.context import Context  # noqa: E402
 from r1kit.stages.evaluate import EvaluateSettings  # noqa: E402
-from r1kit.stages.shared.loading import load_policy  # noqa: E402
+from r1kit.stages.shared.load_policy import load_policy  # noqa: E402
 from r1kit.tiny.tokenizer import make  # noqa: E402
 from r1kit.train.learner import Learner, OptimizerSettings  # noqa: E402
 from r1kit.train.losses.next_token import next_token  # noqa: E402

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from r1kit.commands.judged_rows import Row, batches, field_of, is_text, open_writer, renamed_columns, with_results
 from r1kit.conformance import CASES, Rate, Report, measure, measure_rewards, obstacle
@@ -41,7 +40,9 @@ def verify_rows(
     with open_writer(out) as writer:
         for batch in batches(file):
             predictions = [field_of(row, prediction, file, number) for number, row in batch]
-            responses = [as_response(_text(value), verifier) for value in predictions]
+            # a prediction that is neither text nor a number is an empty answer, which is wrong
+            texts = [("" if not is_text(p) else p if isinstance(p, str) else number_text(p)) for p in predictions]
+            responses = [as_response(text, verifier) for text in texts]
             references = [_reference(row, answer, several, verifier, file, number) for number, row in batch]
             verdicts = verify_all(verifier, responses, references)
             for (_, row), value, verdict in zip(batch, predictions, verdicts, strict=True):
@@ -138,10 +139,3 @@ def _reference(row: Row, column: str, several: Several, verifier: str, file: Pat
         return reference_for(verifier, value, several)
     except DataError as error:
         raise error.at(str(file), number, column) from None
-
-
-def _text(prediction: Any) -> str:
-    """A prediction as text; one that is neither text nor a number is an empty answer, which is wrong."""
-    if isinstance(prediction, str):
-        return prediction
-    return number_text(prediction) if is_text(prediction) else ""

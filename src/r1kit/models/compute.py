@@ -14,7 +14,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import accumulate
 from typing import Any
 
@@ -42,6 +42,12 @@ class PackedWeight:
     @cached_property
     def transposed(self) -> Tensor:
         return torch.ops.mkldnn._reorder_linear_weight(self.weight.to(self.dtype).T.contiguous(), None)  # type: ignore[no-any-return]
+
+    def linear(self, layer: nn.Linear, states: Tensor) -> Tensor:
+        """The forward pass of the layer whose weight this is."""
+        if torch.is_grad_enabled():
+            return _PackedLinear.apply(states, layer.weight, layer.bias, self)  # type: ignore[no-any-return]
+        return self.product(states, layer.bias)
 
     def product(self, states: Tensor, bias: Tensor | None = None) -> Tensor:
         """[..., in] -> [..., out] in the pack's precision."""
@@ -107,7 +113,7 @@ def packing(model: nn.Module) -> Iterator[None]:
                 layers.append(layer)
                 packed = PackedWeight(layer.weight, torch.float32 if layer is head else dtype)
                 layer.packed = packed  # type: ignore[assignment]  # the fused head reads it
-                layer.forward = _forward(layer, packed)  # type: ignore[method-assign]
+                layer.forward = partial(packed.linear, layer)  # type: ignore[method-assign]
         yield
     finally:
         for layer in layers:
@@ -125,15 +131,6 @@ def compute_dtype_of(model: nn.Module) -> torch.dtype:
     """The precision that `choose` left on the model; without a choice bf16 on a GPU and fp32 elsewhere."""
     default = torch.bfloat16 if next(model.parameters()).is_cuda else torch.float32
     return getattr(model, "compute_dtype", default)
-
-
-def _forward(layer: nn.Linear, packed: PackedWeight) -> Any:
-    def forward(states: Tensor) -> Tensor:
-        if torch.is_grad_enabled():
-            return _PackedLinear.apply(states, layer.weight, layer.bias, packed)  # type: ignore[no-any-return]
-        return packed.product(states, layer.bias)
-
-    return forward
 
 
 def choose(model: nn.Module, wanted: ComputeDtype) -> None:

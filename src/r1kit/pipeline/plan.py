@@ -50,7 +50,13 @@ def plan(recipe: Recipe, runs: Path, until: str | None = None, *, fetch: bool = 
     rows: dict[str, PlanRow] = {}
     fetched: dict[Path, External] = {}
     for stage in recipe.stages if until is None else recipe.stages[: names.index(until) + 1]:
-        stage = _fetch_inputs(stage, fetched) if fetch else stage
+        if fetch:
+            for name, source in stage.inputs.items():
+                if isinstance(source, External) and source.fetch is not None:
+                    if source.path not in fetched:
+                        Progress(stage.name).say(f"fetching {source.path}")
+                        fetched[source.path] = External(source.fetch())
+                    stage = replace(stage, inputs={**stage.inputs, name: fetched[source.path]})
         content = identity(stage, hashes, {name: row.fingerprint for name, row in rows.items()})
         digest = fingerprint(content)
         folder = runs / recipe.name / f"{stage.name}-{digest[:8]}"
@@ -64,18 +70,6 @@ def plan(recipe: Recipe, runs: Path, until: str | None = None, *, fetch: bool = 
         )
     hashes.save()
     return list(rows.values())
-
-
-def _fetch_inputs(stage: Stage, fetched: dict[Path, External]) -> Stage:
-    """The stage with all external inputs on this machine; `fetched` collects them for later stages."""
-    inputs = dict(stage.inputs)
-    for name, source in inputs.items():
-        if isinstance(source, External) and source.fetch is not None:
-            if source.path not in fetched:
-                Progress(stage.name).say(f"fetching {source.path}")
-                fetched[source.path] = External(source.fetch())
-            inputs[name] = fetched[source.path]
-    return replace(stage, inputs=inputs)
 
 
 def _status(stage: Stage, content: dict[str, Any], folder: Path, digest: str) -> tuple[Status, str]:

@@ -137,7 +137,10 @@ class Running:
             self.process = self._spawn(start, bundle, theirs, stdin, stdout)
         finally:
             os.close(theirs)
-        stack.callback(self._close)
+        for pipe in self.pipes:
+            stack.callback(pipe.close)
+        stack.callback(self.process.wait)
+        stack.callback(self.kill)  # first: callbacks run backwards
         self.exit = os.pidfd_open(self.process.pid)
         stack.callback(os.close, self.exit)
         for pipe in self.pipes:
@@ -245,9 +248,3 @@ class Running:
             wall_s=0.0 if self.started is None or self.ended is None else self.ended - self.started,
             waited_s=self.waited_s,
         )
-
-    def _close(self) -> None:
-        self.kill()
-        self.process.wait()
-        for pipe in self.pipes:
-            pipe.close()

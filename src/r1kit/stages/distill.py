@@ -22,7 +22,7 @@ from r1kit.stages.shared.given_conversations import (
 )
 from r1kit.stages.shared.given_rows import longest_row
 from r1kit.stages.shared.input_files import input_files
-from r1kit.stages.shared.loading import load_policy
+from r1kit.stages.shared.load_policy import load_policy
 from r1kit.train.losses.distillation import Distillation, DistillationSettings
 from r1kit.train.teacher import (
     ModelTeacher,

@@ -15,7 +15,7 @@ from r1kit.pipeline import Context, Kind
 from r1kit.settings import listed
 from r1kit.stages.shared.costs import sampling_work
 from r1kit.stages.shared.fitting import Fitting, check_model
-from r1kit.stages.shared.loading import load_policy
+from r1kit.stages.shared.load_policy import load_policy
 from r1kit.stages.shared.sources import sources
 from r1kit.store import write_json
 from r1kit.tasks import TaskSpec, load_tasks, say_readings

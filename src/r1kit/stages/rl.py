@@ -16,7 +16,7 @@ from r1kit.rewards import RewardSpec, build
 from r1kit.rollout import column_names
 from r1kit.settings import listed
 from r1kit.stages.shared.fitting import Fitting, check_model
-from r1kit.stages.shared.loading import load_policy
+from r1kit.stages.shared.load_policy import load_policy
 from r1kit.stages.shared.probe import ProbeSettings, check_probe, make_probe, probe_of, refuse_unread, with_models
 from r1kit.stages.shared.sources import sources
 from r1kit.tasks import TaskSpec, load_tasks, say_readings

@@ -10,7 +10,6 @@ box there counts if nothing follows `</think>`. To add a verifier: write a file,
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import partial
 from itertools import islice
 from math import isfinite
 from typing import Any, Protocol
@@ -65,7 +64,8 @@ _MISSING = ("nan", "NaN", "NaT", "<NA>")  # how tables write a missing value
 
 def find(name: str) -> Verifier:
     """The verifier of that name; raises `SettingsError`, which suggests the nearest name, if there is none."""
-    return partial(_any_right, _registered(name))
+    verifier = _registered(name)
+    return lambda response, reference: best([_checked(verifier, response, each) for each in alternatives(reference)])
 
 
 def verify_all(name: str, responses: Sequence[str], references: Sequence[str]) -> list[Verdict]:
@@ -78,19 +78,18 @@ def verify_all(name: str, responses: Sequence[str], references: Sequence[str]) -
     judge = _registered(name)
     answers = [alternatives(reference) for reference in references]
     pairs = [(response, answer) for response, group in zip(responses, answers, strict=True) for answer in group]
-    verdicts = _judge_batch(name, pairs) if name in BATCHED else [_checked(judge, *pair) for pair in pairs]
+    if name in BATCHED:
+        texts = [_as_text(reference) for _, reference in pairs]
+        rows = [row for row, text in enumerate(texts) if text is not None]
+        judged = BATCHED[name]([_as_text(pairs[row][0]) or "" for row in rows], [texts[row] or "" for row in rows])
+        of_rows = dict(zip(rows, judged, strict=True))
+        verdicts = [of_rows.get(row) or _unusable(reference) for row, (_, reference) in enumerate(pairs)]
+    else:
+        verdicts = [_checked(judge, *pair) for pair in pairs]
     if len(pairs) == len(references):
         return verdicts
     rest = iter(verdicts)
     return [best(list(islice(rest, len(group)))) for group in answers]
-
-
-def _judge_batch(name: str, pairs: Sequence[tuple[str, Any]]) -> list[Verdict]:
-    texts = [_as_text(reference) for _, reference in pairs]
-    rows = [row for row, text in enumerate(texts) if text is not None]
-    judged = BATCHED[name]([_as_text(pairs[row][0]) or "" for row in rows], [texts[row] or "" for row in rows])
-    verdicts = dict(zip(rows, judged, strict=True))
-    return [verdicts.get(row) or _unusable(reference) for row, (_, reference) in enumerate(pairs)]
 
 
 def _registered(name: str) -> Verifier:
@@ -100,10 +99,6 @@ def _registered(name: str) -> Verifier:
     if not name.endswith(THINKING):
         return verifier
     return lambda response, reference: verifier(extract.answered_in_thinking(response), reference)
-
-
-def _any_right(verifier: Verifier, response: Any, reference: Any) -> Verdict:
-    return best([_checked(verifier, response, answer) for answer in alternatives(reference)])
 
 
 def _checked(verifier: Verifier, response: Any, reference: Any) -> Verdict:

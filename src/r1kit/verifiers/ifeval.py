@@ -153,7 +153,10 @@ def _judge(response: str, reference: str, *, loose: bool) -> Verdict:
     answer = chat.final_answer(response)
     if isinstance(instructions, str):
         return Verdict(outcome="unknown", extracted=answer and answer[:512], detail=instructions)
-    readings = _readings(answer or "")
+    # the answer; then, for the loose score, without first line, last line or both; then all of these without `*`
+    lines = (answer or "").split("\n")
+    cut = ["\n".join(lines), *("\n".join(part).strip() for part in (lines[1:], lines[:-1], lines[1:-1]))]
+    readings = [text for text in dict.fromkeys([*cut, *(text.replace("*", "") for text in cut)]) if text.strip()]
     strict = [any(INSTRUCTIONS[name](text, **arguments) for text in readings[:1]) for name, arguments in instructions]
     relaxed = [any(INSTRUCTIONS[name](text, **arguments) for text in readings) for name, arguments in instructions]
     scores = {
@@ -166,13 +169,6 @@ def _judge(response: str, reference: str, *, loose: bool) -> Verdict:
     broken = [name for (name, _), kept in zip(instructions, followed, strict=True) if not kept]
     detail = f"follows {sum(followed)} of {len(followed)}" + (f"; not {', '.join(broken)}" if broken else "")
     return Verdict.of(not broken, extracted=answer and answer[:512], detail=detail, scores=scores)
-
-
-def _readings(answer: str) -> list[str]:
-    """The answer; then, for the loose score, without first line, last line or both; then all of these without `*`."""
-    lines = answer.split("\n")
-    cut = [answer, *("\n".join(part).strip() for part in (lines[1:], lines[:-1], lines[1:-1]))]
-    return [text for text in dict.fromkeys([*cut, *(text.replace("*", "") for text in cut)]) if text.strip()]
 
 
 @lru_cache(maxsize=4096)

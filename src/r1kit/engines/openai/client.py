@@ -23,7 +23,7 @@ from r1kit.event_loop import run_blocking
 from r1kit.types import Completion, Prompt, SamplingParams
 
 if TYPE_CHECKING:
-    from openai import APIStatusError, AsyncOpenAI
+    from openai import AsyncOpenAI
 
 RETRIED = (408, 409, 425, 429)  # HTTP statuses, besides all from 500 on
 BLAMED = (400, 413, 422)  # statuses that blame the request, not the account or the server
@@ -215,7 +215,9 @@ class _Fetch:
                 raw = await create(model=body["model"], messages=body["messages"], extra_body=body)
             reply = read_reply(raw.http_response.text)
         except APIStatusError as error:
-            status, message = error.status_code, _server_message(error)
+            status, prefix = error.status_code, f"Error code: {error.status_code}"  # the client puts it in front
+            text = " ".join(str(error.message).split()).removeprefix(prefix).removeprefix(" - ")
+            message = f"status {status}: {text[:300]}" if text else f"status {status}"
             # out of credit is a 429, but waiting does not help
             if (status in RETRIED or status >= 500) and error.code != "insufficient_quota":
                 wanted_s = retry_after(error.response.headers)
@@ -243,9 +245,3 @@ class _Fetch:
         engine.record_tokens(request, reply.prompt_tokens, reply.completion_tokens)
         engine.usage.uncounted += not reply.completion_tokens  # some servers count nothing
         return reply, "", 0.0
-
-
-def _server_message(error: APIStatusError) -> str:
-    """The status and what the server says, without the status that the client puts in front of it."""
-    text = " ".join(str(error.message).split()).removeprefix(f"Error code: {error.status_code}").removeprefix(" - ")
-    return f"status {error.status_code}: {text[:300]}" if text else f"status {error.status_code}"

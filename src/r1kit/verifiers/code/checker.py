@@ -214,16 +214,13 @@ class Unit:
         self.code = compile(ast.fix_missing_locations(tree), "tests.py", "exec")
 
     def run(self, namespace: dict[str, Any]) -> None:
-        namespace.update(__passed__=self._pass, __failed__=self._fail)
+        namespace.update(__passed__=self.passed.add, __failed__=self._fail)
         try:
             exec(self.code, namespace)
         except Undecided as error:
             self.undecided = self.undecided or str(error)
         except Exception as error:  # tests are any Python, and work on any value of the program
             self.crashed, self.error = True, self.error or described(error)
-
-    def _pass(self, number: int) -> None:
-        self.passed.add(number)
 
     def _fail(self, number: int, error: Exception) -> None:
         if isinstance(error, Undecided):

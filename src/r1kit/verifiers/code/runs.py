@@ -152,7 +152,11 @@ class Run:
         if "units" not in last:
             self._fail(f"the tests do not end on the program's values: {_failure_of(checker) or 'no report'}")
             return
-        self.shares += [_share(unit) for unit in last["units"]]
+        for unit in last["units"]:
+            planned, passed, failed, crashed = (int(unit[name]) for name in ("planned", "passed", "failed", "crashed"))
+            # a unit is whole if an assert passed and none failed, even if some branches never ran
+            whole = not failed and not crashed and (passed or not planned)
+            self.shares.append(1.0 if whole else passed / max(planned, passed + failed + crashed, passed + 1))
         if last.get("undecided") and not (self.detail or last["gone"] or last["detail"]):
             raise UnusableTests(last["undecided"])
         if last["gone"] or last["detail"] or min(self.shares) < 1:
@@ -195,14 +199,6 @@ def _json_lines(text: str) -> list[dict[str, Any]]:
         if isinstance(value, dict):
             messages.append(value)
     return messages
-
-
-def _share(unit: Mapping[str, Any]) -> float:
-    """The share of passed asserts in a unit. It is 1 if one passed and none failed, even if some branches never ran."""
-    planned, passed, failed, crashed = (int(unit[name]) for name in ("planned", "passed", "failed", "crashed"))
-    if not failed and not crashed and (passed or not planned):
-        return 1.0
-    return passed / max(planned, passed + failed + crashed, passed + 1)
 
 
 def _refuse_if_busy(stopped: bool, *runs: Execution) -> None:
