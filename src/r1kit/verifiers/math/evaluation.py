@@ -247,7 +247,8 @@ def _value(tree: Tree, variables: Mapping[str, Value]) -> Value:
             return _series(operation == "sum", name, _value(first, variables), _value(last, variables), body, variables)
         case ("int", name, first, last, body):
             ends = [floating(_value(end, variables)) for end in (first, last)]
-            return _checked(mp.quad(_function_of(name, body, variables), ends))
+            with mp.workdps(25):  # more than `_ROUGH` needs
+                return _checked(mp.quad(_function_of(name, body, variables), ends))
         case ("derivative", name, order, body):
             if name not in variables:
                 raise Incomputable(f"{name} has no value")
