@@ -118,3 +118,23 @@ def test_an_evaluation_has_both_levels_and_both_readings() -> None:
     assert better["instruction_strict"].mean == pytest.approx(2 / 3)
     change = paired(before, after)["instruction_strict"]
     assert change.mean == pytest.approx(2 / 3)
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "usable"),
+    [
+        ("punctuation:no_comma", "text", False),
+        ("punctuation:no_comma", [1], False),
+        (["punctuation:no_comma"], {}, False),
+        (None, {}, False),
+        ("keywords:existence", {"keywords": []}, False),
+        ("keywords:existence", {"keywords": "cat"}, False),
+        ("keywords:existence", {"keywords": ["cat"]}, True),
+        ("startend:end_checker", {"end_phrase": ["cat"]}, False),
+        ("length_constraints:number_words", {"num_words": 3.0, "relation": "at least", "letter": float("nan")}, True),
+        ("length_constraints:number_words", {"num_words": 3.5, "relation": "at least"}, False),
+    ],
+)
+def test_a_reference_of_another_form_cannot_be_used(name: Any, arguments: Any, usable: bool) -> None:
+    verdict = verify_ifeval("one cat is here", json.dumps({"instruction_id_list": [name], "kwargs": [arguments]}))
+    assert verdict.correct is (True if usable else None)

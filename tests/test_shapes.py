@@ -568,6 +568,9 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
     ("a number of tests", {"question_content": "Q", "public_test_cases": 5}, "expected a list of objects"),
     ("tools", {"messages": TALK, "tools": '[{"name": "search"}]'}, "tools would be lost"),
     ("options in disorder", {"question": "Q", "choices": ["B. x", "A. y"], "answer": "A"}, "bring the letters B, A"),
+    ("an option that is missing", {"question": "Q", "choices": ["x", None, "y"], "answer": "A"}, "2 to 26 options"),
+    ("an instruction", {"instruction": "Count.", "question": "Q", "answer": "4"}, "system=instruction"),
+    ("a table", {"table": "a | b", "question": "Q", "answer": "4"}, "table would not be used"),
     ("an answer of two options", {"question": "Q", "choices": ["B", "A"], "answer": "A"}, "options A and B"),
 ]
 
@@ -608,6 +611,8 @@ def test_gpqa_asks_in_an_order_of_its_own_and_always_the_same(tmp_path: Path) ->
         (["red", "blue"], "blue", "Q\nA. red\nB. blue", "B"),
         (["A. Lincoln", "Washington"], "B", "Q\nA. A. Lincoln\nB. Washington", "B"),
         ({"A": "red", "B": "blue"}, "b", "Q\nA. red\nB. blue", "B"),
+        ({"A": "red", "B": "blue", "C": None}, "B", "Q\nA. red\nB. blue", "B"),
+        (["red", "blue", None, ""], "B", "Q\nA. red\nB. blue", "B"),
         ([{"label": "1", "text": "red"}, {"label": "2", "text": "blue"}], "2", "Q\nA. red\nB. blue", "B"),
         (["0", "4", "2"], "4", "Q\nA. 0\nB. 4\nC. 2", "B"),
         (["red", "blue"], 0, "Q\nA. red\nB. blue", "A"),
@@ -621,6 +626,13 @@ def test_options_and_answers_in_many_spellings(
     row = {"question": "Q", "options": choices, "answer": answer}
     [problem] = load_file(write(tmp_path / "rows.jsonl", row)).problems
     assert (problem.prompt, problem.answer, problem.verifier) == (prompt, letter, "choice")
+
+
+def test_every_letter_of_ten_options_is_a_reference_that_can_be_used(tmp_path: Path) -> None:
+    rows = [{"question": f"Q{letter}", "options": [*"qrstuvwxyz"], "answer": letter} for letter in "ABCDEFGHIJ"]
+    report = check_file(write(tmp_path / "rows.jsonl", *rows))
+    assert report.ok and report.problems == 10
+    assert all(verify_all("choice", [f"<answer>{letter}</answer>"], [letter])[0].correct for letter in "ABCDEFGHIJ")
 
 
 def test_options_that_count_from_1_stay_so_in_all_rows(tmp_path: Path) -> None:

@@ -16,7 +16,8 @@ MISSING = object()  # tells a missing column from null
 # Columns that hold a part of the question or of the answer. A number at the end does not count: image_1 is an image.
 TELLING = re.compile(
     r"options?|choices?|endings|distractors?|incorrect_answers?|wrong_answers?"
-    r"|system|system_prompt|context|passage|paragraph|article|story|body|input|premise|history|tools|functions"
+    r"|system|system_prompt|instructions?|context|passage|paragraph|article|story|body|documents?|tables?|input|premise"
+    r"|hypothesis|dialogue|history|tools|functions"
     r"|starter_code|images?|pictures?|figures?|videos?|audios?"
     r"|prompt|question|problem"
     r"|answers?|answer_key|answerkey|answer_idx|answer_index|final_answers?|expected_answers?|correct_answers?"

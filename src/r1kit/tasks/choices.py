@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from string import ascii_uppercase
 from typing import Any, NamedTuple
 
+from r1kit.data.columns import is_empty
 from r1kit.data.errors import DataError, encodable, shown
 
 MARK = re.compile(r"\s*[(\[]?([A-Za-z])[)\].:、．]\s*(?=\S)")
@@ -35,7 +36,10 @@ def read_options(value: Any, column: str) -> Options:
     elif isinstance(value, list) and value and all(isinstance(each, Mapping) and "text" in each for each in value):
         texts = [each["text"] for each in value]
         labels = [each["label"] for each in value] if all("label" in each for each in value) else None
-    if not isinstance(texts, list) or not 2 <= len(texts) <= len(ascii_uppercase):
+    if isinstance(texts, list):  # tables fill shorter lists up with nulls
+        count = next((place for place in range(len(texts), 0, -1) if not is_empty(texts[place - 1])), 0)
+        texts, labels = texts[:count], labels[:count] if isinstance(labels, list) else None
+    if not isinstance(texts, list) or not 2 <= len(texts) <= len(ascii_uppercase) or any(map(is_empty, texts)):
         reason = f"the choices are {shown(value)}: expected a list of 2 to 26 options"
         raise DataError("wrong type", reason, field=column)
     plain = [encodable(str(text).strip()) for text in texts]

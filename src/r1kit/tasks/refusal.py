@@ -27,7 +27,13 @@ def remedy(schema: Schema, columns: Sequence[str] = ()) -> str:
     """The mapping that reads the schema's columns alone, and those that read more of `columns`."""
     fields = {"prompt": "+".join(schema.prompt), "answer": schema.answer, "choices": schema.choices}
     plain = ",".join(f"{field}={column}" for field, column in fields.items() if column)
-    more = {"system": "system", "system_prompt": "system", "options": "choices", "choices": "choices"}
+    more = {
+        "system": "system",
+        "system_prompt": "system",
+        "instruction": "system",
+        "options": "choices",
+        "choices": "choices",
+    }
     hints = [f"{plain},{more[normal(column)]}={column}" for column in columns if normal(column) in more]
     texts = [column for column in columns if normal(column) in ("context", "passage", "paragraph", "input", "body")]
     hints += [f"prompt={column}+{plain.removeprefix('prompt=')}" for column in texts]

@@ -53,7 +53,7 @@ _CLAUSE = re.compile(
     rf"(?P<predicate>{PATTERNS['verb']}|(?<=项)(?=[\u4e00-\u9fff])|(?<=[A-J]\s)[a-z]{{3,}}s(?![\w']))"
 )
 _CLAIMED = rf"{_LEAD.pattern}[(\[<]?[A-J](?![A-Za-z'])"
-_STOP = re.compile(rf"[.!](?!\d)|[;\n]|,\s*{PATTERNS['so']}|,\s*(?={_CLAIMED})")
+_STOP = re.compile(rf"[.!](?!\d)|[;\n]|,\s*{PATTERNS['so']}|,\s*(?={_CLAIMED}|{_TAILED.pattern})")
 _SIDE_REMARK = re.compile(rf"[,(]|{_REASON}")
 # Options set aside without a verb: "not C", "Cではなく".
 _ASIDE = re.compile(

@@ -37,8 +37,10 @@ LANGUAGES = (
         claim="""
             the, my, our, final, correct, right, best, most appropriate, answer, ans, ans., option, choice, letter,
             solution, result, the one, right one, correct one, best one, that one, statement, claim, assertion, is,
-            would be, must be, should be, has to be, it, this, that, it's, that's, i, we, i'd, i'll, we'll, would,
-            will, choose, pick, select, go with, going with, let's, i'm, am, say, think, believe, conclude,
+            would be, must be, should be, has to be, it, this, that, it's, that's, we, i'd, i'll, we'll, would,
+            will, choose, pick, select, go with, going with, let's, i'm, say, think, believe, conclude, i would,
+            i will, i choose, i pick, i select, i go with, i am, i say, i think, i believe, i conclude, i also,
+            i clearly, i definitely, i certainly, i obviously, i just,
             to this question, to the question, in conclusion, finally, overall, clearly, definitely, certainly,
             obviously, by elimination, only, just
         """,
@@ -57,7 +59,7 @@ LANGUAGES = (
             however, instead, rather, unlikely, although, though, actually, guess, sure, know, doubt, suppose,
             assume, assuming, not only, not just, not necessarily
         """,
-        reason="because, since, given that",
+        reason="because, since, given that, explanation:, reason:, reasoning:, rationale:",
         so="so, thus, hence, therefore, consequently",
         instead="""
             not, and not, but not, rather than, instead of, never, as opposed to, over, eliminating,
@@ -86,7 +88,7 @@ LANGUAGES = (
             或, 或者, 还是, 也许, 可能, 大概, 如果, 若, 除非, 除了, 以外, 之外, 但, 不过, 其实, 不确定, 不知道,
             假设, 不仅
         """,
-        reason="因为, 由于, 理由",
+        reason="因为, 由于, 理由, 解析, 解释, 原因",
         so="所以, 因此, 因而, 故, 于是, 从而",
         instead="而不是, 不是, 而非, 并非, 不选择, 不选, 不应选, 不应该选, 非, 排除",
         verb="是, 为, 错, 不, 没, 无, 非, 均, 都, 有, 属, 则, 中, 的, 与题",

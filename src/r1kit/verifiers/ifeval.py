@@ -180,9 +180,12 @@ def parse_instructions(reference: str) -> tuple[tuple[str, Mapping[str, Any]], .
         return 'the reference is not JSON of {"instruction_id_list": [...], "kwargs": [{...}, ...]} of one length'
     instructions = []
     for name, values in zip(names, arguments, strict=True):
-        if name not in INSTRUCTIONS:
+        if not isinstance(name, str) or name not in INSTRUCTIONS:
             return f"there is no instruction {name!r:.60}"
-        known = {key: value for key, value in (values or {}).items() if value is not None}  # tables fill in nulls
+        if not isinstance(values, Mapping | None):
+            return f"the arguments of {name} are {values!r:.60}: expected an object"
+        # tables fill in nulls, and write whole numbers as 3.0
+        known = {key: _whole(value) for key, value in (values or {}).items() if value is not None and value == value}
         if set(known) != set(inspect.signature(INSTRUCTIONS[name]).parameters) - {"text"}:
             return f"{name} has the arguments {', '.join(known) or 'none'}: see IFEval's data for the right ones"
         if unusable := [key for key, value in known.items() if not _is_usable(key, value)]:
@@ -191,9 +194,15 @@ def parse_instructions(reference: str) -> tuple[tuple[str, Mapping[str, Any]], .
     return tuple(instructions)
 
 
+def _whole(value: Any) -> Any:
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
 def _is_usable(key: str, value: Any) -> bool:
     if "relation" in key:
         return value in ("at least", "less than")
     if key.startswith(("num_", "nth_")) or key.endswith("frequency"):
         return type(value) is int and value >= 0
-    return all(isinstance(text, str) and text.strip() for text in (value if isinstance(value, list) else [value]))
+    if key in ("keywords", "forbidden_words"):
+        return isinstance(value, list) and bool(value) and all(isinstance(text, str) and text.strip() for text in value)
+    return isinstance(value, str) and bool(value.strip())
