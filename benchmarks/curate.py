@@ -25,18 +25,9 @@ from typing import Any
 
 import numpy as np
 
-from r1kit.curate import (
-    CurateSettings,
-    Curation,
-    MixSettings,
-    curate,
-    decontaminate,
-    duplicates,
-    mixing,
-    ngrams,
-    quality,
-)
+from r1kit.curate import CurateSettings, Curation, MixSettings, curate, decontaminate, duplicates, mix, ngrams, quality
 from r1kit.curate.curation import make_judge
+from r1kit.curate.facts import PIECE_BYTES
 from r1kit.curate.record import from_row, view
 from r1kit.data.jsonl import lines, parsed
 from r1kit.types import Problem
@@ -120,19 +111,18 @@ def per_step(file: Path, exam: Sequence[Problem], count: int) -> dict[str, float
         spent[name] += time.thread_time() - start
         return result
 
-    for line in islice(lines(file), count):
-        row = timed("parse and check", parsed, line, file)
-        sample = timed("parse and check", from_row, row)
-        parts_view = timed("take apart", view, sample)
-        timed("words", ngrams.words_of, parts_view.question)
-        timed("words", ngrams.words_of, parts_view.response)
-        for name, look in judge.filters.items():
-            timed(name, look, parts_view)
-        parts = timed("quality", quality.parts_of, sample)
-        timed("quality", quality.composite, parts, scored)
-        timed("decontamination", index.find, sample)
+    for block in ngrams.grouped(islice(lines(file), count), lambda line: line.length, PIECE_BYTES):
+        samples = [timed("parse and check", lambda line: from_row(parsed(line, file)), line) for line in block]
+        timed("words", ngrams.prepare, [turn.content for sample in samples for turn in sample.messages])
+        for sample in samples:
+            parts_view = timed("take apart", view, sample)
+            for name, look in judge.filters.items():
+                timed(name, look, parts_view)
+            parts = timed("quality", quality.parts_of, sample)
+            timed("quality", quality.composite, parts, scored)
+        timed("decontamination", index.find_each, samples)
         for near in judge.near:
-            timed(f"signatures ({near.text})", duplicates.sketch, sample, near)
+            timed(f"signatures ({near.text})", duplicates.sketches, samples, near)
     return {name: 1e6 * seconds / count for name, seconds in spent.items()}
 
 
@@ -182,7 +172,7 @@ def measure(rows: int, size: int, workers: int, folder: Path) -> dict[str, Any]:
     cpu = time.process_time() - cpu
     after = peak_mb()
     start = time.perf_counter()
-    mixing({"reasoning": [done.kept_file]}, folder / "mixed.jsonl", MixSettings(ratios={"reasoning": 1.0}))
+    mix({"reasoning": [done.kept_file]}, folder / "mixed.jsonl", MixSettings(ratios={"reasoning": 1.0}))
     phases["mix"] = time.perf_counter() - start
     seconds = sum(phases.values()) - phases["mix"]
     return {

@@ -434,7 +434,7 @@ def test_texts_that_read_the_same_have_one_normal_form() -> None:
 
 
 def test_words_are_runs_of_letters_and_single_characters_of_unspaced_scripts() -> None:
-    text = ngrams.words(ngrams.normal("Add 3.5 和四, don't: ค x_1 café"))
+    text = ngrams.words_of("Add 3.5 和四, don't: ค x_1 café")
     shown = [text.text[start:end] for start, end in zip(text.starts, text.ends, strict=True)]
     assert shown == ["add", "3.5", "和", "四", "don", "t", "ค", "x", "1", "café"]
     assert text.single.tolist() == [False, False, True, True, False, False, True, False, False, False]
@@ -443,7 +443,7 @@ def test_words_are_runs_of_letters_and_single_characters_of_unspaced_scripts() -
 
 @given(st.lists(st.sampled_from(["a", "b", "ab", "c"]), max_size=30), st.integers(1, 6))
 def test_ngrams_are_equal_where_the_words_are(tokens: list[str], n: int) -> None:
-    hashes = ngrams.words(" ".join(tokens)).hashes
+    hashes = ngrams.words_of(" ".join(tokens)).hashes
     assert len(hashes) == len(tokens)
     grams = ngrams.ngrams(hashes, n).tolist()
     texts = [tuple(tokens[start : start + n]) for start in range(len(tokens) - n + 1)]
@@ -477,7 +477,7 @@ def test_signatures_estimate_the_overlap_of_shingles(size: int, changed: float) 
         places = rng.random(size) < changed
         other[places] = rng.integers(2**60, size=int(places.sum()))
         truth = overlap(ngrams.ngrams(one, 5).tolist(), ngrams.ngrams(other, 5).tolist())
-        signatures = [duplicates.minhash(text, 5).astype(np.uint8) for text in (one, other)]
+        signatures = duplicates.minhash([one, other], 5).astype(np.uint8)
         errors.append(float(duplicates.similarity(signatures[0], signatures[1][None])[0]) - truth)
     assert abs(np.mean(errors)) < 0.05
     assert np.abs(errors).max() < 0.25

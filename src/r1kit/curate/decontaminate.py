@@ -79,11 +79,17 @@ class Table:
         present[hashes & mask] = True
         return cls(hashes[order], owners[order], present, mask)
 
+    def places(self, wanted: ngrams.Hashes) -> NDArray[np.intp]:
+        """The positions in `wanted` of hashes that are in the table."""
+        places: NDArray[np.intp] = self.present[wanted & self.mask].nonzero()[0]
+        if len(places):
+            known = self.hashes.take(self.hashes.searchsorted(wanted[places]), mode="clip")
+            places = places[known == wanted[places]]
+        return places
+
     def find(self, wanted: ngrams.Hashes) -> Iterator[tuple[int, int]]:
         """(position in `wanted`, owner) of every hash that is in the table."""
-        places = self.present[wanted & self.mask].nonzero()[0]
-        if not len(places):
-            return
+        places = self.places(wanted)
         lows = np.searchsorted(self.hashes, wanted[places], side="left")
         highs = np.searchsorted(self.hashes, wanted[places], side="right")
         for place, low, high in zip(places, lows, highs, strict=True):
@@ -111,26 +117,41 @@ class Index:
     def find(self, sample: CuratedSample) -> list[Hit]:
         """The first hit for each evaluation set that the sample overlaps with."""
         hits: dict[str, Hit] = {}
-        turns = [
+        for text, name in self._turns(sample):
+            if name == "question":
+                pieces = _wholes(text)
+                wanted = np.array([ngrams.key(piece) for piece in pieces], dtype=np.uint64)
+                for place, owner in self.tables[WHOLE].find(wanted):
+                    self._note(hits, owner, WHOLE, pieces[place])
+            (words,) = _words([text], self.settings)
+            for kind, n in _lengths(self.settings).items():
+                if kind == WORDS or words.single.any():
+                    for place, owner in self.tables[kind].find(words.ngrams(n)):
+                        self._note(hits, owner, kind, words.excerpt(place, n))
+        return [hits[name] for name in sorted(hits)]
+
+    def find_each(self, samples: Sequence[CuratedSample]) -> list[list[Hit]]:
+        """The hits of each sample. All are looked up at once, and only those with a hit one by one."""
+        turns = [(row, text, name) for row, sample in enumerate(samples) for text, name in self._turns(sample)]
+        asked = [(row, ngrams.key(whole)) for row, text, name in turns if name == "question" for whole in _wholes(text)]
+        keys = np.array([key for _, key in asked], dtype=np.uint64)
+        suspects = {asked[place][0] for place in self.tables[WHOLE].places(keys).tolist()}
+        words = _words([text for _, text, _ in turns], self.settings)
+        for kind, n in _lengths(self.settings).items():
+            if words and len(self.tables[kind].hashes):
+                pieces = [text.ngrams(n) for text in words]
+                rows = np.repeat([row for row, _, _ in turns], [len(piece) for piece in pieces])
+                suspects.update(rows[self.tables[kind].places(np.concatenate(pieces))].tolist())
+        return [self.find(sample) if row in suspects else [] for row, sample in enumerate(samples)]
+
+    def _turns(self, sample: CuratedSample) -> list[tuple[str, str]]:
+        """The texts to look in, each with its name in `look_in`."""
+        return [
             (turn.content, name)
             for name in self.settings.look_in
             for turn in sample.messages
             if (turn.role == "assistant") == (name == "response")
         ]
-        for text, name in turns if self.problems else []:
-            if name == "question":
-                # also its first and last line: instructions often surround a question on lines of their own
-                lines = [line for line in text.strip().splitlines() if line.strip()]
-                pieces = [text, lines[0], lines[-1]] if len(lines) > 1 else [text]
-                wanted = np.array([ngrams.key(piece) for piece in pieces], dtype=np.uint64)
-                for place, owner in self.tables[WHOLE].find(wanted):
-                    self._note(hits, owner, WHOLE, pieces[place])
-            words = _words(text, self.settings)
-            for kind, n in _lengths(self.settings).items():
-                if kind == WORDS or words.single.any():
-                    for place, owner in self.tables[kind].find(ngrams.ngrams(words.hashes, n)):
-                        self._note(hits, owner, kind, words.excerpt(place, n))
-        return [hits[name] for name in sorted(hits)]
 
     def _note(self, hits: dict[str, Hit], owner: int, kind: str, text: str) -> None:
         name, problem = self.problems[owner]
@@ -179,22 +200,25 @@ def _read(
 ) -> None:
     """Add the hashes of a set by kind; repeated questions are skipped."""
     seen: set[int] = set()
-    for problem in members:
-        whole = ngrams.key(problem.prompt)
-        if whole in seen or not problem.prompt.strip():
-            continue
-        seen.add(whole)
-        owner = len(problems)
-        problems.append((name, problem.id))
-        pieces[WHOLE].append((owner, np.array([whole], dtype=np.uint64)))
-        own: dict[str, list[ngrams.Hashes]] = {WORDS: [], CHARACTERS: []}
-        for text in (problem.prompt, problem.solution or problem.answer):
-            words = _words(text, settings)
-            kind = CHARACTERS if words.single.sum() * 2 > len(words) else WORDS
-            own[kind].append(ngrams.ngrams(words.hashes, _lengths(settings)[kind]))
-        for kind, parts in own.items():
-            if parts:
-                pieces[kind].append((owner, np.unique(np.concatenate(parts))))
+    for group in ngrams.grouped(members, lambda problem: len(problem.prompt), ngrams.BATCH_CHARS):
+        texts = [text for problem in group for text in (problem.prompt, problem.solution or problem.answer)]
+        ngrams.prepare(texts)
+        words = iter(_words(texts, settings))
+        for problem, *both in zip(group, words, words, strict=True):
+            whole = ngrams.key(problem.prompt)
+            if whole in seen or not problem.prompt.strip():
+                continue
+            seen.add(whole)
+            owner = len(problems)
+            problems.append((name, problem.id))
+            pieces[WHOLE].append((owner, np.array([whole], dtype=np.uint64)))
+            own: dict[str, list[ngrams.Hashes]] = {WORDS: [], CHARACTERS: []}
+            for text in both:
+                kind = CHARACTERS if text.single.sum() * 2 > len(text) else WORDS
+                own[kind].append(text.ngrams(_lengths(settings)[kind]))
+            for kind, parts in own.items():
+                if parts:
+                    pieces[kind].append((owner, np.unique(np.concatenate(parts))))
 
 
 def _wording(pieces: Sequence[Piece], questions: Sequence[Piece], limit: int | None) -> ngrams.Hashes:
@@ -210,8 +234,19 @@ def _wording(pieces: Sequence[Piece], questions: Sequence[Piece], limit: int | N
     return hashes[counts > limit]
 
 
-def _words(text: str, settings: DecontaminationSettings) -> ngrams.Words:
-    return ngrams.words(ngrams.normal(text, mask_numbers=True)) if settings.mask_numbers else ngrams.words_of(text)
+def _wholes(text: str) -> list[str]:
+    """What may be a whole question: the text, its first line and its last line.
+
+    Instructions often surround a question on lines of their own.
+    """
+    lines = [line for line in text.strip().splitlines() if line.strip()]
+    return [text, lines[0], lines[-1]] if len(lines) > 1 else [text]
+
+
+def _words(texts: Sequence[str], settings: DecontaminationSettings) -> list[ngrams.Words]:
+    if settings.mask_numbers:
+        return ngrams.words([ngrams.normal(text, mask_numbers=True) for text in texts])
+    return [ngrams.words_of(text) for text in texts]
 
 
 def _lengths(settings: DecontaminationSettings) -> dict[str, int]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -23,7 +24,7 @@ from r1kit.settings import Settings
 
 VALUES = 128
 _BITS = 7  # of a hash that choose its range: 2**7 == VALUES
-_EDGES = np.append(np.arange(VALUES, dtype=np.uint64) << np.uint64(64 - _BITS), np.uint64(2**64 - 1))
+_EMPTY = np.uint64(2**64 - 1)  # a range without a hash
 _RECALL = 0.98  # share of the pairs at the threshold that are compared
 _CHANCE = 1 / 256  # that eight bits of different values agree
 _MAX_COMPARED = 64  # kept rows per bucket to compare with: bounds the time for sets made from a few templates
@@ -64,12 +65,18 @@ def shape(threshold: float) -> tuple[int, int]:
     return VALUES, 1
 
 
-def sketch(sample: CuratedSample, settings: NearDuplicates) -> tuple[int, NDArray[np.uint32], NDArray[np.uint8]]:
-    """The stored facts of a sample: the group that it is compared within, its bands, and its signature."""
-    question, response = ngrams.words_of(sample.question_with_history).hashes, ngrams.words_of(sample.response).hashes
-    chosen = {"question": question, "response": response, "both": np.concatenate([question, response])}
-    values = minhash(chosen[settings.text], settings.shingle)
-    return group(sample, settings.within), bands(values, settings.threshold), values.astype(np.uint8)
+def sketches(
+    samples: Sequence[CuratedSample], settings: NearDuplicates
+) -> tuple[list[int], NDArray[np.uint32], NDArray[np.uint8]]:
+    """The stored facts of samples: the groups that they are compared within, their bands, and their signatures."""
+    hashes = []
+    for sample in samples:
+        texts = {"question": sample.question_with_history, "response": sample.response}
+        chosen = texts.values() if settings.text == "both" else [texts[settings.text]]
+        hashes.append(np.concatenate([ngrams.words_of(text).hashes for text in chosen]))
+    values = minhash(hashes, settings.shingle)
+    groups = [group(sample, settings.within) for sample in samples]
+    return groups, bands(values, settings.threshold), values.astype(np.uint8)
 
 
 def group(sample: CuratedSample, within: str) -> int:
@@ -81,24 +88,39 @@ def group(sample: CuratedSample, within: str) -> int:
     return 0
 
 
-def minhash(hashes: ngrams.Hashes, shingle: int) -> ngrams.Hashes:
-    """The signature of a text, from the hashes of its words; a text shorter than a shingle is one shingle."""
-    shingles = np.sort(ngrams.ngrams(hashes, min(shingle, max(1, len(hashes)))))
-    if not len(shingles):
-        return np.zeros(VALUES, dtype=np.uint64)
-    edges = shingles.searchsorted(_EDGES)  # sorted, so the first of a range is its smallest
-    first, filled = edges[:-1], edges[1:] > edges[:-1]
-    if not filled.all():
-        empty = (~filled).nonzero()[0]
-        order = _orders()[empty]
-        first[empty] = first[order[np.arange(len(order)), filled[order].argmax(axis=1)]]
-    return ngrams.mix(shingles[first])
+def minhash(texts: Sequence[ngrams.Hashes], shingle: int) -> ngrams.Hashes:
+    """The signatures of texts, from the hashes of their words; a text shorter than a shingle is one shingle."""
+    sizes = np.array([len(hashes) for hashes in texts], dtype=np.intp)
+    row = np.repeat(np.arange(len(texts)), sizes)  # per word, as are starts and ends
+    starts = np.arange(len(row))
+    ends = starts + np.minimum(shingle, sizes)[row]
+    fits = ends <= sizes.cumsum()[row]
+    shingles = ngrams.hash_spans(np.concatenate(texts), starts[fits], ends[fits])
+    values = np.full((len(texts), VALUES), _EMPTY)  # [texts, ranges]
+    ranges = (shingles >> np.uint64(64 - _BITS)).astype(np.intp)
+    np.minimum.at(values.reshape(-1), row[fits] * VALUES + ranges, shingles)
+    return ngrams.mix(_densified(values))
+
+
+def _densified(values: ngrams.Hashes) -> ngrams.Hashes:
+    """Fill each empty range from the first filled one in its order; a text without words has zeros."""
+    filled = np.where((values == _EMPTY).all(axis=1, keepdims=True), np.uint64(0), values)
+    text, empty = (filled == _EMPTY).nonzero()
+    for choice in range(VALUES):
+        if not len(text):
+            break
+        source = values[text, _orders()[empty, choice]]
+        known = source != _EMPTY
+        filled[text[known], empty[known]] = source[known]
+        text, empty = text[~known], empty[~known]
+    return filled
 
 
 def bands(values: ngrams.Hashes, threshold: float) -> NDArray[np.uint32]:
-    """One hash per band of a signature."""
+    """One hash per band of each signature."""
     count, rows = shape(threshold)
-    return ngrams.ngrams(values, rows)[: count * rows : rows].astype(np.uint32)
+    starts = np.arange(len(values))[:, None] * VALUES + np.arange(count) * rows  # [signatures, bands]
+    return ngrams.hash_spans(values.reshape(-1), starts, starts + rows).astype(np.uint32)
 
 
 def similarity(signature: NDArray[np.uint8], others: NDArray[np.uint8]) -> NDArray[np.float32]:

@@ -33,6 +33,7 @@ from r1kit.data.jsonl import Line, lines, parsed, read_rows
 ROWS = "rows"  # the first step of every funnel: rows that are readable and not empty
 QUALITY, DECONTAMINATION = "quality", "decontamination"
 CHUNK_ROWS = 2000
+PIECE_BYTES = 2**18  # of rows that each step takes at once
 KEPT = -1
 
 
@@ -77,27 +78,77 @@ class Judge:
         return np.dtype(columns)
 
 
-def judge_row(judge: Judge, line: Line, path: Path, fact: Any) -> dict[str, Any] | None:
-    """Fill in the fact of a row; returns the reason and an example if it is dropped, else None."""
-    fact["step"], fact["quality"], fact["pass_rate"] = KEPT, np.nan, np.nan
-    fact["number"], fact["offset"], fact["length"] = line.number, line.offset, line.length
-    try:
-        sample = from_row(parsed(line, path), file=str(path), number=line.number)
-        step, rejection = _judge_sample(judge, sample, fact)
-    except DataError as error:
-        error = error.at(str(path), line.number)
-        if not judge.skip_invalid:
-            raise error from None
-        fact["step"] = 0
-        return {"step": ROWS, "reason": f"invalid: {error.kind}", "detail": error.reason, "id": "", "problem_id": ""}
-    if rejection is None:
-        return None
-    fact["step"] = judge.steps.index(step)
-    return {"step": step, **asdict(rejection), "id": sample.id, "problem_id": sample.problem_id}
+Batch = Sequence[tuple[int, Line]]  # each with the number of its file
+Judged = tuple[NDArray[Any], list[dict[str, Any]]]
 
 
-def _judge_sample(judge: Judge, sample: CuratedSample, fact: Any) -> tuple[str, Rejection | None]:
-    """The first step that rejects the sample, and the reason; if there is none, the fact is complete."""
+def judge_batch(judge: Judge, files: Sequence[Path], batch: Batch) -> Judged:
+    """The facts of some rows, and a record for each dropped one."""
+    facts = np.zeros(len(batch), dtype=judge.layout())
+    facts["step"], facts["quality"], facts["pass_rate"] = KEPT, np.nan, np.nan
+    facts["file"] = [file for file, _ in batch]
+    for name in ("number", "offset", "length"):
+        facts[name] = [getattr(line, name) for _, line in batch]
+    drops: list[dict[str, Any]] = []
+    for places in ngrams.grouped(range(len(batch)), lambda place: batch[place][1].length, PIECE_BYTES):
+        drops += _judge_piece(judge, files, {place: batch[place] for place in places}, facts)
+    return facts, drops
+
+
+def _judge_piece(
+    judge: Judge, files: Sequence[Path], piece: Mapping[int, tuple[int, Line]], facts: NDArray[Any]
+) -> list[dict[str, Any]]:
+    """Fill in the facts of rows, by their place in `facts`; a record for each dropped one, in their order.
+
+    Each step takes all the rows that are left.
+    """
+    samples: dict[int, CuratedSample] = {}
+    errors: dict[int, DataError] = {}
+    rejected: dict[int, tuple[str, Rejection]] = {}
+    for place, (file, line) in piece.items():
+        try:
+            samples[place] = from_row(parsed(line, files[file]))
+        except DataError as error:
+            errors[place] = error
+    ngrams.prepare(text for sample in samples.values() for text in _texts(sample))
+    for place, sample in samples.items():
+        try:
+            if (decision := _judge_sample(judge, sample, facts[place])) is not None:
+                rejected[place] = decision
+        except DataError as error:
+            errors[place] = error
+    if errors and not judge.skip_invalid:
+        file, line = piece[first := min(errors)]
+        raise errors[first].at(str(files[file]), line.number)
+    for place, invalid in errors.items():
+        rejected[place] = ROWS, Rejection(reason=f"invalid: {invalid.kind}", detail=invalid.reason)
+    left = [place for place in samples if place not in rejected]
+    if judge.index:
+        hits = judge.index.find_each([samples[place] for place in left])
+        for place, rejection in zip(left, map(decontaminate.rejection, hits), strict=True):
+            if rejection is not None:
+                rejected[place] = DECONTAMINATION, rejection
+        left = [place for place in left if place not in rejected]
+    if left:
+        _describe(judge, left, [samples[place] for place in left], facts)
+    drops = []
+    for place in sorted(rejected):
+        step, rejection = rejected[place]
+        facts["step"][place] = judge.steps.index(step)
+        readable = place not in errors
+        names = {name: getattr(samples[place], name) if readable else "" for name in ("id", "problem_id")}
+        drops.append({"row": place, "step": step, **asdict(rejection), **names})
+    return drops
+
+
+def _texts(sample: CuratedSample) -> Iterator[str]:
+    """The texts of which steps read the words."""
+    yield sample.question_with_history
+    yield from (turn.content for turn in sample.messages)
+
+
+def _judge_sample(judge: Judge, sample: CuratedSample, fact: Any) -> tuple[str, Rejection] | None:
+    """The first filter that rejects the sample, or the quality, and the reason."""
     empty = next((name for name in ("question", "response") if not getattr(sample, name).strip("\0 \t\r\n")), None)
     if empty:
         return ROWS, Rejection(reason=f"empty {empty}")
@@ -113,36 +164,24 @@ def _judge_sample(judge: Judge, sample: CuratedSample, fact: Any) -> tuple[str, 
         rejection = quality.judge(score, parts, judge.quality)
         if rejection is not None:
             return QUALITY, replace(rejection, example=excerpt(sample.response))
-    if judge.index and (rejection := decontaminate.rejection(judge.index.find(sample))) is not None:
-        return DECONTAMINATION, rejection
-    fact["id"] = ngrams.stable_hash(sample.id)
-    fact["problem"] = ngrams.stable_hash(sample.problem_id) if sample.problem_id else 0
-    both = f"{' '.join(sample.question_with_history.split())}\n{' '.join(sample.response.split())}"
-    fact["content"] = ngrams.stable_hash(both)
-    fact["chars"] = len(sample.response)
-    fact["pass_rate"] = np.nan if sample.pass_rate is None else sample.pass_rate
-    if np.isnan(fact["quality"]) and (score := sample.scores.get(quality.PART)) is not None:
-        fact["quality"] = score
+    return None
+
+
+def _describe(judge: Judge, places: list[int], samples: Sequence[CuratedSample], facts: NDArray[Any]) -> None:
+    """Fill in the facts that the steps which compare rows need."""
+    for place, sample in zip(places, samples, strict=True):
+        fact = facts[place]
+        fact["id"] = ngrams.stable_hash(sample.id)
+        fact["problem"] = ngrams.stable_hash(sample.problem_id) if sample.problem_id else 0
+        both = f"{' '.join(sample.question_with_history.split())}\n{' '.join(sample.response.split())}"
+        fact["content"] = ngrams.stable_hash(both)
+        fact["chars"] = len(sample.response)
+        fact["pass_rate"] = np.nan if sample.pass_rate is None else sample.pass_rate
+        if np.isnan(fact["quality"]) and (score := sample.scores.get(quality.PART)) is not None:
+            fact["quality"] = score
     for number, search in enumerate(judge.near):
-        group, bands, signature = duplicates.sketch(sample, search)
-        fact[f"group{number}"], fact[f"bands{number}"], fact[f"signature{number}"] = group, bands, signature
-    return "", None
-
-
-Batch = Sequence[tuple[int, Line]]  # each with the number of its file
-Judged = tuple[NDArray[Any], list[dict[str, Any]]]
-
-
-def judge_batch(judge: Judge, files: Sequence[Path], batch: Batch) -> Judged:
-    """The facts of some rows, and a record for each dropped one."""
-    facts = np.zeros(len(batch), dtype=judge.layout())
-    drops = []
-    for place, (file, line) in enumerate(batch):
-        facts[place]["file"] = file
-        drop = judge_row(judge, line, files[file], facts[place])
-        if drop is not None:
-            drops.append({"row": place, **drop})
-    return facts, drops
+        for name, values in zip(("group", "bands", "signature"), duplicates.sketches(samples, search), strict=True):
+            facts[f"{name}{number}"][places] = values
 
 
 def _judged(

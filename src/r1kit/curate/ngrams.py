@@ -1,8 +1,8 @@
 """Texts as numbers: a normal form, words, and hashed n-grams of words, equal on every machine and in every run.
 
 A word is a run of letters, digits and marks. In scripts without spaces (Han, kana, Thai), each character is a word, so
-n-grams work for Chinese too. Punctuation is skipped. Everything is numpy over code points, at about 10 million
-characters a second.
+n-grams work for Chinese too. Punctuation is skipped. Everything is numpy over code points. A call of numpy costs more
+than the arithmetic of a short text, so the texts of many rows are hashed at once.
 """
 
 from __future__ import annotations
@@ -11,13 +11,18 @@ import functools
 import hashlib
 import re
 import unicodedata
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 Hashes = NDArray[np.uint64]
+Item = TypeVar("Item")
 MAX_CHARS = 2**20  # the rest is ignored: no real text is longer, and memory stays bounded
+BATCH_CHARS = 2**17  # hashed at once: the arrays stay in the processor's cache
 
 _OTHER, _WORD, _SINGLE = 0, 1, 2
 _LAST_LETTER = 0x33480  # no letter comes after the Han extensions
@@ -42,17 +47,55 @@ _DELIMITERS = re.compile(r"\\[()\[\],;:! ]|\\(?:left|right|displaystyle)(?![a-z]
 
 
 @dataclass(frozen=True, slots=True)
-class Words:
-    """The words of a normal-form text: per word its hash, start and end in `text`, and whether it is one character."""
+class Batch:
+    """The words of several texts, one text after the other: per word its hash, start, end, and if it is a character."""
 
-    text: str
     hashes: Hashes
     starts: NDArray[np.intp]
     ends: NDArray[np.intp]
     single: NDArray[np.bool_]
+    grams: dict[int, Hashes] = field(default_factory=dict)  # by n, also those that run from one text into the next
+
+    def ngrams(self, n: int) -> Hashes:
+        """The n-grams of all texts, computed when first needed."""
+        if n not in self.grams:
+            self.grams[n] = ngrams(self.hashes, n)
+        return self.grams[n]
+
+
+@dataclass(frozen=True, slots=True)
+class Words:
+    """The words of a normal-form text: those from `first` to `last` of a batch, in which the text is at `offset`."""
+
+    text: str
+    batch: Batch
+    first: int
+    last: int
+    offset: int
 
     def __len__(self) -> int:
-        return len(self.hashes)
+        return self.last - self.first
+
+    @property
+    def hashes(self) -> Hashes:
+        return self.batch.hashes[self.first : self.last]
+
+    @property
+    def single(self) -> NDArray[np.bool_]:
+        return self.batch.single[self.first : self.last]
+
+    @property
+    def starts(self) -> NDArray[np.intp]:
+        """Where each word starts in `text`."""
+        return self.batch.starts[self.first : self.last] - self.offset
+
+    @property
+    def ends(self) -> NDArray[np.intp]:
+        return self.batch.ends[self.first : self.last] - self.offset
+
+    def ngrams(self, n: int) -> Hashes:
+        """A hash for each run of n words; empty for shorter texts."""
+        return self.batch.ngrams(n)[self.first : max(self.first, self.last - n + 1)]
 
     def excerpt(self, first: int, count: int) -> str:
         """The text of `count` words from word `first` on."""
@@ -89,8 +132,9 @@ def stable_hash(text: str) -> int:
     return int.from_bytes(hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "little")
 
 
-def words(text: str) -> Words:
-    """The words of a text that is in normal form."""
+def words(texts: Sequence[str]) -> list[Words]:
+    """The words of texts that are in normal form, hashed at once."""
+    text = " ".join(texts)  # a space ends a word
     codes = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype=np.uint32)
     kinds = _kinds()[codes]
     points = (codes[1:-1] == ord(".")).nonzero()[0] + 1
@@ -102,13 +146,41 @@ def words(text: str) -> Words:
     first[1:] &= ~word[:-1]
     last[:-1] &= ~word[1:]
     starts, ends = (first | single).nonzero()[0], (last | single).nonzero()[0] + 1
-    return Words(text, hash_spans(codes.astype(np.uint64), starts, ends), starts, ends, single[starts])
+    batch = Batch(hash_spans(codes.astype(np.uint64), starts, ends), starts, ends, single[starts])
+    offsets = np.cumsum([0, *(len(text) + 1 for text in texts)])
+    bounds = pairwise(starts.searchsorted(offsets).tolist())
+    places = zip(texts, bounds, offsets.tolist(), strict=False)
+    return [Words(text, batch, first, last, offset) for text, (first, last), offset in places]
 
 
-@functools.lru_cache(maxsize=4)
+_prepared: dict[str, Words] = {}
+
+
+def prepare(texts: Iterable[str]) -> None:
+    """Hash the texts of some rows, which several steps then read through `words_of` until the next call."""
+    _prepared.clear()
+    for group in grouped(dict.fromkeys(texts), len, BATCH_CHARS):
+        _prepared.update(zip(group, words([normal(text) for text in group]), strict=True))
+
+
 def words_of(text: str) -> Words:
-    """The words of any text; the last few are cached, because several steps read the same text in turn."""
-    return words(normal(text))
+    """The words of any text."""
+    known = _prepared.get(text)
+    return words([normal(text)])[0] if known is None else known
+
+
+def grouped(items: Iterable[Item], size: Callable[[Item], int], limit: int) -> Iterator[list[Item]]:
+    """The items in lists, each closed when the sizes in it sum to `limit`."""
+    group: list[Item] = []
+    total = 0
+    for item in items:
+        group.append(item)
+        total += size(item)
+        if total >= limit:
+            yield group
+            group, total = [], 0
+    if group:
+        yield group
 
 
 def ngrams(hashes: Hashes, n: int) -> Hashes:

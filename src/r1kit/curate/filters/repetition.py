@@ -35,6 +35,9 @@ def get_repetition(
 
     def repetition(view: View) -> Rejection | None:
         text = ngrams.words_of(view.response)
+        grams = text.ngrams(min(ngram, _LOOP_NGRAM)).tolist()
+        if len(set(grams)) == len(grams):  # then no longer one is repeated either
+            return None
         loop = find_loop(text.hashes, times=loop_times, length=loop_words)
         if loop is not None:
             detail = f"{loop.times} times the same {loop.period} words"
