@@ -64,7 +64,7 @@ def test_eval_prints_a_table_and_keeps_rows_and_results(
     assert "pass@1" in printed.out
     assert "3 problems x 2 samples" in printed.out
     assert "prompt format: chat_format.json of the model" in printed.err
-    assert f"{rows}: asked: question; held for right: answer; neither: none" in printed.err
+    assert f"{rows}: prompt: question; reference: answer; unused: none" in printed.err
     kept = list(read_rows(out / "completions.jsonl"))
     assert [(row["question"], row["sample"]) for row in kept] == [(r["question"], n) for r in ROWS for n in range(2)]
     assert cli.main([*arguments, "--json"]) == 0

@@ -1,4 +1,4 @@
-"""Facts about data files of others: what each shape asks and holds for right, and which are refused, and why.
+"""Facts about data files of others: prompt and reference of each shape, and which are refused, and why.
 
 The rows have the columns of real data sets; their contents are made up.
 """
@@ -425,8 +425,8 @@ def test_a_known_shape_is_asked_and_judged_as_its_authors_mean_it(
     report = check_file(write(tmp_path / "rows.jsonl", row))
     assert (report.ok, report.schema, list(map(str, report.issues))) == (True, schema, [])
     [item] = report.first
-    assert (item.fields["asked"], item.fields["verifier"]) == (asked, verifier)
-    reference = item.fields["right"]
+    assert (item.fields["prompt"], item.fields["verifier"]) == (asked, verifier)
+    reference = item.fields["reference"]
     assert (json.loads(reference) if isinstance(right, dict) else reference) == right
     [problem] = load_file(tmp_path / "rows.jsonl").problems
     assert (problem.prompt, problem.verifier, problem.answer) == (asked, verifier, reference)
@@ -448,22 +448,22 @@ def test_no_row_of_a_known_shape_breaks_it(schema: Schema, data: st.DataObject) 
 
 TEXT_TALK = [{"from": "human", "value": "Hi."}, {"from": "gpt", "value": "Hello."}]
 OTHERS: list[tuple[str, dict[str, Any], dict[str, str]]] = [
-    ("conversations", {"id": "1", "conversations": TEXT_TALK}, {"asked": "user: Hi.", "trained": "Hello."}),
+    ("conversations", {"id": "1", "conversations": TEXT_TALK}, {"prompt": "user: Hi.", "trained": "Hello."}),
     (
         "conversations",  # ShareGPT with a system prompt
         {"conversations": TEXT_TALK, "system": "Be kind.", "tools": "[]"},
-        {"asked": "system: Be kind.\nuser: Hi.", "trained": "Hello."},
+        {"prompt": "system: Be kind.\nuser: Hi.", "trained": "Hello."},
     ),
-    ("conversations", {"messages": TALK}, {"asked": f"user: {PEARS}", "trained": "4 times 6 is 24."}),
+    ("conversations", {"messages": TALK}, {"prompt": f"user: {PEARS}", "trained": "4 times 6 is 24."}),
     (
         "conversations",  # Alpaca
         {"instruction": "Add.", "input": "2 and 2", "output": "4", "history": [["Hi.", "Hello."]]},
-        {"asked": "user: Hi.\nassistant: Hello.\nuser: Add.\n2 and 2", "trained": "4"},
+        {"prompt": "user: Hi.\nassistant: Hello.\nuser: Add.\n2 and 2", "trained": "4"},
     ),
     (
         "preference pairs",
         {"prompt": "Hi.", "chosen": "Hello.", "rejected": "Go."},
-        {"asked": "user: Hi.", "chosen": "Hello.", "rejected": "Go."},
+        {"prompt": "user: Hi.", "chosen": "Hello.", "rejected": "Go."},
     ),
     (
         "preference pairs",  # UltraFeedback
@@ -472,7 +472,7 @@ OTHERS: list[tuple[str, dict[str, Any], dict[str, str]]] = [
             "rejected": [{"role": "user", "content": "Hi."}, {"role": "assistant", "content": "Go."}],
             "score_chosen": 9,
         },
-        {"asked": "user: Hi.", "chosen": "Hello.", "rejected": "Go."},
+        {"prompt": "user: Hi.", "chosen": "Hello.", "rejected": "Go."},
     ),
 ]
 
@@ -734,7 +734,7 @@ def test_one_text_maps_columns_everywhere(tmp_path: Path, capsys: pytest.Capture
     assert (problem.prompt, problem.answer) == ("Add.\n\n2 + 2?", "4")
     assert cli.main(["data", "check", str(path), "--columns", mapping, "--verifier", "number"]) == 0
     printed = capsys.readouterr().out
-    assert "asked: note and q; held for right: out.gold; neither: reply\n" in printed
+    assert "prompt: note and q; reference: out.gold; unused: reply\n" in printed
     assert "verifier: number" in printed and "2 + 2?" in printed
     assert cli.main(["verify", str(path), "--verifier", "math", "--columns", "prediction=reply,answer=out.gold"]) == 0
     assert json.loads(capsys.readouterr().out)["correct"] is True
@@ -779,7 +779,7 @@ def test_references_that_the_verifier_cannot_use_are_counted_with_their_rows(tmp
     assert (report.problems, report.counts) == (3, {"unusable reference": 1})
     assert (report.issues[0].row, report.issues[0].field) == (4, "answer")
     assert "the verifier math cannot use it" in str(report.issues[0])
-    assert [item.fields["right"] for item in report.first] == ["18", "18", "$18$"]
+    assert [item.fields["reference"] for item in report.first] == ["18", "18", "$18$"]
 
 
 def test_a_repeated_prompt_with_another_answer_says_so(tmp_path: Path) -> None:

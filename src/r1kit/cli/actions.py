@@ -176,7 +176,7 @@ def models(options: argparse.Namespace) -> None:
 
 
 def check_data(options: argparse.Namespace) -> int:
-    """Print what a data file would ask and hold for right, and its faults; status 1 if it has any."""
+    """Print the first prompts and references of a data file, and its faults; status 1 if it has any."""
     from r1kit.commands import listing_commands
 
     return print_check(listing_commands.check_data(options.file, options.columns, options.verifier), options)

@@ -40,7 +40,7 @@ def parser() -> argparse.ArgumentParser:
     models.add_argument("--format", metavar="plain|chat|FILE", help=FORMAT_HELP)
     _add_json(models)
     data = commands.add_parser("data", help="work with data files").add_subparsers(metavar="COMMAND", required=True)
-    check_help = "show what a data file would ask and hold for right, and file, row and field of each fault"
+    check_help = "show the first prompts and references of a data file, and every fault with row and field"
     check = _command(data, "check", actions.check_data, check_help)
     check.add_argument("file", metavar="FILE", type=Path)
     _add_columns(check, "prompt=q,answer=a")

@@ -9,7 +9,7 @@ from typing import Any
 from r1kit.models.known import KNOWN, ModelError, parameters_in
 from r1kit.tasks import check_file
 
-SHOWN, SHOWN_CHARS = 300, {"asked": 2000}  # characters of a text in the report of a check
+SHOWN, SHOWN_CHARS = 300, {"prompt": 2000}  # characters of a text in the report of a check
 
 
 def models() -> list[dict[str, str]]:
@@ -27,7 +27,7 @@ def models() -> list[dict[str, str]]:
 
 
 def check_data(file: Path, columns: Mapping[str, str] | None = None, verifier: str | None = None) -> dict[str, Any]:
-    """What a data file would ask and hold for right, and all its faults with file, row and field.
+    """The first prompts and references of a data file, and all its faults with file, row and field.
 
     "ok" tells whether it has no fault, "text" is the report for people. A fault raises nothing.
     """

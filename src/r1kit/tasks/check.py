@@ -1,4 +1,4 @@
-"""`r1kit data check FILE`: what a file would ask and hold for right, and all its faults, row by row."""
+"""`r1kit data check FILE`: the first prompts and references of a file, and all its faults, row by row."""
 
 from __future__ import annotations
 

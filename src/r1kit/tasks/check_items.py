@@ -48,7 +48,7 @@ def problem_reader(
 
     def item(row: dict[str, Any], number: int) -> Item:
         problem = convert(row, schema, name="check", file=file, number=number)
-        fields = {"asked": problem.prompt, "right": problem.answer, "verifier": problem.verifier}
+        fields = {"prompt": problem.prompt, "reference": problem.answer, "verifier": problem.verifier}
         places = {"field": schema.prompt[0], "answer_field": schema.answer}
         return Item(
             row=number, prompt=problem.prompt, answer=problem.answer, fields=fields, verifier=problem.verifier, **places
@@ -74,7 +74,7 @@ def conversation_reader(sample: Mapping[str, Any], columns: Mapping[str, str] | 
     def item(row: dict[str, Any], number: int) -> Item:
         fields = convert(row)
         reply = fields.get("trained") or fields.get("chosen", "")
-        return Item(row=number, prompt=fields["asked"], answer=reply, fields=fields)
+        return Item(row=number, prompt=fields["prompt"], answer=reply, fields=fields)
 
     return Reader(name=name, reading=reading, convert=item)
 
@@ -84,12 +84,12 @@ def _turns(row: Mapping[str, Any]) -> dict[str, str]:
     last = max((place for place, turn in enumerate(messages) if turn.role == "assistant"), default=-1)
     if last < 1:
         raise DataError("wrong type", "no turn of the assistant answers a prompt: there is nothing to train on")
-    return {"asked": _text(messages[:last]), "trained": messages[last].content}
+    return {"prompt": _text(messages[:last]), "trained": messages[last].content}
 
 
 def _pair(row: Mapping[str, Any]) -> dict[str, str]:
     pair = preference(row)
-    return {"asked": _text(pair.prompt), "chosen": pair.chosen, "rejected": pair.rejected}
+    return {"prompt": _text(pair.prompt), "chosen": pair.chosen, "rejected": pair.rejected}
 
 
 def _text(messages: Sequence[Message]) -> str:

@@ -1,4 +1,4 @@
-"""How the rows of a data set are laid out: which columns are asked, held for right, or rightly unused."""
+"""How the rows of a data set are laid out: which columns hold the prompt, which the reference, and which may stay unused."""
 
 from __future__ import annotations
 
@@ -80,10 +80,10 @@ class Schema:
         labels = (self.system or "", self.verifier_column, self.language_column, self.source_column)
         unused = set(columns) - {column.partition(".")[0] for column in (*self.columns, *self.reads, *labels)}
         parts = [
-            f"asked: {prompt}" + (f" with the options of {', '.join(options)}" if options else ""),
-            f"held for right: {answer}" + {"any": " (any of a list)", "all": " (all of a list)", "": ""}[self.several],
+            f"prompt: {prompt}" + (f" with the options of {', '.join(options)}" if options else ""),
+            f"reference: {answer}" + {"any": " (any of a list)", "all": " (all of a list)", "": ""}[self.several],
             f"options count from {self.first}" if self.first is not None else "",
-            f"neither: {', '.join(sorted(unused)) or 'none'}",
+            f"unused: {', '.join(sorted(unused)) or 'none'}",
         ]
         return "; ".join(filter(None, parts))
 
