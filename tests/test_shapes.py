@@ -850,7 +850,7 @@ def test_an_import_whose_last_row_was_cut_is_refused_and_adds_nothing(
 )
 def test_the_shared_cases_have_their_right_answers(name: str, right: str) -> None:
     report = check_file(CASES / f"{name}.jsonl")
-    assert report.ok and report.first[0].fields["right"] == right
+    assert report.ok and report.first[0].fields["reference"] == right
 
 
 def test_the_guide_lists_every_shape() -> None:

@@ -1,4 +1,4 @@
-"""How the rows of a data set are laid out: which columns hold the prompt, which the reference, and which may stay unused."""
+"""How the rows of a data set are laid out: the columns of prompt and reference, and those that may stay unused."""
 
 from __future__ import annotations
 
