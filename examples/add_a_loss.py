@@ -21,7 +21,9 @@ from r1kit.train.losses.policy_gradient import GRPOSettings
 def smooth_clip(settings: GRPOSettings) -> Loss:
     """min(rho A, clip(rho) A) with a ratio that bends towards its bounds instead of stopping there.
 
-    All tensors are [N], one entry per trained token; dividing by `totals` makes micro-batches add up to one batch.
+    All tensors are [N], one entry per trained token: `logprobs`, and `advantages`, `old_logprobs`, `sampler_logprobs`,
+    `ref_logprobs` of the targets. Dividing by `totals` (`num_tokens` or `num_sequences`) makes micro-batches add up to
+    one batch. Sums are logged as means over tokens: `ratio` as policy/ratio_mean, a name of your own as loss/NAME.
     """
 
     def loss(logprobs: Any, targets: Any, totals: Any) -> LossOutput:

@@ -556,7 +556,7 @@ def test_a_task_of_ones_own_is_found_by_module_and_function(monkeypatch: pytest.
     task = load_tasks([TaskSpec(name="own_task:make", limit=4, seed=7, options={"step": 2})], training=True)
     assert (task.name, len(task)) == ("train/7/2", 4)
     module.rows = lambda split, seed, size: [{"prompt": "1 + 1 = ?", "answer": "2"}]  # type: ignore[attr-defined]
-    with pytest.raises(SettingsError, match=r"^own_task:rows returned a list, expected a Task: return Listed\(name="):
+    with pytest.raises(SettingsError, match=r"^own_task:rows returned a list, expected a Task: it has no name; r1kit"):
         load_task(TaskSpec(name="own_task:rows"))
     with pytest.raises(SettingsError, match="has no 'other'"):
         load_task(TaskSpec(name="own_task:other"))

@@ -82,7 +82,7 @@ def _add_run(command: argparse.ArgumentParser) -> None:
     command.add_argument("--model", help="a known model's name or a model folder (default: the scale's own)")
     command.add_argument("--teacher", metavar="MODEL", help="for distill and v3: the model that writes, instead of R1")
     _add_settings(command, "STAGE.FIELD=VALUE", "change a setting, for example rl.optimizer.learning_rate=1e-4")
-    command.add_argument("--until", metavar="STAGE", help="stop after this stage")
+    command.add_argument("--until", metavar="STAGE", help="run the stages up to this one, in the order of `plan`")
     command.add_argument("--runs", type=Path, default=Path("runs"), metavar="DIR", help="folder of all runs (runs)")
     command.add_argument("--seed", type=int, default=0, help="seed of all random numbers (0)")
     _add_json(command)

@@ -31,8 +31,8 @@ class FunctionSource(Generator):
 
     def load(self, spec: TaskSpec, split: str) -> Task:
         task: Any = import_function(spec.name, "task")(split=split, seed=spec.seed, size=spec.size, **spec.options)
-        if not all(hasattr(task, name) for name in ("name", "__len__", "__getitem__")):
-            remedy = "return Listed(name=..., problems=...)"
+        if lacking := [name for name in ("name", "__len__", "__getitem__") if not hasattr(task, name)]:
+            remedy = f"it has no {', '.join(lacking)}; r1kit.tasks.Listed(name=..., problems=...) has them all"
             raise SettingsError(f"{spec.name} returned {article(task)}, expected a Task: {remedy}")
         checked: Task = task
         return checked

@@ -39,7 +39,8 @@ def loss_of(settings: GRPOSettings) -> Loss:
     def checked(logprobs: Tensor, targets: Targets, totals: Totals) -> LossOutput:
         output: Any = loss(logprobs, targets, totals)  # a user's function: the type is checked here
         if not isinstance(output, LossOutput) or output.loss.numel() != 1:
-            raise ValueError(f"loss {settings.loss!r} returned {output!r:.80}: expected a LossOutput with one number")
+            remedy = "expected a LossOutput with one number, from r1kit.models.policy_net"
+            raise ValueError(f"loss {settings.loss!r} returned {output!r:.80}: {remedy}")
         if logprobs.requires_grad and not output.loss.requires_grad:
             cause = "expected a number computed from `logprobs`, without `detach`, `item` or `no_grad`"
             raise ValueError(f"loss {settings.loss!r} returned a loss without a gradient: {cause}")
