@@ -1,8 +1,8 @@
 """A recipe and a scale of your own: the base model samples, and SFT trains it on its own correct samples.
 
-The kinds of stage are the `Kind` constants in r1kit/stages, such as GENERATE, SFT and RL. A scale gives sizes and data;
-what a stage is for stands beside it in the recipe, as `prompting` and `curate` here, or `rewards` for RL. An input is a
-model, or a file in the folder of an earlier stage (`samples / "kept.jsonl"`).
+The kinds of stage are the `Kind` constants in r1kit/stages, such as GENERATE and RL; `RL.settings.model_fields` lists
+its settings. Sizes and data come from a scale, or `Sizes(steps=2, ...)`. What a stage is for stands beside them, as
+`prompting` here, or `rewards=["accuracy", "mine:f"]` for RL. An input is a model or a file (`samples / "kept.jsonl"`).
 
 Run it: python examples/add_a_recipe.py. With this folder on PYTHONPATH the command line runs it too:
 r1kit run add_a_recipe:expert_iteration --scale add_a_recipe:SHORT --set tuned.epochs=2

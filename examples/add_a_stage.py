@@ -48,7 +48,7 @@ SHORTEST = Kind(name="shortest", run=run, settings=ShortestSettings, cost=cost)
 
 def shortest_samples(*, overrides: Mapping[str, Any] | None = None, seed: int = 0) -> Recipe:
     build = Builder("Shortest samples", TINY, {}, overrides, seed)
-    sizes = Sizes(tasks=(TaskSpec(name="tiny/sums", limit=20),), max_tokens=64)
+    sizes = Sizes(tasks=(TaskSpec(name="tiny/sums", limit=20),), max_tokens=64)  # ten would leave nothing
     samples = build("samples", GENERATE, {"model": build.base}, sizes, curate=presets.REJECTION)
     shortest = build("shortest", SHORTEST, {"data": samples / "kept.jsonl"}, Sizes())
     return build.recipe("shortest", [samples, shortest], {})

@@ -135,7 +135,8 @@ def run(context: Context) -> Mapping[str, Any]:
     if not curation.kept and not settings.may_be_empty:
         reasons = sum((Counter(step.reasons) for step in steps), Counter[str]())
         most = ", ".join(f"{name} {count:,}" for name, count in reasons.most_common(3))
-        raise ValueError(f"none of {metrics['samples']:,} samples was kept ({most}): see {path}")
+        remedy = f"raise tasks.limit or samples if they are few, or see {path}"
+        raise ValueError(f"none of {metrics['samples']:,} samples was kept ({most}): {remedy}")
     return {**metrics, **{name: count for name, count in counts.items() if name != "asked"}}
 
 
