@@ -52,7 +52,7 @@ _AND_MORE = re.compile(r"(\S.*?[A-Za-z])\.?,?\s+(?:and\s+)?(\d\S*\s*[A-Za-z]+)\.
 _HALF_OF_DAY = re.compile(r"(?<![A-Za-z])([ap])\.\s?m(?:\.|(?![A-Za-z]))", re.IGNORECASE)
 _NO_WORDS = re.compile(r"\\[A-Za-z]+|[^A-Za-z' -]")
 _LETTER = re.compile(r"[A-Za-z]")
-_ONE_LETTER = re.compile(r"\d[A-Za-z]$")
+_ONE_LETTER = re.compile(r"\d[A-Za-z](?:\s*\^\s*\{?\s*\d\s*\}?)?$")
 
 
 @dataclass(frozen=True, slots=True)

@@ -131,7 +131,8 @@ class _Comparison:
             case Equation(), _:
                 if isinstance(expected, Group) and expected.name and given.name not in (None, f"({expected.name})"):
                     return False  # (x, y) = (1, 2) is not a = 1, b = 2
-                return self._holds(given) and self.same(self._value(given), expected)
+                holds = _rounds_as(given, expected) or self._holds(given)
+                return holds and self.same(self._value(given), expected)
             case _, Equation(name=str()):
                 return self.same(given, self._value(expected))
             case _, Equation():  # 12 \times 3 = 36 has a value, x + 1 = 2y has none
@@ -147,6 +148,8 @@ class _Comparison:
                 members = given.items if isinstance(given, Group) and given.opening in ("", "{") else (given,)
                 texts = tuple(item.text for item in members if isinstance(item, Scalar))
                 return len(texts) == len(members) and self._families(Family(parameter, texts), expected)
+            case _, Group("whole", _, (region,)) if not (isinstance(given, Group) and given.opening == "whole"):
+                return self.same(given, region)  # x > 1 is as good without "for whole x"
             case Matrix(), Matrix():
                 if [len(row) for row in given.rows] != [len(row) for row in expected.rows]:
                     return False
@@ -154,14 +157,21 @@ class _Comparison:
                 return all(self.same(a, b, part=True) for row, other in rows for a, b in zip(row, other, strict=True))
             case Ratio(), Ratio():
                 return self._ratios(given.terms, expected.terms)
-            case (Ratio((first, second)), Scalar()) | (Scalar(), Ratio((first, second))):
-                other = expected if isinstance(given, Ratio) else given
-                return evaluation.constant(self._tree(second)) == 1 and self.same(Scalar(first), other)
+            case (Ratio((first, second)), Scalar() as other) | (Scalar() as other, Ratio((first, second))):
+                if evaluation.constant(self._tree(second)) == 1:
+                    return self.same(Scalar(first), other)
+                quotient = ("over", self._tree(first), self._tree(second))
+                return not _CLOCK.fullmatch(f"{first}:{second}") and evaluation.equal(quotient, self._tree(other.text))
             case Scalar(), Scalar():
                 return self._scalars(given.text, expected.text)
         if is_region(given) or is_region(expected):
             return self._regions(given, expected)
         match given, expected:
+            case (Matrix(entries), Group("(", ")", items)) | (Group("(", ")", items), Matrix(entries)):
+                column = [row[0] for row in entries if len(row) == 1]  # a column is a vector
+                if len(entries) != len(column) or len(column) != len(items):
+                    return False
+                return all(self.same(item, entry, part=True) for item, entry in zip(items, column, strict=True))
             case Group(), Group() if given.opening + expected.opening not in ("{(", "({"):
                 return self._groups(given, expected)
             case Group("{", _, (item,)), _ if not part and expected != Scalar(EMPTY_SET):
@@ -386,6 +396,12 @@ class _Comparison:
 def _is_unknown(side: str) -> bool:
     """Whether the left side of `x ≈ 3.14` has no value of its own, as \\pi and e have."""
     return names(side) and side != "e"
+
+
+def _rounds_as(given: Equation, expected: Shape) -> bool:
+    """Whether `x ≈ 3.14` answers a reference with decimals, which is rounded itself."""
+    decimal = isinstance(expected, Scalar) and re.search(r"\.\d*[1-9]", expected.text)
+    return bool(decimal) and given.name == "≈" and _is_unknown(given.sides[0])
 
 
 def _as_numbers(given: str, expected: str) -> bool | None:

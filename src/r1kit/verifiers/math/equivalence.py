@@ -121,7 +121,8 @@ def _decided(prediction: str | None, reference: str) -> tuple[bool, str] | None:
         value = number.parse_in_prose(prediction)
         return None if value is None else (number.equal(value, expected), "as numbers")
     if right_letter is not None:
-        chosen = choice(LETTER_IN_TEXT.sub(r"\1", spelling.plain(prediction)))
+        answer = LETTER_IN_TEXT.sub(r"\1", spelling.plain(prediction))
+        chosen = None if answer in ("e", "i") else choice(answer)  # these two are numbers
         return chosen == right_letter, f"chose {chosen}"
     same = wording(prediction) == words
     return same, "same words" if same else "different words"

@@ -13,6 +13,8 @@ _RULES = tuple(
     (re.compile(pattern), replacement)
     for pattern, replacement in (
         # words in text: \text{ or }
+        (r"(?<![\u4e00-\u9fff])或者?(?![\u4e00-\u9fff])", " or "),
+        (r"(?<![\u4e00-\u9fff])[且和与及](?![\u4e00-\u9fff])", " and "),
         (
             r"\\(?:text|mbox|mathrm|textrm)\s*\{([^{}]*(?<![A-Za-z])(?:and|or|for|where|with|any|all|every|integers?|to|since|except|either"
             r"|because|(?:max|min)(?:imum)?|mod|st|nd|rd|th)(?![A-Za-z])[^{}]*)\}",
@@ -51,7 +53,10 @@ _RULES = tuple(
         # remarks
         (r"^either\s+|^\\forall[^,]*,\s*", ""),
         (r"(?<=\S)[\s,]*(?:for|where|with)(?![A-Za-z])[^=<>]*constants?(?![A-Za-z]).*$", ""),
-        (r"(?<=\S)\s*,\s*[a-z]\s*\\in\s*\\mathbb\{[RQC]\}$", ""),
+        (r"(?<=\S)\s*[,(]\s*[a-z]\s*\\in\s*\\mathbb\{[RC]\}\s*\)?$", ""),
+        (r"^([^<>≤≥≠]+),\s*[a-z]\s*\\in\s*\\mathbb\{Q\}$", r"\1"),
+        (r"\\frac\s*\{\s*\\partial\s*([A-Za-z])\s*\}\s*\{\s*\\partial\s*([A-Za-z])\s*\}", r"\\frac{d\1}{d\2}"),
+        (r"\\mathbb\{R\}\s*[\^_]\s*\{?\s*\+\s*\}?$", r"(0,\\infty)"),
         (r"[\s,]*\(?\s*(?:since|because)(?![A-Za-z]).*\)?$", ""),
         (r"(?<=\S)[\s,]*\(?(?:for|where|with)\s+(?:all|any|every|each|arbitrary)(?![A-Za-z])(?!.*integer).*$", ""),
         (r"(?<=\S)[\s,]*\(?\s*\\forall(?![A-Za-z]).*$", ""),

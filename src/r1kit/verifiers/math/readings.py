@@ -18,6 +18,7 @@ INFINITE = re.compile(r"([+-]?)\s*(?:\\infty|\\?infinity)\s*", re.IGNORECASE)
 LETTER_IN_TEXT = re.compile(_TEXT + r"\{\s*(\(?[A-Z]\)?)\s*\}")
 _FILLERS = {"there", "are", "it", "is", "its", "was", "be", "would", "the", "a", "an", "on", "in", "at", "that"}
 _FILLERS |= {"option", "only"}
+_EMPTY = re.compile(r"\bno solutions\b|无解|無解|空集|\\(?:emptyset|varnothing)(?![a-z])")
 _TOKEN = re.compile(r"[a-z']+|\d+|[^\s\w.()]|[^\W\d_]+")
 _CHOICE = re.compile(r"\(?[A-Z]\)?")
 
@@ -33,7 +34,7 @@ def wording(text: str) -> str:
     plain = WRAPPED.sub(r" \1 ", plain).casefold()
     plain = re.sub(r"\b([ap])\.?\s?m\b\.?", r"\1m", plain)
     plain = re.sub(r"(?<=\d):00(?=\s*[ap]m\b)", "", plain)
-    plain = re.sub(r"\bno solutions\b", "no solution", plain)
+    plain = _EMPTY.sub("no solution", plain)
     plain = re.sub(r"(?<=\b[a-z])\.(?=\s*[a-z]\b|\s|$|,)", "", plain)
     tokens = [token.lstrip("0") or "0" if token.isdigit() else token for token in _TOKEN.findall(plain)]
     while len(tokens) > 1 and tokens[0] in _FILLERS:

@@ -32,8 +32,8 @@ class Group:
     """Several values in brackets, such as "(" and "]". A set has "{" and "}", a list has "".
 
     Sets and lists are unordered. Three groups are regions of the real line: a union has the brackets "or", an
-    intersection "and", a difference "without". `name` is what the values are values of, if the text says so.
-    `alternatives` are joined by "or".
+    intersection "and", a difference "without". The whole numbers of a region have "whole". `name` is what the values
+    are values of, if the text says so. `alternatives` are joined by "or".
     """
 
     opening: str
@@ -110,7 +110,11 @@ REALS = re.compile(
 )
 _SUCH_THAT = re.compile(r"\s*([A-Za-z])\s*(?:\\in\s*\\mathbb\s*\{\s*R\s*\})?\s*(?:\\mid(?![A-Za-z])|[|:])\s*")
 _FRENCH = re.compile(r"(?=\]|.*\[$)([\[\](])([^\[\],;]+)[,;]([^\[\],;]+)([\[\])])")  # ]1, 2[ excludes both ends
-_NO_SET = re.compile(r"\\(?:varnothing|emptyset)(?![A-Za-z])|\\\{\s*\\\}|\\phi")
+_NO_SET = re.compile(
+    r"\\(?:varnothing|emptyset)(?![A-Za-z])|\\\{\s*\\\}|\\phi"
+    r"|(?:\\text\s*\{)?\s*(?:no (?:real )?solutions?|无解|無解|空集)\s*\}?",
+    re.IGNORECASE,
+)
 _SPACE = re.compile(r"(?<![A-Za-z])\s+|\s+(?![A-Za-z])")  # that does not end a command
 _PM = re.compile(r"\\(pm|mp)(?![A-Za-z])")
 
@@ -138,7 +142,9 @@ def _family(text: str) -> Shape | None:
     items: tuple[Shape, ...] = shape.items if isinstance(shape, Group) and shape.opening in ("", "{") else (shape,)
     items = tuple(Scalar(item.sides[-1]) if isinstance(item, Equation) and item.name else item for item in items)
     texts = tuple(item.text for item in items if isinstance(item, Scalar))
-    return Family(letter, texts) if len(texts) == len(items) else shape
+    if len(texts) == len(items):
+        return Family(letter, texts)
+    return Group("whole", "whole", (shape,)) if is_region(shape) and region_name(shape) == letter else shape
 
 
 def _parse(text: str) -> Shape:
@@ -299,6 +305,9 @@ def _variants(text: str) -> list[str]:
 def _relation(text: str) -> Shape | None:
     exact, approximates, rough = text.replace("\\$", "").partition("\\approx")
     if approximates:  # \frac{5}{12} \approx 0.4167
+        name, equals, value = exact.partition("=")
+        if equals and "=" not in value and names(name, value):  # x = \frac{5}{12} \approx 0.4167
+            exact = value
         return Equation("≈", (exact.strip(), rough.strip())) if number.parse_number(rough) else Scalar(text)
     if _SIGNS.search(text):
         signs, sides = tuple(_SIGNS.findall(text)), tuple(side.strip() for side in _SIGNS.split(text))
