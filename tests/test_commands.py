@@ -201,7 +201,9 @@ def test_a_format_is_the_models_own_unless_another_is_asked_for(model: str, tmp_
     assert saved.choose(None, tmp_path, templated)[0] == ChatFormat(template="chat")
     gemma.chat_template = "{{ raise_exception('no system') if messages[0].role == 'system' }}" + gemma.chat_template
     chat, source = saved.choose(None, tmp_path, gemma)
-    assert chat == ChatFormat(template="chat", system="") and "without the R1-Zero prompt that it refuses" in source
+    assert chat == ChatFormat(template="chat", system="") and "R1-Zero prompt that it does not take" in source
+    gemma.chat_template = "{{ messages[-1].content }}{% if add_generation_prompt %}{{ '<start_of_turn>' }}{% endif %}"
+    assert saved.choose(None, tmp_path, gemma)[0].system == "", "a template that drops system messages in silence"
     with pytest.raises(ValueError, match="has no chat template: use the format plain"):
         saved.choose("chat", tmp_path, bare)
     with pytest.raises(ValueError, match="there is no prompt format plane: expected plain, chat"):
