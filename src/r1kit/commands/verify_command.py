@@ -36,7 +36,13 @@ def verify_rows(
     """
     find(verifier)
     counts = Counter() if counts is None else counts
-    prediction, answer, several = _read_columns(columns or {})
+    columns = columns or {}
+    check_fields(columns, ("prediction", *MEANINGS))
+    fields = [field for field in MEANINGS if field in columns] or ["answer"]
+    if len(fields) > 1:
+        raise DataError("missing column", f"columns names {' and '.join(fields)}: name one of them")
+    prediction, answer = columns.get("prediction", "prediction"), columns.get(fields[0], "answer")
+    several = MEANINGS[fields[0]]  # how a list of answers is meant
     with open_writer(out) as writer:
         for batch in batches(file):
             predictions = [field_of(row, prediction, file, number) for number, row in batch]
@@ -119,15 +125,6 @@ def _rate(rate: Rate) -> str:
     if rate.low is None or rate.high is None:
         return "-"
     return f"{rate.count}/{rate.of} = {rate.share:.1%} [{rate.low:.1%}, {rate.high:.1%}]"
-
-
-def _read_columns(columns: Mapping[str, str]) -> tuple[str, str, Several]:
-    """The columns of prediction and answer, and how a list of answers is meant."""
-    check_fields(columns, ("prediction", *MEANINGS))
-    fields = [field for field in MEANINGS if field in columns] or ["answer"]
-    if len(fields) > 1:
-        raise DataError("missing column", f"columns names {' and '.join(fields)}: name one of them")
-    return columns.get("prediction", "prediction"), columns.get(fields[0], "answer"), MEANINGS[fields[0]]
 
 
 def _reference(row: Row, column: str, several: Several, verifier: str, file: Path, number: int) -> str:

@@ -90,7 +90,11 @@ class Remote:
                 reason = f"the reply is not a JSON object: {str(answer)[:80]!r}"
             except urllib.error.HTTPError as error:
                 with error:
-                    reason = f"status {error.code}: {_told(error.read(500))}"
+                    text = error.read(500).decode("utf-8", "replace")
+                try:
+                    reason = f"status {error.code}: {json.loads(text)['error']}"
+                except (ValueError, KeyError, TypeError):  # not our server's JSON
+                    reason = f"status {error.code}: {text}"
                 if error.code < 500:
                     raise SandboxError(f"the sandbox at {self.url} refuses {path}: {reason}") from None
             except urllib.error.URLError as error:
@@ -100,15 +104,6 @@ class Remote:
             if attempt < _TRIES:
                 time.sleep(0.2 * attempt)
         raise SandboxError(f"the sandbox at {self.url} does not answer {path}: {reason}")
-
-
-def _told(body: bytes) -> str:
-    """The error that a server's reply holds, or its text."""
-    text = body.decode("utf-8", "replace")
-    try:
-        return str(json.loads(text)["error"])
-    except (ValueError, KeyError, TypeError):
-        return text
 
 
 def _execution(value: Any) -> Execution:
