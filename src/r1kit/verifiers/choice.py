@@ -99,7 +99,7 @@ _RIVALS = (
     re.compile(r"(?:\b(?i:but|however|aber|mais|pero)\b|但|でも)\W*([A-HJ])(?![A-Za-z'])"),
     re.compile(rf"(?:^|[.;!\n])\s*{PATTERNS['doubt']}\W*([A-HJ])(?![A-Za-z'])"),
     re.compile(rf"(?:[.;!\n]\s*{_LEAD.pattern}|^\s*{PATTERNS['so']}\W*)[(\[<]?([A-HJ])(?![A-Za-z'])"),
-    re.compile(rf"^\s*(?:{_CLAIM}\W+){{2,}}[(\[<]?([A-HJ])(?![A-Za-z'])"),
+    re.compile(rf"^\s*(?:(?=I\s){_CLAIM}\W+|(?:{_CLAIM}\W+){{2,}})[(\[<]?([A-HJ])(?![A-Za-z'])"),  # "I choose" is one
     re.compile(r"[,.;]\s*([A-HJ])[更也才最]"),
     re.compile(rf"(?:{PATTERNS['joins']}|{PATTERNS['doubt']}|{PATTERNS['but']})\W*([A-HJ])\W*$"),
     re.compile(r"(?:答案|选|答え|正解)\W*(?:是|为|项|は)?\W*([A-J])(?![A-Za-z])"),
