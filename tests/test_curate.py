@@ -996,7 +996,7 @@ def test_the_second_pass_goes_on_in_the_middle_of_a_row(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_killed_at_any_instant_the_same_files_come_out(tmp_path: Path) -> None:
-    write(tmp_path / "rows.jsonl", mixed_rows(1000))
+    write(tmp_path / "rows.jsonl", mixed_rows(3000))
     expected = bytes_of(whole(tmp_path, tmp_path / "straight").folder)
     code = (
         "import sys\nfrom pathlib import Path\nsys.path.insert(0, sys.argv[1])\nimport test_curate as t\n"
@@ -1011,7 +1011,7 @@ def test_killed_at_any_instant_the_same_files_come_out(tmp_path: Path) -> None:
         assert process.stdout is not None
         process.stdout.readline()
         try:
-            process.wait(timeout=rng.uniform(0.1, 0.6))
+            process.wait(timeout=rng.uniform(0.05, 0.4))
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()

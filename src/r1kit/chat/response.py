@@ -6,7 +6,8 @@ import re
 import unicodedata
 from dataclasses import dataclass
 
-RESPONSE = re.compile(r"\s*<think>(?P<reasoning>.*?)</think>\s*<answer>(?P<answer>.*?)</answer>\s*\Z", re.DOTALL)
+_REASONING, _ANSWER = (rf"[^<]*+(?:<(?!/{tag}>)[^<]*+)*+" for tag in ("think", "answer"))  # up to the closing tag
+RESPONSE = re.compile(rf"\s*<think>(?P<reasoning>{_REASONING})</think>\s*<answer>(?P<answer>{_ANSWER})</answer>\s*\Z")
 TAGS = ("<think>", "</think>", "<answer>", "</answer>")
 _BLANK = frozenset("\u115f\u1160\u2800\u3164\uffa0")  # letters and a symbol that are invisible
 _STEP = re.compile(r"(Step \d+:|^\d+\.|\n-|\n\*|First,|Second,|Next,|Finally,)", re.MULTILINE)
@@ -27,7 +28,7 @@ class Response:
 
 def parse(text: str) -> Response:
     """Split a response into reasoning and answer. Any text is accepted."""
-    # count first: the pattern takes quadratic time on a text with many tags
+    # count the tags: the pattern allows other tags inside a part
     match = RESPONSE.match(text) if all(text.count(tag) == 1 for tag in TAGS) else None
     if match:
         reasoning, answer = _visible(match["reasoning"]), _visible(match["answer"])

@@ -104,16 +104,17 @@ def minhash(texts: Sequence[ngrams.Hashes], shingle: int) -> ngrams.Hashes:
 
 def _densified(values: ngrams.Hashes) -> ngrams.Hashes:
     """Fill each empty range from the first filled one in its order; a text without words has zeros."""
-    filled = np.where((values == _EMPTY).all(axis=1, keepdims=True), np.uint64(0), values)
-    text, empty = (filled == _EMPTY).nonzero()
-    for choice in range(VALUES):
-        if not len(text):
+    filled = np.where((values == _EMPTY).all(axis=1, keepdims=True), np.uint64(0), values).reshape(-1)
+    empty = (filled == _EMPTY).nonzero()[0]
+    for order in _orders():
+        if not len(empty):
             break
-        source = values[text, _orders()[empty, choice]]
+        ranges = empty % VALUES
+        source = values.reshape(-1)[empty - ranges + order[ranges]]
         known = source != _EMPTY
-        filled[text[known], empty[known]] = source[known]
-        text, empty = text[~known], empty[~known]
-    return filled
+        filled[empty[known]] = source[known]
+        empty = empty[~known]
+    return filled.reshape(-1, VALUES)
 
 
 def bands(values: ngrams.Hashes, threshold: float) -> NDArray[np.uint32]:
@@ -177,5 +178,6 @@ def _shared_buckets(
 
 @functools.cache
 def _orders() -> NDArray[np.int64]:
-    """For each range, the order in which the other ranges are tried if it is empty."""
-    return np.argsort(ngrams.mix(np.arange(VALUES * VALUES, dtype=np.uint64)).reshape(VALUES, VALUES), axis=1)
+    """For each range (column), the order in which the other ranges are tried if it is empty."""
+    orders = np.argsort(ngrams.mix(np.arange(VALUES * VALUES, dtype=np.uint64)).reshape(VALUES, VALUES), axis=1)
+    return np.ascontiguousarray(orders.T)

@@ -41,6 +41,7 @@ _MULTIPLIERS = tuple(map(np.uint64, (0xBF58476D1CE4E5B9, 0x94D049BB133111EB)))
 _THOUSANDS = re.compile(r",(?<=\d,)(?=\d{3}(?!\d))")
 _NO_FRACTION = re.compile(r"\.(?<=\d\.)0+(?!\d)")
 _ZEROS = re.compile(r"\.(?<=\d\.)(\d*[1-9])0+(?!\d)")
+_POINT = re.compile(r"\.(?=\d)")  # what the other three begin with
 _BARE_POINT = re.compile(r"\.(?<![\w.]\.)(?=\d)")
 _NUMBER = re.compile(r"\d+(?:\.\d+)?")
 _DELIMITERS = re.compile(r"\\[()\[\],;:! ]|\\(?:left|right|displaystyle)(?![a-z])|\$|\s+")
@@ -104,6 +105,8 @@ class Words:
 
 def normal(text: str, *, mask_numbers: bool = False) -> str:
     """One form for equal readings: `normal("Ｘ is 1,080.50") == "x is 1080.5"`; `mask_numbers` turns numbers into 0."""
+    if not mask_numbers and (known := _prepared.get(text)) is not None:
+        return known.text
     text = text[:MAX_CHARS]
     if not text.isascii():
         text = unicodedata.normalize("NFKC", text)[:MAX_CHARS]
@@ -112,14 +115,16 @@ def normal(text: str, *, mask_numbers: bool = False) -> str:
         return _NUMBER.sub("0", _THOUSANDS.sub("", text))
     if "," in text:
         text = _THOUSANDS.sub("", text)
-    if "." in text:
+    if _POINT.search(text):
         text = _ZEROS.sub(r".\1", _NO_FRACTION.sub("", _BARE_POINT.sub("0.", text)))
     return text
 
 
 def key(text: str) -> int:
     """A hash of the text without white space, LaTeX delimiters and final punctuation, to match whole texts."""
-    return stable_hash(_DELIMITERS.sub("", normal(text)).rstrip(".?!:;。？！：；"))
+    text = normal(text)
+    bare = _DELIMITERS.sub("", text) if "\\" in text else "".join(text.replace("$", "").split())  # split is fast
+    return stable_hash(bare.rstrip(".?!:;。？！：；"))
 
 
 def numbers(text: str) -> tuple[str, ...]:
@@ -165,8 +170,7 @@ def prepare(texts: Iterable[str]) -> None:
 
 def words_of(text: str) -> Words:
     """The words of any text."""
-    known = _prepared.get(text)
-    return words([normal(text)])[0] if known is None else known
+    return _prepared.get(text) or words([normal(text)])[0]
 
 
 def grouped(items: Iterable[Item], size: Callable[[Item], int], limit: int) -> Iterator[list[Item]]:

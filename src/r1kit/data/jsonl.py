@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import fcntl
 import json
 import os
@@ -16,6 +17,7 @@ from r1kit.store import StoreError, atomic_file, storing, to_plain
 
 MAX_ROW_BYTES = 8 * 2**20  # the longest row of a training sample; longer ones are skipped without being read
 BLOCK_BYTES = 2**20
+_encode = json.JSONEncoder(ensure_ascii=False).encode
 
 
 class Line(NamedTuple):
@@ -91,7 +93,7 @@ def parse_row(line: bytes, path: Path, number: int) -> dict[str, Any] | DataErro
 def parse_json(data: bytes) -> Any:
     """JSON as Python reads it; every failure is a `DataError`."""
     try:
-        return json.loads(data.decode("utf-8-sig"))
+        return json.loads(data.removeprefix(codecs.BOM_UTF8).decode())
     except UnicodeDecodeError as error:
         raise DataError("invalid UTF-8", f"byte {error.start + 1} is not valid UTF-8: save it as UTF-8") from None
     except json.JSONDecodeError as error:
@@ -129,7 +131,7 @@ def _is_json(text: bytes) -> bool:
 
 def encoded(row: Any) -> bytes:
     """A row as a line; a lone surrogate, which JSON can hold and UTF-8 cannot, becomes "?"."""
-    return (json.dumps(row, ensure_ascii=False) + "\n").encode("utf-8", "replace")
+    return (_encode(row) + "\n").encode("utf-8", "replace")
 
 
 class RowWriter:
@@ -223,19 +225,27 @@ class ReplayWriter:
         self.path = path
         self._part = RowWriter(path.with_name(path.name + ".part"))
         self._written = self._part.count_lines()
+        self._waiting = bytearray()  # rows that are written together
         self.rows = 0
 
     def put(self, make: Callable[[], bytes]) -> None:
         """Add the next row; `make` is called only if the file does not have that row yet."""
         if self.rows >= self._written:
-            self._part.write(make())
+            self._waiting += make()
+            if len(self._waiting) >= BLOCK_BYTES:
+                self._flush()
         self.rows += 1
+
+    def _flush(self) -> None:
+        self._part.write(bytes(self._waiting))
+        self._waiting.clear()
 
     def finish(self) -> None:
         """Sync the file and give it its name."""
         if self.rows < self._written:
             reason = f"has {self._written} rows, expected {self.rows}: delete it and run again"
             raise StoreError(f"{self._part.path} {reason}")
+        self._flush()
         self._part.close()
         with storing(self.path):
             os.replace(self._part.path, self.path)

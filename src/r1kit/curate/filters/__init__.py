@@ -78,7 +78,10 @@ def build(specs: Sequence[FilterSpec]) -> dict[str, Filter]:
     def limited(spec: FilterSpec, rule: Filter, view: View) -> Rejection | None:
         return rule(view) if spec.is_for(view.sample.source) else None
 
-    return {spec.title: partial(limited, spec, _make(spec)) for spec in specs}
+    rules = {spec.title: (spec, _make(spec)) for spec in specs}
+    return {
+        title: partial(limited, spec, rule) if spec.only or spec.skip else rule for title, (spec, rule) in rules.items()
+    }
 
 
 def _make(spec: FilterSpec) -> Filter:

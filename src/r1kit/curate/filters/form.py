@@ -32,12 +32,16 @@ def get_not_in_format(*, formats_allowed: Sequence[str] = tuple(formats.FORMATS)
 def get_truncated() -> Filter:
     """Drop completions that reached the token limit, and responses with an open <think> tag."""
 
+    def end(view: View) -> str:
+        return excerpt(view.response, len(view.response), before=120)
+
     def truncated(view: View) -> Rejection | None:
-        end = excerpt(view.response, len(view.response), before=120)
         if view.sample.finish_reason == "length":
-            return Rejection(reason="token limit reached", detail=f"{view.sample.tokens or '?'} tokens", example=end)
+            return Rejection(
+                reason="token limit reached", detail=f"{view.sample.tokens or '?'} tokens", example=end(view)
+            )
         if view.response.count("<think>") > view.response.count("</think>"):
-            return Rejection(reason="reasoning not closed", example=end)
+            return Rejection(reason="reasoning not closed", example=end(view))
         return None
 
     return truncated
