@@ -259,6 +259,6 @@ def test_hashes_depend_on_content_and_names_inside_a_folder_but_not_on_its_own_n
 
 def test_a_last_line_that_is_no_object_is_refused_and_not_taken_for_a_cut_row(tmp_path: Path) -> None:
     path = tmp_path / "array.jsonl"
-    path.write_text('[7]')
+    path.write_text("[7]")
     with pytest.raises(ValueError, match="row 1: the row is"):
         list(jsonl.read_rows(path))
