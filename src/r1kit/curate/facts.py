@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import asdict, dataclass, replace
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -110,7 +110,8 @@ def _judge_piece(
             samples[place] = from_row(parsed(line, files[file]))
         except DataError as error:
             errors[place] = error
-    ngrams.prepare(text for sample in samples.values() for text in _texts(sample))
+    turns = (turn.content for sample in samples.values() for turn in sample.messages)
+    ngrams.prepare(chain((sample.question_with_history for sample in samples.values()), turns))
     for place, sample in samples.items():
         try:
             if (decision := _judge_sample(judge, sample, facts[place])) is not None:
@@ -139,12 +140,6 @@ def _judge_piece(
         names = {name: getattr(samples[place], name) if readable else "" for name in ("id", "problem_id")}
         drops.append({"row": place, "step": step, **asdict(rejection), **names})
     return drops
-
-
-def _texts(sample: CuratedSample) -> Iterator[str]:
-    """The texts of which steps read the words."""
-    yield sample.question_with_history
-    yield from (turn.content for turn in sample.messages)
 
 
 def _judge_sample(judge: Judge, sample: CuratedSample, fact: Any) -> tuple[str, Rejection] | None:

@@ -145,7 +145,14 @@ def preference(row: Row) -> PreferencePair:
     has_prompt = isinstance(row["chosen"], Sequence) and not isinstance(row["chosen"], str) and len(row["chosen"]) > 1
     if prompt_name is not None and not has_prompt:
         prompt = _prompt(row[prompt_name], prompt_name)
-        chosen, rejected = (_single_reply(row[side], side) for side in ("chosen", "rejected"))
+        replies = []
+        for side in ("chosen", "rejected"):
+            turns = _reply(row[side], side)
+            if len(turns) != 1 or turns[0].role != "assistant":
+                reason = f"{len(turns)} turns, the last one the {turns[-1].role}'s: expected one turn of the assistant"
+                raise DataError("wrong type", reason, field=side)
+            replies.append(turns[0].content)
+        chosen, rejected = replies
     else:
         (*before, last), (*other_before, other_last) = (_dialogue(row[side], side) for side in ("chosen", "rejected"))
         if before != other_before or {last.role, other_last.role} != {"assistant"}:
@@ -178,14 +185,6 @@ def _reply(value: Any, field: str) -> tuple[Message, ...]:
     if isinstance(value, str):
         return (Message(role="assistant", content=encodable(value)),)
     return _messages([value] if isinstance(value, Mapping) else value, field)
-
-
-def _single_reply(value: Any, field: str) -> str:
-    turns = _reply(value, field)
-    if len(turns) != 1 or turns[0].role != "assistant":
-        reason = f"{len(turns)} turns, the last one the {turns[-1].role}'s: expected one turn of the assistant"
-        raise DataError("wrong type", reason, field=field)
-    return turns[0].content
 
 
 def _dialogue(value: Any, field: str) -> tuple[Message, ...]:
