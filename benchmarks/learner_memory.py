@@ -1,9 +1,10 @@
 """Time and peak memory of the learner's forward and backward pass: the tiny model, and one of SmolLM2-135M's shape.
 
-    python benchmarks/learner_memory.py [tiny|smollm2] [--repeats 5]
+    python benchmarks/learner_memory.py [tiny|smollm2] [--repeats 5] [--threads 1] [--compute-dtype plain|fp32|bf16]
 
 Prints one line of JSON: processor seconds per `forward_backward` of GRPO over one rollout (the least of the repeats)
-and the peak memory of the process. To compare two versions of the code, run it with each in turns.
+and the peak memory of the process. To compare two versions of the code, run it with each in turns. `--compute-dtype`
+sets the precision of SmolLM2's linear layers (`plain`: fp32 without packed weights, as torch computes them).
 """
 
 from __future__ import annotations
@@ -12,13 +13,14 @@ import argparse
 import json
 import random
 import resource
+import sys
 import time
 from typing import Any
 
 import torch
 import transformers
 
-from r1kit.models import attention
+from r1kit.models import attention, compute
 from r1kit.models.batch import Totals
 from r1kit.models.load import load
 from r1kit.train.learner import Learner, OptimizerSettings
@@ -70,10 +72,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("model", nargs="?", choices=SHAPES, default="tiny")
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--compute-dtype", choices=("plain", "fp32", "bf16"), default="fp32")
     options = parser.parse_args()
-    torch.set_num_threads(1)
+    torch.set_num_threads(options.threads)
     attention.register()
     model = load("tiny", device="cpu").model if options.model == "tiny" else smollm2_shape()
+    if options.compute_dtype == "plain":
+        compute.SMALL = sys.maxsize  # no model is large enough to be packed
+    else:
+        compute.choose(model, options.compute_dtype)
     *sizes, budget = SHAPES[options.model]
     samples = rollout(*sizes, vocabulary=model.config.vocab_size)
     learner, batches = Learner(model, OptimizerSettings(), steps=1), pack(samples, budget)
@@ -84,7 +92,8 @@ def main() -> None:
         learner.forward_backward(batches, grpo(PRESETS["grpo"]), Totals.of(samples))
         seconds.append(time.process_time() - start)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(json.dumps({"model": options.model, "batches": len(batches), "s": min(seconds), "peak_MB": peak}))
+    facts = {"model": options.model, "compute_dtype": options.compute_dtype, "threads": options.threads}
+    print(json.dumps({**facts, "batches": len(batches), "s": min(seconds), "peak_MB": peak}))
 
 
 if __name__ == "__main__":
