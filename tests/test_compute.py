@@ -77,7 +77,9 @@ def gradient(model: Any, loss: Any = None) -> tuple[dict[str, float], Any]:
 def test_packed_fp32_gives_the_loss_and_gradient_of_plain_layers(
     make_model: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    metrics, packed = gradient(make_model())
+    model = make_model()
+    with compute.packing(model):  # by itself, training in fp32 packs nothing
+        metrics, packed = gradient(model)
     plain(monkeypatch)
     expected, grads = gradient(make_model())
     assert metrics == pytest.approx(expected, abs=1e-5)
@@ -109,7 +111,9 @@ def test_gradients_of_adapters_flow_through_packed_layers(monkeypatch: pytest.Mo
                 torch.nn.init.normal_(parameter, std=0.1)
         return model
 
-    _, packed = gradient(adapted())
+    model = adapted()
+    with compute.packing(model):
+        _, packed = gradient(model)
     plain(monkeypatch)
     _, expected = gradient(adapted())
     assert float((packed - expected).norm() / expected.norm()) < 1e-5
@@ -155,6 +159,15 @@ def test_blocks_nest_and_the_outermost_packs() -> None:
             assert [module.packed for module in model.modules() if hasattr(module, "packed")] == packs
         assert len(packs) == 15  # seven in each layer, and the head
     assert not any(hasattr(module, "packed") for module in model.modules())
+
+
+@pytest.mark.parametrize(("dtype", "layers"), [("fp32", 0), ("bf16", 14)])
+def test_training_packs_the_layers_in_bf16_and_never_the_head(dtype: Any, layers: int) -> None:
+    model = llama()
+    compute.choose(model, dtype)
+    with compute.packing(model, training=True):
+        assert sum(hasattr(module, "packed") for module in model.modules()) == layers
+        assert not hasattr(model.get_output_embeddings(), "packed")
 
 
 def test_the_choice_is_explicit_measured_or_fp32_for_a_small_model(monkeypatch: pytest.MonkeyPatch) -> None:

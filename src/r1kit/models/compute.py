@@ -100,15 +100,19 @@ def autocast(model: nn.Module) -> AbstractContextManager[Any]:
 
 
 @contextmanager
-def packing(model: nn.Module) -> Iterator[None]:
-    """A block of forward and backward passes with packed weights, for a large model on a CPU.
+def packing(model: nn.Module, *, training: bool = False) -> Iterator[None]:
+    """A block with packed weights, for a large model on a CPU; with `training` also of backward passes.
 
     The weights must not change inside. Blocks nest: the outermost one packs.
     """
     dtype, layers = compute_dtype_of(model), list[nn.Linear]()
     head = getattr(model, "get_output_embeddings", lambda: None)()
+    # many rows make up for the packing inside `F.linear`: in fp32, packs for training cost memory and win no time
+    useful = _packs(model) and not (training and dtype == torch.float32)
     try:
-        for layer in model.modules() if _packs(model) else ():
+        for layer in model.modules() if useful else ():
+            if training and layer is head:  # fp32, so the same holds for it
+                continue
             if type(layer) is nn.Linear and not hasattr(layer, "packed"):  # a subclass may compute something else
                 layers.append(layer)
                 packed = PackedWeight(layer.weight, torch.float32 if layer is head else dtype)

@@ -91,7 +91,7 @@ class Learner:
         """
         self.net.eval()  # no dropout: on-policy the ratio is exactly 1
         total, count, sums = 0.0, 0, dict[str, float]()
-        with packing(self.model):  # until the update, the weights stay as they are
+        with packing(self.model, training=True):  # until the update, the weights stay as they are
             for batch, has_gradient in chain(zip(batches, repeat(True)), zip(measured, repeat(False))):
                 # the backward pass may compute activations again, so experts are counted in the forward pass alone
                 counting = self.router.counting(batch.layout.samples_per_token) if has_gradient else nullcontext()
