@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import datetime
 from collections.abc import Iterator
-from typing import Literal
+from typing import Any, Literal
 
 import pytest
 from pydantic import Field
@@ -57,6 +58,32 @@ def test_errors_are_in_our_words_and_one_line_each() -> None:
     ]
     with pytest.raises(SettingsError, match=r"^share is 2: it must be at most 1$"):
         Derived.parse({"mode": "fast", "share": 2})
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"kind": "c"}, "kind is 'c': it must be 'a, got b' or 'd'"),
+        ({"code": "7"}, "code is '7': it must match pattern '^[a-z], [a-z]$'"),
+        ({"items": []}, "items is []: it must have at least 1 item"),
+        ({"pair": [1, 2, 3]}, "pair is [1, 2, 3]: it must have at most 2 items"),
+        ({"day": "soon"}, "day is 'soon': it must be a date like 2024-07-26"),
+        ({"day": "2024-13-01"}, "day is '2024-13-01': it must be a date like 2024-07-26"),
+        ({"count": 2.5}, "count is 2.5: it must be a whole number"),
+    ],
+)
+def test_an_error_has_the_rule_whole_and_nothing_of_pydantics_details(values: dict[str, Any], message: str) -> None:
+    class Rules(Settings):
+        kind: Literal["a, got b", "d"] = "d"
+        code: str = Field(default="a, b", pattern="^[a-z], [a-z]$")
+        items: tuple[str, ...] = Field(default=("a",), min_length=1)
+        pair: tuple[int, int] = (1, 2)
+        day: datetime.date = datetime.date(2024, 7, 26)
+        count: int = 1
+
+    with pytest.raises(SettingsError) as caught:
+        Rules.parse(values)
+    assert str(caught.value) == message
 
 
 @pytest.mark.parametrize(

@@ -17,14 +17,16 @@ T = TypeVar("T")
 NOT_HASHED: dict[str, Any] = {"fingerprint": False}  # marks the fields that `unhashed` declares
 MAX_LISTED = 40  # names in one error message
 _DOTTED_PATH = re.compile(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*[.:][A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*")
-# pydantic's errors for a value that is not there; how its rules begin, and details after them; our words for its rules
+# pydantic's errors for a missing value, and for rules that quote text; how its rules begin, and details after them
 _MISSING = ("missing", "missing_argument", "missing_keyword_only_argument", "missing_positional_only_argument")
+_QUOTING = ("literal_error", "enum", "string_pattern_mismatch")
 _SHOULD = re.compile(r"[A-Z]\w+ should ")
-_DETAIL = re.compile(", unable to|, got | or instance of")
+_DETAIL = re.compile(", | or instance of| after validation")
+# our words for its rules
 _RULES = {"greater than or equal to": "at least", "less than or equal to": "at most", "less than": "below"}
 _RULES |= {"greater than": "above", "a valid string": "text", "a valid integer": "a whole number"}
 _RULES |= {"a valid number": "a number", "a valid boolean": "true or false", "a valid dictionary": "an object"}
-_RULES |= {"a valid tuple": "a list", "a valid list": "a list"}
+_RULES |= {"a valid tuple": "a list", "a valid list": "a list", "a valid date or datetime": "a date like 2024-07-26"}
 
 
 class SettingsError(ValueError):
@@ -183,7 +185,8 @@ def readable(item: Mapping[str, Any], name: str) -> str:
         is_shown = isinstance(given, Mapping | list | tuple | BaseModel) or value in message
         return f"{at}{message}" if is_shown else f"{at}{message} (given {value})"
     if expected := _SHOULD.match(message):
-        rule = _DETAIL.split(message[expected.end() :])[0]
+        rule = message[expected.end() :]
+        rule = rule if item["type"] in _QUOTING else _DETAIL.split(rule)[0]
         for theirs, ours in _RULES.items():
             rule = rule.replace(theirs, ours)
         return f"{name or 'the value'} is {value}: it must {rule}"
