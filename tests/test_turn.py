@@ -12,8 +12,6 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
-from tests.shapes import SAID, SHAPES, Shape  # noqa: E402
-
 from r1kit.chat import ChatFormat, end_ids, parse, to_samples, whole_response  # noqa: E402
 from r1kit.engines.engine_settings import LocalEngineSettings  # noqa: E402
 from r1kit.engines.local import LocalEngine  # noqa: E402
@@ -21,6 +19,7 @@ from r1kit.engines.opening import open_engine  # noqa: E402
 from r1kit.models.known import ModelError  # noqa: E402
 from r1kit.models.load import Policy, load, outline  # noqa: E402
 from r1kit.types import Completion, Conversation, Message, Problem, Prompt, SamplingParams  # noqa: E402
+from shapes import SAID, SHAPES, Shape  # noqa: E402
 
 torch.set_num_threads(1)
 PROBLEM = Problem(id="p", prompt="2+3?", answer="5")
@@ -102,8 +101,7 @@ def test_the_ids_of_a_row_are_golden(name: str) -> None:
     assert list(sample.loss_mask) == [False] * len(ids[0]) + [True] * len(ids[1])
 
 
-@pytest.mark.parametrize("name", SHAPES)
-def test_a_served_models_reply_is_whole_with_or_without_the_opened_tag(name: str) -> None:
+def test_a_served_models_reply_is_whole_with_or_without_the_opened_tag() -> None:
     asked = Prompt(problem_id="p", messages=(Message(role="user", content="2+3?"),), token_ids=())
     for text in (SAID, SAID.removeprefix("<think>")):
         reply = Completion(token_ids=(), logprobs=(), text=text, finish_reason="stop")
@@ -162,11 +160,15 @@ def test_a_local_model_that_is_asked_by_messages_answers_like_a_server(tmp_path:
 
 def test_the_day_is_a_setting_and_not_today() -> None:
     tokenizer = SHAPES["phi-4"].tokenizer()
-    tokenizer.chat_template = "Today Date: {{ strftime_now('%d %b %Y') }}\n" + tokenizer.chat_template
+    turns = tokenizer.chat_template
+    tokenizer.chat_template = "Today Date: {{ strftime_now('%d %b %Y') }}\n" + turns
     chat = ChatFormat(template="chat", system="")
     assert chat.text(chat.messages(PROBLEM), tokenizer).startswith("Today Date: 26 Jul 2024\n")
     later = ChatFormat.parse({"template": "chat", "system": "", "date": "2025-01-20"})
     assert later.text(later.messages(PROBLEM), tokenizer).startswith("Today Date: 20 Jan 2025\n")
+    tokenizer.chat_template = "{{ strftime_now('%B %-d, %Y|%e|%F|%-m|%j') }}\n" + turns
+    early = ChatFormat.parse({"template": "chat", "system": "", "date": "2025-01-02"})
+    assert early.text(early.messages(PROBLEM), tokenizer).startswith("January 2, 2025| 2|2025-01-02|1|002\n")
 
 
 def test_an_option_that_is_no_variable_of_the_template_is_refused() -> None:

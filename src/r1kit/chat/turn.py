@@ -136,7 +136,7 @@ def _encode(tokenizer: Any, text: str) -> list[int]:
 
 
 def _after_answer(tokenizer: Any) -> tuple[str, str]:
-    """What the chat template writes after an answer at the end, and between an answer and the next question."""
+    """The text that the chat template writes after a last answer, and between an answer and the next question."""
     turns = [{"role": "user", "content": _QUESTION}, {"role": "assistant", "content": _ANSWER}]
     remedy = "it must accept a question and an answer"
     text = apply_template(tokenizer, turns, remedy)
@@ -184,7 +184,8 @@ def dated(template: str, date: datetime.date) -> str:
     """
     if "strftime_now" not in template:
         return template
-    parts = {f"%{letter}": date.strftime(f"%{letter}") for letter in "aAbBdjmyYHIMSpuwUWcxX%"}
+    codes = [*(f"%-{letter}" for letter in "demjHIMS"), *(f"%{letter}" for letter in "aAbBdejmyYHIMSpuwUWcxXDF%")]
+    parts = {code: date.strftime(code) for code in codes}
     replaced = "".join(f" | replace({json.dumps(name)}, {json.dumps(value)})" for name, value in parts.items())
     # "+" keeps a newline with which the template may begin
     return f"{{% macro strftime_now(format) %}}{{{{ format{replaced} }}}}{{% endmacro +%}}{template}"
