@@ -566,6 +566,7 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
         "must not import",
     ),
     ("a number of tests", {"question_content": "Q", "public_test_cases": 5}, "expected a list of objects"),
+    ("an empty list of tests", {"question_content": "Q", "public_test_cases": "[]"}, "there is no test in tests"),
     ("tools", {"messages": TALK, "tools": '[{"name": "search"}]'}, "tools would be lost"),
     ("options in disorder", {"question": "Q", "choices": ["B. x", "A. y"], "answer": "A"}, "bring the letters B, A"),
     ("an option that is missing", {"question": "Q", "choices": ["x", None, "y"], "answer": "A"}, "2 to 26 options"),

@@ -216,6 +216,8 @@ def _shape(value: Any) -> dict[str, Any]:
     if "inputs" in row:
         tables.append(row)
     if not tables:
+        if empty := [name for name in _TABLES if name in row]:
+            raise ValueError(f"there is no test in {', '.join(empty)}")
         return row
     metadata = _decoded(row.get("metadata"), "metadata")
     tests = [test for table in tables for test in _listed(table)]
