@@ -25,6 +25,7 @@ from r1kit.settings import SettingsError
 from r1kit.tasks import TaskSpec, check_file, load_file, load_task
 from r1kit.tasks.conversion import convert
 from r1kit.tasks.known_shapes import SCHEMAS
+from r1kit.tasks.recognition import prompts_only
 from r1kit.tasks.schemas import Schema
 from r1kit.verifiers import verify_all
 from r1kit.verifiers.alternatives import any_of
@@ -655,6 +656,15 @@ def test_labels_that_are_also_texts_are_labels_if_all_answers_are(tmp_path: Path
     assert [problem.answer for problem in load_file(path).problems] == ["A", "B"]
     with pytest.raises(DataError, match="row 1, field answer: 'A' may be the options A and B: write the letter"):
         load_file(write(path, both, {"question": "Q", "choices": ["x", "y"], "answer": "y"}))
+
+
+def test_a_value_that_only_the_last_row_lacks_changes_no_recognition(tmp_path: Path) -> None:
+    talk = {"prompt": "2 + 2?", "completion": "4"}
+    report = check_file(write(tmp_path / "rows.jsonl", talk, talk | {"completion": None}))
+    assert (report.schema, report.problems) == ("conversations", 1)
+    rows = [{"question": "How many?", "context": text} for text in ("Tom has 3 pears.", None)]
+    with pytest.raises(DataError, match="context would not be used"):
+        prompts_only({}, rows)
 
 
 def test_a_column_that_appears_later_is_refused_in_its_row(tmp_path: Path) -> None:

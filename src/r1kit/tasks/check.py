@@ -14,6 +14,7 @@ from r1kit.data.rows import NumberedRow, numbered_rows
 from r1kit.tasks.check_items import Item, Reader, conversation_reader, problem_reader
 from r1kit.tasks.from_rows import head_of
 from r1kit.tasks.mapping import mapped
+from r1kit.tasks.recognition import sample_of
 from r1kit.verifiers import find, verify_all
 
 LISTED_PER_KIND = 50  # of a million faulty rows, all are counted and fifty are listed
@@ -101,7 +102,7 @@ class FileCheck:
 
     def recognise(self, head: list[dict[str, Any]]) -> Reader:
         """The reader of problems; that of conversations or pairs if the rows or the mapping are no problems."""
-        reader = conversation_reader({name: value for row in head for name, value in row.items()}, self.columns)
+        reader = conversation_reader(sample_of(head), self.columns)
         if self.columns and reader:
             return reader
         try:

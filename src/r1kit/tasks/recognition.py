@@ -25,9 +25,7 @@ def guess(rows: Sequence[Row], file: str) -> Schema:
 
     Raises `DataError` with the columns and the mapping that would settle it.
     """
-    sample: dict[str, Any] = {}
-    for row in rows:
-        sample |= {key: value for key, value in row.items() if key not in sample or is_empty(sample[key])}
+    sample = sample_of(rows)
     fitting = sorted((schema for schema in SCHEMAS.values() if schema.fits(sample)), key=lambda each: len(each.columns))
     try:
         if not fitting:
@@ -40,8 +38,16 @@ def guess(rows: Sequence[Row], file: str) -> Schema:
     return fitting[-1]
 
 
+def sample_of(rows: Sequence[Row]) -> dict[str, Any]:
+    """All columns of these rows, each with its first value that is not empty."""
+    sample: dict[str, Any] = {}
+    for row in rows:
+        sample |= {key: value for key, value in row.items() if key not in sample or is_empty(sample[key])}
+    return sample
+
+
 def usual(rows: Sequence[Row], sample: Row) -> Schema:
-    """Rows with a prompt, an answer and perhaps choices by their usual names, and nothing else that tells something."""
+    """Rows with a prompt, an answer and perhaps choices by their usual names, and no other column that counts."""
     prompts, answers = named(PROMPTS, sample), named(ANSWERS, sample) or named(("solution",), sample)
     if not prompts or not answers:
         field, known = ("answer", (*ANSWERS, "solution")) if prompts else ("prompt", PROMPTS)
@@ -96,7 +102,7 @@ def with_first(schema: Schema, rows: Sequence[Row]) -> Schema:
 
 def prompts_only(columns: Mapping[str, str], rows: Sequence[Row]) -> Schema:
     """The schema of rows of which only the prompt counts, for generation without a reference."""
-    sample = {key: value for row in rows for key, value in row.items()}
+    sample = sample_of(rows)
     prompts = columns["prompt"].split("+") if "prompt" in columns else named(PROMPTS, sample)[:1]
     schema = Schema(
         name="prompts",
