@@ -49,3 +49,25 @@ def llama(seed: int = 0, width: int = 32, context: int = 128) -> Any:
     from r1kit.tiny.tokenizer import make
 
     return fresh_llama(make(), layers=2, width=width, heads=4, context=context, seed=seed)
+
+
+def grpo_trainer(template: str, rows: list[dict[str, Any]], functions: list[Any], folder: Path, **settings: Any) -> Any:
+    """TRL's trainer, for two steps on the CPU: a Llama of one layer, a chat template, rows and reward functions."""
+    import datasets
+    import trl
+
+    from r1kit.models.load import fresh_llama
+    from r1kit.tiny.tokenizer import make
+
+    tokenizer = make()
+    tokenizer.chat_template = template
+    model = fresh_llama(tokenizer, layers=1, width=32, heads=2, context=128, seed=0)
+    model.set_attn_implementation("eager")
+    fixed = {"use_cpu": True, "bf16": False, "gradient_checkpointing": False, "report_to": "none", "max_steps": 2}
+    return trl.GRPOTrainer(
+        model=model,
+        args=trl.GRPOConfig(output_dir=str(folder), **fixed, **settings),
+        processing_class=tokenizer,
+        reward_funcs=functions,
+        train_dataset=datasets.Dataset.from_list(rows),
+    )

@@ -16,6 +16,7 @@ transformers = pytest.importorskip("transformers")
 
 import numpy as np  # noqa: E402
 
+from conftest import grpo_trainer  # noqa: E402
 from r1kit.commands.score_command import score_rows  # noqa: E402
 from r1kit.pipeline import External, Recipe, Stage, execute, plan  # noqa: E402
 from r1kit.rewards import RewardSpec, build  # noqa: E402
@@ -189,35 +190,12 @@ def test_ten_reward_functions_written_for_trl_work_in_a_run(
 
 def trl_rewards(names: tuple[str, ...], form: str, rows: list[dict[str, Any]], step: int, folder: Path) -> Any:
     """What TRL's trainer gets from the same functions for the same completions."""
-    import datasets
-    import trl
-
-    from r1kit.models.load import fresh_llama
-    from r1kit.tiny.tokenizer import make
-
-    tokenizer = make()
-    tokenizer.chat_template = "{% for m in messages %}{{ m['content'] }}{% endfor %}"
+    template = "{% for m in messages %}{{ m['content'] }}{% endfor %}"
     inputs = lines(data_file(folder, form))
     scope = globals()
     functions = [functools.reduce(getattr, name.split(".")[1:], scope[name.split(".")[0]]) for name in names]
-    config = trl.GRPOConfig(
-        output_dir=str(folder / "trl"),
-        use_cpu=True,
-        bf16=False,
-        report_to="none",
-        num_generations=2,
-        per_device_train_batch_size=2,
-        max_completion_length=12,
-        max_steps=2,
-    )
-    model = fresh_llama(tokenizer, layers=1, width=32, heads=2, context=128, seed=0)
-    trainer = trl.GRPOTrainer(
-        model=model,
-        args=config,
-        processing_class=tokenizer,
-        reward_funcs=functions,
-        train_dataset=datasets.Dataset.from_list(inputs),
-    )
+    sizes = {"num_generations": 2, "per_device_train_batch_size": 2, "max_completion_length": 12}
+    trainer = grpo_trainer(template, inputs, functions, folder / "trl", **sizes)
     trainer.state.global_step, trainer.state.max_steps = step, 2
     chosen = [inputs[int(row["problem_id"].rpartition("/")[2])] for row in rows]
     texts = [row["completion"] for row in rows]

@@ -14,6 +14,7 @@ transformers = pytest.importorskip("transformers")
 trl = pytest.importorskip("trl", reason="trl is not installed: `pip install trl` to train with it")
 datasets = pytest.importorskip("datasets")
 
+from conftest import grpo_trainer  # noqa: E402
 from r1kit.chat import ChatFormat  # noqa: E402
 from r1kit.engines.local import LocalEngine  # noqa: E402
 from r1kit.models import attention  # noqa: E402
@@ -54,28 +55,21 @@ QUESTIONS = ["1+2=", "3+4=", "5+1=", "2+2="]
 
 @pytest.mark.parametrize("conversational", [False, True], ids=["plain", "conversational"])
 def test_trls_trainer_trains_two_steps_with_our_rewards(conversational: bool, tmp_path: Path) -> None:
-    tokenizer = make()
-    tokenizer.chat_template = TEMPLATE
     prompts: list[Any] = [[{"role": "user", "content": one}] for one in QUESTIONS] if conversational else QUESTIONS
-    data = datasets.Dataset.from_dict(
-        {
-            "prompt": prompts,
-            "answer": ["3", "7", "6", "4"],
-            "verifier": ["number", "math", "exact", "number"],
-            "language": ["en", "zh", "de", "en"],
-        }
-    )
-    config = trl.GRPOConfig(
-        output_dir=str(tmp_path),
-        use_cpu=True,
-        bf16=False,
-        gradient_checkpointing=False,
-        report_to="none",
+    facts = [("3", "number", "en"), ("7", "math", "zh"), ("6", "exact", "de"), ("4", "number", "en")]
+    rows = [
+        {"prompt": prompt, "answer": answer, "verifier": verifier, "language": language}
+        for prompt, (answer, verifier, language) in zip(prompts, facts, strict=True)
+    ]
+    trainer = grpo_trainer(
+        TEMPLATE,
+        rows,
+        OURS,
+        tmp_path,
         seed=0,
         per_device_train_batch_size=8,
         num_generations=4,
         max_completion_length=16,
-        max_steps=2,
         logging_steps=1,
         save_strategy="no",
         learning_rate=1e-3,
@@ -83,12 +77,7 @@ def test_trls_trainer_trains_two_steps_with_our_rewards(conversational: bool, tm
         num_completions_to_print=1,
         reward_weights=[0.1] * len(OURS),
     )
-    model = fresh_llama(tokenizer, layers=1, width=32, heads=2, context=128, seed=0)
-    model.set_attn_implementation("eager")
-    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    trainer = trl.GRPOTrainer(
-        model=model, args=config, processing_class=tokenizer, reward_funcs=OURS, train_dataset=data
-    )
+    before = {name: tensor.clone() for name, tensor in trainer.model.state_dict().items()}
     trainer.train()
     assert trainer.state.global_step == 2
     logged = [row for row in trainer.state.log_history if "reward" in row]
