@@ -11,12 +11,12 @@ from r1kit.conformance import CASES, Rate, Report, measure, measure_rewards, obs
 from r1kit.data.columns import check_fields, is_empty
 from r1kit.data.errors import DataError
 from r1kit.evaluate.table import align
+from r1kit.tasks.mapping import MEANINGS
 from r1kit.tasks.references import Several, number_text, reference_for
 from r1kit.verifiers import find, verify_all
 from r1kit.verifiers.extract import as_response
 
 MAX_TEXT = 60  # characters of a text in a list of failures
-MEANINGS: dict[str, Several] = {"answer": "", "answers": "any", "answer_parts": "all"}
 OUTCOMES = {True: "right", False: "wrong", None: "unknown"}
 
 

@@ -5,13 +5,11 @@ from __future__ import annotations
 import ast
 import builtins
 import json
-from collections.abc import Mapping
 from typing import Any
 
 from r1kit.data.errors import DataError, encodable, shown
+from r1kit.tasks.schemas import Row
 from r1kit.verifiers.code.tests import parse_tests, parsed
-
-Row = Mapping[str, Any]
 
 
 def humaneval_prompt(row: Row) -> str:

@@ -12,10 +12,11 @@ from typing import Any
 
 from r1kit.data.columns import is_empty
 from r1kit.data.errors import DataError, shown
-from r1kit.tasks.code_sets import Row, text_of, usable
+from r1kit.tasks.code_sets import text_of, usable
+from r1kit.tasks.schemas import Row
 
 WRITE = "Write a Python program that reads from standard input and prints the answer, in one code block."
-# What broken JSON, base64, zlib and pickle data raise.
+# raised for broken JSON, base64, zlib and pickle data
 _UNREADABLE = (
     *(ValueError, LookupError, TypeError, AttributeError, EOFError, RecursionError, MemoryError),
     *(zlib.error, pickle.PickleError),

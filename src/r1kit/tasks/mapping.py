@@ -9,11 +9,9 @@ from r1kit.data.errors import DataError
 from r1kit.tasks.references import Several, gold, reference
 from r1kit.tasks.schemas import Schema
 
-FIELDS = (
-    *("prompt", "system", "choices", "answer", "answers", "answer_parts", "answer_from_0", "answer_from_1"),
-    *("verifier", "language", "source"),
-)
-REFERENCES = ("answer", "answers", "answer_parts", "answer_from_0", "answer_from_1")
+MEANINGS: dict[str, Several] = {"answer": "", "answers": "any", "answer_parts": "all"}  # of a list of answers
+REFERENCES = (*MEANINGS, "answer_from_0", "answer_from_1")
+FIELDS = ("prompt", "system", "choices", *REFERENCES, "verifier", "language", "source")
 
 
 def mapped(columns: Mapping[str, str]) -> Schema:
@@ -33,7 +31,6 @@ def mapped(columns: Mapping[str, str]) -> Schema:
     answer, first = columns[field], field.removeprefix("answer_from_")
     if first != field and "choices" not in columns:
         raise DataError("missing column", f"{field} is the number of an option: name the column of choices too")
-    several: dict[str, Several] = {"answers": "any", "answer_parts": "all"}
     return Schema(
         name="columns",
         prompt=tuple(columns["prompt"].split("+")),
@@ -42,7 +39,7 @@ def mapped(columns: Mapping[str, str]) -> Schema:
         parse=gold if answer == "solution" else reference,
         joint="\n\n",
         system=columns.get("system"),
-        several=several.get(field, ""),
+        several=MEANINGS.get(field, ""),
         verifier_column=columns.get("verifier", ""),
         language_column=columns.get("language", ""),
         source_column=columns.get("source", ""),
