@@ -55,7 +55,7 @@ def plan(
     runs: str | Path = "runs",
     until: str | None = None,
 ) -> list[PlanRow]:
-    """What `run` would do with the same arguments: one row per stage with its status, the reason and its folder.
+    """The plan of `run` with the same arguments: one row per stage with its status, the reason and its folder.
 
     >>> import r1kit
     >>> [(row.stage.name, row.status) for row in r1kit.plan("r1-zero", scale="tiny", seed=1, until="rl")]

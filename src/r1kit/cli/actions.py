@@ -1,4 +1,4 @@
-"""What each command does with its parsed options; the work itself is in the layers below."""
+"""Each command calls the layers below with its parsed options, and prints the result."""
 
 from __future__ import annotations
 
@@ -170,9 +170,9 @@ def models(options: argparse.Namespace) -> None:
         print_table(listing_commands.models(), options.json)
         return
     rows = turns_command.model_turns(options.models, options.format)
-    print_table(
-        rows if options.json else ({k: row[k] for k in row if not k.endswith("_ids")} for row in rows), options.json
-    )
+    if not options.json:
+        rows = [{name: value for name, value in row.items() if not name.endswith("_ids")} for row in rows]
+    print_table(rows, options.json)
 
 
 def check_data(options: argparse.Namespace) -> int:

@@ -48,7 +48,7 @@ class AnsweringModel:
             refuse_long(name, len(prompt.token_ids), max_tokens, self.context, remedy)
 
     def setup(self, sampling: SamplingParams) -> dict[str, Any]:
-        """What decides a completion besides the problem: equal setups give equal rows."""
+        """All that determines a completion besides the problem: equal setups give equal rows."""
         params = {name: value for name, value in asdict(sampling).items() if name != "n"}  # samples may be added later
         plain: dict[str, Any] = to_plain({**self.weights, "chat": self.chat, "sampling": params})
         return plain

@@ -38,10 +38,9 @@ def generate(
     """Yield one row per completion: problem_id, prompt, answer (if known), sample, completion, finish_reason, tokens
     (of the completion; None if the server does not tell), model, and setup (a hash of all that decides a completion).
 
-    Give either `prompt` or `task` (a name, or the Path of a data file); `columns` and `engine` are those of `eval`;
-    a file needs no answers. With `out`, rows
-    are also appended there, problems that it already holds are skipped, and a file with rows of another setup is
-    refused.
+    Give either `prompt` or `task` (a name, or the Path of a data file, which needs no answers); `columns` and `engine`
+    are those of `eval`. With `out`, rows are also appended there, problems that it already holds are skipped, and a
+    file with rows of another setup is refused.
     """
     sampling = sampling or SamplingParams()
     if (prompt is None) == (task is None):

@@ -22,8 +22,8 @@ def score_rows(
     """The rows of a file with `rewards` (by part) and `total` for their `completion`; other fields are the columns.
 
     A field that a row lacks is None in it. A row's own `total` becomes `input_total`, and so on; `counts` collects such
-    names. Raises `DataError` that names file, row and field of a bad completion, and
-    `SettingsError` if the rewards cannot work with these columns.
+    names. Raises `DataError` that names file, row and field of a bad completion, and `SettingsError` if the rewards
+    cannot work with these columns.
     """
     counts = Counter() if counts is None else counts
     with open_writer(out) as writer:

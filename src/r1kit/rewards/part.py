@@ -31,7 +31,7 @@ class RewardError(ValueError):
 
 @dataclass
 class PartResult:
-    """What one part says about one completion."""
+    """The value, verdict and notes of one part for one completion."""
 
     value: float | None = None
     verdict: Verdict | None = None

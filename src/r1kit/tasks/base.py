@@ -29,7 +29,7 @@ class Task(Protocol):
 class Listed:
     """Problems in memory, in file order; files and hub data sets become these.
 
-    `skipped` has the faulty rows. `reading` says how the columns were understood if nobody named them.
+    `skipped` has the faulty rows. `reading` says how the columns were understood if no mapping names them.
     """
 
     name: str
@@ -101,7 +101,7 @@ def _is_true(calculation: re.Match[str]) -> bool:
 
 
 def say_readings(task: Task, say: Callable[[str], None]) -> None:
-    """Say how the columns of a task and its members were understood, unless somebody named them."""
+    """Say how the columns of a task and its members were understood, unless a mapping names them."""
     for member in getattr(task, "members", (task,)):
         if reading := getattr(member, "reading", ""):
             say(reading)

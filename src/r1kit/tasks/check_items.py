@@ -20,7 +20,10 @@ OURS = ("messages", "conversations", "completion", "response", "output", "chosen
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Item:
-    """A usable row. `fields` are what a person should see; a problem has a verifier, `field` held the prompt."""
+    """A usable row, with the `fields` that a person should see. The last three are set for problems only.
+
+    `field` and `answer_field` are the columns of prompt and answer.
+    """
 
     row: int
     prompt: str

@@ -16,7 +16,7 @@ from r1kit.tasks.worked_messages import user_text
 from r1kit.types import Problem
 from r1kit.verifiers import find
 
-MAX_WORDS = 12  # of an answer that nobody said how to judge
+MAX_WORDS = 12  # of an answer without a verifier; longer ones are worked answers
 WORDS = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{3,}|[\u3040-\u9fff]{2}")
 
 

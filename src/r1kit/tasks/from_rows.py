@@ -43,7 +43,7 @@ def from_rows(
 ) -> Listed:
     """Rows of any source as a task.
 
-    `columns` maps our fields to the data's ({"prompt": "q", "answer": "a"}, see `schemas.mapped`). Without it, `schema`
+    `columns` maps our fields to the data's ({"prompt": "q", "answer": "a"}, see `mapping.mapped`). Without it, `schema`
     is used, or guessed if that is None. `verifier` and `language` override those of all rows. The first faulty row
     raises `DataError` with file, row and field. With `skip_invalid`, faulty rows are listed in `skipped` instead, and
     only data without a single usable row is an error. `nested_columns` keeps columns of lists and objects in

@@ -1,16 +1,14 @@
-"""What known sets say about a row beside its columns: rows that cannot be judged, and context of a question."""
+"""Rules of known sets that columns alone do not express: rows that cannot be judged, and a question's context."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from typing import Any
 
 from r1kit.data.columns import is_empty
 from r1kit.data.errors import DataError, shown
+from r1kit.tasks.schemas import Row
 from r1kit.tasks.structured import structured
 
-Row = Mapping[str, Any]
 CODE = re.compile(r"cod(e|ing)|apps|taco|mbpp|human_?eval|program", re.IGNORECASE)
 
 
