@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -118,6 +119,12 @@ def test_an_evaluation_has_both_levels_and_both_readings() -> None:
     assert better["instruction_strict"].mean == pytest.approx(2 / 3)
     change = paired(before, after)["instruction_strict"]
     assert change.mean == pytest.approx(2 / 3)
+    # rows of other tasks have no instructions, and neither has a row whose verifier failed
+    other = [replace(row, problem_id=f"a/{row.problem_id}", scores={}) for row in before]
+    assert paired([*other, *before], [*other, *after])["instruction_strict"] == change
+    failed = [replace(before[0], scores={}), before[1]]
+    assert paired(failed, after)["instruction_strict"].problems == 1
+    assert "instruction_strict" not in paired(other, [replace(row, scores=before[0].scores) for row in other])
 
 
 @pytest.mark.parametrize(

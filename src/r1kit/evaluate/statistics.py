@@ -132,8 +132,11 @@ def paired(before: Sequence[Scored], after: Sequence[Scored]) -> dict[str, Diffe
             f"before, {describe(new.keys() - old.keys())} only after. Evaluate both checkpoints on one problem set"
         )
     k = min(fewest(old), fewest(new))
-    scores = {name: [row.scores[name][1] for row in before if name in row.scores] for name in before[0].scores}
-    mean_parts = {name: fmean(sizes) for name, sizes in scores.items()}
+    parts: dict[str, list[int]] = defaultdict(list)
+    for row in before:
+        for name, (_, of) in row.scores.items():
+            parts[name].append(of)
+    mean_parts = {name: fmean(sizes) for name, sizes in parts.items()}
     changes: dict[str, list[float]] = defaultdict(list)
     for name in old:
         first, second = (values(rows, k) | score_values(rows, mean_parts) for rows in (old[name], new[name]))
@@ -210,8 +213,8 @@ def score_estimates(problems: Mapping[str, Sequence[Scored]]) -> dict[str, Estim
 
 
 def score_values(rows: Sequence[Scored], mean_parts: Mapping[str, float]) -> dict[str, float]:
-    """The scores of one problem, scaled so that their means over problems are shares of all parts."""
-    common = set.intersection(*(set(row.scores) for row in rows))
+    """The scores that all rows of a problem have, scaled so that their means over problems are shares of all parts."""
+    common = mean_parts.keys() & set.intersection(*(set(row.scores) for row in rows))
     return {name: fmean(row.scores[name][0] for row in rows) / mean_parts[name] for name in common}
 
 
