@@ -16,6 +16,7 @@ from conftest import llama  # noqa: E402
 from r1kit.engines.local import LocalEngine  # noqa: E402
 from r1kit.models import attention, compute  # noqa: E402
 from r1kit.models.batch import Totals  # noqa: E402
+from r1kit.models.known import ModelError  # noqa: E402
 from r1kit.models.load import Policy, add_lora  # noqa: E402
 from r1kit.pipeline.context import Context  # noqa: E402
 from r1kit.stages.evaluate import EvaluateSettings  # noqa: E402
@@ -29,6 +30,7 @@ from r1kit.types import Prompt, Sample, SamplingParams  # noqa: E402
 
 attention.register()
 TOKENIZER = make()
+needs_bf16 = pytest.mark.skipif(not compute.has_bf16_kernels(), reason="this processor has no bf16 kernels")
 
 
 @pytest.fixture(autouse=True)
@@ -86,6 +88,7 @@ def test_packed_fp32_gives_the_loss_and_gradient_of_plain_layers(
     assert float((packed - grads).norm() / grads.norm()) < 1e-5
 
 
+@needs_bf16
 @pytest.mark.parametrize("make_model", [llama, qwen])
 def test_bf16_products_are_as_near_to_fp32_as_autocast_is(make_model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     model = make_model()
@@ -119,7 +122,7 @@ def test_gradients_of_adapters_flow_through_packed_layers(monkeypatch: pytest.Mo
     assert float((packed - expected).norm() / expected.norm()) < 1e-5
 
 
-@pytest.mark.parametrize("dtype", ["fp32", "bf16"])
+@pytest.mark.parametrize("dtype", ["fp32", pytest.param("bf16", marks=needs_bf16)])
 def test_engine_and_learner_agree_on_log_probs(dtype: Any) -> None:
     model = qwen()
     compute.choose(model, dtype)
@@ -171,6 +174,7 @@ def test_training_packs_the_layers_in_bf16_and_never_the_head(dtype: Any, layers
 
 
 def test_the_choice_is_explicit_measured_or_fp32_for_a_small_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compute, "has_bf16_kernels", lambda: True)
     model = llama()
     for wanted, dtype in (("bf16", torch.bfloat16), ("fp32", torch.float32)):
         compute.choose(model, wanted)  # type: ignore[arg-type]
@@ -184,6 +188,32 @@ def test_the_choice_is_explicit_measured_or_fp32_for_a_small_model(monkeypatch: 
     assert compute.compute_dtype_of(model) == torch.float32
 
 
+def test_a_processor_without_bf16_kernels_computes_in_fp32(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compute, "has_bf16_kernels", lambda: False)
+    monkeypatch.setattr(compute, "measure", lambda model: pytest.fail("there is nothing to measure"))
+    model = llama()
+    compute.choose(model, "auto")
+    assert compute.compute_dtype_of(model) == torch.float32
+    with pytest.raises(ModelError, match=r"no bf16 kernels .*set compute_dtype to fp32"):
+        compute.choose(model, "bf16")
+
+
+def test_a_weight_that_cannot_be_packed_raises_its_own_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, packed = llama(), compute.PackedWeight
+
+    class NoMemory(packed):  # type: ignore[misc, valid-type]
+        def __init__(self, weight: Any, dtype: Any) -> None:
+            if weight is model.lm_head.weight:
+                raise RuntimeError("not enough memory")
+            super().__init__(weight, dtype)
+
+    monkeypatch.setattr(compute, "PackedWeight", NoMemory)
+    with pytest.raises(RuntimeError, match="not enough memory"), compute.packing(model):
+        pytest.fail("the block must not begin")
+    assert not any("packed" in vars(module) or "forward" in vars(module) for module in model.modules())
+
+
+@needs_bf16
 def test_a_measurement_times_both_precisions() -> None:
     seconds = compute.measure(llama())
     assert set(seconds) == {"fp32", "bf16"} and all(0 < value < 60 for value in seconds.values())
@@ -195,6 +225,7 @@ def test_a_resumed_stage_keeps_the_choice_of_its_first_attempt(
     context = Context(
         stage="eval", settings=EvaluateSettings(tasks="tiny/sums"), folder=tmp_path, paths={"model": tiny_policy_folder}
     )
+    monkeypatch.setattr(compute, "has_bf16_kernels", lambda: True)
     for seconds in (0.5, 2.0):  # bf16 wins, then another machine on which it would lose
         monkeypatch.setattr(compute, "measure", lambda model, s=seconds: {"fp32": 1.0, "bf16": s})
         assert compute.compute_dtype_of(load_policy(context).model) == torch.bfloat16

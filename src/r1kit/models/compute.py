@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.distributed.tensor import DTensor
 
+from r1kit.models.known import ModelError
 from r1kit.types import ComputeDtype
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
@@ -114,8 +115,8 @@ def packing(model: nn.Module, *, training: bool = False) -> Iterator[None]:
             if training and layer is head:  # fp32, so the same holds for it
                 continue
             if type(layer) is nn.Linear and not hasattr(layer, "packed"):  # a subclass may compute something else
-                layers.append(layer)
                 packed = PackedWeight(layer.weight, torch.float32 if layer is head else dtype)
+                layers.append(layer)  # once packed: there may be no memory for it
                 layer.packed = packed  # type: ignore[assignment]  # the fused head reads it
                 layer.forward = partial(packed.linear, layer)  # type: ignore[method-assign]
         yield
@@ -138,13 +139,27 @@ def compute_dtype_of(model: nn.Module) -> torch.dtype:
 
 
 def choose(model: nn.Module, wanted: ComputeDtype) -> None:
-    """Set the precision of the model's linear layers. On a CPU, `auto` measures for about a tenth of a second."""
-    if wanted == "auto" and next(model.parameters()).is_cuda:
-        wanted = "bf16"
-    elif wanted == "auto":
-        seconds = measure(model) if _packs(model) else {"fp32": 0.0, "bf16": 1.0}
-        wanted = "bf16" if seconds["bf16"] * GAIN < seconds["fp32"] else "fp32"
+    """Set the precision of the model's linear layers. On a CPU, `auto` measures for about a tenth of a second.
+
+    Raises `ModelError` for bf16 on a processor that cannot multiply in it.
+    """
+    if wanted == "auto":
+        wanted = "bf16" if next(model.parameters()).is_cuda or _gains_from_bf16(model) else "fp32"
+    elif wanted == "bf16" and _packs(model) and not has_bf16_kernels():
+        raise ModelError("this processor has no bf16 kernels (on x86 they need AVX-512): set compute_dtype to fp32")
     model.compute_dtype = DTYPES[wanted]  # type: ignore[assignment]
+
+
+def _gains_from_bf16(model: nn.Module) -> bool:
+    if not _packs(model) or not has_bf16_kernels():
+        return False
+    seconds = measure(model)
+    return seconds["bf16"] * GAIN < seconds["fp32"]
+
+
+def has_bf16_kernels() -> bool:
+    """Whether oneDNN packs and multiplies bf16 on this processor; many laptops lack the instructions."""
+    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 def measure(model: nn.Module, repeats: int = 2) -> dict[str, float]:
