@@ -13,14 +13,16 @@ torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
 from conftest import llama  # noqa: E402
+from r1kit.collect.responses import Engines, open_responses  # noqa: E402
 from r1kit.engines.local import LocalEngine  # noqa: E402
+from r1kit.engines.stage_policy import load_policy  # noqa: E402
 from r1kit.models import attention, compute  # noqa: E402
 from r1kit.models.batch import Totals  # noqa: E402
 from r1kit.models.known import ModelError  # noqa: E402
 from r1kit.models.load import Policy, add_lora  # noqa: E402
 from r1kit.pipeline.context import Context  # noqa: E402
 from r1kit.stages.evaluate import EvaluateSettings  # noqa: E402
-from r1kit.stages.shared.load_policy import load_policy  # noqa: E402
+from r1kit.stages.generate import GenerateSettings  # noqa: E402
 from r1kit.tiny.tokenizer import make  # noqa: E402
 from r1kit.train.learner import Learner, OptimizerSettings  # noqa: E402
 from r1kit.train.losses.next_token import next_token  # noqa: E402
@@ -219,14 +221,28 @@ def test_a_measurement_times_both_precisions() -> None:
     assert set(seconds) == {"fp32", "bf16"} and all(0 < value < 60 for value in seconds.values())
 
 
+@pytest.mark.parametrize("kind", ["eval", "generate"])
 def test_a_resumed_stage_keeps_the_choice_of_its_first_attempt(
-    tiny_policy_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    kind: str,
+    tiny_policy_folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    context = Context(
-        stage="eval", settings=EvaluateSettings(tasks="tiny/sums"), folder=tmp_path, paths={"model": tiny_policy_folder}
-    )
     monkeypatch.setattr(compute, "has_bf16_kernels", lambda: True)
+    settings = {"eval": EvaluateSettings, "generate": GenerateSettings}[kind](tasks="tiny/sums")
+    context = Context(stage=kind, settings=settings, folder=tmp_path, paths={"model": tiny_policy_folder})
+    dtypes = []
+    monkeypatch.setattr(LocalEngine, "__init__", lambda self, policy, **_: dtypes.append(dtype_of(policy)))
     for seconds in (0.5, 2.0):  # bf16 wins, then another machine on which it would lose
         monkeypatch.setattr(compute, "measure", lambda model, s=seconds: {"fp32": 1.0, "bf16": s})
-        assert compute.compute_dtype_of(load_policy(context).model) == torch.bfloat16
+        if kind == "generate":
+            open_responses(context, Engines(print))
+        else:
+            dtypes.append(dtype_of(load_policy(context)))
+    assert dtypes == [torch.bfloat16] * 2
     assert capsys.readouterr().err.count("the model's linear layers compute in bf16") == 1
+
+
+def dtype_of(policy: Policy) -> torch.dtype:
+    return compute.compute_dtype_of(policy.model)

@@ -29,6 +29,7 @@ from r1kit.engines import Engine, Report
 from r1kit.engines.ask import Answers, ask, refuse_long
 from r1kit.engines.engine_settings import DeviceSettings, EngineSettings
 from r1kit.engines.opening import open_engine, open_policy_engine
+from r1kit.engines.stage_policy import load_policy
 from r1kit.pipeline import Context
 from r1kit.types import Completion, Message, Prompt, SamplingParams
 
@@ -209,10 +210,8 @@ def open_responses(context: Context, engines: Engines) -> ResponseModel | Refere
         server = engines.open(settings.engine)
         return ResponseModel(settings.engine.model, prompting, server, settings.sampling())
     from r1kit.engines.local.chat_engine import ChatEngine
-    from r1kit.models.load import load
 
-    folder = context.input("model")
-    policy = load(str(folder), device=settings.device, compute_dtype=settings.compute_dtype)
+    folder, policy = context.input("model"), load_policy(context)
     own = chat = settings.chat or saved.choose(None, folder, policy.tokenizer)[0]
     context.progress.say(policy.turn(chat))
     policy_engine = open_policy_engine(settings, policy)

@@ -97,7 +97,7 @@ def fresh_reward_model(
     name: str, chat: ChatFormat, on: On, *, device: str = "auto", compute_dtype: ComputeDtype = "auto", seed: int = 0
 ) -> RewardModel:
     """The body of a language model under a new head with small random weights; raises `ModelError` like `load`."""
-    policy = load(name, device="cpu", seed=seed)
+    policy = load(name, device="cpu", compute_dtype="fp32", seed=seed)  # it computes nothing
     tokenizer = policy.tokenizer
     candidates = [tokenizer.pad_token, tokenizer.unk_token, tokenizer.bos_token, *tokenizer.all_special_tokens]
     tokens = [str(token) for token in candidates if token is not None]

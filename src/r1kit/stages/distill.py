@@ -8,6 +8,7 @@ from typing import Any
 from pydantic import Field, field_validator
 
 from r1kit.data.tokens import key_of
+from r1kit.engines.stage_policy import load_policy
 from r1kit.models.known import ModelError
 from r1kit.pipeline import Context, Kind
 from r1kit.settings import listed, unhashed
@@ -22,7 +23,6 @@ from r1kit.stages.shared.given_conversations import (
 )
 from r1kit.stages.shared.given_rows import longest_row
 from r1kit.stages.shared.input_files import input_files
-from r1kit.stages.shared.load_policy import load_policy
 from r1kit.train.losses.distillation import Distillation, DistillationSettings
 from r1kit.train.teacher import (
     ModelTeacher,

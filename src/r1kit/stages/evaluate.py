@@ -10,12 +10,12 @@ from pydantic import Field, field_validator
 from r1kit.chat import ChatFormat
 from r1kit.engines.engine_settings import DeviceSettings
 from r1kit.engines.opening import open_policy_engine
+from r1kit.engines.stage_policy import load_policy
 from r1kit.evaluate.measurement import check_verifiers, measure
 from r1kit.pipeline import Context, Kind
 from r1kit.settings import listed
 from r1kit.stages.shared.costs import sampling_work
 from r1kit.stages.shared.fitting import Fitting, check_model
-from r1kit.stages.shared.load_policy import load_policy
 from r1kit.stages.shared.sources import sources
 from r1kit.store import write_json
 from r1kit.tasks import TaskSpec, load_tasks, say_readings

@@ -12,11 +12,11 @@ from r1kit.data.conversations import labelled, preference
 from r1kit.data.jsonl import RowWriter
 from r1kit.data.prepare import Reading, RowSettings
 from r1kit.engines.engine_settings import ComputeSettings
+from r1kit.engines.stage_policy import compute_dtype, keep_compute_dtype
 from r1kit.models.classify import On, RewardModel, fresh_reward_model
 from r1kit.pipeline import Context, Kind
 from r1kit.stages.shared.costs import training_work
 from r1kit.stages.shared.given_rows import check_given, divided, longest_row, train_rows
-from r1kit.stages.shared.load_policy import compute_dtype, keep_compute_dtype
 from r1kit.store import write_json
 from r1kit.train.learner import Learner, OptimizerSettings
 from r1kit.train.preference_pairs import Pairs, Responses, labelled_sample, pair_samples, score_all

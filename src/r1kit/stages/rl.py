@@ -11,12 +11,12 @@ from pydantic import Field, field_validator
 from r1kit.chat import ChatFormat, saved
 from r1kit.engines.engine_settings import DeviceSettings
 from r1kit.engines.opening import open_policy_engine
+from r1kit.engines.stage_policy import load_policy
 from r1kit.pipeline import Context, External, Kind, Work
 from r1kit.rewards import RewardSpec, build
 from r1kit.rollout import column_names
 from r1kit.settings import listed
 from r1kit.stages.shared.fitting import Fitting, check_model
-from r1kit.stages.shared.load_policy import load_policy
 from r1kit.stages.shared.probe import ProbeSettings, check_probe, make_probe, probe_of, refuse_unread, with_models
 from r1kit.stages.shared.sources import sources
 from r1kit.tasks import TaskSpec, load_tasks, say_readings

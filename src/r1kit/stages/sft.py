@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from r1kit.engines.stage_policy import load_policy
 from r1kit.pipeline import Context, Kind
 from r1kit.stages.shared.costs import training_work
 from r1kit.stages.shared.given_conversations import GivenSettings, check, probe_sources, tokenised, train_given
 from r1kit.stages.shared.given_rows import longest_row
-from r1kit.stages.shared.load_policy import load_policy
 from r1kit.train.losses.next_token import next_token
 from r1kit.train.supervised import cosine
 

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from r1kit.pipeline import Context
 from r1kit.store import read_json, write_json
 from r1kit.types import ComputeDtype
 
 if TYPE_CHECKING:
-    from torch import nn
-
     from r1kit.models.load import Policy
 
 FILE = "compute_dtype.json"
@@ -34,7 +32,7 @@ def compute_dtype(context: Context, name: str = "model") -> ComputeDtype:
     return kept.get(name, context.settings.compute_dtype)  # type: ignore[no-any-return]
 
 
-def keep_compute_dtype(context: Context, model: nn.Module, name: str = "model") -> None:
+def keep_compute_dtype(context: Context, model: Any, name: str = "model") -> None:
     """Write down the precision that loading chose, and say so if it is bf16."""
     from r1kit.models.compute import DTYPES, compute_dtype_of
 
