@@ -17,7 +17,8 @@ from r1kit.types import ComputeDtype
 class ComputeSettings(Settings):
     """Where a local model runs, and the precision of its linear layers; weights and optimizer are fp32.
 
-    `compute_dtype="auto"` is bf16 on a GPU, and on a CPU the faster one, by a measurement.
+    `compute_dtype="auto"` is bf16 on a GPU, and on a CPU the faster one, by a measurement. On a CPU, a model of fewer
+    than 20 million weights always computes in fp32.
     """
 
     device: str = unhashed("auto", description="auto, cpu, cuda or cuda:N")

@@ -40,6 +40,6 @@ def keep_compute_dtype(context: Context, model: Any, name: str = "model") -> Non
     kept = read_json(file) if file.is_file() else {}
     chosen = next(key for key, dtype in DTYPES.items() if dtype == compute_dtype_of(model))
     if chosen == "bf16" and name not in kept:
-        wanted = compute_dtype(context, name)
+        wanted = context.settings.compute_dtype
         context.progress.say(f"the {name}'s linear layers compute in bf16: compute_dtype is {wanted}")
     write_json(file, {**kept, name: chosen})

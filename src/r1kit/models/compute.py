@@ -143,15 +143,18 @@ def choose(model: nn.Module, wanted: ComputeDtype) -> None:
 
     Raises `ModelError` for bf16 on a processor that cannot multiply in it.
     """
-    if wanted == "auto":
-        wanted = "bf16" if next(model.parameters()).is_cuda or _gains_from_bf16(model) else "fp32"
-    elif wanted == "bf16" and _packs(model) and not has_bf16_kernels():
+    device = next(model.parameters()).device.type
+    if device == "cpu" and not _packs(model):
+        wanted = "fp32"  # such a model is never rounded
+    elif wanted == "auto":
+        wanted = "bf16" if device == "cuda" or (device == "cpu" and _gains_from_bf16(model)) else "fp32"
+    elif wanted == "bf16" and device == "cpu" and not has_bf16_kernels():
         raise ModelError("this processor has no bf16 kernels (on x86 they need AVX-512): set compute_dtype to fp32")
     model.compute_dtype = DTYPES[wanted]  # type: ignore[assignment]
 
 
 def _gains_from_bf16(model: nn.Module) -> bool:
-    if not _packs(model) or not has_bf16_kernels():
+    if not has_bf16_kernels():
         return False
     seconds = measure(model)
     return seconds["bf16"] * GAIN < seconds["fp32"]
@@ -166,7 +169,7 @@ def measure(model: nn.Module, repeats: int = 2) -> dict[str, float]:
     """Seconds that packed products with some of the model's own weights take, by precision; the best of `repeats`."""
     layers = [layer for layer in model.modules() if type(layer) is nn.Linear]
     flop = accumulate(2.0 * ROWS * layer.weight.numel() for layer in layers)
-    # several layers in turn: one alone would stay in the processor's cache, as none does in a model
+    # several layers in turn: one alone would stay in the processor's cache, which a whole model does not fit into
     chosen = [layer for layer, work in zip(layers, flop, strict=True) if work <= MEASURED_FLOP] or layers[:1]
     best = dict.fromkeys(DTYPES, float("inf"))
     with torch.inference_mode():
