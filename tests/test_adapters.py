@@ -83,6 +83,23 @@ def test_an_adapter_that_fits_no_base_is_refused(adapter: Path, changes: dict[st
         resolve(str(adapter))
 
 
+def test_a_base_that_needs_another_package_is_not_blamed_on_peft(
+    adapter: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*parts: Any, **options: Any) -> Any:
+        raise ImportError("this checkpoint needs optimum")
+
+    monkeypatch.setattr(transformers.AutoModelForCausalLM, "from_pretrained", fails)
+    with pytest.raises(ModelError, match=r"does not fit its base .*needs optimum"):
+        resolve(str(adapter))
+
+
+def test_an_adapter_without_peft_says_what_to_install(adapter: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(ModelError, match=r"needs peft: pip install 'r1kit\[lora\]'"):
+        resolve(str(adapter))
+
+
 def test_an_adapter_without_weights_is_refused(adapter: Path) -> None:
     (adapter / "adapter_model.safetensors").unlink()
     with pytest.raises(ModelError, match=r"no adapter_model\.safetensors"):

@@ -5,6 +5,7 @@ So an adapter is a model wherever r1kit takes one, and the hash of the merged fo
 
 from __future__ import annotations
 
+import importlib.util
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -25,8 +26,11 @@ def is_adapter(folder: Path) -> bool:
 def merged_folder(adapter: Path, base_of: Callable[[str], Path | None]) -> Path | None:
     """Where the merged model is or will be; None if `base_of`, which finds a model by its name, gives no base."""
     base = _base(adapter, base_of)
-    if base is None:
-        return None
+    return None if base is None else _target(adapter, base)
+
+
+def _target(adapter: Path, base: Path) -> Path:
+    """The folder of the merged model; its name depends on both."""
     # weights by size and time: to hash a base of many gigabytes at each look would take minutes
     stats = {file.name: file.stat() for file in base.iterdir() if file.is_file()}
     parts = {name: f"{stat.st_size} {stat.st_mtime_ns}" for name, stat in stats.items()}
@@ -36,15 +40,16 @@ def merged_folder(adapter: Path, base_of: Callable[[str], Path | None]) -> Path 
 
 def merge(adapter: Path, base_of: Callable[[str], Path]) -> Path:
     """The folder of the merged model, written on first use. Raises `ModelError` if adapter and base do not fit."""
-    target, base = merged_folder(adapter, base_of), _base(adapter, base_of)
-    assert target is not None and base is not None, "`base_of` gives a folder or raises"
+    base = _base(adapter, base_of)
+    assert base is not None, "`base_of` gives a folder or raises"
+    target = _target(adapter, base)
     if (target / "config.json").is_file():
         return target
+    if importlib.util.find_spec("peft") is None:
+        raise ModelError(f"{adapter} is a LoRA adapter, which needs peft: pip install 'r1kit[lora]'")
     try:
         model, tokenizer = _merged(adapter, base)
-    except ImportError:
-        raise ModelError(f"{adapter} is a LoRA adapter, which needs peft: pip install 'r1kit[lora]'") from None
-    except (RuntimeError, ValueError, KeyError, TypeError, OSError) as error:
+    except (ImportError, RuntimeError, ValueError, KeyError, TypeError, OSError) as error:
         raise ModelError(f"the adapter {adapter} does not fit its base {base} ({first_line(error)})") from error
     with atomic_folder(target) as part:
         model.save_pretrained(part)
