@@ -76,27 +76,18 @@ def mix(sources: Mapping[str, Sequence[Path]], out: Path, settings: MixSettings 
     fingerprint = store.combine({**hashes, "settings": settings.model_dump_json(), "sources": repr(list(sources))})
     report = out.with_suffix(".mix.json")
     done = store.read_json(report) if report.exists() else {}
-    if done.get("fingerprint") != fingerprint:
+    is_new = done.get("fingerprint") != fingerprint
+    if is_new:
         for stale in (out, out.with_name(out.name + ".part")):
             stale.unlink(missing_ok=True)
-        rows = _index(sources, settings)
-        counts, parts = _quotas(rows, settings), sum(settings.ratios.values())
-        shares = [
-            Share(
-                source=name,
-                available=int((rows["source"] == number).sum()) // settings.max_repeats,
-                taken=counts[number],
-                share=counts[number] / max(1, sum(counts)),
-                asked=ratio / parts,
-            )
-            for number, (name, ratio) in enumerate(settings.ratios.items())
-        ]
-        done = {"fingerprint": fingerprint, "shares": [asdict(share) for share in shares]}
-        store.write_json(report, done)
     if not out.exists():
+        rows = _index(sources, settings)
+        if is_new:
+            done = {"fingerprint": fingerprint, "shares": [asdict(share) for share in _shares(rows, settings)]}
+            store.write_json(report, done)
         names = list(settings.ratios)
         with Rereader(files) as reader, closing(ReplayWriter(out)) as output:
-            for entry in _chosen(_index(sources, settings), settings):
+            for entry in _chosen(rows, settings):
                 output.put(partial(_conversation, reader, entry, names[entry["source"]]))
             output.finish()
     return tuple(Share(**share) for share in done["shares"])
@@ -120,6 +111,20 @@ def _index(sources: Mapping[str, Sequence[Path]], settings: MixSettings) -> NDAr
     if empty:
         raise ValueError(f"source {empty[0]} has no rows: leave it out of the ratios, or see why nothing was kept")
     return rows
+
+
+def _shares(rows: NDArray[Any], settings: MixSettings) -> list[Share]:
+    counts, parts = _quotas(rows, settings), sum(settings.ratios.values())
+    return [
+        Share(
+            source=name,
+            available=int((rows["source"] == number).sum()) // settings.max_repeats,
+            taken=counts[number],
+            share=counts[number] / max(1, sum(counts)),
+            asked=ratio / parts,
+        )
+        for number, (name, ratio) in enumerate(settings.ratios.items())
+    ]
 
 
 def _quotas(rows: NDArray[Any], settings: MixSettings) -> list[int]:
