@@ -133,9 +133,9 @@ class Index:
     def find_each(self, samples: Sequence[CuratedSample]) -> list[list[Hit]]:
         """The hits of each sample. All are looked up at once, and only those with a hit one by one."""
         turns = [(row, text, name) for row, sample in enumerate(samples) for text, name in self._turns(sample)]
-        asked = [(row, ngrams.key(whole)) for row, text, name in turns if name == "question" for whole in _wholes(text)]
-        keys = np.array([key for _, key in asked], dtype=np.uint64)
-        suspects = {asked[place][0] for place in self.tables[WHOLE].places(keys).tolist()}
+        keyed = [(row, ngrams.key(whole)) for row, text, name in turns if name == "question" for whole in _wholes(text)]
+        keys = np.array([key for _, key in keyed], dtype=np.uint64)
+        suspects = {keyed[place][0] for place in self.tables[WHOLE].places(keys).tolist()}
         words = _words([text for _, text, _ in turns], self.settings)
         for kind, n in _lengths(self.settings).items():
             if words and len(self.tables[kind].hashes):

@@ -41,7 +41,7 @@ _MULTIPLIERS = tuple(map(np.uint64, (0xBF58476D1CE4E5B9, 0x94D049BB133111EB)))
 _THOUSANDS = re.compile(r",(?<=\d,)(?=\d{3}(?!\d))")
 _NO_FRACTION = re.compile(r"\.(?<=\d\.)0+(?!\d)")
 _ZEROS = re.compile(r"\.(?<=\d\.)(\d*[1-9])0+(?!\d)")
-_POINT = re.compile(r"\.(?=\d)")  # what the other three begin with
+_POINT = re.compile(r"\.(?=\d)")  # a match of the other three begins with one
 _BARE_POINT = re.compile(r"\.(?<![\w.]\.)(?=\d)")
 _NUMBER = re.compile(r"\d+(?:\.\d+)?")
 _DELIMITERS = re.compile(r"\\[()\[\],;:! ]|\\(?:left|right|displaystyle)(?![a-z])|\$|\s+")
@@ -154,11 +154,11 @@ def words(texts: Sequence[str]) -> list[Words]:
     batch = Batch(hash_spans(codes.astype(np.uint64), starts, ends), starts, ends, single[starts])
     offsets = np.cumsum([0, *(len(text) + 1 for text in texts)])
     bounds = pairwise(starts.searchsorted(offsets).tolist())
-    places = zip(texts, bounds, offsets.tolist(), strict=False)
+    places = zip(texts, bounds, offsets[:-1].tolist(), strict=True)
     return [Words(text, batch, first, last, offset) for text, (first, last), offset in places]
 
 
-_prepared: dict[str, Words] = {}
+_prepared: dict[str, Words] = {}  # a cache: the words of a text depend on nothing else, so an old entry is right too
 
 
 def prepare(texts: Iterable[str]) -> None:

@@ -47,12 +47,12 @@ class Head:
         scale /= getattr(config, "logits_scaling", None) or 1.0
         softcap = getattr(config, "final_logit_softcapping", None)
         return Head(
-            linear.weight,
-            getattr(linear, "bias", None),
-            scale,
-            softcap,
-            getattr(model, WITHOUT_TOKEN, None),
-            getattr(linear, "packed", None),
+            weight=linear.weight,
+            bias=getattr(linear, "bias", None),
+            scale=scale,
+            softcap=softcap,
+            without_token=getattr(model, WITHOUT_TOKEN, None),
+            packed=getattr(linear, "packed", None),
         )
 
     def logits(self, hidden: Tensor, temperature: float = 1.0) -> Tensor:
