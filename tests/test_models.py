@@ -184,6 +184,14 @@ def test_a_truncated_weight_file_is_refused(folder: Path) -> None:
         load(str(folder))
 
 
+def test_a_quantized_model_that_needs_a_package_is_refused(folder: Path) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    config["quantization_config"] = {"quant_method": "gptq", "bits": 4, "group_size": 128}
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ModelError, match=r"could not be loaded \(Loading a GPTQ quantized model requires"):
+        load(str(folder))
+
+
 def test_a_tokenizer_larger_than_the_vocabulary_is_refused(folder: Path) -> None:
     tokenizer = make()
     tokenizer.add_tokens(["<new>"])

@@ -23,7 +23,7 @@ def reading(name: str, problem: str, remedy: str = "") -> Iterator[None]:
 
     try:
         yield
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+    except (ImportError, OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         if "trust_remote_code" in str(error):
             raise ModelError(
                 f"{name} needs Python code that is in its folder, and r1kit does not run code from model folders: "
