@@ -166,7 +166,7 @@ def test_blocks_nest_and_the_outermost_packs() -> None:
     assert not any(hasattr(module, "packed") for module in model.modules())
 
 
-@pytest.mark.parametrize(("dtype", "layers"), [("fp32", 0), ("bf16", 14)])
+@pytest.mark.parametrize(("dtype", "layers"), [("fp32", 0), pytest.param("bf16", 14, marks=needs_bf16)])
 def test_training_packs_the_layers_in_bf16_and_never_the_head(dtype: Any, layers: int) -> None:
     model = llama()
     compute.choose(model, dtype)
