@@ -5,7 +5,6 @@ What is right and what is wrong stands in the labelled cases of `r1kit.conforman
 
 from __future__ import annotations
 
-import contextlib
 import gzip
 import json
 import multiprocessing
@@ -104,7 +103,7 @@ def spread(text: str) -> None:
     shape = shapes.parse_shape(spelling.plain(text))
     assert isinstance(shape, shapes.Shape)
     names.names(text)
-    with contextlib.suppress(parser.Unreadable):
+    with suppress(parser.Unreadable):
         parser.parse(text)
     mathematics.quick(text, "\\sqrt{2}")
     mathematics.quick("7", text)
@@ -149,6 +148,28 @@ PARSERS: dict[str, Callable[[str], Any]] = {
 @example("٣½²①Ⅷ五\u202e\u200b")
 def test_no_text_breaks_a_parser(name: str, text: str) -> None:
     PARSERS[name](text)
+
+
+@pytest.mark.parametrize(
+    "deep", ["sin " * 490 + "x", "\\ln" * 490 + "x", "abc " * 166, "x" + "%" * 490, "|" * 490, "+x" * 240]
+)
+def test_a_long_chain_is_an_outcome_and_no_fault_of_the_worker(deep: str) -> None:
+    mathematics.quick("7", deep)
+    for reference, prediction in ((deep, "7"), ("x+1", deep)):
+        replies = list(worker._answer({"reference": reference, "prediction": prediction}))
+        assert replies and not any("broken" in reply for reply in replies), replies
+
+
+def test_a_sum_of_absolute_values_keeps_its_bounds() -> None:
+    reference = "|x-1|+|x-2|<5"
+    answers = {"-1<x<4": True, "(-1,4)": True, "|x-2|+|x-1|<5": True, "|x-1|+|x-2|\\le 5": False, "-1<x\\le 4": False}
+    verdicts = verify_all("math", [f"\\boxed{{{answer}}}" for answer in answers], [reference] * len(answers))
+    assert [verdict.correct for verdict in verdicts] == list(answers.values())
+
+
+def test_a_long_name_of_a_command_is_no_product_of_letters() -> None:
+    verdicts = verify_all("math", ["\\boxed{n=\\varepsilon+1}", "\\boxed{n=\\varepsilon n}"], ["\\varepsilon+1"] * 2)
+    assert [verdict.correct for verdict in verdicts] == [True, False]
 
 
 @pytest.mark.parametrize("name", PARSERS)

@@ -1,6 +1,6 @@
 r"""Whether one side of an equation merely names the value: x, f(x), AB, S_{\triangle ABC}, m + n, "total cost".
 
-"twice x", x^2, 2x and \\ln x do not: who writes 2x = 10 has not said what x is. An expression in several variables does
+"twice x", x^2, 2x and \ln x do not: who writes 2x = 10 has not said what x is. An expression in several variables does
 if the value is a number, because it is what the problem asks for (`ab = 6`), unless it may be a curve (`2x + 3y = 12`).
 """
 
@@ -12,7 +12,7 @@ from r1kit.verifiers import prose, units
 from r1kit.verifiers.math.parser import TRIGONOMETRIC, Tree, Unreadable, operations, parse, symbols
 
 VARIABLE = re.compile(r"[A-Za-z](?:_\{?\w\}?)?|\\[a-z]{2,7}", re.ASCII)
-VARIABLES = re.compile(rf"\\\\[A-Za-z]{{8,}}|{VARIABLE.pattern}", re.ASCII)
+VARIABLES = re.compile(rf"\\[A-Za-z]{{8,}}|{VARIABLE.pattern}", re.ASCII)
 _TEXT = re.compile(r"\\(?:text|mathrm|operatorname|mbox|textbf)\s*\{([^{}]*)\}")
 _COMMAND = re.compile(r"\\[A-Za-z]+")
 _CALL = r"(?:[A-Za-z]{1,3}|\\text\{[A-Za-z ]+\}|\\mathrm\{[A-Za-z]+\})'*(?:_\{?\w\}?)?\([A-Za-z0-9 ,|]{1,20}\)"

@@ -14,7 +14,7 @@ from typing import Any
 
 Tree = tuple[Any, ...]
 
-_MAX_DEPTH = 40
+_MAX_DEPTH = 80  # of atoms inside atoms: brackets, fractions, functions of functions
 _MAX_TOKENS = 500
 TRIGONOMETRIC = ("sin", "cos", "tan", "cot", "sec", "csc", "arcsin", "arccos", "arctan", "sinh", "cosh", "tanh")
 _FUNCTIONS = (*TRIGONOMETRIC, "ln", "log", "lg", "exp")
@@ -43,7 +43,7 @@ _TOKEN = re.compile(
 _SHORT_WORDS = {"or", "and", "not", "but", "the", "is", "if", "to", "vs", "no", "of", "it", "at", "by", "are", "for"}
 _UNKNOWN_FUNCTIONS = frozenset("fghFGH")
 _TIMES = ("\\cdot", "\\times", "\\ast", "*")
-_EXPONENTS = ("{", "(", "\\frac", "sqrt", "pi")  # what else may begin an exponent
+_EXPONENTS = ("{", "(", "\\frac", "sqrt", "pi")  # other tokens that may begin an exponent
 _CLOSING = {"(": ")", "[": "]", "{": "}"}
 _BRACKETS = {"\\lfloor": ("\\rfloor", "floor"), "\\lceil": ("\\rceil", "ceiling"), "\\lvert": ("\\rvert", "abs")}
 _REPEATING = re.compile(r"(\d*)\.(\d*)\\overline\s*\{(\d{1,18})\}")
@@ -69,7 +69,7 @@ def symbols(tree: Tree) -> frozenset[str]:
     """The names of the free variables."""
     if tree[0] == "symbol":
         return frozenset([tree[1]])
-    parts = [symbols(part) for part in tree[1:] if isinstance(part, tuple)]
+    parts = list(map(symbols, _operands(tree)))
     if tree[0] in BINDERS:
         body = parts.pop()
         return frozenset().union(*parts, body if tree[0] == "derivative" else body - {tree[1]})
@@ -78,7 +78,12 @@ def symbols(tree: Tree) -> frozenset[str]:
 
 def operations(tree: Tree) -> frozenset[str]:
     """The names of all operations in a tree."""
-    return frozenset([tree[0]]).union(*(operations(part) for part in tree[1:] if isinstance(part, tuple)))
+    return frozenset([tree[0]]).union(*map(operations, _operands(tree)))
+
+
+def _operands(tree: Tree) -> list[Tree]:
+    """The operands that are trees themselves."""
+    return [part for part in tree[1:] if isinstance(part, tuple)]
 
 
 def number(value: int | Fraction) -> Tree:
@@ -148,15 +153,11 @@ class _Parser:
 
     def sum(self) -> Tree:
         """Terms joined by + and -."""
-        self._depth += 1
-        if self._depth > _MAX_DEPTH:
-            raise Unreadable("nested too deeply")
         tree = self._signed()
         while self.text in ("+", "-") and self.kind == "sign":
             sign = self._take()
             term = self._signed()
             tree = ("plus", tree, term if sign == "+" else ("minus", term))
-        self._depth -= 1
         return tree
 
     def _signed(self) -> Tree:
@@ -254,16 +255,19 @@ class _Parser:
     def _script(self) -> Tree:
         """The exponent: a group, or one signed number, letter or command."""
         negative, text = self._signs(), self.text
-        if (
-            self.kind in ("number", "letter", "name")
-            or text in ("{", "(", "\\frac", "sqrt", "pi")
-            or text[1:] in _GREEK
-        ):
+        if self.kind in ("number", "letter", "name") or text in _EXPONENTS or text[1:] in _GREEK:
             return self._negated(negative, self._atom())
         raise Unreadable("no exponent")
 
     def _atom(self) -> Tree:
-        kind, text = self.kind, self._take()
+        self._depth += 1
+        if self._depth > _MAX_DEPTH:
+            raise Unreadable("nested too deeply")
+        tree = self._innermost(self.kind, self._take())
+        self._depth -= 1
+        return tree
+
+    def _innermost(self, kind: str, text: str) -> Tree:
         match kind:
             case "number":
                 return self._number(text)

@@ -46,11 +46,11 @@ def same(left: Region, right: Region) -> bool:
     return all(left.contains(cell) == right.contains(cell) for cell in _cells((*left.critical, *right.critical)))
 
 
-def same_conditions(given: Inequality, expected: Inequality, tree: Callable[[str], Tree]) -> bool:
+def same_conditions(answer: Inequality, expected: Inequality, tree: Callable[[str], Tree]) -> bool:
     """Whether two inequalities in several variables are the same up to a positive factor."""
-    if len(given.signs) != len(expected.signs):
+    if len(answer.signs) != len(expected.signs):
         return False
-    mine, theirs = (side if side.signs[0] in "<≤≠" else _turned(side) for side in (given, expected))
+    mine, theirs = (side if side.signs[0] in "<≤≠" else _turned(side) for side in (answer, expected))
     if mine.signs != theirs.signs:
         return False
     if len(mine.signs) > 1:
@@ -78,16 +78,16 @@ def as_interval(shape: Shape) -> Shape:
     return Group(*brackets, (Scalar(sides[0]), Scalar(sides[2])), sides[1])
 
 
-def same_families(given: tuple[Sequence[Tree], str], expected: tuple[Sequence[Tree], str]) -> bool:
+def same_families(answer: tuple[Sequence[Tree], str], expected: tuple[Sequence[Tree], str]) -> bool:
     """Whether two families have the same members; each is its formulas and its parameter.
 
     Formulas that are linear in the parameter are compared by members. Others must be equal, up to its name.
     """
-    names = frozenset().union(*(symbols(tree) - {name} for trees, name in (given, expected) for tree in trees))
+    names = frozenset().union(*(symbols(tree) - {name} for trees, name in (answer, expected) for tree in trees))
     for point in evaluation.points(sorted(names))[:3]:
-        lines = [[_line(tree, name, point) for tree in trees] for trees, name in (given, expected)]
+        lines = [[_line(tree, name, point) for tree in trees] for trees, name in (answer, expected)]
         if any(None in family for family in lines):
-            mine = [evaluation.renamed(tree, given[1], expected[1]) for tree in given[0]]
+            mine = [evaluation.renamed(tree, answer[1], expected[1]) for tree in answer[0]]
             same_number = len(mine) == len(expected[0])
             return same_number and all(any(evaluation.equal(tree, other) for other in expected[0]) for tree in mine)
         ours, theirs = ([line for line in family if line] for family in lines)
@@ -233,12 +233,7 @@ def _without_bars(tree: Tree) -> Iterator[Tree]:
         yield tree
     else:
         for variant in _without_bars(tree[place]):
-            rest = (*tree[:place], _WITHOUT, *tree[place + 1 :])
-            for other in _without_bars(rest):
-                yield tuple(variant if part is _WITHOUT else part for part in other)
-
-
-_WITHOUT: Tree = ("number", Fraction(0))
+            yield from _without_bars((*tree[:place], variant, *tree[place + 1 :]))
 
 
 def _constant(shape: Shape, tree: Callable[[str], Tree]) -> Value | None:
