@@ -29,6 +29,7 @@ from fractions import Fraction
 from pathlib import Path
 
 from r1kit.conformance import Rate
+from r1kit.types import Verdict
 from r1kit.verifiers import verify_all
 
 SHAPES = Path(__file__).parent / "shapes.txt"
@@ -93,8 +94,8 @@ def filled(template: str, values: dict[str, int]) -> str:
     """The template with the values of its expressions."""
 
     def value(hole: re.Match[str]) -> str:
-        found = eval(hole[1], {"round": round}, dict(values))
-        return f"{found:,}" if hole[2] else str(found)
+        result = eval(hole[1], {"round": round}, dict(values))
+        return f"{result:,}" if hole[2] else str(result)
 
     return _HOLE.sub(value, template).replace("+-", "-")
 
@@ -223,8 +224,8 @@ def mutated(text: str, rng: random.Random) -> list[tuple[str, str]]:
 
 def _is_idle(text: str, literal: re.Match[str]) -> bool:
     """Whether another number in this place may keep the value: a root or power of 0 or 1, a factor of 0."""
-    near = text[max(0, literal.start() - 2) : literal.end() + 1]
-    return literal[0] in ("0", "1") or bool(re.search(r"[\^_\[]", near) or re.search(r"(?<!\d)0(?!\d)", text))
+    context = text[max(0, literal.start() - 2) : literal.end() + 1]
+    return literal[0] in ("0", "1") or bool(re.search(r"[\^_\[]", context) or re.search(r"(?<!\d)0(?!\d)", text))
 
 
 # Measuring
@@ -233,7 +234,7 @@ def _is_idle(text: str, literal: re.Match[str]) -> bool:
 def measure(pairs: Sequence[Pair], sets: dict[str, list[str]]) -> tuple[dict[str, dict[str, object]], list[Pair]]:
     """Rates by source and kind, and the pairs judged wrongly; `sets` are references that are tried alone."""
     responses, references = [f"\\boxed{{{pair.answer}}}" for pair in pairs], [pair.reference for pair in pairs]
-    verdicts = verify_all("math", responses, references)
+    verdicts = judge(responses, references)
     judged, failed, failures = Counter[str](), Counter[str](), []
     usable = defaultdict(set)
     for pair, verdict in zip(pairs, verdicts, strict=True):
@@ -249,9 +250,18 @@ def measure(pairs: Sequence[Pair], sets: dict[str, list[str]]) -> tuple[dict[str
     failed["references usable for some answers only"] = sum(len(outcomes) > 1 for outcomes in usable.values())
     for source, answers in sets.items():
         judged[f"unusable references of {source}"] = len(answers)
-        alone = verify_all("math", [""] * len(answers), answers)
+        alone = judge([""] * len(answers), answers)
         failed[f"unusable references of {source}"] = sum(verdict.correct is None for verdict in alone)
     return {name: asdict(Rate.among(failed[name], judged[name])) for name in sorted(judged)}, failures
+
+
+def judge(responses: Sequence[str], references: Sequence[str]) -> list[Verdict]:
+    """The verdicts of `math`; raises RuntimeError if the verifier failed, because rates without those pairs mislead."""
+    verdicts = verify_all("math", responses, references)
+    failed = [verdict.detail for verdict in verdicts if verdict.outcome == "failed"]
+    if failed:
+        raise RuntimeError(f"{len(failed)} of {len(verdicts)} pairs were not judged: {failed[0]}")
+    return verdicts
 
 
 def load(data: Path) -> dict[str, list[str]]:

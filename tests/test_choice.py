@@ -78,8 +78,8 @@ DENIAL = [
 def test_a_claim_is_read_and_lost_by_any_second_choice_doubt_or_denial(claim: str) -> None:
     assert choice(claim) == "C"
     assert choice(f"{claim}.") == "C"
-    assert not [claim + more for more in SECOND + DOUBT if choice(claim + more) == "C"]
-    assert not [before + claim for before in DENIAL if choice(before + claim) == "C"]
+    assert not [claim + more for more in SECOND + DOUBT if choice(claim + more) is not None]
+    assert not [before + claim for before in DENIAL if choice(before + claim) is not None]
 
 
 @pytest.mark.parametrize(

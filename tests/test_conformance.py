@@ -194,6 +194,12 @@ def test_own_cases_that_are_none_are_an_error_with_file_and_line(row: Any, reaso
         conformance.measure("number", file)
 
 
+def test_a_file_without_cases_is_an_error_and_no_success(tmp_path: Path) -> None:
+    (tmp_path / "cases.jsonl").touch()
+    with pytest.raises(ValueError, match="has no cases"):
+        conformance.measure("number", tmp_path / "cases.jsonl")
+
+
 # r1kit verify --conformance
 
 

@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from r1kit.types import Verdict
 from r1kit.verifiers import verify_all
 
 BENCHMARK = Path(__file__).parents[1] / "benchmarks" / "metamorphic.py"
@@ -59,7 +60,7 @@ def test_whether_a_reference_is_usable_does_not_depend_on_the_answer(reference: 
     block = data.draw(st.sampled_from(BLOCKS))
     answers = ["", *(metamorphic.filled(line, metamorphic.draw(random.Random(1)))[2:] for line in block[1:])]
     verdicts = verify_all("math", [f"<answer>{answer}</answer>" for answer in answers], [reference] * len(answers))
-    assert {verdict.correct for verdict in verdicts} == {None}, reference
+    assert {verdict.outcome for verdict in verdicts} == {"unknown"}, reference
 
 
 def test_the_benchmark_prints_rates_and_writes_them(
@@ -72,3 +73,10 @@ def test_the_benchmark_prints_rates_and_writes_them(
     for name in ("wrong judged right", "right judged wrong", "references usable for some answers only"):
         assert results["rates"][name]["count"] == 0 and name in printed
     assert results["rates"]["wrong judged right"]["of"] > 100
+
+
+def test_the_benchmark_stops_if_the_verifier_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("R1KIT_DATA", raising=False)
+    monkeypatch.setattr(metamorphic, "verify_all", lambda name, *pairs: [Verdict.failed("broken")] * len(pairs[0]))
+    with pytest.raises(RuntimeError, match="pairs were not judged: verifier failed: broken"):
+        metamorphic.main(["--pairs", "300", "--out", str(tmp_path)])

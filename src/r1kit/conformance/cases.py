@@ -57,6 +57,8 @@ def cases(source: str | Path) -> tuple[Case, ...]:
         texts = {name: row[name] for name in ("prediction", "answer")}
         case = Case(id=f"{path.stem}:{number}", kind=str(row.get("kind", "")), correct=correct, **texts)
         labelled.append(case)
+    if not labelled:  # rates of no cases would look like a success
+        raise ValueError(f"{path} has no cases: expected one JSON object per line")
     return tuple(labelled)
 
 
