@@ -1,9 +1,9 @@
-r"""Compares an answer with a reference: both are parsed into shapes, and only equal shapes are compared, part by part.
+r"""Compares an answer with a reference: both are parsed into shapes, and shapes of one kind are compared part by part.
 
-Few shapes may stand for one another: an equation that names its value for the value, a set of one for its member, an
-inequality for its interval, a : 1 for a, and a list for a set. Values are compared by `evaluation`. An expression that
-cannot be computed is wrong in an answer, and makes a reference unusable; so `problem` tries everything on the reference
-alone that a comparison may ask of it.
+Only a few shapes of different kinds can be equal: an equation that names its value and the value, a set of one and its
+member, an inequality and its interval, a : 1 and a, a list and a set. Values are compared by `evaluation`. An
+expression that cannot be computed is wrong in an answer, and makes a reference unusable. So `problem` computes on the
+reference alone everything that a comparison may need.
 """
 
 from __future__ import annotations
@@ -123,70 +123,74 @@ class _Comparison:
             case Equation(_, sides):
                 self.use(parse_shape(sides[-1]))
 
-    def same(self, given: Shape, expected: Shape, *, part: bool = False) -> bool:
+    def same(self, answer: Shape, expected: Shape, *, part: bool = False) -> bool:
         """Whether two shapes are equal, part by part. A `part` of another shape is never a set for its member."""
-        match given, expected:
+        match answer, expected:
             case Equation(), Equation():
-                return self._equations(given, expected)
+                return self._equations(answer, expected)
             case Equation(), _:
-                if isinstance(expected, Group) and expected.name and given.name not in (None, f"({expected.name})"):
+                if isinstance(expected, Group) and expected.name and answer.name not in (None, f"({expected.name})"):
                     return False  # (x, y) = (1, 2) is not a = 1, b = 2
-                holds = _rounds_as(given, expected) or self._holds(given)
-                return holds and self.same(self._value(given), expected)
+                holds = _rounds_as(answer, expected) or self._holds(answer)
+                return holds and self.same(self._value(answer), expected)
             case _, Equation(name=str()):
-                return self.same(given, self._value(expected))
+                return self.same(answer, self._value(expected))
             case _, Equation():  # 12 \times 3 = 36 has a value, x + 1 = 2y has none
                 trees = [self._tree(side) for side in expected.sides]
                 constant = not any(map(symbols, trees)) or evaluation.equal(*trees[:2])
-                return constant and self.same(given, self._value(expected))
+                return constant and self.same(answer, self._value(expected))
             case Family(), Family():
-                return self._families(given, expected)
+                return self._families(answer, expected)
             case Family(_, texts), _:  # 2k\pi is as good without "for whole k", if the letter is the same
                 formulas_ = tuple(map(Scalar, texts))
                 return self.same(formulas_[0] if len(texts) == 1 else Group("", "", formulas_), expected)
             case _, Family(parameter, _):
-                members = given.items if isinstance(given, Group) and given.opening in ("", "{") else (given,)
+                members = answer.items if isinstance(answer, Group) and answer.opening in ("", "{") else (answer,)
                 texts = tuple(item.text for item in members if isinstance(item, Scalar))
                 return len(texts) == len(members) and self._families(Family(parameter, texts), expected)
-            case _, Group("whole", _, (region,)) if not (isinstance(given, Group) and given.opening == "whole"):
-                return self.same(given, region)  # x > 1 is as good without "for whole x"
+            case _, Group("whole", _, (region,)) if not (isinstance(answer, Group) and answer.opening == "whole"):
+                return self.same(answer, region)  # x > 1 is as good without "for whole x"
             case Matrix(), Matrix():
-                if [len(row) for row in given.rows] != [len(row) for row in expected.rows]:
+                if [len(row) for row in answer.rows] != [len(row) for row in expected.rows]:
                     return False
-                rows = zip(given.rows, expected.rows, strict=True)
+                rows = zip(answer.rows, expected.rows, strict=True)
                 return all(self.same(a, b, part=True) for row, other in rows for a, b in zip(row, other, strict=True))
             case Ratio(), Ratio():
-                return self._ratios(given.terms, expected.terms)
+                return self._ratios(answer.terms, expected.terms)
             case (Ratio((first, second)), Scalar() as other) | (Scalar() as other, Ratio((first, second))):
                 if evaluation.constant(self._tree(second)) == 1:
                     return self.same(Scalar(first), other)
                 quotient = ("over", self._tree(first), self._tree(second))
                 return not _CLOCK.fullmatch(f"{first}:{second}") and evaluation.equal(quotient, self._tree(other.text))
             case Scalar(), Scalar():
-                return self._scalars(given.text, expected.text)
-        if is_region(given) or is_region(expected):
-            return self._regions(given, expected)
-        match given, expected:
+                return self._scalars(answer.text, expected.text)
+        return self._collections(answer, expected, part=part)
+
+    def _collections(self, answer: Shape, expected: Shape, *, part: bool) -> bool:
+        """As `same`, for shapes of which at least one is a region or has several values."""
+        if is_region(answer) or is_region(expected):
+            return self._regions(answer, expected)
+        match answer, expected:
             case (Matrix(entries), Group("(", ")", items)) | (Group("(", ")", items), Matrix(entries)):
                 column = [row[0] for row in entries if len(row) == 1]  # a column is a vector
                 if len(entries) != len(column) or len(column) != len(items):
                     return False
                 return all(self.same(item, entry, part=True) for item, entry in zip(items, column, strict=True))
-            case Group(), Group() if given.opening + expected.opening not in ("{(", "({"):
-                return self._groups(given, expected)
+            case Group(), Group() if answer.opening + expected.opening not in ("{(", "({"):
+                return self._groups(answer, expected)
             case Group("{", _, (item,)), _ if not part and expected != Scalar(EMPTY_SET):
                 return self.same(item, expected)
-            case _, Group("{", _, (item,)) if not part and given != Scalar(EMPTY_SET):
-                return self.same(given, item)
+            case _, Group("{", _, (item,)) if not part and answer != Scalar(EMPTY_SET):
+                return self.same(answer, item)
             case Group("", _, items, _, True), Scalar():  # \frac12 or 0.5
                 return all(self.same(item, expected) for item in items)
             case Group("(", ")", (Scalar(above), Scalar(below)), "C"), Scalar():  # the point C(10, 2), or a number
                 return self._values(f"\\binom{{{above}}}{{{below}}}", expected.text, Fraction(1))
         return False
 
-    def same_angle(self, given: Shape, expected: Shape) -> bool:
+    def same_angle(self, answer: Shape, expected: Shape) -> bool:
         r"""Whether an angle in degrees is one in radians, which has a factor \pi: 30^\circ and \frac{\pi}{6}."""
-        angles = [self._value(side) if isinstance(side, Equation) else side for side in (given, expected)]
+        angles = [self._value(side) if isinstance(side, Equation) else side for side in (answer, expected)]
         cores, kinds = [], []
         for angle in angles:
             core, unit = units.split_unit(angle.text) if isinstance(angle, Scalar) else ("", units.NO_UNIT)
@@ -197,7 +201,7 @@ class _Comparison:
         return sorted(kinds) == ["degrees", "radians"] and evaluation.equal(*map(self._tree, cores))
 
     def _value(self, equation: Equation) -> Shape:
-        """What an equation says the value is."""
+        """The value that an equation states."""
         return parse_shape(equation.sides[0 if equation.name == "≈" and not _is_unknown(equation.sides[0]) else -1])
 
     def _holds(self, equation: Equation) -> bool:
@@ -236,16 +240,18 @@ class _Comparison:
         cut_off = 0 <= exact_value - rounded_value < unit
         return bool((value < 0) == (decimal.value < 0) and (rounded or cut_off) and 10 * unit <= exact_value)
 
-    def _equations(self, given: Equation, expected: Equation) -> bool:
-        if given.name == "≈" or expected.name == "≈":
-            rough = given.name == expected.name and given.sides[0] == expected.sides[0] and _is_unknown(given.sides[0])
-            return (rough or self._holds(given)) and self.same(self._value(given), self._value(expected))
-        value = _renamed(given, expected)
+    def _equations(self, answer: Equation, expected: Equation) -> bool:
+        if answer.name == "≈" or expected.name == "≈":
+            unknown, other = answer.sides[0], expected.sides[0]
+            same_unknown = answer.name == expected.name and unknown == other and _is_unknown(unknown)
+            return (same_unknown or self._holds(answer)) and self.same(self._value(answer), self._value(expected))
+        value = _renamed(answer, expected)
         if value is not None:
-            return self._holds(given) and self.same(parse_shape(value), self._value(expected))
-        if given.name and not expected.name and not any(symbols(self._tree(side)) for side in expected.sides):
-            return self._holds(given) and self.same(self._value(given), self._value(expected))
-        sides = [[self._tree(text) for text in (*filter(None, [side.name]), *side.sides)] for side in (given, expected)]
+            return self._holds(answer) and self.same(parse_shape(value), self._value(expected))
+        if answer.name and not expected.name and not any(symbols(self._tree(side)) for side in expected.sides):
+            return self._holds(answer) and self.same(self._value(answer), self._value(expected))
+        texts = [(*filter(None, [equation.name]), *equation.sides) for equation in (answer, expected)]
+        sides = [list(map(self._tree, each)) for each in texts]
         if any(len(trees) != 2 for trees in sides):
             return len(sides[0]) == len(sides[1]) and all(evaluation.equal(*pair) for pair in zip(*sides, strict=True))
         mine, theirs = (("plus", left, ("minus", right)) for left, right in sides)
@@ -258,13 +264,13 @@ class _Comparison:
         pairs = ((mine, theirs), (evaluation.numerator(mine), evaluation.numerator(theirs)))
         return any(evaluation.ratio(*pair) is not None for pair in pairs)
 
-    def _ratios(self, given: Sequence[str], expected: Sequence[str]) -> bool:
+    def _ratios(self, answer: Sequence[str], expected: Sequence[str]) -> bool:
         """Whether the terms are proportional; times of day must be the same."""
-        if all(_CLOCK.fullmatch(":".join(terms)) for terms in (given, expected)):
-            return given == expected
-        if len(given) != len(expected):
+        if all(_CLOCK.fullmatch(":".join(terms)) for terms in (answer, expected)):
+            return answer == expected
+        if len(answer) != len(expected):
             return False
-        mine, theirs = ([self._tree(term) for term in terms] for terms in (given, expected))
+        mine, theirs = ([self._tree(term) for term in terms] for terms in (answer, expected))
         products = [
             (("times", mine[0], other), ("times", term, theirs[0]))
             for term, other in zip(mine[1:], theirs[1:], strict=True)
@@ -272,90 +278,90 @@ class _Comparison:
         zero = number_tree(0)
         return not evaluation.equal(mine[0], zero) and all(evaluation.equal(*pair) for pair in products)
 
-    def _families(self, given: Family, expected: Family) -> bool:
+    def _families(self, answer: Family, expected: Family) -> bool:
         """Whether two families have the same members."""
-        if len(given.items) > 8:
+        if len(answer.items) > 8:
             return False
-        mine, theirs = (([self._tree(item) for item in side.items], side.parameter) for side in (given, expected))
+        mine, theirs = (([self._tree(item) for item in side.items], side.parameter) for side in (answer, expected))
         return regions.same_families(mine, theirs)
 
-    def _regions(self, given: Shape, expected: Shape) -> bool:
-        if isinstance(given, Scalar) or isinstance(expected, Scalar):  # a point is not a region
+    def _regions(self, answer: Shape, expected: Shape) -> bool:
+        if isinstance(answer, Scalar) or isinstance(expected, Scalar):  # a point is not a region
             return False
-        mine, theirs = (regions.region(shape, self._tree) for shape in (given, expected))
+        mine, theirs = (regions.region(shape, self._tree) for shape in (answer, expected))
         if mine is not None and theirs is not None:
             return regions.same(mine, theirs)
-        if isinstance(given, Inequality) and isinstance(expected, Inequality):
-            return regions.same_conditions(given, expected, self._tree)
-        match regions.as_interval(given), regions.as_interval(expected):
-            case (Group() as answer, Group() as wanted) if answer.opening == wanted.opening:
-                return answer.closing == wanted.closing and self._groups(answer, wanted)
+        if isinstance(answer, Inequality) and isinstance(expected, Inequality):
+            return regions.same_conditions(answer, expected, self._tree)
+        match regions.as_interval(answer), regions.as_interval(expected):
+            case (Group() as left, Group() as right) if left.opening == right.opening:
+                return left.closing == right.closing and self._groups(left, right)
         return False
 
-    def _groups(self, given: Group, expected: Group) -> bool:
-        if given.name and expected.name and given.name != expected.name:
+    def _groups(self, answer: Group, expected: Group) -> bool:
+        if answer.name and expected.name and answer.name != expected.name:
             return False
-        brackets = given.opening + given.closing, expected.opening + expected.closing
+        brackets = answer.opening + answer.closing, expected.opening + expected.closing
         if brackets[0] == brackets[1] and len(brackets[0]) > 2:
-            return self._unordered(given.items, expected.items, distinct=True)
-        if set(brackets) <= {"", "{}"} and not (given.name and given.name == expected.name):  # lists and sets
-            return self._unordered(given.items, expected.items, distinct="{}" in brackets)
-        if len(given.items) != len(expected.items):
+            return self._unordered(answer.items, expected.items, distinct=True)
+        if set(brackets) <= {"", "{}"} and not (answer.name and answer.name == expected.name):  # lists and sets
+            return self._unordered(answer.items, expected.items, distinct="{}" in brackets)
+        if len(answer.items) != len(expected.items):
             return False
         if brackets[0] != brackets[1]:
-            loose = [group for group in (given, expected) if not group.opening]
+            loose = [group for group in (answer, expected) if not group.opening]
             if any(group.alternatives or any(isinstance(item, Equation) for item in group.items) for group in loose):
                 return False  # x = 1 or x = 2 is no pair
-            if not loose and len(given.items) <= 2:  # [0, 1] and (0, 1)
+            if not loose and len(answer.items) <= 2:  # [0, 1] and (0, 1)
                 return False
         return "{}" not in brackets and all(
-            self.same(item, other, part=True) for item, other in zip(given.items, expected.items, strict=True)
+            self.same(item, other, part=True) for item, other in zip(answer.items, expected.items, strict=True)
         )
 
-    def _unordered(self, given: Sequence[Shape], expected: Sequence[Shape], *, distinct: bool) -> bool:
+    def _unordered(self, answer: Sequence[Shape], expected: Sequence[Shape], *, distinct: bool) -> bool:
         """Whether two collections have the same items, equally often unless `distinct`.
 
         Equality is transitive, so the first partner that matches is as good as any.
         """
         if distinct:
-            return all(any(self._same_item(item, other) for other in expected) for item in given) and all(
-                any(self._same_item(item, other) for item in given) for other in expected
+            return all(any(self._same_item(item, other) for other in expected) for item in answer) and all(
+                any(self._same_item(item, other) for item in answer) for other in expected
             )
         unmatched = list(expected)
-        if len(given) != len(unmatched):
+        if len(answer) != len(unmatched):
             return False
-        for item in given:
+        for item in answer:
             partner = next((place for place, other in enumerate(unmatched) if self._same_item(item, other)), None)
             if partner is None:
                 return False
             unmatched.pop(partner)
         return True
 
-    def _same_item(self, given: Shape, expected: Shape) -> bool:
-        return self.same(given, expected, part=True) or self.same_angle(given, expected)
+    def _same_item(self, answer: Shape, expected: Shape) -> bool:
+        return self.same(answer, expected, part=True) or self.same_angle(answer, expected)
 
-    def _scalars(self, given: str, expected: str) -> bool:
-        if tidy(given) == tidy(expected):
+    def _scalars(self, answer: str, expected: str) -> bool:
+        if tidy(answer) == tidy(expected):
             return True
-        if WRAPPED.search(given) and wording(given) == wording(expected):
+        if WRAPPED.search(answer) and wording(answer) == wording(expected):
             return True
         if points := _POINTS.fullmatch(expected):
-            mine = _POINTS.fullmatch("".join(WRAPPED.sub(r"\1", given).split()))
+            mine = _POINTS.fullmatch("".join(WRAPPED.sub(r"\1", answer).split()))
             return bool(mine and mine[2] == points[2] and (mine[1] or points[1]) == (points[1] or mine[1]))
         if in_base := base(expected):
-            return (base(given) or (given.lstrip("0"), in_base[1])) == in_base
-        if base(given):
+            return (base(answer) or (answer.lstrip("0"), in_base[1])) == in_base
+        if base(answer):
             return False
-        if (same := _as_numbers(given, expected)) is not None:
+        if (same := _as_numbers(answer, expected)) is not None:
             self.detail = "as numbers"
             return same
         if ordinal := _ORDINAL.fullmatch(expected):
-            return (_ORDINAL.sub(r"\1", given)) == ordinal[1]
-        constants = _CONSTANT.search(given), _CONSTANT.search(expected)
+            return (_ORDINAL.sub(r"\1", answer)) == ordinal[1]
+        constants = _CONSTANT.search(answer), _CONSTANT.search(expected)
         if constants[0] and constants[1] and not re.search(rf"(?<![A-Za-z]){constants[0][1]}(?![A-Za-z])", expected):
-            return self._scalars(f"{given[: constants[0].start()]} + {constants[1][1]}", expected)
-        core, unit = _without_unit(expected, given)
-        mine_core, mine_unit = _without_unit(given, expected)
+            return self._scalars(f"{answer[: constants[0].start()]} + {constants[1][1]}", expected)
+        core, unit = _without_unit(expected, answer)
+        mine_core, mine_unit = _without_unit(answer, expected)
         factor = units.agree(mine_unit, unit)
         if factor is None:
             self.detail = "another unit than the reference"
@@ -365,20 +371,20 @@ class _Comparison:
             return False
         return self._values(mine_core, core, factor)
 
-    def _values(self, given: str, expected: str, factor: Fraction) -> bool:
-        numbers = number.parse_in_prose(given), number.of_reference(expected)
+    def _values(self, answer: str, expected: str, factor: Fraction) -> bool:
+        numbers = number.parse_in_prose(answer), number.of_reference(expected)
         if numbers[0] is not None and numbers[1] is not None:
             self.detail = "as numbers"
             return number.equal(replace(numbers[0], value=numbers[0].value * factor), numbers[1])
-        endless = INFINITE.fullmatch(given), INFINITE.fullmatch(expected)
+        endless = INFINITE.fullmatch(answer), INFINITE.fullmatch(expected)
         if endless[0] or endless[1]:
             return bool(endless[0] and endless[1] and (endless[0][1] == "-") == (endless[1][1] == "-"))
-        if EMPTY_SET in (given, expected):
+        if EMPTY_SET in (answer, expected):
             return False
         self._comparisons += 1
         if self._comparisons > _MAX_COMPARISONS:
             raise Incomputable("too many parts to compare")
-        mine = self._tree(given)
+        mine = self._tree(answer)
         if factor != 1:
             mine = ("times", number_tree(factor), mine)
         theirs = self._tree(expected) if numbers[1] is None else number_tree(numbers[1].value)
@@ -398,16 +404,16 @@ def _is_unknown(side: str) -> bool:
     return names(side) and side != "e"
 
 
-def _rounds_as(given: Equation, expected: Shape) -> bool:
+def _rounds_as(answer: Equation, expected: Shape) -> bool:
     """Whether `x ≈ 3.14` answers a reference with decimals, which is rounded itself."""
     decimal = isinstance(expected, Scalar) and re.search(r"\.\d*[1-9]", expected.text)
-    return bool(decimal) and given.name == "≈" and _is_unknown(given.sides[0])
+    return bool(decimal) and answer.name == "≈" and _is_unknown(answer.sides[0])
 
 
-def _as_numbers(given: str, expected: str) -> bool | None:
+def _as_numbers(answer: str, expected: str) -> bool | None:
     """Whether two texts are the same number with the same unit; None if one of them is not a number."""
     theirs = number.of_reference(expected)
-    mine = None if theirs is None else number.parse_in_prose(given, number.reference_words(expected))
+    mine = None if theirs is None else number.parse_in_prose(answer, number.reference_words(expected))
     return None if theirs is None or mine is None else number.equal(mine, theirs)
 
 
@@ -417,17 +423,17 @@ def _without_unit(text: str, other: str) -> tuple[str, units.Unit]:
     return units.split_unit(text, letters=letters and _SPACED_LETTER.search(text) is not None)
 
 
-def _renamed(given: Equation, expected: Equation) -> str | None:
-    """The value of the given equation, if it has the name of the expected one; f(t) is renamed to f(x)."""
-    if not given.name or not expected.name:
+def _renamed(answer: Equation, expected: Equation) -> str | None:
+    """The value of the answer equation, if it has the name of the expected one; f(t) is renamed to f(x)."""
+    if not answer.name or not expected.name:
         return None
-    value = given.sides[-1]
-    if set(given.name.split("=")) & set(expected.name.split("=")):
+    value = answer.sides[-1]
+    if set(answer.name.split("=")) & set(expected.name.split("=")):
         return value
-    mine, theirs = _DERIVATIVE.fullmatch(given.name), _DERIVATIVE.fullmatch(expected.name)
+    mine, theirs = _DERIVATIVE.fullmatch(answer.name), _DERIVATIVE.fullmatch(expected.name)
     if mine and theirs and mine[2 if mine[2] else 1] == theirs[2 if theirs[2] else 1] and mine[2] != theirs[2]:
         return value  # y' and \frac{dy}{dx}
-    mine, theirs = _CALL.fullmatch(given.name), _CALL.fullmatch(expected.name)
+    mine, theirs = _CALL.fullmatch(answer.name), _CALL.fullmatch(expected.name)
     if mine is None or theirs is None or mine[1] != theirs[1] or theirs[2] in value:
         return None
     return re.sub(rf"(?<![A-Za-z\\]){mine[2]}(?![A-Za-z])", theirs[2], value)
