@@ -248,7 +248,7 @@ def _is_sole(letter: str, rest: str, *, quoted: bool, weak: str | None) -> bool:
     also = _TAILED.match(rest.lstrip())  # "D is correct" is no option's text
     is_claim = also is not None and also[1] != "I" and not rest.lstrip().startswith(",", also.end())
     others = {also[1]} if also and is_claim else set()
-    for clause in _CLAUSE.finditer(rest):  # those left over speak for an option, or nobody knows
+    for clause in _CLAUSE.finditer(rest):  # those left over speak for an option, or may do so
         if not quoted or rest[clause.start()] in ".;!\n" or _ALSO.search(rest):
             others |= _letters(clause["letters"])
     others |= {(large or small).upper() for large, small in _MARKED.findall(_BRACKETS.sub(" ", rest))}

@@ -115,9 +115,8 @@ def unwrapped(text: str) -> str:
     if text.startswith("{", start) and closing_brace(text, start) == len(text) - 1:
         words = command is not None and command[0].startswith(("\\text", "\\mbox", "\\math"))
         inner = text[start + 1 : -1].strip()
-        if (
-            not words or not re.search(r"[A-Za-z]{2}", inner) or inner[:1].isdigit()
-        ):  # \text{east} marks a word, so it stays
+        # \text{east} marks a word, so it stays
+        if not words or not re.search(r"[A-Za-z]{2}", inner) or inner[:1].isdigit():
             return inner if "," not in inner or command else text  # {1,2} is a set
     return text
 

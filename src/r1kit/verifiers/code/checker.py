@@ -289,9 +289,7 @@ def examined(job: dict[str, Any], client: Client, report: Any) -> dict[str, Any]
         pass
     except Undecided as error:
         undecided = str(error)
-    except (
-        Exception
-    ) as error:  # the program does not load or breaks the setup: it may raise any class, and no test runs
+    except Exception as error:  # the program, which may raise any class, does not load or breaks the setup
         detail = described(error)
     detail = detail or next((unit.error for unit in units if unit.error), "")
     undecided = undecided or next((unit.undecided for unit in units if unit.undecided), "")

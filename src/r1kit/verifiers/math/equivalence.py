@@ -99,7 +99,7 @@ class _Unusable(Exception):
 
 
 def _decided(prediction: str | None, reference: str) -> tuple[bool, str] | None:
-    """What numbers and words decide; None if algebra must. Whether a reference is usable comes first."""
+    """The verdict if numbers or words decide it; None if algebra must. A reference is checked before the answer."""
     if not reference.strip():
         raise _Unusable("the reference is empty")
     if prediction == reference:
