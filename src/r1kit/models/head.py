@@ -35,7 +35,7 @@ class Head:
     scale: float = 1.0
     softcap: float | None = None
     without_token: Tensor | None = None  # ids, int64; None if each id has a token
-    packed: PackedWeight | None = None  # the weight, packed for this block of `computing`
+    packed: PackedWeight | None = None  # the weight inside `computing`; training does not pack it
 
     @staticmethod
     def of(model: Any) -> Head:
@@ -79,10 +79,6 @@ class Head:
             return scale
         # `logits` are divided by the temperature already, the cap was on those before
         return scale * (1 - (logits * (temperature or 1.0) / self.softcap).square())  # tanh' = 1 - tanh^2
-
-    def product_back(self, grad: Tensor) -> Tensor:
-        """grad W: the gradient [n, V] by the linear output -> [n, d] by the hidden states."""
-        return grad @ self.weight if self.packed is None else self.packed.product_back(grad)
 
     def logprobs(self, hidden: Tensor, targets: Targets, temperature: float) -> Tensor:
         """log pi of each target [N] from hidden states [T, d] of the row, without a gradient."""
@@ -147,7 +143,7 @@ class FusedHead(torch.autograd.Function):
                 bias_sum = grad.sum(0).to(weight.dtype)  # [V]
                 grad_bias = bias_sum if grad_bias is None else grad_bias.add_(bias_sum)
             if grad_hidden is not None:  # under autocast the product is bf16
-                grad_hidden.index_add_(0, positions, head.product_back(grad).to(states.dtype))
+                grad_hidden.index_add_(0, positions, (grad @ weight).to(states.dtype))
             total = total + value
             for name, amount in chunk_sums.items():
                 sums[name] = sums[name] + amount if name in sums else amount
