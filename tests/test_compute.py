@@ -247,3 +247,13 @@ def test_a_resumed_stage_keeps_the_choice_of_its_first_attempt(
 
 def dtype_of(policy: Policy) -> torch.dtype:
     return compute.compute_dtype_of(policy.model)
+
+
+def test_bf16_in_vain_is_said(
+    tiny_policy_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plain(monkeypatch)
+    settings = EvaluateSettings(tasks="tiny/sums", compute_dtype="bf16")
+    context = Context(stage="eval", settings=settings, folder=tmp_path, paths={"model": tiny_policy_folder})
+    assert compute.compute_dtype_of(load_policy(context).model) == torch.float32
+    assert "never rounded" in capsys.readouterr().err

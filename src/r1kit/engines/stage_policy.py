@@ -33,13 +33,14 @@ def compute_dtype(context: Context, name: str = "model") -> ComputeDtype:
 
 
 def keep_compute_dtype(context: Context, model: Any, name: str = "model") -> None:
-    """Write down the precision that loading chose, and say so if it is bf16."""
+    """Write down the precision that loading chose, and say so if it is bf16, or if bf16 was set in vain."""
     from r1kit.models.compute import DTYPES, compute_dtype_of
 
     file = context.folder / FILE
     kept = read_json(file) if file.is_file() else {}
     chosen = next(key for key, dtype in DTYPES.items() if dtype == compute_dtype_of(model))
-    if chosen == "bf16" and name not in kept:
-        wanted = context.settings.compute_dtype
-        context.progress.say(f"the {name}'s linear layers compute in bf16: compute_dtype is {wanted}")
+    wanted = context.settings.compute_dtype
+    if "bf16" in (chosen, wanted) and name not in kept:
+        why = "" if chosen == "bf16" else ", but on a CPU a model this small is never rounded"
+        context.progress.say(f"the {name}'s linear layers compute in {chosen}: compute_dtype is {wanted}{why}")
     write_json(file, {**kept, name: chosen})
