@@ -146,18 +146,14 @@ def choose(model: nn.Module, wanted: ComputeDtype) -> None:
     device = next(model.parameters()).device.type
     if device == "cpu" and not _packs(model):
         wanted = "fp32"  # such a model is never rounded
+    elif wanted == "auto" and device == "cpu":
+        seconds = measure(model) if has_bf16_kernels() else None
+        wanted = "bf16" if seconds and seconds["bf16"] * GAIN < seconds["fp32"] else "fp32"
     elif wanted == "auto":
-        wanted = "bf16" if device == "cuda" or (device == "cpu" and _gains_from_bf16(model)) else "fp32"
+        wanted = "bf16" if device == "cuda" else "fp32"
     elif wanted == "bf16" and device == "cpu" and not has_bf16_kernels():
         raise ModelError("this processor has no bf16 kernels (on x86 they need AVX-512): set compute_dtype to fp32")
     model.compute_dtype = DTYPES[wanted]  # type: ignore[assignment]
-
-
-def _gains_from_bf16(model: nn.Module) -> bool:
-    if not has_bf16_kernels():
-        return False
-    seconds = measure(model)
-    return seconds["bf16"] * GAIN < seconds["fp32"]
 
 
 def has_bf16_kernels() -> bool:

@@ -184,18 +184,16 @@ def parse_instructions(reference: str) -> tuple[tuple[str, Mapping[str, Any]], .
             return f"there is no instruction {name!r:.60}"
         if not isinstance(values, Mapping | None):
             return f"the arguments of {name} are {values!r:.60}: expected an object"
-        # tables fill in nulls, and write whole numbers as 3.0
-        known = {key: _whole(value) for key, value in (values or {}).items() if value is not None and value == value}
+        known = {}
+        for key, value in (values or {}).items():
+            if value is not None and value == value:  # tables fill in null or NaN, and write whole numbers as 3.0
+                known[key] = int(value) if isinstance(value, float) and value.is_integer() else value
         if set(known) != set(inspect.signature(INSTRUCTIONS[name]).parameters) - {"text"}:
             return f"{name} has the arguments {', '.join(known) or 'none'}: see IFEval's data for the right ones"
         if unusable := [key for key, value in known.items() if not _is_usable(key, value)]:
             return f"the argument {unusable[0]} of {name} is {known[unusable[0]]!r:.60}, which cannot be used"
         instructions.append((name, known))
     return tuple(instructions)
-
-
-def _whole(value: Any) -> Any:
-    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def _is_usable(key: str, value: Any) -> bool:

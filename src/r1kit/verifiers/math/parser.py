@@ -331,19 +331,16 @@ class _Parser:
         if word == "pi":
             return ("constant", "pi")
         if word == "sqrt":
-            return self._root()
+            index = number(2)
+            if self.text == "[":
+                self._take()
+                index = self._bracketed("]")
+            return ("root", self._argument(whole=True), index)
         if word in _MANY:
             return (word, *self._arguments())
         if word in _FUNCTIONS:
             return self._function(word)
         raise Unreadable(f"{word} is no value")
-
-    def _root(self) -> Tree:
-        index = number(2)
-        if self.text == "[":
-            self._take()
-            index = self._bracketed("]")
-        return ("root", self._argument(whole=True), index)
 
     def _function(self, name: str) -> Tree:
         base, exponent = None, None

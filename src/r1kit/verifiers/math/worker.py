@@ -42,8 +42,12 @@ def main() -> None:
     except ImportError as error:
         print(json.dumps({"missing": str(error)}), file=replies, flush=True)
         return
-    fault = _fault()
-    print(json.dumps({"broken": fault} if fault else {"ready": True}), file=replies, flush=True)
+    state: dict[str, Any] = {"ready": True}
+    for answer, reference, same in _EXAMPLES:
+        *_, reply = _answer({"reference": reference, "prediction": answer})
+        if reply.get("correct") is not same:
+            state = {"broken": f"{answer} and {reference}: {reply}"}
+    print(json.dumps(state), file=replies, flush=True)
     for line in sys.stdin:
         signal.setitimer(signal.ITIMER_REAL, wall_s + 1)  # ends this process if the parent died
         signal.setitimer(signal.ITIMER_PROF, processor_s)
@@ -80,15 +84,6 @@ def _problem(reference: str) -> str | None:
     from r1kit.verifiers.math import comparison
 
     return comparison.problem(reference)
-
-
-def _fault() -> str | None:
-    """The fault of the library on examples, or None."""
-    for answer, reference, same in _EXAMPLES:
-        *_, reply = _answer({"reference": reference, "prediction": answer})
-        if reply.get("correct") is not same:
-            return f"{answer} and {reference}: {reply}"
-    return None
 
 
 if __name__ == "__main__":
