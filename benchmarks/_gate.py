@@ -42,7 +42,7 @@ class Agreement:
 
 def check(job: Job) -> Agreement:
     """Two prompts x 4 completions of unequal length; old log-probs are slightly perturbed, so the clip acts."""
-    policy = load(job.model, device="cpu")
+    policy = load(job.model, device="cpu", compute_dtype="fp32")  # to compare gradients to 1e-4
     prompts = [job.format.render(problem, policy.tokenizer) for problem in job.task.problems[:2]]
     params = SamplingParams(n=GROUP, max_tokens=MAX_TOKENS, seed=job.seed)
     answers = LocalEngine(policy).generate(prompts, params)
