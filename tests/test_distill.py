@@ -23,7 +23,7 @@ from r1kit.models import attention, head  # noqa: E402
 from r1kit.models.batch import Totals  # noqa: E402
 from r1kit.models.known import ModelError, resolve  # noqa: E402
 from r1kit.models.load import Policy, fresh_llama, load  # noqa: E402
-from r1kit.pipeline import Progress  # noqa: E402
+from r1kit.pipeline import Display, Progress  # noqa: E402
 from r1kit.pipeline.context import Context  # noqa: E402
 from r1kit.settings import SettingsError  # noqa: E402
 from r1kit.stages.distill import DISTILL, TEACHER_LOGITS, DistillSettings, TeacherLogitsSettings  # noqa: E402
@@ -373,7 +373,7 @@ def run(kind: Any, settings: Any, folder: Path, progress: Progress | None = None
         settings=settings,
         folder=folder,
         paths=paths,
-        progress=progress or Progress(stream=io.StringIO()),
+        progress=progress or Progress(display=Display(io.StringIO())),
     )
     kind.check(context)
     return dict(kind.run(context))

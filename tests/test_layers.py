@@ -28,7 +28,7 @@ ROWS = (
     ("engines", "tasks"),
     ("verifiers", "models", "tiny", "data"),
     ("sandbox", "chat", "pipeline"),
-    ("settings", "store", "event_loop"),
+    ("settings", "store", "event_loop", "cores"),
     ("types",),
 )
 LEVEL = {name: level for level, row in enumerate(ROWS) for name in row}

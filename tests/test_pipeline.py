@@ -17,7 +17,19 @@ from typing import Any
 
 import pytest
 
-from r1kit.pipeline import Context, External, Kind, Progress, Recipe, Stage, Stopped, check_ready, execute, plan
+from r1kit.pipeline import (
+    Context,
+    Display,
+    External,
+    Kind,
+    Progress,
+    Recipe,
+    Stage,
+    Stopped,
+    check_ready,
+    execute,
+    plan,
+)
 from r1kit.pipeline.fingerprint import Hashes, identity
 from r1kit.pipeline.plan import PlanRow
 from r1kit.settings import Settings, unhashed
@@ -401,7 +413,8 @@ def test_signal_handlers_are_as_before_once_a_run_has_ended(tmp_path: Path, data
 
 def test_without_a_terminal_progress_is_one_plain_line_a_step_with_the_time_left() -> None:
     out, times = io.StringIO(), iter([0.0, 0.1, 10.0, 20.0, 40.0])
-    with Progress("[1/2] rl", stream=out, clock=lambda: next(times)) as progress:
+    with Display(out) as display:
+        progress = Progress("[1/2] rl", display, clock=lambda: next(times))
         progress.say("starts")
         for done in range(5):
             progress.step(done, 4, {"reward/mean": done / 3, "phase": "train"})
@@ -423,7 +436,8 @@ def test_on_a_terminal_there_is_a_bar_and_no_colour_where_none_is_wanted(monkeyp
     monkeypatch.setenv("NO_COLOR", "1")
     monkeypatch.setenv("TERM", "xterm-256color")
     out = Terminal()
-    with Progress("rl", stream=out) as progress:
+    with Display(out) as display:
+        progress = Progress("rl", display)
         progress.step(1, 4, {"loss": 0.5})
         progress.say("[a] line")
         progress.step(4, 4, {"loss": 0.25})

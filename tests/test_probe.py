@@ -18,7 +18,7 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
 from r1kit.models.known import resolve  # noqa: E402
-from r1kit.pipeline import Progress  # noqa: E402
+from r1kit.pipeline import Display, Progress  # noqa: E402
 from r1kit.pipeline.context import Context  # noqa: E402
 from r1kit.report.curves import panels  # noqa: E402
 from r1kit.report.folders import StageFolder  # noqa: E402
@@ -68,7 +68,7 @@ def context(folder: Path, model: Path, settings: dict[str, Any], **paths: Path) 
         settings=RLSettings.parse({**SMALL, **settings}),
         folder=folder,
         paths={"model": model, **named},
-        progress=Progress(stream=io.StringIO()),
+        progress=Progress(display=Display(io.StringIO())),
     )
 
 
@@ -311,7 +311,11 @@ def test_a_reward_model_that_is_an_input_judges_the_probe_in_every_stage(
     )
     paths = {"model": resolve("tiny"), "data": data, "reward/judge": judge}
     given = Context(
-        stage="sft", settings=settings, folder=tmp_path / "sft", paths=paths, progress=Progress(stream=io.StringIO())
+        stage="sft",
+        settings=settings,
+        folder=tmp_path / "sft",
+        paths=paths,
+        progress=Progress(display=Display(io.StringIO())),
     )
     SFT.check(given)  # type: ignore[misc]
     found = SFT.run(given)

@@ -30,7 +30,7 @@ from r1kit.models.classify import RewardModel, fresh_reward_model, load_reward_m
 from r1kit.models.known import ModelError, resolve  # noqa: E402
 from r1kit.models.load import Policy, fresh_llama  # noqa: E402
 from r1kit.models.recompute import recompute_activations  # noqa: E402
-from r1kit.pipeline import Progress  # noqa: E402
+from r1kit.pipeline import Display, Progress  # noqa: E402
 from r1kit.pipeline.context import Context  # noqa: E402
 from r1kit.rewards import RewardSpec, build  # noqa: E402
 from r1kit.rewards.modelled import get_reward_model, reward_model_reward  # noqa: E402
@@ -378,7 +378,9 @@ def train(folder: Path, rows: Path, model: Path, **settings: Any) -> dict[str, A
     folder.mkdir(exist_ok=True)
     parsed = RewardModelSettings.parse({**SMALL, **settings})
     paths = {"model": model, "data": rows}
-    context = Context(stage="rm", settings=parsed, folder=folder, paths=paths, progress=Progress(stream=io.StringIO()))
+    context = Context(
+        stage="rm", settings=parsed, folder=folder, paths=paths, progress=Progress(display=Display(io.StringIO()))
+    )
     REWARD_MODEL.check(context)  # type: ignore[misc]
     return dict(run(context))
 

@@ -29,7 +29,7 @@ from r1kit.models import attention  # noqa: E402
 from r1kit.models.batch import Totals  # noqa: E402
 from r1kit.models.known import resolve  # noqa: E402
 from r1kit.models.load import fresh_llama, load  # noqa: E402
-from r1kit.pipeline import External, Progress, Recipe, Stage, execute, plan  # noqa: E402
+from r1kit.pipeline import Display, External, Progress, Recipe, Stage, execute, plan  # noqa: E402
 from r1kit.pipeline.context import Context  # noqa: E402
 from r1kit.report.folders import StageFolder  # noqa: E402
 from r1kit.report.mask_pictures import mask_pictures  # noqa: E402
@@ -372,7 +372,7 @@ def context(folder: Path, settings: dict[str, Any], **paths: Path) -> Context:
         settings=SFTSettings.parse({**SMALL, **settings}),
         folder=folder,
         paths=named,
-        progress=Progress(stream=io.StringIO()),
+        progress=Progress(display=Display(io.StringIO())),
     )
 
 

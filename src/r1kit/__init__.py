@@ -25,10 +25,12 @@ def run(
     seed: int = 0,
     runs: str | Path = "runs",
     until: str | None = None,
+    jobs: int = 1,
 ) -> Path:
     """Run a recipe, or resume it, and return the folder of its last stage (or of `until`).
 
-    `recipe` and `scale` are names or dotted paths; `overrides` change settings, as `--set` does.
+    `recipe` and `scale` are names or dotted paths; `overrides` change settings, as `--set` does. With more than one of
+    `jobs`, processes run stages side by side. They import the calling script, so it needs `if __name__ == "__main__":`.
 
     >>> import r1kit
     >>> small = {"rl.steps": 1, "rl.prompts_per_step": 2, "rl.max_tokens": 32, "eval.samples": 1, "eval.max_tokens": 32}
@@ -41,7 +43,7 @@ def run(
     from r1kit.recipes import build_recipe
 
     built = build_recipe(recipe, scale=scale, model=model, teacher=teacher, overrides=overrides, seed=seed)
-    return execute(built, Path(runs), until)
+    return execute(built, Path(runs), until, jobs)
 
 
 def plan(

@@ -113,8 +113,9 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     with storing(path):
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            for left in path.parent.glob(f".{path.name}.tmp-*"):  # of a killed process
-                shutil.rmtree(left)
+            for left in path.parent.glob(f".{path.name}.tmp-*"):
+                if not _belongs_to_another(left):  # of a killed process
+                    shutil.rmtree(left)
             temporary.mkdir()
             yield temporary
             for file in [*temporary.rglob("*"), temporary]:
@@ -128,6 +129,18 @@ def atomic_folder(path: Path) -> Iterator[Path]:
             shutil.rmtree(old, ignore_errors=True)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _belongs_to_another(temporary: Path) -> bool:
+    """Whether another running process fills this temporary folder."""
+    process = int(temporary.name.rpartition("-")[2])
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return process != os.getpid()
 
 
 @contextlib.contextmanager

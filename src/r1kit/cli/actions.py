@@ -18,7 +18,9 @@ def run(options: argparse.Namespace) -> None:
     """Execute a recipe. Prints the result's table and, as the last line, the folder of the last stage."""
     from r1kit.pipeline import execute
 
-    folder = execute(_recipe(options), options.runs, options.until)
+    recipe = _recipe(options)
+    jobs = _default_jobs(recipe) if options.jobs is None else options.jobs
+    folder = execute(recipe, options.runs, options.until, jobs)
     summary = read_json(folder / "summary.json") if (folder / "summary.json").exists() else {}
     if options.json:
         print_json({"folder": str(folder), "summary": summary})
@@ -28,6 +30,16 @@ def run(options: argparse.Namespace) -> None:
     if (folder / "report.html").exists():
         print(f"report: {folder / 'report.html'}")
     print(folder)
+
+
+def _default_jobs(recipe: Recipe) -> int:
+    """One, unless the stages are so light that each core takes one. All stages together may be too much for a GPU."""
+    if not recipe.light:
+        return 1
+    from r1kit.cores import cpu_count
+    from r1kit.models.load import device_of
+
+    return cpu_count() if device_of("auto").type == "cpu" else 1
 
 
 def show_plan(options: argparse.Namespace) -> None:

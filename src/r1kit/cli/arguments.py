@@ -24,7 +24,10 @@ def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(prog="r1kit", description=r1kit.__doc__)
     top.add_argument("--version", action="version", version=f"r1kit {r1kit.__version__}")
     commands = top.add_subparsers(metavar="COMMAND", required=True)
-    _add_run(_command(commands, "run", actions.run, "run a recipe; finished stages are not run again"))
+    run = _command(commands, "run", actions.run, "run a recipe; finished stages are not run again")
+    _add_run(run)
+    jobs_help = "stages side by side, which share the cores (for the tiny model on a CPU as many as cores, otherwise 1)"
+    run.add_argument("--jobs", type=int, metavar="N", help=jobs_help)
     plan = _command(commands, "plan", actions.show_plan, "show what `run` would do, stage by stage, and why")
     _add_run(plan)
     plan.add_argument("--hardware", metavar="NAME", help="estimate samples, tokens, memory and hours: cpu, h100 ...")

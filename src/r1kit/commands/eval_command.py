@@ -16,7 +16,7 @@ from r1kit.evaluate.measurement import check_verifiers, measure
 from r1kit.evaluate.metrics import Scored
 from r1kit.evaluate.statistics import Summary, paired, paired_by_source
 from r1kit.evaluate.table import json_table, text_table
-from r1kit.pipeline import Progress
+from r1kit.pipeline import Display, Progress
 from r1kit.store import StoreError, read_json, sha256, to_plain, write_json
 from r1kit.tasks import TaskSpec, iterate, load_task, say_readings
 from r1kit.types import Problem, SamplingParams
@@ -87,7 +87,8 @@ def _measure_one(
     data: Mapping[str, Any] | None,
 ) -> tuple[Summary, ChatFormat]:
     """Measure one model into a folder, which it claims for its setup if `data` says what the problems are."""
-    with Progress(f"eval {settings.model}") as progress:
+    with Display() as display:
+        progress = Progress(f"eval {settings.model}", display)
         opened = open_model(settings, template, progress)
         opened.refuse_long(problems, sampling.max_tokens)
         if data is not None:

@@ -14,7 +14,7 @@ from r1kit.commands.eval_command import task_problems
 from r1kit.data.errors import DataError, encodable
 from r1kit.data.jsonl import RowWriter, read_rows
 from r1kit.data.rows import numbered_rows
-from r1kit.pipeline import Progress
+from r1kit.pipeline import Display, Progress
 from r1kit.store import StoreError, combine
 from r1kit.tasks import load_file
 from r1kit.tasks.from_rows import head_of
@@ -52,7 +52,8 @@ def generate(
     problems = [Problem(id="prompt", prompt=prompt or "", answer="")]
     if task is not None:
         problems = _file_problems(task, split, limit, columns)
-    with Progress(f"generate {model}") as progress:
+    with Display() as display:
+        progress = Progress(f"generate {model}", display)
         opened = open_model(settings, template, progress)
         opened.refuse_long(problems, sampling.max_tokens)
         setup = combine(opened.setup(sampling))[:8]

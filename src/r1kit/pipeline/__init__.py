@@ -9,11 +9,13 @@ from r1kit.pipeline.execute import check_ready, execute
 from r1kit.pipeline.graph import External, Kind, Output, Recipe, Stage
 from r1kit.pipeline.guards import Stopped
 from r1kit.pipeline.plan import PlanRow, plan
-from r1kit.pipeline.progress import Progress
+from r1kit.pipeline.progress import Display, Progress
+from r1kit.pipeline.side_by_side import StagesFailed
 from r1kit.pipeline.work import ModelSize, Work
 
 __all__ = [
     "Context",
+    "Display",
     "External",
     "Kind",
     "ModelSize",
@@ -22,6 +24,7 @@ __all__ = [
     "Progress",
     "Recipe",
     "Stage",
+    "StagesFailed",
     "Stopped",
     "Work",
     "check_ready",

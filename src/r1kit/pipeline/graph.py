@@ -108,7 +108,8 @@ class Stage:
 class Recipe:
     """Stages under one name; the last one is the run's result. Stages that others read need not be listed.
 
-    `lengths` are mean tokens per sample by stage, for estimates.
+    `lengths` are mean tokens per sample by stage, for estimates. `light`: a core and its share of memory are enough for
+    any stage, so the command line runs as many side by side as there are cores.
     Raises ValueError if two stages share a name, if there is a cycle, or if another stage reads the last one.
     """
 
@@ -116,6 +117,7 @@ class Recipe:
     stages: tuple[Stage, ...]
     title: str = ""
     lengths: Mapping[str, int] = field(default_factory=dict)
+    light: bool = False
 
     def __post_init__(self) -> None:
         if not NAME.fullmatch(self.name):

@@ -22,15 +22,15 @@ class Stopped(KeyboardInterrupt):
 
 
 @contextlib.contextmanager
-def stop_on_signals() -> Iterator[None]:
-    """Raise `Stopped` in the main thread on the first SIGINT or SIGTERM, so that `finally` blocks run.
+def stop_on_signals(*signums: signal.Signals) -> Iterator[None]:
+    """Raise `Stopped` in the main thread on the first of these signals, so that `finally` blocks run.
 
     A second signal has its usual effect. In other threads this does nothing, because only the main one gets signals.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    previous = {signum: signal.getsignal(signum) for signum in (signal.SIGINT, signal.SIGTERM)}
+    previous = {signum: signal.getsignal(signum) for signum in signums}
 
     def restore() -> None:
         for signum, handler in previous.items():

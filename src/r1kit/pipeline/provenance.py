@@ -50,6 +50,12 @@ def command() -> str:
     return shlex.join([called, *sys.argv[1:]])
 
 
+def threads() -> int | None:
+    """How many threads torch computes with, which decides the last bits of results; None if it is not loaded."""
+    torch = sys.modules.get("torch")
+    return None if torch is None else torch.get_num_threads()
+
+
 def host() -> str:
     """The machine in a few words, without its host name."""
     return f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores"

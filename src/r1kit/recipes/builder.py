@@ -53,6 +53,7 @@ class Builder:
     ) -> None:
         self.scale, self.seed = scale, seed
         self.planned = scale.planned and model is None
+        self.light = scale.light and model is None
         self.base = self.scale_model(scale.model) if model is None else model_input(model)
         self.title = f"{title}, scale {scale.name}, {model or scale.model}, seed {seed}"
         self._overrides = dict(overrides or {})
@@ -119,7 +120,7 @@ class Builder:
             ReportSettings(title=self.title, teacher=teacher),
             {key: stage / "." for key, stage in folders.items()},
         )
-        return Recipe(name, (*stages, report), self.title, self.scale.lengths)
+        return Recipe(name, (*stages, report), self.title, self.scale.lengths, self.light)
 
     def _settings(self, name: str, kind: Kind, fields: Mapping[str, Any]) -> Any:
         self._names.append(name)

@@ -102,7 +102,7 @@ class Scale:
     """A base model by name, with sizes and data for it. `zero` and `eval` are R1-Zero's.
 
     `planned`: the model and the data need not exist, because the scale is only for `r1kit plan`. `lengths` are mean
-    tokens per completion by stage, for estimates.
+    tokens per completion by stage, for estimates. `light`: one core is enough for its model (see `Recipe`).
     """
 
     name: str
@@ -113,6 +113,7 @@ class Scale:
     v3: V3Sizes | None = None
     departures: Departures = field(default_factory=Departures)
     planned: bool = False
+    light: bool = False
     lengths: Mapping[str, int] = field(default_factory=dict)
 
     @property

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 from pydantic import Field, field_validator
@@ -134,5 +135,5 @@ TEACHER_LOGITS = Kind(
     run=run_teacher_logits,
     settings=TeacherLogitsSettings,
     version=2,
-    check=lambda context: input_files(context, "data"),
+    check=partial(input_files, name="data"),
 )

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict
+from functools import partial
 from typing import Any
 
 from pydantic import Field
@@ -75,7 +76,7 @@ REVIEW = Kind(
     run=run,
     settings=ReviewSettings,
     version=1,
-    check=lambda context: input_files(context, "rows"),
+    check=partial(input_files, name="rows"),
     funnel=True,
     cost=rows_unchanged,
 )

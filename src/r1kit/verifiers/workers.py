@@ -25,6 +25,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from r1kit.cores import cpu_count
+
 _START_SECONDS = 120.0  # importing a library on a busy machine
 WALL_SECONDS = 4.0  # for all replies to one question, if the caller waits for it
 PATIENT_SECONDS = 30.0  # the same in a batch, which gives a busy machine time to answer
@@ -225,11 +227,6 @@ def pool(module: str, *, seconds: float) -> Pool:
         if module not in _pools:
             _pools[module] = Pool(module, size=min(8, cpu_count()), seconds=seconds)
         return _pools[module]
-
-
-def cpu_count() -> int:
-    """The number of processors that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _forget_pools() -> None:

@@ -73,6 +73,7 @@ def expert(*names: str) -> ExpertSizes:
 TINY = Scale(
     name="tiny",
     model="tiny",
+    light=True,
     zero=ZERO,
     eval=EVAL,
     r1=R1Sizes(

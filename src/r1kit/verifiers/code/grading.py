@@ -11,12 +11,12 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
+from r1kit.cores import cpu_count
 from r1kit.sandbox import Sandbox, SandboxError, default_sandbox
 from r1kit.types import Verdict
 from r1kit.verifiers.code.fenced import extract_program
 from r1kit.verifiers.code.runs import Busy, Grade, Run, UnusableTests, writable
 from r1kit.verifiers.code.tests import DEFAULTS, TestDefaults, parse_tests
-from r1kit.verifiers.workers import cpu_count
 
 MAX_PROGRAM_CHARS = 200_000
 _WALL_PER_CPU = (4.0, 32.0)  # wall time per CPU time: first attempt, and the last one if the program waited for a CPU

@@ -1,0 +1,134 @@
+"""One unfinished stage of a run, and how it is done: in this process or, as a message, in another one."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import os
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from r1kit.pipeline.context import Context
+from r1kit.pipeline.fingerprint import settings_of
+from r1kit.pipeline.guards import locked
+from r1kit.pipeline.plan import MANIFEST, STARTED, PlanRow
+from r1kit.pipeline.progress import Display, Progress
+from r1kit.pipeline.provenance import command, commit, host, threads, versions
+from r1kit.store import StoreError, read_json, storing, write_json
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A stage to be done. `title` begins its lines of progress; `checked` says that its input was checked already."""
+
+    row: PlanRow
+    title: str
+    checked: bool
+
+    @property
+    def name(self) -> str:
+        return self.row.stage.name
+
+    @property
+    def log(self) -> Path:
+        """The output of the stage, if it runs in a worker process."""
+        return self.row.folder / "log.txt"
+
+    @property
+    def is_done(self) -> bool:
+        return (self.row.folder / MANIFEST).exists()
+
+    def portable(self) -> Job:
+        """The same without what only plans need and no other process can receive: the graph, sources and costs."""
+        kind = replace(self.row.stage.kind, sources=None, cost=None)
+        return replace(self, row=replace(self.row, stage=replace(self.row.stage, kind=kind, inputs={})))
+
+
+def run_job(job: Job, display: Display) -> None:
+    """Do the stage's work and write its manifest. Any error gets a note that names the stage and its folder."""
+    progress, row = Progress(job.title, display), job.row
+    with naming(row):
+        progress.say(f"{row.why}; working in {row.folder}")
+        context = context_of(row, progress)
+        if not job.checked:
+            check(row, context)
+        with storing(row.folder):
+            row.folder.mkdir(parents=True, exist_ok=True)
+        with locked(row.folder):
+            if not job.is_done:  # another process may have finished it since the plan was made
+                _run(row, context)
+    display.end(job.title)
+
+
+def check(row: PlanRow, context: Context) -> None:
+    """Check the stage's settings and inputs; raises ValueError."""
+    if row.stage.kind.check is not None:
+        row.stage.kind.check(context)
+
+
+def context_of(row: PlanRow, progress: Progress) -> Context:
+    """The stage's context; raises `StoreError` if an input is missing."""
+    for name, path in row.paths.items():
+        if not path.exists():
+            raise StoreError(
+                f"input {name!r} is missing: {path}. Put it back, or move the folder that held it away to run its "
+                "stage again"
+            )
+    settings, folder = row.stage.settings, row.folder
+    return Context(stage=row.stage.name, settings=settings, folder=folder, paths=row.paths, progress=progress)
+
+
+@contextlib.contextmanager
+def naming(row: PlanRow) -> Iterator[None]:
+    """Add the stage and its folder to any error."""
+    try:
+        yield
+    except BaseException as error:
+        error.add_note(f"in stage {row.stage.name} ({row.folder})")
+        raise
+
+
+def _run(row: PlanRow, context: Context) -> None:
+    started = _start(row)
+    clock = time.monotonic()
+    metrics: Any = row.stage.kind.run(context)  # may be a user's function, so its result is checked
+    if not isinstance(metrics, Mapping):
+        kind = row.stage.kind.name
+        raise ValueError(f"run of kind {kind!r} returned {metrics!r:.80}, expected a mapping of metrics")
+    seconds = round(time.monotonic() - clock, 3)
+    write_json(row.folder / MANIFEST, {**started, "threads": threads(), "seconds": seconds, "metrics": dict(metrics)})
+    context.progress.say(f"done in {datetime.timedelta(seconds=round(seconds))}")
+
+
+def _start(row: PlanRow) -> dict[str, Any]:
+    """Write stage.json before the work starts, and return the part of the manifest that is known by then.
+
+    `started` is the time of the first attempt, and `attempts` their number. `seconds` is only the last attempt's time.
+    """
+    path = row.folder / STARTED
+    earlier = read_json(path) if path.exists() else {}
+    now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    attempt = {"started": earlier.get("started", now), "attempts": earlier.get("attempts", 0) + 1}
+    known = {"stage": row.stage.name, **row.identity, "fingerprint": row.fingerprint, **attempt}
+    write_json(path, known)
+    # Paths of inputs are relative to the stage's folder, so a runs folder can be moved.
+    inputs = {
+        name: {
+            "path": Path(os.path.relpath(source, row.folder)).as_posix(),
+            "fingerprint": row.identity["inputs"][name]["fingerprint"],
+        }
+        for name, source in row.paths.items()
+    }
+    return {
+        **known,
+        "settings": settings_of(row.stage, all_fields=True),
+        "inputs": inputs,
+        "versions": versions(),
+        "git": commit(),
+        "command": command(),
+        "host": host(),
+        "seed": getattr(row.stage.settings, "seed", 0),
+    }

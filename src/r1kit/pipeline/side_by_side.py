@@ -1,0 +1,47 @@
+"""Run stages whose inputs are ready side by side in worker processes, those with the longest chain after them first."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from graphlib import TopologicalSorter
+
+from r1kit.pipeline.job import Job
+from r1kit.pipeline.progress import Display
+from r1kit.pipeline.worker import Workers
+
+
+class StagesFailed(ChildProcessError):
+    """Some stages failed; all that need none of them are done. The message has the first line of each error."""
+
+
+def run_side_by_side(jobs: Sequence[Job], count: int, display: Display) -> None:
+    """Run all jobs, which are in the order of the plan, up to `count` at a time; raises `StagesFailed`."""
+    left = {job.name: job for job in jobs}
+    parents = {job.name: [stage.name for stage in job.row.stage.parents if stage.name in left] for job in jobs}
+    order = TopologicalSorter(parents)
+    order.prepare()
+    chain = dict.fromkeys(left, 1)  # stages of the longest chain that begins with each
+    for name in reversed(left):
+        for parent in parents[name]:
+            chain[parent] = max(chain[parent], chain[name] + 1)
+    places = {name: place for place, name in enumerate(left)}
+    failures: dict[str, str] = {}
+    with Workers(count, display) as workers:
+        ready = [left.pop(name) for name in order.get_ready()]
+        while ready or workers.busy:
+            ready.sort(key=lambda job: (-chain[job.name], places[job.name]))
+            while ready and len(workers.busy) < count:
+                workers.start(ready.pop(0))
+            job, error = workers.ended()
+            display.end(job.title)
+            if error is not None:
+                failures[job.name] = f"{error} ({job.log})"
+                display.say(f"{job.title}: failed: {error}")
+                continue
+            order.done(job.name)
+            ready += [left.pop(name) for name in order.get_ready()]
+    if failures:
+        lines = [f"{len(failures)} of {len(jobs)} stages failed; the same command tries them again:"]
+        lines += [f"  {name}: {error}" for name, error in failures.items()]
+        lines += [f"not run, because they need one of these: {', '.join(left)}"] if left else []
+        raise StagesFailed("\n".join(lines))

@@ -1,0 +1,225 @@
+"""Processes that run stages, one after the other, and report to the process that started them.
+
+A pipe carries everything: jobs in one direction, progress and results in the other. When it closes, because the run has
+ended or was stopped, or because its process was killed, the worker stops too, so no worker outlives its run.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import multiprocessing
+import os
+import pickle
+import queue
+import signal
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Iterator
+from multiprocessing import connection
+from typing import Self
+
+from r1kit.cores import cpu_count
+from r1kit.pipeline.guards import Stopped, stop_on_signals
+from r1kit.pipeline.job import Job, run_job
+from r1kit.pipeline.progress import Display
+from r1kit.store import storing
+
+STOP_S = 10.0  # for a stage to end cleanly
+LOOK_EVERY_S = 1.0  # at processes that died while a child of theirs keeps the pipe open
+NOT_STARTED = (
+    "a worker process did not start: see its error above. A script that runs stages side by side needs "
+    '`if __name__ == "__main__":` around the call'
+)
+UNSENDABLE = "cannot be sent to another process ({error}): define it at the top of a module, or run with --jobs 1"
+
+
+class Workers:
+    """Up to `count` workers, which start when they are needed and share the processor's cores."""
+
+    def __init__(self, count: int, display: Display) -> None:
+        self._display = display
+        self._threads = os.environ.get("OMP_NUM_THREADS") or str(max(1, cpu_count() // count))
+        self._idle: list[_Worker] = []
+        self.busy: list[_Worker] = []
+        each = "1 thread" if self._threads == "1" else f"{self._threads} threads"
+        display.say(f"up to {count} stages side by side, {each} each")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        workers = [*self._idle, *self.busy]
+        for worker in workers:
+            worker.pipe.close()
+        deadline = time.monotonic() + STOP_S
+        for worker in workers:
+            worker.end(max(0.0, deadline - time.monotonic()))
+
+    def start(self, job: Job) -> None:
+        """Give a job to a worker that is free, or to a new one."""
+        worker = self._idle.pop() if self._idle else _Worker(self._threads)
+        worker.job = job
+        self.busy.append(worker)  # first, so that a signal leaves no process behind
+        worker.send()
+
+    def ended(self) -> tuple[Job, str | None]:
+        """Show progress until a job ends, and return it with the first line of its error, if it failed."""
+        while True:
+            connection.wait([worker.pipe for worker in self.busy], timeout=LOOK_EVERY_S)
+            for worker in self.busy:
+                if worker.has_ended(self._display):
+                    self.busy.remove(worker)
+                    if worker.process.is_alive():
+                        self._idle.append(worker)
+                    return worker.job, worker.error
+
+
+class _Worker:
+    """A worker as its run sees it: a process, a pipe, and the job that it does."""
+
+    job: Job
+    error: str | None
+
+    def __init__(self, threads: str) -> None:
+        context = multiprocessing.get_context("spawn")  # a fork would not copy the threads of torch
+        self.pipe, self._theirs = context.Pipe()
+        self.process = context.Process(target=serve, args=(self._theirs,))
+        self._threads, self._has_started = threads, False
+
+    def send(self) -> None:
+        if self.process.pid is None:
+            with _starting(self._threads):
+                self.process.start()
+            self._theirs.close()
+        self.error = None
+        try:
+            self.pipe.send(self.job.portable())
+        except (pickle.PicklingError, AttributeError, TypeError) as error:
+            self.error = UNSENDABLE.format(error=error)
+        except OSError:  # it died while it was idle: `has_ended` will see that
+            pass
+
+    def has_ended(self, display: Display) -> bool:
+        """Show the worker's messages; True if its job ended, well or not."""
+        if self.error is not None:
+            return True
+        has_exited = self.process.exitcode is not None
+        try:
+            while self.pipe.poll():
+                method, *values = self.pipe.recv()
+                self._has_started = True
+                if method == "end":
+                    (self.error,) = values
+                    return True
+                getattr(display, method)(*values)
+        except (EOFError, OSError):
+            has_exited = True
+        if not has_exited:
+            return False
+        if not self._has_started:
+            raise RuntimeError(NOT_STARTED)
+        self.end(STOP_S)
+        self.error = _cause(self.process.exitcode)
+        return True
+
+    def end(self, seconds: float) -> None:
+        """Wait for the process to end, and kill it after that time."""
+        if self.process.pid is None:
+            return
+        self.process.join(seconds)
+        if self.process.is_alive():
+            self.process.kill()
+            self.process.join()
+
+
+def _cause(exitcode: int | None) -> str:
+    if exitcode is None or exitcode >= 0:
+        return f"its process ended with exit code {exitcode}"
+    name = signal.Signals(-exitcode).name
+    hint = ", as the system does when memory runs out: try fewer --jobs" if name == "SIGKILL" else ""
+    return f"its process was killed by {name}{hint}"
+
+
+@contextlib.contextmanager
+def _starting(threads: str) -> Iterator[None]:
+    """What a new process inherits: its number of threads, and no signal before it can handle one."""
+    signals = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+    before = os.environ.get("OMP_NUM_THREADS")
+    os.environ["OMP_NUM_THREADS"] = threads
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["OMP_NUM_THREADS"]
+        signal.pthread_sigmask(signal.SIG_SETMASK, signals)
+
+
+class Relay(Display):
+    """The display of a worker: everything goes to the stage's log and, through the pipe, to the run's display."""
+
+    def __init__(self, pipe: connection.Connection) -> None:
+        super().__init__()
+        self._pipe = pipe
+
+    def say(self, line: str) -> None:
+        super().say(line)
+        self._pipe.send(("say", line))
+
+    def step(self, title: str, done: int, total: int, note: str) -> None:
+        super().step(title, done, total, note)
+        self._pipe.send(("step", title, done, total, note))
+
+
+def serve(pipe: connection.Connection) -> None:
+    """Run the jobs that come through the pipe, until it closes."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process of the terminal: the run decides
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(line_buffering=True)
+    inbox: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
+    busy = threading.Event()
+    with stop_on_signals(signal.SIGTERM):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, signal.SIGTERM})
+        threading.Thread(target=_receive, args=(pipe, inbox, busy), daemon=True).start()
+        try:
+            while (message := inbox.get()) is not None:
+                busy.set()
+                pipe.send(("end", _attempt(message, Relay(pipe))))
+                busy.clear()
+        except Stopped as stop:
+            raise SystemExit(128 + stop.signum) from None
+        except BrokenPipeError:
+            pass
+
+
+def _receive(pipe: connection.Connection, inbox: queue.SimpleQueue[bytes | None], busy: threading.Event) -> None:
+    """Pass jobs on to the main thread. When the pipe closes, stop it: first as a signal does, then at once."""
+    with contextlib.suppress(EOFError, OSError):
+        while True:
+            inbox.put(pipe.recv_bytes())
+    inbox.put(None)
+    if busy.is_set():
+        os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(STOP_S)
+    os._exit(1)
+
+
+def _attempt(message: bytes, relay: Relay) -> str | None:
+    """Run one job, with all output in its log. Returns the first line of its error."""
+    try:
+        job: Job = pickle.loads(message)  # imports the code of the stage
+        with storing(job.log):
+            job.log.parent.mkdir(parents=True, exist_ok=True)
+            with open(job.log, "ab") as log:
+                for output in (1, 2):
+                    os.dup2(log.fileno(), output)
+        run_job(job, relay)
+    except Stopped as stop:
+        print(stop, file=sys.stderr)
+        raise
+    except BaseException as error:  # also SystemExit, of a user's function
+        traceback.print_exc()
+        return f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
+    return None

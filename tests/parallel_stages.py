@@ -1,0 +1,93 @@
+"""Stages that worker processes import: they meet, fail, die or wait. As a script, it runs one of the recipes.
+
+`python parallel_stages.py RECIPE RUNS` runs two stages side by side.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from r1kit.data.jsonl import RowWriter, read_rows
+from r1kit.pipeline import Context, Kind, Recipe, Stage, execute
+from r1kit.settings import Settings
+
+PATIENCE_S = 100  # then the system's alarm ends a process that would wait for ever
+
+
+class Meeting(Settings):
+    pipe: str = ""
+
+
+def meet(context: Context) -> Mapping[str, Any]:
+    """Wait until the other stage runs too: opening a named pipe blocks until its other end is opened."""
+    signal.alarm(PATIENCE_S)
+    pipe = Path(context.settings.pipe)
+    if context.stage == "left":
+        pipe.write_text("here")
+    else:
+        assert pipe.read_text() == "here"
+    signal.alarm(0)
+    return {"process": os.getpid()}
+
+
+def finish(context: Context) -> Mapping[str, Any]:
+    (context.folder / "result").write_text(context.stage)
+    return {"process": os.getpid()}
+
+
+def fail(context: Context) -> Mapping[str, Any]:
+    print("printed by the stage")
+    raise KeyError("the data is bad")
+
+
+def meet_and_die(context: Context) -> Mapping[str, Any]:
+    meet(context)
+    os.kill(os.getpid(), signal.SIGKILL)
+    raise AssertionError
+
+
+def count(context: Context) -> Mapping[str, Any]:
+    """Write five rows. The first attempt waits after three, for a signal that ends it."""
+    path = context.folder / "rows.jsonl"
+    done = len(list(read_rows(path))) if path.exists() else 0
+    with RowWriter(path) as rows:
+        for step in range(done, 5):
+            rows.append({"step": step})
+            if step == 2:
+                context.progress.say(f"process {os.getpid()} waits")
+                signal.alarm(PATIENCE_S)
+                signal.pause()
+    return {"resumed from": done}
+
+
+def stage(name: str, run: Any, *parents: Stage, pipe: str = "") -> Stage:
+    kind = Kind(name=run.__name__, run=run, settings=Meeting)
+    return Stage(name, kind, Meeting(pipe=pipe), {parent.name: parent / "." for parent in parents})
+
+
+def meeting(pipe: Path, right: Any = meet) -> Recipe:
+    """Two stages that end only if they run at the same time, and two that read them."""
+    left, other = stage("left", meet, pipe=str(pipe)), stage("right", right, pipe=str(pipe))
+    after = stage("after-left", finish, left)
+    return Recipe("meeting", (left, other, after, stage("last", finish, after, other)))
+
+
+def failing() -> Recipe:
+    """`bad` fails, `victim` needs it, `good` and `better` do not."""
+    bad, good = stage("bad", fail), stage("good", finish)
+    victim, better = stage("victim", finish, bad), stage("better", finish, good)
+    return Recipe("failing", (bad, good, victim, better, stage("last", finish, victim, better)))
+
+
+def counting() -> Recipe:
+    """Two stages that wait midway, and one that reads them."""
+    return Recipe("counting", (stage("last", finish, stage("first", count), stage("second", count)),))
+
+
+if __name__ == "__main__":
+    execute({"failing": failing, "counting": counting}[sys.argv[1]](), Path(sys.argv[2]), jobs=2)
