@@ -1,26 +1,29 @@
-"""The gate: on one frozen fp32 batch, r1kit and TRL must have the same loss and gradient."""
+"""The gates: on one frozen batch in fp32, r1kit and its peers must compute the same."""
 
 from __future__ import annotations
 
+import gc
 import random
 import tempfile
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
-from _trl_side import trainer_for
-from _workload import Job
+from _workload import Job, Training
 
 from r1kit.engines.local import LocalEngine
 from r1kit.models.batch import Totals
 from r1kit.models.load import load
 from r1kit.train.learner import Learner, OptimizerSettings
+from r1kit.train.losses.next_token import next_token
 from r1kit.train.losses.policy_gradient import PRESETS, grpo
 from r1kit.train.packing import pack
 from r1kit.types import Completion, Prompt, Sample, SamplingParams
 
 TOLERANCE = 1e-4
 GROUP, MAX_TOKENS = 4, 16
+GATE_DOCUMENTS = 6
 
 
 @dataclass(frozen=True)
@@ -36,11 +39,20 @@ class Agreement:
     def holds(self) -> bool:
         return self.relative_error <= TOLERANCE and abs(self.loss_r1kit - self.loss_trl) <= TOLERANCE
 
-    def as_dict(self) -> dict[str, float]:
+    def report(self, name: str) -> dict[str, float]:
+        """Print the agreement; exit if there is none."""
+        print(
+            f"gate ({name}): loss {self.loss_r1kit:.7f} and {self.loss_trl:.7f}, gradients' cosine {self.cosine:.9f}, "
+            f"relative error {self.relative_error:.2e}",
+            flush=True,
+        )
+        if not self.holds:
+            raise SystemExit("the gradients differ: a comparison of speed would mean nothing")
+        gc.collect()  # a trainer refers to itself: without this, its model would stay in memory during the runs
         return asdict(self)
 
 
-def check(job: Job) -> Agreement:
+def grpo_gate(job: Job) -> dict[str, float]:
     """Two prompts x 4 completions of unequal length; old log-probs are slightly perturbed, so the clip acts."""
     policy = load(job.model, device="cpu", compute_dtype="fp32")  # to compare gradients to 1e-4
     prompts = [job.format.render(problem, policy.tokenizer) for problem in job.task.problems[:2]]
@@ -52,7 +64,24 @@ def check(job: Job) -> Agreement:
     sums = learner.forward_backward(pack(samples, job.tokens_per_batch), grpo(PRESETS["grpo"]), totals)
     ours = {name: p.grad for name, p in learner.parameters.items()}
     loss, theirs = _trl(replace(job, variant="t1", batch=len(samples), prompts=2, group=GROUP), samples)
-    return _compare(sums["loss"], loss, ours, theirs)
+    return _compare(sums["loss"], loss, ours, theirs).report("GRPO")
+
+
+def sft_gate(work: Training, names: Iterable[str]) -> dict[str, dict[str, float]]:
+    """The first documents, through each of the trainer's collators (padded, packed)."""
+    from _r1kit_sft import samples_of
+    from _trl_sft import loss_and_gradient
+
+    documents = work.documents[:GATE_DOCUMENTS]
+    learner = Learner(load(work.model, device="cpu", compute_dtype="fp32").model, OptimizerSettings(), steps=1)
+    samples = samples_of(documents)
+    sums = learner.forward_backward(pack(samples, work.tokens_per_batch), next_token, Totals.of(samples))
+    ours = {name: p.grad for name, p in learner.parameters.items()}
+    rows = {}
+    for name in names:
+        loss, theirs = loss_and_gradient(replace(work, variant=name, documents=documents))
+        rows[name] = _compare(sums["loss"], loss, ours, theirs).report(name)
+    return rows
 
 
 def _samples(prompts: list[Prompt], answers: list[list[Completion]]) -> list[Sample]:
@@ -75,6 +104,8 @@ def _samples(prompts: list[Prompt], answers: list[list[Completion]]) -> list[Sam
 
 def _trl(job: Job, samples: list[Sample]) -> tuple[float, dict[str, Any]]:
     """Loss and gradient of the trainer's own `_compute_loss`, on padded tensors."""
+    from _trl_side import trainer_for
+
     with tempfile.TemporaryDirectory() as folder:
         trainer = trainer_for(job, folder)
     model: Any = trainer.model

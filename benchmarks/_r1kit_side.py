@@ -1,37 +1,40 @@
-"""r1kit's side: the package's own GRPO loop, timed by its own metrics. `python _r1kit_side.py JOB RESULT`."""
+"""r1kit's sides: the package's own loops and engine, timed by their own metrics or around a call."""
 
 from __future__ import annotations
 
 import json
-import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
-from _workload import LEARNING_RATE, Job, Result, Rollouts, Step, peak_mb, read_job, write_result
+from _workload import LEARNING_RATE, TAIL, Generation, Job, Result, Rollouts, Step
 
 from r1kit.engines.local import LocalEngine
-from r1kit.models.batch import Totals
+from r1kit.models.compute import DTYPES, compute_dtype_of
 from r1kit.models.load import Policy, load
 from r1kit.rewards import RewardSpec, build
 from r1kit.train.learner import Learner, OptimizerSettings
-from r1kit.train.losses.policy_gradient import PRESETS, grpo
 from r1kit.train.packing import pack
 from r1kit.train.rl.loop import RLLoop
 from r1kit.train.rl.loop_settings import LoopSettings
-from r1kit.types import Completion, Prompt, Sample, SamplingParams
+from r1kit.types import Prompt, Sample, SamplingParams
 
 
-def policy_for(job: Job) -> Policy:
-    """The model with r1kit's attention; without end tokens, every completion runs to `max_tokens`."""
-    policy = load(job.model, device="cpu", seed=job.seed)
-    return Policy(policy.model, policy.tokenizer, ()) if job.fixed else policy
+def policy_for(work: Generation) -> Policy:
+    """The model as a run loads it; without end tokens, every completion runs to `max_tokens`."""
+    policy = load(work.model, device="cpu", compute_dtype=work.compute_dtype, seed=work.seed)  # type: ignore[arg-type]
+    return replace(policy, end_ids=(), end_texts=()) if work.fixed else policy
 
 
-def run(job: Job) -> Result:
+def facts_of(model: Any) -> dict[str, str]:
+    """The precision that a run chose."""
+    return {"compute_dtype": next(name for name, dtype in DTYPES.items() if dtype == compute_dtype_of(model))}
+
+
+def grpo(job: Job) -> Result:
+    """Steps of the loop of R1-Zero."""
     policy, total = policy_for(job), job.warmup + job.steps
     settings = LoopSettings(
         steps=total,
@@ -61,11 +64,11 @@ def run(job: Job) -> Result:
         loop.train()
         files = sorted((Path(folder) / "rollouts").glob("*.jsonl"))
         groups = [_groups(job, policy, file) for file in files]
-    steps = [
-        Step(rollout_s=row["time/rollout_s"], train_s=row["time/train_s"], step_s=row["time/step_s"], groups=found)
-        for row, found in zip(rows, groups, strict=True)
-    ]
-    return Result(steps=steps[job.warmup :], peak_mb=peak_mb())
+    steps = []
+    for row, rollouts in zip(rows, groups, strict=True):
+        seconds = {phase: row[f"time/{phase}_s"] for phase in ("rollout", "train", "step")}
+        steps.append(Step(seconds=seconds, tokens=sum(sum(g.lengths) for g in rollouts), groups=rollouts))
+    return Result(steps=steps[job.warmup :], facts=facts_of(policy.model))
 
 
 def _groups(job: Job, policy: Policy, file: Path) -> list[Rollouts]:
@@ -82,70 +85,28 @@ def _groups(job: Job, policy: Policy, file: Path) -> list[Rollouts]:
     ]
 
 
-def ladder(job: Job) -> Result:
-    """Seconds with and without each technique, on the same prompts and frozen samples."""
-    policy = policy_for(job)
-    engine = LocalEngine(policy, max_rows=job.max_rows)
-    learner = Learner(policy.model, OptimizerSettings(learning_rate=LEARNING_RATE), steps=1)
-    prompts = [job.format.render(problem, policy.tokenizer) for problem in job.task.problems[: job.prompts]]
-    group = SamplingParams(n=job.group, max_tokens=job.max_tokens, seed=job.seed)
-    single = SamplingParams(n=1, max_tokens=job.max_tokens, seed=job.seed)
-    apart = [prompt for prompt in prompts for _ in range(job.group)]
-    groups = [_samples(p, c, i) for i, (p, c) in enumerate(zip(prompts, engine.generate(prompts, group), strict=True))]
-    shared = [sample for part in groups for sample in part]
-    mixed = [
-        part[i] for i in range(job.group) for part in groups
-    ]  # neighbours have different prompts, so no prefix is shared
-    seconds = {
-        "rollout, prompt prefilled for each completion": _time(lambda: engine.generate(apart, single)),
-        "rollout, prompt prefilled once per group": _time(lambda: engine.generate(prompts, group)),
-        "train, prompt in each sequence": _train(job, learner, mixed, shared),
-        "train, prompt once per group": _train(job, learner, shared, shared),
-        "train, half of the groups without variance skipped": _train(job, learner, shared[: len(shared) // 2], shared),
-    }
-    return Result(steps=[], peak_mb=peak_mb(), extra=seconds)
-
-
-def _samples(prompt: Prompt, completions: Sequence[Completion], index: int) -> list[Sample]:
-    zeros, samples = (0.0,) * len(prompt.token_ids), []
-    for number, completion in enumerate(completions):
-        advantage = 1.0 if (number + index) % 2 else -1.0
-        samples.append(
-            Sample(
-                token_ids=prompt.token_ids + completion.token_ids,
-                logprobs=zeros + completion.logprobs,
-                loss_mask=(False,) * len(zeros) + (True,) * len(completion.token_ids),
-                advantages=zeros + (advantage,) * len(completion.token_ids),
-            )
-        )
-    return samples
-
-
-def _train(job: Job, learner: Learner, samples: list[Sample], whole: list[Sample]) -> float:
-    totals, loss = Totals.of(whole, job.max_tokens), grpo(PRESETS["grpo"])
-
-    def step() -> None:
-        learner.forward_backward(pack(samples, job.tokens_per_batch), loss, totals)
-        learner.optimizer.zero_grad(set_to_none=True)
-
-    return _time(step)
-
-
-def _time(work: Callable[[], Any], times: int = 2) -> float:
-    """The fastest of `times` runs, which excludes the first one's warm-up."""
-    best = float("inf")
-    for _ in range(times):
+def generate(work: Generation) -> Result:
+    """Completions of the local engine."""
+    policy = policy_for(work)
+    engine = LocalEngine(policy, max_rows=work.max_rows)
+    prompts = [Prompt(problem_id=str(i), messages=(), token_ids=tuple(ids)) for i, ids in enumerate(work.prompt_ids)]
+    steps = []
+    for index in range(work.warmup + work.steps):
+        params = SamplingParams(n=work.group, max_tokens=work.max_tokens, seed=work.seed + index)
         start = time.perf_counter()
-        work()
-        best = min(best, time.perf_counter() - start)
-    return best
+        answers = engine.generate(prompts, params)
+        lengths = [[len(completion.token_ids) for completion in completions] for completions in answers]
+        steps.append(work.step(time.perf_counter() - start, lengths))
+    return Result(steps=steps[work.warmup :], facts=facts_of(policy.model))
 
 
-def main() -> None:
-    job = read_job(sys.argv[1])
-    torch.set_num_threads(job.threads)
-    write_result(sys.argv[2], ladder(job) if job.variant == "ladder" else run(job))
-
-
-if __name__ == "__main__":
-    main()
+def tail_logprobs(work: Generation) -> Result:
+    """Log-probs of each prompt's last tokens, for the gate."""
+    policy = policy_for(work)
+    learner = Learner(policy.model, OptimizerSettings(), steps=1)
+    values = []
+    for ids in work.prompt_ids:
+        mask = (False,) * (len(ids) - TAIL) + (True,) * TAIL
+        (batch,) = pack([Sample(token_ids=tuple(ids), loss_mask=mask)], len(ids))
+        values.append(learner.logprobs(batch).tolist())
+    return Result(steps=[], facts={"logprobs": values})

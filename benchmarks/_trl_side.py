@@ -1,18 +1,15 @@
-"""TRL's side: its GRPOTrainer, configured for a CPU and timed. `python _trl_side.py JOB RESULT`.
-
-README.md in this folder explains the configuration.
-"""
+"""TRL's side of GRPO: its GRPOTrainer, configured for a CPU and timed. README.md explains the configuration."""
 
 from __future__ import annotations
 
-import sys
 import tempfile
 import time
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from _workload import LEARNING_RATE, Job, Result, Rollouts, Step, peak_mb, read_job, reward, write_result
+from _transformers_side import cache
+from _workload import LEARNING_RATE, Job, Result, Rollouts, Step, reward
 from datasets import Dataset
 from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
 from trl.trainer.grpo_config import GRPOConfig
@@ -68,7 +65,8 @@ class Clock(TrainerCallback):
     def on_step_end(self, *_: Any, **__: Any) -> None:
         whole, rollout = time.perf_counter() - self.start, self.trainer.rollout_s
         groups = _groups(self.trainer.sampled, self.group)
-        self.steps.append(Step(rollout_s=rollout, train_s=whole - rollout, step_s=whole, groups=groups))
+        seconds = {"rollout": rollout, "train": whole - rollout, "step": whole}
+        self.steps.append(Step(seconds=seconds, tokens=sum(sum(g.lengths) for g in groups), groups=groups))
 
 
 def _groups(sampled: dict[str, torch.Tensor], group: int) -> list[Rollouts]:
@@ -78,16 +76,6 @@ def _groups(sampled: dict[str, torch.Tensor], group: int) -> list[Rollouts]:
         Rollouts(prompt=prompts[i], lengths=lengths[i : i + group], trained=any(advantages[i : i + group]))
         for i in range(0, len(lengths), group)
     ]
-
-
-PAGE = 32  # tokens per page of the continuous batcher's cache
-
-
-def cache(job: Job, prompt: int) -> dict[str, int]:
-    """A paged cache of the required size: by default it takes 90 % of the machine's memory and seconds to allocate."""
-    rows = job.prompts * job.group
-    pages = -(-(prompt + job.max_tokens) // PAGE) + 1
-    return {"page_size": PAGE, "num_blocks": rows * pages, "max_batch_tokens": max(rows, 512)}
 
 
 def config(job: Job, variant: Variant, prompt: int, folder: str) -> GRPOConfig:
@@ -118,7 +106,9 @@ def config(job: Job, variant: Variant, prompt: int, folder: str) -> GRPOConfig:
         generation_kwargs=length or None,
         use_vllm=False,
         use_transformers_continuous_batching=variant.continuous,
-        transformers_continuous_batching_config=cache(job, prompt) if variant.continuous else None,
+        transformers_continuous_batching_config=cache(job.prompts * job.group, prompt + job.max_tokens)
+        if variant.continuous
+        else None,
         torch_compile=variant.compiled,
         pad_to_multiple_of=64 if variant.compiled else None,
         optim="adamw_torch_fused",
@@ -159,20 +149,10 @@ def trainer_for(job: Job, folder: str) -> Clocked:
     )
 
 
-def run(job: Job) -> Result:
+def grpo(job: Job) -> Result:
     with tempfile.TemporaryDirectory() as folder:
         trainer = trainer_for(job, folder)
         clock = Clock(trainer, job.group)
         trainer.add_callback(clock)
         trainer.train()
-    return Result(steps=clock.steps[job.warmup :], peak_mb=peak_mb())
-
-
-def main() -> None:
-    job = read_job(sys.argv[1])
-    torch.set_num_threads(job.threads)
-    write_result(sys.argv[2], run(job))
-
-
-if __name__ == "__main__":
-    main()
+    return Result(steps=clock.steps[job.warmup :])

@@ -1,18 +1,12 @@
-"""The job and the result of one side of the comparison: plain data, passed as JSON."""
+"""The work of one side of a comparison, its measurements, and the prompts and documents that all sides get."""
 
 from __future__ import annotations
 
-import json
 import os
 import random
-import resource
-import subprocess
-import sys
-import tempfile
 import zlib
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
+from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
 
@@ -21,51 +15,10 @@ from r1kit.stages.shared.fitting import Fitting
 from r1kit.tasks import Listed, Task, TaskSpec, load_task
 from r1kit.types import Problem
 
-HERE = Path(__file__).parent
 LEARNING_RATE = 1e-6
 MAX_PROMPT = 400  # tokens, for real word problems
-
-
-def reward(completions: Sequence[str], **_: Any) -> list[float | None]:
-    """A checksum of the text: cheap, the same on both sides, and almost never equal within a group.
-
-    So no group has zero variance, and both sides train on every completion. Skipping such groups is measured by the
-    ladder, not by the comparison.
-    """
-    return [zlib.crc32(text.encode()) % 1000 / 1000 for text in completions]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Job:
-    """One process's work: `warmup` + `steps` GRPO steps, of which the last `steps` are returned.
-
-    `fixed` gives every completion exactly `max_tokens` tokens. `variant` and `batch` are TRL's configuration,
-    `tokens_per_batch` and `max_rows` r1kit's.
-    """
-
-    model: str
-    chat: dict[str, Any]
-    problems: list[dict[str, Any]]
-    prompts: int
-    group: int
-    max_tokens: int
-    fixed: bool
-    warmup: int
-    steps: int
-    seed: int
-    threads: int
-    tokens_per_batch: int
-    max_rows: int
-    variant: str = "t1"
-    batch: int = 8
-
-    @property
-    def format(self) -> ChatFormat:
-        return ChatFormat(**self.chat)
-
-    @property
-    def task(self) -> Listed:
-        return Listed(name="benchmark", problems=tuple(Problem(**row) for row in self.problems))
+TINY = 1000  # tokens: a smaller vocabulary is the tiny world's
+TAIL = 8  # last tokens of a prompt whose log-probs the gate of generation compares
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,17 +32,11 @@ class Rollouts:
 
 @dataclass(frozen=True, kw_only=True)
 class Step:
-    """Wall-clock seconds of one GRPO step. `rollout_s` runs from prompts to advantages, `train_s` is the rest."""
+    """One repetition of the work: wall-clock seconds of its phases, and the tokens that a rate counts."""
 
-    rollout_s: float
-    train_s: float
-    step_s: float
+    seconds: dict[str, float]
+    tokens: int
     groups: list[Rollouts] = field(default_factory=list)
-
-    @property
-    def tokens(self) -> int:
-        """Completion tokens."""
-        return sum(sum(group.lengths) for group in self.groups)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,77 +44,143 @@ class Result:
     """One process's measurements. `peak_mb` is its largest resident set, libraries included."""
 
     steps: list[Step]
-    peak_mb: float
-    extra: dict[str, float] = field(default_factory=dict)
+    peak_mb: float = 0.0
+    facts: dict[str, Any] = field(default_factory=dict)
 
 
-def peak_mb() -> float:
-    """The largest resident set of this process in MB. On Linux, `ru_maxrss` would include the parent's before exec."""
-    status = Path("/proc/self/status")
-    if status.is_file():
-        return int(status.read_text().partition("VmHWM:")[2].split()[0]) / 2**10
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+@dataclass(frozen=True, kw_only=True)
+class Work:
+    """One process's work: `warmup` + `steps` repetitions, of which the last `steps` are returned.
+
+    `variant` and `batch` configure a peer; `compute_dtype`, `tokens_per_batch` and `max_rows` are r1kit's.
+    """
+
+    model: str
+    warmup: int
+    steps: int
+    seed: int
+    threads: int
+    compute_dtype: str = "auto"
+    tokens_per_batch: int = 8192
+    max_rows: int = 128
+    variant: str = ""
+    batch: int = 8
+
+    def objection(self, result: Result) -> str:
+        """Why the steps of a result are not those of this work; "" if they are."""
+        return "" if len(result.steps) == self.steps else f"returned {len(result.steps)} steps, not {self.steps}"
 
 
-def run_side(script: str, job: Job) -> Result:
-    """Run a side in a fresh process; raises RuntimeError with the last lines of its output if it fails."""
-    with tempfile.TemporaryDirectory() as folder:
-        job_file, result = Path(folder) / "job.json", Path(folder) / "result.json"
-        job_file.write_text(json.dumps(asdict(job)))
-        done = subprocess.run(
-            [sys.executable, str(HERE / script), str(job_file), str(result)],
-            capture_output=True,
-            text=True,
-            env=os.environ | _environment(job.threads),
-        )
-        if done.returncode:
-            raise RuntimeError(f"{script} failed:\n" + "\n".join(done.stderr.strip().splitlines()[-12:]))
-        raw = json.loads(result.read_text())
-    steps = [Step(**(row | {"groups": [Rollouts(**g) for g in row["groups"]]})) for row in raw["steps"]]
-    if job.fixed and any(n != job.max_tokens for step in steps for g in step.groups for n in g.lengths):
-        raise RuntimeError(
-            f"{script} ({job.variant}) sampled completions that do not have exactly {job.max_tokens} tokens"
-        )
-    return Result(steps=steps, peak_mb=raw["peak_mb"], extra=raw["extra"])
+@dataclass(frozen=True, kw_only=True)
+class Generation(Work):
+    """`group` completions of each prompt; with `fixed`, each has exactly `max_tokens` tokens."""
+
+    group: int
+    max_tokens: int
+    fixed: bool = True
+    prompt_ids: list[list[int]] = field(default_factory=list)
+    end_ids: tuple[int, ...] = ()
+    target: str = ""  # the folder of GGUF files
+
+    def step(self, seconds: float, lengths: list[list[int]]) -> Step:
+        """The measurement of completions of these lengths, by prompt."""
+        groups = [
+            Rollouts(prompt=len(ids), lengths=row, trained=False)
+            for ids, row in zip(self.prompt_ids, lengths, strict=True)
+        ]
+        return Step(seconds={"rollout": seconds}, tokens=sum(map(sum, lengths)), groups=groups)
+
+    def objection(self, result: Result) -> str:
+        lengths = {n for step in result.steps for group in step.groups for n in group.lengths}
+        if self.fixed and lengths != {self.max_tokens}:
+            return f"sampled completions of {sorted(lengths)} tokens, not of exactly {self.max_tokens}"
+        return super().objection(result)
 
 
-def read_job(path: str) -> Job:
-    return Job(**json.loads(Path(path).read_text()))
+@dataclass(frozen=True, kw_only=True)
+class Job(Generation):
+    """GRPO steps of `prompts` x `group` completions."""
+
+    chat: dict[str, Any]
+    problems: list[Problem]
+    prompts: int
+
+    @property
+    def format(self) -> ChatFormat:
+        return ChatFormat(**self.chat)
+
+    @property
+    def task(self) -> Listed:
+        return Listed(name="benchmark", problems=tuple(self.problems))
 
 
-def write_result(path: str, result: Result) -> None:
-    Path(path).write_text(json.dumps(asdict(result)))
+@dataclass(frozen=True, kw_only=True)
+class Document:
+    """Token ids, of which those after the first `prompt` are trained on."""
+
+    token_ids: list[int]
+    prompt: int
+
+    @property
+    def labels(self) -> list[int]:
+        return [-100] * self.prompt + self.token_ids[self.prompt :]
 
 
-def _environment(threads: int) -> dict[str, str]:
-    """The same environment for both sides: threads, no tokenizer threads, no network."""
-    count = str(threads)
-    return {
-        "OMP_NUM_THREADS": count,
-        "MKL_NUM_THREADS": count,
-        "TOKENIZERS_PARALLELISM": "false",
-        "HF_HUB_OFFLINE": "1",
-        "TRANSFORMERS_VERBOSITY": "error",
-        "PYTHONWARNINGS": "ignore",
-    }
+@dataclass(frozen=True, kw_only=True)
+class Training(Work):
+    """Updates, each on all documents: so updates do the same work however a side packs them."""
+
+    documents: list[Document]
+
+    @property
+    def tokens(self) -> int:
+        return sum(len(document.token_ids) for document in self.documents)
+
+    def objection(self, result: Result) -> str:
+        seen = {step.tokens for step in result.steps}
+        return super().objection(result) or ("" if seen == {self.tokens} else f"saw {seen} tokens, not {self.tokens}")
 
 
-def problems_for(model: str, tokenizer: Any, chat: ChatFormat, count: int) -> list[Problem]:
+def reward(completions: Sequence[str], **_: Any) -> list[float | None]:
+    """A checksum of the text: cheap, the same on both sides, and almost never equal within a group.
+
+    So no group has zero variance, and both sides train on every completion. Skipping such groups is measured by the
+    ladder, not by the comparison.
+    """
+    return [zlib.crc32(text.encode()) % 1000 / 1000 for text in completions]
+
+
+def problems_for(tokenizer: Any, chat: ChatFormat, count: int) -> list[Problem]:
     """Problems with prompts of realistic length: the tiny world's, GSM8K's (with R1KIT_DATA), or generated ones."""
-    if len(tokenizer) < 1000:
+    if len(tokenizer) < TINY:
         task: Task = load_task(TaskSpec(name="tiny/reasoning", limit=count))
     elif os.environ.get("R1KIT_DATA"):
         task = load_task(TaskSpec(name="gsm8k", order="shuffled"))
     else:
         task = word_problems(count)
     reader = SimpleNamespace(tokenizer=tokenizer, context=10**6)
-    fitting = Fitting(task, chat, reader, max_tokens=1, limit=MAX_PROMPT if len(tokenizer) >= 1000 else None)
+    fitting = Fitting(task, chat, reader, max_tokens=1, limit=MAX_PROMPT if len(tokenizer) >= TINY else None)
     if len(fitting) < count:
         raise ValueError(
             f"only {len(fitting)} problems have prompts of at most {MAX_PROMPT} tokens, and {count} are needed: "
             "use a larger data set"
         )
     return fitting.problems[:count]
+
+
+def documents_for(tokenizer: Any, chat: ChatFormat, count: int) -> list[Document]:
+    """Documents of real lengths: the tiny world's corpus, or problems with their worked solutions."""
+    if len(tokenizer) < TINY:
+        from r1kit.tiny.corpus import document
+
+        texts = [document(index).text for index in range(count)]
+        return [Document(token_ids=tokenizer.encode(text), prompt=0) for text in texts]
+    documents = []
+    for problem in problems_for(tokenizer, chat, count):
+        prompt = chat.render(problem, tokenizer).token_ids
+        solution = tokenizer.encode(problem.solution, add_special_tokens=False)
+        documents.append(Document(token_ids=[*prompt, *solution, tokenizer.eos_token_id], prompt=len(prompt)))
+    return documents
 
 
 NAMES = ("Maya", "Tom", "Lin", "Omar", "Sofia", "Jack", "Nina", "Victor")
@@ -180,15 +193,24 @@ STORIES = (
     "{a} collects {t} every day for {y} days. On the first day {a} finds {x} of them, and on each later day {z} more "
     "than on the day before. {b} collects {x} {t} every day. How many more {t} than {b} does {a} have in the end?",
 )
+STEP = "Step {n}: {x} {t} and {y} more make {x} + {y} = {sum}, so {a} has {sum} {t} after that."
 
 
 def word_problems(count: int) -> Listed:
-    """Problems similar to GSM8K's in kind and length. The answers are placeholders: the reward ignores them."""
+    """Problems similar to GSM8K's in kind and length, with solutions of two to eight steps, as GSM8K's have.
+
+    Questions, answers and solutions do not belong together: nothing reads them but the tokenizer.
+    """
     problems = []
     for index in range(count):
         rng = random.Random(f"benchmark/{index}")
         a, b = rng.sample(NAMES, 2)
         x, y, z = rng.randint(12, 60) * 2, rng.randint(3, 12) * 2, rng.randint(2, 9)
-        text = rng.choice(STORIES).format(a=a, b=b, t=rng.choice(THINGS), x=x, y=y, z=z)
-        problems.append(Problem(id=f"made/{index}", prompt=text, answer="0"))
+        t = rng.choice(THINGS)
+        text = rng.choice(STORIES).format(a=a, b=b, t=t, x=x, y=y, z=z)
+        solution = " ".join(
+            STEP.format(n=n, a=a, t=t, x=x + n, y=y, sum=x + y + n)
+            for n in range(1, rng.choice((2, 3, 3, 4, 5, 8)) + 1)
+        )
+        problems.append(Problem(id=f"made/{index}", prompt=text, answer="0", solution=solution))
     return Listed(name="made", problems=tuple(problems))
