@@ -21,7 +21,7 @@ from r1kit.models.packed import PackedLayout, Span, bucket  # noqa: E402
 from r1kit.models.policy_net import LossOutput  # noqa: E402
 from r1kit.train.learner import Learner, OptimizerSettings  # noqa: E402
 from r1kit.train.losses.policy_gradient import PRESETS, grpo  # noqa: E402
-from r1kit.train.packing import pack  # noqa: E402
+from r1kit.train.packing import best_fit, pack  # noqa: E402
 from r1kit.types import Sample  # noqa: E402
 
 torch.set_num_threads(1)
@@ -177,6 +177,20 @@ def assert_same(one: tuple[Any, Any], other: tuple[Any, Any], tolerance: float =
 @pytest.mark.parametrize("make", [groups, documents, conversations])
 def test_packed_rows_equal_plain_padded_passes(name: str, make: Callable[[], list[Sample]]) -> None:
     assert_same(packed(build(name), make()), plain(build(name, "eager"), make()))
+
+
+@given(sizes=st.lists(st.integers(1, 40), max_size=60), capacity=st.integers(1, 40))
+def test_best_fit_is_the_rule_that_looks_at_every_bin(sizes: list[int], capacity: int) -> None:
+    bins, room = list[list[int]](), list[int]()
+    for index in sorted(range(len(sizes)), key=lambda index: -sizes[index]):
+        fits = [number for number in range(len(bins)) if room[number] >= sizes[index]]
+        number = min(fits, key=lambda number: room[number], default=len(bins))
+        if not fits:
+            bins.append([])
+            room.append(capacity)
+        bins[number].append(index)
+        room[number] -= sizes[index]
+    assert best_fit(sizes, capacity) == bins
 
 
 @pytest.mark.parametrize("budget", [1, 24, 60, 110, 10_000])

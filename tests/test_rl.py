@@ -568,9 +568,13 @@ def test_the_log_and_the_samples_on_disk_hold_what_a_reader_needs(tmp_path: Path
         "tokens/rollout",
         "tokens/train",
         "language/mixed",
+        "time/rollout_s",
+        "time/train_s",
     }
-    first = rows(tmp_path)[0]
+    first = json.loads((tmp_path / "metrics.jsonl").read_text().splitlines()[0])
     assert needed <= first.keys()
+    assert 0 < first["time/rewards_s"] < first["time/rollout_s"], "rewards are a part of the rollout"
+    assert first["time/rewards_share"] == pytest.approx(first["time/rewards_s"] / first["time/step_s"])
     shown = [json.loads(line) for line in (tmp_path / "rollouts" / "step-000001.jsonl").read_text().splitlines()]
     assert len(shown) == 16
     for row in shown:

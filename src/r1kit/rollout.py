@@ -8,8 +8,7 @@ from typing import Any
 
 from r1kit.chat import ChatFormat, whole_response
 from r1kit.engines import PolicyEngine, Report, require_all
-from r1kit.rewards.scorer import Scorer
-from r1kit.types import Completion, Group, Problem, Rollout, SamplingParams
+from r1kit.types import Completion, Group, Problem, Reward, Rollout, SamplingParams
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,7 +23,7 @@ def rollout(
     engine: PolicyEngine,
     problems: Sequence[Problem],
     chat: ChatFormat,
-    scorer: Scorer,
+    scorer: Callable[..., Iterable[Reward]],
     params: SamplingParams,
     report: Report | None = None,
     log_metric: Callable[[str, float], None] | None = None,
@@ -33,9 +32,9 @@ def rollout(
 ) -> list[Group]:
     """Sample and score `params.n` completions of each problem: one group per problem, in order.
 
-    All completions are scored in one call, so that reward models can batch. `log_metric(name, value)` receives the
-    metrics that reward functions log. `names` are columns of the task that these problems may lack: rewards get None.
-    Raises `EngineError` if the engine returns another number of completions.
+    `scorer` (a `Scorer`) scores all completions in one call, so that reward models can batch. `log_metric(name, value)`
+    receives the metrics that reward functions log. `names` are columns of the task that these problems may lack: then
+    rewards get None. Raises `EngineError` if the engine returns another number of completions.
     """
     prompts = [chat.render(problem, engine.tokenizer) for problem in problems]
     sampled = engine.generate(prompts, params, report)

@@ -23,10 +23,10 @@ class Padding:
         self.lengths = list(lengths)
         self.shape = (len(lengths), max(lengths, default=0))
         self.dense = all(length == self.shape[1] for length in lengths)
-        width = self.shape[1]
-        # place of each real token among the rows * width padded ones
-        flat = [row * width + t for row, length in enumerate(lengths) for t in range(length)]
-        self.index = None if self.dense else torch.tensor(flat, device=device)
+        self.index: Tensor | None = None  # place of each real token among the N * max L padded ones
+        if not self.dense:
+            real = torch.arange(self.shape[1]) < torch.tensor(self.lengths)[:, None]  # [N, max L]
+            self.index = real.flatten().nonzero().flatten().to(device)
 
     def pad(self, flat: Tensor) -> Tensor:
         """[sum L, H, D] -> [N, H, max L, D], padded with zeros."""
@@ -76,9 +76,9 @@ class PackedLayout:
         # tokens of the row in order: all prompts, then block by block
         self.sizes = [sum(self.prompts), *(sum(block.padding.lengths) for block in self.blocks)]
         # a completion continues its prompt's positions, as if it stood right after it
-        starts = [range(span.prompt) for span in spans if span.prompt]
-        owns = [range(span.prompt, span.prompt + length) for span in spans for length in span.completions]
-        self.position_ids = torch.tensor([p for run in (*starts, *owns) for p in run], device=device)  # [T]
+        starts = [torch.arange(length) for length in self.prompts]
+        owns = [torch.arange(span.prompt, span.prompt + length) for span in spans for length in span.completions]
+        self.position_ids = torch.cat([*starts, *owns]).to(device)  # [T]
         # a prompt's token stands for one token of each completion's sequence
         self.samples_per_token = torch.ones(len(self.position_ids), dtype=torch.float64, device=device)  # [T]
         shared = torch.tensor([len(span.completions) for span in spans if span.prompt], dtype=torch.float64)

@@ -37,7 +37,7 @@ LENGTH = "completion/length"
 LENGTHS = {f"{LENGTH}_mean": "all", f"{LENGTH}_right": "right", f"{LENGTH}_wrong": "wrong"}
 UNKNOWN = {"verifier/unknown": "cannot tell", "verifier/failed": "verifier failed"}
 SPEEDS = {"speed/rollout": "sampling", "speed/train": "training"}
-SECONDS = {"time/rollout_s": "sampling", "time/train_s": "training"}
+SECONDS = {"time/rollout_s": "sampling", "time/train_s": "training", "time/rewards_s": "rewards, a part of sampling"}
 
 
 def plots(rows: Sequence[Row]) -> list[Plot]:
@@ -76,6 +76,7 @@ def plots(rows: Sequence[Row]) -> list[Plot]:
         Plot("Learning rate", {"optim/learning_rate": "rate"}, exact=True),
         Plot("Tokens per second", SPEEDS),
         Plot("Seconds per step", SECONDS),
+        Plot("Waiting for rewards", {"time/rewards_share": "share"}, "share of a step's time", is_share=True),
         Plot("Held-out loss", by_source(rows, "validation/loss"), "nats per token"),
         Plot("Accuracy by task", without_all(rows, "probe/accuracy"), "greedy answers during training", is_share=True),
         Plot("Held-out judges", judges, "falls while the reward rises: the reward is being gamed"),

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left, insort
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from r1kit.models.batch import TENSORS, Batch, Targets
 from r1kit.models.packed import PackedLayout, Span, bucket, common_prefix, split_by_budget
@@ -33,12 +37,11 @@ def pack(samples: Sequence[Sample], tokens_per_batch: int, device: torch.device 
     """
     groups: list[tuple[tuple[int, ...], list[tuple[int, Sample]]]] = []
     for index, sample in enumerate(samples):
-        length = next((t for t, trained in enumerate(sample.loss_mask) if trained), None)  # of the prompt
-        if length is None:
+        if not any(sample.loss_mask):
             raise ValueError(
                 f"a sample of {len(sample.token_ids)} tokens has no token to train on: its loss_mask is all False"
             )
-        prompt = tuple(sample.token_ids[:length])
+        prompt = tuple(sample.token_ids[: sample.loss_mask.index(True)])
         if prompt and groups and groups[-1][0] == prompt:
             groups[-1][1].append((index, sample))
         else:
@@ -80,55 +83,67 @@ def _split(prompt: int, members: list[tuple[int, Sample]], budget: int) -> list[
 
 def _rows(pieces: Sequence[_Piece], tokens_per_batch: int, device: torch.device | str) -> list[Batch]:
     """Best fit, longest first: each piece goes into the row with the least room that still holds it."""
-    rows: list[list[_Piece]] = []
-    room: list[int] = []  # tokens left in each row; negative if one piece is over the budget
-    for piece in sorted(pieces, key=lambda piece: -piece.tokens):  # stable, so the rows are the same in every run
-        fits = [row for row in range(len(rows)) if room[row] >= piece.tokens]
-        if fits:
-            row = min(fits, key=lambda row: room[row])
-            rows[row].append(piece)
-            room[row] -= piece.tokens
+    sizes = [piece.tokens for piece in pieces]
+    rows = best_fit(sizes, tokens_per_batch)
+    return [_batch([pieces[index] for index in row], torch.device(device)) for row in rows]
+
+
+def best_fit(sizes: Sequence[int], capacity: int) -> list[list[int]]:
+    """Indices of items in bins, longest first, each in the bin with the least room that still holds it.
+
+    An item above the capacity has a bin of its own: `best_fit([2, 9, 5], 8) == [[1], [2, 0]]`.
+    """
+    bins: list[list[int]] = []
+    rooms: list[tuple[int, int]] = []  # room and number of each bin, sorted: of equal rooms, the oldest bin comes first
+    for index in sorted(range(len(sizes)), key=lambda index: -sizes[index]):  # stable: the same bins in every run
+        place = bisect_left(rooms, (sizes[index], 0))
+        if place < len(rooms):
+            room, number = rooms.pop(place)
         else:
-            rows.append([piece])
-            room.append(tokens_per_batch - piece.tokens)
-    return [_batch(row, torch.device(device)) for row in rows]
+            room, number = capacity, len(bins)
+            bins.append([])
+        bins[number].append(index)
+        insort(rooms, (room - sizes[index], number))
+    return bins
 
 
 def _batch(row: list[_Piece], device: torch.device) -> Batch:
     """One packed row: the prompts of all pieces, then their completions piece by piece."""
     row = sorted(row, key=lambda piece: -piece.prompt)  # neighbours of one length share attention's padding
     spans = [Span(piece.prompt, tuple(len(s.token_ids) - piece.prompt for _, s in piece.members)) for piece in row]
-    token_ids = [token for piece in row for token in piece.members[0][1].token_ids[: piece.prompt]]
-    place = len(token_ids)  # of the next token; all prompts come before all completions
+    token_ids = [np.asarray(piece.members[0][1].token_ids[: piece.prompt], np.int64) for piece in row]
+    place = sum(piece.prompt for piece in row)  # of the next token; all prompts come before all completions
     last_of_prompt = -1  # its hidden state predicts the first token of each completion
-    columns: dict[str, list[float]] = {name: [] for name in TENSORS}
-    lengths: list[int] = []
+    columns: dict[str, list[NDArray[Any]]] = {name: [] for name in TENSORS}  # a piece per sample
     order: list[int] = []
     ends: list[int] = []
     for piece in row:
         last_of_prompt += piece.prompt
         for index, sample in piece.members:
+            ids = np.asarray(sample.token_ids, np.int64)
             # from 1: nothing predicts the first token of a document
-            chosen = [t for t in range(max(piece.prompt, 1), len(sample.token_ids)) if sample.loss_mask[t]]
-            start = place - piece.prompt  # token t of the sample is at start + t, and the one before it predicts it
-            columns["token_ids"] += [sample.token_ids[t] for t in chosen]
-            columns["positions"] += [start + t - 1 if t > piece.prompt else last_of_prompt for t in chosen]
+            first = max(piece.prompt, 1)
+            chosen = np.asarray(sample.loss_mask[first:], np.bool_).nonzero()[0] + first  # [n]
+            # token t of the sample is at place - prompt + t, and the one before it predicts it
+            before = np.where(chosen > piece.prompt, place - piece.prompt + chosen - 1, last_of_prompt)
             values_of = {
                 "sampler_logprobs": sample.logprobs,
                 "old_logprobs": sample.logprobs,  # until they are recomputed
                 "ref_logprobs": sample.ref_logprobs,
                 "advantages": sample.advantages,
             }
-            for name, values in values_of.items():
-                columns[name] += [values[t] for t in chosen] if values else [0.0] * len(chosen)  # SFT has none
-            lengths.append(len(chosen))
-            token_ids += sample.token_ids[piece.prompt :]
-            place += len(sample.token_ids) - piece.prompt
+            columns["token_ids"].append(ids[chosen])
+            columns["positions"].append(before)
+            for name, values in values_of.items():  # SFT has none
+                known = np.asarray(values, np.float32)[chosen] if len(values) else np.zeros(len(chosen), np.float32)
+                columns[name].append(known)
+            token_ids.append(ids[piece.prompt :])
+            place += len(ids) - piece.prompt
             order.append(index)
             ends.append(place - 1)
-    dtypes = {name: torch.long if name in ("token_ids", "positions") else torch.float32 for name in TENSORS}
-    tensors = {name: torch.tensor(values, device=device, dtype=dtypes[name]) for name, values in columns.items()}
-    targets, layout = Targets(lengths=tuple(lengths), **tensors), PackedLayout(spans, device)
-    assert len(token_ids) == len(layout.position_ids), "the layout describes every token of the row"
-    row_ids = torch.tensor([token_ids], device=device)  # [1, T]
+    tensors = {name: torch.from_numpy(np.concatenate(parts)).to(device) for name, parts in columns.items()}
+    lengths = tuple(map(len, columns["token_ids"]))
+    targets, layout = Targets(lengths=lengths, **tensors), PackedLayout(spans, device)
+    assert place == len(layout.position_ids), "the layout describes every token of the row"
+    row_ids = torch.from_numpy(np.concatenate(token_ids))[None].to(device)  # [1, T]
     return Batch(row_ids, layout, targets, order=tuple(order), ends=torch.tensor(ends, device=device))

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import random
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean
+from typing import Any
 
 from r1kit.chat import ChatFormat
 from r1kit.engines import PolicyEngine
@@ -14,7 +16,7 @@ from r1kit.rollout import TrainerState, rollout
 from r1kit.tasks import Task
 from r1kit.train.rl.algorithm import Advantages
 from r1kit.train.rl.loop_settings import LoopSettings
-from r1kit.types import Group, Problem, Rollout, Sample
+from r1kit.types import Group, Problem, Reward, Rollout, Sample
 
 
 class Draws:
@@ -67,6 +69,7 @@ class Collected:
     samples: list[Sample]
     left_out: list[Sample]
     reported: dict[str, float]  # metrics that reward functions logged, as means over their calls
+    reward_seconds: float  # for which sampling and training waited for rewards
 
     @property
     def groups(self) -> list[Group]:
@@ -92,6 +95,14 @@ class Collector:
         """
         settings, scored = self.settings, list[ScoredGroup]()
         logged: dict[str, list[float]] = {}
+        reward_seconds = 0.0
+
+        def score(*completions: Any, **columns: Any) -> list[Reward]:
+            nonlocal reward_seconds
+            started = time.perf_counter()
+            rewards = self.scorer(*completions, **columns)
+            reward_seconds += time.perf_counter() - started
+            return rewards
 
         def log_metric(name: str, value: float) -> None:
             logged.setdefault(name, []).append(float(value))
@@ -104,7 +115,7 @@ class Collector:
                 self.engine,
                 draws.next(missing),
                 self.chat,
-                self.scorer,
+                score,
                 params,
                 log_metric=log_metric,
                 trainer_state=TrainerState(global_step=step, max_steps=settings.steps),
@@ -117,7 +128,8 @@ class Collector:
         kept = [entry for entry in scored if entry.varies] if settings.algorithm.dynamic_sampling else scored
         pairs = [entry.samples(skip_truncated=settings.truncated == "skip") for entry in kept]
         samples, left_out = ([sample for pair in pairs for sample in pair[side]] for side in (0, 1))
-        return Collected(scored, samples, left_out, {name: fmean(values) for name, values in logged.items()})
+        reported = {name: fmean(values) for name, values in logged.items()}
+        return Collected(scored, samples, left_out, reported, reward_seconds)
 
 
 def reward_totals(group: Group) -> list[float | None]:

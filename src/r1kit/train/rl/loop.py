@@ -146,10 +146,13 @@ class RLLoop:
         # updates come in runs of minibatches x epochs, so a multiple of `every` may be passed inside a step
         if self.reference is not None and every and self.learner.updates // every > updates // every:
             self.reference = frozen_copy(self.learner.model)
+        ended = time.perf_counter()
         row |= {
             "time/rollout_s": sampled - started,
-            "time/train_s": time.perf_counter() - sampled,
-            "time/step_s": time.perf_counter() - started,
+            "time/rewards_s": collected.reward_seconds,  # a part of the rollout
+            "time/rewards_share": collected.reward_seconds / (ended - started),
+            "time/train_s": ended - sampled,
+            "time/step_s": ended - started,
         }
         if step % self.settings.rollouts_every == 0 or step == self.settings.steps - 1:
             write_rollouts(self.folder, step + 1, collected.scored)
