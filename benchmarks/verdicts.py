@@ -4,7 +4,9 @@
     python benchmarks/verdicts.py --references DATA [--limit 1000]    writes benchmarks/results/references.json
 
 The first measures each kind of answer. All pairs of a kind differ, so the cache of verdicts never helps. `typical` is
-the mix seen in training on GSM8K; `symbolic` needs a computer algebra system in worker processes.
+the mix seen in training on GSM8K. The last three kinds go to worker processes: `symbolic` has polynomials of one
+variable, `different algebra` the forms of MATH answers (fractions, roots, functions, intervals, sets, equations, rows),
+each pair with other numbers, and `approximated` integrals, sums, derivatives and limits.
 
 The second reads GSM8K and MATH from the folder DATA. Every reference must verify itself, as the worked solution and as
 an answer in a sentence, and must be usable against other answers ("cannot tell" for none). Against the reference of a
@@ -22,6 +24,7 @@ import random
 import re
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -62,10 +65,44 @@ def symbolic(rng: random.Random, index: int) -> Pair:
     return f"<think>...</think> <answer>{answer}</answer>", f"{a}x+{b}"
 
 
+# On each line a reference, an equal answer and a different one, with the numbers A and B.
+DIFFERENT = r"""
+\frac{x+A}{x^2-B} ; \frac{x^2+Ax}{x^3-Bx} ; \frac{x-A}{x^2+B}
+\sqrt{Ax^2+B} ; (Ax^2+B)^{1/2} ; \sqrt{A}x+\sqrt{B}
+\sin(Ax)\cos(Ax) ; \frac12\sin(2\cdot Ax) ; \frac12\cos(2\cdot Ax)
+\ln\frac{x^2+A}{B} ; \ln(x^2+A)-\ln B ; \ln(x^2+A)+\ln B
+e^{Bx}+e^{-Bx}+A ; 2\cosh(Bx)+A ; 2\sinh(Bx)+A
+A\sqrt{2}+\sqrt{B} ; \sqrt{B}+\frac{A\cdot2}{\sqrt2} ; A\sqrt{2}-\sqrt{B}
+\left(\frac{A}{7},\sqrt{B}\right) ; (A/7,B^{1/2}) ; (\sqrt{B},A/7)
+(-\infty,-A)\cup(B,\infty) ; x<-A\text{ or }x>B ; (-\infty,-A]\cup[B,\infty)
+\{-A,\sqrt{B}\} ; \sqrt{B},-A ; \{A,-\sqrt{B}\}
+y=Ax+B ; Ax-y+B=0 ; y=Bx+A
+\begin{pmatrix}A&\sqrt2\end{pmatrix} ; \begin{bmatrix}A&2/\sqrt{2}\end{bmatrix} ; \begin{pmatrix}\sqrt2&A\end{pmatrix}
+x_1^2+Ax_1x_2+Bx_2^2 ; x_2(Bx_2+Ax_1)+x_1^2 ; x_1^2+Bx_1x_2+Ax_2^2
+"""
+APPROXIMATED = r"""
+\int_0^{B}x^2e^{-x}dx+A ; A+2-e^{-B}(B^2+2\cdot B+2) ; \int_0^{B}xe^{-x}dx+A
+\sum_{k=1}^{200}\frac{1}{k^2+A}+\sqrt{B} ; \sqrt{B}+\sum_{n=1}^{200}\frac{1}{A+n^2} ; \sum_{k=1}^{199}\frac{1}{k^2+A}
+\frac{d}{dx}(x^{3}\sin(Ax)) ; 3x^2\sin(Ax)+Ax^3\cos(Ax) ; 3x^2\sin(Ax)-Ax^3\cos(Ax)
+\lim_{h\to0}\frac{\sqrt{x^2+A+h}-\sqrt{x^2+A}}{h} ; \frac{1}{2\sqrt{x^2+A}} ; \frac{1}{\sqrt{x^2+A}}
+"""
+
+
+def of_templates(templates: str, rng: random.Random, index: int) -> Pair:
+    """Half of the answers are equal to the reference."""
+    lines = templates.strip().splitlines()
+    reference, *answers = lines[index % len(lines)].split(" ; ")
+    a, b = str(3 + index), str(rng.randint(2, 19))
+    reference, answer = (text.replace("A", a).replace("B", b) for text in (reference, rng.choice(answers)))
+    return f"<think>...</think> <answer>{answer}</answer>", reference
+
+
 KINDS: dict[str, tuple[Callable[[random.Random, int], Pair], float]] = {  # kind -> maker, share of --count
     "typical": (typical, 1.0),
     "fractions": (fractions, 0.1),
     "symbolic": (symbolic, 0.02),
+    "different algebra": (partial(of_templates, DIFFERENT), 0.03),
+    "approximated": (partial(of_templates, APPROXIMATED), 0.01),
 }
 
 
@@ -182,14 +219,16 @@ def main(argv: Sequence[str] | None = None) -> None:
     options.out.mkdir(parents=True, exist_ok=True)
     if options.references:
         return print_references(references(options.references, options.limit), options.out / "references.json")
-    verify_all("math", ["<answer>x+1</answer>"] * 8, [f"{n}+x" for n in range(8)])  # start the workers
-    results = {}
+    start = time.perf_counter()
+    verify_all("math", ["<answer>x+1</answer>"] * 8, [f"{n}+x" for n in range(8)])  # starts the workers
+    cold, results = time.perf_counter() - start, {}
+    print(f"worker processes started and 8 verdicts given in {cold:.2f} s")
     for name, (make, share) in KINDS.items():
         results[name] = row = rate(make, max(8, round(options.count * share)))
         shares = ", ".join(f"{kind} {row[kind]:.0%}" for kind in ("right", "wrong", "unknown"))
-        print(f"{name:10} {row['verdicts_per_s']:10.0f} verdicts/s  ({shares}, of {row['count']})", flush=True)
+        print(f"{name:18} {row['verdicts_per_s']:10.0f} verdicts/s  ({shares}, of {row['count']})", flush=True)
     file = options.out / "verdicts.json"
-    file.write_text(json.dumps({"cores": os.cpu_count(), "kinds": results}, indent=1) + "\n")
+    file.write_text(json.dumps({"cores": os.cpu_count(), "start_s": cold, "kinds": results}, indent=1) + "\n")
     print(file)
 
 

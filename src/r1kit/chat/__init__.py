@@ -2,7 +2,7 @@
 
 from r1kit.chat.format import R1_ZERO_SYSTEM, ChatFormat
 from r1kit.chat.response import RESPONSE, TAGS, Response, count_steps, final_answer, parse
-from r1kit.chat.samples import to_samples
+from r1kit.chat.samples import to_samples, to_samples_each
 from r1kit.chat.turn import describe_turn, end_ids, end_texts, whole_response
 
 __all__ = [
@@ -18,5 +18,6 @@ __all__ = [
     "final_answer",
     "parse",
     "to_samples",
+    "to_samples_each",
     "whole_response",
 ]

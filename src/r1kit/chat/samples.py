@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from r1kit.chat.format import ChatFormat
-from r1kit.chat.turn import continuation, end_ids
-from r1kit.types import Conversation, Prompt, Sample
+from r1kit.chat.turn import continuation, end_ids, opened_by
+from r1kit.types import Conversation, Sample
+
+Turn = tuple[int, str, str]  # an assistant's turn: its place in the conversation, its prompt, and what follows that
 
 
 def to_samples(
@@ -25,39 +28,78 @@ def to_samples(
     follow (without reasoning, or without an end token). Then the turns cannot share a row, and each starts a sample of
     its own. Raises ValueError that names the turn if a conversation cannot be trained on.
     """
+    (samples,) = to_samples_each([conversation], chat, tokenizer, ends, close_reasoning=close_reasoning)
+    if isinstance(samples, ValueError):
+        raise samples
+    return samples
+
+
+def to_samples_each(
+    conversations: Sequence[Conversation],
+    chat: ChatFormat,
+    tokenizer: Any,
+    ends: tuple[int, ...] = (),
+    *,
+    close_reasoning: bool = False,
+) -> list[list[Sample] | ValueError]:
+    """`to_samples` of each conversation, or the error that it raises.
+
+    All texts are tokenised in one call, for which fast tokenizers use all processor cores.
+    """
     ends = ends or end_ids(tokenizer)
-    samples: list[tuple[list[int], list[bool]]] = []
+    drafts: list[list[Turn] | ValueError] = []
+    for conversation in conversations:
+        try:
+            drafts.append(list(_turns(conversation, chat, tokenizer, close_reasoning)))
+        except ValueError as error:
+            drafts.append(error)
+    texts = [text for draft in drafts if isinstance(draft, list) for _, *both in draft for text in both]
+    ids = iter(tokenizer(texts, add_special_tokens=False)["input_ids"] if texts else [])
+    results: list[list[Sample] | ValueError] = []
+    for draft in drafts:
+        if isinstance(draft, ValueError):
+            results.append(draft)
+            continue
+        turns = [(index, next(ids), next(ids)) for index, *_ in draft]
+        try:
+            results.append(_joined(turns, ends))
+        except ValueError as error:
+            results.append(error)
+    return results
+
+
+def _turns(conversation: Conversation, chat: ChatFormat, tokenizer: Any, close_reasoning: bool) -> Iterator[Turn]:
+    """The assistant's turns as texts; what follows a prompt is all that a policy would have written behind it."""
     for index, turn in enumerate(conversation.messages):
         if turn.role != "assistant":
             continue
         if index == 0 or conversation.messages[index - 1].role != "user":
             raise ValueError(f"turn {index} is the assistant's but does not follow a user's turn")
-        prompt = chat.prompt(conversation.messages[:index], tokenizer)
+        prompt, content = chat.text(conversation.messages[:index], tokenizer), turn.content
         try:
-            reply = _reply_ids(turn.content, prompt, chat, tokenizer, ends, close_reasoning)
+            if opened := opened_by(prompt):
+                content = continuation(content, opened, close=close_reasoning)
         except ValueError as error:
             raise ValueError(f"turn {index} {error}") from None
-        if not samples or list(prompt.token_ids[: len(samples[-1][0])]) != samples[-1][0]:
+        if not content.startswith(chat.prefill):
+            reason = f"does not begin with the format's prefill {chat.prefill!r}, as sampling would"
+            raise ValueError(f"turn {index} {reason}")
+        yield index, prompt + chat.prefill, content.removeprefix(chat.prefill)
+
+
+def _joined(turns: Sequence[tuple[int, list[int], list[int]]], ends: tuple[int, ...]) -> list[Sample]:
+    """The samples of tokenised turns: a turn whose prompt continues the turns before it shares their row."""
+    samples: list[tuple[list[int], list[bool]]] = []
+    for index, prompt, reply in turns:
+        if not reply:
+            raise ValueError(f"turn {index} is empty: it would teach the model to answer nothing")
+        if any(token in ends for token in reply):
+            raise ValueError(f"turn {index} has an end token inside its text, where sampling would have stopped")
+        if not samples or prompt[: len(samples[-1][0])] != samples[-1][0]:
             samples.append(([], []))
         token_ids, mask = samples[-1]
-        mask += [False] * (len(prompt.token_ids) - len(token_ids)) + [True] * len(reply)
-        token_ids += [*prompt.token_ids[len(token_ids) :], *reply]
+        mask += [False] * (len(prompt) - len(token_ids)) + [True] * (len(reply) + 1)
+        token_ids += [*prompt[len(token_ids) :], *reply, ends[0]]
     if not samples:
         raise ValueError("the conversation has no assistant turn to train on")
     return [Sample(token_ids=tuple(ids), loss_mask=tuple(mask)) for ids, mask in samples]
-
-
-def _reply_ids(
-    content: str, prompt: Prompt, chat: ChatFormat, tokenizer: Any, ends: tuple[int, ...], close_reasoning: bool
-) -> list[int]:
-    """The ids that a policy would have sampled for a turn: the text behind all that the prompt opened, then the end."""
-    if template_opened := prompt.opened.removesuffix(chat.prefill):
-        content = continuation(content, template_opened, close=close_reasoning)
-    if not content.startswith(chat.prefill):
-        raise ValueError(f"does not begin with the format's prefill {chat.prefill!r}, as sampling would")
-    ids = list(tokenizer.encode(content.removeprefix(chat.prefill), add_special_tokens=False))
-    if not ids:
-        raise ValueError("is empty: it would teach the model to answer nothing")
-    if any(token in ends for token in ids):
-        raise ValueError("has an end token inside its text, where sampling would have stopped")
-    return [*ids, ends[0]]

@@ -6,12 +6,13 @@ import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar
 
 from pydantic import Field
 
-from r1kit.chat import ChatFormat, to_samples
+from r1kit.chat import ChatFormat, to_samples_each
 from r1kit.data.columns import ColumnMap
 from r1kit.data.conversations import Row, read, renamed
 from r1kit.data.errors import DataError
@@ -21,6 +22,8 @@ from r1kit.settings import Settings
 from r1kit.types import Conversation, Message, Sample
 
 T = TypeVar("T")
+Made = list[Tokenised] | ValueError  # the samples of a row, or the reason to leave it out
+ROWS_AT_ONCE = 256  # rows whose texts are tokenised in one call
 
 
 class RowSettings(Settings):
@@ -61,12 +64,12 @@ class Split:
 class Reading(Generic[T]):
     """How the rows of files become samples.
 
-    `convert` reads a row. `make` returns its samples with notes, or raises ValueError to leave the row out.
+    `convert` reads a row. `make` returns the samples of some rows with notes, or an error for a row to leave out.
     """
 
     settings: RowSettings
     convert: Callable[[Row], T]
-    make: Callable[[T], list[Tokenised]]
+    make: Callable[[Sequence[T]], Sequence[Made]]
 
     def tokenise(
         self, paths: Sequence[Path], folder: Path, takes: Callable[[T], bool] = lambda record: True
@@ -93,35 +96,60 @@ class Reading(Generic[T]):
         self, paths: Sequence[Path], takes: Callable[[T], bool], left_out: list[dict[str, Any]]
     ) -> Iterator[Tokenised]:
         columns = self.settings.columns
-        for row in read(paths, renamed(self.convert, columns) if columns else self.convert):
-            if isinstance(row, DataError):
-                if not self.settings.skip_invalid:
-                    raise row
-                left_out.append({"file": row.file, "row": row.row, "reason": row.reason})
-            elif takes(row.record):
-                try:
-                    samples = self.make(row.record)
-                except ValueError as error:
-                    left_out.append({"file": row.file, "row": row.row, "reason": str(error)})
-                    continue
-                yield from (replace(sample, file=row.file, row=row.row) for sample in samples)
+        every = read(paths, renamed(self.convert, columns) if columns else self.convert)
+        rows = (row for row in every if isinstance(row, DataError) or takes(row.record))
+        while block := list(islice(rows, ROWS_AT_ONCE)):
+            made = iter(self.make([row.record for row in block if not isinstance(row, DataError)]))
+            for row in block:
+                if isinstance(row, DataError):
+                    if not self.settings.skip_invalid:
+                        raise row
+                    left_out.append({"file": row.file, "row": row.row, "reason": row.reason})
+                elif isinstance(samples := next(made), ValueError):
+                    left_out.append({"file": row.file, "row": row.row, "reason": str(samples)})
+                else:
+                    yield from (replace(sample, file=row.file, row=row.row) for sample in samples)
+
+
+def one_by_one(make: Callable[[T], list[Tokenised]]) -> Callable[[Sequence[T]], list[Made]]:
+    """`Reading.make` from a function of one record that raises ValueError to leave it out."""
+
+    def make_all(records: Sequence[T]) -> list[Made]:
+        results: list[Made] = []
+        for record in records:
+            try:
+                results.append(make(record))
+            except ValueError as error:
+                results.append(error)
+        return results
+
+    return make_all
 
 
 def conversation_samples(
     settings: ConversationSettings, chat: ChatFormat, tokenizer: Any, ends: tuple[int, ...], limit: int
-) -> Callable[[Conversation], list[Tokenised]]:
+) -> Callable[[Sequence[Conversation]], list[Made]]:
     """`Reading.make` for supervised training; leaves out rows of more than `limit` tokens. `ends`: the policy's."""
+    system = Message(role="system", content=chat.system)
 
-    def make(conversation: Conversation) -> list[Tokenised]:
-        if settings.add_system and chat.system and conversation.messages[0].role != "system":
-            system = Message(role="system", content=chat.system)
-            conversation = replace(conversation, messages=(system, *conversation.messages))
-        close = settings.plain_rows == "close"
-        samples = to_samples(conversation, chat, tokenizer, ends, close_reasoning=close)
+    def finish(pair: tuple[Conversation, list[Sample] | ValueError]) -> list[Tokenised]:
+        conversation, samples = pair
+        if isinstance(samples, ValueError):
+            raise samples
         if settings.loss_on == "last":
             samples = [last_turn_only(samples[-1])]
         refuse_long(samples, limit)
         return [Tokenised(sample, source=conversation.source) for sample in samples]
+
+    def make(conversations: Sequence[Conversation]) -> list[Made]:
+        if settings.add_system and chat.system:
+            conversations = [
+                each if each.messages[0].role == "system" else replace(each, messages=(system, *each.messages))
+                for each in conversations
+            ]
+        close = settings.plain_rows == "close"
+        samples = to_samples_each(conversations, chat, tokenizer, ends, close_reasoning=close)
+        return one_by_one(finish)(list(zip(conversations, samples, strict=True)))
 
     return make
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from r1kit.data.conversations import Labelled
 from r1kit.data.pair_lengths import balanced
-from r1kit.data.prepare import refuse_long
+from r1kit.data.prepare import Made, one_by_one, refuse_long
 from r1kit.data.tokens import TokenFile, Tokenised, key_of
 from r1kit.models.batch import Totals
 from r1kit.models.classify import RewardModel
@@ -27,8 +27,8 @@ def prompt_key(prompt: Sequence[Message]) -> str:
     return hashlib.sha256(repr([(turn.role, turn.content) for turn in prompt]).encode()).hexdigest()[:16]
 
 
-def pair_samples(model: RewardModel, limit: int) -> Callable[[PreferencePair], list[Tokenised]]:
-    """Two samples of a pair, the chosen one first."""
+def pair_samples(model: RewardModel, limit: int) -> Callable[[Sequence[PreferencePair]], list[Made]]:
+    """`Reading.make` for pairs: two samples of each, the chosen one first."""
 
     def make(pair: PreferencePair) -> list[Tokenised]:
         samples = [model.sample(pair.prompt, answer) for answer in (pair.chosen, pair.rejected)]
@@ -38,18 +38,18 @@ def pair_samples(model: RewardModel, limit: int) -> Callable[[PreferencePair], l
         # the key goes with both: answers to one prompt are not independent
         return [Tokenised(sample, notes={"prompt": prompt_key(pair.prompt)}) for sample in samples]
 
-    return make
+    return one_by_one(make)
 
 
-def labelled_sample(model: RewardModel, limit: int) -> Callable[[Labelled], list[Tokenised]]:
-    """One sample of a labelled response, with its label."""
+def labelled_sample(model: RewardModel, limit: int) -> Callable[[Sequence[Labelled]], list[Made]]:
+    """`Reading.make` for labelled responses: one sample of each, with its label."""
 
     def make(row: Labelled) -> list[Tokenised]:
         samples = [model.sample(row.prompt, row.response)]
         refuse_long(samples, limit)
         return [Tokenised(sample, notes={"label": row.label, "prompt": prompt_key(row.prompt)}) for sample in samples]
 
-    return make
+    return one_by_one(make)
 
 
 class Pairs:
