@@ -19,9 +19,9 @@ from _bound import Roofs, Speeds, describe, highest
 from _process import HERE, run_side
 from _workload import Result, Step, Work
 
+from r1kit.cores import cpu_count
 from r1kit.models.known import KNOWN
 
-CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 PACKAGES = ("torch", "transformers", "trl", "accelerate", "llama-cpp-python")
 OURS = "r1kit"
 Spread = dict[str, float]
@@ -203,7 +203,7 @@ def parser(about: str | None, *, steps: int, reps: int = 5) -> argparse.Argument
     options.add_argument("--reps", type=int, default=reps, help="rounds, each with a fresh process per side")
     options.add_argument("--warmup", type=int, default=1, help="steps in each process that are not counted")
     options.add_argument("--steps", type=int, default=steps, help="steps in each process that are")
-    options.add_argument("--threads", type=int, default=CORES)
+    options.add_argument("--threads", type=int, default=cpu_count())
     options.add_argument("--seed", type=int, default=0)
     options.add_argument("--tokens-per-batch", type=int, help="of r1kit: packed tokens per pass")
     options.add_argument("--max-rows", type=int, help="of r1kit: completions that grow at once")

@@ -113,11 +113,11 @@ def generate(work: Generation) -> Result:
     rows = len(work.prompt_ids) * work.group
     decoder = Decoder(work, rows, max(map(len, work.prompt_ids)) + work.max_tokens)
     steps = []
-    for index in range(work.warmup + work.steps):
-        torch.manual_seed(work.seed + index)
+    for turn in work.repetitions():
+        torch.manual_seed(turn.seed)
         llama_cpp.llama_memory_clear(decoder.memory, False)
         start = time.perf_counter()
-        lengths = _answer(decoder, work)
+        lengths = _answer(decoder, turn)
         seconds = time.perf_counter() - start
         steps.append(work.step(seconds, [lengths[i : i + work.group] for i in range(0, rows, work.group)]))
     return Result(steps=steps[work.warmup :], facts={"dtype": work.variant})

@@ -91,8 +91,8 @@ def generate(work: Generation) -> Result:
     engine = LocalEngine(policy, max_rows=work.max_rows)
     prompts = [Prompt(problem_id=str(i), messages=(), token_ids=tuple(ids)) for i, ids in enumerate(work.prompt_ids)]
     steps = []
-    for index in range(work.warmup + work.steps):
-        params = SamplingParams(n=work.group, max_tokens=work.max_tokens, seed=work.seed + index)
+    for turn in work.repetitions():
+        params = SamplingParams(n=turn.group, max_tokens=turn.max_tokens, seed=turn.seed)
         start = time.perf_counter()
         answers = engine.generate(prompts, params)
         lengths = [[len(completion.token_ids) for completion in completions] for completions in answers]

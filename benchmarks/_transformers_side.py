@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -25,13 +26,12 @@ def static(work: Generation) -> Result:
     """Left-padded prompts, `num_return_sequences` each; the batch runs until the longest completion ends."""
     model, config = _load(work)
     config.num_return_sequences = work.group
-    if work.fixed:
-        config.min_new_tokens = work.max_tokens
     longest = max(map(len, work.prompt_ids))
     ids = torch.tensor([[0] * (longest - len(row)) + row for row in work.prompt_ids])
     mask = torch.tensor([[0] * (longest - len(row)) + [1] * len(row) for row in work.prompt_ids])
 
-    def answer() -> list[list[int]]:
+    def answer(tokens: int) -> list[list[int]]:
+        config.max_new_tokens, config.min_new_tokens = tokens, tokens if work.fixed else None
         with torch.inference_mode():
             output = model.generate(input_ids=ids, attention_mask=mask, generation_config=config)
         return output[:, longest:].tolist()  # type: ignore[no-any-return]
@@ -46,7 +46,8 @@ def continuous(work: Generation) -> Result:
     config.eos_token_id = -1 if work.fixed else config.eos_token_id  # it ignores min_new_tokens
     sizes = cache(len(rows), max(map(len, rows)) + work.max_tokens)
 
-    def answer() -> list[list[int]]:
+    def answer(tokens: int) -> list[list[int]]:
+        config.max_new_tokens = tokens
         outputs = model.generate_batch(
             rows, generation_config=config, continuous_batching_config=ContinuousBatchingConfig(**sizes)
         )
@@ -61,22 +62,17 @@ def _load(work: Generation) -> tuple[Any, GenerationConfig]:
     )
     ends = list(work.end_ids)
     return model.eval(), GenerationConfig(
-        do_sample=True,
-        temperature=1.0,
-        top_k=0,
-        top_p=1.0,
-        max_new_tokens=work.max_tokens,
-        eos_token_id=ends,
-        pad_token_id=ends[0],
+        do_sample=True, temperature=1.0, top_k=0, top_p=1.0, eos_token_id=ends, pad_token_id=ends[0]
     )
 
 
-def _timed(work: Generation, answer: Any) -> Result:
+def _timed(work: Generation, answer: Callable[[int], list[list[int]]]) -> Result:
+    """Measure completions of at most so many tokens."""
     steps = []
-    for index in range(work.warmup + work.steps):
-        torch.manual_seed(work.seed + index)
+    for turn in work.repetitions():
+        torch.manual_seed(turn.seed)
         start = time.perf_counter()
-        rows = answer()
+        rows = answer(turn.max_tokens)
         seconds = time.perf_counter() - start
         lengths = [_length(row, work) for row in rows]
         steps.append(work.step(seconds, [lengths[i : i + work.group] for i in range(0, len(lengths), work.group)]))

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import random
 import zlib
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -18,6 +18,7 @@ from r1kit.types import Problem
 LEARNING_RATE = 1e-6
 MAX_PROMPT = 400  # tokens, for real word problems
 TINY = 1000  # tokens: a smaller vocabulary is the tiny world's
+WARM = 8  # tokens per completion of a repetition that warms up
 TAIL = 8  # last tokens of a prompt whose log-probs the gate of generation compares
 
 
@@ -81,6 +82,12 @@ class Generation(Work):
     prompt_ids: list[list[int]] = field(default_factory=list)
     end_ids: tuple[int, ...] = ()
     target: str = ""  # the folder of GGUF files
+
+    def repetitions(self) -> Iterator[Generation]:
+        """The work of each repetition: short ones to warm up, then whole ones, each with its own seed."""
+        for index in range(self.warmup + self.steps):
+            tokens = self.max_tokens if index >= self.warmup else min(WARM, self.max_tokens)
+            yield replace(self, seed=self.seed + index, max_tokens=tokens)
 
     def step(self, seconds: float, lengths: list[list[int]]) -> Step:
         """The measurement of completions of these lengths, by prompt."""
