@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from r1kit.models.attention import sdpa
+from r1kit.models.attention import causal_attention
 
 
 class Padding:
@@ -94,21 +94,14 @@ class PackedLayout:
         parts = (torch.split(x, self.prompt_sizes) for x in (q_prompt, k_prompt, v_prompt))
         for pad, *own in zip(self.prompt_paddings, *parts, strict=True):
             queries, keys, values = map(pad.pad, own)  # [prompts, H, P, D]
-            outputs.append(pad.unpad(sdpa(queries, keys, values, scale, causal=True)))
+            outputs.append(pad.unpad(causal_attention(queries, keys, values, scale)))
         shared = [torch.split(x.transpose(0, 1), self.prompts, dim=1) for x in (k_prompt, v_prompt)]  # [H, P, D] each
         for block, *own in zip(self.blocks, qs, ks, vs, strict=True):
             queries, keys, values = map(block.padding.pad, own)  # [completions, H, width, D]
-            if block.prompt is None:
-                out = sdpa(queries, keys, values, scale, causal=True)
-            else:
+            if block.prompt is not None:
                 k_shared, v_shared = (x[block.prompt].expand(len(keys), -1, -1, -1) for x in shared)  # [N, H, P, D]
                 keys, values = torch.cat([k_shared, keys], dim=2), torch.cat([v_shared, values], dim=2)
-                length, width = k_shared.shape[2], queries.shape[2]
-                # Built for each layer: in the layout, the O(L^2) masks of a whole rollout would take gigabytes.
-                # -inf hides what comes after a token; the prompt stands to the left, so the diagonal is shifted by it.
-                mask = queries.new_full((width, length + width), float("-inf")).triu(diagonal=length + 1)
-                out = sdpa(queries, keys, values, scale, mask=mask)
-            outputs.append(block.padding.unpad(out))
+            outputs.append(block.padding.unpad(causal_attention(queries, keys, values, scale)))
         return torch.cat(outputs)[None]
 
 
