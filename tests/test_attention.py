@@ -1,4 +1,4 @@
-"""Chunked causal attention computes plain softmax attention: outputs and gradients, also for grouped heads and in bf16."""
+"""Chunked causal attention computes plain softmax attention: outputs, gradients, grouped heads, bf16."""
 
 from __future__ import annotations
 
