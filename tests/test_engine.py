@@ -17,6 +17,7 @@ from r1kit.engines.local import LocalEngine  # noqa: E402
 from r1kit.engines.local import engine as engine_module  # noqa: E402
 from r1kit.engines.local.sampling import sample, uniforms  # noqa: E402
 from r1kit.models import attention  # noqa: E402
+from r1kit.models.cached import KVCache  # noqa: E402
 from r1kit.models.load import Policy, add_lora, named_weights  # noqa: E402
 from r1kit.models.packed import common_prefix  # noqa: E402
 from r1kit.tiny.tokenizer import make  # noqa: E402
@@ -201,6 +202,23 @@ def test_what_all_prompts_begin_with_is_computed_once_and_changes_nothing(
 )
 def test_the_common_prefix_leaves_a_token_of_each(runs: list[tuple[int, ...]], shared: int) -> None:
     assert common_prefix(runs) == shared
+
+
+def test_the_cache_grows_and_shrinks_with_the_longest_row_and_keeps_what_rows_hold() -> None:
+    cache = KVCache(3)
+    cache.lengths[:] = torch.tensor([40, 5, 9])
+    cache.fit(3)
+    keys, values = cache.layer(0, torch.ones(3, 2, 1, 8), torch.ones(3, 2, 1, 4))
+    assert keys.shape == (3, 2, 64, 8) and values.shape == (3, 2, 64, 4)
+    filled = torch.randn(keys.shape)
+    keys.copy_(filled)
+    cache.lengths[0] = 64  # the next token needs a position more
+    cache.fit(3)
+    grown = cache.layers[0][0]
+    assert grown.shape == (3, 2, 96, 8) and torch.equal(grown[:, :, :64], filled) and not bool(grown[:, :, 64:].any())
+    cache.lengths[0] = 20  # another, shorter row took the slot
+    cache.fit(2)
+    assert torch.equal(cache.layers[0][0], filled[:2, :, :32])
 
 
 def test_a_group_larger_than_the_cache_comes_in_parts(policy: Policy) -> None:

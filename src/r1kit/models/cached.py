@@ -14,16 +14,30 @@ from torch import Tensor
 
 from r1kit.models.packed import PackedLayout, Span
 
-CHUNK = 32  # positions: the visible part of the cache grows in chunks, so shapes repeat
+CHUNK = 32  # positions by which the cache grows
 
 
 class KVCache:
-    """Keys and values per layer, [slots, H_kv, positions, D], allocated when a layer first writes."""
+    """Keys and values per layer, [slots, H_kv, positions, D], as large as the running rows need.
 
-    def __init__(self, slots: int, positions: int) -> None:
-        self.slots, self.positions = slots, positions
+    The rows of one step lie in one block: it is read several times faster than the same rows with gaps between them.
+    So the cache grows by copying, a chunk of positions at a time.
+    """
+
+    def __init__(self, slots: int) -> None:
         self.lengths = torch.zeros(slots, dtype=torch.long)  # on the CPU: the scheduler reads them at every step
+        self.slots, self.positions = 0, 0
         self.layers: dict[int, tuple[Tensor, Tensor]] = {}
+
+    def fit(self, rows: int) -> None:
+        """Make room for the first `rows` slots, each with one position more than its length."""
+        positions = -(-(int(self.lengths[:rows].max()) + 1) // CHUNK) * CHUNK
+        if rows <= self.slots and positions <= self.positions <= 2 * positions:
+            return
+        for layer, pair in self.layers.items():
+            keys, values = (_resized(tensor, rows, positions) for tensor in pair)
+            self.layers[layer] = (keys, values)
+        self.slots, self.positions = rows, positions
 
     def layer(self, index: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         """The layer's two tensors, with the heads and widths of `k` and `v` [., H_kv, ., D]."""
@@ -43,6 +57,14 @@ class KVCache:
         self.lengths[target] = length
 
 
+def _resized(tensor: Tensor, rows: int, positions: int) -> Tensor:
+    """[., H, ., D] -> [rows, H, positions, D]; what is new is zero, because masked positions must be finite."""
+    old = tensor[:rows, :, :positions]
+    new = tensor.new_zeros((rows, tensor.shape[1], positions, tensor.shape[3]))
+    new[: old.shape[0], :, : old.shape[2]] = old
+    return new
+
+
 class PrefillLayout(PackedLayout):
     """Runs prompts as one packed row and copies their keys and values into all slots of their groups.
 
@@ -58,6 +80,7 @@ class PrefillLayout(PackedLayout):
         assert all(a.stop == b.start for a, b in pairwise(self.slots)), "the groups' slots are one block, in order"
         for length, group in zip(lengths, self.slots, strict=True):
             cache.lengths[group.start : group.stop] = shared + length
+        cache.fit(self.slots[-1].stop)
 
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
         for cached, new in zip(self.cache.layer(layer, k, v), (k, v), strict=True):
@@ -76,15 +99,14 @@ class DecodeLayout:
 
     def __init__(self, cache: KVCache, rows: int, device: torch.device | str) -> None:
         self.cache, self.rows = cache, rows
+        cache.fit(rows)
         lengths = cache.lengths[:rows].clone()  # the engine changes the cache's lengths in place after the step
         self.longest = int(lengths.max()) + 1
-        # rounded up to whole chunks
-        self.width = min(-(-self.longest // CHUNK) * CHUNK, cache.positions)
         self.position_ids = lengths.to(device)[:, None]  # [rows, 1]
         self.index = torch.arange(rows, device=device)
-        hidden = torch.arange(self.width, device=device)[None] > self.position_ids  # [rows, width]
+        hidden = torch.arange(cache.positions, device=device)[None] > self.position_ids  # [rows, positions]
         bias = torch.zeros(hidden.shape, device=device).masked_fill(hidden, float("-inf"))
-        self.bias = bias[:, None, None]  # [rows, 1, 1, width]
+        self.bias = bias[:, None, None]  # [rows, 1, 1, positions]
 
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
         """q [rows, H, 1, D] -> [rows, 1, H, Dv]; for one query, plain matrix products beat a fused kernel on CPU."""
@@ -94,8 +116,8 @@ class DecodeLayout:
         values[self.index, :, self.position_ids[:, 0]] = v[:, :, 0]
         rows, heads, _, width = q.shape
         grouped = (q * scale).view(rows, k.shape[1], heads // k.shape[1], width)  # [rows, H_kv, H / H_kv, D]
-        keys, values = keys[:rows, :, : self.width], values[:rows, :, : self.width]
+        keys, values = keys[:rows], values[:rows]
         # the bias hides the positions beyond a row's end; softmax in fp32, as the models' own code has it
-        scores = torch.matmul(grouped, keys.transpose(2, 3)) + self.bias.to(q.dtype)  # [rows, H_kv, H / H_kv, width]
+        scores = torch.matmul(grouped, keys.transpose(2, 3)) + self.bias.to(q.dtype)  # [rows, H_kv, ., positions]
         out = torch.matmul(torch.softmax(scores.float(), dim=-1).to(q.dtype), values)  # [rows, H_kv, H / H_kv, Dv]
         return out.reshape(rows, 1, heads, values.shape[3])

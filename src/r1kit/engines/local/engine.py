@@ -29,7 +29,7 @@ from r1kit.types import Completion, Prompt, SamplingParams
 class LocalEngine:
     """A `PolicyEngine` that samples with `policy`'s own tensors: if a learner trains them, it samples the newest.
 
-    At most `max_rows` completions run side by side; the KV cache takes `max_rows` x the longest sequence.
+    At most `max_rows` completions run side by side; the KV cache takes `max_rows` x the longest sequence so far.
     """
 
     def __init__(self, policy: Policy, *, max_rows: int = 128) -> None:
@@ -92,7 +92,7 @@ class _Generation:
         lengths = [len(prompt.token_ids) for prompt in prompts]
         slots = min(engine.max_rows, len(prompts) * params.n)  # sequences that run at once
         self.scheduler = Scheduler(lengths, params.n, slots)
-        self.cache = KVCache(slots, max(lengths, default=1) + params.max_tokens)
+        self.cache = KVCache(slots)
         self.last_tokens = torch.zeros(slots, dtype=torch.long, device=self.device)  # [slots], inputs of the next step
         # [prompts][n], in the order of the request, however the sequences were scheduled
         self.results: list[list[Completion | None]] = [[None] * params.n for _ in prompts]
