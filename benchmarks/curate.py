@@ -1,4 +1,4 @@
-"""Rows per second of curation on one core, step by step, and its memory.
+"""Rows per second of curation, step by step, and its memory.
 
     python benchmarks/curate.py [--rows 100000] [--words 60] [--workers 1]
 
@@ -183,6 +183,7 @@ def measure(rows: int, size: int, workers: int, folder: Path) -> dict[str, Any]:
         "cpu_s": cpu,  # of this process: less than the seconds if other processes use the machine
         "seconds": phases,
         "peak_mb": after,
+        "worker_peak_mb": peak_mb(resource.RUSAGE_CHILDREN) if workers > 1 else None,  # of the largest
         "peak_mb_before": before,
         "bytes_per_row": 1e6 * (after - before) / rows,
         "microseconds_per_row": steps,
@@ -192,9 +193,9 @@ def measure(rows: int, size: int, workers: int, folder: Path) -> dict[str, Any]:
     }
 
 
-def peak_mb() -> float:
+def peak_mb(who: int = resource.RUSAGE_SELF) -> float:
     """The largest resident set so far; Linux counts it in kilobytes."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
+    return resource.getrusage(who).ru_maxrss * 1024 / 1e6
 
 
 def show(result: dict[str, Any]) -> None:
@@ -212,6 +213,7 @@ def show(result: dict[str, Any]) -> None:
     print(
         f"total {result['rows_per_s']:,.0f} rows/s, {result['rows_per_s'] * size:.1f} MB/s, {result['cpu_s']:.1f} s "
         f"of CPU time; peak {result['peak_mb']:.0f} MB, {result['bytes_per_row']:.0f} bytes per row"
+        + (f"; each worker {result['worker_peak_mb']:.0f} MB" if result["worker_peak_mb"] else "")
     )
 
 

@@ -13,7 +13,6 @@ the machine matters little; writing to disk is in it, waiting for the disk is no
 from __future__ import annotations
 
 import argparse
-import io
 import json
 import os
 import sys
@@ -55,7 +54,7 @@ def steps(tokenizer: Any) -> dict[str, Step]:
         with Journal(folder / "samples.jsonl") as journal:
             source = ReferenceResponses()
             generation = Generation("collect", ResponseSettings(prompting="reference", samples=1), source, Rater())
-            sample_all(generation, Requests((), {"rows": file}), journal, Progress(stream=io.StringIO()))
+            sample_all(generation, Requests((), {"rows": file}), journal, Progress())
 
     def review(file: Path, folder: Path) -> None:
         with ReviewQueue.create(folder / "queue.db", read_rows(file)) as queue:

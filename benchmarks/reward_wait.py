@@ -1,6 +1,6 @@
 """The share of GRPO steps that waits for verdicts, on real problems.
 
-    R1KIT_DATA=path/to/data python benchmarks/reward_wait.py --model smollm2-135m --task math500
+    R1KIT_DATA=path/to/data python benchmarks/reward_wait.py --model smollm2-135m --task math
     python benchmarks/reward_wait.py --model tiny --task tiny/reasoning --prompts 16 --group 16
 
 Trains with the reward `accuracy` and prints the loop's own metrics: `time/rewards_share` of each step. The first step

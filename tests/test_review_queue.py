@@ -16,6 +16,7 @@ import pytest
 from r1kit import cli
 from r1kit.curate.record import from_row
 from r1kit.data.jsonl import read_rows
+from r1kit.review.database import NEXT_ITEM
 from r1kit.review.items import ReviewError, ReviewItem, Text, checks, parse_item
 from r1kit.review.outcomes import Agreement, agreement, wants_two
 from r1kit.review.queue import LeaseLost, ReviewQueue
@@ -477,6 +478,15 @@ def test_the_command_imports_accepts_and_exports(tmp_path: Path, capsys: pytest.
     assert cli.main(["review", str(queue), "--auto-accept", "--export", str(out)]) == 0
     assert "auto-accepted 3 pending samples" in capsys.readouterr().out
     assert [row["id"] for row in read_rows(out)] == ["s0", "s1", "s2"]
+
+
+def test_the_next_sample_is_found_without_a_walk_through_all_decisions_or_all_decided_samples(make: Make) -> None:
+    values = {"who": "ana", "now": 0.0}
+    plan = [
+        str(tuple(row)) for query in NEXT_ITEM for row in make().database.all(f"EXPLAIN QUERY PLAN {query}", values)
+    ]
+    assert any("items_left" in step for step in plan) and any("history_by_item" in step for step in plan)
+    assert not any("history_by_who" in step or "SCAN items'" in step for step in plan)
 
 
 @pytest.mark.parametrize(
