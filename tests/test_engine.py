@@ -163,9 +163,9 @@ def test_finished_rows_leave_and_prompts_are_computed_once(policy: Policy, monke
             super().__init__(cache, rows, device)
 
     class CountedPrefill(engine_module.PrefillLayout):
-        def __init__(self, cache: Any, shared: int, lengths: Sequence[int], slots: Any, device: Any) -> None:
-            prefilled.append(shared * len(lengths) + sum(lengths))
-            super().__init__(cache, shared, lengths, slots, device)
+        def __init__(self, cache: Any, lengths: Sequence[int], slots: Any, device: Any) -> None:
+            prefilled.append(cache.shared * len(lengths) + sum(lengths))
+            super().__init__(cache, lengths, slots, device)
 
     monkeypatch.setattr(engine_module, "DecodeLayout", CountedDecode)
     monkeypatch.setattr(engine_module, "PrefillLayout", CountedPrefill)
@@ -184,9 +184,9 @@ def test_what_all_prompts_begin_with_is_computed_once_and_changes_nothing(
     rows: list[int] = []
 
     class CountedPrefill(engine_module.PrefillLayout):
-        def __init__(self, cache: Any, shared: int, lengths: Sequence[int], slots: Any, device: Any) -> None:
-            rows.append(shared + sum(lengths))
-            super().__init__(cache, shared, lengths, slots, device)
+        def __init__(self, cache: Any, lengths: Sequence[int], slots: Any, device: Any) -> None:
+            rows.append(cache.shared + sum(lengths))
+            super().__init__(cache, lengths, slots, device)
 
     system = tuple(range(40, 60))
     asked = [Prompt(problem_id=str(n), messages=(), token_ids=(*system, *range(30 + n, 33 + 2 * n))) for n in range(5)]

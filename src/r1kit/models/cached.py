@@ -18,13 +18,16 @@ CHUNK = 32  # positions by which the cache grows
 
 
 class KVCache:
-    """Keys and values per layer, [slots, H_kv, positions, D], as large as the running rows need.
+    """Keys and values per layer: those of `shared` tokens that all prompts begin with, once, and those of each row.
 
-    The rows of one step lie in one block: it is read several times faster than the same rows with gaps between them.
-    So the cache grows by copying, a chunk of positions at a time.
+    The rows' tensors are [slots, H_kv, positions, D], as large as the running rows need; `lengths` count only the
+    tokens of a row's own. The rows of one step lie in one block: it is read several times faster than the same rows
+    with gaps between them. So the cache grows by copying, a chunk of positions at a time.
     """
 
-    def __init__(self, slots: int) -> None:
+    def __init__(self, slots: int, shared: int = 0) -> None:
+        self.shared = shared
+        self.prefix: dict[int, tuple[Tensor, Tensor]] = {}  # by layer, [H_kv, shared, D(v)]
         self.lengths = torch.zeros(slots, dtype=torch.long)  # on the CPU: the scheduler reads them at every step
         self.slots, self.positions = 0, 0
         self.layers: dict[int, tuple[Tensor, Tensor]] = {}
@@ -68,28 +71,28 @@ def _resized(tensor: Tensor, rows: int, positions: int) -> Tensor:
 class PrefillLayout(PackedLayout):
     """Runs prompts as one packed row and copies their keys and values into all slots of their groups.
 
-    The first `shared` tokens, common to all prompts (a system message, exemplars), are in the row once; `lengths` are
-    those of the remainders, at least 1 each.
+    The tokens that all prompts share (a system message, exemplars) are in the row once; `lengths` are those of the
+    remainders, at least 1 each.
     """
 
     def __init__(
-        self, cache: KVCache, shared: int, lengths: Sequence[int], slots: Sequence[range], device: torch.device | str
+        self, cache: KVCache, lengths: Sequence[int], slots: Sequence[range], device: torch.device | str
     ) -> None:
-        super().__init__([Span(shared, tuple(lengths))], device)
-        self.cache, self.shared, self.lengths, self.slots = cache, shared, tuple(lengths), tuple(slots)
+        super().__init__([Span(cache.shared, tuple(lengths))], device)
+        self.cache, self.lengths, self.slots = cache, tuple(lengths), tuple(slots)
         assert all(a.stop == b.start for a, b in pairwise(self.slots)), "the groups' slots are one block, in order"
         for length, group in zip(lengths, self.slots, strict=True):
-            cache.lengths[group.start : group.stop] = shared + length
+            cache.lengths[group.start : group.stop] = length
         cache.fit(self.slots[-1].stop)
 
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
+        shared = self.cache.shared
+        self.cache.prefix[layer] = (k[0, :, :shared].contiguous(), v[0, :, :shared].contiguous())
         for cached, new in zip(self.cache.layer(layer, k, v), (k, v), strict=True):
-            start = self.shared
-            # one write for all slots of the call; new is [1, H_kv, T, D]
-            cached[self.slots[0].start : self.slots[-1].stop, :, :start] = new[0, :, :start]
+            start = shared
             for length, group in zip(self.lengths, self.slots, strict=True):
                 own = new[0, :, start : start + length]  # [H_kv, length, D], for every slot of the group
-                cached[group.start : group.stop, :, self.shared : self.shared + length] = own
+                cached[group.start : group.stop, :, :length] = own
                 start += length
         return super().attend(layer, q, k, v, scale)
 
@@ -101,10 +104,11 @@ class DecodeLayout:
         self.cache, self.rows = cache, rows
         cache.fit(rows)
         lengths = cache.lengths[:rows].clone()  # the engine changes the cache's lengths in place after the step
-        self.longest = int(lengths.max()) + 1
-        self.position_ids = lengths.to(device)[:, None]  # [rows, 1]
+        self.longest = cache.shared + int(lengths.max()) + 1
+        self.places = lengths.to(device)  # [rows], of the new tokens among those of their rows
+        self.position_ids = cache.shared + self.places[:, None]  # [rows, 1]
         self.index = torch.arange(rows, device=device)
-        hidden = torch.arange(cache.positions, device=device)[None] > self.position_ids  # [rows, positions]
+        hidden = torch.arange(cache.positions, device=device) > self.places[:, None]  # [rows, positions]
         bias = torch.zeros(hidden.shape, device=device).masked_fill(hidden, float("-inf"))
         self.bias = bias[:, None, None]  # [rows, 1, 1, positions]
 
@@ -112,12 +116,22 @@ class DecodeLayout:
         """q [rows, H, 1, D] -> [rows, 1, H, Dv]; for one query, plain matrix products beat a fused kernel on CPU."""
         keys, values = self.cache.layer(layer, k, v)
         assert len(q) == self.rows, "one new token for each active row"
-        keys[self.index, :, self.position_ids[:, 0]] = k[:, :, 0]  # [rows, H_kv, D], each at its row's end
-        values[self.index, :, self.position_ids[:, 0]] = v[:, :, 0]
+        keys[self.index, :, self.places] = k[:, :, 0]  # [rows, H_kv, D], each at its row's end
+        values[self.index, :, self.places] = v[:, :, 0]
         rows, heads, _, width = q.shape
         grouped = (q * scale).view(rows, k.shape[1], heads // k.shape[1], width)  # [rows, H_kv, H / H_kv, D]
         keys, values = keys[:rows], values[:rows]
-        # the bias hides the positions beyond a row's end; softmax in fp32, as the models' own code has it
+        # the bias hides the positions beyond a row's end
         scores = torch.matmul(grouped, keys.transpose(2, 3)) + self.bias.to(q.dtype)  # [rows, H_kv, ., positions]
-        out = torch.matmul(torch.softmax(scores.float(), dim=-1).to(q.dtype), values)  # [rows, H_kv, H / H_kv, Dv]
+        shared = self.cache.shared
+        if shared:
+            shared_keys, shared_values = self.cache.prefix[layer]
+            by_head = grouped.transpose(0, 1).flatten(1, 2)  # [H_kv, rows * H / H_kv, D]: one product for all rows
+            seen = torch.matmul(by_head, shared_keys.transpose(1, 2)).view(len(by_head), rows, -1, shared)
+            scores = torch.cat([seen.transpose(0, 1), scores], dim=3)  # [rows, H_kv, ., shared + positions]
+        probs = torch.softmax(scores.float(), dim=-1).to(q.dtype)  # in fp32, as the models' own code has it
+        out = torch.matmul(probs[..., shared:], values)  # [rows, H_kv, H / H_kv, Dv]
+        if shared:
+            by_head = probs[..., :shared].transpose(0, 1).flatten(1, 2)  # [H_kv, rows * H / H_kv, shared]
+            out += torch.matmul(by_head, shared_values).view(len(by_head), rows, -1, out.shape[3]).transpose(0, 1)
         return out.reshape(rows, 1, heads, values.shape[3])

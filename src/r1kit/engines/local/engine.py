@@ -92,7 +92,7 @@ class _Generation:
         lengths = [len(prompt.token_ids) for prompt in prompts]
         slots = min(engine.max_rows, len(prompts) * params.n)  # sequences that run at once
         self.scheduler = Scheduler(lengths, params.n, slots)
-        self.cache = KVCache(slots)
+        self.cache = KVCache(slots, common_prefix([prompt.token_ids for prompt in prompts]) if prompts else 0)
         self.last_tokens = torch.zeros(slots, dtype=torch.long, device=self.device)  # [slots], inputs of the next step
         # [prompts][n], in the order of the request, however the sequences were scheduled
         self.results: list[list[Completion | None]] = [[None] * params.n for _ in prompts]
@@ -124,9 +124,9 @@ class _Generation:
                 name = f"{self.names[sequence.prompt]}/{sequence.sample}"
                 sequence.uniforms = uniforms(self.params.seed, name, self.params.max_tokens).tolist()
         prompt_ids = [self.prompts[group[0].prompt].token_ids for group in admitted]
-        shared = common_prefix(prompt_ids)
+        shared = self.cache.shared
         suffixes = [token_ids[shared:] for token_ids in prompt_ids]
-        layout = PrefillLayout(self.cache, shared, [len(suffix) for suffix in suffixes], slots, self.device)
+        layout = PrefillLayout(self.cache, [len(suffix) for suffix in suffixes], slots, self.device)
         # one row: the shared prefix once, then the rest of each prompt
         packed = [*prompt_ids[0][:shared], *(token for suffix in suffixes for token in suffix)]
         token_ids = torch.tensor([packed], device=self.device)  # [1, T]
