@@ -22,7 +22,7 @@ from r1kit.settings import Settings
 from r1kit.types import Conversation, Message, Sample
 
 T = TypeVar("T")
-Made = list[Tokenised] | ValueError  # the samples of a row, or the reason to leave it out
+SamplesOrError = list[Tokenised] | ValueError  # the samples of a row, or the reason to leave it out
 ROWS_AT_ONCE = 256  # rows whose texts are tokenised in one call
 
 
@@ -69,7 +69,7 @@ class Reading(Generic[T]):
 
     settings: RowSettings
     convert: Callable[[Row], T]
-    make: Callable[[Sequence[T]], Sequence[Made]]
+    make: Callable[[Sequence[T]], Sequence[SamplesOrError]]
 
     def tokenise(
         self, paths: Sequence[Path], folder: Path, takes: Callable[[T], bool] = lambda record: True
@@ -99,23 +99,23 @@ class Reading(Generic[T]):
         every = read(paths, renamed(self.convert, columns) if columns else self.convert)
         rows = (row for row in every if isinstance(row, DataError) or takes(row.record))
         while block := list(islice(rows, ROWS_AT_ONCE)):
-            made = iter(self.make([row.record for row in block if not isinstance(row, DataError)]))
+            results = iter(self.make([row.record for row in block if not isinstance(row, DataError)]))
             for row in block:
                 if isinstance(row, DataError):
                     if not self.settings.skip_invalid:
                         raise row
                     left_out.append({"file": row.file, "row": row.row, "reason": row.reason})
-                elif isinstance(samples := next(made), ValueError):
+                elif isinstance(samples := next(results), ValueError):
                     left_out.append({"file": row.file, "row": row.row, "reason": str(samples)})
                 else:
                     yield from (replace(sample, file=row.file, row=row.row) for sample in samples)
 
 
-def one_by_one(make: Callable[[T], list[Tokenised]]) -> Callable[[Sequence[T]], list[Made]]:
+def one_by_one(make: Callable[[T], list[Tokenised]]) -> Callable[[Sequence[T]], list[SamplesOrError]]:
     """`Reading.make` from a function of one record that raises ValueError to leave it out."""
 
-    def make_all(records: Sequence[T]) -> list[Made]:
-        results: list[Made] = []
+    def make_all(records: Sequence[T]) -> list[SamplesOrError]:
+        results: list[SamplesOrError] = []
         for record in records:
             try:
                 results.append(make(record))
@@ -128,7 +128,7 @@ def one_by_one(make: Callable[[T], list[Tokenised]]) -> Callable[[Sequence[T]], 
 
 def conversation_samples(
     settings: ConversationSettings, chat: ChatFormat, tokenizer: Any, ends: tuple[int, ...], limit: int
-) -> Callable[[Sequence[Conversation]], list[Made]]:
+) -> Callable[[Sequence[Conversation]], list[SamplesOrError]]:
     """`Reading.make` for supervised training; leaves out rows of more than `limit` tokens. `ends`: the policy's."""
     system = Message(role="system", content=chat.system)
 
@@ -141,7 +141,7 @@ def conversation_samples(
         refuse_long(samples, limit)
         return [Tokenised(sample, source=conversation.source) for sample in samples]
 
-    def make(conversations: Sequence[Conversation]) -> list[Made]:
+    def make(conversations: Sequence[Conversation]) -> list[SamplesOrError]:
         if settings.add_system and chat.system:
             conversations = [
                 each if each.messages[0].role == "system" else replace(each, messages=(system, *each.messages))

@@ -8,7 +8,7 @@ from typing import Any
 
 from r1kit.data.conversations import Labelled
 from r1kit.data.pair_lengths import balanced
-from r1kit.data.prepare import Made, one_by_one, refuse_long
+from r1kit.data.prepare import SamplesOrError, one_by_one, refuse_long
 from r1kit.data.tokens import TokenFile, Tokenised, key_of
 from r1kit.models.batch import Totals
 from r1kit.models.classify import RewardModel
@@ -27,7 +27,7 @@ def prompt_key(prompt: Sequence[Message]) -> str:
     return hashlib.sha256(repr([(turn.role, turn.content) for turn in prompt]).encode()).hexdigest()[:16]
 
 
-def pair_samples(model: RewardModel, limit: int) -> Callable[[Sequence[PreferencePair]], list[Made]]:
+def pair_samples(model: RewardModel, limit: int) -> Callable[[Sequence[PreferencePair]], list[SamplesOrError]]:
     """`Reading.make` for pairs: two samples of each, the chosen one first."""
 
     def make(pair: PreferencePair) -> list[Tokenised]:
@@ -41,7 +41,7 @@ def pair_samples(model: RewardModel, limit: int) -> Callable[[Sequence[Preferenc
     return one_by_one(make)
 
 
-def labelled_sample(model: RewardModel, limit: int) -> Callable[[Sequence[Labelled]], list[Made]]:
+def labelled_sample(model: RewardModel, limit: int) -> Callable[[Sequence[Labelled]], list[SamplesOrError]]:
     """`Reading.make` for labelled responses: one sample of each, with its label."""
 
     def make(row: Labelled) -> list[Tokenised]:
