@@ -93,7 +93,7 @@ def _joined(turns: Sequence[tuple[int, list[int], list[int]]], ends: tuple[int, 
     for index, prompt, reply in turns:
         if not reply:
             raise ValueError(f"turn {index} is empty: it would teach the model to answer nothing")
-        if any(token in ends for token in reply):
+        if not set(ends).isdisjoint(reply):
             raise ValueError(f"turn {index} has an end token inside its text, where sampling would have stopped")
         if not samples or prompt[: len(samples[-1][0])] != samples[-1][0]:
             samples.append(([], []))
