@@ -26,14 +26,15 @@ from _workload import Job, Step, problems_for
 from r1kit.models.known import resolve
 from r1kit.recipes.scales import SMOLLM2, TINY
 
-VARIANTS = "t1@16,t1m@16,t2@8,t2@16,t2@32,t3@16,t4@16"  # sizes that do not divide the rows of a step are skipped
-SIZES = {True: (16, 16, 160), False: (4, 8, 128)}  # whether tiny -> prompts, group, tokens
+# by whether the model is tiny; sizes that do not divide the rows of a step are skipped
+VARIANTS = {True: "t1@32,t1@64,t1@128,t2@64,t4@64", False: "t1@16,t1m@16,t2@8,t2@16,t2@32,t3@16,t4@16"}
+SIZES = {True: (16, 16, 160), False: (4, 8, 128)}  # prompts, group, tokens
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     options = parser(__doc__, steps=1)
     options.add_argument("--regimes", default="fixed,natural", help="completions of one length, of their own length")
-    options.add_argument("--variants", default=VARIANTS, help="TRL configurations (t1, t1m, t2 .. t5) @ rows per pass")
+    options.add_argument("--variants", help="TRL configurations (t1, t1m, t2 .. t5) @ rows per pass")
     options.add_argument("--prompts", type=int, help="prompts per step")
     options.add_argument("--group", type=int, help="completions per prompt")
     options.add_argument("--max-tokens", type=int, help="completion tokens")
@@ -117,7 +118,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     with tempfile.TemporaryDirectory() as folder:
         if options.smoke:
             options.model, options.ladder = smoke_model(Path(folder)), True
-            options.variants = "t1@4" if options.variants == VARIANTS else options.variants
+            options.variants = options.variants or "t1@4"
             options.prompts, options.group, options.max_tokens, options.reps, options.threads = 2, 4, 8, 1, 1
         measure_all(options)
 
@@ -134,6 +135,7 @@ def measure_all(options: argparse.Namespace) -> None:
         "settings": describe(job),
         "gate": grpo_gate(job),
     }
+    variants = options.variants or VARIANTS[name.startswith("tiny")]
     shapes = Shapes.of(job.model)
     slots = min(job.max_rows, job.prompts * job.group)
 
@@ -144,7 +146,7 @@ def measure_all(options: argparse.Namespace) -> None:
     for regime in options.regimes.split(","):
         turn = replace(job, fixed=regime == "fixed")
         label = f"{job.prompts} x {job.group} x {job.max_tokens}, {regime} lengths"
-        sides = Side("_r1kit_side:grpo", turn), peers(options.variants, turn)
+        sides = Side("_r1kit_side:grpo", turn), peers(variants, turn)
         comparisons.append(Comparison(label, "step", *sides, options.precision, least if shapes else None))
     measure_speeds = partial(speeds_for, job, shapes, quick=options.smoke) if shapes else None
     results |= run_all(comparisons, options.reps, measure_speeds)

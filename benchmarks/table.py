@@ -69,7 +69,7 @@ def render(folder: Path) -> str:
     hosts = "\n".join(f"- {line}" for line in dict.fromkeys(host_line(results["host"]) for results in compared))
     table = "\n".join((HEAD, "|---|---|---|---|---|---|---|", *lines))
     scaling = "\n".join(exponents(results) for results in files if "axes" in results)
-    return f"\n{hosts}\n\n{table}\n" + (f"\n{scaling}\n" if scaling else "") + "\n"
+    return "\n" + "\n\n".join(part for part in (hosts, table, scaling) if part) + "\n\n"
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -102,3 +105,95 @@ def test_the_table_of_templates_has_a_full_round_of_each_model(tmp_path: Path) -
     assert [row.split(" | ")[0] for row in rows] == [f"| {name}" for name in names]
     assert all(row.endswith(" | yes |") for row in rows), rows
     assert "refused: empty has no config.json" in refused
+
+
+@pytest.fixture
+def in_this_process(on_path: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sides run in the test's own process, which has loaded torch already."""
+    import _compare
+    import _process
+    import generate
+
+    def run_side(side: str, work: Any) -> Any:
+        module, function = side.split(":")
+        result = replace(getattr(importlib.import_module(module), function)(work), peak_mb=_process.peak_mb())
+        assert not result.steps or not work.objection(result)
+        return result
+
+    for module in (_compare, generate):
+        monkeypatch.setattr(module, "run_side", run_side)
+
+
+@pytest.mark.usefixtures("in_this_process")
+def test_updates_of_sft_are_compared_with_trl(tmp_path: Path) -> None:
+    pytest.importorskip("trl", reason="the comparison needs TRL")
+    import sft_step
+
+    sft_step.main(["--smoke", "--out", str(tmp_path)])
+    results = json.loads((tmp_path / "sft_step-smoke.json").read_text())
+    assert set(results["gate"]) == {"padded", "packed"}
+    assert all(gate["relative_error"] < 1e-4 for gate in results["gate"].values())
+    (summary,) = results["comparisons"].values()
+    assert set(summary["ratio"]) == {"TRL padded@4", "TRL packed"}
+    tokens = sum(results["settings"]["lengths"])
+    assert all(side["tokens"]["median"] == tokens for side in summary["sides"].values())
+
+
+@pytest.mark.usefixtures("in_this_process")
+def test_completions_are_compared_with_those_of_transformers(tmp_path: Path) -> None:
+    import generate
+
+    generate.main(["--smoke", "--peers", "generate", "--out", str(tmp_path)])
+    results = json.loads((tmp_path / "generate-smoke-4x8.json").read_text())
+    assert results["gate"]["transformers"] < 1e-5
+    fixed, natural = results["comparisons"].values()
+    assert set(fixed["ratio"]) == set(natural["ratio"]) == {"generate"}
+    assert all(side["tokens"]["median"] == 4 * 8 for side in fixed["sides"].values())
+
+
+@pytest.mark.usefixtures("on_path")
+def test_exponents_are_fitted_to_steps_of_growing_size(tmp_path: Path) -> None:
+    import scaling
+
+    scaling.main(["--smoke", "--out", str(tmp_path)])
+    axes = json.loads((tmp_path / "scaling-random.json").read_text())["axes"]
+    assert set(axes) == {"group", "prompts", "prompt", "max_tokens", "model size"}
+    assert all(set(row["fits"]) == {"rollout", "train", "step"} for row in axes.values())
+
+
+@pytest.mark.usefixtures("on_path")
+def test_the_exponent_of_a_power_law_is_recovered() -> None:
+    from scaling import fit
+
+    sizes = [1, 2, 4, 8]
+    line = fit(sizes, [0.5 * size**1.25 for size in sizes])
+    assert line["exponent"] == pytest.approx(1.25) and line["r2"] == pytest.approx(1)
+
+
+def test_the_table_of_the_docs_is_that_of_the_results() -> None:
+    run("table.py", "--check")
+
+
+@pytest.mark.usefixtures("on_path")
+def test_only_the_fastest_of_a_family_is_compared_and_slower_phases_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    import _compare
+    from _workload import Result, Step, Work
+
+    seconds = {"ours": 2.0, "slow": 9.0, "fast": 3.0, "other": 1.0}
+
+    def run_side(function: str, work: Work) -> Result:
+        if function == "broken":
+            raise RuntimeError("broken failed:\nno reason")
+        return Result(steps=[Step(seconds={"step": seconds[function]}, tokens=1)], peak_mb=1.0)
+
+    monkeypatch.setattr(_compare, "run_side", run_side)
+    work = Work(model="", warmup=0, steps=1, seed=0, threads=1)
+    peers = {name: _compare.Side(name, work, "first") for name in ("slow", "fast", "broken")}
+    peers["other"] = _compare.Side("other", work, "second")
+    comparison = _compare.Comparison("work", "step", _compare.Side("ours", work), peers)
+    comparison.run(rounds=2)
+    summary = comparison.summary(None)
+    assert {name: row["step"]["median"] for name, row in summary["ratio"].items()} == {"fast": 1.5, "other": 0.5}
+    assert summary["slower"] == ["step against other"]
+    assert summary["failed"] == {"broken": "no reason"}
+    assert len(summary["sides"]["r1kit"]["runs"]) == 2
