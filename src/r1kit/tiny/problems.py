@@ -13,6 +13,7 @@ import hashlib
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import overload
 
 from r1kit.tiny import everyday
@@ -164,6 +165,7 @@ def draw(rng: random.Random, family: str, split: str, language: str | None = Non
             return item
 
 
+@lru_cache(maxsize=32_768)  # the check of a stage, its run and the next stage of the process read the same items
 def item_at(family: str, split: str, seed: int, index: int) -> Item:
     """Item `index`, which depends on the arguments alone, so any part of a task can be generated anywhere."""
     return draw(random.Random(f"{family}/{split}/{seed}/{index}"), family, split)
