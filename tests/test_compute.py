@@ -16,7 +16,7 @@ from conftest import llama  # noqa: E402
 from r1kit.collect.responses import Engines, open_responses  # noqa: E402
 from r1kit.engines.local import LocalEngine  # noqa: E402
 from r1kit.engines.stage_policy import load_policy  # noqa: E402
-from r1kit.models import attention, compute  # noqa: E402
+from r1kit.models import attention, compute, head  # noqa: E402
 from r1kit.models.batch import Totals  # noqa: E402
 from r1kit.models.known import ModelError  # noqa: E402
 from r1kit.models.load import Policy, add_lora  # noqa: E402
@@ -69,11 +69,12 @@ def samples(count: int = 6) -> list[Sample]:
     return rows
 
 
-def gradient(model: Any, loss: Any = None) -> tuple[dict[str, float], Any]:
+def gradient(model: Any, loss: Any = None, *, clear: bool = True) -> tuple[dict[str, float], Any]:
     learner, rows = Learner(model, OptimizerSettings(), steps=1), samples()
     metrics = learner.forward_backward(pack(rows, 64), loss or grpo(PRESETS["grpo"]), Totals.of(rows))
     grads = torch.cat([p.grad.flatten() for p in learner.parameters.values()])
-    learner.optimizer.zero_grad(set_to_none=True)
+    if clear:
+        learner.optimizer.zero_grad(set_to_none=True)
     return metrics, grads
 
 
@@ -103,6 +104,22 @@ def test_bf16_products_are_as_near_to_fp32_as_autocast_is(make_model: Any, monke
     error, usual = float((packed - exact).norm()), float((cast - exact).norm())
     assert 0 < error < 1.1 * usual
     assert torch.nn.functional.cosine_similarity(packed, exact, dim=0) > 0.999
+
+
+@needs_bf16
+def test_the_head_in_bf16_gives_one_gradient_in_one_chunk_and_in_several(monkeypatch: pytest.MonkeyPatch) -> None:
+    def head_gradient(wanted: Any, chunk_elements: int) -> Any:
+        monkeypatch.setattr(head, "CHUNK_ELEMENTS", chunk_elements)
+        model = qwen()  # its head has a weight of its own
+        compute.choose(model, wanted)
+        gradient(model, next_token, clear=False)
+        return model.lm_head.weight.grad
+
+    monkeypatch.setattr(head, "SLICE", 50)  # does not divide the vocabulary
+    exact, whole, parts = head_gradient("fp32", 1 << 24), head_gradient("bf16", 1 << 24), head_gradient("bf16", 1)
+    assert 0 < float((whole - parts).norm() / exact.norm()) < 5e-3
+    for rounded in (whole, parts):
+        assert float((rounded - exact).norm() / exact.norm()) < 2e-2
 
 
 def test_gradients_of_adapters_flow_through_packed_layers(monkeypatch: pytest.MonkeyPatch) -> None:

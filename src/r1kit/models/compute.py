@@ -5,8 +5,9 @@ per update, and a rollout reads them at every token. Inside `packing` they are p
 the packs are gone when the block ends, so no optimizer can leave a stale one behind.
 
 Products of bf16 keep norms, softmax, residual stream, gradients of the weights and the optimizer in fp32, as autocast
-does. On a CPU the language-model head stays in fp32, because rounded logits move the log-probs of sampler and trainer
-apart (ScaleRL, arXiv 2510.13786, measured what fp32 there is worth to RL).
+does. On a CPU the logits stay in fp32, because rounded ones move the log-probs of sampler and trainer apart (ScaleRL,
+arXiv 2510.13786, measured what fp32 there is worth to RL); of the head's three products, only those that carry the
+gradient are in bf16.
 """
 
 from __future__ import annotations

@@ -16,11 +16,12 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from r1kit.models.batch import Targets
-from r1kit.models.compute import PackedWeight
+from r1kit.models.compute import PackedWeight, compute_dtype_of
 
 WITHOUT_TOKEN = "ids_without_token"  # a buffer of models whose vocabulary is larger than their tokenizer's
 NEVER = -1e9  # logit of an id without a token
-CHUNK_ELEMENTS = 16 * 1024 * 1024  # logits per chunk: 64 MB in fp32
+CHUNK_ELEMENTS = 8 * 1024 * 1024  # logits per chunk: 32 MB in fp32, which malloc keeps for the next chunk
+SLICE = 2048  # rows of the weight's gradient
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,7 @@ class Head:
     softcap: float | None = None
     without_token: Tensor | None = None  # ids, int64; None if each id has a token
     packed: PackedWeight | None = None  # the weight inside `computing`; training does not pack it
+    grad_dtype: torch.dtype | None = None  # of the two products that carry the gradient; None: that of their inputs
 
     @staticmethod
     def of(model: Any) -> Head:
@@ -45,6 +47,8 @@ class Head:
         # Cohere multiplies by `logit_scale`, Granite divides by `logits_scaling`, Gemma caps
         scale = getattr(config, "logit_scale", None) or 1.0
         scale /= getattr(config, "logits_scaling", None) or 1.0
+        # on a CPU the logits stay fp32; on a GPU autocast rounds
+        low = linear.weight.device.type == "cpu" and compute_dtype_of(model) == torch.bfloat16
         softcap = getattr(config, "final_logit_softcapping", None)
         return Head(
             weight=linear.weight,
@@ -53,6 +57,7 @@ class Head:
             softcap=softcap,
             without_token=getattr(model, WITHOUT_TOKEN, None),
             packed=getattr(linear, "packed", None),
+            grad_dtype=torch.bfloat16 if low else None,
         )
 
     def logits(self, hidden: Tensor, temperature: float = 1.0) -> Tensor:
@@ -130,20 +135,25 @@ class FusedHead(torch.autograd.Function):
         needs_hidden, needs_weight, needs_bias = ctx.needs_input_grad[:3]  # none in a batch that is only measured
         grad_hidden = torch.zeros_like(hidden) if needs_hidden else None
         grad_weight, grad_bias = None, None
+        low = head.grad_dtype or hidden.dtype
+        factor = weight if head.grad_dtype is None else weight.to(low)  # [V, d]
         total, sums = hidden.new_zeros((), dtype=torch.float32), dict[str, Tensor]()
         for positions, loss in chunks:  # in order: the order of these sums decides the last bits
             states = hidden[positions]  # [n, d]
             logits = head.logits(states, temperature)  # [n, V]
             derivative = head.derivative(logits, temperature)  # before `loss` overwrites the logits
             value, grad, chunk_sums = loss(logits)
-            grad = grad.mul_(derivative).to(states.dtype)  # [n, V], by the linear output
+            del logits  # 64 MB
+            if isinstance(derivative, Tensor) or derivative != 1.0:  # 1 would be a pass over memory
+                grad = grad.mul_(derivative)
+            grad = grad.to(low)  # [n, V], by the linear output
             if needs_weight:
-                grad_weight = _add_product(grad_weight, grad.T, states, weight.dtype)  # [V, d]
+                grad_weight = _add_product(grad_weight, grad.T, states.to(low), weight.dtype)  # [V, d]
             if needs_bias:
-                bias_sum = grad.sum(0).to(weight.dtype)  # [V]
+                bias_sum = grad.sum(0, dtype=weight.dtype)  # [V]
                 grad_bias = bias_sum if grad_bias is None else grad_bias.add_(bias_sum)
             if grad_hidden is not None:  # under autocast the product is bf16
-                grad_hidden.index_add_(0, positions, (grad @ weight).to(states.dtype))
+                grad_hidden.index_add_(0, positions, (grad @ factor).to(states.dtype))
             total = total + value
             for name, amount in chunk_sums.items():
                 sums[name] = sums[name] + amount if name in sums else amount
@@ -162,6 +172,10 @@ def _add_product(total: Tensor | None, left: Tensor, right: Tensor, dtype: torch
     """total + left @ right, in place: a second [V, d] would be the largest tensor of a small model."""
     if total is None:
         return (left @ right).to(dtype)
-    if torch.is_autocast_enabled(left.device.type):  # it does not reach addmm_, which would multiply in fp32
-        return total.add_(left @ right)
-    return total.addmm_(left, right)
+    # autocast does not reach addmm_, which would multiply in fp32
+    if left.dtype == total.dtype and not torch.is_autocast_enabled(left.device.type):
+        return total.addmm_(left, right)
+    # in slices that stay in the processor's cache: adding bf16 to fp32 at once takes as long as the product
+    for rows, factor in zip(total.split(SLICE), left.split(SLICE), strict=True):
+        rows += (factor @ right).to(dtype)
+    return total
