@@ -39,7 +39,7 @@ def execute(recipe: Recipe, runs: Path, until: str | None = None, jobs: int = 1)
                     display.say(f"{titles[row.stage.name]}: done already: {row.folder}")
             left = [Job(row, titles[row.stage.name], row.stage.name in checked) for row in rows if row.status != "done"]
             with _timed(runs / recipe.name / "run.json", left, jobs):
-                if jobs > 1:
+                if left and jobs > 1:
                     run_side_by_side(left, jobs, display)
                 else:
                     for job in left:

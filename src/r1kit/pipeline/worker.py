@@ -19,7 +19,7 @@ import time
 import traceback
 from collections.abc import Iterator
 from multiprocessing import connection
-from typing import Self
+from typing import Any, Self
 
 from r1kit.cores import cpu_count
 from r1kit.pipeline.guards import Stopped, stop_on_signals
@@ -60,6 +60,7 @@ class Workers:
 
     def start(self, job: Job) -> None:
         """Give a job to a worker that is free, or to a new one."""
+        self._idle = [worker for worker in self._idle if worker.process.is_alive()]  # the system may have killed one
         worker = self._idle.pop() if self._idle else _Worker(self._threads)
         worker.job = job
         self.busy.append(worker)  # first, so that a signal leaves no process behind
@@ -106,24 +107,29 @@ class _Worker:
         """Show the worker's messages; True if its job ended, well or not."""
         if self.error is not None:
             return True
-        has_exited = self.process.exitcode is not None
-        try:
-            while self.pipe.poll():
-                method, *values = self.pipe.recv()
-                self._has_started = True
-                if method == "end":
-                    (self.error,) = values
-                    return True
-                getattr(display, method)(*values)
-        except (EOFError, OSError):
-            has_exited = True
-        if not has_exited:
+        has_exited = self.process.exitcode is not None  # before the last messages are read
+        while (message := self._message()) is not None:
+            method, *values = message
+            self._has_started = True
+            if method == "end":
+                (self.error,) = values
+                return True
+            getattr(display, method)(*values)
+        if not has_exited and not self.pipe.closed:
             return False
         if not self._has_started:
             raise RuntimeError(NOT_STARTED)
         self.end(STOP_S)
         self.error = _cause(self.process.exitcode)
         return True
+
+    def _message(self) -> tuple[Any, ...] | None:
+        """The next message, if there is one; closes the pipe if the process has closed it."""
+        try:
+            return self.pipe.recv() if self.pipe.poll() else None
+        except (EOFError, OSError):
+            self.pipe.close()
+            return None
 
     def end(self, seconds: float) -> None:
         """Wait for the process to end, and kill it after that time."""
