@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from _bound import Roofs, Speeds, describe, highest
 from _process import HERE, run_side
@@ -21,6 +21,7 @@ from _workload import Result, Step, Work
 
 from r1kit.cores import cpu_count
 from r1kit.models.known import KNOWN
+from r1kit.types import ComputeDtype
 
 PACKAGES = ("torch", "transformers", "trl", "accelerate", "llama-cpp-python")
 OURS = "r1kit"
@@ -198,7 +199,7 @@ def parser(about: str | None, *, steps: int, reps: int = 5) -> argparse.Argument
     """The options that all comparisons share."""
     options = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--model", default="smollm2-135m", help=f"{', '.join(KNOWN)}, or a folder")
-    options.add_argument("--compute-dtype", default="auto", choices=("auto", "fp32", "bf16"), help="of r1kit")
+    options.add_argument("--compute-dtype", default="auto", choices=get_args(ComputeDtype), help="of r1kit")
     options.add_argument("--precision", default="any", choices=("any", "fp32"), help="of the products that are a roof")
     options.add_argument("--reps", type=int, default=reps, help="rounds, each with a fresh process per side")
     options.add_argument("--warmup", type=int, default=1, help="steps in each process that are not counted")

@@ -183,11 +183,9 @@ def _samples(prompt: Prompt, completions: Sequence[Any], index: int) -> list[Sam
     return samples
 
 
-def _time(work: Callable[[], Any], times: int = 2) -> float:
-    """The fastest of `times` runs, which excludes the first one's warm-up."""
-    best = float("inf")
-    for _ in range(times):
-        start = time.perf_counter()
-        work()
-        best = min(best, time.perf_counter() - start)
-    return best
+def _time(work: Callable[[], Any], short: float = 10.0) -> float:
+    """Seconds of a run; of two the faster, if the first was short enough to be mostly warm-up."""
+    start = time.perf_counter()
+    work()
+    first = time.perf_counter() - start
+    return min(first, _time(work, short=0.0)) if first < short else first
