@@ -9,6 +9,7 @@ import platform
 import re
 import statistics
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
@@ -220,6 +221,7 @@ def prepare(threads: int) -> None:
 
     torch.set_num_threads(threads)
     logging.disable_progress_bar()
+    os.environ["HF_DATASETS_DISABLE_PROGRESS_BARS"] = "1"
 
 
 def smoke_model(folder: Path) -> str:
@@ -227,6 +229,7 @@ def smoke_model(folder: Path) -> str:
     from r1kit.models.load import Policy, fresh_llama
     from r1kit.tiny.tokenizer import make
 
+    prepare(threads=1)
     tokenizer = make()
     model = fresh_llama(tokenizer, layers=2, width=64, heads=2, context=512, seed=0)
     Policy(model, tokenizer, (tokenizer.eos_token_id,)).save(folder / "smoke")
@@ -234,21 +237,16 @@ def smoke_model(folder: Path) -> str:
 
 
 def host(threads: int) -> dict[str, Any]:
+    """The processor, and the versions of the packages that are installed."""
     cpu = platform.processor() or platform.machine()
     info = Path("/proc/cpuinfo")
     if info.is_file():
         cpu = next((line.split(":")[1].strip() for line in info.read_text().splitlines() if "model name" in line), cpu)
-    return {"cpu": cpu, "cores": os.cpu_count(), "threads": threads, "python": platform.python_version(), **_versions()}
-
-
-def _versions() -> dict[str, str]:
-    versions = {}
+    facts = {"cpu": cpu, "cores": os.cpu_count(), "threads": threads, "python": platform.python_version()}
     for name in PACKAGES:
-        try:
-            versions[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return versions
+        with suppress(PackageNotFoundError):
+            facts[name] = version(name)
+    return facts
 
 
 def write(file: Path, results: dict[str, Any]) -> None:

@@ -15,6 +15,12 @@ from pathlib import Path
 from _workload import Result, Work
 
 HERE = Path(__file__).parent
+ENVIRONMENT = {  # the same for all sides: no tokenizer threads, no network, no noise
+    "TOKENIZERS_PARALLELISM": "false",
+    "HF_HUB_OFFLINE": "1",
+    "TRANSFORMERS_VERBOSITY": "error",
+    "PYTHONWARNINGS": "ignore",
+}
 
 
 def run_side(side: str, work: Work) -> Result:
@@ -26,7 +32,8 @@ def run_side(side: str, work: Work) -> Result:
         file = Path(folder) / "work"
         file.write_bytes(pickle.dumps((side, work)))
         command = [sys.executable, str(HERE / "_process.py"), str(file)]
-        environment = os.environ | _environment(work.threads)
+        threads = str(work.threads)
+        environment = os.environ | ENVIRONMENT | {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads}
         done = subprocess.run(command, capture_output=True, text=True, env=environment)
         if done.returncode:
             lines = done.stderr.strip().splitlines() or [f"exit status {done.returncode}"]
@@ -43,19 +50,6 @@ def peak_mb() -> float:
     if status.is_file():
         return int(status.read_text().partition("VmHWM:")[2].split()[0]) / 2**10
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-
-
-def _environment(threads: int) -> dict[str, str]:
-    """The same environment for all sides: threads, no tokenizer threads, no network."""
-    count = str(threads)
-    return {
-        "OMP_NUM_THREADS": count,
-        "MKL_NUM_THREADS": count,
-        "TOKENIZERS_PARALLELISM": "false",
-        "HF_HUB_OFFLINE": "1",
-        "TRANSFORMERS_VERBOSITY": "error",
-        "PYTHONWARNINGS": "ignore",
-    }
 
 
 def main() -> None:
