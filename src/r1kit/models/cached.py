@@ -46,8 +46,8 @@ class KVCache:
         """The layer's two tensors, with the heads and widths of `k` and `v` [., H_kv, ., D]."""
         if index not in self.layers:
             # from the tensors, not the config: MLA's keys are wider than its values
-            shapes = [(self.slots, x.shape[1], self.positions, x.shape[3]) for x in (k, v)]
-            self.layers[index] = (k.new_zeros(shapes[0]), v.new_zeros(shapes[1]))
+            keys = _zeros(k, self.slots, self.positions, transposed=k.dtype == torch.bfloat16)
+            self.layers[index] = (keys, _zeros(v, self.slots, self.positions))
         return self.layers[index]
 
     def move(self, source: int, target: int) -> None:
@@ -60,10 +60,21 @@ class KVCache:
         self.lengths[target] = length
 
 
+def _zeros(like: Tensor, rows: int, positions: int, *, transposed: bool = False) -> Tensor:
+    """[rows, H, positions, D]; `transposed` swaps the last two in memory.
+
+    oneDNN would reorder bf16 keys in each product with few queries if they were not.
+    """
+    _, heads, _, width = like.shape
+    if transposed:
+        return like.new_zeros(rows, heads, width, positions).transpose(2, 3)
+    return like.new_zeros(rows, heads, positions, width)
+
+
 def _resized(tensor: Tensor, rows: int, positions: int) -> Tensor:
     """[., H, ., D] -> [rows, H, positions, D]; what is new is zero, because masked positions must be finite."""
     old = tensor[:rows, :, :positions]
-    new = tensor.new_zeros((rows, tensor.shape[1], positions, tensor.shape[3]))
+    new = _zeros(tensor, rows, positions, transposed=tensor.stride(3) != 1)
     new[: old.shape[0], :, : old.shape[2]] = old
     return new
 

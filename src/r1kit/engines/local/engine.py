@@ -25,6 +25,8 @@ from r1kit.models.load import Policy, has_adapters
 from r1kit.models.packed import common_prefix
 from r1kit.types import Completion, Prompt, SamplingParams
 
+LOGITS_ROWS = 64  # rows whose logits are sampled at once, while they are in the processor's cache
+
 
 class LocalEngine:
     """A `PolicyEngine` that samples with `policy`'s own tensors: if a learner trains them, it samples the newest.
@@ -134,8 +136,7 @@ class _Generation:
         # index of each prompt's last token, whose logits give the first tokens of its completions
         ends = shared + torch.tensor([len(suffix) for suffix in suffixes], device=self.device).cumsum(0) - 1  # [groups]
         sizes = torch.tensor([len(group) for group in admitted], device=self.device)  # [groups]
-        logits = torch.repeat_interleave(self.head.logits(hidden[ends]), sizes, dim=0)  # [new slots, V]
-        self.append(logits, first)
+        self.append([torch.repeat_interleave(self.head.logits(hidden[ends]), sizes, dim=0)], first)  # [new slots, V]
 
     def decode(self) -> None:
         """One token for every running sequence."""
@@ -144,23 +145,28 @@ class _Generation:
         hidden = self.forward(self.last_tokens[:rows, None], layout.position_ids, layout)[:, 0]  # [rows, d]
         # only now: on CPU, layout.position_ids is a view of these lengths
         self.cache.lengths[:rows] += 1
-        self.append(self.head.logits(hidden), 0)
+        self.append((self.head.logits(part) for part in hidden.split(LOGITS_ROWS)), 0)
 
     def forward(self, token_ids: Tensor, position_ids: Tensor, layout: Layout) -> Tensor:
         """Hidden states [B, T, d] of token ids [B, T]."""
         output = self.model.base_model(input_ids=token_ids, position_ids=position_ids, layout=layout, use_cache=False)
         return output.last_hidden_state  # type: ignore[no-any-return]
 
-    def append(self, logits: Tensor, first: int) -> None:
-        """Sample the next tokens of slots [first:] from logits [slots, V], then let finished sequences leave."""
+    def append(self, logits: abc.Iterable[Tensor], first: int) -> None:
+        """Sample the next tokens of slots [first:] from parts of their logits [part, V]; finished sequences leave."""
         running = self.scheduler.running
-        assert logits.shape[0] == len(running) - first, f"{logits.shape[0]} logits for slots [{first}:{len(running)}]"
         draws = [sequence.next_uniform for sequence in running[first:]]
-        tokens, logprobs = sample(logits, torch.tensor(draws, dtype=torch.float64, device=self.device), self.params)
-        self.last_tokens[first : len(running)] = tokens  # [slots - first]
-        for sequence, token, logprob in zip(running[first:], tokens.tolist(), logprobs.tolist(), strict=True):
-            sequence.token_ids.append(token)
-            sequence.logprobs.append(logprob)
+        uniform = torch.tensor(draws, dtype=torch.float64, device=self.device)  # [slots - first]
+        start = first
+        for part in logits:
+            stop = start + len(part)
+            tokens, logprobs = sample(part, uniform[start - first : stop - first], self.params)
+            self.last_tokens[start:stop] = tokens
+            for sequence, token, logprob in zip(running[start:stop], tokens.tolist(), logprobs.tolist(), strict=True):
+                sequence.token_ids.append(token)
+                sequence.logprobs.append(logprob)
+            start = stop
+        assert start == len(running), f"logits for {start - first} of {len(running) - first} slots"
         for slot in reversed(range(first, len(running))):  # backwards: a sequence that moves into `slot` was checked
             if completion := self.finished(running[slot]):
                 self.results[running[slot].prompt][running[slot].sample] = completion

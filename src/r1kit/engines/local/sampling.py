@@ -28,16 +28,16 @@ def sample(logits: Tensor, uniform: Tensor, params: SamplingParams) -> tuple[Ten
     assert logits.shape[0] == uniform.shape[0], f"{logits.shape[0]} rows but {uniform.shape[0]} uniform numbers"
     if params.temperature not in (0.0, 1.0):
         logits = logits.div_(params.temperature)
-    normaliser = logits.logsumexp(dim=-1)  # [B]
-    if not bool(normaliser.isfinite().all()):
+    probs = logits.softmax(dim=-1)  # [B, V], the one pass over the vocabulary that costs; NaN throughout a bad row
+    if not bool(probs[:, 0].isfinite().all()):
         raise FloatingPointError("the model's logits are NaN or infinite: its weights are damaged or training diverged")
     if params.temperature == 0.0:
         tokens = logits.argmax(dim=-1)
     elif params.top_k == 0 and params.top_p == 1.0:
-        tokens = _draw((logits - normaliser[:, None]).exp_(), uniform)
+        tokens = _draw(probs, uniform)
     else:
-        tokens = _draw_truncated((logits - normaliser[:, None]).exp_(), uniform, params)
-    return tokens, logits.gather(1, tokens[:, None])[:, 0] - normaliser
+        tokens = _draw_truncated(probs, uniform, params)
+    return tokens, probs.gather(1, tokens[:, None])[:, 0].log()
 
 
 def _draw(probs: Tensor, uniform: Tensor) -> Tensor:
@@ -47,8 +47,8 @@ def _draw(probs: Tensor, uniform: Tensor) -> Tensor:
     if blocks * BLOCK != vocabulary:
         probs = torch.nn.functional.pad(probs, (0, blocks * BLOCK - vocabulary))
     shaped = probs.view(rows, blocks, BLOCK)
-    # sums in fp64: in fp32, rounding over a large vocabulary would exceed small probabilities
-    ends = shaped.sum(dim=2, dtype=torch.float64).cumsum(dim=1)  # [B, blocks]
+    # summed in fp64 over the blocks: in fp32, rounding over a large vocabulary would exceed small probabilities
+    ends = shaped.sum(dim=2).double().cumsum(dim=1)  # [B, blocks]
     aim = uniform[:, None] * ends[:, -1:]  # [B, 1]
     block = torch.searchsorted(ends, aim, right=True).clamp(max=blocks - 1)  # [B, 1]
     before = torch.where(block > 0, ends.gather(1, (block - 1).clamp(min=0)), 0.0)  # [B, 1], mass of earlier blocks
