@@ -1,7 +1,6 @@
 """llama.cpp's side of generation: the same weights as a GGUF file, and one batch of all running sequences per step.
 
-Needs the package llama-cpp-python; README.md says how to get it. Sampling is r1kit's: llama.cpp's own sorts or copies
-the vocabulary once per row, which would cost it more.
+Needs the package llama-cpp-python; README.md says how to get it. Sampling is r1kit's, which is faster than its own.
 """
 
 from __future__ import annotations

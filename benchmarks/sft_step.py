@@ -26,7 +26,7 @@ from r1kit.models.known import resolve
 from r1kit.recipes.scales import SMOLLM2, TINY
 
 VARIANTS = "padded@8,padded-bf16@8,padded-sorted-bf16@8,padded-sorted-bf16@16,packed,packed-bf16"
-ROWS = {True: 128, False: 32}  # documents per update, whether tiny
+ROWS = {True: 128, False: 16}  # documents per update, whether tiny
 FAMILIES = {"padded": "TRL padded", "packed": "TRL packed"}
 
 
