@@ -55,8 +55,8 @@ def host_line(host: dict[str, Any]) -> str:
 
 def exponents(results: dict[str, Any]) -> str:
     parts = (
-        f"{name} {row['fits']['step']['exponent']:.2f} (R² {row['fits']['step']['r2']:.3f})"
-        for name, row in results["axes"].items()
+        f"{name} {line['exponent']:.2f} (R² {line['r2']:.3f}; {line['last']:.2f} between the last two sizes)"
+        for name, line in ((name, row["fits"]["step"]) for name, row in results["axes"].items())
     )
     return f"Exponents of a step's time ({results['model']} model): {', '.join(parts)}."
 

@@ -167,7 +167,8 @@ def test_the_exponent_of_a_power_law_is_recovered() -> None:
 
     sizes = [1, 2, 4, 8]
     line = fit(sizes, [0.5 * size**1.25 for size in sizes])
-    assert line["exponent"] == pytest.approx(1.25) and line["r2"] == pytest.approx(1)
+    assert line == pytest.approx({"exponent": 1.25, "r2": 1, "last": 1.25})
+    assert fit(sizes, [1 + size**2 for size in sizes])["last"] > fit(sizes, [1 + size**2 for size in sizes])["exponent"]
 
 
 def test_the_table_of_the_docs_is_that_of_the_results() -> None:
