@@ -106,6 +106,13 @@ class Decoder:
         floats = ctypes.cast(llama_cpp.llama_get_logits(self.context), ctypes.POINTER(ctypes.c_float))
         return torch.from_numpy(np.ctypeslib.as_array(floats, shape=(wanted, self.vocabulary)))
 
+    def free(self, slot: int, last: int) -> None:
+        """End a sequence; the last one takes its place, because llama.cpp splits a batch at gaps."""
+        if slot != last:
+            llama_cpp.llama_memory_seq_rm(self.memory, slot, -1, -1)
+            llama_cpp.llama_memory_seq_cp(self.memory, last, slot, -1, -1)
+        llama_cpp.llama_memory_seq_rm(self.memory, last, -1, -1)
+
 
 def generate(work: Generation) -> Result:
     """Prompts once per group, copied to its other sequences; then a token of all running sequences at a time."""
@@ -134,20 +141,26 @@ def _answer(decoder: Decoder, work: Generation) -> list[int]:
             first = index * work.group
             llama_cpp.llama_memory_seq_cp(decoder.memory, first, first + copy, -1, -1)
     starts = [len(ids) for ids in work.prompt_ids for _ in range(work.group)]
-    tokens = _sampled(logits.repeat_interleave(work.group, dim=0))
     lengths = [1] * len(starts)
     ends = set() if work.fixed else set(work.end_ids)
-
-    def runs(row: int, token: int) -> bool:
-        return lengths[row] < work.max_tokens and token not in ends
-
-    running = [(row, token) for row, token in enumerate(tokens) if runs(row, token)]
-    while running:
-        logits = decoder.decode([(token, starts[row] + lengths[row] - 1, row, True) for row, token in running])
-        for row, _ in running:
+    running = list(range(len(starts)))  # the row that each sequence of the cache holds
+    tokens = _sampled(logits.repeat_interleave(work.group, dim=0))
+    while True:
+        for slot in reversed(range(len(running))):  # backwards: a row that moves into `slot` was checked
+            if lengths[running[slot]] == work.max_tokens or tokens[slot] in ends:
+                decoder.free(slot, last=len(running) - 1)
+                running[slot], tokens[slot] = running[-1], tokens[-1]
+                running.pop()
+                tokens.pop()
+        if not running:
+            return lengths
+        inputs = zip(running, tokens, strict=True)
+        logits = decoder.decode(
+            [(t, starts[row] + lengths[row] - 1, slot, True) for slot, (row, t) in enumerate(inputs)]
+        )
+        tokens = _sampled(logits)
+        for row in running:
             lengths[row] += 1
-        running = [(row, t) for (row, _), t in zip(running, _sampled(logits), strict=True) if runs(row, t)]
-    return lengths
 
 
 def _sampled(logits: Tensor) -> list[int]:
