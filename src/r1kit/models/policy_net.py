@@ -161,10 +161,10 @@ def _logprob_loss(logits: Tensor, targets: Targets, totals: Totals, loss: Loss) 
     probs = torch.softmax(logits, dim=-1)  # [n, V]
     # log-sum-exp [n], read off the largest logit and its probability: `logsumexp` is three more passes over [n, V]
     normaliser = logits.amax(dim=-1) - probs.amax(dim=-1).log()
-    # -sum p log p, where log p = logit - normaliser and the p of a row add up to 1
-    entropy = normaliser.sum() - torch.dot(probs.view(-1), logits.view(-1))
     chosen = targets.token_ids[:, None]  # [n, 1]
     output, grad = _gradient(loss, logits.gather(1, chosen)[:, 0] - normaliser, targets, totals)
+    # -sum p log p, where log p = logit - normaliser and the p of a row add up to 1; `dot` would lose three digits
+    entropy = (normaliser - logits.mul_(probs).sum(dim=-1)).sum()
     probs.mul_(-grad[:, None])  # from here on d(loss)/d(logits)
     probs.scatter_add_(1, chosen, grad[:, None])
     return ChunkLoss(output.loss.detach(), probs, {"entropy": entropy, **output.sums})
