@@ -88,7 +88,7 @@ def test_a_roof_is_the_best_exact_product_and_int8_is_none() -> None:
 def test_the_rate_of_verdicts_is_measured_by_kind(tmp_path: Path) -> None:
     run("verdicts.py", "--count", "40", "--out", str(tmp_path))
     kinds = json.loads((tmp_path / "verdicts.json").read_text())["kinds"]
-    assert set(kinds) == {"typical", "fractions", "symbolic"}
+    assert set(kinds) == {"typical", "fractions", "symbolic", "different algebra", "approximated"}
     assert all(row["unknown"] == 0 and row["right"] > 0 and row["wrong"] > 0 for row in kinds.values())
 
 
