@@ -6,9 +6,11 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import sys
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -65,8 +67,42 @@ def count(context: Context) -> Mapping[str, Any]:
     return {"resumed from": done}
 
 
+class KillsItsLoader:
+    """Kills the process that unpickles it, as the system may do while a worker imports torch."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return kill_this_process, ()
+
+
+def kill_this_process() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def finish_with(_: KillsItsLoader, context: Context) -> Mapping[str, Any]:
+    return finish(context)
+
+
+def talk(context: Context) -> Mapping[str, Any]:
+    """Report from four threads at once, then print half a surrogate pair and no end of line."""
+
+    def say(letter: str) -> None:
+        for _ in range(20):
+            context.progress.say(letter * 40_000)
+
+    with ThreadPoolExecutor(4) as threads:
+        list(threads.map(say, "abcd"))
+    print("half \ud800, no end", end="")
+    return {}
+
+
+def print_to_a_full_disk(context: Context) -> Mapping[str, Any]:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1, 1))
+    print("more than the disk holds")
+    return {}
+
+
 def stage(name: str, run: Any, *parents: Stage, pipe: str = "") -> Stage:
-    kind = Kind(name=run.__name__, run=run, settings=Meeting)
+    kind = Kind(name=getattr(run, "__name__", name), run=run, settings=Meeting)
     return Stage(name, kind, Meeting(pipe=pipe), {parent.name: parent / "." for parent in parents})
 
 

@@ -9,15 +9,16 @@ import select
 import signal
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import parallel_stages as stages
-import r1kit
 from r1kit.cli import main
 from r1kit.pipeline import Recipe, StagesFailed, execute, plan
+from r1kit.recipes import build_recipe
 
 
 def manifest(runs: Path, stage: str) -> dict[str, Any]:
@@ -101,9 +102,54 @@ def test_a_killed_worker_is_a_failure_of_its_stage_alone(tmp_path: Path, pipe: P
     }
 
 
+def test_a_worker_killed_while_it_loads_its_stage_is_a_failure_of_that_stage_alone(tmp_path: Path) -> None:
+    killed = stages.stage("killed", partial(stages.finish_with, stages.KillsItsLoader()))
+    good = stages.stage("good", stages.finish)
+    recipe = Recipe("loading", (killed, good, stages.stage("last", stages.finish, killed, good)))
+    with pytest.raises(StagesFailed, match=r"1 of 3 stages failed(.|\n)*killed: its process was killed by SIGKILL"):
+        execute(recipe, tmp_path, jobs=2)
+    assert statuses(recipe, tmp_path)["good"] == "done"
+
+
+def test_a_stage_may_print_and_report_anything_from_any_thread(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("PYTHONUNBUFFERED", raising=False)
+    talker = stages.stage("talker", stages.talk)
+    execute(Recipe("talking", (stages.stage("last", stages.finish, talker),)), tmp_path, jobs=2)
+    lines = [line.removeprefix("[1/2] talker: ") for line in capfd.readouterr().err.splitlines()]
+    assert all(lines.count(letter * 40_000) == 20 for letter in "abcd")
+    logs = {name: next(tmp_path.glob(f"*/{name}-*/log.txt")).read_text() for name in ("talker", "last")}
+    assert logs["talker"].endswith("half ?, no end") and logs["last"].startswith("[2/2] last: ")
+
+
+def test_a_full_disk_is_named_even_if_no_log_can_be_written(tmp_path: Path) -> None:
+    recipe = Recipe("full", (stages.stage("full", stages.print_to_a_full_disk),))
+    with pytest.raises(StagesFailed, match=r"full: OSError: .*File too large"):
+        execute(recipe, tmp_path, jobs=2)
+
+
+def test_a_function_of_a_notebook_gets_the_same_remedy(tmp_path: Path) -> None:
+    notebook = tmp_path / "notebook.py"
+    notebook.write_text(f"""
+import sys
+from pathlib import Path
+del sys.modules["__main__"].__file__
+sys.path.append({str(Path(__file__).parent)!r})
+import parallel_stages as stages
+from r1kit.pipeline import Recipe, execute
+def mine(context): return {{}}
+execute(Recipe("local", (stages.stage("mine", mine),)), Path({str(tmp_path)!r}), jobs=2)
+""")
+    done = subprocess.run([sys.executable, notebook], capture_output=True, text=True)
+    assert re.search(r"mine: cannot be sent to another process \(.*'mine'.*top of a module.*--jobs 1", done.stderr)
+    (log,) = tmp_path.glob("local/mine-*/log.txt")
+    assert "AttributeError" in log.read_text() and "AttributeError" not in done.stderr
+
+
 def test_a_stage_that_no_other_process_can_receive_is_a_failure_with_a_remedy(tmp_path: Path) -> None:
     recipe = Recipe("local", (stages.stage("local", lambda context: {}),))
-    with pytest.raises(StagesFailed, match=r"local: cannot be sent to another process .*top of a module.*--jobs 1"):
+    with pytest.raises(StagesFailed, match=r"local: cannot be sent to another process .*top of a module.*--jobs 1$"):
         execute(recipe, tmp_path, jobs=2)
     assert execute(recipe, tmp_path, jobs=1).name.startswith("local-")
 
@@ -138,8 +184,8 @@ def start_counting(runs: Path) -> tuple[subprocess.Popen[str], list[int]]:
 
 
 def continued_rows(runs: Path) -> dict[str, str]:
-    """The rows of both stages once the run was resumed."""
-    execute(stages.counting(), runs, jobs=2)
+    """The rows of both stages once the run was resumed, by one process this time."""
+    execute(stages.counting(), runs, jobs=1)
     assert all(manifest(runs, name)["metrics"] == {"resumed from": 3} for name in ("first", "second"))
     return {name: next(runs.glob(f"*/{name}-*/rows.jsonl")).read_text() for name in ("first", "second")}
 
@@ -176,9 +222,11 @@ def test_workers_end_with_a_run_that_was_killed(tmp_path: Path) -> None:
 def test_results_are_those_of_one_process_bit_for_bit(tiny_policy_folder: Path, tmp_path: Path) -> None:
     small = {"rl.steps": 2, "rl.prompts_per_step": 4, "rl.max_tokens": 24, "eval.samples": 1, "eval.max_tokens": 24}
     small |= {"eval.tasks": [{"name": "tiny/sums", "limit": 6}], "rl.optimizer.learning_rate": 0.01}
+    built = build_recipe("r1-zero", scale="tiny", model=str(tiny_policy_folder), overrides=small)
+    rl, after = (stage for stage in built.stages if stage.name in ("rl", "eval-zero"))
     for jobs in (1, 2):
-        model, runs = str(tiny_policy_folder), tmp_path / str(jobs)
-        r1kit.run("r1-zero", scale="tiny", model=model, overrides=small, runs=runs, until="rl", jobs=jobs)
+        # `eval-zero` runs in the worker of `rl`, which has imported torch already, so the test is short
+        execute(Recipe("small", (rl, stages.stage("beside", stages.finish), after)), tmp_path / str(jobs), jobs=jobs)
     names = {path.relative_to(tmp_path / "1") for path in (tmp_path / "1").rglob("*") if path.is_file()}
     logs = {path.relative_to(tmp_path / "2") for path in (tmp_path / "2").rglob("log.txt")}
     assert {path.relative_to(tmp_path / "2") for path in (tmp_path / "2").rglob("*") if path.is_file()} == names | logs

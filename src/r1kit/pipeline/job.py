@@ -59,7 +59,16 @@ def run_job(job: Job, display: Display) -> None:
             row.folder.mkdir(parents=True, exist_ok=True)
         with locked(row.folder):
             if not job.is_done:  # another process may have finished it since the plan was made
-                _run(row, context)
+                started = _start(row)
+                clock = time.monotonic()
+                metrics: Any = row.stage.kind.run(context)  # may be a user's function, so its result is checked
+                if not isinstance(metrics, Mapping):
+                    kind = row.stage.kind.name
+                    raise ValueError(f"run of kind {kind!r} returned {metrics!r:.80}, expected a mapping of metrics")
+                seconds = round(time.monotonic() - clock, 3)
+                manifest = {**started, "threads": threads(), "seconds": seconds, "metrics": dict(metrics)}
+                write_json(row.folder / MANIFEST, manifest)
+                progress.say(f"done in {datetime.timedelta(seconds=round(seconds))}")
     display.end(job.title)
 
 
@@ -89,18 +98,6 @@ def naming(row: PlanRow) -> Iterator[None]:
     except BaseException as error:
         error.add_note(f"in stage {row.stage.name} ({row.folder})")
         raise
-
-
-def _run(row: PlanRow, context: Context) -> None:
-    started = _start(row)
-    clock = time.monotonic()
-    metrics: Any = row.stage.kind.run(context)  # may be a user's function, so its result is checked
-    if not isinstance(metrics, Mapping):
-        kind = row.stage.kind.name
-        raise ValueError(f"run of kind {kind!r} returned {metrics!r:.80}, expected a mapping of metrics")
-    seconds = round(time.monotonic() - clock, 3)
-    write_json(row.folder / MANIFEST, {**started, "threads": threads(), "seconds": seconds, "metrics": dict(metrics)})
-    context.progress.say(f"done in {datetime.timedelta(seconds=round(seconds))}")
 
 
 def _start(row: PlanRow) -> dict[str, Any]:

@@ -35,7 +35,7 @@ def run_side_by_side(jobs: Sequence[Job], count: int, display: Display) -> None:
             job, error = workers.ended()
             display.end(job.title)
             if error is not None:
-                failures[job.name] = f"{error} ({job.log})"
+                failures[job.name] = f"{error} ({job.log})" if job.log.exists() else error
                 display.say(f"{job.title}: failed: {error}")
                 continue
             order.done(job.name)

@@ -69,13 +69,13 @@ class Workers:
     def ended(self) -> tuple[Job, str | None]:
         """Show progress until a job ends, and return it with the first line of its error, if it failed."""
         while True:
-            connection.wait([worker.pipe for worker in self.busy], timeout=LOOK_EVERY_S)
             for worker in self.busy:
                 if worker.has_ended(self._display):
                     self.busy.remove(worker)
                     if worker.process.is_alive():
                         self._idle.append(worker)
                     return worker.job, worker.error
+            connection.wait([worker.pipe for worker in self.busy], timeout=LOOK_EVERY_S)
 
 
 class _Worker:
@@ -97,11 +97,12 @@ class _Worker:
             self._theirs.close()
         self.error = None
         try:
-            self.pipe.send(self.job.portable())
-        except (pickle.PicklingError, AttributeError, TypeError) as error:
+            content = pickle.dumps(self.job.portable())
+        except Exception as error:
             self.error = UNSENDABLE.format(error=error)
-        except OSError:  # it died while it was idle: `has_ended` will see that
-            pass
+            return
+        with contextlib.suppress(OSError):  # it died while it was idle: `has_ended` will see that
+            self.pipe.send((self.job.log, content))
 
     def has_ended(self, display: Display) -> bool:
         """Show the worker's messages; True if its job ended, well or not."""
@@ -117,10 +118,16 @@ class _Worker:
             getattr(display, method)(*values)
         if not has_exited and not self.pipe.closed:
             return False
-        if not self._has_started:
-            raise RuntimeError(NOT_STARTED)
         self.end(STOP_S)
-        self.error = _cause(self.process.exitcode)
+        exitcode = self.process.exitcode
+        assert exitcode is not None, "the process has ended"
+        if exitcode >= 0 and not self._has_started:
+            raise RuntimeError(NOT_STARTED)
+        self.error = f"its process ended with exit code {exitcode}"
+        if exitcode < 0:
+            self.error = f"its process was killed by {signal.Signals(-exitcode).name}"
+        if exitcode == -signal.SIGKILL:
+            self.error += ", as the system does when memory runs out: try fewer --jobs"
         return True
 
     def _message(self) -> tuple[Any, ...] | None:
@@ -139,14 +146,6 @@ class _Worker:
         if self.process.is_alive():
             self.process.kill()
             self.process.join()
-
-
-def _cause(exitcode: int | None) -> str:
-    if exitcode is None or exitcode >= 0:
-        return f"its process ended with exit code {exitcode}"
-    name = signal.Signals(-exitcode).name
-    hint = ", as the system does when memory runs out: try fewer --jobs" if name == "SIGKILL" else ""
-    return f"its process was killed by {name}{hint}"
 
 
 @contextlib.contextmanager
@@ -168,31 +167,35 @@ class Relay(Display):
 
     def __init__(self, pipe: connection.Connection) -> None:
         super().__init__()
-        self._pipe = pipe
+        self._pipe, self._lock = pipe, threading.Lock()  # a stage may report from several threads
+
+    def send(self, *message: object) -> None:
+        with self._lock:
+            self._pipe.send(message)
 
     def say(self, line: str) -> None:
         super().say(line)
-        self._pipe.send(("say", line))
+        self.send("say", line)
 
     def step(self, title: str, done: int, total: int, note: str) -> None:
         super().step(title, done, total, note)
-        self._pipe.send(("step", title, done, total, note))
+        self.send("step", title, done, total, note)
 
 
 def serve(pipe: connection.Connection) -> None:
     """Run the jobs that come through the pipe, until it closes."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process of the terminal: the run decides
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(line_buffering=True)
+        sys.stdout.reconfigure(line_buffering=True, errors="replace")  # model text may hold lone surrogates
     inbox: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
-    busy = threading.Event()
+    busy, relay = threading.Event(), Relay(pipe)
     with stop_on_signals(signal.SIGTERM):
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, signal.SIGTERM})
         threading.Thread(target=_receive, args=(pipe, inbox, busy), daemon=True).start()
         try:
             while (message := inbox.get()) is not None:
                 busy.set()
-                pipe.send(("end", _attempt(message, Relay(pipe))))
+                relay.send("end", _attempt(message, relay))
                 busy.clear()
         except Stopped as stop:
             raise SystemExit(128 + stop.signum) from None
@@ -214,18 +217,27 @@ def _receive(pipe: connection.Connection, inbox: queue.SimpleQueue[bytes | None]
 
 def _attempt(message: bytes, relay: Relay) -> str | None:
     """Run one job, with all output in its log. Returns the first line of its error."""
+    log, content = pickle.loads(message)
     try:
-        job: Job = pickle.loads(message)  # imports the code of the stage
-        with storing(job.log):
-            job.log.parent.mkdir(parents=True, exist_ok=True)
-            with open(job.log, "ab") as log:
+        with storing(log):
+            log.parent.mkdir(parents=True, exist_ok=True)
+            with open(log, "ab") as file:
                 for output in (1, 2):
-                    os.dup2(log.fileno(), output)
+                    os.dup2(file.fileno(), output)
+        try:
+            job: Job = pickle.loads(content)  # imports the code of the stage
+        except Exception as error:
+            traceback.print_exc()
+            return UNSENDABLE.format(error=error)
         run_job(job, relay)
     except Stopped as stop:
         print(stop, file=sys.stderr)
         raise
     except BaseException as error:  # also SystemExit, of a user's function
-        traceback.print_exc()
+        with contextlib.suppress(OSError):  # the disk may be full, which is then the error to report
+            traceback.print_exc()
         return f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
+    finally:
+        with contextlib.suppress(OSError):
+            print(end="", flush=True)  # a line without an end belongs to this log, not to the next stage's
     return None
