@@ -489,6 +489,14 @@ def test_the_next_sample_is_found_without_a_walk_through_all_decisions_or_all_de
     assert not any("history_by_who" in step or "SCAN items'" in step for step in plan)
 
 
+def test_a_queue_of_an_earlier_version_gets_the_index_when_it_is_opened(make: Make) -> None:
+    queue = make()
+    queue.database.all("DROP INDEX items_left")
+    queue.close()
+    with ReviewQueue(queue.path) as reopened:
+        assert reopened.database.all("SELECT 1 FROM sqlite_master WHERE name = 'items_left'")
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

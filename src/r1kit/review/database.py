@@ -27,7 +27,6 @@ CREATE TABLE items (
   position INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, body TEXT NOT NULL, wanted INTEGER NOT NULL,
   state TEXT NOT NULL DEFAULT 'open', accepted INTEGER, text TEXT);
 CREATE INDEX items_by_state ON items (state, accepted, position);
-CREATE INDEX items_left ON items (position) WHERE state <> 'done';
 CREATE TABLE leases (item TEXT PRIMARY KEY REFERENCES items (id), who TEXT NOT NULL, given REAL, until REAL NOT NULL);
 CREATE TABLE history (
   seq INTEGER PRIMARY KEY AUTOINCREMENT, at TEXT NOT NULL, who TEXT NOT NULL, item TEXT NOT NULL REFERENCES items (id),
@@ -40,6 +39,8 @@ CREATE TRIGGER history_lasts BEFORE DELETE ON history BEGIN SELECT RAISE (ABORT,
 CREATE VIEW standing AS SELECT * FROM history AS line
   WHERE action <> 'undo' AND NOT EXISTS (SELECT 1 FROM history WHERE undoes = line.seq);
 """
+# Queues of earlier versions lack it.
+INDEX = "CREATE INDEX IF NOT EXISTS items_left ON items (position) WHERE state <> 'done'"
 # Available to a reviewer: not done, and no other reviewer's lease is running.
 AVAILABLE = """items.state <> 'done'
   AND NOT EXISTS (SELECT 1 FROM leases WHERE leases.item = items.id AND who <> :who AND until > :now)"""
@@ -107,6 +108,7 @@ class Database:
                 elif (kind, version) != (APPLICATION, VERSION):
                     known = "an SQLite file but not a review queue of this version of r1kit"
                     raise ReviewError(f"{self.path} is {known}: name another file")
+                self.all(INDEX)
                 self.all("PRAGMA journal_mode = WAL")
         except BaseException:
             self._db.close()
