@@ -23,7 +23,7 @@ from r1kit.types import Conversation, Message, Sample
 
 T = TypeVar("T")
 SamplesOrError = list[Tokenised] | ValueError  # the samples of a row, or the reason to leave it out
-ROWS_AT_ONCE = 256  # rows whose texts are tokenised in one call
+ROWS_AT_ONCE = 32  # rows whose texts are tokenised in one call: enough for all cores, and little memory for long ones
 
 
 class RowSettings(Settings):
