@@ -184,8 +184,8 @@ def start_counting(runs: Path) -> tuple[subprocess.Popen[str], list[int]]:
 
 
 def continued_rows(runs: Path) -> dict[str, str]:
-    """The rows of both stages once the run was resumed, by one process this time."""
-    execute(stages.counting(), runs, jobs=1)
+    """The rows of both stages once the run was resumed."""
+    execute(stages.counting(), runs, jobs=2)
     assert all(manifest(runs, name)["metrics"] == {"resumed from": 3} for name in ("first", "second"))
     return {name: next(runs.glob(f"*/{name}-*/rows.jsonl")).read_text() for name in ("first", "second")}
 
