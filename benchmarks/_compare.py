@@ -8,7 +8,7 @@ import os
 import platform
 import re
 import statistics
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -37,6 +37,23 @@ class Side:
     function: str
     work: Work
     family: str = ""
+
+
+def trl_sides(
+    names: str, known: Collection[str], function: str, work: Work, rows: int, family: Callable[[str], str]
+) -> dict[str, Side]:
+    """TRL's configurations, such as `t1@8`; row counts that do not divide the `rows` of a step are skipped."""
+    sides = {}
+    for name in names.split(","):
+        variant, _, batch = name.partition("@")
+        if variant not in known:
+            raise SystemExit(f"there is no TRL configuration {variant!r}: give some of {', '.join(known)}")
+        if rows % int(batch or 1) == 0:
+            own = replace(work, variant=variant, batch=int(batch or work.batch))
+            sides[f"TRL {name}"] = Side(function, own, family(variant))
+    if not sides:
+        raise SystemExit(f"no row count of {names} divides the {rows} rows of a step")
+    return sides
 
 
 @dataclass

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from _workload import LEARNING_RATE, Result, Step, Training
+from _workload import TRAINER, Result, Step, Training
 from datasets import Dataset, concatenate_datasets
 from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
 from trl.data_utils import pack_dataset
@@ -89,21 +89,12 @@ def config(work: Training, variant: Variant, batch: int, passes: int, folder: st
         max_steps=work.warmup + work.steps,
         seed=work.seed,
         train_sampling_strategy="sequential",
-        use_cpu=True,
         bf16=variant.autocast,
-        gradient_checkpointing=False,
         per_device_train_batch_size=batch,
         gradient_accumulation_steps=passes,
         max_length=None,  # no document is cut
         padding_free=bool(variant.packed),
-        optim="adamw_torch_fused",
-        learning_rate=LEARNING_RATE,
-        lr_scheduler_type="constant",
-        report_to="none",
-        save_strategy="no",
-        logging_strategy="no",
-        disable_tqdm=True,
-        dataloader_pin_memory=False,
+        **TRAINER,
     )
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from _transformers_side import cache
-from _workload import LEARNING_RATE, Job, Result, Rollouts, Step, reward
+from _workload import TRAINER, Job, Result, Rollouts, Step, reward
 from datasets import Dataset
 from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
 from trl.trainer.grpo_config import GRPOConfig
@@ -89,9 +89,7 @@ def config(job: Job, variant: Variant, prompt: int, folder: str) -> GRPOConfig:
         max_steps=job.warmup + job.steps,
         seed=job.seed,
         shuffle_dataset=False,
-        use_cpu=True,
         bf16=variant.autocast,
-        gradient_checkpointing=False,
         beta=0.0,
         num_iterations=1,
         loss_type="grpo",
@@ -111,15 +109,8 @@ def config(job: Job, variant: Variant, prompt: int, folder: str) -> GRPOConfig:
         else None,
         torch_compile=variant.compiled,
         pad_to_multiple_of=64 if variant.compiled else None,
-        optim="adamw_torch_fused",
-        learning_rate=LEARNING_RATE,
-        lr_scheduler_type="constant",
-        report_to="none",
-        save_strategy="no",
-        logging_strategy="no",
         log_completions=False,
-        disable_tqdm=True,
-        dataloader_pin_memory=False,
+        **TRAINER,
     )
 
 

@@ -16,6 +16,18 @@ from r1kit.tasks import Listed, Task, TaskSpec, load_task
 from r1kit.types import Problem
 
 LEARNING_RATE = 1e-6
+TRAINER: dict[str, Any] = {  # settings of all of TRL's trainers
+    "use_cpu": True,
+    "gradient_checkpointing": False,
+    "optim": "adamw_torch_fused",
+    "learning_rate": LEARNING_RATE,
+    "lr_scheduler_type": "constant",
+    "report_to": "none",
+    "save_strategy": "no",
+    "logging_strategy": "no",
+    "disable_tqdm": True,
+    "dataloader_pin_memory": False,
+}
 MAX_PROMPT = 400  # tokens, for real word problems
 TINY = 1000  # tokens: a smaller vocabulary is the tiny world's
 WARM = 8  # tokens per completion of a repetition that warms up

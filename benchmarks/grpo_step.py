@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from _bound import Roofs, Shapes, Speeds, bound, measure
-from _compare import Comparison, Side, host, parser, prepare, run_all, smoke_model, write
+from _compare import Comparison, Side, host, parser, prepare, run_all, smoke_model, trl_sides, write
 from _process import run_side
 from _workload import TINY as TINY_VOCABULARY
 from _workload import Job, Step, problems_for
@@ -72,23 +72,6 @@ def make_job(options: argparse.Namespace) -> Job:
     )
 
 
-def peers(names: str, job: Job) -> dict[str, Side]:
-    """TRL's configurations, such as `t1@8`; sizes that do not divide the rows of a step are skipped."""
-    from _trl_side import VARIANTS as KNOWN
-
-    sides = {}
-    for name in names.split(","):
-        variant, _, batch = name.partition("@")
-        if variant not in KNOWN:
-            raise SystemExit(f"there is no TRL configuration {variant!r}: give some of {', '.join(KNOWN)}")
-        if job.prompts * job.group % int(batch or 8) == 0:
-            work = replace(job, variant=variant, batch=int(batch or 8))
-            sides[f"TRL {name}"] = Side("_trl_side:grpo", work, family="TRL")
-    if not sides:
-        raise SystemExit(f"no row count of {names} divides the step's {job.prompts * job.group} completions")
-    return sides
-
-
 def speeds_for(job: Job, shapes: Shapes, *, quick: bool) -> Speeds:
     """The products' speeds at the row counts used here: decoding rows, prompt tokens of a step, tokens of a pass."""
     from transformers import AutoTokenizer
@@ -125,6 +108,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def measure_all(options: argparse.Namespace) -> None:
     from _gate import grpo_gate
+    from _trl_side import VARIANTS as KNOWN
 
     prepare(options.threads)
     name, job = Path(options.model).name, make_job(options)
@@ -146,7 +130,8 @@ def measure_all(options: argparse.Namespace) -> None:
     for regime in options.regimes.split(","):
         turn = replace(job, fixed=regime == "fixed")
         label = f"{job.prompts} x {job.group} x {job.max_tokens}, {regime} lengths"
-        sides = Side("_r1kit_side:grpo", turn), peers(variants, turn)
+        peers = trl_sides(variants, KNOWN, "_trl_side:grpo", turn, job.prompts * job.group, lambda _: "TRL")
+        sides = Side("_r1kit_side:grpo", turn), peers
         comparisons.append(Comparison(label, "step", *sides, options.precision, least if shapes else None))
     measure_speeds = partial(speeds_for, job, shapes, quick=options.smoke) if shapes else None
     results |= run_all(comparisons, options.reps, measure_speeds)

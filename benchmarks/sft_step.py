@@ -12,13 +12,12 @@ from __future__ import annotations
 import argparse
 import tempfile
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from _bound import Roofs, Shapes, Speeds, measure, training_bound
-from _compare import Comparison, Side, host, parser, prepare, run_all, smoke_model, write
+from _compare import Comparison, Side, host, parser, prepare, run_all, smoke_model, trl_sides, write
 from _workload import TINY as TINY_VOCABULARY
 from _workload import Step, Training, documents_for
 
@@ -27,7 +26,6 @@ from r1kit.recipes.scales import SMOLLM2, TINY
 
 VARIANTS = "padded@8,padded-bf16@8,padded-sorted-bf16@8,padded-sorted-bf16@16,packed,packed-bf16"
 ROWS = {True: 128, False: 16}  # documents per update, whether tiny
-FAMILIES = {"padded": "TRL padded", "packed": "TRL packed"}
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -58,19 +56,9 @@ def make_work(options: argparse.Namespace) -> Training:
     )
 
 
-def peers(names: str, work: Training) -> dict[str, Side]:
-    """TRL's configurations, such as `padded-bf16@8`; row counts that do not divide an update's are skipped."""
-    from _trl_sft import VARIANTS as KNOWN
-
-    sides = {}
-    for name in names.split(","):
-        variant, _, batch = name.partition("@")
-        if variant not in KNOWN:
-            raise SystemExit(f"there is no TRL configuration {variant!r}: give some of {', '.join(KNOWN)}")
-        if len(work.documents) % int(batch or 1) == 0:
-            own = replace(work, variant=variant, batch=int(batch or 8))
-            sides[f"TRL {name}"] = Side("_trl_sft:sft", own, FAMILIES[variant.partition("-")[0]])
-    return sides
+def family(variant: str) -> str:
+    """TRL padded or TRL packed."""
+    return f"TRL {variant.partition('-')[0]}"
 
 
 def describe(work: Training) -> dict[str, Any]:
@@ -96,6 +84,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def measure_all(options: argparse.Namespace) -> None:
     from _gate import sft_gate
+    from _trl_sft import VARIANTS as KNOWN
 
     prepare(options.threads)
     name, work = Path(options.model).name, make_work(options)
@@ -113,7 +102,8 @@ def measure_all(options: argparse.Namespace) -> None:
         return {"step": training_bound(sizes, shapes, roofs)}
 
     label = f"{len(sizes)} documents, {work.tokens} tokens"
-    sides = Side("_r1kit_sft:sft", work), peers(options.variants, work)
+    peers = trl_sides(options.variants, KNOWN, "_trl_sft:sft", work, len(work.documents), family)
+    sides = Side("_r1kit_sft:sft", work), peers
     comparison = Comparison(label, "step", *sides, options.precision, least if shapes else None)
     measure_speeds = partial(speeds_for, work, shapes, quick=options.smoke) if shapes else None
     results |= run_all([comparison], options.reps, measure_speeds)
