@@ -659,4 +659,5 @@ def test_every_benchmark_is_marked() -> None:
         for split, part in known.splits.items()
         if not part.evaluate_only
     }
-    assert trainable == {"gsm8k/train", "math/train", "mbpp/train"}
+    problems = ("gsm8k", "math", "mbpp", "numina-tir", "deepmath", "codeforces")
+    assert trainable == {f"{name}/train" for name in (*problems, "openr1-math", "bespoke-stratos", "openthoughts")}

@@ -187,6 +187,13 @@ def models(options: argparse.Namespace) -> None:
     print_table(rows, options.json)
 
 
+def list_data(options: argparse.Namespace) -> None:
+    """Print the public sets known by name, with their licences."""
+    from r1kit.commands import listing_commands
+
+    print_table(listing_commands.data_sets(), options.json)
+
+
 def check_data(options: argparse.Namespace) -> int:
     """Print the first prompts and references of a data file, and its faults; status 1 if it has any."""
     from r1kit.commands import listing_commands

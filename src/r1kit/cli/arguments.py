@@ -43,6 +43,8 @@ def parser() -> argparse.ArgumentParser:
     models.add_argument("--format", metavar="plain|chat|FILE", help=FORMAT_HELP)
     _add_json(models)
     data = commands.add_parser("data", help="work with data files").add_subparsers(metavar="COMMAND", required=True)
+    list_help = "list the public sets known by name: what they hold, their licences, and whether they are here"
+    _add_json(_command(data, "list", actions.list_data, list_help))
     check_help = "show the first prompts and references of a data file, and every fault with row and field"
     check = _command(data, "check", actions.check_data, check_help)
     check.add_argument("file", metavar="FILE", type=Path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, Self
@@ -22,8 +23,9 @@ from r1kit.collect.prompting import (
     Prompting,
     Reflect,
     Request,
+    in_form,
 )
-from r1kit.curate.formats import render
+from r1kit.curate.formats import render, split
 from r1kit.data.errors import DataError
 from r1kit.engines import Engine, Report
 from r1kit.engines.ask import Answers, ask, refuse_long
@@ -41,10 +43,11 @@ class ResponseSettings(DeviceSettings):
 
     `prompting`: "own" uses the prompt that the policy was trained with; "few_shot" shows exemplars; "reflect" asks for
     a detailed solution with reflection and verification; "general" asks for a chain of thought on hard requests only;
-    "reference" calls no model and takes the data's own responses (V3's <problem, original response>).
+    "reference" calls no model and takes the data's own responses (V3's <problem, original response>). "traces" does so
+    too, and writes worked solutions in `format`: as reasoning before the answer, unless they have both already.
     """
 
-    prompting: Literal["own", "few_shot", "reflect", "general", "reference"] = "own"
+    prompting: Literal["own", "few_shot", "reflect", "general", "reference", "traces"] = "own"
     engine: EngineSettings | None = Field(None, description="the model; None: the local model of the input 'model'")
     chat: ChatFormat | None = Field(None, description="own: the prompt format; None: the one saved with the model")
     exemplars: tuple[Exemplar, ...] = Field((), description="few_shot: two or three, with long chains of thought")
@@ -93,7 +96,12 @@ class ResponseSettings(DeviceSettings):
     @property
     def asks_input(self) -> bool:
         """Whether the stage samples from its input `model`: not if an engine answers, or the data itself."""
-        return self.engine is None and self.prompting != "reference"
+        return self.engine is None and self.asks_model
+
+    @property
+    def asks_model(self) -> bool:
+        """Whether a model responds, and not the data itself."""
+        return self.prompting not in ("reference", "traces")
 
     def sampling(self) -> SamplingParams:
         return SamplingParams(
@@ -170,8 +178,9 @@ class ResponseModel:
 
 @dataclass(frozen=True)
 class ReferenceResponses:
-    """The data's own responses, in place of a model's."""
+    """The data's own responses, in place of a model's; with a `form`, worked solutions are written in it."""
 
+    form: Form | None = None
     model: str = "reference"
     samples: int = 1
 
@@ -188,7 +197,13 @@ class ReferenceResponses:
         ]
 
     def response(self, request: Request, completion: Completion) -> str:
-        return completion.text
+        if self.form is None:
+            return completion.text
+        problem = request.problem
+        if problem.verifier and split(completion.text) is None:
+            with suppress(ValueError):  # a solution with marks of the format stays as it is, and the filters drop it
+                return render(completion.text, problem.answer, self.form)
+        return in_form(completion.text, self.form)
 
 
 def _reference(request: Request) -> str:
@@ -203,8 +218,8 @@ def open_responses(context: Context, engines: Engines) -> ResponseModel | Refere
     A local model is prompted by token ids, in its own chat format or in that of its template.
     """
     settings: ResponseSettings = context.settings
-    if settings.prompting == "reference":
-        return ReferenceResponses()
+    if not settings.asks_model:
+        return ReferenceResponses(settings.format if settings.prompting == "traces" else None)
     if settings.engine is not None:
         prompting = settings.prompting_for(settings.chat or ChatFormat(template="chat"))
         server = engines.open(settings.engine)
@@ -235,13 +250,17 @@ def open_responses(context: Context, engines: Engines) -> ResponseModel | Refere
 def check_responses(context: Context) -> None:
     """Raise ValueError unless there is exactly one model (none for references), and for settings it cannot follow."""
     settings: ResponseSettings = context.settings
-    needs_model = settings.prompting != "reference"
+    needs_model = settings.asks_model
     candidates = {"the input 'model'": "model" in context.paths, "the setting engine": settings.engine is not None}
     models = [name for name, exists in candidates.items() if exists]
     if len(models) != needs_model:
         remedy = "give the input 'model' or the setting engine"
         if models:
-            remedy = "give only one of them" if needs_model else "leave it out: prompting 'reference' asks no model"
+            remedy = (
+                "give only one of them"
+                if needs_model
+                else f"leave it out: prompting {settings.prompting!r} asks no model"
+            )
         raise ValueError(f"stage {context.stage} has {' and '.join(models) or 'no model to ask'}: {remedy}")
     if settings.engine is not None and settings.max_prompt_tokens is not None:
         raise ValueError("max_prompt_tokens needs the input 'model': r1kit cannot count a server's tokens")

@@ -1,4 +1,4 @@
-"""The commands `models` and `data check`."""
+"""The commands `models`, `data list` and `data check`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from r1kit.models.known import KNOWN, ModelError, parameters_in
+from r1kit.tasks import KNOWN as KNOWN_SETS
 from r1kit.tasks import check_file
+from r1kit.tasks.public_files import FILES, on_this_machine
+from r1kit.tasks.public_sets import find_local
 
 SHOWN, SHOWN_CHARS = 300, {"prompt": 2000}  # characters of a text in the report of a check
 
@@ -24,6 +27,23 @@ def models() -> list[dict[str, str]]:
                 parameters = "not made"
         rows.append({"name": model.name, "parameters": parameters, "licence": model.licence, "about": model.about})
     return rows
+
+
+def data_sets() -> list[dict[str, str]]:
+    """One row per public set: what it holds, its licence, and where it is."""
+    rows = []
+    for name, known in KNOWN_SETS.items():
+        splits = known.splits.values()
+        trains = any(not split.evaluate_only for split in splits)
+        holds = "traces" if known.traces else "problems" if trains else "problems, evaluation only"
+        here = any(find_local(split.local) for split in splits)
+        rows.append((name, holds, known.licence, here, known.hub, known.about))
+    for file in FILES.values():
+        rows.append((file.name, file.holds, file.licence, on_this_machine(file) is not None, file.hub, file.about))
+    return [
+        {"name": name, "holds": holds, "licence": licence, "here": "yes" if here else "", "hub": hub, "about": about}
+        for name, holds, licence, here, hub, about in rows
+    ]
 
 
 def check_data(file: Path, columns: Mapping[str, str] | None = None, verifier: str | None = None) -> dict[str, Any]:

@@ -16,6 +16,14 @@ def _filters(*names: str) -> tuple[FilterSpec, ...]:
 COLD_START = CurateSettings(
     filters=_filters("not_correct", *DEFAULT_FILTERS, "unfaithful_summary"), balance=BalanceSettings(per_problem=1)
 )
+# Worked solutions of the data: none that its reference calls wrong. Their paragraphs are as their authors wrote them.
+TRACES = CurateSettings(
+    filters=(
+        FilterSpec(name="not_correct", options={"keep_unknown": True}),
+        *_filters(*[name for name in DEFAULT_FILTERS if name != "long_paragraphs"], "unfaithful_summary"),
+    ),
+    balance=BalanceSettings(per_problem=1),
+)
 # V1, section 2.3.3: correct samples without mixed languages, long paragraphs or code blocks; then the composite score.
 REJECTION = CurateSettings(filters=_filters("not_correct", *DEFAULT_FILTERS), quality=QualitySettings())
 # Requests without a reference: none is known to be correct, and a simple one is answered without the format.

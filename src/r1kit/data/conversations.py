@@ -17,7 +17,10 @@ from r1kit.types import Conversation, Message, PreferencePair
 Row = Mapping[str, Any]
 T = TypeVar("T")
 # Column names for a question and its response, most specific first.
-COLUMNS = (("prompt", "completion"), ("prompt", "response"), ("question", "response"), ("instruction", "output"))
+COLUMNS = (
+    *(("prompt", "completion"), ("prompt", "response"), ("question", "response")),
+    *(("instruction", "output"), ("instruction", "response")),
+)
 LOST = re.compile(r"tools|functions|images?|videos?|audios?")
 SAFE = {"safe": True, "unsafe": False, "good": True, "bad": False, "true": True, "false": False}
 _DIALOGUE = re.compile(r"\n\n(Human|Assistant): ?")
@@ -118,8 +121,8 @@ def _spoken(row: Row) -> tuple[Message, ...]:
             return _messages(row[name], name)
     for question, response in COLUMNS:
         if row.get(question) is not None and row.get(response) is not None:
-            text, more = row[question], row.get("input")
-            if question == "instruction":  # Alpaca: on the next line, the optional input that it applies to
+            text, more = row[question], row.get("input") or row.get("context")
+            if question == "instruction":  # Alpaca, Dolly: on the next line, the optional input that it applies to
                 text = parse_text(text, question)
                 text = f"{text}\n{more}" if isinstance(more, str) and more else text
             return (*_prompt(text, question), *_reply(row[response], response))

@@ -1,18 +1,21 @@
 """The stage `data-requests`: public instruction, preference and safety data, cut to a size, as files for other stages.
 
-Inputs: `general` (instructions with responses), `preferences` and `safety` (pairs of chosen and rejected; for `safety`,
-chosen means safe and rejected unsafe). Leaves files of these names with `.jsonl`, as `tiny-requests` does.
+Inputs: `general` (instructions with responses), `preferences` (pairs of chosen and rejected) and `safety` (labelled
+responses, one by one or in pairs as in PKU-SafeRLHF, or pairs of a safe one, chosen, and an unsafe one, rejected).
+
+Leaves files of these names with `.jsonl`, as `tiny-requests` does.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
 from pydantic import Field
 
 from r1kit.data import conversations
+from r1kit.data.conversations import Labelled
 from r1kit.data.errors import DataError
 from r1kit.data.jsonl import RowWriter
 from r1kit.pipeline import Context, Kind
@@ -39,16 +42,32 @@ def preferences(record: PreferencePair) -> Rows:
     yield {"prompt": [asdict(turn) for turn in record.prompt], "chosen": record.chosen, "rejected": record.rejected}
 
 
-def safety(record: PreferencePair) -> Rows:
-    prompt = [asdict(turn) for turn in record.prompt]
-    for reply, label in ((record.chosen, True), (record.rejected, False)):
-        yield {"messages": [*prompt, {"role": "assistant", "content": reply}], "label": label}
+def labelled(row: Mapping[str, Any]) -> tuple[Labelled, ...]:
+    """The labelled responses of a row."""
+    if row.get("chosen") is not None:
+        pair = conversations.preference(row)
+        replies = ((pair.chosen, True), (pair.rejected, False))
+        return tuple(Labelled(prompt=pair.prompt, response=text, label=label) for text, label in replies)
+    if row.get("response_0") is None:
+        return (conversations.labelled(row),)
+    return tuple(
+        conversations.labelled(
+            {**row, "response": row.get(f"response_{side}"), "label": row.get(f"is_response_{side}_safe")}
+        )
+        for side in (0, 1)
+    )
+
+
+def safety(records: Sequence[Labelled]) -> Rows:
+    for record in records:
+        prompt = [asdict(turn) for turn in record.prompt]
+        yield {"messages": [*prompt, {"role": "assistant", "content": record.response}], "label": record.label}
 
 
 FILES: Mapping[str, tuple[Callable[[Any], Any], Callable[[Any], Rows]]] = {
     "general": (conversations.conversation, general),
     "preferences": (conversations.preference, preferences),
-    "safety": (conversations.preference, safety),
+    "safety": (labelled, safety),
 }
 
 

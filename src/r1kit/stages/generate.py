@@ -48,6 +48,7 @@ CURATED: Mapping[str, CurateSettings] = {
     "reflect": presets.COLD_START,
     "general": presets.GENERAL,
     "reference": presets.GENERAL,
+    "traces": presets.TRACES,
 }
 
 
@@ -164,7 +165,7 @@ def _requests(context: Context) -> Requests:
 def _rater(context: Context, engines: Engines) -> Rater:
     """Rules and, if there is one, the judge."""
     settings: GenerateSettings = context.settings
-    if not _has(context, "judge") or settings.prompting == "reference":
+    if not _has(context, "judge") or not settings.asks_model:
         return Rater()
     engine, _ = _open(context, engines, "judge")
     if settings.prompting == "general":
@@ -214,7 +215,7 @@ GENERATE = Kind(
     funnel=True,
     cost=lambda stage, rows: (
         rows_unchanged(stage, rows + problem_count(stage.settings.tasks))
-        if stage.settings.prompting == "reference"
+        if not stage.settings.asks_model
         else sampling_work(stage, KEPT_SHARE)
     ),
 )

@@ -60,7 +60,9 @@ def convert(row: Row, schema: Schema, *, name: str, file: str, number: int, nest
         source=source,
         solution=solution_of(row, schema),
         columns={
-            key: value for key, value in row.items() if nested_columns or isinstance(value, str | int | float | None)
+            key: value
+            for key, value in row.items()
+            if key not in schema.drops and (nested_columns or isinstance(value, str | int | float | None))
         },
     )
 
@@ -125,6 +127,8 @@ def read_text(row: Row, column: str, field: str) -> str:
 
 
 def solution_of(row: Row, schema: Schema) -> str:
-    """The worked solution of a row: what the schema reads from the answer, or the column `solution`."""
+    """The worked solution of a row: what the schema reads from the row or the answer, or the column `solution`."""
+    if schema.work is not None:
+        return schema.work(row)
     solution = row.get("solution") if schema.solution is None else schema.solution(row[schema.answer])
     return solution if isinstance(solution, str) else ""

@@ -8,7 +8,7 @@ from r1kit.tasks import code_sets, contests, shape_checks
 from r1kit.tasks.references import after_marker, boxed, clean_number, without_calculator
 from r1kit.tasks.schemas import Schema
 from r1kit.tasks.structured import countdown_answer, countdown_prompt, ifeval_answer
-from r1kit.tasks.worked_messages import first_question, last_reply, replied_box
+from r1kit.tasks.worked_messages import first_question, replied_box, thought_and_solution, worked_reply
 
 GSM8K = Schema(
     name="gsm8k",
@@ -42,6 +42,14 @@ NUMINA = Schema(
     needs=("question_type",),
     check=shape_checks.numina,
 )
+OPENR1 = replace(NUMINA, name="openr1-math", needs=("question_type", "messages"), work=worked_reply)
+DEEPMATH = Schema(
+    name="deepmath",
+    prompt=("question",),
+    answer="final_answer",
+    needs=("r1_solution_1",),
+    drops=("r1_solution_1", "r1_solution_2", "r1_solution_3"),  # 5 GB
+)
 OLYMPIADBENCH = Schema(
     name="olympiadbench",
     prompt=("question",),
@@ -60,7 +68,7 @@ STRATOS = Schema(
     needs=("system",),  # asks for a form of reasoning, which is ours to ask
     ask=lambda row: first_question(row["conversations"]),
     parse=replied_box,
-    solution=last_reply,
+    solution=thought_and_solution,
 )
 VERL = Schema(
     name="verl",
@@ -168,7 +176,7 @@ IFEVAL = Schema(
 SCHEMAS = {
     schema.name: schema
     for schema in (
-        *(GSM8K, SVAMP, MGSM, MGSM_HUB, MATH, NUMINA, OLYMPIADBENCH, STRATOS, VERL, ORZ, COUNTDOWN),
+        *(GSM8K, SVAMP, MGSM, MGSM_HUB, MATH, NUMINA, OPENR1, DEEPMATH, OLYMPIADBENCH, STRATOS, VERL, ORZ, COUNTDOWN),
         *(MMLU, MMLU_PRO, ARC, OPENBOOKQA, MEDQA, GPQA, SCIQ),
         *(HUMANEVAL, MBPP, MBPP_SANITIZED, MBPP_TESTS, APPS, LIVECODEBENCH, CODEFORCES, IFEVAL),
     )

@@ -13,7 +13,20 @@ from pathlib import Path
 
 from r1kit.data.errors import DataError
 from r1kit.data.rows import SUFFIXES, stem
-from r1kit.tasks.known_shapes import GSM8K, HUMANEVAL, IFEVAL, MBPP, MGSM, MGSM_HUB, SVAMP
+from r1kit.tasks.known_shapes import (
+    CODEFORCES,
+    DEEPMATH,
+    GSM8K,
+    HUMANEVAL,
+    IFEVAL,
+    MATH,
+    MBPP,
+    MGSM,
+    MGSM_HUB,
+    OPENR1,
+    STRATOS,
+    SVAMP,
+)
 from r1kit.tasks.schemas import Schema
 
 DATA_VARIABLE = "R1KIT_DATA"
@@ -38,10 +51,16 @@ class Split:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Known:
-    """A public set; a schema of None is guessed. The local file and the hub may have different columns."""
+    """A public set; a schema of None is guessed. The local file and the hub may have different columns.
+
+    `licence` is that of the data, as its authors state it. `traces`: the solutions are long chains of thought.
+    """
 
     hub: str
+    licence: str
+    about: str
     splits: Mapping[str, Split]
+    traces: bool = False
     schema: Schema | None = None
     hub_schema: Schema | None = None
     revision: str | None = None
@@ -52,6 +71,8 @@ MGSM_LANGUAGES = ("bn", "de", "en", "es", "fr", "ja", "ru", "sw", "te", "th", "z
 KNOWN: dict[str, Known] = {
     "gsm8k": Known(
         hub="openai/gsm8k",
+        licence="MIT",
+        about="school word problems with worked solutions",
         schema=GSM8K,
         hub_schema=GSM8K,
         splits={
@@ -61,23 +82,44 @@ KNOWN: dict[str, Known] = {
     ),
     "math": Known(
         hub="DigitalLearningGmbH/MATH-lighteval",
+        licence="MIT",
+        about="competition problems of MATH",
         splits={
             # A few rows of the local file have an empty answer.
             "train": Split(local="math_train_answers/train", hub="train", evaluate_only=False, skip_invalid=True),
             "test": Split(local="math_test/test", hub="test"),
         },
     ),
-    "math500": Known(hub="HuggingFaceH4/MATH-500", splits={"test": Split(local="math500/test", hub="test")}),
+    "math500": Known(
+        hub="HuggingFaceH4/MATH-500",
+        licence="MIT",
+        about="500 problems of MATH test",
+        splits={"test": Split(local="math500/test", hub="test")},
+    ),
     "svamp": Known(
         hub="ChilleD/SVAMP",
+        licence="MIT",
+        about="school word problems of one step",
         schema=SVAMP,
         hub_schema=SVAMP,
         splits={"test": Split(local="svamp/SVAMP", hub="train+test")},
     ),
-    "aime24": Known(hub="HuggingFaceH4/aime_2024", splits={"test": Split(local="aime24/test", hub="train")}),
-    "amc23": Known(hub="math-ai/amc23", splits={"test": Split(local="amc23/test", hub="test")}),
+    "aime24": Known(
+        hub="HuggingFaceH4/aime_2024",
+        licence="not stated; problems: MAA",
+        about="30 problems of AIME 2024",
+        splits={"test": Split(local="aime24/test", hub="train")},
+    ),
+    "amc23": Known(
+        hub="math-ai/amc23",
+        licence="not stated; problems: MAA",
+        about="40 problems of AMC 2023",
+        splits={"test": Split(local="amc23/test", hub="test")},
+    ),
     "mgsm": Known(
         hub="juletxara/mgsm",
+        licence="CC-BY-4.0",
+        about="GSM8K test in eleven languages",
         schema=MGSM,
         hub_schema=MGSM_HUB,
         revision="refs/convert/parquet",
@@ -85,12 +127,16 @@ KNOWN: dict[str, Known] = {
     ),
     "humaneval": Known(
         hub="openai/openai_humaneval",
+        licence="MIT",
+        about="164 Python functions with tests",
         schema=HUMANEVAL,
         hub_schema=HUMANEVAL,
         splits={"test": Split(local="humaneval/HumanEval", hub="test")},
     ),
     "mbpp": Known(
         hub="google-research-datasets/mbpp",
+        licence="CC-BY-4.0",
+        about="short Python functions with tests",
         schema=MBPP,
         hub_schema=MBPP,
         splits={
@@ -99,8 +145,74 @@ KNOWN: dict[str, Known] = {
             "train": Split(local="mbpp/mbpp", hub="train", config="full", rows=(600, 974), evaluate_only=False),
         },
     ),
+    "numina-tir": Known(
+        hub="AI-MO/NuminaMath-TIR",
+        licence="Apache-2.0",
+        about="competition problems that a program helped to solve",
+        schema=MATH,
+        hub_schema=MATH,
+        splits={
+            "train": Split(local="numina_tir/train", hub="train", evaluate_only=False, skip_invalid=True),
+            "test": Split(local="numina_tir/test", hub="test", skip_invalid=True),
+        },
+    ),
+    "deepmath": Known(
+        hub="zwhe99/DeepMath-103K",
+        licence="MIT",
+        about="103,000 hard problems with verified answers, decontaminated by its authors",
+        schema=DEEPMATH,
+        hub_schema=DEEPMATH,
+        splits={"train": Split(local="deepmath/train", hub="train", evaluate_only=False, skip_invalid=True)},
+    ),
+    "codeforces": Known(
+        hub="open-r1/codeforces",
+        licence="CC-BY-4.0",
+        about="programming contests with official tests",
+        schema=CODEFORCES,
+        hub_schema=CODEFORCES,
+        splits={
+            "train": Split(
+                local="codeforces/train", hub="train", config="verifiable", evaluate_only=False, skip_invalid=True
+            ),
+            "test": Split(local="codeforces/test", hub="test", config="verifiable", skip_invalid=True),
+        },
+    ),
+    "openr1-math": Known(
+        hub="open-r1/OpenR1-Math-220k",
+        licence="Apache-2.0",
+        about="94,000 problems with verified traces of DeepSeek-R1",
+        schema=OPENR1,
+        hub_schema=OPENR1,
+        splits={
+            "train": Split(
+                local="openr1_math/train", hub="train", config="default", evaluate_only=False, skip_invalid=True
+            )
+        },
+        traces=True,
+    ),
+    # Both have problems without a box too (code, science), which are skipped.
+    "bespoke-stratos": Known(
+        hub="bespokelabs/Bespoke-Stratos-17k",
+        licence="Apache-2.0",
+        about="17,000 traces of DeepSeek-R1, mathematics for the most part",
+        schema=STRATOS,
+        hub_schema=STRATOS,
+        splits={"train": Split(local="bespoke_stratos/train", hub="train", evaluate_only=False, skip_invalid=True)},
+        traces=True,
+    ),
+    "openthoughts": Known(
+        hub="open-thoughts/OpenThoughts-114k",
+        licence="Apache-2.0",
+        about="114,000 traces of DeepSeek-R1; those with a boxed answer are used",
+        schema=STRATOS,
+        hub_schema=STRATOS,
+        splits={"train": Split(local="openthoughts/train", hub="train", evaluate_only=False, skip_invalid=True)},
+        traces=True,
+    ),
     "ifeval": Known(
         hub="google/IFEval",
+        licence="Apache-2.0",
+        about="instructions that a program can check",
         schema=IFEVAL,
         hub_schema=IFEVAL,
         splits={"test": Split(local="ifeval/input_data", hub="train")},

@@ -21,8 +21,9 @@ class Schema:
     Rows of this shape have the columns `prompt`, `answer`, `choices`, `wrong` and `needs`, and an answer that `looks`
     right. Every other column that tells something (`columns.TELLING`) must be one of `reads`, which are used if they
     are there, or of `explains`, which are rightly unused (None: all). Otherwise the row is of another shape. `check`
-    raises `DataError` for a row of this shape that cannot be judged. `ask` and `hold` build prompt and reference
-    from the whole row. Otherwise the prompt columns are joined by `joint`, and `parse` reads the answer.
+    raises `DataError` for a row of this shape that cannot be judged. `ask`, `hold` and `work` build prompt, reference
+    and worked solution from the whole row. Otherwise the prompt columns are joined by `joint`, and `parse` reads the
+    answer. Rewards do not see the columns that it `drops`, which would fill the memory.
     """
 
     name: str
@@ -31,11 +32,13 @@ class Schema:
     explains: tuple[str, ...] | None = ()
     reads: tuple[str, ...] = ()
     needs: tuple[str, ...] = ()
+    drops: tuple[str, ...] = ()
     twins: tuple[tuple[str, str], ...] = ()  # pairs of columns that hold the same, so either may count
     looks: Callable[[str], bool] | None = None
     check: Callable[[Row], None] | None = None
     ask: Callable[[Row], str] | None = None
     hold: Callable[[Row], str] | None = None
+    work: Callable[[Row], str] | None = None
     parse: Callable[[Any], str] = reference
     joint: str = " "
     system: str | None = None  # None: a system message in the prompt opens it; "": it is left out; or a column

@@ -25,8 +25,10 @@ class TaskSpec(Settings):
     """One task of a run.
 
     `name` is a known set (`gsm8k`), `tiny/<generator>`, `gym/<generator>`, `hub:<id>` or `hub:<id>:<config>`, the path
-    of a file, or `<module>:<function>` for a task of your own: `function(split, seed, size)` returns the task. If it
-    reads files, `data_files(function, split)` of its module lists them, so that a change of the data is noticed.
+    of a file, `requests:` or `harmful:` with the name of a set or a file, or `<module>:<function>` for a task of your
+    own: `function(split, seed, size)` returns the task. If it reads files, `data_files(function, split)` of its module
+    lists them, so that a change of the data is noticed. With `options={"held_out": 0.2}` a fifth of a file is for
+    evaluation and the rest for training.
     Settings that have no effect on this kind of task are errors.
     """
 
@@ -57,7 +59,10 @@ class TaskSpec(Settings):
     seed: int = Field(default=0, ge=0)
     weight: float = Field(default=1.0, gt=0, description="share in a mixture; weights need not add up to 1")
     data: Path | None = Field(default=None, description="folder with <set>/<split>.jsonl.gz, in place of R1KIT_DATA")
-    options: dict[str, Any] = Field(default={}, description="settings of a gym generator or function")
+    options: dict[str, Any] = Field(
+        default={},
+        description='settings of a gym generator or function; of a file, "held_out": the share for evaluation',
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -82,7 +87,7 @@ class TaskSpec(Settings):
     @model_validator(mode="after")
     def _all_have_effect(self) -> Self:
         fields = type(self).model_fields
-        idle = [field for field in self.source.ignores if getattr(self, field) != fields[field].default]
+        idle = [field for field in self.source.unused(self) if getattr(self, field) != fields[field].default]
         if idle:
             task = f"{self.name} (a {self.source.kind} task)"
             raise ValueError(f"{', '.join(idle)} would have no effect on {task}: leave it out")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Any
 
 from r1kit.data.errors import DataError, encodable, shown
@@ -11,6 +12,12 @@ from r1kit.tasks.references import boxed
 from r1kit.types import Message
 
 BOX_REQUEST = re.compile(r"^Return your final response within \\boxed\{\}\.\s*")
+
+STRATOS_REPLY = re.compile(
+    r"<\|begin_of_thought\|>\s*(?P<thought>.*?)\s*<\|end_of_thought\|>\s*"
+    r"<\|begin_of_solution\|>\s*(?P<solution>.*?)\s*<\|end_of_solution\|>",
+    re.DOTALL,
+)
 
 
 def read_turns(value: Any) -> tuple[Message, ...]:
@@ -52,6 +59,18 @@ def last_reply(value: Any) -> str:
     if not replies:
         raise DataError("empty answer", "the conversation has no assistant turn")
     return replies[-1]
+
+
+def worked_reply(row: Mapping[str, Any]) -> str:
+    """OpenR1-Math: the first verified trace, as the assistant's turn."""
+    return last_reply(row["messages"])
+
+
+def thought_and_solution(value: Any) -> str:
+    """Bespoke-Stratos: the assistant's last turn, with its marks of thought and solution as <think> tags."""
+    reply = last_reply(value)
+    match = STRATOS_REPLY.fullmatch(reply.strip())
+    return f"<think>\n{match['thought']}\n</think>\n\n{match['solution']}" if match else reply
 
 
 def replied_box(value: Any) -> str:

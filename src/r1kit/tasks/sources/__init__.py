@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from r1kit.tasks.sources.asked import AskedSource
 from r1kit.tasks.sources.file import FileSource
 from r1kit.tasks.sources.function import FunctionSource
 from r1kit.tasks.sources.gym import GymSource
@@ -11,7 +12,10 @@ from r1kit.tasks.sources.source import Source
 from r1kit.tasks.sources.tiny_world import TinySource
 
 # The first source that claims a name loads it. Files come last: they claim every name.
-SOURCES: tuple[Source, ...] = (TinySource(), GymSource(), HubSource(), FunctionSource(), KnownSource(), FileSource())
+SOURCES: tuple[Source, ...] = (
+    *(TinySource(), GymSource(), HubSource(), AskedSource(), FunctionSource(), KnownSource()),
+    FileSource(),
+)
 
 
 def source_of(name: str) -> Source:

@@ -49,14 +49,14 @@ def load_hub(
     return from_rows(rows, name=name or f"{identifier}/{split}", file=place, **options)
 
 
-def download(identifier: str, split: str, config: str | None, revision: str | None, place: str) -> Any:
-    """The split as `datasets.Dataset`."""
+def download(identifier: str, split: str, config: str | None, revision: str | None, place: str, **options: Any) -> Any:
+    """The split as `datasets.Dataset`; `options` are further arguments of `load_dataset`."""
     try:
         import datasets
     except ImportError:
         raise DataError("missing file", "hub data sets need datasets: pip install datasets", place) from None
     try:
-        return datasets.load_dataset(identifier, config, split=split, revision=revision)
+        return datasets.load_dataset(identifier, config, split=split, revision=revision, **options)
     except (OSError, ValueError, RuntimeError) as error:  # not found, offline, unknown config or split, or a script
         first_line = next(iter(str(error).splitlines()), type(error).__name__)
         remedy = (

@@ -24,6 +24,10 @@ class Source(Protocol):
         """Whether a task of this name comes from here."""
         ...
 
+    def unused(self, spec: TaskSpec) -> tuple[str, ...]:
+        """The settings that have no effect on this spec."""
+        return self.ignores
+
     def load(self, spec: TaskSpec, split: str) -> Task:
         """The task; raises `DataError` if it does not exist or its data cannot be used."""
         ...
