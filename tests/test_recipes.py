@@ -24,6 +24,7 @@ from r1kit.pipeline import External, plan
 from r1kit.recipes import RECIPES, build_recipe, exemplars
 from r1kit.recipes.builder import Builder
 from r1kit.recipes.r1 import reasoner
+from r1kit.recipes.scales import choose_scale
 from r1kit.recipes.scales.tiny import TINY
 from r1kit.settings import SettingsError
 
@@ -197,6 +198,23 @@ def test_a_model_without_a_scale_is_trained_as_its_own_or_as_one_for_a_gpu(tiny_
     recipe = RECIPES["r1-zero"](model=str(tiny_policy_folder))
     measured, trained = (recipe.stages[place].settings.tasks[0].name for place in (0, 1))
     assert measured == trained == "gsm8k"
+
+
+def test_a_scale_refuses_a_much_larger_model_with_the_command_that_is_right(tiny_policy_folder: Path) -> None:
+    for name in ("r1-zero", "r1", "distill", "v3"):
+        expected = re.escape(f"`r1kit run {name} --model owner/name`")
+        with pytest.raises(
+            SettingsError, match=f"owner/name is of unknown size.* leave the scale out, as in {expected}"
+        ):
+            build_recipe(name, scale="tiny", model="owner/name")
+        with pytest.raises(SettingsError, match=r"scale tiny .* smollm2-135m is of 13[45],.*: leave the scale out"):
+            build_recipe(name, scale="tiny", model="smollm2-135m")
+    assert build_recipe("r1", scale="tiny", model=str(tiny_policy_folder)).name == "r1-tiny"
+    assert [choose_scale("r1", None, model).name for model in (None, "smollm2-135m", "a/b")] == [
+        "tiny",
+        "smollm2",
+        "gpu",
+    ]
 
 
 R1_ORDER = [
@@ -450,8 +468,9 @@ def test_recipes_and_scales_of_ones_own_are_named_by_a_dotted_path(
             build_recipe(name)
     with pytest.raises(SettingsError, match="scale 'own_recipes:NUMBER' is an int: expected a Scale"):
         build_recipe("r1", scale="own_recipes:NUMBER")
-    with pytest.raises(SettingsError, match="recipe own_recipes:mine does not take --teacher"):
-        build_recipe("own_recipes:mine", teacher="tiny")
+    for option in ({"teacher": "tiny"}, {"student": "tiny"}, {"data": {"eval": "gsm8k"}}, {"rehearse": True}):
+        with pytest.raises(SettingsError, match=f"recipe own_recipes:mine does not take --{next(iter(option))}"):
+            build_recipe("own_recipes:mine", **option)  # type: ignore[arg-type]
 
 
 def test_a_scale_without_sizes_for_a_recipe_says_so() -> None:

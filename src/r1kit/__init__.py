@@ -20,7 +20,11 @@ def run(
     *,
     scale: str | None = None,
     model: str | None = None,
+    student: str | None = None,
     teacher: str | None = None,
+    data: Mapping[str, Any] | None = None,
+    hardware: str | None = None,
+    rehearse: bool = False,
     overrides: Mapping[str, Any] | None = None,
     seed: int = 0,
     runs: str | Path = "runs",
@@ -42,7 +46,18 @@ def run(
     from r1kit.pipeline import execute
     from r1kit.recipes import build_recipe
 
-    built = build_recipe(recipe, scale=scale, model=model, teacher=teacher, overrides=overrides, seed=seed)
+    built = build_recipe(
+        recipe,
+        scale=scale,
+        model=model,
+        student=student,
+        teacher=teacher,
+        data=data,
+        hardware=hardware,
+        rehearse=rehearse,
+        overrides=overrides,
+        seed=seed,
+    )
     return execute(built, Path(runs), until, jobs)
 
 
@@ -51,7 +66,11 @@ def plan(
     *,
     scale: str | None = None,
     model: str | None = None,
+    student: str | None = None,
     teacher: str | None = None,
+    data: Mapping[str, Any] | None = None,
+    hardware: str | None = None,
+    rehearse: bool = False,
     overrides: Mapping[str, Any] | None = None,
     seed: int = 0,
     runs: str | Path = "runs",
@@ -66,7 +85,18 @@ def plan(
     from r1kit import pipeline
     from r1kit.recipes import build_recipe
 
-    built = build_recipe(recipe, scale=scale, model=model, teacher=teacher, overrides=overrides, seed=seed)
+    built = build_recipe(
+        recipe,
+        scale=scale,
+        model=model,
+        student=student,
+        teacher=teacher,
+        data=data,
+        hardware=hardware,
+        rehearse=rehearse,
+        overrides=overrides,
+        seed=seed,
+    )
     return pipeline.plan(built, Path(runs), until)
 
 

@@ -75,7 +75,11 @@ def _recipe(options: argparse.Namespace) -> Recipe:
         options.recipe,
         scale=options.scale,
         model=options.model,
+        student=options.student,
         teacher=options.teacher,
+        data=dict(options.data),
+        hardware=options.hardware,
+        rehearse=options.rehearse,
         overrides=dict(options.settings),
         seed=options.seed,
     )

@@ -28,9 +28,10 @@ def parser() -> argparse.ArgumentParser:
     _add_run(run)
     jobs_help = "stages side by side, which share the cores (for the tiny model on a CPU as many as cores, otherwise 1)"
     run.add_argument("--jobs", type=int, metavar="N", help=jobs_help)
+    run.add_argument("--hardware", metavar="NAME", help="choose sizes for this device (default: this machine's)")
     plan = _command(commands, "plan", actions.show_plan, "show what `run` would do, stage by stage, and why")
     _add_run(plan)
-    plan.add_argument("--hardware", metavar="NAME", help="estimate samples, tokens, memory and hours: cpu, h100 ...")
+    plan.add_argument("--hardware", metavar="NAME", help="choose sizes and estimate tokens, memory and hours: h100 ...")
     plan.add_argument("--devices", type=int, default=1, metavar="N", help="number of devices, for cpu of cores (1)")
     _add_answering_commands(commands)
     report = _command(commands, "report", actions.report, "show the result of a run")
@@ -85,7 +86,14 @@ def _add_run(command: argparse.ArgumentParser) -> None:
     command.add_argument("recipe", metavar="RECIPE", help="for example r1-zero, or package.module:function")
     command.add_argument("--scale", help="how large to run, for example tiny, or package.module:SCALE")
     command.add_argument("--model", help="a known model's name or a model folder (default: the scale's own)")
+    command.add_argument("--student", metavar="MODEL", help="the smaller model that learns from the result")
     command.add_argument("--teacher", metavar="MODEL", help="for distill and v3: the model that writes, instead of R1")
+    data_help = "data for one role of the recipe, for example problems=mine.jsonl or eval=gsm8k; may be repeated"
+    command.add_argument(
+        "--data", action="append", default=[], metavar="ROLE=NAME|FILE|JSON", type=role, help=data_help
+    )
+    rehearsal_help = "walk all stages in minutes: smallest sizes, a random model of the same architecture"
+    command.add_argument("--rehearse", action="store_true", help=rehearsal_help)
     _add_settings(command, "STAGE.FIELD=VALUE", "change a setting, for example rl.optimizer.learning_rate=1e-4")
     command.add_argument("--until", metavar="STAGE", help="run the stages up to this one, in the order of `plan`")
     command.add_argument("--runs", type=Path, default=Path("runs"), metavar="DIR", help="folder of all runs (runs)")
@@ -180,10 +188,22 @@ def setting(text: str) -> tuple[str, Any]:
     path, equals, value = text.partition("=")
     if not equals or not all(path.split(".")) or "." not in path:
         raise argparse.ArgumentTypeError(f"{text!r} is not STAGE.FIELD=VALUE, as in rl.optimizer.learning_rate=1e-4")
+    return path, _json_value(path, value)
+
+
+def role(text: str) -> tuple[str, Any]:
+    """`"problems=mine.jsonl"` -> `("problems", "mine.jsonl")`; lists and objects are read as JSON."""
+    name, equals, value = text.partition("=")
+    if not (name and equals and value):
+        raise argparse.ArgumentTypeError(f"{text!r} is not ROLE=DATA, as in problems=mine.jsonl or eval=gsm8k")
+    return name, _json_value(name, value)
+
+
+def _json_value(path: str, value: str) -> Any:
     if value[:1] not in ("[", "{") and value != "null":
-        return path, value
+        return value
     try:
-        return path, json.loads(value)
+        return json.loads(value)
     except ValueError as error:
         raise argparse.ArgumentTypeError(f"{path}: {value!r} looks like JSON but is not: {error}") from None
 

@@ -208,6 +208,13 @@ def _snapshot(name: str, *, local_files_only: bool = False) -> Path:
     return Path(snapshot_download(name, allow_patterns=patterns, local_files_only=local_files_only))
 
 
+def parameters_of(name: str) -> int | None:
+    """How many parameters a model has; None for a hub id whose weights are not on this machine."""
+    if (folder := find(name)) is not None:
+        return sum(parameters_in(weights) for weights in folder.glob("*.safetensors"))
+    return round(float(KNOWN[name].parameters.removesuffix("M")) * 1e6) if name in KNOWN else None
+
+
 def parameters_in(weights: Path) -> int:
     """How many numbers a safetensors file holds, from its header: 8 bytes of length, then JSON."""
     with open(weights, "rb") as file:

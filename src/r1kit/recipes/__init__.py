@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from r1kit.pipeline import Recipe
@@ -23,19 +23,45 @@ RECIPES: dict[str, Callable[..., Recipe]] = {
 }
 
 
-def build_recipe(name: str, **options: Any) -> Recipe:
+def build_recipe(
+    name: str,
+    *,
+    scale: str | None = None,
+    model: str | None = None,
+    student: str | None = None,
+    teacher: str | None = None,
+    data: Mapping[str, Any] | None = None,
+    hardware: str | None = None,
+    rehearse: bool = False,
+    overrides: Mapping[str, Any] | None = None,
+    seed: int = 0,
+) -> Recipe:
     """The recipe of a name, or of the function behind `package.module:function`.
 
-    Options are `scale`, `model`, `teacher`, `overrides` and `seed`; None stands for the recipe's own choice. Raises
-    `SettingsError` for an unknown recipe, and for an option that it does not take.
+    None stands for the recipe's own choice. `data` gives each role ("problems", "eval") a known set's name, a file, the
+    fields of `TaskSpec`, or a list of these. `hardware` is the device that sizes are chosen for; recipes of fixed sizes
+    ignore it. `rehearse` asks for the smallest sizes and a random model of the same architecture.
+
+    Raises `SettingsError` for an unknown recipe, and for an option that it does not take.
     """
+    options = {
+        "scale": scale,
+        "model": model,
+        "student": student,
+        "teacher": teacher,
+        "data": data or None,
+        "hardware": hardware,
+        "rehearse": rehearse or None,
+        "overrides": overrides,
+        "seed": seed,
+    }
     if ":" not in name and name not in RECIPES:
         raise SettingsError(f"there is no recipe {name!r}: {nearest(name, RECIPES)} (or give package.module:function)")
     make = import_function(name, "recipe") if ":" in name else RECIPES[name]
     parameters = inspect.signature(make).parameters
     takes_all = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
     takes = options if takes_all else parameters
-    if unknown := [option for option, value in options.items() if value and option not in takes]:
+    if unknown := [option for option, value in options.items() if value and option not in {*takes, "hardware"}]:
         flags = [f"--{'set' if option == 'overrides' else option}" for option in unknown]
         raise SettingsError(f"recipe {name} does not take {' or '.join(flags)}: leave it out")
     recipe = make(**{option: value for option, value in options.items() if option in takes and value is not None})

@@ -15,7 +15,7 @@ def distill(
     *,
     overrides: Mapping[str, Any] | None = None,
     seed: int = 0,
-    scale: str = "tiny",
+    scale: str | None = None,
     model: str | None = None,
     teacher: str | None = None,
 ) -> Recipe:

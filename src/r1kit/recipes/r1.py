@@ -14,7 +14,7 @@ from r1kit.pipeline import External, Output, Recipe, Stage
 from r1kit.recipes.builder import Builder, Model, Part
 from r1kit.recipes.r1_zero import zero_stage
 from r1kit.recipes.scale import Scale
-from r1kit.recipes.scales import scale_of
+from r1kit.recipes.scales import choose_scale
 from r1kit.rewards import RewardSpec, weighted
 from r1kit.stages.data_requests import DATA_REQUESTS
 from r1kit.stages.distill import DISTILL
@@ -32,7 +32,7 @@ REASONING_TO_GENERAL = {"reasoning": 3.0, "general": 1.0}  # 600k rows and 200k
 
 
 def r1(
-    *, overrides: Mapping[str, Any] | None = None, seed: int = 0, scale: str = "tiny", model: str | None = None
+    *, overrides: Mapping[str, Any] | None = None, seed: int = 0, scale: str | None = None, model: str | None = None
 ) -> Recipe:
     """R1-Zero, Dev1 to Dev3, R1 and its students, each measured.
 
@@ -186,9 +186,11 @@ def preference_rewards(helpfulness: Stage, safety: Stage) -> dict[str, Output]:
     return {"reward/helpfulness": helpfulness / "model", "reward/harmlessness": safety / "model"}
 
 
-def r1_builder(recipe: str, scale: str, overrides: Mapping[str, Any] | None, seed: int, model: str | None) -> Builder:
+def r1_builder(
+    recipe: str, scale: str | None, overrides: Mapping[str, Any] | None, seed: int, model: str | None
+) -> Builder:
     """A builder that measures all models by accuracy on problems and by replies to everyday requests."""
-    size = scale_of(scale)
+    size = choose_scale(recipe, scale, model)
     return Builder(recipe, size, {"eval": size.for_r1.eval, "everyday": size.for_r1.everyday}, overrides, seed, model)
 
 

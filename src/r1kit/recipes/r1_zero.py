@@ -8,7 +8,7 @@ from typing import Any
 from r1kit.pipeline import Recipe, Stage
 from r1kit.recipes.builder import Builder, Model
 from r1kit.recipes.scale import Sizes
-from r1kit.recipes.scales import default_scale, scale_of
+from r1kit.recipes.scales import choose_scale
 from r1kit.rewards import weighted
 from r1kit.stages.rl import RL
 
@@ -20,7 +20,7 @@ def r1_zero(
 
     Without a scale, a model is trained at the one made for it, or at `gpu`. Without a model either, it is `tiny`.
     """
-    size = scale_of(scale) if scale else default_scale(model)
+    size = choose_scale("r1-zero", scale, model)
     build = Builder("R1-Zero", size, {"eval": size.eval}, overrides, seed, model)
     before = build.measure({"base": build.base})
     zero = zero_stage(build, "rl", build.base, size.zero)

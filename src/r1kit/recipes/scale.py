@@ -102,7 +102,8 @@ class Scale:
     """A base model by name, with sizes and data for it. `zero` and `eval` are R1-Zero's.
 
     `planned`: the model and the data need not exist, because the scale is only for `r1kit plan`. `lengths` are mean
-    tokens per completion by stage, for estimates. `light`: one core is enough for its model (see `Recipe`).
+    tokens per completion by stage, for estimates. `light`: one core is enough for its model (see `Recipe`). `largest`:
+    the parameters of the largest model that its learning rates and problems are for; None: any.
     """
 
     name: str
@@ -115,6 +116,7 @@ class Scale:
     planned: bool = False
     light: bool = False
     lengths: Mapping[str, int] = field(default_factory=dict)
+    largest: float | None = None
 
     @property
     def for_r1(self) -> R1Sizes:

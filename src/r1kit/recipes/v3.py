@@ -31,7 +31,7 @@ def v3(
     *,
     overrides: Mapping[str, Any] | None = None,
     seed: int = 0,
-    scale: str = "tiny",
+    scale: str | None = None,
     model: str | None = None,
     teacher: str | None = None,
 ) -> Recipe:

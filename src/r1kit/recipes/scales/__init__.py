@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from r1kit.models.known import parameters_of
 from r1kit.recipes.scale import Scale
 from r1kit.recipes.scales.gpu import GPU
 from r1kit.recipes.scales.paper import PAPER
@@ -10,6 +11,27 @@ from r1kit.recipes.scales.tiny import TINY
 from r1kit.settings import SettingsError, article, import_object, nearest
 
 SCALES = {scale.name: scale for scale in (TINY, SMOLLM2, GPU, PAPER)}
+
+
+def choose_scale(recipe: str, scale: str | None, model: str | None) -> Scale:
+    """The named scale, or without one the scale made for the model: `gpu` for a model that has none.
+
+    Raises `SettingsError` if the named scale is for much smaller models. An equally small one is accepted, such as what
+    another run on the scale's own model has left.
+    """
+    if scale is None:
+        return next((scale for scale in SCALES.values() if model in (None, scale.model)), GPU)
+    chosen = scale_of(scale)
+    if model in (None, chosen.model) or chosen.largest is None:
+        return chosen
+    parameters = parameters_of(model)
+    if parameters is None or parameters > chosen.largest:
+        size = "of unknown size, because it is not on this machine" if parameters is None else f"of {parameters:,}"
+        raise SettingsError(
+            f"scale {scale} has learning rates and problems for models of up to {chosen.largest:,.0f} parameters, such "
+            f"as {chosen.model}, and {model} is {size}: leave the scale out, as in `r1kit run {recipe} --model {model}`"
+        )
+    return chosen
 
 
 def scale_of(name: str) -> Scale:
@@ -22,8 +44,3 @@ def scale_of(name: str) -> Scale:
     if name not in SCALES:
         raise SettingsError(f"there is no scale {name!r}: {nearest(name, SCALES)} (or give package.module:SCALE)")
     return SCALES[name]
-
-
-def default_scale(model: str | None) -> Scale:
-    """The scale made for a base model, `gpu` for models that have none; `tiny` without a model."""
-    return next((scale for scale in SCALES.values() if model in (None, scale.model)), GPU)

@@ -78,6 +78,7 @@ KEPT = curated("not_correct", "truncated", "not_in_format", "repetition")
 SMOLLM2 = Scale(
     name="smollm2",
     model="smollm2-135m",
+    largest=3e8,
     zero=RL | Sizes(tasks=(gsm8k(8000),), chat=CHAT, steps=45, group_size=16),
     eval=EVAL,
     r1=R1Sizes(

@@ -74,6 +74,7 @@ TINY = Scale(
     name="tiny",
     model="tiny",
     light=True,
+    largest=2e6,
     zero=ZERO,
     eval=EVAL,
     r1=R1Sizes(
