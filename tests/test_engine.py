@@ -13,8 +13,7 @@ import pytest
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
-from r1kit.engines.local import LocalEngine  # noqa: E402
-from r1kit.engines.local import engine as engine_module  # noqa: E402
+from r1kit.engines.local import LocalEngine, decoders  # noqa: E402
 from r1kit.engines.local.sampling import sample, uniforms  # noqa: E402
 from r1kit.models import attention  # noqa: E402
 from r1kit.models.cached import KVCache  # noqa: E402
@@ -157,18 +156,18 @@ def test_finished_rows_leave_and_prompts_are_computed_once(policy: Policy, monke
     decoded: list[int] = []
     prefilled: list[int] = []
 
-    class CountedDecode(engine_module.DecodeLayout):
+    class CountedDecode(decoders.DecodeLayout):
         def __init__(self, cache: Any, rows: int, device: Any) -> None:
             decoded.append(rows)
             super().__init__(cache, rows, device)
 
-    class CountedPrefill(engine_module.PrefillLayout):
+    class CountedPrefill(decoders.PrefillLayout):
         def __init__(self, cache: Any, lengths: Sequence[int], slots: Any, device: Any) -> None:
             prefilled.append(cache.shared * len(lengths) + sum(lengths))
             super().__init__(cache, lengths, slots, device)
 
-    monkeypatch.setattr(engine_module, "DecodeLayout", CountedDecode)
-    monkeypatch.setattr(engine_module, "PrefillLayout", CountedPrefill)
+    monkeypatch.setattr(decoders, "DecodeLayout", CountedDecode)
+    monkeypatch.setattr(decoders, "PrefillLayout", CountedPrefill)
     many = Policy(policy.model, policy.tokenizer, tuple(range(30)))  # a likely end, so that lengths differ
     found = generate(many, prompts(), n=4, max_tokens=30, max_rows=8)
     lengths = [len(one.token_ids) for group in found for one in group]
@@ -183,7 +182,7 @@ def test_what_all_prompts_begin_with_is_computed_once_and_changes_nothing(
 ) -> None:
     rows: list[int] = []
 
-    class CountedPrefill(engine_module.PrefillLayout):
+    class CountedPrefill(decoders.PrefillLayout):
         def __init__(self, cache: Any, lengths: Sequence[int], slots: Any, device: Any) -> None:
             rows.append(cache.shared + sum(lengths))
             super().__init__(cache, lengths, slots, device)
@@ -191,7 +190,7 @@ def test_what_all_prompts_begin_with_is_computed_once_and_changes_nothing(
     system = tuple(range(40, 60))
     asked = [Prompt(problem_id=str(n), messages=(), token_ids=(*system, *range(30 + n, 33 + 2 * n))) for n in range(5)]
     alone = [tokens(generate(policy, [prompt], n=2, max_tokens=12))[0] for prompt in asked]
-    monkeypatch.setattr(engine_module, "PrefillLayout", CountedPrefill)
+    monkeypatch.setattr(decoders, "PrefillLayout", CountedPrefill)
     assert tokens(generate(policy, asked, n=2, max_tokens=12)) == alone
     assert rows == [len(system) + sum(len(prompt.token_ids) - len(system) for prompt in asked)]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -23,7 +24,8 @@ from r1kit.models import attention  # noqa: E402
 from r1kit.models.classify import fresh_reward_model  # noqa: E402
 from r1kit.models.known import KNOWN, ModelError, find, resolve  # noqa: E402
 from r1kit.models.load import Policy, load, outline  # noqa: E402
-from r1kit.models.preflight import check_attention  # noqa: E402
+from r1kit.models.plain import plain_path  # noqa: E402
+from r1kit.models.preflight import choose_path  # noqa: E402
 from r1kit.tiny.tokenizer import make  # noqa: E402
 from r1kit.types import Prompt, SamplingParams  # noqa: E402
 
@@ -137,10 +139,13 @@ def test_a_loaded_policy_generates_and_knows_its_end_and_its_context(folder: Pat
     assert len(group) == 2
 
 
-def test_a_sliding_window_bounds_the_context() -> None:
+def test_a_sliding_window_shorter_than_the_context_takes_the_plain_path_and_does_not_bound_it() -> None:
     config = transformers.MistralConfig(**BASE, sliding_window=50)
-    model = transformers.AutoModelForCausalLM.from_config(config, attn_implementation=attention.NAME)
-    assert Policy(model, TOKENIZER, (1,)).context == 50
+    model = transformers.AutoModelForCausalLM.from_config(config)
+    choose_path(model, "mistral")
+    path = plain_path(model)
+    assert path and "sliding window of 50 tokens" in path.reason
+    assert Policy(model, TOKENIZER, (1,)).context == BASE["max_position_embeddings"]
 
 
 def test_a_folder_without_a_tokenizer_is_refused(folder: Path) -> None:
@@ -266,7 +271,7 @@ SOUND = {
     "llama": transformers.LlamaConfig,
     "qwen2": transformers.Qwen2Config,
     "qwen3": transformers.Qwen3Config,
-    "gemma3": transformers.Gemma3TextConfig,
+    "gemma3": lambda **base: transformers.Gemma3TextConfig(**base, sliding_window=128),
     "granite": lambda **base: transformers.GraniteConfig(**base, logits_scaling=8.0),
     "cohere": transformers.CohereConfig,
     "gpt2": lambda **_: transformers.GPT2Config(vocab_size=90, n_embd=32, n_layer=2, n_head=4),
@@ -295,7 +300,7 @@ LEAKY = {
 def architecture(config: Any) -> Any:
     """Weights as large as those of a trained model: an untrained one can hide a leak."""
     torch.manual_seed(0)
-    model = transformers.AutoModelForCausalLM.from_config(config, attn_implementation=attention.NAME).float()
+    model = transformers.AutoModelForCausalLM.from_config(config).float()
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(torch.randn_like(parameter) * 0.15)
@@ -303,28 +308,53 @@ def architecture(config: Any) -> Any:
 
 
 @pytest.mark.parametrize("name", SOUND)
-def test_architectures_whose_attention_is_computed_pass_the_check(name: str) -> None:
+def test_architectures_whose_attention_is_computed_take_packed_rows(name: str) -> None:
     model = architecture(SOUND[name](**BASE))
-    check_attention(model, name)
-    assert model.config._attn_implementation == attention.NAME
+    choose_path(model, name)
+    assert plain_path(model) is None and model.config._attn_implementation == attention.NAME
 
 
-def test_deepseek_passes_the_check() -> None:
-    check_attention(deepseek(), "deepseek-v3")
+def test_deepseek_takes_packed_rows() -> None:
+    model = deepseek()
+    choose_path(model, "deepseek-v3")
+    assert plain_path(model) is None
 
 
 @pytest.mark.parametrize("name", LEAKY)
-def test_architectures_that_would_compute_something_else_are_refused(name: str) -> None:
-    with pytest.raises(ModelError, match="r1kit's attention does not"):
-        check_attention(architecture(LEAKY[name]()), name)
+def test_architectures_that_packed_rows_do_not_compute_take_the_plain_path(name: str) -> None:
+    model = architecture(LEAKY[name]())
+    choose_path(model, name)
+    path = plain_path(model)
+    assert path and path.reason and model.config._attn_implementation != attention.NAME
 
 
-def test_loading_runs_the_check(tmp_path: Path) -> None:
+def test_loading_chooses_the_path_and_says_why(tmp_path: Path) -> None:
     Policy(
         architecture(transformers.BloomConfig(vocab_size=132, hidden_size=32, n_layer=2, n_head=4)), TOKENIZER, (1,)
     ).save(tmp_path / "bloom")
-    with pytest.raises(ModelError, match="does not compute what bloom computes"):
-        load(str(tmp_path / "bloom"))
+    assert re.match(
+        "bloom takes the plain path .* with padded rows.*: slower.*because ", load(str(tmp_path / "bloom")).path
+    )
+
+
+@pytest.mark.parametrize("spoiled", ["batch", "cache", "head"])
+def test_an_architecture_whose_own_passes_disagree_is_refused(spoiled: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = architecture(LEAKY["position bias"]())
+    own = model.transformer.forward
+
+    def forward(*args: Any, **inputs: Any) -> Any:
+        output = own(*args, **inputs)
+        leaks = {"batch": len(output[0]) > 1, "cache": output[0].shape[1] == 1, "head": False}[spoiled]
+        if leaks:  # each row sees the mean of the others
+            output.last_hidden_state = output.last_hidden_state + output.last_hidden_state.mean(0, keepdim=True)
+        return output
+
+    monkeypatch.setattr(model.transformer, "forward", forward)
+    if spoiled == "head":
+        model.config.logits_scaling = 2.0  # which bloom's own code does not know
+    reason = {"batch": "a batch differs", "cache": "token by token it differs", "head": "its head is not"}[spoiled]
+    with pytest.raises(ModelError, match=f"nor with its own code.*{reason}"):
+        choose_path(model, "spoiled")
 
 
 CODE = """

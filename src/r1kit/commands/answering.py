@@ -73,6 +73,8 @@ def open_model(settings: EngineSettings, template: str | None, progress: Progres
             template = settings.template
         chat, source = saved.choose(template, folder, policy.tokenizer)
         progress.say(f"prompt format: {source}; {policy.turn(chat)}")
+        if policy.path:
+            progress.say(policy.path)
         engine, weights = open_policy_engine(settings, policy), {"weights": sha256(folder)}
         return AnsweringModel(engine, chat, weights, settings.max_rows, policy.tokenizer, policy.context)
     if template == "plain":

@@ -33,8 +33,12 @@ def compute_dtype(context: Context, name: str = "model") -> ComputeDtype:
 
 
 def keep_compute_dtype(context: Context, model: Any, name: str = "model") -> None:
-    """Write down the precision that loading chose, and say so if it is bf16, or if bf16 was set in vain."""
+    """Write down the precision that loading chose.
+
+    Says once if it is bf16 or if bf16 was set in vain, and if the model runs on the plain path.
+    """
     from r1kit.models.compute import DTYPES, compute_dtype_of
+    from r1kit.models.plain import describe_path
 
     file = context.folder / FILE
     kept = read_json(file) if file.is_file() else {}
@@ -43,4 +47,6 @@ def keep_compute_dtype(context: Context, model: Any, name: str = "model") -> Non
     if "bf16" in (chosen, wanted) and name not in kept:
         why = "" if chosen == "bf16" else ", but on a CPU a model this small is never rounded"
         context.progress.say(f"the {name}'s linear layers compute in {chosen}: compute_dtype is {wanted}{why}")
+    if name not in kept and (line := describe_path(model)):
+        context.progress.say(f"the {name}: {line}")
     write_json(file, {**kept, name: chosen})

@@ -21,7 +21,7 @@ from r1kit.models.known import ModelError, resolve
 from r1kit.models.load import check_weights, context_of, device_of, load
 from r1kit.models.packed import PackedLayout, Span, bucket, split_by_budget
 from r1kit.models.policy_net import ScoreNet
-from r1kit.models.preflight import check_attention
+from r1kit.models.preflight import choose_path
 from r1kit.store import atomic_folder, read_json, write_json
 from r1kit.types import ComputeDtype, Conversation, Message, Sample
 
@@ -140,7 +140,7 @@ def _classifier(folder: Path, name: str, missing: Sequence[str] = ("score.weight
     from transformers import AutoModelForSequenceClassification
 
     attention.register()
-    options = {"dtype": torch.float32, "attn_implementation": attention.NAME, "output_loading_info": True, **NO_CODE}
+    options = {"dtype": torch.float32, "output_loading_info": True, **NO_CODE}
     with reading(name, "could not be loaded as a sequence classifier"), _quiet():
         loaded: Any = AutoModelForSequenceClassification.from_pretrained(folder, num_labels=1, **options)
     model, info = loaded
@@ -150,7 +150,7 @@ def _classifier(folder: Path, name: str, missing: Sequence[str] = ("score.weight
         what = ", ".join(absent[:3]) or "the head `score`"
         raise ModelError(f"{name} lacks {what} as a sequence classifier: give a model that transformers can use as one")
     check_weights(model, name)
-    check_attention(model, name)
+    choose_path(model, name)
     return model
 
 

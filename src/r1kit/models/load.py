@@ -17,7 +17,8 @@ from r1kit.models import attention, compute
 from r1kit.models.head import WITHOUT_TOKEN
 from r1kit.models.hub import NO_CODE, config_of, listed_ends, reading, tokenizer_of
 from r1kit.models.known import ModelError, first_line, resolve
-from r1kit.models.preflight import check_attention
+from r1kit.models.plain import describe_path
+from r1kit.models.preflight import choose_path
 from r1kit.store import atomic_folder
 from r1kit.types import ComputeDtype
 
@@ -36,6 +37,11 @@ class Policy:
     def context(self) -> int:
         """The longest sequence that the model takes, in tokens."""
         return context_of(self.model)
+
+    @property
+    def path(self) -> str:
+        """One line for people if the model runs on the plain path, with the reason and the cost; otherwise empty."""
+        return describe_path(self.model)
 
     def turn(self, chat: ChatFormat) -> str:
         """One line for people: what prompts in a format open, and what ends a completion.
@@ -73,9 +79,8 @@ def set_ends(model: Any, ids: tuple[int, ...]) -> None:
 
 
 def context_of(model: Any) -> int:
-    """The longest sequence that a model takes, in tokens; bounded by a sliding window, which r1kit does not compute."""
-    longest = int(getattr(model.config, "max_position_embeddings", 1 << 20))
-    return min(longest, getattr(model.config, "sliding_window", None) or longest)  # None: no window
+    """The longest sequence that a model takes, in tokens."""
+    return int(getattr(model.config.get_text_config(), "max_position_embeddings", 1 << 20))
 
 
 def device_of(name: str) -> torch.device:
@@ -92,10 +97,10 @@ def device_of(name: str) -> torch.device:
 
 
 def load(name: str, *, device: str = "auto", compute_dtype: ComputeDtype = "auto", seed: int = 0) -> Policy:
-    """Load a model and its tokenizer with weights in fp32, linear layers in `compute_dtype` and r1kit's attention.
+    """Load a model and its tokenizer with weights in fp32 and linear layers in `compute_dtype`, and choose its path.
 
     Raises `ModelError` for a model without a tokenizer, an end token or some of its weights, for weights that are not
-    finite, for a vocabulary smaller than the tokenizer's, and for attention that r1kit does not compute.
+    finite, for a vocabulary smaller than the tokenizer's, and for an architecture that neither path computes.
     """
     from transformers import AutoModelForCausalLM
     from transformers.utils import logging as transformers_logging
@@ -108,7 +113,7 @@ def load(name: str, *, device: str = "auto", compute_dtype: ComputeDtype = "auto
     ids, texts = _ends(tokenizer, folder, name)
     with reading(name, "could not be loaded"):
         loaded: Any = AutoModelForCausalLM.from_pretrained(
-            folder, dtype=torch.float32, attn_implementation=attention.NAME, output_loading_info=True, **NO_CODE
+            folder, dtype=torch.float32, output_loading_info=True, **NO_CODE
         )
     model, info = loaded
     if info["missing_keys"]:
@@ -118,7 +123,7 @@ def load(name: str, *, device: str = "auto", compute_dtype: ComputeDtype = "auto
             "checkpoint is incomplete, so give a complete one"
         )
     check_weights(model, name)
-    check_attention(model, name)  # on the CPU, in fp32, before the weights move
+    choose_path(model, name)  # on the CPU, in fp32, before the weights move
     if len(tokenizer) > model.get_input_embeddings().num_embeddings:
         raise ModelError(
             f"{name}: the tokenizer has {len(tokenizer)} tokens but the model only "

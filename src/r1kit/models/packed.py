@@ -10,7 +10,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from r1kit.models.attention import causal_attention
@@ -64,6 +66,7 @@ class PackedLayout:
     def __init__(self, spans: Sequence[Span], device: torch.device | str = "cpu") -> None:
         device = torch.device(device)
         self.prompts = [span.prompt for span in spans if span.prompt]
+        self.spans = tuple(spans)
         self.longest = max(span.prompt + max(span.completions, default=0) for span in spans)
         prompt_runs = runs(self.prompts, WASTE)  # prompts of neighbouring spans that attention computes together
         self.prompt_sizes = [sum(run) for run in prompt_runs]
@@ -79,11 +82,22 @@ class PackedLayout:
         starts = [torch.arange(length) for length in self.prompts]
         owns = [torch.arange(span.prompt, span.prompt + length) for span in spans for length in span.completions]
         self.position_ids = torch.cat([*starts, *owns]).to(device)  # [T]
-        # a prompt's token stands for one token of each completion's sequence
+        # a prompt's token stands for one token of each completion's sequence; the plain path sets it for each pass
         self.samples_per_token = torch.ones(len(self.position_ids), dtype=torch.float64, device=device)  # [T]
         shared = torch.tensor([len(span.completions) for span in spans if span.prompt], dtype=torch.float64)
         lengths = torch.tensor(self.prompts, dtype=torch.long)
         self.samples_per_token[: self.sizes[0]] = shared.repeat_interleave(lengths).to(device)
+
+    def sequences(self) -> list[NDArray[np.int64]]:
+        """The places in the row of each completion with its prompt."""
+        sequences, start, end = [], 0, sum(self.prompts)  # of the next prompt and the next completion
+        for span in self.spans:
+            prompt = np.arange(start, start + span.prompt)
+            for length in span.completions:
+                sequences.append(np.concatenate([prompt, np.arange(end, end + length)]))
+                end += length
+            start += span.prompt
+        return sequences
 
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
         """q [1, H, T, D] -> [1, T, H, Dv]."""

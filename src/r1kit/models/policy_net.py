@@ -13,9 +13,11 @@ from typing import Any, NamedTuple, Protocol, Self, runtime_checkable
 import torch
 from torch import Tensor, nn
 
+from r1kit.models import plain
 from r1kit.models.batch import Batch, Targets, Totals
 from r1kit.models.head import Chunk, ChunkLoss, FusedHead, Head
 from r1kit.models.packed import PackedLayout
+from r1kit.models.plain import plain_path
 
 LONG = 8  # chunks of the head: a longer sequence is split, and its logits are computed twice
 
@@ -50,8 +52,10 @@ def per_token(loss: Loss) -> Loss:
 
 
 def hidden_states(model: Any, token_ids: Tensor, layout: PackedLayout) -> Tensor:
-    """Hidden states [T, d] of a packed row [1, T], of a language model or of a sequence classifier."""
+    """Hidden states [T, d] of a packed row [1, T], of a language model or of a sequence classifier, on its path."""
     assert token_ids.shape == (1, len(layout.position_ids)), "the layout is of another row"
+    if path := plain_path(model):
+        return plain.hidden_states(model, path, token_ids, layout)
     output = model.base_model(  # without the head: it is applied to the targets' positions only
         input_ids=token_ids, position_ids=layout.position_ids[None], layout=layout, use_cache=False
     )

@@ -15,6 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from r1kit.models.packed import PackedLayout
+
 
 class RouterBalance:
     """Counts the load of each expert during training forward passes; `update` moves the biases.
@@ -28,7 +30,7 @@ class RouterBalance:
         self.routers = [m for m in model.modules() if isinstance(getattr(m, "e_score_correction_bias", None), Tensor)]
         # fp32 counts exactly only up to 16 million
         self.loads = [torch.zeros_like(self._bias(router), dtype=torch.float64) for router in self.routers]
-        self.samples_per_token: Tensor | None = None  # [T], inside `counting`
+        self.layout: PackedLayout | None = None  # inside `counting`
         for index, router in enumerate(self.routers):
             router.register_forward_hook(partial(self._count, index))
 
@@ -38,20 +40,20 @@ class RouterBalance:
 
     def _count(self, index: int, module: nn.Module, args: Any, output: Any) -> None:
         """A forward hook of router `index`."""
-        if self.samples_per_token is not None:
-            experts = output[2]  # router logits, weights, indices [T, experts per token]
-            assert len(experts) == len(self.samples_per_token), "one row of experts for each token of the packed row"
-            weights = self.samples_per_token.repeat_interleave(experts.shape[-1])  # [T * experts per token]
-            self.loads[index].index_add_(0, experts.reshape(-1), weights)
+        if self.layout is not None:
+            experts = output[2].flatten(0, -2)  # router logits, weights, indices [T, experts per token]
+            samples = self.layout.samples_per_token  # [T]
+            assert len(experts) == len(samples), "one row of experts for each token of the forward pass"
+            self.loads[index].index_add_(0, experts.flatten(), samples.repeat_interleave(experts.shape[-1]))
 
     @contextmanager
-    def counting(self, samples_per_token: Tensor) -> Iterator[None]:
-        """Count the forward passes of one packed row; `samples_per_token` [T]: how many samples share each token."""
-        self.samples_per_token = samples_per_token
+    def counting(self, layout: PackedLayout) -> Iterator[None]:
+        """Count the forward passes of one packed row, whose layout says how many samples share each token."""
+        self.layout = layout
         try:
             yield
         finally:
-            self.samples_per_token = None
+            self.layout = None
 
     def update(self) -> float:
         """b_i += gamma * sign(mean load - load_i); returns the largest ratio of the fullest expert to the mean."""

@@ -94,7 +94,7 @@ class Learner:
         with packing(self.model, training=True):  # until the update, the weights stay as they are
             for batch, has_gradient in chain(zip(batches, repeat(True)), zip(measured, repeat(False))):
                 # the backward pass may compute activations again, so experts are counted in the forward pass alone
-                counting = self.router.counting(batch.layout.samples_per_token) if has_gradient else nullcontext()
+                counting = self.router.counting(batch.layout) if has_gradient else nullcontext()
                 with torch.set_grad_enabled(has_gradient), autocast(self.model), counting:
                     output = self.net(batch, loss, totals, self.temperature)
                 assert output.num_items is not None, "a net fills in the number of its targets"

@@ -15,14 +15,12 @@ from torch import Tensor
 
 from r1kit.engines import PromptError, Report
 from r1kit.engines.ask import refuse_long
+from r1kit.engines.local.decoders import decoder_of
 from r1kit.engines.local.sampling import sample, uniforms
 from r1kit.engines.local.scheduler import Scheduler, Sequence
-from r1kit.models.attention import Layout
-from r1kit.models.cached import DecodeLayout, KVCache, PrefillLayout
 from r1kit.models.compute import computing
 from r1kit.models.head import Head
 from r1kit.models.load import Policy, has_adapters
-from r1kit.models.packed import common_prefix
 from r1kit.types import Completion, Prompt, SamplingParams
 
 LOGITS_ROWS = 64  # rows whose logits are sampled at once, while they are in the processor's cache
@@ -94,7 +92,7 @@ class _Generation:
         lengths = [len(prompt.token_ids) for prompt in prompts]
         slots = min(engine.max_rows, len(prompts) * params.n)  # sequences that run at once
         self.scheduler = Scheduler(lengths, params.n, slots)
-        self.cache = KVCache(slots, common_prefix([prompt.token_ids for prompt in prompts]) if prompts else 0)
+        self.decoder = decoder_of(self.model, slots, [prompt.token_ids for prompt in prompts])
         self.last_tokens = torch.zeros(slots, dtype=torch.long, device=self.device)  # [slots], inputs of the next step
         # [prompts][n], in the order of the request, however the sequences were scheduled
         self.results: list[list[Completion | None]] = [[None] * params.n for _ in prompts]
@@ -117,40 +115,20 @@ class _Generation:
         return [[completion for completion in group if completion is not None] for group in self.results]
 
     def prefill(self, admitted: list[list[Sequence]], first: int) -> None:
-        """Run the prompts of new groups as one packed row and sample their first tokens; they take slots [first:]."""
-        slots, start = [], first
-        for group in admitted:
-            slots.append(range(start, start + len(group)))
-            start += len(group)
-            for sequence in group:
-                name = f"{self.names[sequence.prompt]}/{sequence.sample}"
-                sequence.uniforms = uniforms(self.params.seed, name, self.params.max_tokens).tolist()
-        prompt_ids = [self.prompts[group[0].prompt].token_ids for group in admitted]
-        shared = self.cache.shared
-        suffixes = [token_ids[shared:] for token_ids in prompt_ids]
-        layout = PrefillLayout(self.cache, [len(suffix) for suffix in suffixes], slots, self.device)
-        # one row: the shared prefix once, then the rest of each prompt
-        packed = [*prompt_ids[0][:shared], *(token for suffix in suffixes for token in suffix)]
-        token_ids = torch.tensor([packed], device=self.device)  # [1, T]
-        hidden = self.forward(token_ids, layout.position_ids[None], layout)[0]  # [T, d]
-        # index of each prompt's last token, whose logits give the first tokens of its completions
-        ends = shared + torch.tensor([len(suffix) for suffix in suffixes], device=self.device).cumsum(0) - 1  # [groups]
-        sizes = torch.tensor([len(group) for group in admitted], device=self.device)  # [groups]
-        self.append([torch.repeat_interleave(self.head.logits(hidden[ends]), sizes, dim=0)], first)  # [new slots, V]
+        """Run the prompts of new groups and sample their first tokens; they take slots [first:]."""
+        for sequence in (sequence for group in admitted for sequence in group):
+            name = f"{self.names[sequence.prompt]}/{sequence.sample}"
+            sequence.uniforms = uniforms(self.params.seed, name, self.params.max_tokens).tolist()
+        sizes = [len(group) for group in admitted]
+        hidden = self.decoder.prefill([self.prompts[group[0].prompt].token_ids for group in admitted], sizes)
+        logits = self.head.logits(hidden)  # [groups, V], of the first tokens of all their completions
+        repeats = torch.tensor(sizes, device=self.device)
+        self.append([torch.repeat_interleave(logits, repeats, dim=0)], first)  # [new slots, V]
 
     def decode(self) -> None:
         """One token for every running sequence."""
-        rows = len(self.scheduler.running)
-        layout = DecodeLayout(self.cache, rows, self.device)
-        hidden = self.forward(self.last_tokens[:rows, None], layout.position_ids, layout)[:, 0]  # [rows, d]
-        # only now: on CPU, layout.position_ids is a view of these lengths
-        self.cache.lengths[:rows] += 1
+        hidden = self.decoder.step(self.last_tokens[: len(self.scheduler.running)])  # [rows, d]
         self.append((self.head.logits(part) for part in hidden.split(LOGITS_ROWS)), 0)
-
-    def forward(self, token_ids: Tensor, position_ids: Tensor, layout: Layout) -> Tensor:
-        """Hidden states [B, T, d] of token ids [B, T]."""
-        output = self.model.base_model(input_ids=token_ids, position_ids=position_ids, layout=layout, use_cache=False)
-        return output.last_hidden_state  # type: ignore[no-any-return]
 
     def append(self, logits: abc.Iterable[Tensor], first: int) -> None:
         """Sample the next tokens of slots [first:] from parts of their logits [part, V]; finished sequences leave."""
@@ -173,10 +151,8 @@ class _Generation:
                 self.num_done += 1
                 if self.report:
                     self.report(self.num_done, len(self.prompts) * self.params.n)
-                source = self.scheduler.remove(slot)
-                if source != slot:
-                    self.cache.move(source, slot)
-                    self.last_tokens[slot] = self.last_tokens[source]
+                self.last_tokens[slot] = self.last_tokens[self.scheduler.remove(slot)]
+                self.decoder.remove(slot)
 
     def finished(self, sequence: Sequence) -> Completion | None:
         """The completion, if its newest token ended it."""

@@ -1,0 +1,130 @@
+"""The two ways to run a model token by token: packed prompts with r1kit's cache, or its own forward pass and cache.
+
+Both hold one running sequence per slot; the slots in use are a block without gaps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import accumulate, pairwise
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from r1kit.models.attention import Layout
+from r1kit.models.cached import DecodeLayout, KVCache, PrefillLayout
+from r1kit.models.packed import bucket, common_prefix
+from r1kit.models.plain import WASTE, PlainCache, PlainPath, plain_path
+
+
+class Decoder(Protocol):
+    """The running sequences of one `generate` call."""
+
+    def prefill(self, prompts: Sequence[Sequence[int]], sizes: Sequence[int]) -> Tensor:
+        """Run new prompts; `sizes[i]` sequences continue prompt i, in the next free slots.
+
+        Returns the hidden states [prompts, d] of the prompts' last tokens.
+        """
+
+    def step(self, tokens: Tensor) -> Tensor:
+        """Append a token to the sequence of each slot [slots]; returns their hidden states [slots, d]."""
+
+    def remove(self, slot: int) -> None:
+        """End the sequence in a slot; the one in the last slot moves there."""
+
+
+def decoder_of(model: Any, slots: int, prompts: Sequence[Sequence[int]]) -> Decoder:
+    """The decoder of a model's path, for all prompts of a `generate` call."""
+    path = plain_path(model)
+    return PackedDecoder(model, slots, prompts) if path is None else PlainDecoder(model, path)
+
+
+class PackedDecoder:
+    """Prompts run as one packed row, each once for its group and their common beginning once for all."""
+
+    def __init__(self, model: Any, slots: int, prompts: Sequence[Sequence[int]]) -> None:
+        self.model = model
+        self.cache = KVCache(slots, common_prefix(prompts) if prompts else 0)
+        self.rows = 0
+
+    def prefill(self, prompts: Sequence[Sequence[int]], sizes: Sequence[int]) -> Tensor:
+        shared, stops = self.cache.shared, [*accumulate(sizes, initial=self.rows)]
+        slots = [range(start, stop) for start, stop in pairwise(stops)]
+        self.rows = stops[-1]
+        suffixes = [prompt[shared:] for prompt in prompts]
+        layout = PrefillLayout(self.cache, [len(suffix) for suffix in suffixes], slots, self.model.device)
+        # one row: the shared prefix once, then the rest of each prompt
+        packed = [*prompts[0][:shared], *(token for suffix in suffixes for token in suffix)]
+        token_ids = torch.tensor([packed], device=self.model.device)  # [1, T]
+        hidden = self._forward(token_ids, layout.position_ids[None], layout)[0]  # [T, d]
+        ends = torch.tensor([len(suffix) for suffix in suffixes], device=hidden.device).cumsum(0)
+        return hidden[shared + ends - 1]
+
+    def step(self, tokens: Tensor) -> Tensor:
+        layout = DecodeLayout(self.cache, self.rows, self.model.device)
+        hidden = self._forward(tokens[:, None], layout.position_ids, layout)[:, 0]  # [rows, d]
+        # only now: on CPU, layout.position_ids is a view of these lengths
+        self.cache.lengths[: self.rows] += 1
+        return hidden
+
+    def remove(self, slot: int) -> None:
+        self.rows -= 1
+        if slot != self.rows:
+            self.cache.move(self.rows, slot)
+
+    def _forward(self, token_ids: Tensor, position_ids: Tensor, layout: Layout) -> Tensor:
+        """Hidden states [B, T, d] of token ids [B, T]."""
+        output = self.model.base_model(input_ids=token_ids, position_ids=position_ids, layout=layout, use_cache=False)
+        return output.last_hidden_state  # type: ignore[no-any-return]
+
+
+class PlainDecoder:
+    """Prompts of about one length, or of exactly one, share a cache of the model's own until they end."""
+
+    def __init__(self, model: Any, path: PlainPath) -> None:
+        self.model, self.path = model, path
+        self.slots: list[tuple[PlainCache, int]] = []  # the cache of each running sequence, and its row there
+
+    def prefill(self, prompts: Sequence[Sequence[int]], sizes: Sequence[int]) -> Tensor:
+        states: dict[int, Tensor] = {}
+        slots: dict[int, list[tuple[PlainCache, int]]] = {}
+        for indices in bucket([len(prompt) for prompt in prompts], WASTE if self.path.pads_left else 0.0):
+            counts = [sizes[index] for index in indices]
+            starts = [*accumulate(counts, initial=0)]
+            if self.path.forks:  # each prompt once, its cache copied to its sequences
+                cache = PlainCache(self.model, [prompts[index] for index in indices])
+                states |= dict(zip(indices, cache.states, strict=True))
+                rows = torch.arange(len(indices)).repeat_interleave(torch.tensor(counts))
+                cache.select(rows.to(self.model.device))
+            else:
+                repeated = [prompts[index] for index, count in zip(indices, counts, strict=True) for _ in range(count)]
+                cache = PlainCache(self.model, repeated)
+                states |= dict(zip(indices, cache.states[starts[:-1]], strict=True))
+            for index, start, count in zip(indices, starts, counts, strict=False):
+                slots[index] = [(cache, row) for row in range(start, start + count)]
+        for index in range(len(prompts)):
+            self.slots += slots[index]
+        return torch.stack([states[index] for index in range(len(prompts))])
+
+    def step(self, tokens: Tensor) -> Tensor:
+        groups: dict[PlainCache, list[int]] = {}
+        for slot, (cache, _) in enumerate(self.slots):
+            groups.setdefault(cache, []).append(slot)
+        states: list[Tensor] = []
+        for cache, slots in groups.items():
+            # a copy of the cache costs about two steps: worth it once a quarter of its rows has ended
+            if self.path.forks and len(slots) <= 0.75 * cache.rows:
+                cache.select(torch.tensor([self.slots[slot][1] for slot in slots], device=tokens.device))
+                for row, slot in enumerate(slots):
+                    self.slots[slot] = (cache, row)
+            rows = torch.tensor([self.slots[slot][1] for slot in slots], device=tokens.device)
+            own = tokens.new_zeros(cache.rows)  # an ended row that is still in the cache continues with any token
+            own[rows] = tokens[torch.tensor(slots, device=tokens.device)]
+            states.append(cache.step(own)[rows])
+        order = torch.tensor([slot for slots in groups.values() for slot in slots], device=tokens.device)
+        return torch.cat(states)[order.argsort()]
+
+    def remove(self, slot: int) -> None:
+        self.slots[slot] = self.slots[-1]
+        self.slots.pop()
