@@ -38,13 +38,25 @@ and `chat.options` sets variables of its template, such as `--set 'rl.chat.optio
 `generate` and `chat`, `--format FILE` names a file with a format, such as
 `{"template": "chat", "options": {"enable_thinking": false}}`.
 
+- **A template that takes no system message** (Gemma 2 refuses it, others drop it, SmolLM3's cuts `/think` out of
+  `</think>`): the system message begins the first question, where Gemma 3's template puts it. The line on the turn
+  says so.
+- **A template that drops earlier reasoning** (Qwen3, R1's distilled models): each answer of a conversation is trained
+  in a row of its own, behind the prompt that the model would see there. Exemplars would lose their reasoning, and are
+  refused.
+- **A template that reads `reasoning_content`** (Qwen3.8) gets the reasoning of earlier answers in that field.
+- **A tokenizer that adds tokens by itself**: prompts and rows hold the template's BOS once, and no EOS but the taught
+  one. If it also begins each text with a space (SentencePiece), rows are tokenised behind their prompts, so that no
+  space is added.
+
 The models below are tiny, with random weights, in the manner of known families (`tests/shapes.py`, and others that are
 not in this repository). Each goes one full round: the ids of a row of SFT, an update of SFT, a step of RL, `eval`,
 `generate`, and a reply as a server sends it; the last column says whether they agree. Made by
 `python benchmarks/templates.py --out docs/templates.md MODEL_FOLDER ...`.
 
 """
-COLUMNS = ("model", "opens", "ends at", "SFT teaches", "ids without a token", "a row of SFT, **trained**", "agrees")
+FACTS = ("system message", "earlier reasoning", "ids without a token")
+COLUMNS = ("model", "opens", "ends at", "SFT teaches", *FACTS, "a row of SFT, **trained**", "agrees")
 
 
 def main() -> None:
@@ -74,8 +86,8 @@ def table_row(model: str) -> dict[str, str]:
     row = f"{_code(tokenizer.decode(turns['prompt_ids'])[-24:])} **{_code(tokenizer.decode(turns['reply_ids']))}**"
     cells = {key: _code(turns[key]) for key in ("ends at", "SFT teaches")}
     cells["opens"] = turns["opens"] if turns["opens"] == "nothing" else _code(turns["opens"])
-    last = {COLUMNS[4]: str(turns["ids without a token"]), COLUMNS[5]: row, "agrees": ", ".join(faults) or "yes"}
-    return {"model": name, **cells, **last}
+    facts = {fact: str(turns[fact]) for fact in FACTS}
+    return {"model": name, **cells, **facts, COLUMNS[-2]: row, "agrees": ", ".join(faults) or "yes"}
 
 
 def _code(text: str) -> str:

@@ -115,7 +115,107 @@ class Shape:
         return folder
 
 
+_SPLIT = (  # `answer` without the reasoning of a turn, and the reasoning, wherever the turn holds it
+    "{% set answer = m.content.split('</think>')[-1].lstrip('\n') %}"
+    "{% set thought = m.reasoning_content or m.content.split('</think>')[0].split('<think>')[-1].strip('\n') "
+    "if m.reasoning_content or '</think>' in m.content else '' %}"
+)
+_ASKED = (  # the place of the last question
+    "{% set q = namespace(last=0) %}{% for m in messages %}{% if m.role == 'user' %}{% set q.last = loop.index %}"
+    "{% endif %}{% endfor %}"
+)
+# as Qwen3: reasoning only behind the last question, and then always a block
+_REASONS = _by_role(
+    CHATML,
+    _SPLIT + "<|im_start|>assistant\n{% if loop.index > q.last %}<think>\n{{ thought }}\n</think>\n\n{% endif %}"
+    "{{ answer }}<|im_end|>\n",
+)
+_ALTERNATE = (
+    "{% for m in messages if m.role != 'system' %}{% if (m.role == 'user') != (loop.index % 2 == 1) %}"
+    "{{ raise_exception('questions and answers must alternate') }}{% endif %}{% endfor %}"
+)
+_SILENT = "{% if enable_thinking is defined and not enable_thinking %}<think>\n\n</think>\n\n"
+_QWEN: dict[str, Any] = {
+    "marks": ("<|endoftext|>", "<|im_start|>", "<|im_end|>"),
+    "named": {"eos_token": "<|im_end|>", "pad_token": "<|endoftext|>"},
+    "ends": ("<|im_end|>", "<|endoftext|>"),
+    "listed": ("<|im_end|>", "<|endoftext|>"),
+    "padding": 40,
+}
+
 SHAPES = {
+    "qwen-2.5": Shape(  # a system message of its own if there is none
+        template="{% if messages[0].role != 'system' %}<|im_start|>system\nBe kind.<|im_end|>\n{% endif %}"
+        + _template(CHATML, "<|im_start|>assistant\n"),
+        **_QWEN,
+    ),
+    "qwen-3": Shape(
+        template=_ASKED + _template(_REASONS, "<|im_start|>assistant\n" + _SILENT + "{% endif %}"), **_QWEN
+    ),
+    "qwen-3.5": Shape(
+        template=_ASKED
+        + "{% if not q.last %}{{ raise_exception('no question') }}{% endif %}"
+        + _template(_REASONS, "<|im_start|>assistant\n" + _SILENT + "{% else %}<think>\n{% endif %}"),
+        opened="<think>\n",
+        **_QWEN,
+    ),
+    "qwen-3.8": Shape(  # keeps earlier reasoning, but knows it only from a field of its own
+        template=_template(
+            _by_role(
+                CHATML,
+                "<|im_start|>assistant\n<think>\n{{ m.reasoning_content }}\n</think>\n\n{{ m.content }}<|im_end|>\n",
+            ),
+            "<|im_start|>assistant\n<think>\n",
+        ),
+        opened="<think>\n",
+        **_QWEN,
+    ),
+    "llama-3": Shape(  # a header with today's date, white space cut off
+        ("<|begin_of_text|>", "<|end_of_text|>", "<|head|>", "<|tail|>", "<|eom_id|>", "<|eot_id|>"),
+        {"bos_token": "<|begin_of_text|>", "eos_token": "<|eot_id|>"},
+        "{{ bos_token }}<|head|>system<|tail|>\n\nToday: {{ strftime_now('%d %b %Y') }}\n\n"
+        "{% if messages[0].role == 'system' %}{{ messages[0].content | trim }}{% endif %}<|eot_id|>"
+        + _template(
+            "{% if m.role != 'system' %}<|head|>{{ m.role }}<|tail|>\n\n{{ m.content | trim }}<|eot_id|>{% endif %}",
+            "<|head|>assistant<|tail|>\n\n",
+        ),
+        ("<|eot_id|>", "<|end_of_text|>", "<|eom_id|>"),
+        listed=("<|end_of_text|>", "<|eom_id|>", "<|eot_id|>"),
+    ),
+    "gemma-2": Shape(  # refuses system messages
+        ("<pad>", "<eos>", "<bos>", "<start_of_turn>", "<end_of_turn>"),
+        {"bos_token": "<bos>", "eos_token": "<eos>", "pad_token": "<pad>"},
+        "{{ bos_token }}{% if messages[0].role == 'system' %}{{ raise_exception('no system role') }}{% endif %}"
+        + _ALTERNATE
+        + _template(
+            "<start_of_turn>{{ 'model' if m.role == 'assistant' else m.role }}\n{{ m.content | trim }}<end_of_turn>\n",
+            "<start_of_turn>model\n",
+        ),
+        ("<end_of_turn>", "<eos>"),
+        listed=("<eos>", "<end_of_turn>"),
+    ),
+    "mistral-3": Shape(  # no generation prompt; the system message in the last question, as long as it is the last turn
+        ("<s>", "</s>", "[INST]", "[/INST]"),
+        {"bos_token": "<s>", "eos_token": "</s>", "pad_token": "</s>"},
+        "{{ bos_token }}" + _ALTERNATE + "{% for m in messages if m.role != 'system' %}{% if m.role == 'user' %}[INST] "
+        "{% if loop.last and messages[0].role == 'system' %}{{ messages[0].content }}\n\n{% endif %}"
+        "{{ m.content }}[/INST]{% else %} {{ m.content }}</s>{% endif %}{% endfor %}",
+        ("</s>",),
+    ),
+    "smollm-3": Shape(  # always a header; takes its switches out of the system message, also from inside a tag
+        ("<|endoftext|>", "<|im_start|>", "<|im_end|>"),
+        {"eos_token": "<|im_end|>", "pad_token": "<|im_end|>"},
+        "{% set own = messages[0].content if messages[0].role == 'system' else '' %}"
+        "<|im_start|>system\nToday: {{ strftime_now('%d %B %Y') }}\n"
+        "Mode: {{ '/no_think' if '/no_think' in own else '/think' }}\n\n"
+        "{{ own.replace('/no_think', '').replace('/think', '') or 'Be of help.' }}<|im_end|>\n"
+        + _template(
+            "{% if m.role == 'assistant' %}<|im_start|>assistant\n{% generation %}{{ m.content }}<|im_end|>"
+            "{% endgeneration %}\n{% elif m.role == 'user' %}" + CHATML + "{% endif %}",
+            "<|im_start|>assistant\n",
+        ),
+        ("<|im_end|>",),
+    ),
     "mistral": Shape(
         ("<s>", "</s>", "[INST]", "[/INST]"),
         {"bos_token": "<s>", "eos_token": "</s>"},
@@ -165,7 +265,10 @@ SHAPES = {
         {"bos_token": "<｜begin▁of▁sentence｜>", "eos_token": "<｜end▁of▁sentence｜>"},
         "{{ bos_token }}"
         + _template(
-            _by_role("<｜User｜>{{ m.content }}", f"<｜Assistant｜>{LAST}<｜end▁of▁sentence｜>"),
+            _by_role(
+                "{% if m.role == 'user' %}<｜User｜>{% endif %}{{ m.content }}",
+                f"<｜Assistant｜>{LAST}<｜end▁of▁sentence｜>",
+            ),
             "<｜Assistant｜><think>\n",
         ),
         ("<｜end▁of▁sentence｜>",),

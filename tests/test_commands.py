@@ -19,6 +19,7 @@ from r1kit.commands.chat_command import chat as talk
 from r1kit.commands.chat_command import show
 from r1kit.commands.eval_command import evaluate
 from r1kit.commands.generate_command import generate
+from r1kit.commands.turns_command import model_turns
 from r1kit.data.jsonl import read_rows
 from r1kit.evaluate.measurement import check_verifiers, measure
 from r1kit.models.known import parameters_in
@@ -201,9 +202,10 @@ def test_a_format_is_the_models_own_unless_another_is_asked_for(model: str, tmp_
     assert saved.choose(None, tmp_path, templated)[0] == ChatFormat(template="chat")
     gemma.chat_template = "{{ raise_exception('no system') if messages[0].role == 'system' }}" + gemma.chat_template
     chat, source = saved.choose(None, tmp_path, gemma)
-    assert chat == ChatFormat(template="chat", system="") and "R1-Zero prompt that it does not take" in source
+    assert chat == ChatFormat(template="chat") and source == "the R1-Zero prompt through the chat template"
+    assert chat.folds_system(gemma), "a template that refuses system messages"
     gemma.chat_template = "{{ messages[-1].content }}{% if add_generation_prompt %}{{ '<start_of_turn>' }}{% endif %}"
-    assert saved.choose(None, tmp_path, gemma)[0].system == "", "a template that drops system messages in silence"
+    assert saved.choose(None, tmp_path, gemma)[0].folds_system(gemma), "a template that drops them in silence"
     with pytest.raises(ValueError, match="has no chat template: use the format plain"):
         saved.choose("chat", tmp_path, bare)
     with pytest.raises(ValueError, match="there is no prompt format plane: expected plain, chat"):
@@ -412,6 +414,12 @@ def test_models_count_the_parameters_of_weights_that_are_there(
     assert listed["smollm2-135m"]["parameters"] == "135M"
 
 
+def test_models_say_what_a_template_does_with_system_messages_and_earlier_reasoning(tmp_path: Path) -> None:
+    for name, facts in (("gemma-2", ("in the first question", "kept")), ("qwen-3", ("as it is", "dropped"))):
+        [row] = model_turns([str(SHAPES[name].save(tmp_path / name))])
+        assert (row["system message"], row["earlier reasoning"]) == facts
+
+
 def test_models_show_the_turns_of_a_named_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     shape = SHAPES["qwen-3-silent"]
     folder = str(shape.save(tmp_path / "model"))
@@ -420,6 +428,7 @@ def test_models_show_the_turns_of_a_named_model(tmp_path: Path, capsys: pytest.C
     tokenizer = shape.tokenizer()
     assert (row["opens"], row["SFT teaches"]) == (repr(shape.opened), "<|im_end|>")
     assert row["ids without a token"] == shape.padding
+    assert (row["system message"], row["earlier reasoning"]) == ("as it is", "kept")
     assert tokenizer.decode(row["prompt_ids"]).endswith("<think>\n\n</think>\n\n")
     assert tokenizer.decode(row["reply_ids"]) == "3<|im_end|>"
     write_text(tmp_path / "format.json", '{"template": "chat", "system": ""}')

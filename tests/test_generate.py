@@ -41,6 +41,7 @@ from r1kit.store import StoreError
 from r1kit.tasks import TaskSpec
 from r1kit.tiny.tokenizer import make
 from r1kit.types import Completion, Message, Problem
+from shapes import SHAPES
 
 EXEMPLARS = [
     {"question": "What is 2 + 3?", "reasoning": "I add 3 to 2: 2 + 3 = 5. I check: 5 - 3 = 2.", "summary": "5"},
@@ -153,6 +154,13 @@ def test_few_shot_shows_delimited_exemplars_and_writes_rows_in_the_format_that_i
     }
     assert len(made.rows("samples.jsonl")) == 12 and len(made.rows()) == 6  # one chain of each problem stays
     assert conversation(row).messages[1].content == row["messages"][-1]["content"]
+
+
+def test_exemplars_whose_reasoning_the_models_template_drops_are_refused(tmp_path: Path) -> None:
+    model = SHAPES["qwen-3"].save(tmp_path / "model")
+    values = {"prompting": "few_shot", "tasks": tasks(tmp_path), "exemplars": EXEMPLARS, "max_tokens": 8}
+    with pytest.raises(ValueError, match="few-shot prompts: reply_format special_token"):
+        Made(tmp_path / "out", {"model": model}, values | {"reply_format": "think_answer"})
 
 
 def test_exemplars_in_the_questions_language_are_shown_where_there_are_any() -> None:

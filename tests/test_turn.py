@@ -78,6 +78,17 @@ def test_a_row_teaches_the_ids_that_are_sampled(name: str, puppets: dict[str, Po
 
 
 ROWS = {  # the whole text of a row of SFT; the part behind the bar is trained
+    "qwen-2.5": "<|im_start|>system\nBe kind.<|im_end|>\n<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\n"
+    "¦<think>a</think>b<|im_end|>",
+    "qwen-3": "<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\n¦<think>a</think>b<|im_end|>",
+    "qwen-3.5": "<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\n<think>\n¦a</think>b<|im_end|>",
+    "qwen-3.8": "<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\n<think>\n¦a</think>b<|im_end|>",
+    "llama-3": "<|begin_of_text|><|head|>system<|tail|>\n\nToday: 26 Jul 2024\n\n<|eot_id|>"
+    "<|head|>user<|tail|>\n\nhi<|eot_id|><|head|>assistant<|tail|>\n\n¦<think>a</think>b<|eot_id|>",
+    "gemma-2": "<bos><start_of_turn>user\nhi<end_of_turn>\n<start_of_turn>model\n¦<think>a</think>b<end_of_turn>",
+    "mistral-3": "<s>[INST] hi[/INST]¦<think>a</think>b</s>",
+    "smollm-3": "<|im_start|>system\nToday: 26 July 2024\nMode: /think\n\nBe of help.<|im_end|>\n"
+    "<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\n¦<think>a</think>b<|im_end|>",
     "mistral": "<s>[INST] hi [/INST]¦<think>a</think>b</s>",
     "gemma-3": "<bos><start_of_turn>user\nhi<end_of_turn>\n<start_of_turn>model\n¦<think>a</think>b<end_of_turn>",
     "chatml-base": "<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\n¦<think>a</think>b<|im_end|>",
@@ -99,6 +110,144 @@ def test_the_ids_of_a_row_are_golden(name: str) -> None:
     ids = [tokenizer.encode(text) for text in (prompt, reply)]
     assert list(sample.token_ids) == ids[0] + ids[1]
     assert list(sample.loss_mask) == [False] * len(ids[0]) + [True] * len(ids[1])
+
+
+IM = "<|im_start|>"
+TALKS = {  # the rows of two questions with a system message, each with its answers; between bars they are trained
+    "qwen-2.5": [
+        f"{IM}system\nS<|im_end|>\n{IM}user\nq<|im_end|>\n{IM}assistant\n¦<think>a</think>b<|im_end|>¦\n"
+        f"{IM}user\nr<|im_end|>\n{IM}assistant\n¦<think>c</think>d<|im_end|>"
+    ],
+    "qwen-3": [  # drops earlier reasoning, so each answer has a row of its own
+        f"{IM}system\nS<|im_end|>\n{IM}user\nq<|im_end|>\n{IM}assistant\n¦<think>a</think>b<|im_end|>",
+        f"{IM}system\nS<|im_end|>\n{IM}user\nq<|im_end|>\n{IM}assistant\nb<|im_end|>\n"
+        f"{IM}user\nr<|im_end|>\n{IM}assistant\n¦<think>c</think>d<|im_end|>",
+    ],
+    "qwen-3.8": [  # keeps it, in its own layout
+        f"{IM}system\nS<|im_end|>\n{IM}user\nq<|im_end|>\n{IM}assistant\n<think>\n¦a</think>b<|im_end|>",
+        f"{IM}system\nS<|im_end|>\n{IM}user\nq<|im_end|>\n{IM}assistant\n<think>\na\n</think>\n\nb<|im_end|>\n"
+        f"{IM}user\nr<|im_end|>\n{IM}assistant\n<think>\n¦c</think>d<|im_end|>",
+    ],
+    "gemma-2": [  # takes no system message: it begins the first question
+        "<bos><start_of_turn>user\nS\n\nq<end_of_turn>\n<start_of_turn>model\n¦<think>a</think>b<end_of_turn>¦\n"
+        "<start_of_turn>user\nr<end_of_turn>\n<start_of_turn>model\n¦<think>c</think>d<end_of_turn>"
+    ],
+    "mistral-3": [  # the system message moves to the last question
+        "<s>[INST] S\n\nq[/INST]¦<think>a</think>b</s>",
+        "<s>[INST] q[/INST] <think>a</think>b</s>[INST] S\n\nr[/INST]¦<think>c</think>d</s>",
+    ],
+    "deepseek-r1": [
+        "<｜begin▁of▁sentence｜>S<｜User｜>q<｜Assistant｜><think>\n¦a</think>b<｜end▁of▁sentence｜>",
+        "<｜begin▁of▁sentence｜>S<｜User｜>q<｜Assistant｜>b<｜end▁of▁sentence｜><｜User｜>r<｜Assistant｜><think>\n"
+        "¦c</think>d<｜end▁of▁sentence｜>",
+    ],
+}
+TALK = tuple(
+    Message(role=role, content=content)  # type: ignore[arg-type]
+    for role, content in (
+        ("system", "S"),
+        ("user", "q"),
+        ("assistant", "<think>a</think>b"),
+        ("user", "r"),
+        ("assistant", "<think>c</think>d"),
+    )
+)
+
+
+@pytest.mark.parametrize("name", TALKS)
+def test_each_answer_of_a_conversation_is_trained_behind_the_prompt_that_sampling_would_have(name: str) -> None:
+    tokenizer, chat = SHAPES[name].tokenizer(), ChatFormat(template="chat")
+    samples = to_samples(Conversation(messages=TALK), chat, tokenizer)
+    assert len(samples) == len(TALKS[name])
+    for sample, row in zip(samples, TALKS[name], strict=True):
+        parts = [tokenizer.encode(part) for part in row.split("¦")]
+        assert list(sample.token_ids) == [token for part in parts for token in part]
+        assert list(sample.loss_mask) == [index % 2 == 1 for index, part in enumerate(parts) for _ in part]
+    for end in (2, 4):  # the same prompts in sampling, for evaluation and for RL
+        prompt = chat.prompt(TALK[:end], tokenizer).token_ids
+        assert any(tuple(sample.token_ids[: len(prompt)]) == prompt for sample in samples)
+
+
+@pytest.mark.parametrize("name", ["gemma-2", "smollm-3"])
+def test_a_system_message_that_the_template_does_not_take_begins_the_first_question(name: str, tmp_path: Path) -> None:
+    policy, chat = outline(str(SHAPES[name].save(tmp_path))), ChatFormat(template="chat")
+    text = chat.text(chat.messages(PROBLEM), policy.tokenizer)
+    assert f"user\n{chat.system}\n\n2+3?<" in text
+    assert policy.turn(chat).endswith("; the template takes no system message as it is: it begins the first question")
+    assert "system" not in policy.turn(ChatFormat(template="chat", system=""))
+    two_questions = (*chat.messages(PROBLEM)[:1], *[Message(role="user", content="q")] * 2)
+    if name == "gemma-2":
+        with pytest.raises(ValueError, match="questions and answers must alternate"):
+            chat.text(two_questions, policy.tokenizer)
+        with pytest.raises(ValueError, match="no question follows that it could go into"):
+            chat.text((two_questions[0], Message(role="assistant", content="a")), policy.tokenizer)
+
+
+@pytest.mark.parametrize("name", ["qwen-3", "deepseek-r1"])
+def test_exemplars_whose_reasoning_the_template_drops_are_refused(name: str) -> None:
+    tokenizer = SHAPES[name].tokenizer()
+    with pytest.raises(ValueError, match="drops 'two' from an exemplar"):
+        ChatFormat(template="chat", exemplars=(("1+1?", "<think>two</think>2"),)).opened(tokenizer)
+    assert ChatFormat(template="chat", exemplars=(("1+1?", "two, so 2"),)).opened(tokenizer) == SHAPES[name].opened
+    kept = ChatFormat(template="chat", exemplars=(("1+1?", "<think>two</think>2"),))
+    assert kept.opened(SHAPES["qwen-3.8"].tokenizer()) == "<think>\n"
+
+
+def test_a_prefill_is_part_of_the_prompt_in_training_too() -> None:
+    tokenizer, chat = SHAPES["qwen-3"].tokenizer(), ChatFormat(template="chat", system="", prefill="<think>")
+    (sample,) = to_samples(Conversation(messages=TALK[1:3]), chat, tokenizer)
+    prompt = chat.prompt(TALK[1:2], tokenizer)
+    assert tokenizer.decode(prompt.token_ids).endswith("assistant\n<think>") and prompt.opened == "<think>"
+    assert tuple(sample.token_ids) == (*prompt.token_ids, *tokenizer.encode("a</think>b<|im_end|>"))
+    assert sum(sample.loss_mask) == len(sample.token_ids) - len(prompt.token_ids)
+
+
+@pytest.mark.parametrize(
+    ("template", "row"),
+    [  # a template with a space before an answer, as Mistral's, and one with a line, as Phi-3's
+        (
+            "{{ bos_token }}{% for m in messages %}{% if m.role == 'user' %}[INST] {{ m.content }}[/INST]"
+            "{% else %} {{ m.content }}</s>{% endif %}{% endfor %}",
+            ["<s>", "[INST]", "▁hi", "[/INST]", "▁a", "</s>", "[INST]", "▁hi", "[/INST]", "▁a", "</s>"],
+        ),
+        (
+            "{{ bos_token }}{% for m in messages %}[INST]{{ m.content }}{{ '[/INST]' if m.role == 'user' else '</s>' }}"
+            "{% endfor %}{% if add_generation_prompt %}[INST]{% endif %}",
+            ["<s>", *("[INST]", "h", "i", "[/INST]", "[INST]", "a", "</s>") * 2],
+        ),
+    ],
+)
+def test_a_tokenizer_that_begins_texts_with_a_space_and_adds_bos_and_eos(template: str, row: list[str]) -> None:
+    tokenizer = sentencepiece(template)
+    assert tokenizer.convert_ids_to_tokens(tokenizer.encode("hi")) == ["<s>", "▁hi", "</s>"]
+    turns = [Message(role=role, content=text) for role, text in (("user", "hi"), ("assistant", "a"))]  # type: ignore[arg-type]
+    chat = ChatFormat(template="chat", system="")
+    (sample,) = to_samples(Conversation(messages=(*turns, *turns)), chat, tokenizer)
+    assert tokenizer.convert_ids_to_tokens(list(sample.token_ids)) == row
+    assert [token for token, on in zip(row, sample.loss_mask, strict=True) if on] == [row[-2], "</s>"] * 2
+    assert chat.prompt(tuple(turns[:1]), tokenizer).token_ids == tuple(sample.token_ids[: row.index("</s>") - 1])
+    plain = ChatFormat(system="", plain="{question}").prompt(tuple(turns[:1]), tokenizer)
+    assert tokenizer.convert_ids_to_tokens(list(plain.token_ids)) == ["<s>", "h", "i"], "one BOS, no EOS"
+
+
+def sentencepiece(template: str) -> Any:
+    """A tokenizer in the manner of SentencePiece: a space before each text, BOS and EOS around it."""
+    from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors
+    from transformers import PreTrainedTokenizerFast
+
+    words = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256)), *"▁ahiA", "▁h", "▁hi", "▁a"]
+    merges = [("▁", "h"), ("▁h", "i"), ("▁", "a")]
+    vocabulary = {word: index for index, word in enumerate(words)}
+    core = Tokenizer(models.BPE(vocab=vocabulary, merges=merges, unk_token="<unk>", byte_fallback=True))
+    core.pre_tokenizer = pre_tokenizers.Metaspace(replacement="▁", prepend_scheme="first", split=False)
+    core.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()])
+    core.add_special_tokens([AddedToken(mark, special=True, normalized=False) for mark in ("[INST]", "[/INST]")])
+    core.post_processor = processors.TemplateProcessing(
+        single="<s> $A </s>", special_tokens=[("<s>", vocabulary["<s>"]), ("</s>", vocabulary["</s>"])]
+    )
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=core, bos_token="<s>", eos_token="</s>", unk_token="<unk>")
+    tokenizer.chat_template = template
+    return tokenizer
 
 
 def test_a_served_models_reply_is_whole_with_or_without_the_opened_tag() -> None:

@@ -8,7 +8,8 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator
 
-from r1kit.chat.turn import apply_template, dated, opened_by, require_opening
+from r1kit.chat.template import dated, rendered, require_kept, takes_system, template_turns
+from r1kit.chat.turn import lead_of, opened_by, require_opening
 from r1kit.settings import Settings
 from r1kit.types import Message, Problem, Prompt
 
@@ -79,21 +80,43 @@ class ChatFormat(Settings):
     def opened(self, tokenizer: Any) -> str:
         """The part of a response that every prompt of this format holds: reasoning that is open, and the prefill.
 
-        Raises ValueError for a chat template that does not begin the assistant's turn, and for a prefill that repeats
-        what the template opens.
+        Raises ValueError for a chat template that does not begin the assistant's turn or drops a part of an exemplar,
+        and for a prefill that repeats what the template opens.
         """
         messages = self.messages(Problem(id="", prompt="Q", answer=""))
         if self.template == "chat":
-            require_opening(tokenizer, _plain(messages), self._variables(tokenizer))
+            require_opening(tokenizer, *self._template_arguments(messages, tokenizer))
+        self.require_kept(messages, tokenizer)
         opened = opened_by(self.text(messages, tokenizer))
         if opened and self.prefill.lstrip().startswith("<think>"):
             raise ValueError(f"the template opens {opened!r} itself: leave the prefill {self.prefill!r} out")
         return opened + self.prefill
 
+    def folds_system(self, tokenizer: Any) -> bool:
+        """Whether the system message begins the first question, because the chat template does not take one."""
+        if self.template == "plain" or not self.system:
+            return False
+        messages = self.messages(Problem(id="", prompt="Q", answer=""))
+        return not takes_system(tokenizer, *self._template_arguments(messages, tokenizer))
+
+    def require_kept(self, messages: tuple[Message, ...], tokenizer: Any) -> None:
+        """Raise ValueError if the chat template drops a part of an earlier answer: the reasoning of an exemplar."""
+        if self.template == "chat":
+            turns, _ = self._template_arguments(messages, tokenizer)
+            require_kept(turns, self.text(messages, tokenizer))
+
+    def lead(self, tokenizer: Any) -> str:
+        """White space that the chat template writes before an answer, and that no prompt ends with: Mistral's space."""
+        if self.template == "plain":
+            return ""
+        turns, variables = self._template_arguments((Message(role="user", content="Q"),), tokenizer)
+        return lead_of(tokenizer, turns, variables)
+
     def text(self, messages: tuple[Message, ...], tokenizer: Any) -> str:
         """The prompt as text, without the prefill."""
         if self.template == "chat":
-            return apply_template(tokenizer, _plain(messages), add_generation_prompt=True, **self._variables(tokenizer))
+            turns, variables = self._template_arguments(messages, tokenizer)
+            return rendered(tokenizer, turns, add_generation_prompt=True, **variables)
         system = "\n".join(turn.content for turn in messages if turn.role == "system")
         *history, question = [turn for turn in messages if turn.role != "system"]
         names = {"user": "User", "assistant": "Assistant"}
@@ -103,13 +126,12 @@ class ChatFormat(Settings):
         filled = _PLACEHOLDER.sub(lambda match: parts[match[0]], self.plain)
         return (tokenizer.bos_token or "") + filled.lstrip("\n")
 
-    def _variables(self, tokenizer: Any) -> dict[str, Any]:
-        """The options, and the chat template with the format's date in place of today's."""
+    def _template_arguments(
+        self, messages: tuple[Message, ...], tokenizer: Any
+    ) -> tuple[list[dict[str, str]], dict[str, Any]]:
+        """The turns as the chat template reads them, and its variables: the options, and the template with the
+        format's date in place of today's."""
         if not tokenizer.chat_template:
             raise ValueError("the tokenizer has no chat template: set chat.template to 'plain'")
-        # a tokenizer may have several templates by name, of which it picks one
-        return {"chat_template": dated(tokenizer.get_chat_template(), self.date), **self.options}
-
-
-def _plain(messages: tuple[Message, ...]) -> list[dict[str, str]]:
-    return [{"role": turn.role, "content": turn.content} for turn in messages]
+        template = tokenizer.get_chat_template()  # a tokenizer may have several by name, of which it picks one
+        return template_turns(messages, template), {"chat_template": dated(template, self.date), **self.options}

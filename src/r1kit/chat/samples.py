@@ -47,22 +47,22 @@ def to_samples_each(
     All texts are tokenised in one call, for which fast tokenizers use all processor cores.
     """
     ends = ends or end_ids(tokenizer)
+    lead = chat.lead(tokenizer) if _marks_beginnings(tokenizer) else None
     drafts: list[list[Turn] | ValueError] = []
     for conversation in conversations:
         try:
             drafts.append(list(_turns(conversation, chat, tokenizer, close_reasoning)))
         except ValueError as error:
             drafts.append(error)
-    texts = [text for draft in drafts if isinstance(draft, list) for _, *both in draft for text in both]
-    ids = iter(tokenizer(texts, add_special_tokens=False)["input_ids"] if texts else [])
+    turns = [turn for draft in drafts if isinstance(draft, list) for turn in draft]
+    ids = _tokenised(turns, tokenizer, lead)
     results: list[list[Sample] | ValueError] = []
     for draft in drafts:
         if isinstance(draft, ValueError):
             results.append(draft)
             continue
-        turns = [(index, next(ids), next(ids)) for index, *_ in draft]
         try:
-            results.append(_joined(turns, ends))
+            results.append(_joined([(index, *next(ids)) for index, *_ in draft], ends))
         except ValueError as error:
             results.append(error)
     return results
@@ -85,6 +85,28 @@ def _turns(conversation: Conversation, chat: ChatFormat, tokenizer: Any, close_r
             reason = f"does not begin with the format's prefill {chat.prefill!r}, as sampling would"
             raise ValueError(f"turn {index} {reason}")
         yield index, prompt + chat.prefill, content.removeprefix(chat.prefill)
+
+
+def _marks_beginnings(tokenizer: Any) -> bool:
+    """Whether the tokenizer begins each text with a mark of its own, as SentencePiece's do with a space."""
+    newline, letter, both = (tokenizer.encode(text, add_special_tokens=False) for text in ("\n", "A", "\nA"))
+    return bool(both != newline + letter)
+
+
+def _tokenised(turns: Sequence[Turn], tokenizer: Any, lead: str | None) -> Iterator[tuple[list[int], list[int]]]:
+    """The ids of each turn's prompt and reply.
+
+    With a `lead`, a reply is tokenised behind its prompt and that white space: by itself it would begin with the mark
+    that the tokenizer puts at the beginning of a text.
+    """
+    replies = [reply if lead is None or not reply else prompt + lead + reply for _, prompt, reply in turns]
+    texts = [text for (_, prompt, _), reply in zip(turns, replies, strict=True) for text in (prompt, reply)]
+    ids = iter(tokenizer(texts, add_special_tokens=False)["input_ids"] if texts else [])
+    for (_, _, reply), prompt_ids, reply_ids in zip(turns, ids, ids, strict=True):
+        if lead is not None and reply:
+            joins = reply_ids[: len(prompt_ids)] == prompt_ids  # not if a token spans both
+            reply_ids = reply_ids[len(prompt_ids) :] if joins else tokenizer.encode(reply, add_special_tokens=False)
+        yield prompt_ids, reply_ids
 
 
 def _joined(turns: Sequence[tuple[int, list[int], list[int]]], ends: tuple[int, ...]) -> list[Sample]:

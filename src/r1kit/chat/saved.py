@@ -8,7 +8,6 @@ from typing import Any
 from r1kit.chat import ChatFormat
 from r1kit.settings import SettingsError
 from r1kit.store import read_json, write_json
-from r1kit.types import Message
 
 FILE = "chat_format.json"
 
@@ -43,21 +42,6 @@ def choose(name: str | None, folder: Path, tokenizer: Any) -> tuple[ChatFormat, 
     else:
         chat = ChatFormat.parse({"template": template})
         source = "the R1-Zero prompt " + ("through the chat template" if template == "chat" else "as plain text")
-        if template == "chat" and tokenizer.chat_template and not _takes_system(chat, tokenizer):
-            chat, source = (
-                chat.replace(system=""),
-                "the chat template, without the R1-Zero prompt that it does not take",
-            )
     if chat.template == "chat" and not tokenizer.chat_template:
         raise ValueError(f"the tokenizer in {folder} has no chat template: use the format plain")
     return chat, source
-
-
-def _takes_system(chat: ChatFormat, tokenizer: Any) -> bool:
-    """Whether the chat template writes the format's system message: Gemma's refuses any, others drop it in silence."""
-    question = (Message(role="user", content="Q"),)
-    try:
-        return chat.system in chat.text((Message(role="system", content=chat.system), *question), tokenizer)
-    except ValueError:
-        chat.text(question, tokenizer)  # a template that refuses the question too is the real trouble
-        return False

@@ -5,18 +5,15 @@ Sampling, training, evaluation and the format checks all ask here, so that they 
 
 from __future__ import annotations
 
-import datetime
-import json
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from r1kit.chat.template import END_THINK, THINK, apply_template, rendered
 from r1kit.types import Completion, Prompt
 
-THINK, END_THINK = "<think>", "</think>"
 _OPENED = re.compile(r"(?:<think>\s*(?:</think>\s*)?|</think>\s*)\Z")
 _QUESTION, _ANSWER, _NEXT = "Q7Q", "A7A", "Q8Q"  # texts that no template changes or writes itself
-_NO_SYSTEM = "set chat.system to '' if the template takes no system message"
 
 
 def opened_by(prompt: str) -> str:
@@ -153,39 +150,28 @@ def require_opening(tokenizer: Any, turns: Sequence[dict[str, str]], options: Ma
     A policy would have to write the name of its own role first, and no completion of such a prompt is an answer.
     """
     turns = [*turns[:-1], {**turns[-1], "content": _QUESTION}]
-    prompt = apply_template(tokenizer, turns, add_generation_prompt=True, **options)
-    if prompt != apply_template(tokenizer, turns, add_generation_prompt=False, **options):
+    prompt = rendered(tokenizer, turns, add_generation_prompt=True, **options)
+    if prompt != rendered(tokenizer, turns, add_generation_prompt=False, **options):
         return
-    answered = apply_template(tokenizer, [*turns, {"role": "assistant", "content": _ANSWER}], **options)
-    # only the text behind the question: some templates write a system message elsewhere once an answer follows
-    begun, whole = (text.rpartition(_QUESTION)[2] for text in (prompt, answered.rpartition(_ANSWER)[0]))
-    missing = whole.removeprefix(begun)
-    if whole.startswith(begun) and missing.strip() and not opened_by(missing):
+    missing = _before_answer(tokenizer, turns, prompt, options)
+    if missing.strip() and not opened_by(missing):
         raise ValueError(
             f"the chat template ignores add_generation_prompt: a prompt would lack {missing!r}, with which it begins "
             "an answer; add that to the template under add_generation_prompt, or use the format plain"
         )
 
 
-def apply_template(tokenizer: Any, turns: Sequence[dict[str, str]], remedy: str = _NO_SYSTEM, **options: Any) -> str:
-    """The chat template's text. Raises ValueError if the template refuses the turns, for whatever reason."""
-    from jinja2 import TemplateError
-
-    try:
-        return str(tokenizer.apply_chat_template(list(turns), tokenize=False, **options))
-    except TemplateError as error:
-        raise ValueError(f"the model's chat template refuses these messages ({error}): {remedy}") from error
+def lead_of(tokenizer: Any, turns: Sequence[dict[str, str]], options: Mapping[str, Any]) -> str:
+    """The white space between a prompt and its answer in the chat template's text; "" if it writes more than that."""
+    turns = [*turns[:-1], {**turns[-1], "content": _QUESTION}]
+    prompt = rendered(tokenizer, turns, add_generation_prompt=True, **options)
+    lead = _before_answer(tokenizer, turns, prompt, options)
+    return "" if lead.strip() else lead
 
 
-def dated(template: str, date: datetime.date) -> str:
-    """A chat template that writes `date` in place of today's, as `strftime_now` of transformers would.
-
-    transformers passes text and numbers into a template but no functions, so the function is written in the template.
-    """
-    if "strftime_now" not in template:
-        return template
-    codes = [*(f"%-{letter}" for letter in "demjHIMS"), *(f"%{letter}" for letter in "aAbBdejmyYHIMSpuwUWcxXDF%")]
-    parts = {code: date.strftime(code) for code in codes}
-    replaced = "".join(f" | replace({json.dumps(name)}, {json.dumps(value)})" for name, value in parts.items())
-    # "+" keeps a newline with which the template may begin
-    return f"{{% macro strftime_now(format) %}}{{{{ format{replaced} }}}}{{% endmacro +%}}{template}"
+def _before_answer(tokenizer: Any, turns: Sequence[dict[str, str]], prompt: str, options: Mapping[str, Any]) -> str:
+    """What the chat template writes between the prompt and an answer to it; "" if it renders the prompt otherwise."""
+    answered = rendered(tokenizer, [*turns, {"role": "assistant", "content": _ANSWER}], **options)
+    # only the text behind the question: some templates write a system message elsewhere once an answer follows
+    begun, whole = (text.rpartition(_QUESTION)[2] for text in (prompt, answered.rpartition(_ANSWER)[0]))
+    return whole.removeprefix(begun) if whole.startswith(begun) else ""

@@ -33,7 +33,7 @@ from r1kit.engines.engine_settings import DeviceSettings, EngineSettings
 from r1kit.engines.opening import open_engine, open_policy_engine
 from r1kit.engines.stage_policy import load_policy
 from r1kit.pipeline import Context
-from r1kit.types import Completion, Message, Prompt, SamplingParams
+from r1kit.types import Completion, Message, Problem, Prompt, SamplingParams
 
 SYSTEMS = {"few_shot": FEW_SHOT_SYSTEM, "reflect": REFLECT_SYSTEM, "general": THINK_SYSTEM}
 
@@ -236,6 +236,9 @@ def open_responses(context: Context, engines: Engines) -> ResponseModel | Refere
             template=own.template, system="", prefill=settings.prefill, options=own.options, date=own.date
         )
         engine = ChatEngine(policy_engine, chat)
+    if settings.prompting == "few_shot":
+        example = Request(problem=Problem(id="", prompt="Q", answer=""))
+        chat.require_kept(settings.prompting_for(own).messages(example), policy.tokenizer)
     return ResponseModel(
         name_of(folder),
         settings.prompting_for(own),

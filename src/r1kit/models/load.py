@@ -49,7 +49,9 @@ class Policy:
         Raises `ModelError` for a format that the model's chat template cannot follow.
         """
         try:
-            return describe_turn(chat.opened(self.tokenizer), self.end_ids, self.end_texts, self.tokenizer)
+            line = describe_turn(chat.opened(self.tokenizer), self.end_ids, self.end_texts, self.tokenizer)
+            folded = "; the template takes no system message as it is: it begins the first question"
+            return line + folded if chat.folds_system(self.tokenizer) else line
         except ValueError as error:
             raise ModelError(str(error)) from None
 
