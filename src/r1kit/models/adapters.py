@@ -60,8 +60,8 @@ def merge(adapter: Path, base_of: Callable[[str], Path]) -> Path:
     return target
 
 
-def _base(adapter: Path, base_of: Callable[[str], Path | None]) -> Path | None:
-    """The folder of an adapter's base. Raises `ModelError` for an adapter of another kind, or without a base."""
+def base_name(adapter: Path) -> str:
+    """The name or folder of an adapter's base. Raises `ModelError` for an adapter of another kind, or without a base."""
     config = read_json(adapter / CONFIG)
     if not (adapter / WEIGHTS).is_file():
         raise ModelError(f"{adapter} has {CONFIG} but no {WEIGHTS}: save the adapter with save_pretrained")
@@ -71,8 +71,14 @@ def _base(adapter: Path, base_of: Callable[[str], Path | None]) -> Path | None:
     if not name:
         raise ModelError(f"{adapter / CONFIG} names no base: set base_model_name_or_path to its folder or hub id")
     beside = adapter / name  # a path may be relative to the adapter
+    return str(beside) if beside.is_dir() else name
+
+
+def _base(adapter: Path, base_of: Callable[[str], Path | None]) -> Path | None:
+    """The folder of an adapter's base; raises `ModelError` if it cannot be read."""
+    name = base_name(adapter)
     try:
-        return base_of(str(beside) if beside.is_dir() else name)
+        return base_of(name)
     except ModelError as error:
         remedy = f"set base_model_name_or_path in {adapter / CONFIG}"
         raise ModelError(f"{adapter} is a LoRA adapter, and its base cannot be read ({error}): {remedy}") from error

@@ -215,8 +215,36 @@ def parameters_of(name: str) -> int | None:
     return round(float(KNOWN[name].parameters.removesuffix("M")) * 1e6) if name in KNOWN else None
 
 
-def parameters_in(weights: Path) -> int:
-    """How many numbers a safetensors file holds, from its header: 8 bytes of length, then JSON."""
+def config_folder(name: str) -> Path:
+    """The folder of a model's config.json, which is fetched if need be; its weights are not.
+
+    An adapter's is that of its base. Raises `ModelError` if there is none.
+    """
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    from r1kit.models import adapters
+
+    folder = KNOWN[name].find() if name in KNOWN else _local_folder(name)
+    if folder is not None and (folder / "config.json").is_file():
+        return folder
+    if folder is not None:
+        return config_folder(adapters.base_name(folder))
+    if name in KNOWN:
+        raise ModelError(f"{name} is not on this machine yet: `r1kit run` fetches it")
+    try:
+        return Path(hf_hub_download(name, "config.json")).parent
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        raise ModelError(f"its config.json could not be fetched from the hub ({first_line(error)})") from error
+
+
+def shapes_in(weights: Path) -> dict[str, tuple[int, ...]]:
+    """The shapes in a safetensors file, from its header: 8 bytes of length, then JSON."""
     with open(weights, "rb") as file:
         header = json.loads(file.read(struct.unpack("<Q", file.read(8))[0]))
-    return sum(prod(tensor["shape"]) for name, tensor in header.items() if name != "__metadata__")
+    return {name: tuple(tensor["shape"]) for name, tensor in header.items() if name != "__metadata__"}
+
+
+def parameters_in(weights: Path) -> int:
+    """How many numbers a safetensors file holds."""
+    return sum(map(prod, shapes_in(weights).values()))

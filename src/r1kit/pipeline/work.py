@@ -7,13 +7,24 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class ModelSize:
-    """Parameters in total and per token, layers, width, and cached values per token and layer."""
+    """A causal language model in numbers.
+
+    parameters, active: weights in total, and those that a token goes through: of routed experts only the chosen ones.
+    layers, width: of the residual stream.
+    cached: values of keys and values that sampling keeps per token and layer.
+    inner: values per token and layer, beside the residual stream, that training keeps for the backward pass.
+    vocabulary: rows of the head.
+    sides: inputs and outputs of all linear layers; LoRA of rank r adds r times as many weights.
+    """
 
     parameters: float
     active: float
     layers: int
     width: int
     cached: int
+    inner: int = 0
+    vocabulary: int = 0
+    sides: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,7 +38,9 @@ class Work:
     max_rows: completions that are sampled at once.
     passes: operations per parameter and trained token, such as 6 for forward and backward; 0 trains nothing.
     prompts: prompts per trained sample; completions of a group share theirs.
-    tokens_per_batch, recomputes: what decides the memory of activations.
+    tokens_per_batch: packed tokens per forward pass. update: samples per update, whose tokens may be fewer.
+    recomputes, weights_dtype, optimizer, lora_rank, compute_dtype: the settings that decide the memory of training.
+    reference: whether a second copy of the model is there; idles_off: whether it leaves the device while it idles.
     model: the size of the model that the stage makes from nothing; otherwise that of its input `model` counts.
     """
 
@@ -40,5 +53,12 @@ class Work:
     passes: int = 0
     prompts: float = 1.0
     tokens_per_batch: int = 0
+    update: int = 0
     recomputes: bool = False
+    weights_dtype: str = "fp32"
+    optimizer: str = "adamw"
+    lora_rank: int = 0
+    compute_dtype: str = "auto"
+    reference: bool = False
+    idles_off: bool = False
     model: ModelSize | None = None

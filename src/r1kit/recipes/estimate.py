@@ -2,26 +2,30 @@
 
 Three bounds decide: the arithmetic of training (6 operations per parameter and token, 2 more for each pass without
 gradient), the arithmetic of sampling at large batches, and the longest completion of a rollout, which is sampled token
-by token while all others wait. This gives the order of magnitude; benchmarks and training curves give real times.
+by token while all others wait. With a device's peak this gives the order of magnitude, and with rates measured here
+(`recipes.measure`) the hours. The memory is that of `train.memory`.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
 
-from r1kit.models.known import parameters_in
-from r1kit.pipeline import ModelSize, Output, Recipe, Stage, Work
+from r1kit.data.jsonl import lines
+from r1kit.models.known import ModelError, config_folder
+from r1kit.models.size import size_of_model
+from r1kit.pipeline import External, ModelSize, Output, Recipe, Stage, Work
 from r1kit.settings import SettingsError, nearest
+from r1kit.train.memory import GIB, Parts, sampling_parts, training_parts
 
 # Shares of a device's peak. Training: DeepSeek-V3's 14.8T tokens x 37B in 2.788M H800-hours are 33 % of bf16. Sampling:
 # its serving gives 14.8k tokens/s on a node of 8, 14 %. A sampling step takes at least STEP_S, beside reading weights.
 TRAINING_SHARE, SAMPLING_SHARE, STEP_S = 0.33, 0.14, 0.01
 LONGEST = 5  # a rollout's longest completion, in mean lengths
 PROMPT_TOKENS = 150  # R1's problems (V2, table 4)
-STATE_BYTES = 16  # per parameter in training: weights, gradients and two moments in fp32
-GIB = 2**30
+CHARS_PER_TOKEN = 3.5  # of English prose and mathematics, for rows of data files; a measurement counts the real ones
 
 
 @dataclass(frozen=True)
@@ -33,6 +37,33 @@ class Hardware:
     memory_gib: float
     weight_bytes: int = 2
 
+    @property
+    def device(self) -> str:
+        """The device's name in torch."""
+        return "cpu" if self.weight_bytes == 4 else "cuda"
+
+    def rates(self, size: ModelSize) -> Rates:
+        """The speeds to expect of a model."""
+        step = size.active * self.weight_bytes / self.bandwidth + STEP_S
+        return Rates(self.flops * TRAINING_SHARE, step, 2 * size.active / (self.flops * SAMPLING_SHARE))
+
+
+@dataclass(frozen=True)
+class Rates:
+    """Speeds of one model on one device: operations per second in training, seconds per step of decoding that it takes
+    however many rows run, and seconds per token of a full batch.
+
+    `length` is the mean completion of the model and `chars` the characters per token of its tokenizer, if measured.
+    `low`: its linear layers compute in bf16, if known.
+    """
+
+    training: float
+    step: float
+    token: float
+    length: float | None = None
+    chars: float = CHARS_PER_TOKEN
+    low: bool | None = None
+
 
 HARDWARE = {
     "cpu": Hardware(8e10, 1.5e10, 4, weight_bytes=4),  # a core
@@ -43,20 +74,24 @@ HARDWARE = {
     "h200": Hardware(9.89e14, 4.8e12, 141),
 }
 PLANNED = {
-    "deepseek-ai/DeepSeek-V3-Base": ModelSize(671e9, 37e9, 61, 7168, 576),
-    "Qwen/Qwen2.5-32B": ModelSize(32.8e9, 32.8e9, 64, 5120, 2048),
+    "deepseek-ai/DeepSeek-V3-Base": ModelSize(671e9, 37e9, 61, 7168, 576, 265_000, 129_280),
+    "Qwen/Qwen2.5-32B": ModelSize(32.8e9, 32.8e9, 64, 5120, 2048, 122_880, 152_064),
 }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Estimate:
-    """Samples that a stage generates or trains on, their tokens, memory per device, hours of wall-clock time."""
+    """Samples that a stage generates or trains on, their tokens, memory per device, hours of wall-clock time.
+
+    `parts` are the gibibytes of the memory by what they hold.
+    """
 
     stage: str
     samples: int = 0
     tokens: int = 0
     memory_gib: float = 0.0
     hours: float = 0.0
+    parts: Mapping[str, float] = field(default_factory=dict)
 
     def as_text(self) -> dict[str, str]:
         return {
@@ -67,17 +102,25 @@ class Estimate:
         }
 
 
-def estimates(recipe: Recipe, hardware: str, devices: int = 1) -> dict[str, Estimate]:
+def estimates(
+    recipe: Recipe, hardware: str, devices: int = 1, measured: Mapping[Path, Rates] | None = None
+) -> dict[str, Estimate]:
     """An estimate of each stage by name. A sample has the recipe's mean length, or a third of the longest.
 
-    Raises `SettingsError` for unknown hardware and unknown model sizes.
+    `measured` are the rates of models on this machine, by their folder. Raises `SettingsError` for unknown hardware and
+    unknown model sizes.
     """
-    if hardware not in HARDWARE:
-        raise SettingsError(f"there is no hardware {hardware!r}: {nearest(hardware, HARDWARE)}")
+    estimator = _Estimator(hardware_named(hardware), devices, recipe.lengths, measured or {})
     if devices < 1:
         raise SettingsError(f"devices is {devices}: give at least 1")
-    estimator = _Estimator(HARDWARE[hardware], devices, recipe.lengths)
     return {stage.name: estimator.estimate(stage) for stage in recipe.stages}
+
+
+def hardware_named(name: str) -> Hardware:
+    """One of `HARDWARE`; raises `SettingsError` for any other."""
+    if name not in HARDWARE:
+        raise SettingsError(f"there is no hardware {name!r}: {nearest(name, HARDWARE)}")
+    return HARDWARE[name]
 
 
 def total(parts: Mapping[str, Estimate]) -> Estimate:
@@ -103,60 +146,122 @@ def _short(count: float) -> str:
 class _Estimator:
     """Goes through stages in order and keeps the rows that each leaves for the next."""
 
-    def __init__(self, device: Hardware, devices: int, lengths: Mapping[str, int]) -> None:
-        self.device, self.devices, self.lengths = device, devices, lengths
+    def __init__(
+        self, hardware: Hardware, devices: int, lengths: Mapping[str, int], measured: Mapping[Path, Rates]
+    ) -> None:
+        self.hardware, self.devices, self.lengths, self.measured = hardware, devices, lengths, measured
         self.rows: dict[str, int] = {}
 
     def estimate(self, stage: Stage) -> Estimate:
-        rows = sum(self.rows[parent.name] for parent in stage.parents)
+        source = model_of(stage)
+        measured = self.measured.get(source.path) if source is not None else None
+        given = rows_given(stage, CHARS_PER_TOKEN if measured is None else measured.chars)
+        rows = sum(self.rows[parent.name] for parent in stage.parents) + given.rows
         work = Work() if stage.kind.cost is None else stage.kind.cost(stage, rows)
         self.rows[stage.name] = work.rows
         if not work.rollouts and not work.passes:
             return Estimate(stage=stage.name, samples=work.samples)
-        # rows are as long as the stage that wrote them made them
-        data = [source for name, source in stage.inputs.items() if name.startswith("data")]
-        writers = [source.stage.name for source in data if isinstance(source, Output)]
-        known = (self.lengths[name] for name in (stage.name, *writers) if name in self.lengths)
-        length = work.length if work.length is not None else next(known, max(1, work.max_tokens // 3))
-        tokens_trained = work.samples * (length + PROMPT_TOKENS * work.prompts)
+        length = self._length(stage, work, given, measured)
+        prompt = 0 if given.rows else PROMPT_TOKENS  # rows of a file hold their prompts
+        tokens_trained = work.samples * (length + prompt * work.prompts)
         tokens = round(work.samples * length if work.rollouts else tokens_trained)
-        if work.model is None and "model" not in stage.inputs:  # the model runs on a server
+        if source is None and work.model is None:  # the model runs on a server
             return Estimate(stage=stage.name, samples=work.samples, tokens=tokens)
-        size = work.model or size_of(stage)
+        size = size_of(stage)
+        rates = measured or self.hardware.rates(size)
         # Reward models that are inputs score every sample: one forward pass each.
-        judges = [source for name, source in stage.inputs.items() if name.startswith("reward/")]
-        active = sum(size_of(judge.stage).active for judge in judges if isinstance(judge, Output))
-        judged = 2 * active * work.samples * (length + PROMPT_TOKENS)
-        operations = work.passes * size.active * tokens_trained + judged
-        seconds = operations / self._speed(TRAINING_SHARE)
+        judges = [_size_at(source) for name, source in stage.inputs.items() if name.startswith("reward/")]
+        judged = 2 * sum(judge.active for judge in judges) * work.samples * (length + PROMPT_TOKENS)
+        seconds = (work.passes * size.active * tokens_trained + judged) / (rates.training * self.devices)
         if work.rollouts:  # each takes the time of all completions at full batches, or of the longest one alone
-            together = 2 * size.active * work.samples / work.rollouts * length / self._speed(SAMPLING_SHARE)
-            step = size.active * self.device.weight_bytes / self.device.bandwidth + STEP_S
-            seconds += work.rollouts * max(together, min(work.max_tokens, LONGEST * length) * step)
+            together = work.samples / work.rollouts * length * rates.token / self.devices
+            seconds += work.rollouts * max(together, min(work.max_tokens, LONGEST * length) * rates.step)
+        longest = given.longest or work.max_tokens + prompt
+        parts = self._memory(size, work, longest, low=self._computes_low(work, size, rates))
+        parts |= {"reward models": sum(4 * judge.parameters for judge in judges)} if judges else {}
+        gib = {name: count / GIB for name, count in parts.items()}
         return Estimate(
             stage=stage.name,
             samples=work.samples,
             tokens=tokens,
-            memory_gib=self._memory(size, work, length) / GIB,
+            memory_gib=sum(gib.values()),
             hours=seconds / 3600,
+            parts=gib,
         )
 
-    def _speed(self, share: float) -> float:
-        return share * self.device.flops * self.devices
+    def _length(self, stage: Stage, work: Work, given: Given, measured: Rates | None) -> int:
+        """Mean tokens of a sample: rows are as long as the file, or the stage that wrote them, made them."""
+        if work.length is not None:
+            return work.length
+        if given.rows:
+            return min(given.length, work.max_tokens)
+        data = [source for name, source in stage.inputs.items() if name.startswith("data")]
+        writers = [source.stage.name for source in data if isinstance(source, Output)]
+        known = (self.lengths[name] for name in (stage.name, *writers) if name in self.lengths)
+        assumed = max(1, work.max_tokens // 3)
+        if work.rollouts and measured is not None and measured.length is not None:
+            assumed = max(1, min(work.max_tokens, round(measured.length)))
+        return next(known, assumed)
 
-    def _memory(self, size: ModelSize, work: Work, length: int) -> float:
-        """Bytes per device: the larger of training state with activations, and weights with cached keys and values.
+    def _computes_low(self, work: Work, size: ModelSize, rates: Rates) -> bool:
+        """Whether linear layers compute in bf16; on a CPU `auto` depends on the processor (`models.compute`)."""
+        if work.compute_dtype != "auto":
+            return work.compute_dtype == "bf16"
+        if self.hardware.device == "cuda" or rates.low is not None:
+            return rates.low is not False
+        from r1kit.models.compute import SMALL, has_bf16_kernels
 
-        Activations of one pass (Korthikanti et al., 2205.05198): 34 per token, layer and width; 2 if recomputed.
-        """
-        training = sampling = 0.0
+        return size.parameters >= SMALL and has_bf16_kernels()
+
+    def _memory(self, size: ModelSize, work: Work, longest: int, *, low: bool) -> dict[str, float]:
+        """Bytes per device at the peak: of training, or of sampling if that needs more. Weights are sharded."""
+        device, peaks = self.hardware.device, list[Parts]()
         if work.passes:
-            activations = work.tokens_per_batch * size.layers * size.width * (2 if work.recomputes else 34)
-            training = size.parameters * STATE_BYTES / self.devices + activations
+            everything = (work.update or work.samples) * longest
+            largest = min(max(work.tokens_per_batch, longest), everything)
+            batches = 1 if everything <= largest else 2
+            peaks.append(training_parts(size, work, largest, device=device, low=low, batches=batches))
         if work.rollouts:
-            cached = work.max_rows * (length + PROMPT_TOKENS) * size.layers * size.cached * self.device.weight_bytes
-            sampling = size.parameters * self.device.weight_bytes / self.devices + cached
-        return max(training, sampling)
+            rows = min(work.max_rows, work.samples // work.rollouts)
+            peaks.append(sampling_parts(size, work, rows, longest, device=device, low=low))
+        whole = ("process", "activations", "head", "cache")  # on every device
+        shared = [{k: v if k in whole else v / self.devices for k, v in parts.items()} for parts in peaks]
+        return max(shared, key=lambda parts: sum(parts.values()))
+
+
+@dataclass(frozen=True)
+class Given:
+    """The rows of a stage's data files, and the mean and longest row in tokens."""
+
+    rows: int = 0
+    length: int = 0
+    longest: int = 0
+
+
+def rows_given(stage: Stage, chars_per_token: float) -> Given:
+    """The rows of the stage's inputs `data...` that are JSONL files of the user's own."""
+    files = [
+        source.path
+        for name, source in stage.inputs.items()
+        if name.startswith("data") and isinstance(source, External) and source.path.suffix == ".jsonl"
+    ]
+    sizes = [size for path in files for size in _row_sizes(path, path.stat().st_mtime_ns)]
+    if not sizes:
+        return Given()
+    mean = sum(sizes) / len(sizes) / chars_per_token
+    return Given(len(sizes), max(1, round(mean)), round(max(sizes) / chars_per_token))
+
+
+@cache
+def _row_sizes(path: Path, changed: int) -> tuple[int, ...]:
+    """Bytes of each row of a file. `changed`, its time, keeps the cache fresh."""
+    return tuple(line.length for line in lines(path))
+
+
+def model_of(stage: Stage) -> External | None:
+    """The model at the start of the chain that a stage trains or samples; None if there is none on this machine."""
+    source = stage.inputs.get("model")
+    return model_of(source.stage) if isinstance(source, Output) else source
 
 
 def size_of(stage: Stage) -> ModelSize:
@@ -164,18 +269,25 @@ def size_of(stage: Stage) -> ModelSize:
     work = Work() if stage.kind.cost is None else stage.kind.cost(stage, 0)
     if work.model is not None:
         return work.model
-    source = stage.inputs["model"]
-    if isinstance(source, Output):
-        return size_of(source.stage)
-    if source.fetch is not None:
-        name = str(source.path)
-        if name not in PLANNED:
-            known = ", ".join(PLANNED)
-            raise SettingsError(f"the size of {name} is unknown until the model is on this machine; known are {known}")
+    return _size_at(stage.inputs["model"])
+
+
+def _size_at(source: Output | External) -> ModelSize:
+    return size_of(source.stage) if isinstance(source, Output) else size_of_source(source)
+
+
+def size_of_source(source: External) -> ModelSize:
+    """The size of a model by its folder or name. Raises `SettingsError` if neither weights nor config can be read."""
+    name = str(source.path)
+    if source.fetch is not None and name in PLANNED:
         return PLANNED[name]
-    config = json.loads((source.path / "config.json").read_text(encoding="utf-8"))
-    parameters = sum(parameters_in(file) for file in source.path.glob("*.safetensors"))
-    heads = config.get("num_attention_heads", 1)
-    head_width = config.get("head_dim") or config.get("hidden_size", 0) // heads
-    cached = 2 * config.get("num_key_value_heads", heads) * head_width
-    return ModelSize(parameters, parameters, config.get("num_hidden_layers", 0), config.get("hidden_size", 0), cached)
+    try:
+        return _size_in(config_folder(name))
+    except ModelError as error:
+        known = ", ".join(PLANNED)
+        raise SettingsError(
+            f"the size of {name} is unknown: {error}; give a folder with its config.json, or one of {known}"
+        ) from error
+
+
+_size_in = cache(size_of_model)

@@ -11,9 +11,11 @@ from pydantic import Field, model_validator
 from r1kit import tiny
 from r1kit.chat import saved
 from r1kit.pipeline import Context, External, Kind, ModelSize, Work
-from r1kit.settings import Settings, unhashed
+from r1kit.settings import unhashed
+from r1kit.stages.shared.costs import memory_of
 from r1kit.tiny.frame import TINY_CHAT
 from r1kit.train.learner import OptimizerSettings
+from r1kit.train.memory_settings import MemorySettings, prepare
 from r1kit.types import Sample
 
 DOCUMENT = 137  # mean tokens, measured
@@ -22,7 +24,7 @@ OPTIMIZER = OptimizerSettings(
 )
 
 
-class PretrainSettings(Settings):
+class PretrainSettings(MemorySettings):
     """The model's size and how many documents it sees."""
 
     steps: int = Field(1200, ge=1)
@@ -46,7 +48,8 @@ class PretrainSettings(Settings):
     @property
     def model_size(self) -> ModelSize:
         parameters = self.layers * 12 * self.width**2
-        return ModelSize(parameters, parameters, self.layers, self.width, 2 * self.width)
+        inner = 4 * self.width + 4 * self.width * 8 // 3  # attention, and a SwiGLU of 8/3 the width
+        return ModelSize(parameters, parameters, self.layers, self.width, 2 * self.width, inner)
 
 
 def run(context: Context) -> Mapping[str, Any]:
@@ -67,6 +70,7 @@ def run(context: Context) -> Mapping[str, Any]:
         context=settings.context,
         seed=settings.seed,
     )
+    prepare(model, settings)
     learner = Learner(model.to(device_of(settings.device)), settings.optimizer, steps=settings.steps)
 
     def update_at(step: int) -> Update:
@@ -100,7 +104,8 @@ PRETRAIN = Kind(
         length=DOCUMENT,
         passes=6,
         prompts=0,
-        tokens_per_batch=stage.settings.tokens_per_batch,
+        update=stage.settings.documents_per_step,
+        **memory_of(stage.settings),
         model=stage.settings.model_size,
     ),
 )

@@ -16,18 +16,20 @@ from r1kit.pipeline import Context, External, Kind, Work
 from r1kit.rewards import RewardSpec, build
 from r1kit.rollout import column_names
 from r1kit.settings import listed
+from r1kit.stages.shared.costs import memory_of
 from r1kit.stages.shared.fitting import Fitting, check_model
 from r1kit.stages.shared.probe import ProbeSettings, check_probe, make_probe, probe_of, refuse_unread, with_models
 from r1kit.stages.shared.sources import sources
 from r1kit.tasks import TaskSpec, load_tasks, say_readings
 from r1kit.train.learner import OptimizerSettings
+from r1kit.train.memory_settings import LoraSettings, MemorySettings, prepare
 from r1kit.train.rl.algorithm import advantages_of, algorithm_files, loss_of
 from r1kit.train.rl.loop import RLLoop
 from r1kit.train.rl.loop_settings import LoopSettings
 from r1kit.train.validation import Validation
 
 
-class RLSettings(LoopSettings, DeviceSettings):
+class RLSettings(LoopSettings, MemorySettings, LoraSettings, DeviceSettings):
     """The loop's settings, with tasks, rewards, prompt format, optimiser and probe.
 
     `probe`: held-out problems, answered before the first step and every `probe_every` steps. `patience`: stop after
@@ -40,9 +42,6 @@ class RLSettings(LoopSettings, DeviceSettings):
     chat: ChatFormat = ChatFormat()
     optimizer: OptimizerSettings = OptimizerSettings()
     max_prompt_tokens: int | None = Field(None, ge=1, description="leave longer prompts out; None: refuse them")
-    lora_rank: int = Field(0, ge=0, description="0 trains all weights")
-    lora_alpha: int = Field(32, gt=0)
-    lora_targets: tuple[str, ...] = Field((), description="names of linear layers; empty: all of them")
     probe: ProbeSettings = ProbeSettings()
     probe_every: int = Field(0, ge=0, description="steps between probes; 0: a tenth of the steps")
     patience: int = Field(0, ge=0)
@@ -100,6 +99,7 @@ def run(context: Context) -> Mapping[str, Any]:
         context.progress.say(f"{fitting.dropped} problems with prompts of over {limit} tokens left out")
     if settings.lora_rank:
         policy = add_lora(policy, settings.lora_rank, settings.lora_alpha, settings.lora_targets)
+    prepare(policy.model, settings)
     updates = settings.steps * settings.minibatches * settings.epochs
     learner = Learner(policy.model, settings.optimizer, steps=updates, temperature=settings.temperature)
 
@@ -143,6 +143,8 @@ RL = Kind(
         passes=6 * stage.settings.epochs
         + 2 * (bool(stage.settings.algorithm.kl_coef) + stage.settings.recompute_old_logprobs),
         prompts=1 / stage.settings.group_size,
-        tokens_per_batch=stage.settings.tokens_per_batch,
+        update=-(-stage.settings.prompts_per_step // stage.settings.minibatches) * stage.settings.group_size,
+        reference=bool(stage.settings.algorithm.kl_coef),
+        **memory_of(stage.settings),
     ),
 )

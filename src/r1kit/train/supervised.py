@@ -15,10 +15,11 @@ from pydantic import Field
 from r1kit.data.jsonl import RowWriter, keep_steps
 from r1kit.models.batch import Batch, Totals
 from r1kit.models.policy_net import AnyLoss
-from r1kit.settings import Settings, unhashed
+from r1kit.settings import unhashed
 from r1kit.train import checkpoints
 from r1kit.train.learner import Learner, OptimizerSettings
 from r1kit.train.losses.next_token import next_token
+from r1kit.train.memory_settings import MemorySettings
 from r1kit.train.packing import pack
 from r1kit.train.validation import Best, EarlyStopping, Validation
 from r1kit.types import Sample
@@ -33,7 +34,7 @@ def cosine(first: float, last: float) -> OptimizerSettings:
     return OptimizerSettings(learning_rate=first, schedule="cosine", final_ratio=last / first, warmup_ratio=0.03)
 
 
-class TrainingSettings(Settings):
+class TrainingSettings(MemorySettings):
     """Training on given rows: `epochs` passes, each in a different order, with `batch_size` rows per update.
 
     Rows longer than `max_tokens` are left out (None: the model's context). A share `validation_share` of the rows is
@@ -50,7 +51,6 @@ class TrainingSettings(Settings):
     patience: int = Field(0, ge=0)
     seed: int = 0
     tokens_per_batch: int = unhashed(8192, ge=1, description="packed tokens per forward pass; limits memory")
-    activation_checkpointing: bool = unhashed(False, description="slower, for long rows on little memory")
     checkpoint_every: int = unhashed(50, ge=0)
 
     def updates(self, rows: int) -> int:

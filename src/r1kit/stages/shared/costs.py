@@ -37,6 +37,16 @@ def training_work(stage: Stage, rows: int) -> Work:
         samples=rows * settings.epochs,
         max_tokens=min(settings.max_tokens or 512, 8192),
         passes=8 if "teacher" in stage.inputs else 6,
-        tokens_per_batch=settings.tokens_per_batch,
-        recomputes=settings.activation_checkpointing,
+        update=settings.batch_size,
+        **memory_of(settings),
     )
+
+
+def memory_of(settings: Any) -> dict[str, Any]:
+    """The settings of a training stage that decide its memory, in the words of `Work`."""
+    return {
+        "tokens_per_batch": settings.tokens_per_batch,
+        "recomputes": settings.activation_checkpointing,
+        "compute_dtype": getattr(settings, "compute_dtype", "auto"),
+        "lora_rank": getattr(settings, "lora_rank", 0),
+    }

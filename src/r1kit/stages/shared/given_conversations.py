@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from pydantic import Field, model_validator
+from pydantic import model_validator
 
 from r1kit.chat import ChatFormat, saved
 from r1kit.data.conversations import conversation
@@ -19,6 +19,7 @@ from r1kit.stages.shared.probe import ProbeSettings, check_probe, make_probe, pr
 from r1kit.stages.shared.sources import sources
 from r1kit.store import write_json
 from r1kit.train.learner import Learner
+from r1kit.train.memory_settings import LoraSettings
 from r1kit.train.supervised import TrainingSettings, Update, validation_loss
 from r1kit.train.validation import Validation
 from r1kit.types import Conversation, Sample
@@ -46,16 +47,13 @@ class ChatDataSettings(ConversationSettings, ComputeSettings):
         return Reading(self, conversation, make)
 
 
-class GivenSettings(TrainingSettings, ChatDataSettings):
+class GivenSettings(TrainingSettings, LoraSettings, ChatDataSettings):
     """Training on conversations: all weights or LoRA.
 
     `probe`: held-out problems that the model answers at every validation.
     """
 
     probe: ProbeSettings = ProbeSettings()
-    lora_rank: int = Field(0, ge=0, description="0 trains all weights")
-    lora_alpha: int = Field(32, gt=0)
-    lora_targets: tuple[str, ...] = Field((), description="names of linear layers; empty: all of them")
 
 
 def check(context: Context) -> None:

@@ -13,6 +13,7 @@ from r1kit.data.tokens import TokenFile
 from r1kit.pipeline import Context
 from r1kit.stages.shared.input_files import input_files
 from r1kit.train.learner import Learner
+from r1kit.train.memory_settings import prepare
 from r1kit.train.supervised import Epochs, TrainingSettings, Update, train_supervised
 from r1kit.train.validation import Validation
 from r1kit.types import Message
@@ -74,11 +75,8 @@ def train_rows(
 
     Returns the number of updates and the best validation.
     """
-    from r1kit.models.recompute import recompute_activations
-
     settings: TrainingSettings = context.settings
-    if settings.activation_checkpointing:
-        recompute_activations(model)
+    prepare(model, settings)
     learner, epochs = Learner(model, settings.optimizer, steps=settings.updates(rows)), Epochs(rows, settings)
 
     def log(step: int, row: Mapping[str, float]) -> None:

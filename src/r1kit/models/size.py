@@ -1,0 +1,93 @@
+"""The size of a model, from the headers of its weights or from its config alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from math import prod
+from pathlib import Path
+from typing import Any
+
+from r1kit.models.known import ModelError, first_line, shapes_in
+from r1kit.pipeline import ModelSize
+from r1kit.store import read_json
+
+Shapes = Mapping[str, tuple[int, ...]]  # of all weights, by name
+
+
+def size_of_model(folder: Path) -> ModelSize:
+    """The size of the model in a folder, which needs no more than its config.json.
+
+    Raises `ModelError` for an architecture that transformers does not know, if there are no weights to count.
+    """
+    config = read_json(folder / "config.json")
+    shapes: dict[str, tuple[int, ...]] = {}
+    for file in folder.glob("*.safetensors"):
+        shapes |= shapes_in(file)
+    return size_of_shapes(shapes or shapes_of_config(folder), config.get("text_config") or config)
+
+
+def size_of_shapes(shapes: Shapes, config: Mapping[str, Any]) -> ModelSize:
+    """The size of a model with such weights and a configuration in the words of transformers."""
+    counts = {name: prod(shape) for name, shape in shapes.items()}
+    parameters = sum(counts.values())
+    routed = sum(count for name, count in counts.items() if ".experts." in name)  # not `.shared_experts.`
+    experts = _first(config, "n_routed_experts", "num_experts", "num_local_experts")
+    chosen = _first(config, "num_experts_per_tok", "experts_per_token", "moe_topk", "moe_top_k")
+    active = parameters - routed * (1 - chosen / experts if experts else 0)
+    layers, width = _first(config, "num_hidden_layers"), _first(config, "hidden_size")
+    heads = _first(config, "num_attention_heads") or 1
+    key_heads = _first(config, "num_key_value_heads") or heads
+    key = _first(config, "head_dim") or width // heads
+    queries, keys, values = heads * key, key_heads * key, key_heads * key
+    if latent := _first(config, "kv_lora_rank"):  # MLA; r1kit caches the decompressed keys and values
+        queries = keys = heads * (_first(config, "qk_nope_head_dim") + _first(config, "qk_rope_head_dim"))
+        values = heads * _first(config, "v_head_dim")
+    attended = queries + keys + values + (values if latent else queries)  # the last: attention's output
+    return ModelSize(
+        parameters=parameters,
+        active=active,
+        layers=layers,
+        width=width,
+        cached=keys + values,
+        inner=attended + _kept_by_mlp(config, layers, width, chosen),
+        vocabulary=_first(config, "vocab_size"),
+        sides=sum(sum(shape[-2:]) for name, shape in shapes.items() if len(shape) > 1 and _is_linear(name)),
+    )
+
+
+def _kept_by_mlp(config: Mapping[str, Any], layers: int, width: int, chosen: int) -> int:
+    """Values that the MLP of a layer keeps per token, on average: gate, up, activation and product; routed inputs."""
+    dense = 4 * _first(config, "intermediate_size")
+    if not chosen:
+        return dense
+    expert = _first(config, "moe_intermediate_size") or _first(config, "intermediate_size")
+    shared = _first(config, "shared_expert_intermediate_size") or _first(config, "n_shared_experts") * expert
+    routed = 4 * (chosen * expert + shared) + 2 * chosen * width  # each expert's input and output
+    first = _first(config, "first_k_dense_replace")
+    return (first * dense + (layers - first) * routed) // max(1, layers)
+
+
+def _is_linear(name: str) -> bool:
+    """Whether LoRA on all linear layers adapts the weight: not embeddings, head, convolutions or routed experts."""
+    return not any(part in name for part in ("embed", "lm_head", "conv", ".experts.", "score."))
+
+
+def _first(config: Mapping[str, Any], *names: str) -> int:
+    """The first of these fields that the configuration has, otherwise 0."""
+    return next((int(config[name]) for name in names if config.get(name)), 0)
+
+
+def shapes_of_config(folder: Path) -> dict[str, tuple[int, ...]]:
+    """The shapes of the weights that the folder's config describes; none of them is allocated."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    from r1kit.models.hub import NO_CODE, config_of
+
+    config = config_of(folder, str(folder))
+    try:
+        with torch.device("meta"):
+            model: Any = AutoModelForCausalLM.from_config(config, **NO_CODE)
+    except (ImportError, ValueError, KeyError, RuntimeError, TypeError) as error:
+        raise ModelError(f"the size of {folder} cannot be counted ({first_line(error)}): give its weights") from error
+    return {name: tuple(weight.shape) for name, weight in model.named_parameters()}

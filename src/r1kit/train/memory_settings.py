@@ -1,0 +1,33 @@
+"""Settings with which training fits into the memory of one device."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import Field
+
+from r1kit.settings import Settings, unhashed
+
+
+class MemorySettings(Settings):
+    """What training keeps in memory beside weights, gradients and the optimizer (see `train.memory`)."""
+
+    activation_checkpointing: bool = unhashed(
+        False, description="compute activations again in the backward pass: a quarter slower, for long rows"
+    )
+
+
+class LoraSettings(Settings):
+    """Training of low-rank adapters in place of all weights; they are saved beside the merged model."""
+
+    lora_rank: int = Field(0, ge=0, description="0 trains all weights")
+    lora_alpha: int = Field(32, gt=0)
+    lora_targets: tuple[str, ...] = Field((), description="names of linear layers; empty: all of them")
+
+
+def prepare(model: Any, settings: MemorySettings) -> None:
+    """Apply the settings to a loaded model."""
+    from r1kit.models.recompute import recompute_activations
+
+    if settings.activation_checkpointing:
+        recompute_activations(model)
