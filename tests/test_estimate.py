@@ -2,16 +2,32 @@
 
 from __future__ import annotations
 
+import inspect
 import json
+import re
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from r1kit.cli import main
+from r1kit.models.size import size_of_model
+from r1kit.pipeline import Work
 from r1kit.recipes import RECIPES
 from r1kit.recipes.estimate import Estimate, estimates
 from r1kit.recipes.scales import SCALES
 from r1kit.settings import SettingsError
+from r1kit.train.memory import training_parts
+
+torch = pytest.importorskip("torch")
+transformers = pytest.importorskip("transformers")
+
+from r1kit.models import attention  # noqa: E402
+from r1kit.models.packed import PackedLayout, Span  # noqa: E402
+from r1kit.models.policy_net import hidden_states  # noqa: E402
+
+attention.register()
 
 R1_STAGES = ("dev1", "dev2", "dev3", "rules", "helpfulness", "safety", "r1")
 
@@ -83,3 +99,128 @@ def test_r1_zero_is_estimated_at_each_of_its_scales(scale: str, tiny_policy_fold
     recipe = RECIPES["r1-zero"](scale=scale, **model)
     assert bool(recipe.lengths) == (scale in ("tiny", "paper"))
     assert estimates(recipe, "a100", 1)["rl"].hours > 0
+
+
+CONFIGS: dict[str, tuple[dict[str, Any], float, float]] = {  # published parameters and active ones, in billions
+    "DeepseekV3": (
+        {
+            "vocab_size": 129280,
+            "hidden_size": 7168,
+            "intermediate_size": 18432,
+            "moe_intermediate_size": 2048,
+            "num_hidden_layers": 61,
+            "num_attention_heads": 128,
+            "num_key_value_heads": 128,
+            "n_routed_experts": 256,
+            "num_experts_per_tok": 8,
+            "n_shared_experts": 1,
+            "first_k_dense_replace": 3,
+            "q_lora_rank": 1536,
+            "kv_lora_rank": 512,
+            "qk_nope_head_dim": 128,
+            "qk_rope_head_dim": 64,
+            "v_head_dim": 128,
+        },
+        671,
+        37,
+    ),
+    "Qwen3Moe": (
+        {
+            "vocab_size": 151936,
+            "hidden_size": 2048,
+            "intermediate_size": 6144,
+            "moe_intermediate_size": 768,
+            "num_hidden_layers": 48,
+            "num_attention_heads": 32,
+            "num_key_value_heads": 4,
+            "head_dim": 128,
+            "num_experts": 128,
+            "num_experts_per_tok": 8,
+            "tie_word_embeddings": False,
+        },
+        30.5,
+        3.3,
+    ),
+    "Qwen3": (
+        {
+            "vocab_size": 151936,
+            "hidden_size": 1024,
+            "intermediate_size": 3072,
+            "num_hidden_layers": 28,
+            "num_attention_heads": 16,
+            "num_key_value_heads": 8,
+            "head_dim": 128,
+            "tie_word_embeddings": True,
+        },
+        0.596,
+        0.596,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_a_config_alone_gives_the_published_size(tmp_path: Path, name: str) -> None:
+    config, parameters, active = CONFIGS[name]
+    kind = re.sub(r"(?<!^)(?=[A-Z])", "_", name).lower()  # Qwen3Moe: qwen3_moe
+    (tmp_path / "config.json").write_text(json.dumps({**config, "model_type": kind}))
+    size = size_of_model(tmp_path)
+    assert size.parameters == pytest.approx(parameters * 1e9, rel=0.01)
+    assert size.active == pytest.approx(active * 1e9, rel=0.03)
+    assert (size.layers, size.width) == (config["num_hidden_layers"], config["hidden_size"])
+
+
+TINY = {
+    "vocab_size": 96,
+    "hidden_size": 48,
+    "intermediate_size": 128,
+    "moe_intermediate_size": 40,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "num_experts": 8,
+    "n_routed_experts": 8,
+    "num_experts_per_tok": 2,
+    "head_dim": 12,
+}
+LATENT = {"q_lora_rank": 16, "kv_lora_rank": 8, "qk_nope_head_dim": 8, "qk_rope_head_dim": 4, "v_head_dim": 12}
+GROUPS = {"n_group": 2, "topk_group": 1, "num_key_value_heads": 4, "first_k_dense_replace": 1, "n_shared_experts": 1}
+
+
+def tiny(kind: str) -> Any:
+    """A random model of a few thousand parameters."""
+    names = {"llama": "Llama", "qwen3": "Qwen3", "qwen3_moe": "Qwen3Moe", "deepseek_v3": "DeepseekV3"}
+    values = TINY | (LATENT | GROUPS if kind == "deepseek_v3" else {"num_key_value_heads": 2})
+    fields = set(inspect.signature(getattr(transformers, f"{names[kind]}Config")).parameters)
+    config = transformers.AutoConfig.for_model(kind, **{k: v for k, v in values.items() if k in fields})
+    return transformers.AutoModelForCausalLM.from_config(config, attn_implementation=attention.NAME).eval()
+
+
+@pytest.mark.parametrize("kind", ["llama", "qwen3_moe", "deepseek_v3"])
+def test_weights_and_config_give_the_same_size(tmp_path: Path, kind: str) -> None:
+    """Saved checkpoints name each expert; a model in memory keeps all experts of a layer in one tensor."""
+    model = tiny(kind)
+    model.save_pretrained(tmp_path)
+    saved = size_of_model(tmp_path)
+    (tmp_path / "model.safetensors").unlink()
+    assert size_of_model(tmp_path) == replace(saved, sides=size_of_model(tmp_path).sides)
+    assert saved.parameters == sum(p.numel() for p in model.parameters())
+    assert (saved.active < saved.parameters) == (kind != "llama")
+
+
+@pytest.mark.parametrize("kind", ["llama", "qwen3", "qwen3_moe", "deepseek_v3"])
+def test_the_activations_of_a_plan_are_those_that_autograd_keeps(tmp_path: Path, kind: str) -> None:
+    model = tiny(kind)
+    model.save_pretrained(tmp_path)
+    layout = PackedLayout([Span(0, (40, 40, 40))])
+    weights = {p.untyped_storage().data_ptr() for p in model.parameters()}
+    kept: dict[int, Any] = {}
+
+    def keep(tensor: Any) -> Any:
+        if (storage := tensor.untyped_storage()).data_ptr() not in weights:
+            kept[storage.data_ptr()] = storage  # held, so no later tensor gets its address
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        hidden_states(model, torch.arange(120)[None] % 96, layout)
+    size, counted = size_of_model(tmp_path), sum(storage.nbytes() for storage in kept.values())
+    none, all_tokens = (training_parts(size, Work(), tokens, device="cpu", low=False) for tokens in (0, 120))
+    assert all_tokens["activations"] - none["activations"] == pytest.approx(counted, rel=0.12)

@@ -61,7 +61,7 @@ def merge(adapter: Path, base_of: Callable[[str], Path]) -> Path:
 
 
 def base_name(adapter: Path) -> str:
-    """The name or folder of an adapter's base. Raises `ModelError` for an adapter of another kind, or without a base."""
+    """The name or folder of an adapter's base; raises `ModelError` if it names none, or adapts no causal LM."""
     config = read_json(adapter / CONFIG)
     if not (adapter / WEIGHTS).is_file():
         raise ModelError(f"{adapter} has {CONFIG} but no {WEIGHTS}: save the adapter with save_pretrained")

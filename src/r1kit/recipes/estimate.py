@@ -8,7 +8,7 @@ by token while all others wait. With a device's peak this gives the order of mag
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path

@@ -4,10 +4,10 @@ Bytes per weight: 4 for the weight and 4 for its gradient in fp32, 8 for AdamW's
 al., arXiv 1910.02054, section 3.1, count the same 16 for mixed precision). 8-bit moments take 2 and a scale of 4 bytes
 per moment and block of 256 (Dettmers et al., arXiv 2110.02861).
 
-What autograd keeps per token and layer, counted in a Llama: 6 d for the two norms (input, normalised and scaled, d each)
-and `inner`, which is 4 f for the MLP (gate, up, activation, product) and the widths of q, k, v and attention's output.
-With bf16 products, the norms keep 4 d in fp32, each of the five linear layers that read them its own d in bf16, and
-`inner` is bf16.
+What autograd keeps per token and layer, counted in a Llama: 6 d for the two norms (input, normalised and scaled, d
+each) and `inner`: 4 f for the MLP (gate, up, activation, product) and the widths of q, k, v and attention's output.
+With bf16 products, the norms keep 4 d in fp32, each of the five linear layers that read them its own d in bf16, and `inner`
+is bf16.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from r1kit.pipeline import ModelSize, Work
 
 GIB = 2**30
-PROCESS = {"cpu": 0.45 * GIB, "cuda": 0.6 * GIB}  # Python with torch and transformers; a CUDA context with its libraries
+PROCESS = {"cpu": 0.45 * GIB, "cuda": 0.6 * GIB}  # Python with torch; a CUDA context
 CHUNK_BYTES = 3 * 32 * 2**20  # logits of a chunk of the head, their gradient, and a product (models/head.py)
 WEIGHT = {"fp32": 4.0, "bf16": 2.0}
 MOMENTS = {"adamw": 8.0, "adamw-8bit": 2 * (1 + 4 / 256)}
