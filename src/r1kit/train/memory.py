@@ -6,8 +6,8 @@ per moment and block of 256 (Dettmers et al., arXiv 2110.02861).
 
 What autograd keeps per token and layer, counted in a Llama: 6 d for the two norms (input, normalised and scaled, d
 each) and `inner`: 4 f for the MLP (gate, up, activation, product) and the widths of q, k, v and attention's output.
-With bf16 products, the norms keep 4 d in fp32, each of the five linear layers that read them its own d in bf16, and `inner`
-is bf16.
+With bf16 products, the norms keep 4 d in fp32, each of the five linear layers that read them its own d in bf16, and
+`inner` is bf16.
 """
 
 from __future__ import annotations
