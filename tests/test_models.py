@@ -271,7 +271,9 @@ SOUND = {
     "llama": transformers.LlamaConfig,
     "qwen2": transformers.Qwen2Config,
     "qwen3": transformers.Qwen3Config,
+    "gemma2": lambda **base: transformers.Gemma2Config(**base, head_dim=8),
     "gemma3": lambda **base: transformers.Gemma3TextConfig(**base, sliding_window=128),
+    "gpt-oss": lambda **base: transformers.GptOssConfig(**base, head_dim=8, num_local_experts=4, num_experts_per_tok=2),
     "granite": lambda **base: transformers.GraniteConfig(**base, logits_scaling=8.0),
     "cohere": transformers.CohereConfig,
     "gpt2": lambda **_: transformers.GPT2Config(vocab_size=90, n_embd=32, n_layer=2, n_head=4),
@@ -292,8 +294,6 @@ LEAKY = {
     ),
     "position bias": lambda: transformers.BloomConfig(vocab_size=90, hidden_size=32, n_layer=2, n_head=4),
     "convolution": lambda: transformers.Lfm2Config(**BASE, layer_types=["conv", "full_attention"]),
-    "soft cap": lambda: transformers.Gemma2Config(**BASE, head_dim=8),
-    "sinks": lambda: transformers.GptOssConfig(**BASE, head_dim=8, num_local_experts=4, num_experts_per_tok=2),
 }
 
 

@@ -62,6 +62,20 @@ DEEPSEEK: dict[str, Any] = {
     "v_head_dim": 16,
     "num_nextn_predict_layers": 0,
 }
+DEEPSEEK_V4: dict[str, Any] = {
+    **BASE,
+    "num_key_value_heads": 1,
+    "head_dim": 16,
+    "q_lora_rank": 16,
+    "o_lora_rank": 16,
+    "o_groups": 2,
+    "index_n_heads": 2,
+    "index_head_dim": 16,
+    "n_routed_experts": 4,
+    "num_experts_per_tok": 2,
+    "moe_intermediate_size": 16,
+    "layer_types": ["compressed_sparse_attention", "sliding_attention"],
+}
 CONFIGS: dict[str, Callable[[], Any]] = {
     "llama": lambda: transformers.LlamaConfig(**BASE),
     "llama-tied": lambda: transformers.LlamaConfig(**BASE, tie_word_embeddings=True),
@@ -347,22 +361,10 @@ def test_a_sample_without_a_trained_token_is_refused() -> None:
 
 def test_attention_that_is_not_computed_is_refused() -> None:
     batch = pack(groups(), 10_000)[0]
-    window = transformers.MistralConfig(**BASE, sliding_window=8)
-    capped = transformers.Gemma2Config(**BASE, head_dim=8)
-    for config, message in ((window, "sliding window of 8"), (capped, "softcap")):
-        model = transformers.AutoModelForCausalLM.from_config(config, attn_implementation=attention.NAME)
-        with pytest.raises(ValueError, match=message):
-            Learner(model, OptimizerSettings(), steps=1).logprobs(batch)
-
-
-def test_a_window_that_no_sequence_fills_is_full_attention() -> None:
-    samples = groups()
-    config = transformers.MistralConfig(**BASE, sliding_window=max(len(one.token_ids) for one in samples))
-    torch.manual_seed(0)
-    model = transformers.AutoModelForCausalLM.from_config(config, attn_implementation="eager")
-    expected = plain(model, samples)
-    model.set_attn_implementation(attention.NAME)
-    assert_same(packed(model, samples), expected)
+    config = transformers.DeepseekV4Config(**DEEPSEEK_V4)  # its layers add compressed keys to those of the row
+    model = transformers.AutoModelForCausalLM.from_config(config, attn_implementation=attention.NAME)
+    with pytest.raises(ValueError, match="keys for"):
+        Learner(model, OptimizerSettings(), steps=1).logprobs(batch)
 
 
 def test_layouts_of_other_samples_do_not_leak_into_a_sequence() -> None:

@@ -1,4 +1,4 @@
-"""Generation's memory: keys and values of every active row, in slots that stay a contiguous block.
+"""Generation's memory: keys, values and states of every active row, in slots that stay a contiguous block.
 
 Row r of a decode step is slot r. When a row finishes, the last active row moves into its slot. So a step always works
 on the slice [0, rows), and a finished row costs nothing.
@@ -12,7 +12,9 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
+from r1kit.models.attention import Softmax, hidden_bias
 from r1kit.models.packed import PackedLayout, Span
+from r1kit.models.recurrent import Mixer, Rows, State
 
 CHUNK = 32  # positions by which the cache grows
 
@@ -31,6 +33,7 @@ class KVCache:
         self.lengths = torch.zeros(slots, dtype=torch.long)  # on the CPU: the scheduler reads them at every step
         self.slots, self.positions = 0, 0
         self.layers: dict[int, tuple[Tensor, Tensor]] = {}
+        self.states: dict[Mixer, State] = {}  # of all slots: a state does not grow
 
     def fit(self, rows: int) -> None:
         """Make room for the first `rows` slots, each with one position more than its length."""
@@ -58,6 +61,9 @@ class KVCache:
             keys[target, :, :length] = keys[source, :, :length]
             values[target, :, :length] = values[source, :, :length]
         self.lengths[target] = length
+        for state in self.states.values():
+            for tensor in state.tensors():
+                tensor[target] = tensor[source]
 
 
 def _zeros(like: Tensor, rows: int, positions: int, *, transposed: bool = False) -> Tensor:
@@ -82,9 +88,11 @@ def _resized(tensor: Tensor, rows: int, positions: int) -> Tensor:
 class PrefillLayout(PackedLayout):
     """Runs prompts as one packed row and copies their keys and values into all slots of their groups.
 
-    The tokens that all prompts share (a system message, exemplars) are in the row once; `lengths` are those of the
-    remainders, at least 1 each.
+    Layers with a state leave it there too. The tokens that all prompts share (a system message, exemplars) are in the
+    row once; `lengths` are those of the remainders, at least 1 each.
     """
+
+    needs_states = True
 
     def __init__(
         self, cache: KVCache, lengths: Sequence[int], slots: Sequence[range], device: torch.device | str
@@ -96,7 +104,7 @@ class PrefillLayout(PackedLayout):
             cache.lengths[group.start : group.stop] = length
         cache.fit(self.slots[-1].stop)
 
-    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
+    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, softmax: Softmax) -> Tensor:
         shared = self.cache.shared
         self.cache.prefix[layer] = (k[0, :, :shared].contiguous(), v[0, :, :shared].contiguous())
         for cached, new in zip(self.cache.layer(layer, k, v), (k, v), strict=True):
@@ -105,7 +113,15 @@ class PrefillLayout(PackedLayout):
                 own = new[0, :, start : start + length]  # [H_kv, length, D], for every slot of the group
                 cached[group.start : group.stop, :, :length] = own
                 start += length
-        return super().attend(layer, q, k, v, scale)
+        return super().attend(layer, q, k, v, softmax)
+
+    def keep(self, mixer: Mixer, rows: Rows, state: State) -> None:
+        """Copy the states after the prompts into all slots of their groups."""
+        slots = self.cache.states.setdefault(mixer, state.zeros(len(self.cache.lengths)))
+        for cached, new in zip(slots.tensors(), state.tensors(), strict=True):
+            for number, own in zip(rows.numbers, new, strict=True):
+                group = self.slots[number - len(self.prompts)]  # the row begins with what the prompts share
+                cached[group.start : group.stop] = own
 
 
 class DecodeLayout:
@@ -115,34 +131,61 @@ class DecodeLayout:
         self.cache, self.rows = cache, rows
         cache.fit(rows)
         lengths = cache.lengths[:rows].clone()  # the engine changes the cache's lengths in place after the step
-        self.longest = cache.shared + int(lengths.max()) + 1
         self.places = lengths.to(device)  # [rows], of the new tokens among those of their rows
         self.position_ids = cache.shared + self.places[:, None]  # [rows, 1]
         self.index = torch.arange(rows, device=device)
-        hidden = torch.arange(cache.positions, device=device) > self.places[:, None]  # [rows, positions]
-        bias = torch.zeros(hidden.shape, device=device).masked_fill(hidden, float("-inf"))
-        self.bias = bias[:, None, None]  # [rows, 1, 1, positions]
+        self.biases: dict[int | None, tuple[Tensor | None, Tensor]] = {}  # by window, the same in many layers
 
-    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
+    def bias(self, window: int | None) -> tuple[Tensor | None, Tensor]:
+        """What hides keys from the new tokens: [rows, 1, 1, shared] or None if all see them, [rows, 1, 1, positions].
+
+        -inf hides the positions beyond a row's end, and those before its window.
+        """
+        if window not in self.biases:
+            places = torch.arange(self.cache.shared + self.cache.positions, device=self.index.device)
+            bias = hidden_bias(self.position_ids, places, window)[:, None, None]
+            shared, own = bias.split([self.cache.shared, self.cache.positions], dim=3)
+            self.biases[window] = (None if window is None else shared, own)
+        return self.biases[window]
+
+    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, softmax: Softmax) -> Tensor:
         """q [rows, H, 1, D] -> [rows, 1, H, Dv]; for one query, plain matrix products beat a fused kernel on CPU."""
         keys, values = self.cache.layer(layer, k, v)
         assert len(q) == self.rows, "one new token for each active row"
         keys[self.index, :, self.places] = k[:, :, 0]  # [rows, H_kv, D], each at its row's end
         values[self.index, :, self.places] = v[:, :, 0]
         rows, heads, _, width = q.shape
-        grouped = (q * scale).view(rows, k.shape[1], heads // k.shape[1], width)  # [rows, H_kv, H / H_kv, D]
+        grouped = (q * softmax.scale).view(rows, k.shape[1], heads // k.shape[1], width)  # [rows, H_kv, H / H_kv, D]
         keys, values = keys[:rows], values[:rows]
-        # the bias hides the positions beyond a row's end
-        scores = torch.matmul(grouped, keys.transpose(2, 3)) + self.bias.to(q.dtype)  # [rows, H_kv, ., positions]
-        shared = self.cache.shared
+        shared, cap = self.cache.shared, softmax.cap
+        shared_bias, bias = self.bias(softmax.window)
+        scores = torch.matmul(grouped, keys.transpose(2, 3))  # [rows, H_kv, H / H_kv, positions]
+        if cap is not None:
+            scores = torch.tanh(scores / cap) * cap
+        scores = scores + bias.to(q.dtype)
         if shared:
             shared_keys, shared_values = self.cache.prefix[layer]
             by_head = grouped.transpose(0, 1).flatten(1, 2)  # [H_kv, rows * H / H_kv, D]: one product for all rows
             seen = torch.matmul(by_head, shared_keys.transpose(1, 2)).view(len(by_head), rows, -1, shared)
-            scores = torch.cat([seen.transpose(0, 1), scores], dim=3)  # [rows, H_kv, ., shared + positions]
-        probs = torch.softmax(scores.float(), dim=-1).to(q.dtype)  # in fp32, as the models' own code has it
-        out = torch.matmul(probs[..., shared:], values)  # [rows, H_kv, H / H_kv, Dv]
+            seen = seen.transpose(0, 1)
+            if cap is not None:
+                seen = torch.tanh(seen / cap) * cap
+            if shared_bias is not None:
+                seen = seen + shared_bias.to(q.dtype)
+            scores = torch.cat([seen, scores], dim=3)  # [rows, H_kv, ., shared + positions]
+        sinks = None if softmax.sinks is None else softmax.sinks.view(k.shape[1], -1, 1)  # [H_kv, H / H_kv, 1]
+        probs = softmax.of(scores, sinks).to(q.dtype)  # in fp32, as the models' own code has it
+        out = torch.matmul(probs[..., shared : shared + self.cache.positions], values)  # [rows, H_kv, H / H_kv, Dv]
         if shared:
             by_head = probs[..., :shared].transpose(0, 1).flatten(1, 2)  # [H_kv, rows * H / H_kv, shared]
             out += torch.matmul(by_head, shared_values).view(len(by_head), rows, -1, out.shape[3]).transpose(0, 1)
         return out.reshape(rows, 1, heads, values.shape[3])
+
+    def recur(self, mixer: Mixer, hidden: Tensor) -> Tensor:
+        """hidden [rows, 1, d] -> [rows, 1, d]; the rows' states move on by a token."""
+        slots = self.cache.states[mixer]
+        state = slots.first(self.rows)
+        output = mixer.run(hidden, state)
+        for cached, new in zip(slots.tensors(), state.tensors(), strict=True):
+            cached[: self.rows].copy_(new)  # free for a layer that changed its state in place
+        return output

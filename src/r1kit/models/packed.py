@@ -9,13 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import accumulate
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from r1kit.models.attention import causal_attention
+from r1kit.models.attention import Softmax, causal_attention
+from r1kit.models.recurrent import Mixer, Rows, State
 
 
 class Padding:
@@ -63,11 +66,12 @@ class _Block:
 class PackedLayout:
     """Which tokens see which in one packed row of groups."""
 
+    needs_states = False  # after the completions: training does not
+
     def __init__(self, spans: Sequence[Span], device: torch.device | str = "cpu") -> None:
-        device = torch.device(device)
+        self.spans, self.device = tuple(spans), torch.device(device)
+        device = self.device
         self.prompts = [span.prompt for span in spans if span.prompt]
-        self.spans = tuple(spans)
-        self.longest = max(span.prompt + max(span.completions, default=0) for span in spans)
         prompt_runs = runs(self.prompts, WASTE)  # prompts of neighbouring spans that attention computes together
         self.prompt_sizes = [sum(run) for run in prompt_runs]
         self.prompt_paddings = [Padding(run, device) for run in prompt_runs]
@@ -99,7 +103,7 @@ class PackedLayout:
             start += span.prompt
         return sequences
 
-    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
+    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, softmax: Softmax) -> Tensor:
         """q [1, H, T, D] -> [1, T, H, Dv]."""
         assert q.shape[2] == sum(self.sizes), "the layout is of another row"
         flat = [x[0].transpose(0, 1) for x in (q, k, v)]  # [T, H, D] each
@@ -108,17 +112,69 @@ class PackedLayout:
         parts = (torch.split(x, self.prompt_sizes) for x in (q_prompt, k_prompt, v_prompt))
         for pad, *own in zip(self.prompt_paddings, *parts, strict=True):
             queries, keys, values = map(pad.pad, own)  # [prompts, H, P, D]
-            outputs.append(pad.unpad(causal_attention(queries, keys, values, scale)))
+            outputs.append(pad.unpad(causal_attention(queries, keys, values, softmax)))
         shared = [torch.split(x.transpose(0, 1), self.prompts, dim=1) for x in (k_prompt, v_prompt)]  # [H, P, D] each
         for block, *own in zip(self.blocks, qs, ks, vs, strict=True):
             queries, keys, values = map(block.padding.pad, own)  # [completions, H, width, D]
             if block.prompt is not None:
                 k_shared, v_shared = (x[block.prompt].expand(len(keys), -1, -1, -1) for x in shared)  # [N, H, P, D]
                 keys, values = torch.cat([k_shared, keys], dim=2), torch.cat([v_shared, values], dim=2)
-            outputs.append(block.padding.unpad(causal_attention(queries, keys, values, scale)))
+            outputs.append(block.padding.unpad(causal_attention(queries, keys, values, softmax)))
         return torch.cat(outputs)[None]
 
+    @cached_property
+    def batches(self) -> _Batches:
+        return _Batches(self.spans, self.device, padded=not self.needs_states)
 
+    def recur(self, mixer: Mixer, hidden: Tensor) -> Tensor:
+        """hidden [1, T, d] -> [1, T, d]."""
+        flat, after_prompts = hidden[0], State()
+        prompts = [(rows, State()) for rows in self.batches.prompts]
+        outputs = [rows.run(mixer, flat, state) for rows, state in prompts]
+        if prompts:
+            after_prompts = State.join([state for _, state in prompts])
+        for rows, sources in self.batches.completions:
+            state = State() if sources is None else after_prompts.copies(sources)
+            outputs.append(rows.run(mixer, flat, state))
+            if self.needs_states:
+                self.keep(mixer, rows, state)
+        return torch.cat(outputs).index_select(0, self.batches.order)[None]
+
+    def keep(self, mixer: Mixer, rows: Rows, state: State) -> None:
+        raise NotImplementedError
+
+
+class _Batches:
+    """How a packed row is cut for layers with a state: batches of prompts, then of completions of similar length."""
+
+    def __init__(self, spans: Sequence[Span], device: torch.device, *, padded: bool) -> None:
+        prompts = [span.prompt for span in spans if span.prompt]
+        lengths = [*prompts, *(length for span in spans for length in span.completions)]  # in the order of the row
+        starts = [0, *accumulate(lengths)]
+        # padding would change the state after a prompt, so a batch has prompts of one length
+        self.prompts = [
+            Rows(batch, [starts[n] for n in batch], [lengths[n] for n in batch], device) for batch in bucket(prompts, 0)
+        ]
+        places = {number: i for i, number in enumerate(n for batch in self.prompts for n in batch.numbers)}
+        prompt_numbers = iter(range(len(prompts)))
+        sources: list[int | None] = []  # of each completion: the place of its prompt's state
+        for span in spans:
+            sources += [places[next(prompt_numbers)] if span.prompt else None] * len(span.completions)
+        # a completion's last state may follow padding if nobody needs it; one token alone would change states in place
+        waste, least = (PADDING, 2) if padded else (0.0, 1)
+        self.completions: list[tuple[Rows, Tensor | None]] = []
+        for forked in (False, True):
+            numbers = [n for n, source in enumerate(sources, len(prompts)) if (source is not None) == forked]
+            for run in bucket([lengths[n] for n in numbers], waste):
+                batch = [numbers[i] for i in run]
+                rows = Rows(batch, [starts[n] for n in batch], [lengths[n] for n in batch], device, least)
+                chosen = [sources[n - len(prompts)] for n in batch]
+                self.completions.append((rows, torch.tensor(chosen, device=device) if forked else None))
+        order = torch.cat([rows.places for rows in (*self.prompts, *(rows for rows, _ in self.completions))])
+        self.order = order.argsort().to(device)  # [T], from the batches' tokens back to the row's
+
+
+PADDING = 0.25  # of the real tokens in a batch of a layer with a state
 WASTE = 1.0  # padding may double the tokens in attention: fewer, larger products are worth it
 
 
