@@ -105,10 +105,7 @@ def test_report_finds_the_newest_run_in_a_folder(capsys: pytest.CaptureFixture[s
         (["run", "qqq"], "there is no recipe 'qqq': known are toy, r1-zero, broken"),
         (["run", "toy", "--set", "report.sizee=3"], "there is no setting sizee: did you mean size?"),
         (["run", "toy", "--until", "reprot"], "recipe toy has no stage 'reprot': did you mean report?"),
-        (
-            ["run", "broken", "--model", "m", "--scale", "s"],
-            "recipe broken does not take --scale or --model: leave it out",
-        ),
+        (["run", "broken", "--model", "m", "--scale", "s"], "recipe broken does not take scale or model: leave it out"),
         (["run", "broken"], "input 'how' of stage boom: there is no file or folder how"),
     ],
 )

@@ -469,7 +469,7 @@ def test_recipes_and_scales_of_ones_own_are_named_by_a_dotted_path(
     with pytest.raises(SettingsError, match="scale 'own_recipes:NUMBER' is an int: expected a Scale"):
         build_recipe("r1", scale="own_recipes:NUMBER")
     for option in ({"teacher": "tiny"}, {"student": "tiny"}, {"data": {"eval": "gsm8k"}}, {"rehearse": True}):
-        with pytest.raises(SettingsError, match=f"recipe own_recipes:mine does not take --{next(iter(option))}"):
+        with pytest.raises(SettingsError, match=f"recipe own_recipes:mine does not take {next(iter(option))}"):
             build_recipe("own_recipes:mine", **option)  # type: ignore[arg-type]
 
 

@@ -26,15 +26,17 @@ def run(
     hardware: str | None = None,
     rehearse: bool = False,
     overrides: Mapping[str, Any] | None = None,
-    seed: int = 0,
+    seed: int | None = None,
     runs: str | Path = "runs",
     until: str | None = None,
     jobs: int = 1,
 ) -> Path:
     """Run a recipe, or resume it, and return the folder of its last stage (or of `until`).
 
-    `recipe` and `scale` are names or dotted paths; `overrides` change settings, as `--set` does. With more than one of
-    `jobs`, processes run stages side by side. They import the calling script, so it needs `if __name__ == "__main__":`.
+    `recipe` is a name, a dotted path or a recipe file, on top of which the other arguments come; `scale` is a name or a
+    dotted path; `data` gives each role a set or a file; `overrides` change settings, as `--set` does. With more than
+    one of `jobs`, processes run stages side by side. They import the calling script, so it needs
+    `if __name__ == "__main__":`.
 
     >>> import r1kit
     >>> small = {"rl.steps": 1, "rl.prompts_per_step": 2, "rl.max_tokens": 32, "eval.samples": 1, "eval.max_tokens": 32}
@@ -72,7 +74,7 @@ def plan(
     hardware: str | None = None,
     rehearse: bool = False,
     overrides: Mapping[str, Any] | None = None,
-    seed: int = 0,
+    seed: int | None = None,
     runs: str | Path = "runs",
     until: str | None = None,
 ) -> list[PlanRow]:

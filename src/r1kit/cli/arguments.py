@@ -83,7 +83,9 @@ def _add_settings(command: argparse.ArgumentParser, metavar: str, text: str) -> 
 
 
 def _add_run(command: argparse.ArgumentParser) -> None:
-    command.add_argument("recipe", metavar="RECIPE", help="for example r1-zero, or package.module:function")
+    command.add_argument(
+        "recipe", metavar="RECIPE", help="for example r1-zero, a recipe file, or package.module:function"
+    )
     command.add_argument("--scale", help="how large to run, for example tiny, or package.module:SCALE")
     command.add_argument("--model", help="a known model's name or a model folder (default: the scale's own)")
     command.add_argument("--student", metavar="MODEL", help="the smaller model that learns from the result")
@@ -97,7 +99,7 @@ def _add_run(command: argparse.ArgumentParser) -> None:
     _add_settings(command, "STAGE.FIELD=VALUE", "change a setting, for example rl.optimizer.learning_rate=1e-4")
     command.add_argument("--until", metavar="STAGE", help="run the stages up to this one, in the order of `plan`")
     command.add_argument("--runs", type=Path, default=Path("runs"), metavar="DIR", help="folder of all runs (runs)")
-    command.add_argument("--seed", type=int, default=0, help="seed of all random numbers (0)")
+    command.add_argument("--seed", type=int, help="seed of all random numbers (0)")
     _add_json(command)
 
 

@@ -17,7 +17,9 @@ from r1kit.pipeline.plan import PlanRow, plan
 from r1kit.pipeline.progress import Display, Progress
 from r1kit.pipeline.provenance import command, host
 from r1kit.pipeline.side_by_side import run_side_by_side
-from r1kit.store import StoreError, read_json, write_json
+from r1kit.store import StoreError, read_json, write_json, write_text
+
+RECIPE = "recipe.toml"
 
 
 def execute(recipe: Recipe, runs: Path, until: str | None = None, jobs: int = 1) -> Path:
@@ -32,6 +34,8 @@ def execute(recipe: Recipe, runs: Path, until: str | None = None, jobs: int = 1)
     with stop_on_signals(signal.SIGINT, signal.SIGTERM):
         rows = plan(recipe, runs, until, fetch=True)
         checked = check_ready(rows)
+        if recipe.file and rows[-1].status != "done":
+            write_text(rows[-1].folder / RECIPE, recipe.file)
         titles = {row.stage.name: f"[{number}/{len(rows)}] {row.stage.name}" for number, row in enumerate(rows, 1)}
         with Display() as display:
             for row in rows:

@@ -109,7 +109,8 @@ class Recipe:
     """Stages under one name; the last one is the run's result. Stages that others read need not be listed.
 
     `lengths` are mean tokens per sample by stage, for estimates. `light`: a core and its share of memory are enough for
-    any stage, so the command line runs as many side by side as there are cores.
+    any stage, so the command line runs as many side by side as there are cores. `file` is the text of a recipe file
+    that repeats the run, which is written beside its result.
     Raises ValueError if two stages share a name, if there is a cycle, or if another stage reads the last one.
     """
 
@@ -118,6 +119,7 @@ class Recipe:
     title: str = ""
     lengths: Mapping[str, int] = field(default_factory=dict)
     light: bool = False
+    file: str = ""
 
     def __post_init__(self) -> None:
         if not NAME.fullmatch(self.name):

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from r1kit.pipeline import Recipe
 from r1kit.recipes.distill import distill
+from r1kit.recipes.file import RecipeFile, absolute, combined, is_recipe_file
+from r1kit.recipes.file_text import to_toml
 from r1kit.recipes.r1 import r1
 from r1kit.recipes.r1_zero import r1_zero
 from r1kit.recipes.tiny_base import tiny_base
@@ -34,10 +38,11 @@ def build_recipe(
     hardware: str | None = None,
     rehearse: bool = False,
     overrides: Mapping[str, Any] | None = None,
-    seed: int = 0,
+    seed: int | None = None,
 ) -> Recipe:
-    """The recipe of a name, or of the function behind `package.module:function`.
+    """The recipe of a name, of the function behind `package.module:function`, or of a recipe file.
 
+    Options come on top of those of a file; paths become absolute, relative ones from the file or the current folder.
     None stands for the recipe's own choice. `data` gives each role ("problems", "eval") a known set's name, a file, the
     fields of `TaskSpec`, or a list of these. `hardware` is the device that sizes are chosen for; recipes of fixed sizes
     ignore it. `rehearse` asks for the smallest sizes and a random model of the same architecture.
@@ -49,22 +54,38 @@ def build_recipe(
         "model": model,
         "student": student,
         "teacher": teacher,
-        "data": data or None,
+        "data": data,
         "hardware": hardware,
-        "rehearse": rehearse or None,
+        "rehearse": rehearse,
         "overrides": overrides,
         "seed": seed,
     }
+    options = absolute(options, Path.cwd())
+    if name in RECIPES or not is_recipe_file(name):
+        return _build(name, options)
+    file = RecipeFile.read(Path(name))
+    with file.locating():
+        return _build(file.recipe, combined(file.options, options))
+
+
+def _build(name: str, options: Mapping[str, Any]) -> Recipe:
+    """The recipe of a name or a dotted path, with the file that repeats it."""
+    options = {option: value for option, value in options.items() if value}
     if ":" not in name and name not in RECIPES:
-        raise SettingsError(f"there is no recipe {name!r}: {nearest(name, RECIPES)} (or give package.module:function)")
+        raise SettingsError(
+            f"there is no recipe {name!r}: {nearest(name, RECIPES)} (or a file, package.module:function)"
+        )
     make = import_function(name, "recipe") if ":" in name else RECIPES[name]
     parameters = inspect.signature(make).parameters
     takes_all = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
-    takes = options if takes_all else parameters
-    if unknown := [option for option, value in options.items() if value and option not in {*takes, "hardware"}]:
-        flags = [f"--{'set' if option == 'overrides' else option}" for option in unknown]
-        raise SettingsError(f"recipe {name} does not take {' or '.join(flags)}: leave it out")
-    recipe = make(**{option: value for option, value in options.items() if option in takes and value is not None})
+    takes = {*parameters, *(options if takes_all else ["hardware"])}
+    if unknown := [option for option in options if option not in takes]:
+        names = ["settings (--set)" if option == "overrides" else option for option in unknown]
+        raise SettingsError(f"recipe {name} does not take {' or '.join(names)}: leave it out")
+    always: dict[str, Any] = {"overrides": {}, "seed": 0}
+    recipe = make(
+        **{option: value for option, value in (always | options).items() if takes_all or option in parameters}
+    )
     if not isinstance(recipe, Recipe):
         raise SettingsError(f"{name} returned {article(recipe)}, expected a Recipe")
-    return recipe
+    return replace(recipe, file=to_toml(name, options))

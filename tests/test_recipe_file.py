@@ -1,0 +1,159 @@
+"""Recipe files: a run from one file, errors with their lines, and the file that repeats a run."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import r1kit
+from r1kit.cli import main
+from r1kit.recipes import build_recipe
+from r1kit.recipes.file_text import key_lines, to_toml
+
+FILE = """\
+# A comment.
+recipe = "r1-zero"
+scale = "tiny"
+seed = 3
+
+[rewards]
+accuracy = 1.0
+format = {weight = 0.2}
+
+[stages.rl]
+tasks = ["tiny/sums", "data/rows.jsonl"]
+steps = 1
+prompts_per_step = 2
+max_tokens = 16
+optimizer.learning_rate = 1e-4
+algorithm = "grpo"
+"algorithm.kl_coef" = 0.01
+max_prompt_tokens = "null"
+
+[stages]
+eval = { samples = 1, max_tokens = 16, tasks = [{name = "tiny/sums", limit = 4}] }
+"""
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    """A recipe file with a file of problems in a folder beside it."""
+    (tmp_path / "mine" / "data").mkdir(parents=True)
+    rows = [{"question": f"{number}+1=?", "answer": str(number + 1)} for number in range(6)]
+    (tmp_path / "mine" / "data" / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (tmp_path / "mine" / "run.toml").write_text(FILE)
+    return tmp_path / "mine" / "run.toml"
+
+
+def settings(file: Path, stage: str, **options: Any) -> dict[str, Any]:
+    stages = {stage.name: stage for stage in build_recipe(str(file), **options).stages}
+    values: dict[str, Any] = stages[stage].settings.model_dump()
+    return values
+
+
+def test_a_file_is_a_run_and_the_file_in_its_folder_repeats_it(
+    file: Path, tmp_path: Path, tiny_policy_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    elsewhere, runs = tmp_path / "elsewhere", tmp_path / "runs"
+    elsewhere.mkdir()
+    monkeypatch.chdir(tiny_policy_folder.parent)
+    changes = {"rl.group_size": "2", "rl.rollouts_every": 1}
+    folder = r1kit.run(str(file), model=tiny_policy_folder.name, overrides=changes, runs=runs)
+    monkeypatch.chdir(elsewhere)
+    again = r1kit.plan(str(folder / "recipe.toml"), runs=runs)
+    assert [row.status for row in again] == ["done"] * 4
+    options = tomllib.loads((folder / "recipe.toml").read_text())
+    assert options["model"] == str(tiny_policy_folder) and options["seed"] == 3
+    assert options["stages"]["rl"]["tasks"] == ["tiny/sums", str(file.parent / "data" / "rows.jsonl")]
+    assert options["stages"]["rl"]["group_size"] == "2"
+
+
+def test_a_file_sets_what_the_command_line_sets_which_comes_on_top(
+    file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    values = settings(file, "rl")
+    assert (values["seed"], values["steps"], values["optimizer"]["learning_rate"]) == (3, 1, 1e-4)
+    assert values["algorithm"]["kl_coef"] == 0.01 and values["max_prompt_tokens"] is None
+    assert [(reward["name"], reward["weight"]) for reward in values["rewards"]] == [("accuracy", 1.0), ("format", 0.2)]
+    assert values["optimizer"]["schedule"] == "linear"  # the scale's: a table changes what it names
+    assert settings(file, "rl", seed=0, overrides={"rl.steps": 2})["steps"] == 2
+    assert settings(file, "rl", seed=0)["seed"] == 0
+    same = ["--set", "rl.steps=1", "--runs", str(tmp_path), "--json"]
+    folders = []
+    for arguments in (["plan", str(file), *same], ["plan", str(file), "--runs", str(tmp_path), "--json"]):
+        assert main(arguments) == 0
+        folders.append([row["folder"] for row in json.loads(capsys.readouterr().out)])
+    assert folders[0] == folders[1]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ('scale = "tiny"', 'sacle = "tiny"', "line 3: there is no setting sacle: did you mean scale?"),
+        ('scale = "tiny"', 'scale = "tyny"', "line 3: there is no scale 'tyny': did you mean tiny?"),
+        ('scale = "tiny"', "scale = 3", "line 3: scale is 3: it must be text"),
+        ('scale = "tiny"', "scale = tiny", "Invalid value (at line 3, column 9)"),
+        ('"r1-zero"', '"r1zero"', "line 2: there is no recipe 'r1zero': did you mean r1-zero?"),
+        ('recipe = "r1-zero"\n', "", "recipe is missing: set it"),
+        ('scale = "tiny"', 'teacher = "tiny"', "line 3: recipe r1-zero does not take teacher: leave it out"),
+        ("steps = 1", "stepz = 1", "line 12: there is no setting rl.stepz: did you mean rl.steps?"),
+        ("steps = 1", "steps = 0", "line 12: rl.steps is 0: it must be at least 1"),
+        ("optimizer.learning_rate", "optimizer.lr", "line 15: there is no setting rl.optimizer.lr"),
+        ("[stages.rl]", "[stages.lr]", "line 11: lr.tasks: there is no stage lr: did you mean rl?"),
+        ("[rewards]", "[reward]", "line 6: there is no setting reward: did you mean rewards?"),
+        ("accuracy = 1.0", 'accuracy = "1"', "line 7: rewards.accuracy is '1': give a weight, or a table"),
+        ("[rewards]", "[data]\neval = 3\n[rewards]", "line 7: data.eval is 3: give the name of a set, a file"),
+        ('"r1-zero"', '"r1"', "line 6: rewards: recipe r1 has no stage rl: set them by stage"),
+    ],
+)
+def test_errors_name_file_line_and_the_nearest_key(
+    file: Path, capsys: pytest.CaptureFixture[str], old: str, new: str, message: str
+) -> None:
+    assert old in FILE
+    file.write_text(FILE.replace(old, new, 1))
+    assert main(["plan", str(file)]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith(f"r1kit: error: {file}") and message in error
+
+
+def test_a_recipe_file_that_is_missing_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["plan", str(tmp_path / "none.toml")]) == 1
+    assert f"{tmp_path / 'none.toml'}: No such file" in capsys.readouterr().err
+
+
+def test_keys_are_found_in_every_form_that_toml_has() -> None:
+    text = '[stages.rl] # why\nsteps=1\noptimizer . learning_rate = 2\n"algorithm.kl_coef" = 3\n[[stages.rl.rewards]]\n'
+    lines = key_lines(text)
+    assert (lines["stages.rl.steps"], lines["rl.optimizer.learning_rate"], lines["rl.algorithm.kl_coef"]) == (2, 3, 4)
+    assert lines["stages.rl.rewards"] == 5
+
+
+def test_every_value_that_a_setting_can_have_is_read_back() -> None:
+    values = {
+        "rl.a": 'quote " \\ \n\x7f é',
+        "rl.b": [1, 2.5, True, {"c d": [], "e": "x"}],
+        "rl.c.d": 1e-06,
+        "rl.c": "n",
+    }
+    text = to_toml("mine:recipe", {"seed": 4, "data": {"a b": "x"}, "overrides": values | {"rl.f": None}})
+    content = tomllib.loads(text)
+    assert content["stages"]["rl"] == {name.removeprefix("rl."): value for name, value in values.items()} | {
+        "f": "null"
+    }
+    assert content["data"] == {"a b": "x"} and content["seed"] == 4 and content["recipe"] == "mine:recipe"
+
+
+def test_the_guides_example_can_be_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    guide = (Path(__file__).parents[1] / "docs" / "guides" / "recipe-files.md").read_text(encoding="utf-8")
+    (tmp_path / "guide.toml").write_text(guide.partition("```toml\n")[2].partition("```")[0])
+    (tmp_path / "problems.jsonl").write_text('{"question": "1+1=?", "answer": "2"}\n')
+    (tmp_path / "mine.py").write_text(
+        "def brevity(completions, longest=9, **columns): return [0.0] * len(completions)\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    rows = r1kit.plan(str(tmp_path / "guide.toml"), runs=tmp_path)
+    assert [row.stage.name for row in rows] == ["eval-base", "rl", "eval-zero", "report"]
