@@ -15,9 +15,9 @@ from conftest import llama  # noqa: E402
 from r1kit.engines.local import LocalEngine, decoders  # noqa: E402
 from r1kit.models import attention  # noqa: E402
 from r1kit.models.batch import Totals  # noqa: E402
-from r1kit.models.load import Policy, context_of  # noqa: E402
-from r1kit.models.plain import PlainPath, plain_path  # noqa: E402
-from r1kit.models.preflight import choose_path  # noqa: E402
+from r1kit.models.load import Policy  # noqa: E402
+from r1kit.models.plain import PlainPath  # noqa: E402
+from r1kit.models.preflight import checked_plain_path  # noqa: E402
 from r1kit.tiny.tokenizer import make  # noqa: E402
 from r1kit.train.learner import Learner, OptimizerSettings  # noqa: E402
 from r1kit.train.losses.policy_gradient import PRESETS, grpo  # noqa: E402
@@ -88,13 +88,14 @@ ARCHITECTURES: dict[str, Callable[[], Any]] = {
 
 
 def build(name: str) -> Any:
-    """A model with weights as large as those of a trained one, on the path that loading chooses."""
+    """A model with weights as large as those of a trained one, on the plain path even if packed rows compute it."""
     torch.manual_seed(0)
     model = transformers.AutoModelForCausalLM.from_config(ARCHITECTURES[name]()).float().eval()
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(torch.randn_like(parameter) * 0.1)
-    choose_path(model, name)
+    with torch.no_grad():
+        model.plain_path = checked_plain_path(model, name, "of the test")
     return model
 
 
@@ -112,6 +113,26 @@ def groups() -> list[Sample]:
     return samples
 
 
+def deepseek() -> Any:
+    torch.manual_seed(0)
+    config = transformers.DeepseekV3Config(
+        **{**BASE, "num_key_value_heads": 4},
+        moe_intermediate_size=16,
+        first_k_dense_replace=1,
+        n_shared_experts=1,
+        n_routed_experts=8,
+        num_experts_per_tok=2,
+        n_group=2,
+        topk_group=1,
+        q_lora_rank=16,
+        kv_lora_rank=16,
+        qk_nope_head_dim=8,
+        qk_rope_head_dim=8,
+        v_head_dim=8,
+    )
+    return transformers.AutoModelForCausalLM.from_config(config, attn_implementation=attention.NAME).float()
+
+
 def logprobs_alone(model: Any, sample: Sample) -> Any:
     """Log-probs of a sample's trained tokens from one pass of the model's own code over the sample alone."""
     ids = torch.tensor(sample.token_ids)
@@ -123,23 +144,22 @@ def logprobs_of(model: Any, samples: list[Sample]) -> list[Any]:
     """Log-probs of each sample's trained tokens as the learner computes them."""
     learner = Learner(model, OptimizerSettings(), steps=1)
     by_sample = {}
-    for batch in pack(samples, 60):
+    for batch in pack(samples, 60, model):
         parts = learner.logprobs(batch).split(list(batch.targets.lengths))
         by_sample |= dict(zip(batch.order, parts, strict=True))
     return [by_sample[index] for index in range(len(samples))]
 
 
-def gradients(model: Any, samples: list[Sample]) -> tuple[dict[str, float], dict[str, Any]]:
-    """The metrics of a GRPO update and its gradients."""
+def gradients(model: Any, samples: list[Sample], packed_for: Any = None) -> tuple[dict[str, float], dict[str, Any]]:
+    """The metrics of a GRPO update and its gradients, from batches that share prompts unless they are for a model."""
     learner = Learner(model, OptimizerSettings(), steps=1)
-    metrics = learner.forward_backward(pack(samples, 60), grpo(PRESETS["grpo"]), Totals.of(samples))
+    metrics = learner.forward_backward(pack(samples, 60, packed_for), grpo(PRESETS["grpo"]), Totals.of(samples))
     return metrics, {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
 def test_log_probs_and_gradients_are_those_of_samples_alone(name: str) -> None:
     model, samples = build(name), groups()
-    assert plain_path(model) is not None
     expected = [logprobs_alone(model, sample) for sample in samples]
     for ours, theirs in zip(logprobs_of(model, samples), expected, strict=True):
         assert ours.tolist() == pytest.approx(theirs.tolist(), abs=1e-4)
@@ -156,7 +176,7 @@ def test_log_probs_and_gradients_are_those_of_samples_alone(name: str) -> None:
         Sample(token_ids=s.token_ids, loss_mask=s.loss_mask, advantages=s.advantages, logprobs=x)
         for s, x in zip(samples, old, strict=True)
     ]
-    _, ours = gradients(model, on_policy)
+    _, ours = gradients(model, on_policy, packed_for=model)
     norm = torch.stack([g.norm() for g in alone.values()]).norm()
     gap = torch.stack([(ours[name] - g).norm() for name, g in alone.items()]).norm()
     assert norm > 0 and float(gap / norm) < 1e-5
@@ -187,10 +207,13 @@ def test_both_paths_give_a_llama_the_same_numbers_and_the_same_tokens(path: Plai
     own.set_attn_implementation("eager")
     own.plain_path = path
     samples = groups()
-    (metrics, grads), (own_metrics, own_grads) = gradients(packed, samples), gradients(own, samples)
-    assert own_metrics == pytest.approx(metrics, rel=1e-4, abs=1e-6)
-    for name, grad in grads.items():
-        assert torch.allclose(own_grads[name], grad, atol=1e-6)
+    metrics, grads = gradients(packed, samples)
+    for packed_for in (None, own):  # batches with shared prompts, such as a student's for its teacher, and without
+        own.zero_grad()
+        own_metrics, own_grads = gradients(own, samples, packed_for)
+        assert own_metrics == pytest.approx(metrics, rel=1e-4, abs=1e-6)
+        for name, grad in grads.items():
+            assert torch.allclose(own_grads[name], grad, atol=1e-6)
     prompts = [Prompt(problem_id=str(n), messages=(), token_ids=tuple(range(30, 33 + n))) for n in range(4)]
     params = SamplingParams(n=3, max_tokens=12)
     ours, theirs = (
@@ -208,9 +231,7 @@ def test_a_prompt_is_computed_once_for_its_group_and_ended_rows_leave(monkeypatc
             return super()._forward(**options)
 
     monkeypatch.setattr(decoders, "PlainCache", Counted)
-    model = llama()
-    model.set_attn_implementation("eager")
-    model.plain_path = PlainPath("")
+    model = build("gemma3")
     prompt = Prompt(problem_id="p", messages=(), token_ids=(40, 41, 42))
     (group,) = LocalEngine(Policy(model, TOKENIZER, tuple(range(30)))).generate(
         [prompt], SamplingParams(n=16, max_tokens=30)
@@ -221,5 +242,14 @@ def test_a_prompt_is_computed_once_for_its_group_and_ended_rows_leave(monkeypatc
     assert all(count <= kept < count / 0.75 + 1 for count, kept in zip(live, rows[1:], strict=True))
 
 
-def test_the_window_does_not_bound_the_context() -> None:
-    assert context_of(build("gemma3")) == BASE["max_position_embeddings"]
+def test_the_router_counts_the_tokens_of_padded_rows_once() -> None:
+    """Loads of DeepSeek's experts are the same on both paths: padding counts for no sample."""
+    packed, own = deepseek(), deepseek()
+    own.plain_path = PlainPath("")
+    own.set_attn_implementation("eager")
+    loads = []
+    for model in (packed, own):
+        learner = Learner(model, OptimizerSettings(), steps=1)
+        learner.forward_backward(pack(groups(), 60, model), grpo(PRESETS["grpo"]), Totals.of(groups()))
+        loads.append(torch.stack(learner.router.loads))
+    assert torch.equal(*loads) and float(loads[0].sum()) > 0

@@ -34,6 +34,7 @@ class PlainPath:
     pads_right: bool = True  # rows of a training pass may differ in length; otherwise only equal lengths go together
     pads_left: bool = True  # the same for prompts in generation
     forks: bool = True  # a prompt's cache can be copied to the completions of its group, and rows can be dropped
+    positions: bool = True  # generation counts positions from 0; some encoders count them from a place of their own
 
 
 def plain_path(model: Any) -> PlainPath | None:
@@ -115,7 +116,7 @@ class PlainCache:
     `states` [rows, d] are those of the newest tokens. Prompts of different lengths are padded on the left.
     """
 
-    def __init__(self, model: Any, prompts: Sequence[Sequence[int]]) -> None:
+    def __init__(self, model: Any, prompts: Sequence[Sequence[int]], positions: bool = True) -> None:
         self.model = model
         longest = max(map(len, prompts))
         ids = [[0] * (longest - len(prompt)) + list(prompt) for prompt in prompts]
@@ -124,7 +125,7 @@ class PlainCache:
         real = (torch.arange(longest, device=model.device) >= longest - lengths[:, None]).long()  # [rows, L]
         known = inspect.signature(model.forward).parameters
         self.inputs: dict[str, Any] = {"use_cache": True}
-        if "position_ids" in known:
+        if positions and "position_ids" in known:
             self.inputs["position_ids"] = (real.cumsum(1) - 1).clamp(min=0)
         if "attention_mask" in known:  # without padding, attention is faster and as exact without a mask
             self.inputs["attention_mask"] = None if bool(real.all()) else real

@@ -38,7 +38,7 @@ def choose_path(model: Any, name: str) -> None:
     model.eval()
     with torch.no_grad():
         reason = packed_obstacle(model)
-        model.plain_path = None if not reason else _plain_path(model, name, reason)
+        model.plain_path = None if not reason else checked_plain_path(model, name, reason)
 
 
 def packed_obstacle(model: Any) -> str:
@@ -103,7 +103,7 @@ def _difference(logits: Tensor, alone: Tensor) -> str:
     return "" if equal else f"logits differ by {gap:.2g}, their spread is {spread:.2g}"
 
 
-def _plain_path(model: Any, name: str, reason: str) -> PlainPath:
+def checked_plain_path(model: Any, name: str, reason: str) -> PlainPath:
     """The plain path of a model whose own passes agree with each other; raises `ModelError` if they do not."""
     refused = f"{name}: {model.config.model_type} runs neither on packed rows ({reason}) nor with its own code"
     row = _rows(model, pads=False)[0]
@@ -117,7 +117,7 @@ def _plain_path(model: Any, name: str, reason: str) -> PlainPath:
     (pads_right,) = _first_without(difference_in_batch, model, 1, f"{refused} (a batch differs from its rows alone:")
     if model.get_output_embeddings() is None:
         return PlainPath(reason, pads_right)  # a classifier generates nothing
-    how = _first_without(difference_in_generation, model, 2, f"{refused} (token by token it differs from one pass:")
+    how = _first_without(difference_in_generation, model, 3, f"{refused} (token by token it differs from one pass:")
     return PlainPath(reason, pads_right, *how)
 
 
@@ -150,11 +150,11 @@ def difference_in_batch(model: Any, pads: bool) -> str:
     return _difference(_logits(model, together), torch.cat([_own_logits(model, row) for row in rows]))
 
 
-def difference_in_generation(model: Any, pads: bool, forks: bool) -> str:
+def difference_in_generation(model: Any, pads: bool, forks: bool, positions: bool) -> str:
     """How far tokens that continue a batch of prompts one by one are from whole passes over the rows alone."""
     rows = _rows(model, pads)
     prompts = [row[:-STEPS].tolist() for row in rows]
-    cache = PlainCache(model, prompts[1:] if forks else prompts)
+    cache = PlainCache(model, prompts[1:] if forks else prompts, positions)
     if forks:
         cache.select(torch.tensor([0, 0, 1], device=model.device))
     ends = torch.stack([row[-STEPS:] for row in rows], dim=1)  # [STEPS, rows]

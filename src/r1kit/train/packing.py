@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from r1kit.models.batch import TENSORS, Batch, Targets
 from r1kit.models.packed import PackedLayout, Span, bucket, common_prefix, split_by_budget
+from r1kit.models.plain import plain_path
 from r1kit.types import Sample
 
 
@@ -28,13 +29,15 @@ class _Piece:
         return self.prompt + sum(len(sample.token_ids) - self.prompt for _, sample in self.members)
 
 
-def pack(samples: Sequence[Sample], tokens_per_batch: int, device: torch.device | str = "cpu") -> list[Batch]:
+def pack(samples: Sequence[Sample], tokens_per_batch: int, model: Any = None) -> list[Batch]:
     """Packed batches of at most `tokens_per_batch` tokens, in an order that depends on the samples alone.
 
-    A longer sample is a batch of its own. Neighbouring samples with the same prompt share it. The longest come first,
-    so a batch that does not fit in memory fails at the start of a run. Raises ValueError for a sample without a
-    trained token.
+    A longer sample is a batch of its own. Neighbouring samples with the same prompt share it, unless `model` takes the
+    plain path, which computes each with its own. The longest come first, so a batch that does not fit in memory fails
+    at the start of a run. Without a model the tensors are on the CPU. Raises ValueError for a sample without a trained
+    token.
     """
+    shares = plain_path(model) is None
     groups: list[tuple[tuple[int, ...], list[tuple[int, Sample]]]] = []
     for index, sample in enumerate(samples):
         if not any(sample.loss_mask):
@@ -42,7 +45,7 @@ def pack(samples: Sequence[Sample], tokens_per_batch: int, device: torch.device 
                 f"a sample of {len(sample.token_ids)} tokens has no token to train on: its loss_mask is all False"
             )
         prompt = tuple(sample.token_ids[: sample.loss_mask.index(True)])
-        if prompt and groups and groups[-1][0] == prompt:
+        if shares and prompt and groups and groups[-1][0] == prompt:
             groups[-1][1].append((index, sample))
         else:
             groups.append((prompt, [(index, sample)]))
@@ -54,23 +57,22 @@ def pack(samples: Sequence[Sample], tokens_per_batch: int, device: torch.device 
     single = [members[0] for _, members in groups if len(members) == 1]
     for indices in bucket([len(sample.token_ids) for _, sample in single]):
         pieces += _split(0, [single[i] for i in indices], tokens_per_batch)
-    return _rows(pieces, tokens_per_batch, device)
+    return _rows(pieces, tokens_per_batch, model)
 
 
-def pack_together(
-    groups: Sequence[Sequence[Sample]], tokens_per_batch: int, device: torch.device | str = "cpu"
-) -> list[Batch]:
+def pack_together(groups: Sequence[Sequence[Sample]], tokens_per_batch: int, model: Any = None) -> list[Batch]:
     """`pack` for groups that must stay whole and in order in one batch, such as the two answers of a preference pair.
 
     The common prefix of a group is computed once; it leaves each sample a token, since a completion without one has no
     end to score. `order` counts samples over all groups.
     """
-    pieces, index = [], 0
+    pieces, index, shares = [], 0, plain_path(model) is None
     for group in groups:
         members = tuple(enumerate(group, index))  # numbered over all groups
         index += len(group)
-        pieces.append(_Piece(common_prefix([s.token_ids for s in group]) if len(group) > 1 else 0, members))
-    return _rows(pieces, tokens_per_batch, device)
+        shared = common_prefix([sample.token_ids for sample in group]) if shares and len(group) > 1 else 0
+        pieces.append(_Piece(shared, members))
+    return _rows(pieces, tokens_per_batch, model)
 
 
 def _split(prompt: int, members: list[tuple[int, Sample]], budget: int) -> list[_Piece]:
@@ -81,11 +83,12 @@ def _split(prompt: int, members: list[tuple[int, Sample]], budget: int) -> list[
     return [_Piece(prompt, tuple(members[run.start : run.stop])) for run in split_by_budget(own, budget - prompt)]
 
 
-def _rows(pieces: Sequence[_Piece], tokens_per_batch: int, device: torch.device | str) -> list[Batch]:
+def _rows(pieces: Sequence[_Piece], tokens_per_batch: int, model: Any) -> list[Batch]:
     """Best fit, longest first: each piece goes into the row with the least room that still holds it."""
+    device = torch.device("cpu") if model is None else next(model.parameters()).device
     sizes = [piece.tokens for piece in pieces]
     rows = best_fit(sizes, tokens_per_batch)
-    return [_batch([pieces[index] for index in row], torch.device(device)) for row in rows]
+    return [_batch([pieces[index] for index in row], device) for row in rows]
 
 
 def best_fit(sizes: Sequence[int], capacity: int) -> list[list[int]]:

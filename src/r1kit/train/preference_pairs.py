@@ -87,7 +87,7 @@ class Pairs:
 
     def update(self, rows: Sequence[int], learner: Learner, tokens_per_batch: int, center: float) -> Update:
         groups = [self._pair(row) for row in rows]
-        batches = pack_together(groups, tokens_per_batch, learner.device)  # the two answers stay neighbours, in order
+        batches = pack_together(groups, tokens_per_batch, learner.model)  # the two answers stay neighbours, in order
         return Update(batches, Totals(0, len(groups)), bradley_terry(center))  # the loss divides by pairs, not tokens
 
     def measure(self, scores: Sequence[float]) -> dict[str, Any]:
@@ -135,7 +135,7 @@ class Responses:
 
     def update(self, rows: Sequence[int], learner: Learner, tokens_per_batch: int, center: float) -> Update:
         samples = [self.tokens[row] for row in rows]
-        batches = pack(samples, tokens_per_batch, learner.device)
+        batches = pack(samples, tokens_per_batch, learner.model)
         # labels in the order of `samples`; the loss finds them by the batch's `order`
         return Update(batches, Totals(0, len(samples)), safety([self.labels[row] for row in rows]))
 

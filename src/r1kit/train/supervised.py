@@ -93,7 +93,7 @@ class Update:
     @staticmethod
     def of(samples: Sequence[Sample], tokens_per_batch: int, learner: Learner, loss: AnyLoss = next_token) -> Update:
         """The update for packed samples."""
-        return Update(pack(samples, tokens_per_batch, learner.device), Totals.of(samples), loss)
+        return Update(pack(samples, tokens_per_batch, learner.model), Totals.of(samples), loss)
 
 
 def train_supervised(
@@ -144,7 +144,7 @@ def validation_loss(
     tokens = Counter[str]()
     for start in range(0, len(samples), SAMPLES_AT_ONCE):  # in parts: a large set need not be in memory at once
         part = [samples[index] for index in range(start, min(start + SAMPLES_AT_ONCE, len(samples)))]
-        for batch in pack(part, tokens_per_batch, learner.device):
+        for batch in pack(part, tokens_per_batch, learner.model):
             # in fp64: a sum over millions of tokens loses digits in fp32
             by_sample = learner.logprobs(batch).double().split(list(batch.targets.lengths))  # [n] each
             for index, logprobs in zip(batch.order, by_sample, strict=True):

@@ -181,10 +181,10 @@ def _top_k_of(
     model: Any, vocabulary: int, samples: Sequence[Sample], about: dict[str, Any], tokens_per_batch: int
 ) -> dict[str, Tensor]:
     """The tensors of `top_k` for all targets, in the order of the samples."""
-    net, device = PolicyNet.of(model.eval()), next(model.parameters()).device
+    net = PolicyNet.of(model.eval())
     by_sample: list[dict[str, Tensor]] = [{}] * len(samples)
     with torch.no_grad(), computing(model):
-        for batch in pack(samples, tokens_per_batch, device):
+        for batch in pack(samples, tokens_per_batch, model):
             hidden = net.hidden_states(batch)[batch.targets.positions]  # [N, d]
             chunks = [  # of [n, V] logits, of which [n, k] remain
                 top_k(net.logits(states)[:, :vocabulary], about["top_k"], about["temperatures"])

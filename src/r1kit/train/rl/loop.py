@@ -198,7 +198,7 @@ class RLLoop:
 
     def _pack(self, samples: Sequence[Sample]) -> list[Batch]:
         """Batches with the reference's log-probs and, with `recompute_old_logprobs`, the learner's own as old ones."""
-        batches = pack(samples, self.settings.tokens_per_batch, self.learner.device) if samples else []
+        batches = pack(samples, self.settings.tokens_per_batch, self.learner.model) if samples else []
         for index, batch in enumerate(batches):
             targets = batch.targets
             if self.reference is not None:
