@@ -19,6 +19,7 @@ from r1kit.commands.chat_command import chat as talk
 from r1kit.commands.chat_command import show
 from r1kit.commands.eval_command import evaluate
 from r1kit.commands.generate_command import generate
+from r1kit.commands.show_data_command import COLOUR, PLAIN, marked, show_data
 from r1kit.commands.turns_command import model_turns
 from r1kit.data.jsonl import read_rows
 from r1kit.evaluate.measurement import check_verifiers, measure
@@ -468,3 +469,49 @@ def test_a_killed_evaluation_loses_one_round_and_ends_with_the_same_rows(
     assert measured(1, "one") == [1] * 9
     whole = list(read_rows(tmp_path / "whole"))
     assert whole == list(read_rows(tmp_path / "killed")) == list(read_rows(tmp_path / "one"))
+
+
+CHATS = [
+    {"messages": [{"role": "user", "content": "say cat"}, {"role": "assistant", "content": "cat \x1b[31m"}]},
+    {"prompt": "what is 1+2?", "completion": "<think> 1+2=3 </think> <answer> 3 </answer>"},
+]
+
+
+def test_data_show_marks_the_tokens_that_sft_trains_on(
+    model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    chats = str(write(tmp_path / "chats.jsonl", CHATS))
+    assert cli.main(["data", "show", chats, "--model", model]) == 0
+    out = capsys.readouterr().out
+    assert "a completion ends at <|end|>; SFT teaches <|end|>" in out
+    assert "assistant: «<think> 1+2=3 </think> <answer> 3 </answer><|end|>»" in out
+    assert "\x1b" not in out and "row 2: 87 tokens, 16 of them trained on (18 %)" in out
+    assert cli.main(["data", "show", chats, "--model", model, "--rows", "1", "--json"]) == 0
+    [row] = json.loads(capsys.readouterr().out)["rows"]
+    trained = "".join(piece["text"] for piece in row["pieces"] if piece["trained"])
+    assert trained.startswith("cat ") and trained.endswith("<|end|>")
+
+
+def test_data_show_of_problems_is_the_prompt_that_rl_asks(
+    model: str, rows: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["data", "show", str(rows), "--model", model, "--rows", "1"]) == 0
+    out = capsys.readouterr().out
+    assert TINY_SYSTEM in out and "reference '2', verifier number" in out and "«" not in out
+    pairs = write(tmp_path / "pairs.jsonl", [{"prompt": "a", "chosen": "b", "rejected": "c"}])
+    assert cli.main(["data", "show", str(pairs), "--model", model]) == 1
+    assert "preference pairs have no trained tokens" in capsys.readouterr().err
+
+
+def test_trained_text_is_coloured_on_a_terminal_and_a_gap_is_counted() -> None:
+    pieces = [{"text": text, "trained": trained, "skipped": 0} for text, trained in (("a", False), ("b", True))]
+    assert marked(pieces, *COLOUR) == "a\x1b[32mb\x1b[0m"
+    pieces.append({"text": "c", "trained": True, "skipped": 1200})
+    assert marked(pieces, *PLAIN) == "a«b ... 1,200 tokens ... c»"
+
+
+def test_conversations_are_shown_in_the_template_as_it_is(tmp_path: Path) -> None:
+    folder = SHAPES["qwen-2.5"].save(tmp_path / "shape")
+    chats = write(tmp_path / "chats.jsonl", CHATS[1:])
+    shown = show_data(chats, str(folder), None, {}, 1, in_colour=False)
+    assert "the chat template\n" in shown["text"] and "The assistant first reasons" not in shown["text"]

@@ -28,6 +28,17 @@ def read(path: Path) -> ChatFormat:
         raise SettingsError(f"{path}: {error}") from None
 
 
+def own(folder: Path, tokenizer: Any) -> tuple[ChatFormat, str]:
+    """The format for training on conversations, and its source: as `choose`, without a system prompt of ours.
+
+    Conversations bring their own, and a chat template is used as it is.
+    """
+    chat, source = choose(None, folder, tokenizer)
+    if chat.template == "plain" or (folder / FILE).is_file():
+        return chat, source
+    return chat.replace(system=""), "the chat template"
+
+
 def choose(name: str | None, folder: Path, tokenizer: Any) -> tuple[ChatFormat, str]:
     """The format for the model in `folder`, and its source as text for people.
 

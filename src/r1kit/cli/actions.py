@@ -205,6 +205,22 @@ def check_data(options: argparse.Namespace) -> int:
     return print_check(listing_commands.check_data(options.file, options.columns, options.verifier), options)
 
 
+def show_data(options: argparse.Namespace) -> None:
+    """Print rows of a data file as a model's tokens, with those that are trained on marked."""
+    from r1kit.commands import show_data_command
+
+    shown = show_data_command.show_data(
+        options.file,
+        options.model,
+        options.format,
+        options.columns,
+        options.rows,
+        in_colour=sys.stdout is not None and sys.stdout.isatty(),
+    )
+    text = shown.pop("text")
+    print_json(shown) if options.json else print(text)
+
+
 def verify(options: argparse.Namespace) -> int:
     """Print rows with verdicts, with --out their counts, with --conformance error rates (status 1 if they are bad)."""
     from collections import Counter

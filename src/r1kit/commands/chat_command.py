@@ -72,16 +72,16 @@ def reply(opened: AnsweringModel, turns: list[Message], sampling: SamplingParams
 def show(text: str) -> None:
     """Print the answer, on a terminal with the reasoning above it. A text without an answer is printed whole."""
     response, final = parse(text), final_answer(text)
-    answer = _printable(final or text.strip())
+    answer = printable(final or text.strip())
     if final and response.reasoning and sys.stdout.isatty():
         from rich.console import Console
         from rich.padding import Padding
         from rich.text import Text
 
-        Console().print(Padding(Text(_printable(response.reasoning), style="dim"), (0, 0, 0, 2)))
+        Console().print(Padding(Text(printable(response.reasoning), style="dim"), (0, 0, 0, 2)))
     print(answer, flush=True)
 
 
-def _printable(text: str) -> str:
+def printable(text: str) -> str:
     """Model text without escape sequences and other characters that could control a terminal."""
     return "".join(mark if mark.isprintable() or mark in "\n\t" else "\N{REPLACEMENT CHARACTER}" for mark in text)

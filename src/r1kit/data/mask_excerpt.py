@@ -11,13 +11,13 @@ SAMPLES = 4
 HEAD, TAIL = 320, 120  # tokens shown of a long sample
 
 
-def excerpt(samples: Sequence[Sample], tokenizer: Any) -> list[dict[str, Any]]:
-    """Samples spread evenly over the rows, each as pieces `[text, whether it is trained on]` of whole characters.
+def excerpt(samples: Sequence[Sample], tokenizer: Any, most: int = SAMPLES) -> list[dict[str, Any]]:
+    """At most `most` samples spread evenly over the rows, each as pieces `[text, whether it is trained on]`.
 
     A piece is a token, or the few tokens that spell one character. `skipped` is None or [index of a piece, number of
     tokens left out before it].
     """
-    count = min(SAMPLES, len(samples))
+    count = min(most, len(samples))
     excerpts = []
     for sample in (samples[index * len(samples) // count] for index in range(count)):
         ids, mask = list(sample.token_ids), list(sample.loss_mask)
