@@ -10,13 +10,13 @@ import pytest
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
-from r1kit.models import attention  # noqa: E402
+from r1kit.models import attention, preflight  # noqa: E402
 from r1kit.models.cached import DecodeLayout, KVCache, PrefillLayout  # noqa: E402
 from r1kit.models.head import Head  # noqa: E402
 from r1kit.models.packed import PackedLayout, Span  # noqa: E402
+from r1kit.models.plain import plain_path  # noqa: E402
 from r1kit.models.policy_net import hidden_states  # noqa: E402
 from r1kit.models.recompute import recompute_activations  # noqa: E402
-from r1kit.models.recurrent import Mixer, fork_states  # noqa: E402
 
 torch.set_num_threads(1)
 attention.register()
@@ -116,12 +116,12 @@ SPANS = [Span(7, (9, 12, 1, 3)), Span(4, (20, 2)), Span(7, (5,)), Span(0, (11, 3
 def build(name: str) -> Any:
     """A model with weights large enough that a leak shows."""
     torch.manual_seed(0)
-    model = transformers.AutoModelForCausalLM.from_config(CONFIGS[name](), attn_implementation=attention.NAME)
+    model = transformers.AutoModelForCausalLM.from_config(CONFIGS[name]()).float()
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(torch.randn_like(parameter) * 0.1)
-    fork_states(model)
-    return model.float().eval()
+    preflight.choose_path(model, name)
+    return model
 
 
 def tokens(*shape: int, seed: int) -> Any:
@@ -178,9 +178,48 @@ def test_log_probs_and_gradients_of_packed_rows_equal_one_by_one_passes(name: st
         assert float((own[key] - grad).norm()) <= 1e-5 * float(grad.norm()) + 1e-7 * float(whole), key
 
 
+@pytest.mark.parametrize("name", CONFIGS)
+def test_the_architectures_of_2026_take_packed_rows(name: str) -> None:
+    model = build(name)
+    assert plain_path(model) is None and model.config._attn_implementation == attention.NAME
+    assert model.config.get_text_config().sliding_window in (None, 5) if name in ATTENTIVE else True
+
+
 @pytest.mark.parametrize("name", STATEFUL)
-def test_layers_with_a_state_are_found(name: str) -> None:
-    assert [module for module in build(name).modules() if isinstance(module.__dict__.get("forward"), Mixer)]
+def test_a_state_that_leaks_into_the_next_sequence_is_seen_by_a_wide_margin(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(preflight, "fork_states", lambda model: [])
+    monkeypatch.setattr(preflight, "TOLERANCE", 500 * preflight.TOLERANCE)
+    assert "logits differ" in str(plain_path(build(name)))
+
+
+@pytest.mark.parametrize("name", ATTENTIVE)
+def test_a_window_a_cap_and_sinks_that_are_ignored_are_seen(name: str) -> None:
+    def ignorant(*args: Any, **kwargs: Any) -> Any:
+        return attention.attention(*args, **kwargs | {"sliding_window": None, "softcap": None, "s_aux": None})
+
+    transformers.AttentionInterface.register(attention.NAME, ignorant)
+    try:
+        assert "logits differ" in str(plain_path(build(name)))
+    finally:
+        attention.register()
+
+
+@pytest.mark.parametrize("part", ["packed rows", "cache"])
+def test_a_window_longer_than_the_check_is_checked_all_the_same(part: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(WINDOW, "sliding_window", 100)
+    assert plain_path(build("mistral")) is None
+    if part == "cache":
+        right = DecodeLayout.bias
+        monkeypatch.setattr(DecodeLayout, "bias", lambda self, window: right(self, None))
+    else:
+        monkeypatch.setattr("r1kit.models.packed.causal_attention", lambda q, k, v, softmax: causal(q, k, v, softmax))
+    assert "logits differ" in str(plain_path(build("mistral")))
+
+
+def causal(q: Any, k: Any, v: Any, softmax: attention.Softmax) -> Any:
+    return attention.causal_attention(q, k, v, softmax._replace(window=None))
 
 
 @pytest.mark.parametrize("name", ["qwen3.5", "falcon-h1", "gpt-oss"])

@@ -139,12 +139,10 @@ def test_a_loaded_policy_generates_and_knows_its_end_and_its_context(folder: Pat
     assert len(group) == 2
 
 
-def test_a_sliding_window_shorter_than_the_context_takes_the_plain_path_and_does_not_bound_it() -> None:
-    config = transformers.MistralConfig(**BASE, sliding_window=50)
-    model = transformers.AutoModelForCausalLM.from_config(config)
+def test_a_sliding_window_shorter_than_the_context_does_not_bound_it() -> None:
+    model = transformers.AutoModelForCausalLM.from_config(transformers.MistralConfig(**BASE, sliding_window=50))
     choose_path(model, "mistral")
-    path = plain_path(model)
-    assert path and "sliding window of 50 tokens" in path.reason
+    assert plain_path(model) is None and model.config.sliding_window == 50
     assert Policy(model, TOKENIZER, (1,)).context == BASE["max_position_embeddings"]
 
 
@@ -279,21 +277,23 @@ SOUND = {
     "gpt2": lambda **_: transformers.GPT2Config(vocab_size=90, n_embd=32, n_layer=2, n_head=4),
 }
 LEAKY = {
-    "linear attention": lambda: transformers.Qwen3NextConfig(
-        **BASE,
-        head_dim=8,
-        num_experts=4,
+    "position bias": lambda: transformers.BloomConfig(vocab_size=90, hidden_size=32, n_layer=2, n_head=4),
+    "chunks": lambda: transformers.Llama4TextConfig(
+        **BASE, head_dim=8, intermediate_size_mlp=48, num_local_experts=2, attention_chunk_size=32
+    ),
+    "compressed keys": lambda: transformers.DeepseekV4Config(
+        **BASE | {"num_key_value_heads": 1},
+        head_dim=16,
+        q_lora_rank=16,
+        o_lora_rank=16,
+        o_groups=2,
+        index_n_heads=2,
+        index_head_dim=16,
+        n_routed_experts=4,
         num_experts_per_tok=2,
         moe_intermediate_size=16,
-        shared_expert_intermediate_size=16,
-        linear_num_value_heads=2,
-        linear_num_key_heads=2,
-        linear_key_head_dim=8,
-        linear_value_head_dim=8,
-        layer_types=["linear_attention", "full_attention"],
+        layer_types=["compressed_sparse_attention", "sliding_attention"],
     ),
-    "position bias": lambda: transformers.BloomConfig(vocab_size=90, hidden_size=32, n_layer=2, n_head=4),
-    "convolution": lambda: transformers.Lfm2Config(**BASE, layer_types=["conv", "full_attention"]),
 }
 
 

@@ -132,9 +132,12 @@ class Mixer:
         return type(self.layer).forward(self.layer, hidden, **{self.cache: state})  # type: ignore[no-any-return]
 
 
-def fork_states(model: nn.Module) -> None:
-    """Let the layers with a state follow the layout of a forward pass."""
+def fork_states(model: nn.Module) -> list[nn.Module]:
+    """Let the layers with a state follow the layout of a forward pass; returns them."""
+    layers = []
     for layer in model.modules():
         forward = inspect.unwrap(type(layer).forward)  # beneath transformers' decorators
         if isinstance(forward, FunctionType) and READS & set(forward.__code__.co_names):
             layer.forward = Mixer(layer)
+            layers.append(layer)
+    return layers
