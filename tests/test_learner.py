@@ -18,15 +18,18 @@ transformers = pytest.importorskip("transformers")
 from conftest import llama  # noqa: E402
 from r1kit.models import attention, head  # noqa: E402
 from r1kit.models.batch import Totals  # noqa: E402
+from r1kit.models.compute import has_bf16_kernels  # noqa: E402
 from r1kit.models.known import ModelError  # noqa: E402
-from r1kit.models.load import Policy, add_lora, frozen_copy  # noqa: E402
+from r1kit.models.load import Policy, add_lora, fresh_llama, place  # noqa: E402
 from r1kit.store import StoreError  # noqa: E402
 from r1kit.tiny.tokenizer import make  # noqa: E402
 from r1kit.train import checkpoints  # noqa: E402
 from r1kit.train.learner import Learner, OptimizerSettings, split  # noqa: E402
 from r1kit.train.losses.next_token import next_token  # noqa: E402
 from r1kit.train.losses.policy_gradient import PRESETS, grpo  # noqa: E402
+from r1kit.train.optimizers import stochastic_round  # noqa: E402
 from r1kit.train.packing import pack  # noqa: E402
+from r1kit.train.rl.reference import Reference  # noqa: E402
 from r1kit.types import Sample  # noqa: E402
 
 torch.set_num_threads(1)
@@ -133,28 +136,61 @@ def test_a_damaged_checkpoint_is_named(tmp_path: Path, name: str) -> None:
 def test_a_reference_is_saved_and_restored_beside_the_policy(tmp_path: Path) -> None:
     learner = Learner(llama(), SETTINGS, steps=4)
     update(learner, 0)
-    reference = frozen_copy(learner.model)
+    reference = Reference(learner)
     update(learner, 1)
-    learner.save(tmp_path / "saved", {}, reference)
+    learner.save(tmp_path / "saved", {}, reference.tensors)
     other = Learner(llama(), SETTINGS, steps=4)
-    restored = frozen_copy(other.model)
-    other.load(tmp_path / "saved", restored)
-    assert_identical(state(restored), state(reference))
+    restored = Reference(other)
+    other.load(tmp_path / "saved", restored.tensors)
+    assert_identical(restored.tensors, reference.tensors)
     assert_identical(state(other.model), state(learner.model))
 
 
-def test_a_reference_made_of_adapters_is_saved_whole(tmp_path: Path) -> None:
+def test_a_reference_under_lora_is_the_model_without_its_adapters_and_no_second_one(tmp_path: Path) -> None:
     pytest.importorskip("peft")
-    learner = Learner(add_lora(Policy(llama(), TOKENIZER, (1,)), 4, 8, ()).model, SETTINGS, steps=4)
+
+    def fresh() -> Learner:
+        return Learner(add_lora(Policy(llama(), TOKENIZER, (1,)), 4, 8, ()).model, SETTINGS, steps=4)
+
+    learner, batches = fresh(), pack(samples(), 1000)
+    start = Reference(learner)
     update(learner, 0)
+    later, logprobs = Reference(learner), learner.logprobs(batches[0])
     update(learner, 1)
-    reference = frozen_copy(learner.model)
-    learner.save(tmp_path / "saved", {}, reference)
-    restored = frozen_copy(llama(seed=3))
-    Learner(add_lora(Policy(llama(), TOKENIZER, (1,)), 4, 8, ()).model, SETTINGS, steps=4).load(
-        tmp_path / "saved", restored
-    )
-    assert_identical(state(restored), state(reference))
+    trained = state(learner.model)
+    base = Learner(llama(), SETTINGS, steps=1)
+    torch.testing.assert_close(start.logprobs(batches), [base.logprobs(batch) for batch in batches])
+    assert torch.equal(later.logprobs(batches)[0], logprobs)
+    assert_identical(state(learner.model), trained)  # the swapped adapters are back
+    assert start.model is None and set(start.tensors) == set(learner.parameters)
+
+    learner.save(tmp_path / "saved", {}, later.tensors)
+    other = fresh()
+    restored = Reference(other)
+    other.load(tmp_path / "saved", restored.tensors)
+    assert_identical(restored.tensors, later.tensors)
+
+
+def test_a_reference_waits_in_main_memory_and_visits_the_device_for_its_passes(monkeypatch: Any) -> None:
+    """The device is a stand-in: no second one is on every machine, so the moves are recorded and not made."""
+    learner, batches = Learner(llama(), SETTINGS, steps=2), pack(samples(), 30)
+    events: list[str] = []
+    device, logprobs = torch.device("cuda:0"), learner.logprobs
+
+    def record(batch: Any, model: Any) -> Any:
+        events.append("pass")
+        return logprobs(batch, model)
+
+    reference = Reference(learner)
+    monkeypatch.setattr(reference.model, "to", lambda target: events.append(str(target)))
+    monkeypatch.setattr(learner, "device", device)
+    monkeypatch.setattr(learner, "logprobs", record)
+    assert len(reference.logprobs(batches)) == len(batches) > 1
+    assert events == ["cuda:0", *["pass"] * len(batches), "cpu"]
+    with pytest.raises(RuntimeError, match="no memory"):
+        monkeypatch.setattr(learner, "logprobs", lambda *_: (_ for _ in ()).throw(RuntimeError("no memory")))
+        reference.logprobs(batches)
+    assert events[-2:] == ["cuda:0", "cpu"]  # after an error too
 
 
 def test_a_gradient_that_is_not_finite_raises_and_leaves_the_weights_alone() -> None:
@@ -403,3 +439,77 @@ def test_split_gives_runs_of_nearly_equal_size_and_no_empty_ones() -> None:
 def test_a_temperature_of_zero_is_refused() -> None:
     with pytest.raises(ValueError, match="temperature above 0"):
         Learner(llama(), SETTINGS, steps=1, temperature=0.0)
+
+
+def wide(seed: int = 0) -> Any:
+    """A model whose matrices are large enough for moments in 8 bits (4096 weights)."""
+    return fresh_llama(TOKENIZER, layers=1, width=64, heads=2, context=64, seed=seed)
+
+
+def rounded(seed: int = 0) -> Any:
+    """A model with the weights of its linear layers in bf16."""
+    model = llama(seed=seed)
+    place(model, "cpu", "auto", "bf16")
+    return model
+
+
+@pytest.mark.skipif(not has_bf16_kernels(), reason="this processor does not multiply in bf16")
+def test_bf16_weights_take_small_steps_on_average_and_go_on_from_a_checkpoint(tmp_path: Path) -> None:
+    rate = SETTINGS.replace(learning_rate=1e-5)  # less than the gap between two bf16 numbers
+    straight, exact = (Learner(model, rate, steps=4) for model in (rounded(), llama()))
+    low = {name for name, weight in straight.parameters.items() if weight.dtype == torch.bfloat16}
+    assert low == {name for name in straight.parameters if "proj" in name}  # not embeddings, head and norms
+    before = state(straight.model)
+    for step in range(2):
+        update(straight, step)
+        update(exact, step)
+    straight.save(tmp_path / "checkpoint", {})
+    start, after, other = state(llama()), state(straight.model), state(exact.model)
+    moved = torch.cat([(after[name].float() - before[name].float()).flatten() for name in sorted(low)])
+    wanted = torch.cat([(other[name] - start[name]).flatten() for name in sorted(low)])
+    assert 0 < int((moved != 0).sum()) < moved.numel() / 2  # most stay, some move by a whole gap
+    direction = float((moved * wanted.sign()).mean())
+    assert direction == pytest.approx(float(wanted.abs().mean()), rel=0.5)
+    resumed = Learner(rounded(seed=5), rate, steps=4)
+    resumed.load(tmp_path / "checkpoint")
+    for step in range(2, 4):
+        assert update(straight, step) == update(resumed, step)
+    assert_identical(state(straight.model), state(resumed.model))
+    assert {moment.dtype for moment in resumed.optimizer.state[resumed.parameters[min(low)]].values()} == {
+        torch.float32
+    }
+
+
+def test_rounding_at_random_is_right_on_average() -> None:
+    generator = torch.Generator().manual_seed(0)
+    values = torch.tensor([1.0, 1.001, -3.3e-5, 0.0, 65504.0])
+    draws = torch.stack([stochastic_round(values, generator).float() for _ in range(4000)])
+    torch.testing.assert_close(draws.mean(0), values, rtol=2e-4, atol=0)
+    assert {float(x) for x in draws[:, 1]} == {1.0, 1.0078125} and {float(x) for x in draws[:, 0]} == {1.0}
+
+
+def test_moments_in_8_bits_train_and_go_on_from_a_checkpoint(tmp_path: Path) -> None:
+    pytest.importorskip("bitsandbytes")
+    settings = SETTINGS.replace(kind="adamw-8bit")
+    straight = Learner(wide(), settings, steps=4)
+    losses = [update(straight, step)["loss"] for step in range(2)]
+    exact = Learner(wide(), SETTINGS, steps=4)
+    assert losses == pytest.approx([update(exact, step)["loss"] for step in range(2)], rel=0.05)
+    assert any(
+        moment.dtype == torch.uint8
+        for moments in straight.optimizer.state.values()
+        for moment in moments.values()
+        if isinstance(moment, torch.Tensor)
+    )
+    straight.save(tmp_path / "checkpoint", {})
+    resumed = Learner(wide(seed=3), settings, steps=4)
+    resumed.load(tmp_path / "checkpoint")
+    for step in range(2, 4):
+        assert update(straight, step) == update(resumed, step)
+    assert_identical(state(straight.model), state(resumed.model))
+
+
+def test_moments_in_8_bits_without_their_package_are_an_error_that_says_so(monkeypatch: Any) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(ModelError, match=r"needs bitsandbytes: pip install 'r1kit\[8bit\]'"):
+        Learner(llama(), SETTINGS.replace(kind="adamw-8bit"), steps=1)

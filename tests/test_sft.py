@@ -575,6 +575,17 @@ def test_adapters_are_trained_alone_and_merged_into_a_plain_model(tmp_path: Path
     changed = {name for name in before if not torch.equal(before[name], after[name])}
     assert changed and all("q_proj" in name or "v_proj" in name for name in changed)
 
+    # peft alone reads the adapter, and r1kit makes the same model of it, to train a new adapter on
+    peft = pytest.importorskip("peft")
+    base = transformers.AutoModelForCausalLM.from_pretrained(tiny_policy_folder)
+    theirs = peft.PeftModel.from_pretrained(base, tmp_path / "lora" / "adapter").merge_and_unload().state_dict()
+    for name in after:
+        torch.testing.assert_close(theirs[name], after[name])
+    config = json.loads((tmp_path / "lora" / "adapter" / "adapter_config.json").read_text())
+    assert (config["base_model_name_or_path"], config["inference_mode"]) == (str(tiny_policy_folder), True)
+    train(tmp_path / "second", rows, resolve(str(tmp_path / "lora" / "adapter")), **adapters)
+    assert metrics(tmp_path / "second")[0]["optim/loss"] < found[0]["optim/loss"]
+
 
 def test_exemplars_that_no_conversation_has_are_refused() -> None:
     with pytest.raises(SettingsError, match=r"chat.exemplars would be in every prompt, and the conversations have"):

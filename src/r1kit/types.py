@@ -13,6 +13,7 @@ from typing import Any, Literal
 FinishReason = Literal["stop", "length"]
 Outcome = Literal["right", "wrong", "unknown", "failed"]
 ComputeDtype = Literal["auto", "fp32", "bf16"]  # precision of the products of linear layers
+WeightsDtype = Literal["fp32", "bf16"]  # of linear layers in memory
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -49,12 +49,14 @@ def show_plan(options: argparse.Namespace) -> None:
     recipe = _recipe(options)
     steps = plan(recipe, options.runs, options.until)
     rows: list[dict[str, Any]] = [{"stage": s.stage.name, "status": s.status, "why": s.why} for s in steps]
-    if options.hardware is None or options.json:
+    if not (options.hardware or options.measure) or options.json:
         rows = [row | {"folder": str(step.folder)} for row, step in zip(rows, steps, strict=True)]
-    if options.hardware is not None:
-        from r1kit.recipes import estimate
+    if options.hardware or options.measure:
+        from r1kit.recipes import estimate, measure
 
-        estimates = estimate.estimates(recipe, options.hardware, options.devices)
+        rates = measure.measure(recipe) if options.measure else {}
+        hardware = options.hardware or measure.this_hardware()
+        estimates = estimate.estimates(recipe, hardware, options.devices, rates)
         if options.json:
             rows = [row | {"estimate": to_plain(estimates[row["stage"]])} for row in rows]
         else:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from r1kit.pipeline import Context
 from r1kit.store import read_json, write_json
-from r1kit.types import ComputeDtype
+from r1kit.types import ComputeDtype, WeightsDtype
 
 if TYPE_CHECKING:
     from r1kit.models.load import Policy
@@ -20,7 +20,11 @@ def load_policy(context: Context, name: str = "model") -> Policy:
 
     settings = context.settings
     path, seed = str(context.input(name)), getattr(settings, "seed", 0)
-    policy = load(path, device=settings.device, compute_dtype=compute_dtype(context, name), seed=seed)
+    weights: WeightsDtype = (
+        getattr(settings, "weights_dtype", "fp32") if name == "model" else "fp32"
+    )  # a teacher is not trained
+    dtype = compute_dtype(context, name)
+    policy = load(path, device=settings.device, compute_dtype=dtype, weights_dtype=weights, seed=seed)
     keep_compute_dtype(context, policy.model, name)
     return policy
 

@@ -18,6 +18,27 @@ CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 COPIED = ("chat_format.json", "generation_config.json")  # of the adapter, or of its base
 
 
+def save_adapter(model: Any, base: Path, folder: Path) -> None:
+    """Write the adapters that `add_lora` put on the model in `base`, as `PeftModel.from_pretrained` reads them.
+
+    A base in the hub's cache is named by its id, so that the adapter can be read on other machines.
+    """
+    from peft import get_peft_model_state_dict
+    from safetensors.torch import save_file
+
+    config = model.peft_config["default"]
+    cached = base.parts[-3] if base.parent.name == "snapshots" else ""  # models--owner--name/snapshots/commit
+    config.base_model_name_or_path = cached.removeprefix("models--").replace("--", "/") or str(base.absolute())
+    weights = get_peft_model_state_dict(model, adapter_name="default", save_embedding_layers=False)
+    with atomic_folder(folder) as part:
+        # peft's own names, which count its wrapper
+        named = {f"base_model.model.{name}": weight.detach().contiguous() for name, weight in weights.items()}
+        save_file(named, part / WEIGHTS, metadata={"format": "pt"})
+        config.inference_mode = True  # in the file: who loads it does not train it
+        config.save_pretrained(part)
+        config.inference_mode = False
+
+
 def is_adapter(folder: Path) -> bool:
     """Whether a folder holds an adapter and not a whole model (some trainers save the base's config beside it)."""
     return (folder / CONFIG).is_file() and not any(folder.glob("model*.safetensors"))

@@ -15,15 +15,16 @@ import torch
 
 from r1kit.chat import ChatFormat, final_answer, to_samples
 from r1kit.models import attention
-from r1kit.models.compute import choose, computing
+from r1kit.models.compute import computing
 from r1kit.models.hub import NO_CODE, reading, tokenizer_of
+from r1kit.models.idle import HOME, visiting
 from r1kit.models.known import ModelError, resolve
-from r1kit.models.load import check_weights, context_of, device_of, load
+from r1kit.models.load import check_weights, context_of, load, place
 from r1kit.models.packed import PackedLayout, Span, bucket, split_by_budget
 from r1kit.models.policy_net import ScoreNet
 from r1kit.models.preflight import choose_path
 from r1kit.store import atomic_folder, read_json, write_json
-from r1kit.types import ComputeDtype, Conversation, Message, Sample
+from r1kit.types import ComputeDtype, Conversation, Message, Sample, WeightsDtype
 
 On = Literal["answer", "response"]
 FACTS = "reward_model.json"
@@ -37,6 +38,7 @@ class RewardModel:
     tokenizer: Any
     chat: ChatFormat
     on: On = "response"
+    device: torch.device | None = None  # the model goes there to score; None: it is there already
 
     @property
     def context(self) -> int:
@@ -72,8 +74,8 @@ class RewardModel:
         assert all(len(row) for row in rows), "an empty sequence has no last token to read a score at"
         scores = [0.0] * len(rows)
         net = ScoreNet.of(self.model.eval())  # no dropout: a score depends on its sequence alone
-        device = next(self.model.parameters()).device
-        with torch.no_grad(), computing(self.model):
+        device = self.device or next(self.model.parameters()).device
+        with visiting(self.model, device), torch.no_grad(), computing(self.model):
             for indices in bucket([len(row) for row in rows]):  # of similar length, so attention pads little
                 for run in split_by_budget([len(rows[index]) for index in indices], tokens_per_batch):
                     part = [rows[index] for index in indices[run.start : run.stop]]
@@ -94,7 +96,14 @@ class RewardModel:
 
 
 def fresh_reward_model(
-    name: str, chat: ChatFormat, on: On, *, device: str = "auto", compute_dtype: ComputeDtype = "auto", seed: int = 0
+    name: str,
+    chat: ChatFormat,
+    on: On,
+    *,
+    device: str = "auto",
+    compute_dtype: ComputeDtype = "auto",
+    weights_dtype: WeightsDtype = "fp32",
+    seed: int = 0,
 ) -> RewardModel:
     """The body of a language model under a new head with small random weights; raises `ModelError` like `load`."""
     policy = load(name, device="cpu", compute_dtype="fp32", seed=seed)  # it computes nothing
@@ -115,13 +124,15 @@ def fresh_reward_model(
         model.score.weight.copy_(drawn / (width + 1) ** 0.5)
     tokenizer.pad_token = pad
     model.config.pad_token_id = tokenizer.convert_tokens_to_ids(pad)
-    model = model.to(device_of(device))
-    choose(model, compute_dtype)
+    place(model, device, compute_dtype, weights_dtype)
     return RewardModel(model, tokenizer, chat, on)
 
 
-def load_reward_model(name: str, *, device: str = "auto") -> RewardModel:
-    """A folder that the stage `reward-model` wrote; any other classifier with one output that has a chat template."""
+def load_reward_model(name: str, *, device: str = "auto", offload_idle: bool = False) -> RewardModel:
+    """A folder that the stage `reward-model` wrote; any other classifier with one output that has a chat template.
+
+    With `offload_idle`, the model waits in main memory and visits the device only to score.
+    """
     folder = resolve(name)
     if read_json(folder / "config.json").get("architectures", [""])[0].endswith("ForCausalLM"):
         raise ModelError(f"{name} is a language model: train a reward model from it, or give one's folder")
@@ -130,9 +141,11 @@ def load_reward_model(name: str, *, device: str = "auto") -> RewardModel:
     on: On = read_json(folder / FACTS)["on"] if (folder / FACTS).is_file() else "response"
     written = folder / "chat_format.json"
     chat = ChatFormat(**read_json(written)) if written.is_file() else ChatFormat(template="chat", system="")
-    model = model.to(device_of(device))
-    choose(model, "auto")
-    return RewardModel(model, tokenizer, chat, on)
+    place(model, device, "auto")
+    place_of_work = next(model.parameters()).device
+    if offload_idle:
+        model.to(HOME)
+    return RewardModel(model, tokenizer, chat, on, place_of_work)
 
 
 def _classifier(folder: Path, name: str, missing: Sequence[str] = ("score.weight",)) -> Any:

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.distributed.tensor import DTensor
 
+from r1kit.models.bf16_weights import has_rounded_weights
 from r1kit.models.known import ModelError
 from r1kit.types import ComputeDtype
 
@@ -129,7 +130,7 @@ def packing(model: nn.Module, *, training: bool = False) -> Iterator[None]:
 def _packs(model: nn.Module) -> bool:
     weights = list(model.parameters())
     whole = not any(isinstance(weight, DTensor) for weight in weights)  # a pack of a shard would be another layer
-    large = sum(weight.numel() for weight in weights) >= SMALL
+    large = has_rounded_weights(model) or sum(weight.numel() for weight in weights) >= SMALL
     return weights[0].device.type == "cpu" and large and whole and torch.backends.mkldnn.is_available()
 
 
@@ -145,6 +146,10 @@ def choose(model: nn.Module, wanted: ComputeDtype) -> None:
     Raises `ModelError` for bf16 on a processor that cannot multiply in it.
     """
     device = next(model.parameters()).device.type
+    if has_rounded_weights(model):
+        if wanted == "fp32":
+            raise ModelError("weights_dtype is bf16, and so are their products: set compute_dtype to auto or bf16")
+        wanted = "bf16"
     if device == "cpu" and not _packs(model):
         wanted = "fp32"  # such a model is never rounded
     elif wanted == "auto" and device == "cpu":

@@ -14,13 +14,14 @@ from torch import nn
 
 from r1kit.chat import ChatFormat, describe_turn, end_ids, end_texts
 from r1kit.models import attention, compute
+from r1kit.models.bf16_weights import round_weights
 from r1kit.models.head import WITHOUT_TOKEN
 from r1kit.models.hub import NO_CODE, config_of, listed_ends, reading, tokenizer_of
 from r1kit.models.known import ModelError, first_line, resolve
 from r1kit.models.plain import describe_path
 from r1kit.models.preflight import choose_path
 from r1kit.store import atomic_folder
-from r1kit.types import ComputeDtype
+from r1kit.types import ComputeDtype, WeightsDtype
 
 
 @dataclass(frozen=True)
@@ -98,8 +99,15 @@ def device_of(name: str) -> torch.device:
     return device
 
 
-def load(name: str, *, device: str = "auto", compute_dtype: ComputeDtype = "auto", seed: int = 0) -> Policy:
-    """Load a model and its tokenizer with weights in fp32 and linear layers in `compute_dtype`, and choose its path.
+def load(
+    name: str,
+    *,
+    device: str = "auto",
+    compute_dtype: ComputeDtype = "auto",
+    weights_dtype: WeightsDtype = "fp32",
+    seed: int = 0,
+) -> Policy:
+    """Load a model and its tokenizer, with linear layers that compute in `compute_dtype`, and choose its path.
 
     Raises `ModelError` for a model without a tokenizer, an end token or some of its weights, for weights that are not
     finite, for a vocabulary smaller than the tokenizer's, and for an architecture that neither path computes.
@@ -132,9 +140,17 @@ def load(name: str, *, device: str = "auto", compute_dtype: ComputeDtype = "auto
             f"{model.get_input_embeddings().num_embeddings} embeddings: they do not belong together"
         )
     hide_ids_without_token(model, tokenizer)
-    model = model.to(device_of(device))
-    compute.choose(model, compute_dtype)
+    place(model, device, compute_dtype, weights_dtype)
     return Policy(model, tokenizer, ids, texts)
+
+
+def place(model: Any, device: str, compute_dtype: ComputeDtype, weights_dtype: WeightsDtype = "fp32") -> None:
+    """Move a model from the CPU to a device, in the precisions of its settings."""
+    target = device_of(device)
+    if weights_dtype == "bf16":  # before the move: weights in fp32 may not fit there
+        round_weights(model, target)
+    model.to(target)
+    compute.choose(model, compute_dtype)
 
 
 def ids_without_token(tokenizer: Any, size: int) -> list[int]:

@@ -39,6 +39,7 @@ class Work:
     passes: operations per parameter and trained token, such as 6 for forward and backward; 0 trains nothing.
     prompts: prompts per trained sample; completions of a group share theirs.
     tokens_per_batch: packed tokens per forward pass. update: samples per update, whose tokens may be fewer.
+    head: whether training goes through the vocabulary's head; a classifier has none.
     recomputes, weights_dtype, optimizer, lora_rank, compute_dtype: the settings that decide the memory of training.
     reference: whether a second copy of the model is there; idles_off: whether it leaves the device while it idles.
     model: the size of the model that the stage makes from nothing; otherwise that of its input `model` counts.
@@ -54,6 +55,7 @@ class Work:
     prompts: float = 1.0
     tokens_per_batch: int = 0
     update: int = 0
+    head: bool = True
     recomputes: bool = False
     weights_dtype: str = "fp32"
     optimizer: str = "adamw"

@@ -9,7 +9,7 @@ by token while all others wait. With a device's peak this gives the order of mag
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 
@@ -25,7 +25,7 @@ from r1kit.train.memory import GIB, Parts, sampling_parts, training_parts
 TRAINING_SHARE, SAMPLING_SHARE, STEP_S = 0.33, 0.14, 0.01
 LONGEST = 5  # a rollout's longest completion, in mean lengths
 PROMPT_TOKENS = 150  # R1's problems (V2, table 4)
-CHARS_PER_TOKEN = 3.5  # of English prose and mathematics, for rows of data files; a measurement counts the real ones
+ROW_BYTES = 4.0  # of a row of a data file per token: English prose and mathematics, with the row's JSON
 
 
 @dataclass(frozen=True)
@@ -53,15 +53,15 @@ class Rates:
     """Speeds of one model on one device: operations per second in training, seconds per step of decoding that it takes
     however many rows run, and seconds per token of a full batch.
 
-    `length` is the mean completion of the model and `chars` the characters per token of its tokenizer, if measured.
-    `low`: its linear layers compute in bf16, if known.
+    If measured, `length` is the model's mean completion, `row_bytes` the bytes of a data file's row per token, and
+    `low` says whether its linear layers compute in bf16.
     """
 
     training: float
     step: float
     token: float
     length: float | None = None
-    chars: float = CHARS_PER_TOKEN
+    row_bytes: float = ROW_BYTES
     low: bool | None = None
 
 
@@ -155,7 +155,7 @@ class _Estimator:
     def estimate(self, stage: Stage) -> Estimate:
         source = model_of(stage)
         measured = self.measured.get(source.path) if source is not None else None
-        given = rows_given(stage, CHARS_PER_TOKEN if measured is None else measured.chars)
+        given = rows_given(stage, ROW_BYTES if measured is None else measured.row_bytes)
         rows = sum(self.rows[parent.name] for parent in stage.parents) + given.rows
         work = Work() if stage.kind.cost is None else stage.kind.cost(stage, rows)
         self.rows[stage.name] = work.rows
@@ -172,10 +172,11 @@ class _Estimator:
         # Reward models that are inputs score every sample: one forward pass each.
         judges = [_size_at(source) for name, source in stage.inputs.items() if name.startswith("reward/")]
         judged = 2 * sum(judge.active for judge in judges) * work.samples * (length + PROMPT_TOKENS)
-        seconds = (work.passes * size.active * tokens_trained + judged) / (rates.training * self.devices)
-        if work.rollouts:  # each takes the time of all completions at full batches, or of the longest one alone
-            together = work.samples / work.rollouts * length * rates.token / self.devices
-            seconds += work.rollouts * max(together, min(work.max_tokens, LONGEST * length) * rates.step)
+        devices = self.devices if measured is None else 1  # measured with all cores
+        seconds = (work.passes * size.active * tokens_trained + judged) / (rates.training * devices)
+        if work.rollouts:  # all completions at full batches, and the steps of the longest one
+            together = work.samples / work.rollouts * length * rates.token / devices
+            seconds += work.rollouts * (together + min(work.max_tokens, LONGEST * length) * rates.step)
         longest = given.longest or work.max_tokens + prompt
         parts = self._memory(size, work, longest, low=self._computes_low(work, size, rates))
         parts |= {"reward models": sum(4 * judge.parameters for judge in judges)} if judges else {}
@@ -216,16 +217,19 @@ class _Estimator:
     def _memory(self, size: ModelSize, work: Work, longest: int, *, low: bool) -> dict[str, float]:
         """Bytes per device at the peak: of training, or of sampling if that needs more. Weights are sharded."""
         device, peaks = self.hardware.device, list[Parts]()
+        shards = self.devices if device == "cuda" else 1  # cores share one memory
         if work.passes:
             everything = (work.update or work.samples) * longest
             largest = min(max(work.tokens_per_batch, longest), everything)
             batches = 1 if everything <= largest else 2
+            if not work.head:
+                size = replace(size, vocabulary=0)
             peaks.append(training_parts(size, work, largest, device=device, low=low, batches=batches))
         if work.rollouts:
             rows = min(work.max_rows, work.samples // work.rollouts)
             peaks.append(sampling_parts(size, work, rows, longest, device=device, low=low))
         whole = ("process", "activations", "head", "cache")  # on every device
-        shared = [{k: v if k in whole else v / self.devices for k, v in parts.items()} for parts in peaks]
+        shared = [{k: v if k in whole else v / shards for k, v in parts.items()} for parts in peaks]
         return max(shared, key=lambda parts: sum(parts.values()))
 
 
@@ -238,18 +242,22 @@ class Given:
     longest: int = 0
 
 
-def rows_given(stage: Stage, chars_per_token: float) -> Given:
+def rows_given(stage: Stage, row_bytes: float) -> Given:
     """The rows of the stage's inputs `data...` that are JSONL files of the user's own."""
-    files = [
+    sizes = [size for path in files_given(stage) for size in _row_sizes(path, path.stat().st_mtime_ns)]
+    if not sizes:
+        return Given()
+    mean = sum(sizes) / len(sizes) / row_bytes
+    return Given(len(sizes), max(1, round(mean)), round(max(sizes) / row_bytes))
+
+
+def files_given(stage: Stage) -> list[Path]:
+    """The stage's inputs `data...` that are JSONL files and that no stage writes."""
+    return [
         source.path
         for name, source in stage.inputs.items()
         if name.startswith("data") and isinstance(source, External) and source.path.suffix == ".jsonl"
     ]
-    sizes = [size for path in files for size in _row_sizes(path, path.stat().st_mtime_ns)]
-    if not sizes:
-        return Given()
-    mean = sum(sizes) / len(sizes) / chars_per_token
-    return Given(len(sizes), max(1, round(mean)), round(max(sizes) / chars_per_token))
 
 
 @cache

@@ -24,6 +24,7 @@ def reward_model_reward(
     missing: Missing = "least",
     device: str = "auto",
     tokens_per_batch: int = 8192,
+    offload_idle: bool = True,
     log_metric: Callable[[str, float], None] | None = None,
     log_extra: Callable[[str, list[Any]], None] | None = None,
     log_undecided: Callable[[list[bool]], None] | None = None,
@@ -35,7 +36,7 @@ def reward_model_reward(
     value of a sigmoid. A sequence that is too long for the model or cannot be rendered gives None, and is counted in
     `reward_model/not_scored`.
     """
-    missing_value, judge = _missing_value(missing, scale), _loaded(model, on, device)
+    missing_value, judge = _missing_value(missing, scale), _loaded(model, on, device, offload_idle)
     responses = texts(completions)
     values: list[float | None] = [None] * len(responses)
     rows: dict[int, Sequence[int]] = {}  # token ids by index of the completion
@@ -68,18 +69,21 @@ def get_reward_model(
     missing: Missing = "least",
     device: str = "auto",
     tokens_per_batch: int = 8192,
+    offload_idle: bool = True,
 ) -> RewardFunction:
     """`reward_model_reward` for a model folder that the stage `reward-model` wrote; it is loaded on first use.
 
     `on`: the judged part of a response; None takes the part that the model was trained on. `scale`: `sigmoid` gives 0
     to 1; `raw` gives the score itself, and needs a number for `missing`, or None to leave such a completion's part out.
+    `offload_idle`: the model waits in main memory between two calls.
     Raises ValueError if the folder does not exist.
     """
     _missing_value(missing, scale)
     if not (Path(model).expanduser() / "config.json").is_file():
         raise ValueError(f"there is no model in {model}: give the folder model/ of a reward-model stage")
-    options = {"model": model, "on": on, "scale": scale, "missing": missing}
-    return configured(reward_model_reward, **options, device=device, tokens_per_batch=tokens_per_batch)
+    options: dict[str, Any] = {"model": model, "on": on, "scale": scale, "missing": missing}
+    options |= {"device": device, "tokens_per_batch": tokens_per_batch, "offload_idle": offload_idle}
+    return configured(reward_model_reward, **options)
 
 
 def _missing_value(missing: Missing, scale: Scale) -> float | None:
@@ -92,12 +96,12 @@ def _missing_value(missing: Missing, scale: Scale) -> float | None:
 
 
 @functools.lru_cache(maxsize=4)
-def _loaded(model: str, on: Literal["answer", "response"] | None, device: str) -> Any:
+def _loaded(model: str, on: Literal["answer", "response"] | None, device: str, offload_idle: bool) -> Any:
     from dataclasses import replace
 
     from r1kit.models.classify import load_reward_model
 
-    reward_model = load_reward_model(model, device=device)
+    reward_model = load_reward_model(model, device=device, offload_idle=offload_idle)
     return reward_model if on is None else replace(reward_model, on=on)
 
 

@@ -54,7 +54,7 @@ class PretrainSettings(MemorySettings):
 
 def run(context: Context) -> Mapping[str, Any]:
     """Train the model; leaves metrics.jsonl, checkpoints/ and model/ (weights, config, tokenizer, prompt format)."""
-    from r1kit.models.load import Policy, device_of, fresh_llama
+    from r1kit.models.load import Policy, fresh_llama, place
     from r1kit.tiny.corpus import document
     from r1kit.tiny.tokenizer import make
     from r1kit.train.learner import Learner
@@ -70,8 +70,9 @@ def run(context: Context) -> Mapping[str, Any]:
         context=settings.context,
         seed=settings.seed,
     )
+    place(model, settings.device, "auto", settings.weights_dtype)
     prepare(model, settings)
-    learner = Learner(model.to(device_of(settings.device)), settings.optimizer, steps=settings.steps)
+    learner = Learner(model, settings.optimizer, steps=settings.steps)
 
     def update_at(step: int) -> Update:
         first = step * settings.documents_per_step

@@ -73,7 +73,13 @@ def run(context: Context) -> Mapping[str, Any]:
     settings: RewardModelSettings = context.settings
     path, dtype = str(context.input("model")), compute_dtype(context)
     model = fresh_reward_model(
-        path, settings.chat, settings.reads, device=settings.device, compute_dtype=dtype, seed=settings.seed
+        path,
+        settings.chat,
+        settings.reads,
+        device=settings.device,
+        compute_dtype=dtype,
+        weights_dtype=settings.weights_dtype,
+        seed=settings.seed,
     )
     keep_compute_dtype(context, model.model)
     limit = longest_row(settings.max_tokens, model)
@@ -100,7 +106,7 @@ def run(context: Context) -> Mapping[str, Any]:
 
     every = settings.between_validations(len(rows))
     validation = Validation(measure, every=every, patience=settings.patience) if held_out is not None else None
-    facts = train_rows(context, model.model, len(rows), update_of, lambda _: validation)
+    facts = train_rows(context, model.model, rows.lengths(), update_of, lambda _: validation)
     model.save(context.folder / "model")
     saved.save(settings.chat, context.folder / "model")
     facts |= {"rows": len(rows), "dropped": rows.tokens.facts["dropped"], "contradictions": rows.contradictions()}

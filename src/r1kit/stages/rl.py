@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import Field, field_validator
 
-from r1kit.chat import ChatFormat, saved
+from r1kit.chat import ChatFormat
 from r1kit.engines.engine_settings import DeviceSettings
 from r1kit.engines.opening import open_policy_engine
 from r1kit.engines.stage_policy import load_policy
@@ -20,6 +20,7 @@ from r1kit.stages.shared.costs import memory_of
 from r1kit.stages.shared.fitting import Fitting, check_model
 from r1kit.stages.shared.probe import ProbeSettings, check_probe, make_probe, probe_of, refuse_unread, with_models
 from r1kit.stages.shared.sources import sources
+from r1kit.stages.shared.trained import save_trained, with_lora
 from r1kit.tasks import TaskSpec, load_tasks, say_readings
 from r1kit.train.learner import OptimizerSettings
 from r1kit.train.memory_settings import LoraSettings, MemorySettings, prepare
@@ -56,8 +57,11 @@ class RLSettings(LoopSettings, MemorySettings, LoraSettings, DeviceSettings):
 
 def check(context: Context) -> None:
     """Refuse rewards, losses, devices, tasks and prompts that cannot work, before any stage starts."""
+    from r1kit.train.optimizers import require_optimizer
+
     settings: RLSettings = context.settings
     scorer = build(rewards_of(context))
+    require_optimizer(settings.optimizer)
     loss_of(settings.algorithm)
     advantages_of(settings.algorithm)
     # not a validator of the settings: `override` sets these two before probe.tasks
@@ -83,8 +87,7 @@ def rewards_of(context: Context) -> tuple[RewardSpec, ...]:
 
 def run(context: Context) -> Mapping[str, Any]:
     """Train the input "model", with reward models of the inputs "reward/..."; writes metrics.jsonl, rollouts/,
-    checkpoints/ and model/."""
-    from r1kit.models.load import add_lora
+    checkpoints/, model/ and, with LoRA, adapter/."""
     from r1kit.train.learner import Learner
 
     settings: RLSettings = context.settings
@@ -97,8 +100,7 @@ def run(context: Context) -> Mapping[str, Any]:
     fitting = Fitting(task, chat, policy, max_tokens=settings.max_tokens, limit=limit)
     if fitting.dropped:
         context.progress.say(f"{fitting.dropped} problems with prompts of over {limit} tokens left out")
-    if settings.lora_rank:
-        policy = add_lora(policy, settings.lora_rank, settings.lora_alpha, settings.lora_targets)
+    policy = with_lora(policy, settings)
     prepare(policy.model, settings)
     updates = settings.steps * settings.minibatches * settings.epochs
     learner = Learner(policy.model, settings.optimizer, steps=updates, temperature=settings.temperature)
@@ -115,12 +117,40 @@ def run(context: Context) -> Mapping[str, Any]:
         validation = Validation(measure, every, watch=watch, higher_is_better=True, patience=settings.patience)
     engine, say = open_policy_engine(settings, policy), context.progress.say
     loop = RLLoop(learner, engine, fitting, chat, scorer, settings, context.folder, log, say, validation)
+    require_memory(loop, settings, prompt=fitting.longest)
     context.progress.step(0, settings.steps)
     best = loop.train()
-    policy.save(context.folder / "model")
-    saved.save(settings.chat, context.folder / "model")
+    save_trained(context, policy)
     counts = {"updates": learner.updates, "problems": len(fitting), "prompts_left_out": fitting.dropped}
     return {**counts, **best.facts("step")}
+
+
+def require_memory(loop: RLLoop, settings: RLSettings, prompt: int) -> None:
+    """Try the largest batch and the most completions that can occur, all with the longest `prompt`, before any step."""
+    from r1kit.train.first_batch import longest_group, require_sampling, require_training
+
+    learner, work, longest = loop.learner, work_of(settings), prompt + settings.max_tokens
+    tokens = min(max(settings.tokens_per_batch, longest), work.update * longest)
+    update_of = longest_group(prompt, settings.max_tokens, work.update, loop.loss, learner.model)
+    require_training(learner, update_of, work, tokens=tokens, longest=longest)
+    rows = min(settings.max_rows, settings.prompts_per_step * settings.group_size)
+    require_sampling(learner, work, rows=rows, length=longest)
+
+
+def work_of(settings: RLSettings) -> Work:
+    """Each rollout is sampled, then trained on; a reference and recomputed log-probs cost a forward pass each."""
+    return Work(
+        samples=settings.steps * settings.prompts_per_step * settings.group_size,
+        max_tokens=settings.max_tokens,
+        rollouts=settings.steps,
+        max_rows=settings.max_rows,
+        passes=6 * settings.epochs + 2 * (bool(settings.algorithm.kl_coef) + settings.recompute_old_logprobs),
+        prompts=1 / settings.group_size,
+        update=-(-settings.prompts_per_step // settings.minibatches) * settings.group_size,
+        reference=bool(settings.algorithm.kl_coef),
+        idles_off=settings.offload_idle,
+        **memory_of(settings),
+    )
 
 
 RL = Kind(
@@ -134,17 +164,5 @@ RL = Kind(
         **{f"code/algorithm.{name}": External(path) for name, path in algorithm_files(settings.algorithm).items()},
     },
     curves=True,
-    # each rollout is sampled, then trained on; a reference and recomputed log-probs cost a forward pass each
-    cost=lambda stage, rows: Work(
-        samples=stage.settings.steps * stage.settings.prompts_per_step * stage.settings.group_size,
-        max_tokens=stage.settings.max_tokens,
-        rollouts=stage.settings.steps,
-        max_rows=stage.settings.max_rows,
-        passes=6 * stage.settings.epochs
-        + 2 * (bool(stage.settings.algorithm.kl_coef) + stage.settings.recompute_old_logprobs),
-        prompts=1 / stage.settings.group_size,
-        update=-(-stage.settings.prompts_per_step // stage.settings.minibatches) * stage.settings.group_size,
-        reference=bool(stage.settings.algorithm.kl_coef),
-        **memory_of(stage.settings),
-    ),
+    cost=lambda stage, rows: work_of(stage.settings),
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from itertools import chain, pairwise, repeat
 from pathlib import Path
@@ -22,6 +22,7 @@ from r1kit.models.router import RouterBalance
 from r1kit.models.shard import whole
 from r1kit.settings import Settings
 from r1kit.store import StoreError, atomic_folder
+from r1kit.train.optimizers import loading, make_optimizer, take_step
 
 Beta = Annotated[float, Field(ge=0, lt=1)]
 
@@ -29,6 +30,7 @@ Beta = Annotated[float, Field(ge=0, lt=1)]
 class OptimizerSettings(Settings):
     """AdamW with a warm-up and a schedule. Of these the paper gives only R1-Zero's learning rate (3e-6)."""
 
+    kind: Literal["adamw", "adamw-8bit"] = Field("adamw", description="adamw-8bit: moments in 8 bits (bitsandbytes)")
     learning_rate: float = Field(1e-6, gt=0)
     schedule: Literal["constant", "linear", "cosine"] = "constant"
     warmup_steps: int = Field(0, ge=0)
@@ -71,13 +73,7 @@ class Learner:
         self.device = next(self.model.parameters()).device
         # with LoRA only the adapters: everything else is neither updated nor in a checkpoint
         self.parameters = {name: p for name, p in self.model.named_parameters() if p.requires_grad}
-        self.optimizer = torch.optim.AdamW(
-            self.parameters.values(),
-            lr=settings.learning_rate,
-            betas=settings.betas,
-            weight_decay=settings.weight_decay,
-            fused=True,  # one pass over memory for all parameters
-        )
+        self.optimizer = make_optimizer(self.parameters.values(), settings)
         self.router = RouterBalance(self.model, settings.router_gamma)
         self.updates = 0
 
@@ -135,7 +131,7 @@ class Learner:
             return metrics
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        self.optimizer.step()
+        take_step(self.optimizer, self.parameters.values(), self.updates)
         self.optimizer.zero_grad(set_to_none=True)
         self.updates += 1
         if self.router.routers:
@@ -150,25 +146,27 @@ class Learner:
         with torch.no_grad(), computing(net.model):
             return net.logprobs(batch, self.temperature)
 
-    def save(self, folder: Path, state: dict[str, Any], reference: Any = None) -> None:
-        """Write a checkpoint, atomically, from which `load` continues bit for bit."""
+    def save(self, folder: Path, state: dict[str, Any], reference: Mapping[str, Tensor] | None = None) -> None:
+        """Write a checkpoint, atomically, from which `load` continues bit for bit; `reference`: its tensors."""
         from safetensors.torch import save_file
 
         with atomic_folder(folder) as part:  # a kill leaves no half-written checkpoint
-            save_file(self._tensors(self.model), part / "policy.safetensors")
+            save_file(self.tensors(self.model), part / "policy.safetensors")
             torch.save(self.optimizer.state_dict(), part / "optimizer.pt")
             if reference is not None:  # only one that is refreshed: any other is the policy of the start
-                save_file(self._tensors(reference), part / "reference.safetensors")
+                save_file(dict(reference), part / "reference.safetensors")
             (part / "state.json").write_text(json.dumps({"updates": self.updates, **state}))
 
-    def load(self, folder: Path, reference: Any = None) -> dict[str, Any]:
+    def load(self, folder: Path, reference: Mapping[str, Tensor] | None = None) -> dict[str, Any]:
         """Continue from a checkpoint; returns the state saved with it. Raises `StoreError` if it is damaged."""
         from safetensors import SafetensorError
 
         try:
-            self._restore(self.model, folder / "policy.safetensors")
+            self._restore(self.tensors(self.model), folder / "policy.safetensors")
             # weights_only: a pickle could run code
-            self.optimizer.load_state_dict(torch.load(folder / "optimizer.pt", weights_only=True))
+            moments = torch.load(folder / "optimizer.pt", weights_only=True)
+            with loading(self.parameters.values()):
+                self.optimizer.load_state_dict(moments)
             if reference is not None:
                 self._restore(reference, folder / "reference.safetensors")
             state: dict[str, Any] = json.loads((folder / "state.json").read_text())
@@ -183,21 +181,21 @@ class Learner:
         from safetensors.torch import save_file
 
         with atomic_folder(folder) as part:
-            save_file(self._tensors(self.model), part / "policy.safetensors")
+            save_file(self.tensors(self.model), part / "policy.safetensors")
 
     def load_weights(self, folder: Path) -> None:
         """Read the weights that `save_weights` wrote; raises `StoreError` if they are damaged or missing."""
         from safetensors import SafetensorError
 
         try:
-            self._restore(self.model, folder / "policy.safetensors")
+            self._restore(self.tensors(self.model), folder / "policy.safetensors")
         except (SafetensorError, RuntimeError, OSError, KeyError) as error:
             raise StoreError(
                 f"the weights in {folder} are damaged or missing ({str(error)[:200]}): delete best/ and checkpoints/ "
                 "in the stage's folder, and the stage is trained again"
             ) from error
 
-    def _tensors(self, model: Any) -> dict[str, Tensor]:
+    def tensors(self, model: Any) -> dict[str, Tensor]:
         """The policy's trainable weights or all of a reference's, and the biases of the routers."""
         parameters = self.parameters if model is self.model else dict(model.named_parameters())
         tensors = {name: parameter.detach() for name, parameter in parameters.items()}
@@ -206,12 +204,12 @@ class Learner:
         # safetensors refuses views; `contiguous` copies nothing else
         return {name: tensor.contiguous() for name, tensor in (tensors | biases).items()}
 
-    def _restore(self, model: Any, file: Path) -> None:
+    def _restore(self, tensors: Mapping[str, Tensor], file: Path) -> None:
         from safetensors.torch import load_file
 
         saved = load_file(file, device=str(self.device))
         with torch.no_grad():
-            for name, tensor in self._tensors(model).items():
+            for name, tensor in tensors.items():
                 tensor.copy_(saved[name])  # in place: optimizer and engine hold these tensors
 
 

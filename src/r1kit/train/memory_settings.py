@@ -7,10 +7,17 @@ from typing import Any
 from pydantic import Field
 
 from r1kit.settings import Settings, unhashed
+from r1kit.types import WeightsDtype
 
 
 class MemorySettings(Settings):
-    """What training keeps in memory beside weights, gradients and the optimizer (see `train.memory`)."""
+    """What training keeps in memory (see `train.memory`).
+
+    `weights_dtype="bf16"` halves weights and gradients of linear layers. An update then adds the gradients of its
+    batches in bf16 and rounds each new weight at random (docs/log.md has the cost).
+    """
+
+    weights_dtype: WeightsDtype = "fp32"
 
     activation_checkpointing: bool = unhashed(
         False, description="compute activations again in the backward pass: a quarter slower, for long rows"

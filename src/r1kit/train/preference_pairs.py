@@ -81,6 +81,11 @@ class Pairs:
         sides = {tuple(map(key_of, self._pair(row))) for row in range(len(self))}  # (chosen, rejected)
         return sum(side[::-1] in sides for side in sides)
 
+    def lengths(self) -> list[int]:
+        """Tokens of both answers of each row, with a prompt each."""
+        lengths = self.tokens.lengths()
+        return [lengths[2 * pair] + lengths[2 * pair + 1] for pair in self.kept]
+
     def _pair(self, row: int) -> list[Sample]:
         place = 2 * self.kept[row]
         return self.tokens[place : place + 2]
@@ -127,6 +132,10 @@ class Responses:
         if len(set(self.labels)) < 2:
             kind = "safe" if self.labels[0] else "unsafe"
             raise ValueError(f"all {len(self)} responses to train on are {kind}: add some of the other kind")
+
+    def lengths(self) -> list[int]:
+        """Tokens of each row."""
+        return self.tokens.lengths()
 
     def contradictions(self) -> int:
         """The number of responses that occur with both labels."""

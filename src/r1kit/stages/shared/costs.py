@@ -38,6 +38,7 @@ def training_work(stage: Stage, rows: int) -> Work:
         max_tokens=min(settings.max_tokens or 512, 8192),
         passes=8 if "teacher" in stage.inputs else 6,
         update=settings.batch_size,
+        head=stage.kind.name != "reward-model",
         **memory_of(settings),
     )
 
@@ -47,6 +48,8 @@ def memory_of(settings: Any) -> dict[str, Any]:
     return {
         "tokens_per_batch": settings.tokens_per_batch,
         "recomputes": settings.activation_checkpointing,
+        "weights_dtype": settings.weights_dtype,
+        "optimizer": settings.optimizer.kind,
         "compute_dtype": getattr(settings, "compute_dtype", "auto"),
         "lora_rank": getattr(settings, "lora_rank", 0),
     }

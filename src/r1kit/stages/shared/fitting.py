@@ -14,7 +14,8 @@ LEAVE_OUT = "leave the problem out"
 
 
 class Fitting:
-    """A task without the problems whose prompts are longer than `limit` tokens; `dropped` counts these.
+    """A task without the problems whose prompts are longer than `limit` tokens; `dropped` counts these, and `longest`
+    is the number of tokens of the prompt with the longest text.
 
     `policy` needs a tokenizer and a context only (`models.load.outline`). Raises ValueError if a prompt leaves no room
     for `max_tokens` tokens, or if no problem is left; `remedy` is the advice beside lowering `max_tokens`.
@@ -32,7 +33,8 @@ class Fitting:
     ) -> None:
         self.name = task.name
         self.problems: list[Problem] = []
-        self.dropped = 0
+        self.dropped = self.longest = 0
+        longest_text = ("", -1)
         refuse_long("", 0, max_tokens, policy.context, remedy)
         room = policy.context - max_tokens
         for index in range(len(task)):
@@ -47,9 +49,11 @@ class Fitting:
                 self.dropped += 1
                 continue
             refuse_long(problem.id, size, max_tokens, policy.context, remedy)
+            longest_text = max(longest_text, (text, len(self.problems)), key=lambda pair: len(pair[0]))
             self.problems.append(problem)
         if not self.problems:
             raise ValueError(f"{task.name}: no problem has a prompt of at most {limit} tokens: raise max_prompt_tokens")
+        self.longest = len(chat.render(self.problems[longest_text[1]], policy.tokenizer).token_ids)
 
     def __len__(self) -> int:
         return len(self.problems)

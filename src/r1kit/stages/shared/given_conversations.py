@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import model_validator
 
-from r1kit.chat import ChatFormat, saved
+from r1kit.chat import ChatFormat
 from r1kit.data.conversations import conversation
 from r1kit.data.mask_excerpt import excerpt
 from r1kit.data.prepare import ConversationSettings, Reading, conversation_samples
@@ -17,6 +17,7 @@ from r1kit.pipeline import Context, External
 from r1kit.stages.shared.given_rows import Data, check_given, divided, train_rows
 from r1kit.stages.shared.probe import ProbeSettings, check_probe, make_probe, probe_of, refuse_unread
 from r1kit.stages.shared.sources import sources
+from r1kit.stages.shared.trained import save_trained, with_lora
 from r1kit.store import write_json
 from r1kit.train.learner import Learner
 from r1kit.train.memory_settings import LoraSettings
@@ -78,23 +79,23 @@ def tokenised(context: Context, policy: Any, limit: int) -> Data:
 
 
 def train_given(context: Context, policy: Any, data: Data, loss_of: LossOf) -> Mapping[str, Any]:
-    """Train a policy on tokenised rows; leaves metrics.jsonl, checkpoints/, mask.json and model/."""
-    from r1kit.models.load import add_lora
-
+    """Train a policy on tokenised rows; leaves metrics.jsonl, checkpoints/, mask.json, model/ and adapter/."""
     settings: GivenSettings = context.settings
     write_json(context.folder / "mask.json", excerpt(data.rows, policy.tokenizer))
-    if settings.lora_rank:
-        policy = add_lora(policy, settings.lora_rank, settings.lora_alpha, settings.lora_targets)
+    policy = with_lora(policy, settings)
 
     def update_of(places: list[int], learner: Learner) -> Update:
         samples = [data.rows[place] for place in places]
         return Update.of(samples, settings.tokens_per_batch, learner, loss_of(samples))
 
     facts = train_rows(
-        context, policy.model, len(data.rows), update_of, lambda learner: _validation(context, policy, learner, data)
+        context,
+        policy.model,
+        data.rows.lengths(),
+        update_of,
+        lambda learner: _validation(context, policy, learner, data),
     )
-    policy.save(context.folder / "model")
-    saved.save(settings.chat, context.folder / "model")
+    save_trained(context, policy)
     return {**facts, "samples": len(data.rows), **data.rows.facts}
 
 

@@ -10,7 +10,8 @@ from typing import Any, TypeVar
 from r1kit.data.jsonl import read_rows
 from r1kit.data.prepare import Reading, Split
 from r1kit.data.tokens import TokenFile
-from r1kit.pipeline import Context
+from r1kit.pipeline import Context, Work
+from r1kit.stages.shared.costs import memory_of
 from r1kit.stages.shared.input_files import input_files
 from r1kit.train.learner import Learner
 from r1kit.train.memory_settings import prepare
@@ -35,7 +36,10 @@ def check_given(context: Context, *, answers: bool = False) -> None:
 
     `answers`: a probe answers held-out problems, which early stopping can follow too.
     """
+    from r1kit.train.optimizers import require_optimizer
+
     settings: TrainingSettings = context.settings
+    require_optimizer(settings.optimizer)
     input_files(context, "data")
     watched = answers or settings.validation_share or context.inputs("validation")
     if not watched and (idle := [name for name in ("patience", "validation_every") if getattr(settings, name)]):
@@ -69,15 +73,28 @@ def longest_row(max_tokens: int | None, *models: Any) -> int:
 
 
 def train_rows(
-    context: Context, model: Any, rows: int, update_of: UpdateOf, validation: Callable[[Learner], Validation | None]
+    context: Context,
+    model: Any,
+    lengths: Sequence[int],
+    update_of: UpdateOf,
+    validation: Callable[[Learner], Validation | None],
 ) -> dict[str, Any]:
-    """Train on `rows` rows with the stage's settings; leaves metrics.jsonl and checkpoints/.
+    """Train on rows of such lengths with the stage's settings; leaves metrics.jsonl and checkpoints/.
 
     Returns the number of updates and the best validation.
     """
+    from r1kit.train.first_batch import longest_rows, require_training
+
     settings: TrainingSettings = context.settings
     prepare(model, settings)
+    rows = len(lengths)
     learner, epochs = Learner(model, settings.optimizer, steps=settings.updates(rows)), Epochs(rows, settings)
+
+    def largest(tokens: int) -> Update:
+        return update_of(longest_rows(lengths, tokens, settings.batch_size), learner)
+
+    tokens = sum(lengths[row] for row in longest_rows(lengths, settings.tokens_per_batch, settings.batch_size))
+    require_training(learner, largest, Work(**memory_of(settings)), tokens=tokens, longest=max(lengths))
 
     def log(step: int, row: Mapping[str, float]) -> None:
         rate = row["tokens/train"] / row["time/step_s"]

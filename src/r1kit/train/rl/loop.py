@@ -24,16 +24,18 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
+
+from torch import Tensor
 
 from r1kit.chat import ChatFormat
 from r1kit.data.jsonl import RowWriter, keep_steps
 from r1kit.engines import PolicyEngine
 from r1kit.models.batch import Batch, Totals
-from r1kit.models.load import frozen_copy, named_weights
+from r1kit.models.load import named_weights
 from r1kit.rewards.scorer import Scorer
 from r1kit.rollout import column_names
 from r1kit.tasks import Task, iterate
@@ -47,6 +49,7 @@ from r1kit.train.rl.log import write_rollouts
 from r1kit.train.rl.loop_settings import LoopSettings
 from r1kit.train.rl.metrics import NAMES, group_metrics, update_metrics
 from r1kit.train.rl.monitors import Alarm, VerdictError, hack_metrics, verdict_metrics
+from r1kit.train.rl.reference import Reference
 from r1kit.train.validation import Best, EarlyStopping, Validation
 from r1kit.types import Sample
 
@@ -69,7 +72,7 @@ class RLLoop:
     note: Callable[[str], None]
     validation: Validation | None = None
     collect: Collector = field(init=False)
-    reference: Any = field(init=False)  # a frozen model, or None without a KL term
+    reference: Reference | None = field(init=False)  # None without a KL term
     stopping: EarlyStopping = field(init=False)
 
     def __post_init__(self) -> None:
@@ -82,7 +85,7 @@ class RLLoop:
         self.alarm = Alarm(settings.max_unknown_rate)
         # The reference is a copy of the initial policy, so it is taken before a checkpoint is loaded. A refreshed
         # reference is in the checkpoint and replaces this copy.
-        self.reference = frozen_copy(self.learner.model) if algorithm.kl_coef else None
+        self.reference = self._new_reference() if algorithm.kl_coef else None
 
     def train(self) -> Best:
         """Run the remaining steps, from the newest checkpoint in the folder if any; returns the best validation.
@@ -145,7 +148,7 @@ class RLLoop:
         every = self.settings.algorithm.reference_refresh
         # updates come in runs of minibatches x epochs, so a multiple of `every` may be passed inside a step
         if self.reference is not None and every and self.learner.updates // every > updates // every:
-            self.reference = frozen_copy(self.learner.model)
+            self.reference = self._new_reference()
         ended = time.perf_counter()
         row |= {
             "time/rollout_s": sampled - started,
@@ -199,19 +202,25 @@ class RLLoop:
     def _pack(self, samples: Sequence[Sample]) -> list[Batch]:
         """Batches with the reference's log-probs and, with `recompute_old_logprobs`, the learner's own as old ones."""
         batches = pack(samples, self.settings.tokens_per_batch, self.learner.model) if samples else []
-        for index, batch in enumerate(batches):
+        references = self.reference.logprobs(batches) if self.reference is not None else [None] * len(batches)
+        for index, (batch, reference) in enumerate(zip(batches, references, strict=True)):
             targets = batch.targets
-            if self.reference is not None:
-                targets = replace(targets, ref_logprobs=self.learner.logprobs(batch, self.reference))  # [N]
+            if reference is not None:
+                targets = replace(targets, ref_logprobs=reference)  # [N]
             if self.settings.recompute_old_logprobs:  # else they are the sampler's, which the engine reported
                 targets = replace(targets, old_logprobs=self.learner.logprobs(batch))  # [N]
             batches[index] = replace(batch, targets=targets)
         return batches
 
+    def _new_reference(self) -> Reference:
+        return Reference(self.learner, idles_off=self.settings.offload_idle)
+
     @property
-    def _moving_reference(self) -> Any:
-        """The reference model if it is ever refreshed (so it must be checkpointed), else None."""
-        return self.reference if self.settings.algorithm.reference_refresh else None
+    def _moving_reference(self) -> Mapping[str, Tensor] | None:
+        """The reference's tensors if it is ever refreshed (so they must be checkpointed), else None."""
+        if self.reference is None or not self.settings.algorithm.reference_refresh:
+            return None
+        return self.reference.tensors
 
     def _checkpoint(self, step: int, position: int) -> None:
         state = {"step": step, "position": position, **self.stopping.state}

@@ -35,6 +35,7 @@ class LoopSettings(Settings):
     algorithm: GRPOSettings = PRESETS["grpo"]
     seed: int = 0
     tokens_per_batch: int = unhashed(4096, ge=1, description="packed tokens per forward pass; limits memory")
+    offload_idle: bool = unhashed(True, description="the reference model waits in main memory while it idles")
     checkpoint_every: int = unhashed(10, ge=0)
     rollouts_every: int = unhashed(5, ge=1, description="steps between rollouts on disk")
     max_unknown_rate: Share = unhashed(
