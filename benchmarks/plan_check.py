@@ -77,7 +77,7 @@ def recipe(name: str, model: str, folder: Path, changes: Mapping[str, str]) -> R
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("stages", nargs="*", default=list(KINDS), choices=list(KINDS))
+    parser.add_argument("stages", nargs="*", metavar="STAGE", help="sft, rl or reward-model (default: all three)")
     parser.add_argument("--model", default="smollm2-135m")
     parser.add_argument("--set", dest="changes", action="append", default=[], metavar="FIELD=VALUE")
     parser.add_argument("--folder", type=Path, help="run the stage there and print what it took")
@@ -90,7 +90,7 @@ def main() -> None:
         seconds = sum(json.loads(line).get("time/step_s", 0.0) for line in file.read_text().splitlines())
         print(json.dumps({"peak_gib": peak_mb() / 2**10, "seconds": seconds}))
         return
-    for name in options.stages:
+    for name in options.stages or KINDS:
         with tempfile.TemporaryDirectory() as temporary:
             stage = recipe(name, options.model, Path(temporary), changes)
             planned = estimates(stage, "cpu", 1, measure(stage))[name]
