@@ -99,6 +99,13 @@ def device_of(name: str) -> torch.device:
     return device
 
 
+def device_name() -> str:
+    """The device that `auto` chooses, by the name of its maker: `nvidia-h100-80gb-hbm3`, or `cpu`."""
+    if device_of("auto").type == "cpu":
+        return "cpu"
+    return torch.cuda.get_device_name().lower().replace(" ", "-")
+
+
 def load(
     name: str,
     *,

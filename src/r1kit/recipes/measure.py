@@ -148,14 +148,10 @@ def _texts(value: Any) -> Iterator[str]:
 
 def this_hardware() -> str:
     """The name in `HARDWARE` of the device of this machine; raises `SettingsError` for an unknown GPU."""
-    import torch
+    from r1kit.models.load import device_name
 
-    from r1kit.models.load import device_of
-
-    if device_of("auto").type == "cpu":
-        return "cpu"
-    name = torch.cuda.get_device_name().lower().replace(" ", "-")
+    name = device_name()
     known = next((key for key in HARDWARE if key in name), None)
     if known is None:
-        raise SettingsError(f"the GPU {name} is none of {', '.join(HARDWARE)}: give the nearest one with --hardware")
+        raise SettingsError(f"the device {name} is none of {', '.join(HARDWARE)}: give the nearest one with --hardware")
     return known
