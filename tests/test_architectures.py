@@ -266,9 +266,8 @@ def test_log_probs_of_cached_passes_equal_one_by_one_passes(name: str, shared: i
             cache.move(len(active) - 1, 1)
             active[1] = active[-1]
             active.pop()
-        layout = DecodeLayout(cache, len(active), "cpu")
+        layout = DecodeLayout(cache, cache.reserve(len(active), 1, torch.device("cpu")))
         hidden = forward(model, completions[active, step][:, None], layout.position_ids, layout)[:, 0]
-        cache.lengths[: len(active)] += 1
 
 
 def forward(model: Any, ids: Any, position_ids: Any, layout: Any) -> Any:

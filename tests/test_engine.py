@@ -14,6 +14,7 @@ torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
 from r1kit.engines.local import LocalEngine, decoders  # noqa: E402
+from r1kit.engines.local.engine import Generation  # noqa: E402
 from r1kit.engines.local.sampling import sample, uniforms  # noqa: E402
 from r1kit.models import attention  # noqa: E402
 from r1kit.models.cached import KVCache  # noqa: E402
@@ -157,9 +158,9 @@ def test_finished_rows_leave_and_prompts_are_computed_once(policy: Policy, monke
     prefilled: list[int] = []
 
     class CountedDecode(decoders.DecodeLayout):
-        def __init__(self, cache: Any, rows: int, device: Any) -> None:
-            decoded.append(rows)
-            super().__init__(cache, rows, device)
+        def __init__(self, cache: Any, places: Any) -> None:
+            decoded.append(len(places))
+            super().__init__(cache, places)
 
     class CountedPrefill(decoders.PrefillLayout):
         def __init__(self, cache: Any, lengths: Sequence[int], slots: Any, device: Any) -> None:
@@ -337,12 +338,65 @@ def test_the_extremes_of_the_uniform_numbers_give_tokens_that_can_be_drawn() -> 
         assert logprobs.tolist() == pytest.approx([math.log(0.5)] * 2)
 
 
-@pytest.mark.parametrize("params", [{}, {"temperature": 0.0}, {"top_p": 0.9}], ids=str)
-def test_logits_that_are_no_distribution_are_refused(params: dict[str, Any]) -> None:
-    logits = torch.zeros(2, 512)
-    logits[1, 3] = float("nan")
+@pytest.mark.parametrize("params", [{}, {"temperature": 0.0}, {"top_p": 0.9}, {"top_k": 5}], ids=str)
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_logits_that_are_no_distribution_are_refused(params: dict[str, Any], bad: float) -> None:
+    logits = torch.zeros(2, 600)
+    logits[1, 3] = bad
+    _, logprobs = sample(logits, torch.tensor([0.5, 0.5], dtype=torch.float64), SamplingParams(**params))
+    assert logprobs.isnan().tolist() == [False, True]
+    policy = build(ends=())
+    policy.model.lm_head.weight.data[3] = bad
     with pytest.raises(FloatingPointError, match="NaN or infinite"):
-        sample(logits, torch.tensor([0.5, 0.5], dtype=torch.float64), SamplingParams(**params))
+        generate(policy, prompts(), max_tokens=3, **params)
+
+
+@pytest.mark.parametrize("params", [{}, {"temperature": 0.0}, {"top_p": 0.9}, {"stop": ("3",)}], ids=str)
+def test_tokens_that_are_read_back_late_are_the_same(params: dict[str, Any]) -> None:
+    policy = build(ends=tuple(range(20)))  # a likely end, so that rows end inside a run of steps
+    params = {"n": 3, "max_tokens": 23, **params}
+    if params.get("temperature") == 0.0:
+        params["n"] = 1
+    expected = generate(policy, prompts(), max_rows=7, **params)
+    late = LocalEngine(policy, max_rows=7, read_every=5).generate(prompts(), SamplingParams(**params))
+    assert tokens(late) == tokens(expected)
+    for group, other in zip(late, expected, strict=True):
+        for one, two in zip(group, other, strict=True):
+            assert (one.text, one.finish_reason) == (two.text, two.finish_reason)
+            assert one.logprobs == pytest.approx(two.logprobs, abs=1e-5)
+    assert len({len(one.token_ids) for group in expected for one in group}) > 3
+
+
+@pytest.mark.parametrize("params", [{}, {"temperature": 0.0}, {"top_k": 5}], ids=str)
+def test_no_step_between_two_reads_needs_a_value(params: dict[str, Any]) -> None:
+    policy = build()
+    policy.model.to("meta")  # tensors without values: reading one raises an error
+    engine = LocalEngine(policy, read_every=4)
+    with torch.inference_mode():
+        generation = Generation(engine, prompts(), SamplingParams(n=2, max_tokens=9, **params), None)
+        shapes = []
+        generation.read = lambda first, tokens, logprobs: shapes.append((first, *tokens.shape))  # type: ignore[assignment]
+        generation.prefill(generation.scheduler.admit(), 0)
+        generation.decode()
+    assert shapes == [(0, 12, 1), (0, 12, 4)]
+
+
+def test_a_recorded_step_replays_the_next_ones() -> None:
+    from torch.fx.experimental.proxy_tensor import make_fx
+
+    policy, params = build(ends=()), SamplingParams(n=2, max_tokens=9)
+    expected = [one.token_ids for group in generate(policy, prompts(), n=2, max_tokens=9) for one in group]
+    with torch.no_grad():
+        generation = Generation(LocalEngine(policy), prompts(), params, None)
+        generation.prefill(generation.scheduler.admit(), 0)
+        uniform = generation.draws(0, 8)  # [rows, steps]
+        generation.decoder.reserve(8)
+        # recorded as a CUDA graph would be: operations on tensors, and no Python
+        recorded = make_fx(lambda draws: generation.step(draws))(uniform[:, 0])
+        sampled = [generation.last_tokens.clone(), *(recorded(uniform[:, step])[0] for step in range(1, 8))]
+    for row, sequence in enumerate(generation.scheduler.running):
+        ids = (*sequence.token_ids, *(int(each[row]) for each in sampled))
+        assert ids == expected[sequence.prompt * 2 + sequence.sample]
 
 
 def tokens(groups: Sequence[Sequence[Completion]]) -> list[list[tuple[int, ...]]]:

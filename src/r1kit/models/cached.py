@@ -35,15 +35,23 @@ class KVCache:
         self.layers: dict[int, tuple[Tensor, Tensor]] = {}
         self.states: dict[Mixer, State] = {}  # of all slots: a state does not grow
 
-    def fit(self, rows: int) -> None:
-        """Make room for the first `rows` slots, each with one position more than its length."""
-        positions = -(-(int(self.lengths[:rows].max()) + 1) // CHUNK) * CHUNK
+    def fit(self, rows: int, more: int = 1) -> None:
+        """Make room for the first `rows` slots, each with `more` positions more than its length."""
+        positions = -(-(int(self.lengths[:rows].max()) + more) // CHUNK) * CHUNK
         if rows <= self.slots and positions <= self.positions <= 2 * positions:
             return
         for layer, pair in self.layers.items():
             keys, values = (_resized(tensor, rows, positions) for tensor in pair)
             self.layers[layer] = (keys, values)
         self.slots, self.positions = rows, positions
+
+    def reserve(self, rows: int, steps: int, device: torch.device) -> Tensor:
+        """Room for `steps` tokens in each of the first slots; returns the places [rows] of the first ones."""
+        self.fit(rows, steps)
+        lengths = self.lengths[:rows]
+        places = lengths.to(device, copy=True)
+        lengths += steps
+        return places
 
     def layer(self, index: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         """The layer's two tensors, with the heads and widths of `k` and `v` [., H_kv, ., D]."""
@@ -125,15 +133,15 @@ class PrefillLayout(PackedLayout):
 
 
 class DecodeLayout:
-    """One new token for each of the first `rows` slots."""
+    """One new token for each of the first slots; `places` [rows] are those of the new tokens among those of their rows.
 
-    def __init__(self, cache: KVCache, rows: int, device: torch.device | str) -> None:
-        self.cache, self.rows = cache, rows
-        cache.fit(rows)
-        lengths = cache.lengths[:rows].clone()  # the engine changes the cache's lengths in place after the step
-        self.places = lengths.to(device)  # [rows], of the new tokens among those of their rows
+    All that a step reads is on the device, and its shapes are those of the cache: nothing waits for a result.
+    """
+
+    def __init__(self, cache: KVCache, places: Tensor) -> None:
+        self.cache, self.places, self.rows = cache, places, len(places)
         self.position_ids = cache.shared + self.places[:, None]  # [rows, 1]
-        self.index = torch.arange(rows, device=device)
+        self.index = torch.arange(self.rows, device=places.device)
         self.biases: dict[int | None, tuple[Tensor | None, Tensor]] = {}  # by window, the same in many layers
 
     def bias(self, window: int | None) -> tuple[Tensor | None, Tensor]:

@@ -110,10 +110,9 @@ def _cached_logits(model: Any, prompts: list[Tensor], completions: list[tuple[Te
     hidden = _hidden(model, flat[None], layout.position_ids[None], layout)[0, ends]  # [prompts, d]
     states = [hidden.repeat_interleave(torch.tensor([len(owns) for owns in completions]), dim=0)]  # [rows, d]
     for step in range(CACHED_STEPS):
-        decode = DecodeLayout(cache, rows, model.device)
+        decode = DecodeLayout(cache, cache.reserve(rows, 1, model.device))
         tokens = torch.stack([own[step] for owns in completions for own in owns])
         states.append(_hidden(model, tokens[:, None], decode.position_ids, decode)[:, 0])
-        cache.lengths += 1
     return _logits(model, torch.stack(states))
 
 

@@ -27,6 +27,9 @@ class Decoder(Protocol):
         Returns the hidden states [prompts, d] of the prompts' last tokens.
         """
 
+    def reserve(self, steps: int) -> None:
+        """Make room for `steps` tokens in each slot; as many calls of `step` follow before any other method's."""
+
     def step(self, tokens: Tensor) -> Tensor:
         """Append a token to the sequence of each slot [slots]; returns their hidden states [slots, d]."""
 
@@ -47,6 +50,7 @@ class PackedDecoder:
         self.model = model
         self.cache = KVCache(slots, common_prefix(prompts) if prompts else 0)
         self.rows = 0
+        self.places = torch.zeros(0, dtype=torch.long, device=model.device)  # [rows], of the next tokens
 
     def prefill(self, prompts: Sequence[Sequence[int]], sizes: Sequence[int]) -> Tensor:
         shared, stops = self.cache.shared, [*accumulate(sizes, initial=self.rows)]
@@ -61,11 +65,14 @@ class PackedDecoder:
         ends = torch.tensor([len(suffix) for suffix in suffixes], device=hidden.device).cumsum(0)
         return hidden[shared + ends - 1]
 
+    def reserve(self, steps: int) -> None:
+        self.places = self.cache.reserve(self.rows, steps, self.model.device)
+
     def step(self, tokens: Tensor) -> Tensor:
-        layout = DecodeLayout(self.cache, self.rows, self.model.device)
+        # no transfer and no shape that depends on a result: on a GPU, steps queue up behind each other
+        layout = DecodeLayout(self.cache, self.places)
         hidden = self._forward(tokens[:, None], layout.position_ids, layout)[:, 0]  # [rows, d]
-        # only now: on CPU, layout.position_ids is a view of these lengths
-        self.cache.lengths[: self.rows] += 1
+        self.places += 1  # in place: a recorded step would read the same tensor
         return hidden
 
     def remove(self, slot: int) -> None:
@@ -106,6 +113,9 @@ class PlainDecoder:
         for index in range(len(prompts)):
             self.slots += slots[index]
         return torch.stack([states[index] for index in range(len(prompts))])
+
+    def reserve(self, steps: int) -> None:
+        """The model's own cache grows by itself."""
 
     def step(self, tokens: Tensor) -> Tensor:
         groups: dict[PlainCache, list[int]] = {}

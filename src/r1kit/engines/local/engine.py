@@ -6,6 +6,7 @@ every running sequence. Finished sequences leave at once and free their slot of 
 
 from __future__ import annotations
 
+import math
 from collections import Counter, abc
 from dataclasses import replace
 from typing import Any
@@ -24,18 +25,21 @@ from r1kit.models.load import Policy, has_adapters
 from r1kit.types import Completion, Prompt, SamplingParams
 
 LOGITS_ROWS = 64  # rows whose logits are sampled at once, while they are in the processor's cache
+READ_EVERY = {"cpu": 1, "cuda": 16}  # tokens of a row by device; a GPU would stand still while each token is read
 
 
 class LocalEngine:
     """A `PolicyEngine` that samples with `policy`'s own tensors: if a learner trains them, it samples the newest.
 
     At most `max_rows` completions run side by side; the KV cache takes `max_rows` x the longest sequence so far.
+    Sampled tokens are read back after `read_every` of each row; rows that ended before run on until then, in vain.
     """
 
-    def __init__(self, policy: Policy, *, max_rows: int = 128) -> None:
+    def __init__(self, policy: Policy, *, max_rows: int = 128, read_every: int | None = None) -> None:
         if max_rows < 1:
             raise ValueError(f"max_rows is {max_rows}: at least one completion must run")
         self.policy, self.max_rows = policy, max_rows
+        self.read_every = read_every or READ_EVERY.get(policy.model.device.type, 1)
         self.version = 0
 
     @property
@@ -74,10 +78,10 @@ class LocalEngine:
             refuse_long(name, size, params.max_tokens, self.context, "drop long prompts")
         self.policy.model.eval()  # no dropout; a learner switches back to train()
         with torch.inference_mode(), computing(self.policy.model):
-            return _Generation(self, prompts, params, report).run()
+            return Generation(self, prompts, params, report).run()
 
 
-class _Generation:
+class Generation:
     """The state of one `generate` call."""
 
     def __init__(
@@ -123,36 +127,68 @@ class _Generation:
         hidden = self.decoder.prefill([self.prompts[group[0].prompt].token_ids for group in admitted], sizes)
         logits = self.head.logits(hidden)  # [groups, V], of the first tokens of all their completions
         repeats = torch.tensor(sizes, device=self.device)
-        self.append([torch.repeat_interleave(logits, repeats, dim=0)], first)  # [new slots, V]
+        # with the size of the result, which a GPU would otherwise be asked for
+        logits = logits.repeat_interleave(repeats, dim=0, output_size=sum(sizes))  # [new slots, V]
+        tokens, logprobs = sample(logits, self.draws(first, 1)[:, 0], self.params)  # [new slots] each
+        self.last_tokens[first : first + len(tokens)] = tokens
+        self.read(first, tokens[:, None], logprobs[:, None])
 
     def decode(self) -> None:
-        """One token for every running sequence."""
-        hidden = self.decoder.step(self.last_tokens[: len(self.scheduler.running)])  # [rows, d]
-        self.append((self.head.logits(part) for part in hidden.split(LOGITS_ROWS)), 0)
+        """`read_every` tokens for every running sequence, or as many as the first to reach `max_tokens` has left."""
+        steps = min(self.engine.read_every, *(sequence.left for sequence in self.scheduler.running))
+        uniform = self.draws(0, steps)  # [rows, steps]
+        self.decoder.reserve(steps)
+        tokens, logprobs = zip(*(self.step(uniform[:, step]) for step in range(steps)), strict=True)
+        self.read(0, torch.stack(tokens, dim=1), torch.stack(logprobs, dim=1))
 
-    def append(self, logits: abc.Iterable[Tensor], first: int) -> None:
-        """Sample the next tokens of slots [first:] from parts of their logits [part, V]; finished sequences leave."""
+    def draws(self, first: int, steps: int) -> Tensor:
+        """[slots - first, steps], the random numbers of the next tokens of slots [first:]."""
+        draws = [sequence.draws(steps) for sequence in self.scheduler.running[first:]]
+        return torch.tensor(draws, dtype=torch.float64, device=self.device)
+
+    def step(self, uniform: Tensor) -> tuple[Tensor, Tensor]:
+        """The next token and its log-prob [rows] for every running sequence, from uniform numbers [rows].
+
+        Only tensors on the device go in and out, and all shapes depend on `rows` and the cache's size alone. So a GPU
+        never waits for the host here, and the step can be recorded.
+        """
+        rows = len(uniform)
+        hidden = self.decoder.step(self.last_tokens[:rows])  # [rows, d]
+        parts = zip(hidden.split(LOGITS_ROWS), uniform.split(LOGITS_ROWS), strict=True)
+        sampled = [sample(self.head.logits(states), draws, self.params) for states, draws in parts]
+        tokens, logprobs = (torch.cat(pieces) for pieces in zip(*sampled, strict=True))
+        self.last_tokens[:rows] = tokens
+        return tokens, logprobs
+
+    def read(self, first: int, tokens: Tensor, logprobs: Tensor) -> None:
+        """Give the sequences of slots [first:] their new tokens [slots - first, steps]; finished ones leave."""
         running = self.scheduler.running
-        draws = [sequence.next_uniform for sequence in running[first:]]
-        uniform = torch.tensor(draws, dtype=torch.float64, device=self.device)  # [slots - first]
-        start = first
-        for part in logits:
-            stop = start + len(part)
-            tokens, logprobs = sample(part, uniform[start - first : stop - first], self.params)
-            self.last_tokens[start:stop] = tokens
-            for sequence, token, logprob in zip(running[start:stop], tokens.tolist(), logprobs.tolist(), strict=True):
-                sequence.token_ids.append(token)
-                sequence.logprobs.append(logprob)
-            start = stop
-        assert start == len(running), f"logits for {start - first} of {len(running) - first} slots"
-        for slot in reversed(range(first, len(running))):  # backwards: a sequence that moves into `slot` was checked
-            if completion := self.finished(running[slot]):
+        rows = zip(range(first, len(running)), tokens.tolist(), logprobs.tolist(), strict=True)
+        for slot, *new in reversed(list(rows)):  # backwards: a sequence that moves into `slot` was read
+            completion = self.extended(running[slot], *new)
+            if completion is not None:
                 self.results[running[slot].prompt][running[slot].sample] = completion
                 self.num_done += 1
                 if self.report:
                     self.report(self.num_done, len(self.prompts) * self.params.n)
                 self.last_tokens[slot] = self.last_tokens[self.scheduler.remove(slot)]
                 self.decoder.remove(slot)
+
+    def extended(self, sequence: Sequence, token_ids: list[int], logprobs: list[float]) -> Completion | None:
+        """The completion, if one of the new tokens ended it; those behind it are dropped.
+
+        Raises FloatingPointError for logits that were NaN or infinite.
+        """
+        for token, logprob in zip(token_ids, logprobs, strict=True):
+            if math.isnan(logprob):
+                raise FloatingPointError(
+                    "the model's logits are NaN or infinite: its weights are damaged or training diverged"
+                )
+            sequence.token_ids.append(token)
+            sequence.logprobs.append(logprob)
+            if completion := self.finished(sequence):
+                return completion
+        return None
 
     def finished(self, sequence: Sequence) -> Completion | None:
         """The completion, if its newest token ended it."""

@@ -23,14 +23,13 @@ def sample(logits: Tensor, uniform: Tensor, params: SamplingParams) -> tuple[Ten
     """Next tokens [B] and their log-probs [B] from logits [B, V] in fp32 and uniform numbers [B].
 
     Log-probs are those of the full distribution at the sampling temperature (1 for greedy), before top-k and top-p.
-    May overwrite `logits`. Raises FloatingPointError if logits are NaN or infinite.
+    May overwrite `logits`. A row whose logits are NaN or infinite gets the log-prob NaN: an error here would need its
+    value, and a GPU would wait for it at each token.
     """
     assert logits.shape[0] == uniform.shape[0], f"{logits.shape[0]} rows but {uniform.shape[0]} uniform numbers"
     if params.temperature not in (0.0, 1.0):
         logits = logits.div_(params.temperature)
     probs = logits.softmax(dim=-1)  # [B, V], the one pass over the vocabulary that costs; NaN throughout a bad row
-    if not bool(probs[:, 0].isfinite().all()):
-        raise FloatingPointError("the model's logits are NaN or infinite: its weights are damaged or training diverged")
     if params.temperature == 0.0:
         tokens = logits.argmax(dim=-1)
     elif params.top_k == 0 and params.top_p == 1.0:
@@ -56,7 +55,8 @@ def _draw(probs: Tensor, uniform: Tensor) -> Tensor:
     place = torch.searchsorted(inside, aim - before, right=True)[:, 0]  # [B]
     # rounding can put the aim past the end of its block: then take the block's last token with nonzero probability
     last = BLOCK - 1 - (inside.diff(dim=1, prepend=inside.new_zeros(rows, 1)) > 0).flip(1).int().argmax(dim=1)
-    return block[:, 0] * BLOCK + torch.minimum(place, last)
+    token = block[:, 0] * BLOCK + torch.minimum(place, last)
+    return token.clamp(max=vocabulary - 1)  # only NaN leads into the padding
 
 
 def _draw_truncated(probs: Tensor, uniform: Tensor, params: SamplingParams) -> Tensor:
@@ -64,8 +64,8 @@ def _draw_truncated(probs: Tensor, uniform: Tensor, params: SamplingParams) -> T
     vocabulary = probs.shape[1]
     width = min(params.top_k or 1024, vocabulary)
     top, index = probs.topk(width, dim=-1)  # [B, width] each, largest first
-    # 1024 tokens nearly always hold top_p of the mass, and a full sort is slow
-    if params.top_p < 1.0 and not params.top_k and bool((top.sum(-1) < params.top_p).any()):
+    # 1024 tokens nearly always hold top_p of the mass, and a full sort is slow; a GPU sorts, rather than wait for a sum
+    if params.top_p < 1.0 and not params.top_k and (probs.is_cuda or bool((top.sum(-1) < params.top_p).any())):
         top, index = probs.sort(dim=-1, descending=True)
     mass = top.double() / top.double().sum(dim=-1, keepdim=True) if params.top_k else top.double()
     cumulative = mass.cumsum(dim=-1)  # [B, width], in fp64
@@ -73,5 +73,6 @@ def _draw_truncated(probs: Tensor, uniform: Tensor, params: SamplingParams) -> T
     kept = mass.masked_fill(cumulative - mass >= params.top_p, 0.0)
     ends = kept.cumsum(dim=-1)
     place = torch.searchsorted(ends, uniform[:, None] * ends[:, -1:], right=True)  # [B, 1]
-    last = (kept > 0).sum(dim=-1, keepdim=True) - 1  # [B, 1]; rounding must not pick a token beyond it
+    # [B, 1]; rounding must not pick a token beyond it (of NaN, no token is kept)
+    last = ((kept > 0).sum(dim=-1, keepdim=True) - 1).clamp(min=0)
     return index.gather(1, torch.minimum(place, last))[:, 0]

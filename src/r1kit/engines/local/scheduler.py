@@ -16,9 +16,14 @@ class Sequence:
     token_ids: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
 
+    def draws(self, count: int) -> list[float]:
+        """The random numbers of the next `count` tokens."""
+        return self.uniforms[len(self.token_ids) :][:count]
+
     @property
-    def next_uniform(self) -> float:
-        return self.uniforms[len(self.token_ids)]
+    def left(self) -> int:
+        """The number of tokens that it may still get."""
+        return len(self.uniforms) - len(self.token_ids)
 
 
 class Scheduler:
