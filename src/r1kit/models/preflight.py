@@ -90,7 +90,7 @@ def _groups(model: Any) -> tuple[list[Tensor], list[tuple[Tensor, ...]]]:
     """Prompts of the check and the completions of each."""
     # different ids at all positions; 7 is prime, so they do not repeat soon in any vocabulary
     count = sum(PROMPTS) + sum(map(sum, COMPLETIONS))
-    tokens = torch.arange(count, device=model.device) * 7 % model.config.get_text_config().vocab_size
+    tokens = torch.arange(1, 1 + count, device=model.device) * 7 % model.config.get_text_config().vocab_size
     prompts = list(tokens[: sum(PROMPTS)].split(PROMPTS))
     for prompt in prompts[1:]:
         prompt[:SHARED] = prompts[0][:SHARED]
@@ -193,7 +193,7 @@ def _first_without(difference: Callable[..., str], model: Any, options: int, ref
 def _rows(model: Any, pads: bool) -> list[Tensor]:
     """Three sequences, of which the first two share a prompt; with `pads`, the third one is shorter."""
     vocabulary = model.config.get_text_config().vocab_size
-    tokens = torch.arange(2 * PROMPT_OF_ROWS + 3 * STEPS, device=model.device) * 7 % vocabulary
+    tokens = torch.arange(1, 1 + 2 * PROMPT_OF_ROWS + 3 * STEPS, device=model.device) * 7 % vocabulary
     prompt, other, *ends = tokens.split([PROMPT_OF_ROWS] * 2 + [STEPS] * 3)
     prompts = [prompt, prompt, other[SHORTER:] if pads else other]
     return [torch.cat(pair) for pair in zip(prompts, ends, strict=True)]

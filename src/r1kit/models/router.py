@@ -27,24 +27,32 @@ class RouterBalance:
 
     def __init__(self, model: nn.Module, gamma: float) -> None:
         self.gamma = gamma
-        self.routers = [m for m in model.modules() if isinstance(getattr(m, "e_score_correction_bias", None), Tensor)]
-        # fp32 counts exactly only up to 16 million
-        self.loads = [torch.zeros_like(self._bias(router), dtype=torch.float64) for router in self.routers]
+        self.routers: list[nn.Module] = []
+        self.loads: list[Tensor] = []  # of each router, [experts]
         self.layout: PackedLayout | None = None  # inside `counting`
-        for index, router in enumerate(self.routers):
-            router.register_forward_hook(partial(self._count, index))
+        for block in model.modules():
+            experts = getattr(block, "experts", None)
+            if not isinstance(experts, nn.Module):
+                continue
+            # the bias is a buffer or a parameter of the block, of its gate, or of a part of the gate
+            router = next((part for part in block.modules() if hasattr(part, "e_score_correction_bias")), None)
+            if router is not None:
+                # fp32 counts exactly only up to 16 million
+                self.loads.append(torch.zeros_like(self._bias(router), dtype=torch.float64).flatten())
+                experts.register_forward_pre_hook(partial(self._count, len(self.routers)))
+                self.routers.append(router)
 
     @staticmethod
     def _bias(router: nn.Module) -> Tensor:
-        return router.e_score_correction_bias  # type: ignore[return-value]
+        return router.e_score_correction_bias.detach()  # type: ignore[operator,union-attr,no-any-return]
 
-    def _count(self, index: int, module: nn.Module, args: Any, output: Any) -> None:
-        """A forward hook of router `index`."""
+    def _count(self, index: int, module: nn.Module, args: Any) -> None:
+        """A hook of the experts of router `index`, which every architecture calls with states, indices and weights."""
         if self.layout is not None:
-            experts = output[2].flatten(0, -2)  # router logits, weights, indices [T, experts per token]
+            chosen = args[1].flatten(0, -2)  # [T, experts per token]
             samples = self.layout.samples_per_token  # [T]
-            assert len(experts) == len(samples), "one row of experts for each token of the forward pass"
-            self.loads[index].index_add_(0, experts.flatten(), samples.repeat_interleave(experts.shape[-1]))
+            assert len(chosen) == len(samples), "one row of experts for each token of the forward pass"
+            self.loads[index].index_add_(0, chosen.flatten(), samples.repeat_interleave(chosen.shape[-1]))
 
     @contextmanager
     def counting(self, layout: PackedLayout) -> Iterator[None]:
@@ -61,7 +69,8 @@ class RouterBalance:
         for router, load in zip(self.routers, self.loads, strict=True):
             if load.sum() > 0:
                 # the sign, not the size: gamma bounds how far a bias moves in one step
-                self._bias(router).add_(self.gamma * torch.sign(load.mean() - load))
+                bias = self._bias(router)
+                bias.add_(self.gamma * torch.sign(load.mean() - load).view_as(bias))
                 worst = max(worst, float(load.max() / load.mean()))
         self.forget()
         return worst
