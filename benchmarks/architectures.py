@@ -217,12 +217,56 @@ def _child(kind: str, file: str) -> None:
         Path(file).write_text(json.dumps(measure(kind)))
 
 
+HEAD = """# Architectures
+
+Every causal language model of transformers takes one of two paths. The check at load decides by numbers, not by name:
+
+- **packed**: training rows without padding, each prompt once for its group, and r1kit's own cache. Layers with a
+  recurrent state start from copies of their prompt's state.
+- **plain**: the model's own forward pass and cache, for what packed rows do not compute. Each completion carries its
+  own prompt, and the rows of a batch are padded, or of equal length if padding changes the model's numbers. Slower,
+  with the same losses and log-probs. One line at load says why.
+- **refused**: the model's own code gives a sequence other numbers in a batch or token by token than alone, so sampling
+  and training could not agree; or transformers cannot load the folder that it saved.
+
+`python benchmarks/architectures.py` builds a tiny model of every class with random weights and trains it for two steps
+of GRPO (the stage `rl` of `r1-zero`); the log-probs of sampler and learner must agree to {tolerance} in the mean. The
+last sweep, with transformers {version}: {counts}
+
+| model type | path | rows in training | rows in generation | why not packed |
+|---|---|---|---|---|
+"""
+
+
+def page(results: dict[str, Any]) -> str:
+    """The page of documentation with the table of all classes."""
+    from collections import Counter
+
+    import transformers
+
+    counts = Counter(result["outcome"] for result in results.values())
+    text = ", ".join(f"{count} {outcome}" for outcome, count in counts.most_common())
+    lines = [HEAD.format(version=transformers.__version__, counts=f"{text}.", tolerance=TOLERANCE)]
+    for kind, result in sorted(results.items()):
+        rows = [""] * 2
+        if "pads_right" in result:
+            rows = ["padded" if result[name] else "equal lengths" for name in ("pads_right", "pads_left")]
+            if not result["forks"]:
+                rows[1] += ", prompts once per completion"
+        reason = result["reason"].replace("|", "\\|")
+        lines.append(f"| {kind} | {result['outcome']} | {rows[0]} | {rows[1]} | {reason} |\n")
+    return "".join(lines)
+
+
 def sweep(kinds: list[str], seconds: float, results: dict[str, Any]) -> Iterator[str]:
     """Measure each class in a process of its own, started from this one, which has imported everything."""
     import torch
     import transformers  # noqa: F401
 
-    import r1kit.models.load  # noqa: F401
+    import r1kit.engines.local
+    import r1kit.recipes.r1_zero
+    import r1kit.train.rl.loop  # noqa: F401
+    from r1kit.verifiers import verify_all  # noqa: F401
 
     torch.set_num_threads(1)
     context = multiprocessing.get_context("fork")
@@ -269,6 +313,7 @@ def main() -> None:
     for kind in sweep(kinds[: arguments.limit], arguments.seconds, results):
         RESULTS.write_text(json.dumps(dict(sorted(results.items())), indent=1) + "\n")
         print(kind, results[kind], flush=True)
+    PAGE.write_text(page(results))
 
 
 if __name__ == "__main__":

@@ -49,7 +49,7 @@ def describe_path(model: Any) -> str:
         return ""
     how = "padded rows" if path.pads_right and path.pads_left else "rows of equal length"
     cost = f"its own forward pass and cache with {how}, no shared prompts in training: slower"
-    return f"{model.config.model_type} takes the plain path ({cost}), because {path.reason}"
+    return f"{model.config.model_type} takes the plain path ({cost}): packed rows do not compute it, {path.reason}"
 
 
 def hidden_states(model: Any, path: PlainPath, token_ids: Tensor, layout: PackedLayout) -> Tensor:
