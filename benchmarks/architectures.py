@@ -177,7 +177,11 @@ def measure(kind: str) -> dict[str, Any]:
             traceback.print_exc()
             return {"outcome": "not built", "reason": _short(error)}
         path = policy.model.plain_path
-        how = {} if path is None else {name: getattr(path, name) for name in ("pads_right", "pads_left", "forks")}
+        how = (
+            {}
+            if path is None
+            else {name: getattr(path, name) for name in ("pads_right", "pads_left", "forks", "caches")}
+        )
         where = {"outcome": "packed" if path is None else "plain", "reason": path.reason if path else "", **how}
         del policy
         sizes = {
@@ -253,6 +257,8 @@ def page(results: dict[str, Any]) -> str:
             rows = ["padded" if result[name] else "equal lengths" for name in ("pads_right", "pads_left")]
             if not result["forks"]:
                 rows[1] += ", prompts once per completion"
+            if not result.get("caches", True):
+                rows[1] += ", no cache"
         reason = result["reason"].replace("|", "\\|")
         lines.append(f"| {kind} | {result['outcome']} | {rows[0]} | {rows[1]} | {reason} |\n")
     return "".join(lines)
@@ -312,8 +318,8 @@ def main() -> None:
     ]
     for kind in sweep(kinds[: arguments.limit], arguments.seconds, results):
         RESULTS.write_text(json.dumps(dict(sorted(results.items())), indent=1) + "\n")
+        PAGE.write_text(page(results))
         print(kind, results[kind], flush=True)
-    PAGE.write_text(page(results))
 
 
 if __name__ == "__main__":

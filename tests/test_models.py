@@ -338,24 +338,41 @@ def test_loading_chooses_the_path_and_says_why(tmp_path: Path) -> None:
     )
 
 
-@pytest.mark.parametrize("spoiled", ["batch", "cache", "head"])
-def test_an_architecture_whose_own_passes_disagree_is_refused(spoiled: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    model = architecture(LEAKY["position bias"]())
+def spoil(model: Any, how: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a model's own passes disagree: rows see each other, tokens see later ones, or only the cache is wrong."""
     own = model.transformer.forward
 
     def forward(*args: Any, **inputs: Any) -> Any:
         output = own(*args, **inputs)
-        leaks = {"batch": len(output[0]) > 1, "cache": output[0].shape[1] == 1, "head": False}[spoiled]
-        if leaks:  # each row sees the mean of the others
-            output.last_hidden_state = output.last_hidden_state + output.last_hidden_state.mean(0, keepdim=True)
+        states = output.last_hidden_state  # [N, L, d]
+        if how == "batch" or (how == "cache" and states.shape[1] == 1):
+            output.last_hidden_state = states + (states.mean(0, keepdim=True) if len(states) > 1 else 0)
+        elif how == "future":
+            output.last_hidden_state = states + states.mean(1, keepdim=True)
         return output
 
     monkeypatch.setattr(model.transformer, "forward", forward)
-    if spoiled == "head":
+    if how == "head":
         model.config.logits_scaling = 2.0  # which bloom's own code does not know
-    reason = {"batch": "a batch differs", "cache": "token by token it differs", "head": "its head is not"}[spoiled]
-    with pytest.raises(ModelError, match=f"nor with its own code.*{reason}"):
+
+
+REASONS = {"batch": "a batch differs", "future": "token by token it differs", "head": "its head is not"}
+
+
+@pytest.mark.parametrize("how", REASONS)
+def test_an_architecture_whose_own_passes_disagree_is_refused(how: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = architecture(LEAKY["position bias"]())
+    spoil(model, how, monkeypatch)
+    with pytest.raises(ModelError, match=f"nor with its own code.*{REASONS[how]}"):
         choose_path(model, "spoiled")
+
+
+def test_a_model_whose_cache_is_wrong_reads_all_tokens_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = architecture(LEAKY["position bias"]())
+    spoil(model, "cache", monkeypatch)
+    choose_path(model, "spoiled")
+    path = plain_path(model)
+    assert path and not path.caches and path.pads_right
 
 
 CODE = """

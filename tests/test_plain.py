@@ -83,6 +83,7 @@ ARCHITECTURES: dict[str, Callable[[], Any]] = {
     "gpt-oss": lambda: transformers.GptOssConfig(
         **BASE, head_dim=8, num_local_experts=4, num_experts_per_tok=2, sliding_window=8
     ),
+    "roberta": lambda: transformers.RobertaConfig(**BASE, is_decoder=True),  # its positions depend on padding tokens
     "bloom": lambda: transformers.BloomConfig(vocab_size=len(TOKENIZER), hidden_size=32, n_layer=2, n_head=4),
 }
 

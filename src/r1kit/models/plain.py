@@ -34,7 +34,7 @@ class PlainPath:
     pads_right: bool = True  # rows of a training pass may differ in length; otherwise only equal lengths go together
     pads_left: bool = True  # the same for prompts in generation
     forks: bool = True  # a prompt's cache can be copied to the completions of its group, and rows can be dropped
-    positions: bool = True  # generation counts positions from 0; some encoders count them from a place of their own
+    caches: bool = True  # otherwise each new token is read with all tokens before it: a cached pass gives other numbers
 
 
 def plain_path(model: Any) -> PlainPath | None:
@@ -48,7 +48,8 @@ def describe_path(model: Any) -> str:
     if path is None:
         return ""
     how = "padded rows" if path.pads_right and path.pads_left else "rows of equal length"
-    cost = f"its own forward pass and cache with {how}, no shared prompts in training: slower"
+    cache = "cache" if path.caches else "no cache"
+    cost = f"its own forward pass and {cache} with {how}, no shared prompts in training: slower"
     return f"{model.config.model_type} takes the plain path ({cost}): packed rows do not compute it, {path.reason}"
 
 
@@ -113,10 +114,11 @@ def _reading_input(head: nn.Module) -> Iterator[list[Tensor]]:
 class PlainCache:
     """Rows that were prefilled together and continue token by token, with the cache that the model's own code makes.
 
-    `states` [rows, d] are those of the newest tokens. Prompts of different lengths are padded on the left.
+    `states` [rows, d] are those of the newest tokens. Prompts of different lengths are padded on the left. Without a
+    cache, each step is the pass over all tokens that training makes.
     """
 
-    def __init__(self, model: Any, prompts: Sequence[Sequence[int]], positions: bool = True) -> None:
+    def __init__(self, model: Any, prompts: Sequence[Sequence[int]], caches: bool = True) -> None:
         self.model = model
         longest = max(map(len, prompts))
         ids = [[0] * (longest - len(prompt)) + list(prompt) for prompt in prompts]
@@ -124,8 +126,8 @@ class PlainCache:
         lengths = torch.tensor([len(prompt) for prompt in prompts], device=model.device)
         real = (torch.arange(longest, device=model.device) >= longest - lengths[:, None]).long()  # [rows, L]
         known = inspect.signature(model.forward).parameters
-        self.inputs: dict[str, Any] = {"use_cache": True}
-        if positions and "position_ids" in known:
+        self.inputs: dict[str, Any] = {"use_cache": caches}
+        if caches and "position_ids" in known:
             self.inputs["position_ids"] = (real.cumsum(1) - 1).clamp(min=0)
         if "attention_mask" in known:  # without padding, attention is faster and as exact without a mask
             self.inputs["attention_mask"] = None if bool(real.all()) else real

@@ -90,7 +90,7 @@ def _groups(model: Any) -> tuple[list[Tensor], list[tuple[Tensor, ...]]]:
     """Prompts of the check and the completions of each."""
     # different ids at all positions; 7 is prime, so they do not repeat soon in any vocabulary
     count = sum(PROMPTS) + sum(map(sum, COMPLETIONS))
-    tokens = torch.arange(1, 1 + count, device=model.device) * 7 % model.config.get_text_config().vocab_size
+    tokens = torch.arange(count, device=model.device) * 7 % model.config.get_text_config().vocab_size
     prompts = list(tokens[: sum(PROMPTS)].split(PROMPTS))
     for prompt in prompts[1:]:
         prompt[:SHARED] = prompts[0][:SHARED]
@@ -129,7 +129,7 @@ def _short_windows(model: Any) -> Iterator[None]:
     windows = [
         (place, name, getattr(place, name))
         for place in places
-        for name in ("sliding_window", "attention_chunk_size")
+        for name in ("sliding_window", "attention_chunk_size", "keep_window_size")
         if isinstance(vars(place).get(name), int) and getattr(place, name) > WINDOW
     ]
     try:
@@ -164,18 +164,22 @@ def checked_plain_path(model: Any, name: str, reason: str) -> PlainPath:
     """The plain path of a model whose own passes agree with each other; raises `ModelError` if they do not."""
     refused = f"{name}: {model.config.model_type} runs neither on packed rows ({reason}) nor with its own code"
     row = _rows(model, pads=False)[0]
-    try:
-        states = plain.forward(model, {"input_ids": row[None], "use_cache": False})[0][0]  # [L, d]
-        difference = _difference(_logits(model, states), _own_logits(model, row), OWN_TOLERANCE)
-    except FAILURES as error:
-        difference = first_line(error)
-    if difference:
-        raise ModelError(f"{refused} (its head is not computed as r1kit computes one: {difference})")
-    (pads_right,) = _first_without(difference_in_batch, model, 1, f"{refused} (a batch differs from its rows alone:")
-    if model.get_output_embeddings() is None:
-        return PlainPath(reason, pads_right)  # a classifier generates nothing
-    how = _first_without(difference_in_generation, model, 3, f"{refused} (token by token it differs from one pass:")
-    return PlainPath(reason, pads_right, *how)
+    with _short_windows(model):
+        try:
+            states = plain.forward(model, {"input_ids": row[None], "use_cache": False})[0][0]  # [L, d]
+            difference = _difference(_logits(model, states), _own_logits(model, row), OWN_TOLERANCE)
+        except FAILURES as error:
+            difference = first_line(error)
+        if difference:
+            raise ModelError(f"{refused} (its head is not computed as r1kit computes one: {difference})")
+        (pads_right,) = _first_without(
+            difference_in_batch, model, 1, f"{refused} (a batch differs from its rows alone:"
+        )
+        if model.get_output_embeddings() is None:
+            return PlainPath(reason, pads_right)  # a classifier generates nothing
+        unlike = f"{refused} (token by token it differs from one pass:"
+        caches, pads_left, forks = _first_without(difference_in_generation, model, 3, unlike)
+    return PlainPath(reason, pads_right, pads_left, forks, caches)
 
 
 def _first_without(difference: Callable[..., str], model: Any, options: int, refused: str) -> tuple[bool, ...]:
@@ -194,6 +198,9 @@ def _rows(model: Any, pads: bool) -> list[Tensor]:
     """Three sequences, of which the first two share a prompt; with `pads`, the third one is shorter."""
     vocabulary = model.config.get_text_config().vocab_size
     tokens = torch.arange(1, 1 + 2 * PROMPT_OF_ROWS + 3 * STEPS, device=model.device) * 7 % vocabulary
+    pad = model.config.get_text_config().pad_token_id
+    if pad is not None and 0 <= pad < vocabulary:
+        tokens[2 * PROMPT_OF_ROWS + 1] = pad  # a sampled one: some encoders count no position for it
     prompt, other, *ends = tokens.split([PROMPT_OF_ROWS] * 2 + [STEPS] * 3)
     prompts = [prompt, prompt, other[SHORTER:] if pads else other]
     return [torch.cat(pair) for pair in zip(prompts, ends, strict=True)]
@@ -207,11 +214,11 @@ def difference_in_batch(model: Any, pads: bool) -> str:
     return _difference(_logits(model, together), torch.cat([_own_logits(model, row) for row in rows]), OWN_TOLERANCE)
 
 
-def difference_in_generation(model: Any, pads: bool, forks: bool, positions: bool) -> str:
+def difference_in_generation(model: Any, caches: bool, pads: bool, forks: bool) -> str:
     """How far tokens that continue a batch of prompts one by one are from whole passes over the rows alone."""
     rows = _rows(model, pads)
     prompts = [row[:-STEPS].tolist() for row in rows]
-    cache = PlainCache(model, prompts[1:] if forks else prompts, positions)
+    cache = PlainCache(model, prompts[1:] if forks else prompts, caches)
     if forks:
         cache.select(torch.tensor([0, 0, 1], device=model.device))
     ends = torch.stack([row[-STEPS:] for row in rows], dim=1)  # [STEPS, rows]

@@ -44,7 +44,7 @@ class RouterBalance:
 
     @staticmethod
     def _bias(router: nn.Module) -> Tensor:
-        return router.e_score_correction_bias.detach()  # type: ignore[operator,union-attr,no-any-return]
+        return router.e_score_correction_bias.detach()  # type: ignore[operator]
 
     def _count(self, index: int, module: nn.Module, args: Any) -> None:
         """A hook of the experts of router `index`, which every architecture calls with states, indices and weights."""

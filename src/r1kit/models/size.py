@@ -73,8 +73,9 @@ def _is_linear(name: str) -> bool:
 
 
 def _first(config: Mapping[str, Any], *names: str) -> int:
-    """The first of these fields that the configuration has, otherwise 0."""
-    return next((int(config[name]) for name in names if config.get(name)), 0)
+    """The first of these fields that the configuration has, otherwise 0; the largest of one value per layer."""
+    value = next((config[name] for name in names if config.get(name)), 0)
+    return int(max(value) if isinstance(value, list) else value)  # Gemma 3n lists the width of each layer's MLP
 
 
 def shapes_of_config(folder: Path) -> dict[str, tuple[int, ...]]:

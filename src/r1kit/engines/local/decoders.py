@@ -100,13 +100,13 @@ class PlainDecoder:
             counts = [sizes[index] for index in indices]
             starts = [*accumulate(counts, initial=0)]
             if self.path.forks:  # each prompt once, its cache copied to its sequences
-                cache = PlainCache(self.model, [prompts[index] for index in indices], self.path.positions)
+                cache = PlainCache(self.model, [prompts[index] for index in indices], self.path.caches)
                 states |= dict(zip(indices, cache.states, strict=True))
                 rows = torch.arange(len(indices)).repeat_interleave(torch.tensor(counts))
                 cache.select(rows.to(self.model.device))
             else:
                 repeated = [prompts[index] for index, count in zip(indices, counts, strict=True) for _ in range(count)]
-                cache = PlainCache(self.model, repeated, self.path.positions)
+                cache = PlainCache(self.model, repeated, self.path.caches)
                 states |= dict(zip(indices, cache.states[starts[:-1]], strict=True))
             for index, start, count in zip(indices, starts, counts, strict=False):
                 slots[index] = [(cache, row) for row in range(start, start + count)]
