@@ -20,6 +20,7 @@ from r1kit.models import attention  # noqa: E402
 from r1kit.models.cached import KVCache  # noqa: E402
 from r1kit.models.load import Policy, add_lora, named_weights  # noqa: E402
 from r1kit.models.packed import common_prefix  # noqa: E402
+from r1kit.models.recurrent import fork_states  # noqa: E402
 from r1kit.tiny.tokenizer import make  # noqa: E402
 from r1kit.types import Completion, Prompt, SamplingParams  # noqa: E402
 
@@ -63,6 +64,18 @@ CONFIGS = {
     "gemma2": lambda: transformers.Gemma2Config(
         **BASE, head_dim=8, query_pre_attn_scalar=8, attn_logit_softcapping=None, final_logit_softcapping=3.0
     ),
+    "gpt-oss": lambda: transformers.GptOssConfig(
+        **BASE, head_dim=8, num_local_experts=4, num_experts_per_tok=2, sliding_window=9
+    ),
+    "qwen3.5": lambda: transformers.Qwen3_5TextConfig(
+        **BASE,
+        head_dim=8,
+        linear_num_key_heads=2,
+        linear_num_value_heads=4,
+        linear_key_head_dim=8,
+        linear_value_head_dim=8,
+        layer_types=["linear_attention", "full_attention"],
+    ),
 }
 QUESTIONS = ("1+2=", "tom has 3 apples", "a", "which is largest: 4, 9, 2?", "0", "count the 7s")
 
@@ -73,6 +86,7 @@ def build(name: str = "llama", ends: tuple[int, ...] = (1,)) -> Policy:
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(torch.randn_like(parameter) * 0.15)
+    fork_states(model)
     return Policy(model.float(), TOKENIZER, ends)
 
 
