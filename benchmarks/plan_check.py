@@ -42,7 +42,7 @@ SETTINGS: Mapping[str, dict[str, Any]] = {
         "prompts_per_step": 4,
         "group_size": 4,
         "max_tokens": 64,
-        "tokens_per_batch": 1024,
+        "tokens_per_batch": 512,
         "algorithm": {"kl_coef": 0.001},
     },
 }
@@ -69,7 +69,7 @@ def recipe(name: str, model: str, folder: Path, changes: Mapping[str, str]) -> R
     if name in ROWS:
         rng, data = random.Random(0), folder / "rows.jsonl"
         if not data.exists():
-            data.write_text("".join(json.dumps(ROWS[name](rng)) + "\n" for _ in range(24)))
+            data.write_text("".join(json.dumps(ROWS[name](rng)) + "\n" for _ in range(16)))
         inputs["data"] = External(data)
     settings = KINDS[name].settings.parse(SETTINGS[name]).override(changes)
     return Recipe("plan-check", (Stage(name, KINDS[name], settings, inputs),))

@@ -12,12 +12,14 @@ from typing import Any
 import pytest
 
 from r1kit.cli import main
+from r1kit.models.known import resolve
 from r1kit.models.size import size_of_model
-from r1kit.pipeline import Work
-from r1kit.recipes import RECIPES
-from r1kit.recipes.estimate import Estimate, estimates
+from r1kit.pipeline import External, Recipe, Stage, Work
+from r1kit.recipes import RECIPES, measure
+from r1kit.recipes.estimate import Estimate, estimates, size_of
 from r1kit.recipes.scales import SCALES
 from r1kit.settings import SettingsError
+from r1kit.stages.sft import SFT
 from r1kit.train.memory import training_parts
 
 torch = pytest.importorskip("torch")
@@ -228,3 +230,43 @@ def test_the_activations_of_a_plan_are_those_that_autograd_keeps(tmp_path: Path,
     size, counted = size_of_model(tmp_path), sum(storage.nbytes() for storage in kept.values())
     none, all_tokens = (training_parts(size, Work(), tokens, device="cpu", low=False) for tokens in (0, 120))
     assert all_tokens["activations"] - none["activations"] == pytest.approx(counted, rel=0.12)
+
+
+def test_a_plan_can_be_measured_on_this_machine(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(measure, "SECONDS", 1.0)
+    recipe = RECIPES["r1-zero"]()
+    ((folder, rates),) = measure.measure(recipe).items()
+    assert folder == resolve("tiny") and min(rates.training, rates.step, rates.row_bytes) > 0 and rates.low is False
+    known = replace(rates, training=1e9, step=0.0, token=0.0)
+    rl = estimates(recipe, "cpu", 2, {folder: known})["rl"]
+    assert rl.hours == pytest.approx(rl_operations(recipe) / 1e9 / 3600)  # cores do not divide what all of them took
+    assert main(["plan", "r1-zero", "--runs", str(tmp_path), "--measure", "--json"]) == 0
+    row = json.loads(capsys.readouterr().out)[0]["estimate"]
+    assert row["hours"] > 0 and row["memory_gib"] == pytest.approx(sum(row["parts"].values()))
+
+
+def rl_operations(recipe: Any) -> float:
+    """Six per parameter, token and sample of the stage rl."""
+    rl = next(stage for stage in recipe.stages if stage.name == "rl")
+    work, length = rl.kind.cost(rl, 0), recipe.lengths["rl"]
+    return float(work.passes * size_of(rl).active * work.samples * (length + 150 * work.prompts))
+
+
+def test_rows_of_a_data_file_are_counted_and_adapters_replace_moments(tmp_path: Path) -> None:
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text("".join(json.dumps({"prompt": "x" * 100, "completion": "y" * n}) + "\n" for n in (100, 300)))
+    inputs = {"model": External(resolve("tiny")), "data": External(rows)}
+
+    def plan(**settings: Any) -> Estimate:
+        stage = Stage("sft", SFT, SFT.settings.parse({"epochs": 3, **settings}), inputs)
+        return estimates(Recipe("sft", (stage,)), "a100")["sft"]
+
+    assert plan().samples == 6 and 6 * 60 < plan().tokens < 6 * 90
+    adapters = plan(lora_rank=4)
+    assert adapters.parts["optimizer"] < plan().parts["optimizer"] / 4
+    small = plan(optimizer={"kind": "adamw-8bit"})
+    assert small.parts["optimizer"] == pytest.approx(plan().parts["optimizer"] * 2.03 / 8, rel=0.01)
+    assert plan(weights_dtype="bf16").parts["weights"] < plan().parts["weights"]
+    assert plan(activation_checkpointing=True).parts["activations"] < plan().parts["activations"]

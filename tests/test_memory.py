@@ -13,8 +13,11 @@ torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
 from conftest import llama  # noqa: E402
+from r1kit.chat import ChatFormat  # noqa: E402
 from r1kit.models import attention  # noqa: E402
+from r1kit.models.classify import fresh_reward_model, load_reward_model  # noqa: E402
 from r1kit.models.compute import has_bf16_kernels  # noqa: E402
+from r1kit.models.idle import visiting  # noqa: E402
 from r1kit.pipeline import Context, Display, Kind, Progress, Work  # noqa: E402
 from r1kit.stages.rl import RL  # noqa: E402
 from r1kit.stages.sft import SFT  # noqa: E402
@@ -140,3 +143,20 @@ def test_the_longest_rows_fill_a_batch() -> None:
     assert longest_rows([5, 9, 7, 2], 16, most=8) == [1, 2]
     assert longest_rows([5, 9, 7, 2], 100, most=3) == [1, 2, 0]
     assert longest_rows([5, 900], 100, most=8) == [1]
+
+
+def test_a_reward_model_visits_the_device_for_each_call(
+    tmp_path: Path, tiny_policy_folder: Path, monkeypatch: Any
+) -> None:
+    """The device is a stand-in: moves are recorded and not made."""
+    judge = fresh_reward_model(str(tiny_policy_folder), ChatFormat(), "response", device="cpu")
+    judge.save(folder := tmp_path / "judge")
+    loaded = load_reward_model(str(folder), device="cpu", offload_idle=True)
+    assert loaded.device == torch.device("cpu")
+    moves: list[str] = []
+    monkeypatch.setattr(loaded.model, "to", lambda device: moves.append(str(device)))
+    rows = [[1, 2, 3], [4, 5]]
+    assert loaded.scores(rows) == pytest.approx(judge.scores(rows)) and moves == []  # on a CPU it is at home
+    with visiting(loaded.model, torch.device("cuda:0")):
+        assert moves == ["cuda:0"]
+    assert moves == ["cuda:0", "cpu"]

@@ -9,7 +9,7 @@ by token while all others wait. With a device's peak this gives the order of mag
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
@@ -155,14 +155,14 @@ class _Estimator:
     def estimate(self, stage: Stage) -> Estimate:
         source = model_of(stage)
         measured = self.measured.get(source.path) if source is not None else None
-        given = rows_given(stage, ROW_BYTES if measured is None else measured.row_bytes)
-        rows = sum(self.rows[parent.name] for parent in stage.parents) + given.rows
+        file_rows = rows_given(stage, ROW_BYTES if measured is None else measured.row_bytes)
+        rows = sum(self.rows[parent.name] for parent in stage.parents) + file_rows.rows
         work = Work() if stage.kind.cost is None else stage.kind.cost(stage, rows)
         self.rows[stage.name] = work.rows
         if not work.rollouts and not work.passes:
             return Estimate(stage=stage.name, samples=work.samples)
-        length = self._length(stage, work, given, measured)
-        prompt = 0 if given.rows else PROMPT_TOKENS  # rows of a file hold their prompts
+        length = self._length(stage, work, file_rows, measured)
+        prompt = 0 if file_rows.rows else PROMPT_TOKENS  # rows of a file hold their prompts
         tokens_trained = work.samples * (length + prompt * work.prompts)
         tokens = round(work.samples * length if work.rollouts else tokens_trained)
         if source is None and work.model is None:  # the model runs on a server
@@ -177,9 +177,12 @@ class _Estimator:
         if work.rollouts:  # all completions at full batches, and the steps of the longest one
             together = work.samples / work.rollouts * length * rates.token / devices
             seconds += work.rollouts * (together + min(work.max_tokens, LONGEST * length) * rates.step)
-        longest = given.longest or work.max_tokens + prompt
+        longest = file_rows.longest or work.max_tokens + prompt
         parts = self._memory(size, work, longest, low=self._computes_low(work, size, rates))
-        parts |= {"reward models": sum(4 * judge.parameters for judge in judges)} if judges else {}
+        beside = {"teacher": [_size_at(stage.inputs["teacher"])] if "teacher" in stage.inputs else []}
+        # on a GPU, reward models are there only to score, when training's activations are not
+        beside |= {"reward models": judges if self.hardware.device == "cpu" else []}
+        parts |= {name: sum(4 * size.parameters for size in sizes) for name, sizes in beside.items() if sizes}
         gib = {name: count / GIB for name, count in parts.items()}
         return Estimate(
             stage=stage.name,
@@ -190,12 +193,12 @@ class _Estimator:
             parts=gib,
         )
 
-    def _length(self, stage: Stage, work: Work, given: Given, measured: Rates | None) -> int:
+    def _length(self, stage: Stage, work: Work, file_rows: FileRows, measured: Rates | None) -> int:
         """Mean tokens of a sample: rows are as long as the file, or the stage that wrote them, made them."""
         if work.length is not None:
             return work.length
-        if given.rows:
-            return min(given.length, work.max_tokens)
+        if file_rows.rows:
+            return min(file_rows.length, work.max_tokens)
         data = [source for name, source in stage.inputs.items() if name.startswith("data")]
         writers = [source.stage.name for source in data if isinstance(source, Output)]
         known = (self.lengths[name] for name in (stage.name, *writers) if name in self.lengths)
@@ -222,8 +225,6 @@ class _Estimator:
             everything = (work.update or work.samples) * longest
             largest = min(max(work.tokens_per_batch, longest), everything)
             batches = 1 if everything <= largest else 2
-            if not work.head:
-                size = replace(size, vocabulary=0)
             peaks.append(training_parts(size, work, largest, device=device, low=low, batches=batches))
         if work.rollouts:
             rows = min(work.max_rows, work.samples // work.rollouts)
@@ -234,7 +235,7 @@ class _Estimator:
 
 
 @dataclass(frozen=True)
-class Given:
+class FileRows:
     """The rows of a stage's data files, and the mean and longest row in tokens."""
 
     rows: int = 0
@@ -242,13 +243,13 @@ class Given:
     longest: int = 0
 
 
-def rows_given(stage: Stage, row_bytes: float) -> Given:
+def rows_given(stage: Stage, row_bytes: float) -> FileRows:
     """The rows of the stage's inputs `data...` that are JSONL files of the user's own."""
     sizes = [size for path in files_given(stage) for size in _row_sizes(path, path.stat().st_mtime_ns)]
     if not sizes:
-        return Given()
+        return FileRows()
     mean = sum(sizes) / len(sizes) / row_bytes
-    return Given(len(sizes), max(1, round(mean)), round(max(sizes) / row_bytes))
+    return FileRows(len(sizes), max(1, round(mean)), round(max(sizes) / row_bytes))
 
 
 def files_given(stage: Stage) -> list[Path]:

@@ -30,14 +30,14 @@ FIRST_TOKENS, MOST_TOKENS = 256, 2048  # of a training step: enough for a rate
 FIRST_STEPS, ROWS = 8, 32  # of sampling; the rows of a full batch
 
 
-def measure(recipe: Recipe, seconds: float = SECONDS) -> dict[Path, Rates]:
+def measure(recipe: Recipe) -> dict[Path, Rates]:
     """The rates of each model on this machine that stages start from, by its folder."""
     stages: dict[Path, list[Stage]] = {}
     for stage in recipe.stages:
         source = model_of(stage)
         if source is not None and source.fetch is None and stage.kind.cost is not None:
             stages.setdefault(source.path, []).append(stage)
-    return {path: _rates(path, users, seconds / len(stages)) for path, users in stages.items()}
+    return {path: _rates(path, users, SECONDS / len(stages)) for path, users in stages.items()}
 
 
 def _rates(path: Path, stages: Sequence[Stage], seconds: float) -> Rates:

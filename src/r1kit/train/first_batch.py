@@ -99,7 +99,8 @@ def _trains(learner: Learner, update_of: Callable[[int], Update], work: Work, to
     size = _size(learner.model)
     if learner.device.type == "cpu":
         low = compute_dtype_of(learner.model) == torch.bfloat16
-        return _is_free(learner, training_parts(_with_head(learner, size), work, tokens, device="cpu", low=low))
+        work = replace(work, head=learner.model.get_output_embeddings() is not None)
+        return _is_free(learner, training_parts(size, work, tokens, device="cpu", low=low))
     try:
         moments = _moments(learner, size, work)
         for weight in learner.parameters.values():  # as after the first of several batches
@@ -141,11 +142,6 @@ def _size(model: Any) -> ModelSize:
     config = model.config.get_text_config().to_dict()
     shapes = {name: tuple(weight.shape) for name, weight in model.named_parameters() if "lora_" not in name}
     return size_of_shapes(shapes, config)
-
-
-def _with_head(learner: Learner, size: ModelSize) -> ModelSize:
-    """The size without a vocabulary for a classifier."""
-    return size if learner.model.get_output_embeddings() is not None else replace(size, vocabulary=0)
 
 
 def _is_free(learner: Learner, parts: Parts) -> bool:
