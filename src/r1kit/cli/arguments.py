@@ -32,7 +32,7 @@ def parser() -> argparse.ArgumentParser:
     plan = _command(commands, "plan", actions.show_plan, "show what `run` would do, stage by stage, and why")
     _add_run(plan)
     plan.add_argument("--hardware", metavar="NAME", help="choose sizes and estimate tokens, memory and hours: h100 ...")
-    measure_help = "measure the models on this machine for at most a minute, and estimate with that"
+    measure_help = "measure the models here for at most a minute: hours are of this machine, memory of --hardware"
     plan.add_argument("--measure", action="store_true", help=measure_help)
     plan.add_argument("--devices", type=int, default=1, metavar="N", help="number of devices, for cpu of cores (1)")
     _add_answering_commands(commands)

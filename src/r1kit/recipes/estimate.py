@@ -168,30 +168,32 @@ class _Estimator:
         if source is None and work.model is None:  # the model runs on a server
             return Estimate(stage=stage.name, samples=work.samples, tokens=tokens)
         size = size_of(stage)
-        rates = measured or self.hardware.rates(size)
-        # Reward models that are inputs score every sample: one forward pass each.
+        rates = measured or self.hardware.rates(size)  # measured with all cores of this machine
         judges = [_size_at(source) for name, source in stage.inputs.items() if name.startswith("reward/")]
+        teachers = [_size_at(source) for name, source in stage.inputs.items() if name == "teacher"]
+        # reward models that are inputs score every sample: one forward pass each
         judged = 2 * sum(judge.active for judge in judges) * work.samples * (length + PROMPT_TOKENS)
-        devices = self.devices if measured is None else 1  # measured with all cores
-        seconds = (work.passes * size.active * tokens_trained + judged) / (rates.training * devices)
-        if work.rollouts:  # all completions at full batches, and the steps of the longest one
-            together = work.samples / work.rollouts * length * rates.token / devices
-            seconds += work.rollouts * (together + min(work.max_tokens, LONGEST * length) * rates.step)
+        operations = work.passes * size.active * tokens_trained + judged
         longest = file_rows.longest or work.max_tokens + prompt
         parts = self._memory(size, work, longest, low=self._computes_low(work, size, rates))
-        beside = {"teacher": [_size_at(stage.inputs["teacher"])] if "teacher" in stage.inputs else []}
         # on a GPU, reward models are there only to score, when training's activations are not
-        beside |= {"reward models": judges if self.hardware.device == "cpu" else []}
-        parts |= {name: sum(4 * size.parameters for size in sizes) for name, sizes in beside.items() if sizes}
+        beside = teachers + (judges if self.hardware.device == "cpu" else [])
+        parts["other models"] = sum(4 * other.parameters for other in beside)
         gib = {name: count / GIB for name, count in parts.items()}
         return Estimate(
             stage=stage.name,
             samples=work.samples,
             tokens=tokens,
             memory_gib=sum(gib.values()),
-            hours=seconds / 3600,
+            hours=self._seconds(work, operations, length, rates, 1 if measured else self.devices) / 3600,
             parts=gib,
         )
+
+    def _seconds(self, work: Work, operations: float, length: int, rates: Rates, devices: int) -> float:
+        """Training and scoring, and for each rollout all completions at full batches and the longest one's steps."""
+        together = work.samples * length * rates.token / devices
+        steps = work.rollouts * min(work.max_tokens, LONGEST * length) * rates.step
+        return operations / (rates.training * devices) + (together + steps if work.rollouts else 0.0)
 
     def _length(self, stage: Stage, work: Work, file_rows: FileRows, measured: Rates | None) -> int:
         """Mean tokens of a sample: rows are as long as the file, or the stage that wrote them, made them."""
