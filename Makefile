@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: base demo test lint format lock clean
+.PHONY: base demo test lint format lock clean gpu-check
 
 # Pre-train the weights in the package again: about three quarters of an hour on one core.
 base: $(READY)
@@ -38,6 +38,10 @@ $(PARTS): $(READY)
 test: export OMP_NUM_THREADS = 1
 test: lint
 	$(BIN)/python -m pytest -n 2
+
+# Needs a GPU and a torch with CUDA; about five minutes, no network. Elsewhere: ARGS="--device cpu --shapes tiny".
+gpu-check: $(READY)
+	$(BIN)/python benchmarks/gpu_check.py $(ARGS)
 
 lint: $(READY)
 	$(BIN)/ruff check .

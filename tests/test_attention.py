@@ -75,10 +75,13 @@ def tensors(shape: tuple[int, ...]) -> list[Any]:
 
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize(("name", "tolerance"), [("float64", 1e-12), ("float32", 2e-6), ("bfloat16", 8e-3)])
-def test_outputs_and_gradients_are_those_of_plain_attention(shape: Any, name: str, tolerance: float) -> None:
+@pytest.mark.parametrize("function", [causal_attention, fused])
+def test_outputs_and_gradients_are_those_of_plain_attention(
+    shape: Any, name: str, tolerance: float, function: Any
+) -> None:
     inputs, dtype = tensors(shape), getattr(torch, name)
     exact = results(plain, inputs, torch.float64)
-    for ours, right in zip(results(causal_attention, inputs, dtype), exact, strict=True):
+    for ours, right in zip(results(function, inputs, dtype), exact, strict=True):
         assert float((ours - right).norm()) <= tolerance * float(right.norm()) + 1e-12  # one key: its gradient is 0
 
 

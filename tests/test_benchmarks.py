@@ -107,6 +107,45 @@ def test_the_table_of_templates_has_a_full_round_of_each_model(tmp_path: Path) -
     assert "refused: empty has no config.json" in refused
 
 
+@pytest.mark.slow
+def test_the_checks_of_a_gpu_run_in_miniature_on_a_cpu(tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    printed = run("gpu_check.py", "--device", "cpu", "--shapes", "tiny", "--out", str(tmp_path / "checks.json"))
+    assert "all numbers agree" in printed
+    checks = json.loads((tmp_path / "checks.json").read_text())["checks"]
+    assert checks["parity in fp32"]["logprob_gap_max"] == 0.0, "the CPU against itself"
+    assert checks["gap tiny"]["gap_mean"] < 1e-5
+    assert checks["recorded tiny"]["tokens_equal"] == 1.0
+    assert all(checks[name]["tokens_per_s"] > 0 for name in ("train tiny", "memory tiny", "decode tiny"))
+    assert set(checks["run r1-zero tiny"]) >= {"base", "zero", "s"}
+
+
+@pytest.mark.usefixtures("on_path")
+def test_the_check_of_a_gpu_says_when_there_is_none(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import gpu_check
+    import torch
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(sys, "argv", ["gpu_check.py"])
+    assert gpu_check.main() == 2
+    assert "torch finds no GPU on this machine, so nothing was checked" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("on_path")
+def test_the_cost_of_passes_is_the_formula_on_numbers_that_can_be_worked_out_by_hand() -> None:
+    from _gpu_models import Cost, Groups
+
+    cost, groups = Cost(trunk=100, head=10, attention=2, kv=3), Groups(prompts=2, group=3, prompt=4, completion=5)
+    assert groups.tokens == 2 * (4 + 15)
+    # trunk on all tokens, head on completions, pairs of prompt and completions; backward costs twice the forward pass
+    pairs = 2 * (4**2 / 2 + 3 * (5 * 4 + 5**2 / 2))
+    assert cost.training(groups) == 3 * (200 * 38 + 20 * 30 + 2 * pairs)
+    # four steps read all weights, and six rows their prompts and what they wrote
+    assert cost.decoding(groups, width=2) == 2 * (4 * 110 + 3 * 6 * (4 * 4 + 4**2 / 2))
+
+
 @pytest.fixture
 def in_this_process(on_path: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """Sides run in the test's own process, which has loaded torch already."""

@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+from torch.nn.attention.bias import causal_lower_right
 from transformers import AttentionInterface
 
 NAME = "r1kit"
@@ -89,8 +90,10 @@ def fused_attention(q: Tensor, k: Tensor, v: Tensor, softmax: Softmax) -> Tensor
     """`causal_attention` with torch's kernel, if it computes the variant, for keys and values of every head."""
     past, window = k.shape[2] - q.shape[2], softmax.window
     plain = softmax.cap is None and softmax.sinks is None
-    if plain and not past and (window is None or k.shape[2] <= window):
-        return F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=softmax.scale)
+    if plain and (window is None or k.shape[2] <= window):
+        # a named shape, not a mask of numbers, for which a GPU has no flash kernel: also with a shared prompt's keys
+        causal = causal_lower_right(q.shape[2], k.shape[2])
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=causal, scale=softmax.scale)
     places = torch.arange(k.shape[2], device=q.device)
     bias = hidden_bias(places[past:, None], places, window).to(q.dtype)  # [L, K]
     if plain:
