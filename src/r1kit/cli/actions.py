@@ -43,7 +43,7 @@ def _default_jobs(recipe: Recipe) -> int:
 
 
 def show_plan(options: argparse.Namespace) -> None:
-    """Print what `run` would do. Raises what `run` would raise before it starts."""
+    """Print what `run` would do. Raises what `run` would raise before it starts, unless it is for named hardware."""
     from r1kit.pipeline import check_ready, plan
 
     recipe = _recipe(options)
@@ -67,13 +67,14 @@ def show_plan(options: argparse.Namespace) -> None:
     if not options.json:
         left = sum(step.status != "done" for step in steps)
         print(f"{left} of {len(steps)} stages to do" if left else "nothing to do")
-    check_ready(steps)
+    if not options.hardware:  # a plan for another device needs neither weights nor data here
+        check_ready(steps)
 
 
 def _recipe(options: argparse.Namespace) -> Recipe:
     from r1kit.recipes import build_recipe
 
-    return build_recipe(
+    recipe = build_recipe(
         options.recipe,
         scale=options.scale,
         model=options.model,
@@ -85,6 +86,9 @@ def _recipe(options: argparse.Namespace) -> Recipe:
         overrides=dict(options.settings),
         seed=options.seed,
     )
+    for note in recipe.notes:
+        print(note, file=sys.stderr)
+    return recipe
 
 
 def evaluate(options: argparse.Namespace) -> None:

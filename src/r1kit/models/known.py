@@ -177,10 +177,14 @@ def find(name: str) -> Path | None:
 
     if name in KNOWN:
         return KNOWN[name].find()
-    try:
-        folder = _local_folder(name) or _snapshot(name, local_files_only=True)
-    except FileNotFoundError:  # not in the hub's cache, or not completely
-        return None
+    folder = _local_folder(name)
+    if folder is None:
+        try:
+            folder = _snapshot(name, local_files_only=True)
+        except FileNotFoundError:  # not in the hub's cache, or not completely
+            return None
+        if not any(folder.glob("*.safetensors")):  # a plan fetched its configuration alone
+            return None
     if not adapters.is_adapter(folder):
         return folder
     merged = adapters.merged_folder(folder, find)

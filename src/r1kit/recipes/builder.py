@@ -8,10 +8,12 @@ from typing import Any
 
 from r1kit.collect.responses import ResponseSettings
 from r1kit.pipeline import External, Kind, Output, Recipe, Stage
+from r1kit.recipes.rehearsal import REHEARSED, outline_inputs, rehearsal_sizes, smallest
 from r1kit.recipes.scale import Scale, Sizes
 from r1kit.settings import Settings, SettingsError, nearest
 from r1kit.stages.evaluate import EVALUATE
-from r1kit.stages.report import REPORT, ReportSettings
+from r1kit.stages.rehearse import REHEARSE
+from r1kit.stages.report import REPORT, NotedReportSettings, ReportSettings
 from r1kit.stages.rl import RLSettings
 from r1kit.stages.shared.given_conversations import GivenSettings
 from r1kit.stages.shared.sources import model_input
@@ -36,7 +38,8 @@ class Builder:
 
     Settings come from three places, later ones winning: the scale's sizes, the recipe's keywords, the user's `--set`.
     A setting that is both a size and a keyword is an error. `measures` are sizes of evaluations that all models share,
-    by name ("eval"); `overrides` are the user's `--set`, such as {"dev1.epochs": 3}.
+    by name ("eval"); `overrides` are the user's `--set`, such as {"dev1.epochs": 3}. A rehearsal (`rehearse`)
+    cuts all of them down, and its models are small random ones.
 
     Raises `SettingsError` for an unknown setting or an invalid value; `recipe()` raises it for a `--set` of an unknown
     stage.
@@ -50,21 +53,30 @@ class Builder:
         overrides: Mapping[str, Any] | None = None,
         seed: int = 0,
         model: str | None = None,
+        rehearse: bool = False,
     ) -> None:
-        self.scale, self.seed = scale, seed
+        self.scale, self.seed, self.rehearse = scale, seed, rehearse
         self.planned = scale.planned and model is None
-        self.light = scale.light and model is None
-        self.base = self.scale_model(scale.model) if model is None else model_input(model)
+        self.light = rehearse or (scale.light and model is None)
         self.title = f"{title}, scale {scale.name}, {model or scale.model}, seed {seed}"
+        self._rehearsals: dict[str, Stage] = {}
         self._overrides = dict(overrides or {})
         self._names: list[str] = []
         # Evaluations keep their own seed, so that runs with other seeds are measured by the same problems and samples.
         self.measures = {name: self._settings(name, EVALUATE, sizes) for name, sizes in measures.items()}
         self._held_out: tuple[TaskSpec, ...] = tuple(s for settings in self.measures.values() for s in settings.tasks)
+        self.base = self.model(model or scale.model)
 
-    def scale_model(self, name: str) -> External:
-        """A model that the scale names, as an input. A planned scale needs no more than the name."""
-        return External.planned(name) if self.planned else model_input(name)
+    def model(self, name: str) -> Model:
+        """A model by name, as an input. A planned scale needs no more than the name; a rehearsal makes a small one."""
+        if self.planned:
+            return External.planned(name)
+        if not self.rehearse:
+            return model_input(name)
+        if name not in self._rehearsals:
+            stage = "rehearsal" if not self._rehearsals else f"rehearsal-{len(self._rehearsals) + 1}"
+            self._rehearsals[name] = self(stage, REHEARSE, outline_inputs(name), rehearsal_sizes(self.scale))
+        return self._rehearsals[name] / "model"
 
     def __call__(
         self, name: str, kind: Kind, inputs: Mapping[str, Model], sizes: Mapping[str, Any], **ideas: Any
@@ -114,13 +126,13 @@ class Builder:
         folders = dict(tables)
         folders |= {f"training/{stage.name}": stage for stage in stages if stage.kind.curves}
         folders |= {f"data/{stage.name}": stage for stage in stages if stage.kind.funnel}
-        report = Stage(
-            "report",
-            REPORT,
-            ReportSettings(title=self.title, teacher=teacher),
-            {key: stage / "." for key, stage in folders.items()},
-        )
-        return Recipe(name, (*stages, report), self.title, self.scale.lengths, self.light)
+        notes = self.scale.notes
+        if self.rehearse:
+            name, notes = f"{name}-rehearsal", (REHEARSED, *notes)
+        about = {"title": self.title, "teacher": teacher}
+        settings = NotedReportSettings(**about, notes=notes) if notes else ReportSettings(**about)
+        report = Stage("report", REPORT, settings, {key: stage / "." for key, stage in folders.items()})
+        return Recipe(name, (*stages, report), self.title, self.scale.lengths, self.light, notes=notes)
 
     def _settings(self, name: str, kind: Kind, fields: Mapping[str, Any]) -> Any:
         self._names.append(name)
@@ -128,7 +140,9 @@ class Builder:
         for path in changes:
             del self._overrides[path]
         settings = kind.settings.parse(fields, prefix=name)
-        return settings.override({path.removeprefix(f"{name}."): value for path, value in changes.items()}, prefix=name)
+        changes = {path.removeprefix(f"{name}."): value for path, value in changes.items()}
+        settings = settings.override(changes, prefix=name)
+        return smallest(kind.name, settings) if self.rehearse else settings
 
     def _stage(self, name: str, kind: Kind, settings: Settings, inputs: Mapping[str, Model]) -> Stage:
         sources = {} if self.planned or kind.sources is None else kind.sources(settings)

@@ -8,7 +8,7 @@ from typing import Any
 from r1kit.pipeline import Recipe
 from r1kit.recipes.builder import Part
 from r1kit.recipes.r1 import finish, r1_builder, reasoner, rejection_sampling, sft_2_data, students
-from r1kit.stages.shared.sources import model_input
+from r1kit.recipes.scales import scale_for
 
 
 def distill(
@@ -17,19 +17,34 @@ def distill(
     seed: int = 0,
     scale: str | None = None,
     model: str | None = None,
+    student: str | None = None,
     teacher: str | None = None,
+    data: Mapping[str, Any] | None = None,
+    hardware: str | None = None,
+    rehearse: bool = False,
 ) -> Recipe:
     """Students of `teacher`, which writes the traces.
 
-    Without a teacher it is R1, whose stages run first, and the students learn from the data of SFT 2, as in the paper.
-    Those stages share their folders with the recipe r1, so finished ones are not repeated.
+    `student` is their base, by default `model`. Without a teacher it is R1, whose stages run first, and the students
+    learn from the data of SFT 2, as in the paper. Those stages share their folders with the recipe r1, so finished ones
+    are not repeated.
     """
-    build = r1_builder("distill", scale, overrides, seed, model)
+    size = scale_for(
+        "distill",
+        scale,
+        model,
+        student=student or (model if teacher else None),
+        teacher=teacher,
+        data=data,
+        hardware=hardware,
+        rehearse=rehearse,
+    )
+    build = r1_builder("distill", size, overrides, seed, model, rehearse)
     if teacher is None:
         r1 = reasoner(build)
         part = Part(r1.stages, {"r1": r1.models["r1"]}) | students(build, r1.models["r1"], sft_2_data(r1))
         return finish(build, "r1", part, teacher="r1")
-    writer = model_input(teacher)
+    writer = build.model(teacher)
     traces = rejection_sampling(build, "traces", writer)
     part = Part((traces,), {"teacher": writer}) | students(build, writer, traces / "kept.jsonl")
     return finish(build, "distill", part, teacher="teacher")

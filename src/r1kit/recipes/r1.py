@@ -14,8 +14,9 @@ from r1kit.pipeline import External, Output, Recipe, Stage
 from r1kit.recipes.builder import Builder, Model, Part
 from r1kit.recipes.r1_zero import zero_stage
 from r1kit.recipes.scale import Scale
-from r1kit.recipes.scales import choose_scale
+from r1kit.recipes.scales import scale_for
 from r1kit.rewards import RewardSpec, weighted
+from r1kit.settings import SettingsError
 from r1kit.stages.data_requests import DATA_REQUESTS
 from r1kit.stages.distill import DISTILL
 from r1kit.stages.generate import GENERATE
@@ -24,22 +25,34 @@ from r1kit.stages.review import REVIEW
 from r1kit.stages.reward_model import REWARD_MODEL
 from r1kit.stages.rl import RL
 from r1kit.stages.sft import SFT
+from r1kit.stages.shared.sources import file_input
 from r1kit.stages.tiny_requests import TINY_REQUESTS
-from r1kit.tasks.public_requests import source
 
 REQUESTS = ("*/general", "*/harmful")  # sources of prompts that no rule can judge
 REASONING_TO_GENERAL = {"reasoning": 3.0, "general": 1.0}  # 600k rows and 200k
 
 
 def r1(
-    *, overrides: Mapping[str, Any] | None = None, seed: int = 0, scale: str | None = None, model: str | None = None
+    *,
+    overrides: Mapping[str, Any] | None = None,
+    seed: int = 0,
+    scale: str | None = None,
+    model: str | None = None,
+    student: str | None = None,
+    data: Mapping[str, Any] | None = None,
+    hardware: str | None = None,
+    rehearse: bool = False,
 ) -> Recipe:
     """R1-Zero, Dev1 to Dev3, R1 and its students, each measured.
 
-    `eval` and `everyday` in `overrides` stand for every measurement.
+    `eval` and `everyday` in `overrides` stand for every measurement. `student` is the base of the students. `data` is
+    by role (see `recipes.roles`), `hardware` the device that sizes are chosen for.
     """
-    build = r1_builder("r1", scale, overrides, seed, model)
+    size = scale_for("r1", scale, model, student=student, data=data, hardware=hardware, rehearse=rehearse)
+    build = r1_builder("r1", size, overrides, seed, model, rehearse)
     reasoning = reasoner(build)
+    if not build.scale.for_r1.student:
+        return finish(build, "r1", reasoning)
     return finish(build, "r1", reasoning | students(build, reasoning.models["r1"], sft_2_data(reasoning)), teacher="r1")
 
 
@@ -47,30 +60,14 @@ def reasoner(build: Builder) -> Part:
     """From the base to R1.
 
     RL for all scenarios is two stages: `rules` has rule rewards only, and `r1` adds the preference rewards. The paper
-    uses those in the last 400 of 1,700 steps only, because a policy learns to exploit a reward model. Cold-start
-    samples come from R1-Zero: as it answers by itself (`cold-start`), after exemplars (`few-shot`), and asked to
-    reflect and verify (`reflect`). The setting `engine` of these stages names another teacher. The review queue accepts
-    all samples, or asks people with `review.auto_accept=false`.
+    uses those in the last 400 of 1,700 steps only, because a policy learns to exploit a reward model. The review queue
+    accepts all samples, or asks people with `review.auto_accept=false`.
     """
     scale, size, base = build.scale, build.scale.for_r1, build.base
     rl = {"rewards": rule_rewards(scale), "algorithm": scale.departures.algorithm}
 
-    zero = zero_stage(build, "zero", base, size.zero)
-    source = {"model": zero / "model"}
-    keep = scale.departures.cold_start
-    few_shot = build("few-shot", GENERATE, source, size.few_shot, prompting="few_shot", curate=keep, may_be_empty=True)
-    reflect = build(
-        "reflect",
-        GENERATE,
-        source,
-        size.reflect,
-        prompting="reflect",
-        system=scale.departures.reflection,
-        curate=keep,
-        may_be_empty=True,
-    )
-    cold_start = build("cold-start", GENERATE, source, size.cold_start, prompting="own", curate=keep)
-    drafts = {f"rows/{stage.name}": stage / "kept.jsonl" for stage in (few_shot, reflect, cold_start)}
+    start = cold_start(build)
+    drafts = {f"rows/{stage.name}": stage / "kept.jsonl" for stage in start if stage.kind is GENERATE}
     review = build("review", REVIEW, drafts, size.review)
     dev1 = build("dev1", SFT, {"model": base, "data": review / "kept.jsonl"}, size.dev1)
 
@@ -95,21 +92,55 @@ def reasoner(build: Builder) -> Part:
         temperature=0.7,
     )
 
-    sampled = (zero, few_shot, reflect, cold_start, review, dev1, dev2, rejection, requests, general, mix)
-    trained = {"zero": zero, "dev1": dev1, "dev2": dev2, "dev3": dev3, "r1": last}
+    sampled = (*start, review, dev1, dev2, rejection, requests, general, mix)
+    zero = {stage.name: stage for stage in start if stage.kind is RL}
+    trained = {**zero, "dev1": dev1, "dev2": dev2, "dev3": dev3, "r1": last}
     models: dict[str, Model] = {"base": base} | {name: stage / "model" for name, stage in trained.items()}
     return Part((*sampled, dev3, rules, helpfulness, safety, last), models)
 
 
+def cold_start(build: Builder) -> tuple[Stage, ...]:
+    """R1-Zero with the samples of it, and given traces: beside these samples, or in place of them and R1-Zero.
+
+    R1-Zero answers by itself (`cold-start`), after exemplars (`few-shot`), and asked to reflect and verify (`reflect`).
+    The setting `engine` of these stages names another teacher.
+    """
+    size, keep = build.scale.for_r1, build.scale.departures.cold_start
+    files = {f"requests/{number}": External(path) for number, path in enumerate(size.trace_files)}
+    given = (build("traces", GENERATE, files, size.traces, prompting="traces"),) if size.traces or files else ()
+    if not size.from_zero:
+        return given
+    zero = zero_stage(build, "zero", build.base, size.zero)
+    source = {"model": zero / "model"}
+    few_shot = build("few-shot", GENERATE, source, size.few_shot, prompting="few_shot", curate=keep, may_be_empty=True)
+    reflect = build(
+        "reflect",
+        GENERATE,
+        source,
+        size.reflect,
+        prompting="reflect",
+        system=build.scale.departures.reflection,
+        curate=keep,
+        may_be_empty=True,
+    )
+    ideas = {"prompting": "own", "curate": keep} | ({"may_be_empty": True} if given else {})
+    own = build("cold-start", GENERATE, source, size.cold_start, **ideas)
+    return zero, few_shot, reflect, own, *given
+
+
 def students(build: Builder, teacher: Model, data: Output) -> Part:
-    """A smaller base trained three ways: RL only, SFT on the teacher's data, and the teacher's logits on that data."""
+    """A smaller base trained three ways: RL only, SFT on the teacher's data, and the teacher's logits on that data,
+    if both have the same tokens."""
     size = build.scale.for_r1
-    base = build.scale_model(size.student)
+    if not size.student:
+        raise SettingsError("there is no model to learn from the teacher: name one, as in --student owner/name")
+    base = build.model(size.student)
     alone = zero_stage(build, "student-rl", base, size.student_rl)
     traces = build("student-sft", SFT, {"model": base, "data": data}, size.student_sft)
     inputs = {"model": base, "teacher": teacher, "data": data}
-    logits = build("student-logits", DISTILL, inputs, size.student_logits)
-    stages = (alone, traces, logits)
+    stages: tuple[Stage, ...] = (alone, traces)
+    if size.logits:
+        stages = (*stages, build("student-logits", DISTILL, inputs, size.student_logits))
     return Part(stages, {"student": base, **{stage.name: stage / "model" for stage in stages}})
 
 
@@ -153,7 +184,7 @@ def requests_stage(build: Builder) -> Stage:
     if not sizes.request_files:
         return build("requests", TINY_REQUESTS, {}, sizes.requests)
     files = {
-        name: External.planned(path) if build.planned else External(source(path))
+        name: External.planned(path) if build.planned else file_input(path)
         for name, path in sizes.request_files.items()
     }
     return build("requests", DATA_REQUESTS, files, sizes.requests)
@@ -167,8 +198,17 @@ def general_data(build: Builder, requests: Stage) -> Stage:
 
 
 def reward_models(build: Builder, model: Model, requests: Stage) -> tuple[Stage, Stage]:
-    """Helpfulness and safety, from an SFT checkpoint (V3, section 5.2.1): it knows what a good reply looks like."""
+    """Helpfulness and safety, from an SFT checkpoint (V3, section 5.2.1): it knows what a good reply looks like.
+
+    At a scale that cannot train all weights of `model`, they start from a smaller base.
+    """
     size = build.scale.for_r1
+    if size.judge is None:
+        raise SettingsError(
+            f"{build.scale.model} is trained with LoRA on this device, and reward models are trained with all weights: "
+            "name a smaller base for them and for the students, as in --student owner/name"
+        )
+    model = build.model(size.judge) if size.judge else model
     helpfulness = build(
         "helpfulness",
         REWARD_MODEL,
@@ -187,11 +227,11 @@ def preference_rewards(helpfulness: Stage, safety: Stage) -> dict[str, Output]:
 
 
 def r1_builder(
-    recipe: str, scale: str | None, overrides: Mapping[str, Any] | None, seed: int, model: str | None
+    title: str, size: Scale, overrides: Mapping[str, Any] | None, seed: int, model: str | None, rehearse: bool
 ) -> Builder:
     """A builder that measures all models by accuracy on problems and by replies to everyday requests."""
-    size = choose_scale(recipe, scale, model)
-    return Builder(recipe, size, {"eval": size.for_r1.eval, "everyday": size.for_r1.everyday}, overrides, seed, model)
+    measures = {"eval": size.for_r1.eval, "everyday": size.for_r1.everyday}
+    return Builder(title, size, measures, overrides, seed, model, rehearse)
 
 
 def sft_2_data(part: Part) -> Output:

@@ -8,20 +8,27 @@ from typing import Any
 from r1kit.pipeline import Recipe, Stage
 from r1kit.recipes.builder import Builder, Model
 from r1kit.recipes.scale import Sizes
-from r1kit.recipes.scales import choose_scale
+from r1kit.recipes.scales import scale_for
 from r1kit.rewards import weighted
 from r1kit.stages.rl import RL
 
 
 def r1_zero(
-    *, overrides: Mapping[str, Any] | None = None, seed: int = 0, scale: str | None = None, model: str | None = None
+    *,
+    overrides: Mapping[str, Any] | None = None,
+    seed: int = 0,
+    scale: str | None = None,
+    model: str | None = None,
+    data: Mapping[str, Any] | None = None,
+    hardware: str | None = None,
+    rehearse: bool = False,
 ) -> Recipe:
     """Measure the base, train it, measure again. `eval` in `overrides` stands for both measurements.
 
     Without a scale, a model is trained at the one made for it, or at `gpu`. Without a model either, it is `tiny`.
     """
-    size = choose_scale("r1-zero", scale, model)
-    build = Builder("R1-Zero", size, {"eval": size.eval}, overrides, seed, model)
+    size = scale_for("r1-zero", scale, model, data=data, hardware=hardware, rehearse=rehearse)
+    build = Builder("R1-Zero", size, {"eval": size.eval}, overrides, seed, model, rehearse)
     before = build.measure({"base": build.base})
     zero = zero_stage(build, "rl", build.base, size.zero)
     after = build.measure({"zero": zero / "model"})

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from pydantic import Field
@@ -44,11 +45,17 @@ class Departures(Settings):
 
 @dataclass(frozen=True, kw_only=True)
 class R1Sizes:
-    """The sizes of R1's stages and of its students, in the order of the recipe. `student` is the students' base.
+    """The sizes of R1's stages and of its students, in the order of the recipe.
 
-    `request_files` are the files of the data folder that `requests` reads; without any it writes the tiny world's.
+    `traces`, `trace_files`: worked solutions for the cold start; without `from_zero` they stand in place of R1-Zero's
+    samples. `request_files` are public sets or files for `requests`; without any it writes the tiny world's. Reward
+    models start from the model `judge`, from Dev3 if it is empty, and not at all if it is None. `student` is the
+    students' base; empty: there are none. `logits`: whether it has the teacher's tokens.
     """
 
+    traces: Sizes = field(default_factory=Sizes)
+    trace_files: tuple[Path, ...] = ()
+    from_zero: bool = True
     zero: Sizes
     few_shot: Sizes
     reflect: Sizes
@@ -63,11 +70,13 @@ class R1Sizes:
     mix: Sizes = field(default_factory=Sizes)
     dev3: Sizes
     rules: Sizes
+    judge: str | None = ""
     helpfulness: Sizes
     safety: Sizes
     r1: Sizes
 
     student: str
+    logits: bool = True
     student_rl: Sizes
     student_sft: Sizes
     student_logits: Sizes
@@ -98,12 +107,26 @@ class V3Sizes:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Fit:
+    """What a scale is fitted to: the base, the students' base and their teacher or "", a device or "" for this
+    machine's, and data."""
+
+    model: str
+    student: str = ""
+    teacher: str = ""
+    hardware: str = ""
+    data: Mapping[str, Any] = field(default_factory=dict)
+    rehearse: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
 class Scale:
     """A base model by name, with sizes and data for it. `zero` and `eval` are R1-Zero's.
 
     `planned`: the model and the data need not exist, because the scale is only for `r1kit plan`. `lengths` are mean
     tokens per completion by stage, for estimates. `light`: one core is enough for its model (see `Recipe`). `largest`:
-    the parameters of the largest model that its learning rates and problems are for; None: any.
+    the parameters of the largest model that its learning rates and problems are for; None: any. `notes` are for people.
+    `fit` is the scale's sizes for a model, a device and data by role; without it they are the same for all.
     """
 
     name: str
@@ -117,6 +140,8 @@ class Scale:
     light: bool = False
     lengths: Mapping[str, int] = field(default_factory=dict)
     largest: float | None = None
+    notes: tuple[str, ...] = ()
+    fit: Callable[[Fit], Scale] | None = None
 
     @property
     def for_r1(self) -> R1Sizes:

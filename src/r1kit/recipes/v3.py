@@ -20,11 +20,11 @@ from r1kit.recipes.r1 import (
     scenario_rewards,
 )
 from r1kit.recipes.scale import ExpertSizes
+from r1kit.recipes.scales import scale_for
 from r1kit.stages.generate import GENERATE
 from r1kit.stages.mix import MIX
 from r1kit.stages.rl import RL
 from r1kit.stages.sft import SFT
-from r1kit.stages.shared.sources import model_input
 
 
 def v3(
@@ -33,21 +33,26 @@ def v3(
     seed: int = 0,
     scale: str | None = None,
     model: str | None = None,
+    student: str | None = None,
     teacher: str | None = None,
+    data: Mapping[str, Any] | None = None,
+    hardware: str | None = None,
+    rehearse: bool = False,
 ) -> Recipe:
     """Experts, SFT on their data with general data, then RL with rules and reward models.
 
     `teacher` writes the R1 responses. Without one it is R1, whose stages run first and are shared with the recipe r1.
     With one, the reward models start from the V3 SFT checkpoint (section 5.2.1); without, they are R1's.
     """
-    build = r1_builder("v3", scale, overrides, seed, model)
+    chosen = scale_for("v3", scale, model, student=student, data=data, hardware=hardware, rehearse=rehearse)
+    build = r1_builder("v3", chosen, overrides, seed, model, rehearse)
     size = build.scale.for_v3
     if teacher is None:
         r1 = reasoner(build)
         writer, before = r1.models["r1"], r1.stages
     else:
         requests = requests_stage(build)
-        writer, before = model_input(teacher), (requests, general_data(build, requests))
+        writer, before = build.model(teacher), (requests, general_data(build, requests))
     earlier = {stage.name: stage for stage in before}
     experts = {domain: expert(build, domain, writer, sizes) for domain, sizes in size.experts.items()}
     rows = {f"rows/reasoning/{domain}": stages[-1] / "kept.jsonl" for domain, stages in experts.items()}

@@ -32,6 +32,7 @@ def render(run: Run) -> str:
     main = run.main
     page = templates.get_template("page.html").render(
         title=run.title,
+        notes=run.notes,
         style=Markup((HERE / "page.css").read_text(encoding="utf-8")),
         verdict=sentence(main) if main else "",
         whole=stage_columns(run.stage_table) if run.stage_table else None,

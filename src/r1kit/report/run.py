@@ -17,20 +17,23 @@ from r1kit.report.stage_table import StageTable, stage_table
 
 @dataclass(frozen=True)
 class Run:
-    """Stages in the order shown. `teacher` is the column whose accuracy the columns after it are compared with."""
+    """Stages in the order shown. `teacher` is the column whose accuracy the columns after it are compared with; `notes`
+    are shown under the title."""
 
     stages: Sequence[StageFolder]
     title: str
     teacher: str = ""
+    notes: Sequence[str] = ()
 
     @classmethod
-    def open(cls, source: Source, title: str = "", teacher: str = "") -> Run:
-        """Find the stages of `source`; title and teacher default to those of the run's own last report."""
+    def open(cls, source: Source, title: str = "", teacher: str = "", notes: Sequence[str] = ()) -> Run:
+        """Find the stages of `source`; title, teacher and notes default to those of the run's own last report."""
         stages = find_stages(source)
         report = last_report(source)
         settings = report.settings if report else {}
         name = Path(source).name if isinstance(source, str | Path) else "run"
-        return cls(stages, title or settings.get("title") or name, teacher or settings.get("teacher", ""))
+        title, teacher = title or settings.get("title") or name, teacher or settings.get("teacher", "")
+        return cls(stages, title, teacher, notes or settings.get("notes", ()))
 
     @cached_property
     def comparisons(self) -> list[Comparison]:

@@ -17,9 +17,17 @@ class ReportSettings(Settings):
     teacher: str = ""
 
 
+class NotedReportSettings(ReportSettings):
+    """Also notes under the title, such as the data's licences. A field of the other class would redo every report."""
+
+    notes: tuple[str, ...] = ()
+
+
 def run(context: Context) -> Mapping[str, Any]:
     """Write report.html and summary.json; the inputs are the folders of the stages, in the order of the recipe."""
-    write_report(context.inputs(), context.folder, context.settings.title, context.settings.teacher)
+    settings: ReportSettings = context.settings
+    notes = settings.notes if isinstance(settings, NotedReportSettings) else ()
+    write_report(context.inputs(), context.folder, settings.title, settings.teacher, notes)
     return {"stages": len(context.paths)}
 
 

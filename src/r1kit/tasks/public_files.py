@@ -5,7 +5,7 @@ The data folder (R1KIT_DATA) may hold them, as it does problem sets. Otherwise t
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -17,6 +17,7 @@ from r1kit.models.known import cache
 from r1kit.settings import nearest
 from r1kit.store import atomic_file
 from r1kit.tasks.public_sets import DATA_VARIABLE, benchmark_in_path, find_local
+from r1kit.tiny import everyday
 
 Holds = Literal["requests", "preferences", "safety", "harmful prompts"]
 
@@ -25,7 +26,7 @@ Holds = Literal["requests", "preferences", "safety", "harmful prompts"]
 class KnownFile:
     """A public file: what it holds, its place in a data folder (`local`), and its id and split on the hub, if any.
 
-    `options` are further arguments of `datasets.load_dataset`.
+    `options` are further arguments of `datasets.load_dataset`. `make` returns the rows of a set that is generated.
     """
 
     name: str
@@ -37,6 +38,7 @@ class KnownFile:
     split: str = "train"
     options: Mapping[str, Any] = field(default_factory=dict)
     evaluate_only: bool = False
+    make: Callable[[], Iterable[Mapping[str, Any]]] | None = None
 
 
 FILES = {
@@ -134,6 +136,30 @@ FILES = {
             hub="Paul/XSTest",
             evaluate_only=True,
         ),
+        KnownFile(
+            name="tiny-requests",
+            holds="requests",
+            licence="Apache-2.0",
+            about="requests of the tiny world",
+            local="tiny/requests",
+            make=everyday.replies,
+        ),
+        KnownFile(
+            name="tiny-preferences",
+            holds="preferences",
+            licence="Apache-2.0",
+            about="preferences of the tiny world",
+            local="tiny/preferences",
+            make=everyday.preferences,
+        ),
+        KnownFile(
+            name="tiny-safety",
+            holds="safety",
+            licence="Apache-2.0",
+            about="safety of the tiny world",
+            local="tiny/safety",
+            make=everyday.safety_labels,
+        ),
     )
 }
 BY_LOCAL = {file.local: file for file in FILES.values()}
@@ -149,7 +175,7 @@ def local_file(name: str) -> Path | None:
     if (known is not None and known.evaluate_only) or benchmark_in_path(path):
         raise DataError("evaluation only", f"{name} is for evaluation only: train on another set")
     if name in FILES:
-        return on_this_machine(FILES[name])
+        return fetched(FILES[name]) if FILES[name].make else on_this_machine(FILES[name])
     if path.is_file():
         return path.absolute()
     kinds = f"(or give a file ending in {', '.join(SUFFIXES)})"
@@ -169,13 +195,21 @@ def fetched(file: KnownFile) -> Path:
     if (path := on_this_machine(file)) is not None:
         return path
     remedy = f"put {file.local}.jsonl.gz into a folder and set {DATA_VARIABLE} to that folder"
+    if file.make is not None:
+        return _written(file, file.make())
     if not file.hub:
         raise DataError("missing file", f"{file.name} is not on this machine: {remedy}")
     try:
         rows = download(file.hub, file.split, None, None, f"hub:{file.hub}/{file.split}", **file.options)
     except DataError as error:
         raise DataError(error.kind, f"{error.reason}; or {remedy}", error.file) from error
+    return _written(file, rows)
+
+
+def _written(file: KnownFile, rows: Iterable[Mapping[str, Any]]) -> Path:
+    """The file in the cache with these rows."""
     path = _cached(file)
+    path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_file(path) as written:
         for row in rows:
             written.write(encoded(dict(row)))

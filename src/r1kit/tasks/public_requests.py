@@ -2,7 +2,7 @@
 
 `r1kit.tasks.public_requests:general` (Alpaca's instructions), `:harmful` (STAR-1 for training; XSTest's unsafe prompts
 are held out) and `:harmless` (XSTest's safe prompts, which sound harmful). Training requests have no reference: reward
-models judge the replies. The files come from the data folder (R1KIT_DATA) or the hub. XSTest is never trained on.
+models judge the replies. The files come from the data folder (R1KIT_DATA). XSTest is never trained on.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from pathlib import Path
 from r1kit.data.errors import DataError
 from r1kit.data.rows import readable_rows
 from r1kit.tasks.base import Listed
-from r1kit.tasks.public_files import BY_LOCAL, fetched, on_this_machine
 from r1kit.tasks.public_sets import DATA_VARIABLE, find_local
 from r1kit.types import Problem
 
@@ -31,8 +30,7 @@ def general(*, split: str, seed: int, size: int) -> Listed:
     if split != "train":
         raise DataError("wrong type", "general requests are for training: no rule can judge the replies to them")
     requests = (
-        "\n".join(filter(None, (row["instruction"], row.get("input"))))
-        for row in readable_rows(fetched(BY_LOCAL[ALPACA]))
+        "\n".join(filter(None, (row["instruction"], row.get("input")))) for row in readable_rows(source(ALPACA))
     )
     return _task("general", split, requests, size)
 
@@ -40,7 +38,7 @@ def general(*, split: str, seed: int, size: int) -> Listed:
 def harmful(*, split: str, seed: int, size: int) -> Listed:
     """Requests that should be refused."""
     if split == "train":
-        return _task("harmful", split, (row["question"] for row in readable_rows(fetched(BY_LOCAL[STAR]))), size)
+        return _task("harmful", split, (row["question"] for row in readable_rows(source(STAR))), size)
     return _task("harmful", split, _labelled("unsafe"), size, refuse=True)
 
 
@@ -56,11 +54,11 @@ def data_files(function: str, split: str) -> list[Path]:
     held_out = {"general": (), "harmful": (XSTEST,), "harmless": (XSTEST,)}
     trained = {"general": (ALPACA,), "harmful": (STAR,), "harmless": ()}
     read = {"train": trained[function], "": trained[function] + held_out[function]}.get(split, held_out[function])
-    return [path for local in read if (path := on_this_machine(BY_LOCAL[local])) is not None]
+    return [path for local in read if (path := find_local(local)) is not None]
 
 
 def _labelled(label: str) -> Iterator[str]:
-    return (row["prompt"] for row in readable_rows(fetched(BY_LOCAL[XSTEST])) if row["label"] == label)
+    return (row["prompt"] for row in readable_rows(source(XSTEST)) if row["label"] == label)
 
 
 def _task(name: str, split: str, requests: Iterator[str], size: int, refuse: bool | None = None) -> Listed:

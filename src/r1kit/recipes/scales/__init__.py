@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
 from r1kit.models.known import parameters_of
-from r1kit.recipes.scale import Scale
+from r1kit.recipes.scale import Fit, Scale
 from r1kit.recipes.scales.gpu import GPU
 from r1kit.recipes.scales.paper import PAPER
 from r1kit.recipes.scales.smollm2 import SMOLLM2
@@ -11,6 +15,39 @@ from r1kit.recipes.scales.tiny import TINY
 from r1kit.settings import SettingsError, article, import_object, nearest
 
 SCALES = {scale.name: scale for scale in (TINY, SMOLLM2, GPU, PAPER)}
+
+
+def scale_for(
+    recipe: str,
+    scale: str | None,
+    model: str | None,
+    *,
+    student: str | None = None,
+    teacher: str | None = None,
+    data: Mapping[str, Any] | None = None,
+    hardware: str | None = None,
+    rehearse: bool = False,
+) -> Scale:
+    """The scale of a run, with sizes for its model, device and data if the scale chooses them, and its student.
+
+    Raises `SettingsError` for data by role at a scale that has its own.
+    """
+    chosen = choose_scale(recipe, scale, model)
+    if chosen.fit is not None:
+        fit = Fit(
+            model=model or chosen.model,
+            student=student or "",
+            teacher=teacher or "",
+            hardware=hardware or "",
+            data=data or {},
+            rehearse=rehearse,
+        )
+        return chosen.fit(fit)
+    if data:
+        raise SettingsError(f"scale {chosen.name} has data of its own: leave data out, or choose the scale gpu")
+    if student is None:
+        return chosen
+    return replace(chosen, r1=replace(chosen.for_r1, student=student))
 
 
 def choose_scale(recipe: str, scale: str | None, model: str | None) -> Scale:

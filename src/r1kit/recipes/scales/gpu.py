@@ -1,24 +1,201 @@
-"""R1-Zero for any causal language model on one GPU. Its user usually sets the tasks of training and evaluation."""
+"""Any causal language model on one device, on data by role: sizes follow from the model and the device (`sizing`)."""
 
 from __future__ import annotations
 
-from r1kit.recipes.scale import Departures, Scale, Sizes
+from dataclasses import dataclass, replace
+
+from r1kit.models.facts import ModelFacts, facts_of
+from r1kit.recipes import exemplars
+from r1kit.recipes.roles import Data, at_hand, data_by_role, limited
+from r1kit.recipes.scale import Departures, ExpertSizes, Fit, R1Sizes, Scale, Sizes, V3Sizes
+from r1kit.recipes.sizing import GROUP, Device, Sizing, device_for, sizing, trains_fully
+from r1kit.rewards import RewardSpec
+from r1kit.settings import SettingsError
 from r1kit.tasks import TaskSpec
 from r1kit.train.learner import OptimizerSettings
 from r1kit.train.losses.policy_gradient import PRESETS
+from r1kit.train.supervised import cosine
+
+
+@dataclass(frozen=True, slots=True)
+class Amounts:
+    """Steps of RL stages, problems that are sampled, and rows of requests."""
+
+    zero: int
+    reasoning: int
+    rules: int
+    scenarios: int
+    student: int
+    prompted: int
+    cold_start: int
+    rejection: int
+    traces: int
+    requests: int
+
+
+ON_GPU = Amounts(200, 200, 40, 40, 100, 400, 4000, 4000, 4000, 4000)
+ON_CPU = Amounts(40, 30, 5, 5, 20, 40, 200, 200, 400, 200)  # hours for SmolLM2-135M on two cores
+
+
+def fitted(fit: Fit) -> Scale:
+    """The scale for a model, a device and data. Raises `SettingsError` for a model or student that does not fit."""
+    device, facts, data = device_for(fit.hardware or None), facts_of(fit.model), data_by_role(fit.data)
+    if fit.rehearse:
+        data = at_hand(data)
+    size = sizing(fit.model, facts, device)
+    build = _Sizes(size, facts, data, ON_CPU if device.is_cpu else ON_GPU)
+    return replace(
+        GPU,
+        model=fit.model,
+        zero=build.rl(build.amounts.zero),
+        eval=build.eval,
+        r1=build.r1(fit, device),
+        v3=build.v3(),
+        notes=(size.as_text(fit.model, facts), *data.notes),
+    )
+
+
+class _Sizes:
+    """Builds the sizes of stages from the sizing of a model."""
+
+    def __init__(self, size: Sizing, facts: ModelFacts, data: Data, amounts: Amounts) -> None:
+        self.size, self.data, self.amounts, self.chat = size, data, amounts, facts.chat
+        self.lora = Sizes(lora_rank=size.lora_rank, lora_alpha=2 * size.lora_rank) if size.lora_rank else Sizes()
+        if size.lora_rank and not size.device.is_cpu:
+            self.lora["weights_dtype"] = "bf16"  # they are frozen
+        self.eval = self.sampled(()) | Sizes(tasks=data.eval, chat=self.chat, samples=4)
+        del self.eval["max_prompt_tokens"]
+
+    def rl(self, steps: int, *more: TaskSpec) -> Sizes:
+        size = self.size
+        return self.lora | Sizes(
+            tasks=(*self.data.problems, *more),
+            chat=self.chat,
+            optimizer=OptimizerSettings(learning_rate=size.rl_rate, warmup_steps=min(5, steps // 2)),
+            steps=steps,
+            prompts_per_step=size.row.prompts,
+            group_size=GROUP,
+            max_tokens=size.max_tokens,
+            max_prompt_tokens=size.prompt_tokens,
+            max_rows=size.max_rows,
+            tokens_per_batch=size.tokens_per_batch,
+            activation_checkpointing=size.recompute,
+            checkpoint_every=max(1, steps // 10),
+        )
+
+    def scenarios(self, steps: int) -> Sizes:
+        """RL for all scenarios: as many requests and harmful prompts together as problems."""
+        share = len(self.data.problems) / 2
+        requests = TaskSpec(name=f"requests:{self.data.requests}", limit=4 * self.amounts.requests, weight=share)
+        harmful = TaskSpec(name=f"harmful:{self.data.safety}", limit=4 * self.amounts.requests, weight=share)
+        return self.rl(steps, requests, harmful)
+
+    def training(self, rate: float) -> Sizes:
+        size = self.size
+        return Sizes(
+            chat=self.chat,
+            optimizer=cosine(rate, rate / 10),
+            epochs=2,
+            batch_size=32,
+            max_tokens=size.row_tokens,
+            tokens_per_batch=size.tokens_per_batch,
+            activation_checkpointing=size.recompute,
+        )
+
+    @property
+    def sft(self) -> Sizes:
+        return self.training(self.size.sft_rate) | self.lora | Sizes(plain_rows="close")
+
+    def sampled(self, tasks: tuple[TaskSpec, ...], samples: int = 4) -> Sizes:
+        size = self.size
+        return Sizes(
+            tasks=tasks,
+            samples=samples,
+            max_tokens=size.max_tokens,
+            max_prompt_tokens=size.prompt_tokens,
+            max_rows=size.max_rows,
+        )
+
+    def own(self, count: int, seed: int, samples: int = 4) -> Sizes:
+        """Sampling in the format of RL's prompts."""
+        return self.sampled(self.problems(count, seed), samples) | Sizes(chat=self.chat)
+
+    def problems(self, count: int, seed: int) -> tuple[TaskSpec, ...]:
+        """`count` training problems, from all sets alike."""
+        each = max(1, count // len(self.data.problems))
+        return tuple(limited(spec, each, seed) for spec in self.data.problems)
+
+    def r1(self, fit: Fit, device: Device) -> R1Sizes:
+        data, many = self.data, self.amounts
+        judge = (fit.student or None) if self.size.lora_rank else ""
+        if judge and not trains_fully(facts_of(judge), device):
+            raise SettingsError(
+                f"the student {judge} is too large for {device.name}: reward models start from it when {fit.model} "
+                "itself is trained with LoRA, and all of their weights are trained, so name a smaller student"
+            )
+        rewards = self.training(self.size.row.sft_rate / 2) | Sizes(epochs=1)
+        return R1Sizes(
+            traces=Sizes(tasks=tuple(limited(spec, many.traces) for spec in data.traces)) if data.traces else Sizes(),
+            trace_files=data.trace_files,
+            from_zero=data.from_zero,
+            zero=self.rl(many.zero),
+            few_shot=self.sampled(self.problems(many.prompted, 5))
+            | Sizes(exemplars=exemplars.MATH, reply_format="think_answer"),
+            reflect=self.sampled(self.problems(many.prompted, 6)),
+            cold_start=self.own(many.cold_start, 1, samples=2),
+            review=Sizes(auto_accept=True),
+            dev1=self.sft,
+            dev2=self.rl(many.reasoning),
+            rejection=self.own(many.rejection, 2),
+            requests=Sizes(rows=many.requests, max_chars=3 * self.size.row_tokens),
+            request_files={"general": data.requests, "preferences": data.preferences, "safety": data.safety},
+            dev3=self.sft,
+            rules=self.rl(many.rules),
+            judge=judge,
+            helpfulness=rewards,
+            safety=rewards,
+            r1=self.scenarios(many.scenarios),
+            student=fit.student,
+            logits=bool(fit.student) and facts_of(fit.student).tokens == facts_of(fit.teacher or fit.model).tokens,
+            student_rl=self.rl(many.student),
+            student_sft=self.sft,
+            student_logits=self.sft,
+            eval=self.eval,
+            everyday=self.eval | Sizes(tasks=data.everyday, samples=1),
+        )
+
+    def v3(self) -> V3Sizes:
+        many = self.amounts
+        return V3Sizes(
+            experts={
+                "reasoning": ExpertSizes(
+                    original=self.own(many.rejection, 3),
+                    reflected=self.own(many.rejection, 3),
+                    start=self.sft,
+                    rl=self.rl(many.reasoning),
+                    data=self.own(many.rejection, 4),
+                )
+            },
+            sft=self.sft,
+            rl=self.scenarios(many.scenarios),
+        )
+
 
 GPU = Scale(
     name="gpu",
     model="Qwen/Qwen2.5-0.5B",
-    zero=Sizes(
-        tasks=(TaskSpec(name="gsm8k"),),
-        optimizer=OptimizerSettings(learning_rate=1e-6, warmup_steps=5),
-        steps=200,
-        prompts_per_step=16,
-        group_size=8,
-        max_tokens=512,
-        checkpoint_every=20,
+    zero=Sizes(),
+    eval=Sizes(),
+    departures=Departures(
+        zero_format={"format": 0.2},
+        rule_weights=(1.0, 0.2, 0.2),
+        language=RewardSpec(name="language_consistency", options={"detect": "script"}),
+        requests_in_format=False,  # public replies come without reasoning
+        zero_algorithm=PRESETS["grpo"],
+        # A group of wrong answers must not learn as much from the format as others from a right answer: docs/log.md.
+        algorithm=PRESETS["dr_grpo"],
+        v3_algorithm=PRESETS["dr_grpo"],
+        original="own",
     ),
-    eval=Sizes(tasks=(TaskSpec(name="gsm8k", order="shuffled", limit=500),), samples=4, max_tokens=512, max_rows=256),
-    departures=Departures(zero_format={"format": 0.2}, zero_algorithm=PRESETS["grpo"]),
+    fit=fitted,
 )

@@ -13,7 +13,6 @@ from r1kit.recipes import exemplars
 from r1kit.recipes.scale import Departures, ExpertSizes, R1Sizes, Scale, Sizes, V3Sizes
 from r1kit.rewards import RewardSpec
 from r1kit.tasks import TaskSpec
-from r1kit.tasks.public_requests import ALPACA
 from r1kit.train.learner import OptimizerSettings
 from r1kit.train.losses.policy_gradient import PRESETS
 from r1kit.train.supervised import cosine
@@ -91,11 +90,7 @@ SMOLLM2 = Scale(
         dev2=SHORT_RL,
         rejection=ASKED,
         requests=Sizes(rows=PROMPTS, max_chars=900),
-        request_files={
-            "general": ALPACA,
-            "preferences": "llamafactory_demo/dpo_en_demo",
-            "safety": "hh_rlhf/harmless_base_test",
-        },
+        request_files={"general": "alpaca-demo", "preferences": "dpo-demo", "safety": "hh-harmless-test"},
         dev3=SFT,
         rules=SHORT_RL | Sizes(steps=1),
         helpfulness=REWARD_MODEL,

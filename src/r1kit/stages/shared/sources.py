@@ -13,6 +13,7 @@ from r1kit.rewards import RewardSpec
 from r1kit.rewards.loading import source_files as reward_files
 from r1kit.settings import Settings
 from r1kit.tasks import TaskSpec, source_files
+from r1kit.tasks.public_files import FILES, fetched, local_file
 
 
 def sources(tasks: Sequence[TaskSpec], rewards: Sequence[RewardSpec] = ()) -> dict[str, External]:
@@ -33,3 +34,12 @@ def model_input(name: str) -> External:
     """A model by known name, folder or hub id. A model that is not on this machine is fetched when a stage needs it."""
     folder = find(name)
     return External(folder) if folder else External(Path(name), fetch=partial(resolve, name))
+
+
+def file_input(name: str) -> External:
+    """A public file by name or a file of one's own. A public one that is not here is fetched when a stage needs it."""
+    path = local_file(name)
+    if path is not None:
+        return External(path)
+    file = FILES[name]
+    return External(Path(name), fetch=partial(fetched, file)) if file.hub else External(fetched(file))

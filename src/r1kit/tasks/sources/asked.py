@@ -13,6 +13,7 @@ from r1kit.data.errors import DataError
 from r1kit.data.rows import numbered_rows
 from r1kit.tasks.base import Listed
 from r1kit.tasks.public_files import FILES, fetched, local_file
+from r1kit.tasks.public_sets import find_local
 from r1kit.tasks.sources.source import Source, arranged
 from r1kit.types import Message, Problem
 from r1kit.verifiers.language import main_language
@@ -63,7 +64,10 @@ class AskedSource(Source):
         return arranged(Listed(name=source, problems=problems), spec)
 
     def files(self, spec: TaskSpec) -> list[Path]:
-        path = local_file(spec.name.partition(":")[2])
+        """A file of one's own, or one of the data folder: downloaded ones are the same on every machine."""
+        name = spec.name.partition(":")[2]
+        local_file(name)  # refuses what must not be trained on
+        path = find_local(FILES[name].local) if name in FILES else Path(name).expanduser()
         return [] if path is None else [path]
 
 

@@ -1,0 +1,78 @@
+"""What a model's configuration and tokenizer tell before its weights are here: size, context and prompt format."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+from r1kit.chat import ChatFormat, saved
+from r1kit.models.hub import config_of, tokenizer_of
+from r1kit.models.known import KNOWN, ModelError, cache, find, first_line, resolve
+from r1kit.models.size import shapes_of_config, size_of_shapes
+from r1kit.pipeline import ModelSize
+
+OUTLINE = ["*.json", "*.model", "*.txt", "*.jinja"]  # a configuration and a tokenizer
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFacts:
+    """The size, the longest sequence, a hash of the tokens by id, and the format of prompts: the one saved with the
+    model, its chat template, or plain text."""
+
+    size: ModelSize
+    context: int
+    tokens: str
+    chat: ChatFormat
+
+
+def outline_folder(name: str) -> Path:
+    """A folder with a model's configuration and tokenizer; of a model on the hub, only these are fetched.
+
+    Raises `ModelError` if they are not on this machine and cannot be fetched.
+    """
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    if (folder := find(name)) is not None:
+        return folder
+    if name in KNOWN:
+        return resolve(name)
+    folder = cache() / "outlines" / name.replace("/", "--")
+    if (folder / "config.json").is_file():
+        return folder
+    try:
+        return Path(snapshot_download(name, local_dir=folder, allow_patterns=OUTLINE, ignore_patterns="*.index.json"))
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        reason = f"the configuration of {name} could not be fetched from the hub ({first_line(error)})"
+        raise ModelError(f"{reason}: sizes are chosen by it, so give a folder that holds it, or connect") from error
+
+
+def facts_of(name: str) -> ModelFacts:
+    """The facts of a model by known name, folder or hub id. The same before and after its weights are fetched."""
+    folder = outline_folder(name)
+    return _facts(folder, name, (folder / "config.json").stat().st_mtime_ns)
+
+
+@lru_cache(maxsize=16)
+def _facts(folder: Path, name: str, changed: int) -> ModelFacts:
+    config, tokenizer = config_of(folder, name), tokenizer_of(folder, name)
+    tokens = json.dumps(sorted(tokenizer.get_vocab().items(), key=lambda item: item[1]))
+    return ModelFacts(
+        size=size_of_shapes(shapes_of_config(folder), config.to_dict()),
+        context=int(getattr(config, "max_position_embeddings", None) or 1 << 20),
+        tokens=hashlib.sha256(tokens.encode()).hexdigest()[:16],
+        chat=saved.choose(None, folder, tokenizer)[0],
+    )
+
+
+def first_card() -> tuple[str, int] | None:
+    """The name of this machine's first GPU and its memory in bytes, used or not; None without one."""
+    import torch
+
+    if not torch.cuda.is_available():
+        return None
+    card = torch.cuda.get_device_properties(0)
+    return card.name, card.total_memory

@@ -1,0 +1,161 @@
+"""How a model is trained on one device: a table by its parameters, and rules for the device's memory.
+
+Prompts, lengths and learning rates follow the parameters, and whether the device is a GPU or a CPU. The memory decides
+between all weights and LoRA, and how much work is done at once. Free memory is never looked at: the choice is the same
+in every attempt at a run.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from r1kit.models.facts import ModelFacts, first_card
+from r1kit.recipes.estimate import HARDWARE
+from r1kit.settings import SettingsError, nearest
+from r1kit.train.memory import GIB
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """Models of up to `billions` parameters: prompts per step, completion tokens in RL, and learning rates."""
+
+    billions: float
+    prompts: int
+    tokens: int
+    rl_rate: float
+    sft_rate: float
+
+
+GROUP = 8  # completions per prompt
+GPU_ROWS = (
+    Row(0.3, 32, 512, 1e-5, 5e-5),
+    Row(1.0, 32, 1024, 2e-6, 4e-5),
+    Row(2.5, 32, 2048, 1e-6, 2e-5),
+    Row(5.0, 32, 3072, 1e-6, 1e-5),
+    Row(float("inf"), 32, 4096, 1e-6, 1e-5),
+)
+CPU_ROWS = (Row(0.3, 8, 256, 1e-5, 5e-5), Row(float("inf"), 8, 512, 2e-6, 2e-5))
+LORA_RANK, LORA_RATE = 32, 10.0  # the best learning rate of LoRA is about ten times that of all weights
+
+USABLE = 0.85  # of a device's memory
+# Bytes per parameter. All weights: 16 of training state, 4 of working copies, and two reward models of the same size in
+# fp32. LoRA on a GPU: frozen weights in bf16, beside reward models of a smaller base; on a CPU they stay fp32.
+FULL_BYTES, LORA_BYTES, LORA_BYTES_CPU = 28, 4, 6
+ACTIVATION_BYTES = 70  # per token, layer and width, in bf16
+CPU_GIB = 16  # a CPU counts as this, whatever it has
+CLASSES_GIB = (16, 24, 32, 40, 48, 64, 80, 96, 141, 192, 288)  # cards report a little less than their name says
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """The device that sizes are chosen for."""
+
+    name: str
+    memory_gib: float
+
+    @property
+    def is_cpu(self) -> bool:
+        return self.name == "cpu"
+
+    @property
+    def usable(self) -> float:
+        """Bytes."""
+        return USABLE * self.memory_gib * GIB
+
+
+@dataclass(frozen=True, slots=True)
+class Sizing:
+    """The sizes that follow from a model and a device; `lora_rank` is 0 if all weights are trained."""
+
+    row: Row
+    device: Device
+    lora_rank: int
+    max_tokens: int
+    prompt_tokens: int
+    row_tokens: int  # of a row of supervised training
+    tokens_per_batch: int
+    max_rows: int
+    recompute: bool
+
+    @property
+    def rl_rate(self) -> float:
+        return self.row.rl_rate * (LORA_RATE if self.lora_rank else 1)
+
+    @property
+    def sft_rate(self) -> float:
+        return self.row.sft_rate * (LORA_RATE if self.lora_rank else 1)
+
+    def as_text(self, model: str, facts: ModelFacts) -> str:
+        """The choice in words, with how to change it."""
+        weights = f"LoRA of rank {self.lora_rank}" if self.lora_rank else "all weights"
+        recompute = ", activations recomputed" if self.recompute else ""
+        return (
+            f"scale gpu: {model} ({facts.size.parameters / 1e9:.3g}B parameters) on {self.device.name} "
+            f"({self.device.memory_gib:g} GiB) trains {weights}; RL with {self.row.prompts} prompts x {GROUP} of up to "
+            f"{self.max_tokens} tokens, learning rates {self.rl_rate:g} (RL) and {self.sft_rate:g} (SFT); "
+            f"{self.tokens_per_batch} tokens per batch, {self.max_rows} completions at once{recompute}. "
+            "--set STAGE.FIELD=VALUE changes any of these"
+        )
+
+
+def device_for(hardware: str | None) -> Device:
+    """The named device of `estimate.HARDWARE`, or the one that this machine has."""
+    if hardware is not None and hardware not in HARDWARE:
+        raise SettingsError(f"there is no hardware {hardware!r}: {nearest(hardware, HARDWARE)}")
+    if hardware == "cpu":
+        return Device("cpu", CPU_GIB)
+    if hardware is not None:
+        return Device(hardware, HARDWARE[hardware].memory_gib)
+    if (card := first_card()) is None:
+        return Device("cpu", CPU_GIB)
+    name, memory = card
+    return Device(name, max((size for size in CLASSES_GIB if size <= 1.06 * memory / GIB), default=memory / GIB))
+
+
+def sizing(model: str, facts: ModelFacts, device: Device) -> Sizing:
+    """The sizes for a model on a device. Raises `SettingsError` if not even LoRA fits."""
+    billions = facts.size.parameters / 1e9
+    row = next(row for row in (CPU_ROWS if device.is_cpu else GPU_ROWS) if billions <= row.billions)
+    lora_rank = LORA_RANK if facts.size.parameters * FULL_BYTES > device.usable else 0
+    lora_bytes = LORA_BYTES_CPU if device.is_cpu else LORA_BYTES
+    state = facts.size.parameters * (lora_bytes if lora_rank else FULL_BYTES)
+    free = device.usable - state  # for activations in training, and for keys and values in sampling
+    if free < 0:
+        largest = device.usable / lora_bytes / 1e9
+        raise SettingsError(
+            f"{model} has {billions:.3g}B parameters, and {device.name} with {device.memory_gib:g} GiB trains up to "
+            f"{largest:.2g}B (with LoRA): give a smaller model, or name other hardware ({', '.join(HARDWARE)})"
+        )
+    # at least half of the context is for the prompt
+    max_tokens = min(row.tokens, facts.context // 2)
+    prompt_tokens = min(2048, facts.context - max_tokens)
+    row_tokens = min(facts.context, prompt_tokens + 2 * max_tokens)
+    value_bytes = 4 if device.is_cpu else 2
+    token_bytes = ACTIVATION_BYTES * value_bytes / 2 * facts.size.layers * facts.size.width
+    cached_bytes = (max_tokens + 512) * facts.size.layers * facts.size.cached * value_bytes
+    recompute = row_tokens * token_bytes > free  # a long row is computed whole
+    tokens_per_batch = _power_of_two(free / max(1, token_bytes), 1024, 2048 if device.is_cpu else 16_384)
+    return Sizing(
+        row=row,
+        device=device,
+        lora_rank=lora_rank,
+        max_tokens=max_tokens,
+        prompt_tokens=prompt_tokens,
+        row_tokens=row_tokens,
+        tokens_per_batch=max(4096, tokens_per_batch) if recompute else tokens_per_batch,
+        max_rows=_power_of_two(free / max(1, cached_bytes), 8, 128 if device.is_cpu else 256),
+        recompute=recompute,
+    )
+
+
+def trains_fully(facts: ModelFacts, device: Device) -> bool:
+    """Whether all weights of a model can be trained on a device."""
+    return facts.size.parameters * FULL_BYTES <= device.usable
+
+
+def _power_of_two(value: float, lowest: int, highest: int) -> int:
+    """The largest power of two up to `value`, within bounds."""
+    result = lowest
+    while result * 2 <= min(value, highest):
+        result *= 2
+    return result

@@ -1,0 +1,223 @@
+"""Scale gpu: sizes from the model and the device, data by role, and the same choice in every attempt."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from r1kit.cli import main
+from r1kit.data.errors import DataError
+from r1kit.models.facts import ModelFacts, facts_of
+from r1kit.pipeline import ModelSize, Recipe, Stage
+from r1kit.recipes import build_recipe
+from r1kit.recipes.estimate import HARDWARE
+from r1kit.recipes.roles import DEFAULTS, ROLES, data_by_role
+from r1kit.recipes.sizing import device_for, sizing
+from r1kit.settings import SettingsError
+
+
+@pytest.fixture(autouse=True)
+def _no_public_data(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv("R1KIT_DATA", raising=False)
+    monkeypatch.setenv("R1KIT_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def mine(tmp_path: Path) -> Path:
+    path = tmp_path / "mine.jsonl"
+    rows = [{"question": f"How much is {n} plus {n}?", "answer": str(2 * n)} for n in range(50)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def stages_of(recipe: Recipe) -> dict[str, Stage]:
+    return {stage.name: stage for stage in recipe.stages}
+
+
+def settings_of(recipe: Recipe) -> dict[str, dict[str, Any]]:
+    return {name: stage.settings.model_dump() for name, stage in stages_of(recipe).items()}
+
+
+def facts(parameters: float, layers: int, width: int, cached: int = 2048, context: int = 32_768) -> ModelFacts:
+    from r1kit.chat import ChatFormat
+
+    return ModelFacts(ModelSize(parameters, parameters, layers, width, cached), context, "", ChatFormat())
+
+
+# Qwen3's sizes by configuration: parameters, layers, width.
+QWEN = {
+    "0.6B": facts(0.596e9, 28, 1024),
+    "1.7B": facts(1.72e9, 28, 2048),
+    "4B": facts(4.02e9, 36, 2560),
+    "8B": facts(8.19e9, 36, 4096),
+}
+
+
+@pytest.mark.parametrize(
+    ("size", "hardware", "lora", "prompts", "tokens"),
+    [
+        ("0.6B", "rtx-4090", False, 32, 1024),
+        ("1.7B", "rtx-4090", True, 32, 2048),
+        ("1.7B", "h100", False, 32, 2048),
+        ("4B", "h100", True, 32, 3072),
+        ("4B", "h200", False, 32, 3072),
+        ("8B", "h100", True, 32, 4096),
+        ("0.6B", "cpu", True, 8, 512),
+    ],
+)
+def test_sizes_follow_parameters_and_memory(size: str, hardware: str, lora: bool, prompts: int, tokens: int) -> None:
+    chosen = sizing(size, QWEN[size], device_for(hardware))
+    assert (bool(chosen.lora_rank), chosen.row.prompts, chosen.max_tokens) == (lora, prompts, tokens)
+    assert chosen.rl_rate == chosen.row.rl_rate * (10 if lora else 1)
+    assert 1024 <= chosen.tokens_per_batch <= 16_384 and 8 <= chosen.max_rows <= 256
+    text = chosen.as_text(size, QWEN[size])
+    assert hardware in text and ("LoRA of rank 32" if lora else "all weights") in text and "--set" in text
+
+
+def test_a_model_that_is_too_large_for_the_device_is_refused_with_the_largest_that_fits() -> None:
+    with pytest.raises(SettingsError, match=r"8B has 8.19B parameters, and rtx-4090 with 24 GiB trains up to 5.5B"):
+        sizing("8B", QWEN["8B"], device_for("rtx-4090"))
+    with pytest.raises(SettingsError, match="no hardware 'h10': did you mean"):
+        device_for("h10")
+    assert {device_for(name).memory_gib for name in HARDWARE if name != "cpu"} == {24, 80, 141}
+
+
+def test_a_short_context_leaves_half_of_it_to_the_prompt() -> None:
+    chosen = sizing("it", facts(1e6, 2, 32, context=256), device_for("h100"))
+    assert (chosen.max_tokens, chosen.prompt_tokens, chosen.row_tokens) == (128, 128, 256)
+
+
+def test_the_choice_is_printed_and_every_value_can_be_set(
+    tiny_policy_folder: Path, mine: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    bare = tmp_path / "config-alone"
+    shutil.copytree(tiny_policy_folder, bare, ignore=shutil.ignore_patterns("*.safetensors"))
+    wanted = ["plan", "r1", "--scale", "gpu", "--model", str(bare), "--data", f"problems={mine}"]
+    wanted += ["--hardware", "h100", "--runs", str(tmp_path)]
+    assert main(wanted) == 0
+    out, told = capsys.readouterr()
+    assert "trains all weights; RL with 32 prompts x 8" in told and told.count("scale gpu:") == 1
+    assert "requests dolly (CC-BY-SA-3.0); preferences ultrafeedback (MIT); safety hh-harmless (MIT)" in told
+    assert "hours" in out.splitlines()[0]
+    recipe = build_recipe(
+        "r1", model=str(tiny_policy_folder), data={"problems": str(mine)}, hardware="h100", overrides={"zero.steps": 7}
+    )
+    assert settings_of(recipe)["zero"]["steps"] == 7 and settings_of(recipe)["zero"]["prompts_per_step"] == 32
+
+
+def test_ones_own_problems_are_enough_for_r1(tiny_policy_folder: Path, mine: Path) -> None:
+    recipe = build_recipe("r1", model=str(tiny_policy_folder), data={"problems": str(mine)}, hardware="cpu")
+    settings = settings_of(recipe)
+    for name in ("zero", "few-shot", "reflect", "cold-start", "dev2", "rejection", "rules", "r1", "eval-base"):
+        spec = settings[name]["tasks"][0]
+        assert spec["name"] == str(mine) and spec["options"] == {"held_out": 0.2}
+    assert [spec["name"] for spec in settings["r1"]["tasks"][1:]] == ["requests:dolly", "harmful:hh-harmless"]
+    assert settings["rejection"]["evaluation_sets"][0]["name"] == str(mine)
+    assert "student-sft" not in settings and "eval-r1" in settings
+
+
+def test_roles_replace_the_defaults_in_every_stage(tiny_policy_folder: Path, mine: Path, tmp_path: Path) -> None:
+    talk = [{"role": "user", "content": "say hi"}, {"role": "assistant", "content": "hi"}]
+    files = {name: tmp_path / f"{name}.jsonl" for name in ("requests", "preferences", "safety", "traces")}
+    for name, row in (
+        ("requests", {"messages": talk}),
+        ("preferences", {"prompt": "a", "chosen": "b", "rejected": "c"}),
+        ("safety", {"messages": talk, "label": True}),
+        ("traces", {"messages": talk}),
+    ):
+        files[name].write_text(json.dumps(row) + "\n")
+    data = {"problems": "tiny/sums", "eval": {"name": str(mine), "limit": 9}, "everyday": "tiny/general"}
+    data |= {name: str(path) for name, path in files.items()}
+    recipe = build_recipe("r1", model=str(tiny_policy_folder), data=data, student="tiny")
+    settings, stages = settings_of(recipe), stages_of(recipe)
+    assert [spec["name"] for spec in settings["dev2"]["tasks"]] == ["tiny/sums"]
+    assert [(spec["name"], spec["limit"]) for spec in settings["eval-r1"]["tasks"]] == [(str(mine), 9)]
+    assert [spec["name"] for spec in settings["everyday-r1"]["tasks"]] == ["tiny/general"]
+    read = {name: source.path for name, source in stages["requests"].inputs.items()}  # type: ignore[union-attr]
+    assert read == {"general": files["requests"], "preferences": files["preferences"], "safety": files["safety"]}
+    assert [spec["name"] for spec in settings["r1"]["tasks"]] == [
+        "tiny/sums",
+        f"requests:{files['requests']}",
+        f"harmful:{files['safety']}",
+    ]
+    # given traces stand in place of R1-Zero and its samples
+    assert not {"zero", "few-shot", "reflect", "cold-start"} & set(stages)
+    assert stages["traces"].inputs["requests/0"].path == files["traces"]  # type: ignore[union-attr]
+    assert [stage.name for stage in stages["review"].parents] == ["traces"]
+
+
+def test_traces_beside_r1_zeros_samples(tiny_policy_folder: Path, mine: Path) -> None:
+    data = {"problems": str(mine), "traces": ["r1-zero", "gsm8k", {"name": "bespoke-stratos", "limit": 100}]}
+    stages = stages_of(build_recipe("r1", model=str(tiny_policy_folder), data=data))
+    assert [stage.name for stage in stages["review"].parents] == ["few-shot", "reflect", "cold-start", "traces"]
+    tasks = stages["traces"].settings.model_dump()["tasks"]
+    assert [(spec["name"], spec["limit"]) for spec in tasks] == [("gsm8k", 400), ("bespoke-stratos", 100)]
+
+
+@pytest.mark.parametrize(
+    ("data", "error", "message"),
+    [
+        ({"problem": "gsm8k"}, SettingsError, "no data role 'problem': did you mean problems?"),
+        ({"problems": "svamp"}, DataError, "evaluation only"),
+        ({"problems": []}, SettingsError, "data.problems is empty"),
+        ({"problems": {"name": "gsm8k", "limt": 3}}, SettingsError, "data.problems.limt"),
+        ({"requests": "ultrafeedback"}, SettingsError, "holds preferences: known sets of requests are dolly"),
+        ({"safety": "xstest"}, DataError, "evaluation only"),
+        ({"preferences": "nowhere.jsonl"}, DataError, "no file or known set 'nowhere.jsonl'"),
+        ({"requests": {"name": "dolly", "limit": 3}}, SettingsError, "data.requests is"),
+    ],
+)
+def test_data_that_cannot_be_used_is_refused(data: dict[str, Any], error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        data_by_role(data)
+
+
+def test_problems_of_public_sets_are_measured_by_their_own_test_split() -> None:
+    data = data_by_role({"problems": ["gsm8k", "deepmath"]})
+    assert [(spec.name, spec.limit, spec.order) for spec in data.eval] == [("gsm8k", 300, "shuffled")]
+    assert [spec.name for spec in data_by_role({"problems": "deepmath"}).eval] == ["gsm8k", "math500"]
+    assert set(DEFAULTS) == set(ROLES) and data_by_role(None).from_zero
+
+
+def test_scales_with_data_of_their_own_refuse_data_by_role(mine: Path) -> None:
+    with pytest.raises(SettingsError, match="scale tiny has data of its own"):
+        build_recipe("r1", scale="tiny", data={"problems": str(mine)})
+
+
+@pytest.mark.parametrize("name", ["r1-zero", "distill", "v3"])
+def test_the_other_recipes_are_sized_for_the_model_too(name: str, tiny_policy_folder: Path, mine: Path) -> None:
+    options = {} if name == "r1-zero" else {"teacher": "tiny"}
+    recipe = build_recipe(name, model=str(tiny_policy_folder), data={"problems": str(mine)}, hardware="cpu", **options)
+    settings = settings_of(recipe)
+    trained = {"r1-zero": "rl", "distill": "student-rl", "v3": "expert-reasoning"}[name]
+    assert settings[trained]["prompts_per_step"] == 8 and settings[trained]["tasks"][0]["name"] == str(mine)
+    assert recipe.name == f"{name}-gpu" and recipe.notes
+
+
+def test_a_student_of_another_family_learns_from_traces_alone(
+    tiny_policy_folder: Path, mine: Path, tmp_path: Path
+) -> None:
+    from shapes import SHAPES
+
+    other = SHAPES["vicuna"].save(tmp_path / "other")
+    options: dict[str, Any] = {"model": str(tiny_policy_folder), "data": {"problems": str(mine)}}
+    assert "student-logits" in stages_of(build_recipe("r1", **options, student="tiny"))
+    stages = stages_of(build_recipe("r1", **options, student=str(other)))
+    assert "student-sft" in stages and "student-logits" not in stages
+
+
+def test_a_model_that_needs_lora_has_reward_models_of_a_smaller_base(
+    tiny_policy_folder: Path, mine: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    large, small = facts(8e9, 36, 4096), facts_of(str(tiny_policy_folder))
+    monkeypatch.setattr("r1kit.recipes.scales.gpu.facts_of", lambda name: small if name == "tiny" else large)
+    options: dict[str, Any] = {"model": str(tiny_policy_folder), "data": {"problems": str(mine)}, "hardware": "h100"}
+    with pytest.raises(SettingsError, match="reward models are trained with all weights: name a smaller base"):
+        build_recipe("r1", **options)
+    stages = stages_of(build_recipe("r1", **options, student="tiny"))
+    assert stages["helpfulness"].inputs["model"] == stages["student-rl"].inputs["model"]
+    assert stages["zero"].settings.model_dump()["lora_rank"] == 32
