@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from r1kit.chat import ChatFormat, saved
+from r1kit.cli import main
 from r1kit.recipes import build_recipe
 from r1kit.tiny.frame import TINY_SYSTEM
 from r1kit.types import Problem
@@ -63,6 +64,25 @@ def qwen(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def _no_public_data(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.delenv("R1KIT_DATA", raising=False)
     monkeypatch.setenv("R1KIT_CACHE", str(tmp_path / "cache"))
+
+
+def test_every_stage_of_r1_is_walked_on_ones_own_problems(
+    qwen: Path, problems: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    wanted = ["r1", "--model", str(qwen), "--rehearse", "--runs", str(tmp_path / "runs")]
+    wanted += ["--data", f"problems={problems}", "--set", "rehearsal.epochs=60"]
+    assert main(["run", *wanted, "--jobs", "1"]) == 0
+    out, told = capsys.readouterr()
+    assert "this is a rehearsal" in told and "its numbers mean nothing" in told
+    assert f"{problems} is divided by the text of its prompts: 20% measure" in told
+    assert "not on this machine, so the tiny world stands in: ifeval" in told and "dolly, ultrafeedback" in told
+    folder = Path(out.splitlines()[-1])
+    assert folder.parent.name == "r1-gpu-rehearsal"
+    table = json.loads((folder / "summary.json").read_text())["table_of_stages"]
+    assert table["columns"] == ["base", "zero", "dev1", "dev2", "dev3", "r1"]
+    assert "its numbers mean nothing" in (folder / "report.html").read_text()
+    assert main(["plan", *wanted, "--json"]) == 0
+    assert {row["status"] for row in json.loads(capsys.readouterr().out)} == {"done"}
 
 
 def test_a_rehearsal_has_the_stages_of_the_run_at_smaller_sizes(qwen: Path, problems: Path) -> None:
