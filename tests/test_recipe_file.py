@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import r1kit
 from r1kit.cli import main
 from r1kit.recipes import build_recipe
 from r1kit.recipes.file_text import key_lines, to_toml
+from r1kit.recipes.parts import PARTS
 
 FILE = """\
 # A comment.
@@ -157,3 +159,42 @@ def test_the_guides_example_can_be_run(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.syspath_prepend(str(tmp_path))
     rows = r1kit.plan(str(tmp_path / "guide.toml"), runs=tmp_path)
     assert [row.stage.name for row in rows] == ["eval-base", "rl", "eval-zero", "report"]
+
+
+STARTS = [("r1-zero", "tiny"), ("r1", "tiny"), ("distill", "tiny"), ("v3", "tiny"), ("tiny-base", None)]
+STARTS += [(name, None) for name in PARTS if name != "distill"]
+
+
+@pytest.mark.parametrize(("recipe", "scale"), STARTS)
+def test_init_prints_a_file_whose_comments_are_the_values_in_use(
+    recipe: str, scale: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name, row in {
+        "problems": {"question": "1+1=?", "answer": "2"},
+        "rows": {"prompt": "a", "completion": "b"},
+        "requests": {"prompt": "a"},
+        "preferences": {"prompt": "a", "chosen": "b", "rejected": "c"},
+    }.items():
+        (tmp_path / f"{name}.jsonl").write_text(json.dumps(row) + "\n")
+    shutil.copy("problems.jsonl", "eval.jsonl")
+    model = ["--model", "tiny"] if recipe != "tiny-base" else []
+    assert main(["init", recipe, *model, *(["--scale", scale] if scale else [])]) == 0
+    text = capsys.readouterr().out
+    assert tomllib.loads(text)["recipe"] == recipe
+    (tmp_path / "as-printed.toml").write_text(text)
+    head, _, sizes = text.partition("[stages]")
+    (tmp_path / "all.toml").write_text(head + "[stages]" + sizes.replace("\n# ", "\n"))
+    plans = [[row.fingerprint for row in r1kit.plan(name, runs=tmp_path)] for name in ("as-printed.toml", "all.toml")]
+    assert plans[0] == plans[1] and len(plans[0]) > 1
+
+
+def test_init_of_a_model_that_cannot_be_fetched_leaves_the_sizes_out(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    assert main(["init", "r1", "--model", "owner/name", "--data", "problems=mine.jsonl"]) == 0
+    text = capsys.readouterr().out
+    values = tomllib.loads(text)
+    assert values["model"] == "owner/name" and values["data"] == {"problems": "mine.jsonl"}
+    assert "cannot be fetched" in text and "# eval = " in text and "# student = " in text

@@ -25,7 +25,7 @@ def run(options: argparse.Namespace) -> None:
     if options.json:
         print_json({"folder": str(folder), "summary": summary})
         return
-    if "table" in summary:
+    if summary.get("table"):  # a reward model's run measures no answers
         print(summary["table"])
     if (folder / "report.html").exists():
         print(f"report: {folder / 'report.html'}")
@@ -42,6 +42,17 @@ def _default_jobs(recipe: Recipe) -> int:
     return cpu_count() if device_of("auto").type == "cpu" else 1
 
 
+def init(options: argparse.Namespace) -> None:
+    """Print a recipe file to edit."""
+    from r1kit.recipes.starting_file import starting_file
+
+    names = ("scale", "model", "student", "teacher", "hardware")
+    print(
+        starting_file(options.recipe, data=dict(options.data), **{name: getattr(options, name) for name in names}),
+        end="",
+    )
+
+
 def show_plan(options: argparse.Namespace) -> None:
     """Print what `run` would do. Raises what `run` would raise before it starts, unless it is for named hardware."""
     from r1kit.pipeline import check_ready, plan
@@ -49,13 +60,14 @@ def show_plan(options: argparse.Namespace) -> None:
     recipe = _recipe(options)
     steps = plan(recipe, options.runs, options.until)
     rows: list[dict[str, Any]] = [{"stage": s.stage.name, "status": s.status, "why": s.why} for s in steps]
-    if not (options.hardware or options.measure) or options.json:
+    named = options.hardware or recipe.hardware
+    if not (named or options.measure) or options.json:
         rows = [row | {"folder": str(step.folder)} for row, step in zip(rows, steps, strict=True)]
-    if options.hardware or options.measure:
+    if named or options.measure:
         from r1kit.recipes import estimate, measure
 
         rates = measure.measure(recipe) if options.measure else {}
-        hardware = options.hardware or measure.this_hardware()
+        hardware = named or measure.this_hardware()
         estimates = estimate.estimates(recipe, hardware, options.devices, rates)
         if options.json:
             rows = [row | {"estimate": to_plain(estimates[row["stage"]])} for row in rows]

@@ -24,11 +24,15 @@ def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(prog="r1kit", description=r1kit.__doc__)
     top.add_argument("--version", action="version", version=f"r1kit {r1kit.__version__}")
     commands = top.add_subparsers(metavar="COMMAND", required=True)
+    init = _command(commands, "init", actions.init, "print a recipe file to edit: r1kit init r1 --model NAME > r1.toml")
+    init.add_argument("recipe", metavar="RECIPE", help="for example r1, sft, or package.module:function")
+    _add_inputs(init)
+    _add_hardware(init)
     run = _command(commands, "run", actions.run, "run a recipe; finished stages are not run again")
     _add_run(run)
     jobs_help = "stages side by side, which share the cores (for the tiny model on a CPU as many as cores, otherwise 1)"
     run.add_argument("--jobs", type=int, metavar="N", help=jobs_help)
-    run.add_argument("--hardware", metavar="NAME", help="choose sizes for this device (default: this machine's)")
+    _add_hardware(run)
     plan = _command(commands, "plan", actions.show_plan, "show what `run` would do, stage by stage, and why")
     _add_run(plan)
     plan.add_argument("--hardware", metavar="NAME", help="choose sizes and estimate tokens, memory and hours: h100 ...")
@@ -96,14 +100,7 @@ def _add_run(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "recipe", metavar="RECIPE", help="for example r1-zero, a recipe file, or package.module:function"
     )
-    command.add_argument("--scale", help="how large to run, for example tiny, or package.module:SCALE")
-    command.add_argument("--model", help="a known model's name or a model folder (default: the scale's own)")
-    command.add_argument("--student", metavar="MODEL", help="the smaller model that learns from the result")
-    command.add_argument("--teacher", metavar="MODEL", help="for distill and v3: the model that writes, instead of R1")
-    data_help = "data for one role of the recipe, for example problems=mine.jsonl or eval=gsm8k; may be repeated"
-    command.add_argument(
-        "--data", action="append", default=[], metavar="ROLE=NAME|FILE|JSON", type=role, help=data_help
-    )
+    _add_inputs(command)
     rehearsal_help = "walk all stages in minutes: smallest sizes, a random model of the same architecture"
     command.add_argument("--rehearse", action="store_true", help=rehearsal_help)
     _add_settings(command, "STAGE.FIELD=VALUE", "change a setting, for example rl.optimizer.learning_rate=1e-4")
@@ -111,6 +108,21 @@ def _add_run(command: argparse.ArgumentParser) -> None:
     command.add_argument("--runs", type=Path, default=Path("runs"), metavar="DIR", help="folder of all runs (runs)")
     command.add_argument("--seed", type=int, help="seed of all random numbers (0)")
     _add_json(command)
+
+
+def _add_inputs(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--scale", help="how large to run, for example tiny, or package.module:SCALE")
+    command.add_argument("--model", help="a known model's name, a folder or a hub id (default: the scale's own)")
+    command.add_argument("--student", metavar="MODEL", help="the smaller model that learns from the result")
+    command.add_argument("--teacher", metavar="MODEL", help="for distill and v3: the model that writes, instead of R1")
+    data_help = "data for one role of the recipe, for example problems=mine.jsonl or eval=gsm8k; may be repeated"
+    command.add_argument(
+        "--data", action="append", default=[], metavar="ROLE=NAME|FILE|JSON", type=role, help=data_help
+    )
+
+
+def _add_hardware(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--hardware", metavar="NAME", help="choose sizes for this device (default: this machine's)")
 
 
 def _add_answering_commands(commands: Any) -> None:

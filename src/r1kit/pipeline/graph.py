@@ -110,7 +110,8 @@ class Recipe:
 
     `lengths` are mean tokens per sample by stage, for estimates. `light`: a core and its share of memory are enough for
     any stage, so the command line runs as many side by side as there are cores. `file` is the text of a recipe file
-    that repeats the run, which is written beside its result. `notes` say in words what the recipe chose by itself.
+    that repeats the run, which is written beside its result, and `hardware` the device that it names. `notes` say in
+    words what the recipe chose by itself.
 
     Raises ValueError if two stages share a name, if there is a cycle, or if another stage reads the last one.
     """
@@ -121,6 +122,7 @@ class Recipe:
     lengths: Mapping[str, int] = field(default_factory=dict)
     light: bool = False
     file: str = ""
+    hardware: str = ""
     notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:

@@ -12,6 +12,7 @@ from r1kit.pipeline import Recipe
 from r1kit.recipes.distill import distill
 from r1kit.recipes.file import RecipeFile, absolute, combined, is_recipe_file
 from r1kit.recipes.file_text import to_toml
+from r1kit.recipes.parts import PARTS
 from r1kit.recipes.r1 import r1
 from r1kit.recipes.r1_zero import r1_zero
 from r1kit.recipes.tiny_base import tiny_base
@@ -24,6 +25,7 @@ RECIPES: dict[str, Callable[..., Recipe]] = {
     "distill": distill,
     "v3": v3,
     "tiny-base": tiny_base,
+    **{name: part for name, part in PARTS.items() if name != "distill"},
 }
 
 
@@ -88,4 +90,4 @@ def _build(name: str, options: Mapping[str, Any]) -> Recipe:
     )
     if not isinstance(recipe, Recipe):
         raise SettingsError(f"{name} returned {article(recipe)}, expected a Recipe")
-    return replace(recipe, file=to_toml(name, options))
+    return replace(recipe, file=to_toml(name, options), hardware=options.get("hardware", ""))

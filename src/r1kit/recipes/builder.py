@@ -78,6 +78,10 @@ class Builder:
             self._rehearsals[name] = self(stage, REHEARSE, outline_inputs(name), rehearsal_sizes(self.scale))
         return self._rehearsals[name] / "model"
 
+    def sets(self, path: str) -> bool:
+        """Whether a `--set` names a setting or a field in it."""
+        return any(f"{name}.".startswith(f"{path}.") for name in self._overrides)
+
     def __call__(
         self, name: str, kind: Kind, inputs: Mapping[str, Model], sizes: Mapping[str, Any], **ideas: Any
     ) -> Stage:

@@ -7,8 +7,10 @@ from typing import Any
 
 from r1kit.pipeline import Recipe
 from r1kit.recipes.builder import Part
+from r1kit.recipes.parts import PARTS
 from r1kit.recipes.r1 import finish, r1_builder, reasoner, rejection_sampling, sft_2_data, students
 from r1kit.recipes.scales import scale_for
+from r1kit.settings import SettingsError
 
 
 def distill(
@@ -23,12 +25,24 @@ def distill(
     hardware: str | None = None,
     rehearse: bool = False,
 ) -> Recipe:
-    """Students of `teacher`, which writes the traces.
+    """Students of `teacher`, which writes the traces, or of the traces in `data`, if no problems are.
 
     `student` is their base, by default `model`. Without a teacher it is R1, whose stages run first, and the students
     learn from the data of SFT 2, as in the paper. Those stages share their folders with the recipe r1, so finished ones
     are not repeated.
     """
+    if data and "traces" in data and "problems" not in data:
+        if scale is not None:
+            raise SettingsError("students of given traces have sizes by model and device: leave scale out")
+        return PARTS["distill"](
+            overrides=overrides,
+            seed=seed,
+            model=student or model,
+            teacher=teacher,
+            data=data,
+            hardware=hardware,
+            rehearse=rehearse,
+        )
     size = scale_for(
         "distill",
         scale,

@@ -101,12 +101,12 @@ def is_recipe_file(name: str) -> bool:
     return name.endswith(".toml") or Path(name).is_file()
 
 
-def combined(file: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
-    """The options of a file with those given beside it on top: roles and settings are combined one by one."""
-    options = {**file, **{name: value for name, value in given.items() if value is not None and value is not False}}
+def combined(file: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options of a file with others on top: roles and settings are combined one by one."""
+    merged = {**file, **{name: value for name, value in options.items() if value is not None and value is not False}}
     for name in ("data", "overrides"):
-        options[name] = {**(file.get(name) or {}), **(given.get(name) or {})}
-    return options
+        merged[name] = {**(file.get(name) or {}), **(options.get(name) or {})}
+    return merged
 
 
 def absolute(options: Mapping[str, Any], base: Path) -> dict[str, Any]:
@@ -123,6 +123,9 @@ def absolute(options: Mapping[str, Any], base: Path) -> dict[str, Any]:
                 options[name] = str(folder.resolve())
     for name in ("data", "overrides"):
         options[name] = within(options.get(name) or {}, base)
+    for role, value in options["data"].items():
+        if isinstance(value, str) and "/" in value and (base / value).is_dir():  # stored logits
+            options["data"][role] = str((base / value).resolve())
     return options
 
 

@@ -43,7 +43,7 @@ def fitted(fit: Fit) -> Scale:
     if fit.rehearse:
         data = at_hand(data)
     size = sizing(fit.model, facts, device)
-    build = _Sizes(size, facts, data, ON_CPU if device.is_cpu else ON_GPU)
+    build = GpuSizes(size, facts, data, ON_CPU if device.is_cpu else ON_GPU)
     return replace(
         GPU,
         model=fit.model,
@@ -55,7 +55,7 @@ def fitted(fit: Fit) -> Scale:
     )
 
 
-class _Sizes:
+class GpuSizes:
     """Builds the sizes of stages from the sizing of a model."""
 
     def __init__(self, size: Sizing, facts: ModelFacts, data: Data, amounts: Amounts) -> None:

@@ -1,0 +1,118 @@
+"""A run on a model and data of one's own: roles become tasks and files, and sizes follow from the model and device."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Self
+
+from r1kit.chat import ChatFormat, saved
+from r1kit.models.facts import facts_of, outline_folder
+from r1kit.models.hub import tokenizer_of
+from r1kit.pipeline import External
+from r1kit.recipes.builder import Builder
+from r1kit.recipes.roles import MEASURED, Data, items_of, limited, specs_of
+from r1kit.recipes.scale import Sizes
+from r1kit.recipes.scales.gpu import GPU, ON_CPU, ON_GPU, GpuSizes
+from r1kit.recipes.sizing import device_for, sizing
+from r1kit.settings import SettingsError, nearest
+from r1kit.stages.shared.sources import file_input
+from r1kit.tasks import KNOWN, TaskSpec
+from r1kit.tasks.task_spec import refuse_benchmark
+
+FILE_FIELDS = ("name", "columns", "skip_invalid")  # of a file of rows; tasks have more
+TASK_ROLES = ("problems", "eval")
+
+
+@dataclass(frozen=True)
+class OwnRun:
+    """A builder with the sizes and the data of one part of the recipe. Its base is the model."""
+
+    build: Builder
+    sizes: GpuSizes
+    data: Mapping[str, Any]
+    teacher: str | None
+
+    @classmethod
+    def of(
+        cls,
+        recipe: str,
+        model: str,
+        data: Mapping[str, Any],
+        *,
+        overrides: Mapping[str, Any] | None,
+        seed: int,
+        hardware: str | None,
+        rehearse: bool,
+        teacher: str | None,
+        own_format: bool,
+        measures: bool,
+    ) -> Self:
+        """`own_format`: prompts are as the model's chat template makes them (`saved.own`), not R1-Zero's; `measures`:
+        the role `eval` is problems that measure the models before and after."""
+        device, facts = device_for(hardware), facts_of(model)
+        if own_format:
+            facts = replace(facts, chat=own_chat(model))
+        tasks = {role: specs_of(role, data[role]) if role in data else () for role in TASK_ROLES if measures}
+        for spec in tasks.get("problems", ()):
+            refuse_benchmark(spec)
+        measured = tuple(limited(spec, MEASURED) for spec in tasks.get("eval", ()))
+        size = sizing(model, facts, device)
+        sizes = GpuSizes(size, facts, only(tasks.get("problems", ()), measured), ON_CPU if device.is_cpu else ON_GPU)
+        by_heart = tasks.get("problems") or measured or (TaskSpec(name="tiny/reasoning"),)  # in a rehearsal
+        zero, notes = Sizes(tasks=by_heart, chat=sizes.chat), (size.as_text(model, facts),)
+        scale = replace(GPU, name="fitted", model=model, zero=zero, notes=notes)
+        eval_sizes = {"eval": sizes.eval} if measured else {}
+        return cls(Builder(recipe, scale, eval_sizes, overrides, seed, model, rehearse), sizes, data, teacher)
+
+    def inputs(self, role: str, name: str) -> dict[str, External]:
+        """The files of a role whose rows have one form only."""
+        return self.files(role, name)[0]
+
+    def files(self, role: str, name: str) -> tuple[dict[str, External], Sizes]:
+        """The files of a role as inputs `name/0`, `name/1` ..., and settings that say how their rows are read."""
+        inputs: dict[str, External] = {}
+        reading = Sizes()
+        for number, item in enumerate(items_of(self.data.get(role, ()))):
+            fields = {"name": item} if isinstance(item, str) else dict(item)
+            if wrong := [field for field in fields if field not in FILE_FIELDS]:
+                raise SettingsError(f"there is no setting data.{role}.{wrong[0]}: {nearest(wrong[0], FILE_FIELDS)}")
+            if fields.get("name") in KNOWN:
+                continue  # a set of problems: its worked solutions become rows
+            inputs[f"{name}/{number}"] = file_input(fields.pop("name", ""))
+            if number and fields != reading:
+                raise SettingsError(f"data.{role}: its files differ in columns or skip_invalid: give them alike")
+            reading = fields
+        return inputs, reading
+
+    def worked(self, role: str) -> tuple[TaskSpec, ...]:
+        """The sets of a role that are known problems, of which the worked solutions are wanted."""
+        items = [item for item in items_of(self.data.get(role, ())) if name_of(item) in KNOWN]
+        return tuple(limited(spec, self.sizes.amounts.traces) for spec in specs_of(role, items)) if items else ()
+
+
+def name_of(item: Any) -> str:
+    """The name of an item of a role."""
+    return str(item.get("name", "")) if isinstance(item, Mapping) else str(item)
+
+
+def own_chat(model: str) -> ChatFormat:
+    """The format of a model's conversations, from its configuration and tokenizer."""
+    folder = outline_folder(model)
+    return saved.own(folder, tokenizer_of(folder, model))[0]
+
+
+def only(problems: tuple[TaskSpec, ...], measured: tuple[TaskSpec, ...]) -> Data:
+    """Data of two roles; a part reads its other roles by itself."""
+    return Data(
+        problems=problems,
+        eval=measured,
+        traces=(),
+        trace_files=(),
+        from_zero=False,
+        requests="",
+        preferences="",
+        safety="",
+        everyday=(),
+        notes=(),
+    )
