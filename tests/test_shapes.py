@@ -112,7 +112,7 @@ PROBLEMS: list[tuple[str, dict[str, Any], str, str, Any]] = [
         "4",
     ),
     (
-        "numina",  # OpenR1-Math-220k
+        "openr1-math",  # OpenR1-Math-220k
         {
             "problem": PEARS,
             "solution": r"With \boxed{6} pears in each of the 4 boxes there are 24.",
