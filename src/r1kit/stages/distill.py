@@ -124,7 +124,7 @@ DISTILL = Kind(
     name="distill",
     run=run,
     settings=DistillSettings,
-    version=2,
+    version=3,
     check=check,
     sources=probe_sources,
     curves=True,
@@ -134,6 +134,6 @@ TEACHER_LOGITS = Kind(
     name="teacher-logits",
     run=run_teacher_logits,
     settings=TeacherLogitsSettings,
-    version=2,
+    version=3,
     check=partial(input_files, name="data"),
 )

@@ -137,5 +137,5 @@ def _held_out(
 
 
 REWARD_MODEL = Kind(
-    name="reward-model", run=run, settings=RewardModelSettings, version=1, check=check, curves=True, cost=training_work
+    name="reward-model", run=run, settings=RewardModelSettings, version=2, check=check, curves=True, cost=training_work
 )

@@ -157,7 +157,7 @@ RL = Kind(
     name="rl",
     run=run,
     settings=RLSettings,
-    version=3,
+    version=4,
     check=check,
     sources=lambda settings: {
         **sources((*settings.tasks, *settings.probe.tasks), (*settings.rewards, *settings.probe.rewards)),
