@@ -16,10 +16,12 @@ from r1kit.models.known import resolve
 from r1kit.models.size import size_of_model
 from r1kit.pipeline import External, Recipe, Stage, Work
 from r1kit.recipes import RECIPES, measure
-from r1kit.recipes.estimate import Estimate, estimates, size_of
+from r1kit.recipes.estimate import PROMPT_TOKENS, Estimate, estimates, size_of
 from r1kit.recipes.scales import SCALES
 from r1kit.settings import SettingsError
 from r1kit.stages.sft import SFT
+from r1kit.stages.shared.costs import worked_length
+from r1kit.tasks import TaskSpec
 from r1kit.train.memory import training_parts
 
 torch = pytest.importorskip("torch")
@@ -48,6 +50,17 @@ def test_at_paper_scale_the_hours_are_near_the_published_ones() -> None:
     assert sum(hours[name] for name in R1_STAGES) == pytest.approx(41_000, rel=0.25)
     sampled = sum(hours[name] for name in ("few-shot", "reflect", "cold-start", "rejection"))
     assert 5_000 / 3 < sampled < 5_000 * 3
+
+
+def test_rows_are_as_long_as_the_stage_that_wrote_them_made_them(tmp_path: Path) -> None:
+    parts = estimates(RECIPES["r1"](), "cpu")
+    rejected = RECIPES["r1"]().lengths["rejection"]  # through the stage mix
+    assert parts["dev3"].tokens == parts["dev3"].samples * (rejected + PROMPT_TOKENS)
+    rows = [{"problem": f"{n} + 1?", "solution": "x" * 4 * n, "answer": str(n + 1)} for n in (10, 20, 30)]
+    file = tmp_path / "worked.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert worked_length((TaskSpec(name=str(file)),)) == 20
+    assert worked_length((TaskSpec(name="hub:nobody/has-it"),)) is None
 
 
 def test_a_model_behind_a_server_costs_tokens_and_no_hours_of_these_devices() -> None:

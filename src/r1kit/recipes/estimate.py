@@ -8,7 +8,7 @@ by token while all others wait. With a device's peak this gives the order of mag
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -105,7 +105,8 @@ class Estimate:
 def estimates(
     recipe: Recipe, hardware: str, devices: int = 1, measured: Mapping[Path, Rates] | None = None
 ) -> dict[str, Estimate]:
-    """An estimate of each stage by name. A sample has the recipe's mean length, or a third of the longest.
+    """An estimate of each stage by name. A sample has the recipe's mean length, or a third of the longest; a row of
+    data is as long as the stage that wrote it made it.
 
     `measured` are the rates of models on this machine, by their folder. Raises `SettingsError` for unknown hardware and
     unknown model sizes.
@@ -151,6 +152,7 @@ class _Estimator:
     ) -> None:
         self.hardware, self.devices, self.lengths, self.measured = hardware, devices, lengths, measured
         self.rows: dict[str, int] = {}
+        self.row_lengths: dict[str, int] = {}  # mean tokens of the responses in them, if known
 
     def estimate(self, stage: Stage) -> Estimate:
         source = model_of(stage)
@@ -160,8 +162,11 @@ class _Estimator:
         work = Work() if stage.kind.cost is None else stage.kind.cost(stage, rows)
         self.rows[stage.name] = work.rows
         if not work.rollouts and not work.passes:
+            self._keep_length(stage, work.length or self._length_read(stage.parents))
             return Estimate(stage=stage.name, samples=work.samples)
         length = self._length(stage, work, file_rows, measured)
+        if work.rollouts:
+            self._keep_length(stage, length)
         prompt = 0 if file_rows.rows else PROMPT_TOKENS  # rows of a file hold their prompts
         tokens_trained = work.samples * (length + prompt * work.prompts)
         tokens = round(work.samples * length if work.rollouts else tokens_trained)
@@ -201,13 +206,24 @@ class _Estimator:
             return work.length
         if file_rows.rows:
             return min(file_rows.length, work.max_tokens)
-        data = [source for name, source in stage.inputs.items() if name.startswith("data")]
-        writers = [source.stage.name for source in data if isinstance(source, Output)]
-        known = (self.lengths[name] for name in (stage.name, *writers) if name in self.lengths)
-        assumed = max(1, work.max_tokens // 3)
-        if work.rollouts and measured is not None and measured.length is not None:
-            assumed = max(1, min(work.max_tokens, round(measured.length)))
-        return next(known, assumed)
+        assumed = self.lengths.get(stage.name)
+        if assumed is None and not work.rollouts:
+            data = [source for name, source in stage.inputs.items() if name.startswith("data")]
+            assumed = self._length_read([source.stage for source in data if isinstance(source, Output)])
+        if assumed is None and work.rollouts and measured is not None and measured.length is not None:
+            assumed = round(measured.length)
+        return max(1, min(work.max_tokens, assumed)) if assumed is not None else max(1, work.max_tokens // 3)
+
+    def _length_read(self, writers: Iterable[Stage]) -> int | None:
+        """Mean length of the rows that stages left; None if no length is known."""
+        known = [writer.name for writer in writers if writer.name in self.row_lengths and self.rows[writer.name]]
+        rows = sum(self.rows[name] for name in known)
+        return round(sum(self.rows[name] * self.row_lengths[name] for name in known) / rows) if rows else None
+
+    def _keep_length(self, stage: Stage, length: int | None) -> None:
+        length = self.lengths.get(stage.name, length)
+        if length is not None:
+            self.row_lengths[stage.name] = length
 
     def _computes_low(self, work: Work, size: ModelSize, rates: Rates) -> bool:
         """Whether linear layers compute in bf16; on a CPU `auto` depends on the processor (`models.compute`)."""

@@ -34,9 +34,9 @@ from r1kit.data.jsonl import lines
 from r1kit.engines import Engine
 from r1kit.engines.engine_settings import EngineSettings, LocalEngineSettings
 from r1kit.judges import RUBRICS, GenerativeVerifier, JudgeSettings, RubricJudge
-from r1kit.pipeline import Context, Kind
+from r1kit.pipeline import Context, Kind, Stage, Work
 from r1kit.settings import listed, unhashed
-from r1kit.stages.shared.costs import problem_count, rows_unchanged, sampling_work
+from r1kit.stages.shared.costs import problem_count, rows_unchanged, sampling_work, worked_length
 from r1kit.stages.shared.sources import engine_sources, sources
 from r1kit.store import write_json
 from r1kit.tasks import TaskSpec, say_readings
@@ -205,6 +205,14 @@ def _curate(context: Context, rows: Path, folder: Path, curation: CurateSettings
     )
 
 
+def _cost(stage: Stage, rows: int) -> Work:
+    settings: GenerateSettings = stage.settings
+    if settings.asks_model:
+        return sampling_work(stage, KEPT_SHARE)
+    work = rows_unchanged(stage, rows + problem_count(settings.tasks))
+    return replace(work, length=worked_length(settings.tasks))
+
+
 GENERATE = Kind(
     name="generate",
     run=run,
@@ -213,9 +221,5 @@ GENERATE = Kind(
     check=check,
     sources=lambda settings: sources((*settings.tasks, *settings.evaluation_sets)) | engine_sources(settings),
     funnel=True,
-    cost=lambda stage, rows: (
-        rows_unchanged(stage, rows + problem_count(stage.settings.tasks))
-        if not stage.settings.asks_model
-        else sampling_work(stage, KEPT_SHARE)
-    ),
+    cost=_cost,
 )

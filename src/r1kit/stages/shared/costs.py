@@ -6,9 +6,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from r1kit.pipeline import Stage, Work
-from r1kit.tasks import TaskSpec
+from r1kit.tasks import TaskSpec, iterate, load_tasks
 from r1kit.tasks.task_spec import GENERATED
 from r1kit.tiny import everyday
+
+LOOKED_AT = 100  # problems of a task whose solutions tell the length of all
 
 
 def problem_count(tasks: Sequence[TaskSpec]) -> int:
@@ -20,6 +22,18 @@ def problem_count(tasks: Sequence[TaskSpec]) -> int:
 def rows_unchanged(stage: Stage, rows: int) -> Work:
     """The work of a stage that passes its rows on."""
     return Work(rows=rows, samples=rows)
+
+
+def worked_length(tasks: Sequence[TaskSpec]) -> int | None:
+    """Mean tokens of the tasks' worked solutions, at four characters each; None if a set is not on this machine."""
+    if not all(spec.source.files(spec) for spec in tasks):
+        return None
+    characters = 0.0
+    for spec in tasks:
+        first = load_tasks([spec.replace(limit=min(spec.limit or LOOKED_AT, LOOKED_AT))], training=True)
+        sizes = [len(problem.solution) for problem in iterate(first)]
+        characters += problem_count([spec]) * sum(sizes) / len(sizes)
+    return round(characters / 4 / problem_count(tasks)) if tasks else None
 
 
 def sampling_work(stage: Stage, kept_share: float = 0.0) -> Work:
