@@ -206,7 +206,7 @@ def _curate(context: Context, rows: Path, folder: Path, curation: CurateSettings
 
 
 def _cost(stage: Stage, rows: int) -> Work:
-    settings: GenerateSettings = stage.settings
+    settings: Any = stage.settings
     if settings.asks_model:
         return sampling_work(stage, KEPT_SHARE)
     work = rows_unchanged(stage, rows + problem_count(settings.tasks))

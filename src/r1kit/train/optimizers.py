@@ -29,7 +29,7 @@ def make_optimizer(parameters: Iterable[nn.Parameter], settings: OptimizerSettin
     options["weight_decay"] = settings.weight_decay
     if settings.kind == "adamw":
         return torch.optim.AdamW(parameters, fused=True, **options)  # one pass over memory for all parameters
-    from bitsandbytes.optim import AdamW8bit
+    from bitsandbytes.optim.adamw import AdamW8bit
 
     optimizer: torch.optim.Optimizer = AdamW8bit(parameters, **options)
     return optimizer
