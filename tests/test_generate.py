@@ -201,6 +201,9 @@ def test_the_thoughts_of_a_model_that_always_thinks_are_left_aside() -> None:
     assert in_form(own + "<think>I add: 4.</think> <answer>4</answer>", "special_token").endswith(
         "I add: 4.|special_token|4"
     )
+    marked = "|special_token| I add: 4. |special_token| 4"
+    for before in (own, "<think>\n"):  # a template may open <think> in the prompt
+        assert in_form(before + marked, "think_answer") == "<think>I add: 4.</think> <answer>4</answer>"
 
 
 def test_a_requests_own_system_message_and_earlier_turns_are_kept() -> None:

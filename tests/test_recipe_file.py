@@ -39,6 +39,7 @@ max_prompt_tokens = "null"
 [stages]
 eval = { samples = 1, max_tokens = 16, tasks = [{name = "tiny/sums", limit = 4}] }
 """
+OWN_DATA = 'scale = "gpu"\nmodel = "tiny"\n'
 
 
 @pytest.fixture
@@ -109,6 +110,14 @@ def test_a_file_sets_what_the_command_line_sets_which_comes_on_top(
         ("[rewards]", "[reward]", "line 6: there is no setting reward: did you mean rewards?"),
         ("accuracy = 1.0", 'accuracy = "1"', "line 7: rewards.accuracy is '1': give a weight, or a table"),
         ("[rewards]", "[data]\neval = 3\n[rewards]", "line 7: data.eval is 3: give the name of a set, a file"),
+        (
+            'scale = "tiny"',
+            OWN_DATA + 'data.evil = "gsm8k"',
+            "line 5: there is no data role 'evil': did you mean eval?",
+        ),
+        ('scale = "tiny"', OWN_DATA + 'data.eval = "no.jsonl"', "line 5: data.eval: "),
+        ('scale = "tiny"', 'model = "./nowhere"', "line 3: there is no model"),
+        ("accuracy = 1.0", "acuracy = 1.0", "line 7: rl.rewards.0.name: there is no reward 'acuracy': did you mean"),
         ('"r1-zero"', '"r1"', "line 6: rewards: recipe r1 has no stage rl: set them by stage"),
     ],
 )
@@ -125,6 +134,12 @@ def test_errors_name_file_line_and_the_nearest_key(
 def test_a_recipe_file_that_is_missing_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["plan", str(tmp_path / "none.toml")]) == 1
     assert f"{tmp_path / 'none.toml'}: No such file" in capsys.readouterr().err
+
+
+def test_a_recipe_file_that_is_not_text_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "run.toml").write_bytes(b"\xff\xfe")
+    assert main(["plan", str(tmp_path / "run.toml")]) == 1
+    assert f"{tmp_path / 'run.toml'}: " in capsys.readouterr().err
 
 
 def test_keys_are_found_in_every_form_that_toml_has() -> None:

@@ -45,7 +45,7 @@ def settings_of(recipe: Recipe) -> dict[str, dict[str, Any]]:
 def facts(parameters: float, layers: int, width: int, cached: int = 2048, context: int = 32_768) -> ModelFacts:
     from r1kit.chat import ChatFormat
 
-    return ModelFacts(ModelSize(parameters, parameters, layers, width, cached), context, "", ChatFormat())
+    return ModelFacts(ModelSize(parameters, parameters, layers, width, cached), context, "", ChatFormat(), True)
 
 
 # Qwen3's sizes by configuration: parameters, layers, width.
@@ -164,6 +164,12 @@ def test_traces_beside_r1_zeros_samples(tiny_policy_folder: Path, mine: Path) ->
         ({"problem": "gsm8k"}, SettingsError, "no data role 'problem': did you mean problems?"),
         ({"problems": "svamp"}, DataError, "evaluation only"),
         ({"problems": []}, SettingsError, "data.problems is empty"),
+        ({"problems": "no.jsonl"}, DataError, "data.problems: no.jsonl: there is no such file"),
+        (
+            {"problems": "mine:task", "eval": "gsm8"},
+            DataError,
+            "data.eval: there is no task 'gsm8': did you mean gsm8k",
+        ),
         ({"problems": {"name": "gsm8k", "limt": 3}}, SettingsError, "data.problems.limt"),
         ({"requests": "ultrafeedback"}, SettingsError, "holds preferences: known sets of requests are dolly"),
         ({"safety": "xstest"}, DataError, "evaluation only"),
@@ -208,6 +214,15 @@ def test_a_student_of_another_family_learns_from_traces_alone(
     assert "student-logits" in stages_of(build_recipe("r1", **options, student="tiny"))
     stages = stages_of(build_recipe("r1", **options, student=str(other)))
     assert "student-sft" in stages and "student-logits" not in stages
+
+
+@pytest.mark.parametrize(("name", "form"), [("qwen-3", "special_token"), ("vicuna", "think_answer")])
+def test_exemplars_have_the_form_that_the_chat_template_keeps(name: str, form: str, mine: Path, tmp_path: Path) -> None:
+    from shapes import SHAPES
+
+    folder = SHAPES[name].save(tmp_path / "model")
+    settings = settings_of(build_recipe("r1", model=str(folder), data={"problems": str(mine)}))
+    assert settings["few-shot"]["reply_format"] == form
 
 
 def test_a_model_that_needs_lora_has_reward_models_of_a_smaller_base(

@@ -105,6 +105,12 @@ class ChatFormat(Settings):
             turns, _ = self._template_arguments(messages, tokenizer)
             require_kept(turns, self.text(messages, tokenizer))
 
+    def keeps_reasoning(self, tokenizer: Any) -> bool:
+        """Whether prompts hold the reasoning of earlier answers; templates of reasoning models drop it."""
+        answer = Message(role="assistant", content="<think>1+2=3</think>3")
+        question = Message(role="user", content="1+2?")
+        return "1+2=3" in self.text((question, answer, question), tokenizer)
+
     def lead(self, tokenizer: Any) -> str:
         """White space that the chat template writes before an answer, and that no prompt ends with: Mistral's space."""
         if self.template == "plain":

@@ -152,11 +152,14 @@ def in_form(reply: str, form: str) -> str:
 
 
 def without_own_thoughts(reply: str) -> str:
-    """Drop the native thoughts of a reasoning model if it wrote the requested <think> block after them."""
+    """Drop the native thoughts of a reasoning model before the requested form, and a <think> that its template opens
+    before `special_token`."""
     thoughts, closed, rest = reply.partition("</think>")
-    if closed and thoughts.lstrip().startswith("<think>") and "<think>" in rest:
+    in_requested_form = "<think>" in rest or rest.lstrip().startswith(formats.SPECIAL_TOKEN)
+    if closed and thoughts.lstrip().startswith("<think>") and in_requested_form:
         return rest
-    return reply
+    after_opening = reply.lstrip().removeprefix("<think>").lstrip()
+    return after_opening if after_opening.startswith(formats.SPECIAL_TOKEN) else reply
 
 
 def turns(system: str, request: Request, examples: Sequence[Message] = ()) -> tuple[Message, ...]:

@@ -10,10 +10,6 @@ from r1kit.models.known import resolve
 from r1kit.types import Conversation, Message, Problem, Sample
 
 QUESTION, REASONED, DIRECT = "1+2?", "<think>1+2=3</think>3", "3"
-TALK = tuple(
-    Message(role=role, content=content)  # type: ignore[arg-type]
-    for role, content in (("user", QUESTION), ("assistant", REASONED), ("user", QUESTION))
-)
 
 
 def model_turns(names: Sequence[str], template: str | None = None) -> list[dict[str, Any]]:
@@ -41,7 +37,7 @@ def model_turns(names: Sequence[str], template: str | None = None) -> list[dict[
                 "ends at": " ".join([*marks, *map(repr, policy.end_texts)]),
                 "SFT teaches": marks[0],
                 "system message": "in the first question" if chat.folds_system(policy.tokenizer) else "as it is",
-                "earlier reasoning": "kept" if "1+2=3" in chat.text(TALK, policy.tokenizer) else "dropped",
+                "earlier reasoning": "kept" if chat.keeps_reasoning(policy.tokenizer) else "dropped",
                 "ids without a token": len(ids_without_token(policy.tokenizer, policy.model.config.vocab_size)),
                 "prompt_ids": list(sample.token_ids[:start]),
                 "reply_ids": list(sample.token_ids[start:]),

@@ -20,12 +20,13 @@ OUTLINE = ["*.json", "*.model", "*.txt", "*.jinja"]  # a configuration and a tok
 @dataclass(frozen=True, slots=True)
 class ModelFacts:
     """The size, the longest sequence, a hash of the tokens by id, and the format of prompts: the one saved with the
-    model, its chat template, or plain text."""
+    model, its chat template, or plain text. `keeps_reasoning`: its prompts hold the reasoning of earlier answers."""
 
     size: ModelSize
     context: int
     tokens: str
     chat: ChatFormat
+    keeps_reasoning: bool
 
 
 def outline_folder(name: str) -> Path:
@@ -59,12 +60,14 @@ def facts_of(name: str) -> ModelFacts:
 @lru_cache(maxsize=16)
 def _facts(folder: Path, name: str, changed: int) -> ModelFacts:
     config, tokenizer = config_of(folder, name), tokenizer_of(folder, name)
+    chat = saved.choose(None, folder, tokenizer)[0]
     tokens = json.dumps(sorted(tokenizer.get_vocab().items(), key=lambda item: item[1]))
     return ModelFacts(
         size=size_of_shapes(shapes_of_config(folder), config.to_dict()),
         context=int(getattr(config, "max_position_embeddings", None) or 1 << 20),
         tokens=hashlib.sha256(tokens.encode()).hexdigest()[:16],
-        chat=saved.choose(None, folder, tokenizer)[0],
+        chat=chat,
+        keeps_reasoning=chat.keeps_reasoning(tokenizer),
     )
 
 

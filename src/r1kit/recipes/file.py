@@ -12,8 +12,9 @@ from typing import Any, Self
 
 from pydantic import Field, ValidationError, model_validator
 
+from r1kit.data.errors import DataError
 from r1kit.data.rows import SUFFIXES
-from r1kit.models.known import KNOWN
+from r1kit.models.known import KNOWN, ModelError
 from r1kit.recipes.file_text import NULL, key_lines, located
 from r1kit.settings import Settings, SettingsError, explain
 
@@ -62,10 +63,10 @@ class RecipeFile:
     @classmethod
     def read(cls, path: Path) -> Self:
         """Raises `SettingsError` with file and line for text that is not TOML, unknown keys and wrong types."""
-        text = path.read_text(encoding="utf-8-sig")
         try:
+            text = path.read_text(encoding="utf-8-sig")
             values = tomllib.loads(text)
-        except tomllib.TOMLDecodeError as error:
+        except ValueError as error:  # not TOML, or not UTF-8
             raise SettingsError(f"{path}: {error}") from None
         lines = key_lines(text)
         try:
@@ -83,10 +84,10 @@ class RecipeFile:
 
     @contextmanager
     def locating(self) -> Iterator[None]:
-        """Add file and line to the errors of settings."""
+        """Add file and line to errors of settings, data and models."""
         try:
             yield
-        except SettingsError as error:
+        except (SettingsError, DataError, ModelError) as error:
             text = str(error)
             if "there is no stage rl:" in text and REWARDS in self.options["overrides"]:
                 text = (

@@ -38,12 +38,20 @@ def plain_key(key: str) -> str:
 
 
 def located(message: str, path: Path, lines: Mapping[str, int]) -> str:
-    """Each line of a message with the file, and with the line of the key that it names: a setting, or the last key."""
+    """Each line of a message with the file, and with the line of the key that it names: a setting, or the last key.
+
+    The last part of a dotted key is enough if it is quoted: `there is no data role 'problem'` names `data.problem`.
+    """
     texts = []
     for text in message.splitlines():
         text = text.removeprefix("--set ")
         about = text.partition(": did you mean")[0]
-        named = [key for key in lines if re.search(rf"(?<![\w.-]){re.escape(key)}(?![\w-])", about)]
+        named = [
+            key
+            for key in lines
+            if re.search(rf"(?<![\w.-]){re.escape(key)}(?![\w-])", about)
+            or ("." in key and f"'{key.rpartition('.')[2]}'" in about)
+        ]
         named.sort(key=lambda key: (key.count("."), len(key) if "." in key else about.rfind(key)))
         place = f"{path}, line {lines[named[-1]]}" if named else str(path)
         texts.append(f"{place}: {text}")

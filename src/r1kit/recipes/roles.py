@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from r1kit.tasks.check_items import conversation_reader
 from r1kit.tasks.from_rows import head_of
 from r1kit.tasks.public_files import FILES, local_file, on_this_machine
 from r1kit.tasks.recognition import sample_of
+from r1kit.tasks.sources.file import FileSource
 from r1kit.tasks.task_spec import refuse_benchmark
 
 ROLES = {
@@ -78,8 +80,9 @@ def data_by_role(values: Mapping[str, Any] | None) -> Data:
         problems, measured = with_held_out(problems, notes)
     else:
         measured = specs_of("eval", values.get("eval", DEFAULTS["eval"]))
-    for spec in problems:
-        refuse_benchmark(spec)
+    with of_role("problems"):
+        for spec in problems:
+            refuse_benchmark(spec)
     every = items_of(values.get("traces", DEFAULTS["traces"]))
     named = [item for item in every if item != FROM_ZERO]
     given = specs_of("traces", named) if named else ()
@@ -142,16 +145,33 @@ def items_of(value: Any) -> list[Any]:
 
 
 def specs_of(role: str, value: Any) -> tuple[TaskSpec, ...]:
-    """Tasks from a name, a file, fields of `TaskSpec`, or a list of these."""
+    """Tasks from a name, a file, fields of `TaskSpec`, or a list of these.
+
+    Raises `DataError` for a file that does not exist: a run would notice it only when a stage reads it.
+    """
     items = items_of(value)
     if not items:
         raise SettingsError(f"data.{role} is empty: give a set's name, a file, or fields of a task")
-    return tuple(
+    specs = tuple(
         TaskSpec.parse(item if isinstance(item, Mapping) else {"name": item}, f"data.{role}")
         if not isinstance(item, TaskSpec)
         else item
         for item in items
     )
+    for spec in specs:
+        if isinstance(spec.source, FileSource):
+            with of_role(role):
+                spec.source.existing(spec)
+    return specs
+
+
+@contextmanager
+def of_role(role: str) -> Iterator[None]:
+    """Add the role to errors of its data."""
+    try:
+        yield
+    except DataError as error:
+        raise DataError(error.kind, f"data.{role}: {error}") from None
 
 
 def file_of(role: str, value: Any) -> str:
@@ -164,7 +184,8 @@ def file_of(role: str, value: Any) -> str:
     if known is not None and known.holds != role and not known.evaluate_only:
         sets = ", ".join(name for name, file in FILES.items() if file.holds == role)
         raise SettingsError(f"data.{role} is {value}, which holds {known.holds}: known sets of {role} are {sets}")
-    path = local_file(value)
+    with of_role(role):
+        path = local_file(value)
     return value if known is not None else str(path)
 
 

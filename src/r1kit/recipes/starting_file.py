@@ -32,7 +32,7 @@ SIZES = {
     "preferences": ("pairs_per_request", "min_margin"),
 } | dict.fromkeys(("sft", "distill", "reward-model", "pretrain"), TRAINING)
 STAND_INS = {"rows": "tiny-requests", "requests": "tiny-requests", "preferences": "tiny-preferences"}
-STAND_INS |= {"problems": "problems.jsonl", "eval": "held_out.jsonl"}
+STAND_INS |= {"problems": "tiny/reasoning", "eval": "tiny/reasoning"}
 
 
 def starting_file(name: str, **options: Any) -> str:

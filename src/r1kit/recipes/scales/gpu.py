@@ -60,6 +60,8 @@ class GpuSizes:
 
     def __init__(self, size: Sizing, facts: ModelFacts, data: Data, amounts: Amounts) -> None:
         self.size, self.data, self.amounts, self.chat = size, data, amounts, facts.chat
+        # some templates drop <think> blocks of earlier answers, and with them the point of exemplars
+        self.reply_format = "think_answer" if facts.keeps_reasoning else "special_token"
         self.lora = Sizes(lora_rank=size.lora_rank, lora_alpha=2 * size.lora_rank) if size.lora_rank else Sizes()
         if size.lora_rank and not size.device.is_cpu:
             self.lora["weights_dtype"] = "bf16"  # they are frozen
@@ -140,7 +142,7 @@ class GpuSizes:
             from_zero=data.from_zero,
             zero=self.rl(many.zero),
             few_shot=self.sampled(self.problems(many.prompted, 5))
-            | Sizes(exemplars=exemplars.MATH, reply_format="think_answer"),
+            | Sizes(exemplars=exemplars.MATH, reply_format=self.reply_format),
             reflect=self.sampled(self.problems(many.prompted, 6)),
             cold_start=self.own(many.cold_start, 1, samples=2),
             review=Sizes(auto_accept=True),

@@ -35,15 +35,21 @@ class FileSource(Source):
         return True
 
     def load(self, spec: TaskSpec, split: str) -> Listed:
-        path = Path(spec.name).expanduser()
-        if not path.name.endswith(SUFFIXES) and not path.exists():
-            raise DataError(
-                "missing file",
-                f"there is no task {spec.name!r}: {nearest(spec.name, KNOWN)} (or give a file ending in .jsonl, "
-                ".json or .parquet, hub:<id>, tiny/<generator> or gym/<generator>)",
-            )
-        task = load_file(path, **read_options(spec))
+        task = load_file(self.existing(spec), **read_options(spec))
         return arranged(part_of(task, spec.options, split) if spec.options else task, spec)
+
+    def existing(self, spec: TaskSpec) -> Path:
+        """The path; raises `DataError` if nothing is there, and names a known set that may have been meant."""
+        path = Path(spec.name).expanduser()
+        if path.exists():
+            return path
+        if path.name.endswith(SUFFIXES):
+            raise DataError("missing file", "there is no such file", str(path))
+        raise DataError(
+            "missing file",
+            f"there is no task {spec.name!r}: {nearest(spec.name, KNOWN)} (or give a file ending in .jsonl, "
+            ".json or .parquet, hub:<id>, tiny/<generator> or gym/<generator>)",
+        )
 
     def files(self, spec: TaskSpec) -> list[Path]:
         return [path] if (path := Path(spec.name).expanduser()).is_file() else []
