@@ -15,6 +15,7 @@ from conftest import llama  # noqa: E402
 from r1kit.engines.local import LocalEngine, decoders  # noqa: E402
 from r1kit.models import attention  # noqa: E402
 from r1kit.models.batch import Totals  # noqa: E402
+from r1kit.models.known import ModelError  # noqa: E402
 from r1kit.models.load import Policy  # noqa: E402
 from r1kit.models.plain import PlainPath  # noqa: E402
 from r1kit.models.preflight import checked_plain_path  # noqa: E402
@@ -241,6 +242,24 @@ def test_a_prompt_is_computed_once_for_its_group_and_ended_rows_leave(monkeypatc
     live = [sum(length > step for length in lengths) for step in range(1, max(lengths))]
     assert rows[0] == 1 and rows[1] >= live[0] and len(rows) == max(lengths)
     assert all(count <= kept < count / 0.75 + 1 for count, kept in zip(live, rows[1:], strict=True))
+
+
+def test_ties_between_equal_tokens_are_seen() -> None:
+    """Beyond its window, Doge keeps the keys of highest score: equal tokens tie, and how ties end differs by pass."""
+    torch.manual_seed(1)
+    model = transformers.DogeForCausalLM(transformers.DogeConfig(**BASE)).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.1)
+        with pytest.raises(ModelError, match="token by token it differs from one pass"):
+            checked_plain_path(model, "doge", "of the test")
+
+
+def test_a_configuration_without_a_pad_token_takes_the_plain_path() -> None:
+    config = transformers.CodeGenConfig(vocab_size=len(TOKENIZER), n_embd=32, n_layer=2, n_head=4, rotary_dim=4)
+    assert not hasattr(config, "pad_token_id")
+    with torch.no_grad():
+        assert checked_plain_path(transformers.CodeGenForCausalLM(config).eval(), "codegen", "of the test").forks
 
 
 def test_the_router_counts_the_tokens_of_padded_rows_once() -> None:

@@ -198,10 +198,12 @@ def _rows(model: Any, pads: bool) -> list[Tensor]:
     """Three sequences, of which the first two share a prompt; with `pads`, the third one is shorter."""
     vocabulary = model.config.get_text_config().vocab_size
     tokens = torch.arange(1, 1 + 2 * PROMPT_OF_ROWS + 3 * STEPS, device=model.device) * 7 % vocabulary
-    pad = model.config.get_text_config().pad_token_id
+    pad = getattr(model.config.get_text_config(), "pad_token_id", None)  # CodeGen's and RWKV's have none
     if pad is not None and 0 <= pad < vocabulary:
         tokens[2 * PROMPT_OF_ROWS + 1] = pad  # a sampled one: some encoders count no position for it
     prompt, other, *ends = tokens.split([PROMPT_OF_ROWS] * 2 + [STEPS] * 3)
+    for token in (prompt[1:3], *(own[-1:] for own in ends)):
+        token[:] = prompt[0]  # equal tokens tie in a layer that keeps the keys of highest score (Doge)
     prompts = [prompt, prompt, other[SHORTER:] if pads else other]
     return [torch.cat(pair) for pair in zip(prompts, ends, strict=True)]
 
