@@ -22,6 +22,7 @@ from r1kit.chat import ChatFormat  # noqa: E402
 from r1kit.engines.local import LocalEngine  # noqa: E402
 from r1kit.models import attention  # noqa: E402
 from r1kit.models.classify import fresh_reward_model  # noqa: E402
+from r1kit.models.facts import facts_of  # noqa: E402
 from r1kit.models.known import KNOWN, ModelError, find, resolve  # noqa: E402
 from r1kit.models.load import Policy, load, outline  # noqa: E402
 from r1kit.models.plain import plain_path  # noqa: E402
@@ -151,6 +152,12 @@ def test_a_folder_without_a_tokenizer_is_refused(folder: Path) -> None:
         file.unlink()
     with pytest.raises(ModelError, match=r"model has no usable tokenizer .*save one beside the weights"):
         load(str(folder))
+
+
+def test_no_tokenizer_is_made_up_for_a_configuration(tmp_path: Path) -> None:
+    transformers.Qwen3Config(vocab_size=8).save_pretrained(tmp_path)
+    with pytest.raises(ModelError, match=r"no usable tokenizer .no tokenizer file is in the folder.: save one"):
+        facts_of(str(tmp_path))
 
 
 def damage(folder: Path, change: Any) -> None:

@@ -142,6 +142,21 @@ def test_a_recipe_file_that_is_not_text_is_named(tmp_path: Path, capsys: pytest.
     assert f"{tmp_path / 'run.toml'}: " in capsys.readouterr().err
 
 
+def test_paths_with_spaces_are_relative_to_the_file_too(tmp_path: Path, tiny_policy_folder: Path) -> None:
+    (tmp_path / "my data").mkdir()
+    problems = tmp_path / "my data" / "my problems.jsonl"
+    problems.write_text('{"question": "1+1=?", "answer": "2"}\n')
+    shutil.copytree(tiny_policy_folder, tmp_path / "my model")
+    file = tmp_path / "my run.toml"
+    file.write_text(
+        'recipe = "rl"\nmodel = "my model"\ndata.problems = "my data/my problems.jsonl"\n'
+        '[stages]\nrl.chat.system = "Answer as in ./a b.json"\n'
+    )
+    values = settings(file, "rl")
+    assert values["tasks"][0]["name"] == str(problems)
+    assert values["chat"]["system"] == "Answer as in ./a b.json"
+
+
 def test_keys_are_found_in_every_form_that_toml_has() -> None:
     text = '[stages.rl] # why\nsteps=1\noptimizer . learning_rate = 2\n"algorithm.kl_coef" = 3\n[[stages.rl.rewards]]\n'
     lines = key_lines(text)

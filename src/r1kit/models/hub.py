@@ -45,11 +45,15 @@ def config_of(folder: Path, name: str) -> Any:
 
 
 def tokenizer_of(folder: Path, name: str) -> Any:
-    """The tokenizer in a folder."""
+    """The tokenizer in a folder. Raises `ModelError` if there is none: for some families transformers then builds one
+    that knows nothing but special tokens."""
     from transformers import AutoTokenizer
 
     with reading(name, "has no usable tokenizer", ": save one beside the weights"):
-        return AutoTokenizer.from_pretrained(folder, **NO_CODE)
+        tokenizer = AutoTokenizer.from_pretrained(folder, **NO_CODE)
+        if len(tokenizer) <= len(tokenizer.all_special_tokens):
+            raise ValueError("no tokenizer file is in the folder")
+        return tokenizer
 
 
 def listed_ends(folder: Path) -> list[int]:

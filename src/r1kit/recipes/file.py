@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import tomllib
 from collections.abc import Iterator, Mapping
@@ -20,7 +21,7 @@ from r1kit.settings import Settings, SettingsError, explain
 
 MODELS = ("model", "student", "teacher")
 REWARDS = "rl.rewards"  # the setting that the table [rewards] is
-_PATH = re.compile(rf"(requests:|harmful:)?(\.{{1,2}}/\S*|\S+(?:{'|'.join(map(re.escape, SUFFIXES))}))")
+_PATH = re.compile(rf"(requests:|harmful:)?(\.{{1,2}}/.*|\S.*(?:{'|'.join(map(re.escape, SUFFIXES))}))")
 
 
 class FileContent(Settings):
@@ -131,13 +132,16 @@ def absolute(options: Mapping[str, Any], base: Path) -> dict[str, Any]:
 
 
 def within(value: Any, base: Path) -> Any:
-    """A value with the paths in it made absolute; see `absolute`."""
+    """A value with the paths in it made absolute; see `absolute`. Text with spaces is a path only if a file is there:
+    a system prompt may end with `.json`."""
     if isinstance(value, Mapping):
         return {key: within(item, base) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [within(item, base) for item in value]
     if isinstance(value, str) and (match := _PATH.fullmatch(value)) and "hub:" not in value:
-        return f"{match[1] or ''}{(base / Path(match[2]).expanduser()).resolve()}"
+        path = (base / Path(match[2]).expanduser()).resolve()
+        if " " not in value or os.path.exists(path):  # False, and no error, for a long text
+            return f"{match[1] or ''}{path}"
     return value
 
 
