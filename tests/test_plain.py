@@ -13,10 +13,10 @@ transformers = pytest.importorskip("transformers")
 
 from conftest import llama  # noqa: E402
 from r1kit.engines.local import LocalEngine, decoders  # noqa: E402
-from r1kit.models import attention  # noqa: E402
+from r1kit.models import attention, compute  # noqa: E402
 from r1kit.models.batch import Totals  # noqa: E402
 from r1kit.models.known import ModelError  # noqa: E402
-from r1kit.models.load import Policy  # noqa: E402
+from r1kit.models.load import Policy, place  # noqa: E402
 from r1kit.models.plain import PlainPath  # noqa: E402
 from r1kit.models.preflight import checked_plain_path  # noqa: E402
 from r1kit.tiny.tokenizer import make  # noqa: E402
@@ -242,6 +242,22 @@ def test_a_prompt_is_computed_once_for_its_group_and_ended_rows_leave(monkeypatc
     live = [sum(length > step for length in lengths) for step in range(1, max(lengths))]
     assert rows[0] == 1 and rows[1] >= live[0] and len(rows) == max(lengths)
     assert all(count <= kept < count / 0.75 + 1 for count, kept in zip(live, rows[1:], strict=True))
+
+
+@pytest.mark.skipif(not compute.has_bf16_kernels(), reason="this processor does not multiply in bf16")
+def test_code_that_mixes_precisions_computes_in_fp32_on_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Bloom adds products of bf16 to biases in fp32, which torch refuses."""
+    monkeypatch.setattr(compute, "SMALL", 0)
+    monkeypatch.setattr(compute, "measure", lambda model: {"bf16": 1.0, "fp32": 9.0})
+    for name, dtype in (("bloom", torch.float32), ("roberta", torch.float32)):
+        place(model := build(name), "cpu", "auto")
+        assert compute.compute_dtype_of(model) == dtype, name
+        policy = Policy(model, TOKENIZER, (1,))
+        prompt = Prompt(problem_id="p", messages=(), token_ids=(40, 41, 42))
+        LocalEngine(policy).generate([prompt], SamplingParams(n=2, max_tokens=3))
+    for dtypes in (("bf16", "fp32"), ("auto", "bf16")):
+        with pytest.raises(ModelError, match=r"bloom does not run on a CPU with linear layers in bf16 .* to fp32"):
+            place(build("bloom"), "cpu", *dtypes)
 
 
 def test_ties_between_equal_tokens_are_seen() -> None:

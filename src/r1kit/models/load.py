@@ -19,7 +19,7 @@ from r1kit.models.head import WITHOUT_TOKEN
 from r1kit.models.hub import NO_CODE, config_of, listed_ends, reading, tokenizer_of
 from r1kit.models.known import ModelError, first_line, resolve
 from r1kit.models.plain import describe_path
-from r1kit.models.preflight import choose_path
+from r1kit.models.preflight import bf16_obstacle, choose_path
 from r1kit.store import atomic_folder
 from r1kit.types import ComputeDtype, WeightsDtype
 
@@ -152,12 +152,20 @@ def load(
 
 
 def place(model: Any, device: str, compute_dtype: ComputeDtype, weights_dtype: WeightsDtype = "fp32") -> None:
-    """Move a model from the CPU to a device, in the precisions of its settings."""
+    """Move a model from the CPU to a device, in the precisions of its settings.
+
+    Raises `ModelError` for bf16 on a CPU if the model's code does not run in it; `auto` then means fp32.
+    """
     target = device_of(device)
     if weights_dtype == "bf16":  # before the move: weights in fp32 may not fit there
         round_weights(model, target)
     model.to(target)
     compute.choose(model, compute_dtype)
+    if target.type == "cpu" and compute.compute_dtype_of(model) == torch.bfloat16 and (reason := bf16_obstacle(model)):
+        if "bf16" in (compute_dtype, weights_dtype):
+            problem = f"{model.config.model_type} does not run on a CPU with linear layers in bf16 ({reason})"
+            raise ModelError(f"{problem}: set compute_dtype and weights_dtype to fp32")
+        model.compute_dtype = torch.float32
 
 
 def ids_without_token(tokenizer: Any, size: int) -> list[int]:

@@ -21,10 +21,11 @@ from torch.nn.utils.rnn import pad_sequence
 from r1kit.models import attention, plain
 from r1kit.models.attention import Layout
 from r1kit.models.cached import DecodeLayout, KVCache, PrefillLayout
+from r1kit.models.compute import computing, packing
 from r1kit.models.head import Head
 from r1kit.models.known import ModelError, first_line
 from r1kit.models.packed import PackedLayout, Span
-from r1kit.models.plain import PlainCache, PlainPath
+from r1kit.models.plain import PlainCache, PlainPath, plain_path
 from r1kit.models.policy_net import hidden_states
 from r1kit.models.recurrent import fork_states
 
@@ -84,6 +85,28 @@ def packed_obstacle(model: Any) -> str:
         for layer in stateful:
             del layer.forward
     return reason
+
+
+def bf16_obstacle(model: Any) -> str:
+    """Why a model does not run while its linear layers give bf16 to layers in fp32, on a CPU; empty if it does.
+
+    Autocast would cast the operands of other products too; r1kit's packed weights do not (models/compute.py).
+    """
+    prompts, completions = _groups(model)
+    path, row = plain_path(model), torch.cat([prompts[0], completions[0][0]])
+    try:
+        with packing(model, training=True):  # with a graph, as in training
+            _logits(model, hidden_states(model, row[None], PackedLayout([Span(0, (len(row),))])))
+        if model.get_output_embeddings() is None:
+            return ""
+        with torch.no_grad(), computing(model):
+            if path is None:
+                _cached_logits(model, prompts, completions)
+            else:
+                PlainCache(model, [prompts[0].tolist()], path.caches).step(completions[0][0][:1])
+    except FAILURES as error:
+        return first_line(error)
+    return ""
 
 
 def _groups(model: Any) -> tuple[list[Tensor], list[tuple[Tensor, ...]]]:
