@@ -324,14 +324,15 @@ def test_lora_trains_adapters_only_and_the_first_forward_is_the_base_models() ->
     assert changed == set(learner.parameters)
 
 
-def test_an_adapter_on_the_head_is_refused() -> None:
+@pytest.mark.parametrize(("layer", "name"), [("lm_head", "language-model head"), ("embed_tokens", "token embeddings")])
+def test_an_adapter_on_the_head_or_the_embeddings_is_refused(layer: str, name: str) -> None:
     pytest.importorskip("peft")
     config = transformers.LlamaConfig(
         vocab_size=132, hidden_size=32, intermediate_size=48, num_hidden_layers=1, num_attention_heads=4
     )
     model = transformers.AutoModelForCausalLM.from_config(config)
-    with pytest.raises(ModelError, match="lora_targets names the language-model head"):
-        add_lora(Policy(model, TOKENIZER, (1,)), 4, 8, ("q_proj", "lm_head"))
+    with pytest.raises(ModelError, match=f"lora_targets names the {name}"):
+        add_lora(Policy(model, TOKENIZER, (1,)), 4, 8, ("q_proj", layer))
 
 
 def test_a_lora_run_goes_on_from_its_checkpoint_and_saves_one_merged_model(tmp_path: Path) -> None:

@@ -241,6 +241,8 @@ def add_lora(policy: Policy, rank: int, alpha: int, targets: tuple[str, ...]) ->
     model: Any = get_peft_model(policy.model, config).get_base_model()
     if hasattr(model.get_output_embeddings(), "lora_A"):
         raise ModelError("lora_targets names the language-model head, which r1kit computes itself: leave it out")
+    if hasattr(model.get_input_embeddings(), "lora_A"):  # merged, it would change a tied head too
+        raise ModelError("lora_targets names the token embeddings: give names of linear layers")
     return replace(policy, model=model)
 
 
