@@ -273,3 +273,11 @@ def test_log_probs_of_cached_passes_equal_one_by_one_passes(name: str, shared: i
 def forward(model: Any, ids: Any, position_ids: Any, layout: Any) -> Any:
     output = model.base_model(input_ids=ids, position_ids=position_ids, layout=layout, use_cache=False)
     return output.last_hidden_state
+
+
+def test_the_soft_cap_of_a_composite_configuration_is_applied() -> None:
+    """Gemma 4 names it in the text model's part."""
+    text = {**BASE, "head_dim": 8, "num_hidden_layers": 2, "layer_types": SLIDING, "final_logit_softcapping": 2.0}
+    model = build("mistral")
+    model.config = transformers.Gemma4Config(text_config=text)
+    assert Head.of(model).softcap == 2.0

@@ -43,7 +43,7 @@ class Head:
     def of(model: Any) -> Head:
         """Read the head off a Hugging Face model, with the scalings that some architectures put on logits."""
         linear = model.get_output_embeddings()
-        config = model.config
+        config = model.config.get_text_config()  # of Gemma 4 a part of the whole
         # Cohere multiplies by `logit_scale`, Granite divides by `logits_scaling`, Gemma caps
         scale = getattr(config, "logit_scale", None) or 1.0
         scale /= getattr(config, "logits_scaling", None) or 1.0
