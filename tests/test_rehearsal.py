@@ -85,6 +85,17 @@ def test_every_stage_of_r1_is_walked_on_ones_own_problems(
     assert {row["status"] for row in json.loads(capsys.readouterr().out)} == {"done"}
 
 
+def test_few_problems_are_learned_in_as_many_updates(qwen: Path, problems: Path, tmp_path: Path) -> None:
+    few = tmp_path / "few.jsonl"
+    few.write_text("".join(problems.read_text().splitlines(keepends=True)[:3]))
+    wanted = ["r1", "--model", str(qwen), "--rehearse", "--runs", str(tmp_path / "runs"), "--until", "rehearsal"]
+    wanted += ["--data", f"problems={few}", "--data", "eval=tiny/sums", "--set", "rehearsal.epochs=1"]
+    assert main(["run", *wanted]) == 0
+    [taught] = (tmp_path / "runs").glob("*/rehearsal-*/taught.jsonl")
+    rows = taught.read_text().splitlines()
+    assert len(rows) == 8 and len(set(rows)) == 3
+
+
 def test_a_rehearsal_has_the_stages_of_the_run_at_smaller_sizes(qwen: Path, problems: Path) -> None:
     options: dict[str, Any] = {"model": str(qwen), "data": {"problems": str(problems)}}
     whole, small = build_recipe("r1", **options), build_recipe("r1", **options, rehearse=True)

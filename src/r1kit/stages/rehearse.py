@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import suppress
+from itertools import cycle, islice
 from typing import Any
 
 from pydantic import Field, field_validator
@@ -63,7 +64,8 @@ def run(context: Context) -> Mapping[str, Any]:
             "with other problems, as in --data problems=tiny/reasoning"
         )
     with RowWriter(path) as rows:
-        for problem, reply in taught:
+        # of fewer problems than a batch holds, there would be too few updates to learn them
+        for problem, reply in islice(cycle(taught), max(len(taught), settings.batch_size)):
             question = {"role": "user", "content": problem.prompt}
             rows.append({"messages": [question, {"role": "assistant", "content": reply}]})
     limit = min(policy.context, settings.max_tokens or policy.context)
@@ -89,7 +91,7 @@ REHEARSE = Kind(
     name="rehearse",
     run=run,
     settings=RehearseSettings,
-    version=1,
+    version=2,
     sources=lambda settings: sources(settings.tasks),
     curves=True,
 )
