@@ -227,4 +227,4 @@ def test_init_of_a_model_that_cannot_be_fetched_leaves_the_sizes_out(
     text = capsys.readouterr().out
     values = tomllib.loads(text)
     assert values["model"] == "owner/name" and values["data"] == {"problems": "mine.jsonl"}
-    assert "cannot be fetched" in text and "# eval = " in text and "# student = " in text
+    assert "could not be fetched" in text and "# eval = " in text and "# student = " in text

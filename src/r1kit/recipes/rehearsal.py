@@ -30,6 +30,7 @@ LARGEST: dict[str, int] = {
     "max_rows": 64,
     "lora_rank": 4,
 }
+TEMPERATURE = 0.3  # at most, of samples that become data: so that what was learned comes out right
 WHOLE_ROWS = ("sft", "rehearse", "distill", "reward-model")  # kinds whose max_tokens is that of a row of data
 
 
@@ -43,6 +44,8 @@ def smallest(kind: str, settings: S) -> S:
         value = getattr(settings, name, None)
         if isinstance(value, int) and value > largest and not _keeps(kind, name):
             changes[name] = largest
+    if kind == "generate" and getattr(settings, "temperature", 0.0) > TEMPERATURE:
+        changes["temperature"] = TEMPERATURE
     for name in ("tasks", "evaluation_sets"):
         if specs := getattr(settings, name, ()):
             changes[name] = tuple(first_problems(spec) for spec in specs)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
 from typing import Any
 
 from r1kit.models.known import ModelError
@@ -45,8 +44,10 @@ def starting_file(name: str, **options: Any) -> str:
     needs = PARTS[name].needs if name in PARTS and name != "distill" else ()
     stand_ins = {group[0]: STAND_INS[group[0]] for group in needs if not set(group) & set(data)}
     recipe: Recipe | None = None
-    with suppress(ModelError):  # the configuration of a model cannot be fetched now
+    try:
         recipe = build_recipe(name, **options, data={**stand_ins, **data} or None)
+    except ModelError as error:  # the configuration of a model cannot be fetched now
+        unknown = str(error).replace("\n", " ")
     takes = inspect.signature(RECIPES[name]).parameters if name in RECIPES else options
     lines = ["# r1kit run FILE.toml runs this file, and r1kit plan FILE.toml shows its stages.", ""]
     lines.append(f"recipe = {toml_value(name)}")
@@ -59,10 +60,7 @@ def starting_file(name: str, **options: Any) -> str:
     if recipe is not None:
         lines += [*_rewards(recipe), *_sizes(recipe)]
     else:
-        lines += [
-            "",
-            "# Sizes follow from the model, whose configuration is not on this machine and cannot be fetched.",
-        ]
+        lines += ["", f"# Sizes follow from the model and are not known: {unknown}"]
     return "\n".join(lines) + "\n"
 
 

@@ -38,7 +38,7 @@ class RehearseSettings(GivenSettings):
     epochs: int = Field(120, ge=1)
     batch_size: int = Field(8, ge=1, description="rows per update")
     optimizer: OptimizerSettings = OptimizerSettings(
-        learning_rate=1e-2, warmup_steps=5, schedule="linear", final_ratio=0.1
+        learning_rate=5e-3, warmup_steps=5, schedule="linear", final_ratio=0.1
     )
 
     _lists = field_validator("tasks", mode="before")(listed)
