@@ -19,7 +19,19 @@ from hypothesis import strategies as st
 
 from r1kit.data.errors import DataError
 from r1kit.settings import SettingsError
-from r1kit.tasks import KNOWN, Listed, TaskSpec, check_file, iterate, load_file, load_known, load_task, load_tasks, mix
+from r1kit.tasks import (
+    KNOWN,
+    Listed,
+    TaskSpec,
+    check_file,
+    iterate,
+    load_file,
+    load_known,
+    load_task,
+    load_tasks,
+    mix,
+    say_readings,
+)
 from r1kit.tasks.conversion import convert
 from r1kit.tasks.mixture import PERIOD, apportion
 from r1kit.tasks.public_sets import DATA_VARIABLE
@@ -223,6 +235,12 @@ def test_ids_come_from_folder_file_and_row_and_survive_skipping(tmp_path: Path) 
     task = load_file(write(tmp_path / "own" / "sums.jsonl", good, {"question": "Q"}, good), skip_invalid=True)
     assert [problem.id for problem in iterate(task)] == ["own/sums/0", "own/sums/2"]
     assert [(error.row, error.field, error.kind) for error in task.skipped] == [(2, "answer", "missing column")]
+    notes: list[str] = []
+    say_readings(task, notes.append)
+    assert any("own/sums: 1 row is faulty and left out; the first: " in note for note in notes)
+    rows = write(tmp_path / "asked.jsonl", {"prompt": "Hi?"}, {"other": 1})
+    requests = load_task(TaskSpec(name=f"requests:{rows}", skip_invalid=True))
+    assert (len(requests), [error.row for error in requests.skipped]) == (1, [2])
 
 
 def test_an_explicit_mapping_wins_over_guessing(tmp_path: Path) -> None:

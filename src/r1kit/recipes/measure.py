@@ -42,7 +42,7 @@ def measure(recipe: Recipe) -> dict[Path, Rates]:
 
 def _rates(path: Path, stages: Sequence[Stage], seconds: float) -> Rates:
     """The rates of one model, in about `seconds`: a half for training, a half for sampling."""
-    from r1kit.models.compute import compute_dtype_of
+    from r1kit.models.compute import DTYPES, compute_dtype_of
     from r1kit.models.load import load
 
     settings: Any = next((stage.settings for stage in stages if hasattr(stage.settings, "compute_dtype")), None)
@@ -50,7 +50,7 @@ def _rates(path: Path, stages: Sequence[Stage], seconds: float) -> Rates:
     policy, size = load(str(path), **chosen), size_of_source(External(path))
     step, token, length = _sampling(policy, stages, seconds / 2)
     per_token = _training(policy, stages, seconds / 2)
-    low = "bfloat16" in str(compute_dtype_of(policy.model))
+    low = compute_dtype_of(policy.model) == DTYPES["bf16"]
     return Rates(6 * size.active / per_token, step, token, length, _row_bytes(policy, stages), low)
 
 

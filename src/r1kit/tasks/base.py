@@ -101,10 +101,14 @@ def _is_true(calculation: re.Match[str]) -> bool:
 
 
 def say_readings(task: Task, say: Callable[[str], None]) -> None:
-    """Say how the columns of a task and its members were understood, unless a mapping names them."""
+    """Say how the columns of a task and its members were understood, unless a mapping names them, and which rows were
+    left out."""
     for member in getattr(task, "members", (task,)):
         if reading := getattr(member, "reading", ""):
             say(reading)
+        if skipped := getattr(member, "skipped", ()):
+            rows = f"{len(skipped)} {'row is' if len(skipped) == 1 else 'rows are'} faulty and left out"
+            say(f"{member.name}: {rows}; the first: {skipped[0]}")
 
 
 def iterate(task: Task) -> Iterator[Problem]:

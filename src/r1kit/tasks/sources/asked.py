@@ -38,17 +38,20 @@ class AskedSource(Source):
         if split != "train":
             raise DataError("wrong type", f"{spec.name} is for training: no rule can judge the replies to requests")
         path = local_file(name) or fetched(FILES[name])
-        questions: dict[str, None] = {}
+        questions, skipped = dict[str, None](), list[DataError]()
         for number, row in numbered_rows(path):
             try:
                 if isinstance(row, DataError):
                     raise row
                 questions.setdefault(first_question(row))
             except DataError as error:
+                error = error.at(str(path), number)
                 if not (spec.skip_invalid or name in FILES):
-                    raise error.at(str(path), number) from None
+                    raise error from None
+                skipped.append(error)
         if not questions:
-            raise DataError("empty file", "no row holds a request", str(path))
+            first = f"; the first: {skipped[0]}" if skipped else ""
+            raise DataError("empty file", f"no row holds a request{first}", str(path))
         source = f"{kind}/{KINDS[kind]}"
         problems = tuple(
             Problem(
@@ -61,7 +64,7 @@ class AskedSource(Source):
             )
             for index, text in enumerate(questions)
         )
-        return arranged(Listed(name=source, problems=problems), spec)
+        return arranged(Listed(name=source, problems=problems, skipped=tuple(skipped)), spec)
 
     def files(self, spec: TaskSpec) -> list[Path]:
         """A file of one's own, or one of the data folder: downloaded ones are the same on every machine."""
