@@ -333,6 +333,8 @@ def test_architectures_that_packed_rows_do_not_compute_take_the_plain_path(name:
     choose_path(model, name)
     path = plain_path(model)
     assert path and path.reason and model.config._attn_implementation != attention.NAME
+    choose_path(model, name)
+    assert plain_path(model) == path
 
 
 def test_loading_chooses_the_path_and_says_why(tmp_path: Path) -> None:

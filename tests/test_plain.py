@@ -18,6 +18,7 @@ from r1kit.models.batch import Totals  # noqa: E402
 from r1kit.models.known import ModelError  # noqa: E402
 from r1kit.models.load import Policy, place  # noqa: E402
 from r1kit.models.plain import PlainPath  # noqa: E402
+from r1kit.models.policy_net import hidden_states  # noqa: E402
 from r1kit.models.preflight import checked_plain_path  # noqa: E402
 from r1kit.tiny.tokenizer import make  # noqa: E402
 from r1kit.train.learner import Learner, OptimizerSettings  # noqa: E402
@@ -289,3 +290,7 @@ def test_the_router_counts_the_tokens_of_padded_rows_once() -> None:
         learner.forward_backward(pack(groups(), 60, model), grpo(PRESETS["grpo"]), Totals.of(groups()))
         loads.append(torch.stack(learner.router.loads))
     assert torch.equal(*loads) and float(loads[0].sum()) > 0
+    layout = pack(groups(), 60, packed)[0].layout
+    before = layout.samples_per_token
+    hidden_states(own, torch.ones(1, len(before), dtype=torch.long), layout)  # a teacher beside a packed student
+    assert layout.samples_per_token is before and float(before.max()) > 1

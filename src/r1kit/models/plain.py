@@ -58,7 +58,7 @@ def hidden_states(model: Any, path: PlainPath, token_ids: Tensor, layout: Packed
 
     A shared prompt's states are those of its first completion: the copies are equal, and so is the sum of gradients.
     """
-    sequences = layout.sequences()  # places in the row
+    sequences, samples_per_token = layout.sequences(), layout.samples_per_token  # places in the row; of the packed row
     states, places = list[Tensor](), list[np.ndarray[Any, Any]]()
     for indices in bucket([len(sequence) for sequence in sequences], WASTE if path.pads_right else 0.0):
         rows = [sequences[index] for index in indices]
@@ -69,6 +69,7 @@ def hidden_states(model: Any, path: PlainPath, token_ids: Tensor, layout: Packed
         padded = forward(model, {"input_ids": ids, "use_cache": False})[0]  # [N, L, d]
         states += [padded[n, : len(row)] for n, row in enumerate(rows)]
         places += rows
+    layout.samples_per_token = samples_per_token  # another model may take the row, packed
     _, first = np.unique(np.concatenate(places), return_index=True)  # of each place in the row
     return torch.cat(states)[torch.from_numpy(first).to(token_ids.device)]
 

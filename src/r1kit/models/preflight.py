@@ -48,9 +48,11 @@ def choose_path(model: Any, name: str) -> None:
     Raises `ModelError` if the model's own code does not give a sequence the same numbers in each of its passes.
     """
     model.eval()
+    model.plain_path = None  # of an earlier check: `hidden_states` would follow it
     with torch.no_grad():
         reason = packed_obstacle(model)
-        model.plain_path = None if not reason else checked_plain_path(model, name, reason)
+        if reason:
+            model.plain_path = checked_plain_path(model, name, reason)
 
 
 def packed_obstacle(model: Any) -> str:
