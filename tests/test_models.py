@@ -280,6 +280,7 @@ SOUND = {
     "gemma3": lambda **base: transformers.Gemma3TextConfig(**base, sliding_window=128),
     "gpt-oss": lambda **base: transformers.GptOssConfig(**base, head_dim=8, num_local_experts=4, num_experts_per_tok=2),
     "granite": lambda **base: transformers.GraniteConfig(**base, logits_scaling=8.0),
+    "hyperclova-x": lambda **base: transformers.HyperCLOVAXConfig(**base, logits_scaling=0.5),
     "cohere": transformers.CohereConfig,
     "gpt2": lambda **_: transformers.GPT2Config(vocab_size=90, n_embd=32, n_layer=2, n_head=4),
 }

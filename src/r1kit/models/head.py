@@ -44,9 +44,10 @@ class Head:
         """Read the head off a Hugging Face model, with the scalings that some architectures put on logits."""
         linear = model.get_output_embeddings()
         config = model.config.get_text_config()  # of Gemma 4 a part of the whole
-        # Cohere multiplies by `logit_scale`, Granite divides by `logits_scaling`, Gemma caps
+        # Cohere multiplies by `logit_scale`, Granite divides by `logits_scaling`, by which HyperCLOVA X multiplies
         scale = getattr(config, "logit_scale", None) or 1.0
-        scale /= getattr(config, "logits_scaling", None) or 1.0
+        scaling = getattr(config, "logits_scaling", None) or 1.0
+        scale *= scaling if config.model_type == "hyperclovax" else 1 / scaling
         # on a CPU the logits stay fp32; on a GPU autocast rounds
         low = linear.weight.device.type == "cpu" and compute_dtype_of(model) == torch.bfloat16
         softcap = getattr(config, "final_logit_softcapping", None)
