@@ -184,6 +184,15 @@ def test_a_config_alone_gives_the_published_size(tmp_path: Path, name: str) -> N
     assert (size.layers, size.width) == (config["num_hidden_layers"], config["hidden_size"])
 
 
+@pytest.mark.parametrize("kind", ["gpt2", "mpt", "gpt_neo", "opt"])
+def test_older_names_of_layers_and_width_are_read(tmp_path: Path, kind: str) -> None:
+    config = transformers.AutoConfig.for_model(kind)
+    config.save_pretrained(tmp_path)
+    size = size_of_model(tmp_path)
+    assert (size.layers, size.width) == (config.num_hidden_layers, config.hidden_size)
+    assert size.cached == 2 * size.width and size.inner >= 8 * size.width
+
+
 TINY = {
     "vocab_size": 96,
     "hidden_size": 48,

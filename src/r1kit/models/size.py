@@ -11,6 +11,12 @@ from r1kit.models.known import ModelError, first_line, shapes_in
 from r1kit.pipeline import ModelSize
 from r1kit.store import read_json
 
+# the field's usual name, and those of GPT-2, MPT, GPT-Neo and OPT, which config.json keeps
+LAYERS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
+WIDTH = ("hidden_size", "n_embd", "d_model")
+HEADS = ("num_attention_heads", "n_head", "n_heads", "num_heads")
+MLP_WIDTH = ("intermediate_size", "n_inner", "ffn_dim")
+
 Shapes = Mapping[str, tuple[int, ...]]  # of all weights, by name
 
 
@@ -27,15 +33,15 @@ def size_of_model(folder: Path) -> ModelSize:
 
 
 def size_of_shapes(shapes: Shapes, config: Mapping[str, Any]) -> ModelSize:
-    """The size of a model with such weights and a configuration in the words of transformers."""
+    """The size of a model with such weights and a configuration with the field names of transformers."""
     counts = {name: prod(shape) for name, shape in shapes.items()}
     parameters = sum(counts.values())
     routed = sum(count for name, count in counts.items() if ".experts." in name)  # not `.shared_experts.`
     experts = _first(config, "n_routed_experts", "num_experts", "num_local_experts")
     chosen = _first(config, "num_experts_per_tok", "experts_per_token", "moe_topk", "moe_top_k")
     active = parameters - routed * (1 - chosen / experts if experts else 0)
-    layers, width = _first(config, "num_hidden_layers"), _first(config, "hidden_size")
-    heads = _first(config, "num_attention_heads") or 1
+    layers, width = _first(config, *LAYERS), _first(config, *WIDTH)
+    heads = _first(config, *HEADS) or 1
     key_heads = _first(config, "num_key_value_heads") or heads
     key = _first(config, "head_dim") or width // heads
     queries, keys, values = heads * key, key_heads * key, key_heads * key
@@ -57,7 +63,7 @@ def size_of_shapes(shapes: Shapes, config: Mapping[str, Any]) -> ModelSize:
 
 def _kept_by_mlp(config: Mapping[str, Any], layers: int, width: int, chosen: int) -> int:
     """Values that the MLP of a layer keeps per token, on average: gate, up, activation and product; routed inputs."""
-    dense = 4 * _first(config, "intermediate_size")
+    dense = 4 * (_first(config, *MLP_WIDTH) or 4 * width)  # GPT-2 and its heirs name a width only if it is another one
     if not chosen:
         return dense
     expert = _first(config, "moe_intermediate_size") or _first(config, "intermediate_size")
