@@ -274,3 +274,16 @@ def test_bf16_in_vain_is_said(
     context = Context(stage="eval", settings=settings, folder=tmp_path, paths={"model": tiny_policy_folder})
     assert compute.compute_dtype_of(load_policy(context).model) == torch.float32
     assert "never rounded" in capsys.readouterr().err
+
+
+def test_fp32_that_the_code_of_a_model_needs_is_said_once(
+    tiny_policy_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(compute, "has_bf16_kernels", lambda: True)
+    monkeypatch.setattr(compute, "measure", lambda model: {"fp32": 9.0, "bf16": 1.0})
+    monkeypatch.setattr("r1kit.models.load.bf16_obstacle", lambda model: "it adds float to bfloat16")
+    settings = EvaluateSettings(tasks="tiny/sums")
+    context = Context(stage="eval", settings=settings, folder=tmp_path, paths={"model": tiny_policy_folder})
+    assert [dtype_of(load_policy(context)) for _ in range(2)] == [torch.float32] * 2
+    said = "compute in fp32: compute_dtype is auto, and on a CPU the model does not run with linear layers in bf16 (it"
+    assert capsys.readouterr().err.count(said) == 1

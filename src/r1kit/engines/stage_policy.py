@@ -39,17 +39,20 @@ def compute_dtype(context: Context, name: str = "model") -> ComputeDtype:
 def keep_compute_dtype(context: Context, model: Any, name: str = "model") -> None:
     """Write down the precision that loading chose.
 
-    Says once if it is bf16 or if bf16 was set in vain, and if the model runs on the plain path.
+    Says once if it is bf16, if bf16 was set or measured in vain, and if the model runs on the plain path.
     """
-    from r1kit.models.compute import DTYPES, compute_dtype_of
+    from r1kit.models.compute import DTYPES, compute_dtype_of, rounding_obstacle
     from r1kit.models.plain import describe_path
 
     file = context.folder / FILE
     kept = read_json(file) if file.is_file() else {}
     chosen = next(key for key, dtype in DTYPES.items() if dtype == compute_dtype_of(model))
     wanted = context.settings.compute_dtype
-    if "bf16" in (chosen, wanted) and name not in kept:
+    obstacle = rounding_obstacle(model)
+    if name not in kept and (obstacle or "bf16" in (chosen, wanted)):
         why = "" if chosen == "bf16" else ", but on a CPU a model this small is never rounded"
+        if obstacle:
+            why = f", and on a CPU the model does not run with linear layers in bf16 ({obstacle})"
         context.progress.say(f"the {name}'s linear layers compute in {chosen}: compute_dtype is {wanted}{why}")
     if name not in kept and (line := describe_path(model)):
         context.progress.say(f"the {name}: {line}")

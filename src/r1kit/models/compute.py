@@ -140,6 +140,11 @@ def compute_dtype_of(model: nn.Module) -> torch.dtype:
     return getattr(model, "compute_dtype", default)
 
 
+def rounding_obstacle(model: nn.Module) -> str:
+    """Why a model computes in fp32 on a CPU that is faster in bf16; empty if nothing is in the way."""
+    return getattr(model, "rounding_obstacle", "")
+
+
 def choose(model: nn.Module, wanted: ComputeDtype) -> None:
     """Set the precision of the model's linear layers. On a CPU, `auto` measures for about a tenth of a second.
 

@@ -165,7 +165,7 @@ def place(model: Any, device: str, compute_dtype: ComputeDtype, weights_dtype: W
         if "bf16" in (compute_dtype, weights_dtype):
             problem = f"{model.config.model_type} does not run on a CPU with linear layers in bf16 ({reason})"
             raise ModelError(f"{problem}: set compute_dtype and weights_dtype to fp32")
-        model.compute_dtype = torch.float32
+        model.compute_dtype, model.rounding_obstacle = torch.float32, reason
 
 
 def ids_without_token(tokenizer: Any, size: int) -> list[int]:
