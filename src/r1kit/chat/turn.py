@@ -170,7 +170,7 @@ def lead_of(tokenizer: Any, turns: Sequence[dict[str, str]], options: Mapping[st
 
 
 def _before_answer(tokenizer: Any, turns: Sequence[dict[str, str]], prompt: str, options: Mapping[str, Any]) -> str:
-    """What the chat template writes between the prompt and an answer to it; "" if it renders the prompt otherwise."""
+    """The chat template's text between the prompt and an answer to it; "" if an answer changes the prompt."""
     answered = rendered(tokenizer, [*turns, {"role": "assistant", "content": _ANSWER}], **options)
     # only the text behind the question: some templates write a system message elsewhere once an answer follows
     begun, whole = (text.rpartition(_QUESTION)[2] for text in (prompt, answered.rpartition(_ANSWER)[0]))

@@ -145,7 +145,7 @@ class DecodeLayout:
         self.biases: dict[int | None, tuple[Tensor | None, Tensor]] = {}  # by window, the same in many layers
 
     def bias(self, window: int | None) -> tuple[Tensor | None, Tensor]:
-        """What hides keys from the new tokens: [rows, 1, 1, shared] or None if all see them, [rows, 1, 1, positions].
+        """Biases of shared keys [rows, 1, 1, shared], None without a window, and of own keys [rows, 1, 1, positions].
 
         -inf hides the positions beyond a row's end, and those before its window.
         """

@@ -1,4 +1,4 @@
-"""What a model's configuration and tokenizer tell before its weights are here: size, context and prompt format."""
+"""Facts that a model's configuration and tokenizer give before its weights are here: size, context, prompt format."""
 
 from __future__ import annotations
 

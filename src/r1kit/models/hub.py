@@ -46,7 +46,7 @@ def config_of(folder: Path, name: str) -> Any:
 
 def tokenizer_of(folder: Path, name: str) -> Any:
     """The tokenizer in a folder. Raises `ModelError` if there is none: for some families transformers then builds one
-    that knows nothing but special tokens."""
+    that has special tokens only."""
     from transformers import AutoTokenizer
 
     with reading(name, "has no usable tokenizer", ": save one beside the weights"):

@@ -205,7 +205,7 @@ def common_prefix(rows: Sequence[Sequence[int]]) -> int:
 
 
 def split_by_budget(lengths: Sequence[int], budget: int) -> list[range]:
-    """Consecutive items whose lengths sum to at most `budget`; a longer item stands alone.
+    """Consecutive items whose lengths sum to at most `budget`; a longer item is a part by itself.
 
     `split_by_budget([3, 4, 9], 7) == [range(0, 2), range(2, 3)]`.
     """

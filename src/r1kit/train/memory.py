@@ -38,7 +38,7 @@ def training_parts(size: ModelSize, work: Work, tokens: int, *, device: str, low
     each = 4.0 if adapters else WEIGHT[work.weights_dtype]  # adapters stay fp32
     gradients, activations = trained * each, tokens * _per_token(size, low=low, recomputes=work.recomputes)
     if batches == 1:
-        gradients, activations = max(0.0, gradients - activations), activations
+        gradients = max(0.0, gradients - activations)
     copies = _copies(size, work, device, low=low, training=True)
     return {
         **_resident(size, work, device),

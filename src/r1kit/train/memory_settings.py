@@ -11,7 +11,7 @@ from r1kit.types import WeightsDtype
 
 
 class MemorySettings(Settings):
-    """What training keeps in memory (see `train.memory`).
+    """The memory that training takes (see `train.memory`).
 
     `weights_dtype="bf16"` halves weights and gradients of linear layers. An update then adds the gradients of its
     batches in bf16 and rounds each new weight at random (docs/log.md has the cost).

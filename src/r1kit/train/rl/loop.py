@@ -217,7 +217,7 @@ class RLLoop:
 
     @property
     def _moving_reference(self) -> Mapping[str, Tensor] | None:
-        """The reference's tensors if it is ever refreshed (so they must be checkpointed), else None."""
+        """The reference's tensors if it is ever refreshed (so they must be checkpointed), otherwise None."""
         if self.reference is None or not self.settings.algorithm.reference_refresh:
             return None
         return self.reference.tensors
