@@ -16,10 +16,10 @@ import torch
 from r1kit.chat import ChatFormat, final_answer, to_samples
 from r1kit.models import attention
 from r1kit.models.compute import computing
-from r1kit.models.hub import NO_CODE, reading, tokenizer_of
+from r1kit.models.hub import NO_CODE, context_of, reading, tokenizer_of
 from r1kit.models.idle import HOME, visiting
 from r1kit.models.known import ModelError, resolve
-from r1kit.models.load import check_weights, context_of, load, place
+from r1kit.models.load import check_weights, load, place
 from r1kit.models.packed import PackedLayout, Span, bucket, split_by_budget
 from r1kit.models.policy_net import ScoreNet
 from r1kit.models.preflight import choose_path
@@ -43,7 +43,7 @@ class RewardModel:
     @property
     def context(self) -> int:
         """The longest sequence that the model takes, in tokens."""
-        return context_of(self.model)
+        return context_of(self.model.config.get_text_config())
 
     def judged(self, response: str) -> str | None:
         """The part of a response that is scored: all of it, or its final answer; None if that is empty."""

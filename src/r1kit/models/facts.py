@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
 from r1kit.chat import ChatFormat, saved
-from r1kit.models.hub import config_of, tokenizer_of
+from r1kit.models.hub import config_of, context_of, tokenizer_of, tokens_hash
 from r1kit.models.known import KNOWN, ModelError, cache, find, first_line, resolve
 from r1kit.models.size import shapes_of_config, size_of_shapes
 from r1kit.pipeline import ModelSize
@@ -61,11 +59,10 @@ def facts_of(name: str) -> ModelFacts:
 def _facts(folder: Path, name: str, changed: int) -> ModelFacts:
     config, tokenizer = config_of(folder, name), tokenizer_of(folder, name)
     chat = saved.choose(None, folder, tokenizer)[0]
-    tokens = json.dumps(sorted(tokenizer.get_vocab().items(), key=lambda item: item[1]))
     return ModelFacts(
         size=size_of_shapes(shapes_of_config(folder), config.to_dict()),
-        context=int(getattr(config, "max_position_embeddings", None) or 1 << 20),
-        tokens=hashlib.sha256(tokens.encode()).hexdigest()[:16],
+        context=context_of(config),
+        tokens=tokens_hash(tokenizer),
         chat=chat,
         keeps_reasoning=chat.keeps_reasoning(tokenizer),
     )

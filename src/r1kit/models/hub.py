@@ -5,6 +5,8 @@ Left to itself, transformers asks on the terminal whether to run such code. Ever
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -54,6 +56,18 @@ def tokenizer_of(folder: Path, name: str) -> Any:
         if len(tokenizer) <= len(tokenizer.all_special_tokens):
             raise ValueError("no tokenizer file is in the folder")
         return tokenizer
+
+
+def tokens_hash(tokenizer: Any) -> str:
+    """A hash of the tokens by id: equal for tokenizers that share token ids."""
+    # by id: the order of `get_vocab` differs between runs
+    vocabulary = json.dumps(sorted(tokenizer.get_vocab().items(), key=lambda item: item[1]))
+    return hashlib.sha256(vocabulary.encode()).hexdigest()[:16]
+
+
+def context_of(config: Any) -> int:
+    """The longest sequence that a language model takes, in tokens; about a million if it sets no limit."""
+    return int(getattr(config, "max_position_embeddings", None) or 1 << 20)
 
 
 def listed_ends(folder: Path) -> list[int]:

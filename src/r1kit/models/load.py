@@ -16,7 +16,7 @@ from r1kit.chat import ChatFormat, describe_turn, end_ids, end_texts
 from r1kit.models import attention, compute
 from r1kit.models.bf16_weights import round_weights
 from r1kit.models.head import WITHOUT_TOKEN
-from r1kit.models.hub import NO_CODE, config_of, listed_ends, reading, tokenizer_of
+from r1kit.models.hub import NO_CODE, config_of, context_of, listed_ends, reading, tokenizer_of
 from r1kit.models.known import ModelError, first_line, resolve
 from r1kit.models.plain import describe_path
 from r1kit.models.preflight import bf16_obstacle, choose_path
@@ -37,7 +37,7 @@ class Policy:
     @property
     def context(self) -> int:
         """The longest sequence that the model takes, in tokens."""
-        return context_of(self.model)
+        return context_of(self.model.config.get_text_config())
 
     @property
     def path(self) -> str:
@@ -79,11 +79,6 @@ def set_ends(model: Any, ids: tuple[int, ...]) -> None:
     except ValueError:  # such as a temperature without do_sample, which many published models have
         names = ("bos_token_id", "eos_token_id", "pad_token_id")
         model.generation_config = GenerationConfig(**{name: getattr(config, name) for name in names})
-
-
-def context_of(model: Any) -> int:
-    """The longest sequence that a model takes, in tokens."""
-    return int(getattr(model.config.get_text_config(), "max_position_embeddings", 1 << 20))
 
 
 def device_of(name: str) -> torch.device:

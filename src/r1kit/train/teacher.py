@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +14,7 @@ from torch import Tensor
 from r1kit.data.tokens import key_of
 from r1kit.models.batch import Batch
 from r1kit.models.compute import computing
+from r1kit.models.hub import tokens_hash
 from r1kit.models.known import ModelError
 from r1kit.models.policy_net import PolicyNet
 from r1kit.store import StoreError, read_json, write_bytes, write_json
@@ -199,9 +198,7 @@ def _top_k_of(
 
 def tokenizer_facts(tokenizer: Any) -> dict[str, Any]:
     """Facts that must match for two tokenizers to share token ids."""
-    # by id: the order of `get_vocab` differs between runs
-    vocabulary = json.dumps(sorted(tokenizer.get_vocab().items(), key=lambda item: item[1]))
-    return {"vocabulary": len(tokenizer), "tokenizer": hashlib.sha256(vocabulary.encode()).hexdigest()[:16]}
+    return {"vocabulary": len(tokenizer), "tokenizer": tokens_hash(tokenizer)}
 
 
 def _token(tokens: dict[int, str], token_id: int) -> str:
