@@ -246,7 +246,8 @@ Every causal language model of transformers takes one of two paths. The check at
   own prompt, and the rows of a batch are padded, or of equal length if padding changes the model's numbers. Slower,
   with the same losses and log-probs. One line at load says why.
 - **refused**: the model's own code gives a sequence other numbers in a batch or token by token than alone, so sampling
-  and training could not agree; or transformers cannot load the folder that it saved.
+  and training could not agree; its head scales logits in a way that r1kit does not know; or transformers cannot load
+  the folder that it saved.
 - **not built**, **failed**: no tiny model could be made of the class, or its two steps of training did not succeed.
 
 `python benchmarks/architectures.py` builds a tiny model of every class with random weights and trains it for two steps
