@@ -86,6 +86,9 @@ def test_sft_reads_columns_of_other_names_and_worked_solutions_of_a_set(files: P
     assert built["sft"].settings.chat.system and "eval-base" not in built  # the tiny model's own format
     with pytest.raises(SettingsError, match=r"data\.rows: its files differ in columns"):
         stages("sft", data={"rows": ["chats.jsonl", {"name": "problems.jsonl", "columns": columns}]})
+    worked = {"name": "gsm8k", "limit": 5}
+    built = stages("sft", data={"rows": [worked, {"name": "problems.jsonl", "columns": columns}]})
+    assert built["traces"].settings.tasks[0].limit == 5 and built["sft"].settings.columns == columns
 
 
 def test_a_part_says_what_it_needs(files: Path) -> None:
@@ -97,7 +100,9 @@ def test_a_part_says_what_it_needs(files: Path) -> None:
         ("sft", {"data": {"rows": {"name": "chats.jsonl", "column": {}}}}, r"data\.rows\.column: did you mean columns"),
         ("distill", {"data": {"traces": "chats.jsonl"}, "scale": "tiny"}, "leave scale out"),
         ("sft", {"data": {"rows": "chats.jsonl"}, "scale": "tiny"}, "recipe sft does not take scale"),
-        ("sft", {"data": {"rows": "none.jsonl"}}, "there is no file or known set"),
+        ("sft", {"data": {"rows": "none.jsonl"}}, r"data\.rows: there is no file or known set"),
+        ("sft", {"data": {"rows": "chats.jsonl", "validation": "gsm8k"}}, r"data\.validation: gsm8k is a set of problems"),
+        ("preferences", {"data": {"rows": "gsm8k"}}, r"data\.rows: gsm8k is a set of problems"),
         ("rl", {"data": {"problems": {"name": "gsm8k", "split": "test"}}}, "which is for evaluation only"),
         ("distill", {"data": {"traces": "chats.jsonl"}, "teacher": "smollm2-135m"}, "have different tokens"),
     ):  # fmt: skip

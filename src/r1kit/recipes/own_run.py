@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
@@ -11,7 +11,7 @@ from r1kit.models.facts import facts_of, outline_folder
 from r1kit.models.hub import tokenizer_of
 from r1kit.pipeline import External
 from r1kit.recipes.builder import Builder
-from r1kit.recipes.roles import MEASURED, Data, items_of, limited, specs_of
+from r1kit.recipes.roles import MEASURED, Data, items_of, limited, of_role, specs_of
 from r1kit.recipes.scale import Sizes
 from r1kit.recipes.scales.gpu import GPU, ON_CPU, ON_GPU, GpuSizes
 from r1kit.recipes.sizing import device_for, sizing
@@ -58,7 +58,8 @@ class OwnRun:
             refuse_benchmark(spec)
         measured = tuple(limited(spec, MEASURED) for spec in tasks.get("eval", ()))
         size = sizing(model, facts, device)
-        sizes = GpuSizes(size, facts, only(tasks.get("problems", ()), measured), ON_CPU if device.is_cpu else ON_GPU)
+        used = Data(problems=tasks.get("problems", ()), eval=measured)
+        sizes = GpuSizes(size, facts, used, ON_CPU if device.is_cpu else ON_GPU)
         by_heart = tasks.get("problems") or measured or (TaskSpec(name="tiny/reasoning"),)  # in a rehearsal
         zero, notes = Sizes(tasks=by_heart, chat=sizes.chat), (size.as_text(model, facts),)
         scale = replace(GPU, name="fitted", model=model, zero=zero, notes=notes)
@@ -69,24 +70,28 @@ class OwnRun:
         """The files of a role whose rows have one form only."""
         return self.files(role, name)[0]
 
-    def files(self, role: str, name: str) -> tuple[dict[str, External], Sizes]:
-        """The files of a role as inputs `name/0`, `name/1` ..., and settings that say how their rows are read."""
+    def files(self, role: str, name: str, skip: Container[str] = ()) -> tuple[dict[str, External], Sizes]:
+        """The files of a role as inputs `name/0`, `name/1` ..., and settings that say how their rows are read.
+
+        Items whose name is in `skip` are left out. Raises `DataError` for a name that is no file and no set of files.
+        """
         inputs: dict[str, External] = {}
         reading = Sizes()
         for number, item in enumerate(items_of(self.data.get(role, ()))):
+            if name_of(item) in skip:
+                continue
             fields = {"name": item} if isinstance(item, str) else dict(item)
             if wrong := [field for field in fields if field not in FILE_FIELDS]:
                 raise SettingsError(f"there is no setting data.{role}.{wrong[0]}: {nearest(wrong[0], FILE_FIELDS)}")
-            if fields.get("name") in KNOWN:
-                continue  # a set of problems: its worked solutions become rows
-            inputs[f"{name}/{number}"] = file_input(fields.pop("name", ""))
-            if number and fields != reading:
+            with of_role(role):
+                file = file_input(fields.pop("name", ""))
+            if inputs and fields != reading:
                 raise SettingsError(f"data.{role}: its files differ in columns or skip_invalid: give them alike")
-            reading = fields
+            inputs[f"{name}/{number}"], reading = file, fields
         return inputs, reading
 
     def worked(self, role: str) -> tuple[TaskSpec, ...]:
-        """The sets of a role that are known problems, of which the worked solutions are wanted."""
+        """The known sets of problems in a role. Their worked solutions become rows."""
         items = [item for item in items_of(self.data.get(role, ())) if name_of(item) in KNOWN]
         return tuple(limited(spec, self.sizes.amounts.traces) for spec in specs_of(role, items)) if items else ()
 
@@ -100,19 +105,3 @@ def own_chat(model: str) -> ChatFormat:
     """The format of a model's conversations, from its configuration and tokenizer."""
     folder = outline_folder(model)
     return saved.own(folder, tokenizer_of(folder, model))[0]
-
-
-def only(problems: tuple[TaskSpec, ...], measured: tuple[TaskSpec, ...]) -> Data:
-    """Data of two roles; a part reads its other roles by itself."""
-    return Data(
-        problems=problems,
-        eval=measured,
-        traces=(),
-        trace_files=(),
-        from_zero=False,
-        requests="",
-        preferences="",
-        safety="",
-        everyday=(),
-        notes=(),
-    )

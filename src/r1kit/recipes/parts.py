@@ -21,6 +21,7 @@ from r1kit.stages.generate import GENERATE
 from r1kit.stages.preferences import PREFERENCES
 from r1kit.stages.reward_model import REWARD_MODEL
 from r1kit.stages.sft import SFT
+from r1kit.tasks import KNOWN
 
 
 @dataclass(frozen=True)
@@ -85,7 +86,7 @@ class PartRecipe:
 
 def sft(run: OwnRun) -> Part:
     """SFT on conversations; sets of problems with worked solutions become conversations first."""
-    inputs, reading = run.files("rows", "data")
+    inputs, reading = run.files("rows", "data", skip=KNOWN)
     every: dict[str, Model] = {"model": run.build.base, **inputs, **run.inputs("validation", "validation")}
     stages: list[Stage] = []
     if specs := run.worked("rows"):

@@ -46,22 +46,22 @@ HELD_OUT = 0.2  # of a file that has to measure too
 
 @dataclass(frozen=True, kw_only=True)
 class Data:
-    """The data of a run. `traces` are tasks, `trace_files` files of conversations; `from_zero`: R1-Zero writes
-    some too.
+    """The data of a run. The recipe of one part uses `problems` and `eval` only.
 
-    `requests`, `preferences` and `safety` are names of `public_files.FILES` or paths. `notes` are for people.
+    `traces` are tasks, `trace_files` files of conversations; `from_zero`: R1-Zero writes some too. `requests`,
+    `preferences` and `safety` are names of `public_files.FILES` or paths. `notes` are for people.
     """
 
     problems: tuple[TaskSpec, ...]
     eval: tuple[TaskSpec, ...]
-    traces: tuple[TaskSpec, ...]
-    trace_files: tuple[Path, ...]
-    from_zero: bool
-    requests: str
-    preferences: str
-    safety: str
-    everyday: tuple[TaskSpec, ...]
-    notes: tuple[str, ...]
+    traces: tuple[TaskSpec, ...] = ()
+    trace_files: tuple[Path, ...] = ()
+    from_zero: bool = False
+    requests: str = ""
+    preferences: str = ""
+    safety: str = ""
+    everyday: tuple[TaskSpec, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 def data_by_role(values: Mapping[str, Any] | None) -> Data:
@@ -85,14 +85,14 @@ def data_by_role(values: Mapping[str, Any] | None) -> Data:
             refuse_benchmark(spec)
     every = items_of(values.get("traces", DEFAULTS["traces"]))
     named = [item for item in every if item != FROM_ZERO]
-    given = specs_of("traces", named) if named else ()
-    conversations = [spec for spec in given if holds_conversations(spec)]
+    solutions = specs_of("traces", named) if named else ()
+    conversations = [spec for spec in solutions if holds_conversations(spec)]
     files = {role: file_of(role, values.get(role, DEFAULTS[role])) for role in FILE_ROLES}
     everyday = specs_of("everyday", values.get("everyday", DEFAULTS["everyday"]))
     return Data(
         problems=problems,
         eval=tuple(limited(spec, MEASURED) for spec in measured),
-        traces=tuple(spec for spec in given if spec not in conversations),
+        traces=tuple(spec for spec in solutions if spec not in conversations),
         trace_files=tuple(Path(spec.name).expanduser().absolute() for spec in conversations),
         from_zero=FROM_ZERO in every,
         everyday=everyday,

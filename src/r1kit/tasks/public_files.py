@@ -16,7 +16,7 @@ from r1kit.data.rows import SUFFIXES, stem
 from r1kit.models.known import cache
 from r1kit.settings import nearest
 from r1kit.store import atomic_file
-from r1kit.tasks.public_sets import DATA_VARIABLE, benchmark_in_path, find_local
+from r1kit.tasks.public_sets import DATA_VARIABLE, KNOWN, benchmark_in_path, find_local
 from r1kit.tiny import everyday
 
 Holds = Literal["requests", "preferences", "safety", "harmful prompts"]
@@ -178,8 +178,10 @@ def local_file(name: str) -> Path | None:
         return fetched(FILES[name]) if FILES[name].make else on_this_machine(FILES[name])
     if path.is_file():
         return path.absolute()
-    kinds = f"(or give a file ending in {', '.join(SUFFIXES)})"
-    raise DataError("missing file", f"there is no file or known set {name!r}: {nearest(name, FILES)} {kinds}")
+    remedy = f"{nearest(name, FILES)} (or give a file ending in {', '.join(SUFFIXES)})"
+    if name in KNOWN:
+        raise DataError("wrong type", f"{name} is a set of problems, not of conversations or pairs: {remedy}")
+    raise DataError("missing file", f"there is no file or known set {name!r}: {remedy}")
 
 
 def on_this_machine(file: KnownFile) -> Path | None:
