@@ -228,3 +228,19 @@ def test_init_of_a_model_that_cannot_be_fetched_leaves_the_sizes_out(
     values = tomllib.loads(text)
     assert values["model"] == "owner/name" and values["data"] == {"problems": "mine.jsonl"}
     assert "could not be fetched" in text and "# eval = " in text and "# student = " in text
+
+
+def test_init_of_ones_own_recipe_keeps_the_data_and_a_recipe_file_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "own_recipe.py").write_text(
+        "from r1kit.recipes.r1_zero import r1_zero\n"
+        "def make(*, overrides, seed, data=None): return r1_zero(overrides=overrides, seed=seed, scale='tiny')\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert main(["init", "own_recipe:make", "--data", "puzzles=tiny/sums"]) == 0
+    text = capsys.readouterr().out
+    assert tomllib.loads(text)["data"] == {"puzzles": "tiny/sums"}
+    (tmp_path / "own.toml").write_text(text)
+    assert main(["init", str(tmp_path / "own.toml")]) != 0
+    assert "own.toml is a recipe file already" in capsys.readouterr().err

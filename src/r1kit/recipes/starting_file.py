@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from r1kit.models.known import ModelError
 from r1kit.pipeline import Recipe, Stage
 from r1kit.recipes import RECIPES, build_recipe
+from r1kit.recipes.file import is_recipe_file
 from r1kit.recipes.file_text import entries, toml_value
-from r1kit.recipes.parts import PARTS
+from r1kit.recipes.parts import PartRecipe
 from r1kit.recipes.roles import DEFAULTS, ROLES
 from r1kit.recipes.scales import choose_scale
+from r1kit.settings import SettingsError
 from r1kit.store import to_plain
 
 KEYS = {
@@ -37,26 +39,33 @@ STAND_INS |= {"problems": "tiny/reasoning", "eval": "tiny/reasoning"}
 def starting_file(name: str, **options: Any) -> str:
     """The file of a recipe with some options of `build_recipe`.
 
-    Sizes are those that the recipe chooses, as comments: a line counts once its # is removed.
+    Sizes are those that the recipe chooses, as comments: a line counts once its # is removed. Raises `SettingsError`
+    for the name of a recipe file.
     """
+    if name not in RECIPES and is_recipe_file(name):
+        raise SettingsError(f"{name} is a recipe file already: edit a copy of it, or name a recipe")
     options = {key: value for key, value in options.items() if value}
     data = options.pop("data", {})
-    needs = PARTS[name].needs if name in PARTS and name != "distill" else ()
-    stand_ins = {group[0]: STAND_INS[group[0]] for group in needs if not set(group) & set(data)}
+    make = RECIPES.get(name)  # None: a function of the user's own
+    takes = set() if make is None else set(inspect.signature(make).parameters)
+    missing = []
+    if isinstance(make, PartRecipe):
+        missing = [group[0] for group in make.needs if not set(group) & set(data)]
+        if not make.takes_teacher:
+            takes.remove("teacher")
     recipe: Recipe | None = None
     try:
-        recipe = build_recipe(name, **options, data={**stand_ins, **data} or None)
+        recipe = build_recipe(name, **options, data={**{role: STAND_INS[role] for role in missing}, **data} or None)
     except ModelError as error:  # the configuration of a model cannot be fetched now
         unknown = str(error).replace("\n", " ")
-    takes = inspect.signature(RECIPES[name]).parameters if name in RECIPES else options
     lines = ["# r1kit run FILE.toml runs this file, and r1kit plan FILE.toml shows its stages.", ""]
     lines.append(f"recipe = {toml_value(name)}")
     for key, about in KEYS.items():
         if key in options:
             lines.append(f"{key} = {toml_value(options[key])}  # {about}")
-        elif key in takes and key != "scale" and (key != "teacher" or name not in PARTS or PARTS[name].takes_teacher):
+        elif key in takes and key != "scale":
             lines.append(f"# {key} = {toml_value(EXAMPLES[key])}  # {about}")
-    lines += ["seed = 0", *_data(name, options, data, takes)]
+    lines += ["seed = 0", *(_data(name, options, data, missing) if data or "data" in takes else [])]
     if recipe is not None:
         lines += [*_rewards(recipe), *_sizes(recipe)]
     else:
@@ -64,26 +73,26 @@ def starting_file(name: str, **options: Any) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _data(name: str, options: Mapping[str, Any], data: Mapping[str, Any], takes: Any) -> Iterator[str]:
-    """The table of roles: those given, those that are needed, and the others as comments."""
-    if "data" not in takes:
-        return
+def _data(name: str, options: Mapping[str, Any], data: Mapping[str, Any], missing: Sequence[str]) -> Iterator[str]:
+    """The table of roles: those with data, those that are needed but `missing`, and the others as comments."""
     yield from (
         "",
         "[data]  # by role: a set (r1kit data list), a file, a table with name and columns, or a list of these",
     )
-    if name in PARTS and name != "distill":
-        groups = [group for group in PARTS[name].needs if not set(group) & set(data)]
-        roles, defaults, needed = PARTS[name].roles, dict[str, Any](), [group[0] for group in groups]
+    make, defaults = RECIPES.get(name), dict[str, Any]()
+    if make is None:
+        roles: Mapping[str, str] = dict.fromkeys(data, "a role of this recipe")
+    elif isinstance(make, PartRecipe):
+        roles = make.roles
     elif choose_scale(name, options.get("scale"), options.get("model")).fit is None:
         yield "# this scale has data of its own"
         return
     else:
         named = ("problems", "eval") if name == "r1-zero" else tuple(ROLES)
-        roles, defaults, needed = {role: ROLES[role] for role in named}, dict(DEFAULTS), []
+        roles, defaults = {role: ROLES[role] for role in named}, dict(DEFAULTS)
     for role, about in roles.items():
         value = data.get(role, defaults.get(role, f"{role}.jsonl"))
-        yield f"{'' if role in data or role in needed else '# '}{role} = {toml_value(to_plain(value))}  # {about}"
+        yield f"{'' if role in data or role in missing else '# '}{role} = {toml_value(to_plain(value))}  # {about}"
 
 
 def _rewards(recipe: Recipe) -> Iterator[str]:
