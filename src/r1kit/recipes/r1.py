@@ -107,9 +107,9 @@ def cold_start(build: Builder) -> tuple[Stage, ...]:
     """
     size, keep = build.scale.for_r1, build.scale.departures.cold_start
     files = {f"requests/{number}": External(path) for number, path in enumerate(size.trace_files)}
-    given = (build("traces", GENERATE, files, size.traces, prompting="traces"),) if size.traces or files else ()
+    traces = (build("traces", GENERATE, files, size.traces, prompting="traces"),) if size.traces or files else ()
     if not size.from_zero:
-        return given
+        return traces
     zero = zero_stage(build, "zero", build.base, size.zero)
     source = {"model": zero / "model"}
     few_shot = build("few-shot", GENERATE, source, size.few_shot, prompting="few_shot", curate=keep, may_be_empty=True)
@@ -123,9 +123,10 @@ def cold_start(build: Builder) -> tuple[Stage, ...]:
         curate=keep,
         may_be_empty=True,
     )
-    ideas = {"prompting": "own", "curate": keep} | ({"may_be_empty": True} if given else {})
-    own = build("cold-start", GENERATE, source, size.cold_start, **ideas)
-    return zero, few_shot, reflect, own, *given
+    alone = build(
+        "cold-start", GENERATE, source, size.cold_start, prompting="own", curate=keep, may_be_empty=bool(traces)
+    )
+    return zero, few_shot, reflect, alone, *traces
 
 
 def students(build: Builder, teacher: Model, data: Output) -> Part:

@@ -108,13 +108,13 @@ class V3Sizes:
 
 @dataclass(frozen=True, kw_only=True)
 class Fit:
-    """What a scale is fitted to: the base, the students' base and their teacher or "", a device or "" for this
-    machine's, and data."""
+    """The facts that a scale is fitted to: the base, the students' base and their teacher if there are any, the device
+    (None: this machine's), and the data by role."""
 
     model: str
-    student: str = ""
-    teacher: str = ""
-    hardware: str = ""
+    student: str | None = None
+    teacher: str | None = None
+    hardware: str | None = None
     data: Mapping[str, Any] = field(default_factory=dict)
     rehearse: bool = False
 

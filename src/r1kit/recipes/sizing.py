@@ -10,8 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from r1kit.models.facts import ModelFacts, first_card
-from r1kit.recipes.estimate import HARDWARE
-from r1kit.settings import SettingsError, nearest
+from r1kit.recipes.estimate import HARDWARE, hardware_named
+from r1kit.settings import SettingsError
 from r1kit.train.memory import GIB
 
 
@@ -100,12 +100,10 @@ class Sizing:
 
 def device_for(hardware: str | None) -> Device:
     """The named device of `estimate.HARDWARE`, or the one that this machine has."""
-    if hardware is not None and hardware not in HARDWARE:
-        raise SettingsError(f"there is no hardware {hardware!r}: {nearest(hardware, HARDWARE)}")
     if hardware == "cpu":
         return Device("cpu", CPU_GIB)
     if hardware is not None:
-        return Device(hardware, HARDWARE[hardware].memory_gib)
+        return Device(hardware, hardware_named(hardware).memory_gib)
     if (card := first_card()) is None:
         return Device("cpu", CPU_GIB)
     name, memory = card
@@ -116,7 +114,7 @@ def sizing(model: str, facts: ModelFacts, device: Device) -> Sizing:
     """The sizes for a model on a device. Raises `SettingsError` if not even LoRA fits."""
     billions = facts.size.parameters / 1e9
     row = next(row for row in (CPU_ROWS if device.is_cpu else GPU_ROWS) if billions <= row.billions)
-    lora_rank = LORA_RANK if facts.size.parameters * FULL_BYTES > device.usable else 0
+    lora_rank = 0 if trains_fully(facts, device) else LORA_RANK
     lora_bytes = LORA_BYTES_CPU if device.is_cpu else LORA_BYTES
     state = facts.size.parameters * (lora_bytes if lora_rank else FULL_BYTES)
     free = device.usable - state  # for activations in training, and for keys and values in sampling

@@ -36,9 +36,9 @@ def scale_for(
     if chosen.fit is not None:
         fit = Fit(
             model=model or chosen.model,
-            student=student or "",
-            teacher=teacher or "",
-            hardware=hardware or "",
+            student=student,
+            teacher=teacher,
+            hardware=hardware,
             data=data or {},
             rehearse=rehearse,
         )

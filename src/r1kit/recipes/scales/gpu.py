@@ -39,7 +39,7 @@ ON_CPU = Amounts(40, 30, 5, 5, 20, 40, 200, 200, 400, 200)  # hours for SmolLM2-
 
 def fitted(fit: Fit) -> Scale:
     """The scale for a model, a device and data. Raises `SettingsError` for a model or student that does not fit."""
-    device, facts, data = device_for(fit.hardware or None), facts_of(fit.model), data_by_role(fit.data)
+    device, facts, data = device_for(fit.hardware), facts_of(fit.model), data_by_role(fit.data)
     if fit.rehearse:
         data = at_hand(data)
     size = sizing(fit.model, facts, device)
@@ -129,7 +129,7 @@ class GpuSizes:
 
     def r1(self, fit: Fit, device: Device) -> R1Sizes:
         data, many = self.data, self.amounts
-        judge = (fit.student or None) if self.size.lora_rank else ""
+        judge = fit.student if self.size.lora_rank else ""
         if judge and not trains_fully(facts_of(judge), device):
             raise SettingsError(
                 f"the student {judge} is too large for {device.name}: reward models start from it when {fit.model} "
@@ -157,8 +157,9 @@ class GpuSizes:
             helpfulness=rewards,
             safety=rewards,
             r1=self.scenarios(many.scenarios),
-            student=fit.student,
-            logits=bool(fit.student) and facts_of(fit.student).tokens == facts_of(fit.teacher or fit.model).tokens,
+            student=fit.student or "",
+            logits=fit.student is not None
+            and facts_of(fit.student).tokens == facts_of(fit.teacher or fit.model).tokens,
             student_rl=self.rl(many.student),
             student_sft=self.sft,
             student_logits=self.sft,
