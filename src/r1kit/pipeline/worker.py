@@ -150,7 +150,7 @@ class _Worker:
 
 @contextlib.contextmanager
 def _starting(threads: str) -> Iterator[None]:
-    """What a new process inherits: its number of threads, and no signal before it can handle one."""
+    """A process that starts meanwhile has `threads` threads, and receives no signal before it can handle one."""
     signals = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
     before = os.environ.get("OMP_NUM_THREADS")
     os.environ["OMP_NUM_THREADS"] = threads

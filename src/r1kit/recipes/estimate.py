@@ -174,8 +174,8 @@ class _Estimator:
             return Estimate(stage=stage.name, samples=work.samples, tokens=tokens)
         size = size_of(stage)
         rates = measured or self.hardware.rates(size)  # measured with all cores of this machine
-        judges = [_size_at(source) for name, source in stage.inputs.items() if name.startswith("reward/")]
-        teachers = [_size_at(source) for name, source in stage.inputs.items() if name == "teacher"]
+        judges = [_size_at(judge) for name, judge in stage.inputs.items() if name.startswith("reward/")]
+        teachers = [_size_at(stage.inputs["teacher"])] if "teacher" in stage.inputs else []
         # reward models that are inputs score every sample: one forward pass each
         judged = 2 * sum(judge.active for judge in judges) * work.samples * (length + PROMPT_TOKENS)
         operations = work.passes * size.active * tokens_trained + judged
@@ -286,7 +286,7 @@ def _row_sizes(path: Path, changed: int) -> tuple[int, ...]:
 
 
 def model_of(stage: Stage) -> External | None:
-    """The model at the start of the chain that a stage trains or samples; None if there is none on this machine."""
+    """The model at the start of the chain that a stage trains or samples; None if it has no input `model`."""
     source = stage.inputs.get("model")
     return model_of(source.stage) if isinstance(source, Output) else source
 

@@ -6,7 +6,6 @@ prompts, if a stage samples the model, because their mean length decides the hou
 
 from __future__ import annotations
 
-import json
 import random
 import sys
 import time
@@ -16,7 +15,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from r1kit.data.jsonl import lines
+from r1kit.data.jsonl import lines, parsed
 from r1kit.pipeline import External, Recipe, Stage
 from r1kit.recipes.estimate import HARDWARE, PROMPT_TOKENS, ROW_BYTES, Rates, files_given, model_of, size_of_source
 from r1kit.settings import SettingsError
@@ -131,8 +130,10 @@ def _row_bytes(policy: Policy, stages: Sequence[Stage]) -> float:
     size = tokens = 0
     for path in dict.fromkeys(path for stage in stages for path in files_given(stage)):
         for line in islice(lines(path), ROWS):
+            if line.text is None:  # too long for a row
+                continue
             size += line.length
-            texts = list(_texts(json.loads(line.text or b"{}")))
+            texts = list(_texts(parsed(line, path)))
             tokens += sum(map(len, policy.tokenizer(texts)["input_ids"])) if texts else 0
     return size / tokens if tokens else ROW_BYTES
 

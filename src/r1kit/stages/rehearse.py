@@ -20,7 +20,7 @@ from r1kit.data.jsonl import RowWriter
 from r1kit.pipeline import Context, Kind
 from r1kit.settings import listed
 from r1kit.stages.shared.given_conversations import GivenSettings, train_given
-from r1kit.stages.shared.given_rows import Data
+from r1kit.stages.shared.given_rows import Data, longest_row
 from r1kit.stages.shared.sources import sources
 from r1kit.tasks import TaskSpec, iterate, load_tasks
 from r1kit.train.learner import OptimizerSettings
@@ -68,8 +68,8 @@ def run(context: Context) -> Mapping[str, Any]:
         for problem, reply in islice(cycle(taught), max(len(taught), settings.batch_size)):
             question = {"role": "user", "content": problem.prompt}
             rows.append({"messages": [question, {"role": "assistant", "content": reply}]})
-    limit = min(policy.context, settings.max_tokens or policy.context)
-    tokens = settings.reading(policy, limit).tokenise([path], context.folder / "tokens")
+    reading = settings.reading(policy, longest_row(settings.max_tokens, policy))
+    tokens = reading.tokenise([path], context.folder / "tokens")
     return train_given(context, policy, Data(tokens, None), lambda samples: next_token)
 
 

@@ -34,7 +34,7 @@ class Fitting:
         self.name = task.name
         self.problems: list[Problem] = []
         self.dropped = self.longest = 0
-        longest_text = ("", -1)
+        characters: list[int] = []  # of each problem's prompt
         refuse_long("", 0, max_tokens, policy.context, remedy)
         room = policy.context - max_tokens
         for index in range(len(task)):
@@ -49,11 +49,12 @@ class Fitting:
                 self.dropped += 1
                 continue
             refuse_long(problem.id, size, max_tokens, policy.context, remedy)
-            longest_text = max(longest_text, (text, len(self.problems)), key=lambda pair: len(pair[0]))
+            characters.append(len(text))
             self.problems.append(problem)
         if not self.problems:
             raise ValueError(f"{task.name}: no problem has a prompt of at most {limit} tokens: raise max_prompt_tokens")
-        self.longest = len(chat.render(self.problems[longest_text[1]], policy.tokenizer).token_ids)
+        longest = self.problems[characters.index(max(characters))]
+        self.longest = len(chat.render(longest, policy.tokenizer).token_ids)
 
     def __len__(self) -> int:
         return len(self.problems)
