@@ -41,6 +41,11 @@ class KnownFile:
     make: Callable[[], Iterable[Mapping[str, Any]]] | None = None
 
 
+TINY: dict[Holds, Callable[[], Iterable[Mapping[str, Any]]]] = {
+    "requests": everyday.replies,
+    "preferences": everyday.preferences,
+    "safety": everyday.safety_labels,
+}
 FILES = {
     file.name: file
     for file in (
@@ -136,29 +141,16 @@ FILES = {
             hub="Paul/XSTest",
             evaluate_only=True,
         ),
-        KnownFile(
-            name="tiny-requests",
-            holds="requests",
-            licence="Apache-2.0",
-            about="requests of the tiny world",
-            local="tiny/requests",
-            make=everyday.replies,
-        ),
-        KnownFile(
-            name="tiny-preferences",
-            holds="preferences",
-            licence="Apache-2.0",
-            about="preferences of the tiny world",
-            local="tiny/preferences",
-            make=everyday.preferences,
-        ),
-        KnownFile(
-            name="tiny-safety",
-            holds="safety",
-            licence="Apache-2.0",
-            about="safety of the tiny world",
-            local="tiny/safety",
-            make=everyday.safety_labels,
+        *(
+            KnownFile(
+                name=f"tiny-{holds}",
+                holds=holds,
+                licence="Apache-2.0",
+                about=f"{holds} of the tiny world",
+                local=f"tiny/{holds}",
+                make=make,
+            )
+            for holds, make in TINY.items()
         ),
     )
 }

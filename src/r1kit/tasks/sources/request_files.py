@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 KINDS = {"requests": "general", "harmful": "harmful"}  # the last part of a problem's source, by which rewards choose
 
 
-class AskedSource(Source):
+class RequestSource(Source):
     """The first question of every row, each once. For training only, because no rule can judge the replies."""
 
     kind = "requests"
