@@ -61,9 +61,10 @@ def show_plan(options: argparse.Namespace) -> None:
     steps = plan(recipe, options.runs, options.until)
     rows: list[dict[str, Any]] = [{"stage": s.stage.name, "status": s.status, "why": s.why} for s in steps]
     named = options.hardware or recipe.hardware
-    if not (named or options.measure) or options.json:
+    is_estimated = bool(named or options.measure)
+    if not is_estimated or options.json:
         rows = [row | {"folder": str(step.folder)} for row, step in zip(rows, steps, strict=True)]
-    if named or options.measure:
+    if is_estimated:
         from r1kit.recipes import estimate, measure
 
         rates = measure.measure(recipe) if options.measure else {}
@@ -227,7 +228,7 @@ def show_data(options: argparse.Namespace) -> None:
     """Print rows of a data file as a model's tokens, with those that are trained on marked."""
     from r1kit.commands import show_data_command
 
-    shown = show_data_command.show_data(
+    result = show_data_command.show_data(
         options.file,
         options.model,
         options.format,
@@ -235,8 +236,8 @@ def show_data(options: argparse.Namespace) -> None:
         options.rows,
         in_colour=sys.stdout is not None and sys.stdout.isatty(),
     )
-    text = shown.pop("text")
-    print_json(shown) if options.json else print(text)
+    text = result.pop("text")
+    print_json(result) if options.json else print(text)
 
 
 def verify(options: argparse.Namespace) -> int:

@@ -49,23 +49,7 @@ def parser() -> argparse.ArgumentParser:
     models.add_argument("models", metavar="MODEL", nargs="*", help=turns_help)
     models.add_argument("--format", metavar="plain|chat|FILE", help=FORMAT_HELP)
     _add_json(models)
-    data = commands.add_parser("data", help="work with data files").add_subparsers(metavar="COMMAND", required=True)
-    list_help = "list the public sets known by name: what they hold, their licences, and whether they are here"
-    _add_json(_command(data, "list", actions.list_data, list_help))
-    check_help = "show the first prompts and references of a data file, and every fault with row and field"
-    check = _command(data, "check", actions.check_data, check_help)
-    check.add_argument("file", metavar="FILE", type=Path)
-    _add_columns(check, "prompt=q,answer=a")
-    check.add_argument("--verifier", metavar="NAME", help="judge all rows with this one, for example number")
-    _add_json(check)
-    show_help = "show rows as a model's tokens: prompts, trained tokens (coloured, or in «»), and ends of turns"
-    show = _command(data, "show", actions.show_data, show_help)
-    show.add_argument("file", metavar="FILE", type=Path)
-    show.add_argument("--model", required=True, help="a known model's name, a model folder or a hub id")
-    show.add_argument("--format", metavar="plain|chat|FILE", help=FORMAT_HELP)
-    _add_columns(show, "prompt=q,completion=a")
-    show.add_argument("--rows", type=int, default=3, metavar="N", help="the first N rows (3)")
-    _add_json(show)
+    _add_data_commands(commands)
     _add_judging_commands(commands)
     sandbox = commands.add_parser("sandbox", help="where untrusted programs run")
     sandbox_commands = sandbox.add_subparsers(metavar="COMMAND", required=True)
@@ -123,6 +107,26 @@ def _add_inputs(command: argparse.ArgumentParser) -> None:
 
 def _add_hardware(command: argparse.ArgumentParser) -> None:
     command.add_argument("--hardware", metavar="NAME", help="choose sizes for this device (default: this machine's)")
+
+
+def _add_data_commands(commands: Any) -> None:
+    data = commands.add_parser("data", help="work with data files").add_subparsers(metavar="COMMAND", required=True)
+    list_help = "list the public sets known by name: what they hold, their licences, and whether they are here"
+    _add_json(_command(data, "list", actions.list_data, list_help))
+    check_help = "show the first prompts and references of a data file, and every fault with row and field"
+    check = _command(data, "check", actions.check_data, check_help)
+    check.add_argument("file", metavar="FILE", type=Path)
+    _add_columns(check, "prompt=q,answer=a")
+    check.add_argument("--verifier", metavar="NAME", help="judge all rows with this one, for example number")
+    _add_json(check)
+    show_help = "show rows as a model's tokens: prompts, trained tokens (coloured, or in «»), and ends of turns"
+    show = _command(data, "show", actions.show_data, show_help)
+    show.add_argument("file", metavar="FILE", type=Path)
+    show.add_argument("--model", required=True, help="a known model's name, a model folder or a hub id")
+    show.add_argument("--format", metavar="plain|chat|FILE", help=FORMAT_HELP)
+    _add_columns(show, "prompt=q,completion=a")
+    show.add_argument("--rows", type=int, default=3, metavar="N", help="the first N rows (3)")
+    _add_json(show)
 
 
 def _add_answering_commands(commands: Any) -> None:

@@ -70,8 +70,8 @@ def _conversations(
         if isinstance(samples, ValueError):
             rows.append({"row": record.row, "facts": f"left out: {samples}"})
             continue
-        shown = excerpt([sample.sample for sample in samples], policy.tokenizer, len(samples))
-        rows += [{"row": record.row, **picture(sample)} for sample in shown]
+        excerpts = excerpt([sample.sample for sample in samples], policy.tokenizer, len(samples))
+        rows += [{"row": record.row, **picture(sample)} for sample in excerpts]
     return rows
 
 
@@ -80,9 +80,9 @@ def _prompts(file: Path, chat: ChatFormat, policy: Any, columns: Mapping[str, st
     rows = []
     for number, problem in enumerate(load_file(file, columns=columns).problems[:count], 1):
         ids = chat.render(problem, policy.tokenizer).token_ids
-        [shown] = excerpt([Sample(token_ids=ids, loss_mask=[False] * len(ids))], policy.tokenizer)
+        [prompt] = excerpt([Sample(token_ids=ids, loss_mask=[False] * len(ids))], policy.tokenizer)
         facts = f"prompt of {len(ids):,} tokens; reference {printable(problem.answer)!r}, verifier {problem.verifier}"
-        rows.append({"row": number, **picture(shown), "facts": facts})
+        rows.append({"row": number, **picture(prompt), "facts": facts})
     return rows
 
 
