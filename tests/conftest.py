@@ -43,12 +43,58 @@ def tiny_policy_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture
+def no_public_data(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """No data folder, and an empty cache."""
+    monkeypatch.delenv("R1KIT_DATA", raising=False)
+    monkeypatch.setenv("R1KIT_CACHE", str(tmp_path / "cache"))
+
+
 def llama(seed: int = 0, width: int = 32, context: int = 128) -> Any:
     """A Llama of two layers with random weights and the tiny world's vocabulary."""
     from r1kit.models.load import fresh_llama
     from r1kit.tiny.tokenizer import make
 
     return fresh_llama(make(), layers=2, width=width, heads=4, context=context, seed=seed)
+
+
+def small(**changes: Any) -> dict[str, Any]:
+    """Fields of a configuration with two layers of width 32 and the tiny world's vocabulary."""
+    from r1kit.tiny.tokenizer import make
+
+    return {
+        "vocab_size": len(make()),
+        "hidden_size": 32,
+        "intermediate_size": 48,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "max_position_embeddings": 128,
+        "bos_token_id": None,
+        "eos_token_id": 1,
+        "pad_token_id": 0,
+    } | changes
+
+
+def small_deepseek(**changes: Any) -> dict[str, Any]:
+    """The same for DeepSeek-V3: a dense layer, then one of eight experts in two groups."""
+    experts = {"n_routed_experts": 8, "num_experts_per_tok": 2, "n_group": 2, "topk_group": 1, "n_shared_experts": 1}
+    latent = {"q_lora_rank": 16, "kv_lora_rank": 16, "qk_nope_head_dim": 8, "qk_rope_head_dim": 8, "v_head_dim": 8}
+    layers = {"first_k_dense_replace": 1, "moe_intermediate_size": 16, "num_nextn_predict_layers": 0}
+    return small(num_key_value_heads=4, **experts, **latent, **layers) | changes
+
+
+def deepseek(seed: int = 0) -> Any:
+    """A DeepSeek-V3 with random weights on packed rows."""
+    import torch
+    import transformers
+
+    from r1kit.models import attention
+
+    attention.register()
+    torch.manual_seed(seed)
+    config = transformers.DeepseekV3Config(**small_deepseek())
+    return transformers.AutoModelForCausalLM.from_config(config, attn_implementation=attention.NAME).float()
 
 
 def grpo_trainer(template: str, rows: list[dict[str, Any]], functions: list[Any], folder: Path, **settings: Any) -> Any:

@@ -182,7 +182,13 @@ def test_log_probs_and_gradients_of_packed_rows_equal_one_by_one_passes(name: st
 def test_the_architectures_of_2026_take_packed_rows(name: str) -> None:
     model = build(name)
     assert plain_path(model) is None and model.config._attn_implementation == attention.NAME
-    assert model.config.get_text_config().sliding_window in (None, 5) if name in ATTENTIVE else True
+
+
+@pytest.mark.parametrize("name", ATTENTIVE)
+def test_windows_are_as_long_after_the_check_as_before(name: str) -> None:
+    model = build(name)
+    windows = {part.sliding_window for part in model.modules() if getattr(part, "sliding_window", None)}
+    assert model.config.sliding_window == WINDOW["sliding_window"] and windows <= {WINDOW["sliding_window"]}
 
 
 @pytest.mark.parametrize("name", STATEFUL)
@@ -214,7 +220,7 @@ def test_a_window_longer_than_the_check_is_checked_all_the_same(part: str, monke
         right = DecodeLayout.bias
         monkeypatch.setattr(DecodeLayout, "bias", lambda self, window: right(self, None))
     else:
-        monkeypatch.setattr("r1kit.models.packed.causal_attention", lambda q, k, v, softmax: causal(q, k, v, softmax))
+        monkeypatch.setattr("r1kit.models.packed.causal_attention", causal)
     assert "logits differ" in str(plain_path(build("mistral")))
 
 
@@ -277,7 +283,8 @@ def forward(model: Any, ids: Any, position_ids: Any, layout: Any) -> Any:
 
 def test_the_soft_cap_of_a_composite_configuration_is_applied() -> None:
     """Gemma 4 names it in the text model's part."""
-    text = {**BASE, "head_dim": 8, "num_hidden_layers": 2, "layer_types": SLIDING, "final_logit_softcapping": 2.0}
-    model = build("mistral")
+    model, hidden = build("mistral"), 100 * torch.ones(1, BASE["hidden_size"])
+    free = Head.of(model).logits(hidden)
+    text = {**BASE, "head_dim": 8, "layer_types": SLIDING, "final_logit_softcapping": 2.0}
     model.config = transformers.Gemma4Config(text_config=text)
-    assert Head.of(model).softcap == 2.0
+    torch.testing.assert_close(Head.of(model).logits(hidden), 2 * torch.tanh(free / 2))

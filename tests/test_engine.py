@@ -13,6 +13,7 @@ import pytest
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
+from conftest import small, small_deepseek  # noqa: E402
 from r1kit.engines.local import LocalEngine, decoders  # noqa: E402
 from r1kit.engines.local.engine import Generation  # noqa: E402
 from r1kit.engines.local.sampling import sample, uniforms  # noqa: E402
@@ -28,39 +29,11 @@ torch.set_num_threads(1)
 attention.register()
 
 TOKENIZER = make()
-BASE: dict[str, Any] = {
-    "vocab_size": len(TOKENIZER),
-    "hidden_size": 32,
-    "intermediate_size": 48,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "max_position_embeddings": 128,
-    "bos_token_id": None,
-    "eos_token_id": 1,
-    "pad_token_id": 0,
-}
-DEEPSEEK: dict[str, Any] = {
-    **BASE,
-    "moe_intermediate_size": 16,
-    "first_k_dense_replace": 1,
-    "num_key_value_heads": 4,
-    "n_shared_experts": 1,
-    "n_routed_experts": 4,
-    "num_experts_per_tok": 2,
-    "n_group": 2,
-    "topk_group": 1,
-    "q_lora_rank": 16,
-    "kv_lora_rank": 16,
-    "qk_nope_head_dim": 8,
-    "qk_rope_head_dim": 8,
-    "v_head_dim": 8,
-    "num_nextn_predict_layers": 0,
-}
+BASE = small()
 CONFIGS = {
     "llama": lambda: transformers.LlamaConfig(**BASE),
     "qwen2": lambda: transformers.Qwen2Config(**BASE),
-    "deepseek-v3": lambda: transformers.DeepseekV3Config(**DEEPSEEK),
+    "deepseek-v3": lambda: transformers.DeepseekV3Config(**small_deepseek(n_routed_experts=4)),
     "gemma2": lambda: transformers.Gemma2Config(
         **BASE, head_dim=8, query_pre_attn_scalar=8, attn_logit_softcapping=None, final_logit_softcapping=3.0
     ),

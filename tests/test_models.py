@@ -17,7 +17,7 @@ transformers = pytest.importorskip("transformers")
 
 from safetensors.torch import load_file, save_file  # noqa: E402
 
-from conftest import llama  # noqa: E402
+from conftest import deepseek, llama, small  # noqa: E402
 from r1kit.chat import ChatFormat  # noqa: E402
 from r1kit.engines.local import LocalEngine  # noqa: E402
 from r1kit.models import attention  # noqa: E402
@@ -34,39 +34,12 @@ torch.set_num_threads(1)
 attention.register()
 
 TOKENIZER = make()
-BASE: dict[str, Any] = {
-    "vocab_size": len(TOKENIZER),
-    "hidden_size": 32,
-    "intermediate_size": 48,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "max_position_embeddings": 128,
-    "bos_token_id": None,
-    "eos_token_id": 1,
-    "pad_token_id": 0,
-}
+BASE = small()
 
 
-def deepseek() -> Any:
-    torch.manual_seed(0)
-    config = transformers.DeepseekV3Config(
-        **{**BASE, "num_key_value_heads": 4},
-        moe_intermediate_size=16,
-        first_k_dense_replace=1,
-        n_shared_experts=1,
-        n_routed_experts=8,
-        num_experts_per_tok=2,
-        n_group=2,
-        topk_group=1,
-        q_lora_rank=16,
-        kv_lora_rank=16,
-        qk_nope_head_dim=8,
-        qk_rope_head_dim=8,
-        v_head_dim=8,
-        num_nextn_predict_layers=0,
-    )
-    model = transformers.AutoModelForCausalLM.from_config(config, attn_implementation=attention.NAME).float()
+def biased_deepseek() -> Any:
+    """A DeepSeek-V3 whose router has biases."""
+    model = deepseek()
     for name, buffer in model.named_buffers():
         if name.endswith("e_score_correction_bias"):
             buffer.copy_(torch.linspace(-0.1, 0.1, len(buffer)))
@@ -103,7 +76,7 @@ print(json.dumps(out))
 
 
 def test_what_is_saved_loads_with_transformers_alone(tmp_path: Path) -> None:
-    models = {"llama": llama(context=64), "deepseek": deepseek()}
+    models = {"llama": llama(context=64), "deepseek": biased_deepseek()}
     for name, model in models.items():
         Policy(model, TOKENIZER, (1,)).save(tmp_path / name)
         config = (tmp_path / name / "config.json").read_text()
@@ -125,7 +98,7 @@ def test_what_is_saved_loads_with_transformers_alone(tmp_path: Path) -> None:
 
 
 def test_a_router_bias_survives_saving_and_loading(tmp_path: Path) -> None:
-    Policy(deepseek(), TOKENIZER, (1,)).save(tmp_path / "model")
+    Policy(biased_deepseek(), TOKENIZER, (1,)).save(tmp_path / "model")
     again = load(str(tmp_path / "model"), device="cpu")
     biases = [b for name, b in again.model.named_buffers() if name.endswith("e_score_correction_bias")]
     assert biases and all(torch.allclose(bias, torch.linspace(-0.1, 0.1, 8)) for bias in biases)
@@ -174,7 +147,7 @@ def test_weights_that_are_not_finite_are_refused_by_name(folder: Path) -> None:
 
 
 def test_a_router_bias_that_is_not_finite_is_refused_by_name(tmp_path: Path) -> None:
-    Policy(deepseek(), TOKENIZER, (1,)).save(tmp_path / "model")
+    Policy(biased_deepseek(), TOKENIZER, (1,)).save(tmp_path / "model")
     name = "model.layers.1.mlp.gate.e_score_correction_bias"
     damage(tmp_path / "model", lambda tensors: tensors[name][3:4].fill_(float("nan")))
     with pytest.raises(ModelError, match=rf"NaN or infinite values in {name}"):
@@ -323,7 +296,7 @@ def test_architectures_whose_attention_is_computed_take_packed_rows(name: str) -
 
 
 def test_deepseek_takes_packed_rows() -> None:
-    model = deepseek()
+    model = biased_deepseek()
     choose_path(model, "deepseek-v3")
     assert plain_path(model) is None
 

@@ -66,7 +66,8 @@ def test_every_command_of_the_guide_runs_and_is_reported(
     assert {row["status"] for row in json.loads(capsys.readouterr().out)} == {"done"}
     if arguments[1] == "preferences":
         [pairs] = folder.parent.glob("preferences-*/preferences.jsonl")
-        assert all(len(row["chosen"]) < len(row["rejected"]) for row in read_rows(pairs))
+        rows = list(read_rows(pairs))
+        assert rows and all(len(row["chosen"]) < len(row["rejected"]) for row in rows)
 
 
 def stages(recipe: str, **options: Any) -> dict[str, Any]:
@@ -91,8 +92,9 @@ def test_sft_reads_columns_of_other_names_and_worked_solutions_of_a_set(files: P
     assert built["traces"].settings.tasks[0].limit == 5 and built["sft"].settings.columns == columns
 
 
-def test_a_part_says_what_it_needs(files: Path) -> None:
-    for recipe, options, message in (
+@pytest.mark.parametrize(
+    ("recipe", "options", "message"),
+    [
         ("sft", {}, r"recipe sft needs data: --data rows=\.\.\. \(conversations to train on\)"),
         ("reward-model", {}, "needs one kind of data: --data preferences=.* or safety="),
         ("rl", {"data": {"problem": "problems.jsonl"}}, "recipe rl has no data role 'problem': did you mean problems"),
@@ -105,9 +107,14 @@ def test_a_part_says_what_it_needs(files: Path) -> None:
         ("preferences", {"data": {"rows": "gsm8k"}}, r"data\.rows: gsm8k is a set of problems"),
         ("rl", {"data": {"problems": {"name": "gsm8k", "split": "test"}}}, "which is for evaluation only"),
         ("distill", {"data": {"traces": "chats.jsonl"}, "teacher": "smollm2-135m"}, "have different tokens"),
-    ):  # fmt: skip
-        with pytest.raises(ValueError, match=message):
-            stages(recipe, **options)  # type: ignore[arg-type]
+    ],
+)
+def test_a_part_says_what_it_needs(files: Path, recipe: str, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        stages(recipe, **options)
+
+
+def test_a_part_without_a_model_is_refused(files: Path) -> None:
     with pytest.raises(SettingsError, match="recipe evaluate needs a model"):
         build_recipe("evaluate", data={"eval": "held_out.jsonl"})
 

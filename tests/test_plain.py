@@ -11,7 +11,7 @@ import pytest
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
-from conftest import llama  # noqa: E402
+from conftest import deepseek, llama, small  # noqa: E402
 from r1kit.engines.local import LocalEngine, decoders  # noqa: E402
 from r1kit.models import attention, compute  # noqa: E402
 from r1kit.models.batch import Totals  # noqa: E402
@@ -30,18 +30,7 @@ torch.set_num_threads(1)
 attention.register()
 
 TOKENIZER = make()
-BASE: dict[str, Any] = {
-    "vocab_size": len(TOKENIZER),
-    "hidden_size": 32,
-    "intermediate_size": 48,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "max_position_embeddings": 128,
-    "bos_token_id": None,
-    "eos_token_id": 1,
-    "pad_token_id": 0,
-}
+BASE = small()
 MAMBA: dict[str, Any] = {"mamba_n_heads": 4, "mamba_d_head": 16, "mamba_d_state": 8, "mamba_n_groups": 1}
 DELTA: dict[str, Any] = {
     "head_dim": 8,
@@ -114,26 +103,6 @@ def groups() -> list[Sample]:
             advantages = [rng.gauss(0, 1) if trained else 0.0 for trained in mask]
             samples.append(Sample(token_ids=[*shared, *own], loss_mask=mask, advantages=advantages))
     return samples
-
-
-def deepseek() -> Any:
-    torch.manual_seed(0)
-    config = transformers.DeepseekV3Config(
-        **{**BASE, "num_key_value_heads": 4},
-        moe_intermediate_size=16,
-        first_k_dense_replace=1,
-        n_shared_experts=1,
-        n_routed_experts=8,
-        num_experts_per_tok=2,
-        n_group=2,
-        topk_group=1,
-        q_lora_rank=16,
-        kv_lora_rank=16,
-        qk_nope_head_dim=8,
-        qk_rope_head_dim=8,
-        v_head_dim=8,
-    )
-    return transformers.AutoModelForCausalLM.from_config(config, attn_implementation=attention.NAME).float()
 
 
 def logprobs_alone(model: Any, sample: Sample) -> Any:
@@ -247,10 +216,10 @@ def test_a_prompt_is_computed_once_for_its_group_and_ended_rows_leave(monkeypatc
 
 @pytest.mark.skipif(not compute.has_bf16_kernels(), reason="this processor does not multiply in bf16")
 def test_code_that_mixes_precisions_computes_in_fp32_on_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Bloom adds products of bf16 to biases in fp32, which torch refuses."""
+    """Bloom and RoBERTa add products of bf16 to numbers in fp32, which torch refuses; gpt-oss does not."""
     monkeypatch.setattr(compute, "SMALL", 0)
     monkeypatch.setattr(compute, "measure", lambda model: {"bf16": 1.0, "fp32": 9.0})
-    for name, dtype in (("bloom", torch.float32), ("roberta", torch.float32)):
+    for name, dtype in (("bloom", torch.float32), ("roberta", torch.float32), ("gpt-oss", torch.bfloat16)):
         place(model := build(name), "cpu", "auto")
         assert compute.compute_dtype_of(model) == dtype and compute.rounding_obstacle(model), name
         policy = Policy(model, TOKENIZER, (1,))

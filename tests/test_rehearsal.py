@@ -14,6 +14,7 @@ from r1kit.recipes import build_recipe
 from r1kit.tiny.frame import TINY_SYSTEM
 from r1kit.types import Problem
 
+pytestmark = pytest.mark.usefixtures("no_public_data")
 PEOPLE = ("Ann", "Ben", "Carla", "Deniz", "Eva")
 
 
@@ -58,12 +59,6 @@ def qwen(tmp_path_factory: pytest.TempPathFactory) -> Path:
         architectures=["Qwen3ForCausalLM"],
     ).save_pretrained(folder)
     return folder
-
-
-@pytest.fixture(autouse=True)
-def _no_public_data(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.delenv("R1KIT_DATA", raising=False)
-    monkeypatch.setenv("R1KIT_CACHE", str(tmp_path / "cache"))
 
 
 def test_every_stage_of_r1_is_walked_on_ones_own_problems(

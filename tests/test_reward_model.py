@@ -21,6 +21,7 @@ transformers = pytest.importorskip("transformers")
 from hypothesis import given  # noqa: E402
 from hypothesis import strategies as st  # noqa: E402
 
+from conftest import small_deepseek  # noqa: E402
 from r1kit.chat import ChatFormat, final_answer  # noqa: E402
 from r1kit.data import conversations  # noqa: E402
 from r1kit.data.pair_lengths import balanced  # noqa: E402
@@ -167,32 +168,7 @@ def test_the_pad_token_never_ends_a_sequence(tmp_path: Path) -> None:
 
 def test_deepseek_and_activation_checkpointing_give_the_same_scores() -> None:
     torch.manual_seed(0)
-    config = transformers.DeepseekV3Config(
-        vocab_size=140,
-        hidden_size=32,
-        intermediate_size=48,
-        moe_intermediate_size=16,
-        num_hidden_layers=2,
-        first_k_dense_replace=1,
-        num_attention_heads=4,
-        num_key_value_heads=4,
-        n_shared_experts=1,
-        n_routed_experts=8,
-        num_experts_per_tok=2,
-        n_group=2,
-        topk_group=1,
-        q_lora_rank=16,
-        kv_lora_rank=16,
-        qk_nope_head_dim=8,
-        qk_rope_head_dim=8,
-        v_head_dim=8,
-        max_position_embeddings=256,
-        num_nextn_predict_layers=0,
-        num_labels=1,
-        bos_token_id=None,
-        eos_token_id=1,
-        pad_token_id=0,
-    )
+    config = transformers.DeepseekV3Config(**small_deepseek(max_position_embeddings=256), num_labels=1)
     config._attn_implementation = attention.NAME
     network = transformers.DeepseekV3ForSequenceClassification(config).float()
     model = RewardModel(network, make(), CHAT)

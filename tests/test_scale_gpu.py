@@ -19,11 +19,7 @@ from r1kit.recipes.roles import DEFAULTS, ROLES, data_by_role
 from r1kit.recipes.sizing import device_for, sizing
 from r1kit.settings import SettingsError
 
-
-@pytest.fixture(autouse=True)
-def _no_public_data(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.delenv("R1KIT_DATA", raising=False)
-    monkeypatch.setenv("R1KIT_CACHE", str(tmp_path / "cache"))
+pytestmark = pytest.mark.usefixtures("no_public_data")
 
 
 @pytest.fixture

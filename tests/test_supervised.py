@@ -13,7 +13,7 @@ import pytest
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
-from conftest import llama  # noqa: E402
+from conftest import deepseek, llama  # noqa: E402
 from r1kit.models import attention, head  # noqa: E402
 from r1kit.models.batch import Totals  # noqa: E402
 from r1kit.models.load import frozen_copy  # noqa: E402
@@ -198,36 +198,6 @@ def test_a_long_row_is_cut_into_chunks_of_the_head_without_a_change(monkeypatch:
     for name in expected:
         torch.testing.assert_close(found[name], expected[name], atol=1e-6, rtol=1e-4)
     assert next_token.per_token
-
-
-def deepseek() -> Any:
-    torch.manual_seed(0)
-    config = transformers.DeepseekV3Config(
-        vocab_size=len(TOKENIZER),
-        hidden_size=32,
-        intermediate_size=48,
-        moe_intermediate_size=16,
-        num_hidden_layers=2,
-        first_k_dense_replace=1,
-        num_attention_heads=4,
-        num_key_value_heads=4,
-        n_shared_experts=1,
-        n_routed_experts=8,
-        num_experts_per_tok=2,
-        n_group=2,
-        topk_group=1,
-        q_lora_rank=16,
-        kv_lora_rank=16,
-        qk_nope_head_dim=8,
-        qk_rope_head_dim=8,
-        v_head_dim=8,
-        max_position_embeddings=128,
-        num_nextn_predict_layers=0,
-        bos_token_id=None,
-        eos_token_id=1,
-        pad_token_id=0,
-    )
-    return transformers.AutoModelForCausalLM.from_config(config, attn_implementation=attention.NAME).float()
 
 
 @pytest.mark.parametrize("make_model", [llama, deepseek])
