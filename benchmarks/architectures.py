@@ -1,11 +1,11 @@
 """Which path each causal language model of transformers takes: a tiny one of every class goes through `r1-zero`.
 
-    python benchmarks/architectures.py [--only llama mamba2 ...] [--again refused failed] [--seconds 240]
+    python benchmarks/architectures.py [--only llama mamba2 ...] [--again refused failed] [--logs FOLDER]
     writes benchmarks/results/architectures.json and docs/architectures.md
 
 Each class is built with random weights from a configuration whose sizes are shrunk, saved, and run for two steps of
-GRPO in a process of its own with a time limit. Classes with a result are left out,
-so a stopped sweep continues; `--again` runs those with the named outcomes once more.
+GRPO in a process of its own with a time limit. Classes with a result are left out, so a stopped sweep continues;
+`--again` runs those with the named outcomes once more. `--logs` keeps the tracebacks; results have the reasons.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import json
 import multiprocessing
 import os
 import re
+import shutil
 import tempfile
 import time
 import traceback
@@ -144,9 +145,8 @@ def build(kind: str, tokenizer: Any) -> Any:
 
     torch.manual_seed(0)
     config = small(type(AutoConfig.for_model(kind)), len(tokenizer))
-    for flag in ("is_decoder",):  # an encoder's class is causal only then
-        if hasattr(config, flag):
-            setattr(config, flag, True)
+    if hasattr(config, "is_decoder"):
+        config.is_decoder = True  # an encoder's class is causal only then
     with torch.device("meta"):
         size = sum(weight.numel() for weight in AutoModelForCausalLM.from_config(config).parameters())
     if size > LARGEST:
@@ -169,8 +169,6 @@ def measure(kind: str) -> dict[str, Any]:
 
     from r1kit.models.known import ModelError
     from r1kit.models.load import Policy, load
-    from r1kit.pipeline import execute
-    from r1kit.recipes.r1_zero import r1_zero
     from r1kit.tiny.tokenizer import make
 
     torch.set_num_threads(1)
@@ -178,55 +176,61 @@ def measure(kind: str) -> dict[str, Any]:
     try:
         model = build(kind, tokenizer)
     except Exception as error:
-        traceback.print_exc()
-        return {"outcome": "not built", "reason": _short(error)}
+        return _unsuccessful("not built", error)
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary) / "model"
         try:
             Policy(model, tokenizer, (tokenizer.eos_token_id,)).save(folder)
-            policy = load(str(folder), device="cpu")
+            path = load(str(folder), device="cpu").model.plain_path
         except ModelError as error:
-            return {"outcome": "refused", "reason": _short(error)}
+            return _unsuccessful("refused", error)
         except Exception as error:
-            traceback.print_exc()
-            return {"outcome": "not built", "reason": _short(error)}
-        path = policy.model.plain_path
-        how = (
-            {}
-            if path is None
-            else {name: getattr(path, name) for name in ("pads_right", "pads_left", "forks", "caches")}
-        )
-        where = {"outcome": "packed" if path is None else "plain", "reason": path.reason if path else "", **how}
-        del policy
-        sizes = {
-            "steps": 2,
-            "prompts_per_step": 2,
-            "group_size": 3,
-            "max_tokens": 24,
-            "rewards": ["architectures:letters"],
-            "audit_share": 0.0,  # no processes for a second verifier
-        }
-        overrides = {f"rl.{name}": value for name, value in sizes.items()}
+            return _unsuccessful("failed", error)
+        facts: dict[str, Any] = {"outcome": "packed", "reason": ""}
+        if path is not None:
+            rows = {name: getattr(path, name) for name in ("pads_right", "pads_left", "forks", "caches")}
+            facts = {"outcome": "plain", "reason": path.reason, **rows}
         try:
-            recipe = r1_zero(scale="architectures:SCALE", model=str(folder), overrides=overrides)
-            recipe = replace(recipe, stages=tuple(stage for stage in recipe.stages if stage.name == "rl"))
-            metrics = (execute(recipe, Path(temporary) / "runs") / "metrics.jsonl").read_text().splitlines()
+            steps = train(folder, Path(temporary) / "runs")
         except Exception as error:
-            traceback.print_exc()
-            return {**where, "outcome": "failed", "reason": _short(error)}
-        rows = [json.loads(line) for line in metrics]
-        gap = max(row["sampler/logprob_gap_mean"] for row in rows)
-        if not gap < TOLERANCE:
-            return {**where, "outcome": "failed", "reason": f"log-probs of sampler and learner differ by {gap:.2g}"}
-        return {**where, "steps": len(rows), "gap": gap, "grad_norm": rows[-1]["optim/grad_norm"]}
+            return facts | _unsuccessful("failed", error)
+    gap = max(step["sampler/logprob_gap_mean"] for step in steps)
+    if not gap < TOLERANCE:
+        return {**facts, "outcome": "failed", "reason": f"log-probs of sampler and learner differ by {gap:.2g}"}
+    return {**facts, "steps": len(steps), "gap": gap, "grad_norm": steps[-1]["optim/grad_norm"]}
 
 
-def _short(error: BaseException) -> str:
+def train(model: Path, runs: Path) -> list[dict[str, Any]]:
+    """The metrics of two steps of GRPO."""
+    from r1kit.pipeline import execute
+    from r1kit.recipes.r1_zero import r1_zero
+
+    overrides = {
+        "rl.steps": 2,
+        "rl.prompts_per_step": 2,
+        "rl.group_size": 3,
+        "rl.max_tokens": 24,
+        "rl.rewards": ["architectures:letters"],
+        "rl.audit_share": 0.0,  # no processes for a second verifier
+    }
+    recipe = r1_zero(scale="architectures:SCALE", model=str(model), overrides=overrides)
+    recipe = replace(recipe, stages=tuple(stage for stage in recipe.stages if stage.name == "rl"))
+    return [json.loads(line) for line in (execute(recipe, runs) / "metrics.jsonl").read_text().splitlines()]
+
+
+def _unsuccessful(outcome: str, error: Exception) -> dict[str, Any]:
+    """The outcome with the error as its reason; the log gets the traceback."""
+    traceback.print_exception(error)
+    return {"outcome": outcome, "reason": _short(error)}
+
+
+def _short(error: Exception) -> str:
     """An error's message in one line; the type of any error but r1kit's own."""
     from r1kit.models.known import ModelError
 
     kind = "" if isinstance(error, ModelError) else f"{type(error).__name__}: "
-    return kind + re.sub(r"\S*/model(: )?", "", " ".join(str(error).split()))[:300]
+    message = re.sub(r"\S*/model: ", "", " ".join(str(error).split()))
+    return kind + re.sub(r"\S*/model\b", "the saved folder", message)[:300]
 
 
 def _child(kind: str, file: str) -> None:
@@ -248,7 +252,7 @@ Every causal language model of transformers takes one of two paths. The check at
 - **refused**: the model's own code gives a sequence other numbers in a batch or token by token than alone, so sampling
   and training could not agree; its head scales logits in a way that r1kit does not know; or transformers cannot load
   the folder that it saved.
-- **not built**, **failed**: no tiny model could be made of the class, or its two steps of training did not succeed.
+- **not built**, **failed**: transformers could not make a tiny model of the class, or r1kit could not train it.
 
 `python benchmarks/architectures.py` builds a tiny model of every class with random weights and trains it for two steps
 of GRPO (the stage `rl` of `r1-zero`); the log-probs of sampler and learner must agree to {tolerance} in the mean. The
@@ -281,7 +285,7 @@ def page(results: dict[str, Any]) -> str:
     return "".join(lines)
 
 
-def sweep(kinds: list[str], seconds: float, results: dict[str, Any]) -> Iterator[str]:
+def sweep(kinds: list[str], seconds: float, logs: Path | None, results: dict[str, Any]) -> Iterator[str]:
     """Measure each class in a process of its own, started from this one, which has imported everything."""
     import torch
     import transformers  # noqa: F401
@@ -307,9 +311,8 @@ def sweep(kinds: list[str], seconds: float, results: dict[str, Any]) -> Iterator
                 results[kind] = {"outcome": "failed", "reason": f"the process ended with exit code {child.exitcode}"}
             else:
                 results[kind] = json.loads(file.read_text())
-            log = file.with_suffix(".log")
-            if results[kind]["outcome"] not in ("packed", "plain") and os.environ.get("LOGS"):
-                Path(os.environ["LOGS"], f"{kind}.log").write_bytes(log.read_bytes())
+            if logs and results[kind]["outcome"] not in ("packed", "plain"):
+                shutil.copy(file.with_suffix(".log"), logs / f"{kind}.log")
             results[kind]["seconds"] = round(time.monotonic() - started, 1)
         yield kind
 
@@ -318,22 +321,17 @@ def main() -> None:
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", nargs="+", metavar="TYPE", help="model types, such as llama")
+    known = list(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES)
+    parser.add_argument("--only", nargs="+", choices=known, metavar="TYPE", help="model types, such as llama")
     parser.add_argument("--again", nargs="+", default=[], metavar="OUTCOME")
-    parser.add_argument("--seconds", type=float, default=240.0)
-    parser.add_argument("--limit", type=int, default=10_000)
+    parser.add_argument("--seconds", type=float, default=240.0, help="limit for each class (default: 240)")
+    parser.add_argument("--logs", type=Path, metavar="FOLDER", help="a folder for the output of what is not trained")
     arguments = parser.parse_args()
     results: dict[str, Any] = json.loads(RESULTS.read_text()) if RESULTS.is_file() else {}
-    kinds = [
-        kind
-        for kind in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
-        if (
-            kind in arguments.only
-            if arguments.only
-            else results.get(kind, {}).get("outcome") in (None, *arguments.again)
-        )
-    ]
-    for kind in sweep(kinds[: arguments.limit], arguments.seconds, results):
+    left = [kind for kind in known if results.get(kind, {}).get("outcome") in (None, *arguments.again)]
+    if arguments.logs:
+        arguments.logs.mkdir(parents=True, exist_ok=True)
+    for kind in sweep(arguments.only or left, arguments.seconds, arguments.logs, results):
         RESULTS.write_text(json.dumps(dict(sorted(results.items())), indent=1) + "\n")
         PAGE.write_text(page(results))
         print(kind, results[kind], flush=True)
