@@ -39,7 +39,7 @@ test: export OMP_NUM_THREADS = 1
 test: lint
 	$(BIN)/python -m pytest -n 2
 
-# Needs a GPU and a torch with CUDA; about five minutes, no network. Elsewhere: ARGS="--device cpu --shapes tiny".
+# Needs a GPU and a torch with CUDA; less than eight minutes, no network. Elsewhere: ARGS="--device cpu --shapes tiny".
 gpu-check: $(READY)
 	$(BIN)/python benchmarks/gpu_check.py $(ARGS)
 

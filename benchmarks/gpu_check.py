@@ -1,6 +1,6 @@
 """Whether a GPU computes what the CPU computes, and how fast: one command, random weights, no network.
 
-    make gpu-check                                              # about five minutes on one H100
+    make gpu-check                                              # less than eight minutes
     python benchmarks/gpu_check.py --device cpu --shapes tiny   # the same checks in miniature, on any machine
 
 Prints a line per check and writes benchmarks/results/gpu_check-CARD.json. The exit status is 1 if numbers differ or the
