@@ -19,7 +19,7 @@ from r1kit.models.compute import computing
 from r1kit.models.hub import NO_CODE, context_of, reading, tokenizer_of
 from r1kit.models.idle import HOME, visiting
 from r1kit.models.known import ModelError, resolve
-from r1kit.models.load import check_weights, load, place
+from r1kit.models.load import check_vocabulary, check_weights, outline, place
 from r1kit.models.packed import PackedLayout, Span, bucket, split_by_budget
 from r1kit.models.policy_net import ScoreNet
 from r1kit.models.preflight import choose_path
@@ -106,7 +106,7 @@ def fresh_reward_model(
     seed: int = 0,
 ) -> RewardModel:
     """The body of a language model under a new head with small random weights; raises `ModelError` like `load`."""
-    policy = load(name, device="cpu", compute_dtype="fp32", seed=seed)  # it computes nothing
+    policy = outline(name)
     tokenizer = policy.tokenizer
     candidates = [tokenizer.pad_token, tokenizer.unk_token, tokenizer.bos_token, *tokenizer.all_special_tokens]
     tokens = [str(token) for token in candidates if token is not None]
@@ -115,8 +115,9 @@ def fresh_reward_model(
     if pad is None:
         remedy = "add a pad token to its tokenizer"
         raise ModelError(f"{name}: every special token ends an answer, so none can pad: {remedy}")
-    del policy  # its body is read again below, and two may not fit in memory
+    torch.manual_seed(seed)  # transformers draws the head, which is drawn again below
     model = _classifier(resolve(name), name)
+    check_vocabulary(model, tokenizer, name)
     width = model.score.weight.shape[1]  # the weight is [1, d]
     with torch.no_grad():
         # std 1 / sqrt(d + 1), so scores begin within a few units of 0; drawn on the CPU, the same for every device
@@ -161,7 +162,9 @@ def _classifier(folder: Path, name: str, missing: Sequence[str] = ("score.weight
     absent = sorted(set(info["missing_keys"]) - set(missing))
     if absent or not hasattr(model, "score"):
         what = ", ".join(absent[:3]) or "the head `score`"
-        raise ModelError(f"{name} lacks {what} as a sequence classifier: give a model that transformers can use as one")
+        raise ModelError(
+            f"{name} lacks {what} as a sequence classifier: give a complete model that transformers can use as one"
+        )
     check_weights(model, name)
     choose_path(model, name)
     return model
@@ -172,6 +175,7 @@ def _quiet() -> Iterator[None]:
     """Silence transformers' warning about newly drawn weights: the head's are meant to be, all others are checked."""
     from transformers.utils import logging
 
+    logging.disable_progress_bar()  # r1kit reports progress itself
     level = logging.get_verbosity()
     logging.set_verbosity_error()
     try:

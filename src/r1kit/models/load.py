@@ -136,11 +136,7 @@ def load(
         )
     check_weights(model, name)
     choose_path(model, name)  # on the CPU, in fp32, before the weights move
-    if len(tokenizer) > model.get_input_embeddings().num_embeddings:
-        raise ModelError(
-            f"{name}: the tokenizer has {len(tokenizer)} tokens but the model only "
-            f"{model.get_input_embeddings().num_embeddings} embeddings: they do not belong together"
-        )
+    check_vocabulary(model, tokenizer, name)
     hide_ids_without_token(model, tokenizer)
     place(model, device, compute_dtype, weights_dtype)
     return Policy(model, tokenizer, ids, texts)
@@ -225,6 +221,16 @@ def check_weights(model: nn.Module, name: str) -> None:
     for key, tensor in model.state_dict().items():  # parameters, and the buffers that a checkpoint holds
         if not bool(torch.isfinite(tensor).all()):
             raise ModelError(f"{name} has NaN or infinite values in {key}: the checkpoint is damaged")
+
+
+def check_vocabulary(model: Any, tokenizer: Any, name: str) -> None:
+    """Refuse a tokenizer with more tokens than the model has embeddings."""
+    size = model.get_input_embeddings().num_embeddings
+    if len(tokenizer) > size:
+        raise ModelError(
+            f"{name}: the tokenizer has {len(tokenizer)} tokens but the model only {size} embeddings: they do not "
+            "belong together"
+        )
 
 
 def add_lora(policy: Policy, rank: int, alpha: int, targets: tuple[str, ...]) -> Policy:
