@@ -27,7 +27,7 @@ from r1kit.engines.local import LocalEngine
 from r1kit.engines.local.engine import Generation
 from r1kit.models.batch import Totals
 from r1kit.models.compute import computing
-from r1kit.models.load import device_name
+from r1kit.models.devices import device_name
 from r1kit.pipeline import execute
 from r1kit.recipes import build_recipe
 from r1kit.store import read_json

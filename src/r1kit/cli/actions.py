@@ -37,7 +37,7 @@ def _default_jobs(recipe: Recipe) -> int:
     if not recipe.light:
         return 1
     from r1kit.cores import cpu_count
-    from r1kit.models.load import device_of
+    from r1kit.models.devices import device_of
 
     return cpu_count() if device_of("auto").type == "cpu" else 1
 

@@ -66,13 +66,3 @@ def _facts(folder: Path, name: str, changed: int) -> ModelFacts:
         chat=chat,
         keeps_reasoning=chat.keeps_reasoning(tokenizer),
     )
-
-
-def first_card() -> tuple[str, int] | None:
-    """The name of this machine's first GPU and its memory in bytes, used or not; None without one."""
-    import torch
-
-    if not torch.cuda.is_available():
-        return None
-    card = torch.cuda.get_device_properties(0)
-    return card.name, card.total_memory

@@ -15,9 +15,10 @@ from torch import nn
 from r1kit.chat import ChatFormat, describe_turn, end_ids, end_texts
 from r1kit.models import attention, compute
 from r1kit.models.bf16_weights import round_weights
+from r1kit.models.devices import device_of
 from r1kit.models.head import WITHOUT_TOKEN
 from r1kit.models.hub import NO_CODE, config_of, context_of, listed_ends, reading, tokenizer_of
-from r1kit.models.known import ModelError, first_line, resolve
+from r1kit.models.known import ModelError, resolve
 from r1kit.models.plain import describe_path
 from r1kit.models.preflight import bf16_obstacle, choose_path
 from r1kit.store import atomic_folder
@@ -79,26 +80,6 @@ def set_ends(model: Any, ids: tuple[int, ...]) -> None:
     except ValueError:  # such as a temperature without do_sample, which many published models have
         names = ("bos_token_id", "eos_token_id", "pad_token_id")
         model.generation_config = GenerationConfig(**{name: getattr(config, name) for name in names})
-
-
-def device_of(name: str) -> torch.device:
-    """`auto` is the GPU if there is one. Raises `ModelError` for a device that this machine lacks."""
-    try:
-        device = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name)
-    except RuntimeError as error:
-        raise ModelError(f"there is no device {name!r}: give auto, cpu, cuda or cuda:N") from error
-    try:
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:  # torch or the machine lacks it
-        raise ModelError(f"device {name!r} cannot be used here ({first_line(error)}): give auto or cpu") from error
-    return device
-
-
-def device_name() -> str:
-    """The device that `auto` chooses, by the name of its maker: `nvidia-h100-80gb-hbm3`, or `cpu`."""
-    if device_of("auto").type == "cpu":
-        return "cpu"
-    return torch.cuda.get_device_name().lower().replace(" ", "-")
 
 
 def load(

@@ -149,7 +149,7 @@ def _texts(value: Any) -> Iterator[str]:
 
 def this_hardware() -> str:
     """The name in `HARDWARE` of the device of this machine; raises `SettingsError` for an unknown GPU."""
-    from r1kit.models.load import device_name
+    from r1kit.models.devices import device_name
 
     name = device_name()
     known = next((key for key in HARDWARE if key in name), None)

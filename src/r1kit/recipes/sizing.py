@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from r1kit.models.facts import ModelFacts, first_card
+from r1kit.models.facts import ModelFacts
 from r1kit.recipes.estimate import HARDWARE, hardware_named
 from r1kit.settings import SettingsError
 from r1kit.train.memory import GIB
@@ -104,6 +104,8 @@ def device_for(hardware: str | None) -> Device:
         return Device("cpu", CPU_GIB)
     if hardware is not None:
         return Device(hardware, hardware_named(hardware).memory_gib)
+    from r1kit.models.devices import first_card
+
     if (card := first_card()) is None:
         return Device("cpu", CPU_GIB)
     name, memory = card

@@ -70,7 +70,8 @@ def check_model(
 
     The stage's settings have `device`, `tasks`, `chat` and `max_tokens`.
     """
-    from r1kit.models.load import device_of, outline
+    from r1kit.models.devices import device_of
+    from r1kit.models.load import outline
 
     settings = context.settings
     device_of(settings.device)

@@ -1,0 +1,35 @@
+"""The devices of this machine."""
+
+from __future__ import annotations
+
+import torch
+
+from r1kit.models.known import ModelError, first_line
+
+
+def device_of(name: str) -> torch.device:
+    """`auto` is the GPU if there is one. Raises `ModelError` for a device that this machine lacks."""
+    try:
+        device = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name)
+    except RuntimeError as error:
+        raise ModelError(f"there is no device {name!r}: give auto, cpu, cuda or cuda:N") from error
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:  # torch or the machine lacks it
+        raise ModelError(f"device {name!r} cannot be used here ({first_line(error)}): give auto or cpu") from error
+    return device
+
+
+def device_name() -> str:
+    """The device that `auto` chooses, by the name of its maker: `nvidia-h100-80gb-hbm3`, or `cpu`."""
+    if device_of("auto").type == "cpu":
+        return "cpu"
+    return torch.cuda.get_device_name().lower().replace(" ", "-")
+
+
+def first_card() -> tuple[str, int] | None:
+    """The name of this machine's first GPU and its memory in bytes, used or not; None without one."""
+    if not torch.cuda.is_available():
+        return None
+    card = torch.cuda.get_device_properties(0)
+    return card.name, card.total_memory
