@@ -14,7 +14,7 @@ from r1kit.data.errors import DataError
 from r1kit.models.facts import ModelFacts, facts_of
 from r1kit.pipeline import ModelSize, Recipe, Stage
 from r1kit.recipes import build_recipe
-from r1kit.recipes.estimate import HARDWARE
+from r1kit.recipes.hardware import HARDWARE
 from r1kit.recipes.roles import DEFAULTS, ROLES, data_by_role
 from r1kit.recipes.sizing import device_for, sizing
 from r1kit.settings import SettingsError

@@ -17,62 +17,12 @@ from r1kit.data.jsonl import lines
 from r1kit.models.known import ModelError, config_folder
 from r1kit.models.size import size_of_model
 from r1kit.pipeline import External, ModelSize, Output, Recipe, Stage, Work
-from r1kit.settings import SettingsError, nearest
+from r1kit.recipes.hardware import ROW_BYTES, Hardware, Rates, hardware_named
+from r1kit.settings import SettingsError
 from r1kit.train.memory import GIB, Parts, sampling_parts, training_parts
 
-# Shares of a device's peak. Training: DeepSeek-V3's 14.8T tokens x 37B in 2.788M H800-hours are 33 % of bf16. Sampling:
-# its serving gives 14.8k tokens/s on a node of 8, 14 %. A sampling step takes at least STEP_S, beside reading weights.
-TRAINING_SHARE, SAMPLING_SHARE, STEP_S = 0.33, 0.14, 0.01
 LONGEST = 5  # a rollout's longest completion, in mean lengths
 PROMPT_TOKENS = 150  # R1's problems (V2, table 4)
-ROW_BYTES = 4.0  # of a row of a data file per token: English prose and mathematics, with the row's JSON
-
-
-@dataclass(frozen=True)
-class Hardware:
-    """One device: operations and bytes per second at its peak, memory, bytes of a weight in sampling."""
-
-    flops: float
-    bandwidth: float
-    memory_gib: float
-    weight_bytes: int = 2
-
-    @property
-    def device(self) -> str:
-        """The device's name in torch."""
-        return "cpu" if self.weight_bytes == 4 else "cuda"
-
-    def rates(self, size: ModelSize) -> Rates:
-        """The speeds to expect of a model."""
-        step = size.active * self.weight_bytes / self.bandwidth + STEP_S
-        return Rates(self.flops * TRAINING_SHARE, step, 2 * size.active / (self.flops * SAMPLING_SHARE))
-
-
-@dataclass(frozen=True)
-class Rates:
-    """Speeds of one model on one device: operations per second in training, seconds per step of decoding that it takes
-    however many rows run, and seconds per token of a full batch.
-
-    If measured, `length` is the model's mean completion, `row_bytes` the bytes of a data file's row per token, and
-    `low` says whether its linear layers compute in bf16.
-    """
-
-    training: float
-    step: float
-    token: float
-    length: float | None = None
-    row_bytes: float = ROW_BYTES
-    low: bool | None = None
-
-
-HARDWARE = {
-    "cpu": Hardware(8e10, 1.5e10, 4, weight_bytes=4),  # a core
-    "rtx-4090": Hardware(1.65e14, 1.0e12, 24),
-    "a100": Hardware(3.12e14, 2.0e12, 80),
-    "h100": Hardware(9.89e14, 3.35e12, 80),
-    "h800": Hardware(9.89e14, 3.35e12, 80),
-    "h200": Hardware(9.89e14, 4.8e12, 141),
-}
 PLANNED = {
     "deepseek-ai/DeepSeek-V3-Base": ModelSize(671e9, 37e9, 61, 7168, 576, 265_000, 129_280),
     "Qwen/Qwen2.5-32B": ModelSize(32.8e9, 32.8e9, 64, 5120, 2048, 122_880, 152_064),
@@ -115,13 +65,6 @@ def estimates(
     if devices < 1:
         raise SettingsError(f"devices is {devices}: give at least 1")
     return {stage.name: estimator.estimate(stage) for stage in recipe.stages}
-
-
-def hardware_named(name: str) -> Hardware:
-    """One of `HARDWARE`; raises `SettingsError` for any other."""
-    if name not in HARDWARE:
-        raise SettingsError(f"there is no hardware {name!r}: {nearest(name, HARDWARE)}")
-    return HARDWARE[name]
 
 
 def total(parts: Mapping[str, Estimate]) -> Estimate:

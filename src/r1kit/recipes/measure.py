@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 from r1kit.data.jsonl import lines, parsed
 from r1kit.pipeline import External, Recipe, Stage
-from r1kit.recipes.estimate import HARDWARE, PROMPT_TOKENS, ROW_BYTES, Rates, files_given, model_of, size_of_source
+from r1kit.recipes.estimate import PROMPT_TOKENS, files_given, model_of, size_of_source
+from r1kit.recipes.hardware import HARDWARE, ROW_BYTES, Rates
 from r1kit.settings import SettingsError
 from r1kit.types import Prompt, Sample, SamplingParams
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from r1kit.models.facts import ModelFacts
-from r1kit.recipes.estimate import HARDWARE, hardware_named
+from r1kit.recipes.hardware import HARDWARE, hardware_named
 from r1kit.settings import SettingsError
 from r1kit.train.memory import GIB
 
@@ -99,7 +99,7 @@ class Sizing:
 
 
 def device_for(hardware: str | None) -> Device:
-    """The named device of `estimate.HARDWARE`, or the one that this machine has."""
+    """The named device of `HARDWARE`, or the one that this machine has."""
     if hardware == "cpu":
         return Device("cpu", CPU_GIB)
     if hardware is not None:
