@@ -92,6 +92,9 @@ def test_sft_reads_columns_of_other_names_and_worked_solutions_of_a_set(files: P
     assert built["traces"].settings.tasks[0].limit == 5 and built["sft"].settings.columns == columns
 
 
+RENAMED = {"name": "problems.jsonl", "columns": {"prompt": "question"}}
+
+
 @pytest.mark.parametrize(
     ("recipe", "options", "message"),
     [
@@ -104,6 +107,8 @@ def test_sft_reads_columns_of_other_names_and_worked_solutions_of_a_set(files: P
         ("sft", {"data": {"rows": "chats.jsonl"}, "scale": "tiny"}, "recipe sft does not take scale"),
         ("sft", {"data": {"rows": "none.jsonl"}}, r"data\.rows: there is no file or known set"),
         ("sft", {"data": {"rows": "chats.jsonl", "validation": "gsm8k"}}, r"data\.validation: gsm8k is a set of pro"),
+        ("sft", {"data": {"rows": "chats.jsonl", "validation": RENAMED}}, r"data\.validation: columns would have no"),
+        ("preferences", {"data": {"requests": RENAMED}}, r"data\.requests: columns would have no effect"),
         ("preferences", {"data": {"rows": "gsm8k"}}, r"data\.rows: gsm8k is a set of problems"),
         ("rl", {"data": {"problems": {"name": "gsm8k", "split": "test"}}}, "which is for evaluation only"),
         ("distill", {"data": {"traces": "chats.jsonl"}, "teacher": "smollm2-135m"}, "have different tokens"),

@@ -66,9 +66,18 @@ class OwnRun:
         eval_sizes = {"eval": sizes.eval} if measured else {}
         return cls(Builder(recipe, scale, eval_sizes, overrides, seed, model, rehearse), sizes, data, teacher)
 
-    def inputs(self, role: str, name: str) -> dict[str, External]:
-        """The files of a role whose rows have one form only."""
-        return self.files(role, name)[0]
+    def inputs(self, role: str, name: str, reading: Sizes | None = None) -> dict[str, External]:
+        """The files of a role as inputs, read as they are, or with `reading` as those of the training data.
+
+        Raises `SettingsError` for columns or skip_invalid that would have no effect.
+        """
+        inputs, own = self.files(role, name)
+        if own and own != reading:
+            reason = f"{' and '.join(own)} would have no effect"
+            raise SettingsError(
+                f"data.{role}: {reason}: leave it out, and name the file's columns as r1kit expects them"
+            )
+        return inputs
 
     def files(self, role: str, name: str, skip: Container[str] = ()) -> tuple[dict[str, External], Sizes]:
         """The files of a role as inputs `name/0`, `name/1` ..., and settings that say how their rows are read.

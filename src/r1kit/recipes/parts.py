@@ -87,7 +87,7 @@ class PartRecipe:
 def sft(run: OwnRun) -> Part:
     """SFT on conversations; sets of problems with worked solutions become conversations first."""
     inputs, reading = run.files("rows", "data", skip=KNOWN)
-    every: dict[str, Model] = {"model": run.build.base, **inputs, **run.inputs("validation", "validation")}
+    every: dict[str, Model] = {"model": run.build.base, **inputs, **run.inputs("validation", "validation", reading)}
     stages: list[Stage] = []
     if specs := run.worked("rows"):
         traces = run.build("traces", GENERATE, {}, Sizes(tasks=specs), prompting="traces")
@@ -116,7 +116,7 @@ def reward_model(run: OwnRun) -> Part:
     """Helpfulness from pairs, or safety from labelled replies; `eval` is held-out rows of the same kind."""
     role, objective = ("preferences", "helpfulness") if "preferences" in run.data else ("safety", "safety")
     inputs, reading = run.files(role, "data")
-    every = {"model": run.build.base, **inputs, **run.inputs("eval", "validation")}
+    every = {"model": run.build.base, **inputs, **run.inputs("eval", "validation", reading)}
     sizes = run.sizes.training(run.sizes.size.row.sft_rate / 2) | Sizes(epochs=1) | reading
     return Part((run.build("reward-model", REWARD_MODEL, every, sizes, objective=objective),), {})
 
@@ -142,7 +142,7 @@ def preferences(run: OwnRun) -> Part:
 def distill(run: OwnRun) -> Part:
     """A student learns from traces, and with a teacher or its stored logits also from its distribution on them."""
     inputs, reading = run.files("traces", "data")
-    every: dict[str, Model] = {"model": run.build.base, **inputs, **run.inputs("validation", "validation")}
+    every: dict[str, Model] = {"model": run.build.base, **inputs, **run.inputs("validation", "validation", reading)}
     teacher: dict[str, Model] = {}
     if "logits" in run.data:
         teacher = {"logits": External(Path(str(run.data["logits"])))}
