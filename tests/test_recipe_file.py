@@ -244,3 +244,9 @@ def test_init_of_ones_own_recipe_keeps_the_data_and_a_recipe_file_is_refused(
     (tmp_path / "own.toml").write_text(text)
     assert main(["init", str(tmp_path / "own.toml")]) != 0
     assert "own.toml is a recipe file already" in capsys.readouterr().err
+
+
+def test_a_run_with_an_empty_field_of_its_data_is_repeated_by_its_file(tmp_path: Path) -> None:
+    built = build_recipe("rl", model="tiny", data={"problems": [{"name": "tiny/sums", "limit": None}]})
+    (tmp_path / "recipe.toml").write_text(built.file)
+    assert build_recipe(str(tmp_path / "recipe.toml")).stages == built.stages

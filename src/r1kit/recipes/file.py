@@ -74,7 +74,11 @@ class RecipeFile:
             content = FileContent.model_validate(values, strict=True)
         except ValidationError as error:
             raise SettingsError(located(explain(FileContent, error), path, lines)) from None
-        options = absolute(content.model_dump(exclude={"recipe", "stages", "rewards"}, exclude_none=True), path.parent)
+        options = content.model_dump(exclude={"recipe", "stages", "rewards"}, exclude_none=True)
+        options["data"] = {
+            role: value if isinstance(value, str) else with_none(value) for role, value in options["data"].items()
+        }
+        options = absolute(options, path.parent)
         overrides = within(dotted(content.stages), path.parent)
         if content.rewards:
             overrides[REWARDS] = [

@@ -141,7 +141,7 @@ def _is_here(spec: TaskSpec, split: str) -> bool:
 
 def items_of(value: Any) -> list[Any]:
     """One item or a list of items as a list."""
-    return [value] if isinstance(value, str | Mapping | TaskSpec) else list(value)
+    return [value] if isinstance(value, str | Mapping) else list(value)
 
 
 def specs_of(role: str, value: Any) -> tuple[TaskSpec, ...]:
@@ -153,10 +153,7 @@ def specs_of(role: str, value: Any) -> tuple[TaskSpec, ...]:
     if not items:
         raise SettingsError(f"data.{role} is empty: give a set's name, a file, or fields of a task")
     specs = tuple(
-        TaskSpec.parse(item if isinstance(item, Mapping) else {"name": item}, f"data.{role}")
-        if not isinstance(item, TaskSpec)
-        else item
-        for item in items
+        TaskSpec.parse(item if isinstance(item, Mapping) else {"name": item}, f"data.{role}") for item in items
     )
     for spec in specs:
         if isinstance(spec.source, FileSource):
