@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import os
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -131,6 +132,50 @@ def test_the_check_of_a_gpu_says_when_there_is_none(
     monkeypatch.setattr(sys, "argv", ["gpu_check.py"])
     assert gpu_check.main() == 2
     assert "torch finds no GPU on this machine, so nothing was checked" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("on_path")
+def test_a_check_of_a_gpu_that_decides_and_is_left_out_is_no_success(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import gpu_check
+    import torch
+
+    def out_of_memory() -> None:
+        raise torch.cuda.OutOfMemoryError
+
+    for name, status in (("parity in fp32", 1), ("train tiny", 0)):
+        monkeypatch.setattr(gpu_check, "checks", lambda check, name=name: [(name, out_of_memory)])
+        monkeypatch.setattr(sys, "argv", ["gpu_check.py", "--device", "cpu", "--shapes", "tiny"])
+        assert gpu_check.main() == status
+        printed = capsys.readouterr().out
+        assert f"{name}: left_out out of memory" in printed and ("NOT CHECKED: parity" in printed) == bool(status)
+
+
+@pytest.mark.usefixtures("on_path")
+def test_the_page_of_architectures_says_what_the_results_say(monkeypatch: pytest.MonkeyPatch) -> None:
+    import architectures
+    import transformers
+
+    page = architectures.PAGE.read_text(encoding="utf-8")
+    [version] = re.findall(r"with transformers ([\d.]+\d):", page)
+    monkeypatch.setattr(transformers, "__version__", version)
+    assert architectures.page(json.loads(architectures.RESULTS.read_text())) == page
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("on_path")
+def test_the_sweep_of_architectures_trains_a_class_or_says_why_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    import architectures
+
+    from r1kit.models import load
+
+    for kind, outcome in (("llama", "packed"), ("bloom", "plain")):
+        facts = architectures.measure(kind)
+        assert (facts["outcome"], facts["steps"]) == (outcome, 2) and facts["gap"] < architectures.TOLERANCE
+    assert architectures.measure("musicgen")["outcome"] == "not built"
+    monkeypatch.setattr(load, "load", lambda *_, **__: 1 / 0)
+    assert architectures.measure("llama") == {"outcome": "failed", "reason": "ZeroDivisionError: division by zero"}
 
 
 @pytest.mark.usefixtures("on_path")
