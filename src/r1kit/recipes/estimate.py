@@ -55,8 +55,8 @@ class Estimate:
 def estimates(
     recipe: Recipe, hardware: str, devices: int = 1, measured: Mapping[Path, Rates] | None = None
 ) -> dict[str, Estimate]:
-    """An estimate of each stage by name. A sample has the recipe's mean length, or a third of the longest; a row of
-    data is as long as the stage that wrote it made it.
+    """An estimate of each stage by name. A sample has the recipe's mean length, or a third of the longest; a row
+    that a stage wrote has the length of that stage's samples.
 
     `measured` are the rates of models on this machine, by their folder. Raises `SettingsError` for unknown hardware and
     unknown model sizes.
@@ -144,7 +144,7 @@ class _Estimator:
         return operations / (rates.training * devices) + (together + steps if work.rollouts else 0.0)
 
     def _length(self, stage: Stage, work: Work, file_rows: FileRows, measured: Rates | None) -> int:
-        """Mean tokens of a sample: rows are as long as the file, or the stage that wrote them, made them."""
+        """Mean tokens of a sample: of a row of the data file, or of a sample of the stage that wrote the rows."""
         if work.length is not None:
             return work.length
         if file_rows.rows:
@@ -158,7 +158,7 @@ class _Estimator:
         return max(1, min(work.max_tokens, assumed)) if assumed is not None else max(1, work.max_tokens // 3)
 
     def _length_read(self, writers: Iterable[Stage]) -> int | None:
-        """Mean length of the rows that stages left; None if no length is known."""
+        """Mean length of the rows that stages wrote; None if no length is known."""
         known = [writer.name for writer in writers if writer.name in self.row_lengths and self.rows[writer.name]]
         rows = sum(self.rows[name] for name in known)
         return round(sum(self.rows[name] * self.row_lengths[name] for name in known) / rows) if rows else None

@@ -67,16 +67,14 @@ class OwnRun:
         return cls(Builder(recipe, scale, eval_sizes, overrides, seed, model, rehearse), sizes, data, teacher)
 
     def inputs(self, role: str, name: str, reading: Sizes | None = None) -> dict[str, External]:
-        """The files of a role as inputs, read as they are, or with `reading` as those of the training data.
+        """The files of a role as inputs. Their rows are read as they are, or as the training data is (`reading`).
 
         Raises `SettingsError` for columns or skip_invalid that would have no effect.
         """
         inputs, own = self.files(role, name)
         if own and own != reading:
             reason = f"{' and '.join(own)} would have no effect"
-            raise SettingsError(
-                f"data.{role}: {reason}: leave it out, and name the file's columns as r1kit expects them"
-            )
+            raise SettingsError(f"data.{role}: {reason}: leave it out, and give the file's columns their usual names")
         return inputs
 
     def files(self, role: str, name: str, skip: Container[str] = ()) -> tuple[dict[str, External], Sizes]:

@@ -30,7 +30,7 @@ LARGEST: dict[str, int] = {
     "max_rows": 64,
     "lora_rank": 4,
 }
-TEMPERATURE = 0.3  # at most, of samples that become data: so that what was learned comes out right
+TEMPERATURE = 0.3  # the highest for samples that become data, so that answers learned by heart come out right
 WHOLE_ROWS = ("sft", "rehearse", "distill", "reward-model")  # kinds whose max_tokens is that of a row of data
 
 

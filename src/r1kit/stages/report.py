@@ -18,7 +18,10 @@ class ReportSettings(Settings):
 
 
 class NotedReportSettings(ReportSettings):
-    """Also notes under the title, such as the data's licences. A field of the other class would redo every report."""
+    """Also notes under the title, such as the data's licences.
+
+    As a field of `ReportSettings`, they would change the fingerprint of every report.
+    """
 
     notes: tuple[str, ...] = ()
 

@@ -53,8 +53,8 @@ def scale_for(
 def choose_scale(recipe: str, scale: str | None, model: str | None) -> Scale:
     """The named scale, or without one the scale made for the model: `gpu` for a model that has none.
 
-    Raises `SettingsError` if the named scale is for much smaller models. An equally small one is accepted, such as what
-    another run on the scale's own model has left.
+    Raises `SettingsError` if the named scale is for much smaller models. One that is as small is accepted, such as a
+    model that another run trained from the scale's own.
     """
     if scale is None:
         return next((scale for scale in SCALES.values() if model in (None, scale.model)), GPU)

@@ -123,7 +123,7 @@ class GpuSizes:
         return self.sampled(self.problems(count, seed), samples) | Sizes(chat=self.chat)
 
     def problems(self, count: int, seed: int) -> tuple[TaskSpec, ...]:
-        """`count` training problems, from all sets alike."""
+        """`count` training problems, the same number from each set."""
         each = max(1, count // len(self.data.problems))
         return tuple(limited(spec, each, seed) for spec in self.data.problems)
 

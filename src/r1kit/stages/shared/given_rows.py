@@ -79,7 +79,7 @@ def train_rows(
     update_of: UpdateOf,
     validation: Callable[[Learner], Validation | None],
 ) -> dict[str, Any]:
-    """Train on rows of such lengths with the stage's settings; leaves metrics.jsonl and checkpoints/.
+    """Train on rows of these lengths with the stage's settings; leaves metrics.jsonl and checkpoints/.
 
     Returns the number of updates and the best validation.
     """
