@@ -50,9 +50,10 @@ def keep_compute_dtype(context: Context, model: Any, name: str = "model") -> Non
     wanted = context.settings.compute_dtype
     obstacle = rounding_obstacle(model)
     if name not in kept and (obstacle or "bf16" in (chosen, wanted)):
-        why = "" if chosen == "bf16" else ", but on a CPU a model this small is never rounded"
         if obstacle:
             why = f", and on a CPU the model does not run with linear layers in bf16 ({obstacle})"
+        else:
+            why = "" if chosen == "bf16" else ", but on a CPU a model this small is never rounded"
         context.progress.say(f"the {name}'s linear layers compute in {chosen}: compute_dtype is {wanted}{why}")
     if name not in kept and (line := describe_path(model)):
         context.progress.say(f"the {name}: {line}")

@@ -76,6 +76,12 @@ def register() -> None:
     AttentionInterface.register(NAME, attention)
 
 
+def forward_layout(model: Any, token_ids: Tensor, position_ids: Tensor, layout: Layout) -> Tensor:
+    """Hidden states [B, T, d] of token ids [B, T] before the head, with a layout in each layer."""
+    output = model.base_model(input_ids=token_ids, position_ids=position_ids, layout=layout, use_cache=False)
+    return output.last_hidden_state  # type: ignore[no-any-return]
+
+
 def causal_attention(q: Tensor, k: Tensor, v: Tensor, softmax: Softmax) -> Tensor:
     """[N, H, L, D] -> [N, H, L, Dv]: the L queries belong to the last L of the keys [N, H_kv, K, D]."""
     repeat = q.shape[1] // k.shape[1]

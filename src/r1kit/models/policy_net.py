@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from r1kit.models import plain
+from r1kit.models.attention import forward_layout
 from r1kit.models.batch import Batch, Targets, Totals
 from r1kit.models.head import Chunk, ChunkLoss, FusedHead, Head
 from r1kit.models.packed import PackedLayout
@@ -56,10 +57,8 @@ def hidden_states(model: Any, token_ids: Tensor, layout: PackedLayout) -> Tensor
     assert token_ids.shape == (1, len(layout.position_ids)), "the layout is of another row"
     if path := plain_path(model):
         return plain.hidden_states(model, path, token_ids, layout)
-    output = model.base_model(  # without the head: it is applied to the targets' positions only
-        input_ids=token_ids, position_ids=layout.position_ids[None], layout=layout, use_cache=False
-    )
-    return output.last_hidden_state[0]  # type: ignore[no-any-return]
+    # without the head: it is applied to the targets' positions only
+    return forward_layout(model, token_ids, layout.position_ids[None], layout)[0]
 
 
 class Net(nn.Module):

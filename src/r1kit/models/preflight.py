@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
 from r1kit.models import attention, plain
-from r1kit.models.attention import Layout
+from r1kit.models.attention import forward_layout
 from r1kit.models.cached import DecodeLayout, KVCache, PrefillLayout
 from r1kit.models.compute import computing, packing
 from r1kit.models.head import Head
@@ -132,19 +132,13 @@ def _cached_logits(model: Any, prompts: list[Tensor], completions: list[tuple[Te
     layout = PrefillLayout(cache, [len(prompt) - SHARED for prompt in prompts], slots, model.device)
     flat = torch.cat([prompts[0][:SHARED], *(prompt[SHARED:] for prompt in prompts)])  # [T]
     ends = torch.tensor([len(prompt) - SHARED for prompt in prompts]).cumsum(0) + SHARED - 1
-    hidden = _hidden(model, flat[None], layout.position_ids[None], layout)[0, ends]  # [prompts, d]
+    hidden = forward_layout(model, flat[None], layout.position_ids[None], layout)[0, ends]  # [prompts, d]
     states = [hidden.repeat_interleave(torch.tensor([len(owns) for owns in completions]), dim=0)]  # [rows, d]
     for step in range(CACHED_STEPS):
         decode = DecodeLayout(cache, cache.reserve(rows, 1, model.device))
         tokens = torch.stack([own[step] for owns in completions for own in owns])
-        states.append(_hidden(model, tokens[:, None], decode.position_ids, decode)[:, 0])
+        states.append(forward_layout(model, tokens[:, None], decode.position_ids, decode)[:, 0])
     return _logits(model, torch.stack(states))
-
-
-def _hidden(model: Any, token_ids: Tensor, position_ids: Tensor, layout: Layout) -> Tensor:
-    """Hidden states [B, T, d] of token ids [B, T]."""
-    output = model.base_model(input_ids=token_ids, position_ids=position_ids, layout=layout, use_cache=False)
-    return output.last_hidden_state  # type: ignore[no-any-return]
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from r1kit.models.attention import Layout
+from r1kit.models.attention import forward_layout
 from r1kit.models.cached import DecodeLayout, KVCache, PrefillLayout
 from r1kit.models.packed import bucket, common_prefix
 from r1kit.models.plain import WASTE, PlainCache, PlainPath, plain_path
@@ -61,7 +61,7 @@ class PackedDecoder:
         # one row: the shared prefix once, then the rest of each prompt
         packed = [*prompts[0][:shared], *(token for suffix in suffixes for token in suffix)]
         token_ids = torch.tensor([packed], device=self.model.device)  # [1, T]
-        hidden = self._forward(token_ids, layout.position_ids[None], layout)[0]  # [T, d]
+        hidden = forward_layout(self.model, token_ids, layout.position_ids[None], layout)[0]  # [T, d]
         ends = torch.tensor([len(suffix) for suffix in suffixes], device=hidden.device).cumsum(0)
         return hidden[shared + ends - 1]
 
@@ -71,7 +71,7 @@ class PackedDecoder:
     def step(self, tokens: Tensor) -> Tensor:
         # no transfer and no shape that depends on a result: on a GPU, steps queue up behind each other
         layout = DecodeLayout(self.cache, self.places)
-        hidden = self._forward(tokens[:, None], layout.position_ids, layout)[:, 0]  # [rows, d]
+        hidden = forward_layout(self.model, tokens[:, None], layout.position_ids, layout)[:, 0]  # [rows, d]
         self.places += 1  # in place: a recorded step would read the same tensor
         return hidden
 
@@ -79,11 +79,6 @@ class PackedDecoder:
         self.rows -= 1
         if slot != self.rows:
             self.cache.move(self.rows, slot)
-
-    def _forward(self, token_ids: Tensor, position_ids: Tensor, layout: Layout) -> Tensor:
-        """Hidden states [B, T, d] of token ids [B, T]."""
-        output = self.model.base_model(input_ids=token_ids, position_ids=position_ids, layout=layout, use_cache=False)
-        return output.last_hidden_state  # type: ignore[no-any-return]
 
 
 class PlainDecoder:
