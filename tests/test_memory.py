@@ -14,7 +14,7 @@ transformers = pytest.importorskip("transformers")
 
 from conftest import llama  # noqa: E402
 from r1kit.chat import ChatFormat  # noqa: E402
-from r1kit.models import attention  # noqa: E402
+from r1kit.models import attention, recompute  # noqa: E402
 from r1kit.models.classify import fresh_reward_model, load_reward_model  # noqa: E402
 from r1kit.models.compute import has_bf16_kernels  # noqa: E402
 from r1kit.models.idle import visiting  # noqa: E402
@@ -56,11 +56,21 @@ def run_rl(folder: Path, model: Path, **settings: Any) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
 
-def test_recomputed_activations_change_nothing_in_rl(tmp_path: Path, tiny_policy_folder: Path) -> None:
-    plain, recomputed = (
-        run_rl(tmp_path / str(on), tiny_policy_folder, activation_checkpointing=on, algorithm={"kl_coef": 0.1})
-        for on in (False, True)
-    )
+def test_recomputed_activations_change_nothing_in_rl(
+    tmp_path: Path, tiny_policy_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    passes, checkpoint = list[str](), recompute.checkpoint
+
+    def counted(*args: Any, **options: Any) -> Any:
+        passes.append("layer")
+        return checkpoint(*args, **options)
+
+    monkeypatch.setattr(recompute, "checkpoint", counted)
+    plain = run_rl(tmp_path / "plain", tiny_policy_folder, algorithm={"kl_coef": 0.1})
+    assert not passes
+    settings = {"activation_checkpointing": True, "algorithm": {"kl_coef": 0.1}}
+    recomputed = run_rl(tmp_path / "recomputed", tiny_policy_folder, **settings)
+    assert passes
     for row, again in zip(plain, recomputed, strict=True):
         assert {k: v for k, v in row.items() if "time/" not in k} == {
             k: v for k, v in again.items() if "time/" not in k
