@@ -221,7 +221,8 @@ def test_code_that_mixes_precisions_computes_in_fp32_on_a_cpu(monkeypatch: pytes
     monkeypatch.setattr(compute, "measure", lambda model: {"bf16": 1.0, "fp32": 9.0})
     for name, dtype in (("bloom", torch.float32), ("roberta", torch.float32), ("gpt-oss", torch.bfloat16)):
         place(model := build(name), "cpu", "auto")
-        assert compute.compute_dtype_of(model) == dtype and compute.rounding_obstacle(model), name
+        assert compute.compute_dtype_of(model) == dtype, name
+        assert bool(compute.rounding_obstacle(model)) == (dtype == torch.float32), name
         policy = Policy(model, TOKENIZER, (1,))
         prompt = Prompt(problem_id="p", messages=(), token_ids=(40, 41, 42))
         LocalEngine(policy).generate([prompt], SamplingParams(n=2, max_tokens=3))
