@@ -13,12 +13,11 @@ from r1kit.data.conversations import conversation, read, renamed
 from r1kit.data.errors import DataError
 from r1kit.data.mask_excerpt import excerpt
 from r1kit.data.prepare import ConversationSettings, conversation_samples
-from r1kit.data.rows import numbered_rows
+from r1kit.data.rows import numbered_rows, stem
 from r1kit.models.known import resolve
 from r1kit.report.mask_pictures import picture
-from r1kit.tasks import load_file
 from r1kit.tasks.check_items import conversation_reader
-from r1kit.tasks.from_rows import head_of
+from r1kit.tasks.from_rows import SAMPLED_ROWS, from_rows, head_of
 from r1kit.tasks.recognition import sample_of
 from r1kit.types import Sample
 
@@ -78,7 +77,9 @@ def _conversations(
 def _prompts(file: Path, chat: ChatFormat, policy: Any, columns: Mapping[str, str], count: int) -> list[dict[str, Any]]:
     """One entry for each problem: its prompt and its reference."""
     rows = []
-    for number, problem in enumerate(load_file(file, columns=columns).problems[:count], 1):
+    first = islice(numbered_rows(file), max(count, SAMPLED_ROWS))  # by fewer, the columns might be guessed otherwise
+    task = from_rows(first, name=stem(file), file=str(file), columns=columns)
+    for number, problem in enumerate(task.problems[:count], 1):
         ids = chat.render(problem, policy.tokenizer).token_ids
         [prompt] = excerpt([Sample(token_ids=ids, loss_mask=[False] * len(ids))], policy.tokenizer)
         facts = f"prompt of {len(ids):,} tokens; reference {printable(problem.answer)!r}, verifier {problem.verifier}"
