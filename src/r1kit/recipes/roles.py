@@ -75,9 +75,9 @@ def data_by_role(values: Mapping[str, Any] | None) -> Data:
         if role not in ROLES:
             raise SettingsError(f"there is no data role {role!r}: {nearest(role, ROLES)}")
     problems = specs_of("problems", values.get("problems", DEFAULTS["problems"]))
-    notes: list[str] = []
+    notes: Sequence[str] = ()
     if "problems" in values and "eval" not in values:
-        problems, measured = with_held_out(problems, notes)
+        problems, measured, notes = with_held_out(problems)
     else:
         measured = specs_of("eval", values.get("eval", DEFAULTS["eval"]))
     with of_role("problems"):
@@ -186,12 +186,12 @@ def file_of(role: str, value: Any) -> str:
     return value if known is not None else str(path)
 
 
-def with_held_out(problems: Sequence[TaskSpec], notes: list[str]) -> tuple[tuple[TaskSpec, ...], tuple[TaskSpec, ...]]:
-    """The problems, and those that measure: files are divided, other sets have a split for it.
+def with_held_out(problems: Sequence[TaskSpec]) -> tuple[tuple[TaskSpec, ...], tuple[TaskSpec, ...], list[str]]:
+    """The problems, those that measure, and a note for each divided set: files are divided, other sets have a split.
 
     If none has, the default sets measure.
     """
-    trained, measured = [], []
+    trained, measured, notes = list[TaskSpec](), list[TaskSpec](), list[str]()
     for spec in problems:
         kind = spec.source.kind
         if kind == "file" and not spec.options:
@@ -206,7 +206,7 @@ def with_held_out(problems: Sequence[TaskSpec], notes: list[str]) -> tuple[tuple
         )
         if has_test:
             measured.append(spec.replace(split="", limit=None))
-    return tuple(trained), tuple(measured) or specs_of("eval", DEFAULTS["eval"])
+    return tuple(trained), tuple(measured) or specs_of("eval", DEFAULTS["eval"]), notes
 
 
 def limited(spec: TaskSpec, limit: int, seed: int = 0) -> TaskSpec:
