@@ -18,6 +18,7 @@ transformers = pytest.importorskip("transformers")
 from conftest import deepseek, llama  # noqa: E402
 from r1kit.models import attention, head  # noqa: E402
 from r1kit.models.batch import Totals  # noqa: E402
+from r1kit.models.bf16_weights import stochastic_round  # noqa: E402
 from r1kit.models.compute import has_bf16_kernels  # noqa: E402
 from r1kit.models.known import ModelError  # noqa: E402
 from r1kit.models.load import Policy, add_lora, fresh_llama, place  # noqa: E402
@@ -27,7 +28,6 @@ from r1kit.train import checkpoints  # noqa: E402
 from r1kit.train.learner import Learner, OptimizerSettings, split  # noqa: E402
 from r1kit.train.losses.next_token import next_token  # noqa: E402
 from r1kit.train.losses.policy_gradient import PRESETS, grpo  # noqa: E402
-from r1kit.train.optimizers import stochastic_round  # noqa: E402
 from r1kit.train.packing import pack  # noqa: E402
 from r1kit.train.rl.reference import Reference  # noqa: E402
 from r1kit.types import Sample  # noqa: E402

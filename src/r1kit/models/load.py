@@ -229,13 +229,16 @@ def add_lora(policy: Policy, rank: int, alpha: int, targets: tuple[str, ...]) ->
 
 
 def merged(model: Any) -> Any:
-    """The model itself, or a copy with its adapters merged into the weights."""
+    """The model itself, or a copy with its adapters merged into the weights, in fp32 and in main memory.
+
+    In bf16 the sum would lose what a small update adds.
+    """
     if not has_adapters(model):
         return model
     plain = copy.deepcopy(model)
     # a list first: the loop replaces modules that it would walk over
     for name, layer in [named for named in plain.named_modules() if hasattr(named[1], "get_base_layer")]:
-        layer.merge()
+        layer.to("cpu", torch.float32).merge()
         plain.set_submodule(name, layer.get_base_layer())
     return plain
 
@@ -255,8 +258,8 @@ def named_weights(model: Any) -> Iterator[tuple[str, torch.Tensor]]:
 
 def frozen_copy(model: Any) -> Any:
     """A reference model: the same weights, without gradients."""
-    plain = merged(model)  # a copy already if there were adapters
-    reference = copy.deepcopy(model) if plain is model else plain
+    assert not has_adapters(model), "the reference of adapters is the model without them"
+    reference = copy.deepcopy(model)
     for parameter in reference.parameters():
         parameter.requires_grad_(False)
     return reference.eval()  # without dropout, as the policy is trained

@@ -8,8 +8,9 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
+from r1kit.models.bf16_weights import stochastic_round
 from r1kit.models.known import ModelError
 
 if TYPE_CHECKING:
@@ -72,12 +73,3 @@ def take_step(optimizer: torch.optim.Optimizer, parameters: Collection[nn.Parame
         optimizer.step()
         rounded.copy_(stochastic_round(parameter.data, generator))
         parameter.grad, parameter.data = None, rounded  # the same tensor as before: the engine reads it
-
-
-def stochastic_round(values: Tensor, generator: torch.Generator) -> Tensor:
-    """fp32 -> bf16, up or down at random, so that the mean over many draws is the value itself.
-
-    bf16 is the upper half of fp32's bits. A random number is added to the lower half, which is then cut off.
-    """
-    noise = torch.randint(1 << 16, values.shape, dtype=torch.int32, device=values.device, generator=generator)
-    return (values.view(torch.int32) + noise).bitwise_and(-(1 << 16)).view(torch.float32).to(torch.bfloat16)
