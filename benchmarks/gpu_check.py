@@ -227,7 +227,7 @@ class Check:
         tokens, seconds = [], []
         with torch.no_grad(), computing(policy.model):
             for record in (lambda generation, _: lambda draws: generation.step(draws)[0], self.recording):
-                generation = Generation(engine, asked, params, None)
+                generation = Generation(engine, engine.requests(asked, params))
                 generation.prefill(generation.scheduler.admit(), 0)
                 uniform = generation.draws(0, steps)  # [rows, steps]
                 generation.decoder.reserve(steps)

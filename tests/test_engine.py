@@ -17,10 +17,13 @@ from conftest import small, small_deepseek  # noqa: E402
 from r1kit.engines.local import LocalEngine, decoders  # noqa: E402
 from r1kit.engines.local.engine import Generation  # noqa: E402
 from r1kit.engines.local.sampling import sample, uniforms  # noqa: E402
+from r1kit.engines.local.scheduler import Request  # noqa: E402
+from r1kit.engines.local.scheduler import Sequence as Row  # noqa: E402
 from r1kit.models import attention  # noqa: E402
 from r1kit.models.cached import KVCache  # noqa: E402
 from r1kit.models.load import Policy, add_lora, named_weights  # noqa: E402
 from r1kit.models.packed import common_prefix  # noqa: E402
+from r1kit.models.plain import PlainPath  # noqa: E402
 from r1kit.models.recurrent import fork_states  # noqa: E402
 from r1kit.tiny.tokenizer import make  # noqa: E402
 from r1kit.types import Completion, Prompt, SamplingParams  # noqa: E402
@@ -360,7 +363,7 @@ def test_no_step_between_two_reads_needs_a_value(params: dict[str, Any]) -> None
     policy.model.to("meta")  # tensors without values: reading one raises an error
     engine = LocalEngine(policy, read_every=4)
     with torch.inference_mode():
-        generation = Generation(engine, prompts(), SamplingParams(n=2, max_tokens=9, **params), None)
+        generation = Generation(engine, engine.requests(prompts(), SamplingParams(n=2, max_tokens=9, **params)))
         shapes = []
         generation.read = lambda first, tokens, logprobs: shapes.append((first, *tokens.shape))  # type: ignore[assignment]
         generation.prefill(generation.scheduler.admit(), 0)
@@ -374,7 +377,9 @@ def test_a_recorded_step_replays_the_next_ones() -> None:
     policy, params = build(ends=()), SamplingParams(n=2, max_tokens=9)
     expected = [one.token_ids for group in generate(policy, prompts(), n=2, max_tokens=9) for one in group]
     with torch.no_grad():
-        generation = Generation(LocalEngine(policy), prompts(), params, None)
+        engine = LocalEngine(policy)
+        requests = engine.requests(prompts(), params)
+        generation = Generation(engine, requests)
         generation.prefill(generation.scheduler.admit(), 0)
         uniform = generation.draws(0, 8)  # [rows, steps]
         generation.decoder.reserve(8)
@@ -383,11 +388,92 @@ def test_a_recorded_step_replays_the_next_ones() -> None:
         sampled = [generation.last_tokens.clone(), *(recorded(uniform[:, step])[0] for step in range(1, 8))]
     for row, sequence in enumerate(generation.scheduler.running):
         ids = (*sequence.token_ids, *(int(each[row]) for each in sampled))
-        assert ids == expected[sequence.prompt * 2 + sequence.sample]
+        assert ids == expected[requests.index(sequence.request) * 2 + sequence.sample]
 
 
 def tokens(groups: Sequence[Sequence[Completion]]) -> list[list[tuple[int, ...]]]:
     return [[one.token_ids for one in group] for group in groups]
+
+
+MIXED: list[dict[str, Any]] = [
+    {"n": 3, "max_tokens": 40},
+    {"temperature": 0.0, "max_tokens": 9},
+    {"n": 2, "temperature": 0.6, "top_k": 5, "max_tokens": 20, "seed": 4},
+    {"temperature": 1.4, "top_p": 0.8, "max_tokens": 12, "stop": ("1",)},
+]
+
+
+@pytest.mark.parametrize("read_every", [1, 3])
+def test_requests_that_join_and_leave_a_running_batch_get_what_they_get_alone(policy: Policy, read_every: int) -> None:
+    engine = LocalEngine(policy, max_rows=5, read_every=read_every)
+    asked = list(zip(prompts(), MIXED, strict=False))
+    requests = [engine.requests([prompt], SamplingParams(**params))[0] for prompt, params in asked]
+    ended: list[Row] = []
+    with engine.session():
+        generation = Generation(engine)
+        for number, request in enumerate(requests):  # each joins two steps after the one before
+            generation.add([request])
+            ended += generation.advance() + generation.advance()
+            if number == 2:
+                generation.cancel(requests[0])
+                assert all(row.request is not requests[0] for row in generation.scheduler.running)
+        while generation.busy:
+            ended += generation.advance()
+    assert not generation.scheduler.running and generation.decoder.rows == 0  # type: ignore[attr-defined]
+    assert all(row.request is not requests[0] for row in ended)
+    for request, (prompt, params) in zip(requests[1:], asked[1:], strict=True):
+        rows = sorted((row for row in ended if row.request is request), key=lambda row: row.sample)
+        (alone,) = generate(policy, [prompt], **params)
+        assert [row.completion and row.completion.token_ids for row in rows] == [one.token_ids for one in alone]
+        assert [row.completion and row.completion.text for row in rows] == [one.text for one in alone]
+
+
+def test_a_request_that_waits_can_be_cancelled_and_prompts_are_prefilled_in_portions(policy: Policy) -> None:
+    engine = LocalEngine(policy)
+    requests = engine.requests(prompts(), SamplingParams(n=2, max_tokens=4))
+    with engine.session():
+        generation = Generation(engine, prefill_tokens=20)
+        generation.add(requests)
+        generation.cancel(requests[2])
+        generation.advance()
+        begun = {row.request for row in generation.scheduler.running}
+        assert 1 <= len(begun) < len(requests) - 1 and sum(len(each.token_ids) for each in begun) <= 26
+        ended = []
+        while generation.busy:
+            ended += generation.advance()
+    assert len(ended) == 2 * (len(requests) - 1)
+
+
+@pytest.mark.parametrize("path", [None, PlainPath("test"), PlainPath("test", forks=False, pads_left=False)], ids=str)
+def test_prompts_are_scored_and_the_likeliest_tokens_are_kept_for_those_who_ask(path: PlainPath | None) -> None:
+    policy = build(ends=())
+    if path:
+        policy.model.plain_path = path
+        policy.model.set_attn_implementation("eager")
+    engine = LocalEngine(policy)
+    params = engine.with_ends(SamplingParams(n=2, max_tokens=5, temperature=0.7))
+    ids = [prompt.token_ids for prompt in prompts()[:4]]
+    scored = Request("a", ids[1], params, top=3, scores_prompt=True)
+    others = [Request("b", ids[0], params, top=1), Request("c", ids[2], params), Request("d", ids[3], params)]
+    ended = []
+    with engine.session():
+        generation = Generation(engine, [scored, *others])
+        while generation.busy:
+            ended += generation.advance()
+    policy.model.set_attn_implementation("eager")
+    with torch.no_grad():
+        expected = policy.model(torch.tensor([scored.token_ids])).logits[0, :-1].float().log_softmax(-1)
+    own = expected.gather(1, torch.tensor(scored.token_ids[1:])[:, None])[:, 0]
+    assert scored.prompt_logprobs == pytest.approx(own.tolist(), abs=1e-4)
+    for top, row in zip(scored.prompt_top, expected, strict=True):
+        assert [token for token, _ in top] == row.topk(3).indices.tolist()
+        assert [logprob for _, logprob in top] == pytest.approx(row.topk(3).values.tolist(), abs=1e-4)
+    assert not others[0].prompt_logprobs
+    assert len(ended) == 8
+    for row in ended:
+        assert [len(top) for top in row.top] == [row.request.top] * len(row.token_ids) * bool(row.request.top)
+        for token, logprob, top in zip(row.token_ids, row.logprobs, row.top, strict=False):
+            assert dict(top).get(token, logprob) == pytest.approx(logprob, abs=1e-5) and top[0][1] >= logprob - 1e-5
 
 
 # digests of the token ids of all QUESTIONS, recorded before the scheduler became a class of its own

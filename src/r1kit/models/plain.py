@@ -116,10 +116,13 @@ class PlainCache:
     """Rows that were prefilled together and continue token by token, with the cache that the model's own code makes.
 
     `states` [rows, d] are those of the newest tokens. Prompts of different lengths are padded on the left. Without a
-    cache, each step is the pass over all tokens that training makes.
+    cache, each step is the pass over all tokens that training makes. With `whole`, `prompt_states` are those of all
+    tokens of each prompt, [tokens, d].
     """
 
-    def __init__(self, model: Any, prompts: Sequence[Sequence[int]], caches: bool = True) -> None:
+    def __init__(
+        self, model: Any, prompts: Sequence[Sequence[int]], caches: bool = True, *, whole: bool = False
+    ) -> None:
         self.model = model
         longest = max(map(len, prompts))
         ids = [[0] * (longest - len(prompt)) + list(prompt) for prompt in prompts]
@@ -132,16 +135,19 @@ class PlainCache:
             self.inputs["position_ids"] = (real.cumsum(1) - 1).clamp(min=0)
         if "attention_mask" in known:  # without padding, attention is faster and as exact without a mask
             self.inputs["attention_mask"] = None if bool(real.all()) else real
-        if "logits_to_keep" in known:
+        if "logits_to_keep" in known and not whole:
             self.inputs["logits_to_keep"] = 1
-        self.states = self._forward(is_first_iteration=True)
+        states = self._forward(is_first_iteration=True)  # [rows, L or 1, d]
+        self.states = states[:, -1]
+        rows = zip(states, prompts, strict=True) if whole else ()
+        self.prompt_states = [own[-len(prompt) :] for own, prompt in rows]
 
     def _forward(self, **options: Any) -> Tensor:
         inputs = self.model.prepare_inputs_for_generation(self.token_ids, **options, **self.inputs)
         states, output = forward(self.model, inputs)
         # of transformers' `generate`: it knows under which name each architecture returns and takes its cache
         self.inputs = self.model._update_model_kwargs_for_generation(output, self.inputs)
-        return states[:, -1]
+        return states
 
     @property
     def rows(self) -> int:
@@ -157,7 +163,7 @@ class PlainCache:
         """Append a token to each row; returns their states [rows, d]."""
         assert tokens.shape == self.token_ids.shape[:1], "one token for each row"
         self.token_ids = torch.cat([self.token_ids, tokens[:, None]], dim=1)
-        self.states = self._forward(next_sequence_length=None if self.cache is None else 1)
+        self.states = self._forward(next_sequence_length=None if self.cache is None else 1)[:, -1]
         return self.states
 
     def select(self, rows: Tensor) -> None:

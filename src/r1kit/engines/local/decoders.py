@@ -19,12 +19,15 @@ from r1kit.models.plain import WASTE, PlainCache, PlainPath, plain_path
 
 
 class Decoder(Protocol):
-    """The running sequences of one `generate` call."""
+    """The running sequences of one `Generation`."""
 
-    def prefill(self, prompts: Sequence[Sequence[int]], sizes: Sequence[int]) -> Tensor:
+    def prefill(
+        self, prompts: Sequence[Sequence[int]], sizes: Sequence[int], *, whole: bool = False
+    ) -> tuple[Tensor, list[Tensor]]:
         """Run new prompts; `sizes[i]` sequences continue prompt i, in the next free slots.
 
-        Returns the hidden states [prompts, d] of the prompts' last tokens.
+        Returns the hidden states of the prompts' last tokens [prompts, d] and, with `whole`, of all tokens of each
+        prompt [tokens, d].
         """
 
     def reserve(self, steps: int) -> None:
@@ -38,7 +41,7 @@ class Decoder(Protocol):
 
 
 def decoder_of(model: Any, slots: int, prompts: Sequence[Sequence[int]]) -> Decoder:
-    """The decoder of a model's path, for all prompts of a `generate` call."""
+    """The decoder of a model's path. Later prompts must begin with what `prompts` have in common."""
     path = plain_path(model)
     return PackedDecoder(model, slots, prompts) if path is None else PlainDecoder(model, path)
 
@@ -52,7 +55,9 @@ class PackedDecoder:
         self.rows = 0
         self.places = torch.zeros(0, dtype=torch.long, device=model.device)  # [rows], of the next tokens
 
-    def prefill(self, prompts: Sequence[Sequence[int]], sizes: Sequence[int]) -> Tensor:
+    def prefill(
+        self, prompts: Sequence[Sequence[int]], sizes: Sequence[int], *, whole: bool = False
+    ) -> tuple[Tensor, list[Tensor]]:
         shared, stops = self.cache.shared, [*accumulate(sizes, initial=self.rows)]
         slots = [range(start, stop) for start, stop in pairwise(stops)]
         self.rows = stops[-1]
@@ -62,8 +67,10 @@ class PackedDecoder:
         packed = [*prompts[0][:shared], *(token for suffix in suffixes for token in suffix)]
         token_ids = torch.tensor([packed], device=self.model.device)  # [1, T]
         hidden = forward_layout(self.model, token_ids, layout.position_ids[None], layout)[0]  # [T, d]
-        ends = torch.tensor([len(suffix) for suffix in suffixes], device=hidden.device).cumsum(0)
-        return hidden[shared + ends - 1]
+        lengths = [len(suffix) for suffix in suffixes]
+        ends = torch.tensor(lengths, device=hidden.device).cumsum(0)
+        own = hidden[shared:].split(lengths) if whole else ()  # [suffix, d] each
+        return hidden[shared + ends - 1], [torch.cat([hidden[:shared], states]) for states in own]
 
     def reserve(self, steps: int) -> None:
         self.places = self.cache.reserve(self.rows, steps, self.model.device)
@@ -88,26 +95,33 @@ class PlainDecoder:
         self.model, self.path = model, path
         self.slots: list[tuple[PlainCache, int]] = []  # the cache of each running sequence, and its row there
 
-    def prefill(self, prompts: Sequence[Sequence[int]], sizes: Sequence[int]) -> Tensor:
+    def prefill(
+        self, prompts: Sequence[Sequence[int]], sizes: Sequence[int], *, whole: bool = False
+    ) -> tuple[Tensor, list[Tensor]]:
         states: dict[int, Tensor] = {}
+        prompt_states: dict[int, Tensor] = {}
         slots: dict[int, list[tuple[PlainCache, int]]] = {}
         for indices in bucket([len(prompt) for prompt in prompts], WASTE if self.path.pads_left else 0.0):
             counts = [sizes[index] for index in indices]
             starts = [*accumulate(counts, initial=0)]
             if self.path.forks:  # each prompt once, its cache copied to its sequences
-                cache = PlainCache(self.model, [prompts[index] for index in indices], self.path.caches)
+                cache = PlainCache(self.model, [prompts[index] for index in indices], self.path.caches, whole=whole)
                 states |= dict(zip(indices, cache.states, strict=True))
+                prompt_states |= dict(zip(indices, cache.prompt_states, strict=False))
                 rows = torch.arange(len(indices)).repeat_interleave(torch.tensor(counts))
                 cache.select(rows.to(self.model.device))
             else:
                 repeated = [prompts[index] for index, count in zip(indices, counts, strict=True) for _ in range(count)]
-                cache = PlainCache(self.model, repeated, self.path.caches)
+                cache = PlainCache(self.model, repeated, self.path.caches, whole=whole)
                 states |= dict(zip(indices, cache.states[starts[:-1]], strict=True))
+                own = [cache.prompt_states[start] for start in starts[:-1] if whole]
+                prompt_states |= dict(zip(indices, own, strict=False))
             for index, start, count in zip(indices, starts, counts, strict=False):
                 slots[index] = [(cache, row) for row in range(start, start + count)]
         for index in range(len(prompts)):
             self.slots += slots[index]
-        return torch.stack([states[index] for index in range(len(prompts))])
+        last = torch.stack([states[index] for index in range(len(prompts))])
+        return last, [prompt_states[index] for index in range(len(prompts)) if whole]
 
     def reserve(self, steps: int) -> None:
         """The model's own cache grows by itself."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter, abc
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -17,8 +18,8 @@ from torch import Tensor
 from r1kit.engines import PromptError, Report
 from r1kit.engines.ask import refuse_long
 from r1kit.engines.local.decoders import decoder_of
-from r1kit.engines.local.sampling import sample, uniforms
-from r1kit.engines.local.scheduler import Scheduler, Sequence
+from r1kit.engines.local.sampling import likeliest, sample_rows, uniforms
+from r1kit.engines.local.scheduler import Request, Scheduler, Sequence
 from r1kit.models.compute import computing
 from r1kit.models.head import Head
 from r1kit.models.load import Policy, has_adapters
@@ -71,111 +72,191 @@ class LocalEngine:
         self, prompts: abc.Sequence[Prompt], params: SamplingParams, report: Report | None = None
     ) -> list[list[Completion]]:
         """Raises `PromptError`, before any work, if a prompt is empty or leaves no room for `max_tokens`."""
+        requests = self.requests(prompts, params)
+        completions: dict[Request, list[Completion | None]] = {request: [None] * params.n for request in requests}
+        num_done, total = 0, len(prompts) * params.n
+        with self.session():
+            generation = Generation(self, requests)
+            while generation.busy:
+                for sequence in generation.advance():
+                    completions[sequence.request][sequence.sample] = sequence.completion
+                    num_done += 1
+                    if report:
+                        report(num_done, total)
+        assert num_done == total, "a sequence got lost"
+        # in the order of the prompts, however the sequences were scheduled
+        return [[completion for completion in group if completion is not None] for group in completions.values()]
+
+    def requests(self, prompts: abc.Sequence[Prompt], params: SamplingParams) -> list[Request]:
+        """One request per prompt. Raises `PromptError` if one is empty or leaves no room for `max_tokens`."""
         for prompt in prompts:
             name, size = prompt.problem_id, len(prompt.token_ids)
             if not size:
                 raise PromptError(f"the prompt of {name} is empty: it needs at least one token", name)
             refuse_long(name, size, params.max_tokens, self.context, "drop long prompts")
+        params = self.with_ends(params)
+        # a sequence's random numbers depend on its problem and sample only; a problem that comes twice gets two names
+        seen: Counter[str] = Counter()
+        requests = []
+        for prompt in prompts:
+            requests.append(Request(f"{prompt.problem_id}#{seen[prompt.problem_id]}", prompt.token_ids, params))
+            seen[prompt.problem_id] += 1
+        return requests
+
+    def with_ends(self, params: SamplingParams) -> SamplingParams:
+        """The settings with the ids and texts that end the policy's turn among the stops."""
+        ids, texts = self.policy.end_ids, self.policy.end_texts
+        return replace(params, stop=(*params.stop, *texts), stop_token_ids=(*ids, *params.stop_token_ids))
+
+    @contextmanager
+    def session(self) -> abc.Iterator[None]:
+        """A block in which a `Generation` may run, in this thread. The weights must not change inside."""
         self.policy.model.eval()  # no dropout; a learner switches back to train()
         with torch.inference_mode(), computing(self.policy.model):
-            return Generation(self, prompts, params, report).run()
+            yield
 
 
 class Generation:
-    """The state of one `generate` call."""
+    """Sequences that run side by side. Requests may join and leave between steps.
+
+    Prompts of the first `requests` that begin alike share that part of the cache, and prompts that are added later must
+    begin with it too. `prefill_tokens` is that of `Scheduler`. Use it inside the engine's `session`.
+    """
 
     def __init__(
-        self, engine: LocalEngine, prompts: abc.Sequence[Prompt], params: SamplingParams, report: Report | None
+        self, engine: LocalEngine, requests: abc.Sequence[Request] = (), prefill_tokens: float = math.inf
     ) -> None:
-        params = replace(params, stop=(*params.stop, *engine.policy.end_texts))
-        self.engine, self.prompts, self.params, self.report = engine, prompts, params, report
+        self.engine = engine
         self.model, self.tokenizer = engine.policy.model, engine.policy.tokenizer
         self.device = self.model.device
         self.head = Head.of(self.model)
-        self.eos_ids = {*engine.policy.end_ids, *params.stop_token_ids}
-        lengths = [len(prompt.token_ids) for prompt in prompts]
-        slots = min(engine.max_rows, len(prompts) * params.n)  # sequences that run at once
-        self.scheduler = Scheduler(lengths, params.n, slots)
-        self.decoder = decoder_of(self.model, slots, [prompt.token_ids for prompt in prompts])
+        count = sum(request.params.n for request in requests)
+        slots = min(engine.max_rows, count) if requests else engine.max_rows  # sequences that run at once
+        self.scheduler = Scheduler(slots, prefill_tokens)
+        self.scheduler.add(requests)
+        self.decoder = decoder_of(self.model, slots, [request.token_ids for request in requests])
         self.last_tokens = torch.zeros(slots, dtype=torch.long, device=self.device)  # [slots], inputs of the next step
-        # [prompts][n], in the order of the request, however the sequences were scheduled
-        self.results: list[list[Completion | None]] = [[None] * params.n for _ in prompts]
-        self.num_done = 0
-        # a sequence's random numbers depend on its problem and sample only; a problem that comes twice gets two names
-        seen: Counter[str] = Counter()
-        self.names = []
-        for prompt in prompts:
-            self.names.append(f"{prompt.problem_id}#{seen[prompt.problem_id]}")
-            seen[prompt.problem_id] += 1
+        self.ended: list[Sequence] = []  # since `advance` was called
 
-    def run(self) -> list[list[Completion]]:
-        while self.scheduler.waiting or self.scheduler.running:
-            first = len(self.scheduler.running)
-            if admitted := self.scheduler.admit():
-                self.prefill(admitted, first)
-            if self.scheduler.running:
-                self.decode()
-        assert self.num_done == len(self.prompts) * self.params.n, "a sequence got lost"
-        return [[completion for completion in group if completion is not None] for group in self.results]
+    @property
+    def busy(self) -> bool:
+        """Whether any sequence runs or waits."""
+        return bool(self.scheduler.waiting or self.scheduler.running)
+
+    def add(self, requests: abc.Iterable[Request]) -> None:
+        """Let more requests join as soon as slots are free."""
+        self.scheduler.add(requests)
+
+    def cancel(self, request: Request) -> None:
+        """Drop a request's sequences, waiting and running ones; the others do not notice."""
+        self.scheduler.withdraw(request)
+        running = self.scheduler.running
+        for slot in reversed(range(len(running))):  # backwards: a sequence that moves into `slot` was looked at
+            if running[slot].request is request:
+                self.leave(slot)
+
+    def advance(self) -> list[Sequence]:
+        """Start waiting requests if slots are free, and decode once. Returns the sequences that ended."""
+        self.ended = []
+        first = len(self.scheduler.running)
+        if admitted := self.scheduler.admit():
+            self.prefill(admitted, first)
+        if self.scheduler.running:
+            self.decode()
+        return self.ended
 
     def prefill(self, admitted: list[list[Sequence]], first: int) -> None:
         """Run the prompts of new groups and sample their first tokens; they take slots [first:]."""
         for sequence in (sequence for group in admitted for sequence in group):
-            name = f"{self.names[sequence.prompt]}/{sequence.sample}"
-            sequence.uniforms = uniforms(self.params.seed, name, self.params.max_tokens).tolist()
-        sizes = [len(group) for group in admitted]
-        hidden = self.decoder.prefill([self.prompts[group[0].prompt].token_ids for group in admitted], sizes)
+            request = sequence.request
+            name = f"{request.name}/{sequence.sample}"
+            sequence.uniforms = uniforms(request.params.seed, name, request.params.max_tokens).tolist()
+        sizes, requests = [len(group) for group in admitted], [group[0].request for group in admitted]
+        prompts, whole = [request.token_ids for request in requests], any(each.scores_prompt for each in requests)
+        hidden, prompt_states = self.decoder.prefill(prompts, sizes, whole=whole)
+        for request, states in zip(requests, prompt_states, strict=False):
+            if request.scores_prompt and not request.prompt_logprobs:  # a large group comes in parts
+                self.score_prompt(request, states)
         logits = self.head.logits(hidden)  # [groups, V], of the first tokens of all their completions
         repeats = torch.tensor(sizes, device=self.device)
         # with the size of the result, which a GPU would otherwise be asked for
         logits = logits.repeat_interleave(repeats, dim=0, output_size=sum(sizes))  # [new slots, V]
-        tokens, logprobs = sample(logits, self.draws(first, 1)[:, 0], self.params)  # [new slots] each
+        tokens, *rest = sample_rows(logits, self.draws(first, 1)[:, 0], *self.sampling(first))  # [new slots] each
         self.last_tokens[first : first + len(tokens)] = tokens
-        self.read(first, tokens[:, None], logprobs[:, None])
+        self.read(first, *(each[:, None] for each in (tokens, *rest)))
+
+    def score_prompt(self, request: Request, states: Tensor) -> None:
+        """Log-probs of a prompt's tokens [1:] from the hidden states [tokens, d] of all of them."""
+        targets = torch.tensor(request.token_ids[1:], device=self.device)
+        for own, ids in zip(states[:-1].split(LOGITS_ROWS), targets.split(LOGITS_ROWS), strict=True):
+            logits = self.head.logits(own)  # [rows, V]
+            logprobs = logits.log_softmax(dim=-1).gather(1, ids[:, None])[:, 0]
+            request.prompt_logprobs += logprobs.tolist()
+            if request.top:
+                values, places = likeliest(logits, request.top)
+                request.prompt_top += map(_pairs, places.tolist(), values.tolist())
 
     def decode(self) -> None:
         """`read_every` tokens for every running sequence, or as many as the first to reach `max_tokens` has left."""
         steps = min(self.engine.read_every, *(sequence.left for sequence in self.scheduler.running))
         uniform = self.draws(0, steps)  # [rows, steps]
         self.decoder.reserve(steps)
-        tokens, logprobs = zip(*(self.step(uniform[:, step]) for step in range(steps)), strict=True)
-        self.read(0, torch.stack(tokens, dim=1), torch.stack(logprobs, dim=1))
+        sampled = zip(*(self.step(uniform[:, step]) for step in range(steps)), strict=True)
+        self.read(0, *(torch.stack(each, dim=1) for each in sampled))
 
     def draws(self, first: int, steps: int) -> Tensor:
         """[slots - first, steps], the random numbers of the next tokens of slots [first:]."""
         draws = [sequence.draws(steps) for sequence in self.scheduler.running[first:]]
         return torch.tensor(draws, dtype=torch.float64, device=self.device)
 
-    def step(self, uniform: Tensor) -> tuple[Tensor, Tensor]:
+    def sampling(self, first: int = 0) -> tuple[list[SamplingParams], int]:
+        """How slots [first:] sample, and how many of the likeliest tokens are kept."""
+        requests = [sequence.request for sequence in self.scheduler.running[first:]]
+        return [request.params for request in requests], max(request.top for request in requests)
+
+    def step(self, uniform: Tensor) -> tuple[Tensor, ...]:
         """The next token and its log-prob [rows] for every running sequence, from uniform numbers [rows].
 
-        Only tensors on the device go in and out, and all shapes depend on `rows` and the cache's size alone. So a GPU
-        never waits for the host here, and the step can be recorded.
+        If a request keeps the likeliest tokens, also their log-probs and ids [rows, top]. Only tensors on the device go
+        in and out, and all shapes depend on `rows` and the cache's size alone. So a GPU never waits for the host here,
+        and the step can be recorded.
         """
         rows = len(uniform)
+        params, top = self.sampling()
         hidden = self.decoder.step(self.last_tokens[:rows])  # [rows, d]
-        parts = zip(hidden.split(LOGITS_ROWS), uniform.split(LOGITS_ROWS), strict=True)
-        sampled = [sample(self.head.logits(states), draws, self.params) for states, draws in parts]
-        tokens, logprobs = (torch.cat(pieces) for pieces in zip(*sampled, strict=True))
+        parts = zip(range(0, rows, LOGITS_ROWS), hidden.split(LOGITS_ROWS), uniform.split(LOGITS_ROWS), strict=True)
+        sampled = [
+            sample_rows(self.head.logits(states), draws, params[start : start + LOGITS_ROWS], top)
+            for start, states, draws in parts
+        ]
+        tokens, *rest = (torch.cat(pieces) for pieces in zip(*sampled, strict=True))
         self.last_tokens[:rows] = tokens
-        return tokens, logprobs
+        return (tokens, *rest)
 
-    def read(self, first: int, tokens: Tensor, logprobs: Tensor) -> None:
-        """Give the sequences of slots [first:] their new tokens [slots - first, steps]; finished ones leave."""
+    def read(self, first: int, tokens: Tensor, logprobs: Tensor, *top: Tensor) -> None:
+        """Give the sequences of slots [first:] their new tokens [slots - first, steps]; finished ones leave.
+
+        `top` are log-probs and ids [slots - first, steps, top] of the likeliest tokens.
+        """
         running = self.scheduler.running
+        if top:
+            values, places = (each.tolist() for each in top)
+            for sequence, *new in zip(running[first:], places, values, strict=True):
+                kept = sequence.request.top  # another row may keep more
+                sequence.top += [_pairs(ids[:kept], own) for ids, own in zip(*new, strict=True) if kept]
         rows = zip(range(first, len(running)), tokens.tolist(), logprobs.tolist(), strict=True)
         for slot, *new in reversed(list(rows)):  # backwards: a sequence that moves into `slot` was read
-            completion = self.extended(running[slot], *new)
-            if completion is not None:
-                self.results[running[slot].prompt][running[slot].sample] = completion
-                self.num_done += 1
-                if self.report:
-                    self.report(self.num_done, len(self.prompts) * self.params.n)
-                self.last_tokens[slot] = self.last_tokens[self.scheduler.remove(slot)]
-                self.decoder.remove(slot)
+            if self.extend(running[slot], *new):
+                self.ended.append(running[slot])
+                self.leave(slot)
 
-    def extended(self, sequence: Sequence, token_ids: list[int], logprobs: list[float]) -> Completion | None:
-        """The completion, if one of the new tokens ended it; those behind it are dropped.
+    def leave(self, slot: int) -> None:
+        """Free a slot, into which the last running sequence moves."""
+        self.last_tokens[slot] = self.last_tokens[self.scheduler.remove(slot)]
+        self.decoder.remove(slot)
+
+    def extend(self, sequence: Sequence, token_ids: list[int], logprobs: list[float]) -> bool:
+        """Whether one of the new tokens ended the sequence; those behind it are dropped.
 
         Raises FloatingPointError for logits that were NaN or infinite.
         """
@@ -186,16 +267,19 @@ class Generation:
                 )
             sequence.token_ids.append(token)
             sequence.logprobs.append(logprob)
-            if completion := self.finished(sequence):
-                return completion
-        return None
+            sequence.completion = self.finished(sequence)
+            if sequence.completion:
+                del sequence.top[len(sequence.token_ids) :]
+                return True
+        return False
 
     def finished(self, sequence: Sequence) -> Completion | None:
         """The completion, if its newest token ended it."""
-        ended = sequence.token_ids[-1] in self.eos_ids
-        text = self.text_before_stop(sequence.token_ids) if self.params.stop and not ended else None
+        params = sequence.request.params
+        ended = sequence.token_ids[-1] in params.stop_token_ids
+        text = self.text_before_stop(sequence.token_ids, params.stop) if params.stop and not ended else None
         stopped = ended or text is not None
-        if not stopped and len(sequence.token_ids) < self.params.max_tokens:
+        if not stopped and len(sequence.token_ids) < params.max_tokens:
             return None
         if text is None:  # the text excludes the end token, the ids include it
             text = self.decoded(sequence.token_ids[:-1] if ended else sequence.token_ids)
@@ -207,15 +291,19 @@ class Generation:
             policy_version=self.engine.version,
         )
 
-    def text_before_stop(self, token_ids: list[int]) -> str | None:
+    def text_before_stop(self, token_ids: list[int], stops: abc.Sequence[str]) -> str | None:
         """The text before the first stop string, if the newest token completed one."""
         # decode only the end first: decoding all tokens at each step would take quadratic time
-        tail = self.decoded(token_ids[-32 - max(map(len, self.params.stop)) :])  # a token may hold many stop strings
-        if not any(stop in tail for stop in self.params.stop):
+        tail = self.decoded(token_ids[-32 - max(map(len, stops)) :])  # a token may hold many stop strings
+        if not any(stop in tail for stop in stops):
             return None
         text = self.decoded(token_ids)
-        cuts = [place for place in (text.find(stop) for stop in self.params.stop) if place >= 0]
+        cuts = [place for place in (text.find(stop) for stop in stops) if place >= 0]
         return text[: min(cuts)] if cuts else None
 
     def decoded(self, token_ids: abc.Sequence[int]) -> str:
         return str(self.tokenizer.decode(token_ids, skip_special_tokens=False))
+
+
+def _pairs(ids: list[int], logprobs: list[float]) -> list[tuple[int, float]]:
+    return list(zip(ids, logprobs, strict=False))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -23,8 +24,8 @@ def sample(logits: Tensor, uniform: Tensor, params: SamplingParams) -> tuple[Ten
     """Next tokens [B] and their log-probs [B] from logits [B, V] in fp32 and uniform numbers [B].
 
     Log-probs are those of the full distribution at the sampling temperature (1 for greedy), before top-k and top-p.
-    May overwrite `logits`. A row whose logits are NaN or infinite gets the log-prob NaN: an error here would need its
-    value, and a GPU would wait for it at each token.
+    Divides `logits` by that temperature in place. A row whose logits are NaN or infinite gets the log-prob NaN: an
+    error here would need its value, and a GPU would wait for it at each token.
     """
     assert logits.shape[0] == uniform.shape[0], f"{logits.shape[0]} rows but {uniform.shape[0]} uniform numbers"
     if params.temperature not in (0.0, 1.0):
@@ -37,6 +38,31 @@ def sample(logits: Tensor, uniform: Tensor, params: SamplingParams) -> tuple[Ten
     else:
         tokens = _draw_truncated(probs, uniform, params)
     return tokens, probs.gather(1, tokens[:, None])[:, 0].log()
+
+
+def sample_rows(logits: Tensor, uniform: Tensor, params: Sequence[SamplingParams], top: int) -> tuple[Tensor, ...]:
+    """`sample` for rows that may differ in temperature, top-k and top-p.
+
+    With `top`, also the log-probs [B, top] and ids [B, top] of the likeliest tokens of each row.
+    """
+    groups: dict[tuple[float, float, int], list[int]] = {}
+    for row, own in enumerate(params):
+        groups.setdefault((own.temperature, own.top_p, own.top_k), []).append(row)
+    if len(groups) == 1:  # nothing is copied
+        sampled = sample(logits, uniform, params[0])
+        return (*sampled, *likeliest(logits, top)) if top else sampled
+    parts = []
+    for rows in groups.values():
+        index = torch.tensor(rows, device=logits.device)
+        parts.append(sample_rows(logits[index], uniform[index], [params[row] for row in rows], top))
+    places = torch.tensor([row for rows in groups.values() for row in rows], device=logits.device).argsort()
+    return tuple(torch.cat(pieces)[places] for pieces in zip(*parts, strict=True))
+
+
+def likeliest(logits: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """Log-probs and ids [B, count] of the likeliest tokens, the likeliest first, from logits [B, V]."""
+    top = logits.log_softmax(dim=-1).topk(min(count, logits.shape[1]), dim=-1)
+    return top.values, top.indices
 
 
 def _draw(probs: Tensor, uniform: Tensor) -> Tensor:

@@ -5,16 +5,40 @@ from __future__ import annotations
 from collections import abc, deque
 from dataclasses import dataclass, field
 
+from r1kit.types import Completion, SamplingParams
 
-@dataclass
+Top = list[tuple[int, float]]  # the likeliest tokens at a position with their log-probs, the likeliest first
+
+
+@dataclass(eq=False)
+class Request:
+    """A prompt that `params.n` sequences continue.
+
+    Their random numbers depend on `params.seed`, `name` and the number of the sample only. The `top` likeliest tokens
+    are kept at each position. With `scores_prompt`, the prompt's own tokens get log-probs too, at temperature 1 and
+    from the second token on.
+    """
+
+    name: str
+    token_ids: abc.Sequence[int]
+    params: SamplingParams
+    top: int = 0
+    scores_prompt: bool = False
+    prompt_logprobs: list[float] = field(default_factory=list)
+    prompt_top: list[Top] = field(default_factory=list)
+
+
+@dataclass(eq=False)
 class Sequence:
-    """One completion in the making: sample number `sample` of the prompt with index `prompt`."""
+    """One completion in the making: sample number `sample` of a request."""
 
-    prompt: int
+    request: Request
     sample: int
     uniforms: list[float] = field(default_factory=list)  # one random number per token, drawn when the sequence starts
     token_ids: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
+    top: list[Top] = field(default_factory=list)
+    completion: Completion | None = None  # once it has ended
 
     def draws(self, count: int) -> list[float]:
         """The random numbers of the next `count` tokens."""
@@ -29,32 +53,37 @@ class Sequence:
 class Scheduler:
     """Groups of sequences wait until slots are free; `running[i]` is the sequence in slot i.
 
-    A group holds sequences of one prompt, which is prefilled once for all of them.
+    A group holds sequences of one request, whose prompt is prefilled once for all of them. At most `prefill_tokens`
+    tokens of prompts are prefilled at once, or one prompt that is longer: meanwhile no running sequence moves on.
     """
 
-    def __init__(self, prompt_lengths: abc.Sequence[int], n: int, slots: int) -> None:
-        self.slots = slots
+    def __init__(self, slots: int, prefill_tokens: float = float("inf")) -> None:
+        self.slots, self.prefill_tokens = slots, prefill_tokens
         self.running: list[Sequence] = []
+        self.waiting: deque[list[Sequence]] = deque()
+
+    def add(self, requests: abc.Iterable[Request]) -> None:
+        """Let requests wait behind those that wait already."""
         # longest prompts first: if they do not fit into memory, that shows at the start of a long generation
-        order = sorted(range(len(prompt_lengths)), key=lambda i: -prompt_lengths[i])
-        self.waiting = deque(
+        for request in sorted(requests, key=lambda request: -len(request.token_ids)):
+            sequences = [Sequence(request, sample) for sample in range(request.params.n)]
             # a group larger than the cache is split into several
-            [Sequence(prompt, sample) for sample in range(start, min(start + slots, n))]
-            for prompt in order
-            for start in range(0, n, slots)
-        )
+            self.waiting += [sequences[start : start + self.slots] for start in range(0, len(sequences), self.slots)]
 
     def admit(self) -> list[list[Sequence]]:
         """Move waiting groups into free slots and return them.
 
         While only a few slots are free, none is filled: one prefill for many sequences costs less than several for few.
         """
-        free = self.slots - len(self.running)
+        free, tokens = self.slots - len(self.running), 0
         if not self.waiting or (self.running and free < min(self.slots // 4 + 1, len(self.waiting[0]) * 2)):
             return []
         # in order, even if a later and smaller group would fit: a large group must not wait for ever
         admitted: list[list[Sequence]] = []
         while self.waiting and len(self.waiting[0]) <= free:
+            tokens += len(self.waiting[0][0].request.token_ids)
+            if admitted and tokens > self.prefill_tokens:
+                break
             admitted.append(self.waiting.popleft())
             free -= len(admitted[-1])
             self.running += admitted[-1]
@@ -67,3 +96,7 @@ class Scheduler:
         self.running[slot] = self.running[last]
         self.running.pop()
         return last
+
+    def withdraw(self, request: Request) -> None:
+        """Take a request's waiting groups out of the queue."""
+        self.waiting = deque(group for group in self.waiting if group[0].request is not request)
