@@ -39,6 +39,7 @@ def render(run: Run) -> str:
         graph=Markup(picture(run.stages)),
         funnels=run.funnels,
         tables=[comparison_table(comparison) for comparison in run.comparisons],
+        verdicts=run.verdicts,
         health=run.health,
         curves=[(stage, *panels(stage)) for stage in run.stages if stage.metrics],
         pairs=held_out(main.stages[0], main.stages[-1]) if main and len(main.stages) > 1 else [],

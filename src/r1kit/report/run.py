@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from r1kit.evaluate.statistics import Difference
 from r1kit.report.compare import Comparison, column_of, comparisons, until
-from r1kit.report.folders import Source, StageFolder, find_stages, last_report
+from r1kit.report.folders import Source, StageFolder, find_stages, inputs_of, last_report
 from r1kit.report.funnels import funnel
-from r1kit.report.health import Check, checks
+from r1kit.report.health import Check, Verdict, checks, run_verdict, verdict
 from r1kit.report.stage_table import StageTable, stage_table
 
 
@@ -59,8 +60,29 @@ class Run:
 
     @cached_property
     def health(self) -> dict[str, list[Check]]:
-        """The checks of each RL stage, with the held-out change to its own column or the run's only difference."""
+        """The checks of each RL stage."""
+        return {stage.name: checks(stage, self._differences(stage)) for stage in self.rl_stages}
+
+    @cached_property
+    def verdicts(self) -> dict[str, Verdict]:
+        """The verdict on each stage that trains."""
+        evaluations: dict[str, list[StageFolder]] = {}
+        for stage in self.stages:
+            if stage.kind == "evaluate":
+                evaluations.setdefault(inputs_of(stage).get("model", ""), []).append(stage)
+        return {
+            stage.name: verdict(stage, self._differences(stage), evaluations.get(stage.folder.name, ()))
+            for stage in self.stages
+            if stage.metrics
+        }
+
+    @cached_property
+    def verdict(self) -> tuple[str, Verdict] | None:
+        """The stage that decides the run's verdict, with its verdict; None if no stage trains."""
+        return run_verdict(self.verdicts)
+
+    def _differences(self, stage: StageFolder) -> Mapping[str, Difference]:
+        """The held-out change to the stage's own column, or the run's only difference."""
         changes = self.comparisons[0].changes if self.comparisons else ()
         only = self.comparisons[0].differences if self.comparisons and not changes else {}
-        own = {change.after: change.differences for change in changes}
-        return {stage.name: checks(stage, own.get(column_of(stage), only)) for stage in self.rl_stages}
+        return {change.after: change.differences for change in changes}.get(column_of(stage), only)

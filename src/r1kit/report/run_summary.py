@@ -39,6 +39,7 @@ def summarise_run(run: Run) -> dict[str, Any]:
             for comparison in run.comparisons
         ],
         "table": stage_table_text(whole) if whole else "\n\n".join(texts),
+        "verdicts": {stage: asdict(verdict) for stage, verdict in run.verdicts.items()},
         "health": {stage: [asdict(check) for check in checks] for stage, checks in run.health.items()},
     }
     return dict(store.to_plain(data))

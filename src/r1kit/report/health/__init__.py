@@ -12,9 +12,11 @@ from r1kit.report.folders import StageFolder
 from r1kit.report.health.course import Check, below
 from r1kit.report.health.policy_checks import entropy, length, mixing, numbers, sampler_gap, zero_variance
 from r1kit.report.health.reward_checks import HACKS, format_only, hack, not_scored, over_optimisation
+from r1kit.report.health.signals import Verdict
+from r1kit.report.health.verdict import run_verdict, verdict
 from r1kit.report.health.verifier_checks import audit, failures
 
-__all__ = ["Check", "checks"]
+__all__ = ["Check", "Verdict", "checks", "run_verdict", "verdict"]
 
 
 def checks(stage: StageFolder, differences: Mapping[str, Difference]) -> list[Check]:

@@ -27,11 +27,20 @@ class Check:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Course:
-    """Means over the first tenth and the last quarter of a run (one step at least), and the maximum."""
+    """Means over the first tenth and the last quarter of a run (one step at least), and how far they can be trusted.
 
+    `start` is the first value, `highest` the highest one, and `peak` the highest mean over as many steps as `last`.
+    `rise_error` and `fall_error` are the standard errors of `last - first` and of `peak - last`, from how far each step
+    is from the mean of its two neighbours: a trend does not count as noise.
+    """
+
+    start: float
     first: float
     last: float
     highest: float
+    peak: float
+    rise_error: float
+    fall_error: float
 
     @property
     def growth(self) -> float:
@@ -41,6 +50,19 @@ class Course:
     def rise(self) -> float:
         return self.last - self.first
 
+    @property
+    def fall(self) -> float:
+        return self.peak - self.last
+
+    @property
+    def rose(self) -> bool:
+        """By more than chance explains."""
+        return self.rise > 2 * self.rise_error and self.rise > 0
+
+    def fell(self, share: float) -> bool:
+        """From its peak, by more than that share of it and than chance explains: the highest of many means is lucky."""
+        return self.fall > max(share * abs(self.peak), 3 * self.fall_error)
+
 
 def course(rows: Sequence[Row], metric: str) -> Course | None:
     """None if the metric was not logged."""
@@ -48,7 +70,17 @@ def course(rows: Sequence[Row], metric: str) -> Course | None:
     if not values:
         return None
     head, tail = max(1, len(values) // 10), max(1, len(values) // 4)
-    return Course(first=fmean(values[:head]), last=fmean(values[-tail:]), highest=max(values))
+    bends = [a - 2 * b + c for a, b, c in zip(values, values[1:], values[2:], strict=False)]
+    noise = math.sqrt(fmean(bend**2 for bend in bends) / 6) if bends else math.inf  # 6 = 1 + 4 + 1 variances of a step
+    return Course(
+        start=values[0],
+        first=fmean(values[:head]),
+        last=fmean(values[-tail:]),
+        highest=max(values),
+        peak=max(fmean(values[end - tail : end]) for end in range(tail, len(values) + 1)),
+        rise_error=noise * math.sqrt(1 / head + 1 / tail),
+        fall_error=noise * math.sqrt(2 / tail),
+    )
 
 
 def finding(name: str, bad: bool, evidence: str, advice: str) -> Check:
@@ -71,3 +103,7 @@ def percent(value: float) -> str:
 
 def from_to(metric: Course) -> str:
     return f"{readable_number(metric.first)} to {readable_number(metric.last)}"
+
+
+def best_and_last(metric: Course) -> str:
+    return f"{readable_number(metric.peak)} at best, {readable_number(metric.last)} last"

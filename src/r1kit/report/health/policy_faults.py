@@ -1,0 +1,116 @@
+"""Mismatched and collapsed: the trained policy is not the one that samples or is measured, or it fell apart."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from r1kit.report.curve_svg import readable_number
+from r1kit.report.health.course import best_and_last, from_to, percent
+from r1kit.report.health.signals import Signals, Verdict
+
+PROMPT = ("template", "system", "plain", "prefill", "options")  # of the chat settings; a template's date may differ
+
+
+def sampler_differs(signals: Signals) -> Verdict | None:
+    """On-policy, sampler and trainer compute the same log-probs.
+
+    They are 4e-7 apart in fp32, and 0.016 in bf16 at an entropy above 1. A sampler that the updates do not reach is a
+    quarter of the entropy apart; one that gets each update a step late, a tenth at the first step and then less.
+    """
+    gap, entropy = signals["sampler/logprob_gap_mean"], signals["policy/entropy"]
+    if not gap or not entropy or gap.last <= max(0.02, 0.1 * entropy.last):
+        return None
+    return Verdict(
+        name="mismatched",
+        evidence=(
+            f"the sampler's log-probs are {readable_number(gap.last)} from the trainer's, {readable_number(gap.start)} "
+            "at the first step",
+            f"the entropy is {readable_number(entropy.last)} nats per token: a healthy gap is far below a tenth of it",
+        ),
+        remedy="check that every update reaches the sampler (adapters too), and use one precision and one temperature "
+        "for both; r1kit's own engine samples with the trainer's tensors",
+    )
+
+
+def end_is_not_learned(signals: Signals) -> Verdict | None:
+    """Completions go on after their answer, or no sample's last token is trained on."""
+    cut, unstopped = signals["completion/truncated"], signals.unstopped
+    evidence = []
+    if not signals.end_is_trained:
+        evidence.append("no sample in mask.json is trained on its last token")
+    if unstopped > 0.5 and (cut is None or cut.last > 0.5):
+        evidence += [f"{percent(unstopped)} of the completions that were cut off had finished their answer before"]
+        evidence += [f"{percent(cut.last)} of completions are cut off"] if cut else []
+    remedy = "the end token in training, in generation_config.json and in the tokenizer must be one: see mask.json"
+    return Verdict(name="mismatched", evidence=tuple(evidence), remedy=remedy) if evidence else None
+
+
+def prompts_differ(signals: Signals) -> Verdict | None:
+    """An evaluation of the stage's model asks with another prompt than the stage trained on."""
+    for evaluation in signals.evaluations:
+        ours, theirs = (stage.settings.get("chat") for stage in (signals.stage, evaluation))
+        if not isinstance(ours, Mapping) or not isinstance(theirs, Mapping):
+            continue
+        names = [name for name in PROMPT if name in ours and name in theirs and ours[name] != theirs[name]]
+        if names:
+            evidence = [
+                f"{name}: {ours[name]!r:.60} in training, {theirs[name]!r:.60} in {evaluation.name}" for name in names
+            ]
+            remedy = "evaluate with the prompt format of training: leave the evaluation's chat settings out"
+            return Verdict(name="mismatched", evidence=tuple(evidence), remedy=remedy)
+    return None
+
+
+def not_finite(signals: Signals) -> Verdict | None:
+    """JSON has no infinity and no NaN: such values were stored as null."""
+    broken = [row["step"] for row in signals.rows if None in row.values()]
+    if not broken:
+        return None
+    evidence = f"a value is not finite in {len(broken)} of {signals.steps} steps, first in step {broken[0]}"
+    return collapse(evidence)
+
+
+def fell_apart(signals: Signals) -> Verdict | None:
+    """Without a rise of the reward, a third of the right answers is lost; or all groups fail in the same way."""
+    if signals.is_rewarded:
+        return None
+    symptoms = degenerate(signals)
+    for name, score in ((f"held-out {signals.watched}", signals.held_out), ("training accuracy", signals.accuracy)):
+        if score and score.fell(1 / 3) and score.fall > 0.05:
+            return collapse(f"{name} {best_and_last(score)}", *symptoms[:2])
+    zero = signals.zero_variance
+    if not zero or zero.last <= 0.8 or signals.is_solved or not symptoms:
+        return None
+    return collapse(*symptoms[:2], f"equal rewards in {percent(zero.last)} of groups, {percent(zero.start)} at first")
+
+
+def degenerate(signals: Signals) -> list[str]:
+    """Signs that completions are noise or repeat themselves, compared with the first step."""
+    signs = []
+    cut, entropy, repeated = map(signals.__getitem__, ("completion/truncated", "policy/entropy", "hack/repetition"))
+    if cut and cut.last > 0.8 and cut.start < 0.5:
+        signs.append(f"{percent(cut.last)} of completions are cut off, {percent(cut.start)} at first")
+    if entropy and not 0.1 * entropy.start <= entropy.last <= 1.5 * entropy.start:
+        values = map(readable_number, (entropy.start, entropy.last))
+        signs.append("entropy {} at first, {} nats per token last".format(*values))
+    if repeated and repeated.last > 0.5 and repeated.start < 0.3:
+        signs.append(f"{percent(repeated.last)} of word trigrams are repeated, {percent(repeated.start)} at first")
+    return signs
+
+
+def loss_rose(signals: Signals) -> Verdict | None:
+    """Training on given rows must lower their loss, and on held-out rows not end above its start."""
+    if signals.reward:  # a policy gradient's loss says nothing
+        return None
+    for metric, name in (("optim/loss", "training loss"), ("validation/loss", "held-out loss")):
+        loss = signals[metric]
+        if loss and loss.rose and loss.last > 1.05 * loss.start:
+            return collapse(f"{name} {from_to(loss)}")
+    return None
+
+
+def collapse(*evidence: str) -> Verdict:
+    remedy = (
+        "lower the learning rate (a tenth, with warm-up) and continue from a checkpoint before the fall; in RL a KL "
+    )
+    return Verdict(name="collapsed", evidence=evidence, remedy=remedy + "term (algorithm=paper) helps too")

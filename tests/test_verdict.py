@@ -1,0 +1,228 @@
+"""The verdict on a training stage: each fault by its own figures, and healthy stages are not accused."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from r1kit.evaluate.statistics import Difference
+from r1kit.report import write_report
+from r1kit.report.folders import StageFolder
+from r1kit.report.health import Verdict, run_verdict, verdict
+from r1kit.report.run import Run
+
+Course = Callable[[float], float]  # of the share of the run that is over, from 0 to 1
+
+LEARNS: dict[str, Course] = {  # as R1-Zero on the tiny world
+    "reward/mean": lambda t: 0.1 + 0.9 * min(1.0, 2 * t),
+    "reward/accuracy": lambda t: 0.1 + 0.7 * min(1.0, 2 * t),
+    "reward/format": lambda t: 0.1 + 0.85 * min(1.0, 2 * t),
+    "groups/zero_variance": lambda t: 0.2 + 0.2 * t,
+    "completion/truncated": lambda t: 0.01,
+    "policy/entropy": lambda t: 0.3 - 0.17 * t,
+    "sampler/logprob_gap_mean": lambda t: 4e-7,
+    "optim/grad_norm": lambda t: 0.3,
+    "tokens/train": lambda t: 9000.0,
+    "probe/accuracy": lambda t: 0.9 + 0.08 * t,
+}
+
+
+def stage(folder: Path, courses: Mapping[str, Course | None], *, steps: int = 40, **manifest: Any) -> StageFolder:
+    """A stage of `steps` steps; a course of None takes the metric away."""
+    folder.mkdir(parents=True, exist_ok=True)
+    metrics = {**LEARNS, **courses}
+    rows = [
+        {"step": step} | {name: value((step - 1) / max(1, steps - 1)) for name, value in metrics.items() if value}
+        for step in range(1, steps + 1)
+    ]
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (folder / "manifest.json").write_text(json.dumps({"kind": "rl", **manifest}))
+    return StageFolder(folder.name, folder)
+
+
+def judged(folder: Path, steps: int = 40, **courses: Course | None) -> Verdict:
+    return verdict(stage(folder, {name.replace("__", "/"): value for name, value in courses.items()}, steps=steps))
+
+
+FAULTS: dict[str, tuple[str, dict[str, Course | None]]] = {
+    "updates that do not reach the sampler": (
+        "mismatched",
+        {"sampler/logprob_gap_mean": lambda t: 0.07 * min(1.0, 4 * t), "reward/mean": lambda t: 0.1},
+    ),
+    "noise after an update that was too large": (
+        "collapsed",
+        {
+            "reward/mean": lambda t: 0.1 if t == 0 else 0.0,
+            "reward/accuracy": lambda t: 0.1 if t == 0 else 0.0,
+            "groups/zero_variance": lambda t: 0.2 if t == 0 else 1.0,
+            "completion/truncated": lambda t: 0.0 if t == 0 else 1.0,
+            "policy/entropy": lambda t: 0.3 if t == 0 else 0.8,
+            "probe/accuracy": None,
+        },
+    ),
+    "accuracy gained and lost again": (
+        "collapsed",
+        {
+            "reward/mean": lambda t: 0.9 * (2 * t if t < 0.5 else max(0.1, 2 - 2 * t)),
+            "reward/accuracy": lambda t: 0.8 * (2 * t if t < 0.5 else max(0.1, 2 - 2 * t)),
+            "probe/accuracy": None,
+        },
+    ),
+    "entropy that is gone": (
+        "collapsed",
+        {
+            "reward/mean": lambda t: 0.1,
+            "reward/accuracy": lambda t: 0.1,
+            "groups/zero_variance": lambda t: min(1.0, 0.2 + t),
+            "policy/entropy": lambda t: max(0.001, 0.3 - 0.5 * t),
+        },
+    ),
+    "a hole in the reward": (
+        "hacking",
+        {"reward/accuracy": None, "reward/format": None, "probe/accuracy": lambda t: 0.9 - 0.3 * t},
+    ),
+    "a part of the reward that grows at the cost of accuracy": (
+        "hacking",
+        {"reward/accuracy": lambda t: 0.5 - 0.3 * t, "probe/accuracy": None},
+    ),
+    "format without answers": (
+        "hacking",
+        {"reward/accuracy": lambda t: 0.2, "reward/format": lambda t: 0.1 + 0.9 * min(1.0, 2 * t)},
+    ),
+    "one answer for all": (
+        "hacking",
+        {"reward/accuracy": lambda t: 0.2, "reward/format": None, "hack/one_answer": lambda t: 0.5 * t},
+    ),
+    "problems that are far too hard": (
+        "starved",
+        {"reward/accuracy": lambda t: 0.0, "groups/zero_variance": lambda t: 0.3 + 0.6 * t},
+    ),
+    "problems that are solved from the start": (
+        "starved",
+        {
+            "reward/mean": lambda t: 1.2,
+            "reward/accuracy": lambda t: 0.99,
+            "reward/format": lambda t: 1.0,
+            "groups/zero_variance": lambda t: 0.95,
+        },
+    ),
+    "truncated completions that are all left out": (
+        "starved",
+        {"reward/mean": lambda t: 0.3, "reward/accuracy": lambda t: 0.3, "tokens/train": lambda t: 0.0},
+    ),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_each_fault_is_named_with_figures_and_a_remedy(fault: str, tmp_path: Path) -> None:
+    name, courses = FAULTS[fault]
+    result = verdict(stage(tmp_path / "rl", courses))
+    assert result.name == name and result.is_fault, result
+    assert 1 <= len(result.evidence) <= 4 and any(char.isdigit() for char in "".join(result.evidence))
+    assert result.remedy
+
+
+HEALTHY: dict[str, dict[str, Course | None]] = {
+    "as in R1-Zero": {},
+    "without a probe": {"probe/accuracy": None},
+    "solved at the end": {
+        "reward/accuracy": lambda t: 0.1 + 0.9 * min(1.0, 2 * t),
+        "groups/zero_variance": lambda t: 0.2 + 0.8 * t,
+    },
+    "each update one step late": {"sampler/logprob_gap_mean": lambda t: 0.028 * (1 - t) ** 4},
+    "bf16 on both sides": {"sampler/logprob_gap_mean": lambda t: 0.016, "policy/entropy": lambda t: 1.2 - 0.4 * t},
+    "format first, then accuracy": {"hack/format_only": lambda t: 0.4, "reward/accuracy": lambda t: 0.1 + 0.4 * t},
+    "languages mix, as in the paper": {"language/mixed": lambda t: t, "language/other": lambda t: 0.5 * t},
+}
+
+
+@pytest.mark.parametrize("case", HEALTHY)
+def test_a_healthy_stage_is_not_accused(case: str, tmp_path: Path) -> None:
+    result = verdict(stage(tmp_path / "rl", HEALTHY[case]))
+    assert result.name == "healthy", result
+    assert result.evidence[0] == "training reward 0.169 to 1"
+
+
+def test_noise_is_no_fall(tmp_path: Path) -> None:
+    """A probe of 60 problems around 0.5 has a standard error of 0.065; the best of ten is always above the last."""
+    import random
+
+    for seed in range(30):
+        rng = random.Random(seed)
+        result = judged(tmp_path / str(seed), probe__accuracy=lambda t, rng=rng: rng.gauss(0.5, 0.065))  # type: ignore[misc]
+        assert result.name == "healthy", (seed, result)
+
+
+def test_few_steps_prove_nothing_but_a_value_that_is_not_finite(tmp_path: Path) -> None:
+    assert judged(tmp_path / "few", steps=5, reward__mean=lambda t: 1 - t).name == "too early to tell"
+    assert verdict(StageFolder("none", tmp_path)).evidence == ("0 steps so far",)
+    broken = stage(tmp_path / "nan", {}, steps=3)
+    (broken.folder / "metrics.jsonl").write_text('{"step": 1, "optim/grad_norm": null}\n')
+    assert verdict(broken).name == "collapsed" and "step 1" in verdict(broken).evidence[0]
+
+
+def test_completions_that_go_on_after_their_answer_are_a_mismatch(tmp_path: Path) -> None:
+    always_cut = stage(tmp_path / "rl", {"completion/truncated": lambda t: 0.97})
+    assert verdict(always_cut).name == "healthy"  # long reasoning is no fault of the end token
+    (always_cut.folder / "rollouts").mkdir()
+    rows = [{"completion": "<think>2</think> <answer>2</answer> and 3", "finish_reason": "length"}] * 4
+    (always_cut.folder / "rollouts" / "step-000040.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    result = verdict(StageFolder("rl", always_cut.folder))
+    assert result.name == "mismatched" and "100.0 % of the completions that were cut off" in result.evidence[0]
+
+
+def supervised(folder: Path, loss: Course, **manifest: Any) -> StageFolder:
+    courses = dict.fromkeys(LEARNS) | {"optim/loss": loss, "optim/grad_norm": lambda t: 0.5}
+    return stage(folder, courses, **{"kind": "sft", **manifest})
+
+
+def test_supervised_stages_are_judged_by_loss_mask_and_rows(tmp_path: Path) -> None:
+    assert verdict(supervised(tmp_path / "falls", lambda t: 2 - t)).name == "healthy"
+    assert verdict(supervised(tmp_path / "rises", lambda t: 2 + t)).name == "collapsed"
+    few = verdict(supervised(tmp_path / "few", lambda t: 2 - t, metrics={"samples": 10, "dropped": 90}))
+    assert few.name == "starved" and few.evidence == ("90 of 100 rows are left out because they are too long",)
+    masked = supervised(tmp_path / "masked", lambda t: 2 - t)
+    pieces = [["<answer>4</answer>", True], ["<|end|>", False]]
+    (masked.folder / "mask.json").write_text(
+        json.dumps([{"pieces": pieces, "tokens": 9, "trained": 8, "skipped": None}])
+    )
+    assert verdict(masked).name == "mismatched"
+
+
+def test_an_evaluation_with_another_prompt_or_a_clear_loss_decides_too(tmp_path: Path) -> None:
+    trained = stage(tmp_path / "rl-0a1b2c3d", {}, settings={"chat": {"template": "plain", "system": "think"}})
+    asked = tmp_path / "eval-zero-0a1b2c3d"
+    asked.mkdir()
+    manifest: dict[str, Any] = {"kind": "evaluate", "inputs": {"model": {"path": "../rl-0a1b2c3d/model"}}}
+    for system, name in (("think", "healthy"), ("answer at once", "mismatched")):
+        text = json.dumps(manifest | {"settings": {"chat": {"template": "plain", "system": system}}})
+        (asked / "manifest.json").write_text(text)
+        (asked / "results.json").write_text("{}")
+        assert verdict(trained, evaluations=[StageFolder("eval-zero", asked)]).name == name
+    run = Run([trained, StageFolder("eval-zero", asked)], "run")
+    assert run.verdicts["rl-0a1b2c3d"].name == "mismatched"
+    lost = Difference(mean=-0.2, low=-0.25, high=-0.15, p_value=0.001, problems=100)
+    blind = stage(tmp_path / "blind", {"reward/accuracy": None, "reward/format": None, "probe/accuracy": None})
+    assert "set probe.tasks" in verdict(blind).remedy
+    assert verdict(blind, {"pass@1": lost}).name == "hacking"
+
+
+def test_the_first_fault_is_the_verdict_of_the_run(tmp_path: Path) -> None:
+    good = Verdict(name="healthy", evidence=())
+    starved, collapsed = (Verdict(name=name, evidence=(), remedy="...") for name in ("starved", "collapsed"))
+    assert run_verdict({"a": good, "b": starved, "c": collapsed}) == ("b", starved)
+    assert run_verdict({"a": starved, "b": good}) == ("a", starved)
+    assert run_verdict({"a": good, "b": good}) == ("b", good) and run_verdict({}) is None
+
+
+def test_the_report_shows_the_verdicts(tmp_path: Path) -> None:
+    stages = {
+        name: stage(tmp_path / name, FAULTS[fault][1]).folder for name, fault in (("zero", "a hole in the reward"),)
+    }
+    summary = write_report(stages, tmp_path / "report")
+    assert summary["verdicts"]["zero"]["name"] == "hacking"
+    assert "held-out accuracy" in (tmp_path / "report" / "report.html").read_text()
