@@ -28,8 +28,8 @@ from r1kit import cli
 from r1kit.data.jsonl import read_rows
 from r1kit.review.queue import ReviewQueue
 
-pytest.importorskip("starlette", reason="the review page needs its extra: pip install 'r1kit[review]'")
-pytest.importorskip("latex2mathml", reason="the review page needs its extra: pip install 'r1kit[review]'")
+pytest.importorskip("starlette", reason="the review page needs its extra: pip install 'r1kit[web]'")
+pytest.importorskip("latex2mathml", reason="the review page needs its extra: pip install 'r1kit[web]'")
 
 from starlette.testclient import TestClient
 
@@ -396,7 +396,7 @@ def test_the_command_says_what_is_in_its_way(
     assert "cannot listen on" in capsys.readouterr().err
     monkeypatch.setitem(sys.modules, "uvicorn", None)
     assert cli.main(["review", path]) == 1
-    assert "the review page needs uvicorn: pip install 'r1kit[review]'" in capsys.readouterr().err
+    assert "the review page needs uvicorn: pip install 'r1kit[web]'" in capsys.readouterr().err
 
 
 @contextmanager

@@ -197,6 +197,13 @@ def review(options: argparse.Namespace) -> None:
     serve(path, host=options.host, port=options.port, who=options.reviewer)
 
 
+def watch(options: argparse.Namespace) -> None:
+    """Serve the live page over run folders until Ctrl+C."""
+    from r1kit.web.serve import watch as serve_page
+
+    serve_page(options.runs, port=options.port, opens_browser=options.open)
+
+
 def models(options: argparse.Namespace) -> None:
     """Print the models known by name, or the turns of the named models; the ids of a row of SFT are in the JSON."""
     from r1kit.commands import listing_commands, turns_command

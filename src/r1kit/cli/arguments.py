@@ -43,6 +43,13 @@ def parser() -> argparse.ArgumentParser:
     report = _command(commands, "report", actions.report, "show the result of a run")
     report.add_argument("run", metavar="RUN_DIR", type=Path, help="a run's folder, or the folder of all its stages")
     _add_json(report)
+    watch = _command(commands, "watch", actions.watch, "see runs in the browser while they run, and afterwards")
+    runs_help = "folder of all runs, or one run's folder (runs)"
+    watch.add_argument("runs", metavar="RUNS", nargs="?", type=Path, default=Path("runs"), help=runs_help)
+    watch.add_argument("--port", type=int, default=8766, help="port to serve at; 0 picks a free one (8766)")
+    browser = watch.add_mutually_exclusive_group()
+    browser.add_argument("--open", action="store_true", default=True, help="open the page in the browser (the default)")
+    browser.add_argument("--no-browser", dest="open", action="store_false", help="only print the address")
     _add_review(_command(commands, "review", actions.review, "read, edit, accept or reject samples in the browser"))
     models = _command(commands, "models", actions.models, "list the models known by name, or what a model's turns are")
     turns_help = "show what a model's prompts open, what ends a completion, and what SFT teaches"

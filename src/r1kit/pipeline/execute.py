@@ -13,7 +13,7 @@ from r1kit.pipeline.fingerprint import UNKNOWN
 from r1kit.pipeline.graph import Recipe
 from r1kit.pipeline.guards import stop_on_signals
 from r1kit.pipeline.job import Job, check, context_of, naming, run_job
-from r1kit.pipeline.plan import PlanRow, plan
+from r1kit.pipeline.plan import PLAN, PlanRow, plan
 from r1kit.pipeline.progress import Display, Progress
 from r1kit.pipeline.provenance import command, host
 from r1kit.pipeline.side_by_side import run_side_by_side
@@ -42,6 +42,8 @@ def execute(recipe: Recipe, runs: Path, until: str | None = None, jobs: int = 1)
                 if row.status == "done":
                     display.say(f"{titles[row.stage.name]}: done already: {row.folder}")
             left = [Job(row, titles[row.stage.name], row.stage.name in checked) for row in rows if row.status != "done"]
+            if left:
+                _write_plan(runs / recipe.name / PLAN, recipe, rows)
             with _timed(runs / recipe.name / "run.json", left, jobs):
                 if left and jobs > 1:
                     run_side_by_side(left, jobs, display)
@@ -63,6 +65,20 @@ def check_ready(rows: Sequence[PlanRow]) -> set[str]:
         with naming(row):
             check(row, context_of(row, Progress(row.stage.name)))
     return {row.stage.name for row in ready}
+
+
+def _write_plan(file: Path, recipe: Recipe, rows: Sequence[PlanRow]) -> None:
+    """All stages of this call in order, also those without a folder yet, for readers of the run's folder."""
+    stages = [
+        {
+            "stage": row.stage.name,
+            "kind": row.stage.kind.name,
+            "folder": row.folder.name,
+            "reads": sorted({parent.name for parent in row.stage.parents}),
+        }
+        for row in rows
+    ]
+    write_json(file, {"title": recipe.title, "command": command(), "stages": stages})
 
 
 @contextlib.contextmanager

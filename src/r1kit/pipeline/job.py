@@ -49,7 +49,8 @@ class Job:
 
 def run_job(job: Job, display: Display) -> None:
     """Do the stage's work and write its manifest. Any error gets a note that names the stage and its folder."""
-    progress, row = Progress(job.title, display), job.row
+    row = job.row
+    progress = Progress(job.title, display, folder=row.folder)
     with naming(row):
         progress.say(f"{row.why}; working in {row.folder}")
         context = context_of(row, progress)
@@ -59,17 +60,36 @@ def run_job(job: Job, display: Display) -> None:
             row.folder.mkdir(parents=True, exist_ok=True)
         with locked(row.folder):
             if not job.is_done:  # another process may have finished it since the plan was made
-                started = _start(row)
-                clock = time.monotonic()
-                metrics: Any = row.stage.kind.run(context)  # may be a user's function, so its result is checked
-                if not isinstance(metrics, Mapping):
-                    kind = row.stage.kind.name
-                    raise ValueError(f"run of kind {kind!r} returned {metrics!r:.80}, expected a mapping of metrics")
-                seconds = round(time.monotonic() - clock, 3)
-                manifest = {**started, "threads": threads(), "seconds": seconds, "metrics": dict(metrics)}
-                write_json(row.folder / MANIFEST, manifest)
-                progress.say(f"done in {datetime.timedelta(seconds=round(seconds))}")
+                with recorded(progress):
+                    do(row, context)
     display.end(job.title)
+
+
+def do(row: PlanRow, context: Context) -> None:
+    """Do the work, and write the manifest."""
+    started = _start(row)
+    clock = time.monotonic()
+    metrics: Any = row.stage.kind.run(context)  # may be a user's function, so its result is checked
+    if not isinstance(metrics, Mapping):
+        kind = row.stage.kind.name
+        raise ValueError(f"run of kind {kind!r} returned {metrics!r:.80}, expected a mapping of metrics")
+    seconds = round(time.monotonic() - clock, 3)
+    manifest = {**started, "threads": threads(), "seconds": seconds, "metrics": dict(metrics)}
+    write_json(row.folder / MANIFEST, manifest)
+    context.progress.say(f"done in {datetime.timedelta(seconds=round(seconds))}")
+
+
+@contextlib.contextmanager
+def recorded(progress: Progress) -> Iterator[None]:
+    """Keep `progress.json` up to date: a reader sees that the stage runs, and how it ended."""
+    progress.save("running")
+    try:
+        yield
+    except BaseException as error:
+        is_stop = isinstance(error, KeyboardInterrupt)
+        progress.save("stopped" if is_stop else "failed", str(error) if is_stop else f"{type(error).__name__}: {error}")
+        raise
+    progress.save("done")
 
 
 def check(row: PlanRow, context: Context) -> None:

@@ -20,6 +20,7 @@ from r1kit.store import StoreError, read_json
 
 MANIFEST = "manifest.json"
 STARTED = "stage.json"
+PLAN = "plan.json"  # in the run's folder, written by `execute`
 Status = Literal["done", "resume", "run"]
 
 

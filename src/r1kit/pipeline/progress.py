@@ -1,17 +1,28 @@
-"""The progress of stages on stderr: on a terminal a bar with the time left for each, plain lines elsewhere."""
+"""The progress of stages: on stderr (a bar for each on a terminal, plain lines elsewhere), and in each stage's folder.
+
+`progress.json` is for readers outside of the process, such as `r1kit watch`: how far a stage is, and how it ended.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import json
+import os
+import socket
 import sys
+import threading
 import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Self, TextIO
+from typing import TYPE_CHECKING, Any, Literal, Self, TextIO
 
 if TYPE_CHECKING:
     from rich.progress import Progress as Bars
     from rich.progress import TaskID
 
+FILE = "progress.json"
+SAVE_EVERY_S = 1.0
 LINE_EVERY_S = 1.0  # without a terminal, at most one line per second and stage, so that logs stay readable
 
 
@@ -74,16 +85,22 @@ class Display:
 
 
 class Progress:
-    """The progress of one stage."""
+    """The progress of one stage. With a `folder`, `progress.json` there repeats it."""
 
     def __init__(
-        self, title: str = "", display: Display | None = None, clock: Callable[[], float] = time.monotonic
+        self,
+        title: str = "",
+        display: Display | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        folder: Path | None = None,
     ) -> None:
         self._title = title
         self._display = display or Display()
         self._clock = clock
         self._first: tuple[int, float] | None = None
-        self._last_step = float("-inf")
+        self._last_step = self._last_save = float("-inf")
+        self._folder = folder
+        self._state: dict[str, Any] = {"done": None, "total": None, "seconds_left": None, "note": ""}
 
     def say(self, text: str) -> None:
         """Print one line."""
@@ -91,20 +108,45 @@ class Progress:
 
     def step(self, done: int, total: int, fields: Mapping[str, float | str] | None = None) -> None:
         """Show that `done` of `total` steps are done, and the values of `fields`. Resumed work starts above 0."""
-        now, left = self._clock(), ""
+        now, left = self._clock(), None
         first_done, since = self._first = self._first or (done, now)
-        if done < total and now - self._last_step < self._display.every_s:
+        is_shown = done >= total or now - self._last_step >= self._display.every_s
+        is_saved = self._folder is not None and (done >= total or now - self._last_save >= SAVE_EVERY_S)
+        if not (is_shown or is_saved):
             return
-        self._last_step = now
         if first_done < done < total:  # at the speed since the first call; steps of an earlier attempt do not count
-            seconds = round((now - since) / (done - first_done) * (total - done))
-            hours, minutes = seconds // 3600, seconds // 60 % 60
-            left = f"{hours}:{minutes:02}:{seconds % 60:02} left" if hours else f"{minutes}:{seconds % 60:02} left"
-        values = [
+            left = round((now - since) / (done - first_done) * (total - done))
+        note = "  ".join(
             f"{name} {value}" if isinstance(value, str | int) else f"{name} {value:.4g}"
             for name, value in (fields or {}).items()
-        ]
-        self._display.step(self._title, done, total, "  ".join([f"{left:>9}", *values]))
+        )
+        if is_shown:
+            self._last_step = now
+            self._display.step(
+                self._title, done, total, f"{'' if left is None else duration(left) + ' left':>9}  {note}"
+            )
+        if is_saved:
+            self._last_save = now
+            self._state |= {"done": done, "total": total, "seconds_left": left, "note": note}
+            self.save("running")
+
+    def save(self, state: Literal["running", "done", "stopped", "failed"], error: str = "") -> None:
+        """Write `progress.json`. A failure is ignored: it must not stop the stage."""
+        if self._folder is None:
+            return
+        process = {"process": os.getpid(), "host": socket.gethostname(), "changed": time.time()}
+        text = json.dumps({"state": state, "error": error, **self._state, **process}, ensure_ascii=False)
+        file = self._folder / FILE
+        temporary = file.with_name(f".{FILE}.tmp-{threading.get_ident()}")
+        with contextlib.suppress(OSError):  # no fsync, unlike `store`: it would cost more than all the rest
+            temporary.write_bytes(text.encode("utf-8", "replace"))
+            os.replace(temporary, file)
+
+
+def duration(seconds: int) -> str:
+    """`1:02:03`, or `2:03` for less than an hour."""
+    hours, minutes = seconds // 3600, seconds // 60 % 60
+    return f"{hours}:{minutes:02}:{seconds % 60:02}" if hours else f"{minutes}:{seconds % 60:02}"
 
 
 def _line(title: str, text: str) -> str:

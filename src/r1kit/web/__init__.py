@@ -1,1 +1,1 @@
-"""The review page: samples of a `curate.review` queue in a browser, served from this machine (extra `review`)."""
+"""Pages in a browser, served from this machine (extra `web`): `app` for a `curate.review` queue, `watch` for runs."""

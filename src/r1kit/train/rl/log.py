@@ -4,20 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from r1kit.chat import whole_response
 from r1kit.data.jsonl import RowWriter
 from r1kit.train.rl.collect import ScoredGroup
+from r1kit.types import Completion
 
 
-def write_rollouts(folder: Path, step: int, scored: Sequence[ScoredGroup]) -> None:
-    """Write `rollouts/step-NNNNNN.jsonl`."""
-    path = folder / "rollouts" / f"step-{step:06d}.jsonl"
-    path.parent.mkdir(exist_ok=True)
-    path.unlink(missing_ok=True)
-    with RowWriter(path) as rows:
+def write_rollouts(folder: Path, step: int, scored: Sequence[ScoredGroup], tokenizer: Any) -> None:
+    """Write `rollouts/step-NNNNNN.jsonl`, and `logprobs/step-NNNNNN.jsonl` with the tokens of the same rows."""
+    path, tokens_path = (folder / name / f"step-{step:06d}.jsonl" for name in ("rollouts", "logprobs"))
+    for file in (path, tokens_path):
+        file.parent.mkdir(exist_ok=True)
+        file.unlink(missing_ok=True)
+    # tokens first: whoever sees a row finds its tokens
+    with RowWriter(tokens_path) as tokens, RowWriter(path) as rows:
         for entry in scored:
             for rollout, advantage in zip(entry.group.rollouts, entry.advantages, strict=True):
+                completion = rollout.completion
+                texts = token_texts(completion, tokenizer)
+                logprobs = [round(value, 4) for value in completion.logprobs]
+                tokens.append({"opened": rollout.prompt.opened, "texts": texts, "logprobs": logprobs})
                 notes = dict(rollout.reward.notes)
                 # functions may log notes of these names too: the reward's verdict is the one that counts
                 if (verdict := rollout.reward.verdict) is not None:
@@ -28,13 +36,26 @@ def write_rollouts(folder: Path, step: int, scored: Sequence[ScoredGroup]) -> No
                         "step": step,
                         "problem_id": entry.group.problem.id,
                         "question": entry.group.problem.prompt,
-                        "completion": whole_response(rollout.prompt, rollout.completion),
+                        "completion": whole_response(rollout.prompt, completion),
                         "answer": entry.group.problem.answer,
                         "reward": rollout.reward.total,
                         "parts": dict(rollout.reward.parts),
                         "advantage": advantage,
                         "notes": notes,
-                        "finish_reason": rollout.completion.finish_reason,
-                        "tokens": len(rollout.completion.token_ids),
+                        "finish_reason": completion.finish_reason,
+                        "tokens": len(completion.token_ids),
                     }
                 )
+
+
+def token_texts(completion: Completion, tokenizer: Any) -> list[str] | None:
+    """The text that each token adds: "" before a character is whole. None for a tokenizer without Rust code.
+
+    A token decoded alone can lose its space, or be a part of a character.
+    """
+    from tokenizers.decoders import DecodeStream
+
+    if (backend := getattr(tokenizer, "backend_tokenizer", None)) is None:
+        return None
+    stream = DecodeStream(skip_special_tokens=False)
+    return [stream.step(backend, token_id) or "" for token_id in completion.token_ids]

@@ -134,7 +134,7 @@ class RLLoop:
             self.alarm.check(step + 1, groups)
         except VerdictError:
             # for people: the completions of this step, and a checkpoint of the step before
-            write_rollouts(self.folder, step + 1, collected.scored)
+            write_rollouts(self.folder, step + 1, collected.scored, self.engine.tokenizer)
             if step and checkpoints.latest(self.folder) != checkpoints.folder_of(self.folder, step):
                 self._checkpoint(step, position)
             metrics.append({"step": step + 1, **row})  # for the report; a resumed run replaces it
@@ -158,7 +158,7 @@ class RLLoop:
             "time/step_s": ended - started,
         }
         if step % self.settings.rollouts_every == 0 or step == self.settings.steps - 1:
-            write_rollouts(self.folder, step + 1, collected.scored)
+            write_rollouts(self.folder, step + 1, collected.scored, self.engine.tokenizer)
         return row
 
     def update(self, step: int, samples: Sequence[Sample]) -> dict[str, float]:

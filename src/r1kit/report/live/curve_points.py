@@ -1,0 +1,85 @@
+"""Curves for a screen: the plots of the report, with about as many points as there are pixels."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from r1kit.report.curve_svg import Points, smoothed
+from r1kit.report.curves import Plot, plots, series, tokens_per_second
+from r1kit.report.folders import Row
+
+MAX_POINTS = 2000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Curve:
+    """One metric in columns: steps, values, and the smoothed values at the same steps. `last` is the latest value."""
+
+    metric: str
+    label: str
+    steps: Sequence[float]
+    values: Sequence[float]
+    smooth: Sequence[float]
+    last: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlotCurves:
+    """The curves that share a plot of `report.curves`."""
+
+    title: str
+    note: str
+    is_share: bool
+    exact: bool
+    series: Sequence[Curve]
+
+
+def plot_curves(metrics: Sequence[Row], since: float, points: int) -> list[PlotCurves]:
+    """All plots that have a point after the step `since`, each curve with at most `points` of them."""
+    rows = [row | tokens_per_second(row) for row in metrics]
+    drawn = []
+    for plot in plots(rows):
+        curves = [curve_of(rows, plot, metric, since, points) for metric in plot.metrics]
+        if shown := [curve for curve in curves if curve is not None]:
+            drawn.append(
+                PlotCurves(title=plot.title, note=plot.note, is_share=plot.is_share, exact=plot.exact, series=shown)
+            )
+    return drawn
+
+
+def curve_of(rows: Sequence[Row], plot: Plot, metric: str, since: float, points: int) -> Curve | None:
+    """None if the metric has no value after `since`. The whole course is smoothed, so that a part continues it."""
+    course = series(rows, metric)
+    smooth = smoothed([value for _, value in course], plot.exact)
+    first = next((place for place, (step, _) in enumerate(course) if step > since), len(course))
+    if first == len(course):
+        return None
+    kept = [first + place for place in thinned(course[first:], points)]
+    return Curve(
+        metric=metric,
+        label=plot.metrics[metric],
+        steps=[course[place][0] for place in kept],
+        values=[course[place][1] for place in kept],
+        smooth=[smooth[place] for place in kept],
+        last=course[-1][1],
+    )
+
+
+def thinned(course: Points, points: int) -> list[int]:
+    """Places of at most `points` points: lowest and highest of each of equal parts, so no spike is lost."""
+    points = max(4, min(points, MAX_POINTS))
+    if len(course) <= points:
+        return list(range(len(course)))
+    parts = points // 2 - 1  # the first and the last point are always kept
+    kept = {0, len(course) - 1}
+    for part in range(parts):
+        places = range(part * len(course) // parts, (part + 1) * len(course) // parts)
+        kept |= {min(places, key=lambda place: course[place][1]), max(places, key=lambda place: course[place][1])}
+    return sorted(kept)
+
+
+def metric_titles(rows: Sequence[Row]) -> Mapping[str, Plot]:
+    """Every metric that the rows have a curve of, with its plot."""
+    wide = [row | tokens_per_second(row) for row in rows]
+    return {metric: plot for plot in plots(wide) for metric in plot.metrics if series(wide, metric)}

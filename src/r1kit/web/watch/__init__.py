@@ -1,0 +1,1 @@
+"""The live page over run folders (extra `web`): it reads, and never writes."""
