@@ -31,7 +31,8 @@ from r1kit.store import StoreError  # noqa: E402
 from r1kit.tiny.frame import TINY_SYSTEM  # noqa: E402
 from r1kit.tiny.tokenizer import make  # noqa: E402
 from r1kit.train.learner import Learner, OptimizerSettings  # noqa: E402
-from r1kit.train.losses.distillation import Dense, Distillation, DistillationSettings, TopK  # noqa: E402
+from r1kit.train.losses.distillation import Distillation, DistillationSettings  # noqa: E402
+from r1kit.train.losses.divergence import Dense, TopK, divergence  # noqa: E402
 from r1kit.train.losses.next_token import next_token  # noqa: E402
 from r1kit.train.packing import pack  # noqa: E402
 from r1kit.train.teacher import (  # noqa: E402
@@ -262,28 +263,46 @@ def targets(kind: str, teacher: Any, k: int) -> Any:
     return TopK(found["token_ids"].long(), logprobs, found["log_tail"][:, 0])
 
 
+@pytest.mark.parametrize("beta", [0.0, 0.3, 0.5, 1.0])
 @pytest.mark.parametrize(("kind", "k"), [("dense", 0), ("top", 1), ("top", 3), ("top", 6)])
-def test_the_pull_is_the_gradient_of_kl(kind: str, k: int) -> None:
+def test_the_gradient_of_a_divergence_is_that_of_autograd(kind: str, k: int, beta: float) -> None:
     torch.manual_seed(0)
     teacher, z = torch.randn(4, 6).double() * 2, torch.randn(4, 6).double().requires_grad_()
+    soft = targets(kind, teacher, k)
 
-    def kl(values: Any) -> Any:
-        return targets(kind, teacher, k).pull((values / 2.0).log_softmax(-1))[1].sum()
+    def value(values: Any) -> Any:
+        return divergence(soft, (values / 2.0).log_softmax(-1), beta)[0].sum()
 
-    assert torch.autograd.gradcheck(kl, (z,))
-    (expected,) = torch.autograd.grad(kl(z), z)
+    assert torch.autograd.gradcheck(value, (z,))
+    (expected,) = torch.autograd.grad(value(z), z)
     with torch.no_grad():
-        log_q = (z / 2.0).log_softmax(-1)
-        target, _ = targets(kind, teacher, k).pull(log_q)
-    torch.testing.assert_close((log_q.exp() - target) / 2.0, expected)
-    torch.testing.assert_close(target.sum(-1), torch.ones(4).double())
+        _, gradient = divergence(soft, (z / 2.0).log_softmax(-1), beta)
+    torch.testing.assert_close(gradient / 2.0, expected)
+    torch.testing.assert_close(gradient.sum(-1), torch.zeros(4).double())
 
 
-def test_a_bucket_for_the_rest_never_exceeds_the_full_kl() -> None:
+@pytest.mark.parametrize("beta", [0.0, 0.3, 0.5, 0.9, 1.0])
+def test_divergences_equal_those_of_trl(beta: float) -> None:
+    trl = pytest.importorskip("trl.kernels.chunked_divergence")
+    torch.manual_seed(0)
+    student, teacher = torch.randn(7, 5), torch.randn(7, 6)
+    head, heads = torch.randn(11, 5).requires_grad_(), torch.randn(11, 6)
+    arguments = (student, head, None, teacher, heads, None, beta, 0.7, 1.0, None, 1.0, None)
+    expected, entropy = trl.ChunkedDivergenceFunction.apply(*arguments)
+    (expected_gradient,) = torch.autograd.grad(expected.mean(), head)
+    log_q = (student @ head.detach().T / 0.7).log_softmax(-1)
+    value, gradient = divergence(Dense(teacher @ heads.T, 11, 0.7), log_q, beta)
+    torch.testing.assert_close(value, expected, atol=1e-6, rtol=1e-6)
+    torch.testing.assert_close(gradient.T @ student / 0.7 / 7, expected_gradient, atol=1e-6, rtol=1e-6)
+    torch.testing.assert_close(-(log_q.exp() * log_q).sum(-1), entropy, atol=1e-6, rtol=1e-6)
+
+
+@pytest.mark.parametrize("beta", [0.0, 0.5, 1.0])
+def test_a_bucket_for_the_rest_never_exceeds_the_full_divergence(beta: float) -> None:
     torch.manual_seed(0)
     teacher, log_q = torch.randn(50, 6) * 3, (torch.randn(50, 6)).log_softmax(-1)
-    values = [targets("top", teacher, k).pull(log_q)[1] for k in range(1, 7)]
-    full = targets("dense", teacher, 0).pull(log_q)[1]
+    values = [divergence(targets("top", teacher, k), log_q, beta)[0] for k in range(1, 7)]
+    full = divergence(targets("dense", teacher, 0), log_q, beta)[0]
     for less, more in zip(values, [*values[1:], full], strict=True):
         assert bool((less <= more + 1e-5).all())
     torch.testing.assert_close(values[-1], full, atol=1e-5, rtol=1e-5)

@@ -18,7 +18,8 @@ from r1kit.models.hub import tokens_hash
 from r1kit.models.known import ModelError
 from r1kit.models.policy_net import PolicyNet
 from r1kit.store import StoreError, read_json, write_bytes, write_json
-from r1kit.train.losses.distillation import Dense, Targeting, TopK
+from r1kit.train.losses.distillation import Targeting
+from r1kit.train.losses.divergence import Dense, TopK
 from r1kit.train.packing import pack
 from r1kit.types import Sample
 

@@ -8,21 +8,13 @@ from functools import partial
 from typing import Protocol, Self
 
 import torch
-import torch.nn.functional as F
 from pydantic import Field, model_validator
 from torch import Tensor
 
 from r1kit.models.batch import Batch, Targets, Totals
 from r1kit.models.head import Chunk, ChunkLoss
 from r1kit.settings import Settings
-
-
-class SoftTargets(Protocol):
-    """A teacher's distributions for n predicted tokens, at the distillation temperature."""
-
-    def pull(self, log_q: Tensor) -> tuple[Tensor, Tensor]:
-        """For the student's log-probs [n, V]: the probabilities [n, V] that KL's gradient pulls it to, and KL [n]."""
-
+from r1kit.train.losses.divergence import SoftTargets, divergence
 
 Targeting = Callable[[slice], SoftTargets]  # for a slice of a batch's targets
 
@@ -51,51 +43,6 @@ class DistillationSettings(Settings):
 
 
 @dataclass(frozen=True)
-class Dense:
-    """A teacher's whole distribution: its logits [n, U], of which the first `vocabulary` are real tokens.
-
-    Models of one family often pad their embeddings to different round numbers; the padding of either side gets no
-    probability from the teacher.
-    """
-
-    logits: Tensor
-    vocabulary: int
-    temperature: float
-
-    def pull(self, log_q: Tensor) -> tuple[Tensor, Tensor]:
-        assert len(self.logits) == len(log_q), "one teacher's distribution for each of the student's"
-        log_p = (self.logits[:, : self.vocabulary] / self.temperature).log_softmax(-1)  # [n, vocabulary]
-        p = log_p.exp()
-        kl = (p * (log_p - log_q[:, : self.vocabulary])).sum(-1)  # [n]
-        return F.pad(p, (0, log_q.shape[1] - self.vocabulary)), kl
-
-
-@dataclass(frozen=True)
-class TopK:
-    """The k likeliest tokens [n, k] with their log-probs, and the log of the mass of all others [n].
-
-    KL is over k + 1 outcomes, the last of them "any other token": exact in the k and in the tail's mass, and a lower
-    bound of the full KL, because it ignores the shape of the tail.
-    """
-
-    token_ids: Tensor
-    logprobs: Tensor
-    log_tail: Tensor
-
-    def pull(self, log_q: Tensor) -> tuple[Tensor, Tensor]:
-        own = log_q.gather(1, self.token_ids)  # [n, k]
-        rest = log_q.scatter(1, self.token_ids, float("-inf"))  # [n, V]
-        log_rest = rest.logsumexp(-1)  # [n]; -inf if k is the whole vocabulary
-        p, tail = self.logprobs.exp(), self.log_tail.exp()  # [n, k], [n]
-        # without a tail, tail * (log tail - ...) would be 0 * -inf = NaN
-        in_tail = torch.where(tail > 0, tail * (self.log_tail - log_rest), 0.0)
-        share = torch.where(tail > 0, self.log_tail - log_rest, float("-inf"))
-        # in the tail the student keeps its own proportions, scaled to the teacher's mass
-        target = (rest + share[:, None]).exp().scatter(1, self.token_ids, p)
-        return target, (p * (self.logprobs - own)).sum(-1) + in_tail
-
-
-@dataclass(frozen=True)
 class Distillation:
     """The loss, a `LogitsLoss`; its gradient is formed by hand from the logits of each chunk."""
 
@@ -115,9 +62,8 @@ class Distillation:
 
     def _loss(self, logits: Tensor, targets: Targets, totals: Totals, soft: SoftTargets) -> ChunkLoss:
         settings, t = self.settings, self.settings.temperature
-        log_q = (logits / t).log_softmax(-1)  # [n, V]
-        target, kl = soft.pull(log_q)  # [n, V], [n]
-        grad = (log_q.exp() - target).mul_(settings.soft_weight * t)  # d(T^2 KL) / d(logits) = T (q - p)
+        kl, grad = divergence(soft, (logits / t).log_softmax(-1), beta=0.0)  # [n], [n, V]
+        grad.mul_(settings.soft_weight * t)  # d(T^2 KL) / d(logits) = T (q - p)
         log_q = logits.log_softmax(-1)  # [n, V]; the hard part is at temperature 1
         probs, chosen = log_q.exp(), targets.token_ids[:, None]  # [n, V], [n, 1]
         entropy = -torch.dot(probs.view(-1), log_q.view(-1))
