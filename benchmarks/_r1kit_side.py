@@ -19,6 +19,7 @@ from r1kit.train.learner import Learner, OptimizerSettings
 from r1kit.train.packing import pack
 from r1kit.train.rl.loop import RLLoop
 from r1kit.train.rl.loop_settings import LoopSettings
+from r1kit.train.rl.objective import PolicyGradient
 from r1kit.types import Prompt, Sample, SamplingParams
 
 
@@ -52,6 +53,7 @@ def grpo(job: Job) -> Result:
         engine, scorer = LocalEngine(policy, max_rows=job.max_rows), build((RewardSpec(name="_workload:reward"),))
         loop = RLLoop(
             learner,
+            PolicyGradient(learner, settings),
             engine,
             job.task,
             job.format,

@@ -25,6 +25,7 @@ from r1kit.tasks import TaskSpec, load_task
 from r1kit.train.learner import Learner, OptimizerSettings
 from r1kit.train.rl.loop import RLLoop
 from r1kit.train.rl.loop_settings import LoopSettings
+from r1kit.train.rl.objective import PolicyGradient
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -46,10 +47,12 @@ def main(argv: Sequence[str] | None = None) -> None:
         max_tokens=options.max_tokens,
         checkpoint_every=0,
     )
+    learner = Learner(policy.model, OptimizerSettings(learning_rate=1e-6), steps=options.steps)
     rows: list[dict[str, float]] = []
     with tempfile.TemporaryDirectory() as folder:
         RLLoop(
-            Learner(policy.model, OptimizerSettings(learning_rate=1e-6), steps=options.steps),
+            learner,
+            PolicyGradient(learner, settings),
             LocalEngine(policy),
             load_task(TaskSpec(name=options.task, limit=500)),
             chat,

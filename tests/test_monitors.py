@@ -36,6 +36,7 @@ from r1kit.train.rl.audit import Audit  # noqa: E402
 from r1kit.train.rl.loop import RLLoop  # noqa: E402
 from r1kit.train.rl.loop_settings import LoopSettings  # noqa: E402
 from r1kit.train.rl.monitors import Alarm, VerdictError, hack_metrics, verdict_metrics  # noqa: E402
+from r1kit.train.rl.objective import PolicyGradient  # noqa: E402
 from r1kit.types import Completion, Group, Message, Outcome, Problem, Prompt, Reward, Rollout, Verdict  # noqa: E402
 from r1kit.verifiers import VERIFIERS  # noqa: E402
 
@@ -95,7 +96,8 @@ def loop(folder: Path, problems: Listed, parts: Sequence[RewardSpec] = PARTS, **
         return None
 
     chat = ChatFormat(system="", plain="{question}")
-    return RLLoop(learner, Boxed(policy), problems, chat, build(parts), settings, folder, quiet, quiet)
+    objective = PolicyGradient(learner, settings)
+    return RLLoop(learner, objective, Boxed(policy), problems, chat, build(parts), settings, folder, quiet, quiet)
 
 
 def rows(path: Path) -> list[dict[str, Any]]:

@@ -37,6 +37,7 @@ from r1kit.train.rl.algorithm import algorithm_files  # noqa: E402
 from r1kit.train.rl.collect import Draws  # noqa: E402
 from r1kit.train.rl.loop import RLLoop  # noqa: E402
 from r1kit.train.rl.loop_settings import LoopSettings  # noqa: E402
+from r1kit.train.rl.objective import PolicyGradient  # noqa: E402
 from r1kit.types import Problem  # noqa: E402
 
 torch.set_num_threads(1)
@@ -73,7 +74,8 @@ def loop(
     )
     chat = ChatFormat(system="", plain="{question}")
     scorer = Scorer((Part("share", 1.0, reward),))
-    return RLLoop(learner, LocalEngine(policy), TASK, chat, scorer, parsed, folder, log, lambda text: None)
+    objective = PolicyGradient(learner, parsed)
+    return RLLoop(learner, objective, LocalEngine(policy), TASK, chat, scorer, parsed, folder, log, lambda text: None)
 
 
 def rows(folder: Path) -> list[dict[str, Any]]:
@@ -353,7 +355,7 @@ def test_killed_in_the_middle_and_run_again_it_ends_with_the_same_bits(tmp_path:
     resumed.train()
     assert rows(torn) == rows(tmp_path / "straight")
     assert_identical(weights(resumed), weights(straight))
-    assert_identical(resumed.reference.tensors, straight.reference.tensors)
+    assert_identical(resumed.objective.reference.tensors, straight.objective.reference.tensors)
     for file in sorted((tmp_path / "straight" / "rollouts").iterdir()):
         assert (torn / "rollouts" / file.name).read_text() == file.read_text()
 
@@ -380,8 +382,8 @@ def test_the_reference_moves_only_when_its_time_has_come(tmp_path: Path) -> None
 
     def log(step: int, row: dict[str, float]) -> None:
         kls.append(row["policy/kl"])
-        moved.append(bool(reference) and run.reference is not reference[-1])
-        reference.append(run.reference)
+        moved.append(bool(reference) and run.objective.reference is not reference[-1])
+        reference.append(run.objective.reference)
 
     run.log = log
     run.train()

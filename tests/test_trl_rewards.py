@@ -30,6 +30,7 @@ from r1kit.tiny.tokenizer import make  # noqa: E402
 from r1kit.train.learner import Learner, OptimizerSettings  # noqa: E402
 from r1kit.train.rl.loop import RLLoop  # noqa: E402
 from r1kit.train.rl.loop_settings import LoopSettings  # noqa: E402
+from r1kit.train.rl.objective import PolicyGradient  # noqa: E402
 from r1kit.types import Problem  # noqa: E402
 
 torch.set_num_threads(1)
@@ -134,7 +135,8 @@ def rl(folder: Path, specs: list[RewardSpec], answer: str = "3") -> RLLoop:
         return None
 
     chat = ChatFormat(system="", plain="{question}")
-    return RLLoop(learner, LocalEngine(policy), task, chat, build(specs), settings, folder, quiet, quiet)
+    objective = PolicyGradient(learner, settings)
+    return RLLoop(learner, objective, LocalEngine(policy), task, chat, build(specs), settings, folder, quiet, quiet)
 
 
 def lines(path: Path) -> list[dict[str, Any]]:

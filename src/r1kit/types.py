@@ -185,6 +185,7 @@ class Sample:
     `Sample(token_ids=(7, 8, 9, 2), loss_mask=(False, False, True, True), logprobs=(0.0, 0.0, -1.2, -0.1),
     advantages=(0.0, 0.0, 0.7, 0.7), ref_logprobs=(0.0, 0.0, -1.1, -0.2))`
     Losses without a sampler or reference (SFT) leave `logprobs`, `advantages` and `ref_logprobs` empty.
+    `source` is that of the problem.
     """
 
     token_ids: Sequence[int]
@@ -192,6 +193,7 @@ class Sample:
     logprobs: Sequence[float] = ()
     advantages: Sequence[float] = ()
     ref_logprobs: Sequence[float] = ()
+    source: str = ""
 
     def __post_init__(self) -> None:
         length = len(self.token_ids)

@@ -29,16 +29,28 @@ SHARD = "shard-{:06d}.safetensors"
 
 @dataclass(frozen=True)
 class ModelTeacher:
-    """A language model that runs beside the student; `vocabulary` counts the tokens that both know."""
+    """A language model that runs beside the student; `vocabulary` counts the tokens that both know.
+
+    With `top_k` its targets are the k likeliest tokens and the mass of all others.
+    """
 
     model: Any
     vocabulary: int
+    top_k: int = 0
 
     def targets(self, batch: Batch, temperature: float) -> Targeting:
         net = PolicyNet.of(self.model.eval())  # no dropout: the same targets in every epoch
         hidden = net.hidden_states(batch)[batch.targets.positions]  # [N, d]
         # logits chunk by chunk, when the student's chunk needs them: [N, V] at once would be the largest tensor
-        return lambda place: Dense(net.logits(hidden[place]), self.vocabulary, temperature)
+        if not self.top_k:
+            return lambda place: Dense(net.logits(hidden[place]), self.vocabulary, temperature)
+
+        def largest(place: slice) -> TopK:
+            found = top_k(net.logits(hidden[place])[:, : self.vocabulary], self.top_k, [temperature])
+            logprobs = found["logits"] / temperature - found["logsumexp"]  # [n, k]
+            return TopK(found["token_ids"].long(), logprobs, found["log_tail"][:, 0])
+
+        return largest
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,8 @@ from r1kit.engines import PolicyEngine
 from r1kit.rewards.scorer import Scorer
 from r1kit.rollout import TrainerState, rollout
 from r1kit.tasks import Task
-from r1kit.train.rl.algorithm import Advantages
-from r1kit.train.rl.loop_settings import LoopSettings
+from r1kit.train.rl.loop_settings import RolloutSettings
+from r1kit.train.rl.objective import Objective
 from r1kit.types import Group, Problem, Reward, Rollout, Sample
 
 
@@ -57,7 +57,8 @@ class ScoredGroup:
         for member, advantage in zip(self.group.rollouts, self.advantages, strict=True):
             if advantage is not None:
                 is_left_out = skip_truncated and member.completion.finish_reason == "length"
-                (left_out if is_left_out else trained).append(to_sample(member, advantage))
+                sample = to_sample(member, advantage, self.group.problem.source)
+                (left_out if is_left_out else trained).append(sample)
         return trained, left_out
 
 
@@ -83,8 +84,8 @@ class Collector:
     engine: PolicyEngine
     chat: ChatFormat
     scorer: Scorer
-    advantages: Advantages
-    settings: LoopSettings
+    objective: Objective
+    settings: RolloutSettings
     columns: frozenset[str] = frozenset()  # of all problems of the task: those of a step may lack some
 
     def __call__(self, step: int, draws: Draws) -> Collected:
@@ -109,7 +110,7 @@ class Collector:
 
         # only groups that vary count, but all are kept for metrics and log
         missing = settings.prompts_per_step
-        for extra_round in range(settings.algorithm.dynamic_sampling + 1):
+        for extra_round in range(self.objective.extra_rounds + 1):
             params = settings.sampling(step, extra_round)
             groups = rollout(
                 self.engine,
@@ -121,11 +122,11 @@ class Collector:
                 trainer_state=TrainerState(global_step=step, max_steps=settings.steps),
                 names=self.columns,
             )
-            scored += [ScoredGroup(group, self.advantages(reward_totals(group))) for group in groups]
+            scored += [ScoredGroup(group, self.objective.advantages(reward_totals(group))) for group in groups]
             missing = settings.prompts_per_step - sum(entry.varies for entry in scored)
             if missing <= 0:
                 break
-        kept = [entry for entry in scored if entry.varies] if settings.algorithm.dynamic_sampling else scored
+        kept = [entry for entry in scored if entry.varies] if self.objective.extra_rounds else scored
         pairs = [entry.samples(skip_truncated=settings.truncated == "skip") for entry in kept]
         samples, left_out = ([sample for pair in pairs for sample in pair[side]] for side in (0, 1))
         reported = {name: fmean(values) for name, values in logged.items()}
@@ -136,7 +137,7 @@ def reward_totals(group: Group) -> list[float | None]:
     return [member.reward.total for member in group.rollouts]
 
 
-def to_sample(rollout: Rollout, advantage: float) -> Sample:
+def to_sample(rollout: Rollout, advantage: float, source: str = "") -> Sample:
     """Prompt and completion ids exactly as they were sampled: nothing is decoded and encoded again."""
     prompt, completion = rollout.prompt.token_ids, rollout.completion
     assert len(completion.token_ids) == len(completion.logprobs), "training needs one log-prob per sampled token"
@@ -146,4 +147,5 @@ def to_sample(rollout: Rollout, advantage: float) -> Sample:
         loss_mask=(False,) * len(prompt) + (True,) * len(completion.token_ids),
         logprobs=(*zeros, *completion.logprobs),
         advantages=zeros + (advantage,) * len(completion.token_ids),  # one advantage for all tokens (R1 equation 1)
+        source=source,
     )

@@ -24,37 +24,32 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-
-from torch import Tensor
 
 from r1kit.chat import ChatFormat
 from r1kit.data.jsonl import RowWriter, keep_steps
 from r1kit.engines import PolicyEngine
-from r1kit.models.batch import Batch, Totals
+from r1kit.models.batch import Totals
 from r1kit.models.load import named_weights
 from r1kit.rewards.scorer import Scorer
 from r1kit.rollout import column_names
 from r1kit.tasks import Task, iterate
 from r1kit.train import checkpoints
 from r1kit.train.learner import Learner, split
-from r1kit.train.packing import pack
-from r1kit.train.rl.algorithm import advantages_of, loss_of
 from r1kit.train.rl.audit import Audit
 from r1kit.train.rl.collect import Collector, Draws
 from r1kit.train.rl.log import write_rollouts
-from r1kit.train.rl.loop_settings import LoopSettings
-from r1kit.train.rl.metrics import NAMES, group_metrics, update_metrics
+from r1kit.train.rl.loop_settings import RolloutSettings
+from r1kit.train.rl.metrics import NAMES, group_metrics, merge_parts, update_metrics
 from r1kit.train.rl.monitors import Alarm, VerdictError, hack_metrics, verdict_metrics
-from r1kit.train.rl.reference import Reference
+from r1kit.train.rl.objective import Objective, Part
 from r1kit.train.validation import Best, EarlyStopping, Validation
 from r1kit.types import Sample
 
 Log = Callable[[int, dict[str, float]], None]
-Prepared = tuple[list[Batch], list[Batch]]  # to train on, and only to measure
 
 
 @dataclass
@@ -62,30 +57,25 @@ class RLLoop:
     """The loop and everything it works on; `log` receives each step's metrics, `note` messages for people."""
 
     learner: Learner
+    objective: Objective
     engine: PolicyEngine
     task: Task
     chat: ChatFormat
     scorer: Scorer
-    settings: LoopSettings
+    settings: RolloutSettings
     folder: Path
     log: Log
     note: Callable[[str], None]
     validation: Validation | None = None
     collect: Collector = field(init=False)
-    reference: Reference | None = field(init=False)  # None without a KL term
     stopping: EarlyStopping = field(init=False)
 
     def __post_init__(self) -> None:
-        settings, algorithm = self.settings, self.settings.algorithm
-        # a loss or baseline that cannot be imported is an error here, before any work
+        settings = self.settings
         columns = column_names(iterate(self.task)) if self.scorer.has_own else frozenset[str]()
-        self.collect = Collector(self.engine, self.chat, self.scorer, advantages_of(algorithm), settings, columns)
-        self.loss = loss_of(algorithm)
+        self.collect = Collector(self.engine, self.chat, self.scorer, self.objective, settings, columns)
         self.audit = Audit(self.folder, settings.audit_share, settings.audit_verifier, settings.seed)
         self.alarm = Alarm(settings.max_unknown_rate)
-        # The reference is a copy of the initial policy, so it is taken before a checkpoint is loaded. A refreshed
-        # reference is in the checkpoint and replaces this copy.
-        self.reference = self._new_reference() if algorithm.kl_coef else None
 
     def train(self) -> Best:
         """Run the remaining steps, from the newest checkpoint in the folder if any; returns the best validation.
@@ -97,7 +87,7 @@ class RLLoop:
         settings, newest = self.settings, checkpoints.latest(self.folder)
         state: dict[str, Any] = {"step": 0, "position": 0}
         if newest is not None:
-            state = self.learner.load(newest, self._moving_reference)
+            state = self.learner.load(newest, self.objective.moving_reference)
             self.note(f"resumes after step {state['step']}")
         first, draws = state["step"], Draws(self.task, settings.seed, state["position"])
         self.stopping = EarlyStopping(self.validation, self.learner, self.folder, state)
@@ -128,10 +118,12 @@ class RLLoop:
         self.engine.load_weights(named_weights(self.learner.model), version=updates)
         collected = self.collect(step, draws)
         groups = collected.groups
-        row = group_metrics(collected) | verdict_metrics(groups) | hack_metrics(groups)
+        row = group_metrics(collected, compares=self.objective.learns_from_rewards)
+        row |= verdict_metrics(groups) | hack_metrics(groups)
         row |= self.audit(step + 1, groups)
         try:
-            self.alarm.check(step + 1, groups)
+            if self.objective.learns_from_rewards:
+                self.alarm.check(step + 1, groups)
         except VerdictError:
             # for people: the completions of this step, and a checkpoint of the step before
             write_rollouts(self.folder, step + 1, collected.scored, self.engine.tokenizer)
@@ -140,15 +132,13 @@ class RLLoop:
             metrics.append({"step": step + 1, **row})  # for the report; a resumed run replaces it
             raise
         sampled = time.perf_counter()
-        row |= self.update(step, collected.samples)
-        if not collected.samples and collected.left_out:  # nothing to learn from, but the policy can be measured
+        samples = collected.samples + self.objective.given(step)
+        row |= self.update(step, samples)
+        if not samples and collected.left_out:  # nothing to learn from, but the policy can be measured
             totals = Totals.of(collected.left_out, self.settings.max_tokens)
-            measured = self.learner.forward_backward([], self.loss, totals, self._pack(collected.left_out))
+            measured = self._backward(self.objective.measure(collected.left_out), totals)
             row |= {NAMES[name]: value for name, value in measured.items() if name in NAMES and name != "loss"}
-        every = self.settings.algorithm.reference_refresh
-        # updates come in runs of minibatches x epochs, so a multiple of `every` may be passed inside a step
-        if self.reference is not None and every and self.learner.updates // every > updates // every:
-            self.reference = self._new_reference()
+        self.objective.after_updates(updates)
         ended = time.perf_counter()
         row |= {
             "time/rollout_s": sampled - started,
@@ -174,55 +164,27 @@ class RLLoop:
                 random.Random(f"minibatches/{settings.seed}/{step}/{epoch}").shuffle(order)
             # parts[k] are the samples of minibatch k
             parts = [[s for group in part for s in group] for part in split(order, settings.minibatches)]
-            prepared: Iterable[Prepared] = map(self._prepare, parts)  # each when its update is due
-            if settings.recompute_old_logprobs:
-                prepared = list(prepared)  # all before the first update moves the weights
-            for index, (part, (batches, measured)) in enumerate(zip(parts, prepared, strict=True)):
+            prepared: Iterable[list[Part]] = map(self.objective.prepare, parts)  # each when its update is due
+            if self.objective.prepares_ahead:
+                prepared = list(prepared)
+            for index, (part, pieces) in enumerate(zip(parts, prepared, strict=True)):
                 # of the whole minibatch, so any packing gives the same gradient
                 totals = Totals.of(part, settings.max_tokens)  # samples without a gradient count, as in the paper
-                means = self.learner.forward_backward(batches, self.loss, totals, measured)
+                means = self._backward(pieces, totals)
                 # the place in the learning-rate schedule; a step with fewer groups than minibatches skips places
                 done = (step * settings.epochs + epoch) * settings.minibatches
                 position = done + (index + 1) * settings.minibatches // len(parts) - 1
-                tokens = {"tokens/train": float(sum(batch.num_tokens for batch in batches))}
+                trained = sum(batch.num_tokens for piece in pieces for batch in piece.batches)
+                tokens = {"tokens/train": float(trained)}
                 rows.append(means | self.learner.step(position) | tokens)
         return update_metrics(rows)
 
-    def _prepare(self, samples: Sequence[Sample]) -> Prepared:
-        """Packed batches to train on, and batches that are only measured, so that metrics cover every sample.
-
-        GRPO without a KL term gives a sample with advantage 0 no gradient, so no backward pass is spent on it.
-        """
-        algorithm, samples = self.settings.algorithm, list(samples)
-        # All tokens of a completion have one advantage. A loss of your own may need any sample.
-        trained = [s for s in samples if s.advantages[-1] != 0.0 or algorithm.kl_coef or algorithm.loss]
-        rest = [s for s in samples if s.advantages[-1] == 0.0] if len(trained) < len(samples) else []
-        return self._pack(trained), self._pack(rest)
-
-    def _pack(self, samples: Sequence[Sample]) -> list[Batch]:
-        """Batches with the reference's log-probs and, with `recompute_old_logprobs`, the learner's own as old ones."""
-        batches = pack(samples, self.settings.tokens_per_batch, self.learner.model) if samples else []
-        references = self.reference.logprobs(batches) if self.reference is not None else [None] * len(batches)
-        for index, (batch, reference) in enumerate(zip(batches, references, strict=True)):
-            targets = batch.targets
-            if reference is not None:
-                targets = replace(targets, ref_logprobs=reference)  # [N]
-            if self.settings.recompute_old_logprobs:  # else they are the sampler's, which the engine reported
-                targets = replace(targets, old_logprobs=self.learner.logprobs(batch))  # [N]
-            batches[index] = replace(batch, targets=targets)
-        return batches
-
-    def _new_reference(self) -> Reference:
-        return Reference(self.learner, idles_off=self.settings.offload_idle)
-
-    @property
-    def _moving_reference(self) -> Mapping[str, Tensor] | None:
-        """The reference's tensors if it is ever refreshed (so they must be checkpointed), otherwise None."""
-        if self.reference is None or not self.settings.algorithm.reference_refresh:
-            return None
-        return self.reference.tensors
+    def _backward(self, parts: Sequence[Part], totals: Totals) -> dict[str, float]:
+        """Add the gradients of all parts; returns the means over their tokens."""
+        means = [self.learner.forward_backward(part.batches, part.loss, totals, part.measured) for part in parts]
+        return merge_parts(means, [sum(len(b.targets) for b in (*p.batches, *p.measured)) for p in parts])
 
     def _checkpoint(self, step: int, position: int) -> None:
         state = {"step": step, "position": position, **self.stopping.state}
-        self.learner.save(checkpoints.folder_of(self.folder, step), state, self._moving_reference)
+        self.learner.save(checkpoints.folder_of(self.folder, step), state, self.objective.moving_reference)
         checkpoints.prune(self.folder, keep=2)  # two, in case the newest is damaged

@@ -1,10 +1,10 @@
-"""Settings of the GRPO loop."""
+"""Settings of the loops that sample and train."""
 
 from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from r1kit.settings import Settings, unhashed
 from r1kit.train.losses.policy_gradient import PRESETS, GRPOSettings
@@ -14,7 +14,7 @@ from r1kit.verifiers import find
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
-class LoopSettings(Settings):
+class RolloutSettings(Settings):
     """Sampling and updates per step: one rollout is `prompts_per_step` x `group_size` completions.
 
     Each rollout gives `minibatches` x `epochs` updates (the paper: 16 x 1). `truncated`: completions that hit
@@ -23,7 +23,7 @@ class LoopSettings(Settings):
 
     steps: int = Field(40, ge=1)
     prompts_per_step: int = Field(16, ge=1)
-    group_size: int = Field(16, ge=2, description="G, completions per prompt; the baseline needs at least 2")
+    group_size: int = Field(1, ge=1, description="completions per prompt")
     minibatches: int = Field(1, ge=1)
     epochs: int = Field(1, ge=1)
     max_tokens: int = Field(256, ge=1, description="completion tokens")
@@ -31,11 +31,8 @@ class LoopSettings(Settings):
     top_p: float = Field(1.0, gt=0, le=1)
     top_k: int = Field(0, ge=0)
     truncated: Literal["keep", "skip"] = "keep"
-    recompute_old_logprobs: bool = Field(False, description="take the ratio against the learner's own log-probs")
-    algorithm: GRPOSettings = PRESETS["grpo"]
     seed: int = 0
     tokens_per_batch: int = unhashed(4096, ge=1, description="packed tokens per forward pass; limits memory")
-    offload_idle: bool = unhashed(True, description="the reference model waits in main memory while it idles")
     checkpoint_every: int = unhashed(10, ge=0)
     rollouts_every: int = unhashed(5, ge=1, description="steps between rollouts on disk")
     max_unknown_rate: Share = unhashed(
@@ -44,17 +41,12 @@ class LoopSettings(Settings):
     audit_share: Share = unhashed(0.02, description="fraction of verdicts that a second verifier re-checks")
     audit_verifier: str = unhashed("", description="the second verifier; '' picks `math` for number and text answers")
 
-    @model_validator(mode="after")
-    def _consistent(self) -> LoopSettings:
-        if self.recompute_old_logprobs and self.epochs > 1:
-            raise ValueError("recompute_old_logprobs works with epochs = 1: in later epochs the old policy is gone")
-        if self.algorithm.truncated_importance is not None and not self.recompute_old_logprobs:
-            raise ValueError(
-                "truncated_importance compares the learner with the sampler: set recompute_old_logprobs to true"
-            )
-        if self.audit_verifier:
-            find(self.audit_verifier)
-        return self
+    @field_validator("audit_verifier")
+    @classmethod
+    def _is_known(cls, name: str) -> str:
+        if name:
+            find(name)
+        return name
 
     def sampling(self, step: int, extra_round: int = 0) -> SamplingParams:
         """Sampling parameters with a seed of the step's own, so that a resumed step samples the same completions."""
@@ -66,3 +58,22 @@ class LoopSettings(Settings):
             max_tokens=self.max_tokens,
             seed=self.seed * 1_000_003 + step + extra_round * 7_919,  # primes: no two (seed, step, round) meet soon
         )
+
+
+class LoopSettings(RolloutSettings):
+    """A rollout's settings with those of GRPO."""
+
+    group_size: int = Field(16, ge=2, description="G, completions per prompt; the baseline needs at least 2")
+    recompute_old_logprobs: bool = Field(False, description="take the ratio against the learner's own log-probs")
+    algorithm: GRPOSettings = PRESETS["grpo"]
+    offload_idle: bool = unhashed(True, description="the reference model waits in main memory while it idles")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> LoopSettings:
+        if self.recompute_old_logprobs and self.epochs > 1:
+            raise ValueError("recompute_old_logprobs works with epochs = 1: in later epochs the old policy is gone")
+        if self.algorithm.truncated_importance is not None and not self.recompute_old_logprobs:
+            raise ValueError(
+                "truncated_importance compares the learner with the sampler: set recompute_old_logprobs to true"
+            )
+        return self

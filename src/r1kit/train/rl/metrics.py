@@ -14,21 +14,26 @@ NAMES = {
     "ratio": "policy/ratio_mean",
     "clip_fraction": "policy/clip_fraction",
     "logprob_gap": "sampler/logprob_gap_mean",
+    "divergence": "distill/divergence",
 }
 
 
-def group_metrics(collected: Collected) -> dict[str, float]:
-    """Rewards and lengths of a step's completions; shares are from 0 to 1, lengths are in tokens."""
+def group_metrics(collected: Collected, *, compares: bool) -> dict[str, float]:
+    """Rewards and lengths of a step's completions; shares are from 0 to 1, lengths are in tokens.
+
+    `compares`: training compares the rewards of a group.
+    """
     # a reward of None (no part could judge) counts in no mean
     by_group = [[total for total in reward_totals(group) if total is not None] for group in collected.groups]
     totals = [total for group_totals in by_group for total in group_totals]
     rollouts = [rollout for group in collected.groups for rollout in group.rollouts]
     lengths = [len(rollout.completion.token_ids) for rollout in rollouts]
     row = {"reward/mean": fmean(totals)} if totals else {}
-    row |= {
+    if compares:
         # within a group: what the advantages are divided by, so 0 means that nothing is learned
-        "reward/std": fmean(pstdev(group_totals or [0.0]) for group_totals in by_group),
-        "groups/zero_variance": fmean(not entry.varies for entry in collected.scored),
+        row["reward/std"] = fmean(pstdev(group_totals or [0.0]) for group_totals in by_group)
+        row["groups/zero_variance"] = fmean(not entry.varies for entry in collected.scored)
+    row |= {
         "completion/length_mean": fmean(lengths),
         "completion/length_max": float(max(lengths)),
         "completion/truncated": fmean(rollout.completion.finish_reason == "length" for rollout in rollouts),
@@ -55,4 +60,17 @@ def update_metrics(rows: Sequence[dict[str, float]]) -> dict[str, float]:
         merged["sampler/logprob_gap_mean"] = rows[0]["logprob_gap"]
     merged["optim/learning_rate"] = rows[-1]["optim/learning_rate"]
     merged["tokens/train"] = sum(row["tokens/train"] for row in rows)
+    return merged
+
+
+def merge_parts(means: Sequence[dict[str, float]], tokens: Sequence[int]) -> dict[str, float]:
+    """The metrics of an update whose parts have losses of their own: these add up, all others are means over tokens."""
+    if len(means) == 1:
+        return means[0]
+    names = {name: None for row in means for name in row}
+    merged = {}
+    for name in names:
+        known = [(row[name], count) for row, count in zip(means, tokens, strict=True) if name in row]
+        total = sum(value if name == "loss" else value * count for value, count in known)
+        merged[name] = total if name == "loss" else total / max(1, sum(count for _, count in known))
     return merged

@@ -1,0 +1,146 @@
+"""The loop of the stages that sample from the policy that they train: `rl` and `on-policy`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from pydantic import Field, field_validator
+
+from r1kit.chat import ChatFormat
+from r1kit.engines.engine_settings import DeviceSettings
+from r1kit.engines.opening import open_policy_engine
+from r1kit.pipeline import Context, Work
+from r1kit.rewards import RewardSpec
+from r1kit.rewards.scorer import Scorer
+from r1kit.rollout import column_names
+from r1kit.settings import listed
+from r1kit.stages.shared.costs import memory_of
+from r1kit.stages.shared.fitting import Fitting, check_model
+from r1kit.stages.shared.probe import ProbeSettings, check_probe, make_probe, probe_of
+from r1kit.stages.shared.trained import save_trained, with_lora
+from r1kit.tasks import TaskSpec, load_tasks, say_readings
+from r1kit.train.learner import Learner, OptimizerSettings
+from r1kit.train.memory_settings import LoraSettings, MemorySettings, prepare
+from r1kit.train.rl.loop import RLLoop
+from r1kit.train.rl.loop_settings import RolloutSettings
+from r1kit.train.rl.objective import Objective
+from r1kit.train.validation import Validation
+
+if TYPE_CHECKING:
+    from r1kit.models.load import Policy
+
+
+class SamplingSettings(RolloutSettings, MemorySettings, LoraSettings, DeviceSettings):
+    """A rollout's settings with tasks, rewards, prompt format, optimiser and probe.
+
+    `probe`: held-out problems, answered before the first step and every `probe_every` steps. `patience`: stop after
+    that many probes without a better value of `probe.watch` (accuracy by default), and keep the best weights; 0 never
+    stops early.
+    """
+
+    tasks: tuple[TaskSpec, ...] = Field(min_length=1)
+    rewards: tuple[RewardSpec, ...] = ()
+    chat: ChatFormat = ChatFormat()
+    optimizer: OptimizerSettings = OptimizerSettings()
+    max_prompt_tokens: int | None = Field(None, ge=1, description="leave longer prompts out; None: refuse them")
+    probe: ProbeSettings = ProbeSettings()
+    probe_every: int = Field(0, ge=0, description="steps between probes; 0: a tenth of the steps")
+    patience: int = Field(0, ge=0)
+
+    _lists = field_validator("tasks", "rewards", mode="before")(listed)
+
+    @property
+    def watch(self) -> str:
+        """The probe's metric that early stopping follows."""
+        return self.probe.watch or "accuracy"
+
+
+def check_sampling(context: Context, scorer: Scorer) -> Fitting:
+    """Refuse devices, optimizers, tasks, prompts and probes that cannot work. Raises ValueError."""
+    from r1kit.train.optimizers import require_optimizer
+
+    settings: SamplingSettings = context.settings
+    require_optimizer(settings.optimizer)
+    # not a validator of the settings: `override` sets these two before probe.tasks
+    unused = [name for name in ("probe_every", "patience") if getattr(settings, name)]
+    if unused and not settings.probe.tasks:
+        raise ValueError(f"{unused[0]} needs held-out problems: name at least one task in probe.tasks")
+    remedy = "set max_prompt_tokens to leave longer prompts out"
+    limit, nested = settings.max_prompt_tokens, scorer.has_own
+    fitting = check_model(context, training=True, limit=limit, remedy=remedy, nested_columns=nested)
+    scorer.check(column_names(fitting.problems) | {"log_metric", "trainer_state"})
+    check_probe(context, follows=bool(settings.patience) and settings.watch == "accuracy")
+    return fitting
+
+
+def train(
+    context: Context,
+    policy: Policy,
+    scorer: Scorer,
+    work: Work,
+    objective_of: Callable[[Learner, Policy], Objective],
+    shown: Mapping[str, str],
+) -> dict[str, Any]:
+    """Train the policy; leaves metrics.jsonl, rollouts/, checkpoints/, model/ and, with LoRA, adapter/.
+
+    `shown`: metrics for the progress line, by the name that it gives them.
+    """
+    settings: SamplingSettings = context.settings
+    chat, limit, say = settings.chat, settings.max_prompt_tokens, context.progress.say
+    say(policy.turn(chat))
+    task = load_tasks(settings.tasks, training=True, nested_columns=scorer.has_own)
+    say_readings(task, say)
+    fitting = Fitting(task, chat, policy, max_tokens=settings.max_tokens, limit=limit)
+    if fitting.dropped:
+        say(f"{fitting.dropped} problems with prompts of over {limit} tokens left out")
+    policy = with_lora(policy, settings)
+    prepare(policy.model, settings)
+    updates = settings.steps * settings.minibatches * settings.epochs
+    learner = Learner(policy.model, settings.optimizer, steps=updates, temperature=settings.temperature)
+
+    def log(step: int, row: dict[str, float]) -> None:
+        keys = {**shown, "length": "completion/length_mean", "entropy": "policy/entropy"}
+        keys |= {settings.watch: f"probe/{settings.watch}"}
+        context.progress.step(step, settings.steps, {name: row[key] for name, key in keys.items() if key in row})
+
+    validation = None
+    if settings.probe.tasks:
+        measure, watch = make_probe(probe_of(context), policy, chat), f"probe/{settings.watch}"
+        every = settings.probe_every or math.ceil(settings.steps / 10)
+        validation = Validation(measure, every, watch=watch, higher_is_better=True, patience=settings.patience)
+    engine, objective = open_policy_engine(settings, policy), objective_of(learner, policy)
+    loop = RLLoop(learner, objective, engine, fitting, chat, scorer, settings, context.folder, log, say, validation)
+    _require_memory(loop, settings, work, prompt=fitting.longest)
+    context.progress.step(0, settings.steps)
+    best = loop.train()
+    save_trained(context, policy)
+    counts = {"updates": learner.updates, "problems": len(fitting), "prompts_left_out": fitting.dropped}
+    return {**counts, **best.facts("step")}
+
+
+def _require_memory(loop: RLLoop, settings: SamplingSettings, work: Work, prompt: int) -> None:
+    """Try the largest batch and the most completions that can occur, all with the longest `prompt`, before any step."""
+    from r1kit.train.first_batch import longest_group, require_sampling, require_training
+
+    learner, longest = loop.learner, prompt + settings.max_tokens
+    tokens = min(max(settings.tokens_per_batch, longest), work.update * longest)
+    update_of = longest_group(prompt, settings.max_tokens, work.update, loop.objective.loss, learner.model)
+    require_training(learner, update_of, work, tokens=tokens, longest=longest)
+    rows = min(settings.max_rows, settings.prompts_per_step * settings.group_size)
+    require_sampling(learner, work, rows=rows, length=longest)
+
+
+def sampling_and_training(settings: SamplingSettings, **changes: Any) -> Work:
+    """Each rollout is sampled, then trained on; `changes` are the fields of `Work` that differ."""
+    work = {
+        "samples": settings.steps * settings.prompts_per_step * settings.group_size,
+        "max_tokens": settings.max_tokens,
+        "rollouts": settings.steps,
+        "max_rows": settings.max_rows,
+        "passes": 6 * settings.epochs,
+        "prompts": 1 / settings.group_size,
+        "update": -(-settings.prompts_per_step // settings.minibatches) * settings.group_size,
+    }
+    return Work(**work | memory_of(settings) | changes)

@@ -1,0 +1,124 @@
+"""The objective of a loop that samples and trains: GRPO's, or another one with the same few methods."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import NamedTuple, Protocol
+
+from torch import Tensor
+
+from r1kit.models.batch import Batch
+from r1kit.models.policy_net import AnyLoss
+from r1kit.train.learner import Learner
+from r1kit.train.packing import pack
+from r1kit.train.rl.algorithm import Advantages, advantages_of, loss_of
+from r1kit.train.rl.loop_settings import LoopSettings
+from r1kit.train.rl.reference import Reference
+from r1kit.types import Sample
+
+
+class Part(NamedTuple):
+    """Batches of an update that share a loss: those to train on, and those that are only measured."""
+
+    loss: AnyLoss
+    batches: list[Batch]
+    measured: list[Batch]
+
+
+class Objective(Protocol):
+    """The loss of a loop, with the models and rows behind it."""
+
+    learns_from_rewards: bool  # otherwise rewards are only reported, and undecided verdicts stop nothing
+    prepares_ahead: bool  # all minibatches of a rollout are prepared before the first update moves the weights
+    extra_rounds: int  # of sampling, which replace groups of equal rewards
+
+    @property
+    def loss(self) -> AnyLoss:
+        """The loss that takes the most memory."""
+
+    @property
+    def moving_reference(self) -> Mapping[str, Tensor] | None:
+        """Tensors of a reference that training replaces, which a checkpoint must hold."""
+
+    def advantages(self, rewards: Sequence[float | None]) -> Sequence[float | None]:
+        """One for each completion of a group; None leaves it out of training."""
+
+    def given(self, step: int) -> list[Sample]:
+        """Samples beside those of the rollout; they depend on the step alone."""
+
+    def prepare(self, samples: Sequence[Sample]) -> list[Part]:
+        """The parts of a minibatch. Their gradients add up."""
+
+    def measure(self, samples: Sequence[Sample]) -> list[Part]:
+        """The parts of samples that are not trained on."""
+
+    def after_updates(self, before: int) -> None:
+        """Called after each rollout's updates; `before`: the updates done before them."""
+
+
+class PolicyGradient:
+    """GRPO and its variants, with a reference model if there is a KL term.
+
+    The reference is a copy of the learner's policy, so it is made before a checkpoint is loaded. A refreshed reference
+    is in the checkpoint and replaces this copy.
+    """
+
+    learns_from_rewards = True
+
+    def __init__(self, learner: Learner, settings: LoopSettings) -> None:
+        algorithm = settings.algorithm
+        self.learner, self.settings = learner, settings
+        # a loss or baseline that cannot be imported is an error here, before any work
+        self._advantages: Advantages = advantages_of(algorithm)
+        self.loss = loss_of(algorithm)
+        self.prepares_ahead, self.extra_rounds = settings.recompute_old_logprobs, algorithm.dynamic_sampling
+        self.reference = self._new_reference() if algorithm.kl_coef else None
+
+    def advantages(self, rewards: Sequence[float | None]) -> Sequence[float | None]:
+        return self._advantages(rewards)
+
+    def given(self, step: int) -> list[Sample]:
+        return []
+
+    def prepare(self, samples: Sequence[Sample]) -> list[Part]:
+        """GRPO without a KL term gives a sample with advantage 0 no gradient, so no backward pass is spent on it; it
+        is measured, so that metrics cover every sample."""
+        algorithm = self.settings.algorithm
+        # All tokens of a completion have one advantage. A loss of your own may need any sample.
+        trained = [s for s in samples if s.advantages[-1] != 0.0 or algorithm.kl_coef or algorithm.loss]
+        rest = [s for s in samples if s.advantages[-1] == 0.0] if len(trained) < len(samples) else []
+        return [Part(self.loss, self._pack(trained), self._pack(rest))]
+
+    def measure(self, samples: Sequence[Sample]) -> list[Part]:
+        return [Part(self.loss, [], self._pack(samples))]
+
+    def after_updates(self, before: int) -> None:
+        """Replace the reference where the paper does (every 400 updates)."""
+        every = self.settings.algorithm.reference_refresh
+        # updates come in runs of minibatches x epochs, so a multiple of `every` may be passed inside a step
+        if self.reference is not None and every and self.learner.updates // every > before // every:
+            self.reference = self._new_reference()
+
+    @property
+    def moving_reference(self) -> Mapping[str, Tensor] | None:
+        """The reference's tensors if it is ever refreshed, otherwise None."""
+        if self.reference is None or not self.settings.algorithm.reference_refresh:
+            return None
+        return self.reference.tensors
+
+    def _pack(self, samples: Sequence[Sample]) -> list[Batch]:
+        """Batches with the reference's log-probs and, with `recompute_old_logprobs`, the learner's own as old ones."""
+        batches = pack(samples, self.settings.tokens_per_batch, self.learner.model) if samples else []
+        references = self.reference.logprobs(batches) if self.reference is not None else [None] * len(batches)
+        for index, (batch, reference) in enumerate(zip(batches, references, strict=True)):
+            targets = batch.targets
+            if reference is not None:
+                targets = replace(targets, ref_logprobs=reference)  # [N]
+            if self.settings.recompute_old_logprobs:  # else they are the sampler's, which the engine reported
+                targets = replace(targets, old_logprobs=self.learner.logprobs(batch))  # [N]
+            batches[index] = replace(batch, targets=targets)
+        return batches
+
+    def _new_reference(self) -> Reference:
+        return Reference(self.learner, idles_off=self.settings.offload_idle)
