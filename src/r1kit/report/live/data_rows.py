@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from r1kit.data.jsonl import BLOCK_BYTES, lines_of, parsed
 from r1kit.report.folders import Row
-from r1kit.report.live.answers import answer_of, test_of
+from r1kit.report.live.answers import Answer, answer_of, test_of
 from r1kit.report.live.places import NotThere, RowPlace, file_in
 
 MAX_LIMIT = 200
@@ -39,10 +39,9 @@ def page_of_rows(
     return {"stage": stage.name, "file": file, "rows": rows, "next": end, "size": path.stat().st_size}
 
 
-def answer_row(answer: Any) -> Row:
+def answer_row(answer: Answer) -> Row:
     names = ("problem_id", "question", "text", "thinking", "answer", "extracted", "why", "facts")
-    head: Row = answer.head
-    return head | {name: getattr(answer, name) for name in names}
+    return answer.head | {name: getattr(answer, name) for name in names}
 
 
 def place_of(start: str) -> tuple[int, int]:
@@ -74,10 +73,12 @@ def row_at(stage: Path, place: RowPlace) -> Row:
     return parsed(line, path)
 
 
-def rows_with(stage: Path, file: str, name: str, value: str) -> Iterator[tuple[RowPlace, Row]]:
-    """The rows with a column of that value, also a column inside `metadata`; files are read in blocks, never whole.
+def rows_with(
+    stage: Path, file: str, value: str | int, matches: Callable[[Row], bool]
+) -> Iterator[tuple[RowPlace, Row]]:
+    """The rows that hold a value and match; the file is read in blocks, and only lines with the value are parsed.
 
-    Only lines that hold the value as JSON text are parsed. A file that does not exist has no rows.
+    A file that does not exist has no rows.
     """
     try:
         path = file_in(stage, file)
@@ -91,7 +92,7 @@ def rows_with(stage: Path, file: str, name: str, value: str) -> Iterator[tuple[R
             lines, rest = whole_lines(rest + block, is_last=not block)
             if needle in lines:
                 for line_number, line in enumerate(lines.split(b"\n"), number + 1):
-                    if needle in line and (row := row_of(line)) and value in values_of(row, name):
+                    if needle in line and (row := row_of(line)) and matches(row):
                         yield RowPlace(stage=stage.name, file=file, row=line_number), row
             number += lines.count(b"\n")
             if not block:
@@ -113,6 +114,11 @@ def row_of(line: bytes) -> Row:
     return row if isinstance(row, dict) else {}
 
 
-def values_of(row: Row, name: str) -> list[Any]:
-    inner = row.get("metadata")
-    return [row.get(name), inner.get(name) if isinstance(inner, dict) else None]
+def has(column: str, value: str) -> Callable[[Row], bool]:
+    """Whether a row has a column of that value, itself or, as rows of `mix` do, inside `metadata`."""
+
+    def matches(row: Row) -> bool:
+        inner = row.get("metadata")
+        return row.get(column) == value or (isinstance(inner, dict) and inner.get(column) == value)
+
+    return matches

@@ -14,7 +14,8 @@ from r1kit.report.curves import Plot
 from r1kit.report.live.curve_points import curve_of, metric_titles, plot_curves
 from r1kit.report.live.data_rows import page_of_rows
 from r1kit.report.live.growing import MetricsCache
-from r1kit.report.live.places import find_runs, run_folder, stage_folder
+from r1kit.report.live.lineage import Lineage
+from r1kit.report.live.places import RowPlace, find_runs, run_folder, stage_folder
 from r1kit.report.live.rollouts import RolloutReader, step_files
 from r1kit.report.live.stage_state import RunState, StageState, States
 from r1kit.report.run import Run
@@ -126,6 +127,17 @@ class Answers:
         place, limit, text = query.get("from", ""), number(request, "limit", ROWS), query.get("text", "")
         file, filters = query.get("file", ""), names(request, "filter")
         return page_of_rows(self._stage(request), file, place, limit, text, filters, SEARCH_S)
+
+    def lineage(self, request: Request) -> dict[str, Any]:
+        """The chain behind one row."""
+        query = request.query_params
+        row = number(request, "row", 0)
+        place = RowPlace(stage=self._stage(request).name, file=query.get("file", ""), row=row)
+        links = [asdict(link) for link in Lineage(self._run(request)).trace(place)]
+        for link in links:
+            check = link.pop("check")
+            link |= {"check": check["result"], "how": check["how"], "why": check["why"]}
+        return {"at": place, "links": links}
 
     def log(self, request: Request) -> dict[str, Any]:
         """The end of a stage's log; empty if it has none, as with one job."""

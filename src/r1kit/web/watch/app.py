@@ -42,6 +42,7 @@ def make_app(root: Path, *, look_every_s: float = LOOK_EVERY_S) -> Starlette:
         "/api/runs/{run}/rollouts/{stage}/{step:int}/{group:int}": answers.group,
         "/api/runs/{run}/search": answers.search,
         "/api/runs/{run}/rows": answers.rows,
+        "/api/runs/{run}/lineage": answers.lineage,
         "/api/runs/{run}/log": answers.log,
         "/api/compare": answers.compare,
     }
