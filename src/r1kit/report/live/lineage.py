@@ -253,8 +253,10 @@ def training_row(folder: Path, answer: Answer) -> RowPlace | None:
         (answer.question, lambda row: texts_of(row)[0] == answer.question),
     ]
     for source in inputs_in(folder):
-        parent = folder_of(folder.parent, source)
-        for value, matches in searches if parent is not None and source.name.startswith("data") else ():
+        parent = folder_of(folder.parent, source) if source.name.startswith("data") else None
+        if parent is None:
+            continue
+        for value, matches in searches:
             for place, _ in rows_with(parent, source.path, value, matches) if value else ():
                 if (tokens := tokenised(folder, source.file, place.row)) is not None:
                     return tokens

@@ -66,7 +66,8 @@ def inputs_in(folder: Path) -> list[Input]:
 def same_model(source: Input, parent: Path) -> Check:
     """Whether the stage's folder is the one that was read: its fingerprint, computed again from its settings."""
     content = read_object(parent / STARTED)
-    identity = {name: content[name] for name in ("kind", "version", "code", "settings", "inputs") if name in content}
+    names = ("kind", "version", "code", "settings", "inputs")
+    identity: Row = {name: content[name] for name in names if name in content}
     try:
         digest = fingerprint(identity)
     except (KeyError, TypeError, ValueError):

@@ -96,11 +96,8 @@ class States:
 
     def run(self, run: Path) -> RunState:
         """Never raises for what a run's folder holds: a stage with a damaged file says so."""
-        try:
-            plan = read_object(run / PLAN)
-        except (StoreError, OSError):
-            plan = {}
-        planned: list[Row] = plan.get("stages", [])
+        plan = read_plan(run / PLAN)
+        planned: list[Row] = plan["stages"]
         by_id = {path.name: self.stage(path) for path in children(run) if is_stage(path)}
         folders = {row["stage"]: row["folder"] for row in planned}
         current = [
@@ -143,6 +140,21 @@ class States:
         if stamp and state.state == "done":
             self._finished[folder] = (stamp, state)
         return state
+
+
+def read_plan(path: Path) -> Row:
+    """The run's plan; without stages if there is none, or if it is damaged."""
+    try:
+        plan = read_object(path)
+    except (StoreError, OSError):
+        plan = {}
+    stages = plan.get("stages")
+    rows = [row for row in stages if isinstance(row, dict)] if isinstance(stages, list) else []
+    named = {row.get("stage") for row in rows}
+    is_whole = all(
+        {"stage", "kind", "folder", "reads"} <= row.keys() and named.issuperset(row["reads"]) for row in rows
+    )
+    return plan | {"stages": rows if is_whole else []}
 
 
 def newest_folders(run: Path, by_id: Mapping[str, StageState]) -> list[str]:

@@ -9,16 +9,15 @@ from typing import Any
 
 from starlette.requests import Request
 
-from r1kit.report.compare import column_of
 from r1kit.report.curves import Plot
 from r1kit.report.live.curve_points import curve_of, metric_titles, plot_curves
 from r1kit.report.live.data_rows import page_of_rows
 from r1kit.report.live.growing import MetricsCache
+from r1kit.report.live.health_reader import HealthReader
 from r1kit.report.live.lineage import Lineage
 from r1kit.report.live.places import RowPlace, find_runs, run_folder, stage_folder
 from r1kit.report.live.rollouts import RolloutReader, step_files
 from r1kit.report.live.stage_state import RunState, StageState, States
-from r1kit.report.run import Run
 
 POINTS, ROWS, HITS = 600, 20, 50  # unless the request says otherwise
 SEARCH_S = 0.4  # how long one answer may read rollouts or rows; the page asks for the rest
@@ -31,6 +30,7 @@ class Answers:
     def __init__(self, root: Path) -> None:
         self.root = root
         self.states, self.metrics, self.rollouts = States(), MetricsCache(), RolloutReader()
+        self._health = HealthReader()
 
     def runs(self, request: Request) -> dict[str, Any]:
         """All runs, the last changed first."""
@@ -87,14 +87,8 @@ class Answers:
         return head | {"metrics": known, "series": series}
 
     def health(self, request: Request) -> dict[str, Any]:
-        """The checks of each RL stage of a run."""
-        run = Run.open(self._run(request))
-        stages = []
-        for stage in run.rl_stages:
-            findings = run.health[stage.name]
-            verdict = {"verdict": None, "evidence": "", "advice": ""}
-            stages.append({"stage": stage.folder.name, "name": column_of(stage), **verdict, "checks": findings})
-        return {"stages": stages}
+        """The verdict on a run and on each stage that trains, with their evidence."""
+        return self._health.read(self._run(request))
 
     def steps(self, request: Request) -> dict[str, Any]:
         """The steps of a stage whose rollouts are stored."""

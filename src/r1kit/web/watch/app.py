@@ -94,6 +94,7 @@ async def events(answers: Answers, look_every_s: float, request: Request) -> Res
     changes = Changes(answers.root, request.query_params.get("run", ""), answers.states)
 
     async def stream() -> AsyncIterator[bytes]:
+        await asyncio.to_thread(changes.look)  # whatever changes after the first line is an event
         yield b"retry: 2000\n\n"
         quiet = 0
         while not request.app.state.closing:
