@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: base demo test lint format lock clean gpu-check
+.PHONY: base demo test notebook lint format lock clean gpu-check
 
 # Pre-train the weights in the package again: about three quarters of an hour on one core.
 base: $(READY)
@@ -42,6 +42,16 @@ test: lint
 # Needs a GPU and a torch with CUDA; less than eight minutes, no network. Elsewhere: ARGS="--device cpu --shapes tiny".
 gpu-check: $(READY)
 	$(BIN)/python benchmarks/gpu_check.py $(ARGS)
+
+# The notebook in full, in a Jupyter kernel of a new environment with the package alone.
+notebook:
+	$(PYTHON) -m venv --clear build/notebook
+	build/notebook/bin/python -m pip install -qq "$$(grep -E '^torch==' requirements.lock)"
+	build/notebook/bin/python -m pip install -qq -c requirements.lock . nbclient ipykernel
+	rm -rf build/notebook-run && mkdir -p build/notebook-run && cp examples/r1_zero.ipynb build/notebook-run
+	build/notebook/bin/jupyter execute build/notebook-run/r1_zero.ipynb --output=done.ipynb
+	@grep -q 'image/svg+xml' build/notebook-run/done.ipynb || { echo "the notebook drew no curves" >&2; exit 1; }
+	@echo "build/notebook-run/done.ipynb"
 
 lint: $(READY)
 	$(BIN)/ruff check .

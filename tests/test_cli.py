@@ -77,7 +77,7 @@ def test_run_as_json_prints_nothing_else_on_stdout(capsys: pytest.CaptureFixture
 def test_plan_tells_status_and_reason_as_text_and_as_json(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["plan", "toy"]) == 0
     heading, row, left = capsys.readouterr().out.splitlines()
-    assert heading.split() == ["stage", "status", "why", "folder"]
+    assert heading.split() == ["stage", "model", "status", "why", "folder"]
     assert row.split()[:4] == ["report", "run", "never", "run"] and left == "1 of 1 stages to do"
     cli.main(["run", "toy"])
     capsys.readouterr()

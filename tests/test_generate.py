@@ -356,6 +356,13 @@ def test_nothing_kept_is_an_error_that_says_why(tmp_path: Path) -> None:
         Made(tmp_path / "out", {}, {"engine": model, "tasks": tasks(tmp_path)})
 
 
+def test_overlap_with_the_evaluation_that_empties_a_stage_is_named_with_its_setting(tmp_path: Path) -> None:
+    values = {"tasks": tasks(tmp_path), "evaluation_sets": tasks(tmp_path)}
+    expected = r"24 of them have 10 words in a row, or a whole question, .* raise \S+\.curate\.decontamination\.ngram"
+    with teacher(tmp_path) as (_, model), pytest.raises(ValueError, match=expected):
+        Made(tmp_path / "out", {}, {"engine": model, **values})
+
+
 @pytest.mark.parametrize("rewrites", [False, True])
 def test_one_of_several_sources_may_keep_nothing(rewrites: bool, tmp_path: Path) -> None:
     with teacher(tmp_path, lambda body: solve(body, slip=1)) as (_, model):

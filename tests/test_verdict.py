@@ -72,6 +72,10 @@ FAULTS: dict[str, tuple[str, dict[str, Course | None]]] = {
             "probe/accuracy": None,
         },
     ),
+    "held-out accuracy that falls while training accuracy rises": (
+        "collapsed",
+        {"probe/accuracy": lambda t: 0.9 - 0.3 * t},
+    ),
     "entropy that is gone": (
         "collapsed",
         {

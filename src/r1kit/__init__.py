@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from r1kit.pipeline import PlanRow
+    from r1kit.report.folders import StageFolder
     from r1kit.tasks import Task
     from r1kit.types import Verdict
 
 __version__ = "0.1.0"
-__all__ = ["load_task", "plan", "run", "verify"]
+__all__ = ["answer", "load_task", "plan", "run", "verify"]
 
 
 def run(
@@ -30,6 +31,7 @@ def run(
     runs: str | Path = "runs",
     until: str | None = None,
     jobs: int = 1,
+    on_step: Callable[[StageFolder], object] | None = None,
 ) -> Path:
     """Run a recipe, or resume it, and return the folder of its last stage (or of `until`).
 
@@ -37,6 +39,9 @@ def run(
     dotted path; `data` gives each role a set or a file; `overrides` change settings, as `--set` does. With more than
     one of `jobs`, processes run stages side by side. They import the calling script, so it needs
     `if __name__ == "__main__":`.
+
+    `on_step` is called with a stage's folder after its steps, at most once a second: its `metrics` are the rows so far.
+    `r1kit.report.live_curves.LiveCurves()` draws them in a notebook.
 
     >>> import r1kit
     >>> small = {"rl.steps": 1, "rl.prompts_per_step": 2, "rl.max_tokens": 32, "eval.samples": 1, "eval.max_tokens": 32}
@@ -47,6 +52,7 @@ def run(
     """
     from r1kit.pipeline import execute
     from r1kit.recipes import build_recipe
+    from r1kit.report.folders import StageFolder, stage_name
 
     built = build_recipe(
         recipe,
@@ -60,7 +66,8 @@ def run(
         overrides=overrides,
         seed=seed,
     )
-    return execute(built, Path(runs), until, jobs)
+    listener = None if on_step is None else lambda folder: on_step(StageFolder(stage_name(folder), folder))
+    return execute(built, Path(runs), until, jobs, on_step=listener)
 
 
 def plan(
@@ -102,8 +109,10 @@ def plan(
     return pipeline.plan(built, Path(runs), until)
 
 
-def load_task(name: str, *, split: str = "train", **fields: Any) -> Task:
+def load_task(name: str, *, split: str = "", **fields: Any) -> Task:
     """The problems of a file, a known set, a hub data set or a generator. `fields` are those of `TaskSpec`.
+
+    Without `split` they are those for training; a file has no splits.
 
     >>> import r1kit
     >>> problem = r1kit.load_task("tiny/sums", limit=3)[0]
@@ -127,3 +136,28 @@ def verify(response: str, answer: str, verifier: str = "math") -> Verdict:
     from r1kit.verifiers import verify_all
 
     return verify_all(verifier, [response], [answer])[0]
+
+
+def answer(
+    model: str | Path, questions: Sequence[str], *, max_tokens: int = 256, temperature: float = 0.0
+) -> list[str]:
+    """The model's response to each question, with its reasoning, in the prompt format that it was trained in.
+
+    >>> import r1kit
+    >>> [response] = r1kit.answer("tiny", ["what is 3+8-4?"])
+    >>> "7" in response
+    True
+    """
+    from r1kit.chat import whole_response
+    from r1kit.commands.answering import engine_settings, open_model
+    from r1kit.types import Problem, SamplingParams
+
+    opened = open_model(engine_settings(str(model), None), None)
+    problems = [Problem(id=f"question/{number}", prompt=text, answer="") for number, text in enumerate(questions)]
+    sampling = SamplingParams(temperature=temperature, max_tokens=max_tokens)
+    opened.refuse_long(problems, max_tokens)
+    prompts = opened.prompts(problems)
+    return [
+        whole_response(prompt, completion)
+        for prompt, [completion] in zip(prompts, opened.engine.generate(prompts, sampling), strict=True)
+    ]

@@ -59,7 +59,9 @@ def show_plan(options: argparse.Namespace) -> None:
 
     recipe = _recipe(options)
     steps = plan(recipe, options.runs, options.until)
-    rows: list[dict[str, Any]] = [{"stage": s.stage.name, "status": s.status, "why": s.why} for s in steps]
+    rows: list[dict[str, Any]] = [
+        {"stage": s.stage.name, "model": s.model, "status": s.status, "why": s.why} for s in steps
+    ]
     named = options.hardware or recipe.hardware
     is_estimated = bool(named or options.measure)
     if not is_estimated or options.json:
@@ -73,7 +75,7 @@ def show_plan(options: argparse.Namespace) -> None:
         if options.json:
             rows = [row | {"estimate": to_plain(estimates[row["stage"]])} for row in rows]
         else:
-            rows.append({"stage": "all", "status": "", "why": ""})
+            rows.append({"stage": "all", "model": "", "status": "", "why": ""})
             estimates["all"] = estimate.total(estimates)
             rows = [row | estimates[row["stage"]].as_text() for row in rows]
     print_table(rows, options.json)

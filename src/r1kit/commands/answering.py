@@ -62,7 +62,7 @@ def engine_settings(model: str, engine: Mapping[str, Any] | None) -> EngineSetti
     return settings
 
 
-def open_model(settings: EngineSettings, template: str | None, progress: Progress) -> AnsweringModel:
+def open_model(settings: EngineSettings, template: str | None, progress: Progress | None = None) -> AnsweringModel:
     """Load a local model, or create a server's client or the user's engine; `template` is that of `saved.choose`."""
     if isinstance(settings, LocalEngineSettings):
         from r1kit.models.load import load
@@ -72,9 +72,10 @@ def open_model(settings: EngineSettings, template: str | None, progress: Progres
         if template is None and settings.template != "auto":
             template = settings.template
         chat, source = saved.choose(template, folder, policy.tokenizer)
-        progress.say(f"prompt format: {source}; {policy.turn(chat)}")
-        if policy.path:
-            progress.say(policy.path)
+        if progress is not None:
+            progress.say(f"prompt format: {source}; {policy.turn(chat)}")
+            if policy.path:
+                progress.say(policy.path)
         engine, weights = open_policy_engine(settings, policy), {"weights": sha256(folder)}
         return AnsweringModel(engine, chat, weights, settings.max_rows, policy.tokenizer, policy.context)
     if template == "plain":

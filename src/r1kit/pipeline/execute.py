@@ -6,7 +6,7 @@ import contextlib
 import datetime
 import signal
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from r1kit.pipeline.fingerprint import UNKNOWN
@@ -22,12 +22,21 @@ from r1kit.store import StoreError, read_json, write_json, write_text
 RECIPE = "recipe.toml"
 
 
-def execute(recipe: Recipe, runs: Path, until: str | None = None, jobs: int = 1) -> Path:
+def execute(
+    recipe: Recipe,
+    runs: Path,
+    until: str | None = None,
+    jobs: int = 1,
+    *,
+    on_step: Callable[[Path], object] | None = None,
+) -> Path:
     """Run the unfinished stages, and return the folder of the last one (or of `until`).
 
     With one job, stages run in this process and in order, and the first error ends the run, with a note that names the
     stage and its folder. With more, so many worker processes run the stages whose inputs are ready; stages that need no
     failed one are finished before `StagesFailed` is raised. Raises `Stopped` on SIGINT or SIGTERM.
+
+    `on_step` is called in this process with the folder of a stage after its steps, at most once a second.
     """
     if jobs < 1:
         raise ValueError(f"jobs is {jobs}: give at least 1")
@@ -37,7 +46,9 @@ def execute(recipe: Recipe, runs: Path, until: str | None = None, jobs: int = 1)
         if recipe.file and rows[-1].status != "done":
             write_text(rows[-1].folder / RECIPE, recipe.file)
         titles = {row.stage.name: f"[{number}/{len(rows)}] {row.stage.name}" for number, row in enumerate(rows, 1)}
-        with Display() as display:
+        folders = {titles[row.stage.name]: row.folder for row in rows}
+        listener = None if on_step is None else lambda title: on_step(folders[title])
+        with Display(on_step=listener) as display:
             for row in rows:
                 if row.status == "done":
                     display.say(f"{titles[row.stage.name]}: done already: {row.folder}")

@@ -41,6 +41,14 @@ class PlanRow:
     identity: Mapping[str, Any]
     paths: Mapping[str, Path]
 
+    @property
+    def model(self) -> str:
+        """The stage that made its input "model", or the folder's name; empty if it has none."""
+        source = self.stage.inputs.get("model")
+        if source is None:
+            return ""
+        return source.stage.name if isinstance(source, Output) else source.path.name
+
 
 def plan(recipe: Recipe, runs: Path, until: str | None = None, *, fetch: bool = False) -> list[PlanRow]:
     """One row for each stage, in the order of execution, up to and including `until`."""

@@ -27,10 +27,13 @@ LINE_EVERY_S = 1.0  # without a terminal, at most one line per second and stage,
 
 
 class Display:
-    """Shows the progress of all running stages. As a context manager it can draw bars; otherwise it prints lines."""
+    """Shows the progress of all running stages. As a context manager it can draw bars; otherwise it prints lines.
 
-    def __init__(self, stream: TextIO | None = None) -> None:
-        self._stream = stream or sys.stderr
+    `on_step` is called with the title of a stage after steps that are shown.
+    """
+
+    def __init__(self, stream: TextIO | None = None, on_step: Callable[[str], object] | None = None) -> None:
+        self._stream, self._on_step = stream or sys.stderr, on_step
         self._bars: Bars | None = None
         self._ids: dict[str, TaskID] = {}
 
@@ -70,10 +73,12 @@ class Display:
         if self._bars is None:
             width = len(str(total))
             self._print(_line(title, f"{done:>{width}}/{total}  {note}".rstrip()))
-            return
-        if title not in self._ids:
-            self._ids[title] = self._bars.add_task(title, note="")
-        self._bars.update(self._ids[title], completed=done, total=total, note=note)
+        else:
+            if title not in self._ids:
+                self._ids[title] = self._bars.add_task(title, note="")
+            self._bars.update(self._ids[title], completed=done, total=total, note=note)
+        if self._on_step is not None:
+            self._on_step(title)
 
     def end(self, title: str) -> None:
         """Remove the bar of a stage."""

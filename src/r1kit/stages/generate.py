@@ -28,6 +28,7 @@ from r1kit.collect.rewriting import Rewriter, RewriteSettings
 from r1kit.curate import presets
 from r1kit.curate.curation import CurateSettings, Curation, curate
 from r1kit.curate.decontaminate import evaluation_sets
+from r1kit.curate.facts import DECONTAMINATION
 from r1kit.curate.funnel import FunnelStep
 from r1kit.data.journal import Journal
 from r1kit.data.jsonl import lines
@@ -137,6 +138,14 @@ def run(context: Context) -> Mapping[str, Any]:
         reasons = sum((Counter(step.reasons) for step in steps), Counter[str]())
         most = ", ".join(f"{name} {count:,}" for name, count in reasons.most_common(3))
         remedy = f"raise tasks.limit or samples if they are few, or see {path}"
+        overlapping = sum(step.rows_in - step.rows_out for step in steps if step.name.endswith(DECONTAMINATION))
+        if 2 * overlapping > metrics["samples"]:
+            words = settings.curate.decontamination.ngram
+            remedy = (
+                f"{overlapping:,} of them have {words} words in a row, or a whole question, in common with the "
+                f"evaluation. If that is only the wording that your problems share, raise {context.stage}.curate."
+                f"decontamination.ngram (now {words}); the rows and what they have in common are in {path}"
+            )
         raise ValueError(f"none of {metrics['samples']:,} samples was kept ({most}): {remedy}")
     return {**metrics, **{name: count for name, count in counts.items() if name != "asked"}}
 

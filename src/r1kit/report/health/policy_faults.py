@@ -75,9 +75,9 @@ def fell_apart(signals: Signals) -> Verdict | None:
     if signals.is_rewarded:
         return None
     symptoms = degenerate(signals)
-    for name, score in ((f"held-out {signals.watched}", signals.held_out), ("training accuracy", signals.accuracy)):
+    for name, score in (("held-out", signals["probe/accuracy"]), ("training", signals.accuracy)):
         if score and score.fell(1 / 3) and score.fall > 0.05:
-            return collapse(f"{name} {best_and_last(score)}", *symptoms[:2])
+            return collapse(f"{name} accuracy {best_and_last(score)}", *symptoms[:2])
     zero = signals.zero_variance
     if not zero or zero.last <= 0.8 or signals.is_solved or not symptoms:
         return None

@@ -13,6 +13,10 @@ HACKING = (
     "read late rollouts with a high reward: what do they share? Close the hole in the reward, give right answers the "
     "largest weight, and stop at the best held-out score (patience)"
 )
+NARROWED = (
+    "the policy fits its samples and loses the rest: lower the learning rate, train on more problems, or stop at the "
+    "best held-out score (patience)"
+)
 STARVED = "use easier problems, larger groups or dynamic sampling (algorithm=dapo)"
 
 
@@ -27,6 +31,10 @@ def score_falls(signals: Signals) -> Verdict | None:
     change = signals.differences.get("pass@1")
     if change and change.high is not None and change.high < -0.02:
         evidence.append(f"pass@1 {100 * change.mean:+.1f} points after the stage, {100 * change.high:+.1f} at most")
+    if evidence and signals.watched == "accuracy" and signals.accuracy and signals.accuracy.rose:
+        # one verifier judges both, so a hole in it would raise both
+        training = f"training accuracy {from_to(signals.accuracy)}"
+        return Verdict(name="collapsed", evidence=(training, *evidence), remedy=NARROWED)
     return hack(signals, *evidence) if evidence else None
 
 
@@ -65,8 +73,9 @@ def none_right(signals: Signals) -> Verdict | None:
     """So few answers are right that most groups have none, whatever other parts of the reward say."""
     accuracy, size = signals.accuracy, signals.stage.settings.get("group_size")
     size = size if isinstance(size, int) and size else 8
-    # at most size x accuracy of the groups have a right answer
-    if not accuracy or accuracy.highest > 0.1 or accuracy.peak * size > 1 - NO_SIGNAL:
+    # at most size x accuracy of the groups have a right answer; without groups, as under a teacher, none is needed
+    is_enough = accuracy is None or accuracy.highest > 0.1 or accuracy.peak * size > 1 - NO_SIGNAL
+    if accuracy is None or is_enough or not signals.zero_variance:
         return None
     with_signal = min(1.0, accuracy.last * size)
     evidence = [
