@@ -39,11 +39,11 @@ def plot_curves(metrics: Sequence[Row], since: float, points: int) -> list[PlotC
     """All plots that have a point after the step `since`, each curve with at most `points` of them."""
     rows = [row | tokens_per_second(row) for row in metrics]
     drawn = []
-    for plot in plots(rows):
+    for plot in plots([all_names(rows)]):
         curves = [curve_of(rows, plot, metric, since, points) for metric in plot.metrics]
-        if shown := [curve for curve in curves if curve is not None]:
+        if present := [curve for curve in curves if curve is not None]:
             drawn.append(
-                PlotCurves(title=plot.title, note=plot.note, is_share=plot.is_share, exact=plot.exact, series=shown)
+                PlotCurves(title=plot.title, note=plot.note, is_share=plot.is_share, exact=plot.exact, series=present)
             )
     return drawn
 
@@ -82,4 +82,10 @@ def thinned(course: Points, points: int) -> list[int]:
 def metric_titles(rows: Sequence[Row]) -> Mapping[str, Plot]:
     """Every metric that the rows have a curve of, with its plot."""
     wide = [row | tokens_per_second(row) for row in rows]
-    return {metric: plot for plot in plots(wide) for metric in plot.metrics if series(wide, metric)}
+    names = all_names(wide)
+    return {metric: plot for plot in plots([names]) for metric in plot.metrics if metric in names}
+
+
+def all_names(rows: Sequence[Row]) -> Row:
+    """One row with the metrics of all: which plots there are depends on names alone."""
+    return dict.fromkeys(name for row in rows for name in row)

@@ -88,7 +88,7 @@ class Lineage:
             place = training_row(parent, answer)
             if place is not None:
                 how = "trained on a row of the same problem"
-                self._data_row(place, Check("same", how), asked=answer)
+                self._data_row(place, Check("same", how), first=answer)
                 return True
             trained_on_rows += [stage.name] if (parent / TRAINING_ROWS).exists() else []
             folder = parent
@@ -97,7 +97,7 @@ class Lineage:
             self._add("training row", "not in the training data", None, Check("not recorded", "", reason))
         return False
 
-    def _data_row(self, place: RowPlace, check: Check, asked: Answer | None = None) -> None:
+    def _data_row(self, place: RowPlace, check: Check, first: Answer | None = None) -> None:
         """A row of data for training, the row that it was made from, and so on to the sample and the prompt."""
         if len(self.links) > MAX_LINKS:
             return
@@ -126,11 +126,11 @@ class Lineage:
             own = [file for file in ("rewritten.jsonl", "samples.jsonl") if (folder / file).exists()]
             source = self._origin(folder, row, text_in(row, "id"), own)
         if source is not None:
-            self._data_row(*source, asked=asked)
+            self._data_row(*source, first=first)
             return
         if place.file == "samples.jsonl":
             self._sampler(folder)
-        self._prompt(answer, asked or answer)
+        self._prompt(answer, first or answer)
 
     def _add(
         self,
@@ -144,7 +144,7 @@ class Lineage:
         facts: Sequence[tuple[str, str]] = (),
         siblings: Sequence[Sibling] = (),
     ) -> None:
-        shown = [*facts, *(answer_facts(answer) if answer else ())]
+        all_facts = [*facts, *(answer_facts(answer) if answer else ())]
         text, thinking = (answer.text, answer.thinking) if answer else ("", None)
         self.links.append(
             Link(
@@ -153,7 +153,7 @@ class Lineage:
                 at=at,
                 where=where or str(at or ""),
                 check=check,
-                facts=shown,
+                facts=all_facts,
                 text=text,
                 thinking=thinking,
                 siblings=siblings,

@@ -58,10 +58,10 @@ def children(folder: Path) -> list[Path]:
 
 def run_folder(root: Path, name: str) -> Path:
     """Raises `NotThere`."""
-    runs = find_runs(root)
-    if name not in runs:
+    folders = {root.resolve().name: root} if is_run(root) else {path.name: path for path in children(root)}
+    if name not in folders or not is_run(folders[name]):
         raise NotThere(f"there is no run {name!r:.80} in {root}")
-    return runs[name]
+    return folders[name]
 
 
 def stage_folder(run: Path, name: str) -> Path:

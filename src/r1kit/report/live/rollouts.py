@@ -71,7 +71,7 @@ class RolloutReader:
         steps, groups = list(step_files(stage)), self.groups(stage, step)
         answers = [answer for group in groups for answer in group.answers]
         passes = passing(answers, text, filters)
-        shown = [row for group in groups if (row := group_row(group, passes))["matches"]]
+        matching = [row for group in groups if (row := group_row(group, passes))["matches"]]
         place = steps.index(step)
         return {
             "stage": stage.name,
@@ -80,9 +80,9 @@ class RolloutReader:
             "next": steps[place + 1] if place + 1 < len(steps) else None,
             "counts": {"all": len(answers)}
             | {name: sum(test(answer) for answer in answers) for name, test in FILTERS.items()},
-            "matches": sum(row["matches"] for row in shown),
+            "matches": sum(row["matches"] for row in matching),
             "parts": list(dict.fromkeys(name for answer in answers for name in answer.parts)),
-            "groups": in_order(shown, sort),
+            "groups": in_order(matching, sort),
         }
 
     def group(self, stage: Path, step: int, number: int, with_tokens: bool) -> dict[str, Any]:

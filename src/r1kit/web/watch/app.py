@@ -22,7 +22,7 @@ from r1kit.data.errors import DataError
 from r1kit.report.live.changes import Changes
 from r1kit.report.live.places import NotThere
 from r1kit.web.guard import Guard
-from r1kit.web.watch.answers import Answers
+from r1kit.web.watch.api import Api
 
 WEB = Path(__file__).parents[1]
 LOOK_EVERY_S = 1.0
@@ -31,25 +31,25 @@ BEAT_EVERY = 10  # looks without an event
 
 def make_app(root: Path, *, look_every_s: float = LOOK_EVERY_S) -> Starlette:
     """The application for a runs folder, or for one run's folder. `app.state.closing` ends the streams of events."""
-    answers = Answers(root)
+    api = Api(root)
     get = {
-        "/api/runs": answers.runs,
-        "/api/runs/{run}": answers.run,
-        "/api/runs/{run}/curves": answers.curves,
-        "/api/runs/{run}/health": answers.health,
-        "/api/runs/{run}/rollouts": answers.steps,
-        "/api/runs/{run}/rollouts/{stage}/{step:int}": answers.step,
-        "/api/runs/{run}/rollouts/{stage}/{step:int}/{group:int}": answers.group,
-        "/api/runs/{run}/search": answers.search,
-        "/api/runs/{run}/rows": answers.rows,
-        "/api/runs/{run}/lineage": answers.lineage,
-        "/api/runs/{run}/log": answers.log,
-        "/api/compare": answers.compare,
+        "/api/runs": api.runs,
+        "/api/runs/{run}": api.run,
+        "/api/runs/{run}/curves": api.curves,
+        "/api/runs/{run}/health": api.health,
+        "/api/runs/{run}/rollouts": api.steps,
+        "/api/runs/{run}/rollouts/{stage}/{step:int}": api.step,
+        "/api/runs/{run}/rollouts/{stage}/{step:int}/{group:int}": api.group,
+        "/api/runs/{run}/search": api.search,
+        "/api/runs/{run}/rows": api.rows,
+        "/api/runs/{run}/lineage": api.lineage,
+        "/api/runs/{run}/log": api.log,
+        "/api/compare": api.compare,
     }
     routes = [
         Route("/", lambda request: FileResponse(WEB / "templates" / "watch.html"), methods=["GET"]),
         *(Route(path, partial(as_json, handler), methods=["GET"]) for path, handler in get.items()),
-        Route("/api/events", partial(events, answers, look_every_s), methods=["GET"]),
+        Route("/api/events", partial(events, api, look_every_s), methods=["GET"]),
         Mount("/static", StaticFiles(directory=WEB / "static")),
     ]
     guard = Middleware(
@@ -89,9 +89,9 @@ def error_answer(status: int, text: str) -> Response:
     return json_answer({"error": text, "status": status}, status)
 
 
-async def events(answers: Answers, look_every_s: float, request: Request) -> Response:
+async def events(api: Api, look_every_s: float, request: Request) -> Response:
     """Server-sent events of one run and of the list of runs, until the browser or the server closes the stream."""
-    changes = Changes(answers.root, request.query_params.get("run", ""), answers.states)
+    changes = Changes(api.root, request.query_params.get("run", ""), api.states)
 
     async def stream() -> AsyncIterator[bytes]:
         await asyncio.to_thread(changes.look)  # whatever changes after the first line is an event

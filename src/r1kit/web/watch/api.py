@@ -24,7 +24,7 @@ SEARCH_S = 0.4  # how long one answer may read rollouts or rows; the page asks f
 LOG_LINES = 200
 
 
-class Answers:
+class Api:
     """Reads the runs below one folder."""
 
     def __init__(self, root: Path) -> None:
