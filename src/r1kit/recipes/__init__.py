@@ -17,6 +17,7 @@ from r1kit.recipes.r1 import r1
 from r1kit.recipes.r1_zero import r1_zero
 from r1kit.recipes.tiny_base import tiny_base
 from r1kit.recipes.v3 import v3
+from r1kit.recipes.v4 import v4
 from r1kit.settings import SettingsError, article, import_function, nearest
 
 RECIPES: dict[str, Callable[..., Recipe]] = {
@@ -24,6 +25,7 @@ RECIPES: dict[str, Callable[..., Recipe]] = {
     "r1": r1,
     "distill": distill,
     "v3": v3,
+    "v4": v4,
     "tiny-base": tiny_base,
     **{name: part for name, part in PARTS.items() if name != "distill"},
 }

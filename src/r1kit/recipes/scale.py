@@ -107,6 +107,18 @@ class V3Sizes:
 
 
 @dataclass(frozen=True, kw_only=True)
+class V4Sizes:
+    """The sizes of DeepSeek-V4's post-training. `domains` are patterns of the sources of each expert's problems."""
+
+    experts: Mapping[str, ExpertSizes]
+    domains: Mapping[str, tuple[str, ...]]
+    start: Sizes
+    merge: Sizes
+    sft: Sizes
+    rl: Sizes
+
+
+@dataclass(frozen=True, kw_only=True)
 class Fit:
     """The facts that a scale is fitted to: the base, the students' base and their teacher if there are any, the device
     (None: this machine's), and the data by role."""
@@ -135,6 +147,7 @@ class Scale:
     eval: Sizes
     r1: R1Sizes | None = None
     v3: V3Sizes | None = None
+    v4: V4Sizes | None = None
     departures: Departures = field(default_factory=Departures)
     planned: bool = False
     light: bool = False
@@ -152,6 +165,11 @@ class Scale:
     def for_v3(self) -> V3Sizes:
         """The sizes of V3; raises `SettingsError` if the scale has none."""
         return self._present(self.v3, "v3")
+
+    @property
+    def for_v4(self) -> V4Sizes:
+        """The sizes of V4; raises `SettingsError` if the scale has none."""
+        return self._present(self.v4, "v4")
 
     def _present(self, sizes: P | None, name: str) -> P:
         if sizes is None:

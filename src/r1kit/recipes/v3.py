@@ -88,14 +88,7 @@ def expert(build: Builder, domain: str, writer: Model, size: ExpertSizes) -> tup
     R1's response>. RL and the final data ask the expert without that system prompt, as in the report.
     """
     ideas = build.scale.departures
-    original = build(
-        f"original-{domain}",
-        GENERATE,
-        {"model": build.base},
-        size.original,
-        prompting=ideas.original,
-        curate=ideas.general if ideas.original == "reference" else ideas.cold_start,
-    )
+    original = own_answers(build, domain, size)
     reflected = build(
         f"reflected-{domain}",
         GENERATE,
@@ -119,3 +112,11 @@ def expert(build: Builder, domain: str, writer: Model, size: ExpertSizes) -> tup
     inputs = {"model": trained / "model"}
     data = build(f"data-{domain}", GENERATE, inputs, size.data, prompting="own", curate=ideas.rejection)
     return original, reflected, start, trained, data
+
+
+def own_answers(build: Builder, domain: str, size: ExpertSizes) -> Stage:
+    """The original responses of a domain: those of the data, or right ones of the base."""
+    ideas = build.scale.departures
+    keep = ideas.general if ideas.original == "reference" else ideas.cold_start
+    inputs = {"model": build.base}
+    return build(f"original-{domain}", GENERATE, inputs, size.original, prompting=ideas.original, curate=keep)

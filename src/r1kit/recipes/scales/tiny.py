@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from r1kit.curate import presets
 from r1kit.recipes import exemplars
-from r1kit.recipes.scale import Departures, ExpertSizes, R1Sizes, Scale, Sizes, V3Sizes
+from r1kit.recipes.scale import Departures, ExpertSizes, R1Sizes, Scale, Sizes, V3Sizes, V4Sizes
 from r1kit.rewards import RewardSpec
 from r1kit.stages.shared.probe import ProbeSettings
 from r1kit.tasks import TaskSpec
@@ -70,6 +70,19 @@ def expert(*names: str) -> ExpertSizes:
     )
 
 
+# V3's and V4's experts: arithmetic, and looking at things one by one.
+DOMAINS = {"math": ("sums", "words"), "logic": ("compare", "count", "cups")}
+EXPERTS = {domain: expert(*names) for domain, names in DOMAINS.items()}
+ON_POLICY = Sizes(
+    tasks=problems(20_000, 0),
+    chat=TINY_CHAT,
+    optimizer=linear(2e-4, warmup_steps=2),
+    prompts_per_step=64,
+    max_tokens=160,
+    max_rows=256,
+    tokens_per_batch=2048,
+)
+
 TINY = Scale(
     name="tiny",
     model="tiny",
@@ -106,9 +119,14 @@ TINY = Scale(
             max_rows=256,
         ),
     ),
-    # V3's experts: arithmetic, and looking at things one by one.
-    v3=V3Sizes(
-        experts={"math": expert("sums", "words"), "logic": expert("compare", "count", "cups")}, sft=SFT, rl=SCENARIOS
+    v3=V3Sizes(experts=EXPERTS, sft=SFT, rl=SCENARIOS),
+    v4=V4Sizes(
+        experts=EXPERTS,
+        domains={domain: tuple(f"tiny/{name}" for name in names) for domain, names in DOMAINS.items()},
+        start=SFT,
+        merge=ON_POLICY | Sizes(steps=30),
+        sft=SFT | Sizes(epochs=4),
+        rl=REFINE | Sizes(steps=15),
     ),
     departures=Departures(
         zero_format={"format": 0.2},
