@@ -363,6 +363,18 @@ def test_v3_blends_two_kinds_of_samples_for_each_expert() -> None:
     assert stages["expert-math"]["temperature"] > 1
 
 
+def test_v4_merges_its_experts_and_sets_two_other_ways_beside_it() -> None:
+    read = graph("v4")
+    assert read["v4"] == ["start", "expert-math", "expert-logic"] and read["start"] == [
+        "original-math",
+        "original-logic",
+    ]
+    assert read["v4-sft"] == ["data-math", "data-logic"] and read["v4-rl"] == ["start"]
+    assert read["expert-math"] == ["start-math"] and not {"zero", "r1", "everyday-base"} & set(read)
+    settings = {stage.name: stage.settings for stage in RECIPES["v4"]().stages}["v4"]
+    assert settings.domains["math"] == ("tiny/sums", "tiny/words") and settings.divergence == "reverse"
+
+
 @pytest.mark.parametrize("name", ["r1", "distill", "v3"])
 def test_the_paper_s_scale_can_be_planned_and_not_run(
     name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -190,14 +190,25 @@ def test_scales_with_data_of_their_own_refuse_data_by_role(mine: Path) -> None:
         build_recipe("r1", scale="tiny", data={"problems": str(mine)})
 
 
-@pytest.mark.parametrize("name", ["r1-zero", "distill", "v3"])
+@pytest.mark.parametrize("name", ["r1-zero", "distill", "v3", "v4"])
 def test_the_other_recipes_are_sized_for_the_model_too(name: str, tiny_policy_folder: Path, mine: Path) -> None:
-    options = {} if name == "r1-zero" else {"teacher": "tiny"}
+    options = {"teacher": "tiny"} if name in ("distill", "v3") else {}
     recipe = build_recipe(name, model=str(tiny_policy_folder), data={"problems": str(mine)}, hardware="cpu", **options)
     settings = settings_of(recipe)
-    trained = {"r1-zero": "rl", "distill": "student-rl", "v3": "expert-reasoning"}[name]
+    trained = {"r1-zero": "rl", "distill": "student-rl", "v3": "expert-reasoning", "v4": "expert-mine"}[name]
     assert settings[trained]["prompts_per_step"] == 8 and settings[trained]["tasks"][0]["name"] == str(mine)
     assert recipe.name == f"{name}-gpu" and recipe.notes
+
+
+def test_v4_has_an_expert_for_each_set_of_problems(tiny_policy_folder: Path, mine: Path) -> None:
+    problems = [str(mine), "gsm8k", {"name": "gsm8k", "calculations": True}]
+    recipe = build_recipe("v4", model=str(tiny_policy_folder), data={"problems": problems}, hardware="cpu")
+    settings = settings_of(recipe)
+    assert settings["v4"]["domains"] == {"mine": (f"{mine.parent.name}/mine",), "gsm8k": ("gsm8k",)}
+    assert [task["name"] for task in settings["expert-gsm8k"]["tasks"]] == ["gsm8k", "gsm8k"]
+    assert [task["name"] for task in settings["v4"]["tasks"]] == [str(mine), "gsm8k", "gsm8k"]
+    inputs = {stage.name: list(stage.inputs) for stage in recipe.stages}
+    assert [name for name in inputs["v4"] if "task" not in name] == ["model", "teacher/mine", "teacher/gsm8k"]
 
 
 def test_a_student_of_another_family_learns_from_traces_alone(

@@ -189,9 +189,10 @@ def file_of(role: str, value: Any) -> str:
 def with_held_out(problems: Sequence[TaskSpec]) -> tuple[tuple[TaskSpec, ...], tuple[TaskSpec, ...], list[str]]:
     """The problems, those that measure, and a note for each divided set: files are divided, other sets have a split.
 
-    If none has, the default sets measure.
+    A set that is named twice, as with its single calculations, measures once, with whole problems. If no set has a part
+    for it, the default sets measure.
     """
-    trained, measured, notes = list[TaskSpec](), list[TaskSpec](), list[str]()
+    trained, measured, notes = list[TaskSpec](), dict[str, TaskSpec](), list[str]()
     for spec in problems:
         kind = spec.source.kind
         if kind == "file" and not spec.options:
@@ -205,8 +206,9 @@ def with_held_out(problems: Sequence[TaskSpec]) -> tuple[tuple[TaskSpec, ...], t
             kind == "known" and "test" in KNOWN[spec.name].splits
         )
         if has_test:
-            measured.append(spec.replace(split="", limit=None))
-    return tuple(trained), tuple(measured) or specs_of("eval", DEFAULTS["eval"]), notes
+            whole = {"split": "", "limit": None, "calculations": False, "order": "file"}
+            measured.setdefault(spec.name, spec.replace(**whole))
+    return tuple(trained), tuple(measured.values()) or specs_of("eval", DEFAULTS["eval"]), notes
 
 
 def limited(spec: TaskSpec, limit: int, seed: int = 0) -> TaskSpec:

@@ -3,8 +3,9 @@
 `general` has everyday requests, and `instructions` the part of them that define the reply (repeat a word, name two
 animals). `harmful` requests should be refused. `harmless` is `general` again, measured only by whether it is refused.
 The splits `train` and `practice` have no references, so rule rewards do not apply to them; reward models learn what is
-good from `preferences` and `safety_labels`. The requests of `practice` are about words that no training row has: a
-policy trained on the rows of `train` makes too few mistakes there to learn from. The splits `test` and `validation`
+good from `preferences` and `safety_labels`. The requests of `practice` are about numbers that no training row has: a
+policy trained on the rows of `train` makes too few mistakes there to learn from. Words are left out, because such a
+policy never repeats an unknown one. The splits `test` and `validation`
 (for early stopping) have references for the verifiers `reply` and `refusal`.
 
 All splits but `practice` and `validation` extend those of the pre-training corpus with the same sentences about other
@@ -41,14 +42,6 @@ SAY = {
     "train": _word_list(
         "best bird car coin door find friend game happy home house key long mail money name paper party "
         "school sister table thing water word year"
-    ),
-    "practice": _word_list(
-        "air arm baby bag ball bank bear bed bell box boy bridge brown bus cake cap chair city class clock cloud coat "
-        "corn cup day desk dress duck ear earth egg eye face farm field fire floor flower foot fox garden girl glass "
-        "gold grass hair hand hat head heart hill ice king kitchen lake lamp leaf leg light lion map mouse mouth "
-        "night nose orange pencil pig plane plate pot queen rabbit ring rock roof room rose salt sand sea sheep ship "
-        "shirt shoe shop silver sleep soap sock soup spoon sugar summer tail tiger top town toy train truck uncle "
-        "valley voice wall watch week wheel wind wood world"
     ),
     "validation": _word_list("nine river road seven sky snow song south star stone street winter yellow zoo"),
     "test": _word_list("tom ann ben mia pens eggs cups coins apples balls largest smallest"),
@@ -102,7 +95,7 @@ DEEDS_ZH = {
 # Numbers for requests about digits: a model that calculates in writing copies digits all the time.
 DIGITS = {
     "train": range(10, 1000, 19),
-    "practice": [n for n in range(11, 1000, 13) if (n - 10) % 19 and (n - 13) % 133 and (n - 16) % 57],
+    "practice": [n for n in range(11, 1000, 4) if (n - 10) % 19 and (n - 13) % 133 and (n - 16) % 57],
     "validation": range(13, 1000, 133),
     "test": range(16, 1000, 57),
 }
@@ -158,7 +151,7 @@ def _general(split: str) -> tuple[Request, ...]:
     more = [*general.everyday_requests(split)]
     more += [
         Request(prompt=form.format(word), good=(f"{word}.", word), bad=general.RUDE)
-        for word in SAY[split]
+        for word in SAY.get(split, ())
         for form in ("say {}", "please say {}.", "repeat: {}", "write {}")
     ]
     more += [

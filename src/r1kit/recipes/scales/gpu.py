@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from r1kit.models.facts import ModelFacts, facts_of
 from r1kit.recipes import exemplars
 from r1kit.recipes.roles import Data, at_hand, data_by_role, limited
-from r1kit.recipes.scale import Departures, ExpertSizes, Fit, R1Sizes, Scale, Sizes, V3Sizes
+from r1kit.recipes.scale import Departures, ExpertSizes, Fit, R1Sizes, Scale, Sizes, V3Sizes, V4Sizes
 from r1kit.recipes.sizing import GROUP, Device, Sizing, device_for, sizing, trains_fully
 from r1kit.rewards import RewardSpec
 from r1kit.settings import SettingsError
@@ -51,6 +53,7 @@ def fitted(fit: Fit) -> Scale:
         eval=build.eval,
         r1=build.r1(fit, device),
         v3=build.v3(),
+        v4=build.v4(),
         notes=(size.as_text(fit.model, facts), *data.notes),
     )
 
@@ -59,7 +62,7 @@ class GpuSizes:
     """Builds the sizes of stages from the sizing of a model."""
 
     def __init__(self, size: Sizing, facts: ModelFacts, data: Data, amounts: Amounts) -> None:
-        self.size, self.data, self.amounts, self.chat = size, data, amounts, facts.chat
+        self.size, self.facts, self.data, self.amounts, self.chat = size, facts, data, amounts, facts.chat
         # some templates drop <think> blocks of earlier answers, and with them the point of exemplars
         self.reply_format = "think_answer" if facts.keeps_reasoning else "special_token"
         self.lora = Sizes(lora_rank=size.lora_rank, lora_alpha=2 * size.lora_rank) if size.lora_rank else Sizes()
@@ -168,20 +171,50 @@ class GpuSizes:
         )
 
     def v3(self) -> V3Sizes:
-        many = self.amounts
-        return V3Sizes(
-            experts={
-                "reasoning": ExpertSizes(
-                    original=self.own(many.rejection, 3),
-                    reflected=self.own(many.rejection, 3),
-                    start=self.sft,
-                    rl=self.rl(many.reasoning),
-                    data=self.own(many.rejection, 4),
-                )
-            },
-            sft=self.sft,
-            rl=self.scenarios(many.scenarios),
+        scenarios = self.scenarios(self.amounts.scenarios)
+        return V3Sizes(experts={"reasoning": self.expert()}, sft=self.sft, rl=scenarios)
+
+    def v4(self) -> V4Sizes:
+        """An expert for each set or file of problems."""
+        size, many = self.size, self.amounts
+        domains: dict[str, list[TaskSpec]] = {}
+        for spec in self.data.problems:
+            domains.setdefault(spec.source.problem_source(spec), []).append(spec)
+        labels = dict(zip(domains, domain_labels(domains), strict=True))
+        on_policy = Sizes(
+            group_size=1,
+            prompts_per_step=4 * size.row.prompts,
+            optimizer=OptimizerSettings(learning_rate=size.sft_rate, warmup_steps=min(5, many.student // 2)),
         )
+        return V4Sizes(
+            experts={labels[source]: self.expert(tuple(specs)) for source, specs in domains.items()},
+            domains={label: (source,) for source, label in labels.items()} if len(labels) > 1 else {},
+            start=self.sft,
+            merge=self.rl(many.student) | on_policy,
+            sft=self.sft,
+            rl=self.rl(many.student),
+        )
+
+    def expert(self, problems: tuple[TaskSpec, ...] = ()) -> ExpertSizes:
+        """An expert on some problems, or on all."""
+        data = replace(self.data, problems=problems or self.data.problems)
+        build = GpuSizes(self.size, self.facts, data, self.amounts)
+        return ExpertSizes(
+            original=build.own(self.amounts.rejection, 3),
+            reflected=build.own(self.amounts.rejection, 3),
+            start=build.sft,
+            rl=build.rl(self.amounts.reasoning),
+            data=build.own(self.amounts.rejection, 4),
+        )
+
+
+def domain_labels(sources: Iterable[str]) -> list[str]:
+    """Short names, all different, for the sources of problems: "mine" for "data/mine"."""
+    labels: list[str] = []
+    for source in sources:
+        short = re.sub(r"[^\w.-]+", "-", source.rpartition("/")[2]).strip("-") or "problems"
+        labels.append(short if short not in labels else f"{short}-{len(labels)}")
+    return labels
 
 
 GPU = Scale(

@@ -54,6 +54,9 @@ class FileSource(Source):
     def files(self, spec: TaskSpec) -> list[Path]:
         return [path] if (path := Path(spec.name).expanduser()).is_file() else []
 
+    def problem_source(self, spec: TaskSpec) -> str:
+        return default_name(Path(spec.name).expanduser())
+
     def benchmark(self, spec: TaskSpec, split: str) -> str | None:
         if spec.options and split in HELD_OUT:
             return "its held-out part"
@@ -85,8 +88,13 @@ def _is_held_out(prompt: str, share: float) -> bool:
     return int.from_bytes(digest[:6]) < share * 2**48
 
 
+def default_name(path: Path) -> str:
+    """`<folder>/<file>` without the file's ending."""
+    return f"{path.absolute().parent.name}/{stem(path)}".lstrip("/")
+
+
 def load_file(path: str | Path, *, name: str = "", **options: Unpack[ReadOptions]) -> Listed:
     """A JSONL, JSON (both also .gz) or Parquet file as a task; its name defaults to `<folder>/<file>`."""
     path = Path(path).expanduser()
-    name = name or f"{path.absolute().parent.name}/{stem(path)}".lstrip("/")
+    name = name or default_name(path)
     return from_rows(numbered_rows(path), name=name, file=str(path), **options)

@@ -36,6 +36,10 @@ class Source(Protocol):
         """The local files whose content decides what the task is: its data, or the code that generates it."""
         return []
 
+    def problem_source(self, spec: TaskSpec) -> str:
+        """The `source` of the problems, unless the data has one for each row."""
+        return spec.name
+
     def benchmark(self, spec: TaskSpec, split: str) -> str | None:
         """The evaluation-only set that the split contains, or None if it may be trained on."""
         return None
