@@ -10,9 +10,12 @@ from typing import Any
 import pytest
 
 from r1kit.evaluate.statistics import Difference
+from r1kit.pipeline import Output
+from r1kit.recipes import build_recipe
 from r1kit.report import write_report
 from r1kit.report.folders import StageFolder
 from r1kit.report.health import Verdict, run_verdict, verdict
+from r1kit.report.health.policy_faults import PROMPT
 from r1kit.report.run import Run
 
 Course = Callable[[float], float]  # of the share of the run that is over, from 0 to 1
@@ -163,7 +166,7 @@ def test_noise_is_no_fall(tmp_path: Path) -> None:
 
 def test_few_steps_prove_nothing_but_a_value_that_is_not_finite(tmp_path: Path) -> None:
     assert judged(tmp_path / "few", steps=5, reward__mean=lambda t: 1 - t).name == "too early to tell"
-    assert verdict(StageFolder("none", tmp_path)).evidence == ("0 steps so far",)
+    assert verdict(StageFolder("none", tmp_path)).evidence == ("steps: 0, and 8 are needed",)
     broken = stage(tmp_path / "nan", {}, steps=3)
     (broken.folder / "metrics.jsonl").write_text('{"step": 1, "optim/grad_norm": null}\n')
     assert verdict(broken).name == "collapsed" and "step 1" in verdict(broken).evidence[0]
@@ -230,3 +233,19 @@ def test_the_report_shows_the_verdicts(tmp_path: Path) -> None:
     summary = write_report(stages, tmp_path / "report")
     assert summary["verdicts"]["zero"]["name"] == "hacking"
     assert "held-out accuracy" in (tmp_path / "report" / "report.html").read_text()
+
+
+def test_recipes_measure_with_the_prompts_of_training(tmp_path: Path) -> None:
+    """Otherwise a verdict would accuse the recipe's own evaluations."""
+    rows = [{"question": f"what is {a}+{a}?", "answer": str(2 * a)} for a in range(1, 9)]
+    (tmp_path / "mine.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    data = {"problems": str(tmp_path / "mine.jsonl")}
+    recipes = [build_recipe("r1", scale="tiny"), build_recipe("r1", scale="gpu", model="tiny", data=data)]
+    compared = 0
+    for evaluation in (stage for recipe in recipes for stage in recipe.stages if stage.kind.name == "evaluate"):
+        source = evaluation.inputs["model"]
+        if isinstance(source, Output) and hasattr(source.stage.settings, "chat"):
+            ours, theirs = (dict(made.settings.chat) for made in (source.stage, evaluation))  # type: ignore[attr-defined]
+            assert [name for name in PROMPT if ours[name] != theirs[name]] == [], evaluation.name
+            compared += 1
+    assert compared > 20

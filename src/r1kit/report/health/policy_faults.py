@@ -99,10 +99,11 @@ def degenerate(signals: Signals) -> list[str]:
 
 
 def loss_rose(signals: Signals) -> Verdict | None:
-    """Training on given rows must lower their loss, and on held-out rows not end above its start."""
-    if signals.reward:  # a policy gradient's loss says nothing
-        return None
-    for metric, name in (("optim/loss", "training loss"), ("validation/loss", "held-out loss")):
+    """Training on given rows or under a teacher must lower the loss, and on held-out rows not end above its start."""
+    names = {"distill/divergence": "divergence from the teacher", "validation/loss": "held-out loss"}
+    if not signals.reward:  # a policy gradient's loss says nothing
+        names["optim/loss"] = "training loss"
+    for metric, name in names.items():
         loss = signals[metric]
         if loss and loss.rose and loss.last > 1.05 * loss.start:
             return collapse(f"{name} {from_to(loss)}")

@@ -46,14 +46,15 @@ def verdict(
             return proof
     evidence = progress(signals)
     if is_early:
-        plural = "" if signals.steps == 1 else "s"
-        return Verdict(name="too early to tell", evidence=(f"{signals.steps} step{plural} so far", *evidence))
+        steps = f"steps: {signals.steps}, and {FIRST_STEPS} are needed"
+        return Verdict(name="too early to tell", evidence=(steps, *evidence))
     return Verdict(name="healthy", evidence=evidence, remedy=blind_spot(signals))
 
 
 def progress(signals: Signals) -> tuple[str, ...]:
     """The figures that speak for a stage: what it trains for, and the held-out score."""
     names = {
+        "distill/divergence": "divergence from the teacher",
         "reward/mean": "training reward",
         f"probe/{signals.watched}": f"held-out {signals.watched}",
         "policy/entropy": "entropy",
