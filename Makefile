@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: base demo test notebook lint format lock clean gpu-check
+.PHONY: base demo test notebook lint format lock clean gpu-check trackers
 
 # Pre-train the weights in the package again: about three quarters of an hour on one core.
 base: $(READY)
@@ -53,6 +53,14 @@ notebook:
 	@grep -q 'image/svg+xml' build/notebook-run/done.ipynb || { echo "the notebook drew no curves" >&2; exit 1; }
 	@echo "build/notebook-run/done.ipynb"
 
+# All trackers, which the suite leaves out because of what they bring: some minutes and 0.5 GB for .venv-trackers.
+trackers: $(READY)
+	$(BIN)/python -m venv .venv-trackers
+	echo "$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')" > "$$(.venv-trackers/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/project.pth"
+	.venv-trackers/bin/python -m pip --disable-pip-version-check install -q 'trackio>=0.43' 'tensorboard>=2.20' 'wandb>=0.31' 'mlflow>=3.10'
+	PYTHONPATH=src .venv-trackers/bin/python -m pytest -q tests/test_tracking.py
+	PYTHONPATH=src .venv-trackers/bin/python benchmarks/trackers.py
+
 lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -82,5 +90,5 @@ lock:
 	@echo "requirements.lock: $$(wc -l < requirements.lock) packages"
 
 clean:
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist
+	rm -rf $(VENV) .venv-trackers .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist
 	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +

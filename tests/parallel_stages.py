@@ -95,6 +95,20 @@ def talk(context: Context) -> Mapping[str, Any]:
     return {}
 
 
+HOSTILE = {
+    "question": "一加一 [/red]?",
+    "completion": "<think>\x1b]0;title\x07\x1b[2J 一二三\u202e" + "很长" * 300 + "</think>\n\ud800 <answer>2</answer>",
+    "verdict": "wrong",
+    "reward": "total 0.2, accuracy 0",
+}
+
+
+def show(context: Context) -> Mapping[str, Any]:
+    """Show a completion that tries to control the terminal."""
+    context.progress.table("step 5", [HOSTILE])
+    return {}
+
+
 def print_to_a_full_disk(context: Context) -> Mapping[str, Any]:
     resource.setrlimit(resource.RLIMIT_FSIZE, (1, 1))
     print("more than the disk holds")
@@ -123,6 +137,10 @@ def failing() -> Recipe:
 def counting() -> Recipe:
     """Two stages that wait midway, and one that reads them."""
     return Recipe("counting", (stage("last", finish, stage("first", count), stage("second", count)),))
+
+
+def showing() -> Recipe:
+    return Recipe("showing", (stage("first", show), stage("last", show)))
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ ROWS = (
     ("cli",),
     ("web", "commands", "recipes"),
     ("stages",),
-    ("report", "conformance"),
+    ("report", "conformance", "tracking"),
     ("evaluate", "train"),
     ("rollout", "collect", "review"),
     ("rewards", "curate"),
@@ -28,7 +28,7 @@ ROWS = (
     ("engines", "tasks"),
     ("verifiers", "models", "tiny", "data"),
     ("sandbox", "chat", "pipeline"),
-    ("settings", "store", "event_loop", "cores"),
+    ("settings", "store", "event_loop", "cores", "terminal"),
     ("types",),
 )
 LEVEL = {name: level for level, row in enumerate(ROWS) for name in row}
@@ -50,6 +50,10 @@ HEAVY = (
     "gguf",
     "matplotlib",
     "reasoning_gym",
+    "trackio",
+    "tensorboard",
+    "wandb",
+    "mlflow",
 )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,13 +33,14 @@ def run(
     until: str | None = None,
     jobs: int = 1,
     on_step: Callable[[StageFolder], object] | None = None,
+    track: Sequence[str] = (),
 ) -> Path:
     """Run a recipe, or resume it, and return the folder of its last stage (or of `until`).
 
     `recipe` is a name, a dotted path or a recipe file, on top of which the other arguments come; `scale` is a name or a
     dotted path; `data` gives each role a set or a file; `overrides` change settings, as `--set` does. With more than
     one of `jobs`, processes run stages side by side. They import the calling script, so it needs
-    `if __name__ == "__main__":`.
+    `if __name__ == "__main__":`. `track` names trackers that show the run, such as "trackio".
 
     `on_step` is called with a stage's folder after its steps, at most once a second: its `metrics` are the rows so far.
     `r1kit.report.live_curves.LiveCurves()` draws them in a notebook.
@@ -53,6 +55,7 @@ def run(
     from r1kit.pipeline import execute
     from r1kit.recipes import build_recipe
     from r1kit.report.folders import StageFolder, stage_name
+    from r1kit.tracking import tracked
 
     built = build_recipe(
         recipe,
@@ -65,9 +68,10 @@ def run(
         rehearse=rehearse,
         overrides=overrides,
         seed=seed,
+        track=[track] if isinstance(track, str) else track,
     )
     listener = None if on_step is None else lambda folder: on_step(StageFolder(stage_name(folder), folder))
-    return execute(built, Path(runs), until, jobs, on_step=listener)
+    return execute(built, Path(runs), until, jobs, on_step=listener, companion=partial(tracked, built.track))
 
 
 def plan(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,10 +18,11 @@ if TYPE_CHECKING:
 def run(options: argparse.Namespace) -> None:
     """Execute a recipe. Prints the result's table and, as the last line, the folder of the last stage."""
     from r1kit.pipeline import execute
+    from r1kit.tracking import tracked
 
     recipe = _recipe(options)
     jobs = _default_jobs(recipe) if options.jobs is None else options.jobs
-    folder = execute(recipe, options.runs, options.until, jobs)
+    folder = execute(recipe, options.runs, options.until, jobs, companion=partial(tracked, recipe.track))
     summary = read_json(folder / "summary.json") if (folder / "summary.json").exists() else {}
     if options.json:
         print_json({"folder": str(folder), "summary": summary})
@@ -100,6 +102,7 @@ def _recipe(options: argparse.Namespace) -> Recipe:
         rehearse=options.rehearse,
         overrides=dict(options.settings),
         seed=options.seed,
+        track=getattr(options, "track", ()),  # `plan` has no trackers
     )
     for note in recipe.notes:
         print(note, file=sys.stderr)

@@ -32,6 +32,8 @@ def parser() -> argparse.ArgumentParser:
     _add_run(run)
     jobs_help = "stages side by side, which share the cores (for the tiny model on a CPU as many as cores, otherwise 1)"
     run.add_argument("--jobs", type=int, metavar="N", help=jobs_help)
+    track_help = "show the run in a tracker: trackio, tensorboard, wandb, mlflow; a list with commas, or repeated"
+    run.add_argument("--track", action="extend", default=[], metavar="NAME", type=names, help=track_help)
     _add_hardware(run)
     plan = _command(commands, "plan", actions.show_plan, "show what `run` would do, stage by stage, and why")
     _add_run(plan)
@@ -224,6 +226,11 @@ def setting(text: str) -> tuple[str, Any]:
     if not equals or not all(path.split(".")) or "." not in path:
         raise argparse.ArgumentTypeError(f"{text!r} is not STAGE.FIELD=VALUE, as in rl.optimizer.learning_rate=1e-4")
     return path, _json_value(path, value)
+
+
+def names(text: str) -> list[str]:
+    """`"trackio,wandb"` -> `["trackio", "wandb"]`."""
+    return [part.strip() for part in text.split(",") if part.strip()]
 
 
 def role(text: str) -> tuple[str, Any]:

@@ -13,6 +13,7 @@ from r1kit.commands.answering import AnsweringModel, engine_settings, open_model
 from r1kit.engines import PromptError
 from r1kit.engines.ask import refuse_long
 from r1kit.pipeline import Progress
+from r1kit.terminal import printable
 from r1kit.types import Message, Problem, Prompt, SamplingParams
 
 
@@ -80,8 +81,3 @@ def show(text: str) -> None:
 
         Console().print(Padding(Text(printable(response.reasoning), style="dim"), (0, 0, 0, 2)))
     print(answer, flush=True)
-
-
-def printable(text: str) -> str:
-    """Model text without escape sequences and other characters that could control a terminal."""
-    return "".join(mark if mark.isprintable() or mark in "\n\t" else "\N{REPLACEMENT CHARACTER}" for mark in text)

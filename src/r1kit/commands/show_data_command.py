@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from r1kit.chat import ChatFormat, saved
-from r1kit.commands.chat_command import printable
 from r1kit.data.conversations import conversation, read, renamed
 from r1kit.data.errors import DataError
 from r1kit.data.mask_excerpt import excerpt
@@ -19,6 +18,7 @@ from r1kit.report.mask_pictures import picture
 from r1kit.tasks.check_items import conversation_reader
 from r1kit.tasks.from_rows import SAMPLED_ROWS, from_rows, head_of
 from r1kit.tasks.recognition import sample_of
+from r1kit.terminal import printable
 from r1kit.types import Sample
 
 COLOUR, PLAIN = ("\x1b[32m", "\x1b[0m"), ("«", "»")  # what begins and ends trained text, with and without a terminal

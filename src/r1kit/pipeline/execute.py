@@ -7,6 +7,7 @@ import datetime
 import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 from r1kit.pipeline.fingerprint import UNKNOWN
@@ -22,6 +23,9 @@ from r1kit.store import StoreError, read_json, write_json, write_text
 RECIPE = "recipe.toml"
 
 
+Companion = Callable[[Sequence[PlanRow], Display], AbstractContextManager[None]]
+
+
 def execute(
     recipe: Recipe,
     runs: Path,
@@ -29,6 +33,7 @@ def execute(
     jobs: int = 1,
     *,
     on_step: Callable[[Path], object] | None = None,
+    companion: Companion | None = None,
 ) -> Path:
     """Run the unfinished stages, and return the folder of the last one (or of `until`).
 
@@ -36,7 +41,8 @@ def execute(
     stage and its folder. With more, so many worker processes run the stages whose inputs are ready; stages that need no
     failed one are finished before `StagesFailed` is raised. Raises `Stopped` on SIGINT or SIGTERM.
 
-    `on_step` is called in this process with the folder of a stage after its steps, at most once a second.
+    `on_step` is called in this process with the folder of a stage after its steps, at most once a second. `companion`
+    is entered with the plan before the first stage runs, and left after the last one, however that ends.
     """
     if jobs < 1:
         raise ValueError(f"jobs is {jobs}: give at least 1")
@@ -55,7 +61,8 @@ def execute(
             left = [Job(row, titles[row.stage.name], row.stage.name in checked) for row in rows if row.status != "done"]
             if left:
                 _write_plan(runs / recipe.name / PLAN, recipe, rows)
-            with _timed(runs / recipe.name / "run.json", left, jobs):
+            beside = companion(rows, display) if companion is not None else contextlib.nullcontext()
+            with beside, _timed(runs / recipe.name / "run.json", left, jobs):
                 if left and jobs > 1:
                     run_side_by_side(left, jobs, display)
                 else:

@@ -110,8 +110,8 @@ class Recipe:
 
     `lengths` are mean tokens per sample by stage, for estimates. `light`: a core and its share of memory are enough for
     any stage, so the command line runs as many side by side as there are cores. `file` is the text of a recipe file
-    that repeats the run, which is written beside its result, and `hardware` the device that it names. `notes` say in
-    words what the recipe chose by itself.
+    that repeats the run, which is written beside its result, `hardware` the device and `track` the trackers that it
+    names. `notes` say in words what the recipe chose by itself.
 
     Raises ValueError if two stages share a name, if there is a cycle, or if another stage reads the last one.
     """
@@ -123,6 +123,7 @@ class Recipe:
     light: bool = False
     file: str = ""
     hardware: str = ""
+    track: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:

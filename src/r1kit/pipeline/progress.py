@@ -12,10 +12,12 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self, TextIO
+
+from r1kit.terminal import printable, shortened
 
 if TYPE_CHECKING:
     from rich.progress import Progress as Bars
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
 
 FILE = "progress.json"
 SAVE_EVERY_S = 1.0
+CELL, LINE_CELL = 400, 120  # characters of a table's cell on a terminal, and in a line
 LINE_EVERY_S = 1.0  # without a terminal, at most one line per second and stage, so that logs stay readable
 
 
@@ -64,9 +67,23 @@ class Display:
     def say(self, line: str) -> None:
         """Print one line."""
         if self._bars is not None:
-            self._bars.console.print(line, markup=False, highlight=False, soft_wrap=True)
+            self._bars.console.print(printable(line), markup=False, highlight=False, soft_wrap=True)
         else:
             self._print(line)
+
+    def table(self, title: str, rows: Sequence[Mapping[str, str]]) -> None:
+        """Print rows of text, which may come from a model; elsewhere than on a terminal each is one line."""
+        if self._bars is None:
+            for row in rows:
+                self._print(_line(title, " | ".join(shortened(cell, LINE_CELL) for cell in row.values())))
+            return
+        from rich.table import Table
+        from rich.text import Text
+
+        table = Table(*rows[0], title=Text(title), title_justify="left", show_lines=True)
+        for row in rows:
+            table.add_row(*(Text(printable(shortened(cell, CELL))) for cell in row.values()))  # Text has no markup
+        self._bars.console.print(table)
 
     def step(self, title: str, done: int, total: int, note: str) -> None:
         """Show that `done` of `total` steps of the stage `title` are done."""
@@ -76,7 +93,7 @@ class Display:
         else:
             if title not in self._ids:
                 self._ids[title] = self._bars.add_task(title, note="")
-            self._bars.update(self._ids[title], completed=done, total=total, note=note)
+            self._bars.update(self._ids[title], completed=done, total=total, note=printable(note))
         if self._on_step is not None:
             self._on_step(title)
 
@@ -86,7 +103,7 @@ class Display:
             self._bars.remove_task(self._ids.pop(title))
 
     def _print(self, line: str) -> None:
-        print(line, file=self._stream, flush=True)
+        print(printable(line), file=self._stream, flush=True)
 
 
 class Progress:
@@ -110,6 +127,10 @@ class Progress:
     def say(self, text: str) -> None:
         """Print one line."""
         self._display.say(_line(self._title, text))
+
+    def table(self, text: str, rows: Sequence[Mapping[str, str]]) -> None:
+        """Print rows of text under a title."""
+        self._display.table(_line(self._title, text), rows)
 
     def step(self, done: int, total: int, fields: Mapping[str, float | str] | None = None) -> None:
         """Show that `done` of `total` steps are done, and the values of `fields`. Resumed work starts above 0."""

@@ -17,7 +17,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from multiprocessing import connection
 from typing import Any, Self
 
@@ -176,6 +176,10 @@ class Relay(Display):
     def say(self, line: str) -> None:
         super().say(line)
         self.send("say", line)
+
+    def table(self, title: str, rows: Sequence[Mapping[str, str]]) -> None:
+        super().table(title, rows)
+        self.send("table", title, rows)
 
     def step(self, title: str, done: int, total: int, note: str) -> None:
         super().step(title, done, total, note)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from r1kit.recipes.tiny_base import tiny_base
 from r1kit.recipes.v3 import v3
 from r1kit.recipes.v4 import v4
 from r1kit.settings import SettingsError, article, import_function, nearest
+from r1kit.tracking import check_names
 
 RECIPES: dict[str, Callable[..., Recipe]] = {
     "r1-zero": r1_zero,
@@ -43,13 +44,15 @@ def build_recipe(
     rehearse: bool = False,
     overrides: Mapping[str, Any] | None = None,
     seed: int | None = None,
+    track: Sequence[str] = (),
 ) -> Recipe:
     """The recipe of a name, of the function behind `package.module:function`, or of a recipe file.
 
     Options come on top of those of a file; paths become absolute, relative ones from the file or the current folder.
     None stands for the recipe's own choice. `data` gives each role ("problems", "eval") a known set's name, a file, the
     fields of `TaskSpec`, or a list of these. `hardware` is the device that sizes are chosen for; recipes of fixed sizes
-    ignore it. `rehearse` asks for the smallest sizes and a random model of the same architecture.
+    ignore it. `rehearse` asks for the smallest sizes and a random model of the same architecture. `track` names
+    trackers that show the run.
 
     Raises `SettingsError` for an unknown recipe, and for an option that it does not take.
     """
@@ -63,6 +66,7 @@ def build_recipe(
         "rehearse": rehearse,
         "overrides": overrides,
         "seed": seed,
+        "track": list(track) or None,
     }
     options = absolute(options, Path.cwd())
     if name in RECIPES or not is_recipe_file(name):
@@ -75,6 +79,7 @@ def build_recipe(
 def _build(name: str, options: Mapping[str, Any]) -> Recipe:
     """The recipe of a name or a dotted path, with the file that repeats it."""
     options = {option: value for option, value in options.items() if value}
+    track = check_names(options.get("track", ()))
     if ":" not in name and name not in RECIPES:
         raise SettingsError(
             f"there is no recipe {name!r}: {nearest(name, RECIPES)} (or a file, package.module:function)"
@@ -82,14 +87,18 @@ def _build(name: str, options: Mapping[str, Any]) -> Recipe:
     make = import_function(name, "recipe") if ":" in name else RECIPES[name]
     parameters = inspect.signature(make).parameters
     takes_all = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
-    takes = {*parameters, *(options if takes_all else ["hardware"])}
+    takes = {*parameters, "track", *(options if takes_all else ["hardware"])}
     if unknown := [option for option in options if option not in takes]:
         names = ["settings (--set)" if option == "overrides" else option for option in unknown]
         raise SettingsError(f"recipe {name} does not take {' or '.join(names)}: leave it out")
     always: dict[str, Any] = {"overrides": {}, "seed": 0}
     recipe = make(
-        **{option: value for option, value in (always | options).items() if takes_all or option in parameters}
+        **{
+            option: value
+            for option, value in (always | options).items()
+            if option in parameters or (takes_all and option != "track")
+        }
     )
     if not isinstance(recipe, Recipe):
         raise SettingsError(f"{name} returned {article(recipe)}, expected a Recipe")
-    return replace(recipe, file=to_toml(name, options), hardware=options.get("hardware", ""))
+    return replace(recipe, file=to_toml(name, options), hardware=options.get("hardware", ""), track=track)

@@ -35,6 +35,7 @@ class FileContent(Settings):
     seed: int | None = None
     hardware: str | None = None
     rehearse: bool = False
+    track: list[str] = Field(default=[])
     data: dict[str, Any] = Field(default={})
     rewards: dict[str, Any] = Field(default={})
     stages: dict[str, dict[str, Any]] = Field(default={})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from pydantic import Field, field_validator
@@ -23,9 +23,11 @@ from r1kit.stages.shared.trained import save_trained, with_lora
 from r1kit.tasks import TaskSpec, load_tasks, say_readings
 from r1kit.train.learner import Learner, OptimizerSettings
 from r1kit.train.memory_settings import LoraSettings, MemorySettings, prepare
+from r1kit.train.rl.collect import ScoredGroup
 from r1kit.train.rl.loop import RLLoop
 from r1kit.train.rl.loop_settings import RolloutSettings
 from r1kit.train.rl.objective import Objective
+from r1kit.train.rl.samples import sample_table
 from r1kit.train.validation import Validation
 
 if TYPE_CHECKING:
@@ -105,13 +107,18 @@ def train(
         keys |= {settings.watch: f"probe/{settings.watch}"}
         context.progress.step(step, settings.steps, {name: row[key] for name, key in keys.items() if key in row})
 
+    def show(step: int, scored: Sequence[ScoredGroup]) -> None:
+        if settings.samples_every and step % settings.samples_every == 0:
+            context.progress.table(f"step {step}", sample_table(scored))
+
     validation = None
     if settings.probe.tasks:
         measure, watch = make_probe(probe_of(context), policy, chat), f"probe/{settings.watch}"
         every = settings.probe_every or math.ceil(settings.steps / 10)
         validation = Validation(measure, every, watch=watch, higher_is_better=True, patience=settings.patience)
     engine, objective = open_policy_engine(settings, policy), objective_of(learner, policy)
-    loop = RLLoop(learner, objective, engine, fitting, chat, scorer, settings, context.folder, log, say, validation)
+    on = (learner, objective, engine, fitting, chat, scorer)
+    loop = RLLoop(*on, settings, context.folder, log, say, validation, show)
     _require_memory(loop, settings, work, prompt=fitting.longest)
     context.progress.step(0, settings.steps)
     best = loop.train()

@@ -40,7 +40,7 @@ from r1kit.tasks import Task, iterate
 from r1kit.train import checkpoints
 from r1kit.train.learner import Learner, split
 from r1kit.train.rl.audit import Audit
-from r1kit.train.rl.collect import Collector, Draws
+from r1kit.train.rl.collect import Collector, Draws, ScoredGroup
 from r1kit.train.rl.log import write_rollouts
 from r1kit.train.rl.loop_settings import RolloutSettings
 from r1kit.train.rl.metrics import NAMES, group_metrics, merge_parts, update_metrics
@@ -54,7 +54,8 @@ Log = Callable[[int, dict[str, float]], None]
 
 @dataclass
 class RLLoop:
-    """The loop and everything it works on; `log` receives each step's metrics, `note` messages for people."""
+    """The loop and everything it works on; `log` receives each step's metrics, `show` its completions, and `note`
+    messages for people."""
 
     learner: Learner
     objective: Objective
@@ -67,6 +68,7 @@ class RLLoop:
     log: Log
     note: Callable[[str], None]
     validation: Validation | None = None
+    show: Callable[[int, Sequence[ScoredGroup]], None] | None = None
     collect: Collector = field(init=False)
     stopping: EarlyStopping = field(init=False)
 
@@ -149,6 +151,8 @@ class RLLoop:
         }
         if step % self.settings.rollouts_every == 0 or step == self.settings.steps - 1:
             write_rollouts(self.folder, step + 1, collected.scored, self.engine.tokenizer)
+        if self.show is not None:
+            self.show(step + 1, collected.scored)
         return row
 
     def update(self, step: int, samples: Sequence[Sample]) -> dict[str, float]:

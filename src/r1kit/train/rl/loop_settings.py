@@ -35,6 +35,7 @@ class RolloutSettings(Settings):
     tokens_per_batch: int = unhashed(4096, ge=1, description="packed tokens per forward pass; limits memory")
     checkpoint_every: int = unhashed(10, ge=0)
     rollouts_every: int = unhashed(5, ge=1, description="steps between rollouts on disk")
+    samples_every: int = unhashed(10, ge=0, description="steps between samples of completions on the terminal; 0: none")
     max_unknown_rate: Share = unhashed(
         0.1, description="stop if a larger fraction of the verdicts is unknown or failed"
     )
