@@ -1,7 +1,8 @@
 """Whether each tracker holds a run that was killed: R1-Zero on the tiny world, killed three times and resumed.
 
 Each tracker is then read back through its own interface, without a network, and compared with metrics.jsonl: every
-metric of every step must be there once. It prints JSON; the exit status is 1 if anything is wrong.
+metric of every step must be there once. With `--pairs N`, it instead measures how much slower a step is with trackers:
+N runs without and N with them, in turn. It prints JSON; the exit status is 1 if anything is wrong.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from statistics import median
 
 import psutil
 
@@ -37,10 +39,15 @@ KILLS = {2: True, 7: False, 11: True}  # after so many rows, with or without the
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--trackers", default=",".join(TRACKERS), help="those to try (all); missing ones are left out")
-    names = [name for name in parser.parse_args().trackers.split(",") if importlib.util.find_spec(name)]
+    parser.add_argument("--pairs", type=int, default=0, metavar="N", help="measure the speed with N pairs of runs")
+    options = parser.parse_args()
+    names = [name for name in options.trackers.split(",") if importlib.util.find_spec(name)]
     with tempfile.TemporaryDirectory() as folder:
         os.chdir(folder)
         os.environ |= {"TRACKIO_DIR": folder, "PYTHONPATH": str(ROOT / "src"), "WANDB_SILENT": "true"}
+        if options.pairs:
+            print(json.dumps(speeds(names, options.pairs), indent=2))
+            return 0
         started = time.monotonic()
         for rows, with_trackers in KILLS.items():
             run_until(names, rows, with_trackers)
@@ -55,11 +62,24 @@ def main() -> int:
     return 0 if whole else 1
 
 
-def command(names: list[str]) -> list[str]:
+def speeds(names: list[str], pairs: int) -> dict[str, object]:
+    """Median seconds of a step without and with trackers, of each run, and the median ratio of a pair."""
+    seconds: dict[str, list[float]] = {"without": [], "with": []}
+    for pair in range(pairs):
+        for side, trackers in (("without", []), ("with", names)):
+            subprocess.run(command(trackers, f"{side}-{pair}"), check=True, stdout=subprocess.DEVNULL)
+            [file] = Path(f"{side}-{pair}").glob("*/rl-*/metrics.jsonl")
+            seconds[side].append(median(row["time/step_s"] for row in read_rows(file) if row["step"] > 1))
+    ratio = median(after / before for before, after in zip(*seconds.values(), strict=True))
+    return {"trackers": names, "seconds": seconds, "ratio": round(ratio, 4)}
+
+
+def command(names: list[str], runs: str = "runs") -> list[str]:
     settings = [part for name, value in SETTINGS.items() for part in ("--set", f"{name}={value}")]
     run = [sys.executable, "-m", "r1kit", "run", "r1-zero", "--scale", "tiny", "--until", "rl", "--jobs", "1"]
+    run += ["--runs", runs]
     measured = ["--set", "eval.samples=1", "--set", 'eval.tasks=[{"name": "tiny/sums", "limit": 4}]']
-    return [*run, *measured, *settings, "--track", ",".join(names)]
+    return [*run, *measured, *settings, *(["--track", ",".join(names)] if names else [])]
 
 
 def run_until(names: list[str], rows: int, with_trackers: bool) -> None:

@@ -202,6 +202,14 @@ def review(options: argparse.Namespace) -> None:
     serve(path, host=options.host, port=options.port, who=options.reviewer)
 
 
+def status(options: argparse.Namespace) -> None:
+    """Print how far runs are, how healthy, and why those that ended badly did."""
+    from r1kit.commands import status_command
+
+    runs = status_command.status(options.runs)
+    print_json(runs) if options.json else print(status_command.status_text(runs))
+
+
 def watch(options: argparse.Namespace) -> None:
     """Serve the live page over run folders until Ctrl+C."""
     from r1kit.web.serve import watch as serve_page

@@ -45,6 +45,11 @@ def parser() -> argparse.ArgumentParser:
     report = _command(commands, "report", actions.report, "show the result of a run")
     report.add_argument("run", metavar="RUN_DIR", type=Path, help="a run's folder, or the folder of all its stages")
     _add_json(report)
+    status_help = "show what runs, how far it is, how healthy, and why runs ended"
+    status = _command(commands, "status", actions.status, status_help)
+    runs_help = "folder of all runs, one run's folder, or one stage's (runs)"
+    status.add_argument("runs", metavar="RUNS", nargs="?", type=Path, default=Path("runs"), help=runs_help)
+    _add_json(status)
     watch = _command(commands, "watch", actions.watch, "see runs in the browser while they run, and afterwards")
     runs_help = "folder of all runs, or one run's folder (runs)"
     watch.add_argument("runs", metavar="RUNS", nargs="?", type=Path, default=Path("runs"), help=runs_help)

@@ -117,8 +117,9 @@ def train(
         every = settings.probe_every or math.ceil(settings.steps / 10)
         validation = Validation(measure, every, watch=watch, higher_is_better=True, patience=settings.patience)
     engine, objective = open_policy_engine(settings, policy), objective_of(learner, policy)
-    on = (learner, objective, engine, fitting, chat, scorer)
-    loop = RLLoop(*on, settings, context.folder, log, say, validation, show)
+    loop = RLLoop(
+        learner, objective, engine, fitting, chat, scorer, settings, context.folder, log, say, validation, show
+    )
     _require_memory(loop, settings, work, prompt=fitting.longest)
     context.progress.step(0, settings.steps)
     best = loop.train()
