@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import os
 import re
 import subprocess
@@ -14,7 +13,7 @@ from typing import Any
 import pytest
 
 from r1kit.data.jsonl import read_rows
-from r1kit.pipeline import Display, execute
+from r1kit.pipeline import execute
 from r1kit.recipes import build_recipe
 from r1kit.settings import SettingsError
 from r1kit.tracking import TRACKERS, tracked
@@ -56,6 +55,7 @@ def test_a_run_that_is_killed_three_times_is_whole_in_the_tracker(
     run(tmp_path / "runs", tracker)
     [stage] = (tmp_path / "runs" / "tracked").glob("rl-*")
     assert faults(tracker, stage) == {"missing": [], "twice": [], "too many": [], "other value": []}
+    assert f"{tracker}: " not in run(tmp_path / "runs", tracker)  # all was sent
     shown = read_back(tracker, stage)
     assert shown.name == stage.name
     assert str(shown.config["learning_rate"]) == "0.5"
@@ -69,10 +69,14 @@ def test_a_run_that_is_killed_three_times_is_whole_in_the_tracker(
 def test_a_finished_stage_that_no_tracker_has_seen_is_sent_as_a_whole(tmp_path: Path) -> None:
     pytest.importorskip("tensorboard")
     execute(recipe(), tmp_path / "runs")
-    out = io.StringIO()
-    with Display(out):
-        execute(recipe(), tmp_path / "runs", companion=partial(tracked, ["tensorboard"]))
+    execute(recipe(), tmp_path / "runs", companion=partial(tracked, ["tensorboard"]))
     [stage] = (tmp_path / "runs" / "tracked").glob("rl-*")
+    assert not any(faults("tensorboard", stage).values())
+    (stage / "tracking" / "tensorboard.json").unlink()  # sends it again, as another run
+    (tmp_path / "runs").rename(tmp_path / "moved")
+    execute(recipe(), tmp_path / "moved", companion=partial(tracked, ["tensorboard"]))
+    [stage] = (tmp_path / "moved" / "tracked").glob("rl-*")
+    assert read_back("tensorboard", stage).name == f"{stage.name}-2"
     assert not any(faults("tensorboard", stage).values())
 
 

@@ -44,7 +44,8 @@ def read_trackio(stage: Path, reference: str) -> TrackedRun:
 def read_tensorboard(stage: Path, reference: str) -> TrackedRun:
     from tensorboard.backend.event_processing.event_accumulator import TENSORS, EventAccumulator
 
-    events = EventAccumulator(reference, size_guidance={"scalars": 0, TENSORS: 0})
+    folder = (stage / reference).resolve()
+    events = EventAccumulator(str(folder), size_guidance={"scalars": 0, TENSORS: 0})
     events.Reload()
     points = [(tag, event.step, event.value) for tag in events.Tags()["scalars"] for event in events.Scalars(tag)]
     tables: dict[int, list[Mapping[str, Any]]] = {}
@@ -53,7 +54,7 @@ def read_tensorboard(stage: Path, reference: str) -> TrackedRun:
         tables[event.step] = [dict(zip(head, line, strict=True)) for line in lines]
     [config] = events.Tensors("config")
     text = config.tensor_proto.string_val[0].decode()
-    return TrackedRun(name=Path(reference).name, config=json.loads(text.strip("`\n")), points=points, tables=tables)
+    return TrackedRun(name=folder.name, config=json.loads(text.strip("`\n")), points=points, tables=tables)
 
 
 def read_wandb(stage: Path, reference: str) -> TrackedRun:

@@ -41,8 +41,9 @@ class Feed:
     """One stage on its way to one tracker.
 
     The tracker itself knows which steps it has stored, so a process that is killed at any moment leaves neither gaps
-    nor repetitions. `tracking/NAME.json` in the stage's folder says which of the tracker's runs is the stage's; without
-    it the stage gets a new one. A step that a resumed stage repeats keeps the values of its first attempt.
+    nor repetitions. `tracking/NAME.json` in the stage's folder says which of the tracker's runs is the stage's, and
+    whether it has all of a finished stage; without that file the stage gets a new run. A step that a resumed stage
+    repeats keeps the values of its first attempt.
     """
 
     def __init__(self, tracker: str, stage: TrackedStage) -> None:
@@ -50,12 +51,15 @@ class Feed:
         self.hint = ""
         self.is_waiting = False  # for the process of an earlier attempt, which still sends
         self._run: TrackerRun | None = None
+        self._record = stage.folder / "tracking" / f"{tracker}.json"
         self._rows = Tail(stage.folder / "metrics.jsonl")
         self._lock = ExitStack()
 
     def send(self) -> bool:
         """Send the rows that are new; returns whether the stage is done and all of it was sent."""
         finished = (self.stage.folder / MANIFEST).exists()  # before its last rows are read
+        if finished and self._run is None and self._known()["finished"]:
+            return True
         for row in self._rows:
             if (run := self._run or self._open()) is None:
                 return False
@@ -69,9 +73,12 @@ class Feed:
     def close(self, *, finished: bool = False) -> None:
         """End the tracker's run, if there is one."""
         run, self._run = self._run, None
-        with self._lock, bounded():
-            if run is not None:
+        with self._lock:
+            if run is None:
+                return
+            with bounded():
                 run.close(finished=finished)
+            write_json(self._record, {"run": run.reference, "finished": finished})
 
     def restart(self) -> None:
         """Forget what was sent after an error: the tracker is asked again."""
@@ -81,21 +88,22 @@ class Feed:
 
     def _open(self) -> TrackerRun | None:
         """The stage's run in the tracker; None while another process sends it."""
-        file = self.stage.folder / "tracking" / f"{self.tracker}.json"
-        file.parent.mkdir(exist_ok=True)
+        lock = self._record.with_suffix(".lock")
+        lock.parent.mkdir(exist_ok=True)
         try:
-            self._lock.enter_context(held(file.with_suffix(".lock"), f"process {os.getpid()}", "{holder} sends it"))
+            self._lock.enter_context(held(lock, f"process {os.getpid()}", "{holder} sends it"))
         except StoreError:
             self.is_waiting = True
             return None
         self.is_waiting = False
-        reference = read_json(file)["run"] if file.exists() else ""
         with bounded():
-            self._run = open_run(self.tracker, self.stage, reference)
-        if self._run.reference != reference:
-            write_json(file, {"run": self._run.reference})
+            self._run = open_run(self.tracker, self.stage, self._known()["run"])
+        write_json(self._record, {"run": self._run.reference, "finished": False})
         self.hint = self._run.hint
         return self._run
+
+    def _known(self) -> dict[str, Any]:
+        return read_json(self._record) if self._record.exists() else {"run": "", "finished": False}
 
 
 @contextmanager

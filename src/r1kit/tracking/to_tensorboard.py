@@ -12,26 +12,32 @@ from typing import Any
 from r1kit.tracking.names import trainer_names
 from r1kit.tracking.trackers import Row, TrackedStage
 
+EVENTS = "events.out.tfevents.*"
+
 
 def open_run(stage: TrackedStage, reference: str) -> TensorBoardRun:
-    """The reference is the run's folder."""
+    """The reference is the run's folder, from the stage's: both may be moved. A second run of a name gets a number."""
     from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
     home = Path(os.environ.get("TENSORBOARD_LOGGING_DIR") or stage.folder.parent / "tensorboard").absolute()
-    folder = Path(reference) if reference else home / stage.name
-    last_step = _last_step(folder)
-    run = TensorBoardRun(EventFileWriter(str(folder)), folder, last_step)
+    folder, number = home / stage.name, 1
+    while not reference and any(folder.glob(EVENTS)):
+        number += 1
+        folder = home / f"{stage.name}-{number}"
+    folder = Path(os.path.normpath(stage.folder / reference)) if reference else folder
+    last_step = last_step_in(folder)
+    run = TensorBoardRun(EventFileWriter(str(folder)), folder, os.path.relpath(folder, stage.folder), last_step)
     if last_step < 0:
         run.write(0, [_text("config", f"```\n{json.dumps(stage.config, indent=2, ensure_ascii=False)}\n```")])
     return run
 
 
-def _last_step(folder: Path) -> int:
+def last_step_in(folder: Path) -> int:
     """The last step with a metric in the folder's event files; a file that a kill cut off is read to its last event."""
     from tensorboard.backend.event_processing.event_file_loader import LegacyEventFileLoader
 
     last = -1
-    for file in folder.glob("events.out.tfevents.*"):
+    for file in folder.glob(EVENTS):
         for event in LegacyEventFileLoader(str(file)).Load():
             if any(value.HasField("simple_value") for value in event.summary.value):
                 last = max(last, event.step)
@@ -46,19 +52,19 @@ def _text(tag: str, markdown: str) -> Any:
 
 def markdown_table(rows: Sequence[Row]) -> str:
     """Cells in one line each; what model text holds of markup is text."""
-    cells = [list(rows[0]), ["---"] * len(rows[0]), *([_cell(value) for value in row.values()] for row in rows)]
+    cells = [list(rows[0]), ["---"] * len(rows[0]), *([markdown_cell(value) for value in row.values()] for row in rows)]
     return "\n".join(f"| {' | '.join(line)} |" for line in cells)
 
 
-def _cell(value: object) -> str:
+def markdown_cell(value: object) -> str:
     text = json.dumps(value, ensure_ascii=False)
     text = text if not isinstance(value, str) else text[1:-1]
     return "".join(f"\\{character}" if character in "\\|`*_<>[]#!~$" else character for character in text)
 
 
 class TensorBoardRun:
-    def __init__(self, writer: Any, folder: Path, last_step: int) -> None:
-        self.writer, self.reference, self.last_step = writer, str(folder), last_step
+    def __init__(self, writer: Any, folder: Path, reference: str, last_step: int) -> None:
+        self.writer, self.reference, self.last_step = writer, reference, last_step
         self.hint = f"tensorboard --logdir {folder.parent}"
 
     def log(self, step: int, row: Row, samples: Sequence[Row]) -> None:

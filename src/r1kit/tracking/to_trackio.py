@@ -14,7 +14,7 @@ def open_run(stage: TrackedStage, reference: str) -> TrackioRun:
     """The reference is the run's name, by which trackio finds it; a second folder of that name gets a number."""
     import trackio
 
-    name = reference or _free_name(stage)
+    name = reference or free_name(stage)
     options = {"embed": False, "auto_log_gpu": False, "auto_log_cpu": False}  # that would be of this process
     # in a context of its own, because `init` ends the run that was opened before
     run = Context().run(
@@ -23,15 +23,15 @@ def open_run(stage: TrackedStage, reference: str) -> TrackioRun:
     return TrackioRun(run, stage.recipe)
 
 
-def _free_name(stage: TrackedStage) -> str:
+def free_name(stage: TrackedStage) -> str:
     import trackio
 
     try:
-        taken = {run.name for run in trackio.Api().runs(stage.recipe)}
+        in_use = {run.name for run in trackio.Api().runs(stage.recipe)}
     except ValueError:  # there is no such project yet
         return stage.name
-    names = [stage.name, *(f"{stage.name}-{number}" for number in range(2, len(taken) + 3))]
-    return next(name for name in names if name not in taken)
+    names = [stage.name, *(f"{stage.name}-{number}" for number in range(2, len(in_use) + 3))]
+    return next(name for name in names if name not in in_use)
 
 
 class TrackioRun:
