@@ -65,6 +65,7 @@ def starting_file(name: str, **options: Any) -> str:
             lines.append(f"{key} = {toml_value(options[key])}  # {about}")
         elif key in takes and key != "scale":
             lines.append(f"# {key} = {toml_value(EXAMPLES[key])}  # {about}")
+    lines.append('# track = ["trackio"]  # curves in trackio, tensorboard, wandb or mlflow')
     lines += ["seed = 0", *(_data(name, options, data, missing) if data or "data" in takes else [])]
     if recipe is not None:
         lines += [*_rewards(recipe), *_sizes(recipe)]
