@@ -146,7 +146,7 @@ def read_plan(path: Path) -> Row:
     """The run's plan; without stages if there is none, or if it is damaged."""
     try:
         plan = read_object(path)
-    except (StoreError, OSError):
+    except (StoreError, OSError, ValueError):
         plan = {}
     stages = plan.get("stages")
     rows = [row for row in stages if isinstance(row, dict)] if isinstance(stages, list) else []
