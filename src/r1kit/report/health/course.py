@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from statistics import fmean
 from typing import Literal
 
@@ -71,13 +72,15 @@ def course(rows: Sequence[Row], metric: str) -> Course | None:
         return None
     head, tail = max(1, len(values) // 10), max(1, len(values) // 4)
     bends = [a - 2 * b + c for a, b, c in zip(values, values[1:], values[2:], strict=False)]
+    sums = [0.0, *accumulate(values)]
+    peak_end = max(range(tail, len(values) + 1), key=lambda end: sums[end] - sums[end - tail])
     noise = math.sqrt(fmean(bend**2 for bend in bends) / 6) if bends else math.inf  # 6 = 1 + 4 + 1 variances of a step
     return Course(
         start=values[0],
         first=fmean(values[:head]),
         last=fmean(values[-tail:]),
         highest=max(values),
-        peak=max(fmean(values[end - tail : end]) for end in range(tail, len(values) + 1)),
+        peak=fmean(values[peak_end - tail : peak_end]),
         rise_error=noise * math.sqrt(1 / head + 1 / tail),
         fall_error=noise * math.sqrt(2 / tail),
     )
