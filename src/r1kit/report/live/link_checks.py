@@ -52,7 +52,7 @@ def inputs_in(folder: Path) -> list[Input]:
     """The inputs in `stage.json`; none if it is missing or damaged."""
     try:
         entries = read_object(folder / STARTED).get("inputs")
-    except StoreError:
+    except (StoreError, ValueError):
         return []
     inputs = []
     for name, entry in entries.items() if isinstance(entries, dict) else ():
@@ -65,7 +65,10 @@ def inputs_in(folder: Path) -> list[Input]:
 
 def same_model(source: Input, parent: Path) -> Check:
     """Whether the stage's folder is the one that was read: its fingerprint, computed again from its settings."""
-    content = read_object(parent / STARTED)
+    try:
+        content = read_object(parent / STARTED)
+    except (StoreError, ValueError) as error:
+        return Check("differs", "the fingerprint", str(error))
     names = ("kind", "version", "code", "settings", "inputs")
     identity: Row = {name: content[name] for name in names if name in content}
     try:
