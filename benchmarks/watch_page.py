@@ -43,7 +43,10 @@ METRICS = (
     *("hack/repetition", "verifier/unknown", "verifier/failed", "tokens/rollout", "tokens/train", "time/rollout_s"),
     *("time/train_s", "time/step_s", "time/rewards_s"),
 )
-TRAINING = ("rl.prompts_per_step=16", "rl.group_size=8", "rl.rollouts_every=1", "rl.checkpoint_every=0")
+TRAINING = (
+    *("rl.prompts_per_step=16", "rl.group_size=8", "rl.rollouts_every=1", "rl.checkpoint_every=0"),
+    *("eval.samples=1", "eval.max_tokens=8", 'eval.tasks=[{"name": "tiny/sums", "limit": 2}]'),
+)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -171,13 +174,13 @@ def page_open(runs: Path, is_open: bool) -> Iterator[None]:
 
 def follow(address: str, runs: Path, stop: threading.Event) -> None:
     while not stop.is_set():
-        if found := get(f"{address}api/runs")["runs"]:
+        if known := get(f"{address}api/runs")["runs"]:
             break
         time.sleep(0.5)
     else:
         return
-    place = f"{address}api/runs/{found[0]['id']}"
-    with urllib.request.urlopen(f"{address}api/events?run={found[0]['id']}") as stream:
+    place = f"{address}api/runs/{known[0]['id']}"
+    with urllib.request.urlopen(f"{address}api/events?run={known[0]['id']}") as stream:
         name, last = "", 0
         for line in stream:
             if stop.is_set():
