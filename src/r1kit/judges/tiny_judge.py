@@ -34,6 +34,9 @@ class TinyJudge(Engine):
     def _reply(self, question: str) -> Completion:
         parts = {match[1]: match[3].replace("&lt;", "<").replace("&amp;", "&") for match in _BLOCK.finditer(question)}
         code = _CODE.findall(question)[-1]
+        if parts["request"] not in _references():
+            text = "this is no training request of the tiny world"  # no form: the judge cannot tell
+            return Completion(token_ids=(), logprobs=(), text=text, finish_reason="stop")
         right = [_is_right(parts["request"], parts[side]) for side in ("answer-a", "answer-b")]
         label = "A=B" if right[0] == right[1] else "A>>B" if right[0] else "B>>A"
         words = ["right" if side else "wrong" for side in right]
