@@ -17,7 +17,8 @@ from r1kit.models.batch import Totals
 from r1kit.models.load import load
 from r1kit.train.learner import Learner, OptimizerSettings
 from r1kit.train.losses.next_token import next_token
-from r1kit.train.losses.policy_gradient import PRESETS, grpo
+from r1kit.train.losses.policy_gradient import grpo
+from r1kit.train.losses.policy_settings import PRESETS
 from r1kit.train.packing import pack
 from r1kit.types import Completion, Prompt, Sample, SamplingParams
 

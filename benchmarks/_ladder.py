@@ -24,7 +24,8 @@ from r1kit.models.batch import Batch, Totals
 from r1kit.models.head import Head
 from r1kit.models.recompute import recompute_activations
 from r1kit.train.learner import Learner, OptimizerSettings
-from r1kit.train.losses.policy_gradient import PRESETS, grpo
+from r1kit.train.losses.policy_gradient import grpo
+from r1kit.train.losses.policy_settings import PRESETS
 from r1kit.train.packing import pack
 from r1kit.types import Prompt, Sample, SamplingParams
 

@@ -33,7 +33,8 @@ from r1kit.pipeline import execute
 from r1kit.recipes import build_recipe
 from r1kit.store import read_json
 from r1kit.train.learner import Learner, OptimizerSettings
-from r1kit.train.losses.policy_gradient import PRESETS, grpo
+from r1kit.train.losses.policy_gradient import grpo
+from r1kit.train.losses.policy_settings import PRESETS
 from r1kit.train.packing import pack
 from r1kit.types import Sample, SamplingParams
 

@@ -24,7 +24,8 @@ from r1kit.models import attention, compute
 from r1kit.models.batch import Totals
 from r1kit.models.load import load
 from r1kit.train.learner import Learner, OptimizerSettings
-from r1kit.train.losses.policy_gradient import PRESETS, grpo
+from r1kit.train.losses.policy_gradient import grpo
+from r1kit.train.losses.policy_settings import PRESETS
 from r1kit.train.packing import pack
 from r1kit.types import Sample
 

@@ -15,7 +15,7 @@ from r1kit.data.jsonl import read_rows
 from r1kit.models.policy_net import Loss, LossOutput
 from r1kit.pipeline import execute
 from r1kit.recipes import RECIPES
-from r1kit.train.losses.policy_gradient import GRPOSettings
+from r1kit.train.losses.policy_settings import GRPOSettings
 
 
 def smooth_clip(settings: GRPOSettings) -> Loss:

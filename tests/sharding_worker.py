@@ -24,7 +24,8 @@ from r1kit.models.shard import shard, whole
 from r1kit.train.learner import Learner, OptimizerSettings
 from r1kit.train.losses.distillation import Distillation, DistillationSettings, Targeting, TopK
 from r1kit.train.losses.next_token import next_token
-from r1kit.train.losses.policy_gradient import PRESETS, grpo
+from r1kit.train.losses.policy_gradient import grpo
+from r1kit.train.losses.policy_settings import PRESETS
 from r1kit.train.losses.scores import bradley_terry
 from r1kit.train.packing import pack, pack_together
 from r1kit.train.teacher import ModelTeacher, top_k

@@ -26,7 +26,8 @@ from r1kit.stages.generate import GenerateSettings  # noqa: E402
 from r1kit.tiny.tokenizer import make  # noqa: E402
 from r1kit.train.learner import Learner, OptimizerSettings  # noqa: E402
 from r1kit.train.losses.next_token import next_token  # noqa: E402
-from r1kit.train.losses.policy_gradient import PRESETS, grpo  # noqa: E402
+from r1kit.train.losses.policy_gradient import grpo  # noqa: E402
+from r1kit.train.losses.policy_settings import PRESETS  # noqa: E402
 from r1kit.train.packing import pack  # noqa: E402
 from r1kit.types import Prompt, Sample, SamplingParams  # noqa: E402
 

@@ -27,7 +27,8 @@ from r1kit.tiny.tokenizer import make  # noqa: E402
 from r1kit.train import checkpoints  # noqa: E402
 from r1kit.train.learner import Learner, OptimizerSettings, split  # noqa: E402
 from r1kit.train.losses.next_token import next_token  # noqa: E402
-from r1kit.train.losses.policy_gradient import PRESETS, grpo  # noqa: E402
+from r1kit.train.losses.policy_gradient import grpo  # noqa: E402
+from r1kit.train.losses.policy_settings import PRESETS  # noqa: E402
 from r1kit.train.packing import pack  # noqa: E402
 from r1kit.train.rl.reference import Reference  # noqa: E402
 from r1kit.types import Sample  # noqa: E402

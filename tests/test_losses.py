@@ -19,7 +19,8 @@ from r1kit.models.batch import Targets, Totals  # noqa: E402
 from r1kit.settings import SettingsError  # noqa: E402
 from r1kit.train.advantages import advantages  # noqa: E402
 from r1kit.train.losses.next_token import next_token  # noqa: E402
-from r1kit.train.losses.policy_gradient import PRESETS, GRPOSettings, grpo, kl_divergence  # noqa: E402
+from r1kit.train.losses.policy_gradient import grpo, kl_divergence  # noqa: E402
+from r1kit.train.losses.policy_settings import PRESETS, GRPOSettings  # noqa: E402
 
 torch.set_num_threads(1)
 
@@ -39,6 +40,7 @@ def targets(
     lengths: tuple[int, ...] = LENGTHS,
     ref: Sequence[float] = REF,
     sampler: Sequence[float] | None = None,
+    selected: Sequence[float] | None = None,
 ) -> Targets:
     count = torch.arange(len(old))
     return Targets(
@@ -49,6 +51,7 @@ def targets(
         old_logprobs=torch.tensor(old),
         ref_logprobs=torch.tensor(ref),
         advantages=torch.tensor(advantages),
+        selected=torch.tensor(selected or [0.0] * len(old)),
     )
 
 

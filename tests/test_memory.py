@@ -25,7 +25,8 @@ from r1kit.stages.sft import SFT  # noqa: E402
 from r1kit.train import first_batch  # noqa: E402
 from r1kit.train.first_batch import OutOfMemoryError, longest_group, longest_rows, require_training  # noqa: E402
 from r1kit.train.learner import Learner, OptimizerSettings  # noqa: E402
-from r1kit.train.losses.policy_gradient import PRESETS, grpo  # noqa: E402
+from r1kit.train.losses.policy_gradient import grpo  # noqa: E402
+from r1kit.train.losses.policy_settings import PRESETS  # noqa: E402
 
 torch.set_num_threads(1)
 attention.register()

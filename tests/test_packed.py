@@ -20,7 +20,8 @@ from r1kit.models.batch import Targets, Totals  # noqa: E402
 from r1kit.models.packed import PackedLayout, Span, bucket  # noqa: E402
 from r1kit.models.policy_net import LossOutput  # noqa: E402
 from r1kit.train.learner import Learner, OptimizerSettings  # noqa: E402
-from r1kit.train.losses.policy_gradient import PRESETS, grpo  # noqa: E402
+from r1kit.train.losses.policy_gradient import grpo  # noqa: E402
+from r1kit.train.losses.policy_settings import PRESETS  # noqa: E402
 from r1kit.train.packing import best_fit, pack  # noqa: E402
 from r1kit.types import Sample  # noqa: E402
 
@@ -232,7 +233,7 @@ def test_the_chunks_of_the_head_change_nothing(monkeypatch: pytest.MonkeyPatch) 
 
 
 @pytest.mark.parametrize("name", ["llama", "gemma2"])
-@pytest.mark.parametrize("preset", ["paper", "gspo"])
+@pytest.mark.parametrize("preset", ["paper", "gspo", "v3_2", "gmpo", "entropy"])
 def test_a_sequence_longer_than_the_heads_chunks_is_cut_and_changes_nothing(
     name: str, preset: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -22,7 +22,8 @@ from r1kit.models.policy_net import hidden_states  # noqa: E402
 from r1kit.models.preflight import checked_plain_path  # noqa: E402
 from r1kit.tiny.tokenizer import make  # noqa: E402
 from r1kit.train.learner import Learner, OptimizerSettings  # noqa: E402
-from r1kit.train.losses.policy_gradient import PRESETS, grpo  # noqa: E402
+from r1kit.train.losses.policy_gradient import grpo  # noqa: E402
+from r1kit.train.losses.policy_settings import PRESETS  # noqa: E402
 from r1kit.train.packing import pack  # noqa: E402
 from r1kit.types import Prompt, Sample, SamplingParams  # noqa: E402
 

@@ -32,7 +32,8 @@ from r1kit.tasks.base import Listed  # noqa: E402
 from r1kit.tiny.tokenizer import make  # noqa: E402
 from r1kit.train import checkpoints  # noqa: E402
 from r1kit.train.learner import Learner, OptimizerSettings  # noqa: E402
-from r1kit.train.losses.policy_gradient import PRESETS, GRPOSettings, grpo  # noqa: E402
+from r1kit.train.losses.policy_gradient import grpo  # noqa: E402
+from r1kit.train.losses.policy_settings import PRESETS, GRPOSettings  # noqa: E402
 from r1kit.train.rl.algorithm import algorithm_files  # noqa: E402
 from r1kit.train.rl.collect import Draws  # noqa: E402
 from r1kit.train.rl.loop import RLLoop  # noqa: E402
@@ -103,7 +104,9 @@ def test_a_trivial_reward_rises(preset: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("preset", PRESETS)
 def test_every_preset_runs_and_is_on_policy_at_first(preset: str, tmp_path: Path) -> None:
-    run = loop(tmp_path, {"algorithm": PRESETS[preset].model_dump()})
+    algorithm = PRESETS[preset]
+    needed = {"recompute_old_logprobs": algorithm.weighs_importance, "group_size": algorithm.pass_k + 2}
+    run = loop(tmp_path, {"algorithm": algorithm.model_dump(), **needed})
     before = {name: tensor.clone() for name, tensor in weights(run).items()}
     run.train()
     first, second = rows(tmp_path)
@@ -358,6 +361,44 @@ def test_killed_in_the_middle_and_run_again_it_ends_with_the_same_bits(tmp_path:
     assert_identical(resumed.objective.reference.tensors, straight.objective.reference.tensors)
     for file in sorted((tmp_path / "straight" / "rollouts").iterdir()):
         assert (torn / "rollouts" / file.name).read_text() == file.read_text()
+
+
+STATEFUL: dict[str, Any] = {
+    "steps": 4,
+    "checkpoint_every": 2,
+    "minibatches": 2,
+    "top_p": 0.9,
+    "algorithm": {
+        "baseline": "group_mean",
+        "whiten": True,
+        "off_policy_delta": 1e-3,
+        "entropy": {"target": 6.0, "step": 0.01},
+        "covariance": {"kind": "clip", "share": 0.1, "low": 0.0, "high": 9.0},
+    },
+}
+
+
+def test_a_resumed_run_has_the_entropy_coefficient_the_whitening_and_the_draws_of_the_first(tmp_path: Path) -> None:
+    loop(tmp_path / "straight", STATEFUL, rate=1e-2).train()
+    stopped = loop(tmp_path / "torn", STATEFUL, rate=1e-2)
+    stopped.settings = stopped.settings.replace(steps=2)
+    stopped.train()
+    loop(tmp_path / "torn", STATEFUL, rate=1e-2).train()
+    expected = rows(tmp_path / "straight")
+    assert rows(tmp_path / "torn") == expected
+    coefficients = [row["policy/entropy_coef"] for row in expected]
+    assert coefficients[0] < coefficients[-1] and max(row["policy/masked_fraction"] for row in expected) > 0
+
+
+@pytest.mark.parametrize("preset", ["clip_cov", "kl_cov"])
+def test_packing_does_not_change_which_tokens_are_selected(preset: str, tmp_path: Path) -> None:
+    algorithm = PRESETS[preset].model_dump()
+    algorithm["covariance"] |= {"share": 0.1, "low": -9.0, "high": 9.0}
+    for name, tokens in (("one", 4096), ("other", 30)):
+        loop(tmp_path / name, {"minibatches": 2, "tokens_per_batch": tokens, "algorithm": algorithm}).train()
+    for row, again in zip(rows(tmp_path / "one"), rows(tmp_path / "other"), strict=True):
+        for key in ("optim/grad_norm", "optim/loss"):
+            assert row[key] == pytest.approx(again[key], rel=1e-3, abs=1e-5)
 
 
 def test_settings_that_change_memory_only_change_no_result(tmp_path: Path) -> None:

@@ -20,8 +20,10 @@ from r1kit.models.load import fresh_llama  # noqa: E402
 from r1kit.tiny.tokenizer import make  # noqa: E402
 from r1kit.train.advantages import advantages  # noqa: E402
 from r1kit.train.learner import Learner, OptimizerSettings  # noqa: E402
-from r1kit.train.losses.policy_gradient import PRESETS, GRPOSettings, grpo  # noqa: E402
+from r1kit.train.losses.policy_gradient import grpo  # noqa: E402
+from r1kit.train.losses.policy_settings import PRESETS, EntropyBonus, GRPOSettings  # noqa: E402
 from r1kit.train.packing import pack  # noqa: E402
+from r1kit.train.rl.entropy import EntropyControl  # noqa: E402
 from r1kit.types import Sample  # noqa: E402
 
 torch.set_num_threads(1)
@@ -157,6 +159,49 @@ def test_loss_and_gradient_equal_trls(name: str, beta: float, off_policy: bool, 
     for key, parameter in model.named_parameters():
         torch.testing.assert_close(parameter.grad, gradient[key], atol=1e-5, rtol=1e-5, msg=f"{key} differs")
     assert max(float(value.abs().max()) for value in gradient.values()) > 1e-4 or (name == "gspo" and not beta)
+
+
+V3_2 = {"loss_type": "grpo", "scale_rewards": "none", "use_bias_correction_kl": True, "off_policy_mask_threshold": 0.01}
+VARIANTS: dict[str, tuple[dict[str, Any], GRPOSettings]] = {
+    "v3_2": (V3_2, PRESETS["v3_2"].replace(off_policy_delta=0.01)),
+    "sapo": ({"loss_type": "sapo"}, PRESETS["sapo"]),
+    "dual_clip": ({"loss_type": "grpo", "delta": 1.5}, PRESETS["dual_clip"].replace(dual_clip=1.5)),
+    "entropy": ({"loss_type": "grpo", "entropy_coef": 0.05}, GRPOSettings(entropy=EntropyBonus(coef=0.05))),
+}
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_loss_and_gradient_of_variants_equal_trls(name: str, tmp_path: Path) -> None:
+    theirs, ours = VARIANTS[name]
+    trainer = trainer_for(tmp_path, beta=0.1, **theirs)
+    batch = frozen_batch(trainer, off_policy=True)
+    samples = samples_of(batch)
+    expected = trainer._compute_loss(trainer.model, batch)
+    expected.backward()
+    model = policy()
+    attention.register()
+    learner = Learner(model, OptimizerSettings(), steps=1)
+    loss = grpo(ours.replace(kl_coef=0.1))
+    sums = learner.forward_backward(pack(samples, 60), loss, Totals.of(samples, MAX_TOKENS))
+    assert sums["loss"] == pytest.approx(expected.item(), abs=1e-5, rel=1e-5)
+    for (key, parameter), other in zip(model.named_parameters(), trainer.model.parameters(), strict=True):
+        torch.testing.assert_close(parameter.grad, other.grad, atol=1e-5, rtol=1e-5, msg=f"{key} differs")
+    if name == "v3_2":
+        assert 0 < sums["masked"] < 1
+
+
+def test_the_adaptive_entropy_coefficient_follows_trls(tmp_path: Path) -> None:
+    adaptive = {"use_adaptive_entropy": True, "entropy_target": 3.0, "entropy_coef_delta": 0.01}
+    trainer = trainer_for(tmp_path, loss_type="grpo", entropy_coef_max=0.025, **adaptive)
+    batch = frozen_batch(trainer, off_policy=False)
+    control = EntropyControl(EntropyBonus(target=3.0, step=0.01, max=0.025))
+    for scale in (1.0, 2.0, 4.0, 0.1, 3.0):  # of the head: the larger, the lower the entropy
+        with torch.no_grad():
+            trainer.model.lm_head.weight.mul_(scale)
+            trainer._compute_loss(trainer.model, batch)
+        control.observe(trainer._metrics["train"]["entropy"][-1])
+        state = {"coef": trainer.entropy_coef, "entropy": trainer._last_world_entropy}
+        assert control.state == pytest.approx(state, abs=1e-6)
 
 
 @pytest.mark.parametrize(("scale", "baseline"), [("group", "group_std"), ("none", "group_mean")])

@@ -6,6 +6,7 @@ and never changes the previous one.
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -62,7 +63,8 @@ class SamplingParams:
     """Sampling settings of completions; field names are vLLM's.
 
     `temperature=0` is greedy; `top_k=0` and `top_p=1.0` disable truncation. `max_tokens` counts completion tokens, the
-    end token included. A seed gives the same tokens whatever else is in the batch.
+    end token included. A seed gives the same tokens whatever else is in the batch. `sampling_mask` asks for
+    `Completion.sampling_mask`; an engine that has none leaves it empty.
     """
 
     n: int = 1
@@ -73,6 +75,7 @@ class SamplingParams:
     stop: tuple[str, ...] = ()
     stop_token_ids: tuple[int, ...] = ()
     seed: int = 0
+    sampling_mask: bool = False
 
     def __post_init__(self) -> None:
         if self.n < 1:
@@ -92,7 +95,9 @@ class Completion:
     """A policy's answer: the sampled token ids, including the end token if there is one.
 
     `logprobs[t]` is log pi(token_ids[t] | prompt, token_ids[:t]) at the sampling temperature, before top-k and top-p.
-    `text` is the decoded completion without the end token and without a stop string.
+    `text` is the decoded completion without the end token and without a stop string. Only on request,
+    `sampling_mask[t]` holds the ids, ascending, that top-k and top-p left for token t; then `logprobs[t]` is that of
+    the distribution over these ids.
     """
 
     token_ids: tuple[int, ...]
@@ -100,6 +105,7 @@ class Completion:
     text: str
     finish_reason: FinishReason
     policy_version: int = 0
+    sampling_mask: Sequence[array[int]] = field(default=(), hash=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -179,13 +185,14 @@ class Group:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sample:
-    """The input of every trainer: five sequences of one length.
+    """The input of every trainer: sequences of one length.
 
     Prompt tokens have `loss_mask` False and zeros in the other sequences. For a prompt (7, 8) and a completion (9, 2):
     `Sample(token_ids=(7, 8, 9, 2), loss_mask=(False, False, True, True), logprobs=(0.0, 0.0, -1.2, -0.1),
     advantages=(0.0, 0.0, 0.7, 0.7), ref_logprobs=(0.0, 0.0, -1.1, -0.2))`
     Losses without a sampler or reference (SFT) leave `logprobs`, `advantages` and `ref_logprobs` empty.
-    `source` is that of the problem.
+    `sampling_mask` is that of the completion, and empty if the whole vocabulary could be sampled. `source` is that of
+    the problem.
     """
 
     token_ids: Sequence[int]
@@ -193,11 +200,12 @@ class Sample:
     logprobs: Sequence[float] = ()
     advantages: Sequence[float] = ()
     ref_logprobs: Sequence[float] = ()
+    sampling_mask: Sequence[Sequence[int]] = ()
     source: str = ""
 
     def __post_init__(self) -> None:
         length = len(self.token_ids)
-        for name in ("loss_mask", "logprobs", "advantages", "ref_logprobs"):
+        for name in ("loss_mask", "logprobs", "advantages", "ref_logprobs", "sampling_mask"):
             size = len(getattr(self, name))
             if size != length and (size or name == "loss_mask"):
                 raise ValueError(f"Sample.{name} has {size} entries for {length} token ids: give one for each token")

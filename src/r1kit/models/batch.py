@@ -5,13 +5,50 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from r1kit.models.packed import PackedLayout, split_by_budget
 from r1kit.types import Sample
 
-TENSORS = ("token_ids", "positions", "sampler_logprobs", "old_logprobs", "ref_logprobs", "advantages")
+TENSORS = ("token_ids", "positions", "sampler_logprobs", "old_logprobs", "ref_logprobs", "advantages", "selected")
+
+
+@dataclass(frozen=True)
+class SamplingMask:
+    """The ids that top-k and top-p left for each of N targets: `token_ids[offsets[t] : offsets[t + 1]]` for target t.
+
+    A list of ids is small: top-p leaves few at most tokens, and a bit for each id of the vocabulary would be kilobytes.
+    """
+
+    token_ids: Tensor  # [K], int32
+    offsets: Tensor  # [N + 1], int64, on the CPU
+
+    @staticmethod
+    def of(masks: Sequence[Sequence[int]], device: torch.device) -> SamplingMask | None:
+        """The masks of all targets in order; None if there are none."""
+        if not masks:
+            return None
+        ids = torch.from_numpy(np.concatenate([np.asarray(mask, np.int32) for mask in masks]))  # [K]
+        return SamplingMask(ids.to(device), torch.tensor([0, *map(len, masks)]).cumsum(0))
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    def __getitem__(self, targets: slice) -> SamplingMask:
+        start, stop, _ = targets.indices(len(self))
+        offsets = self.offsets[start : stop + 1]
+        return SamplingMask(self.token_ids[int(offsets[0]) : int(offsets[-1])], offsets - offsets[0])
+
+    def apply(self, logits: Tensor, never: float) -> Tensor:
+        """Set the logits [N, V] of all other ids to `never`, in place."""
+        assert len(logits) == len(self), "one row of logits for each target"
+        ids, counts = self.token_ids.long(), self.offsets.diff().to(logits.device)
+        rows = torch.arange(len(self), device=logits.device).repeat_interleave(counts, output_size=len(ids))  # [K]
+        kept = logits[rows, ids]
+        logits.fill_(never)[rows, ids] = kept
+        return logits
 
 
 @dataclass(frozen=True)
@@ -28,8 +65,11 @@ class Targets:
     old_logprobs: Tensor  # denominator of the importance ratio
     ref_logprobs: Tensor
     advantages: Tensor
+    selected: Tensor  # 1 for tokens that Clip-Cov or KL-Cov chose, 0 for all others
+    sampling_mask: SamplingMask | None = None  # None: every id of the vocabulary
 
     def __post_init__(self) -> None:
+        assert self.sampling_mask is None or len(self.sampling_mask) == len(self), "a mask for each target"
         assert sum(self.lengths) == len(self), "lengths must add up to the number of targets"
         assert all(getattr(self, name).shape == (len(self),) for name in TENSORS), "one value for each target"
 
@@ -53,7 +93,9 @@ class Targets:
         for run in split_by_budget(lengths, size):
             part = lengths[run.start : run.stop]
             stop = start + sum(part)
-            yield Targets(lengths=part, **{name: getattr(self, name)[start:stop] for name in TENSORS})  # [n] each
+            mask = None if self.sampling_mask is None else self.sampling_mask[start:stop]
+            tensors = {name: getattr(self, name)[start:stop] for name in TENSORS}  # [n] each
+            yield Targets(lengths=part, **tensors, sampling_mask=mask)
             start = stop
 
 

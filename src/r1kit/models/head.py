@@ -87,12 +87,17 @@ class Head:
         return scale * (1 - (logits * (temperature or 1.0) / self.softcap).square())  # tanh' = 1 - tanh^2
 
     def logprobs(self, hidden: Tensor, targets: Targets, temperature: float) -> Tensor:
-        """log pi of each target [N] from hidden states [T, d] of the row, without a gradient."""
+        """log pi of each target [N], among the ids of its sampling mask, from hidden states [T, d] of the row.
+
+        Without a gradient.
+        """
         pieces = []
         with torch.no_grad():
             for start in range(0, len(targets), self.chunk_size()):
                 chunk = slice(start, start + self.chunk_size())
                 logits = self.logits(hidden[targets.positions[chunk]], temperature)  # [n, V]
+                if targets.sampling_mask is not None:
+                    logits = targets.sampling_mask[chunk].apply(logits, NEVER)
                 chosen = logits.gather(1, targets.token_ids[chunk, None])[:, 0]  # [n]
                 pieces.append(chosen - logits.logsumexp(dim=-1))
         return torch.cat(pieces) if pieces else hidden.new_zeros(0)

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from r1kit.models import plain
 from r1kit.models.attention import forward_layout
 from r1kit.models.batch import Batch, Targets, Totals
-from r1kit.models.head import Chunk, ChunkLoss, FusedHead, Head
+from r1kit.models.head import NEVER, Chunk, ChunkLoss, FusedHead, Head
 from r1kit.models.packed import PackedLayout
 from r1kit.models.plain import plain_path
 
@@ -24,11 +24,15 @@ LONG = 8  # chunks of the head: a longer sequence is split, and its logits are c
 
 
 class LossOutput(NamedTuple):
-    """The scalar to minimise, and for the log sums over `num_items` items (None: the tokens or scores of the input)."""
+    """The scalar to minimise, and for the log sums over `num_items` items (None: the tokens or scores of the input).
+
+    `entropy_coef` x (sum of the entropies of the targets' distributions) is added to a loss of log-probs.
+    """
 
     loss: Tensor
     sums: dict[str, Tensor]
     num_items: int | None = None
+    entropy_coef: float = 0.0
 
 
 Loss = Callable[[Tensor, Targets, Totals], LossOutput]  # of log-probs [N]
@@ -155,22 +159,32 @@ def _logprob_chunks(
         for part, part_grad in zip(chunk.chunks(size, whole=False), grad.split(size), strict=True):
             linear = partial(_linear_loss, grad=part_grad, output=output)
             yield Chunk(part.positions, partial(_logprob_loss, targets=part, totals=totals, loss=linear))
-            output = LossOutput(torch.zeros_like(output.loss), {})  # value and sums count once, with the first part
+            # value and sums count once, with the first part; each part has entropies of its own
+            output = output._replace(loss=torch.zeros_like(output.loss), sums={})
 
 
 def _logprob_loss(logits: Tensor, targets: Targets, totals: Totals, loss: Loss) -> ChunkLoss:
     """A loss of log-probs as one of logits [n, V]: d(log p_target)/d(logits) = onehot - p."""
     assert len(logits) == len(targets), "one row of logits for each target"
+    if targets.sampling_mask is not None:  # a probability of 0 has no gradient
+        logits = targets.sampling_mask.apply(logits, NEVER)
     probs = torch.softmax(logits, dim=-1)  # [n, V]
     # log-sum-exp [n], read off the largest logit and its probability: `logsumexp` is three more passes over [n, V]
     normaliser = logits.amax(dim=-1) - probs.amax(dim=-1).log()
     chosen = targets.token_ids[:, None]  # [n, 1]
     output, grad = _gradient(loss, logits.gather(1, chosen)[:, 0] - normaliser, targets, totals)
     # -sum p log p, where log p = logit - normaliser and the p of a row add up to 1; `dot` would lose three digits
-    entropy = (normaliser - logits.mul_(probs).sum(dim=-1)).sum()
-    probs.mul_(-grad[:, None])  # from here on d(loss)/d(logits)
+    entropies = normaliser - logits.mul_(probs).sum(dim=-1)  # [n]
+    entropy, value = entropies.sum(), output.loss.detach()
+    if output.entropy_coef:
+        value = value + output.entropy_coef * entropy
+        # d(entropy)/d(logits) = -p (log p + entropy) = p (normaliser - entropy) - p logit
+        bonus = logits.neg_().addcmul_(probs, (normaliser - entropies)[:, None])  # [n, V]
+        probs.mul_(-grad[:, None]).add_(bonus, alpha=output.entropy_coef)
+    else:
+        probs.mul_(-grad[:, None])  # from here on d(loss)/d(logits)
     probs.scatter_add_(1, chosen, grad[:, None])
-    return ChunkLoss(output.loss.detach(), probs, {"entropy": entropy, **output.sums})
+    return ChunkLoss(value, probs, {"entropy": entropy, **output.sums})
 
 
 def _gradient(loss: Loss, logprobs: Tensor, targets: Targets, totals: Totals) -> tuple[LossOutput, Tensor]:
@@ -187,4 +201,4 @@ def _gradient(loss: Loss, logprobs: Tensor, targets: Targets, totals: Totals) ->
 def _linear_loss(logprobs: Tensor, targets: Targets, totals: Totals, *, grad: Tensor, output: LossOutput) -> LossOutput:
     """A loss with the value of `output` and the gradient `grad` [n]."""
     # the bracket is 0 in value, so only its gradient counts
-    return LossOutput(output.loss.detach() + (logprobs - logprobs.detach()) @ grad, output.sums)
+    return output._replace(loss=output.loss.detach() + (logprobs - logprobs.detach()) @ grad)

@@ -14,7 +14,7 @@ from r1kit.curate import presets
 from r1kit.curate.curation import CurateSettings
 from r1kit.rewards import RewardSpec
 from r1kit.settings import Settings, SettingsError
-from r1kit.train.losses.policy_gradient import PRESETS, GRPOSettings
+from r1kit.train.losses.policy_settings import PRESETS, GRPOSettings
 
 # Fields of one stage's settings: steps, rows, lengths, rates, tasks and prompt formats. The stage's kind validates them
 # together with what the recipe adds.

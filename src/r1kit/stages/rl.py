@@ -13,7 +13,7 @@ from r1kit.rewards import RewardSpec, build
 from r1kit.stages.shared.probe import refuse_unread, with_models
 from r1kit.stages.shared.sampling_loop import SamplingSettings, check_sampling, sampling_and_training, train
 from r1kit.stages.shared.sources import sources
-from r1kit.train.rl.algorithm import advantages_of, algorithm_files, loss_of
+from r1kit.train.rl.algorithm import algorithm_files, baseline_of, loss_of
 from r1kit.train.rl.loop_settings import LoopSettings
 from r1kit.train.rl.objective import PolicyGradient
 
@@ -29,7 +29,7 @@ def check(context: Context) -> None:
     settings: RLSettings = context.settings
     scorer = build(rewards_of(context))
     loss_of(settings.algorithm)
-    advantages_of(settings.algorithm)
+    baseline_of(settings.algorithm)
     check_sampling(context, scorer)
 
 
@@ -59,11 +59,11 @@ def run(context: Context) -> Mapping[str, Any]:
 
 
 def work_of(settings: RLSettings) -> Work:
-    """A reference and recomputed log-probs cost a forward pass each."""
-    has_reference = bool(settings.algorithm.kl_coef)
+    """A reference, recomputed log-probs and the choice of tokens by covariance cost a forward pass each."""
+    has_reference, has_choice = bool(settings.algorithm.kl_coef), settings.algorithm.covariance is not None
     return sampling_and_training(
         settings,
-        passes=6 * settings.epochs + 2 * (has_reference + settings.recompute_old_logprobs),
+        passes=6 * settings.epochs + 2 * (has_reference + settings.recompute_old_logprobs + has_choice),
         reference=has_reference,
         idles_off=settings.offload_idle,
     )

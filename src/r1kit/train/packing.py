@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from r1kit.models.batch import TENSORS, Batch, Targets
+from r1kit.models.batch import TENSORS, Batch, SamplingMask, Targets
 from r1kit.models.packed import PackedLayout, Span, bucket, common_prefix, split_by_budget
 from r1kit.models.plain import plain_path
 from r1kit.types import Sample
@@ -118,6 +118,7 @@ def _batch(row: list[_Piece], device: torch.device) -> Batch:
     place = sum(piece.prompt for piece in row)  # of the next token; all prompts come before all completions
     last_of_prompt = -1  # its hidden state predicts the first token of each completion
     columns: dict[str, list[NDArray[Any]]] = {name: [] for name in TENSORS}  # a piece per sample
+    masks: list[Sequence[int]] = []  # one for each target, or none at all
     order: list[int] = []
     ends: list[int] = []
     for piece in row:
@@ -134,19 +135,22 @@ def _batch(row: list[_Piece], device: torch.device) -> Batch:
                 "old_logprobs": sample.logprobs,  # until they are recomputed
                 "ref_logprobs": sample.ref_logprobs,
                 "advantages": sample.advantages,
+                "selected": (),  # until an objective chooses tokens
             }
             columns["token_ids"].append(ids[chosen])
             columns["positions"].append(before)
             for name, values in values_of.items():  # SFT has none
                 known = np.asarray(values, np.float32)[chosen] if len(values) else np.zeros(len(chosen), np.float32)
                 columns[name].append(known)
+            masks += [sample.sampling_mask[i] for i in chosen.tolist()] if sample.sampling_mask else []
             token_ids.append(ids[piece.prompt :])
             place += len(ids) - piece.prompt
             order.append(index)
             ends.append(place - 1)
     tensors = {name: torch.from_numpy(np.concatenate(parts)).to(device) for name, parts in columns.items()}
     lengths = tuple(map(len, columns["token_ids"]))
-    targets, layout = Targets(lengths=lengths, **tensors), PackedLayout(spans, device)
+    targets = Targets(lengths=lengths, **tensors, sampling_mask=SamplingMask.of(masks, device))
+    layout = PackedLayout(spans, device)
     assert place == len(layout.position_ids), "the layout describes every token of the row"
     row_ids = torch.from_numpy(np.concatenate(token_ids))[None].to(device)  # [1, T]
     return Batch(row_ids, layout, targets, order=tuple(order), ends=torch.tensor(ends, device=device))

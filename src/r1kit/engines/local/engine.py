@@ -18,7 +18,7 @@ from torch import Tensor
 from r1kit.engines import PromptError, Report
 from r1kit.engines.ask import refuse_long
 from r1kit.engines.local.decoders import decoder_of
-from r1kit.engines.local.sampling import likeliest, sample_rows, uniforms
+from r1kit.engines.local.sampling import ids_of, likeliest, sample_rows, uniforms
 from r1kit.engines.local.scheduler import Request, Scheduler, Sequence
 from r1kit.models.compute import computing
 from r1kit.models.head import Head
@@ -217,7 +217,8 @@ class Generation:
     def step(self, uniform: Tensor) -> tuple[Tensor, ...]:
         """The next token and its log-prob [rows] for every running sequence, from uniform numbers [rows].
 
-        If a request keeps the likeliest tokens, also their log-probs and ids [rows, top]. Only tensors on the device go
+        If a request keeps the likeliest tokens, also their log-probs and ids [rows, top]; if one keeps its sampling
+        mask, also the mask's bits [rows, V / 8]. Only tensors on the device go
         in and out, and all shapes depend on `rows` and the cache's size alone. So a GPU never waits for the host here,
         and the step can be recorded.
         """
@@ -236,9 +237,15 @@ class Generation:
     def read(self, first: int, tokens: Tensor, logprobs: Tensor, *top: Tensor) -> None:
         """Give the sequences of slots [first:] their new tokens [slots - first, steps]; finished ones leave.
 
-        `top` are log-probs and ids [slots - first, steps, top] of the likeliest tokens.
+        `top` are log-probs and ids [slots - first, steps, top] of the likeliest tokens, and then the bits
+        [slots - first, steps, V / 8] of the sampling masks, each if a request asked for it.
         """
         running = self.scheduler.running
+        if any(sequence.request.params.sampling_mask for sequence in running[first:]):
+            top, masks = top[:-1], top[-1]
+            for sequence, bits in zip(running[first:], masks.cpu().numpy(), strict=True):
+                if sequence.request.params.sampling_mask:
+                    sequence.sampling_mask += map(ids_of, bits)
         if top:
             values, places = (each.tolist() for each in top)
             for sequence, *new in zip(running[first:], places, values, strict=True):
@@ -289,6 +296,7 @@ class Generation:
             text=text,
             finish_reason="stop" if stopped else "length",
             policy_version=self.engine.version,
+            sampling_mask=tuple(sequence.sampling_mask[: len(sequence.token_ids)]),
         )
 
     def text_before_stop(self, token_ids: list[int], stops: abc.Sequence[str]) -> str | None:

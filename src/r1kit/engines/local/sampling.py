@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+from array import array
 from collections.abc import Sequence
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from r1kit.types import SamplingParams
@@ -20,10 +22,13 @@ def uniforms(seed: int, name: str, count: int) -> Tensor:
     return torch.from_numpy(np.random.Generator(np.random.Philox(key=key)).random(count))
 
 
-def sample(logits: Tensor, uniform: Tensor, params: SamplingParams) -> tuple[Tensor, Tensor]:
+def sample(logits: Tensor, uniform: Tensor, params: SamplingParams) -> tuple[Tensor, ...]:
     """Next tokens [B] and their log-probs [B] from logits [B, V] in fp32 and uniform numbers [B].
 
     Log-probs are those of the full distribution at the sampling temperature (1 for greedy), before top-k and top-p.
+    With `params.sampling_mask` they are those of the distribution after both, and a third tensor [B, V / 8] of uint8
+    has a bit for each id, set if the id was left.
+
     Divides `logits` by that temperature in place. A row whose logits are NaN or infinite gets the log-prob NaN: an
     error here would need its value, and a GPU would wait for it at each token.
     """
@@ -36,25 +41,37 @@ def sample(logits: Tensor, uniform: Tensor, params: SamplingParams) -> tuple[Ten
     elif params.top_k == 0 and params.top_p == 1.0:
         tokens = _draw(probs, uniform)
     else:
-        tokens = _draw_truncated(probs, uniform, params)
-    return tokens, probs.gather(1, tokens[:, None])[:, 0].log()
+        tokens, index, is_kept = _draw_truncated(probs, uniform, params)
+    logprobs = probs.gather(1, tokens[:, None])[:, 0].log()
+    if not params.sampling_mask:
+        return tokens, logprobs
+    left = torch.ones_like(probs, dtype=torch.bool)  # [B, V]
+    if params.temperature and (params.top_k or params.top_p < 1.0):
+        left = left.zero_().scatter_(1, index, is_kept)
+        logprobs = logprobs - (probs * left).sum(dim=-1, dtype=torch.float64).log().float()
+    return tokens, logprobs, _packed_bits(left)
 
 
 def sample_rows(logits: Tensor, uniform: Tensor, params: Sequence[SamplingParams], top: int) -> tuple[Tensor, ...]:
     """`sample` for rows that may differ in temperature, top-k and top-p.
 
-    With `top`, also the log-probs [B, top] and ids [B, top] of the likeliest tokens of each row.
+    With `top`, also the log-probs [B, top] and ids [B, top] of the likeliest tokens of each row. If any row asks for a
+    sampling mask, all get one, last.
     """
-    groups: dict[tuple[float, float, int], list[int]] = {}
+    groups: dict[tuple[float, float, int, bool], list[int]] = {}
     for row, own in enumerate(params):
-        groups.setdefault((own.temperature, own.top_p, own.top_k), []).append(row)
+        groups.setdefault((own.temperature, own.top_p, own.top_k, own.sampling_mask), []).append(row)
     if len(groups) == 1:  # nothing is copied
-        sampled = sample(logits, uniform, params[0])
-        return (*sampled, *likeliest(logits, top)) if top else sampled
+        tokens, logprobs, *mask = sample(logits, uniform, params[0])
+        return (tokens, logprobs, *(likeliest(logits, top) if top else ()), *mask)
     parts = []
     for rows in groups.values():
         index = torch.tensor(rows, device=logits.device)
-        parts.append(sample_rows(logits[index], uniform[index], [params[row] for row in rows], top))
+        own_params = [params[row] for row in rows]
+        part = sample_rows(logits[index], uniform[index], own_params, top)
+        if any(each.sampling_mask for each in params) and not own_params[0].sampling_mask:
+            part = (*part, torch.zeros(len(rows), -(-logits.shape[1] // 8), dtype=torch.uint8, device=logits.device))
+        parts.append(part)
     places = torch.tensor([row for rows in groups.values() for row in rows], device=logits.device).argsort()
     return tuple(torch.cat(pieces)[places] for pieces in zip(*parts, strict=True))
 
@@ -85,8 +102,23 @@ def _draw(probs: Tensor, uniform: Tensor) -> Tensor:
     return token.clamp(max=vocabulary - 1)  # only NaN leads into the padding
 
 
-def _draw_truncated(probs: Tensor, uniform: Tensor, params: SamplingParams) -> Tensor:
-    """Tokens [B] after top-k, then top-p among the rest (the fewest tokens whose mass reaches top_p), as in vLLM."""
+def _packed_bits(bits: Tensor) -> Tensor:
+    """Booleans [B, V] as uint8 [B, V / 8], the first of eight in the lowest bit."""
+    padded = torch.nn.functional.pad(bits, (0, -bits.shape[1] % 8)).view(len(bits), -1, 8)
+    weights = torch.tensor([1, 2, 4, 8, 16, 32, 64, 128], dtype=torch.uint8, device=bits.device)
+    return (padded * weights).sum(dim=-1, dtype=torch.uint8)
+
+
+def ids_of(bits: NDArray[np.uint8]) -> array[int]:
+    """The ids, ascending, whose bits are set in a row [V / 8] of a sampling mask."""
+    return array("i", np.unpackbits(bits, bitorder="little").nonzero()[0].astype(np.int32).tobytes())
+
+
+def _draw_truncated(probs: Tensor, uniform: Tensor, params: SamplingParams) -> tuple[Tensor, Tensor, Tensor]:
+    """Tokens [B] after top-k, then top-p among the rest (the fewest tokens whose mass reaches top_p), as in vLLM.
+
+    Also the ids [B, width] of the likeliest tokens, and whether each is left.
+    """
     vocabulary = probs.shape[1]
     width = min(params.top_k or 1024, vocabulary)
     top, index = probs.topk(width, dim=-1)  # [B, width] each, largest first
@@ -101,4 +133,4 @@ def _draw_truncated(probs: Tensor, uniform: Tensor, params: SamplingParams) -> T
     place = torch.searchsorted(ends, uniform[:, None] * ends[:, -1:], right=True)  # [B, 1]
     # [B, 1]; rounding must not pick a token beyond it (of NaN, no token is kept)
     last = ((kept > 0).sum(dim=-1, keepdim=True) - 1).clamp(min=0)
-    return index.gather(1, torch.minimum(place, last))[:, 0]
+    return index.gather(1, torch.minimum(place, last))[:, 0], index, kept > 0

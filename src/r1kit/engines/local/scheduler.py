@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from collections import abc, deque
 from dataclasses import dataclass, field
 
@@ -38,6 +39,7 @@ class Sequence:
     token_ids: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
     top: list[Top] = field(default_factory=list)
+    sampling_mask: list[array[int]] = field(default_factory=list)
     completion: Completion | None = None  # once it has ended
 
     def draws(self, count: int) -> list[float]:

@@ -15,7 +15,7 @@ from r1kit.rewards import RewardSpec
 from r1kit.settings import SettingsError
 from r1kit.tasks import TaskSpec
 from r1kit.train.learner import OptimizerSettings
-from r1kit.train.losses.policy_gradient import PRESETS
+from r1kit.train.losses.policy_settings import PRESETS
 from r1kit.train.supervised import cosine
 
 

@@ -14,7 +14,7 @@ from r1kit.recipes.scale import Departures, ExpertSizes, R1Sizes, Scale, Sizes, 
 from r1kit.rewards import RewardSpec
 from r1kit.tasks import TaskSpec
 from r1kit.train.learner import OptimizerSettings
-from r1kit.train.losses.policy_gradient import PRESETS
+from r1kit.train.losses.policy_settings import PRESETS
 from r1kit.train.supervised import cosine
 
 PROMPTS = 64

@@ -10,7 +10,7 @@ from r1kit.stages.shared.probe import ProbeSettings
 from r1kit.tasks import TaskSpec
 from r1kit.tiny.frame import TINY_CHAT, TINY_SYSTEM
 from r1kit.train.learner import OptimizerSettings
-from r1kit.train.losses.policy_gradient import PRESETS
+from r1kit.train.losses.policy_settings import PRESETS
 from r1kit.train.supervised import cosine
 
 

@@ -15,17 +15,20 @@ from torch import Tensor
 from r1kit.models.batch import Targets, Totals
 from r1kit.models.policy_net import Loss, LossOutput
 from r1kit.settings import SettingsError, import_function
-from r1kit.train.advantages import BASELINES, advantages
-from r1kit.train.losses.policy_gradient import GRPOSettings, grpo
+from r1kit.train.advantages import BASELINES, advantages, length_rewards, whiten
+from r1kit.train.losses.policy_gradient import grpo
+from r1kit.train.losses.policy_settings import GRPOSettings
+from r1kit.types import Group
 
-Advantages = Callable[[Sequence[float | None]], Sequence[float | None]]  # of the rewards of one group
-SUMS = ("kl", "ratio", "clip_fraction", "logprob_gap")  # sums of the built-in loss that a loss of your own can replace
+Baseline = Callable[[Sequence[float | None]], Sequence[float | None]]  # of the rewards of one group
+# sums of the built-in loss that a loss of your own can replace
+SUMS = ("kl", "ratio", "clip_fraction", "masked", "logprob_gap")
 
 
-def loss_of(settings: GRPOSettings) -> Loss:
+def loss_of(settings: GRPOSettings, entropy_coef: Callable[[], float] | None = None) -> Loss:
     """The built-in policy loss, or the loss that the function behind `settings.loss` returns for these settings."""
     if not settings.loss:
-        return grpo(settings)
+        return grpo(settings, entropy_coef)
     maker = import_function(settings.loss, "loss")
     _require_arguments(maker, f"loss {settings.loss!r}", "f(settings) -> loss", "the algorithm's settings")
     loss: Loss = maker(settings)
@@ -50,10 +53,39 @@ def loss_of(settings: GRPOSettings) -> Loss:
     return checked
 
 
-def advantages_of(settings: GRPOSettings) -> Advantages:
+def group_advantages(
+    groups: Sequence[Group], baseline: Baseline, settings: GRPOSettings, *, skip_truncated: bool = False
+) -> list[list[float | None]]:
+    """The advantages of a rollout's groups. With `skip_truncated`, truncated completions count in no whitening."""
+    rows = [list(baseline(_rewards(group, settings.length_penalty))) for group in groups]
+    if not settings.whiten:
+        return rows
+    members = [rollout.completion for group in groups for rollout in group.rollouts]
+    flat = [value for row in rows for value in row]
+    lengths = [
+        0 if value is None or (skip_truncated and member.finish_reason == "length") else len(member.token_ids)
+        for value, member in zip(flat, members, strict=True)
+    ]
+    whitened = iter(whiten([value or 0.0 for value in flat], lengths))
+    pairs = [[(value, next(whitened)) for value in row] for row in rows]
+    return [[None if value is None else white for value, white in row] for row in pairs]
+
+
+def _rewards(group: Group, length_penalty: float) -> list[float | None]:
+    """The rewards of a group, with Kimi's reward for short answers; no verdict counts as wrong."""
+    totals = [rollout.reward.total for rollout in group.rollouts]
+    if not length_penalty:
+        return totals
+    verdicts = [rollout.reward.verdict for rollout in group.rollouts]
+    right = [verdict is not None and verdict.correct is True for verdict in verdicts]
+    terms = length_rewards([len(rollout.completion.token_ids) for rollout in group.rollouts], right)
+    return [None if total is None else total + length_penalty * term for total, term in zip(totals, terms, strict=True)]
+
+
+def baseline_of(settings: GRPOSettings) -> Baseline:
     """The function from the rewards of a group to its advantages; one of your own is checked at each call."""
     if settings.baseline in BASELINES:
-        return partial(advantages, baseline=settings.baseline)
+        return partial(advantages, baseline=settings.baseline, pass_k=settings.pass_k)
     function = import_function(settings.baseline, "baseline")
     _require_arguments(function, f"baseline {settings.baseline!r}", "f(rewards) -> advantages", "a group's rewards")
 

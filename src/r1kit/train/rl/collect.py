@@ -10,7 +10,7 @@ from statistics import fmean
 from typing import Any
 
 from r1kit.chat import ChatFormat
-from r1kit.engines import PolicyEngine
+from r1kit.engines import EngineError, PolicyEngine
 from r1kit.rewards.scorer import Scorer
 from r1kit.rollout import TrainerState, rollout
 from r1kit.tasks import Task
@@ -45,11 +45,6 @@ class ScoredGroup:
 
     group: Group
     advantages: Sequence[float | None]
-
-    @property
-    def varies(self) -> bool:
-        """Whether the rewards differ; a group of equal rewards has no gradient."""
-        return len({total for total in reward_totals(self.group) if total is not None}) > 1
 
     def samples(self, *, skip_truncated: bool) -> tuple[list[Sample], list[Sample]]:
         """The rollouts to train on, and the truncated ones that are left out."""
@@ -94,7 +89,7 @@ class Collector:
         With dynamic sampling (DAPO section 3.2), further rounds replace groups of equal rewards until the step is full
         or the rounds are used up.
         """
-        settings, scored = self.settings, list[ScoredGroup]()
+        settings, groups = self.settings, list[Group]()
         logged: dict[str, list[float]] = {}
         reward_seconds = 0.0
 
@@ -112,7 +107,7 @@ class Collector:
         missing = settings.prompts_per_step
         for extra_round in range(self.objective.extra_rounds + 1):
             params = settings.sampling(step, extra_round)
-            groups = rollout(
+            groups += rollout(
                 self.engine,
                 draws.next(missing),
                 self.chat,
@@ -122,19 +117,41 @@ class Collector:
                 trainer_state=TrainerState(global_step=step, max_steps=settings.steps),
                 names=self.columns,
             )
-            scored += [ScoredGroup(group, self.objective.advantages(reward_totals(group))) for group in groups]
-            missing = settings.prompts_per_step - sum(entry.varies for entry in scored)
+            if params.sampling_mask:
+                require_masks(groups)
+            missing = settings.prompts_per_step - sum(map(varies, groups))
             if missing <= 0:
                 break
-        kept = [entry for entry in scored if entry.varies] if self.objective.extra_rounds else scored
-        pairs = [entry.samples(skip_truncated=settings.truncated == "skip") for entry in kept]
+        kept = [group for group in groups if varies(group)] if self.objective.extra_rounds else groups
+        trained = [ScoredGroup(*pair) for pair in zip(kept, self.objective.advantages(kept), strict=True)]
+        pairs = [entry.samples(skip_truncated=settings.truncated == "skip") for entry in trained]
         samples, left_out = ([sample for pair in pairs for sample in pair[side]] for side in (0, 1))
+        known = {id(entry.group): entry for entry in trained}
+        scored = [known.get(id(group)) or ScoredGroup(group, [None] * len(group.rollouts)) for group in groups]
         reported = {name: fmean(values) for name, values in logged.items()}
         return Collected(scored, samples, left_out, reported, reward_seconds)
 
 
 def reward_totals(group: Group) -> list[float | None]:
     return [member.reward.total for member in group.rollouts]
+
+
+def varies(group: Group) -> bool:
+    """Whether the rewards differ. Otherwise a baseline of the group leaves no gradient."""
+    return len({total for total in reward_totals(group) if total is not None}) > 1
+
+
+def require_masks(groups: Sequence[Group]) -> None:
+    """Raise `EngineError` unless each token of each completion has a sampling mask.
+
+    Training over the whole vocabulary would be biased: the ratio would compare other distributions.
+    """
+    completions = [member.completion for group in groups for member in group.rollouts]
+    if any(len(each.sampling_mask) != len(each.token_ids) for each in completions):
+        raise EngineError(
+            "the engine does not say which ids top_p and top_k left (Completion.sampling_mask), and training needs "
+            "them: set top_p to 1 and top_k to 0"
+        )
 
 
 def to_sample(rollout: Rollout, advantage: float, source: str = "") -> Sample:
@@ -145,6 +162,7 @@ def to_sample(rollout: Rollout, advantage: float, source: str = "") -> Sample:
     return Sample(  # each sequence: prompt, then completion
         token_ids=(*prompt, *completion.token_ids),
         loss_mask=(False,) * len(prompt) + (True,) * len(completion.token_ids),
+        sampling_mask=((),) * len(prompt) + tuple(completion.sampling_mask) if completion.sampling_mask else (),
         logprobs=(*zeros, *completion.logprobs),
         advantages=zeros + (advantage,) * len(completion.token_ids),  # one advantage for all tokens (R1 equation 1)
         source=source,

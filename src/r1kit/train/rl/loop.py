@@ -90,6 +90,7 @@ class RLLoop:
         state: dict[str, Any] = {"step": 0, "position": 0}
         if newest is not None:
             state = self.learner.load(newest, self.objective.moving_reference)
+            self.objective.state.update(state.get("objective", {}))
             self.note(f"resumes after step {state['step']}")
         first, draws = state["step"], Draws(self.task, settings.seed, state["position"])
         self.stopping = EarlyStopping(self.validation, self.learner, self.folder, state)
@@ -180,7 +181,7 @@ class RLLoop:
                 position = done + (index + 1) * settings.minibatches // len(parts) - 1
                 trained = sum(batch.num_tokens for piece in pieces for batch in piece.batches)
                 tokens = {"tokens/train": float(trained)}
-                rows.append(means | self.learner.step(position) | tokens)
+                rows.append(means | self.learner.step(position) | self.objective.after_update(means) | tokens)
         return update_metrics(rows)
 
     def _backward(self, parts: Sequence[Part], totals: Totals) -> dict[str, float]:
@@ -189,6 +190,6 @@ class RLLoop:
         return merge_parts(means, [sum(len(b.targets) for b in (*p.batches, *p.measured)) for p in parts])
 
     def _checkpoint(self, step: int, position: int) -> None:
-        state = {"step": step, "position": position, **self.stopping.state}
+        state = {"step": step, "position": position, "objective": self.objective.state, **self.stopping.state}
         self.learner.save(checkpoints.folder_of(self.folder, step), state, self.objective.moving_reference)
         checkpoints.prune(self.folder, keep=2)  # two, in case the newest is damaged

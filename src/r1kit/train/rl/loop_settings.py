@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, field_validator, model_validator
 
 from r1kit.settings import Settings, unhashed
-from r1kit.train.losses.policy_gradient import PRESETS, GRPOSettings
+from r1kit.train.losses.policy_settings import PRESETS, GRPOSettings
 from r1kit.types import SamplingParams
 from r1kit.verifiers import find
 
@@ -58,6 +58,8 @@ class RolloutSettings(Settings):
             top_k=self.top_k,
             max_tokens=self.max_tokens,
             seed=self.seed * 1_000_003 + step + extra_round * 7_919,  # primes: no two (seed, step, round) meet soon
+            # training needs the distribution that was sampled from (DeepSeek-V3.2 section 3.1, keep sampling mask)
+            sampling_mask=self.top_p < 1 or self.top_k > 0,
         )
 
 
@@ -73,8 +75,12 @@ class LoopSettings(RolloutSettings):
     def _consistent(self) -> LoopSettings:
         if self.recompute_old_logprobs and self.epochs > 1:
             raise ValueError("recompute_old_logprobs works with epochs = 1: in later epochs the old policy is gone")
-        if self.algorithm.truncated_importance is not None and not self.recompute_old_logprobs:
+        algorithm = self.algorithm
+        if algorithm.weighs_importance and not self.recompute_old_logprobs:
+            name = "masked_importance" if algorithm.truncated_importance is None else "truncated_importance"
+            raise ValueError(f"{name} compares the learner with the sampler: set recompute_old_logprobs to true")
+        if algorithm.baseline == "pass_at_k" and algorithm.pass_k >= self.group_size:
             raise ValueError(
-                "truncated_importance compares the learner with the sampler: set recompute_old_logprobs to true"
+                f"pass_k is {algorithm.pass_k} and group_size {self.group_size}: all subsets of k would be one"
             )
         return self

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from statistics import fmean, pstdev
 
-from r1kit.train.rl.collect import Collected, reward_totals
+from r1kit.train.rl.collect import Collected, reward_totals, varies
 
 NAMES = {
     "loss": "optim/loss",
@@ -13,6 +13,7 @@ NAMES = {
     "kl": "policy/kl",
     "ratio": "policy/ratio_mean",
     "clip_fraction": "policy/clip_fraction",
+    "masked": "policy/masked_fraction",
     "logprob_gap": "sampler/logprob_gap_mean",
     "divergence": "distill/divergence",
 }
@@ -32,7 +33,7 @@ def group_metrics(collected: Collected, *, compares: bool) -> dict[str, float]:
     if compares:
         # within a group: what the advantages are divided by, so 0 means that nothing is learned
         row["reward/std"] = fmean(pstdev(group_totals or [0.0]) for group_totals in by_group)
-        row["groups/zero_variance"] = fmean(not entry.varies for entry in collected.scored)
+        row["groups/zero_variance"] = fmean(not varies(group) for group in collected.groups)
     row |= {
         "completion/length_mean": fmean(lengths),
         "completion/length_max": float(max(lengths)),

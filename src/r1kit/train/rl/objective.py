@@ -4,18 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
+import torch
 from torch import Tensor
 
 from r1kit.models.batch import Batch
 from r1kit.models.policy_net import AnyLoss
 from r1kit.train.learner import Learner
+from r1kit.train.losses.covariance import select
 from r1kit.train.packing import pack
-from r1kit.train.rl.algorithm import Advantages, advantages_of, loss_of
+from r1kit.train.rl.algorithm import baseline_of, group_advantages, loss_of
+from r1kit.train.rl.entropy import EntropyControl
 from r1kit.train.rl.loop_settings import LoopSettings
 from r1kit.train.rl.reference import Reference
-from r1kit.types import Sample
+from r1kit.types import Group, Sample
 
 
 class Part(NamedTuple):
@@ -32,6 +35,7 @@ class Objective(Protocol):
     learns_from_rewards: bool  # otherwise rewards are only reported, and undecided verdicts stop nothing
     prepares_ahead: bool  # all minibatches of a rollout are prepared before the first update moves the weights
     extra_rounds: int  # of sampling, which replace groups of equal rewards
+    state: dict[str, Any]  # what a checkpoint must hold beside tensors, as JSON
 
     @property
     def loss(self) -> AnyLoss:
@@ -41,8 +45,8 @@ class Objective(Protocol):
     def moving_reference(self) -> Mapping[str, Tensor] | None:
         """Tensors of a reference that training replaces, which a checkpoint must hold."""
 
-    def advantages(self, rewards: Sequence[float | None]) -> Sequence[float | None]:
-        """One for each completion of a group; None leaves it out of training."""
+    def advantages(self, groups: Sequence[Group]) -> list[list[float | None]]:
+        """One for each completion of a rollout's groups; None leaves it out of training."""
 
     def given(self, step: int) -> list[Sample]:
         """Samples beside those of the rollout; they depend on the step alone."""
@@ -52,6 +56,9 @@ class Objective(Protocol):
 
     def measure(self, samples: Sequence[Sample]) -> list[Part]:
         """The parts of samples that are not trained on."""
+
+    def after_update(self, means: Mapping[str, float]) -> dict[str, float]:
+        """Called after each update with the means over its tokens; returns metrics to log beside them."""
 
     def after_updates(self, before: int) -> None:
         """Called after each rollout's updates; `before`: the updates done before them."""
@@ -70,13 +77,16 @@ class PolicyGradient:
         algorithm = settings.algorithm
         self.learner, self.settings = learner, settings
         # a loss or baseline that cannot be imported is an error here, before any work
-        self._advantages: Advantages = advantages_of(algorithm)
-        self.loss = loss_of(algorithm)
+        self._baseline = baseline_of(algorithm)
+        self._entropy = None if algorithm.entropy is None else EntropyControl(algorithm.entropy)
+        self.state: dict[str, Any] = {} if self._entropy is None else self._entropy.state
+        self.loss = loss_of(algorithm, self._entropy)
         self.prepares_ahead, self.extra_rounds = settings.recompute_old_logprobs, algorithm.dynamic_sampling
         self.reference = self._new_reference() if algorithm.kl_coef else None
 
-    def advantages(self, rewards: Sequence[float | None]) -> Sequence[float | None]:
-        return self._advantages(rewards)
+    def advantages(self, groups: Sequence[Group]) -> list[list[float | None]]:
+        skips = self.settings.truncated == "skip"
+        return group_advantages(groups, self._baseline, self.settings.algorithm, skip_truncated=skips)
 
     def given(self, step: int) -> list[Sample]:
         return []
@@ -85,13 +95,24 @@ class PolicyGradient:
         """GRPO without a KL term gives a sample with advantage 0 no gradient, so no backward pass is spent on it; it
         is measured, so that metrics cover every sample."""
         algorithm = self.settings.algorithm
-        # All tokens of a completion have one advantage. A loss of your own may need any sample.
-        trained = [s for s in samples if s.advantages[-1] != 0.0 or algorithm.kl_coef or algorithm.loss]
+        # all tokens of a completion have one advantage
+        trained = [s for s in samples if s.advantages[-1] != 0.0 or algorithm.trains_all]
         rest = [s for s in samples if s.advantages[-1] == 0.0] if len(trained) < len(samples) else []
-        return [Part(self.loss, self._pack(trained), self._pack(rest))]
+        batches = self._pack(trained)
+        if algorithm.covariance is not None and batches:
+            batches = self._selected(batches)
+        return [Part(self.loss, batches, self._pack(rest))]
 
     def measure(self, samples: Sequence[Sample]) -> list[Part]:
         return [Part(self.loss, [], self._pack(samples))]
+
+    def after_update(self, means: Mapping[str, float]) -> dict[str, float]:
+        """Adapt the entropy bonus."""
+        if self._entropy is None or "entropy" not in means:  # an update without batches
+            return {}
+        applied = self._entropy()
+        self._entropy.observe(means["entropy"])
+        return {"policy/entropy_coef": applied}
 
     def after_updates(self, before: int) -> None:
         """Replace the reference where the paper does (every 400 updates)."""
@@ -119,6 +140,32 @@ class PolicyGradient:
                 targets = replace(targets, old_logprobs=self.learner.logprobs(batch))  # [N]
             batches[index] = replace(batch, targets=targets)
         return batches
+
+    def _selected(self, batches: Sequence[Batch]) -> list[Batch]:
+        """Batches whose tokens are marked by Clip-Cov or KL-Cov, which compare all tokens of the update.
+
+        The policy's log-probs cost a forward pass.
+        """
+        targets = [batch.targets for batch in batches]
+        # tokens in the order of the samples, so that packing does not change the draw
+        owners = [torch.tensor(batch.order)[batch.targets.sequence_ids().cpu()] for batch in batches]
+        order = torch.cat(owners).argsort(stable=True)  # [N]
+        now, old, advantages = (
+            torch.cat(columns).cpu()[order]
+            for columns in (
+                [self.learner.logprobs(batch) for batch in batches],
+                [each.old_logprobs for each in targets],
+                [each.advantages for each in targets],
+            )
+        )
+        # the same draw in a resumed run
+        generator = torch.Generator().manual_seed(self.settings.seed * 1_000_003 + self.learner.updates)
+        marks = torch.empty_like(now)
+        marks[order] = select(now, old, advantages, self.settings.algorithm, generator)
+        return [
+            replace(batch, targets=replace(batch.targets, selected=mark.to(self.learner.device)))
+            for batch, mark in zip(batches, marks.split([len(each) for each in targets]), strict=True)
+        ]
 
     def _new_reference(self) -> Reference:
         return Reference(self.learner, idles_off=self.settings.offload_idle)

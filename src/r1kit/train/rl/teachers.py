@@ -15,7 +15,7 @@ from r1kit.train.losses.on_policy import OnPolicyDivergence, OnPolicySettings, s
 from r1kit.train.packing import pack
 from r1kit.train.rl.objective import Part
 from r1kit.train.teacher import ModelTeacher
-from r1kit.types import Sample
+from r1kit.types import Group, Sample
 
 
 class Given:
@@ -84,10 +84,11 @@ class DistillObjective:
         assert given is None or settings.divergence != "sampled", "given rows have no log-probs of a sampler"
         self.learner, self.settings, self.teachers = learner, settings, teachers
         self.tokens_per_batch, self._given = tokens_per_batch, given
+        self.state: dict[str, Any] = {}
         self.loss = self._loss_of(next(iter(teachers.models)), is_sampled=True)
 
-    def advantages(self, rewards: Sequence[float | None]) -> Sequence[float | None]:
-        return [0.0 for _ in rewards]  # every completion is trained on
+    def advantages(self, groups: Sequence[Group]) -> list[list[float | None]]:
+        return [[0.0 for _ in group.rollouts] for group in groups]  # every completion is trained on
 
     def given(self, step: int) -> list[Sample]:
         return [] if self._given is None else self._given.at(step)
@@ -104,6 +105,9 @@ class DistillObjective:
 
     def measure(self, samples: Sequence[Sample]) -> list[Part]:
         return [Part(part.loss, [], part.batches) for part in self.prepare(samples)]
+
+    def after_update(self, means: Mapping[str, float]) -> dict[str, float]:
+        return {}
 
     def after_updates(self, before: int) -> None:
         """The teachers stay as they are."""
