@@ -36,8 +36,10 @@ WARPED: list[dict[str, Any]] = [{"top_p": 0.8}, {"top_k": 7}, {"top_k": 20, "top
 
 def policy() -> Policy:
     model = fresh_llama(TOKENIZER, layers=2, width=32, heads=4, context=64, seed=0)
+    torch.manual_seed(0)
     with torch.no_grad():
-        model.lm_head.weight.mul_(20)  # some tokens are likely, some are not
+        for parameter in model.parameters():  # some tokens are likely, some are not
+            parameter.add_(torch.randn_like(parameter) * 0.1)
     return Policy(model, TOKENIZER, tuple(range(1, len(TOKENIZER), 12)))
 
 
@@ -110,13 +112,13 @@ def padded_loss(model: Any, given: list[Sample], temperature: float) -> Any:
     for each in given:
         first = list(each.loss_mask).index(True)
         logits = model(torch.tensor([each.token_ids])).logits[0, first - 1 : -1] / temperature  # [n, V]
-        left = torch.full_like(logits, -torch.inf)
+        is_left = torch.zeros_like(logits, dtype=torch.bool)
         for row, ids in enumerate(each.sampling_mask[first:]):
-            left[row, torch.tensor(np.asarray(ids)).long()] = 0.0
-        log_pi = (logits + left).log_softmax(-1)
+            is_left[row, torch.tensor(np.asarray(ids)).long()] = True
+        log_pi = logits.masked_fill(~is_left, -torch.inf).log_softmax(-1)
         chosen = log_pi.gather(1, torch.tensor(each.token_ids[first:])[:, None])[:, 0]
         loss = loss - each.advantages[-1] * (chosen - chosen.detach()).exp().mean() / len(given)
-        entropies.append(torch.special.entr(log_pi.exp()).sum(-1))
+        entropies.append(-(log_pi.exp() * log_pi.masked_fill(~is_left, 0.0)).sum(-1))
     return loss - 0.1 * torch.cat(entropies).mean()
 
 
