@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from r1kit.chat import whole_response
-from r1kit.train.rl.collect import ScoredGroup
+from r1kit.train.rl.collect import ScoredGroup, varies
 from r1kit.types import Rollout
 
 GROUPS = 2  # of each, the completions with the highest and the lowest reward
@@ -14,9 +14,9 @@ GROUPS = 2  # of each, the completions with the highest and the lowest reward
 def sample_table(scored: Sequence[ScoredGroup]) -> list[dict[str, str]]:
     """Rows with question, completion, verdict and reward by part; groups that teach something come first."""
     rows = []
-    for entry in sorted(scored, key=lambda entry: not entry.varies)[:GROUPS]:
+    for entry in sorted(scored, key=lambda entry: not varies(entry.group))[:GROUPS]:
         ranked = sorted(entry.group.rollouts, key=lambda rollout: rollout.reward.total or 0.0, reverse=True)
-        for rollout in [ranked[0], ranked[-1]] if entry.varies else ranked[:1]:
+        for rollout in [ranked[0], ranked[-1]] if varies(entry.group) else ranked[:1]:
             rows.append({"question": entry.group.problem.prompt, **_cells(rollout)})
     return rows
 
