@@ -330,7 +330,7 @@ def test_the_audit_keeps_what_two_verifiers_see_differently(tmp_path: Path) -> N
     # "exact" compares letters: 4.0 is wrong for it and right for math
     groups = [group(["right", "wrong"], ["4", "4.0"], verifier="exact"), group(["failed", None], verifier="exact")]
     audit = Audit(tmp_path, 1.0, "", 0)
-    assert audit(3, groups) == {"audit/count": 2.0, "audit/disagreement": 0.5}
+    assert audit(3, groups) == {"audit/count": 2.0, "audit/right": 2.0, "audit/disagreement": 0.5}
     row = rows(tmp_path / "audit.jsonl")[0]
     assert (row["step"], row["extracted"], row["verdict"], row["second"], row["second_verdict"]) == (
         3,
@@ -362,7 +362,7 @@ def test_the_audit_draws_its_share_by_seed_and_step(tmp_path: Path) -> None:
     assert Audit(tmp_path, 0.0, "math", 0)(1, groups) == {}
     assert Audit(tmp_path, 1.0, "", 0)(1, [group(["right"], verifier="math")]) == {}  # there is none stronger
     last = group(["right"], ["4"], texts=["so it is 4"], verifier="last-number")
-    assert Audit(tmp_path, 1.0, "", 0)(1, [last]) == {"audit/count": 1.0, "audit/disagreement": 0.0}
+    assert Audit(tmp_path, 1.0, "", 0)(1, [last]) == {"audit/count": 1.0, "audit/right": 1.0, "audit/disagreement": 0.0}
     assert not (tmp_path / "audit.jsonl").exists()
 
 

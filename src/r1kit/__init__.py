@@ -29,6 +29,7 @@ def run(
     rehearse: bool = False,
     overrides: Mapping[str, Any] | None = None,
     seed: int | None = None,
+    controls: Sequence[str] = (),
     runs: str | Path = "runs",
     until: str | None = None,
     jobs: int = 1,
@@ -38,8 +39,9 @@ def run(
     """Run a recipe, or resume it, and return the folder of its last stage (or of `until`).
 
     `recipe` is a name, a dotted path or a recipe file, on top of which the other arguments come; `scale` is a name or a
-    dotted path; `data` gives each role a set or a file; `overrides` change settings, as `--set` does. With more than
-    one of `jobs`, processes run stages side by side. They import the calling script, so it needs
+    dotted path; `data` gives each role a set or a file; `overrides` change settings, as `--set` does. `controls`, such
+    as "random" or "dev2:format", train a stage again without what teaches it, and the report splits its gain. With more
+    than one of `jobs`, processes run stages side by side. They import the calling script, so it needs
     `if __name__ == "__main__":`. `track` names trackers that show the run, such as "trackio".
 
     `on_step` is called with a stage's folder after its steps, at most once a second: its `metrics` are the rows so far.
@@ -69,6 +71,7 @@ def run(
         overrides=overrides,
         seed=seed,
         track=[track] if isinstance(track, str) else track,
+        controls=controls,
     )
     listener = None if on_step is None else lambda folder: on_step(StageFolder(stage_name(folder), folder))
     return execute(built, Path(runs), until, jobs, on_step=listener, companion=partial(tracked, built.track))
@@ -86,6 +89,7 @@ def plan(
     rehearse: bool = False,
     overrides: Mapping[str, Any] | None = None,
     seed: int | None = None,
+    controls: Sequence[str] = (),
     runs: str | Path = "runs",
     until: str | None = None,
 ) -> list[PlanRow]:
@@ -109,6 +113,7 @@ def plan(
         rehearse=rehearse,
         overrides=overrides,
         seed=seed,
+        controls=controls,
     )
     return pipeline.plan(built, Path(runs), until)
 

@@ -103,6 +103,7 @@ def _recipe(options: argparse.Namespace) -> Recipe:
         overrides=dict(options.settings),
         seed=options.seed,
         track=getattr(options, "track", ()),  # `plan` has no trackers
+        controls=options.controls,
     )
     for note in recipe.notes:
         print(note, file=sys.stderr)
@@ -114,7 +115,9 @@ def evaluate(options: argparse.Namespace) -> None:
     from r1kit.commands import eval_command
 
     answering = _answering(options) | _problems(options)
-    result = eval_command.evaluate(options.model, task=options.task, compare=options.compare, **answering)
+    result = eval_command.evaluate(
+        options.model, task=options.task, compare=options.compare, cases=options.cases, **answering
+    )
     print_json(result) if options.json else print(result["table"])
 
 

@@ -102,6 +102,12 @@ def _add_run(command: argparse.ArgumentParser) -> None:
     rehearsal_help = "walk all stages in minutes: smallest sizes, a random model of the same architecture"
     command.add_argument("--rehearse", action="store_true", help=rehearsal_help)
     _add_settings(command, "STAGE.FIELD=VALUE", "change a setting, for example rl.optimizer.learning_rate=1e-4")
+    controls_help = (
+        "train an RL stage again by chance, for form alone ..., and split its gain: random,format,shuffled,majority"
+    )
+    command.add_argument(
+        "--controls", metavar="[STAGE:]ARM,...", type=lambda text: text.split(","), default=[], help=controls_help
+    )
     command.add_argument("--until", metavar="STAGE", help="run the stages up to this one, in the order of `plan`")
     command.add_argument("--runs", type=Path, default=Path("runs"), metavar="DIR", help="folder of all runs (runs)")
     command.add_argument("--seed", type=int, help="seed of all random numbers (0)")
@@ -150,6 +156,10 @@ def _add_answering_commands(commands: Any) -> None:
     _add_problems(measure)
     _add_sampling(measure, temperature=0.0)
     measure.add_argument("--compare", metavar="MODEL", help="a second model, for a paired test on the same problems")
+    cases_help = (
+        "correct the accuracy for the verifier's errors on these labelled cases: a verifier's name, or your own"
+    )
+    measure.add_argument("--cases", metavar="NAME|FILE.jsonl", help=cases_help)
     measure.add_argument("--out", type=Path, metavar="DIR", help="keep completions.jsonl and results.json here")
     _add_json(measure)
     generate = _command(commands, "generate", actions.generate, "sample completions for a prompt, task or file")

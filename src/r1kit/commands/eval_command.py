@@ -8,14 +8,17 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from r1kit import conformance
 from r1kit.chat import ChatFormat
 from r1kit.commands.answering import engine_settings, open_model
+from r1kit.conformance import CASES
 from r1kit.data.jsonl import read_rows
 from r1kit.engines.engine_settings import EngineSettings
 from r1kit.evaluate.measurement import check_verifiers, measure
 from r1kit.evaluate.metrics import Scored
 from r1kit.evaluate.statistics import Summary, paired, paired_by_source
 from r1kit.evaluate.table import json_table, text_table
+from r1kit.evaluate.verifier_error import ErrorRates, corrected_accuracy, correction_line
 from r1kit.pipeline import Display, Progress
 from r1kit.store import StoreError, read_json, sha256, to_plain, write_json
 from r1kit.tasks import TaskSpec, iterate, load_task, say_readings
@@ -38,6 +41,7 @@ def evaluate(
     engine: Mapping[str, Any] | None = None,
     compare: str | None = None,
     out: Path | None = None,
+    cases: str | Path | None = None,
 ) -> dict[str, Any]:
     """Measure `model`, and `compare` on the same problems; "table" in the result is the text for people.
 
@@ -47,12 +51,15 @@ def evaluate(
     `{"kind": "openai", "base_url": "http://localhost:8000/v1"}`; None runs both models here.
     `out` keeps completions.jsonl and results.json (those of `compare` in compare/): a repeated call resumes, and one
     with another setup is refused.
+    `cases`, the name or file of labelled cases, measure the task's verifier, and "corrected" in the result is the
+    accuracy of each model corrected for its errors.
     """
     if compare == model:
         raise ValueError(f"the model to compare with is {model} itself: name another one")
     settings = {name: engine_settings(name, engine) for name in (model, compare) if name is not None}
     problems = task_problems(task, split, limit, columns)
     check_verifiers(problems)
+    rates = None if cases is None else _error_rates(problems, cases)
     data = {"task": sha256(Path(task)) if Path(task).is_file() else str(task), "split": split, "n": sampling.n}
     data |= {"columns": dict(columns)} if columns else {}
     summaries: dict[str, Summary] = {}
@@ -69,13 +76,32 @@ def evaluate(
     rows = [[row for row in column if row.problem_id in ids] for column in rows]
     differences = paired(*rows) if compare else None
     by_source = paired_by_source(*rows) if compare else None
+    table, corrections = text_table(summaries, differences, by_source), dict[str, Any]()
+    for name, column in zip(summaries, rows, strict=True):
+        if rates is None:
+            break
+        estimate = corrected_accuracy(column, rates)
+        corrections[name] = asdict(estimate)
+        table += f"\n{name} {correction_line(estimate, rates, f'cases {cases}')}"
     return json_table(summaries, differences, by_source) | {
         "task": str(task),
         "split": split,
         "sampling": asdict(sampling),
         "formats": to_plain(formats),
-        "table": text_table(summaries, differences, by_source),
+        "table": table,
+        **({"corrected": corrections, "error_rates": asdict(rates)} if rates else {}),
     }
+
+
+def _error_rates(problems: list[Problem], cases: str | Path) -> ErrorRates:
+    """The error rates of the problems' verifier on labelled cases; raises ValueError if they have several verifiers."""
+    names = sorted({problem.verifier for problem in problems})
+    if len(names) > 1:
+        raise ValueError(
+            f"--cases measures one verifier, and the problems have {', '.join(names)}: evaluate them apart"
+        )
+    source = cases if cases in CASES else Path(cases)
+    return conformance.measure(names[0], source).error_rates
 
 
 def _measure_one(

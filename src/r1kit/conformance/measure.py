@@ -15,6 +15,7 @@ from typing import Any
 from r1kit.conformance.cases import CASES, RewardCase, cases, reward_cases
 from r1kit.conformance.subject import subject
 from r1kit.evaluate.intervals import NORMAL_FROM, critical, wilson
+from r1kit.evaluate.verifier_error import ErrorRates
 from r1kit.rewards import RewardSpec, build
 from r1kit.sandbox import SandboxError, default_sandbox
 from r1kit.settings import nearest
@@ -72,6 +73,14 @@ class Report:
     def ok(self) -> bool:
         """No false positive and few false negatives."""
         return not self.false_positives.count and self.false_negatives.share <= MAX_FALSE_NEGATIVES
+
+    @property
+    def error_rates(self) -> ErrorRates:
+        """The rates that correct an accuracy. Cases without a right verdict count as wrong ones."""
+        positives, negatives = self.false_positives, self.false_negatives
+        return ErrorRates(
+            false_positives=positives.count, wrong=positives.of, false_negatives=negatives.count, right=negatives.of
+        )
 
     def as_dict(self) -> dict[str, Any]:
         """Plain data for JSON."""

@@ -68,10 +68,14 @@ def share_interval(values: Sequence[float], draws: int) -> tuple[float, float]:
     if problems < 2:
         return 0.0, 1.0
     share = min(1.0, max(0.0, fmean(values)))
-    variance = standard_error(values) ** 2
-    spread = share * (1 - share)
-    size = min(spread / variance, draws) if variance > 0 else (draws if spread > 0 else problems)
-    return wilson(share, size, critical(problems - 1))
+    return wilson(share, effective_size(values, draws), critical(problems - 1))
+
+
+def effective_size(values: Sequence[float], draws: int) -> float:
+    """The effective sample size of `share_interval`; needs two or more problems."""
+    share = min(1.0, max(0.0, fmean(values)))
+    spread, variance = share * (1 - share), standard_error(values) ** 2
+    return min(spread / variance, draws) if variance > 0 else (draws if spread > 0 else len(values))
 
 
 def clustered_interval(clusters: Sequence[Sequence[float]]) -> tuple[float, float]:

@@ -8,15 +8,14 @@ from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import lru_cache
 from statistics import fmean
 from typing import Any
 
 from r1kit.evaluate.intervals import amount_interval, clustered_interval, paired_interval, share_interval
 from r1kit.evaluate.metrics import Scored
-from r1kit.verifiers import exact, number
+from r1kit.verifiers.meaning import meaning
 
 AMOUNTS = ("reasoning_tokens", "completion_tokens", "steps")  # all other metrics are shares between 0 and 1
 
@@ -100,12 +99,6 @@ def consensus(rows: Sequence[Scored]) -> bool | None:
     votes = Counter(True if correct or (correct is None and answer in right) else answer for answer, correct in voters)
     winner = votes.most_common(1)[0][0]  # a Counter keeps the order of first appearance among equals
     return True if winner is True else False if (winner, False) in voters else None
-
-
-@lru_cache(maxsize=4096)
-def meaning(answer: str) -> Hashable:
-    """The value of an answer: a number, or its text as `exact.normalise` writes it."""
-    return number.parse_in_prose(answer) or exact.normalise(answer[: exact.MAX_CHARS])
 
 
 def summarise(rows: Sequence[Scored]) -> Summary:

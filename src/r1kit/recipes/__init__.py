@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from r1kit.pipeline import Recipe
+from r1kit.recipes.controls import with_controls
 from r1kit.recipes.distill import distill
 from r1kit.recipes.file import RecipeFile, absolute, combined, is_recipe_file
 from r1kit.recipes.file_text import to_toml
@@ -45,6 +46,7 @@ def build_recipe(
     overrides: Mapping[str, Any] | None = None,
     seed: int | None = None,
     track: Sequence[str] = (),
+    controls: Sequence[str] = (),
 ) -> Recipe:
     """The recipe of a name, of the function behind `package.module:function`, or of a recipe file.
 
@@ -52,7 +54,7 @@ def build_recipe(
     None stands for the recipe's own choice. `data` gives each role ("problems", "eval") a known set's name, a file, the
     fields of `TaskSpec`, or a list of these. `hardware` is the device that sizes are chosen for; recipes of fixed sizes
     ignore it. `rehearse` asks for the smallest sizes and a random model of the same architecture. `track` names
-    trackers that show the run.
+    trackers that show the run. `controls` are arms such as "random", or STAGE:ARM (docs/guides/controls.md).
 
     Raises `SettingsError` for an unknown recipe, and for an option that it does not take.
     """
@@ -67,6 +69,7 @@ def build_recipe(
         "overrides": overrides,
         "seed": seed,
         "track": list(track) or None,
+        "controls": list(controls) or None,
     }
     options = absolute(options, Path.cwd())
     if name in RECIPES or not is_recipe_file(name):
@@ -80,6 +83,7 @@ def _build(name: str, options: Mapping[str, Any]) -> Recipe:
     """The recipe of a name or a dotted path, with the file that repeats it."""
     options = {option: value for option, value in options.items() if value}
     track = check_names(options.get("track", ()))
+    controls = options.pop("controls", ())
     if ":" not in name and name not in RECIPES:
         raise SettingsError(
             f"there is no recipe {name!r}: {nearest(name, RECIPES)} (or a file, package.module:function)"
@@ -101,4 +105,6 @@ def _build(name: str, options: Mapping[str, Any]) -> Recipe:
     )
     if not isinstance(recipe, Recipe):
         raise SettingsError(f"{name} returned {article(recipe)}, expected a Recipe")
+    if controls:
+        recipe, options = with_controls(recipe, controls), options | {"controls": controls}
     return replace(recipe, file=to_toml(name, options), hardware=options.get("hardware", ""), track=track)

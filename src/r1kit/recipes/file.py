@@ -21,7 +21,7 @@ from r1kit.settings import Settings, SettingsError, explain
 
 MODELS = ("model", "student", "teacher")
 REWARDS = "rl.rewards"  # the setting that the table [rewards] is
-_PATH = re.compile(rf"(requests:|harmful:)?(\.{{1,2}}/.*|\S.*(?:{'|'.join(map(re.escape, SUFFIXES))}))")
+_PATH = re.compile(rf"((?:shuffled:|requests:|harmful:)*)(\.{{1,2}}/.*|\S.*(?:{'|'.join(map(re.escape, SUFFIXES))}))")
 
 
 class FileContent(Settings):
@@ -36,6 +36,7 @@ class FileContent(Settings):
     hardware: str | None = None
     rehearse: bool = False
     track: list[str] = Field(default=[])
+    controls: list[str] = Field(default=[])
     data: dict[str, Any] = Field(default={})
     rewards: dict[str, Any] = Field(default={})
     stages: dict[str, dict[str, Any]] = Field(default={})

@@ -8,6 +8,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from r1kit.evaluate.table import show
+from r1kit.report import gains
 from r1kit.report.compare import sentence
 from r1kit.report.completions import held_out, training
 from r1kit.report.curves import panels
@@ -39,6 +41,11 @@ def render(run: Run) -> str:
         graph=Markup(picture(run.stages)),
         funnels=run.funnels,
         tables=[comparison_table(comparison) for comparison in run.comparisons],
+        corrections={name: show(estimate, "pass@1") for name, estimate in run.corrected.items()},
+        error_rates=run.error_rates.text() if run.error_rates else "",
+        gains=[
+            (name, split, gains.sentences(split), Markup(gains.picture(split))) for name, split in run.gains.items()
+        ],
         verdicts=run.verdicts,
         health=run.health,
         curves=[(stage, *panels(stage)) for stage in run.stages if stage.metrics],

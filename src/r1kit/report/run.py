@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from r1kit.evaluate.statistics import Difference
+from r1kit.data.jsonl import read_rows
+from r1kit.evaluate.gain import GainSplit
+from r1kit.evaluate.statistics import Difference, Estimate
+from r1kit.evaluate.verifier_error import ErrorRates, corrected_accuracy
 from r1kit.report.compare import Comparison, column_of, comparisons, until
 from r1kit.report.folders import Source, StageFolder, find_stages, inputs_of, last_report
 from r1kit.report.funnels import funnel
+from r1kit.report.gains import Controls, gain_splits
 from r1kit.report.health import Check, Verdict, checks, run_verdict, verdict
 from r1kit.report.stage_table import StageTable, stage_table
 
@@ -19,26 +23,57 @@ from r1kit.report.stage_table import StageTable, stage_table
 @dataclass(frozen=True)
 class Run:
     """Stages in the order shown. `teacher` is the column whose accuracy the columns after it are compared with; `notes`
-    are shown under the title."""
+    are shown under the title. `controls`: for a trained model's evaluation, those of its base, of the base on fresh
+    problems, and of its control arms, which are in no other table."""
 
     stages: Sequence[StageFolder]
     title: str
     teacher: str = ""
     notes: Sequence[str] = ()
+    controls: Controls = field(default_factory=dict)
 
     @classmethod
-    def open(cls, source: Source, title: str = "", teacher: str = "", notes: Sequence[str] = ()) -> Run:
-        """Find the stages of `source`; title, teacher and notes default to those of the run's own last report."""
+    def open(
+        cls,
+        source: Source,
+        title: str = "",
+        teacher: str = "",
+        notes: Sequence[str] = (),
+        controls: Controls | None = None,
+    ) -> Run:
+        """Find the stages of `source`; the others default to those of the run's own last report."""
         stages = find_stages(source)
         report = last_report(source)
         settings = report.settings if report else {}
         name = Path(source).name if isinstance(source, str | Path) else "run"
         title, teacher = title or settings.get("title") or name, teacher or settings.get("teacher", "")
-        return cls(stages, title, teacher, notes or settings.get("notes", ()))
+        return cls(stages, title, teacher, notes or settings.get("notes", ()), controls or settings.get("controls", {}))
 
     @cached_property
     def comparisons(self) -> list[Comparison]:
-        return comparisons(self.stages)
+        arms = {name for arms in self.controls.values() for arm, name in arms.items() if arm != "base"}
+        return comparisons([stage for stage in self.stages if stage.name not in arms])
+
+    @cached_property
+    def gains(self) -> dict[str, GainSplit]:
+        """The gains of models with control arms, split into their causes."""
+        return gain_splits(self.stages, self.controls)
+
+    @cached_property
+    def error_rates(self) -> ErrorRates | None:
+        """The verifier's error rates by the audits of all RL stages; None if no audit found an error."""
+        metrics = [row for stage in self.rl_stages for row in stage.metrics]
+        files = [stage.folder / "audit.jsonl" for stage in self.rl_stages]
+        rates = ErrorRates.of_audit(metrics, [row for file in files for row in read_rows(file, missing_ok=True)])
+        return rates if rates and rates.false_positives + rates.false_negatives else None
+
+    @cached_property
+    def corrected(self) -> dict[str, Estimate]:
+        """The accuracy of each model of the main comparison, corrected for these errors."""
+        rates, stages = self.error_rates, self.main.stages if self.main else ()
+        if rates is None or rates.are_hopeless:
+            return {}
+        return {column_of(stage): corrected_accuracy(stage.scored, rates) for stage in stages if stage.scored}
 
     @cached_property
     def main(self) -> Comparison | None:

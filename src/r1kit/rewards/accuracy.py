@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 from r1kit import verifiers
-from r1kit.rewards.inputs import RewardFunction, column, configured, texts
+from r1kit.rewards.inputs import RewardFunction, column, configured, problem_keys, texts
 from r1kit.rewards.verdicts import judge, report_verdicts
 from r1kit.types import Verdict
 
@@ -20,23 +20,64 @@ def accuracy_reward(
     *,
     default_verifier: str = "math",
     unknown: float | None = 0.5,
+    false_positives: float = 0.0,
+    false_negatives: float = 0.0,
     **columns: Any,
 ) -> list[float | None]:
     """1.0 for right, 0.0 for wrong, `unknown` for an unusable reference (None: the sample does not count).
 
     References are in the column `answer` or `solution`; the column `verifier` names each row's verifier. None if a row
-    has no reference or its verifier failed.
+    has no reference or its verifier failed. With the verifier's error rates, the values are those of
+    `expected_correctness` instead of 1.0 and 0.0.
     """
     named = {"answer": answer, "solution": solution, "verifier": verifier}
     verdicts = judge(completions, named, default_verifier, "accuracy_reward")
     report_verdicts(verdicts, columns)
-    return [_value(verdict, float(verdict is not None and verdict.outcome == "right"), unknown) for verdict in verdicts]
+    right = [None if verdict is None else verdict.correct for verdict in verdicts]
+    values = [float(verdict is True) for verdict in right]
+    if false_positives or false_negatives:
+        keys = problem_keys(columns, len(right), "accuracy_reward")
+        values = expected_correctness(right, keys, false_positives, false_negatives)
+    return [_value(verdict, value, unknown) for verdict, value in zip(verdicts, values, strict=True)]
 
 
-def get_accuracy_reward(*, verifier: str = "math", unknown: float | None = 0.5) -> RewardFunction:
-    """`accuracy_reward` with a default verifier, and the value of rows with an unusable reference."""
+def expected_correctness(
+    right: Sequence[bool | None], problems: Sequence[str], false_positives: float, false_negatives: float
+) -> list[float]:
+    """The chance that each answer is right given its verdict, by the verifier's error rates.
+
+    The prior is the group's own accuracy, corrected for these rates (Rogan and Gladen 1978). So a right verdict counts
+    little in a group where errors alone would explain it. Undecided verdicts give 0.0.
+    """
+    verdicts: dict[str, list[bool]] = {}
+    for verdict, problem in zip(right, problems, strict=True):
+        if verdict is not None:
+            verdicts.setdefault(problem, []).append(verdict)
+    values = []
+    for verdict, problem in zip(right, problems, strict=True):
+        if verdict is None:
+            values.append(0.0)
+            continue
+        judged = sum(verdicts[problem]) / len(verdicts[problem])
+        prior = min(1.0, max(0.0, (judged - false_positives) / (1 - false_positives - false_negatives)))
+        # Bayes: how likely this verdict is for a right answer, and for a wrong one
+        of_right = prior * (1 - false_negatives if verdict else false_negatives)
+        of_wrong = (1 - prior) * (false_positives if verdict else 1 - false_positives)
+        values.append(of_right / (of_right + of_wrong) if of_right + of_wrong else float(verdict))
+    return values
+
+
+def get_accuracy_reward(
+    *, verifier: str = "math", unknown: float | None = 0.5, false_positives: float = 0.0, false_negatives: float = 0.0
+) -> RewardFunction:
+    """`accuracy_reward` with a default verifier, the value of rows with an unusable reference, and the verifier's error
+    rates: the shares of wrong answers that it takes for right, and of right ones for wrong."""
     verifiers.find(verifier)  # raises now, not at the first step
-    return configured(accuracy_reward, default_verifier=verifier, unknown=unknown)
+    if min(false_positives, false_negatives) < 0 or false_positives + false_negatives >= 1:
+        given = f"false_positives is {false_positives} and false_negatives {false_negatives}"
+        raise ValueError(f"{given}: give shares whose sum is below 1, or verdicts say nothing about answers")
+    rates = {"false_positives": false_positives, "false_negatives": false_negatives}
+    return configured(accuracy_reward, default_verifier=verifier, unknown=unknown, **rates)
 
 
 def get_cosine_scaled_reward(

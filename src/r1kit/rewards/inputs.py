@@ -66,6 +66,13 @@ def column(name: str, columns: Mapping[str, Any], rows: int, reward: str) -> lis
     return list(values)
 
 
+def problem_keys(columns: Mapping[str, Any], rows: int, reward: str) -> list[str]:
+    """The problem of each row, by its id or, as in TRL's trainers, by its prompt: rows of one problem are a group."""
+    if columns.get("problem_id") is not None:
+        return [str(key) for key in column("problem_id", columns, rows, reward)]
+    return [question_of(prompt) for prompt in column("prompts", columns, rows, reward)]
+
+
 def names(name: str, columns: Mapping[str, Any], rows: int, default: str, reward: str) -> list[str]:
     """A column of names, with `default` for rows without one; raises ValueError for other values than text."""
     values = [default] * rows if columns.get(name) is None else column(name, columns, rows, reward)

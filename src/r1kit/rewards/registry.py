@@ -8,6 +8,7 @@ from functools import partial
 from r1kit.rewards.accuracy import get_accuracy_reward, get_cosine_scaled_reward
 from r1kit.rewards.code import get_code_reward
 from r1kit.rewards.consistency import get_graded_language_reward, get_language_consistency_reward
+from r1kit.rewards.controls import get_majority_reward, get_random_reward
 from r1kit.rewards.inputs import RewardFunction
 from r1kit.rewards.judged import get_rubric_judged_reward, get_voting_judged_reward
 from r1kit.rewards.length import get_repetition_penalty_reward, get_soft_overlong_punishment
@@ -33,4 +34,7 @@ REWARDS: dict[str, Callable[..., RewardFunction]] = {
     "harmlessness_judged": partial(get_rubric_judged_reward, "harmlessness"),
     "reasoning_quality_judged": partial(get_rubric_judged_reward, "reasoning_quality"),
     "voting_judged": get_voting_judged_reward,
+    # control arms: what training gains without any reference
+    "random": get_random_reward,
+    "majority": get_majority_reward,
 }

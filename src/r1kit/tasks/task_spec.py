@@ -25,10 +25,10 @@ class TaskSpec(Settings):
     """One task of a run.
 
     `name` is a known set (`gsm8k`), `tiny/<generator>`, `gym/<generator>`, `hub:<id>` or `hub:<id>:<config>`, the path
-    of a file, `requests:` or `harmful:` with the name of a set or a file, or `<module>:<function>` for a task of your
-    own: `function(split, seed, size)` returns the task. If it reads files, `data_files(function, split)` of its module
-    lists them, so that a change of the data is noticed. With `options={"held_out": 0.2}` a fifth of a file is for
-    evaluation and the rest for training.
+    of a file, `requests:` or `harmful:` with the name of a set or a file, `shuffled:` before any of these for the same
+    problems with each other's answers, or `<module>:<function>` for a task of your own: `function(split, seed, size)`
+    returns the task. If it reads files, `data_files(function, split)` of its module lists them, so that a change of the
+    data is noticed. With `options={"held_out": 0.2}` a fifth of a file is for evaluation and the rest for training.
     Settings that have no effect on this kind of task are errors.
     """
 

@@ -8,12 +8,13 @@ from r1kit.tasks.sources.gym import GymSource
 from r1kit.tasks.sources.hub import HubSource
 from r1kit.tasks.sources.public import KnownSource
 from r1kit.tasks.sources.request_files import RequestSource
+from r1kit.tasks.sources.shuffled import ShuffledSource
 from r1kit.tasks.sources.source import Source
 from r1kit.tasks.sources.tiny_world import TinySource
 
 # The first source that claims a name loads it. Files come last: they claim every name.
 SOURCES: tuple[Source, ...] = (
-    *(TinySource(), GymSource(), HubSource(), RequestSource(), FunctionSource(), KnownSource()),
+    *(ShuffledSource(), TinySource(), GymSource(), HubSource(), RequestSource(), FunctionSource(), KnownSource()),
     FileSource(),
 )
 

@@ -40,6 +40,7 @@ class Audit:
         """Metrics of one step.
 
         `audit/count`: verdicts that both could give. `audit/disagreement`: the fraction of these that differ.
+        `audit/right`: those that the second gave as right, from which error rates follow (`ErrorRates.of_audit`).
         `audit/unknown`: verdicts that only the first could give, if there are any.
         """
         chance = random.Random(f"audit/{self.seed}/{step}")
@@ -55,7 +56,9 @@ class Audit:
                     file.append({"step": step, **row})
         if not rows:
             return unknown
-        return {"audit/count": float(len(rows)), "audit/disagreement": len(differing) / len(rows), **unknown}
+        right = sum(row["second_verdict"] == "right" for row in rows)
+        counts = {"audit/count": float(len(rows)), "audit/right": float(right)}
+        return {**counts, "audit/disagreement": len(differing) / len(rows), **unknown}
 
     def _check(self, problem: Problem, rollout: Rollout) -> dict[str, object] | None:
         """Both verdicts as a row; None if the first is undecided or no other verifier fits."""
