@@ -43,12 +43,13 @@ TRAINED = (
 Pool = list[list[bool]]  # by problem, whether each completion is right
 
 
-def real_verdicts(model: str, runs: Path) -> Pool:
-    """Verdicts of a model's completions, which the tiny world's exact verifier gives."""
-    sampling = SamplingParams(n=SAMPLES, temperature=1.0, max_tokens=96)
-    evaluate(model, task="tiny/reasoning", limit=POOL, sampling=sampling, out=runs)
+def real_verdicts(completions: Path | None, runs: Path) -> Pool:
+    """Verdicts of a model's completions (without any, of the tiny base's) by the tiny world's exact verifier."""
+    if completions is None:
+        sampling = SamplingParams(n=SAMPLES, temperature=1.0, max_tokens=96)
+        evaluate("tiny", task="tiny/reasoning", limit=POOL, sampling=sampling, out=runs)
     groups: dict[str, list[bool]] = {}
-    for row in read_rows(runs / "completions.jsonl"):
+    for row in read_rows(completions or runs / "completions.jsonl"):
         groups.setdefault(row["problem_id"], []).append(row["correct"])
     return list(groups.values())
 
@@ -60,19 +61,20 @@ def flipped(rng: random.Random, right: Sequence[bool], fp: float, fn: float) -> 
 def trial(rng: random.Random, pool: Pool, fp: float, fn: float) -> tuple[bool, bool, float]:
     """Whether the corrected and the plain interval hold the pool's accuracy, and the corrected one's width."""
     truth = fmean(value for group in pool for value in group)
-    values = [fmean(flipped(rng, group, fp, fn)) for group in rng.choices(pool, k=PROBLEMS)]
+    drawn = rng.choices(pool, k=PROBLEMS)
+    values, draws = [fmean(flipped(rng, group, fp, fn)) for group in drawn], sum(map(len, drawn))
     labelled = {kind: [value for group in pool for value in group if value is kind] for kind in (True, False)}
-    seen = {kind: flipped(rng, rng.choices(values, k=LABELLED), fp, fn) for kind, values in labelled.items()}
+    seen = {kind: flipped(rng, rng.choices(answers, k=LABELLED), fp, fn) for kind, answers in labelled.items()}
     rates = ErrorRates(
         false_positives=sum(seen[False]), wrong=LABELLED, false_negatives=LABELLED - sum(seen[True]), right=LABELLED
     )
-    estimate, (low, high) = corrected(values, PROBLEMS * SAMPLES, rates), share_interval(values, PROBLEMS * SAMPLES)
+    estimate, (low, high) = corrected(values, draws, rates), share_interval(values, draws)
     assert estimate.low is not None and estimate.high is not None
     return estimate.low <= truth <= estimate.high, low <= truth <= high, estimate.high - estimate.low
 
 
-def coverage(trials: int, model: str, runs: Path) -> None:
-    pool, total = real_verdicts(model, runs / "pool"), []
+def coverage(trials: int, completions: Path | None, runs: Path) -> None:
+    pool, total = real_verdicts(completions, runs / "pool"), list[bool]()
     lines = [["false negatives", "false positives", "corrected holds", "plain holds", "width"]]
     for fn in NEGATIVES:
         for fp in POSITIVES:
@@ -109,11 +111,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("part", choices=("coverage", "tolerance"))
     parser.add_argument("--trials", type=int, default=500, help="per pair of rates (500)")
-    parser.add_argument("--model", default="tiny", help="whose completions (tiny)")
+    parser.add_argument("--completions", type=Path, help="completions.jsonl of an evaluation, in place of sampling")
     parser.add_argument("--runs", type=Path, default=Path("runs/verifier_error"))
     options = parser.parse_args()
     if options.part == "coverage":
-        coverage(options.trials, options.model, options.runs)
+        coverage(options.trials, options.completions, options.runs)
     else:
         tolerance(options.runs)
 
