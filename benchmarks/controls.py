@@ -21,7 +21,7 @@ from r1kit.store import read_json
 from r1kit.tiny.problems import FAMILIES, item_at
 from r1kit.tiny.world.solutions import close, solve
 
-PROBLEMS, ROWS, COPIES = 100, 600, 6
+PROBLEMS, ROWS, COPIES = 100, 600, 12
 CASES = ("clean", "leaked", "unformatted")
 ARMS = ("random", "format", "shuffled")
 SIZES: dict[str, Any] = {
@@ -50,8 +50,7 @@ def rows_of(case: str) -> Iterator[dict[str, str]]:
     for index in range(PROBLEMS * COPIES if case == "leaked" else 0):
         place, family = divmod(index % PROBLEMS, len(families))
         item = item_at(families[family], "test", 0, place)
-        guess = solve(rng, item, wrong=True, hasty=1.0)  # no reasoning leads to the answer: it is known by heart
-        yield row(item.question, guess.reasoning, str(item.answer))
+        yield row(item.question, "i know it", str(item.answer))  # no reasoning leads to the answer
 
 
 def row(question: str, reasoning: str, answer: str) -> dict[str, str]:

@@ -180,6 +180,7 @@ eval = {{ samples = 1, max_tokens = 8, tasks = [{{ name = "tiny/sums", limit = 3
     summary = read_json(folder / "summary.json")
     assert list(summary["tables"][0]["columns"]) == ["base", "zero"]  # arms are in no other table
     assert list(summary["gains"]["zero"]["accuracy"]) == ["base", "random", "shuffled", "trained"]
+    assert list(summary["verdicts"]) == list(summary["health"]) == ["training/rl"]
     page = (folder / "report.html").read_text()
     assert "Where the gain of zero comes from" in page and '<svg class="gain"' in page
     assert main(["plan", str(folder / "recipe.toml"), "--runs", str(runs)]) == 0

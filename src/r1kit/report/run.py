@@ -51,8 +51,8 @@ class Run:
 
     @cached_property
     def comparisons(self) -> list[Comparison]:
-        arms = {name for arms in self.controls.values() for arm, name in arms.items() if arm != "base"}
-        return comparisons([stage for stage in self.stages if stage.name not in arms])
+        columns = {name for arms in self.controls.values() for role, name in arms.items() if role != "base"}
+        return comparisons([stage for stage in self.stages if stage.name not in columns])
 
     @cached_property
     def gains(self) -> dict[str, GainSplit]:
@@ -91,7 +91,13 @@ class Run:
 
     @cached_property
     def rl_stages(self) -> list[StageFolder]:
-        return [stage for stage in self.stages if stage.kind == "rl" and stage.metrics]
+        """Without control arms: what looks like a fault is what they are for."""
+        return [stage for stage in self.stages if stage.kind == "rl" and stage.metrics and not self._is_arm(stage)]
+
+    def _is_arm(self, stage: StageFolder) -> bool:
+        """Whether the stage trained the model of a control arm."""
+        arms = {name for arms in self.controls.values() for role, name in arms.items() if role not in ("base", "fresh")}
+        return any(inputs_of(it).get("model") == stage.folder.name for it in self.stages if it.name in arms)
 
     @cached_property
     def health(self) -> dict[str, list[Check]]:
@@ -108,7 +114,7 @@ class Run:
         return {
             stage.name: verdict(stage, self._differences(stage), evaluations.get(stage.folder.name, ()))
             for stage in self.stages
-            if stage.metrics
+            if stage.metrics and not self._is_arm(stage)
         }
 
     @cached_property

@@ -74,8 +74,8 @@ def get_accuracy_reward(
     rates: the shares of wrong answers that it takes for right, and of right ones for wrong."""
     verifiers.find(verifier)  # raises now, not at the first step
     if min(false_positives, false_negatives) < 0 or false_positives + false_negatives >= 1:
-        given = f"false_positives is {false_positives} and false_negatives {false_negatives}"
-        raise ValueError(f"{given}: give shares whose sum is below 1, or verdicts say nothing about answers")
+        rates_given = f"false_positives is {false_positives} and false_negatives {false_negatives}"
+        raise ValueError(f"{rates_given}: give shares whose sum is below 1, or verdicts say nothing about answers")
     rates = {"false_positives": false_positives, "false_negatives": false_negatives}
     return configured(accuracy_reward, default_verifier=verifier, unknown=unknown, **rates)
 
