@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +30,26 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip("no real data: ../shared/data is not beside the repository")
     return folder
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """Headless Chromium. For one module: while it is open, no event loop can run in this thread."""
+    names = ("chromium", "chromium-browser", "google-chrome")
+    chromium = next((path for name in names if (path := shutil.which(name))), None)
+    if chromium is None:
+        pytest.skip("no Chromium: apt-get install chromium")
+    playwright = pytest.importorskip("playwright.sync_api", reason="no playwright: pip install 'r1kit[dev]'")
+    with playwright.sync_playwright() as started:
+        opened = started.chromium.launch(executable_path=chromium, args=["--disable-background-networking"])
+        page = opened.new_page()
+        page.set_content("<p>text</p>")
+        if not page.evaluate("document.querySelector('p').offsetHeight"):
+            opened.close()
+            pytest.skip("no font, so Chromium draws no text: apt-get install fonts-dejavu")
+        page.close()
+        yield opened
+        opened.close()
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 import signal
 import socket
 import sqlite3
@@ -37,10 +36,6 @@ from r1kit.web.app import make_app
 from r1kit.web.markup import mathml, render, shown
 from r1kit.web.serve import is_loopback
 from r1kit.web.text_diff import changes
-
-CHROMIUM = next(
-    (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None
-)
 
 NASTY = (
     "<script>window.pwned=1</script></textarea><img src=x onerror='window.pwned=1'>\x00\r\n"
@@ -426,23 +421,6 @@ def served(folder: Path, rows: list[dict[str, Any]], *arguments: str) -> Iterato
             out, errors = process.communicate(timeout=60)
     assert process.returncode == 0, errors
     assert "decided" in out and "Traceback" not in errors
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    if CHROMIUM is None:
-        pytest.skip("no Chromium: apt-get install chromium")
-    playwright = pytest.importorskip("playwright.sync_api", reason="no playwright: pip install 'r1kit[dev]'")
-    with playwright.sync_playwright() as started:
-        opened = started.chromium.launch(executable_path=CHROMIUM)
-        page = opened.new_page()
-        page.set_content("<p>text</p>")
-        if not page.evaluate("document.querySelector('p').offsetHeight"):
-            opened.close()
-            pytest.skip("no font, so Chromium draws no text: apt-get install fonts-dejavu")
-        page.close()
-        yield opened
-        opened.close()
 
 
 @contextmanager

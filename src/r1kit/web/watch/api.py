@@ -17,6 +17,7 @@ from r1kit.report.live.health_reader import HealthReader
 from r1kit.report.live.lineage import Lineage
 from r1kit.report.live.places import RowPlace, find_runs, run_folder, stage_folder
 from r1kit.report.live.rollouts import RolloutReader, step_files
+from r1kit.report.live.stage_facts import stage_facts
 from r1kit.report.live.stage_state import RunState, StageState, States
 
 POINTS, ROWS, HITS = 600, 20, 50  # unless the request says otherwise
@@ -132,6 +133,10 @@ class Api:
             check = link.pop("check")
             link |= {"check": check["result"], "how": check["how"], "why": check["why"]}
         return {"at": place, "links": links}
+
+    def settings(self, request: Request) -> dict[str, Any]:
+        """The settings of a stage, its inputs, and what it ran on."""
+        return stage_facts(self._stage(request))
 
     def log(self, request: Request) -> dict[str, Any]:
         """The end of a stage's log; empty if it has none, as with one job."""

@@ -43,6 +43,7 @@ def make_app(root: Path, *, look_every_s: float = LOOK_EVERY_S) -> Starlette:
         "/api/runs/{run}/search": api.search,
         "/api/runs/{run}/rows": api.rows,
         "/api/runs/{run}/lineage": api.lineage,
+        "/api/runs/{run}/settings": api.settings,
         "/api/runs/{run}/log": api.log,
         "/api/compare": api.compare,
     }

@@ -8,30 +8,42 @@ export class Problem extends Error {
   }
 }
 
-const kept = new Map(); // answers that never change, by address
+const KEEP = 50_000_000; // characters of answers that never change: the page is open all day
+const kept = new Map(); // those answers and their sizes, by address
 
-export async function get(path, parameters = {}) {
-  const query = new URLSearchParams(Object.entries(parameters).filter(([, value]) => value !== "" && value !== null && value !== undefined));
+export const get = async (path, parameters) => JSON.parse(await read(path, parameters));
+
+async function read(path, parameters = {}) {
+  const query = new URLSearchParams(
+    Object.entries(parameters).filter(([, value]) => value !== "" && value !== null && value !== undefined),
+  );
   const address = `/api/${path}${query.size ? `?${query}` : ""}`;
-  let response;
-  try {
-    response = await fetch(address);
-  } catch {
+  const response = await fetch(address).catch(() => {
     throw new Problem(0, "The server does not answer. Is r1kit watch still running?");
-  }
-  const data = await response.json().catch(() => ({}));
-  if (!response.ok) throw new Problem(response.status, data.error ?? `the server answers ${response.status}`);
-  return data;
+  });
+  const text = await response.text();
+  if (!response.ok)
+    throw new Problem(
+      response.status,
+      text.startsWith("{") ? JSON.parse(text).error : `the server answers ${response.status}`,
+    );
+  return text;
 }
 
 /** For what never changes once it is written, such as the text of a stored step. */
 export async function getOnce(path, parameters) {
   const key = JSON.stringify([path, parameters]);
   if (!kept.has(key)) {
-    kept.set(key, await get(path, parameters));
-    if (kept.size > 40) kept.delete(kept.keys().next().value); // a page that is open all day
+    const text = await read(path, parameters);
+    kept.set(key, { data: JSON.parse(text), size: text.length });
+    let size = [...kept.values()].reduce((sum, answer) => sum + answer.size, 0);
+    for (const [old, answer] of kept) {
+      if (size <= KEEP || old === key) break;
+      kept.delete(old);
+      size -= answer.size;
+    }
   }
-  return kept.get(key);
+  return kept.get(key).data;
 }
 
 /** A run's address; ids are folder names, which may hold any character. */

@@ -11,7 +11,8 @@ export function number(value, isShare = false) {
 }
 
 /** With its sign, a real minus, and as many digits as a column of them needs. */
-export const signed = (value) => (typeof value === "number" ? `${value < 0 ? "−" : "+"}${Math.abs(value).toFixed(2)}` : "–");
+export const signed = (value) =>
+  typeof value === "number" ? `${value < 0 ? "−" : "+"}${Math.abs(value).toFixed(2)}` : "–";
 
 /** `48 s`, `7 min`, `1 h 05 min`, `2 d 3 h`. */
 export function duration(seconds) {

@@ -3,7 +3,7 @@
 import { h } from "./dom.js";
 
 const SHEET = [
-  ["j k", "next and previous group, row or stage"],
+  ["j k", "next and previous group or stage"],
   ["← →", "previous and next stored step"],
   ["1 … 6", "curves, health, rollouts, rows, settings, log"],
   ["o", "open or close all thinking"],
@@ -18,13 +18,29 @@ const isOn = () => localStorage.getItem("r1kit-keys") !== "off";
 /** `actions` are by key. Keys are ignored while a field has the focus, and can be turned off. */
 export function bindKeys(actions) {
   const dialog = document.getElementById("keys");
-  const box = h("input", { type: "checkbox", checked: isOn(), onchange: () => localStorage.setItem("r1kit-keys", box.checked ? "on" : "off") });
+  const box = h("input", {
+    type: "checkbox",
+    checked: isOn(),
+    onchange: () => localStorage.setItem("r1kit-keys", box.checked ? "on" : "off"),
+  });
   dialog.append(
     h("h2", { id: "keys-title" }, "Keys"),
-    h("dl", {}, SHEET.map(([keys, what]) => h("div", {}, h("dt", {}, keys.split(" ").map((key) => (key === "…" ? "…" : h("kbd", {}, key)))), h("dd", {}, what)))),
-    h("p.note", {}, "On a plot: arrows move the crosshair, Enter opens the rollouts of that step."),
-    h("label.check", {}, box, "single keys"),
-    h("form", { method: "dialog" }, h("button", {}, "Close")),
+    h(
+      "dl",
+      SHEET.map(([keys, what]) =>
+        h(
+          "div",
+          h(
+            "dt",
+            keys.split(" ").map((key) => (key === "…" ? "…" : h("kbd", key))),
+          ),
+          h("dd", what),
+        ),
+      ),
+    ),
+    h("p.note", "On a plot: arrows move the crosshair, Enter opens the rollouts of that step."),
+    h("label.check", box, "single keys"),
+    h("form", { method: "dialog" }, h("button", "Close")),
   );
   const help = () => (dialog.open ? dialog.close() : dialog.showModal());
   document.getElementById("help").onclick = help;

@@ -24,7 +24,9 @@ export function inOrder(stages) {
 export function lanes(stages) {
   const rows = new Map(stages.map((stage, row) => [stage.id, row]));
   const parents = stages.map((stage, row) => stage.reads.map((id) => rows.get(id)).filter((parent) => parent < row));
-  const until = stages.map((_, row) => Math.max(row, ...parents.flatMap((read, reader) => (read.includes(row) ? [reader] : []))));
+  const until = stages.map((_, row) =>
+    Math.max(row, ...parents.flatMap((read, reader) => (read.includes(row) ? [reader] : []))),
+  );
   const busy = []; // by lane: the last row in which it is in use
   const lane = [];
   for (const row of stages.keys()) {
@@ -45,12 +47,20 @@ export function drawLanes(stages) {
   const lines = stages.flatMap((_, row) =>
     parents[row].map((parent) => {
       const bend = y(row) - ROW + 6;
-      const end = lane[parent] === lane[row] ? `V${y(row)}` : `V${bend}C${x(parent)} ${bend + 14} ${x(row)} ${bend + 8} ${x(row)} ${y(row)}`;
+      const end =
+        lane[parent] === lane[row]
+          ? `V${y(row)}`
+          : `V${bend}C${x(parent)} ${bend + 14} ${x(row)} ${bend + 8} ${x(row)} ${y(row)}`;
       return s("path", { d: `M${x(parent)} ${y(parent)}${end}`, class: stages[parent].state === "done" ? "read" : "" });
     }),
   );
   const dots = stages.map((stage, row) => dot(stage, x(row), y(row)));
-  const picture = s("svg.lanes", { width, height: stages.length * ROW, viewBox: `0 0 ${width} ${stages.length * ROW}`, "aria-hidden": "true" }, lines, dots);
+  const picture = s(
+    "svg.lanes",
+    { width, height: stages.length * ROW, viewBox: `0 0 ${width} ${stages.length * ROW}`, "aria-hidden": "true" },
+    lines,
+    dots,
+  );
   return { picture, width };
 }
 
@@ -59,7 +69,18 @@ function dot(stage, x, y) {
   const circle = s("circle", { cx: x, cy: y, r: DOT });
   const share = stage.total ? Math.min(1, stage.done / stage.total) : 0;
   const round = 2 * Math.PI * DOT;
-  const arc = stage.state === "running" && share ? s("circle.arc", { cx: x, cy: y, r: DOT, "stroke-dasharray": `${share * round} ${round}`, transform: `rotate(-90 ${x} ${y})` }) : null;
-  const cross = ["failed", "damaged"].includes(stage.state) ? s("path.cross", { d: `M${x - 2} ${y - 2}l4 4m0 -4l-4 4` }) : null;
+  const arc =
+    stage.state === "running" && share
+      ? s("circle.arc", {
+          cx: x,
+          cy: y,
+          r: DOT,
+          "stroke-dasharray": `${share * round} ${round}`,
+          transform: `rotate(-90 ${x} ${y})`,
+        })
+      : null;
+  const cross = ["failed", "damaged"].includes(stage.state)
+    ? s("path.cross", { d: `M${x - 2} ${y - 2}l4 4m0 -4l-4 4` })
+    : null;
   return s("g.dot", { class: stage.state }, circle, arc, cross);
 }

@@ -31,7 +31,11 @@ export class Live {
       this.show("live", "Live");
     };
     source.onerror = () => {
-      if (!this.lost) this.show("lost", `No answer from the server since ${clock()}. The page keeps what it has and reconnects by itself.`);
+      if (!this.lost)
+        this.show(
+          "lost",
+          `No answer from the server since ${clock()}. The page keeps what it has and reconnects by itself.`,
+        );
       this.lost = true;
       if (source.readyState === EventSource.CLOSED) this.timer = setTimeout(() => this.open(), AGAIN_MS);
     };

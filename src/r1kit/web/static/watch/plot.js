@@ -20,7 +20,12 @@ export function plot({ series, isShare, exact, width, first, last }) {
   const x = (step) => LEFT + ((step - first) / span) * (width - LEFT - RIGHT);
   const y = (value) => TOP + ((high - value) / (high - low)) * (HEIGHT - TOP - BOTTOM);
 
-  const cross = s("g.cross", { visibility: "hidden" }, s("line", { y1: TOP, y2: HEIGHT - BOTTOM }), series.map((line) => s("circle", { r: 3, class: line.colour })));
+  const cross = s(
+    "g.cross",
+    { visibility: "hidden" },
+    s("line", { y1: TOP, y2: HEIGHT - BOTTOM }),
+    series.map((line) => s("circle", { r: 3, class: line.colour })),
+  );
   const svg = s(
     "svg",
     { viewBox: `0 0 ${width} ${HEIGHT}`, width, height: HEIGHT },
@@ -29,11 +34,18 @@ export function plot({ series, isShare, exact, width, first, last }) {
       s("text.end", { x: LEFT - 6, y: y(value) + 3.5 }, tick(value, isShare)),
     ]),
     s("line.axis", { x1: LEFT, x2: width - RIGHT, y1: HEIGHT - BOTTOM, y2: HEIGHT - BOTTOM }),
-    ticks(first, last, Math.max(2, Math.floor(width / 55)), true).map((step) => s("text.middle", { x: x(step), y: HEIGHT - 5 }, tick(step, false))),
+    ticks(first, last, Math.max(2, Math.floor(width / 55)), true).map((step) =>
+      s("text.middle", { x: x(step), y: HEIGHT - 5 }, tick(step, false)),
+    ),
     series.map((line) => [
       exact ? null : s("path.raw", { d: path(line.steps, line.values, x, y), class: line.colour }),
-      s("path.mean", { d: path(line.steps, exact ? line.values : line.smooth, x, y), class: `${line.colour} ${line.dash ?? ""}` }),
-      line.steps.length === 1 ? s("circle.only", { cx: x(line.steps[0]), cy: y(line.values[0]), r: 3, class: line.colour }) : null,
+      s("path.mean", {
+        d: path(line.steps, exact ? line.values : line.smooth, x, y),
+        class: `${line.colour} ${line.dash ?? ""}`,
+      }),
+      line.steps.length === 1
+        ? s("circle.only", { cx: x(line.steps[0]), cy: y(line.values[0]), r: 3, class: line.colour })
+        : null,
     ]),
     cross,
   );
@@ -45,7 +57,8 @@ export function plot({ series, isShare, exact, width, first, last }) {
     cross.firstChild.setAttribute("x1", x(step));
     cross.firstChild.setAttribute("x2", x(step));
     return series.map((line, index) => {
-      const place = nearest(line.steps, step);
+      const isInside = line.steps[0] <= step && step <= line.steps.at(-1); // a shorter run has no value here
+      const place = isInside ? nearest(line.steps, step) : -1;
       const dot = cross.children[index + 1];
       dot.setAttribute("visibility", place < 0 ? "hidden" : "inherit");
       if (place < 0) return NaN;

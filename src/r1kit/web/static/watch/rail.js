@@ -2,6 +2,7 @@
 
 import { h } from "./dom.js";
 import { duration } from "./format.js";
+import { healthOf } from "./health.js";
 import { drawLanes, inOrder } from "./lanes.js";
 import { go, link, state } from "./state.js";
 
@@ -19,8 +20,13 @@ export const STATES = {
 
 export function rail({ runs, run, stage }) {
   return [
-    h("h2", {}, "Runs"),
-    runs.length ? h("ul.runs", {}, runs.map((entry) => runEntry(entry, run))) : h("p.note", {}, "No run yet. It appears here as soon as one starts in this folder."),
+    h("h2", "Runs"),
+    runs.length
+      ? h(
+          "ul.runs",
+          runs.map((entry) => runEntry(entry, run)),
+        )
+      : h("p.note", "No run yet. It appears here as soon as one starts in this folder."),
     run ? stageLists(run, stage) : null,
   ];
 }
@@ -33,29 +39,40 @@ function runEntry(entry, run) {
     { "data-key": entry.id, class: entry.state },
     h(
       "a",
-      { href: `#${new URLSearchParams({ run: entry.id })}`, "aria-current": isShown ? "page" : null, title: entry.path },
+      {
+        href: `#${new URLSearchParams({ run: entry.id })}`,
+        "aria-current": isShown ? "page" : null,
+        title: entry.path,
+      },
       h("span.state", { class: entry.state }),
       h("span.name", { dir: "auto" }, entry.name),
-      h("span.says", { dir: "auto" }, entry.state === "running" ? entry.says : `${STATES[entry.state] ?? entry.state}${entry.says && entry.state !== "finished" ? `: ${entry.says}` : ""}`),
+      h(
+        "span.says",
+        { dir: "auto" },
+        entry.state === "running"
+          ? entry.says
+          : `${STATES[entry.state] ?? entry.state}${entry.says && entry.state !== "finished" ? `: ${entry.says}` : ""}`,
+      ),
     ),
-    run && !isShown ? compareBox(entry, compared) : null,
+    run && !isShown ? compareBox(entry, run, compared) : null,
   );
 }
 
 /** Runs whose curves are drawn over those of the run that is shown. */
 export const comparedRuns = () => (state.with ? state.with.split("|") : []);
 
-function compareBox(entry, compared) {
+function compareBox(entry, run, compared) {
   const place = compared.indexOf(entry.id);
   const change = () => {
     const chosen = place < 0 ? [...compared, entry.id] : compared.filter((id) => id !== entry.id);
-    go({ with: chosen.join("|") });
+    const first = run.stages.find((stage) => stage.has.curves); // only curves are compared
+    go({ with: chosen.join("|"), stage: state.stage ?? first?.id });
   };
   return h(
     "label.compare",
     { class: place < 0 ? "" : `s${(place % 5) + 2}`, title: `Draw the curves of ${entry.name} over these` },
     h("input", { type: "checkbox", checked: place >= 0, onchange: change, "aria-label": `Compare with ${entry.name}` }),
-    h("span", {}, "compare"),
+    h("span", "compare"),
   );
 }
 
@@ -64,36 +81,55 @@ function stageLists(run, stage) {
   const measuring = run.stages.filter((entry) => entry.measures);
   const done = (entries) => entries.filter((entry) => entry.state === "done").length;
   const { picture, width } = drawLanes(recipe);
-  const list = (entries) => h("ul.stages", {}, entries.map((entry) => stageEntry(entry, stage)));
-  const graph = h("div.graph", {}, picture, list(recipe));
+  const list = (entries) =>
+    h(
+      "ul.stages",
+      entries.map((entry) => stageEntry(entry, run, stage)),
+    );
+  const graph = h("div.graph", picture, list(recipe));
   graph.style.setProperty("--lanes", `${width}px`);
   return [
-    h("h2", {}, "Stages", h("span.note", {}, `${done(recipe)} of ${recipe.length}`)),
+    h("h2", "Stages", h("span.note", `${done(recipe)} of ${recipe.length}`)),
     graph,
-    measuring.length ? folded("Measurements", `${done(measuring)} of ${measuring.length}`, list(measuring), measuring.includes(stage)) : null,
-    run.earlier.length ? folded("With other settings", `${run.earlier.length}`, list(run.earlier), run.earlier.includes(stage)) : null,
+    measuring.length
+      ? folded("Measurements", `${done(measuring)} of ${measuring.length}`, list(measuring), measuring.includes(stage))
+      : null,
+    run.earlier.length
+      ? folded("With other settings", `${run.earlier.length}`, list(run.earlier), run.earlier.includes(stage))
+      : null,
   ];
 }
 
-const folded = (title, count, content, open) => h("details.more", { open, "data-key": title }, h("summary", {}, title, h("span.note", {}, count)), content);
+const folded = (title, count, content, open) =>
+  h("details.more", { open, "data-key": title }, h("summary", title, h("span.note", count)), content);
 
-function stageEntry(entry, stage) {
+function stageEntry(entry, run, stage) {
   const current = entry.id === stage?.id;
+  const fault = (healthOf(run) ?? []).find((found) => found.stage === entry.id && found.is_fault);
   return h(
     "li",
     { "data-key": entry.id },
     h(
       "a",
-      { href: link({ stage: entry.id, view: null, step: null, group: null, row: null, at: null, file: null }), "aria-current": current ? "page" : null, class: entry.state },
+      {
+        href: link({ stage: entry.id, view: null, step: null, group: null, row: null, at: null, file: null }),
+        "aria-current": current ? "page" : null,
+        class: entry.state,
+      },
       h("span.name", { dir: "auto" }, entry.name),
-      h("span.quiet", {}, `, ${STATES[entry.state] ?? entry.state}, `),
-      h("span.time", {}, timeOf(entry)),
+      fault ? h("span.fault", fault.verdict) : null,
+      h("span.quiet", `, ${STATES[entry.state] ?? entry.state}, `),
+      h("span.time", timeOf(entry)),
     ),
   );
 }
 
 function timeOf(entry) {
-  if (entry.state === "running") return [entry.total ? `${entry.done}/${entry.total}` : "running", entry.seconds_left === null ? "" : ` · ${duration(entry.seconds_left)} left`].join("");
+  if (entry.state === "running")
+    return [
+      entry.total ? `${entry.done}/${entry.total}` : "running",
+      entry.seconds_left === null ? "" : ` · ${duration(entry.seconds_left)} left`,
+    ].join("");
   if (entry.state === "done") return duration(entry.seconds);
   return entry.state === "waiting" ? "" : (STATES[entry.state] ?? entry.state);
 }

@@ -1,24 +1,13 @@
-// Rollouts of one step: which step, which of them (filters, text), the list of groups, and the group that is open.
+// Rollouts of one step: the list of its groups, and beside it the group that is open.
 
 import { get, getOnce, ofRun } from "./api.js";
 import { h } from "./dom.js";
+import { filterChips, searchBar } from "./filters.js";
 import { many, signed } from "./format.js";
 import { groupView } from "./group.js";
 import { go, link, state } from "./state.js";
 
 export const events = ["rollouts"];
-
-export const FILTERS = {
-  right: "right",
-  wrong: "wrong",
-  unknown: "cannot tell",
-  wrong_formatted: "wrong but formatted",
-  truncated: "truncated",
-  mixed: "mixed",
-  highest: "highest advantage",
-  lowest: "lowest advantage",
-};
-const SORTS = { "": "as trained", "-advantage": "highest advantage first", advantage: "lowest advantage first", "-reward": "highest reward first", reward: "lowest reward first", "-tokens": "longest first", tokens: "shortest first" };
 
 let reading = { stage: "", step: null }; // a new step never replaces the one that is being read
 
@@ -27,33 +16,52 @@ export async function load({ run, stage }) {
   if (!steps.length) return { steps };
   const step = Number(state.step ?? (reading.stage === stage.id ? reading.step : steps.at(-1)));
   reading = { stage: stage.id, step };
+  const read = stage.state === "running" && step === steps.at(-1) ? get : getOnce; // it may still be written
   const base = ofRun(run.id, "rollouts", stage.id, step);
   const query = { text: state.q, filter: state.filter, sort: state.sort };
-  if (state.everywhere && state.q) {
-    const found = await get(`${ofRun(run.id)}/search`, { stage: stage.id, text: state.q, filter: state.filter, before: state.before });
-    return { steps, step, found, open: await openGroup(base, state.group) };
+  if (state.everywhere && (state.q || state.filter)) {
+    const found = await get(`${ofRun(run.id)}/search`, {
+      stage: stage.id,
+      text: state.q,
+      filter: state.filter,
+      before: state.before,
+    });
+    return { steps, step, found, open: await openGroup(read, base, state.group) };
   }
-  const list = await getOnce(base, query);
-  const group = state.group ?? (state.row ? groupOfRow(list, Number(state.row)) : null) ?? (isWide() ? list.groups[0]?.group : null);
-  return { steps, step, list, group, open: await openGroup(base, group) };
+  const list = await read(base, query);
+  const group =
+    state.group ??
+    (state.row ? groupOfRow(list, Number(state.row)) : null) ??
+    (isWide() ? list.groups[0]?.group : null);
+  return { steps, step, list, group, open: await openGroup(read, base, group) };
 }
 
-const openGroup = (base, group) => (group === null || group === undefined ? null : getOnce(`${base}/${group}`, { tokens: state.tokens }));
-const groupOfRow = (list, row) => list.groups.find((group) => group.completions.some((completion) => completion.at.row === row))?.group;
+const openGroup = (read, base, group) =>
+  group === null || group === undefined ? null : read(`${base}/${group}`, { tokens: state.tokens });
+const groupOfRow = (list, row) =>
+  list.groups.find((group) => group.completions.some((completion) => completion.at.row === row))?.group;
 const isWide = () => matchMedia("(min-width: 62rem)").matches;
 
 export function render({ run, stage }, { steps, step, list, found, group, open }) {
-  if (!steps.length) return h("p.empty", {}, "No rollouts yet. The first are stored with step 1, then at intervals; each new step appears here by itself.");
+  if (!steps.length)
+    return h(
+      "p.empty",
+      "No rollouts yet. The first are stored with step 1, then at intervals; each new step appears here by itself.",
+    );
   return h(
     "div.reading",
     { class: state.group || state.row ? "opened" : "" }, // a narrow screen shows either the list or the group
-    h("div.where", {}, stepBar(steps, step), searchBar()),
+    h("div.where", stepBar(steps, step), searchBar()),
     filterChips(list),
     h(
       "div.reader",
-      {},
-      h("div.list", {}, found ? hits(found) : groupList(list, group)),
-      h("div.sheet", {}, open ? groupView({ run, stage, step, data: open, list }) : h("p.empty", {}, list?.groups.length === 0 ? "Nothing to show." : "Choose a group.")),
+      h("div.list", found ? hits(found) : groupList(list, group)),
+      h(
+        "div.sheet",
+        open
+          ? groupView({ run, stage, step, data: open, list })
+          : h("p.empty", list?.groups.length === 0 ? "Nothing to show." : "Choose a group."),
+      ),
     ),
   );
 }
@@ -61,52 +69,42 @@ export function render({ run, stage }, { steps, step, list, found, group, open }
 function stepBar(steps, step) {
   const place = Math.max(0, steps.indexOf(step));
   const to = (index) => link({ step: steps[index], group: null, row: null });
-  const arrow = (index, sign, name) => (steps[index] === undefined ? h("span.arrow", { "aria-hidden": "true" }, sign) : h("a.arrow", { href: to(index), "aria-label": `${name}: ${steps[index]}`, rel: name }, sign));
+  const arrow = (index, sign, name) =>
+    steps[index] === undefined
+      ? h("span.arrow", { "aria-hidden": "true" }, sign)
+      : h("a.arrow", { href: to(index), "aria-label": `${name}: ${steps[index]}`, rel: name }, sign);
   const slide = (event) => go({ step: steps[event.target.value], group: null, row: null }, { replace: true });
   return h(
     "div.steps",
-    {},
     arrow(place - 1, "‹", "previous step"),
-    h("input", { type: "range", min: 0, max: steps.length - 1, value: place, "aria-label": "Step", "aria-valuetext": `step ${step}`, oninput: slide, disabled: steps.length === 1 }),
+    h("input", {
+      type: "range",
+      min: 0,
+      max: steps.length - 1,
+      value: place,
+      "aria-label": "Step",
+      "aria-valuetext": `step ${step}`,
+      oninput: slide,
+      disabled: steps.length === 1,
+    }),
     arrow(place + 1, "›", "next step"),
-    h("b", {}, `Step ${step}`),
-    h("span.note", {}, `${place + 1} of ${steps.length} stored`),
+    h("b", `Step ${step}`),
+    h("span.note", `${place + 1} of ${steps.length} stored`),
     step < steps.at(-1) ? h("a.newest", { href: to(steps.length - 1) }, `newest: ${steps.at(-1)}`) : null,
   );
 }
 
-function filterChips(list) {
-  const chosen = state.filter ? state.filter.split(",") : [];
-  const toggle = (name) => go({ filter: (chosen.includes(name) ? chosen.filter((other) => other !== name) : [...chosen, name]).join(","), group: null, row: null });
-  const chip = ([name, label]) => {
-    const count = list?.counts[name];
-    return h("button.chip", { type: "button", "aria-pressed": String(chosen.includes(name)), "data-key": name, onclick: () => toggle(name), disabled: count === 0 && !chosen.includes(name) }, label, count === undefined ? null : h("span.count", {}, count.toLocaleString("en")));
-  };
-  return h("div.chips", { role: "group", "aria-label": "Show only" }, Object.entries(FILTERS).map(chip));
-}
-
-function searchBar() {
-  const search = (event) => later(() => go({ q: event.target.value, group: null, row: null, before: null }, { replace: true }));
-  return h(
-    "div.filters",
-    { role: "search" },
-    h("input.find", { type: "search", id: "find", value: state.q ?? "", placeholder: "Find text", "aria-label": "Find text in questions and completions", oninput: search }),
-    h("label.check", {}, h("input", { type: "checkbox", checked: Boolean(state.everywhere), onchange: () => go({ everywhere: state.everywhere ? null : 1, before: null }) }), "in all steps"),
-    h("select", { onchange: (event) => go({ sort: event.target.value }), "aria-label": "Sort groups" }, Object.entries(SORTS).map(([value, label]) => h("option", { value, selected: (state.sort ?? "") === value }, label))),
-  );
-}
-
-let timer = 0;
-function later(action) {
-  clearTimeout(timer);
-  timer = setTimeout(action, 200);
-}
-
 function groupList(list, group) {
-  if (!list.groups.length) return h("p.empty", {}, "No completion of this step matches. Take a filter away, or look in all steps.");
+  if (!list.groups.length)
+    return h("p.empty", "No completion of this step matches. Take a filter away, or look in all steps.");
   return [
-    state.filter || state.q ? h("p.note", { role: "status" }, `${many(list.matches, "completion")} in ${many(list.groups.length, "group")}`) : null,
-    h("ul.groups", {}, list.groups.map((entry) => groupEntry(entry, list.step, entry.group === Number(group ?? -1)))),
+    state.filter || state.q
+      ? h("p.note", { role: "status" }, `${many(list.matches, "completion")} in ${many(list.groups.length, "group")}`)
+      : null,
+    h(
+      "ul.groups",
+      list.groups.map((entry) => groupEntry(entry, list.step, entry.group === Number(group ?? -1))),
+    ),
   ];
 }
 
@@ -120,25 +118,48 @@ function groupEntry(entry, step, isOpen) {
       "a",
       { href: link({ step, group: entry.group, row: null }), "aria-current": isOpen ? "true" : null },
       h("span.question", { dir: "auto" }, entry.question),
-      h("span.strip", { "aria-hidden": "true" }, entry.completions.map((completion) => h("i", { class: `${completion.verdict ?? "unknown"} ${completion.matches && (state.filter || state.q) ? "match" : ""}` }))),
-      h("span.score", {}, `${right}/${entry.completions.length} right`, spread ? null : h("span.note", {}, " no gradient")),
+      h(
+        "span.strip",
+        { "aria-hidden": "true" },
+        entry.completions.map((completion) =>
+          h("i", {
+            class: `${completion.verdict ?? "unknown"} ${completion.matches && (state.filter || state.q) ? "match" : ""}`,
+          }),
+        ),
+      ),
+      h("span.score", `${right}/${entry.completions.length} right`, spread ? null : h("span.note", " no gradient")),
     ),
   );
 }
 
 function hits(found) {
   const range = `steps ${found.searched[0]} to ${found.searched[1]}`;
-  if (!found.hits.length) return h("p.empty", {}, `No match in ${range}.`, found.next ? h("a", { href: link({ before: found.next }) }, " Search earlier steps") : null);
+  if (!found.hits.length)
+    return h(
+      "p.empty",
+      `No match in ${range}.`,
+      found.next ? h("a", { href: link({ before: found.next }) }, " Search earlier steps") : null,
+    );
   return [
     h("p.note", { role: "status" }, `${many(found.hits.length, "match", "matches")} in ${range}`),
-    h("ul.groups", {}, found.hits.map((hit) =>
-      h("li", { "data-key": `${hit.step}/${hit.at.row}` }, h(
-        "a",
-        { href: link({ step: hit.step, group: hit.group, row: null }), "aria-current": Number(state.step) === hit.step && Number(state.group) === hit.group ? "true" : null },
-        h("span.question", { dir: "auto" }, hit.excerpt || hit.question),
-        h("span.score", {}, `step ${hit.step} · ${hit.verdict ?? "not judged"} · advantage ${signed(hit.advantage)}`),
-      )),
-    )),
+    h(
+      "ul.groups",
+      found.hits.map((hit) =>
+        h(
+          "li",
+          { "data-key": `${hit.step}/${hit.at.row}` },
+          h(
+            "a",
+            {
+              href: link({ step: hit.step, group: hit.group, row: null }),
+              "aria-current": Number(state.step) === hit.step && Number(state.group) === hit.group ? "true" : null,
+            },
+            h("span.question", { dir: "auto" }, hit.excerpt || hit.question),
+            h("span.score", `step ${hit.step} · ${hit.verdict ?? "not judged"} · advantage ${signed(hit.advantage)}`),
+          ),
+        ),
+      ),
+    ),
     found.next ? h("a.button", { href: link({ before: found.next }) }, "Search earlier steps") : null,
   ];
 }

@@ -2,8 +2,8 @@
 
 import { get, ofRun } from "./api.js";
 import { h } from "./dom.js";
-import { badge } from "./group.js";
-import { FILTERS } from "./rollouts.js";
+import { badge } from "./rewards_table.js";
+import { FILTERS } from "./filters.js";
 import { go, link, state } from "./state.js";
 import { completionText, facts } from "./text.js";
 
@@ -31,14 +31,48 @@ export async function load({ run, stage }) {
 }
 
 export function render({ stage }, data) {
-  if (!data) return h("p.empty", {}, "No rows yet. They appear as the stage writes them.");
+  if (!data) return h("p.empty", "No rows yet. They appear as the stage writes them.");
   const { file, more } = data;
   return [
-    h("div.filters", { role: "search" },
-      h("div.chips", { role: "group", "aria-label": "File" }, stage.has.rows.map((name) => h("a.chip", { href: link({ file: name, filter: null }), "aria-current": name === file ? "true" : null }, name))),
-      h("input.find", { type: "search", id: "find", value: state.q ?? "", placeholder: "Find text", "aria-label": "Find text in the rows", onchange: (event) => go({ q: event.target.value }, { replace: true }) }),
-      h("label.check", {}, "Show ", h("select", { "aria-label": "Show only", onchange: (event) => go({ filter: event.target.value }) }, h("option", { value: "", selected: !state.filter }, "all rows"), KNOWN.map((name) => h("option", { value: name, selected: state.filter === name }, FILTERS[name]))))),
-    pages.rows.length ? h("div.rows", {}, pages.rows.map((row) => rowCard(row))) : h("p.empty", {}, state.q || state.filter ? "No row matches." : "This file is empty."),
+    h(
+      "div.filters",
+      { role: "search" },
+      h(
+        "div.chips",
+        { role: "group", "aria-label": "File" },
+        stage.has.rows.map((name) =>
+          h(
+            "a.chip",
+            { href: link({ file: name, filter: null }), "aria-current": name === file ? "true" : null },
+            name,
+          ),
+        ),
+      ),
+      h("input.find", {
+        type: "search",
+        id: "find",
+        value: state.q ?? "",
+        placeholder: "Find text",
+        "aria-label": "Find text in the rows",
+        onchange: (event) => go({ q: event.target.value }, { replace: true }),
+      }),
+      h(
+        "label.check",
+        "Show ",
+        h(
+          "select",
+          { "aria-label": "Show only", onchange: (event) => go({ filter: event.target.value }) },
+          h("option", { value: "", selected: !state.filter }, "all rows"),
+          KNOWN.map((name) => h("option", { value: name, selected: state.filter === name }, FILTERS[name])),
+        ),
+      ),
+    ),
+    pages.rows.length
+      ? h(
+          "div.rows",
+          pages.rows.map((row) => rowCard(row)),
+        )
+      : h("p.empty", state.q || state.filter ? "No row matches." : "This file is empty."),
     pages.next === null ? null : h("button", { type: "button", id: "more", onclick: more }, "More rows"),
   ];
 }
@@ -48,8 +82,13 @@ function rowCard(row) {
   return h(
     "section.card",
     { "data-key": key, "data-keep": key, "aria-label": `Row ${row.at.row}` },
-    h("header", {}, h("b", {}, `${row.at.file}:${row.at.row}`), row.verdict ? badge(row.verdict) : null, h("a", { href: link({ view: "lineage", file: row.at.file, at: row.at.row }) }, "Lineage")),
-    row.question ? h("h3.question", { dir: "auto" }, row.question) : null,
+    h(
+      "header",
+      h("b", `${row.at.file}:${row.at.row}`),
+      row.verdict ? badge(row.verdict) : null,
+      h("a", { href: link({ view: "lineage", file: row.at.file, at: row.at.row }) }, "Lineage"),
+    ),
+    row.question ? h("h2.question", { dir: "auto" }, row.question) : null,
     completionText({ text: row.text ?? "", thinking: row.thinking, key }),
     facts([...(row.answer ? [["answer", row.answer]] : []), ...row.facts]),
   );

@@ -7,7 +7,8 @@ export function ticks(low, high, count, whole = false) {
   let step = [1, 2, 2.5, 5, 10].find((factor) => factor * power >= rough) * power;
   if (whole) step = Math.max(1, Math.round(step));
   const values = [];
-  for (let index = Math.ceil(low / step - 1e-9); index * step <= high + step * 1e-9; index += 1) values.push(index * step);
+  for (let index = Math.ceil(low / step - 1e-9); index * step <= high + step * 1e-9; index += 1)
+    values.push(index * step);
   return values;
 }
 
@@ -22,7 +23,7 @@ export function tick(value, isShare) {
 /** A path through points, at most four of them for each column of pixels: its first, lowest, highest and last one. */
 export function path(steps, values, x, y) {
   const points = [];
-  for (let index = 0; index < steps.length; ) {
+  for (let index = 0; index < steps.length;) {
     const column = Math.floor(x(steps[index]));
     const first = index;
     let [low, high] = [index, index];
@@ -32,7 +33,9 @@ export function path(steps, values, x, y) {
     }
     points.push(...new Set([first, low, high, index - 1].sort((a, b) => a - b)));
   }
-  return points.map((index, i) => `${i ? "L" : "M"}${x(steps[index]).toFixed(1)} ${y(values[index]).toFixed(1)}`).join("");
+  return points
+    .map((index, i) => `${i ? "L" : "M"}${x(steps[index]).toFixed(1)} ${y(values[index]).toFixed(1)}`)
+    .join("");
 }
 
 /** The index of the step nearest to `step` in a sorted list; -1 in an empty one. */

@@ -12,7 +12,9 @@ function read() {
 
 /** The address of the current view with some values changed; "" and null remove one. */
 export function link(changes) {
-  const values = Object.entries({ ...state, ...changes }).filter(([, value]) => value !== "" && value !== null && value !== undefined);
+  const values = Object.entries({ ...state, ...changes }).filter(
+    ([, value]) => value !== "" && value !== null && value !== undefined,
+  );
   return `#${new URLSearchParams(values)}`;
 }
 
