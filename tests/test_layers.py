@@ -18,6 +18,7 @@ SOURCE = Path(__file__).parents[1] / "src" / "r1kit"
 ROWS = (
     ("__main__", "r1kit"),
     ("cli",),
+    ("serve",),
     ("web", "commands", "recipes"),
     ("stages",),
     ("report", "conformance", "tracking"),

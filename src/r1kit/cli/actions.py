@@ -220,6 +220,24 @@ def watch(options: argparse.Namespace) -> None:
     serve_page(options.runs, port=options.port, opens_browser=options.open)
 
 
+def serve(options: argparse.Namespace) -> None:
+    """Serve a model to OpenAI's clients until a signal stops it."""
+    import os
+
+    from r1kit.serve import serve
+
+    serve(
+        options.model,
+        name=options.name,
+        host=options.host,
+        port=options.port,
+        key=options.api_key or os.environ.get("R1KIT_API_KEY", ""),
+        template=options.format,
+        engine=options.engine,
+        queue=options.queue,
+    )
+
+
 def models(options: argparse.Namespace) -> None:
     """Print the models known by name, or the turns of the named models; the ids of a row of SFT are in the JSON."""
     from r1kit.commands import listing_commands, turns_command

@@ -11,6 +11,7 @@ from r1kit.chat import ChatFormat, saved
 from r1kit.engines import Engine
 from r1kit.engines.ask import refuse_long
 from r1kit.engines.engine_settings import EngineSettings, LocalEngineSettings, OwnEngineSettings, parse_engine
+from r1kit.engines.openai.server_settings import OpenAIEngineSettings
 from r1kit.engines.opening import open_engine, open_policy_engine
 from r1kit.evaluate.measurement import prompt_of
 from r1kit.models.known import resolve
@@ -91,5 +92,15 @@ def open_model(settings: EngineSettings, template: str | None, progress: Progres
     if isinstance(settings, OwnEngineSettings):
         own = {"engine": settings.path, "model": settings.model, "options": settings.options}
         return AnsweringModel(open_engine(settings), chat, own | {"code": sha256(settings.source_file())}, OWN_PARALLEL)
+    if template is None and _renders_itself(settings):
+        chat = ChatFormat(template="chat", system="")
+        progress.say("prompt format: the server's own, in which the model was trained")
     weights = {"server": settings.base_url, "model": settings.model}
     return AnsweringModel(open_engine(settings), chat, weights, settings.concurrency)
+
+
+def _renders_itself(settings: OpenAIEngineSettings) -> bool:
+    """Whether the server puts the format's system message and exemplars before a question, as `r1kit serve` does."""
+    from r1kit.engines.openai.card import model_card
+
+    return "chat_format" in model_card(settings)

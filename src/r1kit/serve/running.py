@@ -1,0 +1,67 @@
+"""The command `serve`: loads a model, listens, and drains when it is asked to stop."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping
+from socket import gethostname
+from typing import Any
+
+from r1kit.commands.answering import engine_settings, open_model
+from r1kit.engines.engine_settings import LocalEngineSettings
+from r1kit.engines.local import LocalEngine
+from r1kit.pipeline import Progress
+from r1kit.web.serve import is_loopback, listening
+
+MISSING = "the server needs {}: pip install 'r1kit[web]'"
+
+
+def serve(
+    model: str,
+    *,
+    name: str = "",
+    host: str = "127.0.0.1",
+    port: int = 8000,
+    key: str = "",
+    template: str | None = None,
+    engine: Mapping[str, Any] | None = None,
+    queue: int = 512,
+) -> None:
+    """Serve a model to OpenAI's clients until SIGTERM or Ctrl+C. A second signal ends running answers too.
+
+    `queue` completions may wait while `max_rows` of the engine run. `name` is the model's name for clients. Raises
+    ValueError for an address that other machines can reach without a `key`, and if the extra is missing.
+    """
+    try:
+        from r1kit.serve.app import Service
+        from r1kit.serve.batch import Batch
+        from r1kit.serve.process import Server
+        from r1kit.serve.prompts import Renderer
+    except ModuleNotFoundError as error:
+        raise ValueError(MISSING.format(error.name)) from None
+
+    settings = engine_settings(model, engine)
+    if not isinstance(settings, LocalEngineSettings):
+        raise ValueError(f"only a model that runs here can be served: the engine's kind is {settings.kind!r}")
+    if not is_loopback(host) and not key:
+        raise ValueError(f"other machines can reach {host}: set R1KIT_API_KEY or --api-key, or listen on 127.0.0.1")
+    if not key.isascii() or key != key.strip():
+        raise ValueError("the API key has spaces around it or characters that are not ASCII: no client could send it")
+    with listening(host, port) as (opened_socket, address):
+        names = frozenset({host.lower(), gethostname().lower()} - {"0.0.0.0", "::"})
+        opened = open_model(settings, template, Progress(f"serve {model}"))
+        assert isinstance(opened.engine, LocalEngine)
+        batch = Batch(opened.engine, settings.max_rows + queue)
+        service = Service(Renderer(name or model, opened.engine, opened.chat), batch, key=key, names=names)
+
+        server = Server(service)
+        print(f"{service.renderer.name} at {address}v1", flush=True)
+        local = is_loopback(host)
+        who = "only this machine reaches it" if local else "other machines with the key reach it, unencrypted"
+        print(f"{who}; Ctrl+C completes what has begun, and stops", file=sys.stderr)
+        try:
+            server.serve_until_stopped(opened_socket)
+        except KeyboardInterrupt as stop:
+            print(stop, file=sys.stderr, flush=True)
+            os._exit(128 + server.stopped_by)  # Python's own exit would wait for the model's step, or abort in it
