@@ -82,7 +82,7 @@ async def ask(client: AsyncOpenAI, model: str, kind: str, body: dict[str, Any], 
         except APIStatusError as error:
             return error.status_code == status or f"{kind}: status {error.status_code}"
         return f"{kind} got an answer"
-    if kind == "abandoned":
+    if kind == "abandoned":  # before its answer is there
         task = asyncio.ensure_future(create(model=model, **body))
         await asyncio.wait({task}, timeout=chance.uniform(0, 0.05))
         task.cancel()
@@ -93,14 +93,15 @@ async def ask(client: AsyncOpenAI, model: str, kind: str, body: dict[str, Any], 
         return texts_of([choice.model_dump() for choice in reply.choices])
     parts: dict[int, list[str]] = {}
     left = chance.randrange(1, 12) if kind == "broken off" else 10**9
-    async for chunk in await create(model=model, stream=True, **body):
-        for choice in chunk.choices:
-            part = parts.setdefault(choice.index, ["", ""])
-            part[0] += getattr(choice.delta, "reasoning_content", None) or ""
-            part[1] += choice.delta.content or ""
-        left -= 1
-        if not left:
-            break
+    async with await create(model=model, stream=True, **body) as stream:
+        async for chunk in stream:
+            for choice in chunk.choices:
+                part = parts.setdefault(choice.index, ["", ""])
+                part[0] += getattr(choice.delta, "reasoning_content", None) or ""
+                part[1] += choice.delta.content or ""
+            left -= 1
+            if not left:
+                break
     return True if kind == "broken off" else [tuple(parts[index]) for index in sorted(parts)]
 
 
