@@ -83,6 +83,7 @@ def rows_of(problems: list[Problem], model: str, policy: Any) -> list[dict[str, 
 def with_lm_eval(folder: Path, url: str, model: str, max_tokens: int) -> dict[str, list[Any]]:
     """The responses of each task, in the order of the rows."""
     import lm_eval
+    from lm_eval.models.api_models import LMEVAL_MODEL_NONE_ANSWER_PLACEHOLDER as NO_CONTENT
     from lm_eval.tasks import TaskManager
 
     more = GENERATE.format(max_tokens=max_tokens)
@@ -125,6 +126,8 @@ def with_lm_eval(folder: Path, url: str, model: str, max_tokens: int) -> dict[st
         )
         samples = sorted(results["samples"][name], key=lambda sample: sample["doc_id"])
         responses[name] = [sample["resps"] for sample in samples]
+    for response in responses["chat"]:  # an answer without content: the model never closed its reasoning
+        response[0][0] = "" if response[0][0] == NO_CONTENT else response[0][0]
     return responses
 
 
@@ -198,7 +201,7 @@ def main() -> None:
             sides = {
                 "r1kit eval, folder": (ours, ours),
                 "r1kit eval, served": (again, ours),
-                "lm-eval, local-chat-completions": ([each[0][0] or "" for each in responses["chat"]], answers),
+                "lm-eval, local-chat-completions": ([each[0][0] for each in responses["chat"]], answers),
                 "lm-eval, local-completions": ([each[0][0] for each in responses["text"]], ours),
                 "inspect-ai": (inspected, [answer.strip() for answer in answers]),
             }

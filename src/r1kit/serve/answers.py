@@ -113,9 +113,11 @@ class ChatAnswer(Answer):
             self.head["prompt_token_ids"] = list(works[0].request.token_ids)
 
     def content(self, prompt: int, text: str) -> dict[str, Any]:
-        message = {"role": "assistant", "content": ""}
-        message |= dict(ReasoningSplit().add(self.works[prompt].opened + text, last=True))
-        return {"message": message}
+        split = ReasoningSplit()
+        parts = dict(split.add(self.works[prompt].opened + text, last=True))
+        # no content: the model never closed its reasoning, which an empty answer would hide
+        content = None if parts and split.part == "reasoning_content" else ""
+        return {"message": {"role": "assistant", "content": content, **parts}}
 
     def deltas(self, prompt: int, index: int, text: str, *, first: bool, last: bool) -> Iterator[dict[str, Any]]:
         if first:

@@ -94,7 +94,8 @@ def read_reply(body: str) -> Reply:
     # a refusal is an answer: it is judged like any other
     content = message.content if message.content is not None else message.refusal
     reasoning = message.reasoning_content or message.reasoning
-    if content is None and choice.finish_reason in ("length", "content_filter"):  # cut off before the answer: valid
+    # valid: cut off before the answer, or ended inside the reasoning
+    if content is None and (reasoning or choice.finish_reason in ("length", "content_filter")):
         text = f"<think>{reasoning}" if reasoning else ""
     elif content is None:
         raise Malformed("the reply has no content", usage.prompt_tokens, usage.completion_tokens)
