@@ -94,7 +94,8 @@ def open_model(settings: EngineSettings, template: str | None, progress: Progres
         return AnsweringModel(open_engine(settings), chat, own | {"code": sha256(settings.source_file())}, OWN_PARALLEL)
     if template is None and _renders_itself(settings):
         chat = ChatFormat(template="chat", system="")
-        progress.say("prompt format: the server's own, in which the model was trained")
+        if progress is not None:
+            progress.say("prompt format: the server's own, in which the model was trained")
     weights = {"server": settings.base_url, "model": settings.model}
     return AnsweringModel(open_engine(settings), chat, weights, settings.concurrency)
 
