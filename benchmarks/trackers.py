@@ -44,6 +44,7 @@ def main() -> int:
     names = [name for name in options.trackers.split(",") if importlib.util.find_spec(name)]
     with tempfile.TemporaryDirectory() as folder:
         os.chdir(folder)
+        os.environ["MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"] = "false"
         os.environ |= {"TRACKIO_DIR": folder, "PYTHONPATH": str(ROOT / "src"), "WANDB_SILENT": "true"}
         if options.pairs:
             print(json.dumps(speeds(names, options.pairs), indent=2))

@@ -12,13 +12,14 @@ from typing import Any
 
 import pytest
 
-from r1kit.data.jsonl import read_rows
+from r1kit.data.jsonl import RowWriter, keep_steps, read_rows
 from r1kit.pipeline import execute
 from r1kit.recipes import build_recipe
 from r1kit.settings import SettingsError
 from r1kit.tracking import TRACKERS, tracked
-from r1kit.tracking.feed import SAMPLES, bounded, samples
+from r1kit.tracking.feed import SAMPLES, Feed, bounded, samples
 from r1kit.tracking.names import TRL_NAMES, plain_names, trainer_names
+from r1kit.tracking.trackers import TrackedStage
 from tracked_run import COMPLETION, recipe
 from tracker_readers import READERS, faults, read_back
 
@@ -84,6 +85,25 @@ UNREACHABLE = """
 def Settings(**options): pass
 def init(**options): raise OSError("the network is down")
 """
+
+
+def test_rows_that_a_resumed_stage_takes_back_while_they_are_followed_are_not_sent_twice(tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard")
+    folder = tmp_path / "tracked" / "rl-00000000"
+    feed = Feed("tensorboard", TrackedStage("tracked", folder, {"seed": 0}))
+    with RowWriter(folder / "metrics.jsonl") as rows:
+        for step in range(1, 6):
+            rows.append({"step": step, "policy/kl": float(step)})
+    assert not feed.send()
+    keep_steps(folder / "metrics.jsonl", 3)  # another file, which is read from its beginning
+    with RowWriter(folder / "metrics.jsonl") as rows:
+        for step in range(4, 8):
+            rows.append({"step": step, "policy/kl": float(step)})
+            assert not feed.send()
+    feed.close()
+    assert faults("tensorboard", folder) == {"missing": [], "twice": [], "too many": [], "other value": []}
+
+
 BROKEN = {
     "raise ImportError('no module named wandb.core')": "pip install 'r1kit[wandb]'",
     UNREACHABLE: "OSError: the network is down; the run goes on",

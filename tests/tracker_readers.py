@@ -49,7 +49,7 @@ def read_tensorboard(stage: Path, reference: str) -> TrackedRun:
     events.Reload()
     points = [(tag, event.step, event.value) for tag in events.Tags()["scalars"] for event in events.Scalars(tag)]
     tables: dict[int, list[Mapping[str, Any]]] = {}
-    for event in events.Tensors("completions"):
+    for event in events.Tensors("completions") if "completions" in events.Tags()["tensors"] else []:
         head, _, *lines = (line[2:-2].split(" | ") for line in event.tensor_proto.string_val[0].decode().splitlines())
         tables[event.step] = [dict(zip(head, line, strict=True)) for line in lines]
     [config] = events.Tensors("config")

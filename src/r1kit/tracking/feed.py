@@ -66,6 +66,7 @@ class Feed:
             if (step := row["step"]) > run.last_step:
                 with bounded():
                     run.log(step, row, samples(self.stage.folder, step))
+                run.last_step = step  # the file may be read from its beginning again
         if finished:
             self.close(finished=True)
         return finished

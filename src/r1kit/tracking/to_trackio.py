@@ -45,7 +45,6 @@ class TrackioRun:
 
         table = {"completions": trackio.Table(data=[dict(sample) for sample in samples])} if samples else {}
         self.run.log({**trainer_names(row), **table}, step=step)
-        self.last_step = step
 
     def close(self, *, finished: bool) -> None:
         """Raises an error if steps are missing: trackio only warns of a full disk."""

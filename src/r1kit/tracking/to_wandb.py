@@ -78,7 +78,6 @@ class WandbRun:
         if samples:
             values["completions"] = wandb.Table(columns=list(samples[0]), data=[list(row.values()) for row in samples])
         self.run.log(values, step=step, commit=True)
-        self.last_step = step
 
     def close(self, *, finished: bool) -> None:
         self.run.finish(exit_code=0 if finished else 1)

@@ -36,8 +36,8 @@ class TrackedStage:
 class TrackerRun(Protocol):
     """A stage's run in a tracker.
 
-    `reference` finds the run again, `last_step` is the last step that the tracker has stored (-1: none), and `hint`
-    tells people how to look at it.
+    `reference` finds the run again, and `hint` tells people how to look at it. `last_step` is the last step that the
+    tracker had stored when the run was opened (-1: none); whoever logs keeps it up to date.
     """
 
     reference: str
