@@ -19,7 +19,7 @@ ROWS = (
     ("__main__", "r1kit"),
     ("cli",),
     ("serve",),
-    ("web", "commands", "recipes"),
+    ("web", "commands", "recipes", "export"),
     ("stages",),
     ("report", "conformance", "tracking"),
     ("evaluate", "train"),
@@ -36,7 +36,7 @@ LEVEL = {name: level for level, row in enumerate(ROWS) for name in row}
 
 # Where a package may be imported: at all, and at the top of a file (else only inside the function that needs it).
 TORCH_HOMES = ("models", "train", "engines.local")
-ANYWHERE = {"torch": (*TORCH_HOMES, "stages")}
+ANYWHERE = {"torch": (*TORCH_HOMES, "stages", "export")}
 HEAVY = (
     "torch",
     "transformers",
@@ -49,6 +49,7 @@ HEAVY = (
     "pyarrow",
     "pandas",
     "gguf",
+    "xllamacpp",
     "matplotlib",
     "reasoning_gym",
     "trackio",

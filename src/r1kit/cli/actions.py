@@ -238,6 +238,49 @@ def serve(options: argparse.Namespace) -> None:
     )
 
 
+def export(options: argparse.Namespace) -> None:
+    """Write a model for other programs. Prints the table of the proof and, as the last line, the folder."""
+    from r1kit.export import export as export_model
+
+    exported = export_model(
+        options.model,
+        options.to,
+        options.out,
+        quant=options.quant,
+        template=options.format,
+        prompts=options.prompts,
+        prove=options.proof,
+        say=lambda line: print(line, file=sys.stderr),
+    )
+    if options.json:
+        print_json({"folder": str(exported.folder), "proof": exported.checks, "warnings": exported.warnings})
+    else:
+        print(exported.text)
+
+
+def push(options: argparse.Namespace) -> None:
+    """Upload a model with its card. Prints the proof, the folder, and the address unless it is a dry run."""
+    from r1kit.export import push as push_model
+
+    exported, address = push_model(
+        options.model,
+        options.repository,
+        public=options.public,
+        dry_run=options.dry_run,
+        to=options.to,
+        out=options.out,
+        template=options.format,
+        prompts=options.prompts,
+        prove=options.proof,
+        say=lambda line: print(line, file=sys.stderr),
+    )
+    if options.json:
+        facts = {"folder": str(exported.folder), "address": address}
+        print_json(facts | {"proof": exported.checks, "warnings": exported.warnings})
+    else:
+        print("\n".join(filter(None, [exported.text, address])))
+
+
 def models(options: argparse.Namespace) -> None:
     """Print the models known by name, or the turns of the named models; the ids of a row of SFT are in the JSON."""
     from r1kit.commands import listing_commands, turns_command

@@ -12,6 +12,7 @@ from r1kit.cli import actions
 
 MODEL_HELP = "a known model's name or a model folder; with --engine, the engine's name for it"
 FORMAT_HELP = "how prompts are rendered (default: as the model was trained)"
+EXPORTED_HELP = "a known model's name, a model folder, an adapter's folder, or a hub id"
 ENGINE_HELP = (
     "ask another engine instead of running MODEL here: a server's address, such as http://localhost:8000/v1, your own "
     "engine as module:Class, or engine settings as JSON or in a file, such as "
@@ -58,6 +59,7 @@ def parser() -> argparse.ArgumentParser:
     browser.add_argument("--open", action="store_true", default=True, help="open the page in the browser (the default)")
     browser.add_argument("--no-browser", dest="open", action="store_false", help="only print the address")
     _add_review(_command(commands, "review", actions.review, "read, edit, accept or reject samples in the browser"))
+    _add_export_commands(commands)
     models = _command(commands, "models", actions.models, "list the models known by name, or what a model's turns are")
     turns_help = "show what a model's prompts open, what ends a completion, and what SFT teaches"
     models.add_argument("models", metavar="MODEL", nargs="*", help=turns_help)
@@ -218,6 +220,37 @@ def _add_review(command: argparse.ArgumentParser) -> None:
     command.add_argument("--rejected", metavar="FILE.jsonl", type=Path, help="with --export: also write rejected ones")
     command.add_argument("--reviewer", default="", metavar="NAME", help="your name (default: the page asks)")
     _add_address(command, 8765)
+
+
+def _add_export_commands(commands: Any) -> None:
+    export_help = "write a model for other programs, run it there, and compare its answers"
+    export = _command(commands, "export", actions.export, export_help)
+    export.add_argument("model", metavar="MODEL", help=EXPORTED_HELP)
+    to_help = "a folder for transformers and the hub, a GGUF file, one with Ollama's Modelfile, or a LoRA adapter"
+    export.add_argument("--to", required=True, choices=("hub-folder", "gguf", "ollama", "adapter"), help=to_help)
+    export.add_argument("--quant", choices=("f16", "q8_0"), default="f16", help="precision of a GGUF file (f16)")
+    _add_proof(export)
+    push = _command(
+        commands, "push", actions.push, "export a model with a model card and upload it, private by default"
+    )
+    push.add_argument("model", metavar="MODEL", help=EXPORTED_HELP)
+    push.add_argument("repository", metavar="OWNER/NAME", help="the repository on the hub; created if needed")
+    push.add_argument(
+        "--to", choices=("hub-folder", "adapter"), default="hub-folder", help="what is uploaded (hub-folder)"
+    )
+    push.add_argument("--public", action="store_true", help="everybody may see a new repository")
+    push.add_argument("--dry-run", action="store_true", help="write the folder, and upload nothing")
+    _add_proof(push)
+
+
+def _add_proof(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--out", type=Path, metavar="FOLDER", help="the export's folder (default: MODEL-TARGET)")
+    command.add_argument("--format", metavar="plain|chat|FILE", help=FORMAT_HELP)
+    prompts_help = "how many prompts the trained model and the export both answer (16)"
+    command.add_argument("--prompts", type=int, default=16, metavar="N", help=prompts_help)
+    no_proof_help = "do not run the export; its record says so"
+    command.add_argument("--no-proof", dest="proof", action="store_false", help=no_proof_help)
+    _add_json(command)
 
 
 def _add_address(command: argparse.ArgumentParser, port: int) -> None:

@@ -152,23 +152,26 @@ KNOWN = {
 
 
 def resolve(name: str) -> Path:
-    """The folder of a model: a known name's (fetched or made on first use), a folder, or a hub id (owner/name).
-
-    A LoRA adapter becomes the folder of the model that it makes of its base.
-    """
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
-
+    """`located`, but a LoRA adapter becomes the folder of the model that it makes of its base."""
     from r1kit.models import adapters
+
+    folder = located(name)
+    return adapters.merge(folder, resolve) if adapters.is_adapter(folder) else folder
+
+
+def located(name: str) -> Path:
+    """The folder of a model or adapter: a known name's (fetched or made on first use), a folder, or a hub id."""
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
     if name in KNOWN:
         return KNOWN[name].folder()
     folder = _local_folder(name)
-    if folder is None:
-        try:
-            folder = _snapshot(name)
-        except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
-            raise ModelError(f"{name} could not be fetched from the hub ({first_line(error)})") from error
-    return adapters.merge(folder, resolve) if adapters.is_adapter(folder) else folder
+    if folder is not None:
+        return folder
+    try:
+        return _snapshot(name)
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        raise ModelError(f"{name} could not be fetched from the hub ({first_line(error)})") from error
 
 
 def find(name: str) -> Path | None:
