@@ -235,6 +235,8 @@ def test_without_fresh_problems_a_leak_shows_as_a_gain_from_unrelated_answers() 
     split = split_gain(base, trained, arms)
     assert split.parts["leaked"].minus == "shuffled arm - format"
     assert split.named == ["format", "leaked"]
+    unjudged = [row | {"correct": None} for row in rows(3, 0.4, seed=-1)]
+    assert split_gain(base, trained, arms, unjudged) == split
 
 
 def test_a_comparison_needs_the_same_problems() -> None:

@@ -6,6 +6,7 @@ import io
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
 from conftest import llama  # noqa: E402
+from r1kit.data.tokens import Tokenised, write_tokens  # noqa: E402
 from r1kit.models import attention, head  # noqa: E402
 from r1kit.models.batch import Totals  # noqa: E402
 from r1kit.models.known import ModelError, resolve  # noqa: E402
@@ -28,8 +30,8 @@ from r1kit.train.learner import Learner, OptimizerSettings  # noqa: E402
 from r1kit.train.losses.on_policy import OnPolicyDivergence, OnPolicySettings, sampled_divergence  # noqa: E402
 from r1kit.train.packing import pack  # noqa: E402
 from r1kit.train.rl.metrics import merge_parts  # noqa: E402
-from r1kit.train.rl.teachers import DistillObjective, Teachers, teacher_for  # noqa: E402
-from r1kit.train.teacher import ModelTeacher  # noqa: E402
+from r1kit.train.rl.teachers import DistillObjective, Given, Teachers, teacher_for  # noqa: E402
+from r1kit.train.teacher import ModelTeacher, vocabulary_of  # noqa: E402
 from r1kit.types import Sample  # noqa: E402
 
 torch.set_num_threads(1)
@@ -128,7 +130,7 @@ def test_the_whole_vocabulary_as_top_k_is_the_dense_teacher(divergence: str) -> 
     student, teacher = spread_llama(0), spread_llama(1)
     settings = OnPolicySettings.parse({"divergence": divergence})
     _, dense = ours(student, OnPolicyDivergence(settings, ModelTeacher(teacher, SIZE)), sampled(), 100)
-    _, whole = ours(student, OnPolicyDivergence(settings, ModelTeacher(teacher, SIZE, top_k=SIZE)), sampled(), 100)
+    _, whole = ours(student, OnPolicyDivergence(settings, ModelTeacher(teacher, SIZE, top_k=SIZE + 5)), sampled(), 100)
     means, _ = ours(student, OnPolicyDivergence(settings, ModelTeacher(teacher, SIZE, top_k=5)), sampled(), 100)
     for name, tensor in dense.items():
         torch.testing.assert_close(whole[name], tensor, atol=1e-6, rtol=1e-4)
@@ -189,6 +191,24 @@ def test_a_source_needs_exactly_one_teacher() -> None:
         teacher_for("tiny/sums", ["reason", "talk"], domains)
     with pytest.raises(ValueError, match="problems of gsm8k have no teacher: set domains, which are now reason"):
         teacher_for("gsm8k", ["reason", "talk"], domains)
+
+
+def test_given_rows_without_a_teacher_are_refused_before_the_first_step(tmp_path: Path) -> None:
+    samples = sampled()[:3]
+    given = Given(write_tokens(tmp_path / "tokens", [Tokenised(s, source="web") for s in samples]), count=1, seed=0)
+    student = spread_llama(0)
+    learner, teacher = Learner(student, OptimizerSettings(), steps=1), ModelTeacher(spread_llama(1), SIZE)
+    teachers = Teachers({"a": teacher, "b": teacher}, {"a": ["tiny/sums"], "b": ["tiny/general"]})
+    with pytest.raises(ValueError, match="problems of web have no teacher: set domains"):
+        DistillObjective(learner, OnPolicySettings(), teachers, 100, given)
+    objective = DistillObjective(learner, OnPolicySettings(), Teachers({"": teacher}, {}), 100, given)
+    assert objective.longest_given == max(len(sample.token_ids) for sample in samples)
+
+
+def test_tokens_behind_skipped_ids_are_compared_too() -> None:
+    """Some tokenizers have fewer tokens than their last id says; the last ones are often the end tokens."""
+    tokenizer = SimpleNamespace(get_vocab=lambda: {"a": 0, "b": 1, "<end>": 4})
+    assert vocabulary_of(tokenizer) == 5
 
 
 # ------------------------------------------------------------------ the stage

@@ -27,6 +27,7 @@ from r1kit.train.losses.policy_settings import PRESETS, EntropyBonus, GRPOSettin
 from r1kit.train.rl.algorithm import group_advantages  # noqa: E402
 from r1kit.train.rl.entropy import EntropyControl  # noqa: E402
 from r1kit.train.rl.loop_settings import LoopSettings  # noqa: E402
+from r1kit.train.rl.objective import PolicyGradient  # noqa: E402
 from r1kit.types import Completion, Group, Problem, Prompt, Reward, Rollout, Verdict  # noqa: E402
 
 torch.set_num_threads(1)
@@ -278,6 +279,15 @@ def test_reinforce_pp_whitens_over_all_groups_of_a_rollout() -> None:
         assert rows[0][:2] + rows[1] == pytest.approx(whiten(expected, [2, 6, 3, 3, 3]))
 
 
+@pytest.mark.parametrize(
+    ("name", "compares"), [("grpo", True), ("reinforce_pp", False), ("reinforce_pp_baseline", True)]
+)
+def test_equal_rewards_of_a_group_are_no_lack_of_signal_without_a_baseline_of_groups(name: str, compares: bool) -> None:
+    """Otherwise groups that are all right or all wrong count as `groups/zero_variance`, and the run as starved."""
+    learner: Any = None
+    assert PolicyGradient(learner, LoopSettings.parse({"algorithm": name})).compares_groups is compares
+
+
 def test_truncated_completions_that_are_not_trained_on_count_in_no_whitening() -> None:
     groups = [group_of([1.0, 0.0, 0.5, 0.0], [2, 6, 9, 3], "ssls")]
     rows = group_advantages(groups, baseline("none"), PRESETS["reinforce_pp"], skip_truncated=True)
@@ -321,6 +331,23 @@ def test_contradictions_are_refused() -> None:
         LoopSettings.parse({"algorithm": "icepop"})
     with pytest.raises(SettingsError, match="pass_k is 4 and group_size 4"):
         LoopSettings.parse({"algorithm": "pass_at_k", "group_size": 4})
+    for name in ("clip_cov", "kl_cov"):
+        with pytest.raises(SettingsError, match="set minibatches to 1, or recompute_old_logprobs to false"):
+            LoopSettings.parse({"algorithm": name, "recompute_old_logprobs": True, "minibatches": 2})
+
+
+def test_the_clip_fraction_counts_tokens_without_a_gradient() -> None:
+    old = torch.zeros(6, dtype=torch.float64)
+    logprobs = torch.tensor([1.3, 0.5, 0.1, 1.3, 0.5, -0.5], dtype=torch.float64).requires_grad_()
+    signs = torch.tensor([1.0, 1.0, 1.0, -1.0, -1.0, -1.0], dtype=torch.float64)
+    columns = dict.fromkeys(("sampler_logprobs", "old_logprobs", "ref_logprobs", "selected"), old) | {
+        "advantages": signs
+    }
+    every = Targets(token_ids=torch.arange(6), positions=torch.arange(6), lengths=(6,), **columns)
+    for name, expected in (("grpo", 3), ("dual_clip", 4), ("rloo", 0)):
+        output = grpo(PRESETS[name])(logprobs, every, Totals(num_tokens=6, num_sequences=1))
+        (gradient,) = torch.autograd.grad(output.loss, logprobs)
+        assert output.sums["clip_fraction"] == expected == (gradient == 0).sum(), name
 
 
 def test_the_order_of_micro_batches_changes_no_sequence_level_weight() -> None:

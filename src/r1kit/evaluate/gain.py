@@ -103,12 +103,8 @@ def split_gain(
     if "format" in values:
         parts["format"] = ("format arm", "base", paired(before, values["format"]))
     known = lenient(base)
-    if fresh:
-        parts["leaked"] = (
-            "base, last numbers",
-            "base, last numbers of fresh problems",
-            unpaired(lenient(fresh), known),
-        )
+    if unseen := lenient(fresh):
+        parts["leaked"] = ("base, last numbers", "base, last numbers of fresh problems", unpaired(unseen, known))
     elif "shuffled" in values:
         less = "format" if "format" in values and fmean(values["format"].values()) > fmean(before.values()) else "base"
         parts["leaked"] = ("shuffled arm", less, paired({"base": before, **values}[less], values["shuffled"]))

@@ -169,7 +169,7 @@ def rl_settings(stage: Stage) -> RLSettings:
 def arm_settings(settings: RLSettings, arm: str) -> RLSettings:
     """The settings of an RL stage with the rewards or tasks of an arm.
 
-    Accuracy by the right answers stays in the curves, with weight 0.
+    Accuracy by the right answers stays in the curves, with weight 0; `shuffled` has no right answers to judge by.
     """
     if arm == "shuffled":
         return settings.replace(tasks=tuple(spec.replace(name=PREFIX + spec.name) for spec in settings.tasks))

@@ -32,6 +32,7 @@ from r1kit.train.teacher import (
     require_same_tokens,
     store_logits,
     tokenizer_facts,
+    vocabulary_of,
 )
 
 
@@ -75,7 +76,8 @@ def run(context: Context) -> Mapping[str, Any]:
     if "teacher" in context.paths:
         teacher = load_policy(context, "teacher")
         require_same_tokens(student.tokenizer, teacher.tokenizer)
-        loss = Distillation(settings, ModelTeacher(teacher.model.requires_grad_(False), len(student.tokenizer)))
+        model = ModelTeacher(teacher.model.requires_grad_(False), vocabulary_of(student.tokenizer))
+        loss = Distillation(settings, model)
         data = tokenised(context, student, longest_row(settings.max_tokens, student, teacher))
         return train_given(context, student, data, lambda samples: loss)
     store = TeacherStore.open(context.input("logits"))

@@ -6,7 +6,9 @@ its domain.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Self
 
 from pydantic import Field, model_validator
@@ -24,7 +26,7 @@ from r1kit.stages.shared.sources import sources
 from r1kit.train.learner import Learner
 from r1kit.train.losses.on_policy import OnPolicySettings
 from r1kit.train.rl.teachers import DistillObjective, Given, Teachers, teacher_for
-from r1kit.train.teacher import ModelTeacher, require_same_tokens
+from r1kit.train.teacher import ModelTeacher, require_same_tokens, vocabulary_of
 
 if TYPE_CHECKING:
     from r1kit.models.load import Policy
@@ -88,11 +90,11 @@ def run(context: Context) -> Mapping[str, Any]:
     """Train the input "model" with the teachers "teacher" or "teacher/..."; leaves the same files as the stage rl."""
     settings: OnPolicyStageSettings = context.settings
     policy = load_policy(context)
-    models = {}
+    models, vocabulary = {}, vocabulary_of(policy.tokenizer)
     for name, suffix in zip(teacher_names(context), context.inputs("teacher"), strict=True):
         teacher = load_policy(context, f"teacher{suffix}")
         require_same_tokens(policy.tokenizer, teacher.tokenizer)
-        models[name] = ModelTeacher(teacher.model.requires_grad_(False), len(policy.tokenizer), settings.top_k_tokens)
+        models[name] = ModelTeacher(teacher.model.requires_grad_(False), vocabulary, settings.top_k_tokens)
     teachers, given = Teachers(models, settings.domains), _given(context, policy)
 
     def objective_of(learner: Learner, _: Policy) -> DistillObjective:
@@ -120,8 +122,10 @@ def _given(context: Context, policy: Policy) -> Given | None:
 
 
 def work_of(settings: OnPolicyStageSettings) -> Work:
-    """A teacher costs a forward pass, and its memory counts as that of a reference."""
-    return sampling_and_training(settings, passes=8 * settings.epochs, reference=True)
+    """A teacher costs a forward pass, and its memory counts as that of a reference. Given rows join each update."""
+    work = sampling_and_training(settings, reference=True)
+    rows = 1 / (1 - settings.given_share)  # of an update, for each sampled one
+    return replace(work, passes=round(8 * settings.epochs * rows), update=math.ceil(work.update * rows))
 
 
 ON_POLICY = Kind(

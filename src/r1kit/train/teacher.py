@@ -29,7 +29,7 @@ SHARD = "shard-{:06d}.safetensors"
 
 @dataclass(frozen=True)
 class ModelTeacher:
-    """A language model that runs beside the student; `vocabulary` counts the tokens that both know.
+    """A language model that runs beside the student; ids below `vocabulary` are tokens that both know.
 
     With `top_k` its targets are the k likeliest tokens and the mass of all others.
     """
@@ -46,7 +46,8 @@ class ModelTeacher:
             return lambda place: Dense(net.logits(hidden[place]), self.vocabulary, temperature)
 
         def largest(place: slice) -> TopK:
-            found = top_k(net.logits(hidden[place])[:, : self.vocabulary], self.top_k, [temperature])
+            logits = net.logits(hidden[place])[:, : self.vocabulary]  # [n, vocabulary]
+            found = top_k(logits, min(self.top_k, self.vocabulary), [temperature])
             logprobs = found["logits"] / temperature - found["logsumexp"]  # [n, k]
             return TopK(found["token_ids"].long(), logprobs, found["log_tail"][:, 0])
 
@@ -211,7 +212,12 @@ def _top_k_of(
 
 def tokenizer_facts(tokenizer: Any) -> dict[str, Any]:
     """Facts that must match for two tokenizers to share token ids."""
-    return {"vocabulary": len(tokenizer), "tokenizer": tokens_hash(tokenizer)}
+    return {"vocabulary": vocabulary_of(tokenizer), "tokenizer": tokens_hash(tokenizer)}
+
+
+def vocabulary_of(tokenizer: Any) -> int:
+    """The number of ids up to the last token. Some tokenizers skip ids, so it can exceed the number of tokens."""
+    return 1 + max(tokenizer.get_vocab().values())
 
 
 def _token(tokens: dict[int, str], token_id: int) -> str:

@@ -132,12 +132,13 @@ def _require_memory(loop: RLLoop, settings: SamplingSettings, work: Work, prompt
     """Try the largest batch and the most completions that can occur, all with the longest `prompt`, before any step."""
     from r1kit.train.first_batch import longest_group, require_sampling, require_training
 
-    learner, longest = loop.learner, prompt + settings.max_tokens
+    learner, sampled = loop.learner, prompt + settings.max_tokens
+    longest = max(sampled, loop.objective.longest_given)
     tokens = min(max(settings.tokens_per_batch, longest), work.update * longest)
     update_of = longest_group(prompt, settings.max_tokens, work.update, loop.objective.loss, learner.model)
     require_training(learner, update_of, work, tokens=tokens, longest=longest)
     rows = min(settings.max_rows, settings.prompts_per_step * settings.group_size)
-    require_sampling(learner, work, rows=rows, length=longest)
+    require_sampling(learner, work, rows=rows, length=sampled)
 
 
 def sampling_and_training(settings: SamplingSettings, **changes: Any) -> Work:

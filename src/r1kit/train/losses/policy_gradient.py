@@ -138,13 +138,15 @@ def _weights(logprobs: Tensor, targets: Targets, settings: GRPOSettings) -> Tens
 
 
 def _is_clipped(log_ratio: Tensor, ratio: Tensor, advantages: Tensor, settings: GRPOSettings) -> Tensor:
-    """Whether the clip takes a token's gradient away [N]."""
-    if settings.objective == "soft":  # has no bounds
+    """Whether a bound takes a token's gradient away or, with `clipped_weight`, limits its weight [N]."""
+    if settings.objective in ("soft", "reinforce"):  # have no bounds
         return torch.zeros_like(advantages, dtype=torch.bool)
     if settings.objective == "geometric":
         above, below = log_ratio > settings.clip_high, log_ratio < -settings.clip_low
     else:
         above, below = ratio > 1 + settings.clip_high, ratio < 1 - settings.clip_low
+    if settings.objective == "clip" and settings.dual_clip is not None:
+        below |= ratio > settings.dual_clip
     return (above & (advantages > 0)) | (below & (advantages < 0))
 
 

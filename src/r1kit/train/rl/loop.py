@@ -121,7 +121,7 @@ class RLLoop:
         self.engine.load_weights(named_weights(self.learner.model), version=updates)
         collected = self.collect(step, draws)
         groups = collected.groups
-        row = group_metrics(collected, compares=self.objective.learns_from_rewards)
+        row = group_metrics(collected, compares=self.objective.compares_groups)
         row |= verdict_metrics(groups) | hack_metrics(groups)
         row |= self.audit(step + 1, groups)
         try:

@@ -76,6 +76,11 @@ class LoopSettings(RolloutSettings):
         if self.recompute_old_logprobs and self.epochs > 1:
             raise ValueError("recompute_old_logprobs works with epochs = 1: in later epochs the old policy is gone")
         algorithm = self.algorithm
+        if algorithm.covariance and self.recompute_old_logprobs and self.minibatches > 1:
+            raise ValueError(
+                "covariance chooses tokens by the policy before each update, and recompute_old_logprobs prepares all "
+                "updates of a rollout before the first: set minibatches to 1, or recompute_old_logprobs to false"
+            )
         if algorithm.weighs_importance and not self.recompute_old_logprobs:
             name = "masked_importance" if algorithm.truncated_importance is None else "truncated_importance"
             raise ValueError(f"{name} compares the learner with the sampler: set recompute_old_logprobs to true")

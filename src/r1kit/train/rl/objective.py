@@ -33,9 +33,11 @@ class Objective(Protocol):
     """The loss of a loop, with the models and rows behind it."""
 
     learns_from_rewards: bool  # otherwise rewards are only reported, and undecided verdicts stop nothing
+    compares_groups: bool  # equal rewards of a group leave it without a gradient
     prepares_ahead: bool  # all minibatches of a rollout are prepared before the first update moves the weights
     extra_rounds: int  # of sampling, which replace groups of equal rewards
     state: dict[str, Any]  # what a checkpoint must hold beside tensors, as JSON
+    longest_given: int  # tokens of the longest sample of `given`; 0: there are none
 
     @property
     def loss(self) -> AnyLoss:
@@ -72,10 +74,12 @@ class PolicyGradient:
     """
 
     learns_from_rewards = True
+    longest_given = 0
 
     def __init__(self, learner: Learner, settings: LoopSettings) -> None:
         algorithm = settings.algorithm
         self.learner, self.settings = learner, settings
+        self.compares_groups = algorithm.baseline != "none"
         # a loss or baseline that cannot be imported is an error here, before any work
         self._baseline = baseline_of(algorithm)
         self._entropy = None if algorithm.entropy is None else EntropyControl(algorithm.entropy)

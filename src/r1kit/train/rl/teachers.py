@@ -69,6 +69,7 @@ class DistillObjective:
     """The divergence from each sample's teacher. Rewards are only reported."""
 
     learns_from_rewards = False
+    compares_groups = False
     prepares_ahead = False
     extra_rounds = 0
     moving_reference = None
@@ -84,6 +85,9 @@ class DistillObjective:
         assert given is None or settings.divergence != "sampled", "given rows have no log-probs of a sampler"
         self.learner, self.settings, self.teachers = learner, settings, teachers
         self.tokens_per_batch, self._given = tokens_per_batch, given
+        self.longest_given = 0 if given is None else max(given.rows.lengths())
+        for source in sorted(set(given.sources)) if given else ():
+            teachers.name_for(source)  # raises now, not at the step that draws such a row
         self.state: dict[str, Any] = {}
         self.loss = self._loss_of(next(iter(teachers.models)), is_sampled=True)
 
