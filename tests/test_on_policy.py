@@ -20,14 +20,16 @@ from r1kit.models import attention, head  # noqa: E402
 from r1kit.models.batch import Totals  # noqa: E402
 from r1kit.models.known import ModelError, resolve  # noqa: E402
 from r1kit.models.load import Policy, fresh_llama, load  # noqa: E402
+from r1kit.models.size import size_of_shapes  # noqa: E402
 from r1kit.pipeline import Display, Progress  # noqa: E402
 from r1kit.pipeline.context import Context  # noqa: E402
 from r1kit.settings import SettingsError  # noqa: E402
-from r1kit.stages.on_policy import ON_POLICY, OnPolicyStageSettings  # noqa: E402
+from r1kit.stages.on_policy import ON_POLICY, OnPolicyStageSettings, work_of  # noqa: E402
 from r1kit.tiny.frame import TINY_SYSTEM  # noqa: E402
 from r1kit.tiny.tokenizer import make  # noqa: E402
 from r1kit.train.learner import Learner, OptimizerSettings  # noqa: E402
 from r1kit.train.losses.on_policy import OnPolicyDivergence, OnPolicySettings, sampled_divergence  # noqa: E402
+from r1kit.train.memory import training_parts  # noqa: E402
 from r1kit.train.packing import pack  # noqa: E402
 from r1kit.train.rl.metrics import merge_parts  # noqa: E402
 from r1kit.train.rl.teachers import DistillObjective, Given, Teachers, teacher_for  # noqa: E402
@@ -209,6 +211,18 @@ def test_tokens_behind_skipped_ids_are_compared_too() -> None:
     """Some tokenizers have fewer tokens than their last id says; the last ones are often the end tokens."""
     tokenizer = SimpleNamespace(get_vocab=lambda: {"a": 0, "b": 1, "<end>": 4})
     assert vocabulary_of(tokenizer) == 5
+
+
+def test_the_plan_counts_given_rows_and_every_teacher() -> None:
+    """Adapters save no teacher, unlike a reference."""
+    settings = OnPolicyStageSettings.parse({**SMALL, "lora_rank": 4})
+    plain, work = work_of(settings, 1), work_of(settings.replace(given_share=0.5), 2)
+    assert (plain.update, work.update, plain.passes, work.passes) == (8, 16, 8, 16)
+    size = size_of_shapes(
+        {name: tuple(p.shape) for name, p in llama(0, 32).named_parameters()}, llama(0, 32).config.to_dict()
+    )
+    one, two = (training_parts(size, each, 100, device="cuda", low=False)["reference"] for each in (plain, work))
+    assert two == 2 * one == 2 * 4 * size.parameters
 
 
 # ------------------------------------------------------------------ the stage

@@ -79,6 +79,10 @@ def test_labelled_cases_correct_an_evaluation(tmp_path: Path, tiny_policy_folder
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))
     rates = conformance.measure("number", file).error_rates
     assert (rates.false_positives, rates.wrong, rates.right) == (0, 2, 3) and rates.false_negatives >= 1
+    unusable = {"prediction": "4", "answer": "no number", "correct": True}  # undecided: it counts in no accuracy
+    file.write_text(file.read_text() + json.dumps(unusable) + "\n")
+    measured = conformance.measure("number", file)
+    assert measured.cannot_tell == 1 and measured.error_rates == rates
     result = evaluate(str(tiny_policy_folder), task="tiny/sums", limit=3, cases=file)
     assert result["corrected"][str(tiny_policy_folder)]["problems"] == 3
     assert "corrected for the verifier's errors" in result["table"]

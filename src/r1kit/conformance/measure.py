@@ -76,10 +76,17 @@ class Report:
 
     @property
     def error_rates(self) -> ErrorRates:
-        """The rates that correct an accuracy. Cases without a right verdict count as wrong ones."""
+        """The rates that correct an accuracy. Cases without a right verdict count as wrong ones.
+
+        An accuracy is that of decided verdicts, so cases that the verifier could not decide do not count here.
+        """
         positives, negatives = self.false_positives, self.false_negatives
+        undecided = [failure.expected for failure in self.failures if failure.found is None]
         return ErrorRates(
-            false_positives=positives.count, wrong=positives.of, false_negatives=negatives.count, right=negatives.of
+            false_positives=positives.count,
+            wrong=positives.of - undecided.count(False),
+            false_negatives=negatives.count - undecided.count(True),
+            right=negatives.of - undecided.count(True),
         )
 
     def as_dict(self) -> dict[str, Any]:

@@ -42,6 +42,7 @@ class Work:
     head: whether training goes through the vocabulary's head; a classifier has none.
     recomputes, weights_dtype, optimizer, lora_rank, compute_dtype: the settings that decide the memory of training.
     reference: whether a second copy of the model is there; idles_off: whether it leaves the device while it idles.
+    teachers: models of about the model's size that stay beside it.
     model: the size of the model that the stage makes from nothing; otherwise that of its input `model` counts.
     """
 
@@ -62,5 +63,6 @@ class Work:
     lora_rank: int = 0
     compute_dtype: str = "auto"
     reference: bool = False
+    teachers: int = 0
     idles_off: bool = False
     model: ModelSize | None = None

@@ -101,7 +101,7 @@ def run(context: Context) -> Mapping[str, Any]:
         return DistillObjective(learner, settings, teachers, settings.tokens_per_batch, given)
 
     shown = {"divergence": "distill/divergence", "accuracy": "reward/accuracy"}
-    return train(context, policy, _scorer(settings), work_of(settings), objective_of, shown)
+    return train(context, policy, _scorer(settings), work_of(settings, len(models)), objective_of, shown)
 
 
 def _scorer(settings: OnPolicyStageSettings) -> Scorer:
@@ -121,9 +121,9 @@ def _given(context: Context, policy: Policy) -> Given | None:
     return Given(rows, max(1, round(sampled * settings.given_share / (1 - settings.given_share))), settings.seed)
 
 
-def work_of(settings: OnPolicyStageSettings) -> Work:
-    """A teacher costs a forward pass, and its memory counts as that of a reference. Given rows join each update."""
-    work = sampling_and_training(settings, reference=True)
+def work_of(settings: OnPolicyStageSettings, teachers: int) -> Work:
+    """A row costs a forward pass of its teacher; all teachers stay in memory. Given rows join each update."""
+    work = sampling_and_training(settings, teachers=teachers)
     rows = 1 / (1 - settings.given_share)  # of an update, for each sampled one
     return replace(work, passes=round(8 * settings.epochs * rows), update=math.ceil(work.update * rows))
 
@@ -138,5 +138,5 @@ ON_POLICY = Kind(
         (*settings.tasks, *settings.probe.tasks), (*settings.rewards, *settings.probe.rewards)
     ),
     curves=True,
-    cost=lambda stage, rows: work_of(stage.settings),
+    cost=lambda stage, rows: work_of(stage.settings, sum(name.startswith("teacher") for name in stage.inputs)),
 )

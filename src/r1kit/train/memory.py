@@ -67,8 +67,9 @@ def _resident(size: ModelSize, work: Work, device: str) -> dict[str, float]:
     if work.passes:
         parts["optimizer"] = (adapters or size.parameters) * MOMENTS[work.optimizer]
     # under LoRA the reference is the model without its adapters; on a CPU there is no other place to wait
-    if work.reference and not adapters and not (work.idles_off and device == "cuda"):
-        parts["reference"] = size.parameters * WEIGHT[work.weights_dtype]
+    has_copy = work.reference and not adapters and not (work.idles_off and device == "cuda")
+    if beside := work.teachers + has_copy:
+        parts["reference"] = beside * size.parameters * WEIGHT[work.weights_dtype]
     return parts
 
 

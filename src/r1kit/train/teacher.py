@@ -217,7 +217,8 @@ def tokenizer_facts(tokenizer: Any) -> dict[str, Any]:
 
 def vocabulary_of(tokenizer: Any) -> int:
     """The number of ids up to the last token. Some tokenizers skip ids, so it can exceed the number of tokens."""
-    return 1 + max(tokenizer.get_vocab().values())
+    ids: list[int] = list(tokenizer.get_vocab().values())
+    return 1 + max(ids)
 
 
 def _token(tokens: dict[int, str], token_id: int) -> str:

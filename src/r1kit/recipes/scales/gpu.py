@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from glob import escape
 
 from r1kit.models.facts import ModelFacts, facts_of
 from r1kit.recipes import exemplars
@@ -188,7 +189,7 @@ class GpuSizes:
         )
         return V4Sizes(
             experts={labels[source]: self.expert(tuple(specs)) for source, specs in domains.items()},
-            domains={label: (source,) for source, label in labels.items()} if len(labels) > 1 else {},
+            domains={label: (escape(source),) for source, label in labels.items()} if len(labels) > 1 else {},
             start=self.sft,
             merge=self.rl(many.student) | on_policy,
             sft=self.sft,
