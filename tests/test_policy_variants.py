@@ -280,7 +280,7 @@ def test_reinforce_pp_whitens_over_all_groups_of_a_rollout() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "compares"), [("grpo", True), ("reinforce_pp", False), ("reinforce_pp_baseline", True)]
+    ("name", "compares"), [("grpo", True), ("reinforce_pp", False), ("reinforce_pp_baseline", True), ("short", False)]
 )
 def test_equal_rewards_of_a_group_are_no_lack_of_signal_without_a_baseline_of_groups(name: str, compares: bool) -> None:
     """Otherwise groups that are all right or all wrong count as `groups/zero_variance`, and the run as starved."""

@@ -95,6 +95,7 @@ def test_the_report_corrects_by_the_audits(tmp_path: Path) -> None:
     steps = [{"step": step, "audit/count": 20.0, "audit/right": 10.0, "audit/disagreement": 0.1} for step in (1, 2)]
     (training / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in steps))
     differing = [{"step": 1, "verdict": "wrong", "second_verdict": "right"}] * 4
+    differing += [{"step": 3, "verdict": "right", "second_verdict": "wrong"}] * 30  # of a step that still trains
     (training / "audit.jsonl").write_text("".join(json.dumps(row) + "\n" for row in differing))
     (training / "rollouts").mkdir()
     facts = {"source": "s", "extracted": "1", "well_formed": True, "steps": 1, "mixed": False, "truncated": False}

@@ -13,7 +13,7 @@ from r1kit.evaluate.gain import GainSplit
 from r1kit.evaluate.statistics import Difference, Estimate
 from r1kit.evaluate.verifier_error import ErrorRates, corrected_accuracy
 from r1kit.report.compare import Comparison, column_of, comparisons, until
-from r1kit.report.folders import Source, StageFolder, find_stages, inputs_of, last_report
+from r1kit.report.folders import Row, Source, StageFolder, find_stages, inputs_of, last_report
 from r1kit.report.funnels import funnel
 from r1kit.report.gains import Controls, gain_splits
 from r1kit.report.health import Check, Verdict, checks, run_verdict, verdict
@@ -62,9 +62,14 @@ class Run:
     @cached_property
     def error_rates(self) -> ErrorRates | None:
         """The verifier's error rates by the audits of all RL stages; None if no audit found an error."""
-        metrics = [row for stage in self.rl_stages for row in stage.metrics]
-        files = [stage.folder / "audit.jsonl" for stage in self.rl_stages]
-        rates = ErrorRates.of_audit(metrics, [row for file in files for row in read_rows(file, missing_ok=True)])
+        metrics, disagreements = list[Row](), list[Row]()
+        for stage in self.rl_stages:
+            metrics += stage.metrics
+            # a step writes its disagreements before it trains, and its metrics after that
+            steps = {row["step"] for row in stage.metrics if "audit/right" in row}
+            rows = read_rows(stage.folder / "audit.jsonl", missing_ok=True)
+            disagreements += [row for row in rows if row["step"] in steps]
+        rates = ErrorRates.of_audit(metrics, disagreements)
         return rates if rates and rates.false_positives + rates.false_negatives else None
 
     @cached_property

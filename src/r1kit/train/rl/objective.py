@@ -79,7 +79,7 @@ class PolicyGradient:
     def __init__(self, learner: Learner, settings: LoopSettings) -> None:
         algorithm = settings.algorithm
         self.learner, self.settings = learner, settings
-        self.compares_groups = algorithm.baseline != "none"
+        self.compares_groups = algorithm.baseline != "none" and not algorithm.length_penalty
         # a loss or baseline that cannot be imported is an error here, before any work
         self._baseline = baseline_of(algorithm)
         self._entropy = None if algorithm.entropy is None else EntropyControl(algorithm.entropy)
