@@ -6,17 +6,19 @@ import os
 import re
 import subprocess
 import sys
+import time
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from r1kit.data.jsonl import RowWriter, keep_steps, read_rows
-from r1kit.pipeline import execute
+from r1kit.pipeline import Display, execute, plan
 from r1kit.recipes import build_recipe
 from r1kit.settings import SettingsError
-from r1kit.tracking import TRACKERS, tracked
+from r1kit.tracking import TRACKERS, follower, tracked
 from r1kit.tracking.feed import SAMPLES, Feed, bounded, samples
 from r1kit.tracking.names import TRL_NAMES, plain_names, trainer_names
 from r1kit.tracking.trackers import TrackedStage
@@ -139,6 +141,40 @@ def test_a_call_that_hangs_ends_the_process_even_if_it_never_lets_another_thread
     done = subprocess.run([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True)
     assert done.returncode == 1
     assert "Timeout" in done.stderr
+
+
+HANGS = """
+import pathlib, subprocess, sys, time
+process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+pathlib.Path("child").write_text(str(process.pid))
+time.sleep(600)
+"""
+
+
+def test_no_process_of_a_tracker_outlives_a_run_that_is_stopped_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two trackers hang, and a library has started a process of its own."""
+    for name in ("trackio", "wandb"):
+        (tmp_path / f"{name}.py").write_text(HANGS.replace("child", f"{name}-child"))
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    before = set(psutil.Process().children(recursive=True))
+
+    def stop(*_: object, **__: object) -> None:  # the second Ctrl-C arrives while the run waits
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(follower._Follower, "wait", stop)
+    with pytest.raises(KeyboardInterrupt), tracked(["trackio", "wandb"], plan(recipe(), tmp_path), Display()):
+        execute(recipe(), tmp_path)
+        children = [tmp_path / f"{name}-child" for name in ("trackio", "wandb")]
+        deadline = time.monotonic() + 60
+        while not all(file.exists() and file.read_text() for file in children) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        started = set(psutil.Process().children(recursive=True)) - before
+        assert len(started) == 4
+    _, alive = psutil.wait_procs(started, timeout=10)
+    assert not alive
 
 
 def test_a_call_that_returns_ends_nothing() -> None:

@@ -21,6 +21,7 @@ from starlette.testclient import TestClient
 
 import watched_run
 from r1kit import cli
+from r1kit.commands.status_command import status, status_text
 from r1kit.data.jsonl import RowWriter, read_rows
 from r1kit.pipeline import Kind, Recipe, Stage, execute
 from r1kit.pipeline.guards import locked
@@ -492,3 +493,27 @@ def test_a_folder_without_runs_is_an_empty_list_until_a_run_begins(tmp_path: Pat
     execute(Recipe("toy", (only,)), tmp_path / "runs")
     assert [run["id"] for run in page.get("/api/runs")["runs"]] == ["toy"]
     assert Page(tmp_path / "runs" / "toy").get("/api/runs/toy")["state"] == "finished"
+
+
+ODD_PLANS = (
+    '{"stages": [{"stage": [], "kind": 1, "folder": [], "reads": 5}]}',
+    '{"stages": [{"stage": "a", "kind": "rl", "folder": {}, "reads": []}]}',
+    '{"stages": [{"stage": "a", "kind": "rl", "folder": "x", "reads": [[]]}]}',
+    "[" * 100_000,
+)
+ODD_VALUES = '{"done": "x", "total": [], "seconds_left": "y", "changed": "z", "state": "running"}'
+ODD_SETTINGS = '{"settings": [], "seconds": "x", "metrics": [1], "inputs": null}'
+
+
+def test_values_of_unexpected_types_in_one_run_hide_no_other_run(tmp_path: Path) -> None:
+    for number, plan in enumerate(ODD_PLANS):
+        (tmp_path / f"plan-{number}").mkdir()
+        (tmp_path / f"plan-{number}" / "plan.json").write_text(plan)
+    for name, text in (("progress.json", ODD_VALUES), ("manifest.json", ODD_SETTINGS), ("stage.json", ODD_SETTINGS)):
+        stage = tmp_path / name.partition(".")[0] / "rl-1a2b3c4d"
+        stage.mkdir(parents=True)
+        (stage / "metrics.jsonl").write_text('{"step": 1, "reward/mean": 0.5}\n')
+        (stage / name).write_text(text)
+    with TestClient(make_app(tmp_path), base_url="http://127.0.0.1") as client:
+        assert len(client.get("/api/runs").json()["runs"]) == len(ODD_PLANS) + 3
+    assert len(status_text(status(tmp_path)).splitlines()) >= len(ODD_PLANS) + 3

@@ -98,7 +98,7 @@ def read_json(path: Path) -> Any:
     """The content of a JSON file; raises `StoreError` if it is damaged."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:  # or lists in lists, thousands deep
         raise StoreError(f"{path} is not JSON ({error}): it was damaged or edited; restore or delete it") from None
 
 

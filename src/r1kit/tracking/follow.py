@@ -1,13 +1,15 @@
 """The process of one tracker: `python -m r1kit.tracking.follow NAME`.
 
 It reads one line of JSON from stdin: the stages to follow. The end of stdin says that the run has ended, also if it was
-killed: then the process sends what is left and exits. Lines on stdout are for the people who watch the run.
+killed: then the process sends what is left and exits, within about two minutes. Lines on stdout are for the people who
+watch the run.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 import threading
 import time
@@ -17,7 +19,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from r1kit.tracking.feed import Feed
-from r1kit.tracking.trackers import TrackedStage
+from r1kit.tracking.trackers import FINISH_S, TrackedStage
 
 POLL_S = 1.0
 NEWLINE = "\n"
@@ -34,6 +36,8 @@ def main() -> None:
     def wait_for_end() -> None:
         sys.stdin.read()
         ended.set()
+        time.sleep(FINISH_S + 5)  # the run waits no longer; if it was killed, nobody else would end this process
+        os.killpg(0, signal.SIGKILL)  # with the processes of the tracker's library
 
     threading.Thread(target=wait_for_end, daemon=True).start()
     stages = [TrackedStage(plan["recipe"], Path(stage["folder"]), stage["config"]) for stage in plan["stages"]]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -17,9 +18,8 @@ from r1kit.pipeline import Display, PlanRow
 from r1kit.pipeline.fingerprint import settings_of
 from r1kit.settings import SettingsError, nearest
 from r1kit.store import to_plain
-from r1kit.tracking.trackers import TRACKERS
+from r1kit.tracking.trackers import FINISH_S, TRACKERS
 
-FINISH_S = 120  # for what is left when the run has ended
 REST = "the same command sends what is missing"
 
 
@@ -55,8 +55,12 @@ def tracked(names: Sequence[str], rows: Sequence[PlanRow], display: Display) -> 
     finally:
         for follower in followers:
             follower.end()
-        for follower in followers:
-            follower.wait()
+        try:
+            for follower in followers:
+                follower.wait()
+        finally:  # also after a second Ctrl-C
+            for follower in followers:
+                follower.kill()
 
 
 class _Follower:
@@ -111,16 +115,20 @@ class _Follower:
         self._ended.set()
 
     def wait(self) -> None:
-        """Wait until everything was sent; kill a process that does not end in time, or on a second Ctrl-C."""
+        """Wait until everything was sent, for a limited time."""
         if not self._threads:
             return
         _, relay = self._threads
-        try:
-            relay.join(FINISH_S)
-            if relay.is_alive():
-                self._say(f"not everything was sent in {FINISH_S} s (see {self.log}); {REST}")
-        finally:
-            self._is_killed = True
-            self.process.kill()
-            for thread in self._threads:
-                thread.join()
+        relay.join(FINISH_S)
+        if relay.is_alive():
+            self._say(f"not everything was sent in {FINISH_S} s (see {self.log}); {REST}")
+
+    def kill(self) -> None:
+        """End the process if it still runs, with all that the tracker's library has started."""
+        if not self._threads:
+            return
+        self._is_killed = True
+        with contextlib.suppress(ProcessLookupError, PermissionError):  # nobody is left (macOS: but a zombie)
+            os.killpg(self.process.pid, signal.SIGKILL)
+        for thread in self._threads:
+            thread.join()

@@ -10,6 +10,8 @@ from typing import Any, Protocol
 
 Row = Mapping[str, Any]
 
+FINISH_S = 120  # for what is left when the run has ended
+
 # Each module has `open_run`. It imports its library only when it is called.
 TRACKERS = {
     "trackio": "r1kit.tracking.to_trackio",

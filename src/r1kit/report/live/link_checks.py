@@ -73,7 +73,7 @@ def same_model(source: Input, parent: Path) -> Check:
     identity: Row = {name: content[name] for name in names if name in content}
     try:
         digest = fingerprint(identity)
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, AttributeError):
         digest = ""
     how = f"the fingerprint {source.fingerprint[:12]} of kind, version, settings and inputs"
     if digest == source.fingerprint:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import math
 import os
 import socket
 import struct
@@ -14,7 +15,7 @@ from typing import Any, Literal
 
 from r1kit.pipeline.plan import MANIFEST, PLAN, STARTED
 from r1kit.pipeline.progress import FILE as PROGRESS
-from r1kit.report.folders import Row, StageFolder, inputs_of, is_current, read_object, stage_name
+from r1kit.report.folders import Row, StageFolder, inputs_of, is_current, is_number, read_object, stage_name
 from r1kit.report.live.places import children, is_stage, row_files
 from r1kit.report.stage_graph import MEASURING
 from r1kit.store import StoreError
@@ -134,7 +135,7 @@ class States:
             return known[1]
         try:
             state = stage_state(folder)
-        except (StoreError, OSError, ValueError, KeyError, TypeError) as error:
+        except (StoreError, OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError) as error:
             name = stage_name(folder)
             state = StageState(id=folder.name, name=name, kind="other", state="damaged", error=str(error))
         if stamp and state.state == "done":
@@ -149,12 +150,18 @@ def read_plan(path: Path) -> Row:
     except (StoreError, OSError, ValueError):
         plan = {}
     stages = plan.get("stages")
-    rows = [row for row in stages if isinstance(row, dict)] if isinstance(stages, list) else []
-    named = {row.get("stage") for row in rows}
-    is_whole = all(
-        {"stage", "kind", "folder", "reads"} <= row.keys() and named.issuperset(row["reads"]) for row in rows
-    )
+    rows = [row for row in stages if is_planned(row)] if isinstance(stages, list) else []
+    named = {row["stage"] for row in rows}
+    is_whole = isinstance(stages, list) and len(rows) == len(stages)
+    is_whole = is_whole and all(name in named for row in rows for name in row["reads"])
     return plan | {"stages": rows if is_whole else []}
+
+
+def is_planned(row: Any) -> bool:
+    """Whether this is a stage of a plan with all its fields."""
+    if not isinstance(row, dict) or not isinstance(row.get("reads"), list):
+        return False
+    return all(isinstance(text, str) for text in (row.get("stage"), row.get("kind"), row.get("folder"), *row["reads"]))
 
 
 def newest_folders(run: Path, by_id: Mapping[str, StageState]) -> list[str]:
@@ -169,7 +176,7 @@ def stage_state(folder: Path) -> StageState:
     """Raises `StoreError` for a damaged file."""
     stage, progress = StageFolder(stage_name(folder), folder), read_object(folder / PROGRESS)
     manifest = stage.manifest
-    attempts, changed = manifest.get("attempts", 0), progress.get("changed") or last_change(folder)
+    attempts, changed = manifest.get("attempts", 0), number_in(progress, "changed") or last_change(folder)
     curves = (folder / "metrics.jsonl").exists()
     known = StageState(
         id=folder.name,
@@ -181,12 +188,15 @@ def stage_state(folder: Path) -> StageState:
         changed=changed,
         reads=list(dict.fromkeys(inputs_of(stage).values())),
         has={"curves": curves, "rollouts": (folder / "rollouts").is_dir(), "rows": row_files(folder)},
-        done=progress.get("done"),
-        total=progress.get("total"),
+        done=number_in(progress, "done"),
+        total=number_in(progress, "total"),
     )
     if stage.finished:
-        return replace(known, seconds=manifest.get("seconds"), metrics=manifest.get("metrics") or {})
-    steps = manifest.get("settings", {}).get("steps")  # a run of an older version has no progress.json
+        metrics = manifest.get("metrics")
+        return replace(
+            known, seconds=number_in(manifest, "seconds"), metrics=metrics if isinstance(metrics, dict) else {}
+        )
+    steps = number_in(manifest.get("settings", {}), "steps")  # a run of an older version has no progress.json
     if known.done is None and curves:
         known = replace(known, done=last_step(folder / "metrics.jsonl"), total=steps)
     state = state_of(folder, progress)
@@ -197,8 +207,14 @@ def stage_state(folder: Path) -> StageState:
         note=str(progress.get("note", "")),
         error=str(progress.get("error", "")) if state in ("failed", "stopped") else "",
         seconds=max(0.0, changed - began),
-        seconds_left=progress.get("seconds_left") if state == "running" else None,
+        seconds_left=number_in(progress, "seconds_left") if state == "running" else None,
     )
+
+
+def number_in(row: Row, name: str) -> Any:
+    """A finite number, or None: a file may hold anything."""
+    value = row.get(name)
+    return value if is_number(value) and math.isfinite(value) else None
 
 
 def state_of(folder: Path, progress: Row) -> State:
