@@ -211,7 +211,7 @@ def stage_state(folder: Path) -> StageState:
     )
 
 
-def number_in(row: Row, name: str) -> Any:
+def number_in(row: Mapping[str, Any], name: str) -> Any:
     """A finite number, or None: a file may hold anything."""
     value = row.get(name)
     return value if is_number(value) and math.isfinite(value) else None
