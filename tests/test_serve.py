@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
@@ -22,6 +23,7 @@ pytest.importorskip("uvicorn", reason="the server needs its extra: pip install '
 
 import tokenizers  # noqa: E402
 import transformers  # noqa: E402
+from starlette.requests import ClientDisconnect  # noqa: E402
 
 from r1kit import cli  # noqa: E402
 from r1kit.chat import ChatFormat, saved  # noqa: E402
@@ -31,6 +33,7 @@ from r1kit.engines.local import LocalEngine  # noqa: E402
 from r1kit.engines.openai import OpenAIEngine, OpenAIEngineSettings  # noqa: E402
 from r1kit.models.known import resolve  # noqa: E402
 from r1kit.models.load import Policy, load  # noqa: E402
+from r1kit.serve import connection  # noqa: E402
 from r1kit.serve.text import BROKEN, ReasoningSplit, TextStream  # noqa: E402
 from r1kit.types import Completion, Message, Problem, SamplingParams  # noqa: E402
 from serving import PATIENCE_S, Gate, Served, served  # noqa: E402
@@ -262,6 +265,7 @@ WRONG: list[tuple[str, Any, int, str]] = [
     ("chat/completions", CHAT | {"messages": user("1" * 900_000)}, 400, "has 9.* characters, and a context of 1024"),
     ("chat/completions", CHAT | {"messages": []}, 400, "messages"),
     ("chat/completions", CHAT | {"messages": [{"role": "tool", "content": "4"}]}, 400, "has the role 'tool'"),
+    ("chat/completions", CHAT | {"messages": [{"role": ["user"], "content": "4"}]}, 400, r"has the role \['user'\]"),
     ("chat/completions", CHAT | {"messages": [{"role": "user"}]}, 400, "a message of role user has no text"),
     ("chat/completions", CHAT | {"messages": [{"role": "assistant", "content": "4"}]}, 400, "end with the user's"),
     ("chat/completions", CHAT | {"chat_template_kwargs": {"tokenize": 1}}, 400, "chat_template_kwargs: .*tokenize"),
@@ -307,6 +311,32 @@ def test_fields_that_change_nothing_are_accepted(client: Any) -> None:
     ignored = {"user": "me", "metadata": {"a": "b"}, "store": False, "logit_bias": {}, "parallel_tool_calls": True}
     plain = ask(client, QUESTIONS[0])
     assert ask(client, QUESTIONS[0], extra_body={**neutral, **ignored, "top_k": -1}) == plain
+
+
+def test_a_client_that_reads_nothing_is_given_up_so_that_the_server_can_drain(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connection, "WRITE_S", 0.01)
+    finished: list[bool] = []
+
+    async def events() -> Any:
+        yield "{}"
+
+    async def never(*_: Any) -> Any:
+        await asyncio.Event().wait()
+
+    async def answer() -> None:
+        await connection.EventStream(events(), lambda: finished.append(True))({}, never, never)
+
+    with pytest.raises(ClientDisconnect):
+        asyncio.run(answer())
+    assert finished == [True]
+
+
+def test_too_many_prompts_are_refused_before_they_are_split_into_tokens(
+    tiny: Served, client: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(type(tiny.service.renderer), "completion_work", lambda *_: pytest.fail("it was split"))
+    with pytest.raises(openai.BadRequestError, match="2000 completions, and at most 600 fit"):
+        client.completions.create(model="", prompt=["a"] * 1000, n=2)
 
 
 def test_pages_of_other_sites_and_visitors_without_the_key_are_refused(policy: Policy, chat: ChatFormat) -> None:

@@ -100,6 +100,7 @@ class Service:
                 raise APIError(400, f"the body is not JSON: {error}") from None
             fields = kind.read(values)
             self._check_model(fields.model)
+            self.batch.refuse_large(fields.completions)  # first: to split a million prompts into tokens takes minutes
             return fields, render(fields)
 
         fields, works = await asyncio.get_running_loop().run_in_executor(self.reader, read)

@@ -62,11 +62,14 @@ class Batch:
         """Completions that run or wait."""
         return sum(job.num_left for job in self.jobs)
 
-    def submit(self, jobs: list[Job]) -> None:
-        """Let the jobs of one request join the batch. Raises `APIError` if there is no room for all of them."""
-        count = sum(job.request.params.n for job in jobs)
+    def refuse_large(self, count: int) -> None:
+        """Raise `APIError` for a request of more completions than fit into an empty batch."""
         if count > self.limit:
             raise APIError(400, f"the request asks for {count} completions, and at most {self.limit} fit: send fewer")
+
+    def submit(self, jobs: list[Job]) -> None:
+        """Let the jobs of one request join the batch. Raises `APIError` if there is no room for all of them now."""
+        count = sum(job.request.params.n for job in jobs)
         if self.size + count > self.limit:
             rounds = self.size // self.engine.max_rows
             raise busy(f"{self.size} completions run or wait, and {self.limit} may: try again later", 1 + rounds)

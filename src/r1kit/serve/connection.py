@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from typing import Any, TypeVar
 
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
 T = TypeVar("T")
+WRITE_S = 60.0  # seconds in which a client must take a chunk
 
 
 async def until_disconnect(receive: Receive, work: Coroutine[Any, Any, T]) -> T:
@@ -46,7 +47,17 @@ class EventStream:
             self.finish()
 
     async def _send(self, send: Send) -> None:
-        await send({"type": "http.response.start", "status": 200, "headers": list(self.HEADERS)})
+        await _within_limit(send({"type": "http.response.start", "status": 200, "headers": list(self.HEADERS)}))
         async for event in self.events:
-            await send({"type": "http.response.body", "body": f"data: {event}\n\n".encode(), "more_body": True})
-        await send({"type": "http.response.body", "body": b"", "more_body": False})
+            body = f"data: {event}\n\n".encode()
+            await _within_limit(send({"type": "http.response.body", "body": body, "more_body": True}))
+        await _within_limit(send({"type": "http.response.body", "body": b"", "more_body": False}))
+
+
+async def _within_limit(sending: Awaitable[None]) -> None:
+    """Raise `ClientDisconnect` for a client that reads nothing: a server that drains would wait for it without end."""
+    try:
+        async with asyncio.timeout(WRITE_S):
+            await sending
+    except TimeoutError:
+        raise ClientDisconnect from None

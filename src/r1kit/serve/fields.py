@@ -119,7 +119,13 @@ class SamplingFields(Settings):
         try:
             return cls.parse(values)
         except SettingsError as error:
-            raise APIError(400, str(error), param=str(error).split(":")[0].split(" ")[0]) from None
+            name = str(error).removeprefix("there is no setting ").split(":")[0].split(" ")[0]
+            raise APIError(400, str(error), param=name) from None
+
+    @property
+    def completions(self) -> int:
+        """How many completions the request asks for."""
+        return self.n
 
     def sampling(self, max_tokens: int) -> SamplingParams:
         """The settings of the engine. Without a seed, each request draws its own."""
@@ -162,6 +168,10 @@ class CompletionFields(SamplingFields):
     logprobs: int | None = Field(None, ge=0, le=MAX_TOP)
     echo: bool = False
     add_special_tokens: bool = True
+
+    @property
+    def completions(self) -> int:
+        return self.n * len(self.prompt)
 
     @field_validator("prompt", mode="before")
     @classmethod

@@ -124,7 +124,7 @@ def _sendable(text: str) -> str:
 def _message(turn: Mapping[str, Any]) -> Message:
     """A message of a request. An assistant's reasoning in a field of its own is left out, as templates leave it out."""
     role, content = turn.get("role"), turn.get("content")
-    if role not in ROLES or turn.get("tool_calls"):
+    if not isinstance(role, str) or role not in ROLES or turn.get("tool_calls"):
         expected = "expected system, user or assistant, without tool calls"
         raise APIError(400, f"a message has the role {role!r:.30}: {expected}", param="messages")
     if isinstance(content, list):
