@@ -22,7 +22,8 @@ from r1kit.models.policy_net import AnyLoss, PolicyNet, net_of
 from r1kit.models.recompute import recompute_activations
 from r1kit.models.shard import shard, whole
 from r1kit.train.learner import Learner, OptimizerSettings
-from r1kit.train.losses.distillation import Distillation, DistillationSettings, Targeting, TopK
+from r1kit.train.losses.distillation import Distillation, DistillationSettings, Targeting
+from r1kit.train.losses.divergence import TopK
 from r1kit.train.losses.next_token import next_token
 from r1kit.train.losses.policy_gradient import grpo
 from r1kit.train.losses.policy_settings import PRESETS

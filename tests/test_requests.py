@@ -56,7 +56,7 @@ def test_the_validation_split_is_in_nothing_that_is_trained_on() -> None:
 def test_problems_have_no_validation_split_and_say_what_to_take() -> None:
     with pytest.raises(ValueError, match=r"no split 'validation', .* use train with another seed"):
         load_task(TaskSpec(name="tiny/sums"), "validation")
-    with pytest.raises(ValueError, match="tiny/general has no split 'dev', it has train, validation, test"):
+    with pytest.raises(ValueError, match="tiny/general has no split 'dev', it has train, practice, validation, test"):
         load_task(TaskSpec(name="tiny/general"), "dev")
 
 

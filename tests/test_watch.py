@@ -120,7 +120,7 @@ def test_health_gives_the_verdict_with_its_evidence(page: Page) -> None:
     health = page.get("/api/runs/small/health")
     assert {row["name"] for row in health["stages"]} == {"zero", "sft", "r1"}
     zero = next(row for row in health["stages"] if row["name"] == "zero")
-    assert zero["verdict"] == "too early to tell" and zero["evidence"][0] == "3 steps so far" and zero["checks"]
+    assert zero["verdict"] == "too early to tell" and zero["evidence"][0] == "steps: 3, and 8 are needed" and zero["checks"]
     assert health["verdict"]["stage"] == page.stages()["r1"]["id"]
 
 
