@@ -17,11 +17,13 @@ from hub_server import fake_hub
 pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
+from transformers import AutoModelForCausalLM
+
 from r1kit.chat import ChatFormat, saved
-from r1kit.export import ExportError, push
+from r1kit.export import ExportError, export, push
 from r1kit.export.lineage import known_data, lineage_of
 from r1kit.export.push import refuse_private
-from r1kit.models.known import KNOWN
+from r1kit.models.known import KNOWN, ModelError
 from r1kit.store import write_json
 
 
@@ -100,6 +102,35 @@ def test_a_model_outside_a_run_has_a_card_without_a_history(tiny_policy_folder: 
     assert lineage_of("tiny", KNOWN["tiny"].place).base == "tiny"
     assert lineage_of("ann/base", tiny_policy_folder).base == "ann/base"
     assert lineage_of(str(tiny_policy_folder), tiny_policy_folder).base == tiny_policy_folder.name
+
+
+def test_a_folder_named_by_a_relative_path_is_not_linked_as_a_repository_of_the_hub(
+    tiny_policy_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    folder = shutil.copytree(tiny_policy_folder, tmp_path / "mine" / "small")
+    assert lineage_of("mine/small", folder).base == "small"
+
+
+def test_of_an_adapters_base_only_the_model_is_published(tiny_policy_folder: Path, tmp_path: Path) -> None:
+    peft = pytest.importorskip("peft")
+    base = shutil.copytree(tiny_policy_folder, tmp_path / "base")
+    (base / ".env").write_text("HF_TOKEN=hf_secret")
+    (base / "notes.txt").write_text("secret")
+    (base / ".git").mkdir()
+    config = peft.LoraConfig(r=2, target_modules="all-linear", task_type="CAUSAL_LM")
+    peft.get_peft_model(AutoModelForCausalLM.from_pretrained(base), config).save_pretrained(tmp_path / "adapter")
+    exported, _ = push(
+        str(tmp_path / "adapter"), "ann/small", dry_run=True, to="adapter", out=tmp_path / "out", prove=False
+    )
+    published = {path.name for path in (exported.folder / "base").iterdir()}
+    assert {"config.json", "model.safetensors"} <= published
+    assert not published & {".env", "notes.txt", ".git"}
+
+
+def test_a_proof_needs_a_prompt(tiny_policy_folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="prompts is 0: give at least 1"):
+        export(str(tiny_policy_folder), "hub-folder", tmp_path / "out", prompts=0)
 
 
 @pytest.mark.parametrize(

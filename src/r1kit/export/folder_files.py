@@ -17,6 +17,11 @@ if TYPE_CHECKING:
 
 LOCAL = ("_name_or_path", "_model_name_or_path")  # fields of a configuration that may hold a path of this machine
 WEIGHTS = ("*.safetensors", "*.safetensors.index.json")
+BASE_FILES = (  # of an adapter's base, beside weights and configuration
+    *("pytorch_model*.bin", "pytorch_model.bin.index.json", "generation_config.json", "chat_template.jinja"),
+    *("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "special_tokens_map.json", "added_tokens.json"),
+    *("vocab.json", "vocab.txt", "merges.txt"),
+)
 
 
 def write_model(policy: Policy, model: Path, chat: ChatFormat, template: str, folder: Path) -> None:
@@ -43,7 +48,10 @@ def write_adapter(policy: Policy, adapter: Path, chat: ChatFormat, template: str
     base = resolve(name)
     if Path(name).expanduser().is_dir() or base.parent.name != "snapshots":
         name = "base"
-        shutil.copytree(base, folder / name, ignore=shutil.ignore_patterns("*.md", saved.FILE))
+        (folder / name).mkdir()
+        # a list of names: a folder of one's own may also hold notes, keys and the state of an optimizer
+        for file in (file for pattern in (*WEIGHTS, *BASE_FILES) for file in sorted(base.glob(pattern))):
+            shutil.copyfile(file, folder / name / file.name)
         write_config(base, folder / name)
     write_json(folder / adapters.CONFIG, config | {"base_model_name_or_path": name})
     shutil.copyfile(adapter / adapters.WEIGHTS, folder / adapters.WEIGHTS)

@@ -51,9 +51,10 @@ def lineage_of(model: str, folder: Path) -> Lineage:
     own = folder.parent
     if not (own / "manifest.json").is_file():
         base = adapters.base_name(folder) if adapters.is_adapter(folder) else model
-        return Lineage(
-            public_name(Path(base)) if Path(base).is_absolute() else base if "/" in base else public_name(folder)
-        )
+        place = Path(base).expanduser()
+        if place.is_absolute() or place.is_dir():  # "mine/small" is no repository of somebody's hub account
+            return Lineage(public_name(place.resolve()))
+        return Lineage(base if "/" in base else public_name(folder))
     stages: dict[Path, StageFolder] = {}
     bases: list[Path] = []
     _collect(own.resolve(), stages, bases)

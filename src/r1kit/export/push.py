@@ -52,7 +52,9 @@ def refuse_private(folder: Path) -> None:
     for file in (file for pattern in TEXTS for file in folder.rglob(pattern) if file.name != SKIPPED):
         text = file.read_text(encoding="utf-8")
         if named := [path for path in private if path + "/" in text]:
-            raise ExportError(f"{file} names {named[0]}, a folder of this machine: remove it there, and push again")
+            raise ExportError(
+                f"{file} names {named[0]}, a folder of this machine: remove it from the model's own files"
+            )
 
 
 def _upload(folder: Path, repository: str, public: bool, say: Callable[[str], None]) -> str:

@@ -129,6 +129,8 @@ def export(
     """
     if to not in RUNNERS:
         raise ModelError(f"there is no target {to!r}: {nearest(to, RUNNERS)}")
+    if prompts < 1:
+        raise ModelError(f"prompts is {prompts}: give at least 1, or export with --no-proof")
     if prove and importlib.util.find_spec(RUNNERS[to]) is None:
         remedy = "or export with --no-proof, which the export says"
         raise ExportError(f"the proof needs {RUNNERS[to]}: pip install 'r1kit[export]', {remedy}")
