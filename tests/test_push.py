@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from hub_server import fake_hub
@@ -23,6 +26,7 @@ from r1kit.chat import ChatFormat, saved
 from r1kit.export import ExportError, export, push
 from r1kit.export.lineage import known_data, lineage_of
 from r1kit.export.push import refuse_private
+from r1kit.export.writing import Draft
 from r1kit.models.known import KNOWN, ModelError
 from r1kit.store import write_json
 
@@ -126,6 +130,24 @@ def test_of_an_adapters_base_only_the_model_is_published(tiny_policy_folder: Pat
     published = {path.name for path in (exported.folder / "base").iterdir()}
     assert {"config.json", "model.safetensors"} <= published
     assert not published & {".env", "notes.txt", ".git"}
+
+
+def test_a_stopped_export_ends_its_proof_and_leaves_nothing(
+    tiny_policy_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    children: list[psutil.Process] = []
+
+    def run_and_stop(*_: Any) -> None:
+        threading.Timer(1.0, os.kill, (os.getpid(), signal.SIGTERM)).start()
+        try:
+            subprocess.run([sys.executable, "-c", "import time; time.sleep(600)"])  # as `proof.run` does
+        finally:
+            children.extend(psutil.Process().children())
+
+    monkeypatch.setattr(Draft, "prove", run_and_stop)
+    with pytest.raises(KeyboardInterrupt, match="SIGTERM"):
+        export(str(tiny_policy_folder), "hub-folder", tmp_path / "out")
+    assert not children and not list(tmp_path.iterdir())
 
 
 def test_a_proof_needs_a_prompt(tiny_policy_folder: Path, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import signal
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -20,6 +21,7 @@ from r1kit.export.reference import reference_of, trained_policy
 from r1kit.export.template import trained_template
 from r1kit.models import adapters
 from r1kit.models.known import KNOWN, ModelError, located, resolve
+from r1kit.pipeline.guards import stop_on_signals
 from r1kit.pipeline.provenance import versions
 from r1kit.settings import nearest
 from r1kit.store import atomic_folder, files_in, read_json, sha256, write_json, write_text
@@ -146,7 +148,8 @@ def export(
     say(f"prompt format: {source}; {policy.turn(chat)}")
     draft = Draft(model, title or short_name(model, folder), folder, policy, chat, to, quant)
     lineage = lineage_of(model, folder)
-    with atomic_folder(out) as part:  # removed if anything fails
+    # removed if anything fails; SIGTERM is an error, so that the process of the proof ends with this one
+    with stop_on_signals(signal.SIGTERM), atomic_folder(out) as part:
         say(f"writing {to}")
         precision = draft.write(part)
         checks = draft.prove(part, LIMITS[precision], prompts, say) if prove else []
