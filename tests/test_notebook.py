@@ -40,6 +40,11 @@ def test_the_notebook_runs_in_a_new_process(tmp_path: Path) -> None:
     assert "<svg" in (tmp_path / "curves.svg").read_text(encoding="utf-8")
 
 
+def test_a_cell_that_is_run_again_with_other_sizes_asks_the_model_of_these_sizes() -> None:
+    """Folders of earlier sizes stay beside it, so a pattern of names would find any of them."""
+    assert "glob" not in "".join(code_cells())
+
+
 def test_the_notebook_holds_no_outputs() -> None:
     cells = [cell for cell in json.loads(NOTEBOOK.read_text())["cells"] if cell["cell_type"] == "code"]
     assert len(cells) > 5 and all(not cell["outputs"] and cell["execution_count"] is None for cell in cells)
