@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import sys
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -211,6 +212,8 @@ def main() -> None:
                 score = sum(right(problem, text) for problem, text in zip(problems, texts, strict=True))
                 equal = sum(a == b for a, b in zip(texts, expected, strict=True))
                 agrees &= equal == len(expected)
+                for text, other in ((a, b) for a, b in zip(texts, expected, strict=True) if a != b):
+                    print(f"{model}, {name}: {text!r} is not {other!r}", file=sys.stderr)
                 table.append([model, name, f"{score}/{len(problems)}", f"{equal}/{len(expected)}", ""])
             gap = likelihood_gap(policy, rows, responses["choice"], model)
             agrees &= gap < 1e-2
