@@ -69,6 +69,9 @@ def running(command: Sequence[str], port: int, model: str, threads: int) -> Iter
                 raise RuntimeError(f"{' '.join(command)} did not start:\n{log.read_text()[-2000:]}")
             time.sleep(0.2)
         yield server
+    except Exception:
+        print(*log.read_text().splitlines()[-3:], sep="\n", file=sys.stderr)
+        raise
     finally:
         server.go_on()
         process.terminate()
