@@ -65,17 +65,15 @@ class Gate:
     def __init__(self, patch: Callable[[Any, str, Any], None]) -> None:
         self.steps, self.cancelled = threading.Semaphore(0), threading.Event()
         advance, cancel = Generation.advance, Generation.cancel
-        self.running = 0  # rows after the last step or cancellation
+        self.left = -1  # rows that a cancellation leaves
 
         def advance_at_gate(generation: Generation) -> Any:
             assert self.steps.acquire(timeout=PATIENCE_S), "the gate stayed closed"
-            ended = advance(generation)
-            self.running = len(generation.scheduler.running)
-            return ended
+            return advance(generation)
 
         def cancel_and_tell(generation: Generation, request: Any) -> None:
             cancel(generation, request)
-            self.running = len(generation.scheduler.running)
+            self.left = len(generation.scheduler.running)
             self.cancelled.set()
 
         patch(Generation, "advance", advance_at_gate)
@@ -83,3 +81,11 @@ class Gate:
 
     def open(self, steps: int = 100_000) -> None:
         self.steps.release(steps)
+
+    def open_until_cancelled(self) -> bool:
+        """Step by step: the server may notice only some steps later that a client has left."""
+        for _ in range(round(PATIENCE_S / 0.05)):
+            self.open(1)
+            if self.cancelled.wait(0.05):
+                return True
+        return False

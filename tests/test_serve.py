@@ -375,8 +375,7 @@ def test_a_full_queue_asks_to_come_back_and_a_client_that_leaves_frees_its_rows(
             waiting = threads.submit(ask, client, QUESTIONS[1], n=1)  # fits into the queue, not into a row
             assert first.choices
             stream.close()
-            gate.open(1)  # the model's thread reads the cancellation after its step
-            assert gate.cancelled.wait(PATIENCE_S) and gate.running == 0
+            assert gate.open_until_cancelled() and gate.left == 0
             gate.open()
             alone = waiting.result()
         assert alone == ask(client, QUESTIONS[1], n=1)
@@ -391,8 +390,7 @@ def test_a_request_that_is_abandoned_without_a_stream_leaves_the_batch(
         with ThreadPoolExecutor(1) as threads:
             impatient = threads.submit(client.with_options(timeout=0.2).chat.completions.create, **CHAT, n=4)
             assert isinstance(impatient.exception(), openai.APITimeoutError)
-        gate.open(1)
-        assert gate.cancelled.wait(PATIENCE_S)
+        assert gate.open_until_cancelled()
         gate.open()
         assert running.service.batch.size == 0
 
