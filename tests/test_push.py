@@ -135,6 +135,7 @@ def test_of_an_adapters_base_only_the_model_is_published(tiny_policy_folder: Pat
 def test_a_stopped_export_ends_its_proof_and_leaves_nothing(
     tiny_policy_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    before = psutil.Process().children()  # workers that other tests have left running
     children: list[psutil.Process] = []
 
     def run_and_stop(*_: Any) -> None:
@@ -142,7 +143,7 @@ def test_a_stopped_export_ends_its_proof_and_leaves_nothing(
         try:
             subprocess.run([sys.executable, "-c", "import time; time.sleep(600)"])  # as `proof.run` does
         finally:
-            children.extend(psutil.Process().children())
+            children.extend(each for each in psutil.Process().children() if each not in before)
 
     monkeypatch.setattr(Draft, "prove", run_and_stop)
     with pytest.raises(KeyboardInterrupt, match="SIGTERM"):

@@ -29,15 +29,19 @@ PATIENCE_MS = 120_000  # the machine may be busy; nothing waits longer than it m
 NASTY = "<script>window.pwned=1</script><img src=x onerror='window.pwned=1'>\x00 \u202eRTL {{7*7}} </details></div>"
 
 
+def small_run(runs: Path) -> dict[str, Any]:
+    """How to start the small run in a process of its own; started again, it resumes."""
+    path = os.pathsep.join([str(TESTS), *sys.path])
+    return {"args": [sys.executable, "-c", START, str(runs)], "env": os.environ | {"PYTHONPATH": path}}
+
+
 @pytest.fixture
 def start(runs: Path) -> Iterator[Callable[[], subprocess.Popen[bytes]]]:
-    """Starts the small run in a process of its own; started again, it resumes."""
-    path = os.pathsep.join([str(TESTS), *sys.path])
-    command = [sys.executable, "-c", START, str(runs)]
+    """Starts the small run; what still runs at the end is killed."""
     processes = []
 
     def start_process() -> subprocess.Popen[bytes]:
-        processes.append(subprocess.Popen(command, env=os.environ | {"PYTHONPATH": path}))
+        processes.append(subprocess.Popen(**small_run(runs)))
         return processes[-1]
 
     yield start_process
@@ -148,14 +152,22 @@ def test_a_run_is_watched_while_it_is_killed_resumed_and_ends(runs: Path, visit:
     assert page.locator(".stages a.done").count() >= 6
 
 
-def test_curves_show_values_by_pointer_and_by_key_and_the_legend_hides_lines(runs: Path, visit: Open) -> None:
-    page = visit(f"run=small&stage={stage_of(runs, 'zero')}")
+@pytest.fixture(scope="module")
+def finished(runs: Path) -> Path:
+    """The small run to its end, whichever of these tests run, alone or in several processes."""
+    subprocess.run(**small_run(runs), check=True)
+    return runs
+
+
+def test_curves_show_values_by_pointer_and_by_key_and_the_legend_hides_lines(finished: Path, visit: Open) -> None:
+    page = visit(f"run=small&stage={stage_of(finished, 'zero')}")
     parts = page.locator("figure", has_text="Reward parts")
     parts.locator("path.mean").nth(1).wait_for(state="attached")
     slider = page.get_by_role("slider", name="Reward parts")
     slider.focus()
     page.keyboard.press("Home")
-    reward = json.loads(next(runs.glob("small/zero-*/metrics.jsonl")).read_text().splitlines()[0])["reward/accuracy"]
+    metrics = next(finished.glob("small/zero-*/metrics.jsonl")).read_text()
+    reward = json.loads(metrics.splitlines()[0])["reward/accuracy"]
     shown = re.search(r"step 1: accuracy ([\d.]+)", slider.get_attribute("aria-valuetext"))
     assert shown and float(shown[1]) == pytest.approx(reward, abs=0.005)
     assert page.locator(".cross[visibility=visible]").count() == page.locator("figure").count() > 5
@@ -169,8 +181,8 @@ def test_curves_show_values_by_pointer_and_by_key_and_the_legend_hides_lines(run
     page.locator(".steps b", has_text="Step 3").wait_for()
 
 
-def test_a_group_is_found_by_filter_text_and_key_and_read(runs: Path, visit: Open) -> None:
-    page = visit(f"run=small&stage={stage_of(runs, 'zero')}&view=rollouts&step=1")
+def test_a_group_is_found_by_filter_text_and_key_and_read(finished: Path, visit: Open) -> None:
+    page = visit(f"run=small&stage={stage_of(finished, 'zero')}&view=rollouts&step=1")
     page.locator(".rewards tbody tr").nth(3).wait_for()
     header = page.locator(".rewards thead").inner_text().split()
     assert {"Verdict", "Advantage", "Reward", "accuracy", "format", "Tokens"} <= set(header)
@@ -184,25 +196,26 @@ def test_a_group_is_found_by_filter_text_and_key_and_read(runs: Path, visit: Ope
     page.keyboard.type("no such text")
     page.get_by_text("No completion of this step matches").wait_for()
     page.keyboard.press("Escape")
-    page.goto(page.url.partition("#")[0] + f"#run=small&stage={stage_of(runs, 'zero')}&view=rollouts&step=1&group=0")
+    state = f"run=small&stage={stage_of(finished, 'zero')}&view=rollouts&step=1&group=0"
+    page.goto(f"{page.url.partition('#')[0]}#{state}")
     page.locator(".card").nth(3).wait_for()
     assert page.locator(".cards details[open]").count() == 0
     page.keyboard.press("o")
     assert page.locator(".cards details[open]").count() == page.locator(".cards details").count()
     page.keyboard.press("p")
     page.locator(".tokens").nth(3).wait_for()  # shaded, and as the completion was
-    first = next(read_rows(next(runs.glob("small/zero-*/rollouts/step-000001.jsonl"))))
+    first = next(read_rows(next(finished.glob("small/zero-*/rollouts/step-000001.jsonl"))))
     assert page.locator(".tokens").first.text_content().endswith(first["completion"])
     assert page.evaluate("[...CSS.highlights.values()].some((shade) => shade.size)")
     page.locator(".tokens").first.hover(position={"x": 30, "y": 18})
     assert "log-prob" in page.locator("#token").inner_text() or "not sampled" in page.locator("#token").inner_text()
 
 
-def test_an_answer_leads_to_its_training_row_and_the_rollout_group(runs: Path, visit: Open) -> None:
-    kept = {row["problem_id"] for row in read_rows(next(runs.glob("small/rejection-*/kept.jsonl")))}
-    answers = read_rows(next(runs.glob("small/eval-r1-*/completions.jsonl")))
+def test_an_answer_leads_to_its_training_row_and_the_rollout_group(finished: Path, visit: Open) -> None:
+    kept = {row["problem_id"] for row in read_rows(next(finished.glob("small/rejection-*/kept.jsonl")))}
+    answers = read_rows(next(finished.glob("small/eval-r1-*/completions.jsonl")))
     trained_on = next(number for number, row in enumerate(answers, 1) if row["problem_id"] in kept)
-    page = visit(f"run=small&stage={stage_of(runs, 'eval-r1')}")
+    page = visit(f"run=small&stage={stage_of(finished, 'eval-r1')}")
     page.get_by_role("region", name=f"Row {trained_on}", exact=True).get_by_role("link", name="Lineage").click()
     page.locator(".trail > li").nth(4).wait_for()
     kinds = page.locator(".trail > li > header .kind").all_inner_texts()
@@ -269,9 +282,9 @@ def test_a_lost_server_is_said_and_found_again(tmp_path: Path, browser: Any) -> 
 
 @pytest.mark.parametrize("width", [1280, 390])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_every_view_is_accessible_and_fits(runs: Path, visit: Open, scheme: str, width: int) -> None:
+def test_every_view_is_accessible_and_fits(finished: Path, visit: Open, scheme: str, width: int) -> None:
     axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="no axe: pip install 'r1kit[dev]'").Axe()
-    zero, answers = stage_of(runs, "zero"), stage_of(runs, "eval-r1")
+    zero, answers = stage_of(finished, "zero"), stage_of(finished, "eval-r1")
     views = {
         "overview": ("run=small", ".verdict"),
         "curves": (f"run=small&stage={zero}", "figure svg"),
