@@ -38,5 +38,5 @@ def sft(work: Training) -> Result:
         steps.append(Step(seconds={"step": time.perf_counter() - starts[-1]}, tokens=int(row["tokens/train"])))
 
     with tempfile.TemporaryDirectory() as folder:
-        train_supervised(learner, update_at, Path(folder), checkpoint_every=0, log=log)
+        train_supervised(learner, update_at, Path(folder), checkpoint_every=0, log=log, note=print)
     return Result(steps=steps[work.warmup :], facts=facts_of(model))

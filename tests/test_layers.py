@@ -29,6 +29,7 @@ ROWS = (
     ("engines", "tasks"),
     ("verifiers", "models", "tiny", "data"),
     ("sandbox", "chat", "pipeline"),
+    ("content",),
     ("settings", "store", "event_loop", "cores", "terminal"),
     ("types",),
 )

@@ -68,7 +68,13 @@ def train(folder: Path, *, stop: int | None = None, scores: Sequence[float] = ()
 
     validation = Validation(measure, every=2, patience=patience) if scores else None
     best = train_supervised(
-        learner, lambda step: update_of(learner, step), folder, checkpoint_every=5, log=log, validation=validation
+        learner,
+        lambda step: update_of(learner, step),
+        folder,
+        checkpoint_every=5,
+        log=log,
+        note=[].append,
+        validation=validation,
     )
     return learner, best
 

@@ -84,7 +84,8 @@ def run(context: Context) -> Mapping[str, Any]:
         rate = row["tokens/train"] / row["time/step_s"]
         context.progress.step(step, settings.steps, {"loss": row["optim/loss"], "tokens/s": rate})
 
-    train_supervised(learner, update_at, context.folder, checkpoint_every=settings.checkpoint_every, log=log)
+    every, say = settings.checkpoint_every, context.progress.say
+    train_supervised(learner, update_at, context.folder, checkpoint_every=every, log=log, note=say)
     Policy(model, tokenizer, (tokenizer.eos_token_id,)).save(context.folder / "model")
     saved.save(TINY_CHAT, context.folder / "model")  # the corpus is written in it
     return {"parameters": sum(parameter.numel() for parameter in model.parameters())}

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
-from r1kit.store import StoreError, read_json
+from r1kit.content import require_sealed
+from r1kit.store import StoreError, read_json, storing
+
+State = dict[str, Any]
 
 
 def folder_of(stage: Path, step: int) -> Path:
     """`checkpoints/step-000040` in the stage's folder."""
-    return stage / "checkpoints" / f"step-{step:06d}"  # six digits, so names sort like numbers
+    return stage / "checkpoints" / f"step-{step:06d}"
 
 
 def best_folder(stage: Path, step: int) -> Path:
@@ -19,24 +25,69 @@ def best_folder(stage: Path, step: int) -> Path:
     return stage / "best" / f"step-{step:06d}"
 
 
+def step_of(folder: Path) -> int:
+    """The step in a folder's name; -1 if there is none."""
+    digits = folder.name.removeprefix("step-")
+    return int(digits) if digits.isdecimal() else -1
+
+
+def by_step(stage: Path, kind: str = "checkpoints") -> list[Path]:
+    """The checkpoints of a stage, or other folders named by steps, oldest first."""
+    # by number: as text, step-1000000 comes before step-999990
+    return sorted((path for path in stage.glob(f"{kind}/step-*") if step_of(path) >= 0), key=step_of)
+
+
 def latest(stage: Path) -> Path | None:
     """The newest checkpoint. It is complete, since a checkpoint is renamed to its name as the last step."""
-    return max(stage.glob("checkpoints/step-[0-9]*"), default=None)
+    return next(reversed(by_step(stage)), None)
+
+
+def restore(stage: Path, load: Callable[[Path], State], note: Callable[[str], None]) -> State | None:
+    """Load the newest checkpoint that is not damaged, and return its state; None if there are no checkpoints.
+
+    `note` receives a line for each damaged one. Raises `StoreError` if every checkpoint is damaged: training from the
+    start again would be a costly surprise.
+    """
+    reasons = []
+    for folder in reversed(by_step(stage)):
+        try:
+            is_sealed = require_sealed(folder)
+            state = load(folder)
+        except StoreError as error:
+            reasons.append(str(error))
+            continue
+        for reason in reasons:
+            note(f"{reason}; an older checkpoint is used, and its steps are trained again")
+        note(f"resumes after step {step_of(folder)}{'' if is_sealed else ' (its checkpoint has no checksums)'}")
+        return state
+    if reasons:
+        remedy = f"restore a checkpoint, or delete {stage / 'checkpoints'} to train the stage from its start"
+        raise StoreError("\n".join([*reasons, f"no other checkpoint is left: {remedy}"]))
+    return None
 
 
 def prune(stage: Path, keep: int) -> None:
     """Remove all but the newest `keep` checkpoints."""
-    for old in sorted(stage.glob("checkpoints/step-[0-9]*"))[:-keep]:
-        shutil.rmtree(old)
+    for old in by_step(stage)[:-keep]:
+        _remove(old)
 
 
 def prune_best(stage: Path, step: int) -> None:
     """Remove all best weights but those of `step` and those that a checkpoint refers to."""
     needed = {best_folder(stage, step)}
-    for state in stage.glob("checkpoints/step-[0-9]*/state.json"):
-        with suppress(StoreError):  # a damaged checkpoint needs nothing
-            best = read_json(state).get("best") or {}
+    for folder in by_step(stage):
+        with suppress(StoreError, OSError, ValueError, TypeError, AttributeError):  # a damaged one needs nothing
+            best = read_json(folder / "state.json").get("best") or {}
             needed.add(best_folder(stage, int(best.get("step", 0))))
-    for old in stage.glob("best/step-[0-9]*"):
+    for old in by_step(stage, "best"):
         if old not in needed:
-            shutil.rmtree(old)
+            _remove(old)
+
+
+def _remove(folder: Path) -> None:
+    """Delete a folder under a temporary name, so that a kill never leaves a part of it under its own."""
+    temporary = folder.with_name(f".{folder.name}.tmp-{os.getpid()}")
+    with storing(folder):
+        shutil.rmtree(temporary, ignore_errors=True)
+        os.rename(folder, temporary)
+        shutil.rmtree(temporary)

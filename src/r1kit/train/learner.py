@@ -15,6 +15,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from r1kit.content import require_sealed, seal
 from r1kit.models.batch import Batch, Totals
 from r1kit.models.compute import autocast, computing, packing
 from r1kit.models.policy_net import AnyLoss, PolicyNet, net_of
@@ -156,6 +157,7 @@ class Learner:
             if reference is not None:  # only one that is refreshed: any other is the policy of the start
                 save_file(dict(reference), part / "reference.safetensors")
             (part / "state.json").write_text(json.dumps({"updates": self.updates, **state}))
+            seal(part)
 
     def load(self, folder: Path, reference: Mapping[str, Tensor] | None = None) -> dict[str, Any]:
         """Continue from a checkpoint; returns the state saved with it. Raises `StoreError` if it is damaged."""
@@ -170,10 +172,12 @@ class Learner:
             if reference is not None:
                 self._restore(reference, folder / "reference.safetensors")
             state: dict[str, Any] = json.loads((folder / "state.json").read_text())
-        except (SafetensorError, RuntimeError, UnpicklingError, EOFError, OSError, KeyError, ValueError) as error:
+            self.updates = int(state["updates"])
+        except (SafetensorError, RuntimeError, UnpicklingError, EOFError, OSError, LookupError, ValueError) as error:
             reason = str(error).split("\n")[0].split(". ")[0][:200] or type(error).__name__
-            raise StoreError(f"{folder} is damaged ({reason}): delete it, and the run continues without it") from error
-        self.updates = state["updates"]
+            raise StoreError(f"{folder} is damaged ({reason})") from error
+        except (TypeError, AttributeError) as error:  # JSON or a pickle of another shape
+            raise StoreError(f"{folder} is damaged (its state is not one of r1kit's: {error})") from error
         return state
 
     def save_weights(self, folder: Path) -> None:
@@ -182,14 +186,16 @@ class Learner:
 
         with atomic_folder(folder) as part:
             save_file(self.tensors(self.model), part / "policy.safetensors")
+            seal(part)
 
     def load_weights(self, folder: Path) -> None:
         """Read the weights that `save_weights` wrote; raises `StoreError` if they are damaged or missing."""
         from safetensors import SafetensorError
 
         try:
+            require_sealed(folder)
             self._restore(self.tensors(self.model), folder / "policy.safetensors")
-        except (SafetensorError, RuntimeError, OSError, KeyError) as error:
+        except (SafetensorError, RuntimeError, OSError, KeyError) as error:  # `StoreError` is a RuntimeError
             raise StoreError(
                 f"the weights in {folder} are damaged or missing ({str(error)[:200]}): delete best/ and checkpoints/ "
                 "in the stage's folder, and the stage is trained again"

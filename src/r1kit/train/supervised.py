@@ -103,19 +103,20 @@ def train_supervised(
     *,
     checkpoint_every: int,
     log: Log,
+    note: Callable[[str], None],
     validation: Validation | None = None,
 ) -> Best:
     """Run the learner's remaining updates. Update s depends on s alone, so a resumed run sees the same data.
 
-    Writes `metrics.jsonl` and checkpoints in `folder` and continues from the newest checkpoint. With patience, the
-    learner ends with the weights of the best validation, which is returned.
+    Writes `metrics.jsonl` and checkpoints in `folder` and continues from the newest checkpoint. `note` receives
+    messages for people. With patience, the learner ends with the weights of the best validation, which is returned.
     """
-    newest = checkpoints.latest(folder)
-    stopping = EarlyStopping(validation, learner, folder, learner.load(newest) if newest is not None else None)
+    state = checkpoints.restore(folder, learner.load, note)
+    stopping = EarlyStopping(validation, learner, folder, state)
     # rows of updates after the checkpoint go, because those are run again; -1: all of them
-    keep_steps(folder / "metrics.jsonl", learner.updates if newest is not None else -1)
+    keep_steps(folder / "metrics.jsonl", learner.updates if state is not None else -1)
     with RowWriter(folder / "metrics.jsonl") as metrics:
-        if newest is None and (row := stopping.before()):
+        if state is None and (row := stopping.before()):
             metrics.append({"step": 0, **row})
         while learner.updates < learner.steps and not stopping.is_over:
             update, started = update_at(learner.updates), time.perf_counter()

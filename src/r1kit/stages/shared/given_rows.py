@@ -107,6 +107,7 @@ def train_rows(
         context.folder,
         checkpoint_every=settings.checkpoint_every,
         log=log,
+        note=context.progress.say,
         validation=validation(learner),
     )
     return {"updates": learner.updates, **best.facts("update")}

@@ -27,7 +27,6 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from r1kit.chat import ChatFormat
 from r1kit.data.jsonl import RowWriter, keep_steps
@@ -86,12 +85,10 @@ class RLLoop:
         with the weights of the best validation. Raises `VerdictError` if no completion of a step got a reward, or
         if too many verdicts of it are undecided. Before it raises, it saves a checkpoint of the step before.
         """
-        settings, newest = self.settings, checkpoints.latest(self.folder)
-        state: dict[str, Any] = {"step": 0, "position": 0}
-        if newest is not None:
-            state = self.learner.load(newest, self.objective.moving_reference)
-            self.objective.state.update(state.get("objective", {}))
-            self.note(f"resumes after step {state['step']}")
+        settings, reference = self.settings, self.objective.moving_reference
+        state = checkpoints.restore(self.folder, lambda folder: self.learner.load(folder, reference), self.note)
+        state = state or {"step": 0, "position": 0}
+        self.objective.state.update(state.get("objective", {}))
         first, draws = state["step"], Draws(self.task, settings.seed, state["position"])
         self.stopping = EarlyStopping(self.validation, self.learner, self.folder, state)
         # rows of steps after the checkpoint go, because those steps are run again

@@ -1,0 +1,77 @@
+"""What folders hold, by size, time and SHA-256: recorded when files are written, compared when they are used."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from r1kit.store import StoreError, files_in, read_json, sha256, write_json
+
+CHECKSUMS = "checksums.json"  # in a sealed folder
+FileRecord = dict[str, Any]  # bytes, mtime_ns, sha256
+
+
+def record(folder: Path, files: Iterable[Path]) -> dict[str, FileRecord]:
+    """The size, time and hash of each file, by its path in the folder."""
+    records = {}
+    for file in files:
+        state = file.stat()
+        stamp = {"bytes": state.st_size, "mtime_ns": state.st_mtime_ns}
+        records[file.relative_to(folder).as_posix()] = stamp | {"sha256": sha256(file)}
+    return records
+
+
+def damage(
+    folder: Path, records: Mapping[str, Any], *, whole: bool = False, hash_of: Callable[[Path], str] = sha256
+) -> dict[str, str]:
+    """How each file that is not as recorded differs.
+
+    A file of the recorded size and time is taken for unchanged. One of another time (a copy) is hashed, and with
+    `whole` every file is.
+    """
+    damaged = {}
+    for name, expected in records.items():
+        size, digest, file = expected["bytes"], expected["sha256"], folder / name
+        try:
+            state = file.stat()
+            if state.st_size != size:
+                damaged[name] = f"{state.st_size:,} bytes, expected {size:,}"
+            elif (whole or state.st_mtime_ns != expected.get("mtime_ns")) and (now := hash_of(file)) != digest:
+                damaged[name] = f"SHA-256 {now[:12]}, expected {digest[:12]}"
+        except FileNotFoundError:
+            damaged[name] = f"missing, expected {size:,} bytes"
+        except OSError as error:
+            damaged[name] = f"cannot be read ({error.strerror or error})"
+    return damaged
+
+
+def parse_records(value: Any, file: Path) -> dict[str, FileRecord]:
+    """Records as they were read from `file`; raises `StoreError` if they have another shape."""
+    if isinstance(value, dict) and all(
+        isinstance(each, dict) and type(each.get("bytes")) is int and isinstance(each.get("sha256"), str)
+        for each in value.values()
+    ):
+        return value
+    raise StoreError(f"{file} is damaged: its records of files have no size or no hash; restore it or delete it")
+
+
+def seal(folder: Path) -> None:
+    """Write `checksums.json` over all files of a folder. Call it last, before the folder gets its name."""
+    records = record(folder, files_in(folder))
+    for each in records.values():
+        del each["mtime_ns"]  # a sealed folder is read seldom and whole, so every file is hashed
+    write_json(folder / CHECKSUMS, records)
+
+
+def require_sealed(folder: Path) -> bool:
+    """Raise `StoreError` for a file that is not as it was sealed; False if the folder was never sealed."""
+    file = folder / CHECKSUMS
+    if not file.exists():
+        return False
+    records = parse_records(read_json(file), file)
+    if damaged := damage(folder, records, whole=True):
+        name, reason = next(iter(damaged.items()))
+        more = f", and {len(damaged) - 1} more of its files are damaged" if len(damaged) > 1 else ""
+        raise StoreError(f"{folder / name} is damaged: {reason}{more}")
+    return True
