@@ -191,7 +191,7 @@ def test_an_edit_of_the_code_of_a_kind_outside_r1kit_redoes_the_stage(
 
 def test_the_code_of_built_in_kinds_does_not_count(data: Path) -> None:
     own, built_in = (Stage("one", kind, kind.settings()) for kind in (TOY, REPORT))
-    hashes = Hashes(data.parent / "hashes.json")
+    hashes = Hashes(data.parent)
     assert "code" in identity(own, hashes, {}) and "code" not in identity(built_in, hashes, {})
 
 
@@ -325,7 +325,7 @@ def test_a_failed_stage_is_named_and_shown_as_stopped_midway(tmp_path: Path, dat
 def test_an_output_that_has_gone_is_a_clear_error(tmp_path: Path, data: Path) -> None:
     folder = execute(toy_recipe(data), tmp_path / "runs", until="one")
     (folder / "result").unlink()
-    with pytest.raises(StoreError, match=r"input 'x' is missing: .*result"):
+    with pytest.raises(StoreError, match=r"one-\w+/result is damaged: missing"):
         execute(toy_recipe(data), tmp_path / "runs")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sqlite3
 import subprocess
 import sys
@@ -16,7 +17,7 @@ import pytest
 from r1kit import cli
 from r1kit.curate.record import from_row
 from r1kit.data.jsonl import read_rows
-from r1kit.review.database import NEXT_ITEM
+from r1kit.review.database import NEXT_ITEM, require_whole
 from r1kit.review.items import ReviewError, ReviewItem, Text, checks, parse_item
 from r1kit.review.outcomes import Agreement, agreement, wants_two
 from r1kit.review.queue import LeaseLost, ReviewQueue
@@ -520,3 +521,29 @@ def test_the_command_tells_bad_input_in_one_message(
     told = capsys.readouterr().err
     assert message in told and "Traceback" not in told
     assert not (tmp_path / "q.db").exists()
+
+
+def test_a_queue_that_was_cut_to_nothing_is_refused_and_no_kill_leaves_one(tmp_path: Path) -> None:
+    path = tmp_path / "review.db"
+    with ReviewQueue.create(path, [{"id": "a", "problem": "1+1", "response": "2"}]):
+        assert os.listdir(tmp_path).count(path.name) == 1
+    path.write_bytes(b"")
+    for open_again in (ReviewQueue, ReviewQueue.create):
+        with pytest.raises(
+            ReviewError, match=r"review.db has 0 bytes: it was cut; restore it from a copy, or delete it"
+        ):
+            open_again(path)
+    assert os.listdir(tmp_path) == [path.name]
+
+
+@pytest.mark.parametrize("page", [0, 1, 2, 5])
+def test_a_damaged_page_of_a_queue_is_one_message(tmp_path: Path, page: int) -> None:
+    path = tmp_path / "review.db"
+    rows = [{"id": str(n), "problem": f"{n}+1", "response": "2" * 200} for n in range(200)]
+    ReviewQueue.create(path, rows).close()
+    require_whole(path)
+    with open(path, "r+b") as file:
+        file.seek(4096 * page + (100 if not page else 0))
+        file.write(b"Z" * 900)
+    with pytest.raises((ReviewError, StoreError), match=r"review.db: (the file is damaged|this is not a review queue)"):
+        require_whole(path)

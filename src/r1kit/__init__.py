@@ -35,6 +35,7 @@ def run(
     jobs: int = 1,
     on_step: Callable[[StageFolder], object] | None = None,
     track: Sequence[str] = (),
+    verify: bool = False,
 ) -> Path:
     """Run a recipe, or resume it, and return the folder of its last stage (or of `until`).
 
@@ -43,6 +44,7 @@ def run(
     as "random" or "dev2:format", train a stage again without what teaches it, and the report splits its gain. With more
     than one of `jobs`, processes run stages side by side. They import the calling script, so it needs
     `if __name__ == "__main__":`. `track` names trackers that show the run, such as "trackio".
+    `verify` hashes every file of finished stages first; otherwise only those whose size or time has changed.
 
     `on_step` is called with a stage's folder after its steps, at most once a second: its `metrics` are the rows so far.
     `r1kit.report.live_curves.LiveCurves()` draws them in a notebook.
@@ -74,7 +76,8 @@ def run(
         controls=controls,
     )
     listener = None if on_step is None else lambda folder: on_step(StageFolder(stage_name(folder), folder))
-    return execute(built, Path(runs), until, jobs, on_step=listener, companion=partial(tracked, built.track))
+    companion = partial(tracked, built.track)
+    return execute(built, Path(runs), until, jobs, on_step=listener, companion=companion, verify=verify)
 
 
 def plan(

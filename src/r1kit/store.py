@@ -31,6 +31,9 @@ FULL_IN_TORCH = re.compile(
 FULL_IN_NUMPY = re.compile(r"\d+ requested and \d+ written$")
 
 
+LEFTOVER = re.compile(r"\..+\.(?:tmp-(\d+)(?:-\w+)?|old)")  # of `atomic_file` and `atomic_folder`
+
+
 class StoreError(RuntimeError):
     """A file could not be written, or a run folder is not as expected; earlier files are intact."""
 
@@ -102,6 +105,17 @@ def read_json(path: Path) -> Any:
         raise StoreError(f"{path} is not JSON ({error}): it was damaged or edited; restore or delete it") from None
 
 
+def read_object(path: Path) -> dict[str, Any]:
+    """The content of a JSON file that holds an object; raises `StoreError` if it holds anything else."""
+    value = read_json(path)
+    if not isinstance(value, dict):
+        kind = type(value).__name__
+        raise StoreError(
+            f"{path} holds a {kind}, expected a JSON object: it was damaged or edited; restore or delete it"
+        )
+    return value
+
+
 @contextlib.contextmanager
 def atomic_folder(path: Path) -> Iterator[Path]:
     """Fill a temporary folder that becomes `path` when the block ends, or is removed if the block fails.
@@ -113,9 +127,7 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     with storing(path):
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            for left in path.parent.glob(f".{path.name}.tmp-*"):
-                if not _belongs_to_another(left):  # of a killed process
-                    shutil.rmtree(left)
+            sweep(path.parent, f".{path.name}.tmp-*")
             temporary.mkdir()
             yield temporary
             for file in [*temporary.rglob("*"), temporary]:
@@ -131,16 +143,25 @@ def atomic_folder(path: Path) -> Iterator[Path]:
             shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _belongs_to_another(temporary: Path) -> bool:
-    """Whether another running process fills this temporary folder."""
-    process = int(temporary.name.rpartition("-")[2])
+def sweep(folder: Path, pattern: str = "**/.*") -> None:
+    """Remove the temporary files and folders that killed writers left, and what a replaced folder held before."""
+    for left in list(folder.glob(pattern)):
+        if (match := LEFTOVER.fullmatch(left.name)) and not _belongs_to_another(match[1]):
+            with contextlib.suppress(FileNotFoundError):  # its own parent was removed already
+                shutil.rmtree(left) if left.is_dir() and not left.is_symlink() else left.unlink()
+
+
+def _belongs_to_another(process: str | None) -> bool:
+    """Whether another running process still writes; None: the process had written everything."""
+    if process is None:
+        return False
     try:
-        os.kill(process, 0)
-    except ProcessLookupError:
+        os.kill(int(process), 0)
+    except (ProcessLookupError, OverflowError):
         return False
     except PermissionError:
         pass
-    return process != os.getpid()
+    return int(process) != os.getpid()
 
 
 @contextlib.contextmanager

@@ -22,7 +22,8 @@ def run(options: argparse.Namespace) -> None:
 
     recipe = _recipe(options)
     jobs = _default_jobs(recipe) if options.jobs is None else options.jobs
-    folder = execute(recipe, options.runs, options.until, jobs, companion=partial(tracked, recipe.track))
+    companion = partial(tracked, recipe.track)
+    folder = execute(recipe, options.runs, options.until, jobs, companion=companion, verify=options.verify)
     summary = read_json(folder / "summary.json") if (folder / "summary.json").exists() else {}
     if options.json:
         print_json({"folder": str(folder), "summary": summary})
@@ -211,6 +212,13 @@ def status(options: argparse.Namespace) -> None:
 
     runs = status_command.status(options.runs)
     print_json(runs) if options.json else print(status_command.status_text(runs))
+
+
+def verify_run(options: argparse.Namespace) -> int:
+    """Print which files of a run are damaged; status 1 if any is."""
+    from r1kit.commands import verify_run_command
+
+    return print_check(verify_run_command.verify_run(options.run), options)
 
 
 def watch(options: argparse.Namespace) -> None:

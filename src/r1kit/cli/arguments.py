@@ -35,6 +35,8 @@ def parser() -> argparse.ArgumentParser:
     run.add_argument("--jobs", type=int, metavar="N", help=jobs_help)
     track_help = "show the run in a tracker: trackio, tensorboard, wandb, mlflow; a list with commas, or repeated"
     run.add_argument("--track", action="extend", default=[], metavar="NAME", type=names, help=track_help)
+    verify_help = "hash every file of finished stages first; without it, only those whose size or time has changed"
+    run.add_argument("--verify", action="store_true", help=verify_help)
     _add_hardware(run)
     plan = _command(commands, "plan", actions.show_plan, "show what `run` would do, stage by stage, and why")
     _add_run(plan)
@@ -51,6 +53,11 @@ def parser() -> argparse.ArgumentParser:
     runs_help = "folder of all runs, one run's folder, or one stage's (runs)"
     status.add_argument("runs", metavar="RUNS", nargs="?", type=Path, default=Path("runs"), help=runs_help)
     _add_json(status)
+    verify_run_help = "hash every file of a run, or of a copy of it, and name those that are damaged"
+    verify_run = _command(commands, "verify-run", actions.verify_run, verify_run_help)
+    run_help = "a run's folder, one of its stages, or a folder of runs"
+    verify_run.add_argument("run", metavar="RUN", type=Path, help=run_help)
+    _add_json(verify_run)
     watch = _command(commands, "watch", actions.watch, "see runs in the browser while they run, and afterwards")
     runs_help = "folder of all runs, or one run's folder (runs)"
     watch.add_argument("runs", metavar="RUNS", nargs="?", type=Path, default=Path("runs"), help=runs_help)

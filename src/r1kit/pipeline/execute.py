@@ -9,16 +9,19 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Any
 
-from r1kit.pipeline.fingerprint import UNKNOWN
+from r1kit.pipeline.fingerprint import UNKNOWN, Hashes
 from r1kit.pipeline.graph import Recipe
 from r1kit.pipeline.guards import stop_on_signals
 from r1kit.pipeline.job import Job, check, context_of, naming, run_job
+from r1kit.pipeline.manifest import describe, is_within, stage_damage
 from r1kit.pipeline.plan import PLAN, PlanRow, plan
 from r1kit.pipeline.progress import Display, Progress
 from r1kit.pipeline.provenance import command, host
 from r1kit.pipeline.side_by_side import run_side_by_side
-from r1kit.store import StoreError, read_json, write_json, write_text
+from r1kit.store import StoreError, read_json, sha256, sweep, write_json, write_text
+from r1kit.terminal import shortened
 
 RECIPE = "recipe.toml"
 
@@ -34,6 +37,7 @@ def execute(
     *,
     on_step: Callable[[Path], object] | None = None,
     companion: Companion | None = None,
+    verify: bool = False,
 ) -> Path:
     """Run the unfinished stages, and return the folder of the last one (or of `until`).
 
@@ -43,11 +47,16 @@ def execute(
 
     `on_step` is called in this process with the folder of a stage after its steps, at most once a second. `companion`
     is entered with the plan before the first stage runs, and left after the last one, however that ends.
+
+    Finished stages must hold what they wrote. Raises `StoreError` if a file is damaged that a stage reads, or that
+    belongs to the result; other damage is only said. Sizes and times are compared first, and with `verify` every file
+    is hashed, and any damage is an error.
     """
     if jobs < 1:
         raise ValueError(f"jobs is {jobs}: give at least 1")
     with stop_on_signals(signal.SIGINT, signal.SIGTERM):
         rows = plan(recipe, runs, until, fetch=True)
+        unverified = _check_finished(rows, Hashes(runs), verify)
         checked = check_ready(rows)
         if recipe.file and rows[-1].status != "done":
             write_text(rows[-1].folder / RECIPE, recipe.file)
@@ -57,9 +66,11 @@ def execute(
         with Display(on_step=listener) as display:
             for row in rows:
                 if row.status == "done":
-                    display.say(f"{titles[row.stage.name]}: done already: {row.folder}")
+                    note = unverified.get(row.stage.name, "")
+                    display.say(f"{titles[row.stage.name]}: done already: {row.folder}{note}")
             left = [Job(row, titles[row.stage.name], row.stage.name in checked) for row in rows if row.status != "done"]
             if left:
+                sweep(runs / recipe.name, ".*")
                 _write_plan(runs / recipe.name / PLAN, recipe, rows)
             beside = companion(rows, display) if companion is not None else contextlib.nullcontext()
             with beside, _timed(runs / recipe.name / "run.json", left, jobs):
@@ -83,6 +94,29 @@ def check_ready(rows: Sequence[PlanRow]) -> set[str]:
         with naming(row):
             check(row, context_of(row, Progress(row.stage.name)))
     return {row.stage.name for row in ready}
+
+
+def _check_finished(rows: Sequence[PlanRow], hashes: Hashes, verify: bool) -> dict[str, str]:
+    """Compare the files of finished stages with what these wrote. Returns what to say about some, by name."""
+    notes, errors = {}, []
+    # paths that stages of this run will read, by the stage that wrote them
+    reads = [source for row in rows if row.status != "done" for source in row.identity["inputs"].values()]
+    for row in rows:
+        if row.status != "done":
+            continue
+        damaged = stage_damage(row.folder, whole=verify, hash_of=sha256 if verify else hashes.of)
+        used = [source["path"] for source in reads if source.get("stage") == row.stage.name]
+        if damaged is None:
+            notes[row.stage.name] = " (unverified: an older version recorded no hashes)"
+        elif verify or row is rows[-1] or any(is_within(name, used) for name in damaged):
+            errors += [describe(row.folder, damaged)] if damaged else []
+        elif damaged:
+            files = ", ".join(f"{name}: {reason}" for name, reason in damaged.items())
+            notes[row.stage.name] = f" (damaged, but nothing reads it now: {shortened(files, 300)})"
+    hashes.save()
+    if errors:
+        raise StoreError("\n".join(errors))
+    return notes
 
 
 def _write_plan(file: Path, recipe: Recipe, rows: Sequence[PlanRow]) -> None:
@@ -112,4 +146,12 @@ def _timed(file: Path, left: Sequence[Job], jobs: int) -> Iterator[None]:
             call["seconds"] = round(time.monotonic() - clock, 3)
             call["stages"] = [job.name for job in left if job.is_done]
             with contextlib.suppress(StoreError):  # an error of a stage matters more
-                write_json(file, [*(read_json(file) if file.exists() else []), call])
+                write_json(file, [*_calls(file), call])
+
+
+def _calls(file: Path) -> list[Any]:
+    """The earlier calls of a run; none if the file is missing or damaged."""
+    with contextlib.suppress(StoreError, FileNotFoundError):
+        calls = read_json(file)
+        return calls if isinstance(calls, list) else []
+    return []

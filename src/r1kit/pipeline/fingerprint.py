@@ -26,14 +26,19 @@ UNKNOWN = "????????"  # the fingerprint of an input that is not fetched yet, and
 
 
 class Hashes:
-    """Content hashes of external files, cached across runs by path, size and modification time."""
+    """Content hashes of files, cached across runs by path, size and modification time in `runs/.hashes.json`."""
 
-    def __init__(self, cache: Path) -> None:
-        self._cache = cache
+    def __init__(self, runs: Path) -> None:
+        self._cache = runs / ".hashes.json"
         self._known: dict[str, list[Any]] = {}
         self._changed = False
-        with contextlib.suppress(FileNotFoundError, ValueError):  # a cache: losing it costs only time
-            self._known = json.loads(cache.read_text())
+        with contextlib.suppress(OSError, ValueError, RecursionError):  # a cache: losing it costs only time
+            known = json.loads(self._cache.read_text())
+            entries = known.items() if isinstance(known, dict) else ()
+            # a damaged hash would change the fingerprint of every stage
+            for path, entry in entries:
+                if isinstance(entry, list) and len(entry) == 4 and entry == self._entry(path, *entry[:3]):
+                    self._known[path] = entry
 
     def of(self, path: Path) -> str:
         """The hash of a file or folder."""
@@ -43,9 +48,15 @@ class Hashes:
         key, stamp = str(path.resolve()), [state.st_size, state.st_mtime_ns]
         known = self._known.get(key)
         if known is None or known[:2] != stamp:
-            known = self._known[key] = [*stamp, sha256(path)]
+            known = self._known[key] = self._entry(key, state.st_size, state.st_mtime_ns, sha256(path))
             self._changed = True
         return str(known[2])
+
+    @staticmethod
+    def _entry(path: str, size: int, changed: int, digest: str) -> list[Any]:
+        """A row of the cache; its last field is a checksum of the others."""
+        check = hashlib.sha256(f"{path} {size} {changed} {digest}".encode()).hexdigest()[:8]
+        return [size, changed, digest, check]
 
     def save(self) -> None:
         """Save the cache for the next run; does nothing if there is no runs folder yet."""

@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from r1kit.pipeline.context import Context
-from r1kit.pipeline.fingerprint import settings_of
+from r1kit.pipeline.fingerprint import Hashes, settings_of
 from r1kit.pipeline.guards import locked
-from r1kit.pipeline.plan import MANIFEST, STARTED, PlanRow
+from r1kit.pipeline.manifest import MANIFEST, STARTED, describe, stage_damage, write_manifest
+from r1kit.pipeline.plan import PlanRow
 from r1kit.pipeline.progress import Display, Progress
 from r1kit.pipeline.provenance import command, commit, host, threads, versions
-from r1kit.store import StoreError, read_json, storing, write_json
+from r1kit.store import StoreError, read_object, storing, sweep, write_json
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +61,7 @@ def run_job(job: Job, display: Display) -> None:
             row.folder.mkdir(parents=True, exist_ok=True)
         with locked(row.folder):
             if not job.is_done:  # another process may have finished it since the plan was made
+                sweep(row.folder)
                 with recorded(progress):
                     do(row, context)
     display.end(job.title)
@@ -67,7 +69,7 @@ def run_job(job: Job, display: Display) -> None:
 
 def do(row: PlanRow, context: Context) -> None:
     """Do the work, and write the manifest."""
-    started = _start(row)
+    started = _start(row, context.progress)
     clock = time.monotonic()
     metrics: Any = row.stage.kind.run(context)  # may be a user's function, so its result is checked
     if not isinstance(metrics, Mapping):
@@ -75,7 +77,7 @@ def do(row: PlanRow, context: Context) -> None:
         raise ValueError(f"run of kind {kind!r} returned {metrics!r:.80}, expected a mapping of metrics")
     seconds = round(time.monotonic() - clock, 3)
     manifest = {**started, "threads": threads(), "seconds": seconds, "metrics": dict(metrics)}
-    write_json(row.folder / MANIFEST, manifest)
+    write_manifest(row.folder, manifest)
     context.progress.say(f"done in {datetime.timedelta(seconds=round(seconds))}")
 
 
@@ -99,15 +101,27 @@ def check(row: PlanRow, context: Context) -> None:
 
 
 def context_of(row: PlanRow, progress: Progress) -> Context:
-    """The stage's context; raises `StoreError` if an input is missing."""
+    """The stage's context; raises `StoreError` if an input is missing, or is not what its stage wrote."""
     for name, path in row.paths.items():
         if not path.exists():
             raise StoreError(
                 f"input {name!r} is missing: {path}. Put it back, or move the folder that held it away to run its "
                 "stage again"
             )
+    _require_intact_inputs(row)
     settings, folder = row.stage.settings, row.folder
     return Context(stage=row.stage.name, settings=settings, folder=folder, paths=row.paths, progress=progress)
+
+
+def _require_intact_inputs(row: PlanRow) -> None:
+    hashes = Hashes(row.folder.parents[1])
+    for name, source in row.identity["inputs"].items():
+        if "stage" not in source:
+            continue
+        parent = row.folder.with_name(f"{source['stage']}-{source['fingerprint'][:8]}")
+        if damaged := stage_damage(parent, source["path"], hash_of=hashes.of):
+            raise StoreError(f"input {name!r} of stage {row.stage.name} is damaged:\n{describe(parent, damaged)}")
+    hashes.save()
 
 
 @contextlib.contextmanager
@@ -120,15 +134,20 @@ def naming(row: PlanRow) -> Iterator[None]:
         raise
 
 
-def _start(row: PlanRow) -> dict[str, Any]:
+def _start(row: PlanRow, progress: Progress) -> dict[str, Any]:
     """Write stage.json before the work starts, and return the part of the manifest that is known by then.
 
     `started` is the time of the first attempt, and `attempts` their number. `seconds` is only the last attempt's time.
     """
-    path = row.folder / STARTED
-    earlier = read_json(path) if path.exists() else {}
-    now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-    attempt = {"started": earlier.get("started", now), "attempts": earlier.get("attempts", 0) + 1}
+    path, attempts = row.folder / STARTED, 0
+    now = started = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    try:
+        if path.exists():
+            earlier = read_object(path)
+            started, attempts = str(earlier.get("started", now)), int(earlier.get("attempts", 0))
+    except (StoreError, ValueError, TypeError):
+        progress.say(f"{path} was damaged, and is written again")
+    attempt = {"started": started, "attempts": attempts + 1}
     known = {"stage": row.stage.name, **row.identity, "fingerprint": row.fingerprint, **attempt}
     write_json(path, known)
     # Paths of inputs are relative to the stage's folder, so a runs folder can be moved.

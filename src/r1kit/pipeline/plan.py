@@ -14,12 +14,11 @@ from typing import Any, Literal
 
 from r1kit.pipeline.fingerprint import UNKNOWN, Hashes, fingerprint, identity, settings_of
 from r1kit.pipeline.graph import External, Output, Recipe, Stage
+from r1kit.pipeline.manifest import MANIFEST, STARTED, read_manifest
 from r1kit.pipeline.progress import Progress
 from r1kit.settings import nearest
-from r1kit.store import StoreError, read_json
+from r1kit.store import StoreError, read_object
 
-MANIFEST = "manifest.json"
-STARTED = "stage.json"
 PLAN = "plan.json"  # in the run's folder, written by `execute`
 Status = Literal["done", "resume", "run"]
 
@@ -55,7 +54,7 @@ def plan(recipe: Recipe, runs: Path, until: str | None = None, *, fetch: bool = 
     names = [stage.name for stage in recipe.stages]
     if until is not None and until not in names:
         raise ValueError(f"recipe {recipe.name} has no stage {until!r}: {nearest(until, names)}")
-    hashes = Hashes(runs / ".hashes.json")
+    hashes = Hashes(runs)
     rows: dict[str, PlanRow] = {}
     fetched: dict[Path, External] = {}
     for stage in recipe.stages if until is None else recipe.stages[: names.index(until) + 1]:
@@ -92,7 +91,7 @@ def _status(stage: Stage, content: dict[str, Any], folder: Path, digest: str) ->
             missing = [*missing[:2], f"and {len(missing) - 2} others"]
         return "run", "; ".join(missing)
     if (folder / MANIFEST).exists():
-        if read_json(folder / MANIFEST)["fingerprint"] != digest:
+        if read_manifest(folder)["fingerprint"] != digest:
             raise StoreError(f"{folder} belongs to another stage with the same first 8 digits: move it away")
         return "done", "finished"
     if (folder / STARTED).exists():
@@ -107,7 +106,15 @@ def _differences(stage: Stage, content: dict[str, Any], folder: Path) -> str:
     if not others:
         return "never run"
     newest = max(others, key=lambda path: path.stat().st_mtime_ns)
-    old, changes = read_json(newest), []
+    try:
+        return _changes(stage, content, read_object(newest)) or f"differs from {newest.parent.name}"
+    except (StoreError, LookupError, TypeError, AttributeError):  # it only explains
+        return f"differs from {newest.parent.name}, whose {STARTED} is damaged"
+
+
+def _changes(stage: Stage, content: Mapping[str, Any], old: Mapping[str, Any]) -> str:
+    """The differences between two identities of a stage."""
+    changes = []
     if old["kind"] != content["kind"]:
         changes.append(f"kind {old['kind']} -> {content['kind']}")
     elif old["version"] != content["version"]:
@@ -127,7 +134,7 @@ def _differences(stage: Stage, content: dict[str, Any], folder: Path) -> str:
             changes.append(f"input {name} {was.get('path')} -> {now['path']}")
         elif was["fingerprint"] != now["fingerprint"]:
             changes.append(f"input {name} changed ({now.get('stage') or now['path']})")
-    return "; ".join(changes) or f"differs from {newest.parent.name}"
+    return "; ".join(changes)
 
 
 def _in_one_line(value: Any) -> str:

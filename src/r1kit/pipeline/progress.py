@@ -163,7 +163,7 @@ class Progress:
         process = {"process": os.getpid(), "host": socket.gethostname(), "changed": time.time()}
         text = json.dumps({"state": state, "error": error, **self._state, **process}, ensure_ascii=False)
         file = self._folder / FILE
-        temporary = file.with_name(f".{FILE}.tmp-{threading.get_ident()}")
+        temporary = file.with_name(f".{FILE}.{threading.get_ident()}.tmp-{os.getpid()}")
         with contextlib.suppress(OSError):  # no fsync, unlike `store`: it would cost more than all the rest
             temporary.write_bytes(text.encode("utf-8", "replace"))
             os.replace(temporary, file)

@@ -160,12 +160,7 @@ def stage_name(folder: Path) -> str:
 
 def read_object(path: Path) -> Row:
     """A JSON object; empty if there is no file."""
-    data = store.read_json(path) if path.exists() else {}
-    if not isinstance(data, dict):
-        raise ValueError(
-            f"{path}: expected a JSON object, found a {type(data).__name__}; delete the file and run its stage again"
-        )
-    return data
+    return store.read_object(path) if path.exists() else {}
 
 
 def is_number(value: Any) -> TypeGuard[float]:

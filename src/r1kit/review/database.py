@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import sqlite3
 import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from r1kit.review.items import ReviewError, ReviewItem, Text, parse_item
 from r1kit.review.outcomes import Decision, Outcome
-from r1kit.store import StoreError
+from r1kit.store import StoreError, storing
 
 APPLICATION = 0x72316B71  # "r1kq": marks an SQLite file as a review queue
 VERSION = 1
@@ -72,6 +74,8 @@ LEASE = """INSERT INTO leases VALUES (?1, ?2, ?3, ?4)
   ON CONFLICT (item) DO UPDATE SET given = IIF(who = ?2, given, ?3), who = ?2, until = ?4"""
 RECORD = """INSERT INTO history (at, who, item, action, role, reason, before, after, undoes)
   VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"""
+EMPTY = "{path} has 0 bytes: it was cut; restore it from a copy, or delete it to begin the review again"
+DAMAGED = "the file is damaged: restore it from a copy"
 # What SQLite's errors mean for the user; all others are bugs.
 ERRORS: Mapping[str, tuple[type[ReviewError] | type[StoreError], str]] = {
     "SQLITE_FULL": (StoreError, "the disk is full; earlier decisions are safe: make room and try again"),
@@ -83,8 +87,61 @@ ERRORS: Mapping[str, tuple[type[ReviewError] | type[StoreError], str]] = {
     "SQLITE_READONLY": (StoreError, "the queue cannot be written: check its permissions and those of its folder"),
     "SQLITE_CANTOPEN": (StoreError, "the queue cannot be opened: check its permissions and those of its folder"),
     "SQLITE_NOTADB": (ReviewError, "this is not a review queue: name the file that a pipeline or `--import` made"),
-    "SQLITE_CORRUPT": (StoreError, "the file is damaged: restore it from a copy"),
+    "SQLITE_CORRUPT": (StoreError, DAMAGED),
+    "SQLITE_ERROR": (StoreError, DAMAGED),  # no such table or column: a page of the schema was damaged
 }
+
+
+def make_database(path: Path) -> None:
+    """Make a queue without samples, whole or not at all, so that an empty file is always a damaged one."""
+    temporary = path.with_name(f".{path.name}.tmp-{os.getpid()}")
+    with storing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.unlink(missing_ok=True)
+        try:
+            Database(temporary).close()
+            with contextlib.suppress(FileExistsError):  # another process made it meanwhile
+                os.link(temporary, path)  # unlike a rename, it never replaces a queue
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+def require_whole(path: Path) -> None:
+    """Raise `ReviewError` or `StoreError` unless the file is a whole queue; only reads."""
+    if not path.stat().st_size:
+        raise ReviewError(EMPTY.format(path=path))
+    # a file without a log is not written by anybody: `immutable` opens it in a folder that cannot be written, too
+    has_log = path.with_name(f"{path.name}-wal").exists()
+    address = f"file:{quote(str(path.absolute()))}?mode=ro{'' if has_log else '&immutable=1'}"
+    with errors_of(path), contextlib.closing(sqlite3.connect(address, uri=True)) as db:
+        [(first,), *_] = db.execute("PRAGMA integrity_check").fetchall()
+        if first != "ok":
+            raise StoreError(f"{path}: {DAMAGED} ({first})")
+        for table in ("settings", "items", "history"):
+            db.execute(f"SELECT COUNT(*) FROM {table}").fetchall()
+        for (body,) in db.execute("SELECT body FROM items"):
+            _parsed(body)
+
+
+@contextlib.contextmanager
+def errors_of(path: Path) -> Iterator[None]:
+    """Turn SQLite's errors into messages that say what to do."""
+    try:
+        yield
+    except sqlite3.DatabaseError as error:
+        code = getattr(error, "sqlite_errorname", "")
+        for known, (kind, text) in ERRORS.items():
+            if code.startswith(known):
+                raise kind(f"{path}: {text}") from error
+        raise
+
+
+def _parsed(text: Any) -> Any:
+    """A stored text as JSON; raises `StoreError` if it is none."""
+    try:
+        return json.loads(text)
+    except (ValueError, TypeError) as error:
+        raise StoreError(f"a row of the review queue is no JSON ({error}): {DAMAGED}") from None
 
 
 class Database:
@@ -93,11 +150,11 @@ class Database:
     def __init__(self, path: Path) -> None:
         """Open the file and create the tables in an empty one; raises `ReviewError` if it is not a review queue."""
         self.path, self._lock = path, threading.RLock()
-        with self._errors():
+        with errors_of(self.path):
             self._db = sqlite3.connect(path, timeout=10, isolation_level=None, check_same_thread=False)
         self._db.row_factory = sqlite3.Row
         try:
-            with self._errors():
+            with errors_of(self.path):
                 kind, version = (self.one(f"PRAGMA {name}")[0] for name in ("application_id", "user_version"))
                 if kind == 0 and not self.one("SELECT COUNT(*) FROM sqlite_master")[0]:  # an empty file
                     with self.transaction():
@@ -119,14 +176,14 @@ class Database:
 
     def all(self, query: str, *values: Any) -> list[sqlite3.Row]:
         """The rows of a query with positional values, or with one mapping of named values."""
-        with self._lock, self._errors():
+        with self._lock, errors_of(self.path):
             named = values[0] if values and isinstance(values[0], Mapping) else values
             return self._db.execute(query, named).fetchall()
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[None]:
         """All changes in the block take effect, or none; no other process writes meanwhile. Inner blocks join in."""
-        with self._lock, self._errors():
+        with self._lock, errors_of(self.path):
             if self._db.in_transaction:
                 yield
                 return
@@ -138,17 +195,6 @@ class Database:
                 if self._db.in_transaction:  # SQLite itself rolls back when the disk is full
                     self._db.execute("ROLLBACK")
                 raise
-
-    @contextlib.contextmanager
-    def _errors(self) -> Iterator[None]:
-        try:
-            yield
-        except sqlite3.DatabaseError as error:
-            code = getattr(error, "sqlite_errorname", "")
-            for known, (kind, text) in ERRORS.items():
-                if code.startswith(known):
-                    raise kind(f"{self.path}: {text}") from error
-            raise
 
     def close(self) -> None:
         """Close the file; SQLite then folds its journal into it."""
@@ -239,7 +285,7 @@ class Database:
 
 
 def stored_item(row: sqlite3.Row) -> ReviewItem:
-    return parse_item(json.loads(row["body"]))
+    return parse_item(_parsed(row["body"]))
 
 
 def parse_decision(row: sqlite3.Row) -> Decision:
@@ -247,7 +293,7 @@ def parse_decision(row: sqlite3.Row) -> Decision:
 
 
 def parse_text(value: str | None) -> Text | None:
-    return None if value is None else Text(**json.loads(value))
+    return None if value is None else Text(**_parsed(value))
 
 
 def dump_text(text: Text | None) -> str | None:

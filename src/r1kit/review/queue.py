@@ -21,10 +21,10 @@ from typing import Any, Self
 
 from r1kit.data.errors import shown
 from r1kit.data.jsonl import encoded
-from r1kit.review.database import PROGRESS, REVIEWERS, VOTES, Database, parse_text, stored_item
+from r1kit.review.database import EMPTY, PROGRESS, REVIEWERS, VOTES, Database, make_database, parse_text, stored_item
 from r1kit.review.items import ReviewError, ReviewItem, Text, parse_item, with_text
 from r1kit.review.outcomes import AUTO, Action, Agreement, Decision, agreement, outcome, wants_two
-from r1kit.store import atomic_file, held, storing, to_plain
+from r1kit.store import atomic_file, held, to_plain
 
 DEFAULTS: Mapping[str, float] = {"double_share": 0.0, "lease_minutes": 15.0}
 
@@ -72,6 +72,8 @@ class ReviewQueue:
         if not self.path.is_file():
             remedy = f"make one with `r1kit review {self.path} --import FILE.jsonl`"
             raise ReviewError(f"there is no review queue {self.path}: {remedy}")
+        if not self.path.stat().st_size:
+            raise ReviewError(EMPTY.format(path=self.path))
         self.database = Database(self.path)
 
     @classmethod
@@ -96,9 +98,8 @@ class ReviewQueue:
         if lease_minutes is not None and not 0 < lease_minutes <= 7 * 24 * 60:
             raise ReviewError(f"lease_minutes is {lease_minutes}: it must be above 0 and at most a week")
         is_new = not path.exists()
-        with storing(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.touch()
+        if is_new:
+            make_database(path)
         try:
             with contextlib.ExitStack() as on_error:
                 queue = cls(path, clock=clock)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from r1kit.data.jsonl import lines_of, parsed, read_rows
-from r1kit.pipeline.plan import MANIFEST
+from r1kit.pipeline.manifest import MANIFEST
 from r1kit.store import StoreError, held, read_json, write_json
 from r1kit.tracking.trackers import TrackedStage, TrackerRun, open_run
 

@@ -13,7 +13,7 @@ from typing import Any, Literal
 from r1kit.curate import quality
 from r1kit.data.tokens import TokenFile
 from r1kit.pipeline.fingerprint import fingerprint
-from r1kit.pipeline.plan import STARTED
+from r1kit.pipeline.manifest import STARTED
 from r1kit.report.folders import Row, read_object
 from r1kit.review.items import ReviewError, parse_item
 from r1kit.store import StoreError

@@ -13,7 +13,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from r1kit.pipeline.plan import MANIFEST, PLAN, STARTED
+from r1kit.pipeline.manifest import MANIFEST, STARTED
+from r1kit.pipeline.plan import PLAN
 from r1kit.pipeline.progress import FILE as PROGRESS
 from r1kit.report.folders import Row, StageFolder, inputs_of, is_current, is_number, read_object, stage_name
 from r1kit.report.live.places import children, is_stage, row_files

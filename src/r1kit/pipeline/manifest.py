@@ -1,0 +1,86 @@
+"""The manifest of a finished stage, with the hash of every file that the stage wrote.
+
+The hashes count in no fingerprint. They are compared when another stage reads the files, when a run ends with the
+stage, and by `r1kit verify-run`. A manifest of an older version has none: its stage can be used, and is unverified.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from r1kit.content import damage, parse_records, record
+from r1kit.store import StoreError, files_in, read_object, sha256, to_plain, write_json
+
+MANIFEST = "manifest.json"
+STARTED = "stage.json"
+FILES, DIGEST = "files", "sha256"  # keys of a manifest: the records of files, and the hash of the manifest's other keys
+# Hidden files, files that change after a stage is done (a queue that people open again, logs), and checkpoints, which
+# no other stage reads and which have checksums of their own.
+CHANGING = re.compile(
+    r"(manifest\.json|progress\.json|log\.txt|review\.db.*|(checkpoints|best|tracking)/.*)|(.*/)?\..*"
+)
+
+
+def write_manifest(folder: Path, manifest: Mapping[str, Any]) -> None:
+    """Hash what the stage wrote, and write its manifest, which makes the stage done."""
+    files = [file for file in files_in(folder) if not CHANGING.fullmatch(file.relative_to(folder).as_posix())]
+    whole = to_plain({**manifest, FILES: record(folder, files)})
+    write_json(folder / MANIFEST, whole | {DIGEST: digest_of(whole)})
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """A stage's manifest; raises `StoreError` if it is not one."""
+    manifest = read_object(folder / MANIFEST)
+    if not isinstance(manifest.get("fingerprint"), str):
+        raise StoreError(f"{folder / MANIFEST} is damaged: it has no fingerprint; {remedy(folder)}")
+    return manifest
+
+
+def digest_of(manifest: Mapping[str, Any]) -> str:
+    """SHA-256 of a manifest without its own hash."""
+    content = {name: value for name, value in manifest.items() if name != DIGEST}
+    return hashlib.sha256(json.dumps(content, sort_keys=True, ensure_ascii=True).encode()).hexdigest()
+
+
+def stage_damage(
+    folder: Path, within: str = ".", *, whole: bool = False, hash_of: Callable[[Path], str] = sha256
+) -> dict[str, str] | None:
+    """How each damaged file of a finished stage differs from what the stage wrote; None if no hashes were recorded.
+
+    `within`: only this file or folder of the stage, and the manifest. See `content.damage` for `whole`.
+    """
+    manifest = read_manifest(folder)
+    if FILES not in manifest:
+        return None
+    records = parse_records(manifest[FILES], folder / MANIFEST)
+    used = {name: each for name, each in records.items() if is_within(name, [within])}
+    changed = {} if manifest.get(DIGEST) == digest_of(manifest) else {MANIFEST: "changed since the stage wrote it"}
+    return changed | damage(folder, used, whole=whole, hash_of=hash_of)
+
+
+def is_within(name: str, paths: Iterable[str]) -> bool:
+    """Whether a file is one of these paths of its stage's folder, or below one; the manifest always is."""
+    parents = {name, ".", *(parent.as_posix() for parent in PurePosixPath(name).parents)}
+    return any(path in parents or name == MANIFEST for path in paths)
+
+
+def describe(folder: Path, damaged: Mapping[str, str]) -> str:
+    """The damage of a stage with the remedy, as one message."""
+    lines = [f"{folder / name} is damaged: {reason}" for name, reason in list(damaged.items())[:5]]
+    more = [f"and {len(damaged) - 5} more files"] if len(damaged) > 5 else []
+    return "\n".join([*lines, *more, remedy(folder)])
+
+
+def remedy(folder: Path) -> str:
+    """How to get a damaged stage back."""
+    try:
+        command = str(read_object(folder / MANIFEST)["command"])
+    except (StoreError, OSError, KeyError):
+        command = "the command of the run"
+    away = folder.parent.with_name(f"{folder.name}.damaged")
+    return f"restore it from a copy; or, to make it again: mv {folder} {away}, then {command}"
