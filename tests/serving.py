@@ -12,11 +12,11 @@ import openai
 from r1kit.chat import ChatFormat
 from r1kit.engines.local import LocalEngine
 from r1kit.engines.local.engine import Generation
+from r1kit.net.address import listening
 from r1kit.serve.app import Service
 from r1kit.serve.batch import Batch
 from r1kit.serve.process import Server
 from r1kit.serve.prompts import Renderer
-from r1kit.web.serve import listening
 
 PATIENCE_S = 60.0  # how long a test waits for another thread before it fails
 

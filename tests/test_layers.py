@@ -30,7 +30,7 @@ ROWS = (
     ("verifiers", "models", "tiny", "data"),
     ("sandbox", "chat", "pipeline"),
     ("content",),
-    ("settings", "store", "event_loop", "cores", "terminal"),
+    ("settings", "store", "event_loop", "cores", "terminal", "net"),
     ("types",),
 )
 LEVEL = {name: level for level, row in enumerate(ROWS) for name in row}

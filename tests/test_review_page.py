@@ -32,9 +32,9 @@ pytest.importorskip("latex2mathml", reason="the review page needs its extra: pip
 
 from starlette.testclient import TestClient
 
+from r1kit.net.address import is_loopback
 from r1kit.web.app import make_app
 from r1kit.web.markup import mathml, render, shown
-from r1kit.web.serve import is_loopback
 from r1kit.web.text_diff import changes
 
 NASTY = (

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import selectors
 import signal
@@ -11,8 +10,6 @@ import sys
 import tempfile
 import threading
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -22,9 +19,9 @@ import pytest
 from r1kit.sandbox import Execution, Limits, Sandbox, SandboxError, SandboxSettings, choose, open_sandbox, process
 from r1kit.sandbox.bubblewrap import Bubblewrap
 from r1kit.sandbox.landlock import Landlock
+from r1kit.sandbox.local import LocalSandbox
 from r1kit.sandbox.probes import PROBES, examine
 from r1kit.sandbox.remote import Remote
-from r1kit.sandbox.server import Server
 from r1kit.sandbox.waiting import load_of
 from sandbox_worker import workers
 
@@ -51,17 +48,20 @@ def local(request: pytest.FixtureRequest) -> Sandbox:
 
 
 @pytest.fixture(scope="module")
-def server() -> Iterator[Server]:
-    sandbox = opened("auto")
-    with Server(("127.0.0.1", 0), sandbox, examine(sandbox, quick=True), token="secret") as made:
-        threading.Thread(target=made.serve_forever, daemon=True).start()
-        yield made
-        made.shutdown()
+def remote() -> Iterator[Sandbox]:
+    pytest.importorskip("uvicorn", reason="the server needs its extra: pip install 'r1kit[web]'")
+    from r1kit.sandbox.server import Service
+    from sandbox_serving import serving
+
+    local = opened("auto")
+    assert isinstance(local, LocalSandbox)
+    with serving(Service(local, examine(local, quick=True), token="secret")) as url:
+        yield Remote.connect(url, "secret")
 
 
 @pytest.fixture(params=["bubblewrap", "landlock", "remote"])
-def sandbox(request: pytest.FixtureRequest, server: Server) -> Sandbox:
-    return Remote.connect(server.url, "secret") if request.param == "remote" else opened(request.param)
+def sandbox(request: pytest.FixtureRequest) -> Sandbox:
+    return request.getfixturevalue("remote") if request.param == "remote" else opened(request.param)
 
 
 # --- what goes in and comes out
@@ -428,64 +428,3 @@ def test_settings_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setenv("R1KIT_SANDBOX", "bubblewarp")
     with pytest.raises(ValueError, match="bubblewrap"):
         SandboxSettings.from_environment()
-
-
-# --- the remote one
-
-
-def test_a_server_takes_no_one_without_its_token(server: Server) -> None:
-    with pytest.raises(SandboxError, match="status 401"):
-        Remote.connect(server.url, "wrong")
-    with pytest.raises(ValueError, match="set a token"):
-        Server(("0.0.0.0", 0), server.sandbox, server.findings)
-
-
-@pytest.mark.parametrize(
-    ("path", "body", "status"),
-    [
-        ("/run", b"{", 400),
-        ("/run", b"[]", 400),
-        ("/run", b'{"stdin": ""}', 400),
-        ("/run", b'{"program": 1}', 400),
-        ("/run", b'{"program": "", "limits": {"wall_s": 9999}}', 400),
-        ("/run", b'{"program": "", "limits": {"walls": 1}}', 400),
-        ("/run", b"[" * 100_000, 400),
-        ("/other", b"{}", 404),
-    ],
-)
-def test_a_server_answers_what_is_wrong_with_a_request(server: Server, path: str, body: bytes, status: int) -> None:
-    request = urllib.request.Request(server.url + path, data=body, headers={"Authorization": "Bearer secret"})
-    with pytest.raises(urllib.error.HTTPError) as caught:
-        urllib.request.urlopen(request, timeout=20)
-    with caught.value as reply:
-        assert reply.code == status
-        assert json.load(reply)["error"]
-
-
-def test_a_server_that_is_none_or_does_not_hold_is_refused(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("r1kit.sandbox.remote._TRIES", 1)
-    for url, told in (("localhost:80", "expected http"), ("http://127.0.0.1:9", "does not answer")):
-        with pytest.raises(SandboxError, match=told):
-            Remote.connect(url)
-    for findings, told in (
-        ([], "no self-test"),
-        ([{"what": "x", "held": False, "detail": ""}], "fails its self-test: x"),
-    ):
-        monkeypatch.setattr(Remote, "request", lambda *_, found=findings: {"findings": found})
-        with pytest.raises(SandboxError, match=told):
-            Remote.connect(server.url)
-
-
-def test_a_server_whose_sandbox_breaks_makes_errors_and_no_executions(
-    server: Server, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def broken(*_: Any, **__: Any) -> Execution:
-        raise SandboxError("it broke")
-
-    monkeypatch.setattr(type(server.sandbox), "run", broken)
-    monkeypatch.setattr("r1kit.sandbox.remote._TRIES", 1)
-    with pytest.raises(SandboxError, match=r"status 503.*it broke"):
-        Remote(server.url, "secret").run("pass")
-    monkeypatch.setattr(Remote, "request", lambda *_: {"execution": {"stdout": "passed"}})
-    with pytest.raises(SandboxError, match="sent no valid execution"):
-        Remote(server.url, "secret").run("pass")

@@ -33,7 +33,7 @@ from r1kit.engines.local import LocalEngine  # noqa: E402
 from r1kit.engines.openai import OpenAIEngine, OpenAIEngineSettings  # noqa: E402
 from r1kit.models.known import resolve  # noqa: E402
 from r1kit.models.load import Policy, load  # noqa: E402
-from r1kit.serve import connection  # noqa: E402
+from r1kit.serve import event_stream  # noqa: E402
 from r1kit.serve.text import BROKEN, ReasoningSplit, TextStream  # noqa: E402
 from r1kit.types import Completion, Message, Problem, SamplingParams  # noqa: E402
 from serving import PATIENCE_S, Gate, Served, served  # noqa: E402
@@ -314,7 +314,7 @@ def test_fields_that_change_nothing_are_accepted(client: Any) -> None:
 
 
 def test_a_client_that_reads_nothing_is_given_up_so_that_the_server_can_drain(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connection, "WRITE_S", 0.01)
+    monkeypatch.setattr(event_stream, "WRITE_S", 0.01)
     finished: list[bool] = []
 
     async def events() -> Any:
@@ -324,7 +324,7 @@ def test_a_client_that_reads_nothing_is_given_up_so_that_the_server_can_drain(mo
         await asyncio.Event().wait()
 
     async def answer() -> None:
-        await connection.EventStream(events(), lambda: finished.append(True))({}, never, never)
+        await event_stream.EventStream(events(), lambda: finished.append(True))({}, never, never)
 
     with pytest.raises(ClientDisconnect):
         asyncio.run(answer())

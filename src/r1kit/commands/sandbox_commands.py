@@ -7,10 +7,11 @@ import sys
 from dataclasses import asdict
 from typing import Any
 
+from r1kit.net.address import is_loopback, listening, names_of
 from r1kit.sandbox import Sandbox, SandboxError, SandboxSettings, open_sandbox
+from r1kit.sandbox.local import LocalSandbox
 from r1kit.sandbox.probes import examine
 from r1kit.sandbox.remote import Remote
-from r1kit.sandbox.server import Server
 
 _LIST = """
 import sys
@@ -65,7 +66,14 @@ def _python_of(sandbox: Sandbox) -> str | None:
 
 
 def serve_sandbox(host: str, port: int, token_variable: str) -> None:
-    """Run programs for other machines until Ctrl+C. Raises ValueError if no sandbox works here."""
+    """Run programs for other machines until Ctrl+C. Raises ValueError without the extra or a sandbox."""
+    try:
+        from r1kit.sandbox.server import Service
+    except ModuleNotFoundError as error:
+        raise ValueError(f"the sandbox server needs {error.name}: pip install 'r1kit[web]'") from None
+    token = os.environ.get(token_variable, "")
+    if not is_loopback(host) and not token:
+        raise ValueError(f"other machines can reach {host}: set a token in {token_variable}, or listen on 127.0.0.1")
     try:
         sandbox = open_sandbox(SandboxSettings.from_environment())
         if isinstance(sandbox, Remote):
@@ -75,6 +83,7 @@ def serve_sandbox(host: str, port: int, token_variable: str) -> None:
         raise ValueError(str(error)) from error
     if broken := [finding.what for finding in findings if not finding.held]:
         raise ValueError(f"the sandbox here does not hold: {', '.join(broken)}; see `r1kit sandbox check`")
-    with Server((host, port), sandbox, findings, os.environ.get(token_variable, "")) as server:
-        print(f"{_headline(sandbox)}; serving at {server.url}", file=sys.stderr, flush=True)
-        server.serve_forever()
+    assert isinstance(sandbox, LocalSandbox)
+    with listening(host, port) as (opened, address):
+        print(f"{_headline(sandbox)}; serving at {address.rstrip('/')}", file=sys.stderr, flush=True)
+        Service(sandbox, findings, token, names_of(host)).server().run_until_stopped(opened)

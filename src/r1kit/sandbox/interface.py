@@ -6,6 +6,7 @@ sandbox with expectations that the program never sees.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,6 +23,26 @@ _MOST_MB = 1 << 20  # a terabyte; anything above is a typing error, and overflow
 
 class SandboxError(RuntimeError):
     """The sandbox itself failed, so nothing is known about the program."""
+
+
+class Abandoned(Exception):
+    """The run was ended because nobody waits for its result."""
+
+
+class Abandon:
+    """Ends a run that goes on in another thread: with `set`, the run raises `Abandoned`."""
+
+    def __init__(self) -> None:
+        self._descriptor = os.eventfd(0, os.EFD_CLOEXEC)
+
+    def fileno(self) -> int:
+        return self._descriptor
+
+    def set(self) -> None:
+        os.eventfd_write(self._descriptor, 1)
+
+    def close(self) -> None:
+        os.close(self._descriptor)
 
 
 class Limits(Settings):

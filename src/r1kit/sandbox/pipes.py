@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from r1kit.sandbox.interface import SandboxError
+from r1kit.sandbox.interface import Abandon, Abandoned, SandboxError
 
 if TYPE_CHECKING:
     from r1kit.sandbox.process import Running
@@ -18,9 +18,11 @@ END_SECONDS = 30.0  # a killed process that still exists after this time hangs i
 _PIECE_BYTES = 65536
 
 
-def drive(processes: Sequence[Running]) -> None:
-    """Feed and read the processes until all have ended; stop each at its limits."""
+def drive(processes: Sequence[Running], abandon: Abandon | None) -> None:
+    """Feed and read the processes until all have ended; stop each at its limits. Raises `Abandoned` on request."""
     with selectors.DefaultSelector() as selector:
+        if abandon is not None:
+            selector.register(abandon, selectors.EVENT_READ, _raise_abandoned)
         watches = [_Watch(running, selector) for running in processes]
         while any(running.ended is None for running in processes):
             wake_at = min(min(running.deadline, running.next_look) for running in processes if running.ended is None)
@@ -28,6 +30,10 @@ def drive(processes: Sequence[Running]) -> None:
                 key.data(key.fd)  # does nothing if an earlier callback has dropped this descriptor
             for watch in watches:
                 watch.check_clock()
+
+
+def _raise_abandoned(_: int) -> None:
+    raise Abandoned
 
 
 class _Watch:

@@ -13,7 +13,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from r1kit.sandbox.interface import Execution, Limit, Limits, SandboxError, relative, system_errors_as_sandbox_errors
+from r1kit.sandbox.interface import (
+    Abandon,
+    Execution,
+    Limit,
+    Limits,
+    SandboxError,
+    relative,
+    system_errors_as_sandbox_errors,
+)
 from r1kit.sandbox.pipes import END_SECONDS, drive
 from r1kit.sandbox.waiting import Load, family, files_in_tmp, load_of
 
@@ -48,17 +56,19 @@ class Start:
     processes: int = 1
 
 
-def run_program(start: Start, program: str, stdin: str, files: Mapping[str, str], limits: Limits) -> Execution:
+def run_program(
+    start: Start, program: str, stdin: str, files: Mapping[str, str], limits: Limits, abandon: Abandon | None = None
+) -> Execution:
     """Run one program on `stdin`; raises `SandboxError` if it could not be started."""
     with system_errors_as_sandbox_errors(), contextlib.ExitStack() as stack:
         running = Running(start, program, files, limits, stack, stdin=None, stdout=None)
         running.feed = memoryview(stdin.encode("utf-8", "replace"))
-        drive([running])
+        drive([running], abandon)
         return running.execution()
 
 
 def converse(
-    starts: tuple[Start, Start], programs: tuple[Program, Program], limits: Limits
+    starts: tuple[Start, Start], programs: tuple[Program, Program], limits: Limits, abandon: Abandon | None = None
 ) -> tuple[Execution, Execution]:
     """Run two programs, each writing to the other's input. When the first (the checker) ends, the second is stopped."""
     with system_errors_as_sandbox_errors(), contextlib.ExitStack() as stack:
@@ -73,7 +83,7 @@ def converse(
         _close_all(ends)  # the processes now hold the only copies: when one ends, the other's input ends
         checker.when_ended = program.dismiss
         checker.group = program.group = (checker, program)
-        drive([checker, program])
+        drive([checker, program], abandon)
         return checker.execution(), program.execution()
 
 

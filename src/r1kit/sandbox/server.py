@@ -1,133 +1,167 @@
-"""`r1kit sandbox serve`: offers this machine's sandbox to others, by the protocol of `r1kit.sandbox.remote`."""
+"""`r1kit sandbox serve`: offers this machine's sandbox to others, by the protocol of `r1kit.sandbox.remote`.
+
+All that it holds is bounded: connections, open requests, the bytes of their bodies together, and the time of each step.
+A body is read only after the token was checked, and a program ends when its client goes away.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
-import hmac
-import json
 import os
-import threading
-from collections.abc import Callable, Mapping
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+import resource
+from collections.abc import Awaitable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from r1kit.sandbox.interface import Limits, Sandbox, SandboxError, relative
+from starlette.applications import Starlette
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
+
+from r1kit.net.connection import until_disconnect
+from r1kit.net.requests import Refused, check_host, check_origin, declared_length, has_key, read_body
+from r1kit.net.server import StoppableServer
+from r1kit.sandbox.interface import Abandon
+from r1kit.sandbox.local import LocalSandbox
 from r1kit.sandbox.probes import Finding
-from r1kit.settings import SettingsError
+from r1kit.sandbox.program_requests import Answer, Work, answer_body, converse, error_answer, run
 
-MAX_REQUEST_BYTES = 32 << 20
-_CEILING = Limits(
-    wall_s=3600,
-    cpu_s=600,
-    idle_s=3600,
-    memory_mb=4096,
-    processes=64,
-    file_mb=256,
-    files=100_000,
-    output_kb=16384,
-    open_files=256,
-)
-_IDLE_S = 60.0
+MAX_BODY_BYTES = 32 << 20
+MAX_BODIES_BYTES = 256 << 20  # of all requests together, as far as they have arrived
+MAX_OPEN = 512  # requests that run or wait
+MAX_CONNECTIONS = 1024
+BEAT_S = 15.0  # seconds between signs of life while a request waits or its program runs
 
 
-class Server(ThreadingHTTPServer):
-    """Serves a sandbox. It runs as many programs at a time as there are processors; further requests wait."""
+class Service:
+    """The handlers for one sandbox. It runs as many programs at a time as there are processors; others wait in turn.
 
-    daemon_threads = True
+    Without a token, the server answers to plain addresses, `localhost` and `names` only.
+    """
 
-    def __init__(self, address: tuple[str, int], sandbox: Sandbox, findings: list[Finding], token: str = "") -> None:
-        if address[0] not in ("127.0.0.1", "::1", "localhost") and not token:
-            raise ValueError(f"other machines can reach {address[0]}: set a token, or listen on 127.0.0.1")
-        self.sandbox, self.findings, self.token = sandbox, findings, token
-        self.turns = threading.BoundedSemaphore(len(os.sched_getaffinity(0)))
-        super().__init__(address, _Handler)
+    def __init__(
+        self, sandbox: LocalSandbox, findings: list[Finding], token: str = "", names: frozenset[str] = frozenset()
+    ) -> None:
+        self.sandbox, self.token, self.names = sandbox, token, names
+        self.facts = {"kind": sandbox.kind, "findings": [dataclasses.asdict(finding) for finding in findings]}
+        self.num_open = self.bodies_bytes = 0
+        processors = len(os.sched_getaffinity(0))
+        self.turns = asyncio.Semaphore(processors)
+        self.threads = ThreadPoolExecutor(processors, thread_name_prefix="program")
+        routes = [
+            Route("/health", self.health),
+            Route("/run", Programs(self, run), methods=["POST"]),
+            Route("/converse", Programs(self, converse), methods=["POST"]),
+        ]
+        handlers: dict[Any, Any] = {
+            Refused: lambda request, error: _refusal(error.status, str(error)),
+            ClientDisconnect: lambda request, error: Response(),  # nobody reads it
+            404: lambda request, error: _refusal(404, f"there is no {request.url.path}: expected /run or /converse"),
+            405: lambda request, error: _refusal(405, f"{request.url.path} does not take {request.method}"),
+        }
+        self.app = Starlette(routes=routes, exception_handlers=handlers)
 
-    @property
-    def url(self) -> str:
-        """The address of the server."""
-        return f"http://{self.server_address[0]!s}:{self.server_address[1]}"
+    def server(self) -> StoppableServer:
+        """The server for this process. At the first signal it ends running programs and stops."""
+        _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+        connections = min(MAX_CONNECTIONS, most // 2)  # the rest is for the programs' pipes
+        return StoppableServer(self.app, limit_concurrency=connections, log_level="error", timeout_graceful_shutdown=1)
 
+    def check(self, request: Request) -> None:
+        """Raises `Refused` for requests of web pages, and of clients without the token."""
+        if not self.token:
+            check_host(request, self.names)
+        check_origin(request)
+        if not has_key(request, self.token):
+            raise Refused(401, "the token is missing or wrong")
 
-class _Handler(BaseHTTPRequestHandler):
-    server: Server
-    timeout = _IDLE_S
-    protocol_version = "HTTP/1.1"
+    async def health(self, request: Request) -> JSONResponse:
+        self.check(request)
+        return JSONResponse(self.facts)
 
-    def do_GET(self) -> None:
-        findings = [dataclasses.asdict(finding) for finding in self.server.findings]
-        self._serve(None, {"/health": lambda _: {"kind": self.server.sandbox.kind, "findings": findings}})
-
-    def do_POST(self) -> None:
-        text = self.headers.get("Content-Length", "")
-        length = int(text) if text.isascii() and text.isdigit() else -1
-        if not 0 <= length <= MAX_REQUEST_BYTES:
-            self.close_connection = True
-            self._reply(413, {"error": f"expected a Content-Length of at most {MAX_REQUEST_BYTES} bytes"})
-            return
-        self._serve(self.rfile.read(length), {"/run": self._run, "/converse": self._converse})
-
-    def _serve(self, body: bytes | None, paths: Mapping[str, Callable[[dict[str, Any]], dict[str, Any]]]) -> None:
-        expected, actual = f"Bearer {self.server.token}", self.headers.get("Authorization", "")
-        if self.server.token and not hmac.compare_digest(actual.encode(), expected.encode()):
-            self._reply(401, {"error": "the token is missing or wrong"})
-        elif self.path not in paths:
-            self._reply(404, {"error": f"there is no {self.path}: expected {', '.join(paths)}"})
-        else:
+    async def in_turn(self, body: bytes, work: Work) -> Answer:
+        """The answer to a body. If this task is cancelled, the program ends, and then its turn."""
+        async with self.turns:
+            abandon = Abandon()
+            arguments = (self.sandbox, body, work, abandon)
+            running = asyncio.get_running_loop().run_in_executor(self.threads, answer_body, *arguments)
             try:
-                request = {} if body is None else json.loads(body)
-                if not isinstance(request, dict):
-                    raise TypeError("the body must be an object")
-                self._reply(200, paths[self.path](request))
-            except (ValueError, TypeError, KeyError, RecursionError) as error:
-                self._reply(400, {"error": f"{type(error).__name__}: {error}"})
-            except SandboxError as error:
-                self._reply(503, {"error": str(error)})
-
-    def _run(self, request: dict[str, Any]) -> dict[str, Any]:
-        stdin, files = _required_text(request.get("stdin", "")), _files(request, "files")
-        with self.server.turns:
-            program = _required_text(request["program"])
-            done = self.server.sandbox.run(program, stdin=stdin, files=files, limits=_limits(request))
-        return {"execution": dataclasses.asdict(done)}
-
-    def _converse(self, request: dict[str, Any]) -> dict[str, Any]:
-        checker, program = _required_text(request["checker"]), _required_text(request["program"])
-        with self.server.turns:
-            checker_files, files = _files(request, "checker_files"), _files(request, "files")
-            first, second = self.server.sandbox.converse(
-                checker, program, checker_files=checker_files, files=files, limits=_limits(request)
-            )
-        return {"checker": dataclasses.asdict(first), "program": dataclasses.asdict(second)}
-
-    def _reply(self, status: int, answer: dict[str, Any]) -> None:
-        data = json.dumps(answer).encode()
-        self.send_response(status)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(data)))
-        self.end_headers()
-        self.wfile.write(data)
-
-    def log_message(self, format: str, *args: Any) -> None:
-        """Log nothing: requests hold model text, and there are very many."""
+                return await asyncio.shield(running)
+            except asyncio.CancelledError:
+                abandon.set()
+                await asyncio.wait({running})
+                raise
+            finally:
+                abandon.close()
 
 
-def _required_text(value: Any) -> str:
-    if not isinstance(value, str):
-        raise TypeError(f"expected text, got {type(value).__name__}")
-    return value
+class Programs:
+    """ASGI application: answers requests of one kind, and stops working on one when its client goes away."""
+
+    def __init__(self, service: Service, work: Work) -> None:
+        self.service, self.work = service, work
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        service, request = self.service, Request(scope, receive)
+        service.check(request)
+        length = declared_length(request)
+        if length is None:
+            raise Refused(411, "expected the header Content-Length")
+        if length > MAX_BODY_BYTES:
+            raise Refused(413, f"the body has {length} bytes, and at most {MAX_BODY_BYTES} are read")
+        if service.num_open >= MAX_OPEN:
+            raise Refused(429, f"{MAX_OPEN} requests run or wait: try again later")
+        received = 0
+
+        def count(size: int) -> None:
+            nonlocal received
+            if service.bodies_bytes + size > MAX_BODIES_BYTES:
+                raise Refused(429, f"open requests hold {service.bodies_bytes} bytes: try again later")
+            service.bodies_bytes += size
+            received += size
+
+        service.num_open += 1
+        try:
+            body = await read_body(request, MAX_BODY_BYTES, "send less", count)
+            await until_disconnect(receive, _send_patiently(send, service.in_turn(body, self.work)))
+        except ClientDisconnect:
+            pass
+        finally:
+            service.num_open -= 1
+            service.bodies_bytes -= received
 
 
-def _files(request: Mapping[str, Any], field: str) -> dict[str, str]:
-    value = request.get(field, {})
-    if not isinstance(value, dict):
-        raise TypeError(f"files is {type(value).__name__}: expected an object of names and texts")
-    return relative({str(name): _required_text(text) for name, text in value.items()})
+async def _send_patiently(send: Send, work: Awaitable[Answer]) -> None:
+    """Send a JSON answer. If it takes longer than `BEAT_S`, status 200 and a space every `BEAT_S` come before it.
+
+    So the client knows that the server is alive, and the server learns of a client that has gone. The status of an
+    error is in the body too.
+    """
+    working = asyncio.ensure_future(work)
+    try:
+        done, _ = await asyncio.wait({working}, timeout=BEAT_S)
+        if done:
+            status, answer = working.result()
+            await JSONResponse(answer, status)({"type": "http"}, _nothing, send)
+            return
+        headers = [(b"content-type", b"application/json")]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        while not done:
+            await send({"type": "http.response.body", "body": b" ", "more_body": True})
+            done, _ = await asyncio.wait({working}, timeout=BEAT_S)
+        body = JSONResponse(working.result()[1]).body
+        await send({"type": "http.response.body", "body": body, "more_body": False})
+    finally:
+        working.cancel()
+        await asyncio.gather(working, return_exceptions=True)
 
 
-def _limits(request: Mapping[str, Any]) -> Limits:
-    """The requested limits; raises `SettingsError` if one is above the server's ceiling."""
-    limits = Limits.parse(request.get("limits", {}))
-    for name, value in limits.model_dump().items():
-        if value > getattr(_CEILING, name):
-            raise SettingsError(f"{name} is {value}: this server allows at most {getattr(_CEILING, name)}")
-    return limits
+async def _nothing() -> Any:
+    raise AssertionError("a JSONResponse reads nothing")
+
+
+def _refusal(status: int, reason: str) -> JSONResponse:
+    return JSONResponse(error_answer(status, reason)[1], status, {"retry-after": "1"} if status == 429 else None)

@@ -15,13 +15,17 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route
 
 from r1kit.engines.local.scheduler import Sequence
+from r1kit.net.connection import until_disconnect
+from r1kit.net.requests import Refused, read_body
 from r1kit.serve.answers import Answer, ChatAnswer, CompletionAnswer
 from r1kit.serve.batch import Batch, Job
-from r1kit.serve.connection import EventStream, until_disconnect
-from r1kit.serve.door import Door, read_body
+from r1kit.serve.door import Door
 from r1kit.serve.errors import APIError
+from r1kit.serve.event_stream import EventStream
 from r1kit.serve.fields import ChatFields, CompletionFields
 from r1kit.serve.prompts import Renderer, Work
+
+MAX_BODY = 8 * 1024 * 1024  # bytes
 
 
 class Service:
@@ -42,6 +46,7 @@ class Service:
         ]
         handlers: dict[Any, Any] = {
             APIError: lambda request, error: JSONResponse(error.body(), error.status, error.headers),
+            Refused: lambda request, error: _error(error.status, str(error)),
             404: lambda request, error: _error(404, f"there is no {request.url.path}"),
             Exception: lambda request, error: _error(500, f"{type(error).__name__}: {error}"),
             405: lambda request, error: _error(405, f"{request.url.path} does not take {request.method}"),
@@ -91,7 +96,7 @@ class Service:
         render: Callable[[Any], list[Work]],
         shape: type[Answer],
     ) -> Any:
-        body = await read_body(request)
+        body = await read_body(request, MAX_BODY, "send fewer prompts at once")
 
         def read() -> tuple[ChatFields | CompletionFields, list[Work]]:
             try:

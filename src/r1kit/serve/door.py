@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import hmac
 from typing import TYPE_CHECKING
 
 from starlette.datastructures import MutableHeaders
@@ -11,14 +9,11 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from r1kit.net.requests import Refused, check_host, check_origin, has_key
 from r1kit.serve.errors import APIError
-from r1kit.web.guard import Refused, check_host, check_origin
 
 if TYPE_CHECKING:
     from r1kit.serve.app import Service
-
-MAX_BODY = 8 * 1024 * 1024  # bytes
-BODY_S = 60.0  # seconds in which a body must arrive
 
 
 class Door:
@@ -63,27 +58,9 @@ class Door:
             raise APIError(refused.status, str(refused)) from None
         if request.url.path == "/health":
             return
-        key = request.headers.get("authorization", "").removeprefix("Bearer ").strip()
-        if self.key and not hmac.compare_digest(key.encode("utf-8", "replace"), self.key.encode()):
+        if not has_key(request, self.key):
             raise APIError(401, "the API key is missing or wrong", code="invalid_api_key")
         if self.service.draining:
             error = APIError(503, "the server is shutting down: it completes what it has begun")
             error.headers["retry-after"] = "10"
             raise error
-
-
-async def read_body(request: Request) -> bytes:
-    """The body. Raises `APIError` if it is too large, without reading the rest."""
-    body = bytearray()
-    length = request.headers.get("content-length", "")
-    if length.isdigit() and int(length) > MAX_BODY:
-        raise APIError(413, f"the body has {length} bytes, and at most {MAX_BODY} are read: send fewer prompts at once")
-    try:
-        async with asyncio.timeout(BODY_S):
-            async for chunk in request.stream():
-                body += chunk
-                if len(body) > MAX_BODY:
-                    raise APIError(413, f"the body is larger than {MAX_BODY} bytes: send fewer prompts at once")
-    except TimeoutError:
-        raise APIError(408, f"the body did not arrive within {BODY_S:.0f} seconds") from None
-    return bytes(body)

@@ -9,6 +9,7 @@ from types import FrameType
 
 import uvicorn
 
+from r1kit.net.server import QUIET
 from r1kit.serve.app import Service
 
 
@@ -17,8 +18,7 @@ class Server(uvicorn.Server):
 
     def __init__(self, service: Service) -> None:
         # the service refuses new requests itself while it drains, so the socket stays open until the end
-        quiet = {"log_level": "warning", "access_log": False, "lifespan": "off", "server_header": False}
-        super().__init__(uvicorn.Config(service.app, timeout_graceful_shutdown=3, **quiet))  # type: ignore[arg-type]
+        super().__init__(uvicorn.Config(service.app, **QUIET))
         self.service = service
         self.stopped_by = 0  # the signal that cut answers off
 

@@ -5,14 +5,13 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Mapping
-from socket import gethostname
 from typing import Any
 
 from r1kit.commands.answering import engine_settings, open_model
 from r1kit.engines.engine_settings import LocalEngineSettings
 from r1kit.engines.local import LocalEngine
+from r1kit.net.address import is_loopback, listening, names_of
 from r1kit.pipeline import Progress
-from r1kit.web.serve import is_loopback, listening
 
 MISSING = "the server needs {}: pip install 'r1kit[web]'"
 
@@ -49,11 +48,10 @@ def serve(
     if not key.isascii() or key != key.strip():
         raise ValueError("the API key has spaces around it or characters that are not ASCII: no client could send it")
     with listening(host, port) as (opened_socket, address):
-        names = frozenset({host.lower(), gethostname().lower()} - {"0.0.0.0", "::"})
         opened = open_model(settings, template, Progress(f"serve {model}"))
         assert isinstance(opened.engine, LocalEngine)
         batch = Batch(opened.engine, settings.max_rows + queue)
-        service = Service(Renderer(name or model, opened.engine, opened.chat), batch, key=key, names=names)
+        service = Service(Renderer(name or model, opened.engine, opened.chat), batch, key=key, names=names_of(host))
 
         server = Server(service)
         print(f"{service.renderer.name} at {address}v1", flush=True)

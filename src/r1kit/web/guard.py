@@ -9,15 +9,16 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import ipaddress
 import secrets
 from collections.abc import Callable, Mapping
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs
 
 from starlette.datastructures import MutableHeaders
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from r1kit.net.requests import Refused, check_host, check_origin, read_body
 
 LARGEST = 8 * 1024 * 1024  # bytes of a form
 SESSION = "r1kit-session"
@@ -31,14 +32,6 @@ HEADERS = {
     "cross-origin-resource-policy": "same-origin",
     "cache-control": "no-store",
 }
-
-
-class Refused(Exception):
-    """A request that is refused, with its HTTP status."""
-
-    def __init__(self, status: int, message: str) -> None:
-        super().__init__(message)
-        self.status = status
 
 
 class Guard:
@@ -98,40 +91,11 @@ class Guard:
         return hmac.new(self.secret, session.encode("utf-8", "replace"), hashlib.sha256).hexdigest()
 
 
-def check_host(request: Request, names: frozenset[str]) -> None:
-    """Refuse unknown host names: an attacker can point a name, but not a plain address, at this machine."""
-    try:
-        name = (urlsplit(f"//{request.headers.get('host', '')}").hostname or "").lower()
-    except ValueError:
-        name = ""
-    if name == "localhost" or name.endswith(".localhost") or name in names:
-        return
-    try:
-        ipaddress.ip_address(name)
-    except ValueError:
-        raise Refused(
-            421, f"this page does not answer to the name {name!r:.60}: use the address that r1kit printed"
-        ) from None
-
-
-def check_origin(request: Request) -> None:
-    """Refuse forms from other sites; browsers report the origin."""
-    origin, site = request.headers.get("origin"), request.headers.get("sec-fetch-site")
-    if origin is not None and origin.lower().partition("//")[2] != request.headers.get("host", "").lower():
-        raise Refused(403, "this form was sent from another site")
-    if site not in (None, "same-origin"):
-        raise Refused(403, "this form was sent from another site")
-
-
 async def read_form(request: Request) -> Mapping[str, str]:
     """The fields of a form, with LF line ends; of repeated names, the last one counts."""
     if request.headers.get("content-type", "").partition(";")[0].strip() != "application/x-www-form-urlencoded":
         raise Refused(415, "a form is expected")
-    body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > LARGEST:
-            raise Refused(413, f"the form is larger than {LARGEST // 2**20} MiB")
+    body = await read_body(request, LARGEST, "shorten the text")
     try:
         fields = parse_qs(body.decode("ascii"), keep_blank_values=True, errors="replace", max_num_fields=50)
     except ValueError as error:

@@ -1,35 +1,16 @@
-"""Answers that end when their client goes away."""
+"""Answers in pieces, which end when their client goes away."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
-from typing import Any, TypeVar
+from collections.abc import AsyncIterator, Awaitable, Callable
 
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
-T = TypeVar("T")
+from r1kit.net.connection import until_disconnect
+
 WRITE_S = 60.0  # seconds in which a client must take a chunk
-
-
-async def until_disconnect(receive: Receive, work: Coroutine[Any, Any, T]) -> T:
-    """The result of `work`; raises `ClientDisconnect`, and cancels the work, if the client goes away before."""
-
-    async def disconnected() -> None:
-        while (await receive())["type"] != "http.disconnect":
-            pass
-
-    running, gone = asyncio.ensure_future(work), asyncio.ensure_future(disconnected())
-    try:
-        await asyncio.wait({running, gone}, return_when=asyncio.FIRST_COMPLETED)
-        if not running.done():
-            raise ClientDisconnect
-        return running.result()
-    finally:
-        for task in (running, gone):
-            task.cancel()
-        await asyncio.gather(running, gone, return_exceptions=True)
 
 
 class EventStream:
