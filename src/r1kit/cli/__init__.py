@@ -37,7 +37,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             sys.stdout.flush()  # inside the try: a full disk shows here
         return status or 0
     except KeyboardInterrupt as stop:
-        resumable = options.command is actions.run or getattr(options, "out", None) is not None
+        resumable = (
+            options.command in (actions.run, actions.bench_algorithms) or getattr(options, "out", None) is not None
+        )
         hint = f"\nfinished work is kept; to resume: {shlex.join(['r1kit', *arguments])}" if resumable else ""
         print(f"{_message(stop) or 'stopped'}{hint}", file=sys.stderr)
         return 128 + getattr(stop, "signum", 2)

@@ -17,10 +17,20 @@ if TYPE_CHECKING:
 
 def run(options: argparse.Namespace) -> None:
     """Execute a recipe. Prints the result's table and, as the last line, the folder of the last stage."""
+    _execute(options, _recipe(options))
+
+
+def bench_algorithms(options: argparse.Namespace) -> None:
+    """Train with each algorithm and seed, and print the table that compares them."""
+    from r1kit.recipes.algorithms import DEFAULT, algorithm_bench
+
+    _execute(options, algorithm_bench(_recipe(options), options.presets or DEFAULT, options.seeds, options.stage))
+
+
+def _execute(options: argparse.Namespace, recipe: Recipe) -> None:
     from r1kit.pipeline import execute
     from r1kit.tracking import tracked
 
-    recipe = _recipe(options)
     jobs = _default_jobs(recipe) if options.jobs is None else options.jobs
     companion = partial(tracked, recipe.track)
     folder = execute(recipe, options.runs, options.until, jobs, companion=companion, verify=options.verify)
@@ -104,7 +114,7 @@ def _recipe(options: argparse.Namespace) -> Recipe:
         overrides=dict(options.settings),
         seed=options.seed,
         track=getattr(options, "track", ()),  # `plan` has no trackers
-        controls=options.controls,
+        controls=getattr(options, "controls", ()),  # a bench has none
     )
     for note in recipe.notes:
         print(note, file=sys.stderr)

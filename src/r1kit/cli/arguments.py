@@ -31,15 +31,12 @@ def parser() -> argparse.ArgumentParser:
     _add_hardware(init)
     run = _command(commands, "run", actions.run, "run a recipe; finished stages are not run again")
     _add_run(run)
-    jobs_help = "stages side by side, which share the cores (for the tiny model on a CPU as many as cores, otherwise 1)"
-    run.add_argument("--jobs", type=int, metavar="N", help=jobs_help)
-    track_help = "show the run in a tracker: trackio, tensorboard, wandb, mlflow; a list with commas, or repeated"
-    run.add_argument("--track", action="extend", default=[], metavar="NAME", type=names, help=track_help)
-    verify_help = "hash every file of finished stages first; without it, only those whose size or time has changed"
-    run.add_argument("--verify", action="store_true", help=verify_help)
-    _add_hardware(run)
+    _add_controls(run)
+    _add_execution(run)
+    _add_bench(commands)
     plan = _command(commands, "plan", actions.show_plan, "show what `run` would do, stage by stage, and why")
     _add_run(plan)
+    _add_controls(plan)
     plan.add_argument("--hardware", metavar="NAME", help="choose sizes and estimate tokens, memory and hours: h100 ...")
     measure_help = "measure the models here for at most a minute: hours are of this machine, memory of --hardware"
     plan.add_argument("--measure", action="store_true", help=measure_help)
@@ -103,24 +100,49 @@ def _add_settings(command: argparse.ArgumentParser, metavar: str, text: str) -> 
     )
 
 
-def _add_run(command: argparse.ArgumentParser) -> None:
+def _add_run(command: argparse.ArgumentParser, recipe: str = "") -> None:
+    """`recipe`: the one that runs if none is named."""
+    recipe_help = "for example r1-zero, a recipe file, or package.module:function"
+    optional: dict[str, Any] = {"nargs": "?", "default": recipe} if recipe else {}
     command.add_argument(
-        "recipe", metavar="RECIPE", help="for example r1-zero, a recipe file, or package.module:function"
+        "recipe", metavar="RECIPE", help=f"{recipe_help} ({recipe})" if recipe else recipe_help, **optional
     )
     _add_inputs(command)
     rehearsal_help = "walk all stages in minutes: smallest sizes, a random model of the same architecture"
     command.add_argument("--rehearse", action="store_true", help=rehearsal_help)
     _add_settings(command, "STAGE.FIELD=VALUE", "change a setting, for example rl.optimizer.learning_rate=1e-4")
-    controls_help = (
-        "train an RL stage again by chance, for form alone ..., and split its gain: random,format,shuffled,majority"
-    )
-    command.add_argument(
-        "--controls", metavar="[STAGE:]ARM,...", type=lambda text: text.split(","), default=[], help=controls_help
-    )
     command.add_argument("--until", metavar="STAGE", help="run the stages up to this one, in the order of `plan`")
     command.add_argument("--runs", type=Path, default=Path("runs"), metavar="DIR", help="folder of all runs (runs)")
     command.add_argument("--seed", type=int, help="seed of all random numbers (0)")
     _add_json(command)
+
+
+def _add_controls(command: argparse.ArgumentParser) -> None:
+    text = "train an RL stage again by chance, for form alone ..., and split its gain: random,format,shuffled,majority"
+    command.add_argument("--controls", metavar="[STAGE:]ARM,...", type=names, default=[], help=text)
+
+
+def _add_execution(command: argparse.ArgumentParser) -> None:
+    """What running needs and a plan does not."""
+    jobs_help = "stages side by side, which share the cores (for the tiny model on a CPU as many as cores, otherwise 1)"
+    command.add_argument("--jobs", type=int, metavar="N", help=jobs_help)
+    track_help = "show the run in a tracker: trackio, tensorboard, wandb, mlflow; a list with commas, or repeated"
+    command.add_argument("--track", action="extend", default=[], metavar="NAME", type=names, help=track_help)
+    verify_help = "hash every file of finished stages first; without it, only those whose size or time has changed"
+    command.add_argument("--verify", action="store_true", help=verify_help)
+    _add_hardware(command)
+
+
+def _add_bench(commands: Any) -> None:
+    bench = commands.add_parser("bench", help="compare ways to train").add_subparsers(metavar="COMMAND", required=True)
+    text = "train with each algorithm from several seeds, and show which of them differ"
+    algorithms = _command(bench, "algorithms", actions.bench_algorithms, text)
+    _add_run(algorithms, recipe="r1-zero")
+    presets_help = "presets, also with fields: grpo,dr_grpo,grpo+kl_coef=0.1; the first is compared with all others"
+    algorithms.add_argument("--presets", metavar="A,B,...", type=names, default=[], help=presets_help)
+    algorithms.add_argument("--seeds", type=int, default=5, metavar="N", help="models per algorithm (5)")
+    algorithms.add_argument("--stage", default="", help="the RL stage (default: zero, or the only one)")
+    _add_execution(algorithms)
 
 
 def _add_inputs(command: argparse.ArgumentParser) -> None:

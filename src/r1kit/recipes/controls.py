@@ -61,15 +61,15 @@ def with_controls(recipe: Recipe, controls: Sequence[str]) -> Recipe:
         name, colon, arm = control.rpartition(":")
         if arm not in ARMS:
             raise SettingsError(f"there is no control {arm!r}: {nearest(arm, ARMS)}")
-        stage = _rl_stage(recipe, name if colon else "").name
+        stage = rl_stage(recipe, name if colon else "").name
         if arm not in chosen.setdefault(stage, []):
             chosen[stage].append(arm)
     for name, arms in chosen.items():
-        recipe = _controlled(recipe, _rl_stage(recipe, name), arms)
+        recipe = _controlled(recipe, rl_stage(recipe, name), arms)
     return recipe
 
 
-def _rl_stage(recipe: Recipe, name: str) -> Stage:
+def rl_stage(recipe: Recipe, name: str) -> Stage:
     """The RL stage of that name. Without one, `zero` or the only RL stage, among those whose models are measured."""
     stages = {stage.name: stage for stage in recipe.stages if stage.kind.name == RL.name}
     if name:
