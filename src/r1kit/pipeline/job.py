@@ -140,7 +140,7 @@ def _start(row: PlanRow, progress: Progress) -> dict[str, Any]:
     `started` is the time of the first attempt, and `attempts` their number. `seconds` is only the last attempt's time.
     """
     path, attempts = row.folder / STARTED, 0
-    now = started = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    now = started = datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
     try:
         if path.exists():
             earlier = read_object(path)
