@@ -13,6 +13,8 @@ from typing import Any, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from r1kit.redaction import redacted_text
+
 T = TypeVar("T")
 NOT_HASHED: dict[str, Any] = {"fingerprint": False}  # marks the fields that `unhashed` declares
 MAX_LISTED = 40  # names in one error message
@@ -179,7 +181,7 @@ def readable(item: Mapping[str, Any], name: str) -> str:
     if item["type"] == "unexpected_keyword_argument":
         return f"there is no option {name}: leave it out"
     given = item["input"]
-    value = repr(given)
+    value = redacted_text(repr(given))
     value = value if len(value) <= 80 else value[:77] + "..."
     if item["type"] == "value_error":  # a validator of ours; one that checks several fields names them itself
         is_shown = isinstance(given, Mapping | list | tuple | BaseModel) or value in message

@@ -16,6 +16,7 @@ from r1kit.engines.opening import open_engine, open_policy_engine
 from r1kit.evaluate.measurement import prompt_of
 from r1kit.models.known import resolve
 from r1kit.pipeline import Progress
+from r1kit.redaction import redacted
 from r1kit.store import sha256, to_plain
 from r1kit.types import Problem, Prompt, SamplingParams
 
@@ -49,9 +50,9 @@ class AnsweringModel:
             refuse_long(name, len(prompt.token_ids), max_tokens, self.context, remedy)
 
     def setup(self, sampling: SamplingParams) -> dict[str, Any]:
-        """All that determines a completion besides the problem: equal setups give equal rows."""
+        """All that determines a completion besides the problem, secrets hidden: equal setups give equal rows."""
         params = {name: value for name, value in asdict(sampling).items() if name != "n"}  # samples may be added later
-        plain: dict[str, Any] = to_plain({**self.weights, "chat": self.chat, "sampling": params})
+        plain: dict[str, Any] = redacted(to_plain({**self.weights, "chat": self.chat, "sampling": params}))
         return plain
 
 

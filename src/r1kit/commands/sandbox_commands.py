@@ -8,6 +8,7 @@ from dataclasses import asdict
 from typing import Any
 
 from r1kit.net.address import is_loopback, listening, names_of
+from r1kit.redaction import redacted
 from r1kit.sandbox import Sandbox, SandboxError, SandboxSettings, open_sandbox
 from r1kit.sandbox.local import LocalSandbox
 from r1kit.sandbox.probes import examine
@@ -54,7 +55,7 @@ def check_sandbox() -> dict[str, Any]:
 
 def _headline(sandbox: Sandbox) -> str:
     if isinstance(sandbox, Remote):
-        return f"programs run at {sandbox.url}, which reports on its own sandbox:"
+        return f"programs run at {redacted(sandbox.url)}, which reports on its own sandbox:"
     strict = ": one process, no threads, no files written" if sandbox.kind == "landlock" else ""
     return f"programs run under {sandbox.kind}{strict}, with {_python_of(sandbox)}"
 
@@ -77,7 +78,8 @@ def serve_sandbox(host: str, port: int, token_variable: str) -> None:
     try:
         sandbox = open_sandbox(SandboxSettings.from_environment())
         if isinstance(sandbox, Remote):
-            raise SandboxError(f"R1KIT_SANDBOX names another server ({sandbox.url}): a server needs its own sandbox")
+            other = f"R1KIT_SANDBOX names another server ({redacted(sandbox.url)})"
+            raise SandboxError(f"{other}: a server needs its own sandbox")
         findings = examine(sandbox, quick=False)
     except SandboxError as error:
         raise ValueError(str(error)) from error

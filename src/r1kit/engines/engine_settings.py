@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field
 
 from r1kit.engines.openai.server_settings import OpenAIEngineSettings
+from r1kit.redaction import redacted_text
 from r1kit.settings import Settings, SettingsError, import_function, unhashed
 from r1kit.types import ComputeDtype
 
@@ -70,7 +71,8 @@ def parse_engine(values: Any) -> AnyEngineSettings:
     if isinstance(values, AnyEngineSettings):
         return values
     if not isinstance(values, Mapping):
-        raise SettingsError(f'an engine is {values!r:.80}: expected an object such as {{"model": "runs/r1/model"}}')
+        given = redacted_text(repr(values))[:80]
+        raise SettingsError(f'an engine is {given}: expected an object such as {{"model": "runs/r1/model"}}')
     kind = values.get("kind", "local")
     if not isinstance(kind, str) or kind not in KINDS:
         raise SettingsError(f"kind is {kind!r}: expected one of {', '.join(map(repr, KINDS))}")

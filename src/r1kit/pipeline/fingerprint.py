@@ -19,6 +19,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from r1kit.pipeline.graph import Output, Stage
+from r1kit.redaction import redacted
 from r1kit.settings import NOT_HASHED
 from r1kit.store import StoreError, combine, files_in, sha256, write_json
 
@@ -66,10 +67,12 @@ class Hashes:
 
 
 def settings_of(stage: Stage, *, all_fields: bool = False) -> dict[str, Any]:
-    """A stage's settings as JSON data; without `all_fields`, only those not declared with `settings.unhashed`."""
+    """A stage's settings as JSON data with secrets hidden. Without `all_fields`, those of `settings.unhashed` are not
+    in it."""
     hidden = None if all_fields else _hidden(stage.settings)
     # serialize_as_any: a field may hold a subclass of its declared type, whose fields count too
-    return stage.settings.model_dump(mode="json", exclude=hidden, serialize_as_any=True)
+    settings: dict[str, Any] = redacted(stage.settings.model_dump(mode="json", exclude=hidden, serialize_as_any=True))
+    return settings
 
 
 def _hidden(value: Any) -> dict[Any, Any]:

@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 import r1kit
+from r1kit.redaction import redacted_command
 
 PACKAGES = ("torch", "transformers", "tokenizers", "safetensors", "numpy")
 
@@ -45,9 +46,9 @@ def _git(folder: Path, *arguments: str) -> str | None:
 
 
 def command() -> str:
-    """The command line of this process, without the path of r1kit itself."""
+    """The command line of this process, without the path of r1kit itself and without secrets."""
     called = "r1kit" if Path(sys.argv[0]).stem in ("r1kit", "__main__") else Path(sys.argv[0]).name
-    return shlex.join([called, *sys.argv[1:]])
+    return shlex.join([called, *redacted_command(sys.argv[1:])])
 
 
 def threads() -> int | None:

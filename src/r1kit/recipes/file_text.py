@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import r1kit
+from r1kit.redaction import redacted
 from r1kit.store import to_plain
 
 NULL = "null"  # TOML has none, so this text is None, as in --set
@@ -59,8 +60,11 @@ def located(message: str, path: Path, lines: Mapping[str, int]) -> str:
 
 
 def to_toml(recipe: str, options: Mapping[str, Any]) -> str:
-    """The recipe file of a run, from the arguments of `build_recipe`; only what differs from the defaults is in it."""
-    values: dict[str, Any] = to_plain({"recipe": recipe, **options})
+    """The recipe file of a run, from the arguments of `build_recipe`; only what differs from the defaults is in it.
+
+    Secrets are hidden.
+    """
+    values: dict[str, Any] = redacted(to_plain({"recipe": recipe, **options}))
     stages: dict[str, dict[str, Any]] = {}
     for path, value in values.pop("overrides", {}).items():
         stage, _, setting = path.partition(".")

@@ -26,6 +26,7 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
+from r1kit.redaction import redacted
 from r1kit.sandbox.interface import DEFAULT, NONE, Execution, Files, Limits, SandboxError
 from r1kit.sandbox.probes import Finding
 
@@ -47,10 +48,10 @@ class Remote:
     def connect(cls, url: str, token: str = "") -> Remote:
         """A client of the server at `url`; raises `SandboxError` unless the server's self-test holds."""
         if not url.startswith(("http://", "https://")):
-            raise SandboxError(f"the remote sandbox's url is {url!r}: expected http://... or https://...")
+            raise SandboxError(f"the remote sandbox's url is {redacted(url)!r}: expected http://... or https://...")
         client = cls(url.rstrip("/"), token)
         if broken := [finding.what for finding in client.findings() if not finding.held]:
-            raise SandboxError(f"the sandbox at {url} fails its self-test: {', '.join(broken)}")
+            raise SandboxError(f"the sandbox at {redacted(url)} fails its self-test: {', '.join(broken)}")
         return client
 
     def findings(self) -> list[Finding]:
@@ -61,7 +62,7 @@ class Remote:
         except ValidationError:
             findings = []
         if not findings:
-            raise SandboxError(f"{self.url} reports no self-test: it is not a sandbox server")
+            raise SandboxError(f"{redacted(self.url)} reports no self-test: it is not a sandbox server")
         return findings
 
     def run(self, program: str, *, stdin: str = "", files: Files = NONE, limits: Limits = DEFAULT) -> Execution:
@@ -88,10 +89,10 @@ class Remote:
                 return answer
             reason = f"status {status}: {answer['error']}" if status else answer["error"]
             if 400 <= status < 500 and status != 429:
-                raise SandboxError(f"the sandbox at {self.url} refuses {path}: {reason}")
+                raise SandboxError(f"the sandbox at {redacted(self.url)} refuses {path}: {reason}")
             failures += status != 429
             if failures == _TRIES or time.monotonic() > give_up:
-                raise SandboxError(f"the sandbox at {self.url} does not answer {path}: {reason}")
+                raise SandboxError(f"the sandbox at {redacted(self.url)} does not answer {path}: {reason}")
             time.sleep(random.uniform(0.2, 1.0))  # clients of a busy server must not all come back at once
 
     def _reply(self, path: str, data: bytes | None) -> tuple[int, dict[str, Any]]:

@@ -6,6 +6,7 @@ import os
 from typing import Any
 
 from r1kit.engines.openai.server_settings import OpenAIEngineSettings
+from r1kit.redaction import resolved
 
 
 def model_card(settings: OpenAIEngineSettings) -> dict[str, Any]:
@@ -14,7 +15,8 @@ def model_card(settings: OpenAIEngineSettings) -> dict[str, Any]:
 
     key = os.environ.get(settings.api_key_env, "").strip()
     try:
-        with OpenAI(base_url=settings.base_url, api_key=key or "none", max_retries=0, timeout=10.0) as client:
+        address = resolved(settings.base_url, "base_url")
+        with OpenAI(base_url=address, api_key=key or "none", max_retries=0, timeout=10.0) as client:
             cards = [card.model_dump() for card in client.models.list().data if card.id == settings.model]
     except (OpenAIError, ValueError, TypeError, AttributeError):  # a server may send anything
         return {}

@@ -20,6 +20,7 @@ from r1kit.engines.openai.responses import Malformed, Reply, read_reply
 from r1kit.engines.openai.server_settings import OpenAIEngineSettings
 from r1kit.engines.openai.usage import Usage
 from r1kit.event_loop import run_blocking
+from r1kit.redaction import redacted, redacted_text, resolved, secrets_in
 from r1kit.types import Completion, Prompt, SamplingParams
 
 if TYPE_CHECKING:
@@ -50,13 +51,20 @@ class OpenAIEngine:
         self.settings, self.say = settings, say or (lambda line: print(line, file=sys.stderr, flush=True))
         self.usage = Usage(settings.prompt_price, settings.completion_price, settings.currency)
         self.schema: Mapping[str, Any] | None = None
+        self.base_url = resolved(settings.base_url, "base_url")
+        resolved(settings.extra_body, "extra_body")  # a secret that is missing shows before any work
         self._requests, self._tokens = Pace(settings.requests_per_minute), Pace(settings.tokens_per_minute)
         self._resume_at = 0.0  # the server asked all requests to wait until then
         self._said_at = float("-inf")  # when people last got a line
 
     @property
     def name(self) -> str:
-        return f"{self.settings.model} at {self.settings.base_url}"
+        return f"{self.settings.model} at {redacted(self.settings.base_url)}"
+
+    def without_secrets(self, text: str) -> str:
+        """A server's text without the key and the settings' secrets, which some servers repeat."""
+        key = os.environ.get(self.settings.api_key_env, "").strip()
+        return redacted_text(text, [key, *secrets_in([self.settings.base_url, self.settings.extra_body])])
 
     def structured(self, schema: Mapping[str, Any]) -> Self:
         """The same engine, with replies constrained to a JSON schema as far as `structured_output` allows."""
@@ -96,7 +104,7 @@ class OpenAIEngine:
             raise EngineError(f"{holds}: it has characters that are not ASCII")  # they cannot go into a header
         key = key or "none"  # the client insists on one; your own server needs none
         # no retries of the client's: ours respect the rate limit and are counted
-        client = AsyncOpenAI(base_url=settings.base_url, api_key=key, max_retries=0, timeout=settings.timeout_s)
+        client = AsyncOpenAI(base_url=self.base_url, api_key=key, max_retries=0, timeout=settings.timeout_s)
         with ReplyCache(settings.cache_path) as cache:
             async with client:
                 await _Fetch(self, client, cache, on_reply).run(requests)
@@ -217,7 +225,7 @@ class _Fetch:
         except APIStatusError as error:
             status, prefix = error.status_code, f"Error code: {error.status_code}"  # the client puts it in front
             text = " ".join(str(error.message).split()).removeprefix(prefix).removeprefix(" - ")
-            message = f"status {status}: {text[:300]}" if text else f"status {status}"
+            message = f"status {status}: {engine.without_secrets(text)[:300]}" if text else f"status {status}"
             # out of credit is a 429, but waiting does not help
             if (status in RETRIED or status >= 500) and error.code != "insufficient_quota":
                 wanted_s = retry_after(error.response.headers)
@@ -238,10 +246,10 @@ class _Fetch:
             return None, f"no complete reply within timeout_s {engine.settings.timeout_s:g}", 0.0
         except APIConnectionError as error:
             cause = error.__cause__ or error
-            return None, f"{type(cause).__name__}: {cause}".rstrip(": ."), 0.0
+            return None, engine.without_secrets(f"{type(cause).__name__}: {cause}").rstrip(": ."), 0.0
         except Malformed as error:
             engine.record_tokens(request, error.prompt_tokens, error.completion_tokens)
-            return None, str(error), 0.0
+            return None, engine.without_secrets(str(error)), 0.0
         engine.record_tokens(request, reply.prompt_tokens, reply.completion_tokens)
         engine.usage.uncounted += not reply.completion_tokens  # some servers count nothing
         return reply, "", 0.0

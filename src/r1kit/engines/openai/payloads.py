@@ -11,6 +11,7 @@ from typing import Any
 
 from r1kit.engines import PromptError
 from r1kit.engines.openai.server_settings import OpenAIEngineSettings
+from r1kit.redaction import redacted, resolved
 from r1kit.types import Prompt, SamplingParams
 
 
@@ -34,6 +35,7 @@ def build_requests(
     prompts: Sequence[Prompt], params: SamplingParams, settings: OpenAIEngineSettings, schema: Mapping[str, Any] | None
 ) -> list[list[Request]]:
     """`params.n` requests per prompt. A repeated prompt continues its sample numbers, so it gets new replies."""
+    sent_extra, stored_extra = resolved(settings.extra_body, "extra_body"), redacted(settings.extra_body)
     seen: Counter[str] = Counter()
     rows = []
     for prompt in prompts:
@@ -48,8 +50,10 @@ def build_requests(
         numbers = [0 if params.temperature == 0 else first + i for i in range(params.n)]  # greedy samples are all equal
         row = []
         for number in numbers:
-            body = _body(messages, params, number, settings, schema)
-            parts = {"server": settings.base_url, "seed": params.seed, "sample": number, "body": body}
+            body, stored = (
+                _body(messages, params, number, settings, schema, extra) for extra in (sent_extra, stored_extra)
+            )
+            parts = {"server": redacted(settings.base_url), "seed": params.seed, "sample": number, "body": stored}
             # the seed and sample number are part of the key also if the server ignores seeds
             key = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
             row.append(Request(key, prompt.problem_id, body))
@@ -63,6 +67,7 @@ def _body(
     number: int,
     settings: OpenAIEngineSettings,
     schema: Mapping[str, Any] | None,
+    extra_body: Mapping[str, Any],
 ) -> dict[str, Any]:
     # a seed per sample: with one seed for all, a server that obeys it would give the same reply n times
     seed = int.from_bytes(hashlib.blake2b(f"{params.seed}/{number}".encode(), digest_size=8).digest()) >> 33
@@ -82,5 +87,5 @@ def _body(
     elif schema is not None and settings.structured_output == "json_schema":
         strict = {"name": "reply", "schema": dict(schema), "strict": True}
         body["response_format"] = {"type": "json_schema", "json_schema": strict}
-    body |= settings.extra_body  # the user's own parameters win
+    body |= extra_body  # the user's own parameters win
     return {name: value for name, value in body.items() if name not in settings.omit}
