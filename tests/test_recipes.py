@@ -235,7 +235,7 @@ R1_ORDER = [
     "safety",
     "r1",
 ]
-PUPILS = ["student-rl", "student-sft", "student-logits"]
+PUPILS = ["student-rl", "student-sft", "student-logits", "student-on-policy"]
 STUDENTS = ["student", *PUPILS]
 MODELS = ["base", "zero", "dev1", "dev2", "dev3", "r1", *STUDENTS]
 
@@ -255,6 +255,7 @@ def test_r1_is_the_papers_graph() -> None:
     assert read["r1"] == ["rules", "helpfulness", "safety"] and read["rules"] == ["dev3"]
     assert read["helpfulness"] == read["safety"] == ["dev3", "requests"]
     assert read["student-rl"] == [] and read["student-sft"] == ["mix"] and read["student-logits"] == ["r1", "mix"]
+    assert read["student-on-policy"] == ["student-sft", "r1"]
     stages = {stage.name: stage for stage in RECIPES["r1"]().stages}
     assert all(stages[f"eval-{model}"].settings == stages["eval-base"].settings for model in MODELS)
 
@@ -310,7 +311,7 @@ def test_a_changed_setting_in_the_middle_of_r1_redoes_exactly_what_depends_on_it
     def measured(*models: str) -> set[str]:
         return {f"{kind}-{model}" for kind in ("eval", "everyday") for model in models}
 
-    pupils = {"student-logits", *measured("student-logits")}
+    pupils = {"student-logits", "student-on-policy", *measured("student-logits", "student-on-policy")}
     last = {
         "rules",
         "helpfulness",

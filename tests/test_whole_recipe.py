@@ -18,6 +18,7 @@ SMALLEST = {
     **{f"{stage}.{name}": value for stage in TRAINED for name, value in STEPS.items()},
     **{f"{stage}.{name}": value for stage in SOURCES for name, value in SAMPLED.items()},
     **{f"{stage}.{name}": value for stage in ("helpfulness", "safety") for name, value in JUDGES.items()},
+    **{f"student-on-policy.{name}": value for name, value in STEPS.items() if name != "group_size"},
     "requests.rows": "40",
     "mix.size": "8",
     "eval.tasks": '[{"name": "tiny/sums", "limit": 2}]',
@@ -27,7 +28,8 @@ SMALLEST = {
     "everyday.samples": "1",
     "everyday.max_tokens": "10",
 }
-COLUMNS = ["base", "zero", "dev1", "dev2", "dev3", "r1", "student", "student-rl", "student-sft", "student-logits"]
+STUDENTS = ["student", "student-rl", "student-sft", "student-logits", "student-on-policy"]
+COLUMNS = ["base", "zero", "dev1", "dev2", "dev3", "r1", *STUDENTS]
 
 
 def test_every_stage_runs_and_the_report_has_the_table_of_stages(
@@ -66,6 +68,7 @@ def test_every_stage_runs_and_the_report_has_the_table_of_stages(
         "safety",
         "r1",
         "student-logits",
+        "student-on-policy",
         "eval-dev3",
         "eval-r1",
         "report",

@@ -21,6 +21,7 @@ from r1kit.stages.data_requests import DATA_REQUESTS
 from r1kit.stages.distill import DISTILL
 from r1kit.stages.generate import GENERATE
 from r1kit.stages.mix import MIX
+from r1kit.stages.on_policy import ON_POLICY
 from r1kit.stages.review import REVIEW
 from r1kit.stages.reward_model import REWARD_MODEL
 from r1kit.stages.rl import RL
@@ -130,8 +131,11 @@ def cold_start(build: Builder) -> tuple[Stage, ...]:
 
 
 def students(build: Builder, teacher: Model, data: Output) -> Part:
-    """A smaller base trained three ways: RL only, SFT on the teacher's data, and the teacher's logits on that data,
-    if both have the same tokens."""
+    """A smaller base, trained by RL only and by SFT on the teacher's data; and if both have the same tokens, by the
+    teacher's logits on that data, and by SFT and then its judgement of what the student itself samples.
+
+    The last one is on-policy distillation, which the paper does not have: its figures come after those that it has.
+    """
     size = build.scale.for_r1
     if not size.student:
         raise SettingsError("there is no model to learn from the teacher: name one, as in --student owner/name")
@@ -142,6 +146,10 @@ def students(build: Builder, teacher: Model, data: Output) -> Part:
     stages: tuple[Stage, ...] = (alone, traces)
     if size.logits:
         stages = (*stages, build("student-logits", DISTILL, inputs, size.student_logits))
+    if size.logits and size.student_on_policy is not None:
+        inputs = {"model": traces / "model", "teacher": teacher}
+        watched = (RewardSpec(name="accuracy", skip=REQUESTS),)  # a curve; nothing learns from it
+        stages = (*stages, build("student-on-policy", ON_POLICY, inputs, size.student_on_policy, rewards=watched))
     return Part(stages, {"student": base, **{stage.name: stage / "model" for stage in stages}})
 
 

@@ -80,6 +80,7 @@ class R1Sizes:
     student_rl: Sizes
     student_sft: Sizes
     student_logits: Sizes
+    student_on_policy: Sizes | None = None
 
     eval: Sizes
     everyday: Sizes

@@ -167,6 +167,7 @@ class GpuSizes:
             student_rl=self.rl(many.student),
             student_sft=self.sft,
             student_logits=self.sft,
+            student_on_policy=self.on_policy(many.student),
             eval=self.eval,
             everyday=self.eval | Sizes(tasks=data.everyday, samples=1),
         )
@@ -177,23 +178,27 @@ class GpuSizes:
 
     def v4(self) -> V4Sizes:
         """An expert for each set or file of problems."""
-        size, many = self.size, self.amounts
+        many = self.amounts
         domains: dict[str, list[TaskSpec]] = {}
         for spec in self.data.problems:
             domains.setdefault(spec.source.problem_source(spec), []).append(spec)
         labels = dict(zip(domains, domain_labels(domains), strict=True))
-        on_policy = Sizes(
-            group_size=1,
-            prompts_per_step=4 * size.row.prompts,
-            optimizer=OptimizerSettings(learning_rate=size.sft_rate, warmup_steps=min(5, many.student // 2)),
-        )
         return V4Sizes(
             experts={labels[source]: self.expert(tuple(specs)) for source, specs in domains.items()},
             domains={label: (escape(source),) for source, label in labels.items()} if len(labels) > 1 else {},
             start=self.sft,
-            merge=self.rl(many.student) | on_policy,
+            merge=self.on_policy(many.student),
             sft=self.sft,
             rl=self.rl(many.student),
+        )
+
+    def on_policy(self, steps: int) -> Sizes:
+        """One completion per prompt: the teacher judges each token, so there is no group to compare."""
+        size = self.size
+        return self.rl(steps) | Sizes(
+            group_size=1,
+            prompts_per_step=4 * size.row.prompts,
+            optimizer=OptimizerSettings(learning_rate=size.sft_rate, warmup_steps=min(5, steps // 2)),
         )
 
     def expert(self, problems: tuple[TaskSpec, ...] = ()) -> ExpertSizes:

@@ -110,6 +110,7 @@ TINY = Scale(
         student_rl=RL | Sizes(steps=40, optimizer=linear(2e-4)),
         student_sft=SFT | Sizes(epochs=4),
         student_logits=SFT,
+        student_on_policy=ON_POLICY | Sizes(steps=30, tasks=(*problems(20_000, 0), *REPLIES)),
         eval=EVAL | Sizes(samples=2),  # ten models; two samples are enough, since the intervals are by problem
         everyday=Sizes(
             tasks=tuple(TaskSpec(name=f"tiny/{name}") for name in ("general", "instructions", "harmful", "harmless")),
