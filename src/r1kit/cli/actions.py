@@ -231,6 +231,21 @@ def verify_run(options: argparse.Namespace) -> int:
     return print_check(verify_run_command.verify_run(options.run), options)
 
 
+def replay(options: argparse.Namespace) -> int:
+    """Print whether a repeated step has the bits that were logged; status 1 if not."""
+    from r1kit.commands import replay_command
+
+    say = partial(print, file=sys.stderr)
+    return print_check(replay_command.replay(options.run, options.step, options.stage, say), options)
+
+
+def bisect(options: argparse.Namespace) -> int:
+    """Print where two runs part; status 1 if they do."""
+    from r1kit.commands import bisect_command
+
+    return print_check(bisect_command.bisect(options.one, options.other), options)
+
+
 def watch(options: argparse.Namespace) -> None:
     """Serve the live page over run folders until Ctrl+C."""
     from r1kit.web.serve import watch as serve_page

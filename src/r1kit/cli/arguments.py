@@ -55,6 +55,17 @@ def parser() -> argparse.ArgumentParser:
     run_help = "a run's folder, one of its stages, or a folder of runs"
     verify_run.add_argument("run", metavar="RUN", type=Path, help=run_help)
     _add_json(verify_run)
+    replay_help = "repeat a step of an RL stage, bit for bit, and show what differs from what was logged"
+    replay = _command(commands, "replay", actions.replay, replay_help)
+    replay.add_argument("run", metavar="RUN", type=Path, help="a run's folder, or the folder of its RL stage")
+    replay.add_argument("--step", type=int, required=True, metavar="N", help="the step, from 1")
+    replay.add_argument("--stage", default="", metavar="NAME", help="the RL stage, if the run has several")
+    _add_json(replay)
+    bisect_help = "name the first stage, step and tensor at which two runs part, and how their settings differ"
+    bisect = _command(commands, "bisect", actions.bisect, bisect_help)
+    for name in ("one", "other"):
+        bisect.add_argument(name, metavar=f"RUN_{'A' if name == 'one' else 'B'}", type=Path, help="a run or a stage")
+    _add_json(bisect)
     watch = _command(commands, "watch", actions.watch, "see runs in the browser while they run, and afterwards")
     runs_help = "folder of all runs, or one run's folder (runs)"
     watch.add_argument("runs", metavar="RUNS", nargs="?", type=Path, default=Path("runs"), help=runs_help)

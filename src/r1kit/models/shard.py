@@ -34,6 +34,11 @@ def shard(net: N, mesh: DeviceMesh) -> N:
     return net
 
 
+def local(tensor: Tensor) -> Tensor:
+    """This rank's part of a tensor that may be sharded."""
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+
+
 def whole(tensor: Tensor) -> Tensor:
     """The whole of a tensor that may be sharded; every rank must call it."""
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor

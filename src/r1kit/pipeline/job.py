@@ -149,7 +149,6 @@ def _start(row: PlanRow, progress: Progress) -> dict[str, Any]:
         progress.say(f"{path} was damaged, and is written again")
     attempt = {"started": started, "attempts": attempts + 1}
     known = {"stage": row.stage.name, **row.identity, "fingerprint": row.fingerprint, **attempt}
-    write_json(path, known)
     # Paths of inputs are relative to the stage's folder, so a runs folder can be moved.
     inputs = {
         name: {
@@ -158,8 +157,7 @@ def _start(row: PlanRow, progress: Progress) -> dict[str, Any]:
         }
         for name, source in row.paths.items()
     }
-    return {
-        **known,
+    run = {
         "settings": settings_of(row.stage, all_fields=True),
         "inputs": inputs,
         "versions": versions(),
@@ -168,3 +166,5 @@ def _start(row: PlanRow, progress: Progress) -> dict[str, Any]:
         "host": host(),
         "seed": getattr(row.stage.settings, "seed", 0),
     }
+    write_json(path, known | {"run": run})
+    return known | run

@@ -24,6 +24,7 @@ from r1kit.models.shard import whole
 from r1kit.settings import Settings
 from r1kit.store import StoreError, atomic_folder
 from r1kit.train.optimizers import loading, make_optimizer, take_step
+from r1kit.train.step_hashes import fingerprint
 
 Beta = Annotated[float, Field(ge=0, lt=1)]
 
@@ -77,6 +78,7 @@ class Learner:
         self.optimizer = make_optimizer(self.parameters.values(), settings)
         self.router = RouterBalance(self.model, settings.router_gamma)
         self.updates = 0
+        self.gradient = self.weights = ""  # the fingerprints of the last update, for `step_hashes.jsonl`
 
     def forward_backward(
         self, batches: Iterable[Batch], loss: AnyLoss, totals: Totals, measured: Iterable[Batch] = ()
@@ -118,6 +120,8 @@ class Learner:
         for parameter in self.parameters.values():
             if parameter.grad is None:  # AdamW would skip it; momentum and weight decay move all alike
                 parameter.grad = torch.zeros_like(parameter)
+        # before it is clipped, since a wrong sign or scale shows here first
+        self.gradient = fingerprint({name: p.grad for name, p in self.parameters.items() if p.grad is not None})
         # over all ranks: `whole` gathers a sharded norm, and each rank must call it
         norm = float(whole(torch.nn.utils.clip_grad_norm_(self.parameters.values(), self.settings.grad_clip)))
         if not math.isfinite(norm):  # before the update, so the weights are still good
@@ -129,6 +133,7 @@ class Learner:
         if position is not None and self.settings.skip_empty_updates and norm == 0.0:
             self.optimizer.zero_grad(set_to_none=True)
             self.router.forget()
+            self.weights = self.fingerprint()
             return metrics
         for group in self.optimizer.param_groups:
             group["lr"] = rate
@@ -138,6 +143,7 @@ class Learner:
         if self.router.routers:
             # after the optimizer: the loads are those of the weights before this update (V3 section 2.1.2)
             metrics["router/worst_load"] = self.router.update()
+        self.weights = self.fingerprint()
         return metrics
 
     def logprobs(self, batch: Batch, model: Any = None) -> Tensor:
@@ -179,6 +185,10 @@ class Learner:
         except (TypeError, AttributeError) as error:  # JSON or a pickle of another shape
             raise StoreError(f"{folder} is damaged (its state is not one of r1kit's: {error})") from error
         return state
+
+    def fingerprint(self) -> str:
+        """A hash of the exact weights."""
+        return fingerprint(self.tensors(self.model))
 
     def save_weights(self, folder: Path) -> None:
         """Write the weights alone; `load_weights` reads them back."""

@@ -12,11 +12,12 @@ from pathlib import Path
 
 from pydantic import Field
 
+from r1kit.data import step_rows
 from r1kit.data.jsonl import RowWriter, keep_steps
 from r1kit.models.batch import Batch, Totals
 from r1kit.models.policy_net import AnyLoss
 from r1kit.settings import unhashed
-from r1kit.train import checkpoints
+from r1kit.train import checkpoints, step_hashes
 from r1kit.train.learner import Learner, OptimizerSettings
 from r1kit.train.losses.next_token import next_token
 from r1kit.train.memory_settings import MemorySettings
@@ -115,13 +116,20 @@ def train_supervised(
     stopping = EarlyStopping(validation, learner, folder, state)
     # rows of updates after the checkpoint go, because those are run again; -1: all of them
     keep_steps(folder / "metrics.jsonl", learner.updates if state is not None else -1)
-    with RowWriter(folder / "metrics.jsonl") as metrics:
+    keep_steps(folder / step_rows.FILE, learner.updates if state is not None else -1)
+    with RowWriter(folder / "metrics.jsonl") as metrics, RowWriter(folder / step_rows.FILE) as hashes:
+        if state is None:
+            hashes.append({"step": 0, "weights": [learner.fingerprint()]})
         if state is None and (row := stopping.before()):
             metrics.append({"step": 0, **row})
         while learner.updates < learner.steps and not stopping.is_over:
             update, started = update_at(learner.updates), time.perf_counter()
             sums = learner.forward_backward(update.batches, update.loss, update.totals)
             row = {NAMES.get(name, f"train/{name}"): value for name, value in sums.items()} | learner.step()
+            rows = step_hashes.hash_batches(update.batches)
+            hashes.append(
+                {"step": learner.updates, "rows": rows, "gradient": [learner.gradient], "weights": [learner.weights]}
+            )
             row["tokens/train"] = sum(batch.num_tokens for batch in update.batches)
             row["time/step_s"] = time.perf_counter() - started
             row |= stopping.after(learner.updates, last=learner.updates == learner.steps)

@@ -112,14 +112,29 @@ def train(
             context.progress.table(f"step {step}", sample_table(scored))
 
     validation = None
-    if settings.probe.tasks:
+    if settings.probe.tasks and context.until is None:  # measuring changes no weights
         measure, watch = make_probe(probe_of(context), policy, chat), f"probe/{settings.watch}"
         every = settings.probe_every or math.ceil(settings.steps / 10)
         validation = Validation(measure, every, watch=watch, higher_is_better=True, patience=settings.patience)
     engine, objective = open_policy_engine(settings, policy), objective_of(learner, policy)
     loop = RLLoop(
-        learner, objective, engine, fitting, chat, scorer, settings, context.folder, log, say, validation, show
+        learner,
+        objective,
+        engine,
+        fitting,
+        chat,
+        scorer,
+        settings,
+        context.folder,
+        log,
+        say,
+        validation,
+        show,
+        context.until,
     )
+    if context.until is not None:
+        loop.train()
+        return {}
     _require_memory(loop, settings, work, prompt=fitting.longest)
     context.progress.step(0, settings.steps)
     best = loop.train()

@@ -9,6 +9,7 @@ from typing import Any
 from r1kit.chat import whole_response
 from r1kit.data.jsonl import RowWriter
 from r1kit.train.rl.collect import ScoredGroup
+from r1kit.train.step_hashes import hash_floats, hash_of
 from r1kit.types import Completion
 
 
@@ -46,6 +47,22 @@ def write_rollouts(folder: Path, step: int, scored: Sequence[ScoredGroup], token
                         "tokens": len(completion.token_ids),
                     }
                 )
+
+
+def sampled_hashes(scored: Sequence[ScoredGroup]) -> dict[str, list[str]]:
+    """The hashes of a step's completions, one for each: its prompt, tokens, log-probs, reward and advantage."""
+    rows = [
+        (entry.group.problem, rollout, advantage)
+        for entry in scored
+        for rollout, advantage in zip(entry.group.rollouts, entry.advantages, strict=True)
+    ]
+    return {
+        "prompts": [hash_of(problem.id, list(each.prompt.token_ids)) for problem, each, _ in rows],
+        "sampled": [hash_of(list(each.completion.token_ids), each.completion.finish_reason) for _, each, _ in rows],
+        "logprobs": [hash_floats(each.completion.logprobs) for _, each, _ in rows],
+        "rewards": [hash_of(each.reward.total, dict(each.reward.parts)) for _, each, _ in rows],
+        "advantages": [hash_of(advantage) for _, _, advantage in rows],
+    }
 
 
 def token_texts(completion: Completion, tokenizer: Any) -> list[str] | None:

@@ -27,8 +27,12 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
+
+import torch
 
 from r1kit.chat import ChatFormat
+from r1kit.data import step_rows
 from r1kit.data.jsonl import RowWriter, keep_steps
 from r1kit.engines import PolicyEngine
 from r1kit.models.batch import Totals
@@ -40,7 +44,7 @@ from r1kit.train import checkpoints
 from r1kit.train.learner import Learner, split
 from r1kit.train.rl.audit import Audit
 from r1kit.train.rl.collect import Collector, Draws, ScoredGroup
-from r1kit.train.rl.log import write_rollouts
+from r1kit.train.rl.log import sampled_hashes, write_rollouts
 from r1kit.train.rl.loop_settings import RolloutSettings
 from r1kit.train.rl.metrics import NAMES, group_metrics, merge_parts, update_metrics
 from r1kit.train.rl.monitors import Alarm, VerdictError, hack_metrics, verdict_metrics
@@ -68,6 +72,8 @@ class RLLoop:
     note: Callable[[str], None]
     validation: Validation | None = None
     show: Callable[[int, Sequence[ScoredGroup]], None] | None = None
+    until: int | None = None  # a replay ends after this step
+    hashes: dict[str, Any] = field(init=False, default_factory=dict)  # of the last step
     collect: Collector = field(init=False)
     stopping: EarlyStopping = field(init=False)
 
@@ -95,14 +101,18 @@ class RLLoop:
         # a fresh start keeps nothing (-1), not even a row of step 0, which is the validation before training
         keep_steps(self.folder / "metrics.jsonl", first or -1)
         self.audit.resume(first)
-        with RowWriter(self.folder / "metrics.jsonl") as metrics:
+        keep_steps(self.folder / step_rows.FILE, first or -1)
+        with RowWriter(self.folder / "metrics.jsonl") as metrics, RowWriter(self.folder / step_rows.FILE) as hashes:
             if not first and (measured := self.stopping.before()):
                 metrics.append({"step": 0, **measured})
-            for step in range(first, settings.steps):
+            if not first:
+                hashes.append({"step": 0, "weights": [self.learner.fingerprint()]})
+            for step in range(first, settings.steps if self.until is None else self.until):
                 if self.stopping.is_over:
                     self.note(f"stops after step {step}: {self.stopping.reason}")
                     break
                 row = self._step(step, draws, metrics)
+                hashes.append({"step": step + 1, "threads": torch.get_num_threads(), **self.hashes})
                 row |= self.stopping.after(step + 1, last=step + 1 == settings.steps)
                 metrics.append({"step": step + 1, **row})
                 self.log(step + 1, row)
@@ -133,6 +143,7 @@ class RLLoop:
             raise
         sampled = time.perf_counter()
         samples = collected.samples + self.objective.given(step)
+        self.hashes = {**sampled_hashes(collected.scored), "gradient": [], "weights": []}
         row |= self.update(step, samples)
         if not samples and collected.left_out:  # nothing to learn from, but the policy can be measured
             totals = Totals.of(collected.left_out, self.settings.max_tokens)
@@ -179,6 +190,8 @@ class RLLoop:
                 trained = sum(batch.num_tokens for piece in pieces for batch in piece.batches)
                 tokens = {"tokens/train": float(trained)}
                 rows.append(means | self.learner.step(position) | self.objective.after_update(means) | tokens)
+                self.hashes["gradient"].append(self.learner.gradient)
+                self.hashes["weights"].append(self.learner.weights)
         return update_metrics(rows)
 
     def _backward(self, parts: Sequence[Part], totals: Totals) -> dict[str, float]:
@@ -189,4 +202,4 @@ class RLLoop:
     def _checkpoint(self, step: int, position: int) -> None:
         state = {"step": step, "position": position, "objective": self.objective.state, **self.stopping.state}
         self.learner.save(checkpoints.folder_of(self.folder, step), state, self.objective.moving_reference)
-        checkpoints.prune(self.folder, keep=2)  # two, in case the newest is damaged
+        checkpoints.prune(self.folder, self.settings.keep_checkpoints)

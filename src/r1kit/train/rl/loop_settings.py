@@ -34,6 +34,7 @@ class RolloutSettings(Settings):
     seed: int = 0
     tokens_per_batch: int = unhashed(4096, ge=1, description="packed tokens per forward pass; limits memory")
     checkpoint_every: int = unhashed(10, ge=0)
+    keep_checkpoints: int = unhashed(2, ge=2, description="newest checkpoints to keep; more make `r1kit replay` faster")
     rollouts_every: int = unhashed(5, ge=1, description="steps between rollouts on disk")
     samples_every: int = unhashed(10, ge=0, description="steps between samples of completions on the terminal; 0: none")
     max_unknown_rate: Share = unhashed(

@@ -1,0 +1,141 @@
+"""The command `bisect`: the first stage, step and tensor at which two runs part."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from itertools import zip_longest
+from pathlib import Path
+from typing import Any
+
+from r1kit.data.jsonl import read_rows
+from r1kit.data.step_rows import SAMPLED, first_difference, read_steps
+from r1kit.report.folders import stage_name
+from r1kit.report.live.places import ROW_FILES, find_runs, is_stage
+from r1kit.report.live.stage_state import States
+from r1kit.report.page import flat
+from r1kit.report.recorded import RecordedStage, differences
+from r1kit.store import StoreError
+from r1kit.terminal import printable, shortened
+
+NOT_COMPARED = ("made_by",)  # columns of rows that name a folder
+NOT_MEASURED = ("time/", "audit/")  # metrics that differ between two runs of the same bits
+
+
+@dataclass(frozen=True, slots=True)
+class Parting:
+    """Where two runs part. `step` is None for rows of a file, and `tensor` is then the file with the row's number."""
+
+    stage: str
+    step: int | None
+    tensor: str
+    detail: str
+
+
+def bisect(one: Path, other: Path) -> dict[str, Any]:
+    """Compare two runs, or two stages, in the order of their work; `ok` if they do not part.
+
+    Raises ValueError for a folder without a run, or for two runs that share no stage.
+    """
+    stages, others = _stages(one), _stages(other)
+    shared = [name for name in stages if name in others]
+    if not shared:
+        raise ValueError(f"{one} and {other} have no stage of the same name: {', '.join(stages)}; {', '.join(others)}")
+    compared, uncompared = list[str](), [name for name in [*stages, *others] if name not in shared]
+    parting = None
+    for name in shared:
+        if (parting := part(name, stages[name], others[name])) is not None:
+            break
+        compared.append(name)
+    lines = [f"the same: {', '.join(compared)}"] if compared else []
+    if parting is None:
+        lines += ["the runs do not part in what they recorded"]
+    else:
+        lines += [f"{parting.stage} parts at {parting.detail}", *_causes(stages[parting.stage], others[parting.stage])]
+    lines += [f"only in one of them: {', '.join(uncompared)}"] if uncompared else []
+    facts = (
+        None if parting is None else {name: getattr(parting, name) for name in ("stage", "step", "tensor", "detail")}
+    )
+    return {"ok": parting is None, "same": compared, "parting": facts, "text": printable("\n".join(lines))}
+
+
+def _stages(path: Path) -> dict[str, Path]:
+    """Stage folders by name, in the order of the plan."""
+    if is_stage(path):
+        return {stage_name(path): path}
+    runs = find_runs(path)
+    if len(runs) != 1:
+        raise ValueError(f"{path} holds {len(runs)} runs: name one run's folder, or one stage's")
+    [run] = runs.values()
+    found = {stage.name: run / stage.id for stage in States().run(run).stages}
+    return {name: folder for name, folder in found.items() if is_stage(folder)}
+
+
+def part(name: str, one: Path, other: Path) -> Parting | None:
+    """Where two folders of a stage part: by the hashes of its steps, by its metrics, or by its rows."""
+    steps, others = read_steps(one), read_steps(other)
+    if shared := sorted(steps.keys() & others.keys()):
+        difference = first_difference(steps, others, shared)
+        if difference is not None:
+            before = SAMPLED[: SAMPLED.index(difference.tensor)] if difference.tensor in SAMPLED else SAMPLED
+            same = [tensor for tensor in before if tensor in steps[difference.step]]
+            note = f" ({', '.join(same)} of the step are the same)" if same else ""
+            return Parting(name, difference.step, difference.tensor, f"{difference}{note}")
+        return None
+    return _metrics_part(name, one, other) or _rows_part(name, one, other)
+
+
+def _metrics_part(name: str, one: Path, other: Path) -> Parting | None:
+    rows = [
+        {row.get("step"): row for row in read_rows(each / "metrics.jsonl", missing_ok=True)} for each in (one, other)
+    ]
+    for step in sorted(step for step in rows[0] if isinstance(step, int) and step in rows[1]):
+        mine, theirs = rows[0][step], rows[1][step]
+        metrics = [key for key in mine if key in theirs and not key.startswith(NOT_MEASURED)]
+        if differing := [key for key in metrics if mine[key] != theirs[key]]:
+            detail = "; ".join(f"{key} {mine[key]!r} -> {theirs[key]!r}" for key in differing[:4])
+            return Parting(name, step, differing[0], f"step {step}: {detail}")
+    return None
+
+
+def _rows_part(name: str, one: Path, other: Path) -> Parting | None:
+    for file in ROW_FILES:
+        if not ((one / file).exists() and (other / file).exists()):
+            continue
+        pairs = zip_longest(*(map(_comparable, read_rows(each / file)) for each in (one, other)))
+        for number, (mine, theirs) in enumerate(pairs, 1):
+            if mine is None or theirs is None:
+                return Parting(name, None, f"{file}:{number}", f"{file}, row {number}, which one of them lacks")
+            columns = [key for key in {**mine, **theirs} if mine.get(key) != theirs.get(key)]
+            if columns:
+                values = f"{shortened(str(mine.get(columns[0])), 100)} -> {shortened(str(theirs.get(columns[0])), 100)}"
+                return Parting(name, None, f"{file}:{number}", f"{file}, row {number}, {', '.join(columns)}: {values}")
+    return None
+
+
+def _comparable(row: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in row.items() if key not in NOT_COMPARED}
+
+
+def _causes(one: Path, other: Path) -> Iterator[str]:
+    """How settings, version, commit, packages and inputs of the stage differ."""
+    try:
+        mine, theirs = RecordedStage.read(one), RecordedStage.read(other)
+    except StoreError as error:
+        yield f"  settings cannot be compared: {error}"
+        return
+    settings = differences(*(dict(flat(each.facts.get("settings") or {})) for each in (mine, theirs)))
+    yield from (f"  setting {line}" for line in settings)
+    versions = differences(
+        *({"code version": each.facts.get("version"), **each.surroundings} for each in (mine, theirs))
+    )
+    yield from (f"  {line}" for line in versions)
+    inputs = differences(
+        *(
+            {key: value["fingerprint"][:12] for key, value in (each.facts.get("inputs") or {}).items()}
+            for each in (mine, theirs)
+        )
+    )
+    yield from (f"  input {line}" for line in inputs)
+    if not (settings or versions or inputs):
+        yield "  settings, commit, versions and inputs are the same: look for code that changed without a commit"

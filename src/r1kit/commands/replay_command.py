@@ -1,0 +1,149 @@
+"""The command `replay`: repeat a step of an RL stage from its checkpoints, and compare it with what was logged."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict
+from itertools import zip_longest
+from pathlib import Path
+from typing import Any
+
+from r1kit.data.jsonl import read_rows
+from r1kit.data.step_rows import FILE, SAMPLED, UNITS, UPDATED, Difference, first_difference, read_steps
+from r1kit.pipeline import Context, Kind, Progress
+from r1kit.report.live.places import children, is_stage
+from r1kit.report.recorded import RecordedStage
+from r1kit.settings import SettingsError
+from r1kit.stages.on_policy import ON_POLICY
+from r1kit.stages.rl import RL
+from r1kit.store import to_plain
+from r1kit.terminal import printable, shortened
+from r1kit.train.checkpoints import by_step, step_of
+
+KINDS: Mapping[str, Kind] = {kind.name: kind for kind in (RL, ON_POLICY)}
+QUIET = {"checkpoint_every": 0, "rollouts_every": 1, "samples_every": 0, "audit_share": 0.0}  # none changes a weight
+SHOWN = ("reward/mean", "optim/loss", "optim/grad_norm", "policy/entropy", "completion/length_mean")
+EXCERPT = 200  # characters of a completion
+
+
+def replay(path: Path, step: int, stage: str = "", say: Callable[[str], None] = print) -> dict[str, Any]:
+    """Repeat a step; `ok` says whether everything in it has the hashes that were logged.
+
+    Starts at the nearest checkpoint before the step, or at the beginning, and compares every step on the way. The run's
+    folder is only read. Raises ValueError for a step or a stage that was not logged.
+    """
+    recorded = RecordedStage.read(find_stage(path, stage))
+    logged = read_steps(recorded.folder)
+    if step < 1 or step not in logged:
+        known = f"steps {min(logged)} to {max(logged)}" if logged else "no steps: an older version of r1kit wrote it"
+        raise ValueError(f"{recorded.folder / FILE} has no step {step}, but {known}")
+    for change in recorded.changes_since():
+        say(f"since the run: {change}")
+    with tempfile.TemporaryDirectory(prefix="r1kit-replay-") as scratch:
+        folder = Path(scratch) / recorded.folder.name
+        run_again(recorded, folder, step, int(logged[step].get("threads", 0)))
+        repeated = read_steps(folder)
+        first = min(repeated)
+        difference = first_difference(logged, repeated, [each for each in sorted(repeated) if each in logged])
+        rows = [_metrics(each, step if difference is None else difference.step) for each in (recorded.folder, folder)]
+        lines = _lines(logged[step], difference, rows)
+        if difference is not None:
+            lines += _completions(recorded.folder, folder, difference)
+    start = f"from the checkpoint of step {first - 1}" if first else "from the beginning"
+    head = f"{recorded.folder.name}, step {step}, {start}: {'the same bits' if difference is None else 'not the same'}"
+    result = {"ok": difference is None, "stage": recorded.folder.name, "step": step, "from": max(0, first - 1)}
+    found = None if difference is None else to_plain(asdict(difference))
+    return result | {"difference": found, "text": printable("\n".join([head, *lines]))}
+
+
+def find_stage(path: Path, name: str = "") -> Path:
+    """The folder of an RL stage: `path` itself, or the stage `name` of a run. Raises ValueError if it is not clear."""
+    if is_stage(path):
+        return path
+    known = [each for each in sorted(children(path)) if (each / FILE).exists() and (each / "rollouts").is_dir()]
+    chosen = [each for each in known if name in ("", each.name, RecordedStage(each, {}).name)]
+    if len(chosen) != 1:
+        names = ", ".join(each.name for each in known) or "none"
+        raise ValueError(f"name one RL stage of {path} with --stage; with logged steps there are: {names}")
+    return chosen[0]
+
+
+def run_again(recorded: RecordedStage, folder: Path, step: int, threads: int = 0) -> None:
+    """Train in `folder` up to the step, from the newest checkpoint before it; leaves the hashes of each step.
+
+    `threads` is the number that the run computed with, which decides the last bits of sums.
+    """
+    if (kind := KINDS.get(recorded.kind)) is None:
+        raise ValueError(f"{recorded.folder} is of kind {recorded.kind!r}: only {' and '.join(KINDS)} can be replayed")
+    try:
+        settings = kind.settings.parse(recorded.facts["settings"]).replace(**QUIET)
+    except SettingsError as error:
+        raise SettingsError(f"{recorded.folder} has settings that this version of r1kit refuses: {error}") from None
+    (folder / "checkpoints").mkdir(parents=True)
+    if (dtype := recorded.folder / "compute_dtype.json").exists():
+        shutil.copy(dtype, folder)
+    for checkpoint in by_step(recorded.folder):
+        if step_of(checkpoint) < step:
+            (folder / "checkpoints" / checkpoint.name).symlink_to(checkpoint.resolve())
+    context = Context(
+        stage=recorded.name,
+        settings=settings,
+        folder=folder,
+        paths=recorded.paths(),
+        progress=Progress("replay"),
+        until=step,
+    )
+    with _computing_with(threads):
+        kind.run(context)
+
+
+@contextmanager
+def _computing_with(threads: int) -> Iterator[None]:
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _metrics(folder: Path, step: int) -> dict[str, Any]:
+    rows = (row for row in read_rows(folder / "metrics.jsonl", missing_ok=True) if row.get("step") == step)
+    return next(rows, {})
+
+
+def _lines(logged: Mapping[str, Any], difference: Difference | None, rows: list[dict[str, Any]]) -> list[str]:
+    """A line per tensor of the step, and the metrics that were logged and are measured now."""
+    names = [name for name in (*SAMPLED, *UPDATED) if name in logged]
+    same = names if difference is None else names[: names.index(difference.tensor)]
+    lines = [f"  {name} ({len(logged[name])}): the same" for name in same]
+    lines += [f"  {difference}"] if difference is not None else []
+    then, now = rows
+    for name in SHOWN:
+        if name in then and name in now:
+            change = "" if then[name] == now[name] else f", now {now[name]!r}"
+            lines.append(f"  {name} {then[name]!r}{change}")
+    return lines
+
+
+def _completions(logged: Path, repeated: Path, difference: Difference) -> list[str]:
+    """The first completion that differs, as it was logged and as it is now, if the run kept its text."""
+    if not difference.places or UNITS[difference.tensor] != "completion":
+        return []
+    file = f"rollouts/step-{difference.step:06d}.jsonl"
+    pairs = zip_longest(*(read_rows(folder / file, missing_ok=True) for folder in (logged, repeated)))
+    for place, (then, now) in enumerate(pairs):
+        if place == difference.places[0] and then and now:
+            names = [name for name in ("completion", "reward", "parts", "advantage") if then.get(name) != now.get(name)]
+            changes = [f"    {name}: {_short(then.get(name))} -> {_short(now.get(name))}" for name in names]
+            return [f"  problem {then.get('problem_id')}:", *changes]
+    return [f"  its text was not kept: {logged / file} does not exist (rollouts_every)"]
+
+
+def _short(value: Any) -> str:
+    return shortened(str(value), EXCERPT)

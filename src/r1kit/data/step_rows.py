@@ -1,0 +1,60 @@
+"""Rows of `step_hashes.jsonl` (`train.step_hashes` writes them), and the first place at which two of them differ."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from r1kit.data.jsonl import read_rows
+
+FILE = "step_hashes.jsonl"
+SAMPLED = ("prompts", "sampled", "logprobs", "rewards", "advantages", "rows")  # in the order of a step
+UPDATED = ("gradient", "weights")  # of each update in turn
+UNITS = dict.fromkeys(SAMPLED[:-1], "completion") | {"rows": "batch"} | dict.fromkeys(UPDATED, "update")
+Steps = Mapping[int, Mapping[str, Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """The step and the tensor at which two runs part. `places` are the completions or updates that differ, from 0; if
+    there are none, one run has more of them. `count`: of how many."""
+
+    step: int
+    tensor: str
+    places: tuple[int, ...]
+    count: int
+
+    def __str__(self) -> str:
+        if not self.step:
+            return f"the start: the {self.tensor} before the first step differ"
+        if not self.places:
+            return f"step {self.step}, {self.tensor}: their numbers differ"
+        of = f"; {len(self.places)} of {self.count} differ" if self.count > 1 else ""
+        return f"step {self.step}, {self.tensor}, {UNITS[self.tensor]} {self.places[0]}{of}"
+
+
+def read_steps(stage: Path) -> dict[int, dict[str, Any]]:
+    """The rows of a stage by step; empty for a stage of an older version."""
+    return {row["step"]: row for row in read_rows(stage / FILE, missing_ok=True) if isinstance(row.get("step"), int)}
+
+
+def first_difference(one: Steps, other: Steps, steps: Iterable[int]) -> Difference | None:
+    """The first step, and its first tensor, of which two runs have different hashes."""
+    for step in steps:
+        differing = [
+            Difference(step, tensor, tuple(places), max(map(len, hashes)))
+            for tensor in (*SAMPLED, *UPDATED)
+            if (hashes := [_hashes(row[step], tensor) for row in (one, other)])[0] != hashes[1]
+            for places in [[place for place, (a, b) in enumerate(zip(*hashes, strict=False)) if a != b]]
+        ]
+        sampled = [each for each in differing if each.tensor in SAMPLED]
+        if differing:  # an update's gradient comes before its weights, and after the weights of the update before
+            return sampled[0] if sampled else min(differing, key=lambda each: each.places[:1] or (each.count,))
+    return None
+
+
+def _hashes(row: Mapping[str, Any], tensor: str) -> list[Any]:
+    hashes = row.get(tensor, [])
+    return hashes if isinstance(hashes, list) else [hashes]

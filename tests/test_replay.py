@@ -1,0 +1,147 @@
+"""A step can be made again bit for bit, and two runs are known to part at the step and the tensor where they do."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("transformers")
+
+from planted_steps import FAULTS, planted, train  # noqa: E402
+from r1kit import cli  # noqa: E402
+from r1kit.commands.bisect_command import bisect  # noqa: E402
+from r1kit.commands.replay_command import replay  # noqa: E402
+from r1kit.pipeline import Stopped  # noqa: E402
+from r1kit.store import StoreError  # noqa: E402
+from r1kit.train.learner import Learner  # noqa: E402
+from r1kit.train.step_hashes import fingerprint  # noqa: E402
+
+torch.set_num_threads(1)
+LAST, FIRST = 4, 3
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run whose checkpoints hold a moving reference."""
+    paper = {"kl_coef": 0.05, "reference_refresh": 4, "dynamic_sampling": 1}
+    return train(tmp_path_factory.mktemp("sound"), {"steps": LAST, "algorithm": paper})
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return train(tmp_path_factory.mktemp("plain"), {"steps": LAST})
+
+
+def stage_of(run: Path) -> Path:
+    (stage,) = run.glob("rl-*")
+    return stage
+
+
+def quiet(path: Path, step: int) -> dict[str, Any]:
+    return replay(path, step, say=lambda line: None)
+
+
+@pytest.mark.parametrize(("step", "start"), [(2, 0), (4, 2)])
+def test_a_step_is_the_same_again_from_the_nearest_checkpoint_before_it(run: Path, step: int, start: int) -> None:
+    stage = stage_of(run)
+    before = {path: path.stat().st_mtime_ns for path in stage.rglob("*")}
+    result = quiet(run, step)
+    assert result["ok"] and result["from"] == start, result["text"]
+    assert "weights (2): the same" in result["text"] and "prompts (" in result["text"]
+    assert {path: path.stat().st_mtime_ns for path in stage.rglob("*")} == before
+
+
+def test_a_step_that_was_logged_otherwise_is_shown_and_a_moved_run_names_the_input_that_is_missing(
+    run: Path, tmp_path: Path
+) -> None:
+    copy = tmp_path / "deeper" / "runs" / "copied"
+    shutil.copytree(run, copy)
+    with pytest.raises(StoreError, match=r"input 'model' of rl-.* is missing: put"):  # it is outside of the run
+        quiet(copy, LAST)
+
+
+def test_a_replay_under_changed_code_names_what_differs(plain: Path) -> None:
+    fault = next(fault for fault in FAULTS if fault.title == "the reward's sign")
+    with planted(fault, FIRST):
+        result = quiet(plain, LAST)
+    assert not result["ok"] and result["difference"]["tensor"] == "rewards" and result["difference"]["step"] == FIRST
+    assert "logprobs (16): the same" in result["text"] and "reward: " in result["text"]
+
+
+def test_the_step_must_be_logged_and_the_stage_named(run: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"has no step 9, but steps 0 to 4"):
+        quiet(run, 9)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match=r"name one RL stage of .* with --stage"):
+        quiet(tmp_path / "empty", 1)
+
+
+def test_an_unfinished_stage_is_replayed_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    step, count = Learner.step, 0
+
+    def stop(learner: Learner, *arguments: Any) -> dict[str, float]:
+        nonlocal count
+        count += 1
+        if count == 5:
+            raise Stopped(15)
+        return step(learner, *arguments)
+
+    monkeypatch.setattr(Learner, "step", stop)
+    with pytest.raises(Stopped):
+        train(tmp_path)
+    monkeypatch.undo()
+    assert quiet(tmp_path / "planted", 2)["ok"]
+
+
+@pytest.mark.parametrize("fault", FAULTS[2::4], ids=lambda fault: fault.title)
+def test_two_runs_part_at_the_step_and_the_tensor_of_the_fault(fault: Any, plain: Path, tmp_path: Path) -> None:
+    with planted(fault, FIRST):
+        other = train(tmp_path, {"steps": FIRST})
+    result = bisect(plain, other)
+    assert not result["ok"]
+    assert (result["parting"]["step"], result["parting"]["tensor"]) == (FIRST, fault.tensor), result["text"]
+    assert "setting steps 4 -> 3" in result["text"]
+
+
+def test_runs_that_do_not_part_and_runs_that_cannot_be_compared(plain: Path, run: Path, tmp_path: Path) -> None:
+    assert bisect(plain, plain)["ok"]
+    result = bisect(stage_of(plain), stage_of(run))
+    assert (result["parting"]["step"], result["parting"]["stage"]) == (1, "rl")
+    assert "setting algorithm.kl_coef 0.0 -> 0.05" in result["text"]
+    with pytest.raises(ValueError, match="holds 0 runs"):
+        bisect(plain, tmp_path)
+
+
+def test_runs_of_older_versions_are_compared_by_their_metrics(plain: Path, run: Path, tmp_path: Path) -> None:
+    for number, source in enumerate((plain, run)):
+        shutil.copytree(source, tmp_path / str(number))
+        (stage_of(tmp_path / str(number)) / "step_hashes.jsonl").unlink()
+    result = bisect(tmp_path / "0", tmp_path / "1")
+    assert result["parting"]["step"] == 1 and "->" in result["parting"]["detail"]
+
+
+def test_the_commands_print_and_exit_with_1_if_something_differs(
+    plain: Path, run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["replay", str(plain), "--step", "1"]) == 0
+    assert "step 1, from the beginning: the same bits" in capsys.readouterr().out
+    assert cli.main(["bisect", str(plain), str(run), "--json"]) == 1
+    assert json.loads(capsys.readouterr().out)["parting"]["stage"] == "rl"
+    assert cli.main(["replay", str(plain), "--step", "99"]) == 1
+    assert "r1kit: error: " in capsys.readouterr().err
+
+
+def test_a_fingerprint_sees_every_bit_and_the_place_of_a_value() -> None:
+    weights = {"a": torch.arange(5000, dtype=torch.float32), "b": torch.ones(3, dtype=torch.bfloat16)}
+    before = fingerprint(weights)
+    assert fingerprint({name: tensor.clone() for name, tensor in weights.items()}) == before
+    for name, place in (("a", 0), ("a", 4999), ("b", 2)):
+        changed = {key: tensor.clone() for key, tensor in weights.items()}
+        changed[name].view(torch.int32 if name == "a" else torch.int16)[place] ^= 1
+        assert fingerprint(changed) != before
+    assert fingerprint({"a": weights["a"].flip(0), "b": weights["b"]}) != before
