@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from itertools import zip_longest
 from pathlib import Path
@@ -96,20 +95,10 @@ def run_again(recorded: RecordedStage, folder: Path, step: int, threads: int = 0
         progress=Progress("replay"),
         until=step,
     )
-    with _computing_with(threads):
+    from r1kit.models.devices import computing_with
+
+    with computing_with(threads):
         kind.run(context)
-
-
-@contextmanager
-def _computing_with(threads: int) -> Iterator[None]:
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads or before)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _metrics(folder: Path, step: int) -> dict[str, Any]:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 
 from r1kit.models.known import ModelError, first_line
@@ -33,3 +36,14 @@ def first_card() -> tuple[str, int] | None:
         return None
     card = torch.cuda.get_device_properties(0)
     return card.name, card.total_memory
+
+
+@contextmanager
+def computing_with(threads: int) -> Iterator[None]:
+    """A block in which torch has so many threads on a CPU, which decide the last bits of sums; 0 leaves them."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
