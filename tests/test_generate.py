@@ -263,7 +263,9 @@ def test_wrong_samples_are_dropped_with_reasons_and_pass_rates_are_of_the_proble
     assert steps[-1]["rows_out"] == made.metrics["kept"] == len(made.rows())
 
 
-def test_the_funnel_tells_mixed_languages_code_blocks_and_loops_apart(tmp_path: Path) -> None:
+def test_the_funnel_tells_mixed_languages_code_blocks_and_loops_apart(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     def messy(body: dict[str, Any]) -> Any:
         place = numbers(asked(body))[0] % 5
         right = solve(body)
@@ -281,6 +283,8 @@ def test_the_funnel_tells_mixed_languages_code_blocks_and_loops_apart(tmp_path: 
         made = Made(tmp_path / "out", {}, {"engine": model, "tasks": tasks(tmp_path, 20), "samples": 1})
     expected = {"mixed languages": 4, "code block in the reasoning": 4, "loop": 4, "token limit reached": 4}
     assert made.reasons() == expected and len(made.rows()) == 4
+    most = "truncated 4, code_blocks 4, mixed_languages 4"
+    assert f"kept 4 of 20 samples; dropped most: {most}" in capsys.readouterr().err
 
 
 def test_what_the_evaluation_sets_hold_is_dropped(tmp_path: Path) -> None:
@@ -535,7 +539,7 @@ def test_local_instruction_files_are_taken_as_they_are(tmp_path: Path, row: dict
     assert made.rows()[0]["source"] == "mine"
 
 
-def test_reasoning_and_general_rows_are_mixed_three_to_one(tmp_path: Path) -> None:
+def test_reasoning_and_general_rows_are_mixed_three_to_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     def rows(kind: str, count: int) -> Path:
         turns = [{"role": "user", "content": "?"}, {"role": "assistant", "content": "!"}]
         return Path(write(tmp_path / f"{kind}.jsonl", [{"id": f"{kind}{n}", "messages": turns} for n in range(count)]))
@@ -543,6 +547,8 @@ def test_reasoning_and_general_rows_are_mixed_three_to_one(tmp_path: Path) -> No
     inputs = {"rows/reasoning": rows("r", 90), "rows/general/chat": rows("g", 10), "rows/general/own": rows("h", 12)}
     made = Made(tmp_path / "out", inputs, {}, MIX)
     assert made.metrics == {"rows": 88, "reasoning": 66, "general": 22}
+    said = capsys.readouterr().err
+    assert "reasoning: 66 of 90 rows, 75 %" in said and "left out: 24 of reasoning, to keep the ratio" in said
     assert Counter(row["metadata"]["mixture"] for row in made.rows("mixed.jsonl")) == {"reasoning": 66, "general": 22}
     with pytest.raises(ValueError, match="rows of reasoning and ratios for reasoning, general"):
         Made(tmp_path / "other", {"rows/reasoning": inputs["rows/reasoning"]}, {}, MIX)

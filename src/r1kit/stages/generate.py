@@ -134,6 +134,11 @@ def run(context: Context) -> Mapping[str, Any]:
     funnel = {"funnel": [step.to_json() for step in steps], "decontamination": list(curation.decontamination)}
     path = folder / "funnel.json"
     write_json(path, {**metrics, **funnel, "counts": dict(sorted(counts.items()))})
+    losses = sorted(steps, key=lambda step: step.rows_out - step.rows_in)  # the largest first
+    most = ", ".join(
+        f"{step.name} {step.rows_in - step.rows_out:,}" for step in losses[:3] if step.rows_out < step.rows_in
+    )
+    context.progress.say(f"kept {curation.kept:,} of {metrics['samples']:,} samples; dropped most: {most or 'none'}")
     if not curation.kept and not settings.may_be_empty:
         reasons = sum((Counter(step.reasons) for step in steps), Counter[str]())
         most = ", ".join(f"{name} {count:,}" for name, count in reasons.most_common(3))

@@ -29,7 +29,16 @@ def check(context: Context) -> None:
 
 def run(context: Context) -> Mapping[str, Any]:
     """Draw rows of each kind by the ratios, and shuffle them."""
-    shares = mix(_kinds(context), context.folder / "mixed.jsonl", context.settings)
+    settings: MixSettings = context.settings
+    shares = mix(_kinds(context), context.folder / "mixed.jsonl", settings)
+    for share in shares:
+        context.progress.say(f"{share.source}: {share.taken:,} of {share.available:,} rows, {100 * share.share:.0f} %")
+    if unused := [share for share in shares if share.taken < share.available and settings.size is None]:
+        rows = ", ".join(f"{share.available - share.taken:,} of {share.source}" for share in unused)
+        context.progress.say(
+            f"left out: {rows}, to keep the ratio; to use more, set {context.stage}.ratios, {context.stage}.size or "
+            f"{context.stage}.max_repeats, or give more rows of the other kinds"
+        )
     return {"rows": sum(share.taken for share in shares), **{share.source: share.taken for share in shares}}
 
 
