@@ -318,6 +318,8 @@ def test_contradictions_are_refused() -> None:
     refused: list[tuple[dict[str, Any], str]] = [
         ({"dual_clip": 1.1}, "set it to at least 1.2"),
         ({"objective": "geometric", "ratio": "sequence"}, "set ratio to 'token'"),
+        ({"dynamic_sampling": 2, "baseline": "none"}, "have a gradient with baseline 'none'"),
+        ({"dynamic_sampling": 2, "length_penalty": 0.1}, "have a gradient with a length penalty"),
         ({"covariance": {"kind": "kl"}, "ratio": "sequence"}, "covariance chooses among tokens"),
         ({"masked_importance": [2.0, 5.0]}, "an interval around 1"),
         ({"masked_importance": [0.5, 5.0], "truncated_importance": 2.0}, "set one of them"),

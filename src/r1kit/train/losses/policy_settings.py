@@ -139,6 +139,11 @@ class GRPOSettings(Settings):
 
     @model_validator(mode="after")
     def _consistent(self) -> GRPOSettings:
+        if self.dynamic_sampling and (self.baseline == "none" or self.length_penalty):
+            cause = "a length penalty" if self.length_penalty else "baseline 'none'"
+            raise ValueError(
+                f"dynamic_sampling replaces groups of equal rewards, which have a gradient with {cause}: set it to 0"
+            )
         if self.objective == "reinforce" and self.ratio != "token":
             raise ValueError("objective 'reinforce' has no ratio: set ratio to 'token'")
         if self.objective == "geometric" and self.ratio != "token":
