@@ -209,6 +209,9 @@ def test_a_group_is_found_by_filter_text_and_key_and_read(finished: Path, visit:
     assert page.evaluate("[...CSS.highlights.values()].some((shade) => shade.size)")
     page.locator(".tokens").first.hover(position={"x": 30, "y": 18})
     assert "log-prob" in page.locator("#token").inner_text() or "not sampled" in page.locator("#token").inner_text()
+    page.locator("#find").fill(first["question"][:12])
+    page.locator(".card.match").nth(3).wait_for()  # the cards are made again, with their tokens
+    page.locator(".tokens").nth(3).wait_for()
 
 
 def test_an_answer_leads_to_its_training_row_and_the_rollout_group(finished: Path, visit: Open) -> None:

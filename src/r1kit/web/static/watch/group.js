@@ -6,7 +6,7 @@ import { badge, marks, rewardsTable } from "./rewards_table.js";
 import { go, link, state } from "./state.js";
 import { canShade, clearShades, completionText, facts, SHADES, shadedTokens } from "./text.js";
 
-let built = { key: "", nodes: [] }; // texts that are shown stay the same nodes: shades point into them
+let built = { key: "", node: null }; // texts that are shown stay the same nodes: shades point into them
 
 export function groupView({ run, stage, step, data, list }) {
   const { completions } = data;
@@ -15,7 +15,8 @@ export function groupView({ run, stage, step, data, list }) {
   const spread = new Set(completions.map((completion) => completion.reward)).size > 1;
   const neighbours = list ? neighboursOf(list, data.group) : {};
   const key = [run.id, stage.id, step, data.group, state.tokens, [...matching].join()].join("/");
-  if (built.key !== key) built = { key, nodes: cards(stage, data, matching) };
+  // other texts replace them as a whole: a fold that is kept would not be opened again, and would stay empty
+  if (built.key !== key) built = { key, node: h("div.cards", { "data-keep": key }, cards(stage, data, matching)) };
   return h(
     "article.group",
     { "data-key": `${step}/${data.group}`, "aria-label": `Group ${data.group + 1}` },
@@ -44,7 +45,7 @@ export function groupView({ run, stage, step, data, list }) {
       rewardsTable(completions, matching),
     ),
     tools(completions),
-    h("div.cards", built.nodes),
+    built.node,
   );
 }
 
