@@ -832,3 +832,18 @@ def test_fences_that_never_end_take_no_time() -> None:
     for odd in ("```python\n'''\n```\n", "```\n", "```python\nx = '''\n```\n"):
         extract_program(odd * 10_000)
     assert time.process_time() - before < 2
+
+
+@pytest.mark.parametrize("value", ["5", "None", "dict", "[1]", "'text'", "iter([1])", "range(3)"])
+@pytest.mark.parametrize("setup", ["expected = f(3)", "def helper():\n    return f(3).x\nexpected = helper()"])
+def test_a_program_that_rebinds_the_tested_name_to_data_is_wrong(works: None, value: str, setup: str) -> None:
+    program = f"def f(x): return x\nf = {value}"
+    verdict = grade(program, setup=setup, asserts=["assert f(3) == expected"], names=["f"]).verdict
+    assert verdict.correct is False, verdict.detail
+
+
+def test_a_setup_that_fails_before_it_comes_to_the_program_is_unusable_whatever_the_program_binds(works: None) -> None:
+    tests = {"setup": "import nothing_of_this_name\nexpected = LIMIT + 1", "asserts": ["assert f(3) == expected"]}
+    for program in ("LIMIT = 2\ndef f(x): return x", "LIMIT = f = 2"):
+        verdict = grade(program, names=["f", "LIMIT"], **tests).verdict
+        assert verdict.outcome == "unknown" and "nothing_of_this_name" in verdict.detail

@@ -9,13 +9,15 @@ import types
 import typing
 from collections.abc import Collection, Iterator, Mapping
 from fnmatch import fnmatchcase
-from typing import Any, Self, TypeVar
+from typing import Annotated, Any, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from r1kit.numeric import LARGEST, shown
 from r1kit.redaction import redacted_text
 
 T = TypeVar("T")
+Weight = Annotated[float, Field(ge=-LARGEST, le=LARGEST)]
 NOT_HASHED: dict[str, Any] = {"fingerprint": False}  # marks the fields that `unhashed` declares
 MAX_LISTED = 40  # names in one error message
 _DOTTED_PATH = re.compile(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*[.:][A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*")
@@ -181,8 +183,7 @@ def readable(item: Mapping[str, Any], name: str) -> str:
     if item["type"] == "unexpected_keyword_argument":
         return f"there is no option {name}: leave it out"
     given = item["input"]
-    value = redacted_text(repr(given))
-    value = value if len(value) <= 80 else value[:77] + "..."
+    value = shown_without_secrets(given)
     if item["type"] == "value_error":  # a validator of ours; one that checks several fields names them itself
         is_shown = isinstance(given, Mapping | list | tuple | BaseModel) or value in message
         return f"{at}{message}" if is_shown else f"{at}{message} (given {value})"
@@ -193,6 +194,12 @@ def readable(item: Mapping[str, Any], name: str) -> str:
             rule = rule.replace(theirs, ours)
         return f"{name or 'the value'} is {value}: it must {rule}"
     return f"{at}{message} (given {value})"
+
+
+def shown_without_secrets(value: Any) -> str:
+    """The beginning of a value's `repr`."""
+    text = redacted_text(shown(value, most=1000))
+    return text if len(text) <= 80 else text[:77] + "..."
 
 
 def unknown_field(cls: type[BaseModel], path: list[str], prefix: str = "") -> str:

@@ -11,7 +11,7 @@ from pydantic import Field, model_validator
 from r1kit.curate.filters.protocol import Rejection
 from r1kit.curate.record import CuratedSample
 from r1kit.data.errors import DataError
-from r1kit.settings import Settings
+from r1kit.settings import Settings, Weight
 
 PART = "quality"  # the composite's name among a row's scores
 
@@ -23,7 +23,7 @@ class QualitySettings(Settings):
     sample has no composite score and is not accepted. Unknown is never a zero.
     """
 
-    weights: dict[str, float] = Field(default={"accuracy": 0.4, "reasoning": 0.3, "language": 0.2, "format": 0.1})
+    weights: dict[str, Weight] = Field(default={"accuracy": 0.4, "reasoning": 0.3, "language": 0.2, "format": 0.1})
     accept: float = Field(default=0.8, ge=0, le=1)
     required: tuple[str, ...] = ("accuracy",)
 

@@ -6,7 +6,6 @@ and `messages` are required. Unknown columns stay in the row untouched.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, get_args
@@ -15,6 +14,7 @@ from r1kit import chat
 from r1kit.curate import formats
 from r1kit.data.errors import DataError, shown
 from r1kit.data.messages import parse_messages
+from r1kit.numeric import finite
 from r1kit.types import Conversation, FinishReason, Message, Verdict
 
 
@@ -185,10 +185,6 @@ def _mapping(row: Mapping[str, Any], name: str) -> Mapping[str, Any]:
 def _number(value: Any, place: str) -> float | None:
     if value is None:
         return None
-    try:
-        is_number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-    except OverflowError:  # a whole number of more than 308 digits
-        is_number = False
-    if not is_number:
+    if isinstance(value, bool) or finite(value) is None:
         raise DataError("wrong type", f"the value is {shown(value)}: expected a finite number or null", field=place)
     return float(value)

@@ -6,7 +6,7 @@ from typing import Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from r1kit.settings import Settings
+from r1kit.settings import Settings, Weight
 
 
 class Criterion(Settings):
@@ -16,7 +16,7 @@ class Criterion(Settings):
     asks: str
     low: float = 1
     high: float = 5
-    weight: float = Field(1.0, gt=0)
+    weight: Weight = Field(1.0, gt=0)
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:

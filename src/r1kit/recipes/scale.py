@@ -13,7 +13,7 @@ from r1kit.collect.prompting import REFLECT_SYSTEM
 from r1kit.curate import presets
 from r1kit.curate.curation import CurateSettings
 from r1kit.rewards import RewardSpec
-from r1kit.settings import Settings, SettingsError
+from r1kit.settings import Settings, SettingsError, Weight
 from r1kit.train.losses.policy_settings import PRESETS, GRPOSettings
 
 # Fields of one stage's settings: steps, rows, lengths, rates, tasks and prompt formats. The stage's kind validates them
@@ -26,7 +26,7 @@ class Departures(Settings):
     """Where a scale must depart from the paper's ideas. The defaults are the paper's; a scale says why it differs."""
 
     zero_format: dict[str, float] = Field(default={"format": 1.0})  # R1-Zero's format rewards
-    rule_weights: tuple[float, float, float] = (1.0, 1.0, 1.0)  # accuracy, format, language (V2, equation 7)
+    rule_weights: tuple[Weight, Weight, Weight] = (1.0, 1.0, 1.0)  # accuracy, format, language (V2, equation 7)
     language: RewardSpec = RewardSpec(name="language_consistency")
     requests_in_format: bool = True  # R1 also thinks before it answers a general request
     zero_algorithm: GRPOSettings = PRESETS["paper"]

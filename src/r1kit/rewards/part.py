@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import math
 import sys
 import traceback
 import warnings
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from r1kit.event_loop import run_blocking
+from r1kit.numeric import finite, shown
 from r1kit.rewards.inputs import Configured, RewardFunction
 from r1kit.store import to_plain
 from r1kit.types import Verdict
@@ -108,9 +108,10 @@ class Part:
 
         def log_metric(name: str, value: Any) -> None:
             if not isinstance(value, Real) and not hasattr(value, "item"):  # a tensor or array of one number has `item`
-                raise RewardError(f"reward {self.label!r} logs the metric {name!r} as {value!r:.80}: expected a number")
-            if not math.isfinite(value):  # a mean with NaN would be NaN, which JSON cannot hold
-                metric = f"reward {self.label!r} logs the metric {name!r} as {value}"
+                logged = f"reward {self.label!r} logs the metric {name!r} as {shown(value)}"
+                raise RewardError(f"{logged}: expected a number")
+            if finite(value if isinstance(value, Real) else value.item()) is None:  # JSON cannot hold a mean with NaN
+                metric = f"reward {self.label!r} logs the metric {name!r} as {shown(value)}"
                 warnings.warn(f"{metric}: it is left out", stacklevel=2)
                 return
             columns["log_metric"](f"rewards/{self.label}/{name}", value)
@@ -150,9 +151,9 @@ class Part:
         numbers: list[float | None] = []
         for value in values:
             number = value.item() if not isinstance(value, Real) and getattr(value, "ndim", None) == 0 else value
-            if number is not None and (not isinstance(number, Real) or not math.isfinite(number)):
-                raise RewardError(f"{name} returned {value!r:.200}: expected a finite number or None")
-            numbers.append(None if number is None else float(number))
+            if number is not None and finite(number) is None:
+                raise RewardError(f"{name} returned {shown(value, 200)}: expected a finite number or None")
+            numbers.append(finite(number))
         return numbers
 
     def _failure(self, error: Exception, arguments: Mapping[str, Any], chat: bool) -> str:

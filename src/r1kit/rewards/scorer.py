@@ -7,6 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from r1kit.numeric import LARGEST
 from r1kit.rewards.completion_form import in_form
 from r1kit.rewards.part import HOOKS, NOT_DATA, RESERVED, Part, PartResult, RewardError
 from r1kit.types import Reward
@@ -86,6 +87,10 @@ class Scorer:
             for name, value in result.notes.items():  # a name that an earlier part has taken gets the label in front
                 notes[f"{part.label}/{name}" if name in notes else name] = value
         known = [part.weight * result.value for part, result in pairs if result.value is not None]
+        for part, result in pairs:
+            if result.value is not None and abs(part.weight * result.value) > LARGEST:
+                product = f"{result.value:g} with the weight {part.weight:g}"
+                raise RewardError(f"reward {part.label!r} is {product}: expected at most {LARGEST:g} in size, scale it")
         is_judged = bool(known) and not any(result.is_undecided for result in results)
         weighted_first = sorted(pairs, key=lambda pair: pair[0].weight == 0)
         return Reward(

@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import Field, field_validator, model_validator
 
 from r1kit.rewards.registry import REWARDS
-from r1kit.settings import ForSources, is_dotted_path, nearest
+from r1kit.settings import ForSources, Weight, is_dotted_path, nearest
 
 
 class RewardSpec(ForSources):
@@ -21,7 +21,7 @@ class RewardSpec(ForSources):
     """
 
     name: str
-    weight: float = 1.0
+    weight: Weight = 1.0
     options: dict[str, Any] = Field(default_factory=dict)
     chat: bool | None = None
     label: str = Field(default="", description="the name under which it is logged; empty: its name")

@@ -10,7 +10,7 @@ from pydantic import Field, field_validator, model_validator
 
 from r1kit.data.columns import ColumnMap
 from r1kit.data.errors import DataError
-from r1kit.settings import Settings, unhashed
+from r1kit.settings import Settings, Weight, unhashed
 from r1kit.tasks.base import Task, iterate
 from r1kit.tasks.mapping import mapped
 from r1kit.tasks.mixture import Joined, mix
@@ -57,7 +57,7 @@ class TaskSpec(Settings):
         description="keep columns of lists and objects in memory, for rewards of your own; `rl` does so if it has any",
     )
     seed: int = Field(default=0, ge=0)
-    weight: float = Field(default=1.0, gt=0, description="share in a mixture; weights need not add up to 1")
+    weight: Weight = Field(default=1.0, gt=0, description="share in a mixture; weights need not add up to 1")
     data: Path | None = Field(default=None, description="folder with <set>/<split>.jsonl.gz, in place of R1KIT_DATA")
     options: dict[str, Any] = Field(
         default={},

@@ -14,6 +14,7 @@ from itertools import islice
 from math import isfinite
 from typing import Any, Protocol
 
+from r1kit.numeric import shown
 from r1kit.settings import SettingsError, nearest
 from r1kit.types import Verdict
 from r1kit.verifiers import extract
@@ -110,9 +111,13 @@ def _as_text(value: Any) -> str | None:
     """Text as it is, a finite number as text, None for anything else."""
     if isinstance(value, str):
         return None if value.strip() in _MISSING else value
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    return str(value) if is_number and isfinite(value) else None
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    try:
+        return str(value) if isinstance(value, int) or isfinite(value) else None
+    except ValueError:  # Python writes no integer of more than 4,300 digits
+        return None
 
 
 def _unusable(reference: Any) -> Verdict:
-    return Verdict(outcome="unknown", detail=f"the reference is not text: {str(reference)[:60]!r}")
+    return Verdict(outcome="unknown", detail=f"the reference is not text: {shown(reference, 60)}")

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from r1kit.models.batch import Batch, Targets, Totals
 from r1kit.models.head import Chunk, ChunkLoss
-from r1kit.settings import Settings
+from r1kit.settings import Settings, Weight
 from r1kit.train.losses.divergence import SoftTargets, divergence
 
 Targeting = Callable[[slice], SoftTargets]  # for a slice of a batch's targets
@@ -32,8 +32,8 @@ class DistillationSettings(Settings):
     """
 
     temperature: float = Field(3.0, gt=0)
-    soft_weight: float = Field(0.7, ge=0)
-    hard_weight: float = Field(0.3, ge=0)
+    soft_weight: Weight = Field(0.7, ge=0)
+    hard_weight: Weight = Field(0.3, ge=0)
 
     @model_validator(mode="after")
     def _teaches(self) -> Self:

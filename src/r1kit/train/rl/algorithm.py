@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import inspect
-import math
 from collections.abc import Callable, Sequence
 from functools import partial, wraps
-from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +12,7 @@ from torch import Tensor
 
 from r1kit.models.batch import Targets, Totals
 from r1kit.models.policy_net import Loss, LossOutput
+from r1kit.numeric import finite, shown
 from r1kit.settings import SettingsError, import_function
 from r1kit.train.advantages import BASELINES, advantages, length_rewards, whiten
 from r1kit.train.losses.policy_gradient import grpo
@@ -96,9 +95,9 @@ def baseline_of(settings: GRPOSettings) -> Baseline:
         if (
             not isinstance(values, list | tuple)
             or len(values) != len(rewards)
-            or not all(value is None or (isinstance(value, Real) and math.isfinite(value)) for value in values)
+            or not all(value is None or finite(value) is not None for value in values)
         ):
-            message = f"baseline {settings.baseline!r} returned {returned!r:.80} for {len(rewards)} rewards"
+            message = f"baseline {settings.baseline!r} returned {shown(returned)} for {len(rewards)} rewards"
             raise ValueError(f"{message}: expected a list of finite numbers or None, one for each")
         return values
 

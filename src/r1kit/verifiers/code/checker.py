@@ -240,6 +240,18 @@ class Unit:
         }
 
 
+def reads(setup: str, names: set[str], error: Exception) -> bool:
+    """Whether the setup, up to the statement that failed, mentions one of the names.
+
+    They are bound to plain data of the program (`f = 5`), with which a statement may fail without asking the program.
+    """
+    trace = error.__traceback__
+    while trace is not None and trace.tb_frame.f_code.co_filename != "setup.py":
+        trace = trace.tb_next
+    reached = [node for node in ast.parse(setup).body if trace is None or node.lineno <= trace.tb_lineno]
+    return any(isinstance(node, ast.Name) and node.id in names for part in reached for node in ast.walk(part))
+
+
 def described(error: Exception) -> str:
     """An exception as one line."""
     return f"{type(error).__name__}: {error}"[:300].removesuffix(": ")
@@ -276,12 +288,13 @@ def examined(job: dict[str, Any], client: Client, report: Any) -> dict[str, Any]
         client.value({"do": "load"})
         for name in job["names"]:
             module.__dict__[name] = client.named(name)
+        plain = {name for name in job["names"] if not isinstance(module.__dict__[name], Function)}
         questions = client.questions
         try:
             exec(setup, module.__dict__)
         except Exception as error:  # the setup is any Python
-            if client.questions == questions:  # the program had no part in it
-                return {"unusable": f"the setup fails: {described(error)}"}
+            if client.questions == questions and not reads(job["setup"], plain, error):
+                return {"unusable": f"the setup fails: {described(error)}"}  # the program had no part in it
             raise
         for unit in units:
             unit.run(module.__dict__)

@@ -1,0 +1,27 @@
+"""Numbers from outside: of any size, and of any type that behaves as a number."""
+
+from __future__ import annotations
+
+import math
+from numbers import Real
+from typing import Any
+
+LARGEST = 1e9  # of rewards and weights in size: squares of larger ones overflow in fp32
+
+
+def finite(value: Any) -> float | None:
+    """A real number as a float; None for anything else, NaN, infinity, and integers beyond a float."""
+    try:
+        number = float(value) if isinstance(value, Real) else math.nan
+    except OverflowError:
+        return None
+    return number if math.isfinite(number) else None
+
+
+def shown(value: Any, most: int = 80) -> str:
+    """The beginning of a value's `repr`; Python refuses to write integers of more than 4,300 digits."""
+    try:
+        text = repr(value)
+    except ValueError:
+        text = f"{type(value).__name__} of too many digits"
+    return text if len(text) <= most else text[: most - 3] + "..."
