@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import selectors
+import shutil
 import signal
 import subprocess
 import sys
@@ -428,3 +429,31 @@ def test_settings_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setenv("R1KIT_SANDBOX", "bubblewarp")
     with pytest.raises(ValueError, match="bubblewrap"):
         SandboxSettings.from_environment()
+
+
+def test_a_python_below_the_home_folder_runs_and_opens_nothing_else_there(
+    local: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """pyenv, uv and conda install there; the prefix may be ~/.local itself."""
+    real = Path(os.path.realpath("/usr/bin/python3"))
+    with tempfile.TemporaryDirectory(dir="/var/tmp") as home:
+        bin_folder, library = Path(home, ".local", "bin"), Path(home, ".local", "lib")
+        secret = Path(home, ".local", "share", "secret")
+        for folder in (bin_folder, library, secret.parent):
+            folder.mkdir(parents=True)
+        secret.write_text("secret")
+        python = Path(shutil.copy(real, bin_folder))
+        (library / real.name).symlink_to(f"/usr/lib/{real.name}")
+        for path in (Path(home), *Path(home).rglob("*")):
+            path.chmod(0o755)
+        monkeypatch.setenv("HOME", home)
+        sandbox = open_sandbox(SandboxSettings.parse({"kind": local.kind, "python": str(python)}))
+        seen = sandbox.interpreter.folders  # type: ignore[attr-defined]
+        assert str(python) in seen and not any(secret.is_relative_to(folder) for folder in seen)
+        program = (
+            "import os, sys\nprint(sys.base_prefix)\n"
+            f"for attempt in (lambda: open({str(secret)!r}), lambda: os.listdir({str(secret.parent)!r})):\n"
+            "    try:\n        print(attempt())\n    except OSError:\n        print('refused')"
+        )
+        done = sandbox.run(program)
+    assert done.stdout == f"{home}/.local\nrefused\nrefused\n", done.stderr

@@ -49,13 +49,14 @@ class Bubblewrap(LocalSandbox):
     def start(self, files: Mapping[str, str], limits: Limits) -> Iterator[process.Start]:
         """See `LocalSandbox`; the files travel in the bundle."""
         prefix = [self.executable, *NAMESPACES.split()]
-        for folder in self.interpreter.folders:
-            prefix += ["--ro-bind", folder, folder]
         for place, target in self.interpreter.links():
             prefix += ["--symlink", target, place]
         prefix += ["--proc", "/proc", "--dev", "/dev", "--size", str(limits.file_mb << 20), "--tmpfs", "/tmp"]
-        for folder in self.interpreter.packages:  # after /tmp, which would hide those inside
-            prefix += ["--ro-bind", folder, folder]
+        for place in (
+            *self.interpreter.folders,
+            *self.interpreter.packages,
+        ):  # after /tmp, which would hide those inside
+            prefix += ["--ro-bind", place, place]
         # /dev is a writable tmpfs without a limit: /dev/shm could fill half of the machine's memory. Through /proc, a
         # program could lower its own priority, and then look like a program on a busy machine.
         prefix += ["--chdir", "/tmp", "--remount-ro", "/dev", "--remount-ro", "/proc", "--remount-ro", "/"]

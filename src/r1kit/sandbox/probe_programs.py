@@ -33,7 +33,8 @@ READ = """
 for path in [{secret!r}, "/etc/passwd", "/etc/hostname", "/proc/{neighbour}/environ", "/proc/sysrq-trigger"]:
     attempt("read " + path, lambda: open(path, "rb").read(1) or 1 / 0)
 for path in [{folder!r}, {home!r}, "/proc/{neighbour}/root"]:
-    attempt("list " + path, lambda: os.listdir(path) or 1 / 0)
+    # on the way to an interpreter below the home folder there is nothing else
+    attempt("list " + path, lambda: set(os.listdir(path)) - ({shared!r} if path == {home!r} else set()) or 1 / 0)
 print("done")
 """
 WRITE = """

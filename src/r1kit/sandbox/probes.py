@@ -84,7 +84,7 @@ PROBES = (
 def examine(sandbox: Sandbox, *, quick: bool) -> list[Finding]:
     """Run the probes; raises `SandboxError` if the sandbox cannot run programs at all."""
     with tempfile.TemporaryDirectory(prefix="r1kit-") as folder, ExitStack() as stack:
-        host, findings = _Host(Path(folder), stack), []
+        host, findings = _Host(Path(folder), stack, _shared_below_home(sandbox)), []
         for probe in (probe for probe in PROBES if probe.quick or not quick):
             done = sandbox.run(programs.ATTEMPT + probe.program.format(**host.facts), limits=probe.limits)
             harm = host.harm()
@@ -101,10 +101,18 @@ def examine(sandbox: Sandbox, *, quick: bool) -> list[Finding]:
     return findings
 
 
+def _shared_below_home(sandbox: Sandbox) -> set[str]:
+    """The names in the home folder that lead to the sandbox's interpreter and packages."""
+    interpreter, home = getattr(sandbox, "interpreter", None), Path.home()
+    places = [] if interpreter is None else [*interpreter.folders, *interpreter.packages]
+    below = [Path(place).relative_to(home) for place in places if Path(place).is_relative_to(home)]
+    return {path.parts[0] for path in below if path.parts}
+
+
 class _Host:
     """Parts of the host that programs must not reach: a secret file, sockets, a process of the same user."""
 
-    def __init__(self, folder: Path, stack: ExitStack) -> None:
+    def __init__(self, folder: Path, stack: ExitStack, shared: set[str]) -> None:
         self.folder, self.secret = folder, folder / "secret"
         folder.chmod(0o755)
         self.secret.write_text("secret")
@@ -142,6 +150,7 @@ class _Host:
             "abstract": name,
             "port": tcp.getsockname()[1],
             "home": os.path.expanduser("~"),
+            "shared": shared,
             "neighbour": self.neighbour.pid,
         }
 

@@ -15,7 +15,7 @@ _LINKER = ("/etc/ld.so.cache", "/etc/alternatives")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Interpreter:
-    """A Python outside virtual environments: its executable, and the folders that it must see.
+    """A Python outside virtual environments: its executable, and the folders and files that it must see.
 
     Programs find the standard library, and what is in the folders `packages`.
     """
@@ -42,8 +42,18 @@ def interpreters(chosen: str = "", packages: Sequence[str] = ()) -> Iterator[Int
         folders = [path for path in _SYSTEM if os.path.isdir(path)]
         folders += [path for path in _LINKED if os.path.isdir(path) and not os.path.islink(path)]
         folders += [path for path in _LINKER if os.path.exists(path)]
-        parents = Path(real).parents
-        prefix = parents[1] if len(parents) > 2 else parents[0]  # .../bin/python3.11
-        if not any(prefix.is_relative_to(folder) for folder in _SYSTEM):
-            folders.append(str(prefix))
+        if not any(Path(real).is_relative_to(folder) for folder in _SYSTEM):
+            folders += [real, *_libraries(Path(real))]
         yield Interpreter(path=real, folders=tuple(folders), packages=installed)
+
+
+def _libraries(python: Path) -> list[str]:
+    """The folders with the standard library and the shared libraries of an interpreter outside the system's folders.
+
+    Its whole prefix may be ~/.local, and hold much else.
+    """
+    for prefix in (python.parents[1] if len(python.parents) > 1 else python.parent, python.parent):
+        folders = [prefix / name for name in ("lib", "lib64") if any(prefix.glob(f"{name}/python3*/os.py"))]
+        if folders:
+            return [str(folder) for folder in folders if not folder.is_symlink()]
+    return []
