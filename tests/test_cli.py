@@ -185,6 +185,17 @@ def test_a_stopped_run_says_how_to_go_on(capsys: pytest.CaptureFixture[str], tmp
     assert error.splitlines()[-1] == "finished work is kept; to resume: r1kit run broken --seed 1"
 
 
+def test_a_stopped_export_does_not_say_that_anything_is_kept(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stopped(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt("stopped by SIGTERM")
+
+    monkeypatch.setattr("r1kit.export.export", stopped)
+    assert cli.main(["export", "tiny", "--to", "hub-folder", "--out", str(tmp_path / "out")]) == 130
+    assert capsys.readouterr().err.strip() == "stopped by SIGTERM"
+
+
 @pytest.mark.parametrize(
     "arguments",
     [

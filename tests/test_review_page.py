@@ -32,7 +32,9 @@ pytest.importorskip("latex2mathml", reason="the review page needs its extra: pip
 
 from starlette.testclient import TestClient
 
+from r1kit.data.jsonl import MAX_FILE_ROW_BYTES
 from r1kit.net.address import is_loopback
+from r1kit.web import guard
 from r1kit.web.app import make_app
 from r1kit.web.markup import mathml, render, shown
 from r1kit.web.text_diff import changes
@@ -287,13 +289,25 @@ def test_a_page_that_other_machines_reach_needs_its_key(make: Make) -> None:
     ] * 2
 
 
-def test_forms_that_are_no_forms_or_too_large_are_refused(make: Make) -> None:
+def test_forms_that_are_no_forms_or_too_large_are_refused(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     ana = Visitor(make(), "ana")
     assert ana.client.post("/decide", json={"do": "accept"}).status_code == 415
-    assert ana.client.post("/decide", data={"token": "x" * 9_000_000}).status_code == 413
+    monkeypatch.setattr(guard, "LARGEST", 10_000)
+    assert ana.client.post("/decide", data={"token": "x" * 11_000}).status_code == 413
     assert ana.client.post("/decide", data={f"f{number}": "" for number in range(60)}).status_code == 400
     assert ana.post("/decide", item="nothing", do="accept").status_code == 409
     assert ana.get("/decide").status_code == 200  # a reload of what was sent: the next sample
+
+
+def test_a_sample_of_more_than_eight_mebibytes_can_be_accepted(make: Make) -> None:
+    assert guard.LARGEST > 3 * MAX_FILE_ROW_BYTES  # in a form, percent signs take three bytes for one
+    ana = Visitor(queue := make(apples(1)), "ana")
+    ana.get()
+    text = "é" * (9 * 2**20 // 2)
+    answer = ana.post("/decide", item="gsm8k/1", do="accept", reasoning=text, summary="$3$")
+    assert answer.headers["location"] == "/?said=edit"
+    [decision] = queue.history()
+    assert len(text.encode()) == 9 * 2**20 and decision.item == "gsm8k/1"
 
 
 # ---- decisions over the page

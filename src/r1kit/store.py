@@ -20,6 +20,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
+MAX_TEXT_BYTES = 256 << 20  # of a file that is read as a whole
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO)
 # Libraries that report a full disk without errno, by the type of their error.
@@ -97,10 +98,22 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(to_plain(value), ensure_ascii=False, indent=2) + "\n")
 
 
+def read_bounded(path: Path, most: int = MAX_TEXT_BYTES) -> str:
+    """The text of a file; raises `StoreError` for a pipe, a device, or more than `most` bytes, and ValueError for text
+    that is not UTF-8."""
+    if path.exists() and not path.is_dir() and not path.is_file():
+        raise StoreError(f"{path} is a pipe or a device, which may have no end: name a file")
+    with open(path, "rb") as file:
+        data = file.read(most + 1)
+    if len(data) > most:
+        raise StoreError(f"{path} has more than {most:,} bytes, and no file of its kind is so large: check its name")
+    return data.decode("utf-8")
+
+
 def read_json(path: Path) -> Any:
     """The content of a JSON file; raises `StoreError` if it is damaged."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(read_bounded(path))
     except (ValueError, RecursionError) as error:  # or lists in lists, thousands deep
         raise StoreError(f"{path} is not JSON ({error}): it was damaged or edited; restore or delete it") from None
 

@@ -8,6 +8,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from r1kit.chat.template_bounds import check_bounds
 from r1kit.types import Message
 
 THINK, END_THINK = "<think>", "</think>"
@@ -82,6 +83,8 @@ def apply_template(tokenizer: Any, turns: Sequence[dict[str, str]], remedy: str 
     """The chat template's text. Raises ValueError if the template refuses the turns, for whatever reason."""
     from jinja2 import TemplateError
 
+    if isinstance(template := getattr(tokenizer, "chat_template", None), str):
+        check_bounds(template)
     try:
         return str(tokenizer.apply_chat_template(list(turns), tokenize=False, **options))
     except TemplateError as error:

@@ -32,14 +32,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if isinstance(sys.stdout, io.TextIOWrapper):  # model text may have characters that the terminal cannot show
         sys.stdout.reconfigure(errors="replace")
     try:
+        if getattr(options, "allow_code", None):
+            from r1kit.models.folder_code import allow
+
+            allow(options.allow_code)
         status: int | None = options.command(options)
         if sys.stdout is not None:  # None if the caller closed it
             sys.stdout.flush()  # inside the try: a full disk shows here
         return status or 0
     except KeyboardInterrupt as stop:
-        resumable = (
-            options.command in (actions.run, actions.bench_algorithms) or getattr(options, "out", None) is not None
-        )
+        keeps_rows = options.command in (actions.generate, actions.evaluate) and options.out is not None
+        resumable = keeps_rows or options.command in (actions.run, actions.bench_algorithms)
         hint = f"\nfinished work is kept; to resume: {shlex.join(['r1kit', *arguments])}" if resumable else ""
         print(f"{_message(stop) or 'stopped'}{hint}", file=sys.stderr)
         return 128 + getattr(stop, "signum", 2)

@@ -115,6 +115,7 @@ def _recipe(options: argparse.Namespace) -> Recipe:
         seed=options.seed,
         track=getattr(options, "track", ()),  # `plan` has no trackers
         controls=getattr(options, "controls", ()),  # a bench has none
+        allow_code=getattr(options, "allow_code", ()),
     )
     for note in recipe.notes:
         print(note, file=sys.stderr)

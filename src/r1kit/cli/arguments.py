@@ -9,6 +9,7 @@ from typing import Any
 
 import r1kit
 from r1kit.cli import actions
+from r1kit.store import StoreError, read_bounded
 
 MODEL_HELP = "a known model's name or a model folder; with --engine, the engine's name for it"
 FORMAT_HELP = "how prompts are rendered (default: as the model was trained)"
@@ -165,6 +166,12 @@ def _add_inputs(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--data", action="append", default=[], metavar="ROLE=NAME|FILE|JSON", type=role, help=data_help
     )
+    _add_allow_code(command)
+
+
+def _add_allow_code(command: argparse.ArgumentParser) -> None:
+    code_help = "run the Python code in the folder of this model (read it first); may be repeated"
+    command.add_argument("--allow-code", action="append", default=[], metavar="MODEL", help=code_help)
 
 
 def _add_hardware(command: argparse.ArgumentParser) -> None:
@@ -219,6 +226,7 @@ def _add_answering_commands(commands: Any) -> None:
     _add_address(serve, 8000)
     key_help = "key that clients must send (default: the environment variable R1KIT_API_KEY)"
     serve.add_argument("--api-key", default="", metavar="KEY", help=key_help)
+    _add_allow_code(serve)
     serve.add_argument("--queue", type=int, default=512, metavar="N", help="completions that may wait (512)")
     serve.add_argument("--format", metavar="plain|chat|FILE", help=FORMAT_HELP)
     serve.add_argument("--engine", metavar="JSON|FILE", type=engine, help='such as {"max_rows": 64, "device": "cpu"}')
@@ -245,6 +253,7 @@ def _add_sampling(command: argparse.ArgumentParser, *, temperature: float) -> No
     command.add_argument("--format", metavar="plain|chat|FILE", help=FORMAT_HELP)
     command.add_argument("--engine", metavar="URL|MODULE:CLASS|JSON|FILE", type=engine, help=ENGINE_HELP)
     command.add_argument("--seed", type=int, default=0, help="seed of the sampling (0)")
+    _add_allow_code(command)
 
 
 def _add_review(command: argparse.ArgumentParser) -> None:
@@ -289,6 +298,7 @@ def _add_proof(command: argparse.ArgumentParser) -> None:
     prompts_help = "how many prompts the trained model and the export both answer (16)"
     command.add_argument("--prompts", type=int, default=16, metavar="N", help=prompts_help)
     no_proof_help = "do not run the export; its record says so"
+    _add_allow_code(command)
     command.add_argument("--no-proof", dest="proof", action="store_false", help=no_proof_help)
     _add_json(command)
 
@@ -366,11 +376,13 @@ def engine(text: str) -> dict[str, Any]:
     if colon and all(part.isidentifier() for part in (*module.split("."), name)):
         return {"kind": "custom", "path": text}
     try:
-        values = json.loads(text if text.lstrip().startswith("{") else Path(text).read_text(encoding="utf-8-sig"))
+        values = json.loads(text if text.lstrip().startswith("{") else read_bounded(Path(text)).removeprefix("\ufeff"))
     except OSError as error:
         expected = "expected an address, module:Class, JSON or a file"
         reason = f"as a file: {error.strerror or error}"
         raise argparse.ArgumentTypeError(f"{text!r} is not an engine: {expected} ({reason})") from None
+    except StoreError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
     except ValueError as error:
         raise argparse.ArgumentTypeError(f"{text!r} is not valid JSON: {error}") from None
     if not isinstance(values, dict):

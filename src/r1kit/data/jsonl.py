@@ -16,6 +16,8 @@ from r1kit.data.errors import DataError, shown
 from r1kit.store import StoreError, atomic_file, storing, to_plain
 
 MAX_ROW_BYTES = 8 * 2**20  # the longest row of a training sample; longer ones are skipped without being read
+MAX_FILE_ROW_BYTES = 64 * 2**20  # the longest row of any file that people give
+MAX_ARRAY_BYTES = 2**30  # the longest JSON array, which is read as a whole
 BLOCK_BYTES = 2**20
 _encode = json.JSONEncoder(ensure_ascii=False).encode
 
@@ -73,13 +75,17 @@ def read_rows(path: Path, *, missing_ok: bool = False) -> Iterator[dict[str, Any
 def parsed(line: Line, path: Path) -> dict[str, Any]:
     """A line as an object; raises `DataError` with file and row."""
     if line.text is None:
-        size = f"the row takes {line.length:,} bytes, and at most {MAX_ROW_BYTES:,} are allowed"
-        reason = f"{size}: check that the file has one row per line"
-        raise DataError("too large", reason, str(path), line.number)
+        raise too_large(line, path, MAX_ROW_BYTES)
     row = parse_row(line.text, path, line.number)
     if isinstance(row, DataError):
         raise row
     return row
+
+
+def too_large(line: Line, path: Path, most: int) -> DataError:
+    """The error of a line that was not read."""
+    size = f"the row takes {line.length:,} bytes, and at most {most:,} are allowed"
+    return DataError("too large", f"{size}: check that the file has one row per line", str(path), line.number)
 
 
 def parse_row(line: bytes, path: Path, number: int) -> dict[str, Any] | DataError:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 from r1kit.data.errors import DataError
-from r1kit.data.jsonl import as_object, lines_of, parse_json, parse_row
+from r1kit.data.jsonl import MAX_ARRAY_BYTES, MAX_FILE_ROW_BYTES, as_object, lines_of, parse_json, parse_row, too_large
 
 # A bad row is yielded as its error, so that a check can continue after it.
 NumberedRow = tuple[int, dict[str, Any] | DataError]
@@ -25,6 +25,8 @@ def numbered_rows(path: Path) -> Iterator[NumberedRow]:
         raise DataError("missing file", "there is no such file", str(path))
     if path.is_dir():
         raise DataError("missing file", "this is a folder: name one file in it", str(path))
+    if not path.is_file():
+        raise DataError("wrong type", "this is a pipe or a device, which may have no end: name a file", str(path))
     if not path.name.endswith(SUFFIXES):
         raise DataError("wrong type", f"unknown kind of file: expected one of {', '.join(SUFFIXES)}", str(path))
     rows = parquet_rows(path) if path.suffix == ".parquet" else json_rows(path)
@@ -58,12 +60,18 @@ def json_rows(path: Path) -> Iterator[NumberedRow]:
             head = file.read(1024).removeprefix(b"\xef\xbb\xbf").lstrip()
             file.seek(0)
             if ".json" in path.suffixes[-2:] and head[:1] == b"[":
-                for number, value in enumerate(parse_json(file.read()), start=1):
+                text = file.read(MAX_ARRAY_BYTES + 1)
+                if len(text) > MAX_ARRAY_BYTES:
+                    reason = f"a JSON array of more than {MAX_ARRAY_BYTES:,} bytes: write one row per line, as .jsonl"
+                    raise DataError("too large", reason)
+                for number, value in enumerate(parse_json(text), start=1):
                     yield number, as_object(value, path, number)
                 return
-            for line in lines_of(file, keep_cut_end=True):
-                assert line.text is not None  # no limit is set
-                yield line.number, parse_row(line.text, path, line.number)
+            for line in lines_of(file, max_bytes=MAX_FILE_ROW_BYTES, keep_cut_end=True):
+                if line.text is None:
+                    yield line.number, too_large(line, path, MAX_FILE_ROW_BYTES)
+                else:
+                    yield line.number, parse_row(line.text, path, line.number)
     except DataError as error:
         raise error.at(str(path)) from None
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from r1kit.chat import ChatFormat, saved
 from r1kit.models import adapters
 from r1kit.models.known import ModelError, resolve
-from r1kit.store import read_json, write_json
+from r1kit.store import read_object, write_json
 
 if TYPE_CHECKING:
     from r1kit.models.load import Policy
@@ -37,13 +37,13 @@ def write_model(policy: Policy, model: Path, chat: ChatFormat, template: str, fo
 
 def write_config(model: Path, folder: Path) -> None:
     """Write a model's configuration without paths of this machine."""
-    config = {name: value for name, value in read_json(model / "config.json").items() if name not in LOCAL}
+    config = {name: value for name, value in read_object(model / "config.json").items() if name not in LOCAL}
     write_json(folder / "config.json", config)
 
 
 def write_adapter(policy: Policy, adapter: Path, chat: ChatFormat, template: str, folder: Path) -> None:
     """Write the adapter, its tokenizer and template; a base that is no hub id comes along in the folder base/."""
-    config = read_json(adapter / adapters.CONFIG)
+    config = read_object(adapter / adapters.CONFIG)
     name = adapters.base_name(adapter)
     base = resolve(name)
     if Path(name).expanduser().is_dir() or base.parent.name != "snapshots":

@@ -24,7 +24,7 @@ from r1kit.models.known import KNOWN, ModelError, located, resolve
 from r1kit.pipeline.guards import stop_on_signals
 from r1kit.pipeline.provenance import versions
 from r1kit.settings import nearest
-from r1kit.store import atomic_folder, files_in, read_json, sha256, write_json, write_text
+from r1kit.store import atomic_folder, files_in, read_json, read_object, sha256, write_json, write_text
 
 if TYPE_CHECKING:
     from r1kit.models.load import Policy
@@ -68,7 +68,7 @@ class Draft:
             whole = resolve(self.model)
             write_model(self.policy, whole, self.chat, template, part)
             is_merged = whole != self.folder
-            return "bf16" if is_merged and read_json(whole / "config.json").get("dtype") != "float32" else "fp32"
+            return "bf16" if is_merged and read_object(whole / "config.json").get("dtype") != "float32" else "fp32"
         if self.to == "adapter":
             write_adapter(self.policy, self.folder, self.chat, template, part)
             return "fp32"

@@ -23,7 +23,7 @@ from r1kit.models.load import check_vocabulary, check_weights, outline, place
 from r1kit.models.packed import PackedLayout, Span, bucket, split_by_budget
 from r1kit.models.policy_net import ScoreNet
 from r1kit.models.preflight import choose_path
-from r1kit.store import atomic_folder, read_json, write_json
+from r1kit.store import atomic_folder, read_json, read_object, write_json
 from r1kit.types import ComputeDtype, Conversation, Message, Sample, WeightsDtype
 
 On = Literal["answer", "response"]
@@ -135,7 +135,7 @@ def load_reward_model(name: str, *, device: str = "auto", offload_idle: bool = F
     With `offload_idle`, the model waits in main memory and visits the device only to score.
     """
     folder = resolve(name)
-    if read_json(folder / "config.json").get("architectures", [""])[0].endswith("ForCausalLM"):
+    if read_object(folder / "config.json").get("architectures", [""])[0].endswith("ForCausalLM"):
         raise ModelError(f"{name} is a language model: train a reward model from it, or give one's folder")
     model = _classifier(folder, name, missing=())
     tokenizer = tokenizer_of(folder, name)

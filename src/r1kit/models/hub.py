@@ -1,6 +1,7 @@
-"""Configurations, tokenizers and networks read from Hugging Face folders. Code in a model folder is never run.
+"""Configurations, tokenizers and networks read from Hugging Face folders.
 
-Left to itself, transformers asks on the terminal whether to run such code. Everything here passes `NO_CODE`.
+Left to itself, transformers asks on the terminal whether to run code in such a folder. Everything here passes
+`NO_CODE`, or `code_options`, which allows the code of models that the user named.
 """
 
 from __future__ import annotations
@@ -12,28 +13,34 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from r1kit.models.folder_code import code_options
 from r1kit.models.known import ModelError, first_line
-from r1kit.store import read_json
+from r1kit.store import read_object
 
 NO_CODE: dict[str, Any] = {"trust_remote_code": False}
+# what transformers raises for folders that it cannot use, also for JSON of another shape
+UNUSABLE = (ImportError, OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError)
 
 
 @contextmanager
 def reading(name: str, problem: str, remedy: str = "") -> Iterator[None]:
     """Turn the errors of transformers into a `ModelError` that says what the problem with `name` is."""
+    from huggingface_hub.errors import StrictDataclassError
     from safetensors import SafetensorError
 
     try:
         yield
-    except (ImportError, OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+    except (*UNUSABLE, SafetensorError, StrictDataclassError) as error:
         if "trust_remote_code" in str(error):
             raise ModelError(
                 f"{name} needs Python code that is in its folder, and r1kit does not run code from model folders: "
-                "use a model whose architecture and tokenizer transformers has"
+                "use a model whose architecture and tokenizer transformers has, or if you have read the code, allow it "
+                "with --allow-code NAME"
             ) from None
         if isinstance(error, SafetensorError):
             raise ModelError(f"{name} has a damaged weights file ({first_line(error)}): fetch it again") from error
-        line = first_line(error)
+        wrong_field = isinstance(error, StrictDataclassError)
+        line = " ".join(str(error).split())[:200] if wrong_field else first_line(error)
         reason = "" if line.endswith(":") else f" ({line})"  # transformers lists what it tried on more lines
         raise ModelError(f"{name} {problem}{reason}{remedy}") from error
 
@@ -43,7 +50,7 @@ def config_of(folder: Path, name: str) -> Any:
     from transformers import AutoConfig
 
     with reading(name, "has no usable configuration", ": correct or replace its config.json"):
-        return AutoConfig.from_pretrained(folder, **NO_CODE).get_text_config()
+        return AutoConfig.from_pretrained(folder, **code_options(folder)).get_text_config()
 
 
 def tokenizer_of(folder: Path, name: str) -> Any:
@@ -52,7 +59,7 @@ def tokenizer_of(folder: Path, name: str) -> Any:
     from transformers import AutoTokenizer
 
     with reading(name, "has no usable tokenizer", ": save one beside the weights"):
-        tokenizer = AutoTokenizer.from_pretrained(folder, **NO_CODE)
+        tokenizer = AutoTokenizer.from_pretrained(folder, **code_options(folder))
         if len(tokenizer) <= len(tokenizer.all_special_tokens):
             raise ValueError("no tokenizer file is in the folder")
         return tokenizer
@@ -76,7 +83,7 @@ def listed_ends(folder: Path) -> list[int]:
     A single id that comes from `config.json` may be a default of its class, which says nothing about the tokenizer.
     """
     file = folder / "generation_config.json"
-    config = read_json(file if file.is_file() else folder / "config.json")
+    config = read_object(file if file.is_file() else folder / "config.json")
     ends = config.get("eos_token_id")
     if isinstance(ends, int) and file.is_file() and not config.get("_from_model_config"):
         return [ends]

@@ -15,7 +15,9 @@ from math import prod
 from pathlib import Path
 
 from r1kit.settings import nearest
-from r1kit.store import atomic_folder
+from r1kit.store import atomic_folder, read_object
+
+MAX_HEADER_BYTES = 100_000_000  # of a safetensors file: the format's own bound
 
 
 class ModelError(ValueError):
@@ -195,11 +197,16 @@ def find(name: str) -> Path | None:
 
 
 def _local_folder(name: str) -> Path | None:
-    """The folder that a name refers to; None for a hub id. Raises `ModelError` if it is neither."""
+    """The folder that a name refers to; None for a hub id.
+
+    Raises `ModelError` if it is neither, and `StoreError` for a configuration that is damaged.
+    """
     path = Path(name).expanduser()
     if path.is_dir():
         if not any((path / file).is_file() for file in ("config.json", "adapter_config.json")):
             raise ModelError(f"{path} has no config.json: give a folder that save_pretrained wrote")
+        if (path / "config.json").is_file():
+            read_object(path / "config.json")
         return path.absolute()  # `./tiny` must not turn into the known name `tiny`
     if name.startswith((".", "/", "~")) or name.count("/") != 1:
         raise ModelError(
@@ -211,7 +218,9 @@ def _local_folder(name: str) -> Path | None:
 def _snapshot(name: str, *, local_files_only: bool = False) -> Path:
     from huggingface_hub import snapshot_download
 
-    patterns = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
+    from r1kit.models.folder_code import is_allowed
+
+    patterns = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja", *(["*.py"] if is_allowed(name) else [])]
     return Path(snapshot_download(name, allow_patterns=patterns, local_files_only=local_files_only))
 
 
@@ -246,10 +255,19 @@ def config_folder(name: str) -> Path:
 
 
 def shapes_in(weights: Path) -> dict[str, tuple[int, ...]]:
-    """The shapes in a safetensors file, from its header: 8 bytes of length, then JSON."""
-    with open(weights, "rb") as file:
-        header = json.loads(file.read(struct.unpack("<Q", file.read(8))[0]))
-    return {name: tuple(tensor["shape"]) for name, tensor in header.items() if name != "__metadata__"}
+    """The shapes in a safetensors file, from its header: 8 bytes of length, then JSON.
+
+    Raises `ModelError` if the header is damaged.
+    """
+    try:
+        with open(weights, "rb") as file:
+            size = struct.unpack("<Q", file.read(8))[0]
+            if size > MAX_HEADER_BYTES:
+                raise ValueError(f"its header has {size:,} bytes, and at most {MAX_HEADER_BYTES:,} are allowed")
+            header = json.loads(file.read(size))
+        return {name: tuple(map(int, tensor["shape"])) for name, tensor in header.items() if name != "__metadata__"}
+    except (struct.error, ValueError, TypeError, KeyError, AttributeError, RecursionError, OverflowError) as error:
+        raise ModelError(f"{weights} is no safetensors file ({first_line(error)}): fetch or save it again") from None
 
 
 def parameters_in(weights: Path) -> int:

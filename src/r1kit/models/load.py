@@ -16,8 +16,9 @@ from r1kit.chat import ChatFormat, describe_turn, end_ids, end_texts
 from r1kit.models import attention, compute
 from r1kit.models.bf16_weights import round_weights
 from r1kit.models.devices import device_of
+from r1kit.models.folder_code import code_options
 from r1kit.models.head import WITHOUT_TOKEN
-from r1kit.models.hub import NO_CODE, config_of, context_of, listed_ends, reading, tokenizer_of
+from r1kit.models.hub import config_of, context_of, listed_ends, reading, tokenizer_of
 from r1kit.models.known import ModelError, resolve
 from r1kit.models.plain import describe_path
 from r1kit.models.preflight import bf16_obstacle, choose_path
@@ -106,7 +107,7 @@ def load(
     ids, texts = _ends(tokenizer, folder, name)
     with reading(name, "could not be loaded"):
         loaded: Any = AutoModelForCausalLM.from_pretrained(
-            folder, dtype=torch.float32, output_loading_info=True, **NO_CODE
+            folder, dtype=torch.float32, output_loading_info=True, **code_options(folder)
         )
     model, info = loaded
     if info["missing_keys"]:

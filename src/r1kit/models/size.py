@@ -9,7 +9,7 @@ from typing import Any
 
 from r1kit.models.known import ModelError, first_line, shapes_in
 from r1kit.pipeline import ModelSize
-from r1kit.store import read_json
+from r1kit.store import read_object
 
 # the field's usual name, and those of GPT-2, MPT, GPT-Neo and OPT, which config.json keeps
 LAYERS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
@@ -25,7 +25,7 @@ def size_of_model(folder: Path) -> ModelSize:
 
     Raises `ModelError` for an architecture that transformers does not know, if there are no weights to count.
     """
-    config = read_json(folder / "config.json")
+    config = read_object(folder / "config.json")
     shapes: dict[str, tuple[int, ...]] = {}
     for file in folder.glob("*.safetensors"):
         shapes |= shapes_in(file)
@@ -89,12 +89,13 @@ def shapes_of_config(folder: Path) -> dict[str, tuple[int, ...]]:
     import torch
     from transformers import AutoModelForCausalLM
 
-    from r1kit.models.hub import NO_CODE, config_of
+    from r1kit.models.folder_code import code_options
+    from r1kit.models.hub import config_of
 
     config = config_of(folder, str(folder))
     try:
         with torch.device("meta"):
-            model: Any = AutoModelForCausalLM.from_config(config, **NO_CODE)
+            model: Any = AutoModelForCausalLM.from_config(config, **code_options(folder))
     except (ImportError, ValueError, KeyError, RuntimeError, TypeError) as error:
         raise ModelError(f"the size of {folder} cannot be counted ({first_line(error)}): give its weights") from error
     return {name: tuple(weight.shape) for name, weight in model.named_parameters()}

@@ -105,6 +105,8 @@ def identity(stage: Stage, hashes: Hashes, fingerprints: dict[str, str]) -> dict
         if source.fetch is None and source.path.is_dir() and not files_in(source.path):
             raise ValueError(f"input {name!r} of stage {stage.name}: the folder {source.path} holds no files")
         digest = hashes.of(source.path) if source.fetch is None else UNKNOWN
+        if source.mark and digest != UNKNOWN:
+            digest = combine({"content": digest, "mark": source.mark})
         inputs[name] = {"path": str(source.path), "fingerprint": digest}
     kind: dict[str, Any] = {"kind": stage.kind.name, "version": stage.kind.version}
     function = inspect.unwrap(getattr(stage.kind.run, "func", stage.kind.run))  # behind a partial or a decorator

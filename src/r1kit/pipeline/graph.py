@@ -46,11 +46,13 @@ class Kind:
 class External:
     """A file or folder that no stage writes. Its content counts in fingerprints.
 
-    If it is not on this machine yet, `path` is its name, and `fetch` gets it and returns its real path.
+    If it is not on this machine yet, `path` is its name, and `fetch` gets it and returns its real path. A `mark` is a
+    fact about its use that counts in fingerprints beside its content.
     """
 
     path: Path
     fetch: Callable[[], Path] | None = field(default=None, compare=False)
+    mark: str = ""
 
     @classmethod
     def planned(cls, name: str) -> External:

@@ -63,7 +63,7 @@ def plan(recipe: Recipe, runs: Path, until: str | None = None, *, fetch: bool = 
                 if isinstance(source, External) and source.fetch is not None:
                     if source.path not in fetched:
                         Progress(stage.name).say(f"fetching {source.path}")
-                        fetched[source.path] = External(source.fetch())
+                        fetched[source.path] = External(source.fetch(), mark=source.mark)
                     stage = replace(stage, inputs={**stage.inputs, name: fetched[source.path]})
         content = identity(stage, hashes, {name: row.fingerprint for name, row in rows.items()})
         digest = fingerprint(content)

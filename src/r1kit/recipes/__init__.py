@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from r1kit.models.folder_code import allow
 from r1kit.pipeline import Recipe
 from r1kit.recipes.controls import with_controls
 from r1kit.recipes.distill import distill
@@ -47,6 +48,7 @@ def build_recipe(
     seed: int | None = None,
     track: Sequence[str] = (),
     controls: Sequence[str] = (),
+    allow_code: Sequence[str] = (),
 ) -> Recipe:
     """The recipe of a name, of the function behind `package.module:function`, or of a recipe file.
 
@@ -55,6 +57,7 @@ def build_recipe(
     fields of `TaskSpec`, or a list of these. `hardware` is the device that sizes are chosen for; recipes of fixed sizes
     ignore it. `rehearse` asks for the smallest sizes and a random model of the same architecture. `track` names
     trackers that show the run. `controls` are arms such as "random", or STAGE:ARM (docs/guides/controls.md).
+    `allow_code` names models whose folder has Python code that may run.
 
     Raises `SettingsError` for an unknown recipe, and for an option that it does not take.
     """
@@ -70,6 +73,7 @@ def build_recipe(
         "seed": seed,
         "track": list(track) or None,
         "controls": list(controls) or None,
+        "allow_code": list(allow_code) or None,
     }
     options = absolute(options, Path.cwd())
     if name in RECIPES or not is_recipe_file(name):
@@ -83,7 +87,8 @@ def _build(name: str, options: Mapping[str, Any]) -> Recipe:
     """The recipe of a name or a dotted path, with the file that repeats it."""
     options = {option: value for option, value in options.items() if value}
     track = check_names(options.get("track", ()))
-    controls = options.pop("controls", ())
+    controls, allow_code = options.pop("controls", ()), options.pop("allow_code", ())
+    allow(allow_code)
     if ":" not in name and name not in RECIPES:
         raise SettingsError(
             f"there is no recipe {name!r}: {nearest(name, RECIPES)} (or a file, package.module:function)"
@@ -107,4 +112,5 @@ def _build(name: str, options: Mapping[str, Any]) -> Recipe:
         raise SettingsError(f"{name} returned {article(recipe)}, expected a Recipe")
     if controls:
         recipe, options = with_controls(recipe, controls), options | {"controls": controls}
+    options |= {"allow_code": allow_code} if allow_code else {}
     return replace(recipe, file=to_toml(name, options), hardware=options.get("hardware", ""), track=track)

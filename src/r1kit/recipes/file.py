@@ -18,6 +18,7 @@ from r1kit.data.rows import SUFFIXES
 from r1kit.models.known import KNOWN, ModelError
 from r1kit.recipes.file_text import NULL, key_lines, located
 from r1kit.settings import Settings, SettingsError, explain
+from r1kit.store import read_bounded
 
 MODELS = ("model", "student", "teacher")
 REWARDS = "rl.rewards"  # the setting that the table [rewards] is
@@ -37,6 +38,7 @@ class FileContent(Settings):
     rehearse: bool = False
     track: list[str] = Field(default=[])
     controls: list[str] = Field(default=[])
+    allow_code: list[str] = Field(default=[])
     data: dict[str, Any] = Field(default={})
     rewards: dict[str, Any] = Field(default={})
     stages: dict[str, dict[str, Any]] = Field(default={})
@@ -67,7 +69,7 @@ class RecipeFile:
     def read(cls, path: Path) -> Self:
         """Raises `SettingsError` with file and line for text that is not TOML, unknown keys and wrong types."""
         try:
-            text = path.read_text(encoding="utf-8-sig")
+            text = read_bounded(path).removeprefix("\ufeff")
             values = tomllib.loads(text)
         except ValueError as error:  # not TOML, or not UTF-8
             raise SettingsError(f"{path}: {error}") from None

@@ -18,9 +18,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from r1kit.data.jsonl import MAX_FILE_ROW_BYTES
 from r1kit.net.requests import Refused, check_host, check_origin, read_body
 
-LARGEST = 8 * 1024 * 1024  # bytes of a form
+LARGEST = 4 * MAX_FILE_ROW_BYTES  # bytes of a form: percent signs take three for one, and it has two texts
 SESSION = "r1kit-session"
 KEY = "r1kit-key"
 HEADERS = {

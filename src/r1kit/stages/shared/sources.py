@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 
 from r1kit.engines.engine_settings import OwnEngineSettings
+from r1kit.models.folder_code import MARK, is_allowed
 from r1kit.models.known import find, resolve
 from r1kit.pipeline import External
 from r1kit.rewards import RewardSpec
@@ -32,8 +33,8 @@ def engine_sources(settings: Settings) -> dict[str, External]:
 
 def model_input(name: str) -> External:
     """A model by known name, folder or hub id. A model that is not on this machine is fetched when a stage needs it."""
-    folder = find(name)
-    return External(folder) if folder else External(Path(name), fetch=partial(resolve, name))
+    folder, mark = find(name), MARK if is_allowed(name) else ""
+    return External(folder, mark=mark) if folder else External(Path(name), partial(resolve, name), mark)
 
 
 def file_input(name: str) -> External:
