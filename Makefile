@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: base demo test notebook lint format lock clean gpu-check trackers
+.PHONY: base demo test notebook lint format lock clean gpu-check trackers audit attack attack-kills attack-disks fuzz soak
 
 # Pre-train the weights in the package again: about three quarters of an hour on one core.
 base: $(READY)
@@ -61,6 +61,33 @@ trackers: $(READY)
 	PYTHONPATH=src .venv-trackers/bin/python -m pytest -q tests/test_tracking.py
 	PYTHONPATH=src .venv-trackers/bin/python benchmarks/trackers.py
 
+# Known vulnerabilities in the tested versions; asks the database of PyPI, so it needs the network.
+audit:
+	$(PYTHON) -m venv .venv-audit
+	.venv-audit/bin/python -m pip --disable-pip-version-check install -q pip-audit
+	.venv-audit/bin/pip-audit --no-deps --disable-pip -r requirements.lock
+
+# The attacks on runs, readers and servers. The short forms are in `make test`; these print figures.
+KILLS ?= 100
+DISKS ?= 40
+attack: attack-kills attack-disks
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/sandbox_load.py
+
+attack-kills: $(READY)
+	$(BIN)/python benchmarks/attack_runs.py kills --times $(KILLS)
+
+attack-disks: $(READY)
+	$(BIN)/python benchmarks/attack_runs.py disks --times $(DISKS)
+
+# Every reader of outside data on damaged inputs, guided by coverage where atheris is installed.
+SECONDS_EACH ?= 60
+fuzz: $(READY)
+	$(BIN)/python benchmarks/fuzz_readers.py --seconds $(SECONDS_EACH)
+
+# 3,000 steps of RL: do memory, handles, disk and the time of a step grow? About an hour on one core.
+soak: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/soak.py
+
 lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -90,5 +117,5 @@ lock:
 	@echo "requirements.lock: $$(wc -l < requirements.lock) packages"
 
 clean:
-	rm -rf $(VENV) .venv-trackers .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist
+	rm -rf $(VENV) .venv-trackers .venv-audit .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist
 	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +
