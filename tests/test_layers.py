@@ -31,7 +31,7 @@ ROWS = (
     ("sandbox", "chat", "pipeline"),
     ("content",),
     ("settings", "store", "event_loop", "cores", "terminal", "net"),
-    ("types", "redaction", "numeric"),
+    ("types", "redaction", "numeric", "ranks"),
 )
 LEVEL = {name: level for level, row in enumerate(ROWS) for name in row}
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from r1kit import ranks
 from r1kit.chat import ChatFormat, whole_response
 from r1kit.engines import PolicyEngine, Report, require_all
 from r1kit.types import Completion, Group, Problem, Reward, Rollout, SamplingParams
@@ -51,6 +52,16 @@ def rollout(
         rollouts = [Rollout(prompt=prompt, completion=each, reward=next(rewards)) for each in completions]
         groups.append(Group(problem=problem, rollouts=tuple(rollouts)))
     return groups
+
+
+def over_ranks(problems: Sequence[Problem], groups_of: Callable[[list[Problem]], list[Group]]) -> list[Group]:
+    """The groups of all problems, in order, on every rank; `groups_of` makes those of this rank's share."""
+    # a problem that comes twice stays on one rank, because the engine numbers the completions of equal problems
+    names = set(ranks.share(list(dict.fromkeys(problem.id for problem in problems))))
+    places = [place for place, problem in enumerate(problems) if problem.id in names]
+    groups = groups_of([problems[place] for place in places]) if places else []
+    by_place = {place: group for part in ranks.gather(list(zip(places, groups, strict=True))) for place, group in part}
+    return [by_place[place] for place in range(len(problems))]
 
 
 def reward_columns(pairs: Sequence[tuple[Problem, Completion]], params: SamplingParams) -> dict[str, Any]:

@@ -1,7 +1,8 @@
 """Atomic writes, locks and content hashes: a file is either complete or absent.
 
 Everything that a run leaves on disk goes through here. A kill or a full disk costs at most the file that is being
-written, never an earlier one.
+written, never an earlier one. If several ranks train a stage, only the first one writes: for the others, a file is
+written to memory, and a folder to a temporary place.
 """
 
 from __future__ import annotations
@@ -11,14 +12,18 @@ import dataclasses
 import errno
 import fcntl
 import hashlib
+import io
 import json
 import math
 import os
 import re
 import shutil
+import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
+
+from r1kit import ranks
 
 MAX_TEXT_BYTES = 256 << 20  # of a file that is read as a whole
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -68,6 +73,9 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
 
     The new file replaces the old one when the block ends without an error.
     """
+    if not ranks.is_first():
+        yield io.BytesIO()
+        return
     temporary = path.with_name(f".{path.name}.tmp-{os.getpid()}")
     with storing(path):
         try:
@@ -136,6 +144,10 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     An existing folder is replaced in the last step. Name checkpoints by their step instead of replacing one: a kill
     between the two renames leaves the old folder as `.<name>.old`.
     """
+    if not ranks.is_first():
+        with tempfile.TemporaryDirectory() as unused:
+            yield Path(unused)
+        return
     temporary = path.with_name(f".{path.name}.tmp-{os.getpid()}")
     with storing(path):
         try:

@@ -12,6 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, NamedTuple, Self
 
+from r1kit import ranks
 from r1kit.data.errors import DataError, shown
 from r1kit.store import StoreError, atomic_file, storing, to_plain
 
@@ -145,10 +146,14 @@ class RowWriter:
 
     Opening a file repairs its end: a row that a killed writer left incomplete is cut off. No other process can write
     until the file is closed (or until this process reads it: a POSIX lock ends with the first `close` of the file).
+    Of several ranks, only the first one writes.
     """
 
     def __init__(self, path: Path) -> None:
-        self.path = path
+        self.path, self.size = path, 0
+        if not ranks.is_first():
+            self._file = open(os.devnull, "r+b", buffering=0)  # noqa: SIM115 (closed by close)
+            return
         with storing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             self._file = open(path, "a+b", buffering=0)  # noqa: SIM115 (closed by close)
@@ -187,8 +192,9 @@ class RowWriter:
 
     def sync(self) -> None:
         """Return when all rows would survive a power cut."""
-        with storing(self.path):
-            os.fsync(self._file.fileno())
+        if ranks.is_first():
+            with storing(self.path):
+                os.fsync(self._file.fileno())
 
     def close(self) -> None:
         if not self._file.closed:

@@ -12,6 +12,7 @@ from typing import Any, Generic, Literal, TypeVar
 
 from pydantic import Field
 
+from r1kit import ranks
 from r1kit.chat import ChatFormat, to_samples_each
 from r1kit.data.columns import ColumnMap
 from r1kit.data.conversations import Row, read, renamed
@@ -79,8 +80,9 @@ class Reading(Generic[T]):
         Raises ValueError if no row is left and `DataError` for the first bad row.
         """
         left_out: list[dict[str, Any]] = []
-        if not folder.exists():
-            write_tokens(folder, self._samples(paths, takes, left_out), left_out)
+        with ranks.in_turn():
+            if not folder.exists():
+                write_tokens(folder, self._samples(paths, takes, left_out), left_out)
         tokens = TokenFile(folder)
         if not len(tokens):
             reasons = Counter(row["reason"] for row in read_rows(folder / "dropped.jsonl")).most_common(1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from r1kit import ranks
 from r1kit.pipeline import Context
 from r1kit.store import read_json, write_json
 from r1kit.types import ComputeDtype, WeightsDtype
@@ -23,9 +24,10 @@ def load_policy(context: Context, name: str = "model") -> Policy:
     weights: WeightsDtype = (
         getattr(settings, "weights_dtype", "fp32") if name == "model" else "fp32"
     )  # a teacher is not trained
-    dtype = compute_dtype(context, name)
-    policy = load(path, device=settings.device, compute_dtype=dtype, weights_dtype=weights, seed=seed)
-    keep_compute_dtype(context, policy.model, name)
+    with ranks.in_turn():  # the first rank chooses the precision
+        dtype = compute_dtype(context, name)
+        policy = load(path, device=settings.device, compute_dtype=dtype, weights_dtype=weights, seed=seed)
+        keep_compute_dtype(context, policy.model, name)
     return policy
 
 

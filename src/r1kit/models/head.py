@@ -163,6 +163,10 @@ class FusedHead(torch.autograd.Function):
             total = total + value
             for name, amount in chunk_sums.items():
                 sums[name] = sums[name] + amount if name in sums else amount
+        if needs_weight and grad_weight is None:  # a batch without targets: FSDP expects a gradient from every rank
+            grad_weight = torch.zeros_like(weight)
+        if needs_bias and grad_bias is None:
+            grad_bias = weight.new_zeros(len(weight))
         assert grad_weight is None or grad_weight.shape == weight.shape, "a gradient has its tensor's shape"
         ctx.grads = (grad_hidden, grad_weight, grad_bias)  # neither inputs nor outputs, so no reference cycle
         return total, sums

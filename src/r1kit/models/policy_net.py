@@ -130,7 +130,8 @@ class ScoreNet(Net):
 
     def scores(self, token_ids: Tensor, layout: PackedLayout, ends: Tensor) -> Tensor:
         """Scores [sequences] in fp32 of a packed row [1, T] whose sequences end at `ends`."""
-        return self.model.score(hidden_states(self.model, token_ids, layout)[ends]).float()[:, 0]  # type: ignore[no-any-return]
+        scores = self.model.score(hidden_states(self.model, token_ids, layout)[ends]).float()  # [sequences, 1]
+        return scores[:, 0].clone()  # type: ignore[no-any-return]  # FSDP's hooks could miss the gradient of a view
 
 
 def net_of(model: Any) -> PolicyNet | ScoreNet:

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from r1kit import ranks
 from r1kit.models.packed import PackedLayout
 
 
@@ -66,7 +67,8 @@ class RouterBalance:
     def update(self) -> float:
         """b_i += gamma * sign(mean load - load_i); returns the largest ratio of the fullest expert to the mean."""
         worst = 0.0
-        for router, load in zip(self.routers, self.loads, strict=True):
+        for router, loads in zip(self.routers, zip(*ranks.gather(self.loads), strict=True), strict=True):
+            load = torch.stack([each.to(loads[0].device) for each in loads]).sum(0)  # of all ranks
             if load.sum() > 0:
                 # the sign, not the size: gamma bounds how far a bias moves in one step
                 bias = self._bias(router)

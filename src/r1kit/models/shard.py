@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TypeVar
+import copy
+from typing import Any, TypeVar
 
-from torch import Tensor
-from torch.distributed.device_mesh import DeviceMesh
+import torch
+from torch import Tensor, nn
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forward_method
-from torch.distributed.tensor import DTensor
+from torch.distributed.tensor import DTensor, distribute_tensor
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from r1kit.models.policy_net import Net
+from r1kit import ranks
+from r1kit.models.policy_net import Net, PolicyNet, ScoreNet, net_of
 
 N = TypeVar("N", bound=Net)
 
@@ -37,6 +40,28 @@ def shard(net: N, mesh: DeviceMesh) -> N:
 def local(tensor: Tensor) -> Tensor:
     """This rank's part of a tensor that may be sharded."""
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+
+
+def sharded_copy(model: Any) -> PolicyNet | ScoreNet:
+    """The net of a copy of the model, sharded over all ranks."""
+    device = next(model.parameters()).device
+    return shard(net_of(copy.deepcopy(model)), init_device_mesh(device.type, (ranks.count(),)))
+
+
+@torch.no_grad()
+def copy_whole(sharded: nn.Module, model: nn.Module) -> None:
+    """Copy the weights and buffers of a sharded model into one with the same modules; every rank must call it."""
+    sources = [*sharded.parameters(), *sharded.buffers()]
+    for target, source in zip([*model.parameters(), *model.buffers()], sources, strict=True):
+        target.copy_(whole(source))
+
+
+@torch.no_grad()
+def copy_part(target: Tensor, source: Tensor) -> None:
+    """Copy a whole tensor, which every rank has, into one that may be sharded."""
+    if isinstance(target, DTensor):  # None: each rank cuts its part out of its own copy
+        source = distribute_tensor(source, target.device_mesh, target.placements, src_data_rank=None)
+    target.copy_(source)
 
 
 def whole(tensor: Tensor) -> Tensor:

@@ -18,6 +18,7 @@ class Context:
     `settings` has the class that the stage's kind names; the type is Any so that a stage can annotate its own. `folder`
     is the stage's own. Files that are in it at the start come from an earlier attempt with the same fingerprint.
     `until`: a replay trains to this step and saves no model.
+    `devices` ranks share the work, of which this process is one (`r1kit.ranks`); the result does not depend on it.
     """
 
     stage: str
@@ -26,6 +27,7 @@ class Context:
     paths: Mapping[str, Path] = field(default_factory=dict)
     progress: Progress = field(default_factory=Progress)
     until: int | None = None
+    devices: int = 1
 
     def input(self, name: str) -> Path:
         """The file or folder of one input; raises ValueError for an unknown name."""

@@ -35,6 +35,7 @@ def execute(
     until: str | None = None,
     jobs: int = 1,
     *,
+    devices: int = 1,
     on_step: Callable[[Path], object] | None = None,
     companion: Companion | None = None,
     verify: bool = False,
@@ -45,6 +46,9 @@ def execute(
     stage and its folder. With more, so many worker processes run the stages whose inputs are ready; stages that need no
     failed one are finished before `StagesFailed` is raised. Raises `Stopped` on SIGINT or SIGTERM.
 
+    With several `devices`, a process for each of them shares the work of a training stage. The results are equal up to
+    rounding, so stages that finished with another number stay finished.
+
     `on_step` is called in this process with the folder of a stage after its steps, at most once a second. `companion`
     is entered with the plan before the first stage runs, and left after the last one, however that ends.
 
@@ -54,10 +58,12 @@ def execute(
     """
     if jobs < 1:
         raise ValueError(f"jobs is {jobs}: give at least 1")
+    if devices < 1:
+        raise ValueError(f"devices is {devices}: give at least 1")
     with stop_on_signals(signal.SIGINT, signal.SIGTERM):
         rows = plan(recipe, runs, until, fetch=True)
         unverified = _check_finished(rows, Hashes(runs), verify)
-        checked = check_ready(rows)
+        checked = check_ready(rows, devices)
         if recipe.file and rows[-1].status != "done":
             write_text(rows[-1].folder / RECIPE, recipe.file)
         titles = {row.stage.name: f"[{number}/{len(rows)}] {row.stage.name}" for number, row in enumerate(rows, 1)}
@@ -68,7 +74,11 @@ def execute(
                 if row.status == "done":
                     note = unverified.get(row.stage.name, "")
                     display.say(f"{titles[row.stage.name]}: done already: {row.folder}{note}")
-            left = [Job(row, titles[row.stage.name], row.stage.name in checked) for row in rows if row.status != "done"]
+            left = [
+                Job(row, titles[row.stage.name], row.stage.name in checked, devices)
+                for row in rows
+                if row.status != "done"
+            ]
             if left:
                 sweep(runs / recipe.name, ".*")
                 _write_plan(runs / recipe.name / PLAN, recipe, rows)
@@ -82,7 +92,7 @@ def execute(
     return rows[-1].folder
 
 
-def check_ready(rows: Sequence[PlanRow]) -> set[str]:
+def check_ready(rows: Sequence[PlanRow], devices: int = 1) -> set[str]:
     """Check every stage whose inputs exist already, so that bad input is refused before any stage has run for hours.
 
     Returns the names of these stages. Raises the error of a stage's `check`, with a note that names stage and folder.
@@ -92,7 +102,7 @@ def check_ready(rows: Sequence[PlanRow]) -> set[str]:
     ready = [row for row in known if all(parent.name in done for parent in row.stage.parents)]
     for row in ready:
         with naming(row):
-            check(row, context_of(row, Progress(row.stage.name)))
+            check(row, context_of(row, Progress(row.stage.name), devices))
     return {row.stage.name for row in ready}
 
 

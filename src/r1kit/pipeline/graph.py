@@ -28,7 +28,8 @@ class Kind:
 
     `sources` lists the files behind settings (data, code), which become inputs, so that a change redoes the stage.
     `curves` and `funnel` say that the report shows the stage's metrics.jsonl or funnel.json. `cost` is the work of a
-    stage, from the number of rows that its inputs hold, for estimates.
+    stage, from the number of rows that its inputs hold, for estimates. `shards` says that several devices can share
+    the work: `run` is then called in a process for each, with `r1kit.ranks`.
     """
 
     name: str
@@ -40,6 +41,7 @@ class Kind:
     curves: bool = False
     funnel: bool = False
     cost: Callable[[Any, int], Work] | None = None
+    shards: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ from typing import Any
 from r1kit.pipeline.context import Context
 from r1kit.pipeline.fingerprint import Hashes, settings_of
 from r1kit.pipeline.guards import locked
+from r1kit.pipeline.launcher import run_on_ranks
 from r1kit.pipeline.manifest import MANIFEST, STARTED, describe, stage_damage, write_manifest
 from r1kit.pipeline.plan import PlanRow
 from r1kit.pipeline.progress import Display, Progress
@@ -23,11 +24,15 @@ from r1kit.store import StoreError, read_object, storing, sweep, write_json
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """A stage to be done. `title` begins its lines of progress; `checked` says that its input was checked already."""
+    """A stage to be done. `title` begins its lines of progress; `checked` says that its input was checked already.
+
+    `devices` is for stages whose work several devices can share.
+    """
 
     row: PlanRow
     title: str
     checked: bool
+    devices: int = 1
 
     @property
     def name(self) -> str:
@@ -54,7 +59,7 @@ def run_job(job: Job, display: Display) -> None:
     progress = Progress(job.title, display, folder=row.folder)
     with naming(row):
         progress.say(f"{row.why}; working in {row.folder}")
-        context = context_of(row, progress)
+        context = context_of(row, progress, job.devices)
         if not job.checked:
             check(row, context)
         with storing(row.folder):
@@ -63,15 +68,17 @@ def run_job(job: Job, display: Display) -> None:
             if not job.is_done:  # another process may have finished it since the plan was made
                 sweep(row.folder)
                 with recorded(progress):
-                    do(row, context)
+                    do(job, context, display)
     display.end(job.title)
 
 
-def do(row: PlanRow, context: Context) -> None:
-    """Do the work, and write the manifest."""
+def do(job: Job, context: Context, display: Display) -> None:
+    """Do the work, in this process or in several ranks, and write the manifest."""
+    row, run = job.row, job.row.stage.kind.run
     started = _start(row, context.progress)
     clock = time.monotonic()
-    metrics: Any = row.stage.kind.run(context)  # may be a user's function, so its result is checked
+    # may be a user's function, so its result is checked
+    metrics: Any = run(context) if context.devices == 1 else run_on_ranks(run, context, job.title, display)
     if not isinstance(metrics, Mapping):
         kind = row.stage.kind.name
         raise ValueError(f"run of kind {kind!r} returned {metrics!r:.80}, expected a mapping of metrics")
@@ -100,7 +107,7 @@ def check(row: PlanRow, context: Context) -> None:
         row.stage.kind.check(context)
 
 
-def context_of(row: PlanRow, progress: Progress) -> Context:
+def context_of(row: PlanRow, progress: Progress, devices: int = 1) -> Context:
     """The stage's context; raises `StoreError` if an input is missing, or is not what its stage wrote."""
     for name, path in row.paths.items():
         if not path.exists():
@@ -109,8 +116,10 @@ def context_of(row: PlanRow, progress: Progress) -> Context:
                 "stage again"
             )
     _require_intact_inputs(row)
-    settings, folder = row.stage.settings, row.folder
-    return Context(stage=row.stage.name, settings=settings, folder=folder, paths=row.paths, progress=progress)
+    settings, folder, count = row.stage.settings, row.folder, devices if row.stage.kind.shards else 1
+    return Context(
+        stage=row.stage.name, settings=settings, folder=folder, paths=row.paths, progress=progress, devices=count
+    )
 
 
 def _require_intact_inputs(row: PlanRow) -> None:

@@ -17,7 +17,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from multiprocessing import connection
 from typing import Any, Self
 
@@ -25,6 +25,7 @@ from r1kit.cores import cpu_count
 from r1kit.pipeline.guards import Stopped, stop_on_signals
 from r1kit.pipeline.job import Job, run_job
 from r1kit.pipeline.progress import Display
+from r1kit.pipeline.relay import Relay
 from r1kit.store import storing
 
 STOP_S = 10.0  # for a stage to end cleanly
@@ -160,30 +161,6 @@ def _starting(threads: str) -> Iterator[None]:
         if before is None:
             del os.environ["OMP_NUM_THREADS"]
         signal.pthread_sigmask(signal.SIG_SETMASK, signals)
-
-
-class Relay(Display):
-    """The display of a worker: everything goes to the stage's log and, through the pipe, to the run's display."""
-
-    def __init__(self, pipe: connection.Connection) -> None:
-        super().__init__()
-        self._pipe, self._lock = pipe, threading.Lock()  # a stage may report from several threads
-
-    def send(self, *message: object) -> None:
-        with self._lock:
-            self._pipe.send(message)
-
-    def say(self, line: str) -> None:
-        super().say(line)
-        self.send("say", line)
-
-    def table(self, title: str, rows: Sequence[Mapping[str, str]]) -> None:
-        super().table(title, rows)
-        self.send("table", title, rows)
-
-    def step(self, title: str, done: int, total: int, note: str) -> None:
-        super().step(title, done, total, note)
-        self.send("step", title, done, total, note)
 
 
 def serve(pipe: connection.Connection) -> None:

@@ -130,6 +130,7 @@ DISTILL = Kind(
     check=check,
     sources=probe_sources,
     curves=True,
+    shards=True,
     cost=training_work,
 )
 TEACHER_LOGITS = Kind(

@@ -138,5 +138,6 @@ ON_POLICY = Kind(
         (*settings.tasks, *settings.probe.tasks), (*settings.rewards, *settings.probe.rewards)
     ),
     curves=True,
+    shards=True,
     cost=lambda stage, rows: work_of(stage.settings, sum(name.startswith("teacher") for name in stage.inputs)),
 )

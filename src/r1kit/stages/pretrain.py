@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import Field, model_validator
 
-from r1kit import tiny
+from r1kit import ranks, tiny
 from r1kit.chat import saved
 from r1kit.pipeline import Context, External, Kind, ModelSize, Work
 from r1kit.settings import unhashed
@@ -86,8 +86,9 @@ def run(context: Context) -> Mapping[str, Any]:
 
     every, say = settings.checkpoint_every, context.progress.say
     train_supervised(learner, update_at, context.folder, checkpoint_every=every, log=log, note=say)
-    Policy(model, tokenizer, (tokenizer.eos_token_id,)).save(context.folder / "model")
-    saved.save(TINY_CHAT, context.folder / "model")  # the corpus is written in it
+    if ranks.is_first():
+        Policy(model, tokenizer, (tokenizer.eos_token_id,)).save(context.folder / "model")
+        saved.save(TINY_CHAT, context.folder / "model")  # the corpus is written in it
     return {"parameters": sum(parameter.numel() for parameter in model.parameters())}
 
 
@@ -101,6 +102,7 @@ PRETRAIN = Kind(
         for path in sorted(Path(tiny.__file__).parent.rglob("*.py"))
     },
     curves=True,
+    shards=True,
     cost=lambda stage, rows: Work(
         samples=stage.settings.steps * stage.settings.documents_per_step,
         length=DOCUMENT,

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
+from r1kit import ranks
 from r1kit.chat import ChatFormat, saved
 from r1kit.data.conversations import labelled, preference
 from r1kit.data.jsonl import RowWriter
@@ -71,17 +72,17 @@ def run(context: Context) -> Mapping[str, Any]:
     """Train a classifier from the language model of input "model" on the inputs "data..."; leaves metrics.jsonl,
     checkpoints/, tokens/, held_out.json with its rows in held_out.jsonl, and model/."""
     settings: RewardModelSettings = context.settings
-    path, dtype = str(context.input("model")), compute_dtype(context)
-    model = fresh_reward_model(
-        path,
-        settings.chat,
-        settings.reads,
-        device=settings.device,
-        compute_dtype=dtype,
-        weights_dtype=settings.weights_dtype,
-        seed=settings.seed,
-    )
-    keep_compute_dtype(context, model.model)
+    with ranks.in_turn():  # the first rank chooses the precision
+        model = fresh_reward_model(
+            str(context.input("model")),
+            settings.chat,
+            settings.reads,
+            device=settings.device,
+            compute_dtype=compute_dtype(context),
+            weights_dtype=settings.weights_dtype,
+            seed=settings.seed,
+        )
+        keep_compute_dtype(context, model.model)
     limit = longest_row(settings.max_tokens, model)
     rows: Rows
     held_out: Rows | None
@@ -107,8 +108,9 @@ def run(context: Context) -> Mapping[str, Any]:
     every = settings.between_validations(len(rows))
     validation = Validation(measure, every=every, patience=settings.patience) if held_out is not None else None
     facts = train_rows(context, model.model, rows.lengths(), update_of, lambda _: validation)
-    model.save(context.folder / "model")
-    saved.save(settings.chat, context.folder / "model")
+    if ranks.is_first():
+        model.save(context.folder / "model")
+        saved.save(settings.chat, context.folder / "model")
     facts |= {"rows": len(rows), "dropped": rows.tokens.facts["dropped"], "contradictions": rows.contradictions()}
     return facts | _held_out(context, settings, model, held_out)
 
@@ -129,7 +131,8 @@ def _held_out(
     interval = {"accuracy_interval": clustered_interval(list(by_prompt.values())), "prompts": len(by_prompt)}
     write_json(context.folder / "held_out.json", metrics | interval)
     path = context.folder / "held_out.jsonl"
-    path.unlink(missing_ok=True)
+    if ranks.is_first():
+        path.unlink(missing_ok=True)
     with RowWriter(path) as file:
         for row in held_out.held_out_rows(scores):
             file.append(row)
@@ -137,5 +140,12 @@ def _held_out(
 
 
 REWARD_MODEL = Kind(
-    name="reward-model", run=run, settings=RewardModelSettings, version=2, check=check, curves=True, cost=training_work
+    name="reward-model",
+    run=run,
+    settings=RewardModelSettings,
+    version=2,
+    check=check,
+    curves=True,
+    cost=training_work,
+    shards=True,
 )

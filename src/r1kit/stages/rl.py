@@ -80,5 +80,6 @@ RL = Kind(
         **{f"code/algorithm.{name}": External(path) for name, path in algorithm_files(settings.algorithm).items()},
     },
     curves=True,
+    shards=True,
     cost=lambda stage, rows: work_of(stage.settings),
 )

@@ -53,5 +53,6 @@ SFT = Kind(
     check=check,
     sources=probe_sources,
     curves=True,
+    shards=True,
     cost=training_work,
 )

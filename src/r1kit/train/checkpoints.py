@@ -9,6 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from r1kit import ranks
 from r1kit.content import require_sealed
 from r1kit.store import StoreError, read_json, storing
 
@@ -86,6 +87,8 @@ def prune_best(stage: Path, step: int) -> None:
 
 def _remove(folder: Path) -> None:
     """Delete a folder under a temporary name, so that a kill never leaves a part of it under its own."""
+    if not ranks.is_first():
+        return
     temporary = folder.with_name(f".{folder.name}.tmp-{os.getpid()}")
     with storing(folder):
         shutil.rmtree(temporary, ignore_errors=True)

@@ -15,17 +15,21 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from r1kit import ranks
 from r1kit.content import require_sealed, seal
 from r1kit.models.batch import Batch, Totals
 from r1kit.models.compute import autocast, computing, packing
 from r1kit.models.policy_net import AnyLoss, PolicyNet, net_of
 from r1kit.models.router import RouterBalance
-from r1kit.models.shard import whole
+from r1kit.models.shard import copy_part, copy_whole, sharded_copy, whole
 from r1kit.settings import Settings
 from r1kit.store import StoreError, atomic_folder
 from r1kit.train.optimizers import loading, make_optimizer, take_step
+from r1kit.train.packing import level
+from r1kit.train.sharded_state import FOLDER, load_moments, load_sharded, save_sharded
 from r1kit.train.step_hashes import fingerprint
 
+BROKEN = (RuntimeError, EOFError, OSError, LookupError, ValueError)  # errors of readers of a damaged file
 Beta = Annotated[float, Field(ge=0, lt=1)]
 
 
@@ -62,15 +66,19 @@ class OptimizerSettings(Settings):
 class Learner:
     """A net, its optimizer and the number of updates done.
 
-    `model` is a Hugging Face model, or its net after `shard`: then each rank passes its own batches, equal in number,
-    and the totals of all ranks. `steps` is the planned number of updates, for the schedule. On a GPU the weights stay
-    fp32 and the forward pass runs under bf16 autocast.
+    `model` is a Hugging Face model. With several ranks, the learner trains a copy that is sharded over them: each rank
+    passes the batches of its share and the totals of all ranks, and calls each method that the others call. `steps` is
+    the planned number of updates, for the schedule. On a GPU the weights stay fp32 and the forward pass runs under bf16
+    autocast.
     """
 
     def __init__(self, model: Any, settings: OptimizerSettings, *, steps: int, temperature: float = 1.0) -> None:
         if temperature <= 0:
             raise ValueError(f"temperature is {temperature}: log-probs for training need a temperature above 0")
         self.net = net_of(model)
+        self._whole, self._whole_updates = self.net.model, 0  # the model given, and the updates that it has seen
+        if ranks.count() > 1:
+            self.net = sharded_copy(self._whole)
         self.model, self.settings, self.steps, self.temperature = self.net.model, settings, steps, temperature
         self.device = next(self.model.parameters()).device
         # with LoRA only the adapters: everything else is neither updated nor in a checkpoint
@@ -86,14 +94,16 @@ class Learner:
         """Add the gradient of `loss` over all `batches`.
 
         Returns the loss and the means of its sums, over the tokens (or pairs) of `batches` and of `measured`: batches
-        known to have no gradient, which only the means cover.
+        known to have no gradient, which only the means cover. All are of all ranks.
         """
         self.net.eval()  # no dropout: on-policy the ratio is exactly 1
+        if ranks.count() > 1:
+            batches, measured = level(batches, self.device), level(measured, self.device)
         total, count, sums = 0.0, 0, dict[str, float]()
         with packing(self.model, training=True):  # until the update, the weights stay as they are
             for batch, has_gradient in chain(zip(batches, repeat(True)), zip(measured, repeat(False))):
                 # the backward pass may compute activations again, so experts are counted in the forward pass alone
-                counting = self.router.counting(batch.layout) if has_gradient else nullcontext()
+                counting = self.router.counting(batch.layout) if has_gradient and batch.order else nullcontext()
                 with torch.set_grad_enabled(has_gradient), autocast(self.model), counting:
                     output = self.net(batch, loss, totals, self.temperature)
                 assert output.num_items is not None, "a net fills in the number of its targets"
@@ -104,6 +114,7 @@ class Learner:
                 count += output.num_items
                 for name, value in output.sums.items():
                     sums[name] = sums.get(name, 0.0) + float(value)
+        total, count, sums = _added(ranks.gather((total, count, sums)))
         # the loss is divided by `totals` already; the sums are divided here, by the tokens that were measured
         means = {name: value / max(1, count) for name, value in sums.items()}
         return {"loss": total, **means} if count else means
@@ -146,6 +157,11 @@ class Learner:
         self.weights = self.fingerprint()
         return metrics
 
+    def all_logprobs(self, batches: Sequence[Batch]) -> list[Tensor]:
+        """log pi [N] of the targets of each batch; ranks may have different numbers of batches."""
+        levelled = level(batches, self.device) if ranks.count() > 1 else batches
+        return [self.logprobs(batch) for batch in levelled][: len(batches)]
+
     def logprobs(self, batch: Batch, model: Any = None) -> Tensor:
         """log pi [N] of a batch's targets under the policy, or under `model` (a reference)."""
         net = PolicyNet.of(self.net if model is None else model)
@@ -153,33 +169,58 @@ class Learner:
         with torch.no_grad(), computing(net.model):
             return net.logprobs(batch, self.temperature)
 
+    def whole_model(self) -> Any:
+        """The model with its newest weights in one piece, for engines and files.
+
+        With several ranks it is the model that the learner was given; the weights are gathered into it.
+        """
+        if self._whole is not self.model and self._whole_updates != self.updates:
+            copy_whole(self.model, self._whole)
+            self._whole_updates = self.updates
+        return self._whole
+
     def save(self, folder: Path, state: dict[str, Any], reference: Mapping[str, Tensor] | None = None) -> None:
-        """Write a checkpoint, atomically, from which `load` continues bit for bit; `reference`: its tensors."""
+        """Write a checkpoint, atomically, from which `load` continues bit for bit; `reference`: its tensors.
+
+        Any number of ranks can load it, up to rounding where that differs from the number that wrote it.
+        """
         from safetensors.torch import save_file
 
         with atomic_folder(folder) as part:  # a kill leaves no half-written checkpoint
-            save_file(self.tensors(self.model), part / "policy.safetensors")
-            torch.save(self.optimizer.state_dict(), part / "optimizer.pt")
-            if reference is not None:  # only one that is refreshed: any other is the policy of the start
-                save_file(dict(reference), part / "reference.safetensors")
+            if ranks.count() > 1:
+                shared = ranks.gather(part)[0]
+                save_sharded(self._named(reference), self.optimizer, shared)
+            else:
+                save_file(self.tensors(self.model), part / "policy.safetensors")
+                torch.save(self.optimizer.state_dict(), part / "optimizer.pt")
+                if reference is not None:  # only one that is refreshed: any other is the policy of the start
+                    save_file(dict(reference), part / "reference.safetensors")
             (part / "state.json").write_text(json.dumps({"updates": self.updates, **state}))
             seal(part)
+        ranks.meet()  # it has its name now
 
     def load(self, folder: Path, reference: Mapping[str, Tensor] | None = None) -> dict[str, Any]:
         """Continue from a checkpoint; returns the state saved with it. Raises `StoreError` if it is damaged."""
         from safetensors import SafetensorError
+        from torch.distributed.checkpoint.api import CheckpointException
 
         try:
-            self._restore(self.tensors(self.model), folder / "policy.safetensors")
-            # weights_only: a pickle could run code
-            moments = torch.load(folder / "optimizer.pt", weights_only=True)
-            with loading(self.parameters.values()):
-                self.optimizer.load_state_dict(moments)
-            if reference is not None:
-                self._restore(reference, folder / "reference.safetensors")
+            if (folder / FOLDER).is_dir():
+                load_sharded(self._named(reference), self.optimizer, folder)
+            else:
+                self._restore(self.tensors(self.model), folder / "policy.safetensors")
+                # weights_only: a pickle could run code
+                moments = torch.load(folder / "optimizer.pt", weights_only=True)
+                if ranks.count() > 1:
+                    load_moments(moments, self.optimizer)
+                else:
+                    with loading(self.parameters.values()):
+                        self.optimizer.load_state_dict(moments)
+                if reference is not None:
+                    self._restore(reference, folder / "reference.safetensors")
             state: dict[str, Any] = json.loads((folder / "state.json").read_text())
-            self.updates = int(state["updates"])
-        except (SafetensorError, RuntimeError, UnpicklingError, EOFError, OSError, LookupError, ValueError) as error:
+            self.updates, self._whole_updates = int(state["updates"]), -1
+        except (CheckpointException, SafetensorError, UnpicklingError, *BROKEN) as error:
             reason = str(error).split("\n")[0].split(". ")[0][:200] or type(error).__name__
             raise StoreError(f"{folder} is damaged ({reason})") from error
         except (TypeError, AttributeError) as error:  # JSON or a pickle of another shape
@@ -195,8 +236,9 @@ class Learner:
         from safetensors.torch import save_file
 
         with atomic_folder(folder) as part:
-            save_file(self.tensors(self.model), part / "policy.safetensors")
+            save_file(self.tensors(self.whole_model()), part / "policy.safetensors")
             seal(part)
+        ranks.meet()  # they have their name now
 
     def load_weights(self, folder: Path) -> None:
         """Read the weights that `save_weights` wrote; raises `StoreError` if they are damaged or missing."""
@@ -210,6 +252,7 @@ class Learner:
                 f"the weights in {folder} are damaged or missing ({str(error)[:200]}): delete best/ and checkpoints/ "
                 "in the stage's folder, and the stage is trained again"
             ) from error
+        self._whole_updates = -1
 
     def tensors(self, model: Any) -> dict[str, Tensor]:
         """The policy's trainable weights or all of a reference's, and the biases of the routers."""
@@ -220,13 +263,25 @@ class Learner:
         # safetensors refuses views; `contiguous` copies nothing else
         return {name: tensor.contiguous() for name, tensor in (tensors | biases).items()}
 
+    def _named(self, reference: Mapping[str, Tensor] | None) -> dict[str, Tensor]:
+        """The tensors of a sharded checkpoint beside the optimizer's."""
+        policy = {f"policy/{name}": tensor for name, tensor in self.tensors(self.model).items()}
+        return policy | {f"reference/{name}": tensor for name, tensor in (reference or {}).items()}
+
     def _restore(self, tensors: Mapping[str, Tensor], file: Path) -> None:
         from safetensors.torch import load_file
 
         saved = load_file(file, device=str(self.device))
-        with torch.no_grad():
-            for name, tensor in tensors.items():
-                tensor.copy_(saved[name])  # in place: optimizer and engine hold these tensors
+        for name, tensor in tensors.items():
+            copy_part(tensor, saved[name])  # in place: optimizer and engine hold these tensors
+
+
+def _added(parts: Sequence[tuple[float, int, dict[str, float]]]) -> tuple[float, int, dict[str, float]]:
+    """The loss, the number of items and the sums of all ranks."""
+    sums: dict[str, float] = {}
+    for name, value in chain.from_iterable(own.items() for _, _, own in parts):
+        sums[name] = sums.get(name, 0.0) + value
+    return sum(part[0] for part in parts), sum(part[1] for part in parts), sums
 
 
 def split(items: Sequence[Any], parts: int) -> list[list[Any]]:

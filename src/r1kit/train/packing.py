@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left, insort
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from r1kit import ranks
 from r1kit.models.batch import TENSORS, Batch, SamplingMask, Targets
 from r1kit.models.packed import PackedLayout, Span, bucket, common_prefix, split_by_budget
 from r1kit.models.plain import plain_path
@@ -73,6 +74,25 @@ def pack_together(groups: Sequence[Sequence[Sample]], tokens_per_batch: int, mod
         shared = common_prefix([sample.token_ids for sample in group]) if shares and len(group) > 1 else 0
         pieces.append(_Piece(shared, members))
     return _rows(pieces, tokens_per_batch, model)
+
+
+def share(samples: Sequence[Sample]) -> list[Sample]:
+    """This rank's samples of an update: neighbours, so most groups keep the prompt that they share."""
+    return ranks.share(samples, lambda sample: len(sample.token_ids))
+
+
+def level(batches: Iterable[Batch], device: torch.device) -> list[Batch]:
+    """The batches, with empty ones until every rank has as many: in each forward pass, FSDP waits for all ranks."""
+    own = list(batches)
+    return own + [_empty(device)] * (max(ranks.gather(len(own))) - len(own))
+
+
+def _empty(device: torch.device) -> Batch:
+    """A row of one token with nothing to predict: its gradient is zero, but every weight has one."""
+    integers, floats = torch.zeros(0, dtype=torch.int64, device=device), torch.zeros(0, device=device)
+    columns = dict.fromkeys(TENSORS, floats) | {"token_ids": integers, "positions": integers}
+    token, layout = torch.zeros((1, 1), dtype=torch.int64, device=device), PackedLayout([Span(0, (1,))], device)
+    return Batch(token, layout, Targets(lengths=(), **columns, sampling_mask=None), order=(), ends=integers)
 
 
 def _split(prompt: int, members: list[tuple[int, Sample]], budget: int) -> list[_Piece]:

@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from r1kit import ranks
 from r1kit.data.conversations import Labelled
 from r1kit.data.pair_lengths import balanced
 from r1kit.data.prepare import SamplesOrError, one_by_one, refuse_long
@@ -91,9 +92,9 @@ class Pairs:
         return self.tokens[place : place + 2]
 
     def update(self, rows: Sequence[int], learner: Learner, tokens_per_batch: int, center: float) -> Update:
-        groups = [self._pair(row) for row in rows]
-        batches = pack_together(groups, tokens_per_batch, learner.model)  # the two answers stay neighbours, in order
-        return Update(batches, Totals(0, len(groups)), bradley_terry(center))  # the loss divides by pairs, not tokens
+        pairs = ranks.share([self._pair(row) for row in rows], lambda pair: sum(len(each.token_ids) for each in pair))
+        batches = pack_together(pairs, tokens_per_batch, learner.model)  # the two answers stay neighbours, in order
+        return Update(batches, Totals(0, len(rows)), bradley_terry(center))  # the loss divides by pairs, not tokens
 
     def measure(self, scores: Sequence[float]) -> dict[str, Any]:
         """`pair_metrics` of the scores of all samples."""
@@ -143,10 +144,10 @@ class Responses:
         return sum(label and (key, False) in sides for key, label in sides)
 
     def update(self, rows: Sequence[int], learner: Learner, tokens_per_batch: int, center: float) -> Update:
-        samples = [self.tokens[row] for row in rows]
-        batches = pack(samples, tokens_per_batch, learner.model)
-        # labels in the order of `samples`; the loss finds them by the batch's `order`
-        return Update(batches, Totals(0, len(samples)), safety([self.labels[row] for row in rows]))
+        own = ranks.share(rows, lambda row: len(self.tokens[row].token_ids))
+        batches = pack([self.tokens[row] for row in own], tokens_per_batch, learner.model)
+        # labels in the order of the packed rows; the loss finds them by the batch's `order`
+        return Update(batches, Totals(0, len(rows)), safety([self.labels[row] for row in own]))
 
     def measure(self, scores: Sequence[float]) -> dict[str, Any]:
         """`label_metrics` of the scores."""
@@ -169,8 +170,10 @@ class Responses:
 
 
 def score_all(model: RewardModel, tokens: TokenFile, tokens_per_batch: int) -> list[float]:
-    """The score of every sample, read from disk in parts."""
+    """The score of every sample, read from disk in parts; each rank scores its share."""
     scores: list[float] = []
-    for start in range(0, len(tokens), ROWS_AT_ONCE):
-        scores += model.scores([sample.token_ids for sample in tokens[start : start + ROWS_AT_ONCE]], tokens_per_batch)
-    return scores
+    lengths = tokens.lengths()
+    own = ranks.share(range(len(tokens)), lengths.__getitem__)
+    for start in range(0, len(own), ROWS_AT_ONCE):
+        scores += model.scores([tokens[row].token_ids for row in own[start : start + ROWS_AT_ONCE]], tokens_per_batch)
+    return [score for part in ranks.gather(scores) for score in part]

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from pydantic import Field
 
+from r1kit import ranks
 from r1kit.data import step_rows
 from r1kit.data.jsonl import RowWriter, keep_steps
 from r1kit.models.batch import Batch, Totals
@@ -21,7 +22,7 @@ from r1kit.train import checkpoints, step_hashes
 from r1kit.train.learner import Learner, OptimizerSettings
 from r1kit.train.losses.next_token import next_token
 from r1kit.train.memory_settings import MemorySettings
-from r1kit.train.packing import pack
+from r1kit.train.packing import pack, share
 from r1kit.train.validation import Best, EarlyStopping, Validation
 from r1kit.types import Sample
 
@@ -85,7 +86,7 @@ class Epochs:
 
 @dataclass(frozen=True)
 class Update:
-    """The batches of one update, their totals and the loss."""
+    """The batches of this rank's share of one update, the totals of all ranks and the loss."""
 
     batches: Sequence[Batch]
     totals: Totals
@@ -93,8 +94,8 @@ class Update:
 
     @staticmethod
     def of(samples: Sequence[Sample], tokens_per_batch: int, learner: Learner, loss: AnyLoss = next_token) -> Update:
-        """The update for packed samples."""
-        return Update(pack(samples, tokens_per_batch, learner.model), Totals.of(samples), loss)
+        """The update for all samples of all ranks; the order in a batch is that of `share(samples)`."""
+        return Update(pack(share(samples), tokens_per_batch, learner.model), Totals.of(samples), loss)
 
 
 def train_supervised(
@@ -130,7 +131,7 @@ def train_supervised(
             hashes.append(
                 {"step": learner.updates, "rows": rows, "gradient": [learner.gradient], "weights": [learner.weights]}
             )
-            row["tokens/train"] = sum(batch.num_tokens for batch in update.batches)
+            row["tokens/train"] = sum(ranks.gather(sum(batch.num_tokens for batch in update.batches)))
             row["time/step_s"] = time.perf_counter() - started
             row |= stopping.after(learner.updates, last=learner.updates == learner.steps)
             metrics.append({"step": learner.updates, **row})
@@ -149,17 +150,23 @@ def validation_loss(
     A loss that rises for one source while others fall shows what the model forgets.
     """
     assert not sources or len(sources) == len(samples), "one source for each sample"
-    losses: defaultdict[str, float] = defaultdict(float)
-    tokens = Counter[str]()
+    own_losses: defaultdict[str, float] = defaultdict(float)
+    own_tokens = Counter[str]()
     for start in range(0, len(samples), SAMPLES_AT_ONCE):  # in parts: a large set need not be in memory at once
-        part = [samples[index] for index in range(start, min(start + SAMPLES_AT_ONCE, len(samples)))]
-        for batch in pack(part, tokens_per_batch, learner.model):
+        # a source for each, so that a share has those of its samples
+        places = range(start, min(start + SAMPLES_AT_ONCE, len(samples)))
+        part = [(samples[place], sources[place] if sources else "") for place in places]
+        own = ranks.share(part, lambda pair: len(pair[0].token_ids))
+        batches = pack([sample for sample, _ in own], tokens_per_batch, learner.model)
+        for batch, values in zip(batches, learner.all_logprobs(batches), strict=True):
             # in fp64: a sum over millions of tokens loses digits in fp32
-            by_sample = learner.logprobs(batch).double().split(list(batch.targets.lengths))  # [n] each
+            by_sample = values.double().split(list(batch.targets.lengths))  # [n] each
             for index, logprobs in zip(batch.order, by_sample, strict=True):
-                source = sources[start + index] if sources else ""
-                losses[source] -= float(logprobs.sum())
-                tokens[source] += len(logprobs)
+                own_losses[own[index][1]] -= float(logprobs.sum())
+                own_tokens[own[index][1]] += len(logprobs)
+    parts = ranks.gather((dict(own_losses), own_tokens))
+    tokens = sum((counts for _, counts in parts), Counter[str]())
+    losses = {source: sum(own.get(source, 0.0) for own, _ in parts) for source in tokens}
     loss = sum(losses.values()) / tokens.total()
     row = {"validation/loss": loss, "validation/perplexity": math.exp(min(loss, 700.0))}  # exp(710) overflows
     several = [source for source in tokens if tokens[source]] if len(tokens) > 1 else []

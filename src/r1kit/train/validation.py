@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from r1kit import ranks
 from r1kit.train import checkpoints
 from r1kit.train.learner import Learner
 
@@ -102,14 +103,16 @@ class EarlyStopping:
         return row
 
     def finish(self) -> Best:
-        """With patience, load the best weights; returns which those are."""
+        """With patience, load the best weights; returns which those are. The whole model has its last weights then."""
         if self.validation and self.validation.patience and self.best.value is not None:
             self.learner.load_weights(checkpoints.best_folder(self.stage, self.best.step))
+        self.learner.whole_model()
         return self.best
 
     def _measure(self, validation: Validation) -> dict[str, float]:
         started = time.perf_counter()
-        row = validation.measure()
+        self.learner.whole_model()  # engines answer with the newest weights
+        row = ranks.gather(validation.measure())[0]  # one judgement: every rank must decide alike
         if validation.patience and validation.watch not in row:
             raise ValueError(
                 f"patience follows {validation.watch}, but the validation measured {', '.join(row) or 'nothing'}: "

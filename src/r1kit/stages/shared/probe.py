@@ -103,7 +103,7 @@ def _scorer_of(probe: ProbeSettings) -> Scorer:
 def make_probe(probe: ProbeSettings, policy: Any, chat: ChatFormat) -> Callable[[], dict[str, float]]:
     """A function that answers the probe's problems and returns metrics: `probe/accuracy`, `probe/format` ... over all
     tasks, `probe/accuracy/SOURCE` if there are several, `probe/reward` (weighted sum) and `probe/reward/LABEL`."""
-    from r1kit.rollout import rollout
+    from r1kit.rollout import over_ranks, rollout
 
     if not probe.tasks:
         return dict
@@ -113,7 +113,7 @@ def make_probe(probe: ProbeSettings, policy: Any, chat: ChatFormat) -> Callable[
     greedy = SamplingParams(temperature=0.0, max_tokens=probe.max_tokens)
 
     def measure() -> dict[str, float]:
-        groups = rollout(engine, problems, chat, scorer, greedy)
+        groups = over_ranks(problems, lambda own: rollout(engine, own, chat, scorer, greedy))
         metrics = accuracy_metrics(groups, policy.tokenizer)
         if not probe.rewards and "probe/accuracy" not in metrics:
             raise ValueError("the verifier could not judge any answer of the probe: check probe.tasks")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from typing import TYPE_CHECKING
 
+from r1kit import ranks
 from r1kit.chat import saved
 from r1kit.pipeline import Context
 from r1kit.train.memory_settings import LoraSettings
@@ -27,6 +28,8 @@ def save_trained(context: Context, policy: Policy) -> None:
     from r1kit.models.adapters import COPIED, save_adapter
     from r1kit.models.load import has_adapters
 
+    if not ranks.is_first():
+        return
     folder, adapter = context.folder / "model", context.folder / "adapter"
     policy.save(folder)
     saved.save(context.settings.chat, folder)

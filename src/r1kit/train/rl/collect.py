@@ -6,13 +6,16 @@ import random
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
+from itertools import chain
 from statistics import fmean
 from typing import Any
 
+from r1kit import ranks
 from r1kit.chat import ChatFormat
 from r1kit.engines import EngineError, PolicyEngine
 from r1kit.rewards.scorer import Scorer
-from r1kit.rollout import TrainerState, rollout
+from r1kit.rollout import TrainerState, over_ranks, rollout
 from r1kit.tasks import Task
 from r1kit.train.rl.loop_settings import RolloutSettings
 from r1kit.train.rl.objective import Objective
@@ -107,16 +110,17 @@ class Collector:
         missing = settings.prompts_per_step
         for extra_round in range(self.objective.extra_rounds + 1):
             params = settings.sampling(step, extra_round)
-            groups += rollout(
+            groups_of = partial(
+                rollout,
                 self.engine,
-                draws.next(missing),
-                self.chat,
-                score,
-                params,
+                chat=self.chat,
+                scorer=score,
+                params=params,
                 log_metric=log_metric,
                 trainer_state=TrainerState(global_step=step, max_steps=settings.steps),
                 names=self.columns,
             )
+            groups += over_ranks(draws.next(missing), groups_of)
             if params.sampling_mask:
                 require_masks(groups)
             missing = settings.prompts_per_step - sum(map(varies, groups))
@@ -128,7 +132,10 @@ class Collector:
         samples, left_out = ([sample for pair in pairs for sample in pair[side]] for side in (0, 1))
         known = {id(entry.group): entry for entry in trained}
         scored = [known.get(id(group)) or ScoredGroup(group, [None] * len(group.rollouts)) for group in groups]
-        reported = {name: fmean(values) for name, values in logged.items()}
+        merged: dict[str, list[float]] = {}  # of all ranks
+        for name, values in chain.from_iterable(part.items() for part in ranks.gather(logged)):
+            merged.setdefault(name, []).extend(values)
+        reported = {name: fmean(values) for name, values in merged.items()}
         return Collected(scored, samples, left_out, reported, reward_seconds)
 
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from r1kit import ranks
 from r1kit.chat import whole_response
 from r1kit.data.jsonl import RowWriter
 from r1kit.train.rl.collect import ScoredGroup
@@ -15,6 +16,8 @@ from r1kit.types import Completion
 
 def write_rollouts(folder: Path, step: int, scored: Sequence[ScoredGroup], tokenizer: Any) -> None:
     """Write `rollouts/step-NNNNNN.jsonl`, and `logprobs/step-NNNNNN.jsonl` with the tokens of the same rows."""
+    if not ranks.is_first():
+        return
     path, tokens_path = (folder / name / f"step-{step:06d}.jsonl" for name in ("rollouts", "logprobs"))
     for file in (path, tokens_path):
         file.parent.mkdir(exist_ok=True)

@@ -31,6 +31,7 @@ from typing import Any
 
 import torch
 
+from r1kit import ranks
 from r1kit.chat import ChatFormat
 from r1kit.data import step_rows
 from r1kit.data.jsonl import RowWriter, keep_steps
@@ -125,7 +126,7 @@ class RLLoop:
         # position: where this step's problems begin; a checkpoint that stores it repeats the step
         started, position, updates = time.perf_counter(), draws.position, self.learner.updates
         # on-policy: each rollout samples with the weights that it will update
-        self.engine.load_weights(named_weights(self.learner.model), version=updates)
+        self.engine.load_weights(named_weights(self.learner.whole_model()), version=updates)
         collected = self.collect(step, draws)
         groups = collected.groups
         row = group_metrics(collected, compares=self.objective.compares_groups)
@@ -188,7 +189,7 @@ class RLLoop:
                 done = (step * settings.epochs + epoch) * settings.minibatches
                 position = done + (index + 1) * settings.minibatches // len(parts) - 1
                 trained = sum(batch.num_tokens for piece in pieces for batch in piece.batches)
-                tokens = {"tokens/train": float(trained)}
+                tokens = {"tokens/train": float(sum(ranks.gather(trained)))}
                 rows.append(means | self.learner.step(position) | self.objective.after_update(means) | tokens)
                 self.hashes["gradient"].append(self.learner.gradient)
                 self.hashes["weights"].append(self.learner.weights)
@@ -197,7 +198,8 @@ class RLLoop:
     def _backward(self, parts: Sequence[Part], totals: Totals) -> dict[str, float]:
         """Add the gradients of all parts; returns the means over their tokens."""
         means = [self.learner.forward_backward(part.batches, part.loss, totals, part.measured) for part in parts]
-        return merge_parts(means, [sum(len(b.targets) for b in (*p.batches, *p.measured)) for p in parts])
+        own = [sum(len(b.targets) for b in (*p.batches, *p.measured)) for p in parts]
+        return merge_parts(means, [sum(counts) for counts in zip(*ranks.gather(own), strict=True)])
 
     def _checkpoint(self, step: int, position: int) -> None:
         state = {"step": step, "position": position, "objective": self.objective.state, **self.stopping.state}

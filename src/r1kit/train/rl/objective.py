@@ -9,11 +9,12 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
+from r1kit import ranks
 from r1kit.models.batch import Batch
 from r1kit.models.policy_net import AnyLoss
 from r1kit.train.learner import Learner
 from r1kit.train.losses.covariance import select
-from r1kit.train.packing import pack
+from r1kit.train.packing import pack, share
 from r1kit.train.rl.algorithm import baseline_of, group_advantages, loss_of
 from r1kit.train.rl.entropy import EntropyControl
 from r1kit.train.rl.loop_settings import LoopSettings
@@ -103,7 +104,7 @@ class PolicyGradient:
         trained = [s for s in samples if s.advantages[-1] != 0.0 or algorithm.trains_all]
         rest = [s for s in samples if s.advantages[-1] == 0.0] if len(trained) < len(samples) else []
         batches = self._pack(trained)
-        if algorithm.covariance is not None and batches:
+        if algorithm.covariance is not None and trained:
             batches = self._selected(batches)
         return [Part(self.loss, batches, self._pack(rest))]
 
@@ -133,15 +134,18 @@ class PolicyGradient:
         return self.reference.tensors
 
     def _pack(self, samples: Sequence[Sample]) -> list[Batch]:
-        """Batches with the reference's log-probs and, with `recompute_old_logprobs`, the learner's own as old ones."""
-        batches = pack(samples, self.settings.tokens_per_batch, self.learner.model) if samples else []
+        """Batches of this rank's share, with the reference's log-probs and, with `recompute_old_logprobs`, the
+        learner's own as old ones."""
+        batches = pack(share(samples), self.settings.tokens_per_batch, self.learner.model)
         references = self.reference.logprobs(batches) if self.reference is not None else [None] * len(batches)
-        for index, (batch, reference) in enumerate(zip(batches, references, strict=True)):
+        recomputes = self.settings.recompute_old_logprobs  # otherwise they are the sampler's, which the engine reported
+        olds = self.learner.all_logprobs(batches) if recomputes else [None] * len(batches)
+        for index, (batch, reference, old) in enumerate(zip(batches, references, olds, strict=True)):
             targets = batch.targets
             if reference is not None:
                 targets = replace(targets, ref_logprobs=reference)  # [N]
-            if self.settings.recompute_old_logprobs:  # else they are the sampler's, which the engine reported
-                targets = replace(targets, old_logprobs=self.learner.logprobs(batch))  # [N]
+            if old is not None:
+                targets = replace(targets, old_logprobs=old)  # [N]
             batches[index] = replace(batch, targets=targets)
         return batches
 
@@ -153,19 +157,20 @@ class PolicyGradient:
         targets = [batch.targets for batch in batches]
         # tokens in the order of the samples, so that packing does not change the draw
         owners = [torch.tensor(batch.order)[batch.targets.sequence_ids().cpu()] for batch in batches]
-        order = torch.cat(owners).argsort(stable=True)  # [N]
-        now, old, advantages = (
-            torch.cat(columns).cpu()[order]
-            for columns in (
-                [self.learner.logprobs(batch) for batch in batches],
-                [each.old_logprobs for each in targets],
-                [each.advantages for each in targets],
-            )
+        order = torch.cat([torch.zeros(0, dtype=torch.int64), *owners]).argsort(stable=True)  # [N]
+        columns = (
+            self.learner.all_logprobs(batches),
+            [each.old_logprobs for each in targets],
+            [each.advantages for each in targets],
         )
+        own = torch.stack([torch.cat([torch.zeros(0), *(part.cpu() for part in column)])[order] for column in columns])
+        parts = ranks.gather(own)  # of each rank [3, N]; shares are neighbours, so this is the order of all samples
         # the same draw in a resumed run
         generator = torch.Generator().manual_seed(self.settings.seed * 1_000_003 + self.learner.updates)
-        marks = torch.empty_like(now)
-        marks[order] = select(now, old, advantages, self.settings.algorithm, generator)
+        now, old, advantages = torch.cat(parts, dim=1)
+        chosen = select(now, old, advantages, self.settings.algorithm, generator)
+        marks = torch.empty_like(own[0])
+        marks[order] = chosen.split([part.shape[1] for part in parts])[ranks.rank()]
         return [
             replace(batch, targets=replace(batch.targets, selected=mark.to(self.learner.device)))
             for batch, mark in zip(batches, marks.split([len(each) for each in targets]), strict=True)

@@ -28,7 +28,7 @@ class Reference:
         if has_adapters(learner.model):
             self.adapters = {name: weight.detach().clone() for name, weight in learner.parameters.items()}
             return
-        self.model = frozen_copy(learner.model)
+        self.model = frozen_copy(learner.whole_model())
         if idles_off:
             self.model.to(HOME)
 

@@ -12,7 +12,7 @@ from r1kit.models.batch import Batch
 from r1kit.models.policy_net import AnyLoss
 from r1kit.train.learner import Learner
 from r1kit.train.losses.on_policy import OnPolicyDivergence, OnPolicySettings, sampled_divergence
-from r1kit.train.packing import pack
+from r1kit.train.packing import pack, share
 from r1kit.train.rl.objective import Part
 from r1kit.train.teacher import ModelTeacher
 from r1kit.types import Group, Sample
@@ -123,7 +123,7 @@ class DistillObjective:
         return OnPolicyDivergence(self.settings, self.teachers.models[name], label, is_sampled)
 
     def _pack(self, name: str, samples: Sequence[Sample]) -> list[Batch]:
-        batches = pack(samples, self.tokens_per_batch, self.learner.model)
+        batches = pack(share(samples), self.tokens_per_batch, self.learner.model)
         if self.settings.divergence != "sampled":
             return batches
         model: Any = self.teachers.models[name].model

@@ -1,0 +1,118 @@
+"""The processes that train one stage together. Each is a rank; a process that no launcher started is the only one.
+
+All ranks run the same code on the same data: each computes its share, and results are gathered. Only the first rank
+writes files (see `store`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Callable, Iterator, Sequence
+from datetime import timedelta
+from itertools import accumulate
+from typing import Any, NamedTuple, TypeVar
+
+T = TypeVar("T")
+LONG_S = 7 * 24 * 3600.0  # for work that the first rank does alone, such as tokenising a large file
+_LATE = re.compile(r"Ranks? ([\d, ]+) failed to pass monitoredBarrier")
+
+
+class RankError(ChildProcessError):
+    """Another rank died or does not answer."""
+
+
+class _Member(NamedTuple):
+    rank: int
+    size: int  # the number of ranks
+    group: Any  # gloo, which carries Python objects and knows a barrier that names the ranks that are missing
+
+
+_member = _Member(0, 1, None)
+
+
+def rank() -> int:
+    """The number of this process among the ranks, from 0."""
+    return _member.rank
+
+
+def count() -> int:
+    """The number of ranks."""
+    return _member.size
+
+
+def is_first() -> bool:
+    return _member.rank == 0
+
+
+@contextlib.contextmanager
+def joined(timeout_s: float, device: str = "cpu") -> Iterator[None]:
+    """A block in which this process is a rank; torch's environment variables say which, and where the ranks meet.
+
+    A rank that keeps the others waiting for more than `timeout_s` is an error in those. `device`: cpu or cuda.
+    """
+    global _member
+    import torch.distributed as dist
+
+    dist.init_process_group("gloo" if device == "cpu" else "cpu:gloo,cuda:nccl", timeout=timedelta(seconds=timeout_s))
+    _member = _Member(dist.get_rank(), dist.get_world_size(), dist.new_group(backend="gloo"))
+    yield
+    # after an error the group stays: other ranks may still be inside a collective
+    _member = _Member(0, 1, None)
+    dist.destroy_process_group()
+
+
+def group() -> Any:
+    """The gloo group of all ranks; None in a process alone."""
+    return _member.group
+
+
+def meet(timeout_s: float | None = None) -> None:
+    """Return when every rank is here. Raises `RankError`, which names the missing ones, after the time limit."""
+    if _member.size == 1:
+        return
+    import torch.distributed as dist
+
+    timeout = None if timeout_s is None else timedelta(seconds=timeout_s)
+    try:
+        dist.monitored_barrier(_member.group, timeout, wait_all_ranks=True)
+    except RuntimeError as error:
+        if late := _LATE.search(str(error)):
+            raise RankError(f"rank {late[1]} does not answer") from error
+        raise
+
+
+def gather(value: T) -> list[T]:
+    """The values of all ranks, in their order. Every rank must call it."""
+    if _member.size == 1:
+        return [value]
+    import torch.distributed as dist
+
+    meet()
+    values: list[Any] = [None] * _member.size
+    dist.all_gather_object(values, value, _member.group)
+    return values
+
+
+@contextlib.contextmanager
+def in_turn() -> Iterator[None]:
+    """A block that the first rank runs before all others, which find the files that it wrote."""
+    if not is_first():
+        meet(LONG_S)
+    yield
+    if is_first():
+        meet(LONG_S)
+
+
+def share(items: Sequence[T], size: Callable[[T], int] = lambda item: 1) -> list[T]:
+    """This rank's part of the items: neighbours whose sizes add up to about 1/`count()` of the whole.
+
+    The parts of all ranks, in order, are the items.
+    """
+    if _member.size == 1:
+        return list(items)
+    sizes = [size(item) for item in items]
+    ends, total = accumulate(sizes), max(1, sum(sizes))
+    # an item belongs to the rank in whose part of the whole its middle lies
+    owners = [(2 * end - own) * _member.size // (2 * total) for own, end in zip(sizes, ends, strict=True)]
+    return [item for item, owner in zip(items, owners, strict=True) if min(owner, _member.size - 1) == _member.rank]
