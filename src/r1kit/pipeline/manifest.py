@@ -22,7 +22,7 @@ FILES, DIGEST = "files", "sha256"  # keys of a manifest: the records of files, a
 # Hidden files, files that change after a stage is done (a queue that people open again, logs), and checkpoints, which
 # no other stage reads and which have checksums of their own.
 CHANGING = re.compile(
-    r"(manifest\.json|progress\.json|log\.txt|review\.db.*|(checkpoints|best|tracking)/.*)|(.*/)?\..*"
+    r"(manifest\.json|progress\.json|log\.txt|rank-\d+\.log|review\.db.*|(checkpoints|best|tracking)/.*)|(.*/)?\..*"
 )
 
 
