@@ -26,13 +26,16 @@ SAMPLING = {
     "optimizer": RATE,
     "device": "cpu",
 }
-GIVEN = {"batch_size": 7, "tokens_per_batch": 400, "optimizer": RATE, "device": "cpu", "epochs": 100}
+GIVEN = {"batch_size": 7, "tokens_per_batch": 400, "optimizer": RATE, "device": "cpu", "epochs": 1}
 CHAT = {"chat": TINY_CHAT.model_dump()}
 KINDS: dict[str, tuple[Kind, dict[str, Any]]] = {
-    "sft": (sft.SFT, {**GIVEN, **CHAT, "max_tokens": 256, "validation_share": 0.2, "patience": 100}),
+    "sft": (sft.SFT, {**GIVEN, **CHAT, "max_tokens": 256, "validation_share": 0.4, "patience": 100}),
     "distill": (distill.DISTILL, {**GIVEN, **CHAT, "max_tokens": 256}),
-    "reward-model": (reward_model.REWARD_MODEL, {**GIVEN, **CHAT, "max_tokens": 256}),
-    "safety": (reward_model.REWARD_MODEL, {**GIVEN, **CHAT, "max_tokens": 256, "objective": "safety"}),
+    "reward-model": (reward_model.REWARD_MODEL, {**GIVEN, **CHAT, "max_tokens": 256, "validation_share": 0.4}),
+    "safety": (
+        reward_model.REWARD_MODEL,
+        {**GIVEN, **CHAT, "max_tokens": 256, "objective": "safety", "validation_share": 0.4},
+    ),
     "rl": (
         rl.RL,
         {
@@ -78,10 +81,6 @@ def run(context: Context) -> Mapping[str, Any]:
         options = {**options, "checkpoint_every": settings.checkpoint_every}
         is_given = "epochs" in options
         parsed = kind.settings.parse(options if is_given else {**options, "steps": settings.steps})
-        if is_given:  # exactly so many updates
-            rows = sum(1 for _ in read_rows(context.input(f"data/{name}")))
-            epochs = max(1, settings.steps * options["batch_size"] // rows)
-            parsed = kind.settings.parse({**options, "epochs": epochs})
         paths = {key: context.input(key) for key in ("model", "teacher")}
         if is_given:
             paths["data"] = context.input(f"data/{name}")
@@ -108,7 +107,9 @@ def recipe(folder: Path, settings: RankStagesSettings) -> Recipe:
         if "epochs" in options:
             path = folder / f"{name}.jsonl"
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text("".join(json.dumps(_row(name, number)) + "\n" for number in range(35)))
+            held_out = options.get("validation_share", 0.0)
+            rows = int(options["batch_size"] * settings.steps / (1 - held_out)) - 3  # the last update is smaller
+            path.write_text("".join(json.dumps(_row(name, number)) + "\n" for number in range(rows)))
             inputs[f"data/{name}"] = External(path)
     return Recipe("ranks", (Stage("all", RANK_STAGES, settings, inputs),))
 

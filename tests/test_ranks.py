@@ -2,18 +2,31 @@
 
 from __future__ import annotations
 
+import os
+import select
 import shutil
+import signal
+import subprocess
 import sys
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
+import failing_ranks
+from failing_ranks import MARK, failing
 from r1kit import ranks
+from r1kit.data.jsonl import read_rows
+from r1kit.pipeline import External, Recipe, Stage, execute
+from r1kit.pipeline.launcher import TIME_LIMIT
+from r1kit.ranks import RankError
+from r1kit.stages.rl import RL, RLSettings
 
+SECONDS = 60.0
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 sys.path.append(str(BENCHMARKS))  # the processes of the ranks get the same path
 
@@ -36,21 +49,104 @@ def test_the_shares_of_all_ranks_are_the_items_in_order(
 
 def test_two_ranks_train_as_one_process_and_one_process_continues_what_they_began(tmp_path: Path) -> None:
     """Every kind of stage; uneven numbers of rows, so that some ranks run empty batches."""
-    settings = RankStagesSettings(kinds=tuple(KINDS), steps=2, checkpoint_every=1)
+    settings = RankStagesSettings(kinds=tuple(KINDS), steps=3, checkpoint_every=1)
     alone, together = train(tmp_path, settings, 1), train(tmp_path, settings, 2)
     for name in KINDS:
         difference, where = largest_difference(metrics(alone, name), metrics(together, name))
         assert difference < 1e-4, f"{name}: {where}"
-        assert (together / name / "checkpoints" / "step-000001" / "shards").is_dir()
-    assert sorted(path.name for path in (alone / "rl").iterdir()) == sorted(p.name for p in (together / "rl").iterdir())
-    # as if the two ranks had been stopped after the first step
-    resumed = tmp_path / "ranks-1-again" / "ranks" / together.name
+        assert {path.name for path in (alone / name).iterdir()} == {path.name for path in (together / name).iterdir()}
+    # as if the two ranks had been stopped after their first checkpoint
+    resumed = tmp_path / "one-continues" / "ranks" / together.name
     shutil.copytree(together, resumed)
     (resumed / "manifest.json").unlink()
     for name in KINDS:
-        for output in ("model", "checkpoints/step-000002"):
-            shutil.rmtree(resumed / name / output, ignore_errors=True)
-    train(tmp_path, settings, 1, runs="ranks-1-again")
+        first, *later = sorted((resumed / name / "checkpoints").iterdir())
+        assert (first / "shards").is_dir()
+        for folder in (*later, resumed / name / "model"):
+            shutil.rmtree(folder)
+    train(tmp_path, settings, 1, runs="one-continues")
     for name in KINDS:
         difference, where = largest_difference(metrics(alone, name), metrics(resumed, name))
         assert difference < 1e-4, f"{name}: {where}"
+
+
+def is_running(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+@pytest.mark.parametrize(
+    ("how", "error", "message"),
+    [
+        ("kill", RankError, "rank 1 of 2 was killed by SIGKILL, as the system does when memory runs out"),
+        ("hang", RankError, "no answer for 3 s from rank 1"),
+        ("raise", ValueError, "^the data is bad$"),
+    ],
+)
+def test_a_rank_that_fails_ends_all_with_one_message(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, how: str, error: type[Exception], message: str
+) -> None:
+    monkeypatch.setenv(TIME_LIMIT, "3")
+    with pytest.raises(error, match=message):
+        execute(failing(how), tmp_path, devices=2)
+    (folder,) = (tmp_path / "ranks").glob("failing-*")
+    processes = [int(path.read_text()) for path in folder.glob("process-*")]
+    assert len(processes) == 2 and not any(map(is_running, processes))
+
+
+@pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="waits for processes that are not its children")
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_no_rank_outlives_the_process_that_started_it(tmp_path: Path, number: signal.Signals) -> None:
+    command = [sys.executable, failing_ranks.__file__, str(tmp_path)]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as run:
+        assert run.stderr is not None
+        said = list(iter(lambda: run.stderr.readline(), "[1/1] failing: all are here\n"))  # type: ignore[union-attr]
+        assert said[-1:] and "" not in said, said
+        files = tmp_path.rglob("process-*")
+        waits = [os.pidfd_open(int(file.read_text())) for file in files]
+        run.send_signal(number)
+        for wait in waits:
+            assert select.select([wait], [], [], SECONDS)[0], "the rank has ended"
+            os.close(wait)
+
+
+def test_a_run_whose_rank_was_killed_continues_to_the_same_result(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, tiny_policy_folder: Path
+) -> None:
+    monkeypatch.setenv(MARK, str(tmp_path / "mark"))
+    settings = RLSettings.parse(
+        {
+            "tasks": [{"name": "tiny/sums", "split": "train", "limit": 8}],
+            "rewards": ["failing_ranks:dying_reward"],
+            "steps": 2,
+            "prompts_per_step": 3,
+            "group_size": 2,
+            "max_tokens": 8,
+            "checkpoint_every": 1,
+            "optimizer": {"learning_rate": 1e-3},
+            "device": "cpu",
+        }
+    )
+    recipe = Recipe("ranks", (Stage("rl", RL, settings, {"model": External(tiny_policy_folder)}),))
+
+    def rows(folder: Path) -> list[dict[str, Any]]:
+        keys = ("step", "reward/mean", "optim/loss", "optim/grad_norm", "completion/length_mean")
+        return [{key: row[key] for key in keys} for row in read_rows(folder / "metrics.jsonl")]
+
+    with pytest.raises(RankError, match="was killed by SIGKILL"):
+        execute(recipe, tmp_path / "killed", devices=2)
+    killed = execute(recipe, tmp_path / "killed", devices=2)
+    alone = execute(recipe, tmp_path / "alone")
+    for ours, theirs in zip(rows(alone), rows(killed), strict=True):
+        assert ours == pytest.approx(theirs, rel=1e-5, abs=1e-6)
+
+
+def test_what_several_devices_cannot_share_is_refused_before_any_work(tmp_path: Path, tiny_policy_folder: Path) -> None:
+    settings = RLSettings.parse({"tasks": ["tiny/sums"], "rewards": ["accuracy"], "lora_rank": 4, "device": "cpu"})
+    recipe = Recipe("ranks", (Stage("rl", RL, settings, {"model": External(tiny_policy_folder)}),))
+    with pytest.raises(ValueError, match="cannot run on 2 devices, because of lora_rank"):
+        execute(recipe, tmp_path, devices=2)
+    assert not list(tmp_path.rglob("stage.json"))

@@ -26,6 +26,7 @@ def run(
     teacher: str | None = None,
     data: Mapping[str, Any] | None = None,
     hardware: str | None = None,
+    devices: int | None = None,
     rehearse: bool = False,
     overrides: Mapping[str, Any] | None = None,
     seed: int | None = None,
@@ -43,7 +44,8 @@ def run(
     dotted path; `data` gives each role a set or a file; `overrides` change settings, as `--set` does. `controls`, such
     as "random" or "dev2:format", train a stage again without what teaches it, and the report splits its gain. With more
     than one of `jobs`, processes run stages side by side. They import the calling script, so it needs
-    `if __name__ == "__main__":`. `track` names trackers that show the run, such as "trackio".
+    `if __name__ == "__main__":`. So it does with several `devices`, which share each training stage
+    (docs/guides/devices.md). `track` names trackers that show the run, such as "trackio".
     `verify` hashes every file of finished stages first; otherwise only those whose size or time has changed.
 
     `on_step` is called with a stage's folder after its steps, at most once a second: its `metrics` are the rows so far.
@@ -69,6 +71,7 @@ def run(
         teacher=teacher,
         data=data,
         hardware=hardware,
+        devices=devices,
         rehearse=rehearse,
         overrides=overrides,
         seed=seed,
@@ -77,7 +80,9 @@ def run(
     )
     listener = None if on_step is None else lambda folder: on_step(StageFolder(stage_name(folder), folder))
     companion = partial(tracked, built.track)
-    return execute(built, Path(runs), until, jobs, on_step=listener, companion=companion, verify=verify)
+    return execute(
+        built, Path(runs), until, jobs, devices=built.devices, on_step=listener, companion=companion, verify=verify
+    )
 
 
 def plan(

@@ -25,10 +25,12 @@ class RankError(ChildProcessError):
 class _Member(NamedTuple):
     rank: int
     size: int  # the number of ranks
-    group: Any  # gloo, which carries Python objects and knows a barrier that names the ranks that are missing
+    group: Any = None  # gloo, which carries Python objects and knows a barrier that names the ranks that are missing
+    timeout_s: float = LONG_S
 
 
-_member = _Member(0, 1, None)
+_ALONE = _Member(0, 1)
+_member = _ALONE
 
 
 def rank() -> int:
@@ -54,11 +56,13 @@ def joined(timeout_s: float, device: str = "cpu") -> Iterator[None]:
     global _member
     import torch.distributed as dist
 
-    dist.init_process_group("gloo" if device == "cpu" else "cpu:gloo,cuda:nccl", timeout=timedelta(seconds=timeout_s))
-    _member = _Member(dist.get_rank(), dist.get_world_size(), dist.new_group(backend="gloo"))
+    limit = timedelta(seconds=timeout_s)
+    dist.init_process_group("gloo" if device == "cpu" else "cpu:gloo,cuda:nccl", timeout=limit)
+    own_group = dist.new_group(backend="gloo", timeout=limit)
+    _member = _Member(dist.get_rank(), dist.get_world_size(), own_group, timeout_s)
     yield
     # after an error the group stays: other ranks may still be inside a collective
-    _member = _Member(0, 1, None)
+    _member = _ALONE
     dist.destroy_process_group()
 
 
@@ -73,9 +77,9 @@ def meet(timeout_s: float | None = None) -> None:
         return
     import torch.distributed as dist
 
-    timeout = None if timeout_s is None else timedelta(seconds=timeout_s)
+    limit = _member.timeout_s if timeout_s is None else timeout_s
     try:
-        dist.monitored_barrier(_member.group, timeout, wait_all_ranks=True)
+        dist.monitored_barrier(_member.group, timedelta(seconds=limit), wait_all_ranks=True)
     except RuntimeError as error:
         if late := _LATE.search(str(error)):
             raise RankError(f"rank {late[1]} does not answer") from error

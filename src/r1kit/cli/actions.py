@@ -33,7 +33,9 @@ def _execute(options: argparse.Namespace, recipe: Recipe) -> None:
 
     jobs = _default_jobs(recipe) if options.jobs is None else options.jobs
     companion = partial(tracked, recipe.track)
-    folder = execute(recipe, options.runs, options.until, jobs, companion=companion, verify=options.verify)
+    folder = execute(
+        recipe, options.runs, options.until, jobs, devices=recipe.devices, companion=companion, verify=options.verify
+    )
     summary = read_json(folder / "summary.json") if (folder / "summary.json").exists() else {}
     if options.json:
         print_json({"folder": str(folder), "summary": summary})
@@ -52,7 +54,7 @@ def _default_jobs(recipe: Recipe) -> int:
     from r1kit.cores import cpu_count
     from r1kit.models.devices import device_of
 
-    return cpu_count() if device_of("auto").type == "cpu" else 1
+    return max(1, cpu_count() // recipe.devices) if device_of("auto").type == "cpu" else 1
 
 
 def init(options: argparse.Namespace) -> None:
@@ -84,7 +86,7 @@ def show_plan(options: argparse.Namespace) -> None:
 
         rates = measure.measure(recipe) if options.measure else {}
         hardware = named or measure.this_hardware()
-        estimates = estimate.estimates(recipe, hardware, options.devices, rates)
+        estimates = estimate.estimates(recipe, hardware, recipe.devices, rates)
         if options.json:
             rows = [row | {"estimate": to_plain(estimates[row["stage"]])} for row in rows]
         else:
@@ -96,7 +98,7 @@ def show_plan(options: argparse.Namespace) -> None:
         left = sum(step.status != "done" for step in steps)
         print(f"{left} of {len(steps)} stages to do" if left else "nothing to do")
     if not options.hardware:  # a plan for another device needs neither weights nor data here
-        check_ready(steps)
+        check_ready(steps, recipe.devices)
 
 
 def _recipe(options: argparse.Namespace) -> Recipe:
@@ -110,6 +112,7 @@ def _recipe(options: argparse.Namespace) -> Recipe:
         teacher=options.teacher,
         data=dict(options.data),
         hardware=options.hardware,
+        devices=options.devices,
         rehearse=options.rehearse,
         overrides=dict(options.settings),
         seed=options.seed,

@@ -41,7 +41,7 @@ def parser() -> argparse.ArgumentParser:
     plan.add_argument("--hardware", metavar="NAME", help="choose sizes and estimate tokens, memory and hours: h100 ...")
     measure_help = "measure the models here for at most a minute: hours are of this machine, memory of --hardware"
     plan.add_argument("--measure", action="store_true", help=measure_help)
-    plan.add_argument("--devices", type=int, default=1, metavar="N", help="number of devices, for cpu of cores (1)")
+    plan.add_argument("--devices", type=int, metavar="N", help="number of devices, for cpu of cores (1)")
     _add_answering_commands(commands)
     report = _command(commands, "report", actions.report, "show the result of a run")
     report.add_argument("run", metavar="RUN_DIR", type=Path, help="a run's folder, or the folder of all its stages")
@@ -138,6 +138,8 @@ def _add_execution(command: argparse.ArgumentParser) -> None:
     """What running needs and a plan does not."""
     jobs_help = "stages side by side, which share the cores (for the tiny model on a CPU as many as cores, otherwise 1)"
     command.add_argument("--jobs", type=int, metavar="N", help=jobs_help)
+    devices_help = "devices of this machine that share each training stage; without GPUs, processes (1)"
+    command.add_argument("--devices", type=int, metavar="N", help=devices_help)
     track_help = "show the run in a tracker: trackio, tensorboard, wandb, mlflow; a list with commas, or repeated"
     command.add_argument("--track", action="extend", default=[], metavar="NAME", type=names, help=track_help)
     verify_help = "hash every file of finished stages first; without it, only those whose size or time has changed"

@@ -114,8 +114,8 @@ class Recipe:
 
     `lengths` are mean tokens per sample by stage, for estimates. `light`: a core and its share of memory are enough for
     any stage, so the command line runs as many side by side as there are cores. `file` is the text of a recipe file
-    that repeats the run, which is written beside its result, `hardware` the device and `track` the trackers that it
-    names. `notes` say in words what the recipe chose by itself.
+    that repeats the run, which is written beside its result, `hardware` the kind of device, `devices` their number and
+    `track` the trackers that it names. `notes` say in words what the recipe chose by itself.
 
     Raises ValueError if two stages share a name, if there is a cycle, or if another stage reads the last one.
     """
@@ -127,6 +127,7 @@ class Recipe:
     light: bool = False
     file: str = ""
     hardware: str = ""
+    devices: int = 1
     track: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 

@@ -64,7 +64,6 @@ def run_on_ranks(run: Run, context: Context, title: str, display: Display) -> Ma
     # without its display, which stays in this process
     arguments = (run, replace(context, progress=None), title, theirs, threads, limit)  # type: ignore[arg-type]
     try:
-        pickle.dumps(run)
         listener.start()
         try:
             with _undisturbed():

@@ -43,6 +43,7 @@ def build_recipe(
     teacher: str | None = None,
     data: Mapping[str, Any] | None = None,
     hardware: str | None = None,
+    devices: int | None = None,
     rehearse: bool = False,
     overrides: Mapping[str, Any] | None = None,
     seed: int | None = None,
@@ -55,9 +56,9 @@ def build_recipe(
     Options come on top of those of a file; paths become absolute, relative ones from the file or the current folder.
     None stands for the recipe's own choice. `data` gives each role ("problems", "eval") a known set's name, a file, the
     fields of `TaskSpec`, or a list of these. `hardware` is the device that sizes are chosen for; recipes of fixed sizes
-    ignore it. `rehearse` asks for the smallest sizes and a random model of the same architecture. `track` names
-    trackers that show the run. `controls` are arms such as "random", or STAGE:ARM (docs/guides/controls.md).
-    `allow_code` names models whose folder has Python code that may run.
+    ignore it. `devices` share the work of each training stage. `rehearse` asks for the smallest sizes and a random
+    model of the same architecture. `track` names trackers that show the run. `controls` are arms such as "random", or
+    STAGE:ARM (docs/guides/controls.md). `allow_code` names models whose folder has Python code that may run.
 
     Raises `SettingsError` for an unknown recipe, and for an option that it does not take.
     """
@@ -68,6 +69,7 @@ def build_recipe(
         "teacher": teacher,
         "data": data,
         "hardware": hardware,
+        "devices": devices,
         "rehearse": rehearse,
         "overrides": overrides,
         "seed": seed,
@@ -88,6 +90,7 @@ def _build(name: str, options: Mapping[str, Any]) -> Recipe:
     options = {option: value for option, value in options.items() if value}
     track = check_names(options.get("track", ()))
     controls, allow_code = options.pop("controls", ()), options.pop("allow_code", ())
+    devices = options.pop("devices", 1)
     allow(allow_code)
     if ":" not in name and name not in RECIPES:
         raise SettingsError(
@@ -113,4 +116,7 @@ def _build(name: str, options: Mapping[str, Any]) -> Recipe:
     if controls:
         recipe, options = with_controls(recipe, controls), options | {"controls": controls}
     options |= {"allow_code": allow_code} if allow_code else {}
-    return replace(recipe, file=to_toml(name, options), hardware=options.get("hardware", ""), track=track)
+    options |= {"devices": devices} if devices > 1 else {}
+    return replace(
+        recipe, file=to_toml(name, options), hardware=options.get("hardware", ""), devices=devices, track=track
+    )

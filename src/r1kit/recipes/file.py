@@ -35,6 +35,7 @@ class FileContent(Settings):
     scale: str | None = None
     seed: int | None = None
     hardware: str | None = None
+    devices: int | None = Field(None, ge=1)
     rehearse: bool = False
     track: list[str] = Field(default=[])
     controls: list[str] = Field(default=[])

@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 
+from r1kit import ranks
 from r1kit.models.batch import Totals
 from r1kit.models.compute import compute_dtype_of
 from r1kit.models.policy_net import AnyLoss
@@ -96,6 +97,8 @@ def longest_group(prompt: int, completion: int, most: int, loss: AnyLoss, model:
 
 def _trains(learner: Learner, update_of: Callable[[int], Update], work: Work, tokens: int) -> bool:
     """Whether forward and backward of the largest batch fit, beside gradients and moments."""
+    if _is_untried(learner):
+        return True
     size = _size(learner.model)
     if learner.device.type == "cpu":
         low = compute_dtype_of(learner.model) == torch.bfloat16
@@ -116,8 +119,15 @@ def _trains(learner: Learner, update_of: Callable[[int], Update], work: Work, to
     return True
 
 
+def _is_untried(learner: Learner) -> bool:
+    """On several GPUs nothing is tried: a rank that runs out of memory would leave the others waiting."""
+    return ranks.count() > 1 and learner.device.type != "cpu"
+
+
 def _samples(learner: Learner, work: Work, rows: int, length: int) -> bool:
     """Whether the cache of so many rows fits."""
+    if _is_untried(learner):
+        return True
     size, low = _size(learner.model), compute_dtype_of(learner.model) == torch.bfloat16
     parts = sampling_parts(size, work, rows, length, device=learner.device.type, low=low)
     if learner.device.type == "cpu":

@@ -1,0 +1,60 @@
+"""Stages whose ranks fail, for `test_ranks`: the processes of the ranks import them.
+
+As a script, `python failing_ranks.py RUNS` runs two ranks that wait for each other.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from r1kit import ranks
+from r1kit.pipeline import Context, Kind, Recipe, Stage, execute
+from r1kit.settings import Settings
+
+MARK = "R1KIT_TEST_MARK"  # environment variable: a file that says that the rank has died
+
+
+class FailingSettings(Settings):
+    how: str
+
+
+def run(context: Context) -> Mapping[str, Any]:
+    """All ranks but the last are in a collective while the last one fails, or all fail alike."""
+    (context.folder / f"process-{ranks.rank()}").write_text(str(os.getpid()))
+    ranks.gather("all are here")
+    context.progress.say("all are here")
+    how = context.settings.how
+    if how == "raise":
+        raise ValueError("the data is bad")
+    if ranks.rank() == ranks.count() - 1:
+        if how == "kill":
+            os.kill(os.getpid(), signal.SIGKILL)
+        time.sleep(1000)  # it ends with the others
+    ranks.gather("never")
+    return {}
+
+
+FAILING = Kind(name="failing", run=run, settings=FailingSettings, shards=True)
+
+
+def failing(how: str) -> Recipe:
+    return Recipe("ranks", (Stage("failing", FAILING, FailingSettings(how=how)),))
+
+
+def dying_reward(completions: Sequence[str], completion_ids: Sequence[list[int]], **columns: Any) -> list[float]:
+    """The share of low ids; in the second step, the second rank dies, once."""
+    mark = Path(os.environ[MARK])
+    if ranks.rank() == 1 and columns["trainer_state"].global_step == 1 and not mark.exists():
+        mark.touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return [sum(token < 100 for token in ids) / len(ids) for ids in completion_ids]
+
+
+if __name__ == "__main__":
+    execute(failing("hang"), Path(sys.argv[1]), devices=2)
