@@ -42,7 +42,6 @@ def run_on_ranks(run: Run, context: Context, title: str, display: Display) -> Ma
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-    limit = float(os.environ.get(TIME_LIMIT) or TIME_LIMIT_S)
     config = LaunchConfig(
         min_nodes=1,
         max_nodes=1,
@@ -56,30 +55,19 @@ def run_on_ranks(run: Run, context: Context, title: str, display: Display) -> Ma
         signals_to_handle="SIGQUIT",  # Ctrl-C and SIGTERM are handled by `stop_on_signals`
         shutdown_timeout=int(GRACE_S),
     )
-    threads = max(1, torch.get_num_threads() // context.devices)
+    threads, limit = max(1, torch.get_num_threads() // context.devices), float(os.environ.get(TIME_LIMIT, TIME_LIMIT_S))
     spawn = multiprocessing.get_context("spawn")
     ours, theirs = zip(*(spawn.Pipe() for _ in range(context.devices)), strict=True)
+    portable = replace(context, progress=None)  # type: ignore[arg-type]  # its display stays in this process
     errors: dict[int, Exception] = {}
-    listener = threading.Thread(target=_listen, args=(ours, display, errors), daemon=True)
-    # without its display, which stays in this process
-    arguments = (run, replace(context, progress=None), title, theirs, threads, limit)  # type: ignore[arg-type]
-    try:
-        listener.start()
+    with _listening(ours, theirs, display, errors), _undisturbed():
         try:
-            with _undisturbed():
-                results = elastic_launch(config, _serve_rank)(*arguments)
-        finally:
-            for end in theirs:
-                end.close()
-            listener.join(GRACE_S)  # until the last message of every rank is read
-    except ChildFailedError as failed:
-        exitcodes = {rank: failure.exitcode for rank, failure in failed.failures.items()}
-        raise _cause(exitcodes, errors, context, limit) from None
-    finally:
-        for end in ours:
-            end.close()
-    metrics: Mapping[str, Any] = results[0]
-    return metrics
+            results = elastic_launch(config, _serve_rank)(run, portable, title, theirs, threads, limit)
+            metrics: Mapping[str, Any] = results[0]
+            return metrics
+        except ChildFailedError as failed:
+            exitcodes = {rank: failure.exitcode for rank, failure in failed.failures.items()}
+    raise _cause(exitcodes, errors, context, limit)
 
 
 def run_as_rank(
@@ -135,6 +123,26 @@ def _end_with(pipe: connection.Connection) -> None:
     os._exit(1)
 
 
+@contextlib.contextmanager
+def _listening(
+    ours: Sequence[connection.Connection],
+    theirs: Sequence[connection.Connection],
+    display: Display,
+    errors: dict[int, Exception],
+) -> Iterator[None]:
+    """A block in which the ranks have the pipes `theirs`; it ends when the last message of every rank is read."""
+    listener = threading.Thread(target=_listen, args=(ours, display, errors), daemon=True)
+    listener.start()
+    try:
+        yield
+    finally:
+        for end in theirs:
+            end.close()
+        listener.join(GRACE_S)
+        for end in ours:
+            end.close()
+
+
 def _listen(pipes: Sequence[connection.Connection], display: Display, errors: dict[int, Exception]) -> None:
     """Show the progress of the ranks and keep their errors, until all pipes are closed."""
     left = {pipe: rank for rank, pipe in enumerate(pipes)}
@@ -175,13 +183,12 @@ def _portable(error: Exception) -> Exception:
     return error
 
 
-def _is_lost(error: BaseException | None) -> bool:
+def _is_lost(error: Exception) -> bool:
     """Whether an error only says that another rank is gone or late."""
-    text = str(error)
-    lost = isinstance(error, RuntimeError | ranks.RankError) and (
-        "gloo" in text or "NCCL" in text or "monitored" in text
+    is_collective = isinstance(error, RuntimeError) and any(
+        name in str(error) for name in ("gloo", "monitored", "NCCL")
     )
-    return isinstance(error, ranks.RankError) or lost
+    return isinstance(error, ranks.RankError) or is_collective
 
 
 def _cause(exitcodes: Mapping[int, int], errors: Mapping[int, Exception], context: Context, limit: float) -> Exception:
