@@ -37,7 +37,7 @@ LEVEL = {name: level for level, row in enumerate(ROWS) for name in row}
 
 # Where a package may be imported: at all, and at the top of a file (else only inside the function that needs it).
 TORCH_HOMES = ("models", "train", "engines.local")
-ANYWHERE = {"torch": (*TORCH_HOMES, "stages", "export")}
+ANYWHERE = {"torch": (*TORCH_HOMES, "stages", "export", "ranks", "pipeline.launcher")}
 HEAVY = (
     "torch",
     "transformers",
