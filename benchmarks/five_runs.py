@@ -41,6 +41,8 @@ SMALL = {
     "probe.tasks": [{"name": "tiny/reasoning", "split": "train", "seed": 9, "limit": 100}],
     "probe.max_tokens": 128,
     "probe_every": 3,
+    "preflight": "off",  # it would stop some of these before their first step
+    "alarm": "off",
 }
 FIVE = ("healthy", "hacking", "collapsed", "starved", "mismatched")
 Open = Callable[[Any, Policy], LocalEngine]  # as `open_policy_engine`: from the stage's settings and its policy

@@ -101,6 +101,15 @@ def show_plan(options: argparse.Namespace) -> None:
         check_ready(steps, recipe.devices)
 
 
+def preflight(options: argparse.Namespace) -> int:
+    """Print the checks of each stage that is not done; status 1 if one fails."""
+    from r1kit.recipes.preflight import as_text, preflight
+
+    checked = preflight(_recipe(options), options.runs, options.until, lambda name: print(name, file=sys.stderr))
+    print_json(checked) if options.json else print(as_text(checked))
+    return int(any(line.verdict == "fails" for stage in checked for line in stage.lines))
+
+
 def _recipe(options: argparse.Namespace) -> Recipe:
     from r1kit.recipes import build_recipe
 
@@ -248,6 +257,15 @@ def bisect(options: argparse.Namespace) -> int:
     from r1kit.commands import bisect_command
 
     return print_check(bisect_command.bisect(options.one, options.other), options)
+
+
+def doctor(options: argparse.Namespace) -> int:
+    """Print the verdict on each stage of a run with evidence and remedy; status 1 if one has a fault."""
+    from r1kit.commands import doctor_command
+
+    runs = doctor_command.doctor(options.run)
+    print_json(runs) if options.json else print(doctor_command.doctor_text(runs))
+    return int(not all(run["ok"] for run in runs))
 
 
 def watch(options: argparse.Namespace) -> None:

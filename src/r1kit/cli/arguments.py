@@ -42,6 +42,10 @@ def parser() -> argparse.ArgumentParser:
     measure_help = "measure the models here for at most a minute: hours are of this machine, memory of --hardware"
     plan.add_argument("--measure", action="store_true", help=measure_help)
     plan.add_argument("--devices", type=int, metavar="N", help="number of devices, for cpu of cores (1)")
+    preflight_help = "check a recipe with three real steps before it costs anything: status 1 if a check fails"
+    preflight = _command(commands, "preflight", actions.preflight, preflight_help)
+    _add_run(preflight)
+    _add_hardware(preflight)
     _add_answering_commands(commands)
     report = _command(commands, "report", actions.report, "show the result of a run")
     report.add_argument("run", metavar="RUN_DIR", type=Path, help="a run's folder, or the folder of all its stages")
@@ -67,6 +71,10 @@ def parser() -> argparse.ArgumentParser:
     for name in ("one", "other"):
         bisect.add_argument(name, metavar=f"RUN_{'A' if name == 'one' else 'B'}", type=Path, help="a run or a stage")
     _add_json(bisect)
+    doctor_help = "say whether runs are broken, in which way, by which figures, and what helps: status 1 for a fault"
+    doctor = _command(commands, "doctor", actions.doctor, doctor_help)
+    doctor.add_argument("run", metavar="RUN", type=Path, help="a run's folder, a stage's, or that of all runs")
+    _add_json(doctor)
     watch = _command(commands, "watch", actions.watch, "see runs in the browser while they run, and afterwards")
     runs_help = "folder of all runs, or one run's folder (runs)"
     watch.add_argument("runs", metavar="RUNS", nargs="?", type=Path, default=Path("runs"), help=runs_help)

@@ -38,3 +38,5 @@ REWARDS: dict[str, Callable[..., RewardFunction]] = {
     "random": get_random_reward,
     "majority": get_majority_reward,
 }
+# rewards that ask a model: a call costs seconds or money
+MODELLED = tuple(name for name in REWARDS if name == "reward_model" or name.endswith("_judged"))

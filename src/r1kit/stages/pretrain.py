@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +13,12 @@ from r1kit.chat import saved
 from r1kit.pipeline import Context, External, Kind, ModelSize, Work
 from r1kit.settings import unhashed
 from r1kit.stages.shared.costs import memory_of
+from r1kit.stages.shared.preflight import ROWS, check_rows
 from r1kit.stages.shared.sharing import check_sharing
 from r1kit.tiny.frame import TINY_CHAT
 from r1kit.train.learner import OptimizerSettings
 from r1kit.train.memory_settings import MemorySettings, prepare
+from r1kit.train.preflight.lines import SelfCheckSettings
 from r1kit.types import Sample
 
 DOCUMENT = 137  # mean tokens, measured
@@ -25,7 +27,7 @@ OPTIMIZER = OptimizerSettings(
 )
 
 
-class PretrainSettings(MemorySettings):
+class PretrainSettings(MemorySettings, SelfCheckSettings):
     """The model's size and how many documents it sees."""
 
     steps: int = Field(1200, ge=1)
@@ -75,16 +77,20 @@ def run(context: Context) -> Mapping[str, Any]:
     prepare(model, settings)
     learner = Learner(model, settings.optimizer, steps=settings.steps)
 
-    def update_at(step: int) -> Update:
-        first = step * settings.documents_per_step
-        texts = [document(index, settings.seed).text for index in range(first, first + settings.documents_per_step)]
+    def update_of(places: Sequence[int]) -> Update:
+        texts = [document(index, settings.seed).text for index in places]
         samples = [Sample(token_ids=ids, loss_mask=[True] * len(ids)) for ids in tokenizer(texts)["input_ids"]]
         return Update.of(samples, settings.tokens_per_batch, learner)
+
+    def update_at(step: int) -> Update:
+        first = step * settings.documents_per_step
+        return update_of(range(first, first + settings.documents_per_step))
 
     def log(step: int, row: dict[str, float]) -> None:
         rate = row["tokens/train"] / row["time/step_s"]
         context.progress.step(step, settings.steps, {"loss": row["optim/loss"], "tokens/s": rate})
 
+    check_rows(context, learner, update_of, range(min(ROWS, settings.documents_per_step)))
     every, say = settings.checkpoint_every, context.progress.say
     train_supervised(learner, update_at, context.folder, checkpoint_every=every, log=log, note=say)
     if ranks.is_first():

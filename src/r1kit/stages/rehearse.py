@@ -9,13 +9,11 @@ Inputs: `outline/...`, the files of a model's configuration and tokenizer. Leave
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import suppress
 from itertools import cycle, islice
 from typing import Any
 
 from pydantic import Field, field_validator
 
-from r1kit.curate.formats import render
 from r1kit.data.jsonl import RowWriter
 from r1kit.pipeline import Context, Kind
 from r1kit.settings import listed
@@ -25,10 +23,9 @@ from r1kit.stages.shared.sources import sources
 from r1kit.tasks import TaskSpec, iterate, load_tasks
 from r1kit.train.learner import OptimizerSettings
 from r1kit.train.losses.next_token import next_token
+from r1kit.train.preflight.references import reference_replies
 from r1kit.types import Problem
 from r1kit.verifiers import verify_all
-
-QUOTED = 120  # characters of the question that reasoning in other languages than English repeats
 
 
 class RehearseSettings(GivenSettings):
@@ -74,17 +71,11 @@ def run(context: Context) -> Mapping[str, Any]:
 
 
 def answer_by_heart(problem: Problem) -> str | None:
-    """A right response: the reference, or the worked solution, behind a sentence in the question's language.
-
-    None if the problem's verifier accepts neither.
-    """
-    reasoning = problem.prompt[:QUOTED] if problem.language != "en" else "I work it out step by step, and the result is"
-    for answer in (problem.answer, problem.solution):
-        with suppress(ValueError):  # the answer is empty, or has marks of the format
-            reply = render(f"{reasoning} {answer}", answer, "think_answer")
-            if verify_all(problem.verifier, [reply], [problem.answer])[0].correct:
-                return reply
-    return None
+    """A response with the reference or the worked solution; None if the problem's verifier accepts neither."""
+    replies = reference_replies(problem)
+    return next(
+        (reply for reply in replies if verify_all(problem.verifier, [reply], [problem.answer])[0].correct), None
+    )
 
 
 REHEARSE = Kind(

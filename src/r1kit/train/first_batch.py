@@ -159,8 +159,10 @@ def _is_free(learner: Learner, parts: Parts) -> bool:
     return sum(count for name, count in parts.items() if name not in present) <= free_memory()
 
 
-def free_memory() -> float:
-    """Bytes that this process can still take on the CPU, by the kernel and the control group; infinite if unknown."""
+def free_memory(device: str = "cpu") -> float:
+    """Bytes that this process can still take; on the CPU by the kernel and the control group, infinite if unknown."""
+    if device != "cpu":
+        return float(torch.cuda.mem_get_info()[0])
     free = math.inf
     try:
         facts = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())

@@ -23,6 +23,7 @@ from r1kit.train.learner import Learner, OptimizerSettings
 from r1kit.train.losses.next_token import next_token
 from r1kit.train.memory_settings import MemorySettings
 from r1kit.train.packing import pack, share
+from r1kit.train.preflight.lines import SelfCheckSettings
 from r1kit.train.validation import Best, EarlyStopping, Validation
 from r1kit.types import Sample
 
@@ -36,7 +37,7 @@ def cosine(first: float, last: float) -> OptimizerSettings:
     return OptimizerSettings(learning_rate=first, schedule="cosine", final_ratio=last / first, warmup_ratio=0.03)
 
 
-class TrainingSettings(MemorySettings):
+class TrainingSettings(MemorySettings, SelfCheckSettings):
     """Training on given rows: `epochs` passes, each in a different order, with `batch_size` rows per update.
 
     Rows longer than `max_tokens` are left out (None: the model's context). A share `validation_share` of the rows is

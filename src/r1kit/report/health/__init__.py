@@ -11,6 +11,7 @@ from r1kit.evaluate.statistics import Difference
 from r1kit.report.folders import StageFolder
 from r1kit.report.health.course import Check, below
 from r1kit.report.health.policy_checks import entropy, length, mixing, numbers, sampler_gap, zero_variance
+from r1kit.report.health.preflight_lines import preflight
 from r1kit.report.health.reward_checks import HACKS, format_only, hack, not_scored, over_optimisation
 from r1kit.report.health.signals import Verdict
 from r1kit.report.health.verdict import run_verdict, verdict
@@ -26,6 +27,7 @@ def checks(stage: StageFolder, differences: Mapping[str, Difference]) -> list[Ch
     """
     rows = stage.metrics
     findings = [
+        preflight(stage),
         zero_variance(rows),
         entropy(rows),
         below(rows, "completion/truncated", "Truncation", 0.10, "raise max_tokens, or add the soft overlong penalty"),

@@ -15,7 +15,7 @@ from r1kit.report.health.course import Course, course
 from r1kit.report.mask_pictures import FILE
 from r1kit.store import read_json
 
-Name = Literal["healthy", "hacking", "collapsed", "starved", "mismatched", "too early to tell"]
+Name = Literal["healthy", "hacking", "collapsed", "starved", "mismatched", "leaking", "too early to tell"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,17 +9,20 @@ from collections.abc import Callable, Mapping, Sequence
 
 from r1kit.evaluate.statistics import Difference
 from r1kit.report.folders import StageFolder
-from r1kit.report.health import policy_faults, reward_faults
+from r1kit.report.health import leak_faults, policy_faults, reward_faults
 from r1kit.report.health.course import from_to
+from r1kit.report.health.preflight_lines import failed_before
 from r1kit.report.health.signals import Signals, Verdict
 
 FIRST_STEPS = 8  # after fewer, only faults are named that one step proves
 Fault = Callable[[Signals], Verdict | None]
-PROVEN_BY_ONE_STEP: tuple[Fault, ...] = (policy_faults.not_finite,)
+PROVEN_BY_ONE_STEP: tuple[Fault, ...] = (policy_faults.not_finite, failed_before)
 FAULTS: tuple[Fault, ...] = (  # causes before their effects
     policy_faults.sampler_differs,
     policy_faults.end_is_not_learned,
     policy_faults.prompts_differ,
+    leak_faults.answers_in_prompts,
+    leak_faults.measured_questions_trained_on,
     policy_faults.fell_apart,
     policy_faults.loss_rose,
     reward_faults.none_right,

@@ -22,6 +22,7 @@ from r1kit.store import write_json
 from r1kit.train.learner import Learner
 from r1kit.train.memory_settings import LoraSettings
 from r1kit.train.packing import share
+from r1kit.train.preflight.prompts import rows_line, turn_line
 from r1kit.train.supervised import TrainingSettings, Update, validation_loss
 from r1kit.train.validation import Validation
 from r1kit.types import Conversation, Sample
@@ -95,6 +96,7 @@ def train_given(context: Context, policy: Any, data: Data, loss_of: LossOf) -> M
         data.rows.lengths(),
         update_of,
         lambda learner: _validation(context, policy, learner, data),
+        lambda: [turn_line(settings.chat, policy), rows_line(data.rows, policy)],
     )
     save_trained(context, policy)
     return {**facts, "samples": len(data.rows), **data.rows.facts}

@@ -11,11 +11,14 @@ from r1kit.data.jsonl import read_rows
 from r1kit.data.prepare import Reading, Split
 from r1kit.data.tokens import TokenFile
 from r1kit.pipeline import Context, Work
+from r1kit.stages.shared.alarm import HealthAlarm
 from r1kit.stages.shared.costs import memory_of
 from r1kit.stages.shared.input_files import input_files
+from r1kit.stages.shared.preflight import ROWS, check_rows
 from r1kit.stages.shared.sharing import check_sharing
 from r1kit.train.learner import Learner
 from r1kit.train.memory_settings import prepare
+from r1kit.train.preflight.lines import Line
 from r1kit.train.supervised import Epochs, TrainingSettings, Update, train_supervised
 from r1kit.train.validation import Validation
 from r1kit.types import Message
@@ -80,10 +83,12 @@ def train_rows(
     lengths: Sequence[int],
     update_of: UpdateOf,
     validation: Callable[[Learner], Validation | None],
+    checked: Callable[[], Sequence[Line]] = tuple,
 ) -> dict[str, Any]:
     """Train on rows of these lengths with the stage's settings; leaves metrics.jsonl and checkpoints/.
 
-    Returns the number of updates and the best validation.
+    `checked` makes the caller's own checks before the first update. Returns the number of updates and the best
+    validation.
     """
     from r1kit.train.first_batch import longest_rows, require_training
 
@@ -97,19 +102,28 @@ def train_rows(
 
     tokens = sum(lengths[row] for row in longest_rows(lengths, settings.tokens_per_batch, settings.batch_size))
     require_training(learner, largest, Work(**memory_of(settings)), tokens=tokens, longest=max(lengths))
+    shortest = sorted(epochs[0], key=lengths.__getitem__)[:ROWS]
+    check_rows(context, learner, lambda places: update_of(list(places), learner), shortest, checked)
+
+    alarm = HealthAlarm(context)
 
     def log(step: int, row: Mapping[str, float]) -> None:
         rate = row["tokens/train"] / row["time/step_s"]
         held_out = {"validation": row["validation/loss"]} if "validation/loss" in row else {}
         context.progress.step(step, learner.steps, {"loss": row["optim/loss"], **held_out, "tokens/s": rate})
+        alarm.look(step)
 
-    best = train_supervised(
+    held_out = validation(learner)
+    best, facts = alarm.guard(
+        lambda: train_supervised(
+            learner,
+            lambda update: update_of(epochs[update], learner),
+            context.folder,
+            checkpoint_every=settings.checkpoint_every,
+            log=log,
+            note=context.progress.say,
+            validation=held_out,
+        ),
         learner,
-        lambda update: update_of(epochs[update], learner),
-        context.folder,
-        checkpoint_every=settings.checkpoint_every,
-        log=log,
-        note=context.progress.say,
-        validation=validation(learner),
     )
-    return {"updates": learner.updates, **best.facts("update")}
+    return {"updates": learner.updates, **best.facts("update"), **facts}

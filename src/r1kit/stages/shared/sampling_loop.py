@@ -16,14 +16,17 @@ from r1kit.rewards import RewardSpec
 from r1kit.rewards.scorer import Scorer
 from r1kit.rollout import column_names
 from r1kit.settings import listed
+from r1kit.stages.shared.alarm import HealthAlarm
 from r1kit.stages.shared.costs import memory_of
 from r1kit.stages.shared.fitting import Fitting, check_model
+from r1kit.stages.shared.preflight import check_sampling_loop
 from r1kit.stages.shared.probe import ProbeSettings, check_probe, make_probe, probe_of
 from r1kit.stages.shared.sharing import check_sharing
 from r1kit.stages.shared.trained import save_trained, with_lora
 from r1kit.tasks import TaskSpec, load_tasks, say_readings
 from r1kit.train.learner import Learner, OptimizerSettings
 from r1kit.train.memory_settings import LoraSettings, MemorySettings, prepare
+from r1kit.train.preflight.lines import SelfCheckSettings
 from r1kit.train.rl.collect import ScoredGroup
 from r1kit.train.rl.loop import RLLoop
 from r1kit.train.rl.loop_settings import RolloutSettings
@@ -35,7 +38,7 @@ if TYPE_CHECKING:
     from r1kit.models.load import Policy
 
 
-class SamplingSettings(RolloutSettings, MemorySettings, LoraSettings, DeviceSettings):
+class SamplingSettings(RolloutSettings, MemorySettings, LoraSettings, DeviceSettings, SelfCheckSettings):
     """A rollout's settings with tasks, rewards, prompt format, optimiser and probe.
 
     `probe`: held-out problems, answered before the first step and every `probe_every` steps. `patience`: stop after
@@ -104,10 +107,13 @@ def train(
     updates = settings.steps * settings.minibatches * settings.epochs
     learner = Learner(policy.model, settings.optimizer, steps=updates, temperature=settings.temperature)
 
+    alarm = HealthAlarm(context)
+
     def log(step: int, row: dict[str, float]) -> None:
         keys = {**shown, "length": "completion/length_mean", "entropy": "policy/entropy"}
         keys |= {settings.watch: f"probe/{settings.watch}"}
         context.progress.step(step, settings.steps, {name: row[key] for name, key in keys.items() if key in row})
+        alarm.look(step)
 
     def show(step: int, scored: Sequence[ScoredGroup]) -> None:
         if settings.samples_every and step % settings.samples_every == 0:
@@ -138,11 +144,12 @@ def train(
         loop.train()
         return {}
     _require_memory(loop, settings, work, prompt=fitting.longest)
+    check_sampling_loop(context, loop, policy)
     context.progress.step(0, settings.steps)
-    best = loop.train()
+    best, facts = alarm.guard(loop.train, learner, objective.moving_reference)
     save_trained(context, policy)
     counts = {"updates": learner.updates, "problems": len(fitting), "prompts_left_out": fitting.dropped}
-    return {**counts, **best.facts("step")}
+    return {**counts, **best.facts("step"), **facts}
 
 
 def _require_memory(loop: RLLoop, settings: SamplingSettings, work: Work, prompt: int) -> None:

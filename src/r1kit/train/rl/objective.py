@@ -37,6 +37,8 @@ class Objective(Protocol):
     compares_groups: bool  # equal rewards of a group leave it without a gradient
     prepares_ahead: bool  # all minibatches of a rollout are prepared before the first update moves the weights
     extra_rounds: int  # of sampling, which replace groups of equal rewards
+    chooses_tokens: bool  # among all of an update, so its parts have other gradients
+    reference: Reference | None  # of the KL term
     state: dict[str, Any]  # what a checkpoint must hold beside tensors, as JSON
     longest_given: int  # tokens of the longest sample of `given`; 0: there are none
 
@@ -87,7 +89,8 @@ class PolicyGradient:
         self.state: dict[str, Any] = {} if self._entropy is None else self._entropy.state
         self.loss = loss_of(algorithm, self._entropy)
         self.prepares_ahead, self.extra_rounds = settings.recompute_old_logprobs, algorithm.dynamic_sampling
-        self.reference = self._new_reference() if algorithm.kl_coef else None
+        self.chooses_tokens = algorithm.covariance is not None
+        self.reference: Reference | None = self._new_reference() if algorithm.kl_coef else None
 
     def advantages(self, groups: Sequence[Group]) -> list[list[float | None]]:
         skips = self.settings.truncated == "skip"

@@ -14,6 +14,7 @@ from r1kit.train.learner import Learner
 from r1kit.train.losses.on_policy import OnPolicyDivergence, OnPolicySettings, sampled_divergence
 from r1kit.train.packing import pack, share
 from r1kit.train.rl.objective import Part
+from r1kit.train.rl.reference import Reference
 from r1kit.train.teacher import ModelTeacher
 from r1kit.types import Group, Sample
 
@@ -72,6 +73,8 @@ class DistillObjective:
     compares_groups = False
     prepares_ahead = False
     extra_rounds = 0
+    chooses_tokens = False
+    reference: Reference | None = None
     moving_reference = None
 
     def __init__(

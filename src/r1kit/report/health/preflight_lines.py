@@ -1,0 +1,48 @@
+"""The checks that a stage made before its first step, as a verdict if one of them fails."""
+
+from __future__ import annotations
+
+from r1kit.report.folders import Row, StageFolder
+from r1kit.report.health.course import Check, finding
+from r1kit.report.health.signals import Name, Signals, Verdict
+from r1kit.store import read_json
+
+FILE = "preflight.json"
+# What a run is that trains in spite of a failing check (preflight=warn); all other checks compare two sides.
+MEANING: dict[str, Name] = {
+    "verifier on your references": "starved",
+    "form of the references": "starved",
+    "rewards on your references": "hacking",
+    "answers in the prompts": "leaking",
+}
+
+
+def preflight_lines(stage: StageFolder) -> list[Row]:
+    path = stage.folder / FILE
+    lines = read_json(path) if path.exists() else []
+    return [line for line in lines if isinstance(line, dict)]
+
+
+def failed_before(signals: Signals) -> Verdict | None:
+    """A check before the first step failed, and the stage trained in spite of it."""
+    failing = [line for line in preflight_lines(signals.stage) if line["verdict"] == "fails"]
+    if not failing:
+        return None
+    first = failing[0]
+    evidence = [f"before the first step, {line['check']}: {line['value']}" for line in failing[:3]]
+    return Verdict(
+        name=MEANING.get(first["check"], "mismatched"), evidence=tuple(evidence), remedy=str(first["remedy"])
+    )
+
+
+def preflight(stage: StageFolder) -> Check | None:
+    """How the checks before the first step went; None if there were none."""
+    lines = preflight_lines(stage)
+    if not lines:
+        return None
+    failing = [line for line in lines if line["verdict"] == "fails"]
+    unclear = [str(line["check"]) for line in lines if line["verdict"] == "unclear"]
+    evidence = f"{len(lines) - len(failing) - len(unclear)} of {len(lines)} checks before the first step pass"
+    evidence += f"; not clear: {', '.join(unclear)}" if unclear else ""
+    evidence += "".join(f"; {line['check']}: {line['value']}" for line in failing)
+    return finding("Preflight", bool(failing), evidence, str(failing[0]["remedy"]) if failing else "")

@@ -1,0 +1,131 @@
+"""The doctor and the alarms: faults are named with evidence and remedy, while a stage trains and afterwards."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("transformers")
+
+from r1kit.cli import main  # noqa: E402
+from r1kit.report.folders import StageFolder  # noqa: E402
+from r1kit.report.health import checks, verdict  # noqa: E402
+from r1kit.stages.rl import RL  # noqa: E402
+from r1kit.stages.shared.alarm import AlarmError, HealthAlarm  # noqa: E402
+from r1kit.tasks.leaks import share_at_one_place  # noqa: E402
+from r1kit.train import checkpoints  # noqa: E402
+from test_preflight import run  # noqa: E402
+
+torch.set_num_threads(1)
+
+HEALTHY = {"sampler/logprob_gap_mean": 1e-7, "policy/entropy": 0.5, "reward/mean": 0.5, "reward/accuracy": 0.5}
+
+
+def stage(folder: Path, rows: list[dict[str, Any]]) -> Path:
+    folder.mkdir(parents=True)
+    (folder / "stage.json").write_text(json.dumps({"kind": "rl", "stage": "rl", "settings": {"group_size": 4}}))
+    steps = [{"step": step, **HEALTHY, **row} for step, row in enumerate(rows, 1)]
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in steps))
+    return folder
+
+
+def test_a_check_that_failed_before_the_first_step_is_the_verdict(tmp_path: Path) -> None:
+    folder = stage(tmp_path / "rl", [{}] * 2)
+    line = {"check": "KL at step 0", "value": "0.1", "limit": "", "verdict": "fails", "remedy": "repair it"}
+    (folder / "preflight.json").write_text(json.dumps([line, {**line, "verdict": "ok"}]))
+    result = verdict(StageFolder("rl", folder))
+    assert (result.name, result.remedy) == ("mismatched", "repair it")
+    assert any(
+        check.name == "Preflight" and check.status == "attention" for check in checks(StageFolder("rl", folder), {})
+    )
+    (folder / "preflight.json").write_text(json.dumps([{**line, "check": "form of the references"}]))
+    assert verdict(StageFolder("rl", folder)).name == "starved"
+
+
+def test_answers_at_the_end_of_their_prompts_leak_and_one_of_their_numbers_does_not(tmp_path: Path) -> None:
+    folder = stage(tmp_path / "rl", [{}] * 10)
+    (folder / "rollouts").mkdir()
+    rows = [{"problem_id": n, "question": f"{n}+{n + 1}? ({2 * n + 1})", "answer": str(2 * n + 1)} for n in range(30)]
+    file = folder / "rollouts" / "step-000001.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    result = verdict(StageFolder("rl", folder))
+    assert result.name == "leaking" and "100.0 % of 30" in result.evidence[0]
+    largest = [(f"largest of {n}, {30 - n}, {n // 2}?", str(max(n, 30 - n))) for n in range(30)]
+    assert share_at_one_place(largest) < 0.8
+
+
+def test_measured_questions_that_were_trained_on_leak(tmp_path: Path) -> None:
+    folder = stage(tmp_path / "rl", [{}] * 10)
+    (folder / "rollouts").mkdir()
+    rows = [{"problem_id": n, "question": f"how many is {n} twice", "answer": "-1"} for n in range(30)]
+    (folder / "rollouts" / "step-000001.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    evaluation = tmp_path / "eval"
+    evaluation.mkdir()
+    (evaluation / "completions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows[:25]))
+    evaluated = StageFolder("eval", evaluation)
+    result = verdict(StageFolder("rl", folder), evaluations=[evaluated])
+    assert result.name == "leaking" and "25 of 25 questions of eval" in result.evidence[0]
+
+
+def test_the_command_names_the_fault_and_its_status_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    stage(tmp_path / "good" / "rl", [{}] * 10)
+    assert main(["doctor", str(tmp_path / "good")]) == 0
+    stage(tmp_path / "bad" / "rl", [{"sampler/logprob_gap_mean": 0.2}] * 10)
+    assert main(["doctor", str(tmp_path / "bad"), "--json"]) == 1
+    out = capsys.readouterr().out
+    (bad,) = json.loads(out[out.index("[") :])
+    assert bad["stages"][0]["name"] == "mismatched" and bad["stages"][0]["remedy"]
+    assert main(["doctor", str(tmp_path / "bad" / "rl")]) == 1
+    assert "remedy: check that every update reaches the sampler" in capsys.readouterr().out
+    assert main(["doctor", str(tmp_path / "none")]) == 1
+
+
+def named_from(step: int) -> Any:
+    """In place of the verdict: a fault from that step on."""
+    from r1kit.report.health import Verdict
+
+    def judged(folder: StageFolder) -> Verdict:
+        is_fault = folder.metrics[-1]["step"] >= step
+        return Verdict(name="collapsed" if is_fault else "healthy", evidence=("planted",), remedy="lower it")
+
+    return judged
+
+
+def test_an_alarm_warns_or_stops_or_rolls_back(
+    tiny_policy_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from safetensors.torch import load_file
+
+    monkeypatch.setattr("r1kit.stages.shared.alarm.verdict", named_from(3))
+    changes = {"steps": 5, "checkpoint_every": 2, "preflight": "off"}
+    warned = run(tiny_policy_folder, tmp_path / "warned", **changes)
+    assert "collapsed since step 3: planted; lower it" in capsys.readouterr().err
+    assert StageFolder("rl", warned).metrics[-1]["step"] == 5
+    with pytest.raises(AlarmError, match="step 4: collapsed since step 3"):
+        run(tiny_policy_folder, tmp_path / "stopped", alarm="stop", **changes)
+    back = run(tiny_policy_folder, tmp_path / "back", alarm="roll-back", **changes)
+    assert "rolled back to the weights after step 2" in capsys.readouterr().err
+    saved = load_file(back / "model" / "model.safetensors")
+    assert list(map(checkpoints.step_of, checkpoints.by_step(back))) == [2]
+    policy = load_file(checkpoints.folder_of(back, 2) / "policy.safetensors")
+    assert all(torch.equal(policy[name], saved[name]) for name in policy if name in saved)
+    with pytest.raises(AlarmError) as caught:
+        monkeypatch.setattr("r1kit.stages.shared.alarm.verdict", named_from(1))
+        run(tiny_policy_folder, tmp_path / "lost", alarm="roll-back", **changes)
+    assert "cannot roll back" in caught.value.__notes__[0]
+
+
+def test_one_look_is_no_alarm_and_a_folder_that_cannot_be_read_ends_no_training(tmp_path: Path) -> None:
+    from r1kit.pipeline.context import Context
+
+    settings = RL.settings.parse({"tasks": ["tiny/sums"], "rewards": ["accuracy"], "alarm": "stop"})
+    folder = stage(tmp_path / "rl", [{"sampler/logprob_gap_mean": 0.2}] * 10)
+    alarm = HealthAlarm(Context(stage="rl", settings=settings, folder=folder))
+    alarm.look(10)
+    (folder / "metrics.jsonl").write_text("no row\nno row\n")
+    alarm.look(11)
+    assert alarm.action == "off"

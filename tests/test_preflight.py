@@ -1,0 +1,246 @@
+"""A training stage checks itself before its first step: what is broken is named, and no result changes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import pytest
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("transformers")
+
+from r1kit.chat import ChatFormat, saved  # noqa: E402
+from r1kit.cli import main  # noqa: E402
+from r1kit.engines.local import LocalEngine  # noqa: E402
+from r1kit.models.load import frozen_copy  # noqa: E402
+from r1kit.pipeline.context import Context  # noqa: E402
+from r1kit.stages.on_policy import ON_POLICY  # noqa: E402
+from r1kit.stages.rl import RL  # noqa: E402
+from r1kit.stages.sft import SFT  # noqa: E402
+from r1kit.stages.shared import preflight as stage_preflight  # noqa: E402
+from r1kit.train.preflight.lines import PreflightError  # noqa: E402
+from r1kit.train.preflight.references import pairs_of, reference_replies, verifier_line  # noqa: E402
+from r1kit.types import Problem  # noqa: E402
+from test_rl import assert_identical, rows  # noqa: E402
+
+torch.set_num_threads(1)
+
+CHAT = {"system": ""}
+SMALL: dict[str, Any] = {
+    "tasks": [{"name": "tiny/sums", "limit": 100}],
+    "rewards": ["accuracy", {"name": "test_rl.share_of_low_ids"}],
+    "chat": CHAT,
+    "steps": 2,
+    "prompts_per_step": 2,
+    "group_size": 4,
+    "max_tokens": 12,
+    "optimizer": {"learning_rate": 1e-2},
+}
+
+
+def run(model: Path, folder: Path, kind: Any = RL, inputs: dict[str, Path] | None = None, **changes: Any) -> Path:
+    values = (SMALL if kind is not SFT else {"chat": CHAT, "batch_size": 4, "max_tokens": None}) | changes
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = {"model": model, **(inputs or {})}
+    kind.run(Context(stage="s", settings=kind.settings.parse(values), folder=folder, paths=paths))
+    return folder
+
+
+def lines(folder: Path) -> dict[str, str]:
+    return {line["check"]: line["verdict"] for line in json.loads((folder / stage_preflight.FILE).read_text())}
+
+
+def weights(folder: Path) -> dict[str, Any]:
+    from safetensors.torch import load_file
+
+    return dict(load_file(folder / "model" / "model.safetensors"))
+
+
+@pytest.fixture
+def conversations(tmp_path: Path) -> Path:
+    path = tmp_path / "rows.jsonl"
+    turns = [
+        [{"role": "user", "content": f"{n}+1?"}, {"role": "assistant", "content": f"<think> {n}+1 </think> {n + 1}"}]
+        for n in range(12)
+    ]
+    path.write_text("".join(json.dumps({"messages": each}) + "\n" for each in turns))
+    return path
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"algorithm": "paper", "minibatches": 2},
+        {"lora_rank": 4},
+        {"algorithm": {"covariance": {"kind": "clip"}}, "top_p": 0.9},
+    ],
+    ids=["grpo", "paper", "lora", "covariance"],
+)
+def test_no_result_of_rl_changes(changes: dict[str, Any], tiny_policy_folder: Path, tmp_path: Path) -> None:
+    checked = run(tiny_policy_folder, tmp_path / "checked", **changes)
+    unchecked = run(tiny_policy_folder, tmp_path / "unchecked", preflight="off", **changes)
+    assert set(lines(checked).values()) <= {"ok", "unclear"} and not (unchecked / stage_preflight.FILE).exists()
+    assert lines(checked)["sampler-trainer gap"] == lines(checked)["weights reach the sampler"] == "ok"
+    assert_identical(weights(checked), weights(unchecked))
+    assert rows(checked) == rows(unchecked)
+
+
+def test_no_result_of_sft_and_of_a_teacher_changes(
+    conversations: Path, tiny_policy_folder: Path, tmp_path: Path
+) -> None:
+    for kind, inputs in ((SFT, {"data": conversations}), (ON_POLICY, {"teacher": tiny_policy_folder})):
+        own = {"rewards": []} if kind is ON_POLICY else {}
+        folders = [
+            run(tiny_policy_folder, tmp_path / kind.name / preflight, kind, inputs, preflight=preflight, **own)
+            for preflight in ("stop", "off")
+        ]
+        assert_identical(*map(weights, folders))
+        assert rows(folders[0]) == rows(folders[1])
+        # a student that is its teacher has no gradient
+        assert lines(folders[0])["gradient by split and packing"] == ("ok" if kind is SFT else "unclear")
+
+
+def test_a_resumed_stage_and_one_that_passed_do_not_check_again(tiny_policy_folder: Path, tmp_path: Path) -> None:
+    folder = run(tiny_policy_folder, tmp_path, checkpoint_every=1)
+    context = Context(stage="s", settings=RL.settings.parse(SMALL), folder=folder)
+    assert not stage_preflight.is_due(context)
+    (folder / stage_preflight.FILE).unlink()
+    assert not stage_preflight.is_due(context), "it has a checkpoint"
+    assert stage_preflight.is_due(replace(context, folder=tmp_path / "new"))
+
+
+class Stale(LocalEngine):
+    def load_weights(self, named_tensors: object, version: int) -> None:
+        """Samples with the weights of the start for ever."""
+
+
+class Cold(LocalEngine):
+    def generate(self, prompts: Any, params: Any, report: Any = None) -> Any:
+        return super().generate(prompts, replace(params, temperature=0.7), report)
+
+
+def stale(settings: Any, policy: Any) -> LocalEngine:
+    return Stale(replace(policy, model=frozen_copy(policy.model)))
+
+
+def endless(settings: Any, policy: Any) -> LocalEngine:
+    return LocalEngine(replace(policy, end_ids=(policy.tokenizer.pad_token_id,)))
+
+
+def other_policy(model: Any) -> Any:
+    copy = frozen_copy(model)
+    with torch.no_grad():
+        next(iter(copy.parameters())).mul_(1.5)
+    return copy
+
+
+def engine(make: Callable[..., Any]) -> Any:
+    return patch("r1kit.stages.shared.sampling_loop.open_policy_engine", make)
+
+
+def constant(completions: Sequence[str], **columns: Any) -> list[float]:
+    return [1.0] * len(completions)
+
+
+def inverted(completions: Sequence[str], answer: Sequence[str], **columns: Any) -> list[float]:
+    return [
+        -float(f"<answer>{right}</answer>" in text.replace(" ", ""))
+        for text, right in zip(completions, answer, strict=True)
+    ]
+
+
+def raising(completions: Sequence[str], **columns: Any) -> list[float]:
+    raise KeyError("answer_key")
+
+
+def own_batch(settings: Any) -> Any:
+    from r1kit.models.policy_net import LossOutput
+
+    return lambda logprobs, targets, totals: LossOutput(-(logprobs * targets.advantages).mean(), {})
+
+
+@pytest.mark.parametrize(
+    ("check", "plant", "changes"),
+    [
+        ("weights reach the sampler", engine(stale), {}),
+        ("sampler-trainer gap: .*temperature is about 0.7", engine(lambda settings, policy: Cold(policy)), {}),
+        ("KL at step 0", patch("r1kit.train.rl.reference.frozen_copy", other_policy), {"algorithm": "paper"}),
+        ("rewards on your references.*no group would", nullcontext(), {"rewards": ["test_preflight:constant"]}),
+        ("prefers wrong answers", nullcontext(), {"rewards": ["test_preflight:inverted"]}),
+        ("raise an error.*answer_key", nullcontext(), {"rewards": ["test_preflight:raising"]}),
+        ("gradient by split", nullcontext(), {"algorithm": {"loss": "test_preflight:own_batch"}}),
+    ],
+    ids=["stale", "temperature", "reference", "constant", "inverted", "raising", "own-batch"],
+)
+def test_what_is_broken_is_named(
+    check: str, plant: AbstractContextManager[Any], changes: Any, tiny_policy_folder: Path, tmp_path: Path
+) -> None:
+    with plant, pytest.raises(PreflightError, match=check):
+        run(tiny_policy_folder, tmp_path, **changes)
+    assert "fails" in lines(tmp_path).values()
+
+
+def test_a_sampler_that_waits_for_another_end_is_named(tmp_path: Path) -> None:
+    from r1kit.models.known import resolve
+    from r1kit.tiny.frame import TINY_CHAT
+
+    with engine(endless), pytest.raises(PreflightError, match=r"end of completions: .* go on behind"):
+        run(resolve("tiny"), tmp_path, chat=TINY_CHAT, max_tokens=64)
+
+
+def test_prompts_that_the_model_was_not_trained_on_are_named(tiny_policy_folder: Path, tmp_path: Path) -> None:
+    import shutil
+
+    model = tmp_path / "model"
+    shutil.copytree(tiny_policy_folder, model)
+    saved.save(ChatFormat(system="", plain="Q: {question}"), model)
+    with pytest.raises(PreflightError, match=r"plain is .* here, 'Q: .*' where the model was trained"):
+        run(model, tmp_path / "stops")
+    run(model, tmp_path / "warned", preflight="warn")
+    saved.save(ChatFormat(system="Think."), model)
+    assert lines(run(model, tmp_path / "meant"))["prompts as the model knows them"] == "unclear"
+
+
+def test_rows_without_a_trained_end_are_named(
+    conversations: Path, tiny_policy_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from r1kit.chat import samples
+
+    joined = samples._joined
+    cut = lambda turns, ends: [replace(s, loss_mask=(*s.loss_mask[:-1], False)) for s in joined(turns, ends)]  # noqa: E731
+    monkeypatch.setattr(samples, "_joined", cut)
+    with pytest.raises(PreflightError, match="masks: 12 of 12 rows: the last token is not trained on"):
+        run(tiny_policy_folder, tmp_path, SFT, {"data": conversations})
+
+
+def test_references_that_the_verifier_cannot_use_are_named() -> None:
+    problems = [Problem(id=f"p{n}", prompt="?", answer=f"about {n} or so", verifier="number") for n in range(8)]
+    line = verifier_line(pairs_of(problems))
+    assert line.verdict == "fails" and "p0" in line.remedy
+    right = [replace(problem, answer=str(number)) for number, problem in enumerate(problems)]
+    assert verifier_line(pairs_of(right)).verdict == "ok"
+    assert list(reference_replies(replace(right[0], answer=""))) == []
+
+
+def test_the_command_checks_all_stages_and_its_status_says_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    small = ['rl.tasks=[{"name":"tiny/sums","limit":50}]', 'eval.tasks=[{"name":"tiny/sums","limit":4}]']
+    arguments = ["preflight", "r1-zero", "--scale", "tiny", "--runs", str(tmp_path), "--json"]
+    for each in small:
+        arguments += ["--set", each]
+    assert main(arguments) == 0
+    stages = {stage["stage"]: stage["lines"] for stage in json.loads(capsys.readouterr().out)}
+    checks = {line["check"]: line for line in stages["rl"]}
+    assert checks["three steps, resumed"]["verdict"] == "ok" and checks["memory"]["verdict"] == "ok"
+    assert not list(tmp_path.glob("**/stage.json")) and not list(tmp_path.glob(".preflight-*"))
+    assert main([*arguments, "--set", "eval.chat.system=Be brief."]) == 1
+    failing = [line for stage in json.loads(capsys.readouterr().out) for line in stage["lines"] if line["remedy"]]
+    assert [line["check"] for line in failing] == ["prompts of eval-zero"]
