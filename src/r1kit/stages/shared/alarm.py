@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from r1kit import ranks
 from r1kit.pipeline import Context
 from r1kit.report.folders import StageFolder
 from r1kit.report.health import Verdict, verdict
@@ -31,7 +32,7 @@ class HealthAlarm:
     """Looks at the stage's folder after steps, at most 50 times between a step and its double."""
 
     def __init__(self, context: Context) -> None:
-        self.context, self.action = context, context.settings.alarm
+        self.context, self.action = context, context.settings.alarm if ranks.is_first() else "off"
         self.due = self.since = 0
         self.name = ""  # of the fault that the last look named, since that step
         self.looks = 0
@@ -79,7 +80,7 @@ class HealthAlarm:
         except AlarmError as error:
             folder = self.context.folder
             before = [each for each in checkpoints.by_step(folder) if checkpoints.step_of(each) < error.since]
-            if self.action != "roll-back":
+            if self.action != "roll-back" or self.context.devices > 1:  # an alarm of one rank ends all of them
                 raise
             if not before:
                 error.add_note(f"it cannot roll back: no checkpoint is left from before step {error.since}")

@@ -30,8 +30,9 @@ PROBLEMS = 32  # whose references are judged
 
 
 def is_due(context: Context) -> bool:
-    """Not if the stage has begun to train, or has passed."""
-    if context.settings.preflight == "off" or checkpoints.latest(context.folder) is not None:
+    """Not if the stage has begun to train, or has passed. Ranks that share a model make no checks: each sees a part."""
+    is_off = context.settings.preflight == "off" or context.devices > 1
+    if is_off or checkpoints.latest(context.folder) is not None:
         return False
     try:
         lines = read_json(context.folder / FILE)
