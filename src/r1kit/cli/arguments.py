@@ -44,8 +44,9 @@ def parser() -> argparse.ArgumentParser:
     plan.add_argument("--devices", type=int, metavar="N", help="number of devices, for cpu of cores (1)")
     preflight_help = "check a recipe with three real steps before it costs anything: status 1 if a check fails"
     preflight = _command(commands, "preflight", actions.preflight, preflight_help)
-    _add_run(preflight)
-    _add_hardware(preflight)
+    _add_run(preflight)  # all options of `run`, so that its line can be repeated
+    _add_controls(preflight)
+    _add_execution(preflight)
     _add_answering_commands(commands)
     report = _command(commands, "report", actions.report, "show the result of a run")
     report.add_argument("run", metavar="RUN_DIR", type=Path, help="a run's folder, or the folder of all its stages")

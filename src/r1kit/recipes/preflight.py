@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -62,7 +62,11 @@ def preflight(
         say(row.stage.name)
         waiting = dict.fromkeys(parent.name for parent in row.stage.parents if parent.name not in done)
         try:
-            lines = _without_inputs(row.stage) if waiting else _with_inputs(row, runs, costs.get(row.stage.name))
+            lines = (
+                _without_inputs(row.stage)
+                if waiting
+                else _with_inputs(row, runs, costs.get(row.stage.name), recipe.devices)
+            )
             lines += _evaluated(row.stage, recipe.stages)
         except ValueError as error:
             lines = [line(CAN_START, str(error), False, "correct the settings or the data")]
@@ -72,8 +76,8 @@ def preflight(
     return checked
 
 
-def _with_inputs(row: PlanRow, runs: Path, cost: Estimate | None) -> list[Line]:
-    """A stage that could start now."""
+def _with_inputs(row: PlanRow, runs: Path, cost: Estimate | None, devices: int) -> list[Line]:
+    """A stage that could start now; its steps run on one device."""
     from r1kit.train.preflight.lines import line
 
     stage = row.stage
@@ -81,7 +85,7 @@ def _with_inputs(row: PlanRow, runs: Path, cost: Estimate | None) -> list[Line]:
         stage=stage.name, settings=stage.settings, folder=row.folder, paths=row.paths, progress=Progress(stage.name)
     )
     if stage.kind.check is not None:
-        stage.kind.check(context)
+        stage.kind.check(replace(context, devices=devices))
     lines = [line(CAN_START, "the stage can start", True, "")]
     if not stage.kind.curves:
         return lines
