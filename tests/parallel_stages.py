@@ -1,6 +1,6 @@
 """Stages that worker processes import: they meet, fail, die or wait. As a script, it runs one of the recipes.
 
-`python parallel_stages.py RECIPE RUNS` runs two stages side by side.
+`python parallel_stages.py RECIPE RUNS` runs two stages side by side, and with `ray` after it on a cluster.
 """
 
 from __future__ import annotations
@@ -14,6 +14,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import psutil
+
+from r1kit.cluster import on_cluster
 from r1kit.data.jsonl import RowWriter, read_rows
 from r1kit.pipeline import Context, Kind, Recipe, Stage, execute
 from r1kit.settings import Settings
@@ -62,6 +65,21 @@ def count(context: Context) -> Mapping[str, Any]:
             rows.append({"step": step})
             if step == 2:
                 context.progress.say(f"process {os.getpid()} waits")
+                signal.alarm(PATIENCE_S)
+                signal.pause()
+    return {"resumed from": done}
+
+
+def count_despite_kills(context: Context) -> Mapping[str, Any]:
+    """Write five rows. The first attempt kills a process after three: its own, or one that it descends from."""
+    path = context.folder / "rows.jsonl"
+    done = len(list(read_rows(path))) if path.exists() else 0
+    with RowWriter(path) as rows:
+        for step in range(done, 5):
+            rows.append({"step": step})
+            if step == 2:
+                ancestors = {parent.name(): parent for parent in psutil.Process().parents()}
+                os.kill(ancestors[context.stage].pid if context.stage in ancestors else os.getpid(), signal.SIGKILL)
                 signal.alarm(PATIENCE_S)
                 signal.pause()
     return {"resumed from": done}
@@ -139,9 +157,16 @@ def counting() -> Recipe:
     return Recipe("counting", (stage("last", finish, stage("first", count), stage("second", count)),))
 
 
+def killing() -> Recipe:
+    """`raylet` kills its node, `itself` its own process, and one stage reads them."""
+    parents = [stage(name, count_despite_kills) for name in ("raylet", "itself")]
+    return Recipe("killing", (stage("last", finish, *parents),))
+
+
 def showing() -> Recipe:
     return Recipe("showing", (stage("first", show), stage("last", show)))
 
 
 if __name__ == "__main__":
-    execute({"failing": failing, "counting": counting}[sys.argv[1]](), Path(sys.argv[2]), jobs=2)
+    recipe = {"failing": failing, "counting": counting}[sys.argv[1]]()
+    execute(recipe, Path(sys.argv[2]), jobs=2, cluster=on_cluster("ray") if sys.argv[3:] == ["ray"] else None)

@@ -8,6 +8,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import textwrap
@@ -389,7 +390,7 @@ def test_two_processes_cannot_run_one_stage(tmp_path: Path) -> None:
         assert first.stdout is not None
         first.stdout.readline()
         second = run_counter("pass", tmp_path)
-        assert f"process {first.pid} is working in" in second.stderr
+        assert f"process {first.pid} on {socket.gethostname()} is working in" in second.stderr
         first.communicate(b"\n")
     assert first.returncode == 0
     assert len(list(tmp_path.glob("r/count-*/manifest.json"))) == 1

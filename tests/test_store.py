@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import socket
 import subprocess
 import sys
 import tracemalloc
@@ -138,10 +139,22 @@ def test_what_a_killed_process_left_is_cleared_by_the_next_attempt(tmp_path: Pat
     killed = subprocess.Popen([sys.executable, "-c", ""])
     killed.wait()
     for process in (killed.pid, os.getpid(), os.getppid()):
-        (tmp_path / f".model.tmp-{process}").mkdir()
+        (tmp_path / f".model.tmp-{process}@{socket.gethostname()}").mkdir()
     with store.atomic_folder(tmp_path / "model"):
         pass
-    assert names(tmp_path) == [f".model.tmp-{os.getppid()}", "model"]  # the parent runs: it may still be at work
+    # the parent runs: it may still be at work
+    assert names(tmp_path) == [f".model.tmp-{os.getppid()}@{socket.gethostname()}", "model"]
+
+
+def test_what_another_machine_left_is_cleared_when_it_has_not_changed_for_long(tmp_path: Path) -> None:
+    for name, age_s in (("fresh", 60), ("old", 7200)):
+        (folder := tmp_path / f".model.tmp-{os.getpid()}@{name}-machine").mkdir()
+        (folder / "weights").touch()
+        for path in (folder / "weights", folder):
+            os.utime(path, (path.stat().st_mtime - age_s,) * 2)
+    with store.atomic_folder(tmp_path / "model"):
+        pass
+    assert names(tmp_path) == [f".model.tmp-{os.getpid()}@fresh-machine", "model"]
 
 
 def test_a_half_written_last_row_is_skipped_by_readers_and_mended_by_writers(tmp_path: Path) -> None:

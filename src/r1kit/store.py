@@ -18,14 +18,24 @@ import math
 import os
 import re
 import shutil
+<<<<<<< HEAD
 import tempfile
+=======
+import socket
+import time
+>>>>>>> d2a6d1d (Stages on a Ray cluster: run --on ray, with restarts, checks of the shared file system, and a pool of engines)
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
+<<<<<<< HEAD
 from r1kit import ranks
 
 MAX_TEXT_BYTES = 256 << 20  # of a file that is read as a whole
+=======
+LOOK_EVERY_S = 0.5  # at a lock that another process holds
+ABANDONED_S = 3600.0  # since the last change of a temporary folder of another machine, which may still be at work
+>>>>>>> d2a6d1d (Stages on a Ray cluster: run --on ray, with restarts, checks of the shared file system, and a pool of engines)
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO)
 # Libraries that report a full disk without errno, by the type of their error.
@@ -37,7 +47,7 @@ FULL_IN_TORCH = re.compile(
 FULL_IN_NUMPY = re.compile(r"\d+ requested and \d+ written$")
 
 
-LEFTOVER = re.compile(r"\..+\.(?:tmp-(\d+)(?:-\w+)?|old)")  # of `atomic_file` and `atomic_folder`
+LEFTOVER = re.compile(r"\..+\.(?:tmp-(\d+)(?:-\w+)?(?:@(.+))?|old)")  # of `atomic_file` and `atomic_folder`
 
 
 class StoreError(RuntimeError):
@@ -73,10 +83,14 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
 
     The new file replaces the old one when the block ends without an error.
     """
+<<<<<<< HEAD
     if not ranks.is_first():
         yield io.BytesIO()
         return
     temporary = path.with_name(f".{path.name}.tmp-{os.getpid()}")
+=======
+    temporary = _temporary(path)
+>>>>>>> d2a6d1d (Stages on a Ray cluster: run --on ray, with restarts, checks of the shared file system, and a pool of engines)
     with storing(path):
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -144,11 +158,15 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     An existing folder is replaced in the last step. Name checkpoints by their step instead of replacing one: a kill
     between the two renames leaves the old folder as `.<name>.old`.
     """
+<<<<<<< HEAD
     if not ranks.is_first():
         with tempfile.TemporaryDirectory() as unused:
             yield Path(unused)
         return
     temporary = path.with_name(f".{path.name}.tmp-{os.getpid()}")
+=======
+    temporary = _temporary(path)
+>>>>>>> d2a6d1d (Stages on a Ray cluster: run --on ray, with restarts, checks of the shared file system, and a pool of engines)
     with storing(path):
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -168,18 +186,29 @@ def atomic_folder(path: Path) -> Iterator[Path]:
             shutil.rmtree(temporary, ignore_errors=True)
 
 
+def _temporary(path: Path) -> Path:
+    """A name that no other process uses, on any machine that mounts this file system."""
+    return path.with_name(f".{path.name}.tmp-{os.getpid()}@{socket.gethostname()}")
+
+
 def sweep(folder: Path, pattern: str = "**/.*") -> None:
     """Remove the temporary files and folders that killed writers left, and what a replaced folder held before."""
     for left in list(folder.glob(pattern)):
-        if (match := LEFTOVER.fullmatch(left.name)) and not _belongs_to_another(match[1]):
+        if (match := LEFTOVER.fullmatch(left.name)) and not _belongs_to_another(left, match[1], match[2]):
             with contextlib.suppress(FileNotFoundError):  # its own parent was removed already
                 shutil.rmtree(left) if left.is_dir() and not left.is_symlink() else left.unlink()
 
 
-def _belongs_to_another(process: str | None) -> bool:
-    """Whether another running process still writes; None: the process had written everything."""
+def _belongs_to_another(left: Path, process: str | None, machine: str | None) -> bool:
+    """Whether another running process still writes; None as process: it had written everything."""
     if process is None:
         return False
+    if machine not in (None, socket.gethostname()):
+        try:
+            newest = max(file.lstat().st_mtime for file in [left, *left.rglob("*")])
+        except FileNotFoundError:  # it has just been finished
+            return True
+        return time.time() - newest < ABANDONED_S
     try:
         os.kill(int(process), 0)
     except (ProcessLookupError, OverflowError):
@@ -219,22 +248,29 @@ def _is_full(error: Exception) -> bool:
 
 
 @contextlib.contextmanager
-def held(path: Path, holder: str, refusal: str) -> Iterator[None]:
+def held(path: Path, holder: str, refusal: str, patience_s: float = 0.0) -> Iterator[None]:
     """Hold a lock file that names its holder.
 
-    If another process holds it, raises `StoreError` with `refusal`, in which `{holder}` is replaced by its name. It is
-    a POSIX lock: it belongs to the process, so two threads of one process are not kept apart. The kernel releases it
-    when the process ends, however it ends, and worker processes, which can outlive a killed parent, do not inherit it.
+    If another process still holds it after `patience_s` seconds, raises `StoreError` with `refusal`, in which
+    `{holder}` is replaced by its name. It is a POSIX lock: it belongs to the process, so two threads of one process are
+    not kept apart. The kernel releases it when the process ends, however it ends, and worker processes, which can
+    outlive a killed parent, do not inherit it.
     """
     with storing(path):
         file = open(path, "a+")  # noqa: SIM115 (closed below, while the lock is held)
+    deadline = time.monotonic() + patience_s
     with file:
-        try:
-            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            file.seek(0)
-            other = file.read().strip() or "another process"
-            raise StoreError(refusal.replace("{holder}", other)) from None
+        while True:
+            try:
+                fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except OSError:
+                if time.monotonic() < deadline:
+                    time.sleep(LOOK_EVERY_S)
+                    continue
+                file.seek(0)
+                other = file.read().strip() or "another process"
+                raise StoreError(refusal.replace("{holder}", other)) from None
         file.truncate(0)
         file.write(holder)
         file.flush()

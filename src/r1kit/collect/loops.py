@@ -7,7 +7,8 @@ rows.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import Any
 
 from r1kit.collect.prompting import General, Request, turns
 from r1kit.collect.rating import Rater
+from r1kit.collect.replicas import Answered
 from r1kit.collect.requests import Requests
 from r1kit.collect.responses import ReferenceResponses, ResponseModel, ResponseSettings
 from r1kit.collect.rewriting import Rewriter
@@ -83,23 +85,39 @@ class Generation:
         return samples
 
 
-def sample_all(generation: Generation, requests: Requests, journal: Journal, progress: Progress) -> None:
-    """Add all samples that the journal lacks. All prompts are checked before the first one is sampled."""
+def sample_all(
+    generation: Generation,
+    requests: Requests,
+    journal: Journal,
+    progress: Progress,
+    replicas: Callable[[Iterable[list[Request]]], Answered] | None = None,
+) -> None:
+    """Add all samples that the journal lacks. All prompts are checked before the first one is sampled.
+
+    `replicas` answer several batches side by side, in place of the model in this process.
+    """
     responses, samples = generation.responses, generation.responses.samples
     total = requests.check(responses.check) * samples
     size = max(1, BATCH // samples)
-    for batch in requests.batches(size, skip=journal.batches):
-        done = journal.batches * size * samples
-        answers = responses.answers(batch, _report_to(progress, done, total))
-        before = generation.rater.counts()
-        rows = generation.samples(batch, answers)
-        refusals = [(request, why) for request, why in zip(batch, answers, strict=True) if isinstance(why, str)]
-        if not journal.counts["prompts left out"]:
-            for request, why in refusals[:REFUSED_SHOWN]:
-                progress.say(f"left out {request.problem.id}: {why}")
-        counts = {"asked": len(batch) * samples, "prompts left out": len(refusals) * samples}
-        journal.append(rows, generation.rater.counts() - before + Counter(counts))
-        progress.step(done + len(batch) * samples, total)
+    batches = requests.batches(size, skip=journal.batches)
+
+    def answered_here() -> Answered:
+        for batch in batches:
+            done = journal.batches * size * samples
+            yield batch, responses.answers(batch, _report_to(progress, done, total))
+
+    with closing(answered_here() if replicas is None else replicas(batches)) as answered:
+        for batch, answers in answered:
+            done = journal.batches * size * samples
+            before = generation.rater.counts()
+            rows = generation.samples(batch, answers)
+            refusals = [(request, why) for request, why in zip(batch, answers, strict=True) if isinstance(why, str)]
+            if not journal.counts["prompts left out"]:
+                for request, why in refusals[:REFUSED_SHOWN]:
+                    progress.say(f"left out {request.problem.id}: {why}")
+            counts = {"asked": len(batch) * samples, "prompts left out": len(refusals) * samples}
+            journal.append(rows, generation.rater.counts() - before + Counter(counts))
+            progress.step(done + len(batch) * samples, total)
     journal.finish()
 
 

@@ -33,6 +33,7 @@ from r1kit.engines.engine_settings import DeviceSettings, EngineSettings
 from r1kit.engines.opening import open_engine, open_policy_engine
 from r1kit.engines.stage_policy import load_policy
 from r1kit.pipeline import Context
+from r1kit.settings import unhashed
 from r1kit.types import Completion, Message, Problem, Prompt, SamplingParams
 
 SYSTEMS = {"few_shot": FEW_SHOT_SYSTEM, "reflect": REFLECT_SYSTEM, "general": THINK_SYSTEM}
@@ -65,6 +66,9 @@ class ResponseSettings(DeviceSettings):
     top_p: float = Field(1.0, gt=0, le=1)
     max_tokens: int = Field(8192, ge=1)
     max_prompt_tokens: int | None = Field(None, ge=1, description="leave longer prompts out; None: refuse them")
+    engines: int = unhashed(
+        1, ge=1, description="copies of the input 'model' that respond side by side, as actors on a cluster"
+    )
     seed: int = 0
 
     @model_validator(mode="after")
@@ -124,13 +128,13 @@ class ResponseSettings(DeviceSettings):
 class ResponseModel:
     """A model that responds to requests; `model` is its name in the rows.
 
-    `render` makes prompts with token ids; it is None for a server, which tokenizes by itself. `limit` is
-    `max_prompt_tokens`.
+    `engine` is None if copies of this model in other processes respond. `render` makes prompts with token ids; it is
+    None for a server, which tokenizes by itself. `limit` is `max_prompt_tokens`.
     """
 
     model: str
     prompting: Prompting
-    engine: Engine
+    engine: Engine | None
     sampling: SamplingParams
     render: Callable[[tuple[Message, ...], str], Prompt] | None = None
     context: int = 0
@@ -163,6 +167,7 @@ class ResponseModel:
 
     def answers(self, requests: Sequence[Request], report: Report) -> list[Answers]:
         """The completions of each request, with whole responses as their texts, or the reason why there are none."""
+        assert self.engine is not None, "another process has the engine"
         prompts = [self.prompt(request) for request in requests]
         fitting = [prompt for prompt in prompts if self.fits(prompt)]
         by_id: dict[str, Answers] = {}
@@ -215,7 +220,8 @@ def _reference(request: Request) -> str:
 def open_responses(context: Context, engines: Engines) -> ResponseModel | ReferenceResponses:
     """The source of responses that a stage's settings name.
 
-    A local model is prompted by token ids, in its own chat format or in that of its template.
+    A local model is prompted by token ids, in its own chat format or in that of its template. With several `engines` it
+    is here without its weights: replicas respond (`collect.replicas`).
     """
     settings: ResponseSettings = context.settings
     if not settings.asks_model:
@@ -225,17 +231,19 @@ def open_responses(context: Context, engines: Engines) -> ResponseModel | Refere
         server = engines.open(settings.engine)
         return ResponseModel(settings.engine.model, prompting, server, settings.sampling())
     from r1kit.engines.local.chat_engine import ChatEngine
+    from r1kit.models.load import outline
 
-    folder, policy = context.input("model"), load_policy(context)
+    folder, is_replicated = context.input("model"), settings.engines > 1
+    policy = outline(str(folder)) if is_replicated else load_policy(context)
     own = chat = settings.chat or saved.choose(None, folder, policy.tokenizer)[0]
     context.progress.say(policy.turn(chat))
-    policy_engine = open_policy_engine(settings, policy)
-    engine: Engine = policy_engine
+    policy_engine = None if is_replicated else open_policy_engine(settings, policy)
+    engine: Engine | None = policy_engine
     if settings.prompting != "own":  # it reads a conversation, and must stop before it writes the user's next turn
         chat = ChatFormat(
             template=own.template, system="", prefill=settings.prefill, options=own.options, date=own.date
         )
-        engine = ChatEngine(policy_engine, chat)
+        engine = None if policy_engine is None else ChatEngine(policy_engine, chat)
     if settings.prompting == "few_shot":
         example = Request(problem=Problem(id="", prompt="Q", answer=""))
         chat.require_kept(settings.prompting_for(own).messages(example), policy.tokenizer)
@@ -269,6 +277,10 @@ def check_responses(context: Context) -> None:
         raise ValueError("max_prompt_tokens needs the input 'model': r1kit cannot count a server's tokens")
     if settings.engine is not None and (settings.prefill or (settings.chat is not None and settings.chat.prefill)):
         raise ValueError("a prefill needs the input 'model': a server writes the assistant's turn from its start")
+    if settings.engines > 1 and not settings.asks_input:
+        raise ValueError(
+            f"engines is {settings.engines}, but only copies of the input 'model' can share the work: set 1"
+        )
     if settings.engine is not None and settings.chat is not None and settings.chat.options:
         remedy = "set engine.extra_body, such as {'chat_template_kwargs': {...}} (vLLM)"
         raise ValueError(f"chat.options need the input 'model', but the server renders the chat template: {remedy}")

@@ -59,4 +59,5 @@ def keep_compute_dtype(context: Context, model: Any, name: str = "model") -> Non
         context.progress.say(f"the {name}'s linear layers compute in {chosen}: compute_dtype is {wanted}{why}")
     if name not in kept and (line := describe_path(model)):
         context.progress.say(f"the {name}: {line}")
-    write_json(file, {**kept, name: chosen})
+    if kept.get(name) != chosen:  # copies of the model on other nodes read it
+        write_json(file, {**kept, name: chosen})

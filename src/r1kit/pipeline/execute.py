@@ -19,7 +19,8 @@ from r1kit.pipeline.manifest import describe, is_within, stage_damage
 from r1kit.pipeline.plan import PLAN, PlanRow, plan
 from r1kit.pipeline.progress import Display, Progress
 from r1kit.pipeline.provenance import command, host
-from r1kit.pipeline.side_by_side import run_side_by_side
+from r1kit.pipeline.side_by_side import Pool, run_side_by_side
+from r1kit.pipeline.worker import Workers
 from r1kit.store import StoreError, read_json, sha256, sweep, write_json, write_text
 from r1kit.terminal import shortened
 
@@ -27,6 +28,7 @@ RECIPE = "recipe.toml"
 
 
 Companion = Callable[[Sequence[PlanRow], Display], AbstractContextManager[None]]
+Cluster = Callable[[Recipe, Path, Display], Pool]
 
 
 def execute(
@@ -35,7 +37,11 @@ def execute(
     until: str | None = None,
     jobs: int = 1,
     *,
+<<<<<<< HEAD
     devices: int = 1,
+=======
+    cluster: Cluster | None = None,
+>>>>>>> d2a6d1d (Stages on a Ray cluster: run --on ray, with restarts, checks of the shared file system, and a pool of engines)
     on_step: Callable[[Path], object] | None = None,
     companion: Companion | None = None,
     verify: bool = False,
@@ -44,7 +50,8 @@ def execute(
 
     With one job, stages run in this process and in order, and the first error ends the run, with a note that names the
     stage and its folder. With more, so many worker processes run the stages whose inputs are ready; stages that need no
-    failed one are finished before `StagesFailed` is raised. Raises `Stopped` on SIGINT or SIGTERM.
+    failed one are finished before `StagesFailed` is raised. `cluster`, which gets the recipe and its folder, runs them
+    on other machines instead, whatever `jobs` is. Raises `Stopped` on SIGINT or SIGTERM.
 
     With several `devices`, a process for each of them shares the work of a training stage. The results are equal up to
     rounding, so stages that finished with another number stay finished.
@@ -84,8 +91,10 @@ def execute(
                 _write_plan(runs / recipe.name / PLAN, recipe, rows)
             beside = companion(rows, display) if companion is not None else contextlib.nullcontext()
             with beside, _timed(runs / recipe.name / "run.json", left, jobs):
-                if left and jobs > 1:
-                    run_side_by_side(left, jobs, display)
+                if left and cluster is not None:
+                    run_side_by_side(left, cluster(recipe, runs / recipe.name, display), display)
+                elif left and jobs > 1:
+                    run_side_by_side(left, Workers(jobs, display), display)
                 else:
                     for job in left:
                         run_job(job, display)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import socket
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -49,8 +50,8 @@ def stop_on_signals(*signums: signal.Signals) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Hold a folder's lock; raises `StoreError` if another process holds it."""
+def locked(folder: Path, patience_s: float = 0.0) -> Iterator[None]:
+    """Hold a folder's lock; raises `StoreError` if another process still holds it after `patience_s` seconds."""
     refusal = f"{{holder}} is working in {folder}: wait for it or stop it first"
-    with held(folder / ".lock", f"process {os.getpid()}", refusal):
+    with held(folder / ".lock", f"process {os.getpid()} on {socket.gethostname()}", refusal, patience_s):
         yield

@@ -24,15 +24,26 @@ from r1kit.store import StoreError, read_object, storing, sweep, write_json
 
 @dataclass(frozen=True, slots=True)
 class Job:
+<<<<<<< HEAD
     """A stage to be done. `title` begins its lines of progress; `checked` says that its input was checked already.
 
     `devices` is for stages whose work several devices can share.
+=======
+    """A stage to be done.
+
+    `title` begins its lines of progress; `checked` says that its input was checked already. `patience_s` is how long it
+    waits for the folder's lock, which an attempt that was killed on another node can hold a little longer.
+>>>>>>> d2a6d1d (Stages on a Ray cluster: run --on ray, with restarts, checks of the shared file system, and a pool of engines)
     """
 
     row: PlanRow
     title: str
     checked: bool
+<<<<<<< HEAD
     devices: int = 1
+=======
+    patience_s: float = 0.0
+>>>>>>> d2a6d1d (Stages on a Ray cluster: run --on ray, with restarts, checks of the shared file system, and a pool of engines)
 
     @property
     def name(self) -> str:
@@ -49,7 +60,7 @@ class Job:
 
     def portable(self) -> Job:
         """The same without what only plans need and no other process can receive: the graph, sources and costs."""
-        kind = replace(self.row.stage.kind, sources=None, cost=None)
+        kind = replace(self.row.stage.kind, sources=None, cost=None, on_device=None)
         return replace(self, row=replace(self.row, stage=replace(self.row.stage, kind=kind, inputs={})))
 
 
@@ -64,7 +75,7 @@ def run_job(job: Job, display: Display) -> None:
             check(row, context)
         with storing(row.folder):
             row.folder.mkdir(parents=True, exist_ok=True)
-        with locked(row.folder):
+        with locked(row.folder, job.patience_s):
             if not job.is_done:  # another process may have finished it since the plan was made
                 sweep(row.folder)
                 with recorded(progress):

@@ -1,21 +1,44 @@
-"""Run stages whose inputs are ready side by side in worker processes, those with the longest chain after them first."""
+"""Run stages whose inputs are ready side by side, those with the longest chain of stages after them first."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Sized
+from contextlib import AbstractContextManager
 from graphlib import TopologicalSorter
+from typing import Protocol, Self
 
 from r1kit.pipeline.job import Job
 from r1kit.pipeline.progress import Display
-from r1kit.pipeline.worker import Workers
+
+
+class Pool(AbstractContextManager["Pool"], Protocol):
+    """Runs jobs in other processes: workers on this machine, or the nodes of a cluster. Leaving it stops them all."""
+
+    def __enter__(self) -> Self: ...
+
+    @property
+    def busy(self) -> Sized:
+        """The jobs that were started and have not ended."""
+        ...
+
+    @property
+    def has_room(self) -> bool:
+        """Whether another job may be started."""
+        ...
+
+    def start(self, job: Job) -> None: ...
+
+    def ended(self) -> tuple[Job, str | None]:
+        """Show progress until a job ends, and return it with the first line of its error, if it failed."""
+        ...
 
 
 class StagesFailed(ChildProcessError):
     """Some stages failed; all that need none of them are done. The message has the first line of each error."""
 
 
-def run_side_by_side(jobs: Sequence[Job], count: int, display: Display) -> None:
-    """Run all jobs, which are in the order of the plan, up to `count` at a time; raises `StagesFailed`."""
+def run_side_by_side(jobs: Sequence[Job], pool: Pool, display: Display) -> None:
+    """Run all jobs, which are in the order of the plan; raises `StagesFailed`."""
     left = {job.name: job for job in jobs}
     parents = {job.name: [stage.name for stage in job.row.stage.parents if stage.name in left] for job in jobs}
     order = TopologicalSorter(parents)
@@ -26,13 +49,13 @@ def run_side_by_side(jobs: Sequence[Job], count: int, display: Display) -> None:
             chain[parent] = max(chain[parent], chain[name] + 1)
     places = {name: place for place, name in enumerate(left)}
     failures: dict[str, str] = {}
-    with Workers(count, display) as workers:
+    with pool:
         ready = [left.pop(name) for name in order.get_ready()]
-        while ready or workers.busy:
+        while ready or pool.busy:
             ready.sort(key=lambda job: (-chain[job.name], places[job.name]))
-            while ready and len(workers.busy) < count:
-                workers.start(ready.pop(0))
-            job, error = workers.ended()
+            while ready and pool.has_room:
+                pool.start(ready.pop(0))
+            job, error = pool.ended()
             display.end(job.title)
             if error is not None:
                 failures[job.name] = f"{error} ({job.log})" if job.log.exists() else error

@@ -19,6 +19,7 @@ import time
 import traceback
 from collections.abc import Iterator
 from multiprocessing import connection
+from pathlib import Path
 from typing import Any, Self
 
 from r1kit.cores import cpu_count
@@ -41,10 +42,10 @@ class Workers:
     """Up to `count` workers, which start when they are needed and share the processor's cores."""
 
     def __init__(self, count: int, display: Display) -> None:
-        self._display = display
+        self._count, self._display = count, display
         self._threads = os.environ.get("OMP_NUM_THREADS") or str(max(1, cpu_count() // count))
-        self._idle: list[_Worker] = []
-        self.busy: list[_Worker] = []
+        self._idle: list[Worker] = []
+        self.busy: list[Worker] = []
         each = "1 thread" if self._threads == "1" else f"{self._threads} threads"
         display.say(f"up to {count} stages side by side, {each} each")
 
@@ -62,10 +63,19 @@ class Workers:
     def start(self, job: Job) -> None:
         """Give a job to a worker that is free, or to a new one."""
         self._idle = [worker for worker in self._idle if worker.process.is_alive()]  # the system may have killed one
-        worker = self._idle.pop() if self._idle else _Worker(self._threads)
+        worker = self._idle.pop() if self._idle else Worker(self._threads)
         worker.job = job
         self.busy.append(worker)  # first, so that a signal leaves no process behind
-        worker.send()
+        try:
+            content = pickle.dumps(job.portable())
+        except Exception as error:
+            worker.error = UNSENDABLE.format(error=error)
+        else:
+            worker.start(job.log, content)
+
+    @property
+    def has_room(self) -> bool:
+        return len(self.busy) < self._count
 
     def ended(self) -> tuple[Job, str | None]:
         """Show progress until a job ends, and return it with the first line of its error, if it failed."""
@@ -75,35 +85,35 @@ class Workers:
                     self.busy.remove(worker)
                     if worker.process.is_alive():
                         self._idle.append(worker)
-                    return worker.job, worker.error
+                    error = worker.error
+                    if worker.killed_by == signal.SIGKILL:
+                        error = f"{error}, as the system does when memory runs out: try fewer --jobs"
+                    return worker.job, error
             connection.wait([worker.pipe for worker in self.busy], timeout=LOOK_EVERY_S)
 
 
-class _Worker:
+class Worker:
     """A worker as its run sees it: a process, a pipe, and the job that it does."""
 
     job: Job
-    error: str | None
 
     def __init__(self, threads: str) -> None:
+        self.error: str | None = None
+        self.killed_by: signal.Signals | None = None
         context = multiprocessing.get_context("spawn")  # a fork would not copy the threads of torch
         self.pipe, self._theirs = context.Pipe()
         self.process = context.Process(target=serve, args=(self._theirs,))
         self._threads, self._has_started = threads, False
 
-    def send(self) -> None:
+    def start(self, log: Path, content: bytes) -> None:
+        """Give it a job, as pickled bytes; its output goes to `log`."""
         if self.process.pid is None:
             with _starting(self._threads):
                 self.process.start()
             self._theirs.close()
         self.error = None
-        try:
-            content = pickle.dumps(self.job.portable())
-        except Exception as error:
-            self.error = UNSENDABLE.format(error=error)
-            return
         with contextlib.suppress(OSError):  # it died while it was idle: `has_ended` will see that
-            self.pipe.send((self.job.log, content))
+            self.pipe.send((log, content))
 
     def has_ended(self, display: Display) -> bool:
         """Show the worker's messages; True if its job ended, well or not."""
@@ -126,9 +136,8 @@ class _Worker:
             raise RuntimeError(NOT_STARTED)
         self.error = f"its process ended with exit code {exitcode}"
         if exitcode < 0:
-            self.error = f"its process was killed by {signal.Signals(-exitcode).name}"
-        if exitcode == -signal.SIGKILL:
-            self.error += ", as the system does when memory runs out: try fewer --jobs"
+            self.killed_by = signal.Signals(-exitcode)
+            self.error = f"its process was killed by {self.killed_by.name}"
         return True
 
     def _message(self) -> tuple[Any, ...] | None:

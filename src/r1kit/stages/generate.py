@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from r1kit.collect.loops import Generation, rewrite_all, sample_all
 from r1kit.collect.rating import Rater
+from r1kit.collect.replicas import replicated_answers
 from r1kit.collect.requests import Requests
 from r1kit.collect.responses import Engines, ResponseSettings, check_responses, name_of, open_responses
 from r1kit.collect.rewriting import Rewriter, RewriteSettings
@@ -38,7 +40,7 @@ from r1kit.judges import RUBRICS, GenerativeVerifier, JudgeSettings, RubricJudge
 from r1kit.pipeline import Context, Kind, Stage, Work
 from r1kit.settings import listed, unhashed
 from r1kit.stages.shared.costs import problem_count, rows_unchanged, sampling_work, worked_length
-from r1kit.stages.shared.sources import engine_sources, sources
+from r1kit.stages.shared.sources import answers_on_device, engine_sources, sources
 from r1kit.store import write_json
 from r1kit.tasks import TaskSpec, say_readings
 
@@ -164,7 +166,8 @@ def _sample(context: Context, engines: Engines) -> tuple[Counter[str], list[Funn
             requests = _requests(context)
             if requests.task is not None:
                 say_readings(requests.task, context.progress.say)
-            sample_all(generation, requests, journal, context.progress)
+            replicas = partial(replicated_answers, context) if context.settings.engines > 1 else None
+            sample_all(generation, requests, journal, context.progress, replicas)
         left_out = journal.counts["prompts left out"]
         reasons = {"prompt too long or refused": left_out} if left_out else {}
         step = FunnelStep(name="sampling", rows_in=journal.counts["asked"], rows_out=journal.rows, reasons=reasons)
@@ -236,4 +239,5 @@ GENERATE = Kind(
     sources=lambda settings: sources((*settings.tasks, *settings.evaluation_sets)) | engine_sources(settings),
     funnel=True,
     cost=_cost,
+    on_device=answers_on_device,
 )

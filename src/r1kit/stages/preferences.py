@@ -37,7 +37,7 @@ from r1kit.pipeline import Context, Kind
 from r1kit.settings import Settings
 from r1kit.stages.shared.costs import rows_unchanged
 from r1kit.stages.shared.input_files import input_files
-from r1kit.stages.shared.sources import engine_sources
+from r1kit.stages.shared.sources import answers_on_device, engine_sources
 from r1kit.store import write_json
 
 BATCH = 64  # pairs per batch: a kill costs at most one batch
@@ -158,4 +158,5 @@ PREFERENCES = Kind(
     check=check,
     sources=engine_sources,
     cost=rows_unchanged,
+    on_device=answers_on_device,
 )

@@ -6,10 +6,14 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
+<<<<<<< HEAD
 from r1kit.engines.engine_settings import OwnEngineSettings
 from r1kit.models.folder_code import MARK, is_allowed
+=======
+from r1kit.engines.engine_settings import LocalEngineSettings, OwnEngineSettings
+>>>>>>> d2a6d1d (Stages on a Ray cluster: run --on ray, with restarts, checks of the shared file system, and a pool of engines)
 from r1kit.models.known import find, resolve
-from r1kit.pipeline import External
+from r1kit.pipeline import External, Stage
 from r1kit.rewards import RewardSpec
 from r1kit.rewards.loading import source_files as reward_files
 from r1kit.settings import Settings
@@ -29,6 +33,14 @@ def sources(tasks: Sequence[TaskSpec], rewards: Sequence[RewardSpec] = ()) -> di
 def engine_sources(settings: Settings) -> dict[str, External]:
     """The code of the user's own engines among the fields of `settings`, as inputs `code/FIELD`."""
     return {f"code/{name}": External(it.source_file()) for name, it in settings if isinstance(it, OwnEngineSettings)}
+
+
+def answers_on_device(stage: Stage) -> bool:
+    """Whether a stage that asks engines loads one of the models here, and not for the processor alone."""
+    local = [engine for _, engine in stage.settings if isinstance(engine, LocalEngineSettings)]
+    if local or {"model", "judge", "rewriter"} & stage.inputs.keys():
+        return getattr(stage.settings, "device", "auto") != "cpu"
+    return False
 
 
 def model_input(name: str) -> External:

@@ -1,0 +1,64 @@
+"""The connection to a cluster."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import ray
+
+from r1kit.cluster import ClusterError
+
+
+@contextlib.contextmanager
+def connected(address: str) -> Iterator[None]:
+    """Connect to the cluster, or start Ray on this machine if there is none. Uses a connection that exists already."""
+    if ray.is_initialized():
+        yield
+        return
+    for name in ("RAY_USAGE_STATS_ENABLED", "RAY_worker_niceness"):  # of a Ray that we start; its default is 15
+        os.environ.setdefault(name, "0")
+    try:
+        with _own_signals():
+            ray.init(
+                None if address == "ray" else address,
+                log_to_driver=False,  # each stage has its log
+                logging_level=logging.ERROR,
+                include_dashboard=False,
+            )
+    except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
+        start = "start one with `ray start --head`" if address == "ray" else "check the address, and that its head runs"
+        raise ClusterError(f"no connection to the cluster {address} ({error}): {start}") from error
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def ended_among(tasks: Sequence[Any], seconds: float) -> list[Any]:
+    """The tasks that have ended, and if there are none, those that have after some time.
+
+    The time passes outside of Ray, whose own wait would lose the number of a signal that arrives meanwhile.
+    """
+    ended, _ = ray.wait([*tasks], num_returns=len(tasks), timeout=0)
+    if not ended:
+        time.sleep(seconds)
+        ended, _ = ray.wait([*tasks], num_returns=len(tasks), timeout=0)
+    return list(ended)
+
+
+@contextlib.contextmanager
+def _own_signals() -> Iterator[None]:
+    """Keep our handler of SIGTERM, which Ray would replace by one that ends the process."""
+    handler = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, handler)

@@ -1,0 +1,299 @@
+"""Stages on three Ray nodes, which are processes of this machine: results of one process, whatever is killed."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+import parallel_stages as stages
+from r1kit.cli import main
+from r1kit.cluster import ClusterError, on_cluster
+from r1kit.pipeline import External, Recipe, Stage, StagesFailed, execute
+from r1kit.recipes import build_recipe
+from r1kit.stages.generate import GENERATE
+from r1kit.stages.mix import MIX
+from r1kit.store import StoreError
+
+cluster_utils = pytest.importorskip("ray.cluster_utils", reason="no Ray: pip install 'r1kit[ray]'")
+from r1kit.cluster.on_node import Beacon  # noqa: E402
+from r1kit.cluster.shares import Share, share_of  # noqa: E402
+from r1kit.cluster.site import Site  # noqa: E402
+
+FAST = {
+    "health_check_initial_delay_ms": 0,
+    "health_check_period_ms": 1000,
+    "health_check_failure_threshold": 3,
+    "worker_niceness": 0,
+}
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Any]:
+    """A head without CPUs and three nodes with one each."""
+    for name, value in {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}.items():
+        os.environ[name] = value
+    head = {"num_cpus": 0, "include_dashboard": False, "_system_config": FAST}
+    started = cluster_utils.Cluster(initialize_head=True, head_node_args=head)
+    for _ in range(3):
+        add_node(started)
+    started.wait_for_nodes()
+    os.environ["RAY_ADDRESS"] = started.address
+    yield started
+    del os.environ["RAY_ADDRESS"]
+    started.shutdown()
+
+
+def add_node(cluster: Any) -> Any:
+    """Add a node with one CPU. Its workers see that it was killed as soon as this process has waited for it."""
+    node = cluster.add_node(num_cpus=1, wait=False)
+    raylet = node.all_processes["raylet"][0].process
+    threading.Thread(target=raylet.wait, daemon=True).start()
+    return node
+
+
+class Processes:
+    """The processes of stages, which have an environment variable that the driver passes on."""
+
+    def __init__(self, mark: str) -> None:
+        self._mark = mark
+
+    def running(self) -> list[psutil.Process]:
+        return [process for process in psutil.process_iter() if self._is_marked(process)]
+
+    def _is_marked(self, process: psutil.Process) -> bool:
+        try:
+            is_mine = process.ppid() == os.getpid()  # a verifier's
+            is_marked = process.environ().get("R1KIT_TEST") == self._mark
+            return is_marked and not is_mine and process.status() != psutil.STATUS_ZOMBIE
+        except psutil.Error:
+            return False
+
+    def left(self) -> list[psutil.Process]:
+        """Those that do not end by themselves."""
+        _, alive = psutil.wait_procs(self.running(), timeout=stages.PATIENCE_S)
+        return [process for process in alive if self._is_marked(process)]
+
+
+@pytest.fixture
+def processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Processes:
+    monkeypatch.setenv("R1KIT_TEST", str(tmp_path))
+    return Processes(str(tmp_path))
+
+
+def run(recipe: Recipe, runs: Path, **options: Any) -> Path:
+    return execute(recipe, runs, cluster=on_cluster("ray"), **options)
+
+
+def test_ready_stages_run_at_the_same_time_in_processes_on_nodes(
+    cluster: Any, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    folder = run(stages.meeting(pipe), tmp_path / "runs")
+    assert (folder / "result").read_text() == "last"
+    lines = capfd.readouterr().err.splitlines()
+    assert lines[0].startswith("Ray 2.") and lines[0].endswith("4 nodes, 3 CPUs, 0 GPUs; each stage asks for 1 CPU")
+    assert len([line for line in lines if re.match(r"\[\d/4\] [a-z-]+: on \S+, node [0-9a-f]{8}$", line)]) == 4
+    assert all(re.match(r"\[\d/4\] (left|right|after-left|last): ", line) for line in lines[1:])
+
+
+def test_a_failed_stage_stops_only_the_stages_that_need_it(cluster: Any, tmp_path: Path) -> None:
+    with pytest.raises(StagesFailed) as error:
+        run(stages.failing(), tmp_path)
+    (log,) = tmp_path.glob("failing/bad-*/log.txt")
+    assert str(error.value).splitlines() == [
+        "1 of 5 stages failed; the same command tries them again:",
+        f"  bad: KeyError: 'the data is bad' ({log})",
+        "not run, because they need one of these: victim, last",
+    ]
+    assert "printed by the stage" in log.read_text() and len(list(tmp_path.glob("*/*/manifest.json"))) == 2
+
+
+def test_a_stage_whose_node_or_process_is_killed_resumes(
+    cluster: Any, tmp_path: Path, capfd: pytest.CaptureFixture[str], processes: Processes
+) -> None:
+    run(stages.killing(), tmp_path)
+    said = capfd.readouterr().err
+    assert "itself: its process was killed by SIGKILL; starts again, 1 of at most 3 times" in said
+    assert re.search(r"raylet: its (node|worker process) died; starts again, 1 of at most 3 times", said)
+    for name in ("raylet", "itself"):
+        (folder,) = tmp_path.glob(f"killing/{name}-*")
+        assert json.loads((folder / "manifest.json").read_text())["metrics"] == {"resumed from": 3}
+        assert (folder / "rows.jsonl").read_text() == "".join(f'{{"step": {n}}}\n' for n in range(5))
+    assert processes.left() == []
+    add_node(cluster)  # in place of the one that was killed
+
+
+def start_counting(runs: Path) -> tuple[subprocess.Popen[str], list[int]]:
+    """A driver whose two stages both wait, and the processes of its stages."""
+    command = [sys.executable, stages.__file__, "counting", str(runs), "ray"]
+    driver = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    assert driver.stderr is not None
+    waiting: list[int] = []
+    for line in driver.stderr:
+        waiting += [int(number) for number in re.findall(r"process (\d+) waits", line)]
+        if len(waiting) == 2:
+            break
+    return driver, waiting
+
+
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGKILL])
+def test_stages_end_with_their_driver_and_a_second_one_is_refused(
+    cluster: Any, tmp_path: Path, signum: signal.Signals, processes: Processes
+) -> None:
+    driver, waiting = start_counting(tmp_path)
+    assert {process.pid for process in processes.running()} >= set(waiting)
+    with pytest.raises(StoreError, match=f"process {driver.pid} on .* runs the recipe in .*counting on a cluster"):
+        run(stages.counting(), tmp_path)
+    driver.send_signal(signum)
+    _, errors = driver.communicate()
+    if signum == signal.SIGTERM:
+        assert errors.count("Traceback") == 1 and errors.rstrip().endswith("Stopped: stopped by SIGTERM")
+    assert processes.left() == []
+    run(stages.counting(), tmp_path)
+    for rows in tmp_path.glob("*/*/rows.jsonl"):
+        assert rows.read_text() == "".join(f'{{"step": {n}}}\n' for n in range(5))
+
+
+def small_run(policy: Path, engines: int = 1) -> Recipe:
+    """Eight steps of RL, samples of the same model by some engines, and answers of the trained one."""
+    tasks = [{"name": "tiny/sums", "limit": 6}]
+    small = {"rl.steps": 8, "rl.prompts_per_step": 4, "rl.max_tokens": 24, "rl.optimizer.learning_rate": 0.01}
+    small |= {"rl.checkpoint_every": 1, "eval.tasks": tasks, "eval.samples": 1, "eval.max_tokens": 24}
+    built = build_recipe("r1-zero", scale="tiny", model=str(policy), overrides=small)
+    rl, after = (stage for stage in built.stages if stage.name in ("rl", "eval-zero"))
+    sampling = {"tasks": tasks, "samples": 2, "max_tokens": 24, "may_be_empty": True, "engines": engines}
+    samples = Stage("samples", GENERATE, GENERATE.settings.parse(sampling), {"model": rl.inputs["model"]})
+    return Recipe("small", (rl, samples, after), light=True)
+
+
+def test_results_are_those_of_one_process_although_a_node_dies_in_training(
+    cluster: Any, tiny_policy_folder: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], processes: Processes
+) -> None:
+    killed: list[int] = []
+
+    def kill_node_of_training(folder: Path) -> None:
+        progress = json.loads((folder / "progress.json").read_text())
+        if folder.name.startswith("rl-") and progress["done"] and not killed:
+            parents = psutil.Process(progress["process"]).parents()
+            (raylet,) = (parent for parent in parents if parent.name() == "raylet")
+            for process in [*raylet.children(recursive=True), raylet]:
+                process.kill()
+            killed.append(raylet.pid)
+
+    execute(small_run(tiny_policy_folder), tmp_path / "alone")
+    run(small_run(tiny_policy_folder, engines=2), tmp_path / "nodes", on_step=kill_node_of_training)
+    assert re.search("rl: its (node|worker process) died; starts again", capfd.readouterr().err)
+    results = [
+        path.relative_to(tmp_path / "alone")
+        for path in (tmp_path / "alone").rglob("*")
+        if path.name in ("model.safetensors", "samples.jsonl", "completions.jsonl", "results.json")
+    ]
+    assert len(results) == 4
+    for name in results:
+        assert (tmp_path / "alone" / name).read_bytes() == (tmp_path / "nodes" / name).read_bytes(), name
+    assert processes.left() == []
+    add_node(cluster)
+
+
+def test_the_command_names_what_is_wrong(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    for address in ("slurm", "ray://", "10.0.0.1:6379"):
+        assert main(["run", "r1-zero", "--scale", "tiny", "--on", address]) == 1
+        assert f"the cluster is {address!r}" in capfd.readouterr().err
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(ClusterError, match=re.escape("needs Ray: pip install 'r1kit[ray]'")):
+        on_cluster("ray")
+
+
+def test_a_node_without_the_drivers_files_or_locks_is_refused(tmp_path: Path) -> None:
+    beacon = Beacon(tmp_path / "beacon", "a", tmp_path / "lock")
+    with pytest.raises(ClusterError, match=r"cannot read .*beacon \(No such file.*file system that all nodes mount"):
+        beacon.check()
+    beacon.file.write_text("a")
+    with pytest.raises(ClusterError, match=r"does not see locks of other machines in .*Lustre with flock"):
+        beacon.check()
+    with pytest.raises(ClusterError, match=r"has another file .*beacon: .*file system that all nodes mount"):
+        replace(beacon, token="b").check()
+    site = Site.here()
+    with pytest.raises(ClusterError, match=r"has no folder .*elsewhere \(No such file.*that all nodes mount"):
+        replace(site, directory=tmp_path / "elsewhere").enter()
+    with pytest.raises(ClusterError, match=r"has r1kit .*, and this is 0\.0\.9: install the same"):
+        replace(site, version="0.0.9").enter()
+
+
+def test_stages_share_the_cpus_of_a_node_between_its_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    def nodes(*sizes: tuple[int, int]) -> list[dict[str, Any]]:
+        return [{"Resources": {"CPU": float(cpus), "GPU": float(gpus)}} for cpus, gpus in sizes]
+
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    assert share_of(nodes((0, 0), (8, 0), (6, 0)), light=False) == Share(6, 0)
+    assert share_of(nodes((0, 0), (8, 0), (6, 0)), light=True) == Share(1, 0)
+    assert share_of(nodes((4, 0), (96, 8), (64, 4)), light=False) == Share(12, 1)
+    monkeypatch.setenv("OMP_NUM_THREADS", "5")
+    assert share_of(nodes((8, 0), (6, 0)), light=True) == Share(5, 0)
+    with pytest.raises(ClusterError, match="OMP_NUM_THREADS is 5, and the largest node has 4 CPUs"):
+        share_of(nodes((4, 0)), light=True)
+    with pytest.raises(ClusterError, match="no node of the cluster has a CPU"):
+        share_of(nodes((0, 8)), light=True)
+
+
+def test_a_stage_asks_for_a_gpu_if_it_computes_on_one(tiny_policy_folder: Path) -> None:
+    local, server = {"model": External(tiny_policy_folder)}, {"kind": "openai", "model": "m", "base_url": "http://h/v1"}
+    rl = build_recipe("r1-zero", scale="tiny").stages[1]
+    mix = Stage("mix", MIX, MIX.settings(), {})
+    asks_server = Stage("asks-server", GENERATE, GENERATE.settings.parse({"engine": server}), {})
+    judges = replace(asks_server, name="judges", inputs={"judge": External(tiny_policy_folder)})
+    samples = Stage("samples", GENERATE, GENERATE.settings(), local)
+    on_cpu = Stage("on-cpu", GENERATE, GENERATE.settings(device="cpu"), local)
+    stages_on_device = [stage.name for stage in (rl, mix, asks_server, judges, samples, on_cpu) if stage.uses_device]
+    assert stages_on_device == ["rl", "judges", "samples"]
+    assert Share(4, 1).of(rl) == {"num_cpus": 4, "num_gpus": 1} and Share(4, 1).of(mix)["num_gpus"] == 0
+
+
+def test_engines_share_a_stage_and_lose_nothing_when_one_is_killed(
+    cluster: Any,
+    tiny_policy_folder: Path,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("r1kit.collect.loops.BATCH", 4)
+    killed: list[int] = []
+
+    def kill_an_engine(folder: Path) -> None:
+        engines = [process for process in psutil.process_iter() if "ray::Replica" in " ".join(process.cmdline())]
+        if engines and not killed:
+            engines[0].kill()
+            killed.append(engines[0].pid)
+
+    tasks = [{"name": "tiny/sums", "limit": 48}]
+    settings = {"tasks": tasks, "samples": 2, "max_tokens": 24, "may_be_empty": True}
+    files = {}
+    for engines, on_step in ((1, None), (2, kill_an_engine)):
+        parsed = GENERATE.settings.parse(settings | {"engines": engines})
+        stage = Stage("samples", GENERATE, parsed, {"model": External(tiny_policy_folder)})
+        folder = execute(Recipe("samples", (stage,)), tmp_path / str(engines), on_step=on_step)
+        files[engines] = [(folder / name).read_bytes() for name in ("samples.jsonl", "kept.jsonl", "funnel.json")]
+        assert (folder / "samples.jsonl").read_text().count("\n") == 96
+    assert files[1] == files[2]
+    said = capfd.readouterr().err
+    assert killed and "samples: 2 of 2 engines are ready" in said and "an engine died; others answer" in said
+
+
+def test_only_copies_of_a_local_model_share_a_stage(tmp_path: Path) -> None:
+    engine = {"kind": "openai", "model": "m", "base_url": "http://h/v1"}
+    settings = GENERATE.settings.parse({"tasks": [{"name": "tiny/sums", "limit": 2}], "engine": engine, "engines": 4})
+    with pytest.raises(ValueError, match=r"engines is 4, but only copies of the input 'model' can share the work"):
+        execute(Recipe("asks-server", (Stage("samples", GENERATE, settings, {}),)), tmp_path)
