@@ -37,11 +37,7 @@ LEVEL = {name: level for level, row in enumerate(ROWS) for name in row}
 
 # Where a package may be imported: at all, and at the top of a file (else only inside the function that needs it).
 TORCH_HOMES = ("models", "train", "engines.local")
-<<<<<<< HEAD
-ANYWHERE = {"torch": (*TORCH_HOMES, "stages", "export", "ranks", "pipeline.launcher")}
-=======
-ANYWHERE = {"torch": (*TORCH_HOMES, "stages", "export"), "ray": ("cluster",)}
->>>>>>> d2a6d1d (Stages on a Ray cluster: run --on ray, with restarts, checks of the shared file system, and a pool of engines)
+ANYWHERE = {"torch": (*TORCH_HOMES, "stages", "export", "ranks", "pipeline.launcher"), "ray": ("cluster",)}
 HEAVY = (
     "torch",
     "transformers",

@@ -45,15 +45,10 @@ def run(
     dotted path; `data` gives each role a set or a file; `overrides` change settings, as `--set` does. `controls`, such
     as "random" or "dev2:format", train a stage again without what teaches it, and the report splits its gain. With more
     than one of `jobs`, processes run stages side by side. They import the calling script, so it needs
-<<<<<<< HEAD
     `if __name__ == "__main__":`. So it does with several `devices`, which share each training stage
-    (docs/guides/devices.md). `track` names trackers that show the run, such as "trackio".
-    `verify` hashes every file of finished stages first; otherwise only those whose size or time has changed.
-=======
-    `if __name__ == "__main__":`. `on` names a Ray cluster that runs them instead, "ray" or "ray://HOST:PORT". `track`
-    names trackers that show the run, such as "trackio". `verify` hashes every file of finished stages first; otherwise
-    only those whose size or time has changed.
->>>>>>> d2a6d1d (Stages on a Ray cluster: run --on ray, with restarts, checks of the shared file system, and a pool of engines)
+    (docs/guides/devices.md). `on` names a Ray cluster that runs the stages instead, "ray" or "ray://HOST:PORT"
+    (docs/guides/cluster.md). `track` names trackers that show the run, such as "trackio". `verify` hashes every file of
+    finished stages first; otherwise only those whose size or time has changed.
 
     `on_step` is called with a stage's folder after its steps, at most once a second: its `metrics` are the rows so far.
     `r1kit.report.live_curves.LiveCurves()` draws them in a notebook.
@@ -90,11 +85,15 @@ def run(
     cluster = None if on is None else on_cluster(on)
     companion = partial(tracked, built.track)
     return execute(
-<<<<<<< HEAD
-        built, Path(runs), until, jobs, devices=built.devices, on_step=listener, companion=companion, verify=verify
-=======
-        built, Path(runs), until, jobs, cluster=cluster, on_step=listener, companion=companion, verify=verify
->>>>>>> d2a6d1d (Stages on a Ray cluster: run --on ray, with restarts, checks of the shared file system, and a pool of engines)
+        built,
+        Path(runs),
+        until,
+        jobs,
+        devices=built.devices,
+        cluster=cluster,
+        on_step=listener,
+        companion=companion,
+        verify=verify,
     )
 
 

@@ -18,24 +18,18 @@ import math
 import os
 import re
 import shutil
-<<<<<<< HEAD
-import tempfile
-=======
 import socket
+import tempfile
 import time
->>>>>>> d2a6d1d (Stages on a Ray cluster: run --on ray, with restarts, checks of the shared file system, and a pool of engines)
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
-<<<<<<< HEAD
 from r1kit import ranks
 
 MAX_TEXT_BYTES = 256 << 20  # of a file that is read as a whole
-=======
 LOOK_EVERY_S = 0.5  # at a lock that another process holds
 ABANDONED_S = 3600.0  # since the last change of a temporary folder of another machine, which may still be at work
->>>>>>> d2a6d1d (Stages on a Ray cluster: run --on ray, with restarts, checks of the shared file system, and a pool of engines)
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO)
 # Libraries that report a full disk without errno, by the type of their error.
@@ -83,14 +77,10 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
 
     The new file replaces the old one when the block ends without an error.
     """
-<<<<<<< HEAD
     if not ranks.is_first():
         yield io.BytesIO()
         return
-    temporary = path.with_name(f".{path.name}.tmp-{os.getpid()}")
-=======
     temporary = _temporary(path)
->>>>>>> d2a6d1d (Stages on a Ray cluster: run --on ray, with restarts, checks of the shared file system, and a pool of engines)
     with storing(path):
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -158,15 +148,11 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     An existing folder is replaced in the last step. Name checkpoints by their step instead of replacing one: a kill
     between the two renames leaves the old folder as `.<name>.old`.
     """
-<<<<<<< HEAD
     if not ranks.is_first():
         with tempfile.TemporaryDirectory() as unused:
             yield Path(unused)
         return
-    temporary = path.with_name(f".{path.name}.tmp-{os.getpid()}")
-=======
     temporary = _temporary(path)
->>>>>>> d2a6d1d (Stages on a Ray cluster: run --on ray, with restarts, checks of the shared file system, and a pool of engines)
     with storing(path):
         try:
             path.parent.mkdir(parents=True, exist_ok=True)

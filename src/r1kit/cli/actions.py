@@ -40,14 +40,16 @@ def _execute(options: argparse.Namespace, recipe: Recipe) -> None:
     if jobs is None:
         jobs = _default_jobs(recipe) if cluster is None else 1
     companion = partial(tracked, recipe.track)
-<<<<<<< HEAD
     folder = execute(
-        recipe, options.runs, options.until, jobs, devices=recipe.devices, companion=companion, verify=options.verify
+        recipe,
+        options.runs,
+        options.until,
+        jobs,
+        devices=recipe.devices,
+        cluster=cluster,
+        companion=companion,
+        verify=options.verify,
     )
-=======
-    verify = options.verify
-    folder = execute(recipe, options.runs, options.until, jobs, cluster=cluster, companion=companion, verify=verify)
->>>>>>> d2a6d1d (Stages on a Ray cluster: run --on ray, with restarts, checks of the shared file system, and a pool of engines)
     summary = read_json(folder / "summary.json") if (folder / "summary.json").exists() else {}
     if options.json:
         print_json({"folder": str(folder), "summary": summary})

@@ -147,13 +147,10 @@ def _add_execution(command: argparse.ArgumentParser) -> None:
     """What running needs and a plan does not."""
     jobs_help = "stages side by side, which share the cores (for the tiny model on a CPU as many as cores, otherwise 1)"
     command.add_argument("--jobs", type=int, metavar="N", help=jobs_help)
-<<<<<<< HEAD
     devices_help = "devices of this machine that share each training stage; without GPUs, processes (1)"
     command.add_argument("--devices", type=int, metavar="N", help=devices_help)
-=======
     on_help = "run the stages on a Ray cluster: ray for the one here or in RAY_ADDRESS, or ray://HOST:PORT"
     command.add_argument("--on", metavar="ray[://HOST:PORT]", help=on_help)
->>>>>>> d2a6d1d (Stages on a Ray cluster: run --on ray, with restarts, checks of the shared file system, and a pool of engines)
     track_help = "show the run in a tracker: trackio, tensorboard, wandb, mlflow; a list with commas, or repeated"
     command.add_argument("--track", action="extend", default=[], metavar="NAME", type=names, help=track_help)
     verify_help = "hash every file of finished stages first; without it, only those whose size or time has changed"

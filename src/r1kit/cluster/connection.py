@@ -24,17 +24,20 @@ def connected(address: str) -> Iterator[None]:
         return
     for name in ("RAY_USAGE_STATS_ENABLED", "RAY_worker_niceness"):  # of a Ray that we start; its default is 15
         os.environ.setdefault(name, "0")
+    handler = signal.getsignal(signal.SIGTERM)  # Ray replaces it by one that ends the process
     try:
-        with _own_signals():
-            ray.init(
-                None if address == "ray" else address,
-                log_to_driver=False,  # each stage has its log
-                logging_level=logging.ERROR,
-                include_dashboard=False,
-            )
+        ray.init(
+            None if address == "ray" else address,
+            log_to_driver=False,  # each stage has its log
+            logging_level=logging.ERROR,
+            include_dashboard=False,
+        )
     except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
         start = "start one with `ray start --head`" if address == "ray" else "check the address, and that its head runs"
         raise ClusterError(f"no connection to the cluster {address} ({error}): {start}") from error
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, handler)
     try:
         yield
     finally:
@@ -51,14 +54,3 @@ def ended_among(tasks: Sequence[Any], seconds: float) -> list[Any]:
         time.sleep(seconds)
         ended, _ = ray.wait([*tasks], num_returns=len(tasks), timeout=0)
     return list(ended)
-
-
-@contextlib.contextmanager
-def _own_signals() -> Iterator[None]:
-    """Keep our handler of SIGTERM, which Ray would replace by one that ends the process."""
-    handler = signal.getsignal(signal.SIGTERM)
-    try:
-        yield
-    finally:
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, handler)

@@ -49,6 +49,9 @@ class Nodes:
     """A `Pool`: at most `limit` stages at a time, or as many as Ray has room for; Ray queues the others."""
 
     def __init__(self, address: str, limit: int | None, recipe: Recipe, folder: Path, display: Display) -> None:
+        if recipe.devices > 1:
+            remedy = "leave devices out, or run without a cluster"
+            raise ClusterError(f"devices is {recipe.devices}, but on a cluster a stage computes on one: {remedy}")
         self._address, self._limit, self._light = address, limit, recipe.light
         self._folder, self._display = folder, display
         self._running: dict[Any, Attempt] = {}

@@ -17,7 +17,7 @@ from r1kit.cluster.site import Site
 DEPTH = 2  # items that an actor holds: the next one is there when it ends the first
 AHEAD = 4  # items per actor that are in work or wait for an earlier one: more would fill the memory
 LOOK_EVERY_S = 0.05
-SAY_AFTER = 600  # looks in vain for a first actor
+SAY_AFTER = 1200  # looks without an actor that is ready: a minute
 
 Item = TypeVar("Item")
 Answer = TypeVar("Answer", covariant=True)
@@ -107,7 +107,7 @@ class _Dispatch:
                     answers |= self._outcome(call)
                 looks += not self._ready
                 if looks == SAY_AFTER:
-                    self._say("no engine has started yet: they wait for CPUs or GPUs that other stages hold")
+                    self._say("no engine is ready yet: they load the model, or wait for CPUs or GPUs that are in use")
 
     def _free(self) -> Any | None:
         """The ready actor with the fewest items, if it may hold another one."""

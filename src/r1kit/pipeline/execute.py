@@ -37,11 +37,8 @@ def execute(
     until: str | None = None,
     jobs: int = 1,
     *,
-<<<<<<< HEAD
     devices: int = 1,
-=======
     cluster: Cluster | None = None,
->>>>>>> d2a6d1d (Stages on a Ray cluster: run --on ray, with restarts, checks of the shared file system, and a pool of engines)
     on_step: Callable[[Path], object] | None = None,
     companion: Companion | None = None,
     verify: bool = False,

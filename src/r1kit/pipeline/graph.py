@@ -28,13 +28,9 @@ class Kind:
 
     `sources` lists the files behind settings (data, code), which become inputs, so that a change redoes the stage.
     `curves` and `funnel` say that the report shows the stage's metrics.jsonl or funnel.json. `cost` is the work of a
-<<<<<<< HEAD
     stage, from the number of rows that its inputs hold, for estimates. `shards` says that several devices can share
-    the work: `run` is then called in a process for each, with `r1kit.ranks`.
-=======
-    stage, from the number of rows that its inputs hold, for estimates. `on_device` says whether a stage computes on a
-    device such as a GPU; without it, one does whose settings have a `device`.
->>>>>>> d2a6d1d (Stages on a Ray cluster: run --on ray, with restarts, checks of the shared file system, and a pool of engines)
+    the work: `run` is then called in a process for each, with `r1kit.ranks`. `on_device` says whether a stage computes
+    on a device such as a GPU; without it, one does whose settings have a `device`.
     """
 
     name: str
@@ -46,11 +42,8 @@ class Kind:
     curves: bool = False
     funnel: bool = False
     cost: Callable[[Any, int], Work] | None = None
-<<<<<<< HEAD
     shards: bool = False
-=======
     on_device: Callable[[Any], bool] | None = None
->>>>>>> d2a6d1d (Stages on a Ray cluster: run --on ray, with restarts, checks of the shared file system, and a pool of engines)
 
 
 @dataclass(frozen=True, slots=True)

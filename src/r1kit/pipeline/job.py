@@ -24,26 +24,18 @@ from r1kit.store import StoreError, read_object, storing, sweep, write_json
 
 @dataclass(frozen=True, slots=True)
 class Job:
-<<<<<<< HEAD
-    """A stage to be done. `title` begins its lines of progress; `checked` says that its input was checked already.
-
-    `devices` is for stages whose work several devices can share.
-=======
     """A stage to be done.
 
-    `title` begins its lines of progress; `checked` says that its input was checked already. `patience_s` is how long it
-    waits for the folder's lock, which an attempt that was killed on another node can hold a little longer.
->>>>>>> d2a6d1d (Stages on a Ray cluster: run --on ray, with restarts, checks of the shared file system, and a pool of engines)
+    `title` begins its lines of progress; `checked` says that its input was checked already. `devices` is for stages
+    whose work several devices can share. `patience_s` is how long it waits for the folder's lock, which an attempt that
+    was killed on another node can hold a little longer.
     """
 
     row: PlanRow
     title: str
     checked: bool
-<<<<<<< HEAD
     devices: int = 1
-=======
     patience_s: float = 0.0
->>>>>>> d2a6d1d (Stages on a Ray cluster: run --on ray, with restarts, checks of the shared file system, and a pool of engines)
 
     @property
     def name(self) -> str:

@@ -6,12 +6,8 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-<<<<<<< HEAD
-from r1kit.engines.engine_settings import OwnEngineSettings
-from r1kit.models.folder_code import MARK, is_allowed
-=======
 from r1kit.engines.engine_settings import LocalEngineSettings, OwnEngineSettings
->>>>>>> d2a6d1d (Stages on a Ray cluster: run --on ray, with restarts, checks of the shared file system, and a pool of engines)
+from r1kit.models.folder_code import MARK, is_allowed
 from r1kit.models.known import find, resolve
 from r1kit.pipeline import External, Stage
 from r1kit.rewards import RewardSpec
