@@ -51,7 +51,9 @@ QUICK = ("sft", "reward-model", "rl")
 
 
 @pytest.mark.parametrize(
-    "kinds", [QUICK, pytest.param(tuple(sorted(KINDS.keys() - QUICK)), marks=pytest.mark.slow)], ids=["quick", "all others"]
+    "kinds",
+    [QUICK, pytest.param(tuple(sorted(KINDS.keys() - QUICK)), marks=pytest.mark.slow)],
+    ids=["quick", "all others"],
 )
 def test_two_ranks_train_as_one_process_and_one_process_continues_what_they_began(
     tmp_path: Path, kinds: tuple[str, ...]
