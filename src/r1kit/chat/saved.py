@@ -7,7 +7,7 @@ from typing import Any
 
 from r1kit.chat import ChatFormat
 from r1kit.settings import SettingsError
-from r1kit.store import read_json, write_json
+from r1kit.store import read_object, write_json
 
 FILE = "chat_format.json"
 
@@ -23,7 +23,7 @@ def read(path: Path) -> ChatFormat:
     if not path.is_file():
         raise SettingsError(f"there is no prompt format {path}: expected plain, chat, or the path of a {FILE}")
     try:
-        return ChatFormat.parse(read_json(path))
+        return ChatFormat.parse(read_object(path))
     except SettingsError as error:
         raise SettingsError(f"{path}: {error}") from None
 

@@ -119,6 +119,17 @@ def judge_counts(judge: GenerativeVerifier | RubricJudge | PairwiseJudge, name: 
     return Counter({f"{name} {key}": getattr(judge.tally, key) for key in ("replies", "unreadable", "refused")})
 
 
+def useless_helpers(counts: Mapping[str, int]) -> list[str]:
+    """A line for each judge or rewriter of which no reply could be read; `counts` are those of a stage."""
+    unreadable = {name.removesuffix(" unreadable"): n for name, n in counts.items() if name.endswith(" unreadable")}
+    return [
+        f"none of the {count:,} replies of the {name} could be read, so its part of the work is missing: ask another "
+        "model, or raise its max_tokens"
+        for name, count in unreadable.items()
+        if count and count == counts.get(f"{name} replies")
+    ]
+
+
 def _question(request: Request) -> str:
     """The text of a request for a judge, including the turns before the question."""
     return question_text((*request.history, Message(role="user", content=request.problem.prompt)))

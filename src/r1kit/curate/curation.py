@@ -137,7 +137,8 @@ def curate(
         for rows in work.write(folder):
             say("write", rows)
         report = work.report(index)
-    store.write_json(folder / REPORT_FILE, {"fingerprint": fingerprint, **report})
+    content = {name: store.sha256(folder / name) for name in (KEPT_FILE, DROPPED_FILE)}
+    store.write_json(folder / REPORT_FILE, {"fingerprint": fingerprint, **report, "content": content})
     shutil.rmtree(folder / WORK)
     return _read(folder, report)
 
@@ -262,9 +263,13 @@ class _Work:
 def _resume(folder: Path, fingerprint: str) -> Curation | None:
     """The finished result, or None and a work folder from which everything of other settings, sets or rows is gone."""
     path, name = folder / REPORT_FILE, folder / WORK / "fingerprint.txt"
-    report = store.read_json(path) if path.exists() else {}
+    report = store.read_object(path) if path.exists() else {}
     has_files = (folder / KEPT_FILE).exists() and (folder / DROPPED_FILE).exists()
     if report.get("fingerprint") == fingerprint and has_files:
+        for file, digest in (report.get("content") or {}).items():  # an older version recorded none
+            if store.sha256(folder / file) != digest:
+                again = f"restore it, or delete {path}, and the rows are curated again"
+                raise store.StoreError(f"{folder / file} is damaged: it is not as it was written; {again}")
         shutil.rmtree(folder / WORK, ignore_errors=True)  # a kill just before the end leaves it
         return _read(folder, report)
     if not name.exists() or name.read_text() != fingerprint:

@@ -75,7 +75,7 @@ def mix(sources: Mapping[str, Sequence[Path]], out: Path, settings: MixSettings 
     hashes = {f"{number} {file.name}": store.sha256(file) for number, file in enumerate(files)}
     fingerprint = store.combine({**hashes, "settings": settings.model_dump_json(), "sources": repr(list(sources))})
     report = out.with_suffix(".mix.json")
-    done = store.read_json(report) if report.exists() else {}
+    done = store.read_object(report) if report.exists() else {}
     is_new = done.get("fingerprint") != fingerprint
     if is_new:
         for stale in (out, out.with_name(out.name + ".part")):
@@ -90,6 +90,10 @@ def mix(sources: Mapping[str, Sequence[Path]], out: Path, settings: MixSettings 
             for entry in _chosen(rows, settings):
                 output.put(partial(_conversation, reader, entry, names[entry["source"]]))
             output.finish()
+        done = done | {"content": store.sha256(out)}
+        store.write_json(report, done)
+    elif done.get("content") not in (None, store.sha256(out)):
+        raise store.StoreError(f"{out} is damaged: it is not as it was written; delete it, and it is mixed again")
     return tuple(Share(**share) for share in done["shares"])
 
 

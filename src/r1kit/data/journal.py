@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -14,29 +15,41 @@ from r1kit.data.jsonl import RowWriter, encoded
 class Journal:
     """A JSONL file that grows by whole batches; use as a context manager.
 
-    `<name>.state.json` holds the number of finished batches, their size in bytes, and the counts of what happened
-    while they were produced. Opening cuts off everything after those bytes, so a batch that is started again is
-    neither lost nor written twice. Raises `StoreError` if the file is shorter than its state says.
+    `<name>.state.json` holds the number of finished batches, their size in bytes and their hash, and the counts of what
+    happened while they were produced. Opening cuts off everything after those bytes, so a batch that is started again
+    is neither lost nor written twice. Raises `StoreError` if the file does not begin with these bytes.
     """
 
     def __init__(self, path: Path) -> None:
         self.path, self._state = path, path.with_name(f"{path.name}.state.json")
-        state = store.read_json(self._state) if self._state.exists() else {}
-        self.batches, self.rows, size = (int(state.get(name, 0)) for name in ("batches", "rows", "bytes"))
-        self.done = bool(state.get("done", False))
-        self.counts: Counter[str] = Counter(state.get("counts", {}))
+        state = store.read_object(self._state) if self._state.exists() else {}
+        again = "restore it, or delete its folder to start again"
+        try:
+            self.batches, self.rows, size = (int(state.get(name, 0)) for name in ("batches", "rows", "bytes"))
+            self.done = bool(state.get("done", False))
+            self.counts: Counter[str] = Counter({str(key): int(n) for key, n in dict(state.get("counts", {})).items()})
+        except (TypeError, ValueError) as error:
+            raise store.StoreError(f"{self._state} is not the state of {path.name} ({error}): {again}") from None
         self._rows = RowWriter(path)
         if self._rows.size < size:
             self._rows.close()
             reason = f"has {self._rows.size} bytes, and {size} were written"
-            raise store.StoreError(f"{path} {reason}: restore it, or delete its folder to start again")
+            raise store.StoreError(f"{path} {reason}: {again}")
         self._rows.truncate(size)
+        self._hash = hashlib.sha256()
+        for block in self._rows.blocks():
+            self._hash.update(block)
+        if state.get("sha256") not in (None, self._hash.hexdigest()):  # None: an older version wrote it
+            self._rows.close()
+            raise store.StoreError(f"{path} is damaged: its rows are not those that were written; {again}")
 
     def append(self, rows: Iterable[Any], counts: Mapping[str, int]) -> None:
         """Add a batch and its counts. When this returns, the batch would survive a power cut."""
         lines = [encoded(store.to_plain(row)) for row in rows]
-        self._rows.write(b"".join(lines))
+        written = b"".join(lines)
+        self._rows.write(written)
         self._rows.sync()
+        self._hash.update(written)
         self.batches, self.rows = self.batches + 1, self.rows + len(lines)
         self.counts.update(counts)
         self._save()
@@ -47,7 +60,8 @@ class Journal:
         self._save()
 
     def _save(self) -> None:
-        state = {"batches": self.batches, "rows": self.rows, "bytes": self._rows.size, "done": self.done}
+        size, digest = self._rows.size, self._hash.hexdigest()
+        state = {"batches": self.batches, "rows": self.rows, "bytes": size, "sha256": digest, "done": self.done}
         store.write_json(self._state, state | {"counts": dict(sorted(self.counts.items()))})
 
     def close(self) -> None:

@@ -187,8 +187,12 @@ class RowWriter:
         self.size = size
 
     def count_lines(self) -> int:
+        return sum(block.count(b"\n") for block in self.blocks())
+
+    def blocks(self) -> Iterator[bytes]:
+        """The content of the file from its beginning."""
         self._file.seek(0)
-        return sum(block.count(b"\n") for block in iter(lambda: self._file.read(BLOCK_BYTES), b""))
+        yield from iter(lambda: self._file.read(BLOCK_BYTES), b"")
 
     def sync(self) -> None:
         """Return when all rows would survive a power cut."""
@@ -288,8 +292,14 @@ class Rereader:
 def keep_steps(path: Path, last: int) -> None:
     """Drop the rows after step `last`, which a run resumed from that step's checkpoint writes again; atomic.
 
-    Does nothing if there is no file.
+    Does nothing if there is no file. Raises `DataError` for a row without a step.
     """
-    if path.exists():
-        with atomic_file(path) as file:
-            file.writelines(encoded(row) for row in read_rows(path) if row["step"] <= last)
+    if not path.exists():
+        return
+    with atomic_file(path) as file:
+        for number, row in enumerate(read_rows(path), 1):
+            if not isinstance(row.get("step"), int | float):
+                reason = "the row has no step: restore the file, or delete the row"
+                raise DataError("wrong type", reason, str(path), number)
+            if row["step"] <= last:
+                file.write(encoded(row))

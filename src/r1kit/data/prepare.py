@@ -14,12 +14,14 @@ from pydantic import Field
 
 from r1kit import ranks
 from r1kit.chat import ChatFormat, to_samples_each
+from r1kit.content import require_sealed
 from r1kit.data.columns import ColumnMap
 from r1kit.data.conversations import Row, read, renamed
 from r1kit.data.errors import DataError
 from r1kit.data.jsonl import read_rows
 from r1kit.data.tokens import TokenFile, Tokenised, write_tokens
 from r1kit.settings import Settings
+from r1kit.store import StoreError
 from r1kit.types import Conversation, Message, Sample
 
 T = TypeVar("T")
@@ -83,6 +85,11 @@ class Reading(Generic[T]):
         with ranks.in_turn():
             if not folder.exists():
                 write_tokens(folder, self._samples(paths, takes, left_out), left_out)
+            else:
+                try:
+                    require_sealed(folder)
+                except StoreError as error:
+                    raise StoreError(f"{error}; delete {folder}, and it is made again") from None
         tokens = TokenFile(folder)
         if not len(tokens):
             reasons = Counter(row["reason"] for row in read_rows(folder / "dropped.jsonl")).most_common(1)

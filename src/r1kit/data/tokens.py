@@ -11,8 +11,9 @@ from typing import Any, overload
 
 import numpy as np
 
+from r1kit.content import seal
 from r1kit.data.jsonl import read_rows
-from r1kit.store import atomic_folder, read_json, write_json, write_text
+from r1kit.store import atomic_folder, read_object, write_json, write_text
 from r1kit.types import Sample
 
 
@@ -23,7 +24,7 @@ class TokenFile(Sequence[Sample]):
         self.starts = np.load(folder / "starts.npy")
         self._ids = np.memmap(folder / "token_ids.bin", dtype=np.uint32, mode="r") if self.starts[-1] else None
         self._mask = np.memmap(folder / "loss_mask.bin", dtype=np.bool_, mode="r") if self.starts[-1] else None
-        self.facts: dict[str, Any] = read_json(folder / "facts.json")
+        self.facts: dict[str, Any] = read_object(folder / "facts.json")
         self.folder = folder
 
     def lengths(self) -> list[int]:
@@ -99,4 +100,5 @@ def write_tokens(folder: Path, samples: Iterable[Tokenised], left_out: Sequence[
         dropped = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in left_out)
         write_text(part / "dropped.jsonl", dropped)
         write_json(part / "facts.json", {"sources": counts, "dropped": len(left_out)})
+        seal(part)
     return TokenFile(folder)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from r1kit import ranks
 from r1kit.pipeline import Context
-from r1kit.store import read_json, write_json
+from r1kit.store import read_object, write_json
 from r1kit.types import ComputeDtype, WeightsDtype
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ def load_policy(context: Context, name: str = "model") -> Policy:
 def compute_dtype(context: Context, name: str = "model") -> ComputeDtype:
     """The precision of an earlier attempt at this stage, otherwise that of the settings."""
     file = context.folder / FILE
-    kept: dict[str, ComputeDtype] = read_json(file) if file.is_file() else {}
+    kept: dict[str, ComputeDtype] = read_object(file) if file.is_file() else {}
     return kept.get(name, context.settings.compute_dtype)  # type: ignore[no-any-return]
 
 
@@ -47,7 +47,7 @@ def keep_compute_dtype(context: Context, model: Any, name: str = "model") -> Non
     from r1kit.models.plain import describe_path
 
     file = context.folder / FILE
-    kept = read_json(file) if file.is_file() else {}
+    kept = read_object(file) if file.is_file() else {}
     chosen = next(key for key, dtype in DTYPES.items() if dtype == compute_dtype_of(model))
     wanted = context.settings.compute_dtype
     obstacle = rounding_obstacle(model)

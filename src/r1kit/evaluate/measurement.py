@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -43,8 +42,8 @@ def measure(
     `tokenizer` renders prompts and counts tokens. Without one, the engine gets messages, and lengths in tokens are
     known only if it returns token ids. Rows are written after about `batch` completions, at least one problem.
     """
-    done = Counter(row["problem_id"] for row in read_rows(out, missing_ok=True))
-    left = [problem for problem in problems if done[problem.id] < sampling.n]
+    done = {(row["problem_id"], row["sample"]) for row in read_rows(out, missing_ok=True)}
+    left = [each for each in problems if any((each.id, sample) not in done for sample in range(sampling.n))]
     size = max(1, batch // sampling.n)
     with RowWriter(out) as rows:
         for start in range(0, len(left), size):
@@ -58,7 +57,7 @@ def measure(
             answers = engine.generate(prompts, sampling, report_all)
             require_all(answers, prompts, sampling.n)
             for row in judge(part, prompts, answers, tokenizer):
-                if row["sample"] >= done[row["problem_id"]]:
+                if (row["problem_id"], row["sample"]) not in done:
                     rows.append(row)
     ids = {problem.id for problem in problems}
     return summarise([Scored.from_row(row) for row in read_rows(out) if row["problem_id"] in ids])

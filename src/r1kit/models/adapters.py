@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from r1kit.models.known import ModelError, cache, first_line
-from r1kit.store import atomic_folder, combine, read_json, sha256
+from r1kit.store import atomic_folder, combine, read_object, sha256
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 COPIED = ("chat_format.json", "generation_config.json")  # of the adapter, or of its base
@@ -83,7 +83,7 @@ def merge(adapter: Path, base_of: Callable[[str], Path]) -> Path:
 
 def base_name(adapter: Path) -> str:
     """The name or folder of an adapter's base; raises `ModelError` if it names none, or adapts no causal LM."""
-    config = read_json(adapter / CONFIG)
+    config = read_object(adapter / CONFIG)
     if not (adapter / WEIGHTS).is_file():
         raise ModelError(f"{adapter} has {CONFIG} but no {WEIGHTS}: save the adapter with save_pretrained")
     if (kind := config.get("task_type")) not in (None, "CAUSAL_LM"):

@@ -23,7 +23,7 @@ from r1kit.models.load import check_vocabulary, check_weights, outline, place
 from r1kit.models.packed import PackedLayout, Span, bucket, split_by_budget
 from r1kit.models.policy_net import ScoreNet
 from r1kit.models.preflight import choose_path
-from r1kit.store import atomic_folder, read_json, read_object, write_json
+from r1kit.store import atomic_folder, read_object, write_json
 from r1kit.types import ComputeDtype, Conversation, Message, Sample, WeightsDtype
 
 On = Literal["answer", "response"]
@@ -139,9 +139,9 @@ def load_reward_model(name: str, *, device: str = "auto", offload_idle: bool = F
         raise ModelError(f"{name} is a language model: train a reward model from it, or give one's folder")
     model = _classifier(folder, name, missing=())
     tokenizer = tokenizer_of(folder, name)
-    on: On = read_json(folder / FACTS)["on"] if (folder / FACTS).is_file() else "response"
+    on: On = read_object(folder / FACTS)["on"] if (folder / FACTS).is_file() else "response"
     written = folder / "chat_format.json"
-    chat = ChatFormat(**read_json(written)) if written.is_file() else ChatFormat(template="chat", system="")
+    chat = ChatFormat(**read_object(written)) if written.is_file() else ChatFormat(template="chat", system="")
     place(model, device, "auto")
     place_of_work = next(model.parameters()).device
     if offload_idle:

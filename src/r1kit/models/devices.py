@@ -15,10 +15,10 @@ def device_of(name: str) -> torch.device:
     try:
         device = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name)
     except RuntimeError as error:
-        raise ModelError(f"there is no device {name!r}: give auto, cpu, cuda or cuda:N") from error
+        raise ModelError(f"there is no device {name!r:.60}: give auto, cpu, cuda or cuda:N") from error
     try:
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:  # torch or the machine lacks it
+        torch.zeros(1, device=device).item()  # read back: "meta" holds no values
+    except (RuntimeError, AssertionError, ImportError) as error:  # torch or the machine lacks it
         raise ModelError(f"device {name!r} cannot be used here ({first_line(error)}): give auto or cpu") from error
     return device
 

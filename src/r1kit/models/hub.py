@@ -11,6 +11,7 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from pickle import PickleError
 from typing import Any
 
 from r1kit.models.folder_code import code_options
@@ -19,7 +20,17 @@ from r1kit.store import read_object
 
 NO_CODE: dict[str, Any] = {"trust_remote_code": False}
 # what transformers raises for folders that it cannot use, also for JSON of another shape
-UNUSABLE = (ImportError, OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError)
+UNUSABLE = (
+    ImportError,
+    OSError,
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    RuntimeError,
+    EOFError,
+    PickleError,
+)
 
 
 @contextmanager
@@ -39,6 +50,11 @@ def reading(name: str, problem: str, remedy: str = "") -> Iterator[None]:
             ) from None
         if isinstance(error, SafetensorError):
             raise ModelError(f"{name} has a damaged weights file ({first_line(error)}): fetch it again") from error
+        if isinstance(error, PickleError):
+            remedy = "its weights must be safetensors, or a pickle of tensors alone; nothing in it was run"
+            raise ModelError(
+                f"{name} has a pickle that could run code ({first_line(error)[:120]}): {remedy}"
+            ) from error
         wrong_field = isinstance(error, StrictDataclassError)
         line = " ".join(str(error).split())[:200] if wrong_field else first_line(error)
         reason = "" if line.endswith(":") else f" ({line})"  # transformers lists what it tried on more lines

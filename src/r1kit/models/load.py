@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+import re
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -22,8 +23,10 @@ from r1kit.models.hub import config_of, context_of, listed_ends, reading, tokeni
 from r1kit.models.known import ModelError, resolve
 from r1kit.models.plain import describe_path
 from r1kit.models.preflight import bf16_obstacle, choose_path
-from r1kit.store import atomic_folder
+from r1kit.store import atomic_folder, read_object
 from r1kit.types import ComputeDtype, WeightsDtype
+
+_LAYER = re.compile(r"\blayers\.(\d+)\.")  # of a weight's name
 
 
 @dataclass(frozen=True)
@@ -100,6 +103,7 @@ def load(
     from transformers.utils import logging as transformers_logging
 
     folder = resolve(name)
+    read_object(folder / "config.json")  # of another shape, it would be reported as a tokenizer's fault
     transformers_logging.disable_progress_bar()  # r1kit reports progress itself
     attention.register()
     torch.manual_seed(seed)  # transformers draws missing weights at random; they are refused below
@@ -116,6 +120,7 @@ def load(
             f"{name} lacks {len(missing)} weights ({', '.join(missing[:3])}{', ...' if missing[3:] else ''}): its "
             "checkpoint is incomplete, so give a complete one"
         )
+    _require_all_layers(model.config, info["unexpected_keys"], name)
     check_weights(model, name)
     choose_path(model, name)  # on the CPU, in fp32, before the weights move
     check_vocabulary(model, tokenizer, name)
@@ -196,6 +201,17 @@ def fresh_llama(tokenizer: Any, *, layers: int, width: int, heads: int, context:
     )
     config._attn_implementation = attention.NAME
     return LlamaForCausalLM(config)
+
+
+def _require_all_layers(config: Any, unexpected: Iterable[str], name: str) -> None:
+    """Refuse weights of more layers than the configuration has: transformers leaves the others out without a word."""
+    layers = getattr(config.get_text_config(), "num_hidden_layers", None)
+    numbers = [int(match[1]) for key in unexpected if (match := _LAYER.search(key))]
+    if layers is not None and numbers and max(numbers) >= layers:
+        raise ModelError(
+            f"{name} has weights of {max(numbers) + 1} layers, and its config.json has num_hidden_layers {layers}: the "
+            "configuration was cut or belongs to another model; correct it"
+        )
 
 
 def check_weights(model: nn.Module, name: str) -> None:

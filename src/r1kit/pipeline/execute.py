@@ -13,7 +13,7 @@ from typing import Any
 
 from r1kit.pipeline.fingerprint import UNKNOWN, Hashes
 from r1kit.pipeline.graph import Recipe
-from r1kit.pipeline.guards import stop_on_signals
+from r1kit.pipeline.guards import require_free, stop_on_signals
 from r1kit.pipeline.job import Job, check, context_of, naming, run_job
 from r1kit.pipeline.manifest import describe, is_within, stage_damage
 from r1kit.pipeline.plan import PLAN, PlanRow, plan
@@ -83,6 +83,8 @@ def execute(
                 for row in rows
                 if row.status != "done"
             ]
+            for job in left if cluster is None else ():  # a node that was lost may hold a lock for a while
+                require_free(job.row.folder)  # before a companion starts, which would have to end again first
             if left:
                 sweep(runs / recipe.name, ".*")
                 _write_plan(runs / recipe.name / PLAN, recipe, rows)

@@ -36,6 +36,16 @@ class StageFolder:
         settings = self.manifest.get("settings")
         return settings if isinstance(settings, Mapping) else {}
 
+    def damage(self, *, of_rows: bool = False) -> str:
+        """Why the stage's manifest (and its rows) cannot be read; empty if it can."""
+        try:
+            _ = self.started, self.kind, self.settings, inputs_of(self)
+            if of_rows:
+                _ = self.metrics, self.summary
+        except UNREADABLE as error:
+            return str(error)
+        return ""
+
     @property
     def finished(self) -> bool:
         return (self.folder / "manifest.json").exists()
@@ -89,13 +99,16 @@ class StageFolder:
         return sorted((self.folder / "rollouts").glob("step-*.jsonl"), key=lambda path: (len(path.stem), path.stem))
 
 
-def find_stages(source: Source) -> list[StageFolder]:
+UNREADABLE = (store.StoreError, OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError)
+
+
+def find_stages(source: Source, unreadable: dict[Path, str] | None = None) -> list[StageFolder]:
     """Stage folders from a mapping (name -> folder), from a list of folders, or from a run's folder.
 
     A run's folder may hold several folders of one stage, each with other settings. The last started counts, and
     stages built on another one are left out, so two runs are never mixed. If the run has a report of its own, the
     stages are those of the report, with its names and order; otherwise all, by start. Raises ValueError if there are
-    none.
+    none. A stage that cannot be read is an error, or is left out if `unreadable` is there to receive the reason.
     """
     if isinstance(source, Mapping):
         return [StageFolder(name, Path(folder)) for name, folder in source.items()]
@@ -105,6 +118,10 @@ def find_stages(source: Source) -> list[StageFolder]:
     stages = [
         StageFolder(stage_name(path), path) for path in run.glob("*/") if any((path / name).exists() for name in FILES)
     ]
+    if unreadable is not None:
+        reasons = {stage.folder: stage.damage() for stage in stages}
+        unreadable |= {folder: reason for folder, reason in reasons.items() if reason}
+        stages = [stage for stage in stages if not reasons[stage.folder]]
     latest = {stage.name: stage for stage in sorted(stages, key=lambda stage: stage.started) if stage.kind != "report"}
     latest = {name: stage for name, stage in latest.items() if is_current(stage, latest)}
     if not latest:
@@ -112,7 +129,7 @@ def find_stages(source: Source) -> list[StageFolder]:
             f"{run} is not a run's folder: expected stage folders such as rl-0a1b2c3d, each with manifest.json, "
             "metrics.jsonl or completions.jsonl"
         )
-    if (report := last_report(run)) is not None:
+    if (report := newest_report(stages)) is not None:
         in_report = {title: latest.get(stage_name(Path(folder))) for title, folder in inputs_of(report).items()}
         if named := [StageFolder(title, stage.folder) for title, stage in in_report.items() if stage is not None]:
             return named
@@ -132,8 +149,14 @@ def last_report(source: Source) -> StageFolder | None:
     """The latest finished `report` stage in a run's folder; None if there is none or `source` is not a folder."""
     if not isinstance(source, str | Path):
         return None
-    stages = [StageFolder(stage_name(path.parent), path.parent) for path in Path(source).glob("*/manifest.json")]
-    return max((stage for stage in stages if stage.kind == "report"), key=lambda stage: stage.started, default=None)
+    return newest_report(
+        [StageFolder(stage_name(path.parent), path.parent) for path in Path(source).glob("*/manifest.json")]
+    )
+
+
+def newest_report(stages: Sequence[StageFolder]) -> StageFolder | None:
+    reports = (stage for stage in stages if stage.finished and stage.kind == "report")
+    return max(reports, key=lambda stage: stage.started, default=None)
 
 
 def inputs_of(stage: StageFolder) -> dict[str, str]:

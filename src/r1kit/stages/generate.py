@@ -22,7 +22,7 @@ from typing import Any
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from r1kit.collect.loops import Generation, rewrite_all, sample_all
-from r1kit.collect.rating import Rater
+from r1kit.collect.rating import Rater, useless_helpers
 from r1kit.collect.replicas import replicated_answers
 from r1kit.collect.requests import Requests
 from r1kit.collect.responses import Engines, ResponseSettings, check_responses, name_of, open_responses
@@ -132,6 +132,8 @@ def run(context: Context) -> Mapping[str, Any]:
             curation = _curate(context, folder / "rewritten.jsonl", folder, settings.rewritten)
             steps += selection.funnel
             steps += [replace(step, name=f"rewritten: {step.name}") for step in curation.funnel]
+    for line in useless_helpers(counts):
+        context.progress.say(line)
     metrics = {"asked": counts["asked"], "samples": steps[0].rows_out, "kept": curation.kept}
     funnel = {"funnel": [step.to_json() for step in steps], "decontamination": list(curation.decontamination)}
     path = folder / "funnel.json"

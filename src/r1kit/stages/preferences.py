@@ -24,7 +24,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from r1kit.chat import final_answer
-from r1kit.collect.rating import judge_counts
+from r1kit.collect.rating import judge_counts, useless_helpers
 from r1kit.collect.responses import Engines
 from r1kit.curate.funnel import FunnelStep
 from r1kit.curate.record import CuratedSample, from_row, question_text
@@ -101,6 +101,8 @@ def run(context: Context) -> Mapping[str, Any]:
     count, total = reasons.pop("kept", 0), sum(reasons.values())
     requests = sum(1 for _ in candidates(input_files(context, "rows").values(), settings))
     step = FunnelStep(name="margin", rows_in=count + total, rows_out=count, reasons=dict(reasons))
+    for line in useless_helpers(journal.counts):
+        context.progress.say(line)
     metrics = {"asked": requests, "samples": count + total, "kept": count}
     write_json(context.folder / "funnel.json", {**metrics, "funnel": [step.to_json()], "counts": journal.counts})
     if not count:

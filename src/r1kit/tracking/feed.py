@@ -11,7 +11,7 @@ from typing import Any
 
 from r1kit.data.jsonl import lines_of, parsed, read_rows
 from r1kit.pipeline.manifest import MANIFEST
-from r1kit.store import StoreError, held, read_json, write_json
+from r1kit.store import StoreError, held, read_object, write_json
 from r1kit.tracking.trackers import TrackedStage, TrackerRun, open_run
 
 CALL_S = 60  # a call of a tracker's library that takes longer ends the process
@@ -104,7 +104,7 @@ class Feed:
         return self._run
 
     def _known(self) -> dict[str, Any]:
-        return read_json(self._record) if self._record.exists() else {"run": "", "finished": False}
+        return read_object(self._record) if self._record.exists() else {"run": "", "finished": False}
 
 
 @contextmanager

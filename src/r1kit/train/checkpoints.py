@@ -11,7 +11,7 @@ from typing import Any
 
 from r1kit import ranks
 from r1kit.content import require_sealed
-from r1kit.store import StoreError, read_json, storing
+from r1kit.store import StoreError, read_object, storing
 
 State = dict[str, Any]
 
@@ -78,7 +78,7 @@ def prune_best(stage: Path, step: int) -> None:
     needed = {best_folder(stage, step)}
     for folder in by_step(stage):
         with suppress(StoreError, OSError, ValueError, TypeError, AttributeError):  # a damaged one needs nothing
-            best = read_json(folder / "state.json").get("best") or {}
+            best = read_object(folder / "state.json").get("best") or {}
             needed.add(best_folder(stage, int(best.get("step", 0))))
     for old in by_step(stage, "best"):
         if old not in needed:

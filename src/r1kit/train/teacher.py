@@ -17,7 +17,7 @@ from r1kit.models.compute import computing
 from r1kit.models.hub import tokens_hash
 from r1kit.models.known import ModelError
 from r1kit.models.policy_net import PolicyNet
-from r1kit.store import StoreError, read_json, write_bytes, write_json
+from r1kit.store import StoreError, read_object, write_bytes, write_json
 from r1kit.train.losses.distillation import Targeting
 from r1kit.train.losses.divergence import Dense, TopK
 from r1kit.train.packing import pack
@@ -90,7 +90,7 @@ class TeacherStore:
 
         if not (folder / ABOUT).is_file():
             raise StoreError(f"{folder} holds no teacher's logits: give the folder logits/ of a teacher-logits stage")
-        store = TeacherStore(folder, read_json(folder / ABOUT))
+        store = TeacherStore(folder, read_object(folder / ABOUT))
         while (path := folder / SHARD.format(store.shards)).is_file():  # shards are numbered without a gap
             try:
                 with safe_open(path, framework="pt") as file:
@@ -168,7 +168,7 @@ def store_logits(
 
     `about` needs `top_k`, `temperatures` and the facts of the tokenizer.
     """
-    if (folder / ABOUT).is_file() and (there := read_json(folder / ABOUT)) != about:
+    if (folder / ABOUT).is_file() and (there := read_object(folder / ABOUT)) != about:
         differs = [
             f"{name} is {there.get(name)}, not {value}" for name, value in about.items() if there.get(name) != value
         ]

@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from r1kit.report.folders import Row, StageFolder, find_stages
+from r1kit.report.folders import Row, StageFolder, find_stages, stage_name
 from r1kit.report.live.changes import stamp
 from r1kit.report.run import Run
 
@@ -26,21 +26,37 @@ class HealthReader:
         now = time.monotonic()
         if before is not None and now - at < READ_EVERY_S:
             return health
+        damaged = dict[Path, str]()
         try:
-            stages = find_stages(run)
-        except ValueError:  # no stage has begun
-            return {"verdict": None, "stages": []}
+            stages = find_stages(run, damaged)
+        except ValueError:  # no stage has begun, or none can be read
+            return {"verdict": None, "stages": [damaged_row(*pair) for pair in damaged.items()]}
         new = {stage.folder: [stamp(stage.folder / name) for name in FILES] for stage in stages}
         if new == stamps:
             return health
         if before is not None:
             stages = unchanged(stages, before, new, stamps)
-        state = Run(stages, title=run.name)
+        damaged |= {stage.folder: reason for stage in stages if (reason := stage.damage(of_rows=True))}
+        state = Run([stage for stage in stages if stage.folder not in damaged], title=run.name)
         if before is not None and measures(before) == measures(state):
             vars(state)["comparisons"] = before.comparisons  # the place of a cached property
         health = health_of(state)
+        health["stages"] += [damaged_row(*pair) for pair in damaged.items()]
         self._known[run] = now, new, state, health
         return health
+
+
+def damaged_row(folder: Path, reason: str) -> Row:
+    """A stage that cannot be judged because a file of it cannot be read."""
+    row: Row = {
+        "stage": folder.name,
+        "name": stage_name(folder),
+        "kind": "other",
+        "verdict": "damaged",
+        "is_fault": True,
+    }
+    remedy = "restore the file from a copy, or move the folder away and run the stage again"
+    return row | {"evidence": [reason], "remedy": remedy, "checks": []}
 
 
 def unchanged(stages: list[StageFolder], before: Run, new: Any, old: Any) -> list[StageFolder]:

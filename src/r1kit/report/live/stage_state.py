@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import fcntl
 import math
 import os
 import socket
-import struct
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from r1kit.pipeline.guards import is_locked
 from r1kit.pipeline.manifest import MANIFEST, STARTED
 from r1kit.pipeline.plan import PLAN
 from r1kit.pipeline.progress import FILE as PROGRESS
@@ -22,8 +20,6 @@ from r1kit.report.stage_graph import MEASURING
 from r1kit.store import StoreError
 
 State = Literal["waiting", "running", "done", "failed", "stopped", "died", "unknown", "damaged"]
-# struct flock asks who holds a lock without taking it: (format, place of the type), by the system's order of fields
-FLOCK = {"linux": ("hhqqi4x", 0), "darwin": ("qqihh", 3)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -233,19 +229,6 @@ def state_of(folder: Path, progress: Row) -> State:
     if ended in ("failed", "stopped"):
         return "failed" if ended == "failed" else "stopped"
     return "died" if here else "unknown"
-
-
-def is_locked(path: Path) -> bool:
-    """Whether another process holds this lock file; asks only, and takes no lock."""
-    layout, place = FLOCK.get(sys.platform, FLOCK["linux"])
-    values = [0] * 5
-    values[place] = fcntl.F_WRLCK
-    try:
-        with open(path, "rb") as file:
-            answer = fcntl.fcntl(file, fcntl.F_GETLK, struct.pack(layout, *values))
-    except OSError:
-        return False
-    return bool(struct.unpack(layout, answer)[place] != fcntl.F_UNLCK)
 
 
 def last_change(folder: Path) -> float:

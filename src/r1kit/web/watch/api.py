@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import deque
+import os
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -15,14 +15,14 @@ from r1kit.report.live.data_rows import page_of_rows
 from r1kit.report.live.growing import MetricsCache
 from r1kit.report.live.health_reader import HealthReader
 from r1kit.report.live.lineage import Lineage
-from r1kit.report.live.places import RowPlace, find_runs, run_folder, stage_folder
+from r1kit.report.live.places import RowPlace, file_in, find_runs, run_folder, stage_folder
 from r1kit.report.live.rollouts import RolloutReader, step_files
 from r1kit.report.live.stage_facts import stage_facts
 from r1kit.report.live.stage_state import RunState, StageState, States
 
 POINTS, ROWS, HITS = 600, 20, 50  # unless the request says otherwise
 SEARCH_S = 0.4  # how long one answer may read rollouts or rows; the page asks for the rest
-LOG_LINES = 200
+LOG_LINES, LOG_BYTES = 200, 2**18  # of the end of a log
 
 
 class Api:
@@ -139,13 +139,15 @@ class Api:
         return stage_facts(self._stage(request))
 
     def log(self, request: Request) -> dict[str, Any]:
-        """The end of a stage's log; empty if it has none, as with one job."""
-        folder = self._stage(request)
-        lines: deque[str] = deque(maxlen=LOG_LINES)
-        if (folder / "log.txt").is_file():
-            with open(folder / "log.txt", encoding="utf-8", errors="replace") as file:
-                lines.extend(line.rstrip("\n") for line in file)
-        return {"stage": folder.name, "lines": list(lines)}
+        """The end of a stage's log; empty if it has none, as with one job. A link out of the folder is not followed."""
+        folder, lines = self._stage(request), list[str]()
+        if os.path.lexists(folder / "log.txt"):
+            with open(file_in(folder, "log.txt"), "rb") as file:
+                size = file.seek(0, os.SEEK_END)
+                file.seek(max(0, size - LOG_BYTES))
+                lines = file.read(LOG_BYTES).decode(errors="replace").splitlines()
+                lines = lines[1:] if size > LOG_BYTES else lines  # the first one is cut
+        return {"stage": folder.name, "lines": lines[-LOG_LINES:]}
 
     def _run(self, request: Request) -> Path:
         return run_folder(self.root, request.path_params["run"])
