@@ -97,6 +97,7 @@ def reward_lines(
     pairs, names = pairs_of(problems), column_names(problems)
     return [
         verifier_line(pairs),
+        *leak_line(problems),
         *form_line(completed),
         rewards_line(pairs, completed, rules, settings.sampling(0), tokenizer, names),
     ]
