@@ -88,7 +88,7 @@ def reward_lines(
 
     `completed`: problems with completions of the policy and their whole responses.
     """
-    from r1kit.train.preflight.references import form_line, pairs_of, rewards_line, verifier_line
+    from r1kit.train.preflight.references import form_line, leak_line, pairs_of, rewards_line, verifier_line
 
     modelled = {spec.title for spec in settings.rewards if spec.name in MODELLED}
     rules = Scorer(tuple(part for part in scorer.parts if part.label not in modelled))
