@@ -170,7 +170,9 @@ def test_a_second_run_of_a_stage_that_runs_is_refused_before_its_trackers_start(
         assert other.stdin is not None and other.stdout is not None
         other.stdout.readline()
         entered.clear()
-        with pytest.raises(StoreError, match=rf"process {other.pid} is working in {folder}: wait for it or stop it"):
+        with pytest.raises(
+            StoreError, match=rf"process {other.pid} on .* is working in {folder}: wait for it or stop it"
+        ):
             execute(recipe, tmp_path, companion=companion)
         other.stdin.write("\n")
     assert not entered
