@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from unittest.mock import patch
 
@@ -20,13 +21,17 @@ from r1kit.cli import main  # noqa: E402
 from r1kit.engines.local import LocalEngine  # noqa: E402
 from r1kit.models.load import frozen_copy  # noqa: E402
 from r1kit.pipeline.context import Context  # noqa: E402
+from r1kit.rewards import build  # noqa: E402
+from r1kit.rewards.scorer import Scorer  # noqa: E402
+from r1kit.rewards.spec import RewardSpec  # noqa: E402
 from r1kit.stages.on_policy import ON_POLICY  # noqa: E402
 from r1kit.stages.rl import RL  # noqa: E402
 from r1kit.stages.sft import SFT  # noqa: E402
 from r1kit.stages.shared import preflight as stage_preflight  # noqa: E402
 from r1kit.train.preflight.lines import PreflightError  # noqa: E402
-from r1kit.train.preflight.references import pairs_of, reference_replies, verifier_line  # noqa: E402
-from r1kit.types import Problem  # noqa: E402
+from r1kit.train.preflight.references import form_line, pairs_of, reference_replies, verifier_line  # noqa: E402
+from r1kit.types import Completion, Problem, SamplingParams  # noqa: E402
+from r1kit.verifiers import verify_all  # noqa: E402
 from test_rl import assert_identical, rows  # noqa: E402
 
 torch.set_num_threads(1)
@@ -227,6 +232,32 @@ def test_references_that_the_verifier_cannot_use_are_named() -> None:
     right = [replace(problem, answer=str(number)) for number, problem in enumerate(problems)]
     assert verifier_line(pairs_of(right)).verdict == "ok"
     assert list(reference_replies(replace(right[0], answer=""))) == []
+
+
+def completed(problem: Problem, text: str) -> tuple[Problem, Completion, str]:
+    ids = tuple(range(len(text)))
+    return problem, Completion(token_ids=ids, logprobs=(0.0,) * len(ids), text=text, finish_reason="length"), text
+
+
+def test_wrong_answers_in_a_form_that_the_verifier_reads_are_no_fault() -> None:
+    for verifier, fails in (("math", False), ("exact", True)):
+        problems = [Problem(id=f"p{n}", prompt="?", answer=str(n), verifier=verifier) for n in range(8)]
+        assert verify_all(verifier, ["<answer> 7 cm </answer>"], ["7"])[0].correct is not fails
+        found = form_line([completed(problem, "<answer> 100 cm </answer>") for problem in problems])
+        assert any(line.verdict == "fails" for line in found) is fails
+
+
+@pytest.mark.parametrize(("names", "verifier"), [(["language_consistency", "reward_model"], "math"), (["format"], "")])
+def test_equal_rewards_prove_nothing_without_references_or_a_judging_model(names: list[str], verifier: str) -> None:
+    problems = [Problem(id=f"p{n}", prompt="?", answer=str(n) if verifier else "", verifier=verifier) for n in range(8)]
+    specs = [RewardSpec(name=name) for name in names]
+    (rule,) = build(specs[:1]).parts
+    scorer = Scorer(tuple(replace(rule, label=spec.title) for spec in specs))
+    settings = SimpleNamespace(rewards=specs, sampling=lambda step: SamplingParams(max_tokens=9, seed=0))
+    tokenizer = SimpleNamespace(encode=lambda text, **options: list(text.encode()))
+    short = [completed(problem, "<think> I think") for problem in problems]
+    lines = stage_preflight.reward_lines(settings, scorer, problems, tokenizer, short)
+    assert (lines[-1].check, lines[-1].verdict) == ("rewards on your references", "unclear")
 
 
 def test_the_command_checks_all_stages_and_its_status_says_so(

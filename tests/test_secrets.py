@@ -57,10 +57,36 @@ def test_secrets_are_hidden_by_address_by_name_and_by_form() -> None:
         {"base_url": "http://localhost:8000/v1", "omit": ["seed"], "text": "a: b@c"},
         {"prompt": "the password: hunter2 is what he said", "api_key": "${MY_KEY}", "n": None, "x": 1.5},
         {"api_key": ""},
+        {"model": "hf-internal-testing/tiny-random-Llama", "data": "/x/hf_train_questions_2024.jsonl"},
+        {"rewards": ["mine:sk-learn_pipeline_questions"]},
     ],
 )
 def test_settings_without_secrets_stay_as_they_are(value: dict[str, Any]) -> None:
     assert redacted(value) == value
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "https://u:correct@horse@host/v1",
+        "https://host/v1?key=correct-horse",
+        "https://host/v1?a=1&token=correct-horse",
+        "https://host/f?X-Amz-Signature=correct-horse",
+        "gsk_Correct0Horse0Battery0",
+        "github_pat_11Correct0Horse0Battery0_0staple",
+        "hf_horseCorrectHorseBatteryStaple",
+    ],
+)
+def test_passwords_with_an_at_and_more_kinds_of_keys_are_hidden(text: str) -> None:
+    for hidden in (redacted(text), redacted_text(text)):
+        assert HIDDEN in hidden and "horse" not in hidden and "Horse" not in hidden
+
+
+def test_a_header_in_a_text_and_a_password_with_spaces_are_hidden_as_a_whole() -> None:
+    assert "horse" not in redacted_text("refused: Authorization: Bearer correct-horse")
+    assert redacted_command(["--set", "a.password=correct horse, battery"]) == ["--set", "a.password=***"]
+    assert redacted_command(["--set=a.password=correct;horse"]) == ["--set=a.password=***"]
+    assert redacted_command(["--set", "a.api_key=${MY_KEY}"]) == ["--set", "a.api_key=${MY_KEY}"]
 
 
 @given(st.recursive(st.none() | st.integers() | st.text("abc:/@=&?{}$. "), lambda inner: st.lists(inner, max_size=3)))

@@ -15,16 +15,27 @@ from typing import Any
 HIDDEN = "***"
 LEAST_LENGTH = 4  # of a secret that is looked for in a server's text
 _NAME = (
-    r"(?:[\w-]*[_-])?(?:(?:api|access|secret|private)[_-]?key|secret|password|passwd|authorization|credentials?|cookie"
+    r"(?:[\w-]{0,60}[_-])?(?:(?:api|access|secret|private)[_-]?key|secret|password|passwd|authorization|credentials?|cookie"
     r"|(?:access|api|auth|bearer|hf|refresh|session|sandbox)[_-]?token)"
 )
 _SECRET_NAME = re.compile(_NAME, re.IGNORECASE)
-_IN_ADDRESS = re.compile(r"(?<=://)(?P<user>[^\s/?#:@]*):(?P<secret>[^\s/?#@]+)@")
-_IN_QUERY = re.compile(rf"(?P<name>[?&]{_NAME}=)(?P<secret>[^\s&#\"']+)", re.IGNORECASE)
-_KNOWN_KEY = re.compile(r"\b(?P<secret>(?:sk|hf|gh[opsu]|glpat|xox[abp])[-_][A-Za-z0-9_-]{16,})")
+_IN_ADDRESS = re.compile(r"(?<=://)(?P<user>[^\s/?#:@]*):(?P<secret>[^\s/?#]+)@")  # up to the last @
+_IN_QUERY = re.compile(
+    rf"(?P<name>[?&](?:{_NAME}|key|token|sig|[\w-]{{0,60}}signature)=)(?P<secret>[^\s&#\"']+)", re.IGNORECASE
+)
+# Keys are random: they have a long run without separators, and not of small letters alone. `hf-internal-testing/tiny`
+# and `hf_questions_2024.jsonl` are names.
+_KNOWN_KEY = re.compile(
+    r"\b(?P<secret>(?:sk|gsk|hf|gh[opsu]|github_pat|glpat|xox[abp])[-_]"
+    r"(?=[\w-]{0,100}[A-Z0-9])(?=[\w-]{0,100}?[A-Za-z0-9]{16})[A-Za-z0-9_-]{16,})"
+)
 _BEARER = re.compile(r"\b(?P<name>Bearer |Basic )(?P<secret>[^\s\"']{8,})")
 _ASSIGNED = re.compile(
-    rf"(?P<name>\b{_NAME}\\?[\"']?\s*[:=]\s*\\?)(?P<secret>\"(?:[^\"\\]|\\.)*\"|'[^']*'|[^\s\"'&,;}}]+)", re.IGNORECASE
+    rf"(?P<name>\b{_NAME}\\?[\"']?\s*[:=]\s*\\?)(?P<secret>\$\{{\w+\}}|\"(?:[^\"\\]|\\.)*\"|'[^']*'|[^\s\"'&,;}}]+)",
+    re.IGNORECASE,
+)
+_SETTING = re.compile(  # all of an argument: a password may have spaces and commas
+    rf"(?P<name>(?:--[\w-]+=)?[\w.-]*\b{_NAME}=)(?P<secret>.+)", re.IGNORECASE | re.DOTALL
 )
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 
@@ -52,7 +63,7 @@ def redacted_text(text: str, secrets: Iterable[str] = ()) -> str:
     for secret in secrets:
         if len(secret) >= LEAST_LENGTH:
             text = text.replace(secret, HIDDEN)
-    for pattern in (_IN_ADDRESS, _IN_QUERY, _ASSIGNED, _KNOWN_KEY, _BEARER):
+    for pattern in (_IN_ADDRESS, _IN_QUERY, _BEARER, _ASSIGNED, _KNOWN_KEY):
         text = pattern.sub(_hide, text)
     return text
 
@@ -61,7 +72,9 @@ def redacted_command(arguments: Sequence[str]) -> list[str]:
     """The arguments of a command without secrets, also after an option such as `--api-key`."""
     options = ["", *arguments]
     return [
-        HIDDEN if option.startswith("--") and _SECRET_NAME.fullmatch(option[2:]) else redacted_text(argument)
+        HIDDEN
+        if option.startswith("--") and _SECRET_NAME.fullmatch(option[2:])
+        else (_SETTING.sub(_hide, argument) if _SETTING.fullmatch(argument) else redacted_text(argument))
         for option, argument in zip(options, arguments, strict=False)
     ]
 

@@ -15,7 +15,7 @@ from math import prod
 from pathlib import Path
 
 from r1kit.settings import nearest
-from r1kit.store import atomic_folder, read_object
+from r1kit.store import StoreError, atomic_folder, read_object
 
 MAX_HEADER_BYTES = 100_000_000  # of a safetensors file: the format's own bound
 
@@ -199,14 +199,17 @@ def find(name: str) -> Path | None:
 def _local_folder(name: str) -> Path | None:
     """The folder that a name refers to; None for a hub id.
 
-    Raises `ModelError` if it is neither, and `StoreError` for a configuration that is damaged.
+    Raises `ModelError` if it is neither, or if its configuration is damaged.
     """
     path = Path(name).expanduser()
     if path.is_dir():
         if not any((path / file).is_file() for file in ("config.json", "adapter_config.json")):
             raise ModelError(f"{path} has no config.json: give a folder that save_pretrained wrote")
         if (path / "config.json").is_file():
-            read_object(path / "config.json")
+            try:
+                read_object(path / "config.json")
+            except StoreError as error:
+                raise ModelError(f"{path} has no usable configuration: {error}") from None
         return path.absolute()  # `./tiny` must not turn into the known name `tiny`
     if name.startswith((".", "/", "~")) or name.count("/") != 1:
         raise ModelError(

@@ -99,7 +99,15 @@ def reward_lines(
         verifier_line(pairs),
         *leak_line(problems),
         *form_line(completed),
-        rewards_line(pairs, completed, rules, settings.sampling(0), tokenizer, names),
+        rewards_line(
+            pairs,
+            completed,
+            rules,
+            settings.sampling(0),
+            tokenizer,
+            names,
+            is_whole=len(rules.parts) == len(scorer.parts),
+        ),
     ]
 
 

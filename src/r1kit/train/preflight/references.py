@@ -102,12 +102,13 @@ def leak_line(problems: Sequence[Problem]) -> list[Line]:
 def form_line(sampled: Sequence[tuple[Problem, Completion, str]]) -> list[Line]:
     """The policy's answers and the references are of one form; nothing if an answer is right, or too few can be read.
 
-    A verifier that compares text never finds `7` equal to `the answer is 7 apples`, and both can be read.
+    A verifier that compares text never finds `7` equal to `the answer is 7 apples`, and both can be read. Other
+    verifiers refuse what they cannot use, and know that `7 cm` may be `7`.
     """
     forms: list[tuple[str, str]] = []
     example = ""
     for problem, _, response in sampled:
-        if problem.verifier.removesuffix(THINKING) in STRUCTURED or not problem.verifier:
+        if problem.verifier.removesuffix(THINKING) != "exact":
             continue
         verdict = verify_all(problem.verifier, [response], [problem.answer])[0]
         if verdict.correct:
@@ -137,10 +138,13 @@ def rewards_line(
     params: SamplingParams,
     tokenizer: Any,
     names: frozenset[str],
+    *,
+    is_whole: bool = True,
 ) -> Line:
     """Rewards differ between responses, and are higher for a reference than for a wrong answer.
 
-    `sampled`: problems with completions of the policy and their whole responses.
+    `sampled`: problems with completions of the policy and their whole responses. `is_whole`: no reward is left out of
+    the scorer.
     """
 
     def completed(reply: str) -> Completion:
@@ -160,6 +164,10 @@ def rewards_line(
     known = [total for total in totals if total is not None]
     if len(set(known)) < 2:
         value = f"{known[0]:g} for each of {len(known)} responses" if known else f"none for {len(rows)} responses"
+        if not is_whole:
+            return unclear(REWARDS, f"{value}, without the rewards that ask a model")
+        if not pairs:
+            return unclear(REWARDS, f"{value}: only short completions, and no references")
         return line(REWARDS, value, False, _why_constant(rewards), "not constant")
     values = list(zip(totals[: len(judged) : 2], totals[1 : len(judged) : 2], strict=True))
     both = [(right, wrong) for right, wrong in values if right is not None and wrong is not None]
