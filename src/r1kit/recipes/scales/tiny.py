@@ -109,7 +109,7 @@ TINY = Scale(
         safety=REWARD_MODEL,
         r1=SCENARIOS,
         student="tiny-half",
-        student_rl=RL | Sizes(steps=20, minibatches=2, optimizer=linear(2e-4)),
+        student_rl=RL | Sizes(steps=28, minibatches=2, optimizer=linear(2e-4)),
         student_sft=SFT | Sizes(epochs=4),
         student_logits=SFT,
         student_on_policy=ON_POLICY | Sizes(steps=30, tasks=(*problems(20_000, 0), *REPLIES)),
