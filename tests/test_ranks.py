@@ -64,7 +64,8 @@ def test_two_ranks_train_as_one_process_and_one_process_continues_what_they_bega
     for name in kinds:
         difference, where = largest_difference(metrics(alone, name), metrics(together, name))
         assert difference < 1e-4, f"{name}: {where}"
-        assert {path.name for path in (alone / name).iterdir()} == {path.name for path in (together / name).iterdir()}
+        files = [{path.name for path in (each / name).iterdir()} for each in (alone, together)]
+        assert files[0] - {"preflight.json"} == files[1]  # stages on several devices make no checks before step 1
     # as if the two ranks had been stopped after their first checkpoint
     resumed = tmp_path / "one-continues" / "ranks" / together.name
     shutil.copytree(together, resumed)
