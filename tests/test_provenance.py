@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -13,7 +14,10 @@ from typing import Any
 
 import pytest
 
+from r1kit.commands.bisect_command import bisect
+from r1kit.commands.verify_run_command import verify_run
 from r1kit.pipeline import Context, Kind, Recipe, Stage, execute
+from r1kit.report.live.places import find_runs
 from r1kit.review.queue import ReviewQueue
 from r1kit.settings import Settings
 from r1kit.store import StoreError
@@ -210,6 +214,19 @@ def test_an_audit_names_every_damaged_file_with_the_same_size_and_time_too(runs:
     assert status == 1
     assert all(f"{file} is damaged" in text for file in (*damaged, runs / "toys" / "plan.json")), text
     assert "second" in text and "to make it again: mv" in text
+
+
+def test_the_remedy_moves_the_stage_out_of_sight_and_runs_and_stages_can_be_named_by_a_dot(
+    runs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flip(folder_of(runs, "third") / "model" / "numbers")
+    monkeypatch.chdir(runs / "toys")
+    (move,) = re.findall(r"to make it again: (mv .*), then", verify_run(Path("."))["text"])
+    subprocess.run(move, shell=True, check=True)
+    assert verify_run(Path("."))["ok"] and list(find_runs(runs)) == ["toys"]
+    assert execute(recipe(), runs) == folder_of(runs, "third")
+    monkeypatch.chdir(folder_of(runs, "second"))
+    assert verify_run(Path("."))["ok"] and bisect(Path("."), folder_of(runs, "second"))["ok"]
 
 
 def test_an_audit_says_what_is_unverified_and_refuses_a_folder_without_a_run(runs: Path, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 from r1kit.data.jsonl import read_rows
 from r1kit.data.step_rows import SAMPLED, first_difference, read_steps
 from r1kit.report.folders import stage_name
-from r1kit.report.live.places import ROW_FILES, find_runs, is_stage
+from r1kit.report.live.places import ROW_FILES, find_runs, is_stage, with_name
 from r1kit.report.live.stage_state import States
 from r1kit.report.page import flat
 from r1kit.report.recorded import RecordedStage, differences
@@ -61,6 +61,7 @@ def bisect(one: Path, other: Path) -> dict[str, Any]:
 
 def _stages(path: Path) -> dict[str, Path]:
     """Stage folders by name, in the order of the plan."""
+    path = with_name(path)
     if is_stage(path):
         return {stage_name(path): path}
     runs = find_runs(path)

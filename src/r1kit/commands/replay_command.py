@@ -13,7 +13,7 @@ from typing import Any
 from r1kit.data.jsonl import read_rows
 from r1kit.data.step_rows import FILE, SAMPLED, UNITS, UPDATED, Difference, first_difference, read_steps
 from r1kit.pipeline import Context, Kind, Progress
-from r1kit.report.live.places import children, is_stage
+from r1kit.report.live.places import children, is_stage, with_name
 from r1kit.report.recorded import RecordedStage
 from r1kit.settings import SettingsError
 from r1kit.stages.on_policy import ON_POLICY
@@ -60,6 +60,7 @@ def replay(path: Path, step: int, stage: str = "", say: Callable[[str], None] = 
 
 def find_stage(path: Path, name: str = "") -> Path:
     """The folder of an RL stage: `path` itself, or the stage `name` of a run. Raises ValueError if it is not clear."""
+    path = with_name(path)
     if is_stage(path):
         return path
     known = [each for each in sorted(children(path)) if (each / FILE).exists() and (each / "rollouts").is_dir()]

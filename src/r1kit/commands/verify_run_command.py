@@ -13,7 +13,7 @@ from r1kit.data.jsonl import read_rows
 from r1kit.pipeline.fingerprint import fingerprint
 from r1kit.pipeline.manifest import FILES, MANIFEST, STARTED, read_manifest, remedy, stage_damage
 from r1kit.pipeline.plan import PLAN
-from r1kit.report.live.places import children, find_runs, is_stage
+from r1kit.report.live.places import children, find_runs, is_stage, with_name
 from r1kit.review.database import require_whole
 from r1kit.review.items import ReviewError
 from r1kit.store import StoreError, read_json, read_object, to_plain
@@ -39,6 +39,7 @@ def verify_run(path: Path) -> dict[str, Any]:
 
     Every file is hashed, whatever its time says. Nothing is written.
     """
+    path = with_name(path)
     if is_stage(path):
         folders, plans = [path], list[Path]()
     else:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import shlex
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -82,5 +83,6 @@ def remedy(folder: Path) -> str:
         command = str(read_object(folder / MANIFEST)["command"])
     except (StoreError, OSError, KeyError):
         command = "the command of the run"
-    away = folder.parent.with_name(f"{folder.name}.damaged")
-    return f"restore it from a copy; or, to make it again: mv {folder} {away}, then {command}"
+    away = folder.with_name(f".{folder.name}.damaged")  # hidden, so that it is a stage of no run
+    move = shlex.join(["mv", str(folder), str(away)])
+    return f"restore it from a copy; or, to make it again: {move}, then {command}"

@@ -43,6 +43,11 @@ def is_run(folder: Path) -> bool:
     return (folder / PLAN).exists() or any(is_stage(path) for path in children(folder))
 
 
+def with_name(folder: Path) -> Path:
+    """The same folder with its own name, which `.` and `..` lack."""
+    return folder.resolve() if folder.name in ("", "..") else folder
+
+
 def is_stage(folder: Path) -> bool:
     return any((folder / name).exists() for name in FILES)
 
