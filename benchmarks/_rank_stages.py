@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from r1kit.data.jsonl import read_rows
@@ -60,9 +61,13 @@ KINDS: dict[str, tuple[Kind, dict[str, Any]]] = {
 }
 
 
-def low_ids(completions: Sequence[str], completion_ids: Sequence[list[int]], **_: Any) -> list[float]:
+def low_ids(
+    completions: Sequence[str], completion_ids: Sequence[list[int]], log_metric: Callable[[str, float], None], **_: Any
+) -> list[float]:
     """A reward that varies: the share of tokens with small ids."""
-    return [sum(token < 100 for token in ids) / len(ids) for ids in completion_ids]
+    shares = [sum(token < 100 for token in ids) / len(ids) for ids in completion_ids]
+    log_metric("mean", fmean(shares))  # of this rank's completions
+    return shares
 
 
 class RankStagesSettings(Settings):

@@ -6,6 +6,7 @@ As a script, `python failing_ranks.py RUNS` runs two ranks that wait for each ot
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import sys
 import time
@@ -28,8 +29,13 @@ def run(context: Context) -> Mapping[str, Any]:
     """All ranks but the last are in a collective while the last one fails, or all fail alike."""
     (context.folder / f"process-{ranks.rank()}").write_text(str(os.getpid()))
     ranks.gather("all are here")
+    context.progress.step(1, 4)
     context.progress.say("all are here")
     how = context.settings.how
+    if how == "full":
+        _save_on_a_full_disk(context.folder / "step-000001")
+    if how == "exit":
+        sys.exit("no more")
     if how == "raise":
         raise ValueError("the data is bad")
     if ranks.rank() == ranks.count() - 1:
@@ -38,6 +44,18 @@ def run(context: Context) -> Mapping[str, Any]:
         time.sleep(1000)  # it ends with the others
     ranks.gather("never")
     return {}
+
+
+def _save_on_a_full_disk(folder: Path) -> None:
+    from r1kit.models.load import fresh_llama
+    from r1kit.tiny.tokenizer import make
+    from r1kit.train.learner import Learner, OptimizerSettings
+
+    learner = Learner(
+        fresh_llama(make(), layers=1, width=64, heads=2, context=64, seed=0), OptimizerSettings(), steps=1
+    )
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 16, resource.RLIM_INFINITY))
+    learner.save(folder, {})
 
 
 FAILING = Kind(name="failing", run=run, settings=FailingSettings, shards=True)

@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from r1kit.pipeline import External, Recipe, Stage, execute
 from r1kit.pipeline.launcher import TIME_LIMIT
 from r1kit.ranks import RankError
 from r1kit.stages.rl import RL, RLSettings
+from r1kit.store import StoreError, read_json
 
 SECONDS = 60.0
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
@@ -95,17 +97,23 @@ def is_running(process: int) -> bool:
         ("kill", RankError, "rank 1 of 2 was killed by SIGKILL, as the system does when memory runs out"),
         ("hang", RankError, "no answer for 3 s from rank 1"),
         ("raise", ValueError, "^the data is bad\nin stage failing"),
+        pytest.param("exit", RuntimeError, "^SystemExit: no more", marks=pytest.mark.slow),
+        pytest.param("full", StoreError, r"cannot write .*/step-000001: .* MB free there", marks=pytest.mark.slow),
     ],
 )
 def test_a_rank_that_fails_ends_all_with_one_message(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, how: str, error: type[Exception], message: str
 ) -> None:
     monkeypatch.setenv(TIME_LIMIT, "3")
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     with pytest.raises(error, match=message):
         execute(failing(how), tmp_path, devices=2)
     (folder,) = (tmp_path / "ranks").glob("failing-*")
     processes = [int(path.read_text()) for path in folder.glob("process-*")]
     assert len(processes) == 2 and not any(map(is_running, processes))
+    progress = read_json(folder / "progress.json")
+    assert (progress["state"], progress["done"], progress["total"]) == ("failed", 1, 4)
+    assert not list(tmp_path.glob("torchelastic_*"))
 
 
 @pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="waits for processes that are not its children")

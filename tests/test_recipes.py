@@ -152,6 +152,12 @@ def test_long_prompts_are_refused_before_work_or_left_out(
     assert "1 problems with prompts of over 500 tokens left out" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("devices", [0, -1])
+def test_a_run_on_no_device_is_refused(devices: int) -> None:
+    with pytest.raises(SettingsError, match=f"devices is {devices}: give at least 1"):
+        build_recipe("r1-zero", scale="tiny", devices=devices)
+
+
 def test_a_plan_fetches_no_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     capsys.readouterr()
     assert main(["plan", "r1-zero", "--scale", "paper", "--runs", str(tmp_path), "--json"]) == 0

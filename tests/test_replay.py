@@ -145,3 +145,20 @@ def test_a_fingerprint_sees_every_bit_and_the_place_of_a_value() -> None:
         changed[name].view(torch.int32 if name == "a" else torch.int16)[place] ^= 1
         assert fingerprint(changed) != before
     assert fingerprint({"a": weights["a"].flip(0), "b": weights["b"]}) != before
+
+
+def test_steps_that_several_devices_shared_are_not_replayed_and_compared_only_where_they_can_agree(
+    plain: Path, tmp_path: Path
+) -> None:
+    shared = tmp_path / plain.name
+    shutil.copytree(plain, shared)
+    hashes = stage_of(shared) / "step_hashes.jsonl"
+    rows = [json.loads(line) | {"ranks": 2, "weights": ["of a part"]} for line in hashes.read_text().splitlines()]
+    hashes.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with pytest.raises(ValueError, match="ran on 2 devices"):
+        quiet(shared, 2)
+    assert bisect(stage_of(plain), stage_of(shared))["ok"]
+    rows[-1]["sampled"][0] = "another"
+    hashes.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    parting = bisect(stage_of(plain), stage_of(shared))["parting"]
+    assert (parting["step"], parting["tensor"]) == (LAST, "sampled")

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from r1kit.data.jsonl import read_rows
-from r1kit.data.step_rows import FILE, SAMPLED, UNITS, UPDATED, Difference, first_difference, read_steps
+from r1kit.data.step_rows import FILE, SAMPLED, UNITS, UPDATED, Difference, first_difference, ranks_of, read_steps
 from r1kit.pipeline import Context, Kind, Progress
 from r1kit.report.live.places import children, is_stage, with_name
 from r1kit.report.recorded import RecordedStage
@@ -39,6 +39,11 @@ def replay(path: Path, step: int, stage: str = "", say: Callable[[str], None] = 
     if step < 1 or step not in logged:
         known = f"steps {min(logged)} to {max(logged)}" if logged else "no steps: an older version of r1kit wrote it"
         raise ValueError(f"{recorded.folder / FILE} has no step {step}, but {known}")
+    if (devices := ranks_of(logged[step])) > 1:
+        raise ValueError(
+            f"step {step} of {recorded.folder.name} ran on {devices} devices, which add sums in another order: only "
+            "steps of one device can be replayed"
+        )
     for change in recorded.changes_since():
         say(f"since the run: {change}")
     with tempfile.TemporaryDirectory(prefix="r1kit-replay-") as scratch:

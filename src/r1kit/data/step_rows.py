@@ -41,18 +41,28 @@ def read_steps(stage: Path) -> dict[int, dict[str, Any]]:
 
 
 def first_difference(one: Steps, other: Steps, steps: Iterable[int]) -> Difference | None:
-    """The first step, and its first tensor, of which two runs have different hashes."""
+    """The first step, and its first tensor, of which two runs have different hashes.
+
+    Hashes of rows and updates are those of the first rank's part, so they are compared only if both steps had the same
+    number of ranks.
+    """
     for step in steps:
         differing = [
             Difference(step, tensor, tuple(places), max(map(len, hashes)))
             for tensor in (*SAMPLED, *UPDATED)
-            if (hashes := [_hashes(row[step], tensor) for row in (one, other)])[0] != hashes[1]
+            if (tensor in SAMPLED[:-1] or ranks_of(one[step]) == ranks_of(other[step]))
+            and (hashes := [_hashes(row[step], tensor) for row in (one, other)])[0] != hashes[1]
             for places in [[place for place, (a, b) in enumerate(zip(*hashes, strict=False)) if a != b]]
         ]
         sampled = [each for each in differing if each.tensor in SAMPLED]
         if differing:  # an update's gradient comes before its weights, and after the weights of the update before
             return sampled[0] if sampled else min(differing, key=lambda each: each.places[:1] or (each.count,))
     return None
+
+
+def ranks_of(row: Mapping[str, Any]) -> int:
+    """How many ranks shared a step."""
+    return int(row.get("ranks", 1))
 
 
 def _hashes(row: Mapping[str, Any], tensor: str) -> list[Any]:

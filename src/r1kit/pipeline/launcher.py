@@ -39,6 +39,7 @@ def run_on_ranks(run: Run, context: Context, title: str, display: Display) -> Ma
     Raises the error of a rank, or `RankError` if one was killed or does not answer. No rank is left behind.
     """
     import torch
+    from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
@@ -46,6 +47,7 @@ def run_on_ranks(run: Run, context: Context, title: str, display: Display) -> Ma
         min_nodes=1,
         max_nodes=1,
         nproc_per_node=context.devices,
+        logs_specs=DefaultLogsSpecs(os.devnull),  # each rank has a log of its own; the agent would leave empty folders
         run_id=uuid.uuid4().hex,
         rdzv_backend="c10d",
         rdzv_endpoint="localhost:0",
@@ -67,6 +69,8 @@ def run_on_ranks(run: Run, context: Context, title: str, display: Display) -> Ma
             return metrics
         except ChildFailedError as failed:
             exitcodes = {rank: failure.exitcode for rank, failure in failed.failures.items()}
+        finally:
+            context.progress.take_over()  # the first rank has written the steps
     raise _cause(exitcodes, errors, context, limit)
 
 
@@ -102,7 +106,7 @@ def _serve_rank(
             os.dup2(log.fileno(), output)
     try:
         return run_as_rank(run, context, title, Relay(pipe), threads=threads, limit=limit)
-    except Exception as error:
+    except BaseException as error:  # also SystemExit, of a user's function
         logging.getLogger("r1kit").exception("rank %s", rank)
         with contextlib.suppress(OSError):
             pipe.send(("fails", _portable(error)))
@@ -174,16 +178,19 @@ def _undisturbed() -> Iterator[None]:
             signal.signal(signal.SIGQUIT, on_quit)
 
 
-def _portable(error: Exception) -> Exception:
-    """The error itself, or its text if no other process can receive it."""
+def _portable(error: BaseException) -> Exception:
+    """The error itself, or its text if no other process can receive it, or if it would end that process."""
     try:
         pickle.loads(pickle.dumps(error))
     except Exception:
-        return RuntimeError(f"{type(error).__name__}: {error}")
-    return error
+        pass
+    else:
+        if isinstance(error, Exception):
+            return error
+    return RuntimeError(f"{type(error).__name__}: {error}")
 
 
-def _is_lost(error: Exception) -> bool:
+def _is_lost(error: BaseException) -> bool:
     """Whether an error only says that another rank is gone or late."""
     is_collective = isinstance(error, RuntimeError) and any(
         name in str(error) for name in ("gloo", "monitored", "NCCL")

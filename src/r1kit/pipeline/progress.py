@@ -156,6 +156,13 @@ class Progress:
             self._state |= {"done": done, "total": total, "seconds_left": left, "note": note}
             self.save("running")
 
+    def take_over(self) -> None:
+        """Continue with the steps that another process wrote to `progress.json`."""
+        if self._folder is not None:
+            with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
+                written = json.loads((self._folder / FILE).read_bytes())
+                self._state = {name: written[name] for name in self._state}
+
     def save(self, state: Literal["running", "done", "stopped", "failed"], error: str = "") -> None:
         """Write `progress.json`. A failure is ignored: it must not stop the stage."""
         if self._folder is None:

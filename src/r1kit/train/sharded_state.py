@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.filesystem import FileSystemReader
 from torch.distributed.checkpoint.state_dict_loader import load
 from torch.distributed.checkpoint.state_dict_saver import save
@@ -19,9 +20,15 @@ FOLDER = "shards"  # in a checkpoint's folder
 
 
 def save_sharded(tensors: Mapping[str, Tensor], optimizer: torch.optim.Optimizer, folder: Path) -> None:
-    """Write tensors and the moments of the optimizer; every rank must call it, with the same folder."""
+    """Write tensors and the moments of the optimizer; every rank must call it, with the same folder.
+
+    Every rank raises the error of the first one that fails.
+    """
     state = {**tensors, **_moments(optimizer)}
-    save(state, checkpoint_id=folder / FOLDER, process_group=ranks.group())
+    try:
+        save(state, checkpoint_id=folder / FOLDER, process_group=ranks.group())
+    except CheckpointException as error:  # no `Exception`, and its text is the tracebacks of all ranks
+        raise error.failures[min(error.failures)][0] from None
 
 
 def load_sharded(tensors: Mapping[str, Tensor], optimizer: torch.optim.Optimizer, folder: Path) -> None:

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from r1kit import ranks
 from r1kit.models.batch import Batch
 from r1kit.models.shard import local
 
@@ -60,3 +61,8 @@ def hash_floats(values: Sequence[float]) -> str:
 def hash_batches(batches: Sequence[Batch]) -> list[str]:
     """The hash of the token ids of each batch of an update on given rows."""
     return [fingerprint({"token_ids": batch.token_ids})[:8] for batch in batches]
+
+
+def sharing() -> dict[str, int]:
+    """The number of ranks, if there are several. Hashes of rows and updates are then those of the first rank's part."""
+    return {"ranks": ranks.count()} if ranks.count() > 1 else {}

@@ -121,7 +121,7 @@ def train_supervised(
     keep_steps(folder / step_rows.FILE, learner.updates if state is not None else -1)
     with RowWriter(folder / "metrics.jsonl") as metrics, RowWriter(folder / step_rows.FILE) as hashes:
         if state is None:
-            hashes.append({"step": 0, "weights": [learner.fingerprint()]})
+            hashes.append({"step": 0, "weights": [learner.fingerprint()], **step_hashes.sharing()})
         if state is None and (row := stopping.before()):
             metrics.append({"step": 0, **row})
         while learner.updates < learner.steps and not stopping.is_over:
@@ -129,9 +129,8 @@ def train_supervised(
             sums = learner.forward_backward(update.batches, update.loss, update.totals)
             row = {NAMES.get(name, f"train/{name}"): value for name, value in sums.items()} | learner.step()
             rows = step_hashes.hash_batches(update.batches)
-            hashes.append(
-                {"step": learner.updates, "rows": rows, "gradient": [learner.gradient], "weights": [learner.weights]}
-            )
+            updated = {"gradient": [learner.gradient], "weights": [learner.weights]}
+            hashes.append({"step": learner.updates, "rows": rows, **updated, **step_hashes.sharing()})
             row["tokens/train"] = sum(ranks.gather(sum(batch.num_tokens for batch in update.batches)))
             row["time/step_s"] = time.perf_counter() - started
             row |= stopping.after(learner.updates, last=learner.updates == learner.steps)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import random
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import chain
 from statistics import fmean
 from typing import Any
 
@@ -93,18 +93,20 @@ class Collector:
         or the rounds are used up.
         """
         settings, groups = self.settings, list[Group]()
-        logged: dict[str, list[float]] = {}
+        logged: dict[str, list[tuple[int, float]]] = {}  # the round and the value of each call
+        scored_in = Counter[int]()  # completions that this rank scored, by round
         reward_seconds = 0.0
 
         def score(*completions: Any, **columns: Any) -> list[Reward]:
             nonlocal reward_seconds
+            scored_in[extra_round] += len(completions[0])
             started = time.perf_counter()
             rewards = self.scorer(*completions, **columns)
             reward_seconds += time.perf_counter() - started
             return rewards
 
         def log_metric(name: str, value: float) -> None:
-            logged.setdefault(name, []).append(float(value))
+            logged.setdefault(name, []).append((extra_round, float(value)))
 
         # only groups that vary count, but all are kept for metrics and log
         missing = settings.prompts_per_step
@@ -132,11 +134,19 @@ class Collector:
         samples, left_out = ([sample for pair in pairs for sample in pair[side]] for side in (0, 1))
         known = {id(entry.group): entry for entry in trained}
         scored = [known.get(id(group)) or ScoredGroup(group, [None] * len(group.rollouts)) for group in groups]
-        merged: dict[str, list[float]] = {}  # of all ranks
-        for name, values in chain.from_iterable(part.items() for part in ranks.gather(logged)):
-            merged.setdefault(name, []).extend(values)
-        reported = {name: fmean(values) for name, values in merged.items()}
+        reported = _means_over_ranks(ranks.gather((logged, scored_in)))
         return Collected(scored, samples, left_out, reported, reward_seconds)
+
+
+def _means_over_ranks(parts: Sequence[tuple[dict[str, list[tuple[int, float]]], Counter[int]]]) -> dict[str, float]:
+    """The means of logged values over calls; ranks that share a round weigh by the completions that they scored."""
+    totals = sum((scored_in for _, scored_in in parts), Counter[int]())
+    merged: dict[str, list[tuple[float, float]]] = {}  # values with their weights
+    for logged, scored_in in parts:
+        for name, calls in logged.items():
+            weighted = [(value, scored_in[number] / totals[number]) for number, value in calls]
+            merged.setdefault(name, []).extend(weighted)
+    return {name: fmean(*zip(*pairs, strict=True)) for name, pairs in merged.items()}
 
 
 def reward_totals(group: Group) -> list[float | None]:

@@ -50,6 +50,7 @@ from r1kit.train.rl.loop_settings import RolloutSettings
 from r1kit.train.rl.metrics import NAMES, group_metrics, merge_parts, update_metrics
 from r1kit.train.rl.monitors import Alarm, VerdictError, hack_metrics, verdict_metrics
 from r1kit.train.rl.objective import Objective, Part
+from r1kit.train.step_hashes import sharing
 from r1kit.train.validation import Best, EarlyStopping, Validation
 from r1kit.types import Sample
 
@@ -107,13 +108,13 @@ class RLLoop:
             if not first and (measured := self.stopping.before()):
                 metrics.append({"step": 0, **measured})
             if not first:
-                hashes.append({"step": 0, "weights": [self.learner.fingerprint()]})
+                hashes.append({"step": 0, "weights": [self.learner.fingerprint()], **sharing()})
             for step in range(first, settings.steps if self.until is None else self.until):
                 if self.stopping.is_over:
                     self.note(f"stops after step {step}: {self.stopping.reason}")
                     break
                 row = self._step(step, draws, metrics)
-                hashes.append({"step": step + 1, "threads": torch.get_num_threads(), **self.hashes})
+                hashes.append({"step": step + 1, "threads": torch.get_num_threads(), **self.hashes, **sharing()})
                 row |= self.stopping.after(step + 1, last=step + 1 == settings.steps)
                 metrics.append({"step": step + 1, **row})
                 self.log(step + 1, row)
