@@ -89,6 +89,11 @@ def test_a_header_in_a_text_and_a_password_with_spaces_are_hidden_as_a_whole() -
     assert redacted_command(["--set", "a.api_key=${MY_KEY}"]) == ["--set", "a.api_key=${MY_KEY}"]
 
 
+def test_a_recipe_file_hides_a_secret_that_one_setting_is() -> None:
+    text = to_toml("r1", {"overrides": {"rl.engine.extra_body.api_key": "short-key", "rl.engine.model": "teacher"}})
+    assert no_secret(text) and "teacher" in text
+
+
 @given(st.recursive(st.none() | st.integers() | st.text("abc:/@=&?{}$. "), lambda inner: st.lists(inner, max_size=3)))
 def test_hiding_twice_is_hiding_once(value: Any) -> None:
     once = redacted({"a": value, "password": value})

@@ -40,13 +40,15 @@ _SETTING = re.compile(  # all of an argument: a password may have spaces and com
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 
 
+def _is_secret_name(name: object) -> bool:
+    """Also of a setting by its path, such as `rl.engine.extra_body.api_key`."""
+    return _SECRET_NAME.fullmatch(str(name).rpartition(".")[2]) is not None
+
+
 def redacted(value: Any, *, is_secret: bool = False) -> Any:
     """Plain data without its secrets."""
     if isinstance(value, Mapping):
-        return {
-            name: redacted(item, is_secret=is_secret or _SECRET_NAME.fullmatch(str(name)) is not None)
-            for name, item in value.items()
-        }
+        return {name: redacted(item, is_secret=is_secret or _is_secret_name(name)) for name, item in value.items()}
     if isinstance(value, list | tuple):
         return [redacted(item, is_secret=is_secret) for item in value]
     if not isinstance(value, str):
@@ -83,7 +85,7 @@ def secrets_in(value: Any, *, is_secret: bool = False) -> Iterator[str]:
     """The secrets that `redacted` hides, and the values of the environment variables that the data names."""
     if isinstance(value, Mapping):
         for name, item in value.items():
-            yield from secrets_in(item, is_secret=is_secret or _SECRET_NAME.fullmatch(str(name)) is not None)
+            yield from secrets_in(item, is_secret=is_secret or _is_secret_name(name))
     elif isinstance(value, list | tuple):
         for item in value:
             yield from secrets_in(item, is_secret=is_secret)
