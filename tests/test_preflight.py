@@ -280,3 +280,24 @@ def test_the_command_checks_all_stages_and_its_status_says_so(
     assert main([*arguments, "--set", "eval.chat.system=Be brief."]) == 1
     failing = [line for stage in json.loads(capsys.readouterr().out) for line in stage["lines"] if line["remedy"]]
     assert [line["check"] for line in failing] == ["prompts of eval-zero"]
+
+
+def test_a_data_type_that_was_measured_once_holds_for_the_resumed_steps(
+    tiny_policy_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two measurements on a busy machine can differ, and so would the results."""
+    from r1kit.engines import stage_policy
+    from r1kit.stages.shared.first_steps import first_steps
+
+    chosen, real = [], stage_policy.compute_dtype
+
+    def recorded(*arguments: Any) -> Any:
+        chosen.append(real(*arguments))
+        return chosen[-1]
+
+    monkeypatch.setattr(stage_policy, "compute_dtype", recorded)
+    settings = RL.settings.parse(SMALL | {"steps": 3})
+    context = Context(stage="s", settings=settings, folder=tmp_path / "run", paths={"model": tiny_policy_folder})
+    found, _ = first_steps(RL, context, tmp_path / "scratch")
+    assert {line.check: line.verdict for line in found}["three steps, resumed"] == "ok"
+    assert chosen == ["auto", "fp32"]

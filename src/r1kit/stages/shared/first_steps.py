@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from r1kit.data.jsonl import RowWriter, read_rows
 from r1kit.data.rows import readable_rows
+from r1kit.engines.stage_policy import FILE as COMPUTE_DTYPE
 from r1kit.pipeline import Context, Display, Kind, Progress
 from r1kit.settings import Settings
 from r1kit.stages.shared.preflight import FILE
@@ -101,7 +102,9 @@ def first_steps(kind: Kind, context: Context, scratch: Path) -> tuple[list[Line]
     if len(rows) > 1 and (saved := checkpoints.by_step(straight)):
         oldest = saved[0]
         shutil.copytree(oldest, resumed / "checkpoints" / oldest.name)
-        shutil.copy(straight / "metrics.jsonl", resumed)
+        for name in ("metrics.jsonl", COMPUTE_DTYPE):  # a stage measures its data type once, and a resumed one keeps it
+            if (straight / name).exists():
+                shutil.copy(straight / name, resumed)
         kind.run(replace(short, folder=resumed))
         lines.append(_resumed(straight, resumed, checkpoints.step_of(oldest), len(rows)))
     return lines, rows
