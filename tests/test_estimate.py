@@ -96,7 +96,7 @@ def test_the_plan_shows_estimates_for_the_hardware_given(tmp_path: Path, capsys:
     assert first.split()[0] == "zero" and last.split()[0] == "all" and 0 < float(last.split()[-1]) < 2
     assert main([*wanted, "--json"]) == 0
     rows = json.loads(capsys.readouterr().out)
-    assert rows[0]["estimate"]["samples"] == 70 * 32 * 8
+    assert rows[0]["estimate"]["samples"] == 36 * 32 * 8
 
 
 def test_hardware_that_is_not_known_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
