@@ -143,7 +143,8 @@ def test_a_small_bench_runs_and_resumes(tmp_path: Path, capsys: pytest.CaptureFi
     summary = read_json(folder / "summary.json")
     assert summary["table"] + "\n" == (folder / "table.txt").read_text() and summary["reference"] == "grpo"
     seeds = summary["arms"]["dr_grpo"]
-    assert len(seeds) == 2 and {"accuracy", "tokens", "entropy", "fall"} <= set(seeds[0])
+    assert len(seeds) == 2 and {"accuracy", "tokens", "entropy"} <= set(seeds[0])
+    assert "reward fell by: left out" in printed  # two steps show no fall
     metrics = next(tmp_path.glob("*/dr_grpo-0-*/metrics.jsonl")).read_text().splitlines()
     assert seeds[0]["entropy"] == json.loads(metrics[-1])["policy/entropy"]
     change = summary["differences"]["accuracy"]["dr_grpo"]
@@ -156,4 +157,7 @@ def test_a_small_bench_runs_and_resumes(tmp_path: Path, capsys: pytest.CaptureFi
 def test_a_measure_that_a_model_lacks_is_left_out_of_the_table() -> None:
     arms = {"a": [{"accuracy": 1.0, "wrong_tokens": 3.0}] * 2, "b": [{"accuracy": 0.5}, {"accuracy": 0.7}]}
     text = table(arms, "a")
-    assert "accuracy" in text and "tokens if wrong" not in text and "entropy" not in text
+    assert "accuracy" in text and "tokens if wrong: left out, since not every model of b has it" in text
+    assert text.splitlines()[0].split() == ["accuracy"]
+    with pytest.raises(ValueError, match="not every model has an accuracy"):
+        table({"a": [{"tokens": 1.0}] * 2, "b": [{"tokens": 1.0}] * 2}, "a")

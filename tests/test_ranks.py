@@ -23,8 +23,9 @@ from failing_ranks import MARK, failing
 from r1kit import ranks
 from r1kit.data.jsonl import read_rows
 from r1kit.pipeline import External, Recipe, Stage, execute
-from r1kit.pipeline.launcher import TIME_LIMIT
+from r1kit.pipeline.launcher import TIME_LIMIT, time_limit
 from r1kit.ranks import RankError
+from r1kit.settings import SettingsError
 from r1kit.stages.rl import RL, RLSettings
 from r1kit.store import StoreError, read_json
 
@@ -170,3 +171,10 @@ def test_what_several_devices_cannot_share_is_refused_before_any_work(tmp_path: 
     with pytest.raises(ValueError, match="cannot run on 2 devices, because of lora_rank"):
         execute(recipe, tmp_path, devices=2)
     assert not list(tmp_path.rglob("stage.json"))
+
+
+@pytest.mark.parametrize("text", ["soon", "0", "-3", "nan", "1e9"])
+def test_a_time_limit_that_is_no_number_of_seconds_is_refused(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(TIME_LIMIT, text)
+    with pytest.raises(SettingsError, match=f"R1KIT_RANK_TIMEOUT_S is '{text}': give seconds"):
+        time_limit()

@@ -33,7 +33,7 @@ def run(
     controls: Sequence[str] = (),
     runs: str | Path = "runs",
     until: str | None = None,
-    jobs: int = 1,
+    jobs: int | None = None,
     on: str | None = None,
     on_step: Callable[[StageFolder], object] | None = None,
     track: Sequence[str] = (),
@@ -47,8 +47,8 @@ def run(
     than one of `jobs`, processes run stages side by side. They import the calling script, so it needs
     `if __name__ == "__main__":`. So it does with several `devices`, which share each training stage
     (docs/guides/devices.md). `on` names a Ray cluster that runs the stages instead, "ray" or "ray://HOST:PORT"
-    (docs/guides/cluster.md). `track` names trackers that show the run, such as "trackio". `verify` hashes every file of
-    finished stages first; otherwise only those whose size or time has changed.
+    (docs/guides/cluster.md), at most `jobs` at a time. `track` names trackers that show the run, such as "trackio".
+    `verify` hashes every file of finished stages first; otherwise only those whose size or time has changed.
 
     `on_step` is called with a stage's folder after its steps, at most once a second: its `metrics` are the rows so far.
     `r1kit.report.live_curves.LiveCurves()` draws them in a notebook.
@@ -82,13 +82,13 @@ def run(
         controls=controls,
     )
     listener = None if on_step is None else lambda folder: on_step(StageFolder(stage_name(folder), folder))
-    cluster = None if on is None else on_cluster(on)
+    cluster = None if on is None else on_cluster(on, jobs)
     companion = partial(tracked, built.track)
     return execute(
         built,
         Path(runs),
         until,
-        jobs,
+        1 if jobs is None else jobs,
         devices=built.devices,
         cluster=cluster,
         on_step=listener,

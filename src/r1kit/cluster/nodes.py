@@ -64,6 +64,8 @@ class Nodes:
                 self._folder.mkdir(parents=True, exist_ok=True)
             refusal = f"{{holder}} runs the recipe in {self._folder} on a cluster: wait for it or stop it first"
             stack.enter_context(held(lock, f"process {os.getpid()} on {socket.gethostname()}", refusal))
+            for left in self._folder.glob(".beacon-*"):  # of a driver that was killed: the lock is ours now
+                left.unlink(missing_ok=True)
             self._beacon = Beacon((self._folder / f".beacon-{token}").absolute(), token, lock.absolute())
             write_text(self._beacon.file, token)
             stack.callback(self._beacon.file.unlink, missing_ok=True)

@@ -25,6 +25,7 @@ from r1kit import ranks
 from r1kit.pipeline.context import Context
 from r1kit.pipeline.progress import Display, Progress
 from r1kit.pipeline.relay import Relay
+from r1kit.settings import SettingsError
 
 Run = Callable[[Context], Mapping[str, Any]]
 TIME_LIMIT = "R1KIT_RANK_TIMEOUT_S"  # environment variable: seconds that a rank may keep the others waiting
@@ -57,7 +58,7 @@ def run_on_ranks(run: Run, context: Context, title: str, display: Display) -> Ma
         signals_to_handle="SIGQUIT",  # Ctrl-C and SIGTERM are handled by `stop_on_signals`
         shutdown_timeout=int(GRACE_S),
     )
-    threads, limit = max(1, torch.get_num_threads() // context.devices), float(os.environ.get(TIME_LIMIT, TIME_LIMIT_S))
+    threads, limit = max(1, torch.get_num_threads() // context.devices), time_limit()
     spawn = multiprocessing.get_context("spawn")
     ours, theirs = zip(*(spawn.Pipe() for _ in range(context.devices)), strict=True)
     portable = replace(context, progress=None)  # type: ignore[arg-type]  # its display stays in this process
@@ -72,6 +73,18 @@ def run_on_ranks(run: Run, context: Context, title: str, display: Display) -> Ma
         finally:
             context.progress.take_over()  # the first rank has written the steps
     raise _cause(exitcodes, errors, context, limit)
+
+
+def time_limit() -> float:
+    """Seconds that a rank may keep the others waiting; raises `SettingsError` if the variable holds something else."""
+    text = os.environ.get(TIME_LIMIT, str(TIME_LIMIT_S))
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds < ranks.LONG_S:
+        raise SettingsError(f"{TIME_LIMIT} is {text!r}: give seconds, more than 0 and less than {ranks.LONG_S:g}")
+    return seconds
 
 
 def run_as_rank(

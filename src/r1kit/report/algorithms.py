@@ -43,8 +43,9 @@ def figures(training: StageFolder, evaluation: StageFolder) -> dict[str, float]:
         "wrong_tokens": lengths,
         "entropy": entropies,
     }
-    found = {name: fmean(values) for name, values in means.items() if values}
-    return found | {"fall": largest_fall([row["reward/mean"] for row in training.metrics if "reward/mean" in row])}
+    known = {name: fmean(values) for name, values in means.items() if values}
+    rewards = [row["reward/mean"] for row in training.metrics if "reward/mean" in row]
+    return known | ({"fall": largest_fall(rewards)} if len(rewards) > WINDOW else {})  # too few steps show no fall
 
 
 def largest_fall(rewards: Sequence[float]) -> float:
@@ -74,6 +75,8 @@ def table(arms: Arms, reference: str, null: str = "") -> str:
     """
     compared = differences(arms, reference)
     shown = [measure for measure in MEASURES if all(measure in seed for seeds in arms.values() for seed in seeds)]
+    if "accuracy" not in shown:
+        raise ValueError("not every model has an accuracy: its evaluation has no verdicts, so nothing can be compared")
     order = sorted(arms, key=lambda name: (name != reference, name != null, -_mean(arms[name], "accuracy")))
     lines = [["", *(MEASURES[measure][0] for measure in shown)]]
     for name in order:
@@ -91,6 +94,9 @@ def table(arms: Arms, reference: str, null: str = "") -> str:
     notes = [f"{seeds} seeds; means, and differences to {reference} (shares in per cent and points; 95 % intervals)"]
     if compared:
         notes.append("* p < 0.05 after Holm's correction over the arms; variances are moderated over them")
+    for measure in [each for each in MEASURES if each not in shown]:
+        lacking = [name for name, seeds in arms.items() if any(measure not in seed for seed in seeds)]
+        notes.append(f"{MEASURES[measure][0]}: left out, since not every model of {', '.join(lacking)} has it")
     if null:
         lowest = min((each[null].p_holm for each in compared.values()), default=1.0)
         notes.append(f"{null} is {reference} with other seeds: its smallest corrected p is {show_p(lowest)}")
@@ -110,4 +116,4 @@ def to_json(arms: Arms, reference: str, null: str = "") -> dict[str, Any]:
 
 
 def _mean(seeds: Sequence[Mapping[str, float]], measure: str) -> float:
-    return fmean(seed.get(measure, math.nan) for seed in seeds)
+    return fmean(seed[measure] for seed in seeds)
