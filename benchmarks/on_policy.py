@@ -17,15 +17,15 @@ from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import Path
 from statistics import fmean
-from typing import Any
 
 from r1kit.evaluate.gain import paired, strict
 from r1kit.evaluate.table import show_difference
 from r1kit.pipeline import External, Recipe, execute
+from r1kit.pipeline.plan import PLAN
 from r1kit.recipes.builder import Builder
 from r1kit.recipes.scale import Sizes
 from r1kit.recipes.scales.tiny import TINY
-from r1kit.report.folders import StageFolder, find_stages
+from r1kit.report.folders import find_stages
 from r1kit.stages.distill import DISTILL
 from r1kit.stages.on_policy import ON_POLICY
 from r1kit.stages.sft import SFT
@@ -34,13 +34,13 @@ from r1kit.store import read_json, write_json
 ARMS = ("traces", "logits", "on-policy")
 
 
-def one_seed(run: Mapping[str, StageFolder], seed: int, epochs: Mapping[str, int]) -> Recipe:
+def one_seed(run: Mapping[str, Path], seed: int, epochs: Mapping[str, int]) -> Recipe:
     """The arms of one seed with their evaluations; arms without a number of epochs are left out."""
     size = TINY.for_r1
     assert size.student_on_policy is not None
     build = Builder("on-policy", TINY, {"eval": size.eval}, {}, seed, size.student)
-    teacher = External(run["r1"].folder / "model")
-    data = {"model": build.base, "data": External(run["mix"].folder / "mixed.jsonl")}
+    teacher = External(run["r1"] / "model")
+    data = {"model": build.base, "data": External(run["mix"] / "mixed.jsonl")}
     first = build("first", SFT, data, size.student_sft)
     inputs = {"model": first / "model", "teacher": teacher}
     stages = {"first": first, "on-policy": build("on-policy", ON_POLICY, inputs, size.student_on_policy)}
@@ -70,7 +70,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--runs", type=Path, default=Path("runs/on-policy"))
     options = parser.parse_args()
-    run = {stage.name: stage for stage in find_stages(options.run)}
+    run = {stage["stage"]: options.run / stage["folder"] for stage in read_json(options.run / PLAN)["stages"]}
     file = options.runs / "seconds.json"
     known: dict[str, float] = read_json(file) if file.exists() else {}
 
@@ -87,9 +87,9 @@ def main() -> None:
     for seed in range(options.seeds):
         recipe = one_seed(run, seed, epochs)
         folder = execute(recipe, options.runs)
-        stages: dict[str, Any] = {stage.name: stage for stage in find_stages(folder.parent)}
+        columns = {stage.name: stage for stage in find_stages(folder.parent)}  # as in the report
         for arm in ARMS:
-            by_problem = strict(stages[f"eval-{arm}"].completions)
+            by_problem = strict(columns[arm].completions)
             print(f"seed {seed} {arm}: {100 * fmean(by_problem.values()):.1f} %", flush=True)
             for problem, value in by_problem.items():
                 values[arm][problem].append(value)
