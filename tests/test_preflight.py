@@ -301,3 +301,31 @@ def test_a_data_type_that_was_measured_once_holds_for_the_resumed_steps(
     found, _ = first_steps(RL, context, tmp_path / "scratch")
     assert {line.check: line.verdict for line in found}["three steps, resumed"] == "ok"
     assert chosen == ["auto", "fp32"]
+
+
+def test_equal_rows_whose_gradients_cancel_are_no_leak(tiny_policy_folder: Path) -> None:
+    """A policy that is sure of its answers samples the same one again; what is left of the sum is rounding."""
+    from r1kit.models.batch import Totals
+    from r1kit.models.load import load
+    from r1kit.train.learner import Learner, OptimizerSettings
+    from r1kit.train.losses.policy_gradient import grpo
+    from r1kit.train.losses.policy_settings import PRESETS
+    from r1kit.train.packing import pack
+    from r1kit.train.preflight.gradient import gradient_line, gradient_of
+    from r1kit.train.rl.collect import to_sample
+    from r1kit.types import Prompt, Reward, Rollout
+
+    policy = load(str(tiny_policy_folder))
+    learner = Learner(policy.model, OptimizerSettings(), steps=1)
+    prompt = Prompt(problem_id="p", messages=(), token_ids=(5, 6, 7))
+    completion = Completion(token_ids=(8, 9, 10), logprobs=(-1.0, -1.0, -1.0), text="", finish_reason="stop")
+    rollout = Rollout(prompt=prompt, completion=completion, reward=Reward(total=0.0, parts={}))
+    [batch] = pack([to_sample(rollout, 1.0)], 512, policy.model)
+    rollout = replace(rollout, completion=replace(completion, logprobs=tuple(learner.logprobs(batch).tolist())))
+    samples = [to_sample(rollout, advantage) for advantage in (1.0, -1.0, 1.0, -1.0)]
+    totals, loss = Totals.of(samples, 8), grpo(PRESETS["grpo"])
+    alone = [[(loss, pack([sample], 512, policy.model))] for sample in samples]
+    rounding = {name: torch.full_like(weight, 1e-12) for name, weight in learner.parameters.items()}
+    assert gradient_line(learner, rounding, alone, totals).verdict == "ok"
+    halved = {name: gradient / 2 for name, gradient in gradient_of(learner, alone[0], totals).items()}
+    assert gradient_line(learner, halved, alone[:1], totals).verdict == "fails"

@@ -53,7 +53,7 @@ def preflight(
 
     rows = plan(recipe, runs, until, fetch=True)
     done = {row.stage.name for row in rows if row.status == "done"}
-    costs = costs_of(recipe)
+    costs, no_costs = costs_of(recipe)
     runs.mkdir(parents=True, exist_ok=True)
     checked = []
     for row in rows:
@@ -65,7 +65,7 @@ def preflight(
             lines = (
                 _without_inputs(row.stage)
                 if waiting
-                else _with_inputs(row, runs, costs.get(row.stage.name), recipe.devices)
+                else _with_inputs(row, runs, costs.get(row.stage.name, no_costs), recipe.devices)
             )
             lines += _evaluated(row.stage, recipe.stages)
         except ValueError as error:
@@ -76,7 +76,7 @@ def preflight(
     return checked
 
 
-def _with_inputs(row: PlanRow, runs: Path, cost: Estimate | None, devices: int) -> list[Line]:
+def _with_inputs(row: PlanRow, runs: Path, cost: Estimate | str, devices: int) -> list[Line]:
     """A stage that could start now; its steps run on one device."""
     from r1kit.train.preflight.lines import line
 
@@ -164,29 +164,33 @@ def _samples(metrics: Sequence[Mapping[str, Any]]) -> list[Line]:
     return [unclear(check, f"equal within each group: {why}")]
 
 
-def _time_and_memory(cost: Estimate | None) -> list[Line]:
-    """Hours and memory by the formulas of `plan`."""
+def _time_and_memory(cost: Estimate | str) -> list[Line]:
+    """Hours and memory by the formulas of `plan`; `cost` is a text if they cannot tell, and says why."""
     from r1kit.train.first_batch import free_memory
     from r1kit.train.memory import GIB
-    from r1kit.train.preflight.lines import line
+    from r1kit.train.preflight.lines import line, unclear
 
-    if cost is None:
-        return []
+    if isinstance(cost, str):
+        return [unclear("time and memory", cost)]
     remedy = "lower tokens_per_batch, max_tokens or max_rows, or use a smaller model (docs/guides/memory.md)"
     needed, free = f"{cost.memory_gib:.1f} GiB by the formulas", free_memory(HARDWARE[this_hardware()].device) / GIB
     return [
-        line("time", f"about {cost.hours:.1g} hours for {cost.tokens:,} tokens (plan --measure is exact)", True, ""),
+        line(
+            "time", f"about {cost.hours:.1g} hours for {cost.tokens:,} tokens; plan --measure measures them", True, ""
+        ),
         line("memory", needed, cost.memory_gib <= free, remedy, f"{free:.1f} GiB are free"),
     ]
 
 
-def costs_of(recipe: Recipe) -> dict[str, Estimate]:
-    """An estimate of each stage on this machine; none if its device or a model's size is unknown."""
+def costs_of(recipe: Recipe) -> tuple[dict[str, Estimate], str]:
+    """An estimate of each stage on this machine, and why a stage has none."""
     try:
         hardware = this_hardware()
-        return estimates(recipe, hardware, cpu_count() if hardware == "cpu" else 1)
-    except ValueError:  # or the data cannot be read, which is a line of its stage
-        return {}
+        return estimates(
+            recipe, hardware, cpu_count() if hardware == "cpu" else 1
+        ), "the formulas do not know the stage"
+    except ValueError as error:  # an unknown device or model; or the data cannot be read, which is a line of its stage
+        return {}, f"cannot be estimated: {error}"
 
 
 def as_text(checked: Sequence[Checked]) -> str:
