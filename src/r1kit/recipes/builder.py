@@ -154,7 +154,9 @@ class Builder:
     def _overridden(self, name: str, kind: Kind, settings: Any) -> Any:
         self._names.append(name)
         prefix = f"{name}."
-        changes = {path.removeprefix(prefix): value for path, value in self._overrides.items() if path.startswith(prefix)}
+        changes = {
+            path.removeprefix(prefix): value for path, value in self._overrides.items() if path.startswith(prefix)
+        }
         for path in changes:
             del self._overrides[prefix + path]
         settings = settings.override(changes, prefix=name)
