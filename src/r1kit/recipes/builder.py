@@ -142,7 +142,7 @@ class Builder:
     def _of_one(self, name: str, shared: EvaluateSettings) -> EvaluateSettings:
         """The shared settings with the changes for one model. Raises `SettingsError` for other problems, because the
         columns of a report are compared problem by problem."""
-        settings = self._overridden(name, EVALUATE, shared)
+        settings: EvaluateSettings = self._overridden(name, EVALUATE, shared)
         if settings.tasks != shared.tasks:
             measure = name.partition("-")[0]
             raise SettingsError(f"{name}.tasks: the same problems measure all models: set {measure}.tasks")
