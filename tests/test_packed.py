@@ -128,11 +128,13 @@ def documents() -> list[Sample]:
 
 
 def conversations() -> list[Sample]:
-    """Turns of two speakers, loss on the second; two conversations start with the same question."""
+    """Turns of two speakers, loss on the second: three with one system message, two of them with one question."""
     rng = random.Random(2)
-    start = [5, 6, 7]
+    system = [*range(3, 13)]
+    start = [*system, 5, 6, 7]
     turns = [True] * 4 + [False] * 3 + [True] * 5
-    return [sample(rng, start, turns), sample(rng, start, turns[:9]), sample(rng, [8], [*turns, False, False])]
+    others = [sample(rng, [8], [*turns, False, False]), sample(rng, [*system, 9], turns)]
+    return [sample(rng, start, turns), *others, sample(rng, start, turns[:9])]
 
 
 def weighted(logprobs: Any, targets: Targets, totals: Totals) -> LossOutput:
@@ -285,6 +287,16 @@ def test_a_shared_prompt_is_computed_once() -> None:
     prompt = samples[0].loss_mask.index(True)
     (batch,) = pack(samples, 10_000)
     assert batch.num_tokens == prompt + sum(len(one.token_ids) - prompt for one in samples)
+
+
+def test_what_prompts_begin_with_is_computed_once_for_those_that_share_it() -> None:
+    rng, system, other = random.Random(0), [*range(3, 23)], [*range(13, 3, -1)]
+    prompts = [[*begin, 3 + number] for number in range(3) for begin in (system, other)] + [[*other[:5], 20], []]
+    samples = [sample(rng, prompt, [True] * 4) for prompt in prompts]
+    once = sum(len(one.token_ids) for one in samples) - 2 * len(system) - 2 * len(other)
+    assert sum(batch.num_tokens for batch in pack(samples, 10_000)) == once
+    trained = sample(rng, [], [True] * 24)  # each of its tokens is predicted, and so part of the loss
+    assert sum(batch.num_tokens for batch in pack([trained, trained], 10_000)) == 48
 
 
 sequences = st.lists(st.integers(3, 9), min_size=1, max_size=8)

@@ -17,13 +17,17 @@ from r1kit.models.packed import PackedLayout, Span, bucket, common_prefix, split
 from r1kit.models.plain import plain_path
 from r1kit.types import Sample
 
+LEAST = 8  # tokens of a beginning that is computed once: fewer are not worth their part in attention
+
+_Member = tuple[int, Sample]  # a sample and its index
+
 
 @dataclass(frozen=True)
 class _Piece:
-    """Samples (by index) that share one prompt, or documents (prompt 0) of about one length."""
+    """Samples that share the beginning of their prompts, or documents (prompt 0) of about one length."""
 
     prompt: int
-    members: tuple[tuple[int, Sample], ...]
+    members: tuple[_Member, ...]
 
     @property
     def tokens(self) -> int:
@@ -33,13 +37,13 @@ class _Piece:
 def pack(samples: Sequence[Sample], tokens_per_batch: int, model: Any = None) -> list[Batch]:
     """Packed batches of at most `tokens_per_batch` tokens, in an order that depends on the samples alone.
 
-    A longer sample is a batch of its own. Neighbouring samples with the same prompt share it, unless `model` takes the
-    plain path, which computes each with its own. The longest come first, so a batch that does not fit in memory fails
-    at the start of a run. Without a model the tensors are on the CPU. Raises ValueError for a sample without a trained
-    token.
+    A longer sample is a batch of its own. Neighbouring samples with the same prompt share it, and other samples share
+    what their prompts begin with (a system message, exemplars), unless `model` takes the plain path, which computes
+    each by itself. The longest come first, so a batch that does not fit in memory fails at the start of a run. Without
+    a model the tensors are on the CPU. Raises ValueError for a sample without a trained token.
     """
     shares = plain_path(model) is None
-    groups: list[tuple[tuple[int, ...], list[tuple[int, Sample]]]] = []
+    groups: list[tuple[tuple[int, ...], list[_Member]]] = []
     for index, sample in enumerate(samples):
         if not any(sample.loss_mask):
             raise ValueError(
@@ -51,14 +55,45 @@ def pack(samples: Sequence[Sample], tokens_per_batch: int, model: Any = None) ->
         else:
             groups.append((prompt, [(index, sample)]))
     pieces: list[_Piece] = []
+    single: list[_Member] = []
     for prompt, members in groups:
         if len(members) > 1:
             pieces += _split(len(prompt), members, tokens_per_batch)
+        else:
+            single += members
     # a prompt that nobody shares is a document's beginning; attention pads those of one bucket to the longest
-    single = [members[0] for _, members in groups if len(members) == 1]
-    for indices in bucket([len(sample.token_ids) for _, sample in single]):
-        pieces += _split(0, [single[i] for i in indices], tokens_per_batch)
+    alone: list[_Member] = []
+    for shared, members in _by_beginning(single) if shares else [(0, single)]:
+        if shared:
+            pieces += _split(shared, members, tokens_per_batch)
+        else:
+            alone += members
+    for indices in bucket([len(sample.token_ids) for _, sample in alone]):
+        pieces += _split(0, [alone[i] for i in indices], tokens_per_batch)
     return _rows(pieces, tokens_per_batch, model)
+
+
+def _by_beginning(members: Sequence[_Member]) -> list[tuple[int, list[_Member]]]:
+    """Members in runs, each with the number of tokens that all its prompts begin with; 0 for a member by itself.
+
+    Sorted by their tokens, those that share most are neighbours. A run goes on as long as another member saves tokens.
+    """
+    runs: list[tuple[int, list[_Member]]] = []
+    for member in sorted(members, key=lambda member: tuple(member[1].token_ids)):
+        shared, run = runs[-1] if runs else (0, [])
+        same = _same_beginning(run[-1][1], member[1]) if run else 0
+        longest = min(same, shared) if len(run) > 1 else same  # of the run with this member
+        if longest >= LEAST and len(run) * longest >= (len(run) - 1) * shared:
+            runs[-1] = (longest, [*run, member])
+        else:
+            runs.append((0, [member]))
+    return runs
+
+
+def _same_beginning(one: Sample, other: Sample) -> int:
+    """The number of leading tokens that two prompts have in common."""
+    pairs = zip(one.token_ids, other.token_ids, one.loss_mask, other.loss_mask, strict=False)
+    return next((place for place, (a, b, *trained) in enumerate(pairs) if a != b or any(trained)), 0)
 
 
 def pack_together(groups: Sequence[Sequence[Sample]], tokens_per_batch: int, model: Any = None) -> list[Batch]:
@@ -95,7 +130,7 @@ def _empty(device: torch.device) -> Batch:
     return Batch(token, layout, Targets(lengths=(), **columns, sampling_mask=None), order=(), ends=integers)
 
 
-def _split(prompt: int, members: list[tuple[int, Sample]], budget: int) -> list[_Piece]:
+def _split(prompt: int, members: list[_Member], budget: int) -> list[_Piece]:
     """Cut a group into pieces within the budget; each repeats the prompt."""
     # longest first (stable, so equal lengths keep their order): neighbours of similar length pad little
     members = sorted(members, key=lambda member: -len(member[1].token_ids))
