@@ -22,7 +22,8 @@ import torch.nn.functional as F
 from _workload import Rollouts
 from torch import Tensor
 
-from r1kit.models.compute import DTYPES, PackedWeight, has_bf16_kernels
+from r1kit.models.compute import DTYPES, has_bf16_kernels
+from r1kit.models.packed_weight import PackedWeight
 
 HEAD_ROWS = 256  # the head's product is measured at this many rows at most: a cache-sized chunk
 PRECISIONS = {"any": ("fp32", "bf16"), "fp32": ("fp32",)}  # whose products are a roof
@@ -84,7 +85,7 @@ def kernels(weight: Tensor) -> dict[str, tuple[torch.dtype, Kernel]]:
     for name in ("fp32", "bf16") if has_bf16_kernels() else ("fp32",):
         dtype = DTYPES[name]
         products[f"F.linear {name}"] = dtype, partial(F.linear, weight=weight.to(dtype))
-        products[f"packed {name}"] = dtype, PackedWeight(weight, dtype).product
+        products[f"packed {name}"] = dtype, PackedWeight([weight], dtype).product
     warnings.filterwarnings("ignore", message="torch.quantize_per_tensor")  # deprecated without a like for a CPU
     quantised = torch.quantize_per_tensor(weight, float(weight.abs().max()) / 127, 0, torch.qint8)
     pack = torch.ops.quantized.linear_prepack(quantised, None)

@@ -223,10 +223,10 @@ def test_a_weight_that_cannot_be_packed_raises_its_own_error(monkeypatch: pytest
     model, packed = llama(), compute.PackedWeight
 
     class NoMemory(packed):  # type: ignore[misc, valid-type]
-        def __init__(self, weight: Any, dtype: Any) -> None:
-            if weight is model.lm_head.weight:
+        def __init__(self, weights: Any, dtype: Any) -> None:
+            if weights[0] is model.lm_head.weight:
                 raise RuntimeError("not enough memory")
-            super().__init__(weight, dtype)
+            super().__init__(weights, dtype)
 
     monkeypatch.setattr(compute, "PackedWeight", NoMemory)
     with pytest.raises(RuntimeError, match="not enough memory"), compute.packing(model):

@@ -15,77 +15,26 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from functools import cached_property, partial
+from functools import partial
 from itertools import accumulate
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
+from torch import nn
 from torch.distributed.tensor import DTensor
 
 from r1kit.models.bf16_weights import has_rounded_weights
+from r1kit.models.fused_layer import FusedLayer, has_form
 from r1kit.models.known import ModelError
+from r1kit.models.packed_weight import PackedWeight
 from r1kit.types import ComputeDtype
 
+FUSES = "fuses_layers"  # an attribute of models whose layers of Llama's form compute what it says
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 SMALL = 20_000_000  # weights of a model: below, calls cost more than products, and nothing is packed or rounded
 MEASURED_FLOP = 3e9  # per precision and repeat: about 0.03 s on two cores
 ROWS = 64  # of the measured product: a usual number of sequences in decoding
 GAIN = 1.25  # bf16 rounds, so it must be this much faster than fp32
-
-
-class PackedWeight:
-    """A weight [out, in] in the blocked layout of oneDNN's kernels, and its transpose when a gradient needs it."""
-
-    def __init__(self, weight: Tensor, dtype: torch.dtype) -> None:
-        self.weight, self.dtype = weight.detach(), dtype
-        self.pack = torch.ops.mkldnn._reorder_linear_weight(self.weight.to(dtype), None)
-
-    @cached_property
-    def transposed(self) -> Tensor:
-        return torch.ops.mkldnn._reorder_linear_weight(self.weight.to(self.dtype).T.contiguous(), None)  # type: ignore[no-any-return]
-
-    def linear(self, layer: nn.Linear, states: Tensor) -> Tensor:
-        """The forward pass of the layer whose weight this is."""
-        if torch.is_grad_enabled():
-            return _PackedLinear.apply(states, layer.weight, layer.bias, self)  # type: ignore[no-any-return]
-        return self.product(states, layer.bias)
-
-    def product(self, states: Tensor, bias: Tensor | None = None) -> Tensor:
-        """[..., in] -> [..., out] in the pack's precision."""
-        bias = None if bias is None else bias.to(self.dtype)
-        return _product(states.to(self.dtype), self.pack, bias)
-
-    def product_back(self, grad: Tensor) -> Tensor:
-        """[..., out] -> [..., in]: the gradient by the layer's input."""
-        return _product(grad.to(self.dtype), self.transposed, None)
-
-
-def _product(states: Tensor, pack: Tensor, bias: Tensor | None) -> Tensor:
-    return torch.ops.mkldnn._linear_pointwise(states.contiguous(), pack, bias, "none", [], "")  # type: ignore[no-any-return]
-
-
-class _PackedLinear(torch.autograd.Function):
-    """A linear layer whose products run on packed weights; the gradient of the weight is added in fp32."""
-
-    @staticmethod
-    def forward(ctx: Any, states: Tensor, weight: Tensor, bias: Tensor | None, packed: PackedWeight) -> Tensor:
-        low = states.to(packed.dtype)
-        ctx.packed, ctx.dtypes = packed, (states.dtype, weight.dtype)
-        ctx.save_for_backward(low if weight.requires_grad else None)  # frozen under LoRA
-        return packed.product(low, bias)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        (states,), (input_dtype, weight_dtype) = ctx.saved_tensors, ctx.dtypes
-        grad = grad.to(ctx.packed.dtype)
-        rows = grad.flatten(0, -2)  # [rows, out]
-        by_input = ctx.packed.product_back(grad).to(input_dtype) if ctx.needs_input_grad[0] else None
-        by_weight = (rows.T @ states.flatten(0, -2)).to(weight_dtype) if ctx.needs_input_grad[1] else None  # [out, in]
-        by_bias = rows.sum(0, dtype=weight_dtype) if ctx.needs_input_grad[2] else None
-        return by_input, by_weight, by_bias, None
 
 
 @contextmanager
@@ -108,26 +57,42 @@ def packing(model: nn.Module, *, training: bool = False) -> Iterator[None]:
 
     The weights must not change inside. Blocks nest: the outermost one packs.
     """
-    dtype, layers = compute_dtype_of(model), list[nn.Linear]()
+    dtype, packed = compute_dtype_of(model), list[nn.Module]()
     head = getattr(model, "get_output_embeddings", lambda: None)()
     # many rows make up for the packing inside `F.linear`: in fp32, packs for training cost memory and win no time
-    useful = _packs(model) and not (training and dtype == torch.float32)
+    useful, fuses = packs(model) and not (training and dtype == torch.float32), getattr(model, FUSES, False)
+    done = {head} if training else set[Any]()  # the head computes in fp32, so the same holds for it
     try:
-        for layer in model.modules() if useful else ():
-            if training and layer is head:  # fp32, so the same holds for it
+        for module in model.modules() if useful else ():  # a layer comes before its parts
+            if module in done:
                 continue
-            if type(layer) is nn.Linear and not hasattr(layer, "packed"):  # a subclass may compute something else
-                packed = PackedWeight(layer.weight, torch.float32 if layer is head else dtype)
-                layers.append(layer)  # once packed: there may be no memory for it
-                layer.packed = packed  # type: ignore[assignment]  # the fused head reads it
-                layer.forward = partial(packed.linear, layer)  # type: ignore[method-assign]
+            own = (
+                None if hasattr(module, "packed") else _pack(module, torch.float32 if module is head else dtype, fuses)
+            )
+            if own is not None:
+                packed.append(module)  # once packed: there may be no memory for it
+                module.packed, module.forward = own  # type: ignore[assignment]  # the head reads `packed`
+            if hasattr(module, "packed"):
+                done.update(module.modules())
         yield
     finally:
-        for layer in layers:
-            del layer.packed, layer.forward
+        for module in packed:
+            del module.packed, module.forward
 
 
-def _packs(model: nn.Module) -> bool:
+def _pack(module: nn.Module, dtype: torch.dtype, fuses: bool) -> tuple[PackedWeight | FusedLayer, Any] | None:
+    """The packs of a module and its forward pass with them; None for one that stays as it is."""
+    if fuses and has_form(module):
+        layer = FusedLayer(module, dtype)
+        return layer, layer.forward
+    if type(module) is nn.Linear:  # a subclass may compute something else
+        weight = PackedWeight([module.weight], dtype)
+        return weight, partial(weight.linear, module)
+    return None
+
+
+def packs(model: nn.Module) -> bool:
+    """Whether packed weights pay for a model: a large one on a CPU, in one piece."""
     weights = list(model.parameters())
     whole = not any(isinstance(weight, DTensor) for weight in weights)  # a pack of a shard would be another layer
     large = has_rounded_weights(model) or sum(weight.numel() for weight in weights) >= SMALL
@@ -155,7 +120,7 @@ def choose(model: nn.Module, wanted: ComputeDtype) -> None:
         if wanted == "fp32":
             raise ModelError("weights_dtype is bf16, and so are their products: set compute_dtype to auto or bf16")
         wanted = "bf16"
-    if device == "cpu" and not _packs(model):
+    if device == "cpu" and not packs(model):
         wanted = "fp32"  # such a model is never rounded
     elif wanted == "auto" and device == "cpu":
         seconds = measure(model) if has_bf16_kernels() else None
@@ -180,11 +145,11 @@ def measure(model: nn.Module, repeats: int = 2) -> dict[str, float]:
     chosen = [layer for layer, work in zip(layers, flop, strict=True) if work <= MEASURED_FLOP] or layers[:1]
     best = dict.fromkeys(DTYPES, float("inf"))
     with torch.inference_mode():
-        packs = {name: [PackedWeight(layer.weight, dtype) for layer in chosen] for name, dtype in DTYPES.items()}
+        packed_by = {name: [PackedWeight([layer.weight], dtype) for layer in chosen] for name, dtype in DTYPES.items()}
         states = [torch.ones(ROWS, layer.in_features) for layer in chosen]
         for name in list(DTYPES) * repeats:  # in turns, so a busy moment hits both
             start = time.perf_counter()
-            for packed, rows in zip(packs[name], states, strict=True):
+            for packed, rows in zip(packed_by[name], states, strict=True):
                 packed.product(rows)
             best[name] = min(best[name], time.perf_counter() - start)
     return best

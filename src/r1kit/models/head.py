@@ -16,7 +16,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from r1kit.models.batch import Targets
-from r1kit.models.compute import PackedWeight, compute_dtype_of
+from r1kit.models.compute import compute_dtype_of
+from r1kit.models.packed_weight import PackedWeight
 
 WITHOUT_TOKEN = "ids_without_token"  # a buffer of models whose vocabulary is larger than their tokenizer's
 NEVER = -1e9  # logit of an id without a token

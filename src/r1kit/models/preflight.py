@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from itertools import accumulate, pairwise, product
 from typing import Any
 
@@ -21,7 +22,8 @@ from torch.nn.utils.rnn import pad_sequence
 from r1kit.models import attention, plain
 from r1kit.models.attention import forward_layout
 from r1kit.models.cached import DecodeLayout, KVCache, PrefillLayout
-from r1kit.models.compute import computing, packing
+from r1kit.models.compute import FUSES, computing, packing, packs
+from r1kit.models.fused_layer import FusedLayer, has_form
 from r1kit.models.head import Head
 from r1kit.models.known import ModelError, first_line
 from r1kit.models.packed import PackedLayout, Span
@@ -53,6 +55,7 @@ def choose_path(model: Any, name: str) -> None:
         reason = packed_obstacle(model)
         if reason:
             model.plain_path = checked_plain_path(model, name, reason)
+        setattr(model, FUSES, not reason and packs(model) and fuses_layers(model))
 
 
 def packed_obstacle(model: Any) -> str:
@@ -87,6 +90,34 @@ def packed_obstacle(model: Any) -> str:
         for layer in stateful:
             del layer.forward
     return reason
+
+
+def fuses_layers(model: Any) -> bool:
+    """Whether a model has layers of Llama's form, and all of them add what `FusedLayer` adds for a packed row."""
+    layers: list[Any] = [module for module in model.modules() if has_form(module)]
+    differences: list[str] = []
+
+    def compared(layer: Any, hidden: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        output: Tensor = type(layer).forward(layer, hidden, *args, **kwargs)
+        try:  # one layer's packs at a time: those of all may not fit into memory
+            fused = FusedLayer(layer, torch.float32).forward(hidden, *args, **kwargs)
+            differences.append(_difference(fused - hidden, output - hidden, TOLERANCE))
+        except FAILURES as error:
+            differences.append(first_line(error))
+        return output
+
+    prompts, completions = _groups(model)
+    layout = PackedLayout([Span(len(p), tuple(map(len, c))) for p, c in zip(prompts, completions, strict=True)])
+    row = torch.cat([*prompts, *(own for owns in completions for own in owns)])  # [T]
+    try:
+        for layer in layers:
+            layer.forward = partial(compared, layer)
+        with _short_windows(model):
+            hidden_states(model, row[None], layout)
+    finally:
+        for layer in layers:
+            del layer.forward
+    return len(differences) == len(layers) > 0 and not any(differences)
 
 
 def bf16_obstacle(model: Any) -> str:
