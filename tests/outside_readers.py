@@ -15,7 +15,7 @@ from typing import Any
 
 from r1kit import cli
 from r1kit.chat import saved
-from r1kit.cli.arguments import engine
+from r1kit.cli.values import engine
 from r1kit.data.messages import parse_messages
 from r1kit.data.rows import numbered_rows
 from r1kit.engines.engine_settings import parse_engine

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from r1kit import cli, recipes
-from r1kit.cli.arguments import engine, setting
+from r1kit.cli.values import engine, setting
 from r1kit.commands import eval_command, generate_command
 from r1kit.pipeline import Context, External, Kind, Recipe, Stage, Stopped
 from r1kit.settings import Settings

@@ -21,7 +21,7 @@ import yaml
 
 import parallel_stages as stages
 from r1kit.cli import main
-from r1kit.cli.arguments import parser
+from r1kit.cli.parser import parser
 from r1kit.cluster import ClusterError, on_cluster
 from r1kit.pipeline import External, Recipe, Stage, StagesFailed, execute
 from r1kit.recipes import build_recipe

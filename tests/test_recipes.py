@@ -333,9 +333,20 @@ def test_a_changed_setting_in_the_middle_of_r1_redoes_exactly_what_depends_on_it
     assert redone({"safety.epochs": "5"}) == {"safety", "r1", "report", *pupils, *measured("r1")}
     assert redone({"student-rl.steps": "2"}) == {"student-rl", "report", *measured("student-rl")}
     assert redone({"eval.samples": "3"}) == {*(f"eval-{model}" for model in MODELS), "report"}
+    assert redone({"eval-base.chat.prefill": "so"}) == {"eval-base", "report"}
     assert redone({"r1.checkpoint_every": "3", "r1.tokens_per_batch": "99", "review.auto_accept": "false"}) == set()
     same = {"requests", "general", *measured("base", "student")}
     assert same - {"general"} <= set(before) - redone_by_seed(tmp_path, before) <= same
+
+
+def test_one_model_may_be_asked_in_its_own_way_but_not_measured_by_other_problems() -> None:
+    recipe = RECIPES["r1"](overrides={"eval-zero.chat.system": "Short.", "eval-zero.max_tokens": "9"}, seed=0)
+    asked = {stage.name: stage.settings for stage in recipe.stages}
+    assert (asked["eval-zero"].chat.system, asked["eval-zero"].max_tokens) == ("Short.", 9)
+    assert asked["eval-zero"].tasks == asked["eval-base"].tasks
+    assert asked["eval-base"].chat.system != "Short."
+    with pytest.raises(SettingsError, match=r"eval-zero.tasks: the same problems measure all models: set eval.tasks"):
+        RECIPES["r1"](overrides={"eval-zero.tasks": "tiny/sums"}, seed=0)
 
 
 def redone_by_seed(runs: Path, before: dict[str, str]) -> set[str]:

@@ -227,7 +227,7 @@ def test_samples_are_spread_over_a_step(tmp_path: Path) -> None:
 def test_trackers_are_named_on_the_command_line_in_a_file_and_in_python(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from r1kit.cli.arguments import parser
+    from r1kit.cli.parser import parser
 
     options = parser().parse_args(["run", "r1-zero", "--track", "trackio,wandb", "--track", "mlflow"])
     assert options.track == ["trackio", "wandb", "mlflow"]

@@ -12,7 +12,7 @@ import pytest
 
 from r1kit import cli
 from r1kit.chat import saved
-from r1kit.cli.arguments import engine
+from r1kit.cli.values import engine
 from r1kit.data import jsonl, rows
 from r1kit.data.errors import DataError
 from r1kit.data.rows import readable_rows

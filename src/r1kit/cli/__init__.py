@@ -12,8 +12,7 @@ import sys
 import traceback
 from collections.abc import Sequence
 
-from r1kit.cli import actions
-from r1kit.cli.arguments import parser
+from r1kit.cli.parser import parser
 from r1kit.store import StoreError
 
 # A user can fix these, so they become one message. Any other exception is a bug of ours and keeps its traceback.
@@ -41,9 +40,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             sys.stdout.flush()  # inside the try: a full disk shows here
         return status or 0
     except KeyboardInterrupt as stop:
-        keeps_rows = options.command in (actions.generate, actions.evaluate) and options.out is not None
-        resumable = keeps_rows or options.command in (actions.run, actions.bench_algorithms)
-        hint = f"\nfinished work is kept; to resume: {shlex.join(['r1kit', *arguments])}" if resumable else ""
+        is_kept = hasattr(options, "keeps_in") and getattr(options, options.keeps_in) is not None
+        hint = f"\nfinished work is kept; to resume: {shlex.join(['r1kit', *arguments])}" if is_kept else ""
         print(f"{_message(stop) or 'stopped'}{hint}", file=sys.stderr)
         return 128 + getattr(stop, "signum", 2)
     except BrokenPipeError:  # `r1kit plan ... | head`
@@ -60,7 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(f"r1kit: error: {_message(error)}", file=sys.stderr)
         from r1kit.settings import SettingsError  # imports pydantic, so only now
 
-        is_usage = options.command in (actions.verify, actions.score) and isinstance(error, SettingsError)
+        is_usage = hasattr(options, "settings_are_usage") and isinstance(error, SettingsError)
         return 2 if is_usage else 1
 
 

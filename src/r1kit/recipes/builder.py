@@ -11,7 +11,7 @@ from r1kit.pipeline import External, Kind, Output, Recipe, Stage
 from r1kit.recipes.rehearsal import REHEARSED, outline_inputs, rehearsal_sizes, smallest
 from r1kit.recipes.scale import Scale, Sizes
 from r1kit.settings import Settings, SettingsError, nearest
-from r1kit.stages.evaluate import EVALUATE
+from r1kit.stages.evaluate import EVALUATE, EvaluateSettings
 from r1kit.stages.rehearse import REHEARSE
 from r1kit.stages.report import REPORT, NotedReportSettings, ReportSettings
 from r1kit.stages.rl import RLSettings
@@ -106,11 +106,12 @@ class Builder:
     def measure(self, models: Mapping[str, Model]) -> dict[str, Stage]:
         """Evaluations of all models.
 
-        Keys are columns: `zero` for the measure `eval`, `everyday/zero` for the measure `everyday`.
+        Keys are columns: `zero` for the measure `eval`, `everyday/zero` for the measure `everyday`. A `--set` of
+        `eval-zero.chat` changes how this one model is asked, so that each can have the prompt that suits it best.
         """
         return {
             column if name == "eval" else f"{name}/{column}": self._stage(
-                f"{name}-{column}", EVALUATE, settings, {"model": model}
+                f"{name}-{column}", EVALUATE, self._of_one(f"{name}-{column}", settings), {"model": model}
             )
             for name, settings in self.measures.items()
             for column, model in models.items()
@@ -138,13 +139,26 @@ class Builder:
         report = Stage("report", REPORT, settings, {key: stage / "." for key, stage in folders.items()})
         return Recipe(name, (*stages, report), self.title, self.scale.lengths, self.light, notes=notes)
 
+    def _of_one(self, name: str, shared: EvaluateSettings) -> EvaluateSettings:
+        """The shared settings with the changes for one model. Raises `SettingsError` for other problems, because the
+        columns of a report are compared problem by problem."""
+        settings: EvaluateSettings = self._overridden(name, EVALUATE, shared)
+        if settings.tasks != shared.tasks:
+            measure = name.partition("-")[0]
+            raise SettingsError(f"{name}.tasks: the same problems measure all models: set {measure}.tasks")
+        return settings
+
     def _settings(self, name: str, kind: Kind, fields: Mapping[str, Any]) -> Any:
+        return self._overridden(name, kind, kind.settings.parse(fields, prefix=name))
+
+    def _overridden(self, name: str, kind: Kind, settings: Any) -> Any:
         self._names.append(name)
-        changes = {path: value for path, value in self._overrides.items() if path.startswith(f"{name}.")}
+        prefix = f"{name}."
+        changes = {
+            path.removeprefix(prefix): value for path, value in self._overrides.items() if path.startswith(prefix)
+        }
         for path in changes:
-            del self._overrides[path]
-        settings = kind.settings.parse(fields, prefix=name)
-        changes = {path.removeprefix(f"{name}."): value for path, value in changes.items()}
+            del self._overrides[prefix + path]
         settings = settings.override(changes, prefix=name)
         return smallest(kind.name, settings) if self.rehearse else settings
 
