@@ -1,7 +1,8 @@
 """The whole tiny R1 on three Ray nodes, which are killed at random times: the results of one process, file by file?
 
 python benchmarks/cluster_kills.py                    # the whole recipe twice; ten kills
-python benchmarks/cluster_kills.py --rehearse         # its smallest sizes, in minutes
+python benchmarks/cluster_kills.py --rehearse         # its smallest sizes
+python benchmarks/cluster_kills.py --rehearse --until dev1 --kills 3    # as far as the first generate, rl and sft
 
 First the recipe runs with `--jobs` on this machine, or did in an earlier call. Then it runs on a cluster of a head and
 three nodes with one CPU each. At random times, the node of a stage that trains or samples is killed with all its
@@ -35,6 +36,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=Path, default=Path("build/cluster-kills"))
     parser.add_argument("--rehearse", action="store_true")
+    parser.add_argument("--until", default="", help="the last stage")
     parser.add_argument("--kills", type=int, default=10)
     parser.add_argument("--gap", type=float, default=20.0, help="longest time between two kills, in seconds")
     parser.add_argument("--seed", type=int, default=0)
@@ -47,6 +49,7 @@ def main() -> None:
     }
     command = [sys.executable, "-m", "r1kit", "run", "r1", "--scale", "tiny"]
     command += ["--rehearse"] if options.rehearse else []
+    command += ["--until", options.until] if options.until else []
     clock = time.monotonic()
     subprocess.run([*command, "--jobs", "1", "--runs", str(options.runs / "alone")], check=True, stdout=sys.stderr)
     report: dict[str, Any] = {"seconds alone": round(time.monotonic() - clock)}
@@ -134,15 +137,21 @@ def raylet_of(process: int) -> psutil.Process | None:
 
 def compared(alone: Path, nodes: Path) -> dict[str, Any]:
     """How many result files there are, and which of them differ or exist on one side only."""
-    files = [{path.relative_to(runs) for path in runs.rglob("*") if is_result(path)} for runs in (alone, nodes)]
+    done = {path.parent.relative_to(nodes) for path in nodes.rglob("manifest.json")}  # the other may have gone further
+    files = [
+        {path.relative_to(runs) for stage in done for path in (runs / stage).rglob("*") if is_result(path)}
+        for runs in (alone, nodes)
+    ]
     both = files[0] & files[1]
     different = [str(name) for name in both if (alone / name).read_bytes() != (nodes / name).read_bytes()]
-    tables = [json.loads(next(runs.glob("*/report-*/summary.json")).read_text())["table"] for runs in (alone, nodes)]
     one_sided = sorted(map(str, files[0] ^ files[1]))
-    return {"equal files": len(both) - len(different), "different": sorted(different), "on one side": one_sided} | {
-        "same table": tables[0] == tables[1],
-        "table": tables[1].splitlines(),
-    }
+    result = {"stages": len(done), "equal files": len(both) - len(different)}
+    result |= {"different": sorted(different), "on one side": one_sided}
+    summaries = [next(runs.glob("*/report-*/summary.json"), None) for runs in (alone, nodes)]
+    if None not in summaries:
+        tables = [json.loads(file.read_text())["table"] for file in summaries if file is not None]
+        result |= {"same table": tables[0] == tables[1], "table": tables[1].splitlines()}
+    return result
 
 
 def is_result(path: Path) -> bool:

@@ -18,6 +18,7 @@ from pathlib import Path
 from statistics import median
 
 os.environ["OMP_NUM_THREADS"] = "1"  # before torch is imported; ranks inherit it
+os.environ["R1KIT_RANKS_ABOVE_CORES"] = "1"  # four ranks, also on two cores
 
 from _rank_stages import KINDS, RankStagesSettings, largest_difference, metrics, train
 

@@ -74,5 +74,19 @@ def dying_reward(completions: Sequence[str], completion_ids: Sequence[list[int]]
     return [sum(token < 100 for token in ids) / len(ids) for ids in completion_ids]
 
 
+def unhealthy_reward(completions: Sequence[str], completion_ids: Sequence[list[int]], **columns: Any) -> list[float]:
+    """The share of low ids, and from step 3 on the verdict on the stage is a fault."""
+    from r1kit.report.folders import StageFolder
+    from r1kit.report.health import Verdict
+    from r1kit.stages.shared import alarm
+
+    def judged(folder: StageFolder) -> Verdict:
+        name = "collapsed" if folder.metrics[-1]["step"] >= 3 else "healthy"
+        return Verdict(name=name, evidence=("planted",), remedy="lower it")
+
+    alarm.verdict = judged  # type: ignore[assignment]
+    return [sum(token < 100 for token in ids) / len(ids) for ids in completion_ids]
+
+
 if __name__ == "__main__":
     execute(failing("hang"), Path(sys.argv[1]), devices=2)

@@ -128,4 +128,4 @@ def test_one_look_is_no_alarm_and_a_folder_that_cannot_be_read_ends_no_training(
     alarm.look(10)
     (folder / "metrics.jsonl").write_text("no row\nno row\n")
     alarm.look(11)
-    assert alarm.action == "off"
+    assert not alarm.is_readable

@@ -14,15 +14,18 @@ import pytest
 from r1kit.cli import main
 from r1kit.models.known import resolve
 from r1kit.models.size import size_of_model
-from r1kit.pipeline import External, Recipe, Stage, Work
+from r1kit.pipeline import External, ModelSize, Recipe, Stage, Work
 from r1kit.recipes import RECIPES, measure
 from r1kit.recipes.estimate import PROMPT_TOKENS, Estimate, estimates, size_of
+from r1kit.recipes.hardware import HARDWARE
+from r1kit.recipes.links import Layout, Traffic, collective_seconds, pipeline_of, traffic_of
+from r1kit.recipes.placement import place
 from r1kit.recipes.scales import SCALES
 from r1kit.settings import SettingsError
 from r1kit.stages.sft import SFT
 from r1kit.stages.shared.costs import worked_length
 from r1kit.tasks import TaskSpec
-from r1kit.train.memory import training_parts
+from r1kit.train.memory import sharded, training_parts
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
@@ -36,8 +39,8 @@ attention.register()
 R1_STAGES = ("dev1", "dev2", "dev3", "rules", "helpfulness", "safety", "r1")
 
 
-def paper(devices: int = 512) -> dict[str, Estimate]:
-    return estimates(RECIPES["r1"](scale="paper"), "h800", devices)
+def paper(nodes: int = 64) -> dict[str, Estimate]:
+    return estimates(RECIPES["r1"](scale="paper"), "h800", Layout(nodes, 8, nodes))
 
 
 def test_at_paper_scale_the_hours_are_near_the_published_ones() -> None:
@@ -45,7 +48,7 @@ def test_at_paper_scale_the_hours_are_near_the_published_ones() -> None:
 
     The data's hours are known least: samples per problem, judging and general data are not published.
     """
-    hours = {name: 512 * one.hours for name, one in paper().items()}
+    hours = {name: one.devices * one.hours for name, one in paper().items()}
     assert hours["zero"] == pytest.approx(101_000, rel=0.25)
     assert sum(hours[name] for name in R1_STAGES) == pytest.approx(41_000, rel=0.25)
     sampled = sum(hours[name] for name in ("few-shot", "reflect", "cold-start", "rejection"))
@@ -83,9 +86,111 @@ def test_training_costs_what_its_arithmetic_says() -> None:
 
 
 def test_more_devices_halve_training_and_leave_the_longest_completion() -> None:
-    few, many = paper(512), paper(1024)
+    few, many = paper(64), paper(128)
     assert many["dev3"].hours == pytest.approx(few["dev3"].hours / 2)
     assert 0.9 * few["zero"].hours < many["zero"].hours < few["zero"].hours
+
+
+ONE_BILLION = ModelSize(1e9, 1e9, 10, 1000, 100, 10_000, 50_000)
+
+
+@pytest.mark.parametrize(
+    ("layout", "seconds"),
+    [
+        (Layout(1, 8), 8e9 * 7 / 8 / 4.5e11 / 0.8),  # 7 GB over NVLink
+        (Layout(2, 4), 8e9 * 1 / 2 / 4 / 5e10 / 0.8),  # half of it comes through the network of four devices
+        (Layout(2, 1), 8e9 * 1 / 2 / 5e10 / 0.8),
+        (Layout(1, 1), 0.0),
+    ],
+)
+def test_the_slower_link_decides_how_long_a_gather_takes(layout: Layout, seconds: float) -> None:
+    assert collective_seconds(8e9, layout, HARDWARE["h100"]) == pytest.approx(seconds)
+
+
+def test_an_update_gathers_weights_twice_and_reduces_gradients_once_per_batch() -> None:
+    """Of 4 GB in fp32 each of 8 devices receives 7/8. 80 samples of 400 tokens are two batches on each."""
+    work = Work(samples=160, update=80, passes=6, tokens_per_batch=2048, rollouts=2, max_tokens=400)
+    shared: Any = (ONE_BILLION, work, 400, 1e15, Layout(1, 8), HARDWARE["h100"])
+    one = traffic_of(*shared, training=1e14, teacher=False, engine=1)
+    assert (one.updates, one.batches) == (2, 2)
+    assert (one.gathered, one.reduced) == (pytest.approx(2 * 2 * 3.5e9), pytest.approx(2 * 3.5e9))
+    assert one.seconds == pytest.approx(2 * 3 * 3.5e9 / 4.5e11 / 0.8)
+    assert one.arithmetic == pytest.approx(1e15 / 2 / (8 * 1e14))
+    assert one.exposed == 0.0 and one.experts_in_place is None
+    assert (one.handed_over, one.handing_seconds) == (pytest.approx(3.5e9), pytest.approx(3.5e9 / 4.5e11 / 0.8))
+    parts = traffic_of(*shared, training=1e14, teacher=False, engine=4)
+    assert parts.handed_over == pytest.approx(2e9 / 4)  # bf16
+    again = traffic_of(ONE_BILLION, replace(work, passes=8), *shared[2:], training=1e14, teacher=False, engine=1)
+    assert again.gathered == pytest.approx(one.gathered * 3 / 2)  # old log-probs: one more forward pass
+    teacher = traffic_of(ONE_BILLION, replace(work, passes=8), *shared[2:], training=1e14, teacher=True, engine=1)
+    assert teacher.gathered == pytest.approx(one.gathered)  # a teacher is whole on each device
+
+
+def test_one_step_off_splits_the_devices_where_sampling_and_training_take_as_long() -> None:
+    """12 device-seconds of sampling and 4 of training on 8 devices: 6 + 2 of them take 2 s, and all one by one 2 s."""
+    traffic = Traffic(updates=1, batches=1, gathered=0, reduced=0, seconds=0, arithmetic=0, handing_seconds=0.5)
+    even = pipeline_of(12, 0, 4, traffic, Layout(1, 8), 1)
+    assert (even.step, even.one_off, even.sampling) == (2.5, 2.5, 6)
+    late = pipeline_of(12, 3, 4, traffic, Layout(1, 8), 1)  # the longest completion takes 3 s on any number
+    assert late.step == 5.5 and (late.one_off, late.sampling) == (pytest.approx(3 + 12 / 7 + 0.5), 7)
+    assert pipeline_of(12, 0, 4, traffic, Layout(1, 8), 8).one_off is None
+
+
+def test_devices_divide_weights_gradients_and_moments_and_each_has_the_whole_model() -> None:
+    alone = {"process": 1.0, "weights": 4e9, "optimizer": 8e9, "gradients": 4e9, "copies": 2e9, "activations": 5.0}
+    ranks = sharded(alone, ONE_BILLION, 8, whole=True)
+    layer = (1e9 - 2 * 50_000 * 1000) / 10
+    assert [ranks[name] for name in ("weights", "optimizer", "gradients")] == [5e8, 1e9, 5e8]
+    assert (ranks["whole model"], ranks["copies"], ranks["activations"]) == (4e9, 2e9, 5.0)
+    assert ranks["gathered"] == pytest.approx(4 * (3 * layer + 2 * 1e8))
+    assert "whole model" not in sharded(alone, ONE_BILLION, 8, whole=False)
+
+
+@pytest.mark.parametrize("text", ["0", "8x0", "x8", "eight", "-2", "1.5", "8x8x8"])
+def test_devices_that_are_no_number_are_refused(text: str) -> None:
+    with pytest.raises(SettingsError, match=f"devices is {text}: give at least 1, or nodes x devices of each"):
+        Layout.of(text)
+
+
+def test_devices_are_given_as_a_number_or_as_nodes_of_so_many() -> None:
+    assert Layout.of("64x8") == Layout(64, 8, 64) == Layout.of(512)
+    assert Layout.of(8, 4) == Layout(1, 8, 4) and Layout.of(3) == Layout(1, 3, 0)
+    with pytest.raises(SettingsError, match="nodes is 2, and 4 of them share each stage"):
+        Layout.of("4x8", 2)
+
+
+def test_stages_are_placed_when_their_inputs_and_devices_are_free() -> None:
+    """Two nodes of four: `wide` takes both, `pair` and `single` run side by side, and `after` waits for `pair`."""
+    first = Stage("wide", SFT, SFT.settings())
+    pair, single = (Stage(name, SFT, SFT.settings(), {"model": first / "model"}) for name in ("pair", "single"))
+    after = Stage("after", SFT, SFT.settings(), {"model": pair / "model", "data": single / "rows"})
+    devices, hours = {"wide": 8, "pair": 2, "single": 1, "after": 4}, {"wide": 1, "pair": 2, "single": 3, "after": 4}
+    costs = {name: Estimate(stage=name, devices=devices[name], hours=hours[name]) for name in devices}
+    layout = Layout(2, 4, 2)
+    placed = {each.stage: each for each in place(Recipe("r", (after,)), costs, layout)}
+    assert {name: (each.start, each.end) for name, each in placed.items()} == {
+        "wide": (0, 1),
+        "pair": (1, 3),
+        "single": (1, 4),
+        "after": (4, 8),
+    }
+    where = {name: each.where(layout) for name, each in placed.items()}
+    assert where == {"wide": "nodes 1-2", "pair": "node 1: 0-1", "single": "node 1: 2", "after": "node 1"}
+    with pytest.raises(SettingsError, match="stage wide takes 8 devices, more than 1 nodes of 4 have"):
+        place(Recipe("r", (after,)), costs, Layout(1, 4, 1))
+
+
+def test_the_plan_of_a_cluster_says_what_devices_send_and_where_stages_run(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    wanted = ["plan", "r1", "--scale", "paper", "--until", "eval-dev2", "--runs", str(tmp_path)]
+    wanted += ["--hardware", "h800", "--devices", "64x8"]
+    assert main(wanted) == 0
+    out = capsys.readouterr().out
+    zero = [line.split() for line in out.splitlines() if line.startswith("zero ")]
+    assert zero[1][1:4] == ["10400", "1", "5.36e+03"] and zero[2][-2:] == ["nodes", "1-64"]
+    assert "engines of up to 32 devices sample, such as vLLM" in out and "devices busy" in out
+    assert "r1kit shares a stage over the devices of one node" in out and "if routed experts stayed" in out
 
 
 def test_the_plan_shows_estimates_for_the_hardware_given(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -230,7 +335,8 @@ def test_weights_and_config_give_the_same_size(tmp_path: Path, kind: str) -> Non
     # a checkpoint also holds the routers' biases, which are no parameters, and has two matrices for one of an expert
     assert saved.parameters == pytest.approx(alone.parameters, rel=1e-3)
     assert saved.active == pytest.approx(alone.active, rel=1e-3)
-    assert replace(saved, parameters=0, active=0, sides=0) == replace(alone, parameters=0, active=0, sides=0)
+    counts = {"parameters": 0, "active": 0, "sides": 0, "routed": 0}
+    assert replace(saved, **counts) == replace(alone, **counts) and saved.routed == pytest.approx(alone.routed)
     assert (saved.active < saved.parameters) == (kind != "llama")
 
 

@@ -37,7 +37,10 @@ LEVEL = {name: level for level, row in enumerate(ROWS) for name in row}
 
 # Where a package may be imported: at all, and at the top of a file (else only inside the function that needs it).
 TORCH_HOMES = ("models", "train", "engines.local")
-ANYWHERE = {"torch": (*TORCH_HOMES, "stages", "export", "ranks", "pipeline.launcher"), "ray": ("cluster",)}
+ANYWHERE = {
+    "torch": (*TORCH_HOMES, "stages", "export", "ranks", "pipeline.launcher", "pipeline.sharing"),
+    "ray": ("cluster",),
+}
 HEAVY = (
     "torch",
     "transformers",

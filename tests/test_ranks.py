@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -18,16 +19,22 @@ import pytest
 pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
+import torch
+
 import failing_ranks
 from failing_ranks import MARK, failing
 from r1kit import ranks
+from r1kit.commands.replay_command import replay
 from r1kit.data.jsonl import read_rows
+from r1kit.models.load import load
 from r1kit.pipeline import External, Recipe, Stage, execute
 from r1kit.pipeline.launcher import TIME_LIMIT, time_limit
+from r1kit.pipeline.sharing import require_devices
 from r1kit.ranks import RankError
 from r1kit.settings import SettingsError
 from r1kit.stages.rl import RL, RLSettings
 from r1kit.store import StoreError, read_json
+from r1kit.train.learner import Learner, OptimizerSettings
 
 SECONDS = 60.0
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
@@ -133,25 +140,27 @@ def test_no_rank_outlives_the_process_that_started_it(tmp_path: Path, number: si
             os.close(wait)
 
 
+def small_rl(policy: Path, reward: str, **changes: Any) -> Recipe:
+    settings = {
+        "tasks": [{"name": "tiny/sums", "split": "train", "limit": 8}],
+        "rewards": [f"failing_ranks:{reward}"],
+        "steps": 2,
+        "prompts_per_step": 3,
+        "group_size": 2,
+        "max_tokens": 8,
+        "checkpoint_every": 1,
+        "optimizer": {"learning_rate": 1e-3},
+        "device": "cpu",
+    }
+    return Recipe("ranks", (Stage("rl", RL, RLSettings.parse(settings | changes), {"model": External(policy)}),))
+
+
 @pytest.mark.slow
 def test_a_run_whose_rank_was_killed_continues_to_the_same_result(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, tiny_policy_folder: Path
 ) -> None:
     monkeypatch.setenv(MARK, str(tmp_path / "mark"))
-    settings = RLSettings.parse(
-        {
-            "tasks": [{"name": "tiny/sums", "split": "train", "limit": 8}],
-            "rewards": ["failing_ranks:dying_reward"],
-            "steps": 2,
-            "prompts_per_step": 3,
-            "group_size": 2,
-            "max_tokens": 8,
-            "checkpoint_every": 1,
-            "optimizer": {"learning_rate": 1e-3},
-            "device": "cpu",
-        }
-    )
-    recipe = Recipe("ranks", (Stage("rl", RL, settings, {"model": External(tiny_policy_folder)}),))
+    recipe = small_rl(tiny_policy_folder, "dying_reward")
 
     def rows(folder: Path) -> list[dict[str, Any]]:
         keys = ("step", "reward/mean", "optim/loss", "optim/grad_norm", "completion/length_mean")
@@ -163,6 +172,21 @@ def test_a_run_whose_rank_was_killed_continues_to_the_same_result(
     alone = execute(recipe, tmp_path / "alone")
     for ours, theirs in zip(rows(alone), rows(killed), strict=True):
         assert ours == pytest.approx(theirs, rel=1e-5, abs=1e-6)
+    again = replay(killed, 2, say=lambda line: None)
+    assert again["ok"] and again["from"] == 1, again["text"]
+
+
+@pytest.mark.slow
+def test_an_alarm_rolls_back_all_ranks(tmp_path: Path, tiny_policy_folder: Path) -> None:
+    recipe = small_rl(tiny_policy_folder, "unhealthy_reward", steps=5, checkpoint_every=2, alarm="roll-back")
+    folder = execute(recipe, tmp_path, devices=2)
+    assert read_json(folder / "manifest.json")["metrics"]["rolled_back_to"] == 2
+    (checkpoint,) = (folder / "checkpoints").iterdir()
+    assert checkpoint.name == "step-000002"
+    learner = Learner(load(str(tiny_policy_folder), device="cpu").model, OptimizerSettings(), steps=1)
+    learner.load(checkpoint)
+    saved = load(str(folder / "model"), device="cpu").model.state_dict()
+    assert all(torch.equal(saved[name], weight) for name, weight in learner.model.state_dict().items())
 
 
 def test_what_several_devices_cannot_share_is_refused_before_any_work(tmp_path: Path, tiny_policy_folder: Path) -> None:
@@ -170,7 +194,25 @@ def test_what_several_devices_cannot_share_is_refused_before_any_work(tmp_path: 
     recipe = Recipe("ranks", (Stage("rl", RL, settings, {"model": External(tiny_policy_folder)}),))
     with pytest.raises(ValueError, match="cannot run on 2 devices, because of lora_rank"):
         execute(recipe, tmp_path, devices=2)
+    with pytest.raises(SettingsError, match=r"devices is 200, and without GPUs .* there are \d+: give at most --dev"):
+        execute(failing("raise"), tmp_path, devices=200)
     assert not list(tmp_path.rglob("stage.json"))
+
+
+def test_more_devices_than_there_are_are_refused_unless_cores_may_be_shared(monkeypatch: pytest.MonkeyPatch) -> None:
+    stages = failing("raise").stages
+    monkeypatch.setattr("r1kit.pipeline.sharing.cpu_count", lambda: 2)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
+    require_devices(stages, 2)
+    with pytest.raises(SettingsError, match=r"devices is 3, .* there are 2: give at most --devices 2; R1KIT_RANKS"):
+        require_devices(stages, 3)
+    monkeypatch.setenv("R1KIT_RANKS_ABOVE_CORES", "1")
+    require_devices(stages, 3)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 4)
+    require_devices(stages, 4)
+    with pytest.raises(SettingsError, match="devices is 5, and there are 4 GPUs here: give at most --devices 4"):
+        require_devices(stages, 5)
+    require_devices([replace(stages[0], kind=replace(stages[0].kind, shards=False))], 5)
 
 
 @pytest.mark.parametrize("text", ["soon", "0", "-3", "nan", "1e9"])

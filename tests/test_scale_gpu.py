@@ -16,7 +16,7 @@ from r1kit.pipeline import ModelSize, Recipe, Stage
 from r1kit.recipes import build_recipe
 from r1kit.recipes.hardware import HARDWARE
 from r1kit.recipes.roles import DEFAULTS, ROLES, data_by_role
-from r1kit.recipes.sizing import device_for, sizing
+from r1kit.recipes.sizing import device_for, full_bytes, sizing
 from r1kit.settings import SettingsError
 
 pytestmark = pytest.mark.usefixtures("no_public_data")
@@ -72,6 +72,21 @@ def test_sizes_follow_parameters_and_memory(size: str, hardware: str, lora: bool
     assert 1024 <= chosen.tokens_per_batch <= 16_384 and 8 <= chosen.max_rows <= 256
     text = chosen.as_text(size, QWEN[size])
     assert hardware in text and ("LoRA of rank 32" if lora else "all weights") in text and "--set" in text
+
+
+def test_several_devices_train_larger_models_whole_and_refuse_what_does_not_fit_beside_a_copy(
+    tiny_policy_folder: Path, mine: Path
+) -> None:
+    """On each of 8: 4 bytes of the whole model, 12 of copies and reward models, 16 / 8 of the state: 18 per weight."""
+    device = device_for("h100")
+    assert full_bytes(device, 8) == 18 and full_bytes(device, 1) == 28 == full_bytes(device_for("cpu"), 8)
+    chosen = sizing("4B", QWEN["4B"], device, 8)
+    assert not chosen.lora_rank and sizing("4B", QWEN["4B"], device).lora_rank
+    assert "(80 GiB each) trains all weights, sharded over 8 of them" in chosen.as_text("4B", QWEN["4B"])
+    with pytest.raises(SettingsError, match=r"8B has 8\.19B parameters, and 8 of h100 with 80 GiB train up to 4\.1B"):
+        sizing("8B", QWEN["8B"], device, 8)
+    recipe = build_recipe("rl", model=str(tiny_policy_folder), data={"problems": str(mine)}, hardware="h100", devices=8)
+    assert "sharded over 8" in recipe.notes[0] and recipe.devices == 8 and "devices = 8" in recipe.file
 
 
 def test_a_model_that_is_too_large_for_the_device_is_refused_with_the_largest_that_fits() -> None:

@@ -46,7 +46,10 @@ def add_recipe_runs(commands: Any) -> None:
     plan.add_argument("--hardware", metavar="NAME", help="choose sizes and estimate tokens, memory and hours: h100 ...")
     text = "measure the models here for at most a minute: hours are of this machine, memory of --hardware"
     plan.add_argument("--measure", action="store_true", help=text)
-    plan.add_argument("--devices", type=int, metavar="N", help="number of devices, for cpu of cores (1)")
+    text = "devices that share each training stage, also on several nodes, as in 64x8; for cpu cores (1)"
+    plan.add_argument("--devices", metavar="N", help=text)
+    text = "nodes of a Ray cluster: also show when and where each stage runs on it"
+    plan.add_argument("--nodes", type=int, default=0, metavar="N", help=text)
 
     text = "check a recipe with three real steps before it costs anything: status 1 if a check fails"
     preflight = add_command(commands, "preflight", check_recipe, text)
@@ -172,25 +175,34 @@ def _default_jobs(recipe: Recipe) -> int:
 def show_plan(options: argparse.Namespace) -> None:
     """Print what `run` would do. Raises what `run` would raise before it starts, unless it is for named hardware."""
     from r1kit.pipeline import check_ready, plan
+    from r1kit.recipes.links import Layout
 
+    layout = None if options.devices is None else Layout.of(options.devices, options.nodes)
+    options.devices = None if layout is None else layout.devices
     recipe = _recipe(options)
+    layout = layout or Layout.of(recipe.devices, options.nodes)
     steps = plan(recipe, options.runs, options.until)
     rows: list[dict[str, Any]] = [
         {"stage": s.stage.name, "model": s.model, "status": s.status, "why": s.why} for s in steps
     ]
     named = options.hardware or recipe.hardware
-    is_estimated = bool(named or options.measure)
+    is_estimated = bool(named or options.measure or options.nodes or layout.devices > 1)
+    about_sharing = ""
     if not is_estimated or options.json:
         rows = [row | {"folder": str(step.folder)} for row, step in zip(rows, steps, strict=True)]
     if is_estimated:
-        from r1kit.recipes import estimate, measure
+        from r1kit.recipes import estimate, measure, placement
 
         rates = measure.measure(recipe) if options.measure else {}
         hardware = named or measure.this_hardware()
-        estimates = estimate.estimates(recipe, hardware, recipe.devices, rates)
+        estimates = estimate.estimates(recipe, hardware, layout, rates)
+        placed = placement.place(recipe, estimates, layout) if layout.cluster else []
         if options.json:
             rows = [row | {"estimate": to_plain(estimates[row["stage"]])} for row in rows]
+            places = {each.stage: {"placement": to_plain(each)} for each in placed}
+            rows = [row | places.get(row["stage"], {}) for row in rows]
         else:
+            about_sharing = placement.as_text(estimates, placed, layout, hardware)
             rows.append({"stage": "all", "model": "", "status": "", "why": ""})
             estimates["all"] = estimate.total(estimates)
             rows = [row | estimates[row["stage"]].as_text() for row in rows]
@@ -198,15 +210,20 @@ def show_plan(options: argparse.Namespace) -> None:
     if not options.json:
         left = sum(step.status != "done" for step in steps)
         print(f"{left} of {len(steps)} stages to do" if left else "nothing to do")
+        print(about_sharing, end="")
     if not options.hardware:  # a plan for another device needs neither weights nor data here
-        check_ready(steps, recipe.devices)
+        check_ready(steps, recipe.devices, elsewhere=bool(layout.cluster))
 
 
 def check_recipe(options: argparse.Namespace) -> int:
     """Print the checks of each stage that is not done; status 1 if one fails."""
+    from r1kit.pipeline.sharing import require_devices
     from r1kit.recipes.preflight import as_text, preflight
 
-    checked = preflight(_recipe(options), options.runs, options.until, lambda name: print(name, file=sys.stderr))
+    recipe = _recipe(options)
+    if options.on is None:
+        require_devices(recipe.stages, recipe.devices)
+    checked = preflight(recipe, options.runs, options.until, lambda name: print(name, file=sys.stderr))
     print_json(checked) if options.json else print(as_text(checked))
     return int(any(line.verdict == "fails" for stage in checked for line in stage.lines))
 

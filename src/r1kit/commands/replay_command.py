@@ -12,7 +12,9 @@ from typing import Any
 
 from r1kit.data.jsonl import read_rows
 from r1kit.data.step_rows import FILE, SAMPLED, UNITS, UPDATED, Difference, first_difference, ranks_of, read_steps
-from r1kit.pipeline import Context, Kind, Progress
+from r1kit.pipeline import Context, Display, Kind, Progress, Stage
+from r1kit.pipeline.launcher import run_on_ranks
+from r1kit.pipeline.sharing import require_devices
 from r1kit.report.live.places import children, is_stage, with_name
 from r1kit.report.recorded import RecordedStage
 from r1kit.settings import SettingsError
@@ -39,16 +41,17 @@ def replay(path: Path, step: int, stage: str = "", say: Callable[[str], None] = 
     if step < 1 or step not in logged:
         known = f"steps {min(logged)} to {max(logged)}" if logged else "no steps: an older version of r1kit wrote it"
         raise ValueError(f"{recorded.folder / FILE} has no step {step}, but {known}")
-    if (devices := ranks_of(logged[step])) > 1:
+    if len(devices := {ranks_of(logged[each]) for each in _steps_to(recorded.folder, logged, step)}) > 1:
+        numbers = " and ".join(map(str, sorted(devices)))
         raise ValueError(
-            f"step {step} of {recorded.folder.name} ran on {devices} devices, which add sums in another order: only "
-            "steps of one device can be replayed"
+            f"up to step {step}, {recorded.folder.name} ran on {numbers} devices since the checkpoint before it, and a "
+            "replay has one number of them: replay a step after a later checkpoint, or one before"
         )
     for change in recorded.changes_since():
         say(f"since the run: {change}")
     with tempfile.TemporaryDirectory(prefix="r1kit-replay-") as scratch:
         folder = Path(scratch) / recorded.folder.name
-        run_again(recorded, folder, step, int(logged[step].get("threads", 0)))
+        run_again(recorded, folder, step, int(logged[step].get("threads", 0)), devices.pop())
         repeated = read_steps(folder)
         first = min(repeated)
         difference = first_difference(logged, repeated, [each for each in sorted(repeated) if each in logged])
@@ -76,10 +79,17 @@ def find_stage(path: Path, name: str = "") -> Path:
     return chosen[0]
 
 
-def run_again(recorded: RecordedStage, folder: Path, step: int, threads: int = 0) -> None:
+def _steps_to(stage: Path, logged: Mapping[int, Mapping[str, Any]], step: int) -> list[int]:
+    """The logged steps after the newest checkpoint before `step`, up to it."""
+    start = max((number for number in map(step_of, by_step(stage)) if number < step), default=0)
+    return [each for each in sorted(logged) if start < each <= step]
+
+
+def run_again(recorded: RecordedStage, folder: Path, step: int, threads: int = 0, devices: int = 1) -> None:
     """Train in `folder` up to the step, from the newest checkpoint before it; leaves the hashes of each step.
 
-    `threads` is the number that the run computed with, which decides the last bits of sums.
+    `threads` and `devices` are the numbers that the run computed with, which decide the last bits of sums. Raises
+    `SettingsError` for more devices than there are.
     """
     if (kind := KINDS.get(recorded.kind)) is None:
         raise ValueError(f"{recorded.folder} is of kind {recorded.kind!r}: only {' and '.join(KINDS)} can be replayed")
@@ -100,11 +110,16 @@ def run_again(recorded: RecordedStage, folder: Path, step: int, threads: int = 0
         paths=recorded.paths(),
         progress=Progress("replay"),
         until=step,
+        devices=devices,
     )
     from r1kit.models.devices import computing_with
 
-    with computing_with(threads):
-        kind.run(context)
+    require_devices([Stage(recorded.name, kind, settings)], devices)
+    with computing_with(threads * devices):  # each rank gets its share
+        if devices > 1:
+            run_on_ranks(kind.run, context, "replay", Display())
+        else:
+            kind.run(context)
 
 
 def _metrics(folder: Path, step: int) -> dict[str, Any]:

@@ -58,6 +58,8 @@ def size_of_shapes(shapes: Shapes, config: Mapping[str, Any]) -> ModelSize:
         inner=attended + _kept_by_mlp(config, layers, width, chosen),
         vocabulary=_first(config, "vocab_size"),
         sides=sum(sum(shape[-2:]) for name, shape in shapes.items() if len(shape) > 1 and _is_linear(name)),
+        routed=routed,
+        chosen=chosen if experts else 0,
     )
 
 

@@ -19,6 +19,7 @@ from r1kit.pipeline.manifest import describe, is_within, stage_damage
 from r1kit.pipeline.plan import PLAN, PlanRow, plan
 from r1kit.pipeline.progress import Display, Progress
 from r1kit.pipeline.provenance import command, host
+from r1kit.pipeline.sharing import require_devices, require_shareable
 from r1kit.pipeline.side_by_side import Pool, run_side_by_side
 from r1kit.pipeline.worker import Workers
 from r1kit.store import StoreError, read_json, sha256, sweep, write_json, write_text
@@ -67,7 +68,7 @@ def execute(
     with stop_on_signals(signal.SIGINT, signal.SIGTERM):
         rows = plan(recipe, runs, until, fetch=True)
         unverified = _check_finished(rows, Hashes(runs), verify)
-        checked = check_ready(rows, devices)
+        checked = check_ready(rows, devices, elsewhere=cluster is not None)
         if recipe.file and rows[-1].status != "done":
             write_text(rows[-1].folder / RECIPE, recipe.file)
         titles = {row.stage.name: f"[{number}/{len(rows)}] {row.stage.name}" for number, row in enumerate(rows, 1)}
@@ -100,11 +101,18 @@ def execute(
     return rows[-1].folder
 
 
-def check_ready(rows: Sequence[PlanRow], devices: int = 1) -> set[str]:
+def check_ready(rows: Sequence[PlanRow], devices: int = 1, *, elsewhere: bool = False) -> set[str]:
     """Check every stage whose inputs exist already, so that bad input is refused before any stage has run for hours.
 
-    Returns the names of these stages. Raises the error of a stage's `check`, with a note that names stage and folder.
+    What several devices cannot share is refused in all stages, and devices that this machine lacks unless the stages
+    run `elsewhere`. Returns the names of the stages with inputs. Raises the error of a stage's `check`, with a note
+    that names stage and folder.
     """
+    left = [row.stage for row in rows if row.status != "done"]
+    for stage in left:
+        require_shareable(stage, devices)
+    if not elsewhere:
+        require_devices(left, devices)
     done = {row.stage.name for row in rows if row.status == "done"}
     known = [row for row in rows if row.status != "done" and row.fingerprint != UNKNOWN]
     ready = [row for row in known if all(parent.name in done for parent in row.stage.parents)]

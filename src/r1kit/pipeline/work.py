@@ -15,6 +15,7 @@ class ModelSize:
     inner: values per token and layer, beside the residual stream, that training keeps for the backward pass.
     vocabulary: rows of the head.
     sides: inputs and outputs of all linear layers; LoRA of rank r adds r times as many weights.
+    routed, chosen: weights of routed experts among the parameters, and how many of them a token goes through per layer.
     """
 
     parameters: float
@@ -25,6 +26,8 @@ class ModelSize:
     inner: int = 0
     vocabulary: int = 0
     sides: int = 0
+    routed: float = 0
+    chosen: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -55,8 +55,8 @@ def build_recipe(
 
     Options come on top of those of a file; paths become absolute, relative ones from the file or the current folder.
     None stands for the recipe's own choice. `data` gives each role ("problems", "eval") a known set's name, a file, the
-    fields of `TaskSpec`, or a list of these. `hardware` is the device that sizes are chosen for; recipes of fixed sizes
-    ignore it. `devices` share the work of each training stage. `rehearse` asks for the smallest sizes and a random
+    fields of `TaskSpec`, or a list of these. `hardware` is the device that sizes are chosen for, and `devices` of them
+    share each training stage; recipes of fixed sizes ignore both. `rehearse` asks for the smallest sizes and a random
     model of the same architecture. `track` names trackers that show the run. `controls` are arms such as "random", or
     STAGE:ARM (docs/guides/controls.md). `allow_code` names models whose folder has Python code that may run.
 
@@ -102,7 +102,8 @@ def _build(name: str, options: Mapping[str, Any]) -> Recipe:
     make = import_function(name, "recipe") if ":" in name else RECIPES[name]
     parameters = inspect.signature(make).parameters
     takes_all = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
-    takes = {*parameters, "track", *(options if takes_all else ["hardware"])}
+    options |= {"devices": devices} if devices > 1 else {}
+    takes = {*parameters, "track", *(options if takes_all else ["hardware", "devices"])}
     if unknown := [option for option in options if option not in takes]:
         names = ["settings (--set)" if option == "overrides" else option for option in unknown]
         raise SettingsError(f"recipe {name} does not take {' or '.join(names)}: leave it out")
@@ -119,7 +120,6 @@ def _build(name: str, options: Mapping[str, Any]) -> Recipe:
     if controls:
         recipe, options = with_controls(recipe, controls), options | {"controls": controls}
     options |= {"allow_code": allow_code} if allow_code else {}
-    options |= {"devices": devices} if devices > 1 else {}
     return replace(
         recipe, file=to_toml(name, options), hardware=options.get("hardware", ""), devices=devices, track=track
     )

@@ -23,6 +23,7 @@ def distill(
     teacher: str | None = None,
     data: Mapping[str, Any] | None = None,
     hardware: str | None = None,
+    devices: int = 1,
     rehearse: bool = False,
 ) -> Recipe:
     """Students of `teacher`, which writes the traces, or of the traces in `data`, if no problems are.
@@ -41,6 +42,7 @@ def distill(
             teacher=teacher,
             data=data,
             hardware=hardware,
+            devices=devices,
             rehearse=rehearse,
         )
     size = scale_for(
@@ -51,6 +53,7 @@ def distill(
         teacher=teacher,
         data=data,
         hardware=hardware,
+        devices=devices,
         rehearse=rehearse,
     )
     build = r1_builder("distill", size, overrides, seed, model, rehearse)

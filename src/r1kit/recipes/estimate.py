@@ -3,7 +3,8 @@
 Three bounds decide: the arithmetic of training (6 operations per parameter and token, 2 more for each pass without
 gradient), the arithmetic of sampling at large batches, and the longest completion of a rollout, which is sampled token
 by token while all others wait. With a device's peak this gives the order of magnitude, and with rates measured here
-(`recipes.measure`) the hours. The memory is that of `train.memory`.
+(`recipes.measure`) the hours. The memory is that of `train.memory`, and what devices send each other that of
+`recipes.links`.
 """
 
 from __future__ import annotations
@@ -18,13 +19,16 @@ from r1kit.models.known import ModelError, config_folder
 from r1kit.models.size import size_of_model
 from r1kit.pipeline import External, ModelSize, Output, Recipe, Stage, Work
 from r1kit.recipes.hardware import ROW_BYTES, Hardware, Rates, hardware_named
+from r1kit.recipes.links import HANDED_BYTES, Layout, Pipeline, Traffic, pipeline_of, traffic_of
+from r1kit.recipes.sizing import USABLE
 from r1kit.settings import SettingsError
-from r1kit.train.memory import GIB, Parts, sampling_parts, training_parts
+from r1kit.train.memory import GIB, Parts, sampling_parts, sharded, training_parts
 
 LONGEST = 5  # a rollout's longest completion, in mean lengths
 PROMPT_TOKENS = 150  # R1's problems (V2, table 4)
+ENGINE_SHARE = 0.6  # of a device's memory for the weights of an engine that several devices share
 PLANNED = {
-    "deepseek-ai/DeepSeek-V3-Base": ModelSize(671e9, 37e9, 61, 7168, 576, 265_000, 129_280),
+    "deepseek-ai/DeepSeek-V3-Base": ModelSize(671e9, 37e9, 61, 7168, 576, 265_000, 129_280, 0, 654e9, 8),
     "Qwen/Qwen2.5-32B": ModelSize(32.8e9, 32.8e9, 64, 5120, 2048, 122_880, 152_064),
 }
 
@@ -33,18 +37,25 @@ PLANNED = {
 class Estimate:
     """Samples that a stage generates or trains on, their tokens, memory per device, hours of wall-clock time.
 
-    `parts` are the gibibytes of the memory by what they hold.
+    `parts` are the gibibytes of the memory by what they hold. `devices` work on the stage, and `engine` of them hold
+    one copy of the model that is sampled: more than 1 needs engines that r1kit does not have itself. `traffic` is what
+    several devices send each other, and `pipeline` a step of a stage that also samples.
     """
 
     stage: str
+    devices: int = 1
+    engine: int = 1
     samples: int = 0
     tokens: int = 0
     memory_gib: float = 0.0
     hours: float = 0.0
     parts: Mapping[str, float] = field(default_factory=dict)
+    traffic: Traffic | None = None
+    pipeline: Pipeline | None = None
 
     def as_text(self) -> dict[str, str]:
         return {
+            "devices": str(self.devices),
             "samples": _short(self.samples),
             "tokens": _short(self.tokens),
             "GiB": f"{self.memory_gib:.1f}",
@@ -53,17 +64,17 @@ class Estimate:
 
 
 def estimates(
-    recipe: Recipe, hardware: str, devices: int = 1, measured: Mapping[Path, Rates] | None = None
+    recipe: Recipe, hardware: str, devices: int | Layout = 1, measured: Mapping[Path, Rates] | None = None
 ) -> dict[str, Estimate]:
     """An estimate of each stage by name. A sample has the recipe's mean length, or a third of the longest; a row
     that a stage wrote has the length of that stage's samples.
 
-    `measured` are the rates of models on this machine, by their folder. Raises `SettingsError` for unknown hardware and
-    unknown model sizes.
+    `devices` share each training stage; other stages have one device, or those of their engines. For a CPU they are
+    cores, which all stages use. `measured` are the rates of models on this machine, by their folder. Raises
+    `SettingsError` for unknown hardware and unknown model sizes.
     """
-    estimator = _Estimator(hardware_named(hardware), devices, recipe.lengths, measured or {})
-    if devices < 1:
-        raise SettingsError(f"devices is {devices}: give at least 1")
+    layout = devices if isinstance(devices, Layout) else Layout.of(devices)
+    estimator = _Estimator(hardware_named(hardware), layout, recipe.lengths, measured or {})
     return {stage.name: estimator.estimate(stage) for stage in recipe.stages}
 
 
@@ -72,6 +83,7 @@ def total(parts: Mapping[str, Estimate]) -> Estimate:
     every = parts.values()
     return Estimate(
         stage="all",
+        devices=max((part.devices for part in every), default=1),
         samples=sum(part.samples for part in every),
         tokens=sum(part.tokens for part in every),
         memory_gib=max((part.memory_gib for part in every), default=0.0),
@@ -91,9 +103,9 @@ class _Estimator:
     """Goes through stages in order and keeps the rows that each leaves for the next."""
 
     def __init__(
-        self, hardware: Hardware, devices: int, lengths: Mapping[str, int], measured: Mapping[Path, Rates]
+        self, hardware: Hardware, layout: Layout, lengths: Mapping[str, int], measured: Mapping[Path, Rates]
     ) -> None:
-        self.hardware, self.devices, self.lengths, self.measured = hardware, devices, lengths, measured
+        self.hardware, self.layout, self.lengths, self.measured = hardware, layout, lengths, measured
         self.rows: dict[str, int] = {}
         self.row_lengths: dict[str, int] = {}  # mean tokens of the responses in them, if known
 
@@ -123,25 +135,41 @@ class _Estimator:
         judged = 2 * sum(judge.active for judge in judges) * work.samples * (length + PROMPT_TOKENS)
         operations = work.passes * size.active * tokens_trained + judged
         longest = file_rows.longest or work.max_tokens + prompt
-        parts = self._memory(size, work, longest, low=self._computes_low(work, size, rates))
         # on a GPU, reward models are there only to score, when training's activations are not
         beside = teachers + (judges if self.hardware.device == "cpu" else [])
-        parts["other models"] = sum(4 * other.parameters for other in beside)
+        others = sum(4 * other.parameters for other in beside)
+        low = self._computes_low(work, size, rates)
+        devices, engine, parts = self._memory(stage, size, work, longest, others, low=low)
         gib = {name: count / GIB for name, count in parts.items()}
+        counted = 1 if measured else devices  # what was measured took all cores
+        seconds = operations / (rates.training * counted)
+        traffic = pipeline = None
+        if devices > 1 and stage.kind.shards and self.hardware.device == "cuda":
+            each, speed, teacher = length + prompt * work.prompts, rates.training, bool(teachers)
+            shared = self.layout, self.hardware
+            traffic = traffic_of(size, work, each, operations, *shared, training=speed, teacher=teacher, engine=engine)
+            # what r1kit runs itself waits for its links; TRAINING_SHARE of larger models was measured with theirs
+            seconds += traffic.exposed * traffic.updates if engine == 1 else 0.0
+        if work.rollouts:
+            together = work.samples * length * rates.token
+            alone = work.rollouts * min(work.max_tokens, LONGEST * length) * rates.step
+            if traffic is not None:
+                sampled, longest_s, trained = (s / work.rollouts for s in (together, alone, seconds * devices))
+                pipeline = pipeline_of(sampled, longest_s, trained, traffic, self.layout, engine)
+                seconds += work.rollouts * traffic.handing_seconds
+            seconds += together / counted + alone
         return Estimate(
             stage=stage.name,
+            devices=devices,
+            engine=engine,
             samples=work.samples,
             tokens=tokens,
             memory_gib=sum(gib.values()),
-            hours=self._seconds(work, operations, length, rates, 1 if measured else self.devices) / 3600,
+            hours=seconds / 3600,
             parts=gib,
+            traffic=traffic,
+            pipeline=pipeline,
         )
-
-    def _seconds(self, work: Work, operations: float, length: int, rates: Rates, devices: int) -> float:
-        """Training and scoring, and for each rollout all completions at full batches and the longest one's steps."""
-        together = work.samples * length * rates.token / devices
-        steps = work.rollouts * min(work.max_tokens, LONGEST * length) * rates.step
-        return operations / (rates.training * devices) + (together + steps if work.rollouts else 0.0)
 
     def _length(self, stage: Stage, work: Work, file_rows: FileRows, measured: Rates | None) -> int:
         """Mean tokens of a sample: of a row of the data file, or of a sample of the stage that wrote the rows."""
@@ -178,10 +206,14 @@ class _Estimator:
 
         return size.parameters >= SMALL and has_bf16_kernels()
 
-    def _memory(self, size: ModelSize, work: Work, longest: int, *, low: bool) -> dict[str, float]:
-        """Bytes per device at the peak: of training, or of sampling if that needs more. Weights are sharded."""
+    def _memory(
+        self, stage: Stage, size: ModelSize, work: Work, longest: int, others: float, *, low: bool
+    ) -> tuple[int, int, Parts]:
+        """The devices of a stage, those of one engine, and bytes per device at the peak: of training or of sampling.
+
+        `others` are the bytes of models beside its own.
+        """
         device, peaks = self.hardware.device, list[Parts]()
-        shards = self.devices if device == "cuda" else 1  # cores share one memory
         if work.passes:
             everything = (work.update or work.samples) * longest
             largest = min(max(work.tokens_per_batch, longest), everything)
@@ -190,9 +222,28 @@ class _Estimator:
         if work.rollouts:
             rows = min(work.max_rows, work.samples // work.rollouts)
             peaks.append(sampling_parts(size, work, rows, longest, device=device, low=low))
-        whole = ("process", "activations", "head", "cache")  # on every device
-        shared = [{k: v if k in whole else v / shards for k, v in parts.items()} for parts in peaks]
-        return max(shared, key=lambda parts: sum(parts.values()))
+        peaks = [{**parts, "other models": others} for parts in peaks]
+        if device == "cpu":  # cores share one memory
+            return self.layout.devices, 1, _largest(peaks)
+        memory = self.hardware.memory_gib * GIB
+        shards = stage.kind.shards and self.layout.devices > 1
+        devices = self.layout.devices if shards else 1 if stage.kind.shards else getattr(stage.settings, "engines", 1)
+        alone = _largest([sharded(parts, size, devices, whole=True) for parts in peaks] if shards else peaks)
+        weights, engine = HANDED_BYTES * size.parameters, 1
+        while weights / engine > ENGINE_SHARE * memory:
+            engine *= 2
+        if sum(alone.values()) <= USABLE * memory or engine == 1 or (stage.kind.shards and engine > devices):
+            return devices, 1, alone
+        # in sampling, an engine's devices share the weights and the cache of its rows
+        parts_of_engine = {"engine": weights / engine, "cache": sum(p.get("cache", 0.0) for p in peaks) / engine}
+        if not stage.kind.shards:
+            return devices * engine, engine, {"process": peaks[0]["process"], **parts_of_engine}
+        apart = [sharded(parts, size, devices, whole=False) for parts in peaks]
+        return devices, engine, _largest({**p, **parts_of_engine} if "cache" in p else p for p in apart)
+
+
+def _largest(peaks: Iterable[Parts]) -> Parts:
+    return max(peaks, key=lambda parts: sum(parts.values()))
 
 
 @dataclass(frozen=True)

@@ -43,6 +43,7 @@ class OwnRun:
         overrides: Mapping[str, Any] | None,
         seed: int,
         hardware: str | None,
+        devices: int,
         rehearse: bool,
         teacher: str | None,
         own_format: bool,
@@ -57,7 +58,7 @@ class OwnRun:
         for spec in tasks.get("problems", ()):
             refuse_benchmark(spec)
         measured = tuple(limited(spec, MEASURED) for spec in tasks.get("eval", ()))
-        size = sizing(model, facts, device)
+        size = sizing(model, facts, device, devices)
         used = Data(problems=tasks.get("problems", ()), eval=measured)
         sizes = GpuSizes(size, facts, used, ON_CPU if device.is_cpu else ON_GPU)
         by_heart = tasks.get("problems") or measured or (TaskSpec(name="tiny/reasoning"),)  # in a rehearsal

@@ -46,6 +46,7 @@ class PartRecipe:
         teacher: str | None = None,
         data: Mapping[str, Any] | None = None,
         hardware: str | None = None,
+        devices: int = 1,
         rehearse: bool = False,
     ) -> Recipe:
         """The part's stages between measurements of the model and of what it becomes.
@@ -73,6 +74,7 @@ class PartRecipe:
             overrides=overrides,
             seed=seed,
             hardware=hardware,
+            devices=devices,
             rehearse=rehearse,
             teacher=teacher,
             own_format=self.own_format,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,7 @@ from r1kit.chat import ChatFormat
 from r1kit.cores import cpu_count
 from r1kit.evaluate.table import align
 from r1kit.pipeline import Context, Output, PlanRow, Progress, Recipe, Stage, plan
+from r1kit.pipeline.sharing import require_shareable
 from r1kit.recipes.estimate import Estimate, estimates, model_of
 from r1kit.recipes.hardware import HARDWARE
 from r1kit.recipes.measure import this_hardware
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
 
 CAN_START = "settings, data and prompts"
 LATER = "waits for {}: the stage checks its model by itself when it starts"
+SHARED = "was checked on one device, and will share {devices}"
+SHARED_LATER = "waits for {}: it makes no checks on {devices} devices, so repeat this command when they are done"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,21 +65,22 @@ def preflight(
         say(row.stage.name)
         waiting = dict.fromkeys(parent.name for parent in row.stage.parents if parent.name not in done)
         try:
+            require_shareable(row.stage, recipe.devices)
             lines = (
-                _without_inputs(row.stage)
-                if waiting
-                else _with_inputs(row, runs, costs.get(row.stage.name, no_costs), recipe.devices)
+                _without_inputs(row.stage) if waiting else _with_inputs(row, runs, costs.get(row.stage.name, no_costs))
             )
             lines += _evaluated(row.stage, recipe.stages)
         except ValueError as error:
             lines = [line(CAN_START, str(error), False, "correct the settings or the data")]
         note = LATER.format(", ".join(waiting)) if waiting else ""
+        if recipe.devices > 1 and row.stage.kind.shards:
+            note = (SHARED_LATER if waiting else SHARED).format(", ".join(waiting), devices=recipe.devices)
         if lines:
             checked.append(Checked(stage=row.stage.name, lines=tuple(lines), note=note))
     return checked
 
 
-def _with_inputs(row: PlanRow, runs: Path, cost: Estimate | str, devices: int) -> list[Line]:
+def _with_inputs(row: PlanRow, runs: Path, cost: Estimate | str) -> list[Line]:
     """A stage that could start now; its steps run on one device."""
     from r1kit.train.preflight.lines import line
 
@@ -85,7 +89,7 @@ def _with_inputs(row: PlanRow, runs: Path, cost: Estimate | str, devices: int) -
         stage=stage.name, settings=stage.settings, folder=row.folder, paths=row.paths, progress=Progress(stage.name)
     )
     if stage.kind.check is not None:
-        stage.kind.check(replace(context, devices=devices))
+        stage.kind.check(context)
     lines = [line(CAN_START, "the stage can start", True, "")]
     if not stage.kind.curves:
         return lines

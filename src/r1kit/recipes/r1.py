@@ -42,6 +42,7 @@ def r1(
     student: str | None = None,
     data: Mapping[str, Any] | None = None,
     hardware: str | None = None,
+    devices: int = 1,
     rehearse: bool = False,
 ) -> Recipe:
     """R1-Zero, Dev1 to Dev3, R1 and its students, each measured.
@@ -49,7 +50,9 @@ def r1(
     `eval` and `everyday` in `overrides` stand for every measurement. `student` is the base of the students. `data` is
     by role (see `recipes.roles`), `hardware` the device that sizes are chosen for.
     """
-    size = scale_for("r1", scale, model, student=student, data=data, hardware=hardware, rehearse=rehearse)
+    size = scale_for(
+        "r1", scale, model, student=student, data=data, hardware=hardware, devices=devices, rehearse=rehearse
+    )
     build = r1_builder("r1", size, overrides, seed, model, rehearse)
     reasoning = reasoner(build)
     if not build.scale.for_r1.student:

@@ -21,13 +21,14 @@ def r1_zero(
     model: str | None = None,
     data: Mapping[str, Any] | None = None,
     hardware: str | None = None,
+    devices: int = 1,
     rehearse: bool = False,
 ) -> Recipe:
     """Measure the base, train it, measure again. `eval` in `overrides` stands for both measurements.
 
     Without a scale, a model is trained at the one made for it, or at `gpu`. Without a model either, it is `tiny`.
     """
-    size = scale_for("r1-zero", scale, model, data=data, hardware=hardware, rehearse=rehearse)
+    size = scale_for("r1-zero", scale, model, data=data, hardware=hardware, devices=devices, rehearse=rehearse)
     build = Builder("R1-Zero", size, {"eval": size.eval}, overrides, seed, model, rehearse)
     before = build.measure({"base": build.base})
     zero = zero_stage(build, "rl", build.base, size.zero)

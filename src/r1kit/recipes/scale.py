@@ -122,12 +122,13 @@ class V4Sizes:
 @dataclass(frozen=True, kw_only=True)
 class Fit:
     """The facts that a scale is fitted to: the base, the students' base and their teacher if there are any, the device
-    (None: this machine's), and the data by role."""
+    (None: this machine's) and how many share a training stage, and the data by role."""
 
     model: str
     student: str | None = None
     teacher: str | None = None
     hardware: str | None = None
+    devices: int = 1
     data: Mapping[str, Any] = field(default_factory=dict)
     rehearse: bool = False
 

@@ -1,4 +1,4 @@
-"""How a model is trained on one device: a table by its parameters, and rules for the device's memory.
+"""How a model is trained on one device or several: a table by its parameters, and rules for the device's memory.
 
 Prompts, lengths and learning rates follow the parameters, and whether the device is a GPU or a CPU. The memory decides
 between all weights and LoRA, and how much work is done at once. Free memory is never looked at: the choice is the same
@@ -40,7 +40,9 @@ LORA_RANK, LORA_RATE = 32, 10.0  # the best learning rate of LoRA is about ten t
 USABLE = 0.85  # of a device's memory
 # Bytes per parameter. All weights: 16 of training state, 4 of working copies, and two reward models of the same size in
 # fp32. LoRA on a GPU: frozen weights in bf16, beside reward models of a smaller base; on a CPU they stay fp32.
-FULL_BYTES, LORA_BYTES, LORA_BYTES_CPU = 28, 4, 6
+STATE_BYTES, COPY_BYTES, FULL_BYTES = 16, 12, 28
+LORA_BYTES, LORA_BYTES_CPU = 4, 6
+WHOLE_BYTES = 4  # of the model in one piece, in fp32, that each of several devices has beside its part of the state
 ACTIVATION_BYTES = 70  # per token, layer and width, in bf16
 CPU_GIB = 16  # a CPU counts as this, whatever it has
 CLASSES_GIB = (16, 24, 32, 40, 48, 64, 80, 96, 141, 192, 288)  # cards report a little less than their name says
@@ -76,6 +78,7 @@ class Sizing:
     tokens_per_batch: int
     max_rows: int
     recompute: bool
+    devices: int = 1
 
     @property
     def rl_rate(self) -> float:
@@ -89,9 +92,11 @@ class Sizing:
         """The choice in words, with how to change it."""
         weights = f"LoRA of rank {self.lora_rank}" if self.lora_rank else "all weights"
         recompute = ", activations recomputed" if self.recompute else ""
+        shared = f", sharded over {self.devices} of them" if self.devices > 1 else ""
         return (
             f"scale gpu: {model} ({facts.size.parameters / 1e9:.3g}B parameters) on {self.device.name} "
-            f"({self.device.memory_gib:g} GiB) trains {weights}; RL with {self.row.prompts} prompts x {GROUP} of up to "
+            f"({self.device.memory_gib:g} GiB{' each' if shared else ''}) trains {weights}{shared}; RL with "
+            f"{self.row.prompts} prompts x {GROUP} of up to "
             f"{self.max_tokens} tokens, learning rates {self.rl_rate:g} (RL) and {self.sft_rate:g} (SFT); "
             f"{self.tokens_per_batch} tokens per batch, {self.max_rows} completions at once{recompute}. "
             "--set STAGE.FIELD=VALUE changes any of these"
@@ -112,13 +117,31 @@ def device_for(hardware: str | None) -> Device:
     return Device(name, max((size for size in CLASSES_GIB if size <= 1.06 * memory / GIB), default=memory / GIB))
 
 
-def sizing(model: str, facts: ModelFacts, device: Device) -> Sizing:
-    """The sizes for a model on a device. Raises `SettingsError` if not even LoRA fits."""
+def full_bytes(device: Device, devices: int) -> float:
+    """Bytes per parameter on each of `devices` if all weights are trained. Ranks on a CPU share one memory."""
+    if devices == 1 or device.is_cpu:
+        return FULL_BYTES
+    return WHOLE_BYTES + COPY_BYTES + STATE_BYTES / devices
+
+
+def sizing(model: str, facts: ModelFacts, device: Device, devices: int = 1) -> Sizing:
+    """The sizes for a model on so many devices. Raises `SettingsError` if not even LoRA fits.
+
+    LoRA is for one device: several shard the state of all weights instead.
+    """
     billions = facts.size.parameters / 1e9
     row = next(row for row in (CPU_ROWS if device.is_cpu else GPU_ROWS) if billions <= row.billions)
-    lora_rank = 0 if trains_fully(facts, device) else LORA_RANK
+    is_full = trains_fully(facts, device, devices)
+    if not is_full and devices > 1 and not device.is_cpu:
+        largest = device.usable / full_bytes(device, devices) / 1e9
+        raise SettingsError(
+            f"{model} has {billions:.3g}B parameters, and {devices} of {device.name} with {device.memory_gib:g} GiB "
+            f"train up to {largest:.2g}B together, because each also holds the whole model: give a smaller model, or "
+            "leave devices out for LoRA on one device"
+        )
+    lora_rank = 0 if is_full else LORA_RANK
     lora_bytes = LORA_BYTES_CPU if device.is_cpu else LORA_BYTES
-    state = facts.size.parameters * (lora_bytes if lora_rank else FULL_BYTES)
+    state = facts.size.parameters * (lora_bytes if lora_rank else full_bytes(device, devices))
     free = device.usable - state  # for activations in training, and for keys and values in sampling
     if free < 0:
         largest = device.usable / lora_bytes / 1e9
@@ -145,12 +168,13 @@ def sizing(model: str, facts: ModelFacts, device: Device) -> Sizing:
         tokens_per_batch=max(4096, tokens_per_batch) if recompute else tokens_per_batch,
         max_rows=_power_of_two(free / max(1, cached_bytes), 8, 128 if device.is_cpu else 256),
         recompute=recompute,
+        devices=devices,
     )
 
 
-def trains_fully(facts: ModelFacts, device: Device) -> bool:
-    """Whether all weights of a model can be trained on a device."""
-    return facts.size.parameters * FULL_BYTES <= device.usable
+def trains_fully(facts: ModelFacts, device: Device, devices: int = 1) -> bool:
+    """Whether all weights of a model can be trained on so many devices."""
+    return facts.size.parameters * full_bytes(device, devices) <= device.usable
 
 
 def _power_of_two(value: float, lowest: int, highest: int) -> int:

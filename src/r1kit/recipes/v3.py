@@ -37,6 +37,7 @@ def v3(
     teacher: str | None = None,
     data: Mapping[str, Any] | None = None,
     hardware: str | None = None,
+    devices: int = 1,
     rehearse: bool = False,
 ) -> Recipe:
     """Experts, SFT on their data with general data, then RL with rules and reward models.
@@ -44,7 +45,9 @@ def v3(
     `teacher` writes the R1 responses. Without one it is R1, whose stages run first and are shared with the recipe r1.
     With one, the reward models start from the V3 SFT checkpoint (section 5.2.1); without, they are R1's.
     """
-    chosen = scale_for("v3", scale, model, student=student, data=data, hardware=hardware, rehearse=rehearse)
+    chosen = scale_for(
+        "v3", scale, model, student=student, data=data, hardware=hardware, devices=devices, rehearse=rehearse
+    )
     build = r1_builder("v3", chosen, overrides, seed, model, rehearse)
     size = build.scale.for_v3
     if teacher is None:

@@ -29,10 +29,11 @@ def v4(
     model: str | None = None,
     data: Mapping[str, Any] | None = None,
     hardware: str | None = None,
+    devices: int = 1,
     rehearse: bool = False,
 ) -> Recipe:
     """Experts by SFT and RL; `v4` learns from each on its own domain, starting from SFT on all domains (`start`)."""
-    chosen = scale_for("v4", scale, model, data=data, hardware=hardware, rehearse=rehearse)
+    chosen = scale_for("v4", scale, model, data=data, hardware=hardware, devices=devices, rehearse=rehearse)
     build = Builder("v4", chosen, {"eval": chosen.for_r1.eval}, overrides, seed, model, rehearse)
     size = build.scale.for_v4
     experts = {domain: expert(build, domain, sizes) for domain, sizes in size.experts.items()}

@@ -14,7 +14,6 @@ from r1kit.pipeline import Context, External, Kind, ModelSize, Work
 from r1kit.settings import unhashed
 from r1kit.stages.shared.costs import memory_of
 from r1kit.stages.shared.preflight import ROWS, check_rows
-from r1kit.stages.shared.sharing import check_sharing
 from r1kit.tiny.frame import TINY_CHAT
 from r1kit.train.learner import OptimizerSettings
 from r1kit.train.memory_settings import MemorySettings, prepare
@@ -104,7 +103,6 @@ PRETRAIN = Kind(
     run=run,
     settings=PretrainSettings,
     version=1,
-    check=check_sharing,
     sources=lambda settings: {
         f"code/{path.parent.name}/{path.name}": External(path)  # the code that writes the corpus
         for path in sorted(Path(tiny.__file__).parent.rglob("*.py"))

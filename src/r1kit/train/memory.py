@@ -60,6 +60,25 @@ def sampling_parts(size: ModelSize, work: Work, rows: int, length: int, *, devic
     }
 
 
+SHARDED = ("weights", "gradients", "optimizer")
+
+
+def sharded(parts: Parts, size: ModelSize, devices: int, *, whole: bool) -> Parts:
+    """The bytes of one of `devices` that share a stage, from those of a device alone.
+
+    FSDP2 divides weights, gradients and moments, and holds in fp32 and one piece two layers (one computes while the
+    next one arrives), the gradient of a third, and embeddings and head with their gradient. `whole`: each device also
+    has the model in one piece, in fp32, to sample with, as r1kit's ranks have; other models are whole on each then.
+    Without, engines over several devices sample, and everything that stays is divided.
+    """
+    outer = min(size.parameters, 2.0 * size.vocabulary * size.width)
+    layer = (size.parameters - outer) / max(1, size.layers)
+    divided = SHARDED if whole else (*SHARDED, "reference", "other models", "copies")
+    shared = {name: count / devices if name in divided else count for name, count in parts.items()}
+    shared["gathered"] = 4.0 * (3 * layer + 2 * outer) if "gradients" in parts else 0.0
+    return shared | ({"whole model": 4.0 * size.parameters} if whole else {})
+
+
 def _resident(size: ModelSize, work: Work, device: str) -> dict[str, float]:
     """Bytes that a stage holds from its first update to its end."""
     adapters = work.lora_rank * size.sides

@@ -26,6 +26,7 @@ def scale_for(
     teacher: str | None = None,
     data: Mapping[str, Any] | None = None,
     hardware: str | None = None,
+    devices: int = 1,
     rehearse: bool = False,
 ) -> Scale:
     """The scale of a run, with sizes for its model, device and data if the scale chooses them, and its student.
@@ -39,6 +40,7 @@ def scale_for(
             student=student,
             teacher=teacher,
             hardware=hardware,
+            devices=devices,
             data=data or {},
             rehearse=rehearse,
         )

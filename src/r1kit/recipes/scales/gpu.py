@@ -45,7 +45,7 @@ def fitted(fit: Fit) -> Scale:
     device, facts, data = device_for(fit.hardware), facts_of(fit.model), data_by_role(fit.data)
     if fit.rehearse:
         data = at_hand(data)
-    size = sizing(fit.model, facts, device)
+    size = sizing(fit.model, facts, device, fit.devices)
     build = GpuSizes(size, facts, data, ON_CPU if device.is_cpu else ON_GPU)
     return replace(
         GPU,
@@ -134,7 +134,7 @@ class GpuSizes:
     def r1(self, fit: Fit, device: Device) -> R1Sizes:
         data, many = self.data, self.amounts
         judge = fit.student if self.size.lora_rank else ""
-        if judge and not trains_fully(facts_of(judge), device):
+        if judge and not trains_fully(facts_of(judge), device, fit.devices):
             raise SettingsError(
                 f"the student {judge} is too large for {device.name}: reward models start from it when {fit.model} "
                 "itself is trained with LoRA, and all of their weights are trained, so name a smaller student"

@@ -32,17 +32,20 @@ def rl(updates: int) -> Sizes:
         group_size=16,
         minibatches=UPDATES,
         max_tokens=32_768,
+        activation_checkpointing=True,
     )
 
 
 # Rejection sampling: assumed that a quarter of 16 samples of each of 150,000 problems is kept, which gives 600k rows.
-SAMPLING = Sizes(tasks=problems(150_000), samples=16, max_tokens=32_768)
+# 16 engines of 32 devices with 80 GiB each hold the model on all 512.
+SAMPLING = Sizes(tasks=problems(150_000), samples=16, max_tokens=32_768, engines=16)
 COLD_START = SAMPLING | Sizes(tasks=problems(1_000), samples=4)
-EVAL = Sizes(tasks=(TaskSpec(name="aime24"),), samples=64, max_tokens=32_768)
+EVAL = Sizes(tasks=(TaskSpec(name="aime24"),), samples=64, max_tokens=32_768, max_rows=8)
+RECOMPUTED = Sizes(activation_checkpointing=True)
 EXPERT = ExpertSizes(
     original=Sizes(tasks=problems(150_000)),
     reflected=SAMPLING | Sizes(samples=1),
-    start=Sizes(SFT_PRESETS["v3"]),
+    start=Sizes(SFT_PRESETS["v3"]) | RECOMPUTED,
     rl=rl(400),
     data=SAMPLING,
 )
@@ -58,28 +61,30 @@ PAPER = Scale(
         few_shot=COLD_START | Sizes(exemplars=exemplars.MATH),
         reflect=COLD_START,
         cold_start=SAMPLING | Sizes(tasks=problems(5_000)),
-        dev1=Sizes(SFT_PRESETS["cold-start"]),
+        dev1=Sizes(SFT_PRESETS["cold-start"]) | RECOMPUTED,
         dev2=rl(3_000),
         rejection=SAMPLING,
         requests=Sizes(rows=200_000),
         request_files={"general": "general", "preferences": "preferences", "safety": "safety"},
         mix=Sizes(size=804_745),
-        dev3=Sizes(SFT_PRESETS["sft-2"]),
+        dev3=Sizes(SFT_PRESETS["sft-2"]) | RECOMPUTED,
         rules=rl(1_300),
-        helpfulness=Sizes(),
-        safety=Sizes(),
+        helpfulness=RECOMPUTED,
+        safety=RECOMPUTED,
         r1=rl(400),
         student="Qwen/Qwen2.5-32B",
-        student_rl=rl(10_000),
-        student_sft=Sizes(SFT_PRESETS["distill-qwen-32b"]),
-        student_logits=Sizes(epochs=2, optimizer=cosine(6e-5, 6e-6)),
+        student_rl=rl(10_000) | Sizes(max_rows=8),  # of 32,768 tokens: 64 GB
+        student_sft=Sizes(SFT_PRESETS["distill-qwen-32b"]) | RECOMPUTED,
+        student_logits=RECOMPUTED | Sizes(epochs=2, optimizer=cosine(6e-5, 6e-6)),
         eval=EVAL,
-        everyday=Sizes(tasks=(TaskSpec(name="r1kit.tasks.public_requests:harmful", limit=1_120),), max_tokens=8192),
+        everyday=Sizes(
+            tasks=(TaskSpec(name="r1kit.tasks.public_requests:harmful", limit=1_120),), max_tokens=8192, max_rows=8
+        ),
     ),
     v3=V3Sizes(
         experts=dict.fromkeys(("math", "code", "logic"), EXPERT),
         mix=Sizes(size=1_500_000),
-        sft=Sizes(SFT_PRESETS["v3"]),
+        sft=Sizes(SFT_PRESETS["v3"]) | RECOMPUTED,
         rl=rl(1_600),
     ),
     # Means over a stage, read from V1's figure 3 and V2's table 5.

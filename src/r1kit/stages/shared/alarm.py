@@ -32,40 +32,48 @@ class HealthAlarm:
     """Looks at the stage's folder after steps, at most 50 times between a step and its double."""
 
     def __init__(self, context: Context) -> None:
-        self.context, self.action = context, context.settings.alarm if ranks.is_first() else "off"
+        self.context, self.action = context, context.settings.alarm
         self.due = self.since = 0
         self.name = ""  # of the fault that the last look named, since that step
         self.looks = 0
         self.said: set[str] = set()
+        self.is_readable = True  # the folder, by the last look
 
     def look(self, step: int) -> None:
-        """Raises `AlarmError` if the stage shall stop."""
+        """Raises `AlarmError` if the stage shall stop: in all ranks alike, by what the first one reads."""
         if self.action == "off" or step < self.due:
             return
         self.due = step + max(1, step // 50)
+        message, since = ranks.gather(self._message(step) if ranks.is_first() else ("", 0))[0]
+        if message and self.action != "warn":
+            goes_on = "alarm=warn goes on from the last checkpoint"
+            raise AlarmError(f"step {step}: {message} ({goes_on})", since)
+        if message:
+            self.context.progress.say(message)
+
+    def _message(self, step: int) -> tuple[str, int]:
+        """What is wrong, and the step since when; an empty text if nothing is, or if it was said already."""
         result = self._verdict()
         if result is None or not result.is_fault:
             self.name, self.looks = "", 0
-            return
+            return "", 0
         if result.name != self.name:
             self.name, self.looks, self.since = result.name, 0, step
         self.looks += 1
         if self.looks < LOOKS or result.name in self.said:
-            return
+            return "", 0
         self.said.add(result.name)
         evidence = "; ".join(result.evidence)
-        message = f"{result.name} since step {self.since}: {evidence}; {result.remedy}"
-        if self.action != "warn":
-            goes_on = "alarm=warn goes on from the last checkpoint"
-            raise AlarmError(f"step {step}: {message} ({goes_on})", self.since)
-        self.context.progress.say(message)
+        return f"{result.name} since step {self.since}: {evidence}; {result.remedy}", self.since
 
     def _verdict(self) -> Verdict | None:
+        if not self.is_readable:
+            return None
         try:
             return verdict(StageFolder(self.context.stage, self.context.folder))
         except Exception as error:  # whatever it finds in the folder: a look must not end the training
             self.context.progress.say(f"the stage's health cannot be read: {type(error).__name__}: {error}")
-            self.action = "off"
+            self.is_readable = False
             return None
 
     def guard(
@@ -80,12 +88,13 @@ class HealthAlarm:
         except AlarmError as error:
             folder = self.context.folder
             before = [each for each in checkpoints.by_step(folder) if checkpoints.step_of(each) < error.since]
-            if self.action != "roll-back" or self.context.devices > 1:  # an alarm of one rank ends all of them
+            if self.action != "roll-back":
                 raise
             if not before:
                 error.add_note(f"it cannot roll back: no checkpoint is left from before step {error.since}")
                 raise
             learner.load(before[-1], reference)
+            learner.whole_model()  # what is saved and measured
             step = checkpoints.step_of(before[-1])
             self.context.progress.say(f"{error}; rolled back to the weights after step {step}, and ended")
             return Best(), {"rolled_back_to": step, "alarm": str(error)}

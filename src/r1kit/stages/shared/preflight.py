@@ -30,9 +30,12 @@ PROBLEMS = 32  # whose references are judged
 
 
 def is_due(context: Context) -> bool:
-    """Not if the stage has begun to train, or has passed. Ranks that share a model make no checks: each sees a part."""
-    is_off = context.settings.preflight == "off" or context.devices > 1
-    if is_off or checkpoints.latest(context.folder) is not None:
+    """Not if the stage has begun to train, or has passed. Several devices make no checks, and say so: each rank sees
+    only its part of the model and of the data."""
+    if context.settings.preflight == "off" or checkpoints.latest(context.folder) is not None:
+        return False
+    if context.devices > 1:
+        context.progress.say("no checks before the first step on several devices: `r1kit preflight` makes them on one")
         return False
     try:
         return any(line["verdict"] == "fails" for line in read_json(context.folder / FILE))
