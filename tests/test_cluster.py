@@ -58,9 +58,9 @@ def cluster() -> Iterator[Any]:
     started.shutdown()
 
 
-def add_node(cluster: Any) -> Any:
-    """Add a node with one CPU. Its workers see that it was killed as soon as this process has waited for it."""
-    node = cluster.add_node(num_cpus=1, wait=False)
+def add_node(cluster: Any, cpus: int = 1) -> Any:
+    """Add a node. Its workers see that it was killed as soon as this process has waited for it."""
+    node = cluster.add_node(num_cpus=cpus, wait=False)
     raylet = node.all_processes["raylet"][0].process
     threading.Thread(target=raylet.wait, daemon=True).start()
     return node
@@ -210,6 +210,36 @@ def test_results_are_those_of_one_process_although_a_node_dies_in_training(
     add_node(cluster)
 
 
+@pytest.mark.slow
+def test_several_devices_share_a_stage_on_one_node_and_start_again_when_one_is_killed(
+    cluster: Any, tiny_policy_folder: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], processes: Processes
+) -> None:
+    rl = small_run(tiny_policy_folder).stages[0]
+    recipe = Recipe("small", (rl,), light=True, devices=2)
+    with pytest.raises(
+        ClusterError, match="devices is 2, and the largest node has 1 CPUs: the devices of a stage are on"
+    ):
+        run(recipe, tmp_path / "refused", devices=2)
+    add_node(cluster, cpus=2)
+    cluster.wait_for_nodes()
+    killed: list[int] = []
+
+    def kill_a_rank(folder: Path) -> None:
+        progress = json.loads((folder / "progress.json").read_text())
+        if progress["done"] and not killed:
+            killed.append(progress["process"])  # of the first rank, which writes
+            os.kill(progress["process"], signal.SIGKILL)
+
+    alone = execute(recipe, tmp_path / "alone", devices=2)
+    nodes = run(recipe, tmp_path / "nodes", devices=2, on_step=kill_a_rank)
+    assert re.search("rl: RankError: rank 0 of 2 was killed by SIGKILL.*; starts again, 1 of", capfd.readouterr().err)
+    weights = [(folder / "model" / "model.safetensors").read_bytes() for folder in (alone, nodes)]
+    assert weights[0] == weights[1] and (nodes / "rank-1.log").exists()
+    hashes = [(folder / "step_hashes.jsonl").read_text() for folder in (alone, nodes)]
+    assert hashes[0] == hashes[1]
+    assert processes.left() == []
+
+
 def test_the_command_names_what_is_wrong(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     for address in ("slurm", "ray://", "10.0.0.1:6379"):
         assert main(["run", "r1-zero", "--scale", "tiny", "--on", address]) == 1
@@ -243,6 +273,11 @@ def test_stages_share_the_cpus_of_a_node_between_its_gpus(monkeypatch: pytest.Mo
     assert share_of(nodes((0, 0), (8, 0), (6, 0)), light=False) == Share(6, 0)
     assert share_of(nodes((0, 0), (8, 0), (6, 0)), light=True) == Share(1, 0)
     assert share_of(nodes((4, 0), (96, 8), (64, 4)), light=False) == Share(12, 1)
+    assert share_of(nodes((96, 8), (64, 4)), light=False, devices=8) == Share(12, 1, 8)
+    with pytest.raises(
+        ClusterError, match=r"devices is 16, and the largest node has 8 GPUs with 12 CPUs each: .* at most"
+    ):
+        share_of(nodes((96, 8), (64, 4)), light=False, devices=16)
     monkeypatch.setenv("OMP_NUM_THREADS", "5")
     assert share_of(nodes((8, 0), (6, 0)), light=True) == Share(5, 0)
     with pytest.raises(ClusterError, match="OMP_NUM_THREADS is 5, and the largest node has 4 CPUs"):
@@ -262,6 +297,11 @@ def test_a_stage_asks_for_a_gpu_if_it_computes_on_one(tiny_policy_folder: Path) 
     stages_on_device = [stage.name for stage in (rl, mix, asks_server, judges, samples, on_cpu) if stage.uses_device]
     assert stages_on_device == ["rl", "judges", "samples"]
     assert Share(4, 1).of(rl) == {"num_cpus": 4, "num_gpus": 1} and Share(4, 1).of(mix)["num_gpus"] == 0
+    assert Share(4, 1, 8).of(rl) == {"num_cpus": 32, "num_gpus": 8} and Share(4, 1, 8).threads_of(rl) == 32
+    assert Share(4, 1, 8).of(samples) == {"num_cpus": 4, "num_gpus": 1}
+    for cpus, threads in ((1, 2), (6, 6)):  # without GPUs
+        assert Share(cpus, 0, 2).of(rl) == {"num_cpus": threads, "num_gpus": 0}
+        assert Share(cpus, 0, 2).threads_of(rl) == threads
 
 
 def test_engines_share_a_stage_and_lose_nothing_when_one_is_killed(

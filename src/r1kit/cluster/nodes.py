@@ -49,10 +49,7 @@ class Nodes:
     """A `Pool`: at most `limit` stages at a time, or as many as Ray has room for; Ray queues the others."""
 
     def __init__(self, address: str, limit: int | None, recipe: Recipe, folder: Path, display: Display) -> None:
-        if recipe.devices > 1:
-            remedy = "leave devices out, or run without a cluster"
-            raise ClusterError(f"devices is {recipe.devices}, but on a cluster a stage computes on one: {remedy}")
-        self._address, self._limit, self._light = address, limit, recipe.light
+        self._address, self._limit, self._light, self._devices = address, limit, recipe.light, recipe.devices
         self._folder, self._display = folder, display
         self._running: dict[Any, Attempt] = {}
         self._unsendable: list[tuple[Job, str]] = []
@@ -72,7 +69,7 @@ class Nodes:
             stack.enter_context(connected(self._address))
             self._site = Site.here()
             nodes = [node for node in ray.nodes() if node["Alive"]]
-            self._share = share_of(nodes, self._light)
+            self._share = share_of(nodes, self._light, self._devices)
             _probe(nodes, self._site, self._beacon)
             self._board: Any = ray.remote(Board).options(num_cpus=0, resources=ON_HEAD).remote()
             self._task = ray.remote(attend)
@@ -111,7 +108,7 @@ class Nodes:
         job = attempt.job
         # max_retries=0: Ray's own restarts would neither be shown nor, after a lack of memory, be bounded
         task = self._task.options(name=job.name, max_retries=0, **self._share.of(job.row.stage))
-        arguments = (job.title, job.log, attempt.content, self._share.cpus, self._board)
+        arguments = (job.title, job.log, attempt.content, self._share.threads_of(job.row.stage), self._board)
         self._running[task.remote(self._site, self._beacon, *arguments)] = attempt
 
     def ended(self) -> tuple[Job, str | None]:

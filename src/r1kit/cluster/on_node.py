@@ -89,7 +89,7 @@ def enter(site: Site, beacon: Beacon) -> None:
 def attend(
     site: Site, beacon: Beacon, title: str, log: Path, content: bytes, threads: int, board: Any
 ) -> tuple[str | None, bool]:
-    """Run a job in a process of its own. Returns the first line of its error, and whether the process was killed.
+    """Run a job in a process of its own. Returns the first line of its error, and whether a process was killed.
 
     The process ends with this task, however that ends, because the pipe between them closes.
     """
@@ -105,4 +105,4 @@ def attend(
     finally:
         worker.pipe.close()
         worker.end(STOP_S)
-    return worker.error, worker.killed_by is not None
+    return worker.error, worker.is_lost

@@ -27,6 +27,7 @@ from r1kit.pipeline.guards import Stopped, stop_on_signals
 from r1kit.pipeline.job import Job, run_job
 from r1kit.pipeline.progress import Display
 from r1kit.pipeline.relay import Relay
+from r1kit.ranks import RankError
 from r1kit.store import storing
 
 STOP_S = 10.0  # for a stage to end cleanly
@@ -100,10 +101,16 @@ class Worker:
     def __init__(self, threads: str) -> None:
         self.error: str | None = None
         self.killed_by: signal.Signals | None = None
+        self.has_lost_rank = False  # one of several devices of the job
         context = multiprocessing.get_context("spawn")  # a fork would not copy the threads of torch
         self.pipe, self._theirs = context.Pipe()
         self.process = context.Process(target=serve, args=(self._theirs,))
         self._threads, self._has_started = threads, False
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether the job failed because a process was killed or did not answer: another attempt may succeed."""
+        return self.killed_by is not None or self.has_lost_rank
 
     def start(self, log: Path, content: bytes) -> None:
         """Give it a job, as pickled bytes; its output goes to `log`."""
@@ -124,7 +131,7 @@ class Worker:
             method, *values = message
             self._has_started = True
             if method == "end":
-                (self.error,) = values
+                self.error, self.has_lost_rank = values
                 return True
             getattr(display, method)(*values)
         if not has_exited and not self.pipe.closed:
@@ -185,7 +192,7 @@ def serve(pipe: connection.Connection) -> None:
         try:
             while (message := inbox.get()) is not None:
                 busy.set()
-                relay.send("end", _attempt(message, relay))
+                relay.send("end", *_attempt(message, relay))
                 busy.clear()
         except Stopped as stop:
             raise SystemExit(128 + stop.signum) from None
@@ -205,8 +212,8 @@ def _receive(pipe: connection.Connection, inbox: queue.SimpleQueue[bytes | None]
     os._exit(1)
 
 
-def _attempt(message: bytes, relay: Relay) -> str | None:
-    """Run one job, with all output in its log. Returns the first line of its error."""
+def _attempt(message: bytes, relay: Relay) -> tuple[str | None, bool]:
+    """Run one job, with all output in its log. Returns the first line of its error, and whether a rank was lost."""
     log, content = pickle.loads(message)
     try:
         with storing(log):
@@ -218,7 +225,7 @@ def _attempt(message: bytes, relay: Relay) -> str | None:
             job: Job = pickle.loads(content)  # imports the code of the stage
         except Exception as error:
             traceback.print_exc()
-            return UNSENDABLE.format(error=error)
+            return UNSENDABLE.format(error=error), False
         run_job(job, relay)
     except Stopped as stop:
         print(stop, file=sys.stderr)
@@ -226,8 +233,9 @@ def _attempt(message: bytes, relay: Relay) -> str | None:
     except BaseException as error:  # also SystemExit, of a user's function
         with contextlib.suppress(OSError):  # the disk may be full, which is then the error to report
             traceback.print_exc()
-        return f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
+        is_lost = isinstance(error, RankError)
+        return f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}", is_lost
     finally:
         with contextlib.suppress(OSError):
             print(end="", flush=True)  # a line without an end belongs to this log, not to the next stage's
-    return None
+    return None, False
