@@ -20,14 +20,14 @@ base: $(READY)
 demo: $(READY)
 	$(BIN)/r1kit run r1 --scale tiny
 
-# Parts of the recipe r1, each up to its last stage; finished stages are reused. SCALE=smollm2 for a real model.
+# Parts of the recipe r1, each with all that it needs; finished stages are reused. SCALE=smollm2 for a real model.
 SCALE ?= tiny
 PART_sft-train := dev1
 PART_rl-train-reasoning := dev2
 PART_generate-synthetic := mix
 PART_sft-train-expanded := dev3
 PART_rl-train-utility := r1
-PART_distill := student-logits
+PART_distill := student-rl,student-sft,student-logits
 PART_evaluate := report
 PARTS := sft-train rl-train-reasoning generate-synthetic sft-train-expanded rl-train-utility distill evaluate
 .PHONY: $(PARTS)

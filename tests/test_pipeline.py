@@ -122,12 +122,17 @@ def test_the_manifest_says_what_was_run_with_what(tmp_path: Path, data: Path) ->
     assert os.path.samefile(folder / manifest["inputs"]["y"]["path"], data)
 
 
-def test_until_stops_after_a_stage_and_a_wrong_name_gets_a_hint(tmp_path: Path, data: Path) -> None:
+def test_until_runs_what_the_named_stages_need_and_a_wrong_name_gets_a_hint(tmp_path: Path, data: Path) -> None:
     folder = execute(toy_recipe(data), tmp_path / "runs", until="one")
     assert (folder / "result").read_text() == "10"
     assert [row.status for row in plan(toy_recipe(data), tmp_path / "runs")] == ["done", "run"]
     with pytest.raises(ValueError, match="no stage 'onne': did you mean one"):
         execute(toy_recipe(data), tmp_path / "runs", until="onne")
+    one, two = toy_recipe(data).stages
+    beside, last = Stage("beside", TOY, Toy(), {"x": one / "result"}), Stage("last", TOY, Toy(), {"x": two / "result"})
+    recipe = Recipe("toys", (one, two, beside, last))
+    for until, names in (("beside", "one beside"), ("last,beside", "one two beside last"), ("two", "one two")):
+        assert [row.stage.name for row in plan(recipe, tmp_path / "runs", until)] == names.split()
 
 
 def test_fingerprints_are_the_same_in_another_process_and_another_place(tmp_path: Path, data: Path) -> None:

@@ -39,7 +39,7 @@ def run(
     track: Sequence[str] = (),
     verify: bool = False,
 ) -> Path:
-    """Run a recipe, or resume it, and return the folder of its last stage (or of `until`).
+    """Run a recipe, or resume it, and return the folder of its last stage (or the last one of `until`).
 
     `recipe` is a name, a dotted path or a recipe file, on top of which the other arguments come; `scale` is a name or a
     dotted path; `data` gives each role a set or a file; `overrides` change settings, as `--set` does. `controls`, such
@@ -48,7 +48,8 @@ def run(
     `if __name__ == "__main__":`. So it does with several `devices`, which share each training stage
     (docs/guides/devices.md). `on` names a Ray cluster that runs the stages instead, "ray" or "ray://HOST:PORT"
     (docs/guides/cluster.md), at most `jobs` at a time. `track` names trackers that show the run, such as "trackio".
-    `verify` hashes every file of finished stages first; otherwise only those whose size or time has changed.
+    `verify` hashes every file of finished stages first; otherwise only those whose size or time has changed. `until`
+    names stages, with commas between: only these run, and those that they need.
 
     `on_step` is called with a stage's folder after its steps, at most once a second: its `metrics` are the rows so far.
     `r1kit.report.live_curves.LiveCurves()` draws them in a notebook.
@@ -117,7 +118,7 @@ def plan(
 
     >>> import r1kit
     >>> [(row.stage.name, row.status) for row in r1kit.plan("r1-zero", scale="tiny", seed=1, until="rl")]
-    [('eval-base', 'run'), ('rl', 'run')]
+    [('rl', 'run')]
     """
     from r1kit import pipeline
     from r1kit.recipes import build_recipe

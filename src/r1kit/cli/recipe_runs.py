@@ -67,7 +67,7 @@ def _add_recipe(command: argparse.ArgumentParser, default: str = "") -> None:
     text = "walk all stages in minutes: smallest sizes, a random model of the same architecture"
     command.add_argument("--rehearse", action="store_true", help=text)
     add_settings(command, "STAGE.FIELD=VALUE", "change a setting, for example rl.optimizer.learning_rate=1e-4")
-    command.add_argument("--until", metavar="STAGE", help="run the stages up to this one, in the order of `plan`")
+    command.add_argument("--until", metavar="STAGE,...", help="run only these stages and those that they need")
     command.add_argument("--runs", type=Path, default=Path("runs"), metavar="DIR", help="folder of all runs (runs)")
     command.add_argument("--seed", type=int, help="seed of all random numbers (0)")
     add_json(command)

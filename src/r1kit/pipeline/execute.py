@@ -44,7 +44,7 @@ def execute(
     companion: Companion | None = None,
     verify: bool = False,
 ) -> Path:
-    """Run the unfinished stages, and return the folder of the last one (or of `until`).
+    """Run the unfinished stages, and return the folder of the last one (or the last one of `until`, see `plan`).
 
     With one job, stages run in this process and in order, and the first error ends the run, with a note that names the
     stage and its folder. With more, so many worker processes run the stages whose inputs are ready; stages that need no

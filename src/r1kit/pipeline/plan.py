@@ -7,7 +7,7 @@ that its fingerprint hashes. `manifest.json` is written last: if it exists, the 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -50,14 +50,12 @@ class PlanRow:
 
 
 def plan(recipe: Recipe, runs: Path, until: str | None = None, *, fetch: bool = False) -> list[PlanRow]:
-    """One row for each stage, in the order of execution, up to and including `until`."""
-    names = [stage.name for stage in recipe.stages]
-    if until is not None and until not in names:
-        raise ValueError(f"recipe {recipe.name} has no stage {until!r}: {nearest(until, names)}")
+    """One row for each stage, in the order of execution; with `until`, names with commas, only for these stages and
+    those that they need."""
     hashes = Hashes(runs)
     rows: dict[str, PlanRow] = {}
     fetched: dict[Path, External] = {}
-    for stage in recipe.stages if until is None else recipe.stages[: names.index(until) + 1]:
+    for stage in recipe.stages if until is None else _needed(recipe, until.split(",")):
         if fetch:
             for name, source in stage.inputs.items():
                 if isinstance(source, External) and source.fetch is not None:
@@ -78,6 +76,19 @@ def plan(recipe: Recipe, runs: Path, until: str | None = None, *, fetch: bool = 
         )
     hashes.save()
     return list(rows.values())
+
+
+def _needed(recipe: Recipe, names: Sequence[str]) -> list[Stage]:
+    """The stages of those names and all that they read, in the order of the recipe."""
+    stages = {stage.name: stage for stage in recipe.stages}
+    for name in names:
+        if name not in stages:
+            raise ValueError(f"recipe {recipe.name} has no stage {name!r}: {nearest(name, stages)}")
+    needed = set(names)
+    for stage in reversed(recipe.stages):  # each stands after its inputs
+        if stage.name in needed:
+            needed.update(parent.name for parent in stage.parents)
+    return [stage for stage in recipe.stages if stage.name in needed]
 
 
 def _status(stage: Stage, content: dict[str, Any], folder: Path, digest: str) -> tuple[Status, str]:
