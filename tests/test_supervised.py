@@ -198,7 +198,7 @@ def test_a_long_row_is_cut_into_chunks_of_the_head_without_a_change(monkeypatch:
     whole, expected = backward(model, samples, next_token)
     monkeypatch.setattr(head.Head, "chunk_size", lambda self: 3)
     sizes = [len(chunk.token_ids) for chunk in pack(samples, 1000)[0].targets.chunks(3, whole=False)]
-    assert max(sizes) == 3
+    assert set(sizes[:-1]) == {3} and sizes[-1] <= 3  # also where a sequence ends
     loss, found = backward(model, samples, next_token)
     assert loss == pytest.approx(whole, rel=1e-5)
     for name in expected:

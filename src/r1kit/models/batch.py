@@ -86,17 +86,28 @@ class Targets:
 
         With `whole`, no sequence is split, so a chunk can be larger than `size`; sequence-level losses need this.
         """
-        lengths = self.lengths
-        if not whole:  # a sequence of 7 targets in chunks of 3 counts as three of 3, 3 and 1
-            lengths = tuple(min(size, length - start) for length in self.lengths for start in range(0, length, size))
+        runs = split_by_budget(self.lengths, size) if whole else ()
         start = 0
-        for run in split_by_budget(lengths, size):
-            part = lengths[run.start : run.stop]
+        for part in [self.lengths[run.start : run.stop] for run in runs] if whole else _cut(self.lengths, size):
             stop = start + sum(part)
             mask = None if self.sampling_mask is None else self.sampling_mask[start:stop]
             tensors = {name: getattr(self, name)[start:stop] for name in TENSORS}  # [n] each
             yield Targets(lengths=part, **tensors, sampling_mask=mask)
             start = stop
+
+
+def _cut(lengths: Sequence[int], size: int) -> list[tuple[int, ...]]:
+    """The parts of sequences in chunks of `size` targets: `_cut([7, 2], 4) == [(4,), (3, 1), (1,)]`."""
+    chunks: list[tuple[int, ...]] = []
+    for length in lengths:
+        while length:
+            room = size - sum(chunks[-1]) if chunks else 0
+            if not room:
+                chunks.append(())
+            part = min(length, room or size)
+            chunks[-1] += (part,)
+            length -= part
+    return chunks
 
 
 @dataclass(frozen=True)

@@ -61,14 +61,13 @@ def packing(model: nn.Module, *, training: bool = False) -> Iterator[None]:
     head = getattr(model, "get_output_embeddings", lambda: None)()
     # many rows make up for the packing inside `F.linear`: in fp32, packs for training cost memory and win no time
     useful, fuses = packs(model) and not (training and dtype == torch.float32), getattr(model, FUSES, False)
-    done = {head} if training else set[Any]()  # the head computes in fp32, so the same holds for it
+    done = set[Any]()
     try:
         for module in model.modules() if useful else ():  # a layer comes before its parts
             if module in done:
                 continue
-            own = (
-                None if hasattr(module, "packed") else _pack(module, torch.float32 if module is head else dtype, fuses)
-            )
+            low = torch.float32 if module is head else dtype
+            own = None if hasattr(module, "packed") else _pack(module, low, fuses)
             if own is not None:
                 packed.append(module)  # once packed: there may be no memory for it
                 module.packed, module.forward = own  # type: ignore[assignment]  # the head reads `packed`

@@ -96,10 +96,11 @@ def _copies(size: ModelSize, work: Work, device: str, *, low: bool, training: bo
     """Bytes of the weights in a kernel's own form: autocast's bf16 on a GPU, oneDNN's packs on a CPU."""
     if device == "cuda":
         return 2.0 * size.parameters if low and work.weights_dtype == "fp32" else 0.0
-    linear = max(0.0, size.parameters - size.vocabulary * size.width)  # the head is packed for sampling alone
-    if training:
-        return 2.0 * 2 * linear if low else 0.0  # with the transposes, for the gradient by the input
-    return (2.0 if low else 4.0) * linear + 4.0 * size.vocabulary * size.width
+    head = size.vocabulary * size.width  # in fp32
+    linear = max(0.0, size.parameters - head)
+    if training:  # with the transposes, for the gradient by the input
+        return 2.0 * 2 * linear + 4.0 * head if low else 0.0
+    return (2.0 if low else 4.0) * linear + 4.0 * head
 
 
 def _per_token(size: ModelSize, *, low: bool, recomputes: bool) -> float:
