@@ -37,7 +37,7 @@ $(PARTS): $(READY)
 # One torch thread per worker: more threads than cores slow each other down.
 test: export OMP_NUM_THREADS = 1
 test: lint
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 # Needs a GPU and a torch with CUDA; less than eight minutes, no network. Elsewhere: ARGS="--device cpu --shapes tiny".
 gpu-check: $(READY)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import sys
 import tempfile
 from pathlib import Path
@@ -64,6 +65,11 @@ metric_list:
 def content(text: str) -> str:
     """The part of a whole response that a server returns as `content`."""
     return dict(ReasoningSplit().add(text, last=True)).get("content", "")
+
+
+def completion(text: str) -> str:
+    """What inspect-ai makes of `content`: it takes the first <think> block out, wherever that stands in the answer."""
+    return re.sub(r"<think[^>]*>.*?</think>", "", text, count=1, flags=re.DOTALL).strip()
 
 
 def right(problem: Problem, text: str) -> bool:
@@ -204,11 +210,9 @@ def main() -> None:
                 "r1kit eval, served": (again, ours),
                 "lm-eval, local-chat-completions": ([each[0][0] for each in responses["chat"]], answers),
                 "lm-eval, local-completions": ([each[0][0] for each in responses["text"]], ours),
-                "inspect-ai": (inspected, [answer.strip() for answer in answers]),
+                "inspect-ai": ([text.strip() for text in inspected], [completion(answer) for answer in answers]),
             }
             for name, (texts, expected) in sides.items():
-                if name == "inspect-ai":
-                    texts = [text.strip() for text in texts]
                 score = sum(right(problem, text) for problem, text in zip(problems, texts, strict=True))
                 equal = sum(a == b for a, b in zip(texts, expected, strict=True))
                 agrees &= equal == len(expected)

@@ -47,6 +47,7 @@ def main(model: str = "tiny", runs: Path = Path("runs")) -> list[dict[str, Any]]
     algorithm = {"loss": f"{here}:smooth_clip", "baseline": f"{here}:best_of_group"}
     small = {"steps": 2, "prompts_per_step": 4, "group_size": 4, "max_tokens": 64, "minibatches": 2}
     overrides = {f"rl.{name}": value for name, value in small.items()} | {"rl.algorithm": algorithm}
+    overrides["eval.tasks"] = [{"name": "tiny/reasoning", "limit": 4}]  # the base is measured first
     recipe = RECIPES["r1-zero"](scale="tiny", model=model, overrides=overrides)
     rows = list(read_rows(execute(recipe, runs, until="rl") / "metrics.jsonl"))
     for row in rows:

@@ -8,6 +8,7 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,23 +25,6 @@ def run(script: str, *arguments: str) -> str:
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr
     return done.stdout
-
-
-@pytest.mark.slow
-def test_a_step_is_compared_with_trl_and_with_the_bound(tmp_path: Path) -> None:
-    pytest.importorskip("trl", reason="the comparison needs TRL")
-    printed = run("grpo_step.py", "--smoke", "--regimes", "fixed", "--out", str(tmp_path))
-    assert printed.startswith("gate")
-    results = json.loads((tmp_path / "grpo_step-smoke-2x4x8.json").read_text())
-    assert results["gate"]["relative_error"] < 1e-4
-    fixed = results["comparisons"]["2 x 4 x 8, fixed lengths"]
-    assert set(fixed["ratio"]) == {"TRL t1@4"}
-    assert set(fixed["ratio"]["TRL t1@4"]) == {"rollout", "train", "step"}
-    for side in fixed["sides"].values():
-        assert side["times_bound"]["step"]["median"] > 1, "nothing is faster than the bound"
-        assert side["tokens"]["median"] == 2 * 4 * 8
-    assert len(results["ladder_s"]) == 9
-    assert str(Path.home()) not in json.dumps(results) and str(ROOT) not in json.dumps(results)
 
 
 @pytest.fixture(scope="module")
@@ -86,22 +70,29 @@ def test_a_roof_is_the_best_exact_product_and_int8_is_none() -> None:
     assert (exact.memory, exact.decode, exact.train, exact.width) == (5, 2, 2, 4)
 
 
+@pytest.mark.usefixtures("on_path")
 def test_the_rate_of_verdicts_is_measured_by_kind(tmp_path: Path) -> None:
-    run("verdicts.py", "--count", "40", "--out", str(tmp_path))
+    import verdicts
+
+    verdicts.main(["--count", "40", "--out", str(tmp_path)])
     kinds = json.loads((tmp_path / "verdicts.json").read_text())["kinds"]
     assert set(kinds) == {"typical", "fractions", "symbolic", "different algebra", "approximated"}
     assert all(row["unknown"] == 0 and row["right"] > 0 and row["wrong"] > 0 for row in kinds.values())
 
 
 @pytest.mark.slow
-def test_the_table_of_templates_has_a_full_round_of_each_model(tmp_path: Path) -> None:
-    pytest.importorskip("torch")
+@pytest.mark.usefixtures("on_path")
+def test_the_table_of_templates_has_a_full_round_of_each_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import templates
+
     from shapes import SHAPES
 
     names = ("deepseek-r1", "qwen-3-silent", "glm-4", "vicuna", "chatml-base")
     folders = [str(SHAPES[name].save(tmp_path / name)) for name in names]
     (tmp_path / "empty").mkdir()
-    run("templates.py", "--out", str(tmp_path / "table.md"), *folders, str(tmp_path / "empty"))
+    arguments = ["--out", str(tmp_path / "table.md"), *folders, str(tmp_path / "empty")]
+    monkeypatch.setattr(sys, "argv", ["templates.py", *arguments])
+    templates.main()
     *rows, refused = (tmp_path / "table.md").read_text().splitlines()[-len(names) - 1 :]
     assert [row.split(" | ")[0] for row in rows] == [f"| {name}" for name in names]
     assert all(row.endswith(" | yes |") for row in rows), rows
@@ -109,10 +100,16 @@ def test_the_table_of_templates_has_a_full_round_of_each_model(tmp_path: Path) -
 
 
 @pytest.mark.slow
-def test_the_checks_of_a_gpu_run_in_miniature_on_a_cpu(tmp_path: Path) -> None:
-    pytest.importorskip("torch")
-    printed = run("gpu_check.py", "--device", "cpu", "--shapes", "tiny", "--out", str(tmp_path / "checks.json"))
-    assert "all numbers agree" in printed
+@pytest.mark.usefixtures("on_path")
+def test_the_checks_of_a_gpu_run_in_miniature_on_a_cpu(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import gpu_check
+
+    arguments = ["--device", "cpu", "--shapes", "tiny", "--out", str(tmp_path / "checks.json")]
+    monkeypatch.setattr(sys, "argv", ["gpu_check.py", *arguments])
+    assert gpu_check.main() == 0
+    assert "all numbers agree" in capsys.readouterr().out
     checks = json.loads((tmp_path / "checks.json").read_text())["checks"]
     assert checks["parity in fp32"]["logprob_gap_max"] == 0.0, "the CPU against itself"
     assert checks["gap tiny"]["gap_mean"] < 1e-5
@@ -192,11 +189,12 @@ def test_the_cost_of_passes_is_the_formula_on_numbers_that_can_be_worked_out_by_
 
 
 @pytest.fixture
-def in_this_process(on_path: None, monkeypatch: pytest.MonkeyPatch) -> None:
+def in_this_process(on_path: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Sides run in the test's own process, which has loaded torch already."""
     import _compare
     import _process
     import generate
+    import torch
 
     def run_side(side: str, work: Any) -> Any:
         module, function = side.split(":")
@@ -206,6 +204,30 @@ def in_this_process(on_path: None, monkeypatch: pytest.MonkeyPatch) -> None:
 
     for module in (_compare, generate):
         monkeypatch.setattr(module, "run_side", run_side)
+    precision = torch.get_float32_matmul_precision()  # a side may set it
+    yield
+    torch.set_float32_matmul_precision(precision)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("in_this_process")
+def test_a_step_is_compared_with_trl_and_with_the_bound(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The ladder runs in a process of its own, as all sides do outside of tests."""
+    pytest.importorskip("trl", reason="the comparison needs TRL")
+    import grpo_step
+
+    grpo_step.main(["--smoke", "--regimes", "fixed", "--out", str(tmp_path)])
+    assert capsys.readouterr().out.startswith("gate")
+    results = json.loads((tmp_path / "grpo_step-smoke-2x4x8.json").read_text())
+    assert results["gate"]["relative_error"] < 1e-4
+    fixed = results["comparisons"]["2 x 4 x 8, fixed lengths"]
+    assert set(fixed["ratio"]) == {"TRL t1@4"}
+    assert set(fixed["ratio"]["TRL t1@4"]) == {"rollout", "train", "step"}
+    for side in fixed["sides"].values():
+        assert side["times_bound"]["step"]["median"] > 1, "nothing is faster than the bound"
+        assert side["tokens"]["median"] == 2 * 4 * 8
+    assert len(results["ladder_s"]) == 9
+    assert str(Path.home()) not in json.dumps(results) and str(ROOT) not in json.dumps(results)
 
 
 @pytest.mark.usefixtures("in_this_process")

@@ -7,6 +7,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -91,6 +92,7 @@ def imports(node: ast.AST, *, at_top: bool = True, typing_only: bool = False) ->
             yield from imports(child, at_top=inner, typing_only=typing_only or checking)
 
 
+@cache
 def parsed(path: Path) -> list[tuple[str, bool]]:
     return list(imports(ast.parse(path.read_text(encoding="utf-8"))))
 

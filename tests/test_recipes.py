@@ -65,12 +65,7 @@ def test_r1_zero_runs_and_a_second_run_has_nothing_to_do(
     assert list(summary["tables"][0]["columns"]) == ["base", "zero"]
     assert (Path(folder) / "report.html").stat().st_size > 10_000
     assert set(statuses(capsys, wanted).values()) == {"done"}
-
-
-def test_a_changed_setting_redoes_exactly_what_depends_on_it(
-    tiny_policy_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert main(["run", *arguments(tiny_policy_folder, tmp_path)]) == 0
+    # a changed setting redoes exactly what depends on it
     changed = statuses(capsys, arguments(tiny_policy_folder, tmp_path, rl__algorithm="dapo"))
     assert changed == {"eval-base": "done", "rl": "run", "eval-zero": "run", "report": "run"}
     same = statuses(capsys, arguments(tiny_policy_folder, tmp_path, rl__rollouts_every="3"))

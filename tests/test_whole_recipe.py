@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import pickle
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from r1kit.cli import main
+from r1kit.recipes import build_recipe
 
 STEPS = {"steps": "1", "prompts_per_step": "2", "group_size": "2", "max_tokens": "60"}
 SAMPLED = {"tasks": '[{"name": "tiny/reasoning", "limit": 20, "seed": 1}]', "samples": "4", "max_tokens": "60"}
@@ -37,8 +40,8 @@ def test_every_stage_runs_and_the_report_has_the_table_of_stages(
 ) -> None:
     changes = [part for name, value in SMALLEST.items() for part in ("--set", f"{name}={value}")]
     wanted = ["r1", "--runs", str(tmp_path), *changes]
-    assert main(["run", *wanted, "--until", "dev1"]) == 0
-    assert main(["run", *wanted]) == 0
+    assert main(["run", *wanted, "--jobs", "1", "--until", "dev1"]) == 0
+    assert main(["run", *wanted, "--jobs", "1"]) == 0
     folder = Path(capsys.readouterr().out.splitlines()[-1])
     whole = json.loads((folder / "summary.json").read_text())["table_of_stages"]
     assert whole["columns"] == COLUMNS and whole["teacher"] == "r1"
@@ -73,3 +76,11 @@ def test_every_stage_runs_and_the_report_has_the_table_of_stages(
         "eval-r1",
         "report",
     }
+
+
+@pytest.mark.parametrize("name", ["r1-zero", "r1", "distill", "v3", "v4", "tiny-base"])
+def test_each_stage_of_a_recipe_can_be_sent_to_another_process(name: str) -> None:
+    for stage in build_recipe(name, rehearse=name == "r1").stages:
+        kind = replace(stage.kind, sources=None, cost=None, on_device=None)  # only plans need these
+        sent = pickle.loads(pickle.dumps(replace(stage, kind=kind, inputs={})))
+        assert sent.settings == stage.settings and sent.kind.run is stage.kind.run

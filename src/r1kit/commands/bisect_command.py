@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
@@ -103,19 +103,15 @@ def _rows_part(name: str, one: Path, other: Path) -> Parting | None:
     for file in ROW_FILES:
         if not ((one / file).exists() and (other / file).exists()):
             continue
-        pairs = zip_longest(*(map(_comparable, read_rows(each / file)) for each in (one, other)))
-        for number, (mine, theirs) in enumerate(pairs, 1):
+        for number, (mine, theirs) in enumerate(zip_longest(read_rows(one / file), read_rows(other / file)), 1):
             if mine is None or theirs is None:
                 return Parting(name, None, f"{file}:{number}", f"{file}, row {number}, which one of them lacks")
-            columns = [key for key in {**mine, **theirs} if mine.get(key) != theirs.get(key)]
+            compared = [key for key in {**mine, **theirs} if key not in NOT_COMPARED]
+            columns = [key for key in compared if mine.get(key) != theirs.get(key)]
             if columns:
                 values = f"{shortened(str(mine.get(columns[0])), 100)} -> {shortened(str(theirs.get(columns[0])), 100)}"
                 return Parting(name, None, f"{file}:{number}", f"{file}, row {number}, {', '.join(columns)}: {values}")
     return None
-
-
-def _comparable(row: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in row.items() if key not in NOT_COMPARED}
 
 
 def _causes(one: Path, other: Path) -> Iterator[str]:

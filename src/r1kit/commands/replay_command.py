@@ -55,7 +55,11 @@ def replay(path: Path, step: int, stage: str = "", say: Callable[[str], None] = 
         repeated = read_steps(folder)
         first = min(repeated)
         difference = first_difference(logged, repeated, [each for each in sorted(repeated) if each in logged])
-        rows = [_metrics(each, step if difference is None else difference.step) for each in (recorded.folder, folder)]
+        compared = step if difference is None else difference.step
+        rows = [
+            next((row for row in read_rows(each / "metrics.jsonl", missing_ok=True) if row.get("step") == compared), {})
+            for each in (recorded.folder, folder)
+        ]
         lines = _lines(logged[step], difference, rows)
         if difference is not None:
             lines += _completions(recorded.folder, folder, difference)
@@ -120,11 +124,6 @@ def run_again(recorded: RecordedStage, folder: Path, step: int, threads: int = 0
             run_on_ranks(kind.run, context, "replay", Display())
         else:
             kind.run(context)
-
-
-def _metrics(folder: Path, step: int) -> dict[str, Any]:
-    rows = (row for row in read_rows(folder / "metrics.jsonl", missing_ok=True) if row.get("step") == step)
-    return next(rows, {})
 
 
 def _lines(logged: Mapping[str, Any], difference: Difference | None, rows: list[dict[str, Any]]) -> list[str]:

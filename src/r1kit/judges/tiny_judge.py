@@ -37,16 +37,12 @@ class TinyJudge(Engine):
         if parts["request"] not in _references():
             text = "this is no training request of the tiny world"  # no form: the judge cannot tell
             return Completion(token_ids=(), logprobs=(), text=text, finish_reason="stop")
-        right = [_is_right(parts["request"], parts[side]) for side in ("answer-a", "answer-b")]
+        verifier, reference = _references()[parts["request"]]
+        right = [find(verifier)(parts[side], reference).correct is True for side in ("answer-a", "answer-b")]
         label = "A=B" if right[0] == right[1] else "A>>B" if right[0] else "B>>A"
         words = ["right" if side else "wrong" for side in right]
         form = {"code": code, "analysis": f"A is {words[0]}, B is {words[1]}", "label": label}
         return Completion(token_ids=(), logprobs=(), text=json.dumps(form), finish_reason="stop")
-
-
-def _is_right(request: str, reply: str) -> bool:
-    verifier, reference = _references()[request]
-    return find(verifier)(reply, reference).correct is True
 
 
 _references = cache(everyday.training_references)

@@ -14,6 +14,7 @@ from r1kit.store import read_object
 # the field's usual name, and those of GPT-2, MPT, GPT-Neo and OPT, which config.json keeps
 LAYERS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
 WIDTH = ("hidden_size", "n_embd", "d_model")
+NOT_ADAPTED = ("embed", "lm_head", "conv", ".experts.", "score.")  # by LoRA on all linear layers
 HEADS = ("num_attention_heads", "n_head", "n_heads", "num_heads")
 MLP_WIDTH = ("intermediate_size", "n_inner", "ffn_dim")
 
@@ -49,6 +50,8 @@ def size_of_shapes(shapes: Shapes, config: Mapping[str, Any]) -> ModelSize:
         queries = keys = heads * (_first(config, "qk_nope_head_dim") + _first(config, "qk_rope_head_dim"))
         values = heads * _first(config, "v_head_dim")
     attended = queries + keys + values + (values if latent else queries)  # the last: attention's output
+    matrices = {name: shape for name, shape in shapes.items() if len(shape) > 1}
+    adapted = [shape for name, shape in matrices.items() if not any(part in name for part in NOT_ADAPTED)]
     return ModelSize(
         parameters=parameters,
         active=active,
@@ -57,7 +60,7 @@ def size_of_shapes(shapes: Shapes, config: Mapping[str, Any]) -> ModelSize:
         cached=keys + values,
         inner=attended + _kept_by_mlp(config, layers, width, chosen),
         vocabulary=_first(config, "vocab_size"),
-        sides=sum(sum(shape[-2:]) for name, shape in shapes.items() if len(shape) > 1 and _is_linear(name)),
+        sides=sum(sum(shape[-2:]) for shape in adapted),
         routed=routed,
         chosen=chosen if experts else 0,
     )
@@ -73,11 +76,6 @@ def _kept_by_mlp(config: Mapping[str, Any], layers: int, width: int, chosen: int
     routed = 4 * (chosen * expert + shared) + 2 * chosen * width  # each expert's input and output
     first = _first(config, "first_k_dense_replace")
     return (first * dense + (layers - first) * routed) // max(1, layers)
-
-
-def _is_linear(name: str) -> bool:
-    """Whether LoRA on all linear layers adapts the weight: not embeddings, head, convolutions or routed experts."""
-    return not any(part in name for part in ("embed", "lm_head", "conv", ".experts.", "score."))
 
 
 def _first(config: Mapping[str, Any], *names: str) -> int:

@@ -40,9 +40,10 @@ def smallest(kind: str, settings: S) -> S:
     No right sample is too poor to be kept, and of few rows enough are held out.
     """
     changes: dict[str, Any] = {}
+    kept = [("rehearse", "epochs"), *((each, "max_tokens") for each in WHOLE_ROWS)]
     for name, largest in LARGEST.items():
         value = getattr(settings, name, None)
-        if isinstance(value, int) and value > largest and not _keeps(kind, name):
+        if isinstance(value, int) and value > largest and (kind, name) not in kept:
             changes[name] = largest
     if kind == "generate" and getattr(settings, "temperature", 0.0) > TEMPERATURE:
         changes["temperature"] = TEMPERATURE
@@ -56,10 +57,6 @@ def smallest(kind: str, settings: S) -> S:
     if (probe := getattr(settings, "probe", None)) is not None and probe.tasks:
         changes["probe"] = smallest("probe", probe)
     return settings.replace(**changes)
-
-
-def _keeps(kind: str, name: str) -> bool:
-    return (kind == "rehearse" and name == "epochs") or (kind in WHOLE_ROWS and name == "max_tokens")
 
 
 def first_problems(spec: TaskSpec) -> TaskSpec:

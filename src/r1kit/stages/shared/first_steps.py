@@ -74,7 +74,7 @@ def first_steps(kind: Kind, context: Context, scratch: Path) -> tuple[list[Line]
     Returns these lines, and the metrics of the steps. `context` is that of the real run, whose folder stays untouched.
     """
     from r1kit.train.first_batch import OutOfMemoryError
-    from r1kit.train.preflight.lines import PreflightError, line
+    from r1kit.train.preflight.lines import Line, PreflightError, line
 
     straight, resumed = scratch / "straight", scratch / "resumed"
     samples = hasattr(context.settings, "group_size")
@@ -95,7 +95,7 @@ def first_steps(kind: Kind, context: Context, scratch: Path) -> tuple[list[Line]
         fault = [line("longest row", str(error), False, "")]
     except (ValueError, FloatingPointError, RuntimeError) as error:
         fault = [line("first steps", str(error), False, "the stage would stop here")]
-    lines = [_line(row) for row in read_json(straight / FILE)] if (straight / FILE).exists() else []
+    lines = [Line(**row) for row in read_json(straight / FILE)] if (straight / FILE).exists() else []
     rows = list(read_rows(straight / "metrics.jsonl", missing_ok=True))
     if fault or any(each.verdict == "fails" for each in lines):
         return [*lines, *fault], rows
@@ -122,12 +122,6 @@ def _few_rows(paths: Mapping[str, Path], scratch: Path) -> dict[str, Path]:
             for row in rows[:count]:
                 file.append(row)
     return few
-
-
-def _line(row: Mapping[str, Any]) -> Line:
-    from r1kit.train.preflight.lines import Line
-
-    return Line(**row)
 
 
 def _resumed(straight: Path, resumed: Path, step: int, steps: int) -> Line:
