@@ -341,25 +341,60 @@ def test_only_copies_of_a_local_model_share_a_stage(tmp_path: Path) -> None:
         execute(Recipe("asks-server", (Stage("samples", GENERATE, settings, {}),)), tmp_path)
 
 
-def test_the_guides_scripts_are_read_by_the_tools_that_will_run_them() -> None:
+GUIDE = (Path(__file__).parents[1] / "docs" / "guides" / "cluster.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("script", re.findall(r"```bash\n(.*?)```", GUIDE, re.DOTALL), ids=["one node", "several"])
+def test_the_guides_slurm_scripts_start_what_ray_and_r1kit_understand(script: str, tmp_path: Path) -> None:
+    """Slurm's own commands are replaced by ones that print their arguments."""
     from ray.scripts.scripts import start
     from ray.scripts.symmetric_run import curate_and_validate_ray_start_args
 
-    guide = (Path(__file__).parents[1] / "docs" / "guides" / "cluster.md").read_text(encoding="utf-8")
-    (script,) = re.findall(r"```bash\n(.*?)```", guide, re.DOTALL)
-    subprocess.run(["bash", "-n"], input=script, text=True, check=True)
-    line = script.replace("\\\n", " ").splitlines()[-1]
-    ray_words, r1kit_words = line.partition("ray symmetric-run")[2].split(" -- ")
-    numbers = {'"$SLURM_NNODES"': "4", '"$SLURM_CPUS_ON_NODE"': "96", '"$SLURM_GPUS_ON_NODE"': "8"}
-    start_words = curate_and_validate_ray_start_args([numbers.get(word, word) for word in ray_words.split()])
-    started = start.make_context("start", ["--head", *start_words])
-    assert started.params["num_cpus"] == 96 and started.params["num_gpus"] == 8
-    (manifest,) = (yaml.safe_load(block) for block in re.findall(r"```yaml\n(.*?)```", guide, re.DOTALL))
+    (tmp_path / ".venv" / "bin").mkdir(parents=True)
+    (tmp_path / ".venv" / "bin" / "activate").touch()
+    for name, line in {"srun": 'printf "%s\\n" "$@"', "scontrol": "echo localhost; echo other"}.items():
+        (tmp_path / name).write_text(f"#!/bin/sh\n{line}\n")
+        (tmp_path / name).chmod(0o755)
+    numbers = {"SLURM_NNODES": "4", "SLURM_CPUS_ON_NODE": "96", "SLURM_GPUS_ON_NODE": "8"}
+    job = {
+        "SLURM_SUBMIT_DIR": str(tmp_path),
+        "SLURM_JOB_NODELIST": "n[1-4]",
+        "PATH": f"{tmp_path}:{os.environ['PATH']}",
+    }
+    ran = subprocess.run(["bash", "-c", script], env={**job, **numbers}, capture_output=True, text=True, check=True)
+    words = ran.stdout.split("\n")[:-1]
+    assert words[:2] == ["--cpus-per-task", "96"]
+    if "symmetric-run" in words:
+        ray_words, words = words[words.index("symmetric-run") + 1 : words.index("--")], words[words.index("--") + 1 :]
+        assert "127.0.0.1:6379" in ray_words
+        started = start.make_context("start", ["--head", *curate_and_validate_ray_start_args(ray_words)])
+        assert started.params["num_cpus"] == 96 and started.params["num_gpus"] == 8
+    run = parser().parse_args(words[words.index("r1kit") + 1 :])
+    assert (run.on, run.devices) in ((None, 8), ("ray", None))
+
+
+# The fields of KubeRay's types that the manifest may have, of ray.io/v1.
+KUBERAY = {
+    "job": {"entrypoint", "shutdownAfterJobFinishes", "ttlSecondsAfterFinished", "backoffLimit", "rayClusterSpec"},
+    "cluster": {"rayVersion", "headGroupSpec", "workerGroupSpecs", "enableInTreeAutoscaling"},
+    "head": {"rayStartParams", "template", "serviceType"},
+    "worker": {"groupName", "replicas", "minReplicas", "maxReplicas", "numOfHosts", "rayStartParams", "template"},
+}
+
+
+def test_the_guides_manifest_has_fields_of_kuberays_types_and_a_command_that_r1kit_reads() -> None:
+    (manifest,) = (yaml.safe_load(block) for block in re.findall(r"```yaml\n(.*?)```", GUIDE, re.DOTALL))
     assert (manifest["apiVersion"], manifest["kind"]) == ("ray.io/v1", "RayJob")
     spec = manifest["spec"]
-    groups = [spec["rayClusterSpec"]["headGroupSpec"], *spec["rayClusterSpec"]["workerGroupSpecs"]]
+    cluster, head = spec["rayClusterSpec"], spec["rayClusterSpec"]["headGroupSpec"]
+    for name, part in (("job", spec), ("cluster", cluster), ("head", head)):
+        assert part.keys() <= KUBERAY[name], name
+    for group in cluster["workerGroupSpecs"]:
+        assert {"groupName", "minReplicas", "maxReplicas", "rayStartParams", "template"} <= group.keys()
+        assert group.keys() <= KUBERAY["worker"] and group["minReplicas"] <= group["replicas"] <= group["maxReplicas"]
+    groups = [head, *cluster["workerGroupSpecs"]]
+    assert all(isinstance(value, str) for group in groups for value in group["rayStartParams"].values())
     pods = [group["template"]["spec"] for group in groups]
     assert all(pod["volumes"][0]["name"] == pod["containers"][0]["volumeMounts"][0]["name"] for pod in pods)
-    inside = shlex.split(shlex.split(spec["entrypoint"])[-1].partition(" && ")[2])
-    for words in (r1kit_words.split(), inside):
-        assert words[0] == "r1kit" and parser().parse_args(words[1:]).on == "ray"
+    words = shlex.split(shlex.split(spec["entrypoint"])[-1].partition(" && ")[2])
+    assert words[0] == "r1kit" and parser().parse_args(words[1:]).on == "ray"
