@@ -1,17 +1,20 @@
 """What a verifier's errors do: to the accuracy that is reported, and to what is learned.
 
     python benchmarks/verifier_error.py coverage [--trials 500]
-    python benchmarks/verifier_error.py tolerance [--runs runs/verifier_error]
+    python benchmarks/verifier_error.py tolerance [--points 31] [--seed 0] [--runs runs/verifier_error]
 
 `coverage` samples real completions of the tiny base once, flips verdicts at planted rates, and prints how often the
 corrected accuracy's interval holds the true one, and how often the interval of the flipped verdicts does. `tolerance`
-trains R1-Zero on the tiny world under planted errors. Stopped runs continue.
+trains R1-Zero on the tiny world under planted errors, with and without correction of the rewards, and measures it with
+the true verifier. It writes each point to results/verifier_tolerance.json at once, and goes on where it stopped.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import random
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean
@@ -22,24 +25,24 @@ import controls
 import r1kit
 from r1kit.commands.eval_command import evaluate
 from r1kit.data.jsonl import read_rows
+from r1kit.evaluate.gain import strict
 from r1kit.evaluate.intervals import share_interval
-from r1kit.evaluate.table import align
+from r1kit.evaluate.statistics import difference
+from r1kit.evaluate.table import align, show_difference
 from r1kit.evaluate.verifier_error import ErrorRates, corrected
-from r1kit.store import read_json
+from r1kit.report.folders import StageFolder, find_stages, inputs_of
+from r1kit.store import read_json, write_text
 from r1kit.types import SamplingParams
 
 NEGATIVES, POSITIVES = (0.05, 0.1, 0.2, 0.3), (0.01, 0.05, 0.1)
 POOL, SAMPLES, PROBLEMS, LABELLED = 300, 4, 100, 100
-# (false positives, false negatives, whether rewards are corrected)
-TRAINED = (
-    (0.0, 0.0, False),
-    (0.0, 0.3, False),
-    (0.1, 0.0, False),
-    (0.3, 0.0, False),
-    (0.1, 0.3, False),
-    (0.1, 0.3, True),
-)
+RESULT = Path(__file__).with_name("results") / "verifier_tolerance.json"
+MISSED, ACCEPTED = (0.0, 0.05, 0.15, 0.3), (0.0, 0.01, 0.05, 0.1)  # false negatives and positives of training
+# those that say most come first: the ends of both axes, their worst corner, and what correction does there
+FIRST = ((0.0, 0.0, False), (0.3, 0.1, False), (0.3, 0.1, True), (0.3, 0.0, False), (0.0, 0.1, False))
+FIRST += ((0.15, 0.05, False), (0.15, 0.05, True), (0.0, 0.1, True), (0.3, 0.0, True))
 
+Point = tuple[float, float, bool]  # false negatives, false positives, whether rewards are corrected
 Pool = list[list[bool]]  # by problem, whether each completion is right
 
 
@@ -88,36 +91,72 @@ def coverage(trials: int, completions: Path | None, runs: Path) -> None:
     print(f"accuracy {accuracy:.1f} %: in the corrected interval in {100 * fmean(total):.1f} % of {len(total)} trials")
 
 
-def tolerance(runs: Path) -> None:
+def grid() -> list[Point]:
+    """All points in the order in which they are run."""
+    points = [(fn, fp, corrects) for corrects in (False, True) for fn in MISSED for fp in ACCEPTED]
+    return [*FIRST, *(point for point in points if point not in FIRST and point != (0.0, 0.0, True))]
+
+
+def trained(point: Point, model: str, seed: int, runs: Path) -> dict[str, list[float]]:
+    """pass@1 of each problem, of the base and of the policy that was trained under the point's errors."""
+    fn, fp, corrects = point
+    options = {"false_positives": fp, "false_negatives": fn, "corrects": corrects}
+    rewards: list[dict[str, Any]] = [
+        {"name": "_planted:planted_reward", "options": options},
+        {"name": "format", "weight": 0.2},
+        {"name": "accuracy", "weight": 0.0},
+    ]
+    sizes = controls.SIZES | {"rl.rewards": rewards, "rl.algorithm": "dr_grpo"}
+    folder = r1kit.run("r1-zero", scale="tiny", model=model, overrides=sizes, seed=seed, runs=runs)
+    stages = {name: folder.parent / own for name, own in inputs_of(StageFolder("report", folder)).items()}
+    columns = {stage.name: strict(stage.completions) for stage in find_stages(stages)}
+    return {name: [columns[name][problem] for problem in sorted(columns["base"])] for name in ("base", "zero")}
+
+
+def tolerance(points: int, seed: int, runs: Path) -> None:
     """Train the clean base of `controls.py` under each pair of rates."""
     model = str(controls.base_of("clean", runs.parent / "controls"))
-    print("false positives, false negatives, corrected: accuracy before and after")
-    for fp, fn, corrects in TRAINED:
-        rates = {"false_positives": fp, "false_negatives": fn, "corrects": corrects}
-        rewards: list[dict[str, Any]] = [
-            {"name": "_planted:planted_reward", "options": rates},
-            {"name": "format", "weight": 0.2},
-            {"name": "accuracy", "weight": 0.0},
-        ]
-        sizes = controls.SIZES | {"rl.rewards": rewards, "rl.algorithm": "dr_grpo"}
-        folder = r1kit.run("r1-zero", scale="tiny", model=model, overrides=sizes, runs=runs)
-        columns = read_json(folder / "summary.json")["tables"][0]["columns"]
-        figures = [columns[name]["overall"]["pass@1"] for name in ("base", "zero")]
-        shown = [f"{100 * x['mean']:.1f} [{100 * x['low']:.1f}, {100 * x['high']:.1f}]" for x in figures]
-        print(f"{fp:.0%} {fn:.0%} {corrects}: {' -> '.join(shown)}", flush=True)
+    result: dict[str, Any] = read_json(RESULT) if RESULT.exists() else {"sizes": controls.SIZES, "points": []}
+    if result["sizes"] != controls.SIZES:
+        raise SystemExit(f"{RESULT} has points of other sizes: move it away")
+    known = {(*each["errors"], each["seed"]): each for each in result["points"]}
+    for point in grid()[:points]:
+        if (*point, seed) not in known:
+            started = time.process_time()
+            values = trained(point, model, seed, runs)
+            seconds = round(time.process_time() - started, 1)
+            known[(*point, seed)] = {"errors": point, "seed": seed, "processor_seconds": seconds, **values}
+            result["points"] = list(known.values())
+            lines = ",\n".join(json.dumps(each) for each in result["points"])  # a point a line
+            write_text(RESULT, f'{{"sizes": {json.dumps(result["sizes"])}, "points": [\n{lines}\n]}}\n')
+        print_row(known[(*point, seed)], known.get((0.0, 0.0, False, seed)))
+
+
+def print_row(measured: dict[str, Any], exact: dict[str, Any] | None) -> None:
+    """A row of the guide's table: accuracy with its interval, and the difference to the exact verifier's."""
+    fn, fp, corrects = measured["errors"]
+    own: list[float] = measured["zero"]
+    (low, high), change = share_interval(own, len(own) * controls.SIZES["eval.samples"]), ""
+    if exact is not None and exact is not measured:
+        changes = [after - before for before, after in zip(exact["zero"], own, strict=True)]
+        change = show_difference(difference("pass@1", changes), "pass@1")
+    accuracy = f"{100 * fmean(own):.1f} [{100 * low:.1f}, {100 * high:.1f}]"
+    print(f"| {fn:.0%} | {fp:.0%} | {'yes' if corrects else 'no'} | {accuracy} | {change} |", flush=True)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("part", choices=("coverage", "tolerance"))
     parser.add_argument("--trials", type=int, default=500, help="per pair of rates (500)")
+    parser.add_argument("--points", type=int, default=len(grid()), help="pairs of rates, the most telling first (all)")
+    parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--completions", type=Path, help="completions.jsonl of an evaluation, in place of sampling")
     parser.add_argument("--runs", type=Path, default=Path("runs/verifier_error"))
     options = parser.parse_args()
     if options.part == "coverage":
         coverage(options.trials, options.completions, options.runs)
     else:
-        tolerance(options.runs)
+        tolerance(options.points, options.seed, options.runs)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,13 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch.distributed.device_mesh import init_device_mesh
-from transformers import LlamaConfig, LlamaForCausalLM, LlamaForSequenceClassification
+from transformers import (
+    LlamaConfig,
+    LlamaForCausalLM,
+    LlamaForSequenceClassification,
+    Qwen3MoeConfig,
+    Qwen3MoeForCausalLM,
+)
 
 from r1kit.models import attention
 from r1kit.models.batch import Batch, Totals
@@ -105,6 +111,21 @@ class TopKTeacher:
         return lambda place: TopK(ids[place], logprobs[place], best["log_tail"][place, 0])
 
 
+def mixture() -> Any:
+    torch.manual_seed(0)
+    kinds = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16, "head_dim": 8}
+    shared = ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads")
+    values = {name: getattr(config(0), name) for name in (*shared, "initializer_range", "pad_token_id")}
+    return Qwen3MoeForCausalLM(Qwen3MoeConfig(**values, **kinds, attn_implementation=attention.NAME))
+
+
+def replayed(given: Groups) -> list[Batch]:
+    """Each token goes to the expert of its id and to the next one, in both layers."""
+    experts = [[(token % 4, (token + 1) % 4) * 2 for token in sample.token_ids] for group in given for sample in group]
+    samples = [sample for group in given for sample in group]
+    return pack([replace(sample, routing=own) for sample, own in zip(samples, experts, strict=True)], 1000)
+
+
 def packed(given: Groups) -> list[Batch]:
     return pack([sample for group in given for sample in group], 1000)
 
@@ -117,6 +138,7 @@ CASES: dict[str, tuple[Callable[[], Any], Callable[[], AnyLoss], Callable[[Group
     "sft": (policy, lambda: next_token, packed),
     "activations recomputed": (recomputed, lambda: next_token, packed),
     "grpo": (policy, lambda: grpo(PRESETS["paper"]), packed),
+    "routing replay": (mixture, lambda: grpo(PRESETS["grpo"]), replayed),
     "gspo, untied": (lambda: policy(2), lambda: grpo(PRESETS["gspo"]), packed),
     "dense distillation": (
         policy,

@@ -19,6 +19,7 @@ from r1kit.redaction import redacted_text
 T = TypeVar("T")
 Weight = Annotated[float, Field(ge=-LARGEST, le=LARGEST)]
 NOT_HASHED: dict[str, Any] = {"fingerprint": False}  # marks the fields that `unhashed` declares
+HASHED_IF_SET: dict[str, Any] = {"fingerprint": "if set"}  # and those of `added`
 MAX_LISTED = 40  # names in one error message
 _DOTTED_PATH = re.compile(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*[.:][A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*")
 # pydantic's errors for a missing value, and for rules that quote text; how its rules begin, and details after them
@@ -44,6 +45,12 @@ def unhashed(default: T, **options: Any) -> T:
     Some of these change the last bits of a result (another device, another batch of tokens).
     """
     field: T = Field(default, json_schema_extra=NOT_HASHED, **options)
+    return field
+
+
+def added(default: T, **options: Any) -> T:
+    """A `Field` that counts in the fingerprint only if it is not the default: what is finished without it stays so."""
+    field: T = Field(default, json_schema_extra=HASHED_IF_SET, **options)
     return field
 
 

@@ -63,8 +63,8 @@ class SamplingParams:
     """Sampling settings of completions; field names are vLLM's.
 
     `temperature=0` is greedy; `top_k=0` and `top_p=1.0` disable truncation. `max_tokens` counts completion tokens, the
-    end token included. A seed gives the same tokens whatever else is in the batch. `sampling_mask` asks for
-    `Completion.sampling_mask`; an engine that has none leaves it empty.
+    end token included. A seed gives the same tokens whatever else is in the batch. `sampling_mask` and
+    `routing` ask for those of `Completion`; an engine that has none leaves them empty.
     """
 
     n: int = 1
@@ -76,6 +76,7 @@ class SamplingParams:
     stop_token_ids: tuple[int, ...] = ()
     seed: int = 0
     sampling_mask: bool = False
+    routing: bool = False
 
     def __post_init__(self) -> None:
         if self.n < 1:
@@ -97,7 +98,8 @@ class Completion:
     `logprobs[t]` is log pi(token_ids[t] | prompt, token_ids[:t]) at the sampling temperature, before top-k and top-p.
     `text` is the decoded completion without the end token and without a stop string. Only on request,
     `sampling_mask[t]` holds the ids, ascending, that top-k and top-p left for token t; then `logprobs[t]` is that of
-    the distribution over these ids.
+    the distribution over these ids. Only on request, `routing` holds the experts of each token of the prompt and then
+    of the completion, router by router; the last token has none, because the model never read it.
     """
 
     token_ids: tuple[int, ...]
@@ -106,6 +108,7 @@ class Completion:
     finish_reason: FinishReason
     policy_version: int = 0
     sampling_mask: Sequence[array[int]] = field(default=(), hash=False)
+    routing: Sequence[array[int]] = field(default=(), hash=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -191,8 +194,9 @@ class Sample:
     `Sample(token_ids=(7, 8, 9, 2), loss_mask=(False, False, True, True), logprobs=(0.0, 0.0, -1.2, -0.1),
     advantages=(0.0, 0.0, 0.7, 0.7), ref_logprobs=(0.0, 0.0, -1.1, -0.2))`
     Losses without a sampler or reference (SFT) leave `logprobs`, `advantages` and `ref_logprobs` empty.
-    `sampling_mask` is that of the completion, and empty if the whole vocabulary could be sampled. `source` is that of
-    the problem.
+    `sampling_mask` is that of the completion, and empty if the whole vocabulary could be sampled. `routing` is that of
+    the completion; a token without experts, or an empty `routing`, is left to the routers. `source` is that of the
+    problem.
     """
 
     token_ids: Sequence[int]
@@ -201,11 +205,12 @@ class Sample:
     advantages: Sequence[float] = ()
     ref_logprobs: Sequence[float] = ()
     sampling_mask: Sequence[Sequence[int]] = ()
+    routing: Sequence[Sequence[int]] = ()
     source: str = ""
 
     def __post_init__(self) -> None:
         length = len(self.token_ids)
-        for name in ("loss_mask", "logprobs", "advantages", "ref_logprobs", "sampling_mask"):
+        for name in ("loss_mask", "logprobs", "advantages", "ref_logprobs", "sampling_mask", "routing"):
             size = len(getattr(self, name))
             if size != length and (size or name == "loss_mask"):
                 raise ValueError(f"Sample.{name} has {size} entries for {length} token ids: give one for each token")

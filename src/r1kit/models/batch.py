@@ -119,9 +119,11 @@ class Batch:
     targets: Targets
     order: tuple[int, ...]
     ends: Tensor  # [sequences]
+    routing: Tensor | None = None  # [T, experts of all routers], int16; None: the routers choose
 
     def __post_init__(self) -> None:
         assert len(self.order) == len(self.ends) == len(self.targets.lengths), "one entry for each sequence"
+        assert self.routing is None or len(self.routing) == self.num_tokens, "experts for each token"
 
     @property
     def num_tokens(self) -> int:

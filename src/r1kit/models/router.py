@@ -19,6 +19,11 @@ from r1kit import ranks
 from r1kit.models.packed import PackedLayout
 
 
+def expert_blocks(model: nn.Module) -> list[nn.Module]:
+    """The modules whose part `experts` holds routed experts, in the order of the model's modules."""
+    return [block for block in model.modules() if isinstance(getattr(block, "experts", None), nn.Module)]
+
+
 class RouterBalance:
     """Counts the load of each expert during training forward passes; `update` moves the biases.
 
@@ -31,16 +36,13 @@ class RouterBalance:
         self.routers: list[nn.Module] = []
         self.loads: list[Tensor] = []  # of each router, [experts]
         self.layout: PackedLayout | None = None  # inside `counting`
-        for block in model.modules():
-            experts = getattr(block, "experts", None)
-            if not isinstance(experts, nn.Module):
-                continue
+        for block in expert_blocks(model):
             # the bias is a buffer or a parameter of the block, of its gate, or of a part of the gate
             router = next((part for part in block.modules() if hasattr(part, "e_score_correction_bias")), None)
             if router is not None:
                 # fp32 counts exactly only up to 16 million
                 self.loads.append(torch.zeros_like(self._bias(router), dtype=torch.float64).flatten())
-                experts.register_forward_pre_hook(partial(self._count, len(self.routers)))
+                block.experts.register_forward_pre_hook(partial(self._count, len(self.routers)))  # type: ignore[union-attr]
                 self.routers.append(router)
 
     @staticmethod

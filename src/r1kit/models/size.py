@@ -61,6 +61,7 @@ def size_of_shapes(shapes: Shapes, config: Mapping[str, Any]) -> ModelSize:
         inner=attended + _kept_by_mlp(config, layers, width, chosen),
         vocabulary=_first(config, "vocab_size"),
         sides=sum(sum(shape[-2:]) for shape in adapted),
+        choices=chosen * len({name.partition(".experts.")[0] for name in shapes if ".experts." in name}),
         routed=routed,
         chosen=chosen if experts else 0,
     )

@@ -20,7 +20,7 @@ from pydantic import BaseModel
 
 from r1kit.pipeline.graph import Output, Stage
 from r1kit.redaction import redacted
-from r1kit.settings import NOT_HASHED
+from r1kit.settings import HASHED_IF_SET, NOT_HASHED
 from r1kit.store import StoreError, combine, files_in, sha256, write_json
 
 UNKNOWN = "????????"  # the fingerprint of an input that is not fetched yet, and of every stage that depends on it
@@ -68,7 +68,7 @@ class Hashes:
 
 def settings_of(stage: Stage, *, all_fields: bool = False) -> dict[str, Any]:
     """A stage's settings as JSON data with secrets hidden. Without `all_fields`, those of `settings.unhashed` are not
-    in it."""
+    in it, nor those of `settings.added` that have their default."""
     hidden = None if all_fields else _hidden(stage.settings)
     # serialize_as_any: a field may hold a subclass of its declared type, whose fields count too
     settings: dict[str, Any] = redacted(stage.settings.model_dump(mode="json", exclude=hidden, serialize_as_any=True))
@@ -76,11 +76,17 @@ def settings_of(stage: Stage, *, all_fields: bool = False) -> dict[str, Any]:
 
 
 def _hidden(value: Any) -> dict[Any, Any]:
-    """The argument `exclude` of pydantic for all fields, at any depth, that are marked NOT_HASHED."""
+    """The argument `exclude` of pydantic for all fields, at any depth, that are marked NOT_HASHED, and for those
+    marked HASHED_IF_SET that are not set."""
     children: dict[Any, Any]
     if isinstance(value, BaseModel):
         fields = type(value).model_fields
-        marked = {name for name, field in fields.items() if field.json_schema_extra == NOT_HASHED}
+        marked = {
+            name
+            for name, field in fields.items()
+            if field.json_schema_extra == NOT_HASHED
+            or (field.json_schema_extra == HASHED_IF_SET and getattr(value, name) == field.default)
+        }
         children = {name: getattr(value, name) for name in fields if name not in marked}
     elif isinstance(value, Mapping):
         marked, children = set(), dict(value)

@@ -16,6 +16,7 @@ class ModelSize:
     vocabulary: rows of the head.
     sides: inputs and outputs of all linear layers; LoRA of rank r adds r times as many weights.
     routed, chosen: weights of routed experts among the parameters, and how many of them a token goes through per layer.
+    choices: experts that a token goes through, over all layers.
     """
 
     parameters: float
@@ -28,6 +29,7 @@ class ModelSize:
     sides: int = 0
     routed: float = 0
     chosen: int = 0
+    choices: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,6 +47,7 @@ class Work:
     head: whether training goes through the vocabulary's head; a classifier has none.
     recomputes, weights_dtype, optimizer, lora_rank, compute_dtype: the settings that decide the memory of training.
     reference: whether a second copy of the model is there; idles_off: whether it leaves the device while it idles.
+    routing: whether the experts of each sampled token are kept for training.
     teachers: models of about the model's size that stay beside it.
     model: the size of the model that the stage makes from nothing; otherwise that of its input `model` counts.
     """
@@ -66,6 +69,7 @@ class Work:
     lora_rank: int = 0
     compute_dtype: str = "auto"
     reference: bool = False
+    routing: bool = False
     teachers: int = 0
     idles_off: bool = False
     model: ModelSize | None = None

@@ -31,6 +31,13 @@ def check(context: Context) -> None:
     loss_of(settings.algorithm)
     baseline_of(settings.algorithm)
     check_sampling(context, scorer)
+    if settings.routing_replay:
+        from r1kit.models.known import resolve
+        from r1kit.models.size import size_of_model
+
+        name = str(context.input("model"))
+        if not size_of_model(resolve(name)).routed:
+            raise ValueError(f"routing_replay is for mixtures of experts, and {name} has no experts: set it to false")
 
 
 def rewards_of(context: Context) -> tuple[RewardSpec, ...]:
@@ -48,6 +55,10 @@ def run(context: Context) -> Mapping[str, Any]:
     checkpoints/, model/ and, with LoRA, adapter/."""
     settings: RLSettings = context.settings
     scorer, policy = build(rewards_of(context)), load_policy(context)
+    if settings.routing_replay:
+        from r1kit.models.routing_replay import require_replay
+
+        require_replay(policy.model)
     return train(
         context,
         policy,
@@ -66,6 +77,7 @@ def work_of(settings: RLSettings) -> Work:
         passes=6 * settings.epochs + 2 * (has_reference + settings.recompute_old_logprobs + has_choice),
         reference=has_reference,
         idles_off=settings.offload_idle,
+        routing=settings.routing_replay,
     )
 
 

@@ -21,6 +21,7 @@ from r1kit.models.batch import Batch, Totals
 from r1kit.models.compute import autocast, computing, packing
 from r1kit.models.policy_net import AnyLoss, PolicyNet, net_of
 from r1kit.models.router import RouterBalance
+from r1kit.models.routing_replay import RoutingReplay
 from r1kit.models.shard import copy_part, copy_whole, sharded_copy, whole
 from r1kit.settings import Settings
 from r1kit.store import StoreError, atomic_folder
@@ -85,6 +86,7 @@ class Learner:
         self.parameters = {name: p for name, p in self.model.named_parameters() if p.requires_grad}
         self.optimizer = make_optimizer(self.parameters.values(), settings)
         self.router = RouterBalance(self.model, settings.router_gamma)
+        self.routing = RoutingReplay(self.model)
         self.updates = 0
         self.gradient = self.weights = ""  # the fingerprints of the last update, for `step_hashes.jsonl`
 
@@ -104,13 +106,14 @@ class Learner:
             for batch, has_gradient in chain(zip(batches, repeat(True)), zip(measured, repeat(False))):
                 # the backward pass may compute activations again, so experts are counted in the forward pass alone
                 counting = self.router.counting(batch.layout) if has_gradient and batch.order else nullcontext()
-                with torch.set_grad_enabled(has_gradient), autocast(self.model), counting:
-                    output = self.net(batch, loss, totals, self.temperature)
+                with self.routing.replaying(batch.routing):
+                    with torch.set_grad_enabled(has_gradient), autocast(self.model), counting:
+                        output = self.net(batch, loss, totals, self.temperature)
+                    if has_gradient:
+                        # adds to the gradients of the batches before: their order decides the last bits
+                        output.loss.backward()
+                        total += float(output.loss.detach())
                 assert output.num_items is not None, "a net fills in the number of its targets"
-                if has_gradient:
-                    # adds to the gradients of the batches before: their order decides the last bits
-                    output.loss.backward()
-                    total += float(output.loss.detach())
                 count += output.num_items
                 for name, value in output.sums.items():
                     sums[name] = sums.get(name, 0.0) + float(value)
@@ -154,6 +157,10 @@ class Learner:
         if self.router.routers:
             # after the optimizer: the loads are those of the weights before this update (V3 section 2.1.2)
             metrics["router/worst_load"] = self.router.update()
+        if self.routing.blocks:
+            differing, replayed = map(sum, zip(*ranks.gather(self.routing.disagreement()), strict=True))
+            if replayed:
+                metrics["router/disagreement"] = differing / replayed
         self.weights = self.fingerprint()
         return metrics
 
@@ -166,7 +173,7 @@ class Learner:
         """log pi [N] of a batch's targets under the policy, or under `model` (a reference)."""
         net = PolicyNet.of(self.net if model is None else model)
         net.eval()  # as in `forward_backward`: dropout would make a ratio of equal weights differ from 1
-        with torch.no_grad(), computing(net.model):
+        with torch.no_grad(), computing(net.model), self.routing.replaying(batch.routing):
             return net.logprobs(batch, self.temperature)
 
     def whole_model(self) -> Any:

@@ -22,6 +22,7 @@ CHUNK_BYTES = 3 * 32 * 2**20  # logits of a chunk of the head, their gradient, a
 # Measured on SmolLM2 (benchmarks/plan_check.py): malloc keeps freed blocks of up to 32 MB, and not all of them fit what
 # comes next, because gradients that stay lie between activations that go.
 FRAGMENTS = 0.25
+ARRAY = 96  # bytes of a token's array of experts in Python, and of two lists that hold it
 WEIGHT = {"fp32": 4.0, "bf16": 2.0}
 MOMENTS = {"adamw": 8.0, "adamw-8bit": 2 * (1 + 4 / 256)}
 
@@ -46,6 +47,7 @@ def training_parts(size: ModelSize, work: Work, tokens: int, *, device: str, low
         "gradients": gradients,
         "activations": activations,
         "head": CHUNK_BYTES + (0.0 if adapters else 4.0 * size.vocabulary * size.width) if work.head else 0.0,
+        "routing": _routing(size, work, tokens, device),
         "fragments": FRAGMENTS * (copies + gradients + activations) if device == "cpu" else 0.0,
     }
 
@@ -57,6 +59,7 @@ def sampling_parts(size: ModelSize, work: Work, rows: int, length: int, *, devic
         **_resident(size, work, device),
         "copies": _copies(size, work, device, low=low, training=False),
         "cache": float(cached),
+        "routing": _routing(size, work, 0, device),
     }
 
 
@@ -90,6 +93,14 @@ def _resident(size: ModelSize, work: Work, device: str) -> dict[str, float]:
     if beside := work.teachers + has_copy:
         parts["reference"] = beside * size.parameters * WEIGHT[work.weights_dtype]
     return parts
+
+
+def _routing(size: ModelSize, work: Work, tokens: int, device: str) -> float:
+    """Bytes of the experts of a batch's `tokens`, as int16 and as ids, and in main memory of those of a rollout."""
+    if not work.routing:
+        return 0.0
+    rollout = work.samples / max(1, work.rollouts) * work.max_tokens if device == "cpu" else 0.0
+    return tokens * size.choices * (2.0 + 8.0) + rollout * (2.0 * size.choices + ARRAY)
 
 
 def _copies(size: ModelSize, work: Work, device: str, *, low: bool, training: bool) -> float:

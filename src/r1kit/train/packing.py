@@ -15,6 +15,7 @@ from r1kit import ranks
 from r1kit.models.batch import TENSORS, Batch, SamplingMask, Targets
 from r1kit.models.packed import PackedLayout, Span, bucket, common_prefix, split_by_budget
 from r1kit.models.plain import plain_path
+from r1kit.models.routing_replay import OWN
 from r1kit.types import Sample
 
 LEAST = 8  # tokens of a beginning that is computed once: fewer are not worth their part in attention
@@ -170,6 +171,7 @@ def _batch(row: list[_Piece], device: torch.device) -> Batch:
     row = sorted(row, key=lambda piece: -piece.prompt)  # neighbours of one length share attention's padding
     spans = [Span(piece.prompt, tuple(len(s.token_ids) - piece.prompt for _, s in piece.members)) for piece in row]
     token_ids = [np.asarray(piece.members[0][1].token_ids[: piece.prompt], np.int64) for piece in row]
+    experts = [own for piece in row for own in _routing(piece.members[0][1])[: piece.prompt]]  # in the row's order
     place = sum(piece.prompt for piece in row)  # of the next token; all prompts come before all completions
     last_of_prompt = -1  # its hidden state predicts the first token of each completion
     columns: dict[str, list[NDArray[Any]]] = {name: [] for name in TENSORS}  # a piece per sample
@@ -199,6 +201,7 @@ def _batch(row: list[_Piece], device: torch.device) -> Batch:
                 columns[name].append(known)
             masks += [sample.sampling_mask[i] for i in chosen.tolist()] if sample.sampling_mask else []
             token_ids.append(ids[piece.prompt :])
+            experts += _routing(sample)[piece.prompt :]
             place += len(ids) - piece.prompt
             order.append(index)
             ends.append(place - 1)
@@ -208,4 +211,26 @@ def _batch(row: list[_Piece], device: torch.device) -> Batch:
     layout = PackedLayout(spans, device)
     assert place == len(layout.position_ids), "the layout describes every token of the row"
     row_ids = torch.from_numpy(np.concatenate(token_ids))[None].to(device)  # [1, T]
-    return Batch(row_ids, layout, targets, order=tuple(order), ends=torch.tensor(ends, device=device))
+    table = _table(experts)
+    return Batch(
+        row_ids,
+        layout,
+        targets,
+        order=tuple(order),
+        ends=torch.tensor(ends, device=device),
+        routing=None if table is None else torch.from_numpy(table).to(device),
+    )
+
+
+def _routing(sample: Sample) -> Sequence[Sequence[int]]:
+    return sample.routing or ((),) * len(sample.token_ids)
+
+
+def _table(experts: Sequence[Sequence[int]]) -> NDArray[np.int16] | None:
+    """The experts of each token [T, R * k], with `OWN` where a token has none; None if no token has any."""
+    known = [place for place, own in enumerate(experts) if own]
+    if not known:
+        return None
+    table = np.full((len(experts), len(experts[known[0]])), OWN, np.int16)
+    table[known] = np.stack([np.asarray(experts[place], np.int16) for place in known])
+    return table

@@ -7,57 +7,69 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import accumulate, pairwise
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
-from r1kit.models.attention import forward_layout
+from r1kit.models.attention import Layout, forward_layout
 from r1kit.models.cached import DecodeLayout, KVCache, PrefillLayout
 from r1kit.models.packed import bucket, common_prefix
 from r1kit.models.plain import WASTE, PlainCache, PlainPath, plain_path
+from r1kit.models.routing_replay import RoutingReplay, recorded
+
+
+class Prefilled(NamedTuple):
+    """Hidden states of the prompts' last tokens [prompts, d], and if asked for, what each prompt's tokens have: states
+    [tokens, d] and experts [tokens, R * k]."""
+
+    last: Tensor
+    states: list[Tensor]
+    experts: list[Tensor]
 
 
 class Decoder(Protocol):
     """The running sequences of one `Generation`."""
 
-    def prefill(
-        self, prompts: Sequence[Sequence[int]], sizes: Sequence[int], *, whole: bool = False
-    ) -> tuple[Tensor, list[Tensor]]:
-        """Run new prompts; `sizes[i]` sequences continue prompt i, in the next free slots.
-
-        Returns the hidden states of the prompts' last tokens [prompts, d] and, with `whole`, of all tokens of each
-        prompt [tokens, d].
-        """
+    def prefill(self, prompts: Sequence[Sequence[int]], sizes: Sequence[int], *, whole: bool = False) -> Prefilled:
+        """Run new prompts; `sizes[i]` sequences continue prompt i, in the next free slots. `whole` asks for the
+        states of all their tokens."""
 
     def reserve(self, steps: int) -> None:
         """Make room for `steps` tokens in each slot; as many calls of `step` follow before any other method's."""
 
-    def step(self, tokens: Tensor) -> Tensor:
-        """Append a token to the sequence of each slot [slots]; returns their hidden states [slots, d]."""
+    def step(self, tokens: Tensor) -> tuple[Tensor, ...]:
+        """Append a token to the sequence of each slot [slots]; returns their hidden states [slots, d] and, if they are
+        recorded, their experts [slots, R * k]."""
 
     def remove(self, slot: int) -> None:
         """End the sequence in a slot; the one in the last slot moves there."""
 
 
-def decoder_of(model: Any, slots: int, prompts: Sequence[Sequence[int]]) -> Decoder:
-    """The decoder of a model's path. Later prompts must begin with what `prompts` have in common."""
+def decoder_of(model: Any, slots: int, prompts: Sequence[Sequence[int]], *, records: bool = False) -> Decoder:
+    """The decoder of a model's path. Later prompts must begin with what `prompts` have in common.
+
+    `records`: the experts of each token are kept, which the plain path does not do (`require_replay` refuses it).
+    """
     path = plain_path(model)
-    return PackedDecoder(model, slots, prompts) if path is None else PlainDecoder(model, path)
+    if path is None:
+        return PackedDecoder(model, slots, prompts, RoutingReplay(model) if records else None)
+    assert not records, "the plain path does not record experts"
+    return PlainDecoder(model, path)
 
 
 class PackedDecoder:
     """Prompts run as one packed row, each once for its group and their common beginning once for all."""
 
-    def __init__(self, model: Any, slots: int, prompts: Sequence[Sequence[int]]) -> None:
-        self.model = model
+    def __init__(
+        self, model: Any, slots: int, prompts: Sequence[Sequence[int]], routers: RoutingReplay | None = None
+    ) -> None:
+        self.model, self.routers = model, routers  # whose choices are recorded
         self.cache = KVCache(slots, common_prefix(prompts) if prompts else 0)
         self.rows = 0
         self.places = torch.zeros(0, dtype=torch.long, device=model.device)  # [rows], of the next tokens
 
-    def prefill(
-        self, prompts: Sequence[Sequence[int]], sizes: Sequence[int], *, whole: bool = False
-    ) -> tuple[Tensor, list[Tensor]]:
+    def prefill(self, prompts: Sequence[Sequence[int]], sizes: Sequence[int], *, whole: bool = False) -> Prefilled:
         shared, stops = self.cache.shared, [*accumulate(sizes, initial=self.rows)]
         slots = [range(start, stop) for start, stop in pairwise(stops)]
         self.rows = stops[-1]
@@ -66,26 +78,38 @@ class PackedDecoder:
         # one row: the shared prefix once, then the rest of each prompt
         packed = [*prompts[0][:shared], *(token for suffix in suffixes for token in suffix)]
         token_ids = torch.tensor([packed], device=self.model.device)  # [1, T]
-        hidden = forward_layout(self.model, token_ids, layout.position_ids[None], layout)[0]  # [T, d]
+        hidden, *experts = self._forward(token_ids, layout.position_ids[None], layout)  # [1, T, d]
         lengths = [len(suffix) for suffix in suffixes]
         ends = torch.tensor(lengths, device=hidden.device).cumsum(0)
-        own = hidden[shared:].split(lengths) if whole else ()  # [suffix, d] each
-        return hidden[shared + ends - 1], [torch.cat([hidden[:shared], states]) for states in own]
+
+        def by_prompt(rows: Tensor) -> list[Tensor]:
+            return [torch.cat([rows[:shared], own]) for own in rows[shared:].split(lengths)]
+
+        states = by_prompt(hidden[0]) if whole else []
+        return Prefilled(hidden[0, shared + ends - 1], states, by_prompt(experts[0]) if experts else [])
 
     def reserve(self, steps: int) -> None:
         self.places = self.cache.reserve(self.rows, steps, self.model.device)
 
-    def step(self, tokens: Tensor) -> Tensor:
+    def step(self, tokens: Tensor) -> tuple[Tensor, ...]:
         # no transfer and no shape that depends on a result: on a GPU, steps queue up behind each other
         layout = DecodeLayout(self.cache, self.places)
-        hidden = forward_layout(self.model, tokens[:, None], layout.position_ids, layout)[:, 0]  # [rows, d]
+        hidden, *experts = self._forward(tokens[:, None], layout.position_ids, layout)  # [rows, 1, d]
         self.places += 1  # in place: a recorded step would read the same tensor
-        return hidden
+        return (hidden[:, 0], *experts)
 
     def remove(self, slot: int) -> None:
         self.rows -= 1
         if slot != self.rows:
             self.cache.move(self.rows, slot)
+
+    def _forward(self, token_ids: Tensor, position_ids: Tensor, layout: Layout) -> tuple[Tensor, ...]:
+        """Hidden states [B, T, d] and, if they are recorded, the experts [B * T, R * k]."""
+        if self.routers is None:
+            return (forward_layout(self.model, token_ids, position_ids, layout),)
+        with self.routers.recording() as calls:
+            hidden = forward_layout(self.model, token_ids, position_ids, layout)
+        return hidden, recorded(calls)
 
 
 class PlainDecoder:
@@ -95,9 +119,7 @@ class PlainDecoder:
         self.model, self.path = model, path
         self.slots: list[tuple[PlainCache, int]] = []  # the cache of each running sequence, and its row there
 
-    def prefill(
-        self, prompts: Sequence[Sequence[int]], sizes: Sequence[int], *, whole: bool = False
-    ) -> tuple[Tensor, list[Tensor]]:
+    def prefill(self, prompts: Sequence[Sequence[int]], sizes: Sequence[int], *, whole: bool = False) -> Prefilled:
         states: dict[int, Tensor] = {}
         prompt_states: dict[int, Tensor] = {}
         slots: dict[int, list[tuple[PlainCache, int]]] = {}
@@ -121,12 +143,12 @@ class PlainDecoder:
         for index in range(len(prompts)):
             self.slots += slots[index]
         last = torch.stack([states[index] for index in range(len(prompts))])
-        return last, [prompt_states[index] for index in range(len(prompts)) if whole]
+        return Prefilled(last, [prompt_states[index] for index in range(len(prompts)) if whole], [])
 
     def reserve(self, steps: int) -> None:
         """The model's own cache grows by itself."""
 
-    def step(self, tokens: Tensor) -> Tensor:
+    def step(self, tokens: Tensor) -> tuple[Tensor, ...]:
         groups: dict[PlainCache, list[int]] = {}
         for slot, (cache, _) in enumerate(self.slots):
             groups.setdefault(cache, []).append(slot)
@@ -142,7 +164,7 @@ class PlainDecoder:
             own[rows] = tokens[torch.tensor(slots, device=tokens.device)]
             states.append(cache.step(own)[rows])
         order = torch.tensor([slot for slots in groups.values() for slot in slots], device=tokens.device)
-        return torch.cat(states)[order.argsort()]
+        return (torch.cat(states)[order.argsort()],)
 
     def remove(self, slot: int) -> None:
         self.slots[slot] = self.slots[-1]

@@ -7,6 +7,7 @@ every running sequence. Finished sequences leave at once and free their slot of 
 from __future__ import annotations
 
 import math
+from array import array
 from collections import Counter, abc
 from contextlib import contextmanager
 from dataclasses import replace
@@ -134,7 +135,9 @@ class Generation:
         slots = min(engine.max_rows, count) if requests else engine.max_rows  # sequences that run at once
         self.scheduler = Scheduler(slots, prefill_tokens)
         self.scheduler.add(requests)
-        self.decoder = decoder_of(self.model, slots, [request.token_ids for request in requests])
+        self.records = any(request.params.routing for request in requests)
+        prompts = [request.token_ids for request in requests]
+        self.decoder = decoder_of(self.model, slots, prompts, records=self.records)
         self.last_tokens = torch.zeros(slots, dtype=torch.long, device=self.device)  # [slots], inputs of the next step
         self.ended: list[Sequence] = []  # since `advance` was called
 
@@ -145,6 +148,8 @@ class Generation:
 
     def add(self, requests: abc.Iterable[Request]) -> None:
         """Let more requests join as soon as slots are free."""
+        requests = list(requests)
+        assert self.records or not any(request.params.routing for request in requests), "the first ones decide it"
         self.scheduler.add(requests)
 
     def cancel(self, request: Request) -> None:
@@ -173,7 +178,11 @@ class Generation:
             sequence.uniforms = uniforms(request.params.seed, name, request.params.max_tokens).tolist()
         sizes, requests = [len(group) for group in admitted], [group[0].request for group in admitted]
         prompts, whole = [request.token_ids for request in requests], any(each.scores_prompt for each in requests)
-        hidden, prompt_states = self.decoder.prefill(prompts, sizes, whole=whole)
+        hidden, prompt_states, experts = self.decoder.prefill(prompts, sizes, whole=whole)
+        for group, chosen in zip(admitted, experts, strict=False):
+            known = _by_token(chosen)  # one array for all completions
+            for sequence in group:
+                sequence.routing = known.copy()
         for request, states in zip(requests, prompt_states, strict=False):
             if request.scores_prompt and not request.prompt_logprobs:  # a large group comes in parts
                 self.score_prompt(request, states)
@@ -202,7 +211,12 @@ class Generation:
         uniform = self.draws(0, steps)  # [rows, steps]
         self.decoder.reserve(steps)
         sampled = zip(*(self.step(uniform[:, step]) for step in range(steps)), strict=True)
-        self.read(0, *(torch.stack(each, dim=1) for each in sampled))
+        stacked = [torch.stack(each, dim=1) for each in sampled]
+        if self.records:
+            experts = stacked.pop().cpu()  # [rows, steps, R * k], in one transfer
+            for sequence, chosen in zip(self.scheduler.running, experts, strict=True):
+                sequence.routing += _by_token(chosen)
+        self.read(0, *stacked)
 
     def draws(self, first: int, steps: int) -> Tensor:
         """[slots - first, steps], the random numbers of the next tokens of slots [first:]."""
@@ -218,13 +232,13 @@ class Generation:
         """The next token and its log-prob [rows] for every running sequence, from uniform numbers [rows].
 
         If a request keeps the likeliest tokens, also their log-probs and ids [rows, top]; if one keeps its sampling
-        mask, also the mask's bits [rows, V / 8]. Only tensors on the device go
-        in and out, and all shapes depend on `rows` and the cache's size alone. So a GPU never waits for the host here,
-        and the step can be recorded.
+        mask, also the mask's bits [rows, V / 8]; if one keeps its routing, also the experts [rows, R * k] of
+        the tokens that were read. Only tensors on the device go in and out, and all shapes depend on `rows` and the
+        cache's size alone. So a GPU never waits for the host here, and the step can be recorded.
         """
         rows = len(uniform)
         params, top = self.sampling()
-        hidden = self.decoder.step(self.last_tokens[:rows])  # [rows, d]
+        hidden, *experts = self.decoder.step(self.last_tokens[:rows])  # [rows, d]
         parts = zip(range(0, rows, LOGITS_ROWS), hidden.split(LOGITS_ROWS), uniform.split(LOGITS_ROWS), strict=True)
         sampled = [
             sample_rows(self.head.logits(states), draws, params[start : start + LOGITS_ROWS], top)
@@ -232,7 +246,7 @@ class Generation:
         ]
         tokens, *rest = (torch.cat(pieces) for pieces in zip(*sampled, strict=True))
         self.last_tokens[:rows] = tokens
-        return (tokens, *rest)
+        return (tokens, *rest, *experts)
 
     def read(self, first: int, tokens: Tensor, logprobs: Tensor, *top: Tensor) -> None:
         """Give the sequences of slots [first:] their new tokens [slots - first, steps]; finished ones leave.
@@ -297,6 +311,7 @@ class Generation:
             finish_reason="stop" if stopped else "length",
             policy_version=self.engine.version,
             sampling_mask=tuple(sequence.sampling_mask[: len(sequence.token_ids)]),
+            routing=tuple(sequence.routing[: len(sequence.request.token_ids) + len(sequence.token_ids) - 1]),
         )
 
     def text_before_stop(self, token_ids: list[int], stops: abc.Sequence[str]) -> str | None:
@@ -311,6 +326,11 @@ class Generation:
 
     def decoded(self, token_ids: abc.Sequence[int]) -> str:
         return str(self.tokenizer.decode(token_ids, skip_special_tokens=False))
+
+
+def _by_token(experts: Tensor) -> list[array[int]]:
+    """The experts of each token, from int16 [tokens, R * k]."""
+    return [array("h", row.tobytes()) for row in experts.cpu().numpy()]
 
 
 def _pairs(ids: list[int], logprobs: list[float]) -> list[tuple[int, float]]:

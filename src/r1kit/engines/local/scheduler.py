@@ -40,6 +40,7 @@ class Sequence:
     logprobs: list[float] = field(default_factory=list)
     top: list[Top] = field(default_factory=list)
     sampling_mask: list[array[int]] = field(default_factory=list)
+    routing: list[array[int]] = field(default_factory=list)  # of the prompt's tokens too
     completion: Completion | None = None  # once it has ended
 
     def draws(self, count: int) -> list[float]:

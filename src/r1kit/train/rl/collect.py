@@ -125,6 +125,8 @@ class Collector:
             groups += over_ranks(draws.next(missing), groups_of)
             if params.sampling_mask:
                 require_masks(groups)
+            if params.routing:
+                require_routing(groups)
             missing = settings.prompts_per_step - sum(map(varies, groups))
             if missing <= 0:
                 break
@@ -171,6 +173,17 @@ def require_masks(groups: Sequence[Group]) -> None:
         )
 
 
+def require_routing(groups: Sequence[Group]) -> None:
+    """Raise `EngineError` unless each token that a model read has its experts."""
+    for member in (member for group in groups for member in group.rollouts):
+        tokens = len(member.prompt.token_ids) + len(member.completion.token_ids) - 1
+        if len(member.completion.routing) != tokens:
+            raise EngineError(
+                "the engine does not say to which experts each token went (Completion.routing), and training needs "
+                "them: set routing_replay to false"
+            )
+
+
 def to_sample(rollout: Rollout, advantage: float, source: str = "") -> Sample:
     """Prompt and completion ids exactly as they were sampled: nothing is decoded and encoded again."""
     prompt, completion = rollout.prompt.token_ids, rollout.completion
@@ -180,6 +193,7 @@ def to_sample(rollout: Rollout, advantage: float, source: str = "") -> Sample:
         token_ids=(*prompt, *completion.token_ids),
         loss_mask=(False,) * len(prompt) + (True,) * len(completion.token_ids),
         sampling_mask=((),) * len(prompt) + tuple(completion.sampling_mask) if completion.sampling_mask else (),
+        routing=(*completion.routing, ()) if completion.routing else (),
         logprobs=(*zeros, *completion.logprobs),
         advantages=zeros + (advantage,) * len(completion.token_ids),  # one advantage for all tokens (R1 equation 1)
         source=source,

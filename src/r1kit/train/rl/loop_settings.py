@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from r1kit.settings import Settings, unhashed
+from r1kit.settings import Settings, added, unhashed
 from r1kit.train.losses.policy_settings import PRESETS, GRPOSettings
 from r1kit.types import SamplingParams
 from r1kit.verifiers import find
@@ -69,8 +70,12 @@ class LoopSettings(RolloutSettings):
 
     group_size: int = Field(16, ge=2, description="G, completions per prompt; the baseline needs at least 2")
     recompute_old_logprobs: bool = Field(False, description="take the ratio against the learner's own log-probs")
+    routing_replay: bool = added(False, description="mixtures of experts: train each token with its sampler's experts")
     algorithm: GRPOSettings = PRESETS["grpo"]
     offload_idle: bool = unhashed(True, description="the reference model waits in main memory while it idles")
+
+    def sampling(self, step: int, extra_round: int = 0) -> SamplingParams:
+        return replace(super().sampling(step, extra_round), routing=self.routing_replay)
 
     @model_validator(mode="after")
     def _consistent(self) -> LoopSettings:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 from torch import Tensor
@@ -38,7 +39,8 @@ class Reference:
         return self.adapters if self.model is None else self.learner.tensors(self.model)
 
     def logprobs(self, batches: Sequence[Batch]) -> list[Tensor]:
-        """log pi [N] of each batch's targets under the reference."""
+        """log pi [N] of each batch's targets under the reference, whose routers choose for themselves."""
+        batches = [replace(batch, routing=None) for batch in batches]
         if self.model is None:
             with self._adapters_swapped():
                 return [self.learner.logprobs(batch) for batch in batches]
