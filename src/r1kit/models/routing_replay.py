@@ -51,10 +51,11 @@ class RoutingReplay:
                 hook.remove()
 
     @contextmanager
-    def replaying(self, experts: Tensor | None) -> Iterator[None]:
+    def replaying(self, experts: Tensor | None, *, counts: bool = False) -> Iterator[None]:
         """Forward passes of a row of T tokens inside use these experts, int16 [T, R * k]; `OWN`: the router's choice.
 
-        Backward passes that compute activations again must be inside too. None: every router chooses.
+        Backward passes that compute activations again must be inside too. None: every router chooses. `counts`: for
+        `disagreement`.
         """
         if experts is None:
             yield
@@ -63,7 +64,7 @@ class RoutingReplay:
         before = [block.__dict__.get("forward") for block in self.blocks]
         for index, block in enumerate(self.blocks):
             # on the instance, as `recompute` does it: in a GPU's backward pass, another thread calls it
-            block.forward = partial(self._forward, block, block.forward, given[:, index])
+            block.forward = partial(self._forward, block, block.forward, given[:, index], counts)
         try:
             yield
         finally:
@@ -72,13 +73,14 @@ class RoutingReplay:
                 if forward is not None:
                     block.forward = forward
 
-    def _forward(self, block: Any, forward: Any, given: Tensor, *args: Any, **kwargs: Any) -> Any:
+    def _forward(self, block: Any, forward: Any, given: Tensor, counts: bool, *args: Any, **kwargs: Any) -> Any:
         with _GivenExperts(given, _count(block.experts)) as mode:
             output = forward(*args, **kwargs)
         if mode.differing is None:
             raise ValueError(f"{type(block).__name__} did not choose {given.shape[1]} experts by one topk")
-        self._differing = self._differing.to(given.device) + mode.differing
-        self._replayed = self._replayed.to(given.device) + (given[:, 0] != OWN).sum()
+        if counts:
+            self._differing = self._differing.to(given.device) + mode.differing
+            self._replayed = self._replayed.to(given.device) + (given[:, 0] != OWN).sum()
         return output
 
     def disagreement(self) -> tuple[float, float]:
@@ -147,7 +149,6 @@ def _obstacle(model: Any, replay: RoutingReplay) -> str:
             torch.autograd.grad(loss, [p for p in model.parameters() if p.requires_grad], allow_unused=True)
     except (AttributeError, IndexError, TypeError, ValueError, RuntimeError) as error:
         return first_line(error)
-    replay.disagreement()
     for block, chosen, wanted in zip(replay.blocks, calls, others, strict=True):
         if not all(torch.equal(each.flatten(0, -2), wanted[0].flatten(0, -2)) for each in chosen):
             return f"{type(block).__name__} does not choose its experts by one topk"

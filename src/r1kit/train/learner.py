@@ -106,7 +106,7 @@ class Learner:
             for batch, has_gradient in chain(zip(batches, repeat(True)), zip(measured, repeat(False))):
                 # the backward pass may compute activations again, so experts are counted in the forward pass alone
                 counting = self.router.counting(batch.layout) if has_gradient and batch.order else nullcontext()
-                with self.routing.replaying(batch.routing):
+                with self.routing.replaying(batch.routing, counts=True):
                     with torch.set_grad_enabled(has_gradient), autocast(self.model), counting:
                         output = self.net(batch, loss, totals, self.temperature)
                     if has_gradient:
@@ -144,6 +144,10 @@ class Learner:
                 "and look for NaN in the weights or log-probs of the last metrics"
             )
         metrics = {"optim/grad_norm": norm, "optim/learning_rate": rate}
+        if self.routing.blocks:
+            differing, replayed = map(sum, zip(*ranks.gather(self.routing.disagreement()), strict=True))
+            if replayed:
+                metrics["router/disagreement"] = differing / replayed
         if position is not None and self.settings.skip_empty_updates and norm == 0.0:
             self.optimizer.zero_grad(set_to_none=True)
             self.router.forget()
@@ -157,10 +161,6 @@ class Learner:
         if self.router.routers:
             # after the optimizer: the loads are those of the weights before this update (V3 section 2.1.2)
             metrics["router/worst_load"] = self.router.update()
-        if self.routing.blocks:
-            differing, replayed = map(sum, zip(*ranks.gather(self.routing.disagreement()), strict=True))
-            if replayed:
-                metrics["router/disagreement"] = differing / replayed
         self.weights = self.fingerprint()
         return metrics
 
