@@ -297,4 +297,4 @@ def test_the_setting_counts_in_a_fingerprint_only_if_it_is_on_and_a_plan_counts_
     size, own = size_of_model(tmp_path / "moe"), array("h", range(4))  # two routers that choose two experts
     held = 2 * 2 * 8 * (sys.getsizeof(own) + 2 * 8)  # a rollout, in the lists of its completions and of its samples
     parts = sampling_parts(size, work_of(on.settings), 4, 20, device="cpu", low=False)
-    assert (size.routed, parts["routing"]) == (4, held)
+    assert (size.choices, parts["routing"]) == (4, held)
