@@ -1,7 +1,7 @@
 """What a verifier's errors do: to the accuracy that is reported, and to what is learned.
 
     python benchmarks/verifier_error.py coverage [--trials 500]
-    python benchmarks/verifier_error.py tolerance [--points 31] [--seed 0] [--runs runs/verifier_error]
+    python benchmarks/verifier_error.py tolerance [--points 34] [--seed 0] [--runs runs/verifier_error]
 
 `coverage` samples real completions of the tiny base once, flips verdicts at planted rates, and prints how often the
 corrected accuracy's interval holds the true one, and how often the interval of the flipped verdicts does. `tolerance`
@@ -38,9 +38,10 @@ NEGATIVES, POSITIVES = (0.05, 0.1, 0.2, 0.3), (0.01, 0.05, 0.1)
 POOL, SAMPLES, PROBLEMS, LABELLED = 300, 4, 100, 100
 RESULT = Path(__file__).with_name("results") / "verifier_tolerance.json"
 MISSED, ACCEPTED = (0.0, 0.05, 0.15, 0.3), (0.0, 0.01, 0.05, 0.1)  # false negatives and positives of training
-# those that say most come first: the ends of both axes, their worst corner, and what correction does there
+# those that say most come first: the worst corner of both axes with and without correction, their ends, and errors at
+# which a verdict says little (40 % and 40 %: a right answer is judged right in 60 %, a wrong one in 40 %)
 FIRST = ((0.0, 0.0, False), (0.3, 0.1, False), (0.3, 0.1, True), (0.3, 0.0, False), (0.0, 0.1, False))
-FIRST += ((0.15, 0.05, False), (0.15, 0.05, True), (0.0, 0.1, True), (0.3, 0.0, True))
+FIRST += ((0.4, 0.4, False), (0.3, 0.3, False), (0.4, 0.4, True), (0.15, 0.05, False), (0.15, 0.05, True))
 
 Point = tuple[float, float, bool]  # false negatives, false positives, whether rewards are corrected
 Pool = list[list[bool]]  # by problem, whether each completion is right
