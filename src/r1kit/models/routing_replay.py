@@ -2,7 +2,7 @@
 
 A rounding error that leaves a dense model's logits as they are can send a token of a mixture of experts elsewhere, and
 then the policy that is trained is not the one that sampled. DeepSeek-V3.2 (2512.02556, section 3.1, "keep routing") and
-R3 (2510.11370) record the sampler's choice and repeat it. The gates are computed anew, so the router has its gradient.
+R3 (2510.11370) record the sampler's choice and repeat it. The gates are computed again, so the router has its gradient.
 
 No architecture is named here. A router's own code runs, and only the answer of its `topk` over the experts is replaced
 by the recorded ids and the values there; `require_replay` proves on a short row that the experts do what they are told.
