@@ -5,7 +5,7 @@ then the policy that is trained is not the one that sampled. DeepSeek-V3.2 (2512
 R3 (2510.11370) record the sampler's choice and repeat it. The gates are computed again, so the router has its gradient.
 
 No architecture is named here. A router's own code runs, and only the answer of its `topk` over the experts is replaced
-by the recorded ids and the values there; `require_replay` proves on a short row that the experts do what they are told.
+by the recorded ids and the values there; `require_replay` proves on a short row that tokens go where they are sent.
 """
 
 from __future__ import annotations
