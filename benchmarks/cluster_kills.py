@@ -28,6 +28,7 @@ import psutil
 from ray.cluster_utils import Cluster
 
 from r1kit.cluster import RESTARTS
+from r1kit.pipeline.provenance import commit
 
 KINDS = ("generate", "rl", "sft")
 MARK = "R1KIT_CLUSTER_KILLS"  # an environment variable that the stages' processes get
@@ -57,6 +58,8 @@ def main() -> None:
     command += ["--until", options.until] if options.until else []
     clock = time.monotonic()
     subprocess.run([*command, "--jobs", "1", "--runs", str(options.runs / "alone")], check=True, stdout=sys.stderr)
+    if others := {str(manifest["git"]) for manifest in manifests(options.runs / "alone")} - {str(commit())}:
+        sys.exit(f"{options.runs / 'alone'} was computed by other code ({', '.join(others)}): give another --runs")
     report: dict[str, Any] = {"seconds alone": round(time.monotonic() - clock)}
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
     for _ in range(3):
@@ -82,6 +85,10 @@ def main() -> None:
     _, left = psutil.wait_procs([process for process in psutil.process_iter() if is_marked(process)], timeout=60)
     report["processes left"] = len(left)
     print(json.dumps(report, indent=2))
+
+
+def manifests(runs: Path) -> list[dict[str, Any]]:
+    return [json.loads(path.read_text()) for path in runs.rglob("manifest.json")]
 
 
 def shown(line: str) -> str:
