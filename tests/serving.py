@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 import openai
@@ -37,9 +38,11 @@ class Served:
 
 
 @contextmanager
-def served(engine: LocalEngine, chat: ChatFormat, *, limit: int = 600, key: str = "") -> Iterator[Served]:
-    """A server that drains at the end of the block."""
-    service = Service(Renderer("tested", engine, chat), Batch(engine, limit), key=key)
+def served(
+    engine: LocalEngine, chat: ChatFormat, *, limit: int = 600, key: str = "", weights: Path | None = None
+) -> Iterator[Served]:
+    """A server that drains at the end of the block; clients may replace its weights from the folder `weights`."""
+    service = Service(Renderer("tested", engine, chat), Batch(engine, limit), key=key, weights_folder=weights)
     with listening("127.0.0.1", 0) as (opened, address):
         server = Server(service)
 

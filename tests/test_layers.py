@@ -38,8 +38,9 @@ LEVEL = {name: level for level, row in enumerate(ROWS) for name in row}
 # Where a package may be imported: at all, and at the top of a file (else only inside the function that needs it).
 TORCH_HOMES = ("models", "train", "engines.local")
 ANYWHERE = {
-    "torch": (*TORCH_HOMES, "stages", "export", "ranks", "pipeline.launcher", "pipeline.sharing"),
+    "torch": (*TORCH_HOMES, "engines.remote", "stages", "export", "ranks", "pipeline.launcher", "pipeline.sharing"),
     "ray": ("cluster",),
+    "vllm": ("engines.remote.vllm_worker",),
 }
 HEAVY = (
     "torch",
@@ -61,6 +62,7 @@ HEAVY = (
     "wandb",
     "mlflow",
     "ray",
+    "vllm",
 )
 
 

@@ -16,10 +16,10 @@ from planted_steps import FAULTS, planted, train  # noqa: E402
 from r1kit import cli  # noqa: E402
 from r1kit.commands.bisect_command import bisect  # noqa: E402
 from r1kit.commands.replay_command import replay  # noqa: E402
+from r1kit.models.fingerprint import fingerprint  # noqa: E402
 from r1kit.pipeline import Stopped  # noqa: E402
 from r1kit.store import StoreError  # noqa: E402
 from r1kit.train.learner import Learner  # noqa: E402
-from r1kit.train.step_hashes import fingerprint  # noqa: E402
 
 torch.set_num_threads(1)
 LAST, FIRST = 4, 3

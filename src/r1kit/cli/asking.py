@@ -50,6 +50,8 @@ def add_asking(commands: Any) -> None:
     server.add_argument("--api-key", default="", metavar="KEY", help=text)
     add_allow_code(server)
     server.add_argument("--queue", type=int, default=512, metavar="N", help="completions that may wait (512)")
+    text = "let a training run with the key replace the weights by those that it writes below FOLDER"
+    server.add_argument("--weights-from", type=Path, metavar="FOLDER", help=text)
     add_format(server)
     server.add_argument("--engine", metavar="JSON|FILE", type=engine, help='such as {"max_rows": 64, "device": "cpu"}')
 
@@ -115,6 +117,7 @@ def serve(options: argparse.Namespace) -> None:
         template=options.format,
         engine=options.engine,
         queue=options.queue,
+        weights_from=options.weights_from,
     )
 
 

@@ -1,4 +1,5 @@
-"""Engines turn prompts into completions: `local` samples with the learner's own tensors, `openai` asks a server.
+"""Engines turn prompts into completions: `local` samples with the learner's own tensors, `openai` asks a server, and
+`remote` has servers that take the weights of a policy in training.
 
 `engine_settings.EngineSettings` describes each kind, also an engine of your own; `opening` opens it.
 """
@@ -42,6 +43,11 @@ class PolicyEngine(Engine, Protocol):
     @property
     def context(self) -> int:
         """The longest sequence in tokens, prompt and completion together."""
+        ...
+
+    @property
+    def dtype(self) -> str:
+        """The type in which it multiplies matrices, such as float32: its rounding shows in log-probs."""
         ...
 
     def load_weights(self, named_tensors: Iterable[tuple[str, Any]], version: int) -> None:

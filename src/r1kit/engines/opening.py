@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import inspect
+import os
+from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from r1kit.chat import ChatFormat, saved
 from r1kit.engines import Engine, PolicyEngine
 from r1kit.engines.engine_settings import DeviceSettings, EngineSettings, OwnEngineSettings
 from r1kit.engines.openai.server_settings import OpenAIEngineSettings
+from r1kit.engines.remote.pool_settings import ServerPoolSettings
+from r1kit.redaction import resolved
 from r1kit.settings import SettingsError, article, import_function
 
 if TYPE_CHECKING:
+    from r1kit.engines.remote.pool import ServerPool
     from r1kit.models.load import Policy
 
 
@@ -53,3 +59,23 @@ def open_policy_engine(settings: DeviceSettings, policy: Policy) -> PolicyEngine
     from r1kit.engines.local import LocalEngine
 
     return LocalEngine(policy, max_rows=settings.max_rows)
+
+
+def open_pool(
+    settings: ServerPoolSettings, policy: Policy, folder: Path, say: Callable[[str], None] | None = None
+) -> ServerPool:
+    """Servers that sample from a policy, and have its weights. Hand-overs are below `folder`, or below a folder of the
+    same name in `settings.weights`.
+
+    Raises `EngineError` if a server does not answer, or cannot take weights.
+    """
+    from r1kit.engines.remote.pool import ServerPool
+    from r1kit.engines.remote.server import Server
+    from r1kit.models.load import named_weights
+
+    key = os.environ.get(settings.api_key_env, "").strip()
+    servers = [Server(str(resolved(url, "servers.urls")), key, settings.timeout_s) for url in settings.urls]
+    shared = Path(settings.weights).expanduser() / folder.name if settings.weights else folder
+    pool = ServerPool(servers, policy, shared / "handover", concurrency=settings.concurrency, say=say)
+    pool.load_weights(named_weights(policy.model), version=0)
+    return pool

@@ -1,4 +1,7 @@
-"""The server as a web application: /v1/chat/completions, /v1/completions, /v1/models and /health."""
+"""The server as a web application: /v1/chat/completions, /v1/completions, /v1/models and /health.
+
+With a folder for weights, also the routes of `WeightUpdates`.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 from starlette.applications import Starlette
@@ -24,6 +28,7 @@ from r1kit.serve.errors import APIError
 from r1kit.serve.event_stream import EventStream
 from r1kit.serve.fields import ChatFields, CompletionFields
 from r1kit.serve.prompts import Renderer, Work
+from r1kit.serve.weights import WeightUpdates
 
 MAX_BODY = 8 * 1024 * 1024  # bytes
 
@@ -31,8 +36,17 @@ MAX_BODY = 8 * 1024 * 1024  # bytes
 class Service:
     """The handlers for one model, and the state that the process looks at."""
 
-    def __init__(self, renderer: Renderer, batch: Batch, *, key: str = "", names: frozenset[str] = frozenset()) -> None:
+    def __init__(
+        self,
+        renderer: Renderer,
+        batch: Batch,
+        *,
+        key: str = "",
+        names: frozenset[str] = frozenset(),
+        weights_folder: Path | None = None,
+    ) -> None:
         self.renderer, self.batch = renderer, batch
+        self.weights = WeightUpdates(batch, weights_folder) if weights_folder else None
         self.draining = False
         self.num_open = 0  # requests whose answer is not complete
         # bodies are parsed and split into tokens by one thread: a long text must not stop the event loop
@@ -43,6 +57,7 @@ class Service:
             Route("/v1/models", self.models),
             Route("/v1/models/{name:path}", self.model),
             Route("/health", self.health),
+            *(self.weights.routes if self.weights else ()),
         ]
         handlers: dict[Any, Any] = {
             APIError: lambda request, error: JSONResponse(error.body(), error.status, error.headers),
@@ -111,6 +126,10 @@ class Service:
         fields, works = await asyncio.get_running_loop().run_in_executor(self.reader, read)
         jobs = [Job(work.request, streams=fields.stream) for work in works]
         answer = shape(fields, works, self.renderer.name, self.renderer.engine.tokenizer)
+        if self.weights:
+            await self.weights.ready(request)
+            # the weights stay these until the answer is complete
+            answer.head["weight_version"] = self.weights.version
         self.batch.submit(jobs)
         if fields.stream:
             return EventStream(self._events(answer, jobs), lambda: self._cancel(jobs))

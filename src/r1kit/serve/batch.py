@@ -6,9 +6,11 @@ import asyncio
 import queue
 import threading
 import traceback
-from collections.abc import AsyncIterator
+from collections import deque
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import Future
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from r1kit.engines.local import LocalEngine
 from r1kit.engines.local.engine import Generation
@@ -38,6 +40,21 @@ class Job:
     read: dict[int, int] = field(default_factory=dict)  # tokens reported by sample, while it runs: the thread's own
 
 
+@dataclass(eq=False)
+class Call:
+    """Work for the model's thread while no sequence runs, such as new weights; without one, the thread ends."""
+
+    work: Callable[[], Any] | None
+    result: Future[Any] = field(default_factory=Future)
+
+    def run(self) -> None:
+        assert self.work is not None, "the thread ends instead"
+        try:
+            self.result.set_result(self.work())
+        except Exception as error:
+            self.result.set_exception(error)
+
+
 class Batch:
     """Runs jobs side by side. All methods but `_run` belong to the event loop.
 
@@ -49,7 +66,10 @@ class Batch:
         self.jobs: set[Job] = set()
         self.finished = 0  # completions since the start
         self.loop: asyncio.AbstractEventLoop | None = None
-        self._inbox: queue.SimpleQueue[tuple[str, Job | None]] = queue.SimpleQueue()
+        self._empty = asyncio.Event()  # no completion runs or waits
+        self._empty.set()
+        self._inbox: queue.SimpleQueue[tuple[str, Job | Call]] = queue.SimpleQueue()
+        self._calls: deque[Call] = deque()  # that wait until no sequence runs: the thread's own
         self._thread = threading.Thread(target=self._run, name="model", daemon=True)
         self._thread.start()
 
@@ -77,6 +97,7 @@ class Batch:
         for job in jobs:
             job.num_left = job.request.params.n
             self.jobs.add(job)
+            self._empty.clear()
             self._inbox.put(("add", job))
 
     async def updates(self, job: Job) -> AsyncIterator[Update]:
@@ -92,13 +113,28 @@ class Batch:
     def cancel(self, job: Job) -> None:
         """Take a job out of the batch; nothing happens if it has ended."""
         if job in self.jobs:
-            self.jobs.discard(job)
+            self._drop(job)
             self._inbox.put(("cancel", job))
+
+    async def until_empty(self) -> None:
+        """Return when no completion runs or waits."""
+        await self._empty.wait()
+
+    async def between(self, work: Callable[[], Any]) -> Any:
+        """The result of `work`, which the model's thread does while no sequence runs. It waits for those that run."""
+        call = Call(work)
+        self._inbox.put(("call", call))
+        return await asyncio.wrap_future(call.result)
 
     def close(self) -> None:
         """End the thread after its current step."""
-        self._inbox.put(("close", None))
+        self._inbox.put(("close", Call(None)))
         self._thread.join()
+
+    def _drop(self, job: Job) -> None:
+        self.jobs.discard(job)
+        if not self.jobs:
+            self._empty.set()
 
     def _deliver(self, updates: list[tuple[Job, Update | BaseException]]) -> None:
         for job, update in updates:
@@ -106,46 +142,57 @@ class Batch:
                 continue
             job.updates.put_nowait(update)
             if isinstance(update, BaseException):
-                self.jobs.discard(job)
+                self._drop(job)
             elif update.ended:
                 job.num_left -= 1
                 self.finished += 1
                 if not job.num_left:
-                    self.jobs.discard(job)
+                    self._drop(job)
 
     def _run(self) -> None:
-        with self.engine.session():
-            while self._run_until_idle():
-                pass  # a new generation has an empty cache, so an idle server holds no memory of its last requests
+        while True:
+            with self.engine.session():  # in which the weights must not change
+                # a new generation has an empty cache, so an idle server holds no memory of its last requests
+                while (call := self._run_until_idle()) is None:
+                    pass
+            if call.work is None:
+                return
+            call.run()
 
-    def _run_until_idle(self) -> bool:
-        """Run jobs until there are none; False if the thread must end."""
+    def _run_until_idle(self) -> Call | None:
+        """Run jobs until there are none, or until there is a call to make instead."""
+        if self._calls:
+            return self._calls.popleft()
         jobs: dict[Request, Job] = {}
-        action, job = self._inbox.get()
+        action: str
+        item: Job | Call | None
+        action, item = self._inbox.get()
         try:
             generation = Generation(self.engine, prefill_tokens=PREFILL_TOKENS)
             while True:
-                if action == "close":
-                    return False
-                if job and action == "add":
-                    jobs[job.request] = job
-                    job.read = dict.fromkeys(range(job.request.params.n), 0)
-                    generation.add([job.request])
-                elif job:
-                    generation.cancel(job.request)
-                    jobs.pop(job.request, None)
+                if isinstance(item, Call):
+                    if item.work is None:
+                        return item
+                    self._calls.append(item)
+                elif item is not None and action == "add":
+                    jobs[item.request] = item
+                    item.read = dict.fromkeys(range(item.request.params.n), 0)
+                    generation.add([item.request])
+                elif item is not None:
+                    generation.cancel(item.request)
+                    jobs.pop(item.request, None)
                 try:
-                    action, job = self._inbox.get_nowait()
+                    action, item = self._inbox.get_nowait()
                 except queue.Empty:
                     if not generation.busy:
-                        return True
+                        return self._calls.popleft() if self._calls else None
                     ended = generation.advance()
                     self._report(jobs, ended, generation.scheduler.running)
-                    action, job = "", None
+                    action, item = "", None
         except Exception as error:  # no memory, or logits that are NaN: these jobs fail, and the next ones may not
             traceback.print_exc()
             self._send([(job, error) for job in jobs.values()])
-            return True
+            return None
 
     def _report(self, jobs: dict[Request, Job], ended: list[Sequence], running: list[Sequence]) -> None:
         updates: list[tuple[Job, Update | BaseException]] = []

@@ -29,6 +29,8 @@ class Server(uvicorn.Server):
             logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)  # cut answers are no errors now
             return
         self.service.draining = True
+        if self.service.weights:
+            self.service.weights.end_pause()
         left = self.service.num_open
         print(f"stopping after {left} open requests; again to end at once", file=sys.stderr, flush=True)
 

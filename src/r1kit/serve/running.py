@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from r1kit.commands.answering import engine_settings, open_model
@@ -26,11 +27,14 @@ def serve(
     template: str | None = None,
     engine: Mapping[str, Any] | None = None,
     queue: int = 512,
+    weights_from: Path | None = None,
 ) -> None:
     """Serve a model to OpenAI's clients until SIGTERM or Ctrl+C. A second signal ends running answers too.
 
-    `queue` completions may wait while `max_rows` of the engine run. `name` is the model's name for clients. Raises
-    ValueError for an address that other machines can reach without a `key`, and if the extra is missing.
+    `queue` completions may wait while `max_rows` of the engine run. `name` is the model's name for clients. Clients
+    with the `key` may replace the weights by those that they wrote below the folder `weights_from`. Raises ValueError
+    for an address that other machines can reach, or weights that clients may replace, without a `key`, and if the
+    extra is missing.
     """
     try:
         from r1kit.serve.app import Service
@@ -45,13 +49,20 @@ def serve(
         raise ValueError(f"only a model that runs here can be served: the engine's kind is {settings.kind!r}")
     if not is_loopback(host) and not key:
         raise ValueError(f"other machines can reach {host}: set R1KIT_API_KEY or --api-key, or listen on 127.0.0.1")
+    if weights_from and not key:
+        raise ValueError("--weights-from lets clients replace the model's weights: set R1KIT_API_KEY or --api-key")
+    if weights_from and not weights_from.is_dir():
+        raise ValueError(
+            f"there is no folder {weights_from}: --weights-from names the one in which clients write weights"
+        )
     if not key.isascii() or key != key.strip():
         raise ValueError("the API key has spaces around it or characters that are not ASCII: no client could send it")
     with listening(host, port) as (opened_socket, address):
         opened = open_model(settings, template, Progress(f"serve {model}"))
         assert isinstance(opened.engine, LocalEngine)
         batch = Batch(opened.engine, settings.max_rows + queue)
-        service = Service(Renderer(name or model, opened.engine, opened.chat), batch, key=key, names=names_of(host))
+        renderer = Renderer(name or model, opened.engine, opened.chat)
+        service = Service(renderer, batch, key=key, names=names_of(host), weights_folder=weights_from)
 
         server = Server(service)
         print(f"{service.renderer.name} at {address}v1", flush=True)

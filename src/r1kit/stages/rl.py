@@ -64,7 +64,7 @@ def run(context: Context) -> Mapping[str, Any]:
         policy,
         scorer,
         work_of(settings),
-        lambda learner, _: PolicyGradient(learner, settings),
+        lambda learner, _: PolicyGradient(learner, settings.corrected),
         {"reward": "reward/mean"},
     )
 
@@ -72,9 +72,10 @@ def run(context: Context) -> Mapping[str, Any]:
 def work_of(settings: RLSettings) -> Work:
     """A reference, recomputed log-probs and the choice of tokens by covariance cost a forward pass each."""
     has_reference, has_choice = bool(settings.algorithm.kl_coef), settings.algorithm.covariance is not None
+    recomputes = settings.corrected.recompute_old_logprobs
     return sampling_and_training(
         settings,
-        passes=6 * settings.epochs + 2 * (has_reference + settings.recompute_old_logprobs + has_choice),
+        passes=6 * settings.epochs + 2 * (has_reference + recomputes + has_choice),
         reference=has_reference,
         idles_off=settings.offload_idle,
         routing=settings.routing_replay,

@@ -19,6 +19,7 @@ from r1kit import ranks
 from r1kit.content import require_sealed, seal
 from r1kit.models.batch import Batch, Totals
 from r1kit.models.compute import autocast, computing, packing
+from r1kit.models.fingerprint import fingerprint
 from r1kit.models.policy_net import AnyLoss, PolicyNet, net_of
 from r1kit.models.router import RouterBalance
 from r1kit.models.routing_replay import RoutingReplay
@@ -28,7 +29,6 @@ from r1kit.store import StoreError, atomic_folder
 from r1kit.train.optimizers import loading, make_optimizer, take_step
 from r1kit.train.packing import level
 from r1kit.train.sharded_state import FOLDER, load_moments, load_sharded, save_sharded
-from r1kit.train.step_hashes import fingerprint
 
 BROKEN = (RuntimeError, EOFError, OSError, LookupError, ValueError)  # errors of readers of a damaged file
 Beta = Annotated[float, Field(ge=0, lt=1)]

@@ -21,7 +21,7 @@ from r1kit.engines.ask import refuse_long
 from r1kit.engines.local.decoders import decoder_of
 from r1kit.engines.local.sampling import ids_of, likeliest, sample_rows, uniforms
 from r1kit.engines.local.scheduler import Request, Scheduler, Sequence
-from r1kit.models.compute import computing
+from r1kit.models.compute import compute_dtype_of, computing
 from r1kit.models.head import Head
 from r1kit.models.load import Policy, has_adapters
 from r1kit.types import Completion, Prompt, SamplingParams
@@ -51,6 +51,10 @@ class LocalEngine:
     @property
     def context(self) -> int:
         return self.policy.context
+
+    @property
+    def dtype(self) -> str:
+        return str(compute_dtype_of(self.policy.model)).removeprefix("torch.")
 
     def load_weights(self, named_tensors: abc.Iterable[tuple[str, Tensor]], version: int) -> None:
         """Copy tensors that are not the policy's own. Raises ValueError for a name or shape that the model lacks.

@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Any
 from pydantic import Field, field_validator
 
 from r1kit.chat import ChatFormat
+from r1kit.engines import PolicyEngine
 from r1kit.engines.engine_settings import DeviceSettings
-from r1kit.engines.opening import open_policy_engine
+from r1kit.engines.opening import open_policy_engine, open_pool
+from r1kit.engines.remote.pool_settings import ServerPoolSettings
 from r1kit.pipeline import Context, Work
 from r1kit.rewards import RewardSpec
 from r1kit.rewards.scorer import Scorer
@@ -42,7 +44,7 @@ class SamplingSettings(RolloutSettings, MemorySettings, LoraSettings, DeviceSett
 
     `probe`: held-out problems, answered before the first step and every `probe_every` steps. `patience`: stop after
     that many probes without a better value of `probe.watch` (accuracy by default), and keep the best weights; 0 never
-    stops early.
+    stops early. `servers` sample in place of this process, which then only trains and answers probes.
     """
 
     tasks: tuple[TaskSpec, ...] = Field(min_length=1)
@@ -53,6 +55,7 @@ class SamplingSettings(RolloutSettings, MemorySettings, LoraSettings, DeviceSett
     probe: ProbeSettings = ProbeSettings()
     probe_every: int = Field(0, ge=0, description="steps between probes; 0: a tenth of the steps")
     patience: int = Field(0, ge=0)
+    servers: ServerPoolSettings | None = Field(None, description="servers that sample; None: this process samples")
 
     _lists = field_validator("tasks", "rewards", mode="before")(listed)
 
@@ -72,6 +75,8 @@ def check_sampling(context: Context, scorer: Scorer) -> Fitting:
     unused = [name for name in ("probe_every", "patience") if getattr(settings, name)]
     if unused and not settings.probe.tasks:
         raise ValueError(f"{unused[0]} needs held-out problems: name at least one task in probe.tasks")
+    if settings.servers and (settings.top_p < 1 or settings.top_k):
+        raise ValueError("servers do not say which tokens top_p and top_k left, and training needs them: unset both")
     remedy = "set max_prompt_tokens to leave longer prompts out"
     limit, nested = settings.max_prompt_tokens, scorer.has_own
     fitting = check_model(context, training=True, limit=limit, remedy=remedy, nested_columns=nested)
@@ -122,7 +127,7 @@ def train(
         measure, watch = make_probe(probe_of(context), policy, chat), f"probe/{settings.watch}"
         every = settings.probe_every or math.ceil(settings.steps / 10)
         validation = Validation(measure, every, watch=watch, higher_is_better=True, patience=settings.patience)
-    engine, objective = open_policy_engine(settings, policy), objective_of(learner, policy)
+    engine, objective = _engine(context, policy), objective_of(learner, policy)
     loop = RLLoop(
         learner,
         objective,
@@ -150,6 +155,17 @@ def train(
     return {**counts, **best.facts("step"), **facts}
 
 
+def _engine(context: Context, policy: Policy) -> PolicyEngine:
+    """Samples from the learner's own weights, or servers that get them before each rollout."""
+    settings: SamplingSettings = context.settings
+    if settings.servers is None:
+        return open_policy_engine(settings, policy)
+    pool = open_pool(settings.servers, policy, context.folder, context.progress.say)
+    names = ", ".join(f"{server.name} ({facts.engine})" for server, facts in zip(pool.servers, pool.facts, strict=True))
+    context.progress.say(f"{names} sample in {pool.dtype}")
+    return pool
+
+
 def _require_memory(loop: RLLoop, settings: SamplingSettings, work: Work, prompt: int) -> None:
     """Try the largest batch and the most completions that can occur, all with the longest `prompt`, before any step."""
     from r1kit.train.first_batch import longest_group, require_sampling, require_training
@@ -159,8 +175,9 @@ def _require_memory(loop: RLLoop, settings: SamplingSettings, work: Work, prompt
     tokens = min(max(settings.tokens_per_batch, longest), work.update * longest)
     update_of = longest_group(prompt, settings.max_tokens, work.update, loop.objective.loss, learner.model)
     require_training(learner, update_of, work, tokens=tokens, longest=longest)
-    rows = min(settings.max_rows, settings.prompts_per_step * settings.group_size)
-    require_sampling(learner, work, rows=rows, length=sampled)
+    if settings.servers is None:
+        rows = min(settings.max_rows, settings.prompts_per_step * settings.group_size)
+        require_sampling(learner, work, rows=rows, length=sampled)
 
 
 def sampling_and_training(settings: SamplingSettings, **changes: Any) -> Work:

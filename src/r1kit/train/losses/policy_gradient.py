@@ -41,7 +41,9 @@ def grpo(settings: GRPOSettings, entropy_coef: Callable[[], float] | None = None
             gap = (logprobs - targets.sampler_logprobs).abs()
             sums |= {"ratio": ratio.sum(), "clip_fraction": outside.float().sum(), "logprob_gap": gap.sum()}
             if weights is not None:
-                sums["masked"] = (weights == 0).float().sum()
+                sums |= {"masked": (weights == 0).float().sum(), "importance": weights.sum()}
+            if weights is not None and settings.truncated_importance is not None:
+                sums["capped"] = (weights >= settings.truncated_importance).float().sum()
         bonus = entropy_coef() if entropy_coef else settings.entropy.coef if settings.entropy else 0.0
         return LossOutput(
             _aggregate(per_token, targets, totals, settings), sums, entropy_coef=-bonus / totals.num_tokens

@@ -113,8 +113,10 @@ class Trial:
         return lines
 
     def _limit(self, logprobs: Tensor) -> float:
-        """Of the gap; rounding to bf16 moves a flat distribution more."""
+        """Of the gap; rounding to bf16 on either side moves a flat distribution more."""
         limit = LIMITS[compute_dtype_of(self.learner.model)]
+        if self.engine.dtype != "float32":
+            limit = LIMITS[torch.bfloat16]
         return limit if limit < 0.01 else max(limit, 0.1 * float(-logprobs.mean()))
 
     def _temperature_of(self, batches: Sequence[Batch], sampler: Tensor) -> float | None:

@@ -21,7 +21,7 @@ from r1kit.types import Group
 
 Baseline = Callable[[Sequence[float | None]], Sequence[float | None]]  # of the rewards of one group
 # sums of the built-in loss that a loss of your own can replace
-SUMS = ("kl", "ratio", "clip_fraction", "masked", "logprob_gap")
+SUMS = ("kl", "ratio", "clip_fraction", "masked", "importance", "capped", "logprob_gap")
 
 
 def loss_of(settings: GRPOSettings, entropy_coef: Callable[[], float] | None = None) -> Loss:

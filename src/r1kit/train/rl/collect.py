@@ -160,6 +160,16 @@ def varies(group: Group) -> bool:
     return len({total for total in reward_totals(group) if total is not None}) > 1
 
 
+def require_version(groups: Sequence[Group], version: int) -> None:
+    """Raise `EngineError` unless the weights of that version sampled every completion."""
+    versions = {member.completion.policy_version for group in groups for member in group.rollouts}
+    if wrong := sorted(versions - {version}):
+        raise EngineError(
+            f"completions come from the weights after update {wrong[0]}, expected {version}: the engine did not take "
+            "the weights that it was given"
+        )
+
+
 def require_masks(groups: Sequence[Group]) -> None:
     """Raise `EngineError` unless each token of each completion has a sampling mask.
 

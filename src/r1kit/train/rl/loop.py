@@ -44,7 +44,7 @@ from r1kit.tasks import Task, iterate
 from r1kit.train import checkpoints
 from r1kit.train.learner import Learner, split
 from r1kit.train.rl.audit import Audit
-from r1kit.train.rl.collect import Collector, Draws, ScoredGroup
+from r1kit.train.rl.collect import Collector, Draws, ScoredGroup, require_version
 from r1kit.train.rl.log import sampled_hashes, write_rollouts
 from r1kit.train.rl.loop_settings import RolloutSettings
 from r1kit.train.rl.metrics import NAMES, group_metrics, merge_parts, update_metrics
@@ -128,8 +128,10 @@ class RLLoop:
         started, position, updates = time.perf_counter(), draws.position, self.learner.updates
         # on-policy: each rollout samples with the weights that it will update
         self.engine.load_weights(named_weights(self.learner.whole_model()), version=updates)
+        loaded = time.perf_counter()
         collected = self.collect(step, draws)
         groups = collected.groups
+        require_version(groups, updates)
         row = group_metrics(collected, compares=self.objective.compares_groups)
         row |= verdict_metrics(groups) | hack_metrics(groups)
         row |= self.audit(step + 1, groups)
@@ -154,6 +156,7 @@ class RLLoop:
         self.objective.after_updates(updates)
         ended = time.perf_counter()
         row |= {
+            "time/weights_s": loaded - started,  # until the sampler had them; a part of the rollout
             "time/rollout_s": sampled - started,
             "time/rewards_s": collected.reward_seconds,  # a part of the rollout
             "time/rewards_share": collected.reward_seconds / (ended - started),

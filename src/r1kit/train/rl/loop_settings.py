@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -65,27 +65,57 @@ class RolloutSettings(Settings):
         )
 
 
+TRUNCATION = 2.0  # of importance weights, if the algorithm sets no bound: that of the paper on truncated sampling
+
+
 class LoopSettings(RolloutSettings):
-    """A rollout's settings with those of GRPO."""
+    """A rollout's settings with those of GRPO.
+
+    `correction`: if another program samples, its log-probs differ from the learner's. Then the ratio is taken against
+    the learner's own, and the loss is weighted by min(pi_learner / pi_sampler, 2), or as the algorithm says.
+    """
 
     group_size: int = Field(16, ge=2, description="G, completions per prompt; the baseline needs at least 2")
     recompute_old_logprobs: bool = Field(False, description="take the ratio against the learner's own log-probs")
     routing_replay: bool = added(False, description="mixtures of experts: train each token with its sampler's experts")
     algorithm: GRPOSettings = PRESETS["grpo"]
     offload_idle: bool = unhashed(True, description="the reference model waits in main memory while it idles")
+    correction: Literal["auto", "off"] = Field("auto", description="of what another sampler than the learner sampled")
+
+    @property
+    def samples_elsewhere(self) -> bool:
+        """Whether the sampler's log-probs may differ from the learner's."""
+        return getattr(self, "servers", None) is not None
+
+    @property
+    def corrected(self) -> Self:
+        """The settings with which the learner trains."""
+        if self.correction == "off" or not self.samples_elsewhere:
+            return self
+        algorithm = self.algorithm
+        if not algorithm.weighs_importance:
+            algorithm = algorithm.replace(truncated_importance=TRUNCATION)
+        return self.model_copy(update={"recompute_old_logprobs": True, "algorithm": algorithm})
 
     def sampling(self, step: int, extra_round: int = 0) -> SamplingParams:
         return replace(super().sampling(step, extra_round), routing=self.routing_replay)
 
     @model_validator(mode="after")
-    def _consistent(self) -> LoopSettings:
+    def _consistent(self) -> Self:
+        if self.corrected is not self:
+            self.corrected._check("with another sampler than the learner, correction=auto sets it: ")
+        else:
+            self._check("")
+        return self
+
+    def _check(self, why: str) -> None:
         if self.recompute_old_logprobs and self.epochs > 1:
-            raise ValueError("recompute_old_logprobs works with epochs = 1: in later epochs the old policy is gone")
+            raise ValueError(f"{why}recompute_old_logprobs works with epochs = 1: later, the old policy is gone")
         algorithm = self.algorithm
         if algorithm.covariance and self.recompute_old_logprobs and self.minibatches > 1:
             raise ValueError(
-                "covariance chooses tokens by the policy before each update, and recompute_old_logprobs prepares all "
-                "updates of a rollout before the first: set minibatches to 1, or recompute_old_logprobs to false"
+                f"{why}covariance chooses tokens by the policy before each update, and recompute_old_logprobs prepares "
+                "all updates of a rollout before the first: set minibatches to 1, or recompute_old_logprobs to false"
             )
         if algorithm.weighs_importance and not self.recompute_old_logprobs:
             name = "masked_importance" if algorithm.truncated_importance is None else "truncated_importance"
@@ -94,4 +124,3 @@ class LoopSettings(RolloutSettings):
             raise ValueError(
                 f"pass_k is {algorithm.pass_k} and group_size {self.group_size}: all subsets of k would be one"
             )
-        return self

@@ -14,6 +14,8 @@ NAMES = {
     "ratio": "policy/ratio_mean",
     "clip_fraction": "policy/clip_fraction",
     "masked": "policy/masked_fraction",
+    "importance": "sampler/importance_mean",
+    "capped": "sampler/importance_capped",
     "logprob_gap": "sampler/logprob_gap_mean",
     "divergence": "distill/divergence",
 }

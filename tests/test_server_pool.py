@@ -1,0 +1,304 @@
+"""Servers that take weights: what they refuse, what a swallowed update looks like, and training that samples there."""
+
+from __future__ import annotations
+
+import json
+import threading
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("transformers")
+pytest.importorskip("uvicorn", reason="the server needs its extra: pip install 'r1kit[web]'")
+
+from r1kit import serve  # noqa: E402
+from r1kit.chat import ChatFormat  # noqa: E402
+from r1kit.data.jsonl import read_rows  # noqa: E402
+from r1kit.engines import EngineError  # noqa: E402
+from r1kit.engines.local import LocalEngine  # noqa: E402
+from r1kit.engines.opening import open_pool  # noqa: E402
+from r1kit.engines.remote.pool import ServerPool, check_loaded  # noqa: E402
+from r1kit.engines.remote.pool_settings import ServerPoolSettings  # noqa: E402
+from r1kit.engines.remote.server import Facts  # noqa: E402
+from r1kit.engines.remote.vllm_worker import WeightsFromDisk  # noqa: E402
+from r1kit.models import handover  # noqa: E402
+from r1kit.models.fingerprint import fingerprint  # noqa: E402
+from r1kit.models.load import Policy, load, named_weights  # noqa: E402
+from r1kit.pipeline import Context  # noqa: E402
+from r1kit.settings import SettingsError  # noqa: E402
+from r1kit.stages.rl import RL, RLSettings  # noqa: E402
+from r1kit.store import read_json  # noqa: E402
+from r1kit.train.losses.policy_settings import PRESETS  # noqa: E402
+from r1kit.train.rl.loop_settings import LoopSettings  # noqa: E402
+from r1kit.types import Prompt, SamplingParams  # noqa: E402
+from serving import PATIENCE_S, Gate, Served, served  # noqa: E402
+
+torch.set_num_threads(1)
+KEY = "secret"
+PLAIN = ChatFormat(template="plain")
+
+
+@pytest.fixture(autouse=True)
+def key(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("R1KIT_API_KEY", KEY)
+
+
+@pytest.fixture
+def policy(tiny_policy_folder: Path) -> Policy:
+    return load(str(tiny_policy_folder), device="cpu")
+
+
+@pytest.fixture
+def server(tiny_policy_folder: Path, tmp_path: Path) -> Iterator[Served]:
+    with served(LocalEngine(load(str(tiny_policy_folder), device="cpu")), PLAIN, key=KEY, weights=tmp_path) as running:
+        yield running
+
+
+def base(served: Served) -> str:
+    return served.url.removesuffix("/v1")
+
+
+def pool_of(policy: Policy, folder: Path, *servers: Served) -> ServerPool:
+    return open_pool(ServerPoolSettings(urls=tuple(map(base, servers))), policy, folder, lambda line: None)
+
+
+def ask(served: Served, path: str, body: Any = None, key: str = KEY) -> tuple[int, dict[str, Any]]:
+    request = urllib.request.Request(base(served) + path, data=None if body is None else json.dumps(body).encode())
+    request.add_header("Authorization", f"Bearer {key}")
+    try:
+        with urllib.request.urlopen(request, timeout=PATIENCE_S) as reply:
+            return reply.status, json.load(reply)
+    except urllib.error.HTTPError as error:
+        return error.code, json.load(error)
+
+
+def prompts(policy: Policy, *texts: str) -> list[Prompt]:
+    return [Prompt(problem_id=t, messages=(), token_ids=tuple(policy.tokenizer.encode(t))) for t in texts]
+
+
+def moved(policy: Policy, by: float = 0.5) -> Policy:
+    with torch.no_grad():
+        for parameter in policy.model.parameters():
+            parameter.mul_(1 + by)
+    return policy
+
+
+def test_a_handover_holds_each_weight_once_and_its_checksum_is_that_of_its_bits(policy: Policy, tmp_path: Path) -> None:
+    weights = dict(named_weights(policy.model))
+    written = handover.write(tmp_path / "all", weights, torch.float32)
+    assert len(written.tensors) < len(weights), "the head is tied to the embeddings"
+    again = handover.Handover.read(tmp_path / "all")
+    assert again == written and handover.checksum(again.load()) == written.checksum
+    assert all(torch.equal(tensor, weights[name]) for name, tensor in again.load())
+    rounded = handover.write(tmp_path / "bf16", weights, torch.bfloat16)
+    kinds = {(len(each["shape"]), each["dtype"]) for each in rounded.tensors.values()}
+    assert kinds == {(1, "float32"), (2, "bfloat16")} and rounded.checksum != written.checksum
+
+
+def test_the_draws_do_not_depend_on_the_number_of_servers(
+    policy: Policy, server: Served, tiny_policy_folder: Path, tmp_path: Path
+) -> None:
+    params, asked = SamplingParams(n=3, max_tokens=8, seed=3), prompts(policy, *"abcdefgh")
+    alone = pool_of(policy, tmp_path / "one", server).generate(asked, params)
+    other = LocalEngine(load(str(tiny_policy_folder), device="cpu"))
+    with served(other, PLAIN, key=KEY, weights=tmp_path) as second:
+        lines: list[str] = []
+        pool = pool_of(policy, tmp_path / "two", server, second)
+        pool.say, pool.concurrency = lines.append, 1
+        together = pool.generate(asked, params)
+        assert second.service.batch.finished and server.service.batch.finished > 24
+    ids = [[[each.token_ids for each in group] for group in groups] for groups in (alone, together)]
+    assert ids[0] == ids[1]
+    assert pool.generate(asked, params) == together and "1 of 2 servers are left" in lines[0]
+    pool.load_weights(named_weights(policy.model), version=1)  # the lost one is asked again, and stays lost
+    assert {each.policy_version for group in pool.generate(asked, params) for each in group} == {1}
+    assert len(lines) == 1
+
+
+def test_a_swallowed_update_is_caught_at_once(
+    policy: Policy, server: Served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pool = pool_of(policy, tmp_path, server)
+    monkeypatch.setattr(LocalEngine, "load_weights", lambda engine, tensors, version: None)
+    with pytest.raises(EngineError, match="did not take the weights of this step: its model holds others"):
+        pool.load_weights(named_weights(moved(policy).model), version=1)
+    assert not list((tmp_path / "handover").iterdir()), "a hand-over is removed, however it ends"
+
+
+def test_weights_that_another_client_replaced_end_the_rollout(policy: Policy, server: Served, tmp_path: Path) -> None:
+    one, other = (pool_of(policy, tmp_path / name, server) for name in ("one", "other"))
+    assert ask(server, "/weight_info")[1]["weight_version"].startswith("0-")
+    other.load_weights(named_weights(moved(policy).model), version=7)
+    with pytest.raises(EngineError, match=r"has weights '7-\w+-\w+' and was given '0-.*another client replaced them"):
+        one.generate(prompts(policy, "a"), SamplingParams(max_tokens=3))
+
+
+def test_a_server_reads_whole_weights_of_its_own_model_from_its_folder_only(
+    policy: Policy, server: Served, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    weights = dict(named_weights(policy.model))
+    before = fingerprint(server.engine.policy.model.state_dict())
+
+    def loaded(folder: Path, **changes: Any) -> tuple[int, str]:
+        handover.write(folder, {**weights, **changes}, torch.float32)
+        return refused(folder)
+
+    def refused(folder: Path) -> tuple[int, str]:
+        status, body = ask(
+            server, "/collective_rpc", {"method": "r1kit_load_weights", "kwargs": {"folder": str(folder)}}
+        )
+        return status, str(body.get("error", {}).get("message"))
+
+    status, message = loaded(tmp_path / "early")
+    assert status == 409 and "POST /pause?mode=wait before" in message
+    assert ask(server, "/pause?mode=abort", {})[0] == 400
+    assert ask(server, "/pause?mode=wait", {})[0] == 200
+    outside = tmp_path_factory.mktemp("outside")
+    status, message = loaded(outside / "all")
+    assert status == 403 and "is not below" in message
+    (tmp_path / "link").symlink_to(outside / "all")
+    assert refused(tmp_path / "link")[0] == 403
+    assert "holds no hand-over" in refused(tmp_path / "nothing")[1]
+    name = next(name for name, weight in weights.items() if weight.dim() > 1)
+    assert "is not one of the model" in loaded(tmp_path / "more", extra=torch.zeros(2, 2))[1]
+    assert "and the model's is" in loaded(tmp_path / "shape", **{name: torch.zeros(2, 2)})[1]
+    assert "and the model's is" in loaded(tmp_path / "type", **{name: torch.zeros(weights[name].shape, dtype=int)})[1]
+    handover.write(tmp_path / "damaged", weights, torch.float32)
+    file = next((tmp_path / "damaged").glob("*.safetensors"))
+    file.write_bytes(file.read_bytes()[:-4] + b"\1\2\3\4")
+    assert "hashes are not those" in refused(tmp_path / "damaged")[1]
+    assert fingerprint(server.engine.policy.model.state_dict()) == before, "a refused hand-over changes nothing"
+    assert ask(server, "/weight_info", key="wrong")[0] == 401
+    assert ask(server, "/collective_rpc", {"method": "shutdown"})[0] == 400
+
+
+def test_what_has_begun_ends_by_the_old_weights_and_what_comes_later_waits(
+    policy: Policy, server: Served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pool = pool_of(policy, tmp_path, server)
+    ids = prompts(policy, "a")[0].token_ids
+    body = {"prompt": list(ids), "max_tokens": 6, "temperature": 0, "return_token_ids": True}
+    gate, answers = Gate(monkeypatch.setattr), dict[str, dict[str, Any]]()
+
+    def complete(name: str) -> threading.Thread:
+        thread = threading.Thread(target=lambda: answers.update({name: ask(server, "/v1/completions", body)[1]}))
+        thread.start()
+        return thread
+
+    early = complete("early")
+    while not server.service.batch.size:
+        gate.open(1)
+    update = threading.Thread(target=pool.load_weights, args=(named_weights(moved(policy).model), 1))
+    update.start()
+    while not ask(server, "/is_paused")[1]["is_paused"]:
+        gate.open(1)
+    late = complete("late")
+    while server.service.num_open < 3:  # the pause, and both completions
+        gate.open(1)
+    gate.open()
+    for thread in (early, update, late):
+        thread.join(PATIENCE_S)
+    assert answers["early"]["weight_version"].startswith("0-") and answers["late"]["weight_version"].startswith("1-")
+    engine = LocalEngine(policy)
+    [[expected]] = engine.generate(prompts(policy, "a"), SamplingParams(max_tokens=6, temperature=0.0))
+    assert tuple(answers["late"]["choices"][0]["token_ids"]) == expected.token_ids
+    assert answers["early"]["choices"] != answers["late"]["choices"]
+
+
+def test_the_routes_are_off_without_a_folder_and_want_a_key(policy: Policy, tmp_path: Path) -> None:
+    with served(LocalEngine(policy), PLAIN) as plain:
+        assert ask(plain, "/collective_rpc", {"method": "r1kit_facts"})[0] == 404
+        with pytest.raises(EngineError, match=r"r1kit serve with --weights-from"):
+            pool_of(policy, tmp_path, plain)
+    with pytest.raises(ValueError, match=r"--weights-from lets clients replace the model's weights: set R1KIT_API_KEY"):
+        serve.serve("tiny", weights_from=tmp_path)
+    with pytest.raises(EngineError, match="take its address out of servers"):
+        open_pool(ServerPoolSettings(urls=("http://127.0.0.1:1",)), policy, tmp_path)
+
+
+class _Worker(WeightsFromDisk):
+    """What the extension uses of a vLLM worker, over a model of transformers."""
+
+    def __init__(self, policy: Policy, *, takes: bool = True) -> None:
+        self.policy, self.takes, self.model_runner = policy, takes, self
+
+    def get_model(self) -> Any:
+        return self.policy.model
+
+    def reload_weights(self, weights_iterator: Any) -> None:  # type: ignore[override]
+        for name, tensor in weights_iterator:
+            if self.takes:
+                self.policy.model.state_dict()[name].copy_(tensor)
+
+
+def test_vllms_worker_reads_from_its_folder_and_says_what_it_holds(
+    policy: Policy, tiny_policy_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    facts = Facts("vllm", "float32", 256, "processed_logprobs", 1, holds_checkpoint=False)
+    worker = _Worker(load(str(tiny_policy_folder), device="cpu"))
+    written = handover.write(tmp_path / "new", dict(named_weights(moved(policy).model)), torch.float32)
+    folder = str(written.folder)
+    assert "R1KIT_WEIGHTS_FROM=FOLDER" in worker.r1kit_load_weights(folder)["error"]
+    monkeypatch.setenv("R1KIT_WEIGHTS_FROM", str(tmp_path / "other"))
+    assert "is not below" in worker.r1kit_load_weights(folder)["error"]
+    monkeypatch.setenv("R1KIT_WEIGHTS_FROM", str(tmp_path))
+    answer = worker.r1kit_load_weights(folder)
+    assert answer["read"] == written.checksum and answer["held"] != answer["before"]
+    assert answer["held"] == fingerprint(policy.model.state_dict())
+    check_loaded("it", facts, written, "3-old-weights", [answer])
+    again = worker.r1kit_load_weights(folder)  # the same weights once more
+    check_loaded("it", facts, written, f"3-{written.checksum[:12]}-{written.matrices[:12]}", [again])
+    deaf = _Worker(load(str(tiny_policy_folder), device="cpu"), takes=False).r1kit_load_weights(folder)
+    with pytest.raises(EngineError, match="its model holds the ones that it had before"):
+        check_loaded("it", facts, written, "3-old-weights", [deaf])
+    with pytest.raises(EngineError, match="it read others than were written"):
+        check_loaded("it", facts, written, "default", [{**answer, "read": "other"}])
+
+
+def test_another_sampler_is_corrected_unless_that_is_off() -> None:
+    servers = {"servers": {"urls": "http://localhost:8000"}}
+    settings = {"tasks": "tiny/sums", "rewards": "accuracy"}
+    plain = RLSettings.parse(settings)
+    assert plain.corrected is plain and not plain.recompute_old_logprobs
+    elsewhere = RLSettings.parse(settings | servers)
+    assert elsewhere.corrected.recompute_old_logprobs and elsewhere.corrected.algorithm.truncated_importance == 2.0
+    icepop = RLSettings.parse(settings | servers | {"algorithm": "icepop"})
+    assert icepop.corrected.algorithm == PRESETS["icepop"]
+    off = RLSettings.parse(settings | servers | {"correction": "off"})
+    assert off.corrected is off
+    with pytest.raises(SettingsError, match=r"correction=auto sets it: recompute_old_logprobs works with epochs = 1"):
+        RLSettings.parse(settings | servers | {"epochs": 2})
+    with pytest.raises(SettingsError, match="is no server's address"):
+        RLSettings.parse(settings | {"servers": {"urls": "localhost:8000/v1"}})
+    assert LoopSettings().corrected == LoopSettings()
+
+
+def test_rl_samples_on_servers_and_its_checks_pass(server: Served, tiny_policy_folder: Path, tmp_path: Path) -> None:
+    settings = {
+        "tasks": {"name": "tiny/sums", "limit": 8},
+        "rewards": "format",
+        "servers": {"urls": base(server)},
+        "optimizer": {"learning_rate": 0.01},
+        "algorithm": {"baseline": "none"},  # any reward is a gradient
+        **{"steps": 2, "prompts_per_step": 2, "group_size": 2, "max_tokens": 6},
+        "chat": {"template": "plain"},
+    }
+    stage = tmp_path / "rl"
+    stage.mkdir()
+    context = Context(
+        stage="rl", settings=RLSettings.parse(settings), folder=stage, paths={"model": tiny_policy_folder}
+    )
+    RL.run(context)
+    rows = [row for row in read_rows(stage / "metrics.jsonl") if row["step"]]
+    assert max(row["sampler/logprob_gap_mean"] for row in rows) < 1e-4
+    assert [row["sampler/importance_mean"] for row in rows] == pytest.approx([1.0, 1.0], abs=1e-3)
+    assert rows[-1]["optim/grad_norm"] > 0
+    lines = {line["check"]: line["verdict"] for line in read_json(stage / "preflight.json")}
+    assert lines["weights reach the sampler"] == lines["sampler-trainer gap"] == "ok"
+    assert ask(server, "/weight_info")[1]["weight_version"].startswith("1-")
+    assert not list((stage / "handover").iterdir())
