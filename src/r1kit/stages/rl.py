@@ -77,6 +77,7 @@ def work_of(settings: RLSettings) -> Work:
         settings,
         passes=6 * settings.epochs + 2 * (has_reference + recomputes + has_choice),
         reference=has_reference,
+        teachers=int(settings.staleness and settings.servers is None),  # the copy that samples
         idles_off=settings.offload_idle,
         routing=settings.routing_replay,
     )

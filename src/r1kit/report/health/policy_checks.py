@@ -46,6 +46,8 @@ def sampler_gap(rows: Sequence[Row]) -> Check | None:
     if not gap:
         return None
     evidence = f"mean {readable_number(gap.last)} in the last quarter, {readable_number(gap.highest)} at most"
+    if any(row.get("sampler/staleness") for row in rows):
+        return finding("Sampler-trainer gap", False, f"{evidence}; the sampler is an update behind", "")
     advice = "use truncated importance sampling, the same precision on both sides, or r1kit's own engine"
     return finding("Sampler-trainer gap", gap.last > 0.02, evidence, advice)
 

@@ -18,6 +18,8 @@ def sampler_differs(signals: Signals) -> Verdict | None:
     quarter of the entropy apart; one that gets each update a step late, a tenth at the first step and then less.
     """
     gap, entropy = signals["sampler/logprob_gap_mean"], signals["policy/entropy"]
+    if signals.stage.settings.get("staleness"):  # the sampler is an update behind, and that is corrected
+        return None
     if not gap or not entropy or gap.last <= max(0.02, 0.1 * entropy.last):
         return None
     return Verdict(

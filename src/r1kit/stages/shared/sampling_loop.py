@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from pydantic import Field, field_validator
@@ -77,12 +78,24 @@ def check_sampling(context: Context, scorer: Scorer) -> Fitting:
         raise ValueError(f"{unused[0]} needs held-out problems: name at least one task in probe.tasks")
     if settings.servers and (settings.top_p < 1 or settings.top_k):
         raise ValueError("servers do not say which tokens top_p and top_k left, and training needs them: unset both")
+    if settings.steps_ahead:
+        _check_ahead(context)
     remedy = "set max_prompt_tokens to leave longer prompts out"
     limit, nested = settings.max_prompt_tokens, scorer.has_own
     fitting = check_model(context, training=True, limit=limit, remedy=remedy, nested_columns=nested)
     scorer.check(column_names(fitting.problems) | {"log_metric", "trainer_state"})
     check_probe(context, follows=bool(settings.patience) and settings.watch == "accuracy")
     return fitting
+
+
+def _check_ahead(context: Context) -> None:
+    """Raise ValueError for settings with which sampling and updates cannot run side by side."""
+    settings: SamplingSettings = context.settings
+    if context.devices > 1:
+        raise ValueError("staleness=1 works on one device: its two threads would meet other ranks in any order")
+    if settings.servers is None and (settings.lora_rank or settings.weights_dtype != "fp32"):
+        name = "lora_rank" if settings.lora_rank else "weights_dtype"
+        raise ValueError(f"staleness=1 samples from a copy of the weights in fp32: leave {name} out, or name servers")
 
 
 def train(
@@ -156,9 +169,13 @@ def train(
 
 
 def _engine(context: Context, policy: Policy) -> PolicyEngine:
-    """Samples from the learner's own weights, or servers that get them before each rollout."""
+    """Samples from the learner's own weights or from a copy, or servers that get them before each rollout."""
     settings: SamplingSettings = context.settings
     if settings.servers is None:
+        if settings.steps_ahead:  # it samples while the learner changes its own weights
+            from r1kit.models.load import frozen_copy
+
+            policy = replace(policy, model=frozen_copy(policy.model))
         return open_policy_engine(settings, policy)
     pool = open_pool(settings.servers, policy, context.folder, context.progress.say)
     names = ", ".join(f"{server.name} ({facts.engine})" for server, facts in zip(pool.servers, pool.facts, strict=True))

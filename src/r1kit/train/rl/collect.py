@@ -130,13 +130,18 @@ class Collector:
             missing = settings.prompts_per_step - sum(map(varies, groups))
             if missing <= 0:
                 break
+        reported = _means_over_ranks(ranks.gather((logged, scored_in)))
+        return self.arranged(groups, reported, reward_seconds)
+
+    def arranged(self, groups: list[Group], reported: dict[str, float], reward_seconds: float) -> Collected:
+        """The groups of a step with their advantages, as samples."""
+        settings = self.settings
         kept = [group for group in groups if varies(group)] if self.objective.extra_rounds else groups
         trained = [ScoredGroup(*pair) for pair in zip(kept, self.objective.advantages(kept), strict=True)]
         pairs = [entry.samples(skip_truncated=settings.truncated == "skip") for entry in trained]
         samples, left_out = ([sample for pair in pairs for sample in pair[side]] for side in (0, 1))
         known = {id(entry.group): entry for entry in trained}
         scored = [known.get(id(group)) or ScoredGroup(group, [None] * len(group.rollouts)) for group in groups]
-        reported = _means_over_ranks(ranks.gather((logged, scored_in)))
         return Collected(scored, samples, left_out, reported, reward_seconds)
 
 

@@ -1,4 +1,4 @@
-"""The GRPO loop: sample, score, take advantages, update. Synchronous: the engine samples with the learner's weights.
+"""The GRPO loop: sample, score, take advantages, update. The engine has the learner's weights, or those one step off.
 
 What it takes from the paper (DeepSeek-R1 section 2.1; DeepSeekMath section 4.1):
 
@@ -26,6 +26,7 @@ import random
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,7 @@ from r1kit.rollout import column_names
 from r1kit.tasks import Task, iterate
 from r1kit.train import checkpoints
 from r1kit.train.learner import Learner, split
+from r1kit.train.rl.ahead import Ahead, Sampled, from_state, to_state
 from r1kit.train.rl.audit import Audit
 from r1kit.train.rl.collect import Collector, Draws, ScoredGroup, require_version
 from r1kit.train.rl.log import sampled_hashes, write_rollouts
@@ -78,6 +80,7 @@ class RLLoop:
     hashes: dict[str, Any] = field(init=False, default_factory=dict)  # of the last step
     collect: Collector = field(init=False)
     stopping: EarlyStopping = field(init=False)
+    ahead: Ahead = field(init=False, default_factory=Ahead)  # with `staleness`, the rollout of the next step
 
     def __post_init__(self) -> None:
         settings = self.settings
@@ -85,6 +88,11 @@ class RLLoop:
         self.collect = Collector(self.engine, self.chat, self.scorer, self.objective, settings, columns)
         self.audit = Audit(self.folder, settings.audit_share, settings.audit_verifier, settings.seed)
         self.alarm = Alarm(settings.max_unknown_rate)
+
+    @property
+    def last(self) -> int:
+        """The number of the step at which training ends."""
+        return self.settings.steps if self.until is None else self.until
 
     def train(self) -> Best:
         """Run the remaining steps, from the newest checkpoint in the folder if any; returns the best validation.
@@ -98,18 +106,21 @@ class RLLoop:
         state = state or {"step": 0, "position": 0}
         self.objective.state.update(state.get("objective", {}))
         first, draws = state["step"], Draws(self.task, settings.seed, state["position"])
+        if "ahead" in state:
+            self.ahead.keep(from_state(state["ahead"], draws, self.collect))
         self.stopping = EarlyStopping(self.validation, self.learner, self.folder, state)
         # rows of steps after the checkpoint go, because those steps are run again
         # a fresh start keeps nothing (-1), not even a row of step 0, which is the validation before training
         keep_steps(self.folder / "metrics.jsonl", first or -1)
         self.audit.resume(first)
         keep_steps(self.folder / step_rows.FILE, first or -1)
-        with RowWriter(self.folder / "metrics.jsonl") as metrics, RowWriter(self.folder / step_rows.FILE) as hashes:
+        metrics_file, hashes_file = self.folder / "metrics.jsonl", self.folder / step_rows.FILE
+        with RowWriter(metrics_file) as metrics, RowWriter(hashes_file) as hashes, self.ahead:
             if not first and (measured := self.stopping.before()):
                 metrics.append({"step": 0, **measured})
             if not first:
                 hashes.append({"step": 0, "weights": [self.learner.fingerprint()], **sharing()})
-            for step in range(first, settings.steps if self.until is None else self.until):
+            for step in range(first, self.last):
                 if self.stopping.is_over:
                     self.note(f"stops after step {step}: {self.stopping.reason}")
                     break
@@ -119,19 +130,28 @@ class RLLoop:
                 metrics.append({"step": step + 1, **row})
                 self.log(step + 1, row)
                 if settings.checkpoint_every and (step + 1) % settings.checkpoint_every == 0:
-                    self._checkpoint(step + 1, draws.position)
+                    ahead = self.ahead.look()  # waits for it
+                    self._checkpoint(step + 1, ahead.position if ahead else draws.position, ahead)
         return self.stopping.finish()
+
+    def _load_weights(self) -> int:
+        """Give the engine the learner's weights; returns their version."""
+        self.engine.load_weights(named_weights(self.learner.whole_model()), version=self.learner.updates)
+        return self.learner.updates
+
+    def _sample(self, step: int, draws: Draws, version: int) -> Sampled:
+        """A rollout by the weights that the engine has."""
+        started, position = time.perf_counter(), draws.position
+        return Sampled(self.collect(step, draws), version, position, time.perf_counter() - started)
 
     def _step(self, step: int, draws: Draws, metrics: RowWriter) -> dict[str, float]:
         """Sample, score, update; returns the step's metrics. If an alarm fires, they are logged before it is raised."""
-        # position: where this step's problems begin; a checkpoint that stores it repeats the step
-        started, position, updates = time.perf_counter(), draws.position, self.learner.updates
-        # on-policy: each rollout samples with the weights that it will update
-        self.engine.load_weights(named_weights(self.learner.whole_model()), version=updates)
-        loaded = time.perf_counter()
-        collected = self.collect(step, draws)
+        started, updates = time.perf_counter(), self.learner.updates
+        # without `staleness`, and at the first step: each rollout samples with the weights that it will update
+        rollout = self.ahead.take() or self._sample(step, draws, self._load_weights())
+        collected, position = rollout.collected, rollout.position
         groups = collected.groups
-        require_version(groups, updates)
+        require_version(groups, rollout.version)
         row = group_metrics(collected, compares=self.objective.compares_groups)
         row |= verdict_metrics(groups) | hack_metrics(groups)
         row |= self.audit(step + 1, groups)
@@ -139,13 +159,18 @@ class RLLoop:
             if self.objective.learns_from_rewards:
                 self.alarm.check(step + 1, groups)
         except VerdictError:
-            # for people: the completions of this step, and a checkpoint of the step before
+            # for people: the completions of this step, and a checkpoint of the step before, which repeats this one; it
+            # holds no rollout, because this one shall be judged again
             write_rollouts(self.folder, step + 1, collected.scored, self.engine.tokenizer)
-            if step and checkpoints.latest(self.folder) != checkpoints.folder_of(self.folder, step):
+            is_there = checkpoints.latest(self.folder) == checkpoints.folder_of(self.folder, step)
+            if step and (not is_there or self.settings.steps_ahead):
                 self._checkpoint(step, position)
             metrics.append({"step": step + 1, **row})  # for the report; a resumed run replaces it
             raise
         sampled = time.perf_counter()
+        if self.settings.steps_ahead and step + 1 < self.last:
+            self.ahead.begin(partial(self._sample, step + 1, draws, self._load_weights()))
+            row |= {"sampler/staleness": float(updates - rollout.version), "time/sampling_s": rollout.seconds}
         samples = collected.samples + self.objective.given(step)
         self.hashes = {**sampled_hashes(collected.scored), "gradient": [], "weights": []}
         row |= self.update(step, samples)
@@ -156,7 +181,6 @@ class RLLoop:
         self.objective.after_updates(updates)
         ended = time.perf_counter()
         row |= {
-            "time/weights_s": loaded - started,  # until the sampler had them; a part of the rollout
             "time/rollout_s": sampled - started,
             "time/rewards_s": collected.reward_seconds,  # a part of the rollout
             "time/rewards_share": collected.reward_seconds / (ended - started),
@@ -205,7 +229,10 @@ class RLLoop:
         own = [sum(len(b.targets) for b in (*p.batches, *p.measured)) for p in parts]
         return merge_parts(means, [sum(counts) for counts in zip(*ranks.gather(own), strict=True)])
 
-    def _checkpoint(self, step: int, position: int) -> None:
+    def _checkpoint(self, step: int, position: int, ahead: Sampled | None = None) -> None:
+        """`position`: where the problems of the next step begin; `ahead`: its rollout, if it was sampled already."""
         state = {"step": step, "position": position, "objective": self.objective.state, **self.stopping.state}
+        if ahead is not None:
+            state["ahead"] = to_state(ahead)
         self.learner.save(checkpoints.folder_of(self.folder, step), state, self.objective.moving_reference)
         checkpoints.prune(self.folder, self.settings.keep_checkpoints)

@@ -51,6 +51,11 @@ class RolloutSettings(Settings):
             find(name)
         return name
 
+    @property
+    def steps_ahead(self) -> int:
+        """How many steps the sampler's weights are behind: with 1, it samples while the learner updates."""
+        return 0
+
     def sampling(self, step: int, extra_round: int = 0) -> SamplingParams:
         """Sampling parameters with a seed of the step's own, so that a resumed step samples the same completions."""
         return SamplingParams(
@@ -71,8 +76,11 @@ TRUNCATION = 2.0  # of importance weights, if the algorithm sets no bound: that 
 class LoopSettings(RolloutSettings):
     """A rollout's settings with those of GRPO.
 
-    `correction`: if another program samples, its log-probs differ from the learner's. Then the ratio is taken against
-    the learner's own, and the loss is weighted by min(pi_learner / pi_sampler, 2), or as the algorithm says.
+    `staleness=1`: the rollout of the next step is sampled while the learner updates, by the weights of the step before.
+
+    `correction`: if another program or older weights sample, log-probs differ from the learner's. Then the ratio is
+    taken against the learner's own, and the loss is weighted by min(pi_learner / pi_sampler, 2), or as the algorithm
+    says.
     """
 
     group_size: int = Field(16, ge=2, description="G, completions per prompt; the baseline needs at least 2")
@@ -80,12 +88,17 @@ class LoopSettings(RolloutSettings):
     routing_replay: bool = added(False, description="mixtures of experts: train each token with its sampler's experts")
     algorithm: GRPOSettings = PRESETS["grpo"]
     offload_idle: bool = unhashed(True, description="the reference model waits in main memory while it idles")
+    staleness: Literal[0, 1] = Field(0, description="1: sample the next rollout while the learner updates")
     correction: Literal["auto", "off"] = Field("auto", description="of what another sampler than the learner sampled")
 
     @property
     def samples_elsewhere(self) -> bool:
         """Whether the sampler's log-probs may differ from the learner's."""
-        return getattr(self, "servers", None) is not None
+        return bool(self.staleness) or getattr(self, "servers", None) is not None
+
+    @property
+    def steps_ahead(self) -> int:
+        return self.staleness
 
     @property
     def corrected(self) -> Self:
