@@ -8,6 +8,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 pytest.importorskip("uvicorn", reason="the server needs its extra: pip install 'r1kit[web]'")
+
+from safetensors.torch import load_file  # noqa: E402
 
 from r1kit import serve  # noqa: E402
 from r1kit.chat import ChatFormat  # noqa: E402
@@ -261,6 +264,18 @@ def test_vllms_worker_reads_from_its_folder_and_says_what_it_holds(
         check_loaded("it", facts, written, "3-old-weights", [deaf])
     with pytest.raises(EngineError, match="it read others than were written"):
         check_loaded("it", facts, written, "default", [{**answer, "read": "other"}])
+
+
+def test_vllm_gets_the_embeddings_and_not_the_head_that_is_tied_to_them(
+    policy: Policy, server: Served, tmp_path: Path
+) -> None:
+    pool = pool_of(policy, tmp_path, server)
+    pool.facts = [replace(pool.facts[0], holds_checkpoint=False)]
+    names = pool._checkpoint_tensors(dict(named_weights(policy.model))).keys()
+    assert "model.embed_tokens.weight" in names and "lm_head.weight" not in names
+    saved = tmp_path / "saved"
+    policy.save(saved)
+    assert names == load_file(saved / "model.safetensors").keys()
 
 
 def test_another_sampler_is_corrected_unless_that_is_off() -> None:

@@ -112,7 +112,10 @@ class ServerPool:
             return tensors
         from transformers.core_model_loading import revert_weight_conversion
 
-        converted: dict[str, Any] = dict(revert_weight_conversion(self.policy.model, tensors))
+        from r1kit.models.handover import distinct
+
+        # a tied head goes first: the conversion sorts names, and vLLM wants the embeddings of the two
+        converted: dict[str, Any] = dict(revert_weight_conversion(self.policy.model, dict(distinct(tensors))))
         return converted
 
     def _hand_over(self, server: Server, facts: Facts, written: Handover, name: str) -> None:
