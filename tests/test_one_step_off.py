@@ -17,7 +17,8 @@ from r1kit.data.jsonl import read_rows  # noqa: E402
 from r1kit.engines import EngineError  # noqa: E402
 from r1kit.engines.local import LocalEngine  # noqa: E402
 from r1kit.models.load import frozen_copy  # noqa: E402
-from r1kit.pipeline import Context  # noqa: E402
+from r1kit.pipeline import Context, Stage  # noqa: E402
+from r1kit.pipeline.sharing import require_shareable  # noqa: E402
 from r1kit.stages.rl import RL, RLSettings  # noqa: E402
 from r1kit.train import checkpoints  # noqa: E402
 from r1kit.train.rl.loop import RLLoop  # noqa: E402
@@ -97,13 +98,13 @@ def test_an_error_of_the_sampler_ends_the_loop_and_no_thread_is_left(tmp_path: P
 
 def test_what_cannot_run_side_by_side_is_refused(tiny_policy_folder: Path, tmp_path: Path) -> None:
     def check(devices: int = 1, **changes: Any) -> None:
-        values = {"tasks": "tiny/sums", "rewards": "accuracy", "staleness": 1, **changes}
-        paths = {"model": tiny_policy_folder}
+        settings = RLSettings.parse({"tasks": "tiny/sums", "rewards": "accuracy", "staleness": 1, **changes})
+        require_shareable(Stage("s", RL, settings), devices)
         assert RL.check is not None
-        RL.check(Context(stage="s", settings=RLSettings.parse(values), folder=tmp_path, paths=paths, devices=devices))
+        RL.check(Context(stage="s", settings=settings, folder=tmp_path, paths={"model": tiny_policy_folder}))
 
-    with pytest.raises(ValueError, match="staleness=1 works on one device"):
-        check(devices=2, device="cpu")
+    with pytest.raises(ValueError, match="rollouts one step off are not sharded over devices"):
+        check(devices=2)
     with pytest.raises(ValueError, match="leave lora_rank out, or name servers"):
         check(lora_rank=4)
     with pytest.raises(ValueError, match="correction=auto sets it: recompute_old_logprobs works with epochs = 1"):

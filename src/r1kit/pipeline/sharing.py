@@ -23,6 +23,7 @@ def require_shareable(stage: Stage, devices: int) -> None:
     refused = {
         "lora_rank": ("adapters", bool(getattr(settings, "lora_rank", 0)), "set it to 0"),
         "optimizer.kind": ("moments in 8 bits", getattr(optimizer, "kind", "adamw") != "adamw", "set it to adamw"),
+        "staleness": ("rollouts one step off", bool(getattr(settings, "staleness", 0)), "set it to 0"),
         "weights_dtype": ("weights in bf16", getattr(settings, "weights_dtype", "fp32") != "fp32", "set it to fp32"),
     }
     for name, (what, is_set, remedy) in refused.items():

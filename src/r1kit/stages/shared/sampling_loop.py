@@ -79,23 +79,17 @@ def check_sampling(context: Context, scorer: Scorer) -> Fitting:
     if settings.servers and (settings.top_p < 1 or settings.top_k):
         raise ValueError("servers do not say which tokens top_p and top_k left, and training needs them: unset both")
     if settings.steps_ahead:
-        _check_ahead(context)
+        name = "lora_rank" if settings.lora_rank else "weights_dtype" if settings.weights_dtype != "fp32" else ""
+        if name and settings.servers is None:
+            raise ValueError(
+                f"staleness=1 samples from a copy of the weights in fp32: leave {name} out, or name servers"
+            )
     remedy = "set max_prompt_tokens to leave longer prompts out"
     limit, nested = settings.max_prompt_tokens, scorer.has_own
     fitting = check_model(context, training=True, limit=limit, remedy=remedy, nested_columns=nested)
     scorer.check(column_names(fitting.problems) | {"log_metric", "trainer_state"})
     check_probe(context, follows=bool(settings.patience) and settings.watch == "accuracy")
     return fitting
-
-
-def _check_ahead(context: Context) -> None:
-    """Raise ValueError for settings with which sampling and updates cannot run side by side."""
-    settings: SamplingSettings = context.settings
-    if context.devices > 1:
-        raise ValueError("staleness=1 works on one device: its two threads would meet other ranks in any order")
-    if settings.servers is None and (settings.lora_rank or settings.weights_dtype != "fp32"):
-        name = "lora_rank" if settings.lora_rank else "weights_dtype"
-        raise ValueError(f"staleness=1 samples from a copy of the weights in fp32: leave {name} out, or name servers")
 
 
 def train(
