@@ -82,7 +82,7 @@ def check_sampling(context: Context, scorer: Scorer) -> Fitting:
         name = "lora_rank" if settings.lora_rank else "weights_dtype" if settings.weights_dtype != "fp32" else ""
         if name and settings.servers is None:
             raise ValueError(
-                f"staleness=1 samples from a copy of the weights in fp32: leave {name} out, or name servers"
+                f"staleness=1 samples from a copy of weights in fp32: leave {name} out, or name servers"
             )
     remedy = "set max_prompt_tokens to leave longer prompts out"
     limit, nested = settings.max_prompt_tokens, scorer.has_own
