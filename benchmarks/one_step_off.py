@@ -38,10 +38,10 @@ def main() -> None:
         for arm, staleness in ARMS.items():
             overrides = {"rl.staleness": staleness, "rl.steps": options.steps}
             recipe = r1_zero(seed=seed, scale="tiny", overrides=overrides)
-            folder = execute(recipe, options.runs / f"{staleness}-{seed}")
-            stages = {stage.name: stage for stage in find_stages(folder.parent)}  # as in the report
-            by_problem = strict(stages["zero"].completions)
-            rows = [row for row in read_rows(stages["training/rl"].folder / "metrics.jsonl") if row["step"]]
+            folder = execute(recipe, options.runs / f"{staleness}-{seed}", "eval-zero")
+            stages = {stage.name: stage for stage in find_stages(folder.parent)}
+            by_problem = strict(stages["eval-zero"].completions)
+            rows = [row for row in read_rows(stages["rl"].folder / "metrics.jsonl") if row["step"]]
             own = {name: [row[name] for row in rows if name in row] for name in ROWS}
             seconds[arm] += own["time/step_s"]
             for problem, value in by_problem.items():
