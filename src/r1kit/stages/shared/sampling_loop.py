@@ -81,9 +81,7 @@ def check_sampling(context: Context, scorer: Scorer) -> Fitting:
     if settings.steps_ahead:
         name = "lora_rank" if settings.lora_rank else "weights_dtype" if settings.weights_dtype != "fp32" else ""
         if name and settings.servers is None:
-            raise ValueError(
-                f"staleness=1 samples from a copy of weights in fp32: leave {name} out, or name servers"
-            )
+            raise ValueError(f"staleness=1 samples from a copy of weights in fp32: leave {name} out, or name servers")
     remedy = "set max_prompt_tokens to leave longer prompts out"
     limit, nested = settings.max_prompt_tokens, scorer.has_own
     fitting = check_model(context, training=True, limit=limit, remedy=remedy, nested_columns=nested)
