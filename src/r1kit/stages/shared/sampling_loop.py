@@ -18,7 +18,7 @@ from r1kit.pipeline import Context, Work
 from r1kit.rewards import RewardSpec
 from r1kit.rewards.scorer import Scorer
 from r1kit.rollout import column_names
-from r1kit.settings import listed
+from r1kit.settings import added, listed
 from r1kit.stages.shared.alarm import HealthAlarm
 from r1kit.stages.shared.costs import memory_of
 from r1kit.stages.shared.fitting import Fitting, check_model
@@ -56,7 +56,7 @@ class SamplingSettings(RolloutSettings, MemorySettings, LoraSettings, DeviceSett
     probe: ProbeSettings = ProbeSettings()
     probe_every: int = Field(0, ge=0, description="steps between probes; 0: a tenth of the steps")
     patience: int = Field(0, ge=0)
-    servers: ServerPoolSettings | None = Field(None, description="servers that sample; None: this process samples")
+    servers: ServerPoolSettings | None = added(None, description="servers that sample; None: this process samples")
 
     _lists = field_validator("tasks", "rewards", mode="before")(listed)
 

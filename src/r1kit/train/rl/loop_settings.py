@@ -88,8 +88,8 @@ class LoopSettings(RolloutSettings):
     routing_replay: bool = added(False, description="mixtures of experts: train each token with its sampler's experts")
     algorithm: GRPOSettings = PRESETS["grpo"]
     offload_idle: bool = unhashed(True, description="the reference model waits in main memory while it idles")
-    staleness: Literal[0, 1] = Field(0, description="1: sample the next rollout while the learner updates")
-    correction: Literal["auto", "off"] = Field("auto", description="of what another sampler than the learner sampled")
+    staleness: Literal[0, 1] = added(0, description="1: sample the next rollout while the learner updates")
+    correction: Literal["auto", "off"] = added("auto", description="of what another sampler than the learner sampled")
 
     @property
     def samples_elsewhere(self) -> bool:
@@ -122,6 +122,8 @@ class LoopSettings(RolloutSettings):
         return self
 
     def _check(self, why: str) -> None:
+        if self.routing_replay and self.samples_elsewhere:
+            raise ValueError("servers, and rollouts one step off, hand no routing over: set routing_replay to false")
         if self.recompute_old_logprobs and self.epochs > 1:
             raise ValueError(f"{why}recompute_old_logprobs works with epochs = 1: later, the old policy is gone")
         algorithm = self.algorithm
