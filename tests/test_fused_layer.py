@@ -22,11 +22,13 @@ SIZES = {"vocab_size": 100, "hidden_size": 32, "intermediate_size": 48, "num_hid
 SIZES |= {"num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 256}
 LAYOUT = PackedLayout([Span(20, (90, 7)), Span(0, (30,))])  # more rows than `fused_layer.ROWS`
 FUSED = {"Llama": {}, "Qwen2": {}, "Mistral": {"sliding_window": 6}, "Qwen2 window": {"use_sliding_window": True}}
-OTHERS = {  # norms on queries and keys, multipliers, norms of 1 + weight, a rotation of neighbours
+YARN = {"rope_type": "yarn", "rope_theta": 1e4, "factor": 8.0, "original_max_position_embeddings": 32}
+OTHERS = {  # norms on queries and keys, multipliers, norms of 1 + weight, a rotation of neighbours, queries that grow
     "Qwen3": {},
     "Granite": {"residual_multiplier": 0.5, "attention_multiplier": 0.3},
     "Gemma": {},
     "Helium": {},
+    "Ministral3": {"rope_parameters": {**YARN, "llama_4_scaling_beta": 0.1}},
 }
 
 

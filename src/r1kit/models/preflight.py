@@ -109,6 +109,9 @@ def fuses_layers(model: Any) -> bool:
     prompts, completions = _groups(model)
     layout = PackedLayout([Span(len(p), tuple(map(len, c))) for p, c in zip(prompts, completions, strict=True)])
     row = torch.cat([*prompts, *(own for owns in completions for own in owns)])  # [T]
+    # the second half at the end of the context: there, a layer may scale its queries (Ministral 3)
+    context = getattr(model.config.get_text_config(), "max_position_embeddings", None) or 0
+    layout.position_ids[len(row) // 2 :] += max(0, context - len(row))
     try:
         for layer in layers:
             layer.forward = partial(compared, layer)
