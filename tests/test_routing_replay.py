@@ -232,6 +232,21 @@ def test_models_that_cannot_replay_are_refused_with_the_reason() -> None:
         values, experts = (states @ gate.weight.T).softmax(-1).sort(-1, descending=True)
         return None, values[:, :2], experts[:, :2]
 
+    groups = transformers.DeepseekV2Config(
+        **BASE,
+        moe_intermediate_size=16,
+        n_routed_experts=8,
+        topk_method="group_limited_greedy",
+        n_group=4,
+        topk_group=1,
+        kv_lora_rank=8,
+        qk_nope_head_dim=8,
+        qk_rope_head_dim=8,
+        v_head_dim=8,
+    )
+    with pytest.raises(ValueError, match="gives experts that it would not choose a gate of 0"):
+        require_replay(transformers.AutoModelForCausalLM.from_config(groups, attn_implementation=attention.NAME))
+
     gate = expert_blocks(model)[1].gate
     gate.forward = by_sorting
     with pytest.raises(ValueError, match="did not choose 2 experts by one topk"):

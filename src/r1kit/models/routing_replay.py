@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -29,6 +29,13 @@ OWN = -1  # in place of experts: the router chooses
 LENGTH = 6  # tokens of the row that proves a model
 
 
+class Choice(NamedTuple):
+    """The experts [..., k] of each token, and their gates."""
+
+    experts: Tensor
+    gates: Tensor
+
+
 class RoutingReplay:
     """The routers of a model, in the order of its modules: R routers that choose k experts for each token."""
 
@@ -37,9 +44,9 @@ class RoutingReplay:
         self._differing, self._replayed = torch.zeros(()), torch.zeros(())  # choices since `disagreement` was called
 
     @contextmanager
-    def recording(self) -> Iterator[list[list[Tensor]]]:
-        """Forward passes inside add the chosen experts [T, k] to the list of each router."""
-        calls: list[list[Tensor]] = [[] for _ in self.blocks]
+    def recording(self) -> Iterator[list[list[Choice]]]:
+        """Forward passes inside add what is chosen to the list of each router."""
+        calls: list[list[Choice]] = [[] for _ in self.blocks]
         hooks = [
             block.experts.register_forward_pre_hook(partial(_keep, own))  # type: ignore[union-attr]
             for block, own in zip(self.blocks, calls, strict=True)
@@ -114,9 +121,9 @@ class _GivenExperts(TorchFunctionMode):
         return torch.return_types.topk((scores.gather(-1, indices), indices))
 
 
-def recorded(calls: list[list[Tensor]]) -> Tensor:
+def recorded(calls: list[list[Choice]]) -> Tensor:
     """The experts of the newest forward pass inside `recording`, int16 [T, R * k]."""
-    return torch.stack([own[-1].flatten(0, -2) for own in calls], dim=1).flatten(1).to(torch.int16)
+    return torch.stack([own[-1].experts.flatten(0, -2) for own in calls], dim=1).flatten(1).to(torch.int16)
 
 
 def require_replay(model: Any) -> None:
@@ -140,18 +147,22 @@ def _obstacle(model: Any, replay: RoutingReplay) -> str:
     try:
         with torch.no_grad(), replay.recording() as calls:
             hidden_states(model, row[None], layout)
-        own = [chosen[-1] for chosen in calls]
         counts = [_count(block.experts) for block in replay.blocks]
-        # each expert's neighbour: different ones stay different
-        others = [[(chosen + 1) % count] for chosen, count in zip(own, counts, strict=True)]
+        # different ones stay different, and half of all away they are of another group (DeepSeek-V2)
+        others = [
+            [own[-1]._replace(experts=(own[-1].experts + count // 2) % count)]
+            for own, count in zip(calls, counts, strict=True)
+        ]
         with torch.enable_grad(), replay.recording() as calls, replay.replaying(recorded(others)):
             loss = hidden_states(model, row[None], layout).square().sum()
             torch.autograd.grad(loss, [p for p in model.parameters() if p.requires_grad], allow_unused=True)
     except (AttributeError, IndexError, TypeError, ValueError, RuntimeError) as error:
         return first_line(error)
     for block, chosen, wanted in zip(replay.blocks, calls, others, strict=True):
-        if not all(torch.equal(each.flatten(0, -2), wanted[0].flatten(0, -2)) for each in chosen):
+        if not all(torch.equal(each.experts.flatten(0, -2), wanted[0].experts.flatten(0, -2)) for each in chosen):
             return f"{type(block).__name__} does not choose its experts by one topk"
+        if any((each.gates == 0).any() for each in chosen):
+            return f"{type(block).__name__} gives experts that it would not choose a gate of 0"
     return ""
 
 
@@ -160,6 +171,6 @@ def _count(experts: Any) -> int:
     return int(experts.num_experts) if hasattr(experts, "num_experts") else len(experts)
 
 
-def _keep(calls: list[Tensor], module: nn.Module, args: Any) -> None:
+def _keep(calls: list[Choice], module: nn.Module, args: Any) -> None:
     """A hook of the experts, which every architecture calls with states, indices [T, k] and weights."""
-    calls.append(args[1].detach())
+    calls.append(Choice(args[1].detach(), args[2].detach()))
