@@ -398,3 +398,9 @@ def test_rows_of_a_data_file_are_counted_and_adapters_replace_moments(tmp_path: 
     assert small.parts["optimizer"] == pytest.approx(plan().parts["optimizer"] * 2.03 / 8, rel=0.01)
     assert plan(weights_dtype="bf16").parts["weights"] < plan().parts["weights"]
     assert plan(activation_checkpointing=True).parts["activations"] < plan().parts["activations"]
+
+
+@pytest.mark.parametrize(("devices", "nodes"), [("999999x8", 0), (8, 999_999)])
+def test_a_cluster_too_large_to_plan_is_refused_at_once(devices: int | str, nodes: int) -> None:
+    with pytest.raises(SettingsError, match="at most 100000"):
+        Layout.of(devices, nodes)

@@ -21,6 +21,7 @@ from r1kit.recipes.hardware import LINK_SHARE, PER_NODE, Hardware
 from r1kit.settings import SettingsError
 
 SENT_BYTES = 4.0  # of a weight or gradient between ranks
+MOST_DEVICES = 100_000  # a plan places stages device by device
 HANDED_BYTES = 2.0  # of a weight that engines with a part of the model each receive: bf16
 
 
@@ -45,6 +46,10 @@ class Layout:
         nodes, per_node = numbers
         if form[1] is None and per_node > PER_NODE and per_node % PER_NODE == 0:
             nodes, per_node = per_node // PER_NODE, PER_NODE
+        if max(nodes, cluster) * per_node > MOST_DEVICES:
+            raise SettingsError(
+                f"devices is {devices} on {max(nodes, cluster)} nodes: give at most {MOST_DEVICES} in all"
+            )
         if 0 < cluster < nodes:
             raise SettingsError(f"nodes is {cluster}, and {nodes} of them share each stage: give at least {nodes}")
         return cls(nodes, per_node, cluster or (nodes if nodes > 1 else 0))
