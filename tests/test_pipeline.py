@@ -131,7 +131,7 @@ def test_until_runs_what_the_named_stages_need_and_a_wrong_name_gets_a_hint(tmp_
     one, two = toy_recipe(data).stages
     beside, last = Stage("beside", TOY, Toy(), {"x": one / "result"}), Stage("last", TOY, Toy(), {"x": two / "result"})
     recipe = Recipe("toys", (one, two, beside, last))
-    for until, names in (("beside", "one beside"), ("last,beside", "one two beside last"), ("two", "one two")):
+    for until, names in (("beside", "one beside"), ("last, beside", "one two beside last"), ("two", "one two")):
         assert [row.stage.name for row in plan(recipe, tmp_path / "runs", until)] == names.split()
 
 

@@ -55,7 +55,7 @@ def plan(recipe: Recipe, runs: Path, until: str | None = None, *, fetch: bool = 
     hashes = Hashes(runs)
     rows: dict[str, PlanRow] = {}
     fetched: dict[Path, External] = {}
-    for stage in recipe.stages if until is None else _needed(recipe, until.split(",")):
+    for stage in recipe.stages if until is None else _needed(recipe, [name.strip() for name in until.split(",")]):
         if fetch:
             for name, source in stage.inputs.items():
                 if isinstance(source, External) and source.fetch is not None:

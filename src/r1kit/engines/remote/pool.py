@@ -124,8 +124,8 @@ class ServerPool:
             if was_lost:
                 server.facts()
             before = str(server.get("/weight_info").get("weight_version"))
-            server.post("/pause?mode=wait", {}, server.timeout_s)
             try:
+                server.post("/pause?mode=wait", {}, server.timeout_s)  # one that is late may pause it all the same
                 answers = server.rpc("r1kit_load_weights", {"folder": str(written.folder.resolve())})
                 check_loaded(server.name, facts, written, before, answers)
                 server.post("/update_weight_version", {"new_version": name}, server.timeout_s)
