@@ -286,8 +286,10 @@ def test_a_stage_replays_and_resumes_and_a_dense_model_is_refused_before_any_wor
     whole = execute(stage(tmp_path / "moe"), tmp_path / "whole")
     assert [row.get("router/disagreement") for row in read_rows(whole / "metrics.jsonl")] == [0.0] * 3
 
-    def save_and_die(self: RLLoop, step: int, position: int, save: Any = RLLoop._checkpoint) -> None:
-        save(self, step, position)
+    save = RLLoop._checkpoint
+
+    def save_and_die(self: RLLoop, step: int, *rest: Any) -> None:
+        save(self, step, *rest)
         if step == 2:
             raise RuntimeError("killed")
 

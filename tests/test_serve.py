@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -540,7 +541,8 @@ def test_the_command_serves_until_it_is_told_to_stop(tmp_path: Path) -> None:
         child.send_signal(signal.SIGTERM)
         _, err = child.communicate(timeout=PATIENCE_S)
     assert child.returncode == 0
-    assert "only this machine reaches it" in err and "stopping after 0 open requests" in err
+    assert "only this machine reaches it" in err
+    assert re.search(r"stopping after [01] open requests", err)  # the answered one may still be closing
 
 
 @pytest.mark.parametrize(
