@@ -63,14 +63,16 @@ def served(
 
 
 class Gate:
-    """Lets the model take a number of steps, and stands still then; `cancelled` is set after a cancellation."""
+    """Lets the model take a number of steps, and stands still then. `reached` is set at the first one, and `cancelled`
+    after a cancellation."""
 
     def __init__(self, patch: Callable[[Any, str, Any], None]) -> None:
-        self.steps, self.cancelled = threading.Semaphore(0), threading.Event()
+        self.steps, self.reached, self.cancelled = threading.Semaphore(0), threading.Event(), threading.Event()
         advance, cancel = Generation.advance, Generation.cancel
         self.left = -1  # rows that a cancellation leaves
 
         def advance_at_gate(generation: Generation) -> Any:
+            self.reached.set()
             assert self.steps.acquire(timeout=PATIENCE_S), "the gate stayed closed"
             return advance(generation)
 

@@ -55,7 +55,7 @@ def test_a_rollout_comes_from_the_weights_before_the_last_update(tmp_path: Path)
     made.train()
     assert versions == [{0}, {0}, {1}, {2}, {3}]
     rows = rows_of(tmp_path)
-    assert [row.get("sampler/staleness") for row in rows] == [0.0, 1.0, 1.0, 1.0, None]
+    assert [row.get("sampler/staleness") for row in rows] == [0.0, 1.0, 1.0, 1.0, 1.0]
     assert rows[0]["sampler/logprob_gap_mean"] < 1e-5 < 1e-3 < rows[2]["sampler/logprob_gap_mean"]
     assert rows[0]["sampler/importance_mean"] == pytest.approx(1, abs=1e-4)
     assert all(row["policy/ratio_mean"] == pytest.approx(1, abs=1e-4) for row in rows), "against the learner's own"

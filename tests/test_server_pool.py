@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import threading
 import time
 import urllib.error
@@ -85,6 +86,12 @@ def prompts(policy: Policy, *texts: str) -> list[Prompt]:
     return [Prompt(problem_id=t, messages=(), token_ids=tuple(policy.tokenizer.encode(t))) for t in texts]
 
 
+def until(holds: Callable[[], bool]) -> None:
+    give_up = time.monotonic() + PATIENCE_S
+    while not holds():
+        assert time.monotonic() < give_up
+
+
 def moved(policy: Policy, by: float = 0.5) -> Policy:
     with torch.no_grad():
         for parameter in policy.model.parameters():
@@ -142,6 +149,36 @@ def test_weights_that_another_client_replaced_end_the_rollout(policy: Policy, se
         one.generate(prompts(policy, "a"), SamplingParams(max_tokens=3))
 
 
+def test_a_server_that_was_started_again_otherwise_is_refused(policy: Policy, server: Served, tmp_path: Path) -> None:
+    pool = pool_of(policy, tmp_path, server)
+    assert server.service.weights is not None
+    server.service.weights.version = "default"  # as after a start
+    pool.load_weights(named_weights(policy.model), version=1)
+    pool.facts = [replace(facts, logprobs="raw_logprobs") for facts in pool.facts]  # it was another one before
+    server.service.weights.version = "default"
+    with pytest.raises(EngineError, match=r"since it was started again, and was .*raw_logprobs"):
+        pool.load_weights(named_weights(policy.model), version=2)
+
+
+def test_a_client_that_leaves_during_its_pause_leaves_no_pause(
+    policy: Policy, server: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate = Gate(monkeypatch.setattr)
+    body = {"prompt": list(prompts(policy, "a")[0].token_ids), "max_tokens": 2}
+    running = threading.Thread(target=ask, args=(server, "/v1/completions", body))
+    running.start()  # the gate holds it at its first token
+
+    assert gate.reached.wait(PATIENCE_S)
+    host, port = base(server).removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port))) as client:
+        head = f"POST /pause?mode=wait HTTP/1.1\r\nHost: {host}\r\nAuthorization: Bearer {KEY}\r\n"
+        client.sendall(f"{head}Content-Length: 0\r\n\r\n".encode())
+        until(lambda: ask(server, "/is_paused")[1]["is_paused"])
+    until(lambda: not ask(server, "/is_paused")[1]["is_paused"])
+    gate.open()
+    running.join(PATIENCE_S)
+
+
 def test_a_server_reads_whole_weights_of_its_own_model_from_its_folder_only(
     policy: Policy, server: Served, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
@@ -168,6 +205,7 @@ def test_a_server_reads_whole_weights_of_its_own_model_from_its_folder_only(
     (tmp_path / "link").symlink_to(outside / "all")
     assert refused(tmp_path / "link")[0] == 403
     assert "holds no hand-over" in refused(tmp_path / "nothing")[1]
+    assert refused(tmp_path / "a\0b")[0] == 400
     name = next(name for name in weights if "q_proj" in name)
     assert "is not one of the model" in loaded(tmp_path / "more", extra=torch.zeros(2, 2))[1]
     assert "and the model's is" in loaded(tmp_path / "shape", **{name: torch.zeros(2, 2)})[1]
@@ -194,13 +232,8 @@ def test_what_has_begun_ends_by_the_old_weights_and_what_comes_later_waits(
         thread.start()
         return thread
 
-    def until(holds: Callable[[], bool]) -> None:
-        give_up = time.monotonic() + PATIENCE_S
-        while not holds():
-            assert time.monotonic() < give_up
-
     early = complete("early")  # the gate holds it at its first token
-    until(lambda: server.service.batch.size == 1)
+    assert gate.reached.wait(PATIENCE_S)
     update = threading.Thread(target=pool.load_weights, args=(named_weights(moved(policy).model), 1))
     update.start()
     until(lambda: ask(server, "/is_paused")[1]["is_paused"])

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
@@ -65,7 +65,11 @@ class WeightUpdates:
         if mode != "wait":
             raise APIError(400, f"mode is {mode!r:.20}: this server finishes what has begun, so give mode=wait")
         self._resumed.clear()
-        await until_disconnect(request.receive, self.batch.until_empty())
+        try:
+            await until_disconnect(request.receive, self.batch.until_empty())
+        except ClientDisconnect:  # nobody is left who would resume
+            self.end_pause()
+            raise
         return JSONResponse({"status": "paused"})
 
     async def resume(self, request: Request) -> JSONResponse:
@@ -101,7 +105,10 @@ class WeightUpdates:
         return JSONResponse({"results": [result]})
 
     async def _load(self, name: str) -> dict[str, Any]:
-        folder = Path(name).resolve()
+        try:
+            folder = Path(name).resolve()
+        except (OSError, ValueError) as error:  # a loop of links, a null byte
+            raise APIError(400, f"the folder {name!r:.200} cannot be read: {error}") from None
         if not folder.is_relative_to(self.folder) or not (folder / FILE).is_file():
             reason = "holds no hand-over" if folder.is_relative_to(self.folder) else f"is not below {self.folder}"
             raise APIError(403, f"the folder {name!r:.200} {reason}: this server reads weights only there")

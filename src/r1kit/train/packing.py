@@ -85,7 +85,8 @@ def _by_beginning(members: Sequence[_Member]) -> list[tuple[int, list[_Member]]]
         same = _same_beginning(run[-1][1], member[1]) if run else 0
         longest = min(same, shared) if len(run) > 1 else same  # of the run with this member
         if longest >= LEAST and len(run) * longest >= (len(run) - 1) * shared:
-            runs[-1] = (longest, [*run, member])
+            run.append(member)
+            runs[-1] = (longest, run)
         else:
             runs.append((0, [member]))
     return runs

@@ -24,7 +24,7 @@ from r1kit import ranks
 from r1kit.engines import EngineError, PromptError, Report
 from r1kit.engines.ask import refuse_long
 from r1kit.engines.remote.completions import completions_of, request_body
-from r1kit.engines.remote.server import Facts, Server, ServerLost
+from r1kit.engines.remote.server import QUICK_S, Facts, Server, ServerLost
 from r1kit.types import Completion, Prompt, SamplingParams
 
 if TYPE_CHECKING:
@@ -121,16 +121,19 @@ class ServerPool:
     def _hand_over(self, server: Server, facts: Facts, written: Handover, name: str) -> None:
         was_lost = server.is_lost
         try:
-            if was_lost:
-                server.facts()
             before = str(server.get("/weight_info").get("weight_version"))
+            # another process may answer at this address now, with another model or other options
+            if server.version and before != server.version and (now := server.facts()) != facts:
+                raise EngineError(
+                    f"{server.name} is {now} since it was started again, and was {facts}: start it as before"
+                )
             try:
                 server.post("/pause?mode=wait", {}, server.timeout_s)  # one that is late may pause it all the same
                 answers = server.rpc("r1kit_load_weights", {"folder": str(written.folder.resolve())})
                 check_loaded(server.name, facts, written, before, answers)
                 server.post("/update_weight_version", {"new_version": name}, server.timeout_s)
             finally:
-                server.post("/resume", {}, server.timeout_s)
+                server.post("/resume", {}, QUICK_S)
             server.version = name
         except ServerLost as error:
             self._lose(server, error)

@@ -168,8 +168,9 @@ class RLLoop:
             metrics.append({"step": step + 1, **row})  # for the report; a resumed run replaces it
             raise
         sampled = time.perf_counter()
-        if self.settings.steps_ahead and step + 1 < self.last:
-            self.ahead.begin(partial(self._sample, step + 1, draws, self._load_weights()))
+        if self.settings.steps_ahead:
+            if step + 1 < self.last:
+                self.ahead.begin(partial(self._sample, step + 1, draws, self._load_weights()))
             row |= {"sampler/staleness": float(updates - rollout.version), "time/sampling_s": rollout.seconds}
         samples = collected.samples + self.objective.given(step)
         self.hashes = {**sampled_hashes(collected.scored), "gradient": [], "weights": []}
