@@ -51,7 +51,6 @@ def cluster() -> Iterator[Any]:
     started = cluster_utils.Cluster(initialize_head=True, head_node_args=head)
     for _ in range(3):
         add_node(started)
-    started.wait_for_nodes()
     os.environ["RAY_ADDRESS"] = started.address
     yield started
     del os.environ["RAY_ADDRESS"]
@@ -59,8 +58,11 @@ def cluster() -> Iterator[Any]:
 
 
 def add_node(cluster: Any, cpus: int = 1) -> Any:
-    """Add a node. Its workers see that it was killed as soon as this process has waited for it."""
-    node = cluster.add_node(num_cpus=cpus, wait=False)
+    """Add a node and wait until it has joined. Its workers see its death once this process has waited for it.
+
+    The cluster's `wait_for_nodes` would wait for the killed nodes too, which it still counts.
+    """
+    node = cluster.add_node(num_cpus=cpus)
     raylet = node.all_processes["raylet"][0].process
     threading.Thread(target=raylet.wait, daemon=True).start()
     return node
@@ -221,7 +223,6 @@ def test_several_devices_share_a_stage_on_one_node_and_start_again_when_one_is_k
     ):
         run(recipe, tmp_path / "refused", devices=2)
     add_node(cluster, cpus=2)
-    cluster.wait_for_nodes()
     killed: list[int] = []
 
     def kill_a_rank(folder: Path) -> None:
