@@ -56,6 +56,10 @@ FAULTS: dict[str, tuple[str, dict[str, Course | None]]] = {
         "mismatched",
         {"sampler/logprob_gap_mean": lambda t: 0.07 * min(1.0, 4 * t), "reward/mean": lambda t: 0.1},
     ),
+    "a sampler of another temperature, whose gap shrinks with the entropy": (
+        "mismatched",
+        {"sampler/logprob_gap_mean": lambda t: 0.06 - 0.046 * t, "policy/entropy": lambda t: 0.25 - 0.18 * t},
+    ),
     "noise after an update that was too large": (
         "collapsed",
         {
@@ -131,6 +135,27 @@ def test_each_fault_is_named_with_figures_and_a_remedy(fault: str, tmp_path: Pat
     assert result.name == name and result.is_fault, result
     assert 1 <= len(result.evidence) <= 4 and any(char.isdigit() for char in "".join(result.evidence))
     assert result.remedy
+
+
+def test_whose_fault_a_fall_is_depends_on_what_the_reward_pays_for(tmp_path: Path) -> None:
+    falls = {"probe/accuracy": lambda t: 0.9 - 0.3 * t}
+    for weight, name in ((1.0, "collapsed"), (0.0, "hacking")):
+        rewards = [
+            {"name": "mine:judge", "weight": 1.0, "label": ""},
+            {"name": "accuracy", "weight": weight, "label": ""},
+        ]
+        run = stage(tmp_path / name, falls, settings={"rewards": rewards})
+        assert verdict(run).name == name
+
+
+def test_completions_that_do_not_fit_starve_a_run_whatever_falls_afterwards(tmp_path: Path) -> None:
+    cut = {"completion/truncated": lambda t: 0.9 - 0.7 * t, "probe/accuracy": lambda t: 0.9 * max(0.1, 1 - 2 * t)}
+    accuracy = {"reward/accuracy": lambda t: 0.02 + 0.1 * t, "reward/format": None}
+    result = judged(tmp_path / "short", **{k.replace("/", "__"): v for k, v in (cut | accuracy).items()})
+    assert result.name == "starved" and "90.0 % of completions were cut off" in result.evidence[0]
+    assert "max_tokens" in result.remedy
+    grows = judged(tmp_path / "learns", **{"completion__truncated": cut["completion/truncated"]})
+    assert grows.name == "healthy"  # a base that rambles at first and learns to end
 
 
 HEALTHY: dict[str, dict[str, Course | None]] = {

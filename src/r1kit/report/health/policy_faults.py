@@ -14,13 +14,14 @@ PROMPT = ("template", "system", "plain", "prefill", "options")  # of the chat se
 def sampler_differs(signals: Signals) -> Verdict | None:
     """On-policy, sampler and trainer compute the same log-probs.
 
-    They are 4e-7 apart in fp32, and 0.016 in bf16 at an entropy above 1. A sampler that the updates do not reach is a
-    quarter of the entropy apart; one that gets each update a step late, a tenth at the first step and then less.
+    They are 4e-7 apart in fp32, and 0.016 in bf16 at an entropy above 1. A sampler that the updates do not reach, or of
+    another temperature, is a fifth of the entropy apart or more, also when the entropy has become small; one that gets
+    each update a step late, a tenth at the first step and then less.
     """
     gap, entropy = signals["sampler/logprob_gap_mean"], signals["policy/entropy"]
     if signals.stage.settings.get("staleness"):  # the sampler is an update behind, and that is corrected
         return None
-    if not gap or not entropy or gap.last <= max(0.02, 0.1 * entropy.last):
+    if not gap or not entropy or gap.last <= max(0.005, 0.1 * entropy.last):
         return None
     return Verdict(
         name="mismatched",

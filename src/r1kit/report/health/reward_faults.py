@@ -31,7 +31,8 @@ def score_falls(signals: Signals) -> Verdict | None:
     change = signals.differences.get("pass@1")
     if change and change.high is not None and change.high < -0.02:
         evidence.append(f"pass@1 {100 * change.mean:+.1f} points after the stage, {100 * change.high:+.1f} at most")
-    if evidence and signals.watched == "accuracy" and signals.accuracy and signals.accuracy.rose:
+    is_paid = signals.pays_for_accuracy and signals.watched == "accuracy"
+    if evidence and is_paid and signals.accuracy and signals.accuracy.rose:
         # one verifier judges both, so a hole in it would raise both
         training = f"training accuracy {from_to(signals.accuracy)}"
         return Verdict(name="collapsed", evidence=(training, *evidence), remedy=NARROWED)
@@ -67,6 +68,20 @@ def verdicts_differ(signals: Signals) -> Verdict | None:
 def hack(signals: Signals, *evidence: str) -> Verdict:
     reward = [f"training reward {from_to(signals.reward)}"] if signals.reward else []
     return Verdict(name="hacking", evidence=(*reward, *evidence), remedy=HACKING)
+
+
+def too_short(signals: Signals) -> Verdict | None:
+    """Most completions were cut off before the first update, and what fits is learned at the cost of the rest."""
+    cut, score = signals["completion/truncated"], signals.held_out
+    if not cut or cut.start <= 0.5 or not score or not score.fell(0.1) or score.fall <= 0.05:
+        return None
+    evidence = f"{percent(cut.start)} of completions were cut off at the first step"
+    evidence += f" (max_tokens={signals.stage.settings.get('max_tokens')})"
+    return Verdict(
+        name="starved",
+        evidence=(evidence, f"held-out {signals.watched} {best_and_last(score)}"),
+        remedy="raise max_tokens until most completions end by themselves, or start from a model that answers shortly",
+    )
 
 
 def none_right(signals: Signals) -> Verdict | None:

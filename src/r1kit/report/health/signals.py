@@ -15,6 +15,8 @@ from r1kit.report.health.course import Course, course
 from r1kit.report.mask_pictures import FILE
 from r1kit.store import read_json
 
+VERIFIED = ("accuracy", "cosine_scaled", "code")  # rewards that pay for right answers
+
 Name = Literal["healthy", "hacking", "collapsed", "starved", "mismatched", "leaking", "too early to tell"]
 
 
@@ -69,6 +71,14 @@ class Signals:
     @cached_property
     def held_out(self) -> Course | None:
         return self[f"probe/{self.watched}"]
+
+    @cached_property
+    def pays_for_accuracy(self) -> bool:
+        """Whether right answers are a part of the training reward, and not only watched (weight 0)."""
+        rewards = self.stage.settings.get("rewards")
+        specs = [spec for spec in rewards if isinstance(spec, Mapping)] if isinstance(rewards, list) else []
+        weights = [spec.get("weight", 1.0) for spec in specs if (spec.get("label") or spec.get("name")) in VERIFIED]
+        return any(weights) or not specs
 
     @cached_property
     def zero_variance(self) -> Course | None:

@@ -23,6 +23,7 @@ FAULTS: tuple[Fault, ...] = (  # causes before their effects
     policy_faults.prompts_differ,
     leak_faults.answers_in_prompts,
     leak_faults.measured_questions_trained_on,
+    reward_faults.too_short,
     policy_faults.fell_apart,
     policy_faults.loss_rose,
     reward_faults.none_right,
