@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import socket
+import subprocess
+import sys
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
@@ -272,11 +275,13 @@ def test_the_command_checks_all_stages_and_its_status_says_so(
     arguments = ["preflight", "r1-zero", "--scale", "tiny", "--runs", str(tmp_path), "--json"]
     for each in small:
         arguments += ["--set", each]
+    (killed := subprocess.Popen([sys.executable, "-c", ""])).wait()
+    (tmp_path / f".preflight.tmp-{killed.pid}-a@{socket.gethostname()}").mkdir()
     assert main(arguments) == 0
     stages = {stage["stage"]: stage["lines"] for stage in json.loads(capsys.readouterr().out)}
     checks = {line["check"]: line for line in stages["rl"]}
     assert checks["three steps, resumed"]["verdict"] == "ok" and checks["memory"]["verdict"] == "ok"
-    assert not list(tmp_path.glob("**/stage.json")) and not list(tmp_path.glob(".preflight-*"))
+    assert not list(tmp_path.glob("**/stage.json")) and not list(tmp_path.glob(".preflight*"))
     assert main([*arguments, "--set", "eval.chat.system=Be brief."]) == 1
     failing = [line for stage in json.loads(capsys.readouterr().out) for line in stage["lines"] if line["remedy"]]
     assert [line["check"] for line in failing] == ["prompts of eval-zero"]

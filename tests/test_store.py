@@ -146,6 +146,23 @@ def test_what_a_killed_process_left_is_cleared_by_the_next_attempt(tmp_path: Pat
     assert names(tmp_path) == [f".model.tmp-{os.getppid()}@{socket.gethostname()}", "model"]
 
 
+def test_a_scratch_folder_of_a_killed_process_is_removed_by_the_next_one_and_no_other(tmp_path: Path) -> None:
+    code = """
+import os, signal, sys
+from pathlib import Path
+from r1kit import store
+with store.scratch_folder(Path(sys.argv[1]), "trial") as folder:
+    (folder / "weights").touch()
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+    assert subprocess.run([sys.executable, "-c", code, str(tmp_path)]).returncode == -9
+    (tmp_path / "other").mkdir()
+    assert len(names(tmp_path)) == 2
+    with store.scratch_folder(tmp_path, "trial") as folder:
+        assert names(tmp_path) == sorted([folder.name, "other"]) and not names(folder)
+    assert names(tmp_path) == ["other"]
+
+
 def test_what_another_machine_left_is_cleared_when_it_has_not_changed_for_long(tmp_path: Path) -> None:
     for name, age_s in (("fresh", 60), ("old", 7200)):
         (folder := tmp_path / f".model.tmp-{os.getpid()}@{name}-machine").mkdir()

@@ -41,7 +41,7 @@ FULL_IN_TORCH = re.compile(
 FULL_IN_NUMPY = re.compile(r"\d+ requested and \d+ written$")
 
 
-LEFTOVER = re.compile(r"\..+\.(?:tmp-(\d+)(?:-\w+)?(?:@(.+))?|old)")  # of `atomic_file` and `atomic_folder`
+LEFTOVER = re.compile(r"\..+\.(?:tmp-(\d+)(?:-\w+)?(?:@(.+))?|old)")  # of atomic files and folders, and of scratch
 
 
 class StoreError(RuntimeError):
@@ -172,6 +172,15 @@ def atomic_folder(path: Path) -> Iterator[Path]:
             shutil.rmtree(temporary, ignore_errors=True)
 
 
+@contextlib.contextmanager
+def scratch_folder(parent: Path, name: str) -> Iterator[Path]:
+    """A folder for files that nobody keeps, removed when the block ends; after a kill, by the next one of its name."""
+    sweep(parent, f".{name}.tmp-*")
+    prefix, suffix = f".{name}.tmp-{os.getpid()}-", f"@{socket.gethostname()}"
+    with tempfile.TemporaryDirectory(dir=parent, prefix=prefix, suffix=suffix) as folder:
+        yield Path(folder)
+
+
 def _temporary(path: Path) -> Path:
     """A name that no other process uses, on any machine that mounts this file system."""
     return path.with_name(f".{path.name}.tmp-{os.getpid()}@{socket.gethostname()}")
@@ -181,7 +190,7 @@ def sweep(folder: Path, pattern: str = "**/.*") -> None:
     """Remove the temporary files and folders that killed writers left, and what a replaced folder held before."""
     for left in list(folder.glob(pattern)):
         if (match := LEFTOVER.fullmatch(left.name)) and not _belongs_to_another(left, match[1], match[2]):
-            with contextlib.suppress(FileNotFoundError):  # its own parent was removed already
+            with contextlib.suppress(FileNotFoundError, PermissionError):  # its parent is removed; another user's
                 shutil.rmtree(left) if left.is_dir() and not left.is_symlink() else left.unlink()
 
 

@@ -20,7 +20,7 @@ from r1kit.report.recorded import RecordedStage
 from r1kit.settings import SettingsError
 from r1kit.stages.on_policy import ON_POLICY
 from r1kit.stages.rl import RL
-from r1kit.store import to_plain
+from r1kit.store import scratch_folder, to_plain
 from r1kit.terminal import printable, shortened
 from r1kit.train.checkpoints import by_step, step_of
 
@@ -49,8 +49,8 @@ def replay(path: Path, step: int, stage: str = "", say: Callable[[str], None] = 
         )
     for change in recorded.changes_since():
         say(f"since the run: {change}")
-    with tempfile.TemporaryDirectory(prefix="r1kit-replay-") as scratch:
-        folder = Path(scratch) / recorded.folder.name
+    with scratch_folder(Path(tempfile.gettempdir()), "r1kit-replay") as scratch:
+        folder = scratch / recorded.folder.name
         run_again(recorded, folder, step, int(logged[step].get("threads", 0)), devices.pop())
         repeated = read_steps(folder)
         first = min(repeated)

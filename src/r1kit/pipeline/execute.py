@@ -87,7 +87,8 @@ def execute(
             for job in left if cluster is None else ():  # a node that was lost may hold a lock for a while
                 require_free(job.row.folder)  # before a companion starts, which would have to end again first
             if left:
-                sweep(runs / recipe.name, ".*")
+                for place in (runs, runs / recipe.name):
+                    sweep(place, ".*")
                 _write_plan(runs / recipe.name / PLAN, recipe, rows)
             beside = companion(rows, display) if companion is not None else contextlib.nullcontext()
             with beside, _timed(runs / recipe.name / "run.json", left, jobs):

@@ -6,7 +6,6 @@ itself when it starts (`stages.shared.preflight`).
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +25,7 @@ from r1kit.stages.evaluate import EvaluateSettings
 from r1kit.stages.rl import RLSettings
 from r1kit.stages.shared.first_steps import first_steps
 from r1kit.stages.shared.preflight import PROBLEMS, reward_lines
+from r1kit.store import scratch_folder
 from r1kit.tasks import load_tasks
 from r1kit.terminal import printable
 
@@ -93,8 +93,8 @@ def _with_inputs(row: PlanRow, runs: Path, cost: Estimate | str) -> list[Line]:
     lines = [line(CAN_START, "the stage can start", True, "")]
     if not stage.kind.curves:
         return lines
-    with tempfile.TemporaryDirectory(dir=runs, prefix=".preflight-") as scratch:
-        steps, metrics = first_steps(stage.kind, context, Path(scratch))
+    with scratch_folder(runs, "preflight") as scratch:
+        steps, metrics = first_steps(stage.kind, context, scratch)
     return [*lines, *steps, *_samples(metrics), *_time_and_memory(cost)]
 
 
