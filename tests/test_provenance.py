@@ -84,6 +84,22 @@ def test_a_flipped_bit_in_what_a_stage_reads_stops_the_run_with_file_and_remedy(
     assert len(list((runs / "toys").glob("third-*"))) == 1
 
 
+def test_a_file_that_was_added_to_what_a_stage_reads_stops_the_run_and_one_beside_it_does_not(runs: Path) -> None:
+    """A tokenizer's special_tokens_map.json, copied into a finished model, would change where completions end."""
+    first = folder_of(runs, "first")
+    (first / "README").write_text("of a person")
+    (first / "model" / "__pycache__").mkdir()
+    (first / "model" / "__pycache__" / "code.pyc").touch()
+    execute(recipe(second=Toy(factor=4)), runs)
+    assert verify_run(runs)["ok"]
+    (first / "model" / "more").write_text("5")
+    with pytest.raises(StoreError, match=r"model/more is damaged: the stage did not write it; remove it"):
+        execute(recipe(second=Toy(factor=3)), runs)
+    assert not verify_run(runs)["ok"]
+    (first / "model" / "more").unlink()
+    execute(recipe(second=Toy(factor=3)), runs)
+
+
 @pytest.mark.parametrize("damage", ["cut", "gone", "longer"])
 def test_a_file_of_the_result_that_is_cut_longer_or_gone_stops_the_run(runs: Path, damage: str) -> None:
     file = folder_of(runs, "third") / "model" / "numbers"

@@ -10,7 +10,7 @@ import hashlib
 import json
 import re
 import shlex
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -25,6 +25,8 @@ FILES, DIGEST = "files", "sha256"  # keys of a manifest: the records of files, a
 CHANGING = re.compile(
     r"(manifest\.json|progress\.json|log\.txt|rank-\d+\.log|review\.db.*|(checkpoints|best|tracking)/.*)|(.*/)?\..*"
 )
+
+ADDED = "the stage did not write it; remove it"
 
 
 def write_manifest(folder: Path, manifest: Mapping[str, Any]) -> None:
@@ -61,7 +63,17 @@ def stage_damage(
     records = parse_records(manifest[FILES], folder / MANIFEST)
     used = {name: each for name, each in records.items() if is_within(name, [within])}
     changed = {} if manifest.get(DIGEST) == digest_of(manifest) else {MANIFEST: "changed since the stage wrote it"}
-    return changed | damage(folder, used, whole=whole, hash_of=hash_of)
+    added = {name: ADDED for name in _added(folder, records) if is_within(name, [within])}
+    return changed | added | damage(folder, used, whole=whole, hash_of=hash_of)
+
+
+def _added(folder: Path, records: Mapping[str, Any]) -> Iterator[str]:
+    """Files that the stage did not write, in folders that it wrote: these, such as a model, are read as a whole."""
+    for written in {name.partition("/")[0] for name in records if "/" in name}:
+        for file in files_in(folder / written):
+            name = file.relative_to(folder).as_posix()
+            if name not in records and not CHANGING.fullmatch(name) and file.parent.name != "__pycache__":
+                yield name
 
 
 def is_within(name: str, paths: Iterable[str]) -> bool:
