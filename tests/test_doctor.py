@@ -84,6 +84,31 @@ def test_the_command_names_the_fault_and_its_status_says_so(tmp_path: Path, caps
     assert main(["doctor", str(tmp_path / "none")]) == 1
 
 
+DAMAGED = {
+    "preflight.json": ["5", "{}", '[{"check": "masks"}]', "["],
+    "metrics.jsonl": ["5\n5\n", "".join(f'{{"step": {n}, "policy/entropy": {n % 2}e200}}\n' for n in range(9))],
+    "stage.json": ["[1]", '{"inputs": {"model": {"path": 5}}, "started": "x"}'],
+    "completions.jsonl": ["{}\n", '{"problem_id": 5}\n'],
+}
+
+
+@pytest.mark.parametrize(("file", "content"), [(file, text) for file, texts in DAMAGED.items() for text in texts])
+def test_a_stage_with_a_damaged_file_is_named_and_the_others_are_judged(
+    file: str, content: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stage(tmp_path / "run" / "good", [{}] * 10)
+    damaged = stage(tmp_path / "run" / "bad", [{"policy/entropy": 0.5 + step % 2} for step in range(10)])
+    (damaged / file).write_text(content)
+    assert main(["doctor", str(tmp_path / "run"), "--json"]) == 1
+    out = capsys.readouterr().out
+    (found,) = json.loads(out[out.index("[") :])
+    names = {row["stage"]: row["name"] for row in found["stages"]}
+    assert names == {"good": "healthy", "bad": "damaged"}
+    assert "verify-run" in found["stages"][-1]["remedy"]
+    if file in ("preflight.json", "metrics.jsonl"):  # the others are read to order and compare the stages of a run
+        assert main(["doctor", str(damaged)]) == 1
+
+
 def named_from(step: int) -> Any:
     """In place of the verdict: a fault from that step on."""
     from r1kit.report.health import Verdict

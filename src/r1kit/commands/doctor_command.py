@@ -2,48 +2,78 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import shlex
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from r1kit.report.folders import StageFolder, stage_name
+from r1kit.report.folders import UNREADABLE, StageFolder, find_stages, stage_name
 from r1kit.report.health import Check, Verdict, checks, verdict
 from r1kit.report.live.places import find_runs, is_stage
 from r1kit.report.run import Run
 from r1kit.store import to_plain
 from r1kit.terminal import printable
 
+Row = dict[str, Any]
 
-def doctor(path: Path) -> list[dict[str, Any]]:
+
+def doctor(path: Path) -> list[Row]:
     """For each run below `path`, or the one stage that it is: its stages with verdict, evidence, remedy and findings.
 
-    Raises ValueError if there is no run. `ok` is false if a stage has a fault.
+    Raises ValueError if there is no run. `ok` is false if a stage has a fault, or cannot be read.
     """
     if is_stage(path):
         stage = StageFolder(stage_name(path.resolve()), path)
-        found = {stage.name: verdict(stage)}
-        return [_run(path.resolve().parent.name, path, found, {stage.name: checks(stage, {})})]
+        return [_run(path.resolve().parent.name, path, [_alone(stage)])]
     runs = find_runs(path)
     if not runs:
         raise ValueError(f"{path} holds no run: name a run's folder, one of its stages, or a folder of runs")
-    opened = {name: Run.open(folder) for name, folder in runs.items()}
-    return [_run(name, runs[name], run.verdicts, run.health) for name, run in opened.items()]
+    return [_run(name, folder, _stages(folder)) for name, folder in runs.items()]
 
 
-def _run(name: str, folder: Path, verdicts: dict[str, Verdict], findings: dict[str, list[Check]]) -> dict[str, Any]:
-    stages = [
-        {"stage": stage, **to_plain(result), "findings": to_plain(findings.get(stage, []))}
-        for stage, result in verdicts.items()
-    ]
-    return {
-        "run": name,
-        "folder": str(folder),
-        "ok": not any(result.is_fault for result in verdicts.values()),
-        "stages": stages,
-    }
+def _stages(folder: Path) -> list[Row]:
+    """A run's training stages; if a file of the run cannot be read, each by itself, without what a run compares."""
+    with suppress(*UNREADABLE):
+        run = Run.open(folder)
+        return [_judged(name, result, run.health.get(name, [])) for name, result in run.verdicts.items()]
+    damaged, found, rows = dict[Path, str](), list[StageFolder](), list[Row]()
+    try:
+        found = find_stages(folder, damaged)
+    except ValueError:
+        if not damaged:  # no stage has begun
+            raise
+    for stage in found:
+        if reason := stage.damage(of_rows=True):
+            damaged[stage.folder] = reason
+        elif stage.metrics:
+            rows.append(_alone(stage))
+    return rows + [_damaged(stage_name(stage), stage, reason) for stage, reason in damaged.items()]
 
 
-def doctor_text(runs: Sequence[dict[str, Any]]) -> str:
+def _alone(stage: StageFolder) -> Row:
+    try:
+        return _judged(stage.name, verdict(stage), checks(stage, {}))
+    except UNREADABLE as error:
+        return _damaged(stage.name, stage.folder, str(error))
+
+
+def _judged(name: str, result: Verdict, findings: Sequence[Check]) -> Row:
+    return {"stage": name, **to_plain(result), "is_fault": result.is_fault, "findings": to_plain(findings)}
+
+
+def _damaged(name: str, folder: Path, reason: str) -> Row:
+    remedy = f"{shlex.join(['r1kit', 'verify-run', str(folder)])} names every damaged file, and what to do"
+    evidence = [f"a file cannot be read: {reason}"]
+    return {"stage": name, "name": "damaged", "evidence": evidence, "remedy": remedy, "is_fault": True, "findings": []}
+
+
+def _run(name: str, folder: Path, stages: Sequence[Row]) -> Row:
+    is_ok = not any(stage["is_fault"] for stage in stages)
+    return {"run": name, "folder": str(folder), "ok": is_ok, "stages": stages}
+
+
+def doctor_text(runs: Sequence[Mapping[str, Any]]) -> str:
     """For people: the verdict of each stage, with what speaks for it; of findings, those that need attention."""
     lines = []
     for run in runs:

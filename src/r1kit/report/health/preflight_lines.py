@@ -5,9 +5,9 @@ from __future__ import annotations
 from r1kit.report.folders import Row, StageFolder
 from r1kit.report.health.course import Check, finding
 from r1kit.report.health.signals import Name, Signals, Verdict
-from r1kit.store import read_json
+from r1kit.store import StoreError, read_json
 
-FILE = "preflight.json"
+FILE, KEYS = "preflight.json", {"check", "value", "verdict", "remedy"}
 # What a run is that trains in spite of a failing check (preflight=warn); all other checks compare two sides.
 MEANING: dict[str, Name] = {
     "verifier on your references": "starved",
@@ -18,9 +18,12 @@ MEANING: dict[str, Name] = {
 
 
 def preflight_lines(stage: StageFolder) -> list[Row]:
+    """Raises `StoreError` for a file that does not hold such lines."""
     path = stage.folder / FILE
     lines = read_json(path) if path.exists() else []
-    return [line for line in lines if isinstance(line, dict)]
+    if not isinstance(lines, list) or not all(isinstance(line, dict) and line.keys() >= KEYS for line in lines):
+        raise StoreError(f"{path} does not hold the checks that r1kit wrote: it was damaged or edited; delete it")
+    return lines
 
 
 def failed_before(signals: Signals) -> Verdict | None:
