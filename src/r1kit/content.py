@@ -35,7 +35,9 @@ def damage(
         size, digest, file = expected["bytes"], expected["sha256"], folder / name
         try:
             state = file.stat()
-            if state.st_size != size:
+            if not file.is_file():
+                damaged[name] = "no file"
+            elif state.st_size != size:
                 damaged[name] = f"{state.st_size:,} bytes, expected {size:,}"
             elif (whole or state.st_mtime_ns != expected.get("mtime_ns")) and (now := hash_of(file)) != digest:
                 damaged[name] = f"SHA-256 {now[:12]}, expected {digest[:12]}"

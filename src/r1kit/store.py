@@ -110,12 +110,17 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(to_plain(value), ensure_ascii=False, indent=2) + "\n")
 
 
+def open_file(path: Path) -> BinaryIO:
+    """Open a file to read it; raises `StoreError` for a pipe or a device, which may have no end."""
+    if path.exists() and not path.is_dir() and not path.is_file():
+        raise StoreError(f"{path} is a pipe or a device, which may have no end: name a file")
+    return open(path, "rb")
+
+
 def read_bounded(path: Path, most: int = MAX_TEXT_BYTES) -> str:
     """The text of a file; raises `StoreError` for a pipe, a device, or more than `most` bytes, and ValueError for text
     that is not UTF-8."""
-    if path.exists() and not path.is_dir() and not path.is_file():
-        raise StoreError(f"{path} is a pipe or a device, which may have no end: name a file")
-    with open(path, "rb") as file:
+    with open_file(path) as file:
         data = file.read(most + 1)
     if len(data) > most:
         raise StoreError(f"{path} has more than {most:,} bytes, and no file of its kind is so large: check its name")

@@ -18,6 +18,8 @@ from r1kit.data.errors import DataError
 from r1kit.data.rows import readable_rows
 from r1kit.models.known import resolve
 from r1kit.recipes.file import RecipeFile
+from r1kit.report.live.growing import GrowingMetrics
+from r1kit.report.live.stage_state import last_step
 from r1kit.review.queue import ReviewQueue
 from r1kit.store import StoreError, read_json
 
@@ -31,6 +33,9 @@ READERS: dict[str, tuple[str, Callable[[Path], Any]]] = {
     "json": ("x.json", read_json),
     "format": ("chat_format.json", saved.read),
     "model": ("config.json", lambda path: resolve(str(path.parent))),
+    "rows of a run": ("metrics.jsonl", lambda path: list(jsonl.read_rows(path))),
+    "rows of the live page": ("metrics.jsonl", lambda path: GrowingMetrics(path).rows()),
+    "the last step": ("metrics.jsonl", last_step),
 }
 
 
@@ -58,6 +63,14 @@ def test_a_line_above_the_bound_is_an_error_with_its_number_and_the_next_is_read
     assert isinstance(second[1], DataError)
     assert "line 2" in str(second[1]) or "row 2" in str(second[1])
     assert "at most 1,000" in str(second[1])
+
+
+def test_a_row_of_a_run_above_the_bound_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    with path.open("wb") as file:
+        file.truncate(jsonl.MAX_FILE_ROW_BYTES + 1)  # zeros without a line end, which take no space
+    with pytest.raises(DataError, match=r"takes 67,108,865 bytes, and at most 67,108,864 are allowed"):
+        list(jsonl.read_rows(path))
 
 
 def test_a_gzip_bomb_without_a_line_end_needs_no_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

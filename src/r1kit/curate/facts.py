@@ -28,7 +28,7 @@ from r1kit.curate.filters.protocol import Filter, Rejection, excerpt
 from r1kit.curate.quality import QualitySettings
 from r1kit.curate.record import CuratedSample, from_row, view
 from r1kit.data.errors import DataError
-from r1kit.data.jsonl import Line, lines, parsed, read_rows
+from r1kit.data.jsonl import MAX_ROW_BYTES, Line, lines, parsed, read_rows
 
 ROWS = "rows"  # the first step of every funnel: rows that are readable and not empty
 QUALITY, DECONTAMINATION = "quality", "decontamination"
@@ -107,7 +107,7 @@ def _judge_piece(
     rejected: dict[int, tuple[str, Rejection]] = {}
     for place, (file, line) in piece.items():
         try:
-            samples[place] = from_row(parsed(line, files[file]))
+            samples[place] = from_row(parsed(line, files[file], MAX_ROW_BYTES))
         except DataError as error:
             errors[place] = error
     turns = (turn.content for sample in samples.values() for turn in sample.messages)

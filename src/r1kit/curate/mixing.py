@@ -20,7 +20,7 @@ from r1kit import store
 from r1kit.curate.balance import quotas
 from r1kit.curate.ngrams import stable_hash
 from r1kit.curate.record import from_row
-from r1kit.data.jsonl import ReplayWriter, Rereader, encoded, lines, parse_json, parsed
+from r1kit.data.jsonl import MAX_ROW_BYTES, ReplayWriter, Rereader, encoded, lines, parse_json, parsed
 from r1kit.settings import Settings
 
 _ROW = np.dtype([("file", "u2"), ("source", "u2"), ("offset", "i8"), ("length", "u4"), ("key", "u8")])
@@ -104,7 +104,7 @@ def _index(sources: Mapping[str, Sequence[Path]], settings: MixSettings) -> NDAr
     for file, (number, name, path) in enumerate(files):
         entries = []
         for line in lines(path):
-            sample = from_row(parsed(line, path), file=str(path), number=line.number)
+            sample = from_row(parsed(line, path, MAX_ROW_BYTES), file=str(path), number=line.number)
             for repeat in range(settings.max_repeats):
                 # repeats differ in their highest bits: no row is taken twice before all are taken once
                 place = stable_hash(f"{settings.seed}/{name}/{sample.id}/{repeat}") >> 8 | repeat << 56

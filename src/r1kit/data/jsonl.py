@@ -14,10 +14,10 @@ from typing import Any, BinaryIO, NamedTuple, Self
 
 from r1kit import ranks
 from r1kit.data.errors import DataError, shown
-from r1kit.store import StoreError, atomic_file, storing, to_plain
+from r1kit.store import StoreError, atomic_file, open_file, storing, to_plain
 
 MAX_ROW_BYTES = 8 * 2**20  # the longest row of a training sample; longer ones are skipped without being read
-MAX_FILE_ROW_BYTES = 64 * 2**20  # the longest row of any file that people give
+MAX_FILE_ROW_BYTES = 64 * 2**20  # the longest row of any file, of people or of r1kit
 MAX_ARRAY_BYTES = 2**30  # the longest JSON array, which is read as a whole
 BLOCK_BYTES = 2**20
 _encode = json.JSONEncoder(ensure_ascii=False).encode
@@ -34,18 +34,18 @@ class Line(NamedTuple):
 
 def lines(path: Path, *, offset: int = 0, number: int = 0) -> Iterator[Line]:
     """The lines of a file of samples. To resume after a line, give its number and the offset of its end."""
-    with open(path, "rb") as file:
+    with open_file(path) as file:
         file.seek(offset)
         yield from lines_of(file, offset=offset, number=number, max_bytes=MAX_ROW_BYTES)
 
 
 def lines_of(
-    file: BinaryIO, *, offset: int = 0, number: int = 0, max_bytes: int = -1, keep_cut_end: bool = False
+    file: BinaryIO, *, offset: int = 0, number: int = 0, max_bytes: int = MAX_FILE_ROW_BYTES, keep_cut_end: bool = False
 ) -> Iterator[Line]:
     """The lines of an open file that are not blank.
 
     A last line without a line end that is not valid JSON comes from a writer that is still at work or was killed. It
-    is skipped unless `keep_cut_end` is set. A line of more than `max_bytes` has no text; -1 sets no limit.
+    is skipped unless `keep_cut_end` is set. A line of more than `max_bytes` has no text.
     """
     while text := file.readline(max_bytes):
         start, number = offset, number + 1
@@ -68,15 +68,15 @@ def read_rows(path: Path, *, missing_ok: bool = False) -> Iterator[dict[str, Any
     """
     if missing_ok and not path.exists():
         return
-    with open(path, "rb") as file:
+    with open_file(path) as file:
         for line in lines_of(file):
             yield parsed(line, path)
 
 
-def parsed(line: Line, path: Path) -> dict[str, Any]:
-    """A line as an object; raises `DataError` with file and row."""
+def parsed(line: Line, path: Path, most: int = MAX_FILE_ROW_BYTES) -> dict[str, Any]:
+    """A line as an object; raises `DataError` with file and row. Lines of more than `most` bytes were not read."""
     if line.text is None:
-        raise too_large(line, path, MAX_ROW_BYTES)
+        raise too_large(line, path, most)
     row = parse_row(line.text, path, line.number)
     if isinstance(row, DataError):
         raise row

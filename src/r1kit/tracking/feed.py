@@ -11,7 +11,7 @@ from typing import Any
 
 from r1kit.data.jsonl import lines_of, parsed, read_rows
 from r1kit.pipeline.manifest import MANIFEST
-from r1kit.store import StoreError, held, read_object, write_json
+from r1kit.store import StoreError, held, open_file, read_object, write_json
 from r1kit.tracking.trackers import TrackedStage, TrackerRun, open_run
 
 CALL_S = 60  # a call of a tracker's library that takes longer ends the process
@@ -27,7 +27,7 @@ class Tail:
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         """Rows that no earlier iteration has passed; none if there is no file."""
-        with suppress(FileNotFoundError), open(self.path, "rb") as file:
+        with suppress(FileNotFoundError), open_file(self.path) as file:
             file_id = os.fstat(file.fileno()).st_ino
             if file_id != self._file_id:
                 self._file_id, self._offset = file_id, 0

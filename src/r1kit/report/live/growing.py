@@ -8,6 +8,7 @@ from pathlib import Path
 
 from r1kit.data.jsonl import lines_of, parsed
 from r1kit.report.folders import Row, is_number
+from r1kit.store import open_file
 
 TAIL_BYTES = 256  # before the place where reading stopped: if they differ, the file is another one
 MAX_FILES = 64  # whose rows stay in memory
@@ -33,7 +34,7 @@ class GrowingMetrics:
             return self._rows
 
     def _read(self) -> None:
-        with open(self.path, "rb") as file:
+        with open_file(self.path) as file:
             file.seek(max(0, self._offset - TAIL_BYTES))
             if file.read(min(TAIL_BYTES, self._offset)) != self._tail:
                 self._forget()

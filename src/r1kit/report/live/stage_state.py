@@ -17,7 +17,7 @@ from r1kit.pipeline.progress import FILE as PROGRESS
 from r1kit.report.folders import Row, StageFolder, inputs_of, is_current, is_number, read_object, stage_name
 from r1kit.report.live.places import children, is_stage, row_files
 from r1kit.report.stage_graph import MEASURING
-from r1kit.store import StoreError
+from r1kit.store import StoreError, open_file
 
 State = Literal["waiting", "running", "done", "failed", "stopped", "died", "unknown", "damaged"]
 
@@ -246,7 +246,7 @@ def changed_at(path: Path) -> float | None:
 
 def last_step(path: Path) -> int | None:
     """The step of the last whole row of a metrics file; reads only the end of it."""
-    with open(path, "rb") as file:
+    with open_file(path) as file:
         file.seek(max(0, path.stat().st_size - 2**16))
         lines = file.read().split(b"\n")[:-1]
     head = lines[-1].partition(b",")[0] if lines else b""
