@@ -19,13 +19,13 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from five_runs import Case, LateEngine, Open, StaleEngine, hard_sums, other_end, prefixes, with_engine
 
 from r1kit.engines.local import LocalEngine
 from r1kit.evaluate.intervals import NORMAL_FROM, critical, wilson
-from r1kit.evaluate.table import align
 from r1kit.models.load import Policy, frozen_copy
 from r1kit.models.policy_net import Loss, LossOutput
 from r1kit.pipeline import Recipe, execute
@@ -41,7 +41,7 @@ from r1kit.train.losses.policy_gradient import grpo
 from r1kit.types import SamplingParams
 
 LOOKS = 2  # steps in a row at which a fault is named before it counts as an alarm
-FALL = 0.05  # of the held-out accuracy, from its best
+FALL = 0.15  # of the held-out accuracy, from its best: more than chance with the 60 problems of the probe
 SMALL = {
     "steps": 20,
     "prompts_per_step": 12,
@@ -267,6 +267,8 @@ def judge(name: str, case: Case, seed: int, folder: Path) -> dict[str, Any]:
     right = case.expected in named if case.expected != "healthy" else not named
     return {
         "run": f"{name}-{seed}",
+        "case": name,
+        "seed": seed,
         "planted": case.expected,
         "last": last.name,
         "alarms": named,
@@ -278,10 +280,33 @@ def judge(name: str, case: Case, seed: int, folder: Path) -> dict[str, Any]:
 
 
 def rate(rows: Sequence[Mapping[str, Any]], title: str) -> str:
-    """`11 of 12 planted runs are named (92 %, 95 %: 65 to 99 %)`."""
+    """`11 of 12 planted runs are named (95 %: 65 to 99 %)`."""
     right = sum(row["right"] for row in rows)
     low, high = wilson(right / len(rows), len(rows), critical(NORMAL_FROM)) if rows else (0.0, 1.0)
     return f"{right} of {len(rows)} {title} (95 %: {100 * low:.0f} to {100 * high:.0f} %)"
+
+
+def table(results: Sequence[Mapping[str, Any]]) -> str:
+    """A row of Markdown per case, with a figure per seed: the step of its alarm, and of the held-out fall."""
+    lines = ["| run | planted | verdict | right | alarm at step | held-out falls at step |", "|" + "---|" * 6]
+    for name, case in CASES.items():
+        if not (rows := [row for row in results if row["case"] == name]):
+            continue
+        named = f"{sum(row['right'] for row in rows)} of {len(rows)}"
+        steps = ", ".join(str(row["alarm"] or row["alarms"] or "none") for row in rows)
+        falls = ", ".join(str(row["falls"] or "never") for row in rows)
+        lines.append(f"| `{name}` | {case.description} | {case.expected} | {named} | {steps} | {falls} |")
+    return "\n".join(lines)
+
+
+def lead_times(planted: Sequence[Mapping[str, Any]]) -> str:
+    """How far ahead of the held-out fall an alarm is: negative where the score falls first."""
+    leads = sorted(row["falls"] - row["alarm"] for row in planted if row["falls"] and row["alarm"])
+    unharmed = sum(row["alarm"] is not None and row["falls"] is None for row in planted)
+    text = f"{unharmed} alarms without a fall of the held-out score"
+    if leads:
+        text += f"; steps from the alarm to the fall in the other {len(leads)} runs: median {median(leads)}, {leads}"
+    return text
 
 
 def main() -> None:
@@ -290,7 +315,7 @@ def main() -> None:
     parser.add_argument("--seeds", nargs="+", type=int, default=[1, 2, 3])
     parser.add_argument("--runs", type=Path, default=Path("runs"))
     parser.add_argument("--judge", action="store_true", help="train nothing: judge the runs that are there")
-    parser.add_argument("--json", action="store_true", help="print the verdicts as JSON")
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
     options = parser.parse_args()
     results = []
     for seed in options.seeds:
@@ -303,27 +328,16 @@ def main() -> None:
                 folder = train(name, CASES[name], seed, options.runs) / "manifest.json"
             if folder is not None:
                 results.append(judge(name, CASES[name], seed, folder.parent))
-    if options.json:
-        print(json.dumps(results, indent=2))
-        return
-    rows = [
-        [
-            row["run"],
-            row["planted"],
-            ", ".join(f"{name} {step}" for name, step in row["alarms"].items()),
-            str(row["falls"] or ""),
-            "yes" if row["right"] else "NO",
-            row["evidence"][:100],
-        ]
-        for row in results
-    ]
-    print(align([["run", "planted", "alarms (step)", "held-out falls", "right", "evidence at the end"], *rows]))
+    options.out.mkdir(parents=True, exist_ok=True)
+    (options.out / "alarms.json").write_text(json.dumps(results, indent=1) + "\n")
+    print(table(results))
     planted = [row for row in results if row["planted"] != "healthy"]
     print(rate(planted, "planted runs are named"))
     print(rate([row for row in results if row["planted"] == "healthy"], "healthy runs are silent"))
-    leads = [row["falls"] - row["alarm"] for row in planted if row["falls"] and row["alarm"]]
-    if leads:
-        print(f"steps from the alarm to the fall of the held-out score, in {len(leads)} runs: {sorted(leads)}")
+    print(lead_times(planted))
+    for row in results:
+        if not row["right"]:
+            print(f"{row['run']}: {row['planted']} was expected, alarms {row['alarms']}; {row['evidence']}")
 
 
 if __name__ == "__main__":
