@@ -34,7 +34,7 @@ LARGEST = {
     "epochs": 1,
     "batch_size": ROWS,
     "documents_per_step": ROWS,
-    "max_tokens": 48,
+    "max_tokens": 32,
     "max_rows": 64,
 }
 FIXED: dict[str, Any] = {

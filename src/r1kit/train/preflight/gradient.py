@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
@@ -32,11 +33,11 @@ def gradient_line(
     limit = LIMITS[compute_dtype_of(learner.model)]
     apart, squares = {name: torch.zeros_like(each) for name, each in together.items()}, 0.0
     for pieces in alone:
-        own = gradient_of(learner, pieces, totals)
-        squares += _norm(own.values()) ** 2
-        for name, gradient in own.items():
-            apart[name] += gradient
-    gap = _norm([together[name] - apart[name] for name in together])
+        with _gradient(learner, pieces, totals) as own:
+            squares += _norm(own.values()) ** 2
+            for name, gradient in own.items():
+                apart[name] += gradient
+    gap = _norm(together[name] - apart[name] for name in together)
     # rows that are alike cancel: equal completions with advantages of 1 and -1 leave nothing but rounding
     norm = max(_norm(together.values()), math.sqrt(squares))
     if norm == 0.0:
@@ -48,13 +49,20 @@ def gradient_line(
 
 def gradient_of(learner: Learner, pieces: Iterable[Piece], totals: Totals) -> dict[str, Tensor]:
     """The gradient of each trained weight, summed over all pieces; the learner's own are empty afterwards."""
+    with _gradient(learner, pieces, totals) as own:
+        return {
+            name: own[name].clone() if name in own else torch.zeros_like(weight)
+            for name, weight in learner.parameters.items()
+        }
+
+
+@contextmanager
+def _gradient(learner: Learner, pieces: Iterable[Piece], totals: Totals) -> Iterator[dict[str, Tensor]]:
+    """The learner's own gradients of the pieces, of weights that have one; empty afterwards."""
     try:
         for loss, batches in pieces:
             learner.forward_backward(batches, loss, totals)
-        return {
-            name: torch.zeros_like(weight) if weight.grad is None else weight.grad.detach().clone()
-            for name, weight in learner.parameters.items()
-        }
+        yield {name: weight.grad for name, weight in learner.parameters.items() if weight.grad is not None}
     finally:
         learner.optimizer.zero_grad(set_to_none=True)
         learner.router.forget()  # the experts' loads of these rows
@@ -62,4 +70,4 @@ def gradient_of(learner: Learner, pieces: Iterable[Piece], totals: Totals) -> di
 
 def _norm(tensors: Iterable[Tensor]) -> float:
     # in fp64: a sum over a hundred million squares loses digits in fp32
-    return math.sqrt(sum(float(tensor.double().square().sum()) for tensor in tensors))
+    return math.hypot(*(float(torch.linalg.vector_norm(tensor, dtype=torch.float64)) for tensor in tensors))
