@@ -308,6 +308,17 @@ def test_a_data_type_that_was_measured_once_holds_for_the_resumed_steps(
     assert chosen == ["auto", "fp32"]
 
 
+def test_steps_without_a_gradient_say_nothing_about_resuming(tiny_policy_folder: Path, tmp_path: Path) -> None:
+    from r1kit.stages.shared.first_steps import first_steps
+
+    settings = RL.settings.parse(SMALL | {"steps": 3, "rewards": ["accuracy"], "max_tokens": 2})  # nothing is right
+    context = Context(stage="s", settings=settings, folder=tmp_path / "run", paths={"model": tiny_policy_folder})
+    found, metrics = first_steps(RL, context, tmp_path / "scratch")
+    assert [row["optim/grad_norm"] for row in metrics] == [0.0, 0.0, 0.0]
+    (resumed,) = (line for line in found if line.check == "three steps, resumed")
+    assert resumed.verdict == "unclear" and "no gradient" in resumed.value
+
+
 def test_equal_rows_whose_gradients_cancel_are_no_leak(tiny_policy_folder: Path) -> None:
     """A policy that is sure of its answers samples the same one again; what is left of the sum is rounding."""
     from r1kit.models.batch import Totals

@@ -34,7 +34,7 @@ LARGEST = {
     "epochs": 1,
     "batch_size": ROWS,
     "documents_per_step": ROWS,
-    "max_tokens": 32,
+    "max_tokens": 48,
     "max_rows": 64,
 }
 FIXED: dict[str, Any] = {
@@ -125,8 +125,8 @@ def _few_rows(paths: Mapping[str, Path], scratch: Path) -> dict[str, Path]:
 
 
 def _resumed(straight: Path, resumed: Path, step: int, steps: int) -> Line:
-    """Whether both folders hold the same weights and metrics."""
-    from r1kit.train.preflight.lines import line
+    """Whether both folders hold the same weights and metrics; `unclear` if there was no gradient to resume with."""
+    from r1kit.train.preflight.lines import line, unclear
 
     files = sorted(path.relative_to(straight) for path in (straight / "model").glob("*.safetensors"))
     different = [path.name for path in files if (straight / path).read_bytes() != (resumed / path).read_bytes()]
@@ -141,5 +141,7 @@ def _resumed(straight: Path, resumed: Path, step: int, steps: int) -> Line:
     differ = next((name for one, two in pairs for name in one if one[name] != two.get(name)), "")
     faults = [*different, *([f"the metric {differ}"] if differ else [])]
     same = f"resumed after step {step} of {steps}: the same weights and metrics, bit for bit"
+    if not faults and not any(row.get("optim/grad_norm", 1.0) for row in rows[0][:step]):
+        return unclear(RESUMED, f"the same bits, but the first {step} steps had no gradient: rewards were equal")
     remedy = "a resumed run gives another result: state outside of the checkpoint (a reward or task that counts?)"
     return line(RESUMED, f"{', '.join(faults)} differ" if faults else same, not faults, remedy)
