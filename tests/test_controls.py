@@ -121,7 +121,7 @@ def test_an_arm_is_the_stage_with_other_rewards_or_tasks() -> None:
         stage, evaluation = by_name[f"rl-{arm}"], by_name[f"eval-zero-{arm}"]
         changed = "tasks" if arm == "shuffled" else "rewards"
         before, after = trained.settings.model_dump(), stage.settings.model_dump()
-        assert {key for key in before if before[key] != after[key]} == {changed}
+        assert {key for key in before if before[key] != after[key]} == {changed, "is_control"}
         assert stage.inputs["model"] == trained.inputs["model"]
         assert evaluation.settings == by_name["eval-zero"].settings and evaluation.inputs["model"] == stage / "model"
     rewards = {arm: [(spec.name, spec.weight) for spec in by_name[f"rl-{arm}"].settings.rewards] for arm in ARMS}

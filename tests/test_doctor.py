@@ -109,6 +109,28 @@ def test_a_stage_with_a_damaged_file_is_named_and_the_others_are_judged(
         assert main(["doctor", str(damaged)]) == 1
 
 
+def test_a_control_arm_is_no_fault_of_its_run_and_no_alarm(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from r1kit.pipeline.context import Context
+
+    stage(tmp_path / "run" / "rl", [{}] * 10)
+    arm = stage(tmp_path / "run" / "rl-random", [{"sampler/logprob_gap_mean": 0.2}] * 10)
+    (arm / "stage.json").write_text(json.dumps({"kind": "rl", "settings": {"is_control": True}}))
+    for command in ("doctor", "status"):
+        assert main([command, str(tmp_path / "run")]) == 0
+        assert "mismatched" not in capsys.readouterr().out
+    assert main(["doctor", str(arm)]) == 1
+    values = {"tasks": ["tiny/sums"], "rewards": ["accuracy"], "alarm": "stop"}
+    alarms = [
+        HealthAlarm(Context(stage="rl", settings=RL.settings.parse(values | more), folder=arm))
+        for more in ({"is_control": True}, {})
+    ]
+    for step in (10, 11):
+        alarms[0].look(step)
+    alarms[1].look(10)
+    with pytest.raises(AlarmError, match="mismatched"):
+        alarms[1].look(11)
+
+
 def named_from(step: int) -> Any:
     """In place of the verdict: a fault from that step on."""
     from r1kit.report.health import Verdict

@@ -46,7 +46,7 @@ def _stages(folder: Path) -> list[Row]:
     for stage in found:
         if reason := stage.damage(of_rows=True):
             damaged[stage.folder] = reason
-        elif stage.metrics:
+        elif stage.metrics and not stage.settings.get("is_control"):
             rows.append(_alone(stage))
     return rows + [_damaged(stage_name(stage), stage, reason) for stage, reason in damaged.items()]
 

@@ -48,7 +48,7 @@ def run_status(name: str, folder: Path, state: RunState, only: str = "") -> dict
     # of folders with other settings than the last plan's, those that another call works on, or that cannot be read
     others = [stage for stage in state.earlier if stage.id == only or stage.state in ("running", "damaged")]
     stages = [stage for stage in [*state.stages, *others] if only in ("", stage.id)]
-    health = {stage.name: health_of(folder, stage) for stage in stages if stage.has.get("curves")}
+    health = {stage.name: found for stage in stages if (found := health_of(folder, stage)) is not None}
     decides = run_verdict({name: found for name, found in health.items() if isinstance(found, Verdict)})
     return {
         "run": name,
@@ -63,10 +63,11 @@ def run_status(name: str, folder: Path, state: RunState, only: str = "") -> dict
     }
 
 
-def health_of(run: Path, stage: StageState) -> Verdict | str:
-    """The stage's verdict, or why there is none."""
+def health_of(run: Path, state: StageState) -> Verdict | str | None:
+    """The stage's verdict, or why there is none; None for control arms, and for stages that do not train."""
     try:
-        return verdict(StageFolder(stage.name, run / stage.id))
+        stage = StageFolder(state.name, run / state.id)
+        return verdict(stage) if state.has.get("curves") and not stage.settings.get("is_control") else None
     except Exception as error:  # whatever a damaged file holds
         return f"cannot tell: {error}"
 

@@ -153,7 +153,7 @@ def _measured(recipe: Recipe, trained: Stage, report: Stage) -> list[Measured]:
 def control_arm(trained: Stage, arm: str) -> Stage:
     """The stage with the rewards or tasks of an arm, and without inputs of rewards that it does not have."""
     before = rl_settings(trained)
-    settings = arm_settings(before, arm)
+    settings = arm_settings(before, arm).replace(is_control=True)
     titles = {spec.title for spec in (*settings.rewards, *settings.probe.rewards)}
     unread = {spec.title for spec in before.rewards} - titles
     dropped = {f"{kind}/{title}{ending}" for kind in ("code", "reward") for title in unread for ending in ENDINGS}

@@ -100,9 +100,10 @@ class Run:
         return [stage for stage in self.stages if stage.kind == "rl" and stage.metrics and not self._is_arm(stage)]
 
     def _is_arm(self, stage: StageFolder) -> bool:
-        """Whether the stage trained the model of a control arm."""
+        """Whether the stage is a control arm: it says so, or the report says that it trained the model of one."""
         arms = {name for arms in self.controls.values() for role, name in arms.items() if role not in ("base", "fresh")}
-        return any(inputs_of(it).get("model") == stage.folder.name for it in self.stages if it.name in arms)
+        is_named = stage.settings.get("is_control") is True
+        return is_named or any(inputs_of(it).get("model") == stage.folder.name for it in self.stages if it.name in arms)
 
     @cached_property
     def health(self) -> dict[str, list[Check]]:

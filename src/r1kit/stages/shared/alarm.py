@@ -32,7 +32,7 @@ class HealthAlarm:
     """Looks at the stage's folder after steps, at most 50 times between a step and its double."""
 
     def __init__(self, context: Context) -> None:
-        self.context, self.action = context, context.settings.alarm
+        self.context, self.action = context, "off" if context.settings.is_control else context.settings.alarm
         self.due = self.since = 0
         self.name = ""  # of the fault that the last look named, since that step
         self.looks = 0

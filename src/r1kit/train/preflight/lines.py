@@ -30,6 +30,9 @@ class SelfCheckSettings(Settings):
         "warn",
         description="when the verdict on the stage is a fault: warn, stop, or end it with the last checkpoint before",
     )
+    is_control: bool = unhashed(
+        False, description="a control arm (--controls): what looks like a fault is what it is for, so nobody judges it"
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
