@@ -7,7 +7,7 @@ python benchmarks/alarms.py --runs runs --judge            # train nothing: judg
 A run takes about a minute of one core. The verdict is asked for after every step, as someone would see it who watches;
 an alarm is a fault that is named at `LOOKS` steps in a row. The table has the share of planted runs that are named, the
 share of healthy ones with a false alarm, and the step of the alarm beside the first step at which the held-out score
-has fallen. Thresholds were chosen on seed 0; seeds 1 and up are published.
+has fallen. Thresholds were chosen on seed 0, and three rules changed after seed 1: docs/guides/watching.md.
 """
 
 from __future__ import annotations
@@ -286,6 +286,10 @@ def rate(rows: Sequence[Mapping[str, Any]], title: str) -> str:
     return f"{right} of {len(rows)} {title} (95 %: {100 * low:.0f} to {100 * high:.0f} %)"
 
 
+def named_instead(row: Mapping[str, Any]) -> str:
+    return " ".join(f"{name} {step}" for name, step in row["alarms"].items()) or "none"
+
+
 def table(results: Sequence[Mapping[str, Any]]) -> str:
     """A row of Markdown per case, with a figure per seed: the step of its alarm, and of the held-out fall."""
     lines = ["| run | planted | verdict | right | alarm at step | held-out falls at step |", "|" + "---|" * 6]
@@ -293,7 +297,7 @@ def table(results: Sequence[Mapping[str, Any]]) -> str:
         if not (rows := [row for row in results if row["case"] == name]):
             continue
         named = f"{sum(row['right'] for row in rows)} of {len(rows)}"
-        steps = ", ".join(str(row["alarm"] or row["alarms"] or "none") for row in rows)
+        steps = ", ".join(str(row["alarm"] or named_instead(row)) for row in rows)
         falls = ", ".join(str(row["falls"] or "never") for row in rows)
         lines.append(f"| `{name}` | {case.description} | {case.expected} | {named} | {steps} | {falls} |")
     return "\n".join(lines)
