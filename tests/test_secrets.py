@@ -75,11 +75,24 @@ def test_settings_without_secrets_stay_as_they_are(value: dict[str, Any]) -> Non
         "gsk_Correct0Horse0Battery0",
         "github_pat_11Correct0Horse0Battery0_0staple",
         "hf_horseCorrectHorseBatteryStaple",
+        "nvapi-Correct0Horse0Battery0-staple",
+        "xai-Correct0Horse0Battery0",
+        "pplx-correct0horse0battery0STAPLE",
+        "r8_Correct0Horse0Battery0",
+        "AKIAHORSE0HORSE0HOR5",
+        "AIzaCorrectHorseBatteryStaple-CorrectHorse0",
+        "eyJhbGciOiJIUzI1.eyJzdWIiOiIxIn0.correct-horse",
+        "https://host/v1?subscription-key=correct-horse",
     ],
 )
 def test_passwords_with_an_at_and_more_kinds_of_keys_are_hidden(text: str) -> None:
     for hidden in (redacted(text), redacted_text(text)):
-        assert HIDDEN in hidden and "horse" not in hidden and "Horse" not in hidden
+        assert HIDDEN in hidden and "horse" not in hidden.lower()
+
+
+@pytest.mark.parametrize("name", ["Ocp-Apim-Subscription-Key", "X-Auth-Key", "passphrase", "X-Amz-Security-Token"])
+def test_headers_that_other_services_take_are_hidden_by_name(name: str) -> None:
+    assert redacted({name: "correct-horse"}) == {name: HIDDEN}
 
 
 def test_a_header_in_a_text_and_a_password_with_spaces_are_hidden_as_a_whole() -> None:

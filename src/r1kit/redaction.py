@@ -15,8 +15,8 @@ from typing import Any
 HIDDEN = "***"
 LEAST_LENGTH = 4  # of a secret that is looked for in a server's text
 _NAME = (
-    r"(?:[\w-]{0,60}[_-])?(?:(?:api|access|secret|private)[_-]?key|secret|password|passwd|authorization|credentials?|cookie"
-    r"|(?:access|api|auth|bearer|hf|refresh|session|sandbox)[_-]?token)"
+    r"(?:[\w-]{0,60}[_-])?(?:(?:api|access|auth|secret|private|subscription)[_-]?key|secret|password|passwd|passphrase"
+    r"|authorization|credentials?|cookie|(?:access|api|auth|bearer|hf|refresh|security|session|sandbox)[_-]?token)"
 )
 _SECRET_NAME = re.compile(_NAME, re.IGNORECASE)
 _IN_ADDRESS = re.compile(r"(?<=://)(?P<user>[^\s/?#:@]*):(?P<secret>[^\s/?#]+)@")  # up to the last @
@@ -26,8 +26,9 @@ _IN_QUERY = re.compile(
 # Keys are random: they have a long run without separators, and not of small letters alone. `hf-internal-testing/tiny`
 # and `hf_questions_2024.jsonl` are names.
 _KNOWN_KEY = re.compile(
-    r"\b(?P<secret>(?:sk|gsk|hf|gh[opsu]|github_pat|glpat|xox[abp])[-_]"
-    r"(?=[\w-]{0,100}[A-Z0-9])(?=[\w-]{0,100}?[A-Za-z0-9]{16})[A-Za-z0-9_-]{16,})"
+    r"\b(?P<secret>(?:sk|gsk|hf|gh[opsu]|github_pat|glpat|xox[abp]|nvapi|xai|pplx|r8|fw|tgp)[-_]"
+    r"(?=[\w-]{0,100}[A-Z0-9])(?=[\w-]{0,100}?[A-Za-z0-9]{16})[A-Za-z0-9_-]{16,}"
+    r"|AKIA[A-Z0-9]{16}\b|AIza[A-Za-z0-9_-]{35}|eyJ[A-Za-z0-9_-]{10,}\.eyJ[A-Za-z0-9_-]{10,}\.[A-Za-z0-9_-]+)"
 )
 _BEARER = re.compile(r"\b(?P<name>Bearer |Basic )(?P<secret>[^\s\"']{8,})")
 _ASSIGNED = re.compile(
