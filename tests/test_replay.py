@@ -74,8 +74,14 @@ def test_a_replay_under_changed_code_names_what_differs(plain: Path) -> None:
 
 
 def test_the_step_must_be_logged_and_the_stage_named(run: Path, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"has no step 9, but steps 0 to 4"):
+    with pytest.raises(ValueError, match=r"has no step 9, but steps 1 to 4"):
         quiet(run, 9)
+    with pytest.raises(ValueError, match=r"has no step 0, but steps 1 to 4"):
+        quiet(run, 0)
+    (tmp_path / "eval-1").mkdir()
+    (tmp_path / "eval-1" / "stage.json").write_text(json.dumps({"kind": "evaluate", "run": {"settings": {}}}))
+    with pytest.raises(ValueError, match=r"eval-1 is of kind 'evaluate': only rl and on-policy"):
+        quiet(tmp_path / "eval-1", 1)
     (tmp_path / "empty").mkdir()
     with pytest.raises(ValueError, match=r"name one RL stage of .* with --stage"):
         quiet(tmp_path / "empty", 1)
@@ -109,12 +115,18 @@ def test_two_runs_part_at_the_step_and_the_tensor_of_the_fault(fault: Any, plain
 
 
 def test_runs_that_do_not_part_and_runs_that_cannot_be_compared(plain: Path, run: Path, tmp_path: Path) -> None:
-    assert bisect(plain, plain)["ok"]
+    assert bisect(plain, plain)["ok"] and "compared up to" not in bisect(plain, plain)["text"]
+    shutil.copytree(plain, tmp_path / "shorter" / "run")
+    hashes = stage_of(tmp_path / "shorter" / "run") / "step_hashes.jsonl"
+    hashes.write_text("".join(line for line in hashes.read_text().splitlines(keepends=True) if '"step": 4' not in line))
+    text = bisect(plain, tmp_path / "shorter" / "run")["text"]
+    assert f"rl was compared up to step 3: only {stage_of(plain)} goes on, to step 4" in text
+    (tmp_path / "none").mkdir()
     result = bisect(stage_of(plain), stage_of(run))
     assert (result["parting"]["step"], result["parting"]["stage"]) == (1, "rl")
     assert "setting algorithm.kl_coef 0.0 -> 0.05" in result["text"]
     with pytest.raises(ValueError, match="holds 0 runs"):
-        bisect(plain, tmp_path)
+        bisect(plain, tmp_path / "none")
 
 
 def test_runs_of_older_versions_are_compared_by_their_metrics(plain: Path, run: Path, tmp_path: Path) -> None:

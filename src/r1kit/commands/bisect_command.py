@@ -42,16 +42,18 @@ def bisect(one: Path, other: Path) -> dict[str, Any]:
     if not shared:
         raise ValueError(f"{one} and {other} have no stage of the same name: {', '.join(stages)}; {', '.join(others)}")
     compared, uncompared = list[str](), [name for name in [*stages, *others] if name not in shared]
-    parting = None
+    parting, lengths = None, list[str]()
     for name in shared:
         if (parting := part(name, stages[name], others[name])) is not None:
             break
         compared.append(name)
+        lengths += _lengths(name, stages[name], others[name])
     lines = [f"the same: {', '.join(compared)}"] if compared else []
     if parting is None:
         lines += ["the runs do not part in what they recorded"]
     else:
         lines += [f"{parting.stage} parts at {parting.detail}", *_causes(stages[parting.stage], others[parting.stage])]
+    lines += lengths
     lines += [f"only in one of them: {', '.join(uncompared)}"] if uncompared else []
     facts = (
         None if parting is None else {name: getattr(parting, name) for name in ("stage", "step", "tensor", "detail")}
@@ -84,6 +86,15 @@ def part(name: str, one: Path, other: Path) -> Parting | None:
             return Parting(name, difference.step, difference.tensor, f"{difference}{note}")
         return None
     return _metrics_part(name, one, other) or _rows_part(name, one, other)
+
+
+def _lengths(name: str, one: Path, other: Path) -> list[str]:
+    """What could not be compared because one of the two has fewer steps."""
+    ends = {stage: max(steps) for stage in (one, other) if (steps := read_steps(stage))}
+    if len(set(ends.values())) < 2:
+        return []
+    longer = max(ends, key=ends.__getitem__)
+    return [f"{name} was compared up to step {min(ends.values())}: only {longer} goes on, to step {ends[longer]}"]
 
 
 def _metrics_part(name: str, one: Path, other: Path) -> Parting | None:

@@ -37,9 +37,12 @@ def replay(path: Path, step: int, stage: str = "", say: Callable[[str], None] = 
     folder is only read. Raises ValueError for a step or a stage that was not logged.
     """
     recorded = RecordedStage.read(find_stage(path, stage))
+    if recorded.kind not in KINDS:
+        raise ValueError(f"{recorded.folder} is of kind {recorded.kind!r}: only {' and '.join(KINDS)} can be replayed")
     logged = read_steps(recorded.folder)
     if step < 1 or step not in logged:
-        known = f"steps {min(logged)} to {max(logged)}" if logged else "no steps: an older version of r1kit wrote it"
+        steps = [each for each in logged if each > 0]  # 0 are the weights before the first step
+        known = f"steps {min(steps)} to {max(steps)}" if steps else "no steps: none has ended, or an older version ran"
         raise ValueError(f"{recorded.folder / FILE} has no step {step}, but {known}")
     if len(devices := {ranks_of(logged[each]) for each in _steps_to(recorded.folder, logged, step)}) > 1:
         numbers = " and ".join(map(str, sorted(devices)))
@@ -95,8 +98,7 @@ def run_again(recorded: RecordedStage, folder: Path, step: int, threads: int = 0
     `threads` and `devices` are the numbers that the run computed with, which decide the last bits of sums. Raises
     `SettingsError` for more devices than there are.
     """
-    if (kind := KINDS.get(recorded.kind)) is None:
-        raise ValueError(f"{recorded.folder} is of kind {recorded.kind!r}: only {' and '.join(KINDS)} can be replayed")
+    kind = KINDS[recorded.kind]
     try:
         settings = kind.settings.parse(recorded.facts["settings"]).replace(**QUIET)
     except SettingsError as error:
