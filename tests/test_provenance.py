@@ -150,6 +150,18 @@ def test_a_manifest_that_is_no_manifest_is_named_with_its_remedy(runs: Path, con
         execute(recipe(third=Toy(factor=5)), runs)
 
 
+def test_two_folders_that_were_swapped_are_named_as_such(runs: Path) -> None:
+    first, second = folder_of(runs, "first"), folder_of(runs, "second")
+    first.rename(runs / "kept")
+    second.rename(first)
+    (runs / "kept").rename(second)
+    with pytest.raises(
+        StoreError, match=rf"{first} holds the stage of another fingerprint, {second.name[-8:]}\w+, exp"
+    ):
+        execute(recipe(), runs)
+    assert not verify_run(runs)["ok"]
+
+
 def test_an_edited_manifest_is_damage(runs: Path) -> None:
     file = folder_of(runs, "third") / "manifest.json"
     file.write_text(file.read_text().replace('"total": 3', '"total": 4'))

@@ -102,8 +102,11 @@ def _status(stage: Stage, content: dict[str, Any], folder: Path, digest: str) ->
             missing = [*missing[:2], f"and {len(missing) - 2} others"]
         return "run", "; ".join(missing)
     if (folder / MANIFEST).exists():
-        if read_manifest(folder)["fingerprint"] != digest:
-            raise StoreError(f"{folder} belongs to another stage with the same first 8 digits: move it away")
+        if (found := read_manifest(folder)["fingerprint"]) != digest:
+            raise StoreError(
+                f"{folder} holds the stage of another fingerprint, {found[:16]}, expected {digest[:16]}: it was "
+                "renamed or copied there; give it its own name back, or move it away"
+            )
         return "done", "finished"
     if (folder / STARTED).exists():
         return "resume", "stopped midway"
