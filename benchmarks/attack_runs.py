@@ -1,8 +1,8 @@
 """The whole tiny R1 with kills at random moments, or with disks that fill up, against an undisturbed run.
 
 `python benchmarks/attack_runs.py kills --times 100` and `... disks --times 40` print JSON: attempts, how they ended,
-and every file that differs or that a broken attempt left. The exit status is 1 if there is any. Metrics are compared
-without times.
+and every file that differs or that a broken attempt left. The exit status is 1 if there is any. Rows are compared
+without times. A full disk is a process whose files cannot grow from a random moment on.
 """
 
 from __future__ import annotations
@@ -42,37 +42,53 @@ def smallest() -> dict[str, str]:
     return dict(SMALLEST) | {f"{stage}.steps": "4" for stage in ("zero", "dev2", "r1")}
 
 
-def run(runs: Path, settings: dict[str, str], kill_after: float | None, file_bytes: int | None) -> tuple[int, str]:
-    """One attempt: its exit status and the end of its errors."""
+def run(
+    runs: Path, settings: dict[str, str], kill_after: float | None = None, full_after: float | None = None
+) -> tuple[int, str]:
+    """One attempt: its exit status and the end of its errors. From `full_after` seconds on no file can grow."""
     environment = os.environ | {"PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1"}
-
-    def limit() -> None:
-        if file_bytes is not None:
-            signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-            resource.setrlimit(resource.RLIMIT_FSIZE, (file_bytes, file_bytes))
-
-    with tempfile.TemporaryFile() as errors:
-        process = subprocess.Popen(
-            command(runs, settings), stdout=subprocess.DEVNULL, stderr=errors, env=environment, preexec_fn=limit
-        )
-        try:
-            process.wait(kill_after)
-        except subprocess.TimeoutExpired:
+    process = subprocess.Popen(
+        command(runs, settings),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,  # a file could not grow either
+        env=environment,
+        preexec_fn=_no_signal,
+    )
+    try:
+        _, errors = process.communicate(timeout=kill_after or full_after)
+    except subprocess.TimeoutExpired:
+        if kill_after:
             process.kill()
-            process.wait()
-        errors.seek(0)
-        return process.returncode, errors.read().decode("utf-8", "replace")[-2000:]
+        else:
+            resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (0, 0))  # of Linux
+        _, errors = process.communicate()
+    return process.returncode, errors.decode("utf-8", "replace")[-2000:]
+
+
+def _no_signal() -> None:
+    """A file that cannot grow is an error of the write, as on a full disk, and no signal."""
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 
 
 def content(path: Path) -> str:
     """A hash of what a file says, without times."""
-    if path.name == "metrics.jsonl":
-        lines = [json.loads(line) for line in path.read_text().splitlines()]
-        rows = [
-            {name: value for name, value in row.items() if not any(part in name for part in TIMED)} for row in lines
-        ]
+    if path.suffix == ".jsonl":
+        rows = [_without_times(json.loads(line)) for line in path.read_text().splitlines()]
         return hashlib.sha256(json.dumps(rows, sort_keys=True).encode()).hexdigest()
     return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _without_times(value: Any) -> Any:
+    """A row without its figures of time, and without the moments of review decisions."""
+    if isinstance(value, list):
+        return [_without_times(each) for each in value]
+    if not isinstance(value, dict):
+        return value
+    return {
+        name: _without_times(each)
+        for name, each in value.items()
+        if name != "at" and not any(part in name for part in TIMED)
+    }
 
 
 def results(runs: Path) -> dict[str, str]:
@@ -88,7 +104,7 @@ def leftovers(runs: Path) -> list[str]:
     )
 
 
-def attack(times: int, runs: Path, settings: dict[str, str], trouble: Callable[[], dict[str, Any]]) -> Counter[str]:
+def attack(times: int, runs: Path, settings: dict[str, str], trouble: Callable[[], dict[str, float]]) -> Counter[str]:
     """Disturbed attempts until there were so many, in run folders that each end undisturbed."""
     ends: Counter[str] = Counter()
     number = 0
@@ -100,7 +116,7 @@ def attack(times: int, runs: Path, settings: dict[str, str], trouble: Callable[[
                 break
             is_full = "File too large" in errors or "No space" in errors
             ends["killed" if status == -signal.SIGKILL else "full" if is_full else f"other: {errors[-300:]}"] += 1
-        status, errors = run(folder, settings, None, None)
+        status, errors = run(folder, settings)
         if status:
             ends[f"did not go on: {errors[-300:]}"] += 1
             break
@@ -118,15 +134,11 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         straight, attacked = Path(folder, "straight"), Path(folder, "attacked")
         start = time.perf_counter()
-        status, errors = run(straight, settings, None, None)
+        status, errors = run(straight, settings)
         assert status == 0, errors
         seconds = time.perf_counter() - start
-        largest = max(path.stat().st_size for path in straight.rglob("*") if path.is_file())
-        troubles: dict[str, Callable[[], dict[str, Any]]] = {
-            "kills": lambda: {"kill_after": chance.uniform(2.0, max(3.0, seconds / 3)), "file_bytes": None},
-            "disks": lambda: {"kill_after": None, "file_bytes": int(10 ** chance.uniform(2, len(str(largest)) - 1))},
-        }
-        ends = attack(options.times, attacked, settings, troubles[options.kind])
+        name = "kill_after" if options.kind == "kills" else "full_after"
+        ends = attack(options.times, attacked, settings, lambda: {name: chance.uniform(2.0, max(3.0, seconds / 3))})
         expected = results(straight)
         different, left, num_runs = [], [], 0
         for runs in sorted(attacked.iterdir()):
