@@ -162,9 +162,16 @@ def test_two_folders_that_were_swapped_are_named_as_such(runs: Path) -> None:
     assert not verify_run(runs)["ok"]
 
 
-def test_an_edited_manifest_is_damage(runs: Path) -> None:
+@pytest.mark.parametrize("changed", ["total", "fingerprint"])
+def test_an_edited_manifest_is_damage(runs: Path, changed: str) -> None:
     file = folder_of(runs, "third") / "manifest.json"
-    file.write_text(file.read_text().replace('"total": 3', '"total": 4'))
+    text = file.read_text()
+    edited = text.replace('"total": 3', '"total": 4')
+    if changed == "fingerprint":
+        digest = json.loads(text)["fingerprint"]
+        edited = text.replace(digest, digest[:-1] + ("0" if digest[-1] != "0" else "1"))
+    assert edited != text
+    file.write_text(edited)
     with pytest.raises(StoreError, match=r"manifest.json is damaged: changed since the stage wrote it"):
         execute(recipe(), runs)
 

@@ -27,6 +27,7 @@ CHANGING = re.compile(
 )
 
 ADDED = "the stage did not write it; remove it"
+CHANGED = "changed since the stage wrote it"
 
 
 def write_manifest(folder: Path, manifest: Mapping[str, Any]) -> None:
@@ -50,6 +51,11 @@ def digest_of(manifest: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True, ensure_ascii=True).encode()).hexdigest()
 
 
+def is_changed(manifest: Mapping[str, Any]) -> bool:
+    """Whether a manifest is not the one that the stage wrote."""
+    return manifest.get(DIGEST) != digest_of(manifest)
+
+
 def stage_damage(
     folder: Path, within: str = ".", *, whole: bool = False, hash_of: Callable[[Path], str] = sha256
 ) -> dict[str, str] | None:
@@ -62,7 +68,7 @@ def stage_damage(
         return None
     records = parse_records(manifest[FILES], folder / MANIFEST)
     used = {name: each for name, each in records.items() if is_within(name, [within])}
-    changed = {} if manifest.get(DIGEST) == digest_of(manifest) else {MANIFEST: "changed since the stage wrote it"}
+    changed = {MANIFEST: CHANGED} if is_changed(manifest) else {}
     added = {name: ADDED for name in _added(folder, records) if is_within(name, [within])}
     return changed | added | damage(folder, used, whole=whole, hash_of=hash_of)
 

@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from r1kit.pipeline.fingerprint import UNKNOWN, Hashes, fingerprint, identity, settings_of
 from r1kit.pipeline.graph import External, Output, Recipe, Stage
-from r1kit.pipeline.manifest import MANIFEST, STARTED, read_manifest
+from r1kit.pipeline.manifest import CHANGED, FILES, MANIFEST, STARTED, is_changed, read_manifest, remedy
 from r1kit.pipeline.progress import Progress
 from r1kit.settings import nearest
 from r1kit.store import StoreError, read_object
@@ -102,7 +102,10 @@ def _status(stage: Stage, content: dict[str, Any], folder: Path, digest: str) ->
             missing = [*missing[:2], f"and {len(missing) - 2} others"]
         return "run", "; ".join(missing)
     if (folder / MANIFEST).exists():
-        if (found := read_manifest(folder)["fingerprint"]) != digest:
+        manifest = read_manifest(folder)
+        if (found := manifest["fingerprint"]) != digest:
+            if FILES in manifest and is_changed(manifest):
+                raise StoreError(f"{folder / MANIFEST} is damaged: {CHANGED}; {remedy(folder)}")
             raise StoreError(
                 f"{folder} holds the stage of another fingerprint, {found[:16]}, expected {digest[:16]}: it was "
                 "renamed or copied there; give it its own name back, or move it away"
