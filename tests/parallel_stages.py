@@ -11,15 +11,18 @@ import signal
 import sys
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import psutil
 
+from r1kit import ranks
 from r1kit.cluster import on_cluster
 from r1kit.data.jsonl import RowWriter, read_rows
 from r1kit.pipeline import Context, Kind, Recipe, Stage, execute
 from r1kit.settings import Settings
+from r1kit.store import read_object
 
 PATIENCE_S = 100  # then the system's alarm ends a process that would wait for ever
 
@@ -83,6 +86,41 @@ def count_despite_kills(context: Context) -> Mapping[str, Any]:
                 signal.alarm(PATIENCE_S)
                 signal.pause()
     return {"resumed from": done}
+
+
+def count_in_ranks(context: Context) -> Mapping[str, Any]:
+    """Write five rows, which all ranks know. In the first attempt the second rank is killed; in the next it hangs."""
+    path, attempt = context.folder / "rows.jsonl", read_object(context.folder / "stage.json")["attempts"]
+    done = ranks.gather(len(list(read_rows(path, missing_ok=True))))[0]
+    with RowWriter(path) if ranks.is_first() else nullcontext() as rows:
+        for step in range(done, 5):
+            heard = ranks.gather(step)
+            if rows is not None:
+                rows.append({"step": step, "heard": heard})
+            if step == attempt <= 2:
+                _fail_in_second_rank(attempt)
+    raylet = next(parent.pid for parent in psutil.Process().parents() if parent.name() == "raylet")
+    nodes, threads, gpus = zip(*ranks.gather((raylet, torch_threads(), visible_gpus())), strict=True)
+    return {"resumed from": done, "nodes": len(set(nodes)), "threads": threads, "gpus": gpus}
+
+
+def _fail_in_second_rank(attempt: int) -> None:
+    signal.alarm(PATIENCE_S)
+    if ranks.rank() == 1:
+        if attempt == 1:
+            os.kill(os.getpid(), signal.SIGKILL)
+        signal.pause()
+    ranks.meet(2.0 if attempt == 2 else None)
+
+
+def visible_gpus() -> str | None:
+    return os.environ.get("CUDA_VISIBLE_DEVICES")
+
+
+def torch_threads() -> int:
+    import torch
+
+    return torch.get_num_threads()
 
 
 class KillsItsLoader:
@@ -161,6 +199,12 @@ def killing() -> Recipe:
     """`raylet` kills its node, `itself` its own process, and one stage reads them."""
     parents = [stage(name, count_despite_kills) for name in ("raylet", "itself")]
     return Recipe("killing", (stage("last", finish, *parents),))
+
+
+def sharing() -> Recipe:
+    """Two ranks that count."""
+    kind = Kind(name="count-in-ranks", run=count_in_ranks, settings=Meeting, shards=True)
+    return Recipe("sharing", (Stage("shared", kind, Meeting(), {}),), light=True, devices=2)
 
 
 def showing() -> Recipe:

@@ -10,7 +10,8 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,10 @@ from r1kit.stages.mix import MIX
 from r1kit.store import StoreError
 
 cluster_utils = pytest.importorskip("ray.cluster_utils", reason="no Ray: pip install 'r1kit[ray]'")
+from ray.util.placement_group import placement_group, remove_placement_group  # noqa: E402
+
+from r1kit.cluster.connection import connected  # noqa: E402
+from r1kit.cluster.gangs import Gang, alive_nodes  # noqa: E402
 from r1kit.cluster.on_node import Beacon  # noqa: E402
 from r1kit.cluster.shares import Share, share_of  # noqa: E402
 from r1kit.cluster.site import Site  # noqa: E402
@@ -172,73 +177,87 @@ def test_stages_end_with_their_driver_and_a_second_one_is_refused(
         assert rows.read_text() == "".join(f'{{"step": {n}}}\n' for n in range(5))
 
 
-def small_run(policy: Path, engines: int = 1) -> Recipe:
-    """Eight steps of RL, and samples of the same model by some engines."""
-    tasks = [{"name": "tiny/sums", "limit": 6}]
-    small = {"rl.steps": 8, "rl.prompts_per_step": 4, "rl.max_tokens": 24, "rl.optimizer.learning_rate": 0.01}
-    built = build_recipe("r1-zero", scale="tiny", model=str(policy), overrides=small | {"rl.checkpoint_every": 1})
-    (rl,) = (stage for stage in built.stages if stage.name == "rl")
-    sampling = {"tasks": tasks, "samples": 2, "max_tokens": 24, "may_be_empty": True, "engines": engines}
-    samples = Stage("samples", GENERATE, GENERATE.settings.parse(sampling), {"model": rl.inputs["model"]})
-    return Recipe("small", (rl, samples), light=True)
-
-
-def test_results_are_those_of_one_process_although_a_node_dies_in_training(
-    cluster: Any, tiny_policy_folder: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], processes: Processes
+def test_results_are_those_of_one_machine_although_a_node_of_two_dies_in_training(
+    cluster: Any,
+    tiny_policy_folder: Path,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    processes: Processes,
 ) -> None:
+    """The node does not come back: the ranks start again on the others."""
+    monkeypatch.setenv("R1KIT_RANKS_ABOVE_CORES", "1")  # for the run on this machine
+    small = {"rl.steps": 8, "rl.prompts_per_step": 4, "rl.max_tokens": 24, "rl.optimizer.learning_rate": 0.01}
+    built = build_recipe(
+        "r1-zero", scale="tiny", model=str(tiny_policy_folder), overrides=small | {"rl.checkpoint_every": 1}
+    )
+    (rl,) = (stage for stage in built.stages if stage.name == "rl")
+    recipe = Recipe("small", (rl,), light=True, devices=2)
     killed: list[int] = []
 
-    def kill_node_of_training(folder: Path) -> None:
-        progress = json.loads((folder / "progress.json").read_text())
-        if folder.name.startswith("rl-") and progress["done"] and not killed:
-            parents = psutil.Process(progress["process"]).parents()
-            (raylet,) = (parent for parent in parents if parent.name() == "raylet")
+    def kill_node_of_second_rank(folder: Path) -> None:
+        if not killed and json.loads((folder / "progress.json").read_text())["done"]:
+            log = str(folder.absolute() / "rank-1.log")
+            second = next(each for each in processes.running() if log in {file.path for file in each.open_files()})
+            (raylet,) = (parent for parent in second.parents() if parent.name() == "raylet")
             for process in [*raylet.children(recursive=True), raylet]:
                 process.kill()
             killed.append(raylet.pid)
 
-    execute(small_run(tiny_policy_folder), tmp_path / "alone")
-    run(small_run(tiny_policy_folder, engines=2), tmp_path / "nodes", on_step=kill_node_of_training)
-    assert re.search("rl: its (node|worker process) died; starts again", capfd.readouterr().err)
-    results = [
-        path.relative_to(tmp_path / "alone")
-        for path in (tmp_path / "alone").rglob("*")
-        if path.name in ("model.safetensors", "samples.jsonl", "dropped.jsonl")
-    ]
-    assert len(results) == 3
-    for name in results:
-        assert (tmp_path / "alone" / name).read_bytes() == (tmp_path / "nodes" / name).read_bytes(), name
+    alone = execute(recipe, tmp_path / "alone", devices=2)
+    nodes = run(recipe, tmp_path / "nodes", devices=2, on_step=kill_node_of_second_rank)
+    assert re.search(r"rl: .*\(node [0-9a-f]{8}\).* died; .*starts again, 1 of", capfd.readouterr().err)
+    for name in ("model/model.safetensors", "step_hashes.jsonl"):
+        assert (alone / name).read_bytes() == (nodes / name).read_bytes(), name
+    assert {path.name for path in nodes.glob("rank-*.log")} == {"rank-0.log", "rank-1.log"}
     assert processes.left() == []
     add_node(cluster)
 
 
-@pytest.mark.slow
-def test_several_devices_share_a_stage_on_one_node_and_start_again_when_one_is_killed(
-    cluster: Any, tiny_policy_folder: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], processes: Processes
+def test_ranks_on_two_nodes_start_again_when_one_of_them_is_killed_or_hangs(
+    cluster: Any, tmp_path: Path, capfd: pytest.CaptureFixture[str], processes: Processes
 ) -> None:
-    rl = small_run(tiny_policy_folder).stages[0]
-    recipe = Recipe("small", (rl,), light=True, devices=2)
-    with pytest.raises(
-        ClusterError, match="devices is 2, and the largest node has 1 CPUs: the devices of a stage are on"
-    ):
-        run(recipe, tmp_path / "refused", devices=2)
-    add_node(cluster, cpus=2)
-    killed: list[int] = []
-
-    def kill_a_rank(folder: Path) -> None:
-        progress = json.loads((folder / "progress.json").read_text())
-        if progress["done"] and not killed:
-            killed.append(progress["process"])  # of the first rank, which writes
-            os.kill(progress["process"], signal.SIGKILL)
-
-    alone = execute(recipe, tmp_path / "alone", devices=2)
-    nodes = run(recipe, tmp_path / "nodes", devices=2, on_step=kill_a_rank)
-    assert re.search("rl: RankError: rank 0 of 2 was killed by SIGKILL.*; starts again, 1 of", capfd.readouterr().err)
-    weights = [(folder / "model" / "model.safetensors").read_bytes() for folder in (alone, nodes)]
-    assert weights[0] == weights[1] and (nodes / "rank-1.log").exists()
-    hashes = [(folder / "step_hashes.jsonl").read_text() for folder in (alone, nodes)]
-    assert hashes[0] == hashes[1]
+    with pytest.raises(ClusterError, match=r"devices is 4, and the cluster has 3 CPUs, on 3 of its nodes: .* 3"):
+        run(replace(stages.sharing(), devices=4), tmp_path / "refused", devices=4)
+    folder = run(stages.sharing(), tmp_path, devices=2)
+    killed, hung = (line for line in capfd.readouterr().err.splitlines() if "; starts again, " in line)
+    rank = r"rank 1 of 2 on \S+ \(node [0-9a-f]{8}\)"
+    assert re.match(rf"\[1/1\] shared: RankError: {rank} was killed by SIGKILL, .*; starts again, 1 of", killed)
+    assert re.search(rf"no answer for .* from {rank} \(log: {folder / 'rank-1.log'}\): it hangs or is", hung)
+    done = json.loads((folder / "manifest.json").read_text())["metrics"]
+    assert (done["resumed from"], done["nodes"], done["threads"]) == (3, 2, [1, 1])
+    assert (folder / "rows.jsonl").read_text() == "".join(f'{{"step": {n}, "heard": [{n}, {n}]}}\n' for n in range(5))
     assert processes.left() == []
+
+
+def test_a_gang_waits_for_nodes_that_are_busy_and_for_others_if_one_dies(cluster: Any) -> None:
+    (stage,) = stages.sharing().stages
+    with connected("ray"):
+        count = len(alive_nodes())
+        extra = add_node(cluster, cpus=2)
+        gang, busy = Gang(Share(1, 0, 4), stage), placement_group([{"CPU": 2}])
+        assert busy.wait(stages.PATIENCE_S)
+        assert not gang.has_place(alive_nodes()) and gang.is_possible
+        remove_placement_group(busy)
+        until(lambda: gang.has_place(alive_nodes()))
+        assert [part.ranks for part in gang.parts] == [2, 1, 1] and gang.dead(alive_nodes()) is None
+        cluster.remove_node(extra)
+        until(lambda: len(alive_nodes()) == count)
+        assert gang.dead(alive_nodes()) == gang.parts[0]
+        assert not gang.has_place(alive_nodes()) and not gang.is_possible  # three are left
+        smaller = Gang(Share(1, 0, 3), stage)
+        until(lambda: smaller.has_place(alive_nodes()))
+        assert [place.ranks for place in smaller.places] == ["rank 0", "rank 1", "rank 2"]
+        assert {part.address for part in smaller.parts} == {node["NodeManagerAddress"] for node in alive_nodes()}
+        smaller.leave()
+
+
+def until(is_so: Callable[[], bool]) -> None:
+    """Wait for what Ray does in the background."""
+    due = time.monotonic() + stages.PATIENCE_S
+    while not is_so():
+        assert time.monotonic() < due
+        time.sleep(0.05)
 
 
 def test_the_command_names_what_is_wrong(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -275,10 +294,8 @@ def test_stages_share_the_cpus_of_a_node_between_its_gpus(monkeypatch: pytest.Mo
     assert share_of(nodes((0, 0), (8, 0), (6, 0)), light=True) == Share(1, 0)
     assert share_of(nodes((4, 0), (96, 8), (64, 4)), light=False) == Share(12, 1)
     assert share_of(nodes((96, 8), (64, 4)), light=False, devices=8) == Share(12, 1, 8)
-    with pytest.raises(
-        ClusterError, match=r"devices is 16, and the largest node has 8 GPUs with 12 CPUs each: .* at most"
-    ):
-        share_of(nodes((96, 8), (64, 4)), light=False, devices=16)
+    with pytest.raises(ClusterError, match=r"16, and the cluster has 12 GPUs with 12 CPUs each, on 2 .* --devices 12"):
+        share_of(nodes((0, 0), (96, 8), (64, 4)), light=False, devices=16)
     monkeypatch.setenv("OMP_NUM_THREADS", "5")
     assert share_of(nodes((8, 0), (6, 0)), light=True) == Share(5, 0)
     with pytest.raises(ClusterError, match="OMP_NUM_THREADS is 5, and the largest node has 4 CPUs"):
@@ -297,12 +314,23 @@ def test_a_stage_asks_for_a_gpu_if_it_computes_on_one(tiny_policy_folder: Path) 
     on_cpu = Stage("on-cpu", GENERATE, GENERATE.settings(device="cpu"), local)
     stages_on_device = [stage.name for stage in (rl, mix, asks_server, judges, samples, on_cpu) if stage.uses_device]
     assert stages_on_device == ["rl", "judges", "samples"]
-    assert Share(4, 1).of(rl) == {"num_cpus": 4, "num_gpus": 1} and Share(4, 1).of(mix)["num_gpus"] == 0
-    assert Share(4, 1, 8).of(rl) == {"num_cpus": 32, "num_gpus": 8} and Share(4, 1, 8).threads_of(rl) == 32
-    assert Share(4, 1, 8).of(samples) == {"num_cpus": 4, "num_gpus": 1}
+    assert Share(4, 1).of(rl) == {"CPU": 4, "GPU": 1} and Share(4, 1).of(mix)["GPU"] == 0
+    assert Share(4, 1, 8).of_ranks(rl, 8) == {"CPU": 32, "GPU": 8} and Share(4, 1, 8).threads_of(rl) == 32
+    assert Share(4, 1, 8).of(samples) == {"CPU": 4, "GPU": 1}
     for cpus, threads in ((1, 2), (6, 6)):  # without GPUs
-        assert Share(cpus, 0, 2).of(rl) == {"num_cpus": threads, "num_gpus": 0}
+        assert Share(cpus, 0, 2).of_ranks(rl, 2) == {"CPU": threads, "GPU": 0}
         assert Share(cpus, 0, 2).threads_of(rl) == threads
+
+
+@pytest.mark.parametrize(
+    ("devices", "parts"), [(8, (8,)), (2, (2,)), (12, (8, 4)), (18, (8, 8, 2)), (20, (8, 8, 4)), (21, ())]
+)
+def test_ranks_are_on_as_few_nodes_as_have_room(devices: int, parts: tuple[int, ...]) -> None:
+    """Nodes of 8, 4 and 8 GPUs; the CPUs of another one do for no rank."""
+    sizes = ((64, 8), (32, 4), (64, 8), (0, 0), (64, 0))
+    nodes = [{"Resources": {"CPU": float(cpus), "GPU": float(gpus)}} for cpus, gpus in sizes]
+    rl = build_recipe("r1-zero", scale="tiny").stages[1]
+    assert Share(8, 1, devices).spread(rl, nodes) == parts
 
 
 def test_engines_share_a_stage_and_lose_nothing_when_one_is_killed(

@@ -190,7 +190,7 @@ def test_the_plan_of_a_cluster_says_what_devices_send_and_where_stages_run(
     zero = [line.split() for line in out.splitlines() if line.startswith("zero ")]
     assert zero[1][1:4] == ["10400", "1", "5.36e+03"] and zero[2][-2:] == ["nodes", "1-64"]
     assert "engines of up to 32 devices sample, such as vLLM" in out and "devices busy" in out
-    assert "r1kit shares a stage over the devices of one node" in out and "if routed experts stayed" in out
+    assert "devices of one node" not in out and "if routed experts stayed" in out
 
 
 def test_the_plan_shows_estimates_for_the_hardware_given(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -36,9 +36,10 @@ ROWS = (
 LEVEL = {name: level for level, row in enumerate(ROWS) for name in row}
 
 # Where a package may be imported: at all, and at the top of a file (else only inside the function that needs it).
+RANKS = tuple(f"pipeline.{name}" for name in ("launcher", "agent", "other_nodes", "rank_process"))
 TORCH_HOMES = ("models", "train", "engines.local")
 ANYWHERE = {
-    "torch": (*TORCH_HOMES, "engines.remote", "stages", "export", "ranks", "pipeline.launcher", "pipeline.sharing"),
+    "torch": (*TORCH_HOMES, "engines.remote", "stages", "export", "ranks", *RANKS, "pipeline.sharing"),
     "ray": ("cluster",),
     "vllm": ("engines.remote.vllm_worker",),
 }

@@ -1,7 +1,8 @@
 """Stages on the nodes of a Ray cluster: `r1kit run RECIPE --on ray`. Ray decides where; nothing else imports it.
 
 Nodes share the run's folder. Each stage runs in a process of its own on one node, with the CPUs and the GPU that it
-asks for. A stage whose node or process is killed starts again and resumes, at most `RESTARTS` times.
+asks for; the ranks of a stage that several devices share may be on several. A stage whose node or process is killed
+starts again and resumes, at most `RESTARTS` times.
 """
 
 from __future__ import annotations

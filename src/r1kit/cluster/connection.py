@@ -12,8 +12,15 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import ray
+from ray.exceptions import NodeDiedError, OutOfMemoryError, RayError, RayTaskError, WorkerCrashedError
 
 from r1kit.cluster import ClusterError
+
+DEATHS = {
+    WorkerCrashedError: "its worker process died",
+    NodeDiedError: "its node died",
+    OutOfMemoryError: "its node ran out of memory",
+}
 
 
 @contextlib.contextmanager
@@ -49,8 +56,30 @@ def ended_among(tasks: Sequence[Any], seconds: float) -> list[Any]:
 
     The time passes outside of Ray, whose own wait would lose the number of a signal that arrives meanwhile.
     """
-    ended, _ = ray.wait([*tasks], num_returns=len(tasks), timeout=0)
+    ended = _ended(tasks)
     if not ended:
         time.sleep(seconds)
-        ended, _ = ray.wait([*tasks], num_returns=len(tasks), timeout=0)
-    return list(ended)
+        ended = _ended(tasks)
+    return ended
+
+
+def _ended(tasks: Sequence[Any]) -> list[Any]:
+    return list(ray.wait([*tasks], num_returns=len(tasks), timeout=0)[0]) if tasks else []
+
+
+def outcome_of(task: Any) -> tuple[str | None, bool]:
+    """The first line of the error of a task that has ended, and whether its process or node was killed.
+
+    The task returns those of a process that it attends to.
+    """
+    try:
+        error, was_killed = ray.get(task)
+        return error, was_killed
+    except RayTaskError as error:  # of the node: a stage's own errors are returned
+        return first_line(error.cause), False
+    except RayError as error:
+        return DEATHS.get(type(error)) or first_line(error), True
+
+
+def first_line(error: BaseException) -> str:
+    return f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"

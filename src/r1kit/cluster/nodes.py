@@ -7,21 +7,23 @@ import os
 import secrets
 import socket
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
 import ray
 from ray import cloudpickle  # unlike pickle, it sends functions of a script or a notebook
-from ray.exceptions import NodeDiedError, OutOfMemoryError, RayError, RayTaskError, WorkerCrashedError
+from ray.exceptions import RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from r1kit.cluster import RESTARTS, ClusterError
-from r1kit.cluster.connection import connected, ended_among
-from r1kit.cluster.on_node import Beacon, Board, attend, enter
+from r1kit.cluster.connection import connected, ended_among, first_line, outcome_of
+from r1kit.cluster.gangs import Gang, alive_nodes
+from r1kit.cluster.on_node import Beacon, Board, Errand, attend, enter
 from r1kit.cluster.shares import share_of
 from r1kit.cluster.site import Site
 from r1kit.pipeline import Display, Recipe
-from r1kit.pipeline.job import Job
+from r1kit.pipeline.job import Job, run_job
 from r1kit.pipeline.worker import STOP_S, UNSENDABLE
 from r1kit.store import held, storing, write_text
 
@@ -29,20 +31,15 @@ LOOK_EVERY_S = 0.2  # at the stages' progress
 PROBE_S = 120.0  # for a node to start a process that looks at the run's folder
 LOCK_PATIENCE_S = 120.0  # an NFS server frees the locks of a node that lost power after 90 s
 ON_HEAD = {"node:__internal_head__": 0.001}  # losing the head ends the run in any case
-DEATHS = {
-    WorkerCrashedError: "its worker process died",
-    NodeDiedError: "its node died",
-    OutOfMemoryError: "its node ran out of memory",
-}
 
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """A task that runs a job; `restarts` were before it."""
+    """A try to run a job; `restarts` were before it. A job that several devices share has a `gang`."""
 
     job: Job
-    content: bytes
-    restarts: int
+    restarts: int = 0
+    gang: Gang | None = None
 
 
 class Nodes:
@@ -51,7 +48,10 @@ class Nodes:
     def __init__(self, address: str, limit: int | None, recipe: Recipe, folder: Path, display: Display) -> None:
         self._address, self._limit, self._light, self._devices = address, limit, recipe.light, recipe.devices
         self._folder, self._display = folder, display
-        self._running: dict[Any, Attempt] = {}
+        self._waiting: list[Attempt] = []  # for the room of their gangs
+        self._running: dict[Any, Attempt] = {}  # by task
+        self._killed: dict[Any, str] = {}  # why tasks were cancelled
+        self._short: set[str] = set()  # stages that wait for nodes to join
         self._unsendable: list[tuple[Job, str]] = []
 
     def __enter__(self) -> Self:
@@ -68,7 +68,7 @@ class Nodes:
             stack.callback(self._beacon.file.unlink, missing_ok=True)
             stack.enter_context(connected(self._address))
             self._site = Site.here()
-            nodes = [node for node in ray.nodes() if node["Alive"]]
+            nodes = alive_nodes()
             self._share = share_of(nodes, self._light, self._devices)
             _probe(nodes, self._site, self._beacon)
             self._board: Any = ray.remote(Board).options(num_cpus=0, resources=ON_HEAD).remote()
@@ -86,11 +86,15 @@ class Nodes:
                 ray.cancel(task)
             if self._running:
                 ray.wait([*self._running], num_returns=len(self._running), timeout=STOP_S)
+            for attempt in (*self._waiting, *self._running.values()):
+                if attempt.gang is not None:
+                    attempt.gang.leave()
             self._show()
 
     @property
     def busy(self) -> list[Job]:
-        return [attempt.job for attempt in self._running.values()] + [job for job, _ in self._unsendable]
+        attempts = (*self._waiting, *self._running.values())
+        return [attempt.job for attempt in attempts] + [job for job, _ in self._unsendable]
 
     @property
     def has_room(self) -> bool:
@@ -98,18 +102,27 @@ class Nodes:
 
     def start(self, job: Job) -> None:
         try:
-            content = cloudpickle.dumps(replace(job.portable(), patience_s=LOCK_PATIENCE_S))
+            _content(job)
         except Exception as error:
             self._unsendable.append((job, UNSENDABLE.format(error=error)))
         else:
-            self._submit(Attempt(job, content, 0))
+            self._begin(Attempt(job))
 
-    def _submit(self, attempt: Attempt) -> None:
-        job = attempt.job
+    def _begin(self, attempt: Attempt) -> None:
+        stage = attempt.job.row.stage
+        if self._share.shards(stage):
+            self._waiting.append(replace(attempt, gang=Gang(self._share, stage)))
+        else:
+            resources = self._share.of(stage)
+            self._submit(attempt, num_cpus=resources["CPU"], num_gpus=resources["GPU"])
+
+    def _submit(self, attempt: Attempt, **options: Any) -> None:
+        job, gang = attempt.job, attempt.gang
+        others = [] if gang is None else gang.places[1:]
+        errand = Errand(job.title, job.log, _content(job), self._share.threads_of(job.row.stage), others)
         # max_retries=0: Ray's own restarts would neither be shown nor, after a lack of memory, be bounded
-        task = self._task.options(name=job.name, max_retries=0, **self._share.of(job.row.stage))
-        arguments = (job.title, job.log, attempt.content, self._share.threads_of(job.row.stage), self._board)
-        self._running[task.remote(self._site, self._beacon, *arguments)] = attempt
+        task = self._task.options(name=job.name, max_retries=0, **options)
+        self._running[task.remote(self._site, self._beacon, errand, self._board)] = attempt
 
     def ended(self) -> tuple[Job, str | None]:
         """Show progress until a job ends, and return it with the first line of its error, if it failed."""
@@ -117,21 +130,50 @@ class Nodes:
             return self._unsendable.pop()
         while True:
             try:
+                self._look_after_gangs()
                 tasks = ended_among([*self._running], LOOK_EVERY_S)
                 self._show()
             except RayError as lost:
-                reason = _first_line(lost)
+                reason = first_line(lost)
                 raise ClusterError(f"the head of the cluster was lost ({reason}): the same command resumes") from lost
             for task in tasks:
                 attempt = self._running.pop(task)
-                error, is_lost = _outcome(task)
+                if attempt.gang is not None:
+                    attempt.gang.leave()
+                error, is_lost = outcome_of(task)
+                killed = self._killed.pop(task, None)
+                if killed is not None and error is not None:  # it may have ended well just before
+                    error, is_lost = killed, True
                 if not is_lost:
                     return attempt.job, error
                 if attempt.restarts == RESTARTS:
                     return attempt.job, f"{error}, for the {RESTARTS + 1}th time"
                 again = f"starts again, {attempt.restarts + 1} of at most {RESTARTS} times"
                 self._display.say(f"{attempt.job.title}: {error}; {again}")
-                self._submit(replace(attempt, restarts=attempt.restarts + 1))
+                self._begin(Attempt(attempt.job, attempt.restarts + 1))
+
+    def _look_after_gangs(self) -> None:
+        """Start those that have got room, and end those that have lost a node."""
+        gangs = {task: attempt.gang for task, attempt in self._running.items() if attempt.gang is not None}
+        if not (self._waiting or gangs):
+            return
+        nodes = alive_nodes()
+        for attempt in [*self._waiting]:
+            assert attempt.gang is not None
+            if attempt.gang.has_place(nodes):
+                self._waiting.remove(attempt)
+                placed = replace(attempt, job=replace(attempt.job, parts=attempt.gang.parts))
+                self._submit(placed, **attempt.gang.places[0].options)
+            elif attempt.gang.is_possible:
+                self._short.discard(attempt.job.name)
+            elif attempt.job.name not in self._short:
+                self._short.add(attempt.job.name)
+                text = f"waits for nodes: those that are left have too few devices for {self._devices} ranks"
+                self._display.say(f"{attempt.job.title}: {text}")
+        for task, gang in gangs.items():
+            if task not in self._killed and (part := gang.dead(nodes)) is not None:
+                self._killed[task] = f"{part.node} died"
+                ray.cancel(task)
 
     def _show(self) -> None:
         """Show what the stages have reported since the last call."""
@@ -156,22 +198,13 @@ def _probe(nodes: list[dict[str, Any]], site: Site, beacon: Beacon) -> None:
         except RayTaskError as error:
             if isinstance(error.cause, ClusterError):
                 raise error.cause from None
-            reason = f"cannot run r1kit ({_first_line(error.cause)})"
+            reason = f"cannot run r1kit ({first_line(error.cause)})"
             raise ClusterError(f"node {host} {reason}: install the same r1kit[ray] there") from None
         except RayError as error:
-            raise ClusterError(f"node {host} was lost ({_first_line(error)})") from error
+            raise ClusterError(f"node {host} was lost ({first_line(error)})") from error
 
 
-def _outcome(task: Any) -> tuple[str | None, bool]:
-    """The first line of the error of a task that has ended, and whether its process or node was killed."""
-    try:
-        error, was_killed = ray.get(task)
-        return error, was_killed
-    except RayTaskError as error:  # of the node: a stage's own errors are returned
-        return _first_line(error.cause), False
-    except RayError as error:
-        return DEATHS.get(type(error)) or _first_line(error), True
-
-
-def _first_line(error: BaseException) -> str:
-    return f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
+def _content(job: Job) -> bytes:
+    """What a worker process on a node does; raises an error of pickle."""
+    content: bytes = cloudpickle.dumps(partial(run_job, replace(job.portable(), patience_s=LOCK_PATIENCE_S)))
+    return content

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from r1kit.pipeline.agent import Part
 from r1kit.pipeline.context import Context
 from r1kit.pipeline.fingerprint import Hashes, settings_of
 from r1kit.pipeline.guards import locked
@@ -27,14 +28,16 @@ class Job:
     """A stage to be done.
 
     `title` begins its lines of progress; `checked` says that its input was checked already. `devices` is for stages
-    whose work several devices can share. `patience_s` is how long it waits for the folder's lock, which an attempt that
-    was killed on another node can hold a little longer.
+    whose work several devices can share; `parts` are their ranks by node, and none if all are on one machine.
+    `patience_s` is how long it waits for the folder's lock, which an attempt that was killed on another node can hold a
+    little longer.
     """
 
     row: PlanRow
     title: str
     checked: bool
     devices: int = 1
+    parts: tuple[Part, ...] = ()
     patience_s: float = 0.0
 
     @property
@@ -81,7 +84,8 @@ def do(job: Job, context: Context, display: Display) -> None:
     started = _start(row, context.progress)
     clock = time.monotonic()
     # may be a user's function, so its result is checked
-    metrics: Any = run(context) if context.devices == 1 else run_on_ranks(run, context, job.title, display)
+    alone = context.devices == 1
+    metrics: Any = run(context) if alone else run_on_ranks(run, context, job.title, display, job.parts)
     if not isinstance(metrics, Mapping):
         kind = row.stage.kind.name
         raise ValueError(f"run of kind {kind!r} returned {metrics!r:.80}, expected a mapping of metrics")

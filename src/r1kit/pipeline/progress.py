@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from rich.progress import Progress as Bars
     from rich.progress import TaskID
 
+    from r1kit.pipeline.other_nodes import Summons
+
 FILE = "progress.json"
 SAVE_EVERY_S = 1.0
 CELL, LINE_CELL = 400, 120  # characters of a table's cell on a terminal, and in a line
@@ -96,6 +98,10 @@ class Display:
             self._bars.update(self._ids[title], completed=done, total=total, note=printable(note))
         if self._on_step is not None:
             self._on_step(title)
+
+    def summon(self, summons: Summons) -> None:
+        """Start the agents of a stage's other nodes: only displays on a cluster can."""
+        raise NotImplementedError
 
     def end(self, title: str) -> None:
         """Remove the bar of a stage."""

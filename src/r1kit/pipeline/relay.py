@@ -5,8 +5,12 @@ from __future__ import annotations
 import threading
 from collections.abc import Mapping, Sequence
 from multiprocessing import connection
+from typing import TYPE_CHECKING
 
 from r1kit.pipeline.progress import Display
+
+if TYPE_CHECKING:
+    from r1kit.pipeline.other_nodes import Summons
 
 
 class Relay(Display):
@@ -27,6 +31,9 @@ class Relay(Display):
     def table(self, title: str, rows: Sequence[Mapping[str, str]]) -> None:
         super().table(title, rows)
         self.send("table", title, rows)
+
+    def summon(self, summons: Summons) -> None:
+        self.send("summon", summons)
 
     def step(self, title: str, done: int, total: int, note: str) -> None:
         super().step(title, done, total, note)

@@ -17,7 +17,8 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from multiprocessing import connection
 from pathlib import Path
 from typing import Any, Self
@@ -68,7 +69,7 @@ class Workers:
         worker.job = job
         self.busy.append(worker)  # first, so that a signal leaves no process behind
         try:
-            content = pickle.dumps(job.portable())
+            content = pickle.dumps(partial(run_job, job.portable()))
         except Exception as error:
             worker.error = UNSENDABLE.format(error=error)
         else:
@@ -113,7 +114,7 @@ class Worker:
         return self.killed_by is not None or self.has_lost_rank
 
     def start(self, log: Path, content: bytes) -> None:
-        """Give it a job, as pickled bytes; its output goes to `log`."""
+        """Give it a job, as a pickled function of a display; its output goes to `log`."""
         if self.process.pid is None:
             with _starting(self._threads):
                 self.process.start()
@@ -222,11 +223,11 @@ def _attempt(message: bytes, relay: Relay) -> tuple[str | None, bool]:
                 for output in (1, 2):
                     os.dup2(file.fileno(), output)
         try:
-            job: Job = pickle.loads(content)  # imports the code of the stage
+            work: Callable[[Display], None] = pickle.loads(content)  # imports the code of the stage
         except Exception as error:
             traceback.print_exc()
             return UNSENDABLE.format(error=error), False
-        run_job(job, relay)
+        work(relay)
     except Stopped as stop:
         print(stop, file=sys.stderr)
         raise

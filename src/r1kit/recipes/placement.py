@@ -177,8 +177,6 @@ def remarks(estimates: Mapping[str, Estimate], hardware: str, layout: Layout) ->
             f"planned only: the model does not fit one device, so engines of up to {engines} devices sample, such as "
             "vLLM with tensor parallelism; r1kit's own engine needs the whole model on each device"
         )
-    if layout.nodes > 1:
-        lines.append("planned only: r1kit shares a stage over the devices of one node")
     large = {each.stage: each.memory_gib for each in estimates.values() if each.memory_gib > device.memory_gib}
     if large:
         needs = ", ".join(f"{stage} {gib:.0f}" for stage, gib in large.items())
