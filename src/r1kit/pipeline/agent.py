@@ -106,7 +106,7 @@ class Agent:
             nproc_per_node=len(self._ranks),
             logs_specs=DefaultLogsSpecs(os.devnull),  # each rank has a log; the agent would leave empty folders
             run_id=self._launch.name,
-            rdzv_backend="static",  # numbers agents as it is told, where c10d sorts them by their addresses
+            rdzv_backend="static",  # takes the numbers of agents as given; c10d sorts them by address
             rdzv_endpoint=self._launch.endpoint,
             rdzv_configs={"rank": self._number, "timeout": MEET_S},
             max_restarts=0,
