@@ -19,7 +19,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -73,21 +73,23 @@ def _no_signal() -> None:
 def content(path: Path) -> str:
     """A hash of what a file says, without times."""
     if path.suffix == ".jsonl":
-        rows = [_without_times(json.loads(line)) for line in path.read_text().splitlines()]
+        # of reviewed rows, "at" is the moment of a decision
+        names = TIMED if path.name == "metrics.jsonl" else ()
+        rows = [_without_times(json.loads(line), names) for line in path.read_text().splitlines()]
         return hashlib.sha256(json.dumps(rows, sort_keys=True).encode()).hexdigest()
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def _without_times(value: Any) -> Any:
-    """A row without its figures of time, and without the moments of review decisions."""
+def _without_times(value: Any, parts: Sequence[str]) -> Any:
+    """A row without what is named "at", or has one of the parts in its name."""
     if isinstance(value, list):
-        return [_without_times(each) for each in value]
+        return [_without_times(each, parts) for each in value]
     if not isinstance(value, dict):
         return value
     return {
-        name: _without_times(each)
+        name: _without_times(each, parts)
         for name, each in value.items()
-        if name != "at" and not any(part in name for part in TIMED)
+        if name != "at" and not any(part in name for part in parts)
     }
 
 

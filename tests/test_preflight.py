@@ -124,7 +124,7 @@ def test_a_resumed_stage_and_one_that_passed_do_not_check_again(tiny_policy_fold
     new = replace(context, folder=tmp_path / "new")
     assert stage_preflight.is_due(new)
     new.folder.mkdir()
-    for damaged in ("[1]", "{", "3", '[{"check": "x"}]'):
+    for damaged in ("[]", "{}", "[1]", "{", "3", '[{"check": "x"}]'):
         (new.folder / stage_preflight.FILE).write_text(damaged)
         assert stage_preflight.is_due(new)
 

@@ -139,12 +139,12 @@ def test_each_fault_is_named_with_figures_and_a_remedy(fault: str, tmp_path: Pat
 
 def test_whose_fault_a_fall_is_depends_on_what_the_reward_pays_for(tmp_path: Path) -> None:
     falls = {"probe/accuracy": lambda t: 0.9 - 0.3 * t}
-    for weight, name in ((1.0, "collapsed"), (0.0, "hacking")):
+    for label, weight, name in (("", 1.0, "collapsed"), ("reasoning", 1.0, "collapsed"), ("", 0.0, "hacking")):
         rewards = [
             {"name": "mine:judge", "weight": 1.0, "label": ""},
-            {"name": "accuracy", "weight": weight, "label": ""},
+            {"name": "accuracy", "weight": weight, "label": label},
         ]
-        run = stage(tmp_path / name, falls, settings={"rewards": rewards})
+        run = stage(tmp_path / f"{name}-{label}", falls, settings={"rewards": rewards})
         assert verdict(run).name == name
 
 

@@ -15,7 +15,7 @@ from r1kit.report.health.course import Course, course
 from r1kit.report.mask_pictures import FILE
 from r1kit.store import read_json
 
-VERIFIED = ("accuracy", "cosine_scaled", "code")  # rewards that pay for right answers
+VERIFIED = {"accuracy", "cosine_scaled", "code"}  # rewards that pay for right answers
 
 Name = Literal["healthy", "hacking", "collapsed", "starved", "mismatched", "leaking", "too early to tell"]
 
@@ -77,8 +77,9 @@ class Signals:
         """Whether right answers are a part of the training reward, and not only watched (weight 0)."""
         rewards = self.stage.settings.get("rewards")
         specs = [spec for spec in rewards if isinstance(spec, Mapping)] if isinstance(rewards, list) else []
-        weights = [spec.get("weight", 1.0) for spec in specs if (spec.get("label") or spec.get("name")) in VERIFIED]
-        return any(weights) or not specs
+        return not specs or any(
+            spec.get("weight", 1.0) for spec in specs if VERIFIED & {spec.get("name"), spec.get("label")}
+        )
 
     @cached_property
     def zero_variance(self) -> Course | None:

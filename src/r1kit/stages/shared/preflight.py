@@ -38,7 +38,8 @@ def is_due(context: Context) -> bool:
         context.progress.say("no checks before the first step on several devices: `r1kit preflight` makes them on one")
         return False
     try:
-        return any(line["verdict"] == "fails" for line in read_json(context.folder / FILE))
+        lines = read_json(context.folder / FILE)
+        return not lines or any(line["verdict"] == "fails" for line in lines)
     except (StoreError, OSError, TypeError, KeyError):  # there is none, or it was damaged
         return True
 
