@@ -2,12 +2,14 @@
 
     python benchmarks/export_gaps.py [--models tiny smollm2-135m] [--prompts 100]
 
-Prints the table of docs/guides/export.md and writes results/export_gaps.json.
+Prints the table of docs/guides/export.md and writes results/export_gaps.json after each export, so a call that was
+stopped loses one. Rows of models that are not named stay as they are.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import tempfile
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -48,25 +50,29 @@ def main() -> None:
     parser.add_argument("--models", nargs="+", default=["tiny", "smollm2-135m"])
     parser.add_argument("--prompts", type=int, default=100)
     options = parser.parse_args()
-    rows: list[dict[str, Any]] = []
+    known = json.loads(RESULTS.read_text()) if RESULTS.exists() else []
+    rows: list[dict[str, Any]] = [row for row in known if row["model"] not in options.models]
+
+    def add(row: dict[str, Any]) -> None:
+        rows.append(row)
+        write_json(RESULTS, rows)
+        print(row, flush=True)
+
     for model in options.models:
         with tempfile.TemporaryDirectory() as temporary:
             for to, quant in EXPORTS:
                 name = to if to == "hub-folder" else f"{to} {quant}"
                 try:
                     checks = export(model, to, Path(temporary) / "out", quant=quant, prompts=options.prompts).checks
-                    rows.append({"model": model, "export": name} | {check.name: check.measured for check in checks})
+                    add({"model": model, "export": name} | {check.name: check.measured for check in checks})
                 except ExportError as error:
-                    rows.append({"model": model, "export": name, "refused": str(error)})
-                print(rows[-1], flush=True)
+                    add({"model": model, "export": name, "refused": str(error)})
             for name, changes in SABOTAGES.items():
                 with ExitStack() as stack:
                     for module, function, wrong in changes:
                         stack.enter_context(mock.patch.object(module, function, wrong))
-                    rows.append({"model": model, "sabotage": name, "refused": refusal(model, Path(temporary) / "bad")})
-                print(rows[-1], flush=True)
+                    add({"model": model, "sabotage": name, "refused": refusal(model, Path(temporary) / "bad")})
     print(align([HEAD, *(line(row) for row in rows if "export" in row and "refused" not in row)]))
-    write_json(RESULTS, rows)
 
 
 def refusal(model: str, out: Path) -> str:

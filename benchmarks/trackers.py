@@ -1,8 +1,9 @@
 """Whether each tracker holds a run that was killed: R1-Zero on the tiny world, killed three times and resumed.
 
 Each tracker is then read back through its own interface, without a network, and compared with metrics.jsonl: every
-metric of every step must be there once. With `--pairs N`, it instead measures how much slower a step is with trackers:
-N runs without and N with them, in turn. It prints JSON; the exit status is 1 if anything is wrong.
+metric of every step must be there once. With `--pairs N`, it instead measures how much slower a step is with each of
+them: N times a run without, and one with each tracker alone. Both write results/trackers.json; the exit status is 1 if
+anything is wrong.
 """
 
 from __future__ import annotations
@@ -25,14 +26,17 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "tests"))
 
 from r1kit.data.jsonl import read_rows  # noqa: E402
+from r1kit.store import write_json  # noqa: E402
 from r1kit.tracking import TRACKERS  # noqa: E402
 from tracker_readers import faults, read_back  # noqa: E402
 
+RESULTS = ROOT / "benchmarks" / "results" / "trackers.json"
 STEPS = 16
 SETTINGS = {
     **{"rl.steps": STEPS, "rl.checkpoint_every": 4, "rl.prompts_per_step": 2, "rl.max_tokens": 48},
     **{"rl.probe.tasks": '[{"name": "tiny/sums", "limit": 4}]', "rl.rollouts_every": 3},
 }
+LONG_STEPS = ["--set", "rl.prompts_per_step=8", "--set", "rl.rollouts_every=1"]  # of `--pairs`
 KILLS = {2: True, 7: False, 11: True}  # after so many rows, with or without the processes of the trackers
 
 
@@ -47,7 +51,7 @@ def main() -> int:
         os.environ["MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"] = "false"
         os.environ |= {"TRACKIO_DIR": folder, "PYTHONPATH": str(ROOT / "src"), "WANDB_SILENT": "true"}
         if options.pairs:
-            print(json.dumps(speeds(names, options.pairs), indent=2))
+            keep("speed", speeds(names, options.pairs))
             return 0
         started = time.monotonic()
         for rows, with_trackers in KILLS.items():
@@ -56,23 +60,44 @@ def main() -> int:
         seconds = time.monotonic() - started
         [stage] = Path(folder).glob("runs/*/rl-*")
         results = {name: result(name, stage) for name in names}
-    whole = all(not count for name in names for count in results[name]["faults"].values())
-    print(
-        json.dumps({"steps": STEPS, "kills": len(KILLS), "seconds": round(seconds, 1), "trackers": results}, indent=2)
-    )
-    return 0 if whole else 1
+    keep("whole", {"steps": STEPS, "kills": len(KILLS), "seconds": round(seconds, 1), "trackers": results})
+    return int(any(count for name in names for count in results[name]["faults"].values()))
+
+
+def keep(what: str, result: dict[str, object]) -> None:
+    """Print a result, and put it into the file beside the other one."""
+    known = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+    write_json(RESULTS, known | {what: result})
+    print(json.dumps(result, indent=2))
 
 
 def speeds(names: list[str], pairs: int) -> dict[str, object]:
-    """Median seconds of a step without and with trackers, of each run, and the median ratio of a pair."""
-    seconds: dict[str, list[float]] = {"without": [], "with": []}
+    """The ratio of each step's time with one tracker to its time without; equal steps have equal work."""
+    ratios: dict[str, list[float]] = {name: [] for name in names}
     for pair in range(pairs):
-        for side, trackers in (("without", []), ("with", names)):
-            subprocess.run(command(trackers, f"{side}-{pair}"), check=True, stdout=subprocess.DEVNULL)
-            [file] = Path(f"{side}-{pair}").glob("*/rl-*/metrics.jsonl")
-            seconds[side].append(median(row["time/step_s"] for row in read_rows(file) if row["step"] > 1))
-    ratio = median(after / before for before, after in zip(*seconds.values(), strict=True))
-    return {"trackers": names, "seconds": seconds, "ratio": round(ratio, 4)}
+        alone = seconds_of(f"{pair}-alone", [])
+        for name in names:
+            tracked = seconds_of(f"{pair}-{name}", [name])
+            ratios[name] += [after / before for before, after in zip(alone, tracked, strict=True)]
+            print(f"pair {pair + 1}, {name}: {sum(tracked) / sum(alone):.4f} of all steps", flush=True)
+    return {name: quarters(sorted(values)) for name, values in ratios.items()}
+
+
+def seconds_of(runs: str, names: list[str]) -> list[float]:
+    """Seconds of each step but the first, which warms up."""
+    subprocess.run([*command(names, runs), *LONG_STEPS], check=True, stdout=subprocess.DEVNULL)
+    [file] = Path(runs).glob("*/rl-*/metrics.jsonl")
+    return [row["time/step_s"] for row in read_rows(file)][1:]
+
+
+def quarters(ratios: list[float]) -> dict[str, float]:
+    last = len(ratios) - 1
+    return {
+        "steps": len(ratios),
+        "median": median(ratios),
+        "quarter": ratios[last // 4],
+        "three quarters": ratios[-1 - last // 4],
+    }
 
 
 def command(names: list[str], runs: str = "runs") -> list[str]:
