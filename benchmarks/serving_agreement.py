@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from _results import keep
 from _servers import free_port, r1kit_command, running
 
 from r1kit.chat import saved
@@ -223,6 +224,7 @@ def main() -> None:
             agrees &= gap < 1e-2
             table.append([model, "lm-eval, log-likelihoods", "", "", f"{gap:.1e}"])
     print(align(table))
+    keep("serving", "agreement", [dict(zip(table[0], row, strict=True)) for row in table[1:]])
     raise SystemExit(not agrees)
 
 

@@ -15,6 +15,7 @@ import urllib.request
 from collections import Counter
 from typing import Any
 
+from _results import keep
 from _servers import RunningServer, free_port, r1kit_command, running
 from openai import APIStatusError, AsyncOpenAI
 
@@ -154,7 +155,7 @@ def main() -> None:
         "memory_mb": {"after a quarter": round(before, 1), "at the end": round(after, 1)},
         "health": health,
     }
-    print(json.dumps(facts, indent=2))
+    keep("serving", "soak", facts)
     raise SystemExit(bool(wrong) or health["completions"] != 0 or after > 1.1 * before + 20)
 
 

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
 import statistics
 from contextlib import ExitStack
 from typing import Any
 
+from _results import keep
 from _servers import RunningServer, ask_all, free_port, r1kit_command, running, transformers_command
 
 from r1kit.models.known import resolve
@@ -92,21 +92,18 @@ def main() -> None:
             rounds.append(pair)
             print(f"round {number + 1}: r1kit {pair[0]:.1f}, transformers {pair[1]:.1f} tokens/s", flush=True)
     ratios = [a / b for a, b in rounds]
-    print(
-        json.dumps(
-            {
-                "model": options.model,
-                "clients": options.clients,
-                "threads": options.threads,
-                "peer": best,
-                "tokens_per_s": [statistics.median(side) for side in zip(*rounds, strict=True)],
-                "ratio": {"median": statistics.median(ratios), "lowest": min(ratios), "highest": max(ratios)},
-                "equal_answers": f"{equal} of {len(bodies)}",
-                "trials": trials,
-            },
-            indent=2,
-        )
-    )
+    result = {
+        "model": options.model,
+        "clients": options.clients,
+        "threads": options.threads,
+        "max_tokens": options.max_tokens,
+        "peer": best,
+        "tokens_per_s": [statistics.median(side) for side in zip(*rounds, strict=True)],
+        "ratio": {"median": statistics.median(ratios), "lowest": min(ratios), "highest": max(ratios)},
+        "equal_answers": f"{equal} of {len(bodies)}",
+        "trials": trials,
+    }
+    keep("serving", "speed", result)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import importlib.metadata
 import importlib.util
-import json
 import os
 import subprocess
 import sys
@@ -25,12 +24,12 @@ import psutil
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "tests"))
 
+from _results import keep  # noqa: E402
+
 from r1kit.data.jsonl import read_rows  # noqa: E402
-from r1kit.store import write_json  # noqa: E402
 from r1kit.tracking import TRACKERS  # noqa: E402
 from tracker_readers import faults, read_back  # noqa: E402
 
-RESULTS = ROOT / "benchmarks" / "results" / "trackers.json"
 STEPS = 16
 SETTINGS = {
     **{"rl.steps": STEPS, "rl.checkpoint_every": 4, "rl.prompts_per_step": 2, "rl.max_tokens": 48},
@@ -51,7 +50,7 @@ def main() -> int:
         os.environ["MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"] = "false"
         os.environ |= {"TRACKIO_DIR": folder, "PYTHONPATH": str(ROOT / "src"), "WANDB_SILENT": "true"}
         if options.pairs:
-            keep("speed", speeds(names, options.pairs))
+            keep("trackers", "speed", speeds(names, options.pairs))
             return 0
         started = time.monotonic()
         for rows, with_trackers in KILLS.items():
@@ -60,15 +59,8 @@ def main() -> int:
         seconds = time.monotonic() - started
         [stage] = Path(folder).glob("runs/*/rl-*")
         results = {name: result(name, stage) for name in names}
-    keep("whole", {"steps": STEPS, "kills": len(KILLS), "seconds": round(seconds, 1), "trackers": results})
+    keep("trackers", "whole", {"steps": STEPS, "kills": len(KILLS), "seconds": round(seconds, 1), "trackers": results})
     return int(any(count for name in names for count in results[name]["faults"].values()))
-
-
-def keep(what: str, result: dict[str, object]) -> None:
-    """Print a result, and put it into the file beside the other one."""
-    known = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
-    write_json(RESULTS, known | {what: result})
-    print(json.dumps(result, indent=2))
 
 
 def speeds(names: list[str], pairs: int) -> dict[str, object]:

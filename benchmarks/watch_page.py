@@ -27,6 +27,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from _results import FOLDER, keep
+
 from r1kit.data.jsonl import RowWriter, read_rows
 from r1kit.store import write_json
 from r1kit.tiny.tokenizer import make
@@ -57,15 +59,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--tokens", type=int, default=120, help="open: per completion")
     parser.add_argument("--tries", type=int, default=5, help="open: fresh servers")
     parser.add_argument("--pairs", type=int, default=2, help="training: runs with and without the page")
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
+    parser.add_argument("--out", type=Path, default=FOLDER)
     options = parser.parse_args(argv)
     with tempfile.TemporaryDirectory() as folder:
         measure = measure_open if options.what == "open" else measure_training
         result = measure(Path(folder), options)
-    file = options.out / "watch_page.json"
-    known = json.loads(file.read_text()) if file.exists() else {}
-    write_json(file, known | {options.what: result})
-    print(json.dumps(result, indent=2))
+    keep("watch_page", options.what, result, folder=options.out)
 
 
 def measure_open(runs: Path, options: argparse.Namespace) -> dict[str, Any]:
