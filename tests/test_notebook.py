@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from r1kit.pipeline.provenance import command
 from r1kit.report.folders import StageFolder
 from r1kit.report.live_curves import LiveCurves
 
@@ -61,3 +62,10 @@ def test_live_curves_show_the_verdict_and_skip_stages_that_do_not_train(
     (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     curves(StageFolder("rl", tmp_path))
     assert curves.file.read_text().startswith("<?xml")
+
+
+def test_a_run_of_a_notebook_names_no_file_of_its_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["/lib/ipykernel_launcher.py", "-f", "/tmp/kernel.json"])
+    assert command() == "a cell of a notebook"
+    monkeypatch.setattr(sys, "argv", ["/bin/r1kit", "run", "r1-zero"])
+    assert command() == "r1kit run r1-zero"

@@ -271,6 +271,24 @@ def test_hostile_text_does_nothing(runs: Path, visit: Open) -> None:
     assert page.locator("main :is(script, img, [onerror])").count() == 0
 
 
+def test_names_keep_their_room_beside_a_graph_of_many_stages(runs: Path, visit: Open) -> None:
+    """A comparison of forty arms, and thirty stages that each are read twice."""
+    arms = [{"stage": f"arm-{n}", "kind": "rl", "folder": f"arm-{n}-0a1b2c3d", "reads": []} for n in range(40)]
+    table = {"stage": "table", "kind": "table", "folder": "table-0a1b2c3d", "reads": [arm["stage"] for arm in arms]}
+    twice = [{"stage": f"part-{n}", "kind": "rl", "folder": f"part-{n}-0a1b2c3d", "reads": []} for n in range(30)]
+    names = [part["stage"] for part in twice]
+    ends = [{"stage": end, "kind": "mix", "folder": f"{end}-0a1b2c3d", "reads": names} for end in ("first", "second")]
+    for name, stages in {"arms": [*arms, table], "twice": [*twice, *ends]}.items():
+        (runs / name).mkdir()
+        (runs / name / "plan.json").write_text(json.dumps({"title": name, "command": "", "stages": stages}))
+        page = visit(f"run={name}")
+        page.locator(".graph .name", has_text=stages[-1]["stage"]).wait_for()
+        assert page.locator(".graph .name").first.bounding_box()["x"] < 170
+        ends_at = page.evaluate("[...document.querySelectorAll('.lanes circle')].map((dot) => +dot.getAttribute('cx'))")
+        assert len(ends_at) == len(stages) and max(ends_at) < 145
+        assert len(set(ends_at)) == (2 if name == "arms" else 30)
+
+
 def test_a_lost_server_is_said_and_found_again(tmp_path: Path, browser: Any) -> None:
     page = browser.new_page()
     with serving(tmp_path) as url:

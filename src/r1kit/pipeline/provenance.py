@@ -47,7 +47,10 @@ def _git(folder: Path, *arguments: str) -> str | None:
 
 def command() -> str:
     """The command line of this process, without the path of r1kit itself and without secrets."""
-    called = "r1kit" if Path(sys.argv[0]).stem in ("r1kit", "__main__") else Path(sys.argv[0]).name
+    program = Path(sys.argv[0])
+    if program.stem == "ipykernel_launcher":  # its arguments are a file of the kernel's connection
+        return "a cell of a notebook"
+    called = "r1kit" if program.stem in ("r1kit", "__main__") else program.name
     return shlex.join([called, *redacted_command(sys.argv[1:])])
 
 

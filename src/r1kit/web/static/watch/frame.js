@@ -27,15 +27,11 @@ export const VIEW_NAMES = Object.keys(TITLES);
 const stateOf = ({ state }) => h("span.state", { class: state }, STATES[state] ?? state);
 
 export function runHeading(run) {
-  const done = `${run.stages_done} of ${run.stages_total} stages done`;
   return h(
     "header.head",
     h("div.title", h("h1", { dir: "auto" }, run.title || run.name), h("p.says", stateOf(run), run.says)),
     run.state === "running"
-      ? [
-          h("progress", { max: run.stages_total, value: run.stages_done, "aria-label": "Stages done" }),
-          h("span.note", done),
-        ]
+      ? h("progress", { max: run.stages_total, value: run.stages_done, "aria-label": "Stages done" })
       : null,
     run.command
       ? h(
@@ -55,7 +51,7 @@ export function stageHeading(run, stage, current) {
     "header.head",
     h(
       "div.title",
-      h("h1", { dir: "auto" }, stage.name, h("span.kind", stage.kind)),
+      h("h1", { dir: "auto" }, stage.name, stage.kind === stage.name ? null : h("span.kind", stage.kind)),
       h("p.says", stateOf(stage), says(stage), faultLink(run, stage)),
     ),
     stage.state === "running" && stage.total

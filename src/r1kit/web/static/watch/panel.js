@@ -51,8 +51,8 @@ class Panel {
   captionParts(lines) {
     const own = lines.filter((line) => !line.run);
     this.value = h("span.ends");
-    const about = own.length > 1 ? own.map((line) => this.legendEntry(line)) : [this.each.note];
-    return [h("b", this.title), this.value, h("span.about", about)];
+    this.about = h("span.about", own.length > 1 ? own.map((line) => this.legendEntry(line)) : this.each.note);
+    return [h("b", this.title), this.value, this.about];
   }
 
   legendEntry(line) {
@@ -83,8 +83,9 @@ class Panel {
       const own = texts.filter((_, index) => this.lines[index].label === span.dataset.line);
       span.textContent = own.join(" | ");
     }
-    const only = spans.length ? "" : texts.join(" | ");
-    this.value.textContent = step === null ? only : [`step ${step}`, only].filter(Boolean).join(": ");
+    const named = step === null ? "" : `step ${step}`;
+    this.value.textContent = spans.length ? named : texts.join(" | ");
+    if (!spans.length) this.about.textContent = named || this.each.note; // beside both, a long title has no room
     const spoken = (step === null ? last : atStep).map((text, index) => `${this.lines[index].label} ${text}`);
     this.field.setAttribute("aria-valuenow", step ?? this.last);
     this.field.setAttribute("aria-valuetext", `step ${step ?? this.last}: ${spoken.join(", ")}`);
