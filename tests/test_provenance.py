@@ -8,7 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ import pytest
 
 from r1kit.commands.bisect_command import bisect
 from r1kit.commands.verify_run_command import verify_run
+from r1kit.content import seal
 from r1kit.pipeline import Context, Kind, Recipe, Stage, execute
 from r1kit.report.live.places import find_runs
 from r1kit.review.queue import ReviewQueue
@@ -202,7 +203,7 @@ def test_a_damaged_cache_of_hashes_costs_only_time(runs: Path, content: str) -> 
 def test_a_damaged_list_of_calls_begins_again(runs: Path, content: str) -> None:
     (runs / "toys" / "run.json").write_text(content)
     execute(recipe(third=Toy(factor=5)), runs)
-    assert len(json.loads((runs / "toys" / "run.json").read_text())) == 1
+    assert len(json.loads((runs / "toys" / "run.json").read_text())["calls"]) == 1
 
 
 def test_what_killed_writers_left_anywhere_in_a_stage_is_removed_by_the_next_attempt(runs: Path) -> None:
@@ -249,6 +250,67 @@ def test_an_audit_names_every_damaged_file_with_the_same_size_and_time_too(runs:
     assert status == 1
     assert all(f"{file} is damaged" in text for file in (*damaged, runs / "toys" / "plan.json")), text
     assert "second" in text and "to make it again: mv" in text
+
+
+def change(file: Path, **values: Any) -> None:
+    """Another value in a JSON object that stays valid."""
+    file.write_text(json.dumps(json.loads(file.read_text()) | values))
+
+
+def rename(folder: Path) -> None:
+    folder.rename(folder.with_name(folder.name.replace("third", "other")))
+
+
+DAMAGES_OF_A_RUN: dict[str, tuple[Callable[[Path], Any], str]] = {
+    "plan": (lambda runs: change(runs / "toys" / "plan.json", title="x"), r"plan.json is damaged: changed since"),
+    "no plan": (lambda runs: (runs / "toys" / "plan.json").unlink(), r"plan.json is damaged: missing"),
+    "calls": (lambda runs: change(runs / "toys" / "run.json", calls=[]), r"run.json is damaged: changed since"),
+    "renamed": (
+        lambda runs: rename(folder_of(runs, "third")),
+        r"stage.json is damaged: it is that of third-\w+: .*renamed",
+    ),
+    "input": (
+        lambda runs: shutil.rmtree(folder_of(runs, "first")),
+        r"first-\w+ is damaged: missing, and second-\w+ read it as input 'x'; put it back",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", DAMAGES_OF_A_RUN)
+def test_an_audit_names_what_was_changed_renamed_or_removed_though_every_file_left_is_whole(
+    runs: Path, name: str
+) -> None:
+    damage, message = DAMAGES_OF_A_RUN[name]
+    damage(runs)
+    result = verify_run(runs)
+    assert not result["ok"] and re.search(message, result["text"]), result["text"]
+
+
+def test_an_audit_says_which_stages_of_the_plan_are_absent_and_a_stage_that_was_copied_alone_is_intact(
+    runs: Path, tmp_path: Path
+) -> None:
+    third = folder_of(runs, "third")
+    third.rename(tmp_path / third.name)
+    assert verify_run(tmp_path / third.name)["ok"]
+    result = verify_run(runs)
+    assert result["ok"] and result["absent"] == [third.name] and "third" in result["text"]
+
+
+@pytest.mark.parametrize("content", [None, "{}", "[]"])
+def test_a_checkpoint_whose_checksums_are_gone_is_damage_to_an_audit_and_to_a_run_that_verifies(
+    runs: Path, content: str | None
+) -> None:
+    checkpoint = folder_of(runs, "first") / "checkpoints" / "step-000002"
+    checkpoint.mkdir(parents=True)
+    (checkpoint / "state.json").write_text("{}")
+    seal(checkpoint)
+    execute(recipe(), runs, verify=True)
+    assert verify_run(runs)["ok"]
+    (checkpoint / "checksums.json").unlink() if content is None else (checkpoint / "checksums.json").write_text(content)
+    message = r"step-000002 is damaged: .*checksums.json(.|\n)*restore the checkpoint from a copy, or delete it"
+    assert re.search(message, verify_run(runs)["text"]) and not verify_run(runs)["ok"]
+    with pytest.raises(StoreError, match=message):
+        execute(recipe(), runs, verify=True)
 
 
 def test_the_remedy_moves_the_stage_out_of_sight_and_runs_and_stages_can_be_named_by_a_dot(

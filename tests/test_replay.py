@@ -56,6 +56,18 @@ def test_a_step_is_the_same_again_from_the_nearest_checkpoint_before_it(run: Pat
     assert {path: path.stat().st_mtime_ns for path in stage.rglob("*")} == before
 
 
+def test_a_replay_starts_before_a_checkpoint_without_checksums_and_says_so(run: Path, tmp_path: Path) -> None:
+    checksums = stage_of(run) / "checkpoints" / "step-000002" / "checksums.json"
+    shutil.move(checksums, tmp_path)
+    said = list[str]()
+    try:
+        result = replay(run, 3, say=said.append)
+    finally:
+        shutil.move(tmp_path / checksums.name, checksums)
+    assert result["ok"] and result["from"] == 0
+    assert any("step-000002 is damaged: it has no checksums.json" in line for line in said), said
+
+
 def test_a_step_that_was_logged_otherwise_is_shown_and_a_moved_run_names_the_input_that_is_missing(
     run: Path, tmp_path: Path
 ) -> None:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from r1kit.store import StoreError, files_in, read_json, sha256, write_json
+from r1kit.store import StoreError, files_in, read_json, sha256, to_plain, write_json
 
 CHECKSUMS = "checksums.json"  # in a sealed folder
+DIGEST = "sha256"  # the key of a JSON object's own hash
 FileRecord = dict[str, Any]  # bytes, mtime_ns, sha256
 
 
@@ -58,6 +61,21 @@ def parse_records(value: Any, file: Path) -> dict[str, FileRecord]:
     raise StoreError(f"{file} is damaged: its records of files have no size or no hash; restore it or delete it")
 
 
+def with_digest(content: Mapping[str, Any]) -> dict[str, Any]:
+    """A JSON object with a hash of itself, so that an edit or a damage that leaves it valid JSON is seen."""
+    plain = to_plain(content)
+    return {**plain, DIGEST: _digest(plain)}
+
+
+def is_changed(content: Mapping[str, Any]) -> bool:
+    """Whether an object is not the one that `with_digest` made."""
+    return content.get(DIGEST) != _digest({name: value for name, value in content.items() if name != DIGEST})
+
+
+def _digest(content: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
 def seal(folder: Path) -> None:
     """Write `checksums.json` over all files of a folder. Call it last, before the folder gets its name."""
     records = record(folder, files_in(folder))
@@ -66,14 +84,16 @@ def seal(folder: Path) -> None:
     write_json(folder / CHECKSUMS, records)
 
 
-def require_sealed(folder: Path) -> bool:
-    """Raise `StoreError` for a file that is not as it was sealed; False if the folder was never sealed."""
+def require_sealed(folder: Path) -> None:
+    """Raise `StoreError` if the folder does not hold exactly what was sealed; hidden files do not count."""
     file = folder / CHECKSUMS
     if not file.exists():
-        return False
+        raise StoreError(f"{folder} is damaged: it has no {CHECKSUMS}, so nobody knows whether its files are whole")
     records = parse_records(read_json(file), file)
-    if damaged := damage(folder, records, whole=True):
+    names = {path.relative_to(folder).as_posix() for path in files_in(folder) if not path.name.startswith(".")}
+    damaged = damage(folder, records, whole=True)
+    damaged |= dict.fromkeys(sorted(names - records.keys() - {CHECKSUMS}), f"{CHECKSUMS} does not have it")
+    if damaged:
         name, reason = next(iter(damaged.items()))
         more = f", and {len(damaged) - 1} more of its files are damaged" if len(damaged) > 1 else ""
         raise StoreError(f"{folder / name} is damaged: {reason}{more}")
-    return True

@@ -10,6 +10,7 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
+from r1kit.content import require_sealed
 from r1kit.data.jsonl import read_rows
 from r1kit.data.step_rows import FILE, SAMPLED, UNITS, UPDATED, Difference, first_difference, ranks_of, read_steps
 from r1kit.pipeline import Context, Display, Kind, Progress, Stage
@@ -20,7 +21,7 @@ from r1kit.report.recorded import RecordedStage
 from r1kit.settings import SettingsError
 from r1kit.stages.on_policy import ON_POLICY
 from r1kit.stages.rl import RL
-from r1kit.store import scratch_folder, to_plain
+from r1kit.store import StoreError, scratch_folder, to_plain
 from r1kit.terminal import printable, shortened
 from r1kit.train.checkpoints import by_step, step_of
 
@@ -44,7 +45,9 @@ def replay(path: Path, step: int, stage: str = "", say: Callable[[str], None] = 
         steps = [each for each in logged if each > 0]  # 0 are the weights before the first step
         known = f"steps {min(steps)} to {max(steps)}" if steps else "no steps: none has ended, or an older version ran"
         raise ValueError(f"{recorded.folder / FILE} has no step {step}, but {known}")
-    if len(devices := {ranks_of(logged[each]) for each in _steps_to(recorded.folder, logged, step)}) > 1:
+    start = _sound_checkpoint(recorded.folder, step, say)
+    first = 1 + (step_of(start) if start else 0)
+    if len(devices := {ranks_of(logged[each]) for each in logged if first <= each <= step}) > 1:
         numbers = " and ".join(map(str, sorted(devices)))
         raise ValueError(
             f"up to step {step}, {recorded.folder.name} ran on {numbers} devices since the checkpoint before it, and a "
@@ -54,9 +57,8 @@ def replay(path: Path, step: int, stage: str = "", say: Callable[[str], None] = 
         say(f"since the run: {change}")
     with scratch_folder(Path(tempfile.gettempdir()), "r1kit-replay") as scratch:
         folder = scratch / recorded.folder.name
-        run_again(recorded, folder, step, int(logged[step].get("threads", 0)), devices.pop())
+        run_again(recorded, folder, start, step, int(logged[step].get("threads", 0)), devices.pop())
         repeated = read_steps(folder)
-        first = min(repeated)
         difference = first_difference(logged, repeated, [each for each in sorted(repeated) if each in logged])
         compared = step if difference is None else difference.step
         rows = [
@@ -66,9 +68,9 @@ def replay(path: Path, step: int, stage: str = "", say: Callable[[str], None] = 
         lines = _lines(logged[step], difference, rows)
         if difference is not None:
             lines += _completions(recorded.folder, folder, difference)
-    start = f"from the checkpoint of step {first - 1}" if first else "from the beginning"
-    head = f"{recorded.folder.name}, step {step}, {start}: {'the same bits' if difference is None else 'not the same'}"
-    result = {"ok": difference is None, "stage": recorded.folder.name, "step": step, "from": max(0, first - 1)}
+    begin = f"from the checkpoint of step {first - 1}" if start else "from the beginning"
+    head = f"{recorded.folder.name}, step {step}, {begin}: {'the same bits' if difference is None else 'not the same'}"
+    result = {"ok": difference is None, "stage": recorded.folder.name, "step": step, "from": first - 1}
     found = None if difference is None else to_plain(asdict(difference))
     return result | {"difference": found, "text": printable("\n".join([head, *lines]))}
 
@@ -86,14 +88,23 @@ def find_stage(path: Path, name: str = "") -> Path:
     return chosen[0]
 
 
-def _steps_to(stage: Path, logged: Mapping[int, Mapping[str, Any]], step: int) -> list[int]:
-    """The logged steps after the newest checkpoint before `step`, up to it."""
-    start = max((number for number in map(step_of, by_step(stage)) if number < step), default=0)
-    return [each for each in sorted(logged) if start < each <= step]
+def _sound_checkpoint(stage: Path, step: int, say: Callable[[str], None]) -> Path | None:
+    """The newest checkpoint before `step` that is not damaged; None if there is none. Damaged ones are said."""
+    for checkpoint in reversed(by_step(stage)):
+        if step_of(checkpoint) < step:
+            try:
+                require_sealed(checkpoint)
+            except StoreError as error:
+                say(f"{error}; the replay starts before it")
+            else:
+                return checkpoint
+    return None
 
 
-def run_again(recorded: RecordedStage, folder: Path, step: int, threads: int = 0, devices: int = 1) -> None:
-    """Train in `folder` up to the step, from the newest checkpoint before it; leaves the hashes of each step.
+def run_again(
+    recorded: RecordedStage, folder: Path, checkpoint: Path | None, step: int, threads: int = 0, devices: int = 1
+) -> None:
+    """Train in `folder` from a checkpoint, or from the beginning, up to the step; leaves the hashes of each step.
 
     `threads` and `devices` are the numbers that the run computed with, which decide the last bits of sums. Raises
     `SettingsError` for more devices than there are.
@@ -106,9 +117,8 @@ def run_again(recorded: RecordedStage, folder: Path, step: int, threads: int = 0
     (folder / "checkpoints").mkdir(parents=True)
     if (dtype := recorded.folder / "compute_dtype.json").exists():
         shutil.copy(dtype, folder)
-    for checkpoint in by_step(recorded.folder):
-        if step_of(checkpoint) < step:
-            (folder / "checkpoints" / checkpoint.name).symlink_to(checkpoint.resolve())
+    if checkpoint is not None:
+        (folder / "checkpoints" / checkpoint.name).symlink_to(checkpoint.resolve())
     context = Context(
         stage=recorded.name,
         settings=settings,

@@ -3,22 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from r1kit.content import require_sealed
+from r1kit.content import is_changed
 from r1kit.data.errors import DataError
 from r1kit.data.jsonl import read_rows
 from r1kit.pipeline.fingerprint import fingerprint
-from r1kit.pipeline.manifest import FILES, MANIFEST, STARTED, read_manifest, remedy, stage_damage
-from r1kit.pipeline.plan import PLAN
+from r1kit.pipeline.manifest import (
+    CHANGED,
+    FILES,
+    MANIFEST,
+    STARTED,
+    checkpoint_damage,
+    read_manifest,
+    remedy,
+    stage_damage,
+)
+from r1kit.pipeline.plan import CALLS, PLAN
+from r1kit.report.folders import UNREADABLE
 from r1kit.report.live.places import children, find_runs, is_stage, with_name
 from r1kit.review.database import require_whole
 from r1kit.review.items import ReviewError
-from r1kit.store import StoreError, read_json, read_object, to_plain
+from r1kit.store import StoreError, read_object, to_plain
 from r1kit.terminal import printable
-from r1kit.train.checkpoints import by_step
 
 IDENTITY = ("kind", "version", "code", "settings", "inputs")  # the keys of stage.json that the fingerprint covers
 State = Literal["intact", "unfinished", "unverified", "damaged"]
@@ -41,23 +51,28 @@ def verify_run(path: Path) -> dict[str, Any]:
     """
     path = with_name(path)
     if is_stage(path):
-        folders, plans = [path], list[Path]()
+        audits, broken, absent = [audit(path)], dict[Path, str](), list[Path]()
     else:
         runs = find_runs(path)
         if not runs:
             raise ValueError(f"{path} holds no run: name a run's folder, one of its stages, or a folder of runs")
-        folders = [stage for run in runs.values() for stage in sorted(children(run)) if is_stage(stage)]
-        plans = [run / name for run in runs.values() for name in (PLAN, "run.json")]
-    audits = [audit(folder) for folder in folders]
-    broken = {str(plan): reason for plan in plans if plan.exists() and (reason := _broken(read_json, plan))}
-    is_ok = not broken and all(each.state != "damaged" for each in audits)
+        audits = [audit(stage) for run in runs.values() for stage in sorted(children(run)) if is_stage(stage)]
+        broken = {file: reason for run in runs.values() for file, reason in _damage_of_run(run)}
+        broken |= {parent: reason for each in audits for parent, reason in _missing_inputs(each.folder)}
+        absent = [stage for run in runs.values() for stage in _planned(run) if not stage.exists()]
     lines = [f"{file} is damaged: {reason}" for file, reason in broken.items()]
     for each in audits:
         lines.append(f"{each.folder.name}: {each.state}{f', {each.files} files' if each.files else ''}")
         lines += [f"  {each.folder / name} is damaged: {reason}" for name, reason in each.damaged.items()]
-        lines += [f"  {remedy(each.folder)}"] if each.damaged else []
-    stages = [to_plain(asdict(each)) for each in audits]
-    return {"ok": is_ok, "stages": stages, "damaged": broken, "text": printable("\n".join(lines))}
+        lines += [f"  {remedy(each.folder, each.damaged)}"] if each.damaged else []
+    lines += [f"{stage.name}: absent: it never ran, or its folder was moved" for stage in absent if stage not in broken]
+    return {
+        "ok": not broken and all(each.state != "damaged" for each in audits),
+        "stages": [to_plain(asdict(each)) for each in audits],
+        "damaged": {str(file): reason for file, reason in broken.items()},
+        "absent": [stage.name for stage in absent],
+        "text": printable("\n".join(lines)),
+    }
 
 
 def audit(folder: Path) -> Audit:
@@ -75,12 +90,46 @@ def audit(folder: Path) -> Audit:
     return Audit(folder, state, files, damaged)
 
 
+def _damage_of_run(run: Path) -> Iterator[tuple[Path, str]]:
+    """What is wrong with the run's own files. A run that was killed in its first call has no list of calls."""
+    for name in (PLAN, CALLS):
+        try:
+            if is_changed(read_object(run / name)):
+                yield run / name, CHANGED
+        except FileNotFoundError:
+            if name == PLAN:
+                yield run / name, "missing; the command of the run writes it again"
+        except (StoreError, OSError) as error:
+            yield run / name, str(error).removeprefix(f"{run / name} ")
+
+
+def _planned(run: Path) -> list[Path]:
+    """The folders of the stages of the run's last call; none if its plan is damaged."""
+    try:
+        return [run / str(stage["folder"]) for stage in read_object(run / PLAN)["stages"]]
+    except (StoreError, OSError, LookupError, TypeError):
+        return []
+
+
+def _missing_inputs(folder: Path) -> Iterator[tuple[Path, str]]:
+    """Folders of stages that this one read and that are not there."""
+    with suppress(*UNREADABLE):
+        for name, parent, _ in _parents(folder, read_object(folder / STARTED)):
+            if not parent.exists():
+                yield parent, f"missing, and {folder.name} read it as input {name!r}; put it back"
+
+
+def _parents(folder: Path, started: Mapping[str, Any]) -> Iterator[tuple[str, Path, str]]:
+    """The inputs of a stage that other stages made: name, folder and fingerprint."""
+    for name, source in started["inputs"].items():
+        if "stage" in source:
+            digest = source["fingerprint"]
+            yield name, folder.with_name(f"{source['stage']}-{digest[:8]}"), digest
+
+
 def _unrecorded_damage(folder: Path) -> Iterator[tuple[str, str]]:
     """Checkpoints, rows and a review queue: what has no record in a manifest."""
-    for kind in ("checkpoints", "best"):
-        for checkpoint in by_step(folder, kind):
-            if reason := _broken(require_sealed, checkpoint):
-                yield checkpoint.relative_to(folder).as_posix(), reason
+    yield from checkpoint_damage(folder).items()
     for file in sorted(folder.glob("**/*.jsonl")):
         if reason := _broken(lambda path: sum(1 for _ in read_rows(path)), file):
             yield file.relative_to(folder).as_posix(), reason
@@ -96,13 +145,12 @@ def _identity_damage(folder: Path) -> Iterator[tuple[str, str]]:
     try:
         content = read_object(folder / STARTED)
         digest = fingerprint({name: content[name] for name in IDENTITY if name in content})
-        if digest != content["fingerprint"] or not folder.name.endswith(f"-{digest[:8]}"):
-            yield STARTED, f"its fingerprint is {digest[:8]}, expected that of the folder's name"
-        for name, source in content["inputs"].items():
-            parent = folder.with_name(f"{source.get('stage')}-{source['fingerprint'][:8]}")
-            if (parent / MANIFEST).exists() and read_manifest(parent)["fingerprint"] != source["fingerprint"]:
+        if digest != content["fingerprint"] or folder.name != f"{content['stage']}-{digest[:8]}":
+            yield STARTED, f"it is that of {content['stage']}-{digest[:8]}: it was changed, or its folder renamed"
+        for name, parent, expected in _parents(folder, content):
+            if (parent / MANIFEST).exists() and read_manifest(parent)["fingerprint"] != expected:
                 yield STARTED, f"input {name!r} has another fingerprint than {parent.name}"
-    except (StoreError, LookupError, TypeError, AttributeError, ValueError) as error:
+    except UNREADABLE as error:
         yield STARTED, f"not what r1kit wrote ({error})"
 
 

@@ -11,18 +11,19 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
+from r1kit.content import is_changed, with_digest
 from r1kit.pipeline.fingerprint import UNKNOWN, Hashes
 from r1kit.pipeline.graph import Recipe
 from r1kit.pipeline.guards import require_free, stop_on_signals
 from r1kit.pipeline.job import Job, check, context_of, naming, run_job
-from r1kit.pipeline.manifest import describe, is_within, stage_damage
-from r1kit.pipeline.plan import PLAN, PlanRow, plan
+from r1kit.pipeline.manifest import checkpoint_damage, describe, is_within, stage_damage
+from r1kit.pipeline.plan import CALLS, PLAN, PlanRow, plan
 from r1kit.pipeline.progress import Display, Progress
 from r1kit.pipeline.provenance import command, host
 from r1kit.pipeline.sharing import require_devices, require_shareable
 from r1kit.pipeline.side_by_side import Pool, run_side_by_side
 from r1kit.pipeline.worker import Workers
-from r1kit.store import StoreError, read_json, sha256, sweep, write_json, write_text
+from r1kit.store import StoreError, read_object, sha256, sweep, write_json, write_text
 from r1kit.terminal import shortened
 
 RECIPE = "recipe.toml"
@@ -91,7 +92,7 @@ def execute(
                     sweep(place, ".*")
                 _write_plan(runs / recipe.name / PLAN, recipe, rows)
             beside = companion(rows, display) if companion is not None else contextlib.nullcontext()
-            with beside, _timed(runs / recipe.name / "run.json", left, jobs):
+            with beside, _timed(runs / recipe.name / CALLS, left, jobs):
                 if left and cluster is not None:
                     run_side_by_side(left, cluster(recipe, runs / recipe.name, display), display)
                 elif left and jobs > 1:
@@ -135,7 +136,10 @@ def _check_finished(rows: Sequence[PlanRow], hashes: Hashes, verify: bool) -> di
         used = [source["path"] for source in reads if source.get("stage") == row.stage.name]
         if damaged is None:
             notes[row.stage.name] = " (unverified: an older version recorded no hashes)"
-        elif verify or row is rows[-1] or any(is_within(name, used) for name in damaged):
+            continue
+        if verify:
+            damaged |= checkpoint_damage(row.folder)
+        if verify or row is rows[-1] or any(is_within(name, used) for name in damaged):
             errors += [describe(row.folder, damaged)] if damaged else []
         elif damaged:
             files = ", ".join(f"{name}: {reason}" for name, reason in damaged.items())
@@ -157,7 +161,7 @@ def _write_plan(file: Path, recipe: Recipe, rows: Sequence[PlanRow]) -> None:
         }
         for row in rows
     ]
-    write_json(file, {"title": recipe.title, "command": command(), "stages": stages})
+    write_json(file, with_digest({"title": recipe.title, "command": command(), "stages": stages}))
 
 
 @contextlib.contextmanager
@@ -173,12 +177,12 @@ def _timed(file: Path, left: Sequence[Job], jobs: int) -> Iterator[None]:
             call["seconds"] = round(time.monotonic() - clock, 3)
             call["stages"] = [job.name for job in left if job.is_done]
             with contextlib.suppress(StoreError):  # an error of a stage matters more
-                write_json(file, [*_calls(file), call])
+                write_json(file, with_digest({"calls": [*_calls(file), call]}))
 
 
 def _calls(file: Path) -> list[Any]:
     """The earlier calls of a run; none if the file is missing or damaged."""
     with contextlib.suppress(StoreError, FileNotFoundError):
-        calls = read_json(file)
-        return calls if isinstance(calls, list) else []
+        content = read_object(file)
+        return [] if is_changed(content) else list(content["calls"])
     return []

@@ -6,22 +6,21 @@ stage, and by `r1kit verify-run`. A manifest of an older version has none: its s
 
 from __future__ import annotations
 
-import hashlib
-import json
 import re
 import shlex
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from r1kit.content import damage, parse_records, record
-from r1kit.store import StoreError, files_in, read_object, sha256, to_plain, write_json
+from r1kit.content import damage, is_changed, parse_records, record, require_sealed, with_digest
+from r1kit.store import StoreError, files_in, read_object, sha256, write_json
 
 MANIFEST = "manifest.json"
 STARTED = "stage.json"
-FILES, DIGEST = "files", "sha256"  # keys of a manifest: the records of files, and the hash of the manifest's other keys
+FILES = "files"  # the key of the records in a manifest
+SEALED = ("checkpoints", "best")  # folders of checkpoints, each with checksums of its own
 # Hidden files, files that change after a stage is done (a queue that people open again, logs), and checkpoints, which
-# no other stage reads and which have checksums of their own.
+# no other stage reads.
 CHANGING = re.compile(
     r"(manifest\.json|progress\.json|log\.txt|rank-\d+\.log|review\.db.*|(checkpoints|best|tracking)/.*)|(.*/)?\..*"
 )
@@ -33,8 +32,7 @@ CHANGED = "changed since the stage wrote it"
 def write_manifest(folder: Path, manifest: Mapping[str, Any]) -> None:
     """Hash what the stage wrote, and write its manifest, which makes the stage done."""
     files = [file for file in files_in(folder) if not CHANGING.fullmatch(file.relative_to(folder).as_posix())]
-    whole = to_plain({**manifest, FILES: record(folder, files)})
-    write_json(folder / MANIFEST, whole | {DIGEST: digest_of(whole)})
+    write_json(folder / MANIFEST, with_digest({**manifest, FILES: record(folder, files)}))
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
@@ -43,17 +41,6 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     if not isinstance(manifest.get("fingerprint"), str):
         raise StoreError(f"{folder / MANIFEST} is damaged: it has no fingerprint; {remedy(folder)}")
     return manifest
-
-
-def digest_of(manifest: Mapping[str, Any]) -> str:
-    """SHA-256 of a manifest without its own hash."""
-    content = {name: value for name, value in manifest.items() if name != DIGEST}
-    return hashlib.sha256(json.dumps(content, sort_keys=True, ensure_ascii=True).encode()).hexdigest()
-
-
-def is_changed(manifest: Mapping[str, Any]) -> bool:
-    """Whether a manifest is not the one that the stage wrote."""
-    return manifest.get(DIGEST) != digest_of(manifest)
 
 
 def stage_damage(
@@ -71,6 +58,17 @@ def stage_damage(
     changed = {MANIFEST: CHANGED} if is_changed(manifest) else {}
     added = {name: ADDED for name in _added(folder, records) if is_within(name, [within])}
     return changed | added | damage(folder, used, whole=whole, hash_of=hash_of)
+
+
+def checkpoint_damage(folder: Path) -> dict[str, str]:
+    """Why each checkpoint of a stage that is not as it was sealed is damaged. All of them are hashed."""
+    damaged = {}
+    for checkpoint in sorted(path for name in SEALED for path in folder.glob(f"{name}/step-*")):
+        try:
+            require_sealed(checkpoint)
+        except (StoreError, OSError) as error:
+            damaged[checkpoint.relative_to(folder).as_posix()] = str(error).replace(f"{checkpoint}/", "")
+    return damaged
 
 
 def _added(folder: Path, records: Mapping[str, Any]) -> Iterator[str]:
@@ -92,11 +90,14 @@ def describe(folder: Path, damaged: Mapping[str, str]) -> str:
     """The damage of a stage with the remedy, as one message."""
     lines = [f"{folder / name} is damaged: {reason}" for name, reason in list(damaged.items())[:5]]
     more = [f"and {len(damaged) - 5} more files"] if len(damaged) > 5 else []
-    return "\n".join([*lines, *more, remedy(folder)])
+    return "\n".join([*lines, *more, remedy(folder, damaged)])
 
 
-def remedy(folder: Path) -> str:
-    """How to get a damaged stage back."""
+def remedy(folder: Path, damaged: Iterable[str] = (MANIFEST,)) -> str:
+    """How to get a stage with these damaged files back."""
+    if all(name.startswith(SEALED) for name in damaged):
+        used = "a stage resumes from the one before, and only r1kit replay reads those of a finished stage"
+        return f"restore the checkpoint from a copy, or delete it: {used}"
     try:
         command = str(read_object(folder / MANIFEST)["command"])
     except (StoreError, OSError, KeyError):

@@ -12,14 +12,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from r1kit.content import is_changed
 from r1kit.pipeline.fingerprint import UNKNOWN, Hashes, fingerprint, identity, settings_of
 from r1kit.pipeline.graph import External, Output, Recipe, Stage
-from r1kit.pipeline.manifest import CHANGED, FILES, MANIFEST, STARTED, is_changed, read_manifest, remedy
+from r1kit.pipeline.manifest import CHANGED, FILES, MANIFEST, STARTED, read_manifest, remedy
 from r1kit.pipeline.progress import Progress
 from r1kit.settings import nearest
 from r1kit.store import StoreError, read_object
 
-PLAN = "plan.json"  # in the run's folder, written by `execute`
+PLAN, CALLS = "plan.json", "run.json"  # in the run's folder, written by `execute`
 Status = Literal["done", "resume", "run"]
 
 

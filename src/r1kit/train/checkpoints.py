@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -49,22 +49,34 @@ def restore(stage: Path, load: Callable[[Path], State], note: Callable[[str], No
     `note` receives a line for each damaged one. Raises `StoreError` if every checkpoint is damaged: training from the
     start again would be a costly surprise.
     """
+    folders = by_step(stage)
+    if not folders:
+        return None
+    remedy = f"restore a checkpoint, or delete {stage / 'checkpoints'} to train the stage from its start"
+    step, state = load_newest(folders, load, note, f"no other checkpoint is left: {remedy}")
+    note(f"resumes after step {step}")
+    return state
+
+
+def load_newest(
+    folders: Sequence[Path], load: Callable[[Path], State], note: Callable[[str], None], refusal: str
+) -> tuple[int, State]:
+    """Load the newest of these checkpoints, oldest first, that is not damaged; returns its step and its state.
+
+    `note` receives a line for each damaged one. Raises `StoreError` with `refusal` if no checkpoint is left.
+    """
     reasons = []
-    for folder in reversed(by_step(stage)):
+    for folder in reversed(folders):
         try:
-            is_sealed = require_sealed(folder)
+            require_sealed(folder)
             state = load(folder)
         except StoreError as error:
             reasons.append(str(error))
             continue
         for reason in reasons:
-            note(f"{reason}; an older checkpoint is used, and its steps are trained again")
-        note(f"resumes after step {step_of(folder)}{'' if is_sealed else ' (its checkpoint has no checksums)'}")
-        return state
-    if reasons:
-        remedy = f"restore a checkpoint, or delete {stage / 'checkpoints'} to train the stage from its start"
-        raise StoreError("\n".join([*reasons, f"no other checkpoint is left: {remedy}"]))
-    return None
+            note(f"{reason}; an older checkpoint is used")
+        return step_of(folder), state
+    raise StoreError("\n".join([*reasons, refusal]))
 
 
 def prune(stage: Path, keep: int) -> None:

@@ -9,6 +9,7 @@ from r1kit import ranks
 from r1kit.pipeline import Context
 from r1kit.report.folders import StageFolder
 from r1kit.report.health import Verdict, verdict
+from r1kit.store import StoreError
 from r1kit.train import checkpoints
 from r1kit.train.validation import Best
 
@@ -81,7 +82,7 @@ class HealthAlarm:
     ) -> tuple[Best, dict[str, Any]]:
         """Train; after an alarm that rolls back, the learner has the weights of the last checkpoint before the fault.
 
-        Returns the best validation and facts for the manifest. Raises `AlarmError` if there is no such checkpoint.
+        Returns the best validation and facts for the manifest. Raises `AlarmError` if no sound one is left.
         """
         try:
             return train(), {}
@@ -90,11 +91,12 @@ class HealthAlarm:
             before = [each for each in checkpoints.by_step(folder) if checkpoints.step_of(each) < error.since]
             if self.action != "roll-back":
                 raise
-            if not before:
-                error.add_note(f"it cannot roll back: no checkpoint is left from before step {error.since}")
-                raise
-            learner.load(before[-1], reference)
+            say, refusal = self.context.progress.say, f"no checkpoint is left from before step {error.since}"
+            try:
+                step, _ = checkpoints.load_newest(before, lambda each: learner.load(each, reference), say, refusal)
+            except StoreError as reason:
+                error.add_note(f"it cannot roll back: {reason}")
+                raise error from None
             learner.whole_model()  # what is saved and measured
-            step = checkpoints.step_of(before[-1])
-            self.context.progress.say(f"{error}; rolled back to the weights after step {step}, and ended")
+            say(f"{error}; rolled back to the weights after step {step}, and ended")
             return Best(), {"rolled_back_to": step, "alarm": str(error)}
