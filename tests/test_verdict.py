@@ -128,6 +128,19 @@ FAULTS: dict[str, tuple[str, dict[str, Course | None]]] = {
 }
 
 
+STARVED = [fault for fault, (name, _) in FAULTS.items() if name == "starved" and "from the start" not in fault]
+
+
+@pytest.mark.parametrize("fault", STARVED)
+def test_the_remedy_begins_with_max_tokens_if_most_completions_are_cut_off(fault: str, tmp_path: Path) -> None:
+    courses = FAULTS[fault][1]
+    ended = verdict(stage(tmp_path / "ended", courses))
+    settings = {"max_tokens": 64}
+    cut = verdict(stage(tmp_path / "cut", courses | {"completion/truncated": lambda t: 1.0}, settings=settings))
+    assert ended.name == cut.name == "starved" and "max_tokens" not in ended.remedy
+    assert "raise max_tokens (64 now; 100.0 % of completions are cut off); if that is not it" in cut.remedy
+
+
 @pytest.mark.parametrize("fault", FAULTS)
 def test_each_fault_is_named_with_figures_and_a_remedy(fault: str, tmp_path: Path) -> None:
     name, courses = FAULTS[fault]

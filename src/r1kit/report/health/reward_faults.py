@@ -20,6 +20,17 @@ NARROWED = (
 STARVED = "use easier problems, larger groups or dynamic sampling (algorithm=dapo)"
 
 
+def more_signal(signals: Signals, otherwise: str = STARVED) -> str:
+    """How to get groups that differ: more tokens if most completions are cut off, and then `otherwise`."""
+    cut = signals["completion/truncated"]
+    if cut is None or cut.last <= 0.5:
+        return otherwise
+    most = signals.stage.settings.get("max_tokens")
+    return (
+        f"raise max_tokens ({most} now; {percent(cut.last)} of completions are cut off); if that is not it, {otherwise}"
+    )
+
+
 def score_falls(signals: Signals) -> Verdict | None:
     """The training reward rises while right answers become fewer: in training, on the probe, or in the evaluation."""
     if not signals.is_rewarded:
@@ -104,7 +115,8 @@ def none_right(signals: Signals) -> Verdict | None:
         for name, part in grown
         if name not in ("reward/mean", "reward/std")
     ]
-    remedy = f"first check with r1kit verify that your references are judged right; then {STARVED}, or start from SFT"
+    check = "check with r1kit verify that your references are judged right"
+    remedy = more_signal(signals, f"first {check}; then {STARVED}, or start from SFT")
     return Verdict(name="starved", evidence=tuple(evidence), remedy=remedy)
 
 
@@ -120,7 +132,7 @@ def nothing_varies(signals: Signals) -> Verdict | None:
         f"{percent(zero.last)} of groups have equal rewards in the last quarter, {percent(zero.first)} at first"
     ]
     evidence += [f"training accuracy {from_to(accuracy)}"] if accuracy else []
-    remedy = "the problems are too easy: use harder ones" if was_solved else STARVED
+    remedy = "the problems are too easy: use harder ones" if was_solved else more_signal(signals)
     return Verdict(name="starved", evidence=tuple(evidence), remedy=remedy)
 
 
@@ -131,8 +143,7 @@ def nothing_trained(signals: Signals) -> Verdict | None:
         empty = sum(value == 0 for value in values)
         if not signals.is_solved and values and empty > 0.5 * len(values):
             evidence = f"{name} is 0 in {empty} of {len(values)} steps"
-            remedy = f"raise max_tokens if completions are cut off and truncated=skip; otherwise {STARVED}"
-            return Verdict(name="starved", evidence=(evidence,), remedy=remedy)
+            return Verdict(name="starved", evidence=(evidence,), remedy=more_signal(signals))
     left_out, total = signals.dropped
     if left_out <= 0.5 * total:
         return None
