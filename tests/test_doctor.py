@@ -14,10 +14,13 @@ pytest.importorskip("transformers")
 from r1kit.cli import main  # noqa: E402
 from r1kit.report.folders import StageFolder  # noqa: E402
 from r1kit.report.health import checks, verdict  # noqa: E402
+from r1kit.report.live.health_reader import HealthReader  # noqa: E402
 from r1kit.stages.rl import RL  # noqa: E402
 from r1kit.stages.shared.alarm import AlarmError, HealthAlarm  # noqa: E402
 from r1kit.tasks.leaks import share_at_one_place  # noqa: E402
 from r1kit.train import checkpoints  # noqa: E402
+from r1kit.train.learner import Learner  # noqa: E402
+from test_learner import SETTINGS, llama, saved  # noqa: E402
 from test_preflight import run  # noqa: E402
 
 torch.set_num_threads(1)
@@ -82,6 +85,23 @@ def test_the_command_names_the_fault_and_its_status_says_so(tmp_path: Path, caps
     assert main(["doctor", str(tmp_path / "bad" / "rl")]) == 1
     assert "remedy: check that every update reaches the sampler" in capsys.readouterr().out
     assert main(["doctor", str(tmp_path / "none")]) == 1
+
+
+def test_a_stage_that_the_report_does_not_list_is_judged_too(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first = stage(tmp_path / "run" / "first-00000001", [{}] * 10)
+    stage(tmp_path / "run" / "later-00000002", [{"sampler/logprob_gap_mean": 0.2}] * 10)
+    report = tmp_path / "run" / "report-00000003"
+    report.mkdir()
+    inputs = {"training/first": {"path": f"../{first.name}"}}
+    (report / "manifest.json").write_text(json.dumps({"kind": "report", "stage": "report", "inputs": inputs}))
+    assert main(["doctor", str(tmp_path / "run"), "--json"]) == 1
+    out = capsys.readouterr().out
+    (found,) = json.loads(out[out.index("[") :])
+    names = {row["stage"]: row["name"] for row in found["stages"]}
+    assert names == {"training/first": "healthy", "later": "mismatched"}
+    assert HealthReader().read(tmp_path / "run")["verdict"]["name"] == "later"
 
 
 DAMAGED = {
@@ -164,6 +184,28 @@ def test_an_alarm_warns_or_stops_or_rolls_back(
         monkeypatch.setattr("r1kit.stages.shared.alarm.verdict", named_from(1))
         run(tiny_policy_folder, tmp_path / "lost", alarm="roll-back", **changes)
     assert "cannot roll back" in caught.value.__notes__[0]
+
+
+def test_a_roll_back_passes_over_damaged_checkpoints(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from r1kit.pipeline.context import Context
+
+    settings = RL.settings.parse({"tasks": ["tiny/sums"], "rewards": ["accuracy"], "alarm": "roll-back"})
+    alarm, learner = (
+        HealthAlarm(Context(stage="rl", settings=settings, folder=tmp_path)),
+        Learner(llama(), SETTINGS, steps=9),
+    )
+    first, second = saved(tmp_path, 2, 4)
+    (second / "checksums.json").unlink()
+
+    def train() -> Any:
+        raise AlarmError("planted", since=5)
+
+    assert alarm.guard(train, learner)[1]["rolled_back_to"] == 2
+    assert f"{second} is damaged: it has no checksums.json" in capsys.readouterr().err
+    (first / "checksums.json").write_text("{}")
+    with pytest.raises(AlarmError, match="planted") as caught:
+        alarm.guard(train, learner)
+    assert f"{first}/optimizer.pt is damaged" in caught.value.__notes__[0]
 
 
 def test_one_look_is_no_alarm_and_a_folder_that_cannot_be_read_ends_no_training(tmp_path: Path) -> None:

@@ -35,11 +35,11 @@ def doctor(path: Path) -> list[Row]:
 def _stages(folder: Path) -> list[Row]:
     """A run's training stages; if a file of the run cannot be read, each by itself, without what a run compares."""
     with suppress(*UNREADABLE):
-        run = Run.open(folder)
+        run = Run.open(folder, beyond_report=True)
         return [_judged(name, result, run.health.get(name, [])) for name, result in run.verdicts.items()]
     damaged, found, rows = dict[Path, str](), list[StageFolder](), list[Row]()
     try:
-        found = find_stages(folder, damaged)
+        found = find_stages(folder, damaged, beyond_report=True)
     except ValueError:
         if not damaged:  # no stage has begun
             raise

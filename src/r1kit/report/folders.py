@@ -102,13 +102,16 @@ class StageFolder:
 UNREADABLE = (store.StoreError, OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError)
 
 
-def find_stages(source: Source, unreadable: dict[Path, str] | None = None) -> list[StageFolder]:
+def find_stages(
+    source: Source, unreadable: dict[Path, str] | None = None, *, beyond_report: bool = False
+) -> list[StageFolder]:
     """Stage folders from a mapping (name -> folder), from a list of folders, or from a run's folder.
 
     A run's folder may hold several folders of one stage, each with other settings. The last started counts, and
     stages built on another one are left out, so two runs are never mixed. If the run has a report of its own, the
-    stages are those of the report, with its names and order; otherwise all, by start. Raises ValueError if there are
-    none. A stage that cannot be read is an error, or is left out if `unreadable` is there to receive the reason.
+    stages are those of the report, with its names and order, and with `beyond_report` the others after them; without
+    one they are all, by start. Raises ValueError if there are none. A stage that cannot be read is an error, or is left
+    out if `unreadable` is there to receive the reason.
     """
     if isinstance(source, Mapping):
         return [StageFolder(name, Path(folder)) for name, folder in source.items()]
@@ -129,11 +132,14 @@ def find_stages(source: Source, unreadable: dict[Path, str] | None = None) -> li
             f"{run} is not a run's folder: expected stage folders such as rl-0a1b2c3d, each with manifest.json, "
             "metrics.jsonl or completions.jsonl"
         )
-    if (report := newest_report(stages)) is not None:
-        in_report = {title: latest.get(stage_name(Path(folder))) for title, folder in inputs_of(report).items()}
-        if named := [StageFolder(title, stage.folder) for title, stage in in_report.items() if stage is not None]:
-            return named
-    return sorted(latest.values(), key=lambda stage: stage.started)
+    by_start = sorted(latest.values(), key=lambda stage: stage.started)
+    report = newest_report(stages)
+    in_report = {} if report is None else {title: stage_name(Path(name)) for title, name in inputs_of(report).items()}
+    named = [StageFolder(title, latest[name].folder) for title, name in in_report.items() if name in latest]
+    if not named:
+        return by_start
+    others = [stage for stage in by_start if stage.name not in in_report.values()] if beyond_report else []
+    return [*named, *others]
 
 
 def is_current(stage: StageFolder, latest: Mapping[str, StageFolder]) -> bool:

@@ -40,9 +40,11 @@ class Run:
         teacher: str = "",
         notes: Sequence[str] = (),
         controls: Controls | None = None,
+        *,
+        beyond_report: bool = False,
     ) -> Run:
-        """Find the stages of `source`; the others default to those of the run's own last report."""
-        stages = find_stages(source)
+        """Find the stages of `source` (see `find_stages`); the others default to those of the run's last report."""
+        stages = find_stages(source, beyond_report=beyond_report)
         report = last_report(source)
         settings = report.settings if report else {}
         name = Path(source).name if isinstance(source, str | Path) else "run"

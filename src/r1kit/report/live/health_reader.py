@@ -28,7 +28,7 @@ class HealthReader:
             return health
         damaged = dict[Path, str]()
         try:
-            stages = find_stages(run, damaged)
+            stages = find_stages(run, damaged, beyond_report=True)
         except ValueError:  # no stage has begun, or none can be read
             return {"verdict": None, "stages": [damaged_row(*pair) for pair in damaged.items()]}
         new = {stage.folder: [stamp(stage.folder / name) for name in FILES] for stage in stages}
