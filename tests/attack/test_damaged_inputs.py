@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import random
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,8 +15,10 @@ from hypothesis import strategies as st
 
 from outside_readers import EXPECTED, READERS, read
 from r1kit import cli
+from r1kit.commands.turns_command import model_turns
 from r1kit.models.known import resolve
 from r1kit.models.load import load
+from r1kit.report.live.link_checks import same_tokens
 
 ROW = json.dumps({"question": "1+1?", "answer": "2", "messages": [{"role": "user", "content": "é"}], "n": [1, None]})
 SEEDS: dict[str, bytes] = {
@@ -90,6 +93,50 @@ def test_a_damaged_configuration_is_one_message(
     assert cli.main([command, str(folder), *more.get(command, [])]) == 1
     error = capsys.readouterr().err.strip().splitlines()[-1]
     assert error.startswith("r1kit: error: ") and "model" in error and "Traceback" not in error
+
+
+PROMPTING = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
+PROMPTING += ("generation_config.json", "chat_format.json", "chat_template.jinja")
+
+
+def model_of(folder: Path, **changed: bytes) -> Path:
+    """The tiny model without its weights, with all files that decide prompts, some of them changed."""
+    folder.mkdir()
+    for name in ("config.json", *PROMPTING):
+        source = resolve("tiny") / name
+        (folder / name).write_bytes(source.read_bytes() if source.exists() else b"{}")
+    turns = "{% for message in messages %}{{ message.role }}: {{ message.content }}\n{% endfor %}"
+    (folder / "chat_template.jinja").write_text(turns)
+    for name, content in changed.items():
+        (folder / name).write_bytes(content)
+    return folder
+
+
+@pytest.mark.parametrize("content", [b"{", b"", b"\xff\xfe"])
+@pytest.mark.parametrize("name", PROMPTING)
+def test_a_damaged_file_of_tokenizer_template_or_ends_is_named_with_its_remedy(
+    name: str, content: bytes, tmp_path: Path
+) -> None:
+    whole, folder = model_of(tmp_path / "whole"), model_of(tmp_path / "model", **{name: content})
+    assert model_turns([str(whole)])
+    place = "chat template" if name.endswith("jinja") and content == b"{" else str(folder / name)
+    with pytest.raises(EXPECTED, match=rf"{re.escape(place)}.*(restore|must accept)"):
+        model_turns([str(folder)])
+
+
+def test_a_recipe_for_a_model_with_a_damaged_tokenizer_is_not_begun_without_its_sizes(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = model_of(tmp_path / "model", **{"tokenizer.json": b"{"})
+    assert cli.main(["init", "r1", "--model", str(folder), "--data", "problems=mine.jsonl"]) == 1
+    assert str(folder / "tokenizer.json") in capsys.readouterr().err
+
+
+def test_a_damaged_tokenizer_of_a_stage_is_shown_beside_the_row_that_it_was_to_check(tmp_path: Path) -> None:
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "tokenizer.json").write_text("{}")
+    check = same_tokens(tmp_path, 0, "text")
+    assert check.result == "differs" and str(tmp_path / "model" / "tokenizer.json") in check.why
 
 
 DAMAGES: dict[str, Callable[[bytes], bytes]] = {

@@ -81,13 +81,15 @@ def require_kept(turns: Sequence[dict[str, str]], text: str) -> None:
 
 def apply_template(tokenizer: Any, turns: Sequence[dict[str, str]], remedy: str = _ROLES, **options: Any) -> str:
     """The chat template's text. Raises ValueError if the template refuses the turns, for whatever reason."""
-    from jinja2 import TemplateError
+    from jinja2 import TemplateError, TemplateSyntaxError
 
     if isinstance(template := getattr(tokenizer, "chat_template", None), str):
         check_bounds(template)
     try:
         return str(tokenizer.apply_chat_template(list(turns), tokenize=False, **options))
     except TemplateError as error:
+        if isinstance(error, TemplateSyntaxError):
+            remedy = f"line {error.lineno} is no Jinja; restore chat_template.jinja or tokenizer_config.json"
         raise ValueError(f"the model's chat template refuses these messages ({error}): {remedy}") from error
 
 

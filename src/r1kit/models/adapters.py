@@ -11,10 +11,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from r1kit.models.hub import tokenizer_of
 from r1kit.models.known import ModelError, cache, first_line
-from r1kit.store import atomic_folder, combine, read_object, sha256
+from r1kit.store import StoreError, atomic_folder, combine, read_object, sha256
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+OUTLINE = ("*.json", "*.model", "*.txt", "*.jinja")  # configurations, a tokenizer and its template
 COPIED = ("chat_format.json", "generation_config.json")  # of the adapter, or of its base
 
 
@@ -55,7 +57,8 @@ def _target(adapter: Path, base: Path) -> Path:
     # weights by size and time: to hash a base of many gigabytes at each look would take minutes
     stats = {file.name: file.stat() for file in base.iterdir() if file.is_file()}
     parts = {name: f"{stat.st_size} {stat.st_mtime_ns}" for name, stat in stats.items()}
-    parts |= {f"adapter/{name}": sha256(adapter / name) for name in (CONFIG, WEIGHTS)}
+    read = {adapter / WEIGHTS, *(file for pattern in OUTLINE for file in adapter.glob(pattern))}
+    parts |= {f"adapter/{file.name}": sha256(file) for file in read}
     return cache() / "adapters" / f"{adapter.name}-{combine(parts)[:12]}"
 
 
@@ -70,6 +73,8 @@ def merge(adapter: Path, base_of: Callable[[str], Path]) -> Path:
         raise ModelError(f"{adapter} is a LoRA adapter, which needs peft: pip install 'r1kit[lora]'")
     try:
         model, tokenizer = _merged(adapter, base)
+    except (ModelError, StoreError):  # they name the folder or file that is at fault
+        raise
     except (ImportError, RuntimeError, ValueError, KeyError, TypeError, OSError) as error:
         raise ModelError(f"the adapter {adapter} does not fit its base {base} ({first_line(error)})") from error
     with atomic_folder(target) as part:
@@ -109,10 +114,10 @@ def _merged(adapter: Path, base: Path) -> tuple[Any, Any]:
     """The model with the adapter in its weights, in the base's own precision, and the tokenizer."""
     import torch
     from peft import PeftModel
-    from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
+    from transformers import AutoModelForCausalLM, GenerationConfig
 
-    own = (adapter / "tokenizer_config.json").is_file()
-    tokenizer = AutoTokenizer.from_pretrained(adapter if own else base, trust_remote_code=False)
+    own = any((adapter / name).is_file() for name in ("tokenizer_config.json", "tokenizer.json"))
+    tokenizer = tokenizer_of(adapter, str(adapter)) if own else tokenizer_of(base, str(base))
     model: Any = AutoModelForCausalLM.from_pretrained(base, dtype="auto", trust_remote_code=False)
     precision = model.dtype
     if len(tokenizer) > model.get_input_embeddings().num_embeddings:

@@ -9,11 +9,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 
-from r1kit.chat import ChatFormat, final_answer, to_samples
+from r1kit.chat import ChatFormat, final_answer, saved, to_samples
 from r1kit.models import attention
 from r1kit.models.compute import computing
 from r1kit.models.hub import NO_CODE, context_of, reading, tokenizer_of
@@ -139,9 +139,11 @@ def load_reward_model(name: str, *, device: str = "auto", offload_idle: bool = F
         raise ModelError(f"{name} is a language model: train a reward model from it, or give one's folder")
     model = _classifier(folder, name, missing=())
     tokenizer = tokenizer_of(folder, name)
-    on: On = read_object(folder / FACTS)["on"] if (folder / FACTS).is_file() else "response"
-    written = folder / "chat_format.json"
-    chat = ChatFormat(**read_object(written)) if written.is_file() else ChatFormat(template="chat", system="")
+    on: Any = read_object(folder / FACTS).get("on") if (folder / FACTS).is_file() else "response"
+    if on not in get_args(On):
+        raise ModelError(f"{folder / FACTS} says on={on!r}, expected one of {', '.join(get_args(On))}: restore it")
+    is_written = (folder / saved.FILE).is_file()
+    chat = saved.read(folder) if is_written else ChatFormat(template="chat", system="")
     place(model, device, "auto")
     place_of_work = next(model.parameters()).device
     if offload_idle:

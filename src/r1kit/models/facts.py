@@ -7,12 +7,16 @@ from functools import lru_cache
 from pathlib import Path
 
 from r1kit.chat import ChatFormat, saved
+from r1kit.models.adapters import OUTLINE
 from r1kit.models.hub import config_of, context_of, tokenizer_of, tokens_hash
 from r1kit.models.known import KNOWN, ModelError, cache, find, first_line, resolve
 from r1kit.models.size import shapes_of_config, size_of_shapes
 from r1kit.pipeline import ModelSize
+from r1kit.store import atomic_folder
 
-OUTLINE = ["*.json", "*.model", "*.txt", "*.jinja"]  # a configuration and a tokenizer
+
+class NotFetched(ModelError):
+    """A model that is not on this machine, and that the hub does not give now."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +34,7 @@ class ModelFacts:
 def outline_folder(name: str) -> Path:
     """A folder with a model's configuration and tokenizer; of a model on the hub, only these are fetched.
 
-    Raises `ModelError` if they are not on this machine and cannot be fetched.
+    Raises `NotFetched` if they are not on this machine and cannot be fetched.
     """
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
@@ -43,10 +47,12 @@ def outline_folder(name: str) -> Path:
     if (folder / "config.json").is_file():
         return folder
     try:
-        return Path(snapshot_download(name, local_dir=folder, allow_patterns=OUTLINE, ignore_patterns="*.index.json"))
+        with atomic_folder(folder) as part:  # a kill must not leave a configuration without its tokenizer
+            snapshot_download(name, local_dir=part, allow_patterns=list(OUTLINE), ignore_patterns="*.index.json")
+        return folder
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         reason = f"the configuration of {name} could not be fetched from the hub ({first_line(error)})"
-        raise ModelError(f"{reason}: sizes are chosen by it, so give a folder that holds it, or connect") from error
+        raise NotFetched(f"{reason}: sizes are chosen by it, so give a folder that holds it, or connect") from error
 
 
 def facts_of(name: str) -> ModelFacts:

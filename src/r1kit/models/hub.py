@@ -16,8 +16,9 @@ from typing import Any
 
 from r1kit.models.folder_code import code_options
 from r1kit.models.known import ModelError, first_line
-from r1kit.store import read_object
+from r1kit.store import StoreError, read_bounded, read_object
 
+TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json")
 NO_CODE: dict[str, Any] = {"trust_remote_code": False}
 # what transformers raises for folders that it cannot use, also for JSON of another shape
 UNUSABLE = (
@@ -41,6 +42,8 @@ def reading(name: str, problem: str, remedy: str = "") -> Iterator[None]:
 
     try:
         yield
+    except StoreError:  # it names the file and the remedy
+        raise
     except (*UNUSABLE, SafetensorError, StrictDataclassError) as error:
         if "trust_remote_code" in str(error):
             raise ModelError(
@@ -70,12 +73,28 @@ def config_of(folder: Path, name: str) -> Any:
 
 
 def tokenizer_of(folder: Path, name: str) -> Any:
-    """The tokenizer in a folder. Raises `ModelError` if there is none: for some families transformers then builds one
-    that has special tokens only."""
+    """The tokenizer in a folder, with its chat template.
+
+    Raises `StoreError` for a damaged file, and `ModelError` if there is no tokenizer: for some families transformers
+    then builds one that has special tokens only.
+    """
     from transformers import AutoTokenizer
 
+    for template in folder.glob("*.jinja"):
+        try:
+            is_empty = not read_bounded(template).strip()
+        except UnicodeDecodeError as error:
+            raise StoreError(f"{template} is not text ({error}): it was damaged or edited; restore it") from None
+        if is_empty:  # transformers takes it for none, and prompts would be plain text
+            raise StoreError(f"{template} is empty: it was damaged or edited; restore it, or delete it to have none")
     with reading(name, "has no usable tokenizer", ": save one beside the weights"):
-        tokenizer = AutoTokenizer.from_pretrained(folder, **code_options(folder))
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(folder, **code_options(folder))
+        except UNUSABLE:
+            for file in TOKENIZER:
+                if (folder / file).is_file():
+                    read_object(folder / file)  # names the file that is damaged
+            raise
         if len(tokenizer) <= len(tokenizer.all_special_tokens):
             raise ValueError("no tokenizer file is in the folder")
         return tokenizer

@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from r1kit.models.known import ModelError
+from r1kit.models.facts import NotFetched
 from r1kit.pipeline import Recipe, Stage
 from r1kit.recipes import RECIPES, build_recipe
 from r1kit.recipes.file import is_recipe_file
@@ -56,7 +56,7 @@ def starting_file(name: str, **options: Any) -> str:
     recipe: Recipe | None = None
     try:
         recipe = build_recipe(name, **options, data={**{role: STAND_INS[role] for role in missing}, **data} or None)
-    except ModelError as error:  # the configuration of a model cannot be fetched now
+    except NotFetched as error:
         unknown = str(error).replace("\n", " ")
     lines = ["# r1kit run FILE.toml runs this file, and r1kit plan FILE.toml shows its stages.", ""]
     lines.append(f"recipe = {toml_value(name)}")

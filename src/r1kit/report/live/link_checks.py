@@ -128,7 +128,10 @@ def digest_of(value: Any) -> str:
 
 def same_tokens(folder: Path, index: int, text: str) -> Check:
     """Whether the tokens that a stage was trained on hold the text of the row, decoded, without white space."""
-    tokenizer = tokenizer_of(folder)
+    try:
+        tokenizer = tokenizer_of(folder)
+    except StoreError as error:
+        return Check("differs", "file and row number", str(error))
     if tokenizer is None:
         return Check("not recorded", "file and row number", "the stage has no tokenizer yet: its model is not saved")
     ids = list(TokenFile(folder / "tokens" / "train")[index].token_ids)
@@ -141,7 +144,10 @@ def same_tokens(folder: Path, index: int, text: str) -> Check:
 
 
 def tokenizer_of(folder: Path) -> Any:
-    """The tokenizer saved with a stage's model, or with the model that it began with; None if there is none here."""
+    """The tokenizer saved with a stage's model, or with the model that it began with; None if there is none here.
+
+    Raises `StoreError` for a damaged one.
+    """
     starts = [source for source in inputs_in(folder) if source.name == "model"]
     places = [folder / "model", *(folder.parent / str(start) if start.stage else Path(start.path) for start in starts)]
     file = next((place / "tokenizer.json" for place in places if (place / "tokenizer.json").is_file()), None)
@@ -152,7 +158,10 @@ def tokenizer_of(folder: Path) -> Any:
 def load_tokenizer(file: Path, changed: int) -> Any:
     from tokenizers import Tokenizer
 
-    return Tokenizer.from_file(str(file))
+    try:
+        return Tokenizer.from_file(str(file))
+    except Exception as error:  # tokenizers has no type of its own for it
+        raise StoreError(f"{file} is no tokenizer ({error}): it was damaged or edited; restore it") from None
 
 
 def squeezed(text: str) -> str:
