@@ -1,7 +1,8 @@
-"""`r1kit sandbox serve` under load: 200 requests at once beside clients that are slow, not authorised, or abandon runs.
+"""`r1kit sandbox serve` under load: 200 requests at once, beside clients that behave badly.
 
-Every program prints a number of its own, so a verdict that went to the wrong client shows. Prints JSON; the exit status
-is 1 if a verdict is wrong, if the server needs more than 600 MB, or if it serves anybody without the token.
+These are slow, not authorised, abandon their runs, or come back for ever. Every program prints a number of its own, so
+a verdict that went to the wrong client shows. Prints JSON; the exit status is 1 if a verdict is wrong, if the server
+needs more than 600 MB, or if it serves anybody without the token.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import selectors
 import signal
 import socket
 import subprocess
@@ -21,6 +23,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from r1kit.sandbox import Limits, SandboxError
 from r1kit.sandbox.remote import Remote
@@ -93,6 +96,44 @@ def misbehave(kind: int, port: int, ended: threading.Event) -> str:
     return ""
 
 
+class Reconnecting(threading.Thread):
+    """Clients that come back for ever: half of them say nothing, half ask without the token and stay."""
+
+    def __init__(self, port: int, count: int) -> None:
+        super().__init__(daemon=True)
+        self.port, self.left, self.connections, self.stopped = port, count, 0, threading.Event()
+
+    def run(self) -> None:
+        with selectors.DefaultSelector() as selector:
+            while not self.stopped.is_set():
+                while self.left:
+                    self.left -= 1
+                    self._connect(selector)
+                for key, _ in selector.select(0.1):
+                    client: Any = key.fileobj
+                    with suppress(OSError):
+                        if client.recv(4096):
+                            continue  # an answer, after which the client stays
+                    selector.unregister(client)
+                    client.close()
+                    self.left += 1
+            for key in list(selector.get_map().values()):
+                key.fileobj.close()  # type: ignore[union-attr]
+
+    def _connect(self, selector: selectors.BaseSelector) -> None:
+        try:
+            client = socket.create_connection(("127.0.0.1", self.port), timeout=20)
+            if self.connections % 2:
+                client.sendall(request_head(2, "wrong") + b"{}")
+            client.setblocking(False)
+        except OSError:
+            self.left += 1
+            self.stopped.wait(0.01)
+            return
+        self.connections += 1
+        selector.register(client, selectors.EVENT_READ)
+
+
 def abandon(port: int, number: int) -> socket.socket:
     """Ask for an hour of a program; the caller closes the connection."""
     program = {"program": f"import time\nprint({number})\ntime.sleep(3600)", "limits": {"wall_s": 3600.0}}
@@ -116,12 +157,15 @@ def main() -> None:
     parser.add_argument("--requests", type=int, default=200, help="at once")
     parser.add_argument("--bad-clients", type=int, default=40)
     parser.add_argument("--abandoned", type=int, default=10)
+    parser.add_argument("--reconnecting", type=int, default=1024, help="clients that come back for ever")
     options = parser.parse_args()
     ended = threading.Event()
     with running() as (process, port), ThreadPoolExecutor(options.bad_clients + options.requests) as threads:
         remote = Remote(f"http://127.0.0.1:{port}", TOKEN)
         memory = Memory(process.pid)
         memory.start()
+        came_back = Reconnecting(port, options.reconnecting)
+        came_back.start()
         bad = [threads.submit(misbehave, number % 4, port, ended) for number in range(options.bad_clients)]
         time.sleep(2.0)  # the bodies of those without a token are on their way
 
@@ -138,12 +182,15 @@ def main() -> None:
         all_s = time.perf_counter() - start
         ended.set()
         statuses = Counter(client.result() for client in bad)
+        came_back.stopped.set()
+        came_back.join()
         memory.stopped.set()
     facts = {
         "requests_at_once": options.requests,
         "verdicts": dict(verdicts),
         "seconds": round(all_s, 2),
         "answers_to_bad_clients": dict(statuses),
+        "reconnecting": {"clients": options.reconnecting, "connections": came_back.connections},
         "after_abandoned": {"verdict": after_abandoned, "seconds": round(next_s, 2)},
         "most_memory_mb": round(memory.most_mb, 1),
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import socket
@@ -200,6 +201,24 @@ def test_slow_and_unauthorised_clients_hold_up_nobody_and_are_sent_away(monkeypa
                 pass
             client.close()
     assert (running.num_open, running.bodies_bytes) == (0, 0)
+
+
+def test_clients_that_come_back_for_ever_push_out_each_other_and_no_one_with_the_token(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(server, "MAX_WAITING", 4)
+    gate = Gate()
+    with serving(service(gate)) as address, contextlib.ExitStack() as clients:
+        waits = clients.enter_context(opened(address, post(body("wait"))))
+        assert gate.began.acquire(timeout=PATIENCE_S)
+        refused = clients.enter_context(opened(address, post(body("1"), token="wrong")))
+        assert status_of(refused) == 401
+        silent = [clients.enter_context(opened(address, b"")) for _ in range(20)]
+        for client in (refused, *silent[:-4]):
+            assert client.recv(1000) == b"" or client.recv(1000) == b""  # an answer's rest comes before its end
+        assert Remote(address, "secret").run("2").stdout == "2"
+        gate.open.set()
+        assert status_of(waits) == 200
 
 
 def test_a_body_is_not_read_before_the_token(url: str) -> None:

@@ -17,23 +17,47 @@ HEADERS_S = 20.0  # seconds in which the headers of a request must arrive
 class Impatient(H11Protocol):
     """uvicorn's protocol, which closes a connection whose next request does not begin within `HEADERS_S`.
 
-    It also ends a refused client that goes on sending its body.
+    It also ends a refused client that goes on sending its body. At most `most` connections wait for a request at a
+    time: a new one closes the one that has waited longest. So clients that come back for ever push out each other, and
+    not those whose request is answered. `waiting` is shared by the connections of a server, the oldest first.
     """
+
+    def __init__(self, *args: Any, waiting: dict[Impatient, None], most: int, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.waiting, self.most = waiting, most
+        self.patience: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         self._await_request()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        self._end_waiting()
+
+    def handle_events(self) -> None:
+        super().handle_events()
+        cycle: Any = self.cycle  # None before the first request
+        if cycle is not None and not cycle.response_complete:
+            self._end_waiting()
 
     def on_response_complete(self) -> None:
         self._await_request()  # first: a request that waits in the pipe begins in uvicorn's part
         super().on_response_complete()
 
     def _await_request(self) -> None:
-        self.loop.call_later(HEADERS_S, self._close_without_request, self.cycle)
+        self._end_waiting()
+        self.waiting[self] = None
+        self.patience = self.loop.call_later(HEADERS_S, self.transport.close)
+        if len(self.waiting) > self.most:
+            oldest = next(iter(self.waiting))
+            oldest._end_waiting()
+            oldest.transport.close()
 
-    def _close_without_request(self, last: Any) -> None:
-        if self.cycle is last:
-            self.transport.close()
+    def _end_waiting(self) -> None:
+        self.waiting.pop(self, None)
+        if self.patience is not None:
+            self.patience.cancel()  # its timer would keep the connection in memory
 
 
 async def until_disconnect(receive: Receive, work: Coroutine[Any, Any, T]) -> T:

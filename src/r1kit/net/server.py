@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import socket
 from collections.abc import Callable
 from typing import Any
@@ -12,8 +13,8 @@ from starlette.types import ASGIApp
 
 from r1kit.net.connection import Impatient
 
+MAX_WAITING = 512  # connections that wait for a request
 QUIET: dict[str, Any] = {
-    "http": Impatient,
     "log_level": "warning",
     "access_log": False,
     "lifespan": "off",
@@ -22,11 +23,17 @@ QUIET: dict[str, Any] = {
 }
 
 
+def configured(app: ASGIApp, waiting: int = MAX_WAITING, **options: Any) -> uvicorn.Config:
+    """A server's configuration. At most `waiting` connections wait for a request; the oldest one makes room."""
+    http: Any = functools.partial(Impatient, waiting={}, most=waiting)
+    return uvicorn.Config(app, **{**QUIET, "http": http, **options})
+
+
 class StoppableServer(uvicorn.Server):
     """Calls `close` at the first signal, before open connections have ended."""
 
     def __init__(self, app: ASGIApp, close: Callable[[], None] = lambda: None, **options: Any) -> None:
-        super().__init__(uvicorn.Config(app, **QUIET | options))
+        super().__init__(configured(app, **options))
         self.close = close
 
     def handle_exit(self, *signal: Any) -> None:

@@ -22,7 +22,7 @@ from starlette.types import Receive, Scope, Send
 
 from r1kit.net.connection import until_disconnect
 from r1kit.net.requests import Refused, check_host, check_origin, declared_length, has_key, read_body
-from r1kit.net.server import StoppableServer
+from r1kit.net.server import MAX_WAITING, StoppableServer
 from r1kit.sandbox.interface import Abandon
 from r1kit.sandbox.local import LocalSandbox
 from r1kit.sandbox.probes import Finding
@@ -31,7 +31,6 @@ from r1kit.sandbox.program_requests import Answer, Work, answer_body, converse, 
 MAX_BODY_BYTES = 32 << 20
 MAX_BODIES_BYTES = 256 << 20  # of all requests together, as far as they have arrived
 MAX_OPEN = 512  # requests that run or wait
-MAX_CONNECTIONS = 1024
 BEAT_S = 15.0  # seconds between signs of life while a request waits or its program runs
 
 
@@ -67,8 +66,8 @@ class Service:
         """The server for this process. At the first signal it ends running programs and stops."""
         _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-        connections = min(MAX_CONNECTIONS, most // 2)  # the rest is for the programs' pipes
-        return StoppableServer(self.app, limit_concurrency=connections, log_level="error", timeout_graceful_shutdown=1)
+        waiting = min(MAX_WAITING, most // 4)  # the rest is for requests and for the programs' pipes
+        return StoppableServer(self.app, waiting=waiting, log_level="error", timeout_graceful_shutdown=1)
 
     def check(self, request: Request) -> None:
         """Raises `Refused` for requests of web pages, and of clients without the token."""

@@ -9,7 +9,7 @@ from types import FrameType
 
 import uvicorn
 
-from r1kit.net.server import QUIET
+from r1kit.net.server import configured
 from r1kit.serve.app import Service
 
 
@@ -18,7 +18,7 @@ class Server(uvicorn.Server):
 
     def __init__(self, service: Service) -> None:
         # the service refuses new requests itself while it drains, so the socket stays open until the end
-        super().__init__(uvicorn.Config(service.app, **QUIET))
+        super().__init__(configured(service.app))
         self.service = service
         self.stopped_by = 0  # the signal that cut answers off
 
