@@ -401,6 +401,23 @@ def test_an_interpreter_that_is_not_there_is_named() -> None:
         open_sandbox(SandboxSettings(python="/no/python"))
 
 
+def test_a_script_in_place_of_an_interpreter_is_refused_with_the_remedy(tmp_path: Path) -> None:
+    shim = tmp_path / "python3"
+    shim.write_text('#!/bin/sh\nexec python3 "$@"\n')
+    shim.chmod(0o755)
+    with pytest.raises(SandboxError, match=r"python3 is a script that starts a Python.*sys.executable"):
+        open_sandbox(SandboxSettings(python=str(shim)))
+
+
+@pytest.mark.parametrize("home", ["/", "/tmp", "/usr"])
+def test_a_home_folder_that_programs_see_a_part_of_anyway_is_no_leak(
+    local: Sandbox, home: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Containers have such homes."""
+    monkeypatch.setenv("HOME", home)
+    assert not [finding for finding in examine(local, quick=True) if not finding.held]
+
+
 def test_a_mechanism_that_breaks_in_mid_run_is_an_error_and_no_result(monkeypatch: pytest.MonkeyPatch) -> None:
     working = opened("bubblewrap")
     assert isinstance(working, Bubblewrap)
@@ -431,16 +448,17 @@ def test_settings_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> 
         SandboxSettings.from_environment()
 
 
+@pytest.mark.parametrize("prefix", [".local", ".local/share/uv/python/cpython-3.11"])
 def test_a_python_below_the_home_folder_runs_and_opens_nothing_else_there(
-    local: Sandbox, monkeypatch: pytest.MonkeyPatch
+    local: Sandbox, prefix: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """pyenv, uv and conda install there; the prefix may be ~/.local itself."""
     real = Path(os.path.realpath("/usr/bin/python3"))
     with tempfile.TemporaryDirectory(dir="/var/tmp") as home:
-        bin_folder, library = Path(home, ".local", "bin"), Path(home, ".local", "lib")
+        bin_folder, library = Path(home, prefix, "bin"), Path(home, prefix, "lib")
         secret = Path(home, ".local", "share", "secret")
         for folder in (bin_folder, library, secret.parent):
-            folder.mkdir(parents=True)
+            folder.mkdir(parents=True, exist_ok=True)
         secret.write_text("secret")
         python = Path(shutil.copy(real, bin_folder))
         (library / real.name).symlink_to(f"/usr/lib/{real.name}")
@@ -452,8 +470,9 @@ def test_a_python_below_the_home_folder_runs_and_opens_nothing_else_there(
         assert str(python) in seen and not any(secret.is_relative_to(folder) for folder in seen)
         program = (
             "import os, sys\nprint(sys.base_prefix)\n"
-            f"for attempt in (lambda: open({str(secret)!r}), lambda: os.listdir({str(secret.parent)!r})):\n"
-            "    try:\n        print(attempt())\n    except OSError:\n        print('refused')"
+            f"names = lambda: set(os.listdir({str(secret.parent)!r})) - {{'uv'}}\n"
+            f"for attempt in (lambda: open({str(secret)!r}), names):\n"
+            "    try:\n        print(attempt() or 'nothing')\n    except OSError:\n        print('nothing')"
         )
         done = sandbox.run(program)
-    assert done.stdout == f"{home}/.local\nrefused\nrefused\n", done.stderr
+    assert done.stdout == f"{home}/{prefix}\nnothing\nnothing\n", done.stderr

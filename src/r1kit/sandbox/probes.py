@@ -6,7 +6,6 @@ succeeds shows that the sandbox leaks. The quick probes run before a sandbox is 
 
 from __future__ import annotations
 
-import os
 import secrets
 import socket
 import subprocess
@@ -84,7 +83,7 @@ PROBES = (
 def examine(sandbox: Sandbox, *, quick: bool) -> list[Finding]:
     """Run the probes; raises `SandboxError` if the sandbox cannot run programs at all."""
     with tempfile.TemporaryDirectory(prefix="r1kit-") as folder, ExitStack() as stack:
-        host, findings = _Host(Path(folder), stack, _shared_below_home(sandbox)), []
+        host, findings = _Host(Path(folder), stack, sandbox), []
         for probe in (probe for probe in PROBES if probe.quick or not quick):
             done = sandbox.run(programs.ATTEMPT + probe.program.format(**host.facts), limits=probe.limits)
             harm = host.harm()
@@ -101,18 +100,10 @@ def examine(sandbox: Sandbox, *, quick: bool) -> list[Finding]:
     return findings
 
 
-def _shared_below_home(sandbox: Sandbox) -> set[str]:
-    """The names in the home folder that lead to the sandbox's interpreter and packages."""
-    interpreter, home = getattr(sandbox, "interpreter", None), Path.home()
-    places = [] if interpreter is None else [*interpreter.folders, *interpreter.packages]
-    below = [Path(place).relative_to(home) for place in places if Path(place).is_relative_to(home)]
-    return {path.parts[0] for path in below if path.parts}
-
-
 class _Host:
     """Parts of the host that programs must not reach: a secret file, sockets, a process of the same user."""
 
-    def __init__(self, folder: Path, stack: ExitStack, shared: set[str]) -> None:
+    def __init__(self, folder: Path, stack: ExitStack, sandbox: Sandbox) -> None:
         self.folder, self.secret = folder, folder / "secret"
         folder.chmod(0o755)
         self.secret.write_text("secret")
@@ -149,8 +140,7 @@ class _Host:
             "letters": str(folder / "letters"),
             "abstract": name,
             "port": tcp.getsockname()[1],
-            "home": os.path.expanduser("~"),
-            "shared": shared,
+            **_home_facts(sandbox, folder),
             "neighbour": self.neighbour.pid,
         }
 
@@ -173,3 +163,17 @@ class _Host:
         status = self.secret.stat()
         names = [file.name for file in self.folder.iterdir() if file.name not in ("socket", "letters")]
         return names, self.secret.read_text(), status.st_mode, status.st_mtime_ns
+
+
+def _home_facts(sandbox: Sandbox, folder: Path) -> dict[str, object]:
+    """The home folder, and the names in it that lead to the sandbox's interpreter and packages.
+
+    Another folder stands for one where a program sees something that is not the home's own: `/`, which is the home of
+    many containers, the working folder `/tmp`, and what programs are shown.
+    """
+    interpreter, home = getattr(sandbox, "interpreter", None), Path.home()
+    places = [Path(place) for place in (*interpreter.folders, *interpreter.packages)] if interpreter else []
+    if home == Path("/") or any(home.is_relative_to(place) for place in (Path("/tmp"), *places)):
+        return {"home": str(folder), "shared": set()}
+    below = [place.relative_to(home) for place in places if place.is_relative_to(home)]
+    return {"home": str(home), "shared": {path.parts[0] for path in below}}
