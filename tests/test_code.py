@@ -842,6 +842,23 @@ def test_a_program_that_rebinds_the_tested_name_to_data_is_wrong(works: None, va
     assert verdict.correct is False, verdict.detail
 
 
+@pytest.mark.parametrize("name", ["LIMIT", "limit"])
+@pytest.mark.parametrize("bound", ["NAME = lambda: 2", ""])
+@pytest.mark.parametrize("setup", ["expected = NAME + 1", "expected = 3\nif NAME > 5: pass", "expected = NAME[0]"])
+def test_a_program_without_the_data_that_the_setup_computes_with_is_wrong(
+    works: None, name: str, bound: str, setup: str
+) -> None:
+    program, setup = f"def f(x): return x\n{bound}".replace("NAME", name), setup.replace("NAME", name)
+    verdict = grade(program, setup=setup, asserts=["assert f(3) == expected"], names=["f", name]).verdict
+    assert verdict.correct is False, verdict.detail
+
+
+def test_a_setup_that_fails_with_what_no_program_gives_is_unusable(works: None) -> None:
+    for setup, names in (("f.cache_clear()", ["f"]), ("if f is None: pass\nimport nothing_of_this_name", ["f"])):
+        verdict = grade("def f(x): return x", setup=setup, asserts=["assert f(3) == 3"], names=names).verdict
+        assert verdict.outcome == "unknown", setup
+
+
 def test_a_setup_that_fails_before_it_comes_to_the_program_is_unusable_whatever_the_program_binds(works: None) -> None:
     tests = {"setup": "import nothing_of_this_name\nexpected = LIMIT + 1", "asserts": ["assert f(3) == expected"]}
     for program in ("LIMIT = 2\ndef f(x): return x", "LIMIT = f = 2"):

@@ -19,6 +19,8 @@ from typing import Any
 
 from r1kit.verifiers.code.wire import Gone, Peer, Refused, decode, encode
 
+ORDER = (ast.Lt, ast.LtE, ast.Gt, ast.GtE)
+
 
 class Enough(BaseException):
     """Stops at the first failure; a BaseException, so that tests that catch exceptions do not catch it."""
@@ -87,6 +89,7 @@ class Client:
         self.peer, self.seconds, self.objects = peer, seconds, objects
         self.questions = 0
         self.last: Mapping[str, Any] = {}
+        self.missing: set[str] = set()
         self.callbacks: list[Callable[..., Any]] = []
         self.known: dict[int, Function] = {}
 
@@ -121,6 +124,8 @@ class Client:
         except Gone:
             raise
         except Exception:  # `value` raises what the program raised, of any class
+            if self.last.get("raised") == "NameError":
+                self.missing.add(name)
             return Function(self, name)
 
     def encoded(self, value: Any) -> Any:
@@ -240,11 +245,37 @@ class Unit:
         }
 
 
-def reads(setup: str, names: set[str], error: Exception) -> bool:
-    """Whether the setup, up to the statement that failed, mentions one of the names.
+def misfits(setup: str, client: Client, bound: Mapping[str, Any]) -> set[str]:
+    """Names with which the setup may fail by the program's fault, without asking it anything.
 
-    They are bound to plain data of the program (`f = 5`), with which a statement may fail without asking the program.
+    The program binds them to plain data (`f = 5`), or to nothing, or to a function where the setup computes with them.
+    Other objects are not among them: a setup may compute with objects, and only the program could.
     """
+    plain = {name for name, value in bound.items() if not isinstance(value, Function)}
+    functions = {name for name, value in bound.items() if type(value) is Function and isinstance(value._on, int)}
+    computed = {part.id for part in operands(ast.parse(setup)) if isinstance(part, ast.Name)}
+    return plain | client.missing | functions & computed
+
+
+def operands(tree: ast.AST) -> Iterator[ast.AST]:
+    """The parts of arithmetic, ordering, indexing and iteration, where no function can stand."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.BinOp):
+            yield from (node.left, node.right)
+        elif isinstance(node, ast.UnaryOp) and not isinstance(node.op, ast.Not):
+            yield node.operand
+        elif isinstance(node, ast.AugAssign):
+            yield from (node.target, node.value)
+        elif isinstance(node, ast.Subscript):
+            yield node.value
+        elif isinstance(node, (ast.For, ast.comprehension)):
+            yield node.iter
+        elif isinstance(node, ast.Compare) and all(isinstance(each, ORDER) for each in node.ops):
+            yield from (node.left, *node.comparators)
+
+
+def reads(setup: str, names: set[str], error: Exception) -> bool:
+    """Whether the setup, up to the statement that failed, mentions one of the names."""
     trace = error.__traceback__
     while trace is not None and trace.tb_frame.f_code.co_filename != "setup.py":
         trace = trace.tb_next
@@ -286,14 +317,13 @@ def examined(job: dict[str, Any], client: Client, report: Any) -> dict[str, Any]
             raise Gone("it did not start")
         print(json.dumps({"asked": True}), file=report, flush=True)
         client.value({"do": "load"})
-        for name in job["names"]:
-            module.__dict__[name] = client.named(name)
-        plain = {name for name in job["names"] if not isinstance(module.__dict__[name], Function)}
+        bound = {name: client.named(name) for name in job["names"]}
+        module.__dict__.update(bound)
         questions = client.questions
         try:
             exec(setup, module.__dict__)
         except Exception as error:  # the setup is any Python
-            if client.questions == questions and not reads(job["setup"], plain, error):
+            if client.questions == questions and not reads(job["setup"], misfits(job["setup"], client, bound), error):
                 return {"unusable": f"the setup fails: {described(error)}"}  # the program had no part in it
             raise
         for unit in units:
