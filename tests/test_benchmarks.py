@@ -304,3 +304,16 @@ def test_only_the_fastest_of_a_family_is_compared_and_slower_phases_are_named(mo
     assert summary["slower"] == ["step against other"]
     assert summary["failed"] == {"broken": "no reason"}
     assert len(summary["sides"]["r1kit"]["runs"]) == 2
+
+
+def test_an_audit_that_could_look_up_nothing_is_no_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    judged = importlib.import_module("audit").judged
+    safe = {"name": "a", "version": "1", "vulns": []}
+    found = {"name": "b", "version": "2", "vulns": [{"id": "CVE-1", "fix_versions": ["3"]}]}
+    skipped = {"name": "c", "skip_reason": "not found"}
+    assert judged([safe]) == (True, ["no known vulnerability in 1 versions, all of which were looked up"])
+    assert judged([safe, found]) == (False, ["b 2 has CVE-1: fixed in 3"])
+    for packages in ([], [skipped], [safe, skipped]):
+        is_ok, (line,) = judged(packages)
+        assert not is_ok and "nothing is known about the others" in line
