@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -72,7 +73,7 @@ class StageFolder:
     @cached_property
     def metrics(self) -> list[Row]:
         """One row per step, in order. If a step was repeated after a resume, the later row counts."""
-        rows = read_rows(self.folder / "metrics.jsonl", missing_ok=True)
+        rows = map(with_shared_names, read_rows(self.folder / "metrics.jsonl", missing_ok=True))
         by_step = {row["step"]: row for row in rows if is_number(row.get("step"))}
         return [by_step[step] for step in sorted(by_step)]
 
@@ -190,6 +191,11 @@ def stage_name(folder: Path) -> str:
 def read_object(path: Path) -> Row:
     """A JSON object; empty if there is no file."""
     return store.read_object(path) if path.exists() else {}
+
+
+def with_shared_names(row: Row) -> Row:
+    """The row with one text for a name in all rows: names are more than half of what thousands of rows hold."""
+    return {sys.intern(name): value for name, value in row.items()}
 
 
 def is_number(value: Any) -> TypeGuard[float]:

@@ -7,7 +7,7 @@ from collections import OrderedDict
 from pathlib import Path
 
 from r1kit.data.jsonl import lines_of, parsed
-from r1kit.report.folders import Row, is_number
+from r1kit.report.folders import Row, is_number, with_shared_names
 from r1kit.store import open_file
 
 TAIL_BYTES = 256  # before the place where reading stopped: if they differ, the file is another one
@@ -44,7 +44,7 @@ class GrowingMetrics:
                 row = parsed(line, self.path)
                 self._offset, self._number, added = line.offset + line.length, line.number, True
                 if is_number(step := row.get("step")):
-                    self._by_step[step] = row
+                    self._by_step[step] = with_shared_names(row)
             file.seek(max(0, self._offset - TAIL_BYTES))
             self._tail = file.read(min(TAIL_BYTES, self._offset))
         if added:  # a new list: the old one may be in use
