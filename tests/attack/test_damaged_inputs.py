@@ -7,6 +7,7 @@ import json
 import random
 import re
 from collections.abc import Callable
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -104,7 +105,7 @@ def model_of(folder: Path, **changed: bytes) -> Path:
     folder.mkdir()
     for name in ("config.json", *PROMPTING):
         source = resolve("tiny") / name
-        (folder / name).write_bytes(source.read_bytes() if source.exists() else b"{}")
+        (folder / name).write_bytes(source.read_bytes() if source.exists() else b"{}")  # transformers writes such files
     turns = "{% for message in messages %}{{ message.role }}: {{ message.content }}\n{% endfor %}"
     (folder / "chat_template.jinja").write_text(turns)
     for name, content in changed.items():
@@ -112,8 +113,9 @@ def model_of(folder: Path, **changed: bytes) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("content", [b"{", b"", b"\xff\xfe"])
-@pytest.mark.parametrize("name", PROMPTING)
+@pytest.mark.parametrize(
+    ("name", "content"), [*product(PROMPTING, [b"{", b"", b"\xff\xfe"]), ("chat_format.json", b"{}")]
+)
 def test_a_damaged_file_of_tokenizer_template_or_ends_is_named_with_its_remedy(
     name: str, content: bytes, tmp_path: Path
 ) -> None:

@@ -22,8 +22,10 @@ def read(path: Path) -> ChatFormat:
     path = path / FILE if path.is_dir() else path
     if not path.is_file():
         raise SettingsError(f"there is no prompt format {path}: expected plain, chat, or the path of a {FILE}")
+    if not (content := read_object(path)):
+        raise SettingsError(f"{path} holds no format: it was damaged or edited; restore it, or delete it")
     try:
-        return ChatFormat.parse(read_object(path))
+        return ChatFormat.parse(content)
     except SettingsError as error:
         raise SettingsError(f"{path}: {error}") from None
 
