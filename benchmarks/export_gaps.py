@@ -2,8 +2,8 @@
 
     python benchmarks/export_gaps.py [--models tiny smollm2-135m] [--prompts 100]
 
-Prints the table of docs/guides/export.md and writes results/export_gaps.json after each export, so a call that was
-stopped loses one. Rows of models that are not named stay as they are.
+Prints the table of docs/guides/export.md and writes results/export_gaps.json after each export. A call goes on where an
+earlier one stopped; with `--again`, the models are measured anew.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from r1kit.evaluate.table import align
 from r1kit.export import ExportError, export, gguf_file, gguf_tokenizer, writing
 from r1kit.store import write_json
 
-EXPORTS = (("hub-folder", "f16"), ("gguf", "f16"), ("gguf", "q8_0"))
+EXPORTS = {"hub-folder": ("hub-folder", "f16"), "gguf f16": ("gguf", "f16"), "gguf q8_0": ("gguf", "q8_0")}
 RESULTS = Path(__file__).parent / "results" / "export_gaps.json"
 HEAD = ["model", "export", "greedy answers", "mean gap", "largest gap"]
 
@@ -49,30 +49,36 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--models", nargs="+", default=["tiny", "smollm2-135m"])
     parser.add_argument("--prompts", type=int, default=100)
+    parser.add_argument("--again", action="store_true", help="measure these models anew")
     options = parser.parse_args()
     known = json.loads(RESULTS.read_text()) if RESULTS.exists() else []
-    rows: list[dict[str, Any]] = [row for row in known if row["model"] not in options.models]
-
-    def add(row: dict[str, Any]) -> None:
-        rows.append(row)
-        write_json(RESULTS, rows)
-        print(row, flush=True)
-
+    rows = [row for row in known if not (options.again and row["model"] in options.models)]
+    done = {(row["model"], row.get("export") or row["sabotage"]) for row in rows}
     for model in options.models:
-        with tempfile.TemporaryDirectory() as temporary:
-            for to, quant in EXPORTS:
-                name = to if to == "hub-folder" else f"{to} {quant}"
-                try:
-                    checks = export(model, to, Path(temporary) / "out", quant=quant, prompts=options.prompts).checks
-                    add({"model": model, "export": name} | {check.name: check.measured for check in checks})
-                except ExportError as error:
-                    add({"model": model, "export": name, "refused": str(error)})
-            for name, changes in SABOTAGES.items():
-                with ExitStack() as stack:
-                    for module, function, wrong in changes:
-                        stack.enter_context(mock.patch.object(module, function, wrong))
-                    add({"model": model, "sabotage": name, "refused": refusal(model, Path(temporary) / "bad")})
+        for name in (*EXPORTS, *SABOTAGES):
+            if (model, name) not in done:
+                rows.append(exported(model, name, options.prompts) if name in EXPORTS else sabotaged(model, name))
+                write_json(RESULTS, rows)
+                print(rows[-1], flush=True)
     print(align([HEAD, *(line(row) for row in rows if "export" in row and "refused" not in row)]))
+
+
+def exported(model: str, name: str, prompts: int) -> dict[str, Any]:
+    """What the proof of an export has measured."""
+    to, quant = EXPORTS[name]
+    with tempfile.TemporaryDirectory() as temporary:
+        try:
+            checks = export(model, to, Path(temporary) / "out", quant=quant, prompts=prompts).checks
+        except ExportError as error:
+            return {"model": model, "export": name, "refused": str(error)}
+    return {"model": model, "export": name} | {check.name: check.measured for check in checks}
+
+
+def sabotaged(model: str, name: str) -> dict[str, Any]:
+    with tempfile.TemporaryDirectory() as temporary, ExitStack() as stack:
+        for module, function, wrong in SABOTAGES[name]:
+            stack.enter_context(mock.patch.object(module, function, wrong))
+        return {"model": model, "sabotage": name, "refused": refusal(model, Path(temporary) / "bad")}
 
 
 def refusal(model: str, out: Path) -> str:
