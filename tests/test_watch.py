@@ -291,8 +291,11 @@ def test_a_stage_that_ended_badly_says_why(tmp_path: Path, error: BaseException,
 
     with pytest.raises(type(error)):
         execute(Recipe("toy", (Stage("only", Kind(name="toy", run=work, settings=Waiting), Waiting()),)), tmp_path)
-    (stage,) = Page(tmp_path).get("/api/runs/toy")["stages"]
+    run = Page(tmp_path).get("/api/runs/toy")
+    (stage,) = run["stages"]
     assert (stage["state"], stage["error"]) == (state, says)
+    once = "only failed: ValueError: no data" if state == "failed" else "only stopped by SIGINT"
+    assert run["says"] == f"{once}; 0 of 1 stages done"
 
 
 LOCKING = """

@@ -81,9 +81,11 @@ class RunState:
         if at is None:
             return count if self.state != "waiting" else "no stage has started"
         step = f", step {at.done} of {at.total}" if at.total else f", step {at.done}" if at.done else ""
-        reason = f": {at.error.splitlines()[0]}" if at.error else ""
         died = " (its process is gone)" if at.state == "died" else ""
-        return f"{at.name} {at.state}{step}{died}{reason}; {count}"
+        reason = at.error.splitlines()[0] if at.error else ""
+        if reason.startswith(at.state):  # "stopped by SIGTERM" is both
+            return f"{at.name} {reason}{step}; {count}"
+        return f"{at.name} {at.state}{step}{died}{': ' if reason else ''}{reason}; {count}"
 
 
 class States:

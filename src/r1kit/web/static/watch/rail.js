@@ -46,16 +46,17 @@ function runEntry(entry, run) {
       },
       h("span.state", { class: entry.state }),
       h("span.name", { dir: "auto" }, entry.name),
-      h(
-        "span.says",
-        { dir: "auto" },
-        entry.state === "running"
-          ? entry.says
-          : `${STATES[entry.state] ?? entry.state}${entry.says && entry.state !== "finished" ? `: ${entry.says}` : ""}`,
-      ),
+      h("span.says", { dir: "auto" }, saysOf(entry)),
     ),
     run && !isShown ? compareBox(entry, run, compared) : null,
   );
+}
+
+/** Where the run is, with its state in words, once. */
+function saysOf({ state, says }) {
+  const word = STATES[state] ?? state;
+  if (state === "finished" || !says) return word;
+  return says.includes(word) ? says : `${word}: ${says}`;
 }
 
 /** Runs whose curves are drawn over those of the run that is shown. */
