@@ -17,13 +17,13 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from statistics import median
 
 import psutil
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "tests"))
 
+from _beside import TimedRun, compared, timed  # noqa: E402
 from _results import keep  # noqa: E402
 
 from r1kit.data.jsonl import read_rows  # noqa: E402
@@ -50,7 +50,7 @@ def main() -> int:
         os.environ["MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"] = "false"
         os.environ |= {"TRACKIO_DIR": folder, "PYTHONPATH": str(ROOT / "src"), "WANDB_SILENT": "true"}
         if options.pairs:
-            keep("trackers", "speed", speeds(names, options.pairs))
+            speeds(names, options.pairs)
             return 0
         started = time.monotonic()
         for rows, with_trackers in KILLS.items():
@@ -63,33 +63,15 @@ def main() -> int:
     return int(any(count for name in names for count in results[name]["faults"].values()))
 
 
-def speeds(names: list[str], pairs: int) -> dict[str, object]:
-    """The ratio of each step's time with one tracker to its time without; equal steps have equal work."""
-    ratios: dict[str, list[float]] = {name: [] for name in names}
-    for pair in range(pairs):
-        alone = seconds_of(f"{pair}-alone", [])
+def speeds(names: list[str], count: int) -> None:
+    """What each tracker costs a run, in `count` runs with it and without, in turn."""
+    pairs: dict[str, list[tuple[TimedRun, TimedRun]]] = {name: [] for name in names}
+    for number in range(count):
+        alone = timed([*command([], f"{number}-alone"), *LONG_STEPS], Path(f"{number}-alone"))
         for name in names:
-            tracked = seconds_of(f"{pair}-{name}", [name])
-            ratios[name] += [after / before for before, after in zip(alone, tracked, strict=True)]
-            print(f"pair {pair + 1}, {name}: {sum(tracked) / sum(alone):.4f} of all steps", flush=True)
-    return {name: quarters(sorted(values)) for name, values in ratios.items()}
-
-
-def seconds_of(runs: str, names: list[str]) -> list[float]:
-    """Seconds of each step but the first, which warms up."""
-    subprocess.run([*command(names, runs), *LONG_STEPS], check=True, stdout=subprocess.DEVNULL)
-    [file] = Path(runs).glob("*/rl-*/metrics.jsonl")
-    return [row["time/step_s"] for row in read_rows(file)][1:]
-
-
-def quarters(ratios: list[float]) -> dict[str, float]:
-    last = len(ratios) - 1
-    return {
-        "steps": len(ratios),
-        "median": median(ratios),
-        "quarter": ratios[last // 4],
-        "three quarters": ratios[-1 - last // 4],
-    }
+            runs = f"{number}-{name}"
+            pairs[name].append((alone, timed([*command([name], runs), *LONG_STEPS], Path(runs))))
+            keep("trackers", "speed", {name: compared(done) for name, done in pairs.items() if done})
 
 
 def command(names: list[str], runs: str = "runs") -> list[str]:

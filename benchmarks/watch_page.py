@@ -5,7 +5,7 @@
 
 `open` writes the run with r1kit's own writers (about a minute), starts `r1kit watch`, and asks for everything that the
 page shows first: runs, stages, curves, and the last group with its tokens. `training` runs the same steps of R1-Zero on
-the tiny world with the page open and without, in turn: equal steps have equal work, so each pair gives a ratio.
+the tiny world with the page open and without, in turn.
 Both write benchmarks/results/watch_page.json.
 """
 
@@ -21,15 +21,17 @@ import tempfile
 import threading
 import time
 import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
 from typing import Any
 
+import psutil
+from _beside import TimedRun, compared, timed
 from _results import FOLDER, keep
 
-from r1kit.data.jsonl import RowWriter, read_rows
+from r1kit.data.jsonl import RowWriter
 from r1kit.store import write_json
 from r1kit.tiny.tokenizer import make
 from r1kit.train.rl.collect import ScoredGroup
@@ -74,7 +76,7 @@ def measure_open(runs: Path, options: argparse.Namespace) -> dict[str, Any]:
     size = sum(path.stat().st_size for path in runs.rglob("*") if path.is_file())
     times = []
     for _ in range(options.tries):
-        with watching(runs) as address:
+        with watching(runs) as (address, _):
             began = time.perf_counter()
             parts = dict(opening(address, began))
             times.append(parts | {"all": time.perf_counter() - began})
@@ -135,39 +137,40 @@ def write_run(run: Path, steps: int, completions: int, tokens: int) -> None:
 
 
 def measure_training(runs: Path, options: argparse.Namespace) -> dict[str, Any]:
-    """The ratio of each step's time with the page open to its time without, in pairs of runs in turn."""
-    steps, ratios = options.steps or 12, []
+    """What the open page costs a run, and its own processor seconds, in pairs of runs in turn."""
+    pairs, page_s = [], []
     for pair in range(options.pairs):
-        order = (False, True) if pair % 2 == 0 else (True, False)
-        seconds = {is_open: train(runs / f"{pair}-{is_open}", steps, is_open) for is_open in order}
-        ratios += [shown / alone for alone, shown in zip(seconds[False], seconds[True], strict=True)]
-        print(f"pair {pair + 1}: {sum(seconds[True]) / sum(seconds[False]):.4f} of all steps", flush=True)
-    ratios.sort()
-    low, high = ratios[len(ratios) // 4], ratios[-1 - len(ratios) // 4]
-    return {"steps": len(ratios), "median": median(ratios), "quarter": low, "three quarters": high}
+        sides: dict[bool, TimedRun] = {}
+        for is_open in (False, True) if pair % 2 == 0 else (True, False):
+            folder = runs / f"{pair}-{is_open}"
+            with page_open(folder, is_open) as seconds_of_page:
+                sides[is_open] = timed(training(folder, options.steps or 12), folder)
+                page_s += [round(seconds_of_page(), 2)] if is_open else []
+        pairs.append((sides[False], sides[True]))
+    return compared(pairs) | {"processor seconds of the page": page_s, "steps": options.steps or 12}
 
 
-def train(runs: Path, steps: int, is_open: bool) -> list[float]:
-    """Seconds of each step but the first, which warms up."""
+def training(runs: Path, steps: int) -> list[str]:
     command = [sys.executable, "-m", "r1kit", "run", "r1-zero", "--scale", "tiny", "--until", "rl", "--jobs", "1"]
     settings = [part for text in (f"rl.steps={steps}", *TRAINING) for part in ("--set", text)]
-    with page_open(runs, is_open):
-        subprocess.run([*command, *settings, "--runs", str(runs)], check=True, capture_output=True)
-    (file,) = runs.glob("*/rl-*/metrics.jsonl")
-    return [row["time/step_s"] for row in read_rows(file)][1:]
+    return [*command, *settings, "--runs", str(runs)]
 
 
 @contextmanager
-def page_open(runs: Path, is_open: bool) -> Iterator[None]:
-    """With the page open, a client does what the page in the browser does: it fetches what events name."""
+def page_open(runs: Path, is_open: bool) -> Iterator[Callable[[], float]]:
+    """With the page open, a client does what the page in the browser does: it fetches what events name.
+
+    Gives the processor seconds of the server since it listens.
+    """
     if not is_open:
-        yield
+        yield lambda: 0.0
         return
-    with watching(runs) as address:
+    with watching(runs) as (address, process):
+        before = sum(process.cpu_times()[:2])
         stop = threading.Event()
         client = threading.Thread(target=follow, args=(address, runs, stop), daemon=True)
         client.start()
-        yield
+        yield lambda: sum(process.cpu_times()[:2]) - before
         stop.set()
 
 
@@ -201,12 +204,12 @@ def follow(address: str, runs: Path, stop: threading.Event) -> None:
 
 
 @contextmanager
-def watching(runs: Path) -> Iterator[str]:
+def watching(runs: Path) -> Iterator[tuple[str, psutil.Process]]:
     """`r1kit watch` in a process of its own; gives its address."""
     command = [sys.executable, "-m", "r1kit", "watch", str(runs), "--port", "0", "--no-browser"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
         assert process.stdout is not None
-        yield process.stdout.readline().split()[-1]
+        yield process.stdout.readline().split()[-1], psutil.Process(process.pid)
         process.kill()
 
 
