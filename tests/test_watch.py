@@ -107,15 +107,6 @@ def test_curves_are_the_reports_plots_and_go_on_from_a_step(page: Page, runs: Pa
     assert all(series["steps"] == [3] for plot in later["plots"] for series in plot["series"])
 
 
-def test_stages_are_compared_on_one_axis(page: Page) -> None:
-    stages = page.stages()
-    of = [f"small/{stages[name]['id']}" for name in ("zero", "r1")]
-    compared = page.get("/api/compare", of=of, metric="reward/mean")
-    assert [(series["name"], series["steps"]) for series in compared["series"]] == [("zero", [1, 2, 3]), ("r1", [1, 2])]
-    assert compared["title"] == "Reward" and len(compared["metrics"]) > 10
-    assert page.get("/api/compare", of=of, metric="policy/kl")["series"] == []
-
-
 def test_health_gives_the_verdict_with_its_evidence(page: Page) -> None:
     health = page.get("/api/runs/small/health")
     assert {row["name"] for row in health["stages"]} == {"zero", "sft", "r1"}
@@ -425,7 +416,6 @@ def test_a_new_step_arrives_as_an_event_and_ctrl_c_ends_the_page(
         ("/api/runs/small/rows", {"stage": "ZERO", "file": "/etc/passwd"}, 404, "has no file"),
         ("/api/runs/small/rows", {"stage": "ZERO", "file": "metrics.jsonl", "from": "x"}, 400, "from is 'x'"),
         ("/api/runs/small/lineage", {"stage": "ZERO", "file": "metrics.jsonl", "row": 99}, 404, "has no row 99"),
-        ("/api/compare", {"of": "small/../small", "metric": "x"}, 404, "there is no run"),
     ],
 )
 def test_what_does_not_exist_is_one_sentence(

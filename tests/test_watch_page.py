@@ -175,6 +175,12 @@ def test_curves_show_values_by_pointer_and_by_key_and_the_legend_hides_lines(fin
     assert "step" in parts.locator("figcaption > .ends").inner_text()
     parts.get_by_role("button", name="accuracy").click()
     assert parts.locator("path.mean").count() == 1
+    page.get_by_label("Compare with another stage of this run").select_option(label="r1")
+    page.locator(".key .swatch", has_text="r1").wait_for()
+    assert parts.locator("path.mean").count() == 2 and parts.locator("path.mean.s2").count() == 1
+    page.get_by_role("button", name="Leave out r1").click()
+    page.locator(".key").wait_for(state="detached")
+    assert parts.locator("path.mean").count() == 1
     page.get_by_role("slider", name="Reward", exact=True).focus()
     page.keyboard.press("End")
     page.keyboard.press("Enter")  # to the rollouts of the step

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from r1kit.report.curve_svg import Points, smoothed
@@ -77,13 +77,6 @@ def thinned(course: Points, points: int) -> list[int]:
         places = range(part * len(course) // parts, (part + 1) * len(course) // parts)
         kept |= {min(places, key=lambda place: course[place][1]), max(places, key=lambda place: course[place][1])}
     return sorted(kept)
-
-
-def metric_titles(rows: Sequence[Row]) -> Mapping[str, Plot]:
-    """Every metric that the rows have a curve of, with its plot."""
-    wide = [row | tokens_per_second(row) for row in rows]
-    names = all_names(wide)
-    return {metric: plot for plot in plots([names]) for metric in plot.metrics if metric in names}
 
 
 def all_names(rows: Sequence[Row]) -> Row:

@@ -9,8 +9,7 @@ from typing import Any
 
 from starlette.requests import Request
 
-from r1kit.report.curves import Plot
-from r1kit.report.live.curve_points import curve_of, metric_titles, plot_curves
+from r1kit.report.live.curve_points import plot_curves
 from r1kit.report.live.data_rows import page_of_rows
 from r1kit.report.live.growing import MetricsCache
 from r1kit.report.live.health_reader import HealthReader
@@ -69,23 +68,6 @@ class Api:
         drawn = plot_curves(rows, number(request, "since", -1), number(request, "points", POINTS))
         ends = {"first": rows[0]["step"] if rows else None, "last": rows[-1]["step"] if rows else None}
         return {"stage": folder.name, "kind": state.kind, **ends, "total": state.total, "plots": drawn}
-
-    def compare(self, request: Request) -> dict[str, Any]:
-        """One metric of several stages of any runs."""
-        metric, points = request.query_params.get("metric", ""), number(request, "points", POINTS)
-        titles, series = dict[str, Plot](), list[dict[str, Any]]()
-        for place in request.query_params.getlist("of"):
-            run, _, stage = place.rpartition("/")
-            folder = stage_folder(run_folder(self.root, run), stage)
-            rows = self.metrics.rows(folder)
-            plots = metric_titles(rows)
-            titles |= plots
-            if metric in plots and (curve := curve_of(rows, plots[metric], metric, -1, points)):
-                series.append({"run": run, "stage": stage, "name": self.states.stage(folder).name} | asdict(curve))
-        known = [{"metric": name, "title": plot.title, "label": plot.metrics[name]} for name, plot in titles.items()]
-        plot = titles.get(metric)
-        head = {"metric": metric, "title": plot.title if plot else "", "is_share": bool(plot and plot.is_share)}
-        return head | {"metrics": known, "series": series}
 
     def health(self, request: Request) -> dict[str, Any]:
         """The verdict on a run and on each stage that trains, with their evidence."""

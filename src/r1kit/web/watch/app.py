@@ -45,7 +45,6 @@ def make_app(root: Path, *, look_every_s: float = LOOK_EVERY_S) -> Starlette:
         "/api/runs/{run}/lineage": api.lineage,
         "/api/runs/{run}/settings": api.settings,
         "/api/runs/{run}/log": api.log,
-        "/api/compare": api.compare,
     }
     routes = [
         Route("/", lambda request: FileResponse(WEB / "templates" / "watch.html"), methods=["GET"]),

@@ -4,6 +4,7 @@ import { get, ofRun } from "./api.js";
 import { h } from "./dom.js";
 import { clearPanels, panelOf } from "./panel.js";
 import { comparedRuns } from "./rail.js";
+import { go, state } from "./state.js";
 
 export const events = ["step"];
 
@@ -12,14 +13,34 @@ const NARROWEST = 270;
 let shownStage = "";
 
 export async function load({ run, stage }) {
-  const mine = get(`${ofRun(run.id)}/curves`, { stage: stage.id, points: 400 });
-  const others = comparedRuns().map(async (id) => {
-    const twin = (await get(ofRun(id))).stages.find((other) => other.name === stage.name && other.has.curves);
-    return { run: id, curves: twin ? await get(`${ofRun(id)}/curves`, { stage: twin.id, points: 400 }) : null };
-  });
+  const curvesOf = (id, other) => get(`${ofRun(id)}/curves`, { stage: other.id, points: 400 });
+  const mine = curvesOf(run.id, stage);
+  const others = [
+    ...comparedRuns().map(async (id) => {
+      const twin = (await get(ofRun(id))).stages.find((other) => other.name === stage.name && other.has.curves);
+      return { name: id, curves: twin ? await curvesOf(id, twin) : null };
+    }),
+    ...comparedStages(run, stage).map(async (other) => ({
+      name: labelOf(run, other),
+      stage: other.id,
+      curves: await curvesOf(run.id, other),
+    })),
+  ];
   const steps = stage.has.rollouts ? get(`${ofRun(run.id)}/rollouts`, { stage: stage.id }) : { steps: [] };
-  return { mine: await mine, others: await Promise.all(others), stored: (await steps).steps };
+  return { mine: await mine, others: (await Promise.all(others)).map(coloured), stored: (await steps).steps };
 }
+
+const coloured = (other, place) => ({ ...other, colour: `s${(place % 5) + 2}` });
+
+/** Other stages of the run with curves, those of other settings too. */
+const candidates = (run, stage) =>
+  [...run.stages, ...run.earlier].filter((other) => other.has.curves && other.id !== stage.id);
+
+const comparedStages = (run, stage) =>
+  candidates(run, stage).filter((other) => state.beside?.split("|").includes(other.id));
+
+/** Stages of other settings may have the name of this one: they go by their folder. */
+const labelOf = (run, stage) => (run.earlier.includes(stage) ? stage.id : stage.name);
 
 export function render({ run, stage }, { mine, others, stored }) {
   if (shownStage !== stage.id) clearPanels();
@@ -40,12 +61,16 @@ export function render({ run, stage }, { mine, others, stored }) {
       return panel.element;
     });
   return [
-    comparing(run, stage, others),
     h(
-      "p.note",
-      "Pale: each step. Bold: a moving average, whose first and last values are the figures.",
-      stored.length ? " Click a step to read its rollouts." : "",
+      "div.over",
+      h(
+        "p.note",
+        "Pale: each step. Bold: a moving average, whose first and last values are the figures.",
+        stored.length ? " Click a step to read its rollouts." : "",
+      ),
+      stageChoice(run, stage),
     ),
+    comparing(run, stage, others),
     h("div.panels", figures),
     flat.length ? h("p.note", `Zero throughout: ${flat.map((each) => each.title.toLowerCase()).join(", ")}.`) : null,
   ];
@@ -58,29 +83,60 @@ function withOthers(each, drawn) {
     colour: drawn.length ? "s1" : `s${(index % 6) + 1}`,
     dash: drawn.length ? `dash${index % 4}` : "",
   }));
-  const over = drawn.flatMap(({ run, curves }) => {
-    const place = comparedRuns().indexOf(run);
+  const over = drawn.flatMap(({ name, colour, curves }) => {
     const twins = curves.plots.find((other) => other.title === each.title)?.series ?? [];
     return each.series.flatMap((line, index) => {
       const twin = twins.find((other) => other.metric === line.metric);
-      return twin ? [{ ...twin, run, colour: `s${(place % 5) + 2}`, dash: `dash${index % 4}` }] : [];
+      return twin ? [{ ...twin, run: name, colour, dash: `dash${index % 4}` }] : [];
     });
   });
   return [...lines, ...over];
 }
 
+/** Which colour is which; a stage of this run leaves by its button, a run by its tick in the list. */
 function comparing(run, stage, others) {
   if (!others.length) return null;
-  const missing = others.filter((other) => !other.curves).map((other) => other.run);
+  const missing = others.filter((other) => !other.curves).map((other) => other.name);
   return h(
     "div.key",
-    { role: "group", "aria-label": "Runs that are compared" },
-    h("span.swatch.s1", run.name),
+    { role: "group", "aria-label": "Curves that are compared" },
+    h("span.swatch.s1", others.some((other) => other.stage) ? labelOf(run, stage) : run.name),
     others
       .filter((other) => other.curves)
-      .map((other) => h("span.swatch", { class: `s${(comparedRuns().indexOf(other.run) % 5) + 2}` }, other.run)),
+      .map((other) =>
+        h(
+          "span.swatch",
+          { class: other.colour },
+          other.name,
+          other.stage ? leaveOut(other) : null,
+        ),
+      ),
     missing.length ? h("span.note", `${missing.join(", ")}: no stage ${stage.name} with curves`) : null,
   );
+}
+
+const leaveOut = ({ name, stage }) =>
+  h("button.plain", { type: "button", "aria-label": `Leave out ${name}`, onclick: () => toggle(stage) }, "×");
+
+function stageChoice(run, stage) {
+  const left = candidates(run, stage).filter((other) => !comparedStages(run, stage).includes(other));
+  if (!left.length) return null;
+  const choose = (event) => {
+    const id = event.target.value;
+    event.target.value = "";
+    toggle(id);
+  };
+  return h(
+    "select",
+    { "aria-label": "Compare with another stage of this run", onchange: choose },
+    h("option", { value: "" }, "compare with …"),
+    left.map((other) => h("option", { value: other.id }, labelOf(run, other))),
+  );
+}
+
+function toggle(id) {
+  const shown = state.beside ? state.beside.split("|") : [];
+  go({ beside: (shown.includes(id) ? shown.filter((other) => other !== id) : [...shown, id]).join("|") });
 }
 
 function columnWidth() {

@@ -1,6 +1,6 @@
 // What the reader looks at, kept in the address after the #: a link opens the same view, and Back goes back.
 
-export const state = {}; // run, stage, view, step, group, filter, q, with (compared runs), row (lineage)
+export const state = {}; // run, stage, view, step, group, filter, q, with (compared runs), beside (stages), row (lineage)
 
 const listeners = [];
 
