@@ -4,8 +4,9 @@ python benchmarks/five_runs.py                      # the five runs with 3 seeds
 python benchmarks/five_runs.py --seeds 1 --only healthy hacking collapsed starved mismatched --runs runs --blind
 python benchmarks/five_runs.py --judge              # judge the runs of an earlier call again
 
-A run takes one to two minutes of one core. Its folder is RUNS/NAME-SEED; with `--blind` it is RUNS/run-1, run-2 ... in
-an order drawn by chance, which is printed at the end: can you tell them apart with `r1kit watch`?
+A run takes one to two minutes of one core, and a stopped call continues. Its folder is RUNS/NAME-SEED; with `--blind`
+it is RUNS/run-1, run-2 ... in an order drawn by chance, which is printed at the end (and kept in RUNS/order.json): can
+you tell them apart with `r1kit watch`?
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from r1kit.recipes.scales.tiny import TINY
 from r1kit.report.folders import StageFolder
 from r1kit.report.health import Verdict, verdict
 from r1kit.stages.rl import RL
+from r1kit.store import write_json
 
 SMALL = {
     "steps": 24,
@@ -164,6 +166,17 @@ def judge(case: Case, folder: Path) -> dict[str, Any]:
     return {**asdict(course[-1][1]), "from_step": max(wrong, default=0) + 1, "falsely": false, "steps": course[-1][0]}
 
 
+def drawn(names: list[str], file: Path) -> list[str]:
+    """The names in an order drawn by chance, which a call that goes on finds in the file."""
+    if not file.exists():
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_json(file, random.SystemRandom().sample(names, len(names)))
+    order: list[str] = json.loads(file.read_text())
+    if sorted(order) != sorted(names):
+        raise SystemExit(f"{file} is the order of other runs: give another --runs")
+    return order
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="+", choices=CASES, default=list(CASES), metavar="NAME")
@@ -175,7 +188,7 @@ def main() -> None:
     options = parser.parse_args()
     seeds = {name: options.seeds if name in FIVE else 1 for name in options.only}
     names = [f"{name}-{seed}" for name, count in seeds.items() for seed in range(count)]
-    order = random.SystemRandom().sample(names, len(names)) if options.blind else names
+    order = drawn(names, options.runs / "order.json") if options.blind else names
     results = []
     for number, name in enumerate(order, 1):
         case, seed = CASES[name.rpartition("-")[0]], int(name.rpartition("-")[2])

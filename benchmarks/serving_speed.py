@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import statistics
 from contextlib import ExitStack
 from typing import Any
 
@@ -24,6 +23,7 @@ PEERS = {
     "continuous batching, fp32": ("--dtype", "float32", "--continuous-batching"),
     "continuous batching, bf16": ("--dtype", "bfloat16", "--continuous-batching"),
 }
+RATES = ("tokens_per_s", "tokens_per_processor_s")
 TOPICS = ("apples", "trains", "marbles", "books", "coins", "pencils", "tickets", "eggs")
 
 
@@ -41,15 +41,22 @@ def requests(count: int, max_tokens: int) -> list[dict[str, Any]]:
 
 def measure(server: RunningServer, bodies: list[dict[str, Any]], clients: int) -> dict[str, Any]:
     server.go_on()
+    before = server.processor_s()
     seconds, replies = asyncio.run(ask_all(server, bodies, clients))
     server.pause()
+    processor_s = server.processor_s() - before
     tokens = sum(reply.usage.completion_tokens for reply in replies)
     return {
         "tokens_per_s": tokens / seconds,
-        "tokens": tokens,
+        "tokens_per_processor_s": tokens / processor_s,
         "prompt_tokens": [reply.usage.prompt_tokens for reply in replies],
         "texts": [reply.choices[0].message.content for reply in replies],
     }
+
+
+def sides(pair: list[dict[str, Any]], rate: str) -> list[float]:
+    """The rates of r1kit and of transformers."""
+    return [round(side[rate], 1) for side in pair]
 
 
 def main() -> None:
@@ -73,13 +80,12 @@ def main() -> None:
             try:
                 with running(transformers_command(folder, port, *PEERS[name]), port, folder, options.threads) as peer:
                     measure(peer, bodies[:2], 2)
-                    trials[name] = measure(peer, bodies[: max(4, options.clients // 2)], options.clients)[
-                        "tokens_per_s"
-                    ]
+                    few = bodies[: max(4, options.clients // 2)]
+                    trials[name] = measure(peer, few, options.clients)["tokens_per_processor_s"]
             except Exception as error:  # a way that does not run here is no way
                 trials[name] = 0.0
                 print(f"{name}: {type(error).__name__}: {str(error)[-300:]}")
-            print(f"trial of transformers serve, {name}: {trials[name]:.1f} tokens/s", flush=True)
+            print(f"trial of transformers serve, {name}: {trials[name]:.1f} tokens per processor second", flush=True)
         best, port = max(trials, key=lambda name: trials[name]), free_port()
         command = transformers_command(folder, port, *PEERS[best])
         peer = servers.enter_context(running(command, port, folder, options.threads))
@@ -88,20 +94,18 @@ def main() -> None:
         equal = sum(a == b for a, b in zip(first["texts"], theirs["texts"], strict=True))
         rounds = []
         for number in range(options.rounds):
-            pair = [measure(each, bodies, options.clients)["tokens_per_s"] for each in (ours, peer)]
-            rounds.append(pair)
-            print(f"round {number + 1}: r1kit {pair[0]:.1f}, transformers {pair[1]:.1f} tokens/s", flush=True)
-    ratios = [a / b for a, b in rounds]
+            rounds.append([measure(each, bodies, options.clients) for each in (ours, peer)])
+            print(f"round {number + 1}:", *(f"{rate} {sides(rounds[-1], rate)}" for rate in RATES), flush=True)
     result = {
         "model": options.model,
         "clients": options.clients,
         "threads": options.threads,
         "max_tokens": options.max_tokens,
         "peer": best,
-        "tokens_per_s": [statistics.median(side) for side in zip(*rounds, strict=True)],
-        "ratio": {"median": statistics.median(ratios), "lowest": min(ratios), "highest": max(ratios)},
+        **{rate: [sides(pair, rate) for pair in rounds] for rate in RATES},
+        "ratio": {rate: [round(ours[rate] / theirs[rate], 2) for ours, theirs in rounds] for rate in RATES},
         "equal_answers": f"{equal} of {len(bodies)}",
-        "trials": trials,
+        "trials": {name: round(rate, 1) for name, rate in trials.items()},
     }
     keep("serving", "speed", result)
 
