@@ -46,7 +46,7 @@ LIMITS = {
     "fp32": Limits(1e-3, 1e-2, 1e-3),
     "bf16": Limits(0.05, 0.5, 0.25),  # an adapter merged into weights that bf16 rounds
     "f16": Limits(0.01, 0.1, 0.05),
-    "q8_0": Limits(0.25, 2.5, 0.5),
+    "q8_0": Limits(0.25, 2.5, 1.5),
 }
 
 
