@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import select
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -22,13 +24,16 @@ pytest.importorskip("transformers")
 import torch
 
 import failing_ranks
-from failing_ranks import MARK, failing
+from failing_ranks import MARK, FailingSettings, failing
 from r1kit import ranks
 from r1kit.commands.replay_command import replay
 from r1kit.data.jsonl import read_rows
 from r1kit.models.load import load
-from r1kit.pipeline import External, Recipe, Stage, execute
-from r1kit.pipeline.launcher import TIME_LIMIT, time_limit
+from r1kit.pipeline import Context, External, Recipe, Stage, execute
+from r1kit.pipeline.agent import Part
+from r1kit.pipeline.launcher import TIME_LIMIT, run_on_ranks, time_limit
+from r1kit.pipeline.other_nodes import Summons, serve_part
+from r1kit.pipeline.progress import Display
 from r1kit.pipeline.sharing import require_devices
 from r1kit.ranks import RankError
 from r1kit.settings import SettingsError
@@ -114,6 +119,30 @@ def test_a_rank_that_fails_ends_all_with_one_message(
     progress = read_json(folder / "progress.json")
     assert (progress["state"], progress["done"], progress["total"]) == ("failed", 1, 4)
     assert not list(tmp_path.glob("torchelastic_*"))
+
+
+class ManyCallers(Display):
+    """Starts the agent of the second part once three strangers have called the first one."""
+
+    def summon(self, summons: Summons) -> None:
+        self.strangers = [socket.create_connection(summons.address) for _ in range(3)]  # the first two say nothing
+        self.strangers[1].shutdown(socket.SHUT_WR)
+        self.strangers[2].sendall(b"GET / HTTP/1.1\r\n\r\n")
+        self.agent = multiprocessing.get_context("spawn").Process(target=serve_part, args=(summons, 1, Display()))
+        self.agent.start()
+
+
+@pytest.mark.skipif(not socket.has_ipv6 or not Path("/proc/net/if_inet6").exists(), reason="no IPv6")
+def test_two_agents_meet_over_ipv6_although_strangers_call(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    display = ManyCallers(sys.stderr)
+    context = Context(stage="failing", settings=FailingSettings(how="end"), folder=tmp_path, devices=2)
+    parts = (Part(1, "here", "::1"), Part(1, "there", "::1"))
+    assert run_on_ranks(failing_ranks.run, context, "failing", display, parts) == {}
+    assert "failing: all are here" in capsys.readouterr().err
+    display.agent.join(SECONDS)
+    assert display.agent.exitcode == 0
+    for stranger in display.strangers:
+        stranger.close()
 
 
 @pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="waits for processes that are not its children")

@@ -18,6 +18,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from multiprocessing import connection
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from r1kit.pipeline.rank_process import GRACE_S, serve_rank
@@ -143,8 +144,17 @@ class Agent:
                     self._receive(left[pipe], message)
 
 
+def family_of(address: str) -> socket.AddressFamily:
+    """Of a numeric address; a name is looked up as IPv4."""
+    return socket.AF_INET6 if ":" in address else socket.AF_INET
+
+
 def interface_of(address: str) -> str | None:
-    """The network interface that has this IPv4 address; None if none has it as its own, or elsewhere than on Linux."""
+    """The network interface that has this address; None if none has it as its own, or elsewhere than on Linux."""
+    if family_of(address) == socket.AF_INET6:
+        number, table = socket.inet_pton(socket.AF_INET6, address).hex(), Path("/proc/net/if_inet6")
+        rows = [line.split() for line in table.read_text().splitlines()] if table.exists() else []
+        return next((row[-1] for row in rows if row[0] == number), None)
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
         for _, name in socket.if_nameindex():
             with contextlib.suppress(OSError):  # it has no address

@@ -44,7 +44,7 @@ def run_on_ranks(
     launch = Launch(
         name=uuid.uuid4().hex,
         parts=parts,
-        endpoint=f"{address}:{store.port}",
+        endpoint=f"[{address}]:{store.port}" if ":" in address else f"{address}:{store.port}",
         content=pickle.dumps((run, portable, title)),
         threads=max(1, torch.get_num_threads() // context.devices),
         limit=limit,

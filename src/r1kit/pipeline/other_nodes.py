@@ -1,13 +1,15 @@
 """Ranks of one stage on several nodes: the agents of the other nodes are connected with the first one.
 
 They pass on what their ranks report. When a connection closes, the ranks behind it stop: on a node whose first agent is
-gone, and everywhere after a failure. Connections are those of `multiprocessing`, with a key of their own.
+gone, and everywhere after a failure. Connections are those of `multiprocessing`, with a key of their own. Addresses are
+IPv4 or IPv6.
 """
 
 from __future__ import annotations
 
 import contextlib
 import secrets
+import socket
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -15,12 +17,14 @@ from multiprocessing import AuthenticationError, connection
 from types import TracebackType
 from typing import Any, Self
 
-from r1kit.pipeline.agent import Agent, Launch
+from r1kit.pipeline.agent import Agent, Launch, family_of
 from r1kit.pipeline.failures import Failures
 from r1kit.pipeline.progress import Display
 from r1kit.pipeline.rank_process import GRACE_S
 
 Receive = Callable[[int, tuple[Any, ...]], None]
+GREET_S = 30.0  # for a client to prove that it has the key
+LOOK_EVERY_S = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +39,9 @@ def serve_part(summons: Summons, number: int, display: Display) -> None:
     """Run the ranks of another part, in a process on its node; returns when they have ended, well or not."""
     import torch.distributed.launcher.api  # noqa: F401 (takes seconds, so it is done before the agents meet)
 
-    with connection.Client(summons.address, authkey=summons.key) as first:
+    with connection.Connection(socket.create_connection(summons.address).detach()) as first:
+        connection.answer_challenge(first, summons.key)
+        connection.deliver_challenge(first, summons.key)
         first.send(number)
         launch: Launch = first.recv()
         lock = threading.Lock()
@@ -89,15 +95,32 @@ class OtherNodes:
         self._disconnect()
 
     def _gather(self) -> None:
-        key = secrets.token_bytes(32)
-        with connection.Listener((self._launch.parts[0].address, 0), authkey=key) as listener:
-            self._display.summon(Summons(listener.address, key))
+        key, address = secrets.token_bytes(32), self._launch.parts[0].address
+        with socket.create_server((address, 0), family=family_of(address)) as server:
+            server.settimeout(LOOK_EVERY_S)
+            self._display.summon(Summons((address, server.getsockname()[1]), key))
             while len(self._connections) < len(self._launch.parts) - 1:
-                with contextlib.suppress(AuthenticationError, EOFError, ConnectionError):  # not one of ours
-                    other = listener.accept()
-                    self._connections[other] = other.recv()
+                with contextlib.suppress(TimeoutError):
+                    client, _ = server.accept()
+                    # in a thread: others must not wait for a client that connects and says nothing
+                    threading.Thread(target=self._greet, args=(client, key), daemon=True).start()
         for other in self._connections:
             other.send(self._launch)
+
+    def _greet(self, client: socket.socket, key: bytes) -> None:
+        """Add the agent that has connected. Anybody else is hung up on, at the latest after `GREET_S`."""
+        with client:
+            other = connection.Connection(client.dup().detach())
+            hang_up = threading.Timer(GREET_S, client.shutdown, (socket.SHUT_RDWR,))
+            hang_up.start()
+            try:
+                connection.deliver_challenge(other, key)
+                connection.answer_challenge(other, key)
+                self._connections[other] = other.recv()
+            except (AuthenticationError, EOFError, OSError):  # not one of ours
+                other.close()
+            finally:
+                hang_up.cancel()
 
     def _listen(self) -> None:
         left = dict(self._connections)
