@@ -89,7 +89,8 @@ def tested(request: Any, model: Path, tmp_path_factory: pytest.TempPathFactory) 
             started = [stack.enter_context(served(each, plain, key="secret", weights=folder)) for each in engines]
             urls, tolerance = tuple(each.url.removesuffix("/v1") for each in started), 1e-4
         policy = load(str(model), device="cpu")
-        yield Sampler(open_pool(ServerPoolSettings(urls=urls), policy, folder), policy, tolerance)
+        pool = stack.enter_context(open_pool(ServerPoolSettings(urls=urls), policy, folder))
+        yield Sampler(pool, policy, tolerance)
 
 
 class vllm:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import socket
+import subprocess
+import sys
 import threading
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -27,6 +30,7 @@ from r1kit.data.jsonl import read_rows  # noqa: E402
 from r1kit.engines import EngineError  # noqa: E402
 from r1kit.engines.local import LocalEngine  # noqa: E402
 from r1kit.engines.opening import open_pool  # noqa: E402
+from r1kit.engines.remote.claim import START  # noqa: E402
 from r1kit.engines.remote.pool import ServerPool, check_loaded  # noqa: E402
 from r1kit.engines.remote.pool_settings import ServerPoolSettings  # noqa: E402
 from r1kit.engines.remote.server import Facts  # noqa: E402
@@ -45,6 +49,7 @@ from serving import PATIENCE_S, Gate, Served, served  # noqa: E402
 
 torch.set_num_threads(1)
 KEY = "secret"
+PoolOf = Callable[..., ServerPool]
 PLAIN = ChatFormat(template="plain")
 
 
@@ -68,8 +73,16 @@ def base(served: Served) -> str:
     return served.url.removesuffix("/v1")
 
 
-def pool_of(policy: Policy, folder: Path, *servers: Served) -> ServerPool:
-    return open_pool(ServerPoolSettings(urls=tuple(map(base, servers))), policy, folder, lambda line: None)
+@pytest.fixture
+def pool_of() -> Iterator[PoolOf]:
+    """Opens pools of servers for a policy, until the test ends."""
+    with ExitStack() as stack:
+
+        def opened(policy: Policy, folder: Path, *servers: Served) -> ServerPool:
+            settings = ServerPoolSettings(urls=tuple(map(base, servers)))
+            return stack.enter_context(open_pool(settings, policy, folder, lambda line: None))
+
+        yield opened
 
 
 def ask(served: Served, path: str, body: Any = None, key: str = KEY) -> tuple[int, dict[str, Any]]:
@@ -112,7 +125,7 @@ def test_a_handover_holds_each_weight_once_and_its_checksum_is_that_of_its_bits(
 
 
 def test_the_draws_do_not_depend_on_the_number_of_servers(
-    policy: Policy, server: Served, tiny_policy_folder: Path, tmp_path: Path
+    policy: Policy, server: Served, tiny_policy_folder: Path, tmp_path: Path, pool_of: PoolOf
 ) -> None:
     params, asked = SamplingParams(n=3, max_tokens=8, seed=3), prompts(policy, *"abcdefgh")
     alone = pool_of(policy, tmp_path / "one", server).generate(asked, params)
@@ -132,30 +145,52 @@ def test_the_draws_do_not_depend_on_the_number_of_servers(
 
 
 def test_a_swallowed_update_is_caught_at_once(
-    policy: Policy, server: Served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    policy: Policy, server: Served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pool_of: PoolOf
 ) -> None:
     pool = pool_of(policy, tmp_path, server)
     monkeypatch.setattr(LocalEngine, "load_weights", lambda engine, tensors, version: None)
     with pytest.raises(EngineError, match="did not take the weights of this step: its model holds others"):
         pool.load_weights(named_weights(moved(policy).model), version=1)
-    assert not list((tmp_path / "handover").iterdir()), "a hand-over is removed, however it ends"
+    assert not list((tmp_path / "handover").glob("*/")), "a hand-over is removed, however it ends"
 
 
-def test_weights_that_another_client_replaced_end_the_rollout(policy: Policy, server: Served, tmp_path: Path) -> None:
-    one, other = (pool_of(policy, tmp_path / name, server) for name in ("one", "other"))
-    assert ask(server, "/weight_info")[1]["weight_version"].startswith("0-")
+def test_a_server_takes_the_weights_of_one_run_at_a_time(
+    policy: Policy, server: Served, tmp_path: Path, pool_of: PoolOf
+) -> None:
+    """Another process holds the lock of a run that has claimed the server; then it is killed."""
+    script = (
+        "import pathlib, sys; from r1kit.pipeline.guards import locked\n"
+        "with locked(pathlib.Path(sys.argv[1])): print(flush=True); sys.stdin.read()"
+    )
+    rival = tmp_path / "rival"
+    rival.mkdir()
+    command, pipe = [sys.executable, "-c", script, str(rival)], subprocess.PIPE
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe) as holder:
+        assert holder.stdout is not None and holder.stdout.readline() == b"\n"
+        claim = {"method": "r1kit_claim", "kwargs": {"folder": str(rival)}}
+        assert ask(server, "/collective_rpc", claim) == (200, {"results": [{"version": START}]})
+        message = rf"409: process {holder.pid} on .* is working in {rival}: .*give each run servers of its own"
+        with pytest.raises(EngineError, match=message):
+            pool_of(policy, tmp_path, server)
+        holder.kill()
+    pool = pool_of(policy, tmp_path, server)
+    rollout = pool.generate(prompts(policy, "a"), SamplingParams(max_tokens=3))
+    other = pool_of(policy, tmp_path / "other", server)  # of this process, whose own locks the server does not see
     other.load_weights(named_weights(moved(policy).model), version=7)
+    assert other.generate(prompts(policy, "a"), SamplingParams(max_tokens=3)) != rollout
     with pytest.raises(EngineError, match=r"has weights '7-\w+-\w+' and was given '0-.*another client replaced them"):
-        one.generate(prompts(policy, "a"), SamplingParams(max_tokens=3))
+        pool.generate(prompts(policy, "a"), SamplingParams(max_tokens=3))
 
 
-def test_a_server_that_was_started_again_otherwise_is_refused(policy: Policy, server: Served, tmp_path: Path) -> None:
+def test_a_server_that_was_started_again_otherwise_is_refused(
+    policy: Policy, server: Served, tmp_path: Path, pool_of: PoolOf
+) -> None:
     pool = pool_of(policy, tmp_path, server)
     assert server.service.weights is not None
-    server.service.weights.version = "default"  # as after a start
+    server.service.weights.version = START  # as after a start
     pool.load_weights(named_weights(policy.model), version=1)
     pool.facts = [replace(facts, logprobs="raw_logprobs") for facts in pool.facts]  # it was another one before
-    server.service.weights.version = "default"
+    server.service.weights.version = START
     with pytest.raises(EngineError, match=r"since it was started again, and was .*raw_logprobs"):
         pool.load_weights(named_weights(policy.model), version=2)
 
@@ -215,12 +250,12 @@ def test_a_server_reads_whole_weights_of_its_own_model_from_its_folder_only(
     file.write_bytes(file.read_bytes()[:-4] + b"\1\2\3\4")
     assert "hashes are not those" in refused(tmp_path / "damaged")[1]
     assert fingerprint(server.engine.policy.model.state_dict()) == before, "a refused hand-over changes nothing"
-    assert ask(server, "/weight_info", key="wrong")[0] == 401
+    assert ask(server, "/collective_rpc", {"method": "r1kit_facts"}, key="wrong")[0] == 401
     assert ask(server, "/collective_rpc", {"method": "shutdown"})[0] == 400
 
 
 def test_what_has_begun_ends_by_the_old_weights_and_what_comes_later_waits(
-    policy: Policy, server: Served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    policy: Policy, server: Served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pool_of: PoolOf
 ) -> None:
     pool = pool_of(policy, tmp_path, server)
     ids = prompts(policy, "a")[0].token_ids
@@ -249,15 +284,16 @@ def test_what_has_begun_ends_by_the_old_weights_and_what_comes_later_waits(
     assert answers["early"]["choices"] != answers["late"]["choices"]
 
 
-def test_the_routes_are_off_without_a_folder_and_want_a_key(policy: Policy, tmp_path: Path) -> None:
+def test_the_routes_are_off_without_a_folder_and_want_a_key(policy: Policy, tmp_path: Path, pool_of: PoolOf) -> None:
     with served(LocalEngine(policy), PLAIN) as plain:
         assert ask(plain, "/collective_rpc", {"method": "r1kit_facts"})[0] == 404
         with pytest.raises(EngineError, match=r"r1kit serve with --weights-from"):
             pool_of(policy, tmp_path, plain)
     with pytest.raises(ValueError, match=r"--weights-from lets clients replace the model's weights: set R1KIT_API_KEY"):
         serve.serve("tiny", weights_from=tmp_path)
-    with pytest.raises(EngineError, match="take its address out of servers"):
-        open_pool(ServerPoolSettings(urls=("http://127.0.0.1:1",)), policy, tmp_path)
+    nobody = open_pool(ServerPoolSettings(urls=("http://127.0.0.1:1",)), policy, tmp_path)
+    with pytest.raises(EngineError, match="take its address out of servers"), nobody:
+        pass
 
 
 class _Worker(WeightsFromDisk):
@@ -282,25 +318,30 @@ def test_vllms_worker_reads_from_its_folder_and_says_what_it_holds(
     worker = _Worker(load(str(tiny_policy_folder), device="cpu"))
     written = handover.write(tmp_path / "new", dict(named_weights(moved(policy).model)), torch.float32)
     folder = str(written.folder)
-    assert "R1KIT_WEIGHTS_FROM=FOLDER" in worker.r1kit_load_weights(folder)["error"]
-    monkeypatch.setenv("R1KIT_WEIGHTS_FROM", str(tmp_path / "other"))
-    assert "is not below" in worker.r1kit_load_weights(folder)["error"]
+    assert "R1KIT_WEIGHTS_FROM=FOLDER" in worker.r1kit_claim(str(tmp_path))["error"]
     monkeypatch.setenv("R1KIT_WEIGHTS_FROM", str(tmp_path))
+    assert "is not below" in worker.r1kit_claim(str(tmp_path.parent))["error"]
+    assert worker.r1kit_claim(str(tmp_path / "other")) == {"version": START}
+    assert "is not of the run that has claimed" in worker.r1kit_load_weights(folder)["error"]
+    assert worker.r1kit_claim(str(tmp_path)) == {"version": START}
     answer = worker.r1kit_load_weights(folder)
+    assert worker.r1kit_claim(str(tmp_path)) == {"version": written.name}
     assert answer["read"] == written.checksum and answer["held"] != answer["before"]
     assert answer["held"] == fingerprint(policy.model.state_dict())
     check_loaded("it", facts, written, "3-old-weights", [answer])
     again = worker.r1kit_load_weights(folder)  # the same weights once more
-    check_loaded("it", facts, written, f"3-{written.checksum[:12]}-{written.matrices[:12]}", [again])
-    deaf = _Worker(load(str(tiny_policy_folder), device="cpu"), takes=False).r1kit_load_weights(folder)
+    check_loaded("it", facts, written, written.name, [again])
+    deaf = _Worker(load(str(tiny_policy_folder), device="cpu"), takes=False)
+    assert "call r1kit_claim first" in deaf.r1kit_load_weights(folder)["error"]
+    deaf.r1kit_claim(str(tmp_path))
     with pytest.raises(EngineError, match="its model holds the ones that it had before"):
-        check_loaded("it", facts, written, "3-old-weights", [deaf])
+        check_loaded("it", facts, written, "3-old-weights", [deaf.r1kit_load_weights(folder)])
     with pytest.raises(EngineError, match="it read others than were written"):
-        check_loaded("it", facts, written, "default", [{**answer, "read": "other"}])
+        check_loaded("it", facts, written, START, [{**answer, "read": "other"}])
 
 
 def test_vllm_gets_the_embeddings_and_not_the_head_that_is_tied_to_them(
-    policy: Policy, server: Served, tmp_path: Path
+    policy: Policy, server: Served, tmp_path: Path, pool_of: PoolOf
 ) -> None:
     pool = pool_of(policy, tmp_path, server)
     pool.facts = [replace(pool.facts[0], holds_checkpoint=False)]
@@ -351,5 +392,5 @@ def test_rl_samples_on_servers_and_its_checks_pass(server: Served, tiny_policy_f
     assert rows[-1]["optim/grad_norm"] > 0
     lines = {line["check"]: line["verdict"] for line in read_json(stage / "preflight.json")}
     assert lines["weights reach the sampler"] == lines["sampler-trainer gap"] == "ok"
-    assert ask(server, "/weight_info")[1]["weight_version"].startswith("1-")
-    assert not list((stage / "handover").iterdir())
+    assert server.service.weights is not None and server.service.weights.version.startswith("1-")
+    assert not list((stage / "handover").glob("*/"))

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import os
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from r1kit import ranks
 from r1kit.chat import ChatFormat, saved
 from r1kit.engines import Engine, PolicyEngine
 from r1kit.engines.engine_settings import DeviceSettings, EngineSettings, OwnEngineSettings
 from r1kit.engines.openai.server_settings import OpenAIEngineSettings
 from r1kit.engines.remote.pool_settings import ServerPoolSettings
+from r1kit.pipeline.guards import locked
 from r1kit.redaction import resolved
 from r1kit.settings import SettingsError, article, import_function
+from r1kit.store import storing
 
 if TYPE_CHECKING:
     from r1kit.engines.remote.pool import ServerPool
@@ -61,13 +66,15 @@ def open_policy_engine(settings: DeviceSettings, policy: Policy) -> PolicyEngine
     return LocalEngine(policy, max_rows=settings.max_rows)
 
 
+@contextlib.contextmanager
 def open_pool(
     settings: ServerPoolSettings, policy: Policy, folder: Path, say: Callable[[str], None] | None = None
-) -> ServerPool:
-    """Servers that sample from a policy, and have its weights. Hand-overs are below `folder`, or below a folder of the
-    same name in `settings.weights`.
+) -> Iterator[ServerPool]:
+    """A block with servers that sample from a policy, and have its weights; no other run can use them meanwhile.
 
-    Raises `EngineError` if a server does not answer, or cannot take weights.
+    Hand-overs are below `folder`, or below a folder of the same name in `settings.weights`. Raises `EngineError` if a
+    server does not answer, cannot take weights, or takes those of another run, and `StoreError` if another run hands
+    over in the same folder.
     """
     from r1kit.engines.remote.pool import ServerPool
     from r1kit.engines.remote.server import Server
@@ -76,6 +83,14 @@ def open_pool(
     key = os.environ.get(settings.api_key_env, "").strip()
     servers = [Server(str(resolved(url, "servers.urls")), key, settings.timeout_s) for url in settings.urls]
     shared = Path(settings.weights).expanduser() / folder.name if settings.weights else folder
-    pool = ServerPool(servers, policy, shared / "handover", concurrency=settings.concurrency, say=say)
-    pool.load_weights(named_weights(policy.model), version=0)
-    return pool
+    shared = shared / "handover"
+    with contextlib.ExitStack() as stack:
+        if ranks.is_first():
+            with storing(shared):
+                shared.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(locked(shared))
+            for left in shared.glob("*/"):  # by a run that was killed
+                shutil.rmtree(left, ignore_errors=True)
+        pool = ServerPool(servers, policy, shared, concurrency=settings.concurrency, say=say)
+        pool.load_weights(named_weights(policy.model), version=0)
+        yield pool

@@ -50,6 +50,11 @@ class Handover:
             raise StoreError(f"{folder / FILE} is damaged: expected tensors with file, dtype, shape and hash")
         return cls.of(folder, tensors)
 
+    @property
+    def name(self) -> str:
+        """The name of these weights: the folder's, which says the learner's version, and two hashes."""
+        return f"{self.folder.name}-{self.checksum[:12]}-{self.matrices[:12]}"
+
     def load(self) -> Iterator[tuple[str, Tensor]]:
         """The tensors, one at a time, on the CPU.
 

@@ -1,8 +1,8 @@
-"""New weights for the model of a server, by the routes of vLLM 0.30: pause, load from disk, name the version, resume.
+"""New weights for the model of a server, by the routes of vLLM 0.30: pause, load from disk, resume.
 
-A client that trains the model writes a hand-over (`models/handover.py`) into a folder that the server was started
-with. Completions that run or wait when the pause begins are finished by the old weights; requests that come during the
-pause wait for the new ones.
+A client that trains the model claims the server (`engines/remote/claim.py`) and writes a hand-over
+(`models/handover.py`) into a folder that the server was started with. Completions that run or wait when the pause
+begins are finished by the old weights; requests that come during the pause wait for the new ones.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ from starlette.routing import Route
 
 from r1kit import __version__
 from r1kit.engines.local import LocalEngine
-from r1kit.models.handover import FILE, Handover, checksum, distinct
+from r1kit.engines.remote.claim import START, Claim
+from r1kit.models.handover import Handover, checksum, distinct
 from r1kit.net.connection import until_disconnect
 from r1kit.net.requests import read_body
 from r1kit.serve.batch import Batch
@@ -27,15 +28,15 @@ from r1kit.serve.errors import APIError
 from r1kit.store import StoreError
 
 MAX_BODY = 64 * 1024  # bytes
-UNNAMED = ""  # the version of weights that were loaded and not named yet
+METHODS = "r1kit_facts, r1kit_claim or r1kit_load_weights"
 
 
 class WeightUpdates:
     """The routes, and the version of the weights that the model has."""
 
     def __init__(self, batch: Batch, folder: Path) -> None:
-        self.batch, self.folder = batch, folder.resolve()
-        self.version = "default"  # vLLM's name for the weights of the start
+        self.batch, self.claim = batch, Claim(folder)
+        self.version = START
         self.broken = ""  # why the model has only a part of the last weights
         self._resumed = asyncio.Event()
         self._resumed.set()
@@ -44,8 +45,6 @@ class WeightUpdates:
             Route("/resume", self.resume, methods=["POST"]),
             Route("/is_paused", self.is_paused),
             Route("/collective_rpc", self.call, methods=["POST"]),
-            Route("/update_weight_version", self.name_version, methods=["POST"]),
-            Route("/weight_info", self.info),
         ]
 
     async def ready(self, request: Request) -> None:
@@ -79,50 +78,44 @@ class WeightUpdates:
     async def is_paused(self, request: Request) -> JSONResponse:
         return JSONResponse({"is_paused": not self._resumed.is_set()})
 
-    async def info(self, request: Request) -> JSONResponse:
-        return JSONResponse({"weight_version": self.version})
-
-    async def name_version(self, request: Request) -> JSONResponse:
-        version = (await _body(request)).get("new_version")
-        if not isinstance(version, str) or not 0 < len(version) <= 100:
-            raise APIError(400, f"new_version is {version!r:.40}: expected a short text", param="new_version")
-        self.version = version
-        return JSONResponse({"success": True, "new_version": version})
-
     async def call(self, request: Request) -> JSONResponse:
-        """`r1kit_facts` and `r1kit_load_weights`, with the answers of `engines.remote.vllm_worker`."""
+        """The methods of `engines.remote.vllm_worker`, with the same answers."""
         body = await _body(request)
         method, options = body.get("method"), body.get("kwargs") or {}
-        if method == "r1kit_facts":
-            result = facts(self.batch.engine)
-        elif method == "r1kit_load_weights" and isinstance(options, dict):
-            if self._resumed.is_set():
-                raise APIError(409, "completions may start while the weights change: POST /pause?mode=wait before")
-            result = await self._load(str(options.get("folder", "")))
-        else:
-            message = f"there is no method {method!r:.60}: expected r1kit_facts or r1kit_load_weights"
-            raise APIError(400, message, param="method")
+        folder = str(options.get("folder", "")) if isinstance(options, dict) else ""
+        try:
+            if method == "r1kit_facts":
+                result = facts(self.batch.engine)
+            elif method == "r1kit_claim":
+                self.claim.take(folder)
+                result = {"version": self.version}
+            elif method == "r1kit_load_weights":
+                result = await self._load(self.claim.handed_over(folder))
+            else:
+                raise APIError(400, f"there is no method {method!r:.60}: expected {METHODS}", param="method")
+        except PermissionError as error:
+            raise APIError(403, str(error)) from None
+        except StoreError as error:
+            raise APIError(409, str(error)) from None
+        except (OSError, ValueError) as error:  # a loop of links, a null byte
+            raise APIError(400, f"the folder {folder!r:.200} cannot be read: {error}") from None
         return JSONResponse({"results": [result]})
 
-    async def _load(self, name: str) -> dict[str, Any]:
-        try:
-            folder = Path(name).resolve()
-        except (OSError, ValueError) as error:  # a loop of links, a null byte
-            raise APIError(400, f"the folder {name!r:.200} cannot be read: {error}") from None
-        if not folder.is_relative_to(self.folder) or not (folder / FILE).is_file():
-            reason = "holds no hand-over" if folder.is_relative_to(self.folder) else f"is not below {self.folder}"
-            raise APIError(403, f"the folder {name!r:.200} {reason}: this server reads weights only there")
+    async def _load(self, folder: Path) -> dict[str, Any]:
+        if self._resumed.is_set():
+            raise APIError(409, "completions may start while the weights change: POST /pause?mode=wait before")
         try:
             handover = await asyncio.to_thread(checked, self.batch.engine, folder)
-            self.version = UNNAMED
 
             def load() -> dict[str, Any]:
-                return load_checked(self.batch.engine, handover, self._set_broken)
+                result = load_checked(self.batch.engine, handover, self._set_broken)
+                self.version = handover.name  # here, because it is loaded to the end even if the client is gone
+                return result
 
-            result: dict[str, Any] = await self.batch.between(load)
-            return result
+            loaded: dict[str, Any] = await self.batch.between(load)
+            return loaded
         except (StoreError, OSError, ValueError) as error:
-            raise APIError(400, f"{name:.200}: {error}") from error
+            raise APIError(400, f"{folder}: {error}") from error
 
     def _set_broken(self, reason: str) -> None:
         self.broken = reason

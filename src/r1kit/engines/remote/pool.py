@@ -1,8 +1,8 @@
 """The engine of a training stage that samples on servers: prompts by HTTP, weights by disk, both checked.
 
-After each hand-over the checksum of what the server read, and holds, is compared with that of what the learner wrote,
-and the server gets a name for these weights. A server that calls its weights by another name afterwards was restarted
-or belongs to another client.
+A run claims its servers, which refuse weights of another one as long as it lives. After each hand-over the checksum of
+what the server read, and holds, is compared with that of what the learner wrote. A server that calls its weights by
+another name after a rollout was restarted.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 from r1kit import ranks
 from r1kit.engines import EngineError, PromptError, Report
 from r1kit.engines.ask import refuse_long
+from r1kit.engines.remote.claim import START
 from r1kit.engines.remote.completions import completions_of, request_body
 from r1kit.engines.remote.server import QUICK_S, Facts, Server, ServerLost
 from r1kit.types import Completion, Prompt, SamplingParams
@@ -40,6 +41,8 @@ class ServerPool:
 
     A completion depends on seed, problem and sample, not on the server that samples it, up to rounding. A server that
     does not answer is left out until the next hand-over. `say` gets a line for people when one is lost or comes back.
+
+    Hand-overs are below `folder`, whose lock the first rank holds as long as it uses the servers (`guards.locked`).
     """
 
     def __init__(
@@ -54,10 +57,11 @@ class ServerPool:
         self.servers, self.policy, self.folder, self.concurrency = servers, policy, folder, concurrency
         self.say = say or (lambda line: print(line, file=sys.stderr, flush=True))
         self.version: int | None = None
-        if ranks.is_first():
-            shutil.rmtree(folder, ignore_errors=True)  # what a killed run left
         try:
             self.facts = [server.facts() for server in servers]
+            if ranks.is_first():
+                for server in servers:
+                    server.claim(folder)
         except ServerLost as error:
             raise EngineError(f"{error}: start it, or take its address out of servers.urls") from None
         for server, facts in zip(servers, self.facts, strict=True):
@@ -98,9 +102,8 @@ class ServerPool:
         tensors = self._checkpoint_tensors(dict(named_tensors))
         try:
             written = handover.write(folder, tensors, getattr(torch, self.dtype))
-            name = f"{version}-{written.checksum[:12]}-{written.matrices[:12]}"
             with ThreadPoolExecutor(len(self.servers)) as threads:
-                list(threads.map(self._hand_over, self.servers, self.facts, repeat(written), repeat(name)))
+                list(threads.map(self._hand_over, self.servers, self.facts, repeat(written)))
         finally:
             shutil.rmtree(folder, ignore_errors=True)
         if all(server.is_lost for server in self.servers):
@@ -118,10 +121,10 @@ class ServerPool:
         converted: dict[str, Any] = dict(revert_weight_conversion(self.policy.model, dict(distinct(tensors))))
         return converted
 
-    def _hand_over(self, server: Server, facts: Facts, written: Handover, name: str) -> None:
+    def _hand_over(self, server: Server, facts: Facts, written: Handover) -> None:
         was_lost = server.is_lost
         try:
-            before = str(server.get("/weight_info").get("weight_version"))
+            before = server.claim(self.folder)
             # another process may answer at this address now, with another model or other options
             if server.version and before != server.version and (now := server.facts()) != facts:
                 raise EngineError(
@@ -131,10 +134,9 @@ class ServerPool:
                 server.post("/pause?mode=wait", {}, server.timeout_s)  # one that is late may pause it all the same
                 answers = server.rpc("r1kit_load_weights", {"folder": str(written.folder.resolve())})
                 check_loaded(server.name, facts, written, before, answers)
-                server.post("/update_weight_version", {"new_version": name}, server.timeout_s)
             finally:
                 server.post("/resume", {}, QUICK_S)
-            server.version = name
+            server.version = written.name
         except ServerLost as error:
             self._lose(server, error)
             return
@@ -191,7 +193,7 @@ class ServerPool:
         if server.is_lost:
             return
         try:
-            now = server.get("/weight_info").get("weight_version")
+            now = server.claim(self.folder)
         except ServerLost as error:
             self._lose(server, error)
             return
@@ -214,7 +216,7 @@ def check_loaded(name: str, facts: Facts, written: Handover, before: str, answer
         if any(answer.get("held") != written.checksum for answer in answers):
             raise EngineError(f"{swallowed}its model holds others afterwards")
     elif all(answer.get("held") == answer.get("before") for answer in answers):
-        same = before == "default" or before.rpartition("-")[2] == written.matrices[:12]
+        same = before == START or before.rpartition("-")[2] == written.matrices[:12]
         if not same:
             raise EngineError(f"{swallowed}its model holds the ones that it had before")
 

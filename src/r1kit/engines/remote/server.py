@@ -10,6 +10,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from r1kit.engines import EngineError, PromptError
@@ -21,6 +22,7 @@ BUSY_S = 600.0  # during which a server without room is asked again
 FIRST_WAIT_S = 0.5
 REMEDIES = {
     401: "put the server's key into the environment variable that api_key_env names",
+    409: "give each run servers of its own",
     404: "start vLLM with VLLM_SERVER_DEV_MODE=1, or r1kit serve with --weights-from",
 }
 
@@ -74,6 +76,16 @@ class Server:
                 "r1kit.engines.remote.vllm_worker.WeightsFromDisk"
             )
         return Facts(**{name: answers[0][name] for name in names})
+
+    def claim(self, folder: Path) -> str:
+        """Claim the server for the run that hands over below a folder; returns what it calls its weights.
+
+        Raises `EngineError` while another run that has claimed it is alive.
+        """
+        versions = {str(answer.get("version")) for answer in self.rpc("r1kit_claim", {"folder": str(folder.resolve())})}
+        if len(versions) != 1:
+            raise EngineError(f"{self.name}: its workers have different weights ({', '.join(sorted(versions))})")
+        return versions.pop()
 
     def rpc(self, method: str, options: Mapping[str, str]) -> list[dict[str, Any]]:
         """What each worker of the server answers."""

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from r1kit.engines.remote.claim import Claim
     from r1kit.models.handover import Handover
 
 FOLDER_ENV = "R1KIT_WEIGHTS_FROM"  # the only folder from which weights are read
@@ -26,6 +27,8 @@ class WeightsFromDisk:
     vllm_config: Any
     model_runner: Any
     reload_weights: Any
+    r1kit_claimed: Claim | None = None
+    r1kit_version = ""
 
     def r1kit_facts(self) -> dict[str, Any]:
         """See `engines.remote.server.Facts`."""
@@ -41,22 +44,35 @@ class WeightsFromDisk:
             "holds_checkpoint": False,
         }
 
-    def r1kit_load_weights(self, folder: str) -> dict[str, Any]:
-        """Load a hand-over; returns the checksum of what was read, and fingerprints of what the worker held and holds.
+    def r1kit_claim(self, folder: str) -> dict[str, Any]:
+        """See `engines.remote.claim`; returns the name of the weights.
 
-        Only a folder below the one that the environment variable R1KIT_WEIGHTS_FROM names is read.
+        Only folders below the one that the environment variable R1KIT_WEIGHTS_FROM names are read.
         """
-        from r1kit.models.fingerprint import fingerprint
-        from r1kit.models.handover import Handover
+        from r1kit.engines.remote.claim import START, Claim
         from r1kit.store import StoreError
 
         allowed = os.environ.get(FOLDER_ENV, "")
         if not allowed:
             return {"error": f"the server reads no weights: start it with {FOLDER_ENV}=FOLDER in its environment"}
-        path = Path(folder).resolve()
-        if not path.is_relative_to(Path(allowed).resolve()):
-            return {"error": f"{folder} is not below {allowed}, the folder in {FOLDER_ENV}"}
+        self.r1kit_claimed = self.r1kit_claimed or Claim(Path(allowed))
         try:
+            self.r1kit_claimed.take(folder)
+        except (StoreError, OSError, ValueError) as error:
+            return {"error": str(error)}
+        return {"version": self.r1kit_version or START}
+
+    def r1kit_load_weights(self, folder: str) -> dict[str, Any]:
+        """Load a hand-over of the run that has claimed the server; returns the checksum of what was read, and
+        fingerprints of what the worker held and holds."""
+        from r1kit.models.fingerprint import fingerprint
+        from r1kit.models.handover import Handover
+        from r1kit.store import StoreError
+
+        if self.r1kit_claimed is None:
+            return {"error": "no run has claimed this server: call r1kit_claim first"}
+        try:
+            path = self.r1kit_claimed.handed_over(folder)
             handover, before = Handover.read(path), fingerprint(self.model_runner.get_model().state_dict())
             hashes: dict[str, str] = {}
             self.reload_weights(weights_iterator=_hashing(handover, hashes))
@@ -67,6 +83,7 @@ class WeightsFromDisk:
         if changed := [name for name, each in hashes.items() if each != handover.tensors[name]["hash"]]:
             return {"error": f"{path}: {changed[0]} is damaged: its hash is not the one that was written down"}
         held = fingerprint(self.model_runner.get_model().state_dict())
+        self.r1kit_version = handover.name
         return {"read": handover.checksum, "before": before, "held": held}
 
 

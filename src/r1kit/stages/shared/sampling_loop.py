@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -132,47 +133,51 @@ def train(
         measure, watch = make_probe(probe_of(context), policy, chat), f"probe/{settings.watch}"
         every = settings.probe_every or math.ceil(settings.steps / 10)
         validation = Validation(measure, every, watch=watch, higher_is_better=True, patience=settings.patience)
-    engine, objective = _engine(context, policy), objective_of(learner, policy)
-    loop = RLLoop(
-        learner,
-        objective,
-        engine,
-        fitting,
-        chat,
-        scorer,
-        settings,
-        context.folder,
-        log,
-        say,
-        validation,
-        show,
-        context.until,
-    )
-    if context.until is not None:
-        loop.train()
-        return {}
-    _require_memory(loop, settings, work, prompt=fitting.longest)
-    check_sampling_loop(context, loop, policy)
-    context.progress.step(0, settings.steps)
-    best, facts = alarm.guard(loop.train, learner, objective.moving_reference)
+    with _engine(context, policy) as engine:
+        objective = objective_of(learner, policy)
+        loop = RLLoop(
+            learner,
+            objective,
+            engine,
+            fitting,
+            chat,
+            scorer,
+            settings,
+            context.folder,
+            log,
+            say,
+            validation,
+            show,
+            context.until,
+        )
+        if context.until is not None:
+            loop.train()
+            return {}
+        _require_memory(loop, settings, work, prompt=fitting.longest)
+        check_sampling_loop(context, loop, policy)
+        context.progress.step(0, settings.steps)
+        best, facts = alarm.guard(loop.train, learner, objective.moving_reference)
     save_trained(context, policy)
     counts = {"updates": learner.updates, "problems": len(fitting), "prompts_left_out": fitting.dropped}
     return {**counts, **best.facts("step"), **facts}
 
 
-def _engine(context: Context, policy: Policy) -> PolicyEngine:
-    """Samples from the learner's own weights or from a copy, or servers that get them before each rollout."""
+@contextlib.contextmanager
+def _engine(context: Context, policy: Policy) -> Iterator[PolicyEngine]:
+    """A block with an engine: of the learner's own weights or a copy, or servers that get them before each rollout."""
     settings: SamplingSettings = context.settings
     if settings.servers is None:
         if settings.steps_ahead:  # it samples while the learner changes its own weights
             from r1kit.models.load import frozen_copy
 
             policy = replace(policy, model=frozen_copy(policy.model))
-        return open_policy_engine(settings, policy)
-    pool = open_pool(settings.servers, policy, context.folder, context.progress.say)
-    names = ", ".join(f"{server.name} ({facts.engine})" for server, facts in zip(pool.servers, pool.facts, strict=True))
-    context.progress.say(f"{names} sample in {pool.dtype}")
-    return pool
+        yield open_policy_engine(settings, policy)
+        return
+    with open_pool(settings.servers, policy, context.folder, context.progress.say) as pool:
+        pairs = zip(pool.servers, pool.facts, strict=True)
+        names = ", ".join(f"{server.name} ({facts.engine})" for server, facts in pairs)
+        context.progress.say(f"{names} sample in {pool.dtype}")
+        yield pool
 
 
 def _require_memory(loop: RLLoop, settings: SamplingSettings, work: Work, prompt: int) -> None:
