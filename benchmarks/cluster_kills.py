@@ -4,16 +4,21 @@ python benchmarks/cluster_kills.py                    # the whole recipe twice; 
 python benchmarks/cluster_kills.py --rehearse         # its smallest sizes
 python benchmarks/cluster_kills.py --rehearse --until dev1 --kills 3    # as far as the first generate, rl and sft
 
-First the recipe runs with `--jobs` on this machine, or did in an earlier call. Then it runs on a cluster of a head and
-three nodes with one CPU each. At random times, the node of a stage that has begun to train or sample is killed with all
-its processes, and a new one joins. All files of results but the times of decisions in them, every metric and the table
-must be equal, and no process left.
+First the recipe runs with `--jobs` on this machine. Then it runs on a cluster of a head and three nodes with one CPU
+each. At random times, the node of a stage that has begun to train or sample is killed with all its processes, and a new
+one joins. All files of results but the times of decisions in them, every metric and the table must be equal, and no
+process left.
+
+With `--seconds`, a call ends after that time, by SIGTERM to the run; the same command goes on. The report is printed,
+and written into the file `--output`.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
+import math
 import os
 import random
 import re
@@ -21,6 +26,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +52,9 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=10)
     parser.add_argument("--gap", type=float, default=20.0, help="longest time between two kills, in seconds")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--jobs", type=int, default=1, help="of the run without a cluster")
+    parser.add_argument("--seconds", type=float, default=float("inf"), help="longest time of this call")
+    parser.add_argument("--output", type=Path, default=Path("benchmarks/results/cluster_kills.json"))
     options = parser.parse_args()
     os.environ |= {
         "OMP_NUM_THREADS": "1",
@@ -56,44 +65,83 @@ def main() -> None:
     command = [sys.executable, "-m", "r1kit", "run", "r1", "--scale", "tiny"]
     command += ["--rehearse"] if options.rehearse else []
     command += ["--until", options.until] if options.until else []
-    clock = time.monotonic()
-    subprocess.run([*command, "--jobs", "1", "--runs", str(options.runs / "alone")], check=True, stdout=sys.stderr)
-    if others := {str(manifest["git"]) for manifest in manifests(options.runs / "alone")} - {str(commit())}:
-        sys.exit(f"{options.runs / 'alone'} was computed by other code ({', '.join(others)}): give another --runs")
-    report: dict[str, Any] = {"seconds alone": round(time.monotonic() - clock)}
+    call = Call(time.monotonic() + options.seconds, options.runs / "report.json")
+    alone, nodes = options.runs / "alone", options.runs / "nodes"
+    with call.timed("seconds alone"):
+        driver = subprocess.Popen([*command, "--jobs", str(options.jobs), "--runs", str(alone)], stdout=sys.stderr)
+        if call.status_of(driver):
+            sys.exit("the run without a cluster failed: see its error above")
+    if others := {str(manifest["git"]) for manifest in manifests(alone)} - {str(commit())}:
+        sys.exit(f"{alone} was computed by other code ({', '.join(others)}): give another --runs")
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
-    for _ in range(3):
-        add_node(cluster)
-    cluster.wait_for_nodes()
-    clock = time.monotonic()
-    environment = {**os.environ, "RAY_ADDRESS": cluster.address}
-    runs = options.runs / f"nodes-{time.strftime('%H%M%S')}"
-    driver = subprocess.Popen(
-        [*command, "--on", "ray", "--runs", str(runs)], env=environment, stderr=subprocess.PIPE, text=True
-    )
-    assert driver.stderr is not None
-    said: list[str] = []
-    reader = threading.Thread(target=lambda: said.extend(map(shown, driver.stderr or ())))
-    reader.start()
-    report["kills"] = kill_at_random(cluster, runs, driver, options)
-    report["status"] = driver.wait()
-    reader.join()
-    report["seconds on nodes"] = round(time.monotonic() - clock)
-    report["restarts"] = sum("; starts again, " in line for line in said)
-    report |= compared(options.runs / "alone", runs)
-    cluster.shutdown()
+    try:
+        for _ in range(3):
+            add_node(cluster)
+        cluster.wait_for_nodes()
+        with call.timed("seconds on nodes"):
+            environment = {**os.environ, "RAY_ADDRESS": cluster.address}
+            arguments = [*command, "--on", "ray", "--runs", str(nodes)]
+            driver = subprocess.Popen(arguments, env=environment, stderr=subprocess.PIPE, text=True)
+            reader = threading.Thread(target=call.read, args=(driver,))
+            reader.start()
+            killer = threading.Thread(target=kill_at_random, args=(cluster, nodes, driver, call, options))
+            killer.start()
+            call.facts["status"] = call.status_of(driver)
+            killer.join()
+            reader.join()
+    finally:
+        cluster.shutdown()
     _, left = psutil.wait_procs([process for process in psutil.process_iter() if is_marked(process)], timeout=60)
-    report["processes left"] = len(left)
-    print(json.dumps(report, indent=2))
+    call.facts |= {**compared(alone, nodes), "processes left": len(left)}
+    call.save()
+    report = json.dumps(call.facts, indent=2)
+    options.output.write_text(f"{report}\n")
+    print(report)
+
+
+class Call:
+    """One call of several: `facts` are those of all until now, in a file."""
+
+    def __init__(self, due: float, file: Path) -> None:
+        self._due, self._file = due, file
+        self.facts: dict[str, Any] = {"kills": [], "restarts": 0, "calls": 0}
+        if file.exists():
+            self.facts |= json.loads(file.read_text())
+        self.facts["calls"] += 1
+        self.save()
+
+    def save(self) -> None:
+        self._file.parent.mkdir(parents=True, exist_ok=True)
+        self._file.write_text(json.dumps(self.facts))
+
+    @contextlib.contextmanager
+    def timed(self, name: str) -> Iterator[None]:
+        """Add the seconds of a block."""
+        begun = time.monotonic()
+        try:
+            yield
+        finally:
+            self.facts[name] = self.facts.get(name, 0) + round(time.monotonic() - begun)
+            self.save()
+
+    def status_of(self, driver: subprocess.Popen[Any]) -> int:
+        """The exit status of a run. If this call's time is over before, the run is stopped and the call ends."""
+        try:
+            return driver.wait(None if math.isinf(self._due) else max(0.0, self._due - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            driver.terminate()
+            driver.wait()
+            sys.exit("the time is over: the same command goes on")
+
+    def read(self, driver: subprocess.Popen[str]) -> None:
+        """Show what the run says, and count its restarts."""
+        for line in driver.stderr or ():
+            print(line, end="", file=sys.stderr)
+            self.facts["restarts"] += "; starts again, " in line
 
 
 def manifests(runs: Path) -> list[dict[str, Any]]:
     return [json.loads(path.read_text()) for path in runs.rglob("manifest.json")]
-
-
-def shown(line: str) -> str:
-    print(line, end="", file=sys.stderr)
-    return line
 
 
 def add_node(cluster: Cluster) -> None:
@@ -103,11 +151,11 @@ def add_node(cluster: Cluster) -> None:
 
 
 def kill_at_random(
-    cluster: Cluster, runs: Path, driver: subprocess.Popen[str], options: argparse.Namespace
-) -> list[str]:
-    """Kill nodes while the driver runs. Returns what each of them was doing."""
-    chance = random.Random(options.seed)
-    killed: list[str] = []
+    cluster: Cluster, runs: Path, driver: subprocess.Popen[str], call: Call, options: argparse.Namespace
+) -> None:
+    """Kill nodes while the driver runs, and note what each of them was doing."""
+    killed: list[str] = call.facts["kills"]
+    chance = random.Random(f"{options.seed}/{len(killed)}")
     due = time.monotonic() + chance.uniform(0, options.gap)
     while driver.poll() is None:
         time.sleep(LOOK_EVERY_S)
@@ -123,10 +171,10 @@ def kill_at_random(
                 for process in [*raylet.children(recursive=True), raylet]:
                     process.kill()
                 killed.append("{name}, kind {kind} at {done} of {total}".format(**stages[0]))
+                call.save()
                 print(f"killed the node of {killed[-1]}", file=sys.stderr)
                 due = time.monotonic() + chance.uniform(0, options.gap)
                 add_node(cluster)
-    return killed
 
 
 def running_stages(runs: Path) -> list[dict[str, Any]]:
