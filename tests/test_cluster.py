@@ -41,15 +41,17 @@ from r1kit.cluster.site import Site  # noqa: E402
 
 FAST = {
     "health_check_initial_delay_ms": 0,
-    "health_check_period_ms": 1000,
+    "health_check_period_ms": 500,
     "health_check_failure_threshold": 3,
+    "idle_worker_killing_time_threshold_ms": 600_000,  # the next test uses them again
     "worker_niceness": 0,
 }
 
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Any]:
-    """A head without CPUs and three nodes with one each."""
+    """A head without CPUs and three nodes with one each. This process stays connected: every new connection would start
+    workers of its own on each node."""
     for name, value in {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}.items():
         os.environ[name] = value
     head = {"num_cpus": 0, "include_dashboard": False, "_system_config": FAST}
@@ -57,7 +59,8 @@ def cluster() -> Iterator[Any]:
     for _ in range(3):
         add_node(started)
     os.environ["RAY_ADDRESS"] = started.address
-    yield started
+    with connected("ray"):
+        yield started
     del os.environ["RAY_ADDRESS"]
     started.shutdown()
 
