@@ -231,6 +231,10 @@ def test_a_server_reads_whole_weights_of_its_own_model_from_its_folder_only(
         return status, str(body.get("error", {}).get("message"))
 
     status, message = loaded(tmp_path / "early")
+    assert status == 403 and "is not of the run that has claimed this server" in message
+    claim = {"method": "r1kit_claim", "kwargs": {"folder": str(tmp_path)}}
+    assert ask(server, "/collective_rpc", claim)[1] == {"results": [{"version": START}]}
+    status, message = refused(tmp_path / "early")
     assert status == 409 and "POST /pause?mode=wait before" in message
     assert ask(server, "/pause?mode=abort", {})[0] == 400
     assert ask(server, "/pause?mode=wait", {})[0] == 200
@@ -239,7 +243,7 @@ def test_a_server_reads_whole_weights_of_its_own_model_from_its_folder_only(
     assert status == 403 and "is not below" in message
     (tmp_path / "link").symlink_to(outside / "all")
     assert refused(tmp_path / "link")[0] == 403
-    assert "holds no hand-over" in refused(tmp_path / "nothing")[1]
+    assert "handover.json" in refused(tmp_path / "nothing")[1]
     assert refused(tmp_path / "a\0b")[0] == 400
     name = next(name for name in weights if "q_proj" in name)
     assert "is not one of the model" in loaded(tmp_path / "more", extra=torch.zeros(2, 2))[1]

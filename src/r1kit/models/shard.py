@@ -6,6 +6,7 @@ import copy
 from typing import Any, TypeVar
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forward_method
@@ -53,7 +54,10 @@ def copy_whole(sharded: nn.Module, model: nn.Module) -> None:
     """Copy the weights and buffers of a sharded model into one with the same modules; every rank must call it."""
     sources = [*sharded.parameters(), *sharded.buffers()]
     for target, source in zip([*model.parameters(), *model.buffers()], sources, strict=True):
-        target.copy_(whole(source))
+        if isinstance(source, DTensor) and len(source) % ranks.count() == 0:  # equal parts go to their places at once
+            dist.all_gather_into_tensor(target, source.to_local(), source.device_mesh.get_group())
+        else:
+            target.copy_(whole(source))
 
 
 @torch.no_grad()
