@@ -57,7 +57,8 @@ def cluster() -> Iterator[Any]:
     head = {"num_cpus": 0, "include_dashboard": False, "_system_config": FAST}
     started = cluster_utils.Cluster(initialize_head=True, head_node_args=head)
     for _ in range(3):
-        add_node(started)
+        add_node(started, wait=False)
+    started.wait_for_nodes(stages.PATIENCE_S)
     os.environ["RAY_ADDRESS"] = started.address
     with connected("ray"):
         yield started
@@ -65,12 +66,12 @@ def cluster() -> Iterator[Any]:
     started.shutdown()
 
 
-def add_node(cluster: Any, cpus: int = 1) -> Any:
-    """Add a node and wait until it has joined. Its workers see its death once this process has waited for it.
+def add_node(cluster: Any, cpus: int = 1, *, wait: bool = True) -> Any:
+    """Add a node, and wait until it has joined. Its workers see its death once this process has waited for it.
 
     The cluster's `wait_for_nodes` would wait for the killed nodes too, which it still counts.
     """
-    node = cluster.add_node(num_cpus=cpus)
+    node = cluster.add_node(num_cpus=cpus, wait=wait)
     raylet = node.all_processes["raylet"][0].process
     threading.Thread(target=raylet.wait, daemon=True).start()
     return node
@@ -89,7 +90,8 @@ class Processes:
         try:
             is_mine = process.ppid() == os.getpid()  # a verifier's
             is_marked = process.environ().get("R1KIT_TEST") == self._mark
-            return is_marked and not is_mine and process.status() != psutil.STATUS_ZOMBIE
+            is_stages = not is_mine and "resource_tracker" not in str(process.cmdline())  # of a worker, which stays
+            return is_marked and is_stages and process.status() != psutil.STATUS_ZOMBIE
         except psutil.Error:
             return False
 
