@@ -16,6 +16,8 @@ from typing import Any
 
 from r1kit import ranks
 from r1kit.pipeline import Context, Kind, Recipe, Stage, execute
+from r1kit.pipeline.other_nodes import Summons, serve_part
+from r1kit.pipeline.progress import Display
 from r1kit.settings import Settings
 
 MARK = "R1KIT_TEST_MARK"  # environment variable: a file that says that the rank has died
@@ -58,6 +60,11 @@ def _save_on_a_full_disk(folder: Path) -> None:
     )
     resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 16, resource.RLIM_INFINITY))
     learner.save(folder, {})
+
+
+def serve_second_part(summons: Summons) -> None:
+    """The process of another agent."""
+    serve_part(summons, 1, Display())
 
 
 FAILING = Kind(name="failing", run=run, settings=FailingSettings, shards=True)

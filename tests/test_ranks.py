@@ -24,7 +24,7 @@ pytest.importorskip("transformers")
 import torch
 
 import failing_ranks
-from failing_ranks import MARK, FailingSettings, failing
+from failing_ranks import MARK, FailingSettings, failing, serve_second_part
 from r1kit import ranks
 from r1kit.commands.replay_command import replay
 from r1kit.data.jsonl import read_rows
@@ -32,7 +32,7 @@ from r1kit.models.load import load
 from r1kit.pipeline import Context, External, Recipe, Stage, execute
 from r1kit.pipeline.agent import Part
 from r1kit.pipeline.launcher import TIME_LIMIT, run_on_ranks, time_limit
-from r1kit.pipeline.other_nodes import Summons, serve_part
+from r1kit.pipeline.other_nodes import Summons
 from r1kit.pipeline.progress import Display
 from r1kit.pipeline.sharing import require_devices
 from r1kit.ranks import RankError
@@ -128,7 +128,7 @@ class ManyCallers(Display):
         self.strangers = [socket.create_connection(summons.address) for _ in range(3)]  # the first two say nothing
         self.strangers[1].shutdown(socket.SHUT_WR)
         self.strangers[2].sendall(b"GET / HTTP/1.1\r\n\r\n")
-        self.agent = multiprocessing.get_context("spawn").Process(target=serve_part, args=(summons, 1, Display()))
+        self.agent = multiprocessing.get_context("spawn").Process(target=serve_second_part, args=(summons,))
         self.agent.start()
 
 
