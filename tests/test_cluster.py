@@ -219,18 +219,17 @@ def test_results_are_those_of_one_machine_although_a_node_of_two_dies_in_trainin
     add_node(cluster)
 
 
-def test_ranks_on_two_nodes_start_again_when_one_of_them_is_killed_or_hangs(
+def test_ranks_on_two_nodes_start_again_when_one_of_them_is_killed(
     cluster: Any, tmp_path: Path, capfd: pytest.CaptureFixture[str], processes: Processes
 ) -> None:
     with pytest.raises(ClusterError, match=r"devices is 4, and the cluster has 3 CPUs, on 3 of its nodes: .* 3"):
         run(replace(stages.sharing(), devices=4), tmp_path / "refused", devices=4)
     folder = run(stages.sharing(), tmp_path, devices=2)
-    killed, hung = (line for line in capfd.readouterr().err.splitlines() if "; starts again, " in line)
+    (killed,) = (line for line in capfd.readouterr().err.splitlines() if "; starts again, " in line)
     rank = r"rank 1 of 2 on \S+ \(node [0-9a-f]{8}\)"
     assert re.match(rf"\[1/1\] shared: RankError: {rank} was killed by SIGKILL, .*; starts again, 1 of", killed)
-    assert re.search(rf"no answer for .* from {rank} \(log: {folder / 'rank-1.log'}\): it hangs or is", hung)
     done = json.loads((folder / "manifest.json").read_text())["metrics"]
-    assert (done["resumed from"], done["nodes"], done["threads"]) == (3, 2, [1, 1])
+    assert (done["resumed from"], done["nodes"], done["threads"]) == (2, 2, [1, 1])
     assert (folder / "rows.jsonl").read_text() == "".join(f'{{"step": {n}, "heard": [{n}, {n}]}}\n' for n in range(5))
     assert processes.left() == []
 

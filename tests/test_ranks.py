@@ -100,7 +100,6 @@ def is_running(process: int) -> bool:
     ("how", "error", "message"),
     [
         ("kill", RankError, "rank 1 of 2 was killed by SIGKILL, as the system does when memory runs out"),
-        ("hang", RankError, "no answer for 3 s from rank 1"),
         ("raise", ValueError, "^the data is bad\nin stage failing"),
         pytest.param("exit", RuntimeError, "^SystemExit: no more", marks=pytest.mark.slow),
         pytest.param("full", StoreError, r"cannot write .*/step-000001: .* MB free there", marks=pytest.mark.slow),
@@ -133,12 +132,19 @@ class ManyCallers(Display):
 
 
 @pytest.mark.skipif(not socket.has_ipv6 or not Path("/proc/net/if_inet6").exists(), reason="no IPv6")
-def test_two_agents_meet_over_ipv6_although_strangers_call(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_two_agents_meet_over_ipv6_although_strangers_call_and_a_rank_that_hangs_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(TIME_LIMIT, "3")
     display = ManyCallers(sys.stderr)
-    context = Context(stage="failing", settings=FailingSettings(how="end"), folder=tmp_path, devices=2)
+    context = Context(stage="failing", settings=FailingSettings(how="hang"), folder=tmp_path, devices=2)
     parts = (Part(1, "here", "::1"), Part(1, "there", "::1"))
-    assert run_on_ranks(failing_ranks.run, context, "failing", display, parts) == {}
+    message = rf"no answer for 3 s from rank 1 of 2 on there \(log: {tmp_path / 'rank-1.log'}\): it hangs"
+    with pytest.raises(RankError, match=message):
+        run_on_ranks(failing_ranks.run, context, "failing", display, parts)
     assert "failing: all are here" in capsys.readouterr().err
+    processes = [int(path.read_text()) for path in tmp_path.glob("process-*")]
+    assert len(processes) == 2 and not any(map(is_running, processes))
     display.agent.join(SECONDS)
     assert display.agent.exitcode == 0
     for stranger in display.strangers:
