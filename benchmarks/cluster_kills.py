@@ -38,7 +38,7 @@ from r1kit.pipeline.provenance import commit
 
 KINDS = ("generate", "rl", "sft")
 MARK = "R1KIT_CLUSTER_KILLS"  # an environment variable that the stages' processes get
-LOOK_EVERY_S = 0.5
+LOOK_EVERY_S = 0.2
 RESULTS = (".safetensors", ".jsonl", ".md")
 TIMED = ("metrics.jsonl",)  # rows with seconds
 TIME = re.compile(rb'"at": "[0-9T:.+-]+"')  # of a decision on a sample
@@ -84,10 +84,8 @@ def main() -> None:
             driver = subprocess.Popen(arguments, env=environment, stderr=subprocess.PIPE, text=True)
             reader = threading.Thread(target=call.read, args=(driver,))
             reader.start()
-            killer = threading.Thread(target=kill_at_random, args=(cluster, nodes, driver, call, options))
-            killer.start()
+            kill_at_random(cluster, nodes, driver, call, options)  # in the main thread: Ray handles signals in it
             call.facts["status"] = call.status_of(driver)
-            killer.join()
             reader.join()
     finally:
         cluster.shutdown()
@@ -124,6 +122,10 @@ class Call:
             self.facts[name] = self.facts.get(name, 0) + round(time.monotonic() - begun)
             self.save()
 
+    @property
+    def is_over(self) -> bool:
+        return time.monotonic() > self._due
+
     def status_of(self, driver: subprocess.Popen[Any]) -> int:
         """The exit status of a run. If this call's time is over before, the run is stopped and the call ends."""
         try:
@@ -157,7 +159,7 @@ def kill_at_random(
     killed: list[str] = call.facts["kills"]
     chance = random.Random(f"{options.seed}/{len(killed)}")
     due = time.monotonic() + chance.uniform(0, options.gap)
-    while driver.poll() is None:
+    while driver.poll() is None and not call.is_over:
         time.sleep(LOOK_EVERY_S)
         if len(killed) < options.kills and time.monotonic() >= due:
             # each kind in turn, so that all are hit; a stage that dies more often has failed
