@@ -265,6 +265,10 @@ DAMAGES_OF_A_RUN: dict[str, tuple[Callable[[Path], Any], str]] = {
     "plan": (lambda runs: change(runs / "toys" / "plan.json", title="x"), r"plan.json is damaged: changed since"),
     "no plan": (lambda runs: (runs / "toys" / "plan.json").unlink(), r"plan.json is damaged: missing"),
     "calls": (lambda runs: change(runs / "toys" / "run.json", calls=[]), r"run.json is damaged: changed since"),
+    "a lost manifest": (
+        lambda runs: (folder_of(runs, "third") / "manifest.json").unlink(),
+        r"third-\w+/manifest.json is damaged: missing, and run.json says that the stage finished",
+    ),
     "renamed": (
         lambda runs: rename(folder_of(runs, "third")),
         r"stage.json is damaged: it is that of third-\w+: .*renamed",
@@ -284,6 +288,10 @@ def test_an_audit_names_what_was_changed_renamed_or_removed_though_every_file_le
     damage(runs)
     result = verify_run(runs)
     assert not result["ok"] and re.search(message, result["text"]), result["text"]
+    if name in ("plan", "no plan"):  # as the remedy says
+        (runs / "toys" / "plan.json").unlink(missing_ok=True)
+        execute(recipe(), runs)
+        assert verify_run(runs)["ok"]
 
 
 def test_an_audit_says_which_stages_of_the_plan_are_absent_and_a_stage_that_was_copied_alone_is_intact(
@@ -331,6 +339,7 @@ def test_an_audit_says_what_is_unverified_and_refuses_a_folder_without_a_run(run
     content = json.loads(manifest.read_text())
     manifest.write_text(json.dumps({name: content[name] for name in content if name not in ("files", "sha256")}))
     (folder_of(runs, "third") / "manifest.json").unlink()
+    (runs / "toys" / "run.json").unlink()  # it says that the stage finished
     status, text = verified(runs)
     assert status == 0 and ": unverified" in text and ": unfinished" in text
     (tmp_path / "empty").mkdir()

@@ -51,9 +51,8 @@ def test_two_stages_run_at_the_same_time_in_processes_that_live_on(
     assert re.fullmatch(r"up to 2 stages side by side, \d+ threads? each", lines[0])
     assert all(re.match(r"\[\d/4\] (left|right|after-left|last): ", line) for line in lines[1:])
     (call,) = json.loads((runs / "meeting" / "run.json").read_text())["calls"]
-    assert (
-        call["jobs"] == 2 and call["seconds"] > 0 and set(call["stages"]) == set(statuses(stages.meeting(pipe), runs))
-    )
+    assert call["jobs"] == 2 and call["seconds"] > 0
+    assert {name[:-9] for name in call["stages"]} == set(statuses(stages.meeting(pipe), runs))
 
 
 def test_a_failed_stage_stops_only_the_stages_that_need_it(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -12,16 +12,7 @@ from r1kit.content import is_changed
 from r1kit.data.errors import DataError
 from r1kit.data.jsonl import read_rows
 from r1kit.pipeline.fingerprint import fingerprint
-from r1kit.pipeline.manifest import (
-    CHANGED,
-    FILES,
-    MANIFEST,
-    STARTED,
-    checkpoint_damage,
-    read_manifest,
-    remedy,
-    stage_damage,
-)
+from r1kit.pipeline.manifest import FILES, MANIFEST, STARTED, checkpoint_damage, read_manifest, remedy, stage_damage
 from r1kit.pipeline.plan import CALLS, PLAN
 from r1kit.report.folders import UNREADABLE
 from r1kit.report.live.places import children, find_runs, is_stage, with_name
@@ -92,15 +83,27 @@ def audit(folder: Path) -> Audit:
 
 def _damage_of_run(run: Path) -> Iterator[tuple[Path, str]]:
     """What is wrong with the run's own files. A run that was killed in its first call has no list of calls."""
-    for name in (PLAN, CALLS):
+    for name, then in ((PLAN, "the command of the run writes it again"), (CALLS, "it has the times of calls")):
         try:
             if is_changed(read_object(run / name)):
-                yield run / name, CHANGED
+                yield run / name, f"changed since the run wrote it; restore it from a copy, or delete it: {then}"
         except FileNotFoundError:
             if name == PLAN:
-                yield run / name, "missing; the command of the run writes it again"
+                yield run / name, f"missing; {then}"
         except (StoreError, OSError) as error:
             yield run / name, str(error).removeprefix(f"{run / name} ")
+    for stage in _finished(run):
+        if stage.exists() and not (stage / MANIFEST).exists():
+            ways = "restore it from a copy, or let the command of the run finish the stage again"
+            yield stage / MANIFEST, f"missing, and {CALLS} says that the stage finished; {ways}"
+
+
+def _finished(run: Path) -> list[Path]:
+    """The folders of the stages that the run's calls finished; none if the list of calls is damaged."""
+    try:
+        return [run / str(name) for call in read_object(run / CALLS)["calls"] for name in call["stages"]]
+    except (StoreError, OSError, LookupError, TypeError):
+        return []
 
 
 def _planned(run: Path) -> list[Path]:

@@ -90,6 +90,7 @@ def execute(
             if left:
                 for place in (runs, runs / recipe.name):
                     sweep(place, ".*")
+            if left or not (runs / recipe.name / PLAN).exists():
                 _write_plan(runs / recipe.name / PLAN, recipe, rows)
             beside = companion(rows, display) if companion is not None else contextlib.nullcontext()
             with beside, _timed(runs / recipe.name / CALLS, left, jobs):
@@ -175,7 +176,7 @@ def _timed(file: Path, left: Sequence[Job], jobs: int) -> Iterator[None]:
         if left and file.parent.is_dir():
             call = {"command": command(), "host": host(), "started": now, "jobs": jobs}
             call["seconds"] = round(time.monotonic() - clock, 3)
-            call["stages"] = [job.name for job in left if job.is_done]
+            call["stages"] = [job.row.folder.name for job in left if job.is_done]
             with contextlib.suppress(StoreError):  # an error of a stage matters more
                 write_json(file, with_digest({"calls": [*_calls(file), call]}))
 
