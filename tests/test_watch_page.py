@@ -248,7 +248,7 @@ def test_hostile_text_does_nothing(runs: Path, visit: Open) -> None:
     }
     (stage / "manifest.json").write_text(json.dumps(facts))
     (stage / "metrics.jsonl").write_text(
-        json.dumps({"step": 1, "reward/mean": 1.0, f"reward/{NASTY}": 1.0, "reward/b": 1.0}) + "\n"
+        json.dumps({"step": 1, "reward/mean": 1.0, f"reward/{NASTY}": 1.0, "reward/b": 1.0, "policy/kl": None}) + "\n"
     )
     row = {
         "step": 1,
@@ -275,6 +275,7 @@ def test_hostile_text_does_nothing(runs: Path, visit: Open) -> None:
     page.locator("dl.settings").first.wait_for()
     assert page.evaluate("window.pwned") is None
     assert page.locator("main :is(script, img, [onerror])").count() == 0
+    assert page.locator(".runs .fault").all_inner_texts() == ["collapsed"]  # said in the list, whichever run is open
 
 
 def test_names_keep_their_room_beside_a_graph_of_many_stages(runs: Path, visit: Open) -> None:

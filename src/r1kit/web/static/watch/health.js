@@ -6,23 +6,32 @@ import { link } from "./state.js";
 
 export const events = [];
 
-let known = { run: "", stages: null, verdict: null };
+const MOST_RUNS = 30; // of the list whose verdicts are asked for
+const known = new Map(); // by run: the stages, the verdict that decides, and when the run had changed
 
 /** What is known of a run; null until the first answer. */
-export const healthOf = (run) => (known.run === run.id ? known.stages : null);
+export const healthOf = (run) => known.get(run.id)?.stages ?? null;
 
 /** The stage whose verdict decides for the run. */
-export const decisive = (run) => (known.run === run.id ? known.verdict : null);
+export const decisive = (run) => known.get(run.id)?.verdict ?? null;
+
+async function ask(run) {
+  known.set(run.id, { ...(await get(`${ofRun(run.id)}/health`)), changed: run.changed });
+  dispatchEvent(new Event("redraw"));
+}
 
 /** Ask again. The page is drawn without waiting, and once more when the answer is here. */
 export function refreshHealth(run) {
-  get(`${ofRun(run.id)}/health`).then(
-    (answer) => {
-      known = { run: run.id, ...answer };
-      dispatchEvent(new Event("redraw"));
-    },
-    () => {}, // the page says elsewhere that the server is gone
-  );
+  ask(run).catch(() => {}); // the page says elsewhere that the server is gone
+}
+
+/** Ask for the runs of the list that have changed, one after the other: a list of long runs must not hold up the view. */
+export async function refreshList(runs) {
+  try {
+    for (const run of runs.slice(0, MOST_RUNS)) if (known.get(run.id)?.changed !== run.changed) await ask(run);
+  } catch {
+    // as above
+  }
 }
 
 export const load = async () => null;

@@ -18,6 +18,7 @@ import { go, onState, scrolled, state } from "./state.js";
 const VIEWS = { overview, curves, health, rollouts, rows, settings, log, lineage };
 const [LEAST_MS, MOST_MS] = [2000, 10_000]; // between two refreshes of a view:
 const SHARE = 60; // this many times as long as one takes, so that watching costs training next to nothing
+const LIST_MS = 60_000; // between two looks at the verdicts of the list
 const ALL_MS = 200; // for what happens rarely: a run or a stage starts or ends
 const NARROW = matchMedia("(max-width: 62rem)");
 
@@ -39,7 +40,8 @@ function viewOf(stage) {
 async function show({ again = false } = {}) {
   const mine = (turn += 1);
   try {
-    if (!list || again) list = await get("runs");
+    const isNew = !list || again;
+    if (isNew) list = await get("runs");
     const id = state.run ?? list.runs[0]?.id;
     if (!id) run = null;
     else if (run?.id !== id || again) run = await get(ofRun(id));
@@ -52,6 +54,7 @@ async function show({ again = false } = {}) {
     const name = viewOf(stage);
     if (again || !health.healthOf(run) || ["overview", "health"].includes(name)) health.refreshHealth(run);
     await showView(name, stage, mine);
+    if (isNew) health.refreshList(list.runs);
   } catch (problem) {
     if (problem.status === undefined) throw problem;
     if (mine === turn && (problem.status || !shown)) drawOnly(trouble(problem.message)); // status 0: the top bar says it
@@ -134,6 +137,15 @@ function tell(name, data) {
     refresh();
   }
 }
+
+/** Runs that nobody has opened go on, too. */
+async function lookAtList() {
+  if (document.hidden || !list) return;
+  list = await get("runs");
+  if (shown) drawRail(stageBy(shown.stage));
+  health.refreshList(list.runs);
+}
+setInterval(() => lookAtList().catch(() => {}), LIST_MS);
 
 const live = new Live(tell, (kind, text) => patch(byId("live"), h("span", { class: kind }, text)));
 addEventListener("visibilitychange", () => missed && refresh(true));

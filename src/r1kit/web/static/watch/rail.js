@@ -2,7 +2,7 @@
 
 import { h } from "./dom.js";
 import { duration } from "./format.js";
-import { healthOf } from "./health.js";
+import { decisive, healthOf } from "./health.js";
 import { drawLanes, inOrder } from "./lanes.js";
 import { go, link, state } from "./state.js";
 
@@ -46,10 +46,15 @@ function runEntry(entry, run) {
       },
       h("span.state", { class: entry.state }),
       h("span.name", { dir: "auto" }, entry.name),
-      h("span.says", { dir: "auto" }, saysOf(entry)),
+      h("span.says", { dir: "auto" }, faultOf(entry), saysOf(entry)),
     ),
     run && !isShown ? compareBox(entry, run, compared) : null,
   );
+}
+
+function faultOf(entry) {
+  const found = decisive(entry);
+  return found?.is_fault ? [h("span.fault", found.verdict), " "] : null;
 }
 
 /** Where the run is, with its state in words, once. */
