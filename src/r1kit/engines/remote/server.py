@@ -23,6 +23,7 @@ FIRST_WAIT_S = 0.5
 REMEDIES = {
     401: "put the server's key into the environment variable that api_key_env names",
     409: "give each run servers of its own",
+    403: "give --runs, or servers.weights, below the folder that the server was started with",
     404: "start vLLM with VLLM_SERVER_DEV_MODE=1, or r1kit serve with --weights-from",
 }
 
