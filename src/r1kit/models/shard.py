@@ -17,6 +17,8 @@ from r1kit import ranks
 from r1kit.models.policy_net import Net, PolicyNet, ScoreNet, net_of
 
 N = TypeVar("N", bound=Net)
+# the second is its name before torch 2.13
+_gather_into: Any = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
 
 
 def shard(net: N, mesh: DeviceMesh) -> N:
@@ -55,7 +57,7 @@ def copy_whole(sharded: nn.Module, model: nn.Module) -> None:
     sources = [*sharded.parameters(), *sharded.buffers()]
     for target, source in zip([*model.parameters(), *model.buffers()], sources, strict=True):
         if isinstance(source, DTensor) and len(source) % ranks.count() == 0:  # equal parts go to their places at once
-            dist.all_gather_into_tensor(target, source.to_local(), source.device_mesh.get_group())
+            _gather_into(target, source.to_local(), source.device_mesh.get_group())
         else:
             target.copy_(whole(source))
 
