@@ -262,9 +262,9 @@ def rename(folder: Path) -> None:
 
 
 DAMAGES_OF_A_RUN: dict[str, tuple[Callable[[Path], Any], str]] = {
-    "plan": (lambda runs: change(runs / "toys" / "plan.json", title="x"), r"plan.json is damaged: changed since"),
+    "plan": (lambda runs: change(runs / "toys" / "plan.json", title="x"), r"plan.json is damaged: edited"),
     "no plan": (lambda runs: (runs / "toys" / "plan.json").unlink(), r"plan.json is damaged: missing"),
-    "calls": (lambda runs: change(runs / "toys" / "run.json", calls=[]), r"run.json is damaged: changed since"),
+    "calls": (lambda runs: change(runs / "toys" / "run.json", calls=[]), r"run.json is damaged: edited"),
     "a lost manifest": (
         lambda runs: (folder_of(runs, "third") / "manifest.json").unlink(),
         r"third-\w+/manifest.json is damaged: missing, and run.json says that the stage finished",

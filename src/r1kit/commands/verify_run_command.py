@@ -86,7 +86,7 @@ def _damage_of_run(run: Path) -> Iterator[tuple[Path, str]]:
     for name, then in ((PLAN, "the command of the run writes it again"), (CALLS, "it has the times of calls")):
         try:
             if is_changed(read_object(run / name)):
-                yield run / name, f"changed since the run wrote it; restore it from a copy, or delete it: {then}"
+                yield run / name, f"edited, or of an older version; restore it from a copy, or delete it: {then}"
         except FileNotFoundError:
             if name == PLAN:
                 yield run / name, f"missing; {then}"
