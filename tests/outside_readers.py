@@ -16,6 +16,9 @@ from typing import Any
 from r1kit import cli
 from r1kit.chat import saved
 from r1kit.cli.values import engine
+from r1kit.commands.doctor_command import doctor
+from r1kit.commands.verify_run_command import verify_run
+from r1kit.content import require_sealed
 from r1kit.data.messages import parse_messages
 from r1kit.data.rows import numbered_rows
 from r1kit.engines.engine_settings import parse_engine
@@ -79,6 +82,10 @@ READERS: dict[str, Callable[[bytes], Any]] = {
     "recipe": in_file("x.toml", RecipeFile.read),
     "chat format": in_file("chat_format.json", saved.read),
     "safetensors header": in_file("x.safetensors", shapes_in),
+    "checksums": in_file("checksums.json", lambda path: require_sealed(path.parent)),
+    "plan of a run": in_file("plan.json", lambda path: verify_run(path.parent)),
+    "stage": in_file("stage.json", lambda path: (verify_run(path.parent), doctor(path.parent))),
+    "metrics": in_file("metrics.jsonl", lambda path: doctor(path.parent)),
     "engine option": lambda data: engine("{" + text_of(data)),
     "engine settings": lambda data: parse_engine(json.loads(data)),
     "messages": lambda data: parse_messages(json.loads(data)),

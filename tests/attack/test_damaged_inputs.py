@@ -28,6 +28,11 @@ SEEDS: dict[str, bytes] = {
     "recipe": b'recipe = "r1"\nscale = "tiny"\n[stages.rl]\nsteps = 3\n[rewards]\nformat = 1.0\n',
     "chat format": b'{"template": "plain", "system": "x", "options": {"a": 1}}',
     "safetensors header": (2).to_bytes(8, "little") + b"{}",
+    "checksums": b'{"a": {"bytes": 1, "sha256": "00"}}',
+    "plan of a run": b'{"stages": [{"folder": "rl-00000000", "stage": "rl"}], "sha256": "00"}',
+    "stage": b'{"stage": "rl", "kind": "rl", "fingerprint": "0", "settings": {"group_size": 4}, '
+    b'"started": "2026-01-01", "inputs": {"model": {"stage": "sft", "path": "model", "fingerprint": "0"}}}',
+    "metrics": b'{"step": 1, "reward/mean": 0.5, "reward/accuracy": 0.5, "policy/entropy": 0.5}\n' * 9,
     "engine settings": b'{"kind": "openai", "model": "m", "base_url": "http://u:p@h/v1", "extra_body": {"a": 1}}',
     "messages": b'[{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]',
     "reward spec": b'{"name": "format", "weight": 1.5, "options": {"x": [1, 2]}, "only": ["a"]}',
