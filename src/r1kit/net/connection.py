@@ -47,6 +47,8 @@ class Impatient(H11Protocol):
 
     def _await_request(self) -> None:
         self._end_waiting()
+        if self.transport.is_closing():  # the client has gone before its answer
+            return
         self.waiting[self] = None
         self.patience = self.loop.call_later(HEADERS_S, self.transport.close)
         if len(self.waiting) > self.most:
