@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -17,7 +18,8 @@ import pytest
 
 import parallel_stages as stages
 from r1kit.cli import main
-from r1kit.pipeline import Recipe, StagesFailed, execute, plan
+from r1kit.pipeline import Display, Recipe, StagesFailed, execute, longest_chains, plan
+from r1kit.pipeline.job import Job, run_job
 from r1kit.recipes import build_recipe
 
 
@@ -53,6 +55,49 @@ def test_two_stages_run_at_the_same_time_in_processes_that_live_on(
     (call,) = json.loads((runs / "meeting" / "run.json").read_text())["calls"]
     assert call["jobs"] == 2 and call["seconds"] > 0
     assert {name[:-9] for name in call["stages"]} == set(statuses(stages.meeting(pipe), runs))
+
+
+class InTurn(contextlib.AbstractContextManager[Any]):
+    """A pool of one: it runs each job in this process when it is started."""
+
+    def __init__(self, display: Display) -> None:
+        self.display, self.busy, self.names = display, list[Job](), list[str]()
+
+    @property
+    def has_room(self) -> bool:
+        return not self.busy
+
+    def start(self, job: Job) -> None:
+        run_job(job, self.display)
+        self.busy.append(job)
+        self.names.append(job.name)
+
+    def ended(self) -> tuple[Job, None]:
+        return self.busy.pop(), None
+
+    def __exit__(self, *error: object) -> None: ...
+
+
+def test_stages_with_the_most_costly_chains_start_first(tmp_path: Path) -> None:
+    short = stages.stage("short", stages.finish)
+    long = stages.stage("long", stages.finish)
+    after = stages.stage("after-long", stages.finish, long)
+    recipe = Recipe("costs", (short, long, after, stages.stage("last", stages.finish, short, after)))
+    assert longest_chains(recipe.stages, {}) == {"short": 2, "long": 3, "after-long": 2, "last": 1}
+    costs = {"short": 9.0, "long": 0.5, "after-long": 2.0}
+    assert longest_chains(recipe.stages, costs) == {"short": 10.0, "long": 3.5, "after-long": 3.0, "last": 1.0}
+    pools: list[InTurn] = []
+
+    def pool(recipe: Recipe, folder: Path, display: Display) -> InTurn:
+        pools.append(InTurn(display))
+        return pools[-1]
+
+    execute(recipe, tmp_path / "1", cluster=pool)
+    execute(recipe, tmp_path / "2", cluster=pool, costs=lambda recipe: costs)
+    assert [each.names for each in pools] == [
+        ["long", "short", "after-long", "last"],
+        ["short", "long", "after-long", "last"],
+    ]
 
 
 def test_a_failed_stage_stops_only_the_stages_that_need_it(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -220,7 +265,8 @@ def test_workers_end_with_a_run_that_was_killed(tmp_path: Path) -> None:
 
 def test_results_are_those_of_one_process_bit_for_bit(tiny_policy_folder: Path, tmp_path: Path) -> None:
     small = {"rl.steps": 2, "rl.prompts_per_step": 4, "rl.max_tokens": 24, "eval.samples": 1, "eval.max_tokens": 24}
-    small |= {"eval.tasks": [{"name": "tiny/sums", "limit": 6}], "rl.optimizer.learning_rate": 0.01}
+    small |= {"eval.tasks": [{"name": "tiny/sums", "limit": 6}], "rl.tasks": [{"name": "tiny/reasoning", "limit": 40}]}
+    small |= {"rl.optimizer.learning_rate": 0.01}
     built = build_recipe("r1-zero", scale="tiny", model=str(tiny_policy_folder), overrides=small)
     rl, after = (stage for stage in built.stages if stage.name in ("rl", "eval-zero"))
     for jobs in (1, 2):

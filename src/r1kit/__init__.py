@@ -64,6 +64,7 @@ def run(
     from r1kit.cluster import on_cluster
     from r1kit.pipeline import execute
     from r1kit.recipes import build_recipe
+    from r1kit.recipes.estimate import hours_of
     from r1kit.report.folders import StageFolder, stage_name
     from r1kit.tracking import tracked
 
@@ -92,6 +93,7 @@ def run(
         1 if jobs is None else jobs,
         devices=built.devices,
         cluster=cluster,
+        costs=hours_of,
         on_step=listener,
         companion=companion,
         verify=verify,

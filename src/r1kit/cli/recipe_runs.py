@@ -130,6 +130,7 @@ def compare_algorithms(options: argparse.Namespace) -> None:
 
 def _execute(options: argparse.Namespace, recipe: Recipe) -> None:
     from r1kit.pipeline import execute
+    from r1kit.recipes.estimate import hours_of
     from r1kit.tracking import tracked
 
     cluster = None
@@ -148,6 +149,7 @@ def _execute(options: argparse.Namespace, recipe: Recipe) -> None:
         jobs,
         devices=recipe.devices,
         cluster=cluster,
+        costs=hours_of,
         companion=companion,
         verify=options.verify,
     )

@@ -10,7 +10,7 @@ from r1kit.pipeline.graph import External, Kind, Output, Recipe, Stage
 from r1kit.pipeline.guards import Stopped
 from r1kit.pipeline.plan import PlanRow, plan
 from r1kit.pipeline.progress import Display, Progress
-from r1kit.pipeline.side_by_side import Pool, StagesFailed
+from r1kit.pipeline.side_by_side import Pool, StagesFailed, longest_chains
 from r1kit.pipeline.work import ModelSize, Work
 
 __all__ = [
@@ -30,5 +30,6 @@ __all__ = [
     "Work",
     "check_ready",
     "execute",
+    "longest_chains",
     "plan",
 ]

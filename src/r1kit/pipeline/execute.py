@@ -6,7 +6,7 @@ import contextlib
 import datetime
 import signal
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,7 @@ RECIPE = "recipe.toml"
 
 Companion = Callable[[Sequence[PlanRow], Display], AbstractContextManager[None]]
 Cluster = Callable[[Recipe, Path, Display], Pool]
+Costs = Callable[[Recipe], Mapping[str, float]]
 
 
 def execute(
@@ -41,6 +42,7 @@ def execute(
     *,
     devices: int = 1,
     cluster: Cluster | None = None,
+    costs: Costs | None = None,
     on_step: Callable[[Path], object] | None = None,
     companion: Companion | None = None,
     verify: bool = False,
@@ -50,7 +52,9 @@ def execute(
     With one job, stages run in this process and in order, and the first error ends the run, with a note that names the
     stage and its folder. With more, so many worker processes run the stages whose inputs are ready; stages that need no
     failed one are finished before `StagesFailed` is raised. `cluster`, which gets the recipe and its folder, runs them
-    on other machines instead, whatever `jobs` is. Raises `Stopped` on SIGINT or SIGTERM.
+    on other machines instead, whatever `jobs` is. Of the stages that are ready, those whose chains cost most start
+    first: `costs` is asked for the costs of the recipe's stages, in any unit; without it all cost the same. Raises
+    `Stopped` on SIGINT or SIGTERM.
 
     With several `devices`, a process for each of them shares the work of a training stage. The results are equal up to
     rounding, so stages that finished with another number stay finished.
@@ -94,10 +98,9 @@ def execute(
                 _write_plan(runs / recipe.name / PLAN, recipe, rows)
             beside = companion(rows, display) if companion is not None else contextlib.nullcontext()
             with beside, _timed(runs / recipe.name / CALLS, left, jobs):
-                if left and cluster is not None:
-                    run_side_by_side(left, cluster(recipe, runs / recipe.name, display), display)
-                elif left and jobs > 1:
-                    run_side_by_side(left, Workers(jobs, display), display)
+                if left and (cluster is not None or jobs > 1):
+                    pool = Workers(jobs, display) if cluster is None else cluster(recipe, runs / recipe.name, display)
+                    run_side_by_side(left, pool, display, {} if costs is None else costs(recipe))
                 else:
                     for job in left:
                         run_job(job, display)

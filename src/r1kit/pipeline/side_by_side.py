@@ -1,12 +1,13 @@
-"""Run stages whose inputs are ready side by side, those with the longest chain of stages after them first."""
+"""Run stages whose inputs are ready side by side, those first whose chains of later stages cost most."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence, Sized
+from collections.abc import Mapping, Sequence, Sized
 from contextlib import AbstractContextManager
 from graphlib import TopologicalSorter
 from typing import Protocol, Self
 
+from r1kit.pipeline.graph import Stage
 from r1kit.pipeline.job import Job
 from r1kit.pipeline.progress import Display
 
@@ -37,16 +38,27 @@ class StagesFailed(ChildProcessError):
     """Some stages failed; all that need none of them are done. The message has the first line of each error."""
 
 
-def run_side_by_side(jobs: Sequence[Job], pool: Pool, display: Display) -> None:
-    """Run all jobs, which are in the order of the plan; raises `StagesFailed`."""
+def longest_chains(stages: Sequence[Stage], costs: Mapping[str, float]) -> dict[str, float]:
+    """What the most costly chain of stages costs that begins with each, by name; a stage without a cost counts 1.
+
+    `stages` are in an order of execution.
+    """
+    own = {stage.name: costs.get(stage.name, 1.0) for stage in stages}
+    chains = dict(own)
+    for stage in reversed(stages):
+        for parent in stage.parents:
+            if parent.name in chains:
+                chains[parent.name] = max(chains[parent.name], own[parent.name] + chains[stage.name])
+    return chains
+
+
+def run_side_by_side(jobs: Sequence[Job], pool: Pool, display: Display, costs: Mapping[str, float]) -> None:
+    """Run all jobs, which are in the order of the plan; `costs` as in `longest_chains`. Raises `StagesFailed`."""
     left = {job.name: job for job in jobs}
     parents = {job.name: [stage.name for stage in job.row.stage.parents if stage.name in left] for job in jobs}
     order = TopologicalSorter(parents)
     order.prepare()
-    chain = dict.fromkeys(left, 1)  # stages of the longest chain that begins with each
-    for name in reversed(left):
-        for parent in parents[name]:
-            chain[parent] = max(chain[parent], chain[name] + 1)
+    chain = longest_chains([job.row.stage for job in jobs], costs)
     places = {name: place for place, name in enumerate(left)}
     failures: dict[str, str] = {}
     with pool:

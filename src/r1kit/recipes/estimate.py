@@ -78,6 +78,15 @@ def estimates(
     return {stage.name: estimator.estimate(stage) for stage in recipe.stages}
 
 
+def hours_of(recipe: Recipe) -> dict[str, float]:
+    """The hours of each stage by name, on one core: what stages side by side are ordered by. Empty if the size of a
+    model is unknown."""
+    try:
+        return {name: each.hours for name, each in estimates(recipe, "cpu").items()}
+    except SettingsError:
+        return {}
+
+
 def total(parts: Mapping[str, Estimate]) -> Estimate:
     """The sum of all stages; of the memory, the most."""
     every = parts.values()

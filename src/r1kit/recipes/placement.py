@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from r1kit.evaluate.table import align
-from r1kit.pipeline import Recipe, Stage
+from r1kit.pipeline import Recipe, Stage, longest_chains
 from r1kit.recipes.estimate import Estimate
 from r1kit.recipes.hardware import LINK_SHARE, SAMPLING_SHARE, TRAINING_SHARE, hardware_named
 from r1kit.recipes.links import Layout
@@ -33,14 +33,15 @@ class Placed:
 
 
 def place(recipe: Recipe, estimates: Mapping[str, Estimate], layout: Layout) -> list[Placed]:
-    """Stages start when those that they read have ended and their devices are free, in the order of their longest chain
-    of stages after them (`pipeline.side_by_side`). A stage with as many devices as a node, or fewer, has them on one.
+    """Stages start when those that they read have ended and their devices are free, those first whose chains of later
+    stages take longest, as `pipeline.side_by_side` runs them. A stage with as many devices as a node, or fewer, has
+    them on one.
 
     Raises `SettingsError` for a stage that needs more devices than the cluster has.
     """
     nodes = [set(range(layout.per_node)) for _ in range(layout.cluster)]
     left = {stage.name: stage for stage in recipe.stages}
-    chain = _chain(recipe.stages)
+    chain = longest_chains(recipe.stages, {name: each.hours for name, each in estimates.items()})
     order = sorted(left, key=lambda name: -chain[name])
     running: list[Placed] = []
     placed: list[Placed] = []
@@ -85,15 +86,6 @@ def _take(nodes: list[set[int]], count: int, layout: Layout) -> tuple[Device, ..
     for index, number in taken:
         nodes[index].discard(number)
     return tuple(taken)
-
-
-def _chain(stages: Sequence[Stage]) -> dict[str, int]:
-    """Stages of the longest chain that begins with each."""
-    chain = {stage.name: 1 for stage in stages}
-    for stage in reversed(stages):
-        for parent in stage.parents:
-            chain[parent.name] = max(chain[parent.name], chain[stage.name] + 1)
-    return chain
 
 
 def _ranges(numbers: Iterable[int]) -> str:
