@@ -22,6 +22,7 @@ from r1kit.train.losses.policy_settings import PRESETS
 
 SMALL = [
     *("--set", "rl.steps=2", "--set", "rl.prompts_per_step=2", "--set", "rl.group_size=4", "--set", "rl.max_tokens=32"),
+    *("--set", 'rl.tasks=[{"name": "tiny/reasoning", "limit": 40}]'),
     *("--set", 'eval.tasks=[{"name": "tiny/sums", "limit": 4}]', "--set", "eval.samples=1"),
     *("--set", "eval.max_tokens=32"),
 ]

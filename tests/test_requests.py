@@ -4,6 +4,7 @@ by reward models while rules apply to problems alone."""
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -203,8 +204,10 @@ def test_rl_for_all_scenarios_rewards_problems_by_rules_and_requests_by_models(
 
 
 def test_a_reward_model_that_nobody_reads_is_refused(tiny_policy_folder: Path, tmp_path: Path) -> None:
+    (stage,) = all_scenarios(tiny_policy_folder, rewards=["accuracy"]).stages[-1:]
+    inputs = {name: External(tiny_policy_folder) for name in stage.inputs}  # all there, so refused before any work
     with pytest.raises(ValueError, match=r"reward/h.* no reward reads it"):
-        execute(all_scenarios(tiny_policy_folder, rewards=["accuracy"]), tmp_path)
+        execute(Recipe("scenarios", (replace(stage, inputs=inputs),)), tmp_path)
 
 
 def test_preferences_and_labels_fit_a_small_context_and_have_both_sides() -> None:
