@@ -57,8 +57,8 @@ class KVCache:
         """The layer's two tensors, with the heads and widths of `k` and `v` [., H_kv, ., D]."""
         if index not in self.layers:
             # from the tensors, not the config: MLA's keys are wider than its values
-            keys = _zeros(k, self.slots, self.positions, transposed=k.dtype == torch.bfloat16)
-            self.layers[index] = (keys, _zeros(v, self.slots, self.positions))
+            keys = _empty(k, self.slots, self.positions, transposed=k.dtype == torch.bfloat16)
+            self.layers[index] = (keys.zero_(), _empty(v, self.slots, self.positions).zero_())
         return self.layers[index]
 
     def move(self, source: int, target: int) -> None:
@@ -74,22 +74,24 @@ class KVCache:
                 tensor[target] = tensor[source]
 
 
-def _zeros(like: Tensor, rows: int, positions: int, *, transposed: bool = False) -> Tensor:
+def _empty(like: Tensor, rows: int, positions: int, *, transposed: bool = False) -> Tensor:
     """[rows, H, positions, D]; `transposed` swaps the last two in memory.
 
     oneDNN would reorder bf16 keys in each product with few queries if they were not.
     """
     _, heads, _, width = like.shape
     if transposed:
-        return like.new_zeros(rows, heads, width, positions).transpose(2, 3)
-    return like.new_zeros(rows, heads, positions, width)
+        return like.new_empty(rows, heads, width, positions).transpose(2, 3)
+    return like.new_empty(rows, heads, positions, width)
 
 
 def _resized(tensor: Tensor, rows: int, positions: int) -> Tensor:
     """[., H, ., D] -> [rows, H, positions, D]; what is new is zero, because masked positions must be finite."""
     old = tensor[:rows, :, :positions]
-    new = _zeros(tensor, rows, positions, transposed=tensor.stride(3) != 1)
-    new[: old.shape[0], :, : old.shape[2]] = old
+    new = _empty(tensor, rows, positions, transposed=tensor.stride(3) != 1)
+    new[: len(old), :, : old.shape[2]] = old
+    new[: len(old), :, old.shape[2] :] = 0
+    new[len(old) :] = 0
     return new
 
 

@@ -26,7 +26,7 @@ from r1kit.models.head import Head
 from r1kit.models.load import Policy, has_adapters
 from r1kit.types import Completion, Prompt, SamplingParams
 
-LOGITS_ROWS = 64  # rows whose logits are sampled at once, while they are in the processor's cache
+LOGITS = 3 << 20  # logits that are sampled at once, while they are in the processor's cache
 READ_EVERY = {"cpu": 1, "cuda": 16}  # tokens of a row by device; a GPU would stand still while each token is read
 
 
@@ -135,6 +135,7 @@ class Generation:
         self.model, self.tokenizer = engine.policy.model, engine.policy.tokenizer
         self.device = self.model.device
         self.head = Head.of(self.model)
+        self.logits_rows = max(64, LOGITS // len(self.head.weight))  # each part costs some twenty calls
         count = sum(request.params.n for request in requests)
         slots = min(engine.max_rows, count) if requests else engine.max_rows  # sequences that run at once
         self.scheduler = Scheduler(slots, prefill_tokens)
@@ -201,7 +202,7 @@ class Generation:
     def score_prompt(self, request: Request, states: Tensor) -> None:
         """Log-probs of a prompt's tokens [1:] from the hidden states [tokens, d] of all of them."""
         targets = torch.tensor(request.token_ids[1:], device=self.device)
-        for own, ids in zip(states[:-1].split(LOGITS_ROWS), targets.split(LOGITS_ROWS), strict=True):
+        for own, ids in zip(states[:-1].split(self.logits_rows), targets.split(self.logits_rows), strict=True):
             logits = self.head.logits(own)  # [rows, V]
             logprobs = logits.log_softmax(dim=-1).gather(1, ids[:, None])[:, 0]
             request.prompt_logprobs += logprobs.tolist()
@@ -240,12 +241,12 @@ class Generation:
         the tokens that were read. Only tensors on the device go in and out, and all shapes depend on `rows` and the
         cache's size alone. So a GPU never waits for the host here, and the step can be recorded.
         """
-        rows = len(uniform)
+        rows, size = len(uniform), self.logits_rows
         params, top = self.sampling()
         hidden, *experts = self.decoder.step(self.last_tokens[:rows])  # [rows, d]
-        parts = zip(range(0, rows, LOGITS_ROWS), hidden.split(LOGITS_ROWS), uniform.split(LOGITS_ROWS), strict=True)
+        parts = zip(range(0, rows, size), hidden.split(size), uniform.split(size), strict=True)
         sampled = [
-            sample_rows(self.head.logits(states), draws, params[start : start + LOGITS_ROWS], top)
+            sample_rows(self.head.logits(states), draws, params[start : start + size], top)
             for start, states, draws in parts
         ]
         tokens, *rest = (torch.cat(pieces) for pieces in zip(*sampled, strict=True))

@@ -45,7 +45,8 @@ class Sequence:
 
     def draws(self, count: int) -> list[float]:
         """The random numbers of the next `count` tokens."""
-        return self.uniforms[len(self.token_ids) :][:count]
+        start = len(self.token_ids)
+        return self.uniforms[start : start + count]
 
     @property
     def left(self) -> int:

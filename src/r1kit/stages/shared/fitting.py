@@ -35,8 +35,9 @@ class Fitting:
         self.problems: list[Problem] = []
         self.dropped = self.longest = 0
         characters: list[int] = []  # of each problem's prompt
-        refuse_long("", 0, max_tokens, policy.context, remedy)
-        room = policy.context - max_tokens
+        context = policy.context  # a look into the configuration, which is slow
+        refuse_long("", 0, max_tokens, context, remedy)
+        room = context - max_tokens
         for index in range(len(task)):
             problem = task[index]
             # Tokenizing is slow, so a cheap upper bound comes first: every token covers at least one byte, and
@@ -48,7 +49,7 @@ class Fitting:
             if limit is not None and size > limit:
                 self.dropped += 1
                 continue
-            refuse_long(problem.id, size, max_tokens, policy.context, remedy)
+            refuse_long(problem.id, size, max_tokens, context, remedy)
             characters.append(len(text))
             self.problems.append(problem)
         if not self.problems:
