@@ -175,7 +175,7 @@ def test_stages_are_placed_when_their_inputs_and_devices_are_free() -> None:
         "after": (4, 8),
     }
     where = {name: each.where(layout) for name, each in placed.items()}
-    assert where == {"wide": "nodes 1-2", "pair": "node 1: 0-1", "single": "node 1: 2", "after": "node 1"}
+    assert where == {"wide": "nodes 1-2", "pair": "node 1: 1-2", "single": "node 1: 0", "after": "node 1"}
     with pytest.raises(SettingsError, match="stage wide takes 8 devices, more than 1 nodes of 4 have"):
         place(Recipe("r", (after,)), costs, Layout(1, 4, 1))
 
