@@ -176,7 +176,7 @@ class _Batches:
 
 
 PADDING = 0.25  # of the real tokens in a batch of a layer with a state
-# Padding may add this share of the real tokens to attention. That of a CPU is measured (docs/log.md), that of a GPU not.
+# Padding may add this share of the real tokens to attention: on a CPU as measured (docs/log.md); no GPU was measured.
 WASTE = {"cpu": 0.2, "cuda": 1.0}
 
 
