@@ -157,7 +157,7 @@ SHORT = {"chat": CHAT, "max_tokens": None, "epochs": 1, "validation_share": 0.0,
 
 def all_scenarios(base: Path, **changes: object) -> Recipe:
     """Reward models from random weights, and two steps of RL on problems and requests with them."""
-    model, world = External(base), Stage("requests", TINY_REQUESTS, TinyRequestsSettings())
+    model, world = External(base), Stage("requests", TINY_REQUESTS, TinyRequestsSettings(rows=60))
     helpfulness = Stage(
         "helpfulness", REWARD_MODEL, RewardModelSettings(**SHORT), {"model": model, "data": world / "preferences.jsonl"}
     )
