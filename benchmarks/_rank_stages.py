@@ -71,11 +71,12 @@ def low_ids(
 
 
 class RankStagesSettings(Settings):
-    """`kinds` are names of `KINDS`; each is trained for `steps` updates."""
+    """`kinds` are names of `KINDS`; each is trained for `steps` updates, with `sequence_devices` ranks for each row."""
 
     kinds: tuple[str, ...]
     steps: int
     checkpoint_every: int = unhashed(0)
+    sequence_devices: int = unhashed(1)
 
 
 def run(context: Context) -> Mapping[str, Any]:
@@ -83,7 +84,8 @@ def run(context: Context) -> Mapping[str, Any]:
     settings: RankStagesSettings = context.settings
     for name in settings.kinds:
         kind, options = KINDS[name]
-        options = {**options, "checkpoint_every": settings.checkpoint_every}
+        changes = {name: getattr(settings, name) for name in ("checkpoint_every", "sequence_devices")}
+        options = {**options, **changes}
         is_given = "epochs" in options
         parsed = kind.settings.parse(options if is_given else {**options, "steps": settings.steps})
         paths = {key: context.input(key) for key in ("model", "teacher")}

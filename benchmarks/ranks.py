@@ -1,11 +1,15 @@
-"""Several ranks: the same losses as one process, and what a second worker adds.
+"""Several ranks: the same losses as one process, what a second worker adds, and the memory of a row that ranks share.
 
 `python benchmarks/ranks.py equality` trains every kind of stage for 20 updates in one process, in two ranks and in
 four, and continues a checkpoint of two ranks in one process and in four. It prints the largest difference of any
-metric.
+metric. With `--row-ranks 2`, pairs of ranks share the tokens of each row.
 
 `python benchmarks/ranks.py scaling --model smollm2-135m` runs GRPO steps in one worker and, with twice the prompts, in
 two, in turns, with one thread each. It prints the ratios of tokens per second.
+
+`python benchmarks/ranks.py memory` trains on one row of 4,096 tokens in one process and on two and four ranks that
+share it, in four layers of SmolLM2's width. It prints the most that a rank's memory grows during forward and backward
+pass. MALLOC_MMAP_THRESHOLD_=100000 in the environment keeps blocks that are free from being counted.
 """
 
 from __future__ import annotations
@@ -21,6 +25,7 @@ os.environ["OMP_NUM_THREADS"] = "1"  # before torch is imported; ranks inherit i
 os.environ["R1KIT_RANKS_ABOVE_CORES"] = "1"  # four ranks, also on two cores
 
 from _rank_stages import KINDS, RankStagesSettings, largest_difference, metrics, train
+from _row_memory import measure
 
 from r1kit.data.jsonl import read_rows
 from r1kit.models.known import resolve
@@ -33,6 +38,7 @@ def equality(options: argparse.Namespace, folder: Path) -> None:
     kinds = tuple(options.kinds.split(","))
     settings = RankStagesSettings(kinds=kinds, steps=options.steps, checkpoint_every=options.steps // 2)
     alone = train(folder, settings, 1)
+    settings = settings.replace(sequence_devices=options.row_ranks)
     runs = {f"{count} ranks": train(folder, settings, count) for count in (2, 4)}
     two = runs["2 ranks"]
     for count in (1, 4):
@@ -45,7 +51,8 @@ def equality(options: argparse.Namespace, folder: Path) -> None:
             _, *later = sorted((copy / kind / "checkpoints").iterdir())
             for path in (*later, copy / kind / "model"):
                 shutil.rmtree(path)
-        runs[name] = train(folder, settings, count, runs=name)
+        shared = settings.replace(sequence_devices=1 if count == 1 else options.row_ranks)
+        runs[name] = train(folder, shared, count, runs=name)
     for kind in kinds:
         for name, run in runs.items():
             rows, others = metrics(alone, kind), metrics(run, kind)
@@ -92,9 +99,17 @@ def scaling(options: argparse.Namespace, folder: Path) -> None:
         )
 
 
+def memory(options: argparse.Namespace, folder: Path) -> None:
+    """Print what each rank adds for one row that 1, 2 and 4 of them share."""
+    for count in (1, 2, 4):
+        found = measure(folder, options.tokens, options.layers, count)
+        added = ", ".join(f"{each:.0f}" for each in found["added_mb"])
+        print(f"{count} ranks: loss {found['loss']:.6f}, MB added by each: {added}", flush=True)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["equality", "scaling"])
+    parser.add_argument("what", choices=["equality", "scaling", "memory"])
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--kinds", default="sft,rl,reward-model,distill", help=f"of {', '.join(KINDS)}")
     parser.add_argument("--model", default="smollm2-135m")
@@ -102,9 +117,12 @@ def main() -> None:
     parser.add_argument("--group", type=int, default=8)
     parser.add_argument("--max-tokens", type=int, default=64)
     parser.add_argument("--turns", type=int, default=2)
+    parser.add_argument("--row-ranks", type=int, default=1, help="ranks that share the tokens of each row")
+    parser.add_argument("--tokens", type=int, default=4096, help="of the long row")
+    parser.add_argument("--layers", type=int, default=4)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        (equality if options.what == "equality" else scaling)(options, Path(folder))
+        {"equality": equality, "scaling": scaling, "memory": memory}[options.what](options, Path(folder))
 
 
 if __name__ == "__main__":

@@ -146,6 +146,19 @@ def test_devices_divide_weights_gradients_and_moments_and_each_has_the_whole_mod
     assert "whole model" not in sharded(alone, ONE_BILLION, 8, whole=False)
 
 
+def test_devices_that_share_rows_divide_activations_and_run_more_batches() -> None:
+    shared = Work(samples=800, passes=6, tokens_per_batch=4096, update=80, sequence_devices=4)
+    works = [replace(shared, sequence_devices=1), shared]
+    alone, parts = (training_parts(ONE_BILLION, work, 4096, device="cuda", low=True) for work in works)
+    assert parts["activations"] == alone["activations"] / 4
+    assert {name for name in alone if alone[name] != parts[name]} == {"activations"}
+    longer = training_parts(ONE_BILLION, shared, 4097, device="cuda", low=True)  # one device has a token more
+    assert longer["activations"] == pytest.approx(alone["activations"] * 1025 / 4096)
+    options = {"training": 1e14, "teacher": False, "engine": 1}
+    sent = [traffic_of(ONE_BILLION, work, 4096, 1e15, Layout(1, 8), HARDWARE["h100"], **options) for work in works]
+    assert [traffic.batches for traffic in sent] == [10, 40]
+
+
 @pytest.mark.parametrize("text", ["0", "8x0", "x8", "eight", "-2", "1.5", "8x8x8"])
 def test_devices_that_are_no_number_are_refused(text: str) -> None:
     with pytest.raises(SettingsError, match=f"devices is {text}: give at least 1, or nodes x devices of each"):

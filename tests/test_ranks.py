@@ -22,6 +22,8 @@ pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
 import torch
+from safetensors.torch import load_file
+from transformers import Lfm2Config, Lfm2ForCausalLM, LlamaConfig, LlamaForCausalLM
 
 import failing_ranks
 from failing_ranks import MARK, FailingSettings, failing, serve_second_part
@@ -29,17 +31,22 @@ from r1kit import ranks
 from r1kit.commands.replay_command import replay
 from r1kit.data.jsonl import read_rows
 from r1kit.models.load import load
+from r1kit.models.plain import PlainPath
+from r1kit.models.recurrent import fork_states
+from r1kit.models.shared_rows import require_shared_rows
 from r1kit.pipeline import Context, External, Recipe, Stage, execute
 from r1kit.pipeline.agent import Part
 from r1kit.pipeline.launcher import TIME_LIMIT, run_on_ranks, time_limit
 from r1kit.pipeline.other_nodes import Summons
 from r1kit.pipeline.progress import Display
-from r1kit.pipeline.sharing import require_devices
+from r1kit.pipeline.sharing import ABOVE_CORES, require_devices
 from r1kit.ranks import RankError
 from r1kit.settings import SettingsError
+from r1kit.stages.pretrain import PretrainSettings
 from r1kit.stages.rl import RL, RLSettings
 from r1kit.store import StoreError, read_json
 from r1kit.train.learner import Learner, OptimizerSettings
+from shared_rows import rows
 
 SECONDS = 60.0
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
@@ -64,18 +71,23 @@ def test_the_shares_of_all_ranks_are_the_items_in_order(
 
 @pytest.mark.slow
 def test_two_ranks_train_as_one_process_and_one_process_continues_what_they_began(tmp_path: Path) -> None:
-    """Uneven numbers of rows, so that some ranks run empty batches; all kinds in one set of ranks, to start it once."""
+    """Uneven numbers of rows, so that some ranks run empty batches; all kinds in one set of ranks, to start it once.
+
+    Once each rank has rows of its own, and once both share each row.
+    """
     kinds = tuple(KINDS)
     settings = RankStagesSettings(kinds=kinds, steps=3, checkpoint_every=1)
     alone, together = train(tmp_path, settings, 1), train(tmp_path, settings, 2)
+    shared = train(tmp_path, settings.replace(sequence_devices=2), 2, runs="shared")
     for name in kinds:
-        difference, where = largest_difference(metrics(alone, name), metrics(together, name))
-        assert difference < 1e-4, f"{name}: {where}"
-        files = [{path.name for path in (each / name).iterdir()} for each in (alone, together)]
-        assert files[0] - {"preflight.json"} == files[1]  # stages on several devices make no checks before step 1
+        for ranks_run in (together, shared):
+            difference, where = largest_difference(metrics(alone, name), metrics(ranks_run, name))
+            assert difference < 1e-4, f"{name}: {where}"
+            files = [{path.name for path in (each / name).iterdir()} for each in (alone, ranks_run)]
+            assert files[0] - {"preflight.json"} == files[1]  # stages on several devices make no checks before step 1
     # as if the two ranks had been stopped after their first checkpoint
-    resumed = tmp_path / "one-continues" / "ranks" / together.name
-    shutil.copytree(together, resumed)
+    resumed = tmp_path / "one-continues" / "ranks" / shared.name
+    shutil.copytree(shared, resumed)
     (resumed / "manifest.json").unlink()
     for name in kinds:
         first, *later = sorted((resumed / name / "checkpoints").iterdir())
@@ -86,6 +98,51 @@ def test_two_ranks_train_as_one_process_and_one_process_continues_what_they_bega
     for name in kinds:
         difference, where = largest_difference(metrics(alone, name), metrics(resumed, name))
         assert difference < 1e-4, f"{name}: {where}"
+
+
+@pytest.mark.parametrize("devices", [2, pytest.param(4, marks=pytest.mark.slow)])
+def test_two_ranks_that_share_each_row_compute_the_gradients_of_one_process(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, devices: int
+) -> None:
+    """For every kind of loss, shared prompts, rows of odd length, key heads for all ranks, experts, windows, sinks."""
+    monkeypatch.setenv(ABOVE_CORES, "1")
+    alone, shared = execute(rows(1), tmp_path / "one"), execute(rows(2), tmp_path / "several", devices=devices)
+    gradients = [load_file(folder / "gradients.safetensors") for folder in (alone, shared)]
+    for name, ours in gradients[0].items():
+        difference = float((gradients[1][name] - ours).abs().max() / ours.abs().max())
+        assert difference < 2e-6, f"{name}: {difference:.1e} of the value"
+    ours, theirs = (read_json(folder / "manifest.json")["metrics"] for folder in (alone, shared))
+    assert theirs == pytest.approx(ours, rel=1e-5, abs=1e-6)
+
+
+def test_rows_that_ranks_cannot_share_are_refused_with_the_reason(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, tiny_policy_folder: Path
+) -> None:
+    heads = load(str(tiny_policy_folder), device="cpu").model.config.num_attention_heads
+    recipe = small_rl(tiny_policy_folder, "dying_reward", sequence_devices=3)
+    with pytest.raises(SettingsError, match=r"stage rl: sequence_devices is 3, .* of 2 devices: give a multiple"):
+        execute(recipe, tmp_path, devices=2)
+    monkeypatch.setenv(ABOVE_CORES, "1")
+    with pytest.raises(ValueError, match=f"sequence_devices is 3, and llama has {heads} attention heads, .* a divisor"):
+        execute(recipe, tmp_path, devices=3)
+    with pytest.raises(SettingsError, match="cannot share 4 heads: give a divisor of 4"):
+        PretrainSettings.parse({"heads": 4, "sequence_devices": 3})
+    assert not list(tmp_path.rglob("stage.json"))
+    monkeypatch.setattr(ranks, "_member", ranks._Member(0, 2, row_size=2))
+    llama = {"vocab_size": 32, "hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1}
+    plain = LlamaForCausalLM(LlamaConfig(**llama, num_attention_heads=2))
+    require_shared_rows(plain)
+    plain.plain_path = PlainPath("its rows leak")
+    stretched = LlamaConfig(**llama, num_attention_heads=2, rope_parameters={"rope_type": "dynamic", "factor": 2.0})
+    recurrent = Lfm2ForCausalLM(Lfm2Config(**llama, num_attention_heads=2, num_key_value_heads=2, layer_types=["conv"]))
+    fork_states(recurrent)
+    for model, reason in (
+        (plain, "packed rows do not compute it, its rows leak"),
+        (LlamaForCausalLM(stretched), "its rotations change with the longest position"),
+        (recurrent, "a layer with a state reads each sequence token by token"),
+    ):
+        with pytest.raises(ValueError, match=f"{reason}.*: set sequence_devices to 1"):
+            require_shared_rows(model)
 
 
 def is_running(process: int) -> bool:

@@ -27,6 +27,8 @@ class _Member(NamedTuple):
     size: int  # the number of ranks
     group: Any = None  # gloo, which carries Python objects and knows a barrier that names the ranks that are missing
     timeout_s: float = LONG_S
+    row_size: int = 1  # ranks that share the tokens of each training row; they are neighbours
+    row_group: Any = None  # of these ranks
 
 
 _ALONE = _Member(0, 1)
@@ -47,11 +49,27 @@ def is_first() -> bool:
     return _member.rank == 0
 
 
+def row_size() -> int:
+    """The number of ranks that share the tokens of each training row."""
+    return _member.row_size
+
+
+def row_place() -> int:
+    """The number of this process among the ranks that share its rows, from 0."""
+    return _member.rank % _member.row_size
+
+
+def row_group() -> Any:
+    """The group of the ranks that share this one's rows, for tensors on the device; None if it has rows alone."""
+    return _member.row_group
+
+
 @contextlib.contextmanager
-def joined(timeout_s: float, device: str = "cpu") -> Iterator[None]:
+def joined(timeout_s: float, device: str = "cpu", row_size: int = 1) -> Iterator[None]:
     """A block in which this process is a rank; torch's environment variables say which, and where the ranks meet.
 
     A rank that keeps the others waiting for more than `timeout_s` is an error in those. `device`: cpu or cuda.
+    `row_size` neighbouring ranks share the tokens of each training row; it divides the number of ranks.
     """
     global _member
     import torch.distributed as dist
@@ -59,7 +77,13 @@ def joined(timeout_s: float, device: str = "cpu") -> Iterator[None]:
     limit = timedelta(seconds=timeout_s)
     dist.init_process_group("gloo" if device == "cpu" else "cpu:gloo,cuda:nccl", timeout=limit)
     own_group = dist.new_group(backend="gloo", timeout=limit)
-    _member = _Member(dist.get_rank(), dist.get_world_size(), own_group, timeout_s)
+    rank, size, rows = dist.get_rank(), dist.get_world_size(), None
+    assert size % row_size == 0, "each row has as many ranks"
+    for first in range(0, size, row_size) if row_size > 1 else ():  # every rank makes the groups of all
+        members = range(first, first + row_size)
+        made = dist.new_group(list(members), timeout=limit)
+        rows = made if rank in members else rows
+    _member = _Member(rank, size, own_group, timeout_s, row_size, rows)
     yield
     # after an error the group stays: other ranks may still be inside a collective
     _member = _ALONE
@@ -113,10 +137,24 @@ def share(items: Sequence[T], size: Callable[[T], int] = lambda item: 1) -> list
 
     The parts of all ranks, in order, are the items.
     """
-    if _member.size == 1:
+    return _part(items, size, _member.rank, _member.size)
+
+
+def share_rows(items: Sequence[T], size: Callable[[T], int] = lambda item: 1) -> list[T]:
+    """`share` for training rows: the ranks that share the tokens of their rows have the same part."""
+    return _part(items, size, _member.rank // _member.row_size, _member.size // _member.row_size)
+
+
+def gather_rows(value: T) -> list[T]:
+    """The values of all parts of `share_rows`, in their order. Every rank must call it."""
+    return gather(value)[:: _member.row_size]
+
+
+def _part(items: Sequence[T], size: Callable[[T], int], place: int, parts: int) -> list[T]:
+    if parts == 1:
         return list(items)
     sizes = [size(item) for item in items]
     ends, total = accumulate(sizes), max(1, sum(sizes))
     # an item belongs to the rank in whose part of the whole its middle lies
-    owners = [(2 * end - own) * _member.size // (2 * total) for own, end in zip(sizes, ends, strict=True)]
-    return [item for item, owner in zip(items, owners, strict=True) if min(owner, _member.size - 1) == _member.rank]
+    owners = [(2 * end - own) * parts // (2 * total) for own, end in zip(sizes, ends, strict=True)]
+    return [item for item, owner in zip(items, owners, strict=True) if min(owner, parts - 1) == place]

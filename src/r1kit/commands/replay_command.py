@@ -12,7 +12,7 @@ from typing import Any
 
 from r1kit.content import require_sealed
 from r1kit.data.jsonl import read_rows
-from r1kit.data.step_rows import FILE, SAMPLED, UNITS, UPDATED, Difference, first_difference, ranks_of, read_steps
+from r1kit.data.step_rows import FILE, SAMPLED, UNITS, UPDATED, Difference, first_difference, read_steps, sharing_of
 from r1kit.pipeline import Context, Display, Kind, Progress, Stage
 from r1kit.pipeline.launcher import run_on_ranks
 from r1kit.pipeline.sharing import require_devices
@@ -47,8 +47,8 @@ def replay(path: Path, step: int, stage: str = "", say: Callable[[str], None] = 
         raise ValueError(f"{recorded.folder / FILE} has no step {step}, but {known}")
     start = _sound_checkpoint(recorded.folder, step, say)
     first = 1 + (step_of(start) if start else 0)
-    if len(devices := {ranks_of(logged[each]) for each in logged if first <= each <= step}) > 1:
-        numbers = " and ".join(map(str, sorted(devices)))
+    if len(shared := {sharing_of(logged[each]) for each in logged if first <= each <= step}) > 1:
+        numbers = " and ".join(f"{count} ({size} for each row)" for count, size in sorted(shared))
         raise ValueError(
             f"up to step {step}, {recorded.folder.name} ran on {numbers} devices since the checkpoint before it, and a "
             "replay has one number of them: replay a step after a later checkpoint, or one before"
@@ -57,7 +57,7 @@ def replay(path: Path, step: int, stage: str = "", say: Callable[[str], None] = 
         say(f"since the run: {change}")
     with scratch_folder(Path(tempfile.gettempdir()), "r1kit-replay") as scratch:
         folder = scratch / recorded.folder.name
-        run_again(recorded, folder, start, step, int(logged[step].get("threads", 0)), devices.pop())
+        run_again(recorded, folder, start, step, logged[step])
         repeated = read_steps(folder)
         difference = first_difference(logged, repeated, [each for each in sorted(repeated) if each in logged])
         compared = step if difference is None else difference.step
@@ -102,16 +102,16 @@ def _sound_checkpoint(stage: Path, step: int, say: Callable[[str], None]) -> Pat
 
 
 def run_again(
-    recorded: RecordedStage, folder: Path, checkpoint: Path | None, step: int, threads: int = 0, devices: int = 1
+    recorded: RecordedStage, folder: Path, checkpoint: Path | None, step: int, logged: Mapping[str, Any]
 ) -> None:
     """Train in `folder` from a checkpoint, or from the beginning, up to the step; leaves the hashes of each step.
 
-    `threads` and `devices` are the numbers that the run computed with, which decide the last bits of sums. Raises
+    With as many threads and devices as the run `logged` for the step, which decide the last bits of sums. Raises
     `SettingsError` for more devices than there are.
     """
-    kind = KINDS[recorded.kind]
+    kind, (devices, row_size) = KINDS[recorded.kind], sharing_of(logged)
     try:
-        settings = kind.settings.parse(recorded.facts["settings"]).replace(**QUIET)
+        settings = kind.settings.parse(recorded.facts["settings"]).replace(**QUIET, sequence_devices=row_size)
     except SettingsError as error:
         raise SettingsError(f"{recorded.folder} has settings that this version of r1kit refuses: {error}") from None
     (folder / "checkpoints").mkdir(parents=True)
@@ -131,7 +131,7 @@ def run_again(
     from r1kit.models.devices import computing_with
 
     require_devices([Stage(recorded.name, kind, settings)], devices)
-    with computing_with(threads * devices):  # each rank gets its share
+    with computing_with(int(logged.get("threads", 0)) * devices):  # each rank gets its share
         if devices > 1:
             run_on_ranks(kind.run, context, "replay", Display())
         else:

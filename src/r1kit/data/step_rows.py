@@ -43,14 +43,14 @@ def read_steps(stage: Path) -> dict[int, dict[str, Any]]:
 def first_difference(one: Steps, other: Steps, steps: Iterable[int]) -> Difference | None:
     """The first step, and its first tensor, of which two runs have different hashes.
 
-    Hashes of rows and updates are those of the first rank's part, so they are compared only if both steps had the same
-    number of ranks.
+    Hashes of rows and updates are those of the first rank's part, so they are compared only if both steps had as many
+    ranks, and as many for each row.
     """
     for step in steps:
         differing = [
             Difference(step, tensor, tuple(places), max(map(len, hashes)))
             for tensor in (*SAMPLED, *UPDATED)
-            if (tensor in SAMPLED[:-1] or ranks_of(one[step]) == ranks_of(other[step]))
+            if (tensor in SAMPLED[:-1] or sharing_of(one[step]) == sharing_of(other[step]))
             and (hashes := [_hashes(row[step], tensor) for row in (one, other)])[0] != hashes[1]
             for places in [[place for place, (a, b) in enumerate(zip(*hashes, strict=False)) if a != b]]
         ]
@@ -60,9 +60,9 @@ def first_difference(one: Steps, other: Steps, steps: Iterable[int]) -> Differen
     return None
 
 
-def ranks_of(row: Mapping[str, Any]) -> int:
-    """How many ranks shared a step."""
-    return int(row.get("ranks", 1))
+def sharing_of(row: Mapping[str, Any]) -> tuple[int, int]:
+    """How many ranks shared a step, and how many of them each row."""
+    return int(row.get("ranks", 1)), int(row.get("sequence_devices", 1))
 
 
 def _hashes(row: Mapping[str, Any], tensor: str) -> list[Any]:

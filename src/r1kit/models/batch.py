@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -40,6 +41,13 @@ class SamplingMask:
         start, stop, _ = targets.indices(len(self))
         offsets = self.offsets[start : stop + 1]
         return SamplingMask(self.token_ids[int(offsets[0]) : int(offsets[-1])], offsets - offsets[0])
+
+    def select(self, targets: Tensor) -> SamplingMask:
+        """The masks of some targets, whose numbers rise."""
+        counts, chosen = self.offsets.diff(), targets.cpu()
+        is_chosen = torch.zeros(len(self), dtype=torch.bool).index_fill(0, chosen, True)
+        ids = self.token_ids[is_chosen.repeat_interleave(counts).to(self.token_ids.device)]
+        return SamplingMask(ids, torch.cat([counts.new_zeros(1), counts[chosen].cumsum(0)]))
 
     def apply(self, logits: Tensor, never: float) -> Tensor:
         """Set the logits [N, V] of all other ids to `never`, in place."""
@@ -81,6 +89,13 @@ class Targets:
         lengths = torch.tensor(self.lengths, device=self.token_ids.device)  # [sequences]
         return torch.repeat_interleave(torch.arange(len(self.lengths), device=lengths.device), lengths)
 
+    def select(self, index: Tensor) -> Targets:
+        """Some of the targets, whose numbers rise."""
+        lengths = self.sequence_ids()[index].bincount(minlength=len(self.lengths))
+        mask = None if self.sampling_mask is None else self.sampling_mask.select(index)
+        tensors = {name: getattr(self, name)[index] for name in TENSORS}  # [n] each
+        return Targets(lengths=tuple(lengths.tolist()), **tensors, sampling_mask=mask)
+
     def chunks(self, size: int, *, whole: bool = True) -> Iterator[Targets]:
         """Consecutive chunks of about `size` tokens.
 
@@ -112,7 +127,10 @@ def _cut(lengths: Sequence[int], size: int) -> list[tuple[int, ...]]:
 
 @dataclass(frozen=True)
 class Batch:
-    """One packed row. Sequence s of the row is sample `order[s]` of those packed; its last token is at `ends[s]`."""
+    """One packed row. Sequence s of the row is sample `order[s]` of those packed; its last token is at `ends[s]`.
+
+    If several ranks share the row, `token_ids` and `routing` are those of this rank's tokens, and all else is whole.
+    """
 
     token_ids: Tensor  # [1, T]
     layout: PackedLayout
@@ -123,11 +141,20 @@ class Batch:
 
     def __post_init__(self) -> None:
         assert len(self.order) == len(self.ends) == len(self.targets.lengths), "one entry for each sequence"
-        assert self.routing is None or len(self.routing) == self.num_tokens, "experts for each token"
+        assert self.routing is None or len(self.routing) == self.token_ids.shape[1], "experts for each token"
 
     @property
     def num_tokens(self) -> int:
-        return int(self.token_ids.numel())
+        return self.layout.num_tokens
+
+    @cached_property
+    def own_targets(self) -> Targets:
+        """The targets whose hidden states this rank has, with their positions among these."""
+        if self.layout.ranks == 1:
+            return self.targets
+        positions = self.targets.positions
+        own = self.targets.select(self.layout.owned(positions))
+        return replace(own, positions=self.layout.places(positions))
 
 
 @dataclass(frozen=True)

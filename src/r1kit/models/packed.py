@@ -67,6 +67,7 @@ class PackedLayout:
     """Which tokens see which in one packed row of groups."""
 
     needs_states = False  # after the completions: training does not
+    ranks, place = 1, 0  # the ranks that share the row, and the number of this one among them
 
     def __init__(self, spans: Sequence[Span], device: torch.device | str = "cpu") -> None:
         self.spans, self.device = tuple(spans), torch.device(device)
@@ -83,6 +84,7 @@ class PackedLayout:
             self.blocks += [_Block(prompt, Padding(run, device)) for run in runs(span.completions, waste)]
         # tokens of the row in order: all prompts, then block by block
         self.sizes = [sum(self.prompts), *(sum(block.padding.lengths) for block in self.blocks)]
+        self.num_tokens = sum(self.sizes)  # that this rank has
         # a completion continues its prompt's positions, as if it stood right after it
         starts = [torch.arange(length) for length in self.prompts]
         owns = [torch.arange(span.prompt, span.prompt + length) for span in spans for length in span.completions]
@@ -92,6 +94,23 @@ class PackedLayout:
         shared = torch.tensor([len(span.completions) for span in spans if span.prompt], dtype=torch.float64)
         lengths = torch.tensor(self.prompts, dtype=torch.long)
         self.samples_per_token[: self.sizes[0]] = shared.repeat_interleave(lengths).to(device)
+
+    def own(self, values: Tensor, fill: int = 0) -> Tensor:
+        """The values of this rank's tokens, from those of all tokens [T, ...]; `fill` for a token that is none."""
+        return values
+
+    def owned(self, positions: Tensor) -> Tensor:
+        """Which of the positions [n] in the row are of tokens that this rank has."""
+        return torch.arange(len(positions), device=positions.device)
+
+    def places(self, positions: Tensor) -> Tensor:
+        """The places of these tokens among the rank's own."""
+        return positions
+
+    def join(self, values: Tensor, positions: Tensor) -> Tensor:
+        """The values [n] at all positions, from those at the positions that each rank has; only a rank's own values
+        have a gradient. Every rank of the row must call it."""
+        return values
 
     def sequences(self) -> list[NDArray[np.int64]]:
         """The places in the row of each completion with its prompt."""

@@ -92,12 +92,12 @@ class PolicyNet(Net):
             chunks = loss.chunks(batch, totals, temperature, head.chunk_size())
         else:
             # detached: the fused head forms the gradient to the hidden states itself
-            chunks = _logprob_chunks(loss, head, hidden.detach(), batch.targets, totals, temperature)
+            chunks = _logprob_chunks(loss, head, hidden.detach(), batch, totals, temperature)
         weight, bias = head.weight, head.bias
         if not torch.is_grad_enabled():  # a custom function sees only `requires_grad`, and would form gradients
             weight, bias = weight.detach(), None if bias is None else bias.detach()
         value, sums = FusedHead.apply(hidden, weight, bias, head, chunks, temperature)
-        return LossOutput(value, sums, len(batch.targets))
+        return LossOutput(value, sums, len(batch.own_targets))
 
     def hidden_states(self, batch: Batch) -> Tensor:
         """[T, d]"""
@@ -114,7 +114,8 @@ class PolicyNet(Net):
     def logprobs(self, batch: Batch, temperature: float = 1.0) -> Tensor:
         """log pi of each target [N], without a gradient."""
         with torch.no_grad():
-            return Head.of(self.model).logprobs(self.hidden_states(batch), batch.targets, temperature)
+            own = Head.of(self.model).logprobs(self.hidden_states(batch), batch.own_targets, temperature)
+            return batch.layout.join(own, batch.targets.positions)
 
 
 class ScoreNet(Net):
@@ -126,12 +127,15 @@ class ScoreNet(Net):
         """The loss of a packed row with its gradient; scores have no temperature."""
         scores = self.scores(batch.token_ids, batch.layout, batch.ends)  # [sequences]
         output = loss(scores, batch, totals)
+        if batch.layout.place:  # the first rank of the row counts its scores
+            return LossOutput(output.loss - output.loss.detach(), {}, 0)
         return output if output.num_items is not None else output._replace(num_items=len(scores))
 
     def scores(self, token_ids: Tensor, layout: PackedLayout, ends: Tensor) -> Tensor:
         """Scores [sequences] in fp32 of a packed row [1, T] whose sequences end at `ends`."""
-        scores = self.model.score(hidden_states(self.model, token_ids, layout)[ends]).float()  # [sequences, 1]
-        return scores[:, 0].clone()  # type: ignore[no-any-return]  # FSDP's hooks could miss the gradient of a view
+        states = hidden_states(self.model, token_ids, layout)[layout.places(ends)]
+        scores = self.model.score(states).float()[:, 0].clone()  # FSDP's hooks could miss the gradient of a view
+        return layout.join(scores, ends)
 
 
 def net_of(model: Any) -> PolicyNet | ScoreNet:
@@ -143,25 +147,46 @@ def net_of(model: Any) -> PolicyNet | ScoreNet:
 
 
 def _logprob_chunks(
-    loss: Loss, head: Head, hidden: Tensor, targets: Targets, totals: Totals, temperature: float
+    loss: Loss, head: Head, hidden: Tensor, batch: Batch, totals: Totals, temperature: float
 ) -> Iterator[Chunk]:
     """Chunks for a loss of log-probs.
 
     The loss receives whole sequences (GSPO needs that) unless it is marked `per_token`. Sequences longer than `LONG`
-    chunks take two passes, log-probs first and gradient second, so memory stays bounded.
+    chunks, and those of which other ranks have tokens, take two passes, log-probs first and gradient second, so memory
+    stays bounded.
     """
-    size = head.chunk_size()
-    for chunk in targets.chunks(size, whole=not getattr(loss, "per_token", False)):
+    is_whole, size = not getattr(loss, "per_token", False), head.chunk_size()
+    layout, targets = batch.layout, batch.targets
+    if is_whole and layout.ranks > 1:
+        owned = layout.owned(targets.positions)
+        own = head.logprobs(hidden, batch.own_targets, temperature)
+        output, grad = _gradient(loss, layout.join(own, targets.positions), targets, totals)  # [N]
+        if len(owned) and owned[0]:  # the rank of the first target counts value and sums
+            output = _uncounted(output)
+        yield from _linear_chunks(batch.own_targets, output, grad[owned], totals, size)
+        return
+    for chunk in batch.own_targets.chunks(size, whole=is_whole):
         if len(chunk) <= LONG * size:  # logits of at most LONG chunks at once: whole sequences, and their last bits
             yield Chunk(chunk.positions, partial(_logprob_loss, targets=chunk, totals=totals, loss=loss))
-            continue
-        output, grad = _gradient(loss, head.logprobs(hidden, chunk, temperature), chunk, totals)  # grad: [n]
-        # the true loss is linear in its log-probs to first order, so `grad` is all that the second pass needs
-        for part, part_grad in zip(chunk.chunks(size, whole=False), grad.split(size), strict=True):
-            linear = partial(_linear_loss, grad=part_grad, output=output)
-            yield Chunk(part.positions, partial(_logprob_loss, targets=part, totals=totals, loss=linear))
-            # value and sums count once, with the first part; each part has entropies of its own
-            output = output._replace(loss=torch.zeros_like(output.loss), sums={})
+        else:
+            output, grad = _gradient(loss, head.logprobs(hidden, chunk, temperature), chunk, totals)
+            yield from _linear_chunks(chunk, output, grad, totals, size)
+
+
+def _linear_chunks(targets: Targets, output: LossOutput, grad: Tensor, totals: Totals, size: int) -> Iterator[Chunk]:
+    """The second pass of a loss whose gradient [n] is known.
+
+    The true loss is linear in its log-probs to first order, so `grad` is all that this pass needs.
+    """
+    for part, part_grad in zip(targets.chunks(size, whole=False), grad.split(size), strict=True):
+        linear = partial(_linear_loss, grad=part_grad, output=output)
+        yield Chunk(part.positions, partial(_logprob_loss, targets=part, totals=totals, loss=linear))
+        output = _uncounted(output)  # value and sums count once, with the first part
+
+
+def _uncounted(output: LossOutput) -> LossOutput:
+    """Without value and sums; each part has entropies of its own."""
+    return output._replace(loss=torch.zeros_like(output.loss), sums={})
 
 
 def _logprob_loss(logits: Tensor, targets: Targets, totals: Totals, loss: Loss) -> ChunkLoss:

@@ -42,7 +42,7 @@ def size_of_shapes(shapes: Shapes, config: Mapping[str, Any]) -> ModelSize:
     chosen = _first(config, "num_experts_per_tok", "experts_per_token", "moe_topk", "moe_top_k")
     active = parameters - routed * (1 - chosen / experts if experts else 0)
     layers, width = _first(config, *LAYERS), _first(config, *WIDTH)
-    heads = _first(config, *HEADS) or 1
+    heads = heads_of(config)
     key_heads = _first(config, "num_key_value_heads") or heads
     key = _first(config, "head_dim") or width // heads
     queries, keys, values = heads * key, key_heads * key, key_heads * key
@@ -65,6 +65,11 @@ def size_of_shapes(shapes: Shapes, config: Mapping[str, Any]) -> ModelSize:
         routed=routed,
         chosen=chosen if experts else 0,
     )
+
+
+def heads_of(config: Mapping[str, Any]) -> int:
+    """The number of attention heads, 1 if the configuration does not say."""
+    return _first(config, *HEADS) or 1
 
 
 def _kept_by_mlp(config: Mapping[str, Any], layers: int, width: int, chosen: int) -> int:

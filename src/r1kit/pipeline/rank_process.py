@@ -59,7 +59,7 @@ def run_as_rank(
 
     torch.set_num_threads(threads)
     device = "cpu" if getattr(context.settings, "device", "auto") == "cpu" or not torch.cuda.is_available() else "cuda"
-    with ranks.joined(limit, device):
+    with ranks.joined(limit, device, getattr(context.settings, "sequence_devices", 1)):
         if ranks.is_first():
             progress = Progress(title, display, folder=context.folder)
         else:

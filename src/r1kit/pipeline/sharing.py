@@ -15,6 +15,9 @@ ABOVE_CORES = "R1KIT_RANKS_ABOVE_CORES"  # environment variable: 1 allows more r
 def require_shareable(stage: Stage, devices: int) -> None:
     """Raise `SettingsError` if a training stage has settings that work on one device only."""
     settings, optimizer = stage.settings, getattr(stage.settings, "optimizer", None)
+    if devices % (row_size := getattr(settings, "sequence_devices", 1)):
+        reason = f"sequence_devices is {row_size}, and rows cannot be shared by so many of {devices} devices"
+        raise SettingsError(f"stage {stage.name}: {reason}: give a multiple with --devices, or set it to 1")
     if devices == 1 or not stage.kind.shards:
         return
     device = getattr(settings, "device", "auto")

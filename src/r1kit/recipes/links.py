@@ -6,7 +6,8 @@ FSDP2 gathers the weights of each layer before its forward and its backward pass
 All-gather of B bytes over D devices: each receives (D - 1)/D of them over the links of its node, and each node receives
 the (nodes - 1)/nodes that it lacks once, over the network of all its devices. Both happen at the same time, so the
 slower one counts. Reduce-scatter is the same in the other direction (the bandwidth terms of the ring in Thakur et al.
-2005, "Optimization of Collective Communication Operations in MPICH").
+2005, "Optimization of Collective Communication Operations in MPICH"). What devices that share rows exchange around
+attention is not counted.
 """
 
 from __future__ import annotations
@@ -116,7 +117,8 @@ def traffic_of(
     share, devices = (layout.devices - 1) / layout.devices, layout.devices
     update = min(work.update or work.samples, work.samples)
     updates = max(1, -(-work.samples // max(1, update)))
-    batches = max(1, ceil(update * tokens / devices / max(work.tokens_per_batch, tokens)))
+    parts = devices / work.sequence_devices  # of an update; devices that share rows have the same one
+    batches = max(1, ceil(update * tokens / parts / max(work.tokens_per_batch, tokens)))
     backward, forward = work.passes // 6, work.passes % 6 // 2
     own_forward = max(0, forward - work.reference - work.teachers - teacher)  # other models are whole on each device
     gathers, weights = 2 * backward + own_forward, SENT_BYTES * size.parameters

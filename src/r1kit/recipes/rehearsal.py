@@ -29,6 +29,7 @@ LARGEST: dict[str, int] = {
     "size": 24,
     "max_rows": 64,
     "lora_rank": 4,
+    "sequence_devices": 1,  # the model has few heads
 }
 TEMPERATURE = 0.3  # the highest for samples that become data, so that answers learned by heart come out right
 WHOLE_ROWS = ("sft", "rehearse", "distill", "reward-model")  # kinds whose max_tokens is that of a row of data

@@ -45,6 +45,9 @@ class PretrainSettings(MemorySettings, SelfCheckSettings):
     def _check_heads(self) -> PretrainSettings:
         if self.width % (2 * self.heads):
             raise ValueError(f"width is {self.width} and heads {self.heads}: each head needs an even, equal width")
+        if self.heads % self.sequence_devices:
+            reason = f"sequence_devices is {self.sequence_devices}, and so many devices cannot share {self.heads} heads"
+            raise ValueError(f"{reason}: give a divisor of {self.heads}")
         return self
 
     @property

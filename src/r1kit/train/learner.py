@@ -24,6 +24,7 @@ from r1kit.models.policy_net import AnyLoss, PolicyNet, net_of
 from r1kit.models.router import RouterBalance
 from r1kit.models.routing_replay import RoutingReplay
 from r1kit.models.shard import copy_part, copy_whole, sharded_copy, whole
+from r1kit.models.shared_rows import require_shared_rows
 from r1kit.settings import Settings
 from r1kit.store import StoreError, atomic_folder
 from r1kit.train.optimizers import loading, make_optimizer, take_step
@@ -78,6 +79,7 @@ class Learner:
             raise ValueError(f"temperature is {temperature}: log-probs for training need a temperature above 0")
         self.net = net_of(model)
         self._whole, self._whole_updates = self.net.model, 0  # the model given, and the updates that it has seen
+        require_shared_rows(self._whole)
         if ranks.count() > 1:
             self.net = sharded_copy(self._whole)
         self.model, self.settings, self.steps, self.temperature = self.net.model, settings, steps, temperature

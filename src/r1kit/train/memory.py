@@ -32,10 +32,12 @@ Parts = Mapping[str, float]  # bytes by what they hold
 def training_parts(size: ModelSize, work: Work, tokens: int, *, device: str, low: bool, batches: int = 2) -> Parts:
     """Bytes at the peak of a backward pass over `tokens`; `low`: linear layers compute in bf16.
 
-    An update of one batch has no gradients from a batch before, and its activations leave as the gradients come.
+    Devices that share the tokens have an equal part of them each. An update of one batch has no gradients from a batch
+    before, and its activations leave as the gradients come.
     """
     adapters = work.lora_rank * size.sides
     trained = adapters or size.parameters
+    tokens = -(-tokens // work.sequence_devices)
     each = 4.0 if adapters else WEIGHT[work.weights_dtype]  # adapters stay fp32
     gradients, activations = trained * each, tokens * _per_token(size, low=low, recomputes=work.recomputes)
     if batches == 1:

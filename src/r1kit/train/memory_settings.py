@@ -13,6 +13,8 @@ from r1kit.types import WeightsDtype
 class MemorySettings(Settings):
     """The memory that training takes (see `train.memory`).
 
+    `sequence_devices` neighbouring devices share the tokens of each row, and its activations; they divide `--devices`.
+
     `weights_dtype="bf16"` halves weights and gradients of linear layers. An update then adds the gradients of its
     batches in bf16 and rounds each new weight at random (docs/log.md has the cost).
     """
@@ -22,6 +24,7 @@ class MemorySettings(Settings):
     activation_checkpointing: bool = unhashed(
         False, description="compute activations again in the backward pass: a quarter slower, for long rows"
     )
+    sequence_devices: int = unhashed(1, ge=1, description="devices that share each row, for rows too long for one")
 
 
 class LoraSettings(Settings):

@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 
 from r1kit import ranks
 from r1kit.models.batch import TENSORS, Batch, SamplingMask, Targets
-from r1kit.models.packed import PackedLayout, Span, bucket, common_prefix, split_by_budget
+from r1kit.models.packed import Span, bucket, common_prefix, split_by_budget
 from r1kit.models.plain import plain_path
 from r1kit.models.routing_replay import OWN
+from r1kit.models.shared_rows import layout_of
 from r1kit.types import Sample
 
 LEAST = 8  # tokens of a beginning that is computed once: fewer are not worth their part in attention
@@ -41,7 +42,8 @@ def pack(samples: Sequence[Sample], tokens_per_batch: int, model: Any = None) ->
     A longer sample is a batch of its own. Neighbouring samples with the same prompt share it, and other samples share
     what their prompts begin with (a system message, exemplars), unless `model` takes the plain path, which computes
     each by itself. The longest come first, so a batch that does not fit in memory fails at the start of a run. Without
-    a model the tensors are on the CPU. Raises ValueError for a sample without a trained token.
+    a model the tensors are on the CPU. Ranks that share rows give the same samples, and get their part of each batch's
+    tokens. Raises ValueError for a sample without a trained token.
     """
     shares = plain_path(model) is None
     groups: list[tuple[tuple[int, ...], list[_Member]]] = []
@@ -115,7 +117,7 @@ def pack_together(groups: Sequence[Sequence[Sample]], tokens_per_batch: int, mod
 
 def share(samples: Sequence[Sample]) -> list[Sample]:
     """This rank's samples of an update: neighbours, so most groups keep the prompt that they share."""
-    return ranks.share(samples, lambda sample: len(sample.token_ids))
+    return ranks.share_rows(samples, lambda sample: len(sample.token_ids))
 
 
 def level(batches: Iterable[Batch], device: torch.device) -> list[Batch]:
@@ -128,8 +130,9 @@ def _empty(device: torch.device) -> Batch:
     """A row of one token with nothing to predict: its gradient is zero, but every weight has one."""
     integers, floats = torch.zeros(0, dtype=torch.int64, device=device), torch.zeros(0, device=device)
     columns = dict.fromkeys(TENSORS, floats) | {"token_ids": integers, "positions": integers}
-    token, layout = torch.zeros((1, 1), dtype=torch.int64, device=device), PackedLayout([Span(0, (1,))], device)
-    return Batch(token, layout, Targets(lengths=(), **columns, sampling_mask=None), order=(), ends=integers)
+    layout = layout_of([Span(0, (1,))], device)
+    token_ids = layout.own(integers.new_zeros(1))[None]
+    return Batch(token_ids, layout, Targets(lengths=(), **columns, sampling_mask=None), order=(), ends=integers)
 
 
 def _split(prompt: int, members: list[_Member], budget: int) -> list[_Piece]:
@@ -209,17 +212,17 @@ def _batch(row: list[_Piece], device: torch.device) -> Batch:
     tensors = {name: torch.from_numpy(np.concatenate(parts)).to(device) for name, parts in columns.items()}
     lengths = tuple(map(len, columns["token_ids"]))
     targets = Targets(lengths=lengths, **tensors, sampling_mask=SamplingMask.of(masks, device))
-    layout = PackedLayout(spans, device)
-    assert place == len(layout.position_ids), "the layout describes every token of the row"
-    row_ids = torch.from_numpy(np.concatenate(token_ids))[None].to(device)  # [1, T]
+    layout = layout_of(spans, device)
+    assert place == sum(layout.sizes), "the layout describes every token of the row"
+    row_ids = torch.from_numpy(np.concatenate(token_ids)).to(device)  # [T]
     table = _table(experts)
     return Batch(
-        row_ids,
+        layout.own(row_ids)[None],
         layout,
         targets,
         order=tuple(order),
         ends=torch.tensor(ends, device=device),
-        routing=None if table is None else torch.from_numpy(table).to(device),
+        routing=None if table is None else layout.own(torch.from_numpy(table).to(device), OWN),
     )
 
 

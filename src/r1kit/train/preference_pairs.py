@@ -92,7 +92,8 @@ class Pairs:
         return self.tokens[place : place + 2]
 
     def update(self, rows: Sequence[int], learner: Learner, tokens_per_batch: int, center: float) -> Update:
-        pairs = ranks.share([self._pair(row) for row in rows], lambda pair: sum(len(each.token_ids) for each in pair))
+        every = [self._pair(row) for row in rows]
+        pairs = ranks.share_rows(every, lambda pair: sum(len(each.token_ids) for each in pair))
         batches = pack_together(pairs, tokens_per_batch, learner.model)  # the two answers stay neighbours, in order
         return Update(batches, Totals(0, len(rows)), bradley_terry(center))  # the loss divides by pairs, not tokens
 
@@ -144,7 +145,7 @@ class Responses:
         return sum(label and (key, False) in sides for key, label in sides)
 
     def update(self, rows: Sequence[int], learner: Learner, tokens_per_batch: int, center: float) -> Update:
-        own = ranks.share(rows, lambda row: len(self.tokens[row].token_ids))
+        own = ranks.share_rows(rows, lambda row: len(self.tokens[row].token_ids))
         batches = pack([self.tokens[row] for row in own], tokens_per_batch, learner.model)
         # labels in the order of the packed rows; the loss finds them by the batch's `order`
         return Update(batches, Totals(0, len(rows)), safety([self.labels[row] for row in own]))

@@ -34,5 +34,9 @@ def hash_batches(batches: Sequence[Batch]) -> list[str]:
 
 
 def sharing() -> dict[str, int]:
-    """The number of ranks, if there are several. Hashes of rows and updates are then those of the first rank's part."""
-    return {"ranks": ranks.count()} if ranks.count() > 1 else {}
+    """The number of ranks, and of those that share each row, if there are several.
+
+    Hashes of rows and updates are then those of the first rank's part.
+    """
+    counts = {"ranks": ranks.count(), "sequence_devices": ranks.row_size()}
+    return {name: count for name, count in counts.items() if count > 1}

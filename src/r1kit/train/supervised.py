@@ -156,7 +156,7 @@ def validation_loss(
         # a source for each, so that a share has those of its samples
         places = range(start, min(start + SAMPLES_AT_ONCE, len(samples)))
         part = [(samples[place], sources[place] if sources else "") for place in places]
-        own = ranks.share(part, lambda pair: len(pair[0].token_ids))
+        own = ranks.share_rows(part, lambda pair: len(pair[0].token_ids))
         batches = pack([sample for sample, _ in own], tokens_per_batch, learner.model)
         for batch, values in zip(batches, learner.all_logprobs(batches), strict=True):
             # in fp64: a sum over millions of tokens loses digits in fp32
@@ -164,7 +164,7 @@ def validation_loss(
             for index, logprobs in zip(batch.order, by_sample, strict=True):
                 own_losses[own[index][1]] -= float(logprobs.sum())
                 own_tokens[own[index][1]] += len(logprobs)
-    parts = ranks.gather((dict(own_losses), own_tokens))
+    parts = ranks.gather_rows((dict(own_losses), own_tokens))
     tokens = sum((counts for _, counts in parts), Counter[str]())
     losses = {source: sum(own.get(source, 0.0) for own, _ in parts) for source in tokens}
     loss = sum(losses.values()) / tokens.total()

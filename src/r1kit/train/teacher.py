@@ -17,6 +17,7 @@ from r1kit.models.compute import computing
 from r1kit.models.hub import tokens_hash
 from r1kit.models.known import ModelError
 from r1kit.models.policy_net import PolicyNet
+from r1kit.models.shared_rows import require_shared_rows
 from r1kit.store import StoreError, read_object, write_bytes, write_json
 from r1kit.train.losses.distillation import Targeting
 from r1kit.train.losses.divergence import Dense, TopK
@@ -38,9 +39,12 @@ class ModelTeacher:
     vocabulary: int
     top_k: int = 0
 
+    def __post_init__(self) -> None:
+        require_shared_rows(self.model)
+
     def targets(self, batch: Batch, temperature: float) -> Targeting:
         net = PolicyNet.of(self.model.eval())  # no dropout: the same targets in every epoch
-        hidden = net.hidden_states(batch)[batch.targets.positions]  # [N, d]
+        hidden = net.hidden_states(batch)[batch.own_targets.positions]  # [N, d]
         # logits chunk by chunk, when the student's chunk needs them: [N, V] at once would be the largest tensor
         if not self.top_k:
             return lambda place: Dense(net.logits(hidden[place]), self.vocabulary, temperature)
@@ -67,7 +71,8 @@ class StoredTeacher:
         device = batch.token_ids.device
         ids, logprobs, tails = (torch.cat(parts).to(device) for parts in zip(*stored, strict=True))  # [N, k] twice, [N]
         assert len(ids) == len(batch.targets), "one stored distribution for each target"
-        return lambda place: TopK(ids[place].long(), logprobs[place], tails[place])
+        own = batch.layout.owned(batch.targets.positions)
+        return lambda place: TopK(ids[own[place]].long(), logprobs[own[place]], tails[own[place]])
 
 
 @dataclass

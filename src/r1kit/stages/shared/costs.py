@@ -62,6 +62,7 @@ def memory_of(settings: Any) -> dict[str, Any]:
     return {
         "tokens_per_batch": settings.tokens_per_batch,
         "recomputes": settings.activation_checkpointing,
+        "sequence_devices": settings.sequence_devices,
         "weights_dtype": settings.weights_dtype,
         "optimizer": settings.optimizer.kind,
         "compute_dtype": getattr(settings, "compute_dtype", "auto"),

@@ -15,6 +15,7 @@ from r1kit.stages.shared.alarm import HealthAlarm
 from r1kit.stages.shared.costs import memory_of
 from r1kit.stages.shared.input_files import input_files
 from r1kit.stages.shared.preflight import ROWS, check_rows
+from r1kit.stages.shared.trained import check_heads
 from r1kit.train.learner import Learner
 from r1kit.train.memory_settings import prepare
 from r1kit.train.preflight.lines import Line
@@ -43,6 +44,7 @@ def check_given(context: Context, *, answers: bool = False) -> None:
 
     settings: TrainingSettings = context.settings
     require_optimizer(settings.optimizer)
+    check_heads(context)
     input_files(context, "data")
     watched = answers or settings.validation_share or context.inputs("validation")
     if not watched and (idle := [name for name in ("patience", "validation_every") if getattr(settings, name)]):

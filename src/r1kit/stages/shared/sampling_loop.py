@@ -25,7 +25,7 @@ from r1kit.stages.shared.costs import memory_of
 from r1kit.stages.shared.fitting import Fitting, check_model
 from r1kit.stages.shared.preflight import check_sampling_loop
 from r1kit.stages.shared.probe import ProbeSettings, check_probe, make_probe, probe_of
-from r1kit.stages.shared.trained import save_trained, with_lora
+from r1kit.stages.shared.trained import check_heads, save_trained, with_lora
 from r1kit.tasks import TaskSpec, load_tasks, say_readings
 from r1kit.train.learner import Learner, OptimizerSettings
 from r1kit.train.memory_settings import LoraSettings, MemorySettings, prepare
@@ -73,6 +73,7 @@ def check_sampling(context: Context, scorer: Scorer) -> Fitting:
 
     settings: SamplingSettings = context.settings
     require_optimizer(settings.optimizer)
+    check_heads(context)
     # not a validator of the settings: `override` sets these two before probe.tasks
     unused = [name for name in ("probe_every", "patience") if getattr(settings, name)]
     if unused and not settings.probe.tasks:

@@ -14,6 +14,17 @@ if TYPE_CHECKING:
     from r1kit.models.load import Policy
 
 
+def check_heads(context: Context) -> None:
+    """Raise ValueError unless devices that share rows can share the attention heads of the model and its teachers."""
+    from r1kit.models.load import outline
+    from r1kit.models.shared_rows import require_shared_heads
+
+    count = context.settings.sequence_devices
+    for name, path in context.paths.items() if count > 1 else ():
+        if name == "model" or name.startswith("teacher"):
+            require_shared_heads(outline(str(path)).model.config, count)
+
+
 def with_lora(policy: Policy, settings: LoraSettings) -> Policy:
     """The policy with new adapters on its linear layers, if the settings ask for them."""
     from r1kit.models.load import add_lora

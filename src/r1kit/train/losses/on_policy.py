@@ -50,10 +50,10 @@ class OnPolicyDivergence:
     is_sampled: bool = True  # by the student; given samples have no log-probs of a sampler
 
     def chunks(self, batch: Batch, totals: Totals, temperature: float, size: int) -> Iterator[Chunk]:
-        """All targets of the batch, in chunks of at most `size`."""
+        """All targets of the batch that this rank has, in chunks of at most `size`."""
         with torch.no_grad():  # the teacher is data
             soft, start = self.teacher.targets(batch, temperature), 0
-        for targets in batch.targets.chunks(size, whole=False):  # a sum over tokens, so sequences may be split
+        for targets in batch.own_targets.chunks(size, whole=False):  # a sum over tokens, so sequences may be split
             place = slice(start, start + len(targets))
             yield Chunk(targets.positions, partial(self._loss, targets=targets, totals=totals, soft=soft(place)))
             start = place.stop

@@ -167,13 +167,15 @@ class PolicyGradient:
             [each.advantages for each in targets],
         )
         own = torch.stack([torch.cat([torch.zeros(0), *(part.cpu() for part in column)])[order] for column in columns])
-        parts = ranks.gather(own)  # of each rank [3, N]; shares are neighbours, so this is the order of all samples
+        parts = ranks.gather_rows(
+            own
+        )  # [3, N] of each share; shares are neighbours, so this is the order of all samples
         # the same draw in a resumed run
         generator = torch.Generator().manual_seed(self.settings.seed * 1_000_003 + self.learner.updates)
         now, old, advantages = torch.cat(parts, dim=1)
         chosen = select(now, old, advantages, self.settings.algorithm, generator)
         marks = torch.empty_like(own[0])
-        marks[order] = chosen.split([part.shape[1] for part in parts])[ranks.rank()]
+        marks[order] = chosen.split([part.shape[1] for part in parts])[ranks.rank() // ranks.row_size()]
         return [
             replace(batch, targets=replace(batch.targets, selected=mark.to(self.learner.device)))
             for batch, mark in zip(batches, marks.split([len(each) for each in targets]), strict=True)
