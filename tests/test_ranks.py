@@ -120,7 +120,7 @@ def test_rows_that_ranks_cannot_share_are_refused_with_the_reason(
 ) -> None:
     heads = load(str(tiny_policy_folder), device="cpu").model.config.num_attention_heads
     recipe = small_rl(tiny_policy_folder, "dying_reward", sequence_devices=3)
-    with pytest.raises(SettingsError, match=r"stage rl: sequence_devices is 3, .* of 2 devices: give a multiple"):
+    with pytest.raises(SettingsError, match="sequence_devices is 3, and 2 devices are not groups of so many: give a"):
         execute(recipe, tmp_path, devices=2)
     monkeypatch.setenv(ABOVE_CORES, "1")
     with pytest.raises(ValueError, match=f"sequence_devices is 3, and llama has {heads} attention heads, .* a divisor"):

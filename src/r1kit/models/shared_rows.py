@@ -25,6 +25,7 @@ from r1kit.models.plain import plain_path
 from r1kit.models.recurrent import Mixer
 from r1kit.models.size import heads_of
 
+NO_STATES = "a layer with a state reads each sequence token by token"
 BY_LENGTH = {"dynamic", "longrope"}  # rotations that change with the longest position of a forward pass
 
 
@@ -79,7 +80,7 @@ class SharedLayout(PackedLayout):
         if softmax.sinks is not None:
             softmax = softmax._replace(sinks=softmax.sinks.chunk(self.ranks)[self.place])
         attended = super().attend(layer, q, k, v, softmax)[0]  # [T, H / k, Dv]
-        return self._parted(attended.flatten(1)).view(1, tokens, heads, -1)
+        return self._parted(attended.flatten(1)).reshape(1, tokens, heads, -1)
 
     def _whole(self, values: Tensor) -> Tensor:
         """[T / k, k, W], a part for each rank of this rank's tokens -> [T, W], this rank's part of all tokens."""
@@ -94,9 +95,6 @@ class SharedLayout(PackedLayout):
 
     def recur(self, mixer: Mixer, hidden: Tensor) -> Tensor:
         raise ValueError(NO_STATES)
-
-
-NO_STATES = "a layer with a state reads each sequence token by token"
 
 
 class _Exchange(torch.autograd.Function):

@@ -15,9 +15,7 @@ ABOVE_CORES = "R1KIT_RANKS_ABOVE_CORES"  # environment variable: 1 allows more r
 def require_shareable(stage: Stage, devices: int) -> None:
     """Raise `SettingsError` if a training stage has settings that work on one device only."""
     settings, optimizer = stage.settings, getattr(stage.settings, "optimizer", None)
-    if devices % (row_size := getattr(settings, "sequence_devices", 1)):
-        reason = f"sequence_devices is {row_size}, and rows cannot be shared by so many of {devices} devices"
-        raise SettingsError(f"stage {stage.name}: {reason}: give a multiple with --devices, or set it to 1")
+    require_row_devices(stage, devices)
     if devices == 1 or not stage.kind.shards:
         return
     device = getattr(settings, "device", "auto")
@@ -33,6 +31,13 @@ def require_shareable(stage: Stage, devices: int) -> None:
         if is_set:
             reason = f"{what} are not sharded over devices: {remedy}, or run on one device"
             raise SettingsError(f"stage {stage.name} cannot run on {devices} devices, because of {name}: {reason}")
+
+
+def require_row_devices(stage: Stage, devices: int) -> None:
+    """Raise `SettingsError` unless `devices` can be divided into groups that share the rows of a stage."""
+    if devices % (size := getattr(stage.settings, "sequence_devices", 1)):
+        reason = f"sequence_devices is {size}, and {devices} devices are not groups of so many"
+        raise SettingsError(f"stage {stage.name}: {reason}: give a multiple with --devices, or set it to 1")
 
 
 def require_devices(stages: Sequence[Stage], devices: int) -> None:

@@ -18,6 +18,7 @@ from r1kit.data.jsonl import lines
 from r1kit.models.known import ModelError, config_folder
 from r1kit.models.size import size_of_model
 from r1kit.pipeline import External, ModelSize, Output, Recipe, Stage, Work
+from r1kit.pipeline.sharing import require_row_devices
 from r1kit.recipes.hardware import ROW_BYTES, Hardware, Rates, hardware_named
 from r1kit.recipes.links import HANDED_BYTES, Layout, Pipeline, Traffic, pipeline_of, traffic_of
 from r1kit.recipes.sizing import USABLE
@@ -71,9 +72,11 @@ def estimates(
 
     `devices` share each training stage; other stages have one device, or those of their engines. For a CPU they are
     cores, which all stages use. `measured` are the rates of models on this machine, by their folder. Raises
-    `SettingsError` for unknown hardware and unknown model sizes.
+    `SettingsError` for unknown hardware and unknown model sizes, and for rows that so many devices cannot share.
     """
     layout = devices if isinstance(devices, Layout) else Layout.of(devices)
+    for stage in recipe.stages:
+        require_row_devices(stage, layout.devices)
     estimator = _Estimator(hardware_named(hardware), layout, recipe.lengths, measured or {})
     return {stage.name: estimator.estimate(stage) for stage in recipe.stages}
 
