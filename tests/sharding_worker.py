@@ -105,7 +105,7 @@ class TopKTeacher:
 
     def targets(self, batch: Batch, temperature: float) -> Targeting:
         net = PolicyNet.of(self.model)
-        logits = net.logits(net.hidden_states(batch)[batch.targets.positions])
+        logits = net.logits(net.hidden_states(batch)[batch.own_targets.positions])
         best = top_k(logits, 8, [temperature])
         ids, logprobs = best["token_ids"].long(), best["logits"] / temperature - best["logsumexp"]
         return lambda place: TopK(ids[place], logprobs[place], best["log_tail"][place, 0])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,10 +18,13 @@ from r1kit.models.shard import whole
 from r1kit.pipeline import Context, Kind, Recipe, Stage
 from r1kit.settings import Settings, unhashed
 from r1kit.train.learner import Learner, OptimizerSettings
+from r1kit.train.losses.distillation import Distillation, DistillationSettings
 from r1kit.train.losses.next_token import next_token
 from r1kit.train.losses.policy_gradient import grpo
 from r1kit.train.losses.policy_settings import PRESETS
 from r1kit.train.packing import pack
+from r1kit.train.teacher import StoredTeacher, TeacherStore
+from r1kit.types import Sample
 from sharding_worker import CASES, VOCABULARY, Groups, config, groups, packed, pairs, policy
 
 
@@ -53,7 +57,26 @@ def masked(given: Groups) -> list[Batch]:
     return pack(samples, 1000)
 
 
+def own_groups() -> Groups:
+    return ranks.share_rows(groups(), lambda group: sum(len(sample.token_ids) for sample in group))
+
+
+class Store(TeacherStore):
+    """Three tokens of each target with half of the mass."""
+
+    def lookup(self, sample: Sample, temperature: float) -> tuple[torch.Tensor, ...]:  # type: ignore[override]
+        targets = [token for token, trained in zip(sample.token_ids, sample.loss_mask, strict=True) if trained]
+        ids = torch.tensor([[(token + more) % VOCABULARY for more in range(3)] for token in targets])
+        return ids, torch.tensor([0.3, 0.15, 0.05]).log().expand(len(ids), 3), torch.full((len(ids),), 0.5).log()
+
+
+def stored() -> Distillation:
+    samples = [sample for group in own_groups() for sample in group]
+    return Distillation(DistillationSettings(), StoredTeacher(Store(Path()), samples))
+
+
 ALL = CASES | {
+    "stored logits": (policy, stored, packed),
     "sampling mask": (policy, lambda: grpo(PRESETS["grpo"]), masked),
     "windows and sinks": (windows_and_sinks, lambda: next_token, packed),
 }
@@ -68,7 +91,7 @@ def run(context: Context) -> Mapping[str, Any]:
     attention.register()
     tensors, metrics, given = dict[str, torch.Tensor](), dict[str, float](), groups()
     samples = [sample for group in given for sample in group]
-    own = ranks.share_rows(given, lambda group: sum(len(sample.token_ids) for sample in group))
+    own = own_groups()
     for name, (make, loss_of, batches_of) in ALL.items():
         learner = Learner(make(), OptimizerSettings(), steps=1)
         totals = replace(Totals.of(samples), num_sequences=len(given) if batches_of is pairs else len(samples))

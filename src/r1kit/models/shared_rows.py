@@ -60,7 +60,8 @@ class SharedLayout(PackedLayout):
         owned = self.owned(positions)
         whole = torch.zeros(len(positions), device=values.device)  # fp32: a rank without values knows no other type
         whole[owned] = values.detach()
-        dist.all_reduce(whole, group=self.group)
+        if len(whole):
+            dist.all_reduce(whole, group=self.group)
         return whole.index_copy(0, owned, values)
 
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, softmax: Softmax) -> Tensor:
