@@ -14,7 +14,15 @@ from r1kit.engines.engine_settings import parse_engine
 from r1kit.settings import NOT_HASHED, Settings, SettingsError, nearest
 
 # Fields that exist for speed, memory, logging or waiting, wherever they are found.
-NEVER_HASHED = ("device", "max_rows", "tokens_per_batch", "activation_checkpointing", "checkpoint_every", "workers")
+NEVER_HASHED = (
+    "device",
+    "max_rows",
+    "tokens_per_batch",
+    "activation_checkpointing",
+    "sequence_devices",
+    "checkpoint_every",
+    "workers",
+)
 
 
 class Optimizer(Settings):
