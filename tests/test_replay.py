@@ -181,10 +181,7 @@ def test_steps_of_several_numbers_of_devices_are_not_replayed_and_compared_only_
     several = {"ranks": 2, "sequence_devices": 2, "weights": ["of a part"]}
     rows = [row | (several if row["step"] > 1 else {}) for row in rows]
     hashes.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    with pytest.raises(
-        ValueError,
-        match=r"up to step 2, rl-.* ran on 1 and 2 \(2 for each row\) devices since the checkpoint before it",
-    ):
+    with pytest.raises(ValueError, match=r"up to step 2, rl-.* ran on 1 and 2 \(2 for each row\) devices since"):
         quiet(shared, 2)
     assert bisect(stage_of(plain), stage_of(shared))["ok"]
     rows[-1]["sampled"][0] = "another"
