@@ -133,7 +133,8 @@ def test_rows_that_ranks_cannot_share_are_refused_with_the_reason(
     plain = LlamaForCausalLM(LlamaConfig(**llama, num_attention_heads=2))
     require_shared_rows(plain)
     plain.plain_path = PlainPath("its rows leak")
-    stretched = LlamaConfig(**llama, num_attention_heads=2, rope_parameters={"rope_type": "dynamic", "factor": 2.0})
+    by_length = {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 10_000.0}
+    stretched = LlamaConfig(**llama, num_attention_heads=2, rope_parameters=by_length)
     recurrent = Lfm2ForCausalLM(Lfm2Config(**llama, num_attention_heads=2, num_key_value_heads=2, layer_types=["conv"]))
     fork_states(recurrent)
     for model, reason in (
