@@ -100,17 +100,13 @@ def test_two_ranks_train_as_one_process_and_one_process_continues_what_they_bega
         assert difference < 1e-4, f"{name}: {where}"
 
 
-@pytest.mark.parametrize("devices", [2, pytest.param(4, marks=pytest.mark.slow)])
-def test_two_ranks_that_share_each_row_compute_the_gradients_of_one_process(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, devices: int
-) -> None:
+def test_two_ranks_that_share_each_row_compute_the_gradients_of_one_process(tmp_path: Path) -> None:
     """For every kind of loss, shared prompts, rows of odd length, key heads for all ranks, experts, windows, sinks."""
-    monkeypatch.setenv(ABOVE_CORES, "1")
-    alone, shared = execute(rows(1), tmp_path / "one"), execute(rows(2), tmp_path / "several", devices=devices)
+    alone, shared = execute(rows(1), tmp_path / "one"), execute(rows(2), tmp_path / "two", devices=2)
     gradients = [load_file(folder / "gradients.safetensors") for folder in (alone, shared)]
     for name, ours in gradients[0].items():
         difference = float((gradients[1][name] - ours).abs().max() / ours.abs().max())
-        assert difference < 2e-6, f"{name}: {difference:.1e} of the value"
+        assert difference < 5e-6, f"{name}: {difference:.1e} of the value"
     ours, theirs = (read_json(folder / "manifest.json")["metrics"] for folder in (alone, shared))
     assert theirs == pytest.approx(ours, rel=1e-5, abs=1e-6)
 
