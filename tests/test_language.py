@@ -145,7 +145,7 @@ def test_the_benchmark_runs_and_writes_its_errors(tmp_path: Path, shared_data: P
 def test_consistency_is_the_share_of_words_in_the_problems_language() -> None:
     texts = [response(one) for one in ("we add two", "我们加", "we 加 two 二", "2+2=4")]
     for detect in ("language", "script"):
-        assert language_consistency_reward(texts, language=["en"] * 4, detect=detect) == [1.0, 0.0, 0.5, None]
+        assert language_consistency_reward(texts, language=["en"] * 4, detect=detect) == [1.0, 0.0, 0.5, 1.0]
         assert language_consistency_reward(texts[:2], language=["zh"] * 2, detect=detect) == [0.0, 1.0]
     assert language_consistency_reward(["4"], language=["en"]) == [0.0]
 
@@ -157,7 +157,7 @@ def test_consistency_tells_languages_of_one_script_apart_unless_told_to_count_sc
     assert language_consistency_reward(german, language=["en"], detect="script") == [1.0]
 
 
-GRADES: tuple[tuple[str, str, str, float | None], ...] = (
+GRADES: tuple[tuple[str, str, str, float], ...] = (
     (SENTENCES["de"], "sieben", "de", 1.0),
     (SENTENCES["de"], "7", "de", 1.0),
     (SENTENCES["de"], "7", "en", 0.7),
@@ -166,14 +166,14 @@ GRADES: tuple[tuple[str, str, str, float | None], ...] = (
     (SENTENCES["en"], SENTENCES["fr"], "en", 0.0),
     (f"{SENTENCES['en']} {SENTENCES['zh']}", "7", "en", 0.0),
     (f"{SENTENCES['en']} {SENTENCES['es']}", "7", "en", 0.0),
-    ("3 + 4 = 7", "7", "en", None),
+    ("3 + 4 = 7", "7", "en", 1.0),
     ("3 + 4 = 7", "seven apples", "en", 1.0),
 )
 
 
 @pytest.mark.parametrize(("thought", "answer", "target", "grade"), GRADES)
 def test_the_grade_is_one_for_the_questions_language_and_less_for_another_or_two(
-    thought: str, answer: str, target: str, grade: float | None
+    thought: str, answer: str, target: str, grade: float
 ) -> None:
     assert graded_language_reward([response(thought, answer)], language=[target]) == [grade]
 
@@ -240,8 +240,8 @@ def test_shares_and_grades_stay_in_their_range(text: str, target: str) -> None:
         columns: dict[str, Any] = {"language": [target, target], "detect": detect}
         rows = [text, response(text, text)]
         for value in language_consistency_reward(rows, **columns):
-            assert value is None or 0.0 <= value <= 1.0
-        assert set(graded_language_reward(rows, **columns)) <= {None, 0.0, 0.7, 1.0}
+            assert 0.0 <= value <= 1.0
+        assert set(graded_language_reward(rows, **columns)) <= {0.0, 0.7, 1.0}
 
 
 @pytest.mark.parametrize(

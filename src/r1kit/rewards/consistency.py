@@ -30,18 +30,19 @@ def language_consistency_reward(
     detect: Detect = "language",
     part: Part = "reasoning",
     **columns: Any,
-) -> list[float | None]:
+) -> list[float]:
     """Fraction of the reasoning's words that are in the problem's language; code, LaTeX and digits do not count.
 
-    0.0 without reasoning; None (not applicable) for reasoning without words, such as bare formulas. `part="response"`
-    counts all words, for requests that are answered without reasoning. Rows without a language take `default_language`.
-    Raises ValueError for an unknown language.
+    0.0 without reasoning; 1.0 for reasoning without words, such as bare formulas, which mixes nothing: None would count
+    as 0 beside completions with words, and pay for words where a number is asked for. `part="response"` counts all
+    words, for requests that are answered without reasoning. Rows without a language take `default_language`. Raises
+    ValueError for an unknown language.
     """
     share = per_word.share if detect == "language" else scripts.share
-    values: list[float | None] = []
+    values: list[float] = []
     for response, target in _rows(completions, language, default_language, "language_consistency_reward"):
         text = chat.parse(response).reasoning if part == "reasoning" else _TAG.sub(" ", response).strip() or None
-        values.append(0.0 if text is None else share(text, target))
+        values.append(0.0 if text is None else 1.0 if (found := share(text, target)) is None else found)
     return values
 
 
@@ -52,13 +53,13 @@ def graded_language_reward(
     default_language: str = "en",
     detect: Detect = "language",
     **columns: Any,
-) -> list[float | None]:
+) -> list[float]:
     """1.0 if reasoning and answer are in the question's language, 0.7 if both are in one other, otherwise 0.0.
 
     A part with more than a tenth of its words outside its main language is mixed, which gives 0.0. A part without words
-    (a number, a formula) fits any language. None if neither part has words; 0.0 without reasoning.
+    (a number, a formula) fits any language. 0.0 without reasoning.
     """
-    values: list[float | None] = []
+    values: list[float] = []
     for response, target in _rows(completions, language, default_language, "graded_language_reward"):
         parsed = chat.parse(response)
         if parsed.reasoning is None:
@@ -76,10 +77,7 @@ def graded_language_reward(
         for part in filter(None, (labels[:split], labels[split:])):
             main, count = Counter(part).most_common(1)[0]
             used.add(main if count >= (1 - _MIXED) * len(part) else "")
-        if not used:
-            values.append(None)
-        else:
-            values.append(1.0 if used == {target} else 0.0 if "" in used or len(used) > 1 else 0.7)
+        values.append(1.0 if used <= {target} else 0.0 if "" in used or len(used) > 1 else 0.7)
     return values
 
 
