@@ -232,6 +232,8 @@ R1_ORDER = [
     "mix",
     "dev3",
     "rules",
+    "replies",
+    "preferences",
     "helpfulness",
     "safety",
     "r1",
@@ -254,7 +256,8 @@ def test_r1_is_the_papers_graph() -> None:
     assert read["dev3"] == ["mix"] and read["mix"] == ["rejection", "general"]  # Dev1 and Dev3 are both from the base
     assert all(read[name] == ["zero"] for name in read["review"]) and read["rejection"] == ["dev2"]
     assert read["r1"] == ["rules", "helpfulness", "safety"] and read["rules"] == ["dev3"]
-    assert read["helpfulness"] == read["safety"] == ["dev3", "requests"]
+    assert read["replies"] == ["dev3"] and read["preferences"] == ["replies"]
+    assert read["helpfulness"] == ["dev3", "requests", "preferences"] and read["safety"] == ["dev3", "requests"]
     assert read["student-rl"] == [] and read["student-sft"] == ["mix"] and read["student-logits"] == ["r1", "mix"]
     assert read["student-on-policy"] == ["student-sft", "r1"]
     stages = {stage.name: stage for stage in RECIPES["r1"]().stages}
@@ -315,6 +318,8 @@ def test_a_changed_setting_in_the_middle_of_r1_redoes_exactly_what_depends_on_it
     pupils = {"student-logits", "student-on-policy", *measured("student-logits", "student-on-policy")}
     last = {
         "rules",
+        "replies",
+        "preferences",
         "helpfulness",
         "safety",
         "r1",

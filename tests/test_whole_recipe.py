@@ -23,6 +23,7 @@ SMALLEST = {
     **{f"{stage}.{name}": value for stage in ("helpfulness", "safety") for name, value in JUDGES.items()},
     **{f"student-on-policy.{name}": value for name, value in STEPS.items() if name != "group_size"},
     "requests.rows": "40",
+    "replies.tasks": '[{"name": "tiny/general", "split": "practice", "limit": 24}]',
     "mix.size": "8",
     "eval.tasks": '[{"name": "tiny/sums", "limit": 2}]',
     "eval.samples": "1",
@@ -67,6 +68,8 @@ def test_every_stage_runs_and_the_report_has_the_table_of_stages(
     assert not kept & {
         "dev3",
         "rules",
+        "replies",
+        "preferences",
         "helpfulness",
         "safety",
         "r1",

@@ -22,6 +22,7 @@ from r1kit.stages.distill import DISTILL
 from r1kit.stages.generate import GENERATE
 from r1kit.stages.mix import MIX
 from r1kit.stages.on_policy import ON_POLICY
+from r1kit.stages.preferences import PREFERENCES
 from r1kit.stages.review import REVIEW
 from r1kit.stages.reward_model import REWARD_MODEL
 from r1kit.stages.rl import RL
@@ -85,7 +86,7 @@ def reasoner(build: Builder) -> Part:
     dev3 = build("dev3", SFT, {"model": base, "data": mix / "mixed.jsonl"}, size.dev3)  # from the base, not from Dev2
 
     rules = build("rules", RL, {"model": dev3 / "model"}, size.rules, **rl, temperature=0.7)
-    helpfulness, safety = reward_models(build, dev3 / "model", requests)
+    *compared, helpfulness, safety = reward_models(build, dev3 / "model", requests)
     last = build(
         "r1",
         RL,
@@ -100,7 +101,7 @@ def reasoner(build: Builder) -> Part:
     zero = {stage.name: stage for stage in start if stage.kind is RL}
     trained = {**zero, "dev1": dev1, "dev2": dev2, "dev3": dev3, "r1": last}
     models: dict[str, Model] = {"base": base} | {name: stage / "model" for name, stage in trained.items()}
-    return Part((*sampled, dev3, rules, helpfulness, safety, last), models)
+    return Part((*sampled, dev3, rules, *compared, helpfulness, safety, last), models)
 
 
 def cold_start(build: Builder) -> tuple[Stage, ...]:
@@ -209,10 +210,12 @@ def general_data(build: Builder, requests: Stage) -> Stage:
     return build("general", GENERATE, inputs, build.scale.for_r1.general, prompting="reference", curate=keep)
 
 
-def reward_models(build: Builder, model: Model, requests: Stage) -> tuple[Stage, Stage]:
+def reward_models(build: Builder, model: Model, requests: Stage) -> tuple[Stage, ...]:
     """Helpfulness and safety, from an SFT checkpoint (V3, section 5.2.1): it knows what a good reply looks like.
 
-    At a scale that cannot train all weights of `model`, they start from a smaller base.
+    At a scale that cannot train all weights of `model`, they start from a smaller base. If the scale has a judge, pairs
+    of the checkpoint's own replies stand beside the given ones: a reward model that never saw the policy's mistakes
+    does not know them. The last two stages are the reward models.
     """
     size = build.scale.for_r1
     if size.judge is None:
@@ -220,17 +223,24 @@ def reward_models(build: Builder, model: Model, requests: Stage) -> tuple[Stage,
             f"{build.scale.model} is trained with LoRA on this device, and reward models are trained with all weights: "
             "name a smaller base for them and for the students, as in --student owner/name"
         )
+    pairs, compared = {"data/given": requests / "preferences.jsonl"}, tuple[Stage, ...]()
+    if size.replies:
+        replies = build("replies", GENERATE, {"model": model}, size.replies, prompting="own", may_be_empty=True)
+        judged = build(
+            "preferences", PREFERENCES, {"rows": replies / "samples.jsonl"}, size.preferences, may_be_empty=True
+        )
+        pairs["data/own"], compared = judged / "preferences.jsonl", (replies, judged)
     model = build.model(size.judge) if size.judge else model
     helpfulness = build(
         "helpfulness",
         REWARD_MODEL,
-        {"model": model, "data": requests / "preferences.jsonl"},
+        {"model": model, **pairs},
         size.helpfulness,
         objective="helpfulness",
         balance_lengths=build.scale.departures.balance_lengths,
     )
     inputs = {"model": model, "data": requests / "safety.jsonl"}
-    return helpfulness, build("safety", REWARD_MODEL, inputs, size.safety, objective="safety")
+    return *compared, helpfulness, build("safety", REWARD_MODEL, inputs, size.safety, objective="safety")
 
 
 def preference_rewards(helpfulness: Stage, safety: Stage) -> dict[str, Output]:

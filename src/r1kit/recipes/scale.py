@@ -48,8 +48,9 @@ class R1Sizes:
     """The sizes of R1's stages and of its students, in the order of the recipe.
 
     `traces`, `trace_files`: worked solutions for the cold start; without `from_zero` they stand in place of R1-Zero's
-    samples. `request_files` are public sets or files for `requests`; without any it writes the tiny world's. Reward
-    models start from the model `judge`, from Dev3 if it is empty, and not at all if it is None. `student` is the
+    samples. `request_files` are public sets or files for `requests`; without any it writes the tiny world's. With
+    `replies`, Dev3 answers requests several times, and the judge in `preferences` compares its answers. Reward models
+    start from the model `judge`, from Dev3 if it is empty, and not at all if it is None. `student` is the
     students' base; empty: there are none. `logits`: whether it has the teacher's tokens.
     """
 
@@ -71,6 +72,8 @@ class R1Sizes:
     dev3: Sizes
     rules: Sizes
     judge: str | None = ""
+    replies: Sizes = field(default_factory=Sizes)
+    preferences: Sizes = field(default_factory=Sizes)
     helpfulness: Sizes
     safety: Sizes
     r1: Sizes

@@ -63,13 +63,13 @@ def v3(
     mix = build("v3-mix", MIX, rows, size.mix, ratios=REASONING_TO_GENERAL)
     tuned = build("v3-sft", SFT, {"model": build.base, "data": mix / "mixed.jsonl"}, size.sft)
     if teacher is None:
-        judges = earlier["helpfulness"], earlier["safety"]
+        judges: tuple[Stage, ...] = (earlier["helpfulness"], earlier["safety"])
     else:
         judges = reward_models(build, tuned / "model", earlier["requests"])
     last = build(
         "v3",
         RL,
-        {"model": tuned / "model", **preference_rewards(*judges)},
+        {"model": tuned / "model", **preference_rewards(*judges[-2:])},
         size.rl,
         rewards=scenario_rewards(build.scale),
         algorithm=build.scale.departures.v3_algorithm,

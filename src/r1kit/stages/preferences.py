@@ -34,7 +34,7 @@ from r1kit.data.messages import parse_messages
 from r1kit.engines.engine_settings import EngineSettings, LocalEngineSettings
 from r1kit.judges import JudgeSettings, PairwiseJudge, Preference, to_pair
 from r1kit.pipeline import Context, Kind
-from r1kit.settings import Settings
+from r1kit.settings import Settings, unhashed
 from r1kit.stages.shared.costs import rows_unchanged
 from r1kit.stages.shared.input_files import input_files
 from r1kit.stages.shared.sources import answers_on_device, engine_sources
@@ -51,6 +51,9 @@ class PreferencesSettings(Settings):
     shows: Literal["answer", "response"] = Field("answer", description="the part of a response that the judge reads")
     min_margin: float = Field(1.0, ge=0, lt=2, description="keep pairs above this margin")
     pairs_per_request: int = Field(1, ge=1)
+    may_be_empty: bool = unhashed(
+        False, description="continue if no pair has a clear winner, for one of several sources"
+    )
     seed: int = 0
 
 
@@ -73,7 +76,7 @@ def check(context: Context) -> None:
 
 
 def run(context: Context) -> Mapping[str, Any]:
-    """Judge all pairs and write those with a clear winner; raises ValueError if there is none."""
+    """Judge all pairs and write those with a clear winner; raises ValueError if there is none and one must be."""
     settings: PreferencesSettings = context.settings
     with Journal(context.folder / "judged.jsonl") as journal:
         if not journal.done:
@@ -105,10 +108,10 @@ def run(context: Context) -> Mapping[str, Any]:
         context.progress.say(line)
     metrics = {"asked": requests, "samples": count + total, "kept": count}
     write_json(context.folder / "funnel.json", {**metrics, "funnel": [step.to_json()], "counts": journal.counts})
-    if not count:
+    if not count and not settings.may_be_empty:
         why = ", ".join(f"{reason}: {pairs}" for reason, pairs in reasons.items())
         raise ValueError(f"none of {total} pairs has a clear winner ({why}): lower min_margin, or ask another judge")
-    return {**metrics, "longer_wins": longer / count, **reasons, **journal.counts}
+    return {**metrics, "longer_wins": longer / count if count else None, **reasons, **journal.counts}
 
 
 def candidates(files: Iterable[Path], settings: PreferencesSettings) -> Iterator[list[Candidate]]:

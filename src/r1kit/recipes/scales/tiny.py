@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from r1kit.curate import presets
+from r1kit.engines.engine_settings import OwnEngineSettings
 from r1kit.recipes import exemplars
 from r1kit.recipes.scale import Departures, ExpertSizes, R1Sizes, Scale, Sizes, V3Sizes, V4Sizes
 from r1kit.rewards import RewardSpec
@@ -47,6 +48,7 @@ EVAL = Sizes(
 )
 
 REPLIES = (TaskSpec(name="tiny/general", weight=0.6), TaskSpec(name="tiny/harmful", weight=0.4))
+PRACTICE = TaskSpec(name="tiny/general", split="practice", limit=3000)  # all requests that are in no row for SFT
 # The tiny world's own judgement, on requests and problems that nothing else uses. A policy can fool reward models but
 # not these rules, so they tell when to stop.
 WATCHED = ProbeSettings(
@@ -58,7 +60,15 @@ WATCHED = ProbeSettings(
     max_tokens=160,
     max_rows=256,
 )
-SCENARIOS = REFINE | Sizes(steps=20, tasks=(*RL["tasks"], *REPLIES), probe=WATCHED, probe_every=5, patience=3)
+SCENARIOS = REFINE | Sizes(
+    steps=20,
+    minibatches=2,
+    prompts_per_step=48,
+    tasks=(*RL["tasks"], *REPLIES, PRACTICE),
+    probe=WATCHED,
+    probe_every=5,
+    patience=3,
+)
 
 
 def expert(*names: str) -> ExpertSizes:
@@ -105,7 +115,11 @@ TINY = Scale(
         requests=Sizes(),
         dev3=SFT,
         rules=REFINE | Sizes(steps=5),
-        helpfulness=REWARD_MODEL,
+        replies=SAMPLING | Sizes(tasks=(PRACTICE,), samples=8, max_tokens=32),
+        preferences=Sizes(
+            judge=OwnEngineSettings(model="tiny", path="r1kit.judges.tiny_judge:TinyJudge"), pairs_per_request=6
+        ),
+        helpfulness=REWARD_MODEL | Sizes(chat=TINY_CHAT.replace(system="")),  # two thirds of a row would be system line
         safety=REWARD_MODEL,
         r1=SCENARIOS,
         student="tiny-half",
