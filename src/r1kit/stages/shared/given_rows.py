@@ -54,10 +54,14 @@ def check_given(context: Context, *, answers: bool = False) -> None:
 def divided(context: Context, reading: Reading[T], messages: Callable[[T], Sequence[Message]]) -> Data:
     """Tokenised rows of the inputs `data...`, and held-out ones from `validation...` or a share of the data.
 
-    `messages` returns the messages of a record; its first question decides the side that it is on.
+    `messages` returns the messages of a record; its first question decides the side that it is on. An empty file beside
+    others is of a stage that kept nothing: it is named and left out.
     """
     settings, folder = context.settings, context.folder / "tokens"
-    paths, held_out = list(input_files(context, "data").values()), list(context.inputs("validation").values())
+    files, held_out = input_files(context, "data"), list(context.inputs("validation").values())
+    paths = [path for path in files.values() if path.stat().st_size] or list(files.values())
+    if len(paths) < len(files):
+        context.progress.say(f"no rows in {', '.join(str(path) for path in files.values() if path not in paths)}")
     split = Split(0.0 if held_out else settings.validation_share, settings.seed)
     rows = reading.tokenise(paths, folder / "train", lambda row: not split.holds_out(messages(row)))
     if dropped := rows.facts["dropped"]:
