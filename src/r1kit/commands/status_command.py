@@ -100,7 +100,9 @@ def _run_text(run: dict[str, Any], is_alone: bool) -> str:
     for stage in stages:
         if stage["state"] in ENDED_BADLY:
             where = f"; its log: {stage['log']}" if stage["log"] else ""
-            lines.append(f"  {stage['name']} {stage['state']}: {shortened(stage['error'], MESSAGE)}{where}")
+            reason = shortened(stage["error"], MESSAGE)
+            said = reason if reason.startswith(stage["state"]) else f"{stage['state']}: {reason}"
+            lines.append(f"  {stage['name']} {said}{where}")
         if fault := _fault(stage):
             lines.append(f"  {stage['name']} {fault}")
     waiting = [stage["name"] for stage in run["stages"] if stage["state"] == "waiting"]
