@@ -99,6 +99,8 @@ def test_a_rehearsal_has_the_stages_of_the_run_at_smaller_sizes(qwen: Path, prob
     settings = {stage.name: stage.settings.model_dump() for stage in small.stages}
     assert settings["zero"]["steps"] == 2 and settings["rehearsal"]["epochs"] == 120
     assert (settings["cold-start"]["temperature"], settings["zero"]["temperature"]) == (0.3, 1.0)
+    asks = build_recipe("r1", **options, rehearse=True, overrides={"zero.servers.urls": "http://localhost:8000"})
+    assert {stage.name: stage for stage in asks.stages}["zero"].settings.servers is None
     longer = build_recipe("r1", **options, rehearse=True, overrides={"zero.steps": 500, "dev1.epochs": 1})
     assert {stage.name: stage for stage in longer.stages}["zero"].settings.model_dump()["steps"] == 2
 

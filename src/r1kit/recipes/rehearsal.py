@@ -53,6 +53,8 @@ def smallest(kind: str, settings: S) -> S:
             changes[name] = tuple(first_problems(spec) for spec in specs)
     if (curate := getattr(settings, "curate", None)) is not None and curate.quality is not None:
         changes["curate"] = curate.replace(quality=curate.quality.replace(accept=0.0))
+    if getattr(settings, "servers", None) is not None:  # they have the model that is not rehearsed
+        changes["servers"] = None
     if getattr(settings, "validation_share", 0.0):
         changes["validation_share"] = 0.3
     if (probe := getattr(settings, "probe", None)) is not None and probe.tasks:
