@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
@@ -55,9 +54,7 @@ def bisect(one: Path, other: Path) -> dict[str, Any]:
         lines += [f"{parting.stage} parts at {parting.detail}", *_causes(stages[parting.stage], others[parting.stage])]
     lines += lengths
     lines += [f"only in one of them: {', '.join(uncompared)}"] if uncompared else []
-    facts = (
-        None if parting is None else {name: getattr(parting, name) for name in ("stage", "step", "tensor", "detail")}
-    )
+    facts = None if parting is None else asdict(parting)
     return {"ok": parting is None, "same": compared, "parting": facts, "text": printable("\n".join(lines))}
 
 
@@ -77,15 +74,16 @@ def _stages(path: Path) -> dict[str, Path]:
 def part(name: str, one: Path, other: Path) -> Parting | None:
     """Where two folders of a stage part: by the hashes of its steps, by its metrics, or by its rows."""
     steps, others = read_steps(one), read_steps(other)
-    if shared := sorted(steps.keys() & others.keys()):
-        difference = first_difference(steps, others, shared)
-        if difference is not None:
-            before = SAMPLED[: SAMPLED.index(difference.tensor)] if difference.tensor in SAMPLED else SAMPLED
-            same = [tensor for tensor in before if tensor in steps[difference.step]]
-            note = f" ({', '.join(same)} of the step are the same)" if same else ""
-            return Parting(name, difference.step, difference.tensor, f"{difference}{note}")
+    shared = sorted(steps.keys() & others.keys())
+    if not shared:
+        return _metrics_part(name, one, other) or _rows_part(name, one, other)
+    difference = first_difference(steps, others, shared)
+    if difference is None:
         return None
-    return _metrics_part(name, one, other) or _rows_part(name, one, other)
+    before = SAMPLED[: SAMPLED.index(difference.tensor)] if difference.tensor in SAMPLED else SAMPLED
+    same = [tensor for tensor in before if tensor in steps[difference.step]]
+    note = f" ({', '.join(same)} of the step are the same)" if same else ""
+    return Parting(name, difference.step, difference.tensor, f"{difference}{note}")
 
 
 def _lengths(name: str, one: Path, other: Path) -> list[str]:
@@ -125,25 +123,18 @@ def _rows_part(name: str, one: Path, other: Path) -> Parting | None:
     return None
 
 
-def _causes(one: Path, other: Path) -> Iterator[str]:
+def _causes(one: Path, other: Path) -> list[str]:
     """How settings, version, commit, packages and inputs of the stage differ."""
     try:
-        mine, theirs = RecordedStage.read(one), RecordedStage.read(other)
+        both = RecordedStage.read(one), RecordedStage.read(other)
     except StoreError as error:
-        yield f"  settings cannot be compared: {error}"
-        return
-    settings = differences(*(dict(flat(each.facts.get("settings") or {})) for each in (mine, theirs)))
-    yield from (f"  setting {line}" for line in settings)
-    versions = differences(
-        *({"code version": each.facts.get("version"), **each.surroundings} for each in (mine, theirs))
-    )
-    yield from (f"  {line}" for line in versions)
-    inputs = differences(
-        *(
-            {key: value["fingerprint"][:12] for key, value in (each.facts.get("inputs") or {}).items()}
-            for each in (mine, theirs)
-        )
-    )
-    yield from (f"  input {line}" for line in inputs)
-    if not (settings or versions or inputs):
-        yield "  settings, commit, versions and inputs are the same: look for code that changed without a commit"
+        return [f"  settings cannot be compared: {error}"]
+    inputs = [each.facts.get("inputs") or {} for each in both]
+    compared = {
+        "setting ": [dict(flat(each.facts.get("settings") or {})) for each in both],
+        "": [{"code version": each.facts.get("version"), **each.surroundings} for each in both],
+        "input ": [{name: source["fingerprint"][:12] for name, source in each.items()} for each in inputs],
+    }
+    causes = [f"  {kind}{line}" for kind, pair in compared.items() for line in differences(*pair)]
+    same = "  settings, commit, versions and inputs are the same: look for code that changed without a commit"
+    return causes or [same]

@@ -66,9 +66,8 @@ def preflight(
         waiting = dict.fromkeys(parent.name for parent in row.stage.parents if parent.name not in done)
         try:
             require_shareable(row.stage, recipe.devices)
-            lines = (
-                _without_inputs(row.stage) if waiting else _with_inputs(row, runs, costs.get(row.stage.name, no_costs))
-            )
+            cost = costs.get(row.stage.name, no_costs)
+            lines = _without_inputs(row.stage) if waiting else _with_inputs(row, runs, cost)
             lines += _evaluated(row.stage, recipe.stages)
         except ValueError as error:
             lines = [line(CAN_START, str(error), False, "correct the settings or the data")]
@@ -178,21 +177,17 @@ def _time_and_memory(cost: Estimate | str) -> list[Line]:
         return [unclear("time and memory", cost)]
     remedy = "lower tokens_per_batch, max_tokens or max_rows, or use a smaller model (docs/guides/memory.md)"
     needed, free = f"{cost.memory_gib:.1f} GiB by the formulas", free_memory(HARDWARE[this_hardware()].device) / GIB
-    return [
-        line(
-            "time", f"about {cost.hours:.1g} hours for {cost.tokens:,} tokens; plan --measure measures them", True, ""
-        ),
-        line("memory", needed, cost.memory_gib <= free, remedy, f"{free:.1f} GiB are free"),
-    ]
+    hours = f"about {cost.hours:.1g} hours for {cost.tokens:,} tokens; plan --measure measures them"
+    memory = line("memory", needed, cost.memory_gib <= free, remedy, f"{free:.1f} GiB are free")
+    return [line("time", hours, True, ""), memory]
 
 
 def costs_of(recipe: Recipe) -> tuple[dict[str, Estimate], str]:
     """An estimate of each stage on this machine, and why a stage has none."""
     try:
         hardware = this_hardware()
-        return estimates(
-            recipe, hardware, cpu_count() if hardware == "cpu" else 1
-        ), "the formulas do not know the stage"
+        workers = cpu_count() if hardware == "cpu" else 1
+        return estimates(recipe, hardware, workers), "the formulas do not know the stage"
     except ValueError as error:  # an unknown device or model; or the data cannot be read, which is a line of its stage
         return {}, f"cannot be estimated: {error}"
 

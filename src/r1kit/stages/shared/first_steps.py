@@ -76,13 +76,13 @@ def first_steps(kind: Kind, context: Context, scratch: Path) -> tuple[list[Line]
     from r1kit.train.first_batch import OutOfMemoryError
     from r1kit.train.preflight.lines import Line, PreflightError, line
 
-    straight, resumed = scratch / "straight", scratch / "resumed"
+    straight = scratch / "straight"
     samples = hasattr(context.settings, "group_size")
     short = replace(
         context,
         settings=shortened(context.settings, samples=samples),
         folder=straight,
-        paths=_few_rows(context.paths, scratch),
+        paths=few_rows(context.paths, scratch),
         progress=Progress(display=Display(io.StringIO())),
     )
     straight.mkdir(parents=True)
@@ -100,17 +100,12 @@ def first_steps(kind: Kind, context: Context, scratch: Path) -> tuple[list[Line]
     if fault or any(each.verdict == "fails" for each in lines):
         return [*lines, *fault], rows
     if len(rows) > 1 and (saved := checkpoints.by_step(straight)):
-        oldest = saved[0]
-        shutil.copytree(oldest, resumed / "checkpoints" / oldest.name)
-        for name in ("metrics.jsonl", COMPUTE_DTYPE):  # a stage measures its data type once, and a resumed one keeps it
-            if (straight / name).exists():
-                shutil.copy(straight / name, resumed)
-        kind.run(replace(short, folder=resumed))
-        lines.append(_resumed(straight, resumed, checkpoints.step_of(oldest), len(rows)))
+        resume(kind, replace(short, folder=scratch / "resumed"), saved[0])
+        lines.append(resumed_line(straight, scratch / "resumed", checkpoints.step_of(saved[0]), len(rows)))
     return lines, rows
 
 
-def _few_rows(paths: Mapping[str, Path], scratch: Path) -> dict[str, Path]:
+def few_rows(paths: Mapping[str, Path], scratch: Path) -> dict[str, Path]:
     """The inputs, with the shortest of the first rows of each data file, and nothing held out."""
     few = {name: path for name, path in paths.items() if not name.startswith("validation")}
     data = {name: path for name, path in few.items() if name.split("/")[0] == "data"}
@@ -124,7 +119,16 @@ def _few_rows(paths: Mapping[str, Path], scratch: Path) -> dict[str, Path]:
     return few
 
 
-def _resumed(straight: Path, resumed: Path, step: int, steps: int) -> Line:
+def resume(kind: Kind, context: Context, checkpoint: Path) -> None:
+    """Run a stage from another folder's checkpoint."""
+    shutil.copytree(checkpoint, context.folder / "checkpoints" / checkpoint.name)
+    for name in ("metrics.jsonl", COMPUTE_DTYPE):  # a stage measures its data type once, and a resumed one keeps it
+        if (file := checkpoint.parents[1] / name).exists():
+            shutil.copy(file, context.folder)
+    kind.run(context)
+
+
+def resumed_line(straight: Path, resumed: Path, step: int, steps: int) -> Line:
     """Whether both folders hold the same weights and metrics; `unclear` if there was no gradient to resume with."""
     from r1kit.train.preflight.lines import line, unclear
 

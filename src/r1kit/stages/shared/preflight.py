@@ -97,21 +97,9 @@ def reward_lines(
     rules = Scorer(tuple(part for part in scorer.parts if part.label not in modelled))
     if not rules.parts:
         return []
-    pairs, names = pairs_of(problems), column_names(problems)
-    return [
-        verifier_line(pairs),
-        *leak_line(problems),
-        *form_line(completed),
-        rewards_line(
-            pairs,
-            completed,
-            rules,
-            settings.sampling(0),
-            tokenizer,
-            names,
-            is_whole=len(rules.parts) == len(scorer.parts),
-        ),
-    ]
+    pairs, names, is_whole = pairs_of(problems), column_names(problems), len(rules.parts) == len(scorer.parts)
+    rewards = rewards_line(pairs, completed, rules, settings.sampling(0), tokenizer, names, is_whole=is_whole)
+    return [verifier_line(pairs), *leak_line(problems), *form_line(completed), rewards]
 
 
 def check_rows(
