@@ -48,7 +48,7 @@ EVAL = Sizes(
 )
 
 REPLIES = (TaskSpec(name="tiny/general", weight=0.6), TaskSpec(name="tiny/harmful", weight=0.4))
-PRACTICE = TaskSpec(name="tiny/general", split="practice", limit=3000)  # all requests that are in no row for SFT
+PRACTICE = TaskSpec(name="tiny/general", split="practice", limit=2100)  # all 2,091 requests that are in no row for SFT
 # The tiny world's own judgement, on requests and problems that nothing else uses. A policy can fool reward models but
 # not these rules, so they tell when to stop.
 WATCHED = ProbeSettings(
