@@ -98,7 +98,7 @@ def test_an_error_of_the_sampler_ends_the_loop_and_no_thread_is_left(tmp_path: P
 
 def test_what_cannot_run_side_by_side_is_refused(tiny_policy_folder: Path, tmp_path: Path) -> None:
     def check(devices: int = 1, **changes: Any) -> None:
-        settings = RLSettings.parse({"tasks": "tiny/sums", "rewards": "accuracy", "staleness": 1, **changes})
+        settings = RLSettings.parse({"tasks": "tiny/sums", "rewards": "accuracy", "staleness": "1", **changes})
         require_shareable(Stage("s", RL, settings), devices)
         assert RL.check is not None
         RL.check(Context(stage="s", settings=settings, folder=tmp_path, paths={"model": tiny_policy_folder}))

@@ -88,7 +88,7 @@ class LoopSettings(RolloutSettings):
     routing_replay: bool = added(False, description="mixtures of experts: train each token with its sampler's experts")
     algorithm: GRPOSettings = PRESETS["grpo"]
     offload_idle: bool = unhashed(True, description="the reference model waits in main memory while it idles")
-    staleness: Literal[0, 1] = added(0, description="1: sample the next rollout while the learner updates")
+    staleness: int = added(0, ge=0, le=1, description="1: sample the next rollout while the learner updates")
     correction: Literal["auto", "off"] = added("auto", description="of what another sampler than the learner sampled")
 
     @property
