@@ -257,6 +257,7 @@ def test_r1_is_the_papers_graph() -> None:
     assert all(read[name] == ["zero"] for name in read["review"]) and read["rejection"] == ["dev2"]
     assert read["r1"] == ["rules", "helpfulness", "safety"] and read["rules"] == ["dev3"]
     assert read["replies"] == ["dev3"] and read["preferences"] == ["replies"]
+    assert "replies" not in read["report"] and "rejection" in read["report"]  # nobody reads what the filters keep of it
     assert read["helpfulness"] == ["dev3", "requests", "preferences"] and read["safety"] == ["dev3", "requests"]
     assert read["student-rl"] == [] and read["student-sft"] == ["mix"] and read["student-logits"] == ["r1", "mix"]
     assert read["student-on-policy"] == ["student-sft", "r1"]

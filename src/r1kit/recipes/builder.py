@@ -130,7 +130,12 @@ class Builder:
         refuse_peeking(stages, self._held_out)
         folders = dict(tables)
         folders |= {f"training/{stage.name}": stage for stage in stages if stage.kind.curves}
-        folders |= {f"data/{stage.name}": stage for stage in stages if stage.kind.funnel}
+        # what the filters keep says nothing about a stage whose samples are all read
+        read = [source for stage in stages for source in stage.inputs.values() if isinstance(source, Output)]
+        unfiltered = {source.stage.name for source in read if source.path == "samples.jsonl"}
+        folders |= {
+            f"data/{stage.name}": stage for stage in stages if stage.kind.funnel and stage.name not in unfiltered
+        }
         notes = self.scale.notes
         if self.rehearse:
             name, notes = f"{name}-rehearsal", (REHEARSED, *notes)
