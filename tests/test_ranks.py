@@ -301,3 +301,28 @@ def test_a_time_limit_that_is_no_number_of_seconds_is_refused(text: str, monkeyp
     monkeypatch.setenv(TIME_LIMIT, text)
     with pytest.raises(SettingsError, match=f"R1KIT_RANK_TIMEOUT_S is '{text}': give seconds"):
         time_limit()
+
+
+STORES = """
+import gc
+from torch.distributed import TCPStore
+from r1kit.pipeline.launcher import shared_store
+ports = []
+for _ in range(40):
+    store = shared_store("127.0.0.1")
+    ports.append(store.port)
+    TCPStore("127.0.0.1", store.port, is_master=True, wait_for_workers=False, multi_tenant=True)
+    del store
+    gc.collect()
+assert len(set(ports)) < len(ports), "no port came again: the test shows nothing"
+"""
+
+
+def test_a_port_that_an_earlier_stage_had_can_come_again() -> None:
+    few = "ip link set lo up && echo 40000 40060 > /proc/sys/net/ipv4/ip_local_port_range"
+    alone = ("unshare", "-rn", "sh", "-c")
+    try:
+        subprocess.run([*alone, few], check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError) as error:
+        pytest.skip(f"no network of its own can be made here: {error}")
+    subprocess.run([*alone, f'{few} && exec "$0" -c "$1"', sys.executable, STORES], check=True, timeout=60)

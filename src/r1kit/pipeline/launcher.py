@@ -5,12 +5,13 @@ The process that runs the stage has the agent of the first ranks; agents of othe
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pickle
 import uuid
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from r1kit import ranks
 from r1kit.pipeline.agent import Agent, Launch, Part
@@ -20,6 +21,9 @@ from r1kit.pipeline.other_nodes import OtherNodes
 from r1kit.pipeline.progress import Display
 from r1kit.pipeline.rank_process import Run
 from r1kit.settings import SettingsError
+
+if TYPE_CHECKING:
+    from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
 TIME_LIMIT = "R1KIT_RANK_TIMEOUT_S"  # environment variable: seconds that a rank may keep the others waiting
 TIME_LIMIT_S = 1800.0
@@ -34,12 +38,10 @@ def run_on_ranks(
     `RankError` if one was killed or does not answer. No rank is left behind.
     """
     import torch
-    from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
     parts = parts or (Part(context.devices),)
     address, limit = parts[0].address, time_limit()
-    # the agent here finds this store by its port and shares it: no other process can take the port in between
-    store = TCPStore(address, 0, is_master=True, wait_for_workers=False, multi_tenant=True)
+    store = shared_store(address)
     portable = replace(context, progress=None)  # type: ignore[arg-type]  # its display stays in this process
     launch = Launch(
         name=uuid.uuid4().hex,
@@ -67,6 +69,22 @@ def run_on_ranks(
     if failures:
         raise failures.cause(context.folder, limit)
     return agent.results[0]
+
+
+def shared_store(address: str) -> TCPStore:
+    """A store at a free port, which the agent in this process finds by the port and shares.
+
+    No other process can take the port in between. torch 2.13 remembers the ports of all such stores that a process ever
+    had: if the system gives one of them again, torch does not find the new store at first, and the agent would start a
+    second one there and fail. So another port is taken.
+    """
+    from torch.distributed import DistNetworkError, TCPStore  # type: ignore[attr-defined]
+
+    while True:
+        store = TCPStore(address, 0, is_master=True, wait_for_workers=False, multi_tenant=True)
+        with contextlib.suppress(DistNetworkError):
+            TCPStore(address, store.port, is_master=True, wait_for_workers=False, multi_tenant=True)
+            return store
 
 
 def time_limit() -> float:
