@@ -87,7 +87,7 @@ RL = Kind(
     name="rl",
     run=run,
     settings=RLSettings,
-    version=4,
+    version=5,
     check=check,
     sources=lambda settings: {
         **sources((*settings.tasks, *settings.probe.tasks), (*settings.rewards, *settings.probe.rewards)),
