@@ -82,10 +82,10 @@ def estimates(
 
 
 def hours_of(recipe: Recipe) -> dict[str, float]:
-    """The hours of each stage by name, on one core: what stages side by side are ordered by. Empty if the size of a
-    model is unknown."""
+    """The hours of each stage by name, on as many cores as the recipe has devices: what stages side by side are ordered
+    by. Empty if the size of a model is unknown."""
     try:
-        return {name: each.hours for name, each in estimates(recipe, "cpu").items()}
+        return {name: each.hours for name, each in estimates(recipe, "cpu", recipe.devices).items()}
     except SettingsError:
         return {}
 
