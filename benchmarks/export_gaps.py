@@ -3,7 +3,7 @@
     python benchmarks/export_gaps.py [--models tiny smollm2-135m] [--prompts 100]
 
 Prints the table of docs/guides/export.md and writes results/export_gaps.json after each export. A call goes on where an
-earlier one stopped; with `--again`, the models are measured anew.
+earlier one stopped; with `--again`, the models are measured again.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--models", nargs="+", default=["tiny", "smollm2-135m"])
     parser.add_argument("--prompts", type=int, default=100)
-    parser.add_argument("--again", action="store_true", help="measure these models anew")
+    parser.add_argument("--again", action="store_true", help="measure these models again")
     options = parser.parse_args()
     known = json.loads(RESULTS.read_text()) if RESULTS.exists() else []
     rows = [row for row in known if not (options.again and row["model"] in options.models)]

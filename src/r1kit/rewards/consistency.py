@@ -42,7 +42,8 @@ def language_consistency_reward(
     values: list[float] = []
     for response, target in _rows(completions, language, default_language, "language_consistency_reward"):
         text = chat.parse(response).reasoning if part == "reasoning" else _TAG.sub(" ", response).strip() or None
-        values.append(0.0 if text is None else 1.0 if (found := share(text, target)) is None else found)
+        fraction = 0.0 if text is None else share(text, target)
+        values.append(1.0 if fraction is None else fraction)  # None: no words
     return values
 
 

@@ -167,9 +167,8 @@ class PolicyGradient:
             [each.advantages for each in targets],
         )
         own = torch.stack([torch.cat([torch.zeros(0), *(part.cpu() for part in column)])[order] for column in columns])
-        parts = ranks.gather_rows(
-            own
-        )  # [3, N] of each share; shares are neighbours, so this is the order of all samples
+        # [3, N] of each share; shares are neighbours, so this is the order of all samples
+        parts = ranks.gather_rows(own)
         # the same draw in a resumed run
         generator = torch.Generator().manual_seed(self.settings.seed * 1_000_003 + self.learner.updates)
         now, old, advantages = torch.cat(parts, dim=1)
