@@ -12,6 +12,7 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
 from r1kit.cli import main  # noqa: E402
+from r1kit.pipeline.manifest import write_manifest  # noqa: E402
 from r1kit.report.folders import StageFolder  # noqa: E402
 from r1kit.report.health import checks, verdict  # noqa: E402
 from r1kit.report.live.health_reader import HealthReader  # noqa: E402
@@ -127,6 +128,39 @@ def test_a_stage_with_a_damaged_file_is_named_and_the_others_are_judged(
     assert "verify-run" in found["stages"][-1]["remedy"]
     if file in ("preflight.json", "metrics.jsonl"):  # the others are read to order and compare the stages of a run
         assert main(["doctor", str(damaged)]) == 1
+
+
+@pytest.mark.parametrize("rows", ["", None, 5, "better"])
+def test_a_finished_stage_without_the_rows_that_it_wrote_is_not_healthy(
+    rows: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = stage(tmp_path / "run" / "rl", [{"reward/accuracy": 0.0, "groups/zero_variance": 1.0}] * 10)
+    write_manifest(folder, {"kind": "rl", "stage": "rl", "fingerprint": "0", "settings": {}, "inputs": {}})
+    assert main(["doctor", str(tmp_path / "run")]) == 1 and "starved" in capsys.readouterr().out
+    file = folder / "metrics.jsonl"
+    if rows is None:
+        file.unlink()
+    elif rows == 5:
+        file.write_text("".join(file.read_text().splitlines(keepends=True)[:5]))
+    else:
+        file.write_text(rows and file.read_text().replace('"reward/accuracy": 0.0', '"reward/accuracy": 0.5'))
+    for place in (folder, folder.parent):
+        assert main(["doctor", str(place)]) == 1
+        assert "metrics.jsonl is damaged: " in capsys.readouterr().out
+    assert main(["status", str(tmp_path / "run")]) == 0
+    assert "rl damaged: " in capsys.readouterr().out
+
+
+def test_a_stage_that_failed_before_its_first_step_is_no_healthy_run(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = stage(tmp_path / "run" / "rl", [])
+    assert main(["doctor", str(tmp_path / "run")]) == 0
+    assert "no stage has trained yet" in capsys.readouterr().out
+    (folder / "progress.json").write_text(json.dumps({"state": "failed", "error": "RewardError: no answer"}))
+    for place in (folder, folder.parent):
+        assert main(["doctor", str(place)]) == 1
+        assert "rl: failed\n    RewardError: no answer" in capsys.readouterr().out
 
 
 def test_a_control_arm_is_no_fault_of_its_run_and_no_alarm(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -163,7 +163,7 @@ def test_two_folders_that_were_swapped_are_named_as_such(runs: Path) -> None:
     assert not verify_run(runs)["ok"]
 
 
-@pytest.mark.parametrize("changed", ["total", "fingerprint"])
+@pytest.mark.parametrize("changed", ["total", "fingerprint", "files"])
 def test_an_edited_manifest_is_damage(runs: Path, changed: str) -> None:
     file = folder_of(runs, "third") / "manifest.json"
     text = file.read_text()
@@ -171,8 +171,11 @@ def test_an_edited_manifest_is_damage(runs: Path, changed: str) -> None:
     if changed == "fingerprint":
         digest = json.loads(text)["fingerprint"]
         edited = text.replace(digest, digest[:-1] + ("0" if digest[-1] != "0" else "1"))
+    if changed == "files":  # without its records it is no manifest of an older version
+        edited = json.dumps({name: value for name, value in json.loads(text).items() if name != "files"})
     assert edited != text
     file.write_text(edited)
+    assert not verify_run(runs)["ok"]
     with pytest.raises(StoreError, match=r"manifest.json is damaged: changed since the stage wrote it"):
         execute(recipe(), runs)
 
@@ -199,11 +202,23 @@ def test_a_damaged_cache_of_hashes_costs_only_time(runs: Path, content: str) -> 
     execute(recipe(third=Toy(factor=5)), runs)
 
 
-@pytest.mark.parametrize("content", ["{", '{"a": 1}'])
-def test_a_damaged_list_of_calls_begins_again(runs: Path, content: str) -> None:
+@pytest.mark.parametrize("content", ["{", '{"calls": 1}', '{"calls": [], "sha256": "0"}'])
+def test_a_damaged_list_of_calls_is_kept_beside_the_one_that_begins_again(
+    runs: Path, content: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     (runs / "toys" / "run.json").write_text(content)
     execute(recipe(third=Toy(factor=5)), runs)
     assert len(json.loads((runs / "toys" / "run.json").read_text())["calls"]) == 1
+    (kept,) = (runs / "toys").glob("run.damaged-*.json")
+    assert kept.read_text() == content and f"is kept as {kept.name}" in capsys.readouterr().err
+
+
+def test_the_list_of_calls_of_an_older_version_goes_on(runs: Path) -> None:
+    file = runs / "toys" / "run.json"
+    file.write_text(json.dumps({"calls": json.loads(file.read_text())["calls"]}))
+    assert verify_run(runs)["ok"]
+    execute(recipe(third=Toy(factor=5)), runs)
+    assert len(json.loads(file.read_text())["calls"]) == 2 and verify_run(runs)["ok"]
 
 
 def test_what_killed_writers_left_anywhere_in_a_stage_is_removed_by_the_next_attempt(runs: Path) -> None:

@@ -92,8 +92,8 @@ def test_what_is_damaged_is_said_and_the_rest_is_shown(tmp_path: Path, capsys: p
     [stage] = runs.glob("broken/rl-*")
     (stage / "metrics.jsonl").write_text('{"step": "\x1b[31m"}\n[1, {"step": 2\n', encoding="utf-8")
     [first, second] = status(runs, capsys)
-    assert first["stages"][0]["health"]["name"] == "cannot tell"
-    assert "metrics.jsonl" in first["stages"][0]["health"]["evidence"][0]
+    assert first["stages"][0]["state"] == "damaged"
+    assert "metrics.jsonl is damaged" in first["stages"][0]["error"] and "verify-run" in first["stages"][0]["error"]
     assert second["health"]["name"] == "hacking"
     for file, content in (("manifest.json", "{"), ("stage.json", "[1]"), ("progress.json", "\0")):
         (stage / file).write_text(content)

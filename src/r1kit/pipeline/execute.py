@@ -11,7 +11,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
-from r1kit.content import is_changed, with_digest
+from r1kit.content import DIGEST, is_changed, with_digest
 from r1kit.pipeline.fingerprint import UNKNOWN, Hashes
 from r1kit.pipeline.graph import Recipe
 from r1kit.pipeline.guards import require_free, stop_on_signals
@@ -97,7 +97,7 @@ def execute(
             if left or not (runs / recipe.name / PLAN).exists():
                 _write_plan(runs / recipe.name / PLAN, recipe, rows)
             beside = companion(rows, display) if companion is not None else contextlib.nullcontext()
-            with beside, _timed(runs / recipe.name / CALLS, left, jobs):
+            with beside, _timed(runs / recipe.name / CALLS, left, jobs, display):
                 if left and (cluster is not None or jobs > 1):
                     pool = Workers(jobs, display) if cluster is None else cluster(recipe, runs / recipe.name, display)
                     run_side_by_side(left, pool, display, {} if costs is None else costs(recipe))
@@ -169,7 +169,7 @@ def _write_plan(file: Path, recipe: Recipe, rows: Sequence[PlanRow]) -> None:
 
 
 @contextlib.contextmanager
-def _timed(file: Path, left: Sequence[Job], jobs: int) -> Iterator[None]:
+def _timed(file: Path, left: Sequence[Job], jobs: int, display: Display) -> Iterator[None]:
     """Add the wall-clock time of this call to the run's calls, however it ends: stages side by side overlap."""
     now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     clock = time.monotonic()
@@ -181,12 +181,18 @@ def _timed(file: Path, left: Sequence[Job], jobs: int) -> Iterator[None]:
             call["seconds"] = round(time.monotonic() - clock, 3)
             call["stages"] = [job.row.folder.name for job in left if job.is_done]
             with contextlib.suppress(StoreError):  # an error of a stage matters more
-                write_json(file, with_digest({"calls": [*_calls(file), call]}))
+                write_json(file, with_digest({"calls": [*_calls(file, display), call]}))
 
 
-def _calls(file: Path) -> list[Any]:
-    """The earlier calls of a run; none if the file is missing or damaged."""
-    with contextlib.suppress(StoreError, FileNotFoundError):
+def _calls(file: Path, display: Display) -> list[Any]:
+    """The earlier calls of a run. A damaged list is kept under another name, which is said, and a new one begins."""
+    with contextlib.suppress(OSError, StoreError):
         content = read_object(file)
-        return [] if is_changed(content) else list(content["calls"])
+        if isinstance(content.get("calls"), list) and not (DIGEST in content and is_changed(content)):
+            return list(content["calls"])
+    if file.exists():
+        kept = file.with_suffix(f".damaged-{time.time_ns()}.json")
+        with contextlib.suppress(OSError):
+            file.rename(kept)
+            display.say(f"{file} is damaged: it is kept as {kept.name}, and the list of calls begins again")
     return []

@@ -135,7 +135,7 @@ def _require_intact_inputs(row: PlanRow) -> None:
         if "stage" not in source:
             continue
         parent = row.folder.with_name(f"{source['stage']}-{source['fingerprint'][:8]}")
-        if damaged := stage_damage(parent, source["path"], hash_of=hashes.of):
+        if damaged := stage_damage(parent, [source["path"]], hash_of=hashes.of):
             raise StoreError(f"input {name!r} of stage {row.stage.name} is damaged:\n{describe(parent, damaged)}")
     hashes.save()
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from r1kit.content import damage, is_changed, parse_records, record, require_sealed, with_digest
+from r1kit.content import DIGEST, damage, is_changed, parse_records, record, require_sealed, with_digest
 from r1kit.store import StoreError, files_in, read_object, sha256, write_json
 
 MANIFEST = "manifest.json"
@@ -44,19 +44,19 @@ def read_manifest(folder: Path) -> dict[str, Any]:
 
 
 def stage_damage(
-    folder: Path, within: str = ".", *, whole: bool = False, hash_of: Callable[[Path], str] = sha256
+    folder: Path, within: Iterable[str] = (".",), *, whole: bool = False, hash_of: Callable[[Path], str] = sha256
 ) -> dict[str, str] | None:
     """How each damaged file of a finished stage differs from what the stage wrote; None if no hashes were recorded.
 
-    `within`: only this file or folder of the stage, and the manifest. See `content.damage` for `whole`.
+    `within`: only these files and folders of the stage, and the manifest. See `content.damage` for `whole`.
     """
     manifest = read_manifest(folder)
-    if FILES not in manifest:
+    if FILES not in manifest and DIGEST not in manifest:
         return None
-    records = parse_records(manifest[FILES], folder / MANIFEST)
-    used = {name: each for name, each in records.items() if is_within(name, [within])}
+    records = parse_records(manifest.get(FILES, {}), folder / MANIFEST)
+    used = {name: each for name, each in records.items() if is_within(name, within)}
     changed = {MANIFEST: CHANGED} if is_changed(manifest) else {}
-    added = {name: ADDED for name in _added(folder, records) if is_within(name, [within])}
+    added = {name: ADDED for name in _added(folder, records) if is_within(name, within)}
     return changed | added | damage(folder, used, whole=whole, hash_of=hash_of)
 
 

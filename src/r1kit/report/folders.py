@@ -14,8 +14,10 @@ from r1kit import store
 from r1kit.data.jsonl import read_rows
 from r1kit.evaluate.metrics import Scored
 from r1kit.evaluate.statistics import Summary, summarise
+from r1kit.pipeline.manifest import stage_damage
 
 FILES = ("manifest.json", "stage.json", "metrics.jsonl", "completions.jsonl")  # of which a stage's folder has one
+EVIDENCE = ("metrics.jsonl", "preflight.json", "mask.json", "completions.jsonl", "results.json")  # of verdicts
 Row = dict[str, Any]
 Source = Path | str | Sequence[Path | str] | Mapping[str, Path]
 
@@ -38,14 +40,21 @@ class StageFolder:
         return settings if isinstance(settings, Mapping) else {}
 
     def damage(self, *, of_rows: bool = False) -> str:
-        """Why the stage's manifest (and its rows) cannot be read; empty if it can."""
+        """Why the stage's manifest (and its rows) cannot be believed; empty if it can."""
         try:
             _ = self.started, self.kind, self.settings, inputs_of(self)
             if of_rows:
                 _ = self.metrics, self.summary
+                return self.changed
         except UNREADABLE as error:
             return str(error)
         return ""
+
+    @cached_property
+    def changed(self) -> str:
+        """Which files of a finished stage that a verdict rests on are not as it wrote them; empty if all are."""
+        damaged = (stage_damage(self.folder, EVIDENCE) if self.finished else None) or {}
+        return "; ".join(f"{self.folder / name} is damaged: {reason}" for name, reason in damaged.items())
 
     @property
     def finished(self) -> bool:

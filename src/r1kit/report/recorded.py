@@ -56,7 +56,7 @@ class RecordedStage:
             return path
         stage = run / path.relative_to(run).parts[0]
         within = path.relative_to(stage).as_posix()
-        if (stage / MANIFEST).exists() and (damaged := stage_damage(stage, within, hash_of=hashes.of)):
+        if (stage / MANIFEST).exists() and (damaged := stage_damage(stage, [within], hash_of=hashes.of)):
             raise StoreError(f"{label} is damaged:\n{describe(stage, damaged)}")
         return path
 

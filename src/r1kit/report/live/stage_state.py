@@ -191,6 +191,8 @@ def stage_state(folder: Path) -> StageState:
         total=number_in(progress, "total"),
     )
     if stage.finished:
+        if stage.changed:
+            raise StoreError(f"{stage.changed}; r1kit verify-run names all damage, and what to do")
         metrics = manifest.get("metrics")
         return replace(
             known, seconds=number_in(manifest, "seconds"), metrics=metrics if isinstance(metrics, dict) else {}
