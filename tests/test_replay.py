@@ -68,13 +68,57 @@ def test_a_replay_starts_before_a_checkpoint_without_checksums_and_says_so(run: 
     assert any("step-000002 is damaged: it has no checksums.json" in line for line in said), said
 
 
-def test_a_step_that_was_logged_otherwise_is_shown_and_a_moved_run_names_the_input_that_is_missing(
-    run: Path, tmp_path: Path
-) -> None:
+def test_a_moved_run_reads_its_model_where_it_was_and_names_one_that_is_gone(run: Path, tmp_path: Path) -> None:
     copy = tmp_path / "deeper" / "runs" / "copied"
     shutil.copytree(run, copy)
-    with pytest.raises(StoreError, match=r"input 'model' of rl-.* is missing: put"):  # it is outside of the run
+    assert quiet(copy, LAST)["ok"]
+    (stage_of(copy) / "stage.json").unlink()  # it says where the model was
+    with pytest.raises(StoreError, match=r"input 'model' of rl-.* is missing: put"):
         quiet(copy, LAST)
+
+
+ODD_ROWS = [
+    "{}",
+    '{"step": true}',
+    '{"step": 2, "ranks": null}',
+    '{"step": 2, "rewards": 5}',
+    '{"step": 2, "rows": [1]}',
+]
+
+
+@pytest.mark.parametrize("row", ODD_ROWS)
+def test_a_row_that_no_step_left_is_named(row: str, plain: Path, tmp_path: Path) -> None:
+    shutil.copytree(stage_of(plain), tmp_path / "rl")
+    with (tmp_path / "rl" / "step_hashes.jsonl").open("a") as file:
+        file.write(f"{row}\n")
+    for compare in (lambda: quiet(tmp_path / "rl", 1), lambda: bisect(stage_of(plain), tmp_path / "rl")):
+        with pytest.raises(ValueError, match=r"step_hashes.jsonl, row 6: not what a step leaves: .*restore it"):
+            compare()
+
+
+def test_an_edited_manifest_is_neither_repeated_nor_compared(plain: Path, tmp_path: Path) -> None:
+    stage = tmp_path / "run" / stage_of(plain).name
+    shutil.copytree(stage_of(plain), stage)
+    manifest = json.loads((stage / "manifest.json").read_text())
+    (stage / "manifest.json").write_text(json.dumps(manifest | {"inputs": {"model": 3}}))
+    with pytest.raises(StoreError, match=r"manifest.json is damaged: changed since"):
+        quiet(stage, 1)
+    result = bisect(stage_of(plain), stage)
+    assert not result["ok"] and "manifest.json is damaged: changed since" in result["text"]
+
+
+def test_a_stage_without_steps_metrics_and_rows_is_not_called_the_same(plain: Path, tmp_path: Path) -> None:
+    shutil.copytree(plain, tmp_path / "run")
+    steps = stage_of(tmp_path / "run") / "step_hashes.jsonl"
+    rows = steps.read_text().splitlines(keepends=True)
+    steps.write_text("".join(rows[:2] + rows[3:]))
+    result = bisect(plain, tmp_path / "run")
+    assert not result["ok"] and "1 steps up to 4 are in only one of the two, first 2" in result["text"]
+    assert "step_hashes.jsonl is damaged: " in result["text"]
+    steps.unlink()
+    (steps.parent / "metrics.jsonl").unlink()
+    result = bisect(plain, tmp_path / "run")
+    assert not result["ok"] and (result["same"], result["not_compared"]) == ([], ["rl"]), result["text"]
 
 
 def test_a_replay_under_changed_code_names_what_differs(plain: Path) -> None:
@@ -183,7 +227,7 @@ def test_steps_of_several_numbers_of_devices_are_not_replayed_and_compared_only_
     hashes.write_text("".join(json.dumps(row) + "\n" for row in rows))
     with pytest.raises(ValueError, match=r"up to step 2, rl-.* ran on 1 and 2 \(2 for each row\) devices since"):
         quiet(shared, 2)
-    assert bisect(stage_of(plain), stage_of(shared))["ok"]
+    assert bisect(stage_of(plain), stage_of(shared))["same"] == ["rl"]
     rows[-1]["sampled"][0] = "another"
     hashes.write_text("".join(json.dumps(row) + "\n" for row in rows))
     parting = bisect(stage_of(plain), stage_of(shared))["parting"]

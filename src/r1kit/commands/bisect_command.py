@@ -13,7 +13,7 @@ from r1kit.report.folders import stage_name
 from r1kit.report.live.places import ROW_FILES, find_runs, is_stage, with_name
 from r1kit.report.live.stage_state import States
 from r1kit.report.page import flat
-from r1kit.report.recorded import RecordedStage, differences
+from r1kit.report.recorded import RecordedStage, differences, log_damage
 from r1kit.store import StoreError
 from r1kit.terminal import printable, shortened
 
@@ -32,30 +32,38 @@ class Parting:
 
 
 def bisect(one: Path, other: Path) -> dict[str, Any]:
-    """Compare two runs, or two stages, in the order of their work; `ok` if they do not part.
+    """Compare two runs, or two stages, in the order of their work.
 
-    Raises ValueError for a folder without a run, or for two runs that share no stage.
+    `ok` if they do not part, by logs that both have and that are as they were written. Raises ValueError for a folder
+    without a run, or for two runs that share no stage.
     """
     stages, others = _stages(one), _stages(other)
     shared = [name for name in stages if name in others]
     if not shared:
         raise ValueError(f"{one} and {other} have no stage of the same name: {', '.join(stages)}; {', '.join(others)}")
-    compared, uncompared = list[str](), [name for name in [*stages, *others] if name not in shared]
-    parting, lengths = None, list[str]()
+    same, empty, unshared = list[str](), list[str](), [name for name in [*stages, *others] if name not in shared]
+    parting, notes, damaged = None, list[str](), list[str]()
     for name in shared:
-        if (parting := part(name, stages[name], others[name])) is not None:
+        both = stages[name], others[name]
+        damaged += [line for folder in both for line in log_damage(folder)]
+        parting = part(name, *both)
+        if isinstance(parting, Parting):
             break
-        compared.append(name)
-        lengths += _lengths(name, stages[name], others[name])
-    lines = [f"the same: {', '.join(compared)}"] if compared else []
-    if parting is None:
-        lines += ["the runs do not part in what they recorded"]
-    else:
+        (same if parting else empty).append(name)
+        notes += _lengths(name, *both)
+    lines = [f"the same: {', '.join(same)}"] if same else []
+    if isinstance(parting, Parting):
         lines += [f"{parting.stage} parts at {parting.detail}", *_causes(stages[parting.stage], others[parting.stage])]
-    lines += lengths
-    lines += [f"only in one of them: {', '.join(uncompared)}"] if uncompared else []
-    facts = None if parting is None else asdict(parting)
-    return {"ok": parting is None, "same": compared, "parting": facts, "text": printable("\n".join(lines))}
+    elif same:
+        lines += ["the runs do not part in what they recorded"]
+    lines += [*damaged, *notes]
+    lines += (
+        [f"not compared, since the two have no steps, metrics or rows in common: {', '.join(empty)}"] if empty else []
+    )
+    lines += [f"only in one of them: {', '.join(unshared)}"] if unshared else []
+    facts = asdict(parting) if isinstance(parting, Parting) else None
+    is_ok = facts is None and bool(same) and not damaged
+    return {"ok": is_ok, "same": same, "not_compared": empty, "parting": facts, "text": printable("\n".join(lines))}
 
 
 def _stages(path: Path) -> dict[str, Path]:
@@ -71,15 +79,19 @@ def _stages(path: Path) -> dict[str, Path]:
     return {name: folder for name, folder in found.items() if is_stage(folder)}
 
 
-def part(name: str, one: Path, other: Path) -> Parting | None:
-    """Where two folders of a stage part: by the hashes of its steps, by its metrics, or by its rows."""
+def part(name: str, one: Path, other: Path) -> Parting | bool:
+    """Where two folders of a stage part: by the hashes of its steps, or else by its metrics and its rows.
+
+    True if they do not, and False if they have nothing that can be compared.
+    """
     steps, others = read_steps(one), read_steps(other)
     shared = sorted(steps.keys() & others.keys())
     if not shared:
-        return _metrics_part(name, one, other) or _rows_part(name, one, other)
+        found = [_metrics_part(name, one, other), _rows_part(name, one, other)]
+        return next((each for each in found if isinstance(each, Parting)), any(found))
     difference = first_difference(steps, others, shared)
     if difference is None:
-        return None
+        return True
     before = SAMPLED[: SAMPLED.index(difference.tensor)] if difference.tensor in SAMPLED else SAMPLED
     same = [tensor for tensor in before if tensor in steps[difference.step]]
     note = f" ({', '.join(same)} of the step are the same)" if same else ""
@@ -88,14 +100,20 @@ def part(name: str, one: Path, other: Path) -> Parting | None:
 
 def _lengths(name: str, one: Path, other: Path) -> list[str]:
     """What could not be compared because one of the two has fewer steps."""
-    ends = {stage: max(steps) for stage in (one, other) if (steps := read_steps(stage))}
-    if len(set(ends.values())) < 2:
+    steps = {stage: read for stage in (one, other) if (read := read_steps(stage))}
+    if len(steps) < 2:
         return []
-    longer = max(ends, key=ends.__getitem__)
-    return [f"{name} was compared up to step {min(ends.values())}: only {longer} goes on, to step {ends[longer]}"]
+    ends = {stage: max(read) for stage, read in steps.items()}
+    last, longer = min(ends.values()), max(ends, key=ends.__getitem__)
+    lost = sorted(step for step in steps[one].keys() ^ steps[other].keys() if step <= last)
+    notes = [f"{name}: {len(lost)} steps up to {last} are in only one of the two, first {lost[0]}"] if lost else []
+    if ends[longer] > last:
+        notes.append(f"{name} was compared up to step {last}: only {longer} goes on, to step {ends[longer]}")
+    return notes
 
 
-def _metrics_part(name: str, one: Path, other: Path) -> Parting | None:
+def _metrics_part(name: str, one: Path, other: Path) -> Parting | bool:
+    compared = False
     rows = [
         {row.get("step"): row for row in read_rows(each / "metrics.jsonl", missing_ok=True)} for each in (one, other)
     ]
@@ -105,13 +123,13 @@ def _metrics_part(name: str, one: Path, other: Path) -> Parting | None:
         if differing := [key for key in metrics if mine[key] != theirs[key]]:
             detail = "; ".join(f"{key} {mine[key]!r} -> {theirs[key]!r}" for key in differing[:4])
             return Parting(name, step, differing[0], f"step {step}: {detail}")
-    return None
+        compared = compared or len(metrics) > 1  # beside the step
+    return compared
 
 
-def _rows_part(name: str, one: Path, other: Path) -> Parting | None:
-    for file in ROW_FILES:
-        if not ((one / file).exists() and (other / file).exists()):
-            continue
+def _rows_part(name: str, one: Path, other: Path) -> Parting | bool:
+    files = [file for file in ROW_FILES if (one / file).exists() and (other / file).exists()]
+    for file in files:
         for number, (mine, theirs) in enumerate(zip_longest(read_rows(one / file), read_rows(other / file)), 1):
             if mine is None or theirs is None:
                 return Parting(name, None, f"{file}:{number}", f"{file}, row {number}, which one of them lacks")
@@ -120,7 +138,7 @@ def _rows_part(name: str, one: Path, other: Path) -> Parting | None:
             if columns:
                 values = f"{shortened(str(mine.get(columns[0])), 100)} -> {shortened(str(theirs.get(columns[0])), 100)}"
                 return Parting(name, None, f"{file}:{number}", f"{file}, row {number}, {', '.join(columns)}: {values}")
-    return None
+    return bool(files)
 
 
 def _causes(one: Path, other: Path) -> list[str]:

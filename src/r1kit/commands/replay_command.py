@@ -17,7 +17,7 @@ from r1kit.pipeline import Context, Display, Kind, Progress, Stage
 from r1kit.pipeline.launcher import run_on_ranks
 from r1kit.pipeline.sharing import require_devices
 from r1kit.report.live.places import children, is_stage, with_name
-from r1kit.report.recorded import RecordedStage
+from r1kit.report.recorded import RecordedStage, log_damage
 from r1kit.settings import SettingsError
 from r1kit.stages.on_policy import ON_POLICY
 from r1kit.stages.rl import RL
@@ -53,19 +53,23 @@ def replay(path: Path, step: int, stage: str = "", say: Callable[[str], None] = 
             f"up to step {step}, {recorded.folder.name} ran on {numbers} devices since the checkpoint before it, and a "
             "replay has one number of them: replay a step after a later checkpoint, or one before"
         )
+    for damaged in log_damage(recorded.folder):
+        say(damaged)
     for change in recorded.changes_since():
         say(f"since the run: {change}")
     with scratch_folder(Path(tempfile.gettempdir()), "r1kit-replay") as scratch:
         folder = scratch / recorded.folder.name
         run_again(recorded, folder, start, step, logged[step])
         repeated = read_steps(folder)
+        if step not in repeated:
+            raise StoreError(f"the replay ended after step {max(repeated)}, and said why: step {step} was not repeated")
         difference = first_difference(logged, repeated, [each for each in sorted(repeated) if each in logged])
         compared = step if difference is None else difference.step
         rows = [
             next((row for row in read_rows(each / "metrics.jsonl", missing_ok=True) if row.get("step") == compared), {})
             for each in (recorded.folder, folder)
         ]
-        lines = _lines(logged[step], difference, rows)
+        lines = _lines(logged[compared], difference, rows)
         if difference is not None:
             lines += _completions(recorded.folder, folder, difference)
     begin = f"from the checkpoint of step {first - 1}" if start else "from the beginning"
@@ -139,10 +143,10 @@ def run_again(
 
 
 def _lines(logged: Mapping[str, Any], difference: Difference | None, rows: list[dict[str, Any]]) -> list[str]:
-    """A line per tensor of the step, and the metrics that were logged and are measured now."""
-    names = [name for name in (*SAMPLED, *UPDATED) if name in logged]
+    """A line per tensor of the step up to the first that differs, and the metrics, as logged and as measured now."""
+    names = (*SAMPLED, *UPDATED)
     same = names if difference is None else names[: names.index(difference.tensor)]
-    lines = [f"  {name} ({len(logged[name])}): the same" for name in same]
+    lines = [f"  {name} ({len(logged[name])}): the same" for name in same if name in logged]
     lines += [f"  {difference}"] if difference is not None else []
     then, now = rows
     for name in SHOWN:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from r1kit.data.errors import DataError
 from r1kit.data.jsonl import read_rows
 
 FILE = "step_hashes.jsonl"
@@ -36,8 +37,20 @@ class Difference:
 
 
 def read_steps(stage: Path) -> dict[int, dict[str, Any]]:
-    """The rows of a stage by step; empty for a stage of an older version."""
-    return {row["step"]: row for row in read_rows(stage / FILE, missing_ok=True) if isinstance(row.get("step"), int)}
+    """The rows of a stage by step; empty for a stage of an older version. Raises `DataError` for a row that is none."""
+    steps = {}
+    for number, row in enumerate(read_rows(stage / FILE, missing_ok=True), 1):
+        hashes = [row[tensor] for tensor in (*SAMPLED, *UPDATED) if tensor in row]
+        counts = [row[name] for name in ("step", "ranks", "sequence_devices", "threads") if name in row]
+        if "step" not in row or not all(type(count) is int for count in counts) or not all(map(_is_hashes, hashes)):
+            reason = "not what a step leaves: the file was damaged or edited; restore it, or delete the row"
+            raise DataError("wrong type", reason, str(stage / FILE), number)
+        steps[row["step"]] = row
+    return steps
+
+
+def _is_hashes(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(each, str) for each in value)
 
 
 def first_difference(one: Steps, other: Steps, steps: Iterable[int]) -> Difference | None:
@@ -51,7 +64,7 @@ def first_difference(one: Steps, other: Steps, steps: Iterable[int]) -> Differen
             Difference(step, tensor, tuple(places), max(map(len, hashes)))
             for tensor in (*SAMPLED, *UPDATED)
             if (tensor in SAMPLED[:-1] or sharing_of(one[step]) == sharing_of(other[step]))
-            and (hashes := [_hashes(row[step], tensor) for row in (one, other)])[0] != hashes[1]
+            and (hashes := [row[step].get(tensor, []) for row in (one, other)])[0] != hashes[1]
             for places in [[place for place, (a, b) in enumerate(zip(*hashes, strict=False)) if a != b]]
         ]
         sampled = [each for each in differing if each.tensor in SAMPLED]
@@ -63,8 +76,3 @@ def first_difference(one: Steps, other: Steps, steps: Iterable[int]) -> Differen
 def sharing_of(row: Mapping[str, Any]) -> tuple[int, int]:
     """How many ranks shared a step, and how many of them each row."""
     return int(row.get("ranks", 1)), int(row.get("sequence_devices", 1))
-
-
-def _hashes(row: Mapping[str, Any], tensor: str) -> list[Any]:
-    hashes = row.get(tensor, [])
-    return hashes if isinstance(hashes, list) else [hashes]
