@@ -24,10 +24,13 @@ from r1kit.data.journal import Journal
 from r1kit.data.jsonl import RowWriter, keep_steps, read_rows
 from r1kit.evaluate.measurement import measure
 from r1kit.pipeline import Kind, Recipe, Stage, execute
+from r1kit.report.folders import StageFolder
+from r1kit.report.health import checks
 from r1kit.report.live.health_reader import HealthReader
 from r1kit.settings import Settings
 from r1kit.store import StoreError, write_json
 from r1kit.tracking import tracked
+from r1kit.train import checkpoints
 from r1kit.types import Completion, Problem, SamplingParams
 
 
@@ -118,6 +121,28 @@ def test_a_metrics_row_that_is_none_is_named_with_file_and_row(tmp_path: Path, l
     with pytest.raises(DataError, match=f"metrics.jsonl, {message}"):
         keep_steps(path, 3)
     assert path.read_text().count("\n") == 3
+
+
+def test_a_stage_that_goes_on_without_rows_of_its_logs_says_so_and_its_health_shows_it(tmp_path: Path) -> None:
+    metrics, hashes = tmp_path / "metrics.jsonl", tmp_path / "step_hashes.jsonl"
+    for file in (metrics, hashes):
+        file.write_text("".join(f'{{"step": {step}}}\n' for step in range(1, 9)))
+    said = list[str]()
+    checkpoints.keep_logs(tmp_path, 6, said.append)
+    assert not said and [row["step"] for row in read_rows(metrics)] == [1, 2, 3, 4, 5, 6]
+    metrics.write_text('{"step": 1}\n{"step": 2}\n')
+    hashes.unlink()
+    checkpoints.keep_logs(tmp_path, 6, said.append)
+    assert [line[:62] for line in said] == [
+        "metrics.jsonl has lost the rows of 4 of the 6 steps before; th",
+        "step_hashes.jsonl has lost the rows of 6 of the 6 steps before",
+    ]
+    metrics.write_text('{"step": 0}\n{"step": 1}\n{"step": 2}\n{"step": 7}\n')
+    stage = StageFolder("rl", tmp_path)
+    (lost,) = [check for check in checks(stage, {}) if check.name == "Lost steps"]
+    assert lost.status == "attention" and lost.evidence.startswith(
+        "4 steps up to 7 have no row in metrics.jsonl, first 3"
+    )
 
 
 def test_a_helper_of_which_no_reply_could_be_read_is_named() -> None:

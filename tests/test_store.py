@@ -240,13 +240,15 @@ def test_two_processes_cannot_append_to_one_file(tmp_path: Path) -> None:
 
 def test_rows_after_a_step_can_be_dropped(tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
-    jsonl.keep_steps(path, 3)
+    assert jsonl.keep_steps(path, 3) == 3 and jsonl.keep_steps(path, -1) == 0
     assert not path.exists()
     with jsonl.RowWriter(path) as rows:
         for step in range(6):
             rows.append({"step": step})
-    jsonl.keep_steps(path, 3)
+    assert jsonl.keep_steps(path, 3) == 0
     assert [row["step"] for row in jsonl.read_rows(path)] == [0, 1, 2, 3]
+    path.write_text("".join(path.read_text().splitlines(keepends=True)[::2]))  # steps 0 and 2
+    assert jsonl.keep_steps(path, 3) == 2
 
 
 @given(st.lists(st.dictionaries(st.text(), st.text() | st.floats(allow_nan=False, allow_infinity=False))))

@@ -289,17 +289,21 @@ class Rereader:
             file.close()
 
 
-def keep_steps(path: Path, last: int) -> None:
+def keep_steps(path: Path, last: int) -> int:
     """Drop the rows after step `last`, which a run resumed from that step's checkpoint writes again; atomic.
 
-    Does nothing if there is no file. Raises `DataError` for a row without a step.
+    Returns how many of the steps 1 to `last` have no row: all if there is no file. Raises `DataError` for a row without
+    a step.
     """
     if not path.exists():
-        return
+        return max(0, last)
+    kept = set()
     with atomic_file(path) as file:
         for number, row in enumerate(read_rows(path), 1):
             if not isinstance(row.get("step"), int | float):
                 reason = "the row has no step: restore the file, or delete the row"
                 raise DataError("wrong type", reason, str(path), number)
             if row["step"] <= last:
+                kept.add(row["step"])
                 file.write(encoded(row))
+    return max(0, last - len(kept - {0}))

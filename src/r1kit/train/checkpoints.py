@@ -11,6 +11,8 @@ from typing import Any
 
 from r1kit import ranks
 from r1kit.content import require_sealed
+from r1kit.data import step_rows
+from r1kit.data.jsonl import keep_steps
 from r1kit.store import StoreError, read_object, storing
 
 State = dict[str, Any]
@@ -77,6 +79,16 @@ def load_newest(
             note(f"{reason}; an older checkpoint is used")
         return step_of(folder), state
     raise StoreError("\n".join([*reasons, refusal]))
+
+
+def keep_logs(stage: Path, last: int, note: Callable[[str], None]) -> None:
+    """Drop the rows of the logs after step `last`, which is that of the checkpoint; of a fresh start, -1.
+
+    `note` receives a line for each log that has lost rows before it: damage, or a power cut.
+    """
+    for name in ("metrics.jsonl", step_rows.FILE):
+        if lost := keep_steps(stage / name, last):
+            note(f"{name} has lost the rows of {lost} of the {last} steps before; the stage goes on without them")
 
 
 def prune(stage: Path, keep: int) -> None:

@@ -14,7 +14,7 @@ from pydantic import Field
 
 from r1kit import ranks
 from r1kit.data import step_rows
-from r1kit.data.jsonl import RowWriter, keep_steps
+from r1kit.data.jsonl import RowWriter
 from r1kit.models.batch import Batch, Totals
 from r1kit.models.policy_net import AnyLoss
 from r1kit.settings import unhashed
@@ -117,8 +117,7 @@ def train_supervised(
     state = checkpoints.restore(folder, learner.load, note)
     stopping = EarlyStopping(validation, learner, folder, state)
     # rows of updates after the checkpoint go, because those are run again; -1: all of them
-    keep_steps(folder / "metrics.jsonl", learner.updates if state is not None else -1)
-    keep_steps(folder / step_rows.FILE, learner.updates if state is not None else -1)
+    checkpoints.keep_logs(folder, learner.updates if state is not None else -1, note)
     with RowWriter(folder / "metrics.jsonl") as metrics, RowWriter(folder / step_rows.FILE) as hashes:
         if state is None:
             hashes.append({"step": 0, "weights": [learner.fingerprint()], **step_hashes.sharing()})
@@ -137,6 +136,8 @@ def train_supervised(
             metrics.append({"step": learner.updates, **row})
             log(learner.updates, row)
             if checkpoint_every and learner.updates % checkpoint_every == 0 and learner.updates < learner.steps:
+                metrics.sync()  # a power cut must not leave a checkpoint without the rows before it
+                hashes.sync()
                 learner.save(checkpoints.folder_of(folder, learner.updates), stopping.state)
                 checkpoints.prune(folder, keep=2)  # two, in case the newest is damaged
     return stopping.finish()

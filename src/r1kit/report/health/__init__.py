@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from r1kit.evaluate.statistics import Difference
 from r1kit.report.folders import StageFolder
 from r1kit.report.health.course import Check, below
-from r1kit.report.health.policy_checks import entropy, length, mixing, numbers, sampler_gap, zero_variance
+from r1kit.report.health.policy_checks import entropy, length, lost_steps, mixing, numbers, sampler_gap, zero_variance
 from r1kit.report.health.preflight_lines import preflight
 from r1kit.report.health.reward_checks import HACKS, format_only, hack, not_scored, over_optimisation
 from r1kit.report.health.signals import Verdict
@@ -28,6 +28,7 @@ def checks(stage: StageFolder, differences: Mapping[str, Difference]) -> list[Ch
     rows = stage.metrics
     findings = [
         preflight(stage),
+        lost_steps(rows),
         zero_variance(rows),
         entropy(rows),
         below(rows, "completion/truncated", "Truncation", 0.10, "raise max_tokens, or add the soft overlong penalty"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import count
 from statistics import fmean, median
 
 from r1kit.data.jsonl import read_rows
@@ -93,6 +94,17 @@ def mixing(rows: Sequence[Row]) -> Check | None:
     evidence = f"{percent(mixed.first)} of completions at first, {percent(mixed.last)} in the last quarter"
     advice = "as in the paper's R1-Zero: a cold start and the language-consistency reward end it"
     return finding("Language mixing", mixed.last > mixed.first + 0.1, evidence, advice)
+
+
+def lost_steps(rows: Sequence[Row]) -> Check | None:
+    """Steps without a row, which no verdict can judge; None if there are none."""
+    steps = {row["step"] for row in rows} - {0}
+    last = int(max(steps, default=0))
+    if last == len(steps):
+        return None
+    first = next(step for step in count(1) if step not in steps)
+    evidence = f"{last - len(steps)} steps up to {last} have no row in metrics.jsonl, first {first}"
+    return finding("Lost steps", True, evidence, "the verdict rests on the others: the rows were lost before a resume")
 
 
 def numbers(rows: Sequence[Row]) -> Check | None:

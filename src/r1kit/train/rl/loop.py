@@ -35,7 +35,7 @@ import torch
 from r1kit import ranks
 from r1kit.chat import ChatFormat
 from r1kit.data import step_rows
-from r1kit.data.jsonl import RowWriter, keep_steps
+from r1kit.data.jsonl import RowWriter
 from r1kit.engines import PolicyEngine
 from r1kit.models.batch import Totals
 from r1kit.models.load import named_weights
@@ -111,9 +111,8 @@ class RLLoop:
         self.stopping = EarlyStopping(self.validation, self.learner, self.folder, state)
         # rows of steps after the checkpoint go, because those steps are run again
         # a fresh start keeps nothing (-1), not even a row of step 0, which is the validation before training
-        keep_steps(self.folder / "metrics.jsonl", first or -1)
+        checkpoints.keep_logs(self.folder, first or -1, self.note)
         self.audit.resume(first)
-        keep_steps(self.folder / step_rows.FILE, first or -1)
         metrics_file, hashes_file = self.folder / "metrics.jsonl", self.folder / step_rows.FILE
         with RowWriter(metrics_file) as metrics, RowWriter(hashes_file) as hashes, self.ahead:
             if not first and (measured := self.stopping.before()):
@@ -131,6 +130,8 @@ class RLLoop:
                 self.log(step + 1, row)
                 if settings.checkpoint_every and (step + 1) % settings.checkpoint_every == 0:
                     ahead = self.ahead.look()  # waits for it
+                    metrics.sync()  # a power cut must not leave a checkpoint without the rows before it
+                    hashes.sync()
                     self._checkpoint(step + 1, ahead.position if ahead else draws.position, ahead)
         return self.stopping.finish()
 
