@@ -21,6 +21,7 @@ from r1kit.stages.shared.alarm import AlarmError, HealthAlarm  # noqa: E402
 from r1kit.tasks.leaks import share_at_one_place  # noqa: E402
 from r1kit.train import checkpoints  # noqa: E402
 from r1kit.train.learner import Learner  # noqa: E402
+from r1kit.train.preflight.references import NOT_CONSTANT  # noqa: E402
 from test_learner import SETTINGS, llama, saved  # noqa: E402
 from test_preflight import run  # noqa: E402
 
@@ -46,8 +47,10 @@ def test_a_check_that_failed_before_the_first_step_is_the_verdict(tmp_path: Path
     assert any(
         check.name == "Preflight" and check.status == "attention" for check in checks(StageFolder("rl", folder), {})
     )
-    (folder / "preflight.json").write_text(json.dumps([{**line, "check": "form of the references"}]))
-    assert verdict(StageFolder("rl", folder)).name == "starved"
+    constant = {"check": "rewards on your references", "limit": NOT_CONSTANT}
+    for starving in ({"check": "form of the references"}, constant):
+        (folder / "preflight.json").write_text(json.dumps([{**line, **starving}]))
+        assert verdict(StageFolder("rl", folder)).name == "starved"
 
 
 def test_answers_at_the_end_of_their_prompts_leak_and_one_of_their_numbers_does_not(tmp_path: Path) -> None:
@@ -252,3 +255,8 @@ def test_one_look_is_no_alarm_and_a_folder_that_cannot_be_read_ends_no_training(
     (folder / "metrics.jsonl").write_text("no row\nno row\n")
     alarm.look(11)
     assert not alarm.is_readable
+    stage(tmp_path / "again", [{"sampler/logprob_gap_mean": 0.2}] * 12)
+    (tmp_path / "again" / "metrics.jsonl").rename(folder / "metrics.jsonl")
+    alarm.look(12)
+    with pytest.raises(AlarmError, match="mismatched since step 12"):
+        alarm.look(13)

@@ -217,8 +217,9 @@ def test_names_that_lead_nowhere_are_refused_with_the_nearest(tmp_path: Path) ->
         resolve("smollm2-135")
     with pytest.raises(ModelError, match=r"no config\.json"):
         resolve(str(tmp_path))
-    with pytest.raises(ModelError, match="there is no model"):
-        resolve("./nowhere")
+    for name in ("./nowhere", "models/my model", "models/modèle", "a/b/c"):  # a renamed folder is no hub id
+        with pytest.raises(ModelError, match="there is no model"):
+            resolve(name)
     assert set(KNOWN) >= {"tiny", "smollm2-135m", "tiny-deepseek-v3"}
 
 

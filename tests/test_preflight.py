@@ -32,7 +32,7 @@ from r1kit.stages.rl import RL  # noqa: E402
 from r1kit.stages.sft import SFT  # noqa: E402
 from r1kit.stages.shared import preflight as stage_preflight  # noqa: E402
 from r1kit.train.preflight.lines import PreflightError  # noqa: E402
-from r1kit.train.preflight.references import form_line, pairs_of, reference_replies, verifier_line  # noqa: E402
+from r1kit.train.preflight.references import form_line, frame_line, pairs_of, reference_replies, verifier_line  # noqa: E402
 from r1kit.types import Completion, Problem, SamplingParams  # noqa: E402
 from r1kit.verifiers import verify_all  # noqa: E402
 from test_rl import assert_identical, rows  # noqa: E402
@@ -240,6 +240,33 @@ def test_references_that_the_verifier_cannot_use_are_named() -> None:
     right = [replace(problem, answer=str(number)) for number, problem in enumerate(problems)]
     assert verifier_line(pairs_of(right)).verdict == "ok"
     assert list(reference_replies(replace(right[0], answer=""))) == []
+
+
+@pytest.mark.parametrize("answers", [["5"], ["7"] * 6])
+def test_references_are_judged_though_there_is_no_answer_of_another_problem(answers: list[str]) -> None:
+    problems = [Problem(id=f"p{n}", prompt="?", answer=answer, verifier="math") for n, answer in enumerate(answers)]
+    line = verifier_line(pairs_of(problems))
+    assert (line.verdict, line.value) == (
+        "ok",
+        f"{len(answers)} of {len(answers)} are judged right, and 0 wrong answers",
+    )
+
+
+FRAMES = [
+    ("Counted, it is {}.", "?", True),
+    ("{}", "?", False),
+    ("{} apples are left", "?", True),
+    ("It is {}", "?", False),
+]
+
+
+@pytest.mark.parametrize(
+    ("frame", "prompt", "fails"), [*FRAMES, ("Counted, it is {}.", "Say: Counted, it is N.", False)]
+)
+def test_references_that_are_a_sentence_around_an_answer_are_named(frame: str, prompt: str, fails: bool) -> None:
+    problems = [Problem(id=f"p{n}", prompt=prompt, answer=frame.format(n), verifier="exact") for n in range(9)]
+    assert [line.verdict for line in frame_line(problems)] == ["fails"] * fails
+    assert not frame_line([replace(problem, verifier="math") for problem in problems])
 
 
 def completed(problem: Problem, text: str) -> tuple[Problem, Completion, str]:

@@ -47,11 +47,15 @@ def quiet(path: Path, step: int) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(("step", "start"), [(2, 0), (4, 2)])
-def test_a_step_is_the_same_again_from_the_nearest_checkpoint_before_it(run: Path, step: int, start: int) -> None:
+def test_a_step_is_the_same_again_from_the_nearest_checkpoint_before_it(
+    run: Path, step: int, start: int, capsys: pytest.CaptureFixture[str]
+) -> None:
     stage = stage_of(run)
     before = {path: path.stat().st_mtime_ns for path in stage.rglob("*")}
-    result = quiet(run, step)
-    assert result["ok"] and result["from"] == start, result["text"]
+    said = list[str]()
+    result = replay(run, step, say=said.append)
+    assert result["ok"] and result["from"] == start and not said, result["text"]
+    assert "has lost" not in capsys.readouterr().err
     assert "weights (2): the same" in result["text"] and "prompts (" in result["text"]
     assert {path: path.stat().st_mtime_ns for path in stage.rglob("*")} == before
 
@@ -138,8 +142,10 @@ def test_the_step_must_be_logged_and_the_stage_named(run: Path, tmp_path: Path) 
     (tmp_path / "eval-1" / "stage.json").write_text(json.dumps({"kind": "evaluate", "run": {"settings": {}}}))
     with pytest.raises(ValueError, match=r"eval-1 is of kind 'evaluate': only rl and on-policy"):
         quiet(tmp_path / "eval-1", 1)
+    with pytest.raises(ValueError, match=r"name one RL stage of .* with --stage; .* there are: rl-"):
+        replay(run, 1, "other", say=lambda line: None)
     (tmp_path / "empty").mkdir()
-    with pytest.raises(ValueError, match=r"name one RL stage of .* with --stage"):
+    with pytest.raises(ValueError, match=r"has no RL stage with step_hashes.jsonl: no step"):
         quiet(tmp_path / "empty", 1)
 
 

@@ -182,7 +182,9 @@ def scratch_folder(parent: Path, name: str) -> Iterator[Path]:
     """A folder for files that nobody keeps, removed when the block ends; after a kill, by the next one of its name."""
     sweep(parent, f".{name}.tmp-*")
     prefix, suffix = f".{name}.tmp-{os.getpid()}-", f"@{socket.gethostname()}"
-    with tempfile.TemporaryDirectory(dir=parent, prefix=prefix, suffix=suffix) as folder:
+    with storing(parent):
+        temporary = tempfile.TemporaryDirectory(dir=parent, prefix=prefix, suffix=suffix)
+    with temporary as folder:
         yield Path(folder)
 
 

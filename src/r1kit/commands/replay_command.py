@@ -85,9 +85,11 @@ def find_stage(path: Path, name: str = "") -> Path:
     if is_stage(path):
         return path
     known = [each for each in sorted(children(path)) if (each / FILE).exists() and (each / "rollouts").is_dir()]
+    if not known:
+        raise ValueError(f"{path} has no RL stage with {FILE}: no step of one has ended, or an older version ran it")
     chosen = [each for each in known if name in ("", each.name, RecordedStage(each, {}).name)]
     if len(chosen) != 1:
-        names = ", ".join(each.name for each in known) or "none"
+        names = ", ".join(each.name for each in known)
         raise ValueError(f"name one RL stage of {path} with --stage; with logged steps there are: {names}")
     return chosen[0]
 

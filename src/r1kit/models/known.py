@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import struct
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from r1kit.settings import nearest
 from r1kit.store import StoreError, atomic_folder, read_object
 
 MAX_HEADER_BYTES = 100_000_000  # of a safetensors file: the format's own bound
+HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*", re.ASCII)  # owner/name
 
 
 class ModelError(ValueError):
@@ -211,7 +213,7 @@ def _local_folder(name: str) -> Path | None:
             except StoreError as error:
                 raise ModelError(f"{path} has no usable configuration: {error}") from None
         return path.absolute()  # `./tiny` must not turn into the known name `tiny`
-    if name.startswith((".", "/", "~")) or name.count("/") != 1:
+    if not HUB_ID.fullmatch(name):
         raise ModelError(
             f"there is no model {name!r}: {nearest(name, KNOWN)} (or give a folder or a hub id, owner/name)"
         )

@@ -67,7 +67,8 @@ def checkpoint_damage(folder: Path) -> dict[str, str]:
         try:
             require_sealed(checkpoint)
         except (StoreError, OSError) as error:
-            damaged[checkpoint.relative_to(folder).as_posix()] = str(error).replace(f"{checkpoint}/", "")
+            reason = str(error).removeprefix(f"{checkpoint} is damaged: ").replace(f"{checkpoint}/", "")
+            damaged[checkpoint.relative_to(folder).as_posix()] = reason
     return damaged
 
 

@@ -81,14 +81,17 @@ def load_newest(
     raise StoreError("\n".join([*reasons, refusal]))
 
 
-def keep_logs(stage: Path, last: int, note: Callable[[str], None]) -> None:
+def keep_logs(stage: Path, last: int) -> list[str]:
     """Drop the rows of the logs after step `last`, which is that of the checkpoint; of a fresh start, -1.
 
-    `note` receives a line for each log that has lost rows before it: damage, or a power cut.
+    Returns a line for each log that has lost rows before it: damage, or a power cut.
     """
-    for name in ("metrics.jsonl", step_rows.FILE):
-        if lost := keep_steps(stage / name, last):
-            note(f"{name} has lost the rows of {lost} of the {last} steps before; the stage goes on without them")
+    lost = {name: keep_steps(stage / name, last) for name in ("metrics.jsonl", step_rows.FILE)}
+    return [
+        f"{name} has lost the rows of {count} of the {last} steps before; the stage goes on without them"
+        for name, count in lost.items()
+        if count
+    ]
 
 
 def prune(stage: Path, keep: int) -> None:

@@ -117,7 +117,8 @@ def train_supervised(
     state = checkpoints.restore(folder, learner.load, note)
     stopping = EarlyStopping(validation, learner, folder, state)
     # rows of updates after the checkpoint go, because those are run again; -1: all of them
-    checkpoints.keep_logs(folder, learner.updates if state is not None else -1, note)
+    for lost in checkpoints.keep_logs(folder, learner.updates if state is not None else -1):
+        note(lost)
     with RowWriter(folder / "metrics.jsonl") as metrics, RowWriter(folder / step_rows.FILE) as hashes:
         if state is None:
             hashes.append({"step": 0, "weights": [learner.fingerprint()], **step_hashes.sharing()})

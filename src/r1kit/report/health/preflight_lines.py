@@ -33,9 +33,9 @@ def failed_before(signals: Signals) -> Verdict | None:
         return None
     first = failing[0]
     evidence = [f"before the first step, {line['check']}: {line['value']}" for line in failing[:3]]
-    return Verdict(
-        name=MEANING.get(first["check"], "mismatched"), evidence=tuple(evidence), remedy=str(first["remedy"])
-    )
+    is_constant = first.get("limit") == "not constant"  # of rewards: no group has a gradient
+    name = "starved" if is_constant else MEANING.get(first["check"], "mismatched")
+    return Verdict(name=name, evidence=tuple(evidence), remedy=str(first["remedy"]))
 
 
 def preflight(stage: StageFolder) -> Check | None:

@@ -68,14 +68,15 @@ class HealthAlarm:
         return f"{result.name} since step {self.since}: {evidence}; {result.remedy}", self.since
 
     def _verdict(self) -> Verdict | None:
-        if not self.is_readable:
-            return None
         try:
-            return verdict(StageFolder(self.context.stage, self.context.folder))
+            result = verdict(StageFolder(self.context.stage, self.context.folder))
         except Exception as error:  # whatever it finds in the folder: a look must not end the training
-            self.context.progress.say(f"the stage's health cannot be read: {type(error).__name__}: {error}")
+            if self.is_readable:
+                self.context.progress.say(f"the stage's health cannot be read: {type(error).__name__}: {error}")
             self.is_readable = False
             return None
+        self.is_readable = True
+        return result
 
     def guard(
         self, train: Callable[[], Best], learner: Learner, reference: Mapping[str, Tensor] | None = None

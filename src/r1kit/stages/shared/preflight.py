@@ -91,7 +91,7 @@ def reward_lines(
 
     `completed`: problems with completions of the policy and their whole responses.
     """
-    from r1kit.train.preflight.references import form_line, leak_line, pairs_of, rewards_line, verifier_line
+    from r1kit.train.preflight.references import form_line, frame_line, leak_line, pairs_of, rewards_line, verifier_line
 
     modelled = {spec.title for spec in settings.rewards if spec.name in MODELLED}
     rules = Scorer(tuple(part for part in scorer.parts if part.label not in modelled))
@@ -99,7 +99,8 @@ def reward_lines(
         return []
     pairs, names, is_whole = pairs_of(problems), column_names(problems), len(rules.parts) == len(scorer.parts)
     rewards = rewards_line(pairs, completed, rules, settings.sampling(0), tokenizer, names, is_whole=is_whole)
-    return [verifier_line(pairs), *leak_line(problems), *form_line(completed), rewards]
+    form = frame_line(problems) or form_line(completed)
+    return [verifier_line(pairs), *leak_line(problems), *form, rewards]
 
 
 def check_rows(

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from itertools import takewhile
 from typing import Any
 
 from r1kit.curate.formats import render
@@ -22,8 +23,12 @@ from r1kit.verifiers.number import parse_number
 RIGHT, WRONG = 0.8, 0.2  # shares: references judged right at least, other problems' answers judged right at most
 FEW_ANSWERS = 4  # below, their form says nothing
 PAIRS = 4  # a reward that prefers the wrong one in so many pairs, and the right one in none, is no accident
+NO_ANSWER = "something else"  # the wrong answer, if all problems have the same one
 QUOTED = 120  # characters of the question that reasoning in other languages than English repeats
-VERIFIER, REWARDS = "verifier on your references", "rewards on your references"
+VERIFIER, REWARDS, FORM = "verifier on your references", "rewards on your references", "form of the references"
+FORM_REMEDY = "give the references in the form of the answers (columns, answer=...), or choose another verifier"
+NOT_CONSTANT = "not constant"
+FRAMED, FRAME_WORDS = 8, 3  # so many references with so many words in common are sentences around an answer
 
 
 def reference_replies(problem: Problem) -> Iterator[str]:
@@ -40,7 +45,7 @@ def _reply(problem: Problem, answer: str) -> str:
 
 @dataclass(frozen=True)
 class Pair:
-    """A problem, the best of its reference replies with the verdict, and a reply with another problem's answer."""
+    """A problem, the best of its reference replies with the verdict, and a reply with a wrong answer."""
 
     problem: Problem
     right: str
@@ -57,8 +62,8 @@ def pairs_of(problems: Sequence[Problem]) -> list[Pair]:
         replies = list(reference_replies(problem if is_answer else replace(problem, answer="")))
         # each another one: a reward for length would prefer one long answer to all references
         others = (other for other in (*usable[place + 1 :], *usable[:place]) if other.verifier == problem.verifier)
-        other = next((each.answer for each in others if each.answer != problem.answer), "")
-        if not replies or not other:
+        other = next((each.answer for each in others if each.answer not in ("", problem.answer)), NO_ANSWER)
+        if not replies:
             continue
         verdicts = verify_all(problem.verifier, replies, [problem.answer] * len(replies))
         best = next((number for number, verdict in enumerate(verdicts) if verdict.correct), 0)
@@ -68,7 +73,7 @@ def pairs_of(problems: Sequence[Problem]) -> list[Pair]:
 
 
 def verifier_line(pairs: Sequence[Pair]) -> Line:
-    """References count as right, and other problems' answers do not."""
+    """References count as right, and answers of other problems do not."""
     if not pairs:
         return unclear(VERIFIER, "no problem has a reference that is an answer, or a worked solution")
     right = sum(pair.verdict.correct is True for pair in pairs)
@@ -77,8 +82,8 @@ def verifier_line(pairs: Sequence[Pair]) -> Line:
         own = [pair for pair in pairs if pair.problem.verifier == name]
         verdicts = verify_all(name, [pair.wrong for pair in own], [pair.problem.answer for pair in own])
         accepted += sum(verdict.correct is True for verdict in verdicts)
-    value = f"{right} of {len(pairs)} are judged right, and {accepted} answers of other problems"
-    remedy = "the verifier accepts answers of other problems: choose a stricter one, or correct the references"
+    value = f"{right} of {len(pairs)} are judged right, and {accepted} wrong answers"
+    remedy = "the verifier accepts wrong answers: choose a stricter one, or correct the references"
     if right < RIGHT * len(pairs):
         bad = next(pair for pair in pairs if not pair.verdict.correct)
         remedy = (
@@ -97,6 +102,28 @@ def leak_line(problems: Sequence[Problem]) -> list[Line]:
     share, remedy = share_at_one_place(pairs), "take the answers out of the prompts: see the columns of your data"
     value = f"{share:.0%} of {len(pairs)} are the last or the first number of their prompt"
     return [line("answers in the prompts", value, share <= MOST, remedy, f"{MOST:.0%}")]
+
+
+def frame_line(problems: Sequence[Problem]) -> list[Line]:
+    """References of the verifier `exact` are no sentences around an answer; nothing if they are not, or are too few.
+
+    A frame that the prompt asks for is part of the answer.
+    """
+    exact = [each for each in problems if each.verifier.removesuffix(THINKING) == "exact" and each.answer]
+    answers = [each.answer.split() for each in exact]
+    if len({each.answer for each in exact}) < FRAMED:
+        return []
+    before, after = _in_common(answers), _in_common([words[::-1] for words in answers])[::-1]
+    first = " ".join(before or after)
+    if len(before) + len(after) < FRAME_WORDS or all(first in each.prompt for each in exact):
+        return []
+    value = f"{len(exact)} of {len(exact)} are one sentence around an answer, such as {exact[0].answer!r:.60}"
+    return [line(FORM, value, False, FORM_REMEDY)]
+
+
+def _in_common(texts: Sequence[Sequence[str]]) -> list[str]:
+    """The words with which all texts begin."""
+    return [words[0] for words in takewhile(lambda words: len(set(words)) == 1, zip(*texts, strict=False))]
 
 
 def form_line(sampled: Sequence[tuple[Problem, Completion, str]]) -> list[Line]:
@@ -121,8 +148,7 @@ def form_line(sampled: Sequence[tuple[Problem, Completion, str]]) -> list[Line]:
     (answers, _), (references, _) = (Counter(side).most_common(1)[0] for side in zip(*forms, strict=True))
     agreeing = sum(answer == reference for answer, reference in forms)
     value = f"answers are {answers}, references {references}, {example}"
-    remedy = "give the references in the form of the answers (columns, answer=...), or choose another verifier"
-    return [line("form of the references", value, agreeing > WRONG * len(forms), remedy)]
+    return [line(FORM, value, agreeing > WRONG * len(forms), FORM_REMEDY)]
 
 
 def _form(answer: str) -> str:
@@ -168,14 +194,16 @@ def rewards_line(
             return unclear(REWARDS, f"{value}, without the rewards that ask a model")
         if not pairs:
             return unclear(REWARDS, f"{value}: only short completions, and no references")
-        return line(REWARDS, value, False, _why_constant(rewards), "not constant")
+        return line(REWARDS, value, False, _why_constant(rewards), NOT_CONSTANT)
     values = list(zip(totals[: len(judged) : 2], totals[1 : len(judged) : 2], strict=True))
     both = [(right, wrong) for right, wrong in values if right is not None and wrong is not None]
     inverted = sum(right < wrong for right, wrong in both)
     better = sum(right > wrong for right, wrong in both)
     value = f"{min(known):g} to {max(known):g}; the reference gets more than a wrong answer in {better} of {len(both)}"
     remedy = "the reward prefers wrong answers to the reference: check its sign and its weights"
-    return line(REWARDS, value, better > 0 or inverted < max(PAIRS, len(both) / 2), remedy)
+    if not better and inverted >= max(PAIRS, len(both) / 2):
+        return line(REWARDS, value, False, remedy)
+    return line(REWARDS, value, True, "") if better or not both else unclear(REWARDS, value)
 
 
 def _why_constant(rewards: Sequence[Reward]) -> str:

@@ -111,7 +111,9 @@ class RLLoop:
         self.stopping = EarlyStopping(self.validation, self.learner, self.folder, state)
         # rows of steps after the checkpoint go, because those steps are run again
         # a fresh start keeps nothing (-1), not even a row of step 0, which is the validation before training
-        checkpoints.keep_logs(self.folder, first or -1, self.note)
+        for lost in checkpoints.keep_logs(self.folder, first or -1):
+            if self.until is None:  # a replay begins without logs
+                self.note(lost)
         self.audit.resume(first)
         metrics_file, hashes_file = self.folder / "metrics.jsonl", self.folder / step_rows.FILE
         with RowWriter(metrics_file) as metrics, RowWriter(hashes_file) as hashes, self.ahead:
