@@ -1,6 +1,6 @@
 """Does R1-Zero on the tiny world learn as much one step off as in step, and how long does it take?
 
-    python benchmarks/one_step_off.py [--seeds 3] [--runs runs/one-step-off]
+    python benchmarks/one_step_off.py [--seeds 3] [--more 4] [--runs runs/one-step-off]
 
 Both arms train the same base with the same seeds, and are measured on the same held-out problems; the difference is
 paired by problem, with all seeds of a problem in one value. A stopped benchmark continues.
@@ -30,13 +30,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=36, help="of RL (36: the recipe's)")
+    parser.add_argument("--more", type=int, default=0, help="further steps of the arm one step off")
     parser.add_argument("--runs", type=Path, default=Path("runs/one-step-off"))
     options = parser.parse_args()
     values: dict[str, dict[str, list[float]]] = {arm: defaultdict(list) for arm in ARMS}
     seconds: dict[str, list[float]] = {arm: [] for arm in ARMS}
     for seed in range(options.seeds):
         for arm, staleness in ARMS.items():
-            overrides = {"rl.staleness": staleness, "rl.steps": options.steps}
+            overrides = {"rl.staleness": staleness, "rl.steps": options.steps + staleness * options.more}
             recipe = r1_zero(seed=seed, scale="tiny", overrides=overrides)
             folder = execute(recipe, options.runs / f"{staleness}-{seed}", "eval-zero")
             stages = {stage.name: stage for stage in find_stages(folder.parent)}

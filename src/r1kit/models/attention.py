@@ -19,6 +19,7 @@ from transformers import AttentionInterface
 
 NAME = "r1kit"
 CHUNK = 64  # queries: their probabilities stay in the processor's cache
+KERNEL_ROWS = 256  # queries up to which torch's CPU kernel is the faster one
 
 
 class Softmax(NamedTuple):
@@ -86,17 +87,24 @@ def causal_attention(q: Tensor, k: Tensor, v: Tensor, softmax: Softmax) -> Tenso
     """[N, H, L, D] -> [N, H, L, Dv]: the L queries belong to the last L of the keys [N, H_kv, K, D]."""
     repeat = q.shape[1] // k.shape[1]
     assert q.shape[1] == repeat * k.shape[1], "each key head serves the same number of query heads"
-    if q.device.type == "cpu":
+    if q.device.type == "cpu" and not _suits_kernel(q, k, v, softmax):
         return _CausalAttention.apply(q, k, v, *softmax)  # type: ignore[no-any-return]
     # interleaved: query heads 0 .. repeat - 1 belong to key head 0, as in the model's own code
     return fused_attention(q, k.repeat_interleave(repeat, dim=1), v.repeat_interleave(repeat, dim=1), softmax)
+
+
+def _suits_kernel(q: Tensor, k: Tensor, v: Tensor, softmax: Softmax) -> bool:
+    """Whether torch's CPU kernel is faster than ours: in fp32 with a key head per query head, and few hidden scores,
+    which it computes too (docs/log.md). It has no version for caps, sinks and values of another width."""
+    is_plain = softmax.cap is None and softmax.sinks is None and k.shape == v.shape
+    return is_plain and q.dtype == torch.float32 and q.shape[1] == k.shape[1] and q.shape[2] <= KERNEL_ROWS
 
 
 def fused_attention(q: Tensor, k: Tensor, v: Tensor, softmax: Softmax) -> Tensor:
     """`causal_attention` with torch's kernel, if it computes the variant, for keys and values of every head."""
     past, window = k.shape[2] - q.shape[2], softmax.window
     plain = softmax.cap is None and softmax.sinks is None
-    if plain and (window is None or k.shape[2] <= window):
+    if q.device.type != "cpu" and plain and (window is None or k.shape[2] <= window):
         # a named shape, not a mask of numbers, for which a GPU has no flash kernel: also with a shared prompt's keys
         causal = causal_lower_right(q.shape[2], k.shape[2])
         return F.scaled_dot_product_attention(q, k, v, attn_mask=causal, scale=softmax.scale)
@@ -122,9 +130,9 @@ def hidden_bias(queries: Tensor, keys: Tensor, window: int | None) -> Tensor:
 class _CausalAttention(torch.autograd.Function):
     """Chunks of queries, each with the keys that it may see; the backward pass computes their probabilities again.
 
-    On a CPU and at a few hundred tokens this is nearly twice as fast as torch's kernel in bf16, and a fifth faster in
-    fp32 (docs/log.md). The kernel also computes the hidden half, and needs a mask and repeated heads, which autograd
-    keeps. Scores and softmax are fp32, other products have the inputs' precision: bf16 scores would be less exact.
+    On a CPU this is nearly twice as fast as torch's kernel in bf16, and faster in fp32 where `_suits_kernel` says no
+    (docs/log.md). The kernel also computes the hidden half, and needs a mask and repeated heads, which autograd keeps.
+    Scores and softmax are fp32, other products have the inputs' precision: bf16 scores would be less exact.
     """
 
     @staticmethod
