@@ -13,7 +13,7 @@ pytest.importorskip("transformers")
 
 from r1kit.cli import main  # noqa: E402
 from r1kit.pipeline.manifest import write_manifest  # noqa: E402
-from r1kit.report.folders import StageFolder  # noqa: E402
+from r1kit.report.folders import StageFolder, find_stages  # noqa: E402
 from r1kit.report.health import checks, verdict  # noqa: E402
 from r1kit.report.live.health_reader import HealthReader  # noqa: E402
 from r1kit.stages.rl import RL  # noqa: E402
@@ -152,6 +152,16 @@ def test_a_finished_stage_without_the_rows_that_it_wrote_is_not_healthy(
         assert "metrics.jsonl is damaged: " in capsys.readouterr().out
     assert main(["status", str(tmp_path / "run")]) == 0
     assert "rl damaged: " in capsys.readouterr().out
+
+
+def test_a_folder_that_was_moved_out_of_sight_is_judged_no_more(tmp_path: Path) -> None:
+    stage(tmp_path / "run" / "rl-00000001", [{}] * 10)
+    stage(tmp_path / "run" / ".rl-00000002.damaged", [{"sampler/logprob_gap_mean": 0.2}] * 10)
+    assert main(["doctor", str(tmp_path / "run")]) == 0
+    assert [each.name for each in find_stages(tmp_path / "run")] == ["rl"]
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "empty" / "plan.json").write_text("{}")
+    assert main(["doctor", str(tmp_path / "empty")]) == 0
 
 
 def test_a_stage_that_failed_before_its_first_step_is_no_healthy_run(

@@ -17,7 +17,7 @@ import pytest
 from r1kit.commands.bisect_command import bisect
 from r1kit.commands.verify_run_command import verify_run
 from r1kit.content import seal
-from r1kit.pipeline import Context, Kind, Recipe, Stage, execute
+from r1kit.pipeline import Context, External, Kind, Recipe, Stage, execute
 from r1kit.report.live.places import find_runs
 from r1kit.review.queue import ReviewQueue
 from r1kit.settings import Settings
@@ -99,6 +99,20 @@ def test_a_file_that_was_added_to_what_a_stage_reads_stops_the_run_and_one_besid
     assert not verify_run(runs)["ok"]
     (first / "model" / "more").unlink()
     execute(recipe(second=Toy(factor=3)), runs)
+
+
+def test_what_a_finished_stage_wrote_is_believed_in_other_runs_too_only_as_it_was_written(
+    runs: Path, tmp_path: Path
+) -> None:
+    model = folder_of(runs, "first") / "model"
+    other = Recipe("other", (Stage("alone", TOY, Toy(), {"x": External(model)}),))
+    flip(model / "numbers")
+    with pytest.raises(
+        StoreError, match=r"numbers is damaged: SHA-256(.|\n)*restore it(.|\n)*copy it out of the stage"
+    ):
+        execute(other, tmp_path / "others")
+    shutil.copytree(model, tmp_path / "edited")
+    execute(Recipe("other", (Stage("alone", TOY, Toy(), {"x": External(tmp_path / "edited")}),)), tmp_path / "others")
 
 
 @pytest.mark.parametrize("damage", ["cut", "gone", "longer"])

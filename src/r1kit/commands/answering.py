@@ -16,6 +16,7 @@ from r1kit.engines.opening import open_engine, open_policy_engine
 from r1kit.evaluate.measurement import prompt_of
 from r1kit.models.known import resolve
 from r1kit.pipeline import Progress
+from r1kit.pipeline.manifest import require_as_written
 from r1kit.redaction import redacted
 from r1kit.store import sha256, to_plain
 from r1kit.types import Problem, Prompt, SamplingParams
@@ -70,6 +71,7 @@ def open_model(settings: EngineSettings, template: str | None, progress: Progres
         from r1kit.models.load import load
 
         folder = resolve(settings.model)
+        require_as_written(folder)
         policy = load(settings.model, device=settings.device, compute_dtype=settings.compute_dtype)
         if template is None and settings.template != "auto":
             template = settings.template

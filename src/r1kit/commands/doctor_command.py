@@ -49,11 +49,8 @@ def _judgements(folder: Path) -> dict[Path, Row]:
                 folders[name]: _judged(name, result, run.health.get(name, [])) for name, result in run.verdicts.items()
             }
     damaged, found, rows = dict[Path, str](), list[StageFolder](), dict[Path, Row]()
-    try:
+    with suppress(ValueError):  # no stage has begun, or none can be read
         found = find_stages(folder, damaged, beyond_report=True)
-    except ValueError:
-        if not damaged:  # no stage has begun
-            raise
     for stage in found:
         if reason := stage.damage(of_rows=True):
             damaged[stage.folder] = reason

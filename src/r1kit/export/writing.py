@@ -22,6 +22,7 @@ from r1kit.export.template import trained_template
 from r1kit.models import adapters
 from r1kit.models.known import KNOWN, ModelError, located, resolve
 from r1kit.pipeline.guards import stop_on_signals
+from r1kit.pipeline.manifest import require_as_written
 from r1kit.pipeline.provenance import versions
 from r1kit.settings import nearest
 from r1kit.store import atomic_folder, files_in, read_json, read_object, sha256, write_json, write_text
@@ -137,6 +138,7 @@ def export(
         remedy = "or export with --no-proof, which the export says"
         raise ExportError(f"the proof needs {RUNNERS[to]}: pip install 'r1kit[export]', {remedy}")
     folder = located(model)
+    require_as_written(folder)
     if to == "adapter" and not adapters.is_adapter(folder):
         raise ModelError(f"{model} is a whole model, not an adapter: export it as hub-folder")
     out = Path(f"{short_name(model, folder)}-{to}") if out is None else out

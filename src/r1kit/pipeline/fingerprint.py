@@ -19,6 +19,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from r1kit.pipeline.graph import Output, Stage
+from r1kit.pipeline.manifest import require_as_written
 from r1kit.redaction import redacted
 from r1kit.settings import HASHED_IF_SET, NOT_HASHED
 from r1kit.store import StoreError, combine, files_in, sha256, write_json
@@ -110,6 +111,8 @@ def identity(stage: Stage, hashes: Hashes, fingerprints: dict[str, str]) -> dict
             raise ValueError(f"input {name!r} of stage {stage.name}: there is no file or folder {source.path}")
         if source.fetch is None and source.path.is_dir() and not files_in(source.path):
             raise ValueError(f"input {name!r} of stage {stage.name}: the folder {source.path} holds no files")
+        if source.fetch is None:
+            require_as_written(source.path, hashes.of)
         digest = hashes.of(source.path) if source.fetch is None else UNKNOWN
         if source.mark and digest != UNKNOWN:
             digest = combine({"content": digest, "mark": source.mark})

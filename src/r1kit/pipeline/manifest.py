@@ -60,6 +60,17 @@ def stage_damage(
     return changed | added | damage(folder, used, whole=whole, hash_of=hash_of)
 
 
+def require_as_written(path: Path, hash_of: Callable[[Path], str] = sha256) -> None:
+    """Raise `StoreError` for a file or folder of a finished stage that is not as it was written. Others pass."""
+    path = path.resolve()
+    for stage in path.parents:
+        if (stage / MANIFEST).is_file() and (stage / STARTED).is_file():
+            if damaged := stage_damage(stage, [path.relative_to(stage).as_posix()], hash_of=hash_of):
+                as_it_is = "to use it as it is, copy it out of the stage's folder"
+                raise StoreError(f"{describe(stage, damaged)}; {as_it_is}")
+            return
+
+
 def checkpoint_damage(folder: Path) -> dict[str, str]:
     """Why each checkpoint of a stage that is not as it was sealed is damaged. All of them are hashed."""
     damaged = {}

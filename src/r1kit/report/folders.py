@@ -129,7 +129,9 @@ def find_stages(
         return [StageFolder(stage_name(Path(folder)), Path(folder)) for folder in source]
     run = Path(source)
     stages = [
-        StageFolder(stage_name(path), path) for path in run.glob("*/") if any((path / name).exists() for name in FILES)
+        StageFolder(stage_name(path), path)
+        for path in run.glob("[!.]*/")
+        if any((path / name).exists() for name in FILES)
     ]
     if unreadable is not None:
         reasons = {stage.folder: stage.damage() for stage in stages}
@@ -166,7 +168,7 @@ def last_report(source: Source) -> StageFolder | None:
     if not isinstance(source, str | Path):
         return None
     return newest_report(
-        [StageFolder(stage_name(path.parent), path.parent) for path in Path(source).glob("*/manifest.json")]
+        [StageFolder(stage_name(path.parent), path.parent) for path in Path(source).glob("[!.]*/manifest.json")]
     )
 
 

@@ -46,7 +46,8 @@ class RecordedStage:
 
     @property
     def name(self) -> str:
-        return stage_name(self.folder)
+        """As the stage was named, whatever its folder is called now."""
+        return str(self.facts.get("stage") or stage_name(self.folder))
 
     @property
     def kind(self) -> str:
