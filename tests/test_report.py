@@ -277,6 +277,8 @@ def test_of_a_stage_run_twice_the_later_one_counts(tmp_path: Path) -> None:
     evaluation(tmp_path / "eval-0000000b", False, 1.0, problems=3)
     evaluation(tmp_path / "eval-0000000a", True, 2.0, problems=3)
     assert [stage.folder.name for stage in find_stages(tmp_path)] == ["eval-0000000a"]
+    (tmp_path / "plan.json").write_text('{"stages": [{"folder": "eval-0000000b"}]}')  # the clock went back
+    assert [stage.folder.name for stage in find_stages(tmp_path)] == ["eval-0000000b"]
 
 
 def test_an_evaluation_in_progress_stands_apart(run: Path, tmp_path: Path) -> None:

@@ -48,6 +48,7 @@ def test_secrets_are_hidden_by_address_by_name_and_by_form() -> None:
         "api_key_env": "NAME",
     }
     assert (hidden["note"], hidden["url"]) == ("my key is ***", "http://x/?a=1&api_key=***")
+    assert redacted({"api_keys": ["one", "two"]}) == {"api_keys": [HIDDEN, HIDDEN]}
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from typing import Any
 HIDDEN = "***"
 LEAST_LENGTH = 4  # of a secret that is looked for in a server's text
 _NAME = (
-    r"(?:[\w-]{0,60}[_-])?(?:(?:api|access|auth|secret|private|subscription)[_-]?key|secret|password|passwd|passphrase"
+    r"(?:[\w-]{0,60}[_-])?(?:(?:api|access|auth|secret|private|subscription)[_-]?keys?|secret|password|passwd|passphrase"
     r"|authorization|credentials?|cookie|(?:access|api|auth|bearer|hf|refresh|security|session|sandbox)[_-]?token)"
 )
 _SECRET_NAME = re.compile(_NAME, re.IGNORECASE)

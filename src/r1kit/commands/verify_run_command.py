@@ -14,7 +14,7 @@ from r1kit.data.jsonl import read_rows
 from r1kit.pipeline.fingerprint import fingerprint
 from r1kit.pipeline.manifest import FILES, MANIFEST, STARTED, checkpoint_damage, read_manifest, remedy, stage_damage
 from r1kit.pipeline.plan import CALLS, PLAN
-from r1kit.report.folders import UNREADABLE
+from r1kit.report.folders import UNREADABLE, planned
 from r1kit.report.live.places import children, find_runs, is_stage, with_name
 from r1kit.review.database import require_whole
 from r1kit.review.items import ReviewError
@@ -50,7 +50,7 @@ def verify_run(path: Path) -> dict[str, Any]:
         audits = [audit(stage) for run in runs.values() for stage in sorted(children(run)) if is_stage(stage)]
         broken = {file: reason for run in runs.values() for file, reason in _damage_of_run(run)}
         broken |= {parent: reason for each in audits for parent, reason in _missing_inputs(each.folder)}
-        absent = [stage for run in runs.values() for stage in _planned(run) if not stage.exists()]
+        absent = [stage for run in runs.values() for name in planned(run) if not (stage := run / name).exists()]
     lines = [f"{file} is damaged: {reason}" for file, reason in broken.items()]
     for each in audits:
         lines.append(f"{each.folder.name}: {each.state}{f', {each.files} files' if each.files else ''}")
@@ -103,14 +103,6 @@ def _finished(run: Path) -> list[Path]:
     """The folders of the stages that the run's calls finished; none if the list of calls is damaged."""
     try:
         return [run / str(name) for call in read_object(run / CALLS)["calls"] for name in call["stages"]]
-    except (StoreError, OSError, LookupError, TypeError):
-        return []
-
-
-def _planned(run: Path) -> list[Path]:
-    """The folders of the stages of the run's last call; none if its plan is damaged."""
-    try:
-        return [run / str(stage["folder"]) for stage in read_object(run / PLAN)["stages"]]
     except (StoreError, OSError, LookupError, TypeError):
         return []
 

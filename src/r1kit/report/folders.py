@@ -15,6 +15,7 @@ from r1kit.data.jsonl import read_rows
 from r1kit.evaluate.metrics import Scored
 from r1kit.evaluate.statistics import Summary, summarise
 from r1kit.pipeline.manifest import stage_damage
+from r1kit.pipeline.plan import PLAN
 
 FILES = ("manifest.json", "stage.json", "metrics.jsonl", "completions.jsonl")  # of which a stage's folder has one
 EVIDENCE = ("metrics.jsonl", "preflight.json", "mask.json", "completions.jsonl", "results.json")  # of verdicts
@@ -117,11 +118,11 @@ def find_stages(
 ) -> list[StageFolder]:
     """Stage folders from a mapping (name -> folder), from a list of folders, or from a run's folder.
 
-    A run's folder may hold several folders of one stage, each with other settings. The last started counts, and
-    stages built on another one are left out, so two runs are never mixed. If the run has a report of its own, the
-    stages are those of the report, with its names and order, and with `beyond_report` the others after them; without
-    one they are all, by start. Raises ValueError if there are none. A stage that cannot be read is an error, or is left
-    out if `unreadable` is there to receive the reason.
+    A run's folder may hold several folders of one stage, each with other settings. That of the last call counts, or
+    the last started, and stages built on another one are left out, so two runs are never mixed. If the run has a report
+    of its own, the stages are those of the report, with its names and order, and with `beyond_report` the others after
+    them; without one they are all, by start. Raises ValueError if there are none. A stage that cannot be read is an
+    error, or is left out if `unreadable` is there to receive the reason.
     """
     if isinstance(source, Mapping):
         return [StageFolder(name, Path(folder)) for name, folder in source.items()]
@@ -137,7 +138,8 @@ def find_stages(
         reasons = {stage.folder: stage.damage() for stage in stages}
         unreadable |= {folder: reason for folder, reason in reasons.items() if reason}
         stages = [stage for stage in stages if not reasons[stage.folder]]
-    latest = {stage.name: stage for stage in sorted(stages, key=lambda stage: stage.started) if stage.kind != "report"}
+    ordered = by_call(run, stages)
+    latest = {stage.name: stage for stage in ordered if stage.kind != "report"}
     latest = {name: stage for name, stage in latest.items() if is_current(stage, latest)}
     if not latest:
         raise ValueError(
@@ -145,7 +147,7 @@ def find_stages(
             "metrics.jsonl or completions.jsonl"
         )
     by_start = sorted(latest.values(), key=lambda stage: stage.started)
-    report = newest_report(stages)
+    report = newest_report(ordered)
     in_report = {} if report is None else {title: stage_name(Path(name)) for title, name in inputs_of(report).items()}
     named = [StageFolder(title, latest[name].folder) for title, name in in_report.items() if name in latest]
     if not named:
@@ -167,14 +169,26 @@ def last_report(source: Source) -> StageFolder | None:
     """The latest finished `report` stage in a run's folder; None if there is none or `source` is not a folder."""
     if not isinstance(source, str | Path):
         return None
-    return newest_report(
-        [StageFolder(stage_name(path.parent), path.parent) for path in Path(source).glob("[!.]*/manifest.json")]
-    )
+    folders = [path.parent for path in Path(source).glob("[!.]*/manifest.json")]
+    return newest_report(by_call(Path(source), [StageFolder(stage_name(folder), folder) for folder in folders]))
 
 
-def newest_report(stages: Sequence[StageFolder]) -> StageFolder | None:
-    reports = (stage for stage in stages if stage.finished and stage.kind == "report")
-    return max(reports, key=lambda stage: stage.started, default=None)
+def by_call(run: Path, stages: Sequence[StageFolder]) -> list[StageFolder]:
+    """Stages by start, and those of the run's last call after all others, because a clock can go backwards."""
+    last = planned(run)
+    return sorted(stages, key=lambda stage: (stage.folder.name in last, stage.started))
+
+
+def newest_report(ordered: Sequence[StageFolder]) -> StageFolder | None:
+    return next((stage for stage in reversed(ordered) if stage.finished and stage.kind == "report"), None)
+
+
+def planned(run: Path) -> list[str]:
+    """The folders of the run's last call, in order; none without a plan, or with a damaged one."""
+    try:
+        return [str(row["folder"]) for row in read_object(run / PLAN)["stages"]]
+    except UNREADABLE:
+        return []
 
 
 def inputs_of(stage: StageFolder) -> dict[str, str]:
