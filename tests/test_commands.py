@@ -319,7 +319,7 @@ def test_eval_generate_and_chat_ask_a_served_model(
         assert capsys.readouterr().out == "8\n10\n"
         assert [turn["role"] for turn in server.asked[-1]["messages"]] == ["system", "user", "assistant", "user"]
         assert cli.main(["eval", "adder", "--engine", engine, "--task", str(rows), "--format", "plain"]) == 1
-        assert "a server or an engine of your own renders prompts itself" in capsys.readouterr().err
+        assert "a server or your own engine renders prompts itself" in capsys.readouterr().err
 
 
 OWN = """

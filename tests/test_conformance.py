@@ -280,7 +280,7 @@ def test_verify_gives_each_row_its_verdict_and_counts_them(tmp_path: Path, capsy
     assert (summary["right"], summary["wrong"], summary["unknown"], summary["share"]) == (2, 2, 1, 0.5)
     assert list(read_rows(out)) == judged
     assert cli.main(["verify", str(file), "--verifier", "math", "--out", str(out)]) != 0
-    assert "already holds rows" in capsys.readouterr().err
+    assert "already contains rows" in capsys.readouterr().err
 
 
 def test_a_prediction_that_is_no_text_is_wrong_and_the_file_goes_on(

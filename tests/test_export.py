@@ -311,7 +311,7 @@ def test_a_model_of_another_shape_and_a_foreign_folder_are_refused(tmp_path: Pat
         export("tiny-deepseek-v3", "gguf", tmp_path / "out", prove=False)
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("words")
-    with pytest.raises(ModelError, match="is no export of r1kit"):
+    with pytest.raises(ModelError, match="is not an export of r1kit"):
         export("tiny", "gguf", tmp_path / "mine", prove=False)
     with pytest.raises(ModelError, match="is a whole model, not an adapter"):
         export("tiny", "adapter", tmp_path / "out")

@@ -103,7 +103,7 @@ RENAMED = {"name": "problems.jsonl", "columns": {"prompt": "question"}}
         ("rl", {"data": {"problem": "problems.jsonl"}}, "recipe rl has no data role 'problem': did you mean problems"),
         ("rl", {"data": {"problems": "problems.jsonl"}, "teacher": "tiny"}, "recipe rl does not take teacher"),
         ("sft", {"data": {"rows": {"name": "chats.jsonl", "column": {}}}}, r"data\.rows\.column: did you mean columns"),
-        ("distill", {"data": {"traces": "chats.jsonl"}, "scale": "tiny"}, "leave scale out"),
+        ("distill", {"data": {"traces": "chats.jsonl"}, "scale": "tiny"}, "leave out scale"),
         ("sft", {"data": {"rows": "chats.jsonl"}, "scale": "tiny"}, "recipe sft does not take scale"),
         ("sft", {"data": {"rows": "none.jsonl"}}, r"data\.rows: there is no file or known set"),
         ("sft", {"data": {"rows": "chats.jsonl", "validation": "gsm8k"}}, r"data\.validation: gsm8k is a set of pro"),

@@ -182,7 +182,7 @@ def test_runs_that_do_not_part_and_runs_that_cannot_be_compared(plain: Path, run
     hashes = stage_of(tmp_path / "shorter" / "run") / "step_hashes.jsonl"
     hashes.write_text("".join(line for line in hashes.read_text().splitlines(keepends=True) if '"step": 4' not in line))
     text = bisect(plain, tmp_path / "shorter" / "run")["text"]
-    assert f"rl was compared up to step 3: only {stage_of(plain)} goes on, to step 4" in text
+    assert f"rl was compared up to step 3: only {stage_of(plain)} continues, to step 4" in text
     (tmp_path / "none").mkdir()
     result = bisect(stage_of(plain), stage_of(run))
     assert (result["parting"]["step"], result["parting"]["stage"]) == (1, "rl")

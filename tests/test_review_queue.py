@@ -505,7 +505,7 @@ def test_a_queue_of_an_earlier_version_gets_the_index_when_it_is_opened(make: Ma
         (["no.db", "--import", "gone.jsonl"], "error: gone.jsonl: there is no such file"),
         (["rows.jsonl", "--export", "x.jsonl"], "not a review queue"),
         (["q.db", "--import", "rows.jsonl"], "rows.jsonl, row 2: not valid JSON"),
-        (["q.db", "--rejected", "x.jsonl"], "--rejected goes with --export"),
+        (["q.db", "--rejected", "x.jsonl"], "--rejected needs --export"),
     ],
 )
 def test_the_command_tells_bad_input_in_one_message(

@@ -149,7 +149,7 @@ def test_a_swallowed_update_is_caught_at_once(
 ) -> None:
     pool = pool_of(policy, tmp_path, server)
     monkeypatch.setattr(LocalEngine, "load_weights", lambda engine, tensors, version: None)
-    with pytest.raises(EngineError, match="did not take the weights of this step: its model holds others"):
+    with pytest.raises(EngineError, match="did not take the weights of this step: its model has other weights"):
         pool.load_weights(named_weights(moved(policy).model), version=1)
     assert not list((tmp_path / "handover").glob("*/")), "a hand-over is removed, however it ends"
 
@@ -252,7 +252,7 @@ def test_a_server_reads_whole_weights_of_its_own_model_from_its_folder_only(
     handover.write(tmp_path / "damaged", weights, torch.float32)
     file = next((tmp_path / "damaged").glob("*.safetensors"))
     file.write_bytes(file.read_bytes()[:-4] + b"\1\2\3\4")
-    assert "hashes are not those" in refused(tmp_path / "damaged")[1]
+    assert "hashes differ from" in refused(tmp_path / "damaged")[1]
     assert fingerprint(server.engine.policy.model.state_dict()) == before, "a refused hand-over changes nothing"
     assert ask(server, "/collective_rpc", {"method": "r1kit_facts"}, key="wrong")[0] == 401
     assert ask(server, "/collective_rpc", {"method": "shutdown"})[0] == 400
@@ -338,7 +338,7 @@ def test_vllms_worker_reads_from_its_folder_and_says_what_it_holds(
     deaf = _Worker(load(str(tiny_policy_folder), device="cpu"), takes=False)
     assert "call r1kit_claim first" in deaf.r1kit_load_weights(folder)["error"]
     deaf.r1kit_claim(str(tmp_path))
-    with pytest.raises(EngineError, match="its model holds the ones that it had before"):
+    with pytest.raises(EngineError, match="its model still has the old weights"):
         check_loaded("it", facts, written, "3-old-weights", [deaf.r1kit_load_weights(folder)])
     with pytest.raises(EngineError, match="it read others than were written"):
         check_loaded("it", facts, written, START, [{**answer, "read": "other"}])
@@ -369,7 +369,7 @@ def test_another_sampler_is_corrected_unless_that_is_off() -> None:
     assert off.corrected is off
     with pytest.raises(SettingsError, match=r"correction=auto sets it: recompute_old_logprobs works with epochs = 1"):
         RLSettings.parse(settings | servers | {"epochs": 2})
-    with pytest.raises(SettingsError, match="is no server's address"):
+    with pytest.raises(SettingsError, match="is not a server's address"):
         RLSettings.parse(settings | {"servers": {"urls": "localhost:8000/v1"}})
     assert LoopSettings().corrected == LoopSettings()
 

@@ -818,7 +818,7 @@ def test_a_files_own_columns_are_kept_under_another_name(tmp_path: Path, capsys:
     row = {"prediction": "4", "answer": 4, "correct": False, "detail": "by hand", "input_detail": "older", "why": "x"}
     path, out = write(tmp_path / "rows.jsonl", row), tmp_path / "out.jsonl"
     assert cli.main(["verify", str(path), "--verifier", "number", "--out", str(out)]) == 0
-    assert "the file's own columns are kept as input_correct, input_input_detail" in capsys.readouterr().out
+    assert "the input's columns of the same names are kept as input_correct, input_input_detail" in capsys.readouterr().out
     judged = json.loads(out.read_text())
     assert judged["correct"] is True and judged["detail"] == "equal as numbers"
     kept = {"input_correct": False, "input_input_detail": "by hand", "input_detail": "older", "why": "x"}
@@ -827,7 +827,7 @@ def test_a_files_own_columns_are_kept_under_another_name(tmp_path: Path, capsys:
     assert cli.main(["score", str(path), "--rewards", "accuracy"]) == 0
     printed = capsys.readouterr()
     assert json.loads(printed.out)["input_total"] == 7
-    assert "the file's own columns are kept as input_total" in printed.err
+    assert "the input's columns of the same names are kept as input_total" in printed.err
 
 
 def test_a_list_as_answer_is_read_as_told_or_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

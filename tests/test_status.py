@@ -56,7 +56,7 @@ def test_a_stage_runs_as_long_as_its_process_lives(tmp_path: Path, capsys: pytes
     assert run["state"] == "died"
     [first, *_] = run["stages"]
     assert first["state"] == "died"
-    assert "its process is gone" in first["error"]
+    assert "its process ended without an error message" in first["error"]
     assert first["log"] == str(tmp_path / "counting" / first["id"] / "log.txt")
     assert f"or the machine went down; its log: {first['log']}" in text(tmp_path, capsys)
 

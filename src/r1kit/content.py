@@ -88,7 +88,7 @@ def require_sealed(folder: Path) -> None:
     """Raise `StoreError` if the folder does not hold exactly what was sealed; hidden files do not count."""
     file = folder / CHECKSUMS
     if not file.exists():
-        raise StoreError(f"{folder} is damaged: it has no {CHECKSUMS}, so nobody knows whether its files are whole")
+        raise StoreError(f"{folder} is damaged: it has no {CHECKSUMS}, so its files cannot be checked")
     records = parse_records(read_json(file), file)
     names = {path.relative_to(folder).as_posix() for path in files_in(folder) if not path.name.startswith(".")}
     damaged = damage(folder, records, whole=True)

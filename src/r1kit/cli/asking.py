@@ -26,9 +26,9 @@ def add_asking(commands: Any) -> None:
     _add_problems(measure)
     _add_sampling(measure, temperature=0.0)
     measure.add_argument("--compare", metavar="MODEL", help="a second model, for a paired test on the same problems")
-    text = "correct the accuracy for the verifier's errors on these labelled cases: a verifier's name, or your own"
+    text = "correct the accuracy for the verifier's errors on labelled cases: those of a verifier, or your own file"
     measure.add_argument("--cases", metavar="NAME|FILE.jsonl", help=text)
-    measure.add_argument("--out", type=Path, metavar="DIR", help="keep completions.jsonl and results.json here")
+    measure.add_argument("--out", type=Path, metavar="DIR", help="write completions.jsonl and results.json here")
     add_json(measure)
 
     text = "sample completions for a prompt, task or file"
@@ -40,20 +40,22 @@ def add_asking(commands: Any) -> None:
     source.add_argument("file", metavar="FILE", nargs="?", type=Path, help="JSONL or Parquet with a prompt column")
     _add_problems(sample)
     _add_sampling(sample, temperature=1.0)
-    sample.add_argument("--out", type=Path, metavar="FILE.jsonl", help="write rows here; a repeated call resumes")
+    sample.add_argument("--out", type=Path, metavar="FILE.jsonl", help="write the rows here; the same command resumes")
 
-    server = add_command(commands, "serve", serve, "serve a model to OpenAI's clients, over HTTP")
+    server = add_command(commands, "serve", serve, "serve a model over HTTP, with OpenAI's API")
     server.add_argument("model", metavar="MODEL", help="a known model's name, a model folder or a hub id")
     server.add_argument("--name", default="", help="what clients call the model (default: MODEL)")
     add_address(server, 8000)
     text = "key that clients must send (default: the environment variable R1KIT_API_KEY)"
     server.add_argument("--api-key", default="", metavar="KEY", help=text)
     add_allow_code(server)
-    server.add_argument("--queue", type=int, default=512, metavar="N", help="completions that may wait (512)")
-    text = "let a training run with the key replace the weights by those that it writes below FOLDER"
+    server.add_argument("--queue", type=int, default=512, metavar="N", help="how many completions may wait (512)")
+    text = "let a training run that has the key replace the weights by files that it writes below FOLDER"
     server.add_argument("--weights-from", type=Path, metavar="FOLDER", help=text)
     add_format(server)
-    server.add_argument("--engine", metavar="JSON|FILE", type=engine, help='such as {"max_rows": 64, "device": "cpu"}')
+    server.add_argument(
+        "--engine", metavar="JSON|FILE", type=engine, help='engine settings, such as {"max_rows": 64, "device": "cpu"}'
+    )
 
     talk = add_command(commands, "chat", chat, "talk to a model")
     talk.add_argument("model", metavar="MODEL", help=MODEL_HELP)

@@ -12,8 +12,10 @@ from r1kit.cli.printing import print_check, print_json, print_table
 
 
 def add_models(commands: Any) -> None:
-    command = add_command(commands, "models", models, "list the models known by name, or what a model's turns are")
-    text = "show what a model's prompts open, what ends a completion, and what SFT teaches"
+    command = add_command(
+        commands, "models", models, "list the known models, or show how a model's turns begin and end"
+    )
+    text = "show how this model's prompts begin a reply, which tokens end it, and which of them SFT teaches"
     command.add_argument("models", metavar="MODEL", nargs="*", help=text)
     add_format(command)
     add_json(command)
@@ -21,14 +23,14 @@ def add_models(commands: Any) -> None:
 
 def add_data(commands: Any) -> None:
     data = add_group(commands, "data", "work with data files")
-    text = "list the public sets known by name: what they hold, their licences, and whether they are here"
+    text = "list the public data sets known by name, with contents, licence and whether they are on this machine"
     add_json(add_command(data, "list", list_data, text))
 
-    text = "show the first prompts and references of a data file, and every fault with row and field"
+    text = "show the first prompts and references of a data file, and every fault with its row and field"
     check = add_command(data, "check", check_data, text)
     check.add_argument("file", metavar="FILE", type=Path)
     add_columns(check, "prompt=q,answer=a")
-    check.add_argument("--verifier", metavar="NAME", help="judge all rows with this one, for example number")
+    check.add_argument("--verifier", metavar="NAME", help="judge all rows with this verifier, for example number")
     add_json(check)
 
     text = "show rows as a model's tokens: prompts, trained tokens (coloured, or in «»), and ends of turns"

@@ -14,10 +14,10 @@ MODEL_HELP = "a known model's name, a model folder, an adapter's folder, or a hu
 
 
 def add_exporting(commands: Any) -> None:
-    text = "write a model for other programs, run it there, and compare its answers"
+    text = "convert a model for other programs, run it there, and compare its answers"
     files = add_command(commands, "export", export, text)
     files.add_argument("model", metavar="MODEL", help=MODEL_HELP)
-    text = "a folder for transformers and the hub, a GGUF file, one with Ollama's Modelfile, or a LoRA adapter"
+    text = "a folder for transformers and the hub, a GGUF file, GGUF with a Modelfile for Ollama, or a LoRA adapter"
     files.add_argument("--to", required=True, choices=("hub-folder", "gguf", "ollama", "adapter"), help=text)
     files.add_argument("--quant", choices=("f16", "q8_0"), default="f16", help="precision of a GGUF file (f16)")
     _add_proof(files)
@@ -28,18 +28,18 @@ def add_exporting(commands: Any) -> None:
     upload.add_argument("repository", metavar="OWNER/NAME", help="the repository on the hub; created if needed")
     text = "what is uploaded (hub-folder)"
     upload.add_argument("--to", choices=("hub-folder", "adapter"), default="hub-folder", help=text)
-    upload.add_argument("--public", action="store_true", help="everybody may see a new repository")
-    upload.add_argument("--dry-run", action="store_true", help="write the folder, and upload nothing")
+    upload.add_argument("--public", action="store_true", help="make a new repository public")
+    upload.add_argument("--dry-run", action="store_true", help="write the folder, but upload nothing")
     _add_proof(upload)
 
 
 def _add_proof(command: argparse.ArgumentParser) -> None:
     command.add_argument("--out", type=Path, metavar="FOLDER", help="the export's folder (default: MODEL-TARGET)")
     add_format(command)
-    text = "how many prompts the trained model and the export both answer (16)"
+    text = "how many prompts the check asks of both the model and its export (16)"
     command.add_argument("--prompts", type=int, default=16, metavar="N", help=text)
     add_allow_code(command)
-    text = "do not run the export; its record says so"
+    text = "skip the check; export.json records that"
     command.add_argument("--no-proof", dest="proof", action="store_false", help=text)
     add_json(command)
 

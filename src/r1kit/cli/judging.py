@@ -19,10 +19,10 @@ def add_judging(commands: Any) -> None:
     add_columns(verdicts, "prediction=output,answer=gold")
     verdicts.add_argument("--out", type=Path, metavar="FILE.jsonl", help="write the rows here and print the counts")
     verdicts.add_argument("--conformance", action="store_true", help="run labelled cases and print error rates")
-    verdicts.add_argument("--cases", metavar="NAME|FILE.jsonl", help="with --conformance: whose cases, or your own")
+    verdicts.add_argument("--cases", metavar="NAME|FILE.jsonl", help="with --conformance: a verifier's cases, or yours")
     add_json(verdicts)
 
-    text = "compute the rewards of completions, part by part"
+    text = "compute the rewards of completions, each part separately"
     rewards = add_command(commands, "score", score, text, settings_are_usage=True)
     rewards.add_argument("file", metavar="FILE", type=Path, help="rows with completion and the rewards' columns")
     rewards.add_argument("--rewards", required=True, metavar="A,B", help="names, dotted paths, or a JSON list of specs")
@@ -33,7 +33,7 @@ def add_judging(commands: Any) -> None:
 
 
 def add_sandbox(commands: Any) -> None:
-    sandbox = add_group(commands, "sandbox", "where untrusted programs run")
+    sandbox = add_group(commands, "sandbox", "check the sandbox for untrusted programs, or serve it")
     text = "show which sandbox this machine has, and test what it enforces"
     add_json(add_command(sandbox, "check", check_sandbox, text))
 
@@ -52,12 +52,12 @@ def verify(options: argparse.Namespace) -> int:
 
     if options.conformance:
         if options.file is not None or options.out is not None:
-            raise SettingsError("--conformance runs labelled cases: leave out FILE and --out; --cases takes your own")
+            raise SettingsError("--conformance uses labelled cases: leave out FILE and --out; --cases takes your own")
         data, text, passed = verify_command.conformance(options.verifier, options.cases)
         print_json(data) if options.json else print(text)
         return 0 if passed else 1
     if options.file is None or options.verifier is None or options.cases is not None:
-        raise SettingsError("verify takes FILE and --verifier NAME, or --conformance with optional --verifier, --cases")
+        raise SettingsError("verify needs FILE and --verifier NAME, or --conformance with optional --verifier, --cases")
     counts: Counter[str] = Counter()
     rows = verify_command.verify_rows(options.file, options.verifier, options.out, counts, options.columns)
     for _ in print_stream(rows, options):

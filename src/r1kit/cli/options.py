@@ -40,8 +40,8 @@ def add_settings(command: argparse.ArgumentParser, metavar: str, text: str) -> N
 
 
 def add_columns(command: argparse.ArgumentParser, example: str) -> None:
-    text = f"our names of the file's columns, for example {example} (docs/guides/data.md)"
-    command.add_argument("--columns", metavar="OURS=THEIRS,...", type=values.columns, default={}, help=text)
+    text = f"which columns of the file hold our fields, for example {example} (docs/guides/data.md)"
+    command.add_argument("--columns", metavar="FIELD=COLUMN,...", type=values.columns, default={}, help=text)
 
 
 def add_format(command: argparse.ArgumentParser) -> None:

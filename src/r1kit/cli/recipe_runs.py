@@ -25,33 +25,35 @@ def add_recipe_runs(commands: Any) -> None:
     _add_inputs(init)
     _add_hardware(init)
 
-    run = add_command(commands, "run", run_recipe, "run a recipe; finished stages are not run again", keeps_in="runs")
+    run = add_command(
+        commands, "run", run_recipe, "run or resume a recipe; finished stages are not repeated", keeps_in="runs"
+    )
     _add_recipe(run)
     _add_controls(run)
     _add_execution(run)
 
-    bench = add_group(commands, "bench", "compare ways to train")
-    text = "train with each algorithm from several seeds, and show which of them differ"
+    bench = add_group(commands, "bench", "compare training algorithms")
+    text = "train with each algorithm and several seeds, and show which algorithms differ"
     algorithms = add_command(bench, "algorithms", compare_algorithms, text, keeps_in="runs")
     _add_recipe(algorithms, default="r1-zero")
-    text = "presets, also with fields: grpo,dr_grpo,grpo+kl_coef=0.1; the first is compared with all others"
+    text = "presets, with changed fields after +: grpo,dr_grpo,grpo+kl_coef=0.1; all others are compared with the first"
     algorithms.add_argument("--presets", metavar="A,B,...", type=names, default=[], help=text)
     algorithms.add_argument("--seeds", type=int, default=5, metavar="N", help="models per algorithm (5)")
-    algorithms.add_argument("--stage", default="", help="the RL stage (default: zero, or the only one)")
+    algorithms.add_argument("--stage", default="", help="the RL stage (default: zero, or the only RL stage)")
     _add_execution(algorithms)
 
     plan = add_command(commands, "plan", show_plan, "show what `run` would do, stage by stage, and why")
     _add_recipe(plan)
     _add_controls(plan)
-    plan.add_argument("--hardware", metavar="NAME", help="choose sizes and estimate tokens, memory and hours: h100 ...")
-    text = "measure the models here for at most a minute: hours are of this machine, memory of --hardware"
+    plan.add_argument("--hardware", metavar="NAME", help="the device for sizes, memory and hours, for example h100")
+    text = "measure the speed of the models on this machine, for at most a minute, to estimate the hours"
     plan.add_argument("--measure", action="store_true", help=text)
-    text = "devices that share each training stage, also on several nodes, as in 64x8; for cpu cores (1)"
+    text = "devices that share each training stage, for example 8, or 64x8 for 64 nodes of 8; with cpu, cores (1)"
     plan.add_argument("--devices", metavar="N", help=text)
-    text = "nodes of a Ray cluster: also show when and where each stage runs on it"
+    text = "number of nodes of a Ray cluster: also show when and where each stage runs"
     plan.add_argument("--nodes", type=int, default=0, metavar="N", help=text)
 
-    text = "check a recipe with three real steps before it costs anything: status 1 if a check fails"
+    text = "check a recipe with three real steps, before it costs anything; exit with status 1 if a check fails"
     preflight = add_command(commands, "preflight", check_recipe, text)
     _add_recipe(preflight)  # all options of `run`, so that its line can be repeated
     _add_controls(preflight)
@@ -64,20 +66,20 @@ def _add_recipe(command: argparse.ArgumentParser, default: str = "") -> None:
     optional: dict[str, Any] = {"nargs": "?", "default": default} if default else {}
     command.add_argument("recipe", metavar="RECIPE", help=f"{text} ({default})" if default else text, **optional)
     _add_inputs(command)
-    text = "walk all stages in minutes: smallest sizes, a random model of the same architecture"
+    text = "run all stages in minutes, at the smallest sizes, on a random model of the same architecture"
     command.add_argument("--rehearse", action="store_true", help=text)
     add_settings(command, "STAGE.FIELD=VALUE", "change a setting, for example rl.optimizer.learning_rate=1e-4")
-    command.add_argument("--until", metavar="STAGE,...", help="run only these stages and those that they need")
+    command.add_argument("--until", metavar="STAGE,...", help="run only these stages and the stages that they need")
     command.add_argument("--runs", type=Path, default=Path("runs"), metavar="DIR", help="folder of all runs (runs)")
     command.add_argument("--seed", type=int, help="seed of all random numbers (0)")
     add_json(command)
 
 
 def _add_inputs(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--scale", help="how large to run, for example tiny, or package.module:SCALE")
+    command.add_argument("--scale", help="the sizes to use, for example tiny, or package.module:SCALE")
     command.add_argument("--model", help="a known model's name, a folder or a hub id (default: the scale's own)")
     command.add_argument("--student", metavar="MODEL", help="the smaller model that learns from the result")
-    command.add_argument("--teacher", metavar="MODEL", help="for distill and v3: the model that writes, instead of R1")
+    command.add_argument("--teacher", metavar="MODEL", help="for distill and v3: the teacher to use instead of R1")
     text = "data for one role of the recipe, for example problems=mine.jsonl or eval=gsm8k; may be repeated"
     repeated: dict[str, Any] = {"action": "append", "default": [], "help": text}
     command.add_argument("--data", metavar="ROLE=NAME|FILE|JSON", type=role, **repeated)
@@ -85,21 +87,21 @@ def _add_inputs(command: argparse.ArgumentParser) -> None:
 
 
 def _add_controls(command: argparse.ArgumentParser) -> None:
-    text = "train an RL stage again by chance, for form alone ..., and split its gain: random,format,shuffled,majority"
+    text = "also train control arms of an RL stage, to split its gain: random,format,shuffled,majority"
     command.add_argument("--controls", metavar="[STAGE:]ARM,...", type=names, default=[], help=text)
 
 
 def _add_execution(command: argparse.ArgumentParser) -> None:
     """What running needs and a plan does not."""
-    text = "stages side by side, which share the cores (for the tiny model on a CPU as many as cores, otherwise 1)"
+    text = "how many stages run at a time and share the cores (tiny model on a CPU: number of cores, otherwise 1)"
     command.add_argument("--jobs", type=int, metavar="N", help=text)
-    text = "devices of this machine that share each training stage; without GPUs, processes (1)"
+    text = "how many devices of this machine share each training stage; without GPUs, processes (1)"
     command.add_argument("--devices", type=int, metavar="N", help=text)
-    text = "run the stages on a Ray cluster: ray for the one here or in RAY_ADDRESS, or ray://HOST:PORT"
+    text = "run the stages on a Ray cluster: ray for the one on this machine or in RAY_ADDRESS, or ray://HOST:PORT"
     command.add_argument("--on", metavar="ray[://HOST:PORT]", help=text)
-    text = "show the run in a tracker: trackio, tensorboard, wandb, mlflow; a list with commas, or repeated"
+    text = "show the run in a tracker: trackio, tensorboard, wandb or mlflow; several with commas"
     command.add_argument("--track", action="extend", default=[], metavar="NAME", type=names, help=text)
-    text = "hash every file of finished stages first; without it, only those whose size or time has changed"
+    text = "hash every file of finished stages first, not only those whose size or time has changed"
     command.add_argument("--verify", action="store_true", help=text)
     _add_hardware(command)
 

@@ -15,7 +15,7 @@ def add_review(commands: Any) -> None:
     command.add_argument("queue", metavar="QUEUE", type=Path, help="a queue's file, or the folder of a review stage")
     text = "add samples; creates the queue if needed"
     command.add_argument("--import", dest="rows", metavar="FILE.jsonl", type=Path, help=text)
-    text = "share of the samples that two reviewers get, 0 to 1 (0)"
+    text = "share of the samples that two reviewers each decide, 0 to 1 (0)"
     command.add_argument("--double", metavar="SHARE", type=float, help=text)
     text = "how long a sample is reserved for a reviewer (15)"
     command.add_argument("--lease", metavar="MINUTES", type=float, help=text)
@@ -34,7 +34,7 @@ def review(options: argparse.Namespace) -> None:
 
     path = options.queue / "review.db" if options.queue.is_dir() else options.queue
     if options.rejected and not options.export:
-        raise ReviewError("--rejected goes with --export: give both")
+        raise ReviewError("--rejected needs --export: give both")
     shared = {"double_share": options.double, "lease_minutes": options.lease}
     if options.rows is not None:
         ReviewQueue.create(path, readable_rows(options.rows), **shared).close()

@@ -18,37 +18,37 @@ def add_run_folders(commands: Any) -> None:
     result.add_argument("run", metavar="RUN_DIR", type=Path, help="a run's folder, or the folder of all its stages")
     add_json(result)
 
-    state = add_command(commands, "status", status, "show what runs, how far it is, how healthy, and why runs ended")
-    text = "folder of all runs, one run's folder, or one stage's (runs)"
+    state = add_command(commands, "status", status, "show progress, health and state of runs, and why they ended")
+    text = "the folder of all runs, of one run or of one stage (runs)"
     state.add_argument("runs", metavar="RUNS", nargs="?", type=Path, default=Path("runs"), help=text)
     add_json(state)
 
-    text = "hash every file of a run, or of a copy of it, and name those that are damaged"
+    text = "check every file of a run, or of a copy of it, for damage"
     hashes = add_command(commands, "verify-run", verify_run, text)
     text = "a run's folder, one of its stages, or a folder of runs"
     hashes.add_argument("run", metavar="RUN", type=Path, help=text)
     add_json(hashes)
 
-    text = "repeat a step of an RL stage, bit for bit, and show what differs from what was logged"
+    text = "repeat a step of an RL stage, bit for bit, and show what differs from the log"
     step = add_command(commands, "replay", replay, text)
     step.add_argument("run", metavar="RUN", type=Path, help="a run's folder, or the folder of its RL stage")
-    step.add_argument("--step", type=int, required=True, metavar="N", help="the step, from 1")
+    step.add_argument("--step", type=int, required=True, metavar="N", help="the step to repeat, counted from 1")
     step.add_argument("--stage", default="", metavar="NAME", help="the RL stage, if the run has several")
     add_json(step)
 
-    text = "name the first stage, step and tensor at which two runs part, and how their settings differ"
+    text = "find the first stage, step and tensor in which two runs differ, and show how their settings differ"
     parting = add_command(commands, "bisect", bisect, text)
     parting.add_argument("one", metavar="RUN_A", type=Path, help="a run or a stage")
     parting.add_argument("other", metavar="RUN_B", type=Path, help="a run or a stage")
     add_json(parting)
 
-    text = "say whether runs are broken, in which way, by which figures, and what helps: status 1 for a fault"
+    text = "show whether runs are broken, with evidence and what to change; exit with status 1 for a fault"
     verdicts = add_command(commands, "doctor", doctor, text)
-    verdicts.add_argument("run", metavar="RUN", type=Path, help="a run's folder, a stage's, or that of all runs")
+    verdicts.add_argument("run", metavar="RUN", type=Path, help="the folder of a run, of a stage or of all runs")
     add_json(verdicts)
 
-    page = add_command(commands, "watch", watch, "see runs in the browser while they run, and afterwards")
-    text = "folder of all runs, or one run's folder (runs)"
+    page = add_command(commands, "watch", watch, "show runs in the browser, while they run and afterwards")
+    text = "the folder of all runs, or of one run (runs)"
     page.add_argument("runs", metavar="RUNS", nargs="?", type=Path, default=Path("runs"), help=text)
     page.add_argument("--port", type=int, default=8766, help="port to serve at; 0 picks a free one (8766)")
     browser = page.add_mutually_exclusive_group()

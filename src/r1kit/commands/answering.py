@@ -84,7 +84,7 @@ def open_model(settings: EngineSettings, template: str | None, progress: Progres
         return AnsweringModel(engine, chat, weights, settings.max_rows, policy.tokenizer, policy.context)
     if template == "plain":
         raise ValueError(
-            "a server or an engine of your own renders prompts itself, so the format plain has no effect: leave it out"
+            "a server or your own engine renders prompts itself, so --format plain has no effect: leave it out"
         )
     chat = ChatFormat(template="chat") if template in (None, "chat") else saved.read(Path(str(template)).expanduser())
     if chat.prefill:

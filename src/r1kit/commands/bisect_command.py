@@ -53,12 +53,17 @@ def bisect(one: Path, other: Path) -> dict[str, Any]:
         notes += _lengths(name, *both)
     lines = [f"the same: {', '.join(same)}"] if same else []
     if isinstance(parting, Parting):
-        lines += [f"{parting.stage} parts at {parting.detail}", *_causes(stages[parting.stage], others[parting.stage])]
+        lines += [
+            f"{parting.stage} differs at {parting.detail}",
+            *_causes(stages[parting.stage], others[parting.stage]),
+        ]
     elif same:
-        lines += ["the runs do not part in what they recorded"]
+        lines += ["the runs do not differ in anything that they recorded"]
     lines += [*damaged, *notes]
     lines += (
-        [f"not compared, since the two have no steps, metrics or rows in common: {', '.join(empty)}"] if empty else []
+        [f"not compared, because the runs have no steps, metrics or rows in common: {', '.join(empty)}"]
+        if empty
+        else []
     )
     lines += [f"only in one of them: {', '.join(unshared)}"] if unshared else []
     facts = asdict(parting) if isinstance(parting, Parting) else None
@@ -73,7 +78,7 @@ def _stages(path: Path) -> dict[str, Path]:
         return {stage_name(path): path}
     runs = find_runs(path)
     if len(runs) != 1:
-        raise ValueError(f"{path} holds {len(runs)} runs: name one run's folder, or one stage's")
+        raise ValueError(f"{path} contains {len(runs)} runs: name the folder of one run or one stage")
     [run] = runs.values()
     found = {stage.name: run / stage.id for stage in States().run(run).stages}
     return {name: folder for name, folder in found.items() if is_stage(folder)}
@@ -108,7 +113,7 @@ def _lengths(name: str, one: Path, other: Path) -> list[str]:
     lost = sorted(step for step in steps[one].keys() ^ steps[other].keys() if step <= last)
     notes = [f"{name}: {len(lost)} steps up to {last} are in only one of the two, first {lost[0]}"] if lost else []
     if ends[longer] > last:
-        notes.append(f"{name} was compared up to step {last}: only {longer} goes on, to step {ends[longer]}")
+        notes.append(f"{name} was compared up to step {last}: only {longer} continues, to step {ends[longer]}")
     return notes
 
 
@@ -132,7 +137,7 @@ def _rows_part(name: str, one: Path, other: Path) -> Parting | bool:
     for file in files:
         for number, (mine, theirs) in enumerate(zip_longest(read_rows(one / file), read_rows(other / file)), 1):
             if mine is None or theirs is None:
-                return Parting(name, None, f"{file}:{number}", f"{file}, row {number}, which one of them lacks")
+                return Parting(name, None, f"{file}:{number}", f"{file}, row {number}, which only one of the runs has")
             compared = [key for key in {**mine, **theirs} if key not in NOT_COMPARED]
             columns = [key for key in compared if mine.get(key) != theirs.get(key)]
             if columns:

@@ -55,7 +55,7 @@ def evaluate(
     accuracy of each model corrected for its errors.
     """
     if compare == model:
-        raise ValueError(f"the model to compare with is {model} itself: name another one")
+        raise ValueError(f"--compare names the same model, {model}: name another one")
     settings = {name: engine_settings(name, engine) for name in (model, compare) if name is not None}
     problems = task_problems(task, split, limit, columns)
     check_verifiers(problems)
@@ -98,7 +98,7 @@ def _error_rates(problems: list[Problem], cases: str | Path) -> ErrorRates:
     names = sorted({problem.verifier for problem in problems})
     if len(names) > 1:
         raise ValueError(
-            f"--cases measures one verifier, and the problems have {', '.join(names)}: evaluate them apart"
+            f"--cases measures one verifier, but the problems have several ({', '.join(names)}): evaluate each alone"
         )
     source = cases if cases in CASES else Path(cases)
     return conformance.measure(names[0], source).error_rates

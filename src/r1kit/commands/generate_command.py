@@ -44,7 +44,7 @@ def generate(
     """
     sampling = sampling or SamplingParams()
     if (prompt is None) == (task is None):
-        raise ValueError("generate takes a prompt or a task: give exactly one of them")
+        raise ValueError("generate needs exactly one of --prompt, --task and FILE")
     if prompt is not None and not prompt.strip():
         raise ValueError("the prompt is empty: pass the text that the model should answer")
     encodable(prompt or "")
@@ -59,7 +59,7 @@ def generate(
         setup = combine(opened.setup(sampling))[:8]
         earlier = [] if out is None else list(read_rows(out, missing_ok=True))
         if any(row.get("setup") != setup for row in earlier):
-            raise StoreError(f"{out} holds rows of another model, prompt format or sampling: name another file")
+            raise StoreError(f"{out} contains rows of another model, prompt format or sampling: name another file")
         done = Counter((row["problem_id"], row["prompt"]) for row in earlier)
         left = [problem for problem in problems if done[problem.id, problem.prompt] < sampling.n]
         size = max(1, opened.parallel // sampling.n)

@@ -39,7 +39,7 @@ def open_writer(out: Path | None) -> AbstractContextManager[RowWriter | None]:
     if out is None:
         return nullcontext()
     if out.exists() and out.stat().st_size:
-        raise StoreError(f"{out} already holds rows: name another file or delete it")
+        raise StoreError(f"{out} already contains rows: name another file or delete it")
     return RowWriter(out)
 
 
@@ -59,7 +59,7 @@ def with_results(row: Row, results: Mapping[str, Any], counts: Counter[str]) -> 
 def renamed_columns(counts: Mapping[str, int]) -> str:
     """A sentence about the columns that `with_results` renamed; "" if there are none."""
     names = [name.removeprefix(RENAMED) for name in counts if name.startswith(RENAMED)]
-    return f"\nthe file's own columns are kept as {', '.join(names)}" if names else ""
+    return f"\nthe input's columns of the same names are kept as {', '.join(names)}" if names else ""
 
 
 def field_of(row: Row, column: str, file: Path, number: int) -> Any:

@@ -39,12 +39,18 @@ def replay(path: Path, step: int, stage: str = "", say: Callable[[str], None] = 
     """
     recorded = RecordedStage.read(find_stage(path, stage))
     if recorded.kind not in KINDS:
-        raise ValueError(f"{recorded.folder} is of kind {recorded.kind!r}: only {' and '.join(KINDS)} can be replayed")
+        raise ValueError(
+            f"{recorded.folder} is of the kind {recorded.kind!r}: only {' and '.join(KINDS)} stages can be replayed"
+        )
     logged = read_steps(recorded.folder)
     if step < 1 or step not in logged:
         steps = [each for each in logged if each > 0]  # 0 are the weights before the first step
-        known = f"steps {min(steps)} to {max(steps)}" if steps else "no steps: none has ended, or an older version ran"
-        raise ValueError(f"{recorded.folder / FILE} has no step {step}, but {known}")
+        known = (
+            f"steps {min(steps)} to {max(steps)}"
+            if steps
+            else "no steps: none has finished, or an older version of r1kit ran the stage"
+        )
+        raise ValueError(f"{recorded.folder / FILE} has no step {step}; it has {known}")
     start = _sound_checkpoint(recorded.folder, step, say)
     first = 1 + (step_of(start) if start else 0)
     if len(shared := {sharing_of(logged[each]) for each in logged if first <= each <= step}) > 1:
@@ -56,13 +62,15 @@ def replay(path: Path, step: int, stage: str = "", say: Callable[[str], None] = 
     for damaged in log_damage(recorded.folder):
         say(damaged)
     for change in recorded.changes_since():
-        say(f"since the run: {change}")
+        say(f"changed since the run: {change}")
     with scratch_folder(Path(tempfile.gettempdir()), "r1kit-replay") as scratch:
         folder = scratch / recorded.folder.name
         run_again(recorded, folder, start, step, logged[step])
         repeated = read_steps(folder)
         if step not in repeated:
-            raise StoreError(f"the replay ended after step {max(repeated)}, and said why: step {step} was not repeated")
+            raise StoreError(
+                f"the replay stopped after step {max(repeated)} for the reason above: step {step} was not repeated"
+            )
         difference = first_difference(logged, repeated, [each for each in sorted(repeated) if each in logged])
         compared = step if difference is None else difference.step
         rows = [
@@ -86,11 +94,13 @@ def find_stage(path: Path, name: str = "") -> Path:
         return path
     known = [each for each in sorted(children(path)) if (each / FILE).exists() and (each / "rollouts").is_dir()]
     if not known:
-        raise ValueError(f"{path} has no RL stage with {FILE}: no step of one has ended, or an older version ran it")
+        raise ValueError(
+            f"{path} has no RL stage with {FILE}: none of its steps has finished, or an older version of r1kit ran it"
+        )
     chosen = [each for each in known if name in ("", each.name, RecordedStage(each, {}).name)]
     if len(chosen) != 1:
         names = ", ".join(each.name for each in known)
-        raise ValueError(f"name one RL stage of {path} with --stage; with logged steps there are: {names}")
+        raise ValueError(f"name one RL stage of {path} with --stage; these have logged steps: {names}")
     return chosen[0]
 
 
@@ -101,7 +111,7 @@ def _sound_checkpoint(stage: Path, step: int, say: Callable[[str], None]) -> Pat
             try:
                 require_sealed(checkpoint)
             except StoreError as error:
-                say(f"{error}; the replay starts before it")
+                say(f"{error}; the replay starts from an earlier checkpoint")
             else:
                 return checkpoint
     return None
@@ -119,7 +129,9 @@ def run_again(
     try:
         settings = kind.settings.parse(recorded.facts["settings"]).replace(**QUIET, sequence_devices=row_size)
     except SettingsError as error:
-        raise SettingsError(f"{recorded.folder} has settings that this version of r1kit refuses: {error}") from None
+        raise SettingsError(
+            f"{recorded.folder} has settings that this version of r1kit does not accept: {error}"
+        ) from None
     (folder / "checkpoints").mkdir(parents=True)
     if (dtype := recorded.folder / "compute_dtype.json").exists():
         shutil.copy(dtype, folder)
@@ -169,7 +181,7 @@ def _completions(logged: Path, repeated: Path, difference: Difference) -> list[s
             names = [name for name in ("completion", "reward", "parts", "advantage") if then.get(name) != now.get(name)]
             changes = [f"    {name}: {_short(then.get(name))} -> {_short(now.get(name))}" for name in names]
             return [f"  problem {then.get('problem_id')}:", *changes]
-    return [f"  its text was not kept: {logged / file} does not exist (rollouts_every)"]
+    return [f"  its text was not stored: {logged / file} does not exist (see rollouts_every)"]
 
 
 def _short(value: Any) -> str:

@@ -55,7 +55,7 @@ def check_sandbox() -> dict[str, Any]:
 
 def _headline(sandbox: Sandbox) -> str:
     if isinstance(sandbox, Remote):
-        return f"programs run at {redacted(sandbox.url)}, which reports on its own sandbox:"
+        return f"programs run on {redacted(sandbox.url)}, which reports on its own sandbox:"
     strict = ": one process, no threads, no files written" if sandbox.kind == "landlock" else ""
     return f"programs run under {sandbox.kind}{strict}, with {_python_of(sandbox)}"
 
@@ -84,7 +84,9 @@ def serve_sandbox(host: str, port: int, token_variable: str) -> None:
     except SandboxError as error:
         raise ValueError(str(error)) from error
     if broken := [finding.what for finding in findings if not finding.held]:
-        raise ValueError(f"the sandbox here does not hold: {', '.join(broken)}; see `r1kit sandbox check`")
+        raise ValueError(
+            f"the sandbox of this machine does not enforce its limits: {', '.join(broken)}; see `r1kit sandbox check`"
+        )
     assert isinstance(sandbox, LocalSandbox)
     with listening(host, port) as (opened, address):
         print(f"{_headline(sandbox)}; serving at {address.rstrip('/')}", file=sys.stderr, flush=True)

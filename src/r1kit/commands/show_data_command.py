@@ -48,7 +48,9 @@ def show_data(
     elif reader.name == "conversations":
         rows = _conversations(file, chat, policy, columns, count)
     else:
-        raise DataError("wrong type", f"{reader.name} have no trained tokens: `r1kit data check` shows them", str(file))
+        raise DataError(
+            "wrong type", f"{reader.name} have no trained tokens: use `r1kit data check` to show them", str(file)
+        )
     lines = [f"{file} with the prompt format of {model}: {source}", turn]
     for row in rows:
         lines += ["", f"row {row['row']}: {row['facts']}"]

@@ -19,8 +19,8 @@ from r1kit.terminal import printable, shortened
 
 ENDED_BADLY = ("failed", "died", "damaged", "unknown", "stopped")
 REASONS = {
-    "died": "its process is gone and left no error: it was killed, or the machine went down",
-    "unknown": "it was started on another machine: ask there",
+    "died": "its process ended without an error message: it was killed, or the machine went down",
+    "unknown": "it was started on another machine: run `r1kit status` there",
     "stopped": "stopped by a signal",
 }
 MESSAGE = 300  # characters of an error or of evidence

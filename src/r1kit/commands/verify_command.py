@@ -82,7 +82,7 @@ def conformance(verifier: str | None = None, cases: str | None = None) -> tuple[
     skipped: dict[str, str] = {}
     if verifier is None:
         if cases is not None:
-            raise ValueError("--cases needs --verifier: name the verifier to run them on")
+            raise ValueError("--cases needs --verifier: name the verifier to measure")
         skipped = {name: reason for name in CASES if (reason := obstacle(name))}
         verifiers, rewards = [measure(name) for name in CASES if name not in skipped], measure_rewards()
     else:

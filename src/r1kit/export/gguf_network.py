@@ -33,7 +33,7 @@ def shape_of(config: Any) -> Shape:
     elif config.hidden_act != "silu":
         reason = f"its activation is {config.hidden_act}, not silu"
     if reason:
-        raise ModelError(f"{reason}, which our GGUF files cannot say: {REMEDY}")
+        raise ModelError(f"{reason}, which r1kit's GGUF files cannot express: {REMEDY}")
     return SHAPES[config.model_type]
 
 

@@ -33,7 +33,7 @@ def push(
     sent again. Raises `ExportError` for a folder that names paths of this machine, and if the hub refuses.
     """
     if not _REPOSITORY.fullmatch(repository):
-        raise ExportError(f"{repository!r} is no repository: give OWNER/NAME, such as ann/r1-small")
+        raise ExportError(f"{repository!r} is not a repository's name: give OWNER/NAME, such as ann/r1-small")
     if to not in ("hub-folder", "adapter"):
         raise ExportError(f"{to} is not pushed with a model card: push hub-folder or adapter")
     out = Path(f"{repository.rpartition('/')[2]}-{to}") if out is None else out

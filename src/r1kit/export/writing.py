@@ -143,7 +143,7 @@ def export(
         raise ModelError(f"{model} is a whole model, not an adapter: export it as hub-folder")
     out = Path(f"{short_name(model, folder)}-{to}") if out is None else out
     if out.exists() and not (out / RECORD).is_file() and (not out.is_dir() or any(out.iterdir())):
-        raise ModelError(f"{out} exists and is no export of r1kit: give a new folder with --out")
+        raise ModelError(f"{out} exists and is not an export of r1kit: give a new folder with --out")
     policy = trained_policy(model)
     own = saved.own(folder, policy.tokenizer)
     chat, source = own if template is None else saved.choose(template, folder, policy.tokenizer)

@@ -272,7 +272,7 @@ def shapes_in(weights: Path) -> dict[str, tuple[int, ...]]:
             header = json.loads(file.read(size))
         return {name: tuple(map(int, tensor["shape"])) for name, tensor in header.items() if name != "__metadata__"}
     except (struct.error, ValueError, TypeError, KeyError, AttributeError, RecursionError, OverflowError) as error:
-        raise ModelError(f"{weights} is no safetensors file ({first_line(error)}): fetch or save it again") from None
+        raise ModelError(f"{weights} is not a safetensors file ({first_line(error)}): fetch or save it again") from None
 
 
 def parameters_in(weights: Path) -> int:

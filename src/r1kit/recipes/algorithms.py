@@ -38,7 +38,7 @@ def algorithm_bench(recipe: Recipe, presets: Sequence[str] = DEFAULT, seeds: int
     if len(set(presets)) < 2 or len(set(presets)) < len(presets):
         raise SettingsError(f"presets are {', '.join(presets) or 'none'}: give at least two different ones")
     if seeds < 2:
-        raise SettingsError(f"seeds is {seeds}: differences need at least 2 seeds, and 5 see more")
+        raise SettingsError(f"seeds is {seeds}: differences need at least 2 seeds, and 5 show more")
     trained = rl_stage(recipe, stage)
     measured = [each for each in recipe.stages if each.kind.name == EVALUATE.name]
     evaluation = next((each for each in measured if each.inputs["model"] == trained / "model"), None)

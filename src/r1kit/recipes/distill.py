@@ -34,7 +34,7 @@ def distill(
     """
     if data and "traces" in data and "problems" not in data:
         if scale is not None:
-            raise SettingsError("students of given traces have sizes by model and device: leave scale out")
+            raise SettingsError("sizes for students of given traces depend on model and device: leave out scale")
         return PARTS["distill"](
             overrides=overrides,
             seed=seed,

@@ -155,5 +155,7 @@ def this_hardware() -> str:
     name = device_name()
     known = next((key for key in HARDWARE if key in name), None)
     if known is None:
-        raise SettingsError(f"the device {name} is none of {', '.join(HARDWARE)}: give the nearest one with --hardware")
+        raise SettingsError(
+            f"the device {name} is not one of {', '.join(HARDWARE)}: give the nearest one with --hardware"
+        )
     return known

@@ -141,7 +141,7 @@ def _parsed(text: Any) -> Any:
     try:
         return json.loads(text)
     except (ValueError, TypeError) as error:
-        raise StoreError(f"a row of the review queue is no JSON ({error}): {DAMAGED}") from None
+        raise StoreError(f"a row of the review queue is not JSON ({error}): {DAMAGED}") from None
 
 
 class Database:

@@ -171,7 +171,7 @@ def load_checked(engine: LocalEngine, handover: Handover, set_broken: Callable[[
     tensors, before = dict(handover.load()), held_by(engine)
     read = checksum(tensors.items())
     if read != handover.checksum:
-        raise StoreError("its files are damaged: their hashes are not those that were written down")
+        raise StoreError("its files are damaged: their hashes differ from the recorded ones")
     set_broken("they were not copied to the end")
     engine.load_weights(tensors.items(), version=engine.version + 1)
     set_broken("")

@@ -84,7 +84,7 @@ def right_letter(answer: Any, options: Options, first: int | None, by_label: boo
         reason = f"{answer} may count from 0 or from 1: {COUNT_REMEDY}"
     else:
         numbers = "" if first is None else f", and none of the numbers {first} to {first + len(letters) - 1}"
-        reason = f"{shown(answer)} is none of the options A to {letters[-1]}{numbers}"
+        reason = f"{shown(answer)} is not one of the options A to {letters[-1]}{numbers}"
     raise DataError("unparsed answer", reason)
 
 

@@ -16,7 +16,7 @@ def numina(row: Row) -> None:
     """NuminaMath writes a word in place of an answer that it does not have."""
     answer = str(row["answer"]).strip().casefold()
     if row["question_type"] == "proof" or answer in ("proof", "notfound", "not found"):
-        raise DataError("unparsed answer", f"{shown(row['answer'])} is no answer that can be compared: drop the row")
+        raise DataError("unparsed answer", f"{shown(row['answer'])} cannot be compared as an answer: drop the row")
 
 
 def olympiadbench(row: Row) -> None:
@@ -41,5 +41,5 @@ def verl(row: Row) -> None:
     truth = row["reward_model"]["ground_truth"]
     label = f"{row.get('ability') or ''} {row.get('data_source') or ''}".strip()
     if CODE.search(label) and structured(truth) is None:
-        reason = f"the row is about code ({label}), but {shown(truth)} is no list of tests"
+        reason = f"the row is about code ({label}), but {shown(truth)} is not a list of tests"
         raise DataError("wrong type", reason, field="reward_model.ground_truth")

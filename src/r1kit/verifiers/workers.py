@@ -56,7 +56,7 @@ class Worker:
     def __init__(self, module: str, seconds: float) -> None:
         self.questions, self._ready, self._buffer, self._seconds = 0, False, b"", seconds
         if not sys.executable:
-            raise WorkerError("the worker did not start: this program knows no Python interpreter (sys.executable)")
+            raise WorkerError("the worker did not start: this program has no Python interpreter (sys.executable)")
         try:
             paths = [os.path.abspath(path) for path in sys.path]  # the child can import what the parent can
             self._process = subprocess.Popen(

@@ -214,11 +214,11 @@ def check_loaded(name: str, facts: Facts, written: Handover, before: str, answer
         )
     if facts.holds_checkpoint:
         if any(answer.get("held") != written.checksum for answer in answers):
-            raise EngineError(f"{swallowed}its model holds others afterwards")
+            raise EngineError(f"{swallowed}its model has other weights afterwards")
     elif all(answer.get("held") == answer.get("before") for answer in answers):
         same = before == START or before.rpartition("-")[2] == written.matrices[:12]
         if not same:
-            raise EngineError(f"{swallowed}its model holds the ones that it had before")
+            raise EngineError(f"{swallowed}its model still has the old weights")
 
 
 def _other_weights(server: Server, version: Any) -> str:

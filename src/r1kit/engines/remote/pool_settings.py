@@ -37,7 +37,7 @@ class ServerPoolSettings(Settings):
                 hostname = None
             if not hostname or parts.scheme not in ("http", "https") or parts.path.strip("/") or parts.query:
                 expected = "expected one such as http://localhost:8000, without a path"
-                raise ValueError(f"{redacted(url)!r} is no server's address: {expected}")
+                raise ValueError(f"{redacted(url)!r} is not a server's address: {expected}")
         if len(set(urls)) < len(urls):
-            raise ValueError("an address comes twice: name each server once")
+            raise ValueError("an address is listed twice: name each server once")
         return tuple(url.rstrip("/") for url in urls)

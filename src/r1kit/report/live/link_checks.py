@@ -161,7 +161,7 @@ def load_tokenizer(file: Path, changed: int) -> Any:
     try:
         return Tokenizer.from_file(str(file))
     except Exception as error:  # tokenizers has no type of its own for it
-        raise StoreError(f"{file} is no tokenizer ({error}): it was damaged or edited; restore it") from None
+        raise StoreError(f"{file} is not a tokenizer ({error}): it was damaged or edited; restore it") from None
 
 
 def squeezed(text: str) -> str:

@@ -123,7 +123,7 @@ class LoopSettings(RolloutSettings):
 
     def _check(self, why: str) -> None:
         if self.routing_replay and self.samples_elsewhere:
-            raise ValueError("servers, and rollouts one step off, hand no routing over: set routing_replay to false")
+            raise ValueError("servers, and rollouts one step off, return no routing: set routing_replay to false")
         if self.recompute_old_logprobs and self.epochs > 1:
             raise ValueError(f"{why}recompute_old_logprobs works with epochs = 1: later, the old policy is gone")
         algorithm = self.algorithm
