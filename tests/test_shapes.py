@@ -818,7 +818,7 @@ def test_a_files_own_columns_are_kept_under_another_name(tmp_path: Path, capsys:
     row = {"prediction": "4", "answer": 4, "correct": False, "detail": "by hand", "input_detail": "older", "why": "x"}
     path, out = write(tmp_path / "rows.jsonl", row), tmp_path / "out.jsonl"
     assert cli.main(["verify", str(path), "--verifier", "number", "--out", str(out)]) == 0
-    assert "the input's columns of the same names are kept as input_correct, input_input_detail" in capsys.readouterr().out
+    assert "columns of the same names are kept as input_correct, input_input_detail" in capsys.readouterr().out
     judged = json.loads(out.read_text())
     assert judged["correct"] is True and judged["detail"] == "equal as numbers"
     kept = {"input_correct": False, "input_input_detail": "by hand", "input_detail": "older", "why": "x"}
