@@ -267,6 +267,7 @@ def test_an_audit_of_a_whole_run_passes_and_of_its_copy_too(runs: Path, tmp_path
     for place in (runs, runs / "toys", folder_of(runs, "first"), copy):
         status, text = verified(place)
         assert status == 0 and "intact, 3 files" in text, text
+        assert ("toys/first-" in text) == (place == runs)
     assert {path: path.stat().st_mtime_ns for path in copy.rglob("*")} == before
 
 

@@ -42,9 +42,9 @@ def verify_run(path: Path) -> dict[str, Any]:
     """
     path = with_name(path)
     if is_stage(path):
-        audits, broken, absent = [audit(path)], dict[Path, str](), list[Path]()
+        root, audits, broken, absent = path.parent, [audit(path)], dict[Path, str](), list[Path]()
     else:
-        runs = find_runs(path)
+        root, runs = path, find_runs(path)
         if not runs:
             raise ValueError(f"{path} holds no run: name a run's folder, one of its stages, or a folder of runs")
         audits = [audit(stage) for run in runs.values() for stage in sorted(children(run)) if is_stage(stage)]
@@ -53,7 +53,8 @@ def verify_run(path: Path) -> dict[str, Any]:
         absent = [stage for run in runs.values() for name in planned(run) if not (stage := run / name).exists()]
     lines = [f"{file} is damaged: {reason}" for file, reason in broken.items()]
     for each in audits:
-        lines.append(f"{each.folder.name}: {each.state}{f', {each.files} files' if each.files else ''}")
+        name = each.folder.relative_to(root)  # `rl-0a1b2c3d`, or in a folder of several runs `monday/rl-0a1b2c3d`
+        lines.append(f"{name}: {each.state}{f', {each.files} files' if each.files else ''}")
         lines += [f"  {each.folder / name} is damaged: {reason}" for name, reason in each.damaged.items()]
         lines += [f"  {remedy(each.folder, each.damaged)}"] if each.damaged else []
     lines += [f"{stage.name}: absent: it never ran, or its folder was moved" for stage in absent if stage not in broken]
