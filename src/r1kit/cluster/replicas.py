@@ -144,5 +144,5 @@ class _Dispatch:
         self._lost.append(task)
         if actor in self._ready:
             self._ready.discard(actor)
-            self._say("an engine died; others answer what it held, and it starts again")
+            self._say("an engine died; the others take over its prompts, and it restarts")
             self._calls[actor.ready.remote()] = actor, None

@@ -32,7 +32,7 @@ class Server(uvicorn.Server):
         if self.service.weights:
             self.service.weights.end_pause()
         left = self.service.num_open
-        print(f"stopping after {left} open requests; again to end at once", file=sys.stderr, flush=True)
+        print(f"stopping after {left} open requests; a second signal stops at once", file=sys.stderr, flush=True)
 
     async def on_tick(self, counter: int) -> bool:
         return await super().on_tick(counter) or (self.service.draining and not self.service.num_open)

@@ -68,7 +68,7 @@ def serve(
         print(f"{service.renderer.name} at {address}v1", flush=True)
         local = is_loopback(host)
         who = "only this machine reaches it" if local else "other machines with the key reach it, unencrypted"
-        print(f"{who}; Ctrl+C completes what has begun, and stops", file=sys.stderr)
+        print(f"{who}; Ctrl+C finishes open requests, then stops", file=sys.stderr)
         try:
             server.serve_until_stopped(opened_socket)
         except KeyboardInterrupt as stop:

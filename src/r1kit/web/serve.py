@@ -63,7 +63,7 @@ def watch(runs: Path, *, port: int = 8766, opens_browser: bool = True) -> None:
     with listening("127.0.0.1", port) as (opened, address):
         app = make_app(runs)
         print(f"watch at {address}", flush=True)
-        print("Ctrl+C stops the page; runs go on", file=sys.stderr)
+        print("Ctrl+C stops the page; runs continue", file=sys.stderr)
         if opens_browser:
             webbrowser.open(address)  # does nothing on a machine without one
 
