@@ -2,7 +2,7 @@
 
 python benchmarks/cluster_kills.py                    # the whole recipe twice; ten kills
 python benchmarks/cluster_kills.py --rehearse         # its smallest sizes
-python benchmarks/cluster_kills.py --rehearse --until dev1 --kills 3    # as far as the first generate, rl and sft
+python benchmarks/cluster_kills.py --until dev1 --kinds sft --kills 3    # as far as the first SFT, killed alone
 
 First the recipe runs with `--jobs` on this machine. Then it runs on a cluster of a head and three nodes with one CPU
 each. At random times, the node of a stage that has begun to train or sample is killed with all its processes, and a new
@@ -26,7 +26,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +50,7 @@ def main() -> None:
     parser.add_argument("--rehearse", action="store_true")
     parser.add_argument("--until", default="", help="the last stage")
     parser.add_argument("--kills", type=int, default=10)
+    parser.add_argument("--kinds", nargs="+", choices=KINDS, default=KINDS, help="of the stages that are killed")
     parser.add_argument("--gap", type=float, default=20.0, help="longest time between two kills, in seconds")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--jobs", type=int, default=1, help="of the run without a cluster")
@@ -165,7 +166,7 @@ def kill_at_random(
             # each kind in turn, so that all are hit; a stage that dies more often has failed
             begun = [
                 stage
-                for stage in running_stages(runs)
+                for stage in running_stages(runs, options.kinds)
                 if stage["done"] is not None and sum(stage["name"] in line for line in killed) < RESTARTS
             ]
             stages = sorted(begun, key=lambda stage: sum(f" {stage['kind']} " in line for line in killed))
@@ -179,7 +180,7 @@ def kill_at_random(
                 add_node(cluster)
 
 
-def running_stages(runs: Path) -> list[dict[str, Any]]:
+def running_stages(runs: Path, kinds: Sequence[str]) -> list[dict[str, Any]]:
     stages = []
     for file in runs.glob("*/*/progress.json"):
         kind = (
@@ -188,7 +189,7 @@ def running_stages(runs: Path) -> list[dict[str, Any]]:
             else ""
         )
         progress = json.loads(file.read_text())
-        if progress["state"] == "running" and kind in KINDS:
+        if progress["state"] == "running" and kind in kinds:
             stages.append({**progress, "kind": kind, "name": file.parent.name})
     return stages
 
