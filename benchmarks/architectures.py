@@ -242,16 +242,17 @@ def _child(kind: str, file: str) -> None:
 
 HEAD = """# Architectures
 
-Every causal language model of transformers takes one of two paths. The check at load decides by numbers, not by name:
+When r1kit loads a causal language model of transformers, a check compares numbers and chooses one of two paths,
+whatever the model's name:
 
-- **packed**: training rows without padding, each prompt once for its group, and r1kit's own cache. Layers with a
-  recurrent state start from copies of their prompt's state.
-- **plain**: the model's own forward pass and cache, for what packed rows do not compute. Each completion carries its
-  own prompt, and the rows of a batch are padded, or of equal length if padding changes the model's numbers. Slower,
-  with the same losses and log-probs. One line at load says why.
-- **refused**: the model's own code gives a sequence other numbers in a batch or token by token than alone, so sampling
-  and training could not agree; its head scales logits in a way that r1kit does not know; or transformers cannot load
-  the folder that it saved.
+- **packed**: training rows have no padding and contain each prompt once for its group, and generation uses r1kit's own
+  cache. Layers with a recurrent state start completions from copies of their prompt's state.
+- **plain**: the model's own forward pass and cache, for models that packed rows do not support. Each completion carries
+  its own prompt. The rows of a batch are padded, or have equal lengths if padding changes the model's numbers. This
+  path is slower, with the same losses and log-probs; a line at load says why it is taken.
+- **refused**: the model's own code computes other numbers for a sequence alone than in a batch or token by token, so
+  that sampling and training could not agree; or its head scales logits in a way that r1kit does not support; or
+  transformers cannot load the folder that it saved.
 - **not built**, **failed**: transformers could not make a tiny model of the class, or r1kit could not train it.
 
 `python benchmarks/architectures.py` builds a tiny model of every class with random weights and trains it for two steps

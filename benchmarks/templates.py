@@ -32,26 +32,26 @@ from r1kit.types import Message, Prompt
 
 HEAD = """# Chat templates
 
-Which text a model's prompts have opened, and what ends its completions, as r1kit finds them in the model's folder: from
-the chat template, the tokenizer and `generation_config.json`. `r1kit models MODEL` prints this for a model of your own,
-and `chat.options` sets variables of its template, such as `--set 'rl.chat.options.enable_thinking=false'`. For `eval`,
-`generate` and `chat`, `--format FILE` names a file with a format, such as
-`{"template": "chat", "options": {"enable_thinking": false}}`.
+This page shows, for known model families, how a prompt begins the model's reply and which tokens end a completion.
+r1kit reads both from the model's folder: from the chat template, the tokenizer and `generation_config.json`.
+`r1kit models MODEL` prints the same for your own model. `chat.options` sets variables of its template, such as
+`--set 'rl.chat.options.enable_thinking=false'`. For `eval`, `generate` and `chat`, `--format FILE` names a file with a
+format, such as `{"template": "chat", "options": {"enable_thinking": false}}`.
 
-- **A template that takes no system message** (Gemma 2 refuses it, others drop it, SmolLM3's cuts `/think` out of
-  `</think>`): the system message begins the first question, where Gemma 3's template puts it. The line on the turn
-  says so.
-- **A template that drops earlier reasoning** (Qwen3, R1's distilled models): each answer of a conversation is trained
-  in a row of its own, behind the prompt that the model would see there. Exemplars would lose their reasoning, and are
-  refused.
-- **A template that reads `reasoning_content`** (Qwen3.8) gets the reasoning of earlier answers in that field.
-- **A tokenizer that adds tokens by itself**: prompts and rows hold the template's BOS once, and no EOS but the taught
-  one. If it also begins each text with a space (SentencePiece), rows are tokenised behind their prompts, so that no
-  space is added.
+- **Templates that take no system message** (Gemma 2's refuses it, others drop it, SmolLM3's cuts `/think` out of
+  `</think>`): the system message is put at the beginning of the first question, as in Gemma 3's template. The line that
+  r1kit prints about turns says so.
+- **Templates that drop earlier reasoning** (Qwen3, R1's distilled models): each answer of a conversation becomes a
+  training row of its own, after the prompt that the model would see at that point. Exemplars would lose their
+  reasoning, so they are refused.
+- **Templates that read `reasoning_content`** (Qwen3.8) get the reasoning of earlier answers in that field.
+- **Tokenizers that add tokens automatically**: prompts and rows contain the template's BOS once, and no EOS except the
+  one that is taught. If the tokenizer also begins each text with a space (SentencePiece), rows are tokenised together
+  with their prompts, so that no space is added.
 
-The models below are tiny, with random weights, in the manner of known families (`tests/shapes.py`, and others that are
-not in this repository). Each goes one full round: the ids of a row of SFT, an update of SFT, a step of RL, `eval`,
-`generate`, and a reply as a server sends it; the last column says whether they agree. Made by
+The models below are tiny, with random weights, and imitate known families (`tests/shapes.py`, and others that are not
+in this repository). Each goes through the token ids of an SFT row, an SFT update, an RL step, `eval`, `generate`, and a
+reply as a server sends it. The last column says whether all of these agree. The page is written by
 `python benchmarks/templates.py --out docs/templates.md MODEL_FOLDER ...`.
 
 """
