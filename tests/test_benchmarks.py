@@ -317,3 +317,22 @@ def test_an_audit_that_could_look_up_nothing_is_no_pass(monkeypatch: pytest.Monk
     for packages in ([], [skipped], [safe, skipped]):
         is_ok, (line,) = judged(packages)
         assert not is_ok and "nothing is known about the others" in line
+
+
+def test_the_signal_of_rl_counts_long_completions_by_token_and_all_alike_by_completion(tmp_path: Path) -> None:
+    def row(problem_id: str, question: str, completion: str, score: float | None, advantage: float, tokens: int) -> str:
+        parts = {"accuracy": None, "helpfulness": score}
+        named = {"problem_id": problem_id, "question": question, "completion": completion, "parts": parts}
+        return json.dumps(named | {"advantage": advantage, "tokens": tokens})
+
+    rows = [
+        row("tiny/general/practice/1", "last of 1 1 9?", "9.", 0.5, 0.1, 3),
+        row("tiny/general/practice/1", "last of 1 1 9?", "1.", -0.5, -0.1, 3),
+        row("tiny/sums/7", "3+4?", "<think> 3+4=7 </think>", None, 0.1, 57),
+        row("tiny/sums/7", "3+4?", "<think> 3+4=8 </think>", None, -0.1, 57),
+    ]
+    (tmp_path / "rollouts").mkdir()
+    (tmp_path / "rollouts" / "step-000001.jsonl").write_text("\n".join(rows) + "\n")
+    printed = run("rl_signal.py", str(tmp_path))
+    assert "| last | 1 | 50% | 100% | 100% | 0.10 | 5.0% | 50.0% |" in printed
+    assert "| problems | 1 |  |  |  | 0.10 | 95.0% | 50.0% |" in printed
