@@ -364,7 +364,7 @@ def test_engines_share_a_stage_and_lose_nothing_when_one_is_killed(
         assert (folder / "samples.jsonl").read_text().count("\n") == 96
     assert files[1] == files[2]
     said = capfd.readouterr().err
-    assert killed and "samples: 1 of 2 engines are ready" in said and "an engine died; others answer" in said
+    assert killed and "samples: 1 of 2 engines are ready" in said and "an engine died; the others take over" in said
 
 
 def test_only_copies_of_a_local_model_share_a_stage(tmp_path: Path) -> None:

@@ -532,12 +532,12 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
     (
         "code without tests",
         {"prompt": TALK[:1], "data_source": "x", "ability": "code", "reward_model": {"ground_truth": "print(4)"}},
-        "no list of tests",
+        "not a list of tests",
     ),
     (
         "code of a set of programs",
         {"prompt": TALK[:1], "data_source": "taco", "reward_model": {"ground_truth": "print(4)"}},
-        "no list of tests",
+        "not a list of tests",
     ),
     (
         "a tolerance",
