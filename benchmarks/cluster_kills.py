@@ -209,7 +209,7 @@ def compared(alone: Path, nodes: Path) -> dict[str, Any]:
         for runs in (alone, nodes)
     ]
     both = files[0] & files[1]
-    different = [str(name) for name in both if content_of(alone / name) != content_of(nodes / name)]
+    different = [str(name) for name in both if content_of(alone, name) != content_of(nodes, name)]
     one_sided = sorted(map(str, files[0] ^ files[1]))
     result = {"stages": len(done), "equal files": len(both) - len(different)}
     result |= {"different": sorted(different), "on one side": one_sided}
@@ -220,8 +220,9 @@ def compared(alone: Path, nodes: Path) -> dict[str, Any]:
     return result
 
 
-def content_of(path: Path) -> bytes:
-    return TIME.sub(b"", path.read_bytes())
+def content_of(runs: Path, name: Path) -> bytes:
+    """What a result file says, without times of decisions and without the folder of the runs in paths."""
+    return TIME.sub(b"", (runs / name).read_bytes()).replace(bytes(runs), b"")
 
 
 def is_result(path: Path) -> bool:
