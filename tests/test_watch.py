@@ -102,7 +102,7 @@ def test_curves_are_the_reports_plots_and_go_on_from_a_step(page: Page, runs: Pa
     assert {"Reward", "Reward parts", "Entropy", "Gradient norm", "Completion length"} <= set(plots)
     logged = [row["reward/mean"] for row in read_rows(runs / "small" / zero / "metrics.jsonl")]
     (reward,) = plots["Reward"]["series"]
-    assert (reward["steps"], reward["values"], reward["last"]) == ([1, 2, 3], logged, logged[-1])
+    assert (reward["steps"], reward["values"], reward["ends"]) == ([1, 2, 3], logged, [logged[0], logged[-1]])
     later = page.get("/api/runs/small/curves", stage=zero, since=2)
     assert all(series["steps"] == [3] for plot in later["plots"] for series in plot["series"])
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Mapping, Sequence
+from statistics import fmean
 from typing import Any
 
 Points = list[tuple[float, float]]  # (step, value)
@@ -55,6 +56,15 @@ def smoothed(values: Sequence[float], exact: bool = False) -> list[float]:
         sums.append(sums[-1] + value)
     spans = [(max(0, i - reach), min(len(values), i + reach + 1)) for i in range(len(values))]
     return [(sums[end] - sums[begin]) / (end - begin) for begin, end in spans]
+
+
+def first_and_last(values: Sequence[float], exact: bool = False) -> tuple[float, float]:
+    """The two figures by which a course is told everywhere: means over its first tenth and its last quarter.
+
+    Of one value at least; of `exact` values the first and the last one.
+    """
+    head, tail = (1, 1) if exact else (max(1, len(values) // 10), max(1, len(values) // 4))
+    return fmean(values[:head]), fmean(values[-tail:])
 
 
 def readable_number(value: float, is_share: bool = False) -> str:

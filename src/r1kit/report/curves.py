@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from r1kit.report.curve_svg import Points, draw, readable_number, smoothed
+from r1kit.report.curve_svg import Points, draw, first_and_last, readable_number
 from r1kit.report.folders import Row, StageFolder, is_number
 
 
@@ -23,7 +23,7 @@ class Plot:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Panel:
-    """A plot as drawn. `series` holds (label, first value, last value), as text."""
+    """A plot as drawn. `series` holds (label, first figure, last figure), as text."""
 
     title: str
     note: str
@@ -97,8 +97,8 @@ def panels(stage: StageFolder) -> tuple[list[Panel], list[str]]:
             continue
         ends = []
         for name, points in curves.items():
-            smooth = smoothed([value for _, value in points], plot.exact)
-            first, last = (readable_number(value, plot.is_share) for value in (smooth[0], smooth[-1]))
+            figures = first_and_last([value for _, value in points], plot.exact)
+            first, last = (readable_number(value, plot.is_share) for value in figures)
             ends.append((plot.metrics[name], first, last))
         svg = draw(plot.title, curves, plot.is_share, plot.exact)
         drawn.append(Panel(title=plot.title, note=plot.note, svg=svg, series=ends))

@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import accumulate
+from itertools import accumulate, pairwise
 from statistics import fmean
 from typing import Literal
 
-from r1kit.report.curve_svg import readable_number
+from r1kit.report.curve_svg import first_and_last, readable_number
 from r1kit.report.curves import series
 from r1kit.report.folders import Row
 
@@ -71,14 +71,15 @@ def course(rows: Sequence[Row], metric: str) -> Course | None:
     if not values:
         return None
     head, tail = max(1, len(values) // 10), max(1, len(values) // 4)
+    first, last = first_and_last(values)
     bends = [a - 2 * b + c for a, b, c in zip(values, values[1:], values[2:], strict=False)]
     sums = [0.0, *accumulate(values)]
     peak_end = max(range(tail, len(values) + 1), key=lambda end: sums[end] - sums[end - tail])
     noise = math.sqrt(fmean(bend**2 for bend in bends) / 6) if bends else math.inf  # 6 = 1 + 4 + 1 variances of a step
     return Course(
         start=values[0],
-        first=fmean(values[:head]),
-        last=fmean(values[-tail:]),
+        first=first,
+        last=last,
         highest=max(values),
         peak=fmean(values[peak_end - tail : peak_end]),
         rise_error=noise * math.sqrt(1 / head + 1 / tail),
@@ -104,9 +105,25 @@ def percent(value: float) -> str:
     return f"{100 * value:.1f} %"
 
 
-def from_to(metric: Course) -> str:
-    return f"{readable_number(metric.first)} to {readable_number(metric.last)}"
+def is_accuracy(name: str) -> bool:
+    """Whether it is told in percent; other scores may be of any size."""
+    return name.endswith("accuracy")
 
 
-def best_and_last(metric: Course) -> str:
-    return f"{readable_number(metric.peak)} at best, {readable_number(metric.last)} last"
+def from_to(metric: Course, is_share: bool = False) -> str:
+    return f"{readable_number(metric.first, is_share)} to {readable_number(metric.last, is_share)}"
+
+
+def best_and_last(metric: Course, is_share: bool = False) -> str:
+    """The highest value, as the curve shows it: `peak`, by which a fall is judged, is in no picture."""
+    best, last = readable_number(metric.highest, is_share), readable_number(metric.last, is_share)
+    return f"{best} at best, {last} in the last quarter"
+
+
+def stopped_at(rows: Sequence[Row], metric: str) -> float | None:
+    """The last step of a metric that is no longer logged: not in the last quarter, nor for twice its longest gap."""
+    steps = [step for step, _ in series(rows, metric)]
+    first, end = rows[0]["step"], rows[-1]["step"]
+    gap = max((after - before for before, after in pairwise(steps)), default=0)
+    is_over = bool(steps) and steps[-1] < end - (end - first) / 4 and end - steps[-1] > 2 * gap
+    return steps[-1] if is_over else None

@@ -11,7 +11,7 @@ from r1kit.report.completions import is_right
 from r1kit.report.curve_svg import readable_number
 from r1kit.report.curves import series
 from r1kit.report.folders import Row, StageFolder, is_number
-from r1kit.report.health.course import Check, course, finding, from_to, percent
+from r1kit.report.health.course import Check, course, finding, from_to, percent, stopped_at
 
 
 def zero_variance(rows: Sequence[Row]) -> Check | None:
@@ -64,13 +64,18 @@ def length(stage: StageFolder) -> Check | None:
         return None
     outcomes = {name: course(rows, f"completion/length_{name}") for name in ("right", "wrong")}
     logged = {name: outcome for name, outcome in outcomes.items() if outcome}
+    ended = {name: stopped_at(rows, f"completion/length_{name}") for name in logged}
     evidence = f"{readable_number(overall.first)} tokens at first, {readable_number(overall.last)} in the last quarter"
-    evidence += "".join(f"; {name} answers {from_to(outcome)}" for name, outcome in logged.items())
+    for name, outcome in logged.items():
+        course_of = from_to(outcome) if ended[name] is None else f"{readable_number(outcome.first)} at first"
+        evidence += f"; {name} answers {course_of}" + (f", none after step {ended[name]:g}" if ended[name] else "")
     evidence += "" if logged else last_lengths(stage)
     gained = accuracy is not None and accuracy.rise > 0.05
-    drifted = [name for name, metric in {"all": overall, **logged}.items() if not 1 / 3 < metric.growth < 3]
+    courses = {"all": overall, **{name: outcome for name, outcome in logged.items() if ended[name] is None}}
+    drifted = [name for name, metric in courses.items() if not 1 / 3 < metric.growth < 3]
     bad = bool(drifted) and (not gained or drifted == ["wrong"])
-    advice = f"the length of {' and '.join(drifted)} answers changes without better ones: read late samples"
+    whose = "" if "all" in drifted else f"{' and '.join(drifted)} "
+    advice = f"{whose}answers change in length, but no more of them are right: read late samples"
     return finding("Length drift", bad, evidence, advice + ", and look at rewards for length")
 
 

@@ -80,11 +80,11 @@ def fell_apart(signals: Signals) -> Verdict | None:
     symptoms = degenerate(signals)
     for name, score in (("held-out", signals["probe/accuracy"]), ("training", signals.accuracy)):
         if score and score.fell(1 / 3) and score.fall > 0.05:
-            return collapse(f"{name} accuracy {best_and_last(score)}", *symptoms[:2])
+            return collapse(f"{name} accuracy {best_and_last(score, is_share=True)}", *symptoms[:2])
     zero = signals.zero_variance
     if not zero or zero.last <= 0.8 or signals.is_solved or not symptoms:
         return None
-    return collapse(*symptoms[:2], f"equal rewards in {percent(zero.last)} of groups, {percent(zero.start)} at first")
+    return collapse(*symptoms[:2], f"equal rewards in {percent(zero.last)} of groups, {percent(zero.start)} at the first step")
 
 
 def degenerate(signals: Signals) -> list[str]:
@@ -92,12 +92,12 @@ def degenerate(signals: Signals) -> list[str]:
     signs = []
     cut, entropy, repeated = map(signals.__getitem__, ("completion/truncated", "policy/entropy", "hack/repetition"))
     if cut and cut.last > 0.8 and cut.start < 0.5:
-        signs.append(f"{percent(cut.last)} of completions are cut off, {percent(cut.start)} at first")
+        signs.append(f"{percent(cut.last)} of completions are cut off, {percent(cut.start)} at the first step")
     if entropy and not 0.1 * entropy.start <= entropy.last <= 1.5 * entropy.start:
         values = map(readable_number, (entropy.start, entropy.last))
-        signs.append("entropy {} at first, {} nats per token last".format(*values))
+        signs.append("entropy {} nats per token at the first step, {} in the last quarter".format(*values))
     if repeated and repeated.last > 0.5 and repeated.start < 0.3:
-        signs.append(f"{percent(repeated.last)} of word trigrams are repeated, {percent(repeated.start)} at first")
+        signs.append(f"{percent(repeated.last)} of word trigrams are repeated, {percent(repeated.start)} at the first step")
     return signs
 
 

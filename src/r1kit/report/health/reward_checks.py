@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from r1kit.evaluate.statistics import Difference
 from r1kit.report.curve_svg import readable_number
 from r1kit.report.folders import Row, StageFolder
-from r1kit.report.health.course import Check, below, course, finding, from_to, percent
+from r1kit.report.health.course import Check, below, best_and_last, course, finding, from_to, is_accuracy, percent
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +72,7 @@ def format_only(rows: Sequence[Row], differences: Mapping[str, Difference]) -> C
         if not tags or not accuracy:
             return None
         bad = tags.rise > 0.1 and accuracy.rise < 0.02
-        evidence = f"in training: format {from_to(tags)}, accuracy {from_to(accuracy)}"
+        evidence = f"in training: format {from_to(tags)}, accuracy {from_to(accuracy, is_share=True)}"
     advice = "weight accuracy above format, and check that the base model can do the task"
     return finding("Format-only gains", bad, evidence, advice)
 
@@ -85,8 +85,9 @@ def over_optimisation(stage: StageFolder) -> Check | None:
     if not reward or not held_out:
         return None
     fell = held_out.highest - held_out.last > max(0.05, 0.1 * abs(held_out.highest))
-    first, best, last = map(readable_number, (held_out.first, held_out.highest, held_out.last))
-    evidence = f"training reward {from_to(reward)}; held-out {watched} {first} at first, {best} at best, {last} last"
+    is_share = is_accuracy(watched)
+    fall = f"{readable_number(held_out.first, is_share)} at first, {best_and_last(held_out, is_share)}"
+    evidence = f"training reward {from_to(reward)}; held-out {watched} {fall}"
     advice = "stop at the best held-out score: set patience; a KL term or a better reward model helps too"
     if stage.settings.get("patience"):
         advice = "the weights of the best held-out score were kept; with a KL term or a better reward model it goes on"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from r1kit.evaluate.intervals import NORMAL_FROM, critical, wilson
 from r1kit.report.curves import names_below, series
-from r1kit.report.health.course import best_and_last, from_to, percent
+from r1kit.report.health.course import best_and_last, from_to, is_accuracy, percent
 from r1kit.report.health.reward_checks import HACKS
 from r1kit.report.health.signals import Signals, Verdict
 
@@ -38,14 +38,14 @@ def score_falls(signals: Signals) -> Verdict | None:
     evidence = []
     for name, score in ((f"held-out {signals.watched}", signals.held_out), ("training accuracy", signals.accuracy)):
         if score and score.fell(0.1) and score.fall > 0.05:
-            evidence.append(f"{name} {best_and_last(score)}")
+            evidence.append(f"{name} {best_and_last(score, is_accuracy(name))}")
     change = signals.differences.get("pass@1")
     if change and change.high is not None and change.high < -0.02:
         evidence.append(f"pass@1 {100 * change.mean:+.1f} points after the stage, {100 * change.high:+.1f} at most")
     is_paid = signals.pays_for_accuracy and signals.watched == "accuracy"
     if evidence and is_paid and signals.accuracy and signals.accuracy.rose:
         # one verifier judges both, so a hole in it would raise both
-        training = f"training accuracy {from_to(signals.accuracy)}"
+        training = f"training accuracy {from_to(signals.accuracy, is_share=True)}"
         return Verdict(name="collapsed", evidence=(training, *evidence), remedy=NARROWED)
     return hack(signals, *evidence) if evidence else None
 
@@ -62,7 +62,7 @@ def exploit_spreads(signals: Signals) -> Verdict | None:
             evidence.append(f"{percent(share.last)} {symptom.description}, {percent(share.first)} at first")
     if form and form.rise > 0.1 and form.last > 0.9:
         evidence.append(f"format {from_to(form)}")
-    return hack(signals, f"training accuracy {from_to(accuracy)}", *evidence) if evidence else None
+    return hack(signals, f"training accuracy {from_to(accuracy, is_share=True)}", *evidence) if evidence else None
 
 
 def verdicts_differ(signals: Signals) -> Verdict | None:
@@ -90,7 +90,7 @@ def too_short(signals: Signals) -> Verdict | None:
     evidence += f" (max_tokens={signals.stage.settings.get('max_tokens')})"
     return Verdict(
         name="starved",
-        evidence=(evidence, f"held-out {signals.watched} {best_and_last(score)}"),
+        evidence=(evidence, f"held-out {signals.watched} {best_and_last(score, is_accuracy(signals.watched))}"),
         remedy="raise max_tokens until most completions end by themselves, or start from a model that answers shortly",
     )
 
@@ -131,7 +131,7 @@ def nothing_varies(signals: Signals) -> Verdict | None:
     evidence = [
         f"{percent(zero.last)} of groups have equal rewards in the last quarter, {percent(zero.first)} at first"
     ]
-    evidence += [f"training accuracy {from_to(accuracy)}"] if accuracy else []
+    evidence += [f"training accuracy {from_to(accuracy, is_share=True)}"] if accuracy else []
     remedy = "the problems are too easy: use harder ones" if was_solved else more_signal(signals)
     return Verdict(name="starved", evidence=tuple(evidence), remedy=remedy)
 

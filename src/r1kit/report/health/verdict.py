@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from r1kit.evaluate.statistics import Difference
 from r1kit.report.folders import StageFolder
 from r1kit.report.health import leak_faults, policy_faults, reward_faults
-from r1kit.report.health.course import from_to
+from r1kit.report.health.course import from_to, is_accuracy
 from r1kit.report.health.preflight_lines import failed_before
 from r1kit.report.health.signals import Signals, Verdict
 
@@ -67,7 +67,7 @@ def progress(signals: Signals) -> tuple[str, ...]:
     if not signals.reward:
         names = {"optim/loss": "training loss"} | names
     courses = {name: signals[metric] for metric, name in names.items()}
-    return tuple(f"{name} {from_to(metric)}" for name, metric in courses.items() if metric)
+    return tuple(f"{name} {from_to(metric, is_accuracy(name))}" for name, metric in courses.items() if metric)
 
 
 def blind_spot(signals: Signals) -> str:

@@ -5,23 +5,27 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from r1kit.report.curve_svg import Points, smoothed
+from r1kit.report.curve_svg import Points, first_and_last, smoothed
 from r1kit.report.curves import Plot, plots, series, tokens_per_second
 from r1kit.report.folders import Row
+from r1kit.report.health.course import stopped_at
 
 MAX_POINTS = 2000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Curve:
-    """One metric in columns: steps, values, and the smoothed values at the same steps. `last` is the latest value."""
+    """One metric in columns: steps, values, and the smoothed values at the same steps.
+
+    `ends` are its figures, as in the verdict: see `first_and_last`; the second is None if it is no longer logged.
+    """
 
     metric: str
     label: str
     steps: Sequence[float]
     values: Sequence[float]
     smooth: Sequence[float]
-    last: float
+    ends: tuple[float, float | None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,6 +59,7 @@ def curve_of(rows: Sequence[Row], plot: Plot, metric: str, since: float, points:
     first = next((place for place, (step, _) in enumerate(course) if step > since), len(course))
     if first == len(course):
         return None
+    start, end = first_and_last([value for _, value in course], plot.exact)
     kept = [first + place for place in thinned(course[first:], points)]
     return Curve(
         metric=metric,
@@ -62,7 +67,7 @@ def curve_of(rows: Sequence[Row], plot: Plot, metric: str, since: float, points:
         steps=[course[place][0] for place in kept],
         values=[course[place][1] for place in kept],
         smooth=[smooth[place] for place in kept],
-        last=course[-1][1],
+        ends=(start, end if stopped_at(rows, metric) is None else None),
     )
 
 

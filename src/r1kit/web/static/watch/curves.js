@@ -65,7 +65,7 @@ export function render({ run, stage }, { mine, others, stored }) {
       "div.over",
       h(
         "p.note",
-        "Pale: each step. Bold: a moving average, whose first and last values are the figures.",
+        "Pale: each step. Bold: a moving average. Figures: mean of the first tenth of the steps → mean of the last quarter, as in the verdict.",
         stored.length ? " Click a step to read its rollouts." : "",
       ),
       stageChoice(run, stage),

@@ -75,7 +75,7 @@ export function plot({ series, isShare, exact, width, first, last }) {
     return Math.round(first + Math.min(1, Math.max(0, share)) * span);
   }
 
-  const ends = series.map((line) => [number(line.smooth[0], isShare), number(line.smooth.at(-1), isShare)]);
+  const ends = series.map((line) => [number(line.ends[0], isShare), number(line.ends[1], isShare)]);
   return { svg, at, stepAt, ends };
 }
 
