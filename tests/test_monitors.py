@@ -23,6 +23,7 @@ from r1kit.models import attention  # noqa: E402
 from r1kit.models.load import Policy, fresh_llama  # noqa: E402
 from r1kit.report.folders import StageFolder  # noqa: E402
 from r1kit.report.health import checks  # noqa: E402
+from r1kit.report.live.curve_points import plot_curves  # noqa: E402
 from r1kit.report.page import render  # noqa: E402
 from r1kit.report.run import Run  # noqa: E402
 from r1kit.rewards import RewardSpec, Scorer, build  # noqa: E402
@@ -424,13 +425,13 @@ def stage(folder: Path, row: Callable[[float], dict[str, float]]) -> StageFolder
 
 HACKED: tuple[tuple[str, Callable[[float], dict[str, float]]], ...] = (
     ("Copied answers", lambda at: {"hack/copied": 0.1 + 0.5 * at}),
-    ("One answer for all", lambda at: {"hack/one_answer": at}),
+    ("Same answer to all problems", lambda at: {"hack/one_answer": at}),
     ("Repetition", lambda at: {"hack/repetition": 0.02 + 0.6 * at}),
-    ("Language switching", lambda at: {"language/other": 0.5 * at}),
+    ("Wrong language", lambda at: {"language/other": 0.5 * at}),
     ("Format-only gains", lambda at: {"reward/format": at, "reward/accuracy": 0.1}),
     ("Verifier failures", lambda at: {"verifier/failed": 0.05 if at == 1 else 0.0}),
     (
-        "Length drift",
+        "Completion length",
         lambda at: {
             "completion/length_mean": 50,
             "completion/length_right": 40,
@@ -448,4 +449,26 @@ def test_the_report_points_at_each_known_hack(
     found = {check.name: check for check in checks(stage(tmp_path, row), {})}
     assert found[name].status == "attention" and found[name].advice
     steady = {check.name: check for check in checks(stage(tmp_path, lambda at: row(0.0)), {})}
-    assert steady[name].status == "healthy"
+    assert steady[name].status != "attention" and steady[name].limit
+
+
+def test_a_check_is_not_applicable_where_its_question_does_not_arise(tmp_path: Path) -> None:
+    run = stage(
+        tmp_path,
+        lambda at: {"reward/mean": 1 - at, "probe/accuracy": 1 - at, "optim/grad_norm": 0.0, "hack/repetition": 0.0},
+    )
+    (tmp_path / "rollouts").mkdir()
+    (tmp_path / "rollouts" / "step-000040.jsonl").write_text(json.dumps({"completion": "</think>" * 40}) + "\n")
+    found = {check.name: check.status for check in checks(run, {})}
+    assert found == dict.fromkeys(("Over-optimisation", "Numbers", "Repetition"), "not applicable")
+
+
+def test_what_is_no_longer_logged_has_no_figure_of_the_last_quarter(tmp_path: Path) -> None:
+    run = stage(
+        tmp_path,
+        lambda at: {"completion/length_mean": 30 + 90 * at} | ({"completion/length_right": 30.0} if at < 0.1 else {}),
+    )
+    (found,) = checks(run, {})
+    assert "right answers 30 at first, none after step 4" in found.evidence
+    (curves,) = [plot.series for plot in plot_curves(run.metrics, -1, 100) if plot.title == "Completion length"]
+    assert [curve.ends[1] is None for curve in curves] == [False, True]

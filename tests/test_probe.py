@@ -346,7 +346,9 @@ def test_the_report_draws_the_probe_and_names_over_optimisation(tmp_path: Path) 
     fallen = written(tmp_path / "fallen", [0.4, 0.6, 0.8, 0.7, 0.6, 0.5])
     (found,) = [check for check in checks(fallen, {}) if check.name == "Over-optimisation"]
     assert found.status == "attention" and "patience" in found.advice
-    assert found.evidence == ("training reward 0.1 to 0.5; held-out reward/other 0.4 at first, 0.8 at best, 0.5 in the last quarter")
+    assert found.evidence == (
+        "training reward 0.1 to 0.5; held-out reward/other 0.4 at first, 0.8 at best, 0.5 in the last quarter"
+    )
     begun = json.loads((fallen.folder / "stage.json").read_text())
     begun["settings"]["patience"] = 2
     (fallen.folder / "stage.json").write_text(json.dumps(begun))

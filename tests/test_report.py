@@ -224,7 +224,7 @@ def test_the_page_tells_the_story_of_the_run(page: str) -> None:
         "2 min 52 s",
     ]
     assert [words for words in expected if words not in page] == []
-    assert "Zero throughout: verifier cannot tell" in page
+    assert "Zero throughout: no verdict" in page
 
 
 def test_model_text_is_shown_and_never_run(tmp_path: Path) -> None:
@@ -255,7 +255,7 @@ def test_the_summary_holds_the_page_s_table_for_programs(run: Path, tmp_path: Pa
     assert list(data["stages"]) == ["base-eval", "r1-zero", "r1-zero-eval"]
     assert data["stages"]["r1-zero"]["steps"] == STEPS
     assert data["stages"]["r1-zero"]["settings"]["group_size"] == 16
-    assert {check["name"]: check["status"] for check in data["health"]["r1-zero"]}["Language mixing"] == "attention"
+    assert {check["name"]: check["status"] for check in data["health"]["r1-zero"]}["Mixed languages"] == "attention"
 
 
 def test_a_run_in_progress_has_a_page_too(tmp_path: Path) -> None:

@@ -145,6 +145,7 @@ def test_thinking_is_marked_by_its_place(page: Page) -> None:
 def test_filters_and_search_find_completions(page: Page) -> None:
     zero = page.stages()["zero"]["id"]
     whole = page.get(f"/api/runs/small/rollouts/{zero}/1")
+    assert whole["counts"]["not_judged"] == 0
     for name in ("right", "wrong", "truncated", "mixed", "wrong_formatted"):
         step = page.get(f"/api/runs/small/rollouts/{zero}/1", filter=name)
         shown = [row for group in step["groups"] for row in group["completions"] if row["matches"]]
@@ -156,6 +157,10 @@ def test_filters_and_search_find_completions(page: Page) -> None:
         assert {row["advantage"] for group in step["groups"] for row in group["completions"] if row["matches"]} == {
             value
         }
+    for sort, choose in (("reward", max), ("-reward", min)):  # by the best completion, and by the worst
+        step = page.get(f"/api/runs/small/rollouts/{zero}/1", sort=sort)
+        order = [choose(row["reward"] for row in group["completions"]) for group in step["groups"]]
+        assert order == sorted(order, reverse=choose is max)
     hits = page.get("/api/runs/small/search", stage=zero, text="</THINK>", limit=200)
     rows = [row for step in (1, 2, 3) for row in rollout_rows(page, zero, step)]
     assert len(hits["hits"]) == sum("</think>" in row["completion"] for row in rows) and hits["next"] is None

@@ -31,11 +31,11 @@ class Panel:
     series: list[tuple[str, str, str]]
 
 
-HELD_OUT = {"probe/format": "well formed", "probe/mixed": "mixed", "probe/truncated": "truncated"}
+HELD_OUT = {"probe/format": "well formed", "probe/mixed": "mixed languages", "probe/truncated": "truncated"}
 PAIRS = {"train/accuracy": "in training", "validation/accuracy": "held out"}
 LENGTH = "completion/length"
 LENGTHS = {f"{LENGTH}_mean": "all", f"{LENGTH}_right": "right", f"{LENGTH}_wrong": "wrong"}
-UNKNOWN = {"verifier/unknown": "cannot tell", "verifier/failed": "verifier failed"}
+UNKNOWN = {"verifier/unknown": "no verdict", "verifier/failed": "verifier failed"}
 SPEEDS = {"speed/rollout": "sampling", "speed/train": "training"}
 SECONDS = {"time/rollout_s": "sampling", "time/train_s": "training", "time/rewards_s": "rewards, a part of sampling"}
 
@@ -53,7 +53,12 @@ def plots(rows: Sequence[Row]) -> list[Plot]:
         Plot("Reward", {"reward/mean": "mean"}, "the training objective"),
         Plot("Reward parts", parts, "unweighted"),
         *loss,
-        Plot("Held-out accuracy", {"probe/accuracy": "share"}, "greedy answers during training", is_share=True),
+        Plot(
+            "Held-out accuracy",
+            {"probe/accuracy": "share"},
+            "problems of probe.tasks, answered greedily",
+            is_share=True,
+        ),
         Plot("Held-out answers", HELD_OUT, is_share=True),
         Plot("Pairs in order", PAIRS, "a reward model's accuracy", is_share=True),
         Plot("Calibration error", {"validation/calibration_error": "held out"}, "of a reward model", is_share=True),
@@ -63,14 +68,23 @@ def plots(rows: Sequence[Row]) -> list[Plot]:
         Plot("Entropy", {"policy/entropy": "mean"}, "nats per token; near zero, exploration ends"),
         Plot("KL to the reference", {"policy/kl": "mean"}, "nats per token"),
         Plot("Clipped tokens", {"policy/clip_fraction": "share"}, "outside the trust region", is_share=True),
-        Plot("Sampler-trainer gap", {"sampler/logprob_gap_mean": "mean"}, "|log-prob difference| per token"),
+        Plot(
+            "Sampler-trainer gap",
+            {"sampler/logprob_gap_mean": "mean"},
+            "log-prob difference per token; about 4e-7 in fp32",
+        ),
         Plot("Mixed languages", {"language/mixed": "share"}, "completions in more than one language", is_share=True),
-        Plot("Language switching", {"language/other": "share"}, "mostly not in the problem's script", is_share=True),
-        Plot("Verifier cannot tell", UNKNOWN, is_share=True),
-        Plot("Audit disagreement", {"audit/disagreement": "share"}, "of re-checked verdicts", is_share=True),
-        Plot("Well formed and wrong", {"hack/format_only": "share"}, "rewarded for the tags alone", is_share=True),
+        Plot("Wrong language", {"language/other": "share"}, "mostly in another script than the problem", is_share=True),
+        Plot("No verdict", UNKNOWN, is_share=True),
+        Plot("Audit of verdicts", {"audit/disagreement": "share"}, "re-checked verdicts that differ", is_share=True),
+        Plot("Wrong but well formed", {"hack/format_only": "share"}, "rewarded for the tags alone", is_share=True),
         Plot("Copied answers", {"hack/copied": "share"}, "wrong, and a number of the prompt", is_share=True),
-        Plot("One answer for all", {"hack/one_answer": "share"}, "the most common answer, if wrong", is_share=True),
+        Plot(
+            "Same answer to all problems",
+            {"hack/one_answer": "share"},
+            "the most common answer, if wrong",
+            is_share=True,
+        ),
         Plot("Repetition", {"hack/repetition": "share"}, "repeated word trigrams in a completion", is_share=True),
         Plot("Gradient norm", {"optim/grad_norm": "norm"}, "before clipping"),
         Plot("Learning rate", {"optim/learning_rate": "rate"}, exact=True),
@@ -78,9 +92,9 @@ def plots(rows: Sequence[Row]) -> list[Plot]:
         Plot("Seconds per step", SECONDS),
         Plot("Waiting for rewards", {"time/rewards_share": "share"}, "share of a step's time", is_share=True),
         Plot("Held-out loss", by_source(rows, "validation/loss"), "nats per token"),
-        Plot("Accuracy by task", without_all(rows, "probe/accuracy"), "greedy answers during training", is_share=True),
+        Plot("Accuracy by task", without_all(rows, "probe/accuracy"), "problems of probe.tasks", is_share=True),
         Plot("Held-out judges", judges, "falls while the reward rises: the reward is being gamed"),
-        Plot("Judge cannot tell", without_all(rows, "probe/unknown"), "share of held-out answers", is_share=True),
+        Plot("No score by a judge", without_all(rows, "probe/unknown"), "share of held-out answers", is_share=True),
     ]
 
 

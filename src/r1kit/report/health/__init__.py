@@ -31,8 +31,14 @@ def checks(stage: StageFolder, differences: Mapping[str, Difference]) -> list[Ch
         lost_steps(rows),
         zero_variance(rows),
         entropy(rows),
-        below(rows, "completion/truncated", "Truncation", 0.10, "raise max_tokens, or add the soft overlong penalty"),
-        below(rows, "verifier/unknown", "Verifier cannot tell", 0.02, "read the rollouts whose verdict is unknown"),
+        below(rows, "completion/truncated", "Truncated", 0.10, "raise max_tokens, or add the soft overlong penalty"),
+        below(
+            rows,
+            "verifier/unknown",
+            "No verdict",
+            0.02,
+            "read the rollouts without a verdict: what can the verifier not read?",
+        ),
         failures(rows),
         *not_scored(rows),
         audit(stage),
@@ -41,7 +47,7 @@ def checks(stage: StageFolder, differences: Mapping[str, Difference]) -> list[Ch
         length(stage),
         mixing(rows),
         over_optimisation(stage),
-        *(hack(rows, symptom) for symptom in HACKS),
+        *(hack(stage, symptom) for symptom in HACKS),
         numbers(rows),
     ]
     return [check for check in findings if check]

@@ -13,17 +13,21 @@ from r1kit.report.curve_svg import first_and_last, readable_number
 from r1kit.report.curves import series
 from r1kit.report.folders import Row
 
-Status = Literal["healthy", "attention"]
+Status = Literal["healthy", "attention", "not applicable"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Check:
-    """One finding: its subject, the status, the numbers behind it, and what to do."""
+    """One finding: its subject, the status, the numbers behind it, what to do, and from where on it is a worry.
+
+    It is not applicable if the run does not do what it looks for: a reward that falls cannot be over-optimised.
+    """
 
     name: str
     status: Status
     evidence: str
     advice: str = ""
+    limit: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,9 +91,12 @@ def course(rows: Sequence[Row], metric: str) -> Course | None:
     )
 
 
-def finding(name: str, bad: bool, evidence: str, advice: str) -> Check:
+def finding(
+    name: str, bad: bool, evidence: str, advice: str = "", *, limit: str = "", is_applicable: bool = True
+) -> Check:
     """The advice is given only if something is wrong."""
-    return Check(name=name, status="attention" if bad else "healthy", evidence=evidence, advice=advice if bad else "")
+    status: Status = "attention" if bad else "healthy" if is_applicable else "not applicable"
+    return Check(name=name, status=status, evidence=evidence, advice=advice if bad else "", limit=limit)
 
 
 def below(rows: Sequence[Row], metric: str, name: str, limit: float, advice: str) -> Check | None:
@@ -97,8 +104,8 @@ def below(rows: Sequence[Row], metric: str, name: str, limit: float, advice: str
     share = course(rows, metric)
     if not share:
         return None
-    evidence = f"{percent(share.last)} in the last quarter (at most {percent(share.highest)}, limit {percent(limit)})"
-    return finding(name, share.last > limit, evidence, advice)
+    evidence = f"{percent(share.last)} in the last quarter, at most {percent(share.highest)} in a step"
+    return finding(name, share.last > limit, evidence, advice, limit=f"{100 * limit:.0f} % in the last quarter")
 
 
 def percent(value: float) -> str:

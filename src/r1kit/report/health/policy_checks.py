@@ -24,7 +24,8 @@ def zero_variance(rows: Sequence[Row]) -> Check | None:
     if accuracy and solved:
         evidence += f", with {percent(accuracy.last)} of answers right"
     advice = "most groups teach nothing: use easier problems, larger groups or dynamic sampling"
-    return finding("Zero-variance groups", zero.last > 0.8 and not solved, evidence, advice)
+    limit = "80 % in the last quarter, unless 90 % of answers are right"
+    return finding("Zero-variance groups", zero.last > 0.8 and not solved, evidence, advice, limit=limit)
 
 
 def entropy(rows: Sequence[Row]) -> Check | None:
@@ -38,7 +39,8 @@ def entropy(rows: Sequence[Row]) -> Check | None:
     if drifting:
         advice = "the policy drifts towards noise: lower the learning rate or raise the KL weight"
     evidence = f"{first} nats per token at first, {last} in the last quarter"
-    return finding("Entropy", collapsed or drifting, evidence, advice)
+    limit = "a tenth of the start, or three times the start and 1"
+    return finding("Entropy", collapsed or drifting, evidence, advice, limit=limit)
 
 
 def sampler_gap(rows: Sequence[Row]) -> Check | None:
@@ -46,11 +48,11 @@ def sampler_gap(rows: Sequence[Row]) -> Check | None:
     gap = course(rows, "sampler/logprob_gap_mean")
     if not gap:
         return None
-    evidence = f"mean {readable_number(gap.last)} in the last quarter, {readable_number(gap.highest)} at most"
+    evidence = f"mean {readable_number(gap.last)} in the last quarter, at most {readable_number(gap.highest)} in a step"
     if any(row.get("sampler/staleness") for row in rows):
-        return finding("Sampler-trainer gap", False, f"{evidence}; the sampler is an update behind", "")
+        return finding("Sampler-trainer gap", False, f"{evidence}; the sampler is an update behind")
     advice = "use truncated importance sampling, the same precision on both sides, or r1kit's own engine"
-    return finding("Sampler-trainer gap", gap.last > 0.02, evidence, advice)
+    return finding("Sampler-trainer gap", gap.last > 0.02, evidence, advice, limit="0.02 in the last quarter")
 
 
 def length(stage: StageFolder) -> Check | None:
@@ -76,7 +78,8 @@ def length(stage: StageFolder) -> Check | None:
     bad = bool(drifted) and (not gained or drifted == ["wrong"])
     whose = "" if "all" in drifted else f"{' and '.join(drifted)} "
     advice = f"{whose}answers change in length, but no more of them are right: read late samples"
-    return finding("Length drift", bad, evidence, advice + ", and look at rewards for length")
+    limit = "a third or three times the start, without 5 points more right answers"
+    return finding("Completion length", bad, evidence, advice + ", and look at rewards for length", limit=limit)
 
 
 def last_lengths(stage: StageFolder) -> str:
@@ -97,8 +100,10 @@ def mixing(rows: Sequence[Row]) -> Check | None:
     if not mixed:
         return None
     evidence = f"{percent(mixed.first)} of completions at first, {percent(mixed.last)} in the last quarter"
-    advice = "as in the paper's R1-Zero: a cold start and the language-consistency reward end it"
-    return finding("Language mixing", mixed.last > mixed.first + 0.1, evidence, advice)
+    advice = "add the language-consistency reward, or start from SFT on answers in one language (R1's cold start)"
+    return finding(
+        "Mixed languages", mixed.last > mixed.first + 0.1, evidence, advice, limit="10 points above the start"
+    )
 
 
 def lost_steps(rows: Sequence[Row]) -> Check | None:
@@ -125,4 +130,6 @@ def numbers(rows: Sequence[Row]) -> Check | None:
     middle, highest = readable_number(median(norms)), readable_number(max(norms))
     evidence = f"all finite; the median gradient norm is {middle}, the largest {highest}"
     advice = "one step's gradient is far larger than the others': keep clipping on"
-    return finding("Numbers", max(norms) > 100 * median(norms) > 0, evidence, advice)
+    limit = "a gradient norm of 100 times the median"
+    jumps = max(norms) > 100 * median(norms) > 0
+    return finding("Numbers", jumps, evidence, advice, limit=limit, is_applicable=median(norms) > 0)

@@ -21,14 +21,15 @@ def sampler_differs(signals: Signals) -> Verdict | None:
     gap, entropy = signals["sampler/logprob_gap_mean"], signals["policy/entropy"]
     if signals.stage.settings.get("staleness"):  # the sampler is an update behind, and that is corrected
         return None
-    if not gap or not entropy or gap.last <= max(0.005, 0.1 * entropy.last):
+    limit = max(0.005, 0.1 * entropy.last) if entropy else 0.0
+    if not gap or not entropy or gap.last <= limit:
         return None
     return Verdict(
         name="mismatched",
         evidence=(
-            f"the sampler's log-probs are {readable_number(gap.last)} from the trainer's, {readable_number(gap.start)} "
-            "at the first step",
-            f"the entropy is {readable_number(entropy.last)} nats per token: a healthy gap is far below a tenth of it",
+            f"log-probs of sampler and trainer differ by {readable_number(gap.last)} per token in the last quarter, by "
+            f"{readable_number(gap.start)} at the first step",
+            f"the limit is {readable_number(limit)}, with an entropy of {readable_number(entropy.last)} nats per token",
         ),
         remedy="check that every update reaches the sampler (adapters too), and use one precision and one temperature "
         "for both; r1kit's own engine samples with the trainer's tensors",
@@ -84,7 +85,8 @@ def fell_apart(signals: Signals) -> Verdict | None:
     zero = signals.zero_variance
     if not zero or zero.last <= 0.8 or signals.is_solved or not symptoms:
         return None
-    return collapse(*symptoms[:2], f"equal rewards in {percent(zero.last)} of groups, {percent(zero.start)} at the first step")
+    equal = f"equal rewards in {percent(zero.last)} of groups, {percent(zero.start)} at the first step"
+    return collapse(*symptoms[:2], equal)
 
 
 def degenerate(signals: Signals) -> list[str]:
@@ -97,7 +99,9 @@ def degenerate(signals: Signals) -> list[str]:
         values = map(readable_number, (entropy.start, entropy.last))
         signs.append("entropy {} nats per token at the first step, {} in the last quarter".format(*values))
     if repeated and repeated.last > 0.5 and repeated.start < 0.3:
-        signs.append(f"{percent(repeated.last)} of word trigrams are repeated, {percent(repeated.start)} at the first step")
+        signs.append(
+            f"{percent(repeated.last)} of word trigrams are repeated, {percent(repeated.start)} at the first step"
+        )
     return signs
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from statistics import median
 
+from r1kit.data.jsonl import read_rows
 from r1kit.evaluate.statistics import Difference
 from r1kit.report.curve_svg import readable_number
 from r1kit.report.folders import Row, StageFolder
@@ -30,7 +32,7 @@ HACKS = (
     ),
     Symptom(
         "hack/one_answer",
-        "One answer for all",
+        "Same answer to all problems",
         "of answers are the most common one, and wrong",
         "the policy gives one answer to every question: look at the distribution of right answers",
     ),
@@ -42,39 +44,51 @@ HACKS = (
     ),
     Symptom(
         "language/other",
-        "Language switching",
-        "of completions are mostly not in the problem's script",
+        "Wrong language",
+        "of completions are mostly in another script than the problem",
         "add the language-consistency reward",
     ),
 )
 NOT_SCORED = ("reward_model/not_scored", "_judged_reward/unknown")  # shares that rewards log of themselves
 
 
-def hack(rows: Sequence[Row], symptom: Symptom) -> Check | None:
+def hack(stage: StageFolder, symptom: Symptom) -> Check | None:
     """A share that is high at the end and has risen: a high start is due to the base model or the task."""
-    share = course(rows, symptom.metric)
+    share = course(stage.metrics, symptom.metric)
     if not share:
         return None
     description = symptom.description
     evidence = f"{percent(share.first)} {description} at first, {percent(share.last)} in the last quarter"
-    return finding(symptom.name, share.last > 0.2 and share.rise > 0.1, evidence, symptom.advice)
+    has_words = symptom.metric != "hack/repetition" or not too_few_words(stage)
+    evidence += "" if has_words else "; most completions of the last rollouts have fewer than three words"
+    limit = "20 % in the last quarter, and 10 points above the start"
+    bad = share.last > 0.2 and share.rise > 0.1
+    return finding(symptom.name, bad, evidence, symptom.advice, limit=limit, is_applicable=has_words)
+
+
+def too_few_words(stage: StageFolder) -> bool:
+    """Whether most completions of the last rollouts are too short for trigrams, as one tag without a space is."""
+    rows = read_rows(stage.rollouts[-1]) if stage.rollouts else ()
+    words = [len(text.split()) for row in rows if isinstance(text := row.get("completion"), str)]
+    return bool(words) and median(words) < 3
 
 
 def format_only(rows: Sequence[Row], differences: Mapping[str, Difference]) -> Check | None:
     """Reward that rises through the tags alone. Held-out differences count, or training rewards if there are none."""
     form, right = differences.get("format"), differences.get("pass@1")
     if form and right and form.low is not None and right.low is not None:
-        bad = form.low > 0 and right.low <= 0
+        bad, rose = form.low > 0 and right.low <= 0, form.mean > 0
         points = (f"{100 * value:+.1f} points" for value in (form.mean, right.mean, right.low))
         evidence = "held out: format {}, pass@1 {} (from {})".format(*points)
     else:
         tags, accuracy = course(rows, "reward/format"), course(rows, "reward/accuracy")
         if not tags or not accuracy:
             return None
-        bad = tags.rise > 0.1 and accuracy.rise < 0.02
+        bad, rose = tags.rise > 0.1 and accuracy.rise < 0.02, tags.rise > 0
         evidence = f"in training: format {from_to(tags)}, accuracy {from_to(accuracy, is_share=True)}"
     advice = "weight accuracy above format, and check that the base model can do the task"
-    return finding("Format-only gains", bad, evidence, advice)
+    limit = "format 10 points above the start, accuracy less than 2; held out: format up, accuracy not"
+    return finding("Format-only gains", bad, evidence, advice, limit=limit, is_applicable=rose)
 
 
 def over_optimisation(stage: StageFolder) -> Check | None:
@@ -91,7 +105,9 @@ def over_optimisation(stage: StageFolder) -> Check | None:
     advice = "stop at the best held-out score: set patience; a KL term or a better reward model helps too"
     if stage.settings.get("patience"):
         advice = "the weights of the best held-out score were kept; with a KL term or a better reward model it goes on"
-    return finding("Over-optimisation", fell and reward.rise > 0, evidence, advice)
+    limit = "a tenth below the best, and 0.05, while the reward rises"
+    bad, rose = fell and reward.rise > 0, reward.rise > 0
+    return finding("Over-optimisation", bad, evidence, advice, limit=limit, is_applicable=rose)
 
 
 def not_scored(rows: Sequence[Row]) -> list[Check | None]:

@@ -105,9 +105,12 @@ def none_right(signals: Signals) -> Verdict | None:
         return None
     with_signal = min(1.0, accuracy.last * size)
     evidence = [
-        f"{percent(accuracy.last)} of answers are right in the last quarter, {percent(accuracy.highest)} at best"
+        f"{percent(accuracy.last)} of answers in training are right in the last quarter, {percent(accuracy.highest)} "
+        "at best"
     ]
-    evidence += [f"so at most {percent(with_signal)} of groups of {size} have a right answer to learn from"]
+    evidence += (
+        [f"at most {percent(with_signal)} of groups of {size} can hold a right answer"] if accuracy.highest else []
+    )
     others = {name: signals[name] for name in names_below(signals.rows, "reward/")}
     grown = [(name, part) for name, part in others.items() if part and name.count("/") == 1 and part.rise > 0.1]
     evidence += [
@@ -115,8 +118,8 @@ def none_right(signals: Signals) -> Verdict | None:
         for name, part in grown
         if name not in ("reward/mean", "reward/std")
     ]
-    check = "check with r1kit verify that your references are judged right"
-    remedy = more_signal(signals, f"first {check}; then {STARVED}, or start from SFT")
+    check = "if the rollouts hold right answers that are judged wrong, check your references with r1kit verify"
+    remedy = more_signal(signals, f"{STARVED}, or start from SFT; {check}")
     return Verdict(name="starved", evidence=tuple(evidence), remedy=remedy)
 
 

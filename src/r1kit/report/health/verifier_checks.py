@@ -8,7 +8,9 @@ from r1kit.data.jsonl import read_rows
 from r1kit.evaluate.intervals import NORMAL_FROM, critical, wilson
 from r1kit.report.curves import series
 from r1kit.report.folders import Row, StageFolder, is_number
-from r1kit.report.health.course import Check, finding, percent
+from r1kit.report.health.course import Check, Status, finding, percent
+
+FAILURES = "1 % of the verdicts of a step, or a tenth of the steps"
 
 
 def failures(rows: Sequence[Row]) -> Check | None:
@@ -18,12 +20,13 @@ def failures(rows: Sequence[Row]) -> Check | None:
         return None
     bad_steps = [(step, share) for step, share in failed if share > 0]
     if not bad_steps:
-        return finding("Verifier failures", False, f"none in {len(failed)} steps", "")
+        return finding("Verifier failures", False, f"none in {len(failed)} steps", limit=FAILURES)
     step, worst = max(bad_steps, key=lambda pair: pair[1])
     evidence = f"in {len(bad_steps)} of {len(failed)} steps, at most {percent(worst)} of the verdicts (step {step})"
     bad = worst > 0.01 or len(bad_steps) > 0.1 * len(failed)
     advice = "these completions were left out, not scored 0; the rollouts' notes hold the verifier's error"
-    return Check(name="Verifier failures", status="attention" if bad else "healthy", evidence=evidence, advice=advice)
+    status: Status = "attention" if bad else "healthy"
+    return Check(name="Verifier failures", status=status, evidence=evidence, advice=advice, limit=FAILURES)
 
 
 def audit(stage: StageFolder) -> Check | None:
@@ -51,4 +54,6 @@ def audit(stage: StageFolder) -> Check | None:
     advice = "read audit.jsonl: one of the two verifiers is wrong on these answers"
     if not wrong:
         advice = "the audit says little: choose a second verifier that can read these references"
-    return finding("Audit of verdicts", wrong or blind, evidence, advice)
+    return finding(
+        "Audit of verdicts", wrong or blind, evidence, advice, limit="1 % surely differ, or half without an answer"
+    )

@@ -50,6 +50,7 @@ FILTERS: Mapping[str, Test] = {
     "right": lambda answer: answer.verdict == "right",
     "wrong": lambda answer: answer.verdict == "wrong",
     "unknown": lambda answer: answer.verdict in ("unknown", "failed"),
+    "not_judged": lambda answer: answer.verdict is None,
     "truncated": lambda answer: answer.truncated,
     "mixed": lambda answer: answer.mixed,
     "wrong_formatted": lambda answer: answer.wrong_formatted,

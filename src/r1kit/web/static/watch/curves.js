@@ -2,6 +2,7 @@
 
 import { get, ofRun } from "./api.js";
 import { h } from "./dom.js";
+import { plotsOf } from "./health.js";
 import { clearPanels, panelOf } from "./panel.js";
 import { comparedRuns } from "./rail.js";
 import { go, state } from "./state.js";
@@ -53,9 +54,12 @@ export function render({ run, stage }, { mine, others, stored }) {
   const width = columnWidth();
   const range = [mine, ...drawn.map((other) => other.curves)];
   const [first, last] = [Math.min(...range.map((one) => one.first)), Math.max(...range.map((one) => one.last))];
-  const figures = mine.plots
-    .filter((each) => !isFlat(each))
-    .map((each) => {
+  const behind = plotsOf(run, stage);
+  const moving = mine.plots.filter((each) => !isFlat(each));
+  const leading = behind.titles.flatMap((title) => moving.filter((each) => each.title === title));
+  const rest = moving.filter(({ title }) => !behind.titles.includes(title));
+  const figures = (plots) =>
+    plots.map((each) => {
       const panel = panelOf(each.title);
       panel.update(each, withOthers(each, drawn), { width, first, last, stored });
       return panel.element;
@@ -71,7 +75,10 @@ export function render({ run, stage }, { mine, others, stored }) {
       stageChoice(run, stage),
     ),
     comparing(run, stage, others),
-    h("div.panels", figures),
+    leading.length
+      ? [h("h2", `Behind the verdict: ${behind.verdict}`), h("div.panels", figures(leading)), h("h2", "All others")]
+      : null,
+    h("div.panels", figures(rest)),
     flat.length ? h("p.note", `Zero throughout: ${flat.map((each) => each.title.toLowerCase()).join(", ")}.`) : null,
   ];
 }

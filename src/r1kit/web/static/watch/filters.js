@@ -6,22 +6,33 @@ import { go, state } from "./state.js";
 export const FILTERS = {
   right: "right",
   wrong: "wrong",
-  unknown: "cannot tell",
-  wrong_formatted: "wrong but formatted",
+  unknown: "no verdict",
+  not_judged: "not judged",
+  wrong_formatted: "wrong but well formed",
   truncated: "truncated",
-  mixed: "mixed",
+  mixed: "mixed languages",
   highest: "highest advantage",
   lowest: "lowest advantage",
 };
 const SORTS = {
   "": "as trained",
-  "-advantage": "highest advantage first",
-  advantage: "lowest advantage first",
-  "-reward": "highest reward first",
-  reward: "lowest reward first",
-  "-tokens": "longest first",
-  tokens: "shortest first",
+  advantage: "highest advantage first",
+  "-advantage": "lowest advantage first",
+  reward: "highest reward first",
+  "-reward": "lowest reward first",
+  tokens: "longest first",
+  "-tokens": "shortest first",
 };
+
+/** Whether the rewards of a group differ: without that no completion of it has an advantage. */
+export const hasGradient = ({ completions }) => new Set(completions.map((completion) => completion.reward)).size > 1;
+
+/** `3 of 8 right`, or that nothing judged the answers. */
+export function rightOf({ completions }) {
+  const judged = completions.some((completion) => completion.verdict !== null);
+  const right = completions.filter((completion) => completion.verdict === "right").length;
+  return judged ? `${right} of ${completions.length} right` : "not judged";
+}
 
 export function filterChips(list) {
   const chosen = state.filter ? state.filter.split(",") : [];

@@ -2,7 +2,7 @@
 
 import { h } from "./dom.js";
 import { duration } from "./format.js";
-import { healthOf } from "./health.js";
+import { healthOf, mark } from "./health.js";
 import { STATES } from "./rail.js";
 import { link } from "./state.js";
 
@@ -52,7 +52,7 @@ export function stageHeading(run, stage, current) {
     h(
       "div.title",
       h("h1", { dir: "auto" }, stage.name, stage.kind === stage.name ? null : h("span.kind", stage.kind)),
-      h("p.says", stateOf(stage), says(stage), faultLink(run, stage)),
+      h("p.says", stateOf(stage), says(stage), verdictLink(run, stage)),
     ),
     stage.state === "running" && stage.total
       ? h("progress", { max: stage.total, value: stage.done ?? 0, "aria-label": "Steps done" })
@@ -75,10 +75,10 @@ function says(stage) {
     .join(", ");
 }
 
-/** A fault is said wherever the stage is shown. */
-function faultLink(run, stage) {
-  const found = (healthOf(run) ?? []).find((entry) => entry.stage === stage.id && entry.is_fault);
-  return found ? h("a.fault", { href: link({ view: "health" }) }, found.verdict) : null;
+/** The verdict is said wherever the stage is shown. */
+function verdictLink(run, stage) {
+  const found = mark((healthOf(run) ?? []).find((entry) => entry.stage === stage.id));
+  return found ? h("a", { href: link({ view: "health" }) }, found) : null;
 }
 
 export const trouble = (text) => h("div.trouble", { role: "alert" }, h("p", text), h("a", { href: "#" }, "All runs"));

@@ -1,6 +1,7 @@
 // One group side by side: the numbers as a table, then the texts; tokens shaded by log-prob on request.
 
 import { h } from "./dom.js";
+import { hasGradient, rightOf } from "./filters.js";
 import { signed } from "./format.js";
 import { badge, marks, rewardsTable } from "./rewards_table.js";
 import { go, link, state } from "./state.js";
@@ -11,8 +12,6 @@ let built = { key: "", node: null }; // texts that are shown stay the same nodes
 export function groupView({ run, stage, step, data, list }) {
   const { completions } = data;
   const matching = matchingRows(list?.groups.find((group) => group.group === data.group));
-  const right = completions.filter((completion) => completion.verdict === "right").length;
-  const spread = new Set(completions.map((completion) => completion.reward)).size > 1;
   const neighbours = list ? neighboursOf(list, data.group) : {};
   const key = [run.id, stage.id, step, data.group, state.tokens, [...matching].join()].join("/");
   // other texts replace them as a whole: a fold that is kept would not be opened again, and would stay empty
@@ -33,8 +32,8 @@ export function groupView({ run, stage, step, data, list }) {
       h(
         "p.note",
         data.answer ? ["Answer ", h("b", data.answer), " · "] : null,
-        `${right} of ${completions.length} right`,
-        spread ? null : " · equal rewards: no gradient from this group",
+        rightOf(data),
+        hasGradient(data) ? null : " · equal rewards: no gradient from this group",
         " · ",
         h("code", data.problem_id),
       ),

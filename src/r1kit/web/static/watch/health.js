@@ -41,55 +41,90 @@ export function render({ run, stage }) {
   if (!stages) return h("p.empty", "Reading the checks …");
   const found = stages.find((entry) => entry.stage === stage.id);
   if (!found) return h("p.empty", "A verdict appears with the first steps.");
-  const worries = found.checks.filter((check) => check.status === "attention");
-  const fine = found.checks.filter((check) => check.status !== "attention");
+  const part = (status, title, note = null) => {
+    const checks = found.checks.filter((check) => check.status === status);
+    if (!checks.length) return null;
+    return [
+      h("h2", title, note ? h("span.note", note) : null),
+      h(
+        "ul.checks",
+        checks.map((check) => checkItem(found, check)),
+      ),
+    ];
+  };
   return [
-    verdict(found),
-    worries.length
-      ? [
-          h("h2", "Look here"),
-          h(
-            "ul.checks",
-            worries.map((check) => checkItem(check)),
-          ),
-        ]
-      : null,
-    fine.length
-      ? [
-          h("h2", "Healthy"),
-          h(
-            "ul.checks",
-            fine.map((check) => checkItem(check)),
-          ),
-        ]
-      : null,
+    verdict(run, found),
+    found.is_fault ? part("attention", "Symptoms", SYMPTOMS) : part("attention", "Need attention"),
+    part("healthy", "Within limits"),
+    part("not applicable", "Not applicable"),
   ];
 }
 
-/** What is wrong, the figures that show it, and what to change. */
-export const verdict = (found, name = "") =>
+export const SYMPTOMS = "They can follow from the fault above: repair that first.";
+
+/** The plots that show a fault, by verdict: the page draws them first. */
+const PLOTS = {
+  hacking: ["Reward", "Held-out accuracy", "Held-out judges", "Reward parts", "Audit of verdicts"],
+  collapsed: ["Held-out accuracy", "Entropy", "Truncated", "Zero-variance groups", "Loss", "Held-out loss"],
+  starved: ["Reward parts", "Zero-variance groups", "Truncated", "Gradient norm"],
+  mismatched: ["Sampler-trainer gap", "Entropy", "Truncated"],
+};
+
+/** The titles of the plots behind a stage's verdict. */
+export const plotsOf = (run, stage) => {
+  const found = (healthOf(run) ?? []).find((entry) => entry.stage === stage.id);
+  return { verdict: found?.verdict, titles: PLOTS[found?.verdict] ?? [] };
+};
+
+/** What is wrong, the figures that show it, what to change, and where to see it. */
+export const verdict = (run, found, name = "") =>
   h(
     "div.verdict",
     { class: found.is_fault ? "bad" : found.verdict === "healthy" ? "good" : "" },
     h("p.name", h("b", capital(found.verdict)), name),
     h("p", found.evidence.join("; ")),
     found.remedy ? h("p.remedy", found.remedy) : null,
+    found.is_fault ? seeAlso(run, found) : null,
   );
+
+/** Links to what the remedy tells to look at. */
+function seeAlso(run, found) {
+  const { has } = [...run.stages, ...run.earlier].find(({ id }) => id === found.stage) ?? { has: {} };
+  const at = { run: run.id, stage: found.stage, step: null, group: null, row: null, q: null, filter: null };
+  return h(
+    "p.see",
+    has.curves && PLOTS[found.verdict] ? h("a", { href: link({ ...at, view: "curves" }) }, "Plots behind it") : null,
+    has.rollouts
+      ? h("a", { href: link({ ...at, view: "rollouts", sort: "reward" }) }, "Last rollouts, highest reward first")
+      : null,
+  );
+}
+
+/** The verdict as a mark beside a name: green only for a healthy one; nothing while it is too early. */
+export function mark(found) {
+  if (!found || (!found.is_fault && found.verdict !== "healthy")) return null;
+  return h(found.is_fault ? "span.fault" : "span.is-healthy", found.verdict);
+}
 
 const capital = (text) => text.charAt(0).toUpperCase() + text.slice(1);
 
-/** A check with its evidence, and what to change if something is wrong. `stage` if others are listed beside it. */
-export const checkItem = (check, run = null, stage = null, name = "") =>
+const WORDS = { healthy: "within limits", attention: "attention", "not applicable": "not applicable" };
+
+/**
+ * A check with its evidence, its limit, and what to change if something is wrong: under a fault its remedy comes first,
+ * and that of a symptom is left out. `name` of the stage if others are listed beside it.
+ */
+export const checkItem = (found, check, run = null, name = "") =>
   h(
     "li",
     { class: check.status },
     h(
       "b",
-      stage
-        ? [h("a", { href: link({ run: run.id, stage: stage.stage, view: "health" }) }, name), ` · ${check.name}`]
+      run
+        ? [h("a", { href: link({ run: run.id, stage: found.stage, view: "health" }) }, name), ` · ${check.name}`]
         : check.name,
     ),
-    h("span.state", { class: check.status }, check.status === "healthy" ? "healthy" : "look here"),
-    h("p", check.evidence),
-    check.advice ? h("p.advice", check.advice) : null,
+    h("span.state", { class: check.status }, WORDS[check.status]),
+    h("p", check.evidence, check.limit ? ` · limit: ${check.limit}` : null),
+    check.advice && !found.is_fault ? h("p.advice", check.advice) : null,
   );

@@ -2,7 +2,7 @@
 
 import { h } from "./dom.js";
 import { duration, many, number } from "./format.js";
-import { checkItem, decisive, healthOf, verdict } from "./health.js";
+import { checkItem, decisive, healthOf, SYMPTOMS, verdict } from "./health.js";
 import { STATES } from "./rail.js";
 import { link } from "./state.js";
 
@@ -15,6 +15,7 @@ export function render({ run }) {
   return [
     first
       ? verdict(
+          run,
           first,
           h("a", { href: link({ run: run.id, stage: first.stage, view: "health" }) }, `stage ${nameOf(run, first)}`),
         )
@@ -32,6 +33,7 @@ function attention(run) {
   const worries = stages.flatMap((stage) =>
     stage.checks.filter((check) => check.status === "attention").map((check) => [stage, check]),
   );
+  const isFault = stages.some((stage) => stage.is_fault);
   const checked = stages.reduce((sum, stage) => sum + stage.checks.length, 0);
   return [
     h(
@@ -48,12 +50,12 @@ function attention(run) {
     h(
       "p.note",
       worries.length
-        ? `${many(worries.length, "check")} of ${checked} need${worries.length === 1 ? "s" : ""} a look:`
-        : `All ${many(checked, "check")} are healthy.`,
+        ? `${worries.length} of ${many(checked, "check")} need${worries.length === 1 ? "s" : ""} attention. ${isFault ? SYMPTOMS : ""}`
+        : `No check of ${checked} needs attention.`,
     ),
     h(
       "ul.checks",
-      worries.map(([stage, check]) => checkItem(check, run, stage, nameOf(run, stage))),
+      worries.map(([stage, check]) => checkItem(stage, check, run, nameOf(run, stage))),
     ),
   ];
 }
@@ -114,6 +116,7 @@ function cell(run, stage) {
 }
 
 function stageTable(run) {
+  const hasNotes = run.stages.some((stage) => stage.error || stage.note); // of stages that run, or that failed
   const row = (stage) =>
     h(
       "tr",
@@ -123,7 +126,7 @@ function stageTable(run) {
       h("td", h("span.state", { class: stage.state }, STATES[stage.state] ?? stage.state)),
       h("td.number", stage.total ? `${stage.done ?? 0} / ${stage.total}` : ""),
       h("td.number", duration(stage.seconds)),
-      h("td.long", stage.error || stage.note || ""),
+      hasNotes ? h("td.long", stage.error || stage.note || "") : null,
     );
   return h(
     "div.scroll",
@@ -136,7 +139,7 @@ function stageTable(run) {
           "tr",
           ["Stage", "Kind", "State"].map((name) => h("th", { scope: "col" }, name)),
           ["Steps", "Took"].map((name) => h("th.number", { scope: "col" }, name)),
-          h("th", { scope: "col" }, "Last figures"),
+          hasNotes ? h("th", { scope: "col" }, "Last figures") : null,
         ),
       ),
       h("tbody", run.stages.map(row)),

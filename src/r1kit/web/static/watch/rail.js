@@ -2,7 +2,7 @@
 
 import { h } from "./dom.js";
 import { duration } from "./format.js";
-import { decisive, healthOf } from "./health.js";
+import { decisive, healthOf, mark } from "./health.js";
 import { drawLanes, inOrder } from "./lanes.js";
 import { go, link, state } from "./state.js";
 
@@ -46,15 +46,10 @@ function runEntry(entry, run) {
       },
       h("span.state", { class: entry.state }),
       h("span.name", { dir: "auto" }, entry.name),
-      h("span.says", { dir: "auto" }, faultOf(entry), saysOf(entry)),
+      h("span.says", { dir: "auto" }, mark(decisive(entry)), " ", saysOf(entry)),
     ),
     run && !isShown ? compareBox(entry, run, compared) : null,
   );
-}
-
-function faultOf(entry) {
-  const found = decisive(entry);
-  return found?.is_fault ? [h("span.fault", found.verdict), " "] : null;
 }
 
 /** Where the run is, with its state in words, once. */
@@ -111,7 +106,7 @@ const folded = (title, count, content, open) =>
 
 function stageEntry(entry, run, stage) {
   const current = entry.id === stage?.id;
-  const fault = (healthOf(run) ?? []).find((found) => found.stage === entry.id && found.is_fault);
+  const found = (healthOf(run) ?? []).find(({ stage }) => stage === entry.id);
   return h(
     "li",
     { "data-key": entry.id },
@@ -123,7 +118,7 @@ function stageEntry(entry, run, stage) {
         class: entry.state,
       },
       h("span.name", { dir: "auto" }, entry.name),
-      fault ? h("span.fault", fault.verdict) : null,
+      mark(found),
       h("span.quiet", `, ${STATES[entry.state] ?? entry.state}, `),
       h("span.time", timeOf(entry)),
     ),

@@ -3,7 +3,7 @@
 import { h } from "./dom.js";
 import { number, signed } from "./format.js";
 
-const VERDICTS = { right: "right", wrong: "wrong", unknown: "cannot tell", failed: "verifier failed" };
+const VERDICTS = { right: "right", wrong: "wrong", unknown: "no verdict", failed: "verifier failed" };
 const BADGES = { right: "passed", wrong: "failed", unknown: "unknown", failed: "unknown" };
 
 /** One line for each completion of a group; `matching` are the row numbers of those that are looked for. */
@@ -56,7 +56,7 @@ export function rewardsTable(completions, matching) {
 }
 
 export const marks = ({ truncated, mixed, wrong_formatted: formatted }) =>
-  [truncated && "truncated", mixed && "mixed", formatted && "formatted"].filter(Boolean);
+  [truncated && "truncated", mixed && "mixed languages", formatted && "wrong but well formed"].filter(Boolean);
 
 export const badge = (verdict) =>
   h("span", { class: BADGES[verdict] ?? "" }, h("span.badge", VERDICTS[verdict] ?? "not judged"));

@@ -2,7 +2,7 @@
 
 import { get, getOnce, ofRun } from "./api.js";
 import { h } from "./dom.js";
-import { filterChips, searchBar } from "./filters.js";
+import { filterChips, hasGradient, rightOf, searchBar } from "./filters.js";
 import { many, signed } from "./format.js";
 import { groupView } from "./group.js";
 import { go, link, state } from "./state.js";
@@ -32,7 +32,7 @@ export async function load({ run, stage }) {
   const group =
     state.group ??
     (state.row ? groupOfRow(list, Number(state.row)) : null) ??
-    (isWide() ? list.groups[0]?.group : null);
+    (isWide() ? (list.groups.find(hasGradient) ?? list.groups[0])?.group : null);
   return { steps, step, list, group, open: await openGroup(read, base, group) };
 }
 
@@ -109,8 +109,6 @@ function groupList(list, group) {
 }
 
 function groupEntry(entry, step, isOpen) {
-  const right = entry.completions.filter((completion) => completion.verdict === "right").length;
-  const spread = new Set(entry.completions.map((completion) => completion.reward)).size > 1;
   return h(
     "li",
     { "data-key": entry.group },
@@ -123,11 +121,11 @@ function groupEntry(entry, step, isOpen) {
         { "aria-hidden": "true" },
         entry.completions.map((completion) =>
           h("i", {
-            class: `${completion.verdict ?? "unknown"} ${completion.matches && (state.filter || state.q) ? "match" : ""}`,
+            class: `${completion.verdict ?? ""} ${completion.matches && (state.filter || state.q) ? "match" : ""}`,
           }),
         ),
       ),
-      h("span.score", `${right}/${entry.completions.length} right`, spread ? null : h("span.note", " no gradient")),
+      h("span.score", rightOf(entry), hasGradient(entry) ? null : " · no gradient"),
     ),
   );
 }

@@ -10,7 +10,7 @@ import { completionText, facts } from "./text.js";
 export const events = ["rows"];
 
 const PAGE = 20;
-const KNOWN = ["right", "wrong", "unknown", "wrong_formatted", "truncated", "mixed"];
+const KNOWN = ["right", "wrong", "unknown", "not_judged", "wrong_formatted", "truncated", "mixed"];
 let pages = { key: "", rows: [], next: 0 }; // what "more" has added to the first page
 
 export async function load({ run, stage }) {

@@ -47,5 +47,5 @@ export const log = {
   render: (_, { lines }) =>
     lines.length
       ? h("pre.log", { tabindex: 0, role: "region", "aria-label": "Last lines of the log" }, lines.join("\n"))
-      : h("p.empty", "This stage has no log of its own: its lines went to the terminal."),
+      : h("p.empty", "No log is stored for this stage. Stages have a log of their own if several run at once (--jobs)."),
 };
