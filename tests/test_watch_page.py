@@ -124,7 +124,7 @@ def test_a_run_is_watched_while_it_is_killed_resumed_and_ends(runs: Path, visit:
     until(lambda: any(path.stat().st_size for path in runs.glob("small/zero-*/metrics.jsonl")))
     process.send_signal(signal.SIGSTOP)  # so that it does not end before the page is read
     empty.get_by_role("link", name="small").wait_for()  # the run has appeared by itself
-    page = visit(f"run=small&stage={stage_of(runs, 'zero')}&view=rollouts", height=500)
+    page = visit(f"run=small&stage={stage_of(runs, 'zero')}&view=rollouts&group=0", height=500)
     page.locator(".steps b", has_text="Step 1").wait_for()
     assert page.locator(".head .state.running").inner_text() == "running"
     page.keyboard.press("j")
