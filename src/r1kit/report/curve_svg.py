@@ -59,7 +59,7 @@ def smoothed(values: Sequence[float], exact: bool = False) -> list[float]:
 
 
 def first_and_last(values: Sequence[float], exact: bool = False) -> tuple[float, float]:
-    """The two figures by which a course is told everywhere: means over its first tenth and its last quarter.
+    """The two figures that describe a course everywhere: means over its first tenth and its last quarter.
 
     Of one value at least; of `exact` values the first and the last one.
     """

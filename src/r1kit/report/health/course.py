@@ -113,7 +113,7 @@ def percent(value: float) -> str:
 
 
 def is_accuracy(name: str) -> bool:
-    """Whether it is told in percent; other scores may be of any size."""
+    """Whether it is shown in percent; other scores may be of any size."""
     return name.endswith("accuracy")
 
 
