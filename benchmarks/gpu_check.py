@@ -230,7 +230,7 @@ class Check:
             for record in (lambda generation, _: lambda draws: generation.step(draws)[0], self.recording):
                 generation = Generation(engine, engine.requests(asked, params))
                 generation.prefill(generation.scheduler.admit(), 0)
-                uniform = generation.draws(0, steps)  # [rows, steps]
+                uniform = generation.next_uniforms(0, steps)  # [rows, steps]
                 generation.decoder.reserve(steps)
                 for step in range(warm):
                     generation.step(uniform[:, step])

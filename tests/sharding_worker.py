@@ -28,7 +28,7 @@ from r1kit.models.policy_net import AnyLoss, PolicyNet, net_of
 from r1kit.models.recompute import recompute_activations
 from r1kit.models.shard import shard, whole
 from r1kit.train.learner import Learner, OptimizerSettings
-from r1kit.train.losses.distillation import Distillation, DistillationSettings, Targeting
+from r1kit.train.losses.distillation import Distillation, DistillationSettings, SoftTargetsOf
 from r1kit.train.losses.divergence import TopK
 from r1kit.train.losses.next_token import next_token
 from r1kit.train.losses.policy_gradient import grpo
@@ -103,7 +103,7 @@ class TopKTeacher:
     def __init__(self, model: Any) -> None:
         self.model = model
 
-    def targets(self, batch: Batch, temperature: float) -> Targeting:
+    def targets(self, batch: Batch, temperature: float) -> SoftTargetsOf:
         net = PolicyNet.of(self.model)
         logits = net.logits(net.hidden_states(batch)[batch.own_targets.positions])
         best = top_k(logits, 8, [temperature])

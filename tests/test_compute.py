@@ -110,7 +110,7 @@ def test_bf16_products_are_as_near_to_fp32_as_autocast_is(make_model: Any, monke
 @needs_bf16
 def test_the_head_in_bf16_gives_one_gradient_in_one_chunk_and_in_several(monkeypatch: pytest.MonkeyPatch) -> None:
     def head_gradient(wanted: Any, chunk_elements: int) -> Any:
-        monkeypatch.setattr(head, "CHUNK_ELEMENTS", chunk_elements)
+        monkeypatch.setattr(head, "CHUNK_LOGITS", chunk_elements)
         model = qwen()  # its head has a weight of its own
         compute.choose(model, wanted)
         gradient(model, next_token, clear=False)

@@ -381,7 +381,7 @@ def test_a_recorded_step_replays_the_next_ones() -> None:
         requests = engine.requests(prompts(), params)
         generation = Generation(engine, requests)
         generation.prefill(generation.scheduler.admit(), 0)
-        uniform = generation.draws(0, 8)  # [rows, steps]
+        uniform = generation.next_uniforms(0, 8)  # [rows, steps]
         generation.decoder.reserve(8)
         # recorded as a CUDA graph would be: operations on tensors, and no Python
         recorded = make_fx(lambda draws: generation.step(draws))(uniform[:, 0])

@@ -26,11 +26,12 @@ from r1kit.models.load import Policy, add_lora, fresh_llama, place  # noqa: E402
 from r1kit.store import StoreError  # noqa: E402
 from r1kit.tiny.tokenizer import make  # noqa: E402
 from r1kit.train import checkpoints  # noqa: E402
-from r1kit.train.learner import Learner, OptimizerSettings, split  # noqa: E402
+from r1kit.train.learner import Learner, OptimizerSettings  # noqa: E402
 from r1kit.train.losses.next_token import next_token  # noqa: E402
 from r1kit.train.losses.policy_gradient import grpo  # noqa: E402
 from r1kit.train.losses.policy_settings import PRESETS  # noqa: E402
 from r1kit.train.packing import pack  # noqa: E402
+from r1kit.train.rl.loop import even_runs  # noqa: E402
 from r1kit.train.rl.reference import Reference  # noqa: E402
 from r1kit.types import Sample  # noqa: E402
 
@@ -478,10 +479,10 @@ def test_only_the_newest_checkpoints_are_kept(tmp_path: Path) -> None:
     assert checkpoints.latest(tmp_path / "nowhere") is None
 
 
-def test_split_gives_runs_of_nearly_equal_size_and_no_empty_ones() -> None:
-    assert split([1, 2, 3, 4, 5], 2) == [[1, 2], [3, 4, 5]]
-    assert split([1, 2], 4) == [[1], [2]]
-    assert split([], 3) == []
+def test_even_runs_are_of_nearly_equal_size_and_never_empty() -> None:
+    assert even_runs([1, 2, 3, 4, 5], 2) == [[1, 2], [3, 4, 5]]
+    assert even_runs([1, 2], 4) == [[1], [2]]
+    assert even_runs([], 3) == []
 
 
 def test_a_temperature_of_zero_is_refused() -> None:

@@ -34,7 +34,7 @@ from r1kit.engines.openai.pace import Pace, backoff, retry_after
 from r1kit.engines.openai.responses import Malformed, Reply, read_reply
 from r1kit.engines.opening import open_engine
 from r1kit.rewards import RewardSpec, build
-from r1kit.rollout import rollout
+from r1kit.rollout import roll_out
 from r1kit.settings import Settings, SettingsError
 from r1kit.store import StoreError
 from r1kit.tiny.tokenizer import make
@@ -446,7 +446,7 @@ def test_a_reward_that_counts_tokens_says_so_where_there_are_none(tmp_path: Path
     with serving(echo) as server, pytest.raises(ValueError, match="needs the column 'completion_ids'"):
         remote: Any = engine(server, tmp_path)
         remote.tokenizer = make()
-        rollout(remote, asked, ChatFormat(), overlong, SamplingParams())
+        roll_out(remote, asked, ChatFormat(), overlong, SamplingParams())
 
 
 JSON = st.recursive(

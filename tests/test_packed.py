@@ -229,7 +229,7 @@ def test_the_chunks_of_the_head_change_nothing(monkeypatch: pytest.MonkeyPatch) 
     for name in ("llama", "gemma2"):
         model, samples = build(name), groups()
         whole = packed(model, samples)
-        monkeypatch.setattr(head, "CHUNK_ELEMENTS", 1)
+        monkeypatch.setattr(head, "CHUNK_LOGITS", 1)
         assert_same(packed(model, samples), whole, tolerance=1e-5)
         monkeypatch.undo()
 

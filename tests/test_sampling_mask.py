@@ -128,7 +128,7 @@ def test_packed_rows_have_loss_and_gradient_of_padded_rows_with_masked_logits(
 ) -> None:
     if chunk:
         monkeypatch.setattr("r1kit.models.head.Head.chunk_size", lambda self: chunk)
-        monkeypatch.setattr("r1kit.models.policy_net.LONG", 1)
+        monkeypatch.setattr("r1kit.models.policy_net.WHOLE_CHUNKS", 1)
     one = policy()
     given = samples(generate(LocalEngine(one)))
     eager = copy.deepcopy(one.model)

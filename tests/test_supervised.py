@@ -24,7 +24,7 @@ from r1kit.tiny.tokenizer import make  # noqa: E402
 from r1kit.train.learner import Learner, OptimizerSettings  # noqa: E402
 from r1kit.train.losses.next_token import next_token  # noqa: E402
 from r1kit.train.packing import pack, pack_together  # noqa: E402
-from r1kit.train.supervised import Epochs, TrainingSettings, Update, train_supervised, validation_loss  # noqa: E402
+from r1kit.train.supervised import RowsByUpdate, TrainingSettings, Update, train_supervised, validation_loss  # noqa: E402
 from r1kit.train.validation import Best, Validation  # noqa: E402
 from r1kit.types import Sample  # noqa: E402
 
@@ -163,14 +163,14 @@ def test_a_score_that_is_no_number_is_never_the_best_and_neither_is_the_one_befo
 
 def test_every_epoch_goes_through_all_rows_in_another_order_of_the_seed() -> None:
     settings = TrainingSettings(epochs=3, batch_size=4)
-    epochs = Epochs(10, settings)
+    epochs = RowsByUpdate(10, settings)
     taken = [index for update in range(settings.updates(10)) for index in epochs[update]]
     assert settings.updates(10) == 8 and [len(epochs[update]) for update in range(8)] == [4] * 7 + [2]
     passes = [taken[:10], taken[10:20], taken[20:]]
     assert all(sorted(one) == list(range(10)) for one in passes)
     assert len({tuple(one) for one in passes}) == 3
-    assert Epochs(10, settings)[5] == epochs[5]  # whatever was asked before
-    assert Epochs(10, TrainingSettings(epochs=3, batch_size=4, seed=1))[0] != epochs[0]
+    assert RowsByUpdate(10, settings)[5] == epochs[5]  # whatever was asked before
+    assert RowsByUpdate(10, TrainingSettings(epochs=3, batch_size=4, seed=1))[0] != epochs[0]
 
 
 def test_the_learning_rate_warms_up_over_a_share_and_falls_along_a_cosine_to_its_floor() -> None:

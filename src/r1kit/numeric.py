@@ -1,4 +1,4 @@
-"""Numbers from outside: of any size, and of any type that behaves as a number."""
+"""Numbers from outside, of any size and of any type that behaves as a number; functions that do not overflow."""
 
 from __future__ import annotations
 
@@ -25,3 +25,13 @@ def shown(value: Any, most: int = 80) -> str:
     except ValueError:
         text = f"{type(value).__name__} of too many digits"
     return text if len(text) <= most else text[: most - 3] + "..."
+
+
+def sigmoid(value: float) -> float:
+    """1 / (1 + exp(-value)) without overflow."""
+    return 0.5 * (1 + math.tanh(value / 2))
+
+
+def softplus(value: float) -> float:
+    """log(1 + exp(value)) without overflow; -log sigmoid(x) is softplus(-x)."""
+    return max(value, 0.0) + math.log1p(math.exp(-abs(value)))

@@ -77,13 +77,13 @@ def joined(timeout_s: float, device: str = "cpu", row_size: int = 1) -> Iterator
     limit = timedelta(seconds=timeout_s)
     dist.init_process_group("gloo" if device == "cpu" else "cpu:gloo,cuda:nccl", timeout=limit)
     own_group = dist.new_group(backend="gloo", timeout=limit)
-    rank, size, rows = dist.get_rank(), dist.get_world_size(), None
+    rank, size, own_row = dist.get_rank(), dist.get_world_size(), None
     assert size % row_size == 0, "each row has as many ranks"
     for first in range(0, size, row_size) if row_size > 1 else ():  # every rank makes the groups of all
         members = range(first, first + row_size)
-        made = dist.new_group(list(members), timeout=limit)
-        rows = made if rank in members else rows
-    _member = _Member(rank, size, own_group, timeout_s, row_size, rows)
+        row_group = dist.new_group(list(members), timeout=limit)
+        own_row = row_group if rank in members else own_row
+    _member = _Member(rank, size, own_group, timeout_s, row_size, own_row)
     yield
     # after an error the group stays: other ranks may still be inside a collective
     _member = _ALONE

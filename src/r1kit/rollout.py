@@ -20,7 +20,7 @@ class TrainerState:
     max_steps: int
 
 
-def rollout(
+def roll_out(
     engine: PolicyEngine,
     problems: Sequence[Problem],
     chat: ChatFormat,

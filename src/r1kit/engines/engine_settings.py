@@ -71,8 +71,8 @@ def parse_engine(values: Any) -> AnyEngineSettings:
     if isinstance(values, AnyEngineSettings):
         return values
     if not isinstance(values, Mapping):
-        given = redacted_text(repr(values))[:80]
-        raise SettingsError(f'an engine is {given}: expected an object such as {{"model": "runs/r1/model"}}')
+        text = redacted_text(repr(values))[:80]
+        raise SettingsError(f'an engine is {text}: expected an object such as {{"model": "runs/r1/model"}}')
     kind = values.get("kind", "local")
     if not isinstance(kind, str) or kind not in KINDS:
         raise SettingsError(f"kind is {kind!r}: expected one of {', '.join(map(repr, KINDS))}")

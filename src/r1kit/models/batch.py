@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,9 +19,9 @@ TENSORS = ("token_ids", "positions", "sampler_logprobs", "old_logprobs", "ref_lo
 
 @dataclass(frozen=True)
 class SamplingMask:
-    """The ids that top-k and top-p left for each of N targets: `token_ids[offsets[t] : offsets[t + 1]]` for target t.
+    """The ids that top-k and top-p kept for each of N targets: `token_ids[offsets[t] : offsets[t + 1]]` for target t.
 
-    A list of ids is small: top-p leaves few at most tokens, and a bit for each id of the vocabulary would be kilobytes.
+    Lists of ids are small: top-p keeps few at most tokens, and a bit for each id of the vocabulary would be kilobytes.
     """
 
     token_ids: Tensor  # [K], int32
@@ -43,11 +44,11 @@ class SamplingMask:
         return SamplingMask(self.token_ids[int(offsets[0]) : int(offsets[-1])], offsets - offsets[0])
 
     def select(self, targets: Tensor) -> SamplingMask:
-        """The masks of some targets, whose numbers rise."""
-        counts, chosen = self.offsets.diff(), targets.cpu()
-        is_chosen = torch.zeros(len(self), dtype=torch.bool).index_fill(0, chosen, True)
-        ids = self.token_ids[is_chosen.repeat_interleave(counts).to(self.token_ids.device)]
-        return SamplingMask(ids, torch.cat([counts.new_zeros(1), counts[chosen].cumsum(0)]))
+        """The masks of the targets with these indices, which must ascend."""
+        counts, indices = self.offsets.diff(), targets.cpu()
+        is_selected = torch.zeros(len(self), dtype=torch.bool).index_fill(0, indices, True)
+        ids = self.token_ids[is_selected.repeat_interleave(counts).to(self.token_ids.device)]
+        return SamplingMask(ids, torch.cat([counts.new_zeros(1), counts[indices].cumsum(0)]))
 
     def apply(self, logits: Tensor, never: float) -> Tensor:
         """Set the logits [N, V] of all other ids to `never`, in place."""
@@ -63,15 +64,16 @@ class SamplingMask:
 class Targets:
     """The N predicted tokens of whole sequences, with the inputs of the losses.
 
-    All tensors are [N], in the order of the sequences; sequence s has `lengths[s]` targets.
+    All tensors are [N], in the order of the sequences; sequence s has `lengths[s]` targets. For a row with prompt
+    (7, 8) and completion (9, 2): token_ids [9, 2], positions [1, 2], lengths (2,).
     """
 
-    token_ids: Tensor  # int64; all others but `positions` are fp32
-    positions: Tensor  # position in the packed row of the hidden state that predicts the token
+    token_ids: Tensor  # int64, as are `positions`; all others are fp32
+    positions: Tensor  # place in the packed row of the hidden state that predicts the token
     lengths: tuple[int, ...]
-    sampler_logprobs: Tensor  # reported by the engine
-    old_logprobs: Tensor  # denominator of the importance ratio
-    ref_logprobs: Tensor
+    sampler_logprobs: Tensor  # log pi of the policy that sampled, as the engine reported it
+    old_logprobs: Tensor  # the denominator of the ratio: the sampler's, or the learner's own before the update
+    ref_logprobs: Tensor  # of the reference model of the KL term, or of a teacher
     advantages: Tensor
     selected: Tensor  # 1 for tokens that Clip-Cov or KL-Cov chose, 0 for all others
     sampling_mask: SamplingMask | None = None  # None: every id of the vocabulary
@@ -90,24 +92,27 @@ class Targets:
         return torch.repeat_interleave(torch.arange(len(self.lengths), device=lengths.device), lengths)
 
     def select(self, index: Tensor) -> Targets:
-        """Some of the targets, whose numbers rise."""
+        """The targets with these indices, which must ascend."""
         lengths = self.sequence_ids()[index].bincount(minlength=len(self.lengths))
         mask = None if self.sampling_mask is None else self.sampling_mask.select(index)
         tensors = {name: getattr(self, name)[index] for name in TENSORS}  # [n] each
         return Targets(lengths=tuple(lengths.tolist()), **tensors, sampling_mask=mask)
 
     def chunks(self, size: int, *, whole: bool = True) -> Iterator[Targets]:
-        """Consecutive chunks of about `size` tokens.
+        """Consecutive chunks of at most `size` targets.
 
-        With `whole`, no sequence is split, so a chunk can be larger than `size`; sequence-level losses need this.
+        With `whole`, no sequence is split, so one that is longer makes a larger chunk; sequence-level losses need this.
         """
-        runs = split_by_budget(self.lengths, size) if whole else ()
+        if whole:
+            parts = [self.lengths[run.start : run.stop] for run in split_by_budget(self.lengths, size)]
+        else:
+            parts = _cut(self.lengths, size)
         start = 0
-        for part in [self.lengths[run.start : run.stop] for run in runs] if whole else _cut(self.lengths, size):
-            stop = start + sum(part)
+        for lengths in parts:
+            stop = start + sum(lengths)
             mask = None if self.sampling_mask is None else self.sampling_mask[start:stop]
             tensors = {name: getattr(self, name)[start:stop] for name in TENSORS}  # [n] each
-            yield Targets(lengths=part, **tensors, sampling_mask=mask)
+            yield Targets(lengths=lengths, **tensors, sampling_mask=mask)
             start = stop
 
 
@@ -127,9 +132,10 @@ def _cut(lengths: Sequence[int], size: int) -> list[tuple[int, ...]]:
 
 @dataclass(frozen=True)
 class Batch:
-    """One packed row. Sequence s of the row is sample `order[s]` of those packed; its last token is at `ends[s]`.
+    """One packed row of T tokens (see `models.packed`), which one forward pass computes.
 
-    If several ranks share the row, `token_ids` and `routing` are those of this rank's tokens, and all else is whole.
+    Sequence s of the row is sample `order[s]` of those packed; its last token is at `ends[s]`. If several ranks share
+    the row, `token_ids` and `routing` are those of this rank's tokens, and everything else is of the whole row.
     """
 
     token_ids: Tensor  # [1, T]
@@ -145,24 +151,33 @@ class Batch:
 
     @property
     def num_tokens(self) -> int:
+        """The tokens of the row that this rank computes."""
         return self.layout.num_tokens
 
     @cached_property
     def own_targets(self) -> Targets:
-        """The targets whose hidden states this rank has, with their positions among these."""
+        """The targets whose hidden states this rank has; their `positions` are among the rank's own tokens."""
         if self.layout.ranks == 1:
             return self.targets
         positions = self.targets.positions
-        own = self.targets.select(self.layout.owned(positions))
-        return replace(own, positions=self.layout.places(positions))
+        own = self.targets.select(self.layout.local_indices(positions))
+        return replace(own, positions=self.layout.local_positions(positions))
+
+
+def with_column(batches: Sequence[Batch], name: str, values: Sequence[Tensor]) -> list[Batch]:
+    """The batches with another tensor `name` of their targets (one of `TENSORS`): `values` holds an [N] per batch."""
+    columns: list[dict[str, Any]] = [{name: value} for value in values]
+    return [
+        replace(batch, targets=replace(batch.targets, **column)) for batch, column in zip(batches, columns, strict=True)
+    ]
 
 
 @dataclass(frozen=True)
 class Totals:
     """The counts that a loss divides by.
 
-    They count every sample of one update: all micro-batches, all ranks, and samples that are skipped because their
-    gradient is zero. So any split of an update over batches or ranks gives the same gradient.
+    They cover every sample of one update: all micro-batches, all ranks, and samples that get no backward pass because
+    their gradient is zero. So any split of an update over batches or ranks gives the same gradient.
     """
 
     num_tokens: int

@@ -21,8 +21,8 @@ from r1kit.models.packed_weight import PackedWeight
 
 WITHOUT_TOKEN = "ids_without_token"  # a buffer of models whose vocabulary is larger than their tokenizer's
 NEVER = -1e9  # logit of an id without a token
-CHUNK_ELEMENTS = 8 * 1024 * 1024  # logits per chunk: 32 MB in fp32, which malloc keeps for the next chunk
-SLICE = 2048  # rows of the weight's gradient
+CHUNK_LOGITS = 8 * 1024 * 1024  # per chunk: 32 MB in fp32, which malloc keeps for the next chunk
+SLICE_ROWS = 2048  # of the weight's gradient, which are added at a time
 
 
 @dataclass(frozen=True)
@@ -45,12 +45,12 @@ class Head:
         """Read the head off a Hugging Face model, with the scalings that some architectures put on logits."""
         linear = model.get_output_embeddings()
         config = model.config.get_text_config()  # of Gemma 4 a part of the whole
-        # Cohere multiplies by `logit_scale`, Granite divides by `logits_scaling`, by which HyperCLOVA X multiplies
+        # Cohere multiplies by `logit_scale`; Granite divides by `logits_scaling`, and HyperCLOVA X multiplies by it
         scale = getattr(config, "logit_scale", None) or 1.0
         scaling = getattr(config, "logits_scaling", None) or 1.0
         scale *= scaling if config.model_type == "hyperclovax" else 1 / scaling
-        # on a CPU the logits stay fp32; on a GPU autocast rounds
-        low = linear.weight.device.type == "cpu" and compute_dtype_of(model) == torch.bfloat16
+        # on a CPU logits are computed in fp32 and only their gradient's products in bf16; on a GPU autocast decides
+        rounds_grad = linear.weight.device.type == "cpu" and compute_dtype_of(model) == torch.bfloat16
         softcap = getattr(config, "final_logit_softcapping", None)
         return Head(
             weight=linear.weight,
@@ -59,7 +59,7 @@ class Head:
             softcap=softcap,
             without_token=getattr(model, WITHOUT_TOKEN, None),
             packed=getattr(linear, "packed", None),
-            grad_dtype=torch.bfloat16 if low else None,
+            grad_dtype=torch.bfloat16 if rounds_grad else None,
         )
 
     def logits(self, hidden: Tensor, temperature: float = 1.0) -> Tensor:
@@ -99,13 +99,13 @@ class Head:
                 logits = self.logits(hidden[targets.positions[chunk]], temperature)  # [n, V]
                 if targets.sampling_mask is not None:
                     logits = targets.sampling_mask[chunk].apply(logits, NEVER)
-                chosen = logits.gather(1, targets.token_ids[chunk, None])[:, 0]  # [n]
-                pieces.append(chosen - logits.logsumexp(dim=-1))
+                target_logits = logits.gather(1, targets.token_ids[chunk, None])[:, 0]  # [n]
+                pieces.append(target_logits - logits.logsumexp(dim=-1))
         return torch.cat(pieces) if pieces else hidden.new_zeros(0)
 
     def chunk_size(self) -> int:
         """Targets per chunk."""
-        return max(32, CHUNK_ELEMENTS // self.weight.shape[0])
+        return max(32, CHUNK_LOGITS // self.weight.shape[0])
 
 
 class ChunkLoss(NamedTuple):
@@ -142,20 +142,20 @@ class FusedHead(torch.autograd.Function):
         needs_hidden, needs_weight, needs_bias = ctx.needs_input_grad[:3]  # none in a batch that is only measured
         grad_hidden = torch.zeros_like(hidden) if needs_hidden else None
         grad_weight, grad_bias = None, None
-        low = head.grad_dtype or hidden.dtype
-        factor = weight if head.grad_dtype is None else weight.to(low)  # [V, d]
+        grad_dtype = head.grad_dtype or hidden.dtype
+        factor = weight if head.grad_dtype is None else weight.to(grad_dtype)  # [V, d]
         total, sums = hidden.new_zeros((), dtype=torch.float32), dict[str, Tensor]()
         for positions, loss in chunks:  # in order: the order of these sums decides the last bits
             states = hidden[positions]  # [n, d]
             logits = head.logits(states, temperature)  # [n, V]
             derivative = head.derivative(logits, temperature)  # before `loss` overwrites the logits
             value, grad, chunk_sums = loss(logits)
-            del logits  # 64 MB
+            del logits  # or the next chunk's would be allocated beside them
             if isinstance(derivative, Tensor) or derivative != 1.0:  # 1 would be a pass over memory
                 grad = grad.mul_(derivative)
-            grad = grad.to(low)  # [n, V], by the linear output
+            grad = grad.to(grad_dtype)  # [n, V], by the linear output
             if needs_weight:
-                grad_weight = _add_product(grad_weight, grad.T, states.to(low), weight.dtype)  # [V, d]
+                grad_weight = _add_product(grad_weight, grad.T, states.to(grad_dtype), weight.dtype)  # [V, d]
             if needs_bias:
                 bias_sum = grad.sum(0, dtype=weight.dtype)  # [V]
                 grad_bias = bias_sum if grad_bias is None else grad_bias.add_(bias_sum)
@@ -187,6 +187,6 @@ def _add_product(total: Tensor | None, left: Tensor, right: Tensor, dtype: torch
     if left.dtype == total.dtype and not torch.is_autocast_enabled(left.device.type):
         return total.addmm_(left, right)
     # in slices that stay in the processor's cache: adding bf16 to fp32 at once takes as long as the product
-    for rows, factor in zip(total.split(SLICE), left.split(SLICE), strict=True):
+    for rows, factor in zip(total.split(SLICE_ROWS), left.split(SLICE_ROWS), strict=True):
         rows += (factor @ right).to(dtype)
     return total

@@ -20,13 +20,13 @@ from r1kit.models.head import NEVER, Chunk, ChunkLoss, FusedHead, Head
 from r1kit.models.packed import PackedLayout
 from r1kit.models.plain import plain_path
 
-LONG = 8  # chunks of the head: a longer sequence is split, and its logits are computed twice
+WHOLE_CHUNKS = 8  # chunks of the head that a sequence may fill; a longer one is split, and its logits computed twice
 
 
 class LossOutput(NamedTuple):
-    """The scalar to minimise, and for the log sums over `num_items` items (None: the tokens or scores of the input).
+    """The scalar to minimise, and sums for the log over `num_items` items (None: the tokens or scores of the input).
 
-    `entropy_coef` x (sum of the entropies of the targets' distributions) is added to a loss of log-probs.
+    To a loss of log-probs, the head adds `entropy_coef` x (sum of the entropies of the targets' distributions).
     """
 
     loss: Tensor
@@ -44,14 +44,14 @@ class LogitsLoss(Protocol):
     """A loss that reads whole distributions over next tokens, such as distillation."""
 
     def chunks(self, batch: Batch, totals: Totals, temperature: float, size: int) -> Iterator[Chunk]:
-        """All targets of the batch, at most `size` in each chunk."""
+        """All targets of the batch that this rank has, in chunks of at most `size`."""
 
 
 AnyLoss = Loss | LogitsLoss | ScoreLoss
 
 
 def per_token(loss: Loss) -> Loss:
-    """Mark a loss that is a sum of independent terms per token: the head may then split sequences."""
+    """Mark a loss that is a sum of independent terms per token, so that the head may split sequences."""
     loss.per_token = True  # type: ignore[attr-defined]
     return loss
 
@@ -61,7 +61,7 @@ def hidden_states(model: Any, token_ids: Tensor, layout: PackedLayout) -> Tensor
     assert token_ids.shape == (1, len(layout.position_ids)), "the layout is of another row"
     if path := plain_path(model):
         return plain.hidden_states(model, path, token_ids, layout)
-    # without the head: it is applied to the targets' positions only
+    # without the head, which is applied to the targets' positions only
     return forward_layout(model, token_ids, layout.position_ids[None], layout)[0]
 
 
@@ -94,7 +94,7 @@ class PolicyNet(Net):
             # detached: the fused head forms the gradient to the hidden states itself
             chunks = _logprob_chunks(loss, head, hidden.detach(), batch, totals, temperature)
         weight, bias = head.weight, head.bias
-        if not torch.is_grad_enabled():  # a custom function sees only `requires_grad`, and would form gradients
+        if not torch.is_grad_enabled():  # `FusedHead` looks at `requires_grad` alone, and would form gradients
             weight, bias = weight.detach(), None if bias is None else bias.detach()
         value, sums = FusedHead.apply(hidden, weight, bias, head, chunks, temperature)
         return LossOutput(value, sums, len(batch.own_targets))
@@ -115,11 +115,11 @@ class PolicyNet(Net):
         """log pi of each target [N], without a gradient."""
         with torch.no_grad():
             own = Head.of(self.model).logprobs(self.hidden_states(batch), batch.own_targets, temperature)
-            return batch.layout.join(own, batch.targets.positions)
+            return batch.layout.gather(own, batch.targets.positions)
 
 
 class ScoreNet(Net):
-    """A sequence classifier with one output, read at the last token of each packed sequence."""
+    """A sequence classifier with one output, which is read at the last token of each packed sequence."""
 
     FORWARD_METHODS = ("scores",)
 
@@ -127,15 +127,16 @@ class ScoreNet(Net):
         """The loss of a packed row with its gradient; scores have no temperature."""
         scores = self.scores(batch.token_ids, batch.layout, batch.ends)  # [sequences]
         output = loss(scores, batch, totals)
-        if batch.layout.place:  # the first rank of the row counts its scores
+        if batch.layout.place:
+            # all ranks of a row compute its loss, which the first one counts; here it is 0, and has a gradient
             return LossOutput(output.loss - output.loss.detach(), {}, 0)
         return output if output.num_items is not None else output._replace(num_items=len(scores))
 
     def scores(self, token_ids: Tensor, layout: PackedLayout, ends: Tensor) -> Tensor:
         """Scores [sequences] in fp32 of a packed row [1, T] whose sequences end at `ends`."""
-        states = hidden_states(self.model, token_ids, layout)[layout.places(ends)]
+        states = hidden_states(self.model, token_ids, layout)[layout.local_positions(ends)]  # [own sequences, d]
         scores = self.model.score(states).float()[:, 0].clone()  # FSDP's hooks could miss the gradient of a view
-        return layout.join(scores, ends)
+        return layout.gather(scores, ends)
 
 
 def net_of(model: Any) -> PolicyNet | ScoreNet:
@@ -151,22 +152,23 @@ def _logprob_chunks(
 ) -> Iterator[Chunk]:
     """Chunks for a loss of log-probs.
 
-    The loss receives whole sequences (GSPO needs that) unless it is marked `per_token`. Sequences longer than `LONG`
-    chunks, and those of which other ranks have tokens, take two passes, log-probs first and gradient second, so memory
-    stays bounded.
+    The loss receives whole sequences (GSPO needs that) unless it is marked `per_token`. A sequence longer than
+    `WHOLE_CHUNKS` chunks, or of which other ranks have tokens, takes two passes: its log-probs first, without keeping
+    logits, and then chunk by chunk the gradient that follows from them. So memory stays bounded.
     """
-    is_whole, size = not getattr(loss, "per_token", False), head.chunk_size()
+    needs_whole, size = not getattr(loss, "per_token", False), head.chunk_size()
     layout, targets = batch.layout, batch.targets
-    if is_whole and layout.ranks > 1:
-        owned = layout.owned(targets.positions)
-        own = head.logprobs(hidden, batch.own_targets, temperature)
-        output, grad = _gradient(loss, layout.join(own, targets.positions), targets, totals)  # [N]
-        if len(owned) and owned[0]:  # the rank of the first target counts value and sums
+    if needs_whole and layout.ranks > 1:
+        own_indices = layout.local_indices(targets.positions)
+        own_logprobs = head.logprobs(hidden, batch.own_targets, temperature)
+        # every rank of the row computes the loss of all targets, and goes on with the gradient of its own
+        output, grad = _gradient(loss, layout.gather(own_logprobs, targets.positions), targets, totals)  # [N]
+        if len(own_indices) and own_indices[0]:  # the rank of the first target counts value and sums
             output = _uncounted(output)
-        yield from _linear_chunks(batch.own_targets, output, grad[owned], totals, size)
+        yield from _linear_chunks(batch.own_targets, output, grad[own_indices], totals, size)
         return
-    for chunk in batch.own_targets.chunks(size, whole=is_whole):
-        if len(chunk) <= LONG * size:  # logits of at most LONG chunks at once: whole sequences, and their last bits
+    for chunk in batch.own_targets.chunks(size, whole=needs_whole):
+        if len(chunk) <= WHOLE_CHUNKS * size:  # in one pass, although the chunk may be larger than `size`
             yield Chunk(chunk.positions, partial(_logprob_loss, targets=chunk, totals=totals, loss=loss))
         else:
             output, grad = _gradient(loss, head.logprobs(hidden, chunk, temperature), chunk, totals)
@@ -174,9 +176,9 @@ def _logprob_chunks(
 
 
 def _linear_chunks(targets: Targets, output: LossOutput, grad: Tensor, totals: Totals, size: int) -> Iterator[Chunk]:
-    """The second pass of a loss whose gradient [n] is known.
+    """The second pass of a loss whose gradient [n] by its log-probs is known.
 
-    The true loss is linear in its log-probs to first order, so `grad` is all that this pass needs.
+    By the chain rule this is all that the pass needs: a linear loss with that gradient stands for the true one.
     """
     for part, part_grad in zip(targets.chunks(size, whole=False), grad.split(size), strict=True):
         linear = partial(_linear_loss, grad=part_grad, output=output)
@@ -185,20 +187,20 @@ def _linear_chunks(targets: Targets, output: LossOutput, grad: Tensor, totals: T
 
 
 def _uncounted(output: LossOutput) -> LossOutput:
-    """Without value and sums; each part has entropies of its own."""
+    """The output without value and sums, but with its entropy bonus: each part has entropies of its own."""
     return output._replace(loss=torch.zeros_like(output.loss), sums={})
 
 
 def _logprob_loss(logits: Tensor, targets: Targets, totals: Totals, loss: Loss) -> ChunkLoss:
-    """A loss of log-probs as one of logits [n, V]: d(log p_target)/d(logits) = onehot - p."""
+    """A loss of log-probs as one of logits [n, V], which are overwritten: d(log p_target)/d(logits) = onehot - p."""
     assert len(logits) == len(targets), "one row of logits for each target"
-    if targets.sampling_mask is not None:  # a probability of 0 has no gradient
+    if targets.sampling_mask is not None:  # ids outside of it get probability 0, and so no gradient
         logits = targets.sampling_mask.apply(logits, NEVER)
     probs = torch.softmax(logits, dim=-1)  # [n, V]
     # log-sum-exp [n], read off the largest logit and its probability: `logsumexp` is three more passes over [n, V]
     normaliser = logits.amax(dim=-1) - probs.amax(dim=-1).log()
-    chosen = targets.token_ids[:, None]  # [n, 1]
-    output, grad = _gradient(loss, logits.gather(1, chosen)[:, 0] - normaliser, targets, totals)
+    sampled = targets.token_ids[:, None]  # [n, 1]
+    output, grad = _gradient(loss, logits.gather(1, sampled)[:, 0] - normaliser, targets, totals)
     # -sum p log p, where log p = logit - normaliser and the p of a row add up to 1; `dot` would lose three digits
     entropies = normaliser - logits.mul_(probs).sum(dim=-1)  # [n]
     entropy, value = entropies.sum(), output.loss.detach()
@@ -209,7 +211,7 @@ def _logprob_loss(logits: Tensor, targets: Targets, totals: Totals, loss: Loss) 
         probs.mul_(-grad[:, None]).add_(bonus, alpha=output.entropy_coef)
     else:
         probs.mul_(-grad[:, None])  # from here on d(loss)/d(logits)
-    probs.scatter_add_(1, chosen, grad[:, None])
+    probs.scatter_add_(1, sampled, grad[:, None])
     return ChunkLoss(value, probs, {"entropy": entropy, **output.sums})
 
 
@@ -217,7 +219,7 @@ def _gradient(loss: Loss, logprobs: Tensor, targets: Targets, totals: Totals) ->
     """A loss of log-probs [n], and its gradient [n]."""
     assert len(logprobs) == len(targets), "one log-prob for each target"
     leaf = logprobs.detach().requires_grad_()  # cuts the graph: autograd sees the loss alone, not the head
-    with torch.enable_grad():  # an autograd function's forward pass runs without
+    with torch.enable_grad():  # which is off in the forward pass of an autograd function such as `FusedHead`
         output = loss(leaf, targets, totals)
         assert output.loss.ndim == 0, "a loss is a scalar"
         (grad,) = torch.autograd.grad(output.loss, leaf)

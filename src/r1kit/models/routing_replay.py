@@ -67,11 +67,11 @@ class RoutingReplay:
         if experts is None:
             yield
             return
-        given = experts.long().view(len(experts), len(self.blocks), -1)  # [T, R, k]
+        by_router = experts.long().view(len(experts), len(self.blocks), -1)  # [T, R, k]
         before = [block.__dict__.get("forward") for block in self.blocks]
         for index, block in enumerate(self.blocks):
             # on the instance, as `recompute` does it: in a GPU's backward pass, another thread calls it
-            block.forward = partial(self._forward, block, block.forward, given[:, index], counts)
+            block.forward = partial(self._forward, block, block.forward, by_router[:, index], counts)
         try:
             yield
         finally:

@@ -35,34 +35,37 @@ def layout_of(spans: Sequence[Span], device: torch.device) -> PackedLayout:
 
 
 class SharedLayout(PackedLayout):
-    """A layout of which this rank has every k-th token; the row is filled up to a multiple of k, with no effect."""
+    """A layout of which this rank has every k-th token.
+
+    The row is filled up to a multiple of k with tokens that nothing reads, since exchanges need equal parts.
+    """
 
     def __init__(self, spans: Sequence[Span], device: torch.device) -> None:
         super().__init__(spans, device)
         self.ranks, self.place, self.group = ranks.row_size(), ranks.row_place(), ranks.row_group()
         self.length = len(self.position_ids)  # T, the tokens of the whole row
         self.num_tokens = len(range(self.place, self.length, self.ranks))
-        self.position_ids, self.samples_per_token = map(self.own, (self.position_ids, self.samples_per_token))
+        self.position_ids, self.samples_per_token = map(self.local, (self.position_ids, self.samples_per_token))
 
-    def own(self, values: Tensor, fill: int = 0) -> Tensor:
+    def local(self, values: Tensor, fill: int = 0) -> Tensor:
         """[T, ...] -> [T / k, ...]"""
         missing = -self.length % self.ranks
         padding = values.new_full((missing, *values.shape[1:]), fill)
         return torch.cat([values, padding])[self.place :: self.ranks]
 
-    def owned(self, positions: Tensor) -> Tensor:
+    def local_indices(self, positions: Tensor) -> Tensor:
         return (positions % self.ranks == self.place).nonzero().flatten()
 
-    def places(self, positions: Tensor) -> Tensor:
-        return positions[self.owned(positions)] // self.ranks
+    def local_positions(self, positions: Tensor) -> Tensor:
+        return positions[self.local_indices(positions)] // self.ranks
 
-    def join(self, values: Tensor, positions: Tensor) -> Tensor:
-        owned = self.owned(positions)
+    def gather(self, values: Tensor, positions: Tensor) -> Tensor:
+        own = self.local_indices(positions)
         whole = torch.zeros(len(positions), device=values.device)  # fp32: a rank without values knows no other type
-        whole[owned] = values.detach()
+        whole[own] = values.detach()
         if len(whole):
-            dist.all_reduce(whole, group=self.group)
-        return whole.index_copy(0, owned, values)
+            dist.all_reduce(whole, group=self.group)  # each position is zero on all ranks but one
+        return whole.index_copy(0, own, values)  # this rank's own again, now with their gradient
 
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, softmax: Softmax) -> Tensor:
         """q [1, H, T / k, D] -> [1, T / k, H, Dv]."""
@@ -141,9 +144,9 @@ def require_shared_heads(config: Any, count: int) -> None:
 
 def _rotations(config: Any) -> set[str]:
     """The kinds of rotary embeddings; some architectures have one for each kind of layer."""
-    given = getattr(config, "rope_parameters", None) or {}
-    kinds = [given, *(own for own in given.values() if isinstance(own, dict))]
-    return {own["rope_type"] for own in kinds if "rope_type" in own}
+    parameters = getattr(config, "rope_parameters", None) or {}
+    nested = [value for value in parameters.values() if isinstance(value, dict)]
+    return {each["rope_type"] for each in (parameters, *nested) if "rope_type" in each}
 
 
 def _remedy(heads: int) -> str:

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from r1kit import verifiers
 from r1kit.rewards.inputs import RewardFunction, column, configured, problem_keys, texts
-from r1kit.rewards.verdicts import judge, report_verdicts
+from r1kit.rewards.verdicts import report_verdicts, verdicts_of
 from r1kit.types import Verdict
 
 
@@ -31,14 +31,14 @@ def accuracy_reward(
     `expected_correctness` instead of 1.0 and 0.0.
     """
     named = {"answer": answer, "solution": solution, "verifier": verifier}
-    verdicts = judge(completions, named, default_verifier, "accuracy_reward")
+    verdicts = verdicts_of(completions, named, default_verifier, "accuracy_reward")
     report_verdicts(verdicts, columns)
     right = [None if verdict is None else verdict.correct for verdict in verdicts]
-    values = [float(verdict is True) for verdict in right]
+    values = [float(is_right is True) for is_right in right]
     if false_positives or false_negatives:
         keys = problem_keys(columns, len(right), "accuracy_reward")
         values = expected_correctness(right, keys, false_positives, false_negatives)
-    return [_value(verdict, value, unknown) for verdict, value in zip(verdicts, values, strict=True)]
+    return [_reward_for(verdict, value, unknown) for verdict, value in zip(verdicts, values, strict=True)]
 
 
 def expected_correctness(
@@ -46,8 +46,9 @@ def expected_correctness(
 ) -> list[float]:
     """The chance that each answer is right given its verdict, by the verifier's error rates.
 
-    The prior is the group's own accuracy, corrected for these rates (Rogan and Gladen 1978). So a right verdict counts
-    little in a group where errors alone would explain it. Undecided verdicts give 0.0.
+    The prior is the group's own accuracy, corrected for these rates: (share judged right - fp) / (1 - fp - fn) (Rogan
+    and Gladen 1978). So a right verdict counts little in a group where errors alone would explain it. Undecided
+    verdicts give 0.0.
     """
     verdicts: dict[str, list[bool]] = {}
     for verdict, problem in zip(right, problems, strict=True):
@@ -58,8 +59,8 @@ def expected_correctness(
         if verdict is None:
             values.append(0.0)
             continue
-        judged = sum(verdicts[problem]) / len(verdicts[problem])
-        prior = min(1.0, max(0.0, (judged - false_positives) / (1 - false_positives - false_negatives)))
+        judged_right = sum(verdicts[problem]) / len(verdicts[problem])
+        prior = min(1.0, max(0.0, (judged_right - false_positives) / (1 - false_positives - false_negatives)))
         # Bayes: how likely this verdict is for a right answer, and for a wrong one
         of_right = prior * (1 - false_negatives if verdict else false_negatives)
         of_wrong = (1 - prior) * (false_positives if verdict else 1 - false_positives)
@@ -116,22 +117,22 @@ def cosine_scaled_reward(
     **columns: Any,
 ) -> list[float | None]:
     """Accuracy scaled by length: see `get_cosine_scaled_reward`."""
-    verdicts = judge(completions, columns, default_verifier, "cosine_scaled_reward")
+    verdicts = verdicts_of(completions, columns, default_verifier, "cosine_scaled_reward")
     report_verdicts(verdicts, columns, prefix="cosine_")
-    measured = texts(completions)
+    bodies: Sequence[Any] = texts(completions)  # whose lengths count
     if unit == "tokens":
-        measured = column("completion_ids", columns, len(measured), "cosine_scaled_reward")
+        bodies = column("completion_ids", columns, len(bodies), "cosine_scaled_reward")
 
     values: list[float | None] = []
-    for verdict, items in zip(verdicts, measured, strict=True):
+    for verdict, body in zip(verdicts, bodies, strict=True):
         low, high = correct if verdict is not None and verdict.correct else wrong
-        progress = min(len(items) / max_len, 1.0)  # beyond the limit the cosine would rise again
+        progress = min(len(body) / max_len, 1.0)  # beyond the limit the cosine would rise again
         scaled = low + 0.5 * (high - low) * (1.0 + math.cos(math.pi * progress))
-        values.append(_value(verdict, scaled, unknown))
+        values.append(_reward_for(verdict, scaled, unknown))
     return values
 
 
-def _value(verdict: Verdict | None, decided: float, unknown: float | None) -> float | None:
+def _reward_for(verdict: Verdict | None, decided: float, unknown: float | None) -> float | None:
     """`decided` for a verdict of right or wrong; None if the verifier failed, whatever `unknown` is."""
     if verdict is None or verdict.outcome == "failed":
         return None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from r1kit.rewards.inputs import RewardFunction, configured, names, references, texts
+from r1kit.rewards.inputs import RewardFunction, configured, names_column, references, texts
 from r1kit.rewards.verdicts import report_verdicts
 from r1kit.verifiers.code.grading import grade_code_batch
 from r1kit.verifiers.code.tests import DEFAULTS, TestDefaults
@@ -36,7 +36,7 @@ def code_reward(
     """
     responses = texts(completions)
     tests = references(columns, len(responses), "code_reward")
-    named = names("verifier", columns, len(responses), "code", "code_reward")
+    named = names_column("verifier", columns, len(responses), "code", "code_reward")
     rows = [row for row, name in enumerate(named) if name == "code" and tests[row]]
     graded = grade_code_batch(
         [responses[row] for row in rows], [tests[row] for row in rows], thorough=partial, defaults=defaults

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
 from r1kit import chat
-from r1kit.rewards.inputs import RewardFunction, configured, names, texts
+from r1kit.rewards.inputs import RewardFunction, configured, names_column, texts
 from r1kit.verifiers import language as languages
 from r1kit.verifiers.language import per_word, scripts
 
@@ -101,7 +101,7 @@ def _rows(
 ) -> Iterator[tuple[str, str]]:
     """Pairs of a response and its expected language."""
     responses = texts(completions)
-    targets = names("language", {"language": language}, len(responses), default, reward)
+    targets = names_column("language", {"language": language}, len(responses), default, reward)
     for target in set(targets):
         languages.known(target)
     return zip(responses, targets, strict=True)

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from r1kit import verifiers
-from r1kit.rewards.inputs import RewardFunction, configured, names, problem_keys, texts
-from r1kit.rewards.verdicts import judge, verify
+from r1kit.rewards.inputs import RewardFunction, configured, names_column, problem_keys, texts
+from r1kit.rewards.verdicts import verdicts_of, verify
 from r1kit.verifiers import THINKING, extract
 from r1kit.verifiers.meaning import meaning
 
@@ -53,7 +53,7 @@ def majority_reward(completions: Sequence[Any], *, default_verifier: str, **colu
     may be wrong.
     """
     responses = texts(completions)
-    named = names("verifier", columns, len(responses), default_verifier, "majority_reward")
+    named = names_column("verifier", columns, len(responses), default_verifier, "majority_reward")
     groups: dict[str, list[int]] = {}
     for row, key in enumerate(problem_keys(columns, len(responses), "majority_reward")):
         groups.setdefault(key, []).append(row)
@@ -62,7 +62,7 @@ def majority_reward(completions: Sequence[Any], *, default_verifier: str, **colu
         agreed = majority([responses[row] for row in rows], named[rows[0]])
         for row in rows:
             references[row] = agreed
-    verdicts = judge(responses, {"answer": references, "verifier": named}, default_verifier, "majority_reward")
+    verdicts = verdicts_of(responses, {"answer": references, "verifier": named}, default_verifier, "majority_reward")
     failed = [verdict is not None and verdict.outcome == "failed" for verdict in verdicts]
     if (log_undecided := columns.get("log_undecided")) is not None:
         log_undecided(failed)

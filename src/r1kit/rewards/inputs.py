@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 from r1kit.tasks.references import number_text
@@ -73,7 +73,7 @@ def problem_keys(columns: Mapping[str, Any], rows: int, reward: str) -> list[str
     return [question_of(prompt) for prompt in column("prompts", columns, rows, reward)]
 
 
-def names(name: str, columns: Mapping[str, Any], rows: int, default: str, reward: str) -> list[str]:
+def names_column(name: str, columns: Mapping[str, Any], rows: int, default: str, reward: str) -> list[str]:
     """A column of names, with `default` for rows without one; raises ValueError for other values than text."""
     values = [default] * rows if columns.get(name) is None else column(name, columns, rows, reward)
     for number, value in enumerate(values, start=1):
@@ -110,6 +110,19 @@ def _is_missing(value: Any) -> bool:
     if isinstance(value, str):
         return not value.strip()
     return value is None or (isinstance(value, float) and value != value)
+
+
+def report_not_scored(
+    reward: str,
+    not_scored: list[bool],
+    log_undecided: Callable[[list[bool]], None] | None,
+    log_extra: Callable[[str, list[Any]], None] | None,
+) -> None:
+    """Pass on which completions a model could not score: as undecided, and as a note `REWARD_not_scored`."""
+    if log_undecided is not None:
+        log_undecided(not_scored)
+    if log_extra is not None:
+        log_extra(f"{reward}_not_scored", not_scored)
 
 
 class Configured:

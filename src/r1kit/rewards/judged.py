@@ -12,7 +12,7 @@ from r1kit.engines import Engine
 from r1kit.engines.engine_settings import EngineSettings, parse_engine
 from r1kit.engines.opening import open_engine
 from r1kit.judges import RUBRICS, JudgeSettings, Rubric, RubricJudge, VotingJudge
-from r1kit.rewards.inputs import RewardFunction, column, question_of, texts
+from r1kit.rewards.inputs import RewardFunction, column, question_of, report_not_scored, texts
 
 
 class JudgedReward:
@@ -52,11 +52,7 @@ class JudgedReward:
             log_metric(f"{self.__name__}/unreadable", unreadable)
             if usage is not None and (usage.cost or usage.saved):
                 log_metric(f"{self.__name__}/cost", usage.cost)
-        not_scored = [score is None for score in scores]
-        if log_undecided is not None:
-            log_undecided(not_scored)
-        if log_extra is not None:
-            log_extra(f"{self.__name__}_not_scored", not_scored)
+        report_not_scored(self.__name__, [score is None for score in scores], log_undecided, log_extra)
         return scores
 
     def __getstate__(self) -> dict[str, Any]:

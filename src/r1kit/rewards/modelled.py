@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import functools
-import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from r1kit.rewards.inputs import RewardFunction, column, configured, texts
+from r1kit.numeric import sigmoid
+from r1kit.rewards.inputs import RewardFunction, column, configured, report_not_scored, texts
 from r1kit.types import Message
 
 Scale = Literal["sigmoid", "raw"]
@@ -36,28 +36,26 @@ def reward_model_reward(
     value of a sigmoid. A sequence that is too long for the model or cannot be rendered gives None, and is counted in
     `reward_model/not_scored`.
     """
-    missing_value, judge = _missing_value(missing, scale), _loaded(model, on, device, offload_idle)
+    missing_value, reward_model = _missing_value(missing, scale), _loaded(model, on, device, offload_idle)
     responses = texts(completions)
     values: list[float | None] = [None] * len(responses)
-    rows: dict[int, Sequence[int]] = {}  # token ids by index of the completion
+    ids_by_index: dict[int, Sequence[int]] = {}  # the sequence to score for each completion that has one
     unscored = set[int]()
     for index, prompt in enumerate(column("prompts", columns, len(responses), "reward_model")):
-        ids = _ids(judge, prompt, responses[index])
+        ids = _sequence(reward_model, prompt, responses[index])
         if ids is None:
             values[index] = missing_value
         elif ids:
-            rows[index] = ids
+            ids_by_index[index] = ids
         else:
             unscored.add(index)
-    for index, score in zip(rows, judge.scores(list(rows.values()), tokens_per_batch), strict=True):
+    scores = reward_model.scores(list(ids_by_index.values()), tokens_per_batch)
+    for index, score in zip(ids_by_index, scores, strict=True):
         values[index] = score if scale == "raw" else sigmoid(score)
     if log_metric is not None:
         log_metric("reward_model/not_scored", len(unscored) / max(1, len(responses)))
     not_scored = [index in unscored for index in range(len(responses))]
-    if log_undecided is not None:
-        log_undecided(not_scored)
-    if log_extra is not None:
-        log_extra("reward_model_not_scored", not_scored)
+    report_not_scored("reward_model", not_scored, log_undecided, log_extra)
     return values
 
 
@@ -105,21 +103,16 @@ def _loaded(model: str, on: Literal["answer", "response"] | None, device: str, o
     return reward_model if on is None else replace(reward_model, on=on)
 
 
-def _ids(judge: Any, prompt: Any, response: str) -> Sequence[int] | None:
-    """The sequence to score; None if the judged part is missing, empty if it cannot be scored."""
-    if judge.judged(response) is None:
+def _sequence(reward_model: Any, prompt: Any, response: str) -> Sequence[int] | None:
+    """The token ids to score; None if the judged part is missing, empty if it cannot be scored."""
+    if reward_model.judged(response) is None:
         return None
     if isinstance(prompt, str):
         turns = [Message(role="user", content=prompt)]
     else:
         turns = [Message(role=turn["role"], content=turn["content"]) for turn in prompt]
     try:
-        ids: Sequence[int] = judge.sample(turns, response).token_ids
+        ids: Sequence[int] = reward_model.sample(turns, response).token_ids
     except ValueError:  # the template refuses it, or it contains an end token: model text is data, not an error
         return ()
-    return ids if len(ids) <= judge.context else ()
-
-
-def sigmoid(value: float) -> float:
-    """1 / (1 + exp(-value)) without overflow."""
-    return 0.5 * (1 + math.tanh(value / 2))
+    return ids if len(ids) <= reward_model.context else ()

@@ -28,8 +28,8 @@ from r1kit.verifiers.countdown import evaluate_expression
 
 WEIGHTS = {"flow": 0.3, "completeness": 0.4, "assumptions": 0.15, "correction": 0.15}
 _NEAR = 3  # how many statements back a link may reach
-_STEPS = 3
-_MAX_STATEMENTS = 2000
+_STEPS = 3  # statements of substance that make reasoning complete
+_MAX_STATEMENTS = 2000  # later ones are not read
 _SHORT_OF_THE_GOAL = 0.3  # the most that completeness gives if the last statements do not reach the answer
 
 _END = re.compile(r"[\n。！？；;]+|(?<=[.!?])\s+")
@@ -127,10 +127,10 @@ def _flow(statements: Sequence[Statement]) -> float:
     if len(fresh) < 2:
         return 0.0
     linked = 0
-    for at in range(1, len(fresh)):
-        before = frozenset().union(*(statement.terms for statement in fresh[max(0, at - _NEAR) : at]))
-        adds = bool(fresh[at].terms - before) or _CHECKED.search(fresh[at].text) is not None
-        linked += adds and bool(fresh[at].terms & before)
+    for place, statement in enumerate(fresh[1:], start=1):
+        before = frozenset().union(*(earlier.terms for earlier in fresh[max(0, place - _NEAR) : place]))
+        adds = bool(statement.terms - before) or _CHECKED.search(statement.text) is not None
+        linked += adds and bool(statement.terms & before)
     return linked / (len(fresh) - 1) * len(fresh) / len(statements)
 
 
@@ -149,8 +149,8 @@ def _completeness(fresh: Sequence[Statement], reasoning: str, answer: str) -> fl
 
 def _assumptions(fresh: Sequence[Statement], question_numbers: frozenset[str]) -> float:
     stated = any(
-        _ASSUMED.search(statement.text) and any(statement.terms & later.terms for later in fresh[at + 1 :])
-        for at, statement in enumerate(fresh[: _STEPS + 1])
+        _ASSUMED.search(statement.text) and any(statement.terms & later.terms for later in fresh[place + 1 :])
+        for place, statement in enumerate(fresh[: _STEPS + 1])
     )
     if not question_numbers:
         return float(stated)
@@ -182,8 +182,9 @@ def _statements(text: str) -> list[Statement]:
     statements, seen = [], set[frozenset[str]]()
     for piece in [clause for clause in clauses if clause.strip()][:_MAX_STATEMENTS]:
         terms = _terms(piece)
-        says = (len(terms) >= 3 and len(terms - _numbers(piece)) >= 2) or _CALCULATES.search(piece) is not None
-        statements.append(Statement(piece, terms, says and terms not in seen))
+        has_content = len(terms) >= 3 and len(terms - _numbers(piece)) >= 2
+        has_substance = has_content or _CALCULATES.search(piece) is not None
+        statements.append(Statement(piece, terms, has_substance and terms not in seen))
         seen.add(terms)
     return statements
 

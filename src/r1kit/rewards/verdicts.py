@@ -10,11 +10,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from r1kit import verifiers
-from r1kit.rewards.inputs import names, references, texts
+from r1kit.rewards.inputs import names_column, references, texts
 from r1kit.types import Verdict
 
 
-def judge(completions: Sequence[Any], columns: Mapping[str, Any], default: str, reward: str) -> list[Verdict | None]:
+def verdicts_of(
+    completions: Sequence[Any], columns: Mapping[str, Any], default: str, reward: str
+) -> list[Verdict | None]:
     """A verdict per completion, by the verifier that its row names; None for a row without a reference.
 
     References are in the column `answer`, or in `solution` for rows whose `answer` is empty. An error that a verifier
@@ -27,7 +29,7 @@ def judge(completions: Sequence[Any], columns: Mapping[str, Any], default: str, 
     expected = references(columns, len(responses), reward)
     verdicts: dict[int, Verdict] = {}
     by_name: dict[str, list[int]] = {}
-    for row, name in enumerate(names("verifier", columns, len(responses), default, reward)):
+    for row, name in enumerate(names_column("verifier", columns, len(responses), default, reward)):
         if expected[row]:
             by_name.setdefault(name, []).append(row)
     for name, rows in by_name.items():

@@ -62,9 +62,9 @@ def check(context: Context) -> None:
     given_conversations.check(context)
     teachers = [name for name in ("teacher", "logits") if name in context.paths]
     if len(teachers) != 1:
-        found = "both teacher and logits" if teachers else "no teacher"
+        inputs = "both teacher and logits" if teachers else "no teacher"
         raise ValueError(
-            f"stage {context.stage} has {found}: give one of the inputs 'teacher' (a model) and 'logits' (the folder "
+            f"stage {context.stage} has {inputs}: give one of the inputs 'teacher' (a model) and 'logits' (the folder "
             "logits of a teacher-logits stage)"
         )
 

@@ -15,12 +15,10 @@ from pydantic import Field, model_validator
 
 from r1kit.engines.stage_policy import load_policy
 from r1kit.pipeline import Context, Kind, Work
-from r1kit.rewards import build
-from r1kit.rewards.scorer import Scorer
 from r1kit.stages.shared.given_conversations import ChatDataSettings
 from r1kit.stages.shared.given_rows import longest_row
 from r1kit.stages.shared.input_files import input_files
-from r1kit.stages.shared.probe import refuse_unread
+from r1kit.stages.shared.probe import refuse_unread, scorer_of
 from r1kit.stages.shared.sampling_loop import SamplingSettings, check_sampling, sampling_and_training, train
 from r1kit.stages.shared.sources import sources
 from r1kit.train.learner import Learner
@@ -75,7 +73,7 @@ def check(context: Context) -> None:
         raise ValueError(
             f"domains names {unknown[0]!r}, and the teachers are {', '.join(names)}: give an input of that name"
         )
-    fitting = check_sampling(context, _scorer(settings))
+    fitting = check_sampling(context, scorer_of(settings.rewards))
     for source in {problem.source for problem in fitting.problems}:
         teacher_for(source, names, settings.domains)
     if bool(settings.given_share) != bool(context.inputs("data")):
@@ -95,20 +93,17 @@ def run(context: Context) -> Mapping[str, Any]:
         teacher = load_policy(context, f"teacher{suffix}")
         require_same_tokens(policy.tokenizer, teacher.tokenizer)
         models[name] = ModelTeacher(teacher.model.requires_grad_(False), vocabulary, settings.top_k_tokens)
-    teachers, given = Teachers(models, settings.domains), _given(context, policy)
+    teachers, given_rows = Teachers(models, settings.domains), _given_rows(context, policy)
 
     def objective_of(learner: Learner, _: Policy) -> DistillObjective:
-        return DistillObjective(learner, settings, teachers, settings.tokens_per_batch, given)
+        return DistillObjective(learner, settings, teachers, settings.tokens_per_batch, given_rows)
 
-    shown = {"divergence": "distill/divergence", "accuracy": "reward/accuracy"}
-    return train(context, policy, _scorer(settings), work_of(settings, len(models)), objective_of, shown)
-
-
-def _scorer(settings: OnPolicyStageSettings) -> Scorer:
-    return build(settings.rewards) if settings.rewards else Scorer(())
+    metrics = {"divergence": "distill/divergence", "accuracy": "reward/accuracy"}
+    work = work_of(settings, len(models))
+    return train(context, policy, scorer_of(settings.rewards), work, objective_of, metrics)
 
 
-def _given(context: Context, policy: Policy) -> Given | None:
+def _given_rows(context: Context, policy: Policy) -> Given | None:
     """The rows of data for each step; None without any."""
     settings: OnPolicyStageSettings = context.settings
     if not settings.given_share:
@@ -118,7 +113,9 @@ def _given(context: Context, policy: Policy) -> Given | None:
         list(input_files(context, "data").values()), context.folder / "tokens"
     )
     sampled = settings.prompts_per_step * settings.group_size
-    return Given(rows, max(1, round(sampled * settings.given_share / (1 - settings.given_share))), settings.seed)
+    # given / (given + sampled) = given_share
+    count = max(1, round(sampled * settings.given_share / (1 - settings.given_share)))
+    return Given(rows, count, settings.seed)
 
 
 def work_of(settings: OnPolicyStageSettings, teachers: int) -> Work:

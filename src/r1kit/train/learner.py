@@ -6,7 +6,7 @@ import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import nullcontext
-from itertools import chain, pairwise, repeat
+from itertools import chain, repeat
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Annotated, Any, Literal
@@ -28,15 +28,15 @@ from r1kit.models.shared_rows import require_shared_rows
 from r1kit.settings import Settings
 from r1kit.store import StoreError, atomic_folder
 from r1kit.train.optimizers import loading, make_optimizer, take_step
-from r1kit.train.packing import level
+from r1kit.train.packing import equal_counts
 from r1kit.train.sharded_state import FOLDER, load_moments, load_sharded, save_sharded
 
-BROKEN = (RuntimeError, EOFError, OSError, LookupError, ValueError)  # errors of readers of a damaged file
+READ_ERRORS = (RuntimeError, EOFError, OSError, LookupError, ValueError)  # what readers raise for a damaged file
 Beta = Annotated[float, Field(ge=0, lt=1)]
 
 
 class OptimizerSettings(Settings):
-    """AdamW with a warm-up and a schedule. Of these the paper gives only R1-Zero's learning rate (3e-6)."""
+    """AdamW with a warm-up and a schedule. For RL the paper states only a learning rate: 3e-6 for R1-Zero."""
 
     kind: Literal["adamw", "adamw-8bit"] = Field("adamw", description="adamw-8bit: moments in 8 bits (bitsandbytes)")
     learning_rate: float = Field(1e-6, gt=0)
@@ -61,24 +61,27 @@ class OptimizerSettings(Settings):
             return self.learning_rate
         # from 0 right after the warm-up to 1 at the last planned update; a run with more updates stays there
         progress = min(1.0, (step - warmup) / max(1, steps - 1 - warmup))
-        falling = 0.5 * (1 + math.cos(math.pi * progress)) if self.schedule == "cosine" else 1 - progress
-        return self.learning_rate * (self.final_ratio + (1 - self.final_ratio) * falling)
+        decay = 0.5 * (1 + math.cos(math.pi * progress)) if self.schedule == "cosine" else 1 - progress  # from 1 to 0
+        return self.learning_rate * (self.final_ratio + (1 - self.final_ratio) * decay)
 
 
 class Learner:
-    """A net, its optimizer and the number of updates done.
+    """A net, its optimizer and the number of updates done: all loops train with `forward_backward`, then `step`.
 
-    `model` is a Hugging Face model. With several ranks, the learner trains a copy that is sharded over them: each rank
-    passes the batches of its share and the totals of all ranks, and calls each method that the others call. `steps` is
-    the planned number of updates, for the schedule. On a GPU the weights stay fp32 and the forward pass runs under bf16
-    autocast.
+    `model` is a Hugging Face model, `steps` the planned number of updates for the learning-rate schedule, and
+    `temperature` that of sampling, so that log-probs of trainer and sampler are of one distribution. On a GPU the
+    weights stay fp32 and the forward pass runs under bf16 autocast.
+
+    With several ranks the learner trains a copy that is sharded over them (FSDP2). Each rank passes the batches of its
+    own share and the totals of all ranks. Every rank must call every method, in the same order: most of them gather.
     """
 
     def __init__(self, model: Any, settings: OptimizerSettings, *, steps: int, temperature: float = 1.0) -> None:
         if temperature <= 0:
             raise ValueError(f"temperature is {temperature}: log-probs for training need a temperature above 0")
         self.net = net_of(model)
-        self._whole, self._whole_updates = self.net.model, 0  # the model given, and the updates that it has seen
+        self._whole = self.net.model  # the caller's model, which engines sample from and files are made of
+        self._whole_updates = 0  # the updates that it has seen; -1 if weights were loaded since
         require_shared_rows(self._whole)
         if ranks.count() > 1:
             self.net = sharded_copy(self._whole)
@@ -95,52 +98,53 @@ class Learner:
     def forward_backward(
         self, batches: Iterable[Batch], loss: AnyLoss, totals: Totals, measured: Iterable[Batch] = ()
     ) -> dict[str, float]:
-        """Add the gradient of `loss` over all `batches`.
+        """Add the gradient of `loss` over all `batches` to the gradients that the weights have.
 
-        Returns the loss and the means of its sums, over the tokens (or pairs) of `batches` and of `measured`: batches
-        known to have no gradient, which only the means cover. All are of all ranks.
+        `measured` are batches that are known to have no gradient: they cost a forward pass, and only enter the means.
+        Returns the loss, and the mean of each of its sums over the tokens (or pairs) of all batches of all ranks.
         """
         self.net.eval()  # no dropout: on-policy the ratio is exactly 1
         if ranks.count() > 1:
-            batches, measured = level(batches, self.device), level(measured, self.device)
-        total, count, sums = 0.0, 0, dict[str, float]()
-        with packing(self.model, training=True):  # until the update, the weights stay as they are
+            batches, measured = equal_counts(batches, self.device), equal_counts(measured, self.device)
+        total, num_items, sums = 0.0, 0, dict[str, float]()
+        with packing(self.model, training=True):  # packed weights are copies: right until the next update
             for batch, has_gradient in chain(zip(batches, repeat(True)), zip(measured, repeat(False))):
-                # the backward pass may compute activations again, so experts are counted in the forward pass alone
+                # with activation checkpointing the backward pass runs layers again: routing must be replayed there too,
+                # and must not be counted twice
                 counting = self.router.counting(batch.layout) if has_gradient and batch.order else nullcontext()
                 with self.routing.replaying(batch.routing, counts=True):
                     with torch.set_grad_enabled(has_gradient), autocast(self.model), counting:
                         output = self.net(batch, loss, totals, self.temperature)
                     if has_gradient:
-                        # adds to the gradients of the batches before: their order decides the last bits
+                        # adds to the gradients of the batches before, so the order of batches decides the last bits
                         output.loss.backward()
                         total += float(output.loss.detach())
                 assert output.num_items is not None, "a net fills in the number of its targets"
-                count += output.num_items
+                num_items += output.num_items
                 for name, value in output.sums.items():
                     sums[name] = sums.get(name, 0.0) + float(value)
-        total, count, sums = _added(ranks.gather((total, count, sums)))
-        # the loss is divided by `totals` already; the sums are divided here, by the tokens that were measured
-        means = {name: value / max(1, count) for name, value in sums.items()}
-        return {"loss": total, **means} if count else means
+        total, num_items, sums = _sum_over_ranks(total, num_items, sums)
+        # the loss was divided by `totals`, which count the whole update; the sums only cover the items measured here
+        means = {name: value / max(1, num_items) for name, value in sums.items()}
+        return {"loss": total, **means} if num_items else means
 
     def step(self, position: int | None = None) -> dict[str, float]:
         """Clip the gradient, update the weights, clear the gradient; returns its norm and the learning rate.
 
-        `position` is the place of this update among the planned ones, from 0, for the schedule; None: the updates done.
-        If the gradient is zero, `skip_empty_updates` decides whether momentum and weight decay still move the weights.
-        They always do in an update without a position: training on given rows counts its steps by the updates done.
-        Raises FloatingPointError if the gradient is not finite, which would make every weight NaN.
+        `position` is the place of this update among the planned ones, from 0, for the schedule; None takes the number
+        of updates done. If the gradient is zero, `skip_empty_updates` decides whether momentum and weight decay still
+        move the weights. Without a position they always do: training on given rows finds its place in the data by the
+        number of updates. Raises FloatingPointError if the gradient is not finite: it would make every weight NaN.
         """
         rate = self.settings.rate(self.updates if position is None else position, self.steps)
         for parameter in self.parameters.values():
             if parameter.grad is None:  # AdamW would skip it; momentum and weight decay move all alike
                 parameter.grad = torch.zeros_like(parameter)
-        # before it is clipped, since a wrong sign or scale shows here first
+        # hashed before clipping, which would hide a wrong scale
         self.gradient = fingerprint({name: p.grad for name, p in self.parameters.items() if p.grad is not None})
-        # over all ranks: `whole` gathers a sharded norm, and each rank must call it
+        # the norm of the whole gradient: each rank has a part of it, and `whole` gathers them
         norm = float(whole(torch.nn.utils.clip_grad_norm_(self.parameters.values(), self.settings.grad_clip)))
-        if not math.isfinite(norm):  # before the update, so the weights are still good
+        if not math.isfinite(norm):  # checked before the update, so the weights are still good
             raise FloatingPointError(
                 f"the gradient's norm is {norm} at update {self.updates + 1}: lower the learning rate, "
                 "and look for NaN in the weights or log-probs of the last metrics"
@@ -168,8 +172,8 @@ class Learner:
 
     def all_logprobs(self, batches: Sequence[Batch]) -> list[Tensor]:
         """log pi [N] of the targets of each batch; ranks may have different numbers of batches."""
-        levelled = level(batches, self.device) if ranks.count() > 1 else batches
-        return [self.logprobs(batch) for batch in levelled][: len(batches)]
+        padded = equal_counts(batches, self.device) if ranks.count() > 1 else batches
+        return [self.logprobs(batch) for batch in padded][: len(batches)]
 
     def logprobs(self, batch: Batch, model: Any = None) -> Tensor:
         """log pi [N] of a batch's targets under the policy, or under `model` (a reference)."""
@@ -189,16 +193,17 @@ class Learner:
         return self._whole
 
     def save(self, folder: Path, state: dict[str, Any], reference: Mapping[str, Tensor] | None = None) -> None:
-        """Write a checkpoint, atomically, from which `load` continues bit for bit; `reference`: its tensors.
+        """Write a checkpoint, atomically, from which `load` continues bit for bit.
 
-        Any number of ranks can load it, up to rounding where that differs from the number that wrote it.
+        `state` is what the loop needs to continue, as JSON, and `reference` the tensors of a reference model that
+        training replaces. Another number of ranks can load it too, and then continues up to rounding.
         """
         from safetensors.torch import save_file
 
         with atomic_folder(folder) as part:  # a kill leaves no half-written checkpoint
             if ranks.count() > 1:
-                shared = ranks.gather(part)[0]
-                save_sharded(self._named(reference), self.optimizer, shared)
+                # `atomic_folder` gives each rank a temporary folder of its own, and all write into that of the first
+                save_sharded(self._checkpoint_tensors(reference), self.optimizer, ranks.gather(part)[0])
             else:
                 save_file(self.tensors(self.model), part / "policy.safetensors")
                 torch.save(self.optimizer.state_dict(), part / "optimizer.pt")
@@ -206,7 +211,7 @@ class Learner:
                     save_file(dict(reference), part / "reference.safetensors")
             (part / "state.json").write_text(json.dumps({"updates": self.updates, **state}))
             seal(part)
-        ranks.meet()  # it has its name now
+        ranks.meet()  # no rank goes on before the folder has its final name
 
     def load(self, folder: Path, reference: Mapping[str, Tensor] | None = None) -> dict[str, Any]:
         """Continue from a checkpoint; returns the state saved with it. Raises `StoreError` if it is damaged."""
@@ -215,10 +220,10 @@ class Learner:
 
         try:
             if (folder / FOLDER).is_dir():
-                load_sharded(self._named(reference), self.optimizer, folder)
+                load_sharded(self._checkpoint_tensors(reference), self.optimizer, folder)
             else:
-                self._restore(self.tensors(self.model), folder / "policy.safetensors")
-                # weights_only: a pickle could run code
+                self._read_into(self.tensors(self.model), folder / "policy.safetensors")
+                # weights_only: any other pickle could run code
                 moments = torch.load(folder / "optimizer.pt", weights_only=True)
                 if ranks.count() > 1:
                     load_moments(moments, self.optimizer)
@@ -226,10 +231,10 @@ class Learner:
                     with loading(self.parameters.values()):
                         self.optimizer.load_state_dict(moments)
                 if reference is not None:
-                    self._restore(reference, folder / "reference.safetensors")
+                    self._read_into(reference, folder / "reference.safetensors")
             state: dict[str, Any] = json.loads((folder / "state.json").read_text())
             self.updates, self._whole_updates = int(state["updates"]), -1
-        except (CheckpointException, SafetensorError, UnpicklingError, *BROKEN) as error:
+        except (CheckpointException, SafetensorError, UnpicklingError, *READ_ERRORS) as error:
             reason = str(error).split("\n")[0].split(". ")[0][:200] or type(error).__name__
             raise StoreError(f"{folder} is damaged ({reason})") from error
         except (TypeError, AttributeError) as error:  # JSON or a pickle of another shape
@@ -237,7 +242,7 @@ class Learner:
         return state
 
     def fingerprint(self) -> str:
-        """A hash of the exact weights."""
+        """A hash of the exact bits of the weights in training; with several ranks, of this rank's part of them."""
         return fingerprint(self.tensors(self.model))
 
     def save_weights(self, folder: Path) -> None:
@@ -247,7 +252,7 @@ class Learner:
         with atomic_folder(folder) as part:
             save_file(self.tensors(self.whole_model()), part / "policy.safetensors")
             seal(part)
-        ranks.meet()  # they have their name now
+        ranks.meet()  # as in `save`
 
     def load_weights(self, folder: Path) -> None:
         """Read the weights that `save_weights` wrote; raises `StoreError` if they are damaged or missing."""
@@ -255,7 +260,7 @@ class Learner:
 
         try:
             require_sealed(folder)
-            self._restore(self.tensors(self.model), folder / "policy.safetensors")
+            self._read_into(self.tensors(self.model), folder / "policy.safetensors")
         except (SafetensorError, RuntimeError, OSError, KeyError) as error:  # `StoreError` is a RuntimeError
             raise StoreError(
                 f"the weights in {folder} are damaged or missing ({str(error)[:200]}): delete best/ and checkpoints/ "
@@ -264,37 +269,32 @@ class Learner:
         self._whole_updates = -1
 
     def tensors(self, model: Any) -> dict[str, Tensor]:
-        """The policy's trainable weights or all of a reference's, and the biases of the routers."""
+        """What a checkpoint holds: the policy's trained weights, or all of a reference's, and the routers' biases."""
         parameters = self.parameters if model is self.model else dict(model.named_parameters())
         tensors = {name: parameter.detach() for name, parameter in parameters.items()}
-        # moved by `RouterBalance`, not by the optimizer, so they are buffers
+        # `RouterBalance` moves these, not the optimizer, so they are buffers
         biases = {name: b for name, b in model.named_buffers() if name.endswith("e_score_correction_bias")}
         # safetensors refuses views; `contiguous` copies nothing else
         return {name: tensor.contiguous() for name, tensor in (tensors | biases).items()}
 
-    def _named(self, reference: Mapping[str, Tensor] | None) -> dict[str, Tensor]:
-        """The tensors of a sharded checkpoint beside the optimizer's."""
+    def _checkpoint_tensors(self, reference: Mapping[str, Tensor] | None) -> dict[str, Tensor]:
+        """The tensors of a sharded checkpoint, by their names in it, without the optimizer's."""
         policy = {f"policy/{name}": tensor for name, tensor in self.tensors(self.model).items()}
         return policy | {f"reference/{name}": tensor for name, tensor in (reference or {}).items()}
 
-    def _restore(self, tensors: Mapping[str, Tensor], file: Path) -> None:
+    def _read_into(self, tensors: Mapping[str, Tensor], file: Path) -> None:
+        """Copy the values of a safetensors file into tensors, in place: optimizer and engine hold these tensors."""
         from safetensors.torch import load_file
 
         saved = load_file(file, device=str(self.device))
         for name, tensor in tensors.items():
-            copy_part(tensor, saved[name])  # in place: optimizer and engine hold these tensors
+            copy_part(tensor, saved[name])
 
 
-def _added(parts: Sequence[tuple[float, int, dict[str, float]]]) -> tuple[float, int, dict[str, float]]:
-    """The loss, the number of items and the sums of all ranks."""
-    sums: dict[str, float] = {}
-    for name, value in chain.from_iterable(own.items() for _, _, own in parts):
-        sums[name] = sums.get(name, 0.0) + value
-    return sum(part[0] for part in parts), sum(part[1] for part in parts), sums
-
-
-def split(items: Sequence[Any], parts: int) -> list[list[Any]]:
-    """`parts` runs of nearly equal size: `split([1, 2, 3], 2) == [[1, 2], [3]]`."""
-    # rounded bounds, so sizes differ by one at most; empty runs are left out
-    bounds = [round(index * len(items) / parts) for index in range(parts + 1)]
-    return [list(items[a:b]) for a, b in pairwise(bounds) if b > a]
+def _sum_over_ranks(loss: float, num_items: int, sums: dict[str, float]) -> tuple[float, int, dict[str, float]]:
+    """The three as sums over all ranks; a rank without batches may lack some of the names."""
+    losses, counts, sums_by_rank = zip(*ranks.gather((loss, num_items, sums)), strict=True)
+    whole: dict[str, float] = {}
+    for name, value in chain.from_iterable(own.items() for own in sums_by_rank):
+        whole[name] = whole.get(name, 0.0) + value
+    return sum(losses), sum(counts), whole

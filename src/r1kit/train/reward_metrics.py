@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from r1kit.rewards.modelled import sigmoid
+from r1kit.numeric import sigmoid, softplus
 
 BINS = 10
 
@@ -27,7 +27,8 @@ class Bin:
 def reliability(probabilities: Sequence[float], outcomes: Sequence[bool]) -> list[Bin]:
     """Bins of equal width over the confidence in the likelier outcome, 0.5 to 1; empty ones are left out."""
     rows = [
-        (max(p, 1 - p), 0.5 if p == 0.5 else float((p > 0.5) == outcome))  # an undecided prediction is half right
+        # the confidence, and whether it was right: an undecided prediction is half right
+        (max(p, 1 - p), 0.5 if p == 0.5 else float((p > 0.5) == outcome))
         for p, outcome in zip(probabilities, outcomes, strict=True)
     ]
     bins = []
@@ -36,8 +37,8 @@ def reliability(probabilities: Sequence[float], outcomes: Sequence[bool]) -> lis
         # half-open bins, but the last one holds a confidence of exactly 1
         inside = [row for row in rows if low <= row[0] and (row[0] < high or index == BINS - 1)]
         if inside:
-            sure, right = (statistics.fmean(row[side] for row in inside) for side in (0, 1))
-            bins.append(Bin(low, high, len(inside), sure, right))
+            confidence, accuracy = (statistics.fmean(row[side] for row in inside) for side in (0, 1))
+            bins.append(Bin(low, high, len(inside), confidence, accuracy))
     return bins
 
 
@@ -63,16 +64,16 @@ def pair_metrics(scores: Sequence[tuple[float, float]], lengths: Sequence[tuple[
     margins = [chosen - rejected for chosen, rejected in scores]
     # Bradley-Terry: sigmoid(margin) is the probability that the chosen answer is better (R1 supplement, equation 5)
     bins = reliability([sigmoid(margin) for margin in margins], [True] * len(margins))
-    longer = [float(chosen - rejected) for chosen, rejected in lengths]
-    both = [(value, -value) for value in margins], [(value, -value) for value in longer]  # whichever side comes first
-    apart, sizes = ([value for pair in pairs for value in pair] for pairs in both)
+    # each pair in both directions: which side comes first must not matter, so both means are 0
+    both_margins = [signed for margin in margins for signed in (margin, -margin)]
+    both_differences = [sign * (chosen - rejected) for chosen, rejected in lengths for sign in (1.0, -1.0)]
     return {
         "pairs": len(margins),
         "accuracy": statistics.fmean((margin > 0) + 0.5 * (margin == 0) for margin in margins),  # a tie is half right
         "loss": statistics.fmean(softplus(-margin) for margin in margins),  # -log sigmoid(margin)
         "margin": statistics.fmean(margins),
         "calibration_error": calibration_error(bins),
-        "length_correlation": correlation(apart, sizes) if len(margins) > 1 else None,
+        "length_correlation": correlation(both_margins, both_differences) if len(margins) > 1 else None,
         "longer_wins": statistics.fmean((a > b) + 0.5 * (a == b) for a, b in lengths),
         "reliability": [asdict(item) for item in bins],
     }
@@ -111,8 +112,3 @@ def _auc(scores: Sequence[float], labels: Sequence[bool]) -> float | None:
     # Mann-Whitney's U: the rank sum of the safe ones, less its smallest possible value
     above = sum(rank for rank, label in zip(ranks, labels, strict=True) if label) - safe * (safe + 1) / 2
     return above / (safe * unsafe)
-
-
-def softplus(value: float) -> float:
-    """log(1 + exp(value)) without overflow."""
-    return max(value, 0.0) + math.log1p(math.exp(-abs(value)))

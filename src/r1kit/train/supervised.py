@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import random
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
@@ -19,10 +18,11 @@ from r1kit.models.batch import Batch, Totals
 from r1kit.models.policy_net import AnyLoss
 from r1kit.settings import unhashed
 from r1kit.train import checkpoints, step_hashes
+from r1kit.train.epoch_order import EpochOrder
 from r1kit.train.learner import Learner, OptimizerSettings
 from r1kit.train.losses.next_token import next_token
 from r1kit.train.memory_settings import MemorySettings
-from r1kit.train.packing import pack, share
+from r1kit.train.packing import pack, rank_share
 from r1kit.train.preflight.lines import SelfCheckSettings
 from r1kit.train.validation import Best, EarlyStopping, Validation
 from r1kit.types import Sample
@@ -64,25 +64,17 @@ class TrainingSettings(MemorySettings, SelfCheckSettings):
         return self.validation_every or max(1, math.ceil(rows / self.batch_size))
 
 
-class Epochs:
-    """The rows of each update: every epoch visits all of them, in an order given by the seed and the epoch."""
+class RowsByUpdate:
+    """The places of the rows of each update, `rows_by_update[0]` being the first, in the order of `EpochOrder`."""
 
     def __init__(self, rows: int, settings: TrainingSettings) -> None:
-        self.rows, self.size, self.seed = rows, settings.batch_size, settings.seed
-        self.total = rows * settings.epochs
-        self._epoch, self._order = -1, list[int]()
+        self.batch_size, self.total = settings.batch_size, rows * settings.epochs
+        self._order = EpochOrder("epochs", rows, settings.seed)
 
     def __getitem__(self, update: int) -> list[int]:
-        rows = []
         # an update may end one epoch and begin the next; only the last update may be smaller
-        for place in range(update * self.size, min((update + 1) * self.size, self.total)):
-            epoch, index = divmod(place, self.rows)
-            if epoch != self._epoch:
-                # the order depends on seed and epoch alone, so a resumed run needs only the number of updates
-                self._epoch, self._order = epoch, list(range(self.rows))
-                random.Random(f"epochs/{self.seed}/{epoch}").shuffle(self._order)
-            rows.append(self._order[index])
-        return rows
+        first, last = update * self.batch_size, min((update + 1) * self.batch_size, self.total)
+        return [self._order[position] for position in range(first, last)]
 
 
 @dataclass(frozen=True)
@@ -95,8 +87,8 @@ class Update:
 
     @staticmethod
     def of(samples: Sequence[Sample], tokens_per_batch: int, learner: Learner, loss: AnyLoss = next_token) -> Update:
-        """The update for all samples of all ranks; the order in a batch is that of `share(samples)`."""
-        return Update(pack(share(samples), tokens_per_batch, learner.model), Totals.of(samples), loss)
+        """The update for all samples of all ranks; the order in a batch is that of `rank_share(samples)`."""
+        return Update(pack(rank_share(samples), tokens_per_batch, learner.model), Totals.of(samples), loss)
 
 
 def train_supervised(

@@ -19,7 +19,7 @@ from r1kit.models.known import ModelError
 from r1kit.models.policy_net import PolicyNet
 from r1kit.models.shared_rows import require_shared_rows
 from r1kit.store import StoreError, read_object, write_bytes, write_json
-from r1kit.train.losses.distillation import Targeting
+from r1kit.train.losses.distillation import SoftTargetsOf
 from r1kit.train.losses.divergence import Dense, TopK
 from r1kit.train.packing import pack
 from r1kit.types import Sample
@@ -42,20 +42,20 @@ class ModelTeacher:
     def __post_init__(self) -> None:
         require_shared_rows(self.model)
 
-    def targets(self, batch: Batch, temperature: float) -> Targeting:
+    def targets(self, batch: Batch, temperature: float) -> SoftTargetsOf:
         net = PolicyNet.of(self.model.eval())  # no dropout: the same targets in every epoch
         hidden = net.hidden_states(batch)[batch.own_targets.positions]  # [N, d]
         # logits chunk by chunk, when the student's chunk needs them: [N, V] at once would be the largest tensor
         if not self.top_k:
-            return lambda place: Dense(net.logits(hidden[place]), self.vocabulary, temperature)
+            return lambda chunk: Dense(net.logits(hidden[chunk]), self.vocabulary, temperature)
 
-        def largest(place: slice) -> TopK:
-            logits = net.logits(hidden[place])[:, : self.vocabulary]  # [n, vocabulary]
-            found = top_k(logits, min(self.top_k, self.vocabulary), [temperature])
-            logprobs = found["logits"] / temperature - found["logsumexp"]  # [n, k]
-            return TopK(found["token_ids"].long(), logprobs, found["log_tail"][:, 0])
+        def likeliest(chunk: slice) -> TopK:
+            logits = net.logits(hidden[chunk])[:, : self.vocabulary]  # [n, vocabulary]
+            top = top_k(logits, min(self.top_k, self.vocabulary), [temperature])
+            logprobs = top["logits"] / temperature - top["logsumexp"]  # [n, k]
+            return TopK(top["token_ids"].long(), logprobs, top["log_tail"][:, 0])
 
-        return largest
+        return likeliest
 
 
 @dataclass(frozen=True)
@@ -65,14 +65,14 @@ class StoredTeacher:
     store: TeacherStore
     samples: Sequence[Sample]
 
-    def targets(self, batch: Batch, temperature: float) -> Targeting:
+    def targets(self, batch: Batch, temperature: float) -> SoftTargetsOf:
         # in the order of the packed row, as the batch's targets are
         stored = [self.store.lookup(self.samples[index], temperature) for index in batch.order]
         device = batch.token_ids.device
         ids, logprobs, tails = (torch.cat(parts).to(device) for parts in zip(*stored, strict=True))  # [N, k] twice, [N]
         assert len(ids) == len(batch.targets), "one stored distribution for each target"
-        own = batch.layout.owned(batch.targets.positions)
-        return lambda place: TopK(ids[own[place]].long(), logprobs[own[place]], tails[own[place]])
+        own = batch.layout.local_indices(batch.targets.positions)
+        return lambda chunk: TopK(ids[own[chunk]].long(), logprobs[own[chunk]], tails[own[chunk]])
 
 
 @dataclass
@@ -134,13 +134,13 @@ class TeacherStore:
         """Token ids [n, k], their log-probs and the log of the tail's mass [n] for a sample's n targets."""
         from safetensors import safe_open
 
-        at = self.require_temperature(temperature)
+        column = self.require_temperature(temperature)
         # slices read from disk what they cover, not the whole shard
         shard, row = self.places[key_of(sample)]
         with safe_open(self.folder / SHARD.format(shard), framework="pt") as file:
             first, last = file.get_slice("starts")[row : row + 2].tolist()
             ids, logits = (file.get_slice(name)[first:last] for name in ("token_ids", "logits"))
-            normaliser, tail = (file.get_slice(name)[first:last, at] for name in ("logsumexp", "log_tail"))
+            normaliser, tail = (file.get_slice(name)[first:last, column] for name in ("logsumexp", "log_tail"))
         return ids, logits / temperature - normaliser[:, None], tail  # log p = z / T - logsumexp over the vocabulary
 
 
@@ -173,9 +173,9 @@ def store_logits(
 
     `about` needs `top_k`, `temperatures` and the facts of the tokenizer.
     """
-    if (folder / ABOUT).is_file() and (there := read_object(folder / ABOUT)) != about:
+    if (folder / ABOUT).is_file() and (stored := read_object(folder / ABOUT)) != about:
         differs = [
-            f"{name} is {there.get(name)}, not {value}" for name, value in about.items() if there.get(name) != value
+            f"{name} is {stored.get(name)}, not {value}" for name, value in about.items() if stored.get(name) != value
         ]
         raise StoreError(f"{folder} holds logits of another kind ({'; '.join(differs)}): give another folder")
     write_json(folder / ABOUT, about)
@@ -222,8 +222,7 @@ def tokenizer_facts(tokenizer: Any) -> dict[str, Any]:
 
 def vocabulary_of(tokenizer: Any) -> int:
     """The number of ids up to the last token. Some tokenizers skip ids, so it can exceed the number of tokens."""
-    ids: list[int] = list(tokenizer.get_vocab().values())
-    return 1 + max(ids)
+    return 1 + int(max(tokenizer.get_vocab().values()))
 
 
 def _token(tokens: dict[int, str], token_id: int) -> str:

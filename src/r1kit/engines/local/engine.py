@@ -1,7 +1,7 @@
 """The local engine: continuous batching with the policy's own tensors, on CPU or one GPU.
 
-A step prefills the prompts that were admitted (each prompt once for all its completions), then decodes one token of
-every running sequence. Finished sequences leave at once and free their slot of the KV cache.
+`Generation.advance` prefills the prompts that were admitted (each prompt once for all its completions), then decodes a
+token of every running sequence. Finished sequences leave at once and free their slot of the KV cache.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from r1kit.models.head import Head
 from r1kit.models.load import Policy, has_adapters
 from r1kit.types import Completion, Prompt, SamplingParams
 
-LOGITS = 3 << 20  # logits that are sampled at once, while they are in the processor's cache
+LOGITS_AT_ONCE = 3 << 20  # logits that are sampled together, while they are in the processor's cache
 READ_EVERY = {"cpu": 1, "cuda": 16}  # tokens of a row by device; a GPU would stand still while each token is read
 
 
@@ -34,7 +34,8 @@ class LocalEngine:
     """A `PolicyEngine` that samples with `policy`'s own tensors: if a learner trains them, it samples the newest.
 
     At most `max_rows` completions run side by side; the KV cache takes `max_rows` x the longest sequence so far.
-    Sampled tokens are read back after `read_every` of each row; rows that ended before run on until then, in vain.
+    Sampled tokens are read back after `read_every` of each row; rows that ended before that run on until then, and what
+    they sampled is dropped.
     """
 
     def __init__(self, policy: Policy, *, max_rows: int = 128, read_every: int | None = None) -> None:
@@ -64,7 +65,7 @@ class LocalEngine:
         self.version = version
         if has_adapters(self.policy.model):
             return
-        # tensors without gradients that share the parameters' memory, so copy_ changes the model
+        # `state_dict` gives tensors that share the parameters' memory, so `copy_` changes the model
         own = self.policy.model.state_dict()
         for name, tensor in named_tensors:
             if name not in own or own[name].shape != tensor.shape:
@@ -100,7 +101,7 @@ class LocalEngine:
                 raise PromptError(f"the prompt of {name} is empty: it needs at least one token", name)
             refuse_long(name, size, params.max_tokens, self.context, "drop long prompts")
         params = self.with_ends(params)
-        # a sequence's random numbers depend on its problem and sample only; a problem that comes twice gets two names
+        # a request's name seeds its random numbers, so a problem that comes twice must get two names
         seen: Counter[str] = Counter()
         requests = []
         for prompt in prompts:
@@ -124,8 +125,10 @@ class LocalEngine:
 class Generation:
     """Sequences that run side by side. Requests may join and leave between steps.
 
-    Prompts of the first `requests` that begin alike share that part of the cache, and prompts that are added later must
-    begin with it too. `prefill_tokens` is that of `Scheduler`. Use it inside the engine's `session`.
+    If all prompts of the first `requests` begin alike, they share that part of the cache, and prompts that are added
+    later must begin with it too. `prefill_tokens` is that of `Scheduler`. Use it inside the engine's `session`.
+
+    In comments, `slots` are places in the cache, `rows` those in use: row r is the sequence `scheduler.running[r]`.
     """
 
     def __init__(
@@ -135,14 +138,14 @@ class Generation:
         self.model, self.tokenizer = engine.policy.model, engine.policy.tokenizer
         self.device = self.model.device
         self.head = Head.of(self.model)
-        self.logits_rows = max(64, LOGITS // len(self.head.weight))  # each part costs some twenty calls
+        self.rows_at_once = max(64, LOGITS_AT_ONCE // len(self.head.weight))  # more parts would be more calls
         count = sum(request.params.n for request in requests)
         slots = min(engine.max_rows, count) if requests else engine.max_rows  # sequences that run at once
         self.scheduler = Scheduler(slots, prefill_tokens)
         self.scheduler.add(requests)
-        self.records = any(request.params.routing for request in requests)
+        self.records_routing = any(request.params.routing for request in requests)
         prompts = [request.token_ids for request in requests]
-        self.decoder = decoder_of(self.model, slots, prompts, records=self.records)
+        self.decoder = decoder_of(self.model, slots, prompts, records=self.records_routing)
         self.last_tokens = torch.zeros(slots, dtype=torch.long, device=self.device)  # [slots], inputs of the next step
         self.ended: list[Sequence] = []  # since `advance` was called
 
@@ -154,16 +157,16 @@ class Generation:
     def add(self, requests: abc.Iterable[Request]) -> None:
         """Let more requests join as soon as slots are free."""
         requests = list(requests)
-        assert self.records or not any(request.params.routing for request in requests), "the first ones decide it"
+        assert self.records_routing or not any(r.params.routing for r in requests), "the first requests decide it"
         self.scheduler.add(requests)
 
     def cancel(self, request: Request) -> None:
         """Drop a request's sequences, waiting and running ones; the others do not notice."""
         self.scheduler.withdraw(request)
         running = self.scheduler.running
-        for slot in reversed(range(len(running))):  # backwards: a sequence that moves into `slot` was looked at
+        for slot in reversed(range(len(running))):  # backwards: the sequence that moves into `slot` was checked already
             if running[slot].request is request:
-                self.leave(slot)
+                self.free(slot)
 
     def advance(self) -> list[Sequence]:
         """Start waiting requests if slots are free, and decode once. Returns the sequences that ended."""
@@ -184,52 +187,54 @@ class Generation:
         sizes, requests = [len(group) for group in admitted], [group[0].request for group in admitted]
         prompts, whole = [request.token_ids for request in requests], any(each.scores_prompt for each in requests)
         hidden, prompt_states, experts = self.decoder.prefill(prompts, sizes, whole=whole)
-        for group, chosen in zip(admitted, experts, strict=False):
-            known = _by_token(chosen)  # one array for all completions
+        # `strict` is off: both lists are empty unless they were asked for
+        for group, experts_of_prompt in zip(admitted, experts, strict=False):
+            routing = _by_token(experts_of_prompt)  # the arrays are shared by the group, the lists are not
             for sequence in group:
-                sequence.routing = known.copy()
+                sequence.routing = routing.copy()
         for request, states in zip(requests, prompt_states, strict=False):
-            if request.scores_prompt and not request.prompt_logprobs:  # a large group comes in parts
+            if request.scores_prompt and not request.prompt_logprobs:  # a large group is prefilled in parts
                 self.score_prompt(request, states)
-        logits = self.head.logits(hidden)  # [groups, V], of the first tokens of all their completions
+        logits = self.head.logits(hidden)  # [groups, V], for the first token of each completion
         repeats = torch.tensor(sizes, device=self.device)
-        # with the size of the result, which a GPU would otherwise be asked for
-        logits = logits.repeat_interleave(repeats, dim=0, output_size=sum(sizes))  # [new slots, V]
-        tokens, *rest = sample_rows(logits, self.draws(first, 1)[:, 0], *self.sampling(first))  # [new slots] each
+        # the size is given, because a GPU would have to be asked for it
+        logits = logits.repeat_interleave(repeats, dim=0, output_size=sum(sizes))  # [new rows, V]
+        uniform = self.next_uniforms(first, 1)[:, 0]  # [new rows]
+        tokens, *rest = sample_rows(logits, uniform, *self.sampling(first))  # [new rows] each
         self.last_tokens[first : first + len(tokens)] = tokens
         self.read(first, *(each[:, None] for each in (tokens, *rest)))
 
     def score_prompt(self, request: Request, states: Tensor) -> None:
         """Log-probs of a prompt's tokens [1:] from the hidden states [tokens, d] of all of them."""
         targets = torch.tensor(request.token_ids[1:], device=self.device)
-        for own, ids in zip(states[:-1].split(self.logits_rows), targets.split(self.logits_rows), strict=True):
-            logits = self.head.logits(own)  # [rows, V]
+        for part, ids in zip(states[:-1].split(self.rows_at_once), targets.split(self.rows_at_once), strict=True):
+            logits = self.head.logits(part)  # [n, V]
             logprobs = logits.log_softmax(dim=-1).gather(1, ids[:, None])[:, 0]
             request.prompt_logprobs += logprobs.tolist()
             if request.top:
-                values, places = likeliest(logits, request.top)
-                request.prompt_top += map(_pairs, places.tolist(), values.tolist())
+                top_logprobs, top_ids = likeliest(logits, request.top)
+                request.prompt_top += map(_pairs, top_ids.tolist(), top_logprobs.tolist())
 
     def decode(self) -> None:
-        """`read_every` tokens for every running sequence, or as many as the first to reach `max_tokens` has left."""
-        steps = min(self.engine.read_every, *(sequence.left for sequence in self.scheduler.running))
-        uniform = self.draws(0, steps)  # [rows, steps]
+        """`read_every` tokens for every running sequence, or fewer if one of them reaches its `max_tokens` before."""
+        steps = min(self.engine.read_every, *(sequence.remaining for sequence in self.scheduler.running))
+        uniform = self.next_uniforms(0, steps)  # [rows, steps]
         self.decoder.reserve(steps)
         sampled = zip(*(self.step(uniform[:, step]) for step in range(steps)), strict=True)
-        stacked = [torch.stack(each, dim=1) for each in sampled]
-        if self.records:
+        stacked = [torch.stack(each, dim=1) for each in sampled]  # [rows, steps, ...] each
+        if self.records_routing:
             experts = stacked.pop().cpu()  # [rows, steps, R * k], in one transfer
-            for sequence, chosen in zip(self.scheduler.running, experts, strict=True):
-                sequence.routing += _by_token(chosen)
+            for sequence, experts_of_row in zip(self.scheduler.running, experts, strict=True):
+                sequence.routing += _by_token(experts_of_row)
         self.read(0, *stacked)
 
-    def draws(self, first: int, steps: int) -> Tensor:
-        """[slots - first, steps], the random numbers of the next tokens of slots [first:]."""
-        draws = [sequence.draws(steps) for sequence in self.scheduler.running[first:]]
-        return torch.tensor(draws, dtype=torch.float64, device=self.device)
+    def next_uniforms(self, first: int, steps: int) -> Tensor:
+        """The random numbers [rows - first, steps] of the next tokens of rows [first:]."""
+        uniform = [sequence.next_uniforms(steps) for sequence in self.scheduler.running[first:]]
+        return torch.tensor(uniform, dtype=torch.float64, device=self.device)
 
     def sampling(self, first: int = 0) -> tuple[list[SamplingParams], int]:
-        """How slots [first:] sample, and how many of the likeliest tokens are kept."""
+        """How rows [first:] sample, and how many of the likeliest tokens are kept for each."""
         requests = [sequence.request for sequence in self.scheduler.running[first:]]
         return [request.params for request in requests], max(request.top for request in requests)
 
@@ -237,27 +242,27 @@ class Generation:
         """The next token and its log-prob [rows] for every running sequence, from uniform numbers [rows].
 
         If a request keeps the likeliest tokens, also their log-probs and ids [rows, top]; if one keeps its sampling
-        mask, also the mask's bits [rows, V / 8]; if one keeps its routing, also the experts [rows, R * k] of
-        the tokens that were read. Only tensors on the device go in and out, and all shapes depend on `rows` and the
-        cache's size alone. So a GPU never waits for the host here, and the step can be recorded.
+        mask, also the mask's bits [rows, V / 8]; if one keeps its routing, also the experts [rows, R * k] of the tokens
+        that the model read. Only tensors on the device go in and out, and all shapes depend on `rows` and the cache's
+        size alone. So a GPU never waits for the host here, and the step can be recorded and replayed.
         """
-        rows, size = len(uniform), self.logits_rows
+        rows, size = len(uniform), self.rows_at_once
         params, top = self.sampling()
         hidden, *experts = self.decoder.step(self.last_tokens[:rows])  # [rows, d]
         parts = zip(range(0, rows, size), hidden.split(size), uniform.split(size), strict=True)
         sampled = [
-            sample_rows(self.head.logits(states), draws, params[start : start + size], top)
-            for start, states, draws in parts
+            sample_rows(self.head.logits(states), numbers, params[start : start + size], top)
+            for start, states, numbers in parts
         ]
         tokens, *rest = (torch.cat(pieces) for pieces in zip(*sampled, strict=True))
         self.last_tokens[:rows] = tokens
         return (tokens, *rest, *experts)
 
     def read(self, first: int, tokens: Tensor, logprobs: Tensor, *top: Tensor) -> None:
-        """Give the sequences of slots [first:] their new tokens [slots - first, steps]; finished ones leave.
+        """Give the sequences of rows [first:] their new tokens [rows - first, steps]; finished ones leave.
 
-        `top` are log-probs and ids [slots - first, steps, top] of the likeliest tokens, and then the bits
-        [slots - first, steps, V / 8] of the sampling masks, each if a request asked for it.
+        `top` are log-probs and ids [rows - first, steps, top] of the likeliest tokens, and then the bits
+        [rows - first, steps, V / 8] of the sampling masks, each if a request asked for it.
         """
         running = self.scheduler.running
         if any(sequence.request.params.sampling_mask for sequence in running[first:]):
@@ -266,23 +271,23 @@ class Generation:
                 if sequence.request.params.sampling_mask:
                     sequence.sampling_mask += map(ids_of, bits)
         if top:
-            values, places = (each.tolist() for each in top)
-            for sequence, *new in zip(running[first:], places, values, strict=True):
+            top_logprobs, top_ids = (each.tolist() for each in top)
+            for sequence, *by_step in zip(running[first:], top_ids, top_logprobs, strict=True):
                 kept = sequence.request.top  # another row may keep more
-                sequence.top += [_pairs(ids[:kept], own) for ids, own in zip(*new, strict=True) if kept]
+                sequence.top += [_pairs(ids[:kept], values) for ids, values in zip(*by_step, strict=True) if kept]
         rows = zip(range(first, len(running)), tokens.tolist(), logprobs.tolist(), strict=True)
-        for slot, *new in reversed(list(rows)):  # backwards: a sequence that moves into `slot` was read
+        for slot, *new in reversed(list(rows)):  # backwards: the sequence that moves into `slot` was read already
             if self.extend(running[slot], *new):
                 self.ended.append(running[slot])
-                self.leave(slot)
+                self.free(slot)
 
-    def leave(self, slot: int) -> None:
+    def free(self, slot: int) -> None:
         """Free a slot, into which the last running sequence moves."""
         self.last_tokens[slot] = self.last_tokens[self.scheduler.remove(slot)]
         self.decoder.remove(slot)
 
     def extend(self, sequence: Sequence, token_ids: list[int], logprobs: list[float]) -> bool:
-        """Whether one of the new tokens ended the sequence; those behind it are dropped.
+        """Append new tokens to a sequence; returns whether one of them ended it, and drops those behind that one.
 
         Raises FloatingPointError for logits that were NaN or infinite.
         """
@@ -321,11 +326,13 @@ class Generation:
 
     def text_before_stop(self, token_ids: list[int], stops: abc.Sequence[str]) -> str | None:
         """The text before the first stop string, if the newest token completed one."""
-        # decode only the end first: decoding all tokens at each step would take quadratic time
-        tail = self.decoded(token_ids[-32 - max(map(len, stops)) :])  # a token may hold many stop strings
+        # only the end is decoded first, with room for characters of several tokens: to decode all tokens at each step
+        # would take quadratic time
+        tail = self.decoded(token_ids[-32 - max(map(len, stops)) :])
         if not any(stop in tail for stop in stops):
             return None
         text = self.decoded(token_ids)
+        # the newest token may complete several stop strings
         cuts = [place for place in (text.find(stop) for stop in stops) if place >= 0]
         return text[: min(cuts)] if cuts else None
 
@@ -339,4 +346,5 @@ def _by_token(experts: Tensor) -> list[array[int]]:
 
 
 def _pairs(ids: list[int], logprobs: list[float]) -> list[tuple[int, float]]:
+    """Ids with their log-probs, of which there may be more."""
     return list(zip(ids, logprobs, strict=False))

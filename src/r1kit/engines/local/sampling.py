@@ -17,7 +17,10 @@ BLOCK = 256  # tokens per block: the inverse-CDF search picks a block of the voc
 
 
 def uniforms(seed: int, name: str, count: int) -> Tensor:
-    """[count] float64 in [0, 1). They depend on the seed and the row's name only, not on the rest of the batch."""
+    """[count] float64 in [0, 1), which depend on the seed and the row's name alone: not on the rest of the batch.
+
+    Philox is a counter-based generator, so each key (a hash of both) has a stream of its own on every machine.
+    """
     key = int.from_bytes(hashlib.blake2b(f"{seed}/{name}".encode(), digest_size=16).digest(), "little")
     return torch.from_numpy(np.random.Generator(np.random.Philox(key=key)).random(count))
 
@@ -27,10 +30,10 @@ def sample(logits: Tensor, uniform: Tensor, params: SamplingParams) -> tuple[Ten
 
     Log-probs are those of the full distribution at the sampling temperature (1 for greedy), before top-k and top-p.
     With `params.sampling_mask` they are those of the distribution after both, and a third tensor [B, V / 8] of uint8
-    has a bit for each id, set if the id was left.
+    has a bit for each id, set if top-k and top-p kept it.
 
-    Divides `logits` by that temperature in place. A row whose logits are NaN or infinite gets the log-prob NaN: an
-    error here would need its value, and a GPU would wait for it at each token.
+    Divides `logits` by the temperature in place. A row whose logits are NaN or infinite gets the log-prob NaN: to raise
+    an error here, the host would have to read it, and a GPU would wait for that at each token.
     """
     assert logits.shape[0] == uniform.shape[0], f"{logits.shape[0]} rows but {uniform.shape[0]} uniform numbers"
     if params.temperature not in (0.0, 1.0):
@@ -41,19 +44,20 @@ def sample(logits: Tensor, uniform: Tensor, params: SamplingParams) -> tuple[Ten
     elif params.top_k == 0 and params.top_p == 1.0:
         tokens = _draw(probs, uniform)
     else:
-        tokens, index, is_kept = _draw_truncated(probs, uniform, params)
+        tokens, likeliest_ids, is_kept = _draw_truncated(probs, uniform, params)
     logprobs = probs.gather(1, tokens[:, None])[:, 0].log()
     if not params.sampling_mask:
         return tokens, logprobs
-    left = torch.ones_like(probs, dtype=torch.bool)  # [B, V]
+    mask = torch.ones_like(probs, dtype=torch.bool)  # [B, V]
     if params.temperature and (params.top_k or params.top_p < 1.0):
-        left = left.zero_().scatter_(1, index, is_kept)
-        logprobs = logprobs - (probs * left).sum(dim=-1, dtype=torch.float64).log().float()
-    return tokens, logprobs, _packed_bits(left)
+        mask = mask.zero_().scatter_(1, likeliest_ids, is_kept)
+        # divided by the mass that was kept; in fp64, as a sum over the vocabulary
+        logprobs = logprobs - (probs * mask).sum(dim=-1, dtype=torch.float64).log().float()
+    return tokens, logprobs, _packed_bits(mask)
 
 
 def sample_rows(logits: Tensor, uniform: Tensor, params: Sequence[SamplingParams], top: int) -> tuple[Tensor, ...]:
-    """`sample` for rows that may differ in temperature, top-k and top-p.
+    """`sample` for rows that may differ in temperature, top-k and top-p; rows of equal settings are sampled together.
 
     With `top`, also the log-probs [B, top] and ids [B, top] of the likeliest tokens of each row. If any row asks for a
     sampling mask, all get one, last.
@@ -72,8 +76,8 @@ def sample_rows(logits: Tensor, uniform: Tensor, params: Sequence[SamplingParams
         if any(each.sampling_mask for each in params) and not own_params[0].sampling_mask:
             part = (*part, torch.zeros(len(rows), -(-logits.shape[1] // 8), dtype=torch.uint8, device=logits.device))
         parts.append(part)
-    places = torch.tensor([row for rows in groups.values() for row in rows], device=logits.device).argsort()
-    return tuple(torch.cat(pieces)[places] for pieces in zip(*parts, strict=True))
+    order = torch.tensor([row for rows in groups.values() for row in rows], device=logits.device).argsort()
+    return tuple(torch.cat(pieces)[order] for pieces in zip(*parts, strict=True))
 
 
 def likeliest(logits: Tensor, count: int) -> tuple[Tensor, Tensor]:
@@ -83,18 +87,21 @@ def likeliest(logits: Tensor, count: int) -> tuple[Tensor, Tensor]:
 
 
 def _draw(probs: Tensor, uniform: Tensor) -> Tensor:
-    """Tokens [B]: the first token at which the cumulative sum of `probs` [B, V] exceeds uniform * total."""
+    """Tokens [B]: the first token at which the cumulative sum of `probs` [B, V] exceeds uniform * total.
+
+    The sum runs over blocks first, and inside one block of each row then: no fp64 tensor is as large as [B, V].
+    """
     rows, vocabulary = probs.shape
-    blocks = -(-vocabulary // BLOCK)
-    if blocks * BLOCK != vocabulary:
-        probs = torch.nn.functional.pad(probs, (0, blocks * BLOCK - vocabulary))
-    shaped = probs.view(rows, blocks, BLOCK)
+    num_blocks = -(-vocabulary // BLOCK)
+    if num_blocks * BLOCK != vocabulary:
+        probs = torch.nn.functional.pad(probs, (0, num_blocks * BLOCK - vocabulary))
+    blocks = probs.view(rows, num_blocks, BLOCK)
     # summed in fp64 over the blocks: in fp32, rounding over a large vocabulary would exceed small probabilities
-    ends = shaped.sum(dim=2).double().cumsum(dim=1)  # [B, blocks]
+    ends = blocks.sum(dim=2).double().cumsum(dim=1)  # [B, blocks]
     aim = uniform[:, None] * ends[:, -1:]  # [B, 1]
-    block = torch.searchsorted(ends, aim, right=True).clamp(max=blocks - 1)  # [B, 1]
+    block = torch.searchsorted(ends, aim, right=True).clamp(max=num_blocks - 1)  # [B, 1]
     before = torch.where(block > 0, ends.gather(1, (block - 1).clamp(min=0)), 0.0)  # [B, 1], mass of earlier blocks
-    inside = shaped[torch.arange(rows, device=probs.device), block[:, 0]].double().cumsum(dim=1)  # [B, BLOCK]
+    inside = blocks[torch.arange(rows, device=probs.device), block[:, 0]].double().cumsum(dim=1)  # [B, BLOCK]
     place = torch.searchsorted(inside, aim - before, right=True)[:, 0]  # [B]
     # rounding can put the aim past the end of its block: then take the block's last token with nonzero probability
     last = BLOCK - 1 - (inside.diff(dim=1, prepend=inside.new_zeros(rows, 1)) > 0).flip(1).int().argmax(dim=1)
@@ -115,14 +122,15 @@ def ids_of(bits: NDArray[np.uint8]) -> array[int]:
 
 
 def _draw_truncated(probs: Tensor, uniform: Tensor, params: SamplingParams) -> tuple[Tensor, Tensor, Tensor]:
-    """Tokens [B] after top-k, then top-p among the rest (the fewest tokens whose mass reaches top_p), as in vLLM.
+    """Tokens [B] after top-k, then top-p among these (the fewest tokens whose mass reaches top_p), as in vLLM.
 
-    Also the ids [B, width] of the likeliest tokens, and whether each is left.
+    Also the ids [B, width] of the likeliest tokens, and whether each was kept.
     """
     vocabulary = probs.shape[1]
     width = min(params.top_k or 1024, vocabulary)
     top, index = probs.topk(width, dim=-1)  # [B, width] each, largest first
-    # 1024 tokens nearly always hold top_p of the mass, and a full sort is slow; a GPU sorts, rather than wait for a sum
+    # 1024 tokens nearly always hold top_p of the mass, and a full sort is slow; but a GPU sorts in any case, because to
+    # look at the mass the host would have to wait for it
     if params.top_p < 1.0 and not params.top_k and (probs.is_cuda or bool((top.sum(-1) < params.top_p).any())):
         top, index = probs.sort(dim=-1, descending=True)
     mass = top.double() / top.double().sum(dim=-1, keepdim=True) if params.top_k else top.double()

@@ -15,9 +15,9 @@ Top = list[tuple[int, float]]  # the likeliest tokens at a position with their l
 class Request:
     """A prompt that `params.n` sequences continue.
 
-    Their random numbers depend on `params.seed`, `name` and the number of the sample only. The `top` likeliest tokens
-    are kept at each position. With `scores_prompt`, the prompt's own tokens get log-probs too, at temperature 1 and
-    from the second token on.
+    Their random numbers depend on `params.seed`, `name` and the number of the sample only. `top` is how many of the
+    likeliest tokens are kept at each position. With `scores_prompt`, the prompt's own tokens get log-probs too, at
+    temperature 1 and from the second token on: nothing predicts the first.
     """
 
     name: str
@@ -35,30 +35,31 @@ class Sequence:
 
     request: Request
     sample: int
-    uniforms: list[float] = field(default_factory=list)  # one random number per token, drawn when the sequence starts
+    # one random number in [0, 1) per token, drawn when the sequence starts: what it samples cannot depend on others
+    uniforms: list[float] = field(default_factory=list)
     token_ids: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
     top: list[Top] = field(default_factory=list)
     sampling_mask: list[array[int]] = field(default_factory=list)
-    routing: list[array[int]] = field(default_factory=list)  # of the prompt's tokens too
+    routing: list[array[int]] = field(default_factory=list)  # experts of each token, the prompt's included
     completion: Completion | None = None  # once it has ended
 
-    def draws(self, count: int) -> list[float]:
+    def next_uniforms(self, count: int) -> list[float]:
         """The random numbers of the next `count` tokens."""
         start = len(self.token_ids)
         return self.uniforms[start : start + count]
 
     @property
-    def left(self) -> int:
-        """The number of tokens that it may still get."""
+    def remaining(self) -> int:
+        """The number of tokens until `max_tokens`."""
         return len(self.uniforms) - len(self.token_ids)
 
 
 class Scheduler:
     """Groups of sequences wait until slots are free; `running[i]` is the sequence in slot i.
 
-    A group holds sequences of one request, whose prompt is prefilled once for all of them. At most `prefill_tokens`
-    tokens of prompts are prefilled at once, or one prompt that is longer: meanwhile no running sequence moves on.
+    A group holds sequences of one request, whose prompt is prefilled once for all of them. While prompts are prefilled
+    no running sequence moves on, so at most `prefill_tokens` of them are at once, or one prompt that is longer.
     """
 
     def __init__(self, slots: int, prefill_tokens: float = float("inf")) -> None:
@@ -77,7 +78,8 @@ class Scheduler:
     def admit(self) -> list[list[Sequence]]:
         """Move waiting groups into free slots and return them.
 
-        While only a few slots are free, none is filled: one prefill for many sequences costs less than several for few.
+        Free slots wait until they are a quarter of all, or twice as many as the next group needs: one prefill for many
+        sequences costs less than several for few.
         """
         free, tokens = self.slots - len(self.running), 0
         if not self.waiting or (self.running and free < min(self.slots // 4 + 1, len(self.waiting[0]) * 2)):
@@ -95,7 +97,7 @@ class Scheduler:
 
     def remove(self, slot: int) -> int:
         """Free a slot: the last running sequence moves into it. Returns the slot that it came from."""
-        # the n running sequences must fill slots 0 to n - 1 without a gap: a decode step uses one slice of the cache
+        # n running sequences fill slots 0 to n - 1 without a gap, because a decode step uses one slice of the cache
         last = len(self.running) - 1
         self.running[slot] = self.running[last]
         self.running.pop()

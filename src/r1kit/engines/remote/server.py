@@ -146,8 +146,8 @@ class Server:
         text = error.read(4000).decode("utf-8", "replace")
         with contextlib.suppress(ValueError, KeyError, TypeError):
             values = json.loads(text)
-            shown = values.get("error", values.get("detail"))
-            text = str(shown["message"] if isinstance(shown, dict) else shown)
+            reason = values.get("error", values.get("detail"))
+            text = str(reason["message"] if isinstance(reason, dict) else reason)
         return self._clean(" ".join(text.split()))
 
     def _clean(self, text: str) -> str:

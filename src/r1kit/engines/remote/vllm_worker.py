@@ -82,9 +82,9 @@ class WeightsFromDisk:
             return {"error": f"the model took {len(hashes)} of {len(handover.tensors)} weights, not {min(unread)}"}
         if changed := [name for name, each in hashes.items() if each != handover.tensors[name]["hash"]]:
             return {"error": f"{path}: {changed[0]} is damaged: its hash is not the one that was written down"}
-        held = fingerprint(self.model_runner.get_model().state_dict())
+        after = fingerprint(self.model_runner.get_model().state_dict())
         self.r1kit_version = handover.name
-        return {"read": handover.checksum, "before": before, "held": held}
+        return {"read": handover.checksum, "before": before, "held": after}
 
 
 def _hashing(handover: Handover, hashes: dict[str, str]) -> Iterator[tuple[str, Tensor]]:

@@ -142,8 +142,8 @@ def resumed_line(straight: Path, resumed: Path, step: int, steps: int) -> Line:
         for folder in (straight, resumed)
     ]
     pairs = zip(*rows, strict=False)
-    differ = next((name for one, two in pairs for name in one if one[name] != two.get(name)), "")
-    faults = [*different, *([f"the metric {differ}"] if differ else [])]
+    metric = next((name for first, second in pairs for name in first if first[name] != second.get(name)), "")
+    faults = [*different, *([f"the metric {metric}"] if metric else [])]
     same = f"resumed after step {step} of {steps}: the same weights and metrics, bit for bit"
     if not faults and not any(row.get("optim/grad_norm", 1.0) for row in rows[0][:step]):
         return unclear(RESUMED, f"the same bits, but the first {step} steps had no gradient: rewards were equal")

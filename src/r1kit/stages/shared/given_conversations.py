@@ -21,7 +21,7 @@ from r1kit.stages.shared.trained import save_trained, with_lora
 from r1kit.store import write_json
 from r1kit.train.learner import Learner
 from r1kit.train.memory_settings import LoraSettings
-from r1kit.train.packing import share
+from r1kit.train.packing import rank_share
 from r1kit.train.preflight.prompts import rows_line, turn_line
 from r1kit.train.supervised import TrainingSettings, Update, validation_loss
 from r1kit.train.validation import Validation
@@ -88,7 +88,7 @@ def train_given(context: Context, policy: Any, data: Data, loss_of: LossOf) -> M
 
     def update_of(places: list[int], learner: Learner) -> Update:
         samples = [data.rows[place] for place in places]
-        return Update.of(samples, settings.tokens_per_batch, learner, loss_of(share(samples)))
+        return Update.of(samples, settings.tokens_per_batch, learner, loss_of(rank_share(samples)))
 
     facts = train_rows(
         context,

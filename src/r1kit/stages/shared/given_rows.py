@@ -19,7 +19,7 @@ from r1kit.stages.shared.trained import check_heads
 from r1kit.train.learner import Learner
 from r1kit.train.memory_settings import prepare
 from r1kit.train.preflight.lines import Line
-from r1kit.train.supervised import Epochs, TrainingSettings, Update, train_supervised
+from r1kit.train.supervised import RowsByUpdate, TrainingSettings, Update, train_supervised
 from r1kit.train.validation import Validation
 from r1kit.types import Message
 
@@ -98,15 +98,15 @@ def train_rows(
 
     settings: TrainingSettings = context.settings
     prepare(model, settings)
-    rows = len(lengths)
-    learner, epochs = Learner(model, settings.optimizer, steps=settings.updates(rows)), Epochs(rows, settings)
+    learner = Learner(model, settings.optimizer, steps=settings.updates(len(lengths)))
+    rows_by_update = RowsByUpdate(len(lengths), settings)
 
     def largest(tokens: int) -> Update:
         return update_of(longest_rows(lengths, tokens, settings.batch_size), learner)
 
     tokens = sum(lengths[row] for row in longest_rows(lengths, settings.tokens_per_batch, settings.batch_size))
     require_training(learner, largest, Work(**memory_of(settings)), tokens=tokens, longest=max(lengths))
-    shortest = sorted(epochs[0], key=lengths.__getitem__)[:ROWS]
+    shortest = sorted(rows_by_update[0], key=lengths.__getitem__)[:ROWS]
     check_rows(context, learner, lambda places: update_of(list(places), learner), shortest, checked)
 
     alarm = HealthAlarm(context)
@@ -121,7 +121,7 @@ def train_rows(
     best, facts = alarm.guard(
         lambda: train_supervised(
             learner,
-            lambda update: update_of(epochs[update], learner),
+            lambda update: update_of(rows_by_update[update], learner),
             context.folder,
             checkpoint_every=settings.checkpoint_every,
             log=log,

@@ -85,7 +85,7 @@ def check_probe(context: Context, *, follows: bool = False) -> None:
     probe = probe_of(context)
     if not probe.tasks:
         return
-    scorer, policy = _scorer_of(probe), outline(str(context.input("model")))
+    scorer, policy = scorer_of(probe.rewards), outline(str(context.input("model")))
     task = load_tasks(probe.tasks, training=False, nested_columns=scorer.has_own)
     problems = Fitting(task, context.settings.chat, policy, max_tokens=probe.max_tokens).problems
     scorer.check(column_names(problems))
@@ -96,24 +96,25 @@ def check_probe(context: Context, *, follows: bool = False) -> None:
         )
 
 
-def _scorer_of(probe: ProbeSettings) -> Scorer:
-    return build(probe.rewards) if probe.rewards else Scorer(())
+def scorer_of(specs: Sequence[RewardSpec]) -> Scorer:
+    """The scorer of these rewards, of which there may be none: rewards that only report are optional."""
+    return build(specs) if specs else Scorer(())
 
 
 def make_probe(probe: ProbeSettings, policy: Any, chat: ChatFormat) -> Callable[[], dict[str, float]]:
     """A function that answers the probe's problems and returns metrics: `probe/accuracy`, `probe/format` ... over all
     tasks, `probe/accuracy/SOURCE` if there are several, `probe/reward` (weighted sum) and `probe/reward/LABEL`."""
-    from r1kit.rollout import over_ranks, rollout
+    from r1kit.rollout import over_ranks, roll_out
 
     if not probe.tasks:
         return dict
-    engine, scorer = open_policy_engine(DeviceSettings(max_rows=probe.max_rows), policy), _scorer_of(probe)
+    engine, scorer = open_policy_engine(DeviceSettings(max_rows=probe.max_rows), policy), scorer_of(probe.rewards)
     task = load_tasks(probe.tasks, training=False, nested_columns=scorer.has_own)
     problems = Fitting(task, chat, policy, max_tokens=probe.max_tokens).problems
     greedy = SamplingParams(temperature=0.0, max_tokens=probe.max_tokens)
 
     def measure() -> dict[str, float]:
-        groups = over_ranks(problems, lambda own: rollout(engine, own, chat, scorer, greedy))
+        groups = over_ranks(problems, lambda own: roll_out(engine, own, chat, scorer, greedy))
         metrics = accuracy_metrics(groups, policy.tokenizer)
         if not probe.rewards and "probe/accuracy" not in metrics:
             raise ValueError("the verifier could not judge any answer of the probe: check probe.tasks")

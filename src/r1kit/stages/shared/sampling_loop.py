@@ -98,11 +98,11 @@ def train(
     scorer: Scorer,
     work: Work,
     objective_of: Callable[[Learner, Policy], Objective],
-    shown: Mapping[str, str],
+    progress_metrics: Mapping[str, str],
 ) -> dict[str, Any]:
     """Train the policy; leaves metrics.jsonl, rollouts/, checkpoints/, model/ and, with LoRA, adapter/.
 
-    `shown`: metrics for the progress line, by the name that it gives them.
+    `progress_metrics`: those that the progress line shows, by the name that it gives them.
     """
     settings: SamplingSettings = context.settings
     chat, limit, say = settings.chat, settings.max_prompt_tokens, context.progress.say
@@ -120,7 +120,7 @@ def train(
     alarm = HealthAlarm(context)
 
     def log(step: int, row: dict[str, float]) -> None:
-        keys = {**shown, "length": "completion/length_mean", "entropy": "policy/entropy"}
+        keys = {**progress_metrics, "length": "completion/length_mean", "entropy": "policy/entropy"}
         keys |= {settings.watch: f"probe/{settings.watch}"}
         context.progress.step(step, settings.steps, {name: row[key] for name, key in keys.items() if key in row})
         alarm.look(step)
@@ -130,28 +130,28 @@ def train(
             context.progress.table(f"step {step}", sample_table(scored))
 
     validation = None
-    if settings.probe.tasks and context.until is None:  # measuring changes no weights
+    if settings.probe.tasks and context.until is None:  # a replay needs no probe, which changes no weights
         measure, watch = make_probe(probe_of(context), policy, chat), f"probe/{settings.watch}"
         every = settings.probe_every or math.ceil(settings.steps / 10)
         validation = Validation(measure, every, watch=watch, higher_is_better=True, patience=settings.patience)
     with _engine(context, policy) as engine:
         objective = objective_of(learner, policy)
         loop = RLLoop(
-            learner,
-            objective,
-            engine,
-            fitting,
-            chat,
-            scorer,
-            settings,
-            context.folder,
-            log,
-            say,
-            validation,
-            show,
-            context.until,
+            learner=learner,
+            objective=objective,
+            engine=engine,
+            task=fitting,
+            chat=chat,
+            scorer=scorer,
+            settings=settings,
+            folder=context.folder,
+            log=log,
+            note=say,
+            validation=validation,
+            show=show,
+            until=context.until,
         )
-        if context.until is not None:
+        if context.until is not None:  # a replay compares hashes: it makes no checks and saves no model
             loop.train()
             return {}
         _require_memory(loop, settings, work, prompt=fitting.longest)
@@ -168,7 +168,7 @@ def _engine(context: Context, policy: Policy) -> Iterator[PolicyEngine]:
     """A block with an engine: of the learner's own weights or a copy, or servers that get them before each rollout."""
     settings: SamplingSettings = context.settings
     if settings.servers is None:
-        if settings.steps_ahead:  # it samples while the learner changes its own weights
+        if settings.steps_ahead:  # the engine samples while the learner changes its own weights
             from r1kit.models.load import frozen_copy
 
             policy = replace(policy, model=frozen_copy(policy.model))

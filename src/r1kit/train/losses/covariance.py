@@ -13,20 +13,20 @@ def select(
 ) -> Tensor:
     """1.0 for the selected tokens of an update and 0.0 for all others; every tensor is [N], on the CPU.
 
-    The means are those of the whole update, so its tokens must come together. `generator` draws among the candidates of
-    Clip-Cov.
+    cov_t = (A_t - mean A)(log pi_t - mean log pi). The means are those of the whole update, so all of its
+    tokens must come at once. KL-Cov takes the largest; Clip-Cov draws with `generator` among those in an interval.
     """
     rule = settings.covariance
     assert rule is not None and len(logprobs) == len(old_logprobs) == len(advantages)
     covariance = (advantages - advantages.mean()) * (logprobs - logprobs.mean())  # [N]
     count = min(len(covariance), max(1, int(rule.share * len(covariance))))
     if rule.kind == "kl":
-        chosen = covariance.topk(count).indices  # [count]
+        selected = covariance.topk(count).indices  # [count]
     else:
         ratio = (logprobs - old_logprobs).exp()
         clipped = ratio.clamp(1 - settings.clip_low, 1 + settings.clip_high)
-        # candidates keep their gradient under PPO's clip
+        # only tokens that PPO's clip leaves a gradient: taking it from others would change nothing
         is_candidate = (covariance > rule.low) & (covariance < rule.high) & (clipped * advantages >= ratio * advantages)
-        places = is_candidate.nonzero()[:, 0]
-        chosen = places[torch.randperm(len(places), generator=generator)[:count]]
-    return torch.zeros_like(covariance).index_fill_(0, chosen, 1.0)
+        candidates = is_candidate.nonzero()[:, 0]
+        selected = candidates[torch.randperm(len(candidates), generator=generator)[:count]]
+    return torch.zeros_like(covariance).index_fill_(0, selected, 1.0)

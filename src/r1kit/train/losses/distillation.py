@@ -16,13 +16,14 @@ from r1kit.models.head import Chunk, ChunkLoss
 from r1kit.settings import Settings, Weight
 from r1kit.train.losses.divergence import SoftTargets, divergence
 
-Targeting = Callable[[slice], SoftTargets]  # for a slice of a batch's targets
+SoftTargetsOf = Callable[[slice], SoftTargets]  # the teacher's distributions for a slice of a batch's targets
 
 
 class Teacher(Protocol):
     """A source of soft targets: a model in memory, or stored logits."""
 
-    def targets(self, batch: Batch, temperature: float) -> Targeting: ...
+    def targets(self, batch: Batch, temperature: float) -> SoftTargetsOf:
+        """The soft targets of a packed row at a temperature; each slice is computed or read when it is asked for."""
 
 
 class DistillationSettings(Settings):
@@ -54,21 +55,23 @@ class Distillation:
         if temperature != 1.0:
             raise ValueError(f"the learner's temperature is {temperature}: distillation has its own, leave this at 1")
         with torch.no_grad():  # the teacher is data
-            soft, start = self.teacher.targets(batch, self.settings.temperature), 0
+            soft_targets, start = self.teacher.targets(batch, self.settings.temperature), 0
         for targets in batch.own_targets.chunks(size, whole=False):  # a sum over tokens, so sequences may be split
-            place = slice(start, start + len(targets))
-            yield Chunk(targets.positions, partial(self._loss, targets=targets, totals=totals, soft=soft(place)))
-            start = place.stop
+            chunk = slice(start, start + len(targets))
+            loss = partial(self._loss, targets=targets, totals=totals, soft=soft_targets(chunk))
+            yield Chunk(targets.positions, loss)
+            start = chunk.stop
 
     def _loss(self, logits: Tensor, targets: Targets, totals: Totals, soft: SoftTargets) -> ChunkLoss:
+        """The loss of a chunk's logits [n, V] and its gradient, by hand."""
         settings, t = self.settings, self.settings.temperature
         kl, grad = divergence(soft, (logits / t).log_softmax(-1), beta=0.0)  # [n], [n, V]
         grad.mul_(settings.soft_weight * t)  # d(T^2 KL) / d(logits) = T (q - p)
         log_q = logits.log_softmax(-1)  # [n, V]; the hard part is at temperature 1
-        probs, chosen = log_q.exp(), targets.token_ids[:, None]  # [n, V], [n, 1]
+        probs, labels = log_q.exp(), targets.token_ids[:, None]  # [n, V], [n, 1]
         entropy = -torch.dot(probs.view(-1), log_q.view(-1))
-        hard = -log_q.gather(1, chosen)[:, 0]  # [n]
-        probs.scatter_add_(1, chosen, -torch.ones_like(hard)[:, None])  # d(cross-entropy) / d(logits) = q - onehot
+        hard = -log_q.gather(1, labels)[:, 0]  # [n], cross-entropy
+        probs.scatter_add_(1, labels, -torch.ones_like(hard)[:, None])  # d(cross-entropy) / d(logits) = q - onehot
         grad.add_(probs, alpha=settings.hard_weight).div_(totals.num_tokens)
         # T^2: the gradient of the soft part alone would shrink with 1 / T^2 (Hinton et al., section 2)
         loss = settings.soft_weight * t * t * kl.sum() + settings.hard_weight * hard.sum()

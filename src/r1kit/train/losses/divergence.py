@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-LEAST = -100.0  # log-prob of the teacher below which reverse KL sees no difference: it is infinite at probability 0
+MIN_LOG_P = -100.0  # reverse KL takes smaller log-probs of the teacher for this: at probability 0 it is infinite
 
 
 class SoftTargets(Protocol):
@@ -76,32 +76,33 @@ class TopK:
 def divergence(soft: SoftTargets, log_q: Tensor, beta: float) -> tuple[Tensor, Tensor]:
     """The divergence [n] of the student's log-probs [n, V] from the teacher, and its gradient [n, V] by the logits.
 
-    beta 0 is the forward KL(p || q), 1 the reverse KL(q || p), with p the teacher. Between them it is the generalised
-    JSD, beta KL(p || m) + (1 - beta) KL(q || m) with m = beta p + (1 - beta) q (Agarwal et al. 2024, equation 1). That
-    tends to 0 at both ends, so the two KLs are no limits of it.
+    With p the teacher and q the student, beta 0 is the forward KL(p || q) and beta 1 the reverse KL(q || p). Between
+    them it is the generalised JSD, beta KL(p || m) + (1 - beta) KL(q || m) with m = beta p + (1 - beta) q (Agarwal et
+    al. 2024, equation 1). That tends to 0 for beta towards 0 or 1, so the two KLs are not its limits.
     """
     assert 0 <= beta <= 1, beta
-    log_p, own = soft.outcomes(log_q)  # [n, O]
-    p, q = log_p.exp(), own.exp()
-    # by_log: dD / d(log q) [n, O], up to a multiple of q, which drops out below
+    log_p, log_q_outcomes = soft.outcomes(log_q)  # [n, O] each
+    p, q = log_p.exp(), log_q_outcomes.exp()
+    # slope: dD / d(log q) [n, O], up to a multiple of q, which drops out below
     if beta == 0:
-        value, by_log = _expectation(p, log_p - own), -p
+        value, slope = _expectation(p, log_p - log_q_outcomes), -p
     elif beta == 1:
-        gap = _product(q, own - log_p.clamp(min=LEAST))
-        value, by_log = gap.sum(-1), gap
+        terms = _product(q, log_q_outcomes - log_p.clamp(min=MIN_LOG_P))
+        value, slope = terms.sum(-1), terms
     else:
-        log_m = torch.logaddexp(log_p + math.log(beta), own + math.log1p(-beta))
-        gap = _product(q, own - log_m)
-        value, by_log = beta * _expectation(p, log_p - log_m) + (1 - beta) * gap.sum(-1), (1 - beta) * gap
-    # d(log q_i) / d(logit_j) = [i = j] - q_j
-    gradient = soft.spread(by_log, log_q).addcmul_(log_q.exp(), by_log.sum(-1, True), value=-1)
+        log_m = torch.logaddexp(log_p + math.log(beta), log_q_outcomes + math.log1p(-beta))
+        terms = _product(q, log_q_outcomes - log_m)
+        value, slope = beta * _expectation(p, log_p - log_m) + (1 - beta) * terms.sum(-1), (1 - beta) * terms
+    # through log q = log_softmax(logits): d(log q_i) / d(logit_j) = [i = j] - q_j
+    gradient = soft.spread(slope, log_q).addcmul_(log_q.exp(), slope.sum(-1, True), value=-1)
     return value, gradient
 
 
 def _product(weights: Tensor, values: Tensor) -> Tensor:
-    """weights * values, with 0 * inf = 0."""
+    """weights * values, with 0 * inf = 0: an outcome without probability adds nothing."""
     return torch.where(weights > 0, weights * values, 0.0)
 
 
 def _expectation(weights: Tensor, values: Tensor) -> Tensor:
+    """[n, O] -> [n]"""
     return _product(weights, values).sum(-1)

@@ -52,38 +52,45 @@ class OnPolicyDivergence:
     def chunks(self, batch: Batch, totals: Totals, temperature: float, size: int) -> Iterator[Chunk]:
         """All targets of the batch that this rank has, in chunks of at most `size`."""
         with torch.no_grad():  # the teacher is data
-            soft, start = self.teacher.targets(batch, temperature), 0
+            soft_targets, start = self.teacher.targets(batch, temperature), 0
         for targets in batch.own_targets.chunks(size, whole=False):  # a sum over tokens, so sequences may be split
-            place = slice(start, start + len(targets))
-            yield Chunk(targets.positions, partial(self._loss, targets=targets, totals=totals, soft=soft(place)))
-            start = place.stop
+            chunk = slice(start, start + len(targets))
+            loss = partial(self._loss, targets=targets, totals=totals, soft=soft_targets(chunk))
+            yield Chunk(targets.positions, loss)
+            start = chunk.stop
 
     def _loss(self, logits: Tensor, targets: Targets, totals: Totals, soft: SoftTargets) -> ChunkLoss:
+        """The loss of a chunk's logits [n, V] and its gradient, by hand."""
         log_q = logits.log_softmax(-1)  # [n, V]
         value, gradient = divergence(soft, log_q, self.settings.interpolation)  # [n], [n, V]
         sums = {"divergence": value.sum(), "entropy": -torch.dot(log_q.exp().view(-1), log_q.view(-1))}
         if self.is_sampled:
             own = log_q.gather(1, targets.token_ids[:, None])[:, 0]  # [n]
             sums["logprob_gap"] = (own - targets.sampler_logprobs).abs().sum()
-        return ChunkLoss(value.sum() / totals.num_tokens, gradient.div_(totals.num_tokens), named(sums, self.label))
+        return ChunkLoss(
+            value.sum() / totals.num_tokens, gradient.div_(totals.num_tokens), with_label(sums, self.label)
+        )
 
 
 def sampled_divergence(label: str = "") -> Loss:
-    """The policy gradient on sampled tokens; `targets.ref_logprobs` are the teacher's log-probs."""
+    """The policy gradient of reverse KL on sampled tokens; `targets.ref_logprobs` are the teacher's log-probs.
+
+    Each token's advantage is log p_teacher - log p_student; on average that has the gradient of KL(student || teacher).
+    """
 
     def loss(logprobs: Tensor, targets: Targets, totals: Totals) -> LossOutput:  # every tensor is [N]
-        gap = targets.old_logprobs - targets.ref_logprobs  # of the policy that sampled: data, without a gradient
+        gap = targets.old_logprobs - targets.ref_logprobs  # minus the advantage, of the policy that sampled: data
         ratio = (logprobs - targets.old_logprobs).exp()  # 1 in the first update of a rollout
         sums = {
             "divergence": gap.sum(),  # the estimate k1 of reverse KL
             "ratio": ratio.detach().sum(),
             "logprob_gap": (logprobs.detach() - targets.sampler_logprobs).abs().sum(),
         }
-        return LossOutput((ratio * gap).sum() / totals.num_tokens, named(sums, label))
+        return LossOutput((ratio * gap).sum() / totals.num_tokens, with_label(sums, label))
 
     return per_token(loss)
 
 
-def named(sums: dict[str, Tensor], label: str) -> dict[str, Tensor]:
-    """The sums, and the divergence under the teacher's own name too."""
+def with_label(sums: dict[str, Tensor], label: str) -> dict[str, Tensor]:
+    """The sums, and with a label the divergence under the teacher's own name too."""
     return sums | ({f"distill/divergence/{label}": sums["divergence"]} if label else {})

@@ -90,7 +90,7 @@ def from_state(state: Mapping[str, Any], draws: Draws, collector: Collector) -> 
         _group(problem, rows, collector.chat, tokenizer)
         for problem, rows in zip(problems, state["groups"], strict=True)
     ]
-    collected = collector.arranged(groups, state["reported"], state["reward_seconds"])
+    collected = collector.with_advantages(groups, state["reported"], state["reward_seconds"])
     return Sampled(collected, state["version"], state["position"], state["seconds"])
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import random
 import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import compress
 from statistics import fmean
 from typing import Any
 
@@ -15,31 +15,25 @@ from r1kit import ranks
 from r1kit.chat import ChatFormat
 from r1kit.engines import EngineError, PolicyEngine
 from r1kit.rewards.scorer import Scorer
-from r1kit.rollout import TrainerState, over_ranks, rollout
+from r1kit.rollout import TrainerState, over_ranks, roll_out
 from r1kit.tasks import Task
+from r1kit.train.epoch_order import EpochOrder
 from r1kit.train.rl.loop_settings import RolloutSettings
 from r1kit.train.rl.objective import Objective
 from r1kit.types import Group, Problem, Reward, Rollout, Sample
 
 
 class Draws:
-    """Problems in an order that depends on the seed alone; each epoch visits all of them in a new order."""
+    """The problems of a task one after another, in the order of `EpochOrder`; `position` is that of the next one."""
 
     def __init__(self, task: Task, seed: int, position: int = 0) -> None:
-        self.task, self.seed, self.position = task, seed, position
-        self._epoch, self._order = -1, list[int]()
+        self.task, self.position = task, position
+        self._order = EpochOrder("draws", len(task), seed)
 
     def next(self, count: int) -> list[Problem]:
-        problems = []
-        for _ in range(count):
-            epoch, place = divmod(self.position, len(self.task))
-            if epoch != self._epoch:
-                # the order depends on seed and epoch alone, so a resumed run needs only the position
-                self._epoch, self._order = epoch, list(range(len(self.task)))
-                random.Random(f"draws/{self.seed}/{epoch}").shuffle(self._order)
-            problems.append(self.task[self._order[place]])
-            self.position += 1
-        return problems
+        """The next `count` problems; a problem comes again only after all others did."""
+        first, self.position = self.position, self.position + count
+        return [self.task[self._order[position]] for position in range(first, self.position)]
 
 
 @dataclass(frozen=True)
@@ -50,23 +44,23 @@ class ScoredGroup:
     advantages: Sequence[float | None]
 
     def samples(self, *, skip_truncated: bool) -> tuple[list[Sample], list[Sample]]:
-        """The rollouts to train on, and the truncated ones that are left out."""
+        """The rollouts to train on, and the truncated ones that `skip_truncated` leaves out."""
         trained, left_out = list[Sample](), list[Sample]()
-        for member, advantage in zip(self.group.rollouts, self.advantages, strict=True):
+        for rollout, advantage in zip(self.group.rollouts, self.advantages, strict=True):
             if advantage is not None:
-                is_left_out = skip_truncated and member.completion.finish_reason == "length"
-                sample = to_sample(member, advantage, self.group.problem.source)
+                is_left_out = skip_truncated and rollout.completion.finish_reason == "length"
+                sample = to_sample(rollout, advantage, self.group.problem.source)
                 (left_out if is_left_out else trained).append(sample)
         return trained, left_out
 
 
 @dataclass(frozen=True)
 class Collected:
-    """All groups of a step (for metrics and log), the samples to train on, and the truncated ones that are left out."""
+    """A step's completions, scored: every group for metrics and log, and the samples that the step trains on."""
 
     scored: list[ScoredGroup]
     samples: list[Sample]
-    left_out: list[Sample]
+    left_out: list[Sample]  # truncated completions, if they are not trained on
     reported: dict[str, float]  # metrics that reward functions logged, as means over their calls
     reward_seconds: float  # for which sampling and training waited for rewards
 
@@ -84,7 +78,7 @@ class Collector:
     scorer: Scorer
     objective: Objective
     settings: RolloutSettings
-    columns: frozenset[str] = frozenset()  # of all problems of the task: those of a step may lack some
+    columns: frozenset[str] = frozenset()  # that any problem of the task has; those drawn at a step may lack some
 
     def __call__(self, step: int, draws: Draws) -> Collected:
         """Sample `prompts_per_step` groups.
@@ -93,8 +87,8 @@ class Collector:
         or the rounds are used up.
         """
         settings, groups = self.settings, list[Group]()
-        logged: dict[str, list[tuple[int, float]]] = {}  # the round and the value of each call
-        scored_in = Counter[int]()  # completions that this rank scored, by round
+        logged: dict[str, list[tuple[int, float]]] = {}  # by metric: the round and the value of each call
+        scored_in = Counter[int]()  # by round: the completions that this rank scored
         reward_seconds = 0.0
 
         def score(*completions: Any, **columns: Any) -> list[Reward]:
@@ -108,12 +102,12 @@ class Collector:
         def log_metric(name: str, value: float) -> None:
             logged.setdefault(name, []).append((extra_round, float(value)))
 
-        # only groups that vary count, but all are kept for metrics and log
+        # only groups of differing rewards count towards the step, but all are kept for metrics and log
         missing = settings.prompts_per_step
         for extra_round in range(self.objective.extra_rounds + 1):
             params = settings.sampling(step, extra_round)
             groups_of = partial(
-                rollout,
+                roll_out,
                 self.engine,
                 chat=self.chat,
                 scorer=score,
@@ -131,22 +125,27 @@ class Collector:
             if missing <= 0:
                 break
         reported = _means_over_ranks(ranks.gather((logged, scored_in)))
-        return self.arranged(groups, reported, reward_seconds)
+        return self.with_advantages(groups, reported, reward_seconds)
 
-    def arranged(self, groups: list[Group], reported: dict[str, float], reward_seconds: float) -> Collected:
-        """The groups of a step with their advantages, as samples."""
-        settings = self.settings
-        kept = [group for group in groups if varies(group)] if self.objective.extra_rounds else groups
-        trained = [ScoredGroup(*pair) for pair in zip(kept, self.objective.advantages(kept), strict=True)]
-        pairs = [entry.samples(skip_truncated=settings.truncated == "skip") for entry in trained]
-        samples, left_out = ([sample for pair in pairs for sample in pair[side]] for side in (0, 1))
-        known = {id(entry.group): entry for entry in trained}
-        scored = [known.get(id(group)) or ScoredGroup(group, [None] * len(group.rollouts)) for group in groups]
+    def with_advantages(self, groups: Sequence[Group], reported: dict[str, float], reward_seconds: float) -> Collected:
+        """The scored groups of a step with their advantages, and the samples that follow from them."""
+        # with dynamic sampling, groups of equal rewards are replaced, so they must not enter `whiten` either
+        is_kept = [not self.objective.extra_rounds or varies(group) for group in groups]
+        advantages = iter(self.objective.advantages(list(compress(groups, is_kept))))
+        scored, samples, left_out = list[ScoredGroup](), list[Sample](), list[Sample]()
+        for group, kept in zip(groups, is_kept, strict=True):
+            scored.append(ScoredGroup(group, next(advantages) if kept else [None] * len(group.rollouts)))
+            own_samples, own_left_out = scored[-1].samples(skip_truncated=self.settings.truncated == "skip")
+            samples += own_samples
+            left_out += own_left_out
         return Collected(scored, samples, left_out, reported, reward_seconds)
 
 
 def _means_over_ranks(parts: Sequence[tuple[dict[str, list[tuple[int, float]]], Counter[int]]]) -> dict[str, float]:
-    """The means of logged values over calls; ranks that share a round weigh by the completions that they scored."""
+    """The means of logged values over calls; `parts` are each rank's values and the completions it scored by round.
+
+    Ranks that share a round weigh by the completions that they scored, so the mean does not depend on their number.
+    """
     totals = sum((scored_in for _, scored_in in parts), Counter[int]())
     merged: dict[str, list[tuple[float, float]]] = {}  # values with their weights
     for logged, scored_in in parts:
@@ -157,17 +156,18 @@ def _means_over_ranks(parts: Sequence[tuple[dict[str, list[tuple[int, float]]], 
 
 
 def reward_totals(group: Group) -> list[float | None]:
-    return [member.reward.total for member in group.rollouts]
+    """The weighted reward of each rollout; None if nothing could judge it."""
+    return [rollout.reward.total for rollout in group.rollouts]
 
 
 def varies(group: Group) -> bool:
-    """Whether the rewards differ. Otherwise a baseline of the group leaves no gradient."""
+    """Whether the known rewards of a group differ; if not, a baseline of the group leaves no gradient."""
     return len({total for total in reward_totals(group) if total is not None}) > 1
 
 
 def require_version(groups: Sequence[Group], version: int) -> None:
     """Raise `EngineError` unless the weights of that version sampled every completion."""
-    versions = {member.completion.policy_version for group in groups for member in group.rollouts}
+    versions = {rollout.completion.policy_version for group in groups for rollout in group.rollouts}
     if wrong := sorted(versions - {version}):
         raise EngineError(
             f"completions come from the weights after update {wrong[0]}, expected {version}: the engine did not take "
@@ -178,9 +178,10 @@ def require_version(groups: Sequence[Group], version: int) -> None:
 def require_masks(groups: Sequence[Group]) -> None:
     """Raise `EngineError` unless each token of each completion has a sampling mask.
 
-    Training over the whole vocabulary would be biased: the ratio would compare other distributions.
+    Without masks the learner's log-probs are over the whole vocabulary and the sampler's over a part of it, so the
+    ratio between them would be biased.
     """
-    completions = [member.completion for group in groups for member in group.rollouts]
+    completions = [rollout.completion for group in groups for rollout in group.rollouts]
     if any(len(each.sampling_mask) != len(each.token_ids) for each in completions):
         raise EngineError(
             "the engine does not say which ids top_p and top_k left (Completion.sampling_mask), and training needs "
@@ -189,10 +190,11 @@ def require_masks(groups: Sequence[Group]) -> None:
 
 
 def require_routing(groups: Sequence[Group]) -> None:
-    """Raise `EngineError` unless each token that a model read has its experts."""
-    for member in (member for group in groups for member in group.rollouts):
-        tokens = len(member.prompt.token_ids) + len(member.completion.token_ids) - 1
-        if len(member.completion.routing) != tokens:
+    """Raise `EngineError` unless each token that the model read has its experts."""
+    for rollout in (rollout for group in groups for rollout in group.rollouts):
+        # the model never read the last token that it sampled
+        num_read = len(rollout.prompt.token_ids) + len(rollout.completion.token_ids) - 1
+        if len(rollout.completion.routing) != num_read:
             raise EngineError(
                 "the engine does not say to which experts each token went (Completion.routing), and training needs "
                 "them: set routing_replay to false"
@@ -200,7 +202,10 @@ def require_routing(groups: Sequence[Group]) -> None:
 
 
 def to_sample(rollout: Rollout, advantage: float, source: str = "") -> Sample:
-    """Prompt and completion ids exactly as they were sampled: nothing is decoded and encoded again."""
+    """A rollout as one sequence with the exact ids that were sampled.
+
+    Nothing is decoded and encoded again: other ids could have the same text, and other log-probs.
+    """
     prompt, completion = rollout.prompt.token_ids, rollout.completion
     assert len(completion.token_ids) == len(completion.logprobs), "training needs one log-prob per sampled token"
     zeros = (0.0,) * len(prompt)

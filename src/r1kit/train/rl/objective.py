@@ -1,20 +1,23 @@
-"""The objective of a loop that samples and trains: GRPO's, or another one with the same few methods."""
+"""The objective of a loop that samples and trains: GRPO's, or another one with the same few methods.
+
+The loop samples, scores and steps; an objective turns samples into batches with a loss. `PolicyGradient` is the one of
+GRPO and its variants, `rl.teachers.DistillObjective` that of on-policy distillation.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
 from r1kit import ranks
-from r1kit.models.batch import Batch
+from r1kit.models.batch import Batch, with_column
 from r1kit.models.policy_net import AnyLoss
 from r1kit.train.learner import Learner
 from r1kit.train.losses.covariance import select
-from r1kit.train.packing import pack, share
+from r1kit.train.packing import pack, rank_share
 from r1kit.train.rl.algorithm import baseline_of, group_advantages, loss_of
 from r1kit.train.rl.entropy import EntropyControl
 from r1kit.train.rl.loop_settings import LoopSettings
@@ -22,8 +25,8 @@ from r1kit.train.rl.reference import Reference
 from r1kit.types import Group, Sample
 
 
-class Part(NamedTuple):
-    """Batches of an update that share a loss: those to train on, and those that are only measured."""
+class LossBatches(NamedTuple):
+    """Batches of an update that share a loss: those to train on, and those that are only measured for metrics."""
 
     loss: AnyLoss
     batches: list[Batch]
@@ -37,7 +40,7 @@ class Objective(Protocol):
     compares_groups: bool  # equal rewards of a group leave it without a gradient
     prepares_ahead: bool  # all minibatches of a rollout are prepared before the first update moves the weights
     extra_rounds: int  # of sampling, which replace groups of equal rewards
-    chooses_tokens: bool  # among all of an update, so its parts have other gradients
+    chooses_tokens: bool  # among all tokens of an update, so its rows alone have other gradients
     reference: Reference | None  # of the KL term
     state: dict[str, Any]  # what a checkpoint must hold beside tensors, as JSON
     longest_given: int  # tokens of the longest sample of `given`; 0: there are none
@@ -56,10 +59,10 @@ class Objective(Protocol):
     def given(self, step: int) -> list[Sample]:
         """Samples beside those of the rollout; they depend on the step alone."""
 
-    def prepare(self, samples: Sequence[Sample]) -> list[Part]:
+    def prepare(self, samples: Sequence[Sample]) -> list[LossBatches]:
         """The parts of a minibatch. Their gradients add up."""
 
-    def measure(self, samples: Sequence[Sample]) -> list[Part]:
+    def measure(self, samples: Sequence[Sample]) -> list[LossBatches]:
         """The parts of samples that are not trained on."""
 
     def after_update(self, means: Mapping[str, float]) -> dict[str, float]:
@@ -83,7 +86,7 @@ class PolicyGradient:
         algorithm = settings.algorithm
         self.learner, self.settings = learner, settings
         self.compares_groups = algorithm.baseline != "none" and not algorithm.length_penalty
-        # a loss or baseline that cannot be imported is an error here, before any work
+        # raises here, before any work, for a loss or baseline that cannot be imported
         self._baseline = baseline_of(algorithm)
         self._entropy = None if algorithm.entropy is None else EntropyControl(algorithm.entropy)
         self.state: dict[str, Any] = {} if self._entropy is None else self._entropy.state
@@ -99,31 +102,31 @@ class PolicyGradient:
     def given(self, step: int) -> list[Sample]:
         return []
 
-    def prepare(self, samples: Sequence[Sample]) -> list[Part]:
+    def prepare(self, samples: Sequence[Sample]) -> list[LossBatches]:
         """GRPO without a KL term gives a sample with advantage 0 no gradient, so no backward pass is spent on it; it
         is measured, so that metrics cover every sample."""
         algorithm = self.settings.algorithm
-        # all tokens of a completion have one advantage
+        # the last token stands for all: a completion has one advantage
         trained = [s for s in samples if s.advantages[-1] != 0.0 or algorithm.trains_all]
-        rest = [s for s in samples if s.advantages[-1] == 0.0] if len(trained) < len(samples) else []
+        measured = [s for s in samples if s.advantages[-1] == 0.0] if len(trained) < len(samples) else []
         batches = self._pack(trained)
         if algorithm.covariance is not None and trained:
-            batches = self._selected(batches)
-        return [Part(self.loss, batches, self._pack(rest))]
+            batches = self._with_selected_tokens(batches)
+        return [LossBatches(self.loss, batches, self._pack(measured))]
 
-    def measure(self, samples: Sequence[Sample]) -> list[Part]:
-        return [Part(self.loss, [], self._pack(samples))]
+    def measure(self, samples: Sequence[Sample]) -> list[LossBatches]:
+        return [LossBatches(self.loss, [], self._pack(samples))]
 
     def after_update(self, means: Mapping[str, float]) -> dict[str, float]:
         """Adapt the entropy bonus."""
         if self._entropy is None or "entropy" not in means:  # an update without batches
             return {}
-        applied = self._entropy()
+        applied = self._entropy()  # before it adapts: the coefficient of the update that is over
         self._entropy.observe(means["entropy"])
         return {"policy/entropy_coef": applied}
 
     def after_updates(self, before: int) -> None:
-        """Replace the reference where the paper does (every 400 updates)."""
+        """Replace the reference by the policy every `reference_refresh` updates (R1 section 2.1: 400)."""
         every = self.settings.algorithm.reference_refresh
         # updates come in runs of minibatches x epochs, so a multiple of `every` may be passed inside a step
         if self.reference is not None and every and self.learner.updates // every > before // every:
@@ -139,46 +142,39 @@ class PolicyGradient:
     def _pack(self, samples: Sequence[Sample]) -> list[Batch]:
         """Batches of this rank's share, with the reference's log-probs and, with `recompute_old_logprobs`, the
         learner's own as old ones."""
-        batches = pack(share(samples), self.settings.tokens_per_batch, self.learner.model)
-        references = self.reference.logprobs(batches) if self.reference is not None else [None] * len(batches)
-        recomputes = self.settings.recompute_old_logprobs  # otherwise they are the sampler's, which the engine reported
-        olds = self.learner.all_logprobs(batches) if recomputes else [None] * len(batches)
-        for index, (batch, reference, old) in enumerate(zip(batches, references, olds, strict=True)):
-            targets = batch.targets
-            if reference is not None:
-                targets = replace(targets, ref_logprobs=reference)  # [N]
-            if old is not None:
-                targets = replace(targets, old_logprobs=old)  # [N]
-            batches[index] = replace(batch, targets=targets)
+        batches = pack(rank_share(samples), self.settings.tokens_per_batch, self.learner.model)
+        if self.reference is not None:
+            batches = with_column(batches, "ref_logprobs", self.reference.logprobs(batches))
+        if self.settings.recompute_old_logprobs:  # otherwise the old ones are those that the sampler reported
+            batches = with_column(batches, "old_logprobs", self.learner.all_logprobs(batches))
         return batches
 
-    def _selected(self, batches: Sequence[Batch]) -> list[Batch]:
-        """Batches whose tokens are marked by Clip-Cov or KL-Cov, which compare all tokens of the update.
+    def _with_selected_tokens(self, batches: Sequence[Batch]) -> list[Batch]:
+        """The batches with `targets.selected`, the tokens that Clip-Cov or KL-Cov chooses among all of the update.
 
-        The policy's log-probs cost a forward pass.
+        The covariance needs the policy's log-probs, which cost a forward pass.
         """
         targets = [batch.targets for batch in batches]
-        # tokens in the order of the samples, so that packing does not change the draw
-        owners = [torch.tensor(batch.order)[batch.targets.sequence_ids().cpu()] for batch in batches]
-        order = torch.cat([torch.zeros(0, dtype=torch.int64), *owners]).argsort(stable=True)  # [N]
+        # back from the packed order to that of the samples, so that neither packing nor ranks change the draw
+        sample_of_token = [torch.tensor(batch.order)[batch.targets.sequence_ids().cpu()] for batch in batches]
+        order = torch.cat([torch.zeros(0, dtype=torch.int64), *sample_of_token]).argsort(stable=True)  # [N]
         columns = (
             self.learner.all_logprobs(batches),
             [each.old_logprobs for each in targets],
             [each.advantages for each in targets],
         )
         own = torch.stack([torch.cat([torch.zeros(0), *(part.cpu() for part in column)])[order] for column in columns])
-        # [3, N] of each share; shares are neighbours, so this is the order of all samples
-        parts = ranks.gather_rows(own)
-        # the same draw in a resumed run
+        # [3, n] of each share; a share is a run of neighbouring samples, so one after another they are all of them
+        shares = ranks.gather_rows(own)
+        logprobs, old_logprobs, advantages = torch.cat(shares, dim=1)  # [N of all ranks] each
+        # seeded by the update, so a resumed run draws the same tokens
         generator = torch.Generator().manual_seed(self.settings.seed * 1_000_003 + self.learner.updates)
-        now, old, advantages = torch.cat(parts, dim=1)
-        chosen = select(now, old, advantages, self.settings.algorithm, generator)
+        selected = select(logprobs, old_logprobs, advantages, self.settings.algorithm, generator)
+        own_selected = selected.split([share.shape[1] for share in shares])[ranks.rank() // ranks.row_size()]
         marks = torch.empty_like(own[0])
-        marks[order] = chosen.split([part.shape[1] for part in parts])[ranks.rank() // ranks.row_size()]
-        return [
-            replace(batch, targets=replace(batch.targets, selected=mark.to(self.learner.device)))
-            for batch, mark in zip(batches, marks.split([len(each) for each in targets]), strict=True)
-        ]
+        marks[order] = own_selected  # to the packed order again
+        by_batch = marks.to(self.learner.device).split([len(each) for each in targets])
+        return with_column(batches, "selected", by_batch)
 
     def _new_reference(self) -> Reference:
         return Reference(self.learner, idles_off=self.settings.offload_idle)

@@ -2,42 +2,35 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from r1kit.data.tokens import TokenFile
-from r1kit.models.batch import Batch
+from r1kit.models.batch import Batch, with_column
 from r1kit.models.policy_net import AnyLoss
+from r1kit.train.epoch_order import EpochOrder
 from r1kit.train.learner import Learner
 from r1kit.train.losses.on_policy import OnPolicyDivergence, OnPolicySettings, sampled_divergence
-from r1kit.train.packing import pack, share
-from r1kit.train.rl.objective import Part
+from r1kit.train.packing import pack, rank_share
+from r1kit.train.rl.objective import LossBatches
 from r1kit.train.rl.reference import Reference
 from r1kit.train.teacher import ModelTeacher
 from r1kit.types import Group, Sample
 
 
 class Given:
-    """Rows of data, `count` at each step; every pass over them has an order of its own."""
+    """Rows of data that each step trains on beside its rollout: `count` of them, in the order of `EpochOrder`."""
 
     def __init__(self, rows: TokenFile, count: int, seed: int) -> None:
-        self.rows, self.count, self.seed = rows, count, seed
+        self.rows, self.count = rows, count
         self.sources = [row["source"] for row in rows.rows()]
-        self._epoch, self._order = -1, list[int]()
+        self._order = EpochOrder("given", len(rows), seed)
 
     def at(self, step: int) -> list[Sample]:
-        """The rows of a step; they depend on seed and step alone."""
-        samples = []
-        for number in range(step * self.count, (step + 1) * self.count):
-            epoch, index = divmod(number, len(self.rows))
-            if epoch != self._epoch:
-                self._epoch, self._order = epoch, list(range(len(self.rows)))
-                random.Random(f"given/{self.seed}/{epoch}").shuffle(self._order)
-            place = self._order[index]
-            samples.append(replace(self.rows[place], source=self.sources[place]))
-        return samples
+        """The rows of a step, which depend on seed and step alone."""
+        places = [self._order[position] for position in range(step * self.count, (step + 1) * self.count)]
+        return [replace(self.rows[place], source=self.sources[place]) for place in places]
 
 
 @dataclass(frozen=True)
@@ -100,18 +93,18 @@ class DistillObjective:
     def given(self, step: int) -> list[Sample]:
         return [] if self._given is None else self._given.at(step)
 
-    def prepare(self, samples: Sequence[Sample]) -> list[Part]:
+    def prepare(self, samples: Sequence[Sample]) -> list[LossBatches]:
         """A part for each teacher, and within it for samples of the student and for given ones."""
         groups: dict[tuple[str, bool], list[Sample]] = {}
         for sample in samples:
             groups.setdefault((self.teachers.name_for(sample.source), bool(sample.logprobs)), []).append(sample)
         return [
-            Part(self._loss_of(name, is_sampled), self._pack(name, members), [])
+            LossBatches(self._loss_of(name, is_sampled), self._pack(name, members), [])
             for (name, is_sampled), members in sorted(groups.items())  # the order decides the last bits
         ]
 
-    def measure(self, samples: Sequence[Sample]) -> list[Part]:
-        return [Part(part.loss, [], part.batches) for part in self.prepare(samples)]
+    def measure(self, samples: Sequence[Sample]) -> list[LossBatches]:
+        return [LossBatches(part.loss, [], part.batches) for part in self.prepare(samples)]
 
     def after_update(self, means: Mapping[str, float]) -> dict[str, float]:
         return {}
@@ -126,12 +119,8 @@ class DistillObjective:
         return OnPolicyDivergence(self.settings, self.teachers.models[name], label, is_sampled)
 
     def _pack(self, name: str, samples: Sequence[Sample]) -> list[Batch]:
-        batches = pack(share(samples), self.tokens_per_batch, self.learner.model)
+        batches = pack(rank_share(samples), self.tokens_per_batch, self.learner.model)
         if self.settings.divergence != "sampled":
             return batches
         model: Any = self.teachers.models[name].model
-        logprobs = [self.learner.logprobs(batch, model) for batch in batches]  # [N] each
-        return [
-            replace(batch, targets=replace(batch.targets, ref_logprobs=teacher))
-            for batch, teacher in zip(batches, logprobs, strict=True)
-        ]
+        return with_column(batches, "ref_logprobs", [self.learner.logprobs(batch, model) for batch in batches])
