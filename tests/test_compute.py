@@ -84,7 +84,7 @@ def test_packed_fp32_gives_the_loss_and_gradient_of_plain_layers(
     make_model: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = make_model()
-    with compute.packing(model):  # by itself, training in fp32 packs nothing
+    with compute.packed_weights(model):  # by itself, training in fp32 packs nothing
         metrics, packed = gradient(model)
     plain(monkeypatch)
     expected, grads = gradient(make_model())
@@ -135,7 +135,7 @@ def test_gradients_of_adapters_flow_through_packed_layers(monkeypatch: pytest.Mo
         return model
 
     model = adapted()
-    with compute.packing(model):
+    with compute.packed_weights(model):
         _, packed = gradient(model)
     plain(monkeypatch)
     _, expected = gradient(adapted())
@@ -176,7 +176,7 @@ def test_packs_follow_the_weights_and_leave_nothing_behind() -> None:
 
 def test_blocks_nest_and_the_outermost_packs() -> None:
     model = llama()
-    with compute.packing(model):
+    with compute.packed_weights(model):
         packs = [module.packed for module in model.modules() if hasattr(module, "packed")]
         with compute.computing(model):
             assert [module.packed for module in model.modules() if hasattr(module, "packed")] == packs
@@ -188,7 +188,7 @@ def test_blocks_nest_and_the_outermost_packs() -> None:
 def test_training_packs_layers_and_head_only_if_the_layers_compute_in_bf16(dtype: Any, layers: int) -> None:
     model = llama()
     compute.choose(model, dtype)
-    with compute.packing(model, training=True):
+    with compute.packed_weights(model, training=True):
         assert sum(hasattr(module, "packed") for module in model.modules()) == layers
 
 
@@ -228,7 +228,7 @@ def test_a_weight_that_cannot_be_packed_raises_its_own_error(monkeypatch: pytest
             super().__init__(weights, dtype)
 
     monkeypatch.setattr(compute, "PackedWeight", NoMemory)
-    with pytest.raises(RuntimeError, match="not enough memory"), compute.packing(model):
+    with pytest.raises(RuntimeError, match="not enough memory"), compute.packed_weights(model):
         pytest.fail("the block must not begin")
     assert not any("packed" in vars(module) or "forward" in vars(module) for module in model.modules())
 

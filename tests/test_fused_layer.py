@@ -56,7 +56,7 @@ def passes(model: Any) -> tuple[Any, dict[str, Any]]:
     generator = torch.Generator().manual_seed(1)
     row = torch.randint(3, 100, (1, len(LAYOUT.position_ids)), generator=generator)
     model.zero_grad()
-    with compute.packing(model):
+    with compute.packed_weights(model):
         hidden = hidden_states(model, row, LAYOUT)
         hidden.backward(torch.randn(hidden.shape, generator=generator))
     return hidden.detach(), {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
@@ -70,7 +70,7 @@ def error(one: Any, other: Any) -> float:
 def test_a_fused_layer_gives_the_states_and_gradients_of_the_layers_own_code(name: str) -> None:
     model = build(name, **FUSED[name])
     assert model.fuses_layers
-    with compute.packing(model), compute.computing(model):  # the outer block packs: two layers, and the head
+    with compute.packed_weights(model), compute.computing(model):  # the outer block packs: two layers, and the head
         packed = [module.packed for module in model.modules() if hasattr(module, "packed")]
         assert sum(isinstance(each, FusedLayer) for each in packed) == 2 and len(packed) == 3
     assert not any("packed" in vars(module) or "forward" in vars(module) for module in model.modules())

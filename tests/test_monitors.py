@@ -27,7 +27,7 @@ from r1kit.report.live.curve_points import plot_curves  # noqa: E402
 from r1kit.report.page import render  # noqa: E402
 from r1kit.report.run import Run  # noqa: E402
 from r1kit.rewards import RewardSpec, Scorer, build  # noqa: E402
-from r1kit.rewards.part import Part  # noqa: E402
+from r1kit.rewards.part import RewardPart  # noqa: E402
 from r1kit.settings import SettingsError  # noqa: E402
 from r1kit.tasks.base import Listed  # noqa: E402
 from r1kit.tiny.tokenizer import make  # noqa: E402
@@ -239,7 +239,7 @@ def group(
     return Group(problem=problem, rollouts=tuple(rollouts))
 
 
-def judges(outcome: Outcome | None) -> Part:
+def judges(outcome: Outcome | None) -> RewardPart:
     """A part of the reward that gives every completion one verdict and a note of it."""
 
     def function(completions: list[str], log_verdicts: Any, log_extra: Any, **columns: Any) -> list[float]:
@@ -248,11 +248,11 @@ def judges(outcome: Outcome | None) -> Part:
         log_extra("verdict", [str(outcome)] * len(completions))
         return [1.0] * len(completions)
 
-    return Part(str(outcome), 1.0, function)
+    return RewardPart(str(outcome), 1.0, function)
 
 
 def test_the_verdict_of_a_rollout_is_that_of_the_first_weighted_part_that_gives_one() -> None:
-    orders: list[tuple[list[Part], Outcome | None]] = [
+    orders: list[tuple[list[RewardPart], Outcome | None]] = [
         ([judges("right"), judges("wrong")], "right"),
         ([judges("wrong"), judges("right")], "wrong"),
         ([judges(None), judges("failed")], "failed"),

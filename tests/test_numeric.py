@@ -11,14 +11,14 @@ import pytest
 
 from r1kit.numeric import LARGEST, finite, shown
 from r1kit.rewards import RewardSpec, build
-from r1kit.rewards.part import Part, RewardError
+from r1kit.rewards.part import RewardError, RewardPart
 from r1kit.rewards.scorer import Scorer
 from r1kit.settings import SettingsError
 from r1kit.verifiers import verify_all
 
 
 def scorer(function: Callable[..., Any], weight: float = 1.0) -> Scorer:
-    return Scorer((Part("mine", weight, function, is_own=True),))
+    return Scorer((RewardPart("mine", weight, function, is_own=True),))
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ from r1kit.engines.local import LocalEngine  # noqa: E402
 from r1kit.models import attention  # noqa: E402
 from r1kit.models.load import Policy, fresh_llama  # noqa: E402
 from r1kit.models.policy_net import LossOutput  # noqa: E402
-from r1kit.rewards.part import Part  # noqa: E402
+from r1kit.rewards.part import RewardPart  # noqa: E402
 from r1kit.rewards.scorer import Scorer  # noqa: E402
 from r1kit.settings import SettingsError  # noqa: E402
 from r1kit.stages.rl import RL, RLSettings  # noqa: E402
@@ -74,7 +74,7 @@ def loop(
         temperature=parsed.temperature,
     )
     chat = ChatFormat(system="", plain="{question}")
-    scorer = Scorer((Part("share", 1.0, reward),))
+    scorer = Scorer((RewardPart("share", 1.0, reward),))
     objective = PolicyGradient(learner, parsed)
     return RLLoop(learner, objective, LocalEngine(policy), TASK, chat, scorer, parsed, folder, log, lambda text: None)
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from r1kit.models.attention import Softmax, hidden_bias
 from r1kit.models.packed import PackedLayout, Span
-from r1kit.models.recurrent import Mixer, Rows, State
+from r1kit.models.recurrent import Mixer, SequenceBatch, State
 
 GROWTH = 32  # positions by which the cache grows at a time
 
@@ -132,7 +132,7 @@ class PrefillLayout(PackedLayout):
                 start += length
         return super().attend(layer, q, k, v, softmax)
 
-    def keep(self, mixer: Mixer, rows: Rows, state: State) -> None:
+    def keep(self, mixer: Mixer, rows: SequenceBatch, state: State) -> None:
         """Copy the states after the prompts into all slots of their groups."""
         slots = self.cache.states.setdefault(mixer, state.zeros(len(self.cache.lengths)))
         for cached, new in zip(slots.tensors(), state.tensors(), strict=True):

@@ -1,7 +1,7 @@
 """The arithmetic of a model's linear layers: its precision, and weights packed for the processor's matrix kernels.
 
 On a CPU, `F.linear` packs the weights at every call, and under autocast it casts them too. But weights change once
-per update, and a rollout reads them at every token. Inside `packing` they are packed once, in the model's precision;
+per update, and a rollout reads them at every token. Inside `packed_weights` they are packed once, in its precision;
 the packs are gone when the block ends, so no optimizer can leave a stale one behind.
 
 Products of bf16 keep norms, softmax, residual stream, gradients of the weights and the optimizer in fp32, as autocast
@@ -40,7 +40,7 @@ GAIN = 1.25  # bf16 rounds, so it must be this much faster than fp32
 @contextmanager
 def computing(model: nn.Module) -> Iterator[None]:
     """A block of forward passes in the model's precision; its weights must not change inside."""
-    with packing(model), autocast(model):
+    with packed_weights(model), autocast(model):
         yield
 
 
@@ -52,25 +52,25 @@ def autocast(model: nn.Module) -> AbstractContextManager[Any]:
 
 
 @contextmanager
-def packing(model: nn.Module, *, training: bool = False) -> Iterator[None]:
-    """A block with packed weights, for a large model on a CPU; with `training` also of backward passes.
+def packed_weights(model: nn.Module, *, training: bool = False) -> Iterator[None]:
+    """A block in which a large model on a CPU computes with packed weights, and elsewhere nothing is different.
 
-    The weights must not change inside. Blocks nest: the outermost one packs.
+    The weights must not change inside. `training`: the block has backward passes too. Blocks nest: the outermost packs.
     """
     dtype, packed = compute_dtype_of(model), list[nn.Module]()
     head = getattr(model, "get_output_embeddings", lambda: None)()
     # many rows make up for the packing inside `F.linear`: in fp32, packs for training cost memory and win no time
-    useful, fuses = packs(model) and not (training and dtype == torch.float32), getattr(model, FUSES, False)
-    done = set[Any]()
+    pays, fuses = packing_pays(model) and not (training and dtype == torch.float32), getattr(model, FUSES, False)
+    done = set[Any]()  # packed layers and their parts, which must not be packed twice
     try:
-        for module in model.modules() if useful else ():  # a layer comes before its parts
+        for module in model.modules() if pays else ():  # a layer comes before its parts
             if module in done:
                 continue
-            low = torch.float32 if module is head else dtype
-            own = None if hasattr(module, "packed") else _pack(module, low, fuses)
-            if own is not None:
-                packed.append(module)  # once packed: there may be no memory for it
-                module.packed, module.forward = own  # type: ignore[assignment]  # the head reads `packed`
+            own_dtype = torch.float32 if module is head else dtype  # the logits stay in fp32
+            packs = None if hasattr(module, "packed") else _pack(module, own_dtype, fuses)
+            if packs is not None:
+                packed.append(module)  # only now: if there is no memory for the packs, this module has none to remove
+                module.packed, module.forward = packs  # type: ignore[assignment]  # the head reads `packed`
             if hasattr(module, "packed"):
                 done.update(module.modules())
         yield
@@ -90,7 +90,7 @@ def _pack(module: nn.Module, dtype: torch.dtype, fuses: bool) -> tuple[PackedWei
     return None
 
 
-def packs(model: nn.Module) -> bool:
+def packing_pays(model: nn.Module) -> bool:
     """Whether packed weights pay for a model: a large one on a CPU, in one piece."""
     weights = list(model.parameters())
     whole = not any(isinstance(weight, DTensor) for weight in weights)  # a pack of a shard would be another layer
@@ -119,7 +119,7 @@ def choose(model: nn.Module, wanted: ComputeDtype) -> None:
         if wanted == "fp32":
             raise ModelError("weights_dtype is bf16, and so are their products: set compute_dtype to auto or bf16")
         wanted = "bf16"
-    if device == "cpu" and not packs(model):
+    if device == "cpu" and not packing_pays(model):
         wanted = "fp32"  # such a model is never rounded
     elif wanted == "auto" and device == "cpu":
         seconds = measure(model) if has_bf16_kernels() else None

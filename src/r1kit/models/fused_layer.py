@@ -92,7 +92,7 @@ class _Inputs(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, cos: Tensor, sin: Tensor, layer: FusedLayer, *weights: Tensor) -> Tensor:
         normed, scale = x.new_empty(x.shape, dtype=layer.dtype), _scale(x, layer.norms[0])
-        for rows in _rows(x):
+        for rows in _row_slices(x):
             _norm(x[rows], scale[rows], weights[0], normed[rows])
         heads = layer.heads.product(normed, layer.bias)
         _rotate(heads, cos, sin, layer, back=False)
@@ -108,7 +108,7 @@ class _Inputs(torch.autograd.Function):
         _rotate(grad, cos, sin, layer, back=True)
         by_x, by_norm = torch.empty_like(x), torch.zeros_like(weight)
         by_normed = layer.heads.product_back(grad)
-        for rows in _rows(x):
+        for rows in _row_slices(x):
             by_x[rows] = _norm_back(by_normed[rows], x[rows], scale[rows], weight, by_norm)
         by_weights = _by_weights(grad, normed, layer.inputs)
         by_biases: Sequence[Tensor] = ()
@@ -124,13 +124,13 @@ class _Rest(torch.autograd.Function):
     def forward(ctx: Any, attended: Tensor, x: Tensor, layer: FusedLayer, *weights: Tensor) -> Tensor:
         middle, normed = layer.out.product(attended), x.new_empty(x.shape, dtype=layer.dtype)
         sums, scale = torch.empty_like(x), x.new_empty(len(x), 1)
-        for rows in _rows(x):
+        for rows in _row_slices(x):
             torch.add(x[rows], middle[rows], out=sums[rows])
             scale[rows] = _scale(sums[rows], layer.norms[1])
             _norm(sums[rows], scale[rows], weights[0], normed[rows])
         gates = layer.gates.product(normed)  # [N, 2 F]
         product = gates.new_empty(len(gates), gates.shape[1] // 2)
-        for rows in _rows(x):
+        for rows in _row_slices(x):
             gate, up = gates[rows].chunk(2, dim=1)
             torch.mul(F.silu(gate), up, out=product[rows])
         ctx.layer = layer
@@ -143,7 +143,7 @@ class _Rest(torch.autograd.Function):
         (attended, sums, scale, normed, gates, weight), layer = ctx.saved_tensors, ctx.layer
         low, by_gates = grad.to(layer.dtype, copy=True), torch.empty_like(gates)
         product = layer.down.product_back(low)  # its gradient; row by row the product itself takes its place
-        for rows in _rows(grad):
+        for rows in _row_slices(grad):
             (gate, up), (by_gate, by_up) = gates[rows].chunk(2, dim=1), by_gates[rows].chunk(2, dim=1)
             active = F.silu(gate)
             torch.mul(product[rows], active, out=by_up)
@@ -152,14 +152,14 @@ class _Rest(torch.autograd.Function):
         by_down = _by_weights(low, product, layer.rest[3:])
         by_normed = layer.gates.product_back(by_gates)
         by_x, by_norm = torch.empty_like(sums), torch.zeros_like(weight)
-        for rows in _rows(grad):
+        for rows in _row_slices(grad):
             by_sums = _norm_back(by_normed[rows], sums[rows], scale[rows], weight, by_norm)
             low[rows] = torch.add(by_sums, grad[rows], out=by_x[rows])
         by_out, by_pair = _by_weights(low, attended, layer.rest[:1]), _by_weights(by_gates, normed, layer.rest[1:3])
         return (layer.out.product_back(low), by_x, None, by_norm, *by_out, *by_pair, *by_down)
 
 
-def _rows(x: Tensor) -> Iterator[slice]:
+def _row_slices(x: Tensor) -> Iterator[slice]:
     return (slice(start, start + ROWS) for start in range(0, len(x), ROWS))
 
 
@@ -186,7 +186,7 @@ def _rotate(heads: Tensor, cos: Tensor, sin: Tensor, layer: FusedLayer, *, back:
     """Turn queries and keys [N, .] by their angles [N, D], in place; `back` is the transpose of that."""
     width = layer.attention.head_dim
     turned = sum(linear.out_features for linear in layer.inputs[:2])
-    for rows in _rows(heads):
+    for rows in _row_slices(heads):
         low = heads[rows, :turned].view(-1, turned // width, width)  # [n, H + H_kv, D]
         own, cosines, sines = low.to(cos.dtype), cos[rows, None], sin[rows, None]
         (first, second), (sine, other) = own.chunk(2, dim=2), sines.chunk(2, dim=2)

@@ -37,7 +37,7 @@ class Head:
     scale: float = 1.0
     softcap: float | None = None
     without_token: Tensor | None = None  # ids, int64; None if each id has a token
-    packed: PackedWeight | None = None  # the weight inside `packing`
+    packed: PackedWeight | None = None  # the weight inside `packed_weights`
     grad_dtype: torch.dtype | None = None  # of the two products that carry the gradient; None: that of their inputs
 
     @staticmethod

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from r1kit.models.attention import Softmax, causal_attention
-from r1kit.models.recurrent import Mixer, Rows, State
+from r1kit.models.recurrent import Mixer, SequenceBatch, State
 
 # Padding may add this share of the real tokens to attention: on a CPU as measured (docs/log.md); no GPU was measured.
 ATTENTION_WASTE = {"cpu": 0.2, "cuda": 1.0}
@@ -177,7 +177,7 @@ class PackedLayout:
                 self.keep(mixer, rows, state)
         return torch.cat(outputs).index_select(0, self.recurrent_batches.order)[None]
 
-    def keep(self, mixer: Mixer, rows: Rows, state: State) -> None:
+    def keep(self, mixer: Mixer, rows: SequenceBatch, state: State) -> None:
         """Called with the states after the completions if `needs_states`."""
         raise NotImplementedError
 
@@ -189,10 +189,12 @@ class _RecurrentBatches:
         prompts = [span.prompt for span in spans if span.prompt]
         lengths = [*prompts, *(length for span in spans for length in span.completions)]  # in the order of the row
         starts = [0, *accumulate(lengths)]
+
+        def sequence_batch(numbers: Sequence[int], least: int = 1) -> SequenceBatch:
+            return SequenceBatch(numbers, [starts[n] for n in numbers], [lengths[n] for n in numbers], device, least)
+
         # padding would change the state after a prompt, so a batch has prompts of one length
-        self.prompts = [
-            Rows(batch, [starts[n] for n in batch], [lengths[n] for n in batch], device) for batch in bucket(prompts, 0)
-        ]
+        self.prompts = [sequence_batch(numbers) for numbers in bucket(prompts, 0)]
         # the states after all prompts are stacked in the order of the batches
         state_of = {number: i for i, number in enumerate(n for batch in self.prompts for n in batch.numbers)}
         prompt_numbers = iter(range(len(prompts)))
@@ -202,14 +204,14 @@ class _RecurrentBatches:
         # a completion's last state may follow padding if it is not needed; with at least two tokens a layer takes its
         # path for sequences: that for single tokens changes states in place, which autograd needs
         waste, least = (RECURRENT_WASTE, 2) if padded else (0.0, 1)
-        self.completions: list[tuple[Rows, Tensor | None]] = []
+        self.completions: list[tuple[SequenceBatch, Tensor | None]] = []
         for has_prompt in (False, True):
             numbers = [n for n, source in enumerate(sources, len(prompts)) if (source is not None) == has_prompt]
             for run in bucket([lengths[n] for n in numbers], waste):
                 batch = [numbers[i] for i in run]
-                rows = Rows(batch, [starts[n] for n in batch], [lengths[n] for n in batch], device, least)
-                own_sources = [sources[n - len(prompts)] for n in batch]
-                self.completions.append((rows, torch.tensor(own_sources, device=device) if has_prompt else None))
+                of_batch = [sources[n - len(prompts)] for n in batch]
+                index = torch.tensor(of_batch, device=device) if has_prompt else None
+                self.completions.append((sequence_batch(batch, least), index))
         order = torch.cat([rows.places for rows in (*self.prompts, *(rows for rows, _ in self.completions))])
         self.order = order.argsort().to(device)  # [T], from the batches' tokens back to the row's
 

@@ -22,7 +22,7 @@ from torch.nn.utils.rnn import pad_sequence
 from r1kit.models import attention, plain
 from r1kit.models.attention import forward_layout
 from r1kit.models.cached import DecodeLayout, KVCache, PrefillLayout
-from r1kit.models.compute import FUSES, computing, packing, packs
+from r1kit.models.compute import FUSES, computing, packed_weights, packing_pays
 from r1kit.models.fused_layer import FusedLayer, has_form
 from r1kit.models.head import Head
 from r1kit.models.known import ModelError, first_line
@@ -55,7 +55,7 @@ def choose_path(model: Any, name: str) -> None:
         reason = packed_obstacle(model)
         if reason:
             model.plain_path = checked_plain_path(model, name, reason)
-        setattr(model, FUSES, not reason and packs(model) and fuses_layers(model))
+        setattr(model, FUSES, not reason and packing_pays(model) and fuses_layers(model))
 
 
 def packed_obstacle(model: Any) -> str:
@@ -131,7 +131,7 @@ def bf16_obstacle(model: Any) -> str:
     prompts, completions = _groups(model)
     path, row = plain_path(model), torch.cat([prompts[0], completions[0][0]])
     try:
-        with packing(model, training=True):  # with a graph, as in training
+        with packed_weights(model, training=True):  # with a graph, as in training
             _logits(model, hidden_states(model, row[None], PackedLayout([Span(0, (len(row),))])))
         if model.get_output_embeddings() is None:
             return ""
@@ -216,7 +216,7 @@ def _difference(logits: Tensor, alone: Tensor, tolerance: float) -> str:
 def checked_plain_path(model: Any, name: str, reason: str) -> PlainPath:
     """The plain path of a model whose own passes agree with each other; raises `ModelError` if they do not."""
     refused = f"{name}: {model.config.model_type} runs neither on packed rows ({reason}) nor with its own code"
-    row = _rows(model, pads=False)[0]
+    row = _test_rows(model, pads=False)[0]
     with _short_windows(model):
         try:
             states = plain.forward(model, {"input_ids": row[None], "use_cache": False})[0][0]  # [L, d]
@@ -247,7 +247,7 @@ def _first_without(difference: Callable[..., str], model: Any, options: int, ref
     raise ModelError(f"{refused} {reason})")
 
 
-def _rows(model: Any, pads: bool) -> list[Tensor]:
+def _test_rows(model: Any, pads: bool) -> list[Tensor]:
     """Three sequences, of which the first two share a prompt; with `pads`, the third one is shorter."""
     vocabulary = model.config.get_text_config().vocab_size
     tokens = torch.arange(1, 1 + 2 * PROMPT_OF_ROWS + 3 * STEPS, device=model.device) * 7 % vocabulary
@@ -263,7 +263,7 @@ def _rows(model: Any, pads: bool) -> list[Tensor]:
 
 def difference_in_batch(model: Any, pads: bool) -> str:
     """How far a batch of the model's own training passes is from the passes of its rows alone."""
-    rows = _rows(model, pads)
+    rows = _test_rows(model, pads)
     states = plain.forward(model, {"input_ids": pad_sequence(rows, batch_first=True), "use_cache": False})[0]
     together = torch.cat([own[: len(row)] for own, row in zip(states, rows, strict=True)])
     return _difference(_logits(model, together), torch.cat([_own_logits(model, row) for row in rows]), OWN_TOLERANCE)
@@ -271,7 +271,7 @@ def difference_in_batch(model: Any, pads: bool) -> str:
 
 def difference_in_generation(model: Any, caches: bool, pads: bool, forks: bool) -> str:
     """How far tokens that continue a batch of prompts one by one are from whole passes over the rows alone."""
-    rows = _rows(model, pads)
+    rows = _test_rows(model, pads)
     prompts = [row[:-STEPS].tolist() for row in rows]
     cache = PlainCache(model, prompts[1:] if forks else prompts, caches)
     if forks:

@@ -80,8 +80,12 @@ class State:
         return State(conv, recurrent)
 
 
-class Rows:
-    """Sequences of a packed row that a layer runs as one batch, padded on the right with their last token."""
+class SequenceBatch:
+    """Sequences of a packed row that a layer runs as one batch, padded on the right with their last token.
+
+    `numbers` are those of the sequences in the row, `starts` and `lengths` say where they are in it, and `least` is the
+    smallest width of the batch.
+    """
 
     def __init__(
         self,

@@ -40,7 +40,7 @@ def language_consistency_reward(
     """
     share = per_word.share if detect == "language" else scripts.share
     values: list[float] = []
-    for response, target in _rows(completions, language, default_language, "language_consistency_reward"):
+    for response, target in _with_languages(completions, language, default_language, "language_consistency_reward"):
         text = chat.parse(response).reasoning if part == "reasoning" else _TAG.sub(" ", response).strip() or None
         fraction = 0.0 if text is None else share(text, target)
         values.append(1.0 if fraction is None else fraction)  # None: no words
@@ -61,7 +61,7 @@ def graded_language_reward(
     (a number, a formula) fits any language. 0.0 without reasoning.
     """
     values: list[float] = []
-    for response, target in _rows(completions, language, default_language, "graded_language_reward"):
+    for response, target in _with_languages(completions, language, default_language, "graded_language_reward"):
         parsed = chat.parse(response)
         if parsed.reasoning is None:
             values.append(0.0)
@@ -96,7 +96,7 @@ def get_graded_language_reward(*, default_language: str = "en", detect: Detect =
     return configured(graded_language_reward, default_language=default_language, detect=detect)
 
 
-def _rows(
+def _with_languages(
     completions: Sequence[Any], language: Sequence[str] | None, default: str, reward: str
 ) -> Iterator[tuple[str, str]]:
     """Pairs of a response and its expected language."""

@@ -16,7 +16,7 @@ from pydantic import ValidationError, validate_call
 from r1kit.engines.engine_settings import OwnEngineSettings, parse_engine
 from r1kit.rewards.completion_form import annotated_form
 from r1kit.rewards.inputs import RewardFunction, configured
-from r1kit.rewards.part import Part
+from r1kit.rewards.part import RewardPart
 from r1kit.rewards.registry import REWARDS
 from r1kit.rewards.scorer import Scorer
 from r1kit.rewards.spec import RewardSpec
@@ -44,7 +44,7 @@ def build(specs: Sequence[RewardSpec]) -> Scorer:
         is_own = spec.name not in REWARDS and not spec.name.startswith("r1kit.")  # ours read the reference in `answer`
         chat = annotated_form(function) if is_own and spec.chat is None else spec.chat
         is_for = spec.is_for if spec.only or spec.skip else None
-        parts.append(Part(spec.title, spec.weight, function, chat, is_for, is_own))
+        parts.append(RewardPart(spec.title, spec.weight, function, chat, is_for, is_own))
     return Scorer(tuple(parts))
 
 

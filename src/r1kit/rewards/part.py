@@ -46,7 +46,7 @@ class PartResult:
 
 
 @dataclass(frozen=True)
-class Part:
+class RewardPart:
     """A reward function with its weight; `is_for` says which problem sources it applies to (None: all).
 
     `chat`: whether it gets messages or text (None: the form of the data). A function of the user's own (`is_own`) gets

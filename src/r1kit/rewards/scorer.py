@@ -9,7 +9,7 @@ from typing import Any
 
 from r1kit.numeric import LARGEST
 from r1kit.rewards.completion_form import in_form
-from r1kit.rewards.part import HOOKS, NOT_DATA, RESERVED, Part, PartResult, RewardError
+from r1kit.rewards.part import HOOKS, NOT_DATA, RESERVED, PartResult, RewardError, RewardPart
 from r1kit.types import Reward
 
 
@@ -23,7 +23,7 @@ class Scorer:
     A metric that a reward function logs is named `rewards/<label of the part>/<its name>`, so it can replace no other.
     """
 
-    parts: tuple[Part, ...]
+    parts: tuple[RewardPart, ...]
 
     def __call__(
         self, completions: Sequence[Any], data: Mapping[str, Sequence[Any]] | None = None, /, **columns: Any
@@ -53,7 +53,11 @@ class Scorer:
                 part.require({*names, *HOOKS})
 
     def _score(
-        self, part: Part, completions: Sequence[Any], data: Mapping[str, Sequence[Any]], columns: Mapping[str, Any]
+        self,
+        part: RewardPart,
+        completions: Sequence[Any],
+        data: Mapping[str, Sequence[Any]],
+        columns: Mapping[str, Any],
     ) -> list[PartResult]:
         """One result per completion; those that the part does not apply to keep a value of None."""
         results = [PartResult() for _ in completions]
@@ -61,21 +65,22 @@ class Scorer:
         if not places:
             return results
 
-        def chosen(values: Any) -> Any:
+        def applicable(values: Any) -> Any:
+            """The values of the completions that the part applies to; an argument that is no column stays as it is."""
             return [values[place] for place in places] if isinstance(values, list | tuple) else values
 
-        arguments = {name: chosen(values) for name, values in columns.items()}
-        chat, replies = False, {"completions": chosen(list(completions))}
+        arguments = {name: applicable(values) for name, values in columns.items()}
+        chat, texts = False, {"completions": applicable(list(completions))}
         if part.is_own:
-            arguments |= {name: chosen(values) for name, values in data.items() if name not in NOT_DATA}
+            arguments |= {name: applicable(values) for name, values in data.items() if name not in NOT_DATA}
         if part.is_own or part.chat is not None:
             try:
-                prompts, conversations = arguments.get("prompts"), chosen(data.get("prompt"))
-                chat, replies = in_form(part.chat, replies["completions"], prompts, conversations)
+                prompts, conversations = arguments.get("prompts"), applicable(data.get("prompt"))
+                chat, texts = in_form(part.chat, texts["completions"], prompts, conversations)
             except ValueError as error:
                 raise RewardError(f"reward {part.label!r}: {error}") from error
-        arguments |= replies | part.hooks(chosen(results), columns)
-        for result, value in zip(chosen(results), part.call(arguments, chat), strict=True):
+        arguments |= texts | part.hooks(applicable(results), columns)
+        for result, value in zip(applicable(results), part.call(arguments, chat), strict=True):
             result.value = value
         return results
 
@@ -92,6 +97,7 @@ class Scorer:
                 product = f"{result.value:g} with the weight {part.weight:g}"
                 raise RewardError(f"reward {part.label!r} is {product}: expected at most {LARGEST:g} in size, scale it")
         is_judged = bool(known) and not any(result.is_undecided for result in results)
+        # a part of weight 0 only watches: its verdict counts if no other part gives one
         weighted_first = sorted(pairs, key=lambda pair: pair[0].weight == 0)
         return Reward(
             total=math.fsum(known) if is_judged else None,

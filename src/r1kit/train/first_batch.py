@@ -26,8 +26,8 @@ from r1kit.train.packing import pack
 from r1kit.train.supervised import Update
 from r1kit.types import Sample
 
-PRESENT = ("process", "weights", "reference")  # what a stage holds before its first step
-LESS = "activation_checkpointing=true, weights_dtype=bf16, optimizer.kind=adamw-8bit and lora_rank also need less"
+PRESENT = ("process", "weights", "reference")  # parts of the memory that a stage holds before its first step
+SAVERS = "activation_checkpointing=true, weights_dtype=bf16, optimizer.kind=adamw-8bit and lora_rank also need less"
 
 
 class OutOfMemoryError(ValueError):
@@ -42,22 +42,22 @@ def require_training(
     `update_of(n)` is the largest update of one batch with `tokens_per_batch` n; no batch is smaller than its `longest`
     row.
     """
-    if _trains(learner, update_of, work, tokens):
+    if _training_fits(learner, update_of, work, tokens):
         return
     smaller = tokens // 2
-    while smaller > longest and not _trains(learner, update_of, work, smaller):
+    while smaller > longest and not _training_fits(learner, update_of, work, smaller):
         smaller //= 2
     problem = f"a batch of {tokens} tokens does not fit into memory ({learner.device})"
     if smaller > longest:
-        raise OutOfMemoryError(f"{problem}: set tokens_per_batch to {smaller}; {LESS}")
+        raise OutOfMemoryError(f"{problem}: set tokens_per_batch to {smaller}; {SAVERS}")
     fitting = f"set max_tokens and tokens_per_batch to {max(1, smaller)}"
-    raise OutOfMemoryError(f"{problem}, and its longest row has {longest}: {fitting}; {LESS}")
+    raise OutOfMemoryError(f"{problem}, and its longest row has {longest}: {fitting}; {SAVERS}")
 
 
 def require_sampling(learner: Learner, work: Work, *, rows: int, length: int) -> None:
     """Raise `OutOfMemoryError` unless `rows` completions of `length` tokens with their prompts fit side by side."""
     smaller = rows
-    while smaller and not _samples(learner, work, smaller, length):
+    while smaller and not _sampling_fits(learner, work, smaller, length):
         smaller //= 2
     if smaller < rows:
         remedy = f"set max_rows to {smaller}" if smaller else "lower max_tokens"
@@ -95,12 +95,12 @@ def longest_group(prompt: int, completion: int, most: int, loss: AnyLoss, model:
     return update_of
 
 
-def _trains(learner: Learner, update_of: Callable[[int], Update], work: Work, tokens: int) -> bool:
+def _training_fits(learner: Learner, update_of: Callable[[int], Update], work: Work, tokens: int) -> bool:
     """Whether forward and backward of the largest batch fit, beside gradients and moments."""
     if _is_untried(learner):
         return True
     size = _size(learner.model)
-    if learner.device.type == "cpu":
+    if learner.device.type == "cpu":  # by the formulas alone
         low = compute_dtype_of(learner.model) == torch.bfloat16
         work = replace(work, head=learner.model.get_output_embeddings() is not None)
         return _is_free(learner, training_parts(size, work, tokens, device="cpu", low=low))
@@ -120,11 +120,11 @@ def _trains(learner: Learner, update_of: Callable[[int], Update], work: Work, to
 
 
 def _is_untried(learner: Learner) -> bool:
-    """On several GPUs nothing is tried: a rank that runs out of memory would leave the others waiting."""
+    """Whether nothing is tried, as on several GPUs: a rank that runs out of memory would leave the others waiting."""
     return ranks.count() > 1 and learner.device.type != "cpu"
 
 
-def _samples(learner: Learner, work: Work, rows: int, length: int) -> bool:
+def _sampling_fits(learner: Learner, work: Work, rows: int, length: int) -> bool:
     """Whether the cache of so many rows fits."""
     if _is_untried(learner):
         return True
@@ -155,6 +155,7 @@ def _size(model: Any) -> ModelSize:
 
 
 def _is_free(learner: Learner, parts: Parts) -> bool:
+    """Whether the free memory holds all parts that are not there yet."""
     present = (*PRESENT, "optimizer") if learner.optimizer.state else PRESENT
     return sum(count for name, count in parts.items() if name not in present) <= free_memory()
 

@@ -18,7 +18,7 @@ from torch import Tensor
 from r1kit import ranks
 from r1kit.content import require_sealed, seal
 from r1kit.models.batch import Batch, Totals
-from r1kit.models.compute import autocast, computing, packing
+from r1kit.models.compute import autocast, computing, packed_weights
 from r1kit.models.fingerprint import fingerprint
 from r1kit.models.policy_net import AnyLoss, PolicyNet, net_of
 from r1kit.models.router import RouterBalance
@@ -107,7 +107,7 @@ class Learner:
         if ranks.count() > 1:
             batches, measured = equal_counts(batches, self.device), equal_counts(measured, self.device)
         total, num_items, sums = 0.0, 0, dict[str, float]()
-        with packing(self.model, training=True):  # packed weights are copies: right until the next update
+        with packed_weights(self.model, training=True):  # packed weights are copies: right until the next update
             for batch, has_gradient in chain(zip(batches, repeat(True)), zip(measured, repeat(False))):
                 # with activation checkpointing the backward pass runs layers again: routing must be replayed there too,
                 # and must not be counted twice

@@ -28,12 +28,12 @@ from r1kit.train.validation import Best, EarlyStopping, Validation
 from r1kit.types import Sample
 
 SAMPLES_AT_ONCE = 256  # held-out samples packed at once
-NAMES = {"loss": "optim/loss", "entropy": "policy/entropy"}  # other names of a loss's sums begin with train/
+METRIC_NAMES = {"loss": "optim/loss", "entropy": "policy/entropy"}  # all other sums of a loss become train/NAME
 Log = Callable[[int, dict[str, float]], None]
 
 
 def cosine(first: float, last: float) -> OptimizerSettings:
-    """A cosine from one learning rate to another. The paper names no warm-up; open-r1 uses 3 % of the updates."""
+    """A cosine from one learning rate to another. The paper states no warm-up; open-r1's is 3 % of the updates."""
     return OptimizerSettings(learning_rate=first, schedule="cosine", final_ratio=last / first, warmup_ratio=0.03)
 
 
@@ -61,6 +61,7 @@ class TrainingSettings(MemorySettings, SelfCheckSettings):
         return math.ceil(rows * self.epochs / self.batch_size)
 
     def between_validations(self, rows: int) -> int:
+        """The number of updates between two validations."""
         return self.validation_every or max(1, math.ceil(rows / self.batch_size))
 
 
@@ -79,15 +80,15 @@ class RowsByUpdate:
 
 @dataclass(frozen=True)
 class Update:
-    """The batches of this rank's share of one update, the totals of all ranks and the loss."""
+    """One update's share of this rank."""
 
     batches: Sequence[Batch]
-    totals: Totals
+    totals: Totals  # of all ranks, so that the ranks' gradients add up to that of one large batch
     loss: AnyLoss = next_token
 
     @staticmethod
     def of(samples: Sequence[Sample], tokens_per_batch: int, learner: Learner, loss: AnyLoss = next_token) -> Update:
-        """The update for all samples of all ranks; the order in a batch is that of `rank_share(samples)`."""
+        """The update for `samples`, those of all ranks; a batch's `order` refers to `rank_share(samples)`."""
         return Update(pack(rank_share(samples), tokens_per_batch, learner.model), Totals.of(samples), loss)
 
 
@@ -101,10 +102,11 @@ def train_supervised(
     note: Callable[[str], None],
     validation: Validation | None = None,
 ) -> Best:
-    """Run the learner's remaining updates. Update s depends on s alone, so a resumed run sees the same data.
+    """Run the learner's remaining updates; returns the best validation.
 
-    Writes `metrics.jsonl` and checkpoints in `folder` and continues from the newest checkpoint. `note` receives
-    messages for people. With patience, the learner ends with the weights of the best validation, which is returned.
+    `update_at(s)` depends on s alone, so a resumed run sees the same data. Writes `metrics.jsonl`, step hashes and
+    checkpoints in `folder`, and continues from the newest checkpoint there. `log` receives the metrics of each update,
+    and `note` messages for people. With patience, the learner ends with the weights of the best validation.
     """
     state = checkpoints.restore(folder, learner.load, note)
     stopping = EarlyStopping(validation, learner, folder, state)
@@ -117,9 +119,10 @@ def train_supervised(
         if state is None and (row := stopping.before()):
             metrics.append({"step": 0, **row})
         while learner.updates < learner.steps and not stopping.is_over:
-            update, started = update_at(learner.updates), time.perf_counter()
-            sums = learner.forward_backward(update.batches, update.loss, update.totals)
-            row = {NAMES.get(name, f"train/{name}"): value for name, value in sums.items()} | learner.step()
+            update = update_at(learner.updates)
+            started = time.perf_counter()  # packing is not counted
+            means = learner.forward_backward(update.batches, update.loss, update.totals)
+            row = {METRIC_NAMES.get(name, f"train/{name}"): value for name, value in means.items()} | learner.step()
             rows = step_hashes.hash_batches(update.batches)
             updated = {"gradient": [learner.gradient], "weights": [learner.weights]}
             hashes.append({"step": learner.updates, "rows": rows, **updated, **step_hashes.sharing()})
@@ -144,23 +147,24 @@ def validation_loss(
     A loss that rises for one source while others fall shows what the model forgets.
     """
     assert not sources or len(sources) == len(samples), "one source for each sample"
-    own_losses: defaultdict[str, float] = defaultdict(float)
+    own_losses: defaultdict[str, float] = defaultdict(float)  # by source, of this rank's share
     own_tokens = Counter[str]()
     for start in range(0, len(samples), SAMPLES_AT_ONCE):  # in parts: a large set need not be in memory at once
-        # a source for each, so that a share has those of its samples
         places = range(start, min(start + SAMPLES_AT_ONCE, len(samples)))
-        part = [(samples[place], sources[place] if sources else "") for place in places]
-        own = ranks.share_rows(part, lambda pair: len(pair[0].token_ids))
-        batches = pack([sample for sample, _ in own], tokens_per_batch, learner.model)
+        # each sample with its source, so that they stay together in a share
+        pairs = [(samples[place], sources[place] if sources else "") for place in places]
+        own_pairs = ranks.share_rows(pairs, lambda pair: len(pair[0].token_ids))
+        batches = pack([sample for sample, _ in own_pairs], tokens_per_batch, learner.model)
         for batch, values in zip(batches, learner.all_logprobs(batches), strict=True):
             # in fp64: a sum over millions of tokens loses digits in fp32
             by_sample = values.double().split(list(batch.targets.lengths))  # [n] each
             for index, logprobs in zip(batch.order, by_sample, strict=True):
-                own_losses[own[index][1]] -= float(logprobs.sum())
-                own_tokens[own[index][1]] += len(logprobs)
-    parts = ranks.gather_rows((dict(own_losses), own_tokens))
-    tokens = sum((counts for _, counts in parts), Counter[str]())
-    losses = {source: sum(own.get(source, 0.0) for own, _ in parts) for source in tokens}
+                _, source = own_pairs[index]
+                own_losses[source] -= float(logprobs.sum())
+                own_tokens[source] += len(logprobs)
+    shares = ranks.gather_rows((dict(own_losses), own_tokens))
+    tokens = sum((counts for _, counts in shares), Counter[str]())
+    losses = {source: sum(own.get(source, 0.0) for own, _ in shares) for source in tokens}
     loss = sum(losses.values()) / tokens.total()
     row = {"validation/loss": loss, "validation/perplexity": math.exp(min(loss, 700.0))}  # exp(710) overflows
     several = [source for source in tokens if tokens[source]] if len(tokens) > 1 else []

@@ -37,15 +37,15 @@ class Best:
     since: int = 0
 
     def update(self, step: int, value: float, higher_is_better: bool) -> bool:
-        """Record a value; returns whether it is the best. NaN never is."""
-        # strictly better: of equal values the earliest step stays, with the fewest updates
-        beats = self.value is None or (value > self.value if higher_is_better else value < self.value)
-        better = math.isfinite(value) and beats
-        if better:
+        """Record a value; returns whether it is the best. NaN and infinity never are."""
+        # strictly better: of equal values the earliest stays, which took the fewest updates
+        improves = self.value is None or (value > self.value if higher_is_better else value < self.value)
+        is_best = math.isfinite(value) and improves
+        if is_best:
             self.step, self.value, self.since = step, value, 0
         else:
             self.since += 1
-        return better
+        return is_best
 
     def facts(self, unit: str) -> dict[str, Any]:
         """For the manifest: `{"best_step": 20, "best_validation": 0.91}`; empty without a validation."""
@@ -103,7 +103,7 @@ class EarlyStopping:
         return row
 
     def finish(self) -> Best:
-        """With patience, load the best weights; returns which those are. The whole model has its last weights then."""
+        """With patience, load the best weights; returns of which step they are. Leaves the whole model up to date."""
         if self.validation and self.validation.patience and self.best.value is not None:
             self.learner.load_weights(checkpoints.best_folder(self.stage, self.best.step))
         self.learner.whole_model()
@@ -112,7 +112,7 @@ class EarlyStopping:
     def _measure(self, validation: Validation) -> dict[str, float]:
         started = time.perf_counter()
         self.learner.whole_model()  # engines answer with the newest weights
-        row = ranks.gather(validation.measure())[0]  # one judgement: every rank must decide alike
+        row = ranks.gather(validation.measure())[0]  # of the first rank: all must decide alike when to stop
         if validation.patience and validation.watch not in row:
             raise ValueError(
                 f"patience follows {validation.watch}, but the validation measured {', '.join(row) or 'nothing'}: "

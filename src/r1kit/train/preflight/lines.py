@@ -13,7 +13,7 @@ import torch
 
 from r1kit.settings import Settings, unhashed
 
-Verdict = Literal["ok", "fails", "unclear"]
+LineVerdict = Literal["ok", "fails", "unclear"]
 
 
 class PreflightError(ValueError):
@@ -42,7 +42,7 @@ class Line:
     check: str
     value: str
     limit: str = ""
-    verdict: Verdict = "ok"
+    verdict: LineVerdict = "ok"
     remedy: str = ""
 
     def as_text(self) -> str:
@@ -53,7 +53,7 @@ class Line:
 
 def line(check: str, value: str, passes: bool, remedy: str, limit: str = "") -> Line:
     """A check that is `ok` or `fails`."""
-    verdict: Verdict = "ok" if passes else "fails"
+    verdict: LineVerdict = "ok" if passes else "fails"
     return Line(check=check, value=value, limit=limit, verdict=verdict, remedy="" if passes else remedy)
 
 

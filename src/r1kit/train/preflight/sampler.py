@@ -60,7 +60,7 @@ class Trial:
 
     def lines(self, rollouts: Rollouts) -> list[Line]:
         """All checks of sampler and trainer, on rollouts of this trial."""
-        samples = _samples(rollouts)
+        samples = _alternating_samples(rollouts)
         rows = samples[ROWS] or samples
         gradient = gradient_of(self.learner, self._pieces(rows), self._totals(rows))
         return [
@@ -143,7 +143,7 @@ class Trial:
         check, learner = "weights reach the sampler", self.learner
         with _moved(learner, gradient):
             self.engine.load_weights(named_weights(learner.model), version=learner.updates)
-            moved = _samples(self.rollouts(n=1))
+            moved = _alternating_samples(self.rollouts(n=1))
             to_new = self._gap(moved)
         self.engine.load_weights(named_weights(learner.model), version=learner.updates)
         to_old = self._gap(moved)
@@ -170,7 +170,7 @@ class Trial:
         return _distance(self._logprobs(batches), torch.cat([batch.targets.sampler_logprobs for batch in batches]))
 
 
-def _samples(rollouts: Rollouts) -> list[Sample]:
+def _alternating_samples(rollouts: Rollouts) -> list[Sample]:
     """Samples with advantages of 1 and -1 in turn, so that each has a gradient."""
     return [
         to_sample(rollout, 1.0 - 2.0 * (number % 2), problem.source)

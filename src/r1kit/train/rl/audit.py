@@ -43,6 +43,7 @@ class Audit:
         `audit/right`: those that the second gave as right, from which error rates follow (`ErrorRates.of_audit`).
         `audit/unknown`: verdicts that only the first could give, if there are any.
         """
+        # by seed and step alone, so a resumed run re-checks the same completions
         chance = random.Random(f"audit/{self.seed}/{step}")
         pairs = [(group.problem, rollout) for group in groups for rollout in group.rollouts]
         selected = [pair for pair in pairs if chance.random() < self.share]

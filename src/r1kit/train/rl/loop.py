@@ -50,7 +50,7 @@ from r1kit.train.rl.audit import Audit
 from r1kit.train.rl.collect import Collector, Draws, ScoredGroup, require_version
 from r1kit.train.rl.log import sampled_hashes, write_rollouts
 from r1kit.train.rl.loop_settings import RolloutSettings
-from r1kit.train.rl.metrics import NAMES, group_metrics, merge_parts, update_metrics
+from r1kit.train.rl.metrics import METRIC_NAMES, group_metrics, merge_parts, update_metrics
 from r1kit.train.rl.monitors import Alarm, VerdictError, hack_metrics, verdict_metrics
 from r1kit.train.rl.objective import LossBatches, Objective
 from r1kit.train.step_hashes import sharing
@@ -112,7 +112,7 @@ class RLLoop:
         self.objective.state.update(state.get("objective", {}))
         first, draws = state["step"], Draws(self.task, settings.seed, state["position"])
         if "ahead" in state:
-            self.ahead.keep(from_state(state["ahead"], draws, self.collect))
+            self.ahead.resume(from_state(state["ahead"], draws, self.collect))
         self.stopping = EarlyStopping(self.validation, self.learner, self.folder, state)
         # rows of steps after the checkpoint go, because those steps are run again; a fresh start keeps nothing (-1),
         # not even a row of step 0, which is the validation before training
@@ -189,7 +189,8 @@ class RLLoop:
         if not samples and collected.left_out:  # nothing to learn from, but entropy and ratio can be measured
             totals = Totals.of(collected.left_out, self.settings.max_tokens)
             means = self._backward(self.objective.measure(collected.left_out), totals)
-            row |= {NAMES[name]: value for name, value in means.items() if name in NAMES and name != "loss"}
+            known = [name for name in means if name in METRIC_NAMES and name != "loss"]
+            row |= {METRIC_NAMES[name]: means[name] for name in known}
         self.objective.after_updates(updates)
         ended = time.perf_counter()
         row |= {

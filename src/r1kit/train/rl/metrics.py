@@ -7,7 +7,7 @@ from statistics import fmean, pstdev
 
 from r1kit.train.rl.collect import Collected, reward_totals, varies
 
-NAMES = {
+METRIC_NAMES = {  # of the sums of losses, in metrics.jsonl
     "loss": "optim/loss",
     "entropy": "policy/entropy",
     "kl": "policy/kl",
@@ -58,7 +58,7 @@ def update_metrics(rows: Sequence[dict[str, float]]) -> dict[str, float]:
     if not rows:
         return {"tokens/train": 0.0}
     names = {name: None for row in rows for name in row}  # an update without batches lacks the means
-    merged = {NAMES.get(name, name): fmean(row[name] for row in rows if name in row) for name in names}
+    merged = {METRIC_NAMES.get(name, name): fmean(row[name] for row in rows if name in row) for name in names}
     if "logprob_gap" in rows[0]:
         merged["sampler/logprob_gap_mean"] = rows[0]["logprob_gap"]
     merged["optim/learning_rate"] = rows[-1]["optim/learning_rate"]

@@ -99,7 +99,7 @@ def hack_metrics(groups: Sequence[Group]) -> dict[str, float]:
         for (group, _), text in zip(rollouts, responses, strict=True)
         if group.problem.language in LANGUAGES
     ]
-    # None: a response without words
+    # a response without words has no share
     if known := [value for value in shares if value is not None]:
         row["language/other"] = fmean(value < 0.5 for value in known)
     # right and wrong only: unknown verdicts say nothing about the policy
@@ -120,20 +120,24 @@ def hack_metrics(groups: Sequence[Group]) -> dict[str, float]:
 
 
 def _copied(groups: Sequence[Group]) -> dict[str, float]:
+    """The fraction of decided completions that are wrong and answer with a number of their prompt."""
     copied: list[bool] = []
     for group in groups:
-        prompt = "\n".join(turn.content for turn in group.rollouts[0].prompt.messages if turn.role != "system")
         # without the system message, whose exemplars hold numbers of other problems
-        values = {_value(match[0]) for match in _NUMBER.finditer(prompt or group.problem.prompt)} - {None}
+        prompt = "\n".join(turn.content for turn in group.rollouts[0].prompt.messages if turn.role != "system")
+        numbers = {_as_number(match[0]) for match in _NUMBER.finditer(prompt or group.problem.prompt)} - {None}
         for rollout in group.rollouts:
             outcome, answer = _outcome(rollout), _extracted(rollout)
             if outcome in ("right", "wrong"):
-                copied.append(outcome == "wrong" and answer is not None and _value(answer) in values)
+                copied.append(outcome == "wrong" and answer is not None and _as_number(answer) in numbers)
     return {"hack/copied": fmean(copied)} if copied else {}
 
 
 def _one_answer(groups: Sequence[Group]) -> dict[str, float]:
-    """Fractions of completions, so a problem that is drawn twice counts twice."""
+    """How much more often the step's most common answer is given than it is right; nothing for a single problem.
+
+    Both are fractions of completions, so a problem that is drawn twice counts twice.
+    """
     answers = Counter(
         _normalised(answer)
         for group in groups
@@ -171,11 +175,11 @@ def _extracted(rollout: Rollout) -> str | None:
 
 def _normalised(answer: str) -> str:
     """An answer in a form that equal answers share."""
-    value = _value(answer)
+    value = _as_number(answer)
     return exact.normalise(answer[: extract.MAX_ANSWER_CHARS]) if value is None else str(value)
 
 
-def _value(answer: str) -> Fraction | None:
+def _as_number(answer: str) -> Fraction | None:
     """The answer as an exact number, if it is one."""
     if len(answer) > extract.MAX_ANSWER_CHARS:
         return None

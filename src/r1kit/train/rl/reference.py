@@ -18,9 +18,9 @@ from r1kit.train.learner import Learner
 class Reference:
     """The learner's policy as it is now, frozen.
 
-    With LoRA it keeps a copy of the adapters only and borrows the learner's model; the adapters of the start change
-    nothing, so that reference is the base model. Otherwise it is a second model, which with `idles_off` waits in main
-    memory between two passes.
+    With LoRA it keeps a copy of the adapters only and borrows the learner's model; new adapters change nothing, so the
+    first reference is the base model. Otherwise it is a second model, which with `idles_off` waits in main memory
+    between two passes.
     """
 
     def __init__(self, learner: Learner, *, idles_off: bool = True) -> None:
@@ -39,7 +39,10 @@ class Reference:
         return self.adapters if self.model is None else self.learner.tensors(self.model)
 
     def logprobs(self, batches: Sequence[Batch]) -> list[Tensor]:
-        """log pi [N] of each batch's targets under the reference, whose routers choose for themselves."""
+        """log pi [N] of each batch's targets under the reference.
+
+        Its routers choose for themselves: the experts that the sampler recorded are those of other weights.
+        """
         batches = [replace(batch, routing=None) for batch in batches]
         if self.model is None:
             with self._adapters_swapped():
@@ -49,11 +52,12 @@ class Reference:
 
     @contextmanager
     def _adapters_swapped(self) -> Iterator[None]:
-        now = {name: weight.data for name, weight in self.learner.parameters.items()}
+        """A block in which the learner's model has the reference's adapters, in the same parameters."""
+        current = {name: weight.data for name, weight in self.learner.parameters.items()}
         try:
             for name, weight in self.learner.parameters.items():
                 weight.data = self.adapters[name]
             yield
         finally:
             for name, weight in self.learner.parameters.items():
-                weight.data = now[name]
+                weight.data = current[name]

@@ -60,7 +60,7 @@ def teacher_for(source: str, names: Sequence[str], domains: Mapping[str, Sequenc
 
 
 class DistillObjective:
-    """The divergence from each sample's teacher. Rewards are only reported."""
+    """The divergence from each sample's teacher. Rewards are reported, and nothing learns from them."""
 
     learns_from_rewards = False
     compares_groups = False
@@ -97,7 +97,8 @@ class DistillObjective:
         """A part for each teacher, and within it for samples of the student and for given ones."""
         groups: dict[tuple[str, bool], list[Sample]] = {}
         for sample in samples:
-            groups.setdefault((self.teachers.name_for(sample.source), bool(sample.logprobs)), []).append(sample)
+            is_sampled = bool(sample.logprobs)  # given rows have none
+            groups.setdefault((self.teachers.name_for(sample.source), is_sampled), []).append(sample)
         return [
             LossBatches(self._loss_of(name, is_sampled), self._pack(name, members), [])
             for (name, is_sampled), members in sorted(groups.items())  # the order decides the last bits
