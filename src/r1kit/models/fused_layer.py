@@ -49,7 +49,7 @@ def has_form(layer: nn.Module) -> bool:
 
 
 def _epsilon(norm: nn.Module) -> float:
-    """0 if it is unknown."""
+    """The number that a norm adds to its mean square, by the names in transformers; 0 for a norm that has none."""
     return float(getattr(norm, "variance_epsilon", None) or getattr(norm, "eps", None) or 0.0)
 
 
@@ -160,6 +160,7 @@ class _Rest(torch.autograd.Function):
 
 
 def _row_slices(x: Tensor) -> Iterator[slice]:
+    """Slices of `ROWS` rows, which stay in the processor's cache from one operation to the next."""
     return (slice(start, start + ROWS) for start in range(0, len(x), ROWS))
 
 
@@ -170,6 +171,7 @@ def _scale(x: Tensor, norm: nn.Module) -> Tensor:
 
 
 def _norm(x: Tensor, scale: Tensor, weight: Tensor, out: Tensor) -> None:
+    """RMSNorm: x * scale * weight into `out`, which may be of a lower precision."""
     out.copy_((x * scale).mul_(weight))
 
 

@@ -20,7 +20,7 @@ from transformers import Cache
 
 from r1kit.models.packed import PackedLayout, bucket
 
-WASTE = 0.15  # padding may add this share of the real tokens to a training pass
+PADDING_WASTE = 0.15  # padding may add this share of the real tokens to a pass
 
 
 @dataclass(frozen=True)
@@ -58,9 +58,10 @@ def hidden_states(model: Any, path: PlainPath, token_ids: Tensor, layout: Packed
 
     A shared prompt's states are those of its first completion: the copies are equal, and so is the sum of gradients.
     """
-    sequences, samples_per_token = layout.sequences(), layout.samples_per_token  # places in the row; of the packed row
+    sequences = layout.sequences()  # of each completion: the places in the packed row of its prompt and itself
+    samples_per_token = layout.samples_per_token
     states, places = list[Tensor](), list[np.ndarray[Any, Any]]()
-    for indices in bucket([len(sequence) for sequence in sequences], WASTE if path.pads_right else 0.0):
+    for indices in bucket([len(sequence) for sequence in sequences], PADDING_WASTE if path.pads_right else 0.0):
         rows = [sequences[index] for index in indices]
         ids = pad_sequence([token_ids[0, torch.from_numpy(row)] for row in rows], batch_first=True)  # [N, L]
         # for the router's balance: a padded token counts for no sample, and each copy of a prompt for one
@@ -69,8 +70,9 @@ def hidden_states(model: Any, path: PlainPath, token_ids: Tensor, layout: Packed
         padded = forward(model, {"input_ids": ids, "use_cache": False})[0]  # [N, L, d]
         states += [padded[n, : len(row)] for n, row in enumerate(rows)]
         places += rows
-    layout.samples_per_token = samples_per_token  # another model may take the row, packed
-    _, first = np.unique(np.concatenate(places), return_index=True)  # of each place in the row
+    layout.samples_per_token = samples_per_token  # another model may take the row as it is packed
+    # a prompt's places come once for each completion: the first copy's states are taken
+    _, first = np.unique(np.concatenate(places), return_index=True)  # [T]
     return torch.cat(states)[torch.from_numpy(first).to(token_ids.device)]
 
 
@@ -95,7 +97,7 @@ def forward(model: Any, inputs: dict[str, Any]) -> tuple[Tensor, Any]:
 
 @contextmanager
 def _reading_input(head: nn.Module) -> Iterator[list[Tensor]]:
-    """Inside, the head keeps its input and returns no logits: [N, L, V] would be the largest tensor by far."""
+    """A block in which the head keeps its input and returns no logits: [N, L, V] would be the largest tensor by far."""
     states: list[Tensor] = []
 
     def keep(hidden: Tensor) -> Tensor:

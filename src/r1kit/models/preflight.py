@@ -177,7 +177,7 @@ def _cached_logits(model: Any, prompts: list[Tensor], completions: list[tuple[Te
 
 @contextmanager
 def _short_windows(model: Any) -> Iterator[None]:
-    """Inside, no layer of the model sees more than `WINDOW` tokens if it has a window at all."""
+    """A block in which every layer with a window sees at most `WINDOW` tokens."""
     places = [model.config, model.config.get_text_config(), *model.modules()]
     windows = [
         (place, name, getattr(place, name))

@@ -15,17 +15,16 @@ from torch import Tensor
 from r1kit.models.attention import Layout, forward_layout
 from r1kit.models.cached import DecodeLayout, KVCache, PrefillLayout
 from r1kit.models.packed import bucket, common_prefix
-from r1kit.models.plain import WASTE, PlainCache, PlainPath, plain_path
+from r1kit.models.plain import PADDING_WASTE, PlainCache, PlainPath, plain_path
 from r1kit.models.routing_replay import RoutingReplay, recorded
 
 
 class Prefilled(NamedTuple):
-    """Hidden states of the prompts' last tokens [prompts, d], and if asked for, what each prompt's tokens have: states
-    [tokens, d] and experts [tokens, R * k]."""
+    """What a prefill gives for each of its prompts; the lists are empty unless they were asked for."""
 
-    last: Tensor
-    states: list[Tensor]
-    experts: list[Tensor]
+    last: Tensor  # [prompts, d], hidden states of their last tokens
+    states: list[Tensor]  # [tokens, d] each, of all tokens of a prompt
+    experts: list[Tensor]  # [tokens, R * k] each
 
 
 class Decoder(Protocol):
@@ -82,8 +81,9 @@ class PackedDecoder:
         lengths = [len(suffix) for suffix in suffixes]
         ends = torch.tensor(lengths, device=hidden.device).cumsum(0)
 
-        def by_prompt(rows: Tensor) -> list[Tensor]:
-            return [torch.cat([rows[:shared], own]) for own in rows[shared:].split(lengths)]
+        def by_prompt(values: Tensor) -> list[Tensor]:
+            """[T, ...] -> [tokens, ...] for each prompt, with the shared tokens before its own."""
+            return [torch.cat([values[:shared], own]) for own in values[shared:].split(lengths)]
 
         states = by_prompt(hidden[0]) if whole else []
         return Prefilled(hidden[0, shared + ends - 1], states, by_prompt(experts[0]) if experts else [])
@@ -123,7 +123,7 @@ class PlainDecoder:
         states: dict[int, Tensor] = {}
         prompt_states: dict[int, Tensor] = {}
         slots: dict[int, list[tuple[PlainCache, int]]] = {}
-        for indices in bucket([len(prompt) for prompt in prompts], WASTE if self.path.pads_left else 0.0):
+        for indices in bucket([len(prompt) for prompt in prompts], PADDING_WASTE if self.path.pads_left else 0.0):
             counts = [sizes[index] for index in indices]
             starts = [*accumulate(counts, initial=0)]
             if self.path.forks:  # each prompt once, its cache copied to its sequences
@@ -138,7 +138,7 @@ class PlainDecoder:
                 states |= dict(zip(indices, cache.states[starts[:-1]], strict=True))
                 own = [cache.prompt_states[start] for start in starts[:-1] if whole]
                 prompt_states |= dict(zip(indices, own, strict=False))
-            for index, start, count in zip(indices, starts, counts, strict=False):
+            for index, start, count in zip(indices, starts, counts, strict=False):  # the last start is the end
                 slots[index] = [(cache, row) for row in range(start, start + count)]
         for index in range(len(prompts)):
             self.slots += slots[index]

@@ -30,8 +30,10 @@ PROBLEMS = 32  # whose references are judged
 
 
 def is_due(context: Context) -> bool:
-    """Not if the stage has begun to train, or has passed. Several devices make no checks, and say so: each rank sees
-    only its part of the model and of the data."""
+    """Whether a stage must still be checked: it has neither begun to train nor passed its checks.
+
+    On several devices there are no checks, which is said: each rank sees only its part of the model and of the data.
+    """
     if context.settings.preflight == "off" or checkpoints.latest(context.folder) is not None:
         return False
     if context.devices > 1:
@@ -40,7 +42,7 @@ def is_due(context: Context) -> bool:
     try:
         lines = read_json(context.folder / FILE)
         return not lines or any(line["verdict"] == "fails" for line in lines)
-    except (StoreError, OSError, TypeError, KeyError):  # there is none, or it was damaged
+    except (StoreError, OSError, TypeError, KeyError):  # no lines were written, or they were damaged
         return True
 
 

@@ -34,7 +34,7 @@ Rollouts = Sequence[tuple[Problem, Rollout]]
 
 @dataclass(frozen=True)
 class Trial:
-    """What a loop samples and trains with, and problems of its task."""
+    """The parts with which a loop samples and trains, tried on a few problems of its task."""
 
     policy: Policy
     learner: Learner
@@ -61,7 +61,7 @@ class Trial:
     def lines(self, rollouts: Rollouts) -> list[Line]:
         """All checks of sampler and trainer, on rollouts of this trial."""
         samples = _alternating_samples(rollouts)
-        rows = samples[ROWS] or samples
+        rows = samples[ROWS] or samples  # the slice is empty for fewer completions
         gradient = gradient_of(self.learner, self._pieces(rows), self._totals(rows))
         return [
             self._ends([rollout for _, rollout in rollouts]),
@@ -71,7 +71,7 @@ class Trial:
         ]
 
     def _ends(self, rollouts: Sequence[Rollout]) -> Line:
-        """Completions end at the policy's end tokens, and nowhere else."""
+        """Check that completions end at the policy's end tokens, and nowhere else."""
         ends, check = set(self.policy.end_ids), "end of completions"
         ended = beyond = elsewhere = 0
         for completion in (rollout.completion for rollout in rollouts):
@@ -90,7 +90,7 @@ class Trial:
         return line(check, f"{ended} of {len(rollouts)} short completions end, at {marks}", True, "")
 
     def _on_policy(self, samples: Sequence[Sample]) -> list[Line]:
-        """The same log-probs from sampler and trainer, ratios of 1, and a KL of 0 to the reference."""
+        """Check for equal log-probs of sampler and trainer, ratios of 1, and a KL of 0 to the reference."""
         batches = self._batches(samples)
         now = self._logprobs(batches)  # [N]
         sampler, old, reference = (
@@ -113,7 +113,10 @@ class Trial:
         return lines
 
     def _limit(self, logprobs: Tensor) -> float:
-        """Of the gap; rounding to bf16 on either side moves a flat distribution more."""
+        """The limit of the gap between sampler and trainer.
+
+        If either rounds to bf16, log-probs of a flat distribution (a high entropy) differ more.
+        """
         limit = LIMITS[compute_dtype_of(self.learner.model)]
         if self.engine.dtype != "float32":
             limit = LIMITS[torch.bfloat16]
@@ -130,28 +133,28 @@ class Trial:
         return best if best != own and distances[best] < 0.3 * distances[own] else None
 
     def _gradient(self, rows: Sequence[Sample], gradient: dict[str, Tensor]) -> Line:
-        """The same gradient whether samples share rows and prompts or not."""
+        """Check that the gradient does not depend on whether samples share rows and prompts."""
         if self.objective.chooses_tokens:
             return unclear(CHECK, "the loss chooses tokens among all of an update")
         return gradient_line(self.learner, gradient, [self._pieces([row]) for row in rows], self._totals(rows))
 
     def _new_weights(self, gradient: dict[str, Tensor]) -> Line:
-        """An update reaches the sampler: its log-probs are the new policy's, not those of the one before.
+        """Check that an update reaches the sampler: its log-probs are the new policy's, not those of the one before.
 
-        Only one layer's weights move, and they get their bits back, in the sampler too.
+        Only one layer's weights move, and they get their exact bits back afterwards, in the sampler too.
         """
         check, learner = "weights reach the sampler", self.learner
         with _moved(learner, gradient):
             self.engine.load_weights(named_weights(learner.model), version=learner.updates)
             moved = _alternating_samples(self.rollouts(n=1))
-            to_new = self._gap(moved)
+            gap_to_new = self._gap(moved)
         self.engine.load_weights(named_weights(learner.model), version=learner.updates)
-        to_old = self._gap(moved)
-        value = f"{to_new:.1g} from the updated policy, {to_old:.1g} from the one before"
-        if max(to_new, to_old) <= LIMITS[compute_dtype_of(learner.model)]:
+        gap_to_old = self._gap(moved)
+        value = f"{gap_to_new:.1g} from the updated policy, {gap_to_old:.1g} from the one before"
+        if max(gap_to_new, gap_to_old) <= LIMITS[compute_dtype_of(learner.model)]:
             return unclear(check, "the trial update moves no log-prob")
         remedy = "updates do not arrive in the sampler: check how the engine loads weights, adapters too"
-        return line(check, value, to_new < to_old, remedy, "nearer to the updated one")
+        return line(check, value, gap_to_new < gap_to_old, remedy, "nearer to the updated one")
 
     def _pieces(self, samples: Sequence[Sample]) -> list[Piece]:
         return [(part.loss, part.batches) for part in self.objective.prepare(samples)]
@@ -166,6 +169,7 @@ class Trial:
         return torch.cat([self.learner.logprobs(batch) for batch in batches])  # [N]
 
     def _gap(self, samples: Sequence[Sample]) -> float:
+        """The mean difference, in nats per token, between the sampler's log-probs and the trainer's now."""
         batches = self._batches(samples)
         return _distance(self._logprobs(batches), torch.cat([batch.targets.sampler_logprobs for batch in batches]))
 
@@ -178,22 +182,25 @@ def _alternating_samples(rollouts: Rollouts) -> list[Sample]:
     ]
 
 
-def _distance(one: Tensor, other: Tensor) -> float:
-    assert one.shape == other.shape, "log-probs of the same tokens"
-    return float((one - other).abs().mean())
+def _distance(logprobs: Tensor, others: Tensor) -> float:
+    assert logprobs.shape == others.shape, "log-probs of the same tokens"
+    return float((logprobs - others).abs().mean())
 
 
 @contextmanager
 def _moved(learner: Learner, gradient: dict[str, Tensor]) -> Iterator[None]:
-    """Inside, the last weight of each kind (one layer) is a step down its gradient away; its bits come back."""
+    """A block in which the last weight of each kind, those of one layer, has moved a step down its gradient.
+
+    Afterwards the weights have their exact bits again.
+    """
     last = {re.sub(r"\d+", "", name): name for name in learner.parameters}.values()
     weights = {name: learner.parameters[name] for name in last}
     before = {name: weight.detach().clone() for name, weight in weights.items()}
     with torch.no_grad():
         for name, weight in weights.items():
-            size = float(weight.float().square().mean().sqrt()) or 1.0  # new adapters are 0
-            step = torch.where(gradient[name] > 0, -1.0, 1.0)  # moves weights without a gradient too
-            weight.add_(step.to(weight.dtype), alpha=UPDATE * size)
+            rms = float(weight.float().square().mean().sqrt()) or 1.0  # new adapters are 0
+            direction = torch.where(gradient[name] > 0, -1.0, 1.0)  # moves weights without a gradient too
+            weight.add_(direction.to(weight.dtype), alpha=UPDATE * rms)
     try:
         yield
     finally:
