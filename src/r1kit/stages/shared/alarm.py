@@ -1,4 +1,4 @@
-"""The verdict on a stage while it trains: a fault makes it warn, stop, or roll back."""
+"""The verdict on a stage while it trains: a fault is said, or stops the stage, or rolls it back."""
 
 from __future__ import annotations
 
@@ -30,18 +30,15 @@ class AlarmError(ValueError):
 
 
 class HealthAlarm:
-    """Looks at the stage's folder after some steps: at most 50 times between a step and the step of twice its number."""
+    """Looks at the stage's folder after steps, at most 50 times between a step and its double."""
 
     def __init__(self, context: Context) -> None:
         self.context, self.action = context, "off" if context.settings.is_control else context.settings.alarm
-        self.due = 0  # the step of the next look
-        self.name, self.since, self.looks = (
-            "",
-            0,
-            0,
-        )  # the fault of the last look, its first step, and the looks in a row
-        self.said: set[str] = set()  # faults that were reported
-        self.is_readable = True  # until a look fails
+        self.due = self.since = 0
+        self.name = ""  # of the fault that the last look named, since that step
+        self.looks = 0
+        self.said: set[str] = set()
+        self.is_readable = True  # the folder, by the last look
 
     def look(self, step: int) -> None:
         """Raises `AlarmError` if the stage shall stop: in all ranks alike, by what the first one reads."""
@@ -56,7 +53,7 @@ class HealthAlarm:
             self.context.progress.say(message)
 
     def _message(self, step: int) -> tuple[str, int]:
-        """The fault and the step since which it is there; an empty text for none, or for one that was said already."""
+        """What is wrong, and the step since when; an empty text if nothing is, or if it was said already."""
         result = self._verdict()
         if result is None or not result.is_fault:
             self.name, self.looks = "", 0
