@@ -451,7 +451,7 @@ def test_prompts_are_scored_and_the_likeliest_tokens_are_kept_for_those_who_ask(
         policy.model.plain_path = path
         policy.model.set_attn_implementation("eager")
     engine = LocalEngine(policy)
-    params = engine.with_ends(SamplingParams(n=2, max_tokens=5, temperature=0.7))
+    params = engine.policy.with_ends(SamplingParams(n=2, max_tokens=5, temperature=0.7))
     ids = [prompt.token_ids for prompt in prompts()[:4]]
     scored = Request("a", ids[1], params, top=3, scores_prompt=True)
     others = [Request("b", ids[0], params, top=1), Request("c", ids[2], params), Request("d", ids[3], params)]

@@ -24,7 +24,7 @@ from r1kit.models.known import ModelError, resolve
 from r1kit.models.plain import describe_path
 from r1kit.models.preflight import bf16_obstacle, choose_path
 from r1kit.store import atomic_folder, read_object
-from r1kit.types import ComputeDtype, WeightsDtype
+from r1kit.types import ComputeDtype, SamplingParams, WeightsDtype
 
 _LAYER = re.compile(r"\blayers\.(\d+)\.")  # of a weight's name
 
@@ -48,6 +48,11 @@ class Policy:
     def path(self) -> str:
         """One line for people if the model runs on the plain path, with the reason and the cost; otherwise empty."""
         return describe_path(self.model)
+
+    def with_ends(self, params: SamplingParams) -> SamplingParams:
+        """The settings with the ids and texts that end the policy's turn among the stops."""
+        stop, ids = (*params.stop, *self.end_texts), (*self.end_ids, *params.stop_token_ids)
+        return replace(params, stop=stop, stop_token_ids=ids)
 
     def turn(self, chat: ChatFormat) -> str:
         """One line for people: what prompts in a format open, and what ends a completion.

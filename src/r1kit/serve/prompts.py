@@ -113,7 +113,7 @@ class Renderer:
         except PromptError as error:
             raise APIError(400, str(error), code="context_length_exceeded") from None
         name = hashlib.blake2b(repr(tuple(ids)).encode(), digest_size=16).hexdigest()
-        return Request(name, ids, self.engine.with_ends(params), top=top)
+        return Request(name, ids, self.engine.policy.with_ends(params), top=top)
 
 
 def _sendable(text: str) -> str:

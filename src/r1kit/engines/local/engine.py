@@ -8,19 +8,18 @@ from __future__ import annotations
 
 import math
 from array import array
-from collections import Counter, abc
+from collections import abc
 from contextlib import contextmanager
-from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from r1kit.engines import PromptError, Report
-from r1kit.engines.ask import refuse_long
+from r1kit.engines import Report
 from r1kit.engines.local.decoders import decoder_of
 from r1kit.engines.local.sampling import ids_of, likeliest, sample_rows, uniforms
 from r1kit.engines.local.scheduler import Request, Scheduler, Sequence
+from r1kit.engines.token_prompts import numbered_names, require_fitting, text_before
 from r1kit.models.compute import compute_dtype_of, computing
 from r1kit.models.head import Head
 from r1kit.models.load import Policy, has_adapters
@@ -95,24 +94,10 @@ class LocalEngine:
 
     def requests(self, prompts: abc.Sequence[Prompt], params: SamplingParams) -> list[Request]:
         """One request per prompt. Raises `PromptError` if one is empty or leaves no room for `max_tokens`."""
-        for prompt in prompts:
-            name, size = prompt.problem_id, len(prompt.token_ids)
-            if not size:
-                raise PromptError(f"the prompt of {name} is empty: it needs at least one token", name)
-            refuse_long(name, size, params.max_tokens, self.context, "drop long prompts")
-        params = self.with_ends(params)
-        # a request's name seeds its random numbers, so a problem that comes twice must get two names
-        seen: Counter[str] = Counter()
-        requests = []
-        for prompt in prompts:
-            requests.append(Request(f"{prompt.problem_id}#{seen[prompt.problem_id]}", prompt.token_ids, params))
-            seen[prompt.problem_id] += 1
-        return requests
-
-    def with_ends(self, params: SamplingParams) -> SamplingParams:
-        """The settings with the ids and texts that end the policy's turn among the stops."""
-        ids, texts = self.policy.end_ids, self.policy.end_texts
-        return replace(params, stop=(*params.stop, *texts), stop_token_ids=(*ids, *params.stop_token_ids))
+        require_fitting(prompts, params.max_tokens, self.context)
+        params = self.policy.with_ends(params)
+        names = numbered_names(prompts)
+        return [Request(name, prompt.token_ids, params) for name, prompt in zip(names, prompts, strict=True)]
 
     @contextmanager
     def session(self) -> abc.Iterator[None]:
@@ -331,10 +316,7 @@ class Generation:
         tail = self.decoded(token_ids[-32 - max(map(len, stops)) :])
         if not any(stop in tail for stop in stops):
             return None
-        text = self.decoded(token_ids)
-        # the newest token may complete several stop strings
-        cuts = [place for place in (text.find(stop) for stop in stops) if place >= 0]
-        return text[: min(cuts)] if cuts else None
+        return text_before(self.decoded(token_ids), stops)
 
     def decoded(self, token_ids: abc.Sequence[int]) -> str:
         return str(self.tokenizer.decode(token_ids, skip_special_tokens=False))

@@ -11,6 +11,7 @@ from typing import Any
 
 from r1kit.engines import PromptError
 from r1kit.engines.openai.server_settings import OpenAIEngineSettings
+from r1kit.engines.token_prompts import server_seed
 from r1kit.redaction import redacted, resolved
 from r1kit.types import Prompt, SamplingParams
 
@@ -70,7 +71,7 @@ def _body(
     extra_body: Mapping[str, Any],
 ) -> dict[str, Any]:
     # a seed per sample: with one seed for all, a server that obeys it would give the same reply n times
-    seed = int.from_bytes(hashlib.blake2b(f"{params.seed}/{number}".encode(), digest_size=8).digest()) >> 33
+    seed = server_seed(f"{params.seed}/{number}")
     body: dict[str, Any] = {
         "model": settings.model,
         "messages": messages,

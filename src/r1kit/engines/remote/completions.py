@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from r1kit.engines import EngineError
+from r1kit.engines.token_prompts import text_before
 from r1kit.types import Completion, Prompt, SamplingParams
 
 
@@ -74,19 +75,15 @@ def _completion(
             f"{server} sent {len(token_ids)} tokens with {len(logprobs)} log-probs: expected one finite number for each"
         )
     ended = token_ids[-1] in params.stop_token_ids
-    text = _decoded(tokenizer, token_ids[:-1] if ended else token_ids)
+    text = str(tokenizer.decode(token_ids[:-1] if ended else token_ids, skip_special_tokens=False))
     if reason not in ("stop", "length"):
         raise EngineError(f"{server} ended a completion with {reason!r:.40}: expected stop or length")
     if reason == "stop" and not ended:
-        places = [place for place in (text.find(stop) for stop in params.stop) if place >= 0]
-        if not places:
+        before = text_before(text, params.stop)
+        if before is None:
             raise EngineError(
                 f"{server} stopped at token {token_ids[-1]}, which ends no completion of the policy: serve the model "
                 "that is trained, with its generation_config.json"
             )
-        text = text[: min(places)]
+        text = before
     return Completion(token_ids=token_ids, logprobs=logprobs, text=text, finish_reason=reason, policy_version=version)
-
-
-def _decoded(tokenizer: Any, token_ids: Sequence[int]) -> str:
-    return str(tokenizer.decode(token_ids, skip_special_tokens=False))

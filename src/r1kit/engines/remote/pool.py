@@ -7,25 +7,22 @@ another name after a rollout was restarted.
 
 from __future__ import annotations
 
-import hashlib
 import queue
 import shutil
 import sys
 import threading
-from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from itertools import chain, repeat
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from r1kit import ranks
-from r1kit.engines import EngineError, PromptError, Report
-from r1kit.engines.ask import refuse_long
+from r1kit.engines import EngineError, Report
 from r1kit.engines.remote.claim import START
 from r1kit.engines.remote.completions import completions_of, request_body
 from r1kit.engines.remote.server import QUICK_S, Facts, Server, ServerLost
+from r1kit.engines.token_prompts import numbered_names, require_fitting, server_seed
 from r1kit.types import Completion, Prompt, SamplingParams
 
 if TYPE_CHECKING:
@@ -161,19 +158,9 @@ class ServerPool:
             for server, facts in zip(self.servers, self.facts, strict=True):
                 if facts.logprobs != "processed_logprobs":
                     raise EngineError(f"{server.name}: {RAW}")
-        policy = self.policy
-        params = replace(
-            params, stop=(*params.stop, *policy.end_texts), stop_token_ids=(*policy.end_ids, *params.stop_token_ids)
-        )
-        seen, seeds = Counter[str](), list[int]()
-        for prompt in prompts:
-            if not prompt.token_ids:
-                raise PromptError(f"the prompt of {prompt.problem_id} is empty", prompt.problem_id)
-            refuse_long(prompt.problem_id, len(prompt.token_ids), params.max_tokens, self.context, "drop long prompts")
-            text = f"{params.seed}/{prompt.problem_id}#{seen[prompt.problem_id]}"
-            seen[prompt.problem_id] += 1  # a problem that comes twice gets other completions
-            seeds.append(int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest()) >> 33)
-        rollout = _Rollout(self, prompts, seeds, params)
+        require_fitting(prompts, params.max_tokens, self.context)
+        seeds = [server_seed(f"{params.seed}/{name}") for name in numbered_names(prompts)]
+        rollout = _Rollout(self, prompts, seeds, self.policy.with_ends(params))
         groups = rollout.run(report)
         for server in self.servers:
             self._require_version(server)
@@ -229,7 +216,10 @@ def _other_weights(server: Server, version: Any) -> str:
 
 
 class _Rollout:
-    """The prompts of one `generate` call. Threads take a free place at a server for each."""
+    """The prompts of one `generate` call, each of which a thread sends to a server with a free place.
+
+    Three queues connect the threads: prompts that wait, places at servers (`concurrency` of each), and answers.
+    """
 
     def __init__(
         self, pool: ServerPool, prompts: Sequence[Prompt], seeds: Sequence[int], params: SamplingParams
@@ -237,7 +227,7 @@ class _Rollout:
         self.pool, self.prompts, self.seeds, self.params = pool, prompts, seeds, params
         alive = [server for server in pool.servers if not server.is_lost]
         self.places: queue.SimpleQueue[Server | None] = queue.SimpleQueue()  # None: no server is left
-        for server in chain.from_iterable(repeat(alive, pool.concurrency)):  # in turn
+        for server in chain.from_iterable(repeat(alive, pool.concurrency)):  # in turn, so all begin at once
             self.places.put(server)
         self.waiting: queue.SimpleQueue[int] = queue.SimpleQueue()
         for index in range(len(prompts)):
@@ -248,7 +238,7 @@ class _Rollout:
 
     def run(self, report: Report | None) -> list[list[Completion]]:
         groups: list[list[Completion]] = [[] for _ in self.prompts]
-        for _ in range(self.width):  # daemons: after a failure, or Ctrl+C, nobody waits for answers in flight
+        for _ in range(self.width):  # daemons: after a failure or Ctrl+C, nothing waits for answers in flight
             threading.Thread(target=self._work, daemon=True).start()
         total = len(self.prompts) * self.params.n
         try:

@@ -170,7 +170,7 @@ class RLLoop:
         except VerdictError:
             # people get this step's completions, and a checkpoint of the step before, from which this one is repeated.
             # With `staleness` one that is there already holds this rollout, and the new one holds none: the repeated
-            # step must be judged anew, not repeat the verdicts that stopped it.
+            # step must be judged again, not repeat the verdicts that stopped it.
             write_rollouts(self.folder, step + 1, collected.scored, self.engine.tokenizer)
             is_saved = checkpoints.latest(self.folder) == checkpoints.folder_of(self.folder, step)
             if step and (not is_saved or self.settings.steps_ahead):
