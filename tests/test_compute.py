@@ -116,7 +116,7 @@ def test_the_head_in_bf16_gives_one_gradient_in_one_chunk_and_in_several(monkeyp
         gradient(model, next_token, clear=False)
         return model.lm_head.weight.grad
 
-    monkeypatch.setattr(head, "SLICE", 50)  # does not divide the vocabulary
+    monkeypatch.setattr(head, "SLICE_ROWS", 50)  # does not divide the vocabulary
     exact, whole, parts = head_gradient("fp32", 1 << 24), head_gradient("bf16", 1 << 24), head_gradient("bf16", 1)
     assert 0 < float((whole - parts).norm() / exact.norm()) < 5e-3
     for rounded in (whole, parts):

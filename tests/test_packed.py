@@ -258,7 +258,7 @@ def test_a_sequence_longer_than_the_heads_chunks_is_cut_and_changes_nothing(
     plain_logits = head.Head.logits
     monkeypatch.setattr(head.Head, "logits", logits)
     monkeypatch.setattr(head.Head, "chunk_size", lambda self: 16)
-    monkeypatch.setattr("r1kit.models.policy_net.LONG", 1)
+    monkeypatch.setattr("r1kit.models.policy_net.WHOLE_CHUNKS", 1)
     cut_sums, cut_grads = update()
     assert largest == 16
     assert cut_sums == pytest.approx(sums, rel=1e-5, abs=1e-6)
