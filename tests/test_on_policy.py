@@ -32,7 +32,7 @@ from r1kit.train.losses.on_policy import OnPolicyDivergence, OnPolicySettings, s
 from r1kit.train.memory import training_parts  # noqa: E402
 from r1kit.train.packing import pack  # noqa: E402
 from r1kit.train.rl.metrics import merge_parts  # noqa: E402
-from r1kit.train.rl.teachers import DistillObjective, Given, Teachers, teacher_for  # noqa: E402
+from r1kit.train.rl.teachers import DistillObjective, GivenRows, Teachers, teacher_for  # noqa: E402
 from r1kit.train.teacher import ModelTeacher, vocabulary_of  # noqa: E402
 from r1kit.types import Sample  # noqa: E402
 
@@ -197,7 +197,7 @@ def test_a_source_needs_exactly_one_teacher() -> None:
 
 def test_given_rows_without_a_teacher_are_refused_before_the_first_step(tmp_path: Path) -> None:
     samples = sampled()[:3]
-    given = Given(write_tokens(tmp_path / "tokens", [Tokenised(s, source="web") for s in samples]), count=1, seed=0)
+    given = GivenRows(write_tokens(tmp_path / "tokens", [Tokenised(s, source="web") for s in samples]), count=1, seed=0)
     student = spread_llama(0)
     learner, teacher = Learner(student, OptimizerSettings(), steps=1), ModelTeacher(spread_llama(1), SIZE)
     teachers = Teachers({"a": teacher, "b": teacher}, {"a": ["tiny/sums"], "b": ["tiny/general"]})

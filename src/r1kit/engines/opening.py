@@ -51,10 +51,10 @@ def open_engine(settings: EngineSettings) -> Engine:
     template = settings.template
     if template == "auto":
         template = "chat" if policy.tokenizer.chat_template else "plain"
-    own, _ = saved.choose(None, resolve(settings.model), policy.tokenizer)
-    options = own.options if settings.template_options is None else settings.template_options
+    model_format, _ = saved.choose(None, resolve(settings.model), policy.tokenizer)
+    options = model_format.options if settings.template_options is None else settings.template_options
     # prompts bring their own system message
-    chat = ChatFormat(template=template, system="", options=options, date=own.date)
+    chat = ChatFormat(template=template, system="", options=options, date=model_format.date)
     policy.turn(chat)  # refuses a chat template that the format cannot follow
     return ChatEngine(open_policy_engine(settings, policy), chat)
 
@@ -89,8 +89,8 @@ def open_pool(
             with storing(shared):
                 shared.mkdir(parents=True, exist_ok=True)
             stack.enter_context(locked(shared))
-            for left in shared.glob("*/"):  # by a run that was killed
-                shutil.rmtree(left, ignore_errors=True)
+            for remains in shared.glob("*/"):  # of a run that was killed
+                shutil.rmtree(remains, ignore_errors=True)
         pool = ServerPool(servers, policy, shared, concurrency=settings.concurrency, say=say)
         pool.load_weights(named_weights(policy.model), version=0)
         yield pool

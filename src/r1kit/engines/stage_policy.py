@@ -21,10 +21,10 @@ def load_policy(context: Context, name: str = "model") -> Policy:
 
     settings = context.settings
     path, seed = str(context.input(name)), getattr(settings, "seed", 0)
-    weights: WeightsDtype = (
-        getattr(settings, "weights_dtype", "fp32") if name == "model" else "fp32"
-    )  # a teacher is not trained
-    with ranks.in_turn():  # the first rank chooses the precision
+    weights: WeightsDtype = "fp32"
+    if name == "model":  # others, such as teachers, are not trained, so they have no such setting
+        weights = getattr(settings, "weights_dtype", "fp32")
+    with ranks.in_turn():  # the first rank chooses the precision, and the others read its choice
         dtype = compute_dtype(context, name)
         policy = load(path, device=settings.device, compute_dtype=dtype, weights_dtype=weights, seed=seed)
         keep_compute_dtype(context, policy.model, name)
@@ -59,5 +59,5 @@ def keep_compute_dtype(context: Context, model: Any, name: str = "model") -> Non
         context.progress.say(f"the {name}'s linear layers compute in {chosen}: compute_dtype is {wanted}{why}")
     if name not in kept and (line := describe_path(model)):
         context.progress.say(f"the {name}: {line}")
-    if kept.get(name) != chosen:  # copies of the model on other nodes read it
+    if kept.get(name) != chosen:  # resumed runs read it, and copies of the model on other nodes
         write_json(file, {**kept, name: chosen})

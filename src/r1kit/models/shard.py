@@ -35,7 +35,7 @@ def shard(net: N, mesh: DeviceMesh) -> N:
         if isinstance(module, FSDPModule):
             module.set_gradient_divide_factor(1.0)
             module.set_force_sum_reduction_for_comms(True)  # gloo knows no other reduction
-    for name in net.FORWARD_METHODS:  # so FSDP gathers the weights around these methods too, not only `forward`
+    for name in net.FORWARD_METHODS:  # FSDP gathers the weights around these methods as it does around `forward`
         register_fsdp_forward_method(net, name)
     return net
 
@@ -55,6 +55,7 @@ def sharded_copy(model: Any) -> PolicyNet | ScoreNet:
 def copy_whole(sharded: nn.Module, model: nn.Module) -> None:
     """Copy the weights and buffers of a sharded model into one with the same modules; every rank must call it."""
     sources = [*sharded.parameters(), *sharded.buffers()]
+    # every rank walks the tensors in the same order: each of them is a collective
     for target, source in zip([*model.parameters(), *model.buffers()], sources, strict=True):
         if isinstance(source, DTensor) and len(source) % ranks.count() == 0:  # equal parts go to their places at once
             _gather_into(target, source.to_local(), source.device_mesh.get_group())

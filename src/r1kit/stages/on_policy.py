@@ -23,7 +23,7 @@ from r1kit.stages.shared.sampling_loop import SamplingSettings, check_sampling, 
 from r1kit.stages.shared.sources import sources
 from r1kit.train.learner import Learner
 from r1kit.train.losses.on_policy import OnPolicySettings
-from r1kit.train.rl.teachers import DistillObjective, Given, Teachers, teacher_for
+from r1kit.train.rl.teachers import DistillObjective, GivenRows, Teachers, teacher_for
 from r1kit.train.teacher import ModelTeacher, require_same_tokens, vocabulary_of
 
 if TYPE_CHECKING:
@@ -103,7 +103,7 @@ def run(context: Context) -> Mapping[str, Any]:
     return train(context, policy, scorer_of(settings.rewards), work, objective_of, metrics)
 
 
-def _given_rows(context: Context, policy: Policy) -> Given | None:
+def _given_rows(context: Context, policy: Policy) -> GivenRows | None:
     """The rows of data for each step; None without any."""
     settings: OnPolicyStageSettings = context.settings
     if not settings.given_share:
@@ -115,11 +115,11 @@ def _given_rows(context: Context, policy: Policy) -> Given | None:
     sampled = settings.prompts_per_step * settings.group_size
     # given / (given + sampled) = given_share
     count = max(1, round(sampled * settings.given_share / (1 - settings.given_share)))
-    return Given(rows, count, settings.seed)
+    return GivenRows(rows, count, settings.seed)
 
 
 def work_of(settings: OnPolicyStageSettings, teachers: int) -> Work:
-    """A row costs a forward pass of its teacher; all teachers stay in memory. Given rows join each update."""
+    """A row costs a forward pass of its teacher; all teachers stay in memory. GivenRows rows join each update."""
     work = sampling_and_training(settings, teachers=teachers)
     rows = 1 / (1 - settings.given_share)  # of an update, for each sampled one
     return replace(work, passes=round(8 * settings.epochs * rows), update=math.ceil(work.update * rows))

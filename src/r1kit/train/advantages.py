@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from math import comb
 
 BASELINES = ("group_std", "group_mean", "leave_one_out", "none", "pass_at_k", "best_of_group")
-STD_EPS = 1e-4
+STD_EPS = 1e-4  # added to the standard deviation of a group's rewards, as in TRL
 WHITEN_EPS = 1e-8  # added to the variance
 
 
@@ -26,14 +26,13 @@ def advantages(rewards: Sequence[float | None], baseline: str = "group_std", pas
     if baseline == "none":
         return list(rewards)
     known = [reward for reward in rewards if reward is not None]
-    if len(known) < 2 or max(known) == min(known):  # exact, where 0 / (0 + eps) could leave a rounding error
+    if len(known) < 2 or max(known) == min(known):  # exactly 0: (r - mean) / eps could be a rounding error
         return [None if reward is None else 0.0 for reward in rewards]
     if baseline in ("pass_at_k", "best_of_group"):
         values = iter(pass_at_k(known, pass_k) if baseline == "pass_at_k" else best_of_group(known))
         return [None if reward is None else next(values) for reward in rewards]
-    # fsum: the sum does not depend on the order of the group
-    mean = math.fsum(known) / len(known)
-    scale = 1.0  # Dr. GRPO: a division by std would weigh easy and hard problems up
+    mean = math.fsum(known) / len(known)  # fsum is exact, so the order of the group makes no difference
+    scale = 1.0  # group_mean: a division by std would give very easy and very hard problems more weight (Dr. GRPO)
     if baseline == "group_std":
         # n - 1, as TRL divides; the paper does not say which
         scale = 1.0 / (math.sqrt(math.fsum((r - mean) ** 2 for r in known) / (len(known) - 1)) + STD_EPS)
@@ -57,12 +56,13 @@ def pass_at_k(rewards: Sequence[float], k: int) -> list[float]:
     mean = math.fsum(w * r for w, r in zip(weights, ranked, strict=True))
     variance = math.fsum(w * (r - mean) ** 2 for w, r in zip(weights, ranked, strict=True))
     values = [0.0] * n
-    if len({r for w, r in zip(weights, ranked, strict=True) if w}) > 1:  # exact, where variance could be rounding
+    if len({r for w, r in zip(weights, ranked, strict=True) if w}) > 1:  # otherwise variance is 0, or rounding
         for place, index in enumerate(order):
-            # subsets with this rollout in which it is the best, or place j above it is
+            # among the C(n - 1, k - 1) subsets with this rollout: those in which it is the best, and those in which one
+            # at place j above it is
             above = math.fsum(comb(j - 1, k - 2) * ranked[j] for j in range(place + 1, n)) if k > 1 else 0.0
-            own = (comb(place, k - 1) * ranked[place] + above) / comb(n - 1, k - 1)
-            values[index] = (own - mean) / math.sqrt(variance)
+            mean_with = (comb(place, k - 1) * ranked[place] + above) / comb(n - 1, k - 1)
+            values[index] = (mean_with - mean) / math.sqrt(variance)
     return values
 
 

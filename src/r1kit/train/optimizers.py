@@ -59,10 +59,10 @@ def take_step(optimizer: torch.optim.Optimizer, parameters: Collection[nn.Parame
     gradients = [p.grad for p in low]
     for parameter in low:  # an optimizer skips weights without a gradient
         parameter.grad = None
-    optimizer.step()  # all weights in fp32
+    optimizer.step()  # of all weights in fp32 at once
     if not low:
         return
-    for parameter in parameters:
+    for parameter in parameters:  # so that the steps below move one weight each
         parameter.grad = None
     generator = torch.Generator(low[0].device).manual_seed(seed)  # the same after a resume
     for parameter, gradient in zip(low, gradients, strict=True):

@@ -36,7 +36,9 @@ def load_sharded(tensors: Mapping[str, Tensor], optimizer: torch.optim.Optimizer
     reader = FileSystemReader(folder / FOLDER)
     stored = reader.read_metadata().state_dict_metadata
     for index, parameter in enumerate(_parameters(optimizer)):
-        if f"moments/{index}/step" in stored:  # nothing is stored before the first update
+        # AdamW makes its moments in its first step, so an empty optimizer needs places to load into; before the first
+        # update nothing was stored
+        if f"moments/{index}/step" in stored:
             optimizer.state[parameter] = {
                 "step": torch.zeros((), device=parameter.device),
                 "exp_avg": torch.zeros_like(parameter),

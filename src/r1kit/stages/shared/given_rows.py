@@ -91,8 +91,8 @@ def train_rows(
 ) -> dict[str, Any]:
     """Train on rows of these lengths with the stage's settings; leaves metrics.jsonl and checkpoints/.
 
-    `checked` makes the caller's own checks before the first update. Returns the number of updates and the best
-    validation.
+    `checked` makes the caller's own checks before the first update (`tuple`: none). Returns the number of updates and
+    the best validation.
     """
     from r1kit.train.first_batch import longest_rows, require_training
 
@@ -106,7 +106,7 @@ def train_rows(
 
     tokens = sum(lengths[row] for row in longest_rows(lengths, settings.tokens_per_batch, settings.batch_size))
     require_training(learner, largest, Work(**memory_of(settings)), tokens=tokens, longest=max(lengths))
-    shortest = sorted(rows_by_update[0], key=lengths.__getitem__)[:ROWS]
+    shortest = sorted(rows_by_update[0], key=lengths.__getitem__)[:ROWS]  # the check takes the least time with them
     check_rows(context, learner, lambda places: update_of(list(places), learner), shortest, checked)
 
     alarm = HealthAlarm(context)

@@ -164,26 +164,14 @@ class RLLoop:
         row = group_metrics(collected, compares=self.objective.compares_groups)
         row |= verdict_metrics(groups) | hack_metrics(groups)
         row |= self.audit(step + 1, groups)
-        try:
-            if self.objective.learns_from_rewards:
-                self.alarm.check(step + 1, groups)
-        except VerdictError:
-            # people get this step's completions, and a checkpoint of the step before, from which this one is repeated.
-            # With `staleness` one that is there already holds this rollout, and the new one holds none: the repeated
-            # step must be judged again, not repeat the verdicts that stopped it.
-            write_rollouts(self.folder, step + 1, collected.scored, self.engine.tokenizer)
-            is_saved = checkpoints.latest(self.folder) == checkpoints.folder_of(self.folder, step)
-            if step and (not is_saved or self.settings.steps_ahead):
-                self._checkpoint(step, rollout.position)
-            metrics.append({"step": step + 1, **row})  # for the report; a resumed run replaces it
-            raise
+        self._check_verdicts(step, rollout, row, metrics)
         sampled = time.perf_counter()
         if self.settings.steps_ahead:
             # the engine gets the weights before they are updated, and samples with them meanwhile
             if step + 1 < self.last:
                 self.ahead.begin(partial(self._sample, step + 1, draws, self._load_weights()))
             row |= {"sampler/staleness": float(updates - rollout.version), "time/sampling_s": rollout.seconds}
-        samples = collected.samples + self.objective.given(step)
+        samples = collected.samples + self.objective.given_samples(step)
         self.hashes = {**sampled_hashes(collected.scored), "gradient": [], "weights": []}
         row |= self.update(step, samples)
         if not samples and collected.left_out:  # nothing to learn from, but entropy and ratio can be measured
@@ -205,6 +193,23 @@ class RLLoop:
         if self.show is not None:
             self.show(step + 1, collected.scored)
         return row
+
+    def _check_verdicts(self, step: int, rollout: Sampled, row: dict[str, float], metrics: RowWriter) -> None:
+        """Raise `VerdictError` if too few completions were judged, after writing what people need to go on."""
+        if not self.objective.learns_from_rewards:
+            return
+        try:
+            self.alarm.check(step + 1, rollout.collected.groups)
+        except VerdictError:
+            # people get this step's completions, and a checkpoint of the step before, from which this one is repeated.
+            # With `staleness` one that is there already holds this rollout, and the new one holds none: the repeated
+            # step must be judged again, not repeat the verdicts that stopped it.
+            write_rollouts(self.folder, step + 1, rollout.collected.scored, self.engine.tokenizer)
+            is_saved = checkpoints.latest(self.folder) == checkpoints.folder_of(self.folder, step)
+            if step and (not is_saved or self.settings.steps_ahead):
+                self._checkpoint(step, rollout.position)
+            metrics.append({"step": step + 1, **row})  # for the report; a resumed run replaces it
+            raise
 
     def update(self, step: int, samples: Sequence[Sample]) -> dict[str, float]:
         """All updates of one rollout, `minibatches` for each epoch; returns their metrics as one row."""

@@ -43,7 +43,7 @@ class Objective(Protocol):
     chooses_tokens: bool  # among all tokens of an update, so its rows alone have other gradients
     reference: Reference | None  # of the KL term
     state: dict[str, Any]  # what a checkpoint must hold beside tensors, as JSON
-    longest_given: int  # tokens of the longest sample of `given`; 0: there are none
+    longest_given: int  # tokens of the longest sample of `given_samples`; 0: there are none
 
     @property
     def loss(self) -> AnyLoss:
@@ -56,8 +56,8 @@ class Objective(Protocol):
     def advantages(self, groups: Sequence[Group]) -> list[list[float | None]]:
         """One for each completion of a rollout's groups; None leaves it out of training."""
 
-    def given(self, step: int) -> list[Sample]:
-        """Samples beside those of the rollout; they depend on the step alone."""
+    def given_samples(self, step: int) -> list[Sample]:
+        """Samples of data that the step trains on beside its rollout; they depend on the step alone."""
 
     def prepare(self, samples: Sequence[Sample]) -> list[LossBatches]:
         """The parts of a minibatch. Their gradients add up."""
@@ -99,7 +99,7 @@ class PolicyGradient:
         skips = self.settings.truncated == "skip"
         return group_advantages(groups, self._baseline, self.settings.algorithm, skip_truncated=skips)
 
-    def given(self, step: int) -> list[Sample]:
+    def given_samples(self, step: int) -> list[Sample]:
         return []
 
     def prepare(self, samples: Sequence[Sample]) -> list[LossBatches]:

@@ -19,7 +19,7 @@ from r1kit.train.teacher import ModelTeacher
 from r1kit.types import Group, Sample
 
 
-class Given:
+class GivenRows:
     """Rows of data that each step trains on beside its rollout: `count` of them, in the order of `EpochOrder`."""
 
     def __init__(self, rows: TokenFile, count: int, seed: int) -> None:
@@ -76,13 +76,13 @@ class DistillObjective:
         settings: OnPolicySettings,
         teachers: Teachers,
         tokens_per_batch: int,
-        given: Given | None = None,
+        given_rows: GivenRows | None = None,
     ) -> None:
-        assert given is None or settings.divergence != "sampled", "given rows have no log-probs of a sampler"
+        assert given_rows is None or settings.divergence != "sampled", "given rows have no log-probs of a sampler"
         self.learner, self.settings, self.teachers = learner, settings, teachers
-        self.tokens_per_batch, self._given = tokens_per_batch, given
-        self.longest_given = 0 if given is None else max(given.rows.lengths())
-        for source in sorted(set(given.sources)) if given else ():
+        self.tokens_per_batch, self._given_rows = tokens_per_batch, given_rows
+        self.longest_given = 0 if given_rows is None else max(given_rows.rows.lengths())
+        for source in sorted(set(given_rows.sources)) if given_rows else ():
             teachers.name_for(source)  # raises now, not at the step that draws such a row
         self.state: dict[str, Any] = {}
         self.loss = self._loss_of(next(iter(teachers.models)), is_sampled=True)
@@ -90,8 +90,8 @@ class DistillObjective:
     def advantages(self, groups: Sequence[Group]) -> list[list[float | None]]:
         return [[0.0 for _ in group.rollouts] for group in groups]  # every completion is trained on
 
-    def given(self, step: int) -> list[Sample]:
-        return [] if self._given is None else self._given.at(step)
+    def given_samples(self, step: int) -> list[Sample]:
+        return [] if self._given_rows is None else self._given_rows.at(step)
 
     def prepare(self, samples: Sequence[Sample]) -> list[LossBatches]:
         """A part for each teacher, and within it for samples of the student and for given ones."""
