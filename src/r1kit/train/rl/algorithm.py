@@ -55,30 +55,35 @@ def loss_of(settings: GRPOSettings, entropy_coef: Callable[[], float] | None = N
 def group_advantages(
     groups: Sequence[Group], baseline: Baseline, settings: GRPOSettings, *, skip_truncated: bool = False
 ) -> list[list[float | None]]:
-    """The advantages of a rollout's groups. With `skip_truncated`, truncated completions count in no whitening."""
-    rows = [list(baseline(_rewards(group, settings.length_penalty))) for group in groups]
+    """The advantages of a rollout's groups, a list for each: the baseline's, and with `whiten` these whitened.
+
+    Whitening is over the tokens that are trained on: with `skip_truncated`, not those of truncated completions.
+    """
+    by_group = [list(baseline(_rewards(group, settings.length_penalty))) for group in groups]
     if not settings.whiten:
-        return rows
-    members = [rollout.completion for group in groups for rollout in group.rollouts]
-    flat = [value for row in rows for value in row]
+        return by_group
+    completions = [rollout.completion for group in groups for rollout in group.rollouts]
+    flat = [advantage for row in by_group for advantage in row]
     lengths = [
-        0 if value is None or (skip_truncated and member.finish_reason == "length") else len(member.token_ids)
-        for value, member in zip(flat, members, strict=True)
+        0 if advantage is None or (skip_truncated and each.finish_reason == "length") else len(each.token_ids)
+        for advantage, each in zip(flat, completions, strict=True)
     ]
-    whitened = iter(whiten([value or 0.0 for value in flat], lengths))
-    pairs = [[(value, next(whitened)) for value in row] for row in rows]
-    return [[None if value is None else white for value, white in row] for row in pairs]
+    # None counts no token, so its value here does not matter
+    whitened = iter(whiten([advantage or 0.0 for advantage in flat], lengths))
+    pairs = [[(advantage, next(whitened)) for advantage in row] for row in by_group]
+    return [[None if advantage is None else white for advantage, white in row] for row in pairs]
 
 
 def _rewards(group: Group, length_penalty: float) -> list[float | None]:
-    """The rewards of a group, with Kimi's reward for short answers; no verdict counts as wrong."""
+    """The rewards of a group, with Kimi's reward for short answers; a completion without a verdict counts as wrong."""
     totals = [rollout.reward.total for rollout in group.rollouts]
     if not length_penalty:
         return totals
     verdicts = [rollout.reward.verdict for rollout in group.rollouts]
     right = [verdict is not None and verdict.correct is True for verdict in verdicts]
-    terms = length_rewards([len(rollout.completion.token_ids) for rollout in group.rollouts], right)
-    return [None if total is None else total + length_penalty * term for total, term in zip(totals, terms, strict=True)]
+    bonuses = length_rewards([len(rollout.completion.token_ids) for rollout in group.rollouts], right)
+    pairs = zip(totals, bonuses, strict=True)
+    return [None if total is None else total + length_penalty * bonus for total, bonus in pairs]
 
 
 def baseline_of(settings: GRPOSettings) -> Baseline:
