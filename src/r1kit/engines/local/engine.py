@@ -123,7 +123,7 @@ class Generation:
         self.model, self.tokenizer = engine.policy.model, engine.policy.tokenizer
         self.device = self.model.device
         self.head = Head.of(self.model)
-        self.rows_at_once = max(64, LOGITS_AT_ONCE // len(self.head.weight))  # more parts would be more calls
+        self.rows_at_once = max(64, LOGITS_AT_ONCE // len(self.head.weight))  # a part costs some twenty calls
         count = sum(request.params.n for request in requests)
         slots = min(engine.max_rows, count) if requests else engine.max_rows  # sequences that run at once
         self.scheduler = Scheduler(slots, prefill_tokens)

@@ -31,7 +31,7 @@ class Draws:
         self._order = EpochOrder("draws", len(task), seed)
 
     def next(self, count: int) -> list[Problem]:
-        """The next `count` problems; a problem comes again only after all others did."""
+        """The next `count` problems. Each epoch visits all of them once."""
         first, self.position = self.position, self.position + count
         return [self.task[self._order[position]] for position in range(first, self.position)]
 
