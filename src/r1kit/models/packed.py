@@ -201,8 +201,8 @@ class _RecurrentBatches:
         sources: list[int | None] = []  # of each completion: the index of its prompt's state; None without a prompt
         for span in spans:
             sources += [state_of[next(prompt_numbers)] if span.prompt else None] * len(span.completions)
-        # a completion's last state may follow padding if nothing needs it; with at least two tokens a layer takes its path
-        # for sequences: the one for single tokens changes states in place, and autograd still needs those
+        # a completion's last state may follow padding if nothing needs it. With at least two tokens a layer takes its
+        # path for sequences: the one for single tokens changes states in place, and autograd still needs them
         waste, least = (RECURRENT_WASTE, 2) if padded else (0.0, 1)
         self.completions: list[tuple[SequenceBatch, Tensor | None]] = []
         for has_prompt in (False, True):
