@@ -59,11 +59,11 @@ def _training(policy: Policy, stages: Sequence[Stage], seconds: float) -> float:
     from r1kit.models.batch import Totals
     from r1kit.train.learner import Learner, OptimizerSettings
     from r1kit.train.losses.next_token import next_token
-    from r1kit.train.memory_settings import MemorySettings, prepare
+    from r1kit.train.memory_settings import MemorySettings, apply_memory_settings
     from r1kit.train.packing import pack
 
     memory = next((s.settings for s in stages if isinstance(s.settings, MemorySettings)), MemorySettings())
-    prepare(policy.model, memory)
+    apply_memory_settings(policy.model, memory)
     learner, rng = Learner(policy.model, OptimizerSettings(), steps=100), random.Random(0)
     tokens, started, best = FIRST_TOKENS, time.perf_counter(), float("inf")
     while True:

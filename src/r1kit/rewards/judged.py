@@ -43,7 +43,7 @@ class JudgedReward:
     ) -> list[float | None]:
         responses = texts(completions)
         questions = [question_of(prompt) for prompt in column("prompts", columns, len(responses), self.__name__)]
-        before = replace(self.judge.tally)
+        before = replace(self.judge.tally)  # a copy: the tally grows in place
         scores = [assessment.score for assessment in self.judge.assess(responses, questions)]
         if log_metric is not None and scores:
             now, usage = self.judge.tally, getattr(opened(self.engine.model_dump_json()), "usage", None)

@@ -95,6 +95,7 @@ def _missing_value(missing: Missing, scale: Scale) -> float | None:
 
 @functools.lru_cache(maxsize=4)
 def _loaded(model: str, on: Literal["answer", "response"] | None, device: str, offload_idle: bool) -> Any:
+    """The reward model of these options, in memory once per process, however many rewards use it."""
     from dataclasses import replace
 
     from r1kit.models.classify import load_reward_model

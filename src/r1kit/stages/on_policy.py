@@ -75,7 +75,7 @@ def check(context: Context) -> None:
         )
     fitting = check_sampling(context, scorer_of(settings.rewards))
     for source in {problem.source for problem in fitting.problems}:
-        teacher_for(source, names, settings.domains)
+        teacher_for(source, names, settings.domains)  # raises now, not at the step that draws such a problem
     if bool(settings.given_share) != bool(context.inputs("data")):
         missing = "no data" if settings.given_share else "data and given_share = 0"
         raise ValueError(f"stage {context.stage} has {missing}: give both an input 'data' and a given_share above 0")

@@ -16,7 +16,7 @@ from r1kit.stages.shared.costs import memory_of
 from r1kit.stages.shared.preflight import ROWS, check_rows
 from r1kit.tiny.frame import TINY_CHAT
 from r1kit.train.learner import OptimizerSettings
-from r1kit.train.memory_settings import MemorySettings, prepare
+from r1kit.train.memory_settings import MemorySettings, apply_memory_settings
 from r1kit.train.preflight.lines import SelfCheckSettings
 from r1kit.types import Sample
 
@@ -76,7 +76,7 @@ def run(context: Context) -> Mapping[str, Any]:
         seed=settings.seed,
     )
     place(model, settings.device, "auto", settings.weights_dtype)
-    prepare(model, settings)
+    apply_memory_settings(model, settings)
     learner = Learner(model, settings.optimizer, steps=settings.steps)
 
     def update_of(places: Sequence[int]) -> Update:

@@ -95,7 +95,7 @@ def run(context: Context) -> Mapping[str, Any]:
         held_out = Pairs(data.held_out) if data.held_out else None
         if unbalanced := len(data.rows) // 2 - len(rows):
             context.progress.say(f"{unbalanced} of {len(data.rows) // 2} pairs left out to balance lengths")
-    rows.refuse_useless()
+    rows.refuse_useless()  # after balancing, which may leave nothing
 
     def update_of(places: list[int], learner: Learner) -> Update:
         return rows.update(places, learner, settings.tokens_per_batch, settings.center)
@@ -132,7 +132,7 @@ def _held_out(
     write_json(context.folder / "held_out.json", metrics | interval)
     path = context.folder / "held_out.jsonl"
     if ranks.is_first():
-        path.unlink(missing_ok=True)
+        path.unlink(missing_ok=True)  # of an attempt that was killed while it wrote
     with RowWriter(path) as file:
         for row in held_out.held_out_rows(scores):
             file.append(row)

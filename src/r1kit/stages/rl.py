@@ -28,6 +28,7 @@ def check(context: Context) -> None:
     """Refuse rewards, losses, devices, tasks and prompts that cannot work, before any stage starts."""
     settings: RLSettings = context.settings
     scorer = build(rewards_of(context))
+    # imports functions of the user's own, so that a mistake in them shows now
     loss_of(settings.algorithm)
     baseline_of(settings.algorithm)
     check_sampling(context, scorer)

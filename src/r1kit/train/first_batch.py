@@ -44,7 +44,7 @@ def require_training(
     """
     if _training_fits(learner, update_of, work, tokens):
         return
-    smaller = tokens // 2
+    smaller = tokens // 2  # halves: each try costs a pass, and the message need not be exact
     while smaller > longest and not _training_fits(learner, update_of, work, smaller):
         smaller //= 2
     problem = f"a batch of {tokens} tokens does not fit into memory ({learner.device})"
@@ -86,6 +86,7 @@ def longest_group(prompt: int, completion: int, most: int, loss: AnyLoss, model:
                 token_ids=(0,) * (prompt + completion),
                 loss_mask=(False,) * prompt + (True,) * completion,
                 logprobs=(-1.0,) * (prompt + completion),
+                # not 0: such a sample would get no backward pass
                 advantages=(1.0 if number % 2 else -1.0,) * (prompt + completion),
             )
             for number in range(count)
@@ -110,12 +111,12 @@ def _training_fits(learner: Learner, update_of: Callable[[int], Update], work: W
             weight.grad = torch.zeros_like(weight)
         update = update_of(tokens)
         learner.forward_backward(update.batches, update.loss, update.totals)
-        del moments
+        del moments  # held until here, as the optimizer's own are
     except torch.OutOfMemoryError:
         return False
     finally:
         learner.optimizer.zero_grad(set_to_none=True)
-        learner.router.forget()
+        learner.router.forget()  # the trial's tokens must not move the routers' biases
     return True
 
 

@@ -35,7 +35,7 @@ class LoraSettings(Settings):
     lora_targets: tuple[str, ...] = Field((), description="names of linear layers; empty: all of them")
 
 
-def prepare(model: Any, settings: MemorySettings) -> None:
+def apply_memory_settings(model: Any, settings: MemorySettings) -> None:
     """Apply the settings to a loaded model."""
     from r1kit.models.recompute import recompute_activations
 

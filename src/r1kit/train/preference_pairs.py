@@ -172,9 +172,10 @@ class Responses:
 
 def score_all(model: RewardModel, tokens: TokenFile, tokens_per_batch: int) -> list[float]:
     """The score of every sample, read from disk in parts; each rank scores its share."""
-    scores: list[float] = []
-    lengths = tokens.lengths()
-    own = ranks.share(range(len(tokens)), lengths.__getitem__)
-    for start in range(0, len(own), ROWS_AT_ONCE):
-        scores += model.scores([tokens[row].token_ids for row in own[start : start + ROWS_AT_ONCE]], tokens_per_batch)
-    return [score for part in ranks.gather(scores) for score in part]
+    own_scores: list[float] = []
+    own_rows = ranks.share(range(len(tokens)), tokens.lengths().__getitem__)
+    for start in range(0, len(own_rows), ROWS_AT_ONCE):
+        token_ids = [tokens[row].token_ids for row in own_rows[start : start + ROWS_AT_ONCE]]
+        own_scores += model.scores(token_ids, tokens_per_batch)
+    # shares are neighbours, so those of all ranks one after another are in the order of the rows
+    return [score for scores in ranks.gather(own_scores) for score in scores]

@@ -102,7 +102,7 @@ class ServerPool:
             with ThreadPoolExecutor(len(self.servers)) as threads:
                 list(threads.map(self._hand_over, self.servers, self.facts, repeat(written)))
         finally:
-            shutil.rmtree(folder, ignore_errors=True)
+            shutil.rmtree(folder, ignore_errors=True)  # the servers have read it, or never will
         if all(server.is_lost for server in self.servers):
             raise EngineError("no server of servers.urls answers: start one, and run the same command again")
 
@@ -127,7 +127,7 @@ class ServerPool:
                 raise EngineError(
                     f"{server.name} is {now} since it was started again, and was {facts}: start it as before"
                 )
-            try:
+            try:  # paused, so that no completion is sampled by two versions
                 server.post("/pause?mode=wait", {}, server.timeout_s)  # one that is late may pause it all the same
                 answers = server.rpc("r1kit_load_weights", {"folder": str(written.folder.resolve())})
                 check_loaded(server.name, facts, written, before, answers)
@@ -162,7 +162,7 @@ class ServerPool:
         seeds = [server_seed(f"{params.seed}/{name}") for name in numbered_names(prompts)]
         rollout = _Rollout(self, prompts, seeds, self.policy.with_ends(params))
         groups = rollout.run(report)
-        for server in self.servers:
+        for server in self.servers:  # another client may have replaced the weights meanwhile
             self._require_version(server)
         return groups
 

@@ -17,7 +17,7 @@ from r1kit.stages.shared.input_files import input_files
 from r1kit.stages.shared.preflight import ROWS, check_rows
 from r1kit.stages.shared.trained import check_heads
 from r1kit.train.learner import Learner
-from r1kit.train.memory_settings import prepare
+from r1kit.train.memory_settings import apply_memory_settings
 from r1kit.train.preflight.lines import Line
 from r1kit.train.supervised import RowsByUpdate, TrainingSettings, Update, train_supervised
 from r1kit.train.validation import Validation
@@ -97,7 +97,7 @@ def train_rows(
     from r1kit.train.first_batch import longest_rows, require_training
 
     settings: TrainingSettings = context.settings
-    prepare(model, settings)
+    apply_memory_settings(model, settings)
     learner = Learner(model, settings.optimizer, steps=settings.updates(len(lengths)))
     rows_by_update = RowsByUpdate(len(lengths), settings)
 

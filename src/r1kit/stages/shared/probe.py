@@ -111,6 +111,7 @@ def make_probe(probe: ProbeSettings, policy: Any, chat: ChatFormat) -> Callable[
     engine, scorer = open_policy_engine(DeviceSettings(max_rows=probe.max_rows), policy), scorer_of(probe.rewards)
     task = load_tasks(probe.tasks, training=False, nested_columns=scorer.has_own)
     problems = Fitting(task, chat, policy, max_tokens=probe.max_tokens).problems
+    # greedy answers draw no random numbers, so that probing changes no result
     greedy = SamplingParams(temperature=0.0, max_tokens=probe.max_tokens)
 
     def measure() -> dict[str, float]:

@@ -28,7 +28,7 @@ from r1kit.stages.shared.probe import ProbeSettings, check_probe, make_probe, pr
 from r1kit.stages.shared.trained import check_heads, save_trained, with_lora
 from r1kit.tasks import TaskSpec, load_tasks, say_readings
 from r1kit.train.learner import Learner, OptimizerSettings
-from r1kit.train.memory_settings import LoraSettings, MemorySettings, prepare
+from r1kit.train.memory_settings import LoraSettings, MemorySettings, apply_memory_settings
 from r1kit.train.preflight.lines import SelfCheckSettings
 from r1kit.train.rl.collect import ScoredGroup
 from r1kit.train.rl.loop import RLLoop
@@ -112,8 +112,8 @@ def train(
     fitting = Fitting(task, chat, policy, max_tokens=settings.max_tokens, limit=limit)
     if fitting.dropped:
         say(f"{fitting.dropped} problems with prompts of over {limit} tokens left out")
-    policy = with_lora(policy, settings)
-    prepare(policy.model, settings)
+    policy = with_lora(policy, settings)  # before all that looks at the model's layers and weights
+    apply_memory_settings(policy.model, settings)
     updates = settings.steps * settings.minibatches * settings.epochs
     learner = Learner(policy.model, settings.optimizer, steps=updates, temperature=settings.temperature)
 
@@ -135,7 +135,7 @@ def train(
         every = settings.probe_every or math.ceil(settings.steps / 10)
         validation = Validation(measure, every, watch=watch, higher_is_better=True, patience=settings.patience)
     with _engine(context, policy) as engine:
-        objective = objective_of(learner, policy)
+        objective = objective_of(learner, policy)  # before a checkpoint is loaded: its reference is the first policy
         loop = RLLoop(
             learner=learner,
             objective=objective,

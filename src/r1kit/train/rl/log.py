@@ -21,7 +21,7 @@ def write_rollouts(folder: Path, step: int, scored: Sequence[ScoredGroup], token
     path, tokens_path = (folder / name / f"step-{step:06d}.jsonl" for name in ("rollouts", "logprobs"))
     for file in (path, tokens_path):
         file.parent.mkdir(exist_ok=True)
-        file.unlink(missing_ok=True)
+        file.unlink(missing_ok=True)  # a resumed run writes its step again
     # tokens first: whoever sees a row finds its tokens
     with RowWriter(tokens_path) as tokens, RowWriter(path) as rows:
         for entry in scored:
