@@ -26,6 +26,21 @@ class Teacher(Protocol):
         """The soft targets of a packed row at a temperature; each slice is computed or read when it is asked for."""
 
 
+def teacher_chunks(
+    teacher: Teacher, batch: Batch, temperature: float, size: int, loss: Callable[..., ChunkLoss]
+) -> Iterator[Chunk]:
+    """All targets of the batch that this rank has, in chunks of at most `size`, with the teacher's distributions.
+
+    `loss(logits, targets=..., soft=...)` is that of a chunk. It is a sum over tokens, so sequences may be split.
+    """
+    with torch.no_grad():  # the teacher is data
+        soft_targets, start = teacher.targets(batch, temperature), 0
+    for targets in batch.own_targets.chunks(size, whole=False):
+        chunk = slice(start, start + len(targets))
+        yield Chunk(targets.positions, partial(loss, targets=targets, soft=soft_targets(chunk)))
+        start = chunk.stop
+
+
 class DistillationSettings(Settings):
     """loss = soft_weight T^2 KL(teacher || student at temperature T) + hard_weight cross-entropy, per trained token.
 
@@ -51,16 +66,11 @@ class Distillation:
     teacher: Teacher
 
     def chunks(self, batch: Batch, totals: Totals, temperature: float, size: int) -> Iterator[Chunk]:
-        """All targets of the batch that this rank has, in chunks of at most `size`."""
+        """See `LogitsLoss`. Raises ValueError for a temperature of the learner: distillation has its own."""
         if temperature != 1.0:
             raise ValueError(f"the learner's temperature is {temperature}: distillation has its own, leave this at 1")
-        with torch.no_grad():  # the teacher is data
-            soft_targets, start = self.teacher.targets(batch, self.settings.temperature), 0
-        for targets in batch.own_targets.chunks(size, whole=False):  # a sum over tokens, so sequences may be split
-            chunk = slice(start, start + len(targets))
-            loss = partial(self._loss, targets=targets, totals=totals, soft=soft_targets(chunk))
-            yield Chunk(targets.positions, loss)
-            start = chunk.stop
+        loss = partial(self._loss, totals=totals)
+        return teacher_chunks(self.teacher, batch, self.settings.temperature, size, loss)
 
     def _loss(self, logits: Tensor, targets: Targets, totals: Totals, soft: SoftTargets) -> ChunkLoss:
         """The loss of a chunk's logits [n, V] and its gradient, by hand."""

@@ -15,7 +15,7 @@ from r1kit.models.batch import Batch, Targets, Totals
 from r1kit.models.head import Chunk, ChunkLoss
 from r1kit.models.policy_net import Loss, LossOutput, per_token
 from r1kit.settings import Settings
-from r1kit.train.losses.distillation import Teacher
+from r1kit.train.losses.distillation import Teacher, teacher_chunks
 from r1kit.train.losses.divergence import SoftTargets, divergence
 
 BETAS = {"forward": 0.0, "reverse": 1.0}
@@ -50,14 +50,8 @@ class OnPolicyDivergence:
     is_sampled: bool = True  # by the student; given samples have no log-probs of a sampler
 
     def chunks(self, batch: Batch, totals: Totals, temperature: float, size: int) -> Iterator[Chunk]:
-        """All targets of the batch that this rank has, in chunks of at most `size`."""
-        with torch.no_grad():  # the teacher is data
-            soft_targets, start = self.teacher.targets(batch, temperature), 0
-        for targets in batch.own_targets.chunks(size, whole=False):  # a sum over tokens, so sequences may be split
-            chunk = slice(start, start + len(targets))
-            loss = partial(self._loss, targets=targets, totals=totals, soft=soft_targets(chunk))
-            yield Chunk(targets.positions, loss)
-            start = chunk.stop
+        """See `LogitsLoss`."""
+        return teacher_chunks(self.teacher, batch, temperature, size, partial(self._loss, totals=totals))
 
     def _loss(self, logits: Tensor, targets: Targets, totals: Totals, soft: SoftTargets) -> ChunkLoss:
         """The loss of a chunk's logits [n, V] and its gradient, by hand."""
