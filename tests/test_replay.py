@@ -134,18 +134,18 @@ def test_a_replay_under_changed_code_names_what_differs(plain: Path) -> None:
 
 
 def test_the_step_must_be_logged_and_the_stage_named(run: Path, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"has no step 9, but steps 1 to 4"):
+    with pytest.raises(ValueError, match=r"has no step 9; it has steps 1 to 4"):
         quiet(run, 9)
-    with pytest.raises(ValueError, match=r"has no step 0, but steps 1 to 4"):
+    with pytest.raises(ValueError, match=r"has no step 0; it has steps 1 to 4"):
         quiet(run, 0)
     (tmp_path / "eval-1").mkdir()
     (tmp_path / "eval-1" / "stage.json").write_text(json.dumps({"kind": "evaluate", "run": {"settings": {}}}))
-    with pytest.raises(ValueError, match=r"eval-1 is of kind 'evaluate': only rl and on-policy"):
+    with pytest.raises(ValueError, match=r"eval-1 is of the kind 'evaluate': only rl and on-policy"):
         quiet(tmp_path / "eval-1", 1)
-    with pytest.raises(ValueError, match=r"name one RL stage of .* with --stage; .* there are: rl-"):
+    with pytest.raises(ValueError, match=r"name one RL stage of .* with --stage; these have logged steps: rl-"):
         replay(run, 1, "other", say=lambda line: None)
     (tmp_path / "empty").mkdir()
-    with pytest.raises(ValueError, match=r"has no RL stage with step_hashes.jsonl: no step"):
+    with pytest.raises(ValueError, match=r"has no RL stage with step_hashes.jsonl: none of its steps"):
         quiet(tmp_path / "empty", 1)
 
 
@@ -187,7 +187,7 @@ def test_runs_that_do_not_part_and_runs_that_cannot_be_compared(plain: Path, run
     result = bisect(stage_of(plain), stage_of(run))
     assert (result["parting"]["step"], result["parting"]["stage"]) == (1, "rl")
     assert "setting algorithm.kl_coef 0.0 -> 0.05" in result["text"]
-    with pytest.raises(ValueError, match="holds 0 runs"):
+    with pytest.raises(ValueError, match="contains 0 runs"):
         bisect(plain, tmp_path / "none")
 
 
