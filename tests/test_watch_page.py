@@ -177,6 +177,7 @@ def test_curves_show_values_by_pointer_and_by_key_and_the_legend_hides_lines(fin
     assert parts.locator("path.mean").count() == 1
     page.get_by_label("Compare with another stage of this run").select_option(label="r1")
     page.locator(".key .swatch", has_text="r1").wait_for()
+    assert "means of the last quarter" in page.locator(".over").inner_text()
     assert parts.locator("path.mean").count() == 2 and parts.locator("path.mean.s2").count() == 1
     page.get_by_role("button", name="Leave out r1").click()
     page.locator(".key").wait_for(state="detached")
@@ -243,6 +244,7 @@ def test_hostile_text_does_nothing(runs: Path, visit: Open) -> None:
         "stage": "rl",
         "kind": "rl",
         "settings": {NASTY: NASTY},
+        "fingerprint": "0a1b2c3d",
         "inputs": {},
         "started": "2026-11-29T00:00:00+00:00",
     }
@@ -264,7 +266,10 @@ def test_hostile_text_does_nothing(runs: Path, visit: Open) -> None:
         "notes": {"verdict": "wrong", "detail": NASTY, NASTY: NASTY},
     }
     (stage / "rollouts" / "step-000001.jsonl").write_text("".join(json.dumps(row) + "\n" for _ in range(2)))
-    page = visit("run=hostile&stage=rl-0a1b2c3d")
+    other = runs / "plain" / "rl-0a1b2c3d"
+    other.mkdir(parents=True)
+    (other / "manifest.json").write_text(json.dumps(facts | {"settings": {"steps": 3}}))
+    page = visit("run=hostile&stage=rl-0a1b2c3d&with=plain")
     page.locator("figure svg").first.wait_for()
     page.keyboard.press("3")
     page.locator(".cards details").first.wait_for()
@@ -273,6 +278,8 @@ def test_hostile_text_does_nothing(runs: Path, visit: Open) -> None:
     assert NASTY.replace("\x00", "") in page.locator(".thinking .text").first.text_content().replace("\x00", "")
     page.keyboard.press("5")
     page.locator("dl.settings").first.wait_for()
+    differing = page.get_by_role("region", name="Settings that differ").locator("tbody tr")
+    assert [row.split("\t")[1:] for row in differing.all_inner_texts()][1] == ["–", "3"]
     assert page.evaluate("window.pwned") is None
     assert page.locator("main :is(script, img, [onerror])").count() == 0
     assert page.locator(".runs .fault").all_inner_texts() == ["collapsed"]  # said in the list, whichever run is open

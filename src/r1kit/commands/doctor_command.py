@@ -108,6 +108,10 @@ def doctor_text(runs: Sequence[Mapping[str, Any]]) -> str:
             lines += [f"    {evidence}" for evidence in stage["evidence"]]
             lines += [f"    remedy: {stage['remedy']}"] if stage["remedy"] else []
             for check in stage["findings"]:
-                if check["status"] == "attention":
+                if check["status"] != "attention":
+                    continue
+                if stage["is_fault"]:  # its remedy comes first: what follows from the fault would be treated in vain
+                    lines.append(f"    symptom: {check['name']}: {check['evidence']}")
+                else:
                     lines.append(f"    look at {check['name']}: {check['evidence']}; {check['advice']}")
     return printable("\n".join(lines))

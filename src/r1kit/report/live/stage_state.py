@@ -42,7 +42,7 @@ class StageState:
     error: str = ""
     reads: Sequence[str] = ()
     metrics: Mapping[str, Any] = field(default_factory=dict)
-    has: Mapping[str, Any] = field(default_factory=dict)
+    has: Mapping[str, Any] = field(default_factory=lambda: {"curves": False, "rollouts": False, "rows": []})
 
     @property
     def measures(self) -> bool:

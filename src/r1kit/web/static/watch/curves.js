@@ -4,8 +4,8 @@ import { get, ofRun } from "./api.js";
 import { h } from "./dom.js";
 import { plotsOf } from "./health.js";
 import { clearPanels, panelOf } from "./panel.js";
-import { comparedRuns } from "./rail.js";
-import { go, state } from "./state.js";
+import { comparedRuns, twinOf } from "./rail.js";
+import { go, link, state } from "./state.js";
 
 export const events = ["step"];
 
@@ -18,8 +18,8 @@ export async function load({ run, stage }) {
   const mine = curvesOf(run.id, stage);
   const others = [
     ...comparedRuns().map(async (id) => {
-      const twin = (await get(ofRun(id))).stages.find((other) => other.name === stage.name && other.has.curves);
-      return { name: id, curves: twin ? await curvesOf(id, twin) : null };
+      const twin = await twinOf(id, stage);
+      return { name: id, curves: twin?.has.curves ? await curvesOf(id, twin) : null };
     }),
     ...comparedStages(run, stage).map(async (other) => ({
       name: labelOf(run, other),
@@ -61,7 +61,9 @@ export function render({ run, stage }, { mine, others, stored }) {
   const figures = (plots) =>
     plots.map((each) => {
       const panel = panelOf(each.title);
-      panel.update(each, withOthers(each, drawn), { width, first, last, stored });
+      const lines = withOthers(each, drawn);
+      const lacking = drawn.map(({ name }) => name).filter((name) => !lines.some((line) => line.run === name));
+      panel.update(each, lines, { width, first, last, stored, lacking, isCompared: drawn.length > 0 });
       return panel.element;
     });
   return [
@@ -69,7 +71,10 @@ export function render({ run, stage }, { mine, others, stored }) {
       "div.over",
       h(
         "p.note",
-        "Pale: each step. Bold: a moving average. Figures: mean of the first tenth of the steps → mean of the last quarter, as in the verdict.",
+        "Pale: each step. Bold: a moving average. Figures: ",
+        drawn.length
+          ? "means of the last quarter of the steps, of this run | of the others in turn."
+          : "mean of the first tenth of the steps → mean of the last quarter, as in the verdict.",
         stored.length ? " Click a step to read its rollouts." : "",
       ),
       stageChoice(run, stage),
@@ -88,7 +93,7 @@ function withOthers(each, drawn) {
   const lines = each.series.map((line, index) => ({
     ...line,
     colour: drawn.length ? "s1" : `s${(index % 6) + 1}`,
-    dash: drawn.length ? `dash${index % 4}` : "",
+    dash: `dash${(drawn.length ? index : Math.floor(index / 6)) % 4}`,
   }));
   const over = drawn.flatMap(({ name, colour, curves }) => {
     const twins = curves.plots.find((other) => other.title === each.title)?.series ?? [];
@@ -119,6 +124,7 @@ function comparing(run, stage, others) {
         ),
       ),
     missing.length ? h("span.note", `${missing.join(", ")}: no stage ${stage.name} with curves`) : null,
+    comparedRuns().length ? h("a", { href: link({ view: "settings" }) }, "settings that differ") : null,
   );
 }
 

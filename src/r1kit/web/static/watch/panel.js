@@ -6,7 +6,8 @@ import { plot } from "./plot.js";
 import { nearest } from "./scale.js";
 import { go } from "./state.js";
 
-const hidden = new Set(); // names of series that the legend has switched off
+const hidden = new Set(); // names of series that the legend has switched: off, or on if they are folded
+const MOST = 3; // series of a plot that are drawn for several runs at once
 const panels = new Map(); // by title
 let cursor = null; // a step
 
@@ -36,9 +37,13 @@ class Panel {
     this.field.onkeydown = (event) => this.key(event);
   }
 
-  update(each, lines, { width, first, last, stored }) {
-    Object.assign(this, { each, stored, first, last });
-    this.lines = lines.filter((line) => !hidden.has(`${this.title}/${line.label}`));
+  /** `lacking` are the compared runs without a line in this plot. */
+  update(each, lines, { width, first, last, stored, lacking, isCompared }) {
+    Object.assign(this, { each, stored, first, last, isCompared });
+    this.note = lacking.length ? `not logged by ${lacking.join(", ")}` : each.note;
+    // many lines of several runs cannot be told apart: then one is shown, and the others on demand
+    this.folded = isCompared && each.series.length > MOST ? each.series[0].label : null;
+    this.lines = lines.filter((line) => this.isShown(line));
     this.steps = [...new Set(lines.flatMap((line) => line.steps))].sort((a, b) => a - b);
     this.drawing = plot({ series: this.lines, isShare: each.is_share, exact: each.exact, width, first, last });
     this.field.replaceChildren(this.drawing.svg);
@@ -48,24 +53,29 @@ class Panel {
     this.at(cursor);
   }
 
+  isShown({ label }) {
+    const isFolded = this.folded !== null && label !== this.folded;
+    return hidden.has(`${this.title}/${label}`) === isFolded;
+  }
+
   captionParts(lines) {
     const own = lines.filter((line) => !line.run);
     this.value = h("span.ends");
-    this.about = h("span.about", own.length > 1 ? own.map((line) => this.legendEntry(line)) : this.each.note);
+    this.about = h("span.about", own.length > 1 ? [own.map((line) => this.legendEntry(line)), this.note === this.each.note ? null : h("span", this.note)] : this.note);
     return [h("b", this.title), this.value, this.about];
   }
 
   legendEntry(line) {
     const name = `${this.title}/${line.label}`;
     const toggle = () => {
-      if (hidden.has(name)) hidden.delete(name);
-      else if (this.lines.some((other) => other.label !== line.label)) hidden.add(name);
+      if (this.isShown(line) && this.lines.every((other) => other.label === line.label)) return; // the last one stays
+      if (!hidden.delete(name)) hidden.add(name);
       dispatchEvent(new Event("redraw"));
       [...this.caption.querySelectorAll("button")].find((button) => button.dataset.name === name)?.focus();
     };
     return h(
       "button.legend",
-      { type: "button", "data-name": name, "aria-pressed": String(!hidden.has(name)), onclick: toggle },
+      { type: "button", "data-name": name, "aria-pressed": String(this.isShown(line)), onclick: toggle },
       h("i", { class: `${line.colour} ${line.dash}` }),
       line.label,
       h("span.ends", { "data-line": line.label }),
@@ -76,7 +86,7 @@ class Panel {
   at(step) {
     const atStep = this.drawing.at(step).map((value) => number(value, this.each.is_share));
     const last = this.drawing.ends.map((ends) => ends[1]);
-    const course = this.lines.some((line) => line.run) ? last : this.drawing.ends.map((ends) => ends.join(" → "));
+    const course = this.isCompared ? last : this.drawing.ends.map((ends) => ends.join(" → "));
     const texts = step === null ? course : atStep;
     const spans = this.caption.querySelectorAll("[data-line]");
     for (const span of spans) {
@@ -85,7 +95,7 @@ class Panel {
     }
     const named = step === null ? "" : `step ${step}`;
     this.value.textContent = spans.length ? named : texts.join(" | ");
-    if (!spans.length) this.about.textContent = named || this.each.note; // beside both, a long title has no room
+    if (!spans.length) this.about.textContent = named || this.note; // beside both, a long title has no room
     const spoken = (step === null ? last : atStep).map((text, index) => `${this.lines[index].label} ${text}`);
     this.field.setAttribute("aria-valuenow", step ?? this.last);
     this.field.setAttribute("aria-valuetext", `step ${step ?? this.last}: ${spoken.join(", ")}`);

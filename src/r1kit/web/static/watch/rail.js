@@ -1,5 +1,6 @@
 // The list of runs, and the stages of the one that is shown.
 
+import { get, ofRun } from "./api.js";
 import { h } from "./dom.js";
 import { duration } from "./format.js";
 import { decisive, healthOf, mark } from "./health.js";
@@ -61,6 +62,9 @@ function saysOf({ state, says }) {
 
 /** Runs whose curves are drawn over those of the run that is shown. */
 export const comparedRuns = () => (state.with ? state.with.split("|") : []);
+
+/** The stage of another run that has the name of this one. */
+export const twinOf = async (id, stage) => (await get(ofRun(id))).stages.find((other) => other.name === stage.name);
 
 function compareBox(entry, run, compared) {
   const place = compared.indexOf(entry.id);
