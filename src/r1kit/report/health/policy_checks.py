@@ -39,7 +39,7 @@ def entropy(rows: Sequence[Row]) -> Check | None:
     if drifting:
         advice = "the policy drifts towards noise: lower the learning rate or raise the KL weight"
     evidence = f"{first} nats per token at first, {last} in the last quarter"
-    limit = "a tenth of the start, or three times the start and 1"
+    limit = "below a tenth of the start, or above three times the start and 1 nat"
     return finding("Entropy", collapsed or drifting, evidence, advice, limit=limit)
 
 

@@ -55,5 +55,9 @@ def audit(stage: StageFolder) -> Check | None:
     if not wrong:
         advice = "the audit says little: choose a second verifier that can read these references"
     return finding(
-        "Audit of verdicts", wrong or blind, evidence, advice, limit="1 % surely differ, or half without an answer"
+        "Audit of verdicts",
+        wrong or blind,
+        evidence,
+        advice,
+        limit="1 % by the lower end of the interval, or half not re-checked",
     )
