@@ -34,10 +34,11 @@ PARTS := sft-train rl-train-reasoning generate-synthetic sft-train-expanded rl-t
 $(PARTS): $(READY)
 	$(BIN)/r1kit run r1 --scale $(SCALE) --until $(PART_$@) $(ARGS)
 
-# One torch thread per worker: more threads than cores slow each other down.
+# One torch thread per worker: more threads than cores slow each other down. Three workers on two cores, because some
+# tests only wait.
 test: export OMP_NUM_THREADS = 1
 test: lint
-	$(BIN)/python -m pytest -n 2 --dist worksteal
+	$(BIN)/python -m pytest -n 3 --dist worksteal
 
 # Needs a GPU and a torch with CUDA; less than eight minutes, no network. Elsewhere: ARGS="--device cpu --shapes tiny".
 gpu-check: $(READY)

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, settings
 
-# Before any import of torch: its thread pool takes its size from here, and two workers share the machine.
+# Before any import of torch: its thread pool takes its size from here, and the workers share the machine.
 os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 for name in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "TRANSFORMERS_OFFLINE"):
@@ -21,6 +21,14 @@ settings.register_profile(
     "r1kit", deadline=None, derandomize=True, max_examples=50, suppress_health_check=[HealthCheck.too_slow]
 )
 settings.load_profile("r1kit")
+
+
+# They wait more than they compute: for nodes, ranks, time limits, browsers. Begun first, they wait beside the others.
+WAITING = ("test_cluster", "test_ranks", "test_whole_recipe", "test_code", "test_watch_page", "test_sandbox")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: item.path.stem not in WAITING)  # stable: the order within a file stays
 
 
 @pytest.fixture(scope="session")

@@ -644,7 +644,7 @@ def test_options_that_count_from_1_stay_so_in_all_rows(tmp_path: Path) -> None:
     assert "options count from 1" in check_file(path).reading
     with pytest.raises(DataError, match="some count from 0, others from 1"):
         load_file(write(path, *rows, {"question": "Q", "choices": ["x", "y", "z"], "answer": 0}))
-    with pytest.raises(DataError, match=r"row 21, field answer: 0 is none .* 1 to 3"):
+    with pytest.raises(DataError, match=r"row 21, field answer: 0 is not one .* 1 to 3"):
         load_file(write(path, *[rows[1]] * 20, {"question": "Q", "choices": ["x", "y", "z"], "answer": 0}))
     told = {"prompt": "question", "choices": "choices", "answer_from_0": "answer"}
     assert [problem.answer for problem in load_file(write(path, rows[0]), columns=told).problems] == ["B"]
