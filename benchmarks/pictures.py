@@ -9,6 +9,7 @@ The pictures show the path RUNS.
 from __future__ import annotations
 
 import argparse
+import re
 import shutil
 import subprocess
 import sys
@@ -60,7 +61,7 @@ def take_all(browser: Browser, address: str, runs: Path, compare: str) -> None:
     for scheme in ("light", "dark"):
         open_page(stage("zero"), "figure svg", 390, 844, scheme).screenshot(path=DOCS / f"watch-phone-{scheme}.png")
     page = open_page(stage("zero") + "&view=rollouts&step=11&group=0", ".card", 1280, 980, "dark")
-    page.get_by_role("link", name="7/8 right").first.click()
+    page.get_by_role("link", name=re.compile("[3-7] of 8 right")).first.click()
     page.locator(".card", has_text="wrong").first.wait_for()
     page.screenshot(path=DOCS / "watch-rollouts.png")
     rows = read_rows(next(runs.glob(f"{RUN}/mix-????????/mixed.jsonl")))
