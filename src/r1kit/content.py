@@ -68,8 +68,10 @@ def with_digest(content: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def is_changed(content: Mapping[str, Any]) -> bool:
-    """Whether an object is not the one that `with_digest` made."""
-    return content.get(DIGEST) != _digest({name: value for name, value in content.items() if name != DIGEST})
+    """Whether an object with a hash of itself is not the one that `with_digest` made."""
+    return DIGEST in content and content[DIGEST] != _digest(
+        {name: value for name, value in content.items() if name != DIGEST}
+    )
 
 
 def _digest(content: Mapping[str, Any]) -> str:

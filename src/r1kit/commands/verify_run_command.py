@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from r1kit.content import DIGEST, is_changed
+from r1kit.content import is_changed
 from r1kit.data.errors import DataError
 from r1kit.data.jsonl import read_rows
 from r1kit.pipeline.fingerprint import fingerprint
@@ -86,8 +86,7 @@ def _damage_of_run(run: Path) -> Iterator[tuple[Path, str]]:
     """What is wrong with the run's own files. A run that was killed in its first call has no list of calls."""
     for name, then in ((PLAN, "the command of the run writes it again"), (CALLS, "it has the times of calls")):
         try:
-            content = read_object(run / name)
-            if DIGEST in content and is_changed(content):  # an older version wrote none
+            if is_changed(read_object(run / name)):
                 yield run / name, f"edited; restore it from a copy, or delete it: {then}"
         except FileNotFoundError:
             if name == PLAN:

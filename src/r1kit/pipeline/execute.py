@@ -11,7 +11,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
-from r1kit.content import DIGEST, is_changed, with_digest
+from r1kit.content import is_changed, with_digest
 from r1kit.pipeline.fingerprint import UNKNOWN, Hashes
 from r1kit.pipeline.graph import Recipe
 from r1kit.pipeline.guards import require_free, stop_on_signals
@@ -23,7 +23,7 @@ from r1kit.pipeline.provenance import command, host
 from r1kit.pipeline.sharing import require_devices, require_shareable
 from r1kit.pipeline.side_by_side import Pool, run_side_by_side
 from r1kit.pipeline.worker import Workers
-from r1kit.store import StoreError, read_object, sha256, sweep, write_json, write_text
+from r1kit.store import StoreError, read_object, sha256, storing, sweep, write_json, write_text
 from r1kit.terminal import shortened
 
 RECIPE = "recipe.toml"
@@ -185,14 +185,17 @@ def _timed(file: Path, left: Sequence[Job], jobs: int, display: Display) -> Iter
 
 
 def _calls(file: Path, display: Display) -> list[Any]:
-    """The earlier calls of a run. A damaged list is kept under another name, which is said, and a new one begins."""
+    """The earlier calls of a run. A damaged list is renamed, which is said, and a new one begins.
+
+    Raises `StoreError` if it cannot be renamed.
+    """
     with contextlib.suppress(OSError, StoreError):
         content = read_object(file)
-        if isinstance(content.get("calls"), list) and not (DIGEST in content and is_changed(content)):
+        if isinstance(content.get("calls"), list) and not is_changed(content):
             return list(content["calls"])
     if file.exists():
         kept = file.with_suffix(f".damaged-{time.time_ns()}.json")
-        with contextlib.suppress(OSError):
+        with storing(file):  # a list that cannot be renamed is not written over
             file.rename(kept)
-            display.say(f"{file} is damaged: it is kept as {kept.name}, and the list of calls begins again")
+        display.say(f"{file} is damaged: it is kept as {kept.name}, and the list of calls begins again")
     return []

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -44,7 +44,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
 
 
 def stage_damage(
-    folder: Path, within: Iterable[str] = (".",), *, whole: bool = False, hash_of: Callable[[Path], str] = sha256
+    folder: Path, within: Collection[str] = (".",), *, whole: bool = False, hash_of: Callable[[Path], str] = sha256
 ) -> dict[str, str] | None:
     """How each damaged file of a finished stage differs from what the stage wrote; None if no hashes were recorded.
 
@@ -55,7 +55,7 @@ def stage_damage(
         return None
     records = parse_records(manifest.get(FILES, {}), folder / MANIFEST)
     used = {name: each for name, each in records.items() if is_within(name, within)}
-    changed = {MANIFEST: CHANGED} if is_changed(manifest) else {}
+    changed = {MANIFEST: CHANGED} if DIGEST not in manifest or is_changed(manifest) else {}
     added = {name: ADDED for name in _added(folder, records) if is_within(name, within)}
     return changed | added | damage(folder, used, whole=whole, hash_of=hash_of)
 
@@ -92,7 +92,7 @@ def _added(folder: Path, records: Mapping[str, Any]) -> Iterator[str]:
                 yield name
 
 
-def is_within(name: str, paths: Iterable[str]) -> bool:
+def is_within(name: str, paths: Collection[str]) -> bool:
     """Whether a file is one of these paths of its stage's folder, or below one; the manifest always is."""
     parents = {name, ".", *(parent.as_posix() for parent in PurePosixPath(name).parents)}
     return any(path in parents or name == MANIFEST for path in paths)

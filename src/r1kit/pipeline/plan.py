@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from r1kit.content import DIGEST, is_changed
+from r1kit.content import is_changed
 from r1kit.pipeline.fingerprint import UNKNOWN, Hashes, fingerprint, identity, settings_of
 from r1kit.pipeline.graph import External, Output, Recipe, Stage
 from r1kit.pipeline.manifest import CHANGED, MANIFEST, STARTED, read_manifest, remedy
@@ -105,7 +105,7 @@ def _status(stage: Stage, content: dict[str, Any], folder: Path, digest: str) ->
     if (folder / MANIFEST).exists():
         manifest = read_manifest(folder)
         if (found := manifest["fingerprint"]) != digest:
-            if DIGEST in manifest and is_changed(manifest):
+            if is_changed(manifest):
                 raise StoreError(f"{folder / MANIFEST} is damaged: {CHANGED}; {remedy(folder)}")
             raise StoreError(
                 f"{folder} holds the stage of another fingerprint, {found[:16]}, expected {digest[:16]}: it was "
