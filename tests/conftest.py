@@ -23,14 +23,6 @@ settings.register_profile(
 settings.load_profile("r1kit")
 
 
-# They wait more than they compute: for nodes, ranks, time limits, browsers. Begun first, they wait beside the others.
-WAITING = ("test_cluster", "test_ranks", "test_whole_recipe", "test_code", "test_watch_page", "test_sandbox")
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    items.sort(key=lambda item: item.path.stem not in WAITING)  # stable: the order within a file stays
-
-
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """The folder of real data sets beside the repository; tests that need it are skipped where it is missing."""
