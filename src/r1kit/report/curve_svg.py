@@ -58,12 +58,17 @@ def smoothed(values: Sequence[float], exact: bool = False) -> list[float]:
     return [(sums[end] - sums[begin]) / (end - begin) for begin, end in spans]
 
 
-def first_and_last(values: Sequence[float], exact: bool = False) -> tuple[float, float]:
-    """The two figures that describe a course everywhere: means over its first tenth and its last quarter.
+def head_and_tail(count: int) -> tuple[int, int]:
+    """How many of `count` values the first and the last figure of a course are means of: a tenth and a quarter."""
+    return max(1, count // 10), max(1, count // 4)
 
-    Of one value at least; of `exact` values the first and the last one.
+
+def first_and_last(values: Sequence[float], exact: bool = False) -> tuple[float, float]:
+    """The two figures that describe a course of at least one value everywhere: the means of its head and its tail.
+
+    With `exact` they are the first and the last value.
     """
-    head, tail = (1, 1) if exact else (max(1, len(values) // 10), max(1, len(values) // 4))
+    head, tail = (1, 1) if exact else head_and_tail(len(values))
     return fmean(values[:head]), fmean(values[-tail:])
 
 

@@ -9,7 +9,7 @@ from itertools import accumulate, pairwise
 from statistics import fmean
 from typing import Literal
 
-from r1kit.report.curve_svg import first_and_last, readable_number
+from r1kit.report.curve_svg import first_and_last, head_and_tail, readable_number
 from r1kit.report.curves import series
 from r1kit.report.folders import Row
 
@@ -74,7 +74,7 @@ def course(rows: Sequence[Row], metric: str) -> Course | None:
     values = [value for _, value in series(rows, metric)]
     if not values:
         return None
-    head, tail = max(1, len(values) // 10), max(1, len(values) // 4)
+    head, tail = head_and_tail(len(values))
     first, last = first_and_last(values)
     bends = [a - 2 * b + c for a, b, c in zip(values, values[1:], values[2:], strict=False)]
     sums = [0.0, *accumulate(values)]
