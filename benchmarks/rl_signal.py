@@ -11,7 +11,6 @@ is what pulls at the weights if the loss counts tokens alike (Dr. GRPO, DAPO), t
 
 from __future__ import annotations
 
-import json
 import sys
 from collections import defaultdict
 from collections.abc import Sequence
@@ -20,6 +19,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from r1kit.data.jsonl import read_rows
 from r1kit.tiny.everyday import training_references
 from r1kit.verifiers import find
 
@@ -32,8 +32,7 @@ def groups_of(folder: Path) -> list[Group]:
     """The groups of the steps in `rollouts/`. Raises SystemExit if there are none."""
     groups: dict[tuple[str, str], Group] = defaultdict(list)
     for path in sorted((folder / "rollouts").glob("step-*.jsonl")):
-        for line in path.read_text().splitlines():
-            row = json.loads(line)
+        for row in read_rows(path):
             groups[path.name, row["problem_id"]].append(row)
     if not groups:
         raise SystemExit(f"{folder} has no rollouts: give the folder of the stage r1")

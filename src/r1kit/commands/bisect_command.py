@@ -60,11 +60,8 @@ def bisect(one: Path, other: Path) -> dict[str, Any]:
     elif same:
         lines += ["the runs do not differ in anything that they recorded"]
     lines += [*damaged, *notes]
-    lines += (
-        [f"not compared, because the runs have no steps, metrics or rows in common: {', '.join(empty)}"]
-        if empty
-        else []
-    )
+    if empty:
+        lines.append(f"not compared, because the runs have no steps, metrics or rows in common: {', '.join(empty)}")
     lines += [f"only in one of them: {', '.join(unshared)}"] if unshared else []
     facts = asdict(parting) if isinstance(parting, Parting) else None
     is_ok = facts is None and bool(same) and not damaged

@@ -110,7 +110,7 @@ def doctor_text(runs: Sequence[Mapping[str, Any]]) -> str:
             for check in stage["findings"]:
                 if check["status"] != "attention":
                     continue
-                if stage["is_fault"]:  # its remedy comes first: what follows from the fault would be treated in vain
+                if stage["is_fault"]:  # without advice: the fault must be repaired first
                     lines.append(f"    symptom: {check['name']}: {check['evidence']}")
                 else:
                     lines.append(f"    look at {check['name']}: {check['evidence']}; {check['advice']}")

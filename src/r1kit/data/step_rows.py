@@ -37,7 +37,7 @@ class Difference:
 
 
 def read_steps(stage: Path) -> dict[int, dict[str, Any]]:
-    """The rows of a stage by step; empty for a stage of an older version. Raises `DataError` for a row that is none."""
+    """The rows of a stage by step; empty for a stage of an older version. Raises `DataError` for any other row."""
     steps = {}
     for number, row in enumerate(read_rows(stage / FILE, missing_ok=True), 1):
         hashes = [row[tensor] for tensor in (*SAMPLED, *UPDATED) if tensor in row]

@@ -1,8 +1,8 @@
 """The arithmetic of a model's linear layers: its precision, and weights packed for the processor's matrix kernels.
 
 On a CPU, `F.linear` packs the weights at every call, and under autocast it casts them too. But weights change once
-per update, and a rollout reads them at every token. Inside `packed_weights` they are packed once, in its precision;
-the packs are gone when the block ends, so no optimizer can leave a stale one behind.
+per update, and a rollout reads them at every token. Inside `packed_weights` they are packed once, in the precision in
+which the model computes; the packs are gone when the block ends, so no optimizer can leave a stale one behind.
 
 Products of bf16 keep norms, softmax, residual stream, gradients of the weights and the optimizer in fp32, as autocast
 does. On a CPU the logits stay in fp32, because rounded ones move the log-probs of sampler and trainer apart (ScaleRL,
@@ -53,7 +53,7 @@ def autocast(model: nn.Module) -> AbstractContextManager[Any]:
 
 @contextmanager
 def packed_weights(model: nn.Module, *, training: bool = False) -> Iterator[None]:
-    """A block in which a large model on a CPU computes with packed weights, and elsewhere nothing is different.
+    """A block in which a large model on a CPU computes with packed weights; other models compute as usual.
 
     The weights must not change inside. `training`: the block has backward passes too. Blocks nest: the outermost packs.
     """

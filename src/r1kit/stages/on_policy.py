@@ -119,7 +119,7 @@ def _given_rows(context: Context, policy: Policy) -> GivenRows | None:
 
 
 def work_of(settings: OnPolicyStageSettings, teachers: int) -> Work:
-    """A row costs a forward pass of its teacher; all teachers stay in memory. GivenRows rows join each update."""
+    """A row costs a forward pass of its teacher; all teachers stay in memory. Given rows join each update."""
     work = sampling_and_training(settings, teachers=teachers)
     rows = 1 / (1 - settings.given_share)  # of an update, for each sampled one
     return replace(work, passes=round(8 * settings.epochs * rows), update=math.ceil(work.update * rows))

@@ -89,7 +89,7 @@ def likeliest(logits: Tensor, count: int) -> tuple[Tensor, Tensor]:
 def _draw(probs: Tensor, uniform: Tensor) -> Tensor:
     """Tokens [B]: the first token at which the cumulative sum of `probs` [B, V] exceeds uniform * total.
 
-    The sum runs over blocks first, and inside one block of each row then: no fp64 tensor is as large as [B, V].
+    The sum runs over blocks first and then inside one block of each row, so no fp64 tensor is as large as [B, V].
     """
     rows, vocabulary = probs.shape
     num_blocks = -(-vocabulary // BLOCK)

@@ -58,8 +58,8 @@ class Sequence:
 class Scheduler:
     """Groups of sequences wait until slots are free; `running[i]` is the sequence in slot i.
 
-    A group holds sequences of one request, whose prompt is prefilled once for all of them. While prompts are prefilled
-    no running sequence moves on, so at most `prefill_tokens` of them are at once, or one prompt that is longer.
+    A group holds sequences of one request, whose prompt is prefilled once for all of them. No running sequence moves on
+    meanwhile, so a prefill has at most `prefill_tokens` tokens, unless a single prompt is longer.
     """
 
     def __init__(self, slots: int, prefill_tokens: float = float("inf")) -> None:

@@ -110,7 +110,7 @@ def lost_steps(rows: Sequence[Row]) -> Check | None:
     """Steps without a row, which no verdict can judge; None if there are none."""
     steps = {row["step"] for row in rows} - {0}
     last = int(max(steps, default=0))
-    if last == len(steps):
+    if last <= len(steps):
         return None
     first = next(step for step in count(1) if step not in steps)
     evidence = f"{last - len(steps)} steps up to {last} have no row in metrics.jsonl, first {first}"

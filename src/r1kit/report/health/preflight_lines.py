@@ -15,6 +15,7 @@ MEANING: dict[str, Name] = {
     "rewards on your references": "hacking",
     "answers in the prompts": "leaking",
 }
+CONSTANT = "not constant"  # the limit of rewards that failed it: then no group has a gradient
 
 
 def preflight_lines(stage: StageFolder) -> list[Row]:
@@ -33,7 +34,7 @@ def failed_before(signals: Signals) -> Verdict | None:
         return None
     first = failing[0]
     evidence = [f"before the first step, {line['check']}: {line['value']}" for line in failing[:3]]
-    is_constant = first.get("limit") == "not constant"  # of rewards: no group has a gradient
+    is_constant = first.get("limit") == CONSTANT
     name = "starved" if is_constant else MEANING.get(first["check"], "mismatched")
     return Verdict(name=name, evidence=tuple(evidence), remedy=str(first["remedy"]))
 

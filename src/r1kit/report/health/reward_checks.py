@@ -106,8 +106,8 @@ def over_optimisation(stage: StageFolder) -> Check | None:
     if stage.settings.get("patience"):
         advice = "the weights of the best held-out score were kept; with a KL term or a better reward model it goes on"
     limit = "a tenth below the best, and 0.05, while the reward rises"
-    bad, rose = fell and reward.rise > 0, reward.rise > 0
-    return finding("Over-optimisation", bad, evidence, advice, limit=limit, is_applicable=rose)
+    rose = reward.rise > 0
+    return finding("Over-optimisation", fell and rose, evidence, advice, limit=limit, is_applicable=rose)
 
 
 def not_scored(rows: Sequence[Row]) -> list[Check | None]:

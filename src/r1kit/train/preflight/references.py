@@ -105,9 +105,9 @@ def leak_line(problems: Sequence[Problem]) -> list[Line]:
 
 
 def frame_line(problems: Sequence[Problem]) -> list[Line]:
-    """References of the verifier `exact` are no sentences around an answer; nothing if they are not, or are too few.
+    """A failing line if all references of the verifier `exact` are one sentence around an answer.
 
-    A frame that the prompt asks for is part of the answer.
+    Empty if they are not, or if there are too few to tell. A sentence that the prompts ask for is part of the answer.
     """
     exact = [each for each in problems if each.verifier.removesuffix(THINKING) == "exact" and each.answer]
     answers = [each.answer.split() for each in exact]

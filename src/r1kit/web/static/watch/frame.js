@@ -75,7 +75,7 @@ function says(stage) {
     .join(", ");
 }
 
-/** The verdict is said wherever the stage is shown. */
+/** The verdict stands wherever the stage is shown. */
 function verdictLink(run, stage) {
   const found = mark((healthOf(run) ?? []).find((entry) => entry.stage === stage.id));
   return found ? h("a", { href: link({ view: "health" }) }, found) : null;

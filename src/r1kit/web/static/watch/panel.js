@@ -61,7 +61,9 @@ class Panel {
   captionParts(lines) {
     const own = lines.filter((line) => !line.run);
     this.value = h("span.ends");
-    this.about = h("span.about", own.length > 1 ? [own.map((line) => this.legendEntry(line)), this.note === this.each.note ? null : h("span", this.note)] : this.note);
+    const legend = own.map((line) => this.legendEntry(line));
+    const lacking = this.note === this.each.note ? null : h("span", this.note);
+    this.about = h("span.about", own.length > 1 ? [legend, lacking] : this.note);
     return [h("b", this.title), this.value, this.about];
   }
 
