@@ -89,9 +89,8 @@ def causal_attention(q: Tensor, k: Tensor, v: Tensor, softmax: Softmax) -> Tenso
     assert q.shape[1] == repeat * k.shape[1], "each key head serves the same number of query heads"
     if q.device.type == "cpu" and not _suits_kernel(q, k, v, softmax):
         return _CausalAttention.apply(q, k, v, *softmax)  # type: ignore[no-any-return]
-    if repeat > 1:  # interleaved: query heads 0 .. repeat - 1 belong to key head 0, as in the model's own code
-        k, v = (x.repeat_interleave(repeat, dim=1) for x in (k, v))
-    return fused_attention(q, k, v, softmax)
+    # interleaved: query heads 0 .. repeat - 1 belong to key head 0, as in the model's own code
+    return fused_attention(q, k.repeat_interleave(repeat, dim=1), v.repeat_interleave(repeat, dim=1), softmax)
 
 
 def _suits_kernel(q: Tensor, k: Tensor, v: Tensor, softmax: Softmax) -> bool:
