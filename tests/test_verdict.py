@@ -14,7 +14,8 @@ from r1kit.pipeline import Output
 from r1kit.recipes import build_recipe
 from r1kit.report import write_report
 from r1kit.report.folders import StageFolder
-from r1kit.report.health import Verdict, run_verdict, verdict
+from r1kit.report.health import Verdict, checks, run_verdict, verdict
+from r1kit.report.health.course import course
 from r1kit.report.health.policy_faults import PROMPT
 from r1kit.report.run import Run
 
@@ -190,6 +191,24 @@ def test_a_healthy_stage_is_not_accused(case: str, tmp_path: Path) -> None:
     result = verdict(stage(tmp_path / "rl", HEALTHY[case]))
     assert result.name == "healthy", result
     assert result.evidence[0] == "training reward 0.169 to 1"
+
+
+@pytest.mark.parametrize("case", [*FAULTS, *HEALTHY])
+def test_a_check_with_bounds_is_in_attention_if_the_last_quarter_has_passed_one(case: str, tmp_path: Path) -> None:
+    run = stage(tmp_path / "rl", HEALTHY[case] if case in HEALTHY else FAULTS[case][1])
+    bounded = [check for check in checks(run, {}) if check.bounds]
+    assert len(bounded) >= 4
+    for check in bounded:
+        courses = [(bound, course(run.metrics, bound.metric)) for bound in check.bounds]
+        is_passed = any(metric is not None and bound.is_passed(metric.last) for bound, metric in courses)
+        assert (check.status == "attention") is is_passed, check
+
+
+def test_a_gap_that_makes_a_run_mismatched_is_not_within_the_limits_of_its_check(tmp_path: Path) -> None:
+    run = stage(tmp_path / "rl", FAULTS["a sampler of another temperature, whose gap shrinks with the entropy"][1])
+    check = next(check for check in checks(run, {}) if check.name == "Sampler-trainer gap")
+    assert verdict(run).name == "mismatched" and check.status == "attention"
+    assert f"the limit is {check.limit.split()[0]}, with an entropy" in verdict(run).evidence[1]
 
 
 def test_noise_is_no_fall(tmp_path: Path) -> None:

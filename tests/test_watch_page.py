@@ -12,7 +12,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -178,7 +178,7 @@ def test_curves_show_values_by_pointer_and_by_key_and_the_legend_hides_lines(fin
     page.get_by_label("Compare with another stage of this run").select_option(label="r1")
     page.locator(".key .swatch", has_text="r1").wait_for()
     assert "means of the last quarter" in page.locator(".over").inner_text()
-    assert parts.locator("path.mean").count() == 2 and parts.locator("path.mean.s2").count() == 1
+    assert parts.locator("path.mean").count() == 2 and parts.locator("g.s2 path.mean").count() == 1
     page.get_by_role("button", name="Leave out r1").click()
     page.locator(".key").wait_for(state="detached")
     assert parts.locator("path.mean").count() == 1
@@ -301,6 +301,71 @@ def test_names_keep_their_room_beside_a_graph_of_many_stages(runs: Path, visit: 
         ends_at = page.evaluate("[...document.querySelectorAll('.lanes circle')].map((dot) => +dot.getAttribute('cx'))")
         assert len(ends_at) == len(stages) and max(ends_at) < 145
         assert len(set(ends_at)) == (2 if name == "arms" else 31)  # all lanes last until "second"
+
+
+def hand_written(runs: Path, name: str, courses: Mapping[str, Callable[[int], float]], steps: int = 12) -> None:
+    """A run with one RL stage whose metrics have these values by step."""
+    stage = runs / name / "rl-0a1b2c3d"
+    stage.mkdir(parents=True)
+    facts = {"stage": "rl", "kind": "rl", "settings": {}, "fingerprint": "0a1b2c3d", "inputs": {}}
+    (stage / "manifest.json").write_text(json.dumps(facts | {"started": "2026-11-29T00:00:00+00:00"}))
+    rows = ({"step": step} | {metric: value(step) for metric, value in courses.items()} for step in range(1, steps + 1))
+    (stage / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+CUT = {"completion/truncated": lambda step: 0.08 + 0.005 * step}  # the limit of 10 % is passed
+EQUAL = {"groups/zero_variance": lambda step: 0.5 + 0.02 * step}  # 80 % is near
+MIXED = "language/mixed"  # 10 points above the start are the limit
+
+
+def test_a_limit_is_drawn_if_it_is_near_and_holds_for_all_compared_runs(runs: Path, visit: Open) -> None:
+    hand_written(runs, "calm", CUT | EQUAL | {MIXED: lambda step: 0.02 + 0.001 * step})
+    hand_written(runs, "mixing", CUT | EQUAL | {MIXED: lambda step: 0.02 + 0.01 * step})
+    page = visit("run=calm&stage=rl-0a1b2c3d")
+    cut, equal, mixed = (
+        page.locator("figure", has_text=title) for title in ("Truncated", "Zero-variance groups", "Mixed languages")
+    )
+    cut.locator(".limit.attention text", has_text="limit: at most 10%").wait_for()
+    assert cut.get_by_role("slider").get_attribute("aria-description") == "limit: at most 10%"
+    assert equal.locator(".limit.healthy text").text_content() == "limit: at most 80%"
+    assert mixed.locator("svg").count() == 1 and mixed.locator(".limit").count() == 0  # it would squash the curve
+    page = visit("run=mixing&stage=rl-0a1b2c3d")
+    mixed = page.locator("figure", has_text="Mixed languages")
+    mixed.locator(".limit text", has_text="limit: at most 13%").wait_for()
+    page.get_by_label("Compare with calm").check()
+    mixed.locator(".limit").wait_for(state="detached")  # the other run began elsewhere
+    page.locator("figure", has_text="Truncated").locator(".limit.attention").wait_for()
+
+
+@pytest.mark.parametrize(("scheme", "width"), [("light", 1280), ("dark", 390)])
+def test_all_runs_are_compared_by_one_click_and_one_is_brought_to_the_front(
+    runs: Path, visit: Open, scheme: str, width: int
+) -> None:
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="no axe: pip install 'r1kit[dev]'").Axe()
+    names = [f"seed-{scheme}-{number}" for number in range(4)]
+    for number, name in enumerate(names):
+        hand_written(runs, name, {"reward/mean": lambda step, number=number: number + 0.1 * step})  # type: ignore[misc]
+    (runs / "other").mkdir(exist_ok=True)
+    page = visit(f"run={names[0]}&stage=rl-0a1b2c3d", width=width, color_scheme=scheme)
+    page.locator("figure svg").wait_for()
+    if width < 500:
+        page.locator("#rail > summary").click()
+    page.get_by_role("button", name="compare all").click()
+    page.locator(".key button.swatch", has_text=names[3]).wait_for()
+    assert {*names[1:]} <= {*page.locator(".key button.swatch").all_inner_texts()}
+    compared = page.locator("path.mean").count() - 1
+    assert compared >= 3 and page.locator("svg.many path.raw").first.is_hidden()
+    figures = page.locator("figure .ends")
+    assert re.fullmatch(r"1\.1 \| .+ … 4\.1", figures.inner_text())  # 1.1 is the mean of the steps 10 to 12
+    page.get_by_role("button", name=names[2]).click()
+    page.locator("g.back path.mean").nth(compared - 2).wait_for(state="attached")
+    assert page.locator("g.back path.mean").count() == compared - 1
+    assert figures.inner_text() == "1.1 | 3.1"
+    assert axe.run(page).response["violations"] == []
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    page.get_by_role("button", name="compare none").click()
+    page.locator(".key").wait_for(state="detached")
+    assert page.locator("path.mean").count() == 1
 
 
 def test_a_lost_server_is_said_and_found_again(tmp_path: Path, browser: Any) -> None:

@@ -17,10 +17,31 @@ Status = Literal["healthy", "attention", "not applicable"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Bound:
+    """A number that one metric should not pass, and the side on which it should stay; the live page draws it."""
+
+    metric: str
+    side: Literal["at most", "at least"]
+    value: float
+
+    def is_passed(self, value: float) -> bool:
+        return value > self.value if self.side == "at most" else value < self.value
+
+
+def at_most(metric: str, value: float) -> Bound:
+    return Bound(metric=metric, side="at most", value=value)
+
+
+def at_least(metric: str, value: float) -> Bound:
+    return Bound(metric=metric, side="at least", value=value)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Check:
     """One finding: its subject, the status, the numbers behind it, what to do, and from where on it is a worry.
 
     It is not applicable if the run does not do what it looks for: a reward that falls cannot be over-optimised.
+    `bounds` are the numbers in `limit` that hold for one metric by itself.
     """
 
     name: str
@@ -28,6 +49,7 @@ class Check:
     evidence: str
     advice: str = ""
     limit: str = ""
+    bounds: Sequence[Bound] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,11 +114,25 @@ def course(rows: Sequence[Row], metric: str) -> Course | None:
 
 
 def finding(
-    name: str, bad: bool, evidence: str, advice: str = "", *, limit: str = "", is_applicable: bool = True
+    name: str,
+    bad: bool,
+    evidence: str,
+    advice: str = "",
+    *,
+    limit: str = "",
+    bounds: Sequence[Bound] = (),
+    is_applicable: bool = True,
 ) -> Check:
-    """The advice is given only if something is wrong."""
+    """The advice is given only if something is wrong, and the bounds only if the check applies."""
     status: Status = "attention" if bad else "healthy" if is_applicable else "not applicable"
-    return Check(name=name, status=status, evidence=evidence, advice=advice if bad else "", limit=limit)
+    return Check(
+        name=name,
+        status=status,
+        evidence=evidence,
+        advice=advice if bad else "",
+        limit=limit,
+        bounds=bounds if bad or is_applicable else (),
+    )
 
 
 def below(rows: Sequence[Row], metric: str, name: str, limit: float, advice: str) -> Check | None:
@@ -105,7 +141,8 @@ def below(rows: Sequence[Row], metric: str, name: str, limit: float, advice: str
     if not share:
         return None
     evidence = f"{percent(share.last)} in the last quarter, at most {percent(share.highest)} in a step"
-    return finding(name, share.last > limit, evidence, advice, limit=f"{100 * limit:.0f} % in the last quarter")
+    bound, words = at_most(metric, limit), f"{100 * limit:.0f} % in the last quarter"
+    return finding(name, bound.is_passed(share.last), evidence, advice, limit=words, bounds=[bound])
 
 
 def percent(value: float) -> str:

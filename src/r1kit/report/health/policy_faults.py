@@ -6,23 +6,18 @@ from collections.abc import Mapping
 
 from r1kit.report.curve_svg import readable_number
 from r1kit.report.health.course import best_and_last, from_to, percent
+from r1kit.report.health.policy_checks import on_policy_gap
 from r1kit.report.health.signals import Signals, Verdict
 
 PROMPT = ("template", "system", "plain", "prefill", "options")  # of the chat settings; a template's date may differ
 
 
 def sampler_differs(signals: Signals) -> Verdict | None:
-    """On-policy, sampler and trainer compute the same log-probs.
-
-    They are 4e-7 apart in fp32, and 0.016 in bf16 at an entropy above 1. A sampler that the updates do not reach, or of
-    another temperature, is a fifth of the entropy apart or more, also when the entropy has become small; one that gets
-    each update a step late, a tenth at the first step and then less.
-    """
+    """On-policy, sampler and trainer compute the same log-probs."""
     gap, entropy = signals["sampler/logprob_gap_mean"], signals["policy/entropy"]
     if signals.stage.settings.get("staleness"):  # the sampler is an update behind, and that is corrected
         return None
-    limit = max(0.005, 0.1 * entropy.last) if entropy else 0.0
-    if not gap or not entropy or gap.last <= limit:
+    if not gap or not entropy or gap.last <= (limit := on_policy_gap(entropy)):
         return None
     return Verdict(
         name="mismatched",

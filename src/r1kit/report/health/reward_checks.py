@@ -10,7 +10,18 @@ from r1kit.data.jsonl import read_rows
 from r1kit.evaluate.statistics import Difference
 from r1kit.report.curve_svg import readable_number
 from r1kit.report.folders import Row, StageFolder
-from r1kit.report.health.course import Check, below, best_and_last, course, finding, from_to, is_accuracy, percent
+from r1kit.report.health.course import (
+    Check,
+    at_least,
+    at_most,
+    below,
+    best_and_last,
+    course,
+    finding,
+    from_to,
+    is_accuracy,
+    percent,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,8 +73,9 @@ def hack(stage: StageFolder, symptom: Symptom) -> Check | None:
     has_words = symptom.metric != "hack/repetition" or not too_few_words(stage)
     evidence += "" if has_words else "; most completions of the last rollouts have fewer than three words"
     limit = "20 % in the last quarter, and 10 points above the start"
-    bad = share.last > 0.2 and share.rise > 0.1
-    return finding(symptom.name, bad, evidence, symptom.advice, limit=limit, is_applicable=has_words)
+    bound = at_most(symptom.metric, max(0.2, share.first + 0.1))
+    bad = bound.is_passed(share.last)
+    return finding(symptom.name, bad, evidence, symptom.advice, limit=limit, bounds=[bound], is_applicable=has_words)
 
 
 def too_few_words(stage: StageFolder) -> bool:
@@ -95,10 +107,12 @@ def over_optimisation(stage: StageFolder) -> Check | None:
     """The training reward rises while the probe's held-out score falls from its best: the reward misses something."""
     probe = stage.settings.get("probe")
     watched = (probe.get("watch") if isinstance(probe, Mapping) else None) or "accuracy"
-    reward, held_out = course(stage.metrics, "reward/mean"), course(stage.metrics, f"probe/{watched}")
+    name = f"probe/{watched}"
+    reward, held_out = course(stage.metrics, "reward/mean"), course(stage.metrics, name)
     if not reward or not held_out:
         return None
-    fell = held_out.highest - held_out.last > max(0.05, 0.1 * abs(held_out.highest))
+    bound = at_least(name, held_out.highest - max(0.05, 0.1 * abs(held_out.highest)))
+    fell, rose = bound.is_passed(held_out.last), reward.rise > 0
     is_share = is_accuracy(watched)
     fall = f"{readable_number(held_out.first, is_share)} at first, {best_and_last(held_out, is_share)}"
     evidence = f"training reward {from_to(reward)}; held-out {watched} {fall}"
@@ -106,8 +120,8 @@ def over_optimisation(stage: StageFolder) -> Check | None:
     if stage.settings.get("patience"):
         advice = "the weights of the best held-out score were kept; with a KL term or a better reward model it goes on"
     limit = "a tenth below the best, and 0.05, while the reward rises"
-    rose = reward.rise > 0
-    return finding("Over-optimisation", fell and rose, evidence, advice, limit=limit, is_applicable=rose)
+    bad = fell and rose
+    return finding("Over-optimisation", bad, evidence, advice, limit=limit, bounds=[bound], is_applicable=rose)
 
 
 def not_scored(rows: Sequence[Row]) -> list[Check | None]:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from r1kit.evaluate.intervals import NORMAL_FROM, critical, wilson
 from r1kit.report.curves import names_below, series
 from r1kit.report.health.course import best_and_last, from_to, is_accuracy, percent
+from r1kit.report.health.policy_checks import MOST_EQUAL
 from r1kit.report.health.reward_checks import HACKS
 from r1kit.report.health.signals import Signals, Verdict
 
-NO_SIGNAL = 0.8  # share of groups that teach nothing
 HACKING = (
     "read late rollouts with a high reward: what do they share? Close the hole in the reward, give right answers the "
     "largest weight, and stop at the best held-out score (patience)"
@@ -100,7 +100,7 @@ def none_right(signals: Signals) -> Verdict | None:
     accuracy, size = signals.accuracy, signals.stage.settings.get("group_size")
     size = size if isinstance(size, int) and size else 8
     # at most size x accuracy of the groups have a right answer; without groups, as under a teacher, none is needed
-    is_enough = accuracy is None or accuracy.highest > 0.1 or accuracy.peak * size > 1 - NO_SIGNAL
+    is_enough = accuracy is None or accuracy.highest > 0.1 or accuracy.peak * size > 1 - MOST_EQUAL
     if accuracy is None or is_enough or not signals.zero_variance:
         return None
     with_signal = min(1.0, accuracy.last * size)
@@ -126,9 +126,9 @@ def none_right(signals: Signals) -> Verdict | None:
 def nothing_varies(signals: Signals) -> Verdict | None:
     """Nearly all groups have equal rewards, all wrong or from the start all right."""
     zero, accuracy = signals.zero_variance, signals.accuracy
-    if not zero or zero.last <= NO_SIGNAL:
+    if not zero or zero.last <= MOST_EQUAL:
         return None
-    was_solved = accuracy is not None and accuracy.first > 0.9 and zero.first > NO_SIGNAL
+    was_solved = accuracy is not None and accuracy.first > 0.9 and zero.first > MOST_EQUAL
     if signals.is_solved and not was_solved:
         return None  # the run has done its work
     evidence = [

@@ -8,25 +8,28 @@ from r1kit.data.jsonl import read_rows
 from r1kit.evaluate.intervals import NORMAL_FROM, critical, wilson
 from r1kit.report.curves import series
 from r1kit.report.folders import Row, StageFolder, is_number
-from r1kit.report.health.course import Check, Status, finding, percent
+from r1kit.report.health.course import Check, Status, at_most, finding, percent
 
-FAILURES = "1 % of the verdicts of a step, or a tenth of the steps"
+FAILED = at_most("verifier/failed", 0.01)
+FAILURES = f"{100 * FAILED.value:.0f} % of the verdicts of a step, or a tenth of the steps"
 
 
 def failures(rows: Sequence[Row]) -> Check | None:
     """Verifiers that raised, at any step: failures in the middle of a run count as much as at its end."""
-    failed = series(rows, "verifier/failed")
+    failed = series(rows, FAILED.metric)
     if not failed:
         return None
     bad_steps = [(step, share) for step, share in failed if share > 0]
     if not bad_steps:
-        return finding("Verifier failures", False, f"none in {len(failed)} steps", limit=FAILURES)
+        return finding("Verifier failures", False, f"none in {len(failed)} steps", limit=FAILURES, bounds=[FAILED])
     step, worst = max(bad_steps, key=lambda pair: pair[1])
     evidence = f"in {len(bad_steps)} of {len(failed)} steps, at most {percent(worst)} of the verdicts (step {step})"
-    bad = worst > 0.01 or len(bad_steps) > 0.1 * len(failed)
+    bad = FAILED.is_passed(worst) or len(bad_steps) > 0.1 * len(failed)
     advice = "these completions were left out, not scored 0; the rollouts' notes hold the verifier's error"
     status: Status = "attention" if bad else "healthy"
-    return Check(name="Verifier failures", status=status, evidence=evidence, advice=advice, limit=FAILURES)
+    return Check(
+        name="Verifier failures", status=status, evidence=evidence, advice=advice, limit=FAILURES, bounds=[FAILED]
+    )
 
 
 def audit(stage: StageFolder) -> Check | None:

@@ -67,7 +67,7 @@ export function stageHeading(run, stage, current) {
 }
 
 function says(stage) {
-  if (stage.state === "done") return `in ${duration(stage.seconds)}`;
+  if (stage.state === "done") return stage.seconds === null ? "" : `in ${duration(stage.seconds)}`;
   if (stage.state !== "running") return stage.error;
   const steps = stage.total ? `step ${stage.done ?? 0} of ${stage.total}` : "";
   return [steps, stage.seconds_left === null ? "" : `about ${duration(stage.seconds_left)} left`]

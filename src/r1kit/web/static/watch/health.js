@@ -76,6 +76,12 @@ export const plotsOf = (run, stage) => {
   return { verdict: found?.verdict, titles: PLOTS[found?.verdict] ?? [] };
 };
 
+/** The numbers that a stage's metrics should not pass, each with the status of its check. */
+export const boundsOf = (run, stage) => {
+  const found = (healthOf(run) ?? []).find((entry) => entry.stage === stage.id);
+  return (found?.checks ?? []).flatMap(({ bounds, status }) => bounds.map((bound) => ({ ...bound, status })));
+};
+
 /** What is wrong, the figures that show it, what to change, and where to see it. */
 export const verdict = (run, found, name = "") =>
   h(

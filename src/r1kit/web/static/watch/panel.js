@@ -3,13 +3,17 @@
 import { h } from "./dom.js";
 import { number } from "./format.js";
 import { plot } from "./plot.js";
-import { nearest } from "./scale.js";
+import { max, min, nearest } from "./scale.js";
 import { go } from "./state.js";
 
 const hidden = new Set(); // names of series that the legend has switched: off, or on if they are folded
 const MOST = 3; // series of a plot that are drawn for several runs at once
+const MOST_TOLD = 2; // compared runs whose figures are told one by one
 const panels = new Map(); // by title
 let cursor = null; // a step
+
+/** Whether there are so many compared runs that their figures are told as a range. */
+export const isMany = (compared) => compared.length > MOST_TOLD;
 
 /** The panel of a title. Panels outlive redraws, so that focus and crosshair stay where the reader has them. */
 export function panelOf(title) {
@@ -37,16 +41,24 @@ class Panel {
     this.field.onkeydown = (event) => this.key(event);
   }
 
-  /** `lacking` are the compared runs without a line in this plot. */
-  update(each, lines, { width, first, last, stored, lacking, isCompared }) {
-    Object.assign(this, { each, stored, first, last, isCompared });
+  /** Of the runs `compared`, `lacking` have no line in this plot, and the reader has brought one `inFront`, or "". */
+  update(each, lines, { bounds, width, first, last, stored, lacking, compared, inFront }) {
+    Object.assign(this, { each, stored, first, last, inFront, isCompared: compared.length > 0 });
+    this.isMany = isMany(compared);
     this.note = lacking.length ? `not logged by ${lacking.join(", ")}` : each.note;
     // many lines of several runs cannot be told apart: then one is shown, and the others on demand
-    this.folded = isCompared && each.series.length > MOST ? each.series[0].label : null;
-    this.lines = lines.filter((line) => this.isShown(line));
+    this.folded = this.isCompared && each.series.length > MOST ? each.series[0].label : null;
+    const shownLines = lines.filter((line) => this.isShown(line));
+    this.lines = inFront ? behind(shownLines, inFront) : shownLines;
     this.steps = [...new Set(lines.flatMap((line) => line.steps))].sort((a, b) => a - b);
-    this.drawing = plot({ series: this.lines, isShare: each.is_share, exact: each.exact, width, first, last });
+    const own = this.lines.filter((line) => !line.run);
+    const shown = bounds.filter(({ metric }) => own.some((line) => line.metric === metric));
+    const named = shown.map((bound) => ({ ...bound, name: own.length > 1 ? labelOf(own, bound) : "" }));
+    const { is_share: isShare, exact } = each;
+    this.drawing = plot({ series: this.lines, bounds: named, isShare, exact, width, first, last });
+    this.drawing.svg.classList.toggle("many", this.isMany);
     this.field.replaceChildren(this.drawing.svg);
+    this.field.setAttribute("aria-description", this.drawing.limits.join("; "));
     this.field.setAttribute("aria-valuemin", first);
     this.field.setAttribute("aria-valuemax", last);
     this.caption.replaceChildren(...this.captionParts(lines));
@@ -86,21 +98,34 @@ class Panel {
 
   /** Show the values at a step, in place of the first and last ones. */
   at(step) {
-    const atStep = this.drawing.at(step).map((value) => number(value, this.each.is_share));
-    const last = this.drawing.ends.map((ends) => ends[1]);
-    const course = this.isCompared ? last : this.drawing.ends.map((ends) => ends.join(" → "));
-    const texts = step === null ? course : atStep;
+    const values = this.drawing.at(step);
+    const figures = step === null ? this.lines.map((line) => line.ends[1]) : values;
+    const labels = [...new Set(this.lines.map((line) => line.label))];
+    const text = (label) => (step === null && !this.isCompared ? this.course(label) : this.told(figures, label));
     const spans = this.caption.querySelectorAll("[data-line]");
-    for (const span of spans) {
-      const own = texts.filter((_, index) => this.lines[index].label === span.dataset.line);
-      span.textContent = own.join(" | ");
-    }
+    for (const span of spans) span.textContent = labels.includes(span.dataset.line) ? text(span.dataset.line) : "";
     const named = step === null ? "" : `step ${step}`;
-    this.value.textContent = spans.length ? named : texts.join(" | ");
+    this.value.textContent = spans.length ? named : text(labels[0]);
     if (!spans.length) this.about.textContent = named || this.note; // beside both, a long title has no room
-    const spoken = (step === null ? last : atStep).map((text, index) => `${this.lines[index].label} ${text}`);
+    const spoken = labels.map((label) => `${label} ${this.told(figures, label)}`);
     this.field.setAttribute("aria-valuenow", step ?? this.last);
     this.field.setAttribute("aria-valuetext", `step ${step ?? this.last}: ${spoken.join(", ")}`);
+  }
+
+  course(label) {
+    const { ends } = this.lines.find((line) => line.label === label);
+    return ends.map((value) => number(value, this.each.is_share)).join(" → ");
+  }
+
+  /** One value of each line as text: this run's, and of the compared ones each, that in front, or their range. */
+  told(values, label) {
+    const text = (value) => number(value, this.each.is_share);
+    const of = (isWanted) => values.filter((_, place) => this.lines[place].label === label && isWanted(this.lines[place]));
+    const own = of((line) => !line.run);
+    if (this.inFront || !this.isMany)
+      return [...own, ...of((line) => line.run && (!this.inFront || line.run === this.inFront))].map(text).join(" | ");
+    const others = of((line) => line.run).filter(Number.isFinite);
+    return [...own.map(text), others.length ? `${text(min(others))} … ${text(max(others))}` : "–"].join(" | ");
   }
 
   key(event) {
@@ -125,6 +150,14 @@ class Panel {
     if (this.stored.length) go({ view: "rollouts", step: this.stored[nearest(this.stored, step)], group: null });
   }
 }
+
+/** The lines of all compared runs but one first, so that the others lie over them; they become pale. */
+function behind(lines, run) {
+  const isBack = (line) => line.run && line.run !== run;
+  return [...lines.filter(isBack).map((line) => ({ ...line, isBack: true })), ...lines.filter((line) => !isBack(line))];
+}
+
+const labelOf = (lines, { metric }) => lines.find((line) => line.metric === metric).label;
 
 function moveTo(step) {
   if (step === cursor) return;

@@ -7,6 +7,8 @@ import { decisive, healthOf, mark } from "./health.js";
 import { drawLanes, inOrder } from "./lanes.js";
 import { go, link, state } from "./state.js";
 
+export const MOST_COMPARED = 12; // by one click
+const MOST_RUNS = 30; // that one click looks at
 export const STATES = {
   waiting: "waiting",
   running: "running",
@@ -21,7 +23,7 @@ export const STATES = {
 
 export function rail({ runs, run, stage }) {
   return [
-    h("h2", "Runs"),
+    h("div.heading", h("h2", "Runs"), compareAll(runs, run, stage)),
     runs.length
       ? h(
           "ul.runs",
@@ -66,12 +68,29 @@ export const comparedRuns = () => (state.with ? state.with.split("|") : []);
 /** The stage of another run that has the name of this one. */
 export const twinOf = async (id, stage) => (await get(ofRun(id))).stages.find((other) => other.name === stage.name);
 
+/** The stage whose curves are compared: the one that is shown, or the first with curves. */
+const comparable = (run, stage) => stage ?? run.stages.find((one) => one.has.curves);
+
+/** One click for all other runs that have this stage, the last changed first, or for none. */
+function compareAll(runs, run, stage) {
+  const others = runs.filter((entry) => entry.id !== run?.id).slice(0, MOST_RUNS);
+  const base = run && comparable(run, stage);
+  if (!base?.has.curves || others.length < 2) return null;
+  if (comparedRuns().length) return h("button", { type: "button", onclick: () => go({ with: "" }) }, "compare none");
+  const choose = async () => {
+    const twins = await Promise.all(others.map(({ id }) => twinOf(id, base).catch(() => null))); // one may be damaged
+    const ids = others.map(({ id }) => id).filter((_, place) => twins[place]?.has.curves);
+    go({ with: ids.slice(0, MOST_COMPARED).join("|"), stage: base.id });
+  };
+  const title = `Draw the curves of all runs with a stage ${base.name} over these, of at most ${MOST_COMPARED}`;
+  return h("button", { type: "button", onclick: choose, title }, "compare all");
+}
+
 function compareBox(entry, run, compared) {
   const place = compared.indexOf(entry.id);
   const change = () => {
     const chosen = place < 0 ? [...compared, entry.id] : compared.filter((id) => id !== entry.id);
-    const first = run.stages.find((stage) => stage.has.curves); // only curves are compared
-    go({ with: chosen.join("|"), stage: state.stage ?? first?.id });
+    go({ with: chosen.join("|"), stage: state.stage ?? comparable(run)?.id });
   };
   return h(
     "label.compare",

@@ -38,6 +38,10 @@ export function path(steps, values, x, y) {
     .join("");
 }
 
+// not Math.min(...values): a long run has more values than a call has arguments
+export const min = (values) => values.reduce((a, b) => Math.min(a, b), Infinity);
+export const max = (values) => values.reduce((a, b) => Math.max(a, b), -Infinity);
+
 /** The index of the step nearest to `step` in a sorted list; -1 in an empty one. */
 export function nearest(steps, step) {
   let [low, high] = [0, steps.length - 1];
