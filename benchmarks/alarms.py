@@ -252,12 +252,10 @@ def alarms(course: Sequence[tuple[int, Verdict]]) -> dict[str, int]:
 def fall(folder: Path) -> int | None:
     """The first step at which the held-out accuracy is `FALL` below its best; None if it never is."""
     best = float("-inf")
-    for row in StageFolder("rl", folder).metrics:
-        if (value := row.get("probe/accuracy")) is None:
-            continue
+    for step, value in StageFolder("rl", folder).metrics.series("probe/accuracy"):
         best = max(best, value)
         if value < best - FALL:
-            return int(row["step"])
+            return int(step)
     return None
 
 

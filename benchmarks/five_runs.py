@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
+from r1kit.data.jsonl import read_rows
 from r1kit.engines.local import LocalEngine
 from r1kit.evaluate.table import align
 from r1kit.models.load import Policy, frozen_copy
@@ -31,6 +32,7 @@ from r1kit.recipes.r1_zero import zero_stage
 from r1kit.recipes.scales.tiny import TINY
 from r1kit.report.folders import StageFolder
 from r1kit.report.health import Verdict, verdict
+from r1kit.report.metrics import Metrics
 from r1kit.stages.rl import RL
 from r1kit.store import write_json
 
@@ -150,10 +152,10 @@ def with_engine(engine: Open) -> Callable[[Context], Mapping[str, Any]]:
 
 def prefixes(folder: Path) -> Iterator[tuple[int, Verdict]]:
     """The verdict after each step, as someone would have seen it who watched the run."""
-    whole = StageFolder("rl", folder)
-    for step in range(1, int(whole.metrics[-1]["step"]) + 1):
+    whole, rows = StageFolder("rl", folder), [*read_rows(folder / "metrics.jsonl")]
+    for step in range(1, int(whole.metrics.steps[-1]) + 1):
         stage = StageFolder("rl", folder)
-        vars(stage)["metrics"] = [row for row in whole.metrics if row["step"] <= step]
+        vars(stage)["metrics"] = Metrics(row for row in rows if row["step"] <= step)
         vars(stage)["rollouts"] = [path for path in whole.rollouts if int(path.stem.removeprefix("step-")) <= step]
         yield step, verdict(stage)
 

@@ -88,7 +88,7 @@ def unhealthy_reward(completions: Sequence[str], completion_ids: Sequence[list[i
     from r1kit.stages.shared import alarm
 
     def judged(folder: StageFolder) -> Verdict:
-        name = "collapsed" if folder.metrics[-1]["step"] >= 3 else "healthy"
+        name = "collapsed" if folder.metrics.steps[-1] >= 3 else "healthy"
         return Verdict(name=name, evidence=("planted",), remedy="lower it")
 
     alarm.verdict = judged  # type: ignore[assignment]

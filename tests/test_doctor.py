@@ -203,7 +203,7 @@ def named_from(step: int) -> Any:
     from r1kit.report.health import Verdict
 
     def judged(folder: StageFolder) -> Verdict:
-        is_fault = folder.metrics[-1]["step"] >= step
+        is_fault = folder.metrics.steps[-1] >= step
         return Verdict(name="collapsed" if is_fault else "healthy", evidence=("planted",), remedy="lower it")
 
     return judged
@@ -218,7 +218,7 @@ def test_an_alarm_warns_or_stops_or_rolls_back(
     changes = {"steps": 5, "checkpoint_every": 2, "preflight": "off"}
     warned = run(tiny_policy_folder, tmp_path / "warned", **changes)
     assert "collapsed since step 3: planted; lower it" in capsys.readouterr().err
-    assert StageFolder("rl", warned).metrics[-1]["step"] == 5
+    assert StageFolder("rl", warned).metrics.steps[-1] == 5
     with pytest.raises(AlarmError, match="step 4: collapsed since step 3"):
         run(tiny_policy_folder, tmp_path / "stopped", alarm="stop", **changes)
     back = run(tiny_policy_folder, tmp_path / "back", alarm="roll-back", **changes)

@@ -16,6 +16,7 @@ from r1kit.report.completions import is_right
 from r1kit.report.curve_svg import readable_number, smoothed
 from r1kit.report.folders import Source, StageFolder, find_stages, stage_name
 from r1kit.report.health import checks
+from r1kit.report.metrics import Metrics
 from r1kit.report.page import render
 from r1kit.report.page_tables import stage_columns
 from r1kit.report.run import Run
@@ -315,7 +316,27 @@ def test_what_was_made_from_an_earlier_run_of_a_stage_is_left_out(tmp_path: Path
 def test_of_a_step_done_twice_the_later_row_counts(tmp_path: Path) -> None:
     rows = [{"step": 1, "optim/loss": 3.0}, {"step": 2, "optim/loss": 2.0}, {"step": 2, "optim/loss": 1.0}]
     lines(tmp_path / "metrics.jsonl", rows)
-    assert [row["optim/loss"] for row in StageFolder("pretrain", tmp_path).metrics] == [3.0, 1.0]
+    assert StageFolder("pretrain", tmp_path).metrics.series("optim/loss") == [(1, 3.0), (2, 1.0)]
+
+
+def test_metrics_of_steps_in_any_order_are_those_of_the_last_row_of_each_step() -> None:
+    rows = [
+        {"step": 1, "loss": 3, "note": "a text"},
+        {"step": 3, "loss": None, "probe": 0.5},
+        {"step": 2, "loss": 2.0, "wide": 10**400},
+        {"step": 3, "loss": 1.0},
+        {"loss": 9.0},
+        {"step": 4, "loss": math.inf},
+    ]
+    metrics = Metrics(rows)
+    assert metrics.steps == [1, 2, 3, 4] and metrics.names() == ["loss", "probe", "wide"]
+    assert metrics.series("loss") == [(1, 3.0), (2, 2.0), (3, 1.0)] and metrics.values("loss") == [3.0, 2.0, 1.0]
+    assert metrics.series("probe") == metrics.series("wide") == metrics.series("unknown") == []
+    assert metrics.not_finite() == [2, 4]
+    later = metrics.copy()
+    later.add({"step": 2, "loss": 7.0})
+    assert later.not_finite() == [4] and later.series("loss")[1] == (2, 7.0)
+    assert metrics.not_finite() == [2, 4] and metrics.series("loss")[1] == (2, 2.0)
 
 
 def test_values_that_are_no_numbers_are_named_and_drawn_around(tmp_path: Path) -> None:

@@ -354,13 +354,13 @@ def test_a_run_that_grows_between_two_looks(copied: Path) -> None:
 def test_metrics_that_a_resumed_run_wrote_again_are_read_again(tmp_path: Path) -> None:
     file = tmp_path / "metrics.jsonl"
     growing = GrowingMetrics(file)
-    assert growing.rows() == []
+    assert not growing.metrics()
     file.write_text('{"step": 1, "a": 1}\n{"step": 2, "a": 2}\n')
-    assert [row["a"] for row in growing.rows()] == [1, 2]
+    assert growing.metrics().series("a") == [(1, 1), (2, 2)]
     file.write_text('{"step": 1, "a": 1}\n{"step": 2, "a": 3}\n{"step": 3, "a": 4}\n')
-    assert [row["a"] for row in growing.rows()] == [1, 3, 4]
+    assert growing.metrics().series("a") == [(1, 1), (2, 3), (3, 4)]
     file.unlink()
-    assert growing.rows() == []
+    assert not growing.metrics()
 
 
 def test_a_thinned_curve_keeps_its_ends_and_its_spikes() -> None:

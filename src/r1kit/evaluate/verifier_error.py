@@ -35,14 +35,11 @@ class ErrorRates:
             raise ValueError(f"{self}: give wrong and right answers, because each kind has errors of its own")
 
     @classmethod
-    def of_audit(cls, metrics: Iterable[Mapping[str, Any]], disagreements: Iterable[Mapping[str, Any]]) -> Self | None:
-        """The rates of a run's first verifier if its second one is right: from metrics.jsonl and audit.jsonl.
+    def of_audit(cls, right: int, wrong: int, disagreements: Iterable[Mapping[str, Any]]) -> Self | None:
+        """The rates of a run's first verifier if its second one is right, which found so many right and wrong answers.
 
-        None if the audit saw no wrong or no right answer.
+        `disagreements` are the rows of audit.jsonl. None if the audit saw no wrong or no right answer.
         """
-        rows = [row for row in metrics if "audit/right" in row]
-        right = round(math.fsum(row["audit/right"] for row in rows))
-        wrong = round(math.fsum(row["audit/count"] for row in rows)) - right
         verdicts = [row["verdict"] for row in disagreements]
         if not right or not wrong:
             return None

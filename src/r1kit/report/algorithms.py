@@ -35,8 +35,9 @@ def figures(training: StageFolder, evaluation: StageFolder) -> dict[str, float]:
     overall = evaluation.summary.overall if evaluation.summary else {}
     wrong = [row.completion_tokens for row in evaluation.scored if row.correct is False]
     lengths = [float(length) for length in wrong if length is not None]
-    end = training.metrics[-math.ceil(LAST * len(training.metrics)) :]
-    entropies = [row["policy/entropy"] for row in end if "policy/entropy" in row]
+    steps = training.metrics.steps
+    end = {*steps[-math.ceil(LAST * len(steps)) :]}
+    entropies = [value for step, value in training.metrics.series("policy/entropy") if step in end]
     means = {
         "accuracy": [overall["pass@1"].mean] if "pass@1" in overall else [],
         "tokens": [overall["completion_tokens"].mean] if "completion_tokens" in overall else [],
@@ -44,7 +45,7 @@ def figures(training: StageFolder, evaluation: StageFolder) -> dict[str, float]:
         "entropy": entropies,
     }
     known = {name: fmean(values) for name, values in means.items() if values}
-    rewards = [row["reward/mean"] for row in training.metrics if "reward/mean" in row]
+    rewards = training.metrics.values("reward/mean")
     return known | ({"fall": largest_fall(rewards)} if len(rewards) > WINDOW else {})  # too few steps show no fall
 
 

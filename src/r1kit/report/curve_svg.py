@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
-Points = list[tuple[float, float]]  # (step, value)
+from r1kit.report.metrics import Points
 
 # Placeholder colours that matplotlib writes; `inline` replaces them by the page's variables.
 INK, LINE = "#010203", "#020304"

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from r1kit.report.curve_svg import Points, draw, first_and_last, readable_number
-from r1kit.report.folders import Row, StageFolder, is_number
+from r1kit.report.curve_svg import draw, first_and_last, readable_number
+from r1kit.report.folders import StageFolder
+from r1kit.report.metrics import Metrics, Points
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,11 +40,11 @@ SPEEDS = {"speed/rollout": "sampling", "speed/train": "training"}
 SECONDS = {"time/rollout_s": "sampling", "time/train_s": "training", "time/rewards_s": "rewards, a part of sampling"}
 
 
-def plots(rows: Sequence[Row]) -> list[Plot]:
-    """All plots, in order; those that depend on names found in the rows (reward parts, tasks, judges) among them."""
-    parts = {name: name.removeprefix("reward/") for name in names_below(rows, "reward/")}
+def plots(names: Sequence[str]) -> list[Plot]:
+    """All plots, in order; the names of the logged metrics decide those of reward parts, tasks and judges."""
+    parts = {name: name.removeprefix("reward/") for name in names_below(names, "reward/")}
     parts = {name: part for name, part in parts.items() if part not in ("mean", "std")}
-    judges = by_source(rows, "probe/reward")
+    judges = by_source(names, "probe/reward")
     if len(judges) == 2:
         del judges["probe/reward"]  # the weighted sum of a single judge
     # A policy gradient's loss says nothing about progress.
@@ -91,19 +91,18 @@ def plots(rows: Sequence[Row]) -> list[Plot]:
         Plot("Tokens per second", SPEEDS),
         Plot("Seconds per step", SECONDS),
         Plot("Waiting for rewards", {"time/rewards_share": "share"}, "share of a step's time", is_share=True),
-        Plot("Held-out loss", by_source(rows, "validation/loss"), "nats per token"),
-        Plot("Accuracy by task", without_all(rows, "probe/accuracy"), "problems of probe.tasks", is_share=True),
+        Plot("Held-out loss", by_source(names, "validation/loss"), "nats per token"),
+        Plot("Accuracy by task", without_all(names, "probe/accuracy"), "problems of probe.tasks", is_share=True),
         Plot("Held-out judges", judges, "falls while the reward rises: the reward is being gamed"),
-        Plot("No score by a judge", without_all(rows, "probe/unknown"), "share of held-out answers", is_share=True),
+        Plot("No score by a judge", without_all(names, "probe/unknown"), "share of held-out answers", is_share=True),
     ]
 
 
 def panels(stage: StageFolder) -> tuple[list[Panel], list[str]]:
     """The stage's plots, and the titles of those that are zero throughout, which a line of text covers."""
-    rows = [row | tokens_per_second(row) for row in stage.metrics]
     drawn, flat = [], []
-    for plot in plots(rows):
-        curves = {name: points for name in plot.metrics if (points := series(rows, name))}
+    for plot in plots(stage.metrics.names()):
+        curves = {name: points for name in plot.metrics if (points := points_of(stage.metrics, name))}
         if not curves:
             continue
         if all(value == 0 for points in curves.values() for _, value in points):
@@ -119,31 +118,28 @@ def panels(stage: StageFolder) -> tuple[list[Panel], list[str]]:
     return drawn, flat
 
 
-def names_below(rows: Sequence[Row], prefix: str) -> list[str]:
-    """The metrics that begin with a prefix, in order of appearance."""
-    return list(dict.fromkeys(name for row in rows for name in row if name.startswith(prefix)))
+def names_below(names: Sequence[str], prefix: str) -> list[str]:
+    return [name for name in names if name.startswith(prefix)]
 
 
-def by_source(rows: Sequence[Row], metric: str) -> dict[str, str]:
+def by_source(names: Sequence[str], metric: str) -> dict[str, str]:
     """A metric over everything ("all"), and by source."""
-    return {metric: "all"} | {name: name.removeprefix(f"{metric}/") for name in names_below(rows, f"{metric}/")}
+    return {metric: "all"} | {name: name.removeprefix(f"{metric}/") for name in names_below(names, f"{metric}/")}
 
 
-def without_all(rows: Sequence[Row], metric: str) -> dict[str, str]:
-    return {name: label for name, label in by_source(rows, metric).items() if name != metric}
+def without_all(names: Sequence[str], metric: str) -> dict[str, str]:
+    return {name: label for name, label in by_source(names, metric).items() if name != metric}
 
 
-def tokens_per_second(row: Row) -> Row:
-    """`speed/rollout` and `speed/train`, if tokens and seconds were both logged."""
-    speeds = {}
-    train_seconds = row.get("time/train_s", row.get("time/step_s"))  # a stage without sampling logs whole steps only
-    for phase, seconds in (("rollout", row.get("time/rollout_s")), ("train", train_seconds)):
-        tokens = row.get(f"tokens/{phase}")
-        if is_number(tokens) and is_number(seconds) and seconds > 0:
-            speeds[f"speed/{phase}"] = tokens / seconds
-    return speeds
+def points_of(metrics: Metrics, name: str) -> Points:
+    """(step, value) of a metric of a plot: a logged one, or tokens per second."""
+    return tokens_per_second(metrics, name.removeprefix("speed/")) if name in SPEEDS else metrics.series(name)
 
 
-def series(rows: Sequence[Row], metric: str) -> Points:
-    """(step, value) of every row with a finite value."""
-    return [(row["step"], row[metric]) for row in rows if is_number(row.get(metric)) and math.isfinite(row[metric])]
+def tokens_per_second(metrics: Metrics, phase: str) -> Points:
+    """Of "rollout" or "train", where tokens and seconds were both logged."""
+    seconds = metrics.series(f"time/{phase}_s")
+    if not seconds and phase == "train":
+        seconds = metrics.series("time/step_s")  # a stage without sampling logs whole steps only
+    tokens = dict(metrics.series(f"tokens/{phase}"))
+    return [(step, tokens[step] / value) for step, value in seconds if step in tokens and value > 0]

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import Any
 
 from r1kit import store
 from r1kit.data.jsonl import read_rows
 from r1kit.evaluate.metrics import Scored
 from r1kit.evaluate.statistics import Summary, summarise
+from r1kit.numeric import is_number
 from r1kit.pipeline.manifest import stage_damage
 from r1kit.pipeline.plan import PLAN
+from r1kit.report.metrics import Metrics
 
 FILES = ("manifest.json", "stage.json", "metrics.jsonl", "completions.jsonl")  # of which a stage's folder has one
 EVIDENCE = ("metrics.jsonl", "preflight.json", "mask.json", "completions.jsonl", "results.json")  # of verdicts
@@ -81,11 +82,9 @@ class StageFolder:
         return "train" if (self.folder / "metrics.jsonl").exists() else "other"
 
     @cached_property
-    def metrics(self) -> list[Row]:
-        """One row per step, in order. If a step was repeated after a resume, the later row counts."""
-        rows = map(with_shared_names, read_rows(self.folder / "metrics.jsonl", missing_ok=True))
-        by_step = {row["step"]: row for row in rows if is_number(row.get("step"))}
-        return [by_step[step] for step in sorted(by_step)]
+    def metrics(self) -> Metrics:
+        """What the stage logged in its steps so far."""
+        return Metrics(read_rows(self.folder / "metrics.jsonl", missing_ok=True))
 
     @cached_property
     def completions(self) -> list[Row]:
@@ -216,12 +215,3 @@ def stage_name(folder: Path) -> str:
 def read_object(path: Path) -> Row:
     """A JSON object; empty if there is no file."""
     return store.read_object(path) if path.exists() else {}
-
-
-def with_shared_names(row: Row) -> Row:
-    """The row with one text for a name in all rows: names are more than half of what thousands of rows hold."""
-    return {sys.intern(name): value for name, value in row.items()}
-
-
-def is_number(value: Any) -> TypeGuard[float]:
-    return isinstance(value, int | float) and not isinstance(value, bool)

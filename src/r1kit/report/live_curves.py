@@ -11,7 +11,7 @@ from typing import Any
 
 from r1kit import store
 from r1kit.report.curve_svg import smoothed
-from r1kit.report.curves import plots, series
+from r1kit.report.curves import plots, points_of
 from r1kit.report.folders import StageFolder
 from r1kit.report.health import verdict
 
@@ -51,14 +51,14 @@ class LiveCurves:
         from matplotlib.backends.backend_svg import FigureCanvasSVG
         from matplotlib.figure import Figure
 
-        rows = stage.metrics
-        by_title = {plot.title: plot for plot in plots(rows)}
+        metrics = stage.metrics
+        by_title = {plot.title: plot for plot in plots(metrics.names())}
         chosen = [by_title[title] for title in self.titles if title in by_title]
-        drawn = [plot for plot in chosen if any(series(rows, name) for name in plot.metrics)][:MOST]
+        drawn = [plot for plot in chosen if any(points_of(metrics, name) for name in plot.metrics)][:MOST]
         figure = Figure(figsize=(10.5, 1.2 + 2.1 * -(-len(drawn) // 3)), layout="constrained")
         result = verdict(stage)
         figure.suptitle(
-            f"{stage.name}, step {rows[-1]['step']}: {result.name} ({'; '.join(result.evidence[:2])})", size=10
+            f"{stage.name}, step {metrics.steps[-1]}: {result.name} ({'; '.join(result.evidence[:2])})", size=10
         )
         for place, plot in enumerate(drawn, 1):
             axes = figure.add_subplot(-(-len(drawn) // 3), 3, place)
@@ -66,7 +66,7 @@ class LiveCurves:
             axes.tick_params(labelsize=8)
             axes.grid(axis="y", alpha=0.3)
             for number, (name, label) in enumerate(plot.metrics.items()):
-                points = series(rows, name)
+                points = points_of(metrics, name)
                 steps, values = [step for step, _ in points], [value for _, value in points]
                 axes.plot(steps, values, color=f"C{number}", linewidth=0.8, alpha=0.35)
                 axes.plot(

@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from r1kit.evaluate.table import show
+from r1kit.numeric import is_number
 from r1kit.report import gains
 from r1kit.report.compare import sentence
 from r1kit.report.completions import held_out, training
 from r1kit.report.curves import panels
-from r1kit.report.folders import StageFolder, is_number
+from r1kit.report.folders import StageFolder
 from r1kit.report.mask_pictures import mask_pictures
 from r1kit.report.page_tables import comparison_table, stage_columns
 from r1kit.report.run import Run
@@ -61,7 +62,7 @@ def render(run: Run) -> str:
 def described(stage: StageFolder) -> dict[str, Any]:
     """A stage for the template: facts as text, settings under dotted names."""
     versions = stage.manifest.get("versions")
-    step = f", step {stage.metrics[-1]['step']}" if stage.metrics else ""
+    step = f", step {stage.metrics.steps[-1]}" if stage.metrics else ""
     return {
         "name": stage.name,
         "kind": stage.kind,

@@ -64,14 +64,16 @@ class Run:
     @cached_property
     def error_rates(self) -> ErrorRates | None:
         """The verifier's error rates by the audits of all RL stages; None if no audit found an error."""
-        metrics, disagreements = list[Row](), list[Row]()
+        right = count = 0
+        disagreements = list[Row]()
         for stage in self.rl_stages:
-            metrics += stage.metrics
+            rights, counts = (dict(stage.metrics.series(f"audit/{name}")) for name in ("right", "count"))
+            right += round(sum(rights.values()))
+            count += round(sum(counts[step] for step in rights))
             # a step writes its disagreements before it trains, and its metrics after that
-            steps = {row["step"] for row in stage.metrics if "audit/right" in row}
             rows = read_rows(stage.folder / "audit.jsonl", missing_ok=True)
-            disagreements += [row for row in rows if row["step"] in steps]
-        rates = ErrorRates.of_audit(metrics, disagreements)
+            disagreements += [row for row in rows if row["step"] in rights]
+        rates = ErrorRates.of_audit(right, count - right, disagreements)
         return rates if rates and rates.false_positives + rates.false_negatives else None
 
     @cached_property

@@ -23,7 +23,7 @@ def summarise_run(run: Run) -> dict[str, Any]:
     whole, stages, texts = run.stage_table, {}, []
     for stage in run.stages:  # the manifest's facts, and the last step if the stage trains
         facts = {key: stage.manifest[key] for key in FACTS if key in stage.manifest}
-        steps = {"steps": stage.metrics[-1]["step"]} if stage.metrics else {}
+        steps = {"steps": stage.metrics.steps[-1]} if stage.metrics else {}
         head = {"kind": stage.kind, "finished": stage.finished, "folder": stage.folder.name}
         stages[stage.name] = head | steps | facts
     for comparison in run.comparisons:  # each table, and under it the changes from one model to the next

@@ -25,29 +25,29 @@ def checks(stage: StageFolder, differences: Mapping[str, Difference]) -> list[Ch
 
     `differences` are by metric, after minus before the stage on held-out problems; empty if it was not evaluated.
     """
-    rows = stage.metrics
+    metrics = stage.metrics
     findings = [
         preflight(stage),
-        lost_steps(rows),
-        zero_variance(rows),
-        entropy(rows),
-        below(rows, "completion/truncated", "Truncated", 0.10, "raise max_tokens, or add the soft overlong penalty"),
+        lost_steps(metrics),
+        zero_variance(metrics),
+        entropy(metrics),
+        below(metrics, "completion/truncated", "Truncated", 0.10, "raise max_tokens, or add the soft overlong penalty"),
         below(
-            rows,
+            metrics,
             "verifier/unknown",
             "No verdict",
             0.02,
             "read the rollouts without a verdict: what can the verifier not read?",
         ),
-        failures(rows),
-        *not_scored(rows),
+        failures(metrics),
+        *not_scored(metrics),
         audit(stage),
-        sampler_gap(rows),
-        format_only(rows, differences),
+        sampler_gap(metrics),
+        format_only(metrics, differences),
         length(stage),
-        mixing(rows),
+        mixing(metrics),
         over_optimisation(stage),
         *(hack(stage, symptom) for symptom in HACKS),
-        numbers(rows),
+        numbers(metrics),
     ]
     return [check for check in findings if check]

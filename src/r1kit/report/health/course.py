@@ -10,8 +10,7 @@ from statistics import fmean
 from typing import Literal
 
 from r1kit.report.curve_svg import first_and_last, head_and_tail, readable_number
-from r1kit.report.curves import series
-from r1kit.report.folders import Row
+from r1kit.report.metrics import Metrics
 
 Status = Literal["healthy", "attention", "not applicable"]
 
@@ -91,9 +90,9 @@ class Course:
         return self.fall > max(share * abs(self.peak), 3 * self.fall_error)
 
 
-def course(rows: Sequence[Row], metric: str) -> Course | None:
+def course(metrics: Metrics, metric: str) -> Course | None:
     """None if the metric was not logged."""
-    values = [value for _, value in series(rows, metric)]
+    values = metrics.values(metric)
     if not values:
         return None
     head, tail = head_and_tail(len(values))
@@ -135,9 +134,9 @@ def finding(
     )
 
 
-def below(rows: Sequence[Row], metric: str, name: str, limit: float, advice: str) -> Check | None:
+def below(metrics: Metrics, metric: str, name: str, limit: float, advice: str) -> Check | None:
     """A share that should stay below a limit in the last quarter."""
-    share = course(rows, metric)
+    share = course(metrics, metric)
     if not share:
         return None
     evidence = f"{percent(share.last)} in the last quarter, at most {percent(share.highest)} in a step"
@@ -164,10 +163,10 @@ def best_and_last(metric: Course, is_share: bool = False) -> str:
     return f"{best} at best, {last} in the last quarter"
 
 
-def stopped_at(rows: Sequence[Row], metric: str) -> float | None:
+def stopped_at(metrics: Metrics, metric: str) -> float | None:
     """The last step of a metric that is no longer logged: not in the last quarter, nor for twice its longest gap."""
-    steps = [step for step, _ in series(rows, metric)]
-    first, end = rows[0]["step"], rows[-1]["step"]
+    steps = [step for step, _ in metrics.series(metric)]
+    first, end = metrics.steps[0], metrics.steps[-1]
     gap = max((after - before for before, after in pairwise(steps)), default=0)
     is_over = bool(steps) and steps[-1] < end - (end - first) / 4 and end - steps[-1] > 2 * gap
     return steps[-1] if is_over else None

@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from itertools import count
 from statistics import fmean, median
 
 from r1kit.data.jsonl import read_rows
+from r1kit.numeric import is_number
 from r1kit.report.completions import is_right
 from r1kit.report.curve_svg import readable_number
-from r1kit.report.curves import series
-from r1kit.report.folders import Row, StageFolder, is_number
+from r1kit.report.folders import StageFolder
 from r1kit.report.health.course import Check, Course, at_least, at_most, course, finding, from_to, percent, stopped_at
+from r1kit.report.metrics import Metrics
 
 MOST_EQUAL = 0.8  # share of groups that teach nothing
 MOST_GAP = 0.02  # nats per token
 
 
-def zero_variance(rows: Sequence[Row]) -> Check | None:
+def zero_variance(metrics: Metrics) -> Check | None:
     """Groups with equal rewards give no gradient: harmless if the problems are solved, starvation if they are not."""
-    zero, accuracy = course(rows, "groups/zero_variance"), course(rows, "reward/accuracy")
+    zero, accuracy = course(metrics, "groups/zero_variance"), course(metrics, "reward/accuracy")
     if not zero:
         return None
     evidence = f"{percent(zero.first)} of groups at first, {percent(zero.last)} in the last quarter"
@@ -33,9 +33,9 @@ def zero_variance(rows: Sequence[Row]) -> Check | None:
     return finding("Zero-variance groups", bad, evidence, advice, limit=limit, bounds=bounds)
 
 
-def entropy(rows: Sequence[Row]) -> Check | None:
+def entropy(metrics: Metrics) -> Check | None:
     name = "policy/entropy"
-    metric = course(rows, name)
+    metric = course(metrics, name)
     if not metric:
         return None
     first, last = readable_number(metric.first), readable_number(metric.last)
@@ -49,16 +49,16 @@ def entropy(rows: Sequence[Row]) -> Check | None:
     return finding("Entropy", collapsed or drifting, evidence, advice, limit=limit, bounds=bounds)
 
 
-def sampler_gap(rows: Sequence[Row]) -> Check | None:
+def sampler_gap(metrics: Metrics) -> Check | None:
     """Sampler and trainer should give the same tokens the same log-probs; otherwise the gradient is off-policy."""
-    gap = course(rows, "sampler/logprob_gap_mean")
+    gap = course(metrics, "sampler/logprob_gap_mean")
     if not gap:
         return None
     evidence = f"mean {readable_number(gap.last)} in the last quarter, at most {readable_number(gap.highest)} in a step"
-    if any(row.get("sampler/staleness") for row in rows):
+    if any(metrics.values("sampler/staleness")):
         return finding("Sampler-trainer gap", False, f"{evidence}; the sampler is an update behind")
     advice = "use truncated importance sampling, the same precision on both sides, or r1kit's own engine"
-    policy_entropy = course(rows, "policy/entropy")
+    policy_entropy = course(metrics, "policy/entropy")
     most = min(MOST_GAP, on_policy_gap(policy_entropy)) if policy_entropy else MOST_GAP
     bound, limit = at_most("sampler/logprob_gap_mean", most), f"{readable_number(most)} in the last quarter"
     return finding("Sampler-trainer gap", bound.is_passed(gap.last), evidence, advice, limit=limit, bounds=[bound])
@@ -79,13 +79,13 @@ def length(stage: StageFolder) -> Check | None:
 
     Right and wrong answers are checked apart too: the mean over all can hide the drift of one of them.
     """
-    rows = stage.metrics
-    overall, accuracy = course(rows, "completion/length_mean"), course(rows, "reward/accuracy")
+    metrics = stage.metrics
+    overall, accuracy = course(metrics, "completion/length_mean"), course(metrics, "reward/accuracy")
     if not overall:
         return None
-    outcomes = {name: course(rows, f"completion/length_{name}") for name in ("right", "wrong")}
+    outcomes = {name: course(metrics, f"completion/length_{name}") for name in ("right", "wrong")}
     logged = {name: outcome for name, outcome in outcomes.items() if outcome}
-    ended = {name: stopped_at(rows, f"completion/length_{name}") for name in logged}
+    ended = {name: stopped_at(metrics, f"completion/length_{name}") for name in logged}
     evidence = f"{readable_number(overall.first)} tokens at first, {readable_number(overall.last)} in the last quarter"
     for name, outcome in logged.items():
         course_of = from_to(outcome) if ended[name] is None else f"{readable_number(outcome.first)} at first"
@@ -114,9 +114,9 @@ def last_lengths(stage: StageFolder) -> str:
     return f"; in the last rollouts right answers have {right_mean:.0f}, wrong ones {wrong_mean:.0f}"
 
 
-def mixing(rows: Sequence[Row]) -> Check | None:
+def mixing(metrics: Metrics) -> Check | None:
     name = "language/mixed"
-    mixed = course(rows, name)
+    mixed = course(metrics, name)
     if not mixed:
         return None
     bound = at_most(name, mixed.first + 0.1)
@@ -126,9 +126,9 @@ def mixing(rows: Sequence[Row]) -> Check | None:
     return finding("Mixed languages", bound.is_passed(mixed.last), evidence, advice, limit=limit, bounds=[bound])
 
 
-def lost_steps(rows: Sequence[Row]) -> Check | None:
+def lost_steps(metrics: Metrics) -> Check | None:
     """Steps without a row, which no verdict can judge; None if there are none."""
-    steps = {row["step"] for row in rows} - {0}
+    steps = {*metrics.steps} - {0}
     last = int(max(steps, default=0))
     if last <= len(steps):
         return None
@@ -137,14 +137,12 @@ def lost_steps(rows: Sequence[Row]) -> Check | None:
     return finding("Lost steps", True, evidence, "the verdict rests on the others: the rows were lost before a resume")
 
 
-def numbers(rows: Sequence[Row]) -> Check | None:
+def numbers(metrics: Metrics) -> Check | None:
     """Values that are not finite, and gradients that jump."""
-    # JSON has no infinity and no NaN: such values were stored as null.
-    broken = [row["step"] for row in rows if None in row.values()]
-    if broken:
+    if broken := metrics.not_finite():
         evidence = f"{len(broken)} steps have a value that is not finite, the first is step {broken[0]}"
         return finding("Numbers", True, evidence, "lower the learning rate; use fp32")
-    norms = [norm for _, norm in series(rows, "optim/grad_norm")]
+    norms = metrics.values("optim/grad_norm")
     if not norms:
         return None
     bound = at_most("optim/grad_norm", 100 * median(norms))

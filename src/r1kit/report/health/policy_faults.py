@@ -61,8 +61,7 @@ def prompts_differ(signals: Signals) -> Verdict | None:
 
 
 def not_finite(signals: Signals) -> Verdict | None:
-    """JSON has no infinity and no NaN: such values were stored as null."""
-    broken = [row["step"] for row in signals.rows if None in row.values()]
+    broken = signals.metrics.not_finite()
     if not broken:
         return None
     evidence = f"a value is not finite in {len(broken)} of {signals.steps} steps, first in step {broken[0]}"

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from statistics import median
 
 from r1kit.data.jsonl import read_rows
 from r1kit.evaluate.statistics import Difference
 from r1kit.report.curve_svg import readable_number
-from r1kit.report.folders import Row, StageFolder
+from r1kit.report.folders import StageFolder
 from r1kit.report.health.course import (
     Check,
     at_least,
@@ -22,6 +22,7 @@ from r1kit.report.health.course import (
     is_accuracy,
     percent,
 )
+from r1kit.report.metrics import Metrics
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +86,7 @@ def too_few_words(stage: StageFolder) -> bool:
     return bool(words) and median(words) < 3
 
 
-def format_only(rows: Sequence[Row], differences: Mapping[str, Difference]) -> Check | None:
+def format_only(metrics: Metrics, differences: Mapping[str, Difference]) -> Check | None:
     """Reward that rises through the tags alone. Held-out differences count, or training rewards if there are none."""
     form, right = differences.get("format"), differences.get("pass@1")
     if form and right and form.low is not None and right.low is not None:
@@ -93,7 +94,7 @@ def format_only(rows: Sequence[Row], differences: Mapping[str, Difference]) -> C
         points = (f"{100 * value:+.1f} points" for value in (form.mean, right.mean, right.low))
         evidence = "held out: format {}, pass@1 {} (from {})".format(*points)
     else:
-        tags, accuracy = course(rows, "reward/format"), course(rows, "reward/accuracy")
+        tags, accuracy = course(metrics, "reward/format"), course(metrics, "reward/accuracy")
         if not tags or not accuracy:
             return None
         bad, rose = tags.rise > 0.1 and accuracy.rise < 0.02, tags.rise > 0
@@ -124,9 +125,9 @@ def over_optimisation(stage: StageFolder) -> Check | None:
     return finding("Over-optimisation", bad, evidence, advice, limit=limit, bounds=[bound], is_applicable=rose)
 
 
-def not_scored(rows: Sequence[Row]) -> list[Check | None]:
+def not_scored(metrics: Metrics) -> list[Check | None]:
     """Reward models and judges that gave no score: their completions are left out of the update."""
-    metrics = dict.fromkeys(name for row in rows for name in row if name.endswith(NOT_SCORED))
+    names = [name for name in metrics.names() if name.endswith(NOT_SCORED)]
     advice = "read the rollouts' notes: responses too long for the reward model, or judge replies that cannot be read"
-    labels = {name: name.removeprefix("rewards/").partition("/")[0] for name in metrics}
-    return [below(rows, name, f"No score ({label})", 0.02, advice) for name, label in labels.items()]
+    labels = {name: name.removeprefix("rewards/").partition("/")[0] for name in names}
+    return [below(metrics, name, f"No score ({label})", 0.02, advice) for name, label in labels.items()]

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from r1kit.evaluate.intervals import NORMAL_FROM, critical, wilson
-from r1kit.report.curves import names_below, series
+from r1kit.report.curves import names_below
 from r1kit.report.health.course import best_and_last, from_to, is_accuracy, percent
 from r1kit.report.health.policy_checks import MOST_EQUAL
 from r1kit.report.health.reward_checks import HACKS
 from r1kit.report.health.signals import Signals, Verdict
+from r1kit.report.health.verifier_checks import audited
 
 HACKING = (
     "read late rollouts with a high reward: what do they share? Close the hole in the reward, give right answers the "
@@ -67,9 +68,7 @@ def exploit_spreads(signals: Signals) -> Verdict | None:
 
 def verdicts_differ(signals: Signals) -> Verdict | None:
     """A second verifier rejects more than 5 % of the re-checked verdicts."""
-    counts = [count for _, count in series(signals.rows, "audit/count")]
-    shares = [share for _, share in series(signals.rows, "audit/disagreement")]
-    total, differing = sum(counts), sum(count * share for count, share in zip(counts, shares, strict=True))
+    total, differing = audited(signals.metrics)
     low = wilson(differing / total, total, critical(NORMAL_FROM))[0] if total else 0.0
     if low <= 0.05 or not signals.is_rewarded:
         return None
@@ -111,7 +110,7 @@ def none_right(signals: Signals) -> Verdict | None:
     evidence += (
         [f"at most {percent(with_signal)} of groups of {size} can hold a right answer"] if accuracy.highest else []
     )
-    others = {name: signals[name] for name in names_below(signals.rows, "reward/")}
+    others = {name: signals[name] for name in names_below(signals.metrics.names(), "reward/")}
     grown = [(name, part) for name, part in others.items() if part and name.count("/") == 1 and part.rise > 0.1]
     evidence += [
         f"only other rewards rise: {name.removeprefix('reward/')} {from_to(part)}"
@@ -142,7 +141,7 @@ def nothing_varies(signals: Signals) -> Verdict | None:
 def nothing_trained(signals: Signals) -> Verdict | None:
     """Most updates have no tokens or no gradient, or most rows were too long."""
     for metric, name in (("tokens/train", "trained tokens"), ("optim/grad_norm", "the gradient")):
-        values = [value for _, value in series(signals.rows, metric)]
+        values = signals.metrics.values(metric)
         empty = sum(value == 0 for value in values)
         if not signals.is_solved and values and empty > 0.5 * len(values):
             evidence = f"{name} is 0 in {empty} of {len(values)} steps"

@@ -10,9 +10,11 @@ from typing import Any, Literal
 from r1kit.chat import TAGS
 from r1kit.data.jsonl import read_rows
 from r1kit.evaluate.statistics import Difference
-from r1kit.report.folders import Row, StageFolder, is_number
+from r1kit.numeric import is_number
+from r1kit.report.folders import Row, StageFolder
 from r1kit.report.health.course import Course, course
 from r1kit.report.mask_pictures import FILE
+from r1kit.report.metrics import Metrics
 from r1kit.store import read_json
 
 VERIFIED = {"accuracy", "cosine_scaled", "code"}  # rewards that pay for right answers
@@ -42,16 +44,16 @@ class Signals:
     evaluations: Sequence[StageFolder] = ()
 
     @property
-    def rows(self) -> list[Row]:
+    def metrics(self) -> Metrics:
         return self.stage.metrics
 
     @cached_property
     def steps(self) -> int:
         """Without step 0, which holds no more than the measures before training."""
-        return sum(row["step"] > 0 for row in self.rows)
+        return sum(step > 0 for step in self.metrics.steps)
 
     def __getitem__(self, metric: str) -> Course | None:
-        return course(self.rows, metric)
+        return course(self.metrics, metric)
 
     @cached_property
     def reward(self) -> Course | None:

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from r1kit.data.jsonl import read_rows
 from r1kit.evaluate.intervals import NORMAL_FROM, critical, wilson
-from r1kit.report.curves import series
-from r1kit.report.folders import Row, StageFolder, is_number
+from r1kit.report.folders import StageFolder
 from r1kit.report.health.course import Check, Status, at_most, finding, percent
+from r1kit.report.metrics import Metrics
 
 FAILED = at_most("verifier/failed", 0.01)
 FAILURES = f"{100 * FAILED.value:.0f} % of the verdicts of a step, or a tenth of the steps"
 
 
-def failures(rows: Sequence[Row]) -> Check | None:
+def failures(metrics: Metrics) -> Check | None:
     """Verifiers that raised, at any step: failures in the middle of a run count as much as at its end."""
-    failed = series(rows, FAILED.metric)
+    failed = metrics.series(FAILED.metric)
     if not failed:
         return None
     bad_steps = [(step, share) for step, share in failed if share > 0]
@@ -34,13 +32,8 @@ def failures(rows: Sequence[Row]) -> Check | None:
 
 def audit(stage: StageFolder) -> Check | None:
     """Verdicts on which a second verifier disagrees, or cannot tell, over the whole run, with examples."""
-    unknown = sum(value for _, value in series(stage.metrics, "audit/unknown"))
-    total = differing = 0.0
-    for row in stage.metrics:
-        count, disagreement = row.get("audit/count"), row.get("audit/disagreement")
-        if is_number(count) and is_number(disagreement):
-            total += count
-            differing += count * disagreement
+    unknown = sum(stage.metrics.values("audit/unknown"))
+    total, differing = audited(stage.metrics)
     if not total + unknown:
         return None
     low, high = wilson(differing / total, total, critical(NORMAL_FROM)) if total else (0.0, 1.0)
@@ -64,3 +57,10 @@ def audit(stage: StageFolder) -> Check | None:
         advice,
         limit="1 % by the lower end of the interval, or half not re-checked",
     )
+
+
+def audited(metrics: Metrics) -> tuple[float, float]:
+    """How many verdicts were re-checked over the whole run, and how many of them differ."""
+    shares = dict(metrics.series("audit/disagreement"))
+    counts = [(count, shares[step]) for step, count in metrics.series("audit/count") if step in shares]
+    return sum(count for count, _ in counts), sum(count * share for count, share in counts)

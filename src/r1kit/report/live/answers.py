@@ -8,9 +8,10 @@ from typing import Any
 
 from r1kit import chat
 from r1kit.curate import formats
+from r1kit.numeric import is_number
 from r1kit.report.completions import is_right, parts_of
 from r1kit.report.curve_svg import readable_number
-from r1kit.report.folders import Row, is_number
+from r1kit.report.folders import Row
 from r1kit.report.live.places import RowPlace
 from r1kit.verifiers.language import is_mixed
 

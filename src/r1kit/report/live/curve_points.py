@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from r1kit.report.curve_svg import Points, first_and_last, smoothed
-from r1kit.report.curves import Plot, plots, series, tokens_per_second
-from r1kit.report.folders import Row
+from r1kit.report.curve_svg import first_and_last, smoothed
+from r1kit.report.curves import Plot, plots, points_of
 from r1kit.report.health.course import stopped_at
+from r1kit.report.metrics import Metrics, Points
 
 MAX_POINTS = 2000
 
@@ -39,12 +39,11 @@ class PlotCurves:
     series: Sequence[Curve]
 
 
-def plot_curves(metrics: Sequence[Row], since: float, points: int) -> list[PlotCurves]:
+def plot_curves(metrics: Metrics, since: float, points: int) -> list[PlotCurves]:
     """All plots that have a point after the step `since`, each curve with at most `points` of them."""
-    rows = [row | tokens_per_second(row) for row in metrics]
     drawn = []
-    for plot in plots([all_names(rows)]):
-        curves = [curve_of(rows, plot, metric, since, points) for metric in plot.metrics]
+    for plot in plots(metrics.names()):
+        curves = [curve_of(metrics, plot, name, since, points) for name in plot.metrics]
         if present := [curve for curve in curves if curve is not None]:
             drawn.append(
                 PlotCurves(title=plot.title, note=plot.note, is_share=plot.is_share, exact=plot.exact, series=present)
@@ -52,9 +51,9 @@ def plot_curves(metrics: Sequence[Row], since: float, points: int) -> list[PlotC
     return drawn
 
 
-def curve_of(rows: Sequence[Row], plot: Plot, metric: str, since: float, points: int) -> Curve | None:
+def curve_of(metrics: Metrics, plot: Plot, name: str, since: float, points: int) -> Curve | None:
     """None if the metric has no value after `since`. The whole course is smoothed, so that a part continues it."""
-    course = series(rows, metric)
+    course = points_of(metrics, name)
     smooth = smoothed([value for _, value in course], plot.exact)
     first = next((place for place, (step, _) in enumerate(course) if step > since), len(course))
     if first == len(course):
@@ -62,12 +61,12 @@ def curve_of(rows: Sequence[Row], plot: Plot, metric: str, since: float, points:
     start, end = first_and_last([value for _, value in course], plot.exact)
     kept = [first + place for place in thinned(course[first:], points)]
     return Curve(
-        metric=metric,
-        label=plot.metrics[metric],
+        metric=name,
+        label=plot.metrics[name],
         steps=[course[place][0] for place in kept],
         values=[course[place][1] for place in kept],
         smooth=[smooth[place] for place in kept],
-        ends=(start, end if stopped_at(rows, metric) is None else None),
+        ends=(start, end if stopped_at(metrics, name) is None else None),
     )
 
 
@@ -82,8 +81,3 @@ def thinned(course: Points, points: int) -> list[int]:
         places = range(part * len(course) // parts, (part + 1) * len(course) // parts)
         kept |= {min(places, key=lambda place: course[place][1]), max(places, key=lambda place: course[place][1])}
     return sorted(kept)
-
-
-def all_names(rows: Sequence[Row]) -> Row:
-    """One row with the metrics of all: which plots there are depends on names alone."""
-    return dict.fromkeys(name for row in rows for name in row)

@@ -7,7 +7,7 @@ from collections import OrderedDict
 from pathlib import Path
 
 from r1kit.data.jsonl import lines_of, parsed
-from r1kit.report.folders import Row, is_number, with_shared_names
+from r1kit.report.metrics import Metrics
 from r1kit.store import open_file
 
 TAIL_BYTES = 256  # before the place where reading stopped: if they differ, the file is another one
@@ -15,23 +15,22 @@ MAX_FILES = 64  # whose rows stay in memory
 
 
 class GrowingMetrics:
-    """The rows of one `metrics.jsonl` by step. If a resumed run wrote the file again, it is read from the start."""
+    """One `metrics.jsonl`. If a resumed run wrote the file again, it is read from the start."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self._lock = threading.Lock()
         self._offset, self._number, self._tail = 0, 0, b""
-        self._by_step: dict[float, Row] = {}
-        self._rows: list[Row] = []
+        self._metrics = Metrics()
 
-    def rows(self) -> list[Row]:
-        """One row per step, in order; the last of a repeated step counts. Raises `DataError` for a damaged row."""
+    def metrics(self) -> Metrics:
+        """What is in the file now. Raises `DataError` for a damaged row."""
         with self._lock:
             try:
                 self._read()
             except FileNotFoundError:
                 self._forget()
-            return self._rows
+            return self._metrics
 
     def _read(self) -> None:
         with open_file(self.path) as file:
@@ -39,19 +38,17 @@ class GrowingMetrics:
             if file.read(min(TAIL_BYTES, self._offset)) != self._tail:
                 self._forget()
             file.seek(self._offset)
-            added = False
+            grown = self._metrics.copy()  # the old one may be in use
             for line in lines_of(file, offset=self._offset, number=self._number):
                 row = parsed(line, self.path)
-                self._offset, self._number, added = line.offset + line.length, line.number, True
-                if is_number(step := row.get("step")):
-                    self._by_step[step] = with_shared_names(row)
+                self._offset, self._number = line.offset + line.length, line.number
+                grown.add(row)
             file.seek(max(0, self._offset - TAIL_BYTES))
             self._tail = file.read(min(TAIL_BYTES, self._offset))
-        if added:  # a new list: the old one may be in use
-            self._rows = [self._by_step[step] for step in sorted(self._by_step)]
+        self._metrics = grown
 
     def _forget(self) -> None:
-        self._offset, self._number, self._tail, self._by_step, self._rows = 0, 0, b"", {}, []
+        self._offset, self._number, self._tail, self._metrics = 0, 0, b"", Metrics()
 
 
 class MetricsCache:
@@ -61,11 +58,11 @@ class MetricsCache:
         self._lock = threading.Lock()
         self._files: OrderedDict[Path, GrowingMetrics] = OrderedDict()
 
-    def rows(self, stage: Path) -> list[Row]:
+    def of(self, stage: Path) -> Metrics:
         with self._lock:
             path = stage / "metrics.jsonl"
             file = self._files.setdefault(path, GrowingMetrics(path))
             self._files.move_to_end(path)
             if len(self._files) > MAX_FILES:
                 self._files.popitem(last=False)
-        return file.rows()
+        return file.metrics()

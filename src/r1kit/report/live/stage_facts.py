@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from r1kit.report.folders import StageFolder, inputs_of, is_number, stage_name
+from r1kit.numeric import is_number
+from r1kit.report.folders import StageFolder, inputs_of, stage_name
 from r1kit.report.page import duration, flat
 
 FACTS = ("started", "attempts", "seed", "threads", "command", "host", "fingerprint")

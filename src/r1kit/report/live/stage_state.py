@@ -10,11 +10,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from r1kit.numeric import is_number
 from r1kit.pipeline.guards import is_locked
 from r1kit.pipeline.manifest import MANIFEST, STARTED
 from r1kit.pipeline.plan import PLAN
 from r1kit.pipeline.progress import FILE as PROGRESS
-from r1kit.report.folders import Row, StageFolder, inputs_of, is_current, is_number, read_object, stage_name
+from r1kit.report.folders import Row, StageFolder, inputs_of, is_current, read_object, stage_name
 from r1kit.report.live.places import children, is_stage, row_files
 from r1kit.report.stage_graph import MEASURING
 from r1kit.store import StoreError, open_file

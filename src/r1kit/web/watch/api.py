@@ -64,9 +64,9 @@ class Api:
     def curves(self, request: Request) -> dict[str, Any]:
         """The plots of one stage."""
         folder = self._stage(request)
-        rows, state = self.metrics.rows(folder), self.states.stage(folder)
-        drawn = plot_curves(rows, number(request, "since", -1), number(request, "points", POINTS))
-        ends = {"first": rows[0]["step"] if rows else None, "last": rows[-1]["step"] if rows else None}
+        metrics, state = self.metrics.of(folder), self.states.stage(folder)
+        drawn = plot_curves(metrics, number(request, "since", -1), number(request, "points", POINTS))
+        ends = {"first": metrics.steps[0], "last": metrics.steps[-1]} if metrics else {"first": None, "last": None}
         return {"stage": folder.name, "kind": state.kind, **ends, "total": state.total, "plots": drawn}
 
     def health(self, request: Request) -> dict[str, Any]:
