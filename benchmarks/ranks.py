@@ -5,7 +5,8 @@ four, and continues a checkpoint of two ranks in one process and in four. It pri
 metric. With `--row-ranks 2`, pairs of ranks share the tokens of each row.
 
 `python benchmarks/ranks.py scaling --model smollm2-135m` runs GRPO steps in one worker and, with twice the prompts, in
-two, in turns, with one thread each. It prints the ratios of tokens per second.
+two, in turns, with one thread each, and then two runs of one worker at the same time, which share nothing but the
+machine. It prints the ratios of tokens per second: two workers cannot be faster than two runs apart.
 
 `python benchmarks/ranks.py memory` trains on one row of 4,096 tokens in one process and on two and four ranks that
 share it, in four layers of SmolLM2's width. It prints the most that a rank's memory grows during forward and backward
@@ -18,6 +19,8 @@ import argparse
 import os
 import shutil
 import tempfile
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 from statistics import median
 
@@ -65,38 +68,48 @@ def equality(options: argparse.Namespace, folder: Path) -> None:
 
 
 def scaling(options: argparse.Namespace, folder: Path) -> None:
-    """Print tokens per second of one and of two workers, and their ratios."""
-    speeds: dict[tuple[int, str], list[float]] = {}
-    for turn in range(options.turns):
-        for workers in (1, 2):
-            settings = RLSettings.parse(
-                {
-                    "tasks": ["tiny/sums"],
-                    "rewards": ["_rank_stages:low_ids"],
-                    "steps": options.steps,
-                    "prompts_per_step": options.prompts * workers,
-                    "group_size": options.group,
-                    "max_tokens": options.max_tokens,
-                    "max_rows": options.prompts * options.group,
-                    "compute_dtype": "fp32",  # sharded weights are not rounded on a CPU
-                    "optimizer": {"learning_rate": 1e-6},
-                    "checkpoint_every": 0,
-                    "device": "cpu",
-                    "seed": turn,
-                }
-            )
-            stage = Stage("rl", RL, settings, {"model": External(resolve(options.model))})
-            run = execute(Recipe("scaling", (stage,)), folder / f"{turn}-{workers}", devices=workers)
-            for row in list(read_rows(run / "metrics.jsonl"))[1:]:  # the first step warms up
-                for part in ("rollout", "step"):
-                    speeds.setdefault((workers, part), []).append(row["tokens/rollout"] / row[f"time/{part}_s"])
+    """Print tokens per second of one worker, of two, and of two runs that know nothing of each other."""
+    speeds: dict[tuple[str, str], list[float]] = {}
+    with ProcessPoolExecutor(2, get_context("spawn")) as pool:
+        for turn in range(options.turns):
+            for name, workers in (("one", 1), ("two", 2)):
+                for part, speed in grpo_steps(options, folder / f"{turn}-{name}", workers, turn):
+                    speeds.setdefault((name, part), []).append(speed)
+            apart = [pool.submit(grpo_steps, options, folder / f"{turn}-apart-{each}", 1, turn) for each in range(2)]
+            for (part, ours), (_, theirs) in zip(*(each.result() for each in apart), strict=True):
+                speeds.setdefault(("apart", part), []).append(ours + theirs)
     for part in ("rollout", "step"):
-        one, two = speeds[1, part], speeds[2, part]
-        ratios = sorted(theirs / ours for ours, theirs in zip(one, two, strict=True))
-        print(
-            f"{part:8} one worker {median(one):.1f} tokens/s, two {median(two):.1f}: {median(ratios):.2f} times "
-            f"(from {ratios[0]:.2f} to {ratios[-1]:.2f} in {len(ratios)} pairs)"
-        )
+        one = speeds["one", part]
+        for name, title in (("two", "two workers"), ("apart", "two runs apart")):
+            ratios = sorted(theirs / ours for ours, theirs in zip(one, speeds[name, part], strict=True))
+            print(
+                f"{part:8} one worker {median(one):.1f} tokens/s, {title} {median(speeds[name, part]):.1f}: "
+                f"{median(ratios):.2f} times (from {ratios[0]:.2f} to {ratios[-1]:.2f} in {len(ratios)} pairs)"
+            )
+
+
+def grpo_steps(options: argparse.Namespace, folder: Path, workers: int, seed: int) -> list[tuple[str, float]]:
+    """(part, tokens per second) of all steps but the first one, which warms up."""
+    settings = RLSettings.parse(
+        {
+            "tasks": ["tiny/sums"],
+            "rewards": ["_rank_stages:low_ids"],
+            "steps": options.steps,
+            "prompts_per_step": options.prompts * workers,
+            "group_size": options.group,
+            "max_tokens": options.max_tokens,
+            "max_rows": options.prompts * options.group,
+            "compute_dtype": "fp32",  # sharded weights are not rounded on a CPU
+            "optimizer": {"learning_rate": 1e-6},
+            "checkpoint_every": 0,
+            "device": "cpu",
+            "seed": seed,
+        }
+    )
+    stage = Stage("rl", RL, settings, {"model": External(resolve(options.model))})
+    run = execute(Recipe("scaling", (stage,)), folder, devices=workers)
+    rows = list(read_rows(run / "metrics.jsonl"))[1:]
+    return [(part, row["tokens/rollout"] / row[f"time/{part}_s"]) for row in rows for part in ("rollout", "step")]
 
 
 def memory(options: argparse.Namespace, folder: Path) -> None:
