@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import subprocess
 import sys
 import tempfile
@@ -50,6 +51,11 @@ LIMITS = {
 }
 
 
+NO_EFFECT = 1e-5  # nats: an adapter that changes less, as before its first update, cannot be lost
+MOST_ROUNDING = 3.0  # times the adapter's effect
+Passages = Sequence[Sequence[float | None]]  # log-probs of texts
+
+
 def run(program: Path, exported: Path, questions: Questions) -> Answers:
     """The exported model's answers. Raises `ExportError` if the program fails, with the last line of its output."""
     with tempfile.TemporaryDirectory() as temporary:
@@ -77,9 +83,9 @@ def compare(reference: Reference, exported: Answers, limits: Limits) -> list[Che
         equal = sum(a == b for a, b in zip(mine, theirs, strict=True))
         checks.append(Check(name, f"{equal} of {len(mine)}", "all", equal == len(mine)))
     checks.append(_greedy(reference, exported, limits.tie))
-    gaps = [abs(a - b) for a, b in _pairs(ours.passages, exported.passages)]
+    gaps = [abs(a - b) for a, b in _known(ours.passages, exported.passages)]
     same = [place for place, answer in enumerate(ours.answers) if answer == exported.answers[place]]
-    answered = _pairs([ours.logprobs[place] for place in same], [exported.logprobs[place] for place in same])
+    answered = _known([ours.logprobs[place] for place in same], [exported.logprobs[place] for place in same])
     gaps += [abs(a - b) for a, b in answered]
     mean, largest = sum(gaps) / max(1, len(gaps)), max(gaps, default=0.0)
     tokens = f"log-prob gap of {len(gaps)} tokens"
@@ -91,12 +97,25 @@ def compare(reference: Reference, exported: Answers, limits: Limits) -> list[Che
         Check(f"{tokens}, largest", f"{largest:.2g}", f"at most {limits.largest:g}", largest <= limits.largest)
     )
     if reference.base_passages is not None:
-        own = sum(abs(a - b) for a, b in _pairs(ours.passages, exported.passages))
-        share = own / max(1e-12, sum(abs(a - b) for a, b in _pairs(reference.base_passages, exported.passages)))
-        checks.append(
-            Check("gap to the adapted model, of that to its base", f"{share:.2g}", "at most 0.5", share <= 0.5)
-        )
+        checks.append(_adapter(reference.base_passages, ours.passages, exported.passages))
     return checks
+
+
+def _adapter(base: Passages, ours: Passages, exported: Passages) -> Check:
+    """How much of the adapter's effect on the log-probs the export shows: 1 if all, 0 if the adapter was lost.
+
+    It is the slope of the export's changes over the adapter's: a small adapter changes log-probs less than rounding
+    does, and yet both can be told apart, up to a ratio of about 3.
+    """
+    changes = [(b - a, c - a) for a, b, c in _known(base, ours, exported)]  # of the adapter, and of the export
+    size = sum(wanted * wanted for wanted, _ in changes)
+    if math.sqrt(size) <= NO_EFFECT * math.sqrt(len(changes)):
+        return Check("adapter's effect", "none: it changes nothing", "at least 0.5 of it", True)
+    share = sum(wanted * shown for wanted, shown in changes) / size
+    rounding = math.sqrt(sum((shown - share * wanted) ** 2 for wanted, shown in changes) / size)
+    measured = f"{share:.2g} of it, and rounding of {rounding:.2g} times its size"
+    is_there = share >= 0.5 and rounding <= MOST_ROUNDING
+    return Check("adapter's effect", measured, f"at least 0.5, at most {MOST_ROUNDING:g}", is_there)
 
 
 def _greedy(reference: Reference, exported: Answers, tie: float) -> Check:
@@ -116,13 +135,13 @@ def _greedy(reference: Reference, exported: Answers, tie: float) -> Check:
     return Check("greedy answers", measured, f"all, or a tie within {tie:g}", max(margins, default=0.0) <= tie)
 
 
-def _pairs(
-    mine: Sequence[Sequence[float | None]], theirs: Sequence[Sequence[float | None]]
-) -> Iterator[tuple[float, float]]:
-    for ours, exported in zip(mine, theirs, strict=True):
-        for a, b in zip(ours, exported, strict=True):
-            if a is not None and b is not None:
-                yield a, b
+def _known(*sides: Passages) -> Iterator[tuple[float, ...]]:
+    """The log-probs of each token on all sides, if all report it."""
+    for passages in zip(*sides, strict=True):
+        for values in zip(*passages, strict=True):
+            known = tuple(value for value in values if value is not None)
+            if len(known) == len(sides):
+                yield known
 
 
 def table(checks: Sequence[Check]) -> str:
