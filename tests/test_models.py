@@ -183,6 +183,11 @@ def test_a_tokenizer_larger_than_the_vocabulary_is_refused(folder: Path) -> None
         load(str(folder))
 
 
+def test_the_folder_of_a_stage_is_answered_with_that_of_its_model(folder: Path) -> None:
+    with pytest.raises(ModelError, match=re.escape(f"{folder.parent} has no config.json: give {folder}")):
+        resolve(str(folder.parent))
+
+
 def test_a_folder_that_is_called_like_a_known_model_is_still_the_folder(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -115,7 +115,9 @@ def _merged(adapter: Path, base: Path) -> tuple[Any, Any]:
     import torch
     from peft import PeftModel
     from transformers import AutoModelForCausalLM, GenerationConfig
+    from transformers.utils import logging as transformers_logging
 
+    transformers_logging.disable_progress_bar()  # r1kit reports progress itself
     own = any((adapter / name).is_file() for name in ("tokenizer_config.json", "tokenizer.json"))
     tokenizer = tokenizer_of(adapter, str(adapter)) if own else tokenizer_of(base, str(base))
     model: Any = AutoModelForCausalLM.from_pretrained(base, dtype="auto", trust_remote_code=False)

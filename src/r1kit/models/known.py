@@ -206,7 +206,9 @@ def _local_folder(name: str) -> Path | None:
     path = Path(name).expanduser()
     if path.is_dir():
         if not any((path / file).is_file() for file in ("config.json", "adapter_config.json")):
-            raise ModelError(f"{path} has no config.json: give a folder that save_pretrained wrote")
+            inner = path / "model"  # of a stage
+            folder = inner if (inner / "config.json").is_file() else "a folder that save_pretrained wrote"
+            raise ModelError(f"{path} has no config.json: give {folder}")
         if (path / "config.json").is_file():
             try:
                 read_object(path / "config.json")
