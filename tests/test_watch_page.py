@@ -346,12 +346,14 @@ def test_all_runs_are_compared_by_one_click_and_one_is_brought_to_the_front(
     for number, name in enumerate(names):
         hand_written(runs, name, {"reward/mean": lambda step, number=number: number + 0.1 * step})  # type: ignore[misc]
     (runs / "other").mkdir(exist_ok=True)
-    page = visit(f"run={names[0]}&stage=rl-0a1b2c3d", width=width, color_scheme=scheme)
-    page.locator("figure svg").wait_for()
-    if width < 500:
-        page.locator("#rail > summary").click()
-    page.get_by_role("button", name="compare all").click()
+    page = visit(f"run={names[0]}", width=width, color_scheme=scheme)
+    page.get_by_role("heading", name="Stages").last.wait_for()
+    unfold = page.locator("#rail > summary")
+    if unfold.is_visible():
+        unfold.press("Enter")
+    page.get_by_role("button", name="compare all").press("Enter")
     page.locator(".key button.swatch", has_text=names[3]).wait_for()
+    assert not unfold.is_visible() or page.evaluate("document.activeElement.id") == "content"
     assert {*names[1:]} <= {*page.locator(".key button.swatch").all_inner_texts()}
     compared = page.locator("path.mean").count() - 1
     assert compared >= 3 and page.locator("svg.many path.raw").first.is_hidden()
@@ -363,6 +365,8 @@ def test_all_runs_are_compared_by_one_click_and_one_is_brought_to_the_front(
     assert figures.inner_text() == "1.1 | 3.1"
     assert axe.run(page).response["violations"] == []
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    if unfold.is_visible():
+        unfold.click()
     page.get_by_role("button", name="compare none").click()
     page.locator(".key").wait_for(state="detached")
     assert page.locator("path.mean").count() == 1

@@ -156,13 +156,19 @@ addEventListener("resize", () => shown?.name === "curves" && draw());
 
 onState((before) => {
   const moved = ["run", "stage", "view", "at"].some((name) => before[name] !== state[name]);
-  if (moved && NARROW.matches) byId("rail").open = false;
+  if (moved && NARROW.matches) foldRail();
   show().then(() => {
     if (!moved) return;
     scrollTo({ top: scrolled(), behavior: "instant" });
     byId("said").textContent = document.title;
   });
 });
+
+/** The focus moves on to what has been chosen: inside a folded list it would be lost. */
+function foldRail() {
+  if (byId("rail").contains(document.activeElement)) byId("content").focus({ preventScroll: true });
+  byId("rail").open = false;
+}
 
 /** Follow the next or the previous of the links that are listed: groups, otherwise stages. */
 function step(by) {
