@@ -40,7 +40,7 @@ def flip(path: Path) -> None:
     path.write_bytes(content)
 
 
-@pytest.mark.parametrize("damage", ["flip", "row lost", "state"])
+@pytest.mark.parametrize("damage", ["flip", "row lost", "state", "empty state"])
 def test_a_journal_whose_rows_are_not_those_that_were_written_is_refused(tmp_path: Path, damage: str) -> None:
     path = tmp_path / "samples.jsonl"
     with Journal(path) as journal:
@@ -50,7 +50,8 @@ def test_a_journal_whose_rows_are_not_those_that_were_written_is_refused(tmp_pat
     elif damage == "row lost":  # and another one added, so that the size is the same
         path.write_text(path.read_text().replace("a", "b"))
     else:
-        (tmp_path / "samples.jsonl.state.json").write_text('{"batches": "x", "counts": 3}')
+        state = "{}" if damage == "empty state" else '{"batches": "x", "counts": 3}'
+        (tmp_path / "samples.jsonl.state.json").write_text(state)
     with pytest.raises(StoreError, match=r"samples.jsonl.*(restore it, or delete its folder)"):
         Journal(path)
 
@@ -102,14 +103,32 @@ class Answers:
         return [answers for _ in prompts]
 
 
-def test_a_row_that_an_unfinished_evaluation_has_lost_is_measured_again(tmp_path: Path) -> None:
+def evaluated(folder: Path) -> Any:
     problems = [Problem(id=f"p{n}", prompt="?", answer="1", verifier="number") for n in range(3)]
-    settings: Any = (problems, ChatFormat(), SamplingParams(n=2), tmp_path / "rows.jsonl", lambda done, total: None)
-    before = measure(Answers(), *settings)  # type: ignore[arg-type]
-    lines = (tmp_path / "rows.jsonl").read_text().splitlines(keepends=True)
-    (tmp_path / "rows.jsonl").write_text("".join(lines[:2] + lines[3:]))
-    assert measure(Answers(), *settings) == before  # type: ignore[arg-type]
-    assert sorted((tmp_path / "rows.jsonl").read_text().splitlines(keepends=True)) == sorted(lines)
+    sampling, engine = SamplingParams(n=2), Answers()
+    return measure(engine, problems, ChatFormat(), sampling, folder / "rows.jsonl", lambda *_: None)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("old", "new"), [('"completion": "0"', '"completion": "2"'), ('"sample": 0', '"sample": 1'), ("p2", "p0")]
+)
+def test_rows_of_an_evaluation_that_are_not_those_that_it_wrote_are_refused(
+    tmp_path: Path, old: str, new: str
+) -> None:
+    evaluated(tmp_path)
+    rows = (tmp_path / "rows.jsonl").read_text()
+    (tmp_path / "rows.jsonl").write_text(rows.replace(old, new, 1))
+    with pytest.raises(StoreError, match=r"rows.jsonl is damaged: .*restore it, or delete its folder to start again"):
+        evaluated(tmp_path)
+
+
+def test_an_evaluation_of_an_older_version_goes_on_without_a_state(tmp_path: Path) -> None:
+    before, path = evaluated(tmp_path), tmp_path / "rows.jsonl"
+    (tmp_path / "rows.jsonl.state.json").unlink()
+    lines = path.read_text().splitlines(keepends=True)
+    path.write_text("".join(lines[:2] + lines[3:]))
+    assert evaluated(tmp_path) == before
+    assert sorted(path.read_text().splitlines(keepends=True)) == sorted(lines)
 
 
 @pytest.mark.parametrize(

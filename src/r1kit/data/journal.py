@@ -18,24 +18,27 @@ class Journal:
     `<name>.state.json` holds the number of finished batches, their size in bytes and their hash, and the counts of what
     happened while they were produced. Opening cuts off everything after those bytes, so a batch that is started again
     is neither lost nor written twice. Raises `StoreError` if the file does not begin with these bytes.
+    `keeps_stateless`: rows without a state, which an older version wrote, are kept.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, keeps_stateless: bool = False) -> None:
         self.path, self._state = path, path.with_name(f"{path.name}.state.json")
-        state = store.read_object(self._state) if self._state.exists() else {}
+        is_new = not self._state.exists()
+        state = {"batches": 0, "rows": 0, "bytes": 0} if is_new else store.read_object(self._state)
         again = "restore it, or delete its folder to start again"
         try:
-            self.batches, self.rows, size = (int(state.get(name, 0)) for name in ("batches", "rows", "bytes"))
+            self.batches, self.rows, size = (int(state[name]) for name in ("batches", "rows", "bytes"))
             self.done = bool(state.get("done", False))
             self.counts: Counter[str] = Counter({str(key): int(n) for key, n in dict(state.get("counts", {})).items()})
-        except (TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError) as error:
             raise store.StoreError(f"{self._state} is not the state of {path.name} ({error}): {again}") from None
         self._rows = RowWriter(path)
         if self._rows.size < size:
             self._rows.close()
             reason = f"has {self._rows.size} bytes, and {size} were written"
             raise store.StoreError(f"{path} {reason}: {again}")
-        self._rows.truncate(size)
+        if not (is_new and keeps_stateless):
+            self._rows.truncate(size)
         self._hash = hashlib.sha256()
         for block in self._rows.blocks():
             self._hash.update(block)

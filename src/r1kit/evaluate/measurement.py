@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from r1kit.chat import ChatFormat, whole_response
-from r1kit.data.jsonl import RowWriter, read_rows
+from r1kit.data.journal import Journal
+from r1kit.data.jsonl import read_rows
 from r1kit.engines import Engine, Report, require_all
 from r1kit.evaluate.metrics import Scored, score
 from r1kit.evaluate.statistics import Summary, summarise
@@ -40,12 +41,15 @@ def measure(
     """Append a row per completion to `out`, and summarise them. Problems with all their rows there are not sampled.
 
     `tokenizer` renders prompts and counts tokens. Without one, the engine gets messages, and lengths in tokens are
-    known only if it returns token ids. Rows are written after about `batch` completions, at least one problem.
+    known only if it returns token ids. Rows are written after about `batch` completions, at least one problem. Raises
+    `StoreError` if rows of an earlier attempt are not those that it wrote.
     """
+    with Journal(out, keeps_stateless=True):  # cuts off what a killed attempt left
+        pass
     done = {(row["problem_id"], row["sample"]) for row in read_rows(out, missing_ok=True)}
     left = [each for each in problems if any((each.id, sample) not in done for sample in range(sampling.n))]
     size = max(1, batch // sampling.n)
-    with RowWriter(out) as rows:
+    with Journal(out, keeps_stateless=True) as rows:
         for start in range(0, len(left), size):
             part = left[start : start + size]
             finished = (len(problems) - len(left) + start) * sampling.n
@@ -56,9 +60,8 @@ def measure(
             prompts = [prompt_of(problem, chat, tokenizer) for problem in part]
             answers = engine.generate(prompts, sampling, report_all)
             require_all(answers, prompts, sampling.n)
-            for row in judge(part, prompts, answers, tokenizer):
-                if (row["problem_id"], row["sample"]) not in done:
-                    rows.append(row)
+            judged = judge(part, prompts, answers, tokenizer)
+            rows.append([row for row in judged if (row["problem_id"], row["sample"]) not in done], {})
     ids = {problem.id for problem in problems}
     return summarise([Scored.from_row(row) for row in read_rows(out) if row["problem_id"] in ids])
 
