@@ -112,9 +112,7 @@ def evaluated(folder: Path) -> Any:
 @pytest.mark.parametrize(
     ("old", "new"), [('"completion": "0"', '"completion": "2"'), ('"sample": 0', '"sample": 1'), ("p2", "p0")]
 )
-def test_rows_of_an_evaluation_that_are_not_those_that_it_wrote_are_refused(
-    tmp_path: Path, old: str, new: str
-) -> None:
+def test_rows_of_an_evaluation_that_are_not_those_that_it_wrote_are_refused(tmp_path: Path, old: str, new: str) -> None:
     evaluated(tmp_path)
     rows = (tmp_path / "rows.jsonl").read_text()
     (tmp_path / "rows.jsonl").write_text(rows.replace(old, new, 1))

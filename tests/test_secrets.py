@@ -96,6 +96,19 @@ def test_headers_that_other_services_take_are_hidden_by_name(name: str) -> None:
     assert redacted({name: "correct-horse"}) == {name: HIDDEN}
 
 
+@pytest.mark.parametrize("name", ["clientSecret", "userPassword", "openaiApiKey", "oauth2AccessToken"])
+def test_names_in_camel_case_are_those_of_secrets_too(name: str) -> None:
+    assert redacted({name: "correct-horse"}) == {name: HIDDEN}
+    assert "horse" not in redacted_text(f'{{"{name}": "correct-horse"}}')
+
+
+def test_a_number_can_be_a_secret_and_a_switch_is_none() -> None:
+    body = {"password": 20240117, "nested": {"access_keys": [12345, 0.5]}, "use_api_key": True, "seed": 7}
+    hidden = {"password": HIDDEN, "nested": {"access_keys": [HIDDEN, HIDDEN]}, "use_api_key": True, "seed": 7}
+    assert redacted(body) == hidden
+    assert list(secrets_in(body)) == ["20240117", "12345", "0.5"]
+
+
 def test_a_header_in_a_text_and_a_password_with_spaces_are_hidden_as_a_whole() -> None:
     assert "horse" not in redacted_text("refused: Authorization: Bearer correct-horse")
     assert redacted_command(["--set", "a.password=correct horse, battery"]) == ["--set", "a.password=***"]

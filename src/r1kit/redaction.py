@@ -14,8 +14,8 @@ from typing import Any
 
 HIDDEN = "***"
 LEAST_LENGTH = 4  # of a secret that is looked for in a server's text
-_NAME = (
-    r"(?:[\w-]{0,60}[_-])?(?:(?:api|access|auth|secret|private|subscription)[_-]?keys?|secret|password|passwd|passphrase"
+_NAME = (  # after other words too: CLIENT_SECRET, x-api-key, clientSecret
+    r"(?:[\w-]{0,60}(?:[_-]|(?-i:(?<=[a-z0-9])(?=[A-Z]))))?(?:(?:api|access|auth|secret|private|subscription)[_-]?keys?|secret|password|passwd|passphrase"
     r"|authorization|credentials?|cookie|(?:access|api|auth|bearer|hf|refresh|security|session|sandbox)[_-]?token)"
 )
 _SECRET_NAME = re.compile(_NAME, re.IGNORECASE)
@@ -52,6 +52,8 @@ def redacted(value: Any, *, is_secret: bool = False) -> Any:
         return {name: redacted(item, is_secret=is_secret or _is_secret_name(name)) for name, item in value.items()}
     if isinstance(value, list | tuple):
         return [redacted(item, is_secret=is_secret) for item in value]
+    if is_secret and type(value) in (int, float):
+        return HIDDEN
     if not isinstance(value, str):
         return value
     if is_secret:
@@ -90,6 +92,8 @@ def secrets_in(value: Any, *, is_secret: bool = False) -> Iterator[str]:
     elif isinstance(value, list | tuple):
         for item in value:
             yield from secrets_in(item, is_secret=is_secret)
+    elif is_secret and type(value) in (int, float):
+        yield str(value)
     elif isinstance(value, str):
         yield from (os.environ.get(match[1], "") for match in _VARIABLE.finditer(value))
         if is_secret:
