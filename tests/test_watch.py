@@ -351,6 +351,16 @@ def test_a_run_that_grows_between_two_looks(copied: Path) -> None:
     assert page.stages()["zero"]["state"] == "waiting"
 
 
+def test_tokens_that_are_no_texts_are_not_shown_and_the_others_are(copied: Path) -> None:
+    (stage,) = (copied / "small").glob("zero-*")
+    file = stage / "logprobs" / "step-000001.jsonl"
+    rows = list(read_rows(file))
+    rows[0]["texts"][0] = None
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    group = Page(copied).get(f"/api/runs/small/rollouts/{stage.name}/1/0", tokens="1")
+    assert [completion["pieces"] is None for completion in group["completions"]] == [True, False, False, False]
+
+
 def test_metrics_that_a_resumed_run_wrote_again_are_read_again(tmp_path: Path) -> None:
     file = tmp_path / "metrics.jsonl"
     growing = GrowingMetrics(file)

@@ -203,8 +203,7 @@ def pieces_of(answer: Answer, tokens: Sequence[Mapping[str, Any]]) -> list[tuple
         return None
     pieces, left = [], answer.text
     for text, logprob in [(opened, None)] * bool(opened) + list(zip(texts, logprobs, strict=True)):
-        text = text[: len(left)]
-        if not left.startswith(text):
+        if not isinstance(text, str) or not left.startswith(text := text[: len(left)]):
             return None
         left = left[len(text) :]
         pieces.append((text, logprob))
