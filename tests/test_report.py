@@ -321,7 +321,7 @@ def test_of_a_step_done_twice_the_later_row_counts(tmp_path: Path) -> None:
 
 def test_metrics_of_steps_in_any_order_are_those_of_the_last_row_of_each_step() -> None:
     rows = [
-        {"step": 1, "loss": 3, "note": "a text"},
+        {"step": 1, "loss": 3, "note": "a text", "switch": True},
         {"step": 3, "loss": None, "probe": 0.5},
         {"step": 2, "loss": 2.0, "wide": 10**400},
         {"step": 3, "loss": 1.0},

@@ -93,6 +93,7 @@ def test_the_report_corrects_by_the_audits(tmp_path: Path) -> None:
     for folder in (training, evaluation):
         folder.mkdir()
     steps = [{"step": step, "audit/count": 20.0, "audit/right": 10.0, "audit/disagreement": 0.1} for step in (1, 2)]
+    steps.append({"step": 3, "audit/count": None, "audit/right": 10.0})  # how many were wrong is unknown
     (training / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in steps))
     differing = [{"step": 1, "verdict": "wrong", "second_verdict": "right"}] * 4
     differing += [{"step": 3, "verdict": "right", "second_verdict": "wrong"}] * 30  # of a step that still trains

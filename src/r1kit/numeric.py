@@ -12,7 +12,7 @@ LARGEST = 1e9  # of rewards and weights in size: squares of larger ones overflow
 
 def is_number(value: Any) -> TypeGuard[float]:
     """Whether a value from a file is a number; booleans are not."""
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    return type(value) in (int, float)
 
 
 def finite(value: Any) -> float | None:

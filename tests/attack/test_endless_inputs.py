@@ -34,7 +34,7 @@ READERS: dict[str, tuple[str, Callable[[Path], Any]]] = {
     "format": ("chat_format.json", saved.read),
     "model": ("config.json", lambda path: resolve(str(path.parent))),
     "rows of a run": ("metrics.jsonl", lambda path: list(jsonl.read_rows(path))),
-    "rows of the live page": ("metrics.jsonl", lambda path: GrowingMetrics(path).rows()),
+    "rows of the live page": ("metrics.jsonl", lambda path: GrowingMetrics(path).metrics()),
     "the last step": ("metrics.jsonl", last_step),
 }
 

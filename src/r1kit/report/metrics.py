@@ -32,11 +32,11 @@ class Metrics:
             return
         place = self._place(step)
         for name, value in row.items():
-            number = finite(value)
-            if (number is None and not (value is None or is_number(value))) or name == "step":
+            if name == "step" or not (value is None or is_number(value)):
                 continue
             if name not in self._columns:
                 self._columns[name] = array("d", [math.nan]) * len(self.steps)
+            number = finite(value)
             self._columns[name][place] = math.inf if number is None else number
 
     def _place(self, step: float) -> int:

@@ -68,11 +68,12 @@ class Run:
         disagreements = list[Row]()
         for stage in self.rl_stages:
             rights, counts = (dict(stage.metrics.series(f"audit/{name}")) for name in ("right", "count"))
-            right += round(sum(rights.values()))
-            count += round(sum(counts[step] for step in rights))
+            steps = rights.keys() & counts.keys()
+            right += round(sum(rights[step] for step in steps))
+            count += round(sum(counts[step] for step in steps))
             # a step writes its disagreements before it trains, and its metrics after that
             rows = read_rows(stage.folder / "audit.jsonl", missing_ok=True)
-            disagreements += [row for row in rows if row["step"] in rights]
+            disagreements += [row for row in rows if row["step"] in steps]
         rates = ErrorRates.of_audit(right, count - right, disagreements)
         return rates if rates and rates.false_positives + rates.false_negatives else None
 
