@@ -144,6 +144,8 @@ def test_the_step_must_be_logged_and_the_stage_named(run: Path, tmp_path: Path) 
         quiet(tmp_path / "eval-1", 1)
     with pytest.raises(ValueError, match=r"name one RL stage of .* with --stage; these have logged steps: rl-"):
         replay(run, 1, "other", say=lambda line: None)
+    with pytest.raises(ValueError, match=r"eval-1 is the stage eval-1, and --stage names rl"):
+        replay(tmp_path / "eval-1", 1, "rl", say=lambda line: None)
     (tmp_path / "empty").mkdir()
     with pytest.raises(ValueError, match=r"has no RL stage with step_hashes.jsonl: none of its steps"):
         quiet(tmp_path / "empty", 1)

@@ -91,6 +91,9 @@ def find_stage(path: Path, name: str = "") -> Path:
     """The folder of an RL stage: `path` itself, or the stage `name` of a run. Raises ValueError if it is not clear."""
     path = with_name(path)
     if is_stage(path):
+        own = RecordedStage(path, {}).name
+        if name not in ("", path.name, own):
+            raise ValueError(f"{path} is the stage {own}, and --stage names {name}: name the run's folder")
         return path
     known = [each for each in sorted(children(path)) if (each / FILE).exists() and (each / "rollouts").is_dir()]
     if not known:

@@ -24,7 +24,8 @@ class Journal:
     def __init__(self, path: Path, *, keeps_stateless: bool = False) -> None:
         self.path, self._state = path, path.with_name(f"{path.name}.state.json")
         is_new = not self._state.exists()
-        state = {"batches": 0, "rows": 0, "bytes": 0} if is_new else store.read_object(self._state)
+        empty: dict[str, Any] = {"batches": 0, "rows": 0, "bytes": 0}
+        state = empty if is_new else store.read_object(self._state)
         again = "restore it, or delete its folder to start again"
         try:
             self.batches, self.rows, size = (int(state[name]) for name in ("batches", "rows", "bytes"))
