@@ -43,7 +43,7 @@ def gradient_line(
     if norm == 0.0:
         return unclear(CHECK, "the rows have no gradient")
     return line(
-        CHECK, f"differs by {gap / norm:.1g} of its norm, {norm:.1g}", gap <= limit * norm, REMEDY, f"{limit:g}"
+        CHECK, f"differs by {gap / norm:.1g} of its norm of {norm:.1g}", gap <= limit * norm, REMEDY, f"{limit:g}"
     )
 
 
