@@ -110,14 +110,15 @@ def evaluated(folder: Path) -> Any:
 
 
 @pytest.mark.parametrize(
-    ("old", "new"), [('"completion": "0"', '"completion": "2"'), ('"sample": 0', '"sample": 1'), ("p2", "p0")]
+    ("old", "new"), [('"completion": "0"', '"completion": "10"'), ('"sample": 0', '"sample": 1'), ("p2", "p0")]
 )
 def test_rows_of_an_evaluation_that_are_not_those_that_it_wrote_are_refused(tmp_path: Path, old: str, new: str) -> None:
     evaluated(tmp_path)
-    rows = (tmp_path / "rows.jsonl").read_text()
-    (tmp_path / "rows.jsonl").write_text(rows.replace(old, new, 1))
+    changed = (tmp_path / "rows.jsonl").read_text().replace(old, new, 1)
+    (tmp_path / "rows.jsonl").write_text(changed)
     with pytest.raises(StoreError, match=r"rows.jsonl is damaged: .*restore it, or delete its folder to start again"):
         evaluated(tmp_path)
+    assert (tmp_path / "rows.jsonl").read_text() == changed
 
 
 def test_an_evaluation_of_an_older_version_goes_on_without_a_state(tmp_path: Path) -> None:

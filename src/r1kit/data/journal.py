@@ -38,14 +38,16 @@ class Journal:
             self._rows.close()
             reason = f"has {self._rows.size} bytes, and {size} were written"
             raise store.StoreError(f"{path} {reason}: {again}")
-        if not (is_new and keeps_stateless):
-            self._rows.truncate(size)
-        self._hash = hashlib.sha256()
+        if is_new and keeps_stateless:
+            size = self._rows.size
+        self._hash, left = hashlib.sha256(), size
         for block in self._rows.blocks():
-            self._hash.update(block)
+            self._hash.update(block[:left])
+            left = max(0, left - len(block))
         if state.get("sha256") not in (None, self._hash.hexdigest()):  # None: an older version wrote it
             self._rows.close()
             raise store.StoreError(f"{path} is damaged: its rows are not those that were written; {again}")
+        self._rows.truncate(size)  # last: a damaged file stays as it is
 
     def append(self, rows: Iterable[Any], counts: Mapping[str, int]) -> None:
         """Add a batch and its counts. When this returns, the batch would survive a power cut."""
