@@ -102,6 +102,16 @@ def test_the_card_says_what_the_model_is_and_names_nothing_of_this_machine(
     assert card.index("| sft |") < card.index("| rl |")
 
 
+def test_the_lines_of_python_in_the_card_answer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    push("tiny", "ann/small", dry_run=True, out=tmp_path / "ann" / "small", prove=False)
+    card = (tmp_path / "ann" / "small" / "README.md").read_text(encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    exec(card.partition("```python\n")[2].partition("```")[0], {})
+    assert "12 + 30?" in capsys.readouterr().out
+
+
 def test_a_model_outside_a_run_has_a_card_without_a_history(tiny_policy_folder: Path) -> None:
     assert lineage_of("tiny", KNOWN["tiny"].place).base == "tiny"
     assert lineage_of("ann/base", tiny_policy_folder).base == "ann/base"

@@ -112,7 +112,8 @@ def _use(name: str, chat: ChatFormat, tokenizer: Any, adapter_base: str) -> str:
     else:
         load += [f'model = AutoModelForCausalLM.from_pretrained("{name}")']
     load += [f'messages = [{{"role": "user", "content": "{question}"}}]']
-    load += ['inputs = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_tensors="pt")']
+    load += ["inputs = tokenizer.apply_chat_template("]  # return_dict is the default from transformers 5 on only
+    load += ['    messages, add_generation_prompt=True, return_tensors="pt", return_dict=True', ")"]
     load += ["print(tokenizer.decode(model.generate(**inputs, max_new_tokens=512)[0]))"]
     prompt = chat.text(chat.messages(Problem(id="", prompt=question, answer="")), tokenizer) + chat.prefill
     parts = ["```python", *load, "```", "", "```", f"r1kit chat {name}", f"r1kit serve {name}", "```", ""]
