@@ -36,6 +36,7 @@ from r1kit.train.losses.policy_gradient import grpo  # noqa: E402
 from r1kit.train.losses.policy_settings import PRESETS, GRPOSettings  # noqa: E402
 from r1kit.train.rl.algorithm import algorithm_files  # noqa: E402
 from r1kit.train.rl.collect import Draws  # noqa: E402
+from r1kit.train.rl.log import write_rollouts  # noqa: E402
 from r1kit.train.rl.loop import RLLoop  # noqa: E402
 from r1kit.train.rl.loop_settings import LoopSettings  # noqa: E402
 from r1kit.train.rl.objective import PolicyGradient  # noqa: E402
@@ -624,3 +625,22 @@ def test_the_log_and_the_samples_on_disk_hold_what_a_reader_needs(tmp_path: Path
         assert {"step", "problem_id", "question", "completion", "answer", "reward", "parts", "advantage"} <= row.keys()
     assert sum(row["tokens"] for row in shown) == first["tokens/rollout"]
     assert sum(row["reward"] for row in shown) / 16 == pytest.approx(first["reward/mean"])
+
+
+def test_a_step_that_is_written_again_stays_whole_for_readers_until_the_new_one_is_there(tmp_path: Path) -> None:
+    files = [tmp_path / name / "step-000001.jsonl" for name in ("rollouts", "logprobs")]
+    for file in files:
+        file.parent.mkdir()
+        file.write_text('{"of": "before the kill"}\n')
+
+    def scored() -> Any:
+        assert all("before the kill" in file.read_text() for file in files)
+        raise KeyboardInterrupt
+        yield
+
+    with pytest.raises(KeyboardInterrupt):
+        write_rollouts(tmp_path, 1, scored(), None)
+    assert all("before the kill" in file.read_text() for file in files)
+    write_rollouts(tmp_path, 1, (), None)
+    assert [file.read_text() for file in files] == ["", ""]
+    assert [path.name for path in tmp_path.glob("*/*")] == ["step-000001.jsonl"] * 2

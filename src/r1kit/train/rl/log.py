@@ -8,48 +8,49 @@ from typing import Any
 
 from r1kit import ranks
 from r1kit.chat import whole_response
-from r1kit.data.jsonl import RowWriter
+from r1kit.data.jsonl import encoded
+from r1kit.store import atomic_file, to_plain
 from r1kit.train.rl.collect import ScoredGroup
 from r1kit.train.step_hashes import hash_floats, hash_of
 from r1kit.types import Completion
 
 
 def write_rollouts(folder: Path, step: int, scored: Sequence[ScoredGroup], tokenizer: Any) -> None:
-    """Write `rollouts/step-NNNNNN.jsonl`, and `logprobs/step-NNNNNN.jsonl` with the tokens of the same rows."""
+    """Write `rollouts/step-NNNNNN.jsonl`, and `logprobs/step-NNNNNN.jsonl` with the tokens of the same rows.
+
+    Both appear whole: a resumed run writes its step again, and somebody may be reading it on the live page.
+    """
     if not ranks.is_first():
         return
     path, tokens_path = (folder / name / f"step-{step:06d}.jsonl" for name in ("rollouts", "logprobs"))
-    for file in (path, tokens_path):
-        file.parent.mkdir(exist_ok=True)
-        file.unlink(missing_ok=True)  # a resumed run writes its step again
-    # tokens first: whoever sees a row finds its tokens
-    with RowWriter(tokens_path) as tokens, RowWriter(path) as rows:
+    # the file opened last is there first: whoever sees a row finds its tokens
+    with atomic_file(path) as rows, atomic_file(tokens_path) as tokens:
         for entry in scored:
             for rollout, advantage in zip(entry.group.rollouts, entry.advantages, strict=True):
                 completion = rollout.completion
                 texts = token_texts(completion, tokenizer)
                 logprobs = [round(value, 4) for value in completion.logprobs]
-                tokens.append({"opened": rollout.prompt.opened, "texts": texts, "logprobs": logprobs})
+                opened = rollout.prompt.opened
+                tokens.write(encoded(to_plain({"opened": opened, "texts": texts, "logprobs": logprobs})))
                 notes = dict(rollout.reward.notes)
                 # functions may log notes of these names too: the reward's verdict is the one that counts
                 if (verdict := rollout.reward.verdict) is not None:
                     extracted = verdict.extracted or ""
                     notes |= {"verdict": verdict.outcome, "extracted": extracted, "detail": verdict.detail}
-                rows.append(
-                    {
-                        "step": step,
-                        "problem_id": entry.group.problem.id,
-                        "question": entry.group.problem.prompt,
-                        "completion": whole_response(rollout.prompt, completion),
-                        "answer": entry.group.problem.answer,
-                        "reward": rollout.reward.total,
-                        "parts": dict(rollout.reward.parts),
-                        "advantage": advantage,
-                        "notes": notes,
-                        "finish_reason": completion.finish_reason,
-                        "tokens": len(completion.token_ids),
-                    }
-                )
+                row = {
+                    "step": step,
+                    "problem_id": entry.group.problem.id,
+                    "question": entry.group.problem.prompt,
+                    "completion": whole_response(rollout.prompt, completion),
+                    "answer": entry.group.problem.answer,
+                    "reward": rollout.reward.total,
+                    "parts": dict(rollout.reward.parts),
+                    "advantage": advantage,
+                    "notes": notes,
+                    "finish_reason": completion.finish_reason,
+                    "tokens": len(completion.token_ids),
+                }
+                rows.write(encoded(to_plain(row)))
 
 
 def sampled_hashes(scored: Sequence[ScoredGroup]) -> dict[str, list[str]]:
