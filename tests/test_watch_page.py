@@ -367,7 +367,7 @@ def test_all_runs_are_compared_by_one_click_and_one_is_brought_to_the_front(
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
     if unfold.is_visible():
         unfold.click()
-    page.get_by_role("button", name="compare none").click()
+    page.get_by_role("button", name="Compare none").click()
     page.locator(".key").wait_for(state="detached")
     assert page.locator("path.mean").count() == 1
 

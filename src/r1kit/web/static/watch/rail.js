@@ -71,19 +71,27 @@ export const twinOf = async (id, stage) => (await get(ofRun(id))).stages.find((o
 /** The stage whose curves are compared: the one that is shown, or the first with curves. */
 const comparable = (run, stage) => stage ?? run.stages.find((one) => one.has.curves);
 
-/** One click for all other runs that have this stage, the last changed first, or for none. */
+/** One click for all other runs that have this stage, the last changed first, and one for none. */
 function compareAll(runs, run, stage) {
   const others = runs.filter((entry) => entry.id !== run?.id).slice(0, MOST_RUNS);
   const base = run && comparable(run, stage);
   if (!base?.has.curves || others.length < 2) return null;
-  if (comparedRuns().length) return h("button", { type: "button", onclick: () => go({ with: "" }) }, "compare none");
   const choose = async () => {
     const twins = await Promise.all(others.map(({ id }) => twinOf(id, base).catch(() => null))); // one may be damaged
     const ids = others.map(({ id }) => id).filter((_, place) => twins[place]?.has.curves);
     go({ with: ids.slice(0, MOST_COMPARED).join("|"), stage: base.id });
   };
   const title = `Draw the curves of all runs with a stage ${base.name} over these, of at most ${MOST_COMPARED}`;
-  return h("button", { type: "button", onclick: choose, title }, "compare all");
+  const chooseNone = (event) => {
+    event.target.previousElementSibling.focus(); // this button goes
+    go({ with: "" });
+  };
+  const none = { type: "button", onclick: chooseNone, "aria-label": "Compare none" };
+  return h(
+    "span",
+    h("button", { type: "button", onclick: choose, title }, "compare all"),
+    comparedRuns().length ? h("button", none, "none") : null,
+  );
 }
 
 function compareBox(entry, run, compared) {
