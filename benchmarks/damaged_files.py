@@ -39,6 +39,7 @@ def flip(content: bytes) -> bytes:
 
 CHANGES: dict[str, Callable[[bytes], bytes | None]] = {
     "flipped bit": flip,
+    "another digit": lambda content: content.replace(b"0", b"1", 1),
     "flipped bit, same time": flip,
     "cut in half": lambda content: content[: len(content) // 2],
     "row lost": lambda content: b"".join(content.splitlines(keepends=True)[1:]),
@@ -80,6 +81,8 @@ def cases() -> Iterator[Case]:
         yield Case("zero", f"checkpoints/step-000003/{file}", "flipped bit", "zero", midway=True)
     for change in ("cut in half", "missing"):
         yield Case("zero", "checkpoints/step-000003/optimizer.pt", change, "zero", midway=True)
+    for file in ("metrics.jsonl", "step_hashes.jsonl"):
+        yield Case("zero", file, "another digit", "zero", midway=True)
     for file, change in (("samples.jsonl", "row lost"), ("samples.jsonl", "flipped bit"), ("kept.jsonl", "row lost")):
         yield Case("rejection", file, change, "rejection", midway=True)
     for file in ("samples.jsonl.state.json", "curation.json"):

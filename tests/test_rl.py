@@ -354,6 +354,11 @@ def test_killed_in_the_middle_and_run_again_it_ends_with_the_same_bits(tmp_path:
     assert died.returncode == -signal.SIGKILL, died.stderr
     assert [row["step"] for row in rows(torn)] == [1, 2, 3, 4, 5]
     assert checkpoints.latest(torn) == checkpoints.folder_of(torn, 4)
+    sound = (torn / "metrics.jsonl").read_text()
+    (torn / "metrics.jsonl").write_text(sound.replace('"step": 3,', '"step": 3, "note": 1,'))
+    with pytest.raises(StoreError, match=r"metrics.jsonl is damaged: its rows up to step 4 are not those"):
+        loop(torn, RESUMED).train()
+    (torn / "metrics.jsonl").write_text(sound)
 
     resumed = loop(torn, RESUMED)
     resumed.train()

@@ -21,6 +21,7 @@ from r1kit.models.recompute import recompute_activations  # noqa: E402
 from r1kit.settings import SettingsError  # noqa: E402
 from r1kit.store import StoreError  # noqa: E402
 from r1kit.tiny.tokenizer import make  # noqa: E402
+from r1kit.train import checkpoints  # noqa: E402
 from r1kit.train.learner import Learner, OptimizerSettings  # noqa: E402
 from r1kit.train.losses.next_token import next_token  # noqa: E402
 from r1kit.train.packing import pack, pack_together  # noqa: E402
@@ -88,6 +89,22 @@ def test_training_learns_and_a_stopped_run_ends_with_the_same_bits(tmp_path: Pat
     found = rows(tmp_path / "straight")
     assert rows(tmp_path / "torn") == found and [row["step"] for row in found] == list(range(1, 13))
     assert found[-1]["optim/loss"] < found[0]["optim/loss"] - 1
+
+
+@pytest.mark.parametrize("name", checkpoints.LOGS)
+def test_a_changed_row_of_a_stopped_stage_is_refused_and_without_the_log_it_goes_on(tmp_path: Path, name: str) -> None:
+    straight, _ = train(tmp_path / "straight")
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path / "torn", stop=8)
+    log = tmp_path / "torn" / name
+    damaged = log.read_text().replace('"step": 4,', '"step": 4, "note": 1,')
+    log.write_text(damaged)
+    with pytest.raises(StoreError, match=rf"{name} is damaged: its rows up to step 5 .*delete it to go on without"):
+        train(tmp_path / "torn")
+    assert log.read_text() == damaged
+    log.unlink()
+    resumed, _ = train(tmp_path / "torn")
+    assert_identical(resumed.model, straight.model)
 
 
 def test_early_stopping_ends_with_the_best_weights_and_resumes_with_its_memory(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import fcntl
+import hashlib
 import json
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -289,15 +290,16 @@ class Rereader:
             file.close()
 
 
-def keep_steps(path: Path, last: int) -> int:
+def keep_steps(path: Path, last: int, sha256: str | None = None) -> int:
     """Drop the rows after step `last`, which a run resumed from that step's checkpoint writes again; atomic.
 
-    Returns how many of the steps 1 to `last` have no row: all if there is no file. Raises `DataError` for a row without
-    a step.
+    Returns how many of the steps 1 to `last` have no row: all if there is no file. `sha256` is the file's hash when
+    step `last` was its last one. Raises `DataError` for a row without a step, and `StoreError` if all steps have rows
+    and they are not those of that hash; the file then stays as it is.
     """
     if not path.exists():
         return max(0, last)
-    kept = set()
+    kept, digest = set(), hashlib.sha256()
     with atomic_file(path) as file:
         for number, row in enumerate(read_rows(path), 1):
             if not isinstance(row.get("step"), int | float):
@@ -305,5 +307,11 @@ def keep_steps(path: Path, last: int) -> int:
                 raise DataError("wrong type", reason, str(path), number)
             if row["step"] <= last:
                 kept.add(row["step"])
-                file.write(encoded(row))
-    return max(0, last - len(kept - {0}))
+                line = encoded(row)
+                digest.update(line)
+                file.write(line)
+        lost = max(0, last - len(kept - {0}))
+        if not lost and sha256 not in (None, digest.hexdigest()):
+            remedy = "restore the file, or delete it to go on without its rows"
+            raise StoreError(f"{path} is damaged: its rows up to step {last} are not those that were written; {remedy}")
+    return lost

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -13,9 +13,10 @@ from r1kit import ranks
 from r1kit.content import require_sealed
 from r1kit.data import step_rows
 from r1kit.data.jsonl import keep_steps
-from r1kit.store import StoreError, read_object, storing
+from r1kit.store import StoreError, read_object, sha256, storing
 
 State = dict[str, Any]
+LOGS = ("metrics.jsonl", step_rows.FILE)  # a row per step
 
 
 def folder_of(stage: Path, step: int) -> Path:
@@ -81,12 +82,18 @@ def load_newest(
     raise StoreError("\n".join([*reasons, refusal]))
 
 
-def keep_logs(stage: Path, last: int) -> list[str]:
+def log_hashes(stage: Path) -> dict[str, str]:
+    """The hashes of the logs at a checkpoint, which holds them for `keep_logs`; the first rank's alone are kept."""
+    return {name: sha256(stage / name) for name in LOGS} if ranks.is_first() else {}
+
+
+def keep_logs(stage: Path, last: int, hashes: Mapping[str, str]) -> list[str]:
     """Drop the rows of the logs after step `last`, which is that of the checkpoint; of a fresh start, -1.
 
-    Returns a line for each log that has lost rows before it: damage, or a power cut.
+    `hashes` are the checkpoint's. Returns a line for each log that has lost rows before it: damage, or a power cut.
+    Raises `StoreError` for a log whose rows have changed.
     """
-    lost = {name: keep_steps(stage / name, last) for name in ("metrics.jsonl", step_rows.FILE)}
+    lost = {name: keep_steps(stage / name, last, hashes.get(name)) for name in LOGS}
     return [
         f"{name} has lost the rows of {count} of the {last} steps before; the stage goes on without them"
         for name, count in lost.items()

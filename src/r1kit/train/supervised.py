@@ -111,7 +111,8 @@ def train_supervised(
     state = checkpoints.restore(folder, learner.load, note)
     stopping = EarlyStopping(validation, learner, folder, state)
     # rows of updates after the checkpoint go, because those are run again; -1: all of them
-    for lost in checkpoints.keep_logs(folder, learner.updates if state is not None else -1):
+    done, written = (-1, {}) if state is None else (learner.updates, state.get("logs", {}))
+    for lost in checkpoints.keep_logs(folder, done, written):
         note(lost)
     with RowWriter(folder / "metrics.jsonl") as metrics, RowWriter(folder / step_rows.FILE) as hashes:
         if state is None:
@@ -134,7 +135,8 @@ def train_supervised(
             if checkpoint_every and learner.updates % checkpoint_every == 0 and learner.updates < learner.steps:
                 metrics.sync()  # a power cut must not leave a checkpoint without the rows before it
                 hashes.sync()
-                learner.save(checkpoints.folder_of(folder, learner.updates), stopping.state)
+                state = {"logs": checkpoints.log_hashes(folder), **stopping.state}
+                learner.save(checkpoints.folder_of(folder, learner.updates), state)
                 checkpoints.prune(folder, keep=2)  # two, in case the newest is damaged
     return stopping.finish()
 

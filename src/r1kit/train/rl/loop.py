@@ -116,7 +116,7 @@ class RLLoop:
         self.stopping = EarlyStopping(self.validation, self.learner, self.folder, state)
         # rows of steps after the checkpoint go, because those steps are run again; a fresh start keeps nothing (-1),
         # not even a row of step 0, which is the validation before training
-        for lost in checkpoints.keep_logs(self.folder, first or -1):
+        for lost in checkpoints.keep_logs(self.folder, first or -1, state.get("logs", {})):
             if self.until is None:  # a replay begins without logs
                 self.note(lost)
         self.audit.resume(first)
@@ -262,6 +262,7 @@ class RLLoop:
         that step if it was sampled already.
         """
         state = {"step": step, "position": position, "objective": self.objective.state, **self.stopping.state}
+        state["logs"] = checkpoints.log_hashes(self.folder)
         if ahead is not None:
             state["ahead"] = to_state(ahead)
         self.learner.save(checkpoints.folder_of(self.folder, step), state, self.objective.moving_reference)
