@@ -141,6 +141,14 @@ def test_input_that_nobody_reads_and_output_without_an_end_do_not_block(local: S
     assert (done.exit_status, len(done.stdout)) == (0, 200_001)
 
 
+@pytest.mark.parametrize(
+    ("names", "reason"), [(["a/b", "a"], "cannot be in 'a', which is a file too"), (["é" * 128], "at most 255 bytes")]
+)
+def test_names_that_no_files_can_have_are_refused(sandbox: Sandbox, names: list[str], reason: str) -> None:
+    with pytest.raises((ValueError, SandboxError), match=reason):
+        sandbox.run("", files=dict.fromkeys(names, "1"))
+
+
 def test_files_cannot_be_put_outside_the_working_folder(sandbox: Sandbox) -> None:
     for name in ("../x", "/tmp/x", "a//b", "a/../../x", ""):
         with pytest.raises((ValueError, SandboxError), match="not a relative path"):

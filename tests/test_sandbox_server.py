@@ -156,6 +156,8 @@ def test_without_a_token_no_web_page_can_run_programs(header: tuple[str, str], s
         ("/run", b'{"program": "", "limits": {"walls": 1}}', 400),
         ("/run", b'{"program": "", "limits": 1}', 400),
         ("/run", b'{"program": "", "files": {"../x": ""}}', 400),
+        ("/run", b'{"program": "", "files": {"a": "", "a/b": ""}}', 400),
+        ("/run", b'{"program": "", "files": {"%s": ""}}' % (b"x" * 256), 400),
         ("/run", b"[" * 100_000, 400),
         ("/run", b"\xff", 400),
         ("/converse", b'{"checker": ""}', 400),

@@ -91,7 +91,9 @@ def test_passwords_with_an_at_and_more_kinds_of_keys_are_hidden(text: str) -> No
         assert HIDDEN in hidden and "horse" not in hidden.lower()
 
 
-@pytest.mark.parametrize("name", ["Ocp-Apim-Subscription-Key", "X-Auth-Key", "passphrase", "X-Amz-Security-Token"])
+@pytest.mark.parametrize(
+    "name", ["Ocp-Apim-Subscription-Key", "X-Auth-Key", "X-Token", "signing_key", "passphrase", "X-Amz-Security-Token"]
+)
 def test_headers_that_other_services_take_are_hidden_by_name(name: str) -> None:
     assert redacted({name: "correct-horse"}) == {name: HIDDEN}
 

@@ -15,8 +15,8 @@ from typing import Any
 HIDDEN = "***"
 LEAST_LENGTH = 4  # of a secret that is looked for in a server's text
 _NAME = (  # after other words too: CLIENT_SECRET, x-api-key, clientSecret
-    r"(?:[\w-]{0,60}(?:[_-]|(?-i:(?<=[a-z0-9])(?=[A-Z]))))?(?:(?:api|access|auth|secret|private|subscription)[_-]?keys?|secret|password|passwd|passphrase"
-    r"|authorization|credentials?|cookie|(?:access|api|auth|bearer|hf|refresh|security|session|sandbox)[_-]?token)"
+    r"(?:[\w-]{0,60}(?:[_-]|(?-i:(?<=[a-z0-9])(?=[A-Z]))))?(?:(?:api|access|auth|secret|private|signing|subscription)[_-]?keys?|secret|password|passwd|passphrase"
+    r"|authorization|credentials?|cookie|(?:access|api|auth|bearer|hf|refresh|security|session|sandbox|x)[_-]?token)"
 )
 _SECRET_NAME = re.compile(_NAME, re.IGNORECASE)
 _IN_ADDRESS = re.compile(r"(?<=://)(?P<user>[^\s/?#:@]*):(?P<secret>[^\s/?#]+)@")  # up to the last @

@@ -10,10 +10,12 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Literal, Protocol
 
 from pydantic import Field
 
+from r1kit.numeric import shown
 from r1kit.settings import Settings
 
 Limit = Literal["wall", "cpu", "memory", "output", "files"]
@@ -69,6 +71,7 @@ class Limits(Settings):
 
 DEFAULT = Limits()
 NONE: Files = {}  # no files
+LONGEST_NAME = 255  # of a file, in bytes: what Linux's file systems allow
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,10 +120,15 @@ class Sandbox(Protocol):
 
 
 def relative(files: Mapping[str, str]) -> dict[str, str]:
-    """The same files; raises ValueError for a path that leaves the working folder."""
+    """The same files; raises ValueError for a path that leaves the working folder or that no file can have."""
     for name in files:
-        if "\0" in name or any(part in ("", ".", "..") for part in name.split("/")):
+        parts = name.split("/")
+        if "\0" in name or any(part in ("", ".", "..") for part in parts):
             raise ValueError(f"{name!r} is not a relative path such as data/input.txt")
+        if any(len(part.encode("utf-8", "replace")) > LONGEST_NAME for part in parts):
+            raise ValueError(f"{shown(name)} is too long: a name has at most {LONGEST_NAME} bytes between slashes")
+        if inside := next((folder for folder in accumulate(parts[:-1], "{}/{}".format) if folder in files), None):
+            raise ValueError(f"{name!r} cannot be in {inside!r}, which is a file too")
     return dict(files)
 
 
