@@ -239,6 +239,7 @@ def test_a_measurement_times_both_precisions() -> None:
     assert set(seconds) == {"fp32", "bf16"} and all(0 < value < 60 for value in seconds.values())
 
 
+@needs_bf16
 @pytest.mark.parametrize("kind", ["eval", "generate"])
 def test_a_resumed_stage_keeps_the_choice_of_its_first_attempt(
     kind: str,
@@ -247,7 +248,6 @@ def test_a_resumed_stage_keeps_the_choice_of_its_first_attempt(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(compute, "has_bf16_kernels", lambda: True)
     settings = {"eval": EvaluateSettings, "generate": GenerateSettings}[kind](tasks="tiny/sums")
     context = Context(stage=kind, settings=settings, folder=tmp_path, paths={"model": tiny_policy_folder})
     dtypes = []

@@ -114,7 +114,7 @@ def test_measuring_changes_nothing_and_without_a_probe_nothing_is_measured(
     probed = [{k: v for k, v in row.items() if not k.startswith("probe/")} for row in metrics(tmp_path / "probed")]
     assert probed[1:] == alone
     state = json.loads((checkpoints.folder_of(tmp_path / "plain", 2) / "state.json").read_text())
-    assert state.keys() == {"updates", "step", "position", "objective"}
+    assert state.keys() == {"updates", "step", "position", "objective", "logs"}
     one, other = (tmp_path / name / "model" / "model.safetensors" for name in ("plain", "probed"))
     assert one.read_bytes() == other.read_bytes()
 

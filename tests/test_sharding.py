@@ -37,6 +37,5 @@ def test_two_ranks_compute_the_gradient_of_one_process(tmp_path: Path) -> None:
     for rank in range(2):
         for case, differences in json.loads((tmp_path / f"rank-{rank}.json").read_text()).items():
             for what, difference in differences.items():
-                assert difference < (1e-5 if what == "weights" else 1e-6), (
-                    f"{case}, {what}: {difference:.1e} of the value"
-                )
+                # rounding: with AVX2 alone, one process in fp32 is up to 3.6e-6 from fp64
+                assert difference < 1e-5, f"{case}, {what}: {difference:.1e} of the value"
