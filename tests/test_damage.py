@@ -145,14 +145,8 @@ def test_a_stage_that_goes_on_without_rows_of_its_logs_says_so_and_its_health_sh
     metrics, hashes = tmp_path / "metrics.jsonl", tmp_path / "step_hashes.jsonl"
     for file in (metrics, hashes):
         file.write_text("".join(f'{{"step": {step}}}\n' for step in range(1, 9)))
-    assert not checkpoints.keep_logs(tmp_path, 6, {}) and [row["step"] for row in read_rows(metrics)] == [
-        1,
-        2,
-        3,
-        4,
-        5,
-        6,
-    ]
+    assert checkpoints.keep_logs(tmp_path, 6, {}) == []
+    assert [row["step"] for row in read_rows(metrics)] == [1, 2, 3, 4, 5, 6]
     metrics.write_text('{"step": 1}\n{"step": 2}\n')
     hashes.unlink()
     assert [line[:62] for line in checkpoints.keep_logs(tmp_path, 6, {})] == [

@@ -15,6 +15,9 @@ pytest.importorskip("transformers")
 WORKER = Path(__file__).with_name("sharding_worker.py")
 SECONDS = 180
 
+# of rounding: on a processor with AVX2 alone, gradients of one process in fp32 are up to 3.6e-6 from those in fp64
+LIMITS = {"gradient": 5e-6, "norm": 1e-6, "logprobs": 1e-6, "weights": 1e-5}
+
 
 def test_two_ranks_compute_the_gradient_of_one_process(tmp_path: Path) -> None:
     """For every kind of loss: gradient, clipping norm, log-probs, and the weights after one update."""
@@ -37,5 +40,4 @@ def test_two_ranks_compute_the_gradient_of_one_process(tmp_path: Path) -> None:
     for rank in range(2):
         for case, differences in json.loads((tmp_path / f"rank-{rank}.json").read_text()).items():
             for what, difference in differences.items():
-                # rounding: with AVX2 alone, one process in fp32 is up to 3.6e-6 from fp64
-                assert difference < 1e-5, f"{case}, {what}: {difference:.1e} of the value"
+                assert difference < LIMITS[what], f"{case}, {what}: {difference:.1e} of the value"

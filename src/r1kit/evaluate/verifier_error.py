@@ -36,9 +36,10 @@ class ErrorRates:
 
     @classmethod
     def of_audit(cls, right: int, wrong: int, disagreements: Iterable[Mapping[str, Any]]) -> Self | None:
-        """The rates of a run's first verifier if its second one is right, which found so many right and wrong answers.
+        """The rates of a run's first verifier, if its second one judges correctly.
 
-        `disagreements` are the rows of audit.jsonl. None if the audit saw no wrong or no right answer.
+        `right` and `wrong` are the numbers of answers that the second one judged so, and `disagreements` the rows of
+        audit.jsonl. None if there is no wrong or no right answer.
         """
         verdicts = [row["verdict"] for row in disagreements]
         if not right or not wrong:

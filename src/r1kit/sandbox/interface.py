@@ -10,7 +10,7 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import accumulate
+from pathlib import PurePosixPath
 from typing import Literal, Protocol
 
 from pydantic import Field
@@ -127,8 +127,9 @@ def relative(files: Mapping[str, str]) -> dict[str, str]:
             raise ValueError(f"{name!r} is not a relative path such as data/input.txt")
         if any(len(part.encode("utf-8", "replace")) > LONGEST_NAME for part in parts):
             raise ValueError(f"{shown(name)} is too long: a name has at most {LONGEST_NAME} bytes between slashes")
-        if inside := next((folder for folder in accumulate(parts[:-1], "{}/{}".format) if folder in files), None):
-            raise ValueError(f"{name!r} cannot be in {inside!r}, which is a file too")
+        for folder in PurePosixPath(name).parents:
+            if str(folder) in files:
+                raise ValueError(f"{name!r} cannot be in {str(folder)!r}, which is a file too")
     return dict(files)
 
 

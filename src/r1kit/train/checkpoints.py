@@ -83,15 +83,15 @@ def load_newest(
 
 
 def log_hashes(stage: Path) -> dict[str, str]:
-    """The hashes of the logs at a checkpoint, which holds them for `keep_logs`; the first rank's alone are kept."""
+    """The hashes of the logs so far, which a checkpoint holds for `keep_logs`. Only the first rank writes logs."""
     return {name: sha256(stage / name) for name in LOGS} if ranks.is_first() else {}
 
 
 def keep_logs(stage: Path, last: int, hashes: Mapping[str, str]) -> list[str]:
     """Drop the rows of the logs after step `last`, which is that of the checkpoint; of a fresh start, -1.
 
-    `hashes` are the checkpoint's. Returns a line for each log that has lost rows before it: damage, or a power cut.
-    Raises `StoreError` for a log whose rows have changed.
+    `hashes` are the checkpoint's; one of an older version has none. Returns a line for each log that has lost rows
+    before it: damage, or a power cut. Raises `StoreError` for a log whose rows have changed.
     """
     lost = {name: keep_steps(stage / name, last, hashes.get(name)) for name in LOGS}
     return [

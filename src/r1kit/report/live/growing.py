@@ -38,14 +38,13 @@ class GrowingMetrics:
             if file.read(min(TAIL_BYTES, self._offset)) != self._tail:
                 self._forget()
             file.seek(self._offset)
-            grown = self._metrics.copy()  # the old one may be in use
-            for line in lines_of(file, offset=self._offset, number=self._number):
-                row = parsed(line, self.path)
-                self._offset, self._number = line.offset + line.length, line.number
-                grown.add(row)
-            file.seek(max(0, self._offset - TAIL_BYTES))
-            self._tail = file.read(min(TAIL_BYTES, self._offset))
-        self._metrics = grown
+            grown, offset, number = self._metrics.copy(), self._offset, self._number  # the old ones may be in use
+            for line in lines_of(file, offset=offset, number=number):
+                grown.add(parsed(line, self.path))
+                offset, number = line.offset + line.length, line.number
+            file.seek(max(0, offset - TAIL_BYTES))
+            tail = file.read(min(TAIL_BYTES, offset))
+        self._offset, self._number, self._tail, self._metrics = offset, number, tail, grown
 
     def _forget(self) -> None:
         self._offset, self._number, self._tail, self._metrics = 0, 0, b"", Metrics()
