@@ -57,6 +57,16 @@ def masked(given: Groups) -> list[Batch]:
     return pack(samples, 1000)
 
 
+def last_tokens(given: Groups) -> list[Batch]:
+    """One target in a row: of the ranks that share it, only one has a target, and some pairs have fewer rows."""
+    samples = [
+        replace(sample, loss_mask=(False,) * (len(sample.loss_mask) - 1) + sample.loss_mask[-1:])
+        for group in given
+        for sample in group
+    ]
+    return pack(samples, 1)
+
+
 def own_groups() -> Groups:
     return ranks.share_rows(groups(), lambda group: sum(len(sample.token_ids) for sample in group))
 
@@ -78,6 +88,7 @@ def stored() -> Distillation:
 ALL = CASES | {
     "stored logits": (policy, stored, packed),
     "sampling mask": (policy, lambda: grpo(PRESETS["grpo"]), masked),
+    "one target in a row": (policy, lambda: grpo(PRESETS["grpo"]), last_tokens),
     "windows and sinks": (windows_and_sinks, lambda: next_token, packed),
 }
 

@@ -12,7 +12,7 @@ import pytest
 import r1kit
 from r1kit.cli import main
 from r1kit.data.errors import DataError
-from r1kit.evaluate.gain import GainSplit, split_gain
+from r1kit.evaluate.gain import GainSplit, split_gain, unpaired
 from r1kit.pipeline import Recipe
 from r1kit.recipes import build_recipe
 from r1kit.recipes.controls import ARMS
@@ -237,6 +237,15 @@ def test_without_fresh_problems_a_leak_shows_as_a_gain_from_unrelated_answers() 
     assert split.named == ["format", "leaked"]
     unjudged = [row | {"correct": None} for row in rows(3, 0.4, seed=-1)]
     assert split_gain(base, trained, arms, unjudged) == split
+
+
+def test_two_problems_a_side_are_no_proof_however_clear_they_look() -> None:
+    few = unpaired({"a": 0.0, "b": 0.0}, {"c": 1.0, "d": 1.0})
+    assert few.mean == 1.0 and few.p_value == pytest.approx(1 / 3) and few.low is not None and few.low < 0
+    many = unpaired({str(i): 0.0 for i in range(50)}, {str(i): 1.0 for i in range(50)})
+    assert many.p_value < 1e-20 and many.low is not None and 0.85 < many.low < 1 and many.high == 1.0
+    none = unpaired({"a": 1.0, "b": 1.0}, {"c": 1.0, "d": 1.0})
+    assert (none.mean, none.p_value) == (0.0, 1.0)
 
 
 def test_a_comparison_needs_the_same_problems() -> None:

@@ -216,7 +216,7 @@ def test_the_other_recipes_are_sized_for_the_model_too(name: str, tiny_policy_fo
 
 
 def test_v4_has_an_expert_for_each_set_of_problems(tiny_policy_folder: Path, mine: Path) -> None:
-    problems = [str(mine), "gsm8k", {"name": "gsm8k", "calculations": True}]
+    problems = [str(mine), "gsm8k", {"name": "gsm8k", "calculations": "alone"}]
     recipe = build_recipe("v4", model=str(tiny_policy_folder), data={"problems": problems}, hardware="cpu")
     settings = settings_of(recipe)
     assert settings["v4"]["domains"] == {"mine": (f"{mine.parent.name}/mine",), "gsm8k": ("gsm8k",)}

@@ -442,22 +442,34 @@ def test_calculations_asks_for_each_true_equation_of_two_numbers(tmp_path: Path)
         "nothing",
     ]
     path = write(tmp_path / "rows.jsonl", {"question": "q", "answer": "\n".join([*taken, *left, "#### 11"])})
-    found = list(iterate(load_tasks([TaskSpec(name=str(path), calculations=True)], training=True)))
+    found = list(iterate(load_tasks([TaskSpec(name=str(path), calculations="alone")], training=True)))
     assert [one.prompt for one in found] == ["He has $15 + $7 = $? now.", "Half is 22/2=?."]
     assert [one.answer for one in found] == ["22", "11"]
     assert [one.id[-4:] for one in found] == ["/0/0", "/0/1"]
 
 
+def test_calculations_in_context_are_problems_of_one_step(tmp_path: Path) -> None:
+    question = "Ann has $48. Half of it is Ben's, and he finds $6 more. How much has Ben?"
+    answer = "Half is $48/2 = $<<48/2=24>>24\nBen has $24 + $6 = $<<24+6=30>>30.\n#### 30"
+    unasked = {"question": "Say 1 and 2.", "answer": "1+2=3\n#### 3"}
+    hidden = {"question": "How many weeks have 3 years?", "answer": "They have 3*52 = 156.\n#### 156"}
+    path = write(tmp_path / "rows.jsonl", {"question": question, "answer": answer}, unasked, hidden)
+    first, last = iterate(load_tasks([TaskSpec(name=str(path), calculations="in_context")], training=True))
+    assert (first.prompt, first.answer) == ("Ann has $48. Half of it is Ben's, and he finds $6 more. Half is $?", "24")
+    assert last.prompt == "Ann has $48. Half of it is Ben's, and he finds $6 more. Half is $24. How much has Ben?"
+    assert (last.answer, last.solution, last.id[-4:]) == ("30", "24 + 6 = 30.", "/0/1")
+
+
 def test_what_needs_a_reference_solution_says_so_where_there_is_none(tmp_path: Path) -> None:
     plain = str(write(tmp_path / "plain.jsonl", {"prompt": "q", "answer": "1"}))
-    for asked in ({"order": "easiest"}, {"calculations": True}):
+    for asked in ({"order": "easiest"}, {"calculations": "alone"}):
         with pytest.raises(DataError, match="no reference solution"):
             load_tasks([TaskSpec(name=plain, **asked)], training=True)
     wordy = str(write(tmp_path / "wordy.jsonl", {"question": "q", "answer": "one and one\n#### 2"}))
     with pytest.raises(DataError, match=r"no solution of .* has a line with one calculation"):
-        load_tasks([TaskSpec(name=wordy, calculations=True)], training=True)
+        load_tasks([TaskSpec(name=wordy, calculations="alone")], training=True)
     with pytest.raises(SettingsError, match="calculations would have no effect"):
-        TaskSpec.parse({"name": "tiny/sums", "calculations": True})
+        TaskSpec.parse({"name": "tiny/sums", "calculations": "alone"})
 
 
 def test_limit_and_order_choose_the_same_problems_every_time(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from statistics import fmean
 from typing import Any
 
 from r1kit import chat
-from r1kit.evaluate.intervals import critical, standard_error, two_sided
+from r1kit.evaluate.intervals import critical, standard_error, two_sided, wilson
 from r1kit.evaluate.statistics import Difference, difference, holm
 from r1kit.evaluate.table import align, show_difference, show_p
 from r1kit.verifiers.number_verifier import verify_last_number
@@ -168,15 +168,19 @@ def paired(before: Values, after: Values) -> Difference:
 
 
 def unpaired(before: Values, after: Values) -> Difference:
-    """After minus before on different problems (Welch's t test)."""
+    """After minus before on different problems (Welch's t test).
+
+    Without spread on either side that test would be certain. Then the interval is that of two shares (Newcombe 1998,
+    method 10), and the p-value the chance that a random division of all problems separates the two values.
+    """
     sides = [list(before.values()), list(after.values())]
     mean, problems = fmean(sides[1]) - fmean(sides[0]), len(sides[1])
     if min(map(len, sides)) < 2:
         return Difference(mean=mean, low=None, high=None, p_value=1.0, problems=problems)
     variances = [standard_error(side) ** 2 for side in sides]
     total = math.fsum(variances)
-    if total < 1e-24:  # no spread on either side: t says nothing
-        return Difference(mean=mean, low=mean, high=mean, p_value=float(abs(mean) < 1e-12), problems=problems)
+    if total < 1e-24:
+        return _without_spread([(side[0], len(side)) for side in sides])
     # Welch and Satterthwaite's degrees of freedom
     df = max(1, int(total**2 / math.fsum(v**2 / (len(s) - 1) for v, s in zip(variances, sides, strict=True))))
     margin = critical(df) * math.sqrt(total)
@@ -186,4 +190,18 @@ def unpaired(before: Values, after: Values) -> Difference:
         high=min(1.0, mean + margin),
         p_value=two_sided(mean / math.sqrt(total), df),
         problems=problems,
+    )
+
+
+def _without_spread(sides: Sequence[tuple[float, int]]) -> Difference:
+    """The difference of two values, each of all the problems on its side: (value, problems)."""
+    (before, first), (after, second) = sides
+    mean = after - before
+    below, above = wilson(before, first, critical(first - 1)), wilson(after, second, critical(second - 1))
+    return Difference(
+        mean=mean,
+        low=mean - math.hypot(after - above[0], below[1] - before),
+        high=mean + math.hypot(above[1] - after, before - below[0]),
+        p_value=1.0 if abs(mean) < 1e-12 else min(1.0, 2 / math.comb(first + second, first)),
+        problems=second,
     )

@@ -88,7 +88,8 @@ class Targets:
 
     def sequence_ids(self) -> Tensor:
         """[N], the index of the sequence that each token belongs to."""
-        lengths = torch.tensor(self.lengths, device=self.token_ids.device)  # [sequences]
+        # the type is given: without sequences torch would take floats
+        lengths = torch.tensor(self.lengths, dtype=torch.int64, device=self.token_ids.device)  # [sequences]
         return torch.repeat_interleave(torch.arange(len(self.lengths), device=lengths.device), lengths)
 
     def select(self, index: Tensor) -> Targets:

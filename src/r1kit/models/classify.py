@@ -5,9 +5,10 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -39,6 +40,8 @@ class RewardModel:
     chat: ChatFormat
     on: On = "response"
     device: torch.device | None = None  # the model goes there to score; None: it is there already
+    # rewards and the probe can score in different threads (staleness=1)
+    lock: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
 
     @property
     def context(self) -> int:
@@ -75,7 +78,7 @@ class RewardModel:
         scores = [0.0] * len(rows)
         net = ScoreNet.of(self.model.eval())  # no dropout: a score depends on its sequence alone
         device = self.device or next(self.model.parameters()).device
-        with visiting(self.model, device), torch.no_grad(), computing(self.model):
+        with self.lock, visiting(self.model, device), torch.no_grad(), computing(self.model):
             for indices in bucket([len(row) for row in rows]):  # of similar length, so attention pads little
                 for run in split_by_budget([len(rows[index]) for index in indices], tokens_per_batch):
                     part = [rows[index] for index in indices[run.start : run.stop]]

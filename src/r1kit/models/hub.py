@@ -108,8 +108,19 @@ def tokens_hash(tokenizer: Any) -> str:
 
 
 def context_of(config: Any) -> int:
-    """The longest sequence that a language model takes, in tokens; about a million if it sets no limit."""
-    return int(getattr(config, "max_position_embeddings", None) or 1 << 20)
+    """The longest sequence that a language model takes, in tokens; about a million if it sets no limit.
+
+    LongRoPE (Phi-3, Phi-4-mini) turns all sequences of a forward pass in another way once one of them is longer than
+    those of its pre-training. Then log-probs would depend on a sequence's neighbours, so that length is the limit.
+    """
+    longest = int(getattr(config, "max_position_embeddings", None) or 1 << 20)
+    rope = getattr(config, "rope_parameters", None) or {}
+    if rope.get("rope_type") == "longrope":
+        original = rope.get("original_max_position_embeddings") or getattr(
+            config, "original_max_position_embeddings", None
+        )
+        return min(longest, int(original or longest))
+    return longest
 
 
 def listed_ends(folder: Path) -> list[int]:

@@ -180,6 +180,8 @@ def _linear_chunks(targets: Targets, output: LossOutput, grad: Tensor, totals: T
 
     By the chain rule this is all that the pass needs: a linear loss with that gradient stands for the true one.
     """
+    if not len(targets):  # a rank can have a part of a row in which nothing is trained; `split` gives one part of it
+        return
     for part, part_grad in zip(targets.chunks(size, whole=False), grad.split(size), strict=True):
         linear = partial(_linear_loss, grad=part_grad, output=output)
         yield Chunk(part.positions, partial(_logprob_loss, targets=part, totals=totals, loss=linear))

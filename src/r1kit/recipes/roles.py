@@ -206,7 +206,7 @@ def with_held_out(problems: Sequence[TaskSpec]) -> tuple[tuple[TaskSpec, ...], t
             kind == "known" and "test" in KNOWN[spec.name].splits
         )
         if has_test:
-            whole = {"split": "", "limit": None, "calculations": False, "order": "file"}
+            whole = {"split": "", "limit": None, "calculations": "no", "order": "file"}
             measured.setdefault(spec.name, spec.replace(**whole))
     return tuple(trained), tuple(measured.values()) or specs_of("eval", DEFAULTS["eval"]), notes
 

@@ -80,20 +80,35 @@ def check(context: Context) -> None:
         missing = "no data" if settings.given_share else "data and given_share = 0"
         raise ValueError(f"stage {context.stage} has {missing}: give both an input 'data' and a given_share above 0")
     student = outline(str(context.input("model")))
-    for path in context.inputs("teacher").values():
-        require_same_tokens(student.tokenizer, outline(str(path)).tokenizer)
+    for name, path in zip(names, context.inputs("teacher").values(), strict=True):
+        teacher = outline(str(path))
+        require_same_tokens(student.tokenizer, teacher.tokenizer)
+        longest = fitting.longest + settings.max_tokens
+        if teacher.context < longest:
+            raise ValueError(
+                f"the teacher {name} takes {teacher.context} tokens, and the longest prompt ({fitting.longest}) with "
+                f"max_tokens = {settings.max_tokens} has {longest}: lower max_tokens, or set max_prompt_tokens to "
+                "leave long prompts out"
+            )
 
 
 def run(context: Context) -> Mapping[str, Any]:
     """Train the input "model" with the teachers "teacher" or "teacher/..."; leaves the same files as the stage rl."""
     settings: OnPolicyStageSettings = context.settings
     policy = load_policy(context)
-    models, vocabulary = {}, vocabulary_of(policy.tokenizer)
-    for name, suffix in zip(teacher_names(context), context.inputs("teacher"), strict=True):
-        teacher = load_policy(context, f"teacher{suffix}")
+    loaded = {
+        name: load_policy(context, f"teacher{suffix}")
+        for name, suffix in zip(teacher_names(context), context.inputs("teacher"), strict=True)
+    }
+    for teacher in loaded.values():
         require_same_tokens(policy.tokenizer, teacher.tokenizer)
-        models[name] = ModelTeacher(teacher.model.requires_grad_(False), vocabulary, settings.top_k_tokens)
-    teachers, given_rows = Teachers(models, settings.domains), _given_rows(context, policy)
+    vocabulary = vocabulary_of(policy.tokenizer)
+    models = {
+        name: ModelTeacher(teacher.model.requires_grad_(False), vocabulary, settings.top_k_tokens)
+        for name, teacher in loaded.items()
+    }
+    limit = longest_row(None, policy, *loaded.values())
+    teachers, given_rows = Teachers(models, settings.domains), _given_rows(context, policy, limit)
 
     def objective_of(learner: Learner, _: Policy) -> DistillObjective:
         return DistillObjective(learner, settings, teachers, settings.tokens_per_batch, given_rows)
@@ -103,12 +118,11 @@ def run(context: Context) -> Mapping[str, Any]:
     return train(context, policy, scorer_of(settings.rewards), work, objective_of, metrics)
 
 
-def _given_rows(context: Context, policy: Policy) -> GivenRows | None:
-    """The rows of data for each step; None without any."""
+def _given_rows(context: Context, policy: Policy, limit: int) -> GivenRows | None:
+    """The rows of data of at most `limit` tokens for each step; None without any."""
     settings: OnPolicyStageSettings = context.settings
     if not settings.given_share:
         return None
-    limit = longest_row(None, policy)
     rows = settings.reading(policy, limit).tokenise(
         list(input_files(context, "data").values()), context.folder / "tokens"
     )

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import random
-import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Protocol
 
 from r1kit.data.errors import DataError
 from r1kit.types import Problem
-
-CALCULATION = re.compile(r"(?<![\d.,])(\d+)\s*([-+*x×/÷])\s*\$?(\d+)\s*=\s*\$?(?P<result>\d+)(?![\d,]|\.\d)")
 
 
 class Task(Protocol):
@@ -43,26 +40,6 @@ class Listed:
     def __getitem__(self, index: int) -> Problem:
         return self.problems[index]
 
-    def calculations(self) -> Listed:
-        """The calculations of the reference solutions as problems of their own: `She sold 48 / 2 = ? clips in May.`
-
-        One step is easier than the whole problem: a start for a model that solves too few whole problems to learn from
-        them. Each line with one true equation of two whole numbers becomes a problem. Raises `DataError` if a problem
-        has no solution, or if there is no such line.
-        """
-        steps: list[Problem] = []
-        for problem in self.problems:
-            for number, line in enumerate(_solution(problem, "calculations").splitlines()):
-                matches = list(CALCULATION.finditer(line))
-                if line.count("=") == len(matches) == 1 and _is_true(matches[0]):
-                    start, end = matches[0].span("result")
-                    prompt, answer = f"{line[:start]}?{line[end:]}".strip(), matches[0]["result"]
-                    name = f"{problem.id}/{number}"
-                    steps.append(replace(problem, id=name, prompt=prompt, answer=answer, solution=line))
-        if self.problems and not steps:
-            raise DataError("empty", f"no solution of {self.name} has a line with one calculation, such as 48 / 2 = 24")
-        return replace(self, problems=tuple(steps))
-
     def easiest(self) -> Listed:
         """Sorted by the number of digits in the reference solution, then by its length.
 
@@ -71,7 +48,7 @@ class Listed:
         """
 
         def work(problem: Problem) -> tuple[int, int]:
-            solution = _solution(problem, "order 'easiest'")
+            solution = solution_of(problem, "order 'easiest'")
             return sum(char.isdigit() for char in solution), len(solution)
 
         return replace(self, problems=tuple(sorted(self.problems, key=work)))
@@ -86,18 +63,11 @@ class Listed:
         return replace(self, problems=self.problems[:limit])
 
 
-def _solution(problem: Problem, wanted_by: str) -> str:
+def solution_of(problem: Problem, wanted_by: str) -> str:
+    """The worked reference solution; raises `DataError` if there is none."""
     if not problem.solution:
         raise DataError("missing column", f"{problem.id} has no reference solution: {wanted_by} needs one")
     return problem.solution
-
-
-def _is_true(calculation: re.Match[str]) -> bool:
-    """Also false for the end of a longer calculation, which reads as a wrong one: `1/3 * 6 = 2`."""
-    left, right, result = int(calculation[1]), int(calculation[3]), int(calculation["result"])
-    if calculation[2] in "/÷":
-        return right > 0 and left == right * result
-    return result == {"+": left + right, "-": left - right}.get(calculation[2], left * right)
 
 
 def say_readings(task: Task, say: Callable[[str], None]) -> None:

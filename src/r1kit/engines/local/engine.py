@@ -7,6 +7,7 @@ token of every running sequence. Finished sequences leave at once and free their
 from __future__ import annotations
 
 import math
+import threading
 from array import array
 from collections import abc
 from contextlib import contextmanager
@@ -43,6 +44,7 @@ class LocalEngine:
         self.policy, self.max_rows = policy, max_rows
         self.read_every = read_every or READ_EVERY.get(policy.model.device.type, 1)
         self.version = 0
+        self.lock = threading.Lock()  # of a judge that rewards and the probe ask from different threads (staleness=1)
 
     @property
     def tokenizer(self) -> Any:
@@ -101,10 +103,11 @@ class LocalEngine:
 
     @contextmanager
     def session(self) -> abc.Iterator[None]:
-        """A block in which a `Generation` may run, in this thread. The weights must not change inside."""
-        self.policy.model.eval()  # no dropout; a learner switches back to train()
-        with torch.inference_mode(), computing(self.policy.model):
-            yield
+        """A block in which a `Generation` may run, in this thread; others wait. The weights must not change inside."""
+        with self.lock:
+            self.policy.model.eval()  # no dropout; a learner switches back to train()
+            with torch.inference_mode(), computing(self.policy.model):
+                yield
 
 
 class Generation:

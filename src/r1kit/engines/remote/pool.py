@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from r1kit.models.handover import Handover
     from r1kit.models.load import Policy
 
+NO_SERVER = "no server of servers.urls answers any more: start one, and run the same command again"
 RAW = "its log-probs are those before the temperature: start vLLM with --logprobs-mode processed_logprobs"
 REPLICAS = "it has {} replicas, of which one answers for all: start a server for each and name them all"
 
@@ -103,8 +104,7 @@ class ServerPool:
                 list(threads.map(self._hand_over, self.servers, self.facts, repeat(written)))
         finally:
             shutil.rmtree(folder, ignore_errors=True)  # the servers have read it, or never will
-        if all(server.is_lost for server in self.servers):
-            raise EngineError("no server of servers.urls answers: start one, and run the same command again")
+        self._require_server()
 
     def _checkpoint_tensors(self, tensors: dict[str, Any]) -> dict[str, Any]:
         """vLLM wants the names of a saved model, which are not the module's where transformers fuses experts."""
@@ -154,6 +154,7 @@ class ServerPool:
         one has other weights than it was given."""
         if self.version is None:
             raise EngineError("the servers have no weights of this run: call load_weights first")
+        self._require_server()  # the last one can be lost after the previous rollout
         if params.temperature not in (0.0, 1.0):
             for server, facts in zip(self.servers, self.facts, strict=True):
                 if facts.logprobs != "processed_logprobs":
@@ -174,6 +175,10 @@ class ServerPool:
             raise EngineError(_other_weights(server, answer["weight_version"]))
         assert self.version is not None, "checked before"
         return completions_of(answer, server.name, params, self.tokenizer, self.version)
+
+    def _require_server(self) -> None:
+        if all(server.is_lost for server in self.servers):
+            raise EngineError(NO_SERVER)
 
     def _require_version(self, server: Server) -> None:
         """Raise `EngineError` if the server got other weights during the rollout."""
@@ -270,9 +275,7 @@ class _Rollout:
             server = self.places.get()
             if server is None:
                 self.places.put(None)  # for the other threads
-                raise EngineError(
-                    "no server of servers.urls answers any more: start one, and run the same command again"
-                )
+                raise EngineError(NO_SERVER)
             if server.is_lost:
                 continue
             try:

@@ -22,7 +22,7 @@ PROMPTS = 64
 
 def gsm8k(limit: int) -> TaskSpec:
     """Single calculations of GSM8K's solutions: the model solves too few whole problems to learn from them."""
-    return TaskSpec(name="gsm8k", calculations=True, order="easiest", limit=limit)
+    return TaskSpec(name="gsm8k", calculations="alone", order="easiest", limit=limit)
 
 
 def requests(name: str, **fields: float) -> TaskSpec:

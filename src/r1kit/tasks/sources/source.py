@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Protocol
 
 from r1kit.tasks.base import Listed, Task
+from r1kit.tasks.calculations import calculations
 from r1kit.tasks.from_rows import ReadOptions
 
 if TYPE_CHECKING:
@@ -65,7 +66,8 @@ def read_options(spec: TaskSpec) -> ReadOptions:
 
 def arranged(task: Listed, spec: TaskSpec) -> Listed:
     """The problems that the spec selects, in its order."""
-    task = task.calculations() if spec.calculations else task
+    if spec.calculations != "no":
+        task = calculations(task, spec.calculations)
     if spec.order == "shuffled":
         task = task.shuffled(spec.seed)
     elif spec.order == "easiest":

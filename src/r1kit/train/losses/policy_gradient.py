@@ -162,6 +162,8 @@ def _is_clipped(log_ratio: Tensor, ratio: Tensor, advantages: Tensor, settings: 
         above, below = log_ratio > settings.clip_high, log_ratio < -settings.clip_low
     else:
         above, below = ratio > 1 + settings.clip_high, ratio < 1 - settings.clip_low
+    if settings.objective == "clipped_weight":
+        return above | below  # the weight is limited whatever the sign
     if settings.objective == "clip" and settings.dual_clip is not None:
         below |= ratio > settings.dual_clip
     return (above & (advantages > 0)) | (below & (advantages < 0))
