@@ -23,6 +23,7 @@ from r1kit.engines.local import LocalEngine  # noqa: E402
 from r1kit.models import attention  # noqa: E402
 from r1kit.models.classify import fresh_reward_model  # noqa: E402
 from r1kit.models.facts import facts_of  # noqa: E402
+from r1kit.models.hub import context_of  # noqa: E402
 from r1kit.models.known import KNOWN, ModelError, find, resolve  # noqa: E402
 from r1kit.models.load import Policy, load, outline  # noqa: E402
 from r1kit.models.plain import plain_path  # noqa: E402
@@ -111,6 +112,16 @@ def test_a_loaded_policy_generates_and_knows_its_end_and_its_context(folder: Pat
     prompt = Prompt(problem_id="p", messages=(), token_ids=(20, 21, 22))
     (group,) = LocalEngine(policy).generate([prompt], SamplingParams(n=2, max_tokens=4))
     assert len(group) == 2
+
+
+def test_longrope_is_limited_to_the_length_up_to_which_neighbours_do_not_matter() -> None:
+    factors = {"short_factor": [1.0] * 4, "long_factor": [2.0] * 4}
+    rope = {"rope_type": "longrope", "rope_theta": 1e4, "original_max_position_embeddings": 24, **factors}
+    shape = {"hidden_size": 32, "num_attention_heads": 4, "num_key_value_heads": 2, "vocab_size": 60, "pad_token_id": 0}
+    lengths = {"max_position_embeddings": 96, "original_max_position_embeddings": 24}
+    config = transformers.Phi3Config(**shape, **lengths, rope_parameters=rope)
+    assert context_of(config) == 24
+    assert context_of(transformers.Phi3Config(**shape, max_position_embeddings=96)) == 96
 
 
 def test_a_sliding_window_shorter_than_the_context_does_not_bound_it() -> None:

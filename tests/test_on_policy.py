@@ -325,6 +325,10 @@ def test_what_cannot_be_distilled_is_refused_before_training(
     other.save(tmp_path / "other")
     with pytest.raises(ModelError, match="teacher and student have different tokens"):
         run({}, tmp_path / "a", **student, teacher=tmp_path / "other")
+    short = Policy(fresh_llama(make(), layers=1, width=32, heads=2, context=SMALL["max_tokens"], seed=0), make(), (1,))
+    short.save(tmp_path / "short")
+    with pytest.raises(ValueError, match=r"the teacher short takes \d+ tokens, .* lower max_tokens"):
+        run({}, tmp_path / "a", **student, teacher__short=tmp_path / "short")
     for changes, message in (
         ({"divergence": "sampled", "given_share": 0.5}, "for tokens that the student sampled"),
         ({"divergence": "sampled", "top_k_tokens": 4}, "compares one token"),

@@ -351,7 +351,7 @@ def test_the_clip_fraction_counts_tokens_without_a_gradient() -> None:
         (gradient,) = torch.autograd.grad(output.loss, logprobs)
         assert output.sums["clip_fraction"] == expected == (gradient == 0).sum(), name
     # CISPO takes no gradient away: a bound limits the weight of a token, whatever the sign of its advantage
-    limited = replace(PRESETS["cispo"], clip_high=0.5)
+    limited = PRESETS["cispo"].replace(clip_high=0.5)
     output = grpo(limited)(logprobs, every, Totals(num_tokens=6, num_sequences=1))
     assert output.sums["clip_fraction"] == (logprobs.exp() > 1.5).sum() == 4
 

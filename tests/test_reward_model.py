@@ -7,8 +7,10 @@ import json
 import math
 import pickle
 import random
+import threading
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -25,7 +27,7 @@ from conftest import small_deepseek  # noqa: E402
 from r1kit.chat import ChatFormat, final_answer  # noqa: E402
 from r1kit.data import conversations  # noqa: E402
 from r1kit.data.pair_lengths import balanced  # noqa: E402
-from r1kit.models import attention  # noqa: E402
+from r1kit.models import attention, classify  # noqa: E402
 from r1kit.models.batch import Totals  # noqa: E402
 from r1kit.models.classify import RewardModel, fresh_reward_model, load_reward_model  # noqa: E402
 from r1kit.models.known import ModelError, resolve  # noqa: E402
@@ -89,6 +91,30 @@ def test_packed_scores_are_those_of_transformers_own_padded_forward(fresh: Rewar
     for budget in (1, 150, 100_000):
         found = fresh.scores([one.token_ids for one in samples], budget)
         torch.testing.assert_close(torch.tensor(found), expected, atol=1e-5, rtol=1e-4)
+
+
+def test_a_second_thread_waits_for_the_weights_that_the_first_has_packed(
+    fresh: RewardModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As with `staleness=1`, where the rollout's thread scores and the probe does."""
+    inside, most, met = [0], [0], threading.Barrier(2)
+
+    @contextmanager
+    def computing(model: Any) -> Iterator[None]:
+        inside[0] += 1
+        most[0] = max(most[0], inside[0])
+        with suppress(threading.BrokenBarrierError):  # nobody may come while this thread is inside
+            met.wait(0.2)
+        yield
+        inside[0] -= 1
+
+    monkeypatch.setattr(classify, "computing", computing)
+    threads = [threading.Thread(target=fresh.scores, args=([[5, 6, 7]],)) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert most == [1]
 
 
 def trl_loss(model: Any, ids: Any, there: Any, center: float) -> tuple[Any, dict[str, list[float]]]:

@@ -33,7 +33,7 @@ from r1kit.engines.opening import open_pool  # noqa: E402
 from r1kit.engines.remote.claim import START  # noqa: E402
 from r1kit.engines.remote.pool import ServerPool, check_loaded  # noqa: E402
 from r1kit.engines.remote.pool_settings import ServerPoolSettings  # noqa: E402
-from r1kit.engines.remote.server import Facts  # noqa: E402
+from r1kit.engines.remote.server import Facts, ServerLost  # noqa: E402
 from r1kit.engines.remote.vllm_worker import WeightsFromDisk  # noqa: E402
 from r1kit.models import handover  # noqa: E402
 from r1kit.models.fingerprint import fingerprint  # noqa: E402
@@ -142,6 +142,22 @@ def test_the_draws_do_not_depend_on_the_number_of_servers(
     pool.load_weights(named_weights(policy.model), version=1)  # the lost one is asked again, and stays lost
     assert {each.policy_version for group in pool.generate(asked, params) for each in group} == {1}
     assert len(lines) == 1
+
+
+def test_a_second_rollout_without_any_server_is_refused_and_does_not_wait(
+    policy: Policy, tiny_policy_folder: Path, tmp_path: Path, pool_of: PoolOf
+) -> None:
+    params, asked = SamplingParams(n=2, max_tokens=4, seed=3), prompts(policy, "a")
+    with served(LocalEngine(load(str(tiny_policy_folder), device="cpu")), PLAIN, key=KEY, weights=tmp_path) as only:
+        pool = pool_of(policy, tmp_path / "pool", only)
+        pool.say = lambda line: None
+        pool.generate(asked, params)
+    (server,) = pool.servers
+    with pytest.raises(ServerLost):
+        server.claim(pool.folder)
+    pool._require_version(server)  # as at the end of a rollout
+    with pytest.raises(EngineError, match="no server of servers.urls answers any more"):
+        pool.generate(asked, params)
 
 
 def test_a_swallowed_update_is_caught_at_once(

@@ -115,12 +115,9 @@ def context_of(config: Any) -> int:
     """
     longest = int(getattr(config, "max_position_embeddings", None) or 1 << 20)
     rope = getattr(config, "rope_parameters", None) or {}
-    if rope.get("rope_type") == "longrope":
-        original = rope.get("original_max_position_embeddings") or getattr(
-            config, "original_max_position_embeddings", None
-        )
-        return min(longest, int(original or longest))
-    return longest
+    layers = [rope, *(each for each in rope.values() if isinstance(each, dict))]  # some have one for each kind of layer
+    originals = [each["original_max_position_embeddings"] for each in layers if each.get("rope_type") == "longrope"]
+    return min(longest, *originals) if originals else longest
 
 
 def listed_ends(folder: Path) -> list[int]:
