@@ -156,7 +156,7 @@ def test_a_second_rollout_without_any_server_is_refused_and_does_not_wait(
     with pytest.raises(ServerLost):
         server.claim(pool.folder)
     pool._require_version(server)  # as at the end of a rollout
-    with pytest.raises(EngineError, match="no server of servers.urls answers any more"):
+    with pytest.raises(EngineError, match=r"no server of servers\.urls answers any more"):
         pool.generate(asked, params)
 
 
