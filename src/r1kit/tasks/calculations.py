@@ -11,10 +11,11 @@ from r1kit.data.errors import DataError
 from r1kit.tasks.base import Listed, solution_of
 from r1kit.types import Problem
 
-CALCULATION = re.compile(r"(?<![\d.,])(\d+)\s*([-+*x×/÷])\s*\$?(\d+)\s*=\s*\$?(?P<result>\d+)(?![\d,]|\.\d)")
+EQUATION = re.compile(r"(?<![\d.,])(\d+)\s*([-+*x×/÷])\s*\$?(\d+)\s*=\s*\$?(?P<result>\d+)(?![\d,]|\.\d)")
 LEFT_SIDE = re.compile(r"\$?(?<![\d.,])[\d.,]+(?:\s*[-+*x×/÷]\s*\$?[\d.,]+)+\s*=\s*(?=\$?\d)")
 SIGNS = str.maketrans("x×÷", "**/")
 SENTENCE_END = re.compile(r"(?<=[.?!])\s+")
+NUMBER = re.compile(r"\d+")
 
 
 def calculations(task: Listed, form: Literal["alone", "in_context"]) -> Listed:
@@ -30,56 +31,60 @@ def calculations(task: Listed, form: Literal["alone", "in_context"]) -> Listed:
     Raises `DataError` if a problem has no solution, or if no calculation is found.
     """
     find = _alone if form == "alone" else _in_context
-    found = tuple(part for problem in task.problems for part in find(problem))
-    if task.problems and not found:
-        raise DataError("empty", f"no solution of {task.name} has a line with one calculation, such as 48 / 2 = 24")
-    return replace(task, problems=found)
+    parts = tuple(part for problem in task.problems for part in find(problem))
+    if task.problems and not parts:
+        reason = f"no solution of {task.name} has a line with one calculation, such as 48 / 2 = 24"
+        if form == "in_context":
+            reason += ", after a question that ends with ?"
+        raise DataError("empty", reason)
+    return replace(task, problems=parts)
 
 
 def _alone(problem: Problem) -> Iterator[Problem]:
-    for number, line, found in _calculations(problem):
-        start, end = found.span("result")
-        yield _part(problem, number, f"{line[:start]}?{line[end:]}", found["result"], line)
+    for number, line, equation in _equations(problem):
+        start, end = equation.span("result")
+        yield _part(problem, number, f"{line[:start]}?{line[end:]}", equation, solution=line)
 
 
 def _in_context(problem: Problem) -> Iterator[Problem]:
     *told, question = SENTENCE_END.split(problem.prompt.strip())
     lines = _lines(problem)
     results = [_ended(LEFT_SIDE.sub("", line)) for line in lines]
-    for number, line, found in _calculations(problem):
+    for number, line, equation in _equations(problem):
+        left, sign, right, result = equation.groups()
         given = [*told, *results[:number]]
-        numbers = set(re.findall(r"\d+", " ".join([*given, question])))
-        unknown = {number for number in (found[1], found[3]) if len(number) > 1} - numbers
+        unknown = {each for each in (left, right) if len(each) > 1} - set(NUMBER.findall(" ".join([*given, question])))
         if question.endswith("?") and not unknown:
-            is_last = number == len(lines) - 1 and found["result"] == problem.answer
-            asked = question if is_last else f"{line[: found.start()]}?{line[found.end() :]}"
-            equation = f"{found[1]} {found[2].translate(SIGNS)} {found[3]} = {found['result']}."
-            yield _part(problem, number, " ".join([*given, asked]), found["result"], equation)
+            is_last = number == len(lines) - 1 and result == problem.answer
+            asked = question if is_last else f"{line[: equation.start()]}?{line[equation.end() :]}"
+            solution = f"{left} {sign.translate(SIGNS)} {right} = {result}."
+            yield _part(problem, number, " ".join([*given, asked]), equation, solution=solution)
 
 
 def _lines(problem: Problem) -> list[str]:
     return solution_of(problem, "calculations").splitlines()
 
 
-def _calculations(problem: Problem) -> Iterator[tuple[int, str, re.Match[str]]]:
+def _equations(problem: Problem) -> Iterator[tuple[int, str, re.Match[str]]]:
     """Each with the number of its line, and the line."""
     for number, line in enumerate(_lines(problem)):
-        found = list(CALCULATION.finditer(line))
-        if line.count("=") == len(found) == 1 and _is_true(found[0]):
-            yield number, line, found[0]
+        equations = list(EQUATION.finditer(line))
+        if line.count("=") == len(equations) == 1 and _is_true(equations[0]):
+            yield number, line, equations[0]
 
 
-def _part(problem: Problem, number: int, prompt: str, answer: str, solution: str) -> Problem:
-    return replace(problem, id=f"{problem.id}/{number}", prompt=prompt.strip(), answer=answer, solution=solution)
+def _part(problem: Problem, number: int, prompt: str, equation: re.Match[str], *, solution: str) -> Problem:
+    name = f"{problem.id}/{number}"
+    return replace(problem, id=name, prompt=prompt.strip(), answer=equation["result"], solution=solution)
 
 
 def _ended(sentence: str) -> str:
     return sentence if sentence.endswith((".", "!", "?")) else f"{sentence}."
 
 
-def _is_true(calculation: re.Match[str]) -> bool:
+def _is_true(equation: re.Match[str]) -> bool:
     """Also false for the end of a longer calculation, which reads as a wrong one: `1/3 * 6 = 2`."""
-    left, right, result = int(calculation[1]), int(calculation[3]), int(calculation["result"])
-    if calculation[2] in "/÷":
+    sign, (left, right, result) = equation[2], (int(equation[group]) for group in (1, 3, "result"))
+    if sign in "/÷":
         return right > 0 and left == right * result
-    return result == {"+": left + right, "-": left - right}.get(calculation[2], left * right)
+    return result == {"+": left + right, "-": left - right}.get(sign, left * right)
