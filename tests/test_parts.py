@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -117,6 +118,28 @@ RENAMED = {"name": "problems.jsonl", "columns": {"prompt": "question"}}
 def test_a_part_says_what_it_needs(files: Path, recipe: str, options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         stages(recipe, **options)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("rl", "problems=problems.jsonl", "problems=held_out.jsonl"), "--data problems is given twice: give one list"),
+        (("rl", "problems=problems.csv"), "read_csv(FILE).to_json('rows.jsonl', orient='records', lines=True)"),
+        (("sft", "rows=problems.jsonl"), "row 1: the row's fields are question, answer: expected messages, or one of"),
+        (("sft", "rows=asked.jsonl"), "the first rows have no reply to learn from; problems with references are for"),
+        (("rl", "problems=empty.jsonl", "--hardware", "h100"), "empty.jsonl: the file has no rows"),
+    ],
+)
+def test_a_plan_reads_the_files_that_it_is_given(
+    files: Path, capsys: pytest.CaptureFixture[str], arguments: Sequence[str], message: str
+) -> None:
+    (files / "problems.csv").write_text("question,answer\n1+1,2\n")
+    (files / "empty.jsonl").write_text("")
+    (files / "asked.jsonl").write_text(json.dumps({"messages": [{"role": "user", "content": "say a"}]}) + "\n")
+    recipe, *rest = arguments
+    rest = [part for each in rest for part in (("--data", each) if "=" in each else (each,))]
+    assert main(["plan", recipe, "--model", "tiny", *rest, "--runs", "other"]) == 1
+    assert message in capsys.readouterr().err
 
 
 def test_a_part_without_a_model_is_refused(files: Path) -> None:

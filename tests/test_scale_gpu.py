@@ -68,7 +68,7 @@ QWEN = {
 def test_sizes_follow_parameters_and_memory(size: str, hardware: str, lora: bool, prompts: int, tokens: int) -> None:
     chosen = sizing(size, QWEN[size], device_for(hardware))
     assert (bool(chosen.lora_rank), chosen.row.prompts, chosen.max_tokens) == (lora, prompts, tokens)
-    assert chosen.rl_rate == chosen.row.rl_rate * (10 if lora else 1)
+    assert chosen.rl_rate == pytest.approx(chosen.row.rl_rate * (10 if lora else 1))
     assert 1024 <= chosen.tokens_per_batch <= 16_384 and 8 <= chosen.max_rows <= 256
     text = chosen.as_text(size, QWEN[size])
     assert hardware in text and ("LoRA of rank 32" if lora else "all weights") in text and "--set" in text
@@ -82,7 +82,7 @@ def test_several_devices_train_larger_models_whole_and_refuse_what_does_not_fit_
     assert full_bytes(device, 8) == 18 and full_bytes(device, 1) == 28 == full_bytes(device_for("cpu"), 8)
     chosen = sizing("4B", QWEN["4B"], device, 8)
     assert not chosen.lora_rank and sizing("4B", QWEN["4B"], device).lora_rank
-    assert "(80 GiB each) trains all weights, sharded over 8 of them" in chosen.as_text("4B", QWEN["4B"])
+    assert "(80 GiB each): trains all weights, sharded over 8 of them" in chosen.as_text("4B", QWEN["4B"])
     with pytest.raises(SettingsError, match=r"8B has 8\.19B parameters, and 8 of h100 with 80 GiB train up to 4\.1B"):
         sizing("8B", QWEN["8B"], device, 8)
     recipe = build_recipe("rl", model=str(tiny_policy_folder), data={"problems": str(mine)}, hardware="h100", devices=8)
@@ -111,7 +111,7 @@ def test_the_choice_is_printed_and_every_value_can_be_set(
     wanted += ["--hardware", "h100", "--runs", str(tmp_path)]
     assert main(wanted) == 0
     out, told = capsys.readouterr()
-    assert "trains all weights; RL with 32 prompts x 8" in told and told.count("scale gpu:") == 1
+    assert "trains all weights; RL with 32 prompts x 8" in told and told.count("sizes for ") == 1
     assert "requests dolly (CC-BY-SA-3.0); preferences ultrafeedback (MIT); safety hh-harmless (MIT)" in told
     assert "hours" in out.splitlines()[0]
     recipe = build_recipe(
@@ -129,6 +129,40 @@ def test_ones_own_problems_are_enough_for_r1(tiny_policy_folder: Path, mine: Pat
     assert [spec["name"] for spec in settings["r1"]["tasks"][1:]] == ["requests:dolly", "harmful:hh-harmless"]
     assert settings["rejection"]["evaluation_sets"][0]["name"] == str(mine)
     assert "student-sft" not in settings and "eval-r1" in settings
+
+
+def test_a_rehearsal_without_a_card_is_of_any_size_and_a_run_says_what_would_do(
+    monkeypatch: pytest.MonkeyPatch, tiny_policy_folder: Path, mine: Path
+) -> None:
+    large = facts(1.7e9, 28, 2048)
+    monkeypatch.setattr("r1kit.recipes.scales.gpu.facts_of", lambda name: large)
+    monkeypatch.setattr("r1kit.models.devices.first_card", lambda: None)
+    options: dict[str, Any] = {"model": str(tiny_policy_folder), "data": {"problems": str(mine)}}
+    assert "helpfulness" in stages_of(build_recipe("r1", rehearse=True, **options))
+    for rehearse, hardware in ((False, None), (True, "cpu")):
+        with pytest.raises(SettingsError, match=r"--student owner/smaller.*--hardware h100.*recipe r1-zero"):
+            build_recipe("r1", rehearse=rehearse, hardware=hardware, **options)
+
+
+def test_prompts_that_are_trained_on_and_measure_are_counted(tiny_policy_folder: Path, mine: Path) -> None:
+    other = mine.with_name("other.jsonl")
+    other.write_text(
+        "".join(line + "\n" for line in [*mine.read_text().splitlines()[:3], '{"question": "1?", "answer": "1"}'])
+    )
+    options: dict[str, Any] = {"model": str(tiny_policy_folder), "hardware": "cpu"}
+    (note,) = [
+        note
+        for note in build_recipe("rl", data={"problems": str(mine), "eval": str(other)}, **options).notes
+        if "measures the models" in note
+    ]
+    assert note.startswith(f"3 of the 50 prompts of {mine}") and str(other) in note
+    chats = mine.with_name("chats.jsonl")
+    rows = [{"prompt": f"how much is {n}  plus {n}?", "completion": "?"} for n in (1, 2, 77)]
+    chats.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    notes = build_recipe("sft", data={"rows": str(chats), "eval": str(mine)}, **options).notes
+    assert any(note.startswith("2 of the 3 prompts of ") for note in notes)
+    divided = build_recipe("rl", data={"problems": str(mine)}, **options).notes
+    assert not any("measures the models" in note for note in divided)
 
 
 def test_roles_replace_the_defaults_in_every_stage(tiny_policy_folder: Path, mine: Path, tmp_path: Path) -> None:
@@ -253,7 +287,7 @@ def test_a_model_that_needs_lora_has_reward_models_of_a_smaller_base(
     large, small = facts(8e9, 36, 4096), facts_of(str(tiny_policy_folder))
     monkeypatch.setattr("r1kit.recipes.scales.gpu.facts_of", lambda name: small if name == "tiny" else large)
     options: dict[str, Any] = {"model": str(tiny_policy_folder), "data": {"problems": str(mine)}, "hardware": "h100"}
-    with pytest.raises(SettingsError, match="reward models are trained with all weights: name a smaller base"):
+    with pytest.raises(SettingsError, match="the reward models need a smaller base: name one"):
         build_recipe("r1", **options)
     stages = stages_of(build_recipe("r1", **options, student="tiny"))
     assert stages["helpfulness"].inputs["model"] == stages["student-rl"].inputs["model"]

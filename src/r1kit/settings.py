@@ -109,9 +109,10 @@ def listed(value: Any) -> Any:
     return [value] if isinstance(value, Mapping) else value
 
 
-def nearest(name: str, names: Collection[str], prefix: str = "") -> str:
-    """A hint for an unknown name: "did you mean `prefix`NAME?", or the known names if none is close."""
-    if close := difflib.get_close_matches(name, names, n=1, cutoff=0.5):
+def nearest(name: str, names: Collection[str], prefix: str = "", cutoff: float = 0.5) -> str:
+    """A hint for an unknown name: "did you mean `prefix`NAME?", or the known names if none is as similar as `cutoff`
+    (1: the same)."""
+    if close := difflib.get_close_matches(name, names, n=1, cutoff=cutoff):
         return f"did you mean {prefix}{close[0]}?"
     shown = ", ".join(list(names)[:MAX_LISTED]) or "none"
     return f"known are {shown}" + (f" and {len(names) - MAX_LISTED} more" if len(names) > MAX_LISTED else "")

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import json
 import sys
+from collections.abc import Sequence
 from functools import partial
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -45,7 +49,8 @@ def add_recipe_runs(commands: Any) -> None:
     plan = add_command(commands, "plan", show_plan, "show what `run` would do, stage by stage, and why")
     _add_recipe(plan)
     _add_controls(plan)
-    plan.add_argument("--hardware", metavar="NAME", help="the device for sizes, memory and hours, for example h100")
+    text = "the device for sizes, memory and hours: h100, h200, h800, a100, rtx-4090 or cpu"
+    plan.add_argument("--hardware", metavar="NAME", help=text)
     text = "measure the speed of the models on this machine, for at most a minute, to estimate the hours"
     plan.add_argument("--measure", action="store_true", help=text)
     text = "devices that share each training stage, for example 8, or 64x8 for 64 nodes of 8; with cpu, cores (1)"
@@ -80,7 +85,10 @@ def _add_inputs(command: argparse.ArgumentParser) -> None:
     command.add_argument("--model", help="a known model's name, a folder or a hub id (default: the scale's own)")
     command.add_argument("--student", metavar="MODEL", help="the smaller model that learns from the result")
     command.add_argument("--teacher", metavar="MODEL", help="for distill and v3: the teacher to use instead of R1")
-    text = "data for one role of the recipe, for example problems=mine.jsonl or eval=gsm8k; may be repeated"
+    text = (
+        "data for one role of the recipe, for example problems=mine.jsonl or eval=gsm8k; once for each role, several "
+    )
+    text += 'sets as a list: \'problems=["a.jsonl", "gsm8k"]\''
     repeated: dict[str, Any] = {"action": "append", "default": [], "help": text}
     command.add_argument("--data", metavar="ROLE=NAME|FILE|JSON", type=role, **repeated)
     add_allow_code(command)
@@ -107,7 +115,8 @@ def _add_execution(command: argparse.ArgumentParser) -> None:
 
 
 def _add_hardware(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--hardware", metavar="NAME", help="choose sizes for this device (default: this machine's)")
+    text = "choose sizes for this device, for example h100 (default: this machine's)"
+    command.add_argument("--hardware", metavar="NAME", help=text)
 
 
 def print_recipe(options: argparse.Namespace) -> None:
@@ -115,7 +124,7 @@ def print_recipe(options: argparse.Namespace) -> None:
     from r1kit.recipes.starting_file import starting_file
 
     inputs = {name: getattr(options, name) for name in ("scale", "model", "student", "teacher", "hardware")}
-    print(starting_file(options.recipe, data=dict(options.data), **inputs), end="")
+    print(starting_file(options.recipe, data=_by_role(options.data), **inputs), end="")
 
 
 def run_recipe(options: argparse.Namespace) -> None:
@@ -180,6 +189,7 @@ def show_plan(options: argparse.Namespace) -> None:
     """Print what `run` would do. Raises what `run` would raise before it starts, unless it is for named hardware."""
     from r1kit.pipeline import check_ready, plan
     from r1kit.recipes.links import Layout
+    from r1kit.recipes.overlap import read_own_files
 
     layout = None if options.devices is None else Layout.of(options.devices, options.nodes)
     options.devices = None if layout is None else layout.devices
@@ -215,8 +225,10 @@ def show_plan(options: argparse.Namespace) -> None:
         left = sum(step.status != "done" for step in steps)
         print(f"{left} of {len(steps)} stages to do" if left else "nothing to do")
         print(about_sharing, end="")
-    if not options.hardware:  # a plan for another device needs neither weights nor data here
+    if not options.hardware:  # a plan for another device needs neither weights nor public data here
         check_ready(steps, recipe.devices, elsewhere=bool(layout.cluster))
+    else:
+        read_own_files(recipe.stages)
 
 
 def check_recipe(options: argparse.Namespace) -> int:
@@ -232,6 +244,16 @@ def check_recipe(options: argparse.Namespace) -> int:
     return int(any(line.verdict == "fails" for stage in checked for line in stage.lines))
 
 
+def _by_role(data: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    """Raises `SettingsError` for a role that is named twice."""
+    from r1kit.settings import SettingsError
+
+    for name, values in groupby(sorted(data, key=itemgetter(0)), key=itemgetter(0)):
+        if len(several := [value for _, value in values]) > 1:
+            raise SettingsError(f"--data {name} is given twice: give one list, --data '{name}={json.dumps(several)}'")
+    return dict(data)
+
+
 def _recipe(options: argparse.Namespace) -> Recipe:
     from r1kit.recipes import build_recipe
 
@@ -241,7 +263,7 @@ def _recipe(options: argparse.Namespace) -> Recipe:
         model=options.model,
         student=options.student,
         teacher=options.teacher,
-        data=dict(options.data),
+        data=_by_role(options.data),
         hardware=options.hardware,
         devices=options.devices,
         rehearse=options.rehearse,

@@ -29,7 +29,8 @@ def doctor(path: Path) -> list[Row]:
         return [_run(path.resolve().parent.name, path, _with_failures(rows, {path: States().stage(path)}))]
     runs = find_runs(path)
     if not runs:
-        raise ValueError(f"{path} holds no run: name a run's folder, one of its stages, or a folder of runs")
+        what = "holds no run" if path.exists() else "does not exist"
+        raise ValueError(f"{path} {what}: name a run's folder, one of its stages, or a folder of runs")
     return [_run(name, folder, _stages(folder)) for name, folder in runs.items()]
 
 

@@ -36,7 +36,8 @@ def status(path: Path) -> list[dict[str, Any]]:
         path, only = path.resolve().parent, path.resolve().name
     runs = find_runs(path)
     if not runs:
-        raise ValueError(f"{path} holds no run: name a run's folder, one of its stages, or a folder of runs")
+        what = "holds no run" if path.exists() else "does not exist"
+        raise ValueError(f"{path} {what}: name a run's folder, one of its stages, or a folder of runs")
     return [run_status(name, folder, states.run(folder), only) for name, folder in runs.items()]
 
 

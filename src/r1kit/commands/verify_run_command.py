@@ -46,7 +46,8 @@ def verify_run(path: Path) -> dict[str, Any]:
     else:
         root, runs = path, find_runs(path)
         if not runs:
-            raise ValueError(f"{path} holds no run: name a run's folder, one of its stages, or a folder of runs")
+            what = "holds no run" if path.exists() else "does not exist"
+            raise ValueError(f"{path} {what}: name a run's folder, one of its stages, or a folder of runs")
         audits = [audit(stage) for run in runs.values() for stage in sorted(children(run)) if is_stage(stage)]
         broken = {file: reason for run in runs.values() for file, reason in _damage_of_run(run)}
         broken |= {parent: reason for each in audits for parent, reason in _missing_inputs(each.folder)}

@@ -28,7 +28,11 @@ def numbered_rows(path: Path) -> Iterator[NumberedRow]:
     if not path.is_file():
         raise DataError("wrong type", "this is a pipe or a device, which may have no end: name a file", str(path))
     if not path.name.endswith(SUFFIXES):
-        raise DataError("wrong type", f"unknown kind of file: expected one of {', '.join(SUFFIXES)}", str(path))
+        reason = f"unknown kind of file: expected one of {', '.join(SUFFIXES)}"
+        if path.suffix in (".csv", ".tsv"):
+            call = "read_csv(FILE)" if path.suffix == ".csv" else "read_csv(FILE, sep='\\t')"
+            reason += f"; with pandas, {call}.to_json('rows.jsonl', orient='records', lines=True) writes one of it"
+        raise DataError("wrong type", reason, str(path))
     rows = parquet_rows(path) if path.suffix == ".parquet" else json_rows(path)
     empty = True
     for row in rows:

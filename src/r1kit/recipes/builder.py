@@ -8,6 +8,7 @@ from typing import Any
 
 from r1kit.collect.responses import ResponseSettings
 from r1kit.pipeline import External, Kind, Output, Recipe, Stage
+from r1kit.recipes.overlap import overlap_notes
 from r1kit.recipes.rehearsal import REHEARSED, outline_inputs, rehearsal_sizes, smallest
 from r1kit.recipes.scale import Scale, Sizes
 from r1kit.settings import Settings, SettingsError, nearest
@@ -125,7 +126,7 @@ class Builder:
         if self._overrides:
             path = next(iter(self._overrides))
             stage, _, setting = path.partition(".")
-            hint = nearest(stage, self._names) if setting else "give STAGE.FIELD=VALUE"
+            hint = nearest(stage, self._names, cutoff=0.7) if setting else "give STAGE.FIELD=VALUE"
             raise SettingsError(f"--set {path}: there is no stage {stage}: {hint}")
         refuse_peeking(stages, self._held_out)
         folders = dict(tables)
@@ -136,7 +137,7 @@ class Builder:
         folders |= {
             f"data/{stage.name}": stage for stage in stages if stage.kind.funnel and stage.name not in unfiltered
         }
-        notes = self.scale.notes
+        notes = (*self.scale.notes, *overlap_notes(stages, self._held_out))
         if self.rehearse:
             name, notes = f"{name}-rehearsal", (REHEARSED, *notes)
         about = {"title": self.title, "teacher": teacher}

@@ -17,9 +17,10 @@ from r1kit.data.errors import DataError
 from r1kit.data.rows import SUFFIXES
 from r1kit.models.known import KNOWN, ModelError
 from r1kit.recipes.file_text import NULL, key_lines, located
-from r1kit.settings import Settings, SettingsError, explain
+from r1kit.settings import Settings, SettingsError, explain, nearest
 from r1kit.store import read_bounded
 
+TABLES = ("data", "rewards", "stages")
 MODELS = ("model", "student", "teacher")
 REWARDS = "rl.rewards"  # the setting that the table [rewards] is
 _PATH = re.compile(rf"((?:shuffled:|requests:|harmful:)*)(\.{{1,2}}/.*|\S.*(?:{'|'.join(map(re.escape, SUFFIXES))}))")
@@ -43,6 +44,19 @@ class FileContent(Settings):
     data: dict[str, Any] = Field(default={})
     rewards: dict[str, Any] = Field(default={})
     stages: dict[str, dict[str, Any]] = Field(default={})
+
+    @model_validator(mode="before")
+    @classmethod
+    def _check_keys(cls, values: dict[str, Any]) -> dict[str, Any]:
+        if "recipe" not in values:
+            raise ValueError('recipe is missing: name one, as in recipe = "r1-zero"')
+        for name, value in values.items():
+            if name not in cls.model_fields:
+                hint = nearest(name, cls.model_fields, cutoff=0.8)
+                raise ValueError(f"there is no key {name}: {hint}; settings of a stage stand below [stages.STAGE]")
+            if name in TABLES and not isinstance(value, dict):
+                raise ValueError(f"{name} is {value!r:.80}: write a table, [{name}] on a line, and its keys below it")
+        return values
 
     @model_validator(mode="after")
     def _check_tables(self) -> Self:
@@ -72,8 +86,15 @@ class RecipeFile:
         try:
             text = read_bounded(path).removeprefix("\ufeff")
             values = tomllib.loads(text)
-        except ValueError as error:  # not TOML, or not UTF-8
-            raise SettingsError(f"{path}: {error}") from None
+        except UnicodeDecodeError as error:
+            raise SettingsError(
+                f"{path}: byte {error.start} is not UTF-8 text ({error.reason}): save it as UTF-8"
+            ) from None
+        except ValueError as error:
+            remedy = 'a recipe file is TOML, in which text has quotes, as in recipe = "r1-zero"'
+            if path.suffix in SUFFIXES:
+                remedy = "data are no recipe: name one, as in r1kit run r1-zero --data problems=FILE"
+            raise SettingsError(f"{path}: {error}: {remedy}") from None
         lines = key_lines(text)
         try:
             content = FileContent.model_validate(values, strict=True)

@@ -46,7 +46,7 @@ def located(message: str, path: Path, lines: Mapping[str, int]) -> str:
     texts = []
     for text in message.splitlines():
         text = text.removeprefix("--set ")
-        about = text.partition(": did you mean")[0]
+        about = re.split(": (?:did you mean|known are)", text)[0]
         named = [
             key
             for key in lines

@@ -220,8 +220,10 @@ def reward_models(build: Builder, model: Model, requests: Stage) -> tuple[Stage,
     size = build.scale.for_r1
     if size.judge is None:
         raise SettingsError(
-            f"{build.scale.model} is trained with LoRA on this device, and reward models are trained with all weights: "
-            "name a smaller base for them and for the students, as in --student owner/name"
+            f"{build.scale.model} is too large to train all of its weights on this device, so it is trained with LoRA, "
+            "and the reward models need a smaller base: name one, which is also the students' (--student "
+            "owner/smaller), name the device of the run if it is not this one (--hardware h100), or train without "
+            "reward models (recipe r1-zero)"
         )
     pairs, compared = {"data/given": requests / "preferences.jsonl"}, tuple[Stage, ...]()
     if size.replies:

@@ -45,6 +45,7 @@ LORA_BYTES, LORA_BYTES_CPU = 4, 6
 WHOLE_BYTES = 4  # of the model in one piece, in fp32, that each of several devices has beside its part of the state
 ACTIVATION_BYTES = 70  # per token, layer and width, in bf16
 CPU_GIB = 16  # a CPU counts as this, whatever it has
+REHEARSAL_GIB = 4096  # a rehearsal's model is small, and the device of the run itself is not known
 CLASSES_GIB = (16, 24, 32, 40, 48, 64, 80, 96, 141, 192, 288)  # cards report a little less than their name says
 
 
@@ -82,20 +83,29 @@ class Sizing:
 
     @property
     def rl_rate(self) -> float:
-        return self.row.rl_rate * (LORA_RATE if self.lora_rank else 1)
+        return self._scaled(self.row.rl_rate)
 
     @property
     def sft_rate(self) -> float:
-        return self.row.sft_rate * (LORA_RATE if self.lora_rank else 1)
+        return self._scaled(self.row.sft_rate)
+
+    def _scaled(self, rate: float) -> float:
+        """2e-05, not 1.9999999999999998e-05: people read it in recipe files."""
+        return float(f"{rate * LORA_RATE:.6g}") if self.lora_rank else rate
 
     def as_text(self, model: str, facts: ModelFacts) -> str:
         """The choice in words, with how to change it."""
         weights = f"LoRA of rank {self.lora_rank}" if self.lora_rank else "all weights"
         recompute = ", activations recomputed" if self.recompute else ""
         shared = f", sharded over {self.devices} of them" if self.devices > 1 else ""
+        memory = f"{self.device.memory_gib:g} GiB{' each' if shared else ''}"
+        if self.device.is_cpu:
+            memory = f"counted as {memory}, whatever it has"
+        if self.device.memory_gib == REHEARSAL_GIB:
+            memory = "as if it had the memory for all weights: --hardware names the device of the run itself"
         return (
-            f"scale gpu: {model} ({facts.size.parameters / 1e9:.3g}B parameters) on {self.device.name} "
-            f"({self.device.memory_gib:g} GiB{' each' if shared else ''}) trains {weights}{shared}; RL with "
+            f"sizes for {model} ({facts.size.parameters / 1e9:.3g}B parameters) on {self.device.name} "
+            f"({memory}): trains {weights}{shared}; RL with "
             f"{self.row.prompts} prompts x {GROUP} of up to "
             f"{self.max_tokens} tokens, learning rates {self.rl_rate:g} (RL) and {self.sft_rate:g} (SFT); "
             f"{self.tokens_per_batch} tokens per batch, {self.max_rows} completions at once{recompute}. "
@@ -103,8 +113,11 @@ class Sizing:
         )
 
 
-def device_for(hardware: str | None) -> Device:
-    """The named device of `HARDWARE`, or the one that this machine has."""
+def device_for(hardware: str | None, *, rehearse: bool = False) -> Device:
+    """The named device of `HARDWARE`, or the one that this machine has.
+
+    A rehearsal on a CPU is of a run that another machine will do, unless `hardware` is cpu: no memory is too small.
+    """
     if hardware == "cpu":
         return Device("cpu", CPU_GIB)
     if hardware is not None:
@@ -112,7 +125,7 @@ def device_for(hardware: str | None) -> Device:
     from r1kit.models.devices import first_card
 
     if (card := first_card()) is None:
-        return Device("cpu", CPU_GIB)
+        return Device("cpu", REHEARSAL_GIB if rehearse else CPU_GIB)
     name, memory = card
     return Device(name, max((size for size in CLASSES_GIB if size <= 1.06 * memory / GIB), default=memory / GIB))
 

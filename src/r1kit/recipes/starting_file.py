@@ -91,6 +91,10 @@ def _data(name: str, options: Mapping[str, Any], data: Mapping[str, Any], missin
     else:
         named = ("problems", "eval") if name == "r1-zero" else tuple(ROLES)
         roles, defaults = {role: ROLES[role] for role in named}, dict(DEFAULTS)
+        yield "# commented roles show their defaults"
+        if "problems" in data and "eval" not in data:
+            del defaults["eval"]
+            roles["eval"] = "without it, a held-out part of the problems measures"
     for role, about in roles.items():
         value = data.get(role, defaults.get(role, f"{role}.jsonl"))
         yield f"{'' if role in data or role in missing else '# '}{role} = {toml_value(to_plain(value))}  # {about}"

@@ -47,18 +47,18 @@ def _alone(problem: Problem) -> Iterator[Problem]:
 
 
 def _in_context(problem: Problem) -> Iterator[Problem]:
-    *told, question = SENTENCE_END.split(problem.prompt.strip())
+    *context, question = SENTENCE_END.split(problem.prompt.strip())
     lines = _lines(problem)
     results = [_ended(LEFT_SIDE.sub("", line)) for line in lines]
     for number, line, equation in _equations(problem):
         left, sign, right, result = equation.groups()
-        given = [*told, *results[:number]]
-        unknown = {each for each in (left, right) if len(each) > 1} - set(NUMBER.findall(" ".join([*given, question])))
+        known = [*context, *results[:number]]
+        unknown = {each for each in (left, right) if len(each) > 1} - set(NUMBER.findall(" ".join([*known, question])))
         if question.endswith("?") and not unknown:
             is_last = number == len(lines) - 1 and result == problem.answer
-            asked = question if is_last else f"{line[: equation.start()]}?{line[equation.end() :]}"
+            query = question if is_last else f"{line[: equation.start()]}?{line[equation.end() :]}"
             solution = f"{left} {sign.translate(SIGNS)} {right} = {result}."
-            yield _part(problem, number, " ".join([*given, asked]), equation, solution=solution)
+            yield _part(problem, number, " ".join([*known, query]), equation, solution=solution)
 
 
 def _lines(problem: Problem) -> list[str]:

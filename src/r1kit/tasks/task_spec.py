@@ -10,11 +10,12 @@ from pydantic import Field, field_validator, model_validator
 
 from r1kit.data.columns import ColumnMap
 from r1kit.data.errors import DataError
-from r1kit.settings import Settings, Weight, unhashed
+from r1kit.settings import Settings, Weight, nearest, unhashed
 from r1kit.tasks.base import Task, iterate
 from r1kit.tasks.mapping import mapped
 from r1kit.tasks.mixture import Joined, mix
 from r1kit.tasks.sources import source_of
+from r1kit.tasks.sources.file import HELD_OUT_SHARE
 from r1kit.tasks.sources.source import Source
 from r1kit.verifiers import find
 
@@ -90,6 +91,9 @@ class TaskSpec(Settings):
     def _all_have_effect(self) -> Self:
         fields = type(self).model_fields
         idle = [field for field in self.source.unused(self) if getattr(self, field) != fields[field].default]
+        if idle == ["options"] and self.source.kind == "file":
+            option = next(iter(self.options))
+            raise ValueError(f"a file has no option {option}: {nearest(option, [HELD_OUT_SHARE])}")
         if idle:
             task = f"{self.name} (a {self.source.kind} task)"
             raise ValueError(f"{', '.join(idle)} would have no effect on {task}: leave it out")

@@ -46,7 +46,7 @@ def scale_for(
         )
         return chosen.fit(fit)
     if data:
-        raise SettingsError(f"scale {chosen.name} has data of its own: leave data out, or choose the scale gpu")
+        raise SettingsError(f"scale {chosen.name} has data of its own: leave data out, or add --scale gpu")
     if student is None:
         return chosen
     return replace(chosen, r1=replace(chosen.for_r1, student=student))

@@ -42,7 +42,7 @@ ON_CPU = Amounts(40, 30, 5, 5, 20, 40, 200, 200, 400, 200)  # hours for SmolLM2-
 
 def fitted(fit: Fit) -> Scale:
     """The scale for a model, a device and data. Raises `SettingsError` for a model or student that does not fit."""
-    device, facts, data = device_for(fit.hardware), facts_of(fit.model), data_by_role(fit.data)
+    device, facts, data = device_for(fit.hardware, rehearse=fit.rehearse), facts_of(fit.model), data_by_role(fit.data)
     if fit.rehearse:
         data = at_hand(data)
     size = sizing(fit.model, facts, device, fit.devices)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from itertools import islice
 from typing import Any
 
 from pydantic import model_validator
 
 from r1kit.chat import ChatFormat
-from r1kit.data.conversations import conversation
+from r1kit.data.conversations import Located, conversation, read, renamed
+from r1kit.data.errors import DataError
 from r1kit.data.mask_excerpt import excerpt
 from r1kit.data.prepare import ConversationSettings, Reading, conversation_samples
 from r1kit.engines.engine_settings import ComputeSettings
@@ -27,6 +29,7 @@ from r1kit.train.supervised import TrainingSettings, Update, validation_loss
 from r1kit.train.validation import Validation
 from r1kit.types import Conversation, Sample
 
+FIRST_ROWS = 20  # of a file, which are read before anything starts
 LossOf = Callable[[list[Sample]], AnyLoss]  # the loss of this rank's share of an update
 
 
@@ -60,13 +63,33 @@ class GivenSettings(TrainingSettings, LoraSettings, ChatDataSettings):
 
 
 def check(context: Context) -> None:
-    """Raise ValueError for missing data, an unusable probe, and early stopping without a score to follow."""
+    """Raise ValueError for missing data, an unusable probe, and early stopping without a score to follow, and
+    `DataError` for a file that does not begin with a conversation."""
     settings: GivenSettings = context.settings
+    _check_first_rows(context)
     check_given(context, answers=bool(settings.probe.tasks))
     refuse_unread(context, settings.probe.rewards)
     has_loss = bool(settings.validation_share or context.inputs("validation"))
     follows = settings.probe.watch or ("" if has_loss else "accuracy")
     check_probe(context, follows=bool(settings.patience) and follows == "accuracy")
+
+
+def _check_first_rows(context: Context) -> None:
+    """Raise `DataError` for a file whose first rows are no conversations, or have no reply to learn from.
+
+    Files that another stage has yet to write are left to the stage itself.
+    """
+    settings: GivenSettings = context.settings
+    convert = renamed(conversation, settings.columns) if settings.columns else conversation
+    for path in context.inputs("data").values():
+        is_there = path.is_file() and path.stat().st_size > 0
+        first = list(islice(read([path], convert), FIRST_ROWS)) if is_there and not settings.skip_invalid else []
+        if error := next((row for row in first if isinstance(row, DataError)), None):
+            raise error
+        turns = [turn for row in first if isinstance(row, Located) for turn in row.record.messages]
+        if first and not any(turn.role == "assistant" for turn in turns):
+            reason = "the first rows have no reply to learn from; problems with references are for the recipe rl"
+            raise DataError("wrong type", reason, str(path))
 
 
 def probe_sources(settings: GivenSettings) -> Mapping[str, External]:
