@@ -10,8 +10,13 @@ import pytest
 from pydantic import Field
 
 from r1kit import recipes  # imports the settings of all stages
+from r1kit.cli import main
+from r1kit.commands.settings_command import KINDS, groups_of
 from r1kit.engines.engine_settings import parse_engine
+from r1kit.rewards import REWARDS
 from r1kit.settings import NOT_HASHED, Settings, SettingsError, nearest
+from r1kit.stages.rl import RL
+from r1kit.train.learner import OptimizerSettings
 
 # Fields that exist for speed, memory, logging or waiting, wherever they are found.
 NEVER_HASHED = (
@@ -143,3 +148,28 @@ def subclasses(cls: type[Settings]) -> Iterator[type[Settings]]:
 def test_an_engine_whose_kind_is_no_text_is_refused(kind: object) -> None:
     with pytest.raises(SettingsError, match="expected one of 'local', 'openai', 'custom'"):
         parse_engine({"kind": kind})
+
+
+def test_every_field_of_a_kind_of_stage_is_shown_with_its_default() -> None:
+    for kind, (made, _) in KINDS.items():
+        shown = {name for group in groups_of(made.settings) for name in group.fields}
+        tops = {name.split(".")[0].removesuffix("[]") for name in shown}
+        assert tops == set(made.settings.model_fields), kind
+    fields = {name: value for group in groups_of(RL.settings) for name, value in group.fields.items()}
+    assert fields["group_size"][0] == "16", "the default of the class that counts, not of one below it"
+    assert fields["optimizer.learning_rate"][0] == str(OptimizerSettings().learning_rate)
+    assert fields["rewards[].name"][0] == "required" and fields["algorithm.entropy.target"][0] == "null"
+    assert fields["truncated"][1] == "keep | skip"
+
+
+def test_the_settings_command_lists_kinds_rewards_and_refuses_others(capsys: pytest.CaptureFixture[str]) -> None:
+    for arguments, words in (
+        ([], ("rl ", "rewards ")),
+        (["rewards"], (*REWARDS, "ngram_size=3")),
+        (["sft"], ("epochs",)),
+    ):
+        assert main(["settings", *arguments]) == 0
+        out = capsys.readouterr().out
+        assert all(word in out for word in words)
+    assert main(["settings", "zero"]) == 1
+    assert "there is no kind of stage 'zero': known are rl, sft" in capsys.readouterr().err

@@ -58,6 +58,11 @@ def add_recipe_runs(commands: Any) -> None:
     text = "number of nodes of a Ray cluster: also show when and where each stage runs"
     plan.add_argument("--nodes", type=int, default=0, metavar="N", help=text)
 
+    text = "show what can be set in a kind of stage, or the rewards and their options"
+    fields = add_command(commands, "settings", show_settings, text)
+    text = "rl, sft, generate, ..., or rewards (default: list the kinds)"
+    fields.add_argument("kind", metavar="KIND", nargs="?", default="", help=text)
+
     text = "check a recipe with three real steps, before it costs anything; exit with status 1 if a check fails"
     preflight = add_command(commands, "preflight", check_recipe, text)
     _add_recipe(preflight)  # all options of `run`, so that its line can be repeated
@@ -229,6 +234,13 @@ def show_plan(options: argparse.Namespace) -> None:
         check_ready(steps, recipe.devices, elsewhere=bool(layout.cluster))
     else:
         read_own_files(recipe.stages)
+
+
+def show_settings(options: argparse.Namespace) -> None:
+    """Print the fields of a kind of stage with their defaults."""
+    from r1kit.commands.settings_command import settings_text
+
+    print(settings_text(options.kind))
 
 
 def check_recipe(options: argparse.Namespace) -> int:

@@ -85,13 +85,13 @@ def graded_language_reward(
 def get_language_consistency_reward(
     *, default_language: str = "en", detect: Detect = "language", part: Part = "reasoning"
 ) -> RewardFunction:
-    """`language_consistency_reward` with its options set; see there."""
+    """The share of the reasoning's words that are in the problem's language (paper, section 2.3)."""
     languages.known(default_language)
     return configured(language_consistency_reward, default_language=default_language, detect=detect, part=part)
 
 
 def get_graded_language_reward(*, default_language: str = "en", detect: Detect = "language") -> RewardFunction:
-    """`graded_language_reward` with its options set; see there."""
+    """1.0 if reasoning and answer are in the question's language, 0.7 if both are in one other, otherwise 0.0."""
     languages.known(default_language)
     return configured(graded_language_reward, default_language=default_language, detect=detect)
 
