@@ -217,6 +217,7 @@ def test_prompts_that_the_model_was_not_trained_on_are_named(tiny_policy_folder:
     with pytest.raises(PreflightError, match=r"plain is .* here, 'Q: .*' where the model was trained"):
         run(model, tmp_path / "stops")
     run(model, tmp_path / "warned", preflight="warn")
+    run(model, tmp_path / "arm", is_control=True)
     saved.save(ChatFormat(system="Think."), model)
     assert lines(run(model, tmp_path / "meant"))["prompts as the model knows them"] == "unclear"
 

@@ -116,11 +116,11 @@ def _about(make: Callable[..., Any]) -> str:
 
 
 def _options(make: Callable[..., Any]) -> str:
-    shown = []
+    options = []
     for option in inspect.signature(make).parameters.values():
         is_required = option.default is inspect.Parameter.empty
-        shown.append(option.name if is_required else f"{option.name}={option.default!r:.40}")
-    return ", ".join(shown)
+        options.append(option.name if is_required else f"{option.name}={option.default!r:.40}")
+    return ", ".join(options)
 
 
 def settings_text(name: str) -> str:

@@ -47,14 +47,17 @@ def is_due(context: Context) -> bool:
 
 
 def note(context: Context, lines: Sequence[Line]) -> None:
-    """Write the lines down; raises `PreflightError` if one fails, or says it if the settings ask for a warning."""
+    """Write the lines down; raises `PreflightError` if one fails, or says it if the settings ask for a warning.
+
+    A control arm goes on: a policy that knows the format has nothing to learn from the format alone, which is a result.
+    """
     from r1kit.train.preflight.lines import PreflightError, refuse
 
     write_json(context.folder / FILE, lines)
     try:
         refuse(lines)
     except PreflightError as error:
-        if context.settings.preflight == "stop":
+        if context.settings.preflight == "stop" and not getattr(context.settings, "is_control", False):
             raise
         context.progress.say(str(error))
 
