@@ -56,8 +56,11 @@ def verify(options: argparse.Namespace) -> int:
         data, text, passed = verify_command.conformance(options.verifier, options.cases)
         print_json(data) if options.json else print(text)
         return 0 if passed else 1
-    if options.file is None or options.verifier is None or options.cases is not None:
-        raise SettingsError("verify needs FILE and --verifier NAME, or --conformance with optional --verifier, --cases")
+    if options.cases is not None:
+        raise SettingsError("--cases needs --conformance")
+    if options.file is None or options.verifier is None:
+        missing = "FILE" if options.file is None else "--verifier NAME (math, number, choice, code, ...)"
+        raise SettingsError(f"{missing} is missing: verify needs FILE and --verifier NAME, or --conformance")
     counts: Counter[str] = Counter()
     rows = verify_command.verify_rows(options.file, options.verifier, options.out, counts, options.columns)
     for _ in print_stream(rows, options):
