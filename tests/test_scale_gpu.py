@@ -161,6 +161,11 @@ def test_prompts_that_are_trained_on_and_measure_are_counted(tiny_policy_folder:
     chats.write_text("".join(json.dumps(row) + "\n" for row in rows))
     notes = build_recipe("sft", data={"rows": str(chats), "eval": str(mine)}, **options).notes
     assert any(note.startswith("2 of the 3 prompts of ") for note in notes)
+    renamed = mine.with_name("renamed.jsonl")
+    renamed.write_text("".join(json.dumps({"q": row["prompt"], "a": "?"}) + "\n" for row in rows))
+    named = {"name": str(renamed), "columns": {"prompt": "q", "completion": "a"}}
+    notes = build_recipe("sft", data={"rows": named, "eval": str(mine)}, **options).notes
+    assert any(note.startswith("2 of the 3 prompts of ") for note in notes)
     divided = build_recipe("rl", data={"problems": str(mine)}, **options).notes
     assert not any("measures the models" in note for note in divided)
 

@@ -90,10 +90,8 @@ def _add_inputs(command: argparse.ArgumentParser) -> None:
     command.add_argument("--model", help="a known model's name, a folder or a hub id (default: the scale's own)")
     command.add_argument("--student", metavar="MODEL", help="the smaller model that learns from the result")
     command.add_argument("--teacher", metavar="MODEL", help="for distill and v3: the teacher to use instead of R1")
-    text = (
-        "data for one role of the recipe, for example problems=mine.jsonl or eval=gsm8k; once for each role, several "
-    )
-    text += 'sets as a list: \'problems=["a.jsonl", "gsm8k"]\''
+    text = "data for one role of the recipe, once for each: problems=mine.jsonl, eval=gsm8k, or a list of sets, "
+    text += '\'problems=["a.jsonl", "gsm8k"]\''
     repeated: dict[str, Any] = {"action": "append", "default": [], "help": text}
     command.add_argument("--data", metavar="ROLE=NAME|FILE|JSON", type=role, **repeated)
     add_allow_code(command)

@@ -10,7 +10,7 @@ from typing import Any
 
 from r1kit.report.folders import UNREADABLE, StageFolder, find_stages, stage_name
 from r1kit.report.health import Check, Verdict, checks, verdict
-from r1kit.report.live.places import find_runs, is_stage
+from r1kit.report.live.places import is_stage, require_runs
 from r1kit.report.live.stage_state import StageState, States
 from r1kit.report.run import Run
 from r1kit.store import to_plain
@@ -27,10 +27,7 @@ def doctor(path: Path) -> list[Row]:
     if is_stage(path):
         rows = {path: _alone(StageFolder(stage_name(path.resolve()), path))}
         return [_run(path.resolve().parent.name, path, _with_failures(rows, {path: States().stage(path)}))]
-    runs = find_runs(path)
-    if not runs:
-        what = "holds no run" if path.exists() else "does not exist"
-        raise ValueError(f"{path} {what}: name a run's folder, one of its stages, or a folder of runs")
+    runs = require_runs(path)
     return [_run(name, folder, _stages(folder)) for name, folder in runs.items()]
 
 

@@ -89,8 +89,7 @@ def _default(field: FieldInfo) -> str:
     value = field.get_default(call_default_factory=True)
     if value is PydanticUndefined:
         return "required"
-    plain = value.model_dump(mode="json") if isinstance(value, Settings) else value
-    text = json.dumps(plain, ensure_ascii=False, default=_as_json)
+    text = json.dumps(value, ensure_ascii=False, default=_as_json)
     return text if len(text) <= LONGEST else f"{text[: LONGEST - 3]}..."
 
 

@@ -12,7 +12,7 @@ from r1kit.evaluate.table import align
 from r1kit.pipeline.progress import duration
 from r1kit.report.folders import StageFolder
 from r1kit.report.health import Verdict, run_verdict, verdict
-from r1kit.report.live.places import find_runs, is_stage
+from r1kit.report.live.places import is_stage, require_runs
 from r1kit.report.live.stage_state import RunState, StageState, States
 from r1kit.store import to_plain
 from r1kit.terminal import printable, shortened
@@ -34,10 +34,7 @@ def status(path: Path) -> list[dict[str, Any]]:
     states, only = States(), ""
     if is_stage(path):
         path, only = path.resolve().parent, path.resolve().name
-    runs = find_runs(path)
-    if not runs:
-        what = "holds no run" if path.exists() else "does not exist"
-        raise ValueError(f"{path} {what}: name a run's folder, one of its stages, or a folder of runs")
+    runs = require_runs(path)
     return [run_status(name, folder, states.run(folder), only) for name, folder in runs.items()]
 
 

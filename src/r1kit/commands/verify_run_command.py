@@ -15,7 +15,7 @@ from r1kit.pipeline.fingerprint import fingerprint
 from r1kit.pipeline.manifest import FILES, MANIFEST, STARTED, checkpoint_damage, read_manifest, remedy, stage_damage
 from r1kit.pipeline.plan import CALLS, PLAN
 from r1kit.report.folders import UNREADABLE, planned
-from r1kit.report.live.places import children, find_runs, is_stage, with_name
+from r1kit.report.live.places import children, is_stage, require_runs, with_name
 from r1kit.review.database import require_whole
 from r1kit.review.items import ReviewError
 from r1kit.store import StoreError, read_object, to_plain
@@ -44,10 +44,7 @@ def verify_run(path: Path) -> dict[str, Any]:
     if is_stage(path):
         root, audits, broken, absent = path.parent, [audit(path)], dict[Path, str](), list[Path]()
     else:
-        root, runs = path, find_runs(path)
-        if not runs:
-            what = "holds no run" if path.exists() else "does not exist"
-            raise ValueError(f"{path} {what}: name a run's folder, one of its stages, or a folder of runs")
+        root, runs = path, require_runs(path)
         audits = [audit(stage) for run in runs.values() for stage in sorted(children(run)) if is_stage(stage)]
         broken = {file: reason for run in runs.values() for file, reason in _damage_of_run(run)}
         broken |= {parent: reason for each in audits for parent, reason in _missing_inputs(each.folder)}

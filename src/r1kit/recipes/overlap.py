@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from r1kit.data.conversations import conversation
+from r1kit.data.conversations import conversation, renamed
 from r1kit.data.errors import DataError
 from r1kit.data.rows import readable_rows
 from r1kit.pipeline import External, Stage
 from r1kit.stages.rl import RLSettings
+from r1kit.stages.shared.given_conversations import GivenSettings
 from r1kit.tasks import TaskSpec
 from r1kit.tasks.base import iterate
 from r1kit.tasks.task_spec import load_task
@@ -51,11 +52,13 @@ def _trained(stages: Sequence[Stage]) -> Iterator[tuple[str, set[str]]]:
             if spec.source.kind == "file" and spec not in seen:
                 seen.append(spec)
                 yield spec.name, _prompts(spec, "train")
-        given = stage.inputs.items() if stage.kind.name == "sft" else ()
+        if not isinstance(stage.settings, GivenSettings):
+            continue
+        given = stage.inputs.items()
         for path in (source.path for name, source in given if name.startswith("data") and isinstance(source, External)):
             if path not in seen:
                 seen.append(path)
-                yield str(path), _questions(path)
+                yield str(path), _questions(path, stage.settings.columns)
 
 
 def _prompts(spec: TaskSpec, split: str) -> set[str]:
@@ -65,9 +68,10 @@ def _prompts(spec: TaskSpec, split: str) -> set[str]:
         return set()
 
 
-def _questions(path: Path) -> set[str]:
+def _questions(path: Path, columns: Mapping[str, str]) -> set[str]:
+    convert = renamed(conversation, columns) if columns else conversation
     try:
-        rows = [conversation(row) for row in readable_rows(path)]
+        rows = [convert(row) for row in readable_rows(path)]
     except DataError:
         return set()
     return {_plain(turn.content) for row in rows for turn in row.messages if turn.role == "user"}

@@ -39,6 +39,14 @@ def find_runs(root: Path) -> Mapping[str, Path]:
     return {path.name: path for path in sorted(children(root)) if is_run(path)}
 
 
+def require_runs(root: Path) -> Mapping[str, Path]:
+    """`find_runs`; raises ValueError if there is none."""
+    if runs := find_runs(root):
+        return runs
+    what = "holds no run" if root.exists() else "does not exist"
+    raise ValueError(f"{root} {what}: name a run's folder, one of its stages, or a folder of runs")
+
+
 def is_run(folder: Path) -> bool:
     return (folder / PLAN).exists() or any(is_stage(path) for path in children(folder))
 

@@ -57,7 +57,7 @@ def note(context: Context, lines: Sequence[Line]) -> None:
     try:
         refuse(lines)
     except PreflightError as error:
-        if context.settings.preflight == "stop" and not getattr(context.settings, "is_control", False):
+        if context.settings.preflight == "stop" and not context.settings.is_control:
             raise
         context.progress.say(str(error))
 
