@@ -1,11 +1,11 @@
 """Is a student that learns on its own samples better than one of traces or logits, at equal compute?
 
-    python benchmarks/on_policy.py [RUN] [--seeds 3] [--runs runs/on-policy]
+    python benchmarks/on_policy.py [RUN] [--seeds 3] [--steps 30] [--runs runs/on-policy]
 
 RUN is a finished run of `r1` at the scale tiny (runs/r1-tiny, as `make demo` leaves it), whose R1 teaches. The arm
-`on-policy` is the recipe's student: SFT on the traces, then steps on its own samples. The arms `traces` and `logits`
-train the same base on the same traces for as many epochs as take at least as many processor seconds. All are measured
-on the same held-out problems; differences are paired by problem, with all seeds of a problem in one value.
+`on-policy` is the recipe's student: SFT on the traces, then steps on its own samples (`--steps`). The arms `traces` and
+`logits` train the same base on the same traces for as many epochs as take at least as many processor seconds. All are
+measured on the same held-out problems; differences are paired by problem, with all seeds of a problem in one value.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from r1kit.store import read_json, write_json
 ARMS = ("traces", "logits", "on-policy")
 
 
-def one_seed(run: Mapping[str, Path], seed: int, epochs: Mapping[str, int]) -> Recipe:
+def one_seed(run: Mapping[str, Path], seed: int, epochs: Mapping[str, int], steps: int) -> Recipe:
     """The arms of one seed with their evaluations; arms without a number of epochs are left out."""
     size = TINY.for_r1
     assert size.student_on_policy is not None
@@ -43,14 +43,15 @@ def one_seed(run: Mapping[str, Path], seed: int, epochs: Mapping[str, int]) -> R
     data = {"model": build.base, "data": External(run["mix"] / "mixed.jsonl")}
     first = build("first", SFT, data, size.student_sft)
     inputs = {"model": first / "model", "teacher": teacher}
-    stages = {"first": first, "on-policy": build("on-policy", ON_POLICY, inputs, size.student_on_policy)}
+    on_policy = size.student_on_policy | Sizes(steps=steps)
+    stages = {"first": first, "on-policy": build("on-policy", ON_POLICY, inputs, on_policy)}
     if "traces" in epochs:
         stages["traces"] = build("traces", SFT, data, size.student_sft | Sizes(epochs=epochs["traces"]))
     if "logits" in epochs:
         sizes = size.student_logits | Sizes(epochs=epochs["logits"])
         stages["logits"] = build("logits", DISTILL, {**data, "teacher": teacher}, sizes)
     measured = build.measure({name: stages[name] / "model" for name in ARMS if name in stages})
-    return build.recipe(f"seed-{seed}", [*stages.values(), *measured.values()], measured)
+    return build.recipe(f"seed-{seed}-steps-{steps}", [*stages.values(), *measured.values()], measured)
 
 
 def seconds(recipe: Recipe, runs: Path, until: str, known: dict[str, float]) -> float:
@@ -68,6 +69,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("run", nargs="?", type=Path, default=Path("runs/r1-tiny"), metavar="RUN")
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--steps", type=int, default=30, help="of the arm on-policy (30, as in the recipe)")
     parser.add_argument("--runs", type=Path, default=Path("runs/on-policy"))
     options = parser.parse_args()
     run = {stage["stage"]: options.run / stage["folder"] for stage in read_json(options.run / PLAN)["stages"]}
@@ -75,7 +77,7 @@ def main() -> None:
     known: dict[str, float] = read_json(file) if file.exists() else {}
 
     # one epoch of each, to know how many cost as much as the on-policy arm
-    base, one = one_seed(run, 0, {}), one_seed(run, 0, {"traces": 1, "logits": 1})
+    base, one = one_seed(run, 0, {}, options.steps), one_seed(run, 0, {"traces": 1, "logits": 1}, options.steps)
     first, whole = (seconds(base, options.runs, until, known) for until in ("first", "on-policy"))
     costs = {"traces": first / TINY.for_r1.student_sft["epochs"], "logits": 0.0}
     execute(one, options.runs, "traces")
@@ -85,7 +87,7 @@ def main() -> None:
 
     values: dict[str, dict[str, list[float]]] = {arm: defaultdict(list) for arm in ARMS}
     for seed in range(options.seeds):
-        recipe = one_seed(run, seed, epochs)
+        recipe = one_seed(run, seed, epochs, options.steps)
         folder = execute(recipe, options.runs)
         columns = {stage.name: stage for stage in find_stages(folder.parent)}  # as in the report
         for arm in ARMS:
