@@ -43,7 +43,7 @@ def main() -> None:
 def measured(seed: int, runs: Path) -> Mapping[str, Sequence[Row]]:
     """The judged completions of each model, by its name."""
     stages = find_stages(execute(v4(seed=seed, scale="tiny"), runs).parent)
-    return {stage.name.removeprefix("eval-"): stage.completions for stage in stages if stage.name.startswith("eval-")}
+    return {stage.name: stage.completions for stage in stages if stage.folder.name.startswith("eval-")}
 
 
 def of_sources(run: Mapping[str, Sequence[Row]], sources: tuple[str, ...]) -> dict[str, dict[str, float]]:
