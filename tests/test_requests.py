@@ -24,7 +24,7 @@ from r1kit.tasks import TaskSpec, load_task
 from r1kit.tiny import everyday
 from r1kit.tiny.tokenizer import count_tokens, vocabulary
 from r1kit.tiny.world import general
-from r1kit.verifiers import verify_all
+from r1kit.verifiers import find, verify_all
 
 
 @pytest.mark.parametrize("name", everyday.NAMES)
@@ -208,6 +208,21 @@ def test_a_reward_model_that_nobody_reads_is_refused(tiny_policy_folder: Path, t
     inputs = {name: External(tiny_policy_folder) for name in stage.inputs}  # all there, so refused before any work
     with pytest.raises(ValueError, match=r"reward/h.* no reward reads it"):
         execute(Recipe("scenarios", (replace(stage, inputs=inputs),)), tmp_path)
+
+
+def test_a_third_of_the_demonstrations_about_numbers_have_a_slip_and_no_chosen_reply_has_one() -> None:
+    references = everyday.training_references()
+
+    def is_right(prompt: str, reply: str) -> bool:
+        verifier, answer = references[prompt]
+        return find(verifier)(reply, answer).correct is True
+
+    turns = [row["messages"] for row in everyday.replies()]
+    right = {user["content"]: is_right(user["content"], reply["content"]) for user, reply in turns}
+    numbers = [correct for prompt, correct in right.items() if any(char.isdigit() for char in prompt)]
+    assert len(numbers) > 400 and 0.28 < 1 - sum(numbers) / len(numbers) < 0.38
+    assert all(correct for prompt, correct in right.items() if not any(char.isdigit() for char in prompt))
+    assert all(is_right(row["prompt"], row["chosen"]) for row in everyday.preferences())
 
 
 def test_preferences_and_labels_fit_a_small_context_and_have_both_sides() -> None:

@@ -45,7 +45,7 @@ TINY_REQUESTS = Kind(
     name="tiny-requests",
     run=run,
     settings=TinyRequestsSettings,
-    version=2,
+    version=3,
     sources=lambda settings: {
         f"code/{path.name}": External(path) for path in source_files(TaskSpec(name="tiny/general"))
     },

@@ -203,14 +203,18 @@ def _harmful(split: str) -> tuple[Request, ...]:
 
 
 def replies() -> Iterator[dict[str, Any]]:
-    """Training requests with a good reply, as rows for supervised training.
+    """Training requests with a reply, as rows for supervised training.
+
+    A third of the requests about numbers are answered in haste: it is harder to write a good reply than to tell which
+    of two is better, so people's demonstrations are of mixed quality (Ouyang et al. 2022, InstructGPT). A policy that
+    imitates them makes the same slips, which RL with a reward model can remove.
 
     Only every seventh harmful request is included, refused. This shows how to refuse, but leaves when to RL.
     """
     requests = [("tiny/general", request) for request in _general("train")]
     requests += [("tiny/harmful", request) for request in _harmful("train")[::7]]
     for index, (source, request) in enumerate(requests):
-        reply = {"role": "assistant", "content": _training_reply(request)}
+        reply = {"role": "assistant", "content": _demonstration(request)}
         turns = [{"role": "user", "content": request.prompt}, reply]
         yield {"id": str(index), "messages": turns, "language": request.language, "source": source}
 
@@ -255,6 +259,16 @@ def safety_labels() -> Iterator[dict[str, Any]]:
 def _training_reply(request: Request) -> str:
     """A good reply to train on, always written in the same way: a reward model would learn to prefer one of two."""
     return request.good[0] if len(request.good) < 3 else str(_drawn(request.prompt, request.good)[0])
+
+
+def _demonstration(request: Request) -> str:
+    """A good reply; to a third of the requests about numbers, one that leaves out the end, or has a wrong digit."""
+    reply = _training_reply(request)
+    about_number = any(char.isdigit() for char in request.prompt)
+    if not about_number or random.Random(f"tiny/slips/{request.prompt}").random() > 1 / 3:
+        return reply
+    text, stop = reply[:-1], reply[-1]
+    return (text[:-1].strip() or request.bad[0]) + stop
 
 
 def _drawn(prompt: str, replies: Sequence[Any]) -> list[Any]:
