@@ -217,6 +217,36 @@ def test_wrong_usage_is_status_2(arguments: list[str], capsys: pytest.CaptureFix
     assert "usage: r1kit" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["eval", "tiny", "--task", "gsm8k", "--samples", "0"], "--samples: '0' is not a whole number of at least 1"),
+        (["eval", "tiny", "--task", "gsm8k", "--limit", "0"], "--limit: '0' is not a whole number of at least 1"),
+        (["chat", "tiny", "--max-tokens", "many"], "--max-tokens: 'many' is not a whole number of at least 1"),
+        (["data", "show", "a.jsonl", "--model", "tiny", "--rows", "0"], "--rows: '0' is not a whole number of at"),
+        (["plan", "toy", "--seed", "-1"], "--seed: '-1' is not a whole number of at least 0"),
+    ],
+)
+def test_a_number_below_its_least_is_refused_by_the_name_of_its_option(
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        cli.main(arguments)
+    assert f"error: argument {message}" in capsys.readouterr().err
+
+
+def test_a_seed_below_0_in_a_recipe_file_is_named(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    (tmp_path / "own.toml").write_text('recipe = "toy"\nseed = -1\n')
+    assert cli.main(["plan", str(tmp_path / "own.toml")]) == 1
+    assert "seed is -1: give at least 0" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("arguments", [["--debug", "plan", "qqq"], ["plan", "qqq", "--debug"], ["plan", "qqq"]])
+def test_debug_stands_before_or_behind_the_command(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(arguments) == 1
+    assert ("Traceback" in capsys.readouterr().err) == ("--debug" in arguments)
+
+
 def test_settings_on_the_command_line_are_text_unless_they_are_json() -> None:
     assert setting("rl.learning_rate=1e-4") == ("rl.learning_rate", "1e-4")
     assert setting('rl.a.b={"x": [1]}') == ("rl.a.b", {"x": [1]})

@@ -249,8 +249,6 @@ def test_the_example_of_an_own_reward_logs_its_parts(
         (["eval", "MODEL", "--task", "gsm9k"], "there is no task 'gsm9k': did you mean gsm8k?"),
         (["eval", "MODEL", "--task", "EMPTY"], "the file has no rows"),
         (["eval", "MODEL", "--task", "ROWS", "--split", "train"], "split would have no effect"),
-        (["eval", "MODEL", "--task", "ROWS", "--limit", "0"], "limit is 0: "),
-        (["eval", "MODEL", "--task", "ROWS", "--samples", "0"], "ask for at least 1 completion"),
         (["eval", "MODEL", "--task", "ROWS", "--max-tokens", "1020"], "and the model's context is 1024"),
         (["eval", "MODEL", "--task", "WRONG"], "there is no verifier 'nmber'"),
         (["eval", "MODEL", "--task", "ROWS", "--format", "chat"], "has no chat template"),

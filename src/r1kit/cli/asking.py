@@ -9,7 +9,7 @@ from typing import Any
 
 from r1kit.cli.options import MODEL_HELP, add_address, add_allow_code, add_columns, add_command, add_format, add_json
 from r1kit.cli.printing import print_json, print_json_line
-from r1kit.cli.values import engine
+from r1kit.cli.values import engine, whole
 
 ENGINE_HELP = (
     "ask another engine instead of running MODEL here: a server's address, such as http://localhost:8000/v1, your own "
@@ -65,13 +65,13 @@ def add_asking(commands: Any) -> None:
 def _add_problems(command: argparse.ArgumentParser) -> None:
     add_columns(command, "prompt=q,answer=a")
     command.add_argument("--split", default="test", help="which problems of the task (test)")
-    command.add_argument("--limit", type=int, metavar="N", help="only the first N problems")
-    command.add_argument("--samples", type=int, default=1, metavar="K", help="completions per problem (1)")
+    command.add_argument("--limit", type=whole(1), metavar="N", help="only the first N problems")
+    command.add_argument("--samples", type=whole(1), default=1, metavar="K", help="completions per problem (1)")
 
 
 def _add_sampling(command: argparse.ArgumentParser, *, temperature: float) -> None:
     command.add_argument("--temperature", type=float, default=temperature, help=f"0 is greedy ({temperature:g})")
-    command.add_argument("--max-tokens", type=int, default=512, metavar="N", help="longest completion (512)")
+    command.add_argument("--max-tokens", type=whole(1), default=512, metavar="N", help="longest completion (512)")
     add_format(command)
     command.add_argument("--engine", metavar="URL|MODULE:CLASS|JSON|FILE", type=engine, help=ENGINE_HELP)
     command.add_argument("--seed", type=int, default=0, help="seed of the sampling (0)")

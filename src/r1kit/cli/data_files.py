@@ -9,6 +9,7 @@ from typing import Any
 
 from r1kit.cli.options import add_columns, add_command, add_format, add_group, add_json
 from r1kit.cli.printing import print_check, print_json, print_table
+from r1kit.cli.values import whole
 
 
 def add_models(commands: Any) -> None:
@@ -39,7 +40,7 @@ def add_data(commands: Any) -> None:
     show.add_argument("--model", required=True, help="a known model's name, a model folder or a hub id")
     add_format(show)
     add_columns(show, "prompt=q,completion=a")
-    show.add_argument("--rows", type=int, default=3, metavar="N", help="the first N rows (3)")
+    show.add_argument("--rows", type=whole(1), default=3, metavar="N", help="the first N rows (3)")
     add_json(show)
 
 

@@ -21,8 +21,12 @@ def add_command(
     """
     command: argparse.ArgumentParser = commands.add_parser(name, help=text, description=text.replace("%%", "%"))
     command.set_defaults(command=function, **defaults)
-    command.add_argument("--debug", action="store_true", help="show the traceback of any error")
+    add_debug(command, default=argparse.SUPPRESS)  # or it would undo a --debug before the command
     return command
+
+
+def add_debug(command: argparse.ArgumentParser, **options: Any) -> None:
+    command.add_argument("--debug", action="store_true", help="show the traceback of any error", **options)
 
 
 def add_group(commands: Any, name: str, text: str) -> Any:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from r1kit.cli.options import add_allow_code, add_command, add_group, add_json, add_settings
 from r1kit.cli.printing import print_json, print_table
-from r1kit.cli.values import names, role
+from r1kit.cli.values import names, role, whole
 from r1kit.store import read_json, to_plain
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ def _add_recipe(command: argparse.ArgumentParser, default: str = "") -> None:
     add_settings(command, "STAGE.FIELD=VALUE", "change a setting, for example rl.optimizer.learning_rate=1e-4")
     command.add_argument("--until", metavar="STAGE,...", help="run only these stages and the stages that they need")
     command.add_argument("--runs", type=Path, default=Path("runs"), metavar="DIR", help="folder of all runs (runs)")
-    command.add_argument("--seed", type=int, help="seed of all random numbers (0)")
+    command.add_argument("--seed", type=whole(0), help="seed of all random numbers (0)")
     add_json(command)
 
 

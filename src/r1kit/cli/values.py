@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,21 @@ def setting(text: str) -> tuple[str, Any]:
     if not equals or not all(path.split(".")) or "." not in path:
         raise argparse.ArgumentTypeError(f"{text!r} is not STAGE.FIELD=VALUE, as in rl.optimizer.learning_rate=1e-4")
     return path, _json_value(path, value)
+
+
+def whole(least: int) -> Callable[[str], int]:
+    """Reads whole numbers from `least` on."""
+
+    def read(text: str) -> int:
+        try:
+            number = int(text)
+        except ValueError:
+            number = least - 1
+        if number < least:
+            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least {least}")
+        return number
+
+    return read
 
 
 def names(text: str) -> list[str]:

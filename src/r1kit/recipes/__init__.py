@@ -87,9 +87,9 @@ def build_recipe(
 
 def _build(name: str, options: Mapping[str, Any]) -> Recipe:
     """The recipe of a name or a dotted path, with the file that repeats it."""
-    devices = options.get("devices")
-    if devices is not None and devices < 1:
-        raise SettingsError(f"devices is {devices}: give at least 1")
+    for option, least in (("devices", 1), ("seed", 0)):
+        if (number := options.get(option)) is not None and number < least:
+            raise SettingsError(f"{option} is {number}: give at least {least}")
     options = {option: value for option, value in options.items() if value}
     track = check_names(options.get("track", ()))
     controls, allow_code = options.pop("controls", ()), options.pop("allow_code", ())
