@@ -17,6 +17,7 @@ from r1kit.rewards import REWARDS
 from r1kit.settings import NOT_HASHED, Settings, SettingsError, nearest
 from r1kit.stages.rl import RL
 from r1kit.train.learner import OptimizerSettings
+from r1kit.types import SamplingParams
 
 # Fields that exist for speed, memory, logging or waiting, wherever they are found.
 NEVER_HASHED = (
@@ -120,6 +121,26 @@ def test_an_unknown_setting_is_answered_by_the_one_that_was_meant(path: str, mes
 def test_a_wrong_field_of_an_item_in_a_list_is_named() -> None:
     with pytest.raises(SettingsError, match=r"no setting parts\.0\.wieght: did you mean parts\.0\.weight\?"):
         Loop.parse({"parts": [{"wieght": 2}]})
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        ("optimizer.learning_rate", 1000, "rl.optimizer.learning_rate is '1000': it must be at most 1"),
+        ("optimizer.weight_decay", 10, "rl.optimizer.weight_decay is '10': it must be at most 1"),
+        ("temperature", 60, "rl.temperature is '60': it must be at most 10"),
+        ("temperature", 0, "rl.temperature is '0': it must be above 0"),
+    ],
+)
+def test_a_number_that_can_only_be_a_slip_of_the_finger_is_refused(path: str, value: int, message: str) -> None:
+    with pytest.raises(SettingsError) as caught:
+        RL.settings.parse({"tasks": "tiny/reasoning"}).override({path: str(value)}, prefix="rl")
+    assert str(caught.value) == message
+
+
+def test_the_temperature_of_a_single_command_has_the_bound_of_the_settings() -> None:
+    with pytest.raises(ValueError, match=r"temperature is 60: it must be 0 \(greedy\) to 10"):
+        SamplingParams(temperature=60)
 
 
 def test_a_hint_lists_what_is_known_if_nothing_is_close_and_not_all_of_a_long_list() -> None:

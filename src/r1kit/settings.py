@@ -15,9 +15,11 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from r1kit.numeric import LARGEST, shown
 from r1kit.redaction import redacted_text
+from r1kit.types import HOTTEST
 
 T = TypeVar("T")
 Weight = Annotated[float, Field(ge=-LARGEST, le=LARGEST)]
+Temperature = Annotated[float, Field(ge=0, le=HOTTEST)]
 NOT_HASHED: dict[str, Any] = {"fingerprint": False}  # marks the fields that `unhashed` declares
 HASHED_IF_SET: dict[str, Any] = {"fingerprint": "if set"}  # and those of `added`
 MAX_LISTED = 40  # names in one error message

@@ -15,6 +15,7 @@ FinishReason = Literal["stop", "length"]
 Outcome = Literal["right", "wrong", "unknown", "failed"]
 ComputeDtype = Literal["auto", "fp32", "bf16"]  # precision of the products of linear layers
 WeightsDtype = Literal["fp32", "bf16"]  # of linear layers in memory
+HOTTEST = 10.0  # temperature of sampling; above it, tokens are nearly random
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,8 +82,8 @@ class SamplingParams:
     def __post_init__(self) -> None:
         if self.n < 1:
             raise ValueError(f"n is {self.n}: ask for at least 1 completion per prompt")
-        if not 0 <= self.temperature < float("inf"):
-            raise ValueError(f"temperature is {self.temperature}: it must be 0 (greedy) or above")
+        if not 0 <= self.temperature <= HOTTEST:
+            raise ValueError(f"temperature is {self.temperature}: it must be 0 (greedy) to {HOTTEST:g}")
         if not 0 < self.top_p <= 1:
             raise ValueError(f"top_p is {self.top_p}: it must be above 0 and at most 1")
         if self.top_k < 0:

@@ -33,7 +33,7 @@ from r1kit.engines.engine_settings import DeviceSettings, EngineSettings
 from r1kit.engines.opening import open_engine, open_policy_engine
 from r1kit.engines.stage_policy import load_policy
 from r1kit.pipeline import Context
-from r1kit.settings import unhashed
+from r1kit.settings import Temperature, unhashed
 from r1kit.types import Completion, Message, Problem, Prompt, SamplingParams
 
 SYSTEMS = {"few_shot": FEW_SHOT_SYSTEM, "reflect": REFLECT_SYSTEM, "general": THINK_SYSTEM}
@@ -62,7 +62,7 @@ class ResponseSettings(DeviceSettings):
     row_system: str = Field("", description="system message of the rows, as in V3's <system prompt, problem, response>")
 
     samples: int = Field(4, ge=1, description="completions per request")
-    temperature: float = Field(1.0, ge=0)
+    temperature: Temperature = 1.0
     top_p: float = Field(1.0, gt=0, le=1)
     max_tokens: int = Field(8192, ge=1)
     max_prompt_tokens: int | None = Field(None, ge=1, description="leave longer prompts out; None: refuse them")

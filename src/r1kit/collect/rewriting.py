@@ -20,7 +20,7 @@ from r1kit.curate import formats
 from r1kit.curate.record import CuratedSample, view
 from r1kit.engines import Engine, Report
 from r1kit.engines.ask import ask
-from r1kit.settings import Settings
+from r1kit.settings import Settings, Temperature
 from r1kit.types import FinishReason, Message, Prompt, SamplingParams
 
 INSTRUCTIONS = """Below stand a question and somebody's solution: their thoughts, and their answer. Rewrite it.
@@ -51,7 +51,7 @@ LANGUAGES = {
 class RewriteSettings(Settings):
     """How the rewriter is sampled. A reply that is in no format is asked for again, with another seed."""
 
-    temperature: float = Field(0.6, ge=0)
+    temperature: Temperature = 0.6
     top_p: float = Field(0.95, gt=0, le=1)
     max_tokens: int = Field(8192, ge=1)
     retries: int = Field(2, ge=0)

@@ -13,7 +13,7 @@ from r1kit.engines import Engine, StructuredEngine
 from r1kit.engines.ask import ask
 from r1kit.judges.forms import F, read_form
 from r1kit.judges.quoting import Question, size
-from r1kit.settings import Settings
+from r1kit.settings import Settings, Temperature
 from r1kit.types import Message, Prompt, SamplingParams
 
 
@@ -49,7 +49,7 @@ class JudgeSettings(Settings):
         0.5, ge=0.5, le=1, description="share of the votes that a verdict needs; 0.5 means more than half"
     )
     retries: int = Field(2, ge=0, description="rounds for unreadable replies, each with another seed")
-    temperature: float = Field(0.6, ge=0)
+    temperature: Temperature = 0.6
     top_p: float = Field(0.95, gt=0, le=1)
     max_tokens: int = Field(2048, ge=1)
     max_chars: int = Field(

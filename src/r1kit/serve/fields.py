@@ -9,7 +9,7 @@ from typing import Any, Self
 from pydantic import Field, field_validator
 
 from r1kit.serve.errors import APIError
-from r1kit.settings import Settings, SettingsError, nearest
+from r1kit.settings import Settings, SettingsError, Temperature, nearest
 from r1kit.types import SamplingParams
 
 MAX_STOPS, MAX_STOP_CHARS, MAX_TOP = 16, 200, 20
@@ -72,7 +72,7 @@ class SamplingFields(Settings):
 
     model: str = ""
     n: int = Field(1, ge=1)
-    temperature: float = Field(1.0, ge=0, le=100)
+    temperature: Temperature = 1.0
     top_p: float = Field(1.0, gt=0, le=1)
     top_k: int = Field(0, ge=-1)
     stop: tuple[str, ...] = Field((), max_length=MAX_STOPS)

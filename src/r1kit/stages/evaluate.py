@@ -13,7 +13,7 @@ from r1kit.engines.opening import open_policy_engine
 from r1kit.engines.stage_policy import load_policy
 from r1kit.evaluate.measurement import check_verifiers, measure
 from r1kit.pipeline import Context, Kind
-from r1kit.settings import listed
+from r1kit.settings import Temperature, listed
 from r1kit.stages.shared.costs import sampling_work
 from r1kit.stages.shared.fitting import Fitting, check_model
 from r1kit.stages.shared.sources import sources
@@ -30,7 +30,7 @@ class EvaluateSettings(DeviceSettings):
     tasks: tuple[TaskSpec, ...] = Field(min_length=1)
     chat: ChatFormat = ChatFormat()
     samples: int = Field(4, ge=1, description="k, completions per problem")
-    temperature: float = Field(0.6, ge=0)
+    temperature: Temperature = 0.6
     top_p: float = Field(0.95, gt=0, le=1)
     max_tokens: int = Field(256, ge=1)
     seed: int = 0

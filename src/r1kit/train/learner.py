@@ -39,18 +39,18 @@ class OptimizerSettings(Settings):
     """AdamW with a warm-up and a schedule. For RL the paper states only a learning rate: 3e-6 for R1-Zero."""
 
     kind: Literal["adamw", "adamw-8bit"] = Field("adamw", description="adamw-8bit: moments in 8 bits (bitsandbytes)")
-    learning_rate: float = Field(1e-6, gt=0)
+    learning_rate: float = Field(1e-6, gt=0, le=1)
     schedule: Literal["constant", "linear", "cosine"] = "constant"
     warmup_steps: int = Field(0, ge=0)
     warmup_ratio: float = Field(0.0, ge=0, lt=1, description="warm-up as a share of all updates, if warmup_steps is 0")
     final_ratio: float = Field(0.0, ge=0, le=1, description="learning rate at the last step, as a share of the peak")
     betas: tuple[Beta, Beta] = (0.9, 0.95)
-    weight_decay: float = Field(0.0, ge=0)
+    weight_decay: float = Field(0.0, ge=0, le=1)
     grad_clip: float = Field(1.0, gt=0, description="largest norm of the gradient")
     skip_empty_updates: bool = Field(
         True, description="an update without any gradient (every group solved or failed) leaves the weights as they are"
     )
-    router_gamma: float = Field(0.001, ge=0, description="step of DeepSeek-V3's router bias (V3 section 2.1.2)")
+    router_gamma: float = Field(0.001, ge=0, le=1, description="step of DeepSeek-V3's router bias (V3 section 2.1.2)")
 
     def rate(self, step: int, steps: int) -> float:
         """The learning rate of the update at position `step` (from 0) of `steps` planned ones."""

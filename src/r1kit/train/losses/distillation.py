@@ -13,7 +13,7 @@ from torch import Tensor
 
 from r1kit.models.batch import Batch, Targets, Totals
 from r1kit.models.head import Chunk, ChunkLoss
-from r1kit.settings import Settings, Weight
+from r1kit.settings import Settings, Temperature, Weight
 from r1kit.train.losses.divergence import SoftTargets, divergence
 
 SoftTargetsOf = Callable[[slice], SoftTargets]  # the teacher's distributions for a slice of a batch's targets
@@ -47,7 +47,7 @@ class DistillationSettings(Settings):
     T^2 keeps the gradient of the soft part at the size of the hard part's for any T.
     """
 
-    temperature: float = Field(3.0, gt=0)
+    temperature: Temperature = Field(3.0, gt=0)
     soft_weight: Weight = Field(0.7, ge=0)
     hard_weight: Weight = Field(0.3, ge=0)
 

@@ -7,7 +7,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from r1kit.settings import Settings, added, unhashed
+from r1kit.settings import Settings, Temperature, added, unhashed
 from r1kit.train.losses.policy_settings import PRESETS, GRPOSettings
 from r1kit.types import SamplingParams
 from r1kit.verifiers import find
@@ -28,7 +28,7 @@ class RolloutSettings(Settings):
     minibatches: int = Field(1, ge=1)
     epochs: int = Field(1, ge=1)
     max_tokens: int = Field(256, ge=1, description="completion tokens")
-    temperature: float = Field(1.0, gt=0)
+    temperature: Temperature = Field(1.0, gt=0)
     top_p: float = Field(1.0, gt=0, le=1)
     top_k: int = Field(0, ge=0)
     truncated: Literal["keep", "skip"] = "keep"
