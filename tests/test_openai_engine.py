@@ -215,18 +215,26 @@ def test_a_server_that_never_works_ends_with_the_last_failure_and_the_place_of_w
         assert len(server.asked) == 3
 
 
-def test_a_server_that_is_not_there_is_told(tmp_path: Path) -> None:
-    lines: list[str] = []
-    settings = OpenAIEngineSettings(
-        model="teacher",
-        base_url="http://127.0.0.1:9/v1",
-        attempts=2,
-        first_delay_s=0,
-        cache=str(tmp_path / "replies.sqlite"),
+def test_a_server_that_was_never_there_is_an_error_at_once(tmp_path: Path) -> None:
+    nobody = OpenAIEngineSettings(
+        model="teacher", base_url="http://127.0.0.1:9/v1", first_delay_s=3600, cache=str(tmp_path / "replies.sqlite")
     )
-    with pytest.raises(EngineError, match="Connect"):
-        OpenAIEngine(settings, say=lines.append).generate(prompts(1), SamplingParams())
-    assert len(lines) == 1 and "try 1 of 2" in lines[0]
+    opened = OpenAIEngine(nobody)
+    message = r"teacher at http://127\.0\.0\.1:9/v1 cannot be reached \(ConnectError: .*start the server, or correct"
+    with pytest.raises(EngineError, match=message):
+        opened.generate(prompts(40), SamplingParams())
+    assert opened.usage.failures == opened.usage.requests > 0
+
+
+def test_a_server_that_is_lost_in_the_middle_is_asked_again(tmp_path: Path) -> None:
+    lines: list[str] = []
+    with serving(echo) as server:
+        asking = engine(server, tmp_path, attempts=3)
+        asking.say = lines.append
+        asking.generate(prompts(1), SamplingParams())
+    with pytest.raises(EngineError, match="no usable reply in 3 tries; the last failure was: ConnectError"):
+        asking.generate(prompts(2)[1:], SamplingParams())
+    assert "try 1 of 3" in lines[0]
 
 
 def test_the_pause_that_a_server_asks_for_is_kept_by_all_requests(tmp_path: Path) -> None:

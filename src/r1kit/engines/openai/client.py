@@ -221,8 +221,10 @@ class _Fetch:
                 create = self.client.chat.completions.with_raw_response.create
                 # extra_body overrides the rest, so that the server gets exactly `body`
                 raw = await create(model=body["model"], messages=body["messages"], extra_body=body)
+            engine.usage.answered = True
             reply = read_reply(raw.http_response.text)
         except APIStatusError as error:
+            engine.usage.answered = True
             status, prefix = error.status_code, f"Error code: {error.status_code}"  # the client puts it in front
             text = " ".join(str(error.message).split()).removeprefix(prefix).removeprefix(" - ")
             message = f"status {status}: {engine.without_secrets(text)[:300]}" if text else f"status {status}"
@@ -246,7 +248,12 @@ class _Fetch:
             return None, f"no complete reply within timeout_s {engine.settings.timeout_s:g}", 0.0
         except APIConnectionError as error:
             cause = error.__cause__ or error
-            return None, engine.without_secrets(f"{type(cause).__name__}: {cause}").rstrip(": ."), 0.0
+            failure = engine.without_secrets(f"{type(cause).__name__}: {cause}").rstrip(": .")
+            if type(cause).__name__ != "ConnectError" or engine.usage.answered:
+                return None, failure, 0.0
+            engine.usage.failures += 1  # a wrong address, or a server that was never started: waiting does not help
+            remedy = "start the server, or correct its address (base_url), and run again"
+            raise EngineError(f"{engine.name} cannot be reached ({failure}): {remedy}") from None
         except Malformed as error:
             engine.record_tokens(request, error.prompt_tokens, error.completion_tokens)
             return None, engine.without_secrets(str(error)), 0.0

@@ -12,7 +12,7 @@ class Usage:
     """Counts since the engine was opened; tokens as the server counts them, prices per million tokens.
 
     `requests` counts all requests sent, `failures` those without a usable reply, `cached` replies from the cache,
-    `uncounted` replies that came without token counts.
+    `uncounted` replies that came without token counts. `answered`: the server has answered, if only with an error.
     """
 
     prompt_price: float = 0.0
@@ -25,6 +25,7 @@ class Usage:
     prompt_tokens: int = 0
     completion_tokens: int = 0
     saved: float = 0.0
+    answered: bool = False
 
     @property
     def cost(self) -> float:
