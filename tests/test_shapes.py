@@ -796,7 +796,10 @@ def test_references_that_the_verifier_cannot_use_are_counted_with_their_rows(tmp
 def test_a_repeated_prompt_with_another_answer_says_so(tmp_path: Path) -> None:
     rows = [{"question": "Q", "answer": answer} for answer in ("1", "1", "2")]
     reasons = [issue.reason for issue in check_file(write(tmp_path / "rows.jsonl", *rows)).issues]
-    assert reasons == ["the prompt repeats row 1's", "the prompt repeats row 1's, with another answer"]
+    assert reasons == [
+        "the prompt repeats row 1's",
+        "the prompt repeats row 1's, with another answer: '2', not '1'; keep one of the rows",
+    ]
 
 
 def test_marks_at_the_start_line_ends_and_compression_change_nothing(tmp_path: Path) -> None:

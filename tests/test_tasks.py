@@ -340,6 +340,31 @@ def test_repeated_prompts_alone_leave_a_file_usable(tmp_path: Path) -> None:
     assert report.ok and report.counts == {"duplicate prompt": 199} and len(report.issues) == 50
 
 
+def test_one_prompt_with_two_references_is_a_fault_of_its_own(tmp_path: Path) -> None:
+    rows = [{"question": question, "answer": answer} for question, answer in (("Q", "7"), ("R", "1"), (" Q", "8"))]
+    report = check_file(write(tmp_path / "a.jsonl", *rows))
+    assert not report.ok and report.counts == {"contradictory answer": 1}
+    assert "row 3, field question: the prompt repeats row 1's, with another answer: '8', not '7'" in str(
+        report.issues[0]
+    )
+    chats = [{"prompt": "Q", "completion": reply} for reply in ("a", "b")]  # several replies are no contradiction
+    assert check_file(write(tmp_path / "b.jsonl", *chats)).counts == {"duplicate prompt": 1}
+
+
+@pytest.mark.parametrize(
+    ("answer", "better"),
+    [("twelve apples", "number"), ("New York", "exact"), ("June 20", "exact"), ("x + 2", ""), ("12 apples", "")],
+)
+def test_words_that_are_no_mathematics_come_with_a_verifier_that_fits(tmp_path: Path, answer: str, better: str) -> None:
+    path = write(tmp_path / "a.jsonl", {"question": "Q", "answer": answer})
+    report = check_file(path, verifier="math")
+    assert report.ok and bool(report.issues) == bool(better)
+    if better:
+        assert f"{answer!r} cannot be read as mathematics" in str(report.issues[0])
+        assert f"--verifier {better}," in str(report.issues[0])
+        assert check_file(path, verifier=better).counts == {}
+
+
 def test_rows_are_counted_even_where_the_columns_are_not_recognised(tmp_path: Path) -> None:
     report = check_file(write(tmp_path / "a.jsonl", *[{"text": "Q"}] * 30))
     assert (report.rows, report.problems, report.schema) == (30, 0, None)

@@ -9,16 +9,19 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from r1kit.data.errors import DataError
+from r1kit.data.errors import DataError, shown
 from r1kit.data.rows import NumberedRow, numbered_rows
 from r1kit.tasks.check_items import Item, Reader, conversation_reader, problem_reader
 from r1kit.tasks.from_rows import head_of
 from r1kit.tasks.mapping import mapped
 from r1kit.tasks.recognition import sample_of
-from r1kit.verifiers import find, verify_all
+from r1kit.verifiers import STRUCTURED, THINKING, find, verify_all
+from r1kit.verifiers.math.equivalence import are_words
+from r1kit.verifiers.number import of_reference
 
 LISTED_PER_KIND = 50  # of a million faulty rows, all are counted and fifty are listed
 PREVIEWED = 3  # the first usable rows that are shown
+NOTES = ("duplicate prompt", "words as mathematics")  # are listed, but do not make a file unusable
 BATCH = 256  # rows whose references the verifiers see at once
 
 
@@ -26,8 +29,7 @@ BATCH = 256  # rows whose references the verifiers see at once
 class Report:
     """The state of a file. `problems` counts usable rows, `counts` all faults by kind; `issues` lists the first ones.
 
-    `reading` says how the columns were understood, and `first` what the first rows become. Repeated prompts are listed
-    as issues, but do not make a file unusable.
+    `reading` says how the columns were understood, and `first` what the first rows become.
     """
 
     file: str
@@ -42,7 +44,7 @@ class Report:
     @property
     def ok(self) -> bool:
         """Whether the file loads without faults."""
-        return self.problems > 0 and not any(kind != "duplicate prompt" for kind in self.counts)
+        return self.problems > 0 and self.counts.keys() <= set(NOTES)
 
     def as_dict(self) -> dict[str, Any]:
         """Plain data for JSON."""
@@ -140,11 +142,19 @@ class FileCheck:
             self.first.append(item)
         first, answer = self.first_seen.setdefault(" ".join(item.prompt.split()), (number, item.answer))
         if first != number:
-            other = "" if answer == item.answer else ", with another answer"
-            self.note(
-                DataError("duplicate prompt", f"the prompt repeats row {first}'s{other}", self.file, number, item.field)
-            )
+            self.note_repeated(item, first, answer)
         return item
+
+    def note_repeated(self, item: Item, first: int, answer: str) -> None:
+        """Note a prompt that row `first` has too. Two references of one prompt contradict each other, unless they are
+        JSON (tests, instructions); conversations may answer a prompt in several ways."""
+        kind, reason = "duplicate prompt", f"the prompt repeats row {first}'s"
+        if answer != item.answer:
+            reason += ", with another answer"
+            if item.verifier.removesuffix(THINKING) not in ("", *STRUCTURED):
+                kind = "contradictory answer"
+                reason += f": {shown(item.answer)}, not {shown(answer)}; keep one of the rows"
+        self.note(DataError(kind, reason, self.file, item.row, item.field))
 
     def ask_verifiers(self, items: list[Item]) -> None:
         """Note the references that their verifiers cannot use: even an empty response gets no verdict."""
@@ -156,6 +166,12 @@ class FileCheck:
                     self.problems -= 1
                     reason = f"the verifier {name} cannot use it: {verdict.detail}"
                     self.note(DataError("unusable reference", reason, self.file, item.row, item.answer_field))
+                elif name.removesuffix(THINKING) == "math" and are_words(item.answer):
+                    is_number = of_reference(item.answer) is not None and not any(map(str.isdigit, item.answer))
+                    better = "number" if is_number else "exact"  # twelve apples; New York, June 20
+                    reason = f"{shown(item.answer)} cannot be read as mathematics: the verifier math compares its words"
+                    reason += f"; {better} fits better (--verifier {better}, or a column named verifier)"
+                    self.note(DataError("words as mathematics", reason, self.file, item.row, item.answer_field))
 
     def note(self, error: DataError) -> None:
         """Count a fault, and list it if it is among the first of its kind."""

@@ -144,6 +144,11 @@ def _words(reference: str) -> str | None:
     return wording(text) if is_phrase and not _is_formula(text) else None
 
 
+def are_words(reference: str) -> bool:
+    """Whether a reference is several words, which are compared as text."""
+    return number.parse_number(reference) is None and " " in (_words(reference) or "")
+
+
 def _is_formula(text: str) -> bool:
     try:
         return bool(parse(text))
