@@ -495,6 +495,13 @@ def test_without_the_extra_the_command_says_how_to_get_it(
     assert "the live page needs uvicorn: pip install 'r1kit[web]'" in capsys.readouterr().err
 
 
+def test_a_folder_that_is_not_there_is_named(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for name, what in (("nothere", "does not exist"), ("file", "is a file")):
+        assert cli.main(["watch", str(tmp_path / name), "--no-browser"]) == 1
+        assert f"{name} {what}: name a folder of runs, or one run's folder" in capsys.readouterr().err
+
+
 def test_a_folder_without_runs_is_an_empty_list_until_a_run_begins(tmp_path: Path) -> None:
     page = Page(tmp_path / "runs")
     assert page.get("/api/runs")["runs"] == []

@@ -47,11 +47,11 @@ def serve(path: Path, *, host: str = "127.0.0.1", port: int = 8765, who: str = "
 def watch(runs: Path, *, port: int = 8766, opens_browser: bool = True) -> None:
     """Serve the live page to this machine and print its address; returns on Ctrl+C.
 
-    Raises ValueError if the extra `web` is missing, if the port is taken, or if `runs` is a file. The folder need not
-    exist yet.
+    Raises ValueError if the extra `web` is missing, if the port is taken, or if `runs` is no folder.
     """
-    if runs.exists() and not runs.is_dir():
-        raise ValueError(f"{runs} is a file: name a folder of runs, or one run's folder")
+    if not runs.is_dir():
+        what = "is a file" if runs.exists() else "does not exist"
+        raise ValueError(f"{runs} {what}: name a folder of runs, or one run's folder")
     try:
         import uvicorn  # noqa: F401
 
