@@ -22,8 +22,9 @@ from r1kit.recipes.links import Layout, Traffic, collective_seconds, pipeline_of
 from r1kit.recipes.placement import place
 from r1kit.recipes.scales import SCALES
 from r1kit.settings import SettingsError
+from r1kit.stages.evaluate import EVALUATE
 from r1kit.stages.sft import SFT
-from r1kit.stages.shared.costs import worked_length
+from r1kit.stages.shared.costs import problem_count, worked_length
 from r1kit.tasks import TaskSpec
 from r1kit.train.memory import sharded, training_parts
 
@@ -411,6 +412,20 @@ def test_rows_of_a_data_file_are_counted_and_adapters_replace_moments(tmp_path: 
     assert small.parts["optimizer"] == pytest.approx(plan().parts["optimizer"] * 2.03 / 8, rel=0.01)
     assert plan(weights_dtype="bf16").parts["weights"] < plan().parts["weights"]
     assert plan(activation_checkpointing=True).parts["activations"] < plan().parts["activations"]
+
+
+def test_problems_of_a_small_file_are_counted_and_not_its_limit(tmp_path: Path) -> None:
+    file = tmp_path / "own.jsonl"
+    file.write_text("".join(json.dumps({"question": f"{n} + 1?", "answer": str(n + 1)}) + "\n" for n in range(20)))
+    own = TaskSpec(name=str(file), limit=300)
+    settings = EVALUATE.settings.parse({"tasks": [own], "samples": 4})
+    stage = Stage("eval", EVALUATE, settings, {"model": External(resolve("tiny"))})
+    assert estimates(Recipe("evaluate", (stage,)), "cpu")["eval"].samples == 80
+    assert problem_count([own.replace(limit=5)]) == 5
+    parts = own.replace(options={"held_out": 0.5})
+    trained, measured = problem_count([parts], "train"), problem_count([parts], "test")
+    assert trained + measured == 20 and min(trained, measured) > 0
+    assert problem_count([TaskSpec(name="nowhere.jsonl", limit=300)]) == 300
 
 
 @pytest.mark.parametrize(("devices", "nodes"), [("999999x8", 0), (8, 999_999)])

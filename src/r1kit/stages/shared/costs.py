@@ -3,20 +3,41 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
 from typing import Any
 
+from r1kit.data.errors import DataError
 from r1kit.pipeline import Stage, Work
-from r1kit.tasks import TaskSpec, iterate, load_tasks
+from r1kit.tasks import TaskSpec, iterate, load_task, load_tasks
 from r1kit.tasks.task_spec import GENERATED
 from r1kit.tiny import everyday
 
+COUNTED_BYTES = 1 << 24  # of a file whose problems are counted
 LOOKED_AT = 100  # problems of a task whose solutions tell the length of all
 
 
-def problem_count(tasks: Sequence[TaskSpec]) -> int:
-    """Problems of all tasks; a public set without a limit counts as a round number."""
+def problem_count(tasks: Sequence[TaskSpec], split: str = "train") -> int:
+    """Problems of all tasks; a public set or a large file without a limit counts as a round number."""
     counts = {f"tiny/{name}": len(everyday.request_problems(name, "test")) for name in everyday.NAMES}
-    return sum(spec.limit or counts.get(spec.name, GENERATED) for spec in tasks)
+    return sum(_in_file(spec, split) or spec.limit or counts.get(spec.name, GENERATED) for spec in tasks)
+
+
+def _in_file(spec: TaskSpec, split: str) -> int:
+    """The problems of a file of the user's own; 0 for other tasks and for a file that is large or cannot be read."""
+    path = Path(spec.name).expanduser()
+    if spec.source.kind != "file" or not path.is_file() or path.stat().st_size > COUNTED_BYTES:
+        return 0
+    return _counted(spec.model_dump_json(), split, path.stat().st_mtime_ns)
+
+
+@cache
+def _counted(spec: str, split: str, changed: int) -> int:
+    """`changed`, the time of the file, keeps the cache fresh."""
+    try:
+        return len(load_task(TaskSpec.model_validate_json(spec), split))
+    except DataError:
+        return 0
 
 
 def rows_unchanged(stage: Stage, rows: int) -> Work:
@@ -39,7 +60,8 @@ def worked_length(tasks: Sequence[TaskSpec]) -> int | None:
 def sampling_work(stage: Stage, kept_share: float = 0.0) -> Work:
     """The work of sampling all completions of the stage's tasks once, of which a share is left as rows."""
     settings: Any = stage.settings
-    samples = problem_count(settings.tasks) * settings.samples
+    split = "test" if stage.kind.name == "evaluate" else "train"
+    samples = problem_count(settings.tasks, split) * settings.samples
     rows, tokens = round(samples * kept_share), settings.max_tokens
     return Work(rows=rows, samples=samples, max_tokens=tokens, rollouts=1, max_rows=settings.max_rows)
 
