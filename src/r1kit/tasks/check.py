@@ -17,6 +17,7 @@ from r1kit.tasks.mapping import mapped
 from r1kit.tasks.recognition import sample_of
 from r1kit.verifiers import STRUCTURED, THINKING, find, verify_all
 from r1kit.verifiers.math.equivalence import are_words
+from r1kit.verifiers.meaning import meaning
 from r1kit.verifiers.number import of_reference
 
 LISTED_PER_KIND = 50  # of a million faulty rows, all are counted and fifty are listed
@@ -146,10 +147,13 @@ class FileCheck:
         return item
 
     def note_repeated(self, item: Item, first: int, answer: str) -> None:
-        """Note a prompt that row `first` has too. Two references of one prompt contradict each other, unless they are
-        JSON (tests, instructions); conversations may answer a prompt in several ways."""
+        """Note a prompt that row `first` has too.
+
+        Two references of one prompt contradict each other, unless they mean the same (1/2, 0.5) or are JSON (tests,
+        instructions). Conversations may answer a prompt in several ways.
+        """
         kind, reason = "duplicate prompt", f"the prompt repeats row {first}'s"
-        if answer != item.answer:
+        if meaning(answer) != meaning(item.answer):
             reason += ", with another answer"
             if item.verifier.removesuffix(THINKING) not in ("", *STRUCTURED):
                 kind = "contradictory answer"
