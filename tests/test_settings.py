@@ -134,7 +134,7 @@ def test_a_wrong_field_of_an_item_in_a_list_is_named() -> None:
 )
 def test_a_number_that_can_only_be_a_slip_of_the_finger_is_refused(path: str, value: int, message: str) -> None:
     with pytest.raises(SettingsError) as caught:
-        RL.settings.parse({"tasks": "tiny/reasoning"}).override({path: str(value)}, prefix="rl")
+        RL.settings.parse({"tasks": "tiny/reasoning", "rewards": "accuracy"}).override({path: str(value)}, prefix="rl")
     assert str(caught.value) == message
 
 
