@@ -86,7 +86,7 @@ def main() -> None:
                 controls=arms,
                 runs=options.runs / case,
             )
-            print(case, seed, json.dumps(read_json(folder / "summary.json").get("controls")), flush=True)
+            print(case, seed, json.dumps(read_json(folder / "summary.json")["gains"]["zero"]), flush=True)
 
 
 if __name__ == "__main__":
