@@ -352,6 +352,23 @@ def test_one_prompt_with_two_references_is_a_fault_of_its_own(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize(
+    ("verifier", "first", "second", "same"),
+    [
+        *[("math", "x+1", "1+x", True), ("math", "(1,2)", "(1, 2)", True), ("math", "1/2", "0.5", True)],
+        *[("math", "x+1", "x+2", False), ("math", "(1,2)", "(2,1)", False), ("math", "3", "4", False)],
+        *[("choice", "A", "(A)", True), ("choice", "A", "B", False)],
+        *[("exact", "New York.", "new york", True), ("exact", "A: 3", "B: 3", False)],
+    ],
+)
+def test_the_verifier_decides_whether_two_references_are_the_same(
+    tmp_path: Path, verifier: str, first: str, second: str, same: bool
+) -> None:
+    rows = [{"question": "Q", "answer": answer} for answer in (first, second)]
+    report = check_file(write(tmp_path / "a.jsonl", *rows), verifier=verifier)
+    assert report.counts == {"duplicate prompt" if same else "contradictory answer": 1}
+
+
+@pytest.mark.parametrize(
     ("answer", "better"),
     [("twelve apples", "number"), ("New York", "exact"), ("June 20", "exact"), ("x + 2", ""), ("12 apples", "")],
 )

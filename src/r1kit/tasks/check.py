@@ -16,8 +16,8 @@ from r1kit.tasks.from_rows import head_of
 from r1kit.tasks.mapping import mapped
 from r1kit.tasks.recognition import sample_of
 from r1kit.verifiers import STRUCTURED, THINKING, find, verify_all
+from r1kit.verifiers.alternatives import alternatives
 from r1kit.verifiers.math.equivalence import are_words
-from r1kit.verifiers.meaning import meaning
 from r1kit.verifiers.number import of_reference
 
 LISTED_PER_KIND = 50  # of a million faulty rows, all are counted and fifty are listed
@@ -62,6 +62,13 @@ def check_file(path: str | Path, columns: Mapping[str, str] | None = None, verif
     """
     path = Path(path).expanduser()
     return FileCheck(str(path), columns, verifier).run(path)
+
+
+def is_same(verifier: str, first: str, second: str) -> bool:
+    """Whether the verifier accepts one of two references as an answer where the other is the reference."""
+    pairs = [(answer, second) for answer in alternatives(first)] + [(answer, first) for answer in alternatives(second)]
+    responses = [f"<answer>{answer}</answer>" for answer, _ in pairs]
+    return any(verdict.correct for verdict in verify_all(verifier, responses, [reference for _, reference in pairs]))
 
 
 class FileCheck:
@@ -149,13 +156,15 @@ class FileCheck:
     def note_repeated(self, item: Item, first: int, answer: str) -> None:
         """Note a prompt that row `first` has too.
 
-        Two references of one prompt contradict each other, unless they mean the same (1/2, 0.5) or are JSON (tests,
-        instructions). Conversations may answer a prompt in several ways.
+        Two references of one prompt contradict each other, unless the verifier accepts one for the other (1/2, 0.5) or
+        they are JSON (tests, instructions). Conversations may answer a prompt in several ways.
         """
         kind, reason = "duplicate prompt", f"the prompt repeats row {first}'s"
-        if meaning(answer) != meaning(item.answer):
+        verifier = item.verifier.removesuffix(THINKING)
+        compares = verifier not in ("", *STRUCTURED)
+        if answer != item.answer and not (compares and is_same(verifier, answer, item.answer)):
             reason += ", with another answer"
-            if item.verifier.removesuffix(THINKING) not in ("", *STRUCTURED):
+            if compares:
                 kind = "contradictory answer"
                 reason += f": {shown(item.answer)}, not {shown(answer)}; keep one of the rows"
         self.note(DataError(kind, reason, self.file, item.row, item.field))
