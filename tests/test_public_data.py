@@ -236,6 +236,14 @@ def test_a_set_that_is_not_here_and_cannot_be_fetched_says_where_it_belongs(data
         fetched(FILES["ultrafeedback"])
 
 
+def test_a_generated_file_of_an_older_version_is_made_again(data: Path) -> None:
+    path = fetched(FILES["tiny-requests"])
+    made, written = path.read_bytes(), path.stat().st_mtime_ns
+    assert fetched(FILES["tiny-requests"]) == path and path.stat().st_mtime_ns == written
+    path.write_bytes(made[: len(made) // 2])
+    assert fetched(FILES["tiny-requests"]).read_bytes() == made
+
+
 def test_a_file_is_divided_by_the_text_of_its_prompts(tmp_path: Path) -> None:
     rows = [{"question": f"How much is {n} + 1?", "answer": str(n + 1)} for n in range(50)]
     spec = TaskSpec(name=str(write(tmp_path / "mine.jsonl", rows)), options={"held_out": 0.2})

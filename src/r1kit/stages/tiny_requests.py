@@ -1,6 +1,6 @@
 """The stage `tiny-requests`: the tiny world's everyday and harmful requests as files that other stages read.
 
-Leaves `general.jsonl` (requests with good replies, for `generate`), `preferences.jsonl` and `safety.jsonl` (for
+Leaves `general.jsonl` (requests with replies, for `generate`), `preferences.jsonl` and `safety.jsonl` (for
 `reward-model`). Runs with real models use instruction files and preference data of their own.
 """
 

@@ -5,7 +5,7 @@ The data folder (R1KIT_DATA) may hold them, as it does problem sets. Otherwise t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -186,11 +186,11 @@ def fetched(file: KnownFile) -> Path:
     """Its path, downloaded from the hub if need be. Raises `DataError` if that does not work."""
     from r1kit.tasks.sources.hub import download
 
+    if file.make is not None:
+        return find_local(file.local) or _made(file, list(file.make()))
     if (path := on_this_machine(file)) is not None:
         return path
     remedy = f"put {file.local}.jsonl.gz into a folder and set {DATA_VARIABLE} to that folder"
-    if file.make is not None:
-        return _written(file, file.make())
     if not file.hub:
         raise DataError("missing file", f"{file.name} is not on this machine: {remedy}")
     try:
@@ -198,6 +198,13 @@ def fetched(file: KnownFile) -> Path:
     except DataError as error:
         raise DataError(error.kind, f"{error.reason}; or {remedy}", error.file) from error
     return _written(file, rows)
+
+
+def _made(file: KnownFile, rows: Sequence[Mapping[str, Any]]) -> Path:
+    """The file in the cache; one that an older version of r1kit made with other rows is written again."""
+    path = _cached(file)
+    is_current = path.is_file() and path.read_bytes() == b"".join(encoded(dict(row)) for row in rows)
+    return path if is_current else _written(file, rows)
 
 
 def _written(file: KnownFile, rows: Iterable[Mapping[str, Any]]) -> Path:
