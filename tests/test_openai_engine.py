@@ -30,6 +30,7 @@ from r1kit.engines import EngineError, PromptError
 from r1kit.engines.engine_settings import EngineSettings, LocalEngineSettings, parse_engine
 from r1kit.engines.openai import OpenAIEngine, OpenAIEngineSettings
 from r1kit.engines.openai.cache import ReplyCache
+from r1kit.engines.openai.client import UNREACHED_TRIES
 from r1kit.engines.openai.pace import Pace, backoff, retry_after
 from r1kit.engines.openai.responses import Malformed, Reply, read_reply
 from r1kit.engines.opening import open_engine
@@ -215,15 +216,17 @@ def test_a_server_that_never_works_ends_with_the_last_failure_and_the_place_of_w
         assert len(server.asked) == 3
 
 
-def test_a_server_that_was_never_there_is_an_error_at_once(tmp_path: Path) -> None:
+def test_a_server_that_was_never_there_is_an_error_after_few_tries(tmp_path: Path) -> None:
     nobody = OpenAIEngineSettings(
-        model="teacher", base_url="http://127.0.0.1:9/v1", first_delay_s=3600, cache=str(tmp_path / "replies.sqlite")
+        model="teacher", base_url="http://127.0.0.1:9/v1", first_delay_s=0, cache=str(tmp_path / "replies.sqlite")
     )
-    opened = OpenAIEngine(nobody)
+    lines: list[str] = []
+    opened = OpenAIEngine(nobody, say=lines.append)
     message = r"teacher at http://127\.0\.0\.1:9/v1 cannot be reached \(ConnectError: .*start the server, or correct"
     with pytest.raises(EngineError, match=message):
-        opened.generate(prompts(40), SamplingParams())
-    assert opened.usage.failures == opened.usage.requests > 0
+        opened.generate(prompts(1), SamplingParams())
+    assert opened.usage.failures == opened.usage.requests == UNREACHED_TRIES < nobody.attempts
+    assert len(lines) == 1 and f"try 1 of {UNREACHED_TRIES}" in lines[0]
 
 
 def test_a_server_that_is_lost_in_the_middle_is_asked_again(tmp_path: Path) -> None:

@@ -37,6 +37,7 @@ REMEDIES = {
 }
 GRACE_S = 30.0  # after a failure that ends the call: how long to wait for replies in flight, which are paid for
 SAY_EVERY_S = 10.0
+UNREACHED_TRIES = 4  # of a server that has never answered: it may be starting, or its address is wrong
 
 
 class OpenAIEngine:
@@ -126,12 +127,12 @@ class OpenAIEngine:
         if prompt_tokens or completion_tokens:
             self._tokens.give_back(request.max_total_tokens - prompt_tokens - completion_tokens)
 
-    def record_failure(self, failure: str, failures: int, delay: float) -> None:
+    def record_failure(self, failure: str, failures: int, attempts: int, delay: float) -> None:
         """Count a failed request. People see the first one, then at most one every few seconds."""
         self.usage.failures += 1
         if time.monotonic() - self._said_at >= SAY_EVERY_S:
             self._said_at = time.monotonic()
-            tries = f"try {failures} of {self.settings.attempts}, the next in {delay:.1f} s"
+            tries = f"try {failures} of {attempts}, the next in {delay:.1f} s"
             self.say(f"{self.name}: {failure} ({tries}; {self.usage.summary()})")
 
 
@@ -192,12 +193,17 @@ class _Fetch:
                 self.on_reply(request.key, reply)
                 return True
             failures += 1
+            unreached = failure.startswith("ConnectError") and not self.engine.usage.answered
+            attempts = min(UNREACHED_TRIES, settings.attempts) if unreached else settings.attempts
             # at least as long as the server asks, and longer with each failure
             delay = max(wanted_s, backoff(failures, settings.first_delay_s, settings.max_delay_s))
-            self.engine.record_failure(failure, failures, delay)
+            self.engine.record_failure(failure, failures, attempts, delay)
             if self.ended:
                 break
-            if failures >= settings.attempts or wanted_s > settings.max_retry_after_s:
+            if unreached and failures >= attempts:
+                remedy = "start the server, or correct its address (base_url), and run again"
+                raise EngineError(f"{self.engine.name} cannot be reached ({failure}): {remedy}")
+            if failures >= attempts or wanted_s > settings.max_retry_after_s:
                 why = f"gave no usable reply in {failures} tries"
                 remedy = "run again when the server works, or raise attempts and timeout_s"
                 if wanted_s > settings.max_retry_after_s:
@@ -248,12 +254,7 @@ class _Fetch:
             return None, f"no complete reply within timeout_s {engine.settings.timeout_s:g}", 0.0
         except APIConnectionError as error:
             cause = error.__cause__ or error
-            failure = engine.without_secrets(f"{type(cause).__name__}: {cause}").rstrip(": .")
-            if type(cause).__name__ != "ConnectError" or engine.usage.answered:
-                return None, failure, 0.0
-            engine.usage.failures += 1  # a wrong address, or a server that was never started: waiting does not help
-            remedy = "start the server, or correct its address (base_url), and run again"
-            raise EngineError(f"{engine.name} cannot be reached ({failure}): {remedy}") from None
+            return None, engine.without_secrets(f"{type(cause).__name__}: {cause}").rstrip(": ."), 0.0
         except Malformed as error:
             engine.record_tokens(request, error.prompt_tokens, error.completion_tokens)
             return None, engine.without_secrets(str(error)), 0.0

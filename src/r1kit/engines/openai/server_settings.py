@@ -18,8 +18,8 @@ class OpenAIEngineSettings(Settings):
     `OpenAIEngineSettings(model="deepseek-reasoner", base_url="https://api.deepseek.com/v1",
     api_key_env="DEEPSEEK_API_KEY")`
 
-    A failed request is tried up to `attempts` times, unless the server cannot be reached and has never answered. The
-    pause between tries doubles from `first_delay_s` to `max_delay_s`, with jitter, and is at least the server's
+    A failed request is tried up to `attempts` times; four times if the server has never answered and cannot be reached.
+    The pause between tries doubles from `first_delay_s` to `max_delay_s`, with jitter, and is at least the server's
     Retry-After. Each reply is stored in `cache` when it arrives, under its server, model, messages, parameters and
     sample number, so no reply is paid for twice.
     """
