@@ -1,4 +1,4 @@
-"""Does one model keep what the experts can? V4's merging beside V3's way and RL on all domains at once.
+"""Is one model as good as each expert in its domain? V4's merging beside V3's way and RL on all domains at once.
 
     python benchmarks/experts.py [--seeds 3] [--runs runs/experts]
 
