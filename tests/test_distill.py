@@ -504,6 +504,9 @@ def test_the_papers_weights_are_the_defaults_and_one_number_can_stand_for_a_list
     settings = DistillSettings()
     assert (settings.temperature, settings.soft_weight, settings.hard_weight) == (3.0, 0.7, 0.3)
     assert TeacherLogitsSettings.parse({"temperatures": "1,2.5"}).temperatures == (1.0, 2.5)
+    assert DistillSettings.parse({"temperature": 20}).temperature == 20  # as in Hinton et al.
+    with pytest.raises(SettingsError, match="temperatures"):
+        TeacherLogitsSettings.parse({"temperatures": "0,1"})
     for wrong, field in (({"temperature": 0}, "temperature"), ({"soft_weight": 0, "hard_weight": 0}, "both 0")):
         with pytest.raises(SettingsError, match=field):
             DistillSettings.parse(wrong)

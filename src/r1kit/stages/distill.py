@@ -12,7 +12,7 @@ from r1kit.data.tokens import key_of
 from r1kit.engines.stage_policy import load_policy
 from r1kit.models.known import ModelError
 from r1kit.pipeline import Context, Kind
-from r1kit.settings import Temperature, listed, unhashed
+from r1kit.settings import listed, unhashed
 from r1kit.stages.shared import given_conversations
 from r1kit.stages.shared.costs import training_work
 from r1kit.stages.shared.given_conversations import (
@@ -24,7 +24,7 @@ from r1kit.stages.shared.given_conversations import (
 )
 from r1kit.stages.shared.given_rows import longest_row
 from r1kit.stages.shared.input_files import input_files
-from r1kit.train.losses.distillation import Distillation, DistillationSettings
+from r1kit.train.losses.distillation import Distillation, DistillationSettings, SofteningTemperature
 from r1kit.train.teacher import (
     ModelTeacher,
     StoredTeacher,
@@ -49,7 +49,7 @@ class TeacherLogitsSettings(ChatDataSettings):
     """
 
     top_k: int = Field(64, ge=1)
-    temperatures: tuple[Temperature, ...] = Field((1.0, 3.0), min_length=1)
+    temperatures: tuple[SofteningTemperature, ...] = Field((1.0, 3.0), min_length=1)
     max_tokens: int | None = Field(32_768, ge=2, description="longest row; None: the model's context")
     tokens_per_batch: int = unhashed(8192, ge=1)
     targets_per_shard: int = unhashed(100_000, ge=1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from typing import Protocol, Self
+from typing import Annotated, Protocol, Self
 
 import torch
 from pydantic import Field, model_validator
@@ -13,9 +13,10 @@ from torch import Tensor
 
 from r1kit.models.batch import Batch, Targets, Totals
 from r1kit.models.head import Chunk, ChunkLoss
-from r1kit.settings import Settings, Temperature, Weight
+from r1kit.settings import Settings, Weight
 from r1kit.train.losses.divergence import SoftTargets, divergence
 
+SofteningTemperature = Annotated[float, Field(gt=0, le=100)]  # Hinton et al. went up to 20; nothing is sampled at it
 SoftTargetsOf = Callable[[slice], SoftTargets]  # the teacher's distributions for a slice of a batch's targets
 
 
@@ -47,7 +48,7 @@ class DistillationSettings(Settings):
     T^2 keeps the gradient of the soft part at the size of the hard part's for any T.
     """
 
-    temperature: Temperature = Field(3.0, gt=0)
+    temperature: SofteningTemperature = 3.0
     soft_weight: Weight = Field(0.7, ge=0)
     hard_weight: Weight = Field(0.3, ge=0)
 
