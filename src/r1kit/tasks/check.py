@@ -183,7 +183,7 @@ class FileCheck:
                     is_number = of_reference(item.answer) is not None and not any(map(str.isdigit, item.answer))
                     better = "number" if is_number else "exact"  # twelve apples; New York, June 20
                     reason = f"{shown(item.answer)} cannot be read as mathematics: the verifier math compares its words"
-                    reason += f"; {better} fits better (--verifier {better}, or a column named verifier)"
+                    reason += f"; {better} fits better (--verifier {better}, if it fits all rows, or a column verifier)"
                     self.note(DataError("words as mathematics", reason, self.file, item.row, item.answer_field))
 
     def note(self, error: DataError) -> None:
