@@ -23,6 +23,7 @@ import watched_run
 from r1kit import cli
 from r1kit.commands.status_command import status, status_text
 from r1kit.data.jsonl import RowWriter, read_rows
+from r1kit.net.server import StoppableServer
 from r1kit.pipeline import Kind, Recipe, Stage, execute
 from r1kit.pipeline.guards import locked
 from r1kit.report.live.changes import Changes
@@ -495,11 +496,15 @@ def test_without_the_extra_the_command_says_how_to_get_it(
     assert "the live page needs uvicorn: pip install 'r1kit[web]'" in capsys.readouterr().err
 
 
-def test_a_folder_that_is_not_there_is_named(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+def test_a_file_is_refused_and_a_folder_that_is_not_there_yet_is_named(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "file").touch()
-    for name, what in (("nothere", "does not exist"), ("file", "is a file")):
-        assert cli.main(["watch", str(tmp_path / name), "--no-browser"]) == 1
-        assert f"{name} {what}: name a folder of runs, or one run's folder" in capsys.readouterr().err
+    assert cli.main(["watch", str(tmp_path / "file"), "--no-browser"]) == 1
+    assert "file is a file: name a folder of runs, or one run's folder" in capsys.readouterr().err
+    monkeypatch.setattr(StoppableServer, "run_until_stopped", lambda self, opened: None)
+    assert cli.main(["watch", str(tmp_path / "nothere"), "--port", "0", "--no-browser"]) == 0
+    assert "nothere does not exist yet: the page shows runs when they begin there" in capsys.readouterr().err
 
 
 def test_a_folder_without_runs_is_an_empty_list_until_a_run_begins(tmp_path: Path) -> None:

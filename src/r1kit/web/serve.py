@@ -47,11 +47,11 @@ def serve(path: Path, *, host: str = "127.0.0.1", port: int = 8765, who: str = "
 def watch(runs: Path, *, port: int = 8766, opens_browser: bool = True) -> None:
     """Serve the live page to this machine and print its address; returns on Ctrl+C.
 
-    Raises ValueError if the extra `web` is missing, if the port is taken, or if `runs` is no folder.
+    The folder need not exist yet. Raises ValueError if it is a file, if the extra `web` is missing, or if the port is
+    taken.
     """
-    if not runs.is_dir():
-        what = "is a file" if runs.exists() else "does not exist"
-        raise ValueError(f"{runs} {what}: name a folder of runs, or one run's folder")
+    if runs.exists() and not runs.is_dir():
+        raise ValueError(f"{runs} is a file: name a folder of runs, or one run's folder")
     try:
         import uvicorn  # noqa: F401
 
@@ -63,6 +63,8 @@ def watch(runs: Path, *, port: int = 8766, opens_browser: bool = True) -> None:
     with listening("127.0.0.1", port) as (opened, address):
         app = make_app(runs)
         print(f"watch at {address}", flush=True)
+        if not runs.exists():
+            print(f"{runs} does not exist yet: the page shows runs when they begin there", file=sys.stderr)
         print("Ctrl+C stops the page; runs continue", file=sys.stderr)
         if opens_browser:
             webbrowser.open(address)  # does nothing on a machine without one

@@ -13,7 +13,7 @@ from r1kit.tasks import TaskSpec, iterate, load_task, load_tasks
 from r1kit.tasks.task_spec import GENERATED
 from r1kit.tiny import everyday
 
-COUNTED_BYTES = 1 << 24  # of a file whose problems are counted
+COUNTED_BYTES = 1 << 22  # of a file whose problems are counted, which takes two or three seconds then
 LOOKED_AT = 100  # problems of a task whose solutions tell the length of all
 
 
