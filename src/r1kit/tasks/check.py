@@ -22,7 +22,7 @@ from r1kit.verifiers.number import of_reference
 
 LISTED_PER_KIND = 50  # of a million faulty rows, all are counted and fifty are listed
 PREVIEWED = 3  # the first usable rows that are shown
-NOTES = ("duplicate prompt", "words as mathematics")  # are listed, but do not make a file unusable
+NOTES = {"duplicate prompt", "words as mathematics"}  # are listed, but do not make a file unusable
 BATCH = 256  # rows whose references the verifiers see at once
 
 
@@ -45,7 +45,7 @@ class Report:
     @property
     def ok(self) -> bool:
         """Whether the file loads without faults."""
-        return self.problems > 0 and self.counts.keys() <= set(NOTES)
+        return self.problems > 0 and self.counts.keys() <= NOTES
 
     def as_dict(self) -> dict[str, Any]:
         """Plain data for JSON."""

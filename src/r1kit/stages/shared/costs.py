@@ -20,24 +20,28 @@ LOOKED_AT = 100  # problems of a task whose solutions tell the length of all
 def problem_count(tasks: Sequence[TaskSpec], split: str = "train") -> int:
     """Problems of all tasks; a public set or a large file without a limit counts as a round number."""
     counts = {f"tiny/{name}": len(everyday.request_problems(name, "test")) for name in everyday.NAMES}
-    return sum(_in_file(spec, split) or spec.limit or counts.get(spec.name, GENERATED) for spec in tasks)
+    in_files = [_in_file(spec, split) for spec in tasks]
+    return sum(
+        (spec.limit or counts.get(spec.name, GENERATED)) if own is None else own
+        for spec, own in zip(tasks, in_files, strict=True)
+    )
 
 
-def _in_file(spec: TaskSpec, split: str) -> int:
-    """The problems of a file of the user's own; 0 for other tasks and for a file that is large or cannot be read."""
+def _in_file(spec: TaskSpec, split: str) -> int | None:
+    """The problems of a file of the user's own; None for other tasks and for a file that is large or unreadable."""
     path = Path(spec.name).expanduser()
     if spec.source.kind != "file" or not path.is_file() or path.stat().st_size > COUNTED_BYTES:
-        return 0
+        return None
     return _counted(spec.model_dump_json(), split, path.stat().st_mtime_ns)
 
 
 @cache
-def _counted(spec: str, split: str, changed: int) -> int:
+def _counted(spec: str, split: str, changed: int) -> int | None:
     """`changed`, the time of the file, keeps the cache fresh."""
     try:
         return len(load_task(TaskSpec.model_validate_json(spec), split))
-    except DataError:
-        return 0
+    except DataError:  # `plan` estimates here; the stage itself refuses the file and says why
+        return None
 
 
 def rows_unchanged(stage: Stage, rows: int) -> Work:
