@@ -71,12 +71,16 @@ def low_ids(
 
 
 class RankStagesSettings(Settings):
-    """`kinds` are names of `KINDS`; each is trained for `steps` updates, with `sequence_devices` ranks for each row."""
+    """`kinds` are names of `KINDS`; each is trained for `steps` updates, with `sequence_devices` ranks for each row.
+
+    The ranks `shard` the weights, or each has them whole.
+    """
 
     kinds: tuple[str, ...]
     steps: int
     checkpoint_every: int = unhashed(0)
     sequence_devices: int = unhashed(1)
+    shard: bool = unhashed(True)
 
 
 def run(context: Context) -> Mapping[str, Any]:
@@ -84,7 +88,7 @@ def run(context: Context) -> Mapping[str, Any]:
     settings: RankStagesSettings = context.settings
     for name in settings.kinds:
         kind, options = KINDS[name]
-        changes = {name: getattr(settings, name) for name in ("checkpoint_every", "sequence_devices")}
+        changes = {name: getattr(settings, name) for name in ("checkpoint_every", "sequence_devices", "shard")}
         options = {**options, **changes}
         is_given = "epochs" in options
         parsed = kind.settings.parse(options if is_given else {**options, "steps": settings.steps})

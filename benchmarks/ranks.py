@@ -2,7 +2,8 @@
 
 `python benchmarks/ranks.py equality` trains every kind of stage for 20 updates in one process, in two ranks and in
 four, and continues a checkpoint of two ranks in one process and in four. It prints the largest difference of any
-metric. With `--row-ranks 2`, pairs of ranks share the tokens of each row.
+metric. With `--row-ranks 2`, pairs of ranks share the tokens of each row; with `--whole`, here and below, ranks keep
+the weights whole in place of a shard of them.
 
 `python benchmarks/ranks.py scaling --model smollm2-135m` runs GRPO steps in one worker and, with twice the prompts, in
 two, in turns, with one thread each, and then two runs of one worker at the same time, which share nothing but the
@@ -41,7 +42,7 @@ def equality(options: argparse.Namespace, folder: Path) -> None:
     kinds = tuple(options.kinds.split(","))
     settings = RankStagesSettings(kinds=kinds, steps=options.steps, checkpoint_every=options.steps // 2)
     alone = train(folder, settings, 1)
-    settings = settings.replace(sequence_devices=options.row_ranks)
+    settings = settings.replace(sequence_devices=options.row_ranks, shard=not options.whole)
     runs = {f"{count} ranks": train(folder, settings, count) for count in (2, 4)}
     two = runs["2 ranks"]
     for count in (1, 4):
@@ -100,6 +101,7 @@ def grpo_steps(options: argparse.Namespace, folder: Path, workers: int, seed: in
             "max_tokens": options.max_tokens,
             "max_rows": options.prompts * options.group,
             "compute_dtype": "fp32",  # sharded weights are not rounded on a CPU
+            "shard": not options.whole,
             "optimizer": {"learning_rate": 1e-6},
             "checkpoint_every": 0,
             "device": "cpu",
@@ -131,6 +133,7 @@ def main() -> None:
     parser.add_argument("--max-tokens", type=int, default=64)
     parser.add_argument("--turns", type=int, default=2)
     parser.add_argument("--row-ranks", type=int, default=1, help="ranks that share the tokens of each row")
+    parser.add_argument("--whole", action="store_true", help="ranks keep the weights whole")
     parser.add_argument("--tokens", type=int, default=4096, help="of the long row")
     parser.add_argument("--layers", type=int, default=4)
     options = parser.parse_args()

@@ -73,7 +73,8 @@ def test_the_shares_of_all_ranks_are_the_items_in_order(
 def test_two_ranks_train_as_one_process_and_one_process_continues_what_they_began(tmp_path: Path) -> None:
     """Uneven numbers of rows, so that some ranks run empty batches; all kinds in one set of ranks, to start it once.
 
-    Once each rank has rows of its own, and once both share each row.
+    Once each rank has rows of its own, and once both share each row. After the first step, the checkpoint of the former
+    is continued by two ranks that keep the weights whole, and that of the latter by one process.
     """
     kinds = tuple(KINDS)
     settings = RankStagesSettings(kinds=kinds, steps=3, checkpoint_every=1)
@@ -85,19 +86,22 @@ def test_two_ranks_train_as_one_process_and_one_process_continues_what_they_bega
             assert difference < 1e-4, f"{name}: {where}"
             files = [{path.name for path in (each / name).iterdir()} for each in (alone, ranks_run)]
             assert files[0] - {"preflight.json"} == files[1]  # stages on several devices make no checks before step 1
-    # as if the two ranks had been stopped after their first checkpoint
-    resumed = tmp_path / "one-continues" / "ranks" / shared.name
-    shutil.copytree(shared, resumed)
-    (resumed / "manifest.json").unlink()
-    for name in kinds:
-        first, *later = sorted((resumed / name / "checkpoints").iterdir())
-        assert (first / "shards").is_dir()
-        for folder in (*later, resumed / name / "model"):
-            shutil.rmtree(folder)
-    train(tmp_path, settings, 1, runs="one-continues")
-    for name in kinds:
-        difference, where = largest_difference(metrics(alone, name), metrics(resumed, name))
-        assert difference < 1e-4, f"{name}: {where}"
+    continued = {"one": (shared, settings, 1), "whole": (together, settings.replace(shard=False), 2)}
+    for runs, (begun, changed, devices) in continued.items():  # as if ranks had been stopped after a checkpoint
+        resumed = tmp_path / runs / "ranks" / begun.name
+        shutil.copytree(begun, resumed)
+        (resumed / "manifest.json").unlink()
+        for name in kinds:
+            first, *later = sorted((resumed / name / "checkpoints").iterdir())
+            assert (first / "shards").is_dir()
+            for folder in (*later, resumed / name / "model"):
+                shutil.rmtree(folder)
+        train(tmp_path, changed, devices, runs=runs)
+        for name in kinds:
+            difference, where = largest_difference(metrics(alone, name), metrics(resumed, name))
+            assert difference < 1e-4, f"{runs}, {name}: {where}"
+            written = sorted((resumed / name / "checkpoints").iterdir())[-1]
+            assert (written / "policy.safetensors").is_file() and not (written / "shards").exists()
 
 
 def test_two_ranks_that_share_each_row_compute_the_gradients_of_one_process(tmp_path: Path) -> None:
@@ -237,11 +241,13 @@ def small_rl(policy: Path, reward: str, **changes: Any) -> Recipe:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("changes", [{}, {"shard": False, "lora_rank": 4}])
 def test_a_run_whose_rank_was_killed_continues_to_the_same_result(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, tiny_policy_folder: Path
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, tiny_policy_folder: Path, changes: dict[str, Any]
 ) -> None:
+    """With shards, and with whole weights and adapters."""
     monkeypatch.setenv(MARK, str(tmp_path / "mark"))
-    recipe = small_rl(tiny_policy_folder, "dying_reward")
+    recipe = small_rl(tiny_policy_folder, "dying_reward", **changes)
 
     def rows(folder: Path) -> list[dict[str, Any]]:
         keys = ("step", "reward/mean", "optim/loss", "optim/grad_norm", "completion/length_mean")

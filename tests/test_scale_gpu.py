@@ -86,7 +86,8 @@ def test_several_devices_train_larger_models_whole_and_refuse_what_does_not_fit_
     with pytest.raises(SettingsError, match=r"8B has 8\.19B parameters, and 8 of h100 with 80 GiB train up to 4\.1B"):
         sizing("8B", QWEN["8B"], device, 8)
     recipe = build_recipe("rl", model=str(tiny_policy_folder), data={"problems": str(mine)}, hardware="h100", devices=8)
-    assert "sharded over 8" in recipe.notes[0] and recipe.devices == 8 and "devices = 8" in recipe.file
+    assert "whole on each of 8" in recipe.notes[0] and recipe.devices == 8 and "devices = 8" in recipe.file
+    assert [stage.settings.shard for stage in recipe.stages if stage.kind.shards] == [False]
 
 
 def test_a_model_that_is_too_large_for_the_device_is_refused_with_the_largest_that_fits() -> None:

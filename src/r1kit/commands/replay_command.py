@@ -128,9 +128,10 @@ def run_again(
     With as many threads and devices as the run `logged` for the step, which decide the last bits of sums. Raises
     `SettingsError` for more devices than there are.
     """
-    kind, (devices, row_size) = KINDS[recorded.kind], sharing_of(logged)
+    kind, (devices, row_size, shard) = KINDS[recorded.kind], sharing_of(logged)
     try:
-        settings = kind.settings.parse(recorded.facts["settings"]).replace(**QUIET, sequence_devices=row_size)
+        settings = kind.settings.parse(recorded.facts["settings"])
+        settings = settings.replace(**QUIET, sequence_devices=row_size, shard=shard or devices == 1)
     except SettingsError as error:
         raise SettingsError(
             f"{recorded.folder} has settings that this version of r1kit does not accept: {error}"

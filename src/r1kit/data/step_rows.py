@@ -41,7 +41,7 @@ def read_steps(stage: Path) -> dict[int, dict[str, Any]]:
     steps = {}
     for number, row in enumerate(read_rows(stage / FILE, missing_ok=True), 1):
         hashes = [row[tensor] for tensor in (*SAMPLED, *UPDATED) if tensor in row]
-        counts = [row[name] for name in ("step", "ranks", "sequence_devices", "threads") if name in row]
+        counts = [row[name] for name in ("step", "ranks", "sequence_devices", "sharded", "threads") if name in row]
         if "step" not in row or not all(type(count) is int for count in counts) or not all(map(_is_hashes, hashes)):
             reason = "not what a step leaves: the file was damaged or edited; restore it, or delete the row"
             raise DataError("wrong type", reason, str(stage / FILE), number)
@@ -56,8 +56,8 @@ def _is_hashes(value: Any) -> bool:
 def first_difference(one: Steps, other: Steps, steps: Iterable[int]) -> Difference | None:
     """The first step, and its first tensor, of which two runs have different hashes.
 
-    Hashes of rows and updates are those of the first rank's part, so they are compared only if both steps had as many
-    ranks, and as many for each row.
+    Hashes of rows and of updates of sharded weights are those of the first rank's part, so they are compared only if
+    both steps had as many ranks, and as many for each row, and sharded the weights or did not.
     """
     for step in steps:
         differing = [
@@ -73,6 +73,7 @@ def first_difference(one: Steps, other: Steps, steps: Iterable[int]) -> Differen
     return None
 
 
-def sharing_of(row: Mapping[str, Any]) -> tuple[int, int]:
-    """How many ranks shared a step, and how many of them each row."""
-    return int(row.get("ranks", 1)), int(row.get("sequence_devices", 1))
+def sharing_of(row: Mapping[str, Any]) -> tuple[int, int, bool]:
+    """How many ranks shared a step, how many of them each row, and whether they sharded the weights."""
+    count = int(row.get("ranks", 1))
+    return count, int(row.get("sequence_devices", 1)), bool(row.get("sharded", count > 1))

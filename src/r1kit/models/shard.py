@@ -1,8 +1,9 @@
-"""Sharding of a net over the ranks of a device mesh with FSDP2."""
+"""Ranks that train one net: each with a shard of it (FSDP2), or with all of it and the sum of the gradients."""
 
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterable
 from typing import Any, TypeVar
 
 import torch
@@ -38,6 +39,13 @@ def shard(net: N, mesh: DeviceMesh) -> N:
     for name in net.FORWARD_METHODS:  # FSDP gathers the weights around these methods as it does around `forward`
         register_fsdp_forward_method(net, name)
     return net
+
+
+def sum_gradients(parameters: Iterable[Tensor]) -> None:
+    """Add up the gradients of all ranks, in place; every rank must call it, and has the same bits after it."""
+    gradients = [parameter.grad for parameter in parameters]
+    for sent in [dist.all_reduce(gradient, async_op=True) for gradient in gradients if gradient is not None]:
+        sent.wait()
 
 
 def local(tensor: Tensor) -> Tensor:

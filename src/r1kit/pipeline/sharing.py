@@ -21,8 +21,9 @@ def require_shareable(stage: Stage, devices: int) -> None:
     device = getattr(settings, "device", "auto")
     if ":" in device:
         raise SettingsError(f"stage {stage.name}: device is {device}, one GPU: set it to cuda for {devices} devices")
+    adapters = bool(getattr(settings, "lora_rank", 0)) and getattr(settings, "shard", True)
     refused = {
-        "lora_rank": ("adapters", bool(getattr(settings, "lora_rank", 0)), "set it to 0"),
+        "lora_rank": ("adapters", adapters, "set it to 0, or shard to false"),
         "optimizer.kind": ("moments in 8 bits", getattr(optimizer, "kind", "adamw") != "adamw", "set it to adamw"),
         "staleness": ("rollouts one step off", bool(getattr(settings, "staleness", 0)), "set it to 0"),
         "weights_dtype": ("weights in bf16", getattr(settings, "weights_dtype", "fp32") != "fp32", "set it to fp32"),

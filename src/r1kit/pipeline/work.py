@@ -47,7 +47,7 @@ class Work:
     head: whether training goes through the vocabulary's head; a classifier has none.
     recomputes, weights_dtype, optimizer, lora_rank, compute_dtype: the settings that decide the memory of training.
     reference: whether a second copy of the model is there; idles_off: whether it leaves the device while it idles.
-    sequence_devices: how many devices share the tokens of a batch.
+    sequence_devices: how many devices share the tokens of a batch. shard: whether devices divide the weights.
     routing: whether the experts of each sampled token are kept for training.
     teachers: models of about the model's size that stay beside it.
     model: the size of the model that the stage makes from nothing; otherwise that of its input `model` counts.
@@ -74,4 +74,5 @@ class Work:
     teachers: int = 0
     idles_off: bool = False
     sequence_devices: int = 1
+    shard: bool = True
     model: ModelSize | None = None

@@ -240,7 +240,8 @@ class _Estimator:
         memory = self.hardware.memory_gib * GIB
         shards = stage.kind.shards and self.layout.devices > 1
         devices = self.layout.devices if shards else 1 if stage.kind.shards else getattr(stage.settings, "engines", 1)
-        alone = _largest([sharded(parts, size, devices, whole=True) for parts in peaks] if shards else peaks)
+        divides = shards and work.shard
+        alone = _largest([sharded(parts, size, devices, whole=True) for parts in peaks] if divides else peaks)
         weights, engine = HANDED_BYTES * size.parameters, 1
         while weights / engine > ENGINE_SHARE * memory:
             engine *= 2

@@ -1,7 +1,8 @@
 """Devices that share a training stage, and what they send each other: by formulas, before anything runs.
 
 FSDP2 gathers the weights of each layer before its forward and its backward pass, and adds up its gradients after it. In
-`models.shard` both are fp32, whatever the layer computes in, and each batch of an update does it again.
+`models.shard` both are fp32, whatever the layer computes in, and each batch of an update does it again. Devices that
+keep the weights whole (`shard = false`) add up their gradients once per update: a reduce-scatter and an all-gather.
 
 All-gather of B bytes over D devices: each receives (D - 1)/D of them over the links of its node, and each node receives
 the (nodes - 1)/nodes that it lacks once, over the network of all its devices. Both happen at the same time, so the
@@ -122,18 +123,21 @@ def traffic_of(
     backward, forward = work.passes // 6, work.passes % 6 // 2
     own_forward = max(0, forward - work.reference - work.teachers - teacher)  # other models are whole on each device
     gathers, weights = 2 * backward + own_forward, SENT_BYTES * size.parameters
-    seconds = batches * (gathers + backward) * collective_seconds(weights, layout, hardware)
+    reduces = batches * backward
+    if not work.shard:  # a sum of gradients is a reduce-scatter and an all-gather
+        gathers, reduces = 0, 2 * backward
+    seconds = (batches * gathers + reduces) * collective_seconds(weights, layout, hardware)
     handed = handing = 0.0
-    if work.rollouts and engine == 1:  # every device takes the whole model
-        handed, handing = share * weights, collective_seconds(weights, layout, hardware)
-    elif work.rollouts:
+    if work.rollouts and engine > 1:
         handed = HANDED_BYTES * size.parameters / engine
         handing = handed / LINK_SHARE / (hardware.network if layout.nodes > 1 else hardware.link)
+    elif work.rollouts and work.shard:  # every device takes the whole model
+        handed, handing = share * weights, collective_seconds(weights, layout, hardware)
     return Traffic(
         updates=updates,
         batches=batches,
         gathered=batches * gathers * share * weights,
-        reduced=batches * backward * share * weights,
+        reduced=reduces * share * weights,
         seconds=seconds,
         arithmetic=operations / updates / (training * devices),
         handed_over=handed,

@@ -80,6 +80,7 @@ class Sizing:
     max_rows: int
     recompute: bool
     devices: int = 1
+    shard: bool = True  # whether several devices divide the state of training
 
     @property
     def rl_rate(self) -> float:
@@ -97,7 +98,8 @@ class Sizing:
         """The choice in words, with how to change it."""
         weights = f"LoRA of rank {self.lora_rank}" if self.lora_rank else "all weights"
         recompute = ", activations recomputed" if self.recompute else ""
-        shared = f", sharded over {self.devices} of them" if self.devices > 1 else ""
+        shared = f", sharded over {self.devices} of them" if self.shard else f", whole on each of {self.devices}"
+        shared = shared if self.devices > 1 else ""
         memory = f"{self.device.memory_gib:g} GiB{' each' if shared else ''}"
         if self.device.is_cpu:
             memory = f"counted as {memory}, whatever it has"
@@ -137,6 +139,12 @@ def full_bytes(device: Device, devices: int) -> float:
     return WHOLE_BYTES + COPY_BYTES + STATE_BYTES / devices
 
 
+def fits_whole(facts: ModelFacts, device: Device, devices: int) -> bool:
+    """Whether half of the memory holds the state of all weights on each of `devices`; ranks on a CPU share one."""
+    each = devices * STATE_BYTES if device.is_cpu else FULL_BYTES
+    return facts.size.parameters * each <= device.usable / 2
+
+
 def sizing(model: str, facts: ModelFacts, device: Device, devices: int = 1) -> Sizing:
     """The sizes for a model on so many devices. Raises `SettingsError` if not even LoRA fits.
 
@@ -154,7 +162,8 @@ def sizing(model: str, facts: ModelFacts, device: Device, devices: int = 1) -> S
         )
     lora_rank = 0 if is_full else LORA_RANK
     lora_bytes = LORA_BYTES_CPU if device.is_cpu else LORA_BYTES
-    state = facts.size.parameters * (lora_bytes if lora_rank else full_bytes(device, devices))
+    shard = not fits_whole(facts, device, devices)
+    state = facts.size.parameters * (lora_bytes if lora_rank else full_bytes(device, devices) if shard else FULL_BYTES)
     free = device.usable - state  # for activations in training, and for keys and values in sampling
     if free < 0:
         largest = device.usable / lora_bytes / 1e9
@@ -182,6 +191,7 @@ def sizing(model: str, facts: ModelFacts, device: Device, devices: int = 1) -> S
         max_rows=_power_of_two(free / max(1, cached_bytes), 8, 128 if device.is_cpu else 256),
         recompute=recompute,
         devices=devices,
+        shard=shard,
     )
 
 

@@ -77,7 +77,7 @@ def run(context: Context) -> Mapping[str, Any]:
     )
     place(model, settings.device, "auto", settings.weights_dtype)
     apply_memory_settings(model, settings)
-    learner = Learner(model, settings.optimizer, steps=settings.steps)
+    learner = Learner(model, settings.optimizer, steps=settings.steps, shard=settings.shard)
 
     def update_of(places: Sequence[int]) -> Update:
         texts = [document(index, settings.seed).text for index in places]

@@ -23,7 +23,7 @@ from r1kit.models.fingerprint import fingerprint
 from r1kit.models.policy_net import AnyLoss, PolicyNet, net_of
 from r1kit.models.router import RouterBalance
 from r1kit.models.routing_replay import RoutingReplay
-from r1kit.models.shard import copy_part, copy_whole, sharded_copy, whole
+from r1kit.models.shard import copy_part, copy_whole, sharded_copy, sum_gradients, whole
 from r1kit.models.shared_rows import require_shared_rows
 from r1kit.settings import Settings
 from r1kit.store import StoreError, atomic_folder
@@ -72,18 +72,22 @@ class Learner:
     `temperature` that of sampling, so that log-probs of trainer and sampler are of one distribution. On a GPU the
     weights stay fp32 and the forward pass runs under bf16 autocast.
 
-    With several ranks the learner trains a copy that is sharded over them (FSDP2). Each rank passes the batches of its
-    own share and the totals of all ranks. Every rank must call every method, in the same order: most of them gather.
+    With several ranks the learner trains a copy that is sharded over them (FSDP2), or without `shard` the model itself,
+    which every rank then updates in the same way. Each rank passes the batches of its own share and the totals of all
+    ranks. Every rank must call every method, in the same order: most of them gather.
     """
 
-    def __init__(self, model: Any, settings: OptimizerSettings, *, steps: int, temperature: float = 1.0) -> None:
+    def __init__(
+        self, model: Any, settings: OptimizerSettings, *, steps: int, temperature: float = 1.0, shard: bool = True
+    ) -> None:
         if temperature <= 0:
             raise ValueError(f"temperature is {temperature}: log-probs for training need a temperature above 0")
         self.net = net_of(model)
         self._whole = self.net.model  # the caller's model, which engines sample from and files are made of
         self._whole_updates = 0  # the updates that it has seen; -1 if weights were loaded since
         require_shared_rows(self._whole)
-        if ranks.count() > 1:
+        self.is_sharded = shard and ranks.count() > 1
+        if self.is_sharded:
             self.net = sharded_copy(self._whole)
         self.model, self.settings, self.steps, self.temperature = self.net.model, settings, steps, temperature
         self.device = next(self.model.parameters()).device
@@ -104,7 +108,7 @@ class Learner:
         Returns the loss, and the mean of each of its sums over the tokens (or pairs) of all batches of all ranks.
         """
         self.net.eval()  # no dropout: on-policy the ratio is exactly 1
-        if ranks.count() > 1:
+        if self.is_sharded:  # every pass gathers
             batches, measured = equal_counts(batches, self.device), equal_counts(measured, self.device)
         total, num_items, sums = 0.0, 0, dict[str, float]()
         with packed_weights(self.model, training=True):  # packed weights are copies: right until the next update
@@ -140,9 +144,11 @@ class Learner:
         for parameter in self.parameters.values():
             if parameter.grad is None:  # AdamW would skip it; momentum and weight decay move all alike
                 parameter.grad = torch.zeros_like(parameter)
+        if ranks.count() > 1 and not self.is_sharded:  # FSDP adds them up in the backward pass
+            sum_gradients(self.parameters.values())
         # hashed before clipping, which would hide a wrong scale
         self.gradient = fingerprint({name: p.grad for name, p in self.parameters.items() if p.grad is not None})
-        # the norm of the whole gradient: each rank has a part of it, and `whole` gathers them
+        # the norm of the whole gradient: of a sharded one each rank has a part, and `whole` gathers them
         norm = float(whole(torch.nn.utils.clip_grad_norm_(self.parameters.values(), self.settings.grad_clip)))
         if not math.isfinite(norm):  # checked before the update, so the weights are still good
             raise FloatingPointError(
@@ -172,7 +178,7 @@ class Learner:
 
     def all_logprobs(self, batches: Sequence[Batch]) -> list[Tensor]:
         """log pi [N] of the targets of each batch; ranks may have different numbers of batches."""
-        padded = equal_counts(batches, self.device) if ranks.count() > 1 else batches
+        padded = equal_counts(batches, self.device) if self.is_sharded else batches
         return [self.logprobs(batch) for batch in padded][: len(batches)]
 
     def logprobs(self, batch: Batch, model: Any = None) -> Tensor:
@@ -185,7 +191,7 @@ class Learner:
     def whole_model(self) -> Any:
         """The model with its newest weights in one piece, for engines and files.
 
-        With several ranks it is the model that the learner was given; the weights are gathered into it.
+        It is the model that the learner was given; sharded weights are gathered into it.
         """
         if self._whole is not self.model and self._whole_updates != self.updates:
             copy_whole(self.model, self._whole)
@@ -201,10 +207,10 @@ class Learner:
         from safetensors.torch import save_file
 
         with atomic_folder(folder) as part:  # a kill leaves no half-written checkpoint
-            if ranks.count() > 1:
+            if self.is_sharded:
                 # `atomic_folder` gives each rank a temporary folder of its own, and all write into that of the first
                 save_sharded(self._checkpoint_tensors(reference), self.optimizer, ranks.gather(part)[0])
-            else:
+            elif ranks.is_first():
                 save_file(self.tensors(self.model), part / "policy.safetensors")
                 torch.save(self.optimizer.state_dict(), part / "optimizer.pt")
                 if reference is not None:  # only one that is refreshed: any other is the policy of the start
@@ -225,7 +231,7 @@ class Learner:
                 self._read_into(self.tensors(self.model), folder / "policy.safetensors")
                 # weights_only: any other pickle could run code
                 moments = torch.load(folder / "optimizer.pt", weights_only=True)
-                if ranks.count() > 1:
+                if self.is_sharded:
                     load_moments(moments, self.optimizer)
                 else:
                     with loading(self.parameters.values()):
@@ -242,8 +248,17 @@ class Learner:
         return state
 
     def fingerprint(self) -> str:
-        """A hash of the exact bits of the weights in training; with several ranks, of this rank's part of them."""
+        """A hash of the exact bits of the weights in training; of sharded ones, of this rank's part of them."""
         return fingerprint(self.tensors(self.model))
+
+    def sharing(self) -> dict[str, int]:
+        """The number of ranks, and of those that share each row, if there are several, and whether weights are sharded.
+
+        Hashes of rows are those of the first rank's part, and so are those of updates if weights are sharded.
+        """
+        counts = {"ranks": ranks.count(), "sequence_devices": ranks.row_size()}
+        counts = {name: count for name, count in counts.items() if count > 1}
+        return counts | ({"sharded": int(self.is_sharded)} if counts else {})
 
     def save_weights(self, folder: Path) -> None:
         """Write the weights alone; `load_weights` reads them back."""

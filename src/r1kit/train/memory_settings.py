@@ -14,6 +14,8 @@ class MemorySettings(Settings):
     """The memory that training takes (see `train.memory`).
 
     `sequence_devices` neighbouring devices share the tokens of each row, and its activations; they divide `--devices`.
+    `shard=False` keeps weights, gradients and moments whole on each device, which then wait for each other once per
+    update, not in every pass.
 
     `weights_dtype="bf16"` halves weights and gradients of linear layers. An update then adds the gradients of its
     batches in bf16 and rounds each new weight at random (docs/log.md has the cost).
@@ -25,6 +27,7 @@ class MemorySettings(Settings):
         False, description="compute activations again in the backward pass: a quarter slower, for long rows"
     )
     sequence_devices: int = unhashed(1, ge=1, description="devices that share each row, for rows too long for one")
+    shard: bool = unhashed(True, description="split the weights over the devices (FSDP2); false is faster if they fit")
 
 
 class LoraSettings(Settings):

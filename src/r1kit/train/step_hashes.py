@@ -13,7 +13,6 @@ import zlib
 from collections.abc import Sequence
 from typing import Any
 
-from r1kit import ranks
 from r1kit.models.batch import Batch
 from r1kit.models.fingerprint import fingerprint
 
@@ -31,12 +30,3 @@ def hash_floats(values: Sequence[float]) -> str:
 def hash_batches(batches: Sequence[Batch]) -> list[str]:
     """The hash of the token ids of each batch of an update on given rows."""
     return [fingerprint({"token_ids": batch.token_ids})[:8] for batch in batches]
-
-
-def sharing() -> dict[str, int]:
-    """The number of ranks, and of those that share each row, if there are several.
-
-    Hashes of rows and updates are then those of the first rank's part.
-    """
-    counts = {"ranks": ranks.count(), "sequence_devices": ranks.row_size()}
-    return {name: count for name, count in counts.items() if count > 1}

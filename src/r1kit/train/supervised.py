@@ -116,7 +116,7 @@ def train_supervised(
         note(lost)
     with RowWriter(folder / "metrics.jsonl") as metrics, RowWriter(folder / step_rows.FILE) as hashes:
         if state is None:
-            hashes.append({"step": 0, "weights": [learner.fingerprint()], **step_hashes.sharing()})
+            hashes.append({"step": 0, "weights": [learner.fingerprint()], **learner.sharing()})
         if state is None and (row := stopping.before()):
             metrics.append({"step": 0, **row})
         while learner.updates < learner.steps and not stopping.is_over:
@@ -126,7 +126,7 @@ def train_supervised(
             row = {METRIC_NAMES.get(name, f"train/{name}"): value for name, value in means.items()} | learner.step()
             rows = step_hashes.hash_batches(update.batches)
             updated = {"gradient": [learner.gradient], "weights": [learner.weights]}
-            hashes.append({"step": learner.updates, "rows": rows, **updated, **step_hashes.sharing()})
+            hashes.append({"step": learner.updates, "rows": rows, **updated, **learner.sharing()})
             row["tokens/train"] = sum(ranks.gather(sum(batch.num_tokens for batch in update.batches)))
             row["time/step_s"] = time.perf_counter() - started
             row |= stopping.after(learner.updates, last=learner.updates == learner.steps)

@@ -69,24 +69,29 @@ class GpuSizes:
         self.lora = Sizes(lora_rank=size.lora_rank, lora_alpha=2 * size.lora_rank) if size.lora_rank else Sizes()
         if size.lora_rank and not size.device.is_cpu:
             self.lora["weights_dtype"] = "bf16"  # they are frozen
+        self.shared = Sizes() if size.shard or size.devices == 1 else Sizes(shard=False)
         self.eval = self.sampled(()) | Sizes(tasks=data.eval, chat=self.chat, samples=4)
         del self.eval["max_prompt_tokens"]
 
     def rl(self, steps: int, *more: TaskSpec) -> Sizes:
         size = self.size
-        return self.lora | Sizes(
-            tasks=(*self.data.problems, *more),
-            chat=self.chat,
-            optimizer=OptimizerSettings(learning_rate=size.rl_rate, warmup_steps=min(5, steps // 2)),
-            steps=steps,
-            prompts_per_step=size.row.prompts,
-            group_size=GROUP,
-            max_tokens=size.max_tokens,
-            max_prompt_tokens=size.prompt_tokens,
-            max_rows=size.max_rows,
-            tokens_per_batch=size.tokens_per_batch,
-            activation_checkpointing=size.recompute,
-            checkpoint_every=max(1, steps // 10),
+        return (
+            self.lora
+            | self.shared
+            | Sizes(
+                tasks=(*self.data.problems, *more),
+                chat=self.chat,
+                optimizer=OptimizerSettings(learning_rate=size.rl_rate, warmup_steps=min(5, steps // 2)),
+                steps=steps,
+                prompts_per_step=size.row.prompts,
+                group_size=GROUP,
+                max_tokens=size.max_tokens,
+                max_prompt_tokens=size.prompt_tokens,
+                max_rows=size.max_rows,
+                tokens_per_batch=size.tokens_per_batch,
+                activation_checkpointing=size.recompute,
+                checkpoint_every=max(1, steps // 10),
+            )
         )
 
     def scenarios(self, steps: int) -> Sizes:
@@ -98,7 +103,7 @@ class GpuSizes:
 
     def training(self, rate: float) -> Sizes:
         size = self.size
-        return Sizes(
+        return self.shared | Sizes(
             chat=self.chat,
             optimizer=cosine(rate, rate / 10),
             epochs=2,

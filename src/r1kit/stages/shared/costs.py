@@ -89,6 +89,7 @@ def memory_of(settings: Any) -> dict[str, Any]:
         "tokens_per_batch": settings.tokens_per_batch,
         "recomputes": settings.activation_checkpointing,
         "sequence_devices": settings.sequence_devices,
+        "shard": settings.shard,
         "weights_dtype": settings.weights_dtype,
         "optimizer": settings.optimizer.kind,
         "compute_dtype": getattr(settings, "compute_dtype", "auto"),

@@ -98,7 +98,7 @@ def train_rows(
 
     settings: TrainingSettings = context.settings
     apply_memory_settings(model, settings)
-    learner = Learner(model, settings.optimizer, steps=settings.updates(len(lengths)))
+    learner = Learner(model, settings.optimizer, steps=settings.updates(len(lengths)), shard=settings.shard)
     rows_by_update = RowsByUpdate(len(lengths), settings)
 
     def largest(tokens: int) -> Update:

@@ -115,7 +115,9 @@ def train(
     policy = with_lora(policy, settings)  # before all that looks at the model's layers and weights
     apply_memory_settings(policy.model, settings)
     updates = settings.steps * settings.minibatches * settings.epochs
-    learner = Learner(policy.model, settings.optimizer, steps=updates, temperature=settings.temperature)
+    learner = Learner(
+        policy.model, settings.optimizer, steps=updates, temperature=settings.temperature, shard=settings.shard
+    )
 
     alarm = HealthAlarm(context)
 

@@ -53,7 +53,6 @@ from r1kit.train.rl.loop_settings import RolloutSettings
 from r1kit.train.rl.metrics import METRIC_NAMES, group_metrics, merge_parts, update_metrics
 from r1kit.train.rl.monitors import Alarm, VerdictError, hack_metrics, verdict_metrics
 from r1kit.train.rl.objective import LossBatches, Objective
-from r1kit.train.step_hashes import sharing
 from r1kit.train.validation import Best, EarlyStopping, Validation
 from r1kit.types import Sample
 
@@ -125,13 +124,14 @@ class RLLoop:
             if not first:
                 if measured := self.stopping.before():
                     metrics.append({"step": 0, **measured})
-                hashes.append({"step": 0, "weights": [self.learner.fingerprint()], **sharing()})
+                hashes.append({"step": 0, "weights": [self.learner.fingerprint()], **self.learner.sharing()})
             for step in range(first, self.last):
                 if self.stopping.is_over:
                     self.note(f"stops after step {step}: {self.stopping.reason}")
                     break
                 row = self._step(step, draws, metrics)
-                hashes.append({"step": step + 1, "threads": torch.get_num_threads(), **self.hashes, **sharing()})
+                threads, sharing = torch.get_num_threads(), self.learner.sharing()
+                hashes.append({"step": step + 1, "threads": threads, **self.hashes, **sharing})
                 row |= self.stopping.after(step + 1, last=step + 1 == settings.steps)
                 metrics.append({"step": step + 1, **row})
                 self.log(step + 1, row)
