@@ -160,6 +160,14 @@ def test_devices_that_share_rows_divide_activations_and_run_more_batches() -> No
     assert [traffic.batches for traffic in sent] == [10, 40]
 
 
+def test_devices_that_keep_the_weights_whole_add_up_gradients_once_per_update() -> None:
+    work = Work(samples=800, passes=6, tokens_per_batch=4096, update=80, rollouts=10, shard=False)
+    layout, options = Layout(1, 8), {"training": 1e14, "teacher": False, "engine": 1}
+    sent = traffic_of(ONE_BILLION, work, 4096, 1e15, layout, HARDWARE["h100"], **options)
+    assert (sent.batches, sent.gathered, sent.handed_over, sent.handing_seconds) == (10, 0, 0, 0)
+    assert sent.reduced == 2 * 7 / 8 * 4e9  # a reduce-scatter and an all-gather
+
+
 @pytest.mark.parametrize("text", ["0", "8x0", "x8", "eight", "-2", "1.5", "8x8x8"])
 def test_devices_that_are_no_number_are_refused(text: str) -> None:
     with pytest.raises(SettingsError, match=f"devices is {text}: give at least 1, or nodes x devices of each"):

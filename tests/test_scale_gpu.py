@@ -14,6 +14,7 @@ from r1kit.data.errors import DataError
 from r1kit.models.facts import ModelFacts, facts_of
 from r1kit.pipeline import ModelSize, Recipe, Stage
 from r1kit.recipes import build_recipe
+from r1kit.recipes.estimate import estimates
 from r1kit.recipes.hardware import HARDWARE
 from r1kit.recipes.roles import DEFAULTS, ROLES, data_by_role
 from r1kit.recipes.sizing import device_for, full_bytes, sizing
@@ -88,6 +89,9 @@ def test_several_devices_train_larger_models_whole_and_refuse_what_does_not_fit_
     recipe = build_recipe("rl", model=str(tiny_policy_folder), data={"problems": str(mine)}, hardware="h100", devices=8)
     assert "whole on each of 8" in recipe.notes[0] and recipe.devices == 8 and "devices = 8" in recipe.file
     assert [stage.settings.shard for stage in recipe.stages if stage.kind.shards] == [False]
+    planned = estimates(recipe, "h100", 8)["rl"]
+    assert planned.devices == 8 and planned.traffic is not None and planned.traffic.gathered == 0
+    assert not {"gathered", "whole model"} & set(planned.parts)
 
 
 def test_a_model_that_is_too_large_for_the_device_is_refused_with_the_largest_that_fits() -> None:

@@ -26,6 +26,7 @@ NEVER_HASHED = (
     "tokens_per_batch",
     "activation_checkpointing",
     "sequence_devices",
+    "shard",
     "checkpoint_every",
     "workers",
 )
