@@ -235,6 +235,10 @@ def test_steps_of_several_numbers_of_devices_are_not_replayed_and_compared_only_
     hashes.write_text("".join(json.dumps(row) + "\n" for row in rows))
     with pytest.raises(ValueError, match=r"up to step 2, rl-.* ran on 1 and 2 \(2 for each row\) devices since"):
         quiet(shared, 2)
+    whole = [row | ({"sharded": 0} if row["step"] > 1 else {}) for row in rows]
+    hashes.write_text("".join(json.dumps(row) + "\n" for row in whole))
+    with pytest.raises(ValueError, match=r"ran on 1 and 2 \(2 for each row, with whole weights\) devices since"):
+        quiet(shared, 2)
     assert bisect(stage_of(plain), stage_of(shared))["same"] == ["rl"]
     rows[-1]["sampled"][0] = "another"
     hashes.write_text("".join(json.dumps(row) + "\n" for row in rows))

@@ -54,10 +54,10 @@ def replay(path: Path, step: int, stage: str = "", say: Callable[[str], None] = 
     start = _sound_checkpoint(recorded.folder, step, say)
     first = 1 + (step_of(start) if start else 0)
     if len(shared := {sharing_of(logged[each]) for each in logged if first <= each <= step}) > 1:
-        numbers = " and ".join(f"{count}" + f" ({size} for each row)" * (size > 1) for count, size in sorted(shared))
+        numbers = " and ".join(map(str, sorted(shared)))
         raise ValueError(
             f"up to step {step}, {recorded.folder.name} ran on {numbers} devices since the checkpoint before it, and a "
-            "replay has one number of them: replay a step after a later checkpoint, or one before"
+            "replay shares its work in one way: replay a step after a later checkpoint, or one before"
         )
     for damaged in log_damage(recorded.folder):
         say(damaged)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from r1kit.data.errors import DataError
 from r1kit.data.jsonl import read_rows
@@ -73,7 +73,20 @@ def first_difference(one: Steps, other: Steps, steps: Iterable[int]) -> Differen
     return None
 
 
-def sharing_of(row: Mapping[str, Any]) -> tuple[int, int, bool]:
+class Sharing(NamedTuple):
     """How many ranks shared a step, how many of them each row, and whether they sharded the weights."""
+
+    ranks: int
+    row_ranks: int
+    sharded: bool
+
+    def __str__(self) -> str:
+        details = [f"{self.row_ranks} for each row"] * (self.row_ranks > 1)
+        details += ["with whole weights"] * (self.ranks > 1 and not self.sharded)
+        return f"{self.ranks}" + f" ({', '.join(details)})" * bool(details)
+
+
+def sharing_of(row: Mapping[str, Any]) -> Sharing:
+    """The devices of a step; a row that does not say whether weights were sharded is older than the choice."""
     count = int(row.get("ranks", 1))
-    return count, int(row.get("sequence_devices", 1)), bool(row.get("sharded", count > 1))
+    return Sharing(count, int(row.get("sequence_devices", 1)), bool(row.get("sharded", count > 1)))
