@@ -263,6 +263,29 @@ def test_a_run_whose_rank_was_killed_continues_to_the_same_result(
     assert again["ok"] and again["from"] == 1, again["text"]
 
 
+def test_an_error_of_one_rank_is_raised_in_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ranks, "gather", lambda own: [own, "the file is damaged"])
+    with pytest.raises(StoreError, match="the file is damaged"), ranks.alike(StoreError):
+        pass
+    with pytest.raises(StoreError, match="my own"), ranks.alike(StoreError):
+        raise StoreError("my own")
+    with pytest.raises(TypeError), ranks.alike(StoreError):
+        raise TypeError
+
+
+def test_whole_weights_that_differ_between_ranks_are_refused(
+    monkeypatch: pytest.MonkeyPatch, tiny_policy_folder: Path
+) -> None:
+    model = load(str(tiny_policy_folder), device="cpu").model
+    monkeypatch.setattr(ranks, "_member", ranks._Member(0, 2))
+    monkeypatch.setattr(ranks, "gather", lambda own: [own, own])
+    learner = Learner(model, OptimizerSettings(), steps=1, shard=False)
+    monkeypatch.setattr(ranks, "gather", lambda own: [own, "another"])
+    monkeypatch.setattr("r1kit.train.learner.sum_gradients", lambda parameters: None)
+    with pytest.raises(RuntimeError, match=r"different weights after update 1 .*another.*: set shard to true"):
+        learner.step()
+
+
 @pytest.mark.slow
 def test_an_alarm_rolls_back_all_ranks(tmp_path: Path, tiny_policy_folder: Path) -> None:
     recipe = small_rl(tiny_policy_folder, "unhealthy_reward", steps=5, checkpoint_every=2, alarm="roll-back")

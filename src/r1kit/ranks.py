@@ -123,6 +123,21 @@ def gather(value: T) -> list[T]:
 
 
 @contextlib.contextmanager
+def alike(kind: type[Exception]) -> Iterator[None]:
+    """A block that raises an error of this kind in every rank if it does so in one."""
+    error = None
+    try:
+        yield
+    except kind as raised:
+        error = raised
+    reasons = gather("" if error is None else str(error))
+    if error is not None:
+        raise error
+    if reason := next(filter(None, reasons), ""):
+        raise kind(reason)
+
+
+@contextlib.contextmanager
 def in_turn() -> Iterator[None]:
     """A block that the first rank runs before all others, which find the files that it wrote."""
     if not is_first():

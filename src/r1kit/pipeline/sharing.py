@@ -21,16 +21,25 @@ def require_shareable(stage: Stage, devices: int) -> None:
     device = getattr(settings, "device", "auto")
     if ":" in device:
         raise SettingsError(f"stage {stage.name}: device is {device}, one GPU: set it to cuda for {devices} devices")
+    low = getattr(settings, "weights_dtype", "fp32") != "fp32"
     adapters = bool(getattr(settings, "lora_rank", 0)) and getattr(settings, "shard", True)
     refused = {
-        "lora_rank": ("adapters", adapters, "set it to 0, or shard to false"),
-        "optimizer.kind": ("moments in 8 bits", getattr(optimizer, "kind", "adamw") != "adamw", "set it to adamw"),
-        "staleness": ("rollouts one step off", bool(getattr(settings, "staleness", 0)), "set it to 0"),
-        "weights_dtype": ("weights in bf16", getattr(settings, "weights_dtype", "fp32") != "fp32", "set it to fp32"),
+        "lora_rank": ("adapters are not sharded", adapters, "set it to 0, or shard to false"),
+        "optimizer.kind": (
+            "moments in 8 bits work on one device",
+            getattr(optimizer, "kind", "adamw") != "adamw",
+            "set it to adamw",
+        ),
+        "staleness": (
+            "rollouts one step off work on one device",
+            bool(getattr(settings, "staleness", 0)),
+            "set it to 0",
+        ),
+        "weights_dtype": ("weights in bf16 work on one device", low, "set it to fp32"),
     }
     for name, (what, is_set, remedy) in refused.items():
         if is_set:
-            reason = f"{what} are not sharded over devices: {remedy}, or run on one device"
+            reason = f"{what}: {remedy}, or run on one device"
             raise SettingsError(f"stage {stage.name} cannot run on {devices} devices, because of {name}: {reason}")
 
 

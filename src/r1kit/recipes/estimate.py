@@ -247,6 +247,8 @@ class _Estimator:
             engine *= 2
         if sum(alone.values()) <= USABLE * memory or engine == 1 or (stage.kind.shards and engine > devices):
             return devices, 1, alone
+        if shards and not divides:  # the plan says that this is too much
+            return devices, 1, alone
         # in sampling, an engine's devices share the weights and the cache of its rows
         parts_of_engine = {"engine": weights / engine, "cache": sum(p.get("cache", 0.0) for p in peaks) / engine}
         if not stage.kind.shards:

@@ -77,9 +77,9 @@ class Traffic:
     """What each device of a training stage sends and receives.
 
     batches: forward and backward passes in an update. gathered, reduced: bytes per update of weights and gradients, and
-    `seconds` their time on the links; `arithmetic` is the time to compute the update. handed_over: bytes per rollout
-    that a device receives so that it samples with the new weights. experts_in_place: seconds per update if routed
-    experts stayed on their devices and tokens travelled to them; None without experts.
+    `seconds` their time on the links; `arithmetic` is the time to compute the update, which hides them if it overlaps.
+    handed_over: bytes per rollout that a device receives so that it samples with the new weights. experts_in_place:
+    seconds per update if routed experts stayed on their devices and tokens travelled to them; None without experts.
     """
 
     updates: int
@@ -91,11 +91,12 @@ class Traffic:
     handed_over: float = 0.0
     handing_seconds: float = 0.0
     experts_in_place: float | None = None
+    overlaps: bool = True
 
     @property
     def exposed(self) -> float:
         """Seconds of an update in which devices wait for the links: what arithmetic cannot hide."""
-        return max(0.0, self.seconds - self.arithmetic)
+        return max(0.0, self.seconds - self.arithmetic) if self.overlaps else self.seconds
 
 
 def traffic_of(
@@ -124,8 +125,8 @@ def traffic_of(
     own_forward = max(0, forward - work.reference - work.teachers - teacher)  # other models are whole on each device
     gathers, weights = 2 * backward + own_forward, SENT_BYTES * size.parameters
     reduces = batches * backward
-    if not work.shard:  # a sum of gradients is a reduce-scatter and an all-gather
-        gathers, reduces = 0, 2 * backward
+    if not work.shard:  # a sum of gradients, after the last batch, is a reduce-scatter and an all-gather
+        gathers, reduces, weights = 0, 2 * backward, SENT_BYTES * (work.lora_rank * size.sides or size.parameters)
     seconds = (batches * gathers + reduces) * collective_seconds(weights, layout, hardware)
     handed = handing = 0.0
     if work.rollouts and engine > 1:
@@ -133,6 +134,7 @@ def traffic_of(
         handing = handed / LINK_SHARE / (hardware.network if layout.nodes > 1 else hardware.link)
     elif work.rollouts and work.shard:  # every device takes the whole model
         handed, handing = share * weights, collective_seconds(weights, layout, hardware)
+    in_place = _in_place(size, update * tokens / devices, backward, layout, hardware)
     return Traffic(
         updates=updates,
         batches=batches,
@@ -142,7 +144,8 @@ def traffic_of(
         arithmetic=operations / updates / (training * devices),
         handed_over=handed,
         handing_seconds=handing,
-        experts_in_place=_in_place(size, update * tokens / devices, backward, layout, hardware),
+        experts_in_place=in_place if work.shard else None,
+        overlaps=work.shard,
     )
 
 

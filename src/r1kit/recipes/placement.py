@@ -161,7 +161,8 @@ def remarks(estimates: Mapping[str, Estimate], hardware: str, layout: Layout) ->
     lines = [
         f"assumed: {TRAINING_SHARE:.0%} of the peak in training and {SAMPLING_SHARE:.0%} in sampling; links of "
         f"{device.link / 1e9:g} GB/s in a node and {device.network / 1e9:g} GB/s per device between nodes, of which "
-        f"collectives reach {LINK_SHARE:.0%}; FSDP2 in fp32, each batch gathered and reduced"
+        f"collectives reach {LINK_SHARE:.0%}; in fp32, FSDP2 gathers and reduces for each batch, and devices with "
+        "whole weights (shard = false) reduce once per update"
     ]
     engines = max((each.engine for each in estimates.values()), default=1)
     if engines > 1:
@@ -178,7 +179,7 @@ def remarks(estimates: Mapping[str, Estimate], hardware: str, layout: Layout) ->
     if waited > 0.01 * sum(each.hours for each in estimates.values()):
         worst = max(waits, key=lambda traffic: traffic.exposed * traffic.updates)
         counted = "the hours leave this out, and assume a parallelism that hides it" if engines > 1 else "in the hours"
-        text = f"FSDP2 alone waits {waited:.3g} hours for its links ({counted})"
+        text = f"training alone waits {waited:.3g} hours for its links ({counted})"
         if worst.experts_in_place is not None:
             text += (
                 f": an update takes {worst.seconds:.3g} s on the links, and {worst.experts_in_place:.3g} s if routed "

@@ -140,7 +140,13 @@ def full_bytes(device: Device, devices: int) -> float:
 
 
 def fits_whole(facts: ModelFacts, device: Device, devices: int) -> bool:
-    """Whether half of the memory holds the state of all weights on each of `devices`; ranks on a CPU share one."""
+    """Whether each of several devices keeps all weights.
+
+    On a GPU, half of the memory must hold them with their state, copies and reward models; on a CPU, whose ranks share
+    one memory, the state of all ranks.
+    """
+    if device.memory_gib == REHEARSAL_GIB:  # the device of the run itself is not known
+        return False
     each = devices * STATE_BYTES if device.is_cpu else FULL_BYTES
     return facts.size.parameters * each <= device.usable / 2
 
@@ -148,7 +154,7 @@ def fits_whole(facts: ModelFacts, device: Device, devices: int) -> bool:
 def sizing(model: str, facts: ModelFacts, device: Device, devices: int = 1) -> Sizing:
     """The sizes for a model on so many devices. Raises `SettingsError` if not even LoRA fits.
 
-    LoRA is for one device: several shard the state of all weights instead.
+    LoRA is for one device, and for the ranks of a CPU: several GPUs shard the state of all weights instead.
     """
     billions = facts.size.parameters / 1e9
     row = next(row for row in (CPU_ROWS if device.is_cpu else GPU_ROWS) if billions <= row.billions)
@@ -162,8 +168,10 @@ def sizing(model: str, facts: ModelFacts, device: Device, devices: int = 1) -> S
         )
     lora_rank = 0 if is_full else LORA_RANK
     lora_bytes = LORA_BYTES_CPU if device.is_cpu else LORA_BYTES
-    shard = not fits_whole(facts, device, devices)
-    state = facts.size.parameters * (lora_bytes if lora_rank else full_bytes(device, devices) if shard else FULL_BYTES)
+    shard = not (lora_rank or fits_whole(facts, device, devices))
+    ranks_here = devices if device.is_cpu and not shard else 1  # with all weights each, in one memory
+    each = lora_bytes if lora_rank else full_bytes(device, devices) if shard else FULL_BYTES
+    state = facts.size.parameters * each * ranks_here
     free = device.usable - state  # for activations in training, and for keys and values in sampling
     if free < 0:
         largest = device.usable / lora_bytes / 1e9

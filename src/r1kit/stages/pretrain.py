@@ -75,7 +75,8 @@ def run(context: Context) -> Mapping[str, Any]:
         context=settings.context,
         seed=settings.seed,
     )
-    place(model, settings.device, "auto", settings.weights_dtype)
+    # `auto` measures, and ranks must not choose differently
+    place(model, settings.device, "auto" if ranks.count() == 1 else "fp32", settings.weights_dtype)
     apply_memory_settings(model, settings)
     learner = Learner(model, settings.optimizer, steps=settings.steps, shard=settings.shard)
 

@@ -156,9 +156,13 @@ def _size(model: Any) -> ModelSize:
 
 
 def _is_free(learner: Learner, parts: Parts) -> bool:
-    """Whether the free memory holds all parts that are not there yet."""
+    """Whether the free memory holds all parts that are not there yet.
+
+    Ranks share the memory. With shards they need about as much together as one process; whole weights are in each.
+    """
     present = (*PRESENT, "optimizer") if learner.optimizer.state else PRESENT
-    return sum(count for name, count in parts.items() if name not in present) <= free_memory()
+    each = sum(count for name, count in parts.items() if name not in present)
+    return each * (1 if learner.is_sharded else ranks.count()) <= free_memory()
 
 
 def free_memory(device: str = "cpu") -> float:

@@ -98,6 +98,7 @@ class Learner:
         self.routing = RoutingReplay(self.model)
         self.updates = 0
         self.gradient = self.weights = ""  # the fingerprints of the last update, for `step_hashes.jsonl`
+        self._require_same_weights()
 
     def forward_backward(
         self, batches: Iterable[Batch], loss: AnyLoss, totals: Totals, measured: Iterable[Batch] = ()
@@ -174,6 +175,7 @@ class Learner:
             # after the optimizer: the loads are those of the weights before this update (V3 section 2.1.2)
             metrics["router/worst_load"] = self.router.update()
         self.weights = self.fingerprint()
+        self._require_same_weights(self.weights)
         return metrics
 
     def all_logprobs(self, batches: Sequence[Batch]) -> list[Tensor]:
@@ -220,7 +222,16 @@ class Learner:
         ranks.meet()  # no rank goes on before the folder has its final name
 
     def load(self, folder: Path, reference: Mapping[str, Tensor] | None = None) -> dict[str, Any]:
-        """Continue from a checkpoint; returns the state saved with it. Raises `StoreError` if it is damaged."""
+        """Continue from a checkpoint; returns the state saved with it. Raises `StoreError` if it is damaged.
+
+        All ranks raise it if one does, since they must continue from the same checkpoint.
+        """
+        with ranks.alike(StoreError):
+            state = self._load(folder, reference)
+        self._require_same_weights()
+        return state
+
+    def _load(self, folder: Path, reference: Mapping[str, Tensor] | None) -> dict[str, Any]:
         from safetensors import SafetensorError
         from torch.distributed.checkpoint.api import CheckpointException
 
@@ -250,6 +261,16 @@ class Learner:
     def fingerprint(self) -> str:
         """A hash of the exact bits of the weights in training; of sharded ones, of this rank's part of them."""
         return fingerprint(self.tensors(self.model))
+
+    def _require_same_weights(self, own: str = "") -> None:
+        """Raise RuntimeError unless all ranks that keep the weights whole have the same ones; `own`: their hash."""
+        if ranks.count() > 1 and not self.is_sharded:
+            hashes = ranks.gather(own or self.fingerprint())
+            if len(set(hashes)) > 1:
+                raise RuntimeError(
+                    f"the ranks have different weights after update {self.updates} ({', '.join(hashes)}), as with "
+                    "processors of different kinds: set shard to true"
+                )
 
     def sharing(self) -> dict[str, int]:
         """The number of ranks, and of those that share each row, if there are several, and whether weights are sharded.

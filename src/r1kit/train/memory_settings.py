@@ -14,8 +14,8 @@ class MemorySettings(Settings):
     """The memory that training takes (see `train.memory`).
 
     `sequence_devices` neighbouring devices share the tokens of each row, and its activations; they divide `--devices`.
-    `shard=False` keeps weights, gradients and moments whole on each device, which then wait for each other once per
-    update, not in every pass.
+    `shard=False` keeps weights, gradients and moments whole on each device. These then add up their gradients once per
+    update, and need no weights of each other in every pass.
 
     `weights_dtype="bf16"` halves weights and gradients of linear layers. An update then adds the gradients of its
     batches in bf16 and rounds each new weight at random (docs/log.md has the cost).
