@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import runpy
 import shutil
+import sys
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,10 @@ from r1kit.cli import main
 from r1kit.recipes import build_recipe
 from r1kit.recipes.file_text import key_lines, to_toml
 from r1kit.recipes.parts import PARTS
+from r1kit.tasks.public_sets import DATA_VARIABLE
 
+EXAMPLES = Path(__file__).parents[1] / "examples"
+DATA = Path(__file__).parents[2] / "shared" / "data"
 FILE = """\
 # A comment.
 recipe = "r1-zero"
@@ -191,6 +196,18 @@ def test_the_guides_example_can_be_run(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.syspath_prepend(str(tmp_path))
     rows = r1kit.plan(str(tmp_path / "guide.toml"), runs=tmp_path)
     assert [row.stage.name for row in rows] == ["eval-base", "rl", "eval-zero", "report"]
+
+
+@pytest.mark.skipif(not (DATA / "svamp").is_dir(), reason="needs the public data in ../shared/data")
+def test_the_example_on_public_data_plans_all_stages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With another model, because SmolLM2 would have to be downloaded."""
+    monkeypatch.setenv(DATA_VARIABLE, str(DATA))
+    monkeypatch.setattr(sys, "argv", ["", str(tmp_path / "calculations.jsonl")])
+    runpy.run_path(str(EXAMPLES / "r1_smollm2_calculations.py"), run_name="__main__")
+    text = (EXAMPLES / "r1_smollm2.toml").read_text(encoding="utf-8").replace('"smollm2-135m"', '"tiny"')
+    (tmp_path / "r1.toml").write_text(text)
+    names = {row.stage.name for row in r1kit.plan(str(tmp_path / "r1.toml"), runs=tmp_path)}
+    assert {"traces", "dev1", "dev2", "rejection", "dev3", "rules", "r1", "student-on-policy", "eval-r1"} <= names
 
 
 STARTS = [("r1-zero", "tiny"), ("r1", "tiny"), ("distill", "tiny"), ("v3", "tiny"), ("tiny-base", None)]

@@ -500,6 +500,7 @@ def test_calculations_in_context_are_problems_of_one_step(tmp_path: Path) -> Non
     assert (first.prompt, first.answer) == ("Ann has $48. Half of it is Ben's, and he finds $6 more. Half is $?", "24")
     assert last.prompt == "Ann has $48. Half of it is Ben's, and he finds $6 more. Half is $24. How much has Ben?"
     assert (last.answer, last.solution, last.id[-4:]) == ("30", "24 + 6 = 30.", "/0/1")
+    assert list(iterate(load_tasks([TaskSpec(name=str(path), calculations="last")], training=True))) == [last]
 
 
 def test_what_needs_a_reference_solution_says_so_where_there_is_none(tmp_path: Path) -> None:

@@ -16,9 +16,10 @@ LEFT_SIDE = re.compile(r"\$?(?<![\d.,])[\d.,]+(?:\s*[-+*x×/÷]\s*\$?[\d.,]+)+\s
 SIGNS = str.maketrans("x×÷", "**/")
 SENTENCE_END = re.compile(r"(?<=[.?!])\s+")
 NUMBER = re.compile(r"\d+")
+Form = Literal["alone", "in_context", "last"]
 
 
-def calculations(task: Listed, form: Literal["alone", "in_context"]) -> Listed:
+def calculations(task: Listed, form: Form) -> Listed:
     """The calculations of the reference solutions as problems of their own, each a line of a solution with one true
     equation of two whole numbers.
 
@@ -27,17 +28,21 @@ def calculations(task: Listed, form: Literal["alone", "in_context"]) -> Listed:
     last calculation is asked by the question itself, an earlier one by its line, `She sold ? clips in May.` The
     solution is the equation, `48 / 2 = 24.` Left out are problems that do not end with a question, and calculations
     with a number that is not given; a number below ten may be given as a word, such as "half" for 2.
+    `last`: those of `in_context` that the question itself asks, at most one per problem.
 
     Raises `DataError` if a problem has no solution, or if no calculation is found.
     """
-    find = _alone if form == "alone" else _in_context
-    parts = tuple(part for problem in task.problems for part in find(problem))
+    parts = tuple(part for problem in task.problems for part in _parts(problem, form))
     if task.problems and not parts:
         reason = f"no solution of {task.name} has a line with one calculation, such as 48 / 2 = 24"
-        if form == "in_context":
+        if form != "alone":
             reason += ", after a question that ends with ?"
         raise DataError("empty", reason)
     return replace(task, problems=parts)
+
+
+def _parts(problem: Problem, form: Form) -> Iterator[Problem]:
+    return _alone(problem) if form == "alone" else _in_context(problem, asked_only=form == "last")
 
 
 def _alone(problem: Problem) -> Iterator[Problem]:
@@ -46,7 +51,7 @@ def _alone(problem: Problem) -> Iterator[Problem]:
         yield _part(problem, number, f"{line[:start]}?{line[end:]}", equation, solution=line)
 
 
-def _in_context(problem: Problem) -> Iterator[Problem]:
+def _in_context(problem: Problem, *, asked_only: bool) -> Iterator[Problem]:
     *context, question = SENTENCE_END.split(problem.prompt.strip())
     lines = _lines(problem)
     results = [_ended(LEFT_SIDE.sub("", line)) for line in lines]
@@ -54,9 +59,9 @@ def _in_context(problem: Problem) -> Iterator[Problem]:
         left, sign, right, result = equation.groups()
         known = [*context, *results[:number]]
         unknown = {each for each in (left, right) if len(each) > 1} - set(NUMBER.findall(" ".join([*known, question])))
-        if question.endswith("?") and not unknown:
-            is_last = number == len(lines) - 1 and result == problem.answer
-            query = question if is_last else f"{line[: equation.start()]}?{line[equation.end() :]}"
+        is_asked = number == len(lines) - 1 and result == problem.answer
+        if question.endswith("?") and not unknown and (is_asked or not asked_only):
+            query = question if is_asked else f"{line[: equation.start()]}?{line[equation.end() :]}"
             solution = f"{left} {sign.translate(SIGNS)} {right} = {result}."
             yield _part(problem, number, " ".join([*known, query]), equation, solution=solution)
 

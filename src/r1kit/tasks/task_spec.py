@@ -49,10 +49,10 @@ class TaskSpec(Settings):
     order: Literal["file", "shuffled", "easiest"] = Field(
         default="file", description="before the limit: as in the data, shuffled by seed, or least calculation first"
     )
-    calculations: Literal["no", "alone", "in_context"] = Field(
+    calculations: Literal["no", "alone", "in_context", "last"] = Field(
         default="no",
         description="one problem per calculation in the reference solutions, not the whole problems: the calculation "
-        "alone, or in_context, with the question",
+        "alone, in_context with the question, or only the last one, which the question asks",
     )
     skip_invalid: bool = Field(default=False, description="skip faulty rows instead of stopping at the first")
     nested_columns: bool = unhashed(
