@@ -1,6 +1,6 @@
 """Data for r1_smollm2.toml: lists of true calculations, because SmolLM2's own arithmetic is too weak to learn from.
 
-Run it: python examples/r1_smollm2_calculations.py [examples/calculations.jsonl]
+Run it: python examples/r1_smollm2_calculations.py [FILE]
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ LENGTH = 20  # calculations per list: about 220 tokens
 
 
 def calculation(rng: random.Random) -> tuple[str, int]:
-    """Whole numbers up to 99 in four of five sums and differences, and up to 999 in the others; factors up to 12."""
+    """Four of five sums and differences have numbers up to 99, the others up to 999. Half of the products and quotients
+    have factors up to 12, and the others one up to 99."""
     sign = rng.choices("-+*/", (45, 25, 15, 15))[0]
     if sign in "-+":
         top = 999 if rng.random() < 0.2 else 99
@@ -26,7 +27,7 @@ def calculation(rng: random.Random) -> tuple[str, int]:
 
 
 def row(rng: random.Random) -> dict[str, str]:
-    """A request that only its last calculation tells from the others; the answer is that calculation's result."""
+    """Each request names its last calculation, so that requests differ; the answer is the result of that one."""
     calculations = [calculation(rng) for _ in range(LENGTH)]
     asked, answer = calculations[-1]
     thought = " ".join(f"{left} = {result}." for left, result in calculations)

@@ -13,6 +13,7 @@ torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
 from conftest import llama  # noqa: E402
+from r1kit import ranks  # noqa: E402
 from r1kit.chat import ChatFormat  # noqa: E402
 from r1kit.models import attention, recompute  # noqa: E402
 from r1kit.models.bf16_weights import round_weights  # noqa: E402
@@ -115,6 +116,11 @@ def test_a_batch_that_does_not_fit_is_refused_with_one_that_does(monkeypatch: An
     require_training(learner, update_of, Work(recomputes=True), tokens=900, longest=30)
     with pytest.raises(OutOfMemoryError, match=r"longest row has 2000: set max_tokens and tokens_per_batch to 1024"):
         require_training(learner, update_of, Work(), tokens=2048, longest=2000)
+    monkeypatch.setattr(ranks, "count", lambda: 2)
+    with pytest.raises(OutOfMemoryError):  # both ranks have all weights
+        require_training(learner, update_of, Work(), tokens=200, longest=30)
+    learner.is_sharded = True
+    require_training(learner, update_of, Work(), tokens=200, longest=30)
 
 
 def test_on_a_gpu_the_batch_is_computed_and_halved_until_it_fits(monkeypatch: Any) -> None:

@@ -103,7 +103,7 @@ def test_what_cannot_run_side_by_side_is_refused(tiny_policy_folder: Path, tmp_p
         assert RL.check is not None
         RL.check(Context(stage="s", settings=settings, folder=tmp_path, paths={"model": tiny_policy_folder}))
 
-    with pytest.raises(ValueError, match="rollouts one step off work on one device"):
+    with pytest.raises(ValueError, match="rollouts one step off work on one device only"):
         check(devices=2)
     with pytest.raises(ValueError, match="leave lora_rank out, or name servers"):
         check(lora_rank=4)

@@ -124,7 +124,7 @@ def gather(value: T) -> list[T]:
 
 @contextlib.contextmanager
 def alike(kind: type[Exception]) -> Iterator[None]:
-    """A block that raises an error of this kind in every rank if it does so in one."""
+    """A block that raises an error of this kind in every rank if it does so in one. Every rank must enter it."""
     error = None
     try:
         yield

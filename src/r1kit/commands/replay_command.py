@@ -57,7 +57,7 @@ def replay(path: Path, step: int, stage: str = "", say: Callable[[str], None] = 
         numbers = " and ".join(map(str, sorted(shared)))
         raise ValueError(
             f"up to step {step}, {recorded.folder.name} ran on {numbers} devices since the checkpoint before it, and a "
-            "replay shares its work in one way: replay a step after a later checkpoint, or one before"
+            "replay can share its work in one way only: replay a step after a later checkpoint, or one before"
         )
     for damaged in log_damage(recorded.folder):
         say(damaged)
@@ -131,7 +131,7 @@ def run_again(
     kind, (devices, row_size, shard) = KINDS[recorded.kind], sharing_of(logged)
     try:
         settings = kind.settings.parse(recorded.facts["settings"])
-        settings = settings.replace(**QUIET, sequence_devices=row_size, shard=shard or devices == 1)
+        settings = settings.replace(**QUIET, sequence_devices=row_size, shard=shard)
     except SettingsError as error:
         raise SettingsError(
             f"{recorded.folder} has settings that this version of r1kit does not accept: {error}"

@@ -22,20 +22,14 @@ def require_shareable(stage: Stage, devices: int) -> None:
     if ":" in device:
         raise SettingsError(f"stage {stage.name}: device is {device}, one GPU: set it to cuda for {devices} devices")
     low = getattr(settings, "weights_dtype", "fp32") != "fp32"
+    in_8_bits = getattr(optimizer, "kind", "adamw") != "adamw"
+    is_stale = bool(getattr(settings, "staleness", 0))
     adapters = bool(getattr(settings, "lora_rank", 0)) and getattr(settings, "shard", True)
     refused = {
         "lora_rank": ("adapters are not sharded", adapters, "set it to 0, or shard to false"),
-        "optimizer.kind": (
-            "moments in 8 bits work on one device",
-            getattr(optimizer, "kind", "adamw") != "adamw",
-            "set it to adamw",
-        ),
-        "staleness": (
-            "rollouts one step off work on one device",
-            bool(getattr(settings, "staleness", 0)),
-            "set it to 0",
-        ),
-        "weights_dtype": ("weights in bf16 work on one device", low, "set it to fp32"),
+        "optimizer.kind": ("moments in 8 bits work on one device only", in_8_bits, "set it to adamw"),
+        "staleness": ("rollouts one step off work on one device only", is_stale, "set it to 0"),
+        "weights_dtype": ("weights in bf16 work on one device only", low, "set it to fp32"),
     }
     for name, (what, is_set, remedy) in refused.items():
         if is_set:

@@ -245,9 +245,8 @@ class _Estimator:
         weights, engine = HANDED_BYTES * size.parameters, 1
         while weights / engine > ENGINE_SHARE * memory:
             engine *= 2
-        if sum(alone.values()) <= USABLE * memory or engine == 1 or (stage.kind.shards and engine > devices):
-            return devices, 1, alone
-        if shards and not divides:  # the plan says that this is too much
+        is_last = engine == 1 or (stage.kind.shards and engine > devices) or (shards and not divides)
+        if is_last or sum(alone.values()) <= USABLE * memory:  # `remarks` say what is too much
             return devices, 1, alone
         # in sampling, an engine's devices share the weights and the cache of its rows
         parts_of_engine = {"engine": weights / engine, "cache": sum(p.get("cache", 0.0) for p in peaks) / engine}

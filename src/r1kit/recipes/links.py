@@ -134,7 +134,6 @@ def traffic_of(
         handing = handed / LINK_SHARE / (hardware.network if layout.nodes > 1 else hardware.link)
     elif work.rollouts and work.shard:  # every device takes the whole model
         handed, handing = share * weights, collective_seconds(weights, layout, hardware)
-    in_place = _in_place(size, update * tokens / devices, backward, layout, hardware)
     return Traffic(
         updates=updates,
         batches=batches,
@@ -144,7 +143,9 @@ def traffic_of(
         arithmetic=operations / updates / (training * devices),
         handed_over=handed,
         handing_seconds=handing,
-        experts_in_place=in_place if work.shard else None,
+        experts_in_place=(
+            _in_place(size, update * tokens / devices, backward, layout, hardware) if work.shard else None
+        ),
         overlaps=work.shard,
     )
 

@@ -179,7 +179,7 @@ def remarks(estimates: Mapping[str, Estimate], hardware: str, layout: Layout) ->
     if waited > 0.01 * sum(each.hours for each in estimates.values()):
         worst = max(waits, key=lambda traffic: traffic.exposed * traffic.updates)
         counted = "the hours leave this out, and assume a parallelism that hides it" if engines > 1 else "in the hours"
-        text = f"training alone waits {waited:.3g} hours for its links ({counted})"
+        text = f"training waits {waited:.3g} hours for its links ({counted})"
         if worst.experts_in_place is not None:
             text += (
                 f": an update takes {worst.seconds:.3g} s on the links, and {worst.experts_in_place:.3g} s if routed "

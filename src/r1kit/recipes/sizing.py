@@ -98,8 +98,9 @@ class Sizing:
         """The choice in words, with how to change it."""
         weights = f"LoRA of rank {self.lora_rank}" if self.lora_rank else "all weights"
         recompute = ", activations recomputed" if self.recompute else ""
-        shared = f", sharded over {self.devices} of them" if self.shard else f", whole on each of {self.devices}"
-        shared = shared if self.devices > 1 else ""
+        shared = ""
+        if self.devices > 1:
+            shared = f", sharded over {self.devices} of them" if self.shard else f", whole on each of {self.devices}"
         memory = f"{self.device.memory_gib:g} GiB{' each' if shared else ''}"
         if self.device.is_cpu:
             memory = f"counted as {memory}, whatever it has"
@@ -169,12 +170,12 @@ def sizing(model: str, facts: ModelFacts, device: Device, devices: int = 1) -> S
     lora_rank = 0 if is_full else LORA_RANK
     lora_bytes = LORA_BYTES_CPU if device.is_cpu else LORA_BYTES
     shard = not (lora_rank or fits_whole(facts, device, devices))
-    ranks_here = devices if device.is_cpu and not shard else 1  # with all weights each, in one memory
-    each = lora_bytes if lora_rank else full_bytes(device, devices) if shard else FULL_BYTES
-    state = facts.size.parameters * each * ranks_here
+    copies = devices if device.is_cpu and not shard else 1  # of everything, in one memory
+    full = full_bytes(device, devices) if shard else FULL_BYTES * copies
+    state = facts.size.parameters * (lora_bytes * copies if lora_rank else full)
     free = device.usable - state  # for activations in training, and for keys and values in sampling
     if free < 0:
-        largest = device.usable / lora_bytes / 1e9
+        largest = device.usable / (lora_bytes * copies) / 1e9
         raise SettingsError(
             f"{model} has {billions:.3g}B parameters, and {device.name} with {device.memory_gib:g} GiB trains up to "
             f"{largest:.2g}B (with LoRA): give a smaller model, or name other hardware ({', '.join(HARDWARE)})"

@@ -75,8 +75,8 @@ def run(context: Context) -> Mapping[str, Any]:
         context=settings.context,
         seed=settings.seed,
     )
-    # `auto` measures, and ranks must not choose differently
-    place(model, settings.device, "auto" if ranks.count() == 1 else "fp32", settings.weights_dtype)
+    place(model, settings.device, "auto", settings.weights_dtype)
+    model.compute_dtype = ranks.gather(model.compute_dtype)[0]  # `auto` measures, and ranks must not choose differently
     apply_memory_settings(model, settings)
     learner = Learner(model, settings.optimizer, steps=settings.steps, shard=settings.shard)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from typing import Literal
 
 from r1kit.data.errors import DataError
@@ -16,10 +17,9 @@ LEFT_SIDE = re.compile(r"\$?(?<![\d.,])[\d.,]+(?:\s*[-+*x×/÷]\s*\$?[\d.,]+)+\s
 SIGNS = str.maketrans("x×÷", "**/")
 SENTENCE_END = re.compile(r"(?<=[.?!])\s+")
 NUMBER = re.compile(r"\d+")
-Form = Literal["alone", "in_context", "last"]
 
 
-def calculations(task: Listed, form: Form) -> Listed:
+def calculations(task: Listed, form: Literal["alone", "in_context", "last"]) -> Listed:
     """The calculations of the reference solutions as problems of their own, each a line of a solution with one true
     equation of two whole numbers.
 
@@ -32,17 +32,14 @@ def calculations(task: Listed, form: Form) -> Listed:
 
     Raises `DataError` if a problem has no solution, or if no calculation is found.
     """
-    parts = tuple(part for problem in task.problems for part in _parts(problem, form))
+    find = _alone if form == "alone" else partial(_in_context, asked_only=form == "last")
+    parts = tuple(part for problem in task.problems for part in find(problem))
     if task.problems and not parts:
         reason = f"no solution of {task.name} has a line with one calculation, such as 48 / 2 = 24"
         if form != "alone":
             reason += ", after a question that ends with ?"
         raise DataError("empty", reason)
     return replace(task, problems=parts)
-
-
-def _parts(problem: Problem, form: Form) -> Iterator[Problem]:
-    return _alone(problem) if form == "alone" else _in_context(problem, asked_only=form == "last")
 
 
 def _alone(problem: Problem) -> Iterator[Problem]:

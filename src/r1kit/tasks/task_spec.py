@@ -52,7 +52,7 @@ class TaskSpec(Settings):
     calculations: Literal["no", "alone", "in_context", "last"] = Field(
         default="no",
         description="one problem per calculation in the reference solutions, not the whole problems: the calculation "
-        "alone, in_context with the question, or only the last one, which the question asks",
+        "alone, in_context with the question, or last, only the one that the question itself asks",
     )
     skip_invalid: bool = Field(default=False, description="skip faulty rows instead of stopping at the first")
     nested_columns: bool = unhashed(

@@ -158,7 +158,8 @@ def _size(model: Any) -> ModelSize:
 def _is_free(learner: Learner, parts: Parts) -> bool:
     """Whether the free memory holds all parts that are not there yet.
 
-    Ranks share the memory. With shards they need about as much together as one process; whole weights are in each.
+    Ranks share the memory, also those on other machines as far as is known here. With shards they need about as much
+    together as one process; without, each needs all of it.
     """
     present = (*PRESENT, "optimizer") if learner.optimizer.state else PRESENT
     each = sum(count for name, count in parts.items() if name not in present)

@@ -273,13 +273,13 @@ class Learner:
                 )
 
     def sharing(self) -> dict[str, int]:
-        """The number of ranks, and of those that share each row, if there are several, and whether weights are sharded.
+        """How several ranks share a step, for its hashes; empty in a process alone.
 
         Hashes of rows are those of the first rank's part, and so are those of updates if weights are sharded.
         """
-        counts = {"ranks": ranks.count(), "sequence_devices": ranks.row_size()}
-        counts = {name: count for name, count in counts.items() if count > 1}
-        return counts | ({"sharded": int(self.is_sharded)} if counts else {})
+        if ranks.count() == 1:
+            return {}
+        return {"ranks": ranks.count(), "sequence_devices": ranks.row_size(), "sharded": int(self.is_sharded)}
 
     def save_weights(self, folder: Path) -> None:
         """Write the weights alone; `load_weights` reads them back."""

@@ -14,8 +14,8 @@ class MemorySettings(Settings):
     """The memory that training takes (see `train.memory`).
 
     `sequence_devices` neighbouring devices share the tokens of each row, and its activations; they divide `--devices`.
-    `shard=False` keeps weights, gradients and moments whole on each device. These then add up their gradients once per
-    update, and need no weights of each other in every pass.
+    `shard=False` keeps weights, gradients and moments whole on each device. The devices then only add up their
+    gradients, once per update, and gather no weights.
 
     `weights_dtype="bf16"` halves weights and gradients of linear layers. An update then adds the gradients of its
     batches in bf16 and rounds each new weight at random (docs/log.md has the cost).
@@ -27,7 +27,7 @@ class MemorySettings(Settings):
         False, description="compute activations again in the backward pass: a quarter slower, for long rows"
     )
     sequence_devices: int = unhashed(1, ge=1, description="devices that share each row, for rows too long for one")
-    shard: bool = unhashed(True, description="split the weights over the devices (FSDP2); false is faster if they fit")
+    shard: bool = unhashed(True, description="split the weights over the devices (FSDP2); false saves gathering them")
 
 
 class LoraSettings(Settings):

@@ -75,23 +75,20 @@ class GpuSizes:
 
     def rl(self, steps: int, *more: TaskSpec) -> Sizes:
         size = self.size
-        return (
-            self.lora
-            | self.shared
-            | Sizes(
-                tasks=(*self.data.problems, *more),
-                chat=self.chat,
-                optimizer=OptimizerSettings(learning_rate=size.rl_rate, warmup_steps=min(5, steps // 2)),
-                steps=steps,
-                prompts_per_step=size.row.prompts,
-                group_size=GROUP,
-                max_tokens=size.max_tokens,
-                max_prompt_tokens=size.prompt_tokens,
-                max_rows=size.max_rows,
-                tokens_per_batch=size.tokens_per_batch,
-                activation_checkpointing=size.recompute,
-                checkpoint_every=max(1, steps // 10),
-            )
+        shared = self.lora | self.shared
+        return shared | Sizes(
+            tasks=(*self.data.problems, *more),
+            chat=self.chat,
+            optimizer=OptimizerSettings(learning_rate=size.rl_rate, warmup_steps=min(5, steps // 2)),
+            steps=steps,
+            prompts_per_step=size.row.prompts,
+            group_size=GROUP,
+            max_tokens=size.max_tokens,
+            max_prompt_tokens=size.prompt_tokens,
+            max_rows=size.max_rows,
+            tokens_per_batch=size.tokens_per_batch,
+            activation_checkpointing=size.recompute,
+            checkpoint_every=max(1, steps // 10),
         )
 
     def scenarios(self, steps: int) -> Sizes:
